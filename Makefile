@@ -1,0 +1,283 @@
+# hardsock: build, tests and checks. `make help` lists the targets.
+# V=1 shows the commands; FLAVOUR=release|debug|asan|tsan|cov picks what test-c and torture run on;
+# WERROR= lets warnings pass.
+
+include tools/flags.mk
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := build
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+
+JOBS    ?= 2
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(JOBS)
+endif
+
+CC      := $(if $(filter default,$(origin CC)),cc,$(CC))
+CLANG   ?= clang
+AR      := $(if $(filter default,$(origin AR)),ar,$(AR))
+WERROR  ?= -Werror
+FLAVOUR ?= debug
+VENV    ?= .venv
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+FUZZ_SECONDS ?= 30
+PYTEST_ARGS ?=
+PYTEST_LIMIT ?= 900
+
+Q   := $(if $(filter 1,$(V)),,@)
+say  = @printf '  %-6s %s\n' '$(1)' '$(2)'
+PY  := $(VENV)/bin/python
+# The tools need no package, so any Python 3 runs them before there is a .venv.
+TOOLPY := $(if $(wildcard $(PY)),$(PY),python3)
+
+# ---- flags per flavour
+
+X86 := $(filter x86_64 i386 i686,$(shell uname -m))
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all
+SAN_tsan := -fsanitize=thread
+SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+
+CC_fuzz := $(CLANG)
+OPT_release := $(HS_OPT_RELEASE) $(HS_HARDEN) $(if $(X86),$(HS_HARDEN_X86))
+OPT_debug   := $(HS_OPT_DEBUG)
+OPT_asan    := $(HS_OPT_DEBUG) $(SAN_asan)
+OPT_tsan    := $(HS_OPT_DEBUG) $(SAN_tsan)
+OPT_cov     := $(HS_OPT_COVERAGE)
+OPT_fuzz    := $(HS_OPT_DEBUG) $(SAN_fuzz)
+LD_asan := $(SAN_asan)
+LD_tsan := $(SAN_tsan)
+LD_cov  := --coverage
+LD_fuzz := -fsanitize=fuzzer,address,undefined
+
+CORE_CFLAGS := $(HS_STD) $(HS_INCLUDE) $(HS_WARN) $(HS_WARN_CORE) $(WERROR)
+BIND_CFLAGS := $(HS_STD) $(HS_INCLUDE) $(HS_WARN) $(WERROR)
+# Tests juggle small integers on purpose, and libcheck's macros are not pedantic.
+TEST_CFLAGS := $(HS_STD) $(HS_INCLUDE) -Itests/c $(filter-out -Wconversion,$(HS_WARN)) $(WERROR)
+
+# ---- sources
+
+VERSION  := $(shell sed -n 's/^.define HS_VERSION "\(.*\)"/\1/p' csrc/include/hardsock.h 2>/dev/null)
+SONAME   := libhardsock.so.0
+CORE_SRC := $(sort $(foreach d,base cancel stream connect listen pool watch,$(wildcard csrc/$(d)/*.c)))
+BIND_SRC := $(sort $(wildcard csrc/binding/*.c))
+TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
+TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
+TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
+TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch])
+PY_FILES  = $(wildcard setup.py python tests tools bench examples)
+
+# ---- what depends on the interpreter: written once by the venv's own Python
+
+PY_GOALS := build test test-py asan-py tsan-py coverage lint stubs tidy bench demo
+ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
+include build/python.mk
+endif
+
+build/python.mk: pyproject.toml bootstrap
+	$(Q)./bootstrap venv
+	$(Q)mkdir -p build
+	$(Q)$(PY) -c 'import sys, sysconfig as s; print("PY_INC :=", s.get_path("include")); print("PY_SO := _core" + s.get_config_var("EXT_SUFFIX")); print("PY_ABI :=", s.get_config_var("SOABI"))' > $@
+
+# ---- rules for one flavour: $(call flavour,NAME)
+
+define flavour
+CC_$(1) ?= $$(CC)
+
+build/$(1)/core/%.o: csrc/%.c Makefile tools/flags.mk
+	$$(call say,CC,$$< [$(1)])
+	$(Q)mkdir -p $$(@D)
+	$(Q)$$(CC_$(1)) $$(CORE_CFLAGS) $$(OPT_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+
+build/$(1)/tests/%.o: tests/%.c Makefile tools/flags.mk
+	$$(call say,CC,$$< [$(1)])
+	$(Q)mkdir -p $$(@D)
+	$(Q)$$(CC_$(1)) $$(TEST_CFLAGS) $$(OPT_$(1)) $$(CFLAGS) $$(shell pkg-config --cflags check 2>/dev/null) -MMD -MP -c -o $$@ $$<
+
+OBJ_$(1) := $(patsubst csrc/%.c,build/$(1)/core/%.o,$(CORE_SRC))
+build/$(1)/libhardsock.a: $$(OBJ_$(1))
+	$$(call say,AR,$$@)
+	$(Q)rm -f $$@ && $$(AR) rcs $$@ $$^
+
+TESTS_$(1) := $(patsubst %.c,build/$(1)/%,$(TEST_SRC))
+$$(TESTS_$(1)): %: %.o $(patsubst %.c,build/$(1)/%.o,$(TEST_AUX)) build/$(1)/libhardsock.a
+	$$(call say,LINK,$$@)
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS)
+
+# Each program wraps just what it, or the shared part beside it, defines as __wrap_NAME.
+TORT_$(1) := $(patsubst %.c,build/$(1)/%,$(TORT_SRC))
+$$(TORT_$(1)): build/$(1)/%: build/$(1)/%.o $(patsubst %.c,build/$(1)/%.o,$(TORT_AUX) $(TEST_AUX)) build/$(1)/libhardsock.a
+	$$(call say,LINK,$$@)
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$$$(grep -ohE '\b__wrap_[a-z0-9_]+' $$*.c $(TORT_AUX) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/') -o $$@ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS)
+
+build/$(1)/$$(PY_ABI)/%.o: csrc/%.c Makefile tools/flags.mk build/python.mk
+	$$(call say,CC,$$< [$(1)])
+	$(Q)mkdir -p $$(@D)
+	$(Q)$$(CC_$(1)) $$(BIND_CFLAGS) -isystem $$(PY_INC) $$(OPT_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+
+# The archive's members are linked one by one: the module must hold all of them.
+build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO): $(patsubst csrc/%.c,build/$(1)/$$(PY_ABI)/%.o,$(BIND_SRC)) $$(OBJ_$(1))
+	$$(call say,LINK,$$@)
+	$(Q)mkdir -p $$(@D)
+	$(Q)$$(CC_$(1)) -shared $$(HS_LDFLAGS) $$(LD_$(1)) $$(LDFLAGS) -o $$@ $$^ $$(HS_LIBS)
+
+# A package directory for PYTHONPATH: the real Python files beside the instrumented module.
+.PHONY: package-$(1)
+package-$(1): build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO)
+	$(Q)find build/$(1)/$$(PY_ABI)/hardsock -type l -delete
+	$(Q)for f in python/hardsock/*; do case $$$$f in *.so|*/__pycache__) ;; *) ln -s "$$(CURDIR)/$$$$f" build/$(1)/$$(PY_ABI)/hardsock/;; esac; done
+
+-include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d)
+endef
+
+$(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
+
+# ---- build
+
+.PHONY: help build lib
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r t d; do printf '  %-14s %s\n' "$$t" "$$d"; done
+
+build: lib python/hardsock/$(PY_SO) ## core libraries, and the extension in place for .venv
+
+python/hardsock/$(PY_SO): build/release/$(PY_ABI)/hardsock/$(PY_SO)
+	$(Q)cp $< $@.new && mv -f $@.new $@
+
+lib: build/release/libhardsock.a build/release/libhardsock.so build/release/hardsock.pc ## libhardsock.a, libhardsock.so and hardsock.pc
+
+build/release/$(SONAME): $(OBJ_release)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(HS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(HS_LIBS)
+
+build/release/libhardsock.so: build/release/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+
+# Written each time: PREFIX may differ from the last one.
+.PHONY: build/release/hardsock.pc
+build/release/hardsock.pc: csrc/hardsock.pc.in
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's,@PREFIX@,$(PREFIX),' -e 's,@LIBDIR@,$(LIBDIR),' -e 's,@INCLUDEDIR@,$(INCLUDEDIR),' -e 's,@VERSION@,$(VERSION),' $< > $@
+
+# ---- tests
+
+export CK_DEFAULT_TIMEOUT ?= 20
+run-c = $(TOOLPY) tools/run_ctests.py --jobs $(JOBS)
+pytest = timeout -k 10 $(PYTEST_LIMIT) $(PY) -m pytest $(PYTEST_ARGS)
+SAN_ENV_asan := ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=3
+SAN_ENV_tsan := TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:second_deadlock_stack=1 CK_TIMEOUT_MULTIPLIER=5
+# libtsan of older compilers cannot place its shadow under much address randomisation.
+SAN_RUN_tsan := setarch $(shell uname -m) -R
+
+.PHONY: test test-c test-py torture asan ubsan tsan asan-py tsan-py valgrind fuzz coverage need-check need-dev
+need-check:
+	@pkg-config --exists check || { echo "The C tests need libcheck: apt install check (or ./bootstrap test)." >&2; exit 1; }
+need-dev:
+	@./bootstrap venv test
+
+test: ## C tests, then Python tests
+	$(Q)$(MAKE) test-c
+	$(Q)$(MAKE) test-py
+
+test-c: need-check $(TESTS_$(FLAVOUR)) ## C tests, each program by itself
+	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR))
+
+test-py: need-dev build ## Python tests (PYTEST_ARGS adds arguments)
+	$(Q)$(pytest)
+
+torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fail in turn
+	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) --limit 600 $(TORT_$(FLAVOUR))
+
+asan: ## C tests under the address, leak and undefined behaviour sanitizers
+	$(Q)$(MAKE) test-c FLAVOUR=asan
+
+ubsan: asan ## same as asan: one flavour holds both
+
+tsan: ## C tests under the thread sanitizer
+	$(Q)$(MAKE) test-c FLAVOUR=tsan
+
+# .venv/bin/python is a link to the real interpreter (bootstrap sees to that): preloading into a
+# shell wrapper would instrument the shell. Leaks of the interpreter itself are not ours to find.
+py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so)
+
+asan-py: need-dev package-asan ## Python tests with an ASan and UBSan extension
+	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(pytest)
+
+tsan-py: need-dev package-tsan ## Python tests with a TSan extension
+	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1 $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(pytest)
+
+valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
+	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(run-c) --limit 900 --wrap 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --track-fds=no' $(TESTS_debug)
+
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
+$(FUZZ_BIN): build/fuzz/%: tests/fuzz/%.c build/fuzz/libhardsock.a Makefile
+	$(call say,LINK,$@)
+	$(Q)$(CLANG) $(TEST_CFLAGS) $(HS_OPT_DEBUG) $(LD_fuzz) -fno-sanitize-recover=all -MMD -MP -MF $@.d -o $@ $< build/fuzz/libhardsock.a $(HS_LIBS)
+-include $(FUZZ_BIN:=.d)
+
+fuzz: $(FUZZ_BIN) ## each fuzzer for FUZZ_SECONDS (30), from its committed corpus
+	@test -n '$(FUZZ_BIN)' || { echo 'There is no tests/fuzz/fuzz_*.c yet.' >&2; exit 1; }
+	$(Q)for f in $(FUZZ_BIN); do n=$${f##*/fuzz_}; mkdir -p build/fuzz/found/$$n; \
+	  seeds=; test ! -d tests/fuzz/corpus/$$n || seeds=tests/fuzz/corpus/$$n; \
+	  printf '  FUZZ   %s, %s s\n' $$n $(FUZZ_SECONDS); \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5 -artifact_prefix=build/fuzz/$$n- -verbosity=0 -print_final_stats=1 build/fuzz/found/$$n $$seeds || exit 1; done
+
+coverage: need-dev need-check $(TESTS_cov) package-cov ## line coverage of csrc by C and Python tests, per file
+	$(Q)find build/cov -name '*.gcda' -delete
+	$(Q)$(run-c) $(TESTS_cov)
+	$(Q)PYTHONPATH=$(CURDIR)/build/cov/$(PY_ABI) $(pytest)
+	$(Q)mkdir -p build/cov/html
+	$(Q)$(VENV)/bin/gcovr --root . --filter csrc/ --object-directory build/cov --gcov-ignore-parse-errors=negative_hits.warn_once_per_file --print-summary --html-details build/cov/html/index.html --txt - build/cov
+	$(call say,HTML,build/cov/html/index.html)
+
+# ---- checks
+
+.PHONY: lint format format-check tidy stubs check-install
+lint: need-dev build ## every static check; a missing tool is skipped, or fails when CI=true
+	$(Q)PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/lint.py
+
+format: need-dev ## rewrite C and Python sources in the house layout
+	$(Q)clang-format -i $(C_FILES)
+	$(Q)$(VENV)/bin/ruff format $(PY_FILES)
+	$(Q)$(VENV)/bin/ruff check --fix-only --select I $(PY_FILES)
+
+format-check: need-dev ## fail if `make format` would change something
+	$(Q)PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/lint.py clang-format ruff-format
+
+tidy: build ## clang-tidy over csrc
+	$(Q)printf '%s\n' $(CORE_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE)
+	$(Q)printf '%s\n' $(BIND_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE) -isystem $(PY_INC)
+
+stubs: need-dev build ## stubs against the built module, both ways
+	$(Q)PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/lint.py check_stub stubtest
+
+check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 found
+	$(Q)$(TOOLPY) tools/check_install.py
+
+# ---- use
+
+.PHONY: bench demo dist install clean
+bench: need-dev build ## measure beside the peers
+	$(Q)$(PY) -m bench $(BENCH_ARGS)
+
+demo: build ## show what it does, in a minute
+	$(Q)$(PY) -m hardsock demo $(DEMO_ARGS)
+
+dist: need-dev ## sdist and wheel in dist/
+	$(Q)$(PY) -m build --no-isolation
+
+install: lib ## libraries, header and pkg-config file under $(DESTDIR)$(PREFIX)
+	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	$(Q)install -m 644 build/release/libhardsock.a $(DESTDIR)$(LIBDIR)/
+	$(Q)install -m 755 build/release/$(SONAME) $(DESTDIR)$(LIBDIR)/
+	$(Q)ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libhardsock.so
+	$(Q)install -m 644 csrc/include/hardsock.h $(DESTDIR)$(INCLUDEDIR)/
+	$(Q)install -m 644 build/release/hardsock.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+
+clean: ## remove what was built, but not .venv
+	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so .pytest_cache .mypy_cache .ruff_cache
+	$(Q)find python tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

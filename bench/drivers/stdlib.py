@@ -1,0 +1,64 @@
+"""The standard library's blocking sockets with a timeout."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import socket
+from typing import Any
+
+from ..model import Target
+from . import _cancel, _common
+from ._common import DEADLINE, MESSAGE
+
+
+def version() -> str:
+    return f"socket of Python {platform.python_version()}"
+
+
+def connect(target: Target) -> socket.socket:
+    return socket.create_connection((target.host, target.port), timeout=DEADLINE)
+
+
+def exchange(sock: socket.socket) -> None:
+    sock.sendall(MESSAGE)
+    reply = sock.recv(64)
+    while len(reply) < 64:  # the loop that every correct user of recv writes
+        more = sock.recv(64 - len(reply))
+        if not more:
+            raise EOFError("the peer closed")
+        reply += more
+
+
+def connect_close(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _common.rate(lambda: connect(target).close(), seconds)
+
+
+def request_reply(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as sock:
+        return _common.rate(lambda: exchange(sock), seconds)
+
+
+def cancel_latency(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    """There is no cancelling: shutdown from the other thread, a new connection for each sample."""
+
+    def body(blocked: _cancel.Blocked) -> None:
+        while True:
+            with connect(target) as sock:
+                if not blocked.more():
+                    return
+                blocked.announce(lambda: sock.shutdown(socket.SHUT_RDWR))
+                with contextlib.suppress(ConnectionResetError):  # the peer may be that quick
+                    sock.recv(64)
+                blocked.caught()
+
+    return _cancel.measure(body, seconds)
+
+
+def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    def open_one() -> socket.socket:
+        sock = connect(target)
+        exchange(sock)
+        return sock
+
+    return _common.hold(open_one, count)

@@ -1,0 +1,3 @@
+module hardsock/bench
+
+go 1.21

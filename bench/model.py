@@ -1,0 +1,68 @@
+"""The words of the bench: what a work, an implementation, a goal and a sample are."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Measure(enum.Enum):
+    """What one slice of a work yields."""
+
+    RATE = "rate"  # {"ops": n, "ns": elapsed}
+    LATENCY = "latency"  # {"latencies_ns": [...]}
+    MEMORY = "memory"  # {"connections": n, "bytes": growth}
+
+
+class Placement(enum.Enum):
+    """On which CPUs the worker and its peer run (where there is only one, on that one)."""
+
+    SPLIT = "split"  # the worker on one CPU, the peer on another
+    SHARED = "shared"  # both on the same CPU
+    FREE = "free"  # as the scheduler likes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """The implementation `of` needs at most `at_most` times what `against` needs.
+
+    Without `against`, `at_most` is an absolute value in the work's unit.
+    """
+
+    text: str
+    of: str
+    at_most: float
+    against: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One group of rows. `function` is its name in the drivers; left out: the work's own name."""
+
+    name: str
+    title: str
+    measure: Measure
+    peer_mode: str
+    placement: Placement
+    implementations: tuple[str, ...]
+    goals: tuple[Goal, ...]
+    floor: str | None = "c"
+    # name of a C implementation -> (program in floors/, variant)
+    c_programs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    seconds: float = 0.1
+    count: int = 0
+    function: str = ""
+    fresh_worker: bool = False  # a new process for every slice
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the peer listens."""
+
+    host: str
+    port: int
+
+
+class SkipWork(Exception):
+    """This implementation cannot do this work here; the message says why."""

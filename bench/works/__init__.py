@@ -1,0 +1,14 @@
+"""The works, in the order of the table. One file each; add a new one here and to the drivers."""
+
+from __future__ import annotations
+
+from ..model import Work
+from . import cancel_latency, connect_close, idle_memory, request_reply
+
+ALL: tuple[Work, ...] = (
+    connect_close.WORK,
+    request_reply.WORK,
+    cancel_latency.WORK,
+    cancel_latency.ACROSS_CPUS,
+    idle_memory.WORK,
+)

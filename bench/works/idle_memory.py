@@ -1,0 +1,25 @@
+"""Idle connections: user-space memory (anonymous resident bytes) per open connection.
+
+A fresh process opens 10,000 connections (fewer when the descriptor limit says so) one after the
+other, exchanges 64 bytes once on each, keeps them, and does nothing. Measured is the growth of its
+anonymous memory (smaps_rollup) from the 500th to the last, after garbage collection, so that what
+is paid once does not count. Nobody waits on the connections: no thread, task or goroutine each.
+The peer, a process of its own, holds the other ends.
+"""
+
+from __future__ import annotations
+
+from ..model import Goal, Measure, Placement, Work
+
+WORK = Work(
+    name="idle_memory",
+    title="idle connection",
+    measure=Measure.MEMORY,
+    peer_mode="hold",
+    placement=Placement.FREE,
+    implementations=("hardsock", "stdlib", "asyncio", "uvloop", "trio", "gevent", "go"),
+    floor=None,
+    goals=(Goal(text="<= 1024 B", of="hardsock", at_most=1024.0),),
+    count=10_000,
+    fresh_worker=True,
+)

@@ -1,0 +1,38 @@
+/* lock.h: the one mutex, with ranks.
+ *
+ * A thread may take a lock only if its rank is below those of all locks that it holds; two locks
+ * of one rank are never held together. Debug builds check this at every lock and unlock, so that a
+ * deadlock shows as an assertion on the first wrong order, not as a hang on the first bad day.
+ * A lock is never held over a wait, a callback, close(2) or any Python call.
+ */
+#ifndef HS_BASE_LOCK_H
+#define HS_BASE_LOCK_H
+
+#include <pthread.h>
+
+enum hs_rank {
+    HS_RANK_WAKELIST = 1,
+    HS_RANK_TOKEN,
+    HS_RANK_SWEEP, /* one walk over a token tree at a time */
+    HS_RANK_RESOLVER,
+    HS_RANK_CONN,
+    HS_RANK_LISTENER,
+    HS_RANK_POOL,
+};
+
+struct hs_lock {
+    pthread_mutex_t mutex;
+    enum hs_rank rank;
+};
+
+#define HS_LOCK_STATIC(rank_)                                                                      \
+    {                                                                                              \
+        .mutex = PTHREAD_MUTEX_INITIALIZER, .rank = (rank_),                                       \
+    }
+
+void hs_lock_init(struct hs_lock *l, enum hs_rank rank);
+void hs_lock_fini(struct hs_lock *l);
+void hs_lock_take(struct hs_lock *l);
+void hs_lock_drop(struct hs_lock *l);
+
+#endif

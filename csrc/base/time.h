@@ -1,0 +1,25 @@
+/* time.h: the one clock.
+ *
+ * Everything is int64_t nanoseconds on CLOCK_MONOTONIC; deadlines are points, HS_NEVER is none and
+ * HS_TRY_ONCE is "do not wait". No other file may read a clock.
+ */
+#ifndef HS_BASE_TIME_H
+#define HS_BASE_TIME_H
+
+#include "hardsock.h"
+
+#include <time.h>
+
+#define HS_NS_PER_S INT64_C(1000000000)
+#define HS_NS_PER_MS INT64_C(1000000)
+
+static inline int64_t
+hs_min_ns(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Time left until deadline as ppoll wants it, not below zero. */
+struct timespec hs_timespec_until(int64_t deadline_ns, int64_t now_ns);
+
+#endif

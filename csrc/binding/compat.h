@@ -1,0 +1,46 @@
+/* compat.h: the only place that looks at the Python version.
+ *
+ * CPython 3.10 to 3.14, with and without the GIL.
+ */
+#ifndef HS_BINDING_COMPAT_H
+#define HS_BINDING_COMPAT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define HS_SLOT_INTERPRETERS {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#else
+#define HS_SLOT_INTERPRETERS
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+#define HS_SLOT_GIL {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#else
+#define HS_SLOT_GIL
+#endif
+
+/* Member kinds moved from structmember.h to Python.h in 3.12. */
+#if PY_VERSION_HEX >= 0x030C0000
+#define HS_T_PYSSIZET Py_T_PYSSIZET
+#define HS_READONLY Py_READONLY
+#else
+#include <structmember.h>
+#define HS_T_PYSSIZET T_PYSSIZET
+#define HS_READONLY READONLY
+#endif
+
+/* A method table wants PyCFunction; METH_FASTCALL | METH_KEYWORDS functions have another type,
+ * which CPython casts back before the call. */
+#define HS_METHOD(fn) ((PyCFunction)(void (*)(void))(fn))
+/* Slots hold object pointers; POSIX guarantees that function pointers fit. */
+#define HS_SLOT(fn) ((void *)(fn))
+
+static inline void
+hs_raise(PyObject *exc)
+{
+    PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+}
+
+#endif

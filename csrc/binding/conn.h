@@ -1,0 +1,56 @@
+/* conn.h: the Connection object, shared by the files that make up its type:
+ * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_socket.c (what socket has).
+ */
+#ifndef HS_BINDING_CONN_H
+#define HS_BINDING_CONN_H
+
+#include "args.h"
+#include "run.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct hs_conn *core;       /* owns: a reference and a handle; write once */
+    _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
+    atomic_bool let_go;         /* this object was closed; the connection lives while files do */
+    PyObject *weakrefs;
+} ConnObject;
+
+/* call_begin for a method of this connection: Closed when it was closed. call_end in any case. */
+int conn_call_begin(ConnObject *self, struct call *c, const char *op, PyObject *timeout,
+                    PyObject *token);
+/* The core connection, or Closed and NULL. */
+struct hs_conn *conn_core(ConnObject *self, const char *op);
+
+/* The methods that live outside type_conn.c: FAST(name) takes METH_FASTCALL | METH_KEYWORDS,
+ * PLAIN(name, flags) one argument or none. conn_NAME is the function, conn_NAME_doc its text. */
+#define CONN_METHODS(FAST, PLAIN)                                                                  \
+    FAST(recv)                                                                                     \
+    FAST(recv_into)                                                                                \
+    FAST(recv_exactly)                                                                             \
+    FAST(send)                                                                                     \
+    FAST(sendall)                                                                                  \
+    FAST(sendmsg)                                                                                  \
+    FAST(getsockopt)                                                                               \
+    FAST(setsockopt)                                                                               \
+    PLAIN(getsockname, METH_NOARGS)                                                                \
+    PLAIN(getpeername, METH_NOARGS)                                                                \
+    PLAIN(settimeout, METH_O)                                                                      \
+    PLAIN(gettimeout, METH_NOARGS)                                                                 \
+    PLAIN(setblocking, METH_O)                                                                     \
+    PLAIN(getblocking, METH_NOARGS)                                                                \
+    PLAIN(set_read_deadline, METH_O)                                                               \
+    PLAIN(set_write_deadline, METH_O)                                                              \
+    PLAIN(audit, METH_NOARGS)                                                                      \
+    PLAIN(tcp_info, METH_NOARGS)
+
+#define CONN_DECLARE_FAST(name)                                                                    \
+    PyObject *conn_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);                  \
+    extern const char conn_##name##_doc[];
+#define CONN_DECLARE_PLAIN(name, flags)                                                            \
+    PyObject *conn_##name(PyObject *, PyObject *);                                                 \
+    extern const char conn_##name##_doc[];
+CONN_METHODS(CONN_DECLARE_FAST, CONN_DECLARE_PLAIN)
+
+#define CONN_DOC(name, text) const char conn_##name##_doc[] = text
+
+#endif

@@ -1,0 +1,350 @@
+/* conn_socket.c: the methods of Connection that code written for socket.socket expects, and the
+ * questions to the kernel: options, audit, tcp_info.
+ */
+#include "conn.h"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define MAX_OPTION_BYTES 1024
+
+static PyObject *
+fail(ConnObject *self, const struct hs_error *err, hs_err rv)
+{
+    raise_plain_error(state_of((PyObject *)self), err, rv);
+    return NULL;
+}
+
+/* ---- Names --------------------------------------------------------------------------------- */
+
+static PyObject *
+name_object(PyObject *obj, const char *op,
+            hs_err (*get)(struct hs_conn *, struct hs_error *, struct hs_addr *))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, op);
+    struct hs_error err = {0};
+    struct hs_addr addr;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    rv = get(core, &err, &addr);
+    return rv == HS_OK ? address_object(&addr) : fail(self, &err, rv);
+}
+
+CONN_DOC(getsockname, "getsockname($self, /)\n--\n\nOur address, as socket has it.");
+CONN_DOC(getpeername, "getpeername($self, /)\n--\n\nThe peer's address, as socket has it.");
+
+PyObject *
+conn_getsockname(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return name_object(self, "getsockname", hs_conn_local_addr);
+}
+
+PyObject *
+conn_getpeername(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return name_object(self, "getpeername", hs_conn_peer_addr);
+}
+
+/* ---- Timeouts ------------------------------------------------------------------------------ */
+
+CONN_DOC(settimeout,
+         "settimeout($self, value, /)\n--\n\n"
+         "Seconds for each later call that is given no timeout of its own, as a total.\n\n"
+         "None: no limit. 0: never wait, raise BlockingIOError.");
+
+PyObject *
+conn_settimeout(PyObject *self, PyObject *value)
+{
+    int64_t span;
+
+    if (parse_seconds(value, "timeout", &span) < 0)
+        return NULL;
+    atomic_store(&((ConnObject *)self)->timeout_ns, span);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(gettimeout, "gettimeout($self, /)\n--\n\nWhat settimeout() set: seconds or None.");
+
+PyObject *
+conn_gettimeout(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    int64_t span = atomic_load(&((ConnObject *)self)->timeout_ns);
+
+    if (span == HS_NEVER)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)span / 1e9);
+}
+
+CONN_DOC(setblocking, "setblocking($self, flag, /)\n--\n\n"
+                      "True is settimeout(None), False is settimeout(0).");
+
+PyObject *
+conn_setblocking(PyObject *self, PyObject *flag)
+{
+    int on = PyObject_IsTrue(flag);
+
+    if (on < 0)
+        return NULL;
+    atomic_store(&((ConnObject *)self)->timeout_ns, on ? HS_NEVER : 0);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(getblocking, "getblocking($self, /)\n--\n\nFalse after settimeout(0).");
+
+PyObject *
+conn_getblocking(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(atomic_load(&((ConnObject *)self)->timeout_ns) != 0);
+}
+
+static PyObject *
+set_deadline(PyObject *obj, PyObject *timeout, const char *op, enum hs_dir dir)
+{
+    struct hs_conn *core = conn_core((ConnObject *)obj, op);
+    int64_t span;
+
+    if (core == NULL || parse_seconds(timeout, "timeout", &span) < 0)
+        return NULL;
+    hs_conn_set_deadline(core, dir, span == HS_NEVER ? HS_NEVER : hs_deadline_after(span));
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(set_read_deadline,
+         "set_read_deadline($self, timeout, /)\n--\n\n"
+         "End all reading, present and future, timeout seconds from now; None: no deadline.\n\n"
+         "Callable from any thread; 0 wakes a blocked read at once. Stays until changed.");
+CONN_DOC(set_write_deadline,
+         "set_write_deadline($self, timeout, /)\n--\n\n"
+         "End all writing, present and future, timeout seconds from now; None: no deadline.\n\n"
+         "Callable from any thread; 0 wakes a blocked write at once. Stays until changed.");
+
+PyObject *
+conn_set_read_deadline(PyObject *self, PyObject *timeout)
+{
+    return set_deadline(self, timeout, "set_read_deadline", HS_DIR_IN);
+}
+
+PyObject *
+conn_set_write_deadline(PyObject *self, PyObject *timeout)
+{
+    return set_deadline(self, timeout, "set_write_deadline", HS_DIR_OUT);
+}
+
+/* ---- Options ------------------------------------------------------------------------------- */
+
+CONN_DOC(getsockopt, "getsockopt($self, level, optname, buflen=0, /)\n--\n\n"
+                     "getsockopt(2): an int, or bytes of at most buflen when buflen is not 0.");
+
+PyObject *
+conn_getsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"getsockopt", 2, 3, 3, {"level", "optname", "buflen"}};
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "getsockopt");
+    PyObject *values[MAX_PARAMS];
+    char bytes[MAX_OPTION_BYTES];
+    long level, name, size = 0;
+    socklen_t len;
+    struct hs_error err = {0};
+    int number = 0;
+    hs_err rv;
+
+    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &level) < 0 ||
+        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &name) < 0 ||
+        parse_long(values[2], "buflen", 0, MAX_OPTION_BYTES, &size) < 0)
+        return NULL;
+    len = size == 0 ? sizeof(number) : (socklen_t)size;
+    rv = hs_conn_getsockopt(core, (int)level, (int)name, size == 0 ? (void *)&number : bytes, &len,
+                            &err);
+    if (rv != HS_OK)
+        return fail(self, &err, rv);
+    return size == 0 ? PyLong_FromLong(number) : PyBytes_FromStringAndSize(bytes, len);
+}
+
+CONN_DOC(setsockopt, "setsockopt($self, level, optname, value, /)\n--\n\n"
+                     "setsockopt(2) with an int or a bytes-like value.");
+
+PyObject *
+conn_setsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"setsockopt", 3, 3, 3, {"level", "optname", "value"}};
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "setsockopt");
+    PyObject *values[MAX_PARAMS];
+    struct hs_error err = {0};
+    Py_buffer view = {0};
+    long level, name, value;
+    int number;
+    hs_err rv;
+
+    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &level) < 0 ||
+        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &name) < 0)
+        return NULL;
+    if (PyIndex_Check(values[2])) {
+        value = PyLong_AsLong(values[2]); /* bool too: socket code says setsockopt(.., True) */
+        if (value == -1 && PyErr_Occurred())
+            return NULL;
+        number = (int)value;
+        rv = hs_conn_setsockopt(core, (int)level, (int)name, &number, sizeof(number), &err);
+    } else {
+        if (PyObject_GetBuffer(values[2], &view, PyBUF_SIMPLE) < 0)
+            return NULL;
+        rv = hs_conn_setsockopt(core, (int)level, (int)name, view.buf, (socklen_t)view.len, &err);
+        PyBuffer_Release(&view);
+    }
+    if (rv != HS_OK)
+        return fail(self, &err, rv);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+settings_list(mod_state *st, const struct hs_setting *settings, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        const struct hs_setting *s = &settings[i];
+        PyObject *asked = s->asked == HS_UNSET ? Py_NewRef(Py_None) : PyLong_FromLong(s->asked);
+        PyObject *effective =
+            s->effective == HS_UNSET ? Py_NewRef(Py_None) : PyLong_FromLong(s->effective);
+        PyObject *item = PyObject_CallFunction(st->setting, "sNNOs", s->name, asked, effective,
+                                               s->differs ? Py_True : Py_False, s->limited_by);
+
+        if (item == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    }
+    return list;
+}
+
+CONN_DOC(audit,
+         "audit($self, /)\n--\n\n"
+         "List every socket setting: what was asked, what the kernel says is in effect, and\n"
+         "the sysctl that limited it where the two differ.");
+
+PyObject *
+conn_audit(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "audit");
+    struct hs_setting settings[HS_SETTINGS_MAX];
+    struct hs_error err = {0};
+    size_t n;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    rv = hs_conn_audit(core, settings, &err, &n);
+    return rv == HS_OK ? settings_list(state_of(obj), settings, n) : fail(self, &err, rv);
+}
+
+/* ---- tcp_info ------------------------------------------------------------------------------ */
+
+#define INFO(field)                                                                                \
+    {                                                                                              \
+#field, offsetof(struct tcp_info, tcpi_##field),                                           \
+            sizeof(((struct tcp_info *)0)->tcpi_##field)                                           \
+    }
+
+static const struct {
+    const char *name;
+    size_t offset, size;
+} info_fields[] = {
+    INFO(state),
+    INFO(retransmits),
+    INFO(probes),
+    INFO(backoff),
+    INFO(rto),
+    INFO(rtt),
+    INFO(rttvar),
+    INFO(min_rtt),
+    INFO(unacked),
+    INFO(lost),
+    INFO(retrans),
+    INFO(total_retrans),
+    INFO(last_data_sent),
+    INFO(last_data_recv),
+    INFO(last_ack_recv),
+    INFO(snd_cwnd),
+    INFO(snd_ssthresh),
+    INFO(snd_mss),
+    INFO(rcv_mss),
+    INFO(pmtu),
+    INFO(rcv_space),
+    INFO(notsent_bytes),
+    INFO(bytes_acked),
+    INFO(bytes_received),
+    INFO(bytes_sent),
+    INFO(bytes_retrans),
+    INFO(segs_out),
+    INFO(segs_in),
+    INFO(delivery_rate),
+    INFO(busy_time),
+    INFO(rwnd_limited),
+    INFO(sndbuf_limited),
+    INFO(rcv_ooopack),
+    INFO(snd_wnd),
+};
+
+static uint64_t
+info_value(const struct tcp_info *info, size_t offset, size_t size)
+{
+    const char *at = (const char *)info + offset;
+    uint64_t wide;
+    uint32_t narrow;
+
+    if (size == sizeof(wide)) {
+        memcpy(&wide, at, sizeof(wide));
+        return wide;
+    }
+    if (size == sizeof(narrow)) {
+        memcpy(&narrow, at, sizeof(narrow));
+        return narrow;
+    }
+    return (uint8_t)*at;
+}
+
+CONN_DOC(tcp_info,
+         "tcp_info($self, /)\n--\n\n"
+         "The kernel's view of this TCP connection (TCP_INFO, tcp(7)), as a dict of ints.\n\n"
+         "Times are in microseconds (rtt, rto, busy_time ...) or milliseconds (last_*), as the\n"
+         "kernel has them. Fields that an older kernel does not fill are left out.");
+
+PyObject *
+conn_tcp_info(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "tcp_info");
+    struct hs_error err = {0};
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    PyObject *dict;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    if ((rv = hs_conn_getsockopt(core, IPPROTO_TCP, TCP_INFO, &info, &len, &err)) != HS_OK)
+        return fail(self, &err, rv);
+    dict = PyDict_New();
+    for (size_t i = 0; dict != NULL && i < sizeof(info_fields) / sizeof(info_fields[0]); i++) {
+        PyObject *value;
+
+        if (info_fields[i].offset + info_fields[i].size > len)
+            continue;
+        value = PyLong_FromUnsignedLongLong(
+            info_value(&info, info_fields[i].offset, info_fields[i].size));
+        if (value == NULL || PyDict_SetItemString(dict, info_fields[i].name, value) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}

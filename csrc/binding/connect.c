@@ -1,0 +1,249 @@
+/* connect.c: the module's functions that make connections: connect, resolve, adopt.
+ *
+ * Each makes a connector, runs it detached, and frees it; what it learned goes into the result or
+ * into the exception before that.
+ */
+#include "args.h"
+#include "run.h"
+
+#include <netdb.h>
+#include <unistd.h>
+
+struct connecting {
+    struct hs_connector *connector;
+    struct hs_conn *conn;
+};
+
+static hs_err
+do_connect(struct call *c, void *arg)
+{
+    struct connecting *connecting = arg;
+
+    return hs_connector_run(connecting->connector, &c->op, &c->err, &connecting->conn);
+}
+
+static hs_err
+do_resolve(struct call *c, void *arg)
+{
+    struct connecting *connecting = arg;
+
+    return hs_connector_resolve(connecting->connector, &c->op, &c->err);
+}
+
+enum { ADDRESS, TIMEOUT, TOKEN, SOCKOPTS, SOURCE, FAMILY_PARAM, ATTEMPT_DELAY, MAX_IN_FLIGHT };
+
+static int
+parse_source(PyObject *obj, struct hs_addr *ret_addr)
+{
+    struct hs_endpoint ep;
+
+    if (obj == NULL || obj == Py_None)
+        return 0;
+    if (parse_endpoint(obj, "source", &ep) < 0)
+        return -1;
+    if (ep.family != AF_INET && ep.family != AF_INET6) {
+        PyErr_Format(PyExc_ValueError, "source must be an IP address, not a name, got %R", obj);
+        return -1;
+    }
+    *ret_addr = ep.addr;
+    return 0;
+}
+
+static int
+parse_options(PyObject **values, struct hs_connect_options *o)
+{
+    long family = AF_UNSPEC, in_flight;
+    int64_t delay;
+
+    hs_connect_options_init(o);
+    in_flight = o->max_in_flight;
+    if (parse_sockopts(values[SOCKOPTS], &o->sockopts) < 0 ||
+        parse_source(values[SOURCE], &o->source) < 0 ||
+        parse_long(values[FAMILY_PARAM], "family", 0, AF_MAX, &family) < 0 ||
+        parse_seconds(values[ATTEMPT_DELAY], "attempt_delay", &delay) < 0 ||
+        parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0)
+        return -1;
+    if (family != AF_UNSPEC && family != AF_INET && family != AF_INET6) {
+        PyErr_Format(PyExc_ValueError, "family must be 0, AF_INET or AF_INET6, got %ld", family);
+        return -1;
+    }
+    if (delay < 10 * 1000 * 1000) {
+        PyErr_SetString(PyExc_ValueError,
+                        "attempt_delay must be at least 0.01 seconds (RFC 8305 section 5)");
+        return -1;
+    }
+    o->family = (int)family;
+    if (delay != HS_NEVER)
+        o->attempt_delay_ns = delay;
+    o->max_in_flight = (int)in_flight;
+    return 0;
+}
+
+/* What connect and resolve share: arguments in, connector run, result or exception out. */
+static int
+run_connector(PyObject *module, PyObject **values, struct call *c, struct connecting *connecting,
+              call_fn fn)
+{
+    mod_state *st = state_of_module(module);
+    struct hs_connect_options options;
+    struct hs_endpoint ep;
+    hs_err rv;
+
+    *c = (struct call){0};
+    if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
+        parse_options(values, &options) < 0 ||
+        call_begin(c, st, values[TIMEOUT], values[TOKEN], HS_NEVER) < 0)
+        return -1;
+    if ((rv = hs_connector_new(&ep, &options, &c->err, &connecting->connector)) != HS_OK)
+        return raise_error(c, rv);
+    c->connector = connecting->connector;
+    return call_run(c, fn, connecting);
+}
+
+static const struct params connect_params = {"connect",
+                                             1,
+                                             1,
+                                             1,
+                                             {"address", "timeout", "token", "sockopts", "source",
+                                              "family", "attempt_delay", "max_in_flight"}};
+
+PyDoc_STRVAR(
+    connect_doc,
+    "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
+    "attempt_delay=0.25, max_in_flight=6)\n--\n\n"
+    "See hardsock.connect.");
+
+static PyObject *
+core_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    struct connecting connecting = {0};
+    PyObject *values[MAX_PARAMS], *result = NULL;
+    struct call c = {0};
+
+    if (parse_args(&connect_params, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (run_connector(module, values, &c, &connecting, do_connect) == 0)
+        result = conn_object_new(c.st, connecting.conn);
+    hs_connector_free(connecting.connector);
+    call_end(&c);
+    return result;
+}
+
+static PyObject *
+addresses_tuple(const struct hs_addr *addrs, size_t n)
+{
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+
+    for (size_t i = 0; tuple != NULL && i < n; i++) {
+        PyObject *text = address_text(&addrs[i]);
+
+        if (text == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, text);
+    }
+    return tuple;
+}
+
+static PyObject *
+answer_object(struct call *c, const struct hs_answer *a)
+{
+    const char *error = a->gai != 0 ? gai_strerror(a->gai) : NULL;
+    double elapsed = a->finished_ns > a->started_ns ? (double)(a->finished_ns - a->started_ns) : 0;
+
+    return PyObject_CallFunction(c->st->answer, "iNds", a->family, addresses_tuple(a->addrs, a->n),
+                                 elapsed / 1e9, error);
+}
+
+static PyObject *
+resolution_object(struct call *c)
+{
+    size_t n_answers, n_plan;
+    const struct hs_answer *answers = hs_connector_answers(c->connector, &n_answers);
+    const struct hs_addr *plan = hs_connector_plan(c->connector, &n_plan);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n_answers);
+
+    for (size_t i = 0; tuple != NULL && i < n_answers; i++) {
+        PyObject *item = answer_object(c, &answers[i]);
+
+        if (item == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
+    }
+    if (tuple == NULL)
+        return NULL;
+    return PyObject_CallFunction(c->st->resolution, "NN", tuple, addresses_tuple(plan, n_plan));
+}
+
+static const struct params resolve_params = {
+    "resolve", 1, 1, 1, {"address", "timeout", "token", "sockopts", "source", "family"}};
+
+PyDoc_STRVAR(resolve_doc, "resolve(address, /, *, timeout=None, token=None, sockopts=None, "
+                          "source=None, family=0)\n--\n\n"
+                          "See hardsock.resolve.");
+
+static PyObject *
+core_resolve(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    struct connecting connecting = {0};
+    PyObject *values[MAX_PARAMS], *result = NULL;
+    struct call c = {0};
+
+    if (parse_args(&resolve_params, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (run_connector(module, values, &c, &connecting, do_resolve) == 0)
+        result = resolution_object(&c);
+    hs_connector_free(connecting.connector);
+    call_end(&c);
+    return result;
+}
+
+static const struct params adopt_params = {"adopt", 1, 1, 1, {"fd", "sockopts"}};
+
+PyDoc_STRVAR(adopt_doc, "adopt(fd, /, *, sockopts=None)\n--\n\n"
+                        "Own a connected stream socket's descriptor; not taken on failure.");
+
+static PyObject *
+core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    mod_state *st = state_of_module(module);
+    PyObject *values[MAX_PARAMS];
+    struct hs_sockopts options;
+    struct hs_error err = {0};
+    struct hs_conn *conn;
+    long fd;
+    hs_err rv;
+
+    if (parse_args(&adopt_params, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "fd", 0, INT32_MAX, &fd) < 0 ||
+        parse_sockopts(values[1], &options) < 0)
+        return NULL;
+    if ((rv = hs_conn_adopt((int)fd, &options, &err, &conn)) != HS_OK) {
+        raise_plain_error(st, &err, rv);
+        return NULL;
+    }
+    return conn_object_new(st, conn);
+}
+
+PyDoc_STRVAR(parse_doc, "parse_address(address, /)\n--\n\n"
+                        "Check an address as connect() does; returns its text.");
+
+static PyObject *
+core_parse_address(PyObject *Py_UNUSED(module), PyObject *address)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_endpoint ep;
+
+    if (parse_endpoint(address, "address", &ep) < 0)
+        return NULL;
+    return PyUnicode_DecodeFSDefault(hs_endpoint_text(&ep, text, sizeof(text)));
+}
+
+PyMethodDef connect_functions[] = {
+    {"connect", HS_METHOD(core_connect), METH_FASTCALL | METH_KEYWORDS, connect_doc},
+    {"resolve", HS_METHOD(core_resolve), METH_FASTCALL | METH_KEYWORDS, resolve_doc},
+    {"adopt", HS_METHOD(core_adopt), METH_FASTCALL | METH_KEYWORDS, adopt_doc},
+    {"parse_address", core_parse_address, METH_O, parse_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,235 @@
+/* errors.c: from a core error to a Python exception that says what, where, how long and why.
+ *
+ * One switch maps codes to classes. Details are attributes, set one by one: a detail that cannot be
+ * made is left out rather than hiding the error itself.
+ */
+#include "args.h"
+#include "run.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <string.h>
+
+static PyObject *
+class_of(mod_state *st, hs_err code)
+{
+    switch (code) {
+    case HS_E_INVALID:
+        return PyExc_ValueError;
+    case HS_E_FORKED:
+        return st->wrong_process;
+    case HS_E_DEADLINE:
+        return st->deadline_exceeded;
+    case HS_E_CANCELLED:
+        return st->cancelled;
+    case HS_E_CLOSED:
+        return st->closed;
+    case HS_E_BUSY:
+        return st->busy;
+    case HS_E_POISONED:
+        return st->poisoned;
+    case HS_E_RESET:
+        return st->reset;
+    case HS_E_TRUNCATED:
+        return st->truncated;
+    case HS_E_DEAD_PEER:
+        return st->dead_peer;
+    case HS_E_RESOLVE:
+        return st->resolve_error;
+    case HS_E_CONNECT:
+        return st->connect_error;
+    case HS_E_NOMEM:
+        return PyExc_MemoryError;
+    default:
+        return st->hardsock_error;
+    }
+}
+
+/* What code written for socket looks at. */
+static int
+errno_of(const struct hs_error *err, hs_err code)
+{
+    switch (code) {
+    case HS_E_DEADLINE:
+        return ETIMEDOUT;
+    case HS_E_CANCELLED:
+        return ECANCELED;
+    case HS_E_CLOSED:
+    case HS_E_FORKED:
+        return EBADF;
+    case HS_E_BUSY:
+        return EBUSY;
+    case HS_E_POISONED:
+        return EPIPE;
+    case HS_E_RESOLVE:
+        return err->gai;
+    default:
+        return err->sys;
+    }
+}
+
+/* Steals value; an attribute that cannot be made is not worth losing the error for. dict is the
+ * exception's own, borrowed. */
+static void
+put(PyObject *dict, PyObject *name, PyObject *value)
+{
+    if (value == NULL || PyDict_SetItem(dict, name, value) < 0)
+        PyErr_Clear();
+    Py_XDECREF(value);
+}
+
+static PyObject *
+exception_new(mod_state *st, const struct hs_error *err, hs_err code)
+{
+    PyObject *cls = class_of(st, code);
+    const char *msg = err->msg[0] != '\0' ? err->msg : hs_err_text(code);
+    int number = errno_of(err, code);
+    PyObject *exc, *dict;
+
+    if (cls == PyExc_ValueError || cls == PyExc_MemoryError)
+        return PyObject_CallFunction(cls, "s", msg);
+    exc = number != 0 ? PyObject_CallFunction(cls, "is", number, msg)
+                      : PyObject_CallFunction(cls, "Os", Py_None, msg);
+    if (exc == NULL)
+        return NULL;
+    if ((dict = PyObject_GenericGetDict(exc, NULL)) == NULL) {
+        Py_DECREF(exc);
+        return NULL;
+    }
+    if (err->op != NULL)
+        put(dict, st->str_op, PyUnicode_FromString(err->op));
+    if (err->phase != NULL)
+        put(dict, st->str_phase, PyUnicode_FromString(err->phase));
+    Py_DECREF(dict);
+    return exc;
+}
+
+int
+raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code)
+{
+    PyObject *exc = exception_new(st, err, code);
+
+    if (exc != NULL)
+        hs_raise(exc);
+    return -1;
+}
+
+static void
+add_reason(struct call *c, PyObject *dict, PyObject *exc)
+{
+    mod_state *st = c->st;
+    struct hs_reason reason;
+    PyObject *id, *cause;
+
+    if (c->op.token == NULL || !hs_token_reason(c->op.token, &reason))
+        return;
+    if (reason.text[0] != '\0')
+        put(dict, st->str_reason,
+            PyUnicode_DecodeUTF8(reason.text, (Py_ssize_t)strlen(reason.text), "replace"));
+    if ((id = PyLong_FromUnsignedLongLong(reason.origin)) == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    cause = PyDict_GetItemWithError(c->st->causes, id);
+    if (cause != NULL)
+        PyException_SetCause(exc, Py_NewRef(cause));
+    Py_DECREF(id);
+    PyErr_Clear();
+}
+
+static void
+add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
+{
+    struct hs_addr addr;
+
+    if (hs_conn_local_addr(conn, NULL, &addr) == HS_OK)
+        put(dict, st->str_local, address_text(&addr));
+    if (hs_conn_peer_addr(conn, NULL, &addr) == HS_OK)
+        put(dict, st->str_peer, address_text(&addr));
+}
+
+static PyObject *
+attempts_tuple(struct call *c)
+{
+    static const char *const phases[] = {"socket", "bind", "connect", "done"};
+    size_t n;
+    const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+
+    for (size_t i = 0; tuple != NULL && i < n; i++) {
+        const struct hs_attempt *a = &attempts[i];
+        int64_t end = a->ended_ns != 0 ? a->ended_ns : hs_now();
+        PyObject *item = PyObject_CallFunction(
+            c->st->attempt, "Nsidd", address_text(&a->addr), phases[a->phase], a->sys,
+            (double)(a->started_ns - c->started_ns) / 1e9, (double)(end - c->started_ns) / 1e9);
+
+        if (item == NULL) {
+            Py_CLEAR(tuple);
+            break;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
+    }
+    return tuple;
+}
+
+static void
+add_hint(struct call *c, hs_err code, PyObject *dict)
+{
+    mod_state *st = c->st;
+    char hint[512];
+    const struct hs_addr *peer = NULL;
+    size_t n = 0;
+
+    if (c->connector != NULL) {
+        const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
+
+        peer = n > 0 ? &attempts[0].addr : NULL;
+    }
+    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->connector == NULL))
+        return;
+    (void)hs_hint(&c->err, code == HS_E_DEADLINE && n > 0 ? ETIMEDOUT : c->err.sys, peer, hint,
+                  sizeof(hint));
+    if (hint[0] != '\0')
+        put(dict, st->str_hint, PyUnicode_DecodeUTF8(hint, (Py_ssize_t)strlen(hint), "replace"));
+}
+
+static void
+add_details(struct call *c, hs_err code, PyObject *exc)
+{
+    mod_state *st = c->st;
+    PyObject *dict = PyObject_GenericGetDict(exc, NULL);
+
+    if (dict == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
+    put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
+    if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
+        add_reason(c, dict, exc);
+    if (c->conn != NULL)
+        add_addresses(st, c->conn, dict);
+    if (c->connector != NULL)
+        put(dict, st->str_attempts, attempts_tuple(c));
+    add_hint(c, code, dict);
+    Py_DECREF(dict);
+}
+
+int
+raise_error(struct call *c, hs_err code)
+{
+    PyObject *exc;
+
+    if (code == HS_E_DEADLINE && c->nonblocking &&
+        (c->op.token == NULL || hs_token_check(c->op.token) == HS_OK)) {
+        errno = EAGAIN;
+        PyErr_SetFromErrno(PyExc_BlockingIOError);
+        return -1;
+    }
+    if ((exc = exception_new(c->st, &c->err, code)) == NULL)
+        return -1;
+    if (PyObject_TypeCheck(exc, (PyTypeObject *)c->st->hardsock_error))
+        add_details(c, code, exc);
+    hs_raise(exc);
+    return -1;
+}

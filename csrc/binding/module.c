@@ -1,0 +1,114 @@
+/* module.c: the module hardsock._core: its state, its types, its functions.
+ *
+ * Multi-phase initialisation, one state per import: subinterpreters and free-threaded builds load
+ * it as it is. Exceptions and record types are Python classes, so they are looked up once per
+ * import.
+ */
+#include "state.h"
+
+static int
+import_one(const char *module_name, const char *name, PyObject **ret)
+{
+    PyObject *module = PyImport_ImportModule(module_name);
+
+    if (module == NULL)
+        return -1;
+    *ret = PyObject_GetAttrString(module, name);
+    Py_DECREF(module);
+    return *ret == NULL ? -1 : 0;
+}
+
+static int
+module_exec(PyObject *module)
+{
+    mod_state *st = state_of_module(module);
+
+#define HS_IMPORT_ONE(field, module_name, name)                                                    \
+    if (import_one(module_name, name, &st->field) < 0)                                             \
+        return -1;
+    HS_IMPORTS(HS_IMPORT_ONE)
+#undef HS_IMPORT_ONE
+#define HS_INTERN(name)                                                                            \
+    if ((st->str_##name = PyUnicode_InternFromString(#name)) == NULL)                              \
+        return -1;
+    HS_NAMES(HS_INTERN)
+#undef HS_INTERN
+    if ((st->causes = PyDict_New()) == NULL ||
+        (st->scope = PyContextVar_New("hardsock.scope", Py_None)) == NULL ||
+        PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
+        PyModule_AddStringConstant(module, "version", hs_version()) < 0)
+        return -1;
+    if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
+        listener_type_init(module, st) < 0)
+        return -1;
+    if (PyModule_AddFunctions(module, connect_functions) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, watch_functions);
+}
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    mod_state *st = state_of_module(module);
+
+    Py_VISIT(st->token_type);
+    Py_VISIT(st->callback_type);
+    Py_VISIT(st->conn_type);
+    Py_VISIT(st->listener_type);
+    Py_VISIT(st->scope);
+    Py_VISIT(st->causes);
+#define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
+    HS_IMPORTS(HS_VISIT)
+#undef HS_VISIT
+    return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+    mod_state *st = state_of_module(module);
+
+    Py_CLEAR(st->token_type);
+    Py_CLEAR(st->callback_type);
+    Py_CLEAR(st->conn_type);
+    Py_CLEAR(st->listener_type);
+    Py_CLEAR(st->scope);
+    Py_CLEAR(st->causes);
+#define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
+    HS_IMPORTS(HS_CLEAR)
+#undef HS_CLEAR
+#define HS_CLEAR_NAME(name) Py_CLEAR(st->str_##name);
+    HS_NAMES(HS_CLEAR_NAME)
+#undef HS_CLEAR_NAME
+    return 0;
+}
+
+static void
+module_free(void *module)
+{
+    (void)module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, HS_SLOT(module_exec)},
+    HS_SLOT_INTERPRETERS HS_SLOT_GIL{0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "hardsock._core",
+    .m_doc = "The C core of hardsock, as Python sees it. Import hardsock instead.",
+    .m_size = sizeof(mod_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&module_def);
+}

@@ -1,0 +1,106 @@
+/* run.c: the only place that detaches from the interpreter (releases the GIL).
+ *
+ * Between detach and attach there is no Python API, no reference counting, no exception; buffers
+ * were pinned before, and the object that owns the core handle is kept by the caller's frame.
+ */
+#include "args.h"
+#include "run.h"
+
+#include <errno.h>
+
+int
+call_run(struct call *c, call_fn fn, void *arg)
+{
+    for (;;) {
+        hs_err rv;
+
+        Py_BEGIN_ALLOW_THREADS
+        rv = fn(c, arg);
+        Py_END_ALLOW_THREADS
+        if (rv == HS_OK)
+            return 0;
+        if (rv != HS_INTR)
+            return raise_error(c, rv);
+        if (PyErr_CheckSignals() < 0)
+            return -1;
+    }
+}
+
+void
+run_detached(void (*fn)(void *arg), void *arg)
+{
+    Py_BEGIN_ALLOW_THREADS
+    fn(arg);
+    Py_END_ALLOW_THREADS
+}
+
+static int
+get_ambient(mod_state *st, PyObject **ret_token)
+{
+    *ret_token = NULL;
+    if (PyContextVar_Get(st->scope, NULL, ret_token) < 0)
+        return -1;
+    if (*ret_token == Py_None)
+        Py_CLEAR(*ret_token);
+    return 0;
+}
+
+/* Both apply: a token that ends with either. Its origin still tells which it was. */
+static int
+link_tokens(struct call *c, struct hs_token *ambient, struct hs_token *given)
+{
+    struct hs_token *const both[] = {given, ambient};
+    hs_err rv;
+
+    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, &c->err, &c->linked)) != HS_OK)
+        return raise_error(c, rv);
+    c->op.token = c->linked;
+    return 0;
+}
+
+static int
+choose_token(struct call *c, PyObject *given)
+{
+    struct hs_token *ambient = NULL, *explicit = NULL;
+
+    if (get_ambient(c->st, &c->token) < 0)
+        return -1;
+    if (c->token != NULL && (ambient = token_core(c->st, c->token)) == NULL)
+        return -1;
+    if (given != NULL && given != Py_None && (explicit = token_core(c->st, given)) == NULL)
+        return -1;
+    if (explicit == NULL || explicit == ambient) {
+        c->op.token = ambient;
+        return 0;
+    }
+    if (ambient != NULL)
+        return link_tokens(c, ambient, explicit);
+    c->op.token = explicit;
+    return 0;
+}
+
+int
+call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, int64_t default_ns)
+{
+    int64_t span;
+
+    *c = (struct call){.st = st, .op = HS_OP_INIT(HS_NEVER, NULL), .started_ns = hs_now()};
+    if (parse_seconds(timeout, "timeout", &span) < 0)
+        return -1;
+    if (timeout == NULL || timeout == Py_None) {
+        span = default_ns;
+        c->nonblocking = span == 0;
+    }
+    if (span == 0)
+        c->op.deadline_ns = HS_TRY_ONCE;
+    else if (span < HS_NEVER - c->started_ns)
+        c->op.deadline_ns = c->started_ns + span;
+    return choose_token(c, token);
+}
+
+void
+call_end(struct call *c)
+{
+    hs_token_unref(c->linked);
+    Py_XDECREF(c->token);
+}

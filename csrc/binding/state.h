@@ -1,0 +1,96 @@
+/* state.h: what one import of the module (one interpreter) owns.
+ *
+ * All state is per module: no static object, no static type. Types find it with
+ * PyType_GetModuleState, functions with PyModule_GetState.
+ */
+#ifndef HS_BINDING_STATE_H
+#define HS_BINDING_STATE_H
+
+#include "compat.h"
+#include "hardsock.h"
+
+#include <stdatomic.h>
+
+/* Python classes that the core raises or returns, by their home. X(field, module, name) */
+#define HS_IMPORTS(X)                                                                              \
+    X(deadline_exceeded, "hardsock._errors", "DeadlineExceeded")                                   \
+    X(cancelled, "hardsock._errors", "Cancelled")                                                  \
+    X(closed, "hardsock._errors", "Closed")                                                        \
+    X(wrong_process, "hardsock._errors", "WrongProcess")                                           \
+    X(busy, "hardsock._errors", "Busy")                                                            \
+    X(poisoned, "hardsock._errors", "Poisoned")                                                    \
+    X(reset, "hardsock._errors", "Reset")                                                          \
+    X(truncated, "hardsock._errors", "Truncated")                                                  \
+    X(dead_peer, "hardsock._errors", "DeadPeer")                                                   \
+    X(resolve_error, "hardsock._errors", "ResolveError")                                           \
+    X(connect_error, "hardsock._errors", "ConnectError")                                           \
+    X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
+    X(setting, "hardsock._records", "Setting")                                                     \
+    X(attempt, "hardsock._records", "Attempt")                                                     \
+    X(answer, "hardsock._records", "Answer")                                                       \
+    X(resolution, "hardsock._records", "Resolution")                                               \
+    X(listener_stats, "hardsock._records", "ListenerStats")
+
+/* Attributes of exceptions, interned once. */
+#define HS_NAMES(X)                                                                                \
+    X(op)                                                                                          \
+    X(phase)                                                                                       \
+    X(local)                                                                                       \
+    X(peer)                                                                                        \
+    X(elapsed)                                                                                     \
+    X(bytes_done)                                                                                  \
+    X(reason)                                                                                      \
+    X(hint)                                                                                        \
+    X(attempts)
+
+struct pending_release;
+
+typedef struct {
+    PyTypeObject *token_type;
+    PyTypeObject *callback_type;
+    PyTypeObject *conn_type;
+    PyTypeObject *listener_type;
+    PyObject *scope;  /* the ContextVar of the ambient token */
+    PyObject *causes; /* dict: token id -> the exception that cancelled it */
+    /* Callables of callbacks that the core has let go, to be released when attached. */
+    struct pending_release *_Atomic released;
+#define HS_IMPORT_FIELD(field, module, name) PyObject *field;
+    HS_IMPORTS(HS_IMPORT_FIELD)
+#undef HS_IMPORT_FIELD
+#define HS_NAME_FIELD(name) PyObject *str_##name;
+    HS_NAMES(HS_NAME_FIELD)
+#undef HS_NAME_FIELD
+} mod_state;
+
+static inline mod_state *
+state_of_module(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
+
+static inline mod_state *
+state_of(PyObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+/* ---- type_token.c ---- */
+int token_types_init(PyObject *module, mod_state *st);
+/* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
+struct hs_token *token_core(mod_state *st, PyObject *obj);
+
+/* ---- type_conn.c ---- */
+int conn_type_init(PyObject *module, mod_state *st);
+/* conn_socket.c: a list of Setting. */
+PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
+/* Takes the reference c, also on failure. */
+PyObject *conn_object_new(mod_state *st, struct hs_conn *c);
+
+/* ---- type_listener.c ---- */
+int listener_type_init(PyObject *module, mod_state *st);
+
+/* ---- connect.c, watch.c: functions of the module ---- */
+extern PyMethodDef connect_functions[];
+extern PyMethodDef watch_functions[];
+
+#endif

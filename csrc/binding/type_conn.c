@@ -1,0 +1,436 @@
+/* type_conn.c: the type Connection: its life and attributes.
+ *
+ * The object owns one reference and one handle of the core connection; makefile() makes a second
+ * object on the same core. Its fields are write-once or atomic, so free-threaded builds need no
+ * lock.
+ */
+#include "conn.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+PyObject *
+conn_object_new(mod_state *st, struct hs_conn *c)
+{
+    ConnObject *self = (ConnObject *)st->conn_type->tp_alloc(st->conn_type, 0);
+
+    if (self == NULL) {
+        hs_conn_unref(c);
+        return NULL;
+    }
+    self->core = c;
+    self->timeout_ns = HS_NEVER;
+    return (PyObject *)self;
+}
+
+static int
+raise_closed(PyObject *self, const char *op)
+{
+    struct hs_error err = {.code = HS_E_CLOSED, .op = op, .msg = "it was closed here"};
+
+    return raise_plain_error(state_of(self), &err, HS_E_CLOSED);
+}
+
+struct hs_conn *
+conn_core(ConnObject *self, const char *op)
+{
+    if (!atomic_load(&self->let_go))
+        return self->core;
+    (void)raise_closed((PyObject *)self, op);
+    return NULL;
+}
+
+int
+conn_call_begin(ConnObject *self, struct call *c, const char *op, PyObject *timeout,
+                PyObject *token)
+{
+    *c = (struct call){0};
+    if (conn_core(self, op) == NULL)
+        return -1;
+    if (call_begin(c, state_of((PyObject *)self), timeout, token, atomic_load(&self->timeout_ns)) <
+        0)
+        return -1;
+    c->conn = self->core;
+    return 0;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static void
+let_go(ConnObject *self)
+{
+    if (!atomic_exchange(&self->let_go, true))
+        hs_conn_unshare(self->core);
+}
+
+PyDoc_STRVAR(close_doc,
+             "close($self, /)\n--\n\n"
+             "Close; never blocks. Calls in progress in other threads raise Closed at once.\n\n"
+             "What was sent is still delivered in the background, unless unread bytes make the\n"
+             "kernel reset the connection. Files made by makefile() keep it open until they are\n"
+             "closed, as with socket. Idempotent.");
+
+static PyObject *
+conn_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    let_go((ConnObject *)self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
+                        "End it for everybody with a reset (RST) to the peer; never blocks.\n\n"
+                        "Data not yet delivered is thrown away, on purpose.");
+
+static PyObject *
+conn_abort(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    hs_conn_close(self->core, true);
+    let_go(self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(detach_doc,
+             "detach($self, /)\n--\n\n"
+             "Give the descriptor to the caller, who must close it; this object becomes closed.\n\n"
+             "Busy while a call is in progress or received bytes are buffered here.");
+
+static PyObject *
+conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "detach");
+    struct hs_error err = {0};
+    int fd;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
+        raise_plain_error(state_of(obj), &err, rv);
+        return NULL;
+    }
+    let_go(self);
+    return PyLong_FromLong(fd);
+}
+
+static PyObject *
+shut(PyObject *obj, int how)
+{
+    struct hs_conn *core = conn_core((ConnObject *)obj, "shutdown");
+    struct hs_error err = {0};
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    if ((rv = hs_conn_shutdown(core, how, &err)) != HS_OK) {
+        raise_plain_error(state_of(obj), &err, rv);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(shutdown_doc, "shutdown($self, how, /)\n--\n\n"
+                           "shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR.");
+
+static PyObject *
+conn_shutdown(PyObject *self, PyObject *how)
+{
+    long value;
+
+    if (parse_long(how, "how", INT32_MIN, INT32_MAX, &value) < 0)
+        return NULL;
+    return shut(self, (int)value);
+}
+
+PyDoc_STRVAR(close_write_doc, "close_write($self, /)\n--\n\n"
+                              "Tell the peer that no more will be sent (FIN); reading goes on.");
+
+static PyObject *
+conn_close_write(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return shut(self, SHUT_WR);
+}
+
+PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 when closed.");
+
+static PyObject *
+conn_fileno(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return PyLong_FromLong(atomic_load(&self->let_go) ? -1 : hs_conn_fileno(self->core));
+}
+
+PyDoc_STRVAR(share_doc, "_share($self, /)\n--\n\n"
+                        "Another object on the same connection, which closes with the last.");
+
+static PyObject *
+conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "makefile");
+    PyObject *shared;
+
+    if (core == NULL)
+        return NULL;
+    hs_conn_share(core);
+    if ((shared = conn_object_new(state_of(obj), hs_conn_ref(core))) == NULL) {
+        hs_conn_unshare(core);
+        return NULL;
+    }
+    ((ConnObject *)shared)->timeout_ns = atomic_load(&self->timeout_ns);
+    return shared;
+}
+
+PyDoc_STRVAR(makefile_doc,
+             "makefile($self, mode='r', buffering=None, *, encoding=None, errors=None, "
+             "newline=None)\n--\n\n"
+             "A file on this connection, as socket.makefile(); it keeps the connection open.");
+
+static PyObject *
+conn_makefile(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *module = PyImport_ImportModule("hardsock._file"), *fn, *all, *result = NULL;
+    PyObject *first;
+
+    if (module == NULL)
+        return NULL;
+    fn = PyObject_GetAttrString(module, "makefile");
+    first = fn == NULL ? NULL : PyTuple_Pack(1, self);
+    all = first == NULL ? NULL : PySequence_Concat(first, args);
+    if (all != NULL)
+        result = PyObject_Call(fn, all, kwargs);
+    Py_XDECREF(all);
+    Py_XDECREF(first);
+    Py_XDECREF(fn);
+    Py_DECREF(module);
+    return result;
+}
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nReturn the connection itself.");
+PyDoc_STRVAR(exit_doc, "__exit__($self, *exc_info)\n--\n\nClose the connection.");
+
+static PyObject *
+conn_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+conn_exit(PyObject *self, PyObject *Py_UNUSED(args))
+{
+    let_go((ConnObject *)self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+conn_repr(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+    char local[HS_ADDR_TEXT_SIZE] = "?", peer[HS_ADDR_TEXT_SIZE] = "?";
+    struct hs_addr addr;
+
+    if (atomic_load(&self->let_go) || hs_conn_is_closed(self->core))
+        return PyUnicode_FromString("<hardsock.Connection closed>");
+    if (hs_conn_local_addr(self->core, NULL, &addr) == HS_OK)
+        (void)hs_addr_text(&addr, local, sizeof(local));
+    if (hs_conn_peer_addr(self->core, NULL, &addr) == HS_OK)
+        (void)hs_addr_text(&addr, peer, sizeof(peer));
+    return PyUnicode_FromFormat("<hardsock.Connection fd=%d %s -> %s>", hs_conn_fileno(self->core),
+                                local, peer);
+}
+
+/* A connection that nobody closed: say so, and close it without waiting for anything. */
+static void
+conn_finalize(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+    PyObject *type, *value, *traceback;
+
+    if (self->core == NULL || atomic_load(&self->let_go))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!hs_conn_is_closed(self->core) && PyErr_ResourceWarning(obj, 1, "unclosed %R", obj) < 0 &&
+        PyErr_ExceptionMatches(PyExc_Warning))
+        PyErr_WriteUnraisable(obj);
+    let_go(self);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void
+conn_dealloc(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+    PyTypeObject *type = Py_TYPE(obj);
+
+    if (PyObject_CallFinalizerFromDealloc(obj) < 0)
+        return;
+    PyObject_GC_UnTrack(obj);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(obj);
+    hs_conn_unref(self->core);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static int
+conn_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+/* ---- Attributes ---------------------------------------------------------------------------- */
+
+enum attribute {
+    CREATED,
+    LAST_READ,
+    LAST_WRITE,
+    RECEIVED,
+    SENT,
+    BUFFERED,
+    FAMILY,
+    CHANGED,
+    POISONED,
+};
+
+static PyObject *
+get_info(PyObject *obj, void *closure)
+{
+    struct hs_conn_info info;
+
+    hs_conn_info(((ConnObject *)obj)->core, &info);
+    switch ((enum attribute)(intptr_t)closure) {
+    case CREATED:
+        return time_object(info.created_ns);
+    case LAST_READ:
+        return time_object(info.last_read_ns);
+    case LAST_WRITE:
+        return time_object(info.last_write_ns);
+    case RECEIVED:
+        return PyLong_FromUnsignedLongLong(info.bytes_received);
+    case SENT:
+        return PyLong_FromUnsignedLongLong(info.bytes_sent);
+    case BUFFERED:
+        return PyLong_FromSize_t(info.buffered);
+    case FAMILY:
+        return PyLong_FromLong(info.family);
+    case CHANGED:
+        return PyLong_FromUnsignedLong(info.changed_settings);
+    case POISONED:
+        return PyBool_FromLong(info.poisoned_in || info.poisoned_out);
+    }
+    Py_UNREACHABLE();
+}
+
+static PyObject *
+get_closed(PyObject *obj, void *Py_UNUSED(closure))
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return PyBool_FromLong(atomic_load(&self->let_go) || hs_conn_is_closed(self->core));
+}
+
+static PyObject *
+get_type(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(SOCK_STREAM);
+}
+
+static PyObject *
+get_proto(PyObject *obj, void *Py_UNUSED(closure))
+{
+    struct hs_conn_info info;
+
+    hs_conn_info(((ConnObject *)obj)->core, &info);
+    return PyLong_FromLong(info.family == AF_UNIX ? 0 : IPPROTO_TCP);
+}
+
+static PyObject *
+get_timeout(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyObject_CallMethod(self, "gettimeout", NULL);
+}
+
+#define INFO_GETTER(name, doc, which)                                                              \
+    {                                                                                              \
+        name, get_info, NULL, doc, (void *)(intptr_t)(which)                                       \
+    }
+
+static PyGetSetDef conn_getset[] = {
+    INFO_GETTER("created", "When it was made, as time.monotonic() tells time.", CREATED),
+    INFO_GETTER("last_read", "When bytes were last received, or None.", LAST_READ),
+    INFO_GETTER("last_write", "When bytes were last sent, or None.", LAST_WRITE),
+    INFO_GETTER("bytes_received", "Bytes received from the kernel so far.", RECEIVED),
+    INFO_GETTER("bytes_sent", "Bytes that the kernel took so far.", SENT),
+    INFO_GETTER("buffered", "Bytes received but not yet returned to a caller.", BUFFERED),
+    INFO_GETTER("family", "AF_INET, AF_INET6 or AF_UNIX.", FAMILY),
+    INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
+                CHANGED),
+    INFO_GETTER("poisoned", "Whether a direction is unusable after a half-done message.", POISONED),
+    {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
+    {"type", get_type, NULL, "SOCK_STREAM.", NULL},
+    {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
+    {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define FAST_ENTRY(name)                                                                           \
+    {#name, HS_METHOD(conn_##name), METH_FASTCALL | METH_KEYWORDS, conn_##name##_doc},
+#define PLAIN_ENTRY(name, flags) {#name, conn_##name, flags, conn_##name##_doc},
+
+static PyMethodDef conn_methods[] = {
+    CONN_METHODS(FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
+    {"abort", conn_abort, METH_NOARGS, abort_doc},
+    {"detach", conn_detach, METH_NOARGS, detach_doc},
+    {"shutdown", conn_shutdown, METH_O, shutdown_doc},
+    {"close_write", conn_close_write, METH_NOARGS, close_write_doc},
+    {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
+    {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},
+    {"_share", conn_share, METH_NOARGS, share_doc},
+    {"__enter__", conn_enter, METH_NOARGS, enter_doc},
+    {"__exit__", conn_exit, METH_VARARGS, exit_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(
+    conn_doc,
+    "A connected stream socket, TCP or unix; made by connect(), adopt() or a Listener.\n\n"
+    "One reader and one writer at a time (a third call raises Busy); everything else from\n"
+    "any thread at any time. A context manager that closes.");
+
+static PyMemberDef conn_members[] = {
+    {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ConnObject, weakrefs), HS_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot conn_slots[] = {
+    {Py_tp_dealloc, HS_SLOT(conn_dealloc)},
+    {Py_tp_finalize, HS_SLOT(conn_finalize)},
+    {Py_tp_traverse, HS_SLOT(conn_traverse)},
+    {Py_tp_repr, HS_SLOT(conn_repr)},
+    {Py_tp_methods, conn_methods},
+    {Py_tp_getset, conn_getset},
+    {Py_tp_members, conn_members},
+    {Py_tp_doc, (void *)(uintptr_t)conn_doc},
+    {0, NULL},
+};
+
+static PyType_Spec conn_spec = {
+    .name = "hardsock.Connection",
+    .basicsize = sizeof(ConnObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = conn_slots,
+};
+
+int
+conn_type_init(PyObject *module, mod_state *st)
+{
+    st->conn_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
+    return st->conn_type == NULL ? -1 : PyModule_AddType(module, st->conn_type);
+}

@@ -1,0 +1,429 @@
+/* type_listener.c: the type Listener.
+ *
+ * The object owns one reference to the core listener, write-once. Accepting threads hold their own
+ * way in: closing wakes them, and the core object lives until the last has left.
+ */
+#include "args.h"
+#include "run.h"
+
+#include <stdlib.h>
+
+#define MAX_BATCH 1024
+
+typedef struct {
+    PyObject_HEAD
+    struct hs_listener *core; /* owns: a reference; write once */
+    PyObject *weakrefs;
+} ListenerObject;
+
+struct accepting {
+    struct hs_listener *core;
+    struct hs_conn **conns;
+    size_t max, n;
+};
+
+static struct hs_listener *
+core_of(PyObject *self)
+{
+    return ((ListenerObject *)self)->core;
+}
+
+static PyObject *
+fail(PyObject *self, const struct hs_error *err, hs_err rv)
+{
+    raise_plain_error(state_of(self), err, rv);
+    return NULL;
+}
+
+/* ---- Making -------------------------------------------------------------------------------- */
+
+enum { ADDRESS, SOCKOPTS, BACKLOG, UNIX_MODE, UNLINK_STALE };
+
+static int
+parse_options(PyObject **values, struct hs_listen_options *o)
+{
+    long backlog, mode = HS_UNSET;
+    int stale = values[UNLINK_STALE] == NULL ? 0 : PyObject_IsTrue(values[UNLINK_STALE]);
+
+    hs_listen_options_init(o);
+    backlog = o->backlog;
+    if (stale < 0 || parse_sockopts(values[SOCKOPTS], &o->sockopts) < 0 ||
+        parse_long(values[BACKLOG], "backlog", 0, INT32_MAX, &backlog) < 0)
+        return -1;
+    if (values[UNIX_MODE] != NULL && values[UNIX_MODE] != Py_None &&
+        parse_long(values[UNIX_MODE], "unix_mode", 0, 07777, &mode) < 0)
+        return -1;
+    o->backlog = (int)backlog;
+    o->unix_mode = (int)mode;
+    o->unlink_stale = stale != 0;
+    return 0;
+}
+
+/* An int is the descriptor of a listening socket to own; it is not taken on failure. */
+static hs_err
+open_listener(PyObject *address, const struct hs_listen_options *options, struct hs_error *err,
+              struct hs_listener **ret_core)
+{
+    struct hs_endpoint ep;
+    long fd;
+
+    if (PyLong_Check(address) && !PyBool_Check(address)) {
+        if (parse_long(address, "fd", 0, INT32_MAX, &fd) < 0)
+            return HS_E_INVALID;
+        return hs_listener_adopt((int)fd, options, err, ret_core);
+    }
+    if (parse_endpoint(address, "address", &ep) < 0)
+        return HS_E_INVALID;
+    return hs_listener_open(&ep, options, err, ret_core);
+}
+
+static PyObject *
+listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const struct params p = {
+        "Listener", 1, 1, 1, {"address", "sockopts", "backlog", "unix_mode", "unlink_stale"}};
+    mod_state *st = PyType_GetModuleState(type);
+    PyObject *values[MAX_PARAMS];
+    struct hs_listen_options options;
+    struct hs_error err = {0};
+    struct hs_listener *core;
+    ListenerObject *self;
+    hs_err rv;
+
+    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0)
+        return NULL;
+    if ((rv = open_listener(values[ADDRESS], &options, &err, &core)) != HS_OK) {
+        if (!PyErr_Occurred()) {
+            struct call c = {.st = st, .err = err, .started_ns = hs_now()};
+
+            raise_error(&c, rv);
+        }
+        return NULL;
+    }
+    if ((self = (ListenerObject *)type->tp_alloc(type, 0)) == NULL) {
+        hs_listener_unref(core);
+        return NULL;
+    }
+    self->core = core;
+    return (PyObject *)self;
+}
+
+/* ---- Accepting ----------------------------------------------------------------------------- */
+
+static hs_err
+do_accept(struct call *c, void *arg)
+{
+    struct accepting *a = arg;
+
+    return hs_listener_accept(a->core, &c->op, a->max, &c->err, a->conns, &a->n);
+}
+
+PyDoc_STRVAR(
+    accept_doc,
+    "accept($self, /, *, timeout=None, token=None)\n--\n\n"
+    "Wait for a connection and return it.\n\n"
+    "Survives clients that leave at once and want of descriptors (see stats()). Any number\n"
+    "of threads may accept at once. Raises DeadlineExceeded, Cancelled or Closed.");
+
+static PyObject *
+listener_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"accept", 0, 0, 0, {"timeout", "token"}};
+    PyObject *values[MAX_PARAMS], *result = NULL;
+    struct hs_conn *conn = NULL;
+    struct accepting a = {.core = core_of(self), .conns = &conn, .max = 1};
+    struct call c = {0};
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (call_begin(&c, state_of(self), values[0], values[1], HS_NEVER) == 0 &&
+        call_run(&c, do_accept, &a) == 0)
+        result = conn_object_new(c.st, conn);
+    call_end(&c);
+    return result;
+}
+
+static PyObject *
+connections_list(mod_state *st, struct hs_conn **conns, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+    size_t i = 0;
+
+    for (; list != NULL && i < n; i++) {
+        PyObject *item = conn_object_new(st, conns[i]);
+
+        if (item == NULL) {
+            Py_CLEAR(list);
+            i++; /* That one is gone, too. */
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    }
+    for (; i < n; i++)
+        hs_conn_unref(conns[i]);
+    return list;
+}
+
+PyDoc_STRVAR(accept_many_doc,
+             "accept_many($self, max_count, /, *, timeout=None, token=None)\n--\n\n"
+             "Wait for a connection, then take all that are there, at most max_count; a list.\n\n"
+             "Raises as accept() does.");
+
+static PyObject *
+listener_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"accept_many", 1, 1, 1, {"max_count", "timeout", "token"}};
+    PyObject *values[MAX_PARAMS], *result = NULL;
+    struct accepting a = {.core = core_of(self)};
+    struct call c = {0};
+    long max;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "max_count", 1, MAX_BATCH, &max) < 0)
+        return NULL;
+    a.max = (size_t)max;
+    if ((a.conns = PyMem_Calloc(a.max, sizeof(*a.conns))) == NULL)
+        return PyErr_NoMemory();
+    if (call_begin(&c, state_of(self), values[1], values[2], HS_NEVER) == 0 &&
+        call_run(&c, do_accept, &a) == 0)
+        result = connections_list(c.st, a.conns, a.n);
+    PyMem_Free(a.conns);
+    call_end(&c);
+    return result;
+}
+
+static PyObject *
+listener_next(PyObject *self)
+{
+    PyObject *conn = listener_accept(self, NULL, 0, NULL);
+
+    if (conn == NULL && hs_listener_is_closed(core_of(self)) &&
+        PyErr_ExceptionMatches(state_of(self)->closed))
+        PyErr_Clear(); /* Closing ends the iteration. */
+    return conn;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+                        "Close; wakes all threads that accept (they raise Closed). Idempotent.\n\n"
+                        "The path of a unix socket that it made is removed.");
+
+static PyObject *
+listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_listener_close(core_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(detach_doc, "detach($self, /)\n--\n\n"
+                         "Give the descriptor to the caller, who must close it. Busy while a\n"
+                         "thread accepts.");
+
+static PyObject *
+listener_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_error err = {0};
+    int fd;
+    hs_err rv = hs_listener_detach(core_of(self), &err, &fd);
+
+    return rv == HS_OK ? PyLong_FromLong(fd) : fail(self, &err, rv);
+}
+
+PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 when closed.");
+
+static PyObject *
+listener_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(hs_listener_fileno(core_of(self)));
+}
+
+PyDoc_STRVAR(getsockname_doc, "getsockname($self, /)\n--\n\n"
+                              "The address it listens on, as socket has it.");
+
+static PyObject *
+listener_getsockname(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_error err = {0};
+    struct hs_addr addr;
+    hs_err rv = hs_listener_addr(core_of(self), &err, &addr);
+
+    return rv == HS_OK ? address_object(&addr) : fail(self, &err, rv);
+}
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nReturn the listener itself.");
+PyDoc_STRVAR(exit_doc, "__exit__($self, *exc_info)\n--\n\nClose the listener.");
+
+static PyObject *
+listener_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+listener_exit(PyObject *self, PyObject *Py_UNUSED(args))
+{
+    return listener_close(self, NULL);
+}
+
+/* ---- Asking -------------------------------------------------------------------------------- */
+
+static PyObject *
+int_or_none(int value)
+{
+    if (value == HS_UNSET)
+        Py_RETURN_NONE;
+    return PyLong_FromLong(value);
+}
+
+PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
+                        "Counters by reason, the backlog asked for and in effect, and how many\n"
+                        "connections wait to be accepted now.");
+
+static PyObject *
+listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_listener_stats s;
+
+    hs_listener_stats(core_of(self), &s);
+    return PyObject_CallFunction(state_of(self)->listener_stats, "KKKKKKKNNN",
+                                 (unsigned long long)s.accepted, (unsigned long long)s.shed,
+                                 (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
+                                 (unsigned long long)s.network_errors, (unsigned long long)s.denied,
+                                 (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
+                                 int_or_none(s.backlog_effective), int_or_none(s.queue_length));
+}
+
+PyDoc_STRVAR(audit_doc, "audit($self, /)\n--\n\n"
+                        "List every socket setting: asked, in effect, and what limited it.");
+
+static PyObject *
+listener_audit(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_setting settings[HS_SETTINGS_MAX];
+    struct hs_error err = {0};
+    size_t n;
+    hs_err rv = hs_listener_audit(core_of(self), settings, &err, &n);
+
+    return rv == HS_OK ? settings_list(state_of(self), settings, n) : fail(self, &err, rv);
+}
+
+static PyObject *
+get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(hs_listener_is_closed(core_of(self)));
+}
+
+static PyObject *
+get_address(PyObject *self, void *Py_UNUSED(closure))
+{
+    return listener_getsockname(self, NULL);
+}
+
+static PyObject *
+listener_repr(PyObject *self)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_addr addr;
+
+    if (hs_listener_addr(core_of(self), NULL, &addr) != HS_OK)
+        return PyUnicode_FromString("<hardsock.Listener closed>");
+    return PyUnicode_FromFormat("<hardsock.Listener fd=%d %s>", hs_listener_fileno(core_of(self)),
+                                hs_addr_text(&addr, text, sizeof(text)));
+}
+
+static void
+listener_finalize(PyObject *self)
+{
+    PyObject *type, *value, *traceback;
+
+    if (core_of(self) == NULL || hs_listener_is_closed(core_of(self)))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning(self, 1, "unclosed %R", self) < 0 &&
+        PyErr_ExceptionMatches(PyExc_Warning))
+        PyErr_WriteUnraisable(self);
+    hs_listener_close(core_of(self));
+    PyErr_Restore(type, value, traceback);
+}
+
+static void
+listener_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    if (PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
+    PyObject_GC_UnTrack(self);
+    if (((ListenerObject *)self)->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    hs_listener_unref(core_of(self));
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static int
+listener_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static PyGetSetDef listener_getset[] = {
+    {"closed", get_closed, NULL, "Whether it was closed.", NULL},
+    {"address", get_address, NULL, "The address it listens on, as socket has it.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef listener_methods[] = {
+    {"accept", HS_METHOD(listener_accept), METH_FASTCALL | METH_KEYWORDS, accept_doc},
+    {"accept_many", HS_METHOD(listener_accept_many), METH_FASTCALL | METH_KEYWORDS,
+     accept_many_doc},
+    {"close", listener_close, METH_NOARGS, close_doc},
+    {"detach", listener_detach, METH_NOARGS, detach_doc},
+    {"fileno", listener_fileno, METH_NOARGS, fileno_doc},
+    {"getsockname", listener_getsockname, METH_NOARGS, getsockname_doc},
+    {"stats", listener_stats, METH_NOARGS, stats_doc},
+    {"audit", listener_audit, METH_NOARGS, audit_doc},
+    {"__enter__", listener_enter, METH_NOARGS, enter_doc},
+    {"__exit__", listener_exit, METH_VARARGS, exit_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
+                           "unlink_stale=False)\n--\n\n"
+                           "A listening stream socket; see hardsock.listen, which makes them.");
+
+static PyMemberDef listener_members[] = {
+    {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ListenerObject, weakrefs), HS_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot listener_slots[] = {
+    {Py_tp_new, HS_SLOT(listener_new)},
+    {Py_tp_dealloc, HS_SLOT(listener_dealloc)},
+    {Py_tp_finalize, HS_SLOT(listener_finalize)},
+    {Py_tp_traverse, HS_SLOT(listener_traverse)},
+    {Py_tp_repr, HS_SLOT(listener_repr)},
+    {Py_tp_iter, HS_SLOT(PyObject_SelfIter)},
+    {Py_tp_iternext, HS_SLOT(listener_next)},
+    {Py_tp_methods, listener_methods},
+    {Py_tp_getset, listener_getset},
+    {Py_tp_members, listener_members},
+    {Py_tp_doc, (void *)(uintptr_t)listener_doc},
+    {0, NULL},
+};
+
+static PyType_Spec listener_spec = {
+    .name = "hardsock.Listener",
+    .basicsize = sizeof(ListenerObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = listener_slots,
+};
+
+int
+listener_type_init(PyObject *module, mod_state *st)
+{
+    st->listener_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &listener_spec, NULL);
+    return st->listener_type == NULL ? -1 : PyModule_AddType(module, st->listener_type);
+}

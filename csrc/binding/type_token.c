@@ -1,0 +1,653 @@
+/* type_token.c: CancelToken and the Callback that on_cancel returns.
+ *
+ * A CancelToken keeps its parents alive, so that the exception that cancelled an ancestor can be
+ * chained to what its descendants raise: the core knows the origin by number, state->causes maps
+ * it. Callables are released where the interpreter is attached: the core may drop a callback
+ * anywhere.
+ */
+#include "args.h"
+#include "run.h"
+
+#include <string.h>
+
+typedef struct {
+    PyObject_HEAD
+    struct hs_token *core;
+    PyObject *parents; /* tuple; write once */
+    PyObject *weakrefs;
+} TokenObject;
+
+typedef struct {
+    PyObject_HEAD
+    struct hs_callback *core; /* NULL: the token had ended before */
+} CallbackObject;
+
+struct pending_release {
+    struct pending_release *next;
+    mod_state *st;
+    PyObject *callable;
+};
+
+struct hs_token *
+token_core(mod_state *st, PyObject *obj)
+{
+    if (!Py_IS_TYPE(obj, st->token_type)) {
+        PyErr_Format(PyExc_TypeError, "token must be a CancelToken or None, not %.100s",
+                     Py_TYPE(obj)->tp_name);
+        return NULL;
+    }
+    return ((TokenObject *)obj)->core;
+}
+
+/* ---- Callables that the core lets go ------------------------------------------------------- */
+
+static void
+release_later(void *arg)
+{
+    struct pending_release *p = arg;
+
+    p->next = atomic_load(&p->st->released);
+    while (!atomic_compare_exchange_weak(&p->st->released, &p->next, p))
+        ;
+}
+
+static void
+release_pending(mod_state *st)
+{
+    struct pending_release *p = atomic_exchange(&st->released, NULL);
+
+    while (p != NULL) {
+        struct pending_release *next = p->next;
+
+        Py_DECREF(p->callable);
+        PyMem_RawFree(p);
+        p = next;
+    }
+}
+
+/* Called by hs_callbacks_run, attached. */
+static void
+call_python(void *arg)
+{
+    struct pending_release *p = arg;
+    PyObject *result = PyObject_CallNoArgs(p->callable);
+
+    if (result == NULL)
+        PyErr_WriteUnraisable(p->callable);
+    Py_XDECREF(result);
+}
+
+/* ---- Making tokens ------------------------------------------------------------------------- */
+
+static PyObject *
+token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
+{
+    struct hs_token *cores[HS_TOKEN_MAX_PARENTS], *core;
+    Py_ssize_t n = PyTuple_GET_SIZE(parents);
+    struct hs_error err = {0};
+    const char *text = NULL;
+    TokenObject *self;
+    int64_t span;
+    hs_err rv;
+
+    if (parse_seconds(timeout, "timeout", &span) < 0)
+        return NULL;
+    if (name != NULL && name != Py_None && (text = PyUnicode_AsUTF8(name)) == NULL)
+        return NULL;
+    if (n > HS_TOKEN_MAX_PARENTS) {
+        PyErr_Format(PyExc_ValueError, "tokens must be at most %d, got %zd", HS_TOKEN_MAX_PARENTS,
+                     n);
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        if ((cores[i] = token_core(st, PyTuple_GET_ITEM(parents, i))) == NULL)
+            return NULL;
+    rv = hs_token_new(cores, (size_t)n, span == HS_NEVER ? HS_NEVER : hs_deadline_after(span), text,
+                      &err, &core);
+    if (rv != HS_OK) {
+        raise_plain_error(st, &err, rv);
+        return NULL;
+    }
+    if ((self = (TokenObject *)st->token_type->tp_alloc(st->token_type, 0)) == NULL) {
+        hs_token_unref(core);
+        return NULL;
+    }
+    self->core = core;
+    self->parents = Py_NewRef(parents);
+    return (PyObject *)self;
+}
+
+static PyObject *
+token_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const struct params p = {"CancelToken", 0, 1, 0, {"timeout", "name"}};
+    PyObject *values[MAX_PARAMS], *none, *self;
+
+    if (parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
+        return NULL;
+    self = token_make(PyType_GetModuleState(type), none, values[0], values[1]);
+    Py_DECREF(none);
+    return self;
+}
+
+PyDoc_STRVAR(child_doc, "child($self, /, timeout=None, *, name=None)\n--\n\n"
+                        "Make a token that ends with this one, by its own timeout, or by itself.");
+
+static PyObject *
+token_child(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"child", 0, 1, 0, {"timeout", "name"}};
+    PyObject *values[MAX_PARAMS], *parents, *child;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        (parents = PyTuple_Pack(1, self)) == NULL)
+        return NULL;
+    child = token_make(state_of(self), parents, values[0], values[1]);
+    Py_DECREF(parents);
+    return child;
+}
+
+PyDoc_STRVAR(linked_doc, "linked($type, tokens, /, *, timeout=None, name=None)\n--\n\n"
+                         "Make a token that ends as soon as any of the tokens does.");
+
+static PyObject *
+token_linked(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"linked", 1, 1, 1, {"tokens", "timeout", "name"}};
+    PyObject *values[MAX_PARAMS], *parents, *token;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        (parents = PySequence_Tuple(values[0])) == NULL)
+        return NULL;
+    token = token_make(PyType_GetModuleState((PyTypeObject *)type), parents, values[1], values[2]);
+    Py_DECREF(parents);
+    return token;
+}
+
+static int
+token_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((TokenObject *)self)->parents);
+    return 0;
+}
+
+static int
+token_clear(PyObject *self)
+{
+    Py_CLEAR(((TokenObject *)self)->parents);
+    return 0;
+}
+
+static void
+forget_cause(mod_state *st, struct hs_token *core)
+{
+    PyObject *id;
+
+    if (PyDict_GET_SIZE(st->causes) == 0)
+        return;
+    id = PyLong_FromUnsignedLongLong(hs_token_id(core));
+    if (id == NULL || PyDict_DelItem(st->causes, id) < 0)
+        PyErr_Clear();
+    Py_XDECREF(id);
+}
+
+static void
+token_dealloc(PyObject *obj)
+{
+    TokenObject *self = (TokenObject *)obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    mod_state *st = state_of(obj);
+    PyObject *type_, *value, *traceback;
+
+    PyObject_GC_UnTrack(obj);
+    PyErr_Fetch(&type_, &value, &traceback);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(obj);
+    if (self->core != NULL) {
+        forget_cause(st, self->core);
+        hs_token_unref(self->core);
+        release_pending(st);
+    }
+    PyErr_Restore(type_, value, traceback);
+    (void)token_clear(obj);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+/* ---- Cancelling ---------------------------------------------------------------------------- */
+
+struct cancelling {
+    struct hs_token *core;
+    const char *text;
+    struct hs_callback *fired;
+    bool first;
+};
+
+static void
+cancel_detached(void *arg)
+{
+    struct cancelling *c = arg;
+
+    c->first = hs_token_cancel(c->core, c->text, &c->fired);
+}
+
+static void
+expire_detached(void *arg)
+{
+    struct cancelling *c = arg;
+
+    c->first = hs_token_expire(c->core, &c->fired);
+}
+
+/* The exception is known before anybody can be woken by the cancel. */
+static int
+remember_cause(mod_state *st, struct hs_token *core, PyObject *cause)
+{
+    PyObject *id = PyLong_FromUnsignedLongLong(hs_token_id(core));
+    PyObject *kept = id == NULL ? NULL : PyDict_SetDefault(st->causes, id, cause);
+
+    Py_XDECREF(id);
+    return kept == NULL ? -1 : 0;
+}
+
+PyDoc_STRVAR(cancel_doc,
+             "cancel($self, reason=None, /)\n--\n\n"
+             "End this token and all its descendants; wake every call that waits under them.\n\n"
+             "reason is a str or an exception, which is chained to what those calls raise.\n"
+             "Idempotent, callable from any thread. Returns True if this call ended the token,\n"
+             "False if it had ended before: the first reason stays. Callbacks run in this thread.");
+
+static PyObject *
+token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"cancel", 0, 1, 1, {"reason"}};
+    PyObject *values[MAX_PARAMS], *reason, *text = NULL;
+    mod_state *st = state_of(self);
+    struct cancelling c = {.core = ((TokenObject *)self)->core, .text = ""};
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    reason = values[0];
+    if (reason != NULL && reason != Py_None) {
+        if (!PyUnicode_Check(reason) && !PyExceptionInstance_Check(reason)) {
+            PyErr_Format(PyExc_TypeError, "reason must be a str, an exception or None, not %.100s",
+                         Py_TYPE(reason)->tp_name);
+            return NULL;
+        }
+        if ((text = PyObject_Str(reason)) == NULL || (c.text = PyUnicode_AsUTF8(text)) == NULL ||
+            (!PyUnicode_Check(reason) && remember_cause(st, c.core, reason) < 0)) {
+            Py_XDECREF(text);
+            return NULL;
+        }
+    }
+    run_detached(cancel_detached, &c);
+    Py_XDECREF(text);
+    hs_callbacks_run(c.fired);
+    release_pending(st);
+    return PyBool_FromLong(c.first);
+}
+
+PyDoc_STRVAR(expire_doc, "_expire($self, /)\n--\n\n"
+                         "If a deadline has ended this token, run its callbacks.");
+
+static PyObject *
+token_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct cancelling c = {.core = ((TokenObject *)self)->core};
+
+    run_detached(expire_detached, &c);
+    hs_callbacks_run(c.fired);
+    release_pending(state_of(self));
+    return PyBool_FromLong(c.first);
+}
+
+PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
+                        "Raise Cancelled or DeadlineExceeded if this token has ended.");
+
+static PyObject *
+token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct call c = {.st = state_of(self), .started_ns = hs_now()};
+    hs_err rv = hs_token_check(((TokenObject *)self)->core);
+
+    if (rv == HS_OK)
+        Py_RETURN_NONE;
+    c.op.token = ((TokenObject *)self)->core;
+    c.err.op = "check";
+    raise_error(&c, rv);
+    return NULL;
+}
+
+static hs_err
+wait_for_end(struct call *c, void *arg)
+{
+    return hs_token_wait(arg, c->op.deadline_ns, &c->err);
+}
+
+PyDoc_STRVAR(wait_doc, "wait($self, /, timeout=None)\n--\n\n"
+                       "Block until this token has ended: True; False after timeout seconds.\n\n"
+                       "The ambient scope does not apply.");
+
+static PyObject *
+token_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"wait", 0, 1, 0, {"timeout"}};
+    struct call c = {.st = state_of(self), .op = HS_OP_INIT(HS_NEVER, NULL)};
+    PyObject *values[MAX_PARAMS];
+    int64_t span;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "timeout", &span) < 0)
+        return NULL;
+    c.op.deadline_ns = span == HS_NEVER ? HS_NEVER : hs_deadline_after(span);
+    if (call_run(&c, wait_for_end, ((TokenObject *)self)->core) == 0)
+        Py_RETURN_TRUE;
+    if (!PyErr_ExceptionMatches(c.st->deadline_exceeded))
+        return NULL;
+    PyErr_Clear();
+    Py_RETURN_FALSE;
+}
+
+PyDoc_STRVAR(set_timeout_doc,
+             "set_timeout($self, timeout, /)\n--\n\n"
+             "Move the token's own deadline to timeout seconds from now; None takes it away.\n\n"
+             "Whoever waits under the token sees it at once. An ended token stays ended: then\n"
+             "this raises what check() raises.");
+
+static PyObject *
+token_set_timeout(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"set_timeout", 1, 1, 1, {"timeout"}};
+    PyObject *values[MAX_PARAMS];
+    int64_t span;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "timeout", &span) < 0)
+        return NULL;
+    if (hs_token_set_deadline(((TokenObject *)self)->core,
+                              span == HS_NEVER ? HS_NEVER : hs_deadline_after(span)) != HS_OK)
+        return token_check(self, NULL);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(fileno_doc,
+             "fileno($self, /)\n--\n\n"
+             "A descriptor that turns readable when the token ends, by whatever cause.\n\n"
+             "Made on first use; it belongs to the token: watch it, never read or close it.");
+
+static PyObject *
+token_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_error err = {0};
+    int fd;
+    hs_err rv = hs_token_fileno(((TokenObject *)self)->core, &err, &fd);
+
+    if (rv != HS_OK) {
+        raise_plain_error(state_of(self), &err, rv);
+        return NULL;
+    }
+    return PyLong_FromLong(fd);
+}
+
+/* ---- Callbacks ----------------------------------------------------------------------------- */
+
+static int
+watch_deadline(PyObject *token, struct hs_token *core)
+{
+    PyObject *module, *result;
+
+    if (hs_token_deadline(core) == HS_NEVER)
+        return 0;
+    if ((module = PyImport_ImportModule("hardsock._deadlines")) == NULL)
+        return -1;
+    result = PyObject_CallMethod(module, "watch", "O", token);
+    Py_DECREF(module);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static hs_err
+register_callback(mod_state *st, struct hs_token *core, PyObject *callable, struct hs_error *err,
+                  struct hs_callback **ret_callback)
+{
+    struct pending_release *p = PyMem_RawMalloc(sizeof(*p));
+    hs_err rv = HS_E_NOMEM;
+
+    if (p != NULL) {
+        *p = (struct pending_release){.st = st, .callable = Py_NewRef(callable)};
+        rv = hs_token_on_cancel(core, call_python, release_later, p, err, ret_callback);
+    }
+    if (rv != HS_OK && p != NULL) {
+        Py_DECREF(callable);
+        PyMem_RawFree(p);
+    }
+    return rv;
+}
+
+PyDoc_STRVAR(
+    on_cancel_doc,
+    "on_cancel($self, callback, /)\n--\n\n"
+    "Call callback() once when this token ends; returns a Callback to take it back.\n\n"
+    "It runs in the thread that cancels (for deadlines: a thread of hardsock's own), with\n"
+    "no lock held; at once, in this thread, if the token has ended already. An exception\n"
+    "from it goes to sys.unraisablehook.");
+
+static PyObject *
+token_on_cancel(PyObject *self, PyObject *callable)
+{
+    mod_state *st = state_of(self);
+    struct hs_token *core = ((TokenObject *)self)->core;
+    struct hs_error err = {0};
+    CallbackObject *registration;
+    PyObject *result;
+    hs_err rv;
+
+    if (!PyCallable_Check(callable)) {
+        PyErr_Format(PyExc_TypeError, "callback must be callable, not %.100s",
+                     Py_TYPE(callable)->tp_name);
+        return NULL;
+    }
+    registration = (CallbackObject *)st->callback_type->tp_alloc(st->callback_type, 0);
+    if (registration == NULL)
+        return NULL;
+    release_pending(st);
+    rv = register_callback(st, core, callable, &err, &registration->core);
+    if (rv == HS_E_CANCELLED || rv == HS_E_DEADLINE) {
+        if ((result = PyObject_CallNoArgs(callable)) == NULL)
+            PyErr_WriteUnraisable(callable);
+        Py_XDECREF(result);
+    } else if (rv != HS_OK || watch_deadline(self, core) < 0) {
+        if (rv != HS_OK)
+            raise_plain_error(st, &err, rv);
+        Py_DECREF(registration);
+        return NULL;
+    }
+    return (PyObject *)registration;
+}
+
+static hs_err
+remove_callback(struct call *c, void *arg)
+{
+    (void)c;
+    return hs_callback_remove(arg);
+}
+
+PyDoc_STRVAR(remove_doc,
+             "remove($self, /)\n--\n\n"
+             "Take the callback back: when this returns it is not running and never will.\n\n"
+             "Waits for it if it is running in another thread. Idempotent.");
+
+static PyObject *
+callback_remove(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct call c = {.st = state_of(self), .started_ns = hs_now()};
+    struct hs_callback *core = ((CallbackObject *)self)->core;
+
+    if (core != NULL && call_run(&c, remove_callback, core) < 0)
+        return NULL;
+    release_pending(c.st);
+    Py_RETURN_NONE;
+}
+
+static int
+callback_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static void
+callback_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    PyObject_GC_UnTrack(self);
+    hs_callback_unref(((CallbackObject *)self)->core);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- Attributes ---------------------------------------------------------------------------- */
+
+static PyObject *
+get_cancelled(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(hs_token_check(((TokenObject *)self)->core) != HS_OK);
+}
+
+static PyObject *
+get_reason(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct hs_reason reason;
+
+    if (!hs_token_reason(((TokenObject *)self)->core, &reason))
+        Py_RETURN_NONE;
+    if (reason.text[0] == '\0')
+        return PyUnicode_FromString(hs_err_text(reason.code));
+    return PyUnicode_DecodeUTF8(reason.text, (Py_ssize_t)strlen(reason.text), "replace");
+}
+
+static PyObject *
+get_deadline(PyObject *self, void *Py_UNUSED(closure))
+{
+    return time_object(hs_token_deadline(((TokenObject *)self)->core));
+}
+
+static PyObject *
+get_remaining(PyObject *self, void *Py_UNUSED(closure))
+{
+    int64_t deadline_ns = hs_token_deadline(((TokenObject *)self)->core), now = hs_now();
+
+    if (deadline_ns == HS_NEVER)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble(deadline_ns > now ? (double)(deadline_ns - now) / 1e9 : 0.0);
+}
+
+static PyObject *
+get_name(PyObject *self, void *Py_UNUSED(closure))
+{
+    const char *name = hs_token_name(((TokenObject *)self)->core);
+
+    return PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "replace");
+}
+
+static PyObject *
+token_repr(PyObject *self)
+{
+    struct hs_token *core = ((TokenObject *)self)->core;
+    hs_err rv = hs_token_check(core);
+
+    return PyUnicode_FromFormat("<hardsock.CancelToken #%llu%s%s %s>",
+                                (unsigned long long)hs_token_id(core),
+                                hs_token_name(core)[0] != '\0' ? " " : "", hs_token_name(core),
+                                rv == HS_OK ? "live" : hs_err_text(rv));
+}
+
+static PyGetSetDef token_getset[] = {
+    {"cancelled", get_cancelled, NULL, "Whether the token has ended, by cancel or deadline.", NULL},
+    {"reason", get_reason, NULL, "Why it ended, or None.", NULL},
+    {"deadline", get_deadline, NULL,
+     "Earliest deadline of it and its ancestors, as time.monotonic() tells time, or None.", NULL},
+    {"remaining", get_remaining, NULL, "Seconds until that deadline, not below 0, or None.", NULL},
+    {"name", get_name, NULL, "Its name for diagnostics.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef token_methods[] = {
+    {"child", HS_METHOD(token_child), METH_FASTCALL | METH_KEYWORDS, child_doc},
+    {"linked", HS_METHOD(token_linked), METH_FASTCALL | METH_KEYWORDS | METH_CLASS, linked_doc},
+    {"cancel", HS_METHOD(token_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
+    {"check", token_check, METH_NOARGS, check_doc},
+    {"wait", HS_METHOD(token_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
+    {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
+    {"fileno", token_fileno, METH_NOARGS, fileno_doc},
+    {"on_cancel", token_on_cancel, METH_O, on_cancel_doc},
+    {"_expire", token_expire, METH_NOARGS, expire_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(token_doc,
+             "CancelToken(timeout=None, *, name=None)\n--\n\n"
+             "Something to end calls with, from any thread: by cancel(), or by a deadline.\n\n"
+             "timeout: seconds from now until it ends by itself (DeadlineExceeded); None: never.\n"
+             "Thread-safe. Once ended it stays ended, and every call under it fails at once.");
+
+static PyMemberDef token_members[] = {
+    {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(TokenObject, weakrefs), HS_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot token_slots[] = {
+    {Py_tp_new, HS_SLOT(token_new)},
+    {Py_tp_dealloc, HS_SLOT(token_dealloc)},
+    {Py_tp_traverse, HS_SLOT(token_traverse)},
+    {Py_tp_clear, HS_SLOT(token_clear)},
+    {Py_tp_repr, HS_SLOT(token_repr)},
+    {Py_tp_methods, token_methods},
+    {Py_tp_getset, token_getset},
+    {Py_tp_members, token_members},
+    {Py_tp_doc, (void *)(uintptr_t)token_doc},
+    {0, NULL},
+};
+
+static PyType_Spec token_spec = {
+    .name = "hardsock.CancelToken",
+    .basicsize = sizeof(TokenObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = token_slots,
+};
+
+static PyMethodDef callback_methods[] = {
+    {"remove", callback_remove, METH_NOARGS, remove_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(callback_doc, "A callback on a token, made by CancelToken.on_cancel().\n\n"
+                           "Dropping this object does not take the callback back; remove() does.");
+
+static PyType_Slot callback_slots[] = {
+    {Py_tp_dealloc, HS_SLOT(callback_dealloc)},
+    {Py_tp_traverse, HS_SLOT(callback_traverse)},
+    {Py_tp_methods, callback_methods},
+    {Py_tp_doc, (void *)(uintptr_t)callback_doc},
+    {0, NULL},
+};
+
+static PyType_Spec callback_spec = {
+    .name = "hardsock.Callback",
+    .basicsize = sizeof(CallbackObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = callback_slots,
+};
+
+int
+token_types_init(PyObject *module, mod_state *st)
+{
+    st->token_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &token_spec, NULL);
+    if (st->token_type == NULL || PyModule_AddType(module, st->token_type) < 0)
+        return -1;
+    st->callback_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &callback_spec, NULL);
+    return st->callback_type == NULL ? -1 : PyModule_AddType(module, st->callback_type);
+}

@@ -1,0 +1,116 @@
+/* watch.c: the module's functions that look at the process and the kernel.
+ *
+ * They return plain dicts of numbers, read at that moment; nothing here waits or keeps state.
+ */
+#include "args.h"
+#include "run.h"
+
+/* Steals value. */
+static int
+put_count(PyObject *dict, const char *name, PyObject *value)
+{
+    int rv = value == NULL ? -1 : PyDict_SetItemString(dict, name, value);
+
+    Py_XDECREF(value);
+    return rv;
+}
+
+PyDoc_STRVAR(live_doc, "_live()\n--\n\n"
+                       "Count hardsock's living objects by type, process-wide.");
+
+static PyObject *
+core_live(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    struct hs_live live;
+
+    hs_live_counts(&live);
+    return Py_BuildValue("{s:l,s:l,s:l,s:l,s:l,s:l,s:l}", "tokens", live.tokens, "conns",
+                         live.conns, "listeners", live.listeners, "connectors", live.connectors,
+                         "lookups", live.lookups, "orphans", live.orphans, "buffers", live.buffers);
+}
+
+PyDoc_STRVAR(resolver_stats_doc,
+             "resolver_stats()\n--\n\n"
+             "Count name lookups: running, orphans (abandoned, still running in libc), the oldest\n"
+             "orphan's age in seconds, started and abandoned since the process began.");
+
+static PyObject *
+core_resolver_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    struct hs_resolver_stats stats;
+
+    hs_resolver_stats(&stats);
+    return Py_BuildValue("{s:l,s:l,s:d,s:K,s:K}", "running", stats.running, "orphans",
+                         stats.orphans, "oldest_orphan", (double)stats.oldest_orphan_ns / 1e9,
+                         "started", (unsigned long long)stats.started, "abandoned",
+                         (unsigned long long)stats.abandoned);
+}
+
+PyDoc_STRVAR(fd_inventory_doc,
+             "fd_inventory()\n--\n\n"
+             "Count this process's open descriptors by kind, without opening one.");
+
+static PyObject *
+core_fd_inventory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    long counts[HS_FD_KINDS];
+    PyObject *dict = PyDict_New();
+
+    hs_fd_inventory(counts);
+    for (int kind = 0; dict != NULL && kind < HS_FD_KINDS; kind++)
+        if (put_count(dict, hs_fd_kind_name((enum hs_fd_kind)kind), PyLong_FromLong(counts[kind])) <
+            0)
+            Py_CLEAR(dict);
+    return dict;
+}
+
+static const char *const tcp_states[HS_TCP_STATES] = {
+    NULL,    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2",    "time_wait",
+    "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
+};
+
+PyDoc_STRVAR(
+    tcp_counts_doc,
+    "tcp_counts(peer=None, /)\n--\n\n"
+    "Count TCP sockets of this network namespace by state, of all or towards one address.\n\n"
+    "Asks the kernel's sock_diag tables; peer is a literal address with its port.");
+
+static PyObject *
+core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"tcp_counts", 0, 1, 1, {"peer"}};
+    PyObject *values[MAX_PARAMS], *dict;
+    uint32_t counts[HS_TCP_STATES];
+    struct hs_endpoint ep = {0};
+    struct hs_error err = {0};
+    hs_err rv;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (values[0] != NULL && values[0] != Py_None) {
+        if (parse_endpoint(values[0], "peer", &ep) < 0)
+            return NULL;
+        if (ep.family != AF_INET && ep.family != AF_INET6) {
+            PyErr_Format(PyExc_ValueError, "peer must be an IP address and a port, got %R",
+                         values[0]);
+            return NULL;
+        }
+    }
+    if ((rv = hs_diag_count(ep.addr.len != 0 ? &ep.addr : NULL, &err, counts)) != HS_OK) {
+        raise_plain_error(state_of_module(module), &err, rv);
+        return NULL;
+    }
+    dict = PyDict_New();
+    for (int state = 1; dict != NULL && state < HS_TCP_STATES; state++)
+        if (put_count(dict, tcp_states[state], PyLong_FromUnsignedLong(counts[state])) < 0)
+            Py_CLEAR(dict);
+    return dict;
+}
+
+PyMethodDef watch_functions[] = {
+    {"_live", core_live, METH_NOARGS, live_doc},
+    {"resolver_stats", core_resolver_stats, METH_NOARGS, resolver_stats_doc},
+    {"fd_inventory", core_fd_inventory, METH_NOARGS, fd_inventory_doc},
+    {"tcp_counts", HS_METHOD(core_tcp_counts), METH_FASTCALL | METH_KEYWORDS, tcp_counts_doc},
+    {NULL, NULL, 0, NULL},
+};

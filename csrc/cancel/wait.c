@@ -1,0 +1,291 @@
+/* wait.c: hs_wait and the wakers of threads.
+ *
+ * Owns one eventfd per thread that ever waited; it is made on first use and closed when the thread
+ * ends and nobody is about to write it. Only its thread reads it; whoever finds the thread's node
+ * in a wake list, under the lock of that list, takes a reference and writes it after. After a fork
+ * the child makes its own: a shared eventfd would let two processes steal each other's wake-ups.
+ *
+ * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
+ * eventfd was read and before the state is looked at again; the thread leaves every list before it
+ * returns.
+ */
+#include "wait.h"
+
+#include "token.h"
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define SLICE_NS HS_NS_PER_S
+
+struct hs_waker {
+    int efd;
+    unsigned generation;
+    atomic_int refs;
+    atomic_bool pending;
+    struct hs_waker *ring_next; /* belongs to who set pending, until it has rung */
+};
+
+static _Atomic unsigned fork_generation;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key;
+static bool key_made;
+static _Thread_local struct hs_waker *own_waker;
+
+unsigned
+hs_fork_generation(void)
+{
+    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+}
+
+static void
+after_fork_in_child(void)
+{
+    atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+}
+
+/* Runs as the library is loaded, before anybody can hold anything across a fork. */
+__attribute__((constructor)) static void
+watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
+static void
+waker_unref(void *arg)
+{
+    struct hs_waker *w = arg;
+
+    if (atomic_fetch_sub(&w->refs, 1) != 1)
+        return;
+    (void)close(w->efd);
+    free(w);
+}
+
+static void
+make_key(void)
+{
+    key_made = pthread_key_create(&key, waker_unref) == 0;
+}
+
+static hs_err
+waker_new(struct hs_error *err, struct hs_waker **ret_waker)
+{
+    struct hs_waker *w = calloc(1, sizeof(*w));
+    hs_err rv;
+
+    if (w == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a thread's waker");
+    w->generation = hs_fork_generation();
+    w->refs = 1; /* the thread's */
+    if ((w->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, NULL, "eventfd for waking a thread");
+        free(w);
+        return rv;
+    }
+    if (!key_made || pthread_setspecific(key, w) != 0) {
+        waker_unref(w);
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no thread-specific storage");
+    }
+    *ret_waker = w;
+    return HS_OK;
+}
+
+static hs_err
+get_waker(struct hs_error *err, struct hs_waker **ret_waker)
+{
+    hs_err rv;
+
+    if (own_waker != NULL && own_waker->generation != hs_fork_generation()) {
+        (void)pthread_setspecific(key, NULL);
+        waker_unref(own_waker);
+        own_waker = NULL;
+    }
+    if (own_waker == NULL) {
+        (void)pthread_once(&once, make_key);
+        if ((rv = waker_new(err, &own_waker)) != HS_OK)
+            return rv;
+    }
+    *ret_waker = own_waker;
+    return HS_OK;
+}
+
+void
+hs_wakelist_init(struct hs_wakelist *w)
+{
+    hs_lock_init(&w->lock, HS_RANK_WAKELIST);
+    hs_list_init(&w->nodes);
+    w->extra_fd = -1;
+}
+
+void
+hs_wakelist_fini(struct hs_wakelist *w)
+{
+    HS_ASSERT(hs_list_empty(&w->nodes));
+    hs_lock_fini(&w->lock);
+}
+
+static void
+ring(int efd)
+{
+    ssize_t ignored = write(efd, &(uint64_t){1}, sizeof(uint64_t));
+
+    (void)ignored; /* EAGAIN: the counter is full, so the descriptor is readable anyway. */
+}
+
+/* Rings after the lock is dropped: a thread that wakes up at once would run into it. */
+void
+hs_wakelist_wake(struct hs_wakelist *w)
+{
+    struct hs_waker *to_ring = NULL, *next;
+
+    hs_lock_take(&w->lock);
+    for (struct hs_list *l = w->nodes.next; l != &w->nodes; l = l->next) {
+        struct hs_waker *waker = HS_CONTAINER(l, struct hs_wakenode, link)->waker;
+
+        if (atomic_exchange(&waker->pending, true))
+            continue;
+        atomic_fetch_add_explicit(&waker->refs, 1, memory_order_relaxed);
+        waker->ring_next = to_ring;
+        to_ring = waker;
+    }
+    if (w->extra_fd >= 0)
+        ring(w->extra_fd);
+    hs_lock_drop(&w->lock);
+    for (; to_ring != NULL; to_ring = next) {
+        next = to_ring->ring_next; /* After the ring it is the next waker's. */
+        ring(to_ring->efd);
+        waker_unref(to_ring);
+    }
+}
+
+hs_err
+hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_error *err)
+{
+    hs_err rv = get_waker(err, &node->waker);
+
+    if (rv != HS_OK)
+        return rv;
+    hs_lock_take(&w->lock);
+    hs_list_append(&w->nodes, &node->link);
+    hs_lock_drop(&w->lock);
+    return HS_OK;
+}
+
+void
+hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
+{
+    hs_lock_take(&w->lock);
+    hs_list_unlink(&node->link);
+    hs_lock_drop(&w->lock);
+}
+
+/* Reads before it clears the flag: a waker that still sees the flag set has stored its news before
+ * our look at the state, which comes after. The other way round a ring could be read away and the
+ * flag stay set, and every later wake-up would be lost. */
+static void
+drain(struct hs_waker *w)
+{
+    uint64_t count;
+    ssize_t ignored = read(w->efd, &count, sizeof(count));
+
+    (void)ignored;
+    atomic_store(&w->pending, false);
+}
+
+static hs_err
+sleep_once(struct hs_waker *w, int fd, short events, int64_t deadline_ns, struct hs_error *err,
+           short *ret_revents)
+{
+    struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
+    int64_t now = hs_now();
+    int64_t until = hs_min_ns(deadline_ns, now + SLICE_NS);
+    struct timespec timeout = hs_timespec_until(until, now);
+    int n = ppoll(fds, 2, &timeout, NULL);
+
+    if (n < 0 && errno != EINTR)
+        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "ppoll");
+    if (n < 0)
+        return HS_INTR;
+    if (fds[0].revents != 0)
+        drain(w);
+    *ret_revents = fds[1].revents;
+    if (n > 0)
+        return HS_OK;
+    /* The kernel never wakes early by CLOCK_MONOTONIC, so a full slice or deadline has passed. */
+    return until == deadline_ns ? HS_E_DEADLINE : HS_INTR;
+}
+
+hs_err
+hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struct hs_error *err,
+        short *ret_revents)
+{
+    struct hs_wakenode node;
+    struct hs_waker *w = NULL;
+    bool listens = token != NULL && hs_token_is_ours(token); /* else the slice lets us look */
+    hs_err rv, ended = HS_OK;
+
+    if ((rv = get_waker(err, &w)) != HS_OK)
+        return rv;
+    if (token == NULL)
+        return sleep_once(w, fd, events, deadline_ns, err, ret_revents);
+    if (listens && (rv = hs_wakelist_join(hs_token_wakelist(token), &node, err)) != HS_OK)
+        return rv;
+    if ((ended = hs_token_check(token)) == HS_OK) {
+        deadline_ns = hs_min_ns(deadline_ns, hs_token_deadline(token));
+        rv = sleep_once(w, fd, events, deadline_ns, err, ret_revents);
+        if (rv != HS_E_SYSTEM && !(rv == HS_OK && *ret_revents != 0))
+            ended = hs_token_check(token);
+        else if (hs_token_is_cancelled(token))
+            ended = HS_E_CANCELLED;
+    }
+    if (listens)
+        hs_wakelist_leave(hs_token_wakelist(token), &node);
+    return ended != HS_OK ? ended : rv;
+}
+
+hs_err
+hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (op->token != NULL && (rv = hs_token_check(op->token)) != HS_OK)
+        return hs_err_setx(err, rv, NULL, "%s before the call", hs_err_text(rv));
+    if (deadline_ns != HS_NEVER && deadline_ns != HS_TRY_ONCE && deadline_ns <= hs_now())
+        return hs_err_setx(err, HS_E_DEADLINE, NULL, "deadline had passed before the call");
+    return HS_OK;
+}
+
+hs_err
+hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t until_ns,
+           struct hs_error *err, short *ret_revents)
+{
+    hs_err rv;
+
+    *ret_revents = 0;
+    if (deadline_ns == HS_TRY_ONCE)
+        return hs_err_setx(err, HS_E_DEADLINE, NULL, "would have to wait");
+    if (op->stepping) {
+        op->want_fd = fd;
+        op->want_events = events;
+        op->want_at_ns = hs_min_ns(deadline_ns, until_ns);
+        if (op->token != NULL)
+            op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
+        rv = hs_op_check(op, deadline_ns, err);
+        return rv == HS_OK ? HS_WANT : rv;
+    }
+    rv = hs_wait(fd, events, op->token, hs_min_ns(deadline_ns, until_ns), err, ret_revents);
+    if (rv == HS_E_DEADLINE && until_ns < deadline_ns &&
+        (op->token == NULL || hs_token_check(op->token) == HS_OK))
+        return HS_OK;
+    if (rv == HS_E_DEADLINE || rv == HS_E_CANCELLED)
+        return hs_err_setx(err, rv, NULL, "%s while waiting", hs_err_text(rv));
+    return rv;
+}

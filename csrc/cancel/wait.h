@@ -1,0 +1,62 @@
+/* wait.h: the one place that sleeps, and how to be woken from it.
+ *
+ * A thread has one waker (an eventfd). Whoever wants to be woken links a node with its waker into
+ * the wake lists of the things it depends on (a token, a connection), checks their state, and then
+ * waits. Whoever changes the state stores it first and wakes the list after. So a wake-up is never
+ * lost, tokens cost no descriptor, and state, not the eventfd, is the truth: an eventfd may fire
+ * for an old reason, and then the waiter merely looks again.
+ */
+#ifndef HS_CANCEL_WAIT_H
+#define HS_CANCEL_WAIT_H
+
+#include "hardsock.h"
+#include "../base/list.h"
+#include "../base/lock.h"
+
+#include <stdatomic.h>
+
+struct hs_waker;
+
+struct hs_wakelist {
+    struct hs_lock lock;
+    struct hs_list nodes; /* guarded by lock */
+    int extra_fd;         /* guarded by lock: an eventfd to write too, or -1 */
+};
+
+struct hs_wakenode {
+    struct hs_list link;
+    struct hs_waker *waker;
+};
+
+void hs_wakelist_init(struct hs_wakelist *w);
+void hs_wakelist_fini(struct hs_wakelist *w); /* the list must be empty */
+void hs_wakelist_wake(struct hs_wakelist *w);
+
+/* Links this thread's waker; fails only when its eventfd cannot be made (HS_E_SYSTEM). */
+HS_NODISCARD hs_err hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node,
+                                     struct hs_error *err);
+void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
+
+/* Waits until fd has one of the events, the token ends, the deadline passes, a signal handler ran,
+ * or this thread's waker is woken. fd may be -1: then only the rest counts. token may be NULL.
+ * Blocks; takes no lock over the wait; borrows everything until it returns.
+ * Returns HS_OK (*ret_revents set; 0 means that somebody woke us: look at your state again),
+ * HS_E_DEADLINE, HS_E_CANCELLED, HS_INTR (a signal, or a slice of one second has passed so that a
+ * signal that came just before the wait is seen late, not never), or HS_E_SYSTEM.
+ * An ended token wins over readiness, readiness wins over a passed deadline.
+ */
+HS_NODISCARD hs_err hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns,
+                            struct hs_error *err, short *ret_revents);
+
+/* The same for an op: sleeps, or with op->stepping fills want_* and returns HS_WANT.
+ * until_ns is a further time at which the caller wants control back (HS_OK with revents 0). */
+HS_NODISCARD hs_err hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns,
+                               int64_t until_ns, struct hs_error *err, short *ret_revents);
+
+/* HS_OK, or why the op may not go on: token ended, or deadline passed (not for HS_TRY_ONCE). */
+HS_NODISCARD hs_err hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err);
+
+/* Changes in every child of a fork: what was made before belongs to the parent. */
+unsigned hs_fork_generation(void);
+
+#endif

@@ -1,0 +1,174 @@
+/* attempt.c: socket, options, bind, connect, and whether it really worked.
+ *
+ * connect(2) is called once per socket; afterwards SO_ERROR and then getpeername(2) decide, since a
+ * wake-up with SO_ERROR 0 is not yet a connection. A socket that connected to itself (same address
+ * and port on both ends, possible when an ephemeral port is dialled) and an EADDRNOTAVAIL for a
+ * port that we did not choose are tried again, twice.
+ */
+#include "attempt.h"
+
+#include "../base/addr.h"
+#include "../base/err.h"
+#include "../base/time.h"
+#include "../stream/sockopt.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_TRIES 3
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+static void
+end_with(struct attempt *a, int sys)
+{
+    a->log.sys = sys;
+    a->log.ended_ns = hs_now();
+    if (a->fd >= 0) {
+        (void)close(a->fd);
+        a->fd = -1;
+    }
+}
+
+static hs_err
+fail(struct attempt *a, int sys)
+{
+    end_with(a, sys);
+    return HS_E_SYSTEM;
+}
+
+static int
+open_socket(int family, const struct hs_sockopts *o)
+{
+    const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    int fd = -1;
+
+    if (o->mptcp == 1 && family != AF_UNIX)
+        fd = socket(family, type, IPPROTO_MPTCP);
+    /* A kernel without MPTCP gives plain TCP; the audit says so. */
+    return fd >= 0 ? fd : socket(family, type, 0);
+}
+
+static hs_err
+bind_source(struct attempt *a, const struct hs_addr *source)
+{
+    const int on = 1;
+
+    a->log.phase = HS_ATTEMPT_BIND;
+    if (source->sa.sa_family != a->log.addr.sa.sa_family)
+        return fail(a, EAFNOSUPPORT);
+    /* Without it every bind takes a whole local port, not just one towards this peer. */
+    if (hs_addr_port(source) == 0)
+        (void)setsockopt(a->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+    if (bind(a->fd, &source->sa, source->len) != 0)
+        return fail(a, errno);
+    return HS_OK;
+}
+
+static bool
+connected_to_itself(const struct attempt *a, const struct hs_addr *peer)
+{
+    struct hs_addr local = {.len = sizeof(local.storage)};
+
+    return a->log.addr.sa.sa_family != AF_UNIX && getsockname(a->fd, &local.sa, &local.len) == 0 &&
+           hs_addr_equal(&local, peer);
+}
+
+static hs_err
+again_or_fail(struct attempt *a, const struct hs_connect_options *opts, int sys)
+{
+    const struct hs_addr addr = a->log.addr;
+
+    if (a->tries >= MAX_TRIES || (opts->source.len != 0 && hs_addr_port(&opts->source) != 0))
+        return fail(a, sys);
+    (void)close(a->fd);
+    a->fd = -1;
+    return hs_attempt_start(a, &addr, opts);
+}
+
+hs_err
+hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
+{
+    struct hs_addr peer = {.len = sizeof(peer.storage)};
+    int sys = 0;
+    socklen_t len = sizeof(sys);
+
+    if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
+        sys = errno;
+    if (sys != 0)
+        return fail(a, sys);
+    if (getpeername(a->fd, &peer.sa, &peer.len) != 0)
+        return errno == ENOTCONN ? HS_WANT : fail(a, errno);
+    if (connected_to_itself(a, &peer))
+        return again_or_fail(a, opts, ECONNREFUSED);
+    a->log.phase = HS_ATTEMPT_DONE;
+    a->log.ended_ns = hs_now();
+    return HS_OK;
+}
+
+static hs_err
+call_connect(struct attempt *a, const struct hs_connect_options *opts)
+{
+    a->log.phase = HS_ATTEMPT_CONNECT;
+    if (connect(a->fd, &a->log.addr.sa, a->log.addr.len) == 0 || errno == EINPROGRESS ||
+        errno == EINTR)
+        return hs_attempt_settle(a, opts);
+    if (errno == EADDRNOTAVAIL)
+        return again_or_fail(a, opts, EADDRNOTAVAIL);
+    if (errno == EAGAIN && a->log.addr.sa.sa_family == AF_UNIX) {
+        (void)close(a->fd);
+        a->fd = -1;
+        return HS_WANT;
+    }
+    return fail(a, errno);
+}
+
+hs_err
+hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
+                 const struct hs_connect_options *opts)
+{
+    struct hs_error err = {0};
+    int family = addr->sa.sa_family;
+
+    a->tries++;
+    if (a->log.started_ns == 0)
+        a->log.started_ns = hs_now();
+    a->log.addr = *addr;
+    a->log.phase = HS_ATTEMPT_SOCKET;
+    if ((a->fd = open_socket(family, &opts->sockopts)) < 0)
+        return fail(a, errno);
+    if (hs_sockopts_apply(a->fd, family, &opts->sockopts, HS_USE_CONNECTION, &err, &a->changed) !=
+        HS_OK)
+        return fail(a, err.sys);
+    if (opts->source.len != 0 && family != AF_UNIX && bind_source(a, &opts->source) != HS_OK)
+        return HS_E_SYSTEM;
+    return call_connect(a, opts);
+}
+
+void
+hs_attempt_stop(struct attempt *a)
+{
+    int sys = 0;
+    socklen_t len = sizeof(sys);
+
+    if (a->log.ended_ns != 0)
+        return;
+    /* While connecting the kernel may have noted a reason, such as ENETUNREACH, that it will not
+     * act on; SO_ERROR tells. */
+    if (a->fd >= 0)
+        (void)getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len);
+    end_with(a, sys);
+}
+
+int
+hs_attempt_take_fd(struct attempt *a)
+{
+    int fd = a->fd;
+
+    a->fd = -1;
+    return fd;
+}

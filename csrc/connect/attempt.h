@@ -1,0 +1,27 @@
+/* attempt.h: one connect(2) to one address, tried and never waited for.
+ *
+ * The connector owns attempts and decides when each starts, is looked at again, or is called off.
+ */
+#ifndef HS_CONNECT_ATTEMPT_H
+#define HS_CONNECT_ATTEMPT_H
+
+#include "hardsock.h"
+
+struct attempt {
+    int fd;           /* owns; -1 when it has ended and was not taken */
+    unsigned changed; /* options that the kernel made into something else */
+    int tries;
+    struct hs_attempt log;
+};
+
+/* HS_OK: connected. HS_WANT: in progress, writable when it is settled; or with fd -1: try again
+ * later (a full unix backlog tells no poller). Else it failed and log says where and why. */
+hs_err hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
+                        const struct hs_connect_options *opts);
+hs_err hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts);
+/* Called off, or out of time: closes it; a soft error that the kernel noted is kept. */
+void hs_attempt_stop(struct attempt *a);
+/* The winner's descriptor becomes the caller's. */
+int hs_attempt_take_fd(struct attempt *a);
+
+#endif

@@ -1,0 +1,640 @@
+/* connector.c: from a name to one connection: lookups, order, race (RFC 8305).
+ *
+ * The connector only tries; hs_connector_run is a loop of "do what can be done, then wait for one
+ * descriptor or a time". A literal or unix address waits on its own socket. A name brings lookups
+ * and several attempts: then one epoll descriptor stands for all of them, so that ppoll and every
+ * event loop drive it alike. Timers need no descriptor: the wait takes a time.
+ *
+ * Order (RFC 8305 sections 4 and 5): families alternate, IPv6 first if there is a route to its
+ * first address; within a family glibc's order (RFC 6724) stands. If A comes in before AAAA, AAAA
+ * gets 50 ms. A new attempt starts when 250 ms have passed, at once when one fails or none is
+ * running. A seventh calls off the oldest. The first to connect wins, the others are closed at
+ * once.
+ *
+ * Owned by one caller at a time; takes no lock. fds: every attempt's until it ends, epoll_fd,
+ * lookup_fd. After a fork the child's copy may only be freed.
+ */
+#include "../base/addr.h"
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+#include "../cancel/wait.h"
+#include "../stream/conn.h"
+#include "attempt.h"
+#include "connector.h"
+#include "resolve.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define CONNECTOR_MAGIC 0x70c3c01aU
+#define FREED 0x73
+#define MAX_ATTEMPTS (2 * HS_MAX_ADDRS)
+#define LOOKUP_SLOT UINT32_MAX
+/* How often a unix socket with a full backlog is tried: the kernel has no event for it. */
+#define RETRY_NS (10 * HS_NS_PER_MS)
+
+enum { V6 = 0, V4 = 1 };
+static const int families[2] = {[V6] = AF_INET6, [V4] = AF_INET};
+
+struct hs_connector {
+    unsigned magic;
+    unsigned generation;
+    struct hs_endpoint ep;
+    struct hs_connect_options opts;
+    bool started, failed;
+    int epoll_fd, lookup_fd; /* own; -1 for literals */
+    struct hs_ticket tickets[2];
+    struct hs_answer answers[2];
+    struct hs_addr *found[2]; /* own; HS_MAX_ADDRS each, NULL for literals */
+    size_t next[2];           /* the next of found to be tried */
+    int first_family, last_family;
+    int64_t wait_v6_until; /* RFC 8305 resolution delay; 0: not running */
+    int64_t next_attempt_ns, retry_ns;
+    struct attempt *attempts; /* own; a growing log */
+    struct hs_attempt *log;   /* own; what hs_connector_attempts shows */
+    struct hs_addr *plan;     /* own; what hs_connector_plan shows */
+    size_t n_attempts, capacity, in_flight;
+};
+
+static atomic_long live;
+
+long
+hs_connector_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+void
+hs_connect_options_init(struct hs_connect_options *o)
+{
+    memset(o, 0, sizeof(*o));
+    hs_sockopts_init(&o->sockopts);
+    o->family = AF_UNSPEC;
+    o->attempt_delay_ns = 250 * HS_NS_PER_MS;
+    o->resolution_delay_ns = 50 * HS_NS_PER_MS;
+    o->max_in_flight = 6;
+}
+
+static hs_err
+check_target(const struct hs_endpoint *ep, const struct hs_connect_options *opts,
+             struct hs_error *err)
+{
+    if (ep->family == AF_UNIX)
+        return HS_OK;
+    if (ep->family == AF_UNSPEC && ep->host[0] == '\0')
+        return hs_err_setx(err, HS_E_INVALID, "connect", "host must not be empty");
+    if (ep->port == 0)
+        return hs_err_setx(err, HS_E_INVALID, "connect", "port must be in 1..65535, got 0");
+    if (opts->family != AF_UNSPEC && ep->family != AF_UNSPEC && opts->family != ep->family)
+        return hs_err_setx(err, HS_E_INVALID, "connect",
+                           "the address is not of the family that was asked for");
+    return HS_OK;
+}
+
+static hs_err
+open_descriptors(struct hs_connector *cn, struct hs_error *err)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LOOKUP_SLOT};
+
+    cn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (cn->lookup_fd < 0 || epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "connect", "descriptors for a name lookup");
+    return HS_OK;
+}
+
+static hs_err
+allocate(struct hs_connector *cn, struct hs_error *err)
+{
+    bool named = cn->ep.family == AF_UNSPEC;
+
+    cn->capacity = named ? MAX_ATTEMPTS : 1;
+    cn->attempts = calloc(cn->capacity, sizeof(*cn->attempts));
+    cn->log = calloc(cn->capacity, sizeof(*cn->log));
+    cn->plan = calloc(cn->capacity, sizeof(*cn->plan));
+    for (int i = 0; named && i < 2; i++)
+        cn->found[i] = calloc(HS_MAX_ADDRS, sizeof(struct hs_addr));
+    if (cn->attempts == NULL || cn->log == NULL || cn->plan == NULL ||
+        (named && (cn->found[V6] == NULL || cn->found[V4] == NULL)))
+        return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
+    return named ? open_descriptors(cn, err) : HS_OK;
+}
+
+hs_err
+hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *opts,
+                 struct hs_error *err, struct hs_connector **ret_cn)
+{
+    struct hs_connector *cn;
+    hs_err rv;
+
+    if ((rv = check_target(ep, opts, err)) != HS_OK)
+        return rv;
+    if ((cn = calloc(1, sizeof(*cn))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
+    cn->magic = CONNECTOR_MAGIC;
+    cn->generation = hs_fork_generation();
+    cn->ep = *ep;
+    cn->opts = *opts;
+    cn->epoll_fd = cn->lookup_fd = -1;
+    cn->last_family = -1;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    if ((rv = allocate(cn, err)) != HS_OK) {
+        hs_connector_free(cn);
+        return rv;
+    }
+    *ret_cn = cn;
+    return HS_OK;
+}
+
+static void
+stop_all(struct hs_connector *cn)
+{
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        if (cn->attempts[i].log.ended_ns == 0)
+            hs_attempt_stop(&cn->attempts[i]);
+    cn->in_flight = 0;
+}
+
+void
+hs_connector_free(struct hs_connector *cn)
+{
+    if (cn == NULL)
+        return;
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    stop_all(cn);
+    for (int i = 0; i < 2; i++) {
+        if (cn->generation == hs_fork_generation())
+            hs_lookup_leave(&cn->tickets[i]);
+        free(cn->found[i]);
+    }
+    if (cn->epoll_fd >= 0)
+        (void)close(cn->epoll_fd);
+    if (cn->lookup_fd >= 0)
+        (void)close(cn->lookup_fd);
+    free(cn->attempts);
+    free(cn->log);
+    free(cn->plan);
+    memset(cn, FREED, sizeof(*cn));
+    free(cn);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+/* ---- Names --------------------------------------------------------------------------------- */
+
+static hs_err
+start_lookups(struct hs_connector *cn, struct hs_error *err)
+{
+    for (int i = 0; i < 2; i++) {
+        hs_err rv;
+
+        cn->answers[i] = (struct hs_answer){.family = families[i], .addrs = cn->found[i]};
+        if (cn->ep.family != AF_UNSPEC ||
+            (cn->opts.family != AF_UNSPEC && cn->opts.family != families[i])) {
+            cn->answers[i].finished = true;
+            continue;
+        }
+        rv = hs_lookup_enter(cn->ep.host, families[i], cn->lookup_fd, err, &cn->tickets[i]);
+        if (rv != HS_OK)
+            return rv;
+    }
+    return HS_OK;
+}
+
+/* RFC 6724 rule 1 without a packet: connecting a datagram socket only looks for a route. */
+static bool
+has_route(const struct hs_addr *addr)
+{
+    int fd = socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool found;
+
+    if (fd < 0)
+        return false;
+    found = connect(fd, &addr->sa, addr->len) == 0;
+    (void)close(fd);
+    return found;
+}
+
+static void
+collect_answers(struct hs_connector *cn)
+{
+    for (int i = 0; i < 2; i++) {
+        if (cn->answers[i].finished ||
+            !hs_lookup_answer(&cn->tickets[i], cn->ep.port, &cn->answers[i], cn->found[i]))
+            continue;
+        cn->answers[i].addrs = cn->found[i];
+        hs_lookup_leave(&cn->tickets[i]);
+        if (i == V6 && cn->answers[i].n > 0 && cn->last_family < 0)
+            cn->first_family = has_route(&cn->found[V6][0]) ? V6 : V4;
+    }
+    if (cn->answers[V4].finished && cn->answers[V4].n > 0 && !cn->answers[V6].finished &&
+        cn->wait_v6_until == 0)
+        cn->wait_v6_until = hs_deadline_after(cn->opts.resolution_delay_ns);
+}
+
+static bool
+all_answered(const struct hs_connector *cn)
+{
+    return cn->answers[V6].finished && cn->answers[V4].finished;
+}
+
+/* ---- Order --------------------------------------------------------------------------------- */
+
+/* Which family comes next, or -1 when nothing is left of what is known by now. */
+static int
+next_family(const struct hs_connector *cn, const size_t next[2], int last)
+{
+    int wish = last < 0 ? cn->first_family : 1 - last;
+
+    if (next[wish] < cn->answers[wish].n)
+        return wish;
+    return next[1 - wish] < cn->answers[1 - wish].n ? 1 - wish : -1;
+}
+
+static bool
+literal_left(const struct hs_connector *cn)
+{
+    return cn->ep.family != AF_UNSPEC && cn->n_attempts == 0;
+}
+
+static bool
+addresses_left(const struct hs_connector *cn)
+{
+    return literal_left(cn) || next_family(cn, cn->next, cn->last_family) >= 0;
+}
+
+static const struct hs_addr *
+take_next(struct hs_connector *cn)
+{
+    int family;
+
+    if (cn->ep.family != AF_UNSPEC)
+        return &cn->ep.addr;
+    family = next_family(cn, cn->next, cn->last_family);
+    cn->last_family = family;
+    return &cn->found[family][cn->next[family]++];
+}
+
+/* ---- Race ---------------------------------------------------------------------------------- */
+
+static void
+call_off_oldest(struct hs_connector *cn)
+{
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        if (cn->attempts[i].log.ended_ns == 0) {
+            hs_attempt_stop(&cn->attempts[i]);
+            cn->in_flight--;
+            return;
+        }
+}
+
+static hs_err
+watch(struct hs_connector *cn, size_t slot)
+{
+    struct epoll_event ev = {.events = EPOLLOUT, .data.u32 = (uint32_t)slot};
+
+    if (cn->epoll_fd < 0 || cn->attempts[slot].fd < 0)
+        return HS_OK;
+    if (epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->attempts[slot].fd, &ev) == 0)
+        return HS_OK;
+    cn->attempts[slot].log.sys = errno;
+    return HS_E_SYSTEM;
+}
+
+/* rv of an attempt: HS_OK ends the race, a failure brings the next one forward. */
+static hs_err
+judge(struct hs_connector *cn, hs_err rv)
+{
+    if (rv == HS_OK || rv == HS_WANT)
+        return rv;
+    cn->in_flight--;
+    cn->next_attempt_ns = 0;
+    return HS_WANT;
+}
+
+static hs_err
+start_next(struct hs_connector *cn, struct attempt **ret_winner)
+{
+    size_t slot = cn->n_attempts++;
+    struct attempt *a = &cn->attempts[slot];
+    int64_t now = hs_now();
+    hs_err rv;
+
+    if (cn->in_flight >= (size_t)cn->opts.max_in_flight)
+        call_off_oldest(cn);
+    cn->in_flight++;
+    cn->next_attempt_ns = now + cn->opts.attempt_delay_ns;
+    a->fd = -1;
+    rv = hs_attempt_start(a, take_next(cn), &cn->opts);
+    if (rv == HS_WANT && a->fd < 0)
+        cn->retry_ns = now + RETRY_NS;
+    else if (rv == HS_WANT && watch(cn, slot) != HS_OK) {
+        hs_attempt_stop(a);
+        rv = HS_E_SYSTEM;
+    }
+    *ret_winner = a;
+    return judge(cn, rv);
+}
+
+/* A unix socket whose backlog was full. */
+static hs_err
+retry_unix(struct hs_connector *cn, struct attempt **ret_winner)
+{
+    struct attempt *a = &cn->attempts[0];
+    hs_err rv = hs_attempt_start(a, &cn->ep.addr, &cn->opts);
+
+    cn->retry_ns = rv == HS_WANT ? hs_now() + RETRY_NS : 0;
+    *ret_winner = a;
+    return judge(cn, rv);
+}
+
+static hs_err
+settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
+{
+    struct attempt *a = &cn->attempts[slot];
+    int old_fd = a->fd;
+    hs_err rv;
+
+    if (a->log.ended_ns != 0 || a->fd < 0)
+        return HS_WANT;
+    rv = hs_attempt_settle(a, &cn->opts);
+    if (rv == HS_WANT && a->fd != old_fd && watch(cn, slot) != HS_OK) { /* a new socket */
+        hs_attempt_stop(a);
+        rv = HS_E_SYSTEM;
+    }
+    *ret_winner = a;
+    return judge(cn, rv);
+}
+
+/* What has happened to the running attempts since the last look. Never sleeps. */
+static hs_err
+collect_attempts(struct hs_connector *cn, struct attempt **ret_winner)
+{
+    struct epoll_event events[MAX_ATTEMPTS + 1];
+    hs_err rv = HS_WANT;
+    uint64_t count;
+    int n;
+
+    if (cn->epoll_fd < 0)
+        return cn->in_flight > 0 ? settle(cn, 0, ret_winner) : HS_WANT;
+    n = epoll_wait(cn->epoll_fd, events, MAX_ATTEMPTS + 1, 0);
+    for (int i = 0; i < n && rv == HS_WANT; i++) {
+        if (events[i].data.u32 != LOOKUP_SLOT) {
+            rv = settle(cn, events[i].data.u32, ret_winner);
+        } else {
+            ssize_t ignored = read(cn->lookup_fd, &count, sizeof(count));
+
+            (void)ignored;
+        }
+    }
+    return rv;
+}
+
+static bool
+may_start(const struct hs_connector *cn, int64_t now)
+{
+    if (!addresses_left(cn))
+        return false;
+    if (cn->wait_v6_until > now && !all_answered(cn))
+        return false;
+    /* AAAA alone is enough to start with, A alone waits for its delay. */
+    return cn->in_flight == 0 || cn->next_attempt_ns <= now;
+}
+
+/* One round of all that can be done now: HS_OK with a winner, HS_WANT, or an error. */
+static hs_err
+advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
+{
+    hs_err rv;
+
+    if (!cn->started) {
+        cn->started = true;
+        if ((rv = start_lookups(cn, err)) != HS_OK)
+            return rv;
+    }
+    if ((rv = collect_attempts(cn, ret_winner)) != HS_WANT)
+        return rv;
+    collect_answers(cn);
+    if (cn->retry_ns != 0 && cn->retry_ns <= hs_now())
+        rv = retry_unix(cn, ret_winner);
+    while (rv == HS_WANT && may_start(cn, hs_now()))
+        rv = start_next(cn, ret_winner);
+    return rv;
+}
+
+static bool
+exhausted(const struct hs_connector *cn)
+{
+    return cn->in_flight == 0 && all_answered(cn) && !addresses_left(cn);
+}
+
+/* ---- Failing ------------------------------------------------------------------------------- */
+
+static hs_err
+no_address(struct hs_connector *cn, struct hs_error *err)
+{
+    const struct hs_answer *worst = &cn->answers[V4];
+
+    /* "Try again" from one family outweighs "no such name" from the other: it may exist. */
+    if (worst->gai == 0 || (cn->answers[V6].gai != 0 && worst->gai == EAI_NONAME))
+        worst = &cn->answers[V6];
+    if (err != NULL) {
+        (void)hs_err_setx(err, HS_E_RESOLVE, "connect", "%s: %s", cn->ep.host,
+                          worst->gai != 0 ? gai_strerror(worst->gai) : "no usable address");
+        err->gai = worst->gai != 0 ? worst->gai : EAI_NODATA;
+        err->sys = worst->sys;
+        err->phase = "resolve";
+    }
+    return HS_E_RESOLVE;
+}
+
+static hs_err
+no_connection(struct hs_connector *cn, struct hs_error *err)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+    const struct hs_attempt *first = &cn->attempts[0].log;
+
+    cn->failed = true;
+    if (cn->n_attempts == 0)
+        return no_address(cn, err);
+    (void)hs_addr_text(&first->addr, text, sizeof(text));
+    if (cn->n_attempts == 1)
+        (void)hs_err_set(err, HS_E_CONNECT, first->sys, "connect", "%.100s", text);
+    else
+        (void)hs_err_set(err, HS_E_CONNECT, first->sys, "connect",
+                         "none of %zu addresses could be connected, first %.100s", cn->n_attempts,
+                         text);
+    if (err != NULL)
+        err->phase = first->phase == HS_ATTEMPT_SOCKET ? "socket"
+                     : first->phase == HS_ATTEMPT_BIND ? "bind"
+                                                       : "connect";
+    return HS_E_CONNECT;
+}
+
+static hs_err
+gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
+{
+    bool resolving = cn->n_attempts == 0 && cn->ep.family == AF_UNSPEC;
+
+    if (err != NULL) {
+        err->op = "connect";
+        if (err->phase == NULL)
+            err->phase = resolving ? "resolve" : "connect";
+    }
+    stop_all(cn);
+    cn->failed = true;
+    return rv;
+}
+
+/* ---- Driving ------------------------------------------------------------------------------- */
+
+static hs_err
+take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *err,
+            struct hs_conn **ret_conn)
+{
+    int fd = hs_attempt_take_fd(winner);
+    hs_err rv;
+
+    if (cn->epoll_fd >= 0)
+        (void)epoll_ctl(cn->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    cn->in_flight--;
+    stop_all(cn);
+    rv = hs_conn_wrap(fd, winner->log.addr.sa.sa_family, &cn->opts.sockopts, winner->changed, err,
+                      ret_conn);
+    if (rv != HS_OK)
+        (void)close(fd);
+    cn->failed = true; /* Used up: it gives one connection. */
+    return rv;
+}
+
+static hs_err
+wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
+{
+    int64_t until = cn->retry_ns != 0 ? cn->retry_ns : HS_NEVER;
+    int fd = cn->epoll_fd;
+    short revents, events = POLLIN;
+
+    if (addresses_left(cn))
+        until = hs_min_ns(until, cn->in_flight > 0 ? cn->next_attempt_ns : HS_NEVER);
+    if (cn->wait_v6_until != 0 && !all_answered(cn) && cn->n_attempts == 0)
+        until = hs_min_ns(until, cn->wait_v6_until);
+    if (fd < 0) {
+        fd = cn->attempts[0].fd;
+        events = POLLOUT;
+    }
+    return hs_wait_op(op, fd, events, op->deadline_ns, until, err, &revents);
+}
+
+static hs_err
+check_usable(const struct hs_connector *cn, struct hs_error *err)
+{
+    if (cn->generation != hs_fork_generation())
+        return hs_err_setx(err, HS_E_FORKED, "connect", "%s", hs_err_text(HS_E_FORKED));
+    if (cn->failed)
+        return hs_err_setx(err, HS_E_INVALID, "connect", "this connector has already ended");
+    return HS_OK;
+}
+
+hs_err
+hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
+                 struct hs_conn **ret_conn)
+{
+    struct attempt *winner = NULL;
+    hs_err rv;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    if ((rv = check_usable(cn, err)) != HS_OK)
+        return rv;
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
+        return gave_up(cn, rv, err);
+    for (;;) {
+        rv = advance(cn, err, &winner);
+        if (rv == HS_OK)
+            return take_winner(cn, winner, err, ret_conn);
+        if (rv == HS_WANT && exhausted(cn))
+            return no_connection(cn, err);
+        if (rv == HS_WANT)
+            rv = wait_for_news(cn, op, err);
+        if (rv == HS_INTR || rv == HS_WANT)
+            return rv;
+        if (rv != HS_OK)
+            return gave_up(cn, rv, err);
+    }
+}
+
+hs_err
+hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
+{
+    short revents;
+    hs_err rv;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    if ((rv = check_usable(cn, err)) != HS_OK)
+        return rv;
+    if (!cn->started) {
+        cn->started = true;
+        if ((rv = start_lookups(cn, err)) != HS_OK)
+            return gave_up(cn, rv, err);
+    }
+    for (;;) {
+        struct attempt *none;
+
+        (void)collect_attempts(cn, &none);
+        collect_answers(cn);
+        if (all_answered(cn))
+            break;
+        rv = hs_wait_op(op, cn->epoll_fd, POLLIN, op->deadline_ns, HS_NEVER, err, &revents);
+        if (rv == HS_INTR || rv == HS_WANT)
+            return rv;
+        if (rv != HS_OK)
+            return gave_up(cn, rv, err);
+    }
+    if (cn->ep.family == AF_UNSPEC && cn->answers[V6].n + cn->answers[V4].n == 0)
+        return no_address(cn, err);
+    return HS_OK;
+}
+
+/* ---- Telling ------------------------------------------------------------------------------- */
+
+const struct hs_attempt *
+hs_connector_attempts(struct hs_connector *cn, size_t *ret_n)
+{
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        cn->log[i] = cn->attempts[i].log;
+    *ret_n = cn->n_attempts;
+    return cn->log;
+}
+
+const struct hs_answer *
+hs_connector_answers(struct hs_connector *cn, size_t *ret_n)
+{
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    *ret_n = cn->ep.family == AF_UNSPEC ? 2 : 0;
+    return cn->answers;
+}
+
+const struct hs_addr *
+hs_connector_plan(struct hs_connector *cn, size_t *ret_n)
+{
+    size_t next[2] = {0, 0}, n = 0;
+    int family = -1;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    if (cn->ep.family != AF_UNSPEC) {
+        *ret_n = 1;
+        return &cn->ep.addr;
+    }
+    while ((family = next_family(cn, next, family)) >= 0)
+        cn->plan[n++] = cn->found[family][next[family]++];
+    *ret_n = n;
+    return cn->plan;
+}

@@ -1,0 +1,505 @@
+/* hardsock.h: the public C API of hardsock, sockets that cannot hang, cannot leak unseen, and say
+ * why they failed.
+ *
+ * Rules that hold for every function here:
+ * - Times are nanoseconds on CLOCK_MONOTONIC in int64_t; deadlines are points in time, never spans.
+ * - A call that can wait takes a struct hs_op, ends by its deadline, and obeys its token.
+ * - Fallible functions return hs_err: HS_OK, a negative error, or a positive HS_INTR / HS_WANT
+ * which
+ *   both mean "nothing is wrong, run me again with the same op". Detail goes to *err, which belongs
+ *   to the caller; errno is not part of any contract.
+ * - ret_ parameters come last and are never written on failure, unless said otherwise.
+ * - Objects are reference counted and may be used from any thread; each function says its limits.
+ */
+#ifndef HARDSOCK_H
+#define HARDSOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HS_VERSION "0.1.0.dev0"
+
+#define HS_API __attribute__((visibility("default")))
+#define HS_NODISCARD __attribute__((warn_unused_result))
+#define HS_PRINTF(fmt_index, args_index) __attribute__((format(printf, fmt_index, args_index)))
+
+HS_API const char *hs_version(void);
+
+/* ---- Errors -------------------------------------------------------------------------------- */
+
+typedef int32_t hs_err;
+
+/* What kind of thing went wrong; decides the exception class in Python. */
+enum hs_class {
+    HS_CLASS_USAGE = 1,
+    HS_CLASS_TIMEOUT,
+    HS_CLASS_CANCELLED,
+    HS_CLASS_CLOSED,
+    HS_CLASS_BUSY,
+    HS_CLASS_BROKEN,
+    HS_CLASS_RESOLVE,
+    HS_CLASS_CONNECT,
+    HS_CLASS_LIMIT,
+    HS_CLASS_SYSTEM,
+    HS_CLASS_NOMEM,
+};
+
+/* X(name, class, number within the class, text) */
+#define HS_ERRORS(X)                                                                               \
+    X(INVALID, USAGE, 1, "invalid argument")                                                       \
+    X(FORKED, USAGE, 2, "object belongs to another process (it was made before a fork)")           \
+    X(DEADLINE, TIMEOUT, 1, "deadline exceeded")                                                   \
+    X(CANCELLED, CANCELLED, 1, "cancelled")                                                        \
+    X(CLOSED, CLOSED, 1, "closed")                                                                 \
+    X(BUSY, BUSY, 1, "another call is using this direction")                                       \
+    X(POISONED, BROKEN, 1, "unusable after an earlier failure in the middle of a message")         \
+    X(RESET, BROKEN, 2, "connection reset by the peer")                                            \
+    X(TRUNCATED, BROKEN, 3, "the peer ended the stream early")                                     \
+    X(DEAD_PEER, BROKEN, 4, "the peer stopped answering")                                          \
+    X(RESOLVE, RESOLVE, 1, "name lookup failed")                                                   \
+    X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
+    X(LIMIT, LIMIT, 1, "limit reached")                                                            \
+    X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
+    X(NOMEM, NOMEM, 1, "out of memory")
+
+#define HS_ERR_CODE(class_, number) (-((hs_err)(class_) << 16 | (number)))
+#define HS_ERR_CLASS(e) ((enum hs_class)(-(e) >> 16))
+
+enum {
+    HS_OK = 0,
+    HS_INTR = 1, /* A signal arrived or a time slice ended: let handlers run, then call again. */
+    HS_WANT = 2, /* A stepped op would wait: watch op->want_*, then call again. */
+#define HS_ERR_ENUM(name, class_, number, text)                                                    \
+    HS_E_##name = HS_ERR_CODE(HS_CLASS_##class_, number),
+    HS_ERRORS(HS_ERR_ENUM)
+#undef HS_ERR_ENUM
+};
+
+/* Owned by the caller; zero it before use. The first (deepest) error wins. */
+struct hs_error {
+    hs_err code;
+    int sys;           /* errno, or 0 */
+    int gai;           /* EAI_* of a name lookup, or 0 */
+    const char *op;    /* static string: "connect", "recv", ... or NULL */
+    const char *phase; /* static string: "resolve", "connect", "accept", ... or NULL */
+    char msg[192];
+};
+
+/* Static text for a code; never NULL. */
+HS_API const char *hs_err_text(hs_err code);
+
+/* ---- Time ---------------------------------------------------------------------------------- */
+
+#define HS_NEVER INT64_MAX     /* no deadline */
+#define HS_TRY_ONCE INT64_C(0) /* never wait: succeed at once or fail with HS_E_DEADLINE */
+
+HS_API int64_t hs_now(void);
+/* Saturates at HS_NEVER; a negative span counts as zero. */
+HS_API int64_t hs_deadline_after(int64_t span_ns);
+
+/* ---- Tokens: cancellation, deadlines, reasons ---------------------------------------------- */
+
+struct hs_token;
+struct hs_callback;
+
+/* Why a token ended. The text is a copy. */
+struct hs_reason {
+    hs_err code;     /* HS_E_CANCELLED or HS_E_DEADLINE */
+    uint64_t origin; /* id of the token that was cancelled or whose deadline passed */
+    char text[128];
+};
+
+#define HS_TOKEN_MAX_PARENTS 16
+
+/* A token that is cancelled when any parent is, or at deadline_ns, or by hs_token_cancel.
+ * parents may be NULL when nparents is 0. name (may be NULL) is for diagnostics, kept to 47 bytes.
+ * Returns a new reference. Fails with HS_E_NOMEM or HS_E_INVALID (too many parents).
+ */
+HS_API HS_NODISCARD hs_err hs_token_new(struct hs_token *const *parents, size_t nparents,
+                                        int64_t deadline_ns, const char *name, struct hs_error *err,
+                                        struct hs_token **ret_token);
+HS_API struct hs_token *hs_token_ref(struct hs_token *t);
+HS_API void hs_token_unref(struct hs_token *t); /* NULL is fine */
+
+HS_API uint64_t hs_token_id(const struct hs_token *t);
+HS_API const char *hs_token_name(const struct hs_token *t); /* borrows: t; "" when unnamed */
+
+/* HS_OK, HS_E_CANCELLED or HS_E_DEADLINE. Never blocks; sticky once it is not HS_OK. */
+HS_API hs_err hs_token_check(struct hs_token *t);
+/* False while the token is live. */
+HS_API bool hs_token_reason(struct hs_token *t, struct hs_reason *ret_reason);
+/* Earliest deadline of the token and its ancestors, or HS_NEVER. */
+HS_API int64_t hs_token_deadline(struct hs_token *t);
+/* Moves the token's own deadline and wakes waiters so that they see it. HS_E_CANCELLED or
+ * HS_E_DEADLINE when the token has already ended: an ended token stays ended. */
+HS_API HS_NODISCARD hs_err hs_token_set_deadline(struct hs_token *t, int64_t deadline_ns);
+
+/* Cancels t and with it every descendant. Idempotent, callable from any thread; never waits for
+ * user code. The first reason wins: returns false, changing nothing, if t had already ended.
+ * When it returns, hs_token_check of every descendant is not HS_OK, and their waiters are awake.
+ * ret_fired receives the callbacks that this cancel set off; run them with hs_callbacks_run.
+ * With ret_fired NULL they are run before it returns, in this thread.
+ */
+HS_API bool hs_token_cancel(struct hs_token *t, const char *text, struct hs_callback **ret_fired);
+
+/* Registers fn(arg) to run once when t is cancelled by hs_token_cancel (of t or an ancestor).
+ * Returns false, registering nothing, when t has already ended. A deadline that passes runs
+ * nothing by itself: call hs_token_expire at that time.
+ * release(arg) is called exactly once, when the callback has run, was removed, or went with its
+ * token; it may be NULL. Returns a new reference in *ret_callback.
+ */
+HS_API HS_NODISCARD hs_err hs_token_on_cancel(struct hs_token *t, void (*fn)(void *arg),
+                                              void (*release)(void *arg), void *arg,
+                                              struct hs_error *err,
+                                              struct hs_callback **ret_callback);
+/* For timers: if t has ended because a deadline passed, fires as hs_token_cancel does. */
+HS_API bool hs_token_expire(struct hs_token *t, struct hs_callback **ret_fired);
+HS_API void hs_callbacks_run(struct hs_callback *fired);
+/* After HS_OK the callback is not running and will never run, except when called from inside it.
+ * Waits for a running callback: HS_INTR when interrupted by a signal. */
+HS_API HS_NODISCARD hs_err hs_callback_remove(struct hs_callback *cb);
+HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
+
+/* Waits until t has ended: HS_OK. HS_E_DEADLINE when deadline_ns passes first, HS_INTR, or
+ * HS_E_SYSTEM. */
+HS_API HS_NODISCARD hs_err hs_token_wait(struct hs_token *t, int64_t deadline_ns,
+                                         struct hs_error *err);
+
+/* A descriptor that turns readable when the token ends (also by deadline) and stays so.
+ * Made on first use; belongs to the token; never read from it. */
+HS_API HS_NODISCARD hs_err hs_token_fileno(struct hs_token *t, struct hs_error *err, int *ret_fd);
+
+/* ---- Operations ---------------------------------------------------------------------------- */
+
+/* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
+ * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
+ * returns HS_WANT and says in want_* what to watch. */
+struct hs_op {
+    int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
+    struct hs_token *token; /* borrows until the call has ended; may be NULL */
+    size_t done;            /* bytes moved so far */
+    int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
+    int want_fd;            /* or -1: only the time counts */
+    short want_events;      /* POLLIN, POLLOUT */
+    uint8_t claim;          /* direction held between steps; belongs to the callee */
+    bool stepping;
+};
+
+#define HS_OP_INIT(deadline, tok)                                                                  \
+    {                                                                                              \
+        .deadline_ns = (deadline), .token = (tok), .want_at_ns = HS_NEVER, .want_fd = -1,          \
+    }
+
+/* Called once for a process-wide view of what is alive: every count is zero when all is
+ * released. */
+struct hs_live {
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers;
+};
+HS_API void hs_live_counts(struct hs_live *ret_live);
+
+/* ---- Addresses ----------------------------------------------------------------------------- */
+
+struct hs_addr {
+    socklen_t len;
+    union {
+        struct sockaddr sa;
+        struct sockaddr_storage storage;
+        struct sockaddr_un un;
+    };
+};
+
+/* Where to connect to or listen on. family: AF_UNSPEC for a name still to be looked up, AF_INET,
+ * AF_INET6 or AF_UNIX when addr is set. */
+struct hs_endpoint {
+    int family;
+    uint16_t port;
+    char host[256];
+    struct hs_addr addr;
+};
+
+#define HS_ADDR_TEXT_SIZE 280
+
+/* "host:port", "1.2.3.4:80", "[fe80::1%eth0]:443", "unix:/path", "unix:@abstract". */
+HS_API HS_NODISCARD hs_err hs_endpoint_parse(const char *text, size_t len, struct hs_error *err,
+                                             struct hs_endpoint *ret_endpoint);
+HS_API HS_NODISCARD hs_err hs_endpoint_from_host(const char *host, size_t len, long port,
+                                                 struct hs_error *err,
+                                                 struct hs_endpoint *ret_endpoint);
+/* A leading NUL in path makes the name abstract, as in unix(7). */
+HS_API HS_NODISCARD hs_err hs_endpoint_from_path(const char *path, size_t len, struct hs_error *err,
+                                                 struct hs_endpoint *ret_endpoint);
+/* Both write at most size bytes, always a terminated string, and return buf. */
+HS_API const char *hs_endpoint_text(const struct hs_endpoint *ep, char *buf, size_t size);
+HS_API const char *hs_addr_text(const struct hs_addr *addr, char *buf, size_t size);
+
+/* ---- Socket options ------------------------------------------------------------------------ */
+
+#define HS_UNSET (-1)
+
+/* HS_UNSET leaves the kernel's default alone. Seconds and milliseconds as the kernel has them. */
+struct hs_sockopts {
+    int nodelay;
+    int keepalive;
+    int keepalive_idle_s;
+    int keepalive_interval_s;
+    int keepalive_count;
+    int user_timeout_ms;
+    int recv_buffer;
+    int send_buffer;
+    int notsent_lowat;
+    int linger_s; /* 0 makes every close a reset: only on explicit demand */
+    int priority;
+    int mark;
+    int reuse_port; /* listeners only, as the next three */
+    int defer_accept_s;
+    int fastopen_queue;
+    int v6only;
+    int mptcp;
+    char interface[16]; /* "" = any */
+};
+
+HS_API void hs_sockopts_init(struct hs_sockopts *o); /* everything unset */
+/* Sets keepalive and TCP_USER_TIMEOUT so that a peer that is gone is noticed after about
+ * dead_after_ms, idle or not (tcp(7); the user timeout overrides the probe count). */
+HS_API void hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms);
+
+struct hs_setting {
+    const char *name;       /* static: "recv_buffer" */
+    int asked;              /* HS_UNSET: not asked for */
+    int effective;          /* HS_UNSET: the kernel does not say */
+    bool differs;           /* asked for, and the kernel made it something else */
+    const char *limited_by; /* static: the sysctl to look at when they differ, or NULL */
+};
+#define HS_SETTINGS_MAX 24
+
+/* ---- Connections --------------------------------------------------------------------------- */
+
+struct hs_conn;
+enum hs_dir { HS_DIR_IN = 0, HS_DIR_OUT = 1 };
+
+/* Takes ownership of a connected stream socket (TCP or unix), but not on failure. Makes it
+ * non-blocking and close-on-exec; opts may be NULL. Returns a new reference. */
+HS_API HS_NODISCARD hs_err hs_conn_adopt(int fd, const struct hs_sockopts *opts,
+                                         struct hs_error *err, struct hs_conn **ret_conn);
+HS_API struct hs_conn *hs_conn_ref(struct hs_conn *c);
+/* The last reference closes the connection. NULL is fine; never blocks. */
+HS_API void hs_conn_unref(struct hs_conn *c);
+
+/* One reader and one writer at a time: a third call gets HS_E_BUSY. Errors common to all below:
+ * HS_E_DEADLINE, HS_E_CANCELLED, HS_E_CLOSED, HS_E_BUSY, HS_E_FORKED, HS_E_RESET, HS_E_DEAD_PEER,
+ * HS_E_POISONED, HS_E_SYSTEM. A caller that gives up after HS_INTR or HS_WANT calls
+ * hs_conn_abandon, which frees the direction and poisons it if something is half done. */
+
+/* At most len bytes, as soon as there are any; *ret_n 0 means that the peer ended its stream
+ * (or that len is 0). flags: 0, MSG_PEEK. */
+HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
+                                        size_t len, int flags, struct hs_error *err, size_t *ret_n);
+/* Exactly len bytes or an error: HS_E_TRUNCATED when the peer ends first. Whatever had arrived
+ * (op->done bytes) is put back and will be the first to be received again. */
+HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
+                                                size_t len, struct hs_error *err);
+/* As many bytes as the kernel takes at once, at least one unless len is 0. */
+HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
+                                        size_t len, struct hs_error *err, size_t *ret_n);
+/* All of it. On failure op->done says how many bytes the kernel took; if that is not zero the
+ * direction is poisoned: nobody may write behind half a message. */
+HS_API HS_NODISCARD hs_err hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
+                                            size_t len, struct hs_error *err);
+/* Gathered write, at most IOV_MAX (1024) pieces at once; iov is changed as pieces go out. */
+HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov,
+                                         size_t n, bool all, struct hs_error *err);
+/* buf is what an unfinished hs_conn_recv_exactly was filling (its op->done bytes are put back), or
+ * NULL for any other call. */
+HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf);
+
+/* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. */
+HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err);
+/* Ends the connection for everybody: calls in progress wake with HS_E_CLOSED and the descriptor
+ * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.
+ * abortive: the peer gets a reset (RST) at once instead of an orderly end. */
+HS_API void hs_conn_close(struct hs_conn *c, bool abortive);
+/* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
+ * is in progress or received bytes are still buffered here (they would be lost). */
+HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
+HS_API bool hs_conn_is_closed(struct hs_conn *c);
+/* For several owners of one connection (files made from a socket): it has one handle when it is
+ * made, share adds one, and the unshare of the last closes it. */
+HS_API void hs_conn_share(struct hs_conn *c);
+HS_API void hs_conn_unshare(struct hs_conn *c);
+HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
+
+/* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
+HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
+HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+
+struct hs_conn_info {
+    int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
+    uint64_t bytes_received, bytes_sent;             /* as the kernel took and gave them */
+    size_t buffered;                                 /* received, not yet returned to the caller */
+    int family;
+    unsigned changed_settings; /* options that the kernel silently made into something else */
+    bool poisoned_in, poisoned_out;
+};
+HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
+HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
+                                              struct hs_addr *ret_addr);
+HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,
+                                             struct hs_addr *ret_addr);
+/* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
+HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
+                                              socklen_t *len, struct hs_error *err);
+HS_API HS_NODISCARD hs_err hs_conn_setsockopt(struct hs_conn *c, int level, int name,
+                                              const void *value, socklen_t len,
+                                              struct hs_error *err);
+/* What was asked for and what the kernel says is in effect; settings has HS_SETTINGS_MAX places. */
+HS_API HS_NODISCARD hs_err hs_conn_audit(struct hs_conn *c, struct hs_setting *settings,
+                                         struct hs_error *err, size_t *ret_n);
+
+/* ---- Name lookup --------------------------------------------------------------------------- */
+
+struct hs_answer {
+    int family; /* AF_INET or AF_INET6 */
+    bool finished;
+    int gai; /* EAI_* or 0 */
+    int sys; /* errno when gai is EAI_SYSTEM */
+    int64_t started_ns, finished_ns;
+    size_t n;                    /* addresses, in the resolver's order */
+    const struct hs_addr *addrs; /* borrows: the connector */
+};
+
+struct hs_resolver_stats {
+    long running;             /* lookups somebody waits for */
+    long orphans;             /* lookups whose callers have left; they end when libc lets them */
+    long live;                /* lookups in memory: running, orphaned, queued or being read */
+    int64_t oldest_orphan_ns; /* age, or 0 */
+    uint64_t started, abandoned;
+};
+HS_API void hs_resolver_stats(struct hs_resolver_stats *ret_stats);
+
+/* ---- Connecting ---------------------------------------------------------------------------- */
+
+struct hs_connector;
+
+struct hs_connect_options {
+    struct hs_sockopts sockopts;
+    struct hs_addr source;       /* len 0: any */
+    int family;                  /* AF_UNSPEC, or only this one */
+    int64_t attempt_delay_ns;    /* RFC 8305: between attempts, 250 ms */
+    int64_t resolution_delay_ns; /* RFC 8305: for AAAA after A came first, 50 ms */
+    int max_in_flight;           /* 6 */
+};
+HS_API void hs_connect_options_init(struct hs_connect_options *o);
+
+enum hs_attempt_phase { HS_ATTEMPT_SOCKET, HS_ATTEMPT_BIND, HS_ATTEMPT_CONNECT, HS_ATTEMPT_DONE };
+struct hs_attempt {
+    struct hs_addr addr;
+    enum hs_attempt_phase phase; /* where it is or where it ended */
+    int sys; /* errno, 0 while running, when it won, or when it was called off */
+    int64_t started_ns, ended_ns; /* ended_ns 0 while running */
+};
+
+/* Looks up, races and connects under one op. Never blocks itself. Returns a new object. */
+HS_API HS_NODISCARD hs_err hs_connector_new(const struct hs_endpoint *ep,
+                                            const struct hs_connect_options *opts,
+                                            struct hs_error *err, struct hs_connector **ret_cn);
+/* Releases everything: open attempts are closed, lookups abandoned. NULL is fine; never blocks. */
+HS_API void hs_connector_free(struct hs_connector *cn);
+/* Drives it to the end: HS_OK with a connection, or an error. Not for two threads at once. */
+HS_API HS_NODISCARD hs_err hs_connector_run(struct hs_connector *cn, struct hs_op *op,
+                                            struct hs_error *err, struct hs_conn **ret_conn);
+/* Only the lookup and the ordering: HS_OK when every answer is in. */
+HS_API HS_NODISCARD hs_err hs_connector_resolve(struct hs_connector *cn, struct hs_op *op,
+                                                struct hs_error *err);
+/* borrows: cn, until the next call on it. */
+HS_API const struct hs_attempt *hs_connector_attempts(struct hs_connector *cn, size_t *ret_n);
+HS_API const struct hs_answer *hs_connector_answers(struct hs_connector *cn, size_t *ret_n);
+/* The order in which addresses are or would be tried (RFC 8305 section 4). */
+HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *ret_n);
+
+/* ---- Listening ----------------------------------------------------------------------------- */
+
+struct hs_listener;
+
+struct hs_listen_options {
+    struct hs_sockopts sockopts; /* accepted connections inherit them */
+    int backlog;                 /* 4096 */
+    int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
+    bool unlink_stale;           /* replace a unix path that nobody listens on */
+};
+HS_API void hs_listen_options_init(struct hs_listen_options *o);
+
+struct hs_listener_stats {
+    uint64_t accepted;
+    uint64_t shed;                        /* accepted and closed at once for want of descriptors */
+    uint64_t exhausted;                   /* times that descriptors or memory had run out */
+    uint64_t aborted;                     /* the peer left before accept */
+    uint64_t network_errors;              /* pending errors of a new connection, accept(2) */
+    uint64_t denied;                      /* EPERM, a packet filter */
+    int backlog_asked, backlog_effective; /* effective HS_UNSET: the kernel does not say */
+    int queue_length;                     /* waiting to be accepted now, or HS_UNSET */
+    uint64_t unverified;                  /* accepted connections whose inherited options differ */
+};
+
+/* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */
+HS_API HS_NODISCARD hs_err hs_listener_open(const struct hs_endpoint *ep,
+                                            const struct hs_listen_options *opts,
+                                            struct hs_error *err, struct hs_listener **ret_l);
+/* Takes a listening stream socket, but not on failure. */
+HS_API HS_NODISCARD hs_err hs_listener_adopt(int fd, const struct hs_listen_options *opts,
+                                             struct hs_error *err, struct hs_listener **ret_l);
+HS_API struct hs_listener *hs_listener_ref(struct hs_listener *l);
+HS_API void hs_listener_unref(struct hs_listener *l); /* NULL is fine */
+/* Accepts up to max connections: waits for the first, then takes what is there. Any number of
+ * threads may accept at once. Each conns[i] is a new reference. */
+HS_API HS_NODISCARD hs_err hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max,
+                                              struct hs_error *err, struct hs_conn **conns,
+                                              size_t *ret_n);
+HS_API void hs_listener_close(struct hs_listener *l); /* wakes acceptors; idempotent */
+HS_API bool hs_listener_is_closed(struct hs_listener *l);
+HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
+                                              int *ret_fd);
+HS_API int hs_listener_fileno(struct hs_listener *l);
+HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
+                                            struct hs_addr *ret_addr);
+HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
+HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
+                                             struct hs_error *err, size_t *ret_n);
+
+/* ---- Looking at the process and the kernel ------------------------------------------------- */
+
+enum hs_fd_kind {
+    HS_FD_SOCKET,
+    HS_FD_PIPE,
+    HS_FD_FILE,
+    HS_FD_DIRECTORY,
+    HS_FD_DEVICE,
+    HS_FD_EVENT,
+    HS_FD_OTHER,
+    HS_FD_KINDS,
+};
+HS_API const char *hs_fd_kind_name(enum hs_fd_kind kind);
+/* Counts open descriptors by kind without opening one (works at EMFILE). */
+HS_API void hs_fd_inventory(long counts[HS_FD_KINDS]);
+
+#define HS_TCP_STATES 13
+/* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
+ * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
+HS_API HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
+                                         uint32_t counts[HS_TCP_STATES]);
+/* One sentence of advice from measured state for a failed call, or "". peer and endpoint may be
+ * NULL. May read /proc and ask sock_diag; never waits for the network. */
+HS_API const char *hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer,
+                           char *buf, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

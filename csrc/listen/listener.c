@@ -1,0 +1,515 @@
+/* listener.c: accepting without dying of it.
+ *
+ * Any number of threads may accept at once; they share the socket and a few atomics, no lock over
+ * any system call.
+ *
+ * Errors of accept4(2) are of four kinds: nothing there (wait); the newcomer's own trouble
+ * (ECONNABORTED, pending network errors, a packet filter's EPERM: count it, take the next); no
+ * descriptors or memory (count it, shed, back off); the listener's end.
+ *
+ * Out of descriptors the kernel says EMFILE even when nobody waits in the queue, and readiness
+ * never goes away while somebody does: so polling on would spin. One thread gives up the reserve
+ * descriptor, accepts and resets what is queued (bounded), takes the reserve back, and everybody
+ * waits for a time that doubles from 5 ms to 1 s, not for the descriptor.
+ */
+#include "listener.h"
+
+#include "bind.h"
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+#include "../cancel/wait.h"
+#include "../stream/conn.h"
+#include "../stream/fd.h"
+#include "../stream/sockopt.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LISTENER_MAGIC 0x70c31157U
+#define FREED 0x74
+#define MAX_SHED 256 /* in one go */
+#define BACKOFF_MIN_NS (5 * HS_NS_PER_MS)
+#define BACKOFF_MAX_NS HS_NS_PER_S
+#define SLICE_ROUNDS 64
+
+enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, ENDED, FAILED };
+
+struct hs_listener {
+    unsigned magic;
+    atomic_int refs;
+    struct hs_fd fd;
+    struct bound bound;
+    struct hs_listen_options options; /* immutable */
+    struct hs_wakelist wakers;
+    atomic_int reserve_fd;      /* own; -1 while given up */
+    _Atomic int64_t backoff_ns; /* the present step; 0 when all is well */
+    _Atomic int64_t backoff_until_ns;
+    atomic_bool verified, differs; /* whether connections inherit the options as asked */
+    _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
+};
+
+static atomic_long live;
+
+long
+hs_listener_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+void
+hs_listen_options_init(struct hs_listen_options *o)
+{
+    memset(o, 0, sizeof(*o));
+    hs_sockopts_init(&o->sockopts);
+    o->backlog = 4096;
+    o->unix_mode = HS_UNSET;
+}
+
+static int
+open_reserve(void)
+{
+    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static hs_err
+listener_new(const struct bound *b, const struct hs_listen_options *o, struct hs_error *err,
+             struct hs_listener **ret_l)
+{
+    struct hs_listener *l = calloc(1, sizeof(*l));
+
+    if (l == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a listener");
+    l->magic = LISTENER_MAGIC;
+    l->refs = 1;
+    hs_fd_init(&l->fd, b->fd);
+    l->bound = *b;
+    l->options = *o;
+    hs_wakelist_init(&l->wakers);
+    l->reserve_fd = open_reserve();
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    *ret_l = l;
+    return HS_OK;
+}
+
+hs_err
+hs_listener_open(const struct hs_endpoint *ep, const struct hs_listen_options *o,
+                 struct hs_error *err, struct hs_listener **ret_l)
+{
+    struct bound b;
+    hs_err rv;
+
+    if ((rv = hs_bind(ep, o, err, &b)) != HS_OK)
+        return rv;
+    if ((rv = listener_new(&b, o, err, ret_l)) != HS_OK) {
+        hs_bound_remove_path(&b);
+        (void)close(b.fd);
+    }
+    return rv;
+}
+
+hs_err
+hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *err,
+                  struct hs_listener **ret_l)
+{
+    struct hs_listen_options options = *o;
+    struct bound b = {.fd = fd};
+    int type = 0, listening = 0, flags;
+    socklen_t len = sizeof(int);
+    hs_err rv;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0)
+        return hs_err_set(err, HS_E_INVALID, errno, "listen", "descriptor %d", fd);
+    if (type != SOCK_STREAM || !listening)
+        return hs_err_setx(err, HS_E_INVALID, "listen",
+                           "descriptor %d is not a listening stream socket", fd);
+    if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "fcntl");
+    rv = hs_sockopts_apply(fd, b.family, &o->sockopts, HS_USE_CONNECTION, err, &b.changed);
+    options.backlog = HS_UNSET; /* Whoever called listen(2) chose it. */
+    return rv == HS_OK ? listener_new(&b, &options, err, ret_l) : rv;
+}
+
+struct hs_listener *
+hs_listener_ref(struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    atomic_fetch_add_explicit(&l->refs, 1, memory_order_relaxed);
+    return l;
+}
+
+static void
+close_reserve(struct hs_listener *l)
+{
+    int fd = atomic_exchange(&l->reserve_fd, -1);
+
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+void
+hs_listener_unref(struct hs_listener *l)
+{
+    if (l == NULL)
+        return;
+    HS_CHECK(l, LISTENER_MAGIC);
+    if (atomic_fetch_sub(&l->refs, 1) != 1)
+        return;
+    hs_listener_close(l);
+    close_reserve(l);
+    if (hs_fd_is_ours(
+            &l->fd)) /* In a forked child threads that waited are gone, their nodes not. */
+        hs_wakelist_fini(&l->wakers);
+    memset(l, FREED, sizeof(*l));
+    free(l);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+void
+hs_listener_close(struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    if (!hs_fd_mark_closed(&l->fd))
+        return;
+    if (hs_fd_is_ours(&l->fd)) {
+        hs_bound_remove_path(&l->bound);
+        hs_wakelist_wake(&l->wakers);
+    }
+    hs_fd_drop(&l->fd);
+    close_reserve(l);
+}
+
+/* ---- Accepting ----------------------------------------------------------------------------- */
+
+static void
+count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static enum outcome
+classify(struct hs_listener *l, int sys)
+{
+    switch (sys) {
+    case EAGAIN:
+        return NOTHING;
+    case EINTR:
+        return NEXT;
+    case ECONNABORTED:
+        count(&l->aborted);
+        return NEXT;
+    case EPERM:
+        count(&l->denied);
+        return NEXT;
+    case ENETDOWN: /* Errors of the new connection, accept(2). */
+    case EPROTO:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+    case ETIMEDOUT:
+        count(&l->network_errors);
+        return NEXT;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+        count(&l->exhausted);
+        return EXHAUSTED;
+    case EINVAL: /* shut down from outside */
+        return ENDED;
+    default:
+        return FAILED;
+    }
+}
+
+/* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
+static void
+shed(struct hs_listener *l)
+{
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    int reserve = atomic_exchange(&l->reserve_fd, -1);
+    int fd;
+
+    if (reserve < 0)
+        return; /* Another thread is at it, or there is none to give. */
+    (void)close(reserve);
+    for (int i = 0; i < MAX_SHED; i++) {
+        fd = accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            break;
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        (void)close(fd);
+        count(&l->shed);
+    }
+    atomic_store(&l->reserve_fd, open_reserve());
+}
+
+static void
+back_off(struct hs_listener *l)
+{
+    int64_t step = atomic_load(&l->backoff_ns);
+
+    step = step == 0 ? BACKOFF_MIN_NS : hs_min_ns(2 * step, BACKOFF_MAX_NS);
+    atomic_store(&l->backoff_ns, step);
+    atomic_store(&l->backoff_until_ns, hs_deadline_after(step));
+}
+
+static void
+recovered(struct hs_listener *l)
+{
+    int none = -1, fd;
+
+    if (atomic_load_explicit(&l->backoff_ns, memory_order_relaxed) == 0)
+        return;
+    atomic_store(&l->backoff_ns, 0);
+    if (atomic_load(&l->reserve_fd) >= 0 || (fd = open_reserve()) < 0)
+        return;
+    if (!atomic_compare_exchange_strong(&l->reserve_fd, &none, fd))
+        (void)close(fd);
+}
+
+/* Linux hands a listener's options on; the first connection shows whether this kernel does so for
+ * all of ours, and if not every connection gets them by itself. */
+static unsigned
+verify_inherited(struct hs_listener *l, int fd)
+{
+    struct hs_setting settings[HS_SETTINGS_MAX];
+    unsigned changed = l->bound.changed;
+    size_t n;
+
+    if (!atomic_exchange(&l->verified, true)) {
+        n = hs_sockopts_audit(fd, l->bound.family, &l->options.sockopts, HS_USE_CONNECTION,
+                              settings);
+        for (size_t i = 0; i < n; i++)
+            if (settings[i].differs && settings[i].limited_by == NULL)
+                atomic_store(&l->differs, true);
+    }
+    if (atomic_load(&l->differs)) {
+        count(&l->unverified);
+        if (hs_sockopts_apply(fd, l->bound.family, &l->options.sockopts, HS_USE_CONNECTION, NULL,
+                              &changed) != HS_OK)
+            changed = l->bound.changed + 1;
+    }
+    return changed;
+}
+
+static enum outcome
+accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
+{
+    int fd = accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    enum outcome outcome;
+
+    if (fd < 0) {
+        outcome = classify(l, errno);
+        if (outcome == FAILED)
+            (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
+        return outcome;
+    }
+    if (hs_conn_wrap(fd, l->bound.family, &l->options.sockopts, verify_inherited(l, fd), err,
+                     ret_conn) != HS_OK) {
+        (void)close(fd);
+        return FAILED;
+    }
+    count(&l->accepted);
+    recovered(l);
+    return GOT;
+}
+
+static hs_err
+wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
+{
+    struct hs_wakenode node;
+    int fd = why == EXHAUSTED ? -1 : hs_fd_number(&l->fd);
+    int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
+    short revents;
+    hs_err rv;
+
+    if ((rv = hs_wakelist_join(&l->wakers, &node, err)) != HS_OK)
+        return rv;
+    if (!hs_fd_is_closed(&l->fd))
+        rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);
+    hs_wakelist_leave(&l->wakers, &node);
+    return rv;
+}
+
+static enum outcome
+accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_conn **conns,
+            size_t *n)
+{
+    enum outcome outcome = NEXT;
+
+    if (atomic_load(&l->backoff_until_ns) > hs_now())
+        return EXHAUSTED;
+    for (int round = 0; round < SLICE_ROUNDS && *n < max; round++) {
+        outcome = accept_one(l, err, &conns[*n]);
+        if (outcome == GOT)
+            (*n)++;
+        else if (outcome != NEXT)
+            break;
+    }
+    if (outcome == EXHAUSTED) {
+        shed(l);
+        back_off(l);
+    }
+    return outcome;
+}
+
+static hs_err
+accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error *err,
+            struct hs_conn **conns, size_t *n)
+{
+    for (;;) {
+        enum outcome outcome;
+        hs_err rv;
+
+        if (hs_fd_is_closed(&l->fd))
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
+        outcome = accept_some(l, max, err, conns, n);
+        if (*n > 0)
+            return HS_OK;
+        if (outcome == ENDED)
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was shut down");
+        if (outcome == FAILED)
+            return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
+        if (outcome == NEXT)
+            return HS_INTR; /* Nothing but failing clients for a whole slice. */
+        if ((rv = wait_for_clients(l, op, outcome, err)) == HS_OK)
+            continue;
+        if (!hs_fd_is_closed(&l->fd))
+            return rv;
+        if (err != NULL)
+            *err = (struct hs_error){0}; /* That it was closed is the better reason. */
+    }
+}
+
+hs_err
+hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error *err,
+                   struct hs_conn **conns, size_t *ret_n)
+{
+    size_t n = 0;
+    hs_err rv;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        if ((rv = hs_op_check(op, op->deadline_ns, err)) == HS_OK)
+            rv = accept_loop(l, op, max, err, conns, &n);
+        hs_fd_drop(&l->fd);
+    }
+    if (rv == HS_OK)
+        *ret_n = n;
+    else if (rv < 0 && err != NULL)
+        err->op = "accept";
+    return rv;
+}
+
+/* ---- Asking -------------------------------------------------------------------------------- */
+
+bool
+hs_listener_is_closed(struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    return hs_fd_is_closed(&l->fd);
+}
+
+hs_err
+hs_listener_detach(struct hs_listener *l, struct hs_error *err, int *ret_fd)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    if (!hs_fd_is_ours(&l->fd))
+        return hs_err_setx(err, HS_E_FORKED, "detach", "%s", hs_err_text(HS_E_FORKED));
+    return hs_fd_detach(&l->fd, err, ret_fd);
+}
+
+int
+hs_listener_fileno(struct hs_listener *l)
+{
+    int fd = -1;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if (hs_fd_hold(&l->fd, NULL) == HS_OK) {
+        fd = hs_fd_number(&l->fd);
+        hs_fd_drop(&l->fd);
+    }
+    return fd;
+}
+
+hs_err
+hs_listener_addr(struct hs_listener *l, struct hs_error *err, struct hs_addr *ret_addr)
+{
+    struct hs_addr addr = {.len = sizeof(addr.storage)};
+    hs_err rv;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if ((rv = hs_fd_hold(&l->fd, err)) != HS_OK)
+        return rv;
+    if (getsockname(hs_fd_number(&l->fd), &addr.sa, &addr.len) != 0)
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
+    else
+        *ret_addr = addr;
+    hs_fd_drop(&l->fd);
+    return rv;
+}
+
+/* In the state LISTEN two fields of tcp_info are the accept queue's limit and length
+ * (net/ipv4/tcp.c, tcp_get_info). */
+static void
+ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (l->bound.family == AF_UNIX || hs_fd_hold(&l->fd, NULL) != HS_OK)
+        return;
+    if (getsockopt(hs_fd_number(&l->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        info.tcpi_state == TCP_LISTEN) {
+        stats->backlog_effective = (int)info.tcpi_sacked;
+        stats->queue_length = (int)info.tcpi_unacked;
+    }
+    hs_fd_drop(&l->fd);
+}
+
+void
+hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    *ret_stats = (struct hs_listener_stats){
+        .accepted = l->accepted,
+        .shed = l->shed,
+        .exhausted = l->exhausted,
+        .aborted = l->aborted,
+        .network_errors = l->network_errors,
+        .denied = l->denied,
+        .unverified = l->unverified,
+        .backlog_asked = l->options.backlog,
+        .backlog_effective = HS_UNSET,
+        .queue_length = HS_UNSET,
+    };
+    ask_queue(l, ret_stats);
+}
+
+hs_err
+hs_listener_audit(struct hs_listener *l, struct hs_setting *settings, struct hs_error *err,
+                  size_t *ret_n)
+{
+    hs_err rv;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if ((rv = hs_fd_hold(&l->fd, err)) != HS_OK)
+        return rv;
+    *ret_n = hs_sockopts_audit(hs_fd_number(&l->fd), l->bound.family, &l->options.sockopts,
+                               HS_USE_LISTENER, settings);
+    hs_fd_drop(&l->fd);
+    return HS_OK;
+}

@@ -1,0 +1,10 @@
+/* listener.h: what the rest of the core needs of listeners beyond hardsock.h.
+ *
+ * A count, for the inventory of live objects.
+ */
+#ifndef HS_LISTEN_LISTENER_H
+#define HS_LISTEN_LISTENER_H
+
+long hs_listener_live(void);
+
+#endif

@@ -1,0 +1,16 @@
+/* conn.h: what connecting and listening need of connections beyond hardsock.h.
+ *
+ * They hand over sockets that are set up already; everybody else adopts.
+ */
+#ifndef HS_STREAM_CONN_H
+#define HS_STREAM_CONN_H
+
+#include "hardsock.h"
+
+/* Wraps a connected, non-blocking, close-on-exec socket whose options were applied and which was
+ * found to differ from what was asked in `changed` places. Takes fd, but not on failure. */
+HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_sockopts *opts,
+                                 unsigned changed, struct hs_error *err, struct hs_conn **ret_conn);
+long hs_conn_live(void);
+
+#endif

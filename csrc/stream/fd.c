@@ -1,0 +1,92 @@
+/* fd.c: the hold count of a descriptor (after Go's fdMutex), in one atomic word.
+ *
+ * Invariant: close(2) is called by whoever brings the word to exactly CLOSED, that is closed and no
+ * holds; only hs_fd_drop does so, and it can happen once because holds cannot grow from there.
+ */
+#include "fd.h"
+
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../cancel/wait.h"
+
+#include <unistd.h>
+
+#define CLOSED (UINT64_C(1) << 63)
+
+void
+hs_fd_init(struct hs_fd *f, int number)
+{
+    f->number = number;
+    f->generation = hs_fork_generation();
+    f->state = 0;
+}
+
+bool
+hs_fd_is_ours(const struct hs_fd *f)
+{
+    return f->generation == hs_fork_generation();
+}
+
+hs_err
+hs_fd_hold(struct hs_fd *f, struct hs_error *err)
+{
+    uint64_t state = atomic_load(&f->state);
+
+    do {
+        if ((state & CLOSED) != 0)
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
+        if (!hs_fd_is_ours(f))
+            return hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+    } while (!atomic_compare_exchange_weak(&f->state, &state, state + 1));
+    return HS_OK;
+}
+
+void
+hs_fd_drop(struct hs_fd *f)
+{
+    uint64_t before = atomic_fetch_sub(&f->state, 1);
+
+    HS_ASSERT((before & ~CLOSED) != 0);
+    if (before == (CLOSED | 1) && f->number >= 0)
+        (void)close(f->number);
+}
+
+bool
+hs_fd_mark_closed(struct hs_fd *f)
+{
+    uint64_t state = atomic_load(&f->state);
+
+    do {
+        if ((state & CLOSED) != 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&f->state, &state, (state | CLOSED) + 1));
+    return true;
+}
+
+bool
+hs_fd_is_closed(struct hs_fd *f)
+{
+    return (atomic_load(&f->state) & CLOSED) != 0;
+}
+
+hs_err
+hs_fd_detach(struct hs_fd *f, struct hs_error *err, int *ret_fd)
+{
+    uint64_t idle = 0;
+
+    if (atomic_compare_exchange_strong(&f->state, &idle, CLOSED)) {
+        *ret_fd = f->number;
+        f->number = -1;
+        return HS_OK;
+    }
+    if ((idle & CLOSED) != 0)
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
+    return hs_err_setx(err, HS_E_BUSY, NULL, "a call is in progress");
+}
+
+int
+hs_fd_number(struct hs_fd *f)
+{
+    HS_ASSERT((atomic_load(&f->state) & ~CLOSED) != 0);
+    return f->number;
+}

@@ -1,0 +1,34 @@
+/* fd.h: one owner per descriptor.
+ *
+ * A word counts the calls that are using the descriptor and says whether it is closed. Closing
+ * marks it; the last user out calls close(2), once, and never retries it (on Linux the number is
+ * free even after EINTR). So a number is never reused under a running call. An object made before a
+ * fork refuses work in the child: there only closing is allowed.
+ */
+#ifndef HS_STREAM_FD_H
+#define HS_STREAM_FD_H
+
+#include "hardsock.h"
+
+#include <stdatomic.h>
+
+struct hs_fd {
+    int number;
+    unsigned generation;    /* hs_fork_generation() when it was made */
+    _Atomic uint64_t state; /* CLOSED bit and number of holds */
+};
+
+void hs_fd_init(struct hs_fd *f, int number);
+/* HS_OK, HS_E_CLOSED or HS_E_FORKED. After HS_OK call hs_fd_drop once. */
+HS_NODISCARD hs_err hs_fd_hold(struct hs_fd *f, struct hs_error *err);
+void hs_fd_drop(struct hs_fd *f);
+/* Marks it closed; true for the first. That caller then owes one hs_fd_drop. */
+bool hs_fd_mark_closed(struct hs_fd *f);
+bool hs_fd_is_closed(struct hs_fd *f);
+bool hs_fd_is_ours(const struct hs_fd *f); /* not inherited by fork */
+/* Takes the number away, unclosed: HS_E_BUSY while somebody holds it. */
+HS_NODISCARD hs_err hs_fd_detach(struct hs_fd *f, struct hs_error *err, int *ret_fd);
+/* Holds are asserted: the number may not be used without one. */
+int hs_fd_number(struct hs_fd *f);
+
+#endif

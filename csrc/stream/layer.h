@@ -1,0 +1,24 @@
+/* layer.h: what a stream is made of: functions that try, and never wait.
+ *
+ * A layer's function does what can be done now and answers HS_OK, HS_WANT with the poll events to
+ * wait for in *want (TLS may want the opposite direction), or an error with err filled. It is
+ * called with the descriptor held and by one reader and one writer at a time. It must not block,
+ * sleep, take a lock over a system call that can wait, or know about deadlines and tokens.
+ */
+#ifndef HS_STREAM_LAYER_H
+#define HS_STREAM_LAYER_H
+
+#include "hardsock.h"
+
+struct hs_layer {
+    /* *ret_n == 0 is the end of the peer's stream. len > 0. */
+    hs_err (*try_recv)(int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err,
+                       short *want, size_t *ret_n);
+    /* Takes what it can of n > 0 pieces; *ret_n > 0. */
+    hs_err (*try_send)(int fd, const struct iovec *iov, size_t n, struct hs_error *err, short *want,
+                       size_t *ret_n);
+};
+
+extern const struct hs_layer hs_tcp_layer;
+
+#endif

@@ -1,0 +1,22 @@
+/* sockopt.h: applying socket options and asking the kernel what became of them.
+ *
+ * Works on bare descriptors: connections, attempts and listeners all use it.
+ */
+#ifndef HS_STREAM_SOCKOPT_H
+#define HS_STREAM_SOCKOPT_H
+
+#include "hardsock.h"
+
+/* When an option has to be set: some only matter before connect(2) or listen(2). */
+enum hs_sockopt_use { HS_USE_CONNECTION, HS_USE_LISTENER };
+
+/* Sets all options of o that apply to the family. *ret_changed counts those that the kernel
+ * silently made into something else. */
+HS_NODISCARD hs_err hs_sockopts_apply(int fd, int family, const struct hs_sockopts *o,
+                                      enum hs_sockopt_use use, struct hs_error *err,
+                                      unsigned *ret_changed);
+/* settings has HS_SETTINGS_MAX places; returns how many are filled. */
+size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_sockopt_use use,
+                         struct hs_setting *settings);
+
+#endif

@@ -1,0 +1,72 @@
+/* tcp.c: the plain layer, for TCP and unix stream sockets.
+ *
+ * Owns nothing. Maps errno to what a caller can act on: reset, dead peer, or a system error.
+ * Always MSG_DONTWAIT, since O_NONBLOCK belongs to the open file description and somebody who
+ * shares it may have changed it; always MSG_NOSIGNAL, never a process-wide signal setting.
+ */
+#include "layer.h"
+
+#include "../base/err.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+static hs_err
+failed(int sys, short event, const char *op, struct hs_error *err, short *want)
+{
+    switch (sys) {
+    case EAGAIN:
+    case EINTR:
+        *want = event;
+        return HS_WANT;
+    case ECONNRESET:
+    case EPIPE:
+    case ECONNABORTED: /* destroyed from outside: ss -K, SOCK_DESTROY */
+        return hs_err_set(err, HS_E_RESET, sys, op, "%s", op);
+    case ETIMEDOUT: /* keepalive, TCP_USER_TIMEOUT or retransmissions gave up */
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case ENETDOWN:
+        return hs_err_set(err, HS_E_DEAD_PEER, sys, op, "%s", op);
+    default:
+        return hs_err_set(err, HS_E_SYSTEM, sys, op, "%s", op);
+    }
+}
+
+static hs_err
+tcp_try_recv(int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err, short *want,
+             size_t *ret_n)
+{
+    ssize_t n = recv(fd, buf, len, flags | MSG_DONTWAIT);
+
+    if (n < 0)
+        return failed(errno, POLLIN, "recv", err, want);
+    *ret_n = (size_t)n;
+    return HS_OK;
+}
+
+static hs_err
+tcp_try_send(int fd, const struct iovec *iov, size_t n, struct hs_error *err, short *want,
+             size_t *ret_n)
+{
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
+                         .msg_iovlen = n < IOV_MAX ? n : IOV_MAX};
+    ssize_t sent;
+
+    if (n == 1)
+        sent = send(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    else
+        sent = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        return failed(errno, POLLOUT, "send", err, want);
+    *ret_n = (size_t)sent;
+    return HS_OK;
+}
+
+const struct hs_layer hs_tcp_layer = {
+    .try_recv = tcp_try_recv,
+    .try_send = tcp_try_send,
+};

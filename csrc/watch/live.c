@@ -1,0 +1,28 @@
+/* live.c: what of hardsock is alive in this process; all zero when all was released.
+ *
+ * The one place that knows every kind of object. Counters are relaxed atomics of their modules.
+ */
+#include "hardsock.h"
+
+#include "../base/buf.h"
+#include "../cancel/token.h"
+#include "../connect/connector.h"
+#include "../listen/listener.h"
+#include "../stream/conn.h"
+
+void
+hs_live_counts(struct hs_live *ret_live)
+{
+    struct hs_resolver_stats resolver;
+
+    hs_resolver_stats(&resolver);
+    *ret_live = (struct hs_live){
+        .tokens = hs_token_live(),
+        .conns = hs_conn_live(),
+        .listeners = hs_listener_live(),
+        .connectors = hs_connector_live(),
+        .lookups = resolver.live - resolver.orphans,
+        .orphans = resolver.orphans,
+        .buffers = hs_buf_live(),
+    };
+}

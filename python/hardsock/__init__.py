@@ -1,0 +1,79 @@
+"""Sockets that cannot hang, cannot leak unseen, and say why they failed.
+
+Every call that can wait takes ``timeout=`` (seconds from now, for the whole call) and ``token=``;
+the earliest of timeout, token, ambient scope (``with hardsock.timeout(5):``) and the connection's
+own deadlines wins.
+"""
+
+from __future__ import annotations
+
+from hardsock._connect import Address, adopt, connect, resolve
+from hardsock._core import (
+    Callback,
+    CancelToken,
+    Connection,
+    Listener,
+    fd_inventory,
+    resolver_stats,
+    tcp_counts,
+)
+from hardsock._core import version as __version__
+from hardsock._errors import (
+    Busy,
+    Cancelled,
+    Closed,
+    ConnectError,
+    DeadlineExceeded,
+    DeadPeer,
+    HardsockError,
+    Poisoned,
+    Reset,
+    ResolveError,
+    SettingWarning,
+    Truncated,
+    WrongProcess,
+)
+from hardsock._listen import listen, listen_fds
+from hardsock._options import SocketOptions
+from hardsock._records import Answer, Attempt, ListenerStats, Resolution, Setting
+from hardsock._scope import current, scope, shield, timeout
+
+__all__ = [
+    "Address",
+    "Answer",
+    "Attempt",
+    "Busy",
+    "Callback",
+    "CancelToken",
+    "Cancelled",
+    "Closed",
+    "ConnectError",
+    "Connection",
+    "DeadPeer",
+    "DeadlineExceeded",
+    "HardsockError",
+    "Listener",
+    "ListenerStats",
+    "Poisoned",
+    "Reset",
+    "Resolution",
+    "ResolveError",
+    "Setting",
+    "SettingWarning",
+    "SocketOptions",
+    "Truncated",
+    "WrongProcess",
+    "__version__",
+    "adopt",
+    "connect",
+    "current",
+    "fd_inventory",
+    "listen",
+    "listen_fds",
+    "resolve",
+    "resolver_stats",
+    "scope",
+    "shield",
+    "tcp_counts",
+    "timeout",
+]

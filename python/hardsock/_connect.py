@@ -1,0 +1,113 @@
+"""Making connections."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+
+from hardsock import _core
+from hardsock._core import CancelToken, Connection
+from hardsock._errors import SettingWarning
+from hardsock._options import DEFAULT_OPTIONS, SocketOptions
+from hardsock._records import Resolution, Setting
+
+__all__ = ["Address", "adopt", "connect", "resolve"]
+
+Address = str | tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
+"""``"host:port"``, ``"[v6]:port"``, ``"unix:/path"``, ``"unix:@abstract"``, or a tuple as the
+``socket`` module has it."""
+
+
+def warn_of_changes(settings: list[Setting], stacklevel: int) -> None:
+    """Name every setting that the kernel silently made into something else."""
+    for setting in settings:
+        if setting.differs:
+            advice = (
+                f"; run `hardsock-tune explain {setting.limited_by}`" if setting.limited_by else ""
+            )
+            warnings.warn(
+                f"asked for {setting.name}={setting.asked}, the kernel made it "
+                f"{setting.effective}{advice}",
+                SettingWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+
+def connect(
+    address: Address,
+    *,
+    timeout: float | None = None,
+    token: CancelToken | None = None,
+    options: SocketOptions | None = None,
+    source: tuple[str, int] | None = None,
+    family: int = 0,
+    attempt_delay: float = 0.25,
+    max_in_flight: int = 6,
+) -> Connection:
+    """Connect to *address*: name lookup, every address, one deadline, one token.
+
+    Addresses race as RFC 8305 says (Happy Eyeballs): families alternate, the next attempt starts
+    after *attempt_delay* or as soon as one fails, the first to connect wins.
+
+    Args:
+        address: See ``Address``.
+        timeout: Seconds from now for everything together. ``None``: the token or the ambient
+            scope decides; without any the kernel gives up after about two minutes per address.
+        token: Cancels the call from any thread, in every phase.
+        options: Socket settings; the default notices a dead peer within 45 seconds.
+        source: Local ``(address, port)`` to connect from; port 0 lets the kernel choose, late, so
+            that one port can serve connections to many peers (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+        family: ``AF_INET`` or ``AF_INET6`` to use only that one.
+        attempt_delay: Seconds between attempts, at least 0.01 (RFC 8305 section 5).
+        max_in_flight: Attempts at the same time; one more calls off the oldest.
+
+    Raises:
+        DeadlineExceeded, Cancelled: ``phase`` tells where the time went, ``attempts`` what was
+            tried. Nothing is left open; a name lookup that libc will not stop goes on in the
+            background and is counted by ``resolver_stats()``.
+        ResolveError: The name has no address.
+        ConnectError: No address could be connected.
+        ValueError, TypeError: A parameter is wrong; the message names it.
+    """
+    conn = _core.connect(
+        address,
+        timeout=timeout,
+        token=token,
+        sockopts=(DEFAULT_OPTIONS if options is None else options)._kernel,
+        source=source,
+        family=family,
+        attempt_delay=attempt_delay,
+        max_in_flight=max_in_flight,
+    )
+    if conn.changed_settings:
+        warn_of_changes(conn.audit(), stacklevel=2)
+    return conn
+
+
+def resolve(
+    address: Address,
+    *,
+    timeout: float | None = None,
+    token: CancelToken | None = None,
+    family: int = 0,
+) -> Resolution:
+    """Look *address* up as ``connect`` would, and return the answers and the order of attempts."""
+    return _core.resolve(address, timeout=timeout, token=token, family=family)
+
+
+def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) -> Connection:
+    """Own a connected stream socket (TCP or unix), given as ``socket.socket`` or descriptor.
+
+    A ``socket.socket`` is detached: only the Connection may be used from then on. On failure it
+    keeps what it had. Settings are left alone unless *options* are given.
+
+    Raises:
+        ValueError: It is no stream socket, or it has no peer.
+    """
+    fd = sock if isinstance(sock, int) else sock.fileno()
+    conn = _core.adopt(fd, sockopts=None if options is None else options._kernel)
+    if not isinstance(sock, int):
+        sock.detach()
+    if conn.changed_settings:
+        warn_of_changes(conn.audit(), stacklevel=2)
+    return conn

@@ -1,0 +1,121 @@
+"""What can go wrong, by cause.
+
+Every exception tells what happened in attributes, not in its text: nothing has to be parsed. All
+derive from ``OSError``, and from the class that code written for ``socket`` already catches.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from hardsock._records import Attempt
+
+__all__ = [
+    "Busy",
+    "Cancelled",
+    "Closed",
+    "ConnectError",
+    "DeadPeer",
+    "DeadlineExceeded",
+    "HardsockError",
+    "Poisoned",
+    "Reset",
+    "ResolveError",
+    "SettingWarning",
+    "Truncated",
+    "WrongProcess",
+]
+
+
+class HardsockError(OSError):
+    """Base of all errors of hardsock; itself raised when a system call failed (see ``errno``)."""
+
+    op: str | None = None
+    """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
+    phase: str | None = None
+    """Where in the call: ``"resolve"``, ``"socket"``, ``"bind"``, ``"connect"``, or None."""
+    local: str | None = None
+    """Our address as text, if known."""
+    peer: str | None = None
+    """The peer's address as text, if known."""
+    elapsed: float | None = None
+    """Seconds from the beginning of the call to its failure."""
+    bytes_done: int = 0
+    """Bytes that the call had moved: received and kept, or taken by the kernel to be sent."""
+    reason: str | None = None
+    """Why a token ended: what was given to ``cancel()``, or the name of the expired token."""
+    hint: str | None = None
+    """One sentence of advice from measured state."""
+    attempts: tuple[Attempt, ...] = ()
+    """For connecting: every address that was tried."""
+
+    def __str__(self) -> str:
+        parts = [self.strerror or self.__class__.__name__]
+        if self.op is not None:
+            parts[0] = f"{self.op}: {parts[0]}"
+        if self.phase is not None:
+            parts.append(f"in phase {self.phase}")
+        if self.peer is not None:
+            parts.append(f"peer {self.peer}")
+        if self.elapsed is not None:
+            parts.append(f"after {self.elapsed:.3f} s")
+        if self.bytes_done:
+            parts.append(f"{self.bytes_done} bytes done")
+        if self.reason:
+            parts.append(f"reason: {self.reason}")
+        text = ", ".join(parts)
+        if len(self.attempts) > 1:
+            text += " [" + "; ".join(str(attempt) for attempt in self.attempts) + "]"
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class DeadlineExceeded(HardsockError, TimeoutError):
+    """The deadline of the call, its token, the ambient scope or the connection passed first."""
+
+
+class Cancelled(HardsockError):
+    """The token or the ambient scope was cancelled; ``reason`` and ``__cause__`` tell by what.
+
+    An ``Exception``, not a ``BaseException``: cancelling is something that other threads do to a
+    call, and the caller should see it where it handles the failure of that call.
+    """
+
+
+class ConnectError(HardsockError, ConnectionError):
+    """No address could be connected; ``attempts`` has all, ``errno`` is that of the first."""
+
+
+class ResolveError(HardsockError, socket.gaierror):
+    """The name has no address, or the resolver failed; ``errno`` is an ``EAI_*`` code."""
+
+
+class Reset(HardsockError, ConnectionResetError):
+    """The peer reset the connection. Whether what was sent has arrived is unknown."""
+
+
+class DeadPeer(HardsockError, ConnectionAbortedError):
+    """The peer stopped answering: keepalive, TCP_USER_TIMEOUT or retransmissions gave up."""
+
+
+class Truncated(HardsockError, EOFError):
+    """The peer ended its stream in the middle of what was asked for."""
+
+
+class Poisoned(HardsockError, BrokenPipeError):
+    """An earlier call left half a message in this direction; it cannot be used any more."""
+
+
+class Closed(HardsockError):
+    """The object was closed here, before or during the call."""
+
+
+class WrongProcess(Closed):
+    """The object was made before a fork, by the parent process; here it can only be closed."""
+
+
+class Busy(HardsockError):
+    """Another call is using this direction: a connection has one reader and one writer."""
+
+
+class SettingWarning(UserWarning):
+    """The kernel silently changed a setting that was asked for."""

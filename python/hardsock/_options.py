@@ -1,0 +1,134 @@
+"""Settings as frozen values, checked in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+
+__all__ = ["SocketOptions"]
+
+_MAX_INT = 2**31 - 1
+
+
+def _check_int(name: str, value: object, low: int, high: int = _MAX_INT) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in {low}..{high}, got {value}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool or None, not {type(value).__name__}")
+
+
+def _check_seconds(name: str, value: object, low: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+    if math.isnan(value) or not low <= value <= 86400:
+        raise ValueError(f"{name} must be in {low:g}..86400 seconds, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SocketOptions:
+    """Socket settings. ``None`` leaves the kernel's default alone.
+
+    Every setting is read back from the kernel; ``Connection.audit()`` lists asked and effective.
+
+    A contradiction is refused: ``dead_after`` computes keepalive and TCP_USER_TIMEOUT, so it
+    cannot be given together with any of them.
+    """
+
+    nodelay: bool | None = True
+    """TCP_NODELAY: small writes go out at once (tcp(7))."""
+    dead_after: float | None = None
+    """Seconds after which a peer that is gone is noticed, whether the connection is idle or has
+    data in flight. Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the
+    probe count. Keepalive counts whole seconds, so below 2 s an idle peer takes about 2 s."""
+    keepalive: bool | None = None
+    keepalive_idle: int | None = None
+    """Seconds of silence before the first probe (TCP_KEEPIDLE)."""
+    keepalive_interval: int | None = None
+    """Seconds between probes (TCP_KEEPINTVL)."""
+    keepalive_count: int | None = None
+    """Unanswered probes after which the connection is dead (TCP_KEEPCNT)."""
+    user_timeout: float | None = None
+    """Seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT). Does nothing on an idle
+    connection without keepalive."""
+    recv_buffer: int | None = None
+    """Bytes (SO_RCVBUF). Setting it switches the kernel's own tuning off."""
+    send_buffer: int | None = None
+    """Bytes (SO_SNDBUF). Setting it switches the kernel's own tuning off."""
+    notsent_lowat: int | None = None
+    """Bytes that may wait unsent before the socket stops being writable (TCP_NOTSENT_LOWAT)."""
+    linger: int | None = None
+    """SO_LINGER seconds. 0 makes every close a reset and destroys data in flight; more makes
+    close(2) block, even on a non-blocking socket. Never set by hardsock on its own."""
+    priority: int | None = None
+    mark: int | None = None
+    """SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN."""
+    interface: str | None = None
+    """SO_BINDTODEVICE: use only this network interface."""
+    mptcp: bool | None = None
+    """Multipath TCP; falls back to TCP where the kernel has none (the audit tells)."""
+    _kernel: dict[str, int | str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("nodelay", "keepalive", "mptcp"):
+            _check_bool(name, getattr(self, name))
+        for name in ("keepalive_idle", "keepalive_interval"):
+            _check_int(name, getattr(self, name), 1, 32767)
+        _check_int("keepalive_count", self.keepalive_count, 1, 127)
+        for name in ("recv_buffer", "send_buffer"):
+            _check_int(name, getattr(self, name), 1, _MAX_INT // 2)
+        for name in ("notsent_lowat", "linger", "priority", "mark"):
+            _check_int(name, getattr(self, name), 0)
+        _check_seconds("dead_after", self.dead_after, 1)
+        _check_seconds("user_timeout", self.user_timeout, 0.001)
+        self._check_contradictions()
+        object.__setattr__(self, "_kernel", self._for_kernel())
+
+    def _check_contradictions(self) -> None:
+        if self.dead_after is not None:
+            for name in (
+                "keepalive",
+                "keepalive_idle",
+                "keepalive_interval",
+                "keepalive_count",
+                "user_timeout",
+            ):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"dead_after computes {name}: give one of the two")
+        if self.keepalive is False:
+            for name in ("keepalive_idle", "keepalive_interval", "keepalive_count"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"keepalive=False and {name} contradict each other")
+
+    def _for_kernel(self) -> dict[str, int | str]:
+        renamed = {
+            "keepalive_idle": "keepalive_idle_s",
+            "keepalive_interval": "keepalive_interval_s",
+        }
+        settings: dict[str, int | str] = {}
+        for item in fields(self):
+            value = getattr(self, item.name, None)
+            if value is None or item.name in ("_kernel", "dead_after", "user_timeout", "linger"):
+                continue
+            settings[renamed.get(item.name, item.name)] = (
+                int(value) if isinstance(value, bool) else value
+            )
+        if self.dead_after is not None:
+            settings["dead_after_ms"] = max(1, round(self.dead_after * 1000))
+        if self.user_timeout is not None:
+            settings["user_timeout_ms"] = max(1, round(self.user_timeout * 1000))
+        if self.linger is not None:
+            settings["linger_s"] = self.linger
+        return settings
+
+
+DEFAULT_OPTIONS = SocketOptions(dead_after=45.0)
+"""What connections get when nothing is said: no delay, dead peers noticed within 45 seconds."""

@@ -1,0 +1,72 @@
+"""Plain values that the core returns."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+
+class Attempt(NamedTuple):
+    """One address that a connect tried. Times are seconds since the call began."""
+
+    address: str
+    phase: str
+    """Where it ended: ``"socket"``, ``"bind"``, ``"connect"``; ``"done"`` if it connected."""
+    errno: int
+    """0 when it was called off before it failed."""
+    started: float
+    ended: float
+
+    def __str__(self) -> str:
+        outcome = os.strerror(self.errno) if self.errno else "called off"
+        return f"{self.address} {self.phase} {self.started:.3f}-{self.ended:.3f} s: {outcome}"
+
+
+class Answer(NamedTuple):
+    """One family's answer of a name lookup."""
+
+    family: int
+    addresses: tuple[str, ...]
+    elapsed: float
+    """Seconds."""
+    error: str | None
+
+
+class Resolution(NamedTuple):
+    """The answers of a name lookup (none for literals), and the order of attempts (RFC 8305)."""
+
+    answers: tuple[Answer, ...]
+    plan: tuple[str, ...]
+
+
+class Setting(NamedTuple):
+    """One socket setting: what was asked for and what the kernel says is in effect."""
+
+    name: str
+    asked: int | None
+    effective: int | None
+    differs: bool
+    limited_by: str | None
+    """The sysctl to look at when the two differ."""
+
+
+class ListenerStats(NamedTuple):
+    """Counters of a listener since it was made."""
+
+    accepted: int
+    shed: int
+    """Clients turned away with a reset for want of descriptors."""
+    exhausted: int
+    """Times that descriptors or memory had run out."""
+    aborted: int
+    """Clients that left before they were accepted."""
+    network_errors: int
+    denied: int
+    unverified: int
+    """Connections that did not inherit the listener's options and were set one by one."""
+    backlog_asked: int | None
+    """None when the listening socket was adopted."""
+    backlog_effective: int | None
+    """What the kernel granted (net.core.somaxconn caps it); None for unix sockets."""
+    queue_length: int | None
+    """Connections waiting to be accepted now; None for unix sockets."""

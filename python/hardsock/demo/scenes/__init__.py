@@ -1,0 +1,15 @@
+"""The scenes of the demo, in the order in which they are played."""
+
+from __future__ import annotations
+
+from hardsock.demo.scene import Scene
+from hardsock.demo.scenes import black_holes, blocked, dead_dns, drip, fd_limit, real_servers
+
+SCENES: tuple[Scene, ...] = (
+    *real_servers.SCENES,
+    *black_holes.SCENES,
+    dead_dns.SCENE,
+    *blocked.SCENES,
+    drip.SCENE,
+    fd_limit.SCENE,
+)

@@ -1,0 +1,134 @@
+"""Build of the extension module hardsock._core; everything else is in pyproject.toml.
+
+Environment:
+    HARDSOCK_DEBUG=1        -O1 -g and the core's debug checks
+    HARDSOCK_SANITIZE=LIST  for example address,undefined or thread
+    HARDSOCK_COVERAGE=1     gcov counters
+    HARDSOCK_NO_MODULE=1    Python files alone: `make build` puts the module beside them
+"""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+if not sys.platform.startswith("linux"):
+    sys.exit(f"hardsock runs on Linux only; this is {platform.system() or sys.platform}.")
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+os.chdir(ROOT)
+
+# What the build needs: header, library, and the package that brings them on Debian, Fedora, Alpine.
+NEEDS = [
+    ("stdio.h", None, "libc6-dev", "glibc-devel", "musl-dev"),
+    ("Python.h", None, "python3-dev", "python3-devel", "python3-dev"),
+    ("openssl/ssl.h", "ssl", "libssl-dev", "openssl-devel", "openssl-dev"),
+]
+COMPILER_PACKAGES = ("gcc", "gcc", "gcc")
+
+
+def read_flags() -> dict[str, list[str]]:
+    text = (ROOT / "tools/flags.mk").read_text()
+    return {k: v.split() for k, v in re.findall(r"^(\w+) := (.*)$", text, re.M)}
+
+
+def read_version() -> str:
+    header = (ROOT / "csrc/include/hardsock.h").read_text()
+    found = re.search(r'^#define HS_VERSION "([^"]+)"', header, re.M)
+    if found is None:
+        sys.exit("csrc/include/hardsock.h does not define HS_VERSION.")
+    return found[1]
+
+
+def flag(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+FLAGS = read_flags()
+SANITIZE = os.environ.get("HARDSOCK_SANITIZE", "")
+
+cflags = FLAGS["HS_STD"] + FLAGS["HS_WARN"]
+ldflags = FLAGS["HS_LDFLAGS"] + FLAGS["HS_LIBS"]
+if flag("HARDSOCK_COVERAGE"):
+    cflags += FLAGS["HS_OPT_COVERAGE"]
+    ldflags += ["--coverage"]
+elif flag("HARDSOCK_DEBUG") or SANITIZE:
+    cflags += FLAGS["HS_OPT_DEBUG"]
+else:
+    cflags += FLAGS["HS_OPT_RELEASE"] + FLAGS["HS_HARDEN"]
+    if platform.machine() in ("x86_64", "i386", "i686"):
+        cflags += FLAGS["HS_HARDEN_X86"]
+if SANITIZE:
+    cflags += [f"-fsanitize={SANITIZE}"]
+    ldflags += [f"-fsanitize={SANITIZE}"]
+
+
+class BuildExt(build_ext):
+    """Looks for what is missing before the first compiler error could say it less clearly."""
+
+    def build_extensions(self):
+        self.preflight()
+        plain_compile = self.compiler._compile
+
+        def compile_one(obj, src, ext, cc_args, postargs, pp_opts):
+            in_core = not src.startswith("csrc/binding/")
+            extra = FLAGS["HS_WARN_CORE"] if in_core else []
+            plain_compile(obj, src, ext, cc_args, [*postargs, *extra], pp_opts)
+
+        self.compiler._compile = compile_one
+        super().build_extensions()
+
+    def compiles(self, source: str, *more: str) -> bool:
+        includes = [f"-I{d}" for d in self.include_dirs]
+        command = [*self.compiler.compiler_so, *includes, "-x", "c", "-", *more]
+        try:
+            done = subprocess.run(command, input=source, text=True, capture_output=True)
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    def has_library(self, name: str) -> bool:
+        with tempfile.TemporaryDirectory() as scratch:
+            target = os.path.join(scratch, "a.out")
+            return self.compiles("int x;", "-shared", "-fPIC", "-o", target, f"-l{name}")
+
+    def preflight(self):
+        missing = []
+        if not self.compiles("int x;", "-fsyntax-only"):
+            compiler = self.compiler.compiler_so[0]
+            missing.append((f"a C compiler ({compiler} does not work)", *COMPILER_PACKAGES))
+        else:
+            for header, library, *packages in NEEDS:
+                probe = f"#if !__has_include(<{header}>)\n#error missing\n#endif\n"
+                if not self.compiles(probe, "-fsyntax-only"):
+                    missing.append((header, *packages))
+                elif library and not self.has_library(library):
+                    missing.append((f"lib{library}", *packages))
+        if missing:
+            lines = [
+                f"  {what}: apt install {deb} | dnf install {rpm} | apk add {apk}"
+                for what, deb, rpm, apk in missing
+            ]
+            sys.exit("\n".join(["hardsock cannot be built here. Missing:", *lines]))
+
+
+core = Extension(
+    "hardsock._core",
+    sources=sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/*/*.c")),
+    depends=sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/**/*.h")),
+    include_dirs=["csrc", "csrc/include"],
+    extra_compile_args=cflags,
+    extra_link_args=ldflags,
+)
+
+setup(
+    version=read_version(),
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=[] if flag("HARDSOCK_NO_MODULE") else [core],
+)

@@ -1,0 +1,456 @@
+/* support.c: see support.h. Linked into every test program, torture programs included, so it must
+ * not define main and must work while system calls are being made to fail only for others.
+ */
+#include "support.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static _Thread_local struct hs_error own_error;
+static long fds_before;
+
+struct hs_error *
+fresh(void)
+{
+    own_error = (struct hs_error){0};
+    return &own_error;
+}
+
+struct hs_error *
+last_error(void)
+{
+    return &own_error;
+}
+
+void
+assert_err(hs_err want, hs_err got, const char *what, const char *file, int line)
+{
+    ck_assert_msg(want == got, "%s:%d: %s\n  wanted: %s\n  got:    %s [%s, errno %d]", file, line,
+                  what, hs_err_text(want), hs_err_text(got), own_error.msg, own_error.sys);
+}
+
+struct hs_op
+op_in(int64_t span_ns)
+{
+    return (struct hs_op)HS_OP_INIT(hs_deadline_after(span_ns), NULL);
+}
+
+struct hs_op
+op_with(struct hs_token *token)
+{
+    return (struct hs_op)HS_OP_INIT(hs_deadline_after(10 * SECOND), token);
+}
+
+struct hs_op
+op_step(int64_t span_ns)
+{
+    struct hs_op op = op_in(span_ns);
+
+    op.stepping = true;
+    return op;
+}
+
+void
+wait_for_want(const struct hs_op *op)
+{
+    struct pollfd fd = {.fd = op->want_fd, .events = op->want_events};
+    int64_t now = hs_now(), until = now + 10 * SECOND, left;
+    struct timespec timeout;
+
+    if (op->want_at_ns < until)
+        until = op->want_at_ns;
+    left = until > now ? until - now : 0;
+    timeout = (struct timespec){.tv_sec = left / SECOND, .tv_nsec = left % SECOND};
+    ck_assert_int_ge(ppoll(&fd, 1, &timeout, NULL), 0);
+}
+
+void
+breathe(void)
+{
+    const struct timespec moment = {.tv_nsec = 200000};
+
+    (void)nanosleep(&moment, NULL);
+}
+
+long
+count_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    long n = -3; /* ".", "..", and the directory itself */
+
+    ck_assert_ptr_nonnull(dir);
+    while (readdir(dir) != NULL)
+        n++;
+    (void)closedir(dir);
+    return n;
+}
+
+void
+ledger_open(void)
+{
+    struct hs_token *t;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    ASSERT_ERR(HS_E_DEADLINE, hs_token_wait(t, HS_TRY_ONCE, fresh())); /* Makes our waker. */
+    hs_token_unref(t);
+    fds_before = count_fds();
+}
+
+static bool
+lookups_are_over(struct hs_live *live)
+{
+    hs_live_counts(live);
+    return live->orphans == 0 && live->lookups == 0;
+}
+
+void
+ledger_close(void)
+{
+    struct hs_live live;
+
+    EVENTUALLY(lookups_are_over(&live)); /* A forsaken lookup ends when libc lets it. */
+    ck_assert_int_eq(live.tokens, 0);
+    ck_assert_int_eq(live.conns, 0);
+    ck_assert_int_eq(live.listeners, 0);
+    ck_assert_int_eq(live.connectors, 0);
+    ck_assert_int_eq(live.buffers, 0);
+    ck_assert_int_eq(count_fds(), fds_before);
+}
+
+TCase *
+case_new(const char *name)
+{
+    TCase *tc = tcase_create(name);
+
+    tcase_add_checked_fixture(tc, ledger_open, ledger_close);
+    return tc;
+}
+
+int
+run_case(TCase *tc)
+{
+    Suite *suite = suite_create("hardsock");
+    SRunner *runner;
+    int failed;
+
+    suite_add_tcase(suite, tc);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static void *
+thread_main(void *arg)
+{
+    struct thread *t = arg;
+
+    t->tid = (pid_t)syscall(SYS_gettid);
+    return t->fn(t->arg);
+}
+
+void
+thread_start(struct thread *t, void *(*fn)(void *arg), void *arg)
+{
+    t->tid = 0;
+    t->fn = fn;
+    t->arg = arg;
+    ck_assert_int_eq(pthread_create(&t->id, NULL, thread_main, t), 0);
+}
+
+static bool
+sleeps_in_ppoll(struct thread *t)
+{
+    char path[64], text[64] = "";
+    int fd;
+
+    if (t->tid == 0)
+        return false;
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", t->tid);
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return false;
+    if (read(fd, text, sizeof(text) - 1) < 0)
+        text[0] = '\0';
+    (void)close(fd);
+    return text[0] >= '0' && text[0] <= '9' && atoi(text) == SYS_ppoll;
+}
+
+void
+thread_wait_asleep(struct thread *t)
+{
+    EVENTUALLY(sleeps_in_ppoll(t));
+}
+
+void *
+thread_join(struct thread *t)
+{
+    void *result;
+
+    ck_assert_int_eq(pthread_join(t->id, &result), 0);
+    return result;
+}
+
+struct hs_endpoint
+endpoint_of(const struct hs_addr *addr)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_endpoint ep;
+
+    (void)hs_addr_text(addr, text, sizeof(text));
+    ASSERT_OK(hs_endpoint_parse(text, strlen(text), fresh(), &ep));
+    return ep;
+}
+
+struct hs_addr
+addr_of(const char *text)
+{
+    struct hs_endpoint ep;
+
+    ASSERT_OK(hs_endpoint_parse(text, strlen(text), fresh(), &ep));
+    return ep.addr;
+}
+
+int
+tcp_listener(int backlog, struct hs_addr *ret_addr)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    *ret_addr = addr_of("127.0.0.1:0");
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(bind(fd, &ret_addr->sa, ret_addr->len), 0);
+    ck_assert_int_eq(listen(fd, backlog), 0);
+    ret_addr->len = sizeof(ret_addr->storage);
+    ck_assert_int_eq(getsockname(fd, &ret_addr->sa, &ret_addr->len), 0);
+    return fd;
+}
+
+/* A backlog of 0 has room for one; what comes later waits for an answer to its SYN. */
+void
+black_hole(int fds[BLACK_HOLE_FDS], struct hs_addr *ret_addr)
+{
+    fds[0] = tcp_listener(0, ret_addr);
+    for (int i = 1; i < BLACK_HOLE_FDS; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        ck_assert_int_ge(fds[i], 0);
+        (void)connect(fds[i], &ret_addr->sa, ret_addr->len);
+    }
+}
+
+void
+close_all(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        (void)close(fds[i]);
+}
+
+struct hs_addr
+refused_addr(void)
+{
+    struct hs_addr addr;
+    int fd = tcp_listener(1, &addr);
+
+    (void)close(fd);
+    return addr;
+}
+
+void
+tcp_pair(int fds[2])
+{
+    struct hs_addr addr;
+    int listener = tcp_listener(1, &addr);
+
+    fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(connect(fds[0], &addr.sa, addr.len), 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    ck_assert_int_ge(fds[1], 0);
+    (void)close(listener);
+}
+
+static struct pair
+pair_of(int fds[2], const struct hs_sockopts *opts)
+{
+    struct pair p = {.peer = fds[1]};
+
+    ASSERT_OK(hs_conn_adopt(fds[0], opts, fresh(), &p.c));
+    return p;
+}
+
+struct pair
+pair_unix(void)
+{
+    int fds[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    return pair_of(fds, NULL);
+}
+
+struct pair
+pair_tcp(void)
+{
+    int fds[2];
+
+    tcp_pair(fds);
+    return pair_of(fds, NULL);
+}
+
+struct pair
+pair_small(void)
+{
+    struct hs_sockopts opts;
+    int fds[2];
+
+    hs_sockopts_init(&opts);
+    opts.send_buffer = 4096;
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    return pair_of(fds, &opts);
+}
+
+void
+pair_free(struct pair *p)
+{
+    hs_conn_unref(p->c);
+    if (p->peer >= 0)
+        (void)close(p->peer);
+}
+
+void
+put(int fd, const void *bytes, size_t n)
+{
+    ck_assert_int_eq(send(fd, bytes, n, MSG_NOSIGNAL), (ssize_t)n);
+}
+
+void
+get(int fd, void *bytes, size_t n)
+{
+    ck_assert_int_eq(recv(fd, bytes, n, MSG_WAITALL), (ssize_t)n);
+}
+
+size_t
+fill(struct hs_conn *c)
+{
+    static const uint8_t zeros[4096];
+    size_t total = 0, n;
+    hs_err rv;
+
+    for (;;) {
+        struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+
+        if ((rv = hs_conn_send(c, &op, zeros, sizeof(zeros), fresh(), &n)) != HS_OK)
+            break;
+        total += n;
+    }
+    ASSERT_ERR(HS_E_DEADLINE, rv);
+    return total;
+}
+
+uint8_t
+pattern(uint64_t stream, size_t at)
+{
+    uint64_t x = (stream + 1) * UINT64_C(0x9e3779b97f4a7c15) + at * UINT64_C(0xbf58476d1ce4e5b9);
+
+    return (uint8_t)((x ^ (x >> 29)) >> 17);
+}
+
+void
+write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    ck_assert_msg(fd >= 0, "%s: %s", path, strerror(errno));
+    ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    (void)close(fd);
+}
+
+static void
+mount_over(const char *path, const char *text)
+{
+    char temporary[] = "/tmp/hardsock-test-XXXXXX";
+    int fd;
+
+    if (text == NULL)
+        return;
+    ck_assert_int_ge(fd = mkstemp(temporary), 0);
+    (void)close(fd);
+    (void)chmod(temporary, 0644);
+    write_file(temporary, text);
+    ck_assert_msg(mount(temporary, path, NULL, MS_BIND, NULL) == 0, "%s: %s", path,
+                  strerror(errno));
+    (void)unlink(temporary);
+}
+
+static bool
+unshare_all(void)
+{
+    char map[64];
+    unsigned uid = getuid(), gid = getgid();
+
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS) == 0)
+        return true;
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS) != 0)
+        return false;
+    write_file("/proc/self/setgroups", "deny");
+    (void)snprintf(map, sizeof(map), "0 %u 1", uid);
+    write_file("/proc/self/uid_map", map);
+    (void)snprintf(map, sizeof(map), "0 %u 1", gid);
+    write_file("/proc/self/gid_map", map);
+    return true;
+}
+
+bool
+enter_namespace(const char *hosts, const char *resolv)
+{
+    struct ifreq request = {.ifr_name = "lo"};
+    int fd;
+
+    if (!unshare_all()) {
+        (void)printf("skipped: no namespace of our own: %s\n", strerror(errno));
+        return false;
+    }
+    ck_assert_int_eq(mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    ck_assert_int_ge(fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), 0);
+    ck_assert_int_eq(ioctl(fd, SIOCSIFFLAGS, &request), 0);
+    (void)close(fd);
+    mount_over("/etc/hosts", hosts);
+    mount_over("/etc/resolv.conf", resolv);
+    return true;
+}
+
+int
+in_child(int (*fn)(void *arg), void *arg)
+{
+    pid_t pid = fork();
+    int64_t until = hs_now() + 10 * SECOND;
+    int status;
+    pid_t got;
+
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0)
+        _exit(fn(arg));
+    while ((got = waitpid(pid, &status, WNOHANG)) == 0 && hs_now() < until)
+        breathe();
+    if (got == 0) {
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, &status, 0);
+        return -1;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}

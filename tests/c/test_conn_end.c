@@ -1,0 +1,364 @@
+/* test_conn_end.c: how connections begin and end: adopt, close, abort, detach, sharing, forks.
+ *
+ * And what they tell about themselves: options asked for and in effect, addresses, counts.
+ */
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <unistd.h>
+
+struct call {
+    struct hs_conn *c;
+    bool sends;
+    hs_err rv;
+};
+
+static void *
+block(void *arg)
+{
+    struct call *call = arg;
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte = 0;
+    size_t n;
+
+    call->rv = call->sends ? DONE(hs_conn_send(call->c, &op, &byte, 1, fresh(), &n))
+                           : DONE(hs_conn_recv(call->c, &op, &byte, 1, 0, fresh(), &n));
+    return NULL;
+}
+
+START_TEST(closing_wakes_a_blocked_reader_and_writer)
+{
+    struct pair p = pair_small();
+    struct call in = {.c = p.c}, out = {.c = p.c, .sends = true};
+    struct thread a, b;
+
+    (void)fill(p.c);
+    thread_start(&a, block, &in);
+    thread_start(&b, block, &out);
+    thread_wait_asleep(&a);
+    thread_wait_asleep(&b);
+    hs_conn_close(p.c, _i);
+    (void)thread_join(&a);
+    (void)thread_join(&b);
+    ASSERT_ERR(HS_E_CLOSED, in.rv);
+    ASSERT_ERR(HS_E_CLOSED, out.rv);
+    ck_assert_int_eq(hs_conn_fileno(p.c), -1);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_closed_connection_refuses_everything)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_in(SECOND);
+    struct hs_addr addr;
+    struct hs_setting settings[HS_SETTINGS_MAX];
+    uint8_t byte = 0;
+    size_t n;
+    int fd;
+
+    ck_assert(!hs_conn_is_closed(p.c));
+    hs_conn_close(p.c, false);
+    hs_conn_close(p.c, true);
+    ck_assert(hs_conn_is_closed(p.c));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_send_all(p.c, &op, &byte, 1, fresh()));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_detach(p.c, fresh(), &fd));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_local_addr(p.c, fresh(), &addr));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_peer_addr(p.c, fresh(), &addr));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_audit(p.c, settings, fresh(), &n));
+    ck_assert_int_eq(recv(p.peer, &byte, 1, 0), 0); /* The peer sees an orderly end. */
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(closing_keeps_the_number_while_a_step_is_pending)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_step(10 * SECOND);
+    int number = hs_conn_fileno(p.c), other;
+    uint8_t byte;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    hs_conn_close(p.c, false);
+    ck_assert_int_ne(other = open("/dev/null", O_RDONLY | O_CLOEXEC), number);
+    (void)close(other);
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    ck_assert_int_eq(other = open("/dev/null", O_RDONLY | O_CLOEXEC), number);
+    (void)close(other);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(an_abort_resets_the_peer)
+{
+    struct pair p = pair_tcp();
+    char byte;
+
+    hs_conn_close(p.c, true);
+    ck_assert_int_eq(recv(p.peer, &byte, 1, 0), -1);
+    ck_assert_int_eq(errno, ECONNRESET);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(half_a_close_lets_the_peer_answer)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t buf[4];
+    size_t n;
+
+    ASSERT_ERR(HS_E_INVALID, hs_conn_shutdown(p.c, 99, fresh()));
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ck_assert_int_eq(recv(p.peer, buf, 1, 0), 0);
+    put(p.peer, "bye", 3);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, buf, 4, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 3);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_detached_descriptor_is_the_callers_and_works)
+{
+    struct pair p = pair_unix();
+    int fd = -7, number = hs_conn_fileno(p.c);
+
+    ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
+    ck_assert_int_eq(fd, number);
+    ck_assert(hs_conn_is_closed(p.c));
+    hs_conn_close(p.c, true);
+    put(fd, "x", 1);
+    pair_free(&p);
+    ck_assert_int_eq(close(fd), 0);
+}
+END_TEST
+
+START_TEST(buffered_bytes_make_detaching_busy)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_step(10 * SECOND);
+    uint8_t buf[8];
+    size_t n;
+    int fd;
+
+    put(p.peer, "abc", 3);
+    ASSERT_ERR(HS_WANT, hs_conn_recv_exactly(p.c, &op, buf, 8, fresh()));
+    ASSERT_ERR(HS_E_BUSY, hs_conn_detach(p.c, fresh(), &fd));
+    hs_conn_abandon(p.c, &op, buf);
+    ASSERT_ERR(HS_E_BUSY, hs_conn_detach(p.c, fresh(), &fd));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "3 received bytes"));
+    op = op_in(SECOND);
+    ASSERT_OK(hs_conn_recv(p.c, &op, buf, 8, 0, fresh(), &n));
+    ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
+    (void)close(fd);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(the_last_of_several_owners_closes)
+{
+    struct pair p = pair_unix();
+    char byte;
+
+    hs_conn_share(p.c);
+    hs_conn_share(p.c);
+    hs_conn_unshare(p.c);
+    hs_conn_unshare(p.c);
+    ck_assert(!hs_conn_is_closed(p.c));
+    hs_conn_unshare(p.c);
+    ck_assert(hs_conn_is_closed(p.c));
+    ck_assert_int_eq(recv(p.peer, &byte, 1, 0), 0);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(the_last_reference_closes_and_drops_what_was_buffered)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_step(10 * SECOND);
+    uint8_t buf[8];
+
+    put(p.peer, "abc", 3);
+    ASSERT_ERR(HS_WANT, hs_conn_recv_exactly(p.c, &op, buf, 8, fresh()));
+    hs_conn_abandon(p.c, &op, buf);
+    (void)hs_conn_ref(p.c);
+    hs_conn_unref(p.c);
+    ck_assert(!hs_conn_is_closed(p.c));
+    hs_conn_unref(p.c);
+    hs_conn_unref(NULL);
+    p.c = NULL;
+    pair_free(&p);
+}
+END_TEST
+
+static void
+assert_refused(int fd, hs_err want)
+{
+    struct hs_conn *c = NULL;
+    int flags = fcntl(fd, F_GETFL), fd_flags = fcntl(fd, F_GETFD);
+
+    ASSERT_ERR(want, hs_conn_adopt(fd, NULL, fresh(), &c));
+    ck_assert_ptr_null(c);
+    ck_assert_int_eq(fcntl(fd, F_GETFL), flags);
+    ck_assert_int_eq(fcntl(fd, F_GETFD), fd_flags);
+}
+
+START_TEST(what_is_no_connected_stream_is_refused_and_left_alone)
+{
+    struct hs_addr addr;
+    int fds[] = {open("/dev/null", O_RDONLY), socket(AF_INET, SOCK_DGRAM, 0),
+                 socket(AF_INET, SOCK_STREAM, 0), tcp_listener(1, &addr),
+                 socket(AF_UNIX, SOCK_SEQPACKET, 0)};
+
+    for (size_t i = 0; i < LENGTH(fds); i++)
+        assert_refused(fds[i], HS_E_INVALID);
+    close_all(fds, LENGTH(fds));
+    assert_refused(-1, HS_E_INVALID);
+    assert_refused(fds[0], HS_E_INVALID);
+}
+END_TEST
+
+START_TEST(an_adoption_that_fails_leaves_the_descriptor_to_the_caller)
+{
+    struct hs_sockopts opts;
+    struct hs_conn *c;
+    int fds[2];
+
+    tcp_pair(fds);
+    hs_sockopts_init(&opts);
+    memcpy(opts.interface, "nosuchif0", 10);
+    ASSERT_ERR(HS_E_SYSTEM, hs_conn_adopt(fds[0], &opts, fresh(), &c));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "interface"));
+    put(fds[0], "x", 1);
+    ck_assert_int_eq(close(fds[0]), 0);
+    ck_assert_int_eq(close(fds[1]), 0);
+}
+END_TEST
+
+static const struct hs_setting *
+setting(const struct hs_setting *settings, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(settings[i].name, name) == 0)
+            return &settings[i];
+    ck_abort_msg("no setting %s", name);
+}
+
+START_TEST(the_kernel_is_asked_what_became_of_the_options)
+{
+    struct hs_setting settings[HS_SETTINGS_MAX];
+    struct hs_conn_info info;
+    struct hs_sockopts opts;
+    struct pair p = {0};
+    int fds[2];
+    size_t n;
+
+    tcp_pair(fds);
+    hs_sockopts_init(&opts);
+    hs_sockopts_dead_after(&opts, 30000);
+    opts.nodelay = 1;
+    opts.recv_buffer = 1 << 30; /* more than any rmem_max */
+    ASSERT_OK(hs_conn_adopt(fds[0], &opts, fresh(), &p.c));
+    p.peer = fds[1];
+    ASSERT_OK(hs_conn_audit(p.c, settings, fresh(), &n));
+    ck_assert_uint_le(n, HS_SETTINGS_MAX);
+    ck_assert_int_eq(setting(settings, n, "nodelay")->effective, 1);
+    ck_assert(!setting(settings, n, "nodelay")->differs);
+    ck_assert_int_eq(setting(settings, n, "user_timeout_ms")->effective, 30000);
+    ck_assert_int_eq(setting(settings, n, "keepalive_count")->effective, 3);
+    ck_assert(setting(settings, n, "recv_buffer")->differs);
+    ck_assert_str_eq(setting(settings, n, "recv_buffer")->limited_by, "net.core.rmem_max");
+    ck_assert_int_eq(setting(settings, n, "linger_s")->asked, HS_UNSET);
+    hs_conn_info(p.c, &info);
+    ck_assert_uint_eq(info.changed_settings, 1);
+    ck_assert_int_eq(info.family, AF_INET);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(addresses_and_options_go_through_the_connection)
+{
+    struct pair p = pair_tcp();
+    struct hs_addr local, peer, want = {.len = sizeof(want.storage)};
+    char text[HS_ADDR_TEXT_SIZE], want_text[HS_ADDR_TEXT_SIZE];
+    int on = 1, got = 0;
+    socklen_t len = sizeof(got);
+
+    ASSERT_OK(hs_conn_local_addr(p.c, fresh(), &local));
+    ASSERT_OK(hs_conn_peer_addr(p.c, fresh(), &peer));
+    ck_assert_int_eq(getpeername(p.peer, &want.sa, &want.len), 0);
+    ck_assert_str_eq(hs_addr_text(&local, text, sizeof(text)),
+                     hs_addr_text(&want, want_text, sizeof(want_text)));
+    ASSERT_OK(hs_conn_setsockopt(p.c, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on), fresh()));
+    ASSERT_OK(hs_conn_getsockopt(p.c, IPPROTO_TCP, TCP_NODELAY, &got, &len, fresh()));
+    ck_assert_int_eq(got, 1);
+    ASSERT_ERR(HS_E_SYSTEM, hs_conn_setsockopt(p.c, 9999, 1, &on, sizeof(on), fresh()));
+    pair_free(&p);
+}
+END_TEST
+
+static int
+use_inherited(void *arg)
+{
+    struct pair *p = arg;
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    uint8_t byte = 0;
+    size_t n;
+    int fd;
+
+    if (hs_conn_recv(p->c, &op, &byte, 1, 0, NULL, &n) != HS_E_FORKED ||
+        hs_conn_send_all(p->c, &op, &byte, 1, NULL) != HS_E_FORKED)
+        return 1;
+    if (hs_conn_detach(p->c, NULL, &fd) != HS_E_FORKED || hs_conn_fileno(p->c) != -1)
+        return 2;
+    hs_conn_close(p->c, true); /* must not reset the parent's connection */
+    if (!hs_conn_is_closed(p->c))
+        return 3;
+    hs_conn_unref(p->c);
+    return 0;
+}
+
+START_TEST(a_forked_child_may_only_let_go)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_conn_info info;
+    char byte;
+
+    ck_assert_int_eq(in_child(use_inherited, &p), 0);
+    ASSERT_OK(hs_conn_send_all(p.c, &op, (const uint8_t *)"x", 1, fresh()));
+    get(p.peer, &byte, 1);
+    hs_conn_info(p.c, &info);
+    ck_assert_uint_eq(info.bytes_sent, 1);
+    pair_free(&p);
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("conn_end");
+
+    tcase_add_loop_test(tc, closing_wakes_a_blocked_reader_and_writer, 0, 2);
+    tcase_add_test(tc, a_closed_connection_refuses_everything);
+    tcase_add_test(tc, closing_keeps_the_number_while_a_step_is_pending);
+    tcase_add_test(tc, an_abort_resets_the_peer);
+    tcase_add_test(tc, half_a_close_lets_the_peer_answer);
+    tcase_add_test(tc, a_detached_descriptor_is_the_callers_and_works);
+    tcase_add_test(tc, buffered_bytes_make_detaching_busy);
+    tcase_add_test(tc, the_last_of_several_owners_closes);
+    tcase_add_test(tc, the_last_reference_closes_and_drops_what_was_buffered);
+    tcase_add_test(tc, what_is_no_connected_stream_is_refused_and_left_alone);
+    tcase_add_test(tc, an_adoption_that_fails_leaves_the_descriptor_to_the_caller);
+    tcase_add_test(tc, the_kernel_is_asked_what_became_of_the_options);
+    tcase_add_test(tc, addresses_and_options_go_through_the_connection);
+    tcase_add_test(tc, a_forked_child_may_only_let_go);
+    return run_case(tc);
+}

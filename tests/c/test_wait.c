@@ -1,0 +1,376 @@
+/* test_wait.c: who wins when several things happen at once, what a signal does, whom a wake wakes.
+ *
+ * Covers hs_wait and hs_wait_op of csrc/cancel and the hold count of csrc/stream/fd.
+ */
+#include "support.h"
+
+#include "../../csrc/cancel/wait.h"
+#include "../../csrc/stream/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct hs_token *
+token(int64_t deadline_ns)
+{
+    struct hs_token *t;
+
+    ASSERT_OK(hs_token_new(NULL, 0, deadline_ns, NULL, fresh(), &t));
+    return t;
+}
+
+struct ready {
+    int fds[2];
+};
+
+/* A descriptor that is readable. */
+static struct ready
+ready_new(void)
+{
+    struct ready r;
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, r.fds), 0);
+    put(r.fds[1], "x", 1);
+    return r;
+}
+
+START_TEST(readiness_wins_over_a_passed_deadline)
+{
+    struct ready r = ready_new();
+    short revents = 0;
+
+    ASSERT_OK(hs_wait(r.fds[0], POLLIN, NULL, 1, fresh(), &revents));
+    ck_assert_int_eq(revents, POLLIN);
+    close_all(r.fds, 2);
+}
+END_TEST
+
+START_TEST(an_ended_token_wins_over_readiness)
+{
+    struct hs_token *cancelled = token(HS_NEVER), *late = token(1);
+    struct ready r = ready_new();
+    short revents;
+
+    ck_assert(hs_token_cancel(cancelled, NULL, NULL));
+    ASSERT_ERR(HS_E_CANCELLED, hs_wait(r.fds[0], POLLIN, cancelled, HS_NEVER, fresh(), &revents));
+    ASSERT_ERR(HS_E_DEADLINE, hs_wait(r.fds[0], POLLIN, late, HS_NEVER, fresh(), &revents));
+    close_all(r.fds, 2);
+    hs_token_unref(cancelled);
+    hs_token_unref(late);
+}
+END_TEST
+
+START_TEST(deadlines_of_the_call_and_of_the_token_both_count)
+{
+    struct hs_token *t = token(hs_deadline_after(5 * MS));
+    short revents;
+
+    ASSERT_ERR(HS_E_DEADLINE, hs_wait(-1, 0, NULL, hs_deadline_after(5 * MS), fresh(), &revents));
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_wait(-1, 0, t, HS_NEVER, fresh(), &revents)));
+    hs_token_unref(t);
+}
+END_TEST
+
+static void
+do_nothing(int sig)
+{
+    (void)sig;
+}
+
+static void *
+wait_for_ever(void *arg)
+{
+    short revents;
+    hs_err rv = hs_wait(-1, 0, arg, hs_deadline_after(10 * SECOND), fresh(), &revents);
+
+    return (void *)(intptr_t)rv;
+}
+
+START_TEST(a_signal_handler_interrupts)
+{
+    struct sigaction act = {.sa_handler = do_nothing, .sa_flags = SA_RESTART};
+    struct thread t;
+
+    ck_assert_int_eq(sigaction(SIGUSR1, &act, NULL), 0);
+    thread_start(&t, wait_for_ever, NULL);
+    thread_wait_asleep(&t);
+    ck_assert_int_eq(pthread_kill(t.id, SIGUSR1), 0);
+    ck_assert_int_eq((intptr_t)thread_join(&t), HS_INTR);
+}
+END_TEST
+
+START_TEST(a_quiet_second_gives_control_back)
+{
+    int64_t before = hs_now();
+    short revents;
+
+    ASSERT_ERR(HS_INTR, hs_wait(-1, 0, NULL, HS_NEVER, fresh(), &revents));
+    ck_assert_int_ge(hs_now() - before, SECOND);
+    ck_assert_int_lt(hs_now() - before, 3 * SECOND);
+}
+END_TEST
+
+START_TEST(waiting_does_not_burn_the_processor)
+{
+    struct rusage before, after;
+    struct hs_token *t = token(HS_NEVER);
+    struct ready r = ready_new();
+    char byte;
+    short revents;
+
+    get(r.fds[0], &byte, 1);
+    for (int i = 0; i < 3; i++) { /* old rings in the waker must not keep it busy */
+        struct thread waiter;
+
+        thread_start(&waiter, wait_for_ever, t);
+        thread_wait_asleep(&waiter);
+        if (i == 0)
+            ck_assert(hs_token_cancel(t, NULL, NULL));
+        (void)thread_join(&waiter);
+        hs_token_unref(t);
+        t = token(i < 1 ? hs_deadline_after(20 * MS) : 1);
+        if (i > 0)
+            break;
+    }
+    ck_assert_int_eq(getrusage(RUSAGE_THREAD, &before), 0);
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_wait(r.fds[0], POLLIN, NULL, hs_deadline_after(300 * MS),
+                                           fresh(), &revents)));
+    ck_assert_int_eq(getrusage(RUSAGE_THREAD, &after), 0);
+    ck_assert_int_le(after.ru_nvcsw - before.ru_nvcsw, 20);
+    hs_token_unref(t);
+    close_all(r.fds, 2);
+}
+END_TEST
+
+struct sleeper {
+    struct hs_wakelist *list;
+    atomic_bool news, woke;
+};
+
+static void *
+sleep_on_list(void *arg)
+{
+    struct sleeper *s = arg;
+    struct hs_wakenode node;
+    short revents;
+
+    ASSERT_OK(hs_wakelist_join(s->list, &node, fresh()));
+    while (!s->news)
+        (void)DONE(hs_wait(-1, 0, NULL, hs_deadline_after(10 * SECOND), fresh(), &revents));
+    hs_wakelist_leave(s->list, &node);
+    s->woke = true;
+    return NULL;
+}
+
+START_TEST(a_wake_reaches_those_on_the_list_and_nobody_else)
+{
+    struct hs_wakelist a, b;
+    struct sleeper on_a = {.list = &a}, on_b = {.list = &b};
+    struct thread ta, tb;
+
+    hs_wakelist_init(&a);
+    hs_wakelist_init(&b);
+    thread_start(&ta, sleep_on_list, &on_a);
+    thread_start(&tb, sleep_on_list, &on_b);
+    thread_wait_asleep(&ta);
+    thread_wait_asleep(&tb);
+    on_a.news = on_b.news = true;
+    hs_wakelist_wake(&a);
+    (void)thread_join(&ta);
+    thread_wait_asleep(&tb);
+    ck_assert(!on_b.woke);
+    hs_wakelist_wake(&b);
+    (void)thread_join(&tb);
+    hs_wakelist_fini(&a);
+    hs_wakelist_fini(&b);
+}
+END_TEST
+
+static void *
+wake_many(void *arg)
+{
+    struct sleeper *s = arg;
+
+    while (!s->woke)
+        hs_wakelist_wake(s->list);
+    return NULL;
+}
+
+/* News are stored first, the list is woken after: they are seen although wakes pour in. */
+START_TEST(no_wake_is_lost_among_many)
+{
+    struct hs_wakelist list;
+
+    hs_wakelist_init(&list);
+    for (int i = 0; i < 100; i++) {
+        struct sleeper s = {.list = &list};
+        struct thread sleeping, waking;
+
+        thread_start(&sleeping, sleep_on_list, &s);
+        thread_start(&waking, wake_many, &s);
+        s.news = true;
+        hs_wakelist_wake(&list);
+        (void)thread_join(&sleeping);
+        (void)thread_join(&waking);
+    }
+    hs_wakelist_fini(&list);
+}
+END_TEST
+
+START_TEST(try_once_never_waits)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    short revents = 7;
+
+    ASSERT_OK(hs_op_check(&op, HS_TRY_ONCE, fresh()));
+    ASSERT_ERR(HS_E_DEADLINE, hs_wait_op(&op, -1, 0, HS_TRY_ONCE, HS_NEVER, fresh(), &revents));
+    ck_assert_int_eq(revents, 0);
+}
+END_TEST
+
+START_TEST(a_passed_deadline_fails_before_the_call)
+{
+    struct hs_token *t = token(HS_NEVER);
+    struct hs_op op = HS_OP_INIT(1, t);
+
+    ASSERT_ERR(HS_E_DEADLINE, hs_op_check(&op, op.deadline_ns, fresh()));
+    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ASSERT_ERR(HS_E_CANCELLED, hs_op_check(&op, op.deadline_ns, fresh()));
+    hs_token_unref(t);
+}
+END_TEST
+
+START_TEST(a_stepped_wait_says_what_to_watch)
+{
+    struct hs_token *t = token(hs_deadline_after(5 * SECOND));
+    struct hs_op op = op_step(20 * SECOND);
+    short revents;
+
+    op.token = t;
+    ASSERT_ERR(HS_WANT, hs_wait_op(&op, 42, POLLOUT, op.deadline_ns, HS_NEVER, fresh(), &revents));
+    ck_assert_int_eq(op.want_fd, 42);
+    ck_assert_int_eq(op.want_events, POLLOUT);
+    ck_assert_int_eq(op.want_at_ns, hs_token_deadline(t));
+    ASSERT_ERR(HS_WANT, hs_wait_op(&op, -1, 0, op.deadline_ns, 99, fresh(), &revents));
+    ck_assert_int_eq(op.want_at_ns, 99);
+    ck_assert_int_eq(op.want_fd, -1);
+    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ASSERT_ERR(HS_E_CANCELLED,
+               hs_wait_op(&op, 42, POLLIN, op.deadline_ns, HS_NEVER, fresh(), &revents));
+    hs_token_unref(t);
+}
+END_TEST
+
+START_TEST(a_further_time_gives_control_back_without_error)
+{
+    struct hs_op op = op_in(10 * SECOND);
+    int64_t until = hs_deadline_after(5 * MS);
+    short revents = 7;
+
+    ASSERT_OK(DONE(hs_wait_op(&op, -1, 0, op.deadline_ns, until, fresh(), &revents)));
+    ck_assert_int_eq(revents, 0);
+    ck_assert_int_ge(hs_now(), until);
+}
+END_TEST
+
+static bool
+is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+START_TEST(the_last_hold_closes_the_descriptor)
+{
+    int number = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct hs_fd f;
+
+    hs_fd_init(&f, number);
+    ASSERT_OK(hs_fd_hold(&f, fresh()));
+    ASSERT_OK(hs_fd_hold(&f, fresh()));
+    ck_assert(hs_fd_mark_closed(&f));
+    ck_assert(!hs_fd_mark_closed(&f));
+    ck_assert(hs_fd_is_closed(&f));
+    ASSERT_ERR(HS_E_CLOSED, hs_fd_hold(&f, fresh()));
+    hs_fd_drop(&f);
+    hs_fd_drop(&f);
+    ck_assert(is_open(number));
+    ck_assert_int_eq(hs_fd_number(&f), number);
+    hs_fd_drop(&f); /* the closer's */
+    ck_assert(!is_open(number));
+}
+END_TEST
+
+START_TEST(a_number_is_not_given_out_again_while_it_is_held)
+{
+    int number = open("/dev/null", O_RDONLY | O_CLOEXEC), other;
+    struct hs_fd f;
+
+    hs_fd_init(&f, number);
+    ASSERT_OK(hs_fd_hold(&f, fresh()));
+    ck_assert(hs_fd_mark_closed(&f));
+    hs_fd_drop(&f);
+    ck_assert_int_ne(other = open("/dev/null", O_RDONLY | O_CLOEXEC), number);
+    (void)close(other);
+    hs_fd_drop(&f);
+    ck_assert_int_eq(other = open("/dev/null", O_RDONLY | O_CLOEXEC), number);
+    (void)close(other);
+}
+END_TEST
+
+START_TEST(detaching_is_refused_while_somebody_holds_it)
+{
+    int number = open("/dev/null", O_RDONLY | O_CLOEXEC), got = -7;
+    struct hs_fd f;
+
+    hs_fd_init(&f, number);
+    ASSERT_OK(hs_fd_hold(&f, fresh()));
+    ASSERT_ERR(HS_E_BUSY, hs_fd_detach(&f, fresh(), &got));
+    ck_assert_int_eq(got, -7);
+    hs_fd_drop(&f);
+    ASSERT_OK(hs_fd_detach(&f, fresh(), &got));
+    ck_assert_int_eq(got, number);
+    ck_assert(hs_fd_is_closed(&f));
+    ck_assert(!hs_fd_mark_closed(&f));
+    ASSERT_ERR(HS_E_CLOSED, hs_fd_detach(&f, fresh(), &got));
+    ck_assert(is_open(number));
+    (void)close(number);
+}
+END_TEST
+
+START_TEST(using_a_number_without_a_hold_ends_the_process)
+{
+    struct hs_fd f;
+
+    hs_fd_init(&f, 0);
+    (void)hs_fd_number(&f);
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("wait");
+
+    tcase_add_test(tc, readiness_wins_over_a_passed_deadline);
+    tcase_add_test(tc, an_ended_token_wins_over_readiness);
+    tcase_add_test(tc, deadlines_of_the_call_and_of_the_token_both_count);
+    tcase_add_test(tc, a_signal_handler_interrupts);
+    tcase_add_test(tc, a_quiet_second_gives_control_back);
+    tcase_add_test(tc, waiting_does_not_burn_the_processor);
+    tcase_add_test(tc, a_wake_reaches_those_on_the_list_and_nobody_else);
+    tcase_add_test(tc, no_wake_is_lost_among_many);
+    tcase_add_test(tc, try_once_never_waits);
+    tcase_add_test(tc, a_passed_deadline_fails_before_the_call);
+    tcase_add_test(tc, a_stepped_wait_says_what_to_watch);
+    tcase_add_test(tc, a_further_time_gives_control_back_without_error);
+    tcase_add_test(tc, the_last_hold_closes_the_descriptor);
+    tcase_add_test(tc, a_number_is_not_given_out_again_while_it_is_held);
+    tcase_add_test(tc, detaching_is_refused_while_somebody_holds_it);
+    tcase_add_test_raise_signal(tc, using_a_number_without_a_hold_ends_the_process, SIGABRT);
+    return run_case(tc);
+}

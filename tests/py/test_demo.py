@@ -1,0 +1,237 @@
+"""The demo: played once as a user plays it, and how it judges and counts."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from hardsock.__main__ import main
+from hardsock.demo import runner
+from hardsock.demo.scene import Bound, Outcome, Scene
+from hardsock.demo.scenes import SCENES
+from hardsock.lab import Namespace, Unavailable
+from hardsock.lab.servers.process import PeerMissing, find_program
+
+COMMAND = [sys.executable, "-m", "hardsock", "demo"]
+IN_NAMESPACES = {"three-black-holes", "dead-dns"}
+LIMIT = 25.0
+SLOWER_MACHINE = 2.0
+
+
+def missing_here() -> set[str]:
+    """The scenes that this machine cannot play."""
+    missing = set()
+    for scene, program in (("nginx", "nginx"), ("redis", "redis-server")):
+        try:
+            find_program(program)
+        except PeerMissing:
+            missing.add(scene)
+    try:
+        with Namespace():
+            pass
+    except Unavailable:
+        missing |= IN_NAMESPACES
+    return missing
+
+
+def names_after(word: str, summary: str) -> set[str]:
+    """The names in ``2 skipped (nginx, redis)``."""
+    found = re.search(rf"(\d+) {word}(?: \(([^)]*)\))?", summary)
+    assert found is not None, summary
+    names = set((found[2] or "").split(", ")) - {""}
+    assert int(found[1]) == len(names)
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.timing
+def test_whole_demo_passes_and_skips_only_what_is_missing_here() -> None:
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=120.0)
+
+    output = done.stdout + done.stderr
+    summary = done.stdout.splitlines()[-1]
+    skipped = names_after("skipped", summary)
+    assert (0, "") == (done.returncode, done.stderr), output
+    assert set() == names_after("failed", summary), output
+    assert missing_here() == skipped, output
+    assert f"{len(SCENES) + 1 - len(skipped)} passed" in summary
+    if os.environ.get("CI") == "true":
+        assert set() == skipped, output
+    for scene in SCENES:
+        assert scene.title.split()[0] in output
+    seconds = re.search(r"in ([\d.]+) s$", summary)
+    assert seconds is not None
+    assert float(seconds[1]) < LIMIT * SLOWER_MACHINE
+
+
+def test_every_scene_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["demo", "--list"])
+
+    listed = capsys.readouterr().out
+    assert len(SCENES) == len({scene.name for scene in SCENES})
+    assert all(scene.name in listed and scene.shows in listed for scene in SCENES)
+
+
+def test_unknown_scene_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 2 == main(["demo", "cancel", "no-such-scene"])
+
+    assert "no scene is called no-such-scene" in capsys.readouterr().err
+
+
+def on_terminal(arguments: list[str], **environment: str) -> tuple[int, str]:
+    """Run the demo with a terminal as its output; status and what was shown."""
+    ours, theirs = pty.openpty()
+    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    env |= {"TERM": "xterm", "COLUMNS": "120", **environment}
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    try:
+        while data := os.read(ours, 65536):
+            shown += data
+    except OSError:
+        pass  # EIO: nobody has the other end any more.
+    finally:
+        os.close(ours)
+    return process.wait(30.0), shown.decode()
+
+
+GREEN = "\x1b[32m"
+
+
+def test_terminal_gets_colours() -> None:
+    status, shown = on_terminal(["black-hole", "--plain"])
+
+    assert (0, True) == (status, GREEN in shown)
+
+
+def test_no_color_is_respected() -> None:
+    status, shown = on_terminal(["black-hole", "--plain"], NO_COLOR="1")
+
+    assert (0, False) == (status, "\x1b" in shown)
+
+
+def test_rich_table_on_a_terminal() -> None:
+    pytest.importorskip("rich")
+    status, shown = on_terminal(["black-hole"])
+
+    assert (0, True, True) == (status, GREEN in shown, "2 passed" in shown)
+
+
+def test_rich_table_without_colour() -> None:
+    pytest.importorskip("rich")
+    status, shown = on_terminal(["black-hole"], NO_COLOR="1")
+
+    assert (0, False, True) == (status, "\x1b[3" in shown, "2 passed" in shown)
+
+
+def scene(
+    hardsock: Callable[[], Outcome], stdlib: Callable[[], Outcome] = lambda: Outcome("slow")
+) -> Scene:
+    bounds = (Bound(of="time", at_most=0.5, unit="s"),)
+    return Scene(
+        name="made-up",
+        title="A scene",
+        shows="Something.",
+        stdlib=stdlib,
+        hardsock=hardsock,
+        bounds=bounds,
+    )
+
+
+def play(
+    made_up: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    monkeypatch.setattr(runner, "SCENES", (made_up,))
+    monkeypatch.setenv("COLUMNS", "160")
+    status = main(["demo"])
+    return status, capsys.readouterr().out
+
+
+def test_kept_bound_passes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, shown = play(scene(lambda: Outcome("fast", {"time": 0.4})), monkeypatch, capsys)
+
+    assert (0, True) == (status, "2 passed, 0 failed, 0 skipped" in shown)
+
+
+@pytest.mark.parametrize("measured", [{"time": 0.6}, {}, {"time": float("nan")}])
+def test_missed_bound_fails(
+    measured: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, shown = play(scene(lambda: Outcome("slow", measured)), monkeypatch, capsys)
+
+    assert (1, True) == (status, "1 passed, 1 failed (made-up), 0 skipped" in shown)
+    assert "MISSED" in shown
+
+
+def raises(error: Exception) -> Callable[[], Outcome]:
+    def column() -> Outcome:
+        raise error
+
+    return column
+
+
+@pytest.mark.parametrize("which", ["stdlib", "hardsock"])
+def test_missing_privilege_skips_and_says_so(
+    which: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"hardsock": lambda: Outcome("fast", {"time": 0.1})}
+    columns[which] = raises(Unavailable("no namespaces here"))
+    status, shown = play(scene(**columns), monkeypatch, capsys)
+
+    assert (0, True) == (status, "1 passed, 0 failed, 1 skipped (made-up)" in shown)
+    assert "no namespaces here" in shown
+
+
+@pytest.mark.parametrize("which", ["stdlib", "hardsock"])
+def test_broken_column_fails(
+    which: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"hardsock": lambda: Outcome("fast", {"time": 0.1})}
+    columns[which] = raises(OSError("no such luck"))
+    status, shown = play(scene(**columns), monkeypatch, capsys)
+
+    assert (1, True) == (status, "no such luck" in shown)
+
+
+def test_leftover_descriptor_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "_SETTLE", 0.05)
+    kept = []
+
+    def leak() -> Outcome:
+        kept.extend(os.pipe())
+        return Outcome("fast", {"time": 0.1})
+
+    try:
+        status, shown = play(scene(leak), monkeypatch, capsys)
+    finally:
+        for fd in kept:
+            os.close(fd)
+
+    assert (1, True) == (status, "1 passed, 1 failed (leftovers)" in shown)
+    assert f"made-up: descriptor {kept[0]} left open" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [
+        (Bound(of="time", at_most=0.5, unit="s"), "time <= 0.5 s"),
+        (Bound(of="tried", at_least=3), "tried >= 3"),
+        (Bound(of="return", at_least=0.3, at_most=0.4, unit="s"), "return 0.3 to 0.4 s"),
+        (Bound(of="pongs", at_least=9, at_most=9), "pongs = 9"),
+    ],
+)
+def test_bound_in_words(bound: Bound, expected: str) -> None:
+    assert expected == str(bound)

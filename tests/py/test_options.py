@@ -1,0 +1,109 @@
+"""SocketOptions: checked in one place, contradictions refused with both names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from support import EchoServer
+
+
+def test_options_are_frozen_and_keyword_only() -> None:
+    options = hs.SocketOptions()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.nodelay = False  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        hs.SocketOptions(True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "names"),
+    [
+        ({"dead_after": 30, "keepalive_idle": 10}, ("dead_after", "keepalive_idle")),
+        ({"dead_after": 30, "user_timeout": 5}, ("dead_after", "user_timeout")),
+        ({"dead_after": 30, "keepalive": False}, ("dead_after", "keepalive")),
+        ({"keepalive": False, "keepalive_count": 3}, ("keepalive=False", "keepalive_count")),
+    ],
+)
+def test_a_contradiction_is_refused_with_both_names(
+    kwargs: dict[str, Any], names: tuple[str, str]
+) -> None:
+    with pytest.raises(ValueError, match=names[0]) as caught:
+        hs.SocketOptions(**kwargs)
+    assert names[1] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error"),
+    [
+        ({"nodelay": 1}, TypeError),
+        ({"keepalive_idle": 0}, ValueError),
+        ({"keepalive_idle": True}, TypeError),
+        ({"keepalive_count": 128}, ValueError),
+        ({"recv_buffer": 0}, ValueError),
+        ({"linger": -1}, ValueError),
+        ({"dead_after": 0.5}, ValueError),
+        ({"dead_after": float("nan")}, ValueError),
+        ({"dead_after": "30"}, TypeError),
+        ({"user_timeout": 0}, ValueError),
+        ({"mark": 1.5}, TypeError),
+    ],
+)
+def test_a_bad_value_names_its_parameter(kwargs: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(kwargs))):
+        hs.SocketOptions(**kwargs)
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 5, 10, 45, 60, 600])
+def test_dead_after_adds_up(seconds: int) -> None:
+    with (
+        EchoServer() as echo,
+        hs.connect(echo.address, options=hs.SocketOptions(dead_after=seconds), timeout=5) as conn,
+    ):
+        settings = {s.name: s.effective or 0 for s in conn.audit()}
+    total = settings["keepalive_idle_s"] + 3 * settings["keepalive_interval_s"]
+    assert settings["user_timeout_ms"] == seconds * 1000
+    assert total == max(seconds, 4)
+
+
+def test_every_option_reaches_the_kernel() -> None:
+    options = hs.SocketOptions(
+        nodelay=False,
+        keepalive=True,
+        keepalive_idle=11,
+        keepalive_interval=12,
+        keepalive_count=5,
+        user_timeout=3.5,
+        recv_buffer=20_000,
+        send_buffer=30_000,
+        notsent_lowat=4096,
+        linger=7,
+        priority=3,
+    )
+    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=5) as conn:
+        settings = {s.name: s for s in conn.audit()}
+    assert settings["nodelay"].effective == 0
+    assert settings["keepalive_idle_s"].effective == 11
+    assert settings["keepalive_interval_s"].effective == 12
+    assert settings["keepalive_count"].effective == 5
+    assert settings["user_timeout_ms"].effective == 3500
+    assert settings["recv_buffer"].effective == 20_000
+    assert settings["send_buffer"].effective == 30_000
+    assert settings["notsent_lowat"].effective == 4096
+    assert settings["linger_s"].effective == 7
+    assert settings["priority"].effective == 3
+    assert not any(s.differs for s in settings.values())
+
+
+def test_an_interface_that_is_not_there_is_an_error_that_names_it() -> None:
+    with EchoServer() as echo:
+        with hs.connect(echo.address, options=hs.SocketOptions(interface="lo"), timeout=5) as conn:
+            assert conn.getpeername() == echo.address
+        with pytest.raises(hs.ConnectError) as caught:
+            hs.connect(echo.address, options=hs.SocketOptions(interface="nope0"), timeout=5)
+        assert caught.value.phase == "socket"
+        with pytest.raises(ValueError, match="at most 15 bytes"):
+            hs.connect(echo.address, options=hs.SocketOptions(interface="x" * 16), timeout=5)

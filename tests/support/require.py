@@ -1,0 +1,39 @@
+"""What a test may lack on this machine, and what follows from that.
+
+A missing program or privilege skips a test on a developer's machine. In continuous integration
+(``CI=true``) it fails the test, because there a skip would quietly stop proving anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+from hardsock.lab.unavailable import Unavailable
+
+__all__ = ["Unavailable", "available", "require"]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Turn an `Unavailable` raised in the block into a skip, or into a failure under CI."""
+    try:
+        yield
+    except Unavailable as exc:
+        import pytest  # Late: a child in a namespace imports this module too.
+
+        reason = f"{type(exc).__name__}: {exc}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must provide this: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@contextmanager
+def require(needed: AbstractContextManager[T]) -> Iterator[T]:
+    """Enter *needed* (a server, a namespace), or skip or fail the test: see `available`."""
+    with available(), needed as value:
+        yield value

@@ -1,0 +1,111 @@
+"""Servers in front of servers, and bare TLS: haproxy, stunnel, openssl s_server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
+
+_HAPROXY = """\
+global
+    maxconn 512
+defaults
+    mode {mode}
+    timeout connect 5s
+    timeout client {timeout}
+    timeout server {timeout}
+frontend front
+    bind 127.0.0.1:{port}{bind}
+    default_backend back
+backend back
+    server peer {backend[0]}:{backend[1]}{server}
+"""
+
+_STUNNEL = """\
+foreground = yes
+pid =
+debug = notice
+syslog = no
+[peer]
+accept = 127.0.0.1:{port}
+connect = {backend[0]}:{backend[1]}
+cert = {certificate[0]}
+key = {certificate[1]}
+{extra}
+"""
+
+
+@contextmanager
+def haproxy(
+    backend: tuple[str, int],
+    *,
+    mode: str = "tcp",
+    timeout: str = "30s",
+    send_proxy: str = "",
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[Server]:
+    """haproxy in front of *backend*.
+
+    Args:
+        backend: Where it sends connections.
+        mode: ``"tcp"`` or ``"http"``.
+        timeout: After how long it cuts idle connections.
+        send_proxy: ``"send-proxy"`` or ``"send-proxy-v2"``: announce the client to the backend.
+        certificate: (certificate, key): speak TLS to clients.
+    """
+    program = find_program("haproxy")
+    with work_directory() as directory:
+        port = free_port()
+        bind = ""
+        if certificate is not None:
+            both = directory / "both.pem"
+            both.write_bytes(b"".join(path.read_bytes() for path in certificate))
+            bind = f" ssl crt {both}"
+        config = directory / "haproxy.cfg"
+        config.write_text(
+            _HAPROXY.format(
+                mode=mode,
+                timeout=timeout,
+                port=port,
+                bind=bind,
+                backend=backend,
+                server=f" {send_proxy}" if send_proxy else "",
+            )
+        )
+        with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as server:
+            yield server
+
+
+@contextmanager
+def stunnel(
+    backend: tuple[str, int], certificate: tuple[Path, Path], *, extra: str = ""
+) -> Iterator[Server]:
+    """stunnel that takes TLS off and goes on to *backend*; *extra* lines of configuration."""
+    program = find_program("stunnel", "stunnel4")
+    with work_directory() as directory:
+        port = free_port()
+        config = directory / "stunnel.conf"
+        config.write_text(
+            _STUNNEL.format(port=port, backend=backend, certificate=certificate, extra=extra)
+        )
+        with running("stunnel", [program, str(config)], port, directory) as server:
+            yield server
+
+
+@contextmanager
+def openssl_s_server(
+    certificate: tuple[Path, Path], options: Sequence[str] = ()
+) -> Iterator[Server]:
+    """``openssl s_server`` that sends each line back reversed; *options* such as ``["-tls1_2"]``.
+
+    Serves one connection at a time; others wait.
+    """
+    program = find_program("openssl")
+    with work_directory() as directory:
+        port = free_port()
+        argv = [program, "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-rev"]
+        argv += ["-cert", str(certificate[0]), "-key", str(certificate[1]), *options]
+        with running("openssl s_server", argv, port, directory) as server:
+            yield server

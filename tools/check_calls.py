@@ -1,0 +1,68 @@
+"""Which file may make which call (DESIGN.md, "The house", "Try, then wait", "Binding").
+
+One place sleeps, one reads the clock, one takes mutexes, one releases the GIL; that is what makes
+deadlines, fault injection and lock ranks hold everywhere. The core prints nothing.
+"""
+
+import re
+import sys
+
+import common
+
+# What is matched (as a whole word, in code), where it may stand, and why it may not elsewhere.
+# Paths are prefixes.
+CALL = r"\s*\("
+RULES: list[tuple[str, tuple[str, ...], str]] = [
+    (r"ppoll" + CALL, ("csrc/cancel/wait.c",), "only csrc/cancel/wait.c waits"),
+    (r"epoll_p?wait2?" + CALL, ("csrc/connect/connector.c",), "only the connector drains an epoll"),
+    (
+        r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sigtimedwait|sem_\w*wait)" + CALL,
+        (),
+        "nothing sleeps but hs_wait",
+    ),
+    (r"pthread_cond_\w+", (), "waiting on a condition would be deaf to signals and tokens"),
+    (
+        r"pthread_(mutex|rwlock|spin)_\w+" + CALL,
+        ("csrc/base/lock.",),
+        "use base/lock.h, which checks ranks",
+    ),
+    (
+        r"(clock_gettime|gettimeofday|time)" + CALL,
+        ("csrc/base/time.c",),
+        "only csrc/base/time.c reads the clock",
+    ),
+    (
+        r"Py_(BEGIN|END)_ALLOW_THREADS\b|Py_(UN)?BLOCK_THREADS\b|PyEval_(Save|Restore)Thread"
+        + CALL,
+        ("csrc/binding/run.c",),
+        "only csrc/binding/run.c releases the GIL",
+    ),
+    (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),
+]
+CORE_RULES: list[tuple[str, str]] = [
+    (r"(v?printf|puts|putchar|perror|v?dprintf|psignal)" + CALL, "the core prints nothing"),
+    (r"(stdout|stderr)\b", "the core prints nothing"),
+    (r"assert" + CALL, "use HS_ASSERT, which stays on in release builds"),
+]
+
+
+def check(path: str, text: str) -> list[str]:
+    code = common.code_only(text)
+    rules = [
+        (p, allowed, why) for p, allowed, why in RULES if not path.startswith(allowed or ("\0",))
+    ]
+    if not path.startswith("csrc/binding/"):
+        rules += [(pattern, (), why) for pattern, why in CORE_RULES]
+    problems = []
+    for number, line in enumerate(code.split("\n"), 1):
+        if line.lstrip().startswith("#include"):
+            continue
+        for pattern, _, why in rules:
+            # Whole words only; a member such as layer->poll(x) is not the C library's function.
+            if found := re.search(rf"(?<![\w.>])(?:{pattern})", line):
+                problems.append(f"{path}:{number}: {found[0].rstrip('( ')}: {why}")
+    return problems
+
+
+if __name__ == "__main__":
+    sys.exit(common.main_over_c(check, "check_calls", "csrc"))

@@ -1,0 +1,224 @@
+"""Tests of the checks in this folder: each must find what it is there for, and nothing else."""
+
+import ast
+import inspect
+import sys
+import types
+import unittest
+
+import check_calls
+import check_floors
+import check_stub
+import check_style
+import check_words
+import common
+import run_ctests
+
+
+class Common(unittest.TestCase):
+    def test_comments_and_strings_are_blanked_in_place(self):
+        text = 'a /* "x */ b "q\\" //" c // d\n\'"\' e'
+        code = common.code_only(text)
+        self.assertEqual([len(x) for x in text.split("\n")], [len(x) for x in code.split("\n")])
+        self.assertEqual(code.split(), ["a", "b", "c", "e"])
+
+    def test_commented_out_includes_do_not_count(self):
+        text = '/* #include <a.h> */\n#include "b.h"\n  #  include <c.h>\n// #include "d.h"\n'
+        self.assertEqual(list(common.includes(text)), [(2, False, "b.h"), (3, True, "c.h")])
+
+
+class Floors(unittest.TestCase):
+    BASE = {  # noqa: RUF012
+        "csrc/include/hardsock.h": "",
+        "csrc/base/err.h": "",
+        "csrc/cancel/wait.h": '#include "../base/err.h"\n',
+        "csrc/binding/run.h": '#include "hardsock.h"\n#include <Python.h>\n',
+    }
+
+    def problems(self, **more):
+        extra = {k.replace("__", "/") + ".c": v for k, v in more.items()}
+        return check_floors.check({**self.BASE, **extra})
+
+    def test_a_clean_tree_passes(self):
+        self.assertEqual(self.problems(csrc__stream__tcp='#include "cancel/wait.h"\n'), [])
+
+    def test_a_higher_floor_is_refused(self):
+        self.assertEqual(len(self.problems(csrc__base__err='#include "../cancel/wait.h"\n')), 1)
+
+    def test_the_binding_sees_no_inner_header(self):
+        self.assertEqual(len(self.problems(csrc__binding__run='#include "../base/err.h"\n')), 1)
+        self.assertEqual(len(self.problems(csrc__binding__run='#include "base/err.h"\n')), 1)
+        self.assertEqual(self.problems(csrc__binding__run='#include "run.h"\n'), [])
+
+    def test_python_and_openssl_have_their_places(self):
+        self.assertEqual(len(self.problems(csrc__base__err="#include <Python.h>\n")), 1)
+        self.assertEqual(len(self.problems(csrc__base__err='#include "Python.h"\n')), 1)
+        self.assertEqual(len(self.problems(csrc__pool__pool="#include <openssl/ssl.h>\n")), 1)
+        self.assertEqual(self.problems(csrc__stream__tls_config="#include <openssl/ssl.h>\n"), [])
+
+    def test_a_circle_on_one_floor_is_found(self):
+        tree = {"csrc/base/a.h": '#include "b.h"\n', "csrc/base/b.h": '#include "a.h"\n'}
+        self.assertIn("circle", check_floors.check(tree)[0])
+
+
+class Calls(unittest.TestCase):
+    def test_rules(self):
+        rows = [
+            # path, code, is it refused?
+            ("csrc/cancel/wait.c", "n = ppoll(f, 2, &t, NULL);", False),
+            ("csrc/stream/tcp.c", "n = ppoll(f, 2, &t, NULL);", True),
+            ("csrc/cancel/wait.c", "n = poll(f, 2, 5);", True),
+            ("csrc/stream/tcp.c", "layer->poll(f);", False),
+            ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
+            ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
+            ("csrc/stream/tcp.c", 'set("poll(");', False),
+            ("csrc/connect/connector.c", "epoll_wait(e, v, 8, 0);", False),
+            ("csrc/pool/pool.c", "epoll_wait(e, v, 8, 0);", True),
+            ("csrc/pool/pool.c", "pthread_cond_t c;", True),
+            ("csrc/pool/pool.c", "pthread_mutex_lock(&m);", True),
+            ("csrc/base/lock.c", "pthread_mutex_lock(&m);", False),
+            ("csrc/pool/pool.c", "clock_gettime(CLOCK_MONOTONIC, &t);", True),
+            ("csrc/base/time.c", "clock_gettime(CLOCK_MONOTONIC, &t);", False),
+            ("csrc/binding/run.c", "Py_BEGIN_ALLOW_THREADS", False),
+            ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
+            ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
+            ("csrc/base/err.c", "snprintf(b, 4, x);", False),
+            ("csrc/base/err.c", "fprintf(stderr, x);", True),
+            ("csrc/base/err.c", "printf(x);", True),
+            ("csrc/base/err.c", "assert(x);", True),
+            ("csrc/base/err.c", "int my_stdout;", False),
+            ("csrc/base/err.c", "int stdout_fd;", False),
+            ("csrc/base/err.c", "static_assert(x);", False),
+            ("csrc/base/err.c", "HS_ASSERT(x);", False),
+        ]
+        for path, code, refused in rows:
+            with self.subTest(path=path, code=code):
+                self.assertEqual(refused, bool(check_calls.check(path, code + "\n")))
+
+
+class Style(unittest.TestCase):
+    HEADER = "/* x.c: owns x.\n *\n * More.\n */\n"
+
+    def problems(self, body):
+        return check_style.check("csrc/base/x.c", self.HEADER + body)
+
+    def test_a_clean_file_passes(self):
+        self.assertEqual(self.problems("/* ---- Time ---- */\nint x;\n"), [])
+
+    def test_the_header_comment_is_asked_for(self):
+        self.assertEqual(len(check_style.check("x.c", "int x;\n")), 1)
+        self.assertEqual(len(check_style.check("x.c", "/* short */\nint x;\n")), 1)
+
+    def test_lines(self):
+        for bad in [
+            "\tint x;\n",
+            "int x; \n",
+            "x" * 101 + "\n",
+            "// ------ a\n",
+            "/* ==== */\n",
+            "/*******\n*/\n",
+        ]:
+            with self.subTest(bad=bad):
+                self.assertEqual(len(self.problems(bad)), 1)
+
+    def test_notes_need_an_issue(self):
+        word = "TO" + "DO"
+        self.assertEqual(len(self.problems(f"/* {word}: later */\n")), 1)
+        self.assertEqual(self.problems(f"/* {word}(#12): later */\n"), [])
+
+    def test_long_functions_need_a_reason(self):
+        body = "{\n" + "    x();\n" * 61 + "}\n"
+        self.assertEqual(len(self.problems("void\nf(void)\n" + body)), 1)
+        self.assertEqual(self.problems("void\nf(void)\n{\n" + "    x();\n" * 60 + "}\n"), [])
+        mark = "/* NOLINTNEXTLINE(readability-function-size)"
+        self.assertEqual(self.problems(f"{mark}: one flat table */\nvoid\nf(void)\n{body}"), [])
+        self.assertEqual(len(self.problems(f"{mark} */\nvoid\nf(void)\n{body}")), 1)
+
+
+class Words(unittest.TestCase):
+    def test_paths_of_a_machine_are_found(self):
+        place = "/" + "root" + "/"
+        self.assertEqual(len(check_words.check("a", f"see {place}x")), 1)
+        self.assertEqual(check_words.check("a", f"see docs{place}x, net{place}y"), [])
+
+
+def make_module():
+    class Thing:
+        def __init__(self, size=3):
+            """Take a size."""
+
+        def go(self, a, /, *, timeout=None):
+            """Go."""
+
+        @property
+        def name(self):
+            """Say who."""
+
+    Thing.__module__ = "m"
+    module = types.ModuleType("m")
+    module.Thing = Thing
+    module.run = lambda a, b=1: None
+    module.LIMIT = 5
+    return module
+
+
+class Stub(unittest.TestCase):
+    GOOD = inspect.cleandoc("""
+        LIMIT: int
+        _Alias = int | str
+        class Thing:
+            def __init__(self, size: int = 3) -> None: ...
+            def go(self, a: int, /, *, timeout: float | None = None) -> None: ...
+            @property
+            def name(self) -> str: ...
+        def run(a: int, b: int = ...) -> None: ...
+        """)
+
+    def problems(self, *change):
+        text = self.GOOD.replace(*change) if change else self.GOOD
+        self.assertTrue(not change or text != self.GOOD)
+        return check_stub.compare(ast.parse(text), make_module())
+
+    def test_a_true_stub_passes(self):
+        self.assertEqual(self.problems(), [])
+
+    def test_every_kind_of_lie_is_found(self):
+        rows = [
+            ("LIMIT: int\n", ""),
+            ("LIMIT: int\n", "LIMIT: int\nMORE: int\n"),
+            ("size: int = 3", "size: int = 4"),
+            ("size: int = 3", "size: int"),
+            ("a: int, /, *", "a: int, *"),
+            ("timeout:", "limit:"),
+            (", *, timeout", ", timeout"),
+            ("    @property\n", ""),
+            ("def name", "def title"),
+            ("b: int = ...", "b: int"),
+            ("a: int, b", "b"),
+        ]
+        for change in rows:
+            with self.subTest(change=change):
+                self.assertGreaterEqual(len(self.problems(*change)), 1)
+
+
+class RunCTests(unittest.TestCase):
+    def judge(self, status, output):
+        r = run_ctests.judge("x", status, output, 0.0)
+        return r.passed, r.failed
+
+    def test_reports_are_counted(self):
+        line = "100%: Checks: 5, Failures: 0, Errors: 0\n"
+        self.assertEqual((5, 0), self.judge(0, line))
+        self.assertEqual((10, 0), self.judge(0, line + line))
+        self.assertEqual((3, 2), self.judge(1, "60%: Checks: 5, Failures: 1, Errors: 1\n"))
+        self.assertEqual((7, 0), self.judge(0, "7 passed, 0 failed\n"))
+
+    def test_silence_and_crashes_are_failures(self):
+        self.assertEqual((0, 1), self.judge(0, "fine\n"))
+        self.assertEqual((0, 1), self.judge(-11, ""))
+        self.assertEqual((0, 1), self.judge(0, "100%: Checks: 0, Failures: 0, Errors: 0\n"))
+        self.assertEqual((5, 1), self.judge(66, "100%: Checks: 5, Failures: 0, Errors: 0\n"))
+
+
+if __name__ == "__main__":
+    sys.exit(0 if unittest.main(exit=False, verbosity=0).result.wasSuccessful() else 1)
