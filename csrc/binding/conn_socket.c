@@ -191,6 +191,10 @@ conn_setsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject
         value = PyLong_AsLong(values[2]); /* bool too: socket code says setsockopt(.., True) */
         if (value == -1 && PyErr_Occurred())
             return NULL;
+        if (value < INT32_MIN || value > UINT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "value must fit 32 bits, got %ld", value);
+            return NULL;
+        }
         number = (int)value;
         rv = hs_conn_setsockopt(core, (int)level, (int)name, &number, sizeof(number), &err);
     } else {

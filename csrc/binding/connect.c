@@ -73,7 +73,7 @@ parse_options(PyObject **values, struct hs_connect_options *o)
         return -1;
     }
     o->family = (int)family;
-    if (delay != HS_NEVER)
+    if (values[ATTEMPT_DELAY] != NULL && values[ATTEMPT_DELAY] != Py_None)
         o->attempt_delay_ns = delay;
     o->max_in_flight = (int)in_flight;
     return 0;

@@ -68,6 +68,13 @@ errno_of(const struct hs_error *err, hs_err code)
     }
 }
 
+/* Messages are cut to a size and may hold paths: they need not be whole UTF-8. */
+static PyObject *
+text_object(const char *text)
+{
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+}
+
 /* Steals value; an attribute that cannot be made is not worth losing the error for. dict is the
  * exception's own, borrowed. */
 static void
@@ -87,9 +94,9 @@ exception_new(mod_state *st, const struct hs_error *err, hs_err code)
     PyObject *exc, *dict;
 
     if (cls == PyExc_ValueError || cls == PyExc_MemoryError)
-        return PyObject_CallFunction(cls, "s", msg);
-    exc = number != 0 ? PyObject_CallFunction(cls, "is", number, msg)
-                      : PyObject_CallFunction(cls, "Os", Py_None, msg);
+        return PyObject_CallFunction(cls, "N", text_object(msg));
+    exc = number != 0 ? PyObject_CallFunction(cls, "iN", number, text_object(msg))
+                      : PyObject_CallFunction(cls, "ON", Py_None, text_object(msg));
     if (exc == NULL)
         return NULL;
     if ((dict = PyObject_GenericGetDict(exc, NULL)) == NULL) {
@@ -115,26 +122,25 @@ raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code)
 }
 
 static void
-add_reason(struct call *c, PyObject *dict, PyObject *exc)
+add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
 {
     mod_state *st = c->st;
     struct hs_reason reason;
-    PyObject *id, *cause;
+    PyObject *cause = NULL;
 
-    if (c->op.token == NULL || !hs_token_reason(c->op.token, &reason))
+    /* The call's own deadline may have come first, and the token's end since. */
+    if (c->op.token == NULL || !hs_token_reason(c->op.token, &reason) || reason.code != code)
         return;
     if (reason.text[0] != '\0')
-        put(dict, st->str_reason,
-            PyUnicode_DecodeUTF8(reason.text, (Py_ssize_t)strlen(reason.text), "replace"));
-    if ((id = PyLong_FromUnsignedLongLong(reason.origin)) == NULL) {
-        PyErr_Clear();
+        put(dict, st->str_reason, text_object(reason.text));
+    if (reason.cookie == 0)
         return;
-    }
-    cause = PyDict_GetItemWithError(c->st->causes, id);
+    if (c->given != NULL)
+        cause = token_cause(c->given, &reason);
+    if (cause == NULL && c->token != NULL)
+        cause = token_cause(c->token, &reason);
     if (cause != NULL)
-        PyException_SetCause(exc, Py_NewRef(cause));
-    Py_DECREF(id);
-    PyErr_Clear();
+        PyException_SetCause(exc, cause);
 }
 
 static void
@@ -172,25 +178,40 @@ attempts_tuple(struct call *c)
     return tuple;
 }
 
+struct hinting {
+    const struct hs_error *err;
+    int sys;
+    const struct hs_addr *peer;
+    char text[512];
+};
+
+static void
+find_hint(void *arg)
+{
+    struct hinting *h = arg;
+
+    (void)hs_hint(h->err, h->sys, h->peer, h->text, sizeof(h->text));
+}
+
 static void
 add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
-    char hint[512];
-    const struct hs_addr *peer = NULL;
+    struct hinting h = {.err = &c->err, .sys = c->err.sys};
     size_t n = 0;
 
+    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->connector == NULL))
+        return;
     if (c->connector != NULL) {
         const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
 
-        peer = n > 0 ? &attempts[0].addr : NULL;
+        h.peer = n > 0 ? &attempts[0].addr : NULL;
     }
-    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->connector == NULL))
-        return;
-    (void)hs_hint(&c->err, code == HS_E_DEADLINE && n > 0 ? ETIMEDOUT : c->err.sys, peer, hint,
-                  sizeof(hint));
-    if (hint[0] != '\0')
-        put(dict, st->str_hint, PyUnicode_DecodeUTF8(hint, (Py_ssize_t)strlen(hint), "replace"));
+    if (code == HS_E_DEADLINE && n > 0)
+        h.sys = ETIMEDOUT;
+    run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
+    if (h.text[0] != '\0')
+        put(dict, st->str_hint, text_object(h.text));
 }
 
 static void
@@ -206,7 +227,7 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
     put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
-        add_reason(c, dict, exc);
+        add_reason(c, code, dict, exc);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
     if (c->connector != NULL)

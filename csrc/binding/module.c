@@ -33,8 +33,7 @@ module_exec(PyObject *module)
         return -1;
     HS_NAMES(HS_INTERN)
 #undef HS_INTERN
-    if ((st->causes = PyDict_New()) == NULL ||
-        (st->scope = PyContextVar_New("hardsock.scope", Py_None)) == NULL ||
+    if ((st->scope = PyContextVar_New("hardsock.scope", Py_None)) == NULL ||
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
@@ -56,7 +55,6 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->conn_type);
     Py_VISIT(st->listener_type);
     Py_VISIT(st->scope);
-    Py_VISIT(st->causes);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
 #undef HS_VISIT
@@ -73,7 +71,6 @@ module_clear(PyObject *module)
     Py_CLEAR(st->conn_type);
     Py_CLEAR(st->listener_type);
     Py_CLEAR(st->scope);
-    Py_CLEAR(st->causes);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)
 #undef HS_CLEAR

@@ -67,8 +67,11 @@ choose_token(struct call *c, PyObject *given)
         return -1;
     if (c->token != NULL && (ambient = token_core(c->st, c->token)) == NULL)
         return -1;
-    if (given != NULL && given != Py_None && (explicit = token_core(c->st, given)) == NULL)
-        return -1;
+    if (given != NULL && given != Py_None) {
+        if ((explicit = token_core(c->st, given)) == NULL)
+            return -1;
+        c->given = given;
+    }
     if (explicit == NULL || explicit == ambient) {
         c->op.token = ambient;
         return 0;

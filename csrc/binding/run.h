@@ -15,6 +15,7 @@ struct call {
     struct hs_error err;
     int64_t started_ns;
     PyObject *token;                /* owns: the CancelToken that op.token belongs to, or NULL */
+    PyObject *given;                /* borrows: the token= that the caller gave, or NULL */
     struct hs_token *linked;        /* owns: made when a token and an ambient scope both apply */
     struct hs_conn *conn;           /* borrows: for the addresses in errors, or NULL */
     struct hs_connector *connector; /* borrows: for the attempts in errors, or NULL */

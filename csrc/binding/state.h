@@ -43,17 +43,12 @@
     X(hint)                                                                                        \
     X(attempts)
 
-struct pending_release;
-
 typedef struct {
     PyTypeObject *token_type;
     PyTypeObject *callback_type;
     PyTypeObject *conn_type;
     PyTypeObject *listener_type;
-    PyObject *scope;  /* the ContextVar of the ambient token */
-    PyObject *causes; /* dict: token id -> the exception that cancelled it */
-    /* Callables of callbacks that the core has let go, to be released when attached. */
-    struct pending_release *_Atomic released;
+    PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
 #undef HS_IMPORT_FIELD
@@ -78,6 +73,9 @@ state_of(PyObject *self)
 int token_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
 struct hs_token *token_core(mod_state *st, PyObject *obj);
+/* The exception that cancelled obj or an ancestor of it, as reason says: a new reference or NULL,
+ * without an exception set. */
+PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
 
 /* ---- type_conn.c ---- */
 int conn_type_init(PyObject *module, mod_state *st);

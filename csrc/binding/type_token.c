@@ -1,9 +1,9 @@
 /* type_token.c: CancelToken and the Callback that on_cancel returns.
  *
- * A CancelToken keeps its parents alive, so that the exception that cancelled an ancestor can be
- * chained to what its descendants raise: the core knows the origin by number, state->causes maps
- * it. Callables are released where the interpreter is attached: the core may drop a callback
- * anywhere.
+ * Everything that Python can see is visible to its garbage collector: a token holds its parents, the
+ * exceptions it was cancelled with, and its callbacks; a callback holds its token and its callable.
+ * The core holds none of them: it knows a cause by a number (the cookie of the winning cancel), and
+ * a callback by a borrowed pointer, which is taken back before the object goes.
  */
 #include "args.h"
 #include "run.h"
@@ -13,20 +13,20 @@
 typedef struct {
     PyObject_HEAD
     struct hs_token *core;
-    PyObject *parents; /* tuple; write once */
+    PyObject *parents;   /* tuple; write once */
+    PyObject *causes;    /* dict: cookie -> exception, or NULL */
+    PyObject *callbacks; /* set of those that may still run, or NULL */
     PyObject *weakrefs;
 } TokenObject;
 
 typedef struct {
     PyObject_HEAD
     struct hs_callback *core; /* NULL: the token had ended before */
+    PyObject *token;
+    PyObject *callable;
 } CallbackObject;
 
-struct pending_release {
-    struct pending_release *next;
-    mod_state *st;
-    PyObject *callable;
-};
+static _Atomic uint64_t last_cookie;
 
 struct hs_token *
 token_core(mod_state *st, PyObject *obj)
@@ -39,42 +39,39 @@ token_core(mod_state *st, PyObject *obj)
     return ((TokenObject *)obj)->core;
 }
 
-/* ---- Callables that the core lets go ------------------------------------------------------- */
-
-static void
-release_later(void *arg)
+static PyObject *
+own_cause(TokenObject *self, uint64_t cookie)
 {
-    struct pending_release *p = arg;
+    PyObject *key, *cause;
 
-    p->next = atomic_load(&p->st->released);
-    while (!atomic_compare_exchange_weak(&p->st->released, &p->next, p))
-        ;
+    if (self->causes == NULL || (key = PyLong_FromUnsignedLongLong(cookie)) == NULL)
+        return NULL;
+    cause = PyObject_GetItem(self->causes, key);
+    Py_DECREF(key);
+    return cause;
 }
 
-static void
-release_pending(mod_state *st)
+/* A loop along first parents; further ones, which are bounded, recurse (as in the core). */
+PyObject *
+token_cause(PyObject *obj, const struct hs_reason *reason)
 {
-    struct pending_release *p = atomic_exchange(&st->released, NULL);
+    PyObject *cause = NULL;
 
-    while (p != NULL) {
-        struct pending_release *next = p->next;
+    while (obj != NULL && cause == NULL) {
+        TokenObject *self = (TokenObject *)obj;
+        Py_ssize_t n = self->parents == NULL ? 0 : PyTuple_GET_SIZE(self->parents);
 
-        Py_DECREF(p->callable);
-        PyMem_RawFree(p);
-        p = next;
+        if (hs_token_id(self->core) == reason->origin) {
+            cause = own_cause(self, reason->cookie);
+            break;
+        }
+        for (Py_ssize_t i = 1; i < n && cause == NULL; i++)
+            cause = token_cause(PyTuple_GET_ITEM(self->parents, i), reason);
+        obj = n > 0 ? PyTuple_GET_ITEM(self->parents, 0) : NULL;
     }
-}
-
-/* Called by hs_callbacks_run, attached. */
-static void
-call_python(void *arg)
-{
-    struct pending_release *p = arg;
-    PyObject *result = PyObject_CallNoArgs(p->callable);
-
-    if (result == NULL)
-        PyErr_WriteUnraisable(p->callable);
-    Py_XDECREF(result);
+    if (cause == NULL)
+        PyErr_Clear();
+    return cause;
 }
 
 /* ---- Making tokens ------------------------------------------------------------------------- */
@@ -165,31 +162,26 @@ token_linked(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObject *
 }
 
 static int
-token_traverse(PyObject *self, visitproc visit, void *arg)
+token_traverse(PyObject *obj, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(((TokenObject *)self)->parents);
+    TokenObject *self = (TokenObject *)obj;
+
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->parents);
+    Py_VISIT(self->causes);
+    Py_VISIT(self->callbacks);
     return 0;
 }
 
 static int
-token_clear(PyObject *self)
+token_clear(PyObject *obj)
 {
-    Py_CLEAR(((TokenObject *)self)->parents);
+    TokenObject *self = (TokenObject *)obj;
+
+    Py_CLEAR(self->parents);
+    Py_CLEAR(self->causes);
+    Py_CLEAR(self->callbacks);
     return 0;
-}
-
-static void
-forget_cause(mod_state *st, struct hs_token *core)
-{
-    PyObject *id;
-
-    if (PyDict_GET_SIZE(st->causes) == 0)
-        return;
-    id = PyLong_FromUnsignedLongLong(hs_token_id(core));
-    if (id == NULL || PyDict_DelItem(st->causes, id) < 0)
-        PyErr_Clear();
-    Py_XDECREF(id);
 }
 
 static void
@@ -197,22 +189,39 @@ token_dealloc(PyObject *obj)
 {
     TokenObject *self = (TokenObject *)obj;
     PyTypeObject *type = Py_TYPE(obj);
-    mod_state *st = state_of(obj);
-    PyObject *type_, *value, *traceback;
 
     PyObject_GC_UnTrack(obj);
-    PyErr_Fetch(&type_, &value, &traceback);
-    if (self->weakrefs != NULL)
-        PyObject_ClearWeakRefs(obj);
-    if (self->core != NULL) {
-        forget_cause(st, self->core);
-        hs_token_unref(self->core);
-        release_pending(st);
-    }
-    PyErr_Restore(type_, value, traceback);
+    Py_TRASHCAN_BEGIN(obj, token_dealloc) if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
+    hs_token_unref(self->core);
     (void)token_clear(obj);
     type->tp_free(obj);
     Py_DECREF(type);
+    Py_TRASHCAN_END
+}
+
+/* Deadlines have nobody who runs callbacks for them: a Python thread does, started on first need. */
+static int
+tell_deadlines(const char *method, PyObject *token)
+{
+    PyObject *module = PyImport_ImportModule("hardsock._deadlines"), *result;
+
+    if (module == NULL)
+        return -1;
+    result = token == NULL ? PyObject_CallMethod(module, method, NULL)
+                           : PyObject_CallMethod(module, method, "O", token);
+    Py_DECREF(module);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static void
+callback_let_go(CallbackObject *self)
+{
+    TokenObject *token = (TokenObject *)self->token;
+
+    if (token != NULL && token->callbacks != NULL &&
+        PySet_Discard(token->callbacks, (PyObject *)self) < 0)
+        PyErr_Clear();
 }
 
 /* ---- Cancelling ---------------------------------------------------------------------------- */
@@ -220,6 +229,7 @@ token_dealloc(PyObject *obj)
 struct cancelling {
     struct hs_token *core;
     const char *text;
+    uint64_t cookie;
     struct hs_callback *fired;
     bool first;
 };
@@ -229,7 +239,7 @@ cancel_detached(void *arg)
 {
     struct cancelling *c = arg;
 
-    c->first = hs_token_cancel(c->core, c->text, &c->fired);
+    c->first = hs_token_cancel(c->core, c->text, c->cookie, &c->fired);
 }
 
 static void
@@ -240,15 +250,31 @@ expire_detached(void *arg)
     c->first = hs_token_expire(c->core, &c->fired);
 }
 
-/* The exception is known before anybody can be woken by the cancel. */
+/* Noted under a number of its own before anybody can be woken by the cancel. */
 static int
-remember_cause(mod_state *st, struct hs_token *core, PyObject *cause)
+note_cause(TokenObject *self, PyObject *cause, uint64_t *ret_cookie)
 {
-    PyObject *id = PyLong_FromUnsignedLongLong(hs_token_id(core));
-    PyObject *kept = id == NULL ? NULL : PyDict_SetDefault(st->causes, id, cause);
+    uint64_t cookie = atomic_fetch_add(&last_cookie, 1) + 1;
+    PyObject *key = PyLong_FromUnsignedLongLong(cookie);
+    int rv = -1;
 
-    Py_XDECREF(id);
-    return kept == NULL ? -1 : 0;
+    if (key == NULL)
+        return -1;
+    if (self->causes != NULL || (self->causes = PyDict_New()) != NULL)
+        rv = PyDict_SetItem(self->causes, key, cause);
+    Py_DECREF(key);
+    *ret_cookie = cookie;
+    return rv;
+}
+
+static void
+forget_cause(TokenObject *self, uint64_t cookie)
+{
+    PyObject *key = PyLong_FromUnsignedLongLong(cookie);
+
+    if (key == NULL || self->causes == NULL || PyDict_DelItem(self->causes, key) < 0)
+        PyErr_Clear();
+    Py_XDECREF(key);
 }
 
 PyDoc_STRVAR(cancel_doc,
@@ -259,33 +285,41 @@ PyDoc_STRVAR(cancel_doc,
              "False if it had ended before: the first reason stays. Callbacks run in this thread.");
 
 static PyObject *
-token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+cancel_with(TokenObject *self, PyObject *reason)
 {
-    static const struct params p = {"cancel", 0, 1, 1, {"reason"}};
-    PyObject *values[MAX_PARAMS], *reason, *text = NULL;
-    mod_state *st = state_of(self);
-    struct cancelling c = {.core = ((TokenObject *)self)->core, .text = ""};
+    struct cancelling c = {.core = self->core, .text = ""};
+    bool is_exception = reason != NULL && PyExceptionInstance_Check(reason);
+    PyObject *text = NULL;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+    if (reason != NULL &&
+        ((text = PyObject_Str(reason)) == NULL || (c.text = PyUnicode_AsUTF8(text)) == NULL ||
+         (is_exception && note_cause(self, reason, &c.cookie) < 0))) {
+        Py_XDECREF(text);
         return NULL;
-    reason = values[0];
-    if (reason != NULL && reason != Py_None) {
-        if (!PyUnicode_Check(reason) && !PyExceptionInstance_Check(reason)) {
-            PyErr_Format(PyExc_TypeError, "reason must be a str, an exception or None, not %.100s",
-                         Py_TYPE(reason)->tp_name);
-            return NULL;
-        }
-        if ((text = PyObject_Str(reason)) == NULL || (c.text = PyUnicode_AsUTF8(text)) == NULL ||
-            (!PyUnicode_Check(reason) && remember_cause(st, c.core, reason) < 0)) {
-            Py_XDECREF(text);
-            return NULL;
-        }
     }
     run_detached(cancel_detached, &c);
     Py_XDECREF(text);
+    if (is_exception && !c.first)
+        forget_cause(self, c.cookie);
     hs_callbacks_run(c.fired);
-    release_pending(st);
     return PyBool_FromLong(c.first);
+}
+
+static PyObject *
+token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"cancel", 0, 1, 1, {"reason"}};
+    PyObject *values[MAX_PARAMS], *reason;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    reason = values[0] == Py_None ? NULL : values[0];
+    if (reason != NULL && !PyUnicode_Check(reason) && !PyExceptionInstance_Check(reason)) {
+        PyErr_Format(PyExc_TypeError, "reason must be a str, an exception or None, not %.100s",
+                     Py_TYPE(reason)->tp_name);
+        return NULL;
+    }
+    return cancel_with((TokenObject *)self, reason);
 }
 
 PyDoc_STRVAR(expire_doc, "_expire($self, /)\n--\n\n"
@@ -298,7 +332,6 @@ token_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     run_detached(expire_detached, &c);
     hs_callbacks_run(c.fired);
-    release_pending(state_of(self));
     return PyBool_FromLong(c.first);
 }
 
@@ -314,15 +347,25 @@ token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (rv == HS_OK)
         Py_RETURN_NONE;
     c.op.token = ((TokenObject *)self)->core;
+    c.given = self;
     c.err.op = "check";
     raise_error(&c, rv);
     return NULL;
 }
 
+struct waiting {
+    struct hs_token *core;
+    bool in_time;
+};
+
 static hs_err
 wait_for_end(struct call *c, void *arg)
 {
-    return hs_token_wait(arg, c->op.deadline_ns, &c->err);
+    struct waiting *w = arg;
+    hs_err rv = hs_token_wait(w->core, c->op.deadline_ns, &c->err);
+
+    w->in_time = rv == HS_OK;
+    return rv == HS_E_DEADLINE ? HS_OK : rv;
 }
 
 PyDoc_STRVAR(wait_doc, "wait($self, /, timeout=None)\n--\n\n"
@@ -334,6 +377,7 @@ token_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 {
     static const struct params p = {"wait", 0, 1, 0, {"timeout"}};
     struct call c = {.st = state_of(self), .op = HS_OP_INIT(HS_NEVER, NULL)};
+    struct waiting w = {.core = ((TokenObject *)self)->core};
     PyObject *values[MAX_PARAMS];
     int64_t span;
 
@@ -341,12 +385,9 @@ token_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
         parse_seconds(values[0], "timeout", &span) < 0)
         return NULL;
     c.op.deadline_ns = span == HS_NEVER ? HS_NEVER : hs_deadline_after(span);
-    if (call_run(&c, wait_for_end, ((TokenObject *)self)->core) == 0)
-        Py_RETURN_TRUE;
-    if (!PyErr_ExceptionMatches(c.st->deadline_exceeded))
+    if (call_run(&c, wait_for_end, &w) < 0)
         return NULL;
-    PyErr_Clear();
-    Py_RETURN_FALSE;
+    return PyBool_FromLong(w.in_time);
 }
 
 PyDoc_STRVAR(set_timeout_doc,
@@ -355,19 +396,37 @@ PyDoc_STRVAR(set_timeout_doc,
              "Whoever waits under the token sees it at once. An ended token stays ended: then\n"
              "this raises what check() raises.");
 
+struct moving {
+    struct hs_token *core;
+    int64_t deadline_ns;
+    hs_err rv;
+};
+
+static void
+move_detached(void *arg)
+{
+    struct moving *m = arg;
+
+    m->rv = hs_token_set_deadline(m->core, m->deadline_ns);
+}
+
 static PyObject *
 token_set_timeout(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"set_timeout", 1, 1, 1, {"timeout"}};
+    struct moving m = {.core = ((TokenObject *)self)->core};
     PyObject *values[MAX_PARAMS];
     int64_t span;
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_seconds(values[0], "timeout", &span) < 0)
         return NULL;
-    if (hs_token_set_deadline(((TokenObject *)self)->core,
-                              span == HS_NEVER ? HS_NEVER : hs_deadline_after(span)) != HS_OK)
+    m.deadline_ns = span == HS_NEVER ? HS_NEVER : hs_deadline_after(span);
+    run_detached(move_detached, &m);
+    if (m.rv != HS_OK)
         return token_check(self, NULL);
+    if (span != HS_NEVER && tell_deadlines("recheck", NULL) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -392,37 +451,38 @@ token_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- Callbacks ----------------------------------------------------------------------------- */
 
-static int
-watch_deadline(PyObject *token, struct hs_token *core)
+/* Called by hs_callbacks_run, attached. The object is alive: before it goes it takes itself back. */
+static void
+call_python(void *arg)
 {
-    PyObject *module, *result;
+    CallbackObject *self = (CallbackObject *)Py_NewRef((PyObject *)arg);
+    PyObject *result = self->callable == NULL ? NULL : PyObject_CallNoArgs(self->callable);
 
-    if (hs_token_deadline(core) == HS_NEVER)
-        return 0;
-    if ((module = PyImport_ImportModule("hardsock._deadlines")) == NULL)
-        return -1;
-    result = PyObject_CallMethod(module, "watch", "O", token);
-    Py_DECREF(module);
+    if (result == NULL && PyErr_Occurred())
+        PyErr_WriteUnraisable(self->callable);
     Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
+    callback_let_go(self);
+    Py_DECREF(self);
 }
 
-static hs_err
-register_callback(mod_state *st, struct hs_token *core, PyObject *callable, struct hs_error *err,
-                  struct hs_callback **ret_callback)
+static int
+keep_callback(TokenObject *token, PyObject *callback)
 {
-    struct pending_release *p = PyMem_RawMalloc(sizeof(*p));
-    hs_err rv = HS_E_NOMEM;
+    if (token->callbacks == NULL && (token->callbacks = PySet_New(NULL)) == NULL)
+        return -1;
+    return PySet_Add(token->callbacks, callback);
+}
 
-    if (p != NULL) {
-        *p = (struct pending_release){.st = st, .callable = Py_NewRef(callable)};
-        rv = hs_token_on_cancel(core, call_python, release_later, p, err, ret_callback);
+static CallbackObject *
+callback_new(mod_state *st, PyObject *token, PyObject *callable)
+{
+    CallbackObject *self = (CallbackObject *)st->callback_type->tp_alloc(st->callback_type, 0);
+
+    if (self != NULL) {
+        self->token = Py_NewRef(token);
+        self->callable = Py_NewRef(callable);
     }
-    if (rv != HS_OK && p != NULL) {
-        Py_DECREF(callable);
-        PyMem_RawFree(p);
-    }
-    return rv;
+    return self;
 }
 
 PyDoc_STRVAR(
@@ -431,16 +491,14 @@ PyDoc_STRVAR(
     "Call callback() once when this token ends; returns a Callback to take it back.\n\n"
     "It runs in the thread that cancels (for deadlines: a thread of hardsock's own), with\n"
     "no lock held; at once, in this thread, if the token has ended already. An exception\n"
-    "from it goes to sys.unraisablehook.");
+    "from it goes to sys.unraisablehook. A token that is dropped drops its callbacks.");
 
 static PyObject *
 token_on_cancel(PyObject *self, PyObject *callable)
 {
     mod_state *st = state_of(self);
-    struct hs_token *core = ((TokenObject *)self)->core;
     struct hs_error err = {0};
-    CallbackObject *registration;
-    PyObject *result;
+    CallbackObject *callback;
     hs_err rv;
 
     if (!PyCallable_Check(callable)) {
@@ -448,29 +506,35 @@ token_on_cancel(PyObject *self, PyObject *callable)
                      Py_TYPE(callable)->tp_name);
         return NULL;
     }
-    registration = (CallbackObject *)st->callback_type->tp_alloc(st->callback_type, 0);
-    if (registration == NULL)
+    if ((callback = callback_new(st, self, callable)) == NULL)
         return NULL;
-    release_pending(st);
-    rv = register_callback(st, core, callable, &err, &registration->core);
+    if (keep_callback((TokenObject *)self, (PyObject *)callback) < 0)
+        goto fail;
+    rv = hs_token_on_cancel(((TokenObject *)self)->core, call_python, NULL, callback, &err,
+                            &callback->core);
     if (rv == HS_E_CANCELLED || rv == HS_E_DEADLINE) {
-        if ((result = PyObject_CallNoArgs(callable)) == NULL)
-            PyErr_WriteUnraisable(callable);
-        Py_XDECREF(result);
-    } else if (rv != HS_OK || watch_deadline(self, core) < 0) {
-        if (rv != HS_OK)
-            raise_plain_error(st, &err, rv);
-        Py_DECREF(registration);
-        return NULL;
+        call_python(callback);
+    } else if (rv != HS_OK) {
+        raise_plain_error(st, &err, rv);
+        goto fail;
+    } else if (tell_deadlines("watch", self) < 0) {
+        goto fail;
     }
-    return (PyObject *)registration;
+    return (PyObject *)callback;
+fail:
+    callback_let_go(callback);
+    Py_DECREF(callback);
+    return NULL;
 }
 
 static hs_err
 remove_callback(struct call *c, void *arg)
 {
-    (void)c;
-    return hs_callback_remove(arg);
+    hs_err rv = hs_callback_remove(arg);
+
+    if (rv == HS_E_FORKED)
+        c->err.op = "remove";
+    return rv;
 }
 
 PyDoc_STRVAR(remove_doc,
@@ -479,21 +543,38 @@ PyDoc_STRVAR(remove_doc,
              "Waits for it if it is running in another thread. Idempotent.");
 
 static PyObject *
-callback_remove(PyObject *self, PyObject *Py_UNUSED(ignored))
+callback_remove(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
-    struct call c = {.st = state_of(self), .started_ns = hs_now()};
-    struct hs_callback *core = ((CallbackObject *)self)->core;
+    CallbackObject *self = (CallbackObject *)obj;
+    struct call c = {.st = state_of(obj), .started_ns = hs_now()};
 
-    if (core != NULL && call_run(&c, remove_callback, core) < 0)
+    if (self->core != NULL && call_run(&c, remove_callback, self->core) < 0)
         return NULL;
-    release_pending(c.st);
+    callback_let_go(self);
     Py_RETURN_NONE;
 }
 
 static int
-callback_traverse(PyObject *self, visitproc visit, void *arg)
+callback_traverse(PyObject *obj, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(((CallbackObject *)obj)->token);
+    Py_VISIT(((CallbackObject *)obj)->callable);
+    return 0;
+}
+
+static int
+callback_clear(PyObject *obj)
+{
+    CallbackObject *self = (CallbackObject *)obj;
+
+    /* Not running: whoever runs it holds a reference. So this does not wait; in a forked child it
+     * changes nothing. */
+    hs_err ignored = self->core == NULL ? HS_OK : hs_callback_remove(self->core);
+
+    (void)ignored;
+    Py_CLEAR(self->token);
+    Py_CLEAR(self->callable);
     return 0;
 }
 
@@ -503,6 +584,7 @@ callback_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
 
     PyObject_GC_UnTrack(self);
+    (void)callback_clear(self);
     hs_callback_unref(((CallbackObject *)self)->core);
     type->tp_free(self);
     Py_DECREF(type);
@@ -624,14 +706,13 @@ static PyMethodDef callback_methods[] = {
 };
 
 PyDoc_STRVAR(callback_doc, "A callback on a token, made by CancelToken.on_cancel().\n\n"
-                           "Dropping this object does not take the callback back; remove() does.");
+                           "The token keeps it: dropping this object does not take the callback\n"
+                           "back; remove() does.");
 
 static PyType_Slot callback_slots[] = {
-    {Py_tp_dealloc, HS_SLOT(callback_dealloc)},
-    {Py_tp_traverse, HS_SLOT(callback_traverse)},
-    {Py_tp_methods, callback_methods},
-    {Py_tp_doc, (void *)(uintptr_t)callback_doc},
-    {0, NULL},
+    {Py_tp_dealloc, HS_SLOT(callback_dealloc)},   {Py_tp_traverse, HS_SLOT(callback_traverse)},
+    {Py_tp_clear, HS_SLOT(callback_clear)},       {Py_tp_methods, callback_methods},
+    {Py_tp_doc, (void *)(uintptr_t)callback_doc}, {0, NULL},
 };
 
 static PyType_Spec callback_spec = {

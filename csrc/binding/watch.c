@@ -69,6 +69,21 @@ static const char *const tcp_states[HS_TCP_STATES] = {
     "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
 };
 
+struct counting {
+    const struct hs_addr *peer;
+    uint32_t counts[HS_TCP_STATES];
+    struct hs_error err;
+    hs_err rv;
+};
+
+static void
+count_detached(void *arg)
+{
+    struct counting *c = arg;
+
+    c->rv = hs_diag_count(c->peer, &c->err, c->counts);
+}
+
 PyDoc_STRVAR(
     tcp_counts_doc,
     "tcp_counts(peer=None, /)\n--\n\n"
@@ -80,10 +95,8 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
 {
     static const struct params p = {"tcp_counts", 0, 1, 1, {"peer"}};
     PyObject *values[MAX_PARAMS], *dict;
-    uint32_t counts[HS_TCP_STATES];
     struct hs_endpoint ep = {0};
-    struct hs_error err = {0};
-    hs_err rv;
+    struct counting c = {0};
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
@@ -96,13 +109,15 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
             return NULL;
         }
     }
-    if ((rv = hs_diag_count(ep.addr.len != 0 ? &ep.addr : NULL, &err, counts)) != HS_OK) {
-        raise_plain_error(state_of_module(module), &err, rv);
+    c.peer = ep.addr.len != 0 ? &ep.addr : NULL;
+    run_detached(count_detached, &c);
+    if (c.rv != HS_OK) {
+        raise_plain_error(state_of_module(module), &c.err, c.rv);
         return NULL;
     }
     dict = PyDict_New();
     for (int state = 1; dict != NULL && state < HS_TCP_STATES; state++)
-        if (put_count(dict, tcp_states[state], PyLong_FromUnsignedLong(counts[state])) < 0)
+        if (put_count(dict, tcp_states[state], PyLong_FromUnsignedLong(c.counts[state])) < 0)
             Py_CLEAR(dict);
     return dict;
 }

@@ -217,6 +217,8 @@ hs_callback_remove(struct hs_callback *cb)
     short ignored;
     hs_err rv;
 
+    if (!hs_token_is_ours(cb->token))
+        return HS_E_FORKED; /* Its lock, and perhaps its runner, stayed with the parent process. */
     if (take_out(cb, true, &by_us) != RUNNING || by_us)
         return HS_OK;
     if ((rv = hs_wakelist_join(&cb->removers, &node, NULL)) != HS_OK)

@@ -71,6 +71,7 @@ struct hs_token {
     struct hs_token *sweep_next; /* guarded by sweep_lock */
     bool in_sweep;               /* guarded by sweep_lock */
     char name[48];
+    size_t paths; /* ways up to roots; immutable */
     size_t nparents;
     struct parent_link parents[]; /* immutable but for their list links */
 };
@@ -95,15 +96,28 @@ hs_token_live(void)
     return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
+/* The sweeping thread, if there was one, is not in the child. */
+static void
+after_fork_in_child(void)
+{
+    hs_lock_init(&sweep_lock, HS_RANK_SWEEP);
+}
+
+__attribute__((constructor)) static void
+watch_forks(void)
+{
+    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
+}
+
 static struct reason *
-reason_new(hs_err code, uint64_t origin, const char *text)
+reason_new(hs_err code, uint64_t origin, const char *text, uint64_t cookie)
 {
     struct reason *r = malloc(sizeof(*r));
 
     if (r == NULL)
         return code == HS_E_DEADLINE ? &deadline_without_memory : &reason_without_memory;
     r->refs = 1;
-    r->public = (struct hs_reason){.code = code, .origin = origin};
+    r->public = (struct hs_reason){.code = code, .origin = origin, .cookie = cookie};
     (void)snprintf(r->public.text, sizeof(r->public.text), "%s", text != NULL ? text : "");
     return r;
 }
@@ -150,18 +164,35 @@ link_to_parents(struct hs_token *t)
     }
 }
 
+/* Bounds the walk up, and with it the recursion through further parents. */
+static size_t
+count_paths(struct hs_token *const *parents, size_t nparents)
+{
+    size_t paths = nparents == 0 ? 1 : 0;
+
+    for (size_t i = 0; i < nparents; i++)
+        paths += parents[i]->paths;
+    return paths;
+}
+
 hs_err
 hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_ns,
              const char *name, struct hs_error *err, struct hs_token **ret_token)
 {
     struct hs_token *t;
+    size_t paths;
 
     if (nparents > HS_TOKEN_MAX_PARENTS)
         return hs_err_setx(err, HS_E_INVALID, NULL, "a token has at most %d parents, got %zu",
                            HS_TOKEN_MAX_PARENTS, nparents);
+    if ((paths = count_paths(parents, nparents)) > HS_TOKEN_MAX_PATHS)
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "tokens are linked too often: more than %d ways up to roots",
+                           HS_TOKEN_MAX_PATHS);
     t = calloc(1, sizeof(*t) + nparents * sizeof(t->parents[0]));
     if (t == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a token");
+    t->paths = paths;
     t->magic = TOKEN_MAGIC;
     t->refs = 1;
     t->id = atomic_fetch_add(&last_id, 1) + 1;
@@ -217,7 +248,6 @@ token_free(struct hs_token *t)
 {
     HS_ASSERT(hs_list_empty(&t->children)); /* Each child holds a reference to us. */
     hs_callbacks_drop_all(&t->callbacks);
-    t->waiters.extra_fd = -1;
     hs_wakelist_fini(&t->waiters);
     hs_lock_fini(&t->lock);
     watch_free(t->watch);
@@ -345,7 +375,7 @@ hs_token_check(struct hs_token *t)
         earliest(t, &deadline_ns, &owner);
         if (deadline_ns == HS_NEVER || deadline_ns > hs_now())
             return HS_OK;
-        (void)set_ended(t, reason_new(HS_E_DEADLINE, owner->id, owner->name));
+        (void)set_ended(t, reason_new(HS_E_DEADLINE, owner->id, owner->name, 0));
     }
     return atomic_load(&t->ended)->public.code;
 }
@@ -366,8 +396,8 @@ arm_watch_locked(struct hs_token *t)
     struct itimerspec when = {{0}, {0}};
     int64_t deadline_ns;
 
-    if (t->watch == NULL)
-        return;
+    if (t->watch == NULL || atomic_load(&t->ended) != NULL)
+        return; /* What has ended stays readable. */
     deadline_ns = hs_token_deadline(t);
     if (deadline_ns != HS_NEVER) {
         if (deadline_ns < 1)
@@ -378,14 +408,17 @@ arm_watch_locked(struct hs_token *t)
     HS_ASSERT(timerfd_settime(t->watch->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
 }
 
-/* Claims callbacks or moves the timer. */
+/* The end claims callbacks and makes the descriptor readable; a moved deadline moves the timer. */
 static void
 touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
 {
-    if (ended)
-        hs_callbacks_claim(t, &t->callbacks, fired);
-    else
+    if (!ended) {
         arm_watch_locked(t);
+        return;
+    }
+    hs_callbacks_claim(t, &t->callbacks, fired);
+    if (t->watch != NULL)
+        hs_eventfd_ring(t->watch->event_fd);
 }
 
 /* Wakes who waits on t and hands its children to the sweep. */
@@ -423,8 +456,31 @@ visit_leaf(struct hs_token *t, bool ended, struct hs_list *fired)
     return leaf;
 }
 
-/* Visits t and all its descendants, each once. Tokens stay referenced until the sweep is over, so
- * that the last unref, which takes token locks, runs with none held. */
+/* Gives back the sweep's references. Where ours is the last, the token goes on a private chain, still
+ * marked: it can be found through its parents' lists, but no other sweep will touch it. */
+static struct hs_token *
+release_swept(struct hs_token *done)
+{
+    struct hs_token *dying = NULL, *next;
+
+    for (; done != NULL; done = next) {
+        long refs = atomic_load(&done->refs);
+
+        next = done->sweep_next;
+        done->in_sweep = false;
+        while (refs > 1 && !atomic_compare_exchange_weak(&done->refs, &refs, refs - 1))
+            ;
+        if (refs > 1)
+            continue;
+        done->in_sweep = true;
+        done->sweep_next = dying;
+        dying = done;
+    }
+    return dying;
+}
+
+/* Visits t and all its descendants, each once. Last references are given up after the lock: freeing
+ * may call release functions of callbacks. */
 static void
 sweep(struct hs_token *t, bool ended, struct hs_list *fired)
 {
@@ -444,14 +500,12 @@ sweep(struct hs_token *t, bool ended, struct hs_list *fired)
         next->sweep_next = done;
         done = next;
     }
-    for (next = done; next != NULL; next = next->sweep_next)
-        next->in_sweep = false;
+    done = release_swept(done);
     t->in_sweep = false;
     hs_lock_drop(&sweep_lock);
-    while (done != NULL) {
+    for (; done != NULL; done = next) {
         next = done->sweep_next;
         hs_token_unref(done);
-        done = next;
     }
 }
 
@@ -475,10 +529,11 @@ hand_over(struct hs_callback *fired, struct hs_callback **ret_fired)
 }
 
 bool
-hs_token_cancel(struct hs_token *t, const char *text, struct hs_callback **ret_fired)
+hs_token_cancel(struct hs_token *t, const char *text, uint64_t cookie,
+                struct hs_callback **ret_fired)
 {
     bool first =
-        hs_token_check(t) == HS_OK && set_ended(t, reason_new(HS_E_CANCELLED, t->id, text));
+        hs_token_check(t) == HS_OK && set_ended(t, reason_new(HS_E_CANCELLED, t->id, text, cookie));
 
     if (ret_fired != NULL)
         *ret_fired = NULL;
@@ -608,15 +663,14 @@ hs_token_fileno(struct hs_token *t, struct hs_error *err, int *ret_fd)
     if (t->watch == NULL) {
         t->watch = made;
         made = NULL;
+        (void)hs_token_is_cancelled(t);
+        if (atomic_load(&t->ended) !=
+            NULL) /* The sweep may have passed before there was a watch. */
+            hs_eventfd_ring(t->watch->event_fd);
         arm_watch_locked(t);
-        hs_lock_take(&t->waiters.lock);
-        t->waiters.extra_fd = t->watch->event_fd;
-        hs_lock_drop(&t->waiters.lock);
     }
     *ret_fd = t->watch->epoll_fd;
     hs_lock_drop(&t->lock);
     watch_free(made);
-    if (hs_token_is_cancelled(t))
-        hs_wakelist_wake(&t->waiters);
     return HS_OK;
 }

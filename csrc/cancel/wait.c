@@ -122,7 +122,6 @@ hs_wakelist_init(struct hs_wakelist *w)
 {
     hs_lock_init(&w->lock, HS_RANK_WAKELIST);
     hs_list_init(&w->nodes);
-    w->extra_fd = -1;
 }
 
 void
@@ -132,8 +131,8 @@ hs_wakelist_fini(struct hs_wakelist *w)
     hs_lock_fini(&w->lock);
 }
 
-static void
-ring(int efd)
+void
+hs_eventfd_ring(int efd)
 {
     ssize_t ignored = write(efd, &(uint64_t){1}, sizeof(uint64_t));
 
@@ -156,12 +155,10 @@ hs_wakelist_wake(struct hs_wakelist *w)
         waker->ring_next = to_ring;
         to_ring = waker;
     }
-    if (w->extra_fd >= 0)
-        ring(w->extra_fd);
     hs_lock_drop(&w->lock);
     for (; to_ring != NULL; to_ring = next) {
         next = to_ring->ring_next; /* After the ring it is the next waker's. */
-        ring(to_ring->efd);
+        hs_eventfd_ring(to_ring->efd);
         waker_unref(to_ring);
     }
 }

@@ -20,7 +20,6 @@ struct hs_waker;
 struct hs_wakelist {
     struct hs_lock lock;
     struct hs_list nodes; /* guarded by lock */
-    int extra_fd;         /* guarded by lock: an eventfd to write too, or -1 */
 };
 
 struct hs_wakenode {
@@ -31,6 +30,8 @@ struct hs_wakenode {
 void hs_wakelist_init(struct hs_wakelist *w);
 void hs_wakelist_fini(struct hs_wakelist *w); /* the list must be empty */
 void hs_wakelist_wake(struct hs_wakelist *w);
+/* Makes an eventfd readable. */
+void hs_eventfd_ring(int efd);
 
 /* Links this thread's waker; fails only when its eventfd cannot be made (HS_E_SYSTEM). */
 HS_NODISCARD hs_err hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node,

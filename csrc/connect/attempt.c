@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,15 +24,25 @@
 #define IPPROTO_MPTCP 262
 #endif
 
+/* Out of the epoll set first: a process forked meanwhile keeps the description open, and with it an
+ * event that nobody could take out any more (epoll(7)). */
+static void
+close_fd(struct attempt *a)
+{
+    if (a->fd < 0)
+        return;
+    if (a->epoll_fd >= 0)
+        (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, a->fd, NULL);
+    (void)close(a->fd);
+    a->fd = a->epoll_fd = -1;
+}
+
 static void
 end_with(struct attempt *a, int sys)
 {
     a->log.sys = sys;
     a->log.ended_ns = hs_now();
-    if (a->fd >= 0) {
-        (void)close(a->fd);
-        a->fd = -1;
-    }
+    close_fd(a);
 }
 
 static hs_err
@@ -85,8 +96,7 @@ again_or_fail(struct attempt *a, const struct hs_connect_options *opts, int sys)
 
     if (a->tries >= MAX_TRIES || (opts->source.len != 0 && hs_addr_port(&opts->source) != 0))
         return fail(a, sys);
-    (void)close(a->fd);
-    a->fd = -1;
+    close_fd(a);
     return hs_attempt_start(a, &addr, opts);
 }
 
@@ -120,8 +130,7 @@ call_connect(struct attempt *a, const struct hs_connect_options *opts)
     if (errno == EADDRNOTAVAIL)
         return again_or_fail(a, opts, EADDRNOTAVAIL);
     if (errno == EAGAIN && a->log.addr.sa.sa_family == AF_UNIX) {
-        (void)close(a->fd);
-        a->fd = -1;
+        close_fd(a);
         return HS_WANT;
     }
     return fail(a, errno);
@@ -169,6 +178,8 @@ hs_attempt_take_fd(struct attempt *a)
 {
     int fd = a->fd;
 
-    a->fd = -1;
+    if (a->epoll_fd >= 0)
+        (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    a->fd = a->epoll_fd = -1;
     return fd;
 }

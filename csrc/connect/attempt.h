@@ -9,6 +9,7 @@
 
 struct attempt {
     int fd;           /* owns; -1 when it has ended and was not taken */
+    int epoll_fd;     /* borrows: where fd is watched, or -1 */
     unsigned changed; /* options that the kernel made into something else */
     int tries;
     struct hs_attempt log;

@@ -223,6 +223,23 @@ has_route(const struct hs_addr *addr)
     return found;
 }
 
+/* /etc/hosts may name an address twice, and glibc answers 127.0.0.1 for ::1 when asked for IPv4. */
+static size_t
+drop_doubles(struct hs_addr *addrs, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t j = 0;
+
+        while (j < kept && !hs_addr_equal(&addrs[i], &addrs[j]))
+            j++;
+        if (j == kept)
+            addrs[kept++] = addrs[i];
+    }
+    return kept;
+}
+
 static void
 collect_answers(struct hs_connector *cn)
 {
@@ -231,6 +248,7 @@ collect_answers(struct hs_connector *cn)
             !hs_lookup_answer(&cn->tickets[i], cn->ep.port, &cn->answers[i], cn->found[i]))
             continue;
         cn->answers[i].addrs = cn->found[i];
+        cn->answers[i].n = drop_doubles(cn->found[i], cn->answers[i].n);
         hs_lookup_leave(&cn->tickets[i]);
         if (i == V6 && cn->answers[i].n > 0 && cn->last_family < 0)
             cn->first_family = has_route(&cn->found[V6][0]) ? V6 : V4;
@@ -300,12 +318,18 @@ static hs_err
 watch(struct hs_connector *cn, size_t slot)
 {
     struct epoll_event ev = {.events = EPOLLOUT, .data.u32 = (uint32_t)slot};
+    struct attempt *a = &cn->attempts[slot];
+    int sys;
 
-    if (cn->epoll_fd < 0 || cn->attempts[slot].fd < 0)
+    if (cn->epoll_fd < 0 || a->fd < 0 || a->epoll_fd >= 0)
         return HS_OK;
-    if (epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->attempts[slot].fd, &ev) == 0)
+    if (epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, a->fd, &ev) == 0) {
+        a->epoll_fd = cn->epoll_fd;
         return HS_OK;
-    cn->attempts[slot].log.sys = errno;
+    }
+    sys = errno;
+    hs_attempt_stop(a);
+    a->log.sys = sys;
     return HS_E_SYSTEM;
 }
 
@@ -331,15 +355,13 @@ start_next(struct hs_connector *cn, struct attempt **ret_winner)
     if (cn->in_flight >= (size_t)cn->opts.max_in_flight)
         call_off_oldest(cn);
     cn->in_flight++;
-    cn->next_attempt_ns = now + cn->opts.attempt_delay_ns;
-    a->fd = -1;
+    cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
+    a->fd = a->epoll_fd = -1;
     rv = hs_attempt_start(a, take_next(cn), &cn->opts);
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
-    else if (rv == HS_WANT && watch(cn, slot) != HS_OK) {
-        hs_attempt_stop(a);
+    else if (rv == HS_WANT && watch(cn, slot) != HS_OK)
         rv = HS_E_SYSTEM;
-    }
     *ret_winner = a;
     return judge(cn, rv);
 }
@@ -360,16 +382,13 @@ static hs_err
 settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
 {
     struct attempt *a = &cn->attempts[slot];
-    int old_fd = a->fd;
     hs_err rv;
 
     if (a->log.ended_ns != 0 || a->fd < 0)
         return HS_WANT;
     rv = hs_attempt_settle(a, &cn->opts);
-    if (rv == HS_WANT && a->fd != old_fd && watch(cn, slot) != HS_OK) { /* a new socket */
-        hs_attempt_stop(a);
+    if (rv == HS_WANT && watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
-    }
     *ret_winner = a;
     return judge(cn, rv);
 }
@@ -503,8 +522,6 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
     int fd = hs_attempt_take_fd(winner);
     hs_err rv;
 
-    if (cn->epoll_fd >= 0)
-        (void)epoll_ctl(cn->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     cn->in_flight--;
     stop_all(cn);
     rv = hs_conn_wrap(fd, winner->log.addr.sa.sa_family, &cn->opts.sockopts, winner->changed, err,
@@ -579,6 +596,8 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
     HS_CHECK(cn, CONNECTOR_MAGIC);
     if ((rv = check_usable(cn, err)) != HS_OK)
         return rv;
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
+        return gave_up(cn, rv, err);
     if (!cn->started) {
         cn->started = true;
         if ((rv = start_lookups(cn, err)) != HS_OK)

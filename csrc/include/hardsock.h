@@ -114,10 +114,13 @@ struct hs_callback;
 struct hs_reason {
     hs_err code;     /* HS_E_CANCELLED or HS_E_DEADLINE */
     uint64_t origin; /* id of the token that was cancelled or whose deadline passed */
+    uint64_t cookie; /* what the winning hs_token_cancel was given, else 0 */
     char text[128];
 };
 
 #define HS_TOKEN_MAX_PARENTS 16
+/* Ways up to roots that one token may have: who asks walks them all. */
+#define HS_TOKEN_MAX_PATHS 1024
 
 /* A token that is cancelled when any parent is, or at deadline_ns, or by hs_token_cancel.
  * parents may be NULL when nparents is 0. name (may be NULL) is for diagnostics, kept to 47 bytes.
@@ -148,7 +151,8 @@ HS_API HS_NODISCARD hs_err hs_token_set_deadline(struct hs_token *t, int64_t dea
  * ret_fired receives the callbacks that this cancel set off; run them with hs_callbacks_run.
  * With ret_fired NULL they are run before it returns, in this thread.
  */
-HS_API bool hs_token_cancel(struct hs_token *t, const char *text, struct hs_callback **ret_fired);
+HS_API bool hs_token_cancel(struct hs_token *t, const char *text, uint64_t cookie,
+                            struct hs_callback **ret_fired);
 
 /* Registers fn(arg) to run once when t is cancelled by hs_token_cancel (of t or an ancestor).
  * Returns false, registering nothing, when t has already ended. A deadline that passes runs
@@ -164,7 +168,7 @@ HS_API HS_NODISCARD hs_err hs_token_on_cancel(struct hs_token *t, void (*fn)(voi
 HS_API bool hs_token_expire(struct hs_token *t, struct hs_callback **ret_fired);
 HS_API void hs_callbacks_run(struct hs_callback *fired);
 /* After HS_OK the callback is not running and will never run, except when called from inside it.
- * Waits for a running callback: HS_INTR when interrupted by a signal. */
+ * Waits for a running callback: HS_INTR when interrupted by a signal. HS_E_FORKED in a child. */
 HS_API HS_NODISCARD hs_err hs_callback_remove(struct hs_callback *cb);
 HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
 

@@ -99,19 +99,24 @@ bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
           const struct hs_sockopts *sockopts, struct hs_error *err, struct bound *b)
 {
     char text[HS_ADDR_TEXT_SIZE];
+    int sys;
     hs_err rv;
 
     *b = (struct bound){.fd = -1};
     if ((rv = open_socket(addr->sa.sa_family, sockopts, err, b)) != HS_OK)
         return rv;
-    if (bind_replacing(b->fd, addr, o->unlink_stale) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "bind to %.150s",
+    if (bind_replacing(b->fd, addr, o->unlink_stale) != 0) {
+        sys = errno;
+        return hs_err_set(err, HS_E_SYSTEM, sys, "listen", "bind to %.150s",
                           hs_addr_text(addr, text, sizeof(text)));
+    }
     if ((rv = remember_path(addr, o->unix_mode, err, b)) != HS_OK)
         return rv;
-    if (listen(b->fd, o->backlog) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "listen on %.150s",
+    if (listen(b->fd, o->backlog) != 0) {
+        sys = errno;
+        return hs_err_set(err, HS_E_SYSTEM, sys, "listen", "listen on %.150s",
                           hs_addr_text(addr, text, sizeof(text)));
+    }
     return HS_OK;
 }
 

@@ -10,7 +10,7 @@
  * Out of descriptors the kernel says EMFILE even when nobody waits in the queue, and readiness
  * never goes away while somebody does: so polling on would spin. One thread gives up the reserve
  * descriptor, accepts and resets what is queued (bounded), takes the reserve back, and everybody
- * waits for a time that doubles from 5 ms to 1 s, not for the descriptor.
+ * waits for a time that doubles from 5 to 100 ms, not for the descriptor.
  */
 #include "listener.h"
 
@@ -36,10 +36,13 @@
 #define FREED 0x74
 #define MAX_SHED 256 /* in one go */
 #define BACKOFF_MIN_NS (5 * HS_NS_PER_MS)
-#define BACKOFF_MAX_NS HS_NS_PER_S
+#define BACKOFF_MAX_NS (100 * HS_NS_PER_MS)
 #define SLICE_ROUNDS 64
 
 enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, ENDED, FAILED };
+
+/* Whether connections get the listener's options from the kernel. */
+enum inheritance { UNKNOWN, INHERITED, NOT_INHERITED };
 
 struct hs_listener {
     unsigned magic;
@@ -51,7 +54,7 @@ struct hs_listener {
     atomic_int reserve_fd;      /* own; -1 while given up */
     _Atomic int64_t backoff_ns; /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
-    atomic_bool verified, differs; /* whether connections inherit the options as asked */
+    atomic_int inheritance; /* enum inheritance */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
 
@@ -234,6 +237,18 @@ classify(struct hs_listener *l, int sys)
     }
 }
 
+/* Another thread may have made one meanwhile. */
+static void
+keep_reserve(struct hs_listener *l, int fd)
+{
+    int old = atomic_exchange(&l->reserve_fd, fd);
+
+    if (old >= 0)
+        (void)close(old);
+    if (hs_fd_is_closed(&l->fd))
+        close_reserve(l);
+}
+
 /* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
 static void
 shed(struct hs_listener *l)
@@ -253,7 +268,7 @@ shed(struct hs_listener *l)
         (void)close(fd);
         count(&l->shed);
     }
-    atomic_store(&l->reserve_fd, open_reserve());
+    keep_reserve(l, open_reserve());
 }
 
 static void
@@ -261,6 +276,8 @@ back_off(struct hs_listener *l)
 {
     int64_t step = atomic_load(&l->backoff_ns);
 
+    if (atomic_load(&l->backoff_until_ns) > hs_now())
+        return; /* Another thread has set it for all. */
     step = step == 0 ? BACKOFF_MIN_NS : hs_min_ns(2 * step, BACKOFF_MAX_NS);
     atomic_store(&l->backoff_ns, step);
     atomic_store(&l->backoff_until_ns, hs_deadline_after(step));
@@ -269,34 +286,40 @@ back_off(struct hs_listener *l)
 static void
 recovered(struct hs_listener *l)
 {
-    int none = -1, fd;
-
     if (atomic_load_explicit(&l->backoff_ns, memory_order_relaxed) == 0)
         return;
     atomic_store(&l->backoff_ns, 0);
-    if (atomic_load(&l->reserve_fd) >= 0 || (fd = open_reserve()) < 0)
-        return;
-    if (!atomic_compare_exchange_strong(&l->reserve_fd, &none, fd))
-        (void)close(fd);
+    if (atomic_load(&l->reserve_fd) < 0)
+        keep_reserve(l, open_reserve());
 }
 
-/* Linux hands a listener's options on; the first connection shows whether this kernel does so for
- * all of ours, and if not every connection gets them by itself. */
+static enum inheritance
+compare_options(struct hs_listener *l, int fd)
+{
+    struct hs_setting ours[HS_SETTINGS_MAX], theirs[HS_SETTINGS_MAX];
+    const struct hs_sockopts *o = &l->options.sockopts;
+    size_t n = hs_sockopts_audit(hs_fd_number(&l->fd), l->bound.family, o, HS_USE_CONNECTION, ours);
+
+    (void)hs_sockopts_audit(fd, l->bound.family, o, HS_USE_CONNECTION, theirs);
+    for (size_t i = 0; i < n; i++)
+        if (ours[i].asked != HS_UNSET && ours[i].effective != theirs[i].effective)
+            return NOT_INHERITED;
+    return INHERITED;
+}
+
+/* Linux hands a TCP listener's options on; the first connection shows whether this kernel does so
+ * for all of ours, and if not every connection gets them by itself. Unix sockets inherit none. */
 static unsigned
 verify_inherited(struct hs_listener *l, int fd)
 {
-    struct hs_setting settings[HS_SETTINGS_MAX];
     unsigned changed = l->bound.changed;
-    size_t n;
+    int inheritance = atomic_load(&l->inheritance);
 
-    if (!atomic_exchange(&l->verified, true)) {
-        n = hs_sockopts_audit(fd, l->bound.family, &l->options.sockopts, HS_USE_CONNECTION,
-                              settings);
-        for (size_t i = 0; i < n; i++)
-            if (settings[i].differs && settings[i].limited_by == NULL)
-                atomic_store(&l->differs, true);
+    if (inheritance == UNKNOWN) {
+        inheritance = compare_options(l, fd);
+        atomic_store(&l->inheritance, inheritance);
     }
-    if (atomic_load(&l->differs)) {
+    if (inheritance == NOT_INHERITED) {
         count(&l->unverified);
         if (hs_sockopts_apply(fd, l->bound.family, &l->options.sockopts, HS_USE_CONNECTION, NULL,
                               &changed) != HS_OK)
@@ -349,14 +372,17 @@ accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_c
             size_t *n)
 {
     enum outcome outcome = NEXT;
+    int failed = 0;
 
     if (atomic_load(&l->backoff_until_ns) > hs_now())
         return EXHAUSTED;
-    for (int round = 0; round < SLICE_ROUNDS && *n < max; round++) {
+    while (*n < max && failed < SLICE_ROUNDS) {
         outcome = accept_one(l, err, &conns[*n]);
         if (outcome == GOT)
             (*n)++;
-        else if (outcome != NEXT)
+        else if (outcome == NEXT)
+            failed++;
+        else
             break;
     }
     if (outcome == EXHAUSTED) {
@@ -402,6 +428,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     hs_err rv;
 
     HS_CHECK(l, LISTENER_MAGIC);
+    if (max == 0)
+        return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
         if ((rv = hs_op_check(op, op->deadline_ns, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
@@ -429,7 +457,7 @@ hs_listener_detach(struct hs_listener *l, struct hs_error *err, int *ret_fd)
     HS_CHECK(l, LISTENER_MAGIC);
     if (!hs_fd_is_ours(&l->fd))
         return hs_err_setx(err, HS_E_FORKED, "detach", "%s", hs_err_text(HS_E_FORKED));
-    return hs_fd_detach(&l->fd, err, ret_fd);
+    return hs_fd_detach(&l->fd, 0, err, ret_fd);
 }
 
 int

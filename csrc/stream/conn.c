@@ -7,7 +7,7 @@
  * Invariants:
  * - busy[d] is true exactly while one op has claimed direction d; only the claimer touches that
  *   direction's data (inbuf belongs to HS_DIR_IN) and clears the flag.
- * - poison[d] goes from 0 to a code once and stays.
+ * - poison[d], which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
  */
@@ -25,6 +25,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +53,8 @@ struct hs_conn {
     struct hs_fd fd;
     const struct hs_layer *layer;
     struct direction dirs[2];
+    _Atomic hs_err broken; /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
+    atomic_bool out_ended; /* by our own shutdown */
     struct hs_wakelist wakers;
     struct hs_buf inbuf;     /* belongs to who has claimed HS_DIR_IN */
     _Atomic size_t buffered; /* its length, for those who only look */
@@ -179,15 +183,22 @@ hs_conn_unshare(struct hs_conn *c)
 static const char *const dir_names[] = {"reading", "writing"};
 
 static hs_err
+check_broken(struct hs_conn *c, struct hs_error *err)
+{
+    hs_err broken = atomic_load(&c->broken);
+
+    if (broken == HS_OK)
+        return HS_OK;
+    return hs_err_setx(err, broken, NULL, "%s, as was found earlier", hs_err_text(broken));
+}
+
+static hs_err
 check_poison(const struct direction *d, enum hs_dir dir, struct hs_error *err)
 {
     hs_err poison = atomic_load(&d->poison);
 
     if (poison == HS_OK)
         return HS_OK;
-    if (poison == HS_E_RESET || poison == HS_E_DEAD_PEER)
-        return hs_err_setx(err, poison, NULL, "the connection broke earlier: %s",
-                           hs_err_text(poison));
     return hs_err_setx(err, HS_E_POISONED, NULL, "%s stopped in the middle of a message (%s)",
                        dir_names[dir], hs_err_text(poison));
 }
@@ -233,18 +244,25 @@ begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err
     if ((rv = claim(c, op, dir, err)) != HS_OK)
         return rv;
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
-        rv = hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    else if ((rv = check_poison(&c->dirs[dir], dir, err)) == HS_OK)
-        rv = hs_op_check(op, deadline_of(c, op, dir), err);
-    return rv;
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK ||
+        (rv = hs_op_check(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+        return rv;
+    if (dir == HS_DIR_IN) /* What is buffered can be had even now: see recv_some. */
+        return HS_OK;
+    if (atomic_load(&c->out_ended))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "sending was ended here, by shutdown");
+    if ((rv = check_poison(&c->dirs[dir], dir, err)) != HS_OK)
+        return rv;
+    return check_broken(c, err);
 }
 
 static void
-poison(struct direction *d, hs_err code)
+set_once(_Atomic hs_err *where, hs_err code)
 {
-    hs_err clean = HS_OK;
+    hs_err none = HS_OK;
 
-    (void)atomic_compare_exchange_strong(&d->poison, &clean, code);
+    (void)atomic_compare_exchange_strong(where, &none, code);
 }
 
 static hs_err
@@ -254,7 +272,7 @@ end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *name, hs_e
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
     if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
-        poison(&c->dirs[dir], rv);
+        set_once(&c->broken, rv);
     if (rv != HS_OK && err != NULL)
         err->op = name;
     if (op->claim != 0)
@@ -296,6 +314,22 @@ wait_ready(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, str
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
+/* A reset is told once, to whoever asks the socket first; the other direction then reads an end that
+ * looks clean. Either that other call has noted it, or the TCP state gives it away: after an orderly
+ * end a socket that has not ended its own side is in CLOSE_WAIT. */
+static hs_err
+check_end(struct hs_conn *c, struct hs_error *err)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (c->family != AF_UNIX && !atomic_load(&c->out_ended) &&
+        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        info.tcpi_state == TCP_CLOSE)
+        set_once(&c->broken, HS_E_RESET);
+    return check_broken(c, err);
+}
+
 static hs_err
 recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
           struct hs_error *err, size_t *ret_n)
@@ -304,11 +338,15 @@ recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int fla
     short want;
     hs_err rv;
 
+    if ((rv = check_poison(&c->dirs[HS_DIR_IN], HS_DIR_IN, err)) != HS_OK)
+        return rv;
     while ((rv = c->layer->try_recv(fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
         if ((rv = wait_ready(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
         account(&c->dirs[HS_DIR_IN], *ret_n);
+    if (rv == HS_OK && *ret_n == 0)
+        rv = check_end(c, err);
     return rv;
 }
 
@@ -326,7 +364,8 @@ static void
 put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 {
     if (hs_buf_prepend(&c->inbuf, buf, op->done) != HS_OK)
-        poison(&c->dirs[HS_DIR_IN], HS_E_NOMEM); /* Bytes are lost: the stream must not go on. */
+        set_once(&c->dirs[HS_DIR_IN].poison,
+                 HS_E_NOMEM); /* Bytes are lost: the stream must not go on. */
     atomic_store_explicit(&c->buffered, hs_buf_len(&c->inbuf), memory_order_relaxed);
 }
 
@@ -406,7 +445,7 @@ static hs_err
 end_message(struct hs_conn *c, struct hs_op *op, const char *name, hs_err rv, struct hs_error *err)
 {
     if (rv < 0 && op->claim != 0 && op->done > 0)
-        poison(&c->dirs[HS_DIR_OUT], rv);
+        set_once(&c->dirs[HS_DIR_OUT].poison, rv);
     return end(c, op, HS_DIR_OUT, name, rv, err);
 }
 
@@ -490,7 +529,7 @@ hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
         return;
     }
     if (op->done > 0)
-        poison(&c->dirs[HS_DIR_OUT], HS_E_CANCELLED);
+        set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
     release(c, op, HS_DIR_OUT);
 }
 
@@ -507,6 +546,8 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
                            "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
+    if (how != SHUT_RD)
+        atomic_store(&c->out_ended, true);
     if (shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
                         "shutdown");
@@ -514,19 +555,31 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
     return rv;
 }
 
+/* Linger with a time makes close(2) block, even on a non-blocking socket (measured, and
+ * net/ipv4/tcp.c); it may have been set by whoever had the socket before. */
+static void
+set_linger(int fd, bool abortive)
+{
+    struct linger linger = {.l_onoff = 0};
+    socklen_t len = sizeof(linger);
+
+    if (!abortive && (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) != 0 ||
+                      linger.l_onoff == 0 || linger.l_linger == 0))
+        return;
+    linger = (struct linger){.l_onoff = abortive, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
  * descriptor), and ending it for that one is not ours to decide. Waking is done by the list. */
 void
 hs_conn_close(struct hs_conn *c, bool abortive)
 {
-    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-
     HS_CHECK(c, CONN_MAGIC);
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
-        if (abortive)
-            (void)setsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        set_linger(hs_fd_number(&c->fd), abortive);
         hs_wakelist_wake(&c->wakers);
     }
     hs_fd_drop(&c->fd);
@@ -535,14 +588,25 @@ hs_conn_close(struct hs_conn *c, bool abortive)
 hs_err
 hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
 {
+    struct hs_op in = HS_OP_INIT(HS_NEVER, NULL), out = in;
+    hs_err rv;
+
     HS_CHECK(c, CONN_MAGIC);
-    if (!hs_fd_is_ours(&c->fd))
-        return hs_err_setx(err, HS_E_FORKED, "detach", "%s", hs_err_text(HS_E_FORKED));
-    if (atomic_load(&c->buffered) > 0)
-        return hs_err_setx(err, HS_E_BUSY, "detach",
-                           "%zu received bytes are buffered here and would be lost",
-                           atomic_load(&c->buffered));
-    return hs_fd_detach(&c->fd, err, ret_fd);
+    if ((rv = claim(c, &in, HS_DIR_IN, err)) != HS_OK)
+        return rv;
+    if ((rv = claim(c, &out, HS_DIR_OUT, err)) == HS_OK) {
+        if (hs_buf_len(&c->inbuf) > 0)
+            rv = hs_err_setx(err, HS_E_BUSY, "detach",
+                             "%zu received bytes are buffered here and would be lost",
+                             hs_buf_len(&c->inbuf));
+        else
+            rv = hs_fd_detach(&c->fd, 2, err, ret_fd);
+        if (rv != HS_OK)
+            release(c, &out, HS_DIR_OUT);
+    }
+    if (rv != HS_OK)
+        release(c, &in, HS_DIR_IN);
+    return rv;
 }
 
 bool
@@ -573,7 +637,8 @@ hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns)
     if (deadline_ns == HS_TRY_ONCE)
         deadline_ns = 1; /* A point in time long past, not a mode. */
     atomic_store(&c->dirs[dir].deadline_ns, deadline_ns);
-    hs_wakelist_wake(&c->wakers);
+    if (hs_fd_is_ours(&c->fd))
+        hs_wakelist_wake(&c->wakers);
 }
 
 int64_t
@@ -586,6 +651,7 @@ void
 hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
 {
     const struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+    bool broken = atomic_load(&c->broken) != HS_OK;
 
     HS_CHECK(c, CONN_MAGIC);
     *ret_info = (struct hs_conn_info){
@@ -597,8 +663,8 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .buffered = atomic_load_explicit(&c->buffered, memory_order_relaxed),
         .family = c->family,
         .changed_settings = c->changed,
-        .poisoned_in = atomic_load(&in->poison) != HS_OK,
-        .poisoned_out = atomic_load(&out->poison) != HS_OK,
+        .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
+        .poisoned_out = broken || atomic_load(&out->poison) != HS_OK,
     };
 }
 

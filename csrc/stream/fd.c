@@ -47,10 +47,11 @@ hs_fd_drop(struct hs_fd *f)
     uint64_t before = atomic_fetch_sub(&f->state, 1);
 
     HS_ASSERT((before & ~CLOSED) != 0);
-    if (before == (CLOSED | 1) && f->number >= 0)
+    if (before == (CLOSED | 1))
         (void)close(f->number);
 }
 
+/* In a forked child the holds were those of threads that are not here: they never drop. */
 bool
 hs_fd_mark_closed(struct hs_fd *f)
 {
@@ -59,7 +60,8 @@ hs_fd_mark_closed(struct hs_fd *f)
     do {
         if ((state & CLOSED) != 0)
             return false;
-    } while (!atomic_compare_exchange_weak(&f->state, &state, (state | CLOSED) + 1));
+    } while (!atomic_compare_exchange_weak(&f->state, &state,
+                                           hs_fd_is_ours(f) ? (state | CLOSED) + 1 : (CLOSED | 1)));
     return true;
 }
 
@@ -70,16 +72,15 @@ hs_fd_is_closed(struct hs_fd *f)
 }
 
 hs_err
-hs_fd_detach(struct hs_fd *f, struct hs_error *err, int *ret_fd)
+hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err, int *ret_fd)
 {
-    uint64_t idle = 0;
+    uint64_t expected = holds;
 
-    if (atomic_compare_exchange_strong(&f->state, &idle, CLOSED)) {
+    if (atomic_compare_exchange_strong(&f->state, &expected, CLOSED)) {
         *ret_fd = f->number;
-        f->number = -1;
         return HS_OK;
     }
-    if ((idle & CLOSED) != 0)
+    if ((expected & CLOSED) != 0)
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
     return hs_err_setx(err, HS_E_BUSY, NULL, "a call is in progress");
 }

@@ -26,8 +26,9 @@ void hs_fd_drop(struct hs_fd *f);
 bool hs_fd_mark_closed(struct hs_fd *f);
 bool hs_fd_is_closed(struct hs_fd *f);
 bool hs_fd_is_ours(const struct hs_fd *f); /* not inherited by fork */
-/* Takes the number away, unclosed: HS_E_BUSY while somebody holds it. */
-HS_NODISCARD hs_err hs_fd_detach(struct hs_fd *f, struct hs_error *err, int *ret_fd);
+/* Takes the number away, unclosed, and with it the caller's holds: HS_E_BUSY while there are more. */
+HS_NODISCARD hs_err hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err,
+                                 int *ret_fd);
 /* Holds are asserted: the number may not be used without one. */
 int hs_fd_number(struct hs_fd *f);
 

@@ -58,13 +58,15 @@ static const struct row rows[] = {
     ROW(mark, SOL_SOCKET, SO_MARK, PLAIN, ANY_SOCKET, NULL),
     ROW(mptcp, SOL_SOCKET, SO_PROTOCOL, PROTOCOL, TCP_ONLY | MAY_DIFFER, "net.mptcp.enabled"),
     ROW(reuse_port, SOL_SOCKET, SO_REUSEPORT, PLAIN, TCP_ONLY | LISTENERS, NULL),
-    ROW(defer_accept_s, IPPROTO_TCP, TCP_DEFER_ACCEPT, PLAIN, TCP_ONLY | LISTENERS | MAY_DIFFER, NULL),
+    ROW(defer_accept_s, IPPROTO_TCP, TCP_DEFER_ACCEPT, PLAIN, TCP_ONLY | LISTENERS | MAY_DIFFER,
+        NULL),
     ROW(fastopen_queue, IPPROTO_TCP, TCP_FASTOPEN, PLAIN, TCP_ONLY | LISTENERS | MAY_DIFFER,
         "net.ipv4.tcp_fastopen"),
     ROW(v6only, IPPROTO_IPV6, IPV6_V6ONLY, PLAIN, IPV6_ONLY | LISTENERS, "net.ipv6.bindv6only"),
 };
 /* clang-format on */
 
+#define MAX_KEEPALIVE_S 32767 /* MAX_TCP_KEEPIDLE, include/net/tcp.h */
 #define NROWS (sizeof(rows) / sizeof(rows[0]))
 _Static_assert(NROWS <= HS_SETTINGS_MAX, "an audit must have room for every row");
 
@@ -85,10 +87,11 @@ hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms)
 {
     int seconds = dead_after_ms / 1000 > 0 ? dead_after_ms / 1000 : 1;
     int interval = seconds / 6 > 0 ? seconds / 6 : 1;
+    int idle = seconds - 3 * interval > 0 ? seconds - 3 * interval : 1;
 
     o->keepalive = 1;
-    o->keepalive_interval_s = interval;
-    o->keepalive_idle_s = seconds - 3 * interval > 0 ? seconds - 3 * interval : 1;
+    o->keepalive_interval_s = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
+    o->keepalive_idle_s = idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
     o->user_timeout_ms = dead_after_ms;
 }
 

@@ -1,7 +1,7 @@
 /* inet_diag.c: counting TCP sockets by state, from the kernel's sock_diag tables.
  *
  * One dump request per family over NETLINK_SOCK_DIAG (sock_diag(7)), answered in the calling
- * process at once: recv here does not wait for a network. The kernel filters by state and family;
+ * process: each part of the answer is there when recv asks for it, so that recv never waits. The kernel filters by state and family;
  * the peer is compared here. Covers the caller's network namespace.
  */
 #include "hardsock.h"
@@ -98,7 +98,7 @@ dump(int fd, int family, const struct hs_addr *peer, uint32_t counts[HS_TCP_STAT
     if (send(fd, &request, sizeof(request), 0) < 0)
         return errno;
     do {
-        if ((n = recv(fd, buf, sizeof(buf), 0)) < 0 && errno != EINTR)
+        if ((n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) < 0 && errno != EINTR)
             return errno;
     } while (n < 0 || !count_messages(buf, (size_t)n, peer, counts, &sys));
     return sys;

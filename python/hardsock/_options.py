@@ -66,8 +66,8 @@ class SocketOptions:
     notsent_lowat: int | None = None
     """Bytes that may wait unsent before the socket stops being writable (TCP_NOTSENT_LOWAT)."""
     linger: int | None = None
-    """SO_LINGER seconds. 0 makes every close a reset and destroys data in flight; more makes
-    close(2) block, even on a non-blocking socket. Never set by hardsock on its own."""
+    """SO_LINGER: 0 makes every close a reset and destroys data in flight; never set by hardsock on
+    its own. More than 0 is refused: it makes close(2) block, even on a non-blocking socket."""
     priority: int | None = None
     mark: int | None = None
     """SO_MARK, for policy routing and firewalls; needs CAP_NET_ADMIN."""
@@ -85,8 +85,10 @@ class SocketOptions:
         _check_int("keepalive_count", self.keepalive_count, 1, 127)
         for name in ("recv_buffer", "send_buffer"):
             _check_int(name, getattr(self, name), 1, _MAX_INT // 2)
-        for name in ("notsent_lowat", "linger", "priority", "mark"):
+        for name in ("notsent_lowat", "priority", "mark"):
             _check_int(name, getattr(self, name), 0)
+        if self.linger is not None and (isinstance(self.linger, bool) or self.linger != 0):
+            raise ValueError(f"linger must be None or 0, got {self.linger!r}: more blocks close(2)")
         _check_seconds("dead_after", self.dead_after, 1)
         _check_seconds("user_timeout", self.user_timeout, 0.001)
         self._check_contradictions()

@@ -51,9 +51,9 @@ START_TEST(a_callback_runs_once_when_an_ancestor_is_cancelled)
     struct tally tally = {0};
     struct hs_callback *cb = on_cancel(t, note_run, &tally);
 
-    ck_assert(hs_token_cancel(root, NULL, NULL));
+    ck_assert(hs_token_cancel(root, NULL, 0, NULL));
     ck_assert_int_eq(tally.runs, 1);
-    ck_assert(!hs_token_cancel(t, NULL, NULL));
+    ck_assert(!hs_token_cancel(t, NULL, 0, NULL));
     ck_assert(!hs_token_expire(t, NULL));
     ck_assert_int_eq(tally.runs, 1);
     ck_assert_int_eq(tally.releases, 1);
@@ -72,7 +72,7 @@ START_TEST(what_a_cancel_set_off_may_be_run_by_the_caller_later)
 
     for (int i = 0; i < 5; i++)
         hs_callback_unref(on_cancel(t, note_run, &tally));
-    ck_assert(hs_token_cancel(t, NULL, &fired));
+    ck_assert(hs_token_cancel(t, NULL, 0, &fired));
     hs_token_unref(t); /* Those that wait to be run keep it alive. */
     ck_assert_int_eq(tally.runs, 0);
     hs_callbacks_run(fired);
@@ -93,7 +93,7 @@ START_TEST(a_removed_callback_never_runs)
     hs_callback_unref(cb);
     ck_assert_int_eq(tally.releases, 1);
     claimed = on_cancel(t, note_run, &tally);
-    ck_assert(hs_token_cancel(t, NULL, &fired));
+    ck_assert(hs_token_cancel(t, NULL, 0, &fired));
     ASSERT_OK(hs_callback_remove(claimed)); /* taken by the canceller, not yet started */
     hs_callbacks_run(fired);
     hs_callback_unref(claimed);
@@ -109,7 +109,7 @@ START_TEST(an_ended_token_takes_no_callback)
     struct hs_callback *cb = NULL;
     struct tally tally = {0};
 
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     ASSERT_ERR(HS_E_CANCELLED, hs_token_on_cancel(t, note_run, note_release, &tally, fresh(), &cb));
     ASSERT_ERR(HS_E_DEADLINE,
                hs_token_on_cancel(late, note_run, note_release, &tally, fresh(), &cb));
@@ -167,7 +167,7 @@ START_TEST(a_callback_may_remove_itself)
     struct tally tally = {.removed = HS_E_SYSTEM};
 
     tally.cb = on_cancel(t, remove_yourself, &tally);
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     ck_assert_int_eq(tally.removed, HS_OK);
     ck_assert_int_eq(tally.runs, 1);
     hs_callback_unref(tally.cb);
@@ -191,7 +191,7 @@ START_TEST(a_callback_may_free_itself_and_its_token)
     struct tally tally = {.token = token(NULL, HS_NEVER)};
 
     tally.cb = on_cancel(tally.token, let_everything_go, &tally);
-    ck_assert(hs_token_cancel(tally.token, NULL, NULL));
+    ck_assert(hs_token_cancel(tally.token, NULL, 0, NULL));
     ck_assert_int_eq(tally.runs, 1);
     ck_assert_int_eq(tally.releases, 1);
 }
@@ -210,7 +210,7 @@ stay_inside(void *arg)
 static void *
 cancel_it(void *arg)
 {
-    (void)hs_token_cancel(arg, NULL, NULL);
+    (void)hs_token_cancel(arg, NULL, 0, NULL);
     return NULL;
 }
 
@@ -314,7 +314,7 @@ START_TEST(the_descriptor_is_readable_after_a_cancel_and_stays_so)
     int fd = fileno_of(t);
 
     ck_assert(!readable(fd, 0));
-    ck_assert(hs_token_cancel(root, NULL, NULL));
+    ck_assert(hs_token_cancel(root, NULL, 0, NULL));
     ck_assert(readable(fd, 0));
     ck_assert(readable(fd, 0));
     hs_token_unref(t);
@@ -367,7 +367,7 @@ use_inherited(void *arg)
     if (hs_token_new(&t, 1, HS_NEVER, NULL, NULL, &child) != HS_OK ||
         hs_token_set_deadline(t, hs_deadline_after(50 * SECOND)) != HS_OK)
         return 3;
-    if (!hs_token_cancel(t, "in the child", NULL) || hs_token_check(t) != HS_E_CANCELLED)
+    if (!hs_token_cancel(t, "in the child", 0, NULL) || hs_token_check(t) != HS_E_CANCELLED)
         return 4;
     if (hs_token_check(child) != HS_E_CANCELLED || DONE(hs_token_wait(child, HS_NEVER, NULL)) != 0)
         return 5;
@@ -416,7 +416,7 @@ sweep_once(void *arg)
     if (hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &root) != HS_OK ||
         hs_token_new(&root, 1, HS_NEVER, NULL, NULL, &child) != HS_OK)
         return 1;
-    return hs_token_cancel(root, NULL, NULL) && hs_token_check(child) == HS_E_CANCELLED ? 0 : 2;
+    return hs_token_cancel(root, NULL, 0, NULL) && hs_token_check(child) == HS_E_CANCELLED ? 0 : 2;
 }
 
 START_TEST(a_fork_in_the_middle_of_a_sweep_leaves_the_child_able_to_cancel)

@@ -79,7 +79,7 @@ START_TEST(a_passed_deadline_and_an_ended_token_stop_before_the_first_byte)
 
     put(p.peer, "x", 1);
     ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     op = op_with(t);
     ASSERT_ERR(HS_E_DEADLINE, hs_conn_recv(p.c, &late, &byte, 1, 0, fresh(), &n));
     ASSERT_ERR(HS_E_CANCELLED, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
@@ -552,7 +552,7 @@ START_TEST(a_token_stops_a_blocked_call_at_once)
     put(p.peer, "abc", 3);
     thread_start(&thread, read_exactly, &r);
     thread_wait_asleep(&thread);
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     (void)thread_join(&thread);
     ASSERT_ERR(HS_E_CANCELLED, r.rv);
     ck_assert_uint_eq(recv_some(p.c, r.buf, 6, 0), r.op.done);

@@ -56,7 +56,7 @@ START_TEST(an_ended_token_wins_over_readiness)
     struct ready r = ready_new();
     short revents;
 
-    ck_assert(hs_token_cancel(cancelled, NULL, NULL));
+    ck_assert(hs_token_cancel(cancelled, NULL, 0, NULL));
     ASSERT_ERR(HS_E_CANCELLED, hs_wait(r.fds[0], POLLIN, cancelled, HS_NEVER, fresh(), &revents));
     ASSERT_ERR(HS_E_DEADLINE, hs_wait(r.fds[0], POLLIN, late, HS_NEVER, fresh(), &revents));
     close_all(r.fds, 2);
@@ -130,7 +130,7 @@ START_TEST(waiting_does_not_burn_the_processor)
         thread_start(&waiter, wait_for_ever, t);
         thread_wait_asleep(&waiter);
         if (i == 0)
-            ck_assert(hs_token_cancel(t, NULL, NULL));
+            ck_assert(hs_token_cancel(t, NULL, 0, NULL));
         (void)thread_join(&waiter);
         hs_token_unref(t);
         t = token(i < 1 ? hs_deadline_after(20 * MS) : 1);
@@ -239,7 +239,7 @@ START_TEST(a_passed_deadline_fails_before_the_call)
     struct hs_op op = HS_OP_INIT(1, t);
 
     ASSERT_ERR(HS_E_DEADLINE, hs_op_check(&op, op.deadline_ns, fresh()));
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     ASSERT_ERR(HS_E_CANCELLED, hs_op_check(&op, op.deadline_ns, fresh()));
     hs_token_unref(t);
 }
@@ -259,7 +259,7 @@ START_TEST(a_stepped_wait_says_what_to_watch)
     ASSERT_ERR(HS_WANT, hs_wait_op(&op, -1, 0, op.deadline_ns, 99, fresh(), &revents));
     ck_assert_int_eq(op.want_at_ns, 99);
     ck_assert_int_eq(op.want_fd, -1);
-    ck_assert(hs_token_cancel(t, NULL, NULL));
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     ASSERT_ERR(HS_E_CANCELLED,
                hs_wait_op(&op, 42, POLLIN, op.deadline_ns, HS_NEVER, fresh(), &revents));
     hs_token_unref(t);
@@ -329,14 +329,14 @@ START_TEST(detaching_is_refused_while_somebody_holds_it)
 
     hs_fd_init(&f, number);
     ASSERT_OK(hs_fd_hold(&f, fresh()));
-    ASSERT_ERR(HS_E_BUSY, hs_fd_detach(&f, fresh(), &got));
+    ASSERT_ERR(HS_E_BUSY, hs_fd_detach(&f, 0, fresh(), &got));
     ck_assert_int_eq(got, -7);
     hs_fd_drop(&f);
-    ASSERT_OK(hs_fd_detach(&f, fresh(), &got));
+    ASSERT_OK(hs_fd_detach(&f, 0, fresh(), &got));
     ck_assert_int_eq(got, number);
     ck_assert(hs_fd_is_closed(&f));
     ck_assert(!hs_fd_mark_closed(&f));
-    ASSERT_ERR(HS_E_CLOSED, hs_fd_detach(&f, fresh(), &got));
+    ASSERT_ERR(HS_E_CLOSED, hs_fd_detach(&f, 0, fresh(), &got));
     ck_assert(is_open(number));
     (void)close(number);
 }

@@ -192,7 +192,7 @@ def half_close_ends_one_direction_and_keeps_the_other(
     assert theirs.recv(1, timeout=5) == b""
     theirs.sendall(b"answer")
     assert ours.recv_exactly(6, timeout=5) == b"answer"
-    with pytest.raises(hs.Reset):
+    with pytest.raises(hs.Closed, match="ended here"):
         ours.sendall(b"more")
 
 

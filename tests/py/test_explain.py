@@ -28,6 +28,7 @@ def explain(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 
 
 def use_hosts(hosts: str) -> None:
+    inside.add_address("fd00::1/128")
     use_dns("127.0.0.1", hosts=hosts)
 
 
@@ -106,7 +107,7 @@ def test_json_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.net
 def test_name_from_a_private_hosts_file_has_a_plan() -> None:
-    hosts = "127.0.0.1 both.test\n127.0.0.2 both.test\n::1 both.test\n"
+    hosts = "127.0.0.1 both.test\n127.0.0.2 both.test\nfd00::1 both.test\n"
     with require(Namespace()) as ns:
         ns.run(use_hosts, hosts)
         done = ns.exec([*COMMAND, "both.test:80", "--json", "--timeout", "0.4"])
@@ -114,10 +115,10 @@ def test_name_from_a_private_hosts_file_has_a_plan() -> None:
     assert (0, "") == (done.returncode, done.stderr)
     found = json.loads(done.stdout)
     answers = {lookup["record"]: lookup["addresses"] for lookup in found["lookups"]}
-    assert {"A": ["127.0.0.1", "127.0.0.2"], "AAAA": ["::1"]} == answers
+    assert {"A": ["127.0.0.1", "127.0.0.2"], "AAAA": ["fd00::1"]} == answers
     assert ("lookup", "files dns") == (found["source"], found["lookup_order"])
     attempts = [(attempt["address"], attempt["start"]) for attempt in found["plan"]]
-    assert [("[::1]:80", 0.0), ("127.0.0.1:80", 0.25), ("127.0.0.2:80", 0.5)] == attempts
+    assert [("[fd00::1]:80", 0.0), ("127.0.0.1:80", 0.25), ("127.0.0.2:80", 0.5)] == attempts
     assert [True, True, False] == [attempt["in_time"] for attempt in found["plan"]]
     assert any("1 of 3 addresses" in note for note in found["notes"])
 

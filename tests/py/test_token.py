@@ -312,3 +312,102 @@ def test_deadlines_are_on_the_clock_of_time_monotonic() -> None:
     deadline = hs.CancelToken(5).deadline
     assert deadline is not None
     assert before + 5 <= deadline <= time.monotonic() + 5
+
+
+def test_a_losing_cancel_leaves_no_cause_behind() -> None:
+    token = hs.CancelToken()
+    token.cancel("first")
+    token.cancel(ValueError("second"))
+    with pytest.raises(hs.Cancelled) as caught:
+        token.check()
+    assert caught.value.reason == "first"
+    assert caught.value.__cause__ is None
+
+
+def test_a_cause_that_refers_to_its_token_is_collected() -> None:
+    before = _live_tokens()
+    for _ in range(100):
+        token = hs.CancelToken()
+        try:
+            raise RuntimeError("boom")
+        except RuntimeError as exc:
+            token.cancel(exc)  # exception -> traceback -> this frame -> token -> exception
+    del token
+    gc.collect()
+    assert _live_tokens() <= before + 1
+
+
+def test_a_callback_that_refers_to_its_token_is_collected() -> None:
+    class Owner:
+        def __init__(self) -> None:
+            self.token = hs.CancelToken()
+            self.callback = self.token.on_cancel(self.close)
+
+        def close(self) -> None:
+            raise AssertionError("must not run")
+
+    before = _live_tokens()
+    for _ in range(100):
+        Owner()
+    gc.collect()
+    assert _live_tokens() == before
+
+
+def _live_tokens() -> int:
+    from hardsock import _core
+
+    return _core._live()["tokens"]
+
+
+def test_moving_a_deadline_does_not_make_fileno_readable() -> None:
+    parent = hs.CancelToken(60)
+    child = parent.child()
+    poller = select.poll()
+    poller.register(child.fileno(), select.POLLIN)
+    parent.set_timeout(100)
+    child.set_timeout(50)
+    parent.set_timeout(None)
+    assert poller.poll(0) == []
+    assert not child.cancelled
+
+
+@pytest.mark.may_leave(
+    "the thread that watches deadlines lives as long as the process",
+    fds=["anon_inode:*"],
+    threads=["*"],
+)
+def test_a_callback_runs_for_a_deadline_that_was_set_later_and_above() -> None:
+    parent = hs.CancelToken()
+    child = parent.child()
+    done = threading.Event()
+    child.on_cancel(done.set)
+    parent.set_timeout(0.02)
+    assert done.wait(5)
+
+
+def test_linking_without_end_is_refused() -> None:
+    token = hs.CancelToken()
+    with pytest.raises(ValueError, match="linked too often"):
+        for _ in range(20):
+            token = hs.CancelToken.linked([token, token])
+    token.check()
+
+
+def test_threads_that_move_and_cancel_one_tree_do_no_harm() -> None:
+    for _ in range(20):
+        root = hs.CancelToken(60)
+        kept = [root.child() for _ in range(20)]
+
+        def churn(i: int, root: hs.CancelToken = root) -> None:
+            for n in range(50):
+                child = root.child()
+                if n == 40 and i == 0:
+                    root.cancel("end")
+                try:
+                    root.set_timeout(60 + n)
+                except hs.Cancelled:
+                    pass
+                del child
+
+        run_threaded(churn, 4)
+        assert {child.reason for child in kept} == {"end"}

@@ -76,15 +76,16 @@ def _play_all(scenes: Sequence[Scene]) -> Iterator[Row]:
 
 
 def _play(scene: Scene, leftovers: dict[str, _Leftovers]) -> Row:
-    texts = {}
+    texts = {"stdlib": "", "hardsock": ""}
     missed = []
     verdict = Verdict.PASSED
     for kind, column in (("stdlib", scene.stdlib), ("hardsock", scene.hardsock)):
         try:
             outcome = leftovers[kind].run(scene.name, column)
         except Unavailable as exc:
-            texts[kind] = f"skipped: {exc}"
+            texts["hardsock"] = f"skipped: {exc}"
             verdict = Verdict.SKIPPED
+            break
         except Exception as exc:  # The scene did not work out: that proves nothing.
             texts[kind] = f"broke: {type(exc).__name__}: {exc}"
             verdict = Verdict.FAILED

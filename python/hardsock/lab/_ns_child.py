@@ -6,6 +6,7 @@ mount namespace. Answers go to a pipe as JSON lines; standard output and error a
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import functools
 import importlib.util
@@ -52,7 +53,8 @@ def _create(request: dict[str, Any]) -> list[str]:
         if "net" in kinds:
             netlink.set_link_up("lo")
     except OSError as exc:
-        raise Unavailable(f"cannot make {'+'.join(kinds)} namespaces: {exc}") from exc
+        why = " (see user.max_user_namespaces)" if exc.errno == errno.ENOSPC else ""
+        raise Unavailable(f"cannot make {'+'.join(kinds)} namespaces: {exc}{why}") from exc
     inside.ready(kinds)
     inside.wait_for_stop()
     return kinds

@@ -170,7 +170,7 @@ class Running:
 
     def _check(self, message: dict[str, Any]) -> None:
         if message.get("unavailable"):
-            raise NamespaceUnavailable(message["error"])
+            raise NamespaceUnavailable(message["error"].removeprefix("Unavailable: "))
         if "error" in message:
             raise RemoteError(f"{message['error']}\n--- inside ---\n{message['traceback']}")
 

@@ -1,0 +1,169 @@
+/* test_watch.c: looking at the process and the kernel: sock_diag, the descriptor table, hints.
+ *
+ * All of it must work when descriptors have run out, and say nothing rather than guess.
+ */
+#include "support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+START_TEST(sockets_towards_a_peer_are_counted_by_state)
+{
+    struct hs_addr addr, other;
+    int listener = tcp_listener(8, &addr), fds[3], peers[3];
+    uint32_t counts[HS_TCP_STATES], all[HS_TCP_STATES];
+
+    for (int i = 0; i < 3; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(fds[i], &addr.sa, addr.len), 0);
+        peers[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    }
+    ASSERT_OK(hs_diag_count(&addr, fresh(), counts));
+    ck_assert_uint_eq(counts[TCP_ESTABLISHED], 3);
+    ck_assert_uint_eq(counts[TCP_TIME_WAIT], 0);
+    (void)close(fds[0]);
+    (void)close(peers[0]); /* The side that closed first is left in TIME_WAIT. */
+    do
+        ASSERT_OK(hs_diag_count(&addr, fresh(), counts));
+    while (counts[TCP_TIME_WAIT] != 1);
+    ck_assert_uint_eq(counts[TCP_ESTABLISHED], 2);
+    other = refused_addr();
+    ASSERT_OK(hs_diag_count(&other, fresh(), counts));
+    ck_assert_uint_eq(counts[TCP_ESTABLISHED], 0);
+    ASSERT_OK(hs_diag_count(NULL, fresh(), all));
+    ck_assert_uint_ge(all[TCP_ESTABLISHED], 4); /* both ends */
+    ck_assert_uint_ge(all[TCP_LISTEN], 1);
+    other = addr_of("unix:/x");
+    ASSERT_OK(hs_diag_count(&other, fresh(), counts));
+    close_all(fds + 1, 2);
+    close_all(peers + 1, 2);
+    (void)close(listener);
+}
+END_TEST
+
+static void
+forbid_more_descriptors(void)
+{
+    struct rlimit limit;
+    int next = dup(0);
+
+    (void)close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = (rlim_t)next;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void
+allow_descriptors(void)
+{
+    struct rlimit limit;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max < 1024 ? limit.rlim_max : 1024;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+START_TEST(descriptors_are_counted_by_kind_even_when_none_is_left)
+{
+    long before[HS_FD_KINDS], after[HS_FD_KINDS];
+    int fds[7];
+
+    hs_fd_inventory(before);
+    ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+    fds[2] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fds[3] = eventfd(0, EFD_CLOEXEC);
+    fds[4] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    fds[5] = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    fds[6] = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+    forbid_more_descriptors();
+    hs_fd_inventory(after);
+    ck_assert_int_eq(after[HS_FD_PIPE] - before[HS_FD_PIPE], 2);
+    ck_assert_int_eq(after[HS_FD_SOCKET] - before[HS_FD_SOCKET], 1);
+    ck_assert_int_eq(after[HS_FD_EVENT] - before[HS_FD_EVENT], 1);
+    ck_assert_int_eq(after[HS_FD_DEVICE] - before[HS_FD_DEVICE], 1);
+    ck_assert_int_eq(after[HS_FD_DIRECTORY] - before[HS_FD_DIRECTORY], 1);
+    ck_assert_int_eq(after[HS_FD_FILE] - before[HS_FD_FILE], 1);
+    allow_descriptors();
+    close_all(fds, LENGTH(fds));
+}
+END_TEST
+
+START_TEST(kinds_have_names)
+{
+    for (int kind = 0; kind < HS_FD_KINDS; kind++)
+        ck_assert_uint_gt(strlen(hs_fd_kind_name((enum hs_fd_kind)kind)), 0);
+    ck_assert_str_eq(hs_fd_kind_name((enum hs_fd_kind)99), "other");
+    ck_assert_str_eq(hs_fd_kind_name((enum hs_fd_kind) - 1), "other");
+}
+END_TEST
+
+static const struct row {
+    const char *title;
+    int sys, gai;
+    const char *phase, *want; /* want NULL: no advice */
+} rows[] = {
+    {"refused", ECONNREFUSED, 0, "connect", "nothing listens"},
+    {"unreachable network", ENETUNREACH, 0, "connect", "no route"},
+    {"unreachable host", EHOSTUNREACH, 0, "connect", "ip neigh"},
+    {"timeout", ETIMEDOUT, 0, "connect", "firewall"},
+    {"forbidden", EPERM, 0, "connect", "capability"},
+    {"in use", EADDRINUSE, 0, "bind", "ss -ltnp"},
+    {"no descriptors", EMFILE, 0, "socket", "RLIMIT_NOFILE"},
+    {"no such name", 0, EAI_NONAME, "resolve", "/etc/hosts"},
+    {"no name server", 0, EAI_AGAIN, "resolve", "/etc/resolv.conf"},
+    {"ports, but of an unknown peer", EADDRNOTAVAIL, 0, "connect", NULL},
+    {"nothing known", EIO, 0, "connect", NULL},
+    {"no phase", 0, 0, NULL, NULL},
+};
+
+START_TEST(a_hint_says_what_can_be_done_or_nothing)
+{
+    const struct row *row = &rows[_i];
+    struct hs_error err = {.sys = row->sys, .gai = row->gai, .phase = row->phase};
+    char buf[400] = "old", tiny[8];
+
+    allow_descriptors();
+    (void)hs_hint(&err, row->sys, NULL, buf, sizeof(buf));
+    if (row->want == NULL)
+        ck_assert_str_eq(buf, "");
+    else
+        ck_assert_msg(strstr(buf, row->want) != NULL, "%s: \"%s\"", row->title, buf);
+    for (size_t size = 1; size <= sizeof(tiny); size++)
+        ck_assert_uint_lt(strlen(hs_hint(&err, row->sys, NULL, tiny, size)), size);
+}
+END_TEST
+
+START_TEST(the_hint_about_descriptors_fits_a_small_buffer)
+{
+    struct hs_error err = {.sys = EMFILE, .phase = "socket"};
+    char buf[400];
+
+    allow_descriptors(); /* A table of a million places takes long to look through. */
+    for (size_t size = 1; size < 200; size++) {
+        memset(buf, '#', sizeof(buf));
+        (void)hs_hint(&err, EMFILE, NULL, buf, size);
+        ck_assert_uint_lt(strlen(buf), size);
+        ck_assert_int_eq(buf[size], '#');
+    }
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("watch");
+
+    tcase_add_test(tc, sockets_towards_a_peer_are_counted_by_state);
+    tcase_add_test(tc, descriptors_are_counted_by_kind_even_when_none_is_left);
+    tcase_add_test(tc, kinds_have_names);
+    tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
+    tcase_add_test(tc, the_hint_about_descriptors_fits_a_small_buffer);
+    return run_case(tc);
+}

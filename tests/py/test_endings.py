@@ -1,0 +1,137 @@
+"""A stream never lies: clean ends, resets and truncation are told apart."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import hardsock as hs
+from support import Call, PeerScript
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[hs.Connection, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with hs.connect(server.getsockname(), timeout=5) as conn, server.accept()[0] as theirs:
+            yield conn, theirs
+
+
+def _reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_a_reset_found_by_the_writer_is_not_a_clean_end_for_the_reader(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    _reset(theirs)
+    with pytest.raises(hs.Reset):
+        while True:
+            conn.sendall(b"x")
+    with pytest.raises(hs.Reset):
+        conn.recv(1)
+    with pytest.raises(hs.Reset):
+        conn.sendall(b"x")
+    assert conn.poisoned
+
+
+def test_a_reset_is_a_reset_for_a_blocked_reader_beside_a_writer() -> None:
+    for _ in range(30):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            with hs.connect(server.getsockname(), timeout=5) as conn:
+                theirs = server.accept()[0]
+                with Call(conn.recv, 1, timeout=10) as reading:
+                    _reset(theirs)
+                    with pytest.raises(hs.Reset):
+                        while True:
+                            conn.sendall(b"x", timeout=5)
+                    with pytest.raises(hs.Reset):
+                        reading.result(10)
+
+
+def test_what_arrived_before_a_reset_can_still_be_read(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    theirs.send(b"early answer")
+    with pytest.raises(hs.DeadlineExceeded):
+        conn.recv_exactly(100, timeout=0.02)
+    _reset(theirs)
+    with pytest.raises(hs.Reset) as caught:
+        conn.recv_exactly(100, timeout=5)
+    assert caught.value.bytes_done == 12
+    assert conn.recv(100) == b"early answer"
+    with pytest.raises(hs.Reset):
+        conn.recv(1)
+
+
+def test_an_orderly_end_stays_one_after_our_own_half_close(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    theirs.close()
+    assert conn.recv(1, timeout=5) == b""
+    conn.close_write()
+    assert conn.recv(1) == b""
+
+
+def test_sending_after_our_own_half_close_is_closed_not_reset(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, _ = pair
+    conn.close_write()
+    with pytest.raises(hs.Closed, match="ended here"):
+        conn.sendall(b"x")
+    assert not conn.poisoned
+
+
+def test_a_passed_direction_deadline_also_ends_calls_that_would_not_wait(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    theirs.send(b"ready")
+    assert conn.recv(1, timeout=5) == b"r"
+    conn.set_read_deadline(0)
+    with pytest.raises(hs.DeadlineExceeded):
+        conn.recv(1, timeout=0)
+
+
+def test_closing_never_blocks_even_with_a_lingering_socket() -> None:
+    with PeerScript([("stall",)], check=False) as peer:
+        sock = socket.create_connection(peer.address)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
+        sock.setblocking(False)
+        try:
+            while True:
+                sock.send(b"x" * 65536)
+        except BlockingIOError:
+            pass
+        conn = hs.adopt(sock)
+        began = time.monotonic()
+        conn.close()
+        assert time.monotonic() - began < 5
+
+
+def test_a_positive_linger_is_refused_as_an_option() -> None:
+    with pytest.raises(ValueError, match="linger"):
+        hs.SocketOptions(linger=5)
+
+
+def test_the_reason_is_that_of_the_deadline_that_struck() -> None:
+    left, right = socket.socketpair()
+    token = hs.CancelToken()
+    with right, hs.adopt(left) as conn:
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            conn.recv(1, timeout=0.01, token=token)
+        token.cancel("later")
+        assert caught.value.reason is None
+
+
+def test_messages_that_are_not_whole_utf8_do_not_hide_the_error() -> None:
+    with pytest.raises(hs.ConnectError):
+        hs.connect("unix:/" + "é" * 52, timeout=1)

@@ -1,0 +1,307 @@
+/* test_fail_each.c: every call of the C library fails in turn, in every scenario.
+ *
+ * For each kind of call: the first of that kind fails, then the second, .. until the scenario makes
+ * fewer than that; once alone and once with all that follow. A scenario may end in any error, but
+ * by its deadline, with nothing left open or alive, and the next clean run must succeed. Scenarios
+ * run in a thread of their own, so that a thread's first wait is among what can fail.
+ */
+#include "inject.h"
+
+#include "../c/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What no call may return: a scenario found something that must not be. */
+#define WRONG (-1)
+
+static struct hs_addr addr; /* of a plain listener that the scenarios may dial */
+static int plain_listener;
+static int plain_peer, plain_fd; /* an old connection that sends and recv use */
+
+/* No scenario may take longer, whatever fails; a clean one has all the time it needs. */
+static int64_t span = 10 * SECOND;
+
+static struct hs_op
+short_op(void)
+{
+    return (struct hs_op)HS_OP_INIT(hs_deadline_after(span), NULL);
+}
+
+/* As DONE, but a failing kernel may make everything look interrupted. */
+#define SOON(call)                                                                                 \
+    ({                                                                                             \
+        hs_err rv_ = HS_INTR;                                                                      \
+        for (int i_ = 0; rv_ == HS_INTR && i_ < 50; i_++)                                          \
+            rv_ = (call);                                                                          \
+        rv_;                                                                                       \
+    })
+
+static hs_err
+connect_to(const char *host)
+{
+    struct hs_op op = short_op();
+    struct hs_connect_options opts;
+    struct hs_connector *cn = NULL;
+    struct hs_endpoint ep;
+    struct hs_conn *c = NULL;
+    struct hs_error err = {0};
+    uint16_t port = 0;
+    hs_err rv;
+
+    memcpy(&port, (const char *)&addr.storage + 2, 2);
+    port = (uint16_t)(port >> 8 | port << 8);
+    hs_connect_options_init(&opts);
+    opts.sockopts.nodelay = 1;
+    if ((rv = hs_endpoint_from_host(host, strlen(host), port, &err, &ep)) == HS_OK &&
+        (rv = hs_connector_new(&ep, &opts, &err, &cn)) == HS_OK)
+        rv = SOON(hs_connector_run(cn, &op, &err, &c));
+    if (rv == HS_E_CONNECT && err.sys == 0)
+        rv = WRONG; /* It must say why. */
+    hs_conn_unref(c);
+    hs_connector_free(cn);
+    return rv;
+}
+
+static hs_err
+connect_literal(void)
+{
+    return connect_to("127.0.0.1");
+}
+
+static hs_err
+connect_name(void)
+{
+    return connect_to("localhost");
+}
+
+static hs_err
+listen_and_accept(void)
+{
+    struct hs_op op = short_op();
+    struct hs_listen_options opts;
+    struct hs_endpoint ep;
+    struct hs_listener *l = NULL;
+    struct hs_conn *c = NULL;
+    struct hs_addr at;
+    hs_err rv;
+    int fd = -1;
+    size_t n;
+
+    hs_listen_options_init(&opts);
+    if ((rv = hs_endpoint_from_host("127.0.0.1", 9, 0, NULL, &ep)) == HS_OK &&
+        (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK &&
+        (rv = hs_listener_addr(l, NULL, &at)) == HS_OK) {
+        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || (connect(fd, &at.sa, at.len) != 0 && errno != EINPROGRESS))
+            rv = HS_E_SYSTEM;
+        else
+            rv = SOON(hs_listener_accept(l, &op, 1, NULL, &c, &n));
+    }
+    hs_conn_unref(c);
+    hs_listener_unref(l);
+    if (fd >= 0)
+        (void)close(fd);
+    return rv;
+}
+
+static hs_err
+send_and_recv(void)
+{
+    struct hs_op out = short_op(), gathered = short_op(), in = short_op(), late;
+    char bytes[] = "abc";
+    struct iovec iov[2] = {{.iov_base = bytes, .iov_len = 2},
+                           {.iov_base = bytes + 2, .iov_len = 1}};
+    int fds[2] = {dup(plain_fd), dup(plain_peer)};
+    struct hs_conn *a = NULL, *b = NULL;
+    uint8_t buf[16];
+    hs_err rv;
+
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &a)) == HS_OK &&
+        (rv = hs_conn_adopt(fds[1], NULL, NULL, &b)) == HS_OK &&
+        (rv = SOON(hs_conn_send_all(a, &out, (const uint8_t *)"hello", 5, NULL))) == HS_OK &&
+        (rv = SOON(hs_conn_sendv(a, &gathered, iov, 2, true, NULL))) == HS_OK &&
+        (rv = SOON(hs_conn_recv_exactly(b, &in, buf, 6, NULL))) == HS_OK) {
+        late = (struct hs_op)HS_OP_INIT(hs_deadline_after(MS), NULL);
+        if (SOON(hs_conn_recv_exactly(b, &late, buf, 4, NULL)) == HS_OK)
+            rv = WRONG; /* Only two bytes are left. */
+        hs_conn_abandon(b, &late, buf);
+    }
+    if (a == NULL)
+        (void)close(fds[0]);
+    if (b == NULL)
+        (void)close(fds[1]);
+    hs_conn_unref(a);
+    hs_conn_unref(b);
+    return rv;
+}
+
+static void
+do_nothing(void *arg)
+{
+    (void)arg;
+}
+
+static hs_err
+token_with_fileno(void)
+{
+    struct hs_token *root = NULL, *t = NULL;
+    struct hs_callback *cb = NULL;
+    hs_err rv;
+    int fd;
+
+    if ((rv = hs_token_new(NULL, 0, HS_NEVER, "root", NULL, &root)) == HS_OK &&
+        (rv = hs_token_new(&root, 1, HS_NEVER, NULL, NULL, &t)) == HS_OK) {
+        hs_err made = hs_token_fileno(t, NULL, &fd);
+
+        rv = hs_token_on_cancel(t, do_nothing, NULL, NULL, NULL, &cb);
+        (void)SOON(hs_token_wait(t, hs_deadline_after(MS), NULL));
+        (void)hs_token_cancel(root, "reason", 0, NULL); /* must not fail */
+        if (hs_token_check(t) != HS_E_CANCELLED)
+            rv = WRONG;
+        else if (rv == HS_OK)
+            rv = made;
+    }
+    hs_callback_unref(cb);
+    hs_token_unref(t);
+    hs_token_unref(root);
+    return rv;
+}
+
+static const struct scenario {
+    const char *name;
+    hs_err (*run)(void);
+} scenarios[] = {
+    {"connect to a literal", connect_literal}, {"connect to a name", connect_name},
+    {"listen and accept", listen_and_accept},  {"send and recv", send_and_recv},
+    {"token with fileno", token_with_fileno},
+};
+
+struct round {
+    const struct scenario *scenario;
+    int call, nth; /* call -1: nothing fails */
+    bool persistent;
+    int calls;
+    hs_err rv;
+};
+
+static void *
+run_round(void *arg)
+{
+    struct round *r = arg;
+
+    span = r->call >= 0 ? 30 * MS : 10 * SECOND;
+    if (r->call >= 0)
+        inject_arm((enum call)r->call, r->nth, r->persistent, 0);
+    r->rv = r->scenario->run();
+    r->calls = inject_disarm();
+    return NULL;
+}
+
+/* The old connection may have been reset or hold bytes: every round gets a new one. */
+static void
+run_apart(struct round *r)
+{
+    struct thread t;
+    int fds[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    plain_fd = fds[0];
+    plain_peer = fds[1];
+    thread_start(&t, run_round, r);
+    (void)thread_join(&t);
+    close_all(fds, 2);
+}
+
+static void
+accept_leftovers(void)
+{
+    int fd;
+
+    while ((fd = accept4(plain_listener, NULL, NULL, SOCK_NONBLOCK)) >= 0)
+        (void)close(fd);
+}
+
+static bool
+nothing_is_alive(void)
+{
+    struct hs_live live;
+
+    hs_live_counts(&live);
+    return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
+               live.orphans + live.buffers ==
+           0;
+}
+
+/* Fails the nth call; returns whether there was one. */
+static bool
+torture(const struct scenario *s, int call, int nth, bool persistent)
+{
+    struct round r = {.scenario = s, .call = call, .nth = nth, .persistent = persistent};
+    struct round clean = {.scenario = s, .call = -1};
+    long fds = count_fds();
+    int64_t before = hs_now();
+
+    run_apart(&r);
+    ck_assert_msg(r.rv != WRONG && r.rv != HS_INTR && r.rv != HS_WANT, "%s, %s %d: %s", s->name,
+                  call_names[call], nth, hs_err_text(r.rv));
+    ck_assert_msg(hs_now() - before < 5 * SECOND, "%s, %s %d took too long", s->name,
+                  call_names[call], nth);
+    accept_leftovers();
+    EVENTUALLY(nothing_is_alive());
+    ck_assert_msg(count_fds() == fds, "%s, %s %d%s: %ld descriptors became %ld", s->name,
+                  call_names[call], nth, persistent ? " and on" : "", fds, count_fds());
+    if (nth == 1) {
+        run_apart(&clean);
+        ck_assert_msg(clean.rv == HS_OK, "%s after %s: %s", s->name, call_names[call],
+                      hs_err_text(clean.rv));
+        EVENTUALLY(nothing_is_alive());
+        accept_leftovers();
+    }
+    return r.calls >= nth;
+}
+
+START_TEST(each_call_fails_in_turn)
+{
+    const struct scenario *s = &scenarios[_i / 2];
+    int rounds = 0;
+
+    inject_spare_me();
+    plain_listener = tcp_listener(64, &addr);
+    ck_assert_int_eq(fcntl(plain_listener, F_SETFL, O_NONBLOCK), 0);
+    for (int call = 0; call < CALL_COUNT; call++)
+        for (int nth = 1; nth < 100 && torture(s, call, nth, _i % 2); nth++)
+            rounds++;
+    ck_assert_int_gt(rounds, 3);
+    (void)close(plain_listener);
+}
+END_TEST
+
+/* What failed is told, also when it was not the first thing that was tried. */
+START_TEST(a_failing_epoll_ctl_is_named_in_the_error)
+{
+    inject_spare_me();
+    for (int nth = 1; nth <= 3; nth++) {
+        struct round r = {.scenario = &scenarios[1], .call = CALL_epoll_ctl, .nth = nth};
+
+        plain_listener = tcp_listener(64, &addr);
+        run_apart(&r);
+        (void)close(plain_listener);
+        ck_assert_int_ne(r.rv, WRONG);
+    }
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("fail_each");
+
+    tcase_set_timeout(tc, 100);
+    tcase_add_loop_test(tc, each_call_fails_in_turn, 0, 2 * LENGTH(scenarios));
+    tcase_add_test(tc, a_failing_epoll_ctl_is_named_in_the_error);
+    return run_case(tc);
+}

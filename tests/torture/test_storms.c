@@ -1,0 +1,268 @@
+/* test_storms.c: the data path when every byte comes alone and most calls fail for nothing.
+ *
+ * EAGAIN and EINTR from most calls, transfers of one byte, and all of it at once: what arrives must
+ * be what was sent. Then calls that go wrong at moments that only a hook can choose.
+ */
+#include "inject.h"
+
+#include "../c/support.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TOTAL 3000
+
+struct end {
+    struct hs_conn *c;
+    hs_err rv;
+    uint8_t bytes[TOTAL];
+};
+
+static void *
+receive(void *arg)
+{
+    struct end *e = arg;
+    struct hs_op op = op_in(20 * SECOND);
+
+    e->rv = DONE(hs_conn_recv_exactly(e->c, &op, e->bytes, TOTAL, fresh()));
+    return NULL;
+}
+
+static const struct storm {
+    const char *title;
+    int sys, period;
+    unsigned chunk;
+} storms[] = {
+    {"one byte at a time", 0, 1, 1},           {"EAGAIN three times of four", EAGAIN, 4, 0},
+    {"EINTR nine times of ten", EINTR, 10, 0}, {"EAGAIN and single bytes", EAGAIN, 3, 1},
+    {"EINTR and seven bytes", EINTR, 2, 7},
+};
+
+static void
+cut(uint8_t *bytes, struct iovec *iov, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        iov[i] = (struct iovec){.iov_base = bytes + i * TOTAL / n, .iov_len = TOTAL / n};
+}
+
+START_TEST(every_byte_arrives_in_its_place)
+{
+    const struct storm *s = &storms[_i / 2];
+    struct hs_op op = op_in(20 * SECOND);
+    struct pair p = pair_tcp();
+    struct end e = {.rv = HS_E_SYSTEM};
+    uint8_t bytes[TOTAL];
+    struct iovec iov[30];
+    struct thread t;
+
+    ASSERT_OK(hs_conn_adopt(p.peer, NULL, fresh(), &e.c));
+    p.peer = -1;
+    for (size_t i = 0; i < TOTAL; i++)
+        bytes[i] = pattern(3, i);
+    inject_storm(s->sys, s->period, s->chunk);
+    thread_start(&t, receive, &e);
+    cut(bytes, iov, LENGTH(iov));
+    if (_i % 2)
+        ASSERT_OK(DONE(hs_conn_sendv(p.c, &op, iov, LENGTH(iov), true, fresh())));
+    else
+        ASSERT_OK(DONE(hs_conn_send_all(p.c, &op, bytes, TOTAL, fresh())));
+    ck_assert_uint_eq(op.done, TOTAL);
+    (void)thread_join(&t);
+    (void)inject_disarm();
+    ASSERT_OK(e.rv);
+    for (size_t i = 0; i < TOTAL; i++)
+        ck_assert_msg(e.bytes[i] == pattern(3, i), "%s: byte %zu", s->title, i);
+    hs_conn_unref(e.c);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(bytes_that_cannot_be_put_back_for_want_of_memory_poison)
+{
+    struct hs_op op = op_step(10 * SECOND), next = op_in(SECOND);
+    struct pair p = pair_unix();
+    uint8_t buf[8];
+    size_t n;
+
+    put(p.peer, "abc", 3);
+    ASSERT_ERR(HS_WANT, hs_conn_recv_exactly(p.c, &op, buf, 8, fresh()));
+    inject_arm(CALL_malloc, 1, true, 0);
+    hs_conn_abandon(p.c, &op, buf);
+    (void)inject_disarm();
+    put(p.peer, "def", 3);
+    ASSERT_ERR(HS_E_POISONED, hs_conn_recv(p.c, &next, buf, 8, 0, fresh(), &n));
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_token_ends_without_memory_for_the_reason)
+{
+    struct hs_token *t, *late;
+    struct hs_reason r;
+    hs_err rv;
+    bool first;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    ASSERT_OK(hs_token_new(NULL, 0, 1, NULL, fresh(), &late));
+    inject_arm(CALL_malloc, 1, true, 0);
+    first = hs_token_cancel(t, "why", 0, NULL);
+    rv = hs_token_check(late);
+    (void)inject_disarm();
+    ck_assert(first);
+    ASSERT_ERR(HS_E_DEADLINE, rv);
+    ck_assert(hs_token_reason(t, &r));
+    ck_assert_int_eq(r.code, HS_E_CANCELLED);
+    hs_token_unref(t);
+    hs_token_unref(late);
+}
+END_TEST
+
+static struct hs_listener *
+listener(struct hs_addr *ret_addr)
+{
+    struct hs_addr any = addr_of("127.0.0.1:0");
+    struct hs_endpoint ep = endpoint_of(&any);
+    struct hs_listen_options opts;
+    struct hs_listener *l;
+
+    hs_listen_options_init(&opts);
+    ASSERT_OK(hs_listener_open(&ep, &opts, fresh(), &l));
+    ASSERT_OK(hs_listener_addr(l, fresh(), ret_addr));
+    return l;
+}
+
+static int
+dial(const struct hs_addr *addr)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ck_assert_int_eq(connect(fd, &addr->sa, addr->len), 0);
+    return fd;
+}
+
+struct shedding {
+    struct hs_listener *l;
+    struct hs_conn *got;
+};
+
+/* What another thread may do while this one is turning clients away. */
+static void
+accept_meanwhile(void *arg)
+{
+    struct shedding *s = arg;
+    struct hs_op op = op_in(10 * SECOND);
+    size_t n;
+
+    ASSERT_OK(hs_listener_accept(s->l, &op, 1, fresh(), &s->got, &n));
+}
+
+static void
+arm_second_accept(void *arg)
+{
+    inject_hook(CALL_accept4, accept_meanwhile, arg);
+}
+
+/* The second shedding meets a thread that finds the reserve gone and takes a new one. */
+START_TEST(the_reserve_descriptor_is_taken_back_once)
+{
+    struct hs_addr addr;
+    struct shedding s = {.l = listener(&addr)};
+    struct hs_op op = op_in(3 * MS), again = op_in(10 * MS);
+    int fd = dial(&addr), other;
+    struct hs_conn *c = NULL;
+    int64_t until;
+    size_t n;
+
+    inject_arm(CALL_accept4, 1, false, EMFILE);
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_listener_accept(s.l, &op, 1, fresh(), &c, &n)));
+    (void)inject_disarm();
+    other = dial(&addr);
+    until = hs_deadline_after(10 * MS); /* the first back off is 5 ms */
+    EVENTUALLY(hs_now() > until);
+    inject_arm(CALL_accept4, 1, false, EMFILE);
+    inject_hook(CALL_accept4, arm_second_accept, &s);
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_listener_accept(s.l, &again, 1, fresh(), &c, &n)));
+    (void)inject_disarm();
+    hs_conn_unref(s.got);
+    hs_conn_unref(c);
+    hs_listener_unref(s.l);
+    (void)close(fd);
+    (void)close(other);
+}
+END_TEST
+
+START_TEST(clients_that_fail_are_counted_and_passed_over)
+{
+    static const int errors[] = {ECONNABORTED, EPERM, ENETDOWN, EPROTO, EHOSTUNREACH, EINTR};
+    struct hs_listener_stats stats;
+    struct hs_addr addr;
+    struct hs_listener *l = listener(&addr);
+    int fds[LENGTH(errors)];
+
+    for (size_t i = 0; i < LENGTH(errors); i++) {
+        struct hs_op op = op_in(10 * SECOND);
+        struct hs_conn *c;
+        size_t n;
+
+        fds[i] = dial(&addr);
+        inject_arm(CALL_accept4, 1, false, errors[i]);
+        ASSERT_OK(DONE(hs_listener_accept(l, &op, 1, fresh(), &c, &n)));
+        (void)inject_disarm();
+        hs_conn_unref(c);
+    }
+    hs_listener_stats(l, &stats);
+    ck_assert_uint_eq(stats.accepted, LENGTH(errors));
+    ck_assert_uint_eq(stats.aborted, 1);
+    ck_assert_uint_eq(stats.denied, 1);
+    ck_assert_uint_eq(stats.network_errors, 3);
+    ck_assert_uint_eq(stats.exhausted, 0);
+    close_all(fds, LENGTH(fds));
+    hs_listener_unref(l);
+}
+END_TEST
+
+START_TEST(a_wake_up_with_no_error_is_not_yet_a_connection)
+{
+    struct hs_connect_options opts;
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_connector *cn;
+    struct hs_endpoint ep;
+    struct hs_addr addr;
+    struct hs_conn *c;
+    char host[] = "localhost";
+    int fd = tcp_listener(8, &addr);
+
+    if (_i)
+        ep = endpoint_of(&addr);
+    else
+        ASSERT_OK(hs_endpoint_from_host(host, strlen(host),
+                                        ntohs(((struct sockaddr_in *)&addr.storage)->sin_port),
+                                        fresh(), &ep));
+    hs_connect_options_init(&opts);
+    opts.family = AF_INET;
+    ASSERT_OK(hs_connector_new(&ep, &opts, fresh(), &cn));
+    inject_arm(CALL_getpeername, 1, false, ENOTCONN);
+    ASSERT_OK(DONE(hs_connector_run(cn, &op, fresh(), &c)));
+    (void)inject_disarm();
+    hs_connector_free(cn);
+    hs_conn_unref(c);
+    (void)close(fd);
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("storms");
+
+    tcase_set_timeout(tc, 60);
+    tcase_add_loop_test(tc, every_byte_arrives_in_its_place, 0, 2 * LENGTH(storms));
+    tcase_add_test(tc, bytes_that_cannot_be_put_back_for_want_of_memory_poison);
+    tcase_add_test(tc, a_token_ends_without_memory_for_the_reason);
+    tcase_add_test(tc, the_reserve_descriptor_is_taken_back_once);
+    tcase_add_test(tc, clients_that_fail_are_counted_and_passed_over);
+    tcase_add_loop_test(tc, a_wake_up_with_no_error_is_not_yet_a_connection, 0, 2);
+    return run_case(tc);
+}
