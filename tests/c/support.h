@@ -40,7 +40,7 @@ struct hs_op op_step(int64_t span_ns);        /* stepping */
 /* What an event loop does between two steps: waits for what the op wants, 10 s at most. */
 void wait_for_want(const struct hs_op *op);
 
-/* Every test runs between these two: nothing of hardsock is alive and no descriptor more is open. */
+/* Every test runs between these two: nothing of hardsock is alive, no descriptor more is open. */
 void ledger_open(void);
 void ledger_close(void);
 long count_fds(void);

@@ -268,6 +268,56 @@ START_TEST(registering_races_with_cancelling)
 }
 END_TEST
 
+struct duel {
+    struct hs_token *_Atomic target;
+    atomic_bool stop;
+};
+
+static void *
+cancel_what_appears(void *arg)
+{
+    struct duel *duel = arg;
+    struct hs_token *t;
+
+    while (!duel->stop)
+        if ((t = atomic_exchange(&duel->target, NULL)) != NULL) {
+            (void)hs_token_cancel(t, NULL, 0, NULL);
+            hs_token_unref(t);
+        }
+    return NULL;
+}
+
+/* The same with a canceller that is already running, so that the two meet more closely. */
+START_TEST(registering_in_the_same_moment_as_cancelling_releases_once)
+{
+    struct duel duel = {0};
+    struct thread canceller;
+
+    thread_start(&canceller, cancel_what_appears, &duel);
+    for (int i = 0; i < 20000; i++) {
+        struct hs_token *t = token(NULL, HS_NEVER);
+        struct hs_callback *cb = NULL;
+        struct tally tally = {0};
+        hs_err rv;
+
+        duel.target = hs_token_ref(t);
+        for (int spin = 0; spin < i % 200; spin++)
+            atomic_signal_fence(memory_order_seq_cst);
+        rv = hs_token_on_cancel(t, note_run, note_release, &tally, fresh(), &cb);
+        while (duel.target != NULL || hs_token_check(t) == HS_OK)
+            continue;
+        ck_assert(rv == HS_OK || rv == HS_E_CANCELLED);
+        if (rv == HS_OK)
+            ASSERT_OK(DONE(hs_callback_remove(cb)));
+        EVENTUALLY(tally.releases == (rv == HS_OK));
+        hs_callback_unref(cb);
+        hs_token_unref(t);
+    }
+    duel.stop = true;
+    (void)thread_join(&canceller);
+}
+END_TEST
+
 START_TEST(removing_races_with_cancelling)
 {
     for (int i = 0; i < 300; i++) {
@@ -447,6 +497,7 @@ main(void)
     tcase_add_test(tc, a_callback_may_free_itself_and_its_token);
     tcase_add_test(tc, removal_waits_for_a_running_callback);
     tcase_add_test(tc, registering_races_with_cancelling);
+    tcase_add_test(tc, registering_in_the_same_moment_as_cancelling_releases_once);
     tcase_add_test(tc, removing_races_with_cancelling);
     tcase_add_test(tc, the_descriptor_is_readable_after_a_cancel_and_stays_so);
     tcase_add_test(tc, the_descriptor_is_readable_at_the_deadline);

@@ -45,11 +45,12 @@ START_TEST(the_first_reason_wins)
     ASSERT_OK(hs_token_check(t));
     ck_assert(!hs_token_reason(t, &r));
     ck_assert_uint_eq(r.origin, 77);
-    ck_assert(hs_token_cancel(t, "first", 0, NULL));
-    ck_assert(!hs_token_cancel(t, "second", 0, NULL));
+    ck_assert(hs_token_cancel(t, "first", 11, NULL));
+    ck_assert(!hs_token_cancel(t, "second", 22, NULL));
     ASSERT_ERR(HS_E_CANCELLED, hs_token_check(t));
     ck_assert(hs_token_reason(t, &r));
     ck_assert_str_eq(r.text, "first");
+    ck_assert_uint_eq(r.cookie, 11);
     ck_assert_uint_eq(r.origin, hs_token_id(t));
     hs_token_unref(t);
 }

@@ -99,7 +99,7 @@ storms(size_t *len)
 
     if (chunk != 0 && *len > chunk)
         *len = chunk;
-    if (storm_sys == 0 || atomic_fetch_add(&storm_count, 1) % storm_period == storm_period - 1)
+    if (storm_sys == 0 || atomic_fetch_add(&storm_count, 1) % storm_period == 0)
         return false;
     errno = storm_sys;
     return true;
@@ -117,7 +117,8 @@ storms(size_t *len)
 /* The Makefile finds the wrapped names by their text:
  * __wrap_malloc __wrap_calloc __wrap_socket __wrap_connect __wrap_accept4 __wrap_bind __wrap_listen
  * __wrap_epoll_create1 __wrap_epoll_ctl __wrap_eventfd __wrap_timerfd_create __wrap_setsockopt
- * __wrap_getsockopt __wrap_getpeername __wrap_getsockname __wrap_ppoll __wrap_pthread_create __wrap_open
+ * __wrap_getsockopt __wrap_getpeername __wrap_getsockname
+ * __wrap_ppoll __wrap_pthread_create
  */
 WRAP(void *, malloc, (size_t n), (n), NULL)
 WRAP(void *, calloc, (size_t n, size_t size), (n, size), NULL)

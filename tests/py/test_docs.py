@@ -1,0 +1,48 @@
+"""The documents say what is true: examples run, links lead somewhere, named tests exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _python_blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", _python_blocks())
+def test_readme_example_runs(code: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "11 bytes so far, none lost" in result.stdout
+    assert "b'half a message'" in result.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    links = re.findall(r"\[`(\w+)`\]\((tests/[^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(links) > 10
+    for name, file in links:
+        assert f"def {name}(" in (ROOT / file).read_text(), (name, file)
+
+
+def test_every_adr_has_its_four_parts() -> None:
+    for adr in (ROOT / "docs" / "adr").glob("*.md"):
+        text = adr.read_text()
+        for part in ("Context", "Decision", "Consequences", "What would change our mind"):
+            assert f"**{part}.**" in text, (adr.name, part)
