@@ -281,7 +281,8 @@ unix_text(const struct hs_addr *addr, char *buf, size_t size)
     if (len > 0 && path[0] == '\0')
         (void)snprintf(buf, size, "unix:@%.*s", (int)len - 1, path + 1);
     else
-        (void)snprintf(buf, size, "unix:%.*s", (int)strnlen(path, len), path);
+        (void)snprintf(buf, size, "unix:%s%.*s", len > 0 && path[0] == '@' ? "./" : "",
+                       (int)strnlen(path, len), path);
     return buf;
 }
 

@@ -1,9 +1,9 @@
 /* type_token.c: CancelToken and the Callback that on_cancel returns.
  *
- * Everything that Python can see is visible to its garbage collector: a token holds its parents, the
- * exceptions it was cancelled with, and its callbacks; a callback holds its token and its callable.
- * The core holds none of them: it knows a cause by a number (the cookie of the winning cancel), and
- * a callback by a borrowed pointer, which is taken back before the object goes.
+ * Everything that Python can see is visible to its garbage collector: a token holds its parents,
+ * the exceptions it was cancelled with, and its callbacks; a callback holds its token and its
+ * callable. The core holds none of them: it knows a cause by a number (the cookie of the winning
+ * cancel), and a callback by a borrowed pointer, which is taken back before the object goes.
  */
 #include "args.h"
 #include "run.h"
@@ -199,7 +199,8 @@ token_dealloc(PyObject *obj)
     Py_TRASHCAN_END
 }
 
-/* Deadlines have nobody who runs callbacks for them: a Python thread does, started on first need. */
+/* Deadlines have nobody who runs callbacks for them: a Python thread does, started on first
+ * need. */
 static int
 tell_deadlines(const char *method, PyObject *token)
 {
@@ -451,7 +452,8 @@ token_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* ---- Callbacks ----------------------------------------------------------------------------- */
 
-/* Called by hs_callbacks_run, attached. The object is alive: before it goes it takes itself back. */
+/* Called by hs_callbacks_run, attached. The object is alive: before it goes it takes itself
+ * back. */
 static void
 call_python(void *arg)
 {

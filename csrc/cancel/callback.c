@@ -87,9 +87,9 @@ hs_callback_unref(struct hs_callback *cb)
     hs_token_unref(t);
 }
 
-/* Ends it if it has not started. */
+/* Ends it if it has not started. withdrawn: arg goes back to the caller, nobody releases it. */
 static enum state
-take_out(struct hs_callback *cb, bool even_if_claimed, bool *ret_by_us)
+take_out(struct hs_callback *cb, bool withdrawn, bool *ret_by_us)
 {
     enum state before;
 
@@ -98,7 +98,9 @@ take_out(struct hs_callback *cb, bool even_if_claimed, bool *ret_by_us)
     *ret_by_us = before == RUNNING && pthread_equal(cb->runner, pthread_self());
     if (before == IDLE)
         hs_list_unlink(&cb->link);
-    if (before == IDLE || (before == CLAIMED && even_if_claimed))
+    if (before == IDLE && withdrawn)
+        cb->release = NULL;
+    if (before == IDLE || (before == CLAIMED && !withdrawn))
         cb->state = OVER;
     hs_lock_drop(cb->lock);
     if (before == IDLE)
@@ -110,15 +112,11 @@ bool
 hs_callback_withdraw(struct hs_callback *cb)
 {
     bool ignored;
-    void (*release)(void *arg) = cb->release;
 
-    cb->release = NULL;
-    if (take_out(cb, false, &ignored) == IDLE) {
-        hs_callback_unref(cb);
-        return true;
-    }
-    cb->release = release;
-    return false;
+    if (take_out(cb, true, &ignored) != IDLE)
+        return false;
+    hs_callback_unref(cb);
+    return true;
 }
 
 void
@@ -215,14 +213,13 @@ hs_callback_remove(struct hs_callback *cb)
     struct hs_wakenode node;
     bool by_us;
     short ignored;
-    hs_err rv;
+    hs_err rv = HS_OK;
 
     if (!hs_token_is_ours(cb->token))
         return HS_E_FORKED; /* Its lock, and perhaps its runner, stayed with the parent process. */
-    if (take_out(cb, true, &by_us) != RUNNING || by_us)
+    if (take_out(cb, false, &by_us) != RUNNING || by_us)
         return HS_OK;
-    if ((rv = hs_wakelist_join(&cb->removers, &node, NULL)) != HS_OK)
-        return rv;
+    hs_wakelist_join(&cb->removers, &node);
     while (!is_over(cb) && rv == HS_OK)
         rv = hs_wait(-1, 0, NULL, HS_NEVER, NULL, &ignored);
     hs_wakelist_leave(&cb->removers, &node);

@@ -456,8 +456,8 @@ visit_leaf(struct hs_token *t, bool ended, struct hs_list *fired)
     return leaf;
 }
 
-/* Gives back the sweep's references. Where ours is the last, the token goes on a private chain, still
- * marked: it can be found through its parents' lists, but no other sweep will touch it. */
+/* Gives back the sweep's references. Where ours is the last, the token goes on a private chain,
+ * still marked: it can be found through its parents' lists, but no other sweep will touch it. */
 static struct hs_token *
 release_swept(struct hs_token *done)
 {

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define SLICE_NS HS_NS_PER_S
+#define DEAF_SLICE_NS (20 * HS_NS_PER_MS)
 
 struct hs_waker {
     int efd;
@@ -32,6 +33,10 @@ struct hs_waker {
     atomic_bool pending;
     struct hs_waker *ring_next; /* belongs to who set pending, until it has rung */
 };
+
+/* For a thread whose eventfd cannot be made, for want of descriptors or memory: it cannot be
+ * woken, so it looks up often. Nobody else's wait may fail for that: a listener must survive it. */
+static struct hs_waker deaf = {.efd = -1, .refs = 1};
 
 static _Atomic unsigned fork_generation;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -75,34 +80,29 @@ make_key(void)
     key_made = pthread_key_create(&key, waker_unref) == 0;
 }
 
-static hs_err
-waker_new(struct hs_error *err, struct hs_waker **ret_waker)
+static struct hs_waker *
+waker_new(void)
 {
     struct hs_waker *w = calloc(1, sizeof(*w));
-    hs_err rv;
 
     if (w == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a thread's waker");
+        return NULL;
     w->generation = hs_fork_generation();
     w->refs = 1; /* the thread's */
     if ((w->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
-        rv = hs_err_set(err, HS_E_SYSTEM, errno, NULL, "eventfd for waking a thread");
         free(w);
-        return rv;
+        return NULL;
     }
     if (!key_made || pthread_setspecific(key, w) != 0) {
         waker_unref(w);
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no thread-specific storage");
+        return NULL;
     }
-    *ret_waker = w;
-    return HS_OK;
+    return w;
 }
 
-static hs_err
-get_waker(struct hs_error *err, struct hs_waker **ret_waker)
+static struct hs_waker *
+get_waker(void)
 {
-    hs_err rv;
-
     if (own_waker != NULL && own_waker->generation != hs_fork_generation()) {
         (void)pthread_setspecific(key, NULL);
         waker_unref(own_waker);
@@ -110,11 +110,9 @@ get_waker(struct hs_error *err, struct hs_waker **ret_waker)
     }
     if (own_waker == NULL) {
         (void)pthread_once(&once, make_key);
-        if ((rv = waker_new(err, &own_waker)) != HS_OK)
-            return rv;
+        own_waker = waker_new();
     }
-    *ret_waker = own_waker;
-    return HS_OK;
+    return own_waker != NULL ? own_waker : &deaf;
 }
 
 void
@@ -163,17 +161,13 @@ hs_wakelist_wake(struct hs_wakelist *w)
     }
 }
 
-hs_err
-hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_error *err)
+void
+hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
 {
-    hs_err rv = get_waker(err, &node->waker);
-
-    if (rv != HS_OK)
-        return rv;
+    node->waker = get_waker();
     hs_lock_take(&w->lock);
     hs_list_append(&w->nodes, &node->link);
     hs_lock_drop(&w->lock);
-    return HS_OK;
 }
 
 void
@@ -203,7 +197,7 @@ sleep_once(struct hs_waker *w, int fd, short events, int64_t deadline_ns, struct
 {
     struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
     int64_t now = hs_now();
-    int64_t until = hs_min_ns(deadline_ns, now + SLICE_NS);
+    int64_t until = hs_min_ns(deadline_ns, now + (w == &deaf ? DEAF_SLICE_NS : SLICE_NS));
     struct timespec timeout = hs_timespec_until(until, now);
     int n = ppoll(fds, 2, &timeout, NULL);
 
@@ -225,16 +219,14 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
         short *ret_revents)
 {
     struct hs_wakenode node;
-    struct hs_waker *w = NULL;
+    struct hs_waker *w = get_waker();
     bool listens = token != NULL && hs_token_is_ours(token); /* else the slice lets us look */
-    hs_err rv, ended = HS_OK;
+    hs_err rv = HS_OK, ended;
 
-    if ((rv = get_waker(err, &w)) != HS_OK)
-        return rv;
     if (token == NULL)
         return sleep_once(w, fd, events, deadline_ns, err, ret_revents);
-    if (listens && (rv = hs_wakelist_join(hs_token_wakelist(token), &node, err)) != HS_OK)
-        return rv;
+    if (listens)
+        hs_wakelist_join(hs_token_wakelist(token), &node);
     if ((ended = hs_token_check(token)) == HS_OK) {
         deadline_ns = hs_min_ns(deadline_ns, hs_token_deadline(token));
         rv = sleep_once(w, fd, events, deadline_ns, err, ret_revents);

@@ -33,9 +33,8 @@ void hs_wakelist_wake(struct hs_wakelist *w);
 /* Makes an eventfd readable. */
 void hs_eventfd_ring(int efd);
 
-/* Links this thread's waker; fails only when its eventfd cannot be made (HS_E_SYSTEM). */
-HS_NODISCARD hs_err hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node,
-                                     struct hs_error *err);
+/* Links this thread's waker. */
+void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
 
 /* Waits until fd has one of the events, the token ends, the deadline passes, a signal handler ran,

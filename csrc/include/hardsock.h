@@ -155,8 +155,8 @@ HS_API bool hs_token_cancel(struct hs_token *t, const char *text, uint64_t cooki
                             struct hs_callback **ret_fired);
 
 /* Registers fn(arg) to run once when t is cancelled by hs_token_cancel (of t or an ancestor).
- * Returns false, registering nothing, when t has already ended. A deadline that passes runs
- * nothing by itself: call hs_token_expire at that time.
+ * HS_E_CANCELLED or HS_E_DEADLINE, registering nothing, when t has already ended. A deadline that
+ * passes runs nothing by itself: call hs_token_expire at that time.
  * release(arg) is called exactly once, when the callback has run, was removed, or went with its
  * token; it may be NULL. Returns a new reference in *ret_callback.
  */
@@ -185,7 +185,8 @@ HS_API HS_NODISCARD hs_err hs_token_fileno(struct hs_token *t, struct hs_error *
 
 /* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
  * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
- * returns HS_WANT and says in want_* what to watch. */
+ * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline do
+ * not wake a stepped op: its driver must step it again then. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */

@@ -316,7 +316,7 @@ verify_inherited(struct hs_listener *l, int fd)
     int inheritance = atomic_load(&l->inheritance);
 
     if (inheritance == UNKNOWN) {
-        inheritance = compare_options(l, fd);
+        inheritance = (int)compare_options(l, fd);
         atomic_store(&l->inheritance, inheritance);
     }
     if (inheritance == NOT_INHERITED) {
@@ -357,10 +357,9 @@ wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, stru
     int fd = why == EXHAUSTED ? -1 : hs_fd_number(&l->fd);
     int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
     short revents;
-    hs_err rv;
+    hs_err rv = HS_OK;
 
-    if ((rv = hs_wakelist_join(&l->wakers, &node, err)) != HS_OK)
-        return rv;
+    hs_wakelist_join(&l->wakers, &node);
     if (!hs_fd_is_closed(&l->fd))
         rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);
     hs_wakelist_leave(&l->wakers, &node);
@@ -435,10 +434,13 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
             rv = accept_loop(l, op, max, err, conns, &n);
         hs_fd_drop(&l->fd);
     }
-    if (rv == HS_OK)
+    if (rv == HS_OK) {
         *ret_n = n;
-    else if (rv < 0 && err != NULL)
+        if (err != NULL)
+            *err = (struct hs_error){0}; /* of an accept after the ones that worked */
+    } else if (rv < 0 && err != NULL) {
         err->op = "accept";
+    }
     return rv;
 }
 

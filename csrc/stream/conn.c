@@ -100,7 +100,7 @@ static hs_err
 check_adoptable(int fd, struct hs_error *err, int *ret_family)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
-    int type, family, flags;
+    int type, family;
     socklen_t len = sizeof(int);
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
@@ -111,9 +111,6 @@ check_adoptable(int fd, struct hs_error *err, int *ret_family)
                            "descriptor %d is not a TCP or unix stream socket", fd);
     if (getpeername(fd, &peer.sa, &peer.len) != 0)
         return hs_err_set(err, HS_E_INVALID, errno, "adopt", "descriptor %d has no peer", fd);
-    if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
-        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "adopt", "fcntl");
     *ret_family = family;
     return HS_OK;
 }
@@ -124,7 +121,7 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
 {
     struct hs_sockopts none;
     unsigned changed;
-    int family;
+    int family, flags;
     hs_err rv;
 
     hs_sockopts_init(&none);
@@ -134,6 +131,9 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
         return rv;
     if ((rv = hs_sockopts_apply(fd, family, opts, HS_USE_CONNECTION, err, &changed)) != HS_OK)
         return rv;
+    if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "adopt", "fcntl");
     return hs_conn_wrap(fd, family, opts, changed, err, ret_conn);
 }
 
@@ -295,12 +295,11 @@ wait_ready(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, str
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
     short revents;
-    hs_err rv;
+    hs_err rv = HS_OK;
 
     if (op->stepping || deadline_of(c, op, dir) == HS_TRY_ONCE)
         return hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
-    if ((rv = hs_wakelist_join(&c->wakers, &node, err)) != HS_OK)
-        return rv;
+    hs_wakelist_join(&c->wakers, &node);
     if (!hs_fd_is_closed(&c->fd))
         rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
     if (hs_fd_is_closed(&c->fd)) {
@@ -314,9 +313,9 @@ wait_ready(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, str
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-/* A reset is told once, to whoever asks the socket first; the other direction then reads an end that
- * looks clean. Either that other call has noted it, or the TCP state gives it away: after an orderly
- * end a socket that has not ended its own side is in CLOSE_WAIT. */
+/* A reset is told once, to whoever asks the socket first; the other direction then reads an end
+ * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
+ * orderly end a socket that has not ended its own side is in CLOSE_WAIT. */
 static hs_err
 check_end(struct hs_conn *c, struct hs_error *err)
 {

@@ -26,7 +26,8 @@ void hs_fd_drop(struct hs_fd *f);
 bool hs_fd_mark_closed(struct hs_fd *f);
 bool hs_fd_is_closed(struct hs_fd *f);
 bool hs_fd_is_ours(const struct hs_fd *f); /* not inherited by fork */
-/* Takes the number away, unclosed, and with it the caller's holds: HS_E_BUSY while there are more. */
+/* Takes the number away, unclosed, and with it the caller's holds: HS_E_BUSY while there are
+ * more. */
 HS_NODISCARD hs_err hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err,
                                  int *ret_fd);
 /* Holds are asserted: the number may not be used without one. */

@@ -1,8 +1,9 @@
 /* inet_diag.c: counting TCP sockets by state, from the kernel's sock_diag tables.
  *
  * One dump request per family over NETLINK_SOCK_DIAG (sock_diag(7)), answered in the calling
- * process: each part of the answer is there when recv asks for it, so that recv never waits. The kernel filters by state and family;
- * the peer is compared here. Covers the caller's network namespace.
+ * process: each part of the answer is there when recv asks for it, so that recv never waits. The
+ * kernel filters by state and family; the peer is compared here. Covers the caller's network
+ * namespace.
  */
 #include "hardsock.h"
 

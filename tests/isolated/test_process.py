@@ -279,7 +279,7 @@ BLOCKERS = {
 def test_ctrl_c_interrupts(name: str) -> None:
     result = run(
         "from hardsock.lab.blackhole import BlackHole\n"
-         "warnings.simplefilter('ignore')\n"
+        "warnings.simplefilter('ignore')\n"
         + BLOCKERS[name]
         + """
 main = threading.main_thread().native_id

@@ -96,6 +96,11 @@ def work_directory(owner: str | None = None) -> Iterator[Path]:
         yield Path(name)
 
 
+def clean_environment() -> dict[str, str]:
+    """Our environment without what is preloaded into us: a sanitizer is not for other programs."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 @contextlib.contextmanager
 def running(
     name: str,
@@ -119,6 +124,7 @@ def running(
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=directory,
+            env=clean_environment(),
             user=user,
             group=primary_group(user),
             extra_groups=None if user is None else [],
