@@ -1,7 +1,7 @@
 /* attempt.c: socket, options, bind, connect, and whether it really worked.
  *
- * connect(2) is called once per socket; afterwards SO_ERROR and then getpeername(2) decide, since a
- * wake-up with SO_ERROR 0 is not yet a connection. A socket that connected to itself (same address
+ * connect(2) is called once per socket; afterwards getpeername(2) is the proof of a connection, and
+ * without it SO_ERROR tells failed from pending: a wake-up with SO_ERROR 0 is not yet a connection. A socket that connected to itself (same address
  * and port on both ends, possible when an ephemeral port is dialled) and an EADDRNOTAVAIL for a
  * port that we did not choose are tried again, twice.
  */
@@ -107,12 +107,13 @@ hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
     int sys = 0;
     socklen_t len = sizeof(sys);
 
-    if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
-        sys = errno;
-    if (sys != 0)
-        return fail(a, sys);
-    if (getpeername(a->fd, &peer.sa, &peer.len) != 0)
-        return errno == ENOTCONN ? HS_WANT : fail(a, errno);
+    if (getpeername(a->fd, &peer.sa, &peer.len) != 0) {
+        if (errno != ENOTCONN)
+            return fail(a, errno);
+        if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
+            sys = errno;
+        return sys == 0 ? HS_WANT : fail(a, sys);
+    }
     if (connected_to_itself(a, &peer))
         return again_or_fail(a, opts, ECONNREFUSED);
     a->log.phase = HS_ATTEMPT_DONE;

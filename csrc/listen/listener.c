@@ -138,7 +138,8 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
         fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "fcntl");
     rv = hs_sockopts_apply(fd, b.family, &o->sockopts, HS_USE_CONNECTION, err, &b.changed);
-    options.backlog = HS_UNSET; /* Whoever called listen(2) chose it. */
+    hs_sockopt_never_block_close(fd); /* Connections would inherit it. */
+    options.backlog = HS_UNSET;       /* Whoever called listen(2) chose it. */
     return rv == HS_OK ? listener_new(&b, &options, err, ret_l) : rv;
 }
 

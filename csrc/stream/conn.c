@@ -53,8 +53,9 @@ struct hs_conn {
     struct hs_fd fd;
     const struct hs_layer *layer;
     struct direction dirs[2];
-    _Atomic hs_err broken; /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
-    atomic_bool out_ended; /* by our own shutdown */
+    _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
+    atomic_bool out_ended;  /* by our own shutdown */
+    atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     struct hs_wakelist wakers;
     struct hs_buf inbuf;     /* belongs to who has claimed HS_DIR_IN */
     _Atomic size_t buffered; /* its length, for those who only look */
@@ -134,7 +135,9 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
     if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
         fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "adopt", "fcntl");
-    return hs_conn_wrap(fd, family, opts, changed, err, ret_conn);
+    if ((rv = hs_conn_wrap(fd, family, opts, changed, err, ret_conn)) == HS_OK)
+        (*ret_conn)->may_linger = true;
+    return rv;
 }
 
 struct hs_conn *
@@ -554,19 +557,16 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
     return rv;
 }
 
-/* Linger with a time makes close(2) block, even on a non-blocking socket (measured, and
- * net/ipv4/tcp.c); it may have been set by whoever had the socket before. */
 static void
-set_linger(int fd, bool abortive)
+set_linger(struct hs_conn *c, bool abortive)
 {
-    struct linger linger = {.l_onoff = 0};
-    socklen_t len = sizeof(linger);
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    int fd = hs_fd_number(&c->fd);
 
-    if (!abortive && (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) != 0 ||
-                      linger.l_onoff == 0 || linger.l_linger == 0))
-        return;
-    linger = (struct linger){.l_onoff = abortive, .l_linger = 0};
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+    if (abortive)
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    else if (atomic_load(&c->may_linger))
+        hs_sockopt_never_block_close(fd);
 }
 
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
@@ -578,7 +578,7 @@ hs_conn_close(struct hs_conn *c, bool abortive)
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
-        set_linger(hs_fd_number(&c->fd), abortive);
+        set_linger(c, abortive);
         hs_wakelist_wake(&c->wakers);
     }
     hs_fd_drop(&c->fd);
@@ -721,6 +721,8 @@ hs_conn_setsockopt(struct hs_conn *c, int level, int name, const void *value, so
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
+    if (level == SOL_SOCKET && name == SO_LINGER)
+        atomic_store(&c->may_linger, true);
     if (setsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "setsockopt", "setsockopt");
     hs_fd_drop(&c->fd);

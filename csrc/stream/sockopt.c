@@ -215,3 +215,15 @@ hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_socko
     }
     return n;
 }
+
+void
+hs_sockopt_never_block_close(int fd)
+{
+    const struct linger off = {.l_onoff = 0};
+    struct linger linger;
+    socklen_t len = sizeof(linger);
+
+    if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 &&
+        linger.l_linger > 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+}

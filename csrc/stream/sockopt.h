@@ -18,5 +18,8 @@ HS_NODISCARD hs_err hs_sockopts_apply(int fd, int family, const struct hs_sockop
 /* settings has HS_SETTINGS_MAX places; returns how many are filled. */
 size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_sockopt_use use,
                          struct hs_setting *settings);
+/* Linger with a time makes close(2) block, even on a non-blocking socket (measured, and
+ * net/ipv4/tcp.c): takes it away. A linger of zero, which resets, stays. */
+void hs_sockopt_never_block_close(int fd);
 
 #endif

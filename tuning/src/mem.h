@@ -1,0 +1,38 @@
+/* mem.h: one arena for the whole run, and a growing text.
+ *
+ * Nothing is freed one by one: mem_release gives everything back at the end (and after each round
+ * of a fuzzer). Running out of memory ends the program with a message, since no command can do
+ * anything useful then, and no setting is ever written between two allocations that belong together.
+ */
+#ifndef TUNE_MEM_H
+#define TUNE_MEM_H
+
+#include "tune.h"
+
+#include <stdarg.h>
+
+/* Zeroed; never NULL. */
+void *mem_alloc(size_t size);
+char *mem_copy(const char *text, size_t len);
+char *mem_dup(const char *text);
+char *mem_format(const char *fmt, ...) PRINTF(1, 2);
+/* Doubles an array held in the arena when it is full. */
+void *mem_grow(void *array, size_t used, size_t *capacity, size_t item);
+void mem_release(void);
+
+struct text {
+    char *s; /* NUL-terminated once anything was added; "" before by text_str */
+    size_t len, capacity;
+};
+
+void text_add(struct text *t, const char *s, size_t len);
+void text_puts(struct text *t, const char *s);
+void text_format(struct text *t, const char *fmt, ...) PRINTF(2, 3);
+const char *text_str(const struct text *t);
+
+/* "hardsock-tune: what" on stderr. */
+void say(const char *fmt, ...) PRINTF(1, 2);
+/* The same, and the code comes back. */
+#define fail_with(code, ...) (say(__VA_ARGS__), (code))
+
+#endif
