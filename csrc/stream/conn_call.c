@@ -1,0 +1,130 @@
+/* conn_call.c: the frame of every call on a connection, and its one wait.
+ *
+ * See conn_impl.h for the protocol. What is refused here is refused before any byte moves: closed,
+ * forked, busy, an ended token, a passed deadline, a poisoned or broken direction.
+ */
+#include "conn_impl.h"
+
+#include "../base/time.h"
+
+static const char *const dir_names[] = {"reading", "writing"};
+
+hs_err
+hs_conn_check_broken(struct hs_conn *c, struct hs_error *err)
+{
+    hs_err broken = atomic_load(&c->broken);
+
+    if (broken == HS_OK)
+        return HS_OK;
+    return hs_err_setx(err, broken, NULL, "%s, as was found earlier", hs_err_text(broken));
+}
+
+hs_err
+hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err)
+{
+    hs_err poison = atomic_load(&c->dirs[dir].poison);
+
+    if (poison == HS_OK)
+        return HS_OK;
+    return hs_err_setx(err, HS_E_POISONED, NULL, "%s stopped in the middle of a message (%s)",
+                       dir_names[dir], hs_err_text(poison));
+}
+
+void
+hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
+{
+    op->claim = 0;
+    atomic_store(&c->dirs[dir].busy, false);
+    hs_fd_drop(&c->fd);
+}
+
+hs_err
+hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (op->claim != 0)
+        return HS_OK;
+    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+        return rv;
+    if (atomic_exchange(&c->dirs[dir].busy, true)) {
+        hs_fd_drop(&c->fd);
+        return hs_err_setx(err, HS_E_BUSY, NULL, "another call is %s on this connection",
+                           dir_names[dir]);
+    }
+    op->claim = (uint8_t)(1U << dir);
+    return HS_OK;
+}
+
+static int64_t
+deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    return hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
+}
+
+hs_err
+hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
+        return rv;
+    if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK ||
+        (rv = hs_op_check(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+        return rv;
+    if (dir == HS_DIR_IN) /* What is buffered can be had even now: see recv_some. */
+        return HS_OK;
+    if (atomic_load(&c->out_ended))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "sending was ended here, by shutdown");
+    if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
+        return rv;
+    return hs_conn_check_broken(c, err);
+}
+
+void
+hs_conn_set_once(_Atomic hs_err *where, hs_err code)
+{
+    hs_err none = HS_OK;
+
+    (void)atomic_compare_exchange_strong(where, &none, code);
+}
+
+hs_err
+hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *name, hs_err rv,
+            struct hs_error *err)
+{
+    if (rv == HS_INTR || rv == HS_WANT)
+        return rv;
+    if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
+        hs_conn_set_once(&c->broken, rv);
+    if (rv != HS_OK && err != NULL)
+        err->op = name;
+    if (op->claim != 0)
+        hs_call_release(c, op, dir);
+    return rv;
+}
+
+hs_err
+hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+{
+    struct hs_wakenode node;
+    int fd = hs_fd_number(&c->fd);
+    short revents;
+    hs_err rv = HS_OK;
+
+    if (op->stepping || deadline_of(c, op, dir) == HS_TRY_ONCE)
+        return hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
+    hs_wakelist_join(&c->wakers, &node);
+    if (!hs_fd_is_closed(&c->fd))
+        rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
+    if (hs_fd_is_closed(&c->fd)) {
+        if (err != NULL)
+            *err = (struct hs_error){0};
+        rv = hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    }
+    hs_wakelist_leave(&c->wakers, &node);
+    return rv;
+}

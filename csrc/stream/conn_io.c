@@ -1,0 +1,243 @@
+/* conn_io.c: the bytes: one read loop, one write loop.
+ *
+ * Reading keeps what it cannot return (inbuf); writing counts what the kernel took (op->done) and
+ * poisons the direction when a message stops half-way. An end of the stream is only believed after
+ * the connection was asked whether it broke.
+ */
+#include "conn_impl.h"
+
+#include "../base/time.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+static void
+account(struct direction *d, size_t n)
+{
+    uint64_t before = atomic_load_explicit(&d->bytes, memory_order_relaxed);
+
+    atomic_store_explicit(&d->bytes, before + n, memory_order_relaxed); /* one writer */
+    atomic_store_explicit(&d->last_ns, hs_now(), memory_order_relaxed);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------- */
+
+/* A reset is told once, to whoever asks the socket first; the other direction then reads an end
+ * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
+ * orderly end a socket that has not ended its own side is in CLOSE_WAIT. */
+static hs_err
+check_end(struct hs_conn *c, struct hs_error *err)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (c->family != AF_UNIX && !atomic_load(&c->out_ended) &&
+        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        info.tcpi_state == TCP_CLOSE)
+        hs_conn_set_once(&c->broken, HS_E_RESET);
+    return hs_conn_check_broken(c, err);
+}
+
+static hs_err
+recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+          struct hs_error *err, size_t *ret_n)
+{
+    int fd = hs_fd_number(&c->fd);
+    short want;
+    hs_err rv;
+
+    if ((rv = hs_conn_check_poison(c, HS_DIR_IN, err)) != HS_OK)
+        return rv;
+    while ((rv = c->layer->try_recv(fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
+        if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
+            return rv;
+    if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
+        account(&c->dirs[HS_DIR_IN], *ret_n);
+    if (rv == HS_OK && *ret_n == 0)
+        rv = check_end(c, err);
+    return rv;
+}
+
+static size_t
+take_buffered(struct hs_conn *c, uint8_t *buf, size_t len, bool peek)
+{
+    size_t n = peek ? hs_buf_peek(&c->inbuf, buf, len) : hs_buf_take(&c->inbuf, buf, len);
+
+    atomic_store_explicit(&c->buffered, hs_buf_len(&c->inbuf), memory_order_relaxed);
+    return n;
+}
+
+/* What a call had received but cannot return is kept for the next one. */
+static void
+put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
+{
+    if (hs_buf_prepend(&c->inbuf, buf, op->done) != HS_OK)
+        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison,
+                         HS_E_NOMEM); /* Bytes are lost: the stream must not go on. */
+    atomic_store_explicit(&c->buffered, hs_buf_len(&c->inbuf), memory_order_relaxed);
+}
+
+hs_err
+hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+             struct hs_error *err, size_t *ret_n)
+{
+    size_t n = 0;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
+
+    if (rv == HS_OK && len > 0 && hs_buf_len(&c->inbuf) > 0)
+        n = take_buffered(c, buf, len, (flags & MSG_PEEK) != 0);
+    else if (rv == HS_OK && len > 0)
+        rv = recv_some(c, op, buf, len, flags, err, &n);
+    rv = hs_call_end(c, op, HS_DIR_IN, "recv", rv, err);
+    if (rv == HS_OK)
+        *ret_n = n;
+    return rv;
+}
+
+static hs_err
+fill_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
+{
+    size_t n;
+    hs_err rv;
+
+    if (op->done < len && hs_buf_len(&c->inbuf) > 0)
+        op->done += take_buffered(c, buf + op->done, len - op->done, false);
+    for (unsigned round = 1; op->done < len; round++) {
+        if ((rv = recv_some(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
+            return rv;
+        if (n == 0)
+            return hs_err_setx(err, HS_E_TRUNCATED, NULL,
+                               "the peer ended its stream after %zu of %zu bytes", op->done, len);
+        op->done += n;
+        if (round % SLICE_ROUNDS == 0 && op->done < len)
+            return HS_INTR;
+    }
+    return HS_OK;
+}
+
+hs_err
+hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
+                     struct hs_error *err)
+{
+    hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
+
+    if (rv == HS_OK)
+        rv = fill_exactly(c, op, buf, len, err);
+    if (rv < 0 && op->claim != 0 && op->done > 0)
+        put_back(c, op, buf);
+    return hs_call_end(c, op, HS_DIR_IN, "recv_exactly", rv, err);
+}
+
+/* ---- Writing ------------------------------------------------------------------------------- */
+
+static hs_err
+send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n_iov,
+          struct hs_error *err, size_t *ret_n)
+{
+    int fd = hs_fd_number(&c->fd);
+    short want;
+    hs_err rv;
+
+    while ((rv = c->layer->try_send(fd, iov, n_iov, err, &want, ret_n)) == HS_WANT)
+        if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+            return rv;
+    if (rv == HS_OK) {
+        op->done += *ret_n;
+        account(&c->dirs[HS_DIR_OUT], *ret_n);
+    }
+    return rv;
+}
+
+/* Half a message is out: nobody may write behind it. */
+static hs_err
+end_message(struct hs_conn *c, struct hs_op *op, const char *name, hs_err rv, struct hs_error *err)
+{
+    if (rv < 0 && op->claim != 0 && op->done > 0)
+        hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
+    return hs_call_end(c, op, HS_DIR_OUT, name, rv, err);
+}
+
+hs_err
+hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t len,
+             struct hs_error *err, size_t *ret_n)
+{
+    const struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+    size_t n = 0;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
+
+    if (rv == HS_OK && len > 0)
+        rv = send_some(c, op, &iov, 1, err, &n);
+    rv = hs_call_end(c, op, HS_DIR_OUT, "send", rv, err);
+    if (rv == HS_OK)
+        *ret_n = n;
+    return rv;
+}
+
+hs_err
+hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t len,
+                 struct hs_error *err)
+{
+    size_t n;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
+
+    for (unsigned round = 1; rv == HS_OK && op->done < len; round++) {
+        const struct iovec rest = {.iov_base = (void *)(uintptr_t)(buf + op->done),
+                                   .iov_len = len - op->done};
+
+        rv = send_some(c, op, &rest, 1, err, &n);
+        if (rv == HS_OK && round % SLICE_ROUNDS == 0 && op->done < len)
+            rv = HS_INTR;
+    }
+    return end_message(c, op, "sendall", rv, err);
+}
+
+/* Moves past n sent bytes. Empty pieces at the front are skipped too. */
+static void
+advance(struct iovec **iov, size_t *n_iov, size_t n)
+{
+    while (*n_iov > 0 && n >= (*iov)->iov_len) {
+        n -= (*iov)->iov_len;
+        (*iov)->iov_len = 0; /* so that a retry with the same vector skips it */
+        (*iov)++;
+        (*n_iov)--;
+    }
+    if (*n_iov > 0) {
+        (*iov)->iov_base = (uint8_t *)(*iov)->iov_base + n;
+        (*iov)->iov_len -= n;
+    }
+}
+
+hs_err
+hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_iov, bool all,
+              struct hs_error *err)
+{
+    size_t n = 0;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
+
+    advance(&iov, &n_iov, 0);
+    for (unsigned round = 1; rv == HS_OK && n_iov > 0 && (all || n == 0); round++) {
+        if ((rv = send_some(c, op, iov, n_iov, err, &n)) != HS_OK)
+            break;
+        advance(&iov, &n_iov, n);
+        if (all && round % SLICE_ROUNDS == 0 && n_iov > 0)
+            rv = HS_INTR;
+    }
+    return end_message(c, op, all ? "sendall" : "sendmsg", rv, err);
+}
+
+void
+hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
+{
+    if (op->claim == 0)
+        return;
+    if ((op->claim & (1U << HS_DIR_IN)) != 0) {
+        if (buf != NULL && op->done > 0)
+            put_back(c, op, buf);
+        hs_call_release(c, op, HS_DIR_IN);
+        return;
+    }
+    if (op->done > 0)
+        hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
+    hs_call_release(c, op, HS_DIR_OUT);
+}
