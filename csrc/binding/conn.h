@@ -30,6 +30,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     FAST(send)                                                                                     \
     FAST(sendall)                                                                                  \
     FAST(sendmsg)                                                                                  \
+    FAST(finish)                                                                                   \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \

@@ -339,3 +339,51 @@ out:
     call_end(&c);
     return result;
 }
+
+/* ---- The orderly end ----------------------------------------------------------------------- */
+
+struct finishing {
+    struct hs_conn *core;
+    struct hs_close_report report;
+};
+
+static hs_err
+do_finish(struct call *c, void *arg)
+{
+    struct finishing *f = arg;
+
+    return hs_conn_finish(f->core, &c->op, &c->err, &f->report);
+}
+
+CONN_DOC(finish,
+         "finish($self, /, *, timeout=None, token=None)\n--\n\n"
+         "End in an orderly way and tell what was delivered: a CloseReport.\n\n"
+         "Says that no more comes, reads and throws away what the peer still sends until it\n"
+         "ends, waits until all that was sent is acknowledged, and closes. A deadline, a\n"
+         "reset and a dead peer are reports, not errors. Raises Busy while another call is\n"
+         "in progress, Closed, or Cancelled.");
+
+PyObject *
+conn_finish(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer"};
+    static const struct params p = {"finish", 0, 0, 0, {"timeout", "token"}};
+    PyObject *values[MAX_PARAMS], *result = NULL;
+    struct finishing f = {0};
+    struct call c;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (conn_call_begin((ConnObject *)self, &c, "finish", values[0], values[1]) < 0)
+        goto out;
+    f.core = c.conn;
+    if (call_run(&c, do_finish, &f) < 0)
+        hs_conn_abandon(f.core, &c.op, NULL);
+    else
+        result = PyObject_CallFunction(c.st->close_report, "snnd", endings[f.report.ending],
+                                       (Py_ssize_t)f.report.unsent, (Py_ssize_t)f.report.discarded,
+                                       (double)(hs_now() - c.started_ns) / 1e9);
+out:
+    call_end(&c);
+    return result;
+}

@@ -29,6 +29,7 @@
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
     X(resolution, "hardsock._records", "Resolution")                                               \
+    X(close_report, "hardsock._records", "CloseReport")                                            \
     X(listener_stats, "hardsock._records", "ListenerStats")
 
 /* Attributes of exceptions, interned once. */

@@ -194,7 +194,7 @@ struct hs_op {
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
     int want_fd;            /* or -1: only the time counts */
     short want_events;      /* POLLIN, POLLOUT */
-    uint8_t claim;          /* direction held between steps; belongs to the callee */
+    uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
 };
 
@@ -331,6 +331,26 @@ HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct h
  * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.
  * abortive: the peer gets a reset (RST) at once instead of an orderly end. */
 HS_API void hs_conn_close(struct hs_conn *c, bool abortive);
+/* How hs_conn_finish found the peer. */
+enum hs_ending {
+    HS_ENDING_CLEAN,     /* the peer ended its side, too, and acknowledged all of ours */
+    HS_ENDING_DEADLINE,  /* the time was up first */
+    HS_ENDING_RESET,     /* the peer reset the connection */
+    HS_ENDING_DEAD_PEER, /* the peer stopped answering */
+};
+struct hs_close_report {
+    enum hs_ending ending;
+    size_t unsent;    /* bytes that the peer's kernel had not acknowledged (for unix: not read) */
+    size_t discarded; /* bytes that the peer still sent and nobody will read */
+};
+/* The orderly end: says that no more comes (FIN), reads and throws away what the peer still sends
+ * until it ends its side, waits until all that was sent is acknowledged, and closes. So no unread
+ * byte makes the kernel reset the connection and destroy what is on its way (RFC 1122 section
+ * 4.2.2.13). Waits; obeys op. A deadline, a reset and a dead peer are reports, not errors; whatever
+ * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress in
+ * either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
+HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
+                                          struct hs_close_report *ret_report);
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
  * is in progress or received bytes are still buffered here (they would be lost). */
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);

@@ -33,7 +33,7 @@ hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err)
 void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
-    op->claim = 0;
+    op->claim = (uint8_t)(op->claim & ~(1U << dir));
     atomic_store(&c->dirs[dir].busy, false);
     hs_fd_drop(&c->fd);
 }
@@ -43,7 +43,7 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
 {
     hs_err rv;
 
-    if (op->claim != 0)
+    if ((op->claim & (1U << dir)) != 0)
         return HS_OK;
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
@@ -52,7 +52,7 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         return hs_err_setx(err, HS_E_BUSY, NULL, "another call is %s on this connection",
                            dir_names[dir]);
     }
-    op->claim = (uint8_t)(1U << dir);
+    op->claim = (uint8_t)(op->claim | (1U << dir));
     return HS_OK;
 }
 

@@ -1,13 +1,20 @@
 /* conn_end.c: how a connection ends, or leaves us.
  *
- * shutdown and close act at once and never block; detach hands the descriptor over.
+ * shutdown and close act at once and never block; finish is the orderly end, which waits; detach
+ * hands the descriptor over.
  */
 #include "conn_impl.h"
 
 #include "sockopt.h"
+#include "../base/time.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+/* How often an acknowledgement is looked for: the kernel has no event for it. */
+#define ACK_LOOK_NS (10 * HS_NS_PER_MS)
 
 hs_err
 hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
@@ -85,4 +92,128 @@ hs_conn_is_closed(struct hs_conn *c)
 {
     HS_CHECK(c, CONN_MAGIC);
     return hs_fd_is_closed(&c->fd);
+}
+
+/* ---- The orderly end ----------------------------------------------------------------------- */
+
+static size_t
+unacknowledged(struct hs_conn *c)
+{
+    int n = 0;
+
+    return ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+/* Says that no more comes. A connection that is broken already cannot be told so. */
+static hs_err
+end_output(struct hs_conn *c, struct hs_error *err)
+{
+    if (atomic_exchange(&c->out_ended, true))
+        return HS_OK;
+    if (shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0 || errno == ENOTCONN)
+        return HS_OK;
+    return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
+}
+
+/* Reads to the peer's end and throws it away. */
+static hs_err
+discard_input(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    uint8_t scratch[16384];
+    short want;
+    size_t n;
+    hs_err rv;
+
+    for (unsigned round = 1;; round++) {
+        rv = c->layer->try_recv(hs_fd_number(&c->fd), scratch, sizeof(scratch), 0, err, &want, &n);
+        if (rv == HS_OK && n == 0)
+            return hs_conn_check_broken(c, err);
+        if (rv == HS_OK)
+            op->done += n;
+        else if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
+            return rv;
+        if (round % SLICE_ROUNDS == 0)
+            return HS_INTR;
+    }
+}
+
+static hs_err
+await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    short ignored;
+    hs_err rv = HS_OK;
+
+    while (rv == HS_OK && unacknowledged(c) > 0 && !hs_fd_is_closed(&c->fd))
+        rv = hs_wait_op(op, -1, 0, op->deadline_ns, hs_deadline_after(ACK_LOOK_NS), err, &ignored);
+    return rv;
+}
+
+static hs_err
+run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (hs_fd_is_closed(&c->fd))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK ||
+        (rv = end_output(c, err)) != HS_OK || (rv = discard_input(c, op, err)) != HS_OK)
+        return rv;
+    return await_acknowledgement(c, op, err);
+}
+
+/* Which results are reports: then the connection is closed. */
+static bool
+as_ending(hs_err rv, enum hs_ending *ret_ending)
+{
+    switch (rv) {
+    case HS_OK:
+        *ret_ending = HS_ENDING_CLEAN;
+        return true;
+    case HS_E_DEADLINE:
+        *ret_ending = HS_ENDING_DEADLINE;
+        return true;
+    case HS_E_RESET:
+        *ret_ending = HS_ENDING_RESET;
+        return true;
+    case HS_E_DEAD_PEER:
+        *ret_ending = HS_ENDING_DEAD_PEER;
+        return true;
+    default:
+        return false;
+    }
+}
+
+hs_err
+hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
+               struct hs_close_report *ret_report)
+{
+    enum hs_ending ending;
+    bool reported;
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK)
+        return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
+    if ((rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
+        return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
+    op->done += hs_buf_len(&c->inbuf);
+    hs_buf_fini(&c->inbuf);
+    atomic_store_explicit(&c->buffered, 0, memory_order_relaxed);
+    rv = run_finish(c, op, err);
+    if (rv == HS_INTR || rv == HS_WANT)
+        return rv;
+    if ((reported = as_ending(rv, &ending))) {
+        *ret_report = (struct hs_close_report){
+            .ending = ending, .unsent = unacknowledged(c), .discarded = op->done};
+        if (err != NULL)
+            *err = (struct hs_error){0};
+        rv = HS_OK;
+    } else if (op->done > 0) {
+        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, rv); /* What was thrown away is missing. */
+    }
+    hs_call_release(c, op, HS_DIR_OUT);
+    rv = hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
+    if (reported)
+        hs_conn_close(c, false);
+    return rv;
 }

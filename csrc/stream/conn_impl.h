@@ -54,6 +54,7 @@ struct hs_conn {
     struct hs_sockopts opts; /* as asked; immutable */
 };
 
+/* Adds the direction to the op's claim; each claim holds the descriptor. */
 HS_NODISCARD hs_err hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
 void hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);

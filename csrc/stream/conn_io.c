@@ -229,15 +229,16 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
 void
 hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 {
-    if (op->claim == 0)
-        return;
-    if ((op->claim & (1U << HS_DIR_IN)) != 0) {
-        if (buf != NULL && op->done > 0)
-            put_back(c, op, buf);
-        hs_call_release(c, op, HS_DIR_IN);
-        return;
-    }
-    if (op->done > 0)
+    bool in = (op->claim & (1U << HS_DIR_IN)) != 0, out = (op->claim & (1U << HS_DIR_OUT)) != 0;
+
+    if (in && buf != NULL && op->done > 0)
+        put_back(c, op, buf);
+    if (in && out && op->done > 0) /* finish: what it threw away is missing */
+        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
+    if (out && op->done > 0)
         hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
-    hs_call_release(c, op, HS_DIR_OUT);
+    if (in)
+        hs_call_release(c, op, HS_DIR_IN);
+    if (out)
+        hs_call_release(c, op, HS_DIR_OUT);
 }

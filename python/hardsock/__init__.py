@@ -35,7 +35,7 @@ from hardsock._errors import (
 )
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
-from hardsock._records import Answer, Attempt, ListenerStats, Resolution, Setting
+from hardsock._records import Answer, Attempt, CloseReport, ListenerStats, Resolution, Setting
 from hardsock._scope import current, scope, shield, timeout
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Callback",
     "CancelToken",
     "Cancelled",
+    "CloseReport",
     "Closed",
     "ConnectError",
     "Connection",

@@ -8,7 +8,7 @@ from typing import IO, Any, Final, final
 from typing_extensions import Buffer, Self
 
 from hardsock._connect import Address
-from hardsock._records import ListenerStats, Resolution, Setting
+from hardsock._records import CloseReport, ListenerStats, Resolution, Setting
 
 version: Final[str]
 scope: Final[ContextVar[CancelToken | None]]
@@ -101,6 +101,9 @@ class Connection:
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> int: ...
+    def finish(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> CloseReport: ...
     def shutdown(self, how: int, /) -> None: ...
     def close_write(self) -> None: ...
     def close(self) -> None: ...

@@ -50,6 +50,25 @@ class Setting(NamedTuple):
     """The sysctl to look at when the two differ."""
 
 
+class CloseReport(NamedTuple):
+    """How ``Connection.finish()`` found the peer."""
+
+    ending: str
+    """``"clean"``: the peer ended its side and acknowledged all of ours. ``"deadline"``: the time
+    was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it stopped answering."""
+    unsent: int
+    """Bytes that the peer's kernel had not acknowledged (unix sockets: that the peer had not read)."""
+    discarded: int
+    """Bytes that the peer still sent and that were thrown away."""
+    elapsed: float
+    """Seconds."""
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the peer's kernel had everything, and the peer ended in an orderly way."""
+        return self.ending == "clean" and self.unsent == 0
+
+
 class ListenerStats(NamedTuple):
     """Counters of a listener since it was made."""
 

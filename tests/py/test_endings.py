@@ -135,3 +135,103 @@ def test_the_reason_is_that_of_the_deadline_that_struck() -> None:
 def test_messages_that_are_not_whole_utf8_do_not_hide_the_error() -> None:
     with pytest.raises(hs.ConnectError):
         hs.connect("unix:/" + "é" * 52, timeout=1)
+
+
+def test_finish_delivers_everything_although_nobody_read_the_answer(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    theirs.send(b"unread")
+    conn.sendall(b"x" * 100_000)
+
+    def peer() -> int:
+        total = 0
+        while data := theirs.recv(65536):
+            total += len(data)
+        theirs.close()
+        return total
+
+    with Call(peer) as reading:
+        report = conn.finish(timeout=10)
+        assert reading.result(10) == 100_000
+    assert (report.ending, report.unsent, report.discarded) == ("clean", 0, 6)
+    assert report.delivered
+    assert conn.closed
+
+
+def test_close_with_unread_bytes_destroys_what_finish_delivers() -> None:
+    arrived = {}
+    for ending in ("close", "finish"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            conn = hs.connect(server.getsockname(), timeout=5)
+            theirs = server.accept()[0]
+            theirs.send(b"never read")
+            assert conn.recv(1, socket.MSG_PEEK, timeout=5) == b"n"
+            sent = conn.send(b"x" * (1 << 20))
+
+            def drain(theirs: socket.socket = theirs) -> int:
+                total = 0
+                try:
+                    while data := theirs.recv(4096):
+                        total += len(data)
+                except ConnectionResetError:
+                    pass
+                theirs.close()
+                return total
+
+            if ending == "close":
+                conn.close()
+                arrived[ending] = drain() == sent
+            else:
+                with Call(drain) as draining:
+                    assert conn.finish(timeout=20).delivered
+                    arrived[ending] = draining.result(10) == sent
+    assert arrived == {"close": False, "finish": True}
+
+
+def test_finish_reports_a_peer_that_does_not_end(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    report = conn.finish(timeout=0.05)
+    assert report.ending == "deadline"
+    assert not report.delivered
+    assert report.elapsed >= 0.05
+    assert conn.closed
+    assert theirs.recv(1) == b""
+
+
+def test_finish_reports_a_reset(pair: tuple[hs.Connection, socket.socket]) -> None:
+    conn, theirs = pair
+    with Call(conn.finish, timeout=10) as finishing:
+        finishing.wait_until_blocked()
+        _reset(theirs)
+        assert finishing.result(5).ending == "reset"
+
+
+def test_finish_while_somebody_reads_is_busy(pair: tuple[hs.Connection, socket.socket]) -> None:
+    conn, theirs = pair
+    with Call(conn.recv, 1, timeout=10) as reading:
+        reading.wait_until_blocked()
+        with pytest.raises(hs.Busy):
+            conn.finish(timeout=5)
+        theirs.send(b"x")
+        assert reading.result(5) == b"x"
+    assert not conn.closed
+
+
+def test_a_cancelled_finish_leaves_a_connection_that_admits_what_it_lost(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    theirs.send(b"thrown away")
+    token = hs.CancelToken()
+    with Call(conn.finish, token=token) as finishing:
+        finishing.wait_until_blocked()
+        token.cancel()
+        with pytest.raises(hs.Cancelled) as caught:
+            finishing.result(5)
+    assert caught.value.bytes_done == 11
+    assert not conn.closed
+    with pytest.raises(hs.Poisoned):
+        conn.recv(1, timeout=5)
