@@ -98,7 +98,9 @@ mkdir -p "$tree/dev"
 mount -t tmpfs -o mode=755 tmpfs "$tree/dev"
 for device in null zero full random urandom tty; do cp -a "/dev/$device" "$tree/dev/"; done
 ln -s /proc/self/fd "$tree/dev/fd"
-mkdir "$tree/dev/shm"
+mkdir "$tree/dev/shm" "$tree/dev/pts"
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$tree/dev/pts"
+ln -s pts/ptmx "$tree/dev/ptmx"
 mount -t tmpfs -o mode=1777 tmpfs "$tree/dev/shm"
 
 # A checkout as git would give it, with what is not committed yet.

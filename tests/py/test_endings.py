@@ -235,3 +235,15 @@ def test_a_cancelled_finish_leaves_a_connection_that_admits_what_it_lost(
     assert not conn.closed
     with pytest.raises(hs.Poisoned):
         conn.recv(1, timeout=5)
+
+
+def test_an_early_answer_survives_the_reset_that_follows_it() -> None:
+    """A server that refuses a large upload answers at once and closes, with our bytes unread."""
+    with PeerScript([("recv", 1), ("send", b"413 too large"), ("close",)], check=False) as peer:
+        with hs.connect(peer.address, timeout=5) as conn:
+            with pytest.raises(hs.Reset):
+                while True:
+                    conn.sendall(b"x" * 65536, timeout=5)
+            assert conn.recv(100, timeout=5) == b"413 too large"
+            with pytest.raises(hs.Reset):
+                conn.recv(100, timeout=5)
