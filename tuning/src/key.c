@@ -96,17 +96,20 @@ bool
 key_allowed(const char *path, const char **ret_why)
 {
     static const char *const prefixes[] = {
-        "net/core/",  "net/ipv4/", "net/ipv6/", "net/netfilter/",
-        "net/mptcp/", "net/unix/", NULL,
+        "net/core/", "net/ipv4/", "net/ipv6/", "net/netfilter/", "net/mptcp/", "net/unix/", NULL,
     };
     static const char *const exact[] = {
         "fs/file-max", "fs/nr_open", "fs/epoll/max_user_watches", "net/nf_conntrack_max", NULL,
     };
     static const char *const actions[] = {
-        "net/ipv4/route/flush", "net/ipv6/route/flush", NULL,
+        "net/ipv4/route/flush",
+        "net/ipv6/route/flush",
+        NULL,
     };
     static const char *const secrets[] = {
-        "net/ipv4/tcp_fastopen_key", "net/ipv6/conf/*/stable_secret", NULL,
+        "net/ipv4/tcp_fastopen_key",
+        "net/ipv6/conf/*/stable_secret",
+        NULL,
     };
 
     for (size_t i = 0; actions[i] != NULL; i++)
