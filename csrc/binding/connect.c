@@ -7,6 +7,7 @@
 #include "run.h"
 
 #include <netdb.h>
+#include <string.h>
 #include <unistd.h>
 
 struct connecting {
@@ -240,10 +241,29 @@ core_parse_address(PyObject *Py_UNUSED(module), PyObject *address)
     return PyUnicode_DecodeFSDefault(hs_endpoint_text(&ep, text, sizeof(text)));
 }
 
+PyDoc_STRVAR(format_doc, "_format_address(raw, /)\n--\n\n"
+                         "The text of an address that an exception holds as the kernel gave it.");
+
+static PyObject *
+core_format_address(PyObject *Py_UNUSED(module), PyObject *raw)
+{
+    struct hs_addr addr = {0};
+
+    if (!PyBytes_Check(raw) || (size_t)PyBytes_GET_SIZE(raw) < sizeof(sa_family_t) ||
+        (size_t)PyBytes_GET_SIZE(raw) > sizeof(addr.storage)) {
+        PyErr_SetString(PyExc_TypeError, "raw must be the bytes of a socket address");
+        return NULL;
+    }
+    addr.len = (socklen_t)PyBytes_GET_SIZE(raw);
+    memcpy(&addr.storage, PyBytes_AS_STRING(raw), addr.len);
+    return address_text(&addr);
+}
+
 PyMethodDef connect_functions[] = {
     {"connect", HS_METHOD(core_connect), METH_FASTCALL | METH_KEYWORDS, connect_doc},
     {"resolve", HS_METHOD(core_resolve), METH_FASTCALL | METH_KEYWORDS, resolve_doc},
     {"adopt", HS_METHOD(core_adopt), METH_FASTCALL | METH_KEYWORDS, adopt_doc},
+    {"_format_address", core_format_address, METH_O, format_doc},
     {"parse_address", core_parse_address, METH_O, parse_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -143,15 +143,23 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
         PyException_SetCause(exc, cause);
 }
 
-static void
-add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
+static PyObject *
+raw_address(struct hs_conn *conn,
+            hs_err (*get)(struct hs_conn *, struct hs_error *, struct hs_addr *))
 {
     struct hs_addr addr;
 
-    if (hs_conn_local_addr(conn, NULL, &addr) == HS_OK)
-        put(dict, st->str_local, address_text(&addr));
-    if (hs_conn_peer_addr(conn, NULL, &addr) == HS_OK)
-        put(dict, st->str_peer, address_text(&addr));
+    if (get(conn, NULL, &addr) != HS_OK)
+        return Py_NewRef(Py_None);
+    return PyBytes_FromStringAndSize((const char *)&addr.storage, (Py_ssize_t)addr.len);
+}
+
+/* As the kernel has them: most errors are handled without anybody reading them. */
+static void
+add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
+{
+    put(dict, st->str__local, raw_address(conn, hs_conn_local_addr));
+    put(dict, st->str__peer, raw_address(conn, hs_conn_peer_addr));
 }
 
 static PyObject *
@@ -225,7 +233,8 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         return;
     }
     put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
-    put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
+    if (c->op.done > 0)
+        put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
     if (c->conn != NULL)

@@ -36,8 +36,8 @@
 #define HS_NAMES(X)                                                                                \
     X(op)                                                                                          \
     X(phase)                                                                                       \
-    X(local)                                                                                       \
-    X(peer)                                                                                        \
+    X(_local)                                                                                      \
+    X(_peer)                                                                                       \
     X(elapsed)                                                                                     \
     X(bytes_done)                                                                                  \
     X(reason)                                                                                      \

@@ -118,7 +118,8 @@ reason_new(hs_err code, uint64_t origin, const char *text, uint64_t cookie)
         return code == HS_E_DEADLINE ? &deadline_without_memory : &reason_without_memory;
     r->refs = 1;
     r->public = (struct hs_reason){.code = code, .origin = origin, .cookie = cookie};
-    (void)snprintf(r->public.text, sizeof(r->public.text), "%s", text != NULL ? text : "");
+    if (text != NULL)
+        (void)strncpy(r->public.text, text, sizeof(r->public.text) - 1);
     return r;
 }
 

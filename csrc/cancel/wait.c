@@ -275,6 +275,7 @@ hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t 
         (op->token == NULL || hs_token_check(op->token) == HS_OK))
         return HS_OK;
     if (rv == HS_E_DEADLINE || rv == HS_E_CANCELLED)
-        return hs_err_setx(err, rv, NULL, "%s while waiting", hs_err_text(rv));
+        return rv == HS_E_DEADLINE ? hs_err_setx(err, rv, NULL, "deadline exceeded while waiting")
+                                   : hs_err_setx(err, rv, NULL, "cancelled while waiting");
     return rv;
 }

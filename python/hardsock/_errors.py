@@ -27,6 +27,12 @@ __all__ = [
 ]
 
 
+def _address_text(raw: bytes | None) -> str | None:
+    from hardsock import _core  # which imports this module while it is made
+
+    return None if raw is None else _core._format_address(raw)
+
+
 class HardsockError(OSError):
     """Base of all errors of hardsock; itself raised when a system call failed (see ``errno``)."""
 
@@ -34,10 +40,8 @@ class HardsockError(OSError):
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
     phase: str | None = None
     """Where in the call: ``"resolve"``, ``"socket"``, ``"bind"``, ``"connect"``, or None."""
-    local: str | None = None
-    """Our address as text, if known."""
-    peer: str | None = None
-    """The peer's address as text, if known."""
+    _local: bytes | None = None
+    _peer: bytes | None = None
     elapsed: float | None = None
     """Seconds from the beginning of the call to its failure."""
     bytes_done: int = 0
@@ -48,6 +52,16 @@ class HardsockError(OSError):
     """One sentence of advice from measured state."""
     attempts: tuple[Attempt, ...] = ()
     """For connecting: every address that was tried."""
+
+    @property
+    def local(self) -> str | None:
+        """Our address as text, if known."""
+        return _address_text(self._local)
+
+    @property
+    def peer(self) -> str | None:
+        """The peer's address as text, if known."""
+        return _address_text(self._peer)
 
     def __str__(self) -> str:
         parts = [self.strerror or self.__class__.__name__]

@@ -1,0 +1,509 @@
+"""apply, revert, status: transactions, in private namespaces and below fake roots."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_tune import (
+    BINARY,
+    CONFLICT,
+    DRIFT,
+    OK,
+    PARTLY,
+    PERMISSION,
+    REFUSED,
+    SYSTEM,
+    Root,
+    profile,
+)
+
+from hardsock.lab import Namespace, inside
+from support.require import Unavailable, available
+
+
+def get(ns: Namespace, *keys: str) -> list[str]:
+    return [str(ns.run("hardsock.lab.inside:read_sysctl", key)) for key in keys]
+
+
+def put(ns: Namespace, key: str, value: str) -> None:
+    ns.run("hardsock.lab.inside:write_sysctl", key, value)
+
+
+def run(ns: Namespace, *args: object) -> subprocess.CompletedProcess[str]:
+    return ns.exec([str(BINARY), *map(str, args)])
+
+
+def keys_of(ns: Namespace) -> str:
+    """Every readable net.ipv4 setting of the namespace, to compare as one text."""
+    return str(ns.run(DUMP))
+
+
+DUMP = """
+import pathlib
+lines = []
+for p in sorted(pathlib.Path("/proc/sys/net").rglob("*")):
+    try:
+        if p.is_file() and "mem" not in p.name[-3:]:
+            lines.append(f"{p} {p.read_text()!r}")
+    except OSError:
+        pass
+result = "\\n".join(lines)
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_apply_then_revert_restores_every_key(ns: Namespace, state: Path) -> None:
+    before = keys_of(ns)
+    done = run(ns, "apply", "busy-server", "--state", state)
+    assert (done.returncode, done.stderr.count("left out")) == (OK, 2)
+    assert get(ns, "net.core.somaxconn", "net.ipv4.tcp_migrate_req") == ["65535", "1"]
+    assert run(ns, "status", "--state", state).returncode == OK
+    assert run(ns, "check", "busy-server").returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+    assert run(ns, "revert", "--state", state).stdout == "nothing to take back\n"
+
+
+def test_dry_run_writes_nothing_and_makes_no_state(ns: Namespace, state: Path) -> None:
+    before = keys_of(ns)
+    done = run(ns, "apply", "busy-server", "--dry-run", "--state", state)
+    assert (done.returncode, "would set" in done.stdout) == (OK, True)
+    assert keys_of(ns) == before
+    assert not state.exists()
+
+
+def test_netns_option_reaches_the_namespace_by_pid_and_path(ns: Namespace, state: Path) -> None:
+    host = Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text()
+    with ns.start("hardsock.lab.inside:wait_for_stop") as other:
+        deadline = time.monotonic() + 10
+        own = os.stat("/proc/self/ns/net").st_ino
+        while os.stat(f"/proc/{other.pid}/ns/net").st_ino == own:
+            assert time.monotonic() < deadline
+        for name in (str(other.pid), f"/proc/{other.pid}/ns/net"):
+            command = [BINARY, "apply", "busy-server", "--netns", name, "--state", state]
+            assert subprocess.run(command, capture_output=True).returncode == OK
+            assert get(ns, "net.ipv4.tcp_migrate_req") == ["1"]
+            command = [BINARY, "revert", "--netns", name, "--state", state]
+            assert subprocess.run(command, capture_output=True).returncode == OK
+            assert get(ns, "net.ipv4.tcp_migrate_req") == ["0"]
+    assert Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text() == host
+
+
+@pytest.mark.parametrize(("low", "start"), [("2048 65535", "2048"), ("600 65000", "500")])
+def test_port_range_and_privileged_ports_go_in_the_order_that_works_both_ways(
+    ns: Namespace, tmp_path: Path, state: Path, low: str, start: str
+) -> None:
+    put(ns, "net.ipv4.ip_local_port_range", "1024 65535")
+    file = profile(
+        tmp_path / "p.yaml",
+        f"""
+        net.ipv4.ip_unprivileged_port_start: {{value: {start}}}
+        net.ipv4.ip_local_port_range: {{value: {low}}}
+        """,
+    )
+    keys = ("net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert get(ns, *keys) == [low, start]
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, *keys) == ["1024 65535", "1024"]
+
+
+def test_start_above_the_range_is_refused_before_any_write(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.ip_unprivileged_port_start: {value: 40000}")
+    done = run(ns, "apply", file, "--state", state)
+    assert done.returncode == CONFLICT
+    assert "ip_local_port_range" in done.stderr
+
+
+def test_refused_value_is_rolled_back(ns: Namespace, tmp_path: Path, state: Path) -> None:
+    before = keys_of(ns)
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.core.somaxconn: {value: 5000}
+        net.ipv4.tcp_ecn: {value: 77}
+        """,
+    )
+    done = run(ns, "apply", file, "--state", state)
+    assert done.returncode == PARTLY
+    assert "everything is as it was" in done.stdout
+    assert keys_of(ns) == before
+    assert run(ns, "status", "--state", state).stdout == "nothing is applied\n"
+
+
+def test_first_value_refused_is_exit_code_five(ns: Namespace, tmp_path: Path, state: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_ecn: {value: 77}")
+    assert run(ns, "apply", file, "--state", state).returncode == REFUSED
+
+
+def test_einval_that_changed_two_fields_is_repaired(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    # The third number does not fit the kernel's int: it refuses, with two fields changed.
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_wmem: {value: [8192, 32768, 99999999999]}")
+    before = get(ns, "net.ipv4.tcp_wmem")
+    done = run(ns, "apply", file, "--state", state)
+    assert done.returncode == REFUSED
+    assert "restored" in done.stdout
+    assert get(ns, "net.ipv4.tcp_wmem") == before
+
+
+def test_reserved_ports_are_added_and_cleared_again(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(
+        tmp_path / "p.yaml", 'net.ipv4.ip_local_reserved_ports: {contains: ["8080", "9000-9010"]}'
+    )
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.ip_local_reserved_ports") == ["8080,9000-9010"]
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.ip_local_reserved_ports") == [""]
+
+
+def test_long_port_list_is_written_in_full(ns: Namespace, tmp_path: Path, state: Path) -> None:
+    # Every second port: 32 thousand ranges, far more than one page of text.
+    ports = ",".join(str(p) for p in range(20001, 32001, 2))
+    file = profile(
+        tmp_path / "p.yaml", f'net.ipv4.ip_local_reserved_ports: {{contains: ["{ports}"]}}'
+    )
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert ns.run(READ_AT_ONCE) == ports
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.ip_local_reserved_ports") == [""]
+
+
+# A second read(2) returns end of file, so one read must be large enough.
+READ_AT_ONCE = """
+import os
+fd = os.open("/proc/sys/net/ipv4/ip_local_reserved_ports", os.O_RDONLY)
+result = os.read(fd, 1 << 20).decode().strip()
+os.close(fd)
+"""
+
+
+def test_reserving_the_whole_range_is_refused(ns: Namespace, tmp_path: Path, state: Path) -> None:
+    file = profile(
+        tmp_path / "p.yaml", 'net.ipv4.ip_local_reserved_ports: {contains: ["1024-65535"]}'
+    )
+    done = run(ns, "apply", file, "--state", state)
+    assert (done.returncode, "no connect()" in done.stderr) == (CONFLICT, True)
+
+
+def test_tw_reuse_without_timestamps_is_refused(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    put(ns, "net.ipv4.tcp_timestamps", "0")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_tw_reuse: {value: 1}")
+    assert run(ns, "apply", file, "--state", state).returncode == CONFLICT
+
+
+def test_unknown_congestion_control_is_refused_without_loading_a_module(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_congestion_control: {value: westwood}")
+    done = run(ns, "apply", file, "--state", state)
+    assert (done.returncode, "loads none" in done.stderr) == (CONFLICT, True)
+
+
+def test_ip_forward_takes_its_side_effects_back(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    put(ns, "net.ipv4.conf.all.accept_redirects", "0")
+    put(ns, "net.ipv4.conf.all.accept_redirects", "0")
+    before = keys_of(ns)
+    file = profile(tmp_path / "p.yaml", "net.ipv4.ip_forward: {value: 1}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+
+
+def test_default_of_interfaces_takes_its_copies_back(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    before = get(ns, "net.ipv4.conf.default.rp_filter", "net.ipv4.conf.lo.rp_filter")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.default.rp_filter: {value: 1}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.conf.default.rp_filter", "net.ipv4.conf.lo.rp_filter") == before
+
+
+def test_global_keys_are_left_out_with_the_reason(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.core.netdev_max_backlog: {value: 5000}
+        net.core.rmem_max: {value: 8388608}
+        net.ipv4.tcp_sack: {value: 0}
+        """,
+    )
+    done = run(ns, "apply", file, "--state", state)
+    assert done.returncode == OK
+    assert done.stderr.count("first network namespace") == 2
+    assert get(ns, "net.ipv4.tcp_sack") == ["0"]
+    assert run(ns, "apply", file, "--state", state, "--strict").returncode != OK
+
+
+def test_machine_wide_file_limits_are_never_written_from_a_child_namespace(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    before = Path("/proc/sys/fs/nr_open").read_text()
+    file = profile(tmp_path / "p.yaml", f"fs.nr_open: {{value: {int(before)}}}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    file = profile(tmp_path / "q.yaml", f"fs.nr_open: {{value: {int(before) - 8}}}")
+    done = run(ns, "apply", file, "--dry-run", "--state", state)
+    assert (done.returncode, "left out: global" in done.stderr) == (OK, True)
+    assert Path("/proc/sys/fs/nr_open").read_text() == before
+
+
+def test_value_changed_by_someone_else_is_kept_unless_forced(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.tcp_fin_timeout: {value: 33}
+        net.ipv4.tcp_sack: {value: 0}
+        """,
+    )
+    run(ns, "apply", file, "--state", state)
+    put(ns, "net.ipv4.tcp_fin_timeout", "44")
+    assert run(ns, "status", "--state", state).returncode == DRIFT
+    done = run(ns, "revert", "--state", state)
+    assert (done.returncode, "changed by someone else" in done.stdout) == (CONFLICT, True)
+    assert get(ns, "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_sack") == ["44", "1"]
+    assert run(ns, "revert", "--state", state, "--force").returncode == OK
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
+
+
+def test_transactions_stack_and_revert_all_takes_every_one(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    one = profile(tmp_path / "1.yaml", "net.ipv4.tcp_fin_timeout: {value: 31}")
+    two = profile(tmp_path / "2.yaml", "net.ipv4.tcp_fin_timeout: {value: 32}")
+    for file in (one, two):
+        assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["31"]
+    assert run(ns, "apply", two, "--state", state).returncode == OK
+    assert run(ns, "revert", "--all", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
+
+
+def test_profiles_that_disagree_are_a_conflict(ns: Namespace, tmp_path: Path, state: Path) -> None:
+    one = profile(tmp_path / "1.yaml", "net.ipv4.tcp_fin_timeout: {value: 31}")
+    two = profile(tmp_path / "2.yaml", "net.ipv4.tcp_fin_timeout: {value: 60}")
+    assert run(ns, "apply", one, two, "--state", state).returncode == CONFLICT
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
+
+
+def test_second_tool_at_the_same_time_is_a_conflict(root: Root) -> None:
+    assert root.tune("apply", "busy-server").returncode == OK
+    fd = os.open(root.path / "run/hardsock-tune/root", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        assert root.tune("revert").returncode == CONFLICT
+        assert root.tune("status").returncode == OK
+    finally:
+        os.close(fd)
+
+
+def test_journal_of_another_namespace_is_refused(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
+    run(ns, "apply", file, "--state", state)
+    journal = next(state.rglob("*.tx"))
+    journal.write_text(re.sub(r"cookie\t\d+", "cookie\t1", journal.read_text()))
+    assert run(ns, "revert", "--state", state).returncode == CONFLICT
+
+
+@pytest.mark.parametrize("damage", ["", "garbage\n", "cut"])
+def test_damaged_journal_is_not_believed(root: Root, damage: str) -> None:
+    root.tune("apply", "busy-server")
+    journal = next(root.path.rglob("*.tx"))
+    journal.write_text(journal.read_text()[:-4] if damage == "cut" else damage)
+    assert root.tune("revert").returncode == SYSTEM
+    assert root.tune("apply", "high-churn-client").returncode == SYSTEM
+
+
+def test_journal_and_its_directory_are_private(root: Root) -> None:
+    root.tune("apply", "busy-server")
+    assert os.stat(next(root.path.rglob("*.tx"))).st_mode & 0o777 == 0o600
+    assert os.stat(root.path / "run/hardsock-tune").st_mode & 0o777 == 0o700
+
+
+def test_state_directory_that_others_may_write_is_refused(root: Root, tmp_path: Path) -> None:
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    loose.chmod(0o777)
+    done = root.tune("apply", "busy-server", "--state", loose)
+    assert done.returncode == PERMISSION
+
+
+def test_nothing_to_do_is_no_transaction(root: Root) -> None:
+    root.tune("apply", "busy-server")
+    assert root.tune("apply", "busy-server").stdout.startswith("nothing to do")
+    assert len(list(root.path.rglob("*.tx"))) == 1
+
+
+def test_interface_that_is_gone_is_no_reason_to_stop(root: Root, tmp_path: Path) -> None:
+    root.put("net/ipv4/conf/eth0/rp_filter", "0")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.eth0.rp_filter: {value: 2}")
+    assert root.tune("apply", file).returncode == OK
+    shutil.rmtree(root.path / "proc/sys/net/ipv4/conf/eth0")
+    assert root.tune("revert").returncode == OK
+
+
+def test_read_only_proc_still_answers_for_equal_values(tmp_path: Path, state: Path) -> None:
+    with available(), Namespace() as namespace:
+        try:
+            namespace.run(MAKE_READ_ONLY)
+        except Unavailable as exc:
+            pytest.skip(str(exc))
+        same = profile(tmp_path / "1.yaml", "net.ipv4.tcp_sack: {value: 1}")
+        other = profile(tmp_path / "2.yaml", "net.ipv4.tcp_sack: {value: 0}")
+        assert run(namespace, "apply", same, "--state", state).returncode == OK
+        done = run(namespace, "apply", other, "--state", state)
+        assert done.returncode == PERMISSION
+        assert "Read-only" in done.stderr
+
+
+MAKE_READ_ONLY = """
+import ctypes
+from hardsock.lab import inside
+inside.check_isolated("mnt")
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mount(b"/proc/sys", b"/proc/sys", None, ctypes.c_ulong(4096), None) == 0
+assert libc.mount(None, b"/proc/sys", None, ctypes.c_ulong(4096 | 32 | 1), None) == 0
+"""
+
+
+def test_unprivileged_user_may_write_in_a_namespace_of_its_own() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("cannot become another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        binary = shutil.copy(BINARY, folder)
+        done = subprocess.run(
+            [sys.executable, "-c", UNPRIVILEGED, binary], capture_output=True, text=True
+        )
+    if "SKIP" in done.stdout:
+        pytest.skip(done.stdout)
+    assert json.loads(done.stdout) == {"apply": OK, "value": "65535", "revert": OK, "after": "4096"}
+
+
+UNPRIVILEGED = """
+import ctypes, json, os, subprocess, sys, tempfile
+libc = ctypes.CDLL(None, use_errno=True)
+os.setgroups([]); os.setgid(65534); os.setuid(65534); libc.prctl(4, 1, 0, 0, 0)
+before = os.stat("/proc/self/ns/net").st_ino
+if libc.unshare(0x10000000 | 0x40000000) != 0:
+    print("SKIP no user namespaces"); sys.exit()
+open("/proc/self/setgroups", "w").write("deny")
+open("/proc/self/uid_map", "w").write("65534 65534 1")
+open("/proc/self/gid_map", "w").write("65534 65534 1")
+assert os.stat("/proc/self/ns/net").st_ino != before
+read = lambda: open("/proc/sys/net/core/somaxconn").read().strip()
+with tempfile.TemporaryDirectory() as state:
+    run = lambda *a: subprocess.run([sys.argv[1], *a, "--state", state], capture_output=True)
+    out = {"apply": run("apply", "busy-server").returncode, "value": read()}
+    out |= {"revert": run("revert").returncode, "after": read()}
+print(json.dumps(out))
+"""
+
+
+# kill -9 at every system call of apply and of revert: strace delivers the signal.
+
+SETTINGS = """
+    net.core.somaxconn: {value: 5000}
+    net.ipv4.tcp_fin_timeout: {value: 33}
+    net.ipv4.tcp_rmem: {value: [8192, 200000, 9000000]}
+    net.ipv4.ip_local_port_range: {value: 2048 65535}
+    net.ipv4.ip_unprivileged_port_start: {value: 2048}
+"""
+
+SWEEP = """
+import os, subprocess
+from hardsock.lab import inside
+inside.check_isolated("net")
+binary, file, state = args
+keys = ["net.core.somaxconn", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_rmem",
+        "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start"]
+values = lambda: [inside.read_sysctl(k) for k in keys]
+before = values()
+killed, problems = 0, []
+
+def sweep(command, ready):
+    global killed
+    line = [binary, command, *([file] if command == "apply" else []), "--state", state]
+    # strace counts each kind of call by itself.
+    assert ready()
+    trace = state + ".trace"
+    subprocess.run(["strace", "-qq", "-o", trace, *line], capture_output=True, check=True)
+    calls = sorted({row.partition("(")[0] for row in open(trace) if row[0].isalpha()})
+    subprocess.run([binary, "revert", "--state", state], capture_output=True)
+    for call in calls:
+        for n in range(1, 2000):
+            if not ready():
+                problems.append(["not ready", command, call, n])
+                return
+            inject = f"inject={call}:signal=KILL:when={n}"
+            done = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e", inject, *line],
+                                  capture_output=True)
+            if done.returncode != 0:
+                killed += 1
+            back = subprocess.run([binary, "revert", "--state", state],
+                                  capture_output=True, text=True)
+            if back.returncode != 0 or values() != before:
+                problems.append([command, call, n, back.stdout + back.stderr, values()])
+                return
+            if done.returncode == 0:
+                break
+    left = subprocess.run([binary, "revert", "--state", state], capture_output=True)
+    if left.returncode != 0 or values() != before:
+        problems.append([command, "end", values()])
+
+def applied():
+    return subprocess.run([binary, "apply", file, "--state", state],
+                          capture_output=True).returncode == 0
+
+sweep("apply", lambda: True)
+sweep("revert", applied)
+result = {"killed": killed, "problems": problems}
+"""
+
+
+@pytest.mark.slow
+def test_kill_at_any_system_call_is_recovered_by_revert(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    if shutil.which("strace") is None:
+        with available():
+            raise Unavailable("strace is not installed")
+    file = profile(tmp_path / "p.yaml", SETTINGS)
+    result: dict[str, Any] = ns.run(SWEEP, str(BINARY), str(file), str(state), timeout=300)
+    assert result["problems"] == []
+    assert result["killed"] > 100
+
+
+def test_inside_is_really_another_namespace(ns: Namespace) -> None:
+    assert ns.run("hardsock.lab.inside:namespace_inode", "net") != inside.namespace_inode("net")

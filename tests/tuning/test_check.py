@@ -1,0 +1,360 @@
+"""check, diff, explain, list, show, lint: everything that only reads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support_tune import (
+    DRIFT,
+    OK,
+    PERMISSION,
+    PROFILE,
+    SYSTEM,
+    TOP,
+    USAGE,
+    Root,
+    answer,
+    profile,
+    tune,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+SHIPPED = sorted(p.stem for p in (TOP / "tuning/profiles").glob("*.yaml"))
+
+
+def compare(name: str, text: str) -> None:
+    path = GOLDEN / name
+    if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("form", ["pretty", "tsv", "json"])
+@pytest.mark.parametrize("command", ["check", "diff", "apply", "status"])
+def test_output_is_the_golden_one(root: Root, command: str, form: str) -> None:
+    root.listen(40000, 8080)
+    args = ["busy-server"] if command != "status" else []
+    if command == "status":
+        root.tune("apply", "busy-server")
+    done = root.tune(command, *args, "--format", form)
+    text = done.stdout.replace(str(root.path), "ROOT")
+    if command == "status":
+        import re
+
+        text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
+    compare(f"{command}.{form}", text)
+
+
+def test_a_stock_machine_passes_the_baseline(root: Root) -> None:
+    assert root.tune().returncode == OK
+
+
+def test_check_without_arguments_is_the_baseline(root: Root) -> None:
+    assert root.answer()["profiles"][0]["name"] == "baseline"
+
+
+def test_drift_is_exit_code_one_and_changes_nothing(root: Root) -> None:
+    before = root.tree()
+    assert root.tune("check", "busy-server").returncode == DRIFT
+    assert root.tune("diff", "busy-server").returncode == DRIFT
+    assert root.tree() == before
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_profiles_pass_strict_lint(name: str) -> None:
+    done = tune("lint", name, "--strict")
+    assert (done.returncode, done.stderr) == (OK, "")
+
+
+def test_every_shipped_profile_is_built_in() -> None:
+    assert [p["name"] for p in answer("list", env={"HOME": "/nonexistent"})] == SHIPPED
+
+
+def test_container_profile_holds_namespaced_keys_only() -> None:
+    done = tune("show", "container", "--format", "tsv")
+    for line in done.stdout.splitlines():
+        facts = dict(
+            x.split("\t")[1:3]
+            for x in tune("explain", line.split("\t")[0], "--format", "tsv").stdout.splitlines()
+        )
+        assert facts["scope"] == "namespace"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [("60", "ok"), ("036", "drift"), ("0x3c", "ok"), ("074", "ok"), ("61", "drift")],
+)
+def test_numbers_are_compared_as_the_kernel_reads_them(
+    root: Root, tmp_path: Path, text: str, status: str
+) -> None:
+    root.put("net/ipv4/tcp_fin_timeout", text)
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 60}")
+    assert root.answer("check", file)["profiles"][0]["settings"][0]["status"] == status
+
+
+@pytest.mark.parametrize("text", ["1,2-4", "1-4", "4,3,2,1", "1-2,3-4"])
+def test_port_lists_are_compared_as_sets(root: Root, tmp_path: Path, text: str) -> None:
+    root.put("net/ipv4/ip_local_reserved_ports", text)
+    file = profile(tmp_path / "p.yaml", 'net.ipv4.ip_local_reserved_ports: {value: "1-4"}')
+    assert root.tune("check", file).returncode == OK
+
+
+@pytest.mark.parametrize(
+    ("constraint", "current", "wanted"),
+    [
+        ("at_least: 100", "50", "100"),
+        ("at_least: 100", "150", "150"),
+        ("at_most: 100", "150", "100"),
+        ("range: [10, 20]", "5", "10"),
+        ("range: [10, 20]", "25", "20"),
+        ("range: [10, 20]", "15", "15"),
+        ("one_of: [7, 9]", "9", "9"),
+        ("one_of: [7, 9]", "8", "7"),
+    ],
+)
+def test_a_constraint_wants_the_nearest_value(
+    root: Root, tmp_path: Path, constraint: str, current: str, wanted: str
+) -> None:
+    root.put("net/ipv4/tcp_fin_timeout", current)
+    file = profile(tmp_path / "p.yaml", f"net.ipv4.tcp_fin_timeout: {{{constraint}}}")
+    item = root.answer("check", file)["profiles"][0]["settings"][0]
+    assert item["wanted"] == wanted
+    assert item["status"] == ("ok" if wanted == current else "drift")
+
+
+def test_at_least_holds_for_each_field(root: Root, tmp_path: Path) -> None:
+    root.put("net/ipv4/tcp_rmem", "4096\t200000\t300000")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_rmem: {at_least: [4096, 131072, 6291456]}")
+    assert root.answer("check", file)["profiles"][0]["settings"][0]["wanted"] == (
+        "4096 200000 6291456"
+    )
+
+
+def test_listening_ports_inside_the_range_are_reserved_and_added(root: Root) -> None:
+    root.put("net/ipv4/ip_local_reserved_ports", "50000")
+    root.listen(40000, 8080, 22)
+    settings = {s["key"]: s for s in root.answer("check")["profiles"][0]["settings"]}
+    assert settings["net.ipv4.ip_local_reserved_ports"]["wanted"] == "40000,50000"
+    settings = {
+        s["key"]: s for s in root.answer("check", "high-churn-client")["profiles"][0]["settings"]
+    }
+    assert settings["net.ipv4.ip_local_reserved_ports"]["wanted"] == "8080,40000,50000"
+
+
+def test_overlap_of_listeners_and_range_is_a_finding(root: Root) -> None:
+    root.listen(40000)
+    finding = next(f for f in root.answer()["findings"] if f["id"] == "ports-overlap")
+    assert finding["advice"] == "set net.ipv4.ip_local_reserved_ports to 40000"
+
+
+def test_variables_are_worked_out_and_overridden(root: Root) -> None:
+    def rmem(*args: str) -> str:
+        settings = root.answer("check", "long-haul", *args)["profiles"][0]["settings"]
+        return str(next(s for s in settings if s["key"] == "net.ipv4.tcp_rmem")["wanted"])
+
+    root.put("net/ipv4/tcp_rmem", "4096 131072 6291456")
+    assert rmem() == "4096 131072 25000000"
+    assert rmem("--set", "rtt_ms=200") == "4096 131072 50000000"
+
+
+@pytest.mark.parametrize("expression", ["${a * a * a}", "${1 / 0}", "${b}", "${(1}", "${1 +}", "${"])
+def test_bad_arithmetic_is_refused(tmp_path: Path, expression: str) -> None:
+    head = "name: t\nsummary: s\nvariables: {a: 9000000000}\n"
+    file = profile(
+        tmp_path / "p.yaml", f'net.ipv4.tcp_fin_timeout: {{value: "{expression}"}}', head
+    )
+    assert tune("lint", file).returncode == PROFILE
+
+
+def test_missing_keys_are_told_apart(root: Root, tmp_path: Path) -> None:
+    root.put("kernel/osrelease", "6.1.0")
+    (root.path / "sys/module").mkdir(parents=True)
+    root.file("net/core/netdev_max_backlog").unlink()
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.tcp_tw_reuse_delay: {value: 1000}
+        net.netfilter.nf_conntrack_tcp_timeout_time_wait: {value: 60}
+        net.ipv4.tcp_mem: {value: [1024, 2048, 4096]}
+        net.ipv4.conf.eth7.rp_filter: {value: 2}
+        net.ipv4.nonsense: {value: 1}
+        """,
+    )
+    settings = root.answer("check", file)["profiles"][0]["settings"]
+    assert [(s["status"], s["reason"].split(";")[0].split(":")[0]) for s in settings] == [
+        ("missing", "added in Linux 6.14"),
+        ("missing", "module nf_conntrack is not loaded"),
+        ("global", "global"),
+        ("missing", "no such network interface here"),
+        ("missing", "not known to this kernel, nor to this tool"),
+    ]
+    assert root.tune("check", file).returncode == OK
+    assert root.tune("check", file, "--strict").returncode == DRIFT
+
+
+def test_a_setting_since_a_later_kernel_is_skipped(root: Root) -> None:
+    root.put("kernel/osrelease", "5.10.0-33-amd64")
+    settings = root.answer("check", "busy-server")["profiles"][0]["settings"]
+    item = next(s for s in settings if s["key"] == "net.ipv4.tcp_migrate_req")
+    assert (item["status"], item["reason"]) == (
+        "skipped",
+        "wants Linux 5.14; this is 5.10.0-33-amd64",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tcp_tw_recycle", "net.ipv4.tcp_user_timeout", "net/ipv4/tcp_fack", "net.ipv6.conf.all.rp_filter"],
+)
+def test_keys_that_are_gone_or_never_were_are_explained(name: str) -> None:
+    done = tune("explain", name)
+    assert done.returncode == OK
+    assert "meaning" in done.stdout
+
+
+def test_a_secret_is_explained_but_never_read(root: Root) -> None:
+    root.put("net/ipv4/tcp_fastopen_key", "00112233-44556677-8899aabb-ccddeeff")
+    done = root.tune("explain", "net.ipv4.tcp_fastopen_key")
+    assert "secret" in done.stdout
+    assert "00112233" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "net..ipv4",
+        "/net/ipv4/tcp_rmem",
+        "net/../net/core/somaxconn",
+        "net/./core/somaxconn",
+        "net/core/",
+        "net core somaxconn",
+        "x" * 300,
+    ],
+)
+def test_names_with_path_tricks_are_refused(name: str) -> None:
+    assert tune("explain", name).returncode == USAGE
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "kernel.core_pattern",
+        "kernel.modprobe",
+        "kernel.modules_disabled",
+        "vm.drop_caches",
+        "net.ipv4.route.flush",
+        "net.ipv4.tcp_fastopen_key",
+        "net.ipv6.conf.lo.stable_secret",
+        "fs.suid_dumpable",
+    ],
+)
+def test_keys_outside_the_allow_list_are_refused(tmp_path: Path, key: str) -> None:
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: 1}}")
+    done = tune("lint", file)
+    assert done.returncode == PROFILE
+    assert f"p.yaml:4:3: '{key}'" in done.stderr
+
+
+def test_interface_names_with_dots_stars_and_brackets_are_one_component(
+    root: Root, tmp_path: Path
+) -> None:
+    for name in ("eth0.100", "a*b", "x[1]"):
+        root.put(f"net/ipv4/conf/{name}/rp_filter", "0")
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.conf.eth0/100.rp_filter: {value: 0}
+        net/ipv4/conf/a*b/rp_filter: {value: 0}
+        'net.ipv4.conf.x[1].rp_filter': {value: 0}
+        """,
+    )
+    settings = root.answer("check", file)["profiles"][0]["settings"]
+    assert [(s["key"], s["status"]) for s in settings] == [
+        ("net.ipv4.conf.eth0/100.rp_filter", "ok"),
+        ("net.ipv4.conf.a*b.rp_filter", "ok"),
+        ("net.ipv4.conf.x[1].rp_filter", "ok"),
+    ]
+
+
+def test_a_symbolic_link_below_proc_sys_is_not_followed(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("4096\n")
+    root.file("net/core/somaxconn").unlink()
+    root.file("net/core/somaxconn").symlink_to(tmp_path / "outside")
+    settings = root.answer()["profiles"][0]["settings"]
+    item = next(s for s in settings if s["key"] == "net.core.somaxconn")
+    assert (item["status"], item["current"]) == ("denied", None)
+    assert root.tune().returncode == PERMISSION
+
+
+def test_a_root_that_has_no_proc_is_a_system_error(tmp_path: Path) -> None:
+    assert tune("check", root=tmp_path).returncode == SYSTEM
+
+
+def test_a_full_disk_under_the_answer_is_a_system_error(root: Root) -> None:
+    import subprocess
+
+    from support_tune import BINARY
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [str(BINARY), "check", "--root", str(root.path)], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == SYSTEM
+
+
+def test_colour_is_for_terminals_and_by_wish_alone(root: Root) -> None:
+    assert "\033" not in root.tune("check").stdout
+    assert "\033[32m" in root.tune("check", env={"HARDSOCK_COLOR": "always"}).stdout
+    assert "\033" not in root.tune("check", env={"NO_COLOR": "1"}).stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("nonsense",), ("--nonsense",), ("--format", "xml"), ("--set", "x"), ("explain",), ("lint",),
+     ("apply",), ("show",), ("check", "--netns", "/proc", )],
+)
+def test_wrong_usage_is_exit_code_two(args: tuple[str, ...]) -> None:
+    assert tune(*args).returncode == USAGE
+
+
+def test_help_names_every_exit_code() -> None:
+    text = tune("--help").stdout
+    for number in range(9):
+        assert f" {number} " in text
+
+
+def test_user_profiles_come_from_config_directories(root: Root, tmp_path: Path) -> None:
+    config = tmp_path / "config/hardsock/profiles"
+    config.mkdir(parents=True)
+    profile(config / "mine.yaml", "net.ipv4.tcp_sack: {value: 1}", "name: mine\nsummary: m\n")
+    system = root.path / "etc/hardsock/profiles"
+    system.mkdir(parents=True)
+    profile(system / "ours.yaml", "net.ipv4.tcp_sack: {value: 1}", "name: ours\nsummary: m\n")
+    env = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert root.tune("check", "mine", env=env).returncode == OK
+    assert root.tune("check", "ours").returncode == OK
+    assert root.tune("check", "mine").returncode == PROFILE
+
+
+def test_extends_overrides_key_by_key_and_stops_circles(root: Root, tmp_path: Path) -> None:
+    system = root.path / "etc/hardsock/profiles"
+    system.mkdir(parents=True)
+    for name, other in (("a", "b"), ("b", "a")):
+        profile(
+            system / f"{name}.yaml",
+            "net.ipv4.tcp_sack: {value: 1}",
+            f"name: {name}\nsummary: s\nextends: {other}\n",
+        )
+    assert "circle" in root.tune("lint", "a").stderr
+    file = profile(
+        tmp_path / "p.yaml",
+        "net.ipv4.tcp_sack: {value: 0}",
+        "name: t\nsummary: s\nextends: [baseline]\n",
+    )
+    settings = root.answer("check", file)["profiles"][0]["settings"]
+    assert [s["status"] for s in settings if s["key"] == "net.ipv4.tcp_sack"] == ["drift"]
+    assert len(settings) == 12
