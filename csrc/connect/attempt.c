@@ -1,9 +1,10 @@
 /* attempt.c: socket, options, bind, connect, and whether it really worked.
  *
  * connect(2) is called once per socket; afterwards getpeername(2) is the proof of a connection, and
- * without it SO_ERROR tells failed from pending: a wake-up with SO_ERROR 0 is not yet a connection. A socket that connected to itself (same address
- * and port on both ends, possible when an ephemeral port is dialled) and an EADDRNOTAVAIL for a
- * port that we did not choose are tried again, twice.
+ * without it SO_ERROR tells failed from pending: a wake-up with SO_ERROR 0 is not yet a
+ * connection. A socket that connected to itself (same address and port on both ends, possible when
+ * an ephemeral port is dialled) and an EADDRNOTAVAIL for a port that we did not choose are tried
+ * again, twice.
  */
 #include "attempt.h"
 

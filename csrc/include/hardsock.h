@@ -347,8 +347,8 @@ struct hs_close_report {
  * until it ends its side, waits until all that was sent is acknowledged, and closes. So no unread
  * byte makes the kernel reset the connection and destroy what is on its way (RFC 1122 section
  * 4.2.2.13). Waits; obeys op. A deadline, a reset and a dead peer are reports, not errors; whatever
- * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress in
- * either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
+ * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress
+ * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
 HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
                                           struct hs_close_report *ret_report);
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
