@@ -436,24 +436,28 @@ START_TEST(a_forked_child_asks_and_cancels_its_own_copy)
 }
 END_TEST
 
+/* The address sanitizer's allocator has locks of its own, which a fork in the middle of another
+ * thread's call leaves held in the child: seen with GCC 12. */
+#ifdef __SANITIZE_ADDRESS__
+#define FORK_BREAKS_MALLOC 1
+#else
+#define FORK_BREAKS_MALLOC 0
+#endif
+
 struct forker {
-    atomic_bool stop;
+    atomic_bool stop, failed;
+    struct hs_token *root;
 };
 
-/* Keeps the one lock that all sweeps share busy. */
+/* Keeps the one lock that all sweeps share busy. Calls nothing else: the test forks meanwhile. */
 static void *
 sweep_for_ever(void *arg)
 {
     struct forker *f = arg;
-    struct hs_token *root = token(NULL, HS_NEVER), *children[2000];
 
-    for (size_t i = 0; i < LENGTH(children); i++)
-        children[i] = token(root, HS_NEVER);
     while (!f->stop)
-        ASSERT_OK(hs_token_set_deadline(root, hs_deadline_after(1000 * SECOND)));
-    for (size_t i = 0; i < LENGTH(children); i++)
-        hs_token_unref(children[i]);
-    hs_token_unref(root);
+        if (hs_token_set_deadline(f->root, hs_deadline_after(1000 * SECOND)) != HS_OK)
+            f->failed = true;
     return NULL;
 }
 
@@ -471,14 +475,21 @@ sweep_once(void *arg)
 
 START_TEST(a_fork_in_the_middle_of_a_sweep_leaves_the_child_able_to_cancel)
 {
-    struct forker f = {0};
+    struct hs_token *children[2000];
+    struct forker f = {.root = token(NULL, HS_NEVER)};
     struct thread t;
 
+    for (size_t i = 0; i < LENGTH(children); i++)
+        children[i] = token(f.root, HS_NEVER);
     thread_start(&t, sweep_for_ever, &f);
     for (int i = 0; i < 20; i++)
         ck_assert_int_eq(in_child(sweep_once, NULL), 0);
     f.stop = true;
     (void)thread_join(&t);
+    ck_assert(!f.failed);
+    for (size_t i = 0; i < LENGTH(children); i++)
+        hs_token_unref(children[i]);
+    hs_token_unref(f.root);
 }
 END_TEST
 
@@ -503,6 +514,7 @@ main(void)
     tcase_add_test(tc, the_descriptor_is_readable_at_the_deadline);
     tcase_add_test(tc, the_descriptor_follows_an_ancestors_new_deadline);
     tcase_add_test(tc, a_forked_child_asks_and_cancels_its_own_copy);
-    tcase_add_test(tc, a_fork_in_the_middle_of_a_sweep_leaves_the_child_able_to_cancel);
+    if (!FORK_BREAKS_MALLOC)
+        tcase_add_test(tc, a_fork_in_the_middle_of_a_sweep_leaves_the_child_able_to_cancel);
     return run_case(tc);
 }
