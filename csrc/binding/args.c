@@ -169,6 +169,18 @@ host_bytes(PyObject *host, const char *name)
     return PyUnicode_AsEncodedString(host, "idna", NULL);
 }
 
+/* As getsockname() gives them: "/run/x.sock", b"\0abstract". */
+static int
+endpoint_from_path(const char *path, Py_ssize_t len, const char *name,
+                   struct hs_endpoint *ret_endpoint)
+{
+    struct hs_error err = {0};
+
+    return hs_endpoint_from_path(path, (size_t)len, &err, ret_endpoint) == HS_OK
+               ? 0
+               : invalid(name, &err);
+}
+
 static int
 endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint)
 {
@@ -185,7 +197,10 @@ endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endp
         text = PyBytes_AS_STRING(unix_path);
         len = PyBytes_GET_SIZE(unix_path);
     }
-    rv = hs_endpoint_parse(text, (size_t)len, &err, ret_endpoint);
+    if (len > 0 && text[0] == '/')
+        rv = hs_endpoint_from_path(text, (size_t)len, &err, ret_endpoint);
+    else
+        rv = hs_endpoint_parse(text, (size_t)len, &err, ret_endpoint);
     Py_XDECREF(unix_path);
     return rv == HS_OK ? 0 : invalid(name, &err);
 }
@@ -237,6 +252,10 @@ parse_endpoint(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint
 {
     if (PyUnicode_Check(obj))
         return endpoint_from_text(obj, name, ret_endpoint);
+    if (PyBytes_Check(obj) && PyBytes_GET_SIZE(obj) > 0 &&
+        (PyBytes_AS_STRING(obj)[0] == '\0' || PyBytes_AS_STRING(obj)[0] == '/'))
+        return endpoint_from_path(PyBytes_AS_STRING(obj), PyBytes_GET_SIZE(obj), name,
+                                  ret_endpoint);
     if (PyTuple_Check(obj) && PyTuple_GET_SIZE(obj) >= 2 && PyTuple_GET_SIZE(obj) <= 4)
         return endpoint_from_tuple(obj, name, ret_endpoint);
     PyErr_Format(PyExc_TypeError,

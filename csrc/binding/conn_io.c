@@ -359,7 +359,8 @@ CONN_DOC(finish,
          "finish($self, /, *, timeout=None, token=None)\n--\n\n"
          "End in an orderly way and tell what was delivered: a CloseReport.\n\n"
          "Says that no more comes, reads and throws away what the peer still sends until it\n"
-         "ends, waits until all that was sent is acknowledged, and closes. A deadline, a\n"
+         "ends, waits until all that was sent is acknowledged, and closes. The report's ending\n"
+         "is 'clean', 'deadline', 'reset' or 'dead peer'. A deadline, a\n"
          "reset and a dead peer are reports, not errors. Raises Busy while another call is\n"
          "in progress, Closed, or Cancelled.");
 

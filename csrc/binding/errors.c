@@ -11,7 +11,7 @@
 #include <string.h>
 
 static PyObject *
-class_of(mod_state *st, hs_err code)
+class_of(mod_state *st, const struct hs_error *err, hs_err code)
 {
     switch (code) {
     case HS_E_INVALID:
@@ -37,7 +37,7 @@ class_of(mod_state *st, hs_err code)
     case HS_E_RESOLVE:
         return st->resolve_error;
     case HS_E_CONNECT:
-        return st->connect_error;
+        return err->sys == ECONNREFUSED ? st->connection_refused : st->connect_error;
     case HS_E_NOMEM:
         return PyExc_MemoryError;
     default:
@@ -61,6 +61,10 @@ errno_of(const struct hs_error *err, hs_err code)
         return EBUSY;
     case HS_E_POISONED:
         return EPIPE;
+    case HS_E_RESET:
+        return err->sys != 0 ? err->sys : ECONNRESET;
+    case HS_E_DEAD_PEER:
+        return err->sys != 0 ? err->sys : ETIMEDOUT;
     case HS_E_RESOLVE:
         return err->gai;
     default:
@@ -88,7 +92,7 @@ put(PyObject *dict, PyObject *name, PyObject *value)
 static PyObject *
 exception_new(mod_state *st, const struct hs_error *err, hs_err code)
 {
-    PyObject *cls = class_of(st, code);
+    PyObject *cls = class_of(st, err, code);
     const char *msg = err->msg[0] != '\0' ? err->msg : hs_err_text(code);
     int number = errno_of(err, code);
     PyObject *exc, *dict;
@@ -186,6 +190,19 @@ attempts_tuple(struct call *c)
     return tuple;
 }
 
+/* Where it was going, when there was one address only. */
+static void
+add_target(struct call *c, PyObject *dict)
+{
+    size_t n;
+    const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
+
+    if (n == 1)
+        put(dict, c->st->str__peer,
+            PyBytes_FromStringAndSize((const char *)&attempts[0].addr.storage,
+                                      (Py_ssize_t)attempts[0].addr.len));
+}
+
 struct hinting {
     const struct hs_error *err;
     int sys;
@@ -239,8 +256,10 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_reason(c, code, dict, exc);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
-    if (c->connector != NULL)
+    if (c->connector != NULL) {
         put(dict, st->str_attempts, attempts_tuple(c));
+        add_target(c, dict);
+    }
     add_hint(c, code, dict);
     Py_DECREF(dict);
 }

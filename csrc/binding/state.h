@@ -23,6 +23,7 @@
     X(truncated, "hardsock._errors", "Truncated")                                                  \
     X(dead_peer, "hardsock._errors", "DeadPeer")                                                   \
     X(resolve_error, "hardsock._errors", "ResolveError")                                           \
+    X(connection_refused, "hardsock._errors", "ConnectionRefused")                                 \
     X(connect_error, "hardsock._errors", "ConnectError")                                           \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
     X(setting, "hardsock._records", "Setting")                                                     \

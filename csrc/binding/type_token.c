@@ -89,6 +89,11 @@ token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
 
     if (parse_seconds(timeout, "timeout", &span) < 0)
         return NULL;
+    if (name != NULL && name != Py_None && !PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "name must be a str or None, not %.100s",
+                     Py_TYPE(name)->tp_name);
+        return NULL;
+    }
     if (name != NULL && name != Py_None && (text = PyUnicode_AsUTF8(name)) == NULL)
         return NULL;
     if (n > HS_TOKEN_MAX_PARENTS) {

@@ -524,8 +524,8 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
 
     cn->in_flight--;
     stop_all(cn);
-    rv = hs_conn_wrap(fd, winner->log.addr.sa.sa_family, &cn->opts.sockopts, winner->changed, err,
-                      ret_conn);
+    rv = hs_conn_wrap(fd, winner->log.addr.sa.sa_family, &winner->log.addr, &cn->opts.sockopts,
+                      winner->changed, err, ret_conn);
     if (rv != HS_OK)
         (void)close(fd);
     cn->failed = true; /* Used up: it gives one connection. */

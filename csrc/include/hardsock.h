@@ -4,10 +4,9 @@
  * Rules that hold for every function here:
  * - Times are nanoseconds on CLOCK_MONOTONIC in int64_t; deadlines are points in time, never spans.
  * - A call that can wait takes a struct hs_op, ends by its deadline, and obeys its token.
- * - Fallible functions return hs_err: HS_OK, a negative error, or a positive HS_INTR / HS_WANT
- * which
- *   both mean "nothing is wrong, run me again with the same op". Detail goes to *err, which belongs
- *   to the caller; errno is not part of any contract.
+ * - Fallible functions return hs_err: HS_OK, a negative error, or a positive HS_INTR or HS_WANT,
+ *   both of which mean "nothing is wrong, run me again with the same op". Detail goes to *err,
+ *   which belongs to the caller; errno is not part of any contract.
  * - ret_ parameters come last and are never written on failure, unless said otherwise.
  * - Objects are reference counted and may be used from any thread; each function says its limits.
  */

@@ -332,7 +332,8 @@ verify_inherited(struct hs_listener *l, int fd)
 static enum outcome
 accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
-    int fd = accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct hs_addr peer = {.len = sizeof(peer.storage)};
+    int fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     enum outcome outcome;
 
     if (fd < 0) {
@@ -341,7 +342,7 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
             (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
         return outcome;
     }
-    if (hs_conn_wrap(fd, l->bound.family, &l->options.sockopts, verify_inherited(l, fd), err,
+    if (hs_conn_wrap(fd, l->bound.family, &peer, &l->options.sockopts, verify_inherited(l, fd), err,
                      ret_conn) != HS_OK) {
         (void)close(fd);
         return FAILED;

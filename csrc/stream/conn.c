@@ -26,8 +26,8 @@ hs_conn_live(void)
 }
 
 hs_err
-hs_conn_wrap(int fd, int family, const struct hs_sockopts *opts, unsigned changed,
-             struct hs_error *err, struct hs_conn **ret_conn)
+hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
+             unsigned changed, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_conn *c = calloc(1, sizeof(*c));
 
@@ -37,6 +37,7 @@ hs_conn_wrap(int fd, int family, const struct hs_sockopts *opts, unsigned change
     c->refs = 1;
     c->handles = 1;
     c->family = family;
+    c->peer = *peer;
     hs_fd_init(&c->fd, fd);
     c->layer = &hs_tcp_layer;
     c->dirs[HS_DIR_IN].deadline_ns = c->dirs[HS_DIR_OUT].deadline_ns = HS_NEVER;
@@ -51,7 +52,7 @@ hs_conn_wrap(int fd, int family, const struct hs_sockopts *opts, unsigned change
 
 /* A stream socket that has a peer, of a family that we know. */
 static hs_err
-check_adoptable(int fd, struct hs_error *err, int *ret_family)
+check_adoptable(int fd, struct hs_error *err, int *ret_family, struct hs_addr *ret_peer)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
     int type, family;
@@ -66,6 +67,7 @@ check_adoptable(int fd, struct hs_error *err, int *ret_family)
     if (getpeername(fd, &peer.sa, &peer.len) != 0)
         return hs_err_set(err, HS_E_INVALID, errno, "adopt", "descriptor %d has no peer", fd);
     *ret_family = family;
+    *ret_peer = peer;
     return HS_OK;
 }
 
@@ -74,6 +76,7 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
               struct hs_conn **ret_conn)
 {
     struct hs_sockopts none;
+    struct hs_addr peer;
     unsigned changed;
     int family, flags;
     hs_err rv;
@@ -81,14 +84,14 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
     hs_sockopts_init(&none);
     if (opts == NULL)
         opts = &none;
-    if ((rv = check_adoptable(fd, err, &family)) != HS_OK)
+    if ((rv = check_adoptable(fd, err, &family, &peer)) != HS_OK)
         return rv;
     if ((rv = hs_sockopts_apply(fd, family, opts, HS_USE_CONNECTION, err, &changed)) != HS_OK)
         return rv;
     if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
         fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "adopt", "fcntl");
-    if ((rv = hs_conn_wrap(fd, family, opts, changed, err, ret_conn)) == HS_OK)
+    if ((rv = hs_conn_wrap(fd, family, &peer, opts, changed, err, ret_conn)) == HS_OK)
         (*ret_conn)->may_linger = true;
     return rv;
 }
@@ -186,9 +189,8 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
     };
 }
 
-static hs_err
-get_name(struct hs_conn *c, int (*get)(int, struct sockaddr *, socklen_t *), const char *name,
-         struct hs_error *err, struct hs_addr *ret_addr)
+hs_err
+hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
 {
     struct hs_addr addr = {.len = sizeof(addr.storage)};
     hs_err rv;
@@ -196,24 +198,26 @@ get_name(struct hs_conn *c, int (*get)(int, struct sockaddr *, socklen_t *), con
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
-    if (get(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
-        rv = hs_err_set(err, HS_E_SYSTEM, errno, name, "%s", name);
+    if (getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
     hs_fd_drop(&c->fd);
     return rv;
 }
 
-hs_err
-hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
-{
-    return get_name(c, getsockname, "getsockname", err, ret_addr);
-}
-
+/* Kept from the beginning: after a reset the kernel has forgotten it. */
 hs_err
 hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_addr)
 {
-    return get_name(c, getpeername, "getpeername", err, ret_addr);
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+        return rv;
+    *ret_addr = c->peer;
+    hs_fd_drop(&c->fd);
+    return HS_OK;
 }
 
 hs_err

@@ -9,8 +9,9 @@
 
 /* Wraps a connected, non-blocking, close-on-exec socket whose options were applied and which was
  * found to differ from what was asked in `changed` places. Takes fd, but not on failure. */
-HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_sockopts *opts,
-                                 unsigned changed, struct hs_error *err, struct hs_conn **ret_conn);
+HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
+                                 const struct hs_sockopts *opts, unsigned changed,
+                                 struct hs_error *err, struct hs_conn **ret_conn);
 long hs_conn_live(void);
 
 #endif

@@ -51,6 +51,7 @@ struct hs_conn {
     _Atomic size_t buffered; /* its length, for those who only look */
     int64_t created_ns;
     unsigned changed;
+    struct hs_addr peer;     /* immutable */
     struct hs_sockopts opts; /* as asked; immutable */
 };
 

@@ -187,8 +187,13 @@ hs_sockopts_apply(int fd, int family, const struct hs_sockopts *o, enum hs_socko
 
         if (want == HS_UNSET || !applies(row, family, use))
             continue;
-        if (write_one(fd, row, want) != 0)
+        if (write_one(fd, row, want) != 0) {
+            if (o->mptcp == 1 && (errno == ENOPROTOOPT || errno == EOPNOTSUPP)) {
+                changed++; /* MPTCP does not know every TCP option; the audit tells which. */
+                continue;
+            }
             return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "setting %s=%d", row->name, want);
+        }
         if ((row->reach & MAY_DIFFER) != 0 && !as_asked(row, want, read_back(fd, row)))
             changed++;
     }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import warnings
 
 from hardsock import _core
 from hardsock._core import CancelToken, Connection
 from hardsock._errors import SettingWarning
-from hardsock._options import DEFAULT_OPTIONS, SocketOptions
+from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
@@ -73,7 +74,7 @@ def connect(
         address,
         timeout=timeout,
         token=token,
-        sockopts=(DEFAULT_OPTIONS if options is None else options)._kernel,
+        sockopts=kernel_settings(options),
         source=source,
         family=family,
         attempt_delay=attempt_delay,
@@ -99,14 +100,22 @@ def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) ->
     """Own a connected stream socket (TCP or unix), given as ``socket.socket`` or descriptor.
 
     A ``socket.socket`` is detached: only the Connection may be used from then on. On failure it
-    keeps what it had. Settings are left alone unless *options* are given.
+    keeps what it had. A descriptor must have no other owner: adopting that of a Connection makes
+    two. Settings are left alone unless *options* are given.
 
     Raises:
         ValueError: It is no stream socket, or it has no peer.
+        TypeError: It is something else, for example a Connection or an SSLSocket.
     """
-    fd = sock if isinstance(sock, int) else sock.fileno()
-    conn = _core.adopt(fd, sockopts=None if options is None else options._kernel)
-    if not isinstance(sock, int):
+    if isinstance(sock, bool) or not isinstance(sock, (int, socket.socket)):
+        raise TypeError(f"sock must be a socket.socket or a descriptor, not {type(sock).__name__}")
+    if isinstance(sock, ssl.SSLSocket):
+        raise TypeError("sock must be a plain socket: the bytes below an SSLSocket are ciphertext")
+    kernel = None if options is None else kernel_settings(options)
+    if isinstance(sock, int):
+        conn = _core.adopt(sock, sockopts=kernel)
+    else:
+        conn = _core.adopt(sock.fileno(), sockopts=kernel)
         sock.detach()
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

@@ -15,6 +15,7 @@ __all__ = [
     "Cancelled",
     "Closed",
     "ConnectError",
+    "ConnectionRefused",
     "DeadPeer",
     "DeadlineExceeded",
     "HardsockError",
@@ -97,6 +98,10 @@ class Cancelled(HardsockError):
 
 class ConnectError(HardsockError, ConnectionError):
     """No address could be connected; ``attempts`` has all, ``errno`` is that of the first."""
+
+
+class ConnectionRefused(ConnectError, ConnectionRefusedError):
+    """A ConnectError whose first address was refused: nothing listens there."""
 
 
 class ResolveError(HardsockError, socket.gaierror):

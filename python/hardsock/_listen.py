@@ -11,7 +11,7 @@ from hardsock import _core
 from hardsock._connect import Address, warn_of_changes
 from hardsock._core import CancelToken, Listener
 from hardsock._errors import SettingWarning
-from hardsock._options import DEFAULT_OPTIONS, SocketOptions
+from hardsock._options import SocketOptions, kernel_settings
 
 __all__ = ["listen", "listen_fds"]
 
@@ -52,7 +52,7 @@ def listen(
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
-    kernel = dict((DEFAULT_OPTIONS if options is None else options)._kernel)
+    kernel = dict(kernel_settings(options))
     extras = {
         "reuse_port": 1 if reuse_port else None,
         "v6only": None if dual_stack is None else int(not dual_stack),

@@ -8,6 +8,14 @@ from dataclasses import dataclass, field, fields
 __all__ = ["SocketOptions"]
 
 _MAX_INT = 2**31 - 1
+# What dead_after computes, and so contradicts.
+_COMPUTED = (
+    "keepalive",
+    "keepalive_idle",
+    "keepalive_interval",
+    "keepalive_count",
+    "user_timeout",
+)
 
 
 def _check_int(name: str, value: object, low: int, high: int = _MAX_INT) -> None:
@@ -33,6 +41,10 @@ def _check_seconds(name: str, value: object, low: float) -> None:
         raise ValueError(f"{name} must be in {low:g}..86400 seconds, got {value!r}")
 
 
+class _Default(float):
+    """A value that gives way to what contradicts it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SocketOptions:
     """Socket settings. ``None`` leaves the kernel's default alone.
@@ -45,9 +57,9 @@ class SocketOptions:
 
     nodelay: bool | None = True
     """TCP_NODELAY: small writes go out at once (tcp(7))."""
-    dead_after: float | None = None
+    dead_after: float | None = _Default(45.0)
     """Seconds after which a peer that is gone is noticed, whether the connection is idle or has
-    data in flight. Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the
+    data in flight. 45, unless one of the settings that it computes is given, or ``None``. Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the
     probe count. Keepalive counts whole seconds, so below 2 s an idle peer takes about 2 s."""
     keepalive: bool | None = None
     keepalive_idle: int | None = None
@@ -91,18 +103,16 @@ class SocketOptions:
             raise ValueError(f"linger must be None or 0, got {self.linger!r}: more blocks close(2)")
         _check_seconds("dead_after", self.dead_after, 1)
         _check_seconds("user_timeout", self.user_timeout, 0.001)
+        if isinstance(self.dead_after, _Default) and any(
+            getattr(self, name) is not None for name in _COMPUTED
+        ):
+            object.__setattr__(self, "dead_after", None)
         self._check_contradictions()
         object.__setattr__(self, "_kernel", self._for_kernel())
 
     def _check_contradictions(self) -> None:
         if self.dead_after is not None:
-            for name in (
-                "keepalive",
-                "keepalive_idle",
-                "keepalive_interval",
-                "keepalive_count",
-                "user_timeout",
-            ):
+            for name in _COMPUTED:
                 if getattr(self, name) is not None:
                     raise ValueError(f"dead_after computes {name}: give one of the two")
         if self.keepalive is False:
@@ -132,5 +142,13 @@ class SocketOptions:
         return settings
 
 
-DEFAULT_OPTIONS = SocketOptions(dead_after=45.0)
-"""What connections get when nothing is said: no delay, dead peers noticed within 45 seconds."""
+_DEFAULT_OPTIONS = SocketOptions()
+
+
+def kernel_settings(options: SocketOptions | None) -> dict[str, int | str]:
+    """What the core takes; ``None`` is the default: no delay, dead peers noticed in 45 seconds."""
+    if options is None:
+        return _DEFAULT_OPTIONS._kernel
+    if not isinstance(options, SocketOptions):
+        raise TypeError(f"options must be SocketOptions or None, not {type(options).__name__}")
+    return options._kernel

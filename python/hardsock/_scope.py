@@ -49,6 +49,8 @@ def timeout(seconds: float | None, *, name: str | None = None) -> Iterator[Cance
 @contextmanager
 def scope(token: CancelToken) -> Iterator[CancelToken]:
     """Make *token* ambient for the block, beside the scopes around it."""
+    if not isinstance(token, CancelToken):
+        raise TypeError(f"token must be a CancelToken, not {type(token).__name__}")
     outer = current()
     if outer is not None and outer is not token:
         with _ambient(CancelToken.linked((token, outer))) as linked:

@@ -292,8 +292,10 @@ def test_mptcp_is_used_or_reported() -> None:
     with EchoServer() as echo, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         with hs.connect(echo.address, options=hs.SocketOptions(mptcp=True), timeout=5) as conn:
-            (setting,) = [s for s in conn.audit() if s.name == "mptcp"]
-    assert bool(seen) == setting.differs
+            differing = {s.name for s in conn.audit() if s.differs}
+            conn.sendall(b"echo")
+            assert conn.recv_exactly(4, timeout=5) == b"echo"
+    assert {str(w.message).split("=")[0].split()[-1] for w in seen} == differing
 
 
 def test_resolve_shows_answers_and_the_order_of_attempts() -> None:
@@ -398,3 +400,35 @@ def test_a_connection_works_with_selectors() -> None:
         assert poller.poll(0) == []
         right.send(b"x")
         assert poller.poll(5000) == [(conn.fileno(), select.POLLIN)]
+
+
+def test_what_a_listener_says_of_its_address_can_be_connected_to(tmp_path: Path) -> None:
+    for address in (f"unix:{tmp_path}/s", f"unix:@hardsock-{os.getpid()}", ("::1", 0)):
+        with hs.listen(address) as listener:
+            with hs.connect(listener.address, timeout=5), listener.accept(timeout=5):
+                pass
+
+
+def test_only_plain_sockets_and_descriptors_can_be_adopted() -> None:
+    left, right = socket.socketpair()
+    with right, hs.adopt(left) as conn:
+        for other in (conn, "x", True, None):
+            with pytest.raises(TypeError, match="sock must be"):
+                hs.adopt(other)  # type: ignore[arg-type]
+        right.send(b"still ours")
+        assert conn.recv(100, timeout=5) == b"still ours"
+
+
+def test_a_refused_connection_is_a_connection_refused_error_too() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionRefusedError) as caught:
+            hs.connect(unused.getsockname(), timeout=5)
+        assert isinstance(caught.value, hs.ConnectError)
+        assert caught.value.peer == f"127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_options_of_the_wrong_kind_are_refused() -> None:
+    for call in (hs.connect, hs.listen):
+        with pytest.raises(TypeError, match="options must be SocketOptions"):
+            call(("127.0.0.1", 1), options={"nodelay": True})  # type: ignore[arg-type]

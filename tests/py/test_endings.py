@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -33,8 +34,10 @@ def test_a_reset_found_by_the_writer_is_not_a_clean_end_for_the_reader(
     with pytest.raises(hs.Reset):
         while True:
             conn.sendall(b"x")
-    with pytest.raises(hs.Reset):
+    with pytest.raises(hs.Reset) as caught:
         conn.recv(1)
+    assert caught.value.errno == errno.ECONNRESET
+    assert caught.value.peer is not None
     with pytest.raises(hs.Reset):
         conn.sendall(b"x")
     assert conn.poisoned

@@ -69,6 +69,13 @@ def test_dead_after_adds_up(seconds: int) -> None:
     assert total == max(seconds, 4)
 
 
+def test_dead_peers_are_noticed_unless_something_else_is_asked_for() -> None:
+    assert hs.SocketOptions(nodelay=False).dead_after == 45
+    assert hs.SocketOptions(user_timeout=5).dead_after is None
+    assert hs.SocketOptions(keepalive=False).dead_after is None
+    assert hs.SocketOptions(dead_after=None).dead_after is None
+
+
 def test_every_option_reaches_the_kernel() -> None:
     options = hs.SocketOptions(
         nodelay=False,

@@ -84,6 +84,11 @@ def test_a_shield_keeps_a_cancelled_scope_out_but_not_its_own_deadline(
             conn.sendall(b"more")
 
 
+def test_a_scope_of_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="token must be a CancelToken"), hs.scope(5):  # type: ignore[arg-type]
+        pass
+
+
 def test_a_shield_without_a_deadline_is_refused() -> None:
     with pytest.raises(TypeError, match="a shield needs a deadline"), hs.shield(None):  # type: ignore[arg-type]
         pass

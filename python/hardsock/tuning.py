@@ -1,0 +1,183 @@
+"""Kernel settings against a profile, by way of the ``hardsock-tune`` program.
+
+    report = hardsock.tuning.check("busy-server")
+    for setting in report.drift:
+        print(setting.key, setting.current, "wanted", setting.wanted, setting.why)
+
+Only reads. Changing settings is for people and pipelines: ``hardsock-tune apply``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+__all__ = ["Finding", "ProfileReport", "Report", "Setting", "TuningError", "check", "find_program"]
+
+_ANSWERED = (0, 1, 4)
+"""Exit codes that come with a report: as wanted, drift, something could not be read."""
+
+
+class TuningError(Exception):
+    """The program is missing, or could not answer.
+
+    Attributes:
+        code: Its exit code, see ``hardsock-tune --help``; None if it could not be run.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting that a profile speaks of."""
+
+    key: str
+    status: str
+    """``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped`` or ``remark``."""
+    current: str | None
+    wanted: str | None
+    """The nearest value that meets the constraint."""
+    constraint: str
+    why: str | None
+    risk: str | None
+    scope: str | None
+    unit: str | None
+    acts: str | None
+    """When a change is felt, and by whom."""
+    reason: str | None
+    """For everything but ``ok`` and ``drift``: why."""
+    writable: bool
+
+
+@dataclass(frozen=True)
+class ProfileReport:
+    """A profile against this machine."""
+
+    name: str
+    source: str
+    summary: str
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the running machine shows beyond its settings."""
+
+    id: str
+    severity: str
+    """``info``, ``warning`` or ``critical``."""
+    what: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The answer of ``hardsock-tune check``."""
+
+    kernel: str
+    first_namespace: bool
+    """False in a container or another network namespace: global keys are not visible there."""
+    profiles: tuple[ProfileReport, ...]
+    findings: tuple[Finding, ...]
+    verdict: str
+    exit_code: int
+
+    @property
+    def as_wanted(self) -> bool:
+        """Whether everything that could be compared is as wanted."""
+        return self.exit_code == 0
+
+    @property
+    def drift(self) -> tuple[Setting, ...]:
+        """The settings that differ."""
+        return tuple(s for p in self.profiles for s in p.settings if s.status == "drift")
+
+
+def find_program() -> str:
+    """The path of ``hardsock-tune``: ``$HARDSOCK_TUNE``, beside this Python's scripts, or on PATH.
+
+    Raises:
+        TuningError: If there is none.
+    """
+    chosen = os.environ.get("HARDSOCK_TUNE")
+    if chosen:
+        return chosen
+    beside = shutil.which("hardsock-tune", path=sysconfig.get_path("scripts"))
+    found = beside or shutil.which("hardsock-tune")
+    if found is None:
+        raise TuningError("hardsock-tune is not installed: `make -C tuning install` brings it")
+    return found
+
+
+def check(
+    *profiles: str | os.PathLike[str],
+    netns: str | int | None = None,
+    root: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    timeout: float = 10.0,
+) -> Report:
+    """Compare this machine with *profiles* (default: baseline); reads only.
+
+    Args:
+        profiles: Names, or paths with a slash.
+        netns: Another network namespace: a name of ``ip netns``, a process id, or a path.
+        root: A directory instead of ``/``.
+        strict: Let missing keys and findings count.
+        timeout: Seconds for the program to answer.
+
+    Raises:
+        TuningError: If there is no answer, for example for a profile that does not exist.
+    """
+    command = [find_program(), "check", "--format", "json"]
+    if netns is not None:
+        command += ["--netns", str(netns)]
+    if root is not None:
+        command += ["--root", os.fspath(root)]
+    if strict:
+        command.append("--strict")
+    command += ["--", *(os.fspath(p) for p in profiles)]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise TuningError(f"{command[0]}: {exc}") from exc
+    if done.returncode not in _ANSWERED or not done.stdout:
+        message = done.stderr.decode(errors="replace").strip()
+        raise TuningError(message or f"exit code {done.returncode}", done.returncode)
+    return _report(json.loads(done.stdout.decode(errors="replace")))
+
+
+_Part = TypeVar("_Part", Setting, Finding)
+
+
+def _pick(cls: type[_Part], data: dict[str, Any]) -> _Part:
+    """Make *cls* from the fields that it knows; a newer program may send more."""
+    return cls(**{field.name: data[field.name] for field in fields(cls)})
+
+
+def _report(data: dict[str, Any]) -> Report:
+    return Report(
+        kernel=data["kernel"],
+        first_namespace=data["first_namespace"],
+        profiles=tuple(
+            ProfileReport(
+                name=p["name"],
+                source=p["source"],
+                summary=p["summary"],
+                settings=tuple(_pick(Setting, s) for s in p["settings"]),
+            )
+            for p in data["profiles"]
+        ),
+        findings=tuple(_pick(Finding, f) for f in data["findings"]),
+        verdict=data["verdict"],
+        exit_code=data["exit"],
+    )
