@@ -68,8 +68,10 @@ TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
 TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
 TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
-FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch])
+# Those of the tool are its own Makefile's.
+FUZZ_TUNE := tests/fuzz/fuzz_profile.c tests/fuzz/fuzz_sysctl_conf.c
+FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
@@ -143,10 +145,15 @@ $(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r t d; do printf '  %-14s %s\n' "$$t" "$$d"; done
 
-build: lib python/hardsock/$(PY_SO) ## core libraries, and the extension in place for .venv
+build: lib tune python/hardsock/$(PY_SO) ## core libraries, and the extension in place for .venv
 
 python/hardsock/$(PY_SO): build/release/$(PY_ABI)/hardsock/$(PY_SO)
 	$(Q)cp $< $@.new && mv -f $@.new $@
+
+.PHONY: tune
+tune: ## hardsock-tune, also into .venv
+	$(Q)$(MAKE) -C tuning WERROR='$(WERROR)'
+	$(Q)test ! -d $(VENV)/bin || install -m 755 build/tune/release/hardsock-tune $(VENV)/bin/
 
 lib: build/release/libhardsock.a build/release/libhardsock.so build/release/hardsock.pc ## libhardsock.a, libhardsock.so and hardsock.pc
 
@@ -194,6 +201,7 @@ torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fa
 
 asan: ## C tests under the address, leak and undefined behaviour sanitizers
 	$(Q)$(MAKE) test-c FLAVOUR=asan
+	$(Q)$(MAKE) -C tuning asan
 
 ubsan: asan ## same as asan: one flavour holds both
 
@@ -212,6 +220,7 @@ tsan-py: need-dev package-tsan ## Python tests with a TSan extension
 
 valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
 	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(run-c) --limit 900 --wrap 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --track-fds=no' $(TESTS_debug)
+	$(Q)$(MAKE) -C tuning valgrind
 
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
 $(FUZZ_BIN): build/fuzz/%: tests/fuzz/%.c build/fuzz/libhardsock.a Makefile
@@ -225,6 +234,7 @@ fuzz: $(FUZZ_BIN) ## each fuzzer for FUZZ_SECONDS (30), from its committed corpu
 	  seeds=; test ! -d tests/fuzz/corpus/$$n || seeds=tests/fuzz/corpus/$$n; \
 	  printf '  FUZZ   %s, %s s\n' $$n $(FUZZ_SECONDS); \
 	  $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5 -artifact_prefix=build/fuzz/$$n- -verbosity=0 -print_final_stats=1 build/fuzz/found/$$n $$seeds || exit 1; done
+	$(Q)$(MAKE) -C tuning fuzz FUZZ_SECONDS=$(FUZZ_SECONDS)
 
 coverage: need-dev need-check $(TESTS_cov) package-cov ## line coverage of csrc by C and Python tests, per file
 	$(Q)find build/cov -name '*.gcda' -delete
@@ -250,6 +260,7 @@ format-check: need-dev ## fail if `make format` would change something
 
 tidy: build ## clang-tidy over csrc
 	$(Q)printf '%s\n' $(CORE_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE)
+	$(Q)printf '%s\n' tuning/src/*.c | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD)
 	$(Q)printf '%s\n' $(BIND_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE) -isystem $(PY_INC)
 
 stubs: need-dev build ## stubs against the built module, both ways
@@ -270,13 +281,14 @@ demo: build ## show what it does, in a minute
 dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation
 
-install: lib ## libraries, header and pkg-config file under $(DESTDIR)$(PREFIX)
+install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
 	$(Q)install -m 644 build/release/libhardsock.a $(DESTDIR)$(LIBDIR)/
 	$(Q)install -m 755 build/release/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	$(Q)ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libhardsock.so
 	$(Q)install -m 644 csrc/include/hardsock.h $(DESTDIR)$(INCLUDEDIR)/
 	$(Q)install -m 644 build/release/hardsock.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
+	$(Q)$(MAKE) -C tuning install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 clean: ## remove what was built, but not .venv
 	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so .pytest_cache .mypy_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Build of the extension module hardsock._core; everything else is in pyproject.toml.
+"""Build of the extension module hardsock._core and of hardsock-tune; the rest is in pyproject.toml.
 
 Environment:
     HARDSOCK_DEBUG=1        -O1 -g and the core's debug checks
@@ -10,6 +10,7 @@ Environment:
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,9 @@ if not sys.platform.startswith("linux"):
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+# setuptools has no face of its own for this one; importing it first made its distutils the one.
+from distutils.command.build_scripts import build_scripts  # isort: skip
+
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
 
@@ -29,6 +33,7 @@ NEEDS = [
     ("stdio.h", None, "libc6-dev", "glibc-devel", "musl-dev"),
     ("Python.h", None, "python3-dev", "python3-devel", "python3-dev"),
     ("openssl/ssl.h", "ssl", "libssl-dev", "openssl-devel", "openssl-dev"),
+    ("yaml.h", "yaml", "libyaml-dev", "libyaml-devel", "yaml-dev"),
 ]
 COMPILER_PACKAGES = ("gcc", "gcc", "gcc")
 
@@ -127,8 +132,27 @@ core = Extension(
     extra_link_args=ldflags,
 )
 
+
+class BuildTune(build_scripts):
+    """The companion program, as a script of the wheel: a native binary without a Python around it."""
+
+    def run(self):
+        target = Path(self.build_dir) / "hardsock-tune"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["make", "-s", "-C", "tuning", "WERROR=", f"OUT={target.parent.resolve()}/tune"]
+        )
+        if done.returncode != 0:
+            sys.exit("hardsock-tune cannot be built here; see the messages above.")
+        self.copy_file(str(target.parent / "tune/hardsock-tune"), str(target))
+        target.chmod(0o755)
+        shutil.rmtree(target.parent / "tune")
+
+
+pure = flag("HARDSOCK_NO_MODULE")
 setup(
     version=read_version(),
-    cmdclass={"build_ext": BuildExt},
-    ext_modules=[] if flag("HARDSOCK_NO_MODULE") else [core],
+    cmdclass={"build_ext": BuildExt, "build_scripts": BuildTune},
+    ext_modules=[] if pure else [core],
+    scripts=[] if pure else ["tuning/src/main.c"],
 )

@@ -85,6 +85,7 @@ CHECKS = [
         "cppcheck",
     ),
     Check("clang-tidy", lambda: ["make", "-s", "tidy"], "clang-tidy"),
+    Check("tune", lambda: ["make", "-s", "-C", "tuning", "lint"], "mandoc"),
     Check(
         "ruff",
         lambda: on_files(["ruff", "check", "--quiet", "--output-format=concise"], python_places()),

@@ -19,7 +19,7 @@ from hardsock.lab import Namespace, Unavailable
 from hardsock.lab.servers.process import PeerMissing, find_program
 
 COMMAND = [sys.executable, "-m", "hardsock", "demo"]
-IN_NAMESPACES = {"three-black-holes", "dead-dns"}
+IN_NAMESPACES = {"three-black-holes", "dead-dns", "tune"}
 LIMIT = 25.0
 SLOWER_MACHINE = 2.0
 

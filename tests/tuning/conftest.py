@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from support_tune import BINARY, TOP, ns, root  # noqa: E402
+from support_tune import BINARY, TOP, ns, root
 
 __all__ = ["ns", "root"]
 

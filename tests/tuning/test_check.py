@@ -159,7 +159,9 @@ def test_variables_are_worked_out_and_overridden(root: Root) -> None:
     assert rmem("--set", "rtt_ms=200") == "4096 131072 50000000"
 
 
-@pytest.mark.parametrize("expression", ["${a * a * a}", "${1 / 0}", "${b}", "${(1}", "${1 +}", "${"])
+@pytest.mark.parametrize(
+    "expression", ["${a * a * a}", "${1 / 0}", "${b}", "${(1}", "${1 +}", "${"]
+)
 def test_bad_arithmetic_is_refused(tmp_path: Path, expression: str) -> None:
     head = "name: t\nsummary: s\nvariables: {a: 9000000000}\n"
     file = profile(
@@ -206,7 +208,12 @@ def test_a_setting_since_a_later_kernel_is_skipped(root: Root) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tcp_tw_recycle", "net.ipv4.tcp_user_timeout", "net/ipv4/tcp_fack", "net.ipv6.conf.all.rp_filter"],
+    [
+        "tcp_tw_recycle",
+        "net.ipv4.tcp_user_timeout",
+        "net/ipv4/tcp_fack",
+        "net.ipv6.conf.all.rp_filter",
+    ],
 )
 def test_keys_that_are_gone_or_never_were_are_explained(name: str) -> None:
     done = tune("explain", name)
@@ -314,8 +321,21 @@ def test_colour_is_for_terminals_and_by_wish_alone(root: Root) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [("nonsense",), ("--nonsense",), ("--format", "xml"), ("--set", "x"), ("explain",), ("lint",),
-     ("apply",), ("show",), ("check", "--netns", "/proc", )],
+    [
+        ("nonsense",),
+        ("--nonsense",),
+        ("--format", "xml"),
+        ("--set", "x"),
+        ("explain",),
+        ("lint",),
+        ("apply",),
+        ("show",),
+        (
+            "check",
+            "--netns",
+            "/proc",
+        ),
+    ],
 )
 def test_wrong_usage_is_exit_code_two(args: tuple[str, ...]) -> None:
     assert tune(*args).returncode == USAGE
@@ -358,3 +378,14 @@ def test_extends_overrides_key_by_key_and_stops_circles(root: Root, tmp_path: Pa
     settings = root.answer("check", file)["profiles"][0]["settings"]
     assert [s["status"] for s in settings if s["key"] == "net.ipv4.tcp_sack"] == ["drift"]
     assert len(settings) == 12
+
+
+@pytest.mark.parametrize(("value", "code"), [("0", OK), ("1", DRIFT)])
+def test_old_kernel_that_still_has_a_removed_key_must_have_it_off(
+    root: Root, value: str, code: int
+) -> None:
+    root.put("kernel/osrelease", "4.9.0")
+    root.put("net/ipv4/tcp_tw_recycle", value)
+    assert root.tune("check", "baseline").returncode == code
+    assert root.tune("apply", "baseline").returncode == OK
+    assert root.get("net/ipv4/tcp_tw_recycle") == "0"

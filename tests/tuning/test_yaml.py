@@ -41,8 +41,8 @@ CASES: list[tuple[str, bytes, str, str]] = [
     ("empty", b"", ": ", "empty"),
     ("a list", b"- 1\n", ":1:1:", "mapping"),
     ("no name", b"summary: s\n", ":1:1:", "needs name"),
-    ("unknown field", b"nmae: t\n", ":1:1:", "unknown field 'nmae'"),
-    ("unknown field of a setting", (HEAD + KEY + "    valeu: 1\n").encode(), ":5:5:", "valeu"),
+    ("unknown field", b"title: t\n", ":1:1:", "unknown field 'title'"),
+    ("unknown field of a setting", (HEAD + KEY + "    wanted: 1\n").encode(), ":5:5:", "wanted"),
     ("unknown requirement", b"name: t\nrequires: {os: bsd}\n", ":2:12:", "os"),
     ("two constraints", (HEAD + KEY + "    value: 1\n    at_least: 1\n").encode(), ":6:15:", "one of"),
     ("no reason", (HEAD + KEY + "    value: 1\n").encode(), ":5:5:", "why"),
@@ -83,9 +83,7 @@ def test_the_number_of_fields_is_exact_and_they_rise(tmp_path: Path, value: str)
 
 @pytest.mark.parametrize("value", ["65536", "80-", "90-80", "80;90", "a", "-1", "80 - 90"])
 def test_a_port_list_is_one(tmp_path: Path, value: str) -> None:
-    file = profile(
-        tmp_path / "p.yaml", f'net.ipv4.ip_local_reserved_ports: {{value: "{value}"}}'
-    )
+    file = profile(tmp_path / "p.yaml", f'net.ipv4.ip_local_reserved_ports: {{value: "{value}"}}')
     assert tune("lint", file).returncode == PROFILE
 
 

@@ -35,18 +35,19 @@ key_parse(const char *name, size_t len, char path[KEY_MAX], const char **ret_why
         return false;
     }
     for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)name[i];
+        char c = name[i];
 
-        if (c <= ' ' || c == 0x7f) {
+        if ((unsigned char)c <= ' ' || c == 0x7f) {
             *ret_why = "holds a blank or a control character";
             return false;
         }
         if (separator == '\0' && (c == '.' || c == '/'))
-            separator = (char)c;
+            separator = c;
         if (c == separator)
-            path[i] = '/';
-        else
-            path[i] = separator == '.' && c == '/' ? '.' : (char)c;
+            c = '/';
+        else if (separator == '.' && c == '/')
+            c = '.';
+        path[i] = c;
     }
     path[len] = '\0';
     if (separator == '\0') {

@@ -2,7 +2,7 @@
  *
  * Nothing is freed one by one: mem_release gives everything back at the end (and after each round
  * of a fuzzer). Running out of memory ends the program with a message, since no command can do
- * anything useful then, and no setting is ever written between two allocations that belong together.
+ * anything useful then; a journal that is on disk by then takes everything back.
  */
 #ifndef TUNE_MEM_H
 #define TUNE_MEM_H

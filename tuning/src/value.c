@@ -286,6 +286,10 @@ show_ports(const struct value *v, struct text *t)
     for (unsigned low = 0; low < PORTS; low++) {
         unsigned high = low;
 
+        if (v->ports[low / BITS] == 0) {
+            low |= BITS - 1;
+            continue;
+        }
         if (!value_has_port(v, low))
             continue;
         while (high + 1 < PORTS && value_has_port(v, high + 1))

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from hardsock.demo.scene import Scene
-from hardsock.demo.scenes import black_holes, blocked, dead_dns, drip, fd_limit, real_servers
+from hardsock.demo.scenes import (
+    black_holes,
+    blocked,
+    dead_dns,
+    drip,
+    fd_limit,
+    real_servers,
+    tune,
+)
 
 SCENES: tuple[Scene, ...] = (
     *real_servers.SCENES,
@@ -12,4 +20,5 @@ SCENES: tuple[Scene, ...] = (
     *blocked.SCENES,
     drip.SCENE,
     fd_limit.SCENE,
+    tune.SCENE,
 )

@@ -1,0 +1,47 @@
+"""valgrind over reading, applying, reverting and refusing: `make -C tuning valgrind`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support_tune import BINARY, CONFLICT, DRIFT, OK, PROFILE, Root
+
+
+@pytest.mark.slow
+def test_no_command_leaks_or_reads_what_is_not_there(root: Root, tmp_path: Path) -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    root.listen(40000)
+    (root.path / "etc").mkdir()
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: &x y\n")
+    conf = tmp_path / "x.conf"
+    conf.write_text("net.ipv4.tcp_fin_timeout = 036\n-a.b\n= 1\n")
+    cases: list[tuple[int, list[str]]] = [
+        (DRIFT, ["check", "all", "-f", "pretty"]),
+        (DRIFT, ["check", "all", "-f", "json"]),
+        (DRIFT, ["diff", "all", "-f", "tsv"]),
+        (OK, ["explain", "tcp_rmem", "tcp_tw_recycle"]),
+        (OK, ["list"]),
+        (OK, ["show", "long-haul"]),
+        (PROFILE, ["lint", str(bad)]),
+        (OK, ["apply", "busy-server"]),
+        (OK, ["status", "-f", "json"]),
+        (OK, ["revert"]),
+        (OK, ["persist", "busy-server"]),
+        (OK, ["conflicts", "busy-server"]),
+        (CONFLICT, ["apply", "busy-server", "article-2023", "high-churn-client", "low-latency"]),
+        (OK, ["unpersist"]),
+        (OK, ["export", "--to", "kubernetes", "busy-server"]),
+        (OK, ["import", str(conf)]),
+    ]
+    for want, args in cases:
+        done = subprocess.run(
+            ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--track-fds=no",
+             "--errors-for-leak-kinds=all", str(BINARY), *args, "--root", str(root.path)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == want, (args, done.stderr)

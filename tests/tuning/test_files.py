@@ -1,0 +1,215 @@
+"""persist, unpersist, conflicts, export, import: sysctl.d files, below fake roots."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+from support_tune import CONFLICT, OK, SYSTEM, USAGE, Root, answer, profile, tune
+
+ETC = "etc/sysctl.d"
+NAME = "90-hardsock.conf"
+
+
+def write(root: Root, name: str, text: str) -> Path:
+    path = root.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def mine(root: Root, tmp_path: Path) -> Path:
+    root.put("net/ipv4/conf/eth0/rp_filter", "0")
+    return profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.tcp_fin_timeout: {value: 30}
+        net.ipv4.conf.eth0.rp_filter: {value: 2}
+        """,
+    )
+
+
+def test_persist_writes_one_file_and_unpersist_removes_it(root: Root, mine: Path) -> None:
+    before = root.tree()
+    (root.path / "etc").mkdir()
+    done = root.tune("persist", mine)
+    path = root.path / ETC / NAME
+    assert (done.returncode, done.stderr) == (OK, "")
+    lines = [x for x in path.read_text().splitlines() if not x.startswith("#")]
+    assert lines == ["net.ipv4.tcp_fin_timeout = 30", "net.ipv4.conf.eth0.rp_filter = 2"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(path.parent) == [NAME]
+    assert root.tree() == before
+    assert root.tune("unpersist").returncode == OK
+    assert os.listdir(path.parent) == []
+    assert root.tune("unpersist").stdout == "nothing to remove\n"
+
+
+def test_persist_dry_run_only_prints(root: Root, mine: Path) -> None:
+    done = root.tune("persist", mine, "--dry-run")
+    assert "net.ipv4.tcp_fin_timeout = 30" in done.stdout
+    assert not (root.path / "etc").exists()
+
+
+@pytest.mark.parametrize("kind", ["foreign", "link"])
+def test_persist_and_unpersist_leave_what_is_not_ours(root: Root, mine: Path, kind: str) -> None:
+    path = write(root, f"{ETC}/{NAME}", "net.ipv4.tcp_fin_timeout = 5\n")
+    if kind == "link":
+        path.rename(path.with_suffix(".other"))
+        path.symlink_to(path.with_suffix(".other"))
+    for command in (["persist", mine], ["unpersist"]):
+        assert root.tune(*command).returncode == CONFLICT
+    assert path.read_text() == "net.ipv4.tcp_fin_timeout = 5\n"
+
+
+@pytest.mark.parametrize("name", ["../x.conf", "x", ".conf", "a/b.conf"])
+def test_persist_refuses_names_that_are_no_sysctl_file(root: Root, mine: Path, name: str) -> None:
+    (root.path / "etc").mkdir()
+    assert root.tune("persist", mine, "--output", name).returncode == USAGE
+
+
+def test_interface_with_a_pattern_in_its_name_is_not_persisted(root: Root, tmp_path: Path) -> None:
+    root.put("net/ipv4/conf/a*b/rp_filter", "0")
+    file = profile(tmp_path / "p.yaml", '"net/ipv4/conf/a*b/rp_filter": {value: 2}')
+    (root.path / "etc").mkdir()
+    done = root.tune("persist", file)
+    assert "takes it for a pattern" in done.stderr
+    assert "a*b" not in (root.path / ETC / NAME).read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "winners"),
+    [
+        ({}, []),
+        ({f"{ETC}/10-a.conf": "net.ipv4.tcp_fin_timeout = 5"}, ["systemd-sysctl", "sysctl --system"]),
+        ({"etc/sysctl.conf": "net.ipv4.tcp_fin_timeout = 5"}, ["sysctl --system"]),
+        ({"usr/lib/sysctl.d/50-x.conf": "net.ipv4.tcp_fin_timeout=30"}, []),
+        # Sorted by name without directory; the last one wins.
+        (
+            {
+                "usr/lib/sysctl.d/99-z.conf": "net.ipv4.tcp_fin_timeout = 30",
+                f"{ETC}/10-a.conf": "net.ipv4.tcp_fin_timeout = 5",
+            },
+            [],
+        ),
+        # Masked by a file of the same name, and by a link to /dev/null.
+        (
+            {
+                "usr/lib/sysctl.d/50-x.conf": "net.ipv4.tcp_fin_timeout = 5",
+                f"{ETC}/50-x.conf": "",
+            },
+            [],
+        ),
+        # A pattern loses against an exact key, and does not reach what is excluded.
+        ({f"{ETC}/50-g.conf": "net.ipv4.tcp_fin_* = 5"}, ["systemd-sysctl", "sysctl --system"]),
+        (
+            {f"{ETC}/50-g.conf": "net.ipv4.tcp_fin_timeout = 30\nnet.ipv4.tcp_fin_* = 5"},
+            [],
+        ),
+        ({f"{ETC}/50-g.conf": "-net.ipv4.tcp_fin_timeout\nnet.ipv4.tcp_fin_* = 5"}, []),
+        ({f"{ETC}/50-g.conf": "-net/ipv4/tcp_fin_timeout = 036"}, []),
+        ({f"{ETC}/50-g.txt": "net.ipv4.tcp_fin_timeout = 5"}, []),
+        ({f"{ETC}/50-g.conf": "# net.ipv4.tcp_fin_timeout = 5\n; net.ipv4.tcp_fin_timeout = 5"}, []),
+        ({"etc/tuned/active_profile": "balanced\n"}, ["tuned"]),
+    ],
+)  # fmt: skip
+def test_conflicts_follow_both_loaders(
+    root: Root, tmp_path: Path, files: dict[str, str], winners: list[str]
+) -> None:
+    for name, text in files.items():
+        write(root, name, text)
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 30}")
+    done = root.tune("conflicts", file)
+    assert done.returncode == (CONFLICT if winners else OK)
+    assert [row["by"] for row in root.answer("conflicts", file)] == winners
+
+
+def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
+    write(root, "usr/lib/sysctl.d/50-x.conf", "net.ipv4.tcp_fin_timeout = 5")
+    (root.path / ETC).mkdir(parents=True)
+    (root.path / ETC / "50-x.conf").symlink_to("/dev/null")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 30}")
+    assert root.tune("conflicts", file).returncode == OK
+
+
+def test_persist_says_who_wins(root: Root, mine: Path) -> None:
+    write(root, f"{ETC}/99-last.conf", "net.ipv4.tcp_fin_timeout = 5")
+    done = root.tune("persist", mine)
+    assert done.returncode == CONFLICT
+    assert "/etc/sysctl.d/99-last.conf:1 (systemd-sysctl) sets 5, wanted 30" in done.stdout
+
+
+@pytest.mark.parametrize("to", ["sysctl.d", "kubernetes", "ansible", "tuned", "nixos"])
+def test_export_is_the_golden_one(to: str) -> None:
+    text = tune("export", "--to", to, "high-churn-client", "-s", "x=1").stdout
+    text = re.sub(r"[0-9a-f]{16}", "HASH", text)
+    path = Path(__file__).parent / "golden" / f"export.{to}"
+    if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+def test_exported_sysctl_file_imports_to_the_same_settings(tmp_path: Path) -> None:
+    exported = tmp_path / "x.conf"
+    exported.write_text(tune("export", "--to", "sysctl.d", "long-haul").stdout)
+    imported = tmp_path / "x.yaml"
+    imported.write_text(tune("import", exported).stdout)
+    assert tune("lint", imported, "--strict").returncode == OK
+    settings = {s["key"]: s["wanted"] for s in answer("show", imported)["settings"]}
+    assert settings["net.ipv4.tcp_rmem"] == "4096 131072 25000000"
+    assert settings["net.ipv4.tcp_sack"] == "1"
+
+
+def test_import_reads_numbers_as_the_kernel_and_leaves_out_the_rest(tmp_path: Path) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_text(
+        "net.ipv4.tcp_fin_timeout = 036\nnet.ipv4.tcp_fastopen=0x403\n"
+        "kernel.core_pattern = |/bin/sh\nnet.ipv4.tcp_tw_recycle = 1\nnet.ipv4.conf.*.rp_filter = 1\n"
+        'net.ipv4.tcp_sack = "1"\nnonsense\nnet.core.somaxconn = 1\nnet.core.somaxconn = 2\n'
+        "net.ipv4.tcp_rmem = 1 2\n"
+    )
+    done = tune("import", conf)
+    assert done.returncode == OK
+    assert re.findall(r'"(net[^"]*)":\n    value: "([^"]*)"', done.stdout) == [
+        ("net.ipv4.tcp_fin_timeout", "30"),
+        ("net.ipv4.tcp_fastopen", "1027"),
+        ("net.core.somaxconn", "2"),
+    ]
+    assert len(done.stderr.splitlines()) == 6
+    (tmp_path / "i.yaml").write_text(done.stdout)
+    assert tune("lint", tmp_path / "i.yaml").returncode == OK
+
+
+def test_import_of_a_missing_file_is_a_system_error(tmp_path: Path) -> None:
+    assert tune("import", tmp_path / "none").returncode == SYSTEM
+
+
+def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_path: Path) -> None:
+    import subprocess
+
+    from support_tune import TOP
+
+    make = ["make", "-s", "-C", str(TOP / "tuning"), f"DESTDIR={tmp_path}", "PREFIX=/usr"]
+    subprocess.run([*make, "install"], check=True)
+    shipped = {f"usr/share/hardsock/profiles/{p.name}" for p in TOP.glob("tuning/profiles/*.yaml")}
+    expected = {
+        "usr/sbin/hardsock-tune",
+        "usr/share/man/man8/hardsock-tune.8",
+        "usr/share/bash-completion/completions/hardsock-tune",
+        "usr/share/zsh/site-functions/_hardsock-tune",
+    }
+
+    def found() -> set[str]:
+        return {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+
+    assert found() == expected | shipped
+    done = subprocess.run(
+        [tmp_path / "usr/sbin/hardsock-tune", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("hardsock-tune ")
+    subprocess.run([*make, "uninstall"], check=True)
+    assert found() == set()

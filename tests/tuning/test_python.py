@@ -1,0 +1,58 @@
+"""hardsock.tuning: the Python face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support_tune import BINARY, Root, profile
+
+from hardsock import tuning
+
+
+@pytest.fixture(autouse=True)
+def use_built_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARDSOCK_TUNE", str(BINARY))
+
+
+def test_report_is_typed_and_complete(root: Root) -> None:
+    root.listen(40000)
+    report = tuning.check("busy-server", root=root.path)
+    assert not report.as_wanted
+    assert report.kernel == "6.18.0"
+    assert {s.key for s in report.drift} >= {"net.core.somaxconn", "net.ipv4.tcp_migrate_req"}
+    first = next(s for s in report.drift if s.key == "net.core.somaxconn")
+    assert (first.current, first.wanted, first.constraint) == ("4096", "65535", "at_least")
+    assert [f.id for f in report.findings] == ["ports-overlap"]
+
+
+def test_no_profile_is_the_baseline(root: Root) -> None:
+    report = tuning.check(root=root.path)
+    assert [p.name for p in report.profiles] == ["baseline"]
+    assert report.as_wanted
+
+
+def test_profile_may_be_a_path(root: Root, tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_sack: {value: 0}")
+    assert [s.key for s in tuning.check(file, root=root.path).drift] == ["net.ipv4.tcp_sack"]
+
+
+def test_missing_profile_is_an_error_with_the_exit_code() -> None:
+    with pytest.raises(tuning.TuningError, match="no profile 'nonsense'") as caught:
+        tuning.check("nonsense")
+    assert caught.value.code == 3
+
+
+def test_missing_program_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HARDSOCK_TUNE")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
+    with pytest.raises(tuning.TuningError, match="not installed"):
+        tuning.check()
+
+
+def test_profile_that_looks_like_an_option_is_a_name() -> None:
+    with pytest.raises(tuning.TuningError, match="no profile '--help'"):
+        tuning.check("--help")

@@ -1,0 +1,41 @@
+/* cmd_check.c: `check` and `diff`: what of this machine is not as the profiles want it.
+ *
+ * Reads only. The exit code tells drift from a key that cannot be read; what is missing on this
+ * kernel or in this namespace counts only with --strict, and so do findings.
+ */
+#include "mem.h"
+#include "out.h"
+#include "report.h"
+
+enum exit_code
+cmd_check(const struct options *o)
+{
+    struct report r;
+    enum exit_code rv = report_make(o, true, &r);
+
+    if (rv != EXIT_AS_WANTED)
+        return rv;
+    rv = report_verdict(o, &r);
+    if (o->format == FORMAT_JSON)
+        report_json(o, "check", &r, rv);
+    else if (o->format == FORMAT_TSV)
+        report_tsv(&r);
+    else
+        report_pretty(o, &r, rv);
+    report_close(&r);
+    return rv;
+}
+
+enum exit_code
+cmd_diff(const struct options *o)
+{
+    struct report r;
+    enum exit_code rv = report_make(o, false, &r);
+
+    if (rv != EXIT_AS_WANTED)
+        return rv;
+    rv = report_verdict(o, &r);
+    report_diff(o, &r, rv);
+    report_close(&r);
+    return rv;
+}

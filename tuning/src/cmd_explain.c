@@ -1,0 +1,136 @@
+/* cmd_explain.c: `explain KEY...`: all that is known about a key, with the machine's own value.
+ *
+ * Keys that are gone or never were are explained too. Secrets are explained but never read.
+ */
+#include "key.h"
+#include "mem.h"
+#include "out.h"
+#include "sys.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct fact {
+    const char *label, *text;
+};
+
+#define MAX_FACTS 16
+
+static size_t
+gather(const struct sys *s, const char *path, const char **ret_value, struct fact facts[MAX_FACTS])
+{
+    const struct kb_key *k = kb_find(path);
+    struct value v;
+    const char *refused = NULL, *doubt;
+    size_t n = 0;
+    int sys;
+
+    *ret_value = NULL;
+    if (!key_allowed(path, &refused))
+        facts[n++] = (struct fact){"refused", mem_format("this key %s", refused)};
+    else if (sys_value(s, path, &v, ret_value, &sys) == ACCESS_MISSING)
+        facts[n++] = (struct fact){"absent", sys_why_missing(s, path)};
+    else if (*ret_value == NULL)
+        facts[n++] = (struct fact){"unreadable", strerror(sys)};
+    else if ((doubt = kb_doubt(k, &v)) != NULL)
+        facts[n++] = (struct fact){"doubt", doubt};
+    if (k == NULL)
+        return n;
+    facts[n++] = (struct fact){"meaning", k->meaning};
+    facts[n++] = (struct fact){"unit", k->unit};
+    facts[n++] = (struct fact){"default", k->initial};
+    if (k->min <= k->max)
+        facts[n++] = (struct fact){"range", mem_format("%lld to %lld (a hint; the kernel decides)",
+                                                       (long long)k->min, (long long)k->max)};
+    facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_name(k->scope)};
+    facts[n++] = (struct fact){"acts", k->scope == SCOPE_NONE ? NULL : kb_effect_text(k)};
+    facts[n++] = (struct fact){"since", k->since};
+    facts[n++] = (struct fact){"removed", k->removed};
+    facts[n++] = (struct fact){"module", k->module};
+    facts[n++] = (struct fact){"rules", k->rules};
+    facts[n++] = (struct fact){"myth", k->myth};
+    facts[n++] = (struct fact){"twin", k->twin};
+    return n;
+}
+
+static void
+show(const struct options *o, const char *path, const char *value, const struct fact *facts,
+     size_t n)
+{
+    const char *key = key_show(path);
+
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("key", key);
+        json_text("value", value);
+        for (size_t i = 0; i < n; i++)
+            json_text(facts[i].label, facts[i].text);
+        json_close();
+        return;
+    }
+    if (o->format == FORMAT_TSV) {
+        if (value != NULL)
+            tsv_line(key, "value", value, NULL);
+        for (size_t i = 0; i < n; i++)
+            if (facts[i].text != NULL)
+                tsv_line(key, facts[i].label, facts[i].text, NULL);
+        return;
+    }
+    put_painted(o, PAINT_BOLD, key, 0);
+    (void)printf("%s%s\n", value == NULL ? "" : " = ", value == NULL ? "" : printable(value));
+    for (size_t i = 0; i < n; i++)
+        if (facts[i].text != NULL)
+            put_wrapped(2, mem_format("%-11s", facts[i].label), facts[i].text);
+}
+
+/* One word is enough where only one known key ends in it. */
+static const char *
+full_name(const char *name)
+{
+    const char *found = NULL;
+
+    if (strpbrk(name, "./") != NULL)
+        return name;
+    for (size_t i = 0; kb_at(i) != NULL; i++) {
+        const char *path = kb_at(i)->path, *last = strrchr(path, '/') + 1;
+
+        if (strcmp(last, name) != 0 || strchr(path, '*') != NULL)
+            continue;
+        if (found != NULL)
+            return name;
+        found = path;
+    }
+    return found != NULL ? found : name;
+}
+
+enum exit_code
+cmd_explain(const struct options *o)
+{
+    enum exit_code rv = EXIT_AS_WANTED;
+    struct sys s;
+
+    if (o->n_args == 0)
+        return fail_with(EXIT_USAGE, "explain wants a key, such as net.core.somaxconn");
+    if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
+        return rv;
+    json_reset();
+    if (o->format == FORMAT_JSON)
+        json_open(NULL, '[');
+    for (size_t i = 0; i < o->n_args; i++) {
+        struct fact facts[MAX_FACTS];
+        char path[KEY_MAX];
+        const char *name = full_name(o->args[i]), *value, *why;
+        size_t n;
+
+        if (!key_parse(name, strlen(name), path, &why)) {
+            rv = fail_with(EXIT_USAGE, "'%.80s' %s", name, why);
+            continue;
+        }
+        n = gather(&s, path, &value, facts);
+        show(o, path, value, facts, n);
+    }
+    if (o->format == FORMAT_JSON)
+        json_close();
+    sys_close(&s);
+    return rv;
+}

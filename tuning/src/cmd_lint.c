@@ -1,0 +1,61 @@
+/* cmd_lint.c: `lint FILE...`: is a profile well formed, and does it make sense?
+ *
+ * Errors are what `check` would refuse; warnings are what the knowledge base doubts. With --strict
+ * warnings count as errors.
+ */
+#include "key.h"
+#include "mem.h"
+#include "profile.h"
+#include "tree.h"
+
+static size_t
+doubts(const struct profile *p)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n; i++) {
+        const struct setting *w = &p->settings[i];
+        const struct kb_key *k = kb_find(w->path);
+
+        if (k == NULL) {
+            say_at(w->file, w->line, w->column, "warning: %s is not known to this tool: no checks",
+                   key_show(w->path));
+            n++;
+            continue;
+        }
+        for (size_t v = 0; v < w->n; v++) {
+            const char *doubt = kb_doubt(k, &w->values[v]);
+
+            if (doubt != NULL) {
+                say_at(w->file, w->line, w->column, "warning: %s: %s %s", key_show(w->path),
+                       value_show(&w->values[v]), doubt);
+                n++;
+            }
+        }
+        if (w->risk == NULL && w->want != WANT_NOTHING) {
+            say_at(w->file, w->line, w->column, "warning: %s does not name its risk",
+                   key_show(w->path));
+            n++;
+        }
+    }
+    return n;
+}
+
+enum exit_code
+cmd_lint(const struct options *o)
+{
+    enum exit_code rv = EXIT_AS_WANTED;
+
+    if (o->n_args == 0)
+        return fail_with(EXIT_USAGE, "lint wants a file or the name of a profile");
+    for (size_t i = 0; i < o->n_args; i++) {
+        struct profile p = {0};
+        enum exit_code one = profile_load(o, o->args[i], &p);
+
+        if (one == EXIT_AS_WANTED && doubts(&p) > 0 && o->strict)
+            one = EXIT_PROFILE;
+        if (one != EXIT_AS_WANTED)
+            rv = one;
+    }
+    return rv;
+}

@@ -1,0 +1,121 @@
+/* cmd_list.c: `list` and `show`: which profiles there are, and what one of them says.
+ *
+ * Neither looks at the machine's settings; `show` prints the profile after extends and variables.
+ */
+#include "key.h"
+#include "mem.h"
+#include "out.h"
+#include "profile.h"
+
+#include <stdio.h>
+
+static void
+list_line(const struct options *o, const struct profile_name *name)
+{
+    struct profile p = {0};
+    const char *summary = "";
+
+    /* One that cannot be read is listed all the same; lint says what is wrong. */
+    if (profile_load(o, name->name, &p) == EXIT_AS_WANTED)
+        summary = p.summary;
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("name", name->name);
+        json_text("source", name->source);
+        json_text("summary", summary);
+        json_close();
+    } else if (o->format == FORMAT_TSV) {
+        tsv_line(name->name, name->source, summary, NULL);
+    } else {
+        put_painted(o, PAINT_BOLD, name->name, 0);
+        (void)printf(" (%s)\n", name->source);
+        put_wrapped(4, "", summary);
+    }
+}
+
+enum exit_code
+cmd_list(const struct options *o)
+{
+    size_t n;
+    struct profile_name *names = profile_names(o, &n);
+
+    json_reset();
+    if (o->format == FORMAT_JSON)
+        json_open(NULL, '[');
+    for (size_t i = 0; i < n; i++)
+        list_line(o, &names[i]);
+    if (o->format == FORMAT_JSON)
+        json_close();
+    return EXIT_AS_WANTED;
+}
+
+static void
+show_setting(const struct options *o, const struct setting *w)
+{
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("key", key_show(w->path));
+        json_text("constraint", want_name(w->want));
+        json_text("wanted", setting_show(w));
+        json_text("why", w->why);
+        json_text("risk", w->risk);
+        json_text("from", w->profile);
+        json_text("article", w->article);
+        json_text("verdict", w->verdict);
+        json_close();
+        return;
+    }
+    if (o->format == FORMAT_TSV) {
+        tsv_line(key_show(w->path), want_name(w->want), setting_show(w),
+                 w->why == NULL ? "" : w->why, NULL);
+        return;
+    }
+    put_painted(o, PAINT_BOLD, key_show(w->path), 0);
+    (void)printf("%s%s\n", w->want == WANT_NOTHING ? "" : ": ", printable(setting_show(w)));
+    if (w->article != NULL)
+        put_wrapped(2, "article   ", w->article);
+    if (w->verdict != NULL)
+        put_wrapped(2, "verdict   ", w->verdict);
+    if (w->why != NULL)
+        put_wrapped(2, "why       ", w->why);
+    if (w->risk != NULL)
+        put_wrapped(2, "risk      ", w->risk);
+}
+
+enum exit_code
+cmd_show(const struct options *o)
+{
+    const char *name = o->n_args > 0 ? o->args[0] : o->n_profiles > 0 ? o->profiles[0] : NULL;
+    struct profile p = {0};
+    enum exit_code rv;
+
+    if (name == NULL || o->n_args + o->n_profiles != 1)
+        return fail_with(EXIT_USAGE, "show wants one profile; `hardsock-tune list` names them");
+    if ((rv = profile_load(o, name, &p)) != EXIT_AS_WANTED)
+        return rv;
+    json_reset();
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("name", p.name);
+        json_text("source", p.source);
+        json_text("summary", p.summary);
+        json_open("variables", '{');
+        for (size_t i = 0; i < p.vars.n; i++)
+            json_number(p.vars.items[i].name, p.vars.items[i].value);
+        json_close();
+        json_open("settings", '[');
+    } else if (o->format == FORMAT_PRETTY) {
+        put_painted(o, PAINT_BOLD, p.name, 0);
+        (void)printf(" (%s)\n", p.source);
+        put_wrapped(0, "", p.summary);
+        for (size_t i = 0; i < p.vars.n; i++)
+            (void)printf("  %s = %lld\n", p.vars.items[i].name, (long long)p.vars.items[i].value);
+    }
+    for (size_t i = 0; i < p.n; i++)
+        show_setting(o, &p.settings[i]);
+    if (o->format == FORMAT_JSON) {
+        json_close();
+        json_close();
+    }
+    return EXIT_AS_WANTED;
+}

@@ -1,0 +1,125 @@
+/* cmd_status.c: `status`: what is applied, by which transaction, and what changed since.
+ *
+ * Reads only, takes no lock. Exit code 1 when a key no longer holds what was written, 7 when a
+ * transaction was interrupted.
+ */
+#include "key.h"
+#include "mem.h"
+#include "out.h"
+#include "tx.h"
+
+#include <stdio.h>
+
+static const char *
+state_of(const struct sys *s, const struct entry *e, const char **ret_now)
+{
+    struct value v;
+    int sys;
+
+    *ret_now = NULL;
+    if (sys_value(s, e->path, &v, ret_now, &sys) != ACCESS_OK)
+        return "gone";
+    if (tx_holds(s, e->path, e->after))
+        return "ok";
+    return tx_holds(s, e->path, e->before) ? "before" : "changed";
+}
+
+static void
+show_head(const struct options *o, const struct journal *j)
+{
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_number("transaction", j->id);
+        json_text("state", tx_state_name(j->state));
+        json_text("profiles", j->profiles);
+        json_text("time", j->time);
+        json_open("settings", '[');
+    } else if (o->format == FORMAT_PRETTY) {
+        (void)printf("transaction %u: %s, %s, %s\n", j->id, tx_state_name(j->state),
+                     printable(j->profiles), printable(j->time));
+    }
+}
+
+static void
+show_entry(const struct options *o, const struct journal *j, const struct entry *e,
+           const char *state, const char *now)
+{
+    const char *key = key_show(e->path);
+
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("key", key);
+        json_text("status", state);
+        json_text("before", e->before);
+        json_text("wrote", e->after);
+        json_text("now", now);
+        json_close();
+    } else if (o->format == FORMAT_TSV) {
+        tsv_line(mem_format("%u", j->id), state, key, e->before, e->after, now == NULL ? "" : now,
+                 NULL);
+    } else {
+        (void)printf("  %-8s %-38s %s -> %s", state, printable(key),
+                     *e->before == '\0' ? "(empty)" : printable(e->before),
+                     *e->after == '\0' ? "(empty)" : printable(e->after));
+        if (now != NULL && *state != 'o')
+            (void)printf(", now %s", printable(now));
+        (void)putchar('\n');
+    }
+}
+
+static enum exit_code
+show_journal(const struct options *o, const struct sys *s, const struct journal *j)
+{
+    enum exit_code rv = j->state == TX_APPLIED ? EXIT_AS_WANTED : EXIT_CONFLICT;
+
+    show_head(o, j);
+    for (size_t i = 0; i < j->n; i++) {
+        const char *now, *state;
+
+        if (j->entries[i].side)
+            continue;
+        state = state_of(s, &j->entries[i], &now);
+        show_entry(o, j, &j->entries[i], state, now);
+        if (*state != 'o' && rv == EXIT_AS_WANTED)
+            rv = EXIT_DRIFT;
+    }
+    if (o->format == FORMAT_JSON) {
+        json_close();
+        json_close();
+    }
+    return rv;
+}
+
+enum exit_code
+cmd_status(const struct options *o)
+{
+    enum exit_code rv = EXIT_AS_WANTED, one;
+    struct store st = {.dir = -1};
+    struct journal j;
+    struct sys s;
+    unsigned *ids;
+    size_t n = 0;
+
+    if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
+        return rv;
+    if ((rv = store_open(o, &s, false, &st)) != EXIT_AS_WANTED)
+        goto out;
+    ids = store_ids(&st, &n);
+    json_reset();
+    if (o->format == FORMAT_JSON)
+        json_open(NULL, '[');
+    for (size_t i = 0; i < n; i++) {
+        one = journal_load(&st, ids[i], &j);
+        if (one == EXIT_AS_WANTED)
+            one = show_journal(o, &s, &j);
+        rv = one > rv ? one : rv;
+    }
+    if (o->format == FORMAT_JSON)
+        json_close();
+    else if (n == 0 && o->format == FORMAT_PRETTY)
+        (void)puts("nothing is applied");
+out:
+    store_close(&st);
+    sys_close(&s);
+    return rv;
+}

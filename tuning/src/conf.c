@@ -1,0 +1,173 @@
+/* conf.c: see conf.h.
+ *
+ * Files that cannot be read are skipped, as the loaders do. A link to /dev/null masks.
+ */
+#include "conf.h"
+
+#include "key.h"
+#include "mem.h"
+
+#include <dirent.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LINES 20000
+
+struct file {
+    const char *name, *path;
+};
+
+const char *
+loader_name(enum loader loader)
+{
+    return loader == LOADER_SYSTEMD ? "systemd-sysctl" : "sysctl --system";
+}
+
+static const char *
+trim(const char *s, size_t len)
+{
+    while (len > 0 && (s[0] == ' ' || s[0] == '\t'))
+        s++, len--;
+    while (len > 0 && (s[len - 1] == ' ' || s[len - 1] == '\t' || s[len - 1] == '\r'))
+        len--;
+    return mem_copy(s, len);
+}
+
+static void
+add_line(struct conf *c, const char *file, size_t number, const char *text, size_t len, bool loud)
+{
+    const char *equals = memchr(text, '=', len), *name, *why;
+    struct line l = {.file = file, .number = number};
+    bool minus;
+    char path[KEY_MAX];
+
+    name = trim(text, equals == NULL ? len : (size_t)(equals - text));
+    minus = *name == '-';
+    name += minus;
+    if (equals != NULL)
+        l.value = trim(equals + 1, len - (size_t)(equals + 1 - text));
+    if (equals == NULL && !minus) {
+        if (loud)
+            say("%s:%zu: no key = value", file, number);
+        return;
+    }
+    if (!key_parse(name, strlen(name), path, &why)) {
+        if (loud)
+            say("%s:%zu: '%.80s' %s", file, number, name, why);
+        return;
+    }
+    l.path = mem_dup(path);
+    l.pattern = strpbrk(path, "*?[") != NULL;
+    c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
+    c->lines[c->n++] = l;
+}
+
+void
+conf_read(const char *file, const char *text, size_t len, bool loud, struct conf *c)
+{
+    const char *end = text + len;
+
+    for (size_t number = 1; text < end && c->n < MAX_LINES; number++) {
+        const char *newline = memchr(text, '\n', (size_t)(end - text));
+        size_t n = newline == NULL ? (size_t)(end - text) : (size_t)(newline - text);
+        const char *line = trim(text, n);
+
+        if (memchr(text, '\0', n) != NULL) {
+            if (loud)
+                say("%s:%zu: holds a NUL character", file, number);
+        } else if (*line != '\0' && *line != '#' && *line != ';') {
+            add_line(c, file, number, line, strlen(line), loud);
+        }
+        text += n + (newline != NULL);
+        if (newline == NULL)
+            break;
+    }
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct file *)a)->name, ((const struct file *)b)->name);
+}
+
+static bool
+has_file(const struct file *files, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(files[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static struct file *
+list_files(const struct sys *s, size_t *ret_n)
+{
+    static const char *const dirs[] = {"/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d",
+                                       "/usr/lib/sysctl.d", "/lib/sysctl.d"};
+    struct file *files = NULL;
+    size_t n = 0, capacity = 0;
+
+    for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+        DIR *d = opendir(mem_format("%s%s", s->root, dirs[i]));
+
+        /* cppcheck-suppress readdirCalled; there is one thread */
+        for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+            size_t len = strlen(e->d_name);
+
+            if (len < 6 || strcmp(e->d_name + len - 5, ".conf") != 0 ||
+                has_file(files, n, e->d_name))
+                continue;
+            files = mem_grow(files, n, &capacity, sizeof(*files));
+            files[n++] = (struct file){mem_dup(e->d_name), mem_format("%s/%s", dirs[i], e->d_name)};
+        }
+        if (d != NULL)
+            (void)closedir(d);
+    }
+    if (n > 0)
+        qsort(files, n, sizeof(*files), by_name);
+    *ret_n = n;
+    return files;
+}
+
+void
+conf_load(const struct sys *s, enum loader loader, struct conf *ret)
+{
+    struct conf c = {0};
+    size_t n, len;
+    struct file *files = list_files(s, &n);
+    char *text;
+
+    for (size_t i = 0; i < n; i++)
+        if ((text = sys_file(s, files[i].path, CONF_MAX, &len)) != NULL)
+            conf_read(files[i].path, text, len, false, &c);
+    if (loader == LOADER_PROCPS && (text = sys_file(s, "/etc/sysctl.conf", CONF_MAX, &len)) != NULL)
+        conf_read("/etc/sysctl.conf", text, len, false, &c);
+    *ret = c;
+}
+
+const struct line *
+conf_winner(const struct conf *c, const char *path)
+{
+    const struct line *exact = NULL, *pattern = NULL;
+    bool excluded = false;
+
+    for (size_t i = 0; i < c->n; i++) {
+        const struct line *l = &c->lines[i];
+
+        if (strcmp(l->path, path) == 0) {
+            if (l->value != NULL)
+                exact = l;
+            else
+                excluded = true;
+        } else if (l->pattern && fnmatch(l->path, path, FNM_PATHNAME) == 0) {
+            if (l->value != NULL)
+                pattern = l;
+            else
+                excluded = true;
+        }
+    }
+    if (exact != NULL)
+        return exact;
+    return excluded ? NULL : pattern;
+}

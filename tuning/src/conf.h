@@ -1,0 +1,37 @@
+/* conf.h: sysctl.conf and sysctl.d, as the two loaders read them.
+ *
+ * systemd-sysctl reads the sysctl.d directories; procps's `sysctl --system` reads the same, and
+ * then /etc/sysctl.conf. In both a file masks one of the same name in a later directory, files are
+ * sorted by name without directory, the last assignment wins, and an exact key beats a pattern.
+ */
+#ifndef TUNE_CONF_H
+#define TUNE_CONF_H
+
+#include "sys.h"
+
+#define CONF_MAX (1024 * 1024)
+
+enum loader { LOADER_SYSTEMD, LOADER_PROCPS };
+
+struct line {
+    const char *file;
+    size_t number;
+    const char *path;  /* a key; a pattern if it holds * ? or [ */
+    const char *value; /* NULL: "-pattern", excluded from patterns */
+    bool pattern;
+};
+
+struct conf {
+    struct line *lines;
+    size_t n, capacity;
+};
+
+/* Adds the lines of one text; what is no assignment is skipped, with a message if loud. */
+void conf_read(const char *file, const char *text, size_t len, bool loud, struct conf *c);
+/* All files in the order of the loader. */
+void conf_load(const struct sys *s, enum loader loader, struct conf *ret);
+/* The assignment that holds in the end, or NULL. */
+const struct line *conf_winner(const struct conf *c, const char *path);
+const char *loader_name(enum loader loader);
+
+#endif

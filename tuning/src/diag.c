@@ -1,0 +1,247 @@
+/* diag.c: one dump per family, filtered by the kernel to LISTEN and TIME_WAIT.
+ *
+ * The kernel answers a dump piece by piece as recv asks, so nothing here waits. UDP comes from
+ * /proc/net, which loads no module.
+ */
+#include "diag.h"
+
+#include "mem.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PROC_LIMIT (1024 * 1024)
+
+static void
+add_listener(struct diag *d, const struct listener *l)
+{
+    d->listeners = mem_grow(d->listeners, d->n_listeners, &d->cap_listeners, sizeof(*l));
+    d->listeners[d->n_listeners++] = *l;
+    value_add_port(&d->tcp_ports, l->port);
+}
+
+/* Kept unmerged, with the local port in count, until all listeners are known. */
+static void
+add_time_wait(struct diag *d, int family, const uint32_t addr[4], uint16_t port, uint16_t local)
+{
+    struct peer *p;
+
+    d->peers = mem_grow(d->peers, d->n_peers, &d->cap_peers, sizeof(*d->peers));
+    p = &d->peers[d->n_peers++];
+    p->family = family;
+    memcpy(p->addr, addr, sizeof(p->addr));
+    p->port = port;
+    p->count = local;
+    d->time_wait++;
+}
+
+static void
+take_message(struct diag *d, const struct inet_diag_msg *m)
+{
+    struct listener l = {.family = m->idiag_family,
+                         .port = ntohs(m->id.idiag_sport),
+                         .waiting = m->idiag_rqueue,
+                         .backlog = m->idiag_wqueue};
+
+    if (m->idiag_state == TCP_LISTEN) {
+        memcpy(l.addr, m->id.idiag_src, sizeof(l.addr));
+        add_listener(d, &l);
+    } else if (m->idiag_state == TCP_TIME_WAIT) {
+        add_time_wait(d, m->idiag_family, m->id.idiag_dst, ntohs(m->id.idiag_dport), l.port);
+    }
+}
+
+/* 1: go on, 0: done, -1: failed. */
+static int
+take_answer(struct diag *d, const char *buf, size_t len)
+{
+    for (size_t at = 0; at + sizeof(struct nlmsghdr) <= len;) {
+        struct nlmsghdr header;
+        struct inet_diag_msg m;
+
+        memcpy(&header, buf + at, sizeof(header));
+        if (header.nlmsg_len < sizeof(header) || header.nlmsg_len > len - at)
+            return -1;
+        if (header.nlmsg_type == NLMSG_DONE)
+            return 0;
+        if (header.nlmsg_type == NLMSG_ERROR)
+            return -1;
+        if (header.nlmsg_len >= NLMSG_HDRLEN + sizeof(m)) {
+            memcpy(&m, buf + at + NLMSG_HDRLEN, sizeof(m));
+            take_message(d, &m);
+        }
+        at += NLMSG_ALIGN(header.nlmsg_len);
+    }
+    return 1;
+}
+
+static bool
+dump(int fd, int family, struct diag *d)
+{
+    struct {
+        struct nlmsghdr header;
+        struct inet_diag_req_v2 body;
+    } request = {
+        .header = {.nlmsg_len = sizeof(request),
+                   .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+        .body = {.sdiag_family = (uint8_t)family,
+                 .sdiag_protocol = IPPROTO_TCP,
+                 .idiag_states = 1U << TCP_LISTEN | 1U << TCP_TIME_WAIT},
+    };
+    static char buf[32768];
+    int more = 1;
+
+    if (send(fd, &request, sizeof(request), 0) != (ssize_t)sizeof(request))
+        return false;
+    while (more == 1) {
+        ssize_t n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        more = take_answer(d, buf, (size_t)n);
+    }
+    return more == 0;
+}
+
+static bool
+from_kernel(struct diag *d)
+{
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    bool ok;
+
+    if (fd < 0)
+        return false;
+    ok = dump(fd, AF_INET, d);
+    /* A kernel without IPv6 refuses the second. */
+    if (ok)
+        (void)dump(fd, AF_INET6, d);
+    (void)close(fd);
+    return ok;
+}
+
+/* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A ..." */
+static void
+take_line(struct diag *d, int family, bool tcp, const char *line)
+{
+    unsigned local, remote, state;
+    char local_addr[33], remote_addr[33];
+    static const uint32_t nowhere[4] = {0};
+
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
+    if (sscanf(line, " %*u: %32[0-9A-F]:%x %32[0-9A-F]:%x %x", local_addr, &local, remote_addr,
+               &remote, &state) != 5 ||
+        local >= PORTS || remote >= PORTS)
+        return;
+    if (!tcp) {
+        if (remote == 0)
+            value_add_port(&d->udp_ports, local);
+    } else if (state == TCP_LISTEN) {
+        add_listener(d, &(struct listener){.family = family, .port = (uint16_t)local});
+    } else if (state == TCP_TIME_WAIT) {
+        add_time_wait(d, family, nowhere, (uint16_t)remote, (uint16_t)local);
+    }
+}
+
+static void
+from_proc(const struct sys *s, const char *name, int family, bool tcp, struct diag *d)
+{
+    size_t len;
+    char *text = sys_file(s, mem_format("/proc/net/%s", name), PROC_LIMIT, &len), *save = NULL;
+
+    if (text == NULL)
+        return;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
+        take_line(d, family, tcp, line);
+}
+
+static int
+same_peer(const struct peer *a, const struct peer *b)
+{
+    if (a->family != b->family)
+        return a->family < b->family ? -1 : 1;
+    if (a->port != b->port)
+        return a->port < b->port ? -1 : 1;
+    return memcmp(a->addr, b->addr, sizeof(a->addr));
+}
+
+static int
+by_peer(const void *a, const void *b)
+{
+    return same_peer(a, b);
+}
+
+static int
+by_count(const void *a, const void *b)
+{
+    const struct peer *p = a, *q = b;
+
+    if (p->count != q->count)
+        return p->count > q->count ? -1 : 1;
+    return same_peer(p, q);
+}
+
+/* A local port that listens was not chosen from the range: that TIME_WAIT is an accepted one. */
+static void
+merge_peers(struct diag *d)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < d->n_peers; i++)
+        if (!value_has_port(&d->tcp_ports, (unsigned)d->peers[i].count))
+            d->peers[n++] = d->peers[i];
+    d->n_peers = n;
+    if (n == 0)
+        return;
+    qsort(d->peers, n, sizeof(*d->peers), by_peer);
+    n = 0;
+    for (size_t i = 0; i < d->n_peers; i++)
+        if (i > 0 && same_peer(&d->peers[i], &d->peers[n - 1]) == 0) {
+            d->peers[n - 1].count++;
+        } else {
+            d->peers[n] = d->peers[i];
+            d->peers[n++].count = 1;
+        }
+    d->n_peers = n;
+    qsort(d->peers, n, sizeof(*d->peers), by_count);
+}
+
+void
+diag_read(const struct sys *s, struct diag *ret)
+{
+    struct diag d = {.tcp_ports = {.type = TYPE_PORTS}, .udp_ports = {.type = TYPE_PORTS}};
+
+    d.tcp_ports.ports = mem_alloc(PORTS / 8);
+    d.udp_ports.ports = mem_alloc(PORTS / 8);
+    d.has_backlogs = !s->fake && from_kernel(&d);
+    if (!d.has_backlogs) {
+        from_proc(s, "tcp", AF_INET, true, &d);
+        from_proc(s, "tcp6", AF_INET6, true, &d);
+    }
+    from_proc(s, "udp", AF_INET, false, &d);
+    from_proc(s, "udp6", AF_INET6, false, &d);
+    merge_peers(&d);
+    *ret = d;
+}
+
+const char *
+diag_address(int family, const uint32_t addr[4], uint16_t port)
+{
+    char text[INET6_ADDRSTRLEN];
+
+    if (inet_ntop(family, addr, text, sizeof(text)) == NULL)
+        return "?";
+    return mem_format(family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, (unsigned)port);
+}

@@ -1,0 +1,37 @@
+/* diag.h: which TCP and UDP sockets there are, as the kernel tells.
+ *
+ * From sock_diag(7) for the running kernel, else from /proc/net (which does not know backlogs).
+ */
+#ifndef TUNE_DIAG_H
+#define TUNE_DIAG_H
+
+#include "sys.h"
+
+struct listener {
+    int family;
+    uint32_t addr[4];
+    uint16_t port;
+    uint32_t waiting, backlog; /* of the accept queue */
+};
+
+struct peer {
+    int family;
+    uint32_t addr[4];
+    uint16_t port;
+    size_t count; /* outgoing connections to it in TIME_WAIT */
+};
+
+struct diag {
+    struct listener *listeners;
+    size_t n_listeners, cap_listeners;
+    struct peer *peers; /* most TIME_WAIT first */
+    size_t n_peers, cap_peers;
+    size_t time_wait;
+    bool has_backlogs;
+    struct value tcp_ports, udp_ports; /* listening; bound without a peer */
+};
+
+void diag_read(const struct sys *s, struct diag *ret);
+const char *diag_address(int family, const uint32_t addr[4], uint16_t port);
+
+#endif

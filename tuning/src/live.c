@@ -1,0 +1,302 @@
+/* live.c: findings from sock_diag and /proc.
+ *
+ * Each function looks at one thing and stays silent when it cannot be measured. Counters of
+ * /proc/net/netstat count since the namespace was made.
+ */
+#include "live.h"
+
+#include "key.h"
+#include "mem.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SMALL 65536
+#define MAX_SHOWN 5
+
+const char *
+severity_name(enum severity severity)
+{
+    static const char *const names[] = {"info", "warning", "critical"};
+
+    return names[severity];
+}
+
+static void
+found(struct findings *f, const char *id, enum severity severity, const char *what,
+      const char *advice)
+{
+    f->items = mem_grow(f->items, f->n, &f->capacity, sizeof(*f->items));
+    f->items[f->n++] = (struct finding){id, severity, what, advice};
+}
+
+static bool
+numbers(const struct sys *s, const char *path, size_t n, struct value *ret)
+{
+    int sys;
+
+    return sys_value(s, path, ret, NULL, &sys) == ACCESS_OK && ret->type == TYPE_INTS &&
+           ret->n >= n;
+}
+
+/* Listening ports inside the range and not reserved; and how many ports are left to choose. */
+static void
+about_ports(const struct sys *s, const struct diag *d, struct findings *f)
+{
+    struct value range, reserved, stolen = {.type = TYPE_PORTS}, wanted;
+    size_t left, worst;
+    int sys;
+
+    if (!numbers(s, "net/ipv4/ip_local_port_range", 2, &range) || range.num[0] < 1 ||
+        range.num[1] >= PORTS)
+        return;
+    if (sys_value(s, "net/ipv4/ip_local_reserved_ports", &reserved, NULL, &sys) != ACCESS_OK ||
+        reserved.type != TYPE_PORTS)
+        reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
+    stolen.ports = mem_alloc(PORTS / 8);
+    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++)
+        if ((value_has_port(&d->tcp_ports, p) || value_has_port(&d->udp_ports, p)) &&
+            !value_has_port(&reserved, p))
+            value_add_port(&stolen, p);
+    if (value_count_ports(&stolen, 0, PORTS - 1) > 0) {
+        wanted = value_union(&reserved, &stolen);
+        found(f, "ports-overlap", SEVERITY_WARNING,
+              mem_format("ports %s are listened on and lie inside net.ipv4.ip_local_port_range: an "
+                         "outgoing connection may hold one when the service restarts",
+                         value_show(&stolen)),
+              mem_format("set net.ipv4.ip_local_reserved_ports to %s", value_show(&wanted)));
+    }
+    left = (size_t)(range.num[1] - range.num[0] + 1) -
+           value_count_ports(&reserved, (unsigned)range.num[0], (unsigned)range.num[1]);
+    worst = d->n_peers > 0 ? d->peers[0].count : 0;
+    if (worst > 0 && worst * 2 >= left)
+        found(f, "time-wait-ports", worst * 10 >= left * 9 ? SEVERITY_CRITICAL : SEVERITY_WARNING,
+              mem_format("%zu of %zu local ports towards %s are in TIME_WAIT", worst, left,
+                         diag_address(d->peers[0].family, d->peers[0].addr, d->peers[0].port)),
+              "reuse connections (keep-alive, a pool); profile high-churn-client widens the range");
+}
+
+/* Accept queues that are filling, and listeners older than the present cap. */
+static void
+about_listeners(const struct sys *s, const struct diag *d, struct findings *f)
+{
+    struct value cap;
+    struct text small = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; i < d->n_listeners && d->has_backlogs; i++) {
+        const struct listener *l = &d->listeners[i];
+
+        if (l->backlog > 0 && l->waiting * 2 > l->backlog)
+            found(f, "accept-queue", l->waiting > l->backlog ? SEVERITY_CRITICAL : SEVERITY_WARNING,
+                  mem_format("%u connections wait for accept() on %s, which holds %u", l->waiting,
+                             diag_address(l->family, l->addr, l->port), l->backlog),
+                  "the program accepts too slowly, or its listen() backlog is too small");
+    }
+    if (!d->has_backlogs || !numbers(s, "net/core/somaxconn", 1, &cap))
+        return;
+    for (size_t i = 0; i < d->n_listeners; i++) {
+        const struct listener *l = &d->listeners[i];
+
+        if (l->backlog >= cap.num[0] || (l->backlog != 128 && l->backlog != 4096))
+            continue;
+        if (n++ < MAX_SHOWN)
+            text_format(&small, "%s%s has %u", n > 1 ? ", " : "",
+                        diag_address(l->family, l->addr, l->port), l->backlog);
+    }
+    if (n > MAX_SHOWN)
+        text_format(&small, " and %zu more", n - MAX_SHOWN);
+    if (n > 0)
+        found(
+            f, "listener-backlog", SEVERITY_INFO,
+            mem_format("net.core.somaxconn is %lld, but %s: the backlog was fixed at listen()",
+                       (long long)cap.num[0], text_str(&small)),
+            "restart the program if it asked for more; else raise the backlog in its own settings");
+}
+
+/* The value of a column in the two-line format of /proc/net/netstat; -1 if there is none. */
+static long long
+counter(const char *text, const char *group, const char *name)
+{
+    const char *names = strstr(text, group), *values;
+    size_t group_len = strlen(group), name_len = strlen(name);
+
+    if (names == NULL || (values = strchr(names, '\n')) == NULL ||
+        strncmp(values + 1, group, group_len) != 0)
+        return -1;
+    names += group_len;
+    values += 1 + group_len;
+    while (*names == ' ' && *values == ' ') {
+        size_t len = strcspn(++names, " \n");
+
+        values++;
+        if (len == name_len && memcmp(names, name, len) == 0)
+            return strtoll(values, NULL, 10);
+        names += len;
+        values += strcspn(values, " \n");
+    }
+    return -1;
+}
+
+static void
+about_counters(const struct sys *s, struct findings *f)
+{
+    static const struct {
+        const char *name, *id, *what, *advice;
+        enum severity severity;
+    } rows[] = {
+        {"ListenOverflows", "listen-overflows", "connections found the accept queue full",
+         "accept faster, or raise the listen() backlog and net.core.somaxconn (explain it first)",
+         SEVERITY_WARNING},
+        {"TCPTimeWaitOverflow", "time-wait-overflow",
+         "TIME_WAIT sockets were destroyed early, since there were too many",
+         "raise net.ipv4.tcp_max_tw_buckets, or close connections less often", SEVERITY_WARNING},
+        {"TCPAbortOnMemory", "abort-on-memory", "connections were reset for lack of memory",
+         "see net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem", SEVERITY_WARNING},
+        {"TCPReqQFullDrop", "syn-queue-full", "SYNs were dropped since the SYN queue was full",
+         "turn on net.ipv4.tcp_syncookies, or raise the listen() backlog", SEVERITY_WARNING},
+        {"PruneCalled", "memory-pressure", "times receive queues were cut for lack of buffer",
+         "see net.ipv4.tcp_rmem and net.ipv4.tcp_mem", SEVERITY_INFO},
+    };
+    size_t len;
+    char *text = sys_file(s, "/proc/net/netstat", SMALL, &len);
+
+    for (size_t i = 0; text != NULL && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        long long n = counter(text, "TcpExt:", rows[i].name);
+
+        if (n > 0)
+            found(f, rows[i].id, rows[i].severity,
+                  mem_format("%lld %s since this namespace began (%s)", n, rows[i].what,
+                             rows[i].name),
+                  rows[i].advice);
+    }
+}
+
+/* "TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1" */
+static void
+about_memory(const struct sys *s, struct findings *f)
+{
+    unsigned long long orphans, mem;
+    struct value v;
+    size_t len;
+    char *text = sys_file(s, "/proc/net/sockstat", SMALL, &len), *line;
+
+    if (text == NULL || (line = strstr(text, "TCP: ")) == NULL ||
+        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
+        sscanf(line, "TCP: inuse %*u orphan %llu tw %*u alloc %*u mem %llu", &orphans, &mem) != 2)
+        return;
+    if (numbers(s, "net/ipv4/tcp_max_orphans", 1, &v) && v.num[0] > 0 &&
+        orphans * 2 > (unsigned long long)v.num[0])
+        found(f, "orphans", SEVERITY_WARNING,
+              mem_format("%llu sockets have no process any more; beyond %lld they are reset",
+                         orphans, (long long)v.num[0]),
+              "peers do not take the last data; see net.ipv4.tcp_orphan_retries");
+    if (numbers(s, "net/ipv4/tcp_mem", 3, &v) && mem > (unsigned long long)v.num[1])
+        found(f, "tcp-memory", SEVERITY_CRITICAL,
+              mem_format("TCP holds %llu pages; above %lld it is under pressure, at %lld it stops",
+                         mem, (long long)v.num[1], (long long)v.num[2]),
+              "raise net.ipv4.tcp_mem (in pages), or hold less data");
+}
+
+/* "Max open files            1024                 524288               files" */
+static bool
+limits_of(const struct sys *s, const char *pid, unsigned long long *ret_soft,
+          unsigned long long *ret_hard)
+{
+    size_t len;
+    char *text = sys_file(s, mem_format("/proc/%s/limits", pid), 4096, &len);
+    char *line = text == NULL ? NULL : strstr(text, "Max open files");
+
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
+    return line != NULL && sscanf(line, "Max open files %llu %llu", ret_soft, ret_hard) == 2;
+}
+
+static unsigned long long
+open_files(const struct sys *s, const char *pid)
+{
+    const char *path = mem_format("%s/proc/%s/fd", s->root, pid);
+    unsigned long long n = 0;
+    struct stat st;
+    DIR *d;
+
+    /* Since Linux 6.2 the size of the directory is the number of descriptors. */
+    if (stat(path, &st) != 0)
+        return 0;
+    if (!s->fake && kernel_compare(s->kernel, "6.2") >= 0)
+        return (unsigned long long)st.st_size;
+    if ((d = opendir(path)) == NULL)
+        return 0;
+    /* cppcheck-suppress readdirCalled; there is one thread */
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        n += e->d_name[0] != '.';
+    (void)closedir(d);
+    return n;
+}
+
+static void
+about_process(const struct sys *s, const char *pid, unsigned long long nr_open, struct findings *f)
+{
+    unsigned long long used = open_files(s, pid), soft, hard;
+    size_t len;
+    char *name;
+
+    /* Nobody with few descriptors is near a limit that any system sets. */
+    if (used < 200 || !limits_of(s, pid, &soft, &hard) || used * 10 < soft * 8)
+        return;
+    name = sys_file(s, mem_format("/proc/%s/comm", pid), 64, &len);
+    if (name != NULL)
+        name[strcspn(name, "\n")] = '\0';
+    found(f, "descriptors", used * 20 >= soft * 19 ? SEVERITY_CRITICAL : SEVERITY_WARNING,
+          mem_format("process %s (%s) has %llu of %llu descriptors open", pid,
+                     name == NULL ? "?" : name, used, soft),
+          hard > soft ? mem_format("raise its RLIMIT_NOFILE (hard limit %llu)", hard)
+                      : mem_format("raise its hard RLIMIT_NOFILE, at most fs.nr_open (%llu); "
+                                   "fs.file-max does not matter here",
+                                   nr_open));
+}
+
+static void
+about_files(const struct sys *s, struct findings *f)
+{
+    struct value v;
+    unsigned long long used, most, nr_open = 0;
+    size_t len;
+    char *text = sys_file(s, "/proc/sys/fs/file-nr", 128, &len);
+    DIR *d;
+
+    /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
+    if (text != NULL && sscanf(text, "%llu %*u %llu", &used, &most) == 2 && used > most / 10 * 8)
+        found(f, "file-max", SEVERITY_CRITICAL,
+              mem_format("%llu of %llu files of the whole machine are open", used, most),
+              "raise fs.file-max, and look who holds them");
+    if (numbers(s, "fs/nr_open", 1, &v))
+        nr_open = (unsigned long long)v.num[0];
+    if ((d = opendir(mem_format("%s/proc", s->root))) == NULL)
+        return;
+    /* cppcheck-suppress readdirCalled; there is one thread */
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (isdigit((unsigned char)e->d_name[0]))
+            about_process(s, e->d_name, nr_open, f);
+    (void)closedir(d);
+}
+
+void
+live_look(const struct sys *s, const struct diag *d, struct findings *ret)
+{
+    struct findings f = {0};
+
+    about_ports(s, d, &f);
+    about_listeners(s, d, &f);
+    about_counters(s, &f);
+    about_memory(s, &f);
+    about_files(s, &f);
+    *ret = f;
+}

@@ -1,0 +1,220 @@
+/* main.c: hardsock-tune: kernel network settings checked, explained, applied and taken back.
+ *
+ * Here is the command line and the table of subcommands, no more. Without a subcommand it checks,
+ * which only reads: nothing is ever written that was not asked for by name.
+ */
+#include "mem.h"
+#include "out.h"
+#include "value.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef TUNE_VERSION
+#define TUNE_VERSION "0"
+#endif
+
+static const struct command {
+    const char *name;
+    enum exit_code (*fn)(const struct options *o);
+    const char *args, *help;
+} commands[] = {
+    {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)"},
+    {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value"},
+    {"list", cmd_list, "", "the profiles there are"},
+    {"show", cmd_show, "PROFILE", "what a profile wants, and why"},
+    {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile"},
+    {"diff", cmd_diff, "[PROFILE...]", "what apply would change"},
+    {"apply", cmd_apply, "PROFILE...", "change the settings in one transaction"},
+    {"revert", cmd_revert, "", "take the last transaction back (--all: every one)"},
+    {"status", cmd_status, "", "what is applied, and what changed since"},
+    {"persist", cmd_persist, "PROFILE...", "write a sysctl.d file for the next boot"},
+    {"unpersist", cmd_unpersist, "", "remove that file"},
+    {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot"},
+    {"export", cmd_export, "PROFILE...", "print for another tool (--to)"},
+    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile"},
+};
+
+static void
+usage(FILE *to)
+{
+    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\ncommands:\n", to);
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        (void)fprintf(to, "  %-10s %-14s %s\n", commands[i].name, commands[i].args,
+                      commands[i].help);
+    (void)fputs("\noptions:\n"
+                "  -p, --profile NAME|PATH   a profile; may be repeated; `all` for check\n"
+                "  -f, --format FORMAT       pretty, tsv or json\n"
+                "  -s, --set NAME=NUMBER     a variable of the profile\n"
+                "  -N, --netns NAME|PID|PATH work in that network namespace\n"
+                "  -R, --root DIR            a directory instead of / (tests, images)\n"
+                "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
+                "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
+                "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf)\n"
+                "  -n, --dry-run             apply, revert, persist: only show\n"
+                "      --force               revert: also what somebody else changed since\n"
+                "      --all                 revert: every transaction\n"
+                "      --strict              missing keys, warnings and doubts count too\n"
+                "  -q, --quiet               only what differs\n"
+                "  -h, --help, -V, --version\n"
+                "\nexit codes:\n"
+                "  0 as wanted         3 bad profile      6 partly applied, rolled back\n"
+                "  1 drift             4 no permission    7 conflict\n"
+                "  2 usage             5 kernel refused   8 system error\n",
+                to);
+}
+
+enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_ALL, OPT_STRICT };
+
+static const struct option long_options[] = {
+    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},       {"strict", no_argument, NULL, OPT_STRICT},
+    {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
+};
+
+static bool
+take_format(struct options *o, const char *name)
+{
+    static const char *const names[] = {"pretty", "tsv", "json"};
+
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, names[i]) == 0) {
+            o->format = (enum format)i;
+            return true;
+        }
+    say("--format: '%s' is not pretty, tsv or json", name);
+    return false;
+}
+
+static bool
+take_set(struct options *o, char *text)
+{
+    char *equals = strchr(text, '=');
+    struct assignment *a = &o->sets[o->n_sets];
+    const char *why = "has no =NUMBER";
+
+    if (o->n_sets == MAX_NAMES || equals == NULL || equals == text ||
+        !number_parse(equals + 1, strlen(equals + 1), true, &a->value, &why)) {
+        say("--set: '%s' %s", text, o->n_sets == MAX_NAMES ? "is one too many" : why);
+        return false;
+    }
+    *equals = '\0';
+    a->name = text;
+    o->n_sets++;
+    return true;
+}
+
+static bool
+take_option(struct options *o, int c)
+{
+    switch (c) {
+    case 'p':
+        if (o->n_profiles == MAX_NAMES) {
+            say("--profile: more than %d", MAX_NAMES);
+            return false;
+        }
+        o->profiles[o->n_profiles++] = optarg;
+        return true;
+    case 'f':
+        return take_format(o, optarg);
+    case 's':
+        return take_set(o, optarg);
+    case 'N':
+        o->netns = optarg;
+        return true;
+    case 'R':
+        o->root = optarg;
+        return true;
+    case OPT_STATE:
+        o->state = optarg;
+        return true;
+    case OPT_TO:
+        o->to = optarg;
+        return true;
+    case 'o':
+        o->output = optarg;
+        return true;
+    case 'n':
+        return o->dry_run = true;
+    case OPT_FORCE:
+        return o->force = true;
+    case OPT_ALL:
+        return o->all = true;
+    case OPT_STRICT:
+        return o->strict = true;
+    case 'q':
+        return o->quiet = true;
+    default:
+        return false;
+    }
+}
+
+static bool
+wants_color(void)
+{
+    const char *choice = getenv("HARDSOCK_COLOR"), *none = getenv("NO_COLOR");
+
+    if (choice != NULL && strcmp(choice, "always") == 0)
+        return true;
+    if ((choice != NULL && strcmp(choice, "never") == 0) || (none != NULL && *none != '\0'))
+        return false;
+    return isatty(STDOUT_FILENO) == 1;
+}
+
+static enum exit_code
+run(int argc, char **argv)
+{
+    struct options o = {.color = wants_color()};
+    const struct command *command = &commands[0];
+    int c;
+
+    while ((c = getopt_long(argc, argv, "p:f:s:N:R:o:nqhV", long_options, NULL)) != -1) {
+        if (c == 'h') {
+            usage(stdout);
+            return EXIT_AS_WANTED;
+        }
+        if (c == 'V') {
+            (void)puts("hardsock-tune " TUNE_VERSION);
+            return EXIT_AS_WANTED;
+        }
+        if (!take_option(&o, c)) {
+            (void)fputs("Try `hardsock-tune --help`.\n", stderr);
+            return EXIT_USAGE;
+        }
+    }
+    o.args = argv + optind;
+    o.n_args = (size_t)(argc - optind);
+    if (o.n_args > 0) {
+        command = NULL;
+        for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && command == NULL; i++)
+            if (strcmp(o.args[0], commands[i].name) == 0)
+                command = &commands[i];
+        if (command == NULL)
+            return fail_with(EXIT_USAGE, "no command '%s'; see `hardsock-tune --help`", o.args[0]);
+        o.args++;
+        o.n_args--;
+    }
+    return command->fn(&o);
+}
+
+int
+main(int argc, char **argv)
+{
+    static char buffer[16384];
+    enum exit_code rv;
+
+    (void)setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
+    (void)signal(SIGPIPE, SIG_IGN);
+    rv = out_finish(run(argc, argv));
+    mem_release();
+    return rv;
+}

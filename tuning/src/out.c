@@ -1,0 +1,211 @@
+/* out.c: see out.h.
+ *
+ * The JSON writer keeps only a depth and whether a comma is due, since every command writes one
+ * document from top to bottom.
+ */
+#include "out.h"
+
+#include "mem.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_DEPTH 16
+#define COLUMNS 100
+
+static struct {
+    char closing[MAX_DEPTH];
+    bool filled[MAX_DEPTH];
+    size_t depth;
+} json;
+
+static void
+put_json_text(const char *s)
+{
+    (void)putchar('"');
+    for (; *s != '\0'; s++) {
+        unsigned char c = (unsigned char)*s;
+
+        if (c == '"' || c == '\\')
+            (void)printf("\\%c", c);
+        else if (c < ' ' || c == 0x7f)
+            (void)printf("\\u%04x", c);
+        else
+            (void)putchar(c);
+    }
+    (void)putchar('"');
+}
+
+static void
+begin(const char *key)
+{
+    if (json.depth > 0) {
+        if (json.filled[json.depth - 1])
+            (void)putchar(',');
+        json.filled[json.depth - 1] = true;
+        (void)printf("\n%*s", (int)(2 * json.depth), "");
+    }
+    if (key != NULL) {
+        put_json_text(key);
+        (void)fputs(": ", stdout);
+    }
+}
+
+void
+json_reset(void)
+{
+    json.depth = 0;
+}
+
+void
+json_open(const char *key, char bracket)
+{
+    begin(key);
+    (void)putchar(bracket);
+    if (json.depth < MAX_DEPTH) {
+        json.closing[json.depth] = bracket == '{' ? '}' : ']';
+        json.filled[json.depth++] = false;
+    }
+}
+
+void
+json_close(void)
+{
+    bool filled = json.filled[--json.depth];
+
+    if (filled)
+        (void)printf("\n%*s", (int)(2 * json.depth), "");
+    (void)putchar(json.closing[json.depth]);
+    if (json.depth == 0)
+        (void)putchar('\n');
+}
+
+void
+json_text(const char *key, const char *text)
+{
+    begin(key);
+    if (text == NULL)
+        (void)fputs("null", stdout);
+    else
+        put_json_text(text);
+}
+
+void
+json_number(const char *key, int64_t n)
+{
+    begin(key);
+    (void)printf("%lld", (long long)n);
+}
+
+void
+json_bool(const char *key, bool b)
+{
+    begin(key);
+    (void)fputs(b ? "true" : "false", stdout);
+}
+
+static void
+put_tsv(const char *s)
+{
+    for (; *s != '\0'; s++)
+        switch (*s) {
+        case '\t':
+            (void)fputs("\\t", stdout);
+            break;
+        case '\n':
+            (void)fputs("\\n", stdout);
+            break;
+        case '\\':
+            (void)fputs("\\\\", stdout);
+            break;
+        default:
+            (void)putchar((unsigned char)*s < ' ' ? '?' : *s);
+            break;
+        }
+}
+
+void
+tsv_put(const char *const texts[])
+{
+    for (size_t i = 0; texts[i] != NULL; i++) {
+        if (i > 0)
+            (void)putchar('\t');
+        put_tsv(texts[i]);
+    }
+    (void)putchar('\n');
+}
+
+const char *
+printable(const char *text)
+{
+    char *copy = mem_dup(text);
+
+    for (char *p = copy; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    return copy;
+}
+
+void
+put_painted(const struct options *o, enum paint paint, const char *text, int width)
+{
+    static const char *const codes[] = {"",         "\033[32m", "\033[31m",
+                                        "\033[33m", "\033[2m",  "\033[1m"};
+    int pad = width - (int)strlen(text);
+
+    text = printable(text);
+    if (o->color && paint != PAINT_NONE)
+        (void)printf("%s%s\033[0m", codes[paint], text);
+    else
+        (void)fputs(text, stdout);
+    if (pad > 0)
+        (void)printf("%*s", pad, "");
+}
+
+void
+put_wrapped(int indent, const char *label, const char *text)
+{
+    int width = (int)strlen(label), column = indent + width;
+
+    (void)printf("%*s%s", indent, "", label);
+    text = printable(text);
+    while (*text != '\0') {
+        int len = (int)strcspn(text, " ");
+
+        if (column + len > COLUMNS && column > indent + width) {
+            (void)printf("\n%*s", indent + width, "");
+            column = indent + width;
+        }
+        (void)fwrite(text, 1, (size_t)len, stdout);
+        column += len;
+        text += len;
+        if (*text == ' ') {
+            if (column < COLUMNS && text[1] != '\0' &&
+                column + 1 + (int)strcspn(text + 1, " ") <= COLUMNS)
+                (void)putchar(' ');
+            column++;
+            text++;
+        }
+    }
+    (void)putchar('\n');
+}
+
+enum exit_code
+out_finish(enum exit_code rv)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return rv;
+    return fail_with(EXIT_SYSTEM, "cannot write the answer: %s", strerror(errno));
+}
+
+const char *
+exit_name(enum exit_code rv)
+{
+    static const char *const names[] = {
+        "as wanted", "drift",          "usage",    "bad profile",  "no permission",
+        "refused",   "partly applied", "conflict", "system error",
+    };
+
+    return names[rv];
+}

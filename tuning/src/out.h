@@ -1,0 +1,34 @@
+/* out.h: writing results: JSON, tab-separated lines, and text for people.
+ *
+ * Everything goes to stdout through stdio; out_finish notices a full disk or a closed pipe.
+ */
+#ifndef TUNE_OUT_H
+#define TUNE_OUT_H
+
+#include "tune.h"
+
+/* JSON, one value after the other; commas and indentation come by themselves. A NULL key is for
+ * members of lists, a NULL text becomes null. */
+void json_open(const char *key, char bracket);
+void json_close(void);
+void json_text(const char *key, const char *text);
+void json_number(const char *key, int64_t n);
+void json_bool(const char *key, bool b);
+void json_reset(void);
+
+/* One line; each text has its tabs, newlines and backslashes escaped; NULL ends the list. */
+void tsv_put(const char *const texts[]);
+#define tsv_line(...) tsv_put((const char *const[]){__VA_ARGS__})
+
+enum paint { PAINT_NONE, PAINT_GOOD, PAINT_BAD, PAINT_WARN, PAINT_DIM, PAINT_BOLD };
+/* Colours only if o says so; width pads (negative: none). */
+void put_painted(const struct options *o, enum paint paint, const char *text, int width);
+/* Wraps at 100 columns behind an indentation, after a label. */
+void put_wrapped(int indent, const char *label, const char *text);
+/* Control characters become '?'. */
+const char *printable(const char *text);
+/* EXIT_SYSTEM if not everything could be written. */
+enum exit_code out_finish(enum exit_code rv);
+const char *exit_name(enum exit_code rv);
+
+#endif

@@ -1,0 +1,44 @@
+/* plan.h: a profile against the machine: what is as wanted, what is not, and what to write.
+ *
+ * Reads only. Both `check` and `apply` start from here, so that they cannot disagree.
+ */
+#ifndef TUNE_PLAN_H
+#define TUNE_PLAN_H
+
+#include "diag.h"
+#include "profile.h"
+
+enum status {
+    STATUS_OK,
+    STATUS_DRIFT,
+    STATUS_MISSING, /* no such key here */
+    STATUS_GLOBAL,  /* not in this namespace */
+    STATUS_DENIED,  /* cannot be read */
+    STATUS_SKIPPED, /* not for this kernel */
+    STATUS_REMARK,  /* nothing is wanted */
+};
+
+struct item {
+    const struct setting *setting;
+    const struct kb_key *kb;
+    enum status status;
+    struct value current, target;
+    const char *current_text, *target_text; /* NULL where there is none */
+    const char *reason;                     /* for every status but ok and drift */
+    const char *doubt;
+    int may_write; /* 0 or an errno; for drift */
+};
+
+struct plan {
+    struct item *items;
+    size_t n;
+    size_t counts[STATUS_REMARK + 1];
+};
+
+void plan_make(const struct sys *s, const struct profile *p, const struct diag *d,
+               struct plan *ret);
+const char *status_name(enum status status);
+/* Rules between keys, on the values that would hold after the plan. Says what is broken. */
+bool plan_rules(const struct sys *s, const struct plan *plan, bool quiet);
+
+#endif

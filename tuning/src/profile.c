@@ -1,0 +1,270 @@
+/* profile.c: finding profiles by name, and putting together what extends what.
+ *
+ * Looked for in $XDG_CONFIG_HOME/hardsock/profiles (or ~/.config), /etc/hardsock/profiles, and in
+ * the program itself; a name with a slash is a path. A profile overrides what it extends, key by
+ * key. Variables: the command line, then the profile, then what it extends.
+ */
+#include "profile.h"
+
+#include "key.h"
+#include "mem.h"
+#include "tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_EXTENDS 4
+
+static uint64_t
+hash_of(uint64_t hash, const unsigned char *text, size_t len)
+{
+    /* FNV-1a: tells versions of a profile apart, guards against nothing. */
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ text[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static const char *
+user_dir(void)
+{
+    const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+
+    if (config != NULL && config[0] == '/')
+        return mem_format("%s/hardsock/profiles", config);
+    return home != NULL && home[0] == '/' ? mem_format("%s/.config/hardsock/profiles", home) : NULL;
+}
+
+static const char *
+system_dir(const struct options *o)
+{
+    return mem_format("%s/etc/hardsock/profiles", o->root == NULL ? "" : o->root);
+}
+
+/* NULL with errno; a message only where errno would not say it. */
+static unsigned char *
+read_file(const char *path, size_t *ret_len)
+{
+    unsigned char *buf = NULL;
+    struct stat st;
+    ssize_t n = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), sys;
+
+    if (fd < 0)
+        return NULL;
+    if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+        errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    } else {
+        buf = mem_alloc(YAML_MAX_SIZE + 2);
+        *ret_len = 0;
+        while ((n = read(fd, buf + *ret_len, YAML_MAX_SIZE + 1 - *ret_len)) > 0)
+            *ret_len += (size_t)n;
+    }
+    sys = errno;
+    (void)close(fd);
+    errno = sys;
+    return n < 0 ? NULL : buf;
+}
+
+static const unsigned char *
+find_named(const struct options *o, const char *name, const char **ret_source, size_t *ret_len)
+{
+    const char *dirs[] = {user_dir(), system_dir(o)};
+    const unsigned char *text;
+
+    for (size_t i = 0; i < 2; i++) {
+        if (dirs[i] == NULL)
+            continue;
+        *ret_source = mem_format("%s/%s.yaml", dirs[i], name);
+        if ((text = read_file(*ret_source, ret_len)) != NULL)
+            return text;
+        if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
+            return NULL;
+    }
+    for (size_t i = 0; builtin_at(i) != NULL; i++)
+        if (strcmp(builtin_at(i)->name, name) == 0) {
+            *ret_source = mem_format("built-in:%s", name);
+            *ret_len = (size_t)(builtin_at(i)->end - builtin_at(i)->text);
+            return builtin_at(i)->text;
+        }
+    errno = ENOENT;
+    return NULL;
+}
+
+static enum exit_code
+find(const struct options *o, const char *name, const char **ret_source,
+     const unsigned char **ret_text, size_t *ret_len)
+{
+    int sys;
+
+    if (strchr(name, '/') != NULL) {
+        *ret_source = name;
+        *ret_text = read_file(name, ret_len);
+    } else {
+        *ret_text = find_named(o, name, ret_source, ret_len);
+    }
+    if (*ret_text != NULL)
+        return EXIT_AS_WANTED;
+    sys = errno;
+    if (sys == ENOENT && strchr(name, '/') == NULL)
+        say("no profile '%.80s'; `hardsock-tune list` shows them, and a path needs a slash", name);
+    else
+        say("cannot read profile %.200s: %s", name, strerror(sys));
+    return sys == EACCES ? EXIT_PERMISSION : EXIT_PROFILE;
+}
+
+static void
+inherit(struct profile *p, const struct profile *parent)
+{
+    for (size_t i = 0; i < parent->n; i++) {
+        bool overridden = false;
+
+        for (size_t j = 0; j < p->n && !overridden; j++)
+            overridden = strcmp(p->settings[j].path, parent->settings[i].path) == 0;
+        if (overridden)
+            continue;
+        p->settings = mem_grow(p->settings, p->n, &p->capacity, sizeof(*p->settings));
+        p->settings[p->n++] = parent->settings[i];
+    }
+    for (size_t i = 0; i < parent->vars.n; i++)
+        vars_add(&p->vars, parent->vars.items[i].name, parent->vars.items[i].value);
+    if (parent->kernel != NULL &&
+        (p->kernel == NULL || kernel_compare(parent->kernel, p->kernel) > 0))
+        p->kernel = parent->kernel;
+    if (p->module == NULL)
+        p->module = parent->module;
+    p->hash ^= parent->hash;
+}
+
+static enum exit_code load(const struct options *o, const char *file, const unsigned char *text,
+                           size_t len, int depth, struct profile *p);
+
+static enum exit_code
+load_parent(const struct options *o, const char *file, const struct node *n, int depth,
+            struct profile *p)
+{
+    struct profile parent = {0};
+    const unsigned char *text;
+    const char *source;
+    size_t len;
+    enum exit_code rv;
+
+    if (n->kind != NODE_SCALAR || strchr(n->text, '/') != NULL) {
+        say_at(file, n->line, n->column, "extends names other profiles, not files");
+        return EXIT_PROFILE;
+    }
+    if (depth == MAX_EXTENDS) {
+        say_at(file, n->line, n->column, "extends goes round in a circle, or too deep");
+        return EXIT_PROFILE;
+    }
+    if ((rv = find(o, n->text, &source, &text, &len)) != EXIT_AS_WANTED ||
+        (rv = load(o, source, text, len, depth + 1, &parent)) != EXIT_AS_WANTED)
+        return rv;
+    inherit(p, &parent);
+    return EXIT_AS_WANTED;
+}
+
+static enum exit_code
+load(const struct options *o, const char *file, const unsigned char *text, size_t len, int depth,
+     struct profile *p)
+{
+    const struct node *root = yaml_read(file, text, len), *extends;
+    enum exit_code rv = EXIT_AS_WANTED;
+
+    p->source = file;
+    p->hash = hash_of(UINT64_C(0xcbf29ce484222325), text, len);
+    if (root == NULL || !profile_read(file, root, p, &extends))
+        return EXIT_PROFILE;
+    if (extends == NULL)
+        return EXIT_AS_WANTED;
+    if (extends->kind != NODE_LIST)
+        return load_parent(o, file, extends, depth, p);
+    for (const struct node *n = extends->first; n != NULL && rv == EXIT_AS_WANTED; n = n->next)
+        rv = load_parent(o, file, n, depth, p);
+    return rv;
+}
+
+enum exit_code
+profile_from_text(const struct options *o, const char *file, const unsigned char *text, size_t len,
+                  struct profile *ret)
+{
+    struct profile p = {0};
+    enum exit_code rv;
+    bool ok = true;
+
+    for (size_t i = 0; i < o->n_sets; i++)
+        vars_add(&p.vars, o->sets[i].name, o->sets[i].value);
+    if ((rv = load(o, file, text, len, 0, &p)) != EXIT_AS_WANTED)
+        return rv;
+    for (size_t i = 0; i < p.n; i++)
+        ok &= setting_finish(&p.settings[i], &p.vars);
+    *ret = p;
+    return ok ? EXIT_AS_WANTED : EXIT_PROFILE;
+}
+
+enum exit_code
+profile_load(const struct options *o, const char *name, struct profile *ret)
+{
+    const unsigned char *text;
+    const char *source;
+    size_t len;
+    enum exit_code rv = find(o, name, &source, &text, &len);
+
+    return rv != EXIT_AS_WANTED ? rv : profile_from_text(o, source, text, len, ret);
+}
+
+static int
+by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct profile_name *)a)->name, ((const struct profile_name *)b)->name);
+}
+
+static bool
+has_name(const struct profile_name *names, size_t n, const char *name, size_t len)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strlen(names[i].name) == len && memcmp(names[i].name, name, len) == 0)
+            return true;
+    return false;
+}
+
+struct profile_name *
+profile_names(const struct options *o, size_t *ret_n)
+{
+    const char *dirs[] = {user_dir(), system_dir(o)};
+    struct profile_name *names = NULL;
+    size_t n = 0, capacity = 0;
+
+    for (size_t i = 0; i < 2; i++) {
+        DIR *d = dirs[i] == NULL ? NULL : opendir(dirs[i]);
+
+        /* cppcheck-suppress readdirCalled; there is one thread */
+        for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+            size_t len = strlen(e->d_name);
+
+            if (len < 6 || strcmp(e->d_name + len - 5, ".yaml") != 0 ||
+                has_name(names, n, e->d_name, len - 5))
+                continue;
+            names = mem_grow(names, n, &capacity, sizeof(*names));
+            names[n++] = (struct profile_name){mem_copy(e->d_name, len - 5), dirs[i]};
+        }
+        if (d != NULL)
+            (void)closedir(d);
+    }
+    for (size_t i = 0; builtin_at(i) != NULL; i++) {
+        const char *name = builtin_at(i)->name;
+
+        if (has_name(names, n, name, strlen(name)))
+            continue;
+        names = mem_grow(names, n, &capacity, sizeof(*names));
+        names[n++] = (struct profile_name){name, "built-in"};
+    }
+    if (n > 0)
+        qsort(names, n, sizeof(*names), by_name);
+    *ret_n = n;
+    return names;
+}

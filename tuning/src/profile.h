@@ -1,0 +1,74 @@
+/* profile.h: profiles, from YAML to checked settings.
+ *
+ * A profile is a document first: each setting says why, and at what risk. It wants a key to have a
+ * value or to meet a constraint. What is loaded here has been checked as far as that goes without
+ * looking at the machine.
+ */
+#ifndef TUNE_PROFILE_H
+#define TUNE_PROFILE_H
+
+#include "expr.h"
+#include "kb.h"
+
+#define MAX_CHOICES 8
+
+enum want {
+    WANT_EXACT,
+    WANT_AT_LEAST,
+    WANT_AT_MOST,
+    WANT_RANGE,
+    WANT_ONE_OF,
+    WANT_CONTAINS,
+    WANT_UNSET,
+    WANT_NOTHING, /* a remark alone */
+};
+
+struct setting {
+    const char *path, *file, *profile;
+    size_t line, column;
+    enum want want;
+    const char *texts[MAX_CHOICES];
+    struct value values[MAX_CHOICES];
+    size_t n;
+    bool listening; /* contains: what listens on the machine as well */
+    const char *why, *risk, *since, *scope, *verdict, *article, *module;
+};
+
+struct profile {
+    const char *name, *summary, *source;
+    const char *kernel, *module; /* what it requires */
+    struct setting *settings;
+    size_t n, capacity;
+    struct vars vars;
+    uint64_t hash;
+};
+
+/* A name or a path. Says what is wrong, with the place. */
+enum exit_code profile_load(const struct options *o, const char *name, struct profile *ret);
+/* Text that is already here: for the fuzzer and for `lint`. */
+enum exit_code profile_from_text(const struct options *o, const char *file,
+                                 const unsigned char *text, size_t len, struct profile *ret);
+/* "at least 4096" */
+const char *setting_show(const struct setting *s);
+const char *want_name(enum want want);
+
+/* One YAML document, without what it extends; for profile.c. */
+struct node;
+bool profile_read(const char *file, const struct node *root, struct profile *p,
+                  const struct node **ret_extends);
+/* Parses the texts of a setting once all variables are known. */
+bool setting_finish(struct setting *s, const struct vars *vars);
+
+/* Compiled in. */
+struct builtin {
+    const char *name;
+    const unsigned char *text, *end;
+};
+const struct builtin *builtin_at(size_t i); /* NULL after the last */
+/* Every name that can be loaded, sorted; `source` says from where. */
+struct profile_name {
+    const char *name, *source;
+};
+struct profile_name *profile_names(const struct options *o, size_t *ret_n);
+
+#endif

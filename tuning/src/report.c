@@ -1,0 +1,88 @@
+/* report.c: making a report, and its verdict.
+ *
+ * With --profile all every profile that can be found is looked at, which is for reading only.
+ */
+#include "report.h"
+
+#include "mem.h"
+
+#include <string.h>
+
+static enum exit_code
+add_profile(const struct options *o, const char *name, struct report *r)
+{
+    enum exit_code rv;
+
+    if (r->n == MAX_NAMES)
+        return fail_with(EXIT_USAGE, "more than %d profiles", MAX_NAMES);
+    if ((rv = profile_load(o, name, &r->profiles[r->n])) != EXIT_AS_WANTED)
+        return rv;
+    plan_make(&r->sys, &r->profiles[r->n], &r->diag, &r->plans[r->n]);
+    r->n++;
+    return EXIT_AS_WANTED;
+}
+
+static enum exit_code
+add_named(const struct options *o, const char *name, struct report *r)
+{
+    enum exit_code rv = EXIT_AS_WANTED;
+    struct profile_name *names;
+    size_t n;
+
+    if (strcmp(name, "all") != 0)
+        return add_profile(o, name, r);
+    names = profile_names(o, &n);
+    for (size_t i = 0; i < n && rv == EXIT_AS_WANTED; i++)
+        rv = add_profile(o, names[i].name, r);
+    return rv;
+}
+
+enum exit_code
+report_make(const struct options *o, bool with_findings, struct report *ret)
+{
+    enum exit_code rv;
+
+    memset(ret, 0, sizeof(*ret));
+    if ((rv = sys_open(o, &ret->sys)) != EXIT_AS_WANTED)
+        return rv;
+    diag_read(&ret->sys, &ret->diag);
+    if (o->n_profiles == 0 && o->n_args == 0)
+        rv = add_profile(o, "baseline", ret);
+    for (size_t i = 0; i < o->n_profiles && rv == EXIT_AS_WANTED; i++)
+        rv = add_named(o, o->profiles[i], ret);
+    for (size_t i = 0; i < o->n_args && rv == EXIT_AS_WANTED; i++)
+        rv = add_named(o, o->args[i], ret);
+    if (rv != EXIT_AS_WANTED) {
+        report_close(ret);
+        return rv;
+    }
+    if (with_findings)
+        live_look(&ret->sys, &ret->diag, &ret->findings);
+    return EXIT_AS_WANTED;
+}
+
+void
+report_close(struct report *r)
+{
+    sys_close(&r->sys);
+}
+
+enum exit_code
+report_verdict(const struct options *o, const struct report *r)
+{
+    bool drift = false, denied = false;
+
+    for (size_t i = 0; i < r->n; i++) {
+        const size_t *counts = r->plans[i].counts;
+
+        drift |= counts[STATUS_DRIFT] > 0;
+        denied |= counts[STATUS_DENIED] > 0;
+        if (o->strict)
+            drift |= counts[STATUS_MISSING] + counts[STATUS_GLOBAL] > 0;
+    }
+    for (size_t i = 0; i < r->findings.n && o->strict; i++)
+        drift |= r->findings.items[i].severity != SEVERITY_INFO;
+    if (drift)
+        return EXIT_DRIFT;
+    return denied ? EXIT_PERMISSION : EXIT_AS_WANTED;
+}

@@ -1,0 +1,32 @@
+/* report.h: profiles against the machine, and the three ways to show it.
+ *
+ * The fields of the JSON and the columns of the TSV are a contract, written down in the man page;
+ * new ones may be added at the end.
+ */
+#ifndef TUNE_REPORT_H
+#define TUNE_REPORT_H
+
+#include "live.h"
+#include "plan.h"
+
+struct report {
+    struct sys sys;
+    struct profile profiles[MAX_NAMES];
+    struct plan plans[MAX_NAMES];
+    size_t n;
+    struct diag diag;
+    struct findings findings;
+};
+
+/* Opens the system, loads the profiles that o names (default: baseline), and looks. */
+enum exit_code report_make(const struct options *o, bool with_findings, struct report *ret);
+void report_close(struct report *r);
+enum exit_code report_verdict(const struct options *o, const struct report *r);
+void report_pretty(const struct options *o, const struct report *r, enum exit_code rv);
+void report_json(const struct options *o, const char *command, const struct report *r,
+                 enum exit_code rv);
+void report_tsv(const struct report *r);
+/* Lines "-key = current" and "+key = wanted", or the same as TSV and JSON. */
+void report_diff(const struct options *o, const struct report *r, enum exit_code rv);
+
+#endif

@@ -1,0 +1,239 @@
+/* report_show.c: a report for people, as TSV and as JSON.
+ *
+ * People get one line for what is well, and the whole story for what is not: current, wanted, why,
+ * risk, and whether running sockets feel a change.
+ */
+#include "report.h"
+
+#include "key.h"
+#include "mem.h"
+#include "out.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define KEY_WIDTH 38
+
+static const char *
+or_empty(const char *text)
+{
+    return text == NULL ? "" : text;
+}
+
+static enum paint
+paint_of(enum status status)
+{
+    switch (status) {
+    case STATUS_OK:
+        return PAINT_GOOD;
+    case STATUS_DRIFT:
+    case STATUS_DENIED:
+        return PAINT_BAD;
+    case STATUS_MISSING:
+    case STATUS_GLOBAL:
+        return PAINT_WARN;
+    case STATUS_SKIPPED:
+    case STATUS_REMARK:
+        break;
+    }
+    return PAINT_DIM;
+}
+
+static const char *
+with_unit(const struct item *it, const char *text)
+{
+    return it->kb != NULL && it->kb->unit != NULL ? mem_format("%s %s", text, it->kb->unit) : text;
+}
+
+static void
+put_item(const struct options *o, const struct item *it)
+{
+    const struct setting *w = it->setting;
+
+    (void)fputs("  ", stdout);
+    put_painted(o, paint_of(it->status), status_name(it->status), 9);
+    put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
+    (void)putchar(' ');
+    if (it->status == STATUS_DRIFT && it->target_text != NULL)
+        (void)printf("%s, wanted: %s\n", *it->current_text == '\0' ? "(empty)" : it->current_text,
+                     with_unit(it, setting_show(w)));
+    else if (it->current_text != NULL)
+        (void)printf("%s\n", *it->current_text == '\0'
+                                 ? "(empty)"
+                                 : printable(with_unit(it, it->current_text)));
+    else
+        (void)printf("%s\n", it->reason != NULL ? it->reason : "");
+    if (w->article != NULL)
+        put_wrapped(11, "article   ", w->article);
+    if (w->verdict != NULL)
+        put_wrapped(11, "verdict   ", w->verdict);
+    if (it->status != STATUS_DRIFT)
+        return;
+    if (w->want != WANT_EXACT && it->target_text != NULL)
+        put_wrapped(11, "to write  ", it->target_text);
+    if (w->why != NULL)
+        put_wrapped(11, "why       ", w->why);
+    if (w->risk != NULL)
+        put_wrapped(11, "risk      ", w->risk);
+    if (it->kb != NULL)
+        put_wrapped(11, "acts      ", kb_effect_text(it->kb));
+    if (it->doubt != NULL)
+        put_wrapped(11, "doubt     ", it->doubt);
+    if (it->reason != NULL)
+        put_wrapped(11, "but       ", it->reason);
+}
+
+static void
+put_findings(const struct options *o, const struct findings *f)
+{
+    static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
+
+    if (f->n > 0)
+        put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
+    for (size_t i = 0; i < f->n; i++) {
+        (void)fputs("  ", stdout);
+        put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
+        put_wrapped(1, "", f->items[i].what);
+        put_wrapped(11, "advice    ", f->items[i].advice);
+    }
+}
+
+void
+report_pretty(const struct options *o, const struct report *r, enum exit_code rv)
+{
+    size_t drift = 0, ok = 0, other = 0;
+
+    for (size_t i = 0; i < r->n; i++) {
+        const struct plan *plan = &r->plans[i];
+
+        put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
+        (void)printf(" (%s)\n", r->profiles[i].source);
+        put_wrapped(2, "", r->profiles[i].summary);
+        for (size_t k = 0; k < plan->n; k++)
+            if (!o->quiet || plan->items[k].status == STATUS_DRIFT ||
+                plan->items[k].status == STATUS_DENIED)
+                put_item(o, &plan->items[k]);
+        drift += plan->counts[STATUS_DRIFT];
+        ok += plan->counts[STATUS_OK];
+        other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
+    }
+    if (!o->quiet)
+        put_findings(o, &r->findings);
+    (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
+                 ok, drift, other, r->findings.n);
+}
+
+void
+report_tsv(const struct report *r)
+{
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < r->plans[i].n; k++) {
+            const struct item *it = &r->plans[i].items[k];
+
+            tsv_line(r->profiles[i].name, status_name(it->status), key_show(it->setting->path),
+                     or_empty(it->current_text), or_empty(it->target_text), or_empty(it->reason),
+                     NULL);
+        }
+    for (size_t i = 0; i < r->findings.n; i++) {
+        const struct finding *f = &r->findings.items[i];
+
+        tsv_line("-", severity_name(f->severity), f->id, f->what, f->advice, "", NULL);
+    }
+}
+
+static void
+json_item(const struct item *it)
+{
+    const struct setting *w = it->setting;
+
+    json_open(NULL, '{');
+    json_text("key", key_show(w->path));
+    json_text("status", status_name(it->status));
+    json_text("current", it->current_text);
+    json_text("wanted", it->target_text);
+    json_text("constraint", want_name(w->want));
+    json_text("constraint_text", setting_show(w));
+    json_text("why", w->why);
+    json_text("risk", w->risk);
+    json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
+    json_text("unit", it->kb == NULL ? NULL : it->kb->unit);
+    json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
+    json_text("reason", it->reason);
+    json_text("doubt", it->doubt);
+    json_text("article", w->article);
+    json_text("verdict", w->verdict);
+    json_bool("writable", it->status == STATUS_DRIFT && it->may_write == 0);
+    json_close();
+}
+
+static void
+json_profiles(const struct report *r)
+{
+    json_open("profiles", '[');
+    for (size_t i = 0; i < r->n; i++) {
+        json_open(NULL, '{');
+        json_text("name", r->profiles[i].name);
+        json_text("source", r->profiles[i].source);
+        json_text("summary", r->profiles[i].summary);
+        json_text("hash", mem_format("%016llx", (unsigned long long)r->profiles[i].hash));
+        json_open("settings", '[');
+        for (size_t k = 0; k < r->plans[i].n; k++)
+            json_item(&r->plans[i].items[k]);
+        json_close();
+        json_close();
+    }
+    json_close();
+}
+
+void
+report_json(const struct options *o, const char *command, const struct report *r, enum exit_code rv)
+{
+    (void)o;
+    json_reset();
+    json_open(NULL, '{');
+    json_number("version", 1);
+    json_text("command", command);
+    json_text("kernel", r->sys.kernel);
+    json_bool("first_namespace", r->sys.first_ns);
+    json_profiles(r);
+    json_open("findings", '[');
+    for (size_t i = 0; i < r->findings.n; i++) {
+        const struct finding *f = &r->findings.items[i];
+
+        json_open(NULL, '{');
+        json_text("id", f->id);
+        json_text("severity", severity_name(f->severity));
+        json_text("what", f->what);
+        json_text("advice", f->advice);
+        json_close();
+    }
+    json_close();
+    json_text("verdict", exit_name(rv));
+    json_number("exit", rv);
+    json_close();
+}
+
+void
+report_diff(const struct options *o, const struct report *r, enum exit_code rv)
+{
+    if (o->format == FORMAT_JSON) {
+        report_json(o, "diff", r, rv);
+        return;
+    }
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < r->plans[i].n; k++) {
+            const struct item *it = &r->plans[i].items[k];
+            const char *key = key_show(it->setting->path);
+
+            if (it->status != STATUS_DRIFT || it->target_text == NULL)
+                continue;
+            if (o->format == FORMAT_TSV) {
+                tsv_line(key, it->current_text, it->target_text, NULL);
+                continue;
+            }
+            put_painted(o, PAINT_BAD, mem_format("-%s = %s", key, it->current_text), 0);
+            (void)putchar('\n');
+            put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
+            (void)putchar('\n');
+        }
+}

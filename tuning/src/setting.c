@@ -1,0 +1,127 @@
+/* setting.c: one wanted setting, from texts to values.
+ *
+ * The number of fields is checked here, before any write: the kernel accepts too few and drops too
+ * many without a word.
+ */
+#include "profile.h"
+
+#include "key.h"
+#include "mem.h"
+#include "tree.h"
+
+#include <string.h>
+
+static bool
+bad(const struct setting *s, const char *text, const char *why)
+{
+    say_at(s->file, s->line, s->column, "%s: '%.80s' %s", key_show(s->path), text, why);
+    return false;
+}
+
+/* A range is given by its ends and holds for every field. */
+static size_t
+fields_of(const struct setting *s, const struct kb_key *k)
+{
+    return s->want == WANT_RANGE ? 1 : k->fields;
+}
+
+static bool
+makes_sense(const struct setting *s, const struct kb_key *k)
+{
+    const char *name = want_name(s->want);
+
+    if (s->want == WANT_UNSET)
+        return k == NULL || k->type == TYPE_PORTS || k->scope == SCOPE_NONE ||
+               bad(s, name, "is for lists of ports, and for keys that are gone");
+    if (s->want == WANT_CONTAINS)
+        return (k != NULL && (k->type == TYPE_PORTS || (k->type == TYPE_WORDS && !s->listening))) ||
+               bad(s, name, "is for lists of ports or words");
+    if (s->want == WANT_AT_LEAST || s->want == WANT_AT_MOST || s->want == WANT_RANGE)
+        return (k != NULL && k->type == TYPE_INTS) || bad(s, name, "is for known numbers");
+    return true;
+}
+
+static bool
+sorted(const struct setting *s, const struct value *v)
+{
+    static const char *const rising[] = {"net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem",
+                                         "net/ipv4/tcp_mem", "net/ipv4/ip_local_port_range", NULL};
+
+    for (size_t r = 0; rising[r] != NULL; r++)
+        for (size_t i = 1; strcmp(rising[r], s->path) == 0 && i < v->n; i++)
+            if (v->num[i] < v->num[i - 1])
+                return bad(s, value_show(v), "must rise from left to right");
+    return true;
+}
+
+bool
+setting_finish(struct setting *s, const struct vars *vars)
+{
+    const struct kb_key *k = kb_find(s->path);
+    const char *why = NULL;
+
+    if (!makes_sense(s, k))
+        return false;
+    if (k != NULL && k->scope == SCOPE_NONE && s->want != WANT_UNSET && s->want != WANT_NOTHING)
+        return bad(
+            s, want_name(s->want),
+            mem_format("cannot be had: %s%s", k->meaning, k->removed != NULL ? " (removed)" : ""));
+    for (size_t i = 0; i < s->n; i++) {
+        const char *text = expr_expand(vars, s->texts[i], &why);
+
+        if (text == NULL)
+            return bad(s, s->texts[i], why);
+        if (!value_parse(text, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : fields_of(s, k),
+                         true, &s->values[i], &why))
+            return bad(s, text, why);
+        if (s->want != WANT_RANGE && !sorted(s, &s->values[i]))
+            return false;
+    }
+    if (s->want == WANT_RANGE && s->values[0].num[0] > s->values[1].num[0])
+        return bad(s, s->texts[0], "is above the other end of the range");
+    if (s->scope != NULL && k != NULL &&
+        (k->scope == SCOPE_NAMESPACE) != (strcmp(s->scope, "namespace") == 0))
+        return bad(s, s->scope,
+                   mem_format("is not its scope, which is: %s", kb_scope_name(k->scope)));
+    return true;
+}
+
+const char *
+want_name(enum want want)
+{
+    static const char *const names[] = {"value",  "at_least", "at_most", "range",
+                                        "one_of", "contains", "unset",   "remark"};
+
+    return names[want];
+}
+
+const char *
+setting_show(const struct setting *s)
+{
+    struct text t = {0};
+
+    switch (s->want) {
+    case WANT_EXACT:
+        return value_show(&s->values[0]);
+    case WANT_AT_LEAST:
+        return mem_format("at least %s", value_show(&s->values[0]));
+    case WANT_AT_MOST:
+        return mem_format("at most %s", value_show(&s->values[0]));
+    case WANT_RANGE:
+        return mem_format("%s to %s", value_show(&s->values[0]), value_show(&s->values[1]));
+    case WANT_ONE_OF:
+        for (size_t i = 0; i < s->n; i++)
+            text_format(&t, "%s%s", i > 0 ? " or " : "", value_show(&s->values[i]));
+        return text_str(&t);
+    case WANT_CONTAINS:
+        text_puts(&t, value_show(&s->values[0]));
+        if (s->listening)
+            text_format(&t, "%severy listening port", t.len > 0 ? " and " : "");
+        return mem_format("with %s", text_str(&t));
+    case WANT_UNSET:
+        return "not set";
+    case WANT_NOTHING:
+        break;
+    }
+    return "";
+}

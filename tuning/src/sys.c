@@ -1,0 +1,352 @@
+/* sys.c: reading and writing settings.
+ *
+ * A setting is read with one read(2), since a second one returns end of file and would cut the
+ * value; and written with one write(2), since the kernel ignores a write at an offset and reports
+ * success. The exception is a long list of ports, which the kernel takes page by page.
+ */
+#include "sys.h"
+
+#include "key.h"
+#include "mem.h"
+#include "netns.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define PROC_MAGIC 0x9fa0
+/* The longest value: every second port reserved, as text. */
+#define READ_MAX (256 * 1024)
+#define READ_FIRST 2048
+#define MAX_DIR 4096
+
+/* For kernels before 5.6, and sandboxes that know no openat2: one component at a time. */
+static int
+open_stepwise(int dir, const char *path, int flags)
+{
+    char part[KEY_MAX];
+    int at = dir, next;
+
+    for (;;) {
+        size_t len = strcspn(path, "/");
+        bool last = path[len] == '\0';
+
+        if (len >= sizeof(part))
+            return errno = ENAMETOOLONG, -1;
+        memcpy(part, path, len);
+        part[len] = '\0';
+        next = openat(at, part, O_NOFOLLOW | O_CLOEXEC | (last ? flags : O_PATH | O_DIRECTORY));
+        if (at != dir) {
+            int sys = errno;
+
+            (void)close(at);
+            errno = sys;
+        }
+        if (next < 0 || last)
+            return next;
+        at = next;
+        path += len + 1;
+    }
+}
+
+static int
+open_beneath(int dir, const char *path, int flags)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+    };
+    long fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
+
+    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) {
+        int sys = errno;
+
+        /* EPERM may be a sandbox or a real answer; a second try tells. */
+        if ((fd = open_stepwise(dir, path, flags)) < 0 && sys == EPERM && errno == ENOSYS)
+            errno = sys;
+    }
+    return (int)fd;
+}
+
+static void
+learn_kernel(struct sys *s)
+{
+    struct utsname u;
+    size_t len;
+    char *release = s->fake ? sys_file(s, "/proc/sys/kernel/osrelease", 64, &len) : NULL;
+
+    if (uname(&u) != 0)
+        return;
+    if (release != NULL)
+        release[strcspn(release, "\n")] = '\0';
+    (void)snprintf(s->kernel, sizeof(s->kernel), "%s", release != NULL ? release : u.release);
+    (void)snprintf(s->arch, sizeof(s->arch), "%s", u.machine);
+}
+
+enum exit_code
+sys_open(const struct options *o, struct sys *ret_sys)
+{
+    struct sys s = {.root = "", .proc_sys = -1};
+    struct statfs fs;
+    const char *path, *ignored;
+    int sys;
+
+    if (o->netns != NULL && o->root != NULL)
+        return fail_with(EXIT_USAGE, "--netns and --root exclude each other");
+    if (o->root != NULL && strcmp(o->root, "/") != 0) {
+        s.root = o->root;
+        s.fake = true;
+    }
+    if (o->netns != NULL) {
+        enum exit_code rv = netns_enter(o->netns);
+
+        if (rv != EXIT_AS_WANTED)
+            return rv;
+    }
+    path = mem_format("%s/proc/sys", s.root);
+    if ((s.proc_sys = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        sys = errno;
+        return fail_with(sys == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot open %s: %s", path,
+                         strerror(sys));
+    }
+    if (!s.fake && (fstatfs(s.proc_sys, &fs) != 0 || fs.f_type != PROC_MAGIC)) {
+        (void)close(s.proc_sys);
+        return fail_with(EXIT_SYSTEM, "%s is not the kernel's (no proc file system)", path);
+    }
+    learn_kernel(&s);
+    if (!s.fake)
+        netns_identify(&s.ns_inode, &s.ns_cookie);
+    s.first_ns = sys_read(&s, "net/core/netdev_max_backlog", &ignored, &sys) != ACCESS_MISSING;
+    *ret_sys = s;
+    return EXIT_AS_WANTED;
+}
+
+void
+sys_close(struct sys *s)
+{
+    if (s->proc_sys >= 0)
+        (void)close(s->proc_sys);
+    s->proc_sys = -1;
+}
+
+static enum access
+access_of(int sys)
+{
+    switch (sys) {
+    case ENOENT:
+    case ENOTDIR:
+        return ACCESS_MISSING;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return ACCESS_DENIED;
+    default:
+        return ACCESS_FAILED;
+    }
+}
+
+/* The kernel allocates and clears as much as is asked for, so most reads ask for little. */
+static ssize_t
+read_once(const struct sys *s, const char *path, char *buf, size_t size)
+{
+    ssize_t n;
+    int fd = open_beneath(s->proc_sys, path, O_RDONLY | O_NONBLOCK), sys;
+
+    if (fd < 0)
+        return -1;
+    do
+        n = read(fd, buf, size);
+    while (n < 0 && errno == EINTR);
+    sys = errno;
+    (void)close(fd);
+    errno = sys;
+    return n;
+}
+
+enum access
+sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
+{
+    static char buf[READ_MAX];
+    ssize_t n = read_once(s, path, buf, READ_FIRST);
+
+    /* Full: there may be more, and only a larger first read gets it. */
+    if (n == READ_FIRST)
+        n = read_once(s, path, buf, sizeof(buf));
+    *ret_errno = n < 0 ? errno : 0;
+    if (n < 0)
+        return access_of(*ret_errno);
+    while (n > 0 && buf[n - 1] == '\n')
+        n--;
+    *ret_text = mem_copy(buf, strnlen(buf, (size_t)n));
+    return ACCESS_OK;
+}
+
+static int
+replace_file(const struct sys *s, const char *path, const char *text)
+{
+    char name[KEY_MAX + 8];
+    size_t len = strlen(text);
+    int fd, sys = 0;
+
+    if (faccessat(s->proc_sys, path, W_OK, AT_EACCESS) != 0)
+        return errno;
+    (void)snprintf(name, sizeof(name), "%s.new", path);
+    fd = openat(s->proc_sys, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return errno;
+    if (write(fd, text, len) != (ssize_t)len)
+        sys = errno == 0 ? EIO : errno;
+    (void)close(fd);
+    if (sys == 0 && renameat(s->proc_sys, name, s->proc_sys, path) != 0)
+        sys = errno;
+    return sys;
+}
+
+int
+sys_write(const struct sys *s, const char *path, const char *text)
+{
+    const struct kb_key *k = kb_find(path);
+    size_t len, done = 0;
+    ssize_t n;
+    int fd, sys = 0;
+
+    /* An empty write is accepted and changes nothing; a newline clears. */
+    text = mem_format("%s\n", text);
+    len = strlen(text);
+    if (s->fake)
+        return replace_file(s, path, text);
+    if ((fd = open_beneath(s->proc_sys, path, O_WRONLY)) < 0)
+        return errno;
+    do {
+        n = write(fd, text + done, len - done);
+        if (n < 0)
+            sys = errno;
+        else
+            done += (size_t)n;
+    } while (n > 0 && done < len && k != NULL && k->type == TYPE_PORTS);
+    /* Every byte but the newline counts: the kernel may stop in front of it. */
+    if (sys == 0 && done + 1 < len)
+        sys = EMSGSIZE;
+    (void)close(fd);
+    return sys;
+}
+
+int
+sys_may_write(const struct sys *s, const char *path)
+{
+    struct statvfs fs;
+    int fd;
+
+    if (faccessat(s->proc_sys, path, W_OK, AT_EACCESS) != 0)
+        return errno;
+    if ((fd = open_beneath(s->proc_sys, path, O_PATH)) < 0)
+        return errno;
+    if (fstatvfs(fd, &fs) == 0 && (fs.f_flag & ST_RDONLY) != 0)
+        errno = EROFS;
+    else
+        errno = 0;
+    (void)close(fd);
+    return errno;
+}
+
+bool
+sys_has_module(const struct sys *s, const char *name)
+{
+    return access(mem_format("%s/sys/module/%s", s->root, name), F_OK) == 0;
+}
+
+const char *
+sys_why_missing(const struct sys *s, const char *path)
+{
+    const struct kb_key *k = kb_find(path);
+    char dir[KEY_MAX];
+    struct stat st;
+
+    if (k == NULL)
+        return "not known to this kernel, nor to this tool";
+    if (k->scope == SCOPE_NONE)
+        return k->removed != NULL ? mem_format("gone since Linux %s: %s", k->removed, k->meaning)
+                                  : k->meaning;
+    if (k->since != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, k->since) < 0)
+        return mem_format("added in Linux %s; this is %s", k->since, s->kernel);
+    if (k->module != NULL && !sys_has_module(s, k->module))
+        return mem_format("module %s is not loaded", k->module);
+    if (k->scope != SCOPE_NAMESPACE && !s->first_ns)
+        return "global: only visible, and only to be set, in the machine's first network namespace";
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    if (strchr(k->path, '*') != NULL && strrchr(dir, '/') != NULL) {
+        *strrchr(dir, '/') = '\0';
+        if (fstatat(s->proc_sys, dir, &st, 0) != 0)
+            return "no such network interface here";
+    }
+    return "not built into this kernel";
+}
+
+enum access
+sys_value(const struct sys *s, const char *path, struct value *ret_value, const char **ret_text,
+          int *ret_errno)
+{
+    const struct kb_key *k = kb_find(path);
+    const char *text, *why;
+    enum access rv = sys_read(s, path, &text, ret_errno);
+
+    if (rv != ACCESS_OK)
+        return rv;
+    if (k == NULL || !value_parse(text, k->type, k->fields, false, ret_value, &why))
+        (void)value_parse(text, TYPE_TEXT, 0, false, ret_value, &why);
+    if (ret_text != NULL)
+        *ret_text = value_show(ret_value);
+    return ACCESS_OK;
+}
+
+char **
+sys_names(const struct sys *s, const char *dir)
+{
+    size_t n = 0, capacity = 0;
+    char **names = NULL;
+    int fd = open_beneath(s->proc_sys, dir, O_RDONLY | O_DIRECTORY);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+    /* cppcheck-suppress readdirCalled; there is one thread */
+    for (struct dirent *entry; d != NULL && n < MAX_DIR && (entry = readdir(d)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        names = mem_grow(names, n, &capacity, sizeof(*names));
+        names[n++] = mem_dup(entry->d_name);
+    }
+    if (d != NULL)
+        (void)closedir(d);
+    else if (fd >= 0)
+        (void)close(fd);
+    names = mem_grow(names, n, &capacity, sizeof(*names));
+    names[n] = NULL;
+    return names;
+}
+
+char *
+sys_file(const struct sys *s, const char *path, size_t limit, size_t *ret_len)
+{
+    char chunk[8192];
+    struct text t = {0};
+    ssize_t n = 0;
+    int fd = open(mem_format("%s%s", s->root, path), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0)
+        return NULL;
+    while (t.len < limit && (n = read(fd, chunk, sizeof(chunk))) > 0)
+        text_add(&t, chunk, (size_t)n);
+    (void)close(fd);
+    if (n < 0)
+        return NULL;
+    *ret_len = t.len < limit ? t.len : limit;
+    return mem_copy(text_str(&t), *ret_len);
+}

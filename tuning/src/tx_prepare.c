@@ -1,0 +1,199 @@
+/* tx_prepare.c: from plans to ordered steps, with everything checked that can be.
+ *
+ * Order: ports are reserved before the range is widened; ip_forward comes before the keys that it
+ * rewrites; all, default, then single interfaces; and the port range goes before or after
+ * ip_unprivileged_port_start, whichever keeps start <= low at every moment.
+ */
+#include "tx.h"
+
+#include "key.h"
+#include "mem.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RANGE_KEY "net/ipv4/ip_local_port_range"
+#define START_KEY "net/ipv4/ip_unprivileged_port_start"
+
+static enum exit_code
+add_step(struct journal *j, const struct item *it)
+{
+    for (size_t i = 0; i < j->n; i++) {
+        if (strcmp(j->entries[i].path, it->setting->path) != 0)
+            continue;
+        if (strcmp(j->entries[i].after, it->target_text) == 0)
+            return EXIT_AS_WANTED;
+        return fail_with(EXIT_CONFLICT, "%s: one profile wants %s, another %s",
+                         key_show(it->setting->path), j->entries[i].after, it->target_text);
+    }
+    journal_add(j, it->setting->path, it->current_text, it->target_text, false);
+    return EXIT_AS_WANTED;
+}
+
+/* A key that one profile finds as wanted must not be changed by another. */
+static enum exit_code
+check_agreed(const struct journal *j, const struct item *it)
+{
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->entries[i].path, it->setting->path) == 0 && it->target_text != NULL &&
+            strcmp(j->entries[i].after, it->target_text) != 0)
+            return fail_with(EXIT_CONFLICT, "%s: one profile wants %s, another %s",
+                             key_show(it->setting->path), j->entries[i].after, it->target_text);
+    return EXIT_AS_WANTED;
+}
+
+static enum exit_code
+take_item(const struct options *o, const struct item *it, struct journal *j)
+{
+    const char *key = key_show(it->setting->path);
+
+    switch (it->status) {
+    case STATUS_DENIED:
+        return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
+    case STATUS_MISSING:
+    case STATUS_GLOBAL:
+        if (o->strict)
+            return fail_with(EXIT_REFUSED, "%s: %s", key, it->reason);
+        if (!o->quiet)
+            say("%s: left out: %s", key, it->reason);
+        return EXIT_DRIFT;
+    case STATUS_DRIFT:
+        if (it->may_write != 0 && it->reason != NULL && strncmp(it->reason, "global", 6) == 0 &&
+            !o->strict) {
+            if (!o->quiet)
+                say("%s: left out: %s", key, it->reason);
+            return EXIT_DRIFT;
+        }
+        if (it->may_write != 0)
+            return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
+        return add_step(j, it);
+    case STATUS_OK:
+    case STATUS_SKIPPED:
+    case STATUS_REMARK:
+        break;
+    }
+    return EXIT_AS_WANTED;
+}
+
+enum exit_code
+tx_prepare(const struct options *o, const struct report *r, struct journal *ret)
+{
+    struct journal j = {.profiles = "", .boot = boot_id(&r->sys), .ns_cookie = r->sys.ns_cookie};
+    enum exit_code rv = EXIT_AS_WANTED, one;
+
+    for (size_t i = 0; i < r->n; i++) {
+        j.profiles = mem_format("%s%s%s", j.profiles, i > 0 ? " " : "", r->profiles[i].name);
+        for (size_t k = 0; k < r->plans[i].n; k++)
+            if ((one = take_item(o, &r->plans[i].items[k], &j)) > rv)
+                rv = one;
+        if (!plan_rules(&r->sys, &r->plans[i], false))
+            rv = EXIT_CONFLICT;
+    }
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < r->plans[i].n; k++)
+            if (r->plans[i].items[k].status == STATUS_OK &&
+                (one = check_agreed(&j, &r->plans[i].items[k])) != EXIT_AS_WANTED)
+                rv = one;
+    *ret = j;
+    return rv;
+}
+
+static int
+rank_of(const char *path)
+{
+    if (strcmp(path, "net/ipv4/ip_forward") == 0)
+        return 0;
+    if (strncmp(path, "net/ipv4/conf/all/", 18) == 0 ||
+        strncmp(path, "net/ipv6/conf/all/", 18) == 0)
+        return 1;
+    if (strncmp(path, "net/ipv4/conf/default/", 22) == 0 ||
+        strncmp(path, "net/ipv6/conf/default/", 22) == 0)
+        return 2;
+    if (strncmp(path, "net/ipv4/conf/", 14) == 0 || strncmp(path, "net/ipv6/conf/", 14) == 0)
+        return 3;
+    if (strcmp(path, "net/ipv4/ip_local_reserved_ports") == 0)
+        return 4;
+    if (strcmp(path, "net/ipv4/tcp_timestamps") == 0)
+        return 5;
+    if (strcmp(path, "fs/nr_open") == 0)
+        return 6;
+    return 7;
+}
+
+static int
+by_rank(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    int rx = rank_of(x->path), ry = rank_of(y->path);
+
+    return rx != ry ? rx - ry : strcmp(x->path, y->path);
+}
+
+void
+tx_order(struct journal *j)
+{
+    struct entry *range = NULL, *start = NULL, swap;
+
+    if (j->n == 0)
+        return;
+    qsort(j->entries, j->n, sizeof(*j->entries), by_rank);
+    for (size_t i = 0; i < j->n; i++) {
+        if (strcmp(j->entries[i].path, RANGE_KEY) == 0)
+            range = &j->entries[i];
+        if (strcmp(j->entries[i].path, START_KEY) == 0)
+            start = &j->entries[i];
+    }
+    /* By name the range comes first: right unless it would go below the old start. */
+    if (range != NULL && start != NULL &&
+        strtol(range->after, NULL, 10) < strtol(start->before, NULL, 10)) {
+        swap = *range;
+        *range = *start;
+        *start = swap;
+    }
+}
+
+static void
+add_side(const struct sys *s, struct journal *j, const char *path)
+{
+    struct value v;
+    const char *text, *ignored;
+    int sys;
+
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->entries[i].path, path) == 0)
+            return;
+    if (key_allowed(path, &ignored) && sys_value(s, path, &v, &text, &sys) == ACCESS_OK)
+        journal_add(j, path, text, NULL, true);
+}
+
+/* Every interface's copy of a key. */
+static void
+add_interfaces(const struct sys *s, struct journal *j, const char *dir, const char *leaf)
+{
+    for (char **name = sys_names(s, dir); *name != NULL; name++)
+        add_side(s, j, mem_format("%s/%s/%s", dir, *name, leaf));
+}
+
+void
+tx_add_sides(const struct sys *s, struct journal *j)
+{
+    size_t n = j->n;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *path = j->entries[i].path;
+
+        if (strcmp(path, "net/ipv4/ip_forward") == 0 ||
+            strcmp(path, "net/ipv4/conf/all/forwarding") == 0) {
+            add_side(s, j, "net/ipv4/ip_forward");
+            add_interfaces(s, j, "net/ipv4/conf", "forwarding");
+            add_side(s, j, "net/ipv4/conf/all/accept_redirects");
+        } else if (strncmp(path, "net/ipv4/conf/default/", 22) == 0) {
+            add_interfaces(s, j, "net/ipv4/conf", strrchr(path, '/') + 1);
+        } else if (strncmp(path, "net/ipv6/conf/all/", 18) == 0) {
+            add_interfaces(s, j, "net/ipv6/conf", strrchr(path, '/') + 1);
+        } else if (strcmp(path, "net/ipv4/tcp_congestion_control") == 0) {
+            add_side(s, j, "net/ipv4/tcp_allowed_congestion_control");
+        }
+    }
+}
