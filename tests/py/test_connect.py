@@ -95,10 +95,9 @@ def test_an_expired_deadline_fails_before_any_system_call() -> None:
 
 def _race(ports: dict[str, Any]) -> dict[str, Any]:
     """In a namespace: a name with three black holes and one live address."""
-    from support.inside import bind_mount_file
-
     import hardsock as hs
     from support import BlackHole, EchoServer
+    from support.inside import bind_mount_file
 
     dead = [f"127.0.1.{i}" for i in (1, 2, 3)]
     bind_mount_file(
@@ -185,9 +184,8 @@ def test_a_dropped_aaaa_answer_costs_50_ms_not_six_seconds(namespace: Namespace)
 
 
 def _exhausted_ports() -> dict[str, Any]:
-    from support.inside import write_sysctl
-
     import hardsock as hs
+    from support.inside import write_sysctl
 
     write_sysctl("net.ipv4.ip_local_port_range", "50000 50003")
     with hs.listen(("127.0.0.1", 40000)) as listener, contextlib.ExitStack() as stack:

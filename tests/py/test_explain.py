@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.dns import DeadDNS, use_dns
-from support.namespaces import Namespace
 
 from hardsock.__main__ import main
 from hardsock.explain import _kernel_gives_up, _usable_ports
 from support import inside
+from support.dns import DeadDNS, use_dns
+from support.namespaces import Namespace
 from support.require import require
 
 COMMAND = [sys.executable, "-m", "hardsock", "explain"]

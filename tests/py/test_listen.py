@@ -244,9 +244,8 @@ def test_reuse_port_warns_about_migration() -> None:
 def _reuse_port_warnings() -> Any:
     import warnings
 
-    from support.inside import write_sysctl
-
     import hardsock as hs
+    from support.inside import write_sysctl
 
     seen = []
     for value in ("0", "1"):

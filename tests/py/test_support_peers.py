@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.endpoint import connect_to
-from support.peers import PeerFailure, PeerScript
 
 from support.certs import make_authority
 from support.echo import EchoServer, SinkServer
+from support.endpoint import connect_to
+from support.peers import PeerFailure, PeerScript
 from support.require import available
 
 
