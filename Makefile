@@ -271,9 +271,12 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 
 # ---- use
 
-.PHONY: bench demo dist install clean
+.PHONY: bench compare demo dist install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
+
+compare: tune ## the same hard cases on hardsock-tune, sysctl, systemd-sysctl and tuned
+	$(Q)$(MAKE) -C tuning compare
 
 demo: build ## show what it does, in a minute
 	$(Q)$(PY) -m hardsock demo $(DEMO_ARGS)

@@ -1,30 +1,11 @@
-/* type_token.c: CancelToken and the Callback that on_cancel returns.
+/* type_token.c: the type CancelToken: making, cancelling, asking.
  *
- * Everything that Python can see is visible to its garbage collector: a token holds its parents,
- * the exceptions it was cancelled with, and its callbacks; a callback holds its token and its
- * callable. The core holds none of them: it knows a cause by a number (the cookie of the winning
- * cancel), and a callback by a borrowed pointer, which is taken back before the object goes.
+ * An exception that cancels is noted under a number of its own, the cookie, which the core carries:
+ * so whoever is woken finds the cause of the cancel that won, and of no other.
  */
-#include "args.h"
-#include "run.h"
+#include "token.h"
 
 #include <string.h>
-
-typedef struct {
-    PyObject_HEAD
-    struct hs_token *core;
-    PyObject *parents;   /* tuple; write once */
-    PyObject *causes;    /* dict: cookie -> exception, or NULL */
-    PyObject *callbacks; /* set of those that may still run, or NULL */
-    PyObject *weakrefs;
-} TokenObject;
-
-typedef struct {
-    PyObject_HEAD
-    struct hs_callback *core; /* NULL: the token had ended before */
-    PyObject *token;
-    PyObject *callable;
-} CallbackObject;
 
 static _Atomic uint64_t last_cookie;
 
@@ -196,38 +177,15 @@ token_dealloc(PyObject *obj)
     PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
-    Py_TRASHCAN_BEGIN(obj, token_dealloc) if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
+    /* clang-format off */
+    Py_TRASHCAN_BEGIN(obj, token_dealloc)
+        /* clang-format on */
+        if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
     hs_token_unref(self->core);
     (void)token_clear(obj);
     type->tp_free(obj);
     Py_DECREF(type);
     Py_TRASHCAN_END
-}
-
-/* Deadlines have nobody who runs callbacks for them: a Python thread does, started on first
- * need. */
-static int
-tell_deadlines(const char *method, PyObject *token)
-{
-    PyObject *module = PyImport_ImportModule("hardsock._deadlines"), *result;
-
-    if (module == NULL)
-        return -1;
-    result = token == NULL ? PyObject_CallMethod(module, method, NULL)
-                           : PyObject_CallMethod(module, method, "O", token);
-    Py_DECREF(module);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-static void
-callback_let_go(CallbackObject *self)
-{
-    TokenObject *token = (TokenObject *)self->token;
-
-    if (token != NULL && token->callbacks != NULL &&
-        PySet_Discard(token->callbacks, (PyObject *)self) < 0)
-        PyErr_Clear();
 }
 
 /* ---- Cancelling ---------------------------------------------------------------------------- */
@@ -431,7 +389,7 @@ token_set_timeout(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     run_detached(move_detached, &m);
     if (m.rv != HS_OK)
         return token_check(self, NULL);
-    if (span != HS_NEVER && tell_deadlines("recheck", NULL) < 0)
+    if (span != HS_NEVER && callbacks_tell_deadlines("recheck", NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -453,148 +411,6 @@ token_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     return PyLong_FromLong(fd);
-}
-
-/* ---- Callbacks ----------------------------------------------------------------------------- */
-
-/* Called by hs_callbacks_run, attached. The object is alive: before it goes it takes itself
- * back. */
-static void
-call_python(void *arg)
-{
-    CallbackObject *self = (CallbackObject *)Py_NewRef((PyObject *)arg);
-    PyObject *result = self->callable == NULL ? NULL : PyObject_CallNoArgs(self->callable);
-
-    if (result == NULL && PyErr_Occurred())
-        PyErr_WriteUnraisable(self->callable);
-    Py_XDECREF(result);
-    callback_let_go(self);
-    Py_DECREF(self);
-}
-
-static int
-keep_callback(TokenObject *token, PyObject *callback)
-{
-    if (token->callbacks == NULL && (token->callbacks = PySet_New(NULL)) == NULL)
-        return -1;
-    return PySet_Add(token->callbacks, callback);
-}
-
-static CallbackObject *
-callback_new(mod_state *st, PyObject *token, PyObject *callable)
-{
-    CallbackObject *self = (CallbackObject *)st->callback_type->tp_alloc(st->callback_type, 0);
-
-    if (self != NULL) {
-        self->token = Py_NewRef(token);
-        self->callable = Py_NewRef(callable);
-    }
-    return self;
-}
-
-PyDoc_STRVAR(
-    on_cancel_doc,
-    "on_cancel($self, callback, /)\n--\n\n"
-    "Call callback() once when this token ends; returns a Callback to take it back.\n\n"
-    "It runs in the thread that cancels (for deadlines: a thread of hardsock's own), with\n"
-    "no lock held; at once, in this thread, if the token has ended already. An exception\n"
-    "from it goes to sys.unraisablehook. A token that is dropped drops its callbacks.");
-
-static PyObject *
-token_on_cancel(PyObject *self, PyObject *callable)
-{
-    mod_state *st = state_of(self);
-    struct hs_error err = {0};
-    CallbackObject *callback;
-    hs_err rv;
-
-    if (!PyCallable_Check(callable)) {
-        PyErr_Format(PyExc_TypeError, "callback must be callable, not %.100s",
-                     Py_TYPE(callable)->tp_name);
-        return NULL;
-    }
-    if ((callback = callback_new(st, self, callable)) == NULL)
-        return NULL;
-    if (keep_callback((TokenObject *)self, (PyObject *)callback) < 0)
-        goto fail;
-    rv = hs_token_on_cancel(((TokenObject *)self)->core, call_python, NULL, callback, &err,
-                            &callback->core);
-    if (rv == HS_E_CANCELLED || rv == HS_E_DEADLINE) {
-        call_python(callback);
-    } else if (rv != HS_OK) {
-        raise_plain_error(st, &err, rv);
-        goto fail;
-    } else if (tell_deadlines("watch", self) < 0) {
-        goto fail;
-    }
-    return (PyObject *)callback;
-fail:
-    callback_let_go(callback);
-    Py_DECREF(callback);
-    return NULL;
-}
-
-static hs_err
-remove_callback(struct call *c, void *arg)
-{
-    hs_err rv = hs_callback_remove(arg);
-
-    if (rv == HS_E_FORKED)
-        c->err.op = "remove";
-    return rv;
-}
-
-PyDoc_STRVAR(remove_doc,
-             "remove($self, /)\n--\n\n"
-             "Take the callback back: when this returns it is not running and never will.\n\n"
-             "Waits for it if it is running in another thread. Idempotent.");
-
-static PyObject *
-callback_remove(PyObject *obj, PyObject *Py_UNUSED(ignored))
-{
-    CallbackObject *self = (CallbackObject *)obj;
-    struct call c = {.st = state_of(obj), .started_ns = hs_now()};
-
-    if (self->core != NULL && call_run(&c, remove_callback, self->core) < 0)
-        return NULL;
-    callback_let_go(self);
-    Py_RETURN_NONE;
-}
-
-static int
-callback_traverse(PyObject *obj, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(obj));
-    Py_VISIT(((CallbackObject *)obj)->token);
-    Py_VISIT(((CallbackObject *)obj)->callable);
-    return 0;
-}
-
-static int
-callback_clear(PyObject *obj)
-{
-    CallbackObject *self = (CallbackObject *)obj;
-
-    /* Not running: whoever runs it holds a reference. So this does not wait; in a forked child it
-     * changes nothing. */
-    hs_err ignored = self->core == NULL ? HS_OK : hs_callback_remove(self->core);
-
-    (void)ignored;
-    Py_CLEAR(self->token);
-    Py_CLEAR(self->callable);
-    return 0;
-}
-
-static void
-callback_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-
-    PyObject_GC_UnTrack(self);
-    (void)callback_clear(self);
-    hs_callback_unref(((CallbackObject *)self)->core);
-    type->tp_free(self);
-    Py_DECREF(type);
 }
 
 /* ---- Attributes ---------------------------------------------------------------------------- */
@@ -671,7 +487,7 @@ static PyMethodDef token_methods[] = {
     {"wait", HS_METHOD(token_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
-    {"on_cancel", token_on_cancel, METH_O, on_cancel_doc},
+    {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},
     {"_expire", token_expire, METH_NOARGS, expire_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -707,35 +523,11 @@ static PyType_Spec token_spec = {
     .slots = token_slots,
 };
 
-static PyMethodDef callback_methods[] = {
-    {"remove", callback_remove, METH_NOARGS, remove_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-PyDoc_STRVAR(callback_doc, "A callback on a token, made by CancelToken.on_cancel().\n\n"
-                           "The token keeps it: dropping this object does not take the callback\n"
-                           "back; remove() does.");
-
-static PyType_Slot callback_slots[] = {
-    {Py_tp_dealloc, HS_SLOT(callback_dealloc)},   {Py_tp_traverse, HS_SLOT(callback_traverse)},
-    {Py_tp_clear, HS_SLOT(callback_clear)},       {Py_tp_methods, callback_methods},
-    {Py_tp_doc, (void *)(uintptr_t)callback_doc}, {0, NULL},
-};
-
-static PyType_Spec callback_spec = {
-    .name = "hardsock.Callback",
-    .basicsize = sizeof(CallbackObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = callback_slots,
-};
-
 int
 token_types_init(PyObject *module, mod_state *st)
 {
     st->token_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &token_spec, NULL);
     if (st->token_type == NULL || PyModule_AddType(module, st->token_type) < 0)
         return -1;
-    st->callback_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &callback_spec, NULL);
-    return st->callback_type == NULL ? -1 : PyModule_AddType(module, st->callback_type);
+    return callback_type_init(module, st);
 }
