@@ -1,8 +1,8 @@
 /* token.h: the objects CancelToken and Callback, between type_token.c and type_callback.c.
  *
- * Everything that Python can see is visible to its garbage collector: a token holds its parents, the
- * exceptions it was cancelled with, and its callbacks; a callback holds its token and its callable.
- * The core holds none of them.
+ * Everything that Python can see is visible to its garbage collector: a token holds its parents,
+ * the exceptions it was cancelled with, and its callbacks; a callback holds its token and its
+ * callable. The core holds none of them.
  */
 #ifndef HS_BINDING_TOKEN_H
 #define HS_BINDING_TOKEN_H
