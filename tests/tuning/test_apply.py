@@ -96,7 +96,11 @@ def test_netns_option_reaches_the_namespace_by_pid_and_path(ns: Namespace, state
             assert time.monotonic() < deadline
         for name in (str(other.pid), f"/proc/{other.pid}/ns/net"):
             command = [BINARY, "apply", "busy-server", "--netns", name, "--state", state]
-            assert subprocess.run(command, capture_output=True).returncode == DRIFT
+            done = subprocess.run(command, capture_output=True)
+            if os.geteuid() != 0:  # setns(2) into a namespace that is not below ours
+                assert done.returncode == PERMISSION
+                continue
+            assert done.returncode == DRIFT
             assert get(ns, "net.ipv4.tcp_migrate_req") == ["1"]
             command = [BINARY, "revert", "--netns", name, "--state", state]
             assert subprocess.run(command, capture_output=True).returncode == OK
