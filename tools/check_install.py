@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path) -> None:
 def copy_project(target: Path) -> None:
     for source in common.files():
         name = source.relative_to(common.ROOT)
-        if name.parts[0] not in ("tests", "bench", "docs", "tuning"):
+        if name.parts[0] not in ("tests", "bench", "docs"):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
 

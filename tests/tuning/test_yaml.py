@@ -132,3 +132,20 @@ def test_hostile_file_costs_little(
         best = min(best, time.perf_counter() - start)
         assert done.returncode == PROFILE
     assert best < 0.05
+
+
+@pytest.mark.parametrize(
+    "name", ["x\\nkernel.core_pattern = |/tmp/evil", "x\\nend", "a b", "x" * 65]
+)
+def test_a_name_that_could_write_lines_of_its_own_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(f'name: "{name}"\nsummary: s\nsettings: {{net.ipv4.tcp_sack: {{value: 1}}}}\n')
+    done = tune("lint", file)
+    assert done.returncode == PROFILE
+    assert "a name is 1 to 64 letters" in done.stderr
+
+
+def test_unset_of_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("name: n\nsummary: s\nsettings: {net.ipv4.unknown_x: {unset: true, why: w}}\n")
+    assert tune("lint", file).returncode == PROFILE

@@ -29,7 +29,7 @@ current_of(const struct sys *s, const char *path)
 static bool
 still_ours(const struct sys *s, const struct journal *j, const struct entry *e)
 {
-    if (e->after == NULL || (e->side && j->state != TX_APPLIED))
+    if (e->after == NULL || (e->side && j->state == TX_APPLYING))
         return e->side;
     return tx_holds(s, e->path, e->after);
 }

@@ -294,11 +294,26 @@ take_settings(const char *file, const struct node *map, struct profile *p)
     return true;
 }
 
+/* A name goes into journals and into comments of sysctl.d files: a line break in it would put lines
+ * of its own there. */
+static bool
+take_name(const char *file, const struct node *n, const char **ret_name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+    if (!take_text(file, n, ret_name))
+        return false;
+    if (**ret_name == '\0' || strlen(*ret_name) > 64 ||
+        strspn(*ret_name, allowed) != strlen(*ret_name))
+        return bad(file, n, "a name is 1 to 64 letters, digits, dots, underscores and hyphens");
+    return true;
+}
+
 static bool
 take_top(const char *file, const struct node *n, struct profile *p, const struct node **ret_extends)
 {
     if (strcmp(n->key, "name") == 0)
-        return take_text(file, n, &p->name);
+        return take_name(file, n, &p->name);
     if (strcmp(n->key, "summary") == 0)
         return take_text(file, n, &p->summary);
     if (strcmp(n->key, "requires") == 0)

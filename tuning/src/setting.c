@@ -31,7 +31,7 @@ makes_sense(const struct setting *s, const struct kb_key *k)
     const char *name = want_name(s->want);
 
     if (s->want == WANT_UNSET)
-        return k == NULL || k->type == TYPE_PORTS || k->scope == SCOPE_NONE ||
+        return (k != NULL && (k->type == TYPE_PORTS || k->scope == SCOPE_NONE)) ||
                bad(s, name, "is for lists of ports, and for keys that are gone");
     if (s->want == WANT_CONTAINS)
         return (k != NULL && (k->type == TYPE_PORTS || (k->type == TYPE_WORDS && !s->listening))) ||
