@@ -299,7 +299,8 @@ take_settings(const char *file, const struct node *map, struct profile *p)
 static bool
 take_name(const char *file, const struct node *n, const char **ret_name)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 
     if (!take_text(file, n, ret_name))
         return false;
