@@ -99,6 +99,8 @@ size_t fill(struct hs_conn *c);
 /* The byte that stands at a place of an endless known stream. */
 uint8_t pattern(uint64_t stream, size_t at);
 
+/* What this machine lacks for a test: a failure when CI=true. */
+void skipped(const char *why, int sys);
 /* A private network and mount namespace with lo up. hosts and resolv replace the two files in /etc
  * when they are not NULL. False, having said why, when this process may not have one. */
 bool enter_namespace(const char *hosts, const char *resolv);

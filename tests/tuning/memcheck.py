@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from support_tune import BINARY, CONFLICT, DRIFT, OK, PROFILE, Root
 
+from support import Unavailable, available
+
 
 @pytest.mark.slow
 def test_no_command_leaks_or_reads_what_is_not_there(root: Root, tmp_path: Path) -> None:
-    if shutil.which("valgrind") is None:
-        pytest.skip("valgrind is not installed")
+    with available():
+        if shutil.which("valgrind") is None:
+            raise Unavailable("valgrind is not installed")
     root.listen(40000)
     (root.path / "etc").mkdir()
     bad = tmp_path / "bad.yaml"
