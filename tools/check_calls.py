@@ -14,7 +14,11 @@ import common
 CALL = r"\s*\("
 RULES: list[tuple[str, tuple[str, ...], str]] = [
     (r"ppoll" + CALL, ("csrc/cancel/wait.c",), "only csrc/cancel/wait.c waits"),
-    (r"epoll_p?wait2?" + CALL, ("csrc/connect/connector.c",), "only the connector drains an epoll"),
+    (
+        r"epoll_p?wait2?" + CALL,
+        ("csrc/connect/connector.c", "csrc/cancel/loop.c"),
+        "only connectors and loops drain an epoll",
+    ),
     (
         r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sigtimedwait|sem_\w*wait)" + CALL,
         (),

@@ -23,10 +23,12 @@
 /* Member kinds moved from structmember.h to Python.h in 3.12. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define HS_T_PYSSIZET Py_T_PYSSIZET
+#define HS_T_OBJECT Py_T_OBJECT_EX
 #define HS_READONLY Py_READONLY
 #else
 #include <structmember.h>
 #define HS_T_PYSSIZET T_PYSSIZET
+#define HS_T_OBJECT T_OBJECT_EX
 #define HS_READONLY READONLY
 #endif
 
@@ -35,6 +37,19 @@
 #define HS_METHOD(fn) ((PyCFunction)(void (*)(void))(fn))
 /* Slots hold object pointers; POSIX guarantees that function pointers fit. */
 #define HS_SLOT(fn) ((void *)(fn))
+
+/* Ends an iteration with a value that may be a tuple or an exception itself. Takes value. */
+static inline void
+hs_stop_iteration(PyObject *value)
+{
+    PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
+
+    Py_DECREF(value);
+    if (exc != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, exc);
+        Py_DECREF(exc);
+    }
+}
 
 static inline void
 hs_raise(PyObject *exc)

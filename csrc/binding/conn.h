@@ -4,8 +4,7 @@
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
 
-#include "args.h"
-#include "run.h"
+#include "job.h"
 
 typedef struct {
     PyObject_HEAD
@@ -15,22 +14,26 @@ typedef struct {
     PyObject *weakrefs;
 } ConnObject;
 
-/* call_begin for a method of this connection: Closed when it was closed. call_end in any case. */
-int conn_call_begin(ConnObject *self, struct call *c, const char *op, PyObject *timeout,
-                    PyObject *token);
+/* call_begin for a job on this connection: Closed when it was closed. */
+int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
+                   PyObject *token);
+/* What most jobs do when they are given up: the core keeps what had arrived, or poisons what is
+ * half sent. */
+void conn_job_give_up(struct job *job);
 /* The core connection, or Closed and NULL. */
 struct hs_conn *conn_core(ConnObject *self, const char *op);
 
-/* The methods that live outside type_conn.c: FAST(name) takes METH_FASTCALL | METH_KEYWORDS,
- * PLAIN(name, flags) one argument or none. conn_NAME is the function, conn_NAME_doc its text. */
-#define CONN_METHODS(FAST, PLAIN)                                                                  \
-    FAST(recv)                                                                                     \
-    FAST(recv_into)                                                                                \
-    FAST(recv_exactly)                                                                             \
-    FAST(send)                                                                                     \
-    FAST(sendall)                                                                                  \
-    FAST(sendmsg)                                                                                  \
-    FAST(finish)                                                                                   \
+/* The methods that live outside type_conn.c: JOB(name) can wait, and has a twin for event loops
+ * (job.h); FAST(name) takes METH_FASTCALL | METH_KEYWORDS, PLAIN(name, flags) one argument or none.
+ * conn_NAME is the function, conn_NAME_doc its text. */
+#define CONN_METHODS(JOB, FAST, PLAIN)                                                             \
+    JOB(recv)                                                                                      \
+    JOB(recv_into)                                                                                 \
+    JOB(recv_exactly)                                                                              \
+    JOB(send)                                                                                      \
+    JOB(sendall)                                                                                   \
+    JOB(sendmsg)                                                                                   \
+    JOB(finish)                                                                                    \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
@@ -44,13 +47,16 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(audit, METH_NOARGS)                                                                      \
     PLAIN(tcp_info, METH_NOARGS)
 
+#define CONN_DECLARE_JOB(name)                                                                     \
+    JOB_DECLARE(conn, name)                                                                        \
+    extern const char conn_##name##_doc[];
 #define CONN_DECLARE_FAST(name)                                                                    \
     PyObject *conn_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);                  \
     extern const char conn_##name##_doc[];
 #define CONN_DECLARE_PLAIN(name, flags)                                                            \
     PyObject *conn_##name(PyObject *, PyObject *);                                                 \
     extern const char conn_##name##_doc[];
-CONN_METHODS(CONN_DECLARE_FAST, CONN_DECLARE_PLAIN)
+CONN_METHODS(CONN_DECLARE_JOB, CONN_DECLARE_FAST, CONN_DECLARE_PLAIN)
 
 #define CONN_DOC(name, text) const char conn_##name##_doc[] = text
 

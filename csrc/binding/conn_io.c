@@ -1,8 +1,7 @@
 /* conn_io.c: the methods of Connection that move bytes.
  *
- * Buffers are pinned before detaching and released after re-attaching, on every path through one
- * out: label. A call that a signal handler ended is abandoned: the core keeps what had arrived, or
- * poisons what is half sent.
+ * Buffers are pinned when the job is prepared and released when it ends. A job that is given up is
+ * abandoned: the core keeps what had arrived, or poisons what is half sent.
  */
 #include "conn.h"
 
@@ -10,15 +9,6 @@
 #include <sys/socket.h>
 
 #define MAX_PIECES 65536
-
-struct io {
-    struct hs_conn *core;
-    uint8_t *buf;
-    size_t len;
-    int flags;
-    size_t n;
-    struct iovec *iov;
-};
 
 static int
 parse_flags(struct call *c, PyObject *obj, int allowed, int *ret_flags)
@@ -39,32 +29,81 @@ parse_flags(struct call *c, PyObject *obj, int allowed, int *ret_flags)
     return 0;
 }
 
-static int
-run_io(struct call *c, call_fn fn, struct io *io, const uint8_t *filling)
+static void
+release_io(struct job *job)
 {
-    int rv = call_run(c, fn, io);
+    struct io *io = &job->u.io;
 
-    if (rv < 0)
-        hs_conn_abandon(io->core, &c->op, filling);
-    return rv;
+    Py_XDECREF(io->bytes);
+    if (io->view.obj != NULL)
+        PyBuffer_Release(&io->view);
+    for (Py_ssize_t i = 0; i < io->n_views; i++)
+        PyBuffer_Release(&io->views[i]);
+    PyMem_Free(io->views);
+    PyMem_Free(io->iov);
+    Py_XDECREF(io->tuple);
+}
+
+static int
+begin_io(PyObject *self, struct job *job, const char *op, PyObject *timeout, PyObject *token)
+{
+    job->release = release_io;
+    return conn_job_begin(self, job, op, timeout, token);
+}
+
+static int
+pin(struct io *io, PyObject *obj, int flags)
+{
+    if (PyObject_GetBuffer(obj, &io->view, flags) < 0)
+        return -1;
+    io->buf = io->view.buf;
+    io->len = (size_t)io->view.len;
+    return 0;
+}
+
+static int
+make_bytes(struct io *io, long size)
+{
+    if ((io->bytes = PyBytes_FromStringAndSize(NULL, size)) == NULL)
+        return -1;
+    io->buf = (uint8_t *)PyBytes_AS_STRING(io->bytes);
+    io->len = (size_t)size;
+    return 0;
+}
+
+static PyObject *
+take_bytes(struct job *job)
+{
+    struct io *io = &job->u.io;
+    PyObject *bytes = io->bytes;
+
+    io->bytes = NULL;
+    if (io->n < io->len)
+        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io->n);
+    return bytes;
+}
+
+static PyObject *
+count_moved(struct job *job)
+{
+    return PyLong_FromSize_t(job->u.io.n);
+}
+
+static PyObject *
+nothing(struct job *Py_UNUSED(job))
+{
+    Py_RETURN_NONE;
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------- */
 
 static hs_err
-do_recv(struct call *c, void *arg)
+attempt_recv(struct job *job)
 {
-    struct io *io = arg;
+    struct io *io = &job->u.io;
 
-    return hs_conn_recv(io->core, &c->op, io->buf, io->len, io->flags, &c->err, &io->n);
-}
-
-static hs_err
-do_recv_exactly(struct call *c, void *arg)
-{
-    struct io *io = arg;
-
-    return hs_conn_recv_exactly(io->core, &c->op, io->buf, io->len, &c->err);
+    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, &job->call.err,
+                        &io->n);
 }
 
 CONN_DOC(recv,
@@ -73,72 +112,77 @@ CONN_DOC(recv,
          "flags may be MSG_PEEK. Raises DeadlineExceeded, Cancelled, Closed, Busy, Reset or\n"
          "DeadPeer; nothing is lost by the first two.");
 
-PyObject *
-conn_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  struct job *job)
 {
     static const struct params p = {"recv", 1, 2, 2, {"bufsize", "flags", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *bytes = NULL;
-    struct io io = {0};
-    struct call c;
+    PyObject *values[MAX_PARAMS];
     long size;
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_long(values[0], "bufsize", 0, PY_SSIZE_T_MAX, &size) < 0)
-        return NULL;
-    if (conn_call_begin((ConnObject *)self, &c, "recv", values[2], values[3]) < 0 ||
-        parse_flags(&c, values[1], MSG_PEEK, &io.flags) < 0 ||
-        (bytes = PyBytes_FromStringAndSize(NULL, size)) == NULL)
-        goto out;
-    io.core = c.conn;
-    io.buf = (uint8_t *)PyBytes_AS_STRING(bytes);
-    io.len = (size_t)size;
-    if (run_io(&c, do_recv, &io, NULL) < 0)
-        Py_CLEAR(bytes);
-    else if (io.n < io.len)
-        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io.n);
-out:
-    call_end(&c);
-    return bytes;
+        return -1;
+    job->attempt = attempt_recv;
+    job->result = take_bytes;
+    if (begin_io(self, job, "recv", values[2], values[3]) < 0 ||
+        parse_flags(&job->call, values[1], MSG_PEEK, &job->u.io.flags) < 0)
+        return -1;
+    return make_bytes(&job->u.io, size);
 }
+
+JOB_METHODS(conn, recv)
 
 CONN_DOC(recv_into,
          "recv_into($self, buffer, nbytes=0, flags=0, /, *, timeout=None, token=None)\n--\n\n"
          "Receive into a writable buffer, at most nbytes (0: all of it); returns how many.\n\n"
          "0 means that the peer ended. Raises as recv() does.");
 
-PyObject *
-conn_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       struct job *job)
 {
     static const struct params p = {
         "recv_into", 1, 3, 3, {"buffer", "nbytes", "flags", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    Py_buffer view = {0};
-    struct io io = {0};
-    struct call c;
+    PyObject *values[MAX_PARAMS];
+    struct io *io = &job->u.io;
     long size = 0;
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_long(values[1], "nbytes", 0, PY_SSIZE_T_MAX, &size) < 0)
-        return NULL;
-    if (conn_call_begin((ConnObject *)self, &c, "recv", values[3], values[4]) < 0 ||
-        parse_flags(&c, values[2], MSG_PEEK, &io.flags) < 0 ||
-        PyObject_GetBuffer(values[0], &view, PyBUF_WRITABLE) < 0)
-        goto out;
-    if (size > view.len) {
-        PyErr_Format(PyExc_ValueError, "nbytes is %ld but the buffer has only %zd bytes", size,
-                     view.len);
-        goto out;
+        return -1;
+    job->attempt = attempt_recv;
+    job->result = count_moved;
+    if (begin_io(self, job, "recv", values[3], values[4]) < 0 ||
+        parse_flags(&job->call, values[2], MSG_PEEK, &io->flags) < 0 ||
+        pin(io, values[0], PyBUF_WRITABLE) < 0)
+        return -1;
+    if ((size_t)size > io->len) {
+        PyErr_Format(PyExc_ValueError, "nbytes is %ld but the buffer has only %zu bytes", size,
+                     io->len);
+        return -1;
     }
-    io.core = c.conn;
-    io.buf = view.buf;
-    io.len = size > 0 ? (size_t)size : (size_t)view.len;
-    if (run_io(&c, do_recv, &io, NULL) == 0)
-        result = PyLong_FromSize_t(io.n);
-out:
-    if (view.obj != NULL)
-        PyBuffer_Release(&view);
-    call_end(&c);
-    return result;
+    if (size > 0)
+        io->len = (size_t)size;
+    return 0;
+}
+
+JOB_METHODS(conn, recv_into)
+
+static hs_err
+attempt_recv_exactly(struct job *job)
+{
+    struct io *io = &job->u.io;
+
+    io->n = io->len;
+    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+}
+
+/* What had arrived goes back. */
+static void
+give_up_recv_exactly(struct job *job)
+{
+    hs_conn_abandon(job->call.conn, &job->call.op, job->u.io.buf);
 }
 
 CONN_DOC(recv_exactly,
@@ -147,95 +191,72 @@ CONN_DOC(recv_exactly,
          "Raises Truncated if the peer ends early, else as recv() does. What had arrived\n"
          "(bytes_done of the exception) stays buffered: calling again goes on.");
 
-PyObject *
-conn_recv_exactly(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_recv_exactly(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames, struct job *job)
 {
     static const struct params p = {"recv_exactly", 1, 1, 1, {"n", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *bytes = NULL;
-    struct io io = {0};
-    struct call c;
+    PyObject *values[MAX_PARAMS];
     long size;
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_long(values[0], "n", 0, PY_SSIZE_T_MAX, &size) < 0)
-        return NULL;
-    if (conn_call_begin((ConnObject *)self, &c, "recv_exactly", values[1], values[2]) < 0 ||
-        (bytes = PyBytes_FromStringAndSize(NULL, size)) == NULL)
-        goto out;
-    io.core = c.conn;
-    io.buf = (uint8_t *)PyBytes_AS_STRING(bytes);
-    io.len = (size_t)size;
-    if (run_io(&c, do_recv_exactly, &io, io.buf) < 0)
-        Py_CLEAR(bytes);
-out:
-    call_end(&c);
-    return bytes;
+        return -1;
+    job->attempt = attempt_recv_exactly;
+    job->result = take_bytes;
+    if (begin_io(self, job, "recv_exactly", values[1], values[2]) < 0)
+        return -1;
+    job->give_up = give_up_recv_exactly;
+    return make_bytes(&job->u.io, size);
 }
+
+JOB_METHODS(conn, recv_exactly)
 
 /* ---- Sending ------------------------------------------------------------------------------- */
 
 static hs_err
-do_send(struct call *c, void *arg)
+attempt_send(struct job *job)
 {
-    struct io *io = arg;
+    struct io *io = &job->u.io;
 
-    return hs_conn_send(io->core, &c->op, io->buf, io->len, &c->err, &io->n);
+    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err, &io->n);
 }
 
 static hs_err
-do_send_all(struct call *c, void *arg)
+attempt_sendall(struct job *job)
 {
-    struct io *io = arg;
+    struct io *io = &job->u.io;
 
-    return hs_conn_send_all(io->core, &c->op, io->buf, io->len, &c->err);
+    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
 }
 
-static hs_err
-do_sendv(struct call *c, void *arg)
-{
-    struct io *io = arg;
-
-    return hs_conn_sendv(io->core, &c->op, io->iov, io->len, false, &c->err);
-}
-
-/* 0 or -1; the caller owns *io afterwards. */
 static int
-send_with(PyObject *self, PyObject **values, const char *name, call_fn fn, struct io *io)
+prepare_sending(PyObject *self, struct job *job, const char *op, PyObject **values)
 {
-    Py_buffer view = {0};
-    struct call c;
-    int rv = -1;
-
-    if (conn_call_begin((ConnObject *)self, &c, name, values[2], values[3]) < 0 ||
-        parse_flags(&c, values[1], 0, &io->flags) < 0 ||
-        PyObject_GetBuffer(values[0], &view, PyBUF_SIMPLE) < 0)
-        goto out;
-    io->core = c.conn;
-    io->buf = view.buf;
-    io->len = (size_t)view.len;
-    rv = run_io(&c, fn, io, NULL);
-out:
-    if (view.obj != NULL)
-        PyBuffer_Release(&view);
-    call_end(&c);
-    return rv;
+    if (begin_io(self, job, op, values[2], values[3]) < 0 ||
+        parse_flags(&job->call, values[1], 0, &job->u.io.flags) < 0)
+        return -1;
+    return pin(&job->u.io, values[0], PyBUF_SIMPLE);
 }
 
 CONN_DOC(send, "send($self, data, flags=0, /, *, timeout=None, token=None)\n--\n\n"
                "Send what the kernel takes at once, at least one byte; returns how many.");
 
-PyObject *
-conn_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  struct job *job)
 {
     static const struct params p = {"send", 1, 2, 2, {"data", "flags", "timeout", "token"}};
     PyObject *values[MAX_PARAMS];
-    struct io io = {0};
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        send_with(self, values, "send", do_send, &io) < 0)
-        return NULL;
-    return PyLong_FromSize_t(io.n);
+    job->attempt = attempt_send;
+    job->result = count_moved;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return -1;
+    return prepare_sending(self, job, "send", values);
 }
+
+JOB_METHODS(conn, send)
 
 CONN_DOC(sendall,
          "sendall($self, data, flags=0, /, *, timeout=None, token=None)\n--\n\n"
@@ -244,57 +265,63 @@ CONN_DOC(sendall,
          "the peer got them is unknown. If any were taken the direction is poisoned: later\n"
          "sends raise Poisoned, since nobody may write behind half a message.");
 
-PyObject *
-conn_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
 {
     static const struct params p = {"sendall", 1, 2, 2, {"data", "flags", "timeout", "token"}};
     PyObject *values[MAX_PARAMS];
-    struct io io = {0};
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        send_with(self, values, "sendall", do_send_all, &io) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    job->attempt = attempt_sendall;
+    job->result = nothing;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return -1;
+    return prepare_sending(self, job, "sendall", values);
 }
 
-struct pieces {
-    Py_ssize_t n;
-    Py_buffer *views;
-    struct iovec *iov;
-};
+JOB_METHODS(conn, sendall)
 
-static void
-release_pieces(struct pieces *p)
+static hs_err
+attempt_sendmsg(struct job *job)
 {
-    for (Py_ssize_t i = 0; i < p->n; i++)
-        PyBuffer_Release(&p->views[i]);
-    PyMem_Free(p->views);
-    PyMem_Free(p->iov);
+    struct io *io = &job->u.io;
+
+    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, &job->call.err);
 }
 
-/* tuple, not the caller's list: taking a buffer may run code that changes a list. */
+static PyObject *
+count_done(struct job *job)
+{
+    return PyLong_FromSize_t(job->call.op.done);
+}
+
+/* Of a tuple of our own: taking a buffer may run code that changes the caller's list. */
 static int
-pin_pieces(PyObject *tuple, struct pieces *ret)
+pin_pieces(struct io *io, PyObject *pieces)
 {
-    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    Py_ssize_t n;
 
+    if ((io->tuple = PySequence_Tuple(pieces)) == NULL)
+        return -1;
+    n = PyTuple_GET_SIZE(io->tuple);
     if (n > MAX_PIECES) {
         PyErr_Format(PyExc_ValueError, "buffers must be at most %d, got %zd", MAX_PIECES, n);
         return -1;
     }
-    ret->views = PyMem_Calloc((size_t)n + 1, sizeof(*ret->views));
-    ret->iov = PyMem_Calloc((size_t)n + 1, sizeof(*ret->iov));
-    if (ret->views == NULL || ret->iov == NULL) {
+    io->views = PyMem_Calloc((size_t)n + 1, sizeof(*io->views));
+    io->iov = PyMem_Calloc((size_t)n + 1, sizeof(*io->iov));
+    if (io->views == NULL || io->iov == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    for (; ret->n < n; ret->n++) {
-        Py_buffer *view = &ret->views[ret->n];
+    for (; io->n_views < n; io->n_views++) {
+        Py_buffer *view = &io->views[io->n_views];
 
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(tuple, ret->n), view, PyBUF_SIMPLE) < 0)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, PyBUF_SIMPLE) < 0)
             return -1;
-        ret->iov[ret->n] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
+        io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
     }
+    io->len = (size_t)n;
     return 0;
 }
 
@@ -304,55 +331,50 @@ CONN_DOC(sendmsg,
          "Send what the kernel takes at once of several buffers; returns how many bytes.\n\n"
          "Ancillary data and an address are not supported.");
 
-PyObject *
-conn_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
 {
     static const struct params p = {
         "sendmsg", 1, 4, 4, {"buffers", "ancdata", "flags", "address", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *tuple = NULL, *result = NULL;
-    struct pieces pieces = {0};
-    struct io io = {0};
-    struct call c;
+    PyObject *values[MAX_PARAMS];
+    int has_ancillary;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0)
-        return NULL;
-    if (conn_call_begin((ConnObject *)self, &c, "sendmsg", values[4], values[5]) < 0 ||
-        parse_flags(&c, values[2], 0, &io.flags) < 0)
-        goto out;
-    if ((values[1] != NULL && PyObject_IsTrue(values[1]) != 0) ||
-        (values[3] != NULL && values[3] != Py_None)) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError,
-                            "ancdata and address are not supported on a Connection");
-        goto out;
+    job->attempt = attempt_sendmsg;
+    job->result = count_done;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        begin_io(self, job, "sendmsg", values[4], values[5]) < 0 ||
+        parse_flags(&job->call, values[2], 0, &job->u.io.flags) < 0)
+        return -1;
+    has_ancillary = values[1] == NULL ? 0 : PyObject_IsTrue(values[1]);
+    if (has_ancillary < 0)
+        return -1;
+    if (has_ancillary > 0 || (values[3] != NULL && values[3] != Py_None)) {
+        PyErr_SetString(PyExc_ValueError, "ancdata and address are not supported on a Connection");
+        return -1;
     }
-    if ((tuple = PySequence_Tuple(values[0])) == NULL || pin_pieces(tuple, &pieces) < 0)
-        goto out;
-    io.core = c.conn;
-    io.iov = pieces.iov;
-    io.len = (size_t)pieces.n;
-    if (run_io(&c, do_sendv, &io, NULL) == 0)
-        result = PyLong_FromSize_t(c.op.done);
-out:
-    release_pieces(&pieces);
-    Py_XDECREF(tuple);
-    call_end(&c);
-    return result;
+    return pin_pieces(&job->u.io, values[0]);
 }
+
+JOB_METHODS(conn, sendmsg)
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
-struct finishing {
-    struct hs_conn *core;
-    struct hs_close_report report;
-};
-
 static hs_err
-do_finish(struct call *c, void *arg)
+attempt_finish(struct job *job)
 {
-    struct finishing *f = arg;
+    return hs_conn_finish(job->call.conn, &job->call.op, &job->call.err, &job->u.report);
+}
 
-    return hs_conn_finish(f->core, &c->op, &c->err, &f->report);
+static PyObject *
+report_object(struct job *job)
+{
+    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer"};
+    const struct hs_close_report *r = &job->u.report;
+
+    return PyObject_CallFunction(job->call.st->close_report, "snnd", endings[r->ending],
+                                 (Py_ssize_t)r->unsent, (Py_ssize_t)r->discarded,
+                                 (double)(hs_now() - job->call.started_ns) / 1e9);
 }
 
 CONN_DOC(finish,
@@ -364,27 +386,18 @@ CONN_DOC(finish,
          "reset and a dead peer are reports, not errors. Raises Busy while another call is\n"
          "in progress, Closed, or Cancelled.");
 
-PyObject *
-conn_finish(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+conn_prepare_finish(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                    struct job *job)
 {
-    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer"};
     static const struct params p = {"finish", 0, 0, 0, {"timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    struct finishing f = {0};
-    struct call c;
+    PyObject *values[MAX_PARAMS];
 
+    job->attempt = attempt_finish;
+    job->result = report_object;
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
-        return NULL;
-    if (conn_call_begin((ConnObject *)self, &c, "finish", values[0], values[1]) < 0)
-        goto out;
-    f.core = c.conn;
-    if (call_run(&c, do_finish, &f) < 0)
-        hs_conn_abandon(f.core, &c.op, NULL);
-    else
-        result = PyObject_CallFunction(c.st->close_report, "snnd", endings[f.report.ending],
-                                       (Py_ssize_t)f.report.unsent, (Py_ssize_t)f.report.discarded,
-                                       (double)(hs_now() - c.started_ns) / 1e9);
-out:
-    call_end(&c);
-    return result;
+        return -1;
+    return conn_job_begin(self, job, "finish", values[0], values[1]);
 }
+
+JOB_METHODS(conn, finish)

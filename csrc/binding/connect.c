@@ -3,32 +3,41 @@
  * Each makes a connector, runs it detached, and frees it; what it learned goes into the result or
  * into the exception before that.
  */
-#include "args.h"
-#include "run.h"
+#include "job.h"
 
 #include <netdb.h>
 #include <string.h>
 #include <unistd.h>
 
-struct connecting {
-    struct hs_connector *connector;
-    struct hs_conn *conn;
-};
-
 static hs_err
-do_connect(struct call *c, void *arg)
+attempt_connect(struct job *job)
 {
-    struct connecting *connecting = arg;
+    struct connecting *connecting = &job->u.connecting;
 
-    return hs_connector_run(connecting->connector, &c->op, &c->err, &connecting->conn);
+    return hs_connector_run(connecting->connector, &job->call.op, &job->call.err,
+                            &connecting->conn);
 }
 
 static hs_err
-do_resolve(struct call *c, void *arg)
+attempt_resolve(struct job *job)
 {
-    struct connecting *connecting = arg;
+    return hs_connector_resolve(job->u.connecting.connector, &job->call.op, &job->call.err);
+}
 
-    return hs_connector_resolve(connecting->connector, &c->op, &c->err);
+static void
+release_connecting(struct job *job)
+{
+    hs_conn_unref(job->u.connecting.conn);
+    hs_connector_free(job->u.connecting.connector);
+}
+
+static PyObject *
+take_connection(struct job *job)
+{
+    struct hs_conn *conn = job->u.connecting.conn;
+
+    job->u.connecting.conn = NULL;
+    return conn_object_new(job->call.st, conn);
 }
 
 enum { ADDRESS, TIMEOUT, TOKEN, SOCKOPTS, SOURCE, FAMILY_PARAM, ATTEMPT_DELAY, MAX_IN_FLIGHT };
@@ -80,25 +89,25 @@ parse_options(PyObject **values, struct hs_connect_options *o)
     return 0;
 }
 
-/* What connect and resolve share: arguments in, connector run, result or exception out. */
+/* What connect and resolve share. */
 static int
-run_connector(PyObject *module, PyObject **values, struct call *c, struct connecting *connecting,
-              call_fn fn)
+prepare_connector(PyObject *module, PyObject **values, struct job *job)
 {
-    mod_state *st = state_of_module(module);
     struct hs_connect_options options;
     struct hs_endpoint ep;
+    struct call *c = &job->call;
     hs_err rv;
 
-    *c = (struct call){0};
+    job->owner = Py_NewRef(module);
+    job->release = release_connecting;
     if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
         parse_options(values, &options) < 0 ||
-        call_begin(c, st, values[TIMEOUT], values[TOKEN], HS_NEVER) < 0)
+        call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0)
         return -1;
-    if ((rv = hs_connector_new(&ep, &options, &c->err, &connecting->connector)) != HS_OK)
+    if ((rv = hs_connector_new(&ep, &options, &c->err, &job->u.connecting.connector)) != HS_OK)
         return raise_error(c, rv);
-    c->connector = connecting->connector;
-    return call_run(c, fn, connecting);
+    c->connector = job->u.connecting.connector;
+    return 0;
 }
 
 static const struct params connect_params = {"connect",
@@ -114,21 +123,20 @@ PyDoc_STRVAR(
     "attempt_delay=0.25, max_in_flight=6)\n--\n\n"
     "See hardsock.connect.");
 
-static PyObject *
-core_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
 {
-    struct connecting connecting = {0};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    struct call c = {0};
+    PyObject *values[MAX_PARAMS];
 
+    job->attempt = attempt_connect;
+    job->result = take_connection;
     if (parse_args(&connect_params, args, nargs, kwnames, values) < 0)
-        return NULL;
-    if (run_connector(module, values, &c, &connecting, do_connect) == 0)
-        result = conn_object_new(c.st, connecting.conn);
-    hs_connector_free(connecting.connector);
-    call_end(&c);
-    return result;
+        return -1;
+    return prepare_connector(module, values, job);
 }
+
+STATIC_JOB_METHODS(core, connect)
 
 static PyObject *
 addresses_tuple(const struct hs_addr *addrs, size_t n)
@@ -157,8 +165,9 @@ answer_object(struct call *c, const struct hs_answer *a)
 }
 
 static PyObject *
-resolution_object(struct call *c)
+resolution_object(struct job *job)
 {
+    struct call *c = &job->call;
     size_t n_answers, n_plan;
     const struct hs_answer *answers = hs_connector_answers(c->connector, &n_answers);
     const struct hs_addr *plan = hs_connector_plan(c->connector, &n_plan);
@@ -184,21 +193,20 @@ PyDoc_STRVAR(resolve_doc, "resolve(address, /, *, timeout=None, token=None, sock
                           "source=None, family=0)\n--\n\n"
                           "See hardsock.resolve.");
 
-static PyObject *
-core_resolve(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+core_prepare_resolve(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
 {
-    struct connecting connecting = {0};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    struct call c = {0};
+    PyObject *values[MAX_PARAMS];
 
+    job->attempt = attempt_resolve;
+    job->result = resolution_object;
     if (parse_args(&resolve_params, args, nargs, kwnames, values) < 0)
-        return NULL;
-    if (run_connector(module, values, &c, &connecting, do_resolve) == 0)
-        result = resolution_object(&c);
-    hs_connector_free(connecting.connector);
-    call_end(&c);
-    return result;
+        return -1;
+    return prepare_connector(module, values, job);
 }
+
+STATIC_JOB_METHODS(core, resolve)
 
 static const struct params adopt_params = {"adopt", 1, 1, 1, {"fd", "sockopts"}};
 
@@ -261,7 +269,11 @@ core_format_address(PyObject *Py_UNUSED(module), PyObject *raw)
 
 PyMethodDef connect_functions[] = {
     {"connect", HS_METHOD(core_connect), METH_FASTCALL | METH_KEYWORDS, connect_doc},
+    {"_op_connect", HS_METHOD(core_op_connect), METH_FASTCALL | METH_KEYWORDS,
+     FUNCTION_OP_DOC("connect")},
     {"resolve", HS_METHOD(core_resolve), METH_FASTCALL | METH_KEYWORDS, resolve_doc},
+    {"_op_resolve", HS_METHOD(core_op_resolve), METH_FASTCALL | METH_KEYWORDS,
+     FUNCTION_OP_DOC("resolve")},
     {"adopt", HS_METHOD(core_adopt), METH_FASTCALL | METH_KEYWORDS, adopt_doc},
     {"_format_address", core_format_address, METH_O, format_doc},
     {"parse_address", core_parse_address, METH_O, parse_doc},

@@ -38,7 +38,8 @@ module_exec(PyObject *module)
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
-        listener_type_init(module, st) < 0)
+        listener_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
+        operation_type_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -54,6 +55,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->callback_type);
     Py_VISIT(st->conn_type);
     Py_VISIT(st->listener_type);
+    Py_VISIT(st->hub_type);
+    Py_VISIT(st->operation_type);
     Py_VISIT(st->scope);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
@@ -70,6 +73,8 @@ module_clear(PyObject *module)
     Py_CLEAR(st->callback_type);
     Py_CLEAR(st->conn_type);
     Py_CLEAR(st->listener_type);
+    Py_CLEAR(st->hub_type);
+    Py_CLEAR(st->operation_type);
     Py_CLEAR(st->scope);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)

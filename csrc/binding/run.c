@@ -1,30 +1,11 @@
 /* run.c: the only place that detaches from the interpreter (releases the GIL).
  *
  * Between detach and attach there is no Python API, no reference counting, no exception; buffers
- * were pinned before, and the object that owns the core handle is kept by the caller's frame.
+ * were pinned before, and the object that owns the core handle is kept by the caller.
  */
-#include "args.h"
 #include "run.h"
 
-#include <errno.h>
-
-int
-call_run(struct call *c, call_fn fn, void *arg)
-{
-    for (;;) {
-        hs_err rv;
-
-        Py_BEGIN_ALLOW_THREADS
-        rv = fn(c, arg);
-        Py_END_ALLOW_THREADS
-        if (rv == HS_OK)
-            return 0;
-        if (rv != HS_INTR)
-            return raise_error(c, rv);
-        if (PyErr_CheckSignals() < 0)
-            return -1;
-    }
-}
+#include "args.h"
 
 void
 run_detached(void (*fn)(void *arg), void *arg)
@@ -32,6 +13,32 @@ run_detached(void (*fn)(void *arg), void *arg)
     Py_BEGIN_ALLOW_THREADS
     fn(arg);
     Py_END_ALLOW_THREADS
+}
+
+hs_err
+call_step(struct call *c, call_fn fn, void *arg)
+{
+    hs_err rv;
+
+    Py_BEGIN_ALLOW_THREADS
+    rv = fn(c, arg);
+    Py_END_ALLOW_THREADS
+    return rv;
+}
+
+int
+call_run(struct call *c, call_fn fn, void *arg)
+{
+    for (;;) {
+        hs_err rv = call_step(c, fn, arg);
+
+        if (rv == HS_OK)
+            return 0;
+        if (rv != HS_INTR)
+            return raise_error(c, rv);
+        if (PyErr_CheckSignals() < 0)
+            return -1;
+    }
 }
 
 static int
@@ -70,7 +77,7 @@ choose_token(struct call *c, PyObject *given)
     if (given != NULL && given != Py_None) {
         if ((explicit = token_core(c->st, given)) == NULL)
             return -1;
-        c->given = given;
+        c->given = Py_NewRef(given);
     }
     if (explicit == NULL || explicit == ambient) {
         c->op.token = ambient;
@@ -87,7 +94,9 @@ call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, in
 {
     int64_t span;
 
-    *c = (struct call){.st = st, .op = HS_OP_INIT(HS_NEVER, NULL), .started_ns = hs_now()};
+    c->st = st;
+    c->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
+    c->started_ns = hs_now();
     if (parse_seconds(timeout, "timeout", &span) < 0)
         return -1;
     if (timeout == NULL || timeout == Py_None) {
@@ -106,4 +115,5 @@ call_end(struct call *c)
 {
     hs_token_unref(c->linked);
     Py_XDECREF(c->token);
+    Py_XDECREF(c->given);
 }

@@ -1,37 +1,38 @@
-/* run.h: one call from Python into the core: deadline, token, detaching, signals, errors.
+/* run.h: one call from Python into the core: deadline, token, detaching, errors.
  *
- * A method fills a struct call with call_begin, runs its core function with call_run, and ends with
- * call_end on every path.
+ * Whoever makes a struct call begins it with call_begin and ends it with call_end on every path.
  */
 #ifndef HS_BINDING_RUN_H
 #define HS_BINDING_RUN_H
 
 #include "state.h"
 
-/* Lives on the stack of one method call. */
 struct call {
     mod_state *st;
     struct hs_op op;
-    struct hs_error err;
     int64_t started_ns;
-    PyObject *token;                /* owns: the CancelToken that op.token belongs to, or NULL */
-    PyObject *given;                /* borrows: the token= that the caller gave, or NULL */
-    struct hs_token *linked;        /* owns: made when a token and an ambient scope both apply */
-    struct hs_conn *conn;           /* borrows: for the addresses in errors, or NULL */
+    PyObject *token;         /* owns: the ambient CancelToken, or NULL */
+    PyObject *given;         /* owns: the token= that the caller gave, or NULL */
+    struct hs_token *linked; /* owns: made when a token and an ambient scope both apply */
+    struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector; /* borrows: for the attempts in errors, or NULL */
     bool nonblocking;               /* settimeout(0): raise BlockingIOError */
+    struct hs_error err;
 };
 
-/* timeout and token as given by the caller (NULL or None: not given); default_ns: what the object's
- * settimeout says, HS_NEVER for none, 0 for non-blocking. Call call_end afterwards in any case. */
+/* For a call that is all zero. timeout and token as given by the caller (NULL or None: not given);
+ * default_ns: what the object's settimeout says, HS_NEVER for none, 0 for non-blocking. Call
+ * call_end afterwards in any case. */
 int call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token,
                int64_t default_ns);
 void call_end(struct call *c);
 
-/* Detaches, calls fn(arg), re-attaches; again on HS_INTR unless a signal handler raised. The op
- * holds an absolute deadline, so that a retry never buys time (PEP 475). No core lock is held when
- * it returns. 0, or -1 with an exception set; then the caller abandons the op. */
+/* Detaches, calls fn(c, arg) once, re-attaches. No core lock is held when it returns. */
 typedef hs_err (*call_fn)(struct call *c, void *arg);
+hs_err call_step(struct call *c, call_fn fn, void *arg);
+/* The same, again on HS_INTR unless a signal handler raised. The op holds an absolute deadline, so
+ * that a retry never buys time (PEP 475). 0, or -1 with an exception set; then the caller abandons
+ * the op. */
 int call_run(struct call *c, call_fn fn, void *arg);
 
 /* Detaches around something that neither waits for long nor fails. */

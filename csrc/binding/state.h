@@ -50,6 +50,8 @@ typedef struct {
     PyTypeObject *callback_type;
     PyTypeObject *conn_type;
     PyTypeObject *listener_type;
+    PyTypeObject *hub_type;
+    PyTypeObject *operation_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
@@ -88,6 +90,10 @@ PyObject *conn_object_new(mod_state *st, struct hs_conn *c);
 
 /* ---- type_listener.c ---- */
 int listener_type_init(PyObject *module, mod_state *st);
+
+/* ---- type_hub.c, type_operation.c ---- */
+int hub_type_init(PyObject *module, mod_state *st);
+int operation_type_init(PyObject *module, mod_state *st);
 
 /* ---- connect.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];

@@ -43,17 +43,22 @@ conn_core(ConnObject *self, const char *op)
 }
 
 int
-conn_call_begin(ConnObject *self, struct call *c, const char *op, PyObject *timeout,
-                PyObject *token)
+conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout, PyObject *token)
 {
-    *c = (struct call){0};
+    ConnObject *self = (ConnObject *)obj;
+
+    job->owner = Py_NewRef(obj);
     if (conn_core(self, op) == NULL)
         return -1;
-    if (call_begin(c, state_of((PyObject *)self), timeout, token, atomic_load(&self->timeout_ns)) <
-        0)
-        return -1;
-    c->conn = self->core;
-    return 0;
+    job->call.conn = self->core;
+    job->give_up = conn_job_give_up;
+    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(&self->timeout_ns));
+}
+
+void
+conn_job_give_up(struct job *job)
+{
+    hs_conn_abandon(job->call.conn, &job->call.op, NULL);
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -379,12 +384,15 @@ static PyGetSetDef conn_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+#define JOB_ENTRY(name)                                                                            \
+    {#name, HS_METHOD(conn_##name), METH_FASTCALL | METH_KEYWORDS, conn_##name##_doc},             \
+        {"_op_" #name, HS_METHOD(conn_op_##name), METH_FASTCALL | METH_KEYWORDS, OP_DOC(#name)},
 #define FAST_ENTRY(name)                                                                           \
     {#name, HS_METHOD(conn_##name), METH_FASTCALL | METH_KEYWORDS, conn_##name##_doc},
 #define PLAIN_ENTRY(name, flags) {#name, conn_##name, flags, conn_##name##_doc},
 
 static PyMethodDef conn_methods[] = {
-    CONN_METHODS(FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
+    CONN_METHODS(JOB_ENTRY, FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
     {"abort", conn_abort, METH_NOARGS, abort_doc},
     {"detach", conn_detach, METH_NOARGS, detach_doc},
     {"shutdown", conn_shutdown, METH_O, shutdown_doc},

@@ -3,8 +3,7 @@
  * The object owns one reference to the core listener, write-once. Accepting threads hold their own
  * way in: closing wakes them, and the core object lives until the last has left.
  */
-#include "args.h"
-#include "run.h"
+#include "job.h"
 
 #include <stdlib.h>
 
@@ -15,12 +14,6 @@ typedef struct {
     struct hs_listener *core; /* owns: a reference; write once */
     PyObject *weakrefs;
 } ListenerObject;
-
-struct accepting {
-    struct hs_listener *core;
-    struct hs_conn **conns;
-    size_t max, n;
-};
 
 static struct hs_listener *
 core_of(PyObject *self)
@@ -111,11 +104,49 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 /* ---- Accepting ----------------------------------------------------------------------------- */
 
 static hs_err
-do_accept(struct call *c, void *arg)
+attempt_accept(struct job *job)
 {
-    struct accepting *a = arg;
+    struct accepting *a = &job->u.accepting;
 
-    return hs_listener_accept(a->core, &c->op, a->max, &c->err, a->conns, &a->n);
+    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->conns, &a->n);
+}
+
+static void
+release_accepting(struct job *job)
+{
+    struct accepting *a = &job->u.accepting;
+
+    for (size_t i = 0; i < a->n; i++)
+        hs_conn_unref(a->conns[i]);
+    if (a->conns != &a->one)
+        PyMem_Free(a->conns);
+}
+
+static int
+begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyObject *token)
+{
+    struct accepting *a = &job->u.accepting;
+
+    job->owner = Py_NewRef(self);
+    job->attempt = attempt_accept;
+    job->release = release_accepting;
+    a->core = core_of(self);
+    a->max = max;
+    a->conns = &a->one;
+    if (max > 1 && (a->conns = PyMem_Calloc(max, sizeof(struct hs_conn *))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
+}
+
+static PyObject *
+take_one(struct job *job)
+{
+    struct accepting *a = &job->u.accepting;
+
+    a->n = 0;
+    return conn_object_new(job->call.st, a->conns[0]);
 }
 
 PyDoc_STRVAR(
@@ -125,42 +156,37 @@ PyDoc_STRVAR(
     "Survives clients that leave at once and want of descriptors (see stats()). Any number\n"
     "of threads may accept at once. Raises DeadlineExceeded, Cancelled or Closed.");
 
-static PyObject *
-listener_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+listener_prepare_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                        struct job *job)
 {
     static const struct params p = {"accept", 0, 0, 0, {"timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    struct hs_conn *conn = NULL;
-    struct accepting a = {.core = core_of(self), .conns = &conn, .max = 1};
-    struct call c = {0};
+    PyObject *values[MAX_PARAMS];
 
+    job->result = take_one;
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
-        return NULL;
-    if (call_begin(&c, state_of(self), values[0], values[1], HS_NEVER) == 0 &&
-        call_run(&c, do_accept, &a) == 0)
-        result = conn_object_new(c.st, conn);
-    call_end(&c);
-    return result;
+        return -1;
+    return begin_accept(self, job, 1, values[0], values[1]);
 }
 
+STATIC_JOB_METHODS(listener, accept)
+
 static PyObject *
-connections_list(mod_state *st, struct hs_conn **conns, size_t n)
+take_list(struct job *job)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
-    size_t i = 0;
+    struct accepting *a = &job->u.accepting;
+    PyObject *list = PyList_New((Py_ssize_t)a->n);
+    size_t i = 0, n = a->n;
 
     for (; list != NULL && i < n; i++) {
-        PyObject *item = conn_object_new(st, conns[i]);
+        PyObject *item = conn_object_new(job->call.st, a->conns[i]);
 
-        if (item == NULL) {
+        a->conns[i] = NULL; /* Taken, also on failure. */
+        if (item == NULL)
             Py_CLEAR(list);
-            i++; /* That one is gone, too. */
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
     }
-    for (; i < n; i++)
-        hs_conn_unref(conns[i]);
     return list;
 }
 
@@ -169,28 +195,22 @@ PyDoc_STRVAR(accept_many_doc,
              "Wait for a connection, then take all that are there, at most max_count; a list.\n\n"
              "Raises as accept() does.");
 
-static PyObject *
-listener_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+listener_prepare_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                             PyObject *kwnames, struct job *job)
 {
     static const struct params p = {"accept_many", 1, 1, 1, {"max_count", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS], *result = NULL;
-    struct accepting a = {.core = core_of(self)};
-    struct call c = {0};
+    PyObject *values[MAX_PARAMS];
     long max;
 
+    job->result = take_list;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_long(values[0], "max_count", 1, MAX_BATCH, &max) < 0)
-        return NULL;
-    a.max = (size_t)max;
-    if ((a.conns = PyMem_Calloc(a.max, sizeof(*a.conns))) == NULL)
-        return PyErr_NoMemory();
-    if (call_begin(&c, state_of(self), values[1], values[2], HS_NEVER) == 0 &&
-        call_run(&c, do_accept, &a) == 0)
-        result = connections_list(c.st, a.conns, a.n);
-    PyMem_Free(a.conns);
-    call_end(&c);
-    return result;
+        return -1;
+    return begin_accept(self, job, (size_t)max, values[1], values[2]);
 }
+
+STATIC_JOB_METHODS(listener, accept_many)
 
 static PyObject *
 listener_next(PyObject *self)
@@ -377,8 +397,11 @@ static PyGetSetDef listener_getset[] = {
 
 static PyMethodDef listener_methods[] = {
     {"accept", HS_METHOD(listener_accept), METH_FASTCALL | METH_KEYWORDS, accept_doc},
+    {"_op_accept", HS_METHOD(listener_op_accept), METH_FASTCALL | METH_KEYWORDS, OP_DOC("accept")},
     {"accept_many", HS_METHOD(listener_accept_many), METH_FASTCALL | METH_KEYWORDS,
      accept_many_doc},
+    {"_op_accept_many", HS_METHOD(listener_op_accept_many), METH_FASTCALL | METH_KEYWORDS,
+     OP_DOC("accept_many")},
     {"close", listener_close, METH_NOARGS, close_doc},
     {"detach", listener_detach, METH_NOARGS, detach_doc},
     {"fileno", listener_fileno, METH_NOARGS, fileno_doc},

@@ -11,6 +11,7 @@
  */
 #include "wait.h"
 
+#include "loop.h"
 #include "token.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -25,14 +26,6 @@
 
 #define SLICE_NS HS_NS_PER_S
 #define DEAF_SLICE_NS (20 * HS_NS_PER_MS)
-
-struct hs_waker {
-    int efd;
-    unsigned generation;
-    atomic_int refs;
-    atomic_bool pending;
-    struct hs_waker *ring_next; /* belongs to who set pending, until it has rung */
-};
 
 /* For a thread whose eventfd cannot be made, for want of descriptors or memory: it cannot be
  * woken, so it looks up often. Nobody else's wait may fail for that: a listener must survive it. */
@@ -63,11 +56,9 @@ watch_forks(void)
     (void)pthread_atfork(NULL, NULL, after_fork_in_child);
 }
 
-static void
-waker_unref(void *arg)
+void
+hs_waker_unref(struct hs_waker *w)
 {
-    struct hs_waker *w = arg;
-
     if (atomic_fetch_sub(&w->refs, 1) != 1)
         return;
     (void)close(w->efd);
@@ -75,26 +66,40 @@ waker_unref(void *arg)
 }
 
 static void
-make_key(void)
+end_thread(void *arg)
 {
-    key_made = pthread_key_create(&key, waker_unref) == 0;
+    hs_waker_unref(arg);
 }
 
-static struct hs_waker *
-waker_new(void)
+static void
+make_key(void)
+{
+    key_made = pthread_key_create(&key, end_thread) == 0;
+}
+
+struct hs_waker *
+hs_waker_new(void)
 {
     struct hs_waker *w = calloc(1, sizeof(*w));
 
     if (w == NULL)
         return NULL;
     w->generation = hs_fork_generation();
-    w->refs = 1; /* the thread's */
+    w->refs = 1; /* the owner's */
     if ((w->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
         free(w);
         return NULL;
     }
-    if (!key_made || pthread_setspecific(key, w) != 0) {
-        waker_unref(w);
+    return w;
+}
+
+static struct hs_waker *
+thread_waker_new(void)
+{
+    struct hs_waker *w = hs_waker_new();
+
+    if (w != NULL && (!key_made || pthread_setspecific(key, w) != 0)) {
+        hs_waker_unref(w);
         return NULL;
     }
     return w;
@@ -105,12 +110,12 @@ get_waker(void)
 {
     if (own_waker != NULL && own_waker->generation != hs_fork_generation()) {
         (void)pthread_setspecific(key, NULL);
-        waker_unref(own_waker);
+        hs_waker_unref(own_waker);
         own_waker = NULL;
     }
     if (own_waker == NULL) {
         (void)pthread_once(&once, make_key);
-        own_waker = waker_new();
+        own_waker = thread_waker_new();
     }
     return own_waker != NULL ? own_waker : &deaf;
 }
@@ -145,8 +150,11 @@ hs_wakelist_wake(struct hs_wakelist *w)
 
     hs_lock_take(&w->lock);
     for (struct hs_list *l = w->nodes.next; l != &w->nodes; l = l->next) {
-        struct hs_waker *waker = HS_CONTAINER(l, struct hs_wakenode, link)->waker;
+        struct hs_wakenode *node = HS_CONTAINER(l, struct hs_wakenode, link);
+        struct hs_waker *waker = node->waker;
 
+        if (node->bell != NULL)
+            hs_bell_ring(node->bell);
         if (atomic_exchange(&waker->pending, true))
             continue;
         atomic_fetch_add_explicit(&waker->refs, 1, memory_order_relaxed);
@@ -157,14 +165,22 @@ hs_wakelist_wake(struct hs_wakelist *w)
     for (; to_ring != NULL; to_ring = next) {
         next = to_ring->ring_next; /* After the ring it is the next waker's. */
         hs_eventfd_ring(to_ring->efd);
-        waker_unref(to_ring);
+        hs_waker_unref(to_ring);
     }
 }
 
 void
 hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
 {
-    node->waker = get_waker();
+    hs_wakelist_join_bell(w, node, get_waker(), NULL);
+}
+
+void
+hs_wakelist_join_bell(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
+                      struct hs_bell *bell)
+{
+    node->waker = waker;
+    node->bell = bell;
     hs_lock_take(&w->lock);
     hs_list_append(&w->nodes, &node->link);
     hs_lock_drop(&w->lock);
@@ -181,8 +197,8 @@ hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
 /* Reads before it clears the flag: a waker that still sees the flag set has stored its news before
  * our look at the state, which comes after. The other way round a ring could be read away and the
  * flag stay set, and every later wake-up would be lost. */
-static void
-drain(struct hs_waker *w)
+void
+hs_waker_drain(struct hs_waker *w)
 {
     uint64_t count;
     ssize_t ignored = read(w->efd, &count, sizeof(count));
@@ -206,7 +222,7 @@ sleep_once(struct hs_waker *w, int fd, short events, int64_t deadline_ns, struct
     if (n < 0)
         return HS_INTR;
     if (fds[0].revents != 0)
-        drain(w);
+        hs_waker_drain(w);
     *ret_revents = fds[1].revents;
     if (n > 0)
         return HS_OK;
@@ -240,16 +256,61 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
     return ended != HS_OK ? ended : rv;
 }
 
-hs_err
-hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err)
+static const char while_waiting[] = "while waiting";
+
+static hs_err
+check(const struct hs_op *op, int64_t deadline_ns, const char *when, struct hs_error *err)
 {
     hs_err rv;
 
     if (op->token != NULL && (rv = hs_token_check(op->token)) != HS_OK)
-        return hs_err_setx(err, rv, NULL, "%s before the call", hs_err_text(rv));
+        return hs_err_setx(err, rv, NULL, "%s %s", hs_err_text(rv), when);
     if (deadline_ns != HS_NEVER && deadline_ns != HS_TRY_ONCE && deadline_ns <= hs_now())
-        return hs_err_setx(err, HS_E_DEADLINE, NULL, "deadline had passed before the call");
+        return hs_err_setx(err, HS_E_DEADLINE, NULL, "%s %s", hs_err_text(HS_E_DEADLINE), when);
     return HS_OK;
+}
+
+hs_err
+hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err)
+{
+    return check(op, deadline_ns, "before the call", err);
+}
+
+hs_err
+hs_op_begin(struct hs_op *op, int64_t other_deadline_ns, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (op->waited) {
+        op->waited = false;
+        return op->token != NULL && hs_token_is_cancelled(op->token)
+                   ? check(op, HS_NEVER, while_waiting, err)
+                   : HS_OK;
+    }
+    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
+        return rv;
+    return hs_op_check(op, other_deadline_ns, err);
+}
+
+/* What a stepped op waits for. It listens first and looks at the state after, as a thread does. */
+static hs_err
+want(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t until_ns,
+     struct hs_error *err)
+{
+    hs_err rv;
+
+    op->want_fd = fd;
+    op->want_events = events;
+    op->want_at_ns = hs_min_ns(deadline_ns, until_ns);
+    if (op->token != NULL) {
+        if (op->bell != NULL && hs_token_is_ours(op->token))
+            hs_bell_listen(op->bell, HS_BELL_TOKEN, hs_token_wakelist(op->token));
+        op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
+    }
+    if ((rv = check(op, deadline_ns, while_waiting, err)) != HS_OK)
+        return rv;
+    op->waited = true;
+    return HS_WANT;
 }
 
 hs_err
@@ -261,21 +322,13 @@ hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t 
     *ret_revents = 0;
     if (deadline_ns == HS_TRY_ONCE)
         return hs_err_setx(err, HS_E_DEADLINE, NULL, "would have to wait");
-    if (op->stepping) {
-        op->want_fd = fd;
-        op->want_events = events;
-        op->want_at_ns = hs_min_ns(deadline_ns, until_ns);
-        if (op->token != NULL)
-            op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
-        rv = hs_op_check(op, deadline_ns, err);
-        return rv == HS_OK ? HS_WANT : rv;
-    }
+    if (op->stepping)
+        return want(op, fd, events, deadline_ns, until_ns, err);
     rv = hs_wait(fd, events, op->token, hs_min_ns(deadline_ns, until_ns), err, ret_revents);
     if (rv == HS_E_DEADLINE && until_ns < deadline_ns &&
         (op->token == NULL || hs_token_check(op->token) == HS_OK))
         return HS_OK;
     if (rv == HS_E_DEADLINE || rv == HS_E_CANCELLED)
-        return rv == HS_E_DEADLINE ? hs_err_setx(err, rv, NULL, "deadline exceeded while waiting")
-                                   : hs_err_setx(err, rv, NULL, "cancelled while waiting");
+        return hs_err_setx(err, rv, NULL, "%s %s", hs_err_text(rv), while_waiting);
     return rv;
 }

@@ -15,7 +15,20 @@
 
 #include <stdatomic.h>
 
-struct hs_waker;
+/* An eventfd, shared by its owner (a thread or an event loop) and those who are about to write
+ * it. */
+struct hs_waker {
+    int efd;
+    unsigned generation;
+    atomic_int refs;
+    atomic_bool pending;
+    struct hs_waker *ring_next; /* belongs to who set pending, until it has rung */
+};
+
+struct hs_waker *hs_waker_new(void); /* NULL: no memory or no descriptor */
+void hs_waker_unref(struct hs_waker *w);
+/* The owner's, before it looks at the state again. */
+void hs_waker_drain(struct hs_waker *w);
 
 struct hs_wakelist {
     struct hs_lock lock;
@@ -25,6 +38,7 @@ struct hs_wakelist {
 struct hs_wakenode {
     struct hs_list link;
     struct hs_waker *waker;
+    struct hs_bell *bell; /* NULL when a thread waits */
 };
 
 void hs_wakelist_init(struct hs_wakelist *w);
@@ -36,6 +50,9 @@ void hs_eventfd_ring(int efd);
 /* Links this thread's waker. */
 void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
+/* The same for an op that waits in an event loop; hs_wakelist_leave as before. */
+void hs_wakelist_join_bell(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
+                           struct hs_bell *bell);
 
 /* Waits until fd has one of the events, the token ends, the deadline passes, a signal handler ran,
  * or this thread's waker is woken. fd may be -1: then only the rest counts. token may be NULL.
@@ -55,6 +72,9 @@ HS_NODISCARD hs_err hs_wait_op(struct hs_op *op, int fd, short events, int64_t d
 
 /* HS_OK, or why the op may not go on: token ended, or deadline passed (not for HS_TRY_ONCE). */
 HS_NODISCARD hs_err hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err);
+/* The check at the beginning of a call. A step that comes back from waiting is only refused by a
+ * cancelled token: readiness, which it has not tried yet, wins over a deadline. */
+HS_NODISCARD hs_err hs_op_begin(struct hs_op *op, int64_t other_deadline_ns, struct hs_error *err);
 
 /* Changes in every child of a fork: what was made before belongs to the parent. */
 unsigned hs_fork_generation(void);

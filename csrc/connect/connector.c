@@ -570,7 +570,7 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
     HS_CHECK(cn, CONNECTOR_MAGIC);
     if ((rv = check_usable(cn, err)) != HS_OK)
         return rv;
-    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
         rv = advance(cn, err, &winner);
@@ -596,7 +596,7 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
     HS_CHECK(cn, CONNECTOR_MAGIC);
     if ((rv = check_usable(cn, err)) != HS_OK)
         return rv;
-    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     if (!cn->started) {
         cn->started = true;

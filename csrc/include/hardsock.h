@@ -182,25 +182,64 @@ HS_API HS_NODISCARD hs_err hs_token_fileno(struct hs_token *t, struct hs_error *
 
 /* ---- Operations ---------------------------------------------------------------------------- */
 
+struct hs_bell;
+
 /* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
  * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
- * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline do
- * not wake a stepped op: its driver must step it again then. */
+ * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline, from
+ * whatever thread, ring the op's bell; without one its driver must step it again by itself then. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
+    struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
+    uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
     int want_fd;            /* or -1: only the time counts */
     short want_events;      /* POLLIN, POLLOUT */
     uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
+    bool waited; /* the last step ended with HS_WANT; belongs to the callee */
 };
 
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
         .deadline_ns = (deadline), .token = (tok), .want_at_ns = HS_NEVER, .want_fd = -1,          \
     }
+
+/* ---- Event loops --------------------------------------------------------------------------- */
+
+/* All that the stepped ops of one event loop wait for, behind one descriptor. The loop watches
+ * hs_loop_fileno for reading, as long as it likes; when it is readable it calls hs_loop_collect and
+ * then steps the ops that hs_loop_next names:
+ *
+ *     hs_bell_new(loop, arg, ...);  op.bell = bell;  op.stepping = true;
+ *     hs_conn_recv(conn, &op, ...) == HS_WANT:  hs_bell_park(bell, &op, ...)
+ *     hs_loop_next(loop) == arg:  hs_conn_recv(conn, &op, ...) again
+ *
+ * A loop and its bells belong to one thread. What rings a bell (closing, cancelling, a deadline
+ * that moves) may come from any thread. In a forked child the parent's loop can only be freed. */
+struct hs_loop;
+
+HS_API HS_NODISCARD hs_err hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop);
+HS_API void hs_loop_free(struct hs_loop *loop); /* free its bells first; NULL is fine */
+HS_API int hs_loop_fileno(const struct hs_loop *loop);
+/* Finds out, without waiting, which parked ops are due; at most about a hundred at a time, and the
+ * descriptor stays readable while there are more. */
+HS_API void hs_loop_collect(struct hs_loop *loop);
+/* The next one that is due, unparked: what its bell was made with. NULL: none. */
+HS_API void *hs_loop_next(struct hs_loop *loop);
+/* A descriptor that leaves us without being closed (hs_conn_detach): stop watching it. */
+HS_API void hs_loop_forget(struct hs_loop *loop, int fd);
+
+HS_API HS_NODISCARD hs_err hs_bell_new(struct hs_loop *loop, void *arg, struct hs_error *err,
+                                       struct hs_bell **ret_bell);
+HS_API void hs_bell_free(struct hs_bell *bell); /* unparks; NULL is fine */
+/* After HS_WANT: waits for what the op wants. On failure it is not parked. */
+HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op *op,
+                                        struct hs_error *err);
+/* Before stepping or giving up an op that hs_loop_next has not named. Idempotent. */
+HS_API void hs_bell_unpark(struct hs_bell *bell);
 
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */

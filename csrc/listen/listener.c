@@ -18,6 +18,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
+#include "../cancel/loop.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
 #include "../stream/fd.h"
@@ -361,10 +362,15 @@ wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, stru
     short revents;
     hs_err rv = HS_OK;
 
-    hs_wakelist_join(&l->wakers, &node);
+    if (!op->stepping)
+        hs_wakelist_join(&l->wakers, &node);
+    else if (op->bell != NULL)
+        hs_bell_listen(op->bell, HS_BELL_OWNER, &l->wakers);
+    op->want_id = l->fd.id;
     if (!hs_fd_is_closed(&l->fd))
         rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);
-    hs_wakelist_leave(&l->wakers, &node);
+    if (!op->stepping)
+        hs_wakelist_leave(&l->wakers, &node);
     return rv;
 }
 
@@ -432,7 +438,7 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if (max == 0)
         return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
-        if ((rv = hs_op_check(op, op->deadline_ns, err)) == HS_OK)
+        if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
         hs_fd_drop(&l->fd);
     }

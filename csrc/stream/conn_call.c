@@ -6,6 +6,7 @@
 #include "conn_impl.h"
 
 #include "../base/time.h"
+#include "../cancel/loop.h"
 
 static const char *const dir_names[] = {"reading", "writing"};
 
@@ -72,8 +73,7 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         return rv;
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK ||
-        (rv = hs_op_check(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+    if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_IN) /* What is buffered can be had even now: see recv_some. */
         return HS_OK;
@@ -112,12 +112,15 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
 {
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
+    bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
     short revents;
     hs_err rv = HS_OK;
 
-    if (op->stepping || deadline_of(c, op, dir) == HS_TRY_ONCE)
-        return hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
-    hs_wakelist_join(&c->wakers, &node);
+    if (sleeps)
+        hs_wakelist_join(&c->wakers, &node);
+    else if (op->bell != NULL)
+        hs_bell_listen(op->bell, HS_BELL_OWNER, &c->wakers);
+    op->want_id = c->fd.id;
     if (!hs_fd_is_closed(&c->fd))
         rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
     if (hs_fd_is_closed(&c->fd)) {
@@ -125,6 +128,7 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
             *err = (struct hs_error){0};
         rv = hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     }
-    hs_wakelist_leave(&c->wakers, &node);
+    if (sleeps)
+        hs_wakelist_leave(&c->wakers, &node);
     return rv;
 }

@@ -155,8 +155,8 @@ run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 
     if (hs_fd_is_closed(&c->fd))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK ||
-        (rv = end_output(c, err)) != HS_OK || (rv = discard_input(c, op, err)) != HS_OK)
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK || (rv = end_output(c, err)) != HS_OK ||
+        (rv = discard_input(c, op, err)) != HS_OK)
         return rv;
     return await_acknowledgement(c, op, err);
 }

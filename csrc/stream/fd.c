@@ -13,11 +13,14 @@
 
 #define CLOSED (UINT64_C(1) << 63)
 
+static _Atomic uint64_t last_id;
+
 void
 hs_fd_init(struct hs_fd *f, int number)
 {
     f->number = number;
     f->generation = hs_fork_generation();
+    f->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     f->state = 0;
 }
 

@@ -15,6 +15,7 @@
 struct hs_fd {
     int number;
     unsigned generation;    /* hs_fork_generation() when it was made */
+    uint64_t id;            /* unlike the number never used again */
     _Atomic uint64_t state; /* CLOSED bit and number of holds */
 };
 

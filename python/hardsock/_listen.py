@@ -12,6 +12,7 @@ from hardsock._connect import Address, warn_of_changes
 from hardsock._core import CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._records import Resolution
 
 __all__ = ["listen", "listen_fds"]
 
@@ -52,6 +53,9 @@ def listen(
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
+    name = None if isinstance(address, (socket.socket, int)) else name_in(address)
+    if name is not None:
+        address = first_of(_core.resolve((name[0], 1), timeout=timeout, token=token), name[1])
     kernel = dict(kernel_settings(options))
     extras = {
         "reuse_port": 1 if reuse_port else None,
@@ -61,7 +65,7 @@ def listen(
     }
     kernel.update({name: value for name, value in extras.items() if value is not None})
     listener = Listener(
-        _literal(address, timeout, token) if isinstance(address, (str, tuple)) else _fd(address),
+        address.fileno() if isinstance(address, socket.socket) else address,
         sockopts=kernel,
         backlog=backlog,
         unix_mode=unix_mode,
@@ -73,24 +77,24 @@ def listen(
     return listener
 
 
-def _fd(address: socket.socket | int) -> int:
-    return address.fileno() if isinstance(address, socket.socket) else address
-
-
-def _literal(address: Address, timeout: float | None, token: CancelToken | None) -> Address:
-    """Look a name up; port 0, which only a listener may ask for, is put back afterwards."""
+def name_in(address: Address) -> tuple[str, int] | None:
+    """The name and port to be looked up, or None when the address is one already."""
     _core.parse_address(address)
     if isinstance(address, tuple):
         host, port = address[0], address[1]
     elif address.startswith(("unix:", "[")):
-        return address
+        return None
     else:
         host, _, text = address.rpartition(":")
         port = int(text)
     if not host or host.replace(".", "").isdigit() or ":" in host:
-        return (host, port) if isinstance(address, str) else address
-    plan = _core.resolve((host, 1), timeout=timeout, token=token).plan
-    return plan[0].rpartition(":")[0] + f":{port}"
+        return None
+    return host, port
+
+
+def first_of(resolution: Resolution, port: int) -> str:
+    """The address to listen on; port 0, which only a listener may ask for, is put back."""
+    return resolution.plan[0].rpartition(":")[0] + f":{port}"
 
 
 def _warn(listener: Listener, reuse_port: bool) -> None:

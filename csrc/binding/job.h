@@ -1,0 +1,90 @@
+/* job.h: a call from Python into the core as a value, so that a thread or an event loop can run it.
+ *
+ * A prepare function parses arguments, pins buffers and fills the job; then either job_run drives
+ * it to its end while the calling thread waits, or an Operation steps it (type_operation.c).
+ * Whoever made it calls job_end, on every path; what was begun and has not ended is given up there.
+ */
+#ifndef HS_BINDING_JOB_H
+#define HS_BINDING_JOB_H
+
+#include "args.h"
+#include "run.h"
+
+struct io { /* bytes in one buffer or in several pieces */
+    uint8_t *buf;
+    size_t len, n;
+    int flags;
+    PyObject *bytes; /* owns: the result that buf points into, or NULL */
+    Py_buffer view;  /* owns: what buf points into otherwise */
+    PyObject *tuple; /* owns: the pieces */
+    Py_ssize_t n_views;
+    Py_buffer *views;
+    struct iovec *iov;
+};
+
+struct connecting {
+    struct hs_connector *connector; /* owns */
+    struct hs_conn *conn;           /* owns until it is a result */
+};
+
+struct accepting {
+    struct hs_listener *core; /* borrows: the owner's */
+    struct hs_conn **conns;   /* own until they are a result */
+    struct hs_conn *one;
+    size_t max, n;
+};
+
+struct job {
+    struct call call;
+    PyObject *owner;                      /* owns: the object whose core is used, or NULL */
+    hs_err (*attempt)(struct job *job);   /* detached: the core's call */
+    PyObject *(*result)(struct job *job); /* attached, once, after HS_OK */
+    void (*give_up)(struct job *job);     /* attached: before the end if there was no HS_OK */
+    void (*release)(struct job *job);     /* attached, at the end */
+    bool ended;                           /* there was an HS_OK */
+    union {
+        struct io io;
+        struct hs_close_report report;
+        struct connecting connecting;
+        struct accepting accepting;
+    } u;
+};
+
+/* 0, or -1 with an exception set. *job is zero before, and job_end is called in any case. */
+typedef int (*prepare_fn)(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames, struct job *job);
+
+/* The method of a thread: prepares, runs to the end, returns the result. */
+PyObject *job_run(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *kwnames);
+/* One step, detached: the core's answer. After HS_OK call job->result. */
+hs_err job_step(struct job *job);
+void job_end(struct job *job);
+
+/* The method of an event loop: args[0] is its Hub, the rest are the method's own. */
+PyObject *operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args,
+                          Py_ssize_t nargs, PyObject *kwnames);
+
+/* Defines the two methods of one prepare function: PREFIX_NAME and PREFIX_op_NAME. */
+#define JOB_METHODS_AS(storage, prefix, name)                                                      \
+    storage PyObject *prefix##_##name(PyObject *self, PyObject *const *args, Py_ssize_t nargs,     \
+                                      PyObject *kwnames)                                           \
+    {                                                                                              \
+        return job_run(prefix##_prepare_##name, self, args, nargs, kwnames);                       \
+    }                                                                                              \
+    storage PyObject *prefix##_op_##name(PyObject *self, PyObject *const *args, Py_ssize_t nargs,  \
+                                         PyObject *kwnames)                                        \
+    {                                                                                              \
+        return operation_start(prefix##_prepare_##name, self, args, nargs, kwnames);               \
+    }
+#define JOB_METHODS(prefix, name) JOB_METHODS_AS(, prefix, name)
+#define STATIC_JOB_METHODS(prefix, name) JOB_METHODS_AS(static, prefix, name)
+#define JOB_DECLARE(prefix, name)                                                                  \
+    PyObject *prefix##_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);              \
+    PyObject *prefix##_op_##name(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+#define OP_DOC(name)                                                                               \
+    "_op_" name "($self, hub, /, *args, **kwargs)\n--\n\n" name "() for an event loop."
+#define FUNCTION_OP_DOC(name)                                                                      \
+    "_op_" name "(hub, /, *args, **kwargs)\n--\n\n" name "() for an event loop."
+
+#endif

@@ -1,0 +1,207 @@
+/* type_hub.c: the type Hub: one event loop's waiting room.
+ *
+ * The loop watches its one descriptor and calls run(), which resumes the tasks whose Operations are
+ * due. It knows its asyncio loop only weakly: the loop holds the Hub (through the reader callback),
+ * not the other way round.
+ *
+ * Belongs to the thread of its loop.
+ */
+#include "hub.h"
+
+#include <stddef.h>
+
+static PyObject *
+hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static const struct params p = {"Hub", 0, 0, 0, {"get_loop", "cancelled", "drive"}};
+    PyObject *values[MAX_PARAMS];
+    struct hs_error err = {0};
+    HubObject *self;
+    hs_err rv;
+
+    if (parse_tuple(&p, args, kwargs, values) < 0 ||
+        (self = (HubObject *)type->tp_alloc(type, 0)) == NULL)
+        return NULL;
+    self->get_loop = Py_XNewRef(values[0]);
+    self->cancelled = Py_XNewRef(values[1]);
+    self->drive = Py_XNewRef(values[2]);
+    self->budget = HUB_BUDGET;
+    if ((rv = hs_loop_new(&err, &self->core)) != HS_OK) {
+        (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor that the loop should watch.");
+
+static PyObject *
+hub_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(hs_loop_fileno(((HubObject *)self)->core));
+}
+
+/* A task that ends the loop (SystemExit) does not keep the others asleep. */
+static int
+wake_all_due(HubObject *self)
+{
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    OperationObject *op;
+
+    while ((op = hs_loop_next(self->core)) != NULL) {
+        if (operation_wake(op, false) == 0)
+            continue;
+        if (type != NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        else
+            PyErr_Fetch(&type, &value, &traceback);
+    }
+    if (type == NULL)
+        return 0;
+    PyErr_Restore(type, value, traceback);
+    return -1;
+}
+
+PyDoc_STRVAR(run_doc, "run($self, /)\n--\n\n"
+                      "Resume what is due; to be called when the descriptor is readable.");
+
+static PyObject *
+hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    HubObject *self = (HubObject *)obj;
+
+    self->budget = HUB_BUDGET;
+    hs_loop_collect(self->core);
+    if (wake_all_due(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(forget_doc, "forget($self, fd, /)\n--\n\n"
+                         "Stop watching a descriptor that was given away.");
+
+static PyObject *
+hub_forget(PyObject *self, PyObject *fd)
+{
+    long number;
+
+    if (parse_long(fd, "fd", 0, INT32_MAX, &number) < 0)
+        return NULL;
+    hs_loop_forget(((HubObject *)self)->core, (int)number);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+                        "The loop has ended: whoever still waits is resumed and fails.");
+
+static PyObject *
+hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    HubObject *self = (HubObject *)obj;
+
+    self->closed = true;
+    while (self->parked != NULL)
+        if (operation_wake(self->parked, true) < 0)
+            return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((HubObject *)self)->closed);
+}
+
+static int
+hub_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    HubObject *self = (HubObject *)obj;
+
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->get_loop);
+    Py_VISIT(self->cancelled);
+    Py_VISIT(self->drive);
+    Py_VISIT(self->lifetime);
+    for (OperationObject *op = self->parked; op != NULL; op = op->next)
+        Py_VISIT(op);
+    return 0;
+}
+
+static int
+hub_clear(PyObject *obj)
+{
+    HubObject *self = (HubObject *)obj;
+
+    self->closed = true;
+    while (self->parked != NULL)
+        operation_unpark(self->parked);
+    Py_CLEAR(self->get_loop);
+    Py_CLEAR(self->cancelled);
+    Py_CLEAR(self->drive);
+    Py_CLEAR(self->lifetime);
+    return 0;
+}
+
+static void
+hub_dealloc(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+
+    PyObject_GC_UnTrack(obj);
+    if (((HubObject *)obj)->weakrefs != NULL)
+        PyObject_ClearWeakRefs(obj);
+    (void)hub_clear(obj);
+    hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyMemberDef hub_members[] = {
+    {"lifetime", HS_T_OBJECT, offsetof(HubObject, lifetime), 0,
+     "Kept as long as the loop keeps the hub."},
+    {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(HubObject, weakrefs), HS_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef hub_getset[] = {
+    {"closed", get_closed, NULL, "Whether its loop has ended.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef hub_methods[] = {
+    {"fileno", hub_fileno, METH_NOARGS, fileno_doc},
+    {"run", hub_run, METH_NOARGS, run_doc},
+    {"forget", hub_forget, METH_O, forget_doc},
+    {"close", hub_close, METH_NOARGS, close_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, cancelled=None, drive=None)\n--\n\n"
+                      "One event loop's waiting room; see hardsock.aio.");
+
+static PyType_Slot hub_slots[] = {
+    {Py_tp_new, HS_SLOT(hub_new)},
+    {Py_tp_dealloc, HS_SLOT(hub_dealloc)},
+    {Py_tp_traverse, HS_SLOT(hub_traverse)},
+    {Py_tp_clear, HS_SLOT(hub_clear)},
+    {Py_tp_methods, hub_methods},
+    {Py_tp_getset, hub_getset},
+    {Py_tp_members, hub_members},
+    {Py_tp_doc, (void *)(uintptr_t)hub_doc},
+    {0, NULL},
+};
+
+static PyType_Spec hub_spec = {
+    .name = "hardsock._core.Hub",
+    .basicsize = sizeof(HubObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = hub_slots,
+};
+
+int
+hub_type_init(PyObject *module, mod_state *st)
+{
+    st->hub_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hub_spec, NULL);
+    return st->hub_type == NULL ? -1 : PyModule_AddType(module, st->hub_type);
+}

@@ -1,0 +1,563 @@
+/* type_operation.c: the type Operation: a job that an event loop drives, awaitable.
+ *
+ * Awaiting it tries first; what can be done at once never reaches the loop. Otherwise it is parked
+ * in its Hub and yields itself: to an asyncio task it looks like a future, with the difference that
+ * the Hub resumes the task right from the loop's reader callback instead of in the next turn. The
+ * job is stepped again only when the task runs again, and its result is returned in the same
+ * breath: nothing can get between, so a cancel never meets a result that nobody has seen.
+ *
+ * A cancel (throw, close) ends the job as any failure does: what had arrived stays in the
+ * connection, what is half sent poisons it.
+ *
+ * An endless supply of operations that end at once would keep the loop from running: after a
+ * hundred or so of them one yields before it begins.
+ *
+ * Belongs to the thread of its loop.
+ */
+#include "hub.h"
+
+/* ---- Parking ------------------------------------------------------------------------------- */
+
+static void
+unlist(OperationObject *op)
+{
+    if (op->prev != NULL)
+        op->prev->next = op->next;
+    else
+        op->hub->parked = op->next;
+    if (op->next != NULL)
+        op->next->prev = op->prev;
+    op->prev = op->next = NULL;
+}
+
+void
+operation_unpark(OperationObject *op)
+{
+    if (op->state != OP_PARKED)
+        return;
+    hs_bell_unpark(op->bell);
+    unlist(op);
+    op->state = OP_WOKEN;
+    Py_DECREF(op);
+}
+
+static int
+park(OperationObject *op)
+{
+    struct hs_error *err = &op->job.call.err;
+    hs_err rv;
+
+    if (op->hub->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "the event loop of this operation has ended");
+        return -1;
+    }
+    if ((rv = hs_bell_park(op->bell, &op->job.call.op, err)) != HS_OK)
+        return raise_error(&op->job.call, rv);
+    op->state = OP_PARKED;
+    op->next = op->hub->parked;
+    if (op->next != NULL)
+        op->next->prev = op;
+    op->hub->parked = op;
+    Py_INCREF(op);
+    return 0;
+}
+
+/* ---- Stepping ------------------------------------------------------------------------------ */
+
+static void
+end(OperationObject *op)
+{
+    if (op->state == OP_ENDED)
+        return;
+    operation_unpark(op);
+    op->state = OP_ENDED;
+    job_end(&op->job);
+    hs_bell_free(op->bell);
+    op->bell = NULL;
+    Py_CLEAR(op->callback);
+    Py_CLEAR(op->context);
+}
+
+enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
+
+/* STEP_DONE: *ret_value is a new reference. */
+static enum step
+step(OperationObject *op, PyObject **ret_value)
+{
+    enum step result = STEP_FAILED;
+    hs_err rv = job_step(&op->job);
+
+    switch (rv) {
+    case HS_OK:
+        *ret_value = op->job.result(&op->job);
+        result = *ret_value != NULL ? STEP_DONE : STEP_FAILED;
+        break;
+    case HS_INTR:
+        op->state = OP_WOKEN;
+        if (PyErr_CheckSignals() == 0)
+            return STEP_YIELD;
+        break;
+    case HS_WANT:
+        if (park(op) == 0)
+            return STEP_PARKED;
+        break;
+    default:
+        (void)raise_error(&op->job.call, rv);
+    }
+    end(op);
+    return result;
+}
+
+static bool
+spend_budget(OperationObject *op)
+{
+    if (op->state != OP_NEW || op->hub->budget-- > 0)
+        return true;
+    op->hub->budget = HUB_BUDGET;
+    op->state = OP_WOKEN;
+    return false;
+}
+
+static PySendResult
+operation_send(PyObject *obj, PyObject *Py_UNUSED(arg), PyObject **ret_value)
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    *ret_value = NULL;
+    if (op->state == OP_ENDED) {
+        PyErr_SetString(PyExc_RuntimeError, "this operation was awaited already");
+        return PYGEN_ERROR;
+    }
+    if (!spend_budget(op)) {
+        *ret_value = Py_NewRef(Py_None);
+        return PYGEN_NEXT;
+    }
+    operation_unpark(op);
+    switch (step(op, ret_value)) {
+    case STEP_DONE:
+        return PYGEN_RETURN;
+    case STEP_PARKED:
+        op->blocking = true;
+        *ret_value = Py_NewRef(obj);
+        return PYGEN_NEXT;
+    case STEP_YIELD:
+        *ret_value = Py_NewRef(Py_None);
+        return PYGEN_NEXT;
+    case STEP_FAILED:
+        break;
+    }
+    return PYGEN_ERROR;
+}
+
+static PyObject *
+operation_next(PyObject *obj)
+{
+    PyObject *value;
+
+    switch (operation_send(obj, Py_None, &value)) {
+    case PYGEN_NEXT:
+        return value;
+    case PYGEN_RETURN:
+        hs_stop_iteration(value);
+        return NULL;
+    case PYGEN_ERROR:
+        break;
+    }
+    return NULL;
+}
+
+static PyObject *
+operation_await(PyObject *obj)
+{
+    OperationObject *op = (OperationObject *)obj;
+    PyObject *coroutine, *iterator;
+
+    if (op->hub->drive == NULL)
+        return Py_NewRef(obj);
+    if ((coroutine = PyObject_CallOneArg(op->hub->drive, obj)) == NULL)
+        return NULL;
+    iterator = PyObject_CallMethod(coroutine, "__await__", NULL);
+    Py_DECREF(coroutine);
+    return iterator;
+}
+
+PyDoc_STRVAR(send_doc, "send($self, value, /)\n--\n\nGo on; for the coroutine that awaits it.");
+
+static PyObject *
+operation_send_method(PyObject *obj, PyObject *Py_UNUSED(value))
+{
+    return operation_next(obj);
+}
+
+PyDoc_STRVAR(throw_doc, "throw($self, typ, val=None, tb=None, /)\n--\n\n"
+                        "Give the operation up and raise; nothing received is lost.");
+
+static PyObject *
+operation_throw(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *type = nargs > 0 ? args[0] : Py_None;
+    PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
+
+    end((OperationObject *)obj);
+    if (value == NULL && PyExceptionInstance_Check(type))
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    else if (PyExceptionClass_Check(type))
+        PyErr_SetObject(type, value);
+    else
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+    return NULL;
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\nGive the operation up; nothing received is lost.");
+
+static PyObject *
+operation_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    end((OperationObject *)obj);
+    Py_RETURN_NONE;
+}
+
+/* ---- What an asyncio task sees (asyncio/futures.py, asyncio/tasks.py) ---------------------- */
+
+PyDoc_STRVAR(get_loop_doc, "get_loop($self, /)\n--\n\nThe asyncio loop.");
+
+static PyObject *
+operation_get_loop(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    if (op->hub->get_loop == NULL)
+        Py_RETURN_NONE;
+    return PyObject_CallNoArgs(op->hub->get_loop);
+}
+
+PyDoc_STRVAR(add_done_callback_doc, "add_done_callback($self, fn, /, *, context=None)\n--\n\n"
+                                    "Call fn(self) when the operation should be stepped again.");
+
+static PyObject *
+operation_add_done_callback(PyObject *obj, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    static const struct params p = {"add_done_callback", 1, 1, 1, {"fn", "context"}};
+    OperationObject *op = (OperationObject *)obj;
+    PyObject *values[MAX_PARAMS];
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (op->state != OP_PARKED || op->callback != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "an operation is awaited by one task, while it waits");
+        return NULL;
+    }
+    op->callback = Py_NewRef(values[0]);
+    op->context = values[1] == NULL || values[1] == Py_None ? NULL : Py_NewRef(values[1]);
+    return Py_NewRef(Py_None);
+}
+
+static int
+call_soon(OperationObject *op, PyObject *callback, PyObject *context)
+{
+    PyObject *loop = operation_get_loop((PyObject *)op, NULL), *method = NULL, *handle = NULL;
+    PyObject *args = NULL, *kwargs = NULL;
+
+    if (loop != NULL && (method = PyObject_GetAttrString(loop, "call_soon")) != NULL &&
+        (args = PyTuple_Pack(2, callback, (PyObject *)op)) != NULL &&
+        (kwargs = Py_BuildValue("{sO}", "context", context)) != NULL)
+        handle = PyObject_Call(method, args, kwargs);
+    Py_XDECREF(loop);
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+static int
+resume(OperationObject *op, PyObject *callback, PyObject *context)
+{
+    PyObject *result;
+
+    if (context != NULL && PyContext_Enter(context) < 0) {
+        PyErr_Clear(); /* Somebody is in it: the loop will find a moment. */
+        return call_soon(op, callback, context);
+    }
+    result = PyObject_CallOneArg(callback, (PyObject *)op);
+    if (context != NULL && PyContext_Exit(context) < 0)
+        Py_CLEAR(result);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+int
+operation_wake(OperationObject *op, bool soon)
+{
+    PyObject *callback = op->callback, *context = op->context;
+    int rv = 0;
+
+    Py_INCREF(op);
+    op->callback = op->context = NULL;
+    operation_unpark(op);
+    if (callback != NULL && soon && context != NULL)
+        rv = call_soon(op, callback, context);
+    else if (callback != NULL)
+        rv = resume(op, callback, context);
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    Py_DECREF(op);
+    return rv;
+}
+
+PyDoc_STRVAR(cancel_doc, "cancel($self, msg=None)\n--\n\n"
+                         "Resume the task with a CancelledError; False if it is being resumed.");
+
+/* The caller may be another task: ours cannot be resumed inside it. */
+static PyObject *
+operation_cancel(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"cancel", 0, 1, 0, {"msg"}};
+    OperationObject *op = (OperationObject *)obj;
+    PyObject *values[MAX_PARAMS], *callback = op->callback, *context = op->context;
+    int rv;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (op->state != OP_PARKED || callback == NULL)
+        Py_RETURN_FALSE;
+    op->callback = op->context = NULL;
+    op->cancelled = true;
+    Py_XSETREF(op->message, Py_XNewRef(values[0]));
+    operation_unpark(op);
+    rv = call_soon(op, callback, context);
+    Py_DECREF(callback);
+    Py_XDECREF(context);
+    if (rv < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(result_doc, "result($self, /)\n--\n\n"
+                         "None, or the CancelledError that the task is resumed with.");
+
+static PyObject *
+operation_result(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    if (!op->cancelled)
+        Py_RETURN_NONE;
+    op->cancelled = false; /* Told: awaiting on is the coroutine's right. */
+    if (op->message == NULL || op->message == Py_None)
+        PyErr_SetNone(op->hub->cancelled);
+    else
+        PyErr_SetObject(op->hub->cancelled, op->message);
+    return NULL;
+}
+
+static PyObject *
+get_blocking(PyObject *obj, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((OperationObject *)obj)->blocking);
+}
+
+static int
+set_blocking(PyObject *obj, PyObject *value, void *Py_UNUSED(closure))
+{
+    int on = value == NULL ? 0 : PyObject_IsTrue(value);
+
+    if (on < 0)
+        return -1;
+    ((OperationObject *)obj)->blocking = on != 0;
+    return 0;
+}
+
+/* ---- What other drivers use ---------------------------------------------------------------- */
+
+PyDoc_STRVAR(step_doc, "step($self, /)\n--\n\n"
+                       "Try: True when it has ended, False when it is parked, None when it should\n"
+                       "be stepped again after the loop had a turn.");
+
+static PyObject *
+operation_step(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    if (op->state == OP_ENDED) {
+        PyErr_SetString(PyExc_RuntimeError, "this operation has ended");
+        return NULL;
+    }
+    operation_unpark(op);
+    switch (step(op, &op->value)) {
+    case STEP_DONE:
+        Py_RETURN_TRUE;
+    case STEP_PARKED:
+        Py_RETURN_FALSE;
+    case STEP_YIELD:
+        Py_RETURN_NONE;
+    case STEP_FAILED:
+        break;
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(unpark_doc, "unpark($self, /)\n--\n\nForget about resuming it.");
+
+static PyObject *
+operation_unpark_method(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    Py_CLEAR(op->callback);
+    Py_CLEAR(op->context);
+    operation_unpark(op);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(value_doc, "value($self, /)\n--\n\nTake what it ended with, once.");
+
+static PyObject *
+operation_value(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    OperationObject *op = (OperationObject *)obj;
+    PyObject *value = op->value;
+
+    if (value == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this operation has no value");
+        return NULL;
+    }
+    op->value = NULL;
+    return value;
+}
+
+static PyObject *
+get_hub(PyObject *obj, void *Py_UNUSED(closure))
+{
+    return Py_NewRef((PyObject *)((OperationObject *)obj)->hub);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+PyObject *
+operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
+    OperationObject *op;
+    struct hs_op *core;
+    hs_err rv;
+
+    if (nargs < 1 || !PyObject_TypeCheck(args[0], st->hub_type)) {
+        PyErr_SetString(PyExc_TypeError, "hub must be a Hub");
+        return NULL;
+    }
+    if ((op = (OperationObject *)st->operation_type->tp_alloc(st->operation_type, 0)) == NULL)
+        return NULL;
+    op->hub = (HubObject *)Py_NewRef(args[0]);
+    core = &op->job.call.op;
+    if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
+        goto fail;
+    if ((rv = hs_bell_new(op->hub->core, op, &op->job.call.err, &op->bell)) != HS_OK) {
+        (void)raise_error(&op->job.call, rv);
+        goto fail;
+    }
+    core->bell = op->bell;
+    core->stepping = true;
+    return (PyObject *)op;
+fail:
+    Py_DECREF(op);
+    return NULL;
+}
+
+static int
+operation_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(op->hub);
+    Py_VISIT(op->callback);
+    Py_VISIT(op->context);
+    Py_VISIT(op->message);
+    Py_VISIT(op->value);
+    if (op->state != OP_ENDED) {
+        Py_VISIT(op->job.owner);
+        Py_VISIT(op->job.call.token);
+        Py_VISIT(op->job.call.given);
+    }
+    return 0;
+}
+
+static int
+operation_clear(PyObject *obj)
+{
+    OperationObject *op = (OperationObject *)obj;
+
+    if (op->hub != NULL)
+        end(op);
+    Py_CLEAR(op->message);
+    Py_CLEAR(op->value);
+    return 0;
+}
+
+static void
+operation_dealloc(PyObject *obj)
+{
+    OperationObject *op = (OperationObject *)obj;
+    PyTypeObject *type = Py_TYPE(obj);
+
+    PyObject_GC_UnTrack(obj);
+    (void)operation_clear(obj);
+    Py_CLEAR(op->hub); /* After the bell. */
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyGetSetDef operation_getset[] = {
+    {"_asyncio_future_blocking", get_blocking, set_blocking, "asyncio's protocol.", NULL},
+    {"hub", get_hub, NULL, "The Hub that it waits in.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef operation_methods[] = {
+    {"send", operation_send_method, METH_O, send_doc},
+    {"throw", HS_METHOD(operation_throw), METH_FASTCALL, throw_doc},
+    {"close", operation_close, METH_NOARGS, close_doc},
+    {"get_loop", operation_get_loop, METH_NOARGS, get_loop_doc},
+    {"add_done_callback", HS_METHOD(operation_add_done_callback), METH_FASTCALL | METH_KEYWORDS,
+     add_done_callback_doc},
+    {"cancel", HS_METHOD(operation_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
+    {"result", operation_result, METH_NOARGS, result_doc},
+    {"step", operation_step, METH_NOARGS, step_doc},
+    {"unpark", operation_unpark_method, METH_NOARGS, unpark_doc},
+    {"value", operation_value, METH_NOARGS, value_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(operation_doc, "A call of hardsock in progress in an event loop; awaited once.");
+
+static PyType_Slot operation_slots[] = {
+    {Py_tp_dealloc, HS_SLOT(operation_dealloc)},
+    {Py_tp_traverse, HS_SLOT(operation_traverse)},
+    {Py_tp_clear, HS_SLOT(operation_clear)},
+    {Py_tp_iter, HS_SLOT(PyObject_SelfIter)},
+    {Py_tp_iternext, HS_SLOT(operation_next)},
+    {Py_am_await, HS_SLOT(operation_await)},
+    {Py_am_send, HS_SLOT(operation_send)},
+    {Py_tp_methods, operation_methods},
+    {Py_tp_getset, operation_getset},
+    {Py_tp_doc, (void *)(uintptr_t)operation_doc},
+    {0, NULL},
+};
+
+static PyType_Spec operation_spec = {
+    .name = "hardsock._core.Operation",
+    .basicsize = sizeof(OperationObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = operation_slots,
+};
+
+int
+operation_type_init(PyObject *module, mod_state *st)
+{
+    st->operation_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &operation_spec, NULL);
+    return st->operation_type == NULL ? -1 : PyModule_AddType(module, st->operation_type);
+}

@@ -1,0 +1,516 @@
+/* loop.c: all that the stepped ops of one event loop wait for, behind one descriptor.
+ *
+ * That descriptor is an epoll set. In it: the sockets that ops have waited for, edge-triggered, put
+ * in once and left there (whoever reads tries first, so that an edge nobody waited for is not lost
+ * but found by the next try); one timerfd for the earliest time; the eventfd that other threads
+ * ring. So a call that waits costs no system call here, whatever loop drives it, and a loop with
+ * ten thousand connections watches one descriptor.
+ *
+ * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
+ * the place of each number knows whose it is (op->want_id) and counts generations: events of former
+ * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
+ * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
+ *
+ * Threads: everything belongs to the loop's thread, but for `rung`. hs_bell_ring runs in others,
+ * under the lock of a wake list that the bell listens to, and takes the loop's lock inside. So once
+ * a bell has left its lists and then, under the loop's lock, the rung list, nobody else knows it.
+ *
+ * Times: a binary heap of parked bells. The timerfd is set only when the earliest time becomes
+ * earlier than what it is set to; it may fire for a bell that has left, and is then set anew. An op
+ * that is over before its deadline costs no system call.
+ */
+#include "loop.h"
+
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define LOOP_MAGIC 0x70c310b0U
+#define BELL_MAGIC 0x70c3be11U
+#define LOOP_FREED 0x75
+#define BELL_FREED 0x76
+#define BATCH 128
+#define NO_INDEX SIZE_MAX
+/* Places for the two descriptors of our own, in the data of their events. */
+#define RINGING UINT64_MAX
+#define TIMER (UINT64_MAX - 1)
+
+struct place { /* of one descriptor number */
+    uint64_t owner;
+    uint32_t generation;
+    struct hs_list parked; /* hs_bell.parked */
+};
+
+struct hs_loop {
+    unsigned magic;
+    unsigned fork_generation;
+    int epoll_fd, timer_fd;
+    struct hs_waker *waker; /* owns: a reference */
+    struct place **places;  /* own; by number, made on first use: lists must not move */
+    size_t n_places;
+    struct hs_bell **heap; /* own; by at_ns */
+    size_t n_heap, heap_capacity;
+    int64_t timer_ns; /* what timer_fd is set to */
+    struct hs_list due;
+    size_t bells;
+    struct hs_lock lock;
+    struct hs_list rung; /* guarded by lock: hs_bell.rung */
+};
+
+struct hs_bell {
+    unsigned magic;
+    short events;
+    struct hs_loop *loop;
+    void *arg;
+    struct hs_wakelist *lists[HS_BELL_EARS]; /* NULL: not listening */
+    struct hs_wakenode nodes[HS_BELL_EARS];
+    struct hs_list parked; /* in a place, or alone */
+    struct hs_list due;
+    struct hs_list rung; /* guarded by loop->lock */
+    int64_t at_ns;
+    size_t index; /* in the heap, or NO_INDEX */
+};
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static hs_err
+watch_own(struct hs_loop *l, int fd, uint64_t data, struct hs_error *err)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = data};
+
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_ctl");
+    return HS_OK;
+}
+
+static hs_err
+open_descriptors(struct hs_loop *l, struct hs_error *err)
+{
+    hs_err rv;
+
+    if ((l->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
+    if ((l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "timerfd_create");
+    if ((l->waker = hs_waker_new()) == NULL)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "eventfd");
+    if ((rv = watch_own(l, l->timer_fd, TIMER, err)) != HS_OK)
+        return rv;
+    return watch_own(l, l->waker->efd, RINGING, err);
+}
+
+hs_err
+hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
+{
+    struct hs_loop *l = calloc(1, sizeof(*l));
+    hs_err rv;
+
+    if (l == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory for a loop");
+    l->magic = LOOP_MAGIC;
+    l->fork_generation = hs_fork_generation();
+    l->epoll_fd = l->timer_fd = -1;
+    l->timer_ns = HS_NEVER;
+    hs_list_init(&l->due);
+    hs_list_init(&l->rung);
+    hs_lock_init(&l->lock, HS_RANK_LOOP);
+    if ((rv = open_descriptors(l, err)) != HS_OK) {
+        hs_loop_free(l);
+        return rv;
+    }
+    *ret_loop = l;
+    return HS_OK;
+}
+
+static bool
+is_ours(const struct hs_loop *l)
+{
+    return l->fork_generation == hs_fork_generation();
+}
+
+void
+hs_loop_free(struct hs_loop *l)
+{
+    if (l == NULL)
+        return;
+    HS_CHECK(l, LOOP_MAGIC);
+    HS_ASSERT(l->bells == 0 || !is_ours(l));
+    if (l->epoll_fd >= 0)
+        (void)close(l->epoll_fd);
+    if (l->timer_fd >= 0)
+        (void)close(l->timer_fd);
+    if (l->waker != NULL)
+        hs_waker_unref(l->waker);
+    for (size_t i = 0; i < l->n_places; i++)
+        free(l->places[i]);
+    free(l->places);
+    free(l->heap);
+    hs_lock_fini(&l->lock);
+    memset(l, LOOP_FREED, sizeof(*l));
+    free(l);
+}
+
+int
+hs_loop_fileno(const struct hs_loop *l)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    return l->epoll_fd;
+}
+
+hs_err
+hs_bell_new(struct hs_loop *l, void *arg, struct hs_error *err, struct hs_bell **ret_bell)
+{
+    struct hs_bell *b;
+
+    HS_CHECK(l, LOOP_MAGIC);
+    if ((b = calloc(1, sizeof(*b))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+    b->magic = BELL_MAGIC;
+    b->loop = l;
+    b->arg = arg;
+    b->at_ns = HS_NEVER;
+    b->index = NO_INDEX;
+    hs_list_init(&b->parked);
+    hs_list_init(&b->due);
+    hs_list_init(&b->rung);
+    l->bells++;
+    *ret_bell = b;
+    return HS_OK;
+}
+
+void
+hs_bell_free(struct hs_bell *b)
+{
+    if (b == NULL)
+        return;
+    hs_bell_unpark(b);
+    b->loop->bells--;
+    memset(b, BELL_FREED, sizeof(*b));
+    free(b);
+}
+
+/* ---- Being rung ---------------------------------------------------------------------------- */
+
+void
+hs_bell_listen(struct hs_bell *b, enum hs_bell_ear ear, struct hs_wakelist *list)
+{
+    HS_CHECK(b, BELL_MAGIC);
+    if (b->lists[ear] == list)
+        return;
+    HS_ASSERT(b->lists[ear] == NULL);
+    b->lists[ear] = list;
+    hs_wakelist_join_bell(list, &b->nodes[ear], b->loop->waker, b);
+}
+
+void
+hs_bell_ring(struct hs_bell *b)
+{
+    struct hs_loop *l = b->loop;
+
+    hs_lock_take(&l->lock);
+    if (hs_list_empty(&b->rung))
+        hs_list_append(&l->rung, &b->rung);
+    hs_lock_drop(&l->lock);
+}
+
+static void
+make_due(struct hs_bell *b)
+{
+    if (hs_list_empty(&b->due))
+        hs_list_append(&b->loop->due, &b->due);
+}
+
+static void
+collect_rung(struct hs_loop *l)
+{
+    hs_waker_drain(l->waker);
+    hs_lock_take(&l->lock);
+    while (!hs_list_empty(&l->rung)) {
+        struct hs_bell *b = HS_CONTAINER(l->rung.next, struct hs_bell, rung);
+
+        hs_list_unlink(&b->rung);
+        make_due(b);
+    }
+    hs_lock_drop(&l->lock);
+}
+
+/* ---- Times --------------------------------------------------------------------------------- */
+
+static void
+put(struct hs_loop *l, size_t i, struct hs_bell *b)
+{
+    l->heap[i] = b;
+    b->index = i;
+}
+
+static void
+sift_up(struct hs_loop *l, size_t i, struct hs_bell *b)
+{
+    for (; i > 0 && l->heap[(i - 1) / 2]->at_ns > b->at_ns; i = (i - 1) / 2)
+        put(l, i, l->heap[(i - 1) / 2]);
+    put(l, i, b);
+}
+
+static void
+sift_down(struct hs_loop *l, size_t i, struct hs_bell *b)
+{
+    for (;;) {
+        size_t child = 2 * i + 1;
+
+        if (child + 1 < l->n_heap && l->heap[child + 1]->at_ns < l->heap[child]->at_ns)
+            child++;
+        if (child >= l->n_heap || l->heap[child]->at_ns >= b->at_ns)
+            break;
+        put(l, i, l->heap[child]);
+        i = child;
+    }
+    put(l, i, b);
+}
+
+static void
+heap_remove(struct hs_loop *l, struct hs_bell *b)
+{
+    size_t i = b->index;
+    struct hs_bell *last;
+
+    if (i == NO_INDEX)
+        return;
+    b->index = NO_INDEX;
+    last = l->heap[--l->n_heap];
+    if (last == b)
+        return;
+    if (i > 0 && l->heap[(i - 1) / 2]->at_ns > last->at_ns)
+        sift_up(l, i, last);
+    else
+        sift_down(l, i, last);
+}
+
+static hs_err
+heap_reserve(struct hs_loop *l, struct hs_error *err)
+{
+    size_t capacity = l->heap_capacity == 0 ? 64 : 2 * l->heap_capacity;
+    struct hs_bell **heap;
+
+    if (l->n_heap < l->heap_capacity)
+        return HS_OK;
+    if ((heap = realloc(l->heap, capacity * sizeof(struct hs_bell *))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+    l->heap = heap;
+    l->heap_capacity = capacity;
+    return HS_OK;
+}
+
+static void
+set_timer(struct hs_loop *l)
+{
+    struct itimerspec spec = {0};
+    int64_t earliest = l->n_heap > 0 ? l->heap[0]->at_ns : HS_NEVER;
+
+    if (earliest >= l->timer_ns)
+        return;
+    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
+    if (timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
+        l->timer_ns = earliest;
+}
+
+static void
+collect_expired(struct hs_loop *l)
+{
+    int64_t now = hs_now();
+    uint64_t count;
+    ssize_t ignored = read(l->timer_fd, &count, sizeof(count));
+
+    (void)ignored;
+    l->timer_ns = HS_NEVER;
+    while (l->n_heap > 0 && l->heap[0]->at_ns <= now) {
+        struct hs_bell *b = l->heap[0];
+
+        heap_remove(l, b);
+        make_due(b);
+    }
+    set_timer(l);
+}
+
+/* ---- Descriptors --------------------------------------------------------------------------- */
+
+static hs_err
+find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_place)
+{
+    size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_places ? n : 2 * l->n_places;
+    struct place **places, *p;
+
+    if (n > l->n_places) {
+        if ((places = realloc(l->places, wanted * sizeof(struct place *))) == NULL)
+            return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+        memset(places + l->n_places, 0, (wanted - l->n_places) * sizeof(struct place *));
+        l->places = places;
+        l->n_places = wanted;
+    }
+    if ((p = l->places[fd]) == NULL) {
+        if ((p = calloc(1, sizeof(*p))) == NULL)
+            return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+        hs_list_init(&p->parked);
+        l->places[fd] = p;
+    }
+    *ret_place = p;
+    return HS_OK;
+}
+
+static void
+make_all_due(struct place *p)
+{
+    for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next)
+        make_due(HS_CONTAINER(i, struct hs_bell, parked));
+}
+
+static hs_err
+enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_error *err)
+{
+    struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+
+    if (owner != 0 && p->owner == owner)
+        return HS_OK;
+    make_all_due(p);
+    p->owner = 0;
+    p->generation++;
+    ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0 &&
+        (errno != EEXIST || epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) != 0))
+        return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "loop",
+                          "epoll_ctl");
+    p->owner = owner;
+    return HS_OK;
+}
+
+void
+hs_loop_forget(struct hs_loop *l, int fd)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !is_ours(l))
+        return;
+    make_all_due(l->places[fd]);
+    l->places[fd]->owner = 0;
+    l->places[fd]->generation++;
+    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+static short
+poll_events(uint32_t events)
+{
+    short revents = 0;
+
+    if ((events & (EPOLLIN | EPOLLRDHUP)) != 0)
+        revents |= POLLIN;
+    if ((events & EPOLLOUT) != 0)
+        revents |= POLLOUT;
+    if ((events & (EPOLLERR | EPOLLHUP)) != 0)
+        revents |= POLLIN | POLLOUT;
+    return revents;
+}
+
+static void
+collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
+{
+    struct place *p = l->places[(uint32_t)data];
+    short revents = poll_events(events);
+
+    if (p->generation != (uint32_t)(data >> 32))
+        return; /* of a former owner */
+    for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next) {
+        struct hs_bell *b = HS_CONTAINER(i, struct hs_bell, parked);
+
+        if ((b->events & revents) != 0)
+            make_due(b);
+    }
+}
+
+/* ---- Driving ------------------------------------------------------------------------------- */
+
+hs_err
+hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
+{
+    struct hs_loop *l = b->loop;
+    struct place *p = NULL;
+    hs_err rv;
+
+    HS_CHECK(b, BELL_MAGIC);
+    if (!is_ours(l))
+        return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
+    if ((rv = heap_reserve(l, err)) != HS_OK)
+        return rv;
+    if (op->want_fd >= 0 && ((rv = find_place(l, op->want_fd, err, &p)) != HS_OK ||
+                             (rv = enter(l, op->want_fd, op->want_id, p, err)) != HS_OK))
+        return rv;
+    b->events = op->want_events;
+    if (p != NULL)
+        hs_list_append(&p->parked, &b->parked);
+    b->at_ns = op->want_at_ns;
+    if (b->at_ns != HS_NEVER) {
+        sift_up(l, l->n_heap++, b);
+        set_timer(l);
+    }
+    return HS_OK;
+}
+
+void
+hs_bell_unpark(struct hs_bell *b)
+{
+    struct hs_loop *l = b->loop;
+
+    HS_CHECK(b, BELL_MAGIC);
+    hs_list_unlink(&b->parked);
+    hs_list_unlink(&b->due);
+    heap_remove(l, b);
+    if (!is_ours(l))
+        return; /* The lists are the parent's. */
+    for (size_t i = 0; i < HS_BELL_EARS; i++)
+        if (b->lists[i] != NULL) {
+            hs_wakelist_leave(b->lists[i], &b->nodes[i]);
+            b->lists[i] = NULL;
+        }
+    hs_lock_take(&l->lock);
+    hs_list_unlink(&b->rung);
+    hs_lock_drop(&l->lock);
+}
+
+void
+hs_loop_collect(struct hs_loop *l)
+{
+    struct epoll_event events[BATCH];
+    int n;
+
+    HS_CHECK(l, LOOP_MAGIC);
+    if (!is_ours(l))
+        return; /* The set is the parent's: its events are not ours to take. */
+    n = epoll_wait(l->epoll_fd, events, BATCH, 0);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.u64 == RINGING)
+            collect_rung(l);
+        else if (events[i].data.u64 == TIMER)
+            collect_expired(l);
+        else
+            collect_ready(l, events[i].data.u64, events[i].events);
+    }
+}
+
+void *
+hs_loop_next(struct hs_loop *l)
+{
+    struct hs_bell *b;
+
+    HS_CHECK(l, LOOP_MAGIC);
+    if (hs_list_empty(&l->due))
+        return NULL;
+    b = HS_CONTAINER(l->due.next, struct hs_bell, due);
+    hs_bell_unpark(b);
+    return b->arg;
+}

@@ -1,0 +1,275 @@
+"""The awaited Connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from hardsock import _core
+from hardsock._core import CancelToken
+from hardsock._records import CloseReport, Setting
+from hardsock.aio._host import current_hub
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
+
+__all__ = ["Connection"]
+
+
+class Connection:
+    """A connected stream socket whose calls are awaited; made by ``aio.connect`` and the like.
+
+    The same names, parameters and exceptions as ``hardsock.Connection``: ``timeout=`` in seconds
+    for the whole call, ``token=``, ambient scopes. Besides, the event loop's own cancelling works:
+    a cancelled call loses no received byte, and poisons a direction only if it leaves half a
+    message. One reader and one writer at a time. It belongs to the event loop in which it was made;
+    tokens, ``close`` and ``abort`` work from any thread.
+    """
+
+    __slots__ = ("__weakref__", "_conn", "_hub")
+
+    def __init__(self, conn: _core.Connection) -> None:
+        self._conn = conn
+        self._hub = current_hub()
+
+    @property
+    def blocking(self) -> _core.Connection:
+        """The same connection, for use in threads."""
+        return self._conn
+
+    # ---- receiving
+
+    async def recv(
+        self,
+        bufsize: int,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> bytes:
+        """As ``hardsock.Connection.recv``."""
+        return cast(
+            bytes,
+            await self._conn._op_recv(self._hub, bufsize, flags, timeout=timeout, token=token),
+        )
+
+    async def recv_into(
+        self,
+        buffer: Buffer,
+        nbytes: int = 0,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> int:
+        """As ``hardsock.Connection.recv_into``; the buffer is pinned until the call ends."""
+        return cast(
+            int,
+            await self._conn._op_recv_into(
+                self._hub, buffer, nbytes, flags, timeout=timeout, token=token
+            ),
+        )
+
+    async def recv_exactly(
+        self, n: int, /, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> bytes:
+        """As ``hardsock.Connection.recv_exactly``."""
+        return cast(
+            bytes,
+            await self._conn._op_recv_exactly(self._hub, n, timeout=timeout, token=token),
+        )
+
+    # ---- sending
+
+    async def send(
+        self,
+        data: Buffer,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> int:
+        """As ``hardsock.Connection.send``."""
+        return cast(
+            int, await self._conn._op_send(self._hub, data, flags, timeout=timeout, token=token)
+        )
+
+    async def sendall(
+        self,
+        data: Buffer,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> None:
+        """As ``hardsock.Connection.sendall``; returns when the kernel has taken all of it."""
+        await self._conn._op_sendall(self._hub, data, flags, timeout=timeout, token=token)
+
+    async def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: tuple[()] = (),
+        flags: int = 0,
+        address: None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> int:
+        """As ``hardsock.Connection.sendmsg``."""
+        return cast(
+            int,
+            await self._conn._op_sendmsg(
+                self._hub, buffers, ancdata, flags, address, timeout=timeout, token=token
+            ),
+        )
+
+    # ---- ending
+
+    async def finish(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> CloseReport:
+        """As ``hardsock.Connection.finish``."""
+        return cast(
+            CloseReport, await self._conn._op_finish(self._hub, timeout=timeout, token=token)
+        )
+
+    def shutdown(self, how: int, /) -> None:
+        """shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR; never blocks."""
+        self._conn.shutdown(how)
+
+    def close_write(self) -> None:
+        """Tell the peer that no more will be sent (FIN); reading goes on. Never blocks."""
+        self._conn.close_write()
+
+    def close(self) -> None:
+        """Close; never blocks. Calls in progress raise Closed, in whatever task or thread."""
+        self._conn.close()
+
+    async def aclose(self) -> None:
+        """``close()``, for ``contextlib.aclosing`` and the like; never waits."""
+        self._conn.close()
+
+    def abort(self) -> None:
+        """End it for everybody with a reset (RST) to the peer; never blocks."""
+        self._conn.abort()
+
+    def detach(self) -> int:
+        """Give the descriptor to the caller, who must close it; this object becomes closed."""
+        fd = self._conn.detach()
+        self._hub.forget(fd)
+        return fd
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._conn.close()
+
+    # ---- asking
+
+    def fileno(self) -> int:
+        """The descriptor's number, -1 when closed."""
+        return self._conn.fileno()
+
+    def getsockname(self) -> Any:
+        """Our address, as socket has it."""
+        return self._conn.getsockname()
+
+    def getpeername(self) -> Any:
+        """The peer's address, as socket has it."""
+        return self._conn.getpeername()
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
+        """As ``socket.getsockopt``."""
+        return self._conn.getsockopt(level, optname, buflen)
+
+    def setsockopt(self, level: int, optname: int, value: int | Buffer, /) -> None:
+        """As ``socket.setsockopt``."""
+        self._conn.setsockopt(level, optname, value)
+
+    def set_read_deadline(self, timeout: float | None, /) -> None:
+        """End all reading, present and future, *timeout* seconds from now; None: no deadline."""
+        self._conn.set_read_deadline(timeout)
+
+    def set_write_deadline(self, timeout: float | None, /) -> None:
+        """End all writing, present and future, *timeout* seconds from now; None: no deadline."""
+        self._conn.set_write_deadline(timeout)
+
+    def audit(self) -> list[Setting]:
+        """List every socket setting: asked, in effect, and what limited it."""
+        return self._conn.audit()
+
+    def tcp_info(self) -> dict[str, int]:
+        """As ``hardsock.Connection.tcp_info``."""
+        return self._conn.tcp_info()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed here."""
+        return self._conn.closed
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether a direction is unusable after a half-done message."""
+        return self._conn.poisoned
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received but not yet returned to a caller."""
+        return self._conn.buffered
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received from the kernel so far."""
+        return self._conn.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the kernel took so far."""
+        return self._conn.bytes_sent
+
+    @property
+    def created(self) -> float:
+        """When it was made, as ``time.monotonic()`` tells time."""
+        return self._conn.created
+
+    @property
+    def last_read(self) -> float | None:
+        """When bytes were last received, or None."""
+        return self._conn.last_read
+
+    @property
+    def last_write(self) -> float | None:
+        """When bytes were last sent, or None."""
+        return self._conn.last_write
+
+    @property
+    def family(self) -> int:
+        """AF_INET, AF_INET6 or AF_UNIX."""
+        return self._conn.family
+
+    @property
+    def type(self) -> int:
+        """SOCK_STREAM."""
+        return socket.SOCK_STREAM
+
+    @property
+    def changed_settings(self) -> int:
+        """How many settings the kernel silently changed; see ``audit()``."""
+        return self._conn.changed_settings
+
+    def __repr__(self) -> str:
+        return f"<hardsock.aio.Connection of {self._conn!r}>"

@@ -1,0 +1,117 @@
+"""The awaited Listener."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+from hardsock import _core
+from hardsock._core import CancelToken
+from hardsock._errors import Closed
+from hardsock._records import ListenerStats, Setting
+from hardsock.aio._connection import Connection
+from hardsock.aio._host import current_hub
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Listener"]
+
+
+class Listener:
+    """A listening stream socket whose accepting is awaited; made by ``aio.listen``.
+
+    Any number of tasks may accept at once. It belongs to the event loop in which it was made;
+    ``close`` works from any thread.
+    """
+
+    __slots__ = ("__weakref__", "_hub", "_listener")
+
+    def __init__(self, listener: _core.Listener) -> None:
+        self._listener = listener
+        self._hub = current_hub()
+
+    async def accept(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> Connection:
+        """As ``hardsock.Listener.accept``."""
+        conn = await self._listener._op_accept(self._hub, timeout=timeout, token=token)
+        return Connection(conn)
+
+    async def accept_many(
+        self, max_count: int, /, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> list[Connection]:
+        """As ``hardsock.Listener.accept_many``."""
+        conns = cast(
+            "list[_core.Connection]",
+            await self._listener._op_accept_many(
+                self._hub, max_count, timeout=timeout, token=token
+            ),
+        )
+        return [Connection(conn) for conn in conns]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Connection:
+        try:
+            return await self.accept()
+        except Closed:
+            if self._listener.closed:
+                raise StopAsyncIteration from None
+            raise
+
+    def close(self) -> None:
+        """Close; tasks that accept raise Closed. Idempotent."""
+        self._listener.close()
+
+    async def aclose(self) -> None:
+        """``close()``, for ``contextlib.aclosing`` and the like; never waits."""
+        self._listener.close()
+
+    def detach(self) -> int:
+        """Give the descriptor to the caller, who must close it."""
+        fd = self._listener.detach()
+        self._hub.forget(fd)
+        return fd
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self._listener.close()
+
+    def fileno(self) -> int:
+        """The descriptor's number, -1 when closed."""
+        return self._listener.fileno()
+
+    def getsockname(self) -> Any:
+        """The address it listens on, as socket has it."""
+        return self._listener.getsockname()
+
+    def stats(self) -> ListenerStats:
+        """As ``hardsock.Listener.stats``."""
+        return self._listener.stats()
+
+    def audit(self) -> list[Setting]:
+        """As ``hardsock.Listener.audit``."""
+        return self._listener.audit()
+
+    @property
+    def address(self) -> Any:
+        """The address it listens on, as socket has it."""
+        return self._listener.address
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._listener.closed
+
+    def __repr__(self) -> str:
+        return f"<hardsock.aio.Listener of {self._listener!r}>"

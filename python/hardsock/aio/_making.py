@@ -1,0 +1,90 @@
+"""Making awaited connections and listeners: the twins of the functions of ``hardsock``."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import hardsock
+from hardsock import _core
+from hardsock._connect import Address, warn_of_changes
+from hardsock._core import CancelToken
+from hardsock._listen import first_of, name_in
+from hardsock._options import SocketOptions, kernel_settings
+from hardsock._records import Resolution
+from hardsock.aio._connection import Connection
+from hardsock.aio._host import current_hub
+from hardsock.aio._listener import Listener
+
+__all__ = ["adopt", "connect", "listen", "resolve"]
+
+
+async def connect(
+    address: Address,
+    *,
+    timeout: float | None = None,
+    token: CancelToken | None = None,
+    options: SocketOptions | None = None,
+    source: tuple[str, int] | None = None,
+    family: int = 0,
+    attempt_delay: float = 0.25,
+    max_in_flight: int = 6,
+) -> Connection:
+    """As ``hardsock.connect``: lookup, every address, one deadline, one token; awaited."""
+    conn = await _core._op_connect(
+        current_hub(),
+        address,
+        timeout=timeout,
+        token=token,
+        sockopts=kernel_settings(options),
+        source=source,
+        family=family,
+        attempt_delay=attempt_delay,
+        max_in_flight=max_in_flight,
+    )
+    if conn.changed_settings:
+        warn_of_changes(conn.audit(), stacklevel=2)
+    return Connection(conn)
+
+
+async def resolve(
+    address: Address,
+    *,
+    timeout: float | None = None,
+    token: CancelToken | None = None,
+    family: int = 0,
+) -> Resolution:
+    """As ``hardsock.resolve``, awaited."""
+    resolution: Resolution = await _core._op_resolve(
+        current_hub(), address, timeout=timeout, token=token, family=family
+    )
+    return resolution
+
+
+async def listen(
+    address: Address | socket.socket | int,
+    *,
+    timeout: float | None = None,
+    token: CancelToken | None = None,
+    **options: Any,
+) -> Listener:
+    """As ``hardsock.listen``, with the same parameters; only the lookup of a name is awaited."""
+    name = None if isinstance(address, (socket.socket, int)) else name_in(address)
+    if name is not None:
+        address = first_of(await resolve((name[0], 1), timeout=timeout, token=token), name[1])
+    return Listener(hardsock.listen(address, **options))
+
+
+def adopt(
+    conn: hardsock.Connection | socket.socket | int, *, options: SocketOptions | None = None
+) -> Connection:
+    """Await on a connection that exists: a ``hardsock.Connection``, a socket or a descriptor.
+
+    A ``hardsock.Connection`` is shared, not taken: it may go on being used in threads, in the
+    other direction. The rest is as in ``hardsock.adopt``.
+    """
+    if isinstance(conn, hardsock.Connection):
+        if options is not None:
+            raise ValueError("options go with a socket or a descriptor, not with a Connection")
+        return Connection(conn)
+    return Connection(hardsock.adopt(conn, options=options))
