@@ -161,8 +161,8 @@ hs_deframer_skip(struct hs_deframer *d, struct hs_error *err, size_t *ret_need)
         return hs_err_setx(err, HS_E_BAD_FRAME, NULL,
                            "CR or LF by itself in a line that ends in CR LF");
     }
-    HS_ASSERT(!"a skip has no other state");
-    return HS_E_INVALID;
+    HS_ASSERT(d->skip <= HS_SKIP_BAD);
+    return HS_E_BAD_FRAME;
 }
 
 /* ---- One frame ----------------------------------------------------------------------------- */
