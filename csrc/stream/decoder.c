@@ -1,7 +1,8 @@
 /* decoder.c: the codec by itself: a framing of its own and a deframer that is fed by hand.
  *
  * A frame that was handed out stays in the buffer until the next call; `pending` is its size. The
- * first error that is not recoverable is kept and repeated.
+ * first error that is not recoverable is kept and repeated; errors are made in its place, so that
+ * the usual call does not have to clear one.
  */
 #include "frame.h"
 
@@ -18,11 +19,9 @@ struct hs_decoder {
     struct hs_framing framing;
     struct hs_deframer deframer;
     size_t pending;
-    struct hs_error broken; /* code HS_OK: it is not */
+    struct hs_error broken; /* code HS_OK between calls: it is not */
     uint8_t sep[];
 };
-
-static const uint8_t nothing[1];
 
 hs_err
 hs_decoder_new(const struct hs_framing *f, struct hs_error *err, struct hs_decoder **ret_decoder)
@@ -72,17 +71,16 @@ repeat(const struct hs_decoder *d, struct hs_error *err)
     return d->broken.code;
 }
 
-/* Keeps what must not be survived; needs the filled error, whatever the caller passed. */
+/* The error rv stands in d->broken, and stays there if it must not be survived. */
 static hs_err
-end_call(struct hs_decoder *d, hs_err rv, struct hs_error *mine, struct hs_error *err)
+tell(struct hs_decoder *d, hs_err rv, struct hs_error *err)
 {
     bool fatal = rv == HS_E_BAD_FRAME || rv == HS_E_TRUNCATED ||
                  (rv == HS_E_FRAME_TOO_LARGE && !d->deframer.oversize.recoverable);
 
-    if (rv < 0 && err != NULL && err->code == HS_OK)
-        *err = *mine;
-    if (fatal)
-        d->broken = *mine;
+    (void)repeat(d, err);
+    if (!fatal)
+        d->broken = (struct hs_error){0};
     return rv;
 }
 
@@ -108,49 +106,41 @@ hs_decoder_feed(struct hs_decoder *d, const uint8_t *bytes, size_t n, struct hs_
 }
 
 static hs_err
-truncated(const struct hs_decoder *d, size_t need, struct hs_error *err)
+truncated(struct hs_decoder *d, size_t need, struct hs_error *err)
 {
-    size_t len = hs_buf_len(&d->deframer.buf);
+    hs_err rv = HS_E_TRUNCATED;
 
     if (hs_deframer_skipping(&d->deframer))
-        return hs_err_setx(err, HS_E_TRUNCATED, NULL,
-                           "the stream ended in a frame that was being skipped");
-    return hs_err_setx(err, HS_E_TRUNCATED, NULL,
-                       "the stream ended after %zu bytes of a frame, at least %zu are missing", len,
-                       need);
-}
-
-/* What is at the front, without handing it out. */
-static hs_err
-look(struct hs_decoder *d, struct hs_error *err, struct hs_frame *ret_frame)
-{
-    struct hs_error mine = {0};
-    size_t need = 0;
-    hs_err rv;
-
-    drop_pending(d);
-    if (d->broken.code != HS_OK)
-        return repeat(d, err);
-    rv = hs_deframer_next(&d->deframer, &d->framing, &mine, ret_frame, &need);
-    if (rv == HS_WANT && d->ended &&
-        (hs_buf_len(&d->deframer.buf) > 0 || hs_deframer_skipping(&d->deframer)))
-        rv = truncated(d, need, &mine);
-    return end_call(d, rv, &mine, err);
+        rv =
+            hs_err_setx(&d->broken, rv, NULL, "the stream ended in a frame that was being skipped");
+    else
+        rv = hs_err_setx(&d->broken, rv, NULL,
+                         "the stream ended after %zu bytes of a frame, at least %zu are missing",
+                         hs_buf_len(&d->deframer.buf), need);
+    return tell(d, rv, err);
 }
 
 hs_err
 hs_decoder_next(struct hs_decoder *d, struct hs_error *err, const uint8_t **ret_data,
                 size_t *ret_len)
 {
+    struct hs_deframer *df = &d->deframer;
     struct hs_frame frame;
+    size_t need = 0;
     hs_err rv;
 
     HS_CHECK(d, DECODER_MAGIC);
-    if ((rv = look(d, err, &frame)) != HS_OK)
+    drop_pending(d);
+    if (d->broken.code != HS_OK)
+        return repeat(d, err);
+    rv = hs_deframer_next(df, &d->framing, &d->broken, &frame, &need);
+    if (rv == HS_WANT && d->ended && (hs_buf_len(&df->buf) > 0 || hs_deframer_skipping(df)))
+        return truncated(d, need, err);
+    if (rv < 0)
+        return tell(d, rv, err);
+    if (rv != HS_OK)
         return rv;
-    *ret_data = d->deframer.buf.data != NULL
-                    ? d->deframer.buf.data + d->deframer.buf.head + frame.start
-                    : nothing;
+    *ret_data = df->buf.data + df->buf.head + frame.start; /* No frame has less than one byte. */
     *ret_len = frame.len;
     d->pending = frame.consumed;
     return HS_OK;
@@ -160,7 +150,6 @@ hs_err
 hs_decoder_eof(struct hs_decoder *d, struct hs_error *err)
 {
     struct hs_deframer *df = &d->deframer;
-    struct hs_error mine = {0};
     struct hs_oversize oversize;
     struct hs_frame frame;
     size_t scanned = 0, need = 0;
@@ -176,9 +165,8 @@ hs_decoder_eof(struct hs_decoder *d, struct hs_error *err)
     else if (hs_buf_len(&df->buf) > 0)
         rv = hs_framing_find(&d->framing, df->buf.data + df->buf.head, hs_buf_len(&df->buf),
                              &scanned, &need, NULL, &frame, &oversize);
-    if (rv != HS_WANT)
-        return HS_OK; /* Whole frames and errors are for hs_decoder_next. */
-    return end_call(d, truncated(d, need, &mine), &mine, err);
+    /* Whole frames and errors are for hs_decoder_next. */
+    return rv == HS_WANT ? truncated(d, need, err) : HS_OK;
 }
 
 size_t
