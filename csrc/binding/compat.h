@@ -36,6 +36,16 @@
 /* Slots hold object pointers; POSIX guarantees that function pointers fit. */
 #define HS_SLOT(fn) ((void *)(fn))
 
+/* Around the short use of something of self's own that is for one thread at a time. In one function
+ * at most once, and nothing may leave in between. */
+#ifdef Py_GIL_DISABLED
+#define HS_BEGIN_LOCKED(self) Py_BEGIN_CRITICAL_SECTION(self)
+#define HS_END_LOCKED() Py_END_CRITICAL_SECTION()
+#else
+#define HS_BEGIN_LOCKED(self) {
+#define HS_END_LOCKED() }
+#endif
+
 static inline void
 hs_raise(PyObject *exc)
 {

@@ -4,6 +4,7 @@
  * it as it is. Exceptions and record types are Python classes, so they are looked up once per
  * import.
  */
+#include "framing.h"
 #include "state.h"
 
 static int
@@ -38,7 +39,8 @@ module_exec(PyObject *module)
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
-        listener_type_init(module, st) < 0)
+        listener_type_init(module, st) < 0 || framing_type_init(module, st) < 0 ||
+        decoder_type_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -54,6 +56,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->callback_type);
     Py_VISIT(st->conn_type);
     Py_VISIT(st->listener_type);
+    Py_VISIT(st->framing_type);
+    Py_VISIT(st->decoder_type);
     Py_VISIT(st->scope);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
@@ -70,6 +74,8 @@ module_clear(PyObject *module)
     Py_CLEAR(st->callback_type);
     Py_CLEAR(st->conn_type);
     Py_CLEAR(st->listener_type);
+    Py_CLEAR(st->framing_type);
+    Py_CLEAR(st->decoder_type);
     Py_CLEAR(st->scope);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)
