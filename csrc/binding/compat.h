@@ -50,6 +50,15 @@ hs_stop_iteration(PyObject *value)
         Py_DECREF(exc);
     }
 }
+/* Around the short use of something of self's own that is for one thread at a time. In one function
+ * at most once, and nothing may leave in between. */
+#ifdef Py_GIL_DISABLED
+#define HS_BEGIN_LOCKED(self) Py_BEGIN_CRITICAL_SECTION(self)
+#define HS_END_LOCKED() Py_END_CRITICAL_SECTION()
+#else
+#define HS_BEGIN_LOCKED(self) {
+#define HS_END_LOCKED() }
+#endif
 
 static inline void
 hs_raise(PyObject *exc)

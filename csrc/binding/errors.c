@@ -40,6 +40,10 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return err->sys == ECONNREFUSED ? st->connection_refused : st->connect_error;
     case HS_E_NOMEM:
         return PyExc_MemoryError;
+    case HS_E_FRAME_TOO_LARGE:
+        return st->frame_too_large;
+    case HS_E_BAD_FRAME:
+        return st->bad_frame;
     default:
         return st->hardsock_error;
     }
@@ -67,6 +71,10 @@ errno_of(const struct hs_error *err, hs_err code)
         return err->sys != 0 ? err->sys : ETIMEDOUT;
     case HS_E_RESOLVE:
         return err->gai;
+    case HS_E_FRAME_TOO_LARGE:
+        return EMSGSIZE;
+    case HS_E_BAD_FRAME:
+        return EBADMSG;
     default:
         return err->sys;
     }
@@ -122,6 +130,37 @@ raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code)
 
     if (exc != NULL)
         hs_raise(exc);
+    return -1;
+}
+
+static void
+add_oversize(mod_state *st, const struct hs_oversize *o, PyObject *exc)
+{
+    PyObject *dict = PyObject_GenericGetDict(exc, NULL);
+
+    if (dict == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
+    if (o->size_known)
+        put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
+    put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
+    put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
+    Py_DECREF(dict);
+}
+
+int
+raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
+                  const struct hs_oversize *o)
+{
+    PyObject *exc = exception_new(st, err, code);
+
+    if (exc == NULL)
+        return -1;
+    if (code == HS_E_FRAME_TOO_LARGE)
+        add_oversize(st, o, exc);
+    hs_raise(exc);
     return -1;
 }
 

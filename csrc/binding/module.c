@@ -4,6 +4,7 @@
  * it as it is. Exceptions and record types are Python classes, so they are looked up once per
  * import.
  */
+#include "framing.h"
 #include "state.h"
 
 static int
@@ -39,7 +40,8 @@ module_exec(PyObject *module)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
         listener_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
-        operation_type_init(module, st) < 0)
+        operation_type_init(module, st) < 0 || framing_type_init(module, st) < 0 ||
+        decoder_type_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -57,6 +59,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->listener_type);
     Py_VISIT(st->hub_type);
     Py_VISIT(st->operation_type);
+    Py_VISIT(st->framing_type);
+    Py_VISIT(st->decoder_type);
     Py_VISIT(st->scope);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
@@ -75,6 +79,8 @@ module_clear(PyObject *module)
     Py_CLEAR(st->listener_type);
     Py_CLEAR(st->hub_type);
     Py_CLEAR(st->operation_type);
+    Py_CLEAR(st->framing_type);
+    Py_CLEAR(st->decoder_type);
     Py_CLEAR(st->scope);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)

@@ -25,6 +25,8 @@
     X(resolve_error, "hardsock._errors", "ResolveError")                                           \
     X(connection_refused, "hardsock._errors", "ConnectionRefused")                                 \
     X(connect_error, "hardsock._errors", "ConnectError")                                           \
+    X(frame_too_large, "hardsock._errors", "FrameTooLarge")                                        \
+    X(bad_frame, "hardsock._errors", "BadFrame")                                                   \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
     X(setting, "hardsock._records", "Setting")                                                     \
     X(attempt, "hardsock._records", "Attempt")                                                     \
@@ -43,7 +45,12 @@
     X(bytes_done)                                                                                  \
     X(reason)                                                                                      \
     X(hint)                                                                                        \
-    X(attempts)
+    X(attempts)                                                                                    \
+    X(_core)                                                                                       \
+    X(limit)                                                                                       \
+    X(size)                                                                                        \
+    X(recoverable)                                                                                 \
+    X(discarded)
 
 typedef struct {
     PyTypeObject *token_type;
@@ -52,6 +59,8 @@ typedef struct {
     PyTypeObject *listener_type;
     PyTypeObject *hub_type;
     PyTypeObject *operation_type;
+    PyTypeObject *framing_type;
+    PyTypeObject *decoder_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)

@@ -49,6 +49,7 @@ enum hs_class {
     HS_CLASS_LIMIT,
     HS_CLASS_SYSTEM,
     HS_CLASS_NOMEM,
+    HS_CLASS_FRAME,
 };
 
 /* X(name, class, number within the class, text) */
@@ -67,7 +68,9 @@ enum hs_class {
     X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
     X(LIMIT, LIMIT, 1, "limit reached")                                                            \
     X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
-    X(NOMEM, NOMEM, 1, "out of memory")
+    X(NOMEM, NOMEM, 1, "out of memory")                                                            \
+    X(FRAME_TOO_LARGE, FRAME, 1, "frame exceeds the limit")                                        \
+    X(BAD_FRAME, FRAME, 2, "malformed frame")
 
 #define HS_ERR_CODE(class_, number) (-((hs_err)(class_) << 16 | (number)))
 #define HS_ERR_CLASS(e) ((enum hs_class)(-(e) >> 16))
@@ -425,6 +428,106 @@ HS_API HS_NODISCARD hs_err hs_conn_setsockopt(struct hs_conn *c, int level, int 
 /* What was asked for and what the kernel says is in effect; settings has HS_SETTINGS_MAX places. */
 HS_API HS_NODISCARD hs_err hs_conn_audit(struct hs_conn *c, struct hs_setting *settings,
                                          struct hs_error *err, size_t *ret_n);
+
+/* ---- Framing ------------------------------------------------------------------------------- */
+
+/* How a stream of bytes is cut into frames: a plain description, no I/O. Fields that belong to
+ * other kinds are ignored. Fill it, have it checked once (hs_framing_check), then keep it as it is;
+ * every other function here relies on the check. */
+
+enum hs_framing_kind {
+    HS_FRAMING_DELIMITER, /* payload, then sep */
+    HS_FRAMING_LINE,      /* payload, then the end of a line */
+    HS_FRAMING_PREFIX,    /* offset bytes, a length field, then as many bytes as it says */
+};
+
+enum hs_line_ending {
+    HS_LINE_LF,
+    HS_LINE_CRLF, /* strict: a CR or LF by itself is HS_E_BAD_FRAME, never a part of a line */
+    HS_LINE_ANY,  /* LF, with or without one CR in front */
+};
+
+/* What becomes of a frame beyond max_size. */
+enum hs_too_long {
+    HS_TOO_LONG_CLOSE, /* an error that ends the stream */
+    HS_TOO_LONG_KEEP,  /* an error, and nothing is consumed: a larger limit goes on */
+    HS_TOO_LONG_SKIP,  /* thrown away as it arrives, then one error; the stream goes on behind it */
+};
+
+#define HS_FRAME_HEADER_MAX 10 /* bytes of the longest length field */
+#define HS_FRAME_OFFSET_MAX 65535
+#define HS_FRAME_SEP_MAX 65535
+#define HS_FRAME_SIZE_MAX (SIZE_MAX / 2)
+
+struct hs_framing {
+    enum hs_framing_kind kind;
+    enum hs_too_long too_long;
+    size_t max_size; /* bytes of payload: the separator and the header do not count */
+    size_t max_skip; /* with HS_TOO_LONG_SKIP: bytes thrown away for one frame, all included */
+    bool keep;       /* frames are returned with their separator or header */
+
+    /* HS_FRAMING_LINE */
+    enum hs_line_ending ending;
+
+    /* HS_FRAMING_DELIMITER: 1 to HS_FRAME_SEP_MAX bytes; borrows: sep as long as the framing */
+    const uint8_t *sep;
+    size_t sep_len;
+
+    /* HS_FRAMING_PREFIX: the payload has (declared + adjustment) bytes, less offset + width if the
+     * declared value includes_header. */
+    unsigned width; /* bytes of the length field, 1 to 8, or 0: a varint (LEB128, 1 to 10 bytes) */
+    bool little_endian;
+    bool includes_header;
+    size_t offset; /* bytes in front of the length field */
+    int64_t adjustment;
+};
+
+/* HS_E_INVALID for what could never work; the message names the field and its value. */
+HS_API HS_NODISCARD hs_err hs_framing_check(const struct hs_framing *f, struct hs_error *err);
+/* HS_FRAMING_PREFIX: the length field for a payload that is to be sent behind head_len (= offset)
+ * bytes of the caller's. HS_E_FRAME_TOO_LARGE when max_size or the field does not allow it,
+ * HS_E_BAD_FRAME when the field would have to be negative, HS_E_INVALID for another kind. */
+HS_API HS_NODISCARD hs_err hs_framing_header(const struct hs_framing *f, size_t payload_len,
+                                             size_t head_len, struct hs_error *err,
+                                             uint8_t out[HS_FRAME_HEADER_MAX], size_t *ret_n);
+
+/* Facts about a frame that was too large. */
+struct hs_oversize {
+    uint64_t size;      /* of the payload: declared, or what was seen of it so far */
+    uint64_t discarded; /* bytes thrown away, separator and header included */
+    size_t limit;
+    bool size_known;  /* else size is only a lower bound */
+    bool recoverable; /* the stream can go on */
+};
+
+/* The codec by itself, for those who do their own I/O: feed bytes, get frames. One thread at a
+ * time. Memory follows what was fed, never what a header claims. After an error that is not
+ * recoverable every call repeats it. */
+struct hs_decoder;
+
+/* Checks f and copies it. Returns: new decoder. */
+HS_API HS_NODISCARD hs_err hs_decoder_new(const struct hs_framing *f, struct hs_error *err,
+                                          struct hs_decoder **ret_decoder);
+HS_API void hs_decoder_free(struct hs_decoder *d); /* NULL is fine */
+/* All n bytes or none (HS_E_NOMEM). HS_E_INVALID after hs_decoder_eof. */
+HS_API HS_NODISCARD hs_err hs_decoder_feed(struct hs_decoder *d, const uint8_t *bytes, size_t n,
+                                           struct hs_error *err);
+/* The next frame; HS_WANT when the bytes for one are not there yet. *ret_data is never NULL.
+ * borrows: *ret_data until the next call of any hs_decoder_ function that may change d.
+ * HS_E_FRAME_TOO_LARGE (hs_decoder_oversize tells more), HS_E_BAD_FRAME, HS_E_TRUNCATED after
+ * hs_decoder_eof, HS_E_NOMEM. */
+HS_API HS_NODISCARD hs_err hs_decoder_next(struct hs_decoder *d, struct hs_error *err,
+                                           const uint8_t **ret_data, size_t *ret_len);
+/* Says that no more bytes come. HS_E_TRUNCATED when they end in the middle of a frame. While whole
+ * frames are still waiting it is HS_OK, and hs_decoder_next tells when it gets there. */
+HS_API HS_NODISCARD hs_err hs_decoder_eof(struct hs_decoder *d, struct hs_error *err);
+/* Bytes that were fed and have not been returned. */
+HS_API size_t hs_decoder_buffered(const struct hs_decoder *d);
+/* Of the last HS_E_FRAME_TOO_LARGE. */
+HS_API void hs_decoder_oversize(const struct hs_decoder *d, struct hs_oversize *ret_oversize);
+/* Moves out what is buffered, for a protocol that changes in mid-stream: at most n bytes, returns
+ * how many. Works after an error, too. */
+HS_API size_t hs_decoder_take_rest(struct hs_decoder *d, uint8_t *to, size_t n);
 
 /* ---- Name lookup --------------------------------------------------------------------------- */
 

@@ -12,6 +12,7 @@ from hardsock._core import (
     Callback,
     CancelToken,
     Connection,
+    Decoder,
     Listener,
     fd_inventory,
     resolver_stats,
@@ -19,6 +20,7 @@ from hardsock._core import (
 )
 from hardsock._core import version as __version__
 from hardsock._errors import (
+    BadFrame,
     Busy,
     Cancelled,
     Closed,
@@ -26,6 +28,8 @@ from hardsock._errors import (
     ConnectionRefused,
     DeadlineExceeded,
     DeadPeer,
+    FrameError,
+    FrameTooLarge,
     HardsockError,
     Poisoned,
     Reset,
@@ -34,6 +38,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
 from hardsock._records import Answer, Attempt, CloseReport, ListenerStats, Resolution, Setting
@@ -43,6 +48,7 @@ __all__ = [
     "Address",
     "Answer",
     "Attempt",
+    "BadFrame",
     "Busy",
     "Callback",
     "CancelToken",
@@ -54,7 +60,13 @@ __all__ = [
     "Connection",
     "DeadPeer",
     "DeadlineExceeded",
+    "Decoder",
+    "Delimiter",
+    "FrameError",
+    "FrameTooLarge",
     "HardsockError",
+    "LengthPrefix",
+    "Line",
     "Listener",
     "ListenerStats",
     "Poisoned",

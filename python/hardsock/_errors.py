@@ -11,6 +11,7 @@ import socket
 from hardsock._records import Attempt
 
 __all__ = [
+    "BadFrame",
     "Busy",
     "Cancelled",
     "Closed",
@@ -18,6 +19,8 @@ __all__ = [
     "ConnectionRefused",
     "DeadPeer",
     "DeadlineExceeded",
+    "FrameError",
+    "FrameTooLarge",
     "HardsockError",
     "Poisoned",
     "Reset",
@@ -134,6 +137,28 @@ class WrongProcess(Closed):
 
 class Busy(HardsockError):
     """Another call is using this direction: a connection has one reader and one writer."""
+
+
+class FrameError(HardsockError):
+    """What the peer sent, or what was to be sent, is no frame that the framing allows."""
+
+
+class FrameTooLarge(FrameError):
+    """A frame is larger than ``max_size``."""
+
+    limit: int | None = None
+    """The ``max_size`` that it exceeds."""
+    size: int | None = None
+    """Bytes of its payload, or None if that is not known."""
+    recoverable: bool = False
+    """Whether the stream can go on: with a larger limit (``on_too_long="keep"``), or behind the
+    frame, which was skipped (``"skip"``)."""
+    discarded: int = 0
+    """Bytes of it that were thrown away, its separator or header included."""
+
+
+class BadFrame(FrameError):
+    """A length that is negative or cannot be, or a CR or LF where a line may not have one."""
 
 
 class SettingWarning(UserWarning):

@@ -12,6 +12,7 @@
 #define CALLS(X)                                                                                   \
     X(malloc, ENOMEM)                                                                              \
     X(calloc, ENOMEM)                                                                              \
+    X(realloc, ENOMEM)                                                                             \
     X(socket, EMFILE)                                                                              \
     X(connect, ENETUNREACH)                                                                        \
     X(accept4, EMFILE)                                                                             \

@@ -171,13 +171,51 @@ token_with_fileno(void)
     return rv;
 }
 
+/* Without memory nothing is lost: the same call is made again, and every frame comes out. */
+static hs_err
+decode(void)
+{
+    static const char in[] = "a<separator>far too long<separator>b<separator>";
+    const struct hs_framing f = {.kind = HS_FRAMING_DELIMITER,
+                                 .sep = (const uint8_t *)"<separator>",
+                                 .sep_len = 11,
+                                 .max_size = 3,
+                                 .too_long = HS_TOO_LONG_SKIP,
+                                 .max_skip = 99};
+    struct hs_decoder *d = NULL;
+    const uint8_t *data;
+    size_t len, frames = 0, skipped = 0;
+    hs_err rv = hs_decoder_new(&f, NULL, &d);
+
+    for (size_t at = 0; rv == HS_OK && at < sizeof(in) - 1; at++) {
+        size_t before = hs_decoder_buffered(d);
+
+        for (int i = 0; i < 2; i++)
+            if ((rv = hs_decoder_feed(d, (const uint8_t *)in + at, 1, NULL)) != HS_E_NOMEM)
+                break;
+        if (rv != HS_OK && hs_decoder_buffered(d) != before)
+            rv = WRONG;
+        while (rv == HS_OK && (rv = hs_decoder_next(d, NULL, &data, &len)) != HS_WANT) {
+            frames += rv == HS_OK && len == 1;
+            skipped += rv == HS_E_FRAME_TOO_LARGE;
+            rv = rv == HS_E_FRAME_TOO_LARGE || (rv == HS_E_NOMEM && span > MS) ? HS_OK : rv;
+            span -= MS; /* so many times, no more */
+        }
+        rv = rv == HS_WANT ? HS_OK : rv;
+    }
+    if (rv == HS_OK && (frames != 2 || skipped != 1))
+        rv = WRONG;
+    hs_decoder_free(d);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
 } scenarios[] = {
     {"connect to a literal", connect_literal}, {"connect to a name", connect_name},
     {"listen and accept", listen_and_accept},  {"send and recv", send_and_recv},
-    {"token with fileno", token_with_fileno},
+    {"token with fileno", token_with_fileno},  {"decode", decode},
 };
 
 struct round {
