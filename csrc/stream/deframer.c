@@ -1,8 +1,8 @@
-/* deframer.c: see frame.h. The buffer of a stream that is cut into frames: what an unfinished search
- * has seen, and what becomes of frames that are too long.
+/* deframer.c: see frame.h. The buffer of a stream that is cut into frames: what an unfinished
+ * search has seen, and what becomes of frames that are too long.
  *
- * A skip runs through COUNT or SEARCH to DONE, and from there, by its report, to NONE; or it ends in
- * OVER or BAD, where it stays. Skipped bytes are dropped as soon as they are seen.
+ * A skip runs through COUNT or SEARCH to DONE, and from there, by its report, to NONE; or it ends
+ * in OVER or BAD, where it stays. Skipped bytes are dropped as soon as they are seen.
  */
 #include "frame.h"
 

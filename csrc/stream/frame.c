@@ -242,13 +242,13 @@ find_crlf(const uint8_t *data, size_t len, size_t *scanned, size_t *ret_at, size
     const uint8_t *lf = memchr(data + from, '\n', len - from);
     const uint8_t *end = lf != NULL ? lf : data + len;
     const uint8_t *cr = memchr(data + from, '\r', (size_t)(end - data) - from);
+    const uint8_t *stop = cr != NULL ? cr : end;
 
-    if (lf == NULL && (cr == NULL || cr + 1 == end)) {
-        *scanned = cr == NULL ? len : len - 1;
+    *scanned = (size_t)(stop - data);
+    if (lf == NULL && end - stop <= 1) /* nothing yet, or a CR whose LF may come */
         return HS_WANT;
-    }
-    *ret_at = *scanned = (size_t)((cr != NULL ? cr : lf) - data);
-    if (lf == NULL || cr == NULL || cr + 1 != lf)
+    *ret_at = *scanned;
+    if (lf == NULL || stop + 1 != lf)
         return HS_E_BAD_FRAME;
     *ret_end = *ret_at + 2;
     return HS_OK;

@@ -4,9 +4,9 @@
  * buffer, what an unfinished search has already seen, and the policy for frames that are too long.
  *
  * Invariants:
- * - No terminator (separator or end of line) begins in the first `scanned` bytes. So scanned is also
- *   the least size that the payload can have, which is what the limit is held against; only bytes
- *   that may be the beginning of a terminator are looked at twice.
+ * - No terminator (separator or end of line) begins in the first `scanned` bytes. So scanned is
+ *   also the least size that the payload can have, which is what the limit is held against; only
+ *   bytes that may be the beginning of a terminator are looked at twice.
  * - scanned is worth something for one terminator only, which the deframer remembers; for any other
  *   the search starts from the beginning.
  * - The verdict about a frame does not depend on how its bytes were cut when they arrived.
@@ -48,10 +48,10 @@ HS_NODISCARD hs_err hs_prefix_parse(const struct hs_framing *f, const uint8_t *d
                                     size_t *ret_need, struct hs_error *err, size_t *ret_header,
                                     uint64_t *ret_payload);
 
-/* One frame at the beginning of data. HS_WANT: not yet; at least *ret_need (> 0) bytes are missing.
- * HS_E_FRAME_TOO_LARGE: the facts are in *ret_oversize (discarded and recoverable are zero), and err
- * is left alone: hs_oversize_error fills it.
- * HS_E_BAD_FRAME. Start with *scanned 0 and pass it again with the same bytes and more. */
+/* One frame at the beginning of data; f has passed hs_framing_check. HS_WANT: not yet; at least
+ * *ret_need (> 0) bytes are missing. HS_E_BAD_FRAME. HS_E_FRAME_TOO_LARGE: the facts are in
+ * *ret_oversize (discarded and recoverable are zero), and err is left to hs_oversize_error. Start
+ * with *scanned 0 and pass it again with the same bytes and more. */
 HS_NODISCARD hs_err hs_framing_find(const struct hs_framing *f, const uint8_t *data, size_t len,
                                     size_t *scanned, size_t *ret_need, struct hs_error *err,
                                     struct hs_frame *ret_frame, struct hs_oversize *ret_oversize);

@@ -96,7 +96,7 @@ class LengthPrefix(_Framing):
         if not all(isinstance(n, int) for n in numbers) or not 1 <= int(self.width) <= 8:
             return 16 * 1024 * 1024  # a varint, or something that the check refuses
         header = self.offset + int(self.width) if self.includes_header else 0
-        most = 256 ** int(self.width) - 1 + self.adjustment - header
+        most = (1 << 8 * int(self.width)) - 1 + self.adjustment - header
         return max(0, min(most, 16 * 1024 * 1024))
 
     def encode(self, payload: Buffer, head: Buffer = b"") -> bytes:

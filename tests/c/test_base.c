@@ -63,6 +63,94 @@ START_TEST(buffer_refuses_a_length_that_overflows)
 }
 END_TEST
 
+static void
+append(struct hs_buf *b, const char *text)
+{
+    size_t n = strlen(text);
+    uint8_t *room;
+
+    ASSERT_OK(hs_buf_reserve(b, n, &room));
+    ck_assert_uint_ge(hs_buf_room(b), n);
+    memcpy(room, text, n);
+    hs_buf_commit(b, n);
+}
+
+START_TEST(buffer_grows_at_its_tail_and_shrinks_at_its_head)
+{
+    struct hs_buf b = {0};
+    uint8_t out[16] = {0};
+
+    append(&b, "hello ");
+    append(&b, "world");
+    hs_buf_drop(&b, 0);
+    hs_buf_drop(&b, 4);
+    append(&b, "!");
+    ASSERT_OK(hs_buf_prepend(&b, (const uint8_t *)"on_", 3));
+    append(&b, "?");
+    ck_assert_uint_eq(hs_buf_peek(&b, out, sizeof(out)), 12);
+    ck_assert_mem_eq(out, "on_o world!?", 12);
+    ck_assert_int_eq(hs_buf_live(), 1);
+    hs_buf_drop(&b, 12);
+    ck_assert_ptr_null(b.data);
+    ck_assert_int_eq(hs_buf_live(), 0);
+}
+END_TEST
+
+START_TEST(buffer_keeps_what_was_reserved_until_it_is_trimmed)
+{
+    struct hs_buf b = {0};
+    uint8_t *room;
+
+    ASSERT_OK(hs_buf_reserve(&b, 100, &room));
+    ck_assert_int_eq(hs_buf_live(), 1);
+    hs_buf_commit(&b, 0);
+    ck_assert_uint_eq(hs_buf_len(&b), 0);
+    hs_buf_trim(&b);
+    ck_assert_int_eq(hs_buf_live(), 0);
+    hs_buf_trim(&b);
+    append(&b, "x");
+    hs_buf_trim(&b);
+    ck_assert_uint_eq(hs_buf_len(&b), 1);
+    ASSERT_ERR(HS_E_NOMEM, hs_buf_reserve(&b, SIZE_MAX, &room));
+    ck_assert_uint_eq(hs_buf_len(&b), 1);
+    hs_buf_fini(&b);
+}
+END_TEST
+
+/* The same window over an endless stream: moved to the front when that is cheap, not grown. */
+START_TEST(buffer_reuses_the_room_of_what_was_dropped)
+{
+    struct hs_buf b = {0};
+
+    for (int i = 0; i < 10000; i++) {
+        append(&b, "0123456789");
+        if (hs_buf_len(&b) >= 30)
+            hs_buf_drop(&b, 20);
+        ck_assert_uint_le(b.capacity, 100);
+    }
+    hs_buf_fini(&b);
+}
+END_TEST
+
+START_TEST(dropping_more_than_there_is_ends_the_process)
+{
+    struct hs_buf b = {0};
+
+    append(&b, "x");
+    hs_buf_drop(&b, 2);
+}
+END_TEST
+
+START_TEST(committing_more_than_was_reserved_ends_the_process)
+{
+    struct hs_buf b = {0};
+    uint8_t *room;
+
+    ASSERT_OK(hs_buf_reserve(&b, 10, &room));
+    hs_buf_commit(&b, hs_buf_room(&b) + 1);
+}
+END_TEST
+
 START_TEST(deadlines_saturate_and_never_lie_in_the_past)
 {
     int64_t before = hs_now(), soon = hs_deadline_after(SECOND), after = hs_now();
@@ -212,6 +300,11 @@ main(void)
     tcase_add_test(tc, buffer_gives_back_in_order_what_was_put_in_front);
     tcase_add_test(tc, buffer_holds_memory_only_while_it_holds_bytes);
     tcase_add_test(tc, buffer_refuses_a_length_that_overflows);
+    tcase_add_test(tc, buffer_grows_at_its_tail_and_shrinks_at_its_head);
+    tcase_add_test(tc, buffer_keeps_what_was_reserved_until_it_is_trimmed);
+    tcase_add_test(tc, buffer_reuses_the_room_of_what_was_dropped);
+    tcase_add_test_raise_signal(tc, dropping_more_than_there_is_ends_the_process, SIGABRT);
+    tcase_add_test_raise_signal(tc, committing_more_than_was_reserved_ends_the_process, SIGABRT);
     tcase_add_test(tc, deadlines_saturate_and_never_lie_in_the_past);
     tcase_add_test(tc, time_left_is_split_for_ppoll);
     tcase_add_test(tc, locks_may_be_taken_from_high_rank_to_low);

@@ -1,8 +1,8 @@
 /* test_frame.c: framings, the search for frames, the codec.
  *
- * What a stream means must not depend on how its bytes were cut: each row of the table of streams is
- * fed in pieces of every size. Outcomes are texts: <payload> for a frame, "large " for one that was
- * skipped, "LARGE", "KEPT", "BAD" and "TRUNC" for endings, "." for a clean one.
+ * What a stream means must not depend on how its bytes were cut: each row of the table of streams
+ * is fed in pieces of every size. Outcomes are texts: <payload> for a frame, "large " for one that
+ * was skipped, "LARGE", "KEPT", "BAD" and "TRUNC" for endings, "." for a clean one.
  */
 #include "support.h"
 

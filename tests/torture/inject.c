@@ -116,8 +116,8 @@ storms(size_t *len)
 
 /* The Makefile finds the wrapped names by their text:
  * __wrap_malloc __wrap_calloc __wrap_realloc __wrap_socket __wrap_connect __wrap_accept4
- * __wrap_bind __wrap_listen __wrap_epoll_create1 __wrap_epoll_ctl __wrap_eventfd __wrap_timerfd_create __wrap_setsockopt
- * __wrap_getsockopt __wrap_getpeername __wrap_getsockname
+ * __wrap_bind __wrap_listen __wrap_epoll_create1 __wrap_epoll_ctl __wrap_eventfd
+ * __wrap_timerfd_create __wrap_setsockopt __wrap_getsockopt __wrap_getpeername __wrap_getsockname
  * __wrap_ppoll __wrap_pthread_create
  */
 WRAP(void *, malloc, (size_t n), (n), NULL)
