@@ -1,5 +1,6 @@
 /* conn.h: the Connection object, shared by the files that make up its type:
- * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_socket.c (what socket has).
+ * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_frame.c (frames), conn_file.c
+ * (sendfile), conn_socket.c (what socket has); type_frames.c is the iterator.
  */
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
@@ -20,6 +21,9 @@ int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *ti
 /* What most jobs do when they are given up: the core keeps what had arrived, or poisons what is
  * half sent. */
 void conn_job_give_up(struct job *job);
+/* conn_frame.c: a frame that is there already; NULL without an exception: there is none. */
+PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
+
 /* The core connection, or Closed and NULL. */
 struct hs_conn *conn_core(ConnObject *self, const char *op);
 
@@ -33,7 +37,18 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     JOB(send)                                                                                      \
     JOB(sendall)                                                                                   \
     JOB(sendmsg)                                                                                   \
+    JOB(recv_until)                                                                                \
+    JOB(recv_line)                                                                                 \
+    JOB(recv_lines)                                                                                \
+    JOB(recv_frame)                                                                                \
+    JOB(recv_frames)                                                                               \
+    JOB(send_frame)                                                                                \
+    JOB(peek)                                                                                      \
+    JOB(sendfile)                                                                                  \
     JOB(finish)                                                                                    \
+    FAST(lines)                                                                                    \
+    FAST(frames)                                                                                   \
+    FAST(set_min_receive_rate)                                                                     \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
@@ -44,6 +59,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(getblocking, METH_NOARGS)                                                                \
     PLAIN(set_read_deadline, METH_O)                                                               \
     PLAIN(set_write_deadline, METH_O)                                                              \
+    PLAIN(set_half_closed_timeout, METH_O)                                                         \
     PLAIN(audit, METH_NOARGS)                                                                      \
     PLAIN(tcp_info, METH_NOARGS)
 

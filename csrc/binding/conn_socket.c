@@ -135,6 +135,56 @@ conn_set_write_deadline(PyObject *self, PyObject *timeout)
     return set_deadline(self, timeout, "set_write_deadline", HS_DIR_OUT);
 }
 
+CONN_DOC(set_half_closed_timeout,
+         "set_half_closed_timeout($self, timeout, /)\n--\n\n"
+         "Once one direction has ended, give the other at most timeout seconds; None: no limit.\n\n"
+         "After close_write() it bounds reading, after the peer's end writing: then the\n"
+         "direction's deadline is moved there, unless it has an earlier one.");
+
+PyObject *
+conn_set_half_closed_timeout(PyObject *self, PyObject *timeout)
+{
+    struct hs_conn *core = conn_core((ConnObject *)self, "set_half_closed_timeout");
+    int64_t span;
+
+    if (core == NULL || parse_seconds(timeout, "timeout", &span) < 0)
+        return NULL;
+    hs_conn_set_half_closed(core, span);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(set_min_receive_rate,
+         "set_min_receive_rate($self, bytes_per_second, /, *, grace=1.0)\n--\n\n"
+         "Have every message that has begun come on at this rate at least; None: no minimum.\n\n"
+         "For recv_exactly(), peek(), and all calls for lines and frames: from the first byte of\n"
+         "a message on it has grace seconds plus a second for each bytes_per_second bytes. A\n"
+         "sender that is slower makes them raise DeadlineExceeded with phase 'min_rate'.");
+
+PyObject *
+conn_set_min_receive_rate(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames)
+{
+    static const struct params p = {"set_min_receive_rate", 1, 1, 1, {"bytes_per_second", "grace"}};
+    struct hs_conn *core = conn_core((ConnObject *)self, "set_min_receive_rate");
+    PyObject *values[MAX_PARAMS];
+    int64_t grace;
+    long rate = 0;
+
+    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[1], "grace", &grace) < 0)
+        return NULL;
+    if (values[0] != Py_None && parse_long(values[0], "bytes_per_second", 1, LONG_MAX, &rate) < 0)
+        return NULL;
+    if (values[1] == NULL)
+        grace = 1000 * 1000 * 1000;
+    if (grace == HS_NEVER) {
+        PyErr_SetString(PyExc_ValueError, "grace must be a finite number of seconds");
+        return NULL;
+    }
+    hs_conn_set_min_rate(core, (uint64_t)rate, grace);
+    Py_RETURN_NONE;
+}
+
 /* ---- Options ------------------------------------------------------------------------------- */
 
 CONN_DOC(getsockopt, "getsockopt($self, level, optname, buflen=0, /)\n--\n\n"

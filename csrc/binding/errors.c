@@ -32,6 +32,8 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->reset;
     case HS_E_TRUNCATED:
         return st->truncated;
+    case HS_E_END:
+        return st->end_of_stream;
     case HS_E_DEAD_PEER:
         return st->dead_peer;
     case HS_E_RESOLVE:
@@ -134,32 +136,30 @@ raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code)
 }
 
 static void
-add_oversize(mod_state *st, const struct hs_oversize *o, PyObject *exc)
+add_oversize(mod_state *st, const struct hs_oversize *o, PyObject *dict)
 {
-    PyObject *dict = PyObject_GenericGetDict(exc, NULL);
-
-    if (dict == NULL) {
-        PyErr_Clear();
-        return;
-    }
     put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
     if (o->size_known)
         put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
     put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
     put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
-    Py_DECREF(dict);
 }
 
 int
 raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
                   const struct hs_oversize *o)
 {
-    PyObject *exc = exception_new(st, err, code);
+    PyObject *exc = exception_new(st, err, code), *dict;
 
     if (exc == NULL)
         return -1;
-    if (code == HS_E_FRAME_TOO_LARGE)
-        add_oversize(st, o, exc);
+    if (code == HS_E_FRAME_TOO_LARGE) {
+        if ((dict = PyObject_GenericGetDict(exc, NULL)) == NULL)
+            PyErr_Clear();
+        else
+            add_oversize(st, o, dict);
+        Py_XDECREF(dict);
+    }
     hs_raise(exc);
     return -1;
 }
@@ -278,6 +278,27 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
         put(dict, st->str_hint, text_object(h.text));
 }
 
+/* What the peer said before it reset us: see keep_last_words in the core. */
+static void
+add_answer(struct call *c, PyObject *dict)
+{
+    struct hs_conn_info info;
+    PyObject *bytes;
+    size_t n;
+
+    hs_conn_info(c->conn, &info);
+    if (info.buffered == 0 ||
+        (bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)info.buffered)) == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    n = hs_conn_copy_buffered(c->conn, (uint8_t *)PyBytes_AS_STRING(bytes), info.buffered);
+    if (_PyBytes_Resize(&bytes, (Py_ssize_t)n) < 0)
+        PyErr_Clear();
+    else
+        put(dict, c->st->str_answer, bytes);
+}
+
 static void
 add_details(struct call *c, hs_err code, PyObject *exc)
 {
@@ -293,6 +314,10 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
+    if (code == HS_E_FRAME_TOO_LARGE)
+        add_oversize(st, &c->oversize, dict);
+    if (code == HS_E_RESET && c->conn != NULL)
+        add_answer(c, dict);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
     if (c->connector != NULL) {

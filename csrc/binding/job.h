@@ -8,6 +8,7 @@
 #define HS_BINDING_JOB_H
 
 #include "args.h"
+#include "framing.h"
 #include "run.h"
 
 struct io { /* bytes in one buffer or in several pieces */
@@ -34,6 +35,28 @@ struct accepting {
     size_t max, n;
 };
 
+struct framed { /* frames to be received */
+    struct framing_arg arg;
+    struct hs_framing own; /* what arg.f points to when it was not given as an object */
+    PyObject *separator;   /* owns: what own.sep points into */
+    long max_count;
+};
+
+struct framed_send {
+    struct framing_arg arg;
+    Py_buffer head, payload; /* own */
+    uint8_t header[HS_FRAME_HEADER_MAX];
+    struct iovec iov[3];
+};
+
+struct filing {
+    PyObject *file; /* owns */
+    int fd;         /* the file's */
+    int64_t offset;
+    size_t count;
+    bool begun;
+};
+
 struct job {
     struct call call;
     PyObject *owner;                      /* owns: the object whose core is used, or NULL */
@@ -47,6 +70,10 @@ struct job {
         struct hs_close_report report;
         struct connecting connecting;
         struct accepting accepting;
+        struct framed framed;
+        struct framed_send framed_send;
+        struct filing filing;
+        size_t peek_size;
     } u;
 };
 

@@ -39,9 +39,9 @@ module_exec(PyObject *module)
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
-        listener_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
-        operation_type_init(module, st) < 0 || framing_type_init(module, st) < 0 ||
-        decoder_type_init(module, st) < 0)
+        listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
+        hub_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
+        framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -57,6 +57,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->callback_type);
     Py_VISIT(st->conn_type);
     Py_VISIT(st->listener_type);
+    Py_VISIT(st->frames_type);
     Py_VISIT(st->hub_type);
     Py_VISIT(st->operation_type);
     Py_VISIT(st->framing_type);
@@ -77,6 +78,7 @@ module_clear(PyObject *module)
     Py_CLEAR(st->callback_type);
     Py_CLEAR(st->conn_type);
     Py_CLEAR(st->listener_type);
+    Py_CLEAR(st->frames_type);
     Py_CLEAR(st->hub_type);
     Py_CLEAR(st->operation_type);
     Py_CLEAR(st->framing_type);

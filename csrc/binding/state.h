@@ -21,6 +21,7 @@
     X(poisoned, "hardsock._errors", "Poisoned")                                                    \
     X(reset, "hardsock._errors", "Reset")                                                          \
     X(truncated, "hardsock._errors", "Truncated")                                                  \
+    X(end_of_stream, "hardsock._errors", "EndOfStream")                                            \
     X(dead_peer, "hardsock._errors", "DeadPeer")                                                   \
     X(resolve_error, "hardsock._errors", "ResolveError")                                           \
     X(connection_refused, "hardsock._errors", "ConnectionRefused")                                 \
@@ -43,6 +44,7 @@
     X(_peer)                                                                                       \
     X(elapsed)                                                                                     \
     X(bytes_done)                                                                                  \
+    X(answer)                                                                                      \
     X(reason)                                                                                      \
     X(hint)                                                                                        \
     X(attempts)                                                                                    \
@@ -57,6 +59,7 @@ typedef struct {
     PyTypeObject *callback_type;
     PyTypeObject *conn_type;
     PyTypeObject *listener_type;
+    PyTypeObject *frames_type;
     PyTypeObject *hub_type;
     PyTypeObject *operation_type;
     PyTypeObject *framing_type;
@@ -99,6 +102,9 @@ PyObject *conn_object_new(mod_state *st, struct hs_conn *c);
 
 /* ---- type_listener.c ---- */
 int listener_type_init(PyObject *module, mod_state *st);
+
+/* ---- type_frames.c ---- */
+int frames_type_init(PyObject *module, mod_state *st);
 
 /* ---- type_hub.c, type_operation.c ---- */
 int hub_type_init(PyObject *module, mod_state *st);

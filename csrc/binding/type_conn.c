@@ -301,6 +301,7 @@ enum attribute {
     FAMILY,
     CHANGED,
     POISONED,
+    IDLE,
 };
 
 static PyObject *
@@ -328,6 +329,8 @@ get_info(PyObject *obj, void *closure)
         return PyLong_FromUnsignedLong(info.changed_settings);
     case POISONED:
         return PyBool_FromLong(info.poisoned_in || info.poisoned_out);
+    case IDLE:
+        return PyBool_FromLong(info.idle);
     }
     Py_UNREACHABLE();
 }
@@ -377,6 +380,10 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
                 CHANGED),
     INFO_GETTER("poisoned", "Whether a direction is unusable after a half-done message.", POISONED),
+    INFO_GETTER("idle",
+                "Whether it is between two messages: a call waits to read, nothing of its message\n"
+                "has come, nothing is being written, and nothing came since the last write.",
+                IDLE),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"type", get_type, NULL, "SOCK_STREAM.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},

@@ -122,10 +122,32 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
     return dict;
 }
 
+PyDoc_STRVAR(
+    reset_counts_doc,
+    "reset_counts()\n--\n\n"
+    "Who reset whom, in this process since it began; TCP only.\n\n"
+    "by_peer: found by reading or writing. dead_peer: given up, nobody answered.\n"
+    "by_abort: abort(). by_linger: closed with SO_LINGER of zero seconds. by_unread: closed\n"
+    "with unread bytes, which destroys what is on its way to the peer (RFC 1122 section\n"
+    "4.2.2.13); finish() avoids it.");
+
+static PyObject *
+core_reset_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    struct hs_reset_counts r;
+
+    hs_reset_counts(&r);
+    return Py_BuildValue(
+        "{sKsKsKsKsK}", "by_peer", (unsigned long long)r.by_peer, "dead_peer",
+        (unsigned long long)r.dead_peer, "by_abort", (unsigned long long)r.by_abort, "by_linger",
+        (unsigned long long)r.by_linger, "by_unread", (unsigned long long)r.by_unread);
+}
+
 PyMethodDef watch_functions[] = {
     {"_live", core_live, METH_NOARGS, live_doc},
     {"resolver_stats", core_resolver_stats, METH_NOARGS, resolver_stats_doc},
     {"fd_inventory", core_fd_inventory, METH_NOARGS, fd_inventory_doc},
+    {"reset_counts", core_reset_counts, METH_NOARGS, reset_counts_doc},
     {"tcp_counts", HS_METHOD(core_tcp_counts), METH_FASTCALL | METH_KEYWORDS, tcp_counts_doc},
     {NULL, NULL, 0, NULL},
 };

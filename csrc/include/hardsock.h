@@ -64,6 +64,7 @@ enum hs_class {
     X(RESET, BROKEN, 2, "connection reset by the peer")                                            \
     X(TRUNCATED, BROKEN, 3, "the peer ended the stream early")                                     \
     X(DEAD_PEER, BROKEN, 4, "the peer stopped answering")                                          \
+    X(END, BROKEN, 5, "the peer ended its stream between two messages")                            \
     X(RESOLVE, RESOLVE, 1, "name lookup failed")                                                   \
     X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
     X(LIMIT, LIMIT, 1, "limit reached")                                                            \
@@ -326,109 +327,6 @@ struct hs_setting {
 };
 #define HS_SETTINGS_MAX 24
 
-/* ---- Connections --------------------------------------------------------------------------- */
-
-struct hs_conn;
-enum hs_dir { HS_DIR_IN = 0, HS_DIR_OUT = 1 };
-
-/* Takes ownership of a connected stream socket (TCP or unix), but not on failure. Makes it
- * non-blocking and close-on-exec; opts may be NULL. Returns a new reference. */
-HS_API HS_NODISCARD hs_err hs_conn_adopt(int fd, const struct hs_sockopts *opts,
-                                         struct hs_error *err, struct hs_conn **ret_conn);
-HS_API struct hs_conn *hs_conn_ref(struct hs_conn *c);
-/* The last reference closes the connection. NULL is fine; never blocks. */
-HS_API void hs_conn_unref(struct hs_conn *c);
-
-/* One reader and one writer at a time: a third call gets HS_E_BUSY. Errors common to all below:
- * HS_E_DEADLINE, HS_E_CANCELLED, HS_E_CLOSED, HS_E_BUSY, HS_E_FORKED, HS_E_RESET, HS_E_DEAD_PEER,
- * HS_E_POISONED, HS_E_SYSTEM. A caller that gives up after HS_INTR or HS_WANT calls
- * hs_conn_abandon, which frees the direction and poisons it if something is half done. */
-
-/* At most len bytes, as soon as there are any; *ret_n 0 means that the peer ended its stream
- * (or that len is 0). flags: 0, MSG_PEEK. */
-HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
-                                        size_t len, int flags, struct hs_error *err, size_t *ret_n);
-/* Exactly len bytes or an error: HS_E_TRUNCATED when the peer ends first. Whatever had arrived
- * (op->done bytes) is put back and will be the first to be received again. */
-HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
-                                                size_t len, struct hs_error *err);
-/* As many bytes as the kernel takes at once, at least one unless len is 0. */
-HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
-                                        size_t len, struct hs_error *err, size_t *ret_n);
-/* All of it. On failure op->done says how many bytes the kernel took; if that is not zero the
- * direction is poisoned: nobody may write behind half a message. */
-HS_API HS_NODISCARD hs_err hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
-                                            size_t len, struct hs_error *err);
-/* Gathered write, at most IOV_MAX (1024) pieces at once; iov is changed as pieces go out. */
-HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov,
-                                         size_t n, bool all, struct hs_error *err);
-/* buf is what an unfinished hs_conn_recv_exactly was filling (its op->done bytes are put back), or
- * NULL for any other call. */
-HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf);
-
-/* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. */
-HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err);
-/* Ends the connection for everybody: calls in progress wake with HS_E_CLOSED and the descriptor
- * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.
- * abortive: the peer gets a reset (RST) at once instead of an orderly end. */
-HS_API void hs_conn_close(struct hs_conn *c, bool abortive);
-/* How hs_conn_finish found the peer. */
-enum hs_ending {
-    HS_ENDING_CLEAN,     /* the peer ended its side, too, and acknowledged all of ours */
-    HS_ENDING_DEADLINE,  /* the time was up first */
-    HS_ENDING_RESET,     /* the peer reset the connection */
-    HS_ENDING_DEAD_PEER, /* the peer stopped answering */
-};
-struct hs_close_report {
-    enum hs_ending ending;
-    size_t unsent;    /* bytes that the peer's kernel had not acknowledged (for unix: not read) */
-    size_t discarded; /* bytes that the peer still sent and nobody will read */
-};
-/* The orderly end: says that no more comes (FIN), reads and throws away what the peer still sends
- * until it ends its side, waits until all that was sent is acknowledged, and closes. So no unread
- * byte makes the kernel reset the connection and destroy what is on its way (RFC 1122 section
- * 4.2.2.13). Waits; obeys op. A deadline, a reset and a dead peer are reports, not errors; whatever
- * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress
- * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
-HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
-                                          struct hs_close_report *ret_report);
-/* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
- * is in progress or received bytes are still buffered here (they would be lost). */
-HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
-HS_API bool hs_conn_is_closed(struct hs_conn *c);
-/* For several owners of one connection (files made from a socket): it has one handle when it is
- * made, share adds one, and the unshare of the last closes it. */
-HS_API void hs_conn_share(struct hs_conn *c);
-HS_API void hs_conn_unshare(struct hs_conn *c);
-HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
-
-/* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
-HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
-HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
-
-struct hs_conn_info {
-    int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
-    uint64_t bytes_received, bytes_sent;             /* as the kernel took and gave them */
-    size_t buffered;                                 /* received, not yet returned to the caller */
-    int family;
-    unsigned changed_settings; /* options that the kernel silently made into something else */
-    bool poisoned_in, poisoned_out;
-};
-HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
-HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
-                                              struct hs_addr *ret_addr);
-HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,
-                                             struct hs_addr *ret_addr);
-/* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
-HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
-                                              socklen_t *len, struct hs_error *err);
-HS_API HS_NODISCARD hs_err hs_conn_setsockopt(struct hs_conn *c, int level, int name,
-                                              const void *value, socklen_t len,
-                                              struct hs_error *err);
-/* What was asked for and what the kernel says is in effect; settings has HS_SETTINGS_MAX places. */
-HS_API HS_NODISCARD hs_err hs_conn_audit(struct hs_conn *c, struct hs_setting *settings,
-                                         struct hs_error *err, size_t *ret_n);
-
 /* ---- Framing ------------------------------------------------------------------------------- */
 
 /* How a stream of bytes is cut into frames: a plain description, no I/O. Fields that belong to
@@ -528,6 +426,164 @@ HS_API void hs_decoder_oversize(const struct hs_decoder *d, struct hs_oversize *
 /* Moves out what is buffered, for a protocol that changes in mid-stream: at most n bytes, returns
  * how many. Works after an error, too. */
 HS_API size_t hs_decoder_take_rest(struct hs_decoder *d, uint8_t *to, size_t n);
+
+/* ---- Connections --------------------------------------------------------------------------- */
+
+struct hs_conn;
+enum hs_dir { HS_DIR_IN = 0, HS_DIR_OUT = 1 };
+
+/* Takes ownership of a connected stream socket (TCP or unix), but not on failure. Makes it
+ * non-blocking and close-on-exec; opts may be NULL. Returns a new reference. */
+HS_API HS_NODISCARD hs_err hs_conn_adopt(int fd, const struct hs_sockopts *opts,
+                                         struct hs_error *err, struct hs_conn **ret_conn);
+HS_API struct hs_conn *hs_conn_ref(struct hs_conn *c);
+/* The last reference closes the connection. NULL is fine; never blocks. */
+HS_API void hs_conn_unref(struct hs_conn *c);
+
+/* One reader and one writer at a time: a third call gets HS_E_BUSY. Errors common to all below:
+ * HS_E_DEADLINE, HS_E_CANCELLED, HS_E_CLOSED, HS_E_BUSY, HS_E_FORKED, HS_E_RESET, HS_E_DEAD_PEER,
+ * HS_E_POISONED, HS_E_SYSTEM. A caller that gives up after HS_INTR or HS_WANT calls
+ * hs_conn_abandon, which frees the direction and poisons it if something is half done. */
+
+/* At most len bytes, as soon as there are any; *ret_n 0 means that the peer ended its stream
+ * (or that len is 0). flags: 0, MSG_PEEK. */
+HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
+                                        size_t len, int flags, struct hs_error *err, size_t *ret_n);
+/* Exactly len bytes or an error: HS_E_TRUNCATED when the peer ends first, HS_E_END when it does so
+ * before the first of them. Whatever had arrived (op->done bytes) is put back and will be the first
+ * to be received again. */
+HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
+                                                size_t len, struct hs_error *err);
+/* As many bytes as the kernel takes at once, at least one unless len is 0. */
+HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
+                                        size_t len, struct hs_error *err, size_t *ret_n);
+/* All of it. On failure op->done says how many bytes the kernel took; if that is not zero the
+ * direction is poisoned: nobody may write behind half a message. */
+HS_API HS_NODISCARD hs_err hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
+                                            size_t len, struct hs_error *err);
+/* Gathered write, at most IOV_MAX (1024) pieces at once; iov is changed as pieces go out. */
+HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov,
+                                         size_t n, bool all, struct hs_error *err);
+/* len bytes of a regular file from *offset on, with sendfile(2); *offset moves. Less only if the
+ * file ends before: op->done tells. Else as hs_conn_send_all. */
+HS_API HS_NODISCARD hs_err hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file,
+                                             int64_t *offset, size_t len, struct hs_error *err);
+/* buf is what an unfinished hs_conn_recv_exactly was filling (its op->done bytes are put back), or
+ * NULL for any other call. */
+HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf);
+
+/* Frames and lines. Bytes that arrive with them and behind them wait in the receive buffer, which
+ * all calls share: recv, recv_exactly, frames of any kind, in any order. A deadline or a cancel
+ * keeps all bytes, and the search goes on where it stood. */
+
+/* Waits until a whole frame is buffered: HS_OK, and then this call must go on with hs_conn_frame
+ * for one or more frames, and end with hs_conn_frames_end. HS_E_TRUNCATED or HS_E_END when the peer
+ * ends its stream. HS_E_FRAME_TOO_LARGE (hs_conn_oversize tells more), HS_E_BAD_FRAME: when the
+ * stream cannot go on after it, reading is poisoned. f has passed hs_framing_check. */
+HS_API HS_NODISCARD hs_err hs_conn_recv_frames(struct hs_conn *c, struct hs_op *op,
+                                               const struct hs_framing *f, struct hs_error *err);
+/* The same for what is there already, without looking at deadlines or tokens: HS_OK, or HS_WANT:
+ * nothing has begun, and hs_conn_recv_frames will say why. */
+HS_API HS_NODISCARD hs_err hs_conn_try_frames(struct hs_conn *c, struct hs_op *op,
+                                              const struct hs_framing *f);
+/* The frame at the front; false when no whole one is left. borrows: *ret_data, which is never NULL,
+ * until hs_conn_frame_taken, which consumes it, or hs_conn_frames_end. */
+HS_API bool hs_conn_frame(struct hs_conn *c, const struct hs_framing *f, const uint8_t **ret_data,
+                          size_t *ret_len);
+HS_API void hs_conn_frame_taken(struct hs_conn *c);
+HS_API void hs_conn_frames_end(struct hs_conn *c, struct hs_op *op);
+/* Of the last HS_E_FRAME_TOO_LARGE; for whoever got it. */
+HS_API void hs_conn_oversize(struct hs_conn *c, struct hs_oversize *ret_oversize);
+/* Waits until n bytes are buffered; then hs_conn_peeked gives them, and hs_conn_frames_end ends the
+ * call. HS_E_TRUNCATED or HS_E_END as above. */
+HS_API HS_NODISCARD hs_err hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n,
+                                        struct hs_error *err);
+HS_API const uint8_t *hs_conn_peeked(struct hs_conn *c);
+/* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
+HS_API size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
+/* A message (what hs_conn_recv_exactly or a frame call waits for) whose first byte is here must
+ * come on at bytes_per_s at least, grace_ns apart, or the call ends with HS_E_DEADLINE. 0: no
+ * minimum. */
+HS_API void hs_conn_set_min_rate(struct hs_conn *c, uint64_t bytes_per_s, int64_t grace_ns);
+/* How long the other direction may go on once one has ended, by us or by the peer; HS_NEVER: as
+ * long as it likes. It works by moving that direction's deadline when the end is seen. */
+HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
+
+/* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. */
+HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err);
+/* Ends the connection for everybody: calls in progress wake with HS_E_CLOSED and the descriptor
+ * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.
+ * abortive: the peer gets a reset (RST) at once instead of an orderly end. */
+HS_API void hs_conn_close(struct hs_conn *c, bool abortive);
+/* How hs_conn_finish found the peer. */
+enum hs_ending {
+    HS_ENDING_CLEAN,     /* the peer ended its side, too, and acknowledged all of ours */
+    HS_ENDING_DEADLINE,  /* the time was up first */
+    HS_ENDING_RESET,     /* the peer reset the connection */
+    HS_ENDING_DEAD_PEER, /* the peer stopped answering */
+};
+struct hs_close_report {
+    enum hs_ending ending;
+    size_t unsent;    /* bytes that the peer's kernel had not acknowledged (for unix: not read) */
+    size_t discarded; /* bytes that the peer still sent and nobody will read */
+};
+/* The orderly end: says that no more comes (FIN), reads and throws away what the peer still sends
+ * until it ends its side, waits until all that was sent is acknowledged, and closes. So no unread
+ * byte makes the kernel reset the connection and destroy what is on its way (RFC 1122 section
+ * 4.2.2.13). Waits; obeys op. A deadline, a reset and a dead peer are reports, not errors; whatever
+ * is reported, the connection is closed afterwards. HS_E_CANCELLED, HS_E_BUSY (a call in progress
+ * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
+HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
+                                          struct hs_close_report *ret_report);
+/* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
+ * is in progress or received bytes are still buffered here (they would be lost). */
+HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
+HS_API bool hs_conn_is_closed(struct hs_conn *c);
+/* For several owners of one connection (files made from a socket): it has one handle when it is
+ * made, share adds one, and the unshare of the last closes it. */
+HS_API void hs_conn_share(struct hs_conn *c);
+HS_API void hs_conn_unshare(struct hs_conn *c);
+HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
+
+/* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
+HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
+HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+
+struct hs_conn_info {
+    int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
+    uint64_t bytes_received, bytes_sent;             /* as the kernel took and gave them */
+    size_t buffered;                                 /* received, not yet returned to the caller */
+    int family;
+    unsigned changed_settings; /* options that the kernel silently made into something else */
+    bool poisoned_in, poisoned_out;
+    bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
+                * nothing is being written, and nothing came since the last write */
+};
+HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
+HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
+                                              struct hs_addr *ret_addr);
+HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,
+                                             struct hs_addr *ret_addr);
+/* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
+HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
+                                              socklen_t *len, struct hs_error *err);
+HS_API HS_NODISCARD hs_err hs_conn_setsockopt(struct hs_conn *c, int level, int name,
+                                              const void *value, socklen_t len,
+                                              struct hs_error *err);
+/* What was asked for and what the kernel says is in effect; settings has HS_SETTINGS_MAX places. */
+HS_API HS_NODISCARD hs_err hs_conn_audit(struct hs_conn *c, struct hs_setting *settings,
+                                         struct hs_error *err, size_t *ret_n);
+
+/* Who reset whom, in this process since it began. A close with unread bytes makes the kernel send a
+ * reset (RFC 1122 section 4.2.2.13); TCP only. */
+struct hs_reset_counts {
+    uint64_t by_peer;   /* found by reading or writing */
+    uint64_t dead_peer; /* not reset but given up: nobody answered */
+    uint64_t by_abort;  /* hs_conn_close, abortive */
+    uint64_t by_linger; /* closed with SO_LINGER of zero seconds */
+    uint64_t by_unread; /* closed with unread bytes */
+};
+HS_API void hs_reset_counts(struct hs_reset_counts *ret_counts);
 
 /* ---- Name lookup --------------------------------------------------------------------------- */
 

@@ -41,6 +41,7 @@ hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_soc
     hs_fd_init(&c->fd, fd);
     c->layer = &hs_tcp_layer;
     c->dirs[HS_DIR_IN].deadline_ns = c->dirs[HS_DIR_OUT].deadline_ns = HS_NEVER;
+    c->half_closed_ns = c->pace.until_ns = HS_NEVER;
     hs_wakelist_init(&c->wakers);
     c->created_ns = hs_now();
     c->changed = changed;
@@ -113,7 +114,7 @@ hs_conn_unref(struct hs_conn *c)
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
     hs_conn_close(c, false);
-    hs_buf_fini(&c->inbuf);
+    hs_deframer_fini(&c->in);
     if (hs_fd_is_ours(
             &c->fd)) /* In a forked child threads that waited are gone, their nodes not. */
         hs_wakelist_fini(&c->wakers);
@@ -168,6 +169,17 @@ hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
     return atomic_load(&c->dirs[dir].deadline_ns);
 }
 
+/* A look from outside: what it sees may be over a moment later. */
+static bool
+is_idle(struct hs_conn *c)
+{
+    struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+
+    return atomic_load(&in->busy) && !atomic_load(&out->busy) && !atomic_load(&c->mid_message) &&
+           atomic_load(&c->buffered) == 0 &&
+           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns);
+}
+
 void
 hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
 {
@@ -186,6 +198,7 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .changed_settings = c->changed,
         .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK,
+        .idle = is_idle(c),
     };
 }
 

@@ -60,7 +60,9 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
 static int64_t
 deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
-    return hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
+    int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
+
+    return dir == HS_DIR_IN ? hs_min_ns(deadline, c->pace.until_ns) : deadline;
 }
 
 hs_err
@@ -75,7 +77,7 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
         return rv;
-    if (dir == HS_DIR_IN) /* What is buffered can be had even now: see recv_some. */
+    if (dir == HS_DIR_IN) /* What is buffered can be had even now: see hs_input_read. */
         return HS_OK;
     if (atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "sending was ended here, by shutdown");
@@ -84,12 +86,12 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     return hs_conn_check_broken(c, err);
 }
 
-void
+bool
 hs_conn_set_once(_Atomic hs_err *where, hs_err code)
 {
     hs_err none = HS_OK;
 
-    (void)atomic_compare_exchange_strong(where, &none, code);
+    return atomic_compare_exchange_strong(where, &none, code);
 }
 
 hs_err
@@ -99,7 +101,7 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
     if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
-        hs_conn_set_once(&c->broken, rv);
+        hs_conn_set_broken(c, rv);
     if (rv != HS_OK && err != NULL)
         err->op = name;
     if (op->claim != 0)

@@ -16,6 +16,27 @@
 /* How often an acknowledgement is looked for: the kernel has no event for it. */
 #define ACK_LOOK_NS (10 * HS_NS_PER_MS)
 
+/* ---- Half an end --------------------------------------------------------------------------- */
+
+void
+hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->half_closed_ns, span_ns);
+}
+
+void
+hs_half_closed(struct hs_conn *c, enum hs_dir other)
+{
+    int64_t span = atomic_load(&c->half_closed_ns), until;
+
+    if (span == HS_NEVER)
+        return;
+    until = hs_deadline_after(span);
+    if (until < atomic_load(&c->dirs[other].deadline_ns))
+        hs_conn_set_deadline(c, other, until);
+}
+
 hs_err
 hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
 {
@@ -32,9 +53,63 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
     if (shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
                         "shutdown");
+    else if (how == SHUT_WR)
+        hs_half_closed(c, HS_DIR_IN);
     hs_fd_drop(&c->fd);
     return rv;
 }
+
+/* ---- Counting who resets whom -------------------------------------------------------------- */
+
+static struct {
+    _Atomic uint64_t by_peer, dead_peer, by_abort, by_linger, by_unread;
+} resets;
+
+static void
+count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+void
+hs_conn_set_broken(struct hs_conn *c, hs_err code)
+{
+    if (hs_conn_set_once(&c->broken, code))
+        count(code == HS_E_DEAD_PEER ? &resets.dead_peer : &resets.by_peer);
+}
+
+void
+hs_reset_counts(struct hs_reset_counts *ret_counts)
+{
+    *ret_counts = (struct hs_reset_counts){
+        .by_peer = resets.by_peer,
+        .dead_peer = resets.dead_peer,
+        .by_abort = resets.by_abort,
+        .by_linger = resets.by_linger,
+        .by_unread = resets.by_unread,
+    };
+}
+
+/* A connection that never moved a byte is not asked for unread ones: it costs a system call, which
+ * shows in the time of a bare connect and close. */
+static void
+count_close(struct hs_conn *c, bool abortive)
+{
+    bool used = atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) > 0 ||
+                atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed) > 0;
+    int unread = 0;
+
+    if (c->family == AF_UNIX || atomic_load(&c->broken) != HS_OK)
+        return;
+    if (abortive)
+        count(&resets.by_abort);
+    else if (c->opts.linger_s == 0)
+        count(&resets.by_linger);
+    else if (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0)
+        count(&resets.by_unread);
+}
+
+/* ---- Closing ------------------------------------------------------------------------------- */
 
 static void
 set_linger(struct hs_conn *c, bool abortive)
@@ -57,6 +132,7 @@ hs_conn_close(struct hs_conn *c, bool abortive)
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
+        count_close(c, abortive);
         set_linger(c, abortive);
         hs_wakelist_wake(&c->wakers);
     }
@@ -73,10 +149,10 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
     if ((rv = hs_call_claim(c, &in, HS_DIR_IN, err)) != HS_OK)
         return rv;
     if ((rv = hs_call_claim(c, &out, HS_DIR_OUT, err)) == HS_OK) {
-        if (hs_buf_len(&c->inbuf) > 0)
+        if (hs_buf_len(&c->in.buf) > 0)
             rv = hs_err_setx(err, HS_E_BUSY, "detach",
                              "%zu received bytes are buffered here and would be lost",
-                             hs_buf_len(&c->inbuf));
+                             hs_buf_len(&c->in.buf));
         else
             rv = hs_fd_detach(&c->fd, 2, err, ret_fd);
         if (rv != HS_OK)
@@ -196,9 +272,9 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
         return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
     if ((rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
         return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
-    op->done += hs_buf_len(&c->inbuf);
-    hs_buf_fini(&c->inbuf);
-    atomic_store_explicit(&c->buffered, 0, memory_order_relaxed);
+    op->done += hs_buf_len(&c->in.buf);
+    hs_deframer_fini(&c->in);
+    hs_input_changed(c);
     rv = run_finish(c, op, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
@@ -209,7 +285,8 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
             *err = (struct hs_error){0};
         rv = HS_OK;
     } else if (op->done > 0) {
-        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, rv); /* What was thrown away is missing. */
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison,
+                               rv); /* What was thrown away is missing. */
     }
     hs_call_release(c, op, HS_DIR_OUT);
     rv = hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);

@@ -1,5 +1,6 @@
 /* conn_impl.h: the inside of a connection, for the files that make it up: conn.c (life, questions),
- * conn_call.c (the frame of every call), conn_io.c (bytes), conn_end.c (endings).
+ * conn_call.c (the frame of every call), conn_io.c (bytes), conn_frame.c (the receive buffer and
+ * what is cut out of it), conn_end.c (endings).
  *
  * Every call runs hs_call_begin() .. hs_call_end(). Begin holds the descriptor (fd.h), claims the
  * direction, and refuses what must not run; end gives both back, unless the call is merely
@@ -8,7 +9,7 @@
  *
  * Invariants:
  * - busy of a direction is true exactly while one op has claimed it; only the claimer touches that
- *   direction's data (inbuf belongs to HS_DIR_IN) and clears the flag.
+ *   direction's data (in and pace belong to HS_DIR_IN) and clears the flag.
  * - poison, which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
@@ -17,8 +18,8 @@
 #define HS_STREAM_CONN_IMPL_H
 
 #include "fd.h"
+#include "frame.h"
 #include "layer.h"
-#include "../base/buf.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../cancel/wait.h"
@@ -35,6 +36,14 @@ struct direction {
     _Atomic uint64_t bytes;
 };
 
+/* The slowest that a message may come: by when its next byte has to be here. */
+struct pace {
+    _Atomic uint64_t min_rate; /* bytes per second; 0: none */
+    _Atomic int64_t grace_ns;
+    int64_t since_ns; /* when the message's first byte was here, or 0 */
+    int64_t until_ns; /* HS_NEVER outside of waits */
+};
+
 struct hs_conn {
     unsigned magic;
     atomic_int refs;
@@ -47,8 +56,13 @@ struct hs_conn {
     atomic_bool out_ended;  /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     struct hs_wakelist wakers;
-    struct hs_buf inbuf;     /* belongs to who has claimed HS_DIR_IN */
-    _Atomic size_t buffered; /* its length, for those who only look */
+    struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
+    struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
+    struct pace pace;
+    size_t read_size;        /* how much is asked of the kernel at once when buffering */
+    _Atomic size_t buffered; /* in the buffer, for those who only look */
+    atomic_bool mid_message; /* a call waits for the rest of something */
+    _Atomic int64_t half_closed_ns;
     int64_t created_ns;
     unsigned changed;
     struct hs_addr peer;     /* immutable */
@@ -69,7 +83,32 @@ HS_NODISCARD hs_err hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_di
                                  struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_broken(struct hs_conn *c, struct hs_error *err);
-/* The first code stays. */
-void hs_conn_set_once(_Atomic hs_err *where, hs_err code);
+/* The first code stays; whether this one is it. */
+bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
+/* The same for c->broken, which is counted. */
+void hs_conn_set_broken(struct hs_conn *c, hs_err code);
+
+/* ---- conn_io.c ---- */
+/* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
+HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
+                                  int flags, struct hs_error *err, size_t *ret_n);
+
+/* ---- conn_frame.c: with HS_DIR_IN claimed ---- */
+/* The buffer has changed: lets those who only look see it. */
+void hs_input_changed(struct hs_conn *c);
+/* Adds at least a byte to the buffer; waits. need is how many are missing for what is wanted.
+ * HS_E_END or HS_E_TRUNCATED at the peer's end, depending on whether there is something. */
+HS_NODISCARD hs_err hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need,
+                                  struct hs_error *err);
+/* Gets a frame that is being skipped out of the way of who knows no frames. */
+HS_NODISCARD hs_err hs_input_settle(struct hs_conn *c, struct hs_op *op, struct hs_error *err);
+/* Sets the time by when the next byte of a message has to be here, of which `have` bytes are. */
+void hs_pace_start(struct hs_conn *c, size_t have);
+/* After a message, or the end of a wait. Renames a deadline that was the pace's. */
+void hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err);
+
+/* ---- conn_end.c ---- */
+/* One direction has ended: the other may have a time of its own. */
+void hs_half_closed(struct hs_conn *c, enum hs_dir other);
 
 #endif

@@ -12,6 +12,11 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+/* How much of an early answer is kept. */
+#define LAST_WORDS_MAX ((size_t)65536)
+/* A round of a file is a megabyte. */
+#define FILE_SLICE_ROUNDS 8
+
 static void
 account(struct direction *d, size_t n)
 {
@@ -35,13 +40,13 @@ check_end(struct hs_conn *c, struct hs_error *err)
     if (c->family != AF_UNIX && !atomic_load(&c->out_ended) &&
         getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
         info.tcpi_state == TCP_CLOSE)
-        hs_conn_set_once(&c->broken, HS_E_RESET);
+        hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }
 
-static hs_err
-recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
-          struct hs_error *err, size_t *ret_n)
+hs_err
+hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+              struct hs_error *err, size_t *ret_n)
 {
     int fd = hs_fd_number(&c->fd);
     short want;
@@ -54,17 +59,21 @@ recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int fla
             return rv;
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
         account(&c->dirs[HS_DIR_IN], *ret_n);
-    if (rv == HS_OK && *ret_n == 0)
-        rv = check_end(c, err);
+    if (rv == HS_OK && *ret_n == 0 && (rv = check_end(c, err)) == HS_OK)
+        hs_half_closed(c, HS_DIR_OUT);
     return rv;
 }
 
 static size_t
 take_buffered(struct hs_conn *c, uint8_t *buf, size_t len, bool peek)
 {
-    size_t n = peek ? hs_buf_peek(&c->inbuf, buf, len) : hs_buf_take(&c->inbuf, buf, len);
+    size_t n;
 
-    atomic_store_explicit(&c->buffered, hs_buf_len(&c->inbuf), memory_order_relaxed);
+    if (peek)
+        return hs_buf_peek(&c->in.buf, buf, len);
+    n = hs_buf_take(&c->in.buf, buf, len);
+    hs_deframer_touched(&c->in);
+    hs_input_changed(c);
     return n;
 }
 
@@ -72,10 +81,11 @@ take_buffered(struct hs_conn *c, uint8_t *buf, size_t len, bool peek)
 static void
 put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 {
-    if (hs_buf_prepend(&c->inbuf, buf, op->done) != HS_OK)
-        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison,
-                         HS_E_NOMEM); /* Bytes are lost: the stream must not go on. */
-    atomic_store_explicit(&c->buffered, hs_buf_len(&c->inbuf), memory_order_relaxed);
+    if (hs_buf_prepend(&c->in.buf, buf, op->done) != HS_OK)
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison,
+                               HS_E_NOMEM); /* Bytes are lost: the stream must not go on. */
+    hs_deframer_touched(&c->in);
+    hs_input_changed(c);
 }
 
 hs_err
@@ -85,14 +95,27 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     size_t n = 0;
     hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
 
-    if (rv == HS_OK && len > 0 && hs_buf_len(&c->inbuf) > 0)
+    if (rv == HS_OK && len > 0)
+        rv = hs_input_settle(c, op, err);
+    if (rv == HS_OK)
+        c->pace.since_ns = 0; /* Who reads like this knows no messages. */
+    if (rv == HS_OK && len > 0 && hs_buf_len(&c->in.buf) > 0)
         n = take_buffered(c, buf, len, (flags & MSG_PEEK) != 0);
     else if (rv == HS_OK && len > 0)
-        rv = recv_some(c, op, buf, len, flags, err, &n);
+        rv = hs_input_read(c, op, buf, len, flags, err, &n);
     rv = hs_call_end(c, op, HS_DIR_IN, "recv", rv, err);
     if (rv == HS_OK)
         *ret_n = n;
     return rv;
+}
+
+static hs_err
+ended_after(size_t done, size_t len, struct hs_error *err)
+{
+    if (done == 0)
+        return hs_err_setx(err, HS_E_END, NULL, "the peer ended its stream before %zu bytes", len);
+    return hs_err_setx(err, HS_E_TRUNCATED, NULL,
+                       "the peer ended its stream after %zu of %zu bytes", done, len);
 }
 
 static hs_err
@@ -101,14 +124,14 @@ fill_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, stru
     size_t n;
     hs_err rv;
 
-    if (op->done < len && hs_buf_len(&c->inbuf) > 0)
+    if (op->done < len && hs_buf_len(&c->in.buf) > 0)
         op->done += take_buffered(c, buf + op->done, len - op->done, false);
     for (unsigned round = 1; op->done < len; round++) {
-        if ((rv = recv_some(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
+        hs_pace_start(c, op->done);
+        if ((rv = hs_input_read(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
             return rv;
         if (n == 0)
-            return hs_err_setx(err, HS_E_TRUNCATED, NULL,
-                               "the peer ended its stream after %zu of %zu bytes", op->done, len);
+            return ended_after(op->done, len, err);
         op->done += n;
         if (round % SLICE_ROUNDS == 0 && op->done < len)
             return HS_INTR;
@@ -122,8 +145,12 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 {
     hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
 
+    if (rv == HS_OK && len > 0)
+        rv = hs_input_settle(c, op, err);
     if (rv == HS_OK)
         rv = fill_exactly(c, op, buf, len, err);
+    if (op->claim != 0)
+        hs_pace_end(c, rv, err);
     if (rv < 0 && op->claim != 0 && op->done > 0)
         put_back(c, op, buf);
     return hs_call_end(c, op, HS_DIR_IN, "recv_exactly", rv, err);
@@ -149,12 +176,40 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
     return rv;
 }
 
+/* A server that refuses early answers, closes, and resets what we go on sending; its answer is in
+ * the receive queue and can still be had now. It is kept for the next recv, unless somebody reads
+ * at this moment: then that call gets it. */
+static void
+keep_last_words(struct hs_conn *c)
+{
+    struct hs_op in = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    uint8_t *room;
+    short want;
+    size_t n;
+
+    if (hs_call_claim(c, &in, HS_DIR_IN, NULL) != HS_OK)
+        return;
+    while (hs_buf_len(&c->in.buf) < LAST_WORDS_MAX && !hs_deframer_skipping(&c->in) &&
+           hs_buf_reserve(&c->in.buf, LAST_WORDS_MAX / 4, &room) == HS_OK &&
+           c->layer->try_recv(hs_fd_number(&c->fd), room, LAST_WORDS_MAX / 4, 0, NULL, &want, &n) ==
+               HS_OK &&
+           n > 0) {
+        hs_buf_commit(&c->in.buf, n);
+        account(&c->dirs[HS_DIR_IN], n);
+    }
+    hs_buf_trim(&c->in.buf);
+    hs_input_changed(c);
+    hs_call_release(c, &in, HS_DIR_IN);
+}
+
 /* Half a message is out: nobody may write behind it. */
 static hs_err
 end_message(struct hs_conn *c, struct hs_op *op, const char *name, hs_err rv, struct hs_error *err)
 {
     if (rv < 0 && op->claim != 0 && op->done > 0)
-        hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
+    if (rv == HS_E_RESET && op->claim != 0)
+        keep_last_words(c);
     return hs_call_end(c, op, HS_DIR_OUT, name, rv, err);
 }
 
@@ -226,6 +281,29 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
     return end_message(c, op, all ? "sendall" : "sendmsg", rv, err);
 }
 
+hs_err
+hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset, size_t len,
+                  struct hs_error *err)
+{
+    size_t n = 1;
+    short want;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
+
+    for (unsigned round = 1; rv == HS_OK && op->done < len && n > 0; round++) {
+        rv = c->layer->try_send_file(hs_fd_number(&c->fd), file, offset, len - op->done, err, &want,
+                                     &n);
+        if (rv == HS_WANT) {
+            rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
+        } else if (rv == HS_OK && n > 0) {
+            op->done += n;
+            account(&c->dirs[HS_DIR_OUT], n);
+            if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
+                rv = HS_INTR;
+        }
+    }
+    return end_message(c, op, "sendfile", rv, err);
+}
+
 void
 hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 {
@@ -234,9 +312,11 @@ hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
     if (in && buf != NULL && op->done > 0)
         put_back(c, op, buf);
     if (in && out && op->done > 0) /* finish: what it threw away is missing */
-        hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
     if (out && op->done > 0)
-        hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
+    if (in)
+        hs_pace_end(c, HS_E_CANCELLED, NULL);
     if (in)
         hs_call_release(c, op, HS_DIR_IN);
     if (out)

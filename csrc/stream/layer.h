@@ -17,6 +17,9 @@ struct hs_layer {
     /* Takes what it can of n > 0 pieces; *ret_n > 0. */
     hs_err (*try_send)(int fd, const struct iovec *iov, size_t n, struct hs_error *err, short *want,
                        size_t *ret_n);
+    /* Takes what it can of len > 0 bytes of the file; *ret_n == 0 is the file's end. */
+    hs_err (*try_send_file)(int fd, int file, int64_t *offset, size_t len, struct hs_error *err,
+                            short *want, size_t *ret_n);
 };
 
 extern const struct hs_layer hs_tcp_layer;

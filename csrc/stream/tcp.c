@@ -11,7 +11,11 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+
+/* One call may keep a core busy for as long as reading the file takes. */
+#define MAX_FILE_CHUNK ((size_t)1 << 20)
 
 static hs_err
 failed(int sys, short event, const char *op, struct hs_error *err, short *want)
@@ -66,7 +70,22 @@ tcp_try_send(int fd, const struct iovec *iov, size_t n, struct hs_error *err, sh
     return HS_OK;
 }
 
+static hs_err
+tcp_try_send_file(int fd, int file, int64_t *offset, size_t len, struct hs_error *err, short *want,
+                  size_t *ret_n)
+{
+    off_t at = *offset;
+    ssize_t sent = sendfile(fd, file, &at, len < MAX_FILE_CHUNK ? len : MAX_FILE_CHUNK);
+
+    if (sent < 0)
+        return failed(errno, POLLOUT, "sendfile", err, want);
+    *offset = at;
+    *ret_n = (size_t)sent;
+    return HS_OK;
+}
+
 const struct hs_layer hs_tcp_layer = {
     .try_recv = tcp_try_recv,
     .try_send = tcp_try_send,
+    .try_send_file = tcp_try_send_file,
 };

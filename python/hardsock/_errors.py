@@ -19,6 +19,7 @@ __all__ = [
     "ConnectionRefused",
     "DeadPeer",
     "DeadlineExceeded",
+    "EndOfStream",
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
@@ -114,6 +115,10 @@ class ResolveError(HardsockError, socket.gaierror):
 class Reset(HardsockError, ConnectionResetError):
     """The peer reset the connection. Whether what was sent has arrived is unknown."""
 
+    answer: bytes = b""
+    """What the peer had said before, when a send found the reset: a server that refuses early often
+    answers first. It is still buffered: ``recv`` returns it, too."""
+
 
 class DeadPeer(HardsockError, ConnectionAbortedError):
     """The peer stopped answering: keepalive, TCP_USER_TIMEOUT or retransmissions gave up."""
@@ -121,6 +126,10 @@ class DeadPeer(HardsockError, ConnectionAbortedError):
 
 class Truncated(HardsockError, EOFError):
     """The peer ended its stream in the middle of what was asked for."""
+
+
+class EndOfStream(Truncated):
+    """The peer ended its stream in an orderly way, between two messages."""
 
 
 class Poisoned(HardsockError, BrokenPipeError):

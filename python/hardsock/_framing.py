@@ -14,7 +14,7 @@ from hardsock import _core
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Delimiter", "LengthPrefix", "Line"]
+__all__ = ["AnyFraming", "Delimiter", "LengthPrefix", "Line"]
 
 _TooLong = Literal["close", "keep", "skip"]
 
@@ -167,6 +167,9 @@ class Line(_Framing):
             on_too_long=self.on_too_long,
             max_skip=self.max_skip,
         )
+
+
+AnyFraming = LengthPrefix | Delimiter | Line
 
 
 def _normal_encoding(encoding: str | None) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._core import CancelToken
+from hardsock._errors import EndOfStream
+from hardsock._framing import AnyFraming, LengthPrefix, Line
 from hardsock._records import CloseReport, Setting
 from hardsock.aio._host import current_hub
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
 
 __all__ = ["Connection"]
+
+_DEFAULT_LINE = Line()
 
 
 class Connection:
@@ -51,10 +55,10 @@ class Connection:
         token: CancelToken | None = None,
     ) -> bytes:
         """As ``hardsock.Connection.recv``."""
-        return cast(
-            bytes,
-            await self._conn._op_recv(self._hub, bufsize, flags, timeout=timeout, token=token),
+        value: bytes = await self._conn._op_recv(
+            self._hub, bufsize, flags, timeout=timeout, token=token
         )
+        return value
 
     async def recv_into(
         self,
@@ -67,21 +71,118 @@ class Connection:
         token: CancelToken | None = None,
     ) -> int:
         """As ``hardsock.Connection.recv_into``; the buffer is pinned until the call ends."""
-        return cast(
-            int,
-            await self._conn._op_recv_into(
-                self._hub, buffer, nbytes, flags, timeout=timeout, token=token
-            ),
+        value: int = await self._conn._op_recv_into(
+            self._hub, buffer, nbytes, flags, timeout=timeout, token=token
         )
+        return value
 
     async def recv_exactly(
         self, n: int, /, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> bytes:
         """As ``hardsock.Connection.recv_exactly``."""
-        return cast(
-            bytes,
-            await self._conn._op_recv_exactly(self._hub, n, timeout=timeout, token=token),
+        value: bytes = await self._conn._op_recv_exactly(self._hub, n, timeout=timeout, token=token)
+        return value
+
+    async def recv_until(
+        self,
+        separator: bytes,
+        /,
+        *,
+        max_size: int = 65536,
+        keep: bool = False,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> bytes:
+        """As ``hardsock.Connection.recv_until``."""
+        value: bytes = await self._conn._op_recv_until(
+            self._hub, separator, max_size=max_size, keep=keep, timeout=timeout, token=token
         )
+        return value
+
+    async def recv_line(
+        self,
+        line: Line | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> Any:
+        """As ``hardsock.Connection.recv_line``."""
+        value: Any = await self._conn._op_recv_line(self._hub, line, timeout=timeout, token=token)
+        return value
+
+    async def recv_lines(
+        self,
+        max_count: int | None = None,
+        line: Line | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> list[Any]:
+        """As ``hardsock.Connection.recv_lines``."""
+        value: list[Any] = await self._conn._op_recv_lines(
+            self._hub, max_count, line, timeout=timeout, token=token
+        )
+        return value
+
+    async def recv_frame(
+        self,
+        framing: AnyFraming,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> Any:
+        """As ``hardsock.Connection.recv_frame``."""
+        value: Any = await self._conn._op_recv_frame(
+            self._hub, framing, timeout=timeout, token=token
+        )
+        return value
+
+    async def recv_frames(
+        self,
+        framing: AnyFraming,
+        max_count: int | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> list[Any]:
+        """As ``hardsock.Connection.recv_frames``."""
+        value: list[Any] = await self._conn._op_recv_frames(
+            self._hub, framing, max_count, timeout=timeout, token=token
+        )
+        return value
+
+    async def peek(
+        self, n: int, /, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> bytes:
+        """As ``hardsock.Connection.peek``."""
+        value: bytes = await self._conn._op_peek(self._hub, n, timeout=timeout, token=token)
+        return value
+
+    def lines(
+        self,
+        line: Line | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> Frames:
+        """As ``hardsock.Connection.lines``; for ``async for``."""
+        return Frames(self, line if line is not None else _DEFAULT_LINE, timeout, token)
+
+    def frames(
+        self,
+        framing: AnyFraming,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> Frames:
+        """As ``hardsock.Connection.frames``; for ``async for``."""
+        return Frames(self, framing, timeout, token)
 
     # ---- sending
 
@@ -95,9 +196,8 @@ class Connection:
         token: CancelToken | None = None,
     ) -> int:
         """As ``hardsock.Connection.send``."""
-        return cast(
-            int, await self._conn._op_send(self._hub, data, flags, timeout=timeout, token=token)
-        )
+        value: int = await self._conn._op_send(self._hub, data, flags, timeout=timeout, token=token)
+        return value
 
     async def sendall(
         self,
@@ -123,12 +223,41 @@ class Connection:
         token: CancelToken | None = None,
     ) -> int:
         """As ``hardsock.Connection.sendmsg``."""
-        return cast(
-            int,
-            await self._conn._op_sendmsg(
-                self._hub, buffers, ancdata, flags, address, timeout=timeout, token=token
-            ),
+        value: int = await self._conn._op_sendmsg(
+            self._hub, buffers, ancdata, flags, address, timeout=timeout, token=token
         )
+        return value
+
+    async def send_frame(
+        self,
+        payload: Buffer,
+        framing: LengthPrefix,
+        head: Buffer = b"",
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> None:
+        """As ``hardsock.Connection.send_frame``."""
+        await self._conn._op_send_frame(
+            self._hub, payload, framing, head, timeout=timeout, token=token
+        )
+
+    async def sendfile(
+        self,
+        file: IO[bytes] | int,
+        offset: int = 0,
+        count: int | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> int:
+        """As ``hardsock.Connection.sendfile``."""
+        value: int = await self._conn._op_sendfile(
+            self._hub, file, offset, count, timeout=timeout, token=token
+        )
+        return value
 
     # ---- ending
 
@@ -136,9 +265,8 @@ class Connection:
         self, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> CloseReport:
         """As ``hardsock.Connection.finish``."""
-        return cast(
-            CloseReport, await self._conn._op_finish(self._hub, timeout=timeout, token=token)
-        )
+        value: CloseReport = await self._conn._op_finish(self._hub, timeout=timeout, token=token)
+        return value
 
     def shutdown(self, how: int, /) -> None:
         """shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR; never blocks."""
@@ -208,6 +336,14 @@ class Connection:
         """End all writing, present and future, *timeout* seconds from now; None: no deadline."""
         self._conn.set_write_deadline(timeout)
 
+    def set_half_closed_timeout(self, timeout: float | None, /) -> None:
+        """As ``hardsock.Connection.set_half_closed_timeout``."""
+        self._conn.set_half_closed_timeout(timeout)
+
+    def set_min_receive_rate(self, bytes_per_second: int | None, /, *, grace: float = 1.0) -> None:
+        """As ``hardsock.Connection.set_min_receive_rate``."""
+        self._conn.set_min_receive_rate(bytes_per_second, grace=grace)
+
     def audit(self) -> list[Setting]:
         """List every socket setting: asked, in effect, and what limited it."""
         return self._conn.audit()
@@ -225,6 +361,11 @@ class Connection:
     def poisoned(self) -> bool:
         """Whether a direction is unusable after a half-done message."""
         return self._conn.poisoned
+
+    @property
+    def idle(self) -> bool:
+        """As ``hardsock.Connection.idle``."""
+        return self._conn.idle
 
     @property
     def buffered(self) -> int:
@@ -273,3 +414,33 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<hardsock.aio.Connection of {self._conn!r}>"
+
+
+class Frames:
+    """An asynchronous iterator over frames, until the peer ends.
+
+    It consumes exactly what it yields. Frames that are buffered already are taken without a turn of
+    the event loop.
+    """
+
+    __slots__ = ("_conn", "_framing", "_timeout", "_token")
+
+    def __init__(
+        self,
+        conn: Connection,
+        framing: AnyFraming,
+        timeout: float | None,
+        token: CancelToken | None,
+    ) -> None:
+        self._conn, self._framing, self._timeout, self._token = conn, framing, timeout, token
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._conn.recv_frame(
+                self._framing, timeout=self._timeout, token=self._token
+            )
+        except EndOfStream:
+            raise StopAsyncIteration from None
