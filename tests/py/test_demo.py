@@ -131,6 +131,20 @@ def test_rich_table_without_colour() -> None:
     assert (0, False, True) == (status, "\x1b[3" in shown, "2 passed" in shown)
 
 
+SHORTCOMINGS = {
+    "truncated": r"600 bytes, taken for whole; .* 600 bytes and a clean end",
+}
+
+
+@pytest.mark.parametrize("name", SHORTCOMINGS)
+def test_endings_go_wrong_with_sockets_and_not_with_hardsock(name: str) -> None:
+    played = next(scene for scene in SCENES if scene.name == name)
+
+    assert re.search(SHORTCOMINGS[name], played.stdlib().text)
+    outcome = played.hardsock()
+    assert [] == played.missed(outcome), outcome
+
+
 def scene(
     hardsock: Callable[[], Outcome], stdlib: Callable[[], Outcome] = lambda: Outcome("slow")
 ) -> Scene:

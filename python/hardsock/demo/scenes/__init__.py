@@ -10,6 +10,7 @@ from hardsock.demo.scenes import (
     drip,
     fd_limit,
     real_servers,
+    truncated,
     tune,
 )
 
@@ -19,6 +20,7 @@ SCENES: tuple[Scene, ...] = (
     dead_dns.SCENE,
     *blocked.SCENES,
     drip.SCENE,
+    truncated.SCENE,
     fd_limit.SCENE,
     tune.SCENE,
 )
