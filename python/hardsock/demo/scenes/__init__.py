@@ -9,6 +9,7 @@ from hardsock.demo.scenes import (
     dead_dns,
     drip,
     fd_limit,
+    half_close,
     real_servers,
     truncated,
     tune,
@@ -21,6 +22,7 @@ SCENES: tuple[Scene, ...] = (
     *blocked.SCENES,
     drip.SCENE,
     truncated.SCENE,
+    half_close.SCENE,
     fd_limit.SCENE,
     tune.SCENE,
 )
