@@ -11,6 +11,7 @@ from hardsock.demo.scenes import (
     fd_limit,
     half_close,
     real_servers,
+    rst_storm,
     truncated,
     tune,
 )
@@ -23,6 +24,7 @@ SCENES: tuple[Scene, ...] = (
     drip.SCENE,
     truncated.SCENE,
     half_close.SCENE,
+    rst_storm.SCENE,
     fd_limit.SCENE,
     tune.SCENE,
 )
