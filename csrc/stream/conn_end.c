@@ -96,12 +96,21 @@ hs_conn_is_closed(struct hs_conn *c)
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
+/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
 static size_t
 unacknowledged(struct hs_conn *c)
 {
     int n = 0;
 
     return ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
+static size_t
+unacknowledged_bytes(struct hs_conn *c)
+{
+    size_t n = unacknowledged(c);
+
+    return n > 0 && c->family != AF_UNIX && atomic_load(&c->out_ended) ? n - 1 : n;
 }
 
 /* Says that no more comes. A connection that is broken already cannot be told so, and may still
@@ -226,7 +235,7 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
         return rv;
     if ((reported = as_ending(rv, &ending))) {
         *ret_report = (struct hs_close_report){
-            .ending = ending, .unsent = unacknowledged(c), .discarded = op->done};
+            .ending = ending, .unsent = unacknowledged_bytes(c), .discarded = op->done};
         if (err != NULL)
             *err = (struct hs_error){0};
         rv = HS_OK;

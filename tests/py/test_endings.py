@@ -275,7 +275,7 @@ def test_finish_reports_a_reset_that_answers_our_last_words(
     report = conn.finish(timeout=20)
     assert report.ending == "reset"
     assert not report.delivered
-    assert report.unsent >= 8
+    assert report.unsent == 8
     assert report.elapsed < 5
 
 
@@ -333,3 +333,14 @@ def test_finish_reports_a_peer_that_died_after_its_end() -> None:
         report = conn.finish(timeout=20)
         assert (report.ending, report.delivered) == ("dead peer", False)
         assert report.elapsed < 5
+
+
+def test_what_was_not_acknowledged_is_counted_without_the_end_itself(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    """In the kernel's count of sequence numbers a FIN is one more."""
+    conn, theirs = pair
+    mute(theirs)
+    conn.sendall(b"hello")
+    report = conn.finish(timeout=0.05)
+    assert (report.ending, report.unsent) == ("deadline", 5)
