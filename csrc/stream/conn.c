@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -231,6 +233,17 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     *ret_addr = c->peer;
     hs_fd_drop(&c->fd);
     return HS_OK;
+}
+
+bool
+hs_conn_tcp_is_closed(struct hs_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    return c->family != AF_UNIX &&
+           getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_state == TCP_CLOSE;
 }
 
 hs_err

@@ -83,6 +83,8 @@ HS_NODISCARD hs_err hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_di
                                  struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_broken(struct hs_conn *c, struct hs_error *err);
+/* Whether the kernel has nothing more to do with this TCP: it broke, or both sides ended. */
+HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
 /* The first code stays; whether this one is it. */
 bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
 /* The same for c->broken, which is counted. */

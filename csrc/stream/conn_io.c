@@ -8,8 +8,6 @@
 
 #include "../base/time.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 /* How much of an early answer is kept. */
@@ -34,12 +32,7 @@ account(struct direction *d, size_t n)
 static hs_err
 check_end(struct hs_conn *c, struct hs_error *err)
 {
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-
-    if (c->family != AF_UNIX && !atomic_load(&c->out_ended) &&
-        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        info.tcpi_state == TCP_CLOSE)
+    if (!atomic_load(&c->out_ended) && hs_conn_tcp_is_closed(c))
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }
