@@ -71,9 +71,9 @@ end(OperationObject *op)
         return;
     operation_unpark(op);
     op->state = OP_ENDED;
+    hs_bell_free(op->bell); /* It may listen to a token or a connection that the job lets go of. */
+    op->bell = op->job.call.op.bell = NULL;
     job_end(&op->job);
-    hs_bell_free(op->bell);
-    op->bell = NULL;
     Py_CLEAR(op->callback);
     Py_CLEAR(op->context);
 }

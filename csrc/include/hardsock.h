@@ -238,7 +238,9 @@ HS_API void hs_loop_forget(struct hs_loop *loop, int fd);
 
 HS_API HS_NODISCARD hs_err hs_bell_new(struct hs_loop *loop, void *arg, struct hs_error *err,
                                        struct hs_bell **ret_bell);
-HS_API void hs_bell_free(struct hs_bell *bell); /* unparks; NULL is fine */
+/* Unparks; NULL is fine. The bell of an op that has ended, however, may still listen to what the op
+ * used: free or unpark it before that goes. */
+HS_API void hs_bell_free(struct hs_bell *bell);
 /* After HS_WANT: waits for what the op wants. On failure it is not parked. */
 HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op *op,
                                         struct hs_error *err);

@@ -36,7 +36,8 @@ hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
     atomic_store(&c->dirs[dir].busy, false);
-    hs_fd_drop(&c->fd);
+    if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
+        hs_fd_drop(&c->fd);
 }
 
 hs_err
@@ -45,7 +46,9 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     hs_err rv;
 
     if ((op->claim & (1U << dir)) != 0)
-        return HS_OK;
+        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
+                   ? HS_OK
+                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
     if (atomic_exchange(&c->dirs[dir].busy, true)) {

@@ -26,17 +26,23 @@ def current_hub() -> Hub:
     Raises:
         RuntimeError: No event loop runs in this thread.
     """
-    if "trio" in sys.modules:
-        import sniffio
+    if "trio" in sys.modules and _trio_runs():
+        from hardsock.aio import _trio
 
-        if sniffio.current_async_library() == "trio":
-            from hardsock.aio import _trio
-
-            return _trio.current_hub()
+        return _trio.current_hub()
     loop = asyncio.get_running_loop()
     known = _hubs.get(loop)
     hub = known() if known is not None else None
     return _open(loop) if hub is None or hub.closed else hub
+
+
+def _trio_runs() -> bool:
+    import sniffio
+
+    try:
+        return sniffio.current_async_library() == "trio"
+    except sniffio.AsyncLibraryNotFoundError:  # For instance in a callback of asyncio.
+        return False
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:
