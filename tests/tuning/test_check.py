@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -389,3 +390,48 @@ def test_old_kernel_that_still_has_a_removed_key_must_have_it_off(
     assert root.tune("check", "baseline").returncode == code
     assert root.tune("apply", "baseline").returncode == OK
     assert root.get("net/ipv4/tcp_tw_recycle") == "0"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("check", "nonsense"), PROFILE, "no profile 'nonsense'"),
+        (("diff", "./nonsense"), PROFILE, "cannot read profile"),
+        (("lint", "baseline"), OK, None),
+        (("show",), USAGE, "show wants one profile"),
+    ],
+)
+def test_json_is_a_document_also_when_a_command_has_nothing_to_show(
+    args: tuple[str, ...], code: int, said: str | None
+) -> None:
+    done = tune(*args, "--format", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["exit"]) == (code, code)
+    assert document["command"] == args[0]
+    assert [said in m for m in document["messages"]] == ([True] if said else [])
+    assert done.stderr == "".join(f"hardsock-tune: {m}\n" for m in document["messages"])
+
+
+def test_a_conflict_is_a_json_document_too(root: Root, tmp_path: Path) -> None:
+    files = [
+        profile(tmp_path / f"{n}.yaml", f"net.ipv4.tcp_fin_timeout: {{value: {n}}}")
+        for n in (31, 32)
+    ]
+    document = root.answer("apply", *files)
+    assert (document["exit"], document["verdict"], document["changes"]) == (7, "conflict", [])
+    assert "tcp_fin_timeout" in document["messages"][0]
+
+
+def test_names_that_are_no_utf8_do_not_spoil_the_answer(root: Root, tmp_path: Path) -> None:
+    name = os.fsdecode(b"v\xff\x9b\xed\xa0\x80\xc2\x9b\xc3\xa9")
+    root.put(f"net/ipv4/conf/{name}/rp_filter", "0")
+    root.put("net/ipv4/conf/default/rp_filter", "0")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.default.rp_filter: {value: 1}")
+    assert root.tune("apply", file).returncode == OK
+    root.put(f"net/ipv4/conf/{name}/rp_filter", "2")
+    lost = "\N{REPLACEMENT CHARACTER}"
+    keys = [c["key"] for c in root.answer("revert")["changes"]]
+    assert f"net.ipv4.conf.v{lost * 5}\x9b\N{LATIN SMALL LETTER E WITH ACUTE}.rp_filter" in keys
+    key = f"net.ipv4.conf.{name}.rp_filter"
+    assert f"conf.v{'?' * 7}\N{LATIN SMALL LETTER E WITH ACUTE}" in root.tune("explain", key).stdout
+    assert f"conf.v{'?' * 7}" in root.tune("explain", key, "--format", "tsv").stdout

@@ -123,7 +123,7 @@ cmd_apply(const struct options *o)
         return rv;
     }
     rv = apply(o, &st, &r, &c);
-    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || c.n > 0)
+    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || c.n > 0 || o->format == FORMAT_JSON)
         changes_show(o, &c, rv);
     store_close(&st);
     report_close(&r);

@@ -139,7 +139,7 @@ cmd_revert(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     rv = revert(o, &s, &st, &c);
-    if (rv == EXIT_AS_WANTED || c.n > 0)
+    if (rv == EXIT_AS_WANTED || c.n > 0 || o->format == FORMAT_JSON)
         changes_show(o, &c, rv);
     store_close(&st);
     sys_close(&s);

@@ -170,6 +170,19 @@ wants_color(void)
     return isatty(STDOUT_FILENO) == 1;
 }
 
+/* Who asked for JSON gets a document, also when there was nothing to show or the command failed. */
+static enum exit_code
+answer(const struct options *o, const struct command *command)
+{
+    enum exit_code rv = command->fn(o);
+
+    if (o->format == FORMAT_JSON && !json_begun()) {
+        json_head(command->name);
+        json_tail(rv);
+    }
+    return rv;
+}
+
 static enum exit_code
 run(int argc, char **argv)
 {
@@ -203,7 +216,7 @@ run(int argc, char **argv)
         o.args++;
         o.n_args--;
     }
-    return command->fn(&o);
+    return answer(&o, command);
 }
 
 int

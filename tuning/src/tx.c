@@ -54,9 +54,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
 {
     json_reset();
     if (o->format == FORMAT_JSON) {
-        json_open(NULL, '{');
-        json_number("version", 1);
-        json_text("command", c->command);
+        json_head(c->command);
         json_bool("dry_run", o->dry_run);
         json_number("transaction", c->id);
         json_open("changes", '[');
@@ -65,9 +63,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
         show_change(o, &c->items[i]);
     if (o->format == FORMAT_JSON) {
         json_close();
-        json_text("verdict", exit_name(rv));
-        json_number("exit", rv);
-        json_close();
+        json_tail(rv);
     } else if (o->format == FORMAT_PRETTY && c->summary != NULL) {
         (void)printf("%s\n", c->summary);
     }
