@@ -344,7 +344,7 @@ def test_wrong_usage_is_exit_code_two(args: tuple[str, ...]) -> None:
 
 def test_help_names_every_exit_code() -> None:
     text = tune("--help").stdout
-    for number in range(9):
+    for number in range(10):
         assert f" {number} " in text
 
 

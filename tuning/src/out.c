@@ -231,7 +231,7 @@ exit_name(enum exit_code rv)
 {
     static const char *const names[] = {
         "as wanted", "drift",          "usage",    "bad profile",  "no permission",
-        "refused",   "partly applied", "conflict", "system error",
+        "refused",   "partly applied", "conflict", "system error", "residue",
     };
 
     return names[rv];
