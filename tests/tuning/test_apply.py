@@ -444,6 +444,32 @@ def test_profiles_that_disagree_are_a_conflict(ns: Namespace, tmp_path: Path, st
     assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
 
 
+@pytest.mark.parametrize("name", ["lo", "all"])
+def test_turning_ipv6_off_is_refused_since_revert_cannot_bring_addresses_back(
+    ns: Namespace, tmp_path: Path, state: Path, name: str
+) -> None:
+    key = f"net.ipv6.conf.{name}.disable_ipv6"
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: 1}}")
+    before = keys_of(ns)
+    done = run(ns, "apply", file, "--state", state)
+    assert (done.returncode, "flushes IPv6 addresses" in done.stderr) == (CONFLICT, True)
+    assert keys_of(ns) == before
+    done = run(ns, "apply", file, "--state", state, "--force", "--dry-run")
+    assert (done.returncode, "flushes IPv6 addresses" in done.stdout) == (OK, True)
+    assert run(ns, "apply", file, "--state", state, "--force").returncode == OK
+    assert get(ns, key) == ["1"]
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+
+
+def test_ipv6_off_for_interfaces_to_come_flushes_nothing(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv6.conf.default.disable_ipv6: {value: 1}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert ns.exec(["cat", "/proc/net/if_inet6"]).stdout.startswith("0" * 31 + "1")
+
+
 @pytest.mark.parametrize(
     ("one", "two", "value"),
     [

@@ -60,7 +60,7 @@ apply(const struct options *o, struct store *st, struct report *r, struct change
     struct journal j;
     struct plan plan;
     enum exit_code rv = tx_prepare(o, r, &plan, &j);
-    bool left_out;
+    bool left_out, ignored;
 
     if (rv != EXIT_AS_WANTED && rv != EXIT_DRIFT)
         return rv;
@@ -73,7 +73,7 @@ apply(const struct options *o, struct store *st, struct report *r, struct change
     if (o->dry_run) {
         for (size_t i = 0; i < j.n; i++)
             change_add(c, "would set", j.entries[i].path, j.entries[i].before, j.entries[i].after,
-                       NULL);
+                       tx_lasting(&j.entries[i], &ignored));
         c->summary = "dry run: nothing was written";
         return rv;
     }

@@ -177,23 +177,10 @@ give_up(const struct sys *s, const struct store *st, const struct journal *j, si
     return sys == EACCES || sys == EPERM || sys == EROFS ? EXIT_PERMISSION : EXIT_REFUSED;
 }
 
-/* An interface's own key, once written, stops following conf.default: there is no way back. */
-static const char *
-note_on(const char *path)
-{
-    static const char *const kinds[] = {"net/ipv4/conf/", "net/ipv6/conf/"};
-
-    for (size_t i = 0; i < 2; i++)
-        if (strncmp(path, kinds[i], 14) == 0 && strncmp(path + 14, "all/", 4) != 0 &&
-            strncmp(path + 14, "default/", 8) != 0)
-            return "no longer follows conf.default, for good";
-    return NULL;
-}
-
 static int
 write_entry(const struct sys *s, const struct entry *e, struct changes *c)
 {
-    bool keep = e->kind == ENTRY_KEEP;
+    bool keep = e->kind == ENTRY_KEEP, ignored;
     int sys;
 
     if (e->kind == ENTRY_SIDE || (keep && tx_holds(s, e->path, e->after)))
@@ -204,7 +191,7 @@ write_entry(const struct sys *s, const struct entry *e, struct changes *c)
         return sys;
     }
     change_add(c, "set", e->path, e->before, e->after,
-               keep ? "another setting had changed it" : note_on(e->path));
+               keep ? "another setting had changed it" : tx_lasting(e, &ignored));
     return 0;
 }
 

@@ -35,6 +35,8 @@ enum exit_code tx_prepare(const struct options *o, const struct report *r, struc
  * side effects else. */
 void tx_add_sides(const struct sys *s, const struct plan *plan, struct journal *j);
 void tx_order(struct journal *j);
+/* What the step does that restoring the key does not undo, or NULL. *ret_harm: no mere detail. */
+const char *tx_lasting(const struct entry *e, bool *ret_harm);
 
 /* Whether the key holds that text, by type. Missing keys hold nothing. */
 bool tx_holds(const struct sys *s, const char *path, const char *text);

@@ -49,6 +49,48 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
     return EXIT_AS_WANTED;
 }
 
+/* net/ipv6/conf/NAME/leaf, but not that of interfaces to come. */
+static bool
+is_running_ipv6(const char *path, const char *leaf)
+{
+    return strncmp(path, "net/ipv6/conf/", 14) == 0 && strncmp(path + 14, "default/", 8) != 0 &&
+           strcmp(strrchr(path, '/') + 1, leaf) == 0;
+}
+
+const char *
+tx_lasting(const struct entry *e, bool *ret_harm)
+{
+    bool on = strcmp(e->before, "0") == 0 && strcmp(e->after, "0") != 0;
+
+    *ret_harm = on && is_running_ipv6(e->path, "disable_ipv6");
+    if (*ret_harm)
+        return "flushes IPv6 addresses and routes, which revert cannot bring back";
+    if (on && is_running_ipv6(e->path, "forwarding"))
+        return "forgets default routes that routers announced, until they do it again";
+    /* Once written, such a key has a value of its own. */
+    if (strncmp(e->path, "net/ipv4/conf/", 14) == 0 && strncmp(e->path + 14, "all/", 4) != 0 &&
+        strncmp(e->path + 14, "default/", 8) != 0)
+        return "no longer follows conf.default, for good";
+    return NULL;
+}
+
+/* What could not be taken back is not done without being asked for by name. */
+static bool
+may_be_undone(const struct options *o, const struct journal *j)
+{
+    bool ok = true, harm;
+
+    for (size_t i = 0; i < j->n; i++) {
+        const char *what = tx_lasting(&j->entries[i], &harm);
+
+        if (!harm || o->force)
+            continue;
+        say("%s: %s; --force does it all the same", key_show(j->entries[i].path), what);
+        ok = false;
+    }
+    return ok;
+}
+
 enum exit_code
 tx_prepare(const struct options *o, const struct report *r, struct plan *ret_plan,
            struct journal *ret)
@@ -63,7 +105,7 @@ tx_prepare(const struct options *o, const struct report *r, struct plan *ret_pla
     for (size_t i = 0; i < ret_plan->n; i++)
         if ((one = take_item(o, &ret_plan->items[i], &j)) > rv)
             rv = one;
-    if (!plan_rules(&r->sys, ret_plan))
+    if (!plan_rules(&r->sys, ret_plan) || !may_be_undone(o, &j))
         rv = EXIT_CONFLICT;
     *ret = j;
     return rv;
