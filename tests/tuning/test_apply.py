@@ -803,3 +803,57 @@ def test_a_file_system_other_than_proc_is_not_believed() -> None:
             str(BINARY),
         )
     assert done == [SYSTEM, "hardsock-tune: /proc/sys is not the kernel's (no proc file system)\n"]
+
+
+def test_a_root_whose_links_lead_out_is_not_worked_on(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (root.path / "run").rmdir()
+    (root.path / "run").symlink_to(tmp_path / "outside")
+    assert root.tune("apply", "busy-server").returncode == SYSTEM
+    assert list((tmp_path / "outside").iterdir()) == []
+    (root.path / "proc").rename(tmp_path / "proc")
+    (root.path / "proc").symlink_to(tmp_path / "proc")
+    assert root.tune("check").returncode == SYSTEM
+
+
+@pytest.mark.parametrize("spelling", ["//", "/.", "/usr/..", "link"])
+def test_the_real_root_is_the_real_one_however_it_is_spelled(
+    ns: Namespace, tmp_path: Path, state: Path, spelling: str
+) -> None:
+    (tmp_path / "link").symlink_to("/")
+    path = tmp_path / "link" if spelling == "link" else spelling
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
+    done = run(ns, "apply", file, "--state", state, "--root", path)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert [p.name[:4] for p in state.iterdir()] == ["net-"]
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["33"]
+    assert run(ns, "revert", "--state", state).returncode == OK
+
+
+def test_status_says_that_what_root_applied_is_not_known(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("cannot become another user")
+    with available(), Namespace() as namespace, tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        done = namespace.run(STATUS_OF_ANOTHER, str(shutil.copy(BINARY, folder)))
+    assert done[0] == [OK, "nothing is applied\n"]
+    assert done[1][0] == PERMISSION
+    assert "only root may read that" in done[1][1]
+
+
+STATUS_OF_ANOTHER = """
+import os, subprocess
+from hardsock.lab import inside
+inside.mount_tmpfs("/run")
+os.chmod("/run", 0o755)
+os.mkdir("/run/user", 0o755)
+os.chown("/run/user", 65534, 65534)
+def status():
+    done = subprocess.run([args[0], "status"], user=65534, group=65534, extra_groups=[],
+                          env={"XDG_RUNTIME_DIR": "/run/user"}, capture_output=True, text=True)
+    return [done.returncode, done.stdout + done.stderr]
+result = [status()]
+assert subprocess.run([args[0], "apply", "baseline"], capture_output=True).returncode in (0, 1)
+os.makedirs("/run/hardsock-tune", mode=0o700, exist_ok=True)
+result.append(status())
+"""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import CONFLICT, OK, SYSTEM, USAGE, Root, answer, profile, tune
+from support_tune import BINARY, CONFLICT, OK, SYSTEM, USAGE, Root, answer, profile, tune
+
+from support.require import Unavailable, available
 
 ETC = "etc/sysctl.d"
 NAME = "90-hardsock.conf"
@@ -64,6 +68,53 @@ def test_persist_and_unpersist_leave_what_is_not_ours(root: Root, mine: Path, ki
     for command in (["persist", mine], ["unpersist"]):
         assert root.tune(*command).returncode == CONFLICT
     assert path.read_text() == "net.ipv4.tcp_fin_timeout = 5\n"
+
+
+@pytest.mark.parametrize("place", ["etc", "etc/sysctl.d"])
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_a_link_of_an_image_does_not_lead_out_of_the_root(
+    root: Root, mine: Path, tmp_path: Path, place: str, kind: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root.path / place).parent.mkdir(exist_ok=True)
+    (root.path / place).symlink_to(outside if kind == "absolute" else "../../outside")
+    assert root.tune("persist", mine).returncode == SYSTEM
+    assert list(outside.iterdir()) == []
+    kept = outside / NAME
+    kept.write_text("# Written by hardsock-tune; `hardsock-tune unpersist` removes it.\n")
+    root.tune("unpersist")
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("target", ["/usr/lib/sysctl.d", "../usr/lib/sysctl.d"])
+def test_a_link_inside_an_image_is_followed_inside_it(root: Root, mine: Path, target: str) -> None:
+    (root.path / "usr/lib/sysctl.d").mkdir(parents=True)
+    (root.path / "etc").mkdir()
+    (root.path / ETC).symlink_to(target)
+    assert root.tune("persist", mine).returncode == OK
+    assert (root.path / "usr/lib/sysctl.d" / NAME).exists()
+    assert root.tune("unpersist").returncode == OK
+
+
+def test_without_openat2_no_link_of_an_image_is_followed(
+    root: Root, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # It cannot look under strace.
+    if shutil.which("strace") is None:
+        with available():
+            raise Unavailable("strace is not installed")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root.path / "etc").mkdir()
+    (root.path / ETC).symlink_to(outside)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=openat2:error=ENOSYS"]
+    command = [*strace, BINARY, "persist", mine, "--root", root.path]
+    assert subprocess.run(command, capture_output=True).returncode == SYSTEM
+    assert list(outside.iterdir()) == []
+    (root.path / ETC).unlink()
+    assert subprocess.run(command, capture_output=True).returncode == OK
+    assert (root.path / ETC / NAME).exists()
 
 
 @pytest.mark.parametrize("name", ["../x.conf", "x", ".conf", "a/b.conf"])
@@ -189,8 +240,6 @@ def test_import_of_a_missing_file_is_a_system_error(tmp_path: Path) -> None:
 
 
 def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_path: Path) -> None:
-    import subprocess
-
     from support_tune import TOP
 
     make = ["make", "-s", "-C", str(TOP / "tuning"), f"DESTDIR={tmp_path}", "PREFIX=/usr"]

@@ -5,6 +5,7 @@
  */
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 #include "winners.h"
 
 #include <errno.h>
@@ -104,15 +105,13 @@ write_file(int dir, const char *name, const struct text *t)
 }
 
 static enum exit_code
-store_file(const char *path, const char *name, const struct text *t)
+store_file(const char *root, const char *path, const char *name, const struct text *t)
 {
     enum exit_code rv;
     bool there;
     int dir;
 
-    if (mkdir(path, 0755) != 0 && errno != EEXIST)
-        return failed(path);
-    if ((dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    if ((dir = root_make_dir(root, "/etc", "sysctl.d", 0755)) < 0)
         return failed(path);
     if (is_ours(dir, name, &there))
         rv = write_file(dir, name, t);
@@ -142,7 +141,7 @@ cmd_persist(const struct options *o)
     compose(&r, &t);
     if (o->dry_run) {
         (void)fputs(text_str(&t), stdout);
-    } else if ((rv = store_file(dir, name, &t)) == EXIT_AS_WANTED) {
+    } else if ((rv = store_file(r.sys.root, dir, name, &t)) == EXIT_AS_WANTED) {
         (void)printf("wrote %s/%s\n", dir, name);
         if (winners_show(o, &r) > 0)
             rv = fail_with(EXIT_CONFLICT, "other files win at the next boot, see above");
@@ -161,7 +160,8 @@ cmd_unpersist(const struct options *o)
 
     if (rv != EXIT_AS_WANTED)
         return rv;
-    if ((dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    dir = root_open(o->root == NULL ? "" : o->root, "/etc/sysctl.d", O_RDONLY | O_DIRECTORY);
+    if (dir < 0)
         return errno == ENOENT ? EXIT_AS_WANTED : failed(path);
     if (!is_ours(dir, name, &there))
         rv = fail_with(EXIT_CONFLICT, "%s/%s is not ours", path, name);

@@ -104,6 +104,8 @@ cmd_status(const struct options *o)
         goto out;
     rv = store_load(&st, &s, &all);
     store_say_foreign(&st, &all);
+    if (st.hidden && rv == EXIT_AS_WANTED)
+        rv = fail_with(EXIT_PERMISSION, "what root applied is not known: only root may read that");
     json_reset();
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');

@@ -7,6 +7,7 @@
 #include "out.h"
 #include "value.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -125,6 +126,21 @@ take_set(struct options *o, char *text)
     return true;
 }
 
+/* However / is spelled, it is the real one. */
+static bool
+take_root(struct options *o, const char *path)
+{
+    char *real = realpath(path, NULL);
+
+    if (real == NULL) {
+        say("--root: %s: %s", path, strerror(errno));
+        return false;
+    }
+    o->root = strcmp(real, "/") == 0 ? NULL : path;
+    free(real);
+    return true;
+}
+
 static bool
 take_option(struct options *o, int c)
 {
@@ -144,8 +160,7 @@ take_option(struct options *o, int c)
         o->netns = optarg;
         return true;
     case 'R':
-        o->root = optarg;
-        return true;
+        return take_root(o, optarg);
     case OPT_STATE:
         o->state = optarg;
         return true;

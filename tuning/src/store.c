@@ -7,6 +7,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -21,6 +22,7 @@
 #define MAGIC "hardsock-tune journal 1"
 #define JOURNAL_MAX (4 * 1024 * 1024)
 #define MAX_ID 999999
+#define RUN_DIR "/run/hardsock-tune"
 
 static enum exit_code
 failed(const char *what, const char *path)
@@ -33,27 +35,26 @@ failed(const char *what, const char *path)
 
 /* Where it goes if nobody says: /run for root, the user's own place else. */
 static const char *
-base_dir(const struct options *o, const struct sys *s, bool create)
+base_dir(const struct options *o, bool create)
 {
     const char *user = getenv("XDG_RUNTIME_DIR");
-    const char *base = mem_format("%s/run/hardsock-tune", s->root);
 
     if (o->state != NULL)
         return o->state;
-    if (s->fake || access(base, W_OK) == 0 || (create && mkdir(base, 0700) == 0))
-        return base;
-    return user != NULL && user[0] == '/' ? mem_format("%s/hardsock-tune", user) : base;
+    if (access(RUN_DIR, W_OK) == 0 || (create && mkdir(RUN_DIR, 0700) == 0))
+        return RUN_DIR;
+    return user != NULL && user[0] == '/' ? mem_format("%s/hardsock-tune", user) : RUN_DIR;
 }
 
 static int
-open_dir(const char *path, bool create)
+open_dir(int at, const char *path, bool create)
 {
     struct stat st;
     int fd;
 
-    if (create && mkdir(path, 0700) != 0 && errno != EEXIST)
+    if (create && mkdirat(at, path, 0700) != 0 && errno != EEXIST)
         return -1;
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0 && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022) != 0)) {
         (void)close(fd);
         errno = EPERM;
@@ -62,18 +63,39 @@ open_dir(const char *path, bool create)
     return fd;
 }
 
+static int
+open_base(const struct options *o, const struct sys *s, const char *path, bool create)
+{
+    int run, fd, sys;
+
+    if (!s->fake || o->state != NULL)
+        return open_dir(AT_FDCWD, path, create);
+    if ((run = root_open(s->root, "/run", O_PATH | O_DIRECTORY)) < 0)
+        return -1;
+    fd = open_dir(run, "hardsock-tune", create);
+    sys = errno;
+    (void)close(run);
+    errno = sys;
+    return fd;
+}
+
 enum exit_code
 store_open(const struct options *o, const struct sys *s, bool create, struct store *ret)
 {
-    const char *base = base_dir(o, s, create);
-    const char *path = s->fake ? mem_format("%s/root", base)
-                               : mem_format("%s/net-%llu", base, (unsigned long long)s->ns_inode);
-    int fd;
+    const char *base = s->fake && o->state == NULL ? mem_format("%s/run/hardsock-tune", s->root)
+                                                   : base_dir(o, create);
+    const char *name = s->fake ? "root" : mem_format("net-%llu", (unsigned long long)s->ns_inode);
+    const char *path = mem_format("%s/%s", base, name);
+    int fd = open_base(o, s, base, create), dir = fd, sys;
 
     *ret = (struct store){.dir = -1, .path = path};
-    if ((fd = open_dir(base, create)) >= 0) {
-        (void)close(fd);
-        fd = open_dir(path, create);
+    ret->hidden =
+        !s->fake && o->state == NULL && strcmp(base, RUN_DIR) != 0 && access(RUN_DIR, F_OK) == 0;
+    if (dir >= 0) {
+        fd = open_dir(dir, name, create);
+        sys = errno;
+        (void)close(dir);
+        errno = sys;
     }
     if (fd < 0)
         return !create && errno == ENOENT ? EXIT_AS_WANTED : failed("cannot open", path);

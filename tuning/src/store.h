@@ -42,6 +42,7 @@ struct journal {
 struct store {
     int dir;
     const char *path;
+    bool hidden; /* root has a place too, which we may not read */
 };
 
 /* Without create: EXIT_AS_WANTED and dir -1 where there is none yet. With it also locks. */
