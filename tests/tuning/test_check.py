@@ -361,6 +361,29 @@ def test_user_profiles_come_from_config_directories(root: Root, tmp_path: Path) 
     assert root.tune("check", "mine").returncode == PROFILE
 
 
+@pytest.mark.parametrize("fault", ["owner", "mode"])
+@pytest.mark.parametrize("place", ["system", "user"])
+def test_a_profile_that_others_may_write_does_not_shadow_a_built_in_one(
+    root: Root, tmp_path: Path, place: str, fault: str
+) -> None:
+    config = tmp_path / "config"
+    folder = (config if place == "user" else root.path / "etc") / "hardsock/profiles"
+    folder.mkdir(parents=True)
+    head = "name: baseline\nsummary: s\n"
+    file = profile(folder / "baseline.yaml", "net.ipv4.tcp_sack: {value: 0}", head)
+    env = {"XDG_CONFIG_HOME": str(config)}
+    assert root.tune("check", env=env).returncode == DRIFT
+    if fault == "mode":
+        file.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(file, 12345, 12345)
+    else:
+        pytest.skip("cannot give a file away")
+    done = root.tune("check", env=env)
+    assert (done.returncode, "belongs to somebody else" in done.stderr) == (PERMISSION, True)
+    assert root.tune("check", file, env=env).returncode == DRIFT
+
+
 def test_extends_overrides_key_by_key_and_stops_circles(root: Root, tmp_path: Path) -> None:
     system = root.path / "etc/hardsock/profiles"
     system.mkdir(parents=True)
