@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ SHIPPED = sorted(p.stem for p in (TOP / "tuning/profiles").glob("*.yaml"))
 
 def compare(name: str, text: str) -> None:
     path = GOLDEN / name
+    if text.startswith(("{", "[")):
+        json.loads(text)
     if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
         path.write_text(text)
     assert path.read_text() == text
@@ -42,9 +45,46 @@ def test_output_is_the_golden_one(root: Root, command: str, form: str) -> None:
     done = root.tune(command, *args, "--format", form)
     text = done.stdout.replace(str(root.path), "ROOT")
     if command == "status":
-        import re
-
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
+    compare(f"{command}.{form}", text)
+
+
+EXPLAINED = ["tcp_rmem", "tcp_tw_recycle", "net.ipv4.tcp_fastopen_key", "net.ipv4.tcp_mem",
+             "net.ipv4.conf.eth0/100.rp_filter", "net.ipv4.nonsense"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["pretty", "tsv", "json"])
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [("explain", EXPLAINED), ("list", []), ("show", ["article-2023", "-s", "x=1"])],
+)
+def test_output_of_what_is_known_is_the_golden_one(
+    root: Root, command: str, args: list[str], form: str
+) -> None:
+    done = root.tune(command, *args, "--format", form)
+    assert (done.returncode, done.stderr) == (OK, "")
+    compare(f"{command}.{form}", done.stdout.replace(str(root.path), "ROOT"))
+
+
+@pytest.mark.parametrize("form", ["pretty", "tsv", "json"])
+@pytest.mark.parametrize("command", ["revert", "persist", "unpersist", "import", "conflicts"])
+def test_output_about_files_is_the_golden_one(
+    root: Root, tmp_path: Path, command: str, form: str
+) -> None:
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    last = root.path / "etc/sysctl.d/99-last.conf"
+    last.write_text("net.core.somaxconn = 128\nnet.ipv4.tcp_fin_timeout = 036\nkernel.panic = 1\n")
+    root.listen(40000)
+    args: list[object] = ["busy-server"] if command in ("persist", "conflicts") else []
+    if command == "import":
+        args = [last]
+    if command == "unpersist":
+        root.tune("persist", "busy-server")
+    if command == "revert":
+        root.tune("apply", "busy-server")
+        root.put("net/core/somaxconn", "1000")
+    done = root.tune(command, *args, "--format", form)
+    text = re.sub(r"[0-9a-f]{16}", "HASH", done.stdout.replace(str(root.path), "ROOT"))
     compare(f"{command}.{form}", text)
 
 
