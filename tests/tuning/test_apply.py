@@ -688,6 +688,8 @@ SWEPT = {
         net.ipv4.conf.lo.forwarding: {value: 0}
         net.ipv4.conf.default.rp_filter: {value: 1}
     """,
+    # Going back turns accept_redirects to 1, which it was neither before nor after.
+    "side effects of going back": "net.ipv4.ip_forward: {value: 1}",
     # The kernel refuses the last one with two fields changed.
     "refused": """
         net.core.somaxconn: {value: 5000}
@@ -706,6 +708,8 @@ keys = ["net.core.somaxconn", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_rmem", "
         "net.ipv4.conf.default.forwarding", "net.ipv4.conf.lo.forwarding",
         "net.ipv4.conf.default.rp_filter", "net.ipv4.conf.lo.rp_filter"]
 values = lambda: [inside.read_sysctl(k) for k in keys]
+if "going back" in name:
+    inside.write_sysctl("net.ipv4.conf.all.accept_redirects", "0")
 before = values()
 killed, problems = 0, []
 

@@ -67,6 +67,9 @@ tx_lasting(const struct entry *e, bool *ret_harm)
         return "flushes IPv6 addresses and routes, which revert cannot bring back";
     if (on && is_running_ipv6(e->path, "forwarding"))
         return "forgets default routes that routers announced, until they do it again";
+    if (on && (strcmp(e->path, "net/ipv4/ip_forward") == 0 ||
+               strcmp(e->path, "net/ipv4/conf/all/forwarding") == 0))
+        return "turns off large receive offload of devices that have it, for good";
     /* Once written, such a key has a value of its own. */
     if (strncmp(e->path, "net/ipv4/conf/", 14) == 0 && strncmp(e->path + 14, "all/", 4) != 0 &&
         strncmp(e->path + 14, "default/", 8) != 0)
