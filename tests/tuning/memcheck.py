@@ -40,6 +40,9 @@ def test_no_command_leaks_or_reads_what_is_not_there(root: Root, tmp_path: Path)
         (OK, ["unpersist"]),
         (OK, ["export", "--to", "kubernetes", "busy-server"]),
         (OK, ["import", str(conf)]),
+        (OK, ["import", str(conf), "-f", "json"]),
+        (OK, ["persist", "busy-server", "-f", "json"]),
+        (OK, ["unpersist", "-f", "json"]),
     ]
     for want, args in cases:
         done = subprocess.run(
