@@ -340,6 +340,19 @@ def test_what_the_peer_does_wrong_is_counted_and_not_an_error(
     assert failures(caplog) == []
 
 
+def test_a_handler_that_catches_a_failed_send_does_not_make_half_a_message_whole() -> None:
+    def handler(conn: hs.Connection) -> None:
+        with pytest.raises(hs.DeadlineExceeded):
+            conn.sendall(b"x" * (1 << 26), timeout=0.05)
+
+    with hs.serve(handler, LOCAL, drain_timeout=5) as server:
+        with connect_to(server.address) as client:
+            assert poll_until(lambda: server.stats().handled == 1, 10)
+            with pytest.raises(ConnectionResetError):
+                rest_of(client)
+        assert server.stats().endings == {"aborted": 1}
+
+
 def test_an_error_of_another_connection_is_the_handler_s(caplog: pytest.LogCaptureFixture) -> None:
     def proxy(conn: hs.Connection) -> None:
         with hs.connect(quiet.address, timeout=5) as upstream:

@@ -57,6 +57,15 @@ def judge(
         server: The token above those of all connections.
         draining: The token that told handlers.
     """
+    verdict = _judge(served, exc, server, draining)
+    if verdict.end is not End.ABORT and served.conn.poisoned:
+        return verdict._replace(end=End.ABORT)  # Half a message went out; the handler caught why.
+    return verdict
+
+
+def _judge(
+    served: Served, exc: BaseException | None, server: CancelToken, draining: CancelToken
+) -> Verdict:
     ended_by = served.ended_by
     if exc is None:
         end = End.FINISH if ended_by is None else End.CLOSE
