@@ -1,7 +1,8 @@
 """The phases of a drain: what is due now, and when to look again.
 
-1. Idle connections are cancelled, and closed if that does not make their handlers leave. Busy ones
-   become idle, so this is looked at again and again. They were told, by the token ``draining``.
+1. Connections that are idle at two looks are cancelled, and closed if that does not make their
+   handlers leave. Busy ones become idle, so this is looked at again and again. They were told, by
+   the token ``draining``.
 2. When only the grace is left, the tokens of all others are cancelled.
 3. When a quarter of the grace is left, the connections are reset under their handlers.
 4. At the end of the time, or as soon as nobody works on a connection any more, it is over.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from hardsock.serving.idle import SteadyIdle
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 from hardsock.serving.turn import Turn
@@ -39,6 +41,7 @@ class Drain:
 
     def __init__(self, ledger: Ledger, now: float, limit: Limit) -> None:
         self._ledger = ledger
+        self._idle = SteadyIdle(ledger)
         self._began = now
         self._set_limit(limit)
         self._closing: list[Served] = []
@@ -56,7 +59,7 @@ class Drain:
     def step(self, now: float) -> Turn:
         """Say what is due."""
         close = [served for served in self._closing if not served.left]
-        cancel = [(served, _IDLE) for served in self._find_idle()]
+        cancel = [(served, _IDLE) for served in self._find_idle(now)]
         self._closing = [served for served, _ in cancel]
         abort: list[Served] = []
         if now >= self._cut_at:
@@ -76,12 +79,10 @@ class Drain:
         due = self._abort_at if now >= self._cut_at else self._cut_at
         return min(_LOOK, max(0.0, due - now))
 
-    def _find_idle(self) -> list[Served]:
-        found = []
-        for served in self._ledger.active:
-            if served.ended_by is None and served.idle_since() is not None:
-                served.ended_by = Outcome.IDLE
-                found.append(served)
+    def _find_idle(self, now: float) -> list[Served]:
+        found = list(self._idle.look(once=now >= self._cut_at))
+        for served in found:
+            served.ended_by = Outcome.IDLE
         return found
 
     def _find_unfinished(self) -> list[Served]:

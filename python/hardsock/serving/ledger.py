@@ -88,7 +88,7 @@ def _peer_name(conn: Connection) -> str:
 
 def is_idle(conn: Connection) -> bool:
     """Whether a call waits for the beginning of a message, and nothing is being answered."""
-    return bool(getattr(conn, "idle", False))
+    return conn.idle
 
 
 class Ledger:
