@@ -14,7 +14,6 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
-from hardsock.serving import ledger
 from hardsock.serving.options import ServeOptions
 from support import Call, connect_to, run_threaded
 
@@ -66,13 +65,6 @@ class Gate:
     def wait_until_running(self, n: int = 1) -> None:
         for _ in range(n):
             assert self.running.acquire(timeout=10)
-
-
-@pytest.fixture
-def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For echo servers: an answered connection is idle, as ``Connection.idle`` says if it is there."""
-    if not hasattr(hs.Connection, "idle"):
-        monkeypatch.setattr(ledger, "is_idle", lambda c: c.bytes_received == c.bytes_sent)
 
 
 # ---- serving ------------------------------------------------------------------------------------
@@ -260,7 +252,7 @@ def test_a_listener_that_exists_is_taken_over() -> None:
         hs.serve(echo, listener, drain_timeout=5)
 
 
-def test_an_idle_timeout_ends_only_who_waits_for_a_message(idle: None) -> None:
+def test_an_idle_timeout_ends_only_who_waits_for_a_message() -> None:
     gate = Gate()
 
     def handler(conn: hs.Connection) -> None:
@@ -329,12 +321,14 @@ def test_what_the_peer_does_wrong_is_counted_and_not_an_error(
             conn.sendall(conn.recv_exactly(4, timeout=0.05))
 
     with hs.serve(handler, LOCAL, drain_timeout=5) as server:
-        assert ask(server.address, b"four") == b"four", "the last answer arrives"
+        assert ask(server.address, b"four") == b"four", "an end between messages is no error"
+        assert ask(server.address, b"four++") == b"four", "the last answer arrives"
         with connect_to(server.address) as slow, pytest.raises(ConnectionResetError):
             slow.sendall(b"sl")
             rest_of(slow)
         stats = settled(server)
     assert stats.errors == {"Truncated": 1, "DeadlineExceeded": 1}
+    assert (stats.handled, stats.failed) == (1, 2)
     levels = [r.levelno for r in caplog.records if r.name == "hardsock.serve" and r.args]
     assert levels.count(logging.DEBUG) == 2
     assert failures(caplog) == []
@@ -404,7 +398,7 @@ def drained(server: hs.Server, **kwargs: float) -> hs.DrainReport:
     return report
 
 
-def test_idle_connections_are_closed_at_once(idle: None) -> None:
+def test_idle_connections_are_closed_at_once() -> None:
     server = hs.serve(echo, LOCAL, drain_timeout=60)
     with connect_to(server.address) as client, connect_to(server.address) as silent:
         client.sendall(b"x")
@@ -419,7 +413,7 @@ def test_idle_connections_are_closed_at_once(idle: None) -> None:
     assert server.stats().failed == 0
 
 
-def test_a_busy_connection_that_becomes_idle_is_closed_then(idle: None) -> None:
+def test_a_busy_connection_that_becomes_idle_is_closed_then() -> None:
     gate = Gate()
 
     def handler(conn: hs.Connection) -> None:
@@ -439,7 +433,7 @@ def test_a_busy_connection_that_becomes_idle_is_closed_then(idle: None) -> None:
             assert draining.result().idle_closed == 1
 
 
-def test_a_handler_that_ignores_that_it_was_idle_is_closed_under_its_hands(idle: None) -> None:
+def test_a_handler_that_ignores_that_it_was_idle_is_closed_under_its_hands() -> None:
     gate = Gate()
 
     def handler(conn: hs.Connection) -> None:
@@ -636,7 +630,7 @@ def test_a_connection_accepted_as_the_drain_begins_is_served() -> None:
 
 
 @pytest.mark.parametrize("turn", range(10))
-def test_draining_amid_a_crowd_loses_no_connection(turn: int, idle: None) -> None:
+def test_draining_amid_a_crowd_loses_no_connection(turn: int) -> None:
     server = hs.serve(echo, LOCAL, drain_timeout=10, workers=4)
 
     def client(_index: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -70,9 +71,11 @@ def test_a_drain_goes_through_its_phases_by_the_clock() -> None:
     drain = stage.drain(end=210.0, grace=4.0)
 
     turn = drain.step(200.0)
-    assert ([s for s, _ in turn.cancel], turn.close, turn.abort) == ([idle], [], [])
+    assert (turn.cancel, turn.close, turn.abort) == ([], [], []), "one look is not enough"
     assert turn.wait == pytest.approx(0.02)
     turn = drain.step(200.02)
+    assert ([s for s, _ in turn.cancel], turn.close, turn.abort) == ([idle], [], [])
+    turn = drain.step(200.04)
     assert (turn.cancel, turn.close, turn.abort) == ([], [idle], []), "it did not leave by itself"
     stage.leave(idle, Outcome.IDLE)
     assert drain.step(205.995).wait == pytest.approx(0.005), "never past the next phase"
@@ -142,8 +145,28 @@ def test_lingering_and_waiting_are_never_idle() -> None:
     stage = Stage()
     lingering, waiting = stage.connection(idle=True), stage.connection(idle=True, waiting=True)
     lingering.phase = Phase.LINGERING
-    assert stage.drain(end=210.0, grace=1.0).step(200.0).cancel == []
+    drain = stage.drain(end=210.0, grace=1.0)
+    assert drain.step(200.0).cancel == drain.step(200.1).cancel == []
     assert waiting.idle_since() is None
+
+
+def test_a_byte_between_two_looks_is_not_idle() -> None:
+    stage = Stage()
+    served = stage.connection(idle=True)
+    conn: Any = served.conn
+    drain = stage.drain(end=210.0, grace=1.0)
+    drain.step(200.0)
+    conn.bytes_received += 1
+    assert drain.step(200.02).cancel == []
+    assert len(drain.step(200.04).cancel) == 1
+
+
+def test_without_time_for_two_looks_one_is_enough() -> None:
+    stage = Stage()
+    served = stage.connection(idle=True)
+    ((found, reason),) = stage.drain(end=210.0, grace=10.0).step(200.0).cancel
+    assert found is served
+    assert "was idle" in reason
 
 
 def test_idleness_is_counted_from_the_last_byte() -> None:
@@ -180,9 +203,12 @@ def test_a_turn_does_what_it_says() -> None:
     assert [fake.done for fake in fakes] == [["close"], ["abort"]]
 
 
-def _error(kind: type[hs.HardsockError], reason: str | None = None) -> hs.HardsockError:
+def _error(
+    kind: type[hs.HardsockError], reason: str | None = None, op: str = "recv_exactly"
+) -> hs.HardsockError:
     exc = kind("made up")
     exc.reason = reason
+    exc.op = op
     return exc
 
 
@@ -192,6 +218,8 @@ def _error(kind: type[hs.HardsockError], reason: str | None = None) -> hs.Hardso
         (None, None, False, (Outcome.COMPLETED, End.FINISH, None)),
         (None, _error(hs.Reset), False, (Outcome.FAILED, End.ABORT, "Reset")),
         (None, _error(hs.Truncated), False, (Outcome.FAILED, End.FINISH, "Truncated")),
+        (None, _error(hs.EndOfStream), False, (Outcome.COMPLETED, End.FINISH, None)),
+        (None, _error(hs.FrameTooLarge), False, (Outcome.FAILED, End.ABORT, "FrameTooLarge")),
         (None, _error(hs.Cancelled, "drain"), False, (Outcome.TOLD, End.FINISH, None)),
         (None, _error(hs.Cancelled, "own"), False, (Outcome.FAILED, End.ABORT, "Cancelled")),
         (None, _error(hs.Cancelled, "x"), True, (Outcome.CANCELLED, End.ABORT, None)),
@@ -221,3 +249,23 @@ def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:
     fake.poisoned = True
     verdict = judge(served, None, server=stage.server, draining=stage.draining)
     assert verdict == (Outcome.COMPLETED, End.ABORT, None)
+
+
+@pytest.mark.parametrize(
+    ("exc", "logged"),
+    [
+        (_error(hs.FrameTooLarge), logging.DEBUG),
+        (_error(hs.FrameTooLarge, op="send_frame"), logging.ERROR),
+        (_error(hs.Reset), logging.DEBUG),
+        (_error(hs.EndOfStream), None),
+        (_error(hs.Closed), logging.ERROR),
+    ],
+)
+def test_only_what_the_handler_did_wrong_is_an_error(
+    exc: hs.HardsockError, logged: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "hardsock.serve")
+    stage = Stage()
+    judge(stage.connection(), exc, server=stage.server, draining=stage.draining)
+    assert [record.levelno for record in caplog.records] == ([] if logged is None else [logged])
+    caplog.clear()

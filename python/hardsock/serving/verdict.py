@@ -16,6 +16,8 @@ from hardsock._errors import (
     Closed,
     DeadlineExceeded,
     DeadPeer,
+    EndOfStream,
+    FrameError,
     HardsockError,
     Poisoned,
     Reset,
@@ -86,12 +88,22 @@ def _judge(
 def _judge_error(served: Served, exc: HardsockError, draining: CancelToken) -> Verdict:
     if isinstance(exc, Cancelled) and draining.cancelled and exc.reason == draining.reason:
         return Verdict(Outcome.TOLD, End.FINISH)
-    if isinstance(exc, _OF_THE_PEER) and exc.peer in (served.peer, None):
-        logger.debug("%s: %s", served.peer, exc)
-    else:
+    if not _is_of_the_peer(served, exc):
         _log_failure(served, exc)
+    elif isinstance(exc, EndOfStream):  # How a reader of messages sees its client's ordinary end.
+        return Verdict(Outcome.COMPLETED, End.FINISH)
+    else:
+        logger.debug("%s: %s", served.peer, exc)
     end = End.FINISH if isinstance(exc, Truncated) else End.ABORT
     return Verdict(Outcome.FAILED, end, type(exc).__name__)
+
+
+def _is_of_the_peer(served: Served, exc: HardsockError) -> bool:
+    if exc.peer not in (served.peer, None):
+        return False  # The handler's own connection to somewhere else.
+    if isinstance(exc, FrameError):
+        return exc.op is None or not exc.op.startswith("send")
+    return isinstance(exc, _OF_THE_PEER)
 
 
 def _log_failure(served: Served, exc: BaseException) -> None:
