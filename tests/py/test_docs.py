@@ -38,6 +38,23 @@ def test_examples_of_a_page_run(document: Path) -> None:
         _output_of(code)
 
 
+def _guides() -> list[Path]:
+    return [p for p in sorted((ROOT / "docs").glob("*.md")) if "```python" in p.read_text()]
+
+
+@pytest.mark.parametrize("guide", _guides(), ids=lambda path: path.name)
+def test_examples_of_guides_run(guide: Path) -> None:
+    """All blocks of a page are one program: later ones go on with what earlier ones made."""
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
