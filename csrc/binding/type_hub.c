@@ -164,7 +164,14 @@ static PyMemberDef hub_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *
+get_is_asyncio(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((HubObject *)self)->drive == NULL);
+}
+
 static PyGetSetDef hub_getset[] = {
+    {"is_asyncio", get_is_asyncio, NULL, "Whether its loop is one of asyncio.", NULL},
     {"closed", get_closed, NULL, "Whether its loop has ended.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
