@@ -221,7 +221,8 @@ def test_a_smuggled_end_of_data_is_refused(smuggled: bytes) -> None:
 def test_the_resp_example_runs(
     redis_address: tuple[str, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example("resp_client").main("%s:%d" % redis_address)
+    host, port = redis_address
+    example("resp_client").main(f"{host}:{port}")
     assert capsys.readouterr().out == "b'OK' b'hello'\n"
 
 
