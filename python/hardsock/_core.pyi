@@ -78,11 +78,11 @@ class Operation:
 
 @final
 class Hub:
-    lifetime: object
     def __new__(
         cls,
         *,
         get_loop: Callable[[], object] | None = None,
+        get_running: Callable[[], object] | None = None,
         cancelled: type[BaseException] | None = None,
         drive: Callable[[Operation], Awaitable[Any]] | None = None,
     ) -> Self: ...
