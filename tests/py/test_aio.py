@@ -8,7 +8,6 @@ import gc
 import os
 import socket
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Coroutine, Iterator
@@ -21,7 +20,7 @@ import hardsock as hs
 from hardsock import aio
 from hardsock._core import _live
 from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
-from support.loops import RUNS, Run, is_parked, task_parked
+from support.loops import RUNS, Run, task_parked
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
