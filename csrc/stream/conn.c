@@ -177,8 +177,8 @@ is_idle(struct hs_conn *c)
 {
     struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
 
-    return atomic_load(&in->busy) && !atomic_load(&out->busy) && !atomic_load(&c->mid_message) &&
-           atomic_load(&c->buffered) == 0 &&
+    return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
+           !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
            atomic_load(&in->last_ns) <= atomic_load(&out->last_ns);
 }
 

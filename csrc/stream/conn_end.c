@@ -28,13 +28,14 @@ hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns)
 void
 hs_half_closed(struct hs_conn *c, enum hs_dir other)
 {
-    int64_t span = atomic_load(&c->half_closed_ns), until;
+    int64_t until = hs_deadline_after(atomic_load(&c->half_closed_ns));
+    int64_t was = atomic_load(&c->dirs[other].deadline_ns);
 
-    if (span == HS_NEVER)
-        return;
-    until = hs_deadline_after(span);
-    if (until < atomic_load(&c->dirs[other].deadline_ns))
-        hs_conn_set_deadline(c, other, until);
+    do { /* A deadline that somebody sets at this moment must not be lost. */
+        if (until >= was)
+            return;
+    } while (!atomic_compare_exchange_weak(&c->dirs[other].deadline_ns, &was, until));
+    hs_wakelist_wake(&c->wakers);
 }
 
 hs_err
@@ -55,6 +56,8 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
                         "shutdown");
     else if (how == SHUT_WR)
         hs_half_closed(c, HS_DIR_IN);
+    if (how != SHUT_RD)
+        hs_wakelist_wake(&c->wakers); /* A unix socket does not tell its writers. */
     hs_fd_drop(&c->fd);
     return rv;
 }
@@ -103,7 +106,8 @@ count_close(struct hs_conn *c, bool abortive)
         return;
     if (abortive)
         count(&resets.by_abort);
-    else if (c->opts.linger_s == 0)
+    else if (c->opts.linger_s == 0 ||
+             (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
         count(&resets.by_linger);
     else if (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0)
         count(&resets.by_unread);
@@ -153,6 +157,9 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
             rv = hs_err_setx(err, HS_E_BUSY, "detach",
                              "%zu received bytes are buffered here and would be lost",
                              hs_buf_len(&c->in.buf));
+        else if (hs_deframer_skipping(&c->in))
+            rv = hs_err_setx(err, HS_E_BUSY, "detach",
+                             "a frame is being skipped here, and its rest is still to come");
         else
             rv = hs_fd_detach(&c->fd, 2, err, ret_fd);
         if (rv != HS_OK)
