@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..model import Target
-from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from . import _cancel, _common, _crowd
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+from ._crowd import Announce
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 RunLoop = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -86,6 +87,64 @@ async def _idle_memory(target: Target, count: int) -> dict[str, Any]:
     return await _common.hold_async(open_one, count)
 
 
+async def _idle_memory_awaited(target: Target, count: int) -> dict[str, Any]:
+    tasks = []
+
+    async def open_one() -> Streams:
+        reader, writer = await connect(target)
+        await by_deadline(exchange(reader, writer))
+        return reader, writer
+
+    def wait_on(streams: Streams) -> Streams:
+        tasks.append(asyncio.create_task(streams[0].read(_common.RECEIVE_SIZE)))
+        return streams
+
+    result = await _common.hold_waiting(open_one, wait_on, count)
+    for task in tasks:
+        task.cancel()
+    return result
+
+
+async def _lines(target: Target, seconds: float) -> dict[str, Any]:
+    reader, writer = await connect(target)
+    result = await _common.rate_of_async(
+        lambda: _common.all_of_async(reader, LINES_PER_CLOCK_READ), seconds
+    )
+    await close(writer)
+    return result
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    header = await reader.readexactly(4)
+    return await reader.readexactly(int.from_bytes(header, "big"))
+
+
+async def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    reader, writer = await connect(target)
+
+    async def take() -> int:
+        for _ in range(count):
+            await read_frame(reader)
+        return count
+
+    result = await _common.rate_of_async(take, seconds)
+    await close(writer)
+    return result
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionResetError), contextlib.closing(writer):
+        while data := await reader.read(_common.RECEIVE_SIZE):
+            writer.write(data)
+            await writer.drain()
+
+
+async def _serve(announce: Announce) -> None:
+    server = await asyncio.start_server(_echo, "127.0.0.1", 0, backlog=_common.BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
 class StreamWorks:
     """The works on one kind of loop; `run` runs a coroutine on a new loop of that kind."""
 
@@ -104,6 +163,30 @@ class StreamWorks:
         return _cancel.measure(
             lambda blocked: self._run(_cancelled_again_and_again(target, blocked)), seconds
         )
+
+    def lines(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_lines(target, seconds))
+        return result
+
+    def frames_1k(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        frames = _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+        result: dict[str, Any] = self._run(frames)
+        return result
+
+    def frames_1m(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        frames = _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
+        result: dict[str, Any] = self._run(frames)
+        return result
+
+    def crowd_churn(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.of(target, count, lambda announce: self._run(_serve(announce))).churn(seconds)
+
+    def crowd_echo(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.of(target, count, lambda announce: self._run(_serve(announce))).echo(seconds)
+
+    def idle_memory_awaited(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_idle_memory_awaited(target, count))
+        return result
 
     def idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         result: dict[str, Any] = self._run(_idle_memory(target, count))

@@ -11,7 +11,13 @@ _works = StreamWorks(asyncio.run)
 connect_close = _works.connect_close
 request_reply = _works.request_reply
 cancel_latency = _works.cancel_latency
+lines = _works.lines
+frames_1k = _works.frames_1k
+frames_1m = _works.frames_1m
+crowd_churn = _works.crowd_churn
+crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
+idle_memory_awaited = _works.idle_memory_awaited
 
 
 def version() -> str:

@@ -9,7 +9,9 @@ import hardsock as hs
 
 from ..model import Target
 from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+
+FRAMING = hs.LengthPrefix()  # four bytes, big endian
 
 
 def version() -> str:
@@ -50,6 +52,26 @@ def cancel_latency(target: Target, seconds: float, count: int) -> dict[str, Any]
                     blocked.caught()
 
     return _cancel.measure(body, seconds)
+
+
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+        messages = conn.lines(timeout=DEADLINE)
+        return _common.rate_of(lambda: _common.all_of(messages, LINES_PER_CLOCK_READ), seconds)
+
+
+def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+        messages = conn.frames(FRAMING, timeout=DEADLINE)
+        return _common.rate_of(lambda: _common.all_of(messages, count), seconds)
+
+
+def frames_1k(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+
+
+def frames_1m(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
 
 
 def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..model import Work
-from . import cancel_latency, connect_close, idle_memory, request_reply
+from . import (
+    cancel_latency,
+    connect_close,
+    frames,
+    idle_memory,
+    lines,
+    request_reply,
+    ten_thousand,
+)
 
 ALL: tuple[Work, ...] = (
     connect_close.WORK,
@@ -11,4 +19,11 @@ ALL: tuple[Work, ...] = (
     cancel_latency.WORK,
     cancel_latency.ACROSS_CPUS,
     idle_memory.WORK,
+    lines.WORK,
+    frames.ONE_KIB,
+    frames.ONE_MIB,
+    request_reply.AWAITED,
+    ten_thousand.ECHO,
+    ten_thousand.CHURN,
+    idle_memory.AWAITED,
 )
