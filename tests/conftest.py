@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
+
 import pytest
 
 import hardsock as hs
+from support.require import Unavailable, available
 
 pytest_plugins = ["support.plugin"]
 
@@ -13,3 +17,21 @@ pytest_plugins = ["support.plugin"]
 def thread_waker() -> None:
     """Open the main thread's eventfd, which lives as long as the thread, before tests are compared."""
     hs.CancelToken().wait(0)
+
+
+@pytest.fixture(scope="session")
+def event_loops() -> None:
+    """Let asyncio, uvloop and trio open what they keep for the life of the process."""
+    for name in ("uvloop", "trio"):
+        if importlib.util.find_spec(name) is None:
+            with available():
+                raise Unavailable(f"{name} is not installed")
+    import trio
+    import uvloop
+
+    async def nothing() -> None:
+        pass
+
+    asyncio.run(nothing())
+    uvloop.run(nothing())
+    trio.run(nothing)

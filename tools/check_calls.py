@@ -20,10 +20,11 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         "only connectors and loops drain an epoll",
     ),
     (
-        r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sigtimedwait|sem_\w*wait)" + CALL,
+        r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
         (),
         "nothing sleeps but hs_wait",
     ),
+    (r"sigtimedwait" + CALL, ("csrc/stream/tcp.c",), "only there, and without waiting"),
     (r"pthread_cond_\w+", (), "waiting on a condition would be deaf to signals and tokens"),
     (
         r"pthread_(mutex|rwlock|spin)_\w+" + CALL,

@@ -32,28 +32,30 @@ static hs_err
 attempt_frames(struct job *job)
 {
     struct call *c = &job->call;
-    hs_err rv = hs_conn_recv_frames(c->conn, &c->op, job->u.framed.arg.f, &c->err);
 
-    if (rv == HS_E_FRAME_TOO_LARGE)
-        hs_conn_oversize(c->conn, &c->oversize);
-    return rv;
+    return hs_conn_recv_frames(c->conn, &c->op, job->u.framed.arg.f, &c->err);
 }
 
-/* NULL without an exception: no frame is left. A line that is not in its encoding is consumed,
- * since the exception holds it. */
+/* NULL without an exception: no frame is left. It still has to be taken. */
 static PyObject *
-take_frame(struct hs_conn *conn, const struct framing_arg *arg)
+front_frame(struct hs_conn *conn, const struct framing_arg *arg)
 {
     const uint8_t *data;
-    PyObject *frame;
     size_t len;
 
     if (!hs_conn_frame(conn, arg->f, &data, &len))
         return NULL;
     if (arg->encoding == NULL)
-        frame = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
-    else
-        frame = frame_object(arg, data, len);
+        return PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len);
+    return frame_object(arg, data, len);
+}
+
+/* The same, consumed. So is a line that is not in its encoding, since the exception holds it. */
+static PyObject *
+take_frame(struct hs_conn *conn, const struct framing_arg *arg)
+{
+    PyObject *frame = front_frame(conn, arg);
+
     if (frame != NULL || PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
         hs_conn_frame_taken(conn);
     return frame;
@@ -180,23 +182,39 @@ JOB_METHODS(conn, recv_frame)
 
 /* ---- Many at once -------------------------------------------------------------------------- */
 
+/* What no object can be made of, behind others, is left for the next call, which will tell. */
+static int
+append_frames(struct hs_conn *conn, const struct framing_arg *arg, long max_count, PyObject *list)
+{
+    PyObject *frame;
+    int rv = 0;
+
+    for (long n = 0; rv == 0 && n < max_count && (frame = front_frame(conn, arg)) != NULL; n++) {
+        if ((rv = PyList_Append(list, frame)) == 0)
+            hs_conn_frame_taken(conn);
+        Py_DECREF(frame);
+    }
+    if (PyErr_Occurred() == NULL)
+        return 0;
+    if (PyList_GET_SIZE(list) > 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        hs_conn_frame_taken(conn);
+    return -1;
+}
+
 static PyObject *
 list_of_frames(struct job *job)
 {
     struct framed *f = &job->u.framed;
     struct hs_conn *conn = job->call.conn;
-    PyObject *list = PyList_New(0), *frame;
-    int rv = list == NULL ? -1 : 0;
+    PyObject *list = PyList_New(0);
 
-    for (long n = 0; rv == 0 && n < f->max_count; n++) {
-        if ((frame = take_frame(conn, &f->arg)) == NULL)
-            break;
-        rv = PyList_Append(list, frame);
-        Py_DECREF(frame);
-    }
-    hs_conn_frames_end(conn, &job->call.op);
-    if (PyErr_Occurred())
+    if (list != NULL && append_frames(conn, &f->arg, f->max_count, list) < 0)
         Py_CLEAR(list);
+    hs_conn_frames_end(conn, &job->call.op);
     return list;
 }
 
@@ -288,7 +306,11 @@ attempt_send_frame(struct job *job)
 {
     struct framed_send *s = &job->u.framed_send;
 
-    return hs_conn_sendv(job->call.conn, &job->call.op, s->iov, 3, true, &job->call.err);
+    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, s->iov, 3, true, &job->call.err);
+
+    if (rv < 0)
+        job->call.err.op = "send_frame";
+    return rv;
 }
 
 static PyObject *
@@ -307,9 +329,10 @@ fill_pieces(struct job *job)
         hs_framing_header(s->arg.f, (size_t)s->payload.len, head_len, &c->err, s->header, &header);
 
     if (rv != HS_OK) {
-        c->oversize = (struct hs_oversize){
+        c->err.op = "send_frame";
+        c->err.oversize = (struct hs_oversize){
             .size = (uint64_t)s->payload.len, .limit = s->arg.f->max_size, .size_known = true};
-        c->oversize.recoverable = true; /* Nothing was sent. */
+        c->err.oversize.recoverable = true; /* Nothing was sent. */
         return raise_error(c, rv);
     }
     s->iov[0] = (struct iovec){.iov_base = s->head.buf, .iov_len = head_len};

@@ -315,7 +315,7 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
     if (code == HS_E_FRAME_TOO_LARGE)
-        add_oversize(st, &c->oversize, dict);
+        add_oversize(st, &c->err.oversize, dict);
     if (code == HS_E_RESET && c->conn != NULL)
         add_answer(c, dict);
     if (c->conn != NULL)

@@ -17,7 +17,6 @@ struct call {
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector; /* borrows: for the attempts in errors, or NULL */
     bool nonblocking;               /* settimeout(0): raise BlockingIOError */
-    struct hs_oversize oversize;    /* of an HS_E_FRAME_TOO_LARGE */
     struct hs_error err;
 };
 

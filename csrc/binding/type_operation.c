@@ -71,9 +71,9 @@ end(OperationObject *op)
         return;
     operation_unpark(op);
     op->state = OP_ENDED;
+    hs_bell_free(op->bell); /* It may listen to a token or a connection that the job lets go of. */
+    op->bell = op->job.call.op.bell = NULL;
     job_end(&op->job);
-    hs_bell_free(op->bell);
-    op->bell = NULL;
     Py_CLEAR(op->callback);
     Py_CLEAR(op->context);
 }
@@ -448,6 +448,8 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
         PyErr_SetString(PyExc_TypeError, "hub must be a Hub");
         return NULL;
     }
+    if (hub_enter((HubObject *)args[0]) < 0)
+        return NULL;
     if ((op = (OperationObject *)st->operation_type->tp_alloc(st->operation_type, 0)) == NULL)
         return NULL;
     op->hub = (HubObject *)Py_NewRef(args[0]);

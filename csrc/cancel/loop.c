@@ -154,7 +154,8 @@ hs_loop_free(struct hs_loop *l)
         free(l->places[i]);
     free(l->places);
     free(l->heap);
-    hs_lock_fini(&l->lock);
+    if (is_ours(l)) /* A thread that is not in the forked child may have held it. */
+        hs_lock_fini(&l->lock);
     memset(l, LOOP_FREED, sizeof(*l));
     free(l);
 }
@@ -365,11 +366,15 @@ find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_p
     return HS_OK;
 }
 
+/* Outside of hs_loop_collect nothing else makes the loop look. */
 static void
-make_all_due(struct place *p)
+make_all_due(struct hs_loop *l, struct place *p)
 {
+    if (hs_list_empty(&p->parked))
+        return;
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next)
         make_due(HS_CONTAINER(i, struct hs_bell, parked));
+    hs_eventfd_ring(l->waker->efd);
 }
 
 static hs_err
@@ -379,16 +384,18 @@ enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_erro
 
     if (owner != 0 && p->owner == owner)
         return HS_OK;
-    make_all_due(p);
+    make_all_due(l, p);
     p->owner = 0;
     p->generation++;
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0 &&
-        (errno != EEXIST || epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) != 0))
-        return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "loop",
-                          "epoll_ctl");
-    p->owner = owner;
-    return HS_OK;
+    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+        p->owner = owner;
+        return HS_OK;
+    }
+    if (errno == EBADF || errno == EPERM)
+        return HS_INTR; /* Closed since the step, by another thread; perhaps a file's by now. */
+    return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "loop", "epoll_ctl");
 }
 
 void
@@ -397,7 +404,7 @@ hs_loop_forget(struct hs_loop *l, int fd)
     HS_CHECK(l, LOOP_MAGIC);
     if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !is_ours(l))
         return;
-    make_all_due(l->places[fd]);
+    make_all_due(l, l->places[fd]);
     l->places[fd]->owner = 0;
     l->places[fd]->generation++;
     (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
@@ -440,19 +447,23 @@ hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
 {
     struct hs_loop *l = b->loop;
     struct place *p = NULL;
-    hs_err rv;
+    hs_err rv = HS_OK;
 
     HS_CHECK(b, BELL_MAGIC);
     if (!is_ours(l))
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
-    if ((rv = heap_reserve(l, err)) != HS_OK)
+    if ((rv = heap_reserve(l, err)) < 0)
         return rv;
-    if (op->want_fd >= 0 && ((rv = find_place(l, op->want_fd, err, &p)) != HS_OK ||
-                             (rv = enter(l, op->want_fd, op->want_id, p, err)) != HS_OK))
+    if (op->want_fd >= 0 && ((rv = find_place(l, op->want_fd, err, &p)) < 0 ||
+                             (rv = enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
     b->events = op->want_events;
     if (p != NULL)
         hs_list_append(&p->parked, &b->parked);
+    if (rv == HS_INTR) {
+        make_due(b); /* It will find out what happened. */
+        hs_eventfd_ring(l->waker->efd);
+    }
     b->at_ns = op->want_at_ns;
     if (b->at_ns != HS_NEVER) {
         sift_up(l, l->n_heap++, b);

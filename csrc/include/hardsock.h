@@ -86,6 +86,15 @@ enum {
 #undef HS_ERR_ENUM
 };
 
+/* Facts about a frame that was too large. */
+struct hs_oversize {
+    uint64_t size;      /* of the payload: declared, or what was seen of it so far */
+    uint64_t discarded; /* bytes thrown away, separator and header included */
+    size_t limit;
+    bool size_known;  /* else size is only a lower bound */
+    bool recoverable; /* the stream can go on */
+};
+
 /* Owned by the caller; zero it before use. The first (deepest) error wins. */
 struct hs_error {
     hs_err code;
@@ -94,6 +103,7 @@ struct hs_error {
     const char *op;    /* static string: "connect", "recv", ... or NULL */
     const char *phase; /* static string: "resolve", "connect", "accept", ... or NULL */
     char msg[192];
+    struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
 };
 
 /* Static text for a code; never NULL. */
@@ -112,6 +122,7 @@ HS_API int64_t hs_deadline_after(int64_t span_ns);
 
 struct hs_token;
 struct hs_callback;
+struct hs_op;
 
 /* Why a token ended. The text is a copy. */
 struct hs_reason {
@@ -179,6 +190,8 @@ HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
  * HS_E_SYSTEM. */
 HS_API HS_NODISCARD hs_err hs_token_wait(struct hs_token *t, int64_t deadline_ns,
                                          struct hs_error *err);
+/* The same for an op whose token it is, so that it can be stepped. */
+HS_API HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
 
 /* A descriptor that turns readable when the token ends (also by deadline) and stays so.
  * Made on first use; belongs to the token; never read from it. */
@@ -238,7 +251,9 @@ HS_API void hs_loop_forget(struct hs_loop *loop, int fd);
 
 HS_API HS_NODISCARD hs_err hs_bell_new(struct hs_loop *loop, void *arg, struct hs_error *err,
                                        struct hs_bell **ret_bell);
-HS_API void hs_bell_free(struct hs_bell *bell); /* unparks; NULL is fine */
+/* Unparks; NULL is fine. The bell of an op that has ended, however, may still listen to what the op
+ * used: free or unpark it before that goes. */
+HS_API void hs_bell_free(struct hs_bell *bell);
 /* After HS_WANT: waits for what the op wants. On failure it is not parked. */
 HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op *op,
                                         struct hs_error *err);
@@ -389,15 +404,6 @@ HS_API HS_NODISCARD hs_err hs_framing_header(const struct hs_framing *f, size_t 
                                              size_t head_len, struct hs_error *err,
                                              uint8_t out[HS_FRAME_HEADER_MAX], size_t *ret_n);
 
-/* Facts about a frame that was too large. */
-struct hs_oversize {
-    uint64_t size;      /* of the payload: declared, or what was seen of it so far */
-    uint64_t discarded; /* bytes thrown away, separator and header included */
-    size_t limit;
-    bool size_known;  /* else size is only a lower bound */
-    bool recoverable; /* the stream can go on */
-};
-
 /* The codec by itself, for those who do their own I/O: feed bytes, get frames. One thread at a
  * time. Memory follows what was fed, never what a header claims. After an error that is not
  * recoverable every call repeats it. */
@@ -478,8 +484,9 @@ HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *
 
 /* Waits until a whole frame is buffered: HS_OK, and then this call must go on with hs_conn_frame
  * for one or more frames, and end with hs_conn_frames_end. HS_E_TRUNCATED or HS_E_END when the peer
- * ends its stream. HS_E_FRAME_TOO_LARGE (hs_conn_oversize tells more), HS_E_BAD_FRAME: when the
- * stream cannot go on after it, reading is poisoned. f has passed hs_framing_check. */
+ * ends its stream. HS_E_FRAME_TOO_LARGE (err->oversize tells more), HS_E_BAD_FRAME: when the
+ * stream cannot go on after it, reading is poisoned. f has passed hs_framing_check.
+ * A skipped frame is reported once, to whichever call reads next: recv, recv_exactly, peek too. */
 HS_API HS_NODISCARD hs_err hs_conn_recv_frames(struct hs_conn *c, struct hs_op *op,
                                                const struct hs_framing *f, struct hs_error *err);
 /* The same for what is there already, without looking at deadlines or tokens: HS_OK, or HS_WANT:
@@ -492,8 +499,6 @@ HS_API bool hs_conn_frame(struct hs_conn *c, const struct hs_framing *f, const u
                           size_t *ret_len);
 HS_API void hs_conn_frame_taken(struct hs_conn *c);
 HS_API void hs_conn_frames_end(struct hs_conn *c, struct hs_op *op);
-/* Of the last HS_E_FRAME_TOO_LARGE; for whoever got it. */
-HS_API void hs_conn_oversize(struct hs_conn *c, struct hs_oversize *ret_oversize);
 /* Waits until n bytes are buffered; then hs_conn_peeked gives them, and hs_conn_frames_end ends the
  * call. HS_E_TRUNCATED or HS_E_END as above. */
 HS_API HS_NODISCARD hs_err hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n,

@@ -464,10 +464,14 @@ hs_listener_is_closed(struct hs_listener *l)
 hs_err
 hs_listener_detach(struct hs_listener *l, struct hs_error *err, int *ret_fd)
 {
+    hs_err rv;
+
     HS_CHECK(l, LISTENER_MAGIC);
     if (!hs_fd_is_ours(&l->fd))
         return hs_err_setx(err, HS_E_FORKED, "detach", "%s", hs_err_text(HS_E_FORKED));
-    return hs_fd_detach(&l->fd, 0, err, ret_fd);
+    if ((rv = hs_fd_detach(&l->fd, 0, err, ret_fd)) == HS_OK)
+        hs_wakelist_wake(&l->wakers); /* Stepped ops hold nothing while they wait. */
+    return rv;
 }
 
 int

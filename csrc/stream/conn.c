@@ -11,6 +11,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -175,8 +177,8 @@ is_idle(struct hs_conn *c)
 {
     struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
 
-    return atomic_load(&in->busy) && !atomic_load(&out->busy) && !atomic_load(&c->mid_message) &&
-           atomic_load(&c->buffered) == 0 &&
+    return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
+           !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
            atomic_load(&in->last_ns) <= atomic_load(&out->last_ns);
 }
 
@@ -231,6 +233,17 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     *ret_addr = c->peer;
     hs_fd_drop(&c->fd);
     return HS_OK;
+}
+
+bool
+hs_conn_tcp_is_closed(struct hs_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    return c->family != AF_UNIX &&
+           getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_state == TCP_CLOSE;
 }
 
 hs_err

@@ -8,6 +8,10 @@
 #include "../base/time.h"
 #include "../cancel/loop.h"
 
+#include <sched.h>
+
+const char hs_ended_here[] = "sending was ended here, by shutdown";
+
 static const char *const dir_names[] = {"reading", "writing"};
 
 hs_err
@@ -35,7 +39,43 @@ void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
-    atomic_store(&c->dirs[dir].busy, false);
+    atomic_store(&c->dirs[dir].user, USER_NONE);
+    if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
+        hs_fd_drop(&c->fd);
+}
+
+static bool
+take(atomic_uchar *user)
+{
+    unsigned char was;
+
+    for (;;) {
+        was = USER_NONE;
+        if (atomic_compare_exchange_strong(user, &was, USER_CALL))
+            return true;
+        if (was == USER_CALL)
+            return false;
+        (void)sched_yield();
+    }
+}
+
+bool
+hs_call_visit(struct hs_conn *c, enum hs_dir dir)
+{
+    unsigned char none = USER_NONE;
+
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    if (atomic_compare_exchange_strong(&c->dirs[dir].user, &none, USER_VISIT))
+        return true;
+    hs_fd_drop(&c->fd);
+    return false;
+}
+
+void
+hs_call_leave(struct hs_conn *c, enum hs_dir dir)
+{
+    atomic_store(&c->dirs[dir].user, USER_NONE);
     hs_fd_drop(&c->fd);
 }
 
@@ -45,10 +85,12 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     hs_err rv;
 
     if ((op->claim & (1U << dir)) != 0)
-        return HS_OK;
+        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
+                   ? HS_OK
+                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
-    if (atomic_exchange(&c->dirs[dir].busy, true)) {
+    if (!take(&c->dirs[dir].user)) {
         hs_fd_drop(&c->fd);
         return hs_err_setx(err, HS_E_BUSY, NULL, "another call is %s on this connection",
                            dir_names[dir]);
@@ -77,12 +119,12 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
         return rv;
-    if (dir == HS_DIR_IN) /* What is buffered can be had even now: see hs_input_read. */
-        return HS_OK;
-    if (atomic_load(&c->out_ended))
-        return hs_err_setx(err, HS_E_CLOSED, NULL, "sending was ended here, by shutdown");
+    if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
     if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
         return rv;
+    if (dir == HS_DIR_IN) /* What had come before it broke can still be had: see check_end. */
+        return HS_OK;
     return hs_conn_check_broken(c, err);
 }
 

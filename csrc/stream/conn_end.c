@@ -28,13 +28,14 @@ hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns)
 void
 hs_half_closed(struct hs_conn *c, enum hs_dir other)
 {
-    int64_t span = atomic_load(&c->half_closed_ns), until;
+    int64_t until = hs_deadline_after(atomic_load(&c->half_closed_ns));
+    int64_t was = atomic_load(&c->dirs[other].deadline_ns);
 
-    if (span == HS_NEVER)
-        return;
-    until = hs_deadline_after(span);
-    if (until < atomic_load(&c->dirs[other].deadline_ns))
-        hs_conn_set_deadline(c, other, until);
+    do { /* A deadline that somebody sets at this moment must not be lost. */
+        if (until >= was)
+            return;
+    } while (!atomic_compare_exchange_weak(&c->dirs[other].deadline_ns, &was, until));
+    hs_wakelist_wake(&c->wakers);
 }
 
 hs_err
@@ -55,6 +56,8 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
                         "shutdown");
     else if (how == SHUT_WR)
         hs_half_closed(c, HS_DIR_IN);
+    if (how != SHUT_RD)
+        hs_wakelist_wake(&c->wakers); /* A unix socket does not tell its writers. */
     hs_fd_drop(&c->fd);
     return rv;
 }
@@ -103,7 +106,8 @@ count_close(struct hs_conn *c, bool abortive)
         return;
     if (abortive)
         count(&resets.by_abort);
-    else if (c->opts.linger_s == 0)
+    else if (c->opts.linger_s == 0 ||
+             (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
         count(&resets.by_linger);
     else if (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0)
         count(&resets.by_unread);
@@ -153,6 +157,9 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
             rv = hs_err_setx(err, HS_E_BUSY, "detach",
                              "%zu received bytes are buffered here and would be lost",
                              hs_buf_len(&c->in.buf));
+        else if (hs_deframer_skipping(&c->in))
+            rv = hs_err_setx(err, HS_E_BUSY, "detach",
+                             "a frame is being skipped here, and its rest is still to come");
         else
             rv = hs_fd_detach(&c->fd, 2, err, ret_fd);
         if (rv != HS_OK)
@@ -172,6 +179,7 @@ hs_conn_is_closed(struct hs_conn *c)
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
+/* In sequence numbers: an end that was sent, and is not acknowledged, counts as one. */
 static size_t
 unacknowledged(struct hs_conn *c)
 {
@@ -180,15 +188,43 @@ unacknowledged(struct hs_conn *c)
     return ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
-/* Says that no more comes. A connection that is broken already cannot be told so. */
+static size_t
+unacknowledged_bytes(struct hs_conn *c)
+{
+    size_t n = unacknowledged(c);
+
+    return n > 0 && c->family != AF_UNIX && atomic_load(&c->out_ended) ? n - 1 : n;
+}
+
+/* Says that no more comes. A connection that is broken already cannot be told so, and may still
+ * hold what the peer had said. */
 static hs_err
 end_output(struct hs_conn *c, struct hs_error *err)
 {
     if (atomic_exchange(&c->out_ended, true))
         return HS_OK;
-    if (shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0 || errno == ENOTCONN)
+    if (shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0)
         return HS_OK;
-    return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
+    if (errno != ENOTCONN)
+        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
+    atomic_store(&c->out_ended, false);
+    return HS_OK;
+}
+
+/* A reset or a death that came after the peer's orderly end: reading shows that end for ever, and
+ * there is no event for it. An orderly end of both sides is in the same TCP state, but then ours
+ * was sent and all of it acknowledged. */
+static hs_err
+check_broke(struct hs_conn *c, struct hs_error *err)
+{
+    socklen_t len = sizeof(int);
+    int sys = 0;
+
+    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->out_ended) || unacknowledged(c) > 0)) {
+        (void)getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len);
+        hs_conn_set_broken(c, sys == ETIMEDOUT ? HS_E_DEAD_PEER : HS_E_RESET);
+    }
+    return hs_conn_check_broken(c, err);
 }
 
 /* Reads to the peer's end and throws it away. */
@@ -203,7 +239,7 @@ discard_input(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     for (unsigned round = 1;; round++) {
         rv = c->layer->try_recv(hs_fd_number(&c->fd), scratch, sizeof(scratch), 0, err, &want, &n);
         if (rv == HS_OK && n == 0)
-            return hs_conn_check_broken(c, err);
+            return check_broke(c, err);
         if (rv == HS_OK)
             op->done += n;
         else if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
@@ -220,7 +256,9 @@ await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv = HS_OK;
 
     while (rv == HS_OK && unacknowledged(c) > 0 && !hs_fd_is_closed(&c->fd))
-        rv = hs_wait_op(op, -1, 0, op->deadline_ns, hs_deadline_after(ACK_LOOK_NS), err, &ignored);
+        if ((rv = check_broke(c, err)) == HS_OK)
+            rv = hs_wait_op(op, -1, 0, op->deadline_ns, hs_deadline_after(ACK_LOOK_NS), err,
+                            &ignored);
     return rv;
 }
 
@@ -280,7 +318,7 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
         return rv;
     if ((reported = as_ending(rv, &ending))) {
         *ret_report = (struct hs_close_report){
-            .ending = ending, .unsent = unacknowledged(c), .discarded = op->done};
+            .ending = ending, .unsent = unacknowledged_bytes(c), .discarded = op->done};
         if (err != NULL)
             *err = (struct hs_error){0};
         rv = HS_OK;

@@ -9,6 +9,8 @@
 
 #include "../base/time.h"
 
+#include <inttypes.h>
+
 #define READ_MIN ((size_t)16384)
 #define READ_MAX ((size_t)262144)
 
@@ -26,24 +28,48 @@ void
 hs_conn_set_min_rate(struct hs_conn *c, uint64_t bytes_per_s, int64_t grace_ns)
 {
     HS_CHECK(c, CONN_MAGIC);
-    atomic_store(&c->pace.grace_ns, grace_ns);
+    atomic_store(&c->pace.grace_ns, grace_ns > 0 ? grace_ns : 0);
     atomic_store(&c->pace.min_rate, bytes_per_s);
 }
 
+/* All that are added are times, or spans from zero on. */
+static int64_t
+add_saturating(int64_t a, int64_t b)
+{
+    return a < HS_NEVER - b ? a + b : HS_NEVER;
+}
+
+/* Beyond a few hundred years it does not matter. */
+static int64_t
+span_of(uint64_t bytes, uint64_t bytes_per_s)
+{
+    double ns = (double)bytes / (double)bytes_per_s * (double)HS_NS_PER_S;
+
+    return ns < (double)(HS_NEVER / 2) ? (int64_t)ns : HS_NEVER / 2;
+}
+
 void
-hs_pace_start(struct hs_conn *c, size_t have)
+hs_pace_start(struct hs_conn *c, uint64_t have)
 {
     struct pace *p = &c->pace;
     uint64_t rate = atomic_load_explicit(&p->min_rate, memory_order_relaxed);
     int64_t grace = atomic_load_explicit(&p->grace_ns, memory_order_relaxed);
 
     atomic_store_explicit(&c->mid_message, have > 0, memory_order_relaxed);
+    p->until_ns = HS_NEVER; /* The minimum may have been lifted since the last time. */
     if (rate == 0 || have == 0)
         return;
     if (p->since_ns == 0)
         p->since_ns = hs_now();
-    p->until_ns =
-        p->since_ns + grace + (int64_t)((double)have / (double)rate * (double)HS_NS_PER_S);
+    p->until_ns = add_saturating(add_saturating(p->since_ns, grace), span_of(have, rate));
+}
+
+/* A message that was reported as skipped is over; one that was kept may still be read. */
+static bool
+is_over(struct hs_conn *c, hs_err rv)
+{
+    return rv == HS_OK || (rv == HS_E_FRAME_TOO_LARGE && c->in.oversize.recoverable &&
+                           c->in.oversize.discarded > 0);
 }
 
 void
@@ -60,23 +86,32 @@ hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err)
                           (unsigned long long)atomic_load(&p->min_rate));
         err->phase = "min_rate";
     }
-    if (rv == HS_OK)
+    if (is_over(c, rv))
         p->since_ns = 0;
     p->until_ns = HS_NEVER;
 }
 
 /* ---- Filling the buffer -------------------------------------------------------------------- */
 
+/* Of the message that is waited for, or of the one that is being skipped. */
+static uint64_t
+arrived(struct hs_conn *c)
+{
+    uint64_t n = hs_buf_len(&c->in.buf);
+
+    return hs_deframer_skipping(&c->in) ? n + c->in.oversize.discarded : n;
+}
+
 static hs_err
 ended(struct hs_conn *c, struct hs_error *err)
 {
-    size_t have = hs_buf_len(&c->in.buf);
+    uint64_t have = arrived(c);
 
-    if (have == 0 && !hs_deframer_skipping(&c->in))
+    if (have == 0)
         return hs_err_setx(err, HS_E_END, NULL, "%s", hs_err_text(HS_E_END));
     return hs_err_setx(err, HS_E_TRUNCATED, NULL,
-                       "the peer ended its stream in the middle of a message, of which %zu bytes "
-                       "had arrived",
+                       "the peer ended its stream in the middle of a message, of which %" PRIu64
+                       " bytes had arrived",
                        have);
 }
 
@@ -119,11 +154,15 @@ hs_input_settle(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     size_t need;
     hs_err rv = HS_OK;
 
-    while (rv == HS_OK && hs_deframer_skipping(&c->in)) {
+    for (unsigned round = 1; rv == HS_OK && hs_deframer_skipping(&c->in); round++) {
         rv = hs_deframer_skip(&c->in, err, &need);
         hs_input_changed(c);
-        if (rv == HS_WANT)
-            rv = hs_input_fill(c, op, need, err);
+        if (rv != HS_WANT)
+            break;
+        hs_pace_start(c, arrived(c));
+        rv = hs_input_fill(c, op, need, err);
+        if (rv == HS_OK && round % SLICE_ROUNDS == 0)
+            rv = HS_INTR;
     }
     return rv;
 }
@@ -140,13 +179,13 @@ static hs_err
 await_frame(struct hs_conn *c, struct hs_op *op, const struct hs_framing *f, struct hs_error *err)
 {
     size_t need;
-    hs_err rv = hs_conn_check_poison(c, HS_DIR_IN, err);
+    hs_err rv = HS_OK;
 
     for (unsigned round = 1; rv == HS_OK; round++) {
         if ((rv = hs_deframer_next(&c->in, f, err, &c->found, &need)) != HS_WANT)
             return rv;
         op->done = hs_buf_len(&c->in.buf);
-        hs_pace_start(c, op->done);
+        hs_pace_start(c, arrived(c));
         rv = hs_input_fill(c, op, need, err);
         if (rv == HS_OK && round % SLICE_ROUNDS == 0)
             rv = HS_INTR;
@@ -223,6 +262,7 @@ hs_conn_frame_taken(struct hs_conn *c)
 {
     hs_deframer_drop(&c->in, c->found.consumed);
     c->found.consumed = 0;
+    c->pace.since_ns = 0; /* It may have been whole without anybody waiting for it. */
 }
 
 void
@@ -233,13 +273,22 @@ hs_conn_frames_end(struct hs_conn *c, struct hs_op *op)
     hs_call_release(c, op, HS_DIR_IN);
 }
 
-void
-hs_conn_oversize(struct hs_conn *c, struct hs_oversize *ret_oversize)
-{
-    *ret_oversize = c->in.oversize;
-}
-
 /* ---- Looking ahead ------------------------------------------------------------------------- */
+
+static hs_err
+fill_to(struct hs_conn *c, struct hs_op *op, size_t n, struct hs_error *err)
+{
+    hs_err rv = HS_OK;
+
+    for (unsigned round = 1; rv == HS_OK && hs_buf_len(&c->in.buf) < n; round++) {
+        op->done = hs_buf_len(&c->in.buf);
+        hs_pace_start(c, op->done);
+        rv = hs_input_fill(c, op, n - op->done, err);
+        if (rv == HS_OK && round % SLICE_ROUNDS == 0)
+            rv = HS_INTR;
+    }
+    return rv;
+}
 
 hs_err
 hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n, struct hs_error *err)
@@ -248,11 +297,8 @@ hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n, struct hs_error *err
 
     if (rv == HS_OK)
         rv = hs_input_settle(c, op, err);
-    for (size_t have; rv == HS_OK && (have = hs_buf_len(&c->in.buf)) < n;) {
-        op->done = have;
-        hs_pace_start(c, have);
-        rv = hs_input_fill(c, op, n - have, err);
-    }
+    if (rv == HS_OK)
+        rv = fill_to(c, op, n, err);
     if (op->claim != 0)
         hs_pace_end(c, rv, err);
     return rv == HS_OK ? HS_OK : hs_call_end(c, op, HS_DIR_IN, "peek", rv, err);
@@ -267,12 +313,10 @@ hs_conn_peeked(struct hs_conn *c)
 size_t
 hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n)
 {
-    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
-
     HS_CHECK(c, CONN_MAGIC);
-    if (hs_call_claim(c, &op, HS_DIR_IN, NULL) != HS_OK)
+    if (!hs_call_visit(c, HS_DIR_IN))
         return 0;
     n = hs_buf_peek(&c->in.buf, to, n);
-    hs_call_release(c, &op, HS_DIR_IN);
+    hs_call_leave(c, HS_DIR_IN);
     return n;
 }

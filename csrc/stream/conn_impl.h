@@ -8,8 +8,9 @@
  * between its halves.
  *
  * Invariants:
- * - busy of a direction is true exactly while one op has claimed it; only the claimer touches that
- *   direction's data (in and pace belong to HS_DIR_IN) and clears the flag.
+ * - user of a direction is USER_CALL exactly while one op has claimed it; only the claimer touches
+ *   that direction's data (in and pace belong to HS_DIR_IN) and lets it go. USER_VISIT is the same
+ *   for a moment in which nobody waits for anything: whoever comes meanwhile is not turned away.
  * - poison, which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
@@ -28,8 +29,11 @@
 /* Rounds of a fast endless transfer before signals get a chance. */
 #define SLICE_ROUNDS 64
 
+/* Who has a direction. */
+enum { USER_NONE, USER_CALL, USER_VISIT };
+
 struct direction {
-    atomic_bool busy;
+    atomic_uchar user;
     _Atomic hs_err poison;
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;
@@ -73,6 +77,10 @@ struct hs_conn {
 HS_NODISCARD hs_err hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
 void hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);
+/* For a moment, to touch the direction's data beside calls. False: a call has it, or another visit,
+ * or it is closed. Calls spin while it lasts: hs_call_leave soon. */
+HS_NODISCARD bool hs_call_visit(struct hs_conn *c, enum hs_dir dir);
+void hs_call_leave(struct hs_conn *c, enum hs_dir dir);
 HS_NODISCARD hs_err hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
 /* Passes rv on, filled into err under the name of the call. */
@@ -83,10 +91,14 @@ HS_NODISCARD hs_err hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_di
                                  struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_broken(struct hs_conn *c, struct hs_error *err);
+/* Whether the kernel has nothing more to do with this TCP: it broke, or both sides ended. */
+HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
 /* The first code stays; whether this one is it. */
 bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
 /* The same for c->broken, which is counted. */
 void hs_conn_set_broken(struct hs_conn *c, hs_err code);
+
+extern const char hs_ended_here[];
 
 /* ---- conn_io.c ---- */
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
@@ -103,7 +115,7 @@ HS_NODISCARD hs_err hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t ne
 /* Gets a frame that is being skipped out of the way of who knows no frames. */
 HS_NODISCARD hs_err hs_input_settle(struct hs_conn *c, struct hs_op *op, struct hs_error *err);
 /* Sets the time by when the next byte of a message has to be here, of which `have` bytes are. */
-void hs_pace_start(struct hs_conn *c, size_t have);
+void hs_pace_start(struct hs_conn *c, uint64_t have);
 /* After a message, or the end of a wait. Renames a deadline that was the pace's. */
 void hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err);
 

@@ -8,8 +8,7 @@
 
 #include "../base/time.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <errno.h>
 #include <sys/socket.h>
 
 /* How much of an early answer is kept. */
@@ -34,12 +33,7 @@ account(struct direction *d, size_t n)
 static hs_err
 check_end(struct hs_conn *c, struct hs_error *err)
 {
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-
-    if (c->family != AF_UNIX && !atomic_load(&c->out_ended) &&
-        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        info.tcpi_state == TCP_CLOSE)
+    if (!atomic_load(&c->out_ended) && hs_conn_tcp_is_closed(c))
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }
@@ -52,8 +46,6 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
     short want;
     hs_err rv;
 
-    if ((rv = hs_conn_check_poison(c, HS_DIR_IN, err)) != HS_OK)
-        return rv;
     while ((rv = c->layer->try_recv(fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
@@ -97,12 +89,12 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
-    if (rv == HS_OK)
-        c->pace.since_ns = 0; /* Who reads like this knows no messages. */
     if (rv == HS_OK && len > 0 && hs_buf_len(&c->in.buf) > 0)
         n = take_buffered(c, buf, len, (flags & MSG_PEEK) != 0);
     else if (rv == HS_OK && len > 0)
         rv = hs_input_read(c, op, buf, len, flags, err, &n);
+    if (op->claim != 0)
+        hs_pace_end(c, rv, err); /* Who reads like this knows no messages. */
     rv = hs_call_end(c, op, HS_DIR_IN, "recv", rv, err);
     if (rv == HS_OK)
         *ret_n = n;
@@ -158,6 +150,17 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 
 /* ---- Writing ------------------------------------------------------------------------------- */
 
+/* EPIPE may also come of our own shutdown, by another thread during the call. */
+static hs_err
+ended_here(struct hs_conn *c, struct hs_error *err)
+{
+    if (!atomic_load(&c->out_ended) || (err != NULL && err->sys != EPIPE))
+        return HS_E_RESET;
+    if (err != NULL)
+        *err = (struct hs_error){0};
+    return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+}
+
 static hs_err
 send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n_iov,
           struct hs_error *err, size_t *ret_n)
@@ -173,7 +176,7 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
         op->done += *ret_n;
         account(&c->dirs[HS_DIR_OUT], *ret_n);
     }
-    return rv;
+    return rv == HS_E_RESET ? ended_here(c, err) : rv;
 }
 
 /* A server that refuses early answers, closes, and resets what we go on sending; its answer is in
@@ -182,12 +185,11 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
 static void
 keep_last_words(struct hs_conn *c)
 {
-    struct hs_op in = HS_OP_INIT(HS_TRY_ONCE, NULL);
     uint8_t *room;
     short want;
     size_t n;
 
-    if (hs_call_claim(c, &in, HS_DIR_IN, NULL) != HS_OK)
+    if (!hs_call_visit(c, HS_DIR_IN))
         return;
     while (hs_buf_len(&c->in.buf) < LAST_WORDS_MAX && !hs_deframer_skipping(&c->in) &&
            hs_buf_reserve(&c->in.buf, LAST_WORDS_MAX / 4, &room) == HS_OK &&
@@ -199,7 +201,7 @@ keep_last_words(struct hs_conn *c)
     }
     hs_buf_trim(&c->in.buf);
     hs_input_changed(c);
-    hs_call_release(c, &in, HS_DIR_IN);
+    hs_call_leave(c, HS_DIR_IN);
 }
 
 /* Half a message is out: nobody may write behind it. */
@@ -223,7 +225,7 @@ hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t len
 
     if (rv == HS_OK && len > 0)
         rv = send_some(c, op, &iov, 1, err, &n);
-    rv = hs_call_end(c, op, HS_DIR_OUT, "send", rv, err);
+    rv = end_message(c, op, "send", rv, err);
     if (rv == HS_OK)
         *ret_n = n;
     return rv;
@@ -299,6 +301,8 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             account(&c->dirs[HS_DIR_OUT], n);
             if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
                 rv = HS_INTR;
+        } else if (rv == HS_E_RESET) {
+            rv = ended_here(c, err);
         }
     }
     return end_message(c, op, "sendfile", rv, err);

@@ -170,6 +170,8 @@ hs_deframer_skip(struct hs_deframer *d, struct hs_error *err, size_t *ret_need)
 hs_err
 hs_oversize_error(const struct hs_oversize *o, struct hs_error *err)
 {
+    if (err != NULL && err->code == HS_OK)
+        err->oversize = *o;
     if (o->discarded > 0)
         return hs_err_setx(err, HS_E_FRAME_TOO_LARGE, NULL,
                            "frame of %s%" PRIu64 " bytes exceeds max_size %zu, %s after %" PRIu64

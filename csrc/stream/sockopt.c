@@ -232,3 +232,13 @@ hs_sockopt_never_block_close(int fd)
         linger.l_linger > 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
 }
+
+bool
+hs_sockopt_resets_on_close(int fd)
+{
+    struct linger linger;
+    socklen_t len = sizeof(linger);
+
+    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 &&
+           linger.l_linger == 0;
+}

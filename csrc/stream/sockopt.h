@@ -21,5 +21,7 @@ size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum h
 /* Linger with a time makes close(2) block, even on a non-blocking socket (measured, and
  * net/ipv4/tcp.c): takes it away. A linger of zero, which resets, stays. */
 void hs_sockopt_never_block_close(int fd);
+/* Whether it has a linger of zero. */
+bool hs_sockopt_resets_on_close(int fd);
 
 #endif

@@ -9,8 +9,10 @@
 #include "../base/err.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
@@ -70,13 +72,46 @@ tcp_try_send(int fd, const struct iovec *iov, size_t n, struct hs_error *err, sh
     return HS_OK;
 }
 
+/* sendfile(2) takes no flags: what they do elsewhere is done by hand. */
+static bool
+make_nonblocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    return flags >= 0 && ((flags & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
+}
+
+static ssize_t
+sendfile_without_signal(int fd, int file, off_t *at, size_t len)
+{
+    const struct timespec now = {0};
+    sigset_t pipe, before, pending;
+    ssize_t sent;
+    int sys;
+
+    (void)sigemptyset(&pipe);
+    (void)sigaddset(&pipe, SIGPIPE);
+    (void)pthread_sigmask(SIG_BLOCK, &pipe, &before);
+    (void)sigpending(&pending);
+    sent = sendfile(fd, file, at, len);
+    sys = errno;
+    if (sent < 0 && sys == EPIPE && sigismember(&pending, SIGPIPE) == 0)
+        (void)sigtimedwait(&pipe, NULL, &now); /* Ours; it does not wait. */
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = sys;
+    return sent;
+}
+
 static hs_err
 tcp_try_send_file(int fd, int file, int64_t *offset, size_t len, struct hs_error *err, short *want,
                   size_t *ret_n)
 {
     off_t at = *offset;
-    ssize_t sent = sendfile(fd, file, &at, len < MAX_FILE_CHUNK ? len : MAX_FILE_CHUNK);
+    ssize_t sent;
 
+    if (!make_nonblocking(fd))
+        return hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "fcntl");
+    sent = sendfile_without_signal(fd, file, &at, len < MAX_FILE_CHUNK ? len : MAX_FILE_CHUNK);
     if (sent < 0)
         return failed(errno, POLLOUT, "sendfile", err, want);
     *offset = at;

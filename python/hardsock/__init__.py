@@ -45,6 +45,10 @@ from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
 from hardsock._records import Answer, Attempt, CloseReport, ListenerStats, Resolution, Setting
 from hardsock._scope import current, scope, shield, timeout
+from hardsock._serve import serve
+from hardsock.serving.ambient import draining
+from hardsock.serving.records import CutConnection, DrainReport, ServerStats
+from hardsock.serving.server import Server
 
 __all__ = [
     "Address",
@@ -60,11 +64,13 @@ __all__ = [
     "ConnectError",
     "ConnectionRefused",
     "Connection",
+    "CutConnection",
     "DeadPeer",
     "DeadlineExceeded",
-    "EndOfStream",
     "Decoder",
     "Delimiter",
+    "DrainReport",
+    "EndOfStream",
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
@@ -76,6 +82,8 @@ __all__ = [
     "Reset",
     "Resolution",
     "ResolveError",
+    "Server",
+    "ServerStats",
     "Setting",
     "SettingWarning",
     "SocketOptions",
@@ -85,6 +93,7 @@ __all__ = [
     "adopt",
     "connect",
     "current",
+    "draining",
     "fd_inventory",
     "listen",
     "listen_fds",
@@ -92,6 +101,7 @@ __all__ = [
     "resolve",
     "resolver_stats",
     "scope",
+    "serve",
     "shield",
     "tcp_counts",
     "timeout",

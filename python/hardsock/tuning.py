@@ -150,10 +150,11 @@ def check(
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise TuningError(f"{command[0]}: {exc}") from exc
-    if done.returncode not in _ANSWERED or not done.stdout:
+    data = json.loads(done.stdout) if done.returncode in _ANSWERED and done.stdout else {}
+    if "profiles" not in data:
         message = done.stderr.decode(errors="replace").strip()
         raise TuningError(message or f"exit code {done.returncode}", done.returncode)
-    return _report(json.loads(done.stdout.decode(errors="replace")))
+    return _report(data)
 
 
 _Part = TypeVar("_Part", Setting, Finding)

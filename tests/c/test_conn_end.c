@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 struct call {
@@ -304,6 +305,215 @@ START_TEST(addresses_and_options_go_through_the_connection)
 }
 END_TEST
 
+/* ---- Half an end --------------------------------------------------------------------------- */
+
+START_TEST(an_own_half_close_bounds_reading_and_no_earlier_deadline_moves)
+{
+    struct pair p = pair_tcp();
+    int64_t before = hs_now(), deadline;
+
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ck_assert(hs_conn_get_deadline(p.c, HS_DIR_IN) == HS_NEVER); /* Nobody asked for one. */
+    hs_conn_set_half_closed(p.c, 100 * SECOND);
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    deadline = hs_conn_get_deadline(p.c, HS_DIR_IN);
+    ck_assert_int_ge(deadline, before + 100 * SECOND);
+    ck_assert_int_le(deadline, hs_now() + 100 * SECOND);
+    ck_assert(hs_conn_get_deadline(p.c, HS_DIR_OUT) == HS_NEVER);
+    hs_conn_set_half_closed(p.c, 200 * SECOND);
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    ck_assert_int_eq(hs_conn_get_deadline(p.c, HS_DIR_IN), deadline);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(the_peers_end_bounds_writing_and_wakes_the_writer)
+{
+    struct pair p = pair_small();
+    struct call out = {.c = p.c, .sends = true};
+    struct hs_op op = op_in(10 * SECOND);
+    struct thread t;
+    uint8_t byte;
+    size_t n;
+
+    (void)fill(p.c);
+    hs_conn_set_half_closed(p.c, 5 * MS);
+    thread_start(&t, block, &out);
+    thread_wait_asleep(&t);
+    (void)shutdown(p.peer, SHUT_WR);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 0);
+    ck_assert(hs_conn_get_deadline(p.c, HS_DIR_IN) == HS_NEVER);
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_DEADLINE, out.rv);
+    pair_free(&p);
+}
+END_TEST
+
+/* Our own half close, by another thread, is not the peer's doing. */
+START_TEST(a_writer_whose_side_is_shut_meanwhile_is_closed_not_reset)
+{
+    int fds[2];
+    struct pair p = {0};
+    struct call out = {.sends = true};
+    struct hs_reset_counts before, after;
+    struct hs_op op = op_in(10 * SECOND);
+    struct thread t;
+    uint8_t byte;
+    size_t n;
+
+    if (_i) {
+        tcp_pair(fds);
+        ASSERT_OK(hs_conn_adopt(fds[0], NULL, fresh(), &p.c));
+        p.peer = fds[1];
+    } else {
+        p = pair_small();
+    }
+    hs_reset_counts(&before);
+    (void)fill(p.c);
+    out.c = p.c;
+    thread_start(&t, block, &out);
+    thread_wait_asleep(&t);
+    ASSERT_OK(hs_conn_shutdown(p.c, SHUT_WR, fresh()));
+    (void)thread_join(&t);
+    ASSERT_ERR(HS_E_CLOSED, out.rv);
+    hs_reset_counts(&after);
+    ck_assert_uint_eq(after.by_peer, before.by_peer);
+    put(p.peer, "x", 1);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    (void)shutdown(p.peer, SHUT_WR);
+    op = op_in(10 * SECOND);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 0);
+    pair_free(&p);
+}
+END_TEST
+
+/* ---- Resets -------------------------------------------------------------------------------- */
+
+static void
+reset_peer(struct pair *p)
+{
+    const struct linger reset = {.l_onoff = 1};
+
+    (void)setsockopt(p->peer, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    (void)close(p->peer);
+    p->peer = -1;
+}
+
+enum { BY_PEER, BY_ABORT, BY_LINGER_OPTION, BY_LINGER_SETSOCKOPT, BY_UNREAD, BY_NOBODY, CAUSES };
+
+static struct pair
+pair_that_lingers(bool option)
+{
+    const struct linger linger = {.l_onoff = 1};
+    struct hs_sockopts opts;
+    struct pair p;
+    int fds[2];
+
+    tcp_pair(fds);
+    hs_sockopts_init(&opts);
+    opts.linger_s = option ? 0 : HS_UNSET;
+    ASSERT_OK(hs_conn_adopt(fds[0], &opts, fresh(), &p.c));
+    p.peer = fds[1];
+    if (!option)
+        ASSERT_OK(hs_conn_setsockopt(p.c, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger), fresh()));
+    return p;
+}
+
+static void
+end_by(struct pair *p, int cause)
+{
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte;
+    size_t n;
+
+    if (cause == BY_UNREAD || cause == BY_NOBODY) {
+        put(p->peer, "ab", 2);
+        for (int i = 0; i < (cause == BY_NOBODY ? 2 : 1); i++)
+            ASSERT_OK(DONE(hs_conn_recv(p->c, &op, &byte, 1, 0, fresh(), &n)));
+    }
+    if (cause == BY_PEER) {
+        reset_peer(p);
+        ASSERT_ERR(HS_E_RESET, DONE(hs_conn_recv(p->c, &op, &byte, 1, 0, fresh(), &n)));
+    }
+    hs_conn_close(p->c, cause == BY_ABORT);
+}
+
+START_TEST(each_reset_is_counted_once_by_its_cause)
+{
+    struct pair p = _i == BY_LINGER_OPTION || _i == BY_LINGER_SETSOCKOPT
+                        ? pair_that_lingers(_i == BY_LINGER_OPTION)
+                        : pair_tcp();
+    struct hs_reset_counts before, after;
+    char byte;
+
+    hs_reset_counts(&before);
+    end_by(&p, _i);
+    hs_reset_counts(&after);
+    ck_assert_uint_eq(after.by_peer - before.by_peer, _i == BY_PEER);
+    ck_assert_uint_eq(after.by_abort - before.by_abort, _i == BY_ABORT);
+    ck_assert_uint_eq(after.by_linger - before.by_linger,
+                      _i == BY_LINGER_OPTION || _i == BY_LINGER_SETSOCKOPT);
+    ck_assert_uint_eq(after.by_unread - before.by_unread, _i == BY_UNREAD);
+    ck_assert_uint_eq(after.dead_peer, before.dead_peer);
+    if (_i != BY_PEER) /* The peer saw what was counted. */
+        ck_assert_int_eq(recv(p.peer, &byte, 1, 0), _i == BY_NOBODY ? 0 : -1);
+    pair_free(&p);
+}
+END_TEST
+
+static hs_err
+send_somehow(struct hs_conn *c, int how)
+{
+    static const uint8_t bytes[1000];
+    struct iovec iov[2] = {{.iov_base = (void *)(uintptr_t)bytes, .iov_len = 1},
+                           {.iov_base = (void *)(uintptr_t)bytes, .iov_len = 1}};
+    struct hs_op op = op_in(10 * SECOND);
+    int64_t offset = 0;
+    int file;
+    size_t n;
+    hs_err rv;
+
+    switch (how) {
+    case 0:
+        return DONE(hs_conn_send(c, &op, bytes, sizeof(bytes), fresh(), &n));
+    case 1:
+        return DONE(hs_conn_send_all(c, &op, bytes, sizeof(bytes), fresh()));
+    case 2:
+        return DONE(hs_conn_sendv(c, &op, iov, 2, true, fresh()));
+    default:
+        ck_assert_int_ge(file = memfd_create("hardsock-test", MFD_CLOEXEC), 0);
+        ck_assert_int_eq(write(file, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+        rv = DONE(hs_conn_send_file(c, &op, file, &offset, sizeof(bytes), fresh()));
+        (void)close(file);
+        return rv;
+    }
+}
+
+START_TEST(what_the_peer_said_before_it_reset_is_kept_by_whatever_send_finds_out)
+{
+    struct pair p = pair_tcp();
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t bytes[16];
+    size_t n;
+    hs_err rv;
+
+    put(p.peer, "413 too large", 13);
+    reset_peer(&p);
+    while ((rv = send_somehow(p.c, _i)) == HS_OK)
+        continue;
+    ASSERT_ERR(HS_E_RESET, rv);
+    ck_assert_uint_eq(hs_conn_copy_buffered(p.c, bytes, sizeof(bytes)), 13);
+    ck_assert_mem_eq(bytes, "413 too large", 13);
+    ASSERT_OK(DONE(hs_conn_recv(p.c, &op, bytes, sizeof(bytes), 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 13);
+    op = op_in(10 * SECOND);
+    ASSERT_ERR(HS_E_RESET, DONE(hs_conn_recv(p.c, &op, bytes, 1, 0, fresh(), &n)));
+    pair_free(&p);
+}
+END_TEST
+
 static int
 use_inherited(void *arg)
 {
@@ -360,5 +570,11 @@ main(void)
     tcase_add_test(tc, the_kernel_is_asked_what_became_of_the_options);
     tcase_add_test(tc, addresses_and_options_go_through_the_connection);
     tcase_add_test(tc, a_forked_child_may_only_let_go);
+    tcase_add_test(tc, an_own_half_close_bounds_reading_and_no_earlier_deadline_moves);
+    tcase_add_test(tc, the_peers_end_bounds_writing_and_wakes_the_writer);
+    tcase_add_loop_test(tc, a_writer_whose_side_is_shut_meanwhile_is_closed_not_reset, 0, 2);
+    tcase_add_loop_test(tc, each_reset_is_counted_once_by_its_cause, 0, CAUSES);
+    tcase_add_loop_test(tc, what_the_peer_said_before_it_reset_is_kept_by_whatever_send_finds_out,
+                        0, 4);
     return run_case(tc);
 }

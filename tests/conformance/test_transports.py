@@ -1,52 +1,96 @@
-"""The contract of streams, over every transport that hardsock has."""
+"""The contract of streams, by every driver over every transport that hardsock has."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-import hardsock as hs
+from .drivers import DRIVERS, AsyncFunction, Driver
+from .loop_contract import LISTENER_CONTRACT, LOOP_CONTRACT
+from .stream_contract import CONTRACT
 
-from .stream_contract import CONTRACT, Pair
+Pair = tuple[Any, Any]
+Transport = Callable[[Driver, Path], AbstractAsyncContextManager[Pair]]
 
-Opener = Callable[[Path], "Iterator[Pair]"]
 
-
-@contextmanager
-def _accepted(address: hs.Address) -> Iterator[Pair]:
-    with hs.listen(address) as listener:
+@asynccontextmanager
+async def _accepted(driver: Driver, address: Any) -> AsyncIterator[Pair]:
+    async with await driver.listen(address) as listener:
         bound = listener.address
         target = bound if isinstance(bound, tuple) else f"unix:{bound}"
-        with (
-            hs.connect(target, timeout=5) as ours,
-            listener.accept(timeout=5) as theirs,
+        async with (
+            await driver.connect(target, timeout=5) as ours,
+            await listener.accept(timeout=5) as theirs,
         ):
             yield ours, theirs
 
 
-@contextmanager
-def _socketpair() -> Iterator[Pair]:
+@asynccontextmanager
+async def _socketpair(driver: Driver) -> AsyncIterator[Pair]:
     left, right = socket.socketpair()
-    with hs.adopt(left) as ours, hs.adopt(right) as theirs:
+    async with driver.adopt(left) as ours, driver.adopt(right) as theirs:
         yield ours, theirs
 
 
-TRANSPORTS = {
-    "tcp4": lambda path: _accepted(("127.0.0.1", 0)),
-    "tcp6": lambda path: _accepted(("::1", 0)),
-    "unix": lambda path: _accepted(f"unix:{path}/s"),
-    "socketpair": lambda path: _socketpair(),
+TRANSPORTS: dict[str, Transport] = {
+    "tcp4": lambda driver, path: _accepted(driver, ("127.0.0.1", 0)),
+    "tcp6": lambda driver, path: _accepted(driver, ("::1", 0)),
+    "unix": lambda driver, path: _accepted(driver, f"unix:{path}/s"),
+    "socketpair": lambda driver, path: _socketpair(driver),
 }
+ADDRESSES: dict[str, Callable[[Path], Any]] = {
+    "tcp4": lambda path: ("127.0.0.1", 0),
+    "tcp6": lambda path: ("::1", 0),
+    "unix": lambda path: f"unix:{path}/s",
+}
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+LOOPS = [name for name, driver in DRIVERS.items() if driver.awaited]
 
 
+def _run(driver_name: str, transport: str, clause: AsyncFunction, path: Path) -> None:
+    driver = DRIVERS[driver_name]()
+
+    async def main() -> None:
+        async with TRANSPORTS[transport](driver, path) as (ours, theirs):
+            await clause(driver, ours, theirs)
+
+    driver.run(main)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
 def test_transport_keeps(
-    transport: str, clause: Callable[[hs.Connection, hs.Connection], None], tmp_path: Path
+    driver: str, transport: str, clause: AsyncFunction, tmp_path: Path
 ) -> None:
-    with TRANSPORTS[transport](tmp_path) as (ours, theirs):
-        clause(ours, theirs)
+    _run(driver, transport, clause, tmp_path)
+
+
+@pytest.mark.parametrize("driver", LOOPS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("clause", LOOP_CONTRACT, ids=lambda clause: clause.__name__)
+def test_event_loop_keeps(
+    driver: str, transport: str, clause: AsyncFunction, tmp_path: Path
+) -> None:
+    _run(driver, transport, clause, tmp_path)
+
+
+@pytest.mark.parametrize("driver", LOOPS)
+@pytest.mark.parametrize("family", ADDRESSES)
+@pytest.mark.parametrize("clause", LISTENER_CONTRACT, ids=lambda clause: clause.__name__)
+def test_listener_in_an_event_loop_keeps(
+    driver: str, family: str, clause: AsyncFunction, tmp_path: Path
+) -> None:
+    chosen = DRIVERS[driver]()
+
+    async def main() -> None:
+        async with await chosen.listen(ADDRESSES[family](tmp_path)) as listener:
+            await clause(chosen, listener)
+
+    chosen.run(main)

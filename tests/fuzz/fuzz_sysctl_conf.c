@@ -1,15 +1,32 @@
 /* fuzz_sysctl_conf.c: whatever bytes a sysctl.conf holds, its reader skips them or takes a key.
  *
- * What was taken must be a name that holds no path tricks, and a winner must be one of the lines.
+ * What was taken must be a name that holds no path tricks, a winner must be one of the lines, and
+ * what is imported must be a profile that is accepted, with as many settings.
  */
-#include "conf.h"
+#include "import.h"
 #include "key.h"
-#include "mem.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+check_import(const struct conf *c)
+{
+    const struct options o = {.root = "/nonexistent"};
+    struct profile p = {0};
+    struct text t = {0};
+    size_t n;
+    const struct setting *settings = import_settings(c, &n);
+
+    if (n == 0 || !import_compose(settings, n, &t))
+        return;
+    if (profile_from_text(&o, "imported", (const unsigned char *)t.s, t.len, &p) != EXIT_AS_WANTED)
+        abort();
+    if (p.n != n)
+        abort();
+}
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -30,6 +47,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (winner != NULL && (winner < c.lines || winner >= c.lines + c.n))
             abort();
     }
+    check_import(&c);
     mem_release();
     return 0;
 }

@@ -14,7 +14,7 @@ import pytest
 from hardsock.__main__ import main
 from hardsock.demo import runner
 from hardsock.demo.scene import Bound, Outcome, Scene
-from hardsock.demo.scenes import SCENES
+from hardsock.demo.scenes import SCENES, rst_storm
 from hardsock.lab import Namespace, Unavailable
 from hardsock.lab.servers.process import PeerMissing, find_program
 
@@ -129,6 +129,35 @@ def test_rich_table_without_colour() -> None:
     status, shown = on_terminal(["black-hole"], NO_COLOR="1")
 
     assert (0, False, True) == (status, "\x1b[3" in shown, "2 passed" in shown)
+
+
+SHORTCOMINGS = {
+    "truncated": r"600 bytes, taken for whole; .* 600 bytes and a clean end",
+    "half-close": r"shutdown\(\): 20 of 20 .* close\(\): 0, though 20 sends went well; .*: 0$",
+    "rst-storm": r"close\(\): 0 of 50 answers arrive, 0 bytes; \d\d resets",
+}
+
+
+@pytest.mark.parametrize("name", SHORTCOMINGS)
+def test_endings_go_wrong_with_sockets_and_not_with_hardsock(name: str) -> None:
+    played = next(scene for scene in SCENES if scene.name == name)
+
+    assert re.search(SHORTCOMINGS[name], played.stdlib().text)
+    outcome = played.hardsock()
+    assert [] == played.missed(outcome), outcome
+
+
+def test_resets_are_counted_by_the_clients_where_there_are_no_namespaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise Unavailable("no namespaces here")
+
+    monkeypatch.setattr(rst_storm, "run_in_namespace", refuse)
+
+    assert "50 resets seen by the clients" in rst_storm.SCENE.stdlib().text
+    outcome = rst_storm.SCENE.hardsock()
+    assert [] == rst_storm.SCENE.missed(outcome), outcome
 
 
 def scene(

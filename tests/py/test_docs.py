@@ -13,18 +13,46 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def _python_blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def _python_blocks(document: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("code", _python_blocks())
-def test_readme_example_runs(code: str) -> None:
+def _output_of(code: str) -> str:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 0, result.stderr
-    assert "11 bytes so far, none lost" in result.stdout
-    assert "b'half a message'" in result.stdout
+    return result.stdout
+
+
+@pytest.mark.parametrize("code", _python_blocks(ROOT / "README.md"))
+def test_readme_example_runs(code: str) -> None:
+    output = _output_of(code)
+    assert "11 bytes so far, none lost" in output
+    assert "b'half a message'" in output
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_examples_of_a_page_run(document: Path) -> None:
+    for code in _python_blocks(document):
+        _output_of(code)
+
+
+def _guides() -> list[Path]:
+    return [p for p in sorted((ROOT / "docs").glob("*.md")) if "```python" in p.read_text()]
+
+
+@pytest.mark.parametrize("guide", _guides(), ids=lambda path: path.name)
+def test_examples_of_guides_run(guide: Path) -> None:
+    """All blocks of a page are one program: later ones go on with what earlier ones made."""
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 import hardsock as hs
+from hardsock.lab.waits import poll_until
 from support import Call, PeerScript
+from support.packets import mute
+
+TCP_CLOSE = 7
 
 
 @pytest.fixture
@@ -250,3 +254,93 @@ def test_an_early_answer_survives_the_reset_that_follows_it() -> None:
             assert conn.recv(100, timeout=5) == b"413 too large"
             with pytest.raises(hs.Reset):
                 conn.recv(100, timeout=5)
+
+
+def _wait_for_tcp_state(conn: hs.Connection, state: int) -> None:
+    assert poll_until(lambda: conn.tcp_info()["state"] == state, 5)
+
+
+def _after_their_orderly_end(conn: hs.Connection, theirs: socket.socket) -> None:
+    """The peer has closed, and resets us when it is sent something: nobody reads it any more."""
+    theirs.close()
+    assert conn.recv(1, timeout=5) == b""
+    conn.sendall(b"too late")
+
+
+def test_finish_reports_a_reset_that_answers_our_last_words(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    _after_their_orderly_end(conn, theirs)
+    report = conn.finish(timeout=20)
+    assert report.ending == "reset"
+    assert not report.delivered
+    assert report.unsent == 8
+    assert report.elapsed < 5
+
+
+def test_finish_reports_a_reset_that_came_before_it(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, theirs = pair
+    _after_their_orderly_end(conn, theirs)
+    _wait_for_tcp_state(conn, TCP_CLOSE)
+    report = conn.finish(timeout=20)
+    assert (report.ending, report.delivered) == ("reset", False)
+    assert report.elapsed < 5
+
+
+def test_finish_does_not_call_it_clean_when_the_peer_threw_our_words_away(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    """It has acknowledged all of them, ended in an orderly way before, and then closed unread."""
+    conn, theirs = pair
+    theirs.shutdown(socket.SHUT_WR)
+    assert conn.recv(1, timeout=5) == b""
+    conn.sendall(b"never read")
+    assert poll_until(lambda: conn.tcp_info()["unacked"] == 0, 5)
+    theirs.close()
+    _wait_for_tcp_state(conn, TCP_CLOSE)
+    report = conn.finish(timeout=20)
+    assert (report.ending, report.delivered) == ("reset", False)
+
+
+def test_finish_reports_a_reset_that_answers_our_end(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    """Both sides have ended; the peer resets instead of acknowledging ours, as it never read."""
+    conn, theirs = pair
+    conn.sendall(b"never read")
+    theirs.shutdown(socket.SHUT_WR)
+    assert conn.recv(1, timeout=5) == b""
+    theirs.close()
+    report = conn.finish(timeout=20)
+    assert report.ending == "reset"
+    assert report.elapsed < 5
+
+
+@pytest.mark.slow
+def test_finish_reports_a_peer_that_died_after_its_end() -> None:
+    options = hs.SocketOptions(dead_after=1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        conn = hs.connect(server.getsockname(), timeout=5, options=options)
+        theirs = server.accept()[0]
+    with theirs:
+        theirs.shutdown(socket.SHUT_WR)
+        assert conn.recv(1, timeout=5) == b""
+        mute(theirs)
+        conn.sendall(b"into the void")
+        report = conn.finish(timeout=20)
+        assert (report.ending, report.delivered) == ("dead peer", False)
+        assert report.elapsed < 5
+
+
+def test_what_was_not_acknowledged_is_counted_without_the_end_itself(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    """In the kernel's count of sequence numbers a FIN is one more."""
+    conn, theirs = pair
+    mute(theirs)
+    conn.sendall(b"hello")
+    report = conn.finish(timeout=0.05)
+    assert (report.ending, report.unsent) == ("deadline", 5)

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
@@ -208,4 +209,12 @@ __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
     if (storm_chunk != 0)
         return __real_send(fd, msg->msg_iov[i].iov_base, len, flags);
     return __real_sendmsg(fd, msg, flags);
+}
+
+ssize_t __real_sendfile(int fd, int file, off_t *offset, size_t len);
+ssize_t __wrap_sendfile(int fd, int file, off_t *offset, size_t len);
+ssize_t
+__wrap_sendfile(int fd, int file, off_t *offset, size_t len)
+{
+    return fails(CALL_sendfile) || storms(&len) ? -1 : __real_sendfile(fd, file, offset, len);
 }

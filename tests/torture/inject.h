@@ -32,6 +32,7 @@
     X(recv, ECONNRESET)                                                                            \
     X(send, EPIPE)                                                                                 \
     X(sendmsg, EPIPE)                                                                              \
+    X(sendfile, EIO)                                                                               \
     X(pthread_create, EAGAIN)
 
 #define CALL_ENUM(name, sys) CALL_##name,

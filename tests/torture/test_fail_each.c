@@ -209,6 +209,110 @@ decode(void)
     return rv;
 }
 
+/* What had arrived may be told late, or never if the stream says so, but not wrongly. */
+static hs_err
+take_frame(struct hs_conn *c, const struct hs_framing *f, const char *want)
+{
+    struct hs_op op = short_op();
+    const uint8_t *data;
+    size_t len;
+    hs_err rv = HS_E_NOMEM;
+
+    for (int i = 0; i < 2 && rv == HS_E_NOMEM; i++) {
+        op = short_op();
+        rv = SOON(hs_conn_recv_frames(c, &op, f, NULL));
+    }
+    if (rv != HS_OK) {
+        hs_conn_abandon(c, &op, NULL);
+        return rv;
+    }
+    if (!hs_conn_frame(c, f, &data, &len) || len != strlen(want) || memcmp(data, want, len) != 0)
+        rv = WRONG;
+    hs_conn_frame_taken(c);
+    hs_conn_frames_end(c, &op);
+    return rv;
+}
+
+static hs_err
+send_and_take(struct hs_conn *a, struct hs_conn *b)
+{
+    static const struct hs_framing prefix = {.kind = HS_FRAMING_PREFIX,
+                                             .width = 1,
+                                             .max_size = 3,
+                                             .too_long = HS_TOO_LONG_SKIP,
+                                             .max_skip = 99};
+    static const struct hs_framing until = {.kind = HS_FRAMING_DELIMITER,
+                                            .sep = (const uint8_t *)"<separator>",
+                                            .sep_len = 11,
+                                            .max_size = 99};
+    static const char bytes[] = "\5large\3abcuntil<separator>part";
+    struct hs_op out = short_op(), op = short_op();
+    hs_err rv;
+
+    if ((rv = SOON(hs_conn_send_all(a, &out, (const uint8_t *)bytes, sizeof(bytes) - 1, NULL))) !=
+        HS_OK)
+        return rv;
+    if ((rv = take_frame(b, &prefix, "abc")) != HS_E_FRAME_TOO_LARGE)
+        return rv == HS_OK ? WRONG : rv;
+    if ((rv = take_frame(b, &prefix, "abc")) != HS_OK ||
+        (rv = take_frame(b, &until, "until")) != HS_OK ||
+        (rv = SOON(hs_conn_peek(b, &op, 4, NULL))) != HS_OK)
+        return rv;
+    if (memcmp(hs_conn_peeked(b), "part", 4) != 0)
+        rv = WRONG;
+    hs_conn_frames_end(b, &op);
+    op = (struct hs_op)HS_OP_INIT(hs_deadline_after(MS), NULL);
+    if (rv == HS_OK && SOON(hs_conn_recv_frames(b, &op, &until, NULL)) == HS_OK)
+        rv = WRONG; /* Only a part is there. */
+    hs_conn_abandon(b, &op, NULL);
+    return rv;
+}
+
+static hs_err
+send_a_file(struct hs_conn *a, struct hs_conn *b)
+{
+    struct hs_op out = short_op(), in = short_op();
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int64_t offset = 1;
+    uint8_t buf[7];
+    hs_err rv = HS_E_SYSTEM;
+
+    if (file >= 0)
+        rv = SOON(hs_conn_send_file(a, &out, file, &offset, 3, NULL));
+    if (rv == HS_OK && (out.done != 3 || offset != 4))
+        rv = WRONG;
+    if (rv == HS_OK && (rv = SOON(hs_conn_recv_exactly(b, &in, buf, 7, NULL))) == HS_OK &&
+        memcmp(buf, "partELF", 7) != 0)
+        rv = WRONG;
+    if (in.claim != 0)
+        hs_conn_abandon(b, &in, buf);
+    if (file >= 0)
+        (void)close(file);
+    return rv;
+}
+
+static hs_err
+frames_and_files(void)
+{
+    int fds[2] = {dup(plain_fd), dup(plain_peer)};
+    struct hs_conn *a = NULL, *b = NULL;
+    hs_err rv;
+
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &a)) == HS_OK &&
+        (rv = hs_conn_adopt(fds[1], NULL, NULL, &b)) == HS_OK) {
+        hs_conn_set_min_rate(b, 1, SECOND);
+        if ((rv = send_and_take(a, b)) == HS_OK)
+            rv = send_a_file(a, b);
+    }
+    if (a == NULL)
+        (void)close(fds[0]);
+    if (b == NULL)
+        (void)close(fds[1]);
+    hs_conn_unref(a);
+    hs_conn_unref(b);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -216,6 +320,7 @@ static const struct scenario {
     {"connect to a literal", connect_literal}, {"connect to a name", connect_name},
     {"listen and accept", listen_and_accept},  {"send and recv", send_and_recv},
     {"token with fileno", token_with_fileno},  {"decode", decode},
+    {"frames and files", frames_and_files},
 };
 
 struct round {

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define TOTAL 3000
@@ -39,6 +40,218 @@ static const struct storm {
     {"EINTR nine times of ten", EINTR, 10, 0}, {"EAGAIN and single bytes", EAGAIN, 3, 1},
     {"EINTR and seven bytes", EINTR, 2, 7},
 };
+
+static const struct hs_framing framings[] = {
+    {.kind = HS_FRAMING_PREFIX, .width = 2, .max_size = 99},
+    {.kind = HS_FRAMING_LINE, .ending = HS_LINE_CRLF, .max_size = 99},
+    {.kind = HS_FRAMING_DELIMITER, .sep = (const uint8_t *)"aab", .sep_len = 3, .max_size = 99},
+};
+
+/* Frame i: so many letters, without an "a". */
+static size_t
+make_frame(const struct hs_framing *f, size_t i, uint8_t *out)
+{
+    size_t len = i % 20, n = 0;
+
+    if (f->kind == HS_FRAMING_PREFIX) {
+        ASSERT_OK(hs_framing_header(f, len, 0, fresh(), out, &n));
+    }
+    for (size_t at = 0; at < len; at++)
+        out[n++] = (uint8_t)('b' + (i + at) % 25);
+    if (f->kind == HS_FRAMING_LINE) {
+        memcpy(out + n, "\r\n", 2);
+        n += 2;
+    } else if (f->kind == HS_FRAMING_DELIMITER) {
+        memcpy(out + n, "aab", 3);
+        n += 3;
+    }
+    return n;
+}
+
+struct framed_end {
+    struct hs_conn *c;
+    const struct hs_framing *f;
+    size_t frames, right;
+    hs_err rv;
+};
+
+/* Short deadlines: after each of them the search goes on. */
+static void *
+receive_frames(void *arg)
+{
+    struct framed_end *e = arg;
+    const uint8_t *data;
+    size_t len;
+
+    e->rv = HS_OK;
+    while (e->frames < 300 && (e->rv == HS_OK || e->rv == HS_E_DEADLINE)) {
+        struct hs_op op = op_in(e->frames % 2 ? 20 * SECOND : MS / 4);
+
+        if ((e->rv = DONE(hs_conn_recv_frames(e->c, &op, e->f, fresh()))) != HS_OK)
+            continue;
+        while (e->frames < 300 && hs_conn_frame(e->c, e->f, &data, &len)) {
+            e->right += len == e->frames % 20 && (len == 0 || data[0] == 'b' + e->frames % 25);
+            e->frames++;
+            hs_conn_frame_taken(e->c);
+        }
+        hs_conn_frames_end(e->c, &op);
+    }
+    return NULL;
+}
+
+START_TEST(every_frame_comes_out_whole)
+{
+    const struct storm *s = &storms[_i / 3];
+    struct hs_op op = op_in(20 * SECOND);
+    struct pair p = pair_tcp();
+    struct framed_end e = {.f = &framings[_i % 3]};
+    uint8_t bytes[300 * 24];
+    struct thread t;
+    size_t n = 0;
+
+    ASSERT_OK(hs_conn_adopt(p.peer, NULL, fresh(), &e.c));
+    p.peer = -1;
+    for (size_t i = 0; i < 300; i++)
+        n += make_frame(e.f, i, bytes + n);
+    inject_storm(s->sys, s->period, s->chunk);
+    thread_start(&t, receive_frames, &e);
+    ASSERT_OK(DONE(hs_conn_send_all(p.c, &op, bytes, n, fresh())));
+    (void)thread_join(&t);
+    (void)inject_disarm();
+    ASSERT_OK(e.rv);
+    ck_assert_uint_eq(e.right, 300);
+    hs_conn_unref(e.c);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_file_goes_out_in_any_pieces)
+{
+    const struct storm *s = &storms[_i];
+    struct hs_op op = op_in(20 * SECOND);
+    struct pair p = pair_tcp();
+    struct end e = {.rv = HS_E_SYSTEM};
+    int file = memfd_create("hardsock-test", MFD_CLOEXEC);
+    uint8_t bytes[TOTAL];
+    int64_t offset = 0;
+    struct thread t;
+
+    ASSERT_OK(hs_conn_adopt(p.peer, NULL, fresh(), &e.c));
+    p.peer = -1;
+    for (size_t i = 0; i < TOTAL; i++)
+        bytes[i] = pattern(3, i);
+    ck_assert_int_eq(write(file, bytes, TOTAL), TOTAL);
+    inject_storm(s->sys, s->period, s->chunk);
+    thread_start(&t, receive, &e);
+    ASSERT_OK(DONE(hs_conn_send_file(p.c, &op, file, &offset, TOTAL, fresh())));
+    (void)thread_join(&t);
+    (void)inject_disarm();
+    ASSERT_OK(e.rv);
+    ck_assert_uint_eq(op.done, TOTAL);
+    ck_assert_mem_eq(e.bytes, bytes, TOTAL);
+    (void)close(file);
+    hs_conn_unref(e.c);
+    pair_free(&p);
+}
+END_TEST
+
+/* Else neither a signal handler nor a deadline gets its turn while a peer keeps up. */
+START_TEST(looking_ahead_and_skipping_come_up_for_air)
+{
+    const struct hs_framing skip = {.kind = HS_FRAMING_PREFIX,
+                                    .width = 2,
+                                    .max_size = 9,
+                                    .too_long = HS_TOO_LONG_SKIP,
+                                    .max_skip = 9999};
+    struct hs_op op = op_step(10 * SECOND);
+    struct pair p = pair_unix();
+    uint8_t bytes[1000] = {0};
+    size_t n;
+
+    inject_storm(0, 1, 1);
+    put(p.peer, bytes, 1);
+    (void)inject_disarm();
+    put(p.peer, bytes, sizeof(bytes) - 1);
+    inject_storm(0, 1, 1);
+    ASSERT_ERR(HS_INTR, hs_conn_peek(p.c, &op, 200, fresh()));
+    hs_conn_abandon(p.c, &op, NULL);
+    (void)inject_disarm();
+    op = op_in(10 * SECOND);
+    ASSERT_OK(DONE(hs_conn_recv_exactly(p.c, &op, bytes, sizeof(bytes), fresh())));
+    bytes[0] = 1; /* a frame of 256 bytes and more */
+    op = op_step(10 * SECOND);
+    put(p.peer, bytes, 10);
+    ASSERT_ERR(HS_WANT, hs_conn_recv_frames(p.c, &op, &skip, fresh()));
+    hs_conn_abandon(p.c, &op, NULL);
+    put(p.peer, bytes + 2, 248);
+    op = op_step(10 * SECOND);
+    inject_storm(0, 1, 1);
+    ASSERT_ERR(HS_INTR, hs_conn_recv(p.c, &op, bytes, 1, 0, fresh(), &n));
+    ASSERT_ERR(HS_E_FRAME_TOO_LARGE, DONE(hs_conn_recv(p.c, &op, bytes, 1, 0, fresh(), &n)));
+    (void)inject_disarm();
+    pair_free(&p);
+}
+END_TEST
+
+struct last_words {
+    struct hs_conn *c;
+    struct thread reader;
+    atomic_bool done;
+    uint8_t bytes[16];
+    size_t n;
+    hs_err rv;
+};
+
+static void *
+read_once(void *arg)
+{
+    struct last_words *w = arg;
+    struct hs_op op = op_in(10 * SECOND);
+
+    w->rv = DONE(hs_conn_recv(w->c, &op, w->bytes, sizeof(w->bytes), 0, fresh(), &w->n));
+    w->done = true;
+    return NULL;
+}
+
+/* Runs in the writer, which is saving what the peer had said. */
+static void
+start_a_reader(void *arg)
+{
+    struct last_words *w = arg;
+    int64_t until = hs_deadline_after(20 * MS);
+
+    thread_start(&w->reader, read_once, w);
+    while (!w->done && hs_now() < until) /* It has to wait for us: there is nothing to see. */
+        breathe();
+}
+
+/* One reader and one writer are within their rights: nobody is told that it is busy. */
+START_TEST(a_reader_that_comes_while_last_words_are_saved_gets_them)
+{
+    const struct linger reset = {.l_onoff = 1};
+    struct pair p = pair_tcp();
+    struct last_words w = {.c = p.c};
+    struct hs_op op;
+    hs_err rv;
+
+    put(p.peer, "last words", 10);
+    (void)setsockopt(p.peer, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    (void)close(p.peer);
+    p.peer = -1;
+    inject_hook(CALL_recv, start_a_reader, &w);
+    do {
+        op = op_in(10 * SECOND);
+        rv = DONE(hs_conn_send_all(p.c, &op, w.bytes, 1, fresh()));
+    } while (rv == HS_OK);
+    ASSERT_ERR(HS_E_RESET, rv);
+    (void)thread_join(&w.reader);
+    (void)inject_disarm();
+    ASSERT_OK(w.rv);
+    ck_assert_uint_eq(w.n, 10);
+    ck_assert_mem_eq(w.bytes, "last words", 10);
+    pair_free(&p);
+}
+END_TEST
 
 static void
 cut(uint8_t *bytes, struct iovec *iov, size_t n)
@@ -259,6 +472,10 @@ main(void)
 
     tcase_set_timeout(tc, 60);
     tcase_add_loop_test(tc, every_byte_arrives_in_its_place, 0, 2 * LENGTH(storms));
+    tcase_add_loop_test(tc, every_frame_comes_out_whole, 0, 3 * LENGTH(storms));
+    tcase_add_loop_test(tc, a_file_goes_out_in_any_pieces, 0, LENGTH(storms));
+    tcase_add_test(tc, looking_ahead_and_skipping_come_up_for_air);
+    tcase_add_test(tc, a_reader_that_comes_while_last_words_are_saved_gets_them);
     tcase_add_test(tc, bytes_that_cannot_be_put_back_for_want_of_memory_poison);
     tcase_add_test(tc, a_token_ends_without_memory_for_the_reason);
     tcase_add_test(tc, the_reserve_descriptor_is_taken_back_once);

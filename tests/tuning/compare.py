@@ -3,6 +3,10 @@
 Prints what each tool answered (exit code) and what the kernel holds afterwards. A tool is right when
 the value is what was asked for and it says so, or nothing changed and it says that. Only settings
 of throw-away network namespaces are written; `make -C tuning compare` runs it.
+
+tuned is a service, and none is started: its own sysctl plugin is called in the namespace. What the
+plugin reports is what its callers see: the writes tell nobody, only the log. TUNED_LIB names the
+folder that its package `tuned` is in, if that is not where distributions put it.
 """
 
 from __future__ import annotations
@@ -58,6 +62,35 @@ result = [one(k) for k in args]
 """
 
 
+TUNED = """
+import sys, types
+sys.path.insert(0, sys.argv[1])
+from tuned.plugins.plugin_sysctl import SysctlPlugin
+from tuned.utils.commands import commands
+class Store(dict):
+    set = dict.__setitem__
+plugin = SysctlPlugin.__new__(SysctlPlugin)
+plugin._cmd = commands()
+plugin._storage = Store()
+plugin._storage_key = lambda name: name
+plugin._variables = types.SimpleNamespace(expand=lambda text: text)
+plugin._global_cfg = types.SimpleNamespace(get_bool=lambda *_args: False)
+settings = dict(line.split("=", 1) for line in open(sys.argv[2]).read().splitlines())
+instance = types.SimpleNamespace(name="sysctl", _sysctl=settings, _sysctl_original={})
+plugin._instance_apply_static(instance)
+"""
+
+
+def tuned_folder() -> str | None:
+    """Where the package of tuned is, installed or only unpacked."""
+    named = os.environ.get("TUNED_LIB")
+    places = [Path(named)] if named else [*Path("/usr/lib").glob("python3*/*-packages")]
+    for place in places:
+        if (place / "tuned/plugins/plugin_sysctl.py").exists():
+            return str(place)
+    return None
+
+
 def commands(folder: str, settings: list[tuple[str, str]]) -> dict[str, list[str]]:
     conf = Path(folder) / "case.conf"
     conf.write_text("".join(f"{k} = {v}\n" for k, v in settings))
@@ -65,7 +98,10 @@ def commands(folder: str, settings: list[tuple[str, str]]) -> dict[str, list[str
     body = "".join(f'  {k}: {{value: "{v}", why: w}}\n' for k, v in settings)
     yaml.write_text(f"name: case\nsummary: s\nsettings:\n{body}")
     sysctl = shutil.which("sysctl") or "/usr/sbin/sysctl"
+    plain = Path(folder) / "tuned.conf"
+    plain.write_text("".join(f"{k}={v}\n" for k, v in settings))
     return {
+        "tuned": ["/usr/bin/python3", "-c", TUNED, tuned_folder() or "", str(plain)],
         "sysctl": [sysctl, "-p", str(conf)],
         "systemd-sysctl": [SYSTEMD, str(conf)],
         "hardsock-tune": [BINARY, "apply", str(yaml), "--state", f"{folder}/state"],
@@ -81,11 +117,14 @@ def verdict(asked: list[str], before: list[str], after: list[str], code: int) ->
 
 
 def main() -> None:
-    if shutil.which("tuned-adm") is None:
-        print("tuned is not installed here: left out\n")
+    tools = ["sysctl", "systemd-sysctl", "tuned", "hardsock-tune"]
+    if tuned_folder() is None:
+        print("tuned is not here, installed or unpacked (TUNED_LIB): left out, not compared\n")
+        tools.remove("tuned")
+    right = dict.fromkeys(tools, 0)
     for name, settings in CASES:
         print(name)
-        for tool in ("sysctl", "systemd-sysctl", "hardsock-tune"):
+        for tool in tools:
             with Namespace(mount=False) as ns, tempfile.TemporaryDirectory() as folder:
                 command = commands(folder, settings)[tool]
                 if not os.path.exists(command[0]):
@@ -98,7 +137,10 @@ def main() -> None:
                 after = ns.run(READ, *keys)
             asked = [" ".join(v.split()) for _, v in settings]
             held = "; ".join(after)
-            print(f"  {tool:<15} exit {code}  {held:<28} {verdict(asked, before, after, code)}")
+            said = verdict(asked, before, after, code)
+            right[tool] += said.startswith("right")
+            print(f"  {tool:<15} exit {code}  {held:<28} {said}")
+    print("\nright: " + ", ".join(f"{t} {n} of {len(CASES)}" for t, n in right.items()))
 
 
 def subprocess_code(ns: Namespace, command: list[str]) -> int:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import BINARY, CONFLICT, DRIFT, OK, PROFILE, Root
+from support_tune import BINARY, CONFLICT, DRIFT, OK, PROFILE, Root, profile
 
 from support import Unavailable, available
 
@@ -23,6 +23,10 @@ def test_no_command_leaks_or_reads_what_is_not_there(root: Root, tmp_path: Path)
     bad.write_text("name: &x y\n")
     conf = tmp_path / "x.conf"
     conf.write_text("net.ipv4.tcp_fin_timeout = 036\n-a.b\n= 1\n")
+    disagreeing = [
+        str(profile(tmp_path / f"{n}.yaml", f"net.ipv4.tcp_fin_timeout: {{value: {n}}}"))
+        for n in (31, 32)
+    ]
     cases: list[tuple[int, list[str]]] = [
         (DRIFT, ["check", "all", "-f", "pretty"]),
         (DRIFT, ["check", "all", "-f", "json"]),
@@ -36,10 +40,15 @@ def test_no_command_leaks_or_reads_what_is_not_there(root: Root, tmp_path: Path)
         (OK, ["revert"]),
         (OK, ["persist", "busy-server"]),
         (OK, ["conflicts", "busy-server"]),
-        (CONFLICT, ["apply", "busy-server", "article-2023", "high-churn-client", "low-latency"]),
+        (DRIFT, ["apply", "busy-server", "article-2023", "high-churn-client", "low-latency"]),
+        (OK, ["revert", "-f", "json"]),
+        (CONFLICT, ["apply", *disagreeing, "-f", "json"]),
         (OK, ["unpersist"]),
         (OK, ["export", "--to", "kubernetes", "busy-server"]),
         (OK, ["import", str(conf)]),
+        (OK, ["import", str(conf), "-f", "json"]),
+        (OK, ["persist", "busy-server", "-f", "json"]),
+        (OK, ["unpersist", "-f", "json"]),
     ]
     for want, args in cases:
         done = subprocess.run(

@@ -23,7 +23,9 @@ from support_tune import (
     PARTLY,
     PERMISSION,
     REFUSED,
+    RESIDUE,
     SYSTEM,
+    USAGE,
     Root,
     profile,
 )
@@ -290,8 +292,135 @@ def test_value_changed_by_someone_else_is_kept_unless_forced(
     done = run(ns, "revert", "--state", state)
     assert (done.returncode, "changed by someone else" in done.stdout) == (CONFLICT, True)
     assert get(ns, "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_sack") == ["44", "1"]
+    assert "1 taken back, 1 not" in done.stdout
+    assert run(ns, "status", "--state", state).returncode == CONFLICT
     assert run(ns, "revert", "--state", state, "--force").returncode == OK
     assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
+
+
+def test_value_changed_by_someone_else_is_forgotten_with_keep(root: Root, tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
+    root.tune("apply", file)
+    root.put("net/ipv4/tcp_fin_timeout", "44")
+    assert root.tune("revert").returncode == CONFLICT
+    assert root.tune("apply", file).returncode == CONFLICT
+    assert root.tune("revert", "--keep", "--force").returncode == USAGE
+    assert root.tune("revert", "--keep", "--dry-run").returncode == OK
+    assert root.tune("apply", file).returncode == CONFLICT
+    done = root.tune("revert", "--keep")
+    assert (done.returncode, "0 taken back, 1 not, and forgotten" in done.stdout) == (OK, True)
+    assert root.get("net/ipv4/tcp_fin_timeout") == "44"
+    assert list(root.path.rglob("*.tx")) == []
+    assert root.tune("apply", file).returncode == OK
+
+
+def interrupt(root: Root) -> None:
+    journal = next(root.path.rglob("*.tx"))
+    journal.write_text(journal.read_text().replace("state\t1", "state\t0"))
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted", "now"),
+    [
+        ("net/ipv4/tcp_rmem", "value: [8192, 200000, 9000000]", "8192 131072 33554432"),
+        ("net/ipv4/tcp_rmem", "value: [8192, 200000, 9000000]", "4096 200000 9000000"),
+        ("net/ipv4/ip_local_reserved_ports", 'value: "80,90-95,99"', "80,90-93"),
+    ],
+)
+def test_half_written_value_of_a_killed_apply_is_taken_back(
+    root: Root, tmp_path: Path, key: str, wanted: str, now: str
+) -> None:
+    before = root.get(key)
+    file = profile(tmp_path / "p.yaml", f"{key}: {{{wanted}}}")
+    root.tune("apply", file)
+    root.put(key, now)
+    # A transaction that ended wrote all of it, so there this is somebody else's value.
+    assert root.tune("revert", "--dry-run").stdout.count("changed by someone else") == 1
+    interrupt(root)
+    assert root.tune("revert").returncode == OK
+    assert root.get(key) == before
+
+
+def test_foreign_value_after_a_killed_apply_is_still_foreign(root: Root, tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_rmem: {value: [8192, 200000, 9000000]}")
+    root.tune("apply", file)
+    root.put("net/ipv4/tcp_rmem", "8192 131072 7000000")
+    interrupt(root)
+    assert root.tune("revert").returncode == CONFLICT
+
+
+def test_what_cannot_be_restored_is_residue_with_a_code_of_its_own(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    put(ns, "net.ipv4.ip_local_port_range", "1024 65535")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.ip_local_port_range: {value: 2048 65535}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    put(ns, "net.ipv4.ip_unprivileged_port_start", "2000")  # Now the old range is refused.
+    done = run(ns, "revert", "--state", state)
+    assert (done.returncode, "residue" in done.stdout) == (RESIDUE, True)
+    assert run(ns, "status", "--state", state).returncode == CONFLICT
+    put(ns, "net.ipv4.ip_unprivileged_port_start", "1024")
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.ip_local_port_range") == ["1024 65535"]
+
+
+def test_what_one_setting_does_to_another_is_set_right(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    # Turning forwarding on turns accept_redirects off, which is as wanted until then.
+    before = keys_of(ns)
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.conf.all.accept_redirects: {value: 1}
+        net.ipv4.conf.lo.forwarding: {value: 0}
+        net.ipv4.ip_forward: {value: 1}
+        """,
+    )
+    done = run(ns, "apply", file, "--state", state)
+    assert done.returncode == OK
+    assert done.stdout.count("another setting had changed it") == 2
+    assert run(ns, "check", file).returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+
+
+@pytest.mark.parametrize("redirects", [0, 1])
+@pytest.mark.parametrize("key", ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"])
+def test_keys_that_forwarding_rewrites_come_after_it_both_ways(
+    ns: Namespace, tmp_path: Path, state: Path, key: str, redirects: int
+) -> None:
+    put(ns, "net.ipv4.conf.all.accept_redirects", str(1 - redirects))
+    before = keys_of(ns)
+    file = profile(
+        tmp_path / "p.yaml",
+        f"""
+        net.ipv4.conf.all.accept_redirects: {{value: {redirects}}}
+        {key}: {{value: 1}}
+        """,
+    )
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert run(ns, "check", file).returncode == OK
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+
+
+def test_settings_that_undo_each_other_are_rolled_back(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    # Two names of one variable.
+    before = keys_of(ns)
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.ip_forward: {value: 1}
+        net.ipv4.conf.all.forwarding: {value: 0}
+        """,
+    )
+    done = run(ns, "apply", file, "--state", state)
+    assert (done.returncode, "is not 1 any more" in done.stderr) == (PARTLY, True)
+    assert keys_of(ns) == before
+    assert list(state.rglob("*.tx")) == []
 
 
 def test_transactions_stack_and_revert_all_takes_every_one(
@@ -315,6 +444,79 @@ def test_profiles_that_disagree_are_a_conflict(ns: Namespace, tmp_path: Path, st
     assert get(ns, "net.ipv4.tcp_fin_timeout") == ["60"]
 
 
+@pytest.mark.parametrize("name", ["lo", "all"])
+def test_turning_ipv6_off_is_refused_since_revert_cannot_bring_addresses_back(
+    ns: Namespace, tmp_path: Path, state: Path, name: str
+) -> None:
+    key = f"net.ipv6.conf.{name}.disable_ipv6"
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: 1}}")
+    before = keys_of(ns)
+    done = run(ns, "apply", file, "--state", state)
+    assert (done.returncode, "flushes IPv6 addresses" in done.stderr) == (CONFLICT, True)
+    assert keys_of(ns) == before
+    done = run(ns, "apply", file, "--state", state, "--force", "--dry-run")
+    assert (done.returncode, "flushes IPv6 addresses" in done.stdout) == (OK, True)
+    assert run(ns, "apply", file, "--state", state, "--force").returncode == OK
+    assert get(ns, key) == ["1"]
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert keys_of(ns) == before
+
+
+def test_ipv6_off_for_interfaces_to_come_flushes_nothing(
+    ns: Namespace, tmp_path: Path, state: Path
+) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv6.conf.default.disable_ipv6: {value: 1}")
+    assert run(ns, "apply", file, "--state", state).returncode == OK
+    assert ns.exec(["cat", "/proc/net/if_inet6"]).stdout.startswith("0" * 31 + "1")
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "value"),
+    [
+        ("value: 31", "at_least: 20", "31"),
+        ("at_least: 100", "at_least: 80", "100"),
+        ("at_least: 80", "range: [90, 120]", "90"),
+        ("at_most: 40", "at_least: 30", "40"),
+        ("one_of: [70, 90]", "at_least: 80", "90"),
+        ("one_of: [70, 90, 50]", "one_of: [20, 50]", "50"),
+        ("value: 31", "at_least: 32", None),
+        ("at_most: 30", "at_least: 40", None),
+        ("one_of: [70, 90]", "one_of: [20, 50]", None),
+    ],
+)
+def test_profiles_agree_where_one_value_meets_both(
+    root: Root, tmp_path: Path, one: str, two: str, value: str | None
+) -> None:
+    files = [
+        profile(tmp_path / f"{i}.yaml", f"net.ipv4.tcp_fin_timeout: {{{want}}}")
+        for i, want in enumerate((one, two))
+    ]
+    for order in (files, files[::-1]):
+        assert root.tune("apply", *order).returncode == (CONFLICT if value is None else OK)
+        assert root.get("net/ipv4/tcp_fin_timeout") == (value or "60")
+        assert root.tune("revert").returncode == OK
+
+
+def test_ports_to_reserve_follow_the_range_of_another_profile(root: Root, tmp_path: Path) -> None:
+    root.listen(8080, 40000)
+    file = profile(tmp_path / "p.yaml", "net.ipv4.ip_local_port_range: {value: 2048 65535}")
+    assert root.tune("apply", "baseline", file).returncode == OK
+    assert root.get("net/ipv4/ip_local_reserved_ports") == "8080,40000"
+
+
+def test_rules_between_keys_hold_for_all_profiles_together(root: Root, tmp_path: Path) -> None:
+    def write(name: str, settings: str) -> Path:
+        return profile(tmp_path / f"{name}.yaml", settings)
+
+    reuse = write("reuse", "net.ipv4.tcp_tw_reuse: {value: 1}")
+    stamps = write("stamps", "net.ipv4.tcp_timestamps: {value: 0}")
+    assert root.tune("apply", reuse, stamps, "--dry-run").returncode == CONFLICT
+    start = write("start", "net.ipv4.ip_unprivileged_port_start: {value: 40000}")
+    ports = write("range", "net.ipv4.ip_local_port_range: {value: 40000 65000}")
+    assert root.tune("apply", start, "--dry-run").returncode == CONFLICT
+    assert root.tune("apply", start, ports, "--dry-run").returncode == OK
+
+
 def test_second_tool_at_the_same_time_is_a_conflict(root: Root) -> None:
     assert root.tune("apply", "busy-server").returncode == OK
     fd = os.open(root.path / "run/hardsock-tune/root", os.O_RDONLY)
@@ -326,14 +528,37 @@ def test_second_tool_at_the_same_time_is_a_conflict(root: Root) -> None:
         os.close(fd)
 
 
-def test_journal_of_another_namespace_is_refused(
-    ns: Namespace, tmp_path: Path, state: Path
+@pytest.mark.parametrize(
+    ("pattern", "other"), [(r"cookie\t\d+", "cookie\t1"), (r"boot\t.*", "boot\tanother")]
+)
+def test_journal_of_another_namespace_or_boot_is_left_alone(
+    ns: Namespace, tmp_path: Path, state: Path, pattern: str, other: str
 ) -> None:
-    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
-    run(ns, "apply", file, "--state", state)
-    journal = next(state.rglob("*.tx"))
-    journal.write_text(re.sub(r"cookie\t\d+", "cookie\t1", journal.read_text()))
-    assert run(ns, "revert", "--state", state).returncode == CONFLICT
+    one = profile(tmp_path / "1.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
+    two = profile(tmp_path / "2.yaml", "net.ipv4.tcp_sack: {value: 0}")
+    run(ns, "apply", one, "--state", state)
+    foreign = next(state.rglob("*.tx"))
+    text = re.sub(pattern, other, foreign.read_text()).replace("state\t1", "state\t0")
+    foreign.write_text(text)
+    done = run(ns, "revert", "--state", state)
+    assert (done.returncode, done.stdout) == (OK, "nothing to take back\n")
+    assert "left alone" in done.stderr
+    assert run(ns, "apply", two, "--state", state).returncode == OK
+    done = run(ns, "status", "--state", state, "--format", "tsv")
+    assert (done.returncode, done.stdout) == (OK, "2\tok\tnet.ipv4.tcp_sack\t1\t0\t0\n")
+    assert run(ns, "revert", "--state", state).returncode == OK
+    assert get(ns, "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_sack") == ["33", "1"]
+    assert foreign.read_text() == text
+
+
+def test_a_file_that_is_no_journal_stops_nothing(root: Root) -> None:
+    root.tune("apply", "busy-server")
+    store = next(root.path.rglob("*.tx")).parent
+    for name in ("1.tx", "0000002.tx", "000002.tx~", "+00003.tx", "x.tx"):
+        (store / name).write_text("garbage")
+    assert root.tune("status").returncode == OK
+    assert root.tune("apply", "high-churn-client").returncode == OK
+    assert root.tune("revert", "--all").returncode == OK
 
 
 @pytest.mark.parametrize("damage", ["", "garbage\n", "cut"])
@@ -448,22 +673,43 @@ print(json.dumps(out))
 
 # kill -9 at every system call of apply and of revert: strace delivers the signal.
 
-SETTINGS = """
-    net.core.somaxconn: {value: 5000}
-    net.ipv4.tcp_fin_timeout: {value: 33}
-    net.ipv4.tcp_rmem: {value: [8192, 200000, 9000000]}
-    net.ipv4.ip_local_port_range: {value: 2048 65535}
-    net.ipv4.ip_unprivileged_port_start: {value: 2048}
-"""
+SWEPT = {
+    "order": """
+        net.core.somaxconn: {value: 5000}
+        net.ipv4.tcp_fin_timeout: {value: 33}
+        net.ipv4.tcp_rmem: {value: [8192, 200000, 9000000]}
+        net.ipv4.ip_local_port_range: {value: 2048 65535}
+        net.ipv4.ip_unprivileged_port_start: {value: 2048}
+    """,
+    # One setting to keep, one to change, and others that change by themselves.
+    "side effects": """
+        net.ipv4.ip_forward: {value: 1}
+        net.ipv4.conf.all.accept_redirects: {value: 1}
+        net.ipv4.conf.lo.forwarding: {value: 0}
+        net.ipv4.conf.default.rp_filter: {value: 1}
+    """,
+    # Going back turns accept_redirects to 1, which it was neither before nor after.
+    "side effects of going back": "net.ipv4.ip_forward: {value: 1}",
+    # The kernel refuses the last one with two fields changed.
+    "refused": """
+        net.core.somaxconn: {value: 5000}
+        net.ipv4.tcp_wmem: {value: [8192, 32768, 99999999999]}
+    """,
+}
 
 SWEEP = """
 import os, subprocess
 from hardsock.lab import inside
 inside.check_isolated("net")
-binary, file, state = args
-keys = ["net.core.somaxconn", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_rmem",
-        "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start"]
+binary, file, state, name = args
+keys = ["net.core.somaxconn", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+        "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects",
+        "net.ipv4.conf.default.forwarding", "net.ipv4.conf.lo.forwarding",
+        "net.ipv4.conf.default.rp_filter", "net.ipv4.conf.lo.rp_filter"]
 values = lambda: [inside.read_sysctl(k) for k in keys]
+if "going back" in name:
+    inside.write_sysctl("net.ipv4.conf.all.accept_redirects", "0")
 before = values()
 killed, problems = 0, []
 
@@ -473,7 +719,7 @@ def sweep(command, ready):
     # strace counts each kind of call by itself.
     assert ready()
     trace = state + ".trace"
-    subprocess.run(["strace", "-qq", "-o", trace, *line], capture_output=True, check=True)
+    subprocess.run(["strace", "-qq", "-o", trace, *line], capture_output=True)
     calls = sorted({row.partition("(")[0] for row in open(trace) if row[0].isalpha()})
     subprocess.run([binary, "revert", "--state", state], capture_output=True)
     for call in calls:
@@ -484,14 +730,13 @@ def sweep(command, ready):
             inject = f"inject={call}:signal=KILL:when={n}"
             done = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e", inject, *line],
                                   capture_output=True)
-            if done.returncode != 0:
-                killed += 1
+            killed += done.returncode == -9
             back = subprocess.run([binary, "revert", "--state", state],
                                   capture_output=True, text=True)
             if back.returncode != 0 or values() != before:
                 problems.append([command, call, n, back.stdout + back.stderr, values()])
                 return
-            if done.returncode == 0:
+            if done.returncode != -9:
                 break
     left = subprocess.run([binary, "revert", "--state", state], capture_output=True)
     if left.returncode != 0 or values() != before:
@@ -502,20 +747,23 @@ def applied():
                           capture_output=True).returncode == 0
 
 sweep("apply", lambda: True)
-sweep("revert", applied)
+if name != "refused":
+    sweep("revert", applied)
 result = {"killed": killed, "problems": problems}
 """
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", SWEPT)
 def test_kill_at_any_system_call_is_recovered_by_revert(
-    ns: Namespace, tmp_path: Path, state: Path
+    ns: Namespace, tmp_path: Path, state: Path, name: str
 ) -> None:
     if shutil.which("strace") is None:
         with available():
             raise Unavailable("strace is not installed")
-    file = profile(tmp_path / "p.yaml", SETTINGS)
-    result: dict[str, Any] = ns.run(SWEEP, str(BINARY), str(file), str(state), timeout=300)
+    file = profile(tmp_path / "p.yaml", SWEPT[name])
+    result: dict[str, Any] = ns.run(SWEEP, str(BINARY), str(file), str(state), name, timeout=300)
+    print(name, "killed", result["killed"], "times")
     assert result["problems"] == []
     assert result["killed"] > 100
 
@@ -559,3 +807,57 @@ def test_a_file_system_other_than_proc_is_not_believed() -> None:
             str(BINARY),
         )
     assert done == [SYSTEM, "hardsock-tune: /proc/sys is not the kernel's (no proc file system)\n"]
+
+
+def test_a_root_whose_links_lead_out_is_not_worked_on(root: Root, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (root.path / "run").rmdir()
+    (root.path / "run").symlink_to(tmp_path / "outside")
+    assert root.tune("apply", "busy-server").returncode == SYSTEM
+    assert list((tmp_path / "outside").iterdir()) == []
+    (root.path / "proc").rename(tmp_path / "proc")
+    (root.path / "proc").symlink_to(tmp_path / "proc")
+    assert root.tune("check").returncode == SYSTEM
+
+
+@pytest.mark.parametrize("spelling", ["//", "/.", "/usr/..", "link"])
+def test_the_real_root_is_the_real_one_however_it_is_spelled(
+    ns: Namespace, tmp_path: Path, state: Path, spelling: str
+) -> None:
+    (tmp_path / "link").symlink_to("/")
+    path = tmp_path / "link" if spelling == "link" else spelling
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 33}")
+    done = run(ns, "apply", file, "--state", state, "--root", path)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert [p.name[:4] for p in state.iterdir()] == ["net-"]
+    assert get(ns, "net.ipv4.tcp_fin_timeout") == ["33"]
+    assert run(ns, "revert", "--state", state).returncode == OK
+
+
+def test_status_says_that_what_root_applied_is_not_known(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("cannot become another user")
+    with available(), Namespace() as namespace, tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        done = namespace.run(STATUS_OF_ANOTHER, str(shutil.copy(BINARY, folder)))
+    assert done[0] == [OK, "nothing is applied\n"]
+    assert done[1][0] == PERMISSION
+    assert "only root may read that" in done[1][1]
+
+
+STATUS_OF_ANOTHER = """
+import os, subprocess
+from hardsock.lab import inside
+inside.mount_tmpfs("/run")
+os.chmod("/run", 0o755)
+os.mkdir("/run/user", 0o755)
+os.chown("/run/user", 65534, 65534)
+def status():
+    done = subprocess.run([args[0], "status"], user=65534, group=65534, extra_groups=[],
+                          env={"XDG_RUNTIME_DIR": "/run/user"}, capture_output=True, text=True)
+    return [done.returncode, done.stdout + done.stderr]
+result = [status()]
+assert subprocess.run([args[0], "apply", "baseline"], capture_output=True).returncode in (0, 1)
+os.makedirs("/run/hardsock-tune", mode=0o700, exist_ok=True)
+result.append(status())
+"""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ SHIPPED = sorted(p.stem for p in (TOP / "tuning/profiles").glob("*.yaml"))
 
 def compare(name: str, text: str) -> None:
     path = GOLDEN / name
+    if text.startswith(("{", "[")):
+        json.loads(text)
     if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
         path.write_text(text)
     assert path.read_text() == text
@@ -41,9 +45,46 @@ def test_output_is_the_golden_one(root: Root, command: str, form: str) -> None:
     done = root.tune(command, *args, "--format", form)
     text = done.stdout.replace(str(root.path), "ROOT")
     if command == "status":
-        import re
-
         text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
+    compare(f"{command}.{form}", text)
+
+
+EXPLAINED = ["tcp_rmem", "tcp_tw_recycle", "net.ipv4.tcp_fastopen_key", "net.ipv4.tcp_mem",
+             "net.ipv4.conf.eth0/100.rp_filter", "net.ipv4.nonsense"]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["pretty", "tsv", "json"])
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [("explain", EXPLAINED), ("list", []), ("show", ["article-2023", "-s", "x=1"])],
+)
+def test_output_of_what_is_known_is_the_golden_one(
+    root: Root, command: str, args: list[str], form: str
+) -> None:
+    done = root.tune(command, *args, "--format", form)
+    assert (done.returncode, done.stderr) == (OK, "")
+    compare(f"{command}.{form}", done.stdout.replace(str(root.path), "ROOT"))
+
+
+@pytest.mark.parametrize("form", ["pretty", "tsv", "json"])
+@pytest.mark.parametrize("command", ["revert", "persist", "unpersist", "import", "conflicts"])
+def test_output_about_files_is_the_golden_one(
+    root: Root, tmp_path: Path, command: str, form: str
+) -> None:
+    (root.path / "etc/sysctl.d").mkdir(parents=True)
+    last = root.path / "etc/sysctl.d/99-last.conf"
+    last.write_text("net.core.somaxconn = 128\nnet.ipv4.tcp_fin_timeout = 036\nkernel.panic = 1\n")
+    root.listen(40000)
+    args: list[object] = ["busy-server"] if command in ("persist", "conflicts") else []
+    if command == "import":
+        args = [last]
+    if command == "unpersist":
+        root.tune("persist", "busy-server")
+    if command == "revert":
+        root.tune("apply", "busy-server")
+        root.put("net/core/somaxconn", "1000")
+    done = root.tune(command, *args, "--format", form)
+    text = re.sub(r"[0-9a-f]{16}", "HASH", done.stdout.replace(str(root.path), "ROOT"))
     compare(f"{command}.{form}", text)
 
 
@@ -343,7 +384,7 @@ def test_wrong_usage_is_exit_code_two(args: tuple[str, ...]) -> None:
 
 def test_help_names_every_exit_code() -> None:
     text = tune("--help").stdout
-    for number in range(9):
+    for number in range(10):
         assert f" {number} " in text
 
 
@@ -358,6 +399,29 @@ def test_user_profiles_come_from_config_directories(root: Root, tmp_path: Path) 
     assert root.tune("check", "mine", env=env).returncode == OK
     assert root.tune("check", "ours").returncode == OK
     assert root.tune("check", "mine").returncode == PROFILE
+
+
+@pytest.mark.parametrize("fault", ["owner", "mode"])
+@pytest.mark.parametrize("place", ["system", "user"])
+def test_a_profile_that_others_may_write_does_not_shadow_a_built_in_one(
+    root: Root, tmp_path: Path, place: str, fault: str
+) -> None:
+    config = tmp_path / "config"
+    folder = (config if place == "user" else root.path / "etc") / "hardsock/profiles"
+    folder.mkdir(parents=True)
+    head = "name: baseline\nsummary: s\n"
+    file = profile(folder / "baseline.yaml", "net.ipv4.tcp_sack: {value: 0}", head)
+    env = {"XDG_CONFIG_HOME": str(config)}
+    assert root.tune("check", env=env).returncode == DRIFT
+    if fault == "mode":
+        file.chmod(0o666)
+    elif os.geteuid() == 0:
+        os.chown(file, 12345, 12345)
+    else:
+        pytest.skip("cannot give a file away")
+    done = root.tune("check", env=env)
+    assert (done.returncode, "belongs to somebody else" in done.stderr) == (PERMISSION, True)
+    assert root.tune("check", file, env=env).returncode == DRIFT
 
 
 def test_extends_overrides_key_by_key_and_stops_circles(root: Root, tmp_path: Path) -> None:
@@ -389,3 +453,48 @@ def test_old_kernel_that_still_has_a_removed_key_must_have_it_off(
     assert root.tune("check", "baseline").returncode == code
     assert root.tune("apply", "baseline").returncode == OK
     assert root.get("net/ipv4/tcp_tw_recycle") == "0"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("check", "nonsense"), PROFILE, "no profile 'nonsense'"),
+        (("diff", "./nonsense"), PROFILE, "cannot read profile"),
+        (("lint", "baseline"), OK, None),
+        (("show",), USAGE, "show wants one profile"),
+    ],
+)
+def test_json_is_a_document_also_when_a_command_has_nothing_to_show(
+    args: tuple[str, ...], code: int, said: str | None
+) -> None:
+    done = tune(*args, "--format", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["exit"]) == (code, code)
+    assert document["command"] == args[0]
+    assert [said in m for m in document["messages"]] == ([True] if said else [])
+    assert done.stderr == "".join(f"hardsock-tune: {m}\n" for m in document["messages"])
+
+
+def test_a_conflict_is_a_json_document_too(root: Root, tmp_path: Path) -> None:
+    files = [
+        profile(tmp_path / f"{n}.yaml", f"net.ipv4.tcp_fin_timeout: {{value: {n}}}")
+        for n in (31, 32)
+    ]
+    document = root.answer("apply", *files)
+    assert (document["exit"], document["verdict"], document["changes"]) == (7, "conflict", [])
+    assert "tcp_fin_timeout" in document["messages"][0]
+
+
+def test_names_that_are_no_utf8_do_not_spoil_the_answer(root: Root, tmp_path: Path) -> None:
+    name = os.fsdecode(b"v\xff\x9b\xed\xa0\x80\xc2\x9b\xc3\xa9")
+    root.put(f"net/ipv4/conf/{name}/rp_filter", "0")
+    root.put("net/ipv4/conf/default/rp_filter", "0")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.default.rp_filter: {value: 1}")
+    assert root.tune("apply", file).returncode == OK
+    root.put(f"net/ipv4/conf/{name}/rp_filter", "2")
+    lost = "\N{REPLACEMENT CHARACTER}"
+    keys = [c["key"] for c in root.answer("revert")["changes"]]
+    assert f"net.ipv4.conf.v{lost * 5}\x9b\N{LATIN SMALL LETTER E WITH ACUTE}.rp_filter" in keys
+    key = f"net.ipv4.conf.{name}.rp_filter"
+    assert f"conf.v{'?' * 7}\N{LATIN SMALL LETTER E WITH ACUTE}" in root.tune("explain", key).stdout
+    assert f"conf.v{'?' * 7}" in root.tune("explain", key, "--format", "tsv").stdout

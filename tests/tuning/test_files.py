@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import CONFLICT, OK, SYSTEM, USAGE, Root, answer, profile, tune
+from support_tune import (
+    BINARY,
+    CONFLICT,
+    OK,
+    PROFILE,
+    SYSTEM,
+    USAGE,
+    Root,
+    answer,
+    profile,
+    tune,
+)
+
+from support.require import Unavailable, available
 
 ETC = "etc/sysctl.d"
 NAME = "90-hardsock.conf"
@@ -64,6 +79,53 @@ def test_persist_and_unpersist_leave_what_is_not_ours(root: Root, mine: Path, ki
     for command in (["persist", mine], ["unpersist"]):
         assert root.tune(*command).returncode == CONFLICT
     assert path.read_text() == "net.ipv4.tcp_fin_timeout = 5\n"
+
+
+@pytest.mark.parametrize("place", ["etc", "etc/sysctl.d"])
+@pytest.mark.parametrize("kind", ["absolute", "relative"])
+def test_a_link_of_an_image_does_not_lead_out_of_the_root(
+    root: Root, mine: Path, tmp_path: Path, place: str, kind: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root.path / place).parent.mkdir(exist_ok=True)
+    (root.path / place).symlink_to(outside if kind == "absolute" else "../../outside")
+    assert root.tune("persist", mine).returncode == SYSTEM
+    assert list(outside.iterdir()) == []
+    kept = outside / NAME
+    kept.write_text("# Written by hardsock-tune; `hardsock-tune unpersist` removes it.\n")
+    root.tune("unpersist")
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("target", ["/usr/lib/sysctl.d", "../usr/lib/sysctl.d"])
+def test_a_link_inside_an_image_is_followed_inside_it(root: Root, mine: Path, target: str) -> None:
+    (root.path / "usr/lib/sysctl.d").mkdir(parents=True)
+    (root.path / "etc").mkdir()
+    (root.path / ETC).symlink_to(target)
+    assert root.tune("persist", mine).returncode == OK
+    assert (root.path / "usr/lib/sysctl.d" / NAME).exists()
+    assert root.tune("unpersist").returncode == OK
+
+
+def test_without_openat2_no_link_of_an_image_is_followed(
+    root: Root, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # It cannot look under strace.
+    if shutil.which("strace") is None:
+        with available():
+            raise Unavailable("strace is not installed")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (root.path / "etc").mkdir()
+    (root.path / ETC).symlink_to(outside)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=openat2:error=ENOSYS"]
+    command = [*strace, BINARY, "persist", mine, "--root", root.path]
+    assert subprocess.run(command, capture_output=True).returncode == SYSTEM
+    assert list(outside.iterdir()) == []
+    (root.path / ETC).unlink()
+    assert subprocess.run(command, capture_output=True).returncode == OK
+    assert (root.path / ETC / NAME).exists()
 
 
 @pytest.mark.parametrize("name", ["../x.conf", "x", ".conf", "a/b.conf"])
@@ -189,8 +251,6 @@ def test_import_of_a_missing_file_is_a_system_error(tmp_path: Path) -> None:
 
 
 def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_path: Path) -> None:
-    import subprocess
-
     from support_tune import TOP
 
     make = ["make", "-s", "-C", str(TOP / "tuning"), f"DESTDIR={tmp_path}", "PREFIX=/usr"]
@@ -213,3 +273,108 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
     assert done.stdout.startswith("hardsock-tune ")
     subprocess.run([*make, "uninstall"], check=True)
     assert found() == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n",
+        "kernel.core_pattern = x\n",
+        "net.ipv4.conf.*.rp_filter = 1\n",
+        "nonsense\n",
+    ],
+)
+def test_import_of_nothing_prints_no_profile(tmp_path: Path, text: str) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_text(text)
+    done = tune("import", conf)
+    assert (done.returncode, done.stdout) == (PROFILE, "")
+    assert "nothing in it that a profile could hold" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"net.ipv4.unknown_x = a\xffb", "no plain UTF-8"),
+        (b"net.ipv4.unknown_x = a\x07b", "no plain UTF-8"),
+        (b"net.ipv4.conf.\xff.rp_filter = 1", "no plain UTF-8"),
+        (b"net.ipv4.unknown_x = ${a}", "work out"),
+        (b"net.ipv4.unknown_x =", "change nothing"),
+        (b"net.ipv4.tcp_fin_timeout =", "left out"),
+        (b"net.ipv4.tcp_rmem = 3 2 1", "must rise"),
+    ],
+)
+def test_import_leaves_out_what_lint_would_refuse(tmp_path: Path, line: bytes, why: str) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_bytes(line + b"\nnet.ipv4.tcp_sack = 1\nnet.ipv4.ip_local_reserved_ports =\n")
+    done = tune("import", conf)
+    assert (done.returncode, why in done.stderr) == (OK, True)
+    (tmp_path / "i.yaml").write_text(done.stdout)
+    assert tune("lint", tmp_path / "i.yaml", "--strict").returncode == OK
+    settings = answer("show", tmp_path / "i.yaml")["settings"]
+    assert [(s["key"], s["wanted"]) for s in settings] == [
+        ("net.ipv4.tcp_sack", "1"),
+        ("net.ipv4.ip_local_reserved_ports", "not set"),
+    ]
+
+
+def test_import_says_when_a_profile_cannot_hold_that_much(tmp_path: Path) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_text("".join(f"net.ipv4.conf.eth{i}.rp_filter = 1\n" for i in range(600)))
+    done = tune("import", conf)
+    assert (done.returncode, done.stdout) == (PROFILE, "")
+    assert "600 settings are more than one profile may hold" in done.stderr
+    assert len(answer("import", conf)["settings"]) == 600
+
+
+def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
+    conf = tmp_path / "s.conf"
+    conf.write_text("net.ipv4.tcp_sack = 0x1\nkernel.modprobe = x\n")
+    document = answer("import", conf)
+    assert document["settings"] == [
+        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
+    ]
+    assert len(document["messages"]) == 1
+    assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
+
+
+def test_persist_and_unpersist_answer_programs_too(root: Root, mine: Path) -> None:
+    write(root, f"{ETC}/99-last.conf", "net.ipv4.tcp_fin_timeout = 5")
+    file = str(root.path / ETC / NAME)
+    settings = [
+        {"key": "net.ipv4.tcp_fin_timeout", "value": "30"},
+        {"key": "net.ipv4.conf.eth0.rp_filter", "value": "2"},
+    ]
+    document = root.answer("persist", mine, "--dry-run")
+    assert (document["action"], document["file"], document["exit"]) == ("would write", file, OK)
+    assert (document["settings"], document["conflicts"]) == (settings, [])
+    document = root.answer("persist", mine)
+    assert (document["action"], document["settings"]) == ("wrote", settings)
+    assert [c["by"] for c in document["conflicts"]] == ["systemd-sysctl", "sysctl --system"]
+    assert document["exit"] == CONFLICT
+    lines = root.tune("persist", mine, "--format", "tsv").stdout.splitlines()
+    assert lines[:2] == [f"wrote\t{file}", "set\tnet.ipv4.tcp_fin_timeout\t30"]
+    assert lines[3].split("\t")[:3] == ["conflict", "net.ipv4.tcp_fin_timeout", "systemd-sysctl"]
+    assert root.answer("unpersist", "--dry-run")["action"] == "would remove"
+    assert root.tune("unpersist", "--format", "tsv").stdout == f"removed\t{file}\n"
+    document = root.answer("unpersist")
+    assert (document["action"], document["file"]) == ("nothing to remove", file)
+
+
+def test_persist_holds_profiles_to_each_other_as_apply_does(root: Root, tmp_path: Path) -> None:
+    (root.path / "etc").mkdir()
+    reuse = profile(tmp_path / "1.yaml", "net.ipv4.tcp_tw_reuse: {value: 1}")
+    stamps = profile(tmp_path / "2.yaml", "net.ipv4.tcp_timestamps: {value: 0}")
+    other = profile(tmp_path / "3.yaml", "net.ipv4.tcp_timestamps: {value: 1}")
+    assert root.tune("persist", reuse, stamps).returncode == CONFLICT
+    assert root.tune("persist", stamps, other).returncode == CONFLICT
+    assert not (root.path / ETC).exists()
+    assert root.tune("persist", other, other).returncode == OK
+    assert (root.path / ETC / NAME).read_text().count("tcp_timestamps") == 1
+
+
+@pytest.mark.parametrize("form", ["tsv", "json"])
+def test_export_has_no_other_format(form: str) -> None:
+    done = tune("export", "--to", "nixos", "baseline", "--format", form)
+    assert (done.returncode, "[" in done.stdout) == (USAGE, form == "json")

@@ -56,3 +56,15 @@ def test_missing_program_is_an_error_that_says_what_to_do(
 def test_profile_that_looks_like_an_option_is_a_name() -> None:
     with pytest.raises(tuning.TuningError, match="no profile '--help'"):
         tuning.check("--help")
+
+
+def test_profile_that_may_not_be_read_is_an_error_and_no_report(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho '{\"exit\": 4}'\necho denied >&2\nexit 4\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("HARDSOCK_TUNE", str(program))
+    with pytest.raises(tuning.TuningError, match="denied") as caught:
+        tuning.check()
+    assert caught.value.code == 4

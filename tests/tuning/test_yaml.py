@@ -44,6 +44,7 @@ CASES: list[tuple[str, bytes, str, str]] = [
     ("unknown field", b"title: t\n", ":1:1:", "unknown field 'title'"),
     ("unknown field of a setting", (HEAD + KEY + "    wanted: 1\n").encode(), ":5:5:", "wanted"),
     ("unknown requirement", b"name: t\nrequires: {os: bsd}\n", ":2:12:", "os"),
+    ("too many parents", b"name: t\nsummary: s\nextends: [" + b"baseline," * 2000 + b"]\n", ":3:83:", "more than 8"),
     ("two constraints", (HEAD + KEY + "    value: 1\n    at_least: 1\n").encode(), ":6:15:", "one of"),
     ("no reason", (HEAD + KEY + "    value: 1\n").encode(), ":5:5:", "why"),
     ("bad version", (HEAD + KEY + "    value: 1\n    since: new\n").encode(), ":6:12:", "version"),

@@ -38,23 +38,19 @@ hold_signals(void)
 }
 
 static enum exit_code
-next_id(const struct store *st, unsigned *ret_id)
+next_id(const struct store *st, const struct sys *s, unsigned *ret_id)
 {
-    size_t n;
-    unsigned *ids = store_ids(st, &n);
-    struct journal last;
-    enum exit_code rv;
+    struct journals all;
+    enum exit_code rv = store_load(st, s, &all);
+    const struct journal *last = all.n == 0 ? NULL : &all.items[all.n - 1];
 
-    *ret_id = 1;
-    if (n == 0)
-        return EXIT_AS_WANTED;
-    *ret_id = ids[n - 1] + 1;
-    if ((rv = journal_load(st, ids[n - 1], &last)) != EXIT_AS_WANTED)
+    if (rv != EXIT_AS_WANTED)
         return rv;
-    if (last.state != TX_APPLIED)
+    *ret_id = all.next;
+    if (last != NULL && last->state != TX_APPLIED)
         return fail_with(EXIT_CONFLICT,
-                         "transaction %u is %s; take it back first: hardsock-tune revert", last.id,
-                         tx_state_name(last.state));
+                         "transaction %u is %s; take it back first: hardsock-tune revert", last->id,
+                         tx_state_name(last->state));
     return EXIT_AS_WANTED;
 }
 
@@ -62,8 +58,9 @@ static enum exit_code
 apply(const struct options *o, struct store *st, struct report *r, struct changes *c)
 {
     struct journal j;
-    enum exit_code rv = tx_prepare(o, r, &j);
-    bool left_out;
+    struct plan plan;
+    enum exit_code rv = tx_prepare(o, r, &plan, &j);
+    bool left_out, ignored;
 
     if (rv != EXIT_AS_WANTED && rv != EXIT_DRIFT)
         return rv;
@@ -76,18 +73,18 @@ apply(const struct options *o, struct store *st, struct report *r, struct change
     if (o->dry_run) {
         for (size_t i = 0; i < j.n; i++)
             change_add(c, "would set", j.entries[i].path, j.entries[i].before, j.entries[i].after,
-                       NULL);
+                       tx_lasting(&j.entries[i], &ignored));
         c->summary = "dry run: nothing was written";
         return rv;
     }
-    if ((rv = next_id(st, &j.id)) != EXIT_AS_WANTED)
+    if ((rv = next_id(st, &r->sys, &j.id)) != EXIT_AS_WANTED)
         return rv;
     c->id = j.id;
     j.time = now_text();
-    tx_add_sides(&r->sys, &j);
+    tx_add_sides(&r->sys, &plan, &j);
     hold_signals();
     c->summary = mem_format("applied as transaction %u; hardsock-tune revert takes it back", j.id);
-    rv = tx_run(&r->sys, st, &j, c);
+    rv = tx_run(&r->sys, st, &plan, &j, c);
     return rv == EXIT_AS_WANTED && left_out ? EXIT_DRIFT : rv;
 }
 
@@ -123,7 +120,7 @@ cmd_apply(const struct options *o)
         return rv;
     }
     rv = apply(o, &st, &r, &c);
-    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || c.n > 0)
+    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || c.n > 0 || o->format == FORMAT_JSON)
         changes_show(o, &c, rv);
     store_close(&st);
     report_close(&r);

@@ -1,7 +1,7 @@
 /* cmd_conflicts.c: `conflicts`: which file wins at the next boot, for each key of the profiles.
  *
- * Both loaders are followed, since a machine may run either. What acts after them (udev for single
- * interfaces, tuned) is named too, when it is there.
+ * Both loaders are followed, since a machine may run either. tuned, which acts after them, is named
+ * too, when it is there.
  */
 #include "conf.h"
 #include "key.h"
@@ -13,12 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-struct row {
-    const char *key, *by, *where, *value, *wanted;
-};
-
-static void
-show_row(const struct options *o, const struct row *w)
+void
+winner_show(const struct options *o, const struct winner *w, const char *first)
 {
     if (o->format == FORMAT_JSON) {
         json_open(NULL, '{');
@@ -28,12 +24,23 @@ show_row(const struct options *o, const struct row *w)
         json_text("value", w->value);
         json_text("wanted", w->wanted);
         json_close();
+    } else if (o->format == FORMAT_TSV && first != NULL) {
+        tsv_line(first, w->key, w->by, w->where, w->value, w->wanted, NULL);
     } else if (o->format == FORMAT_TSV) {
         tsv_line(w->key, w->by, w->where, w->value, w->wanted, NULL);
     } else {
         (void)printf("  %s: %s (%s) sets %s, wanted %s\n", printable(w->key), printable(w->where),
                      w->by, printable(w->value), printable(w->wanted));
     }
+}
+
+static void
+add(struct winners *all, const struct item *it, const char *by, const char *where,
+    const char *value)
+{
+    all->items = mem_grow(all->items, all->n, &all->capacity, sizeof(*all->items));
+    all->items[all->n++] =
+        (struct winner){key_show(it->setting->path), by, where, value, it->target_text};
 }
 
 static bool
@@ -47,74 +54,51 @@ agrees(const struct item *it, const char *text)
            value_equal(&v, &it->target);
 }
 
-/* The largest of all and the interface holds for rp_filter; udev writes single interfaces anew. */
-static size_t
-after_boot(const struct options *o, const struct sys *s, const struct item *it)
+void
+winners_find(const struct sys *s, const struct plan plans[], size_t n, struct winners *ret)
 {
-    const char *tuned = mem_format("%s/etc/tuned/active_profile", s->root);
-    struct row w = {.key = key_show(it->setting->path), .wanted = it->target_text, .value = "?"};
-
-    if (access(tuned, F_OK) != 0)
-        return 0;
-    w.by = "tuned";
-    w.where = "/etc/tuned/active_profile";
-    show_row(o, &w);
-    return 1;
-}
-
-static size_t
-look_at(const struct options *o, const struct sys *s, const struct conf conf[2],
-        const struct item *it)
-{
-    size_t n = 0;
-
-    for (int loader = 0; loader < 2; loader++) {
-        const struct line *l = conf_winner(&conf[loader], it->setting->path);
-        struct row w = {.key = key_show(it->setting->path), .wanted = it->target_text};
-
-        if (l == NULL || agrees(it, l->value))
-            continue;
-        w.by = loader_name((enum loader)loader);
-        w.where = mem_format("%s:%zu", l->file, l->number);
-        w.value = l->value;
-        show_row(o, &w);
-        n++;
-    }
-    return n + after_boot(o, s, it);
-}
-
-size_t
-winners_show(const struct options *o, const struct report *r)
-{
+    const bool tuned = access(mem_format("%s/etc/tuned/active_profile", s->root), F_OK) == 0;
+    struct winners all = {0};
     struct conf conf[2];
-    size_t n = 0;
 
-    conf_load(&r->sys, LOADER_SYSTEMD, &conf[LOADER_SYSTEMD]);
-    conf_load(&r->sys, LOADER_PROCPS, &conf[LOADER_PROCPS]);
-    for (size_t i = 0; i < r->n; i++)
-        for (size_t k = 0; k < r->plans[i].n; k++)
-            if (r->plans[i].items[k].target_text != NULL)
-                n += look_at(o, &r->sys, conf, &r->plans[i].items[k]);
-    return n;
+    conf_load(s, LOADER_SYSTEMD, &conf[LOADER_SYSTEMD]);
+    conf_load(s, LOADER_PROCPS, &conf[LOADER_PROCPS]);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < plans[i].n; k++) {
+            const struct item *it = &plans[i].items[k];
+
+            for (int loader = 0; it->target_text != NULL && loader < 2; loader++) {
+                const struct line *l = conf_winner(&conf[loader], it->setting->path);
+
+                if (l != NULL && !agrees(it, l->value))
+                    add(&all, it, loader_name((enum loader)loader),
+                        mem_format("%s:%zu", l->file, l->number), l->value);
+            }
+            if (it->target_text != NULL && tuned)
+                add(&all, it, "tuned", "/etc/tuned/active_profile", "?");
+        }
+    *ret = all;
 }
 
 enum exit_code
 cmd_conflicts(const struct options *o)
 {
     struct report r;
+    struct winners all;
     enum exit_code rv = report_make(o, false, &r);
-    size_t n;
 
     if (rv != EXIT_AS_WANTED)
         return rv;
+    winners_find(&r.sys, r.plans, r.n, &all);
     json_reset();
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');
-    n = winners_show(o, &r);
+    for (size_t i = 0; i < all.n; i++)
+        winner_show(o, &all.items[i], NULL);
     if (o->format == FORMAT_JSON)
         json_close();
-    else if (o->format == FORMAT_PRETTY && n == 0)
+    else if (o->format == FORMAT_PRETTY && all.n == 0)
         (void)puts("no file sets another value at the next boot");
     report_close(&r);
-    return n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
+    return all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
 }

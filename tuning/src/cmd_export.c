@@ -154,6 +154,8 @@ cmd_export(const struct options *o)
     const struct target *t = NULL;
     size_t n = o->n_args + o->n_profiles;
 
+    if (o->format != FORMAT_PRETTY)
+        return fail_with(EXIT_USAGE, "export prints what --to says, in no other --format");
     for (size_t i = 0; o->to != NULL && i < sizeof(targets) / sizeof(targets[0]); i++)
         if (strcmp(o->to, targets[i].name) == 0)
             t = &targets[i];

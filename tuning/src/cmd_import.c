@@ -1,12 +1,9 @@
-/* cmd_import.c: `import FILE...`: sysctl.conf files as a profile.
+/* cmd_import.c: `import FILE...`: sysctl.conf files as a profile, or as a list of settings.
  *
- * Values are read as the kernel would (octal, hexadecimal) and written as plain decimals. What this
- * tool does not touch is left out with a message. The last assignment of a key wins, as in the
- * loaders.
+ * The profile is made before anything is printed: it is whole, or there is none.
  */
-#include "conf.h"
+#include "import.h"
 #include "key.h"
-#include "mem.h"
 #include "out.h"
 
 #include <errno.h>
@@ -14,70 +11,53 @@
 #include <string.h>
 
 static void
-put_string(const char *s)
+show_setting(const struct options *o, const struct setting *s)
 {
-    (void)putchar('"');
-    for (; *s != '\0'; s++) {
-        if (*s == '"' || *s == '\\')
-            (void)putchar('\\');
-        (void)putchar((unsigned char)*s < ' ' ? '?' : *s);
+    const char *value = s->want == WANT_UNSET ? "" : s->texts[0];
+
+    if (o->format == FORMAT_TSV) {
+        tsv_line(key_show(s->path), value, s->file, mem_format("%zu", s->line), NULL);
+        return;
     }
-    (void)putchar('"');
+    json_open(NULL, '{');
+    json_text("key", key_show(s->path));
+    json_text("value", value);
+    json_text("file", s->file);
+    json_number("line", (int64_t)s->line);
+    json_close();
 }
 
-static bool
-is_last(const struct conf *c, size_t at)
+static enum exit_code
+show(const struct options *o, const struct setting *settings, size_t n)
 {
-    for (size_t i = at + 1; i < c->n; i++)
-        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, c->lines[at].path) == 0)
-            return false;
-    return true;
-}
+    struct text t = {0};
 
-static void
-left_out(const struct line *l, const char *why)
-{
-    say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
-}
-
-static void
-import_line(const struct line *l)
-{
-    const struct kb_key *k = kb_find(l->path);
-    struct value v;
-    const char *why = NULL;
-
-    if (l->pattern) {
-        left_out(l, "is a pattern");
-        return;
+    if (o->format == FORMAT_PRETTY) {
+        if (!import_compose(settings, n, &t))
+            return EXIT_PROFILE;
+        (void)fputs(text_str(&t), stdout);
+        return EXIT_AS_WANTED;
     }
-    if (!key_allowed(l->path, &why)) {
-        left_out(l, why);
-        return;
+    if (o->format == FORMAT_JSON) {
+        json_head("import");
+        json_open("settings", '[');
     }
-    if (k != NULL && k->scope == SCOPE_NONE) {
-        left_out(l, mem_format("cannot be set: %s", k->meaning));
-        return;
+    for (size_t i = 0; i < n; i++)
+        show_setting(o, &settings[i]);
+    if (o->format == FORMAT_JSON) {
+        json_close();
+        json_tail(EXIT_AS_WANTED);
     }
-    if (!value_parse(l->value, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : k->fields, false,
-                     &v, &why)) {
-        left_out(l, mem_format("('%.80s') %s", l->value, why));
-        return;
-    }
-    (void)fputs("  ", stdout);
-    put_string(key_show(l->path));
-    (void)fputs(":\n    value: ", stdout);
-    put_string(value_show(&v));
-    (void)fputs("\n    why: ", stdout);
-    put_string(mem_format("Imported from %s, line %zu.", l->file, l->number));
-    (void)fputs("\n    risk: \"Not stated there.\"\n", stdout);
+    return EXIT_AS_WANTED;
 }
 
 enum exit_code
 cmd_import(const struct options *o)
 {
     const struct sys here = {.root = ""};
+    struct setting *settings;
     struct conf c = {0};
+    size_t n;
 
     if (o->n_args == 0)
         return fail_with(EXIT_USAGE, "import wants a file, such as /etc/sysctl.conf");
@@ -90,10 +70,8 @@ cmd_import(const struct options *o)
                              o->args[i], strerror(errno));
         conf_read(o->args[i], text, len, true, &c);
     }
-    (void)fputs("name: imported\nsummary: \"Settings taken over from sysctl files.\"\nsettings:\n",
-                stdout);
-    for (size_t i = 0; i < c.n; i++)
-        if (c.lines[i].value != NULL && is_last(&c, i))
-            import_line(&c.lines[i]);
-    return EXIT_AS_WANTED;
+    settings = import_settings(&c, &n);
+    if (n == 0)
+        return fail_with(EXIT_PROFILE, "there is nothing in it that a profile could hold");
+    return show(o, settings, n);
 }

@@ -28,7 +28,7 @@ list_line(const struct options *o, const struct profile_name *name)
         tsv_line(name->name, name->source, summary, NULL);
     } else {
         put_painted(o, PAINT_BOLD, name->name, 0);
-        (void)printf(" (%s)\n", name->source);
+        (void)printf(" (%s)\n", printable(name->source));
         put_wrapped(4, "", summary);
     }
 }
@@ -106,7 +106,7 @@ cmd_show(const struct options *o)
         json_open("settings", '[');
     } else if (o->format == FORMAT_PRETTY) {
         put_painted(o, PAINT_BOLD, p.name, 0);
-        (void)printf(" (%s)\n", p.source);
+        (void)printf(" (%s)\n", printable(p.source));
         put_wrapped(0, "", p.summary);
         for (size_t i = 0; i < p.vars.n; i++)
             (void)printf("  %s = %lld\n", p.vars.items[i].name, (long long)p.vars.items[i].value);

@@ -5,6 +5,8 @@
  */
 #include "key.h"
 #include "mem.h"
+#include "out.h"
+#include "root.h"
 #include "winners.h"
 
 #include <errno.h>
@@ -61,27 +63,86 @@ is_ours(int dir, const char *name, bool *ret_there)
     return strcmp(start, HEADER) == 0;
 }
 
-static void
-compose(const struct report *r, struct text *t)
+/* Whether the key goes into the file; says why not where that is news. */
+static bool
+goes_in(const struct options *o, const struct item *it)
 {
-    text_puts(t, HEADER "; `hardsock-tune unpersist` removes it.\n");
-    for (size_t i = 0; i < r->n; i++) {
-        text_format(t, "# Profile %s, %016llx\n", r->profiles[i].name,
-                    (unsigned long long)r->profiles[i].hash);
-        for (size_t k = 0; k < r->plans[i].n; k++) {
-            const struct item *it = &r->plans[i].items[k];
-            const char *key = key_show(it->setting->path);
+    const char *key = key_show(it->setting->path);
 
-            if (it->target_text == NULL || *it->target_text == '\0')
-                continue;
-            /* The loaders would take such an interface's name for a pattern. */
-            if (strpbrk(key, "*?[]") != NULL) {
-                say("%s: left out: sysctl.d takes it for a pattern", key);
-                continue;
-            }
-            text_format(t, "%s = %s\n", key, it->target_text);
-        }
+    /* The loaders would take such an interface's name for a pattern. */
+    if (it->target_text != NULL && strpbrk(key, "*?[]") != NULL) {
+        say("%s: left out: sysctl.d takes it for a pattern", key);
+        return false;
     }
+    if (it->target_text == NULL && it->reason != NULL && !o->quiet && it->status != STATUS_OK &&
+        it->status != STATUS_REMARK)
+        say("%s: left out: %s", key, it->reason);
+    return it->target_text != NULL && *it->target_text != '\0';
+}
+
+struct file {
+    const char *dir, *name;
+    struct text text;
+    const struct item **items;
+    size_t n;
+};
+
+static void
+compose(const struct options *o, const struct report *r, const struct plan *plan, struct file *f)
+{
+    f->items = mem_alloc((plan->n + 1) * sizeof(struct item *));
+    text_puts(&f->text, HEADER "; `hardsock-tune unpersist` removes it.\n");
+    for (size_t i = 0; i < r->n; i++)
+        text_format(&f->text, "# Profile %s, %016llx\n", r->profiles[i].name,
+                    (unsigned long long)r->profiles[i].hash);
+    for (size_t i = 0; i < plan->n; i++)
+        if (goes_in(o, &plan->items[i])) {
+            f->items[f->n++] = &plan->items[i];
+            text_format(&f->text, "%s = %s\n", key_show(plan->items[i].setting->path),
+                        plan->items[i].target_text);
+        }
+}
+
+static void
+show_json(const struct options *o, const struct file *f, const struct winners *w, enum exit_code rv)
+{
+    json_head("persist");
+    json_bool("dry_run", o->dry_run);
+    json_text("action", o->dry_run ? "would write" : "wrote");
+    json_text("file", mem_format("%s/%s", f->dir, f->name));
+    json_open("settings", '[');
+    for (size_t i = 0; i < f->n; i++) {
+        json_open(NULL, '{');
+        json_text("key", key_show(f->items[i]->setting->path));
+        json_text("value", f->items[i]->target_text);
+        json_close();
+    }
+    json_close();
+    json_open("conflicts", '[');
+    for (size_t i = 0; i < w->n; i++)
+        winner_show(o, &w->items[i], NULL);
+    json_close();
+    json_tail(rv);
+}
+
+static void
+show(const struct options *o, const struct file *f, const struct winners *w, enum exit_code rv)
+{
+    if (o->format == FORMAT_JSON) {
+        show_json(o, f, w, rv);
+        return;
+    }
+    if (o->format == FORMAT_TSV) {
+        tsv_line(o->dry_run ? "would write" : "wrote", mem_format("%s/%s", f->dir, f->name), NULL);
+        for (size_t i = 0; i < f->n; i++)
+            tsv_line("set", key_show(f->items[i]->setting->path), f->items[i]->target_text, NULL);
+    } else if (o->dry_run) {
+        (void)fputs(text_str(&f->text), stdout);
+    } else {
+        (void)printf("wrote %s/%s\n", printable(f->dir), printable(f->name));
+    }
+    for (size_t i = 0; i < w->n; i++)
+        winner_show(o, &w->items[i], "conflict");
 }
 
 static enum exit_code
@@ -104,15 +165,13 @@ write_file(int dir, const char *name, const struct text *t)
 }
 
 static enum exit_code
-store_file(const char *path, const char *name, const struct text *t)
+store_file(const char *root, const char *path, const char *name, const struct text *t)
 {
     enum exit_code rv;
     bool there;
     int dir;
 
-    if (mkdir(path, 0755) != 0 && errno != EEXIST)
-        return failed(path);
-    if ((dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    if ((dir = root_make_dir(root, "/etc", "sysctl.d", 0755)) < 0)
         return failed(path);
     if (is_ours(dir, name, &there))
         rv = write_file(dir, name, t);
@@ -122,57 +181,87 @@ store_file(const char *path, const char *name, const struct text *t)
     return rv;
 }
 
+static enum exit_code
+persist(const struct options *o, const struct report *r, struct file *f)
+{
+    struct winners winners = {0};
+    struct plan plan;
+    enum exit_code rv = EXIT_AS_WANTED;
+
+    if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, &plan) || !plan_rules(&r->sys, &plan))
+        return EXIT_CONFLICT;
+    compose(o, r, &plan, f);
+    if (!o->dry_run) {
+        if ((rv = store_file(r->sys.root, f->dir, f->name, &f->text)) != EXIT_AS_WANTED)
+            return rv;
+        winners_find(&r->sys, &plan, 1, &winners);
+        if (winners.n > 0)
+            rv = fail_with(EXIT_CONFLICT, "other files win at the next boot");
+    }
+    show(o, f, &winners, rv);
+    return rv;
+}
+
 enum exit_code
 cmd_persist(const struct options *o)
 {
-    const char *dir, *name;
-    struct text t = {0};
+    struct file f = {0};
     struct report r;
-    enum exit_code rv = place(o, &dir, &name);
+    enum exit_code rv = place(o, &f.dir, &f.name);
 
     if (rv != EXIT_AS_WANTED)
         return rv;
     if (o->n_args + o->n_profiles == 0)
         return fail_with(EXIT_USAGE, "persist wants a profile");
-    if (o->format != FORMAT_PRETTY)
-        return fail_with(EXIT_USAGE, "persist prints no %s; conflicts does",
-                         o->format == FORMAT_JSON ? "json" : "tsv");
     if ((rv = report_make(o, false, &r)) != EXIT_AS_WANTED)
         return rv;
-    compose(&r, &t);
-    if (o->dry_run) {
-        (void)fputs(text_str(&t), stdout);
-    } else if ((rv = store_file(dir, name, &t)) == EXIT_AS_WANTED) {
-        (void)printf("wrote %s/%s\n", dir, name);
-        if (winners_show(o, &r) > 0)
-            rv = fail_with(EXIT_CONFLICT, "other files win at the next boot, see above");
-    }
+    rv = persist(o, &r, &f);
     report_close(&r);
+    return rv;
+}
+
+static enum exit_code
+remove_file(const struct options *o, const char *path, const char *name, const char **ret_action)
+{
+    enum exit_code rv = EXIT_AS_WANTED;
+    bool there;
+    int dir = root_open(o->root == NULL ? "" : o->root, "/etc/sysctl.d", O_RDONLY | O_DIRECTORY);
+
+    *ret_action = "nothing to remove";
+    if (dir < 0)
+        return errno == ENOENT ? EXIT_AS_WANTED : failed(path);
+    if (!is_ours(dir, name, &there))
+        rv = fail_with(EXIT_CONFLICT, "%s/%s is not ours", path, name);
+    else if (there && o->dry_run)
+        *ret_action = "would remove";
+    else if (there && (unlinkat(dir, name, 0) != 0 || fsync(dir) != 0))
+        rv = failed(name);
+    else if (there)
+        *ret_action = "removed";
+    (void)close(dir);
     return rv;
 }
 
 enum exit_code
 cmd_unpersist(const struct options *o)
 {
-    const char *path, *name;
+    const char *path, *name, *action, *file;
     enum exit_code rv = place(o, &path, &name);
-    bool there;
-    int dir;
 
-    if (rv != EXIT_AS_WANTED)
+    if (rv != EXIT_AS_WANTED || (rv = remove_file(o, path, name, &action)) != EXIT_AS_WANTED)
         return rv;
-    if ((dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        return errno == ENOENT ? EXIT_AS_WANTED : failed(path);
-    if (!is_ours(dir, name, &there))
-        rv = fail_with(EXIT_CONFLICT, "%s/%s is not ours", path, name);
-    else if (!there)
-        (void)puts("nothing to remove");
-    else if (o->dry_run)
-        (void)printf("would remove %s/%s\n", path, name);
-    else if (unlinkat(dir, name, 0) != 0 || fsync(dir) != 0)
-        rv = failed(name);
-    else
-        (void)printf("removed %s/%s\n", path, name);
-    (void)close(dir);
+    file = mem_format("%s/%s", path, name);
+    if (o->format == FORMAT_JSON) {
+        json_head("unpersist");
+        json_bool("dry_run", o->dry_run);
+        json_text("action", action);
+        json_text("file", file);
+        json_tail(rv);
+    } else if (o->format == FORMAT_TSV) {
+        tsv_line(action, file, NULL);
+    } else {
+        (void)printf("%s%s%s\n", action, *action == 'n' ? "" : " ",
+                     *action == 'n' ? "" : printable(file));
+    }
     return rv;
 }

@@ -76,7 +76,7 @@ show_journal(const struct options *o, const struct sys *s, const struct journal 
     for (size_t i = 0; i < j->n; i++) {
         const char *now, *state;
 
-        if (j->entries[i].side)
+        if (j->entries[i].kind != ENTRY_STEP && j->entries[i].kind != ENTRY_THEIRS)
             continue;
         state = state_of(s, &j->entries[i], &now);
         show_entry(o, j, &j->entries[i], state, now);
@@ -95,28 +95,27 @@ cmd_status(const struct options *o)
 {
     enum exit_code rv = EXIT_AS_WANTED, one;
     struct store st = {.dir = -1};
-    struct journal j;
+    struct journals all;
     struct sys s;
-    unsigned *ids;
-    size_t n = 0;
 
     if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
         return rv;
     if ((rv = store_open(o, &s, false, &st)) != EXIT_AS_WANTED)
         goto out;
-    ids = store_ids(&st, &n);
+    rv = store_load(&st, &s, &all);
+    store_say_foreign(&st, &all);
+    if (st.hidden && rv == EXIT_AS_WANTED)
+        rv = fail_with(EXIT_PERMISSION, "what root applied is not known: only root may read that");
     json_reset();
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');
-    for (size_t i = 0; i < n; i++) {
-        one = journal_load(&st, ids[i], &j);
-        if (one == EXIT_AS_WANTED)
-            one = show_journal(o, &s, &j);
+    for (size_t i = 0; i < all.n; i++) {
+        one = show_journal(o, &s, &all.items[i]);
         rv = one > rv ? one : rv;
     }
     if (o->format == FORMAT_JSON)
         json_close();
-    else if (n == 0 && o->format == FORMAT_PRETTY)
+    else if (all.n == 0 && rv == EXIT_AS_WANTED && o->format == FORMAT_PRETTY)
         (void)puts("nothing is applied");
 out:
     store_close(&st);

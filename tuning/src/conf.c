@@ -6,6 +6,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 
 #include <dirent.h>
 #include <fnmatch.h>
@@ -109,7 +110,7 @@ list_files(const struct sys *s, size_t *ret_n)
     size_t n = 0, capacity = 0;
 
     for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
-        DIR *d = opendir(mem_format("%s%s", s->root, dirs[i]));
+        DIR *d = root_opendir(s->root, dirs[i]);
 
         /* cppcheck-suppress readdirCalled; there is one thread */
         for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {

@@ -184,7 +184,7 @@ const struct kb_key kb_tcp[] = {
      .since = "4.18",
      .meaning = "How long selective acknowledgements may be held back to send fewer."},
     {T("tcp_comp_sack_slack_ns"), N1, HINT(0, 10000000), LIVE, .unit = "ns", .initial = "100000",
-     .since = "5.7", .meaning = "How imprecise that delay may be."},
+     .since = "5.8", .meaning = "How imprecise that delay may be."},
     {T("tcp_comp_sack_nr"), N1, HINT(0, 255), LIVE, .initial = "44", .since = "4.18",
      .meaning = "How many may be held back; 0 turns it off."},
     {T("tcp_rto_min_us"), N1, HINT(1, 60000000), .effect = EFFECT_NEW, .unit = "us",

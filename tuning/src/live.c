@@ -7,6 +7,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -279,7 +280,7 @@ about_files(const struct sys *s, struct findings *f)
               "raise fs.file-max, and look who holds them");
     if (numbers(s, "fs/nr_open", 1, &v))
         nr_open = (unsigned long long)v.num[0];
-    if ((d = opendir(mem_format("%s/proc", s->root))) == NULL)
+    if ((d = root_opendir(s->root, "/proc")) == NULL)
         return;
     /* cppcheck-suppress readdirCalled; there is one thread */
     for (struct dirent *e; (e = readdir(d)) != NULL;)

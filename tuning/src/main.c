@@ -7,6 +7,7 @@
 #include "out.h"
 #include "value.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -56,29 +57,41 @@ usage(FILE *to)
                 "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
                 "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf)\n"
                 "  -n, --dry-run             apply, revert, persist: only show\n"
-                "      --force               revert: also what somebody else changed since\n"
+                "      --force               revert: also what somebody else changed since;\n"
+                "                            apply: also what revert could not undo\n"
+                "      --keep                revert: leave and forget what somebody else changed\n"
                 "      --all                 revert: every transaction\n"
                 "      --strict              missing keys, warnings and doubts count too\n"
                 "  -q, --quiet               only what differs\n"
                 "  -h, --help, -V, --version\n"
                 "\nexit codes:\n"
-                "  0 as wanted         3 bad profile      6 partly applied, rolled back\n"
-                "  1 drift             4 no permission    7 conflict\n"
-                "  2 usage             5 kernel refused   8 system error\n",
+                "  0 as wanted         4 no permission                8 system error\n"
+                "  1 drift             5 kernel refused               9 residue: could not be\n"
+                "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
+                "  3 bad profile       7 conflict\n",
                 to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_ALL, OPT_STRICT };
+enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT };
 
 static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},       {"strict", no_argument, NULL, OPT_STRICT},
-    {"quiet", no_argument, NULL, 'q'},         {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},       {NULL, 0, NULL, 0},
+    {"profile", required_argument, NULL, 'p'},
+    {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},
+    {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},
+    {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},
+    {"strict", no_argument, NULL, OPT_STRICT},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},
+    {NULL, 0, NULL, 0},
 };
 
 static bool
@@ -113,6 +126,21 @@ take_set(struct options *o, char *text)
     return true;
 }
 
+/* However / is spelled, it is the real one. */
+static bool
+take_root(struct options *o, const char *path)
+{
+    char *real = realpath(path, NULL);
+
+    if (real == NULL) {
+        say("--root: %s: %s", path, strerror(errno));
+        return false;
+    }
+    o->root = strcmp(real, "/") == 0 ? NULL : path;
+    free(real);
+    return true;
+}
+
 static bool
 take_option(struct options *o, int c)
 {
@@ -132,8 +160,7 @@ take_option(struct options *o, int c)
         o->netns = optarg;
         return true;
     case 'R':
-        o->root = optarg;
-        return true;
+        return take_root(o, optarg);
     case OPT_STATE:
         o->state = optarg;
         return true;
@@ -147,6 +174,8 @@ take_option(struct options *o, int c)
         return o->dry_run = true;
     case OPT_FORCE:
         return o->force = true;
+    case OPT_KEEP:
+        return o->keep = true;
     case OPT_ALL:
         return o->all = true;
     case OPT_STRICT:
@@ -168,6 +197,19 @@ wants_color(void)
     if ((choice != NULL && strcmp(choice, "never") == 0) || (none != NULL && *none != '\0'))
         return false;
     return isatty(STDOUT_FILENO) == 1;
+}
+
+/* Who asked for JSON gets a document, also when there was nothing to show or the command failed. */
+static enum exit_code
+answer(const struct options *o, const struct command *command)
+{
+    enum exit_code rv = command->fn(o);
+
+    if (o->format == FORMAT_JSON && !json_begun()) {
+        json_head(command->name);
+        json_tail(rv);
+    }
+    return rv;
 }
 
 static enum exit_code
@@ -203,7 +245,7 @@ run(int argc, char **argv)
         o.args++;
         o.n_args--;
     }
-    return command->fn(&o);
+    return answer(&o, command);
 }
 
 int

@@ -20,6 +20,12 @@ struct block {
 
 static struct block *blocks;
 
+/* What was said; kept in the arena. */
+static struct {
+    const char **lines;
+    size_t n, capacity;
+} messages;
+
 static struct block *
 new_block(size_t size)
 {
@@ -121,6 +127,8 @@ mem_release(void)
         free(blocks);
         blocks = next;
     }
+    messages.lines = NULL;
+    messages.n = messages.capacity = 0;
 }
 
 void
@@ -164,18 +172,70 @@ text_str(const struct text *t)
     return t->s == NULL ? "" : t->s;
 }
 
+size_t
+utf8_length(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+    size_t n = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
+
+    if (u[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((u[i] & 0xc0) != 0x80)
+            return 0;
+    /* Longer than need be, half of a surrogate pair, beyond the last character. */
+    if ((u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xed && u[1] > 0x9f) ||
+        (u[0] == 0xf0 && u[1] < 0x90) || (u[0] == 0xf4 && u[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+size_t
+printable_length(const char *s)
+{
+    const unsigned char *u = (const unsigned char *)s;
+
+    /* U+0080 to U+009F are control characters as well: terminals obey them. */
+    if (u[0] < ' ' || u[0] == 0x7f || (u[0] == 0xc2 && u[1] < 0xa0))
+        return 0;
+    return utf8_length(s);
+}
+
+char *
+printable(const char *text)
+{
+    char *copy = mem_dup(text);
+
+    for (char *p = copy; *p != '\0';) {
+        size_t n = printable_length(p);
+
+        if (n == 0) {
+            *p = '?';
+            n = 1;
+        }
+        p += n;
+    }
+    return copy;
+}
+
 void
 say(const char *fmt, ...)
 {
     va_list args;
-    char *message;
+    const char *message;
 
     va_start(args, fmt);
-    message = format_args(fmt, args);
+    message = printable(format_args(fmt, args));
     va_end(args);
-    for (char *p = message; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
+    messages.lines = mem_grow(messages.lines, messages.n, &messages.capacity, sizeof(char *));
+    messages.lines[messages.n++] = message;
     (void)fflush(stdout);
     (void)fprintf(stderr, "hardsock-tune: %s\n", message);
+}
+
+const char *const *
+said(size_t *ret_n)
+{
+    *ret_n = messages.n;
+    return messages.lines;
 }

@@ -30,8 +30,17 @@ void text_puts(struct text *t, const char *s);
 void text_format(struct text *t, const char *fmt, ...) PRINTF(2, 3);
 const char *text_str(const struct text *t);
 
+/* How many bytes the character at s has; 0 if that is no UTF-8. */
+size_t utf8_length(const char *s);
+/* The same; 0 also for a control character. */
+size_t printable_length(const char *s);
+/* A copy for people: '?' for control characters and for what is no UTF-8. */
+char *printable(const char *text);
+
 /* "hardsock-tune: what" on stderr. */
 void say(const char *fmt, ...) PRINTF(1, 2);
+/* What was said so far, for the JSON of a command that failed. */
+const char *const *said(size_t *ret_n);
 /* The same, and the code comes back. */
 #define fail_with(code, ...) (say(__VA_ARGS__), (code))
 

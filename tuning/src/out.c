@@ -18,21 +18,26 @@ static struct {
     char closing[MAX_DEPTH];
     bool filled[MAX_DEPTH];
     size_t depth;
+    bool begun;
 } json;
 
 static void
 put_json_text(const char *s)
 {
     (void)putchar('"');
-    for (; *s != '\0'; s++) {
+    while (*s != '\0') {
         unsigned char c = (unsigned char)*s;
+        size_t n = utf8_length(s);
 
         if (c == '"' || c == '\\')
             (void)printf("\\%c", c);
         else if (c < ' ' || c == 0x7f)
             (void)printf("\\u%04x", c);
+        else if (n == 0)
+            (void)fputs("\\ufffd", stdout);
         else
-            (void)putchar(c);
+            (void)fwrite(s, 1, n, stdout);
+        s += n == 0 ? 1 : n;
     }
     (void)putchar('"');
 }
@@ -61,6 +66,7 @@ json_reset(void)
 void
 json_open(const char *key, char bracket)
 {
+    json.begun = true;
     begin(key);
     (void)putchar(bracket);
     if (json.depth < MAX_DEPTH) {
@@ -105,10 +111,39 @@ json_bool(const char *key, bool b)
     (void)fputs(b ? "true" : "false", stdout);
 }
 
+bool
+json_begun(void)
+{
+    return json.begun;
+}
+
+void
+json_head(const char *command)
+{
+    json_open(NULL, '{');
+    json_number("version", 1);
+    json_text("command", command);
+}
+
+void
+json_tail(enum exit_code rv)
+{
+    size_t n;
+    const char *const *lines = said(&n);
+
+    json_text("verdict", exit_name(rv));
+    json_number("exit", rv);
+    json_open("messages", '[');
+    for (size_t i = 0; i < n; i++)
+        json_text(NULL, lines[i]);
+    json_close();
+    json_close();
+}
+
 static void
 put_tsv(const char *s)
 {
-    for (; *s != '\0'; s++)
+    for (; *s != '\0'; s += printable_length(s) == 0 ? 1 : printable_length(s))
         switch (*s) {
         case '\t':
             (void)fputs("\\t", stdout);
@@ -120,7 +155,10 @@ put_tsv(const char *s)
             (void)fputs("\\\\", stdout);
             break;
         default:
-            (void)putchar((unsigned char)*s < ' ' ? '?' : *s);
+            if (printable_length(s) == 0)
+                (void)putchar('?');
+            else
+                (void)fwrite(s, 1, printable_length(s), stdout);
             break;
         }
 }
@@ -134,17 +172,6 @@ tsv_put(const char *const texts[])
         put_tsv(texts[i]);
     }
     (void)putchar('\n');
-}
-
-const char *
-printable(const char *text)
-{
-    char *copy = mem_dup(text);
-
-    for (char *p = copy; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
-    return copy;
 }
 
 void
@@ -204,7 +231,7 @@ exit_name(enum exit_code rv)
 {
     static const char *const names[] = {
         "as wanted", "drift",          "usage",    "bad profile",  "no permission",
-        "refused",   "partly applied", "conflict", "system error",
+        "refused",   "partly applied", "conflict", "system error", "residue",
     };
 
     return names[rv];

@@ -8,13 +8,18 @@
 #include "tune.h"
 
 /* JSON, one value after the other; commas and indentation come by themselves. A NULL key is for
- * members of lists, a NULL text becomes null. */
+ * members of lists, a NULL text becomes null. Bytes that are no UTF-8 become U+FFFD. */
 void json_open(const char *key, char bracket);
 void json_close(void);
 void json_text(const char *key, const char *text);
 void json_number(const char *key, int64_t n);
 void json_bool(const char *key, bool b);
 void json_reset(void);
+/* Whether anything was opened yet. */
+bool json_begun(void);
+/* Opens the document of a command, and ends it: verdict, exit code, and what was said. */
+void json_head(const char *command);
+void json_tail(enum exit_code rv);
 
 /* One line; each text has its tabs, newlines and backslashes escaped; NULL ends the list. */
 void tsv_put(const char *const texts[]);
@@ -25,8 +30,6 @@ enum paint { PAINT_NONE, PAINT_GOOD, PAINT_BAD, PAINT_WARN, PAINT_DIM, PAINT_BOL
 void put_painted(const struct options *o, enum paint paint, const char *text, int width);
 /* Wraps at 100 columns behind an indentation, after a label. */
 void put_wrapped(int indent, const char *label, const char *text);
-/* Control characters become '?'. */
-const char *printable(const char *text);
 /* EXIT_SYSTEM if not everything could be written. */
 enum exit_code out_finish(enum exit_code rv);
 const char *exit_name(enum exit_code rv);

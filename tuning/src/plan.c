@@ -11,8 +11,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define RANGE_KEY "net/ipv4/ip_local_port_range"
-
 const char *
 status_name(enum status status)
 {
@@ -36,19 +34,13 @@ clamp(const struct value *current, const struct value *low, const struct value *
     return v;
 }
 
-/* Listening ports inside the range that would hold after the profile: automatic choice could take
- * those, and only those. */
-static struct value
-listening_ports(const struct sys *s, const struct profile *p, const struct diag *d)
+struct value
+plan_listening(const struct diag *d, const struct value *range)
 {
-    struct value v = {.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)}, range;
-    int sys;
+    struct value v = {.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
 
-    if (sys_value(s, RANGE_KEY, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS)
+    if (range->type != TYPE_INTS || range->n != 2)
         return v;
-    for (size_t i = 0; i < p->n; i++)
-        if (strcmp(p->settings[i].path, RANGE_KEY) == 0 && p->settings[i].want == WANT_EXACT)
-            range = p->settings[i].values[0];
     for (size_t word = 0; word < PORTS / 64; word++)
         v.ports[word] = d->tcp_ports.ports[word] | d->udp_ports.ports[word];
     for (unsigned port = 0; port < PORTS; port++) {
@@ -56,15 +48,29 @@ listening_ports(const struct sys *s, const struct profile *p, const struct diag 
 
         if (v.ports[port / 64] == 0)
             port |= 63;
-        else if (range.n != 2 || port < range.num[0] || port > range.num[1])
+        else if (port < range->num[0] || port > range->num[1])
             v.ports[port / 64] &= ~bit;
     }
     return v;
 }
 
+/* The range that would hold after the profile. */
 static struct value
-target_of(const struct sys *s, const struct profile *p, const struct setting *w,
-          const struct diag *d, const struct value *current)
+range_after(const struct sys *s, const struct profile *p)
+{
+    struct value range;
+    int sys;
+
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->settings[i].path, RANGE_KEY) == 0 && p->settings[i].want == WANT_EXACT)
+            return p->settings[i].values[0];
+    if (sys_value(s, RANGE_KEY, &range, NULL, &sys) != ACCESS_OK)
+        range = (struct value){.type = TYPE_TEXT};
+    return range;
+}
+
+struct value
+plan_nearest(const struct setting *w, const struct value *current, const struct value *listening)
 {
     struct value both, none = {.type = TYPE_PORTS};
 
@@ -84,12 +90,7 @@ target_of(const struct sys *s, const struct profile *p, const struct setting *w,
         return w->values[0];
     case WANT_CONTAINS:
         both = value_union(current, &w->values[0]);
-        if (w->listening) {
-            struct value listening = listening_ports(s, p, d);
-
-            both = value_union(&both, &listening);
-        }
-        return both;
+        return w->listening ? value_union(&both, listening) : both;
     case WANT_UNSET:
         /* An old kernel still has a key that is gone: 0 turns it off. */
         if (current->type != TYPE_PORTS)
@@ -116,10 +117,30 @@ why_skipped(const struct sys *s, const struct profile *p, const struct setting *
     return NULL;
 }
 
+void
+plan_look(const struct sys *s, struct item *it)
+{
+    it->doubt = kb_doubt(it->kb, &it->target);
+    it->may_write = 0;
+    it->reason = NULL;
+    if (it->status != STATUS_DRIFT)
+        return;
+    it->may_write = sys_may_write(s, it->setting->path);
+    /* fs keys could be written from here, and would change the whole machine. */
+    if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns) {
+        it->may_write = EACCES;
+        it->reason = "global: belongs to the whole machine, to be set in its first network "
+                     "namespace";
+    } else if (it->may_write != 0) {
+        it->reason = mem_format("cannot be written: %s", strerror(it->may_write));
+    }
+}
+
 static void
 look(const struct sys *s, const struct profile *p, const struct diag *d, struct item *it)
 {
     const struct setting *w = it->setting;
+    struct value listening = {.type = TYPE_PORTS};
     int sys = 0;
 
     switch (sys_value(s, w->path, &it->current, &it->current_text, &sys)) {
@@ -149,20 +170,15 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         it->reason = mem_format("reads '%.80s', which is not what was expected", it->current_text);
         return;
     }
-    it->target = target_of(s, p, w, d, &it->current);
+    if (w->listening) {
+        struct value range = range_after(s, p);
+
+        listening = plan_listening(d, &range);
+    }
+    it->target = plan_nearest(w, &it->current, &listening);
     it->target_text = value_show(&it->target);
     it->status = value_equal(&it->current, &it->target) ? STATUS_OK : STATUS_DRIFT;
-    it->doubt = kb_doubt(it->kb, &it->target);
-    if (it->status == STATUS_DRIFT) {
-        it->may_write = sys_may_write(s, w->path);
-        /* fs keys could be written from here, and would change the whole machine. */
-        if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns) {
-            it->may_write = EACCES;
-            it->reason = "global: belongs to the whole machine, to be set in its first network "
-                         "namespace";
-        } else if (it->may_write != 0)
-            it->reason = mem_format("cannot be written: %s", strerror(it->may_write));
-    }
+    plan_look(s, it);
 }
 
 void

@@ -35,10 +35,24 @@ struct plan {
     size_t counts[STATUS_REMARK + 1];
 };
 
+#define RANGE_KEY "net/ipv4/ip_local_port_range"
+
 void plan_make(const struct sys *s, const struct profile *p, const struct diag *d,
                struct plan *ret);
+/* Each key once, with the nearest value that meets all plans. Says where there is none. */
+bool plan_merge(const struct sys *s, const struct diag *d, const struct plan plans[], size_t n,
+                struct plan *ret);
 const char *status_name(enum status status);
 /* Rules between keys, on the values that would hold after the plan. Says what is broken. */
-bool plan_rules(const struct sys *s, const struct plan *plan, bool quiet);
+bool plan_rules(const struct sys *s, const struct plan *plan);
+
+/* The parts of the two above. The value nearest to v that meets w; listening may be NULL where w
+ * does not ask for it. */
+struct value plan_nearest(const struct setting *w, const struct value *v,
+                          const struct value *listening);
+/* Listening ports inside a range: automatic choice could take those, and only those. */
+struct value plan_listening(const struct diag *d, const struct value *range);
+/* Doubts about the target, and whether it could be written. */
+void plan_look(const struct sys *s, struct item *it);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 #include "tree.h"
 
 #include <dirent.h>
@@ -19,6 +20,16 @@
 #include <unistd.h>
 
 #define MAX_EXTENDS 4
+/* In all, however they are nested. */
+#define MAX_PARENTS 8
+#define MAX_SETTINGS 512
+#define SYSTEM_DIR "/etc/hardsock/profiles"
+
+/* One profile being put together. */
+struct family {
+    const struct options *o;
+    size_t parents;
+};
 
 static uint64_t
 hash_of(uint64_t hash, const unsigned char *text, size_t len)
@@ -40,24 +51,39 @@ user_dir(void)
 }
 
 static const char *
-system_dir(const struct options *o)
+root_of(const struct options *o)
 {
-    return mem_format("%s/etc/hardsock/profiles", o->root == NULL ? "" : o->root);
+    return o->root == NULL ? "" : o->root;
 }
 
-/* NULL with errno; a message only where errno would not say it. */
+/* Root's, ours, or of whom / belongs to (root too, seen from a user namespace), and not for
+ * everybody to write. */
+static bool
+is_trusted(const struct stat *file)
+{
+    struct stat top;
+
+    if ((file->st_mode & S_IWOTH) != 0)
+        return false;
+    return file->st_uid == 0 || file->st_uid == geteuid() ||
+           (stat("/", &top) == 0 && file->st_uid == top.st_uid);
+}
+
+/* NULL with errno. What is found by name must be trusted: it may stand for a built-in one. */
 static unsigned char *
-read_file(const char *path, size_t *ret_len)
+read_file(const char *root, const char *path, bool by_name, size_t *ret_len)
 {
     unsigned char *buf = NULL;
     struct stat st;
     ssize_t n = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), sys;
+    int fd = root_open(root, path, O_RDONLY | O_NONBLOCK), sys;
 
     if (fd < 0)
         return NULL;
     if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
         errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    } else if (by_name && !is_trusted(&st)) {
+        errno = EPERM;
     } else {
         buf = mem_alloc(YAML_MAX_SIZE + 2);
         *ret_len = 0;
@@ -73,14 +99,17 @@ read_file(const char *path, size_t *ret_len)
 static const unsigned char *
 find_named(const struct options *o, const char *name, const char **ret_source, size_t *ret_len)
 {
-    const char *dirs[] = {user_dir(), system_dir(o)};
+    const char *dirs[] = {user_dir(), SYSTEM_DIR}, *roots[] = {"", root_of(o)};
     const unsigned char *text;
 
     for (size_t i = 0; i < 2; i++) {
+        const char *path;
+
         if (dirs[i] == NULL)
             continue;
-        *ret_source = mem_format("%s/%s.yaml", dirs[i], name);
-        if ((text = read_file(*ret_source, ret_len)) != NULL)
+        path = mem_format("%s/%s.yaml", dirs[i], name);
+        *ret_source = mem_format("%s%s", roots[i], path);
+        if ((text = read_file(roots[i], path, true, ret_len)) != NULL)
             return text;
         if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
             return NULL;
@@ -103,7 +132,7 @@ find(const struct options *o, const char *name, const char **ret_source,
 
     if (strchr(name, '/') != NULL) {
         *ret_source = name;
-        *ret_text = read_file(name, ret_len);
+        *ret_text = read_file("", name, false, ret_len);
     } else {
         *ret_text = find_named(o, name, ret_source, ret_len);
     }
@@ -112,9 +141,13 @@ find(const struct options *o, const char *name, const char **ret_source,
     sys = errno;
     if (sys == ENOENT && strchr(name, '/') == NULL)
         say("no profile '%.80s'; `hardsock-tune list` shows them, and a path needs a slash", name);
+    else if (sys == EPERM && *ret_source != name)
+        say("%.200s belongs to somebody else, or everybody may write it: not used for '%.80s', but "
+            "its path may be given",
+            *ret_source, name);
     else
         say("cannot read profile %.200s: %s", name, strerror(sys));
-    return sys == EACCES ? EXIT_PERMISSION : EXIT_PROFILE;
+    return sys == EACCES || sys == EPERM ? EXIT_PERMISSION : EXIT_PROFILE;
 }
 
 static void
@@ -140,36 +173,40 @@ inherit(struct profile *p, const struct profile *parent)
     p->hash ^= parent->hash;
 }
 
-static enum exit_code load(const struct options *o, const char *file, const unsigned char *text,
+static enum exit_code load(struct family *f, const char *file, const unsigned char *text,
                            size_t len, int depth, struct profile *p);
 
 static enum exit_code
-load_parent(const struct options *o, const char *file, const struct node *n, int depth,
-            struct profile *p)
+load_parent(struct family *f, const char *file, const struct node *n, int depth, struct profile *p)
 {
     struct profile parent = {0};
     const unsigned char *text;
-    const char *source;
+    const char *source, *fault = NULL;
     size_t len;
     enum exit_code rv;
 
-    if (n->kind != NODE_SCALAR || strchr(n->text, '/') != NULL) {
-        say_at(file, n->line, n->column, "extends names other profiles, not files");
+    if (n->kind != NODE_SCALAR || strchr(n->text, '/') != NULL)
+        fault = "extends names other profiles, not files";
+    else if (depth == MAX_EXTENDS)
+        fault = "extends goes round in a circle, or too deep";
+    else if (f->parents++ == MAX_PARENTS)
+        fault = "extends more than 8 profiles in all";
+    if (fault != NULL) {
+        say_at(file, n->line, n->column, "%s", fault);
         return EXIT_PROFILE;
     }
-    if (depth == MAX_EXTENDS) {
-        say_at(file, n->line, n->column, "extends goes round in a circle, or too deep");
-        return EXIT_PROFILE;
-    }
-    if ((rv = find(o, n->text, &source, &text, &len)) != EXIT_AS_WANTED ||
-        (rv = load(o, source, text, len, depth + 1, &parent)) != EXIT_AS_WANTED)
+    if ((rv = find(f->o, n->text, &source, &text, &len)) != EXIT_AS_WANTED ||
+        (rv = load(f, source, text, len, depth + 1, &parent)) != EXIT_AS_WANTED)
         return rv;
     inherit(p, &parent);
-    return EXIT_AS_WANTED;
+    if (p->n <= MAX_SETTINGS)
+        return EXIT_AS_WANTED;
+    say_at(file, n->line, n->column, "more than %d settings in all", MAX_SETTINGS);
+    return EXIT_PROFILE;
 }
 
 static enum exit_code
-load(const struct options *o, const char *file, const unsigned char *text, size_t len, int depth,
+load(struct family *f, const char *file, const unsigned char *text, size_t len, int depth,
      struct profile *p)
 {
     const struct node *root = yaml_read(file, text, len), *extends;
@@ -182,9 +219,9 @@ load(const struct options *o, const char *file, const unsigned char *text, size_
     if (extends == NULL)
         return EXIT_AS_WANTED;
     if (extends->kind != NODE_LIST)
-        return load_parent(o, file, extends, depth, p);
+        return load_parent(f, file, extends, depth, p);
     for (const struct node *n = extends->first; n != NULL && rv == EXIT_AS_WANTED; n = n->next)
-        rv = load_parent(o, file, n, depth, p);
+        rv = load_parent(f, file, n, depth, p);
     return rv;
 }
 
@@ -192,13 +229,14 @@ enum exit_code
 profile_from_text(const struct options *o, const char *file, const unsigned char *text, size_t len,
                   struct profile *ret)
 {
+    struct family f = {.o = o};
     struct profile p = {0};
     enum exit_code rv;
     bool ok = true;
 
     for (size_t i = 0; i < o->n_sets; i++)
         vars_add(&p.vars, o->sets[i].name, o->sets[i].value);
-    if ((rv = load(o, file, text, len, 0, &p)) != EXIT_AS_WANTED)
+    if ((rv = load(&f, file, text, len, 0, &p)) != EXIT_AS_WANTED)
         return rv;
     for (size_t i = 0; i < p.n; i++)
         ok &= setting_finish(&p.settings[i], &p.vars);
@@ -235,12 +273,12 @@ has_name(const struct profile_name *names, size_t n, const char *name, size_t le
 struct profile_name *
 profile_names(const struct options *o, size_t *ret_n)
 {
-    const char *dirs[] = {user_dir(), system_dir(o)};
+    const char *dirs[] = {user_dir(), SYSTEM_DIR}, *roots[] = {"", root_of(o)};
     struct profile_name *names = NULL;
     size_t n = 0, capacity = 0;
 
     for (size_t i = 0; i < 2; i++) {
-        DIR *d = dirs[i] == NULL ? NULL : opendir(dirs[i]);
+        DIR *d = dirs[i] == NULL ? NULL : root_opendir(roots[i], dirs[i]);
 
         /* cppcheck-suppress readdirCalled; there is one thread */
         for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
@@ -250,7 +288,8 @@ profile_names(const struct options *o, size_t *ret_n)
                 has_name(names, n, e->d_name, len - 5))
                 continue;
             names = mem_grow(names, n, &capacity, sizeof(*names));
-            names[n++] = (struct profile_name){mem_copy(e->d_name, len - 5), dirs[i]};
+            names[n++] = (struct profile_name){mem_copy(e->d_name, len - 5),
+                                               mem_format("%s%s", roots[i], dirs[i])};
         }
         if (d != NULL)
             (void)closedir(d);

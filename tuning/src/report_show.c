@@ -40,6 +40,12 @@ paint_of(enum status status)
 }
 
 static const char *
+shown(const char *text)
+{
+    return *text == '\0' ? "(empty)" : printable(text);
+}
+
+static const char *
 with_unit(const struct item *it, const char *text)
 {
     return it->kb != NULL && it->kb->unit != NULL ? mem_format("%s %s", text, it->kb->unit) : text;
@@ -55,14 +61,13 @@ put_item(const struct options *o, const struct item *it)
     put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
     (void)putchar(' ');
     if (it->status == STATUS_DRIFT && it->target_text != NULL)
-        (void)printf("%s, wanted: %s\n", *it->current_text == '\0' ? "(empty)" : it->current_text,
-                     with_unit(it, setting_show(w)));
+        (void)printf("%s, wanted: %s\n", shown(it->current_text),
+                     printable(with_unit(it, setting_show(w))));
     else if (it->current_text != NULL)
-        (void)printf("%s\n", *it->current_text == '\0'
-                                 ? "(empty)"
-                                 : printable(with_unit(it, it->current_text)));
+        (void)printf("%s\n", *it->current_text == '\0' ? "(empty)"
+                                                       : shown(with_unit(it, it->current_text)));
     else
-        (void)printf("%s\n", it->reason != NULL ? it->reason : "");
+        (void)printf("%s\n", it->reason != NULL ? printable(it->reason) : "");
     if (w->article != NULL)
         put_wrapped(11, "article   ", w->article);
     if (w->verdict != NULL)
@@ -107,7 +112,7 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         const struct plan *plan = &r->plans[i];
 
         put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
-        (void)printf(" (%s)\n", r->profiles[i].source);
+        (void)printf(" (%s)\n", printable(r->profiles[i].source));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
             if (!o->quiet || plan->items[k].status == STATUS_DRIFT ||
@@ -190,9 +195,7 @@ report_json(const struct options *o, const char *command, const struct report *r
 {
     (void)o;
     json_reset();
-    json_open(NULL, '{');
-    json_number("version", 1);
-    json_text("command", command);
+    json_head(command);
     json_text("kernel", r->sys.kernel);
     json_bool("first_namespace", r->sys.first_ns);
     json_profiles(r);
@@ -208,9 +211,7 @@ report_json(const struct options *o, const char *command, const struct report *r
         json_close();
     }
     json_close();
-    json_text("verdict", exit_name(rv));
-    json_number("exit", rv);
-    json_close();
+    json_tail(rv);
 }
 
 void

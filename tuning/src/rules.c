@@ -38,15 +38,14 @@ number_after(const struct sys *s, const struct plan *plan, const char *path, siz
 }
 
 static bool
-broken(bool quiet, const char *what)
+broken(const char *what)
 {
-    if (!quiet)
-        say("%s", what);
+    say("%s", what);
     return false;
 }
 
 static bool
-ports_ok(const struct sys *s, const struct plan *plan, bool quiet)
+ports_ok(const struct sys *s, const struct plan *plan)
 {
     int64_t low, high, start;
     struct value reserved;
@@ -55,32 +54,32 @@ ports_ok(const struct sys *s, const struct plan *plan, bool quiet)
         !number_after(s, plan, "net/ipv4/ip_local_port_range", 1, &high))
         return true;
     if (low > high || low < 1 || high >= PORTS)
-        return broken(quiet, "net.ipv4.ip_local_port_range: the range is none");
+        return broken("net.ipv4.ip_local_port_range: the range is none");
     if (number_after(s, plan, "net/ipv4/ip_unprivileged_port_start", 0, &start) && start > low)
-        return broken(quiet, mem_format("net.ipv4.ip_unprivileged_port_start (%lld) must not be "
-                                        "above the low end of net.ipv4.ip_local_port_range (%lld)",
-                                        (long long)start, (long long)low));
+        return broken(mem_format("net.ipv4.ip_unprivileged_port_start (%lld) must not be "
+                                 "above the low end of net.ipv4.ip_local_port_range (%lld)",
+                                 (long long)start, (long long)low));
     if (value_after(s, plan, "net/ipv4/ip_local_reserved_ports", &reserved) &&
         reserved.type == TYPE_PORTS &&
         value_count_ports(&reserved, (unsigned)low, (unsigned)high) == (size_t)(high - low + 1))
-        return broken(quiet, "net.ipv4.ip_local_reserved_ports would reserve the whole port range: "
-                             "no connect() could succeed");
+        return broken("net.ipv4.ip_local_reserved_ports would reserve the whole port range: "
+                      "no connect() could succeed");
     return true;
 }
 
 static bool
-reuse_ok(const struct sys *s, const struct plan *plan, bool quiet)
+reuse_ok(const struct sys *s, const struct plan *plan)
 {
     int64_t reuse, timestamps;
 
     if (number_after(s, plan, "net/ipv4/tcp_tw_reuse", 0, &reuse) && reuse == 1 &&
         number_after(s, plan, "net/ipv4/tcp_timestamps", 0, &timestamps) && timestamps == 0)
-        return broken(quiet, "net.ipv4.tcp_tw_reuse needs net.ipv4.tcp_timestamps");
+        return broken("net.ipv4.tcp_tw_reuse needs net.ipv4.tcp_timestamps");
     return true;
 }
 
 static bool
-congestion_ok(const struct sys *s, const struct plan *plan, bool quiet)
+congestion_ok(const struct sys *s, const struct plan *plan)
 {
     const char *list = s->first_ns ? "net/ipv4/tcp_available_congestion_control"
                                    : "net/ipv4/tcp_allowed_congestion_control";
@@ -93,8 +92,7 @@ congestion_ok(const struct sys *s, const struct plan *plan, bool quiet)
             wanted = plan->items[i].target;
             wanted.type = TYPE_WORDS;
             if (!value_contains(&have, &wanted))
-                return broken(quiet,
-                              mem_format("net.ipv4.tcp_congestion_control: %s is not in %s (%s); "
+                return broken(mem_format("net.ipv4.tcp_congestion_control: %s is not in %s (%s); "
                                          "load its module first, this tool loads none",
                                          wanted.text, key_show(list), have.text));
         }
@@ -102,7 +100,7 @@ congestion_ok(const struct sys *s, const struct plan *plan, bool quiet)
 }
 
 static bool
-rising_ok(const struct plan *plan, bool quiet)
+rising_ok(const struct plan *plan)
 {
     for (size_t i = 0; i < plan->n; i++) {
         const struct item *it = &plan->items[i];
@@ -110,19 +108,19 @@ rising_ok(const struct plan *plan, bool quiet)
         if (it->status != STATUS_DRIFT || it->kb == NULL || it->kb->fields != 3)
             continue;
         if (it->target.num[0] > it->target.num[1] || it->target.num[1] > it->target.num[2])
-            return broken(quiet, mem_format("%s: %s does not rise from left to right",
-                                            key_show(it->setting->path), it->target_text));
+            return broken(mem_format("%s: %s does not rise from left to right",
+                                     key_show(it->setting->path), it->target_text));
     }
     return true;
 }
 
 bool
-plan_rules(const struct sys *s, const struct plan *plan, bool quiet)
+plan_rules(const struct sys *s, const struct plan *plan)
 {
-    bool ok = ports_ok(s, plan, quiet);
+    bool ok = ports_ok(s, plan);
 
-    ok &= reuse_ok(s, plan, quiet);
-    ok &= congestion_ok(s, plan, quiet);
-    ok &= rising_ok(plan, quiet);
+    ok &= reuse_ok(s, plan);
+    ok &= congestion_ok(s, plan);
+    ok &= rising_ok(plan);
     return ok;
 }

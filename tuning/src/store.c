@@ -7,6 +7,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "root.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +21,8 @@
 
 #define MAGIC "hardsock-tune journal 1"
 #define JOURNAL_MAX (4 * 1024 * 1024)
+#define MAX_ID 999999
+#define RUN_DIR "/run/hardsock-tune"
 
 static enum exit_code
 failed(const char *what, const char *path)
@@ -32,27 +35,26 @@ failed(const char *what, const char *path)
 
 /* Where it goes if nobody says: /run for root, the user's own place else. */
 static const char *
-base_dir(const struct options *o, const struct sys *s, bool create)
+base_dir(const struct options *o, bool create)
 {
     const char *user = getenv("XDG_RUNTIME_DIR");
-    const char *base = mem_format("%s/run/hardsock-tune", s->root);
 
     if (o->state != NULL)
         return o->state;
-    if (s->fake || access(base, W_OK) == 0 || (create && mkdir(base, 0700) == 0))
-        return base;
-    return user != NULL && user[0] == '/' ? mem_format("%s/hardsock-tune", user) : base;
+    if (access(RUN_DIR, W_OK) == 0 || (create && mkdir(RUN_DIR, 0700) == 0))
+        return RUN_DIR;
+    return user != NULL && user[0] == '/' ? mem_format("%s/hardsock-tune", user) : RUN_DIR;
 }
 
 static int
-open_dir(const char *path, bool create)
+open_dir(int at, const char *path, bool create)
 {
     struct stat st;
     int fd;
 
-    if (create && mkdir(path, 0700) != 0 && errno != EEXIST)
+    if (create && mkdirat(at, path, 0700) != 0 && errno != EEXIST)
         return -1;
-    fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0 && (fstat(fd, &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 022) != 0)) {
         (void)close(fd);
         errno = EPERM;
@@ -61,18 +63,39 @@ open_dir(const char *path, bool create)
     return fd;
 }
 
+static int
+open_base(const struct options *o, const struct sys *s, const char *path, bool create)
+{
+    int run, fd, sys;
+
+    if (!s->fake || o->state != NULL)
+        return open_dir(AT_FDCWD, path, create);
+    if ((run = root_open(s->root, "/run", O_PATH | O_DIRECTORY)) < 0)
+        return -1;
+    fd = open_dir(run, "hardsock-tune", create);
+    sys = errno;
+    (void)close(run);
+    errno = sys;
+    return fd;
+}
+
 enum exit_code
 store_open(const struct options *o, const struct sys *s, bool create, struct store *ret)
 {
-    const char *base = base_dir(o, s, create);
-    const char *path = s->fake ? mem_format("%s/root", base)
-                               : mem_format("%s/net-%llu", base, (unsigned long long)s->ns_inode);
-    int fd;
+    const char *base = s->fake && o->state == NULL ? mem_format("%s/run/hardsock-tune", s->root)
+                                                   : base_dir(o, create);
+    const char *name = s->fake ? "root" : mem_format("net-%llu", (unsigned long long)s->ns_inode);
+    const char *path = mem_format("%s/%s", base, name);
+    int fd = open_base(o, s, base, create), dir = fd, sys;
 
     *ret = (struct store){.dir = -1, .path = path};
-    if ((fd = open_dir(base, create)) >= 0) {
-        (void)close(fd);
-        fd = open_dir(path, create);
+    ret->hidden =
+        !s->fake && o->state == NULL && strcmp(base, RUN_DIR) != 0 && access(RUN_DIR, F_OK) == 0;
+    if (dir >= 0) {
+        fd = open_dir(dir, name, create);
+        sys = errno;
+        (void)close(dir);
+        errno = sys;
     }
     if (fd < 0)
         return !create && errno == ENOENT ? EXIT_AS_WANTED : failed("cannot open", path);
@@ -100,19 +123,25 @@ by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-unsigned *
+static const char *
+name_of(unsigned id)
+{
+    return mem_format("%06u.tx", id);
+}
+
+/* Ids of all journals, rising. */
+static unsigned *
 store_ids(const struct store *st, size_t *ret_n)
 {
     unsigned *ids = NULL, id;
     size_t n = 0, capacity = 0;
-    int fd = st->dir < 0 ? -1 : openat(st->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), end;
+    int fd = st->dir < 0 ? -1 : openat(st->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
     /* cppcheck-suppress readdirCalled; there is one thread */
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-        end = 0;
-        /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
-        if (sscanf(e->d_name, "%6u.tx%n", &id, &end) != 1 || end == 0 || e->d_name[end] != '\0')
+        id = (unsigned)strtoul(e->d_name, NULL, 10);
+        if (id > MAX_ID || strcmp(e->d_name, name_of(id)) != 0)
             continue;
         ids = mem_grow(ids, n, &capacity, sizeof(*ids));
         ids[n++] = id;
@@ -128,16 +157,19 @@ store_ids(const struct store *st, size_t *ret_n)
 const char *
 tx_state_name(enum tx_state state)
 {
-    static const char *const names[] = {"interrupted", "applied", "partly"};
+    static const char *const names[] = {"interrupted", "applied", "partly", "reverting"};
 
     return names[state];
 }
 
+static const char *const kinds[] = {"set", "keep", "side", "theirs"};
+
 void
-journal_add(struct journal *j, const char *path, const char *before, const char *after, bool side)
+journal_add(struct journal *j, const char *path, const char *before, const char *after,
+            enum entry_kind kind)
 {
     j->entries = mem_grow(j->entries, j->n, &j->capacity, sizeof(*j->entries));
-    j->entries[j->n++] = (struct entry){path, before, after, side};
+    j->entries[j->n++] = (struct entry){path, before, after, kind};
 }
 
 /* What cannot be read back now will not take anything back later. */
@@ -185,7 +217,7 @@ enum exit_code
 journal_save(const struct store *st, const struct journal *j)
 {
     struct text t = {0};
-    const char *name = mem_format("%06u.tx", j->id), *draft = mem_format("%06u.new", j->id);
+    const char *name = name_of(j->id), *draft = mem_format("%06u.new", j->id);
     enum exit_code rv;
 
     text_format(&t, MAGIC "\nstate\t%d\ncookie\t%llu\nboot\t%s\nprofiles\t%s\ntime\t%s\n",
@@ -193,7 +225,7 @@ journal_save(const struct store *st, const struct journal *j)
     for (size_t i = 0; i < j->n; i++) {
         const struct entry *e = &j->entries[i];
 
-        text_format(&t, "%s\t%s\t%s\t%s\n", e->side ? "side" : "set", e->path, e->before,
+        text_format(&t, "%s\t%s\t%s\t%s\n", kinds[e->kind], e->path, e->before,
                     e->after == NULL ? "" : e->after);
     }
     text_puts(&t, "end\n");
@@ -225,11 +257,13 @@ take_line(struct journal *j, char *line, bool *ret_end)
 {
     const char *word = next_word(&line), *path, *before, *ignored;
     char parsed[KEY_MAX];
-    bool side = strcmp(word, "side") == 0;
+    size_t kind = 0;
 
     if (strcmp(word, "end") == 0)
         return *ret_end = true;
-    if (strcmp(word, "state") == 0 && line[0] >= '0' && line[0] <= '2' && line[1] == '\0')
+    while (kind < sizeof(kinds) / sizeof(kinds[0]) && strcmp(word, kinds[kind]) != 0)
+        kind++;
+    if (strcmp(word, "state") == 0 && line[0] >= '0' && line[0] <= '3' && line[1] == '\0')
         j->state = (enum tx_state)(line[0] - '0');
     else if (strcmp(word, "cookie") == 0)
         j->ns_cookie = strtoull(line, NULL, 10);
@@ -239,23 +273,24 @@ take_line(struct journal *j, char *line, bool *ret_end)
         j->profiles = line;
     else if (strcmp(word, "time") == 0)
         j->time = line;
-    else if (side || strcmp(word, "set") == 0) {
+    else if (kind < sizeof(kinds) / sizeof(kinds[0])) {
         path = next_word(&line);
         before = next_word(&line);
         if (!key_parse(path, strlen(path), parsed, &ignored) || strcmp(path, parsed) != 0 ||
             !key_allowed(path, &ignored))
             return false;
-        journal_add(j, path, before, side && *line == '\0' ? NULL : line, side);
+        journal_add(j, path, before, kind == ENTRY_SIDE && *line == '\0' ? NULL : line,
+                    (enum entry_kind)kind);
     } else {
         return false;
     }
     return true;
 }
 
-enum exit_code
+static enum exit_code
 journal_load(const struct store *st, unsigned id, struct journal *ret)
 {
-    const char *name = mem_format("%06u.tx", id);
+    const char *name = name_of(id);
     struct journal j = {.id = id, .boot = "", .profiles = "", .time = ""};
     struct stat file;
     char *text, *line;
@@ -290,7 +325,7 @@ journal_load(const struct store *st, unsigned id, struct journal *ret)
 void
 journal_remove(const struct store *st, unsigned id)
 {
-    (void)unlinkat(st->dir, mem_format("%06u.tx", id), 0);
+    (void)unlinkat(st->dir, name_of(id), 0);
     (void)fsync(st->dir);
 }
 
@@ -306,8 +341,8 @@ boot_id(const struct sys *s)
     return text;
 }
 
-bool
-journal_is_ours(const struct journal *j, const struct sys *s)
+static bool
+is_ours(const struct journal *j, const struct sys *s)
 {
     const char *boot = boot_id(s);
 
@@ -315,4 +350,37 @@ journal_is_ours(const struct journal *j, const struct sys *s)
     if (j->ns_cookie != 0 && s->ns_cookie != 0 && j->ns_cookie != s->ns_cookie)
         return false;
     return *j->boot == '-' || *boot == '-' || strcmp(j->boot, boot) == 0;
+}
+
+enum exit_code
+store_load(const struct store *st, const struct sys *s, struct journals *ret)
+{
+    struct journals all = {.next = 1};
+    enum exit_code rv = EXIT_AS_WANTED, one;
+    struct journal j;
+    size_t n;
+    unsigned *ids = store_ids(st, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        all.next = ids[i] + 1;
+        if ((one = journal_load(st, ids[i], &j)) != EXIT_AS_WANTED) {
+            rv = one;
+        } else if (!is_ours(&j, s)) {
+            all.foreign++;
+        } else {
+            all.items = mem_grow(all.items, all.n, &all.capacity, sizeof(j));
+            all.items[all.n++] = j;
+        }
+    }
+    if (all.next > MAX_ID)
+        rv = fail_with(EXIT_SYSTEM, "%s: no number is free", st->path);
+    *ret = all;
+    return rv;
+}
+
+void
+store_say_foreign(const struct store *st, const struct journals *all)
+{
+    if (all->foreign > 0)
+        say("%s: %zu of another boot or network namespace, left alone", st->path, all->foreign);
 }

@@ -9,16 +9,15 @@
 #include "key.h"
 #include "mem.h"
 #include "netns.h"
+#include "root.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -28,54 +27,6 @@
 #define READ_MAX (256 * 1024)
 #define READ_FIRST 2048
 #define MAX_DIR 4096
-
-/* For kernels before 5.6, and sandboxes that know no openat2: one component at a time. */
-static int
-open_stepwise(int dir, const char *path, int flags)
-{
-    char part[KEY_MAX];
-    int at = dir, next;
-
-    for (;;) {
-        size_t len = strcspn(path, "/");
-        bool last = path[len] == '\0';
-
-        if (len >= sizeof(part))
-            return errno = ENAMETOOLONG, -1;
-        memcpy(part, path, len);
-        part[len] = '\0';
-        next = openat(at, part, O_NOFOLLOW | O_CLOEXEC | (last ? flags : O_PATH | O_DIRECTORY));
-        if (at != dir) {
-            int sys = errno;
-
-            (void)close(at);
-            errno = sys;
-        }
-        if (next < 0 || last)
-            return next;
-        at = next;
-        path += len + 1;
-    }
-}
-
-static int
-open_beneath(int dir, const char *path, int flags)
-{
-    struct open_how how = {
-        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
-    };
-    long fd = syscall(SYS_openat2, dir, path, &how, sizeof(how));
-
-    if (fd < 0 && (errno == ENOSYS || errno == EPERM)) {
-        int sys = errno;
-
-        /* EPERM may be a sandbox or a real answer; a second try tells. */
-        if ((fd = open_stepwise(dir, path, flags)) < 0 && sys == EPERM && errno == ENOSYS)
-            errno = sys;
-    }
-    return (int)fd;
-}
 
 static void
 learn_kernel(struct sys *s)
@@ -102,7 +53,7 @@ sys_open(const struct options *o, struct sys *ret_sys)
 
     if (o->netns != NULL && o->root != NULL)
         return fail_with(EXIT_USAGE, "--netns and --root exclude each other");
-    if (o->root != NULL && strcmp(o->root, "/") != 0) {
+    if (o->root != NULL) {
         s.root = o->root;
         s.fake = true;
     }
@@ -113,7 +64,7 @@ sys_open(const struct options *o, struct sys *ret_sys)
             return rv;
     }
     path = mem_format("%s/proc/sys", s.root);
-    if ((s.proc_sys = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) {
+    if ((s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY)) < 0) {
         sys = errno;
         return fail_with(sys == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot open %s: %s", path,
                          strerror(sys));
@@ -338,7 +289,7 @@ sys_file(const struct sys *s, const char *path, size_t limit, size_t *ret_len)
     char chunk[8192];
     struct text t = {0};
     ssize_t n = 0;
-    int fd = open(mem_format("%s%s", s->root, path), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = root_open(s->root, path, O_RDONLY | O_NONBLOCK);
 
     if (fd < 0)
         return NULL;

@@ -22,6 +22,7 @@ enum exit_code {
     EXIT_PARTLY = 6,
     EXIT_CONFLICT = 7,
     EXIT_SYSTEM = 8,
+    EXIT_RESIDUE = 9,
 };
 
 enum format { FORMAT_PRETTY, FORMAT_TSV, FORMAT_JSON };
@@ -41,7 +42,7 @@ struct options {
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
     const char *netns, *root, *state, *to, *output;
-    bool strict, quiet, dry_run, force, all, color;
+    bool strict, quiet, dry_run, force, keep, all, color;
     char **args; /* what is left of the command line */
     size_t n_args;
 };

@@ -54,9 +54,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
 {
     json_reset();
     if (o->format == FORMAT_JSON) {
-        json_open(NULL, '{');
-        json_number("version", 1);
-        json_text("command", c->command);
+        json_head(c->command);
         json_bool("dry_run", o->dry_run);
         json_number("transaction", c->id);
         json_open("changes", '[');
@@ -65,9 +63,7 @@ changes_show(const struct options *o, const struct changes *c, enum exit_code rv
         show_change(o, &c->items[i]);
     if (o->format == FORMAT_JSON) {
         json_close();
-        json_text("verdict", exit_name(rv));
-        json_number("exit", rv);
-        json_close();
+        json_tail(rv);
     } else if (o->format == FORMAT_PRETTY && c->summary != NULL) {
         (void)printf("%s\n", c->summary);
     }
@@ -108,56 +104,72 @@ tx_set(const struct sys *s, const char *path, const char *text)
     return sys;
 }
 
-/* Takes back entries [0, n), last first; side effects after that. Returns how many are left. */
+static int
+set_back(const struct sys *s, const struct entry *e)
+{
+    return tx_holds(s, e->path, e->before) ? 0 : tx_set(s, e->path, e->before);
+}
+
+void
+tx_restore(const struct sys *s, const struct journal *j, const bool *chosen, int *ret_sys)
+{
+    for (size_t i = j->n; i-- > 0;)
+        if (chosen[i] && j->entries[i].kind == ENTRY_STEP)
+            ret_sys[i] = set_back(s, &j->entries[i]);
+    /* Each may change another one, which is then set once more. */
+    for (int round = 0; round < 2; round++)
+        for (size_t i = 0; i < j->n; i++)
+            if (chosen[i] && (round == 0 || ret_sys[i] == 0))
+                ret_sys[i] = set_back(s, &j->entries[i]);
+    for (size_t i = 0; i < j->n; i++)
+        if (chosen[i] && ret_sys[i] == 0 && !tx_holds(s, j->entries[i].path, j->entries[i].before))
+            ret_sys[i] = EILSEQ;
+}
+
+/* Takes back the first n entries and all that are no steps. Returns how many are left. */
 static size_t
 take_back(const struct sys *s, const struct journal *j, size_t n, struct changes *c,
           struct journal *left)
 {
-    for (size_t turn = n; turn-- > 0;) {
-        const struct entry *e = &j->entries[turn];
-        int sys;
+    bool *chosen = mem_alloc((j->n + 1) * sizeof(*chosen));
+    bool *changed = mem_alloc((j->n + 1) * sizeof(*changed));
+    int *sys = mem_alloc((j->n + 1) * sizeof(*sys));
 
-        if (tx_holds(s, e->path, e->before))
-            continue;
-        sys = tx_set(s, e->path, e->before);
-        change_add(c, sys == 0 ? "restored" : "residue", e->path, e->after, e->before,
-                   sys == 0 ? NULL : tx_strerror(sys));
-        if (sys != 0)
-            journal_add(left, e->path, e->before, e->after, e->side);
-    }
     for (size_t i = 0; i < j->n; i++) {
+        chosen[i] = i < n || j->entries[i].kind != ENTRY_STEP;
+        changed[i] = chosen[i] && !tx_holds(s, j->entries[i].path, j->entries[i].before);
+    }
+    tx_restore(s, j, chosen, sys);
+    for (size_t i = j->n; i-- > 0;) {
         const struct entry *e = &j->entries[i];
-        int sys;
 
-        if (!e->side || tx_holds(s, e->path, e->before))
-            continue;
-        if ((sys = tx_set(s, e->path, e->before)) == 0)
-            continue;
-        change_add(c, "residue", e->path, e->after, e->before, tx_strerror(sys));
-        journal_add(left, e->path, e->before, NULL, true);
+        if (sys[i] != 0) {
+            change_add(c, "residue", e->path, e->after, e->before, tx_strerror(sys[i]));
+            journal_add(left, e->path, e->before, e->after, e->kind);
+        } else if (changed[i] && e->kind == ENTRY_STEP) {
+            change_add(c, "restored", e->path, e->after, e->before, NULL);
+        }
     }
     return left->n;
 }
 
+/* After the first n entries were tried. sys is why the last one failed, 0 if none did. */
 static enum exit_code
-give_up(const struct sys *s, const struct store *st, struct journal *j, size_t failed, int sys,
+give_up(const struct sys *s, const struct store *st, const struct journal *j, size_t n, int sys,
         struct changes *c)
 {
     struct journal left = *j;
-    const struct entry *e = &j->entries[failed];
 
     left.entries = NULL;
     left.n = left.capacity = 0;
     left.state = TX_PARTLY;
-    change_add(c, "refused", e->path, e->before, e->after, tx_strerror(sys));
-    say("%s: cannot be set to '%s': %s", key_show(e->path), e->after, tx_strerror(sys));
-    if (take_back(s, j, failed + 1, c, &left) > 0) {
+    if (take_back(s, j, n, c, &left) > 0) {
         c->summary = "failed, and not everything could be taken back; see `hardsock-tune status`";
         (void)journal_save(st, &left);
-        return EXIT_PARTLY;
+        return EXIT_RESIDUE;
     }
     journal_remove(st, j->id);
-    if (failed > 0) {
+    if (n > 1 || sys == 0) {
         c->summary = "failed; everything is as it was before";
         return EXIT_PARTLY;
     }
@@ -165,21 +177,61 @@ give_up(const struct sys *s, const struct store *st, struct journal *j, size_t f
     return sys == EACCES || sys == EPERM || sys == EROFS ? EXIT_PERMISSION : EXIT_REFUSED;
 }
 
-/* An interface's own key, once written, stops following conf.default: there is no way back. */
-static const char *
-note_on(const char *path)
+static int
+write_entry(const struct sys *s, const struct entry *e, struct changes *c)
 {
-    static const char *const kinds[] = {"net/ipv4/conf/", "net/ipv6/conf/"};
+    bool keep = e->kind == ENTRY_KEEP, ignored;
+    int sys;
 
-    for (size_t i = 0; i < 2; i++)
-        if (strncmp(path, kinds[i], 14) == 0 && strncmp(path + 14, "all/", 4) != 0 &&
-            strncmp(path + 14, "default/", 8) != 0)
-            return "no longer follows conf.default, for good";
-    return NULL;
+    if (e->kind == ENTRY_SIDE || (keep && tx_holds(s, e->path, e->after)))
+        return 0;
+    if ((sys = tx_set(s, e->path, e->after)) != 0) {
+        change_add(c, "refused", e->path, e->before, e->after, tx_strerror(sys));
+        say("%s: cannot be set to '%s': %s", key_show(e->path), e->after, tx_strerror(sys));
+        return sys;
+    }
+    change_add(c, "set", e->path, e->before, e->after,
+               keep ? "another setting had changed it" : tx_lasting(e, &ignored));
+    return 0;
+}
+
+static bool
+has_entry(const struct journal *j, const char *path)
+{
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->entries[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* Whether the plan holds, now that all is written. What was right before and is not any more joins
+ * the journal, to be taken back with the rest. */
+static bool
+plan_holds(const struct sys *s, const struct plan *plan, struct journal *j, struct changes *c)
+{
+    bool ok = true;
+
+    for (size_t i = 0; i < plan->n; i++) {
+        const struct item *it = &plan->items[i];
+        const char *path = it->setting->path;
+        bool written = has_entry(j, path);
+
+        if (it->target_text == NULL || (it->status == STATUS_DRIFT && !written) ||
+            tx_holds(s, path, it->target_text))
+            continue;
+        change_add(c, "lost", path, it->target_text, NULL, "another setting changed it again");
+        say("%s: is not %s any more: another setting of these profiles changed it", key_show(path),
+            it->target_text);
+        if (!written)
+            journal_add(j, path, it->current_text, it->target_text, ENTRY_KEEP);
+        ok = false;
+    }
+    return ok;
 }
 
 enum exit_code
-tx_run(const struct sys *s, const struct store *st, struct journal *j, struct changes *c)
+tx_run(const struct sys *s, const struct store *st, const struct plan *plan, struct journal *j,
+       struct changes *c)
 {
     enum exit_code rv;
     struct value v;
@@ -187,17 +239,13 @@ tx_run(const struct sys *s, const struct store *st, struct journal *j, struct ch
 
     if ((rv = journal_save(st, j)) != EXIT_AS_WANTED)
         return rv;
-    for (size_t i = 0; i < j->n; i++) {
-        const struct entry *e = &j->entries[i];
-
-        if (e->side)
-            continue;
-        if ((sys = tx_set(s, e->path, e->after)) != 0)
-            return give_up(s, st, j, i, sys, c);
-        change_add(c, "set", e->path, e->before, e->after, note_on(e->path));
-    }
     for (size_t i = 0; i < j->n; i++)
-        if (j->entries[i].side &&
+        if ((sys = write_entry(s, &j->entries[i], c)) != 0)
+            return give_up(s, st, j, i + 1, sys, c);
+    if (!plan_holds(s, plan, j, c))
+        return give_up(s, st, j, j->n, 0, c);
+    for (size_t i = 0; i < j->n; i++)
+        if (j->entries[i].kind == ENTRY_SIDE &&
             sys_value(s, j->entries[i].path, &v, &j->entries[i].after, &sys) != ACCESS_OK)
             j->entries[i].after = NULL;
     j->state = TX_APPLIED;

@@ -26,21 +26,29 @@ void change_add(struct changes *c, const char *action, const char *path, const c
                 const char *after, const char *note);
 void changes_show(const struct options *o, const struct changes *c, enum exit_code rv);
 
-/* The steps of all plans in the order to write them, as `set` entries. Says what stands against it
- * (conflicting profiles, keys that cannot be written, broken rules). EXIT_DRIFT: it can be done,
+/* One plan for all profiles, and its steps. Says what stands against it (conflicting profiles, keys
+ * that cannot be written, broken rules). EXIT_DRIFT: it can be done,
  * but some settings were left out, since they cannot be had here. */
-enum exit_code tx_prepare(const struct options *o, const struct report *r, struct journal *ret);
-/* Adds what the steps would change besides, as `side` entries. */
-void tx_add_sides(const struct sys *s, struct journal *j);
+enum exit_code tx_prepare(const struct options *o, const struct report *r, struct plan *ret_plan,
+                          struct journal *ret);
+/* Adds what the steps would change besides: entries to keep where the plan wants the present value,
+ * side effects else. */
+void tx_add_sides(const struct sys *s, const struct plan *plan, struct journal *j);
 void tx_order(struct journal *j);
+/* What the step does that restoring the key does not undo, or NULL. *ret_harm: no mere detail. */
+const char *tx_lasting(const struct entry *e, bool *ret_harm);
 
 /* Whether the key holds that text, by type. Missing keys hold nothing. */
 bool tx_holds(const struct sys *s, const char *path, const char *text);
 /* Writes and reads back: 0, an errno, or EILSEQ if another value came back. */
 int tx_set(const struct sys *s, const char *path, const char *text);
-/* Writes every step; on failure takes back and says so. */
-enum exit_code tx_run(const struct sys *s, const struct store *st, struct journal *j,
-                      struct changes *c);
+/* Writes every step, and compares the whole plan after the last one, since a write may change other
+ * keys; on failure takes back and says so. */
+enum exit_code tx_run(const struct sys *s, const struct store *st, const struct plan *plan,
+                      struct journal *j, struct changes *c);
+/* Sets the chosen entries to what they were: steps, last first, then what that changed again.
+ * ret_sys[i] becomes 0 or what is in the way. */
+void tx_restore(const struct sys *s, const struct journal *j, const bool *chosen, int *ret_sys);
 const char *tx_strerror(int sys);
 
 #endif

@@ -13,35 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RANGE_KEY "net/ipv4/ip_local_port_range"
 #define START_KEY "net/ipv4/ip_unprivileged_port_start"
-
-static enum exit_code
-add_step(struct journal *j, const struct item *it)
-{
-    for (size_t i = 0; i < j->n; i++) {
-        if (strcmp(j->entries[i].path, it->setting->path) != 0)
-            continue;
-        if (strcmp(j->entries[i].after, it->target_text) == 0)
-            return EXIT_AS_WANTED;
-        return fail_with(EXIT_CONFLICT, "%s: one profile wants %s, another %s",
-                         key_show(it->setting->path), j->entries[i].after, it->target_text);
-    }
-    journal_add(j, it->setting->path, it->current_text, it->target_text, false);
-    return EXIT_AS_WANTED;
-}
-
-/* A key that one profile finds as wanted must not be changed by another. */
-static enum exit_code
-check_agreed(const struct journal *j, const struct item *it)
-{
-    for (size_t i = 0; i < j->n; i++)
-        if (strcmp(j->entries[i].path, it->setting->path) == 0 && it->target_text != NULL &&
-            strcmp(j->entries[i].after, it->target_text) != 0)
-            return fail_with(EXIT_CONFLICT, "%s: one profile wants %s, another %s",
-                             key_show(it->setting->path), j->entries[i].after, it->target_text);
-    return EXIT_AS_WANTED;
-}
 
 static enum exit_code
 take_item(const struct options *o, const struct item *it, struct journal *j)
@@ -67,7 +39,8 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
         }
         if (it->may_write != 0)
             return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
-        return add_step(j, it);
+        journal_add(j, it->setting->path, it->current_text, it->target_text, ENTRY_STEP);
+        break;
     case STATUS_OK:
     case STATUS_SKIPPED:
     case STATUS_REMARK:
@@ -76,25 +49,67 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
     return EXIT_AS_WANTED;
 }
 
+/* net/ipv6/conf/NAME/leaf, but not that of interfaces to come. */
+static bool
+is_running_ipv6(const char *path, const char *leaf)
+{
+    return strncmp(path, "net/ipv6/conf/", 14) == 0 && strncmp(path + 14, "default/", 8) != 0 &&
+           strcmp(strrchr(path, '/') + 1, leaf) == 0;
+}
+
+const char *
+tx_lasting(const struct entry *e, bool *ret_harm)
+{
+    bool on = strcmp(e->before, "0") == 0 && strcmp(e->after, "0") != 0;
+
+    *ret_harm = on && is_running_ipv6(e->path, "disable_ipv6");
+    if (*ret_harm)
+        return "flushes IPv6 addresses and routes, which revert cannot bring back";
+    if (on && is_running_ipv6(e->path, "forwarding"))
+        return "forgets default routes that routers announced, until they do it again";
+    if (on && (strcmp(e->path, "net/ipv4/ip_forward") == 0 ||
+               strcmp(e->path, "net/ipv4/conf/all/forwarding") == 0))
+        return "turns off large receive offload of devices that have it, for good";
+    /* Once written, such a key has a value of its own. */
+    if (strncmp(e->path, "net/ipv4/conf/", 14) == 0 && strncmp(e->path + 14, "all/", 4) != 0 &&
+        strncmp(e->path + 14, "default/", 8) != 0)
+        return "no longer follows conf.default, for good";
+    return NULL;
+}
+
+/* What could not be taken back is not done without being asked for by name. */
+static bool
+may_be_undone(const struct options *o, const struct journal *j)
+{
+    bool ok = true, harm;
+
+    for (size_t i = 0; i < j->n; i++) {
+        const char *what = tx_lasting(&j->entries[i], &harm);
+
+        if (!harm || o->force)
+            continue;
+        say("%s: %s; --force does it all the same", key_show(j->entries[i].path), what);
+        ok = false;
+    }
+    return ok;
+}
+
 enum exit_code
-tx_prepare(const struct options *o, const struct report *r, struct journal *ret)
+tx_prepare(const struct options *o, const struct report *r, struct plan *ret_plan,
+           struct journal *ret)
 {
     struct journal j = {.profiles = "", .boot = boot_id(&r->sys), .ns_cookie = r->sys.ns_cookie};
     enum exit_code rv = EXIT_AS_WANTED, one;
 
-    for (size_t i = 0; i < r->n; i++) {
-        j.profiles = mem_format("%s%s%s", j.profiles, i > 0 ? " " : "", r->profiles[i].name);
-        for (size_t k = 0; k < r->plans[i].n; k++)
-            if ((one = take_item(o, &r->plans[i].items[k], &j)) > rv)
-                rv = one;
-        if (!plan_rules(&r->sys, &r->plans[i], false))
-            rv = EXIT_CONFLICT;
-    }
     for (size_t i = 0; i < r->n; i++)
-        for (size_t k = 0; k < r->plans[i].n; k++)
-            if (r->plans[i].items[k].status == STATUS_OK &&
-                (one = check_agreed(&j, &r->plans[i].items[k])) != EXIT_AS_WANTED)
-                rv = one;
+        j.profiles = mem_format("%s%s%s", j.profiles, i > 0 ? " " : "", r->profiles[i].name);
+    if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, ret_plan))
+        return EXIT_CONFLICT;
+    for (size_t i = 0; i < ret_plan->n; i++)
+        if ((one = take_item(o, &ret_plan->items[i], &j)) > rv)
+            rv = one;
+    if (!plan_rules(&r->sys, ret_plan) || !may_be_undone(o, &j))
+        rv = EXIT_CONFLICT;
     *ret = j;
     return rv;
 }
@@ -104,21 +119,24 @@ rank_of(const char *path)
 {
     if (strcmp(path, "net/ipv4/ip_forward") == 0)
         return 0;
+    if (strcmp(path, "net/ipv4/conf/all/forwarding") == 0 ||
+        strcmp(path, "net/ipv6/conf/all/forwarding") == 0)
+        return 1;
     if (strncmp(path, "net/ipv4/conf/all/", 18) == 0 ||
         strncmp(path, "net/ipv6/conf/all/", 18) == 0)
-        return 1;
+        return 2;
     if (strncmp(path, "net/ipv4/conf/default/", 22) == 0 ||
         strncmp(path, "net/ipv6/conf/default/", 22) == 0)
-        return 2;
-    if (strncmp(path, "net/ipv4/conf/", 14) == 0 || strncmp(path, "net/ipv6/conf/", 14) == 0)
         return 3;
-    if (strcmp(path, "net/ipv4/ip_local_reserved_ports") == 0)
+    if (strncmp(path, "net/ipv4/conf/", 14) == 0 || strncmp(path, "net/ipv6/conf/", 14) == 0)
         return 4;
-    if (strcmp(path, "net/ipv4/tcp_timestamps") == 0)
+    if (strcmp(path, "net/ipv4/ip_local_reserved_ports") == 0)
         return 5;
-    if (strcmp(path, "fs/nr_open") == 0)
+    if (strcmp(path, "net/ipv4/tcp_timestamps") == 0)
         return 6;
-    return 7;
+    if (strcmp(path, "fs/nr_open") == 0)
+        return 7;
+    return 8;
 }
 
 static int
@@ -153,31 +171,47 @@ tx_order(struct journal *j)
     }
 }
 
+struct sides {
+    const struct sys *s;
+    const struct plan *plan;
+    struct journal *j;
+};
+
 static void
-add_side(const struct sys *s, struct journal *j, const char *path)
+add_side(const struct sides *to, const char *path)
 {
     struct value v;
     const char *text, *ignored;
     int sys;
 
-    for (size_t i = 0; i < j->n; i++)
-        if (strcmp(j->entries[i].path, path) == 0)
+    for (size_t i = 0; i < to->j->n; i++)
+        if (strcmp(to->j->entries[i].path, path) == 0)
             return;
-    if (key_allowed(path, &ignored) && sys_value(s, path, &v, &text, &sys) == ACCESS_OK)
-        journal_add(j, path, text, NULL, true);
+    for (size_t i = 0; i < to->plan->n; i++) {
+        const struct item *it = &to->plan->items[i];
+
+        if (it->status == STATUS_OK && it->target_text != NULL &&
+            strcmp(it->setting->path, path) == 0) {
+            journal_add(to->j, path, it->current_text, it->target_text, ENTRY_KEEP);
+            return;
+        }
+    }
+    if (key_allowed(path, &ignored) && sys_value(to->s, path, &v, &text, &sys) == ACCESS_OK)
+        journal_add(to->j, path, text, NULL, ENTRY_SIDE);
 }
 
 /* Every interface's copy of a key. */
 static void
-add_interfaces(const struct sys *s, struct journal *j, const char *dir, const char *leaf)
+add_interfaces(const struct sides *to, const char *dir, const char *leaf)
 {
-    for (char **name = sys_names(s, dir); *name != NULL; name++)
-        add_side(s, j, mem_format("%s/%s/%s", dir, *name, leaf));
+    for (char **name = sys_names(to->s, dir); *name != NULL; name++)
+        add_side(to, mem_format("%s/%s/%s", dir, *name, leaf));
 }
 
 void
-tx_add_sides(const struct sys *s, struct journal *j)
+tx_add_sides(const struct sys *s, const struct plan *plan, struct journal *j)
 {
+    const struct sides to = {s, plan, j};
     size_t n = j->n;
 
     for (size_t i = 0; i < n; i++) {
@@ -185,15 +219,15 @@ tx_add_sides(const struct sys *s, struct journal *j)
 
         if (strcmp(path, "net/ipv4/ip_forward") == 0 ||
             strcmp(path, "net/ipv4/conf/all/forwarding") == 0) {
-            add_side(s, j, "net/ipv4/ip_forward");
-            add_interfaces(s, j, "net/ipv4/conf", "forwarding");
-            add_side(s, j, "net/ipv4/conf/all/accept_redirects");
+            add_side(&to, "net/ipv4/ip_forward");
+            add_interfaces(&to, "net/ipv4/conf", "forwarding");
+            add_side(&to, "net/ipv4/conf/all/accept_redirects");
         } else if (strncmp(path, "net/ipv4/conf/default/", 22) == 0) {
-            add_interfaces(s, j, "net/ipv4/conf", strrchr(path, '/') + 1);
+            add_interfaces(&to, "net/ipv4/conf", strrchr(path, '/') + 1);
         } else if (strncmp(path, "net/ipv6/conf/all/", 18) == 0) {
-            add_interfaces(s, j, "net/ipv6/conf", strrchr(path, '/') + 1);
+            add_interfaces(&to, "net/ipv6/conf", strrchr(path, '/') + 1);
         } else if (strcmp(path, "net/ipv4/tcp_congestion_control") == 0) {
-            add_side(s, j, "net/ipv4/tcp_allowed_congestion_control");
+            add_side(&to, "net/ipv4/tcp_allowed_congestion_control");
         }
     }
 }

@@ -280,6 +280,21 @@ value_equal(const struct value *a, const struct value *b)
     return strcmp(a->text, b->text) == 0;
 }
 
+bool
+value_between(const struct value *v, const struct value *a, const struct value *b)
+{
+    if (v->type != a->type || v->type != b->type)
+        return false;
+    if (v->type == TYPE_PORTS)
+        return value_contains(a, v) || value_contains(b, v);
+    if (v->type != TYPE_INTS || v->n != a->n || v->n != b->n)
+        return false;
+    for (size_t i = 0; i < v->n; i++)
+        if (v->num[i] != a->num[i] && v->num[i] != b->num[i])
+            return false;
+    return true;
+}
+
 static void
 show_ports(const struct value *v, struct text *t)
 {

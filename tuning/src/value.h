@@ -33,6 +33,9 @@ struct value {
 bool value_parse(const char *text, enum vtype type, size_t fields, bool strict,
                  struct value *ret_value, const char **ret_why);
 bool value_equal(const struct value *a, const struct value *b);
+/* What a write of b over a can leave behind: each number is of a or of b, ports are all of a or all
+ * of b. */
+bool value_between(const struct value *v, const struct value *a, const struct value *b);
 /* Canonical text: single blanks, decimals, merged ranges. */
 const char *value_show(const struct value *v);
 bool value_has_port(const struct value *v, unsigned port);

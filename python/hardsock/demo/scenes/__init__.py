@@ -9,7 +9,10 @@ from hardsock.demo.scenes import (
     dead_dns,
     drip,
     fd_limit,
+    half_close,
     real_servers,
+    rst_storm,
+    truncated,
     tune,
 )
 
@@ -19,6 +22,9 @@ SCENES: tuple[Scene, ...] = (
     dead_dns.SCENE,
     *blocked.SCENES,
     drip.SCENE,
+    truncated.SCENE,
+    half_close.SCENE,
+    rst_storm.SCENE,
     fd_limit.SCENE,
     tune.SCENE,
 )

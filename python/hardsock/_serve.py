@@ -1,0 +1,111 @@
+"""Serving connections with a bounded number of threads."""
+
+from __future__ import annotations
+
+import socket
+
+from hardsock._connect import Address
+from hardsock._core import CancelToken, Listener
+from hardsock._options import SocketOptions
+from hardsock.serving.opening import open_listener
+from hardsock.serving.options import (
+    DefaultCount,
+    DefaultSeconds,
+    ServeOptions,
+    check_handler,
+)
+from hardsock.serving.server import Handler, Server
+
+__all__ = ["serve"]
+
+
+def serve(
+    handler: Handler,
+    address: Address | socket.socket | int | Listener,
+    *,
+    drain_timeout: float,
+    workers: int = DefaultCount(64),
+    max_connections: int | None = None,
+    idle_timeout: float | None = None,
+    linger: float = DefaultSeconds(2.0),
+    token: CancelToken | None = None,
+    name: str | None = None,
+    options: SocketOptions | None = None,
+    backlog: int = 4096,
+    reuse_port: bool = False,
+    dual_stack: bool | None = None,
+    defer_accept: int | None = None,
+    fastopen: int | None = None,
+    unix_mode: int | None = None,
+    unlink_stale: bool = True,
+    timeout: float | None = None,
+) -> Server:
+    """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
+
+    It runs at once. Use it as a context manager, whose end drains::
+
+        with hs.serve(handler, ("", 8080), drain_timeout=10) as server:
+            server.wait()  # until Ctrl-C, or until somebody calls server.stop()
+
+    When *max_connections* are not finished, nothing more is accepted: further clients wait in the
+    kernel's queue (*backlog*), and nothing piles up here.
+
+    Every hardsock call in a handler obeys its connection's token, which the server cancels when
+    time is up. When the handler returns, the connection is finished in an orderly way, also if
+    there is input that nobody has read; if it raises, the connection is reset and the exception
+    logged (``logging.getLogger("hardsock.serve")``), and serving goes on.
+
+    Args:
+        handler: Called with a ``Connection``, which is the server's again when it returns.
+        address: As for ``listen``; or a ``Listener``, which is the server's from now on.
+        drain_timeout: Seconds that the end may take. See ``Server.drain``.
+        workers: Threads that run handlers; started when needed. By default 64, or
+            *max_connections* if that is less.
+        max_connections: Connections accepted and not finished; by default *workers*. What is more
+            than *workers* waits here, accepted, for a thread.
+        idle_timeout: Seconds after which a connection is ended on which nothing has moved while
+            its handler waits for the beginning of a message.
+        linger: Seconds to wait for the client's end after the handler has returned. By default 2,
+            or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
+        token: Ends the server when it ends: all calls of all handlers are cancelled at once.
+        name: Of threads, tokens and log messages.
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale:
+            As for ``listen``.
+        timeout: Seconds to look *address* up.
+
+    Raises:
+        HardsockError: As ``listen`` does.
+        ValueError, TypeError: A parameter is wrong, or two contradict each other.
+    """
+    check_handler(handler)
+    if token is not None and not isinstance(token, CancelToken):
+        raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
+    checked = ServeOptions(
+        drain_timeout=drain_timeout,
+        workers=workers,
+        max_connections=max_connections,
+        idle_timeout=idle_timeout,
+        linger=linger,
+        name="hardsock-serve" if name is None else name,
+    )
+    listener = open_listener(
+        address,
+        {
+            "options": options,
+            "backlog": backlog,
+            "reuse_port": reuse_port,
+            "dual_stack": dual_stack,
+            "defer_accept": defer_accept,
+            "fastopen": fastopen,
+            "unix_mode": unix_mode,
+            "unlink_stale": unlink_stale,
+            "timeout": timeout,
+            "token": token,
+        },
+    )
+    try:
+        return Server(handler, listener, checked, token)
+    except BaseException:
+        if listener is not address:
+            listener.close()
+        raise

@@ -1,0 +1,196 @@
+"""The account of a server's connections: what is active, and how all others ended.
+
+Each connection is admitted once and settled once, whoever is first. No locks, no threads: a driver
+whose calls may overlap guards every call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+
+from hardsock import _core
+from hardsock._core import CancelToken, Connection
+from hardsock._errors import HardsockError
+from hardsock.serving.records import ServerStats
+
+__all__ = ["Ledger", "Outcome", "Phase", "Served", "is_idle", "served"]
+
+
+class Phase(Enum):
+    """Where a connection is."""
+
+    WAITING = "waiting"
+    HANDLER = "handler"
+    LINGERING = "lingering"
+
+
+class Outcome(Enum):
+    """How a connection ended."""
+
+    COMPLETED = "completed"
+    TOLD = "told"
+    FAILED = "failed"
+    IDLE_TIMEOUT = "idle timeout"
+    IDLE = "idle"
+    CANCELLED = "cancelled"
+    ABORTED = "aborted"
+
+
+_HANDLED = (Outcome.COMPLETED, Outcome.TOLD)
+_CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
+
+
+class Served:
+    """One accepted connection."""
+
+    __slots__ = ("accepted", "conn", "ended_by", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+
+    def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
+        self.conn = conn
+        self.peer = peer
+        self.token = token
+        self.accepted = conn.created
+        self.phase = Phase.WAITING
+        self.runner: object = None
+        """Whatever the driver needs to find the one that runs the handler."""
+        self.ended_by: Outcome | None = None
+        """Why the server cancelled its token, if it did."""
+        self.outcome: Outcome | None = None
+        self.left = False
+        """Nobody works on it any more."""
+
+    def idle_since(self) -> float | None:
+        """Since when it waits for a message of which nothing has come; None if it does not."""
+        if self.phase is not Phase.HANDLER or not is_idle(self.conn):
+            return None
+        return max(self.accepted, self.conn.last_read or 0.0, self.conn.last_write or 0.0)
+
+
+def served(conn: Connection, server: CancelToken) -> Served:
+    """Take a connection on: its token is *server*'s child, and bears the peer's name."""
+    peer = _peer_name(conn)
+    return Served(conn, peer, server.child(name=peer))
+
+
+def _peer_name(conn: Connection) -> str:
+    """The peer as ``HardsockError.peer`` names it."""
+    try:
+        peer = conn.getpeername()
+    except HardsockError:
+        return "unknown"
+    if isinstance(peer, tuple):
+        return _core.parse_address(peer)
+    if isinstance(peer, bytes):
+        return "unix:@" + peer[1:].decode(errors="backslashreplace")
+    return f"unix:{peer}"
+
+
+def is_idle(conn: Connection) -> bool:
+    """Whether a call waits for the beginning of a message, and nothing is being answered."""
+    return conn.idle
+
+
+class Ledger:
+    """All connections of one server.
+
+    Args:
+        limit: How many may be active.
+        draining: The token that is cancelled when the server begins to drain.
+    """
+
+    def __init__(self, limit: int, draining: CancelToken) -> None:
+        self._limit = limit
+        self._draining = draining
+        self.active: dict[Served, None] = {}
+        """In the order of arrival."""
+        self._outcomes: Counter[Outcome] = Counter()
+        self.drained: Counter[Outcome] = Counter()
+        """Those of connections that ended since the drain began."""
+        self.cut: list[Served] = []
+        """The cancelled and the aborted: there are none before the server ends."""
+        self._accepted = self._peak = 0
+        self._errors: Counter[str] = Counter()
+        self._endings: Counter[str] = Counter()
+        self._started = 0
+        self._delay_sum = self._delay_max = 0.0
+        self._full_count = 0
+        self._full_seconds = 0.0
+        self._full_since: float | None = None
+
+    @property
+    def room(self) -> int:
+        """How many more may be accepted."""
+        return self._limit - len(self.active)
+
+    def admit(self, served: Served) -> None:
+        """A connection was accepted."""
+        self._accepted += 1
+        self.active[served] = None
+        self._peak = max(self._peak, len(self.active))
+
+    def start(self, served: Served, runner: object, now: float) -> bool:
+        """Its handler is about to run; whether it may."""
+        if served.outcome is not None:
+            return False
+        served.runner = runner
+        if served.ended_by is not None:
+            return False
+        served.phase = Phase.HANDLER
+        delay = max(0.0, now - served.accepted)
+        self._started += 1
+        self._delay_sum += delay
+        self._delay_max = max(self._delay_max, delay)
+        return True
+
+    def settle(
+        self, served: Served, outcome: Outcome, *, error: str | None = None, ending: str
+    ) -> bool:
+        """It is over; False if that was known already."""
+        if served.outcome is not None:
+            return False
+        served.outcome = outcome
+        del self.active[served]
+        self._outcomes[outcome] += 1
+        if self._draining.cancelled:
+            self.drained[outcome] += 1
+        self._endings[ending] += 1
+        if outcome is Outcome.FAILED:
+            self._errors[error or "unknown"] += 1
+        elif outcome in (Outcome.CANCELLED, Outcome.ABORTED):
+            self.cut.append(served)
+        return True
+
+    def full(self, now: float) -> None:
+        """Accepting stands still for want of room."""
+        if self._full_since is None:
+            self._full_since = now
+            self._full_count += 1
+
+    def not_full(self, now: float) -> None:
+        """Accepting goes on."""
+        if self._full_since is not None:
+            self._full_seconds += now - self._full_since
+            self._full_since = None
+
+    def stats(self, now: float, *, workers: int) -> ServerStats:
+        """Return the counters as they are now."""
+        full = 0.0 if self._full_since is None else now - self._full_since
+        return ServerStats(
+            accepted=self._accepted,
+            active=len(self.active),
+            waiting=sum(served.phase is Phase.WAITING for served in self.active),
+            peak_active=self._peak,
+            handled=sum(self._outcomes[outcome] for outcome in _HANDLED),
+            failed=self._outcomes[Outcome.FAILED],
+            cut=sum(self._outcomes[outcome] for outcome in _CUT),
+            idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            errors=dict(self._errors),
+            endings=dict(self._endings),
+            workers=workers,
+            start_delay_max=self._delay_max,
+            start_delay_mean=self._delay_sum / self._started if self._started else 0.0,
+            full_count=self._full_count,
+            full_seconds=self._full_seconds + full,
+            draining=self._draining.cancelled,
+        )

@@ -1,0 +1,133 @@
+"""How a server is to behave: every parameter is checked here, and nowhere else."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import resource
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hardsock._errors import SettingWarning
+from hardsock._options import _check_int, _check_seconds
+
+__all__ = [
+    "MAX_BATCH",
+    "SPARE_DESCRIPTORS",
+    "DefaultCount",
+    "DefaultSeconds",
+    "ServeOptions",
+    "check_handler",
+]
+
+MAX_BATCH = 64
+"""Connections accepted per turn: enough to spare system calls, too few to starve anybody."""
+
+_MAX_CONNECTIONS = 1_000_000
+_MAX_WORKERS = 10_000
+SPARE_DESCRIPTORS = 64
+"""For the listener, its reserve, files, and what handlers open."""
+
+
+class DefaultCount(int):
+    """A default that gives way to what contradicts it."""
+
+
+class DefaultSeconds(float):
+    """A default that gives way to what contradicts it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Limits and times of a server; contradictions are refused with both names."""
+
+    drain_timeout: float
+    workers: int = DefaultCount(64)
+    max_connections: int | None = None
+    """Never None once made: the default is *workers*."""
+    idle_timeout: float | None = None
+    linger: float = DefaultSeconds(2.0)
+    name: str = "hardsock-serve"
+
+    def __post_init__(self) -> None:
+        _required("drain_timeout", self.drain_timeout)
+        _check_seconds("drain_timeout", self.drain_timeout, 0)
+        _required("workers", self.workers)
+        _check_int("workers", self.workers, 1, _MAX_WORKERS)
+        _check_int("max_connections", self.max_connections, 1, _MAX_CONNECTIONS)
+        _check_seconds("idle_timeout", self.idle_timeout, 0.001)
+        _required("linger", self.linger)
+        _check_seconds("linger", self.linger, 0)
+        if not isinstance(self.name, str):
+            raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
+        self._settle_connections()
+        self._settle_linger()
+        _check_descriptors(self.limit)
+
+    @property
+    def limit(self) -> int:
+        """How many connections may be accepted and not finished."""
+        assert self.max_connections is not None
+        return self.max_connections
+
+    def _settle_connections(self) -> None:
+        if self.max_connections is None:
+            object.__setattr__(self, "max_connections", int(self.workers))
+        elif self.max_connections < self.workers:
+            if not isinstance(self.workers, DefaultCount):
+                raise ValueError(
+                    f"workers={self.workers} and max_connections={self.max_connections} contradict "
+                    "each other: some workers could never have a connection; give max_connections "
+                    "of at least workers"
+                )
+            object.__setattr__(self, "workers", self.max_connections)
+
+    def _settle_linger(self) -> None:
+        if self.linger <= self.drain_timeout:
+            return
+        if not isinstance(self.linger, DefaultSeconds):
+            raise ValueError(
+                f"linger={self.linger:g} and drain_timeout={self.drain_timeout:g} contradict each "
+                "other: a drain would cut every orderly end; give linger of at most drain_timeout"
+            )
+        object.__setattr__(self, "linger", float(self.drain_timeout))
+
+
+def check_drain(timeout: float, grace: float | None) -> tuple[float, float]:
+    """Return both in seconds; *grace* is by default a quarter of *timeout*, at most one second."""
+    _required("timeout", timeout)
+    _check_seconds("timeout", timeout, 0)
+    if grace is None:
+        return timeout, min(1.0, timeout / 4)
+    _check_seconds("grace", grace, 0)
+    if grace > timeout:
+        raise ValueError(
+            f"grace={grace:g} and timeout={timeout:g} contradict each other: grace is a part of "
+            "timeout"
+        )
+    return timeout, grace
+
+
+def check_handler(handler: Callable[..., object]) -> None:
+    """Refuse what a thread cannot call."""
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+    if inspect.iscoroutinefunction(handler):
+        raise TypeError("handler must be a plain function: threads cannot await a coroutine")
+
+
+def _required(name: str, value: object) -> None:
+    if value is None or (isinstance(value, float) and math.isinf(value)):
+        raise ValueError(f"{name} must be a number, got {value!r}: without a limit it could hang")
+
+
+def _check_descriptors(connections: int) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and connections + SPARE_DESCRIPTORS > soft:
+        warnings.warn(
+            f"max_connections={connections}, but this process may have {soft} descriptors: clients "
+            "would be turned away before that; raise `ulimit -n` (RLIMIT_NOFILE)",
+            SettingWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,114 @@
+"""Plain values that servers return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["CutConnection", "DrainReport", "ServerStats"]
+
+
+class ServerStats(NamedTuple):
+    """Counters of a server since it was made: ``accepted == active + handled + failed + cut``."""
+
+    accepted: int
+    active: int
+    """Accepted and not finished: waiting for a worker, in the handler, or lingering."""
+    waiting: int
+    """Of these, accepted but not given to the handler yet."""
+    peak_active: int
+    handled: int
+    """The handler returned, and the connection was ended in an orderly way or by its peer."""
+    failed: int
+    """The handler raised; see ``errors``."""
+    cut: int
+    """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
+    idle_timeouts: int
+    """Of these, idle for longer than ``idle_timeout``."""
+    errors: Mapping[str, int]
+    """Failed connections by the name of the exception's class."""
+    endings: Mapping[str, int]
+    """How connections ended: ``"clean"``, ``"deadline"``, ``"reset"`` and ``"dead peer"`` as in
+    ``CloseReport``; ``"closed"``: by the handler, or by the server without waiting for the peer;
+    ``"aborted"``: by the server, with a reset."""
+    workers: int
+    """Threads that run handlers now, or wait to."""
+    start_delay_max: float
+    """Seconds from accept to the start of the handler, at most."""
+    start_delay_mean: float
+    full_count: int
+    """Times that accepting stood still because ``max_connections`` were active."""
+    full_seconds: float
+    """How long, all together."""
+    draining: bool
+
+
+class CutConnection(NamedTuple):
+    """A connection that did not end by itself in a drain."""
+
+    peer: str
+    how: str
+    """``"cancelled"``: its calls were ended by its token and its handler left. ``"aborted"``: the
+    handler did not leave in time, so the connection was reset under it."""
+    phase: str
+    """Where it was: ``"waiting"`` for a worker, in the ``"handler"``, or ``"lingering"``."""
+    age: float
+    """Seconds since it was accepted."""
+    bytes_received: int
+    bytes_sent: int
+    running: bool
+    """Whether the handler still ran when the drain was over."""
+    runner: str | None
+    """The name of the thread or task."""
+    stack: str | None
+    """Where the handler was when the drain was over, if it still ran."""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.peer} {self.how} in phase {self.phase} after {self.age:.3f} s, "
+            f"{self.bytes_received} bytes received, {self.bytes_sent} sent"
+        )
+        if self.running:
+            text += f"; {self.runner} still runs its handler:\n{self.stack or '(no stack)'}"
+        return text.rstrip()
+
+
+class DrainReport(NamedTuple):
+    """How the connections ended that were there when a drain began."""
+
+    reason: str | None
+    completed: int
+    """The handler returned by itself, told by ``draining`` or not."""
+    told: int
+    """The handler was left by the ``Cancelled`` of ``draining``, which it had waited under."""
+    failed: int
+    """The handler raised something else."""
+    idle_closed: int
+    cancelled: int
+    """Time was up, their tokens were cancelled, and their handlers left."""
+    aborted: int
+    """The handler did not leave in time, or never began."""
+    unaccepted: int | None
+    """Connections that waited in the kernel's queue, for which there was no room; the kernel reset
+    them. None if unknown (unix sockets)."""
+    elapsed: float
+    cut: tuple[CutConnection, ...]
+    """The cancelled and the aborted."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was cut."""
+        return self.cancelled == 0 and self.aborted == 0
+
+    @property
+    def running(self) -> int:
+        """Handlers that would not leave, and still ran when the drain was over."""
+        return sum(cut.running for cut in self.cut)
+
+    def __str__(self) -> str:
+        head = (
+            f"drained in {self.elapsed:.3f} s: {self.completed} completed, {self.told} told, "
+            f"{self.failed} failed, {self.idle_closed} idle closed, {self.cancelled} cancelled, "
+            f"{self.aborted} aborted"
+        )
+        return "\n".join([head, *map(str, self.cut)])

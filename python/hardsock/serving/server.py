@@ -1,0 +1,350 @@
+"""The threaded server: one thread accepts and later drains, a bounded number run handlers.
+
+The thread that accepts is also the one that drains, so that no connection can slip in between: what
+it has accepted is in the ledger before it looks. Others only ask it: they cancel the token
+``draining``, which is the closing flag as well.
+
+One lock guards the ledger. It is never held over a call of a handler, a wait, or anything that runs
+code of users. It is reentrant, so that a signal handler may ask for statistics or for a drain.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hardsock._core import CancelToken, Connection, Listener
+from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
+from hardsock._scope import current
+from hardsock.serving.ambient import context_for_handlers, enter
+from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.idle import IdleTimeout
+from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
+from hardsock.serving.workers import Workers, look_at
+
+__all__ = ["Handler", "Server"]
+
+Handler = Callable[[Connection], object]
+"""Called with each connection, in a thread; the server ends the connection when it returns."""
+
+logger = logging.getLogger("hardsock.serve")
+
+_FAILED_ACCEPT_PAUSE = 1.0
+
+
+class Server:
+    """A running server; ``hardsock.serve`` makes it. All methods may be called from any thread.
+
+    As a context manager it drains at the end of the block, with the ``drain_timeout`` it was given.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        listener: Listener,
+        options: ServeOptions,
+        token: CancelToken | None = None,
+    ) -> None:
+        self._handler = handler
+        self._listener = listener
+        self._address = listener.address
+        self._options = options
+        self._token = CancelToken(name=options.name) if token is None else token.child()
+        self._draining = self._token.child(name=f"{options.name} draining")
+        self._ended = CancelToken(name=f"{options.name} ended")
+        self._context = context_for_handlers(self._draining)
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
+        self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
+        self._limit: Limit | None = None  # guarded by lock
+        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
+        self._report: DrainReport | None = None
+        self._workers = Workers(self._serve, options.workers, options.name)
+        self._thread = threading.Thread(target=self._main, name=options.name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._workers.close(time.monotonic())
+            raise
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> Any:
+        """The address it listens on, or listened on, as ``socket`` has it."""
+        return self._address
+
+    @property
+    def listener(self) -> Listener:
+        """Its listener, for statistics."""
+        return self._listener
+
+    @property
+    def draining(self) -> CancelToken:
+        """Cancelled when the drain begins: handlers wait for the next request under it."""
+        return self._draining
+
+    @property
+    def closed(self) -> bool:
+        """Whether the drain is over."""
+        return self._ended.cancelled
+
+    @property
+    def report(self) -> DrainReport | None:
+        """How the drain went; None until it is over."""
+        return self._report
+
+    def stats(self) -> ServerStats:
+        """Return its counters."""
+        with self._lock:
+            return self._ledger.stats(time.monotonic(), workers=self._workers.count)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"
+        return f"<hardsock.Server {self._options.name} {state} at {self._address!r}>"
+
+    # ---- ending ------------------------------------------------------------------------------
+
+    def stop(self, reason: str | None = None) -> None:
+        """Begin to drain with ``drain_timeout``, and return at once.
+
+        For handlers and signal handlers, which must not wait; ``wait()`` tells when it is over.
+        """
+        self._draining.cancel(reason or "the server was stopped")
+
+    def drain(self, timeout: float | None = None, *, grace: float | None = None) -> DrainReport:
+        """Stop accepting, let the connections end, and cut what has not ended in time.
+
+        Idle connections are closed at once, busy ones are told by ``draining``. When only *grace*
+        is left, tokens are cancelled; near its end connections are reset. It never takes longer:
+        a handler that will not leave is named in the report, with its stack.
+
+        Calling it again, from wherever, waits for the same drain and can only shorten it.
+
+        Args:
+            timeout: Seconds for everything together; the default is ``drain_timeout``.
+            grace: The part of it for handlers whose calls were cancelled; by default a quarter, at
+                most a second.
+
+        Raises:
+            RuntimeError: If a handler of this server calls it: it would wait for itself. See
+                ``stop``.
+        """
+        options = self._options
+        seconds, grace = check_drain(options.drain_timeout if timeout is None else timeout, grace)
+        self._refuse_to_wait("drain()")
+        with self._lock:
+            limit = Limit(time.monotonic() + seconds, grace)
+            if self._limit is None or limit.end < self._limit.end:
+                self._limit = limit
+            bell = self._bell
+        self._draining.cancel("the server is draining")
+        if bell is not None:
+            bell.cancel()
+        self._ended.wait()
+        self._thread.join(1.0)
+        assert self._report is not None
+        return self._report
+
+    def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
+        """Block until the server has ended: True; False after *timeout* seconds.
+
+        Raises:
+            Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
+            RuntimeError: If a handler of this server calls it: it would wait for itself.
+        """
+        self._refuse_to_wait("wait()")
+        watched = [t for t in (token, current()) if t is not None]
+        if not watched:
+            return self._ended.wait(timeout)
+        if CancelToken.linked([self._ended, *watched]).wait(timeout) and not self.closed:
+            for each in watched:
+                each.check()
+        return self.closed
+
+    def _refuse_to_wait(self, what: str) -> None:
+        if self._workers.includes(threading.current_thread()):
+            raise RuntimeError(
+                f"{what} was called by a handler of this server, and would wait for that handler; "
+                "call stop(), or drain from another thread"
+            )
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"{what}: the server runs in the parent of this forked process")
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        if os.getpid() == self._pid:
+            self.drain()
+
+    # ---- accepting ---------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        unaccepted = None
+        try:
+            self._accept_until_told()
+        except BaseException:
+            logger.critical("accepting failed for good", exc_info=True)
+        self._draining.cancel("the server has ended")  # unless that is why
+        try:
+            drain = self._begin_drain()
+            self._accept_what_waits()
+            unaccepted = None if self._listener.closed else self._listener.stats().queue_length
+            self._listener.close()
+            self._run_drain(drain)
+            self._workers.close(drain.end)
+            self._report = self._sum_up(drain, unaccepted)
+        finally:
+            self._listener.close()
+            self._ended.cancel("the server has ended")
+
+    def _accept_until_told(self) -> None:
+        while room := self._wait_for_room():
+            try:
+                self._take(
+                    self._listener.accept_many(
+                        min(room, MAX_BATCH), timeout=self._idle.interval, token=self._draining
+                    )
+                )
+            except Closed:
+                return
+            except (Cancelled, DeadlineExceeded):
+                pass  # The drain begins, or a look at idle connections is due.
+            except (HardsockError, MemoryError) as exc:
+                logger.error("accepting failed, trying again in a second: %s", exc)
+                self._draining.wait(_FAILED_ACCEPT_PAUSE)
+
+    def _wait_for_room(self) -> int:
+        """How many may be accepted now; 0 when the server drains.
+
+        While it waits nothing is accepted: the kernel's queue holds who comes.
+        """
+        while not self._draining.cancelled:
+            now = time.monotonic()
+            with self._lock:
+                turn = self._idle.step(now)
+                if room := self._ledger.room:
+                    self._ledger.not_full(now)
+                    self._bell = None
+                else:
+                    self._ledger.full(now)
+                    bell = self._bell = self._draining.child(name="room")
+            if turn is not None:
+                turn.perform()
+            if room:
+                return room
+            bell.wait(self._idle.interval)
+        return 0
+
+    def _accept_what_waits(self) -> None:
+        """Closing the listener resets what is queued: what there is room for is served yet."""
+        with self._lock:
+            self._ledger.not_full(time.monotonic())
+        while not self._token.cancelled:
+            with self._lock:
+                room = self._ledger.room
+            if room == 0:
+                return
+            try:
+                self._take(self._listener.accept_many(min(room, MAX_BATCH), timeout=0))
+            except (HardsockError, MemoryError):
+                return
+
+    def _take(self, conns: list[Connection]) -> None:
+        taken = [served(conn, self._token) for conn in conns]
+        with self._lock:
+            for each in taken:
+                self._ledger.admit(each)
+        for each in taken:
+            self._workers.give(each)
+
+    # ---- serving, in the workers -------------------------------------------------------------
+
+    def _serve(self, served: Served) -> bool:
+        """Serve one connection; False in a forked child, where the server is not."""
+        with self._lock:
+            go = self._ledger.start(served, threading.current_thread(), time.monotonic())
+        if not go:
+            self._end(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
+            return True
+        try:
+            token = served.token.child(name=served.peer)
+            enter(self._context, token).run(self._handler, served.conn)
+        except BaseException as exc:
+            if os.getpid() != self._pid:
+                raise
+            verdict = self._judge(served, exc)
+        else:
+            verdict = self._judge(served, None)
+        if os.getpid() != self._pid:
+            return False
+        self._end(served, verdict)
+        return True
+
+    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
+        verdict = judge(served, exc, server=self._token, draining=self._draining)
+        if verdict.end is End.FINISH:
+            with self._lock:
+                served.phase = Phase.LINGERING
+        return verdict
+
+    def _end(self, served: Served, verdict: Verdict) -> None:
+        ending = "closed"
+        if verdict.end is End.FINISH:
+            verdict, ending = self._linger(served, verdict)
+        if verdict.end is End.ABORT:
+            served.conn.abort()
+            ending = "aborted"
+        served.conn.close()
+        with self._lock:
+            self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
+            served.left = True
+            bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.cancel()
+
+    def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
+        try:
+            report = served.conn.finish(timeout=self._options.linger, token=served.token)
+        except HardsockError as exc:
+            return judge_lingering(served, verdict, exc)
+        return verdict, report.ending
+
+    # ---- draining ----------------------------------------------------------------------------
+
+    def _begin_drain(self) -> Drain:
+        seconds, grace = check_drain(self._options.drain_timeout, None)
+        with self._lock:
+            now = time.monotonic()
+            if self._token.cancelled:  # Everything is cancelled: only the grace is left.
+                seconds = grace
+            return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
+
+    def _run_drain(self, drain: Drain) -> None:
+        while True:
+            with self._lock:
+                if self._limit is not None:
+                    drain.tighten(self._limit)
+                turn = drain.step(time.monotonic())
+                bell = self._bell = CancelToken(name="drain")
+            turn.perform()
+            if turn.wait is None:
+                return
+            bell.wait(turn.wait)
+
+    def _sum_up(self, drain: Drain, unaccepted: int | None) -> DrainReport:
+        with self._lock:
+            report = drain.report(
+                time.monotonic(), reason=self._draining.reason, unaccepted=unaccepted, look=look_at
+            )
+        logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
+        return report

@@ -1,0 +1,120 @@
+"""What an exception out of a handler means: whose fault it is, and how the connection ends.
+
+A reset is the honest end of what stopped in the middle: the peer must not take it for the whole.
+What the peer has ended itself, or where nothing was under way, ends with all bytes delivered.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import NamedTuple
+
+from hardsock._core import CancelToken
+from hardsock._errors import (
+    Cancelled,
+    Closed,
+    DeadlineExceeded,
+    DeadPeer,
+    EndOfStream,
+    FrameError,
+    HardsockError,
+    Poisoned,
+    Reset,
+    Truncated,
+)
+from hardsock.serving.ledger import Outcome, Served
+
+__all__ = ["End", "Verdict", "judge", "judge_lingering"]
+
+logger = logging.getLogger("hardsock.serve")
+
+_OF_THE_PEER = (Reset, DeadPeer, Truncated, DeadlineExceeded, Poisoned)
+
+
+class End(Enum):
+    """How a driver ends a connection."""
+
+    FINISH = "finish"
+    """Say that no more comes, and wait for the peer's end: ``Connection.finish``."""
+    CLOSE = "close"
+    """All that was sent goes out; wait for nothing."""
+    ABORT = "abort"
+
+
+class Verdict(NamedTuple):
+    """How a connection is counted and ended."""
+
+    outcome: Outcome
+    end: End
+    error: str | None = None
+
+
+def judge(
+    served: Served, exc: BaseException | None, *, server: CancelToken, draining: CancelToken
+) -> Verdict:
+    """Judge how a handler ended, and log it if that is due.
+
+    Args:
+        server: The token above those of all connections.
+        draining: The token that told handlers.
+    """
+    verdict = _judge(served, exc, server, draining)
+    if verdict.end is not End.ABORT and served.conn.poisoned:
+        return verdict._replace(end=End.ABORT)  # Half a message went out; the handler caught why.
+    return verdict
+
+
+def _judge(
+    served: Served, exc: BaseException | None, server: CancelToken, draining: CancelToken
+) -> Verdict:
+    ended_by = served.ended_by
+    if exc is None:
+        end = End.FINISH if ended_by is None else End.CLOSE
+        return Verdict(ended_by or Outcome.COMPLETED, end)
+    foreign = not isinstance(exc, HardsockError)
+    if foreign:
+        _log_failure(served, exc)
+    elif ended_by is None and server.cancelled:
+        ended_by = Outcome.CANCELLED
+    if ended_by is not None:
+        idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
+        return Verdict(ended_by, End.CLOSE if idle else End.ABORT)
+    if isinstance(exc, HardsockError):
+        return _judge_error(served, exc, draining)
+    return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+
+
+def _judge_error(served: Served, exc: HardsockError, draining: CancelToken) -> Verdict:
+    if isinstance(exc, Cancelled) and draining.cancelled and exc.reason == draining.reason:
+        return Verdict(Outcome.TOLD, End.FINISH)
+    if not _is_of_the_peer(served, exc):
+        _log_failure(served, exc)
+    elif isinstance(exc, EndOfStream):  # How a reader of messages sees its client's ordinary end.
+        return Verdict(Outcome.COMPLETED, End.FINISH)
+    else:
+        logger.debug("%s: %s", served.peer, exc)
+    end = End.FINISH if isinstance(exc, Truncated) else End.ABORT
+    return Verdict(Outcome.FAILED, end, type(exc).__name__)
+
+
+def _is_of_the_peer(served: Served, exc: HardsockError) -> bool:
+    if exc.peer not in (served.peer, None):
+        return False  # The handler's own connection to somewhere else.
+    if isinstance(exc, FrameError):
+        return exc.op is None or not exc.op.startswith("send")
+    return isinstance(exc, _OF_THE_PEER)
+
+
+def _log_failure(served: Served, exc: BaseException) -> None:
+    logger.error("the handler of %s failed", served.peer, exc_info=exc)
+
+
+def judge_lingering(served: Served, verdict: Verdict, exc: HardsockError) -> tuple[Verdict, str]:
+    """Judge what ``finish`` raised; returns the verdict that holds now, and the ending."""
+    if isinstance(exc, Closed):
+        return verdict, "closed"
+    if isinstance(exc, Cancelled):  # What was sent is whole, so let it arrive.
+        return Verdict(served.ended_by or Outcome.CANCELLED, End.CLOSE), "closed"
+    logger.debug("%s: %s", served.peer, exc)
+    return verdict._replace(end=End.ABORT), "aborted"

@@ -1,0 +1,110 @@
+"""A bounded number of threads that take connections from a queue: started late, used again.
+
+The queue is bounded by the server, which accepts nothing while it is full. Threads are daemons: one
+that a handler will not leave cannot keep the process from ending.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from hardsock.serving.ledger import Served
+
+__all__ = ["Workers"]
+
+_Run = Callable[[Served], bool]
+
+logger = logging.getLogger("hardsock.serve")
+
+
+class Workers:
+    """Threads that call *run*; one is there from the start, so that nothing given can be stuck.
+
+    Args:
+        run: Serves one connection, never raises, and returns whether the thread may go on.
+    """
+
+    def __init__(self, run: _Run, limit: int, name: str) -> None:
+        self._run: _Run | None = run
+        self._limit = limit
+        self._name = name
+        self._queue: SimpleQueue[Served | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._free = 0  # threads that wait, or are about to
+        self._given = 0  # connections that no thread has taken yet
+        self._threads: list[threading.Thread] = []
+        self._start(self._new())
+
+    @property
+    def count(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
+
+    def give(self, served: Served) -> None:
+        """Have a connection served, as soon as a thread is free."""
+        with self._lock:
+            self._given += 1
+            more = self._given > self._free and len(self._threads) < self._limit
+            thread = self._new() if more else None
+        self._queue.put(served)
+        if thread is None:
+            return
+        try:
+            self._start(thread)
+        except RuntimeError as exc:  # No more threads for this process: the others go on.
+            logger.warning("%d of %d workers: %s", self.count, self._limit, str(exc))
+
+    def _new(self) -> threading.Thread:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._main, args=(self._run,), name=name, daemon=True)
+        self._threads.append(thread)
+        self._free += 1
+        return thread
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._threads.remove(thread)
+                self._free -= 1
+            raise
+
+    def _main(self, run: _Run) -> None:
+        while True:
+            served = self._queue.get()
+            if served is None:
+                return
+            with self._lock:
+                self._free -= 1
+                self._given -= 1
+            if not run(served):
+                return
+            del served  # Nothing is kept alive while the thread waits.
+            with self._lock:
+                self._free += 1
+
+    def includes(self, thread: threading.Thread) -> bool:
+        """Whether it is one of these."""
+        return thread in self._threads
+
+    def close(self, until: float) -> None:
+        """Let the threads end once they are free, and join those that do by then."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._run = None  # The way back to the server, which would be a cycle.
+
+
+def look_at(runner: object) -> tuple[str | None, str | None]:
+    """Return the name of a thread, and where it is now."""
+    assert isinstance(runner, threading.Thread)
+    frame = None if runner.ident is None else sys._current_frames().get(runner.ident)
+    return runner.name, None if frame is None else "".join(traceback.format_stack(frame))

@@ -1,0 +1,135 @@
+/* import.c: see import.h.
+ *
+ * Values are read as the kernel would (octal, hexadecimal) and written as plain decimals. What this
+ * tool does not touch is left out with a message. The last assignment of a key wins, as in the
+ * loaders.
+ */
+#include "import.h"
+
+#include "key.h"
+#include "tree.h"
+
+#include <string.h>
+
+/* The document and its fields, then a key with three fields for each setting. */
+#define NODES_ALL 4
+#define NODES_EACH 4
+
+static void
+put_string(struct text *t, const char *s)
+{
+    text_puts(t, "\"");
+    for (; *s != '\0'; s++) {
+        if (*s == '"' || *s == '\\')
+            text_puts(t, "\\");
+        text_add(t, s, 1);
+    }
+    text_puts(t, "\"");
+}
+
+static bool
+is_last(const struct conf *c, size_t at)
+{
+    for (size_t i = at + 1; i < c->n; i++)
+        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, c->lines[at].path) == 0)
+            return false;
+    return true;
+}
+
+static bool
+is_printable(const char *s)
+{
+    for (; *s != '\0'; s += printable_length(s))
+        if (printable_length(s) == 0)
+            return false;
+    return true;
+}
+
+/* Why the line cannot be a setting of a profile, or NULL. */
+static const char *
+refusal(const struct line *l, const struct kb_key *k, struct value *v)
+{
+    const char *why = NULL;
+
+    if (!is_printable(l->path))
+        return "has a name that is no plain UTF-8";
+    if (l->pattern)
+        return "is a pattern";
+    if (!key_allowed(l->path, &why))
+        return why;
+    if (k != NULL && k->scope == SCOPE_NONE)
+        return mem_format("cannot be set: %s", k->meaning);
+    if (!value_parse(l->value, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : k->fields, false, v,
+                     &why))
+        return mem_format("('%.80s') %s", l->value, why);
+    if (!is_printable(value_show(v)))
+        return "has a value that is no plain UTF-8";
+    if (strstr(value_show(v), "${") != NULL)
+        return "has a value with ${, which a profile would work out";
+    if (*value_show(v) == '\0' && v->type != TYPE_PORTS)
+        return "is empty: the kernel would accept that and change nothing";
+    return NULL;
+}
+
+static bool
+take_line(const struct line *l, struct setting *ret)
+{
+    const struct vars none = {0};
+    const struct kb_key *k = kb_find(l->path);
+    struct setting s = {.path = l->path, .file = l->file, .line = l->number, .column = 1};
+    struct value v;
+    const char *why = refusal(l, k, &v);
+
+    if (why != NULL) {
+        say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
+        return false;
+    }
+    s.want = *value_show(&v) == '\0' ? WANT_UNSET : WANT_EXACT;
+    s.n = s.want == WANT_EXACT;
+    s.texts[0] = value_show(&v);
+    *ret = s;
+    /* Says what is wrong by itself. */
+    return setting_finish(ret, &none);
+}
+
+struct setting *
+import_settings(const struct conf *c, size_t *ret_n)
+{
+    struct setting *settings = NULL, s;
+    size_t n = 0, capacity = 0;
+
+    for (size_t i = 0; i < c->n; i++) {
+        if (c->lines[i].value == NULL || !is_last(c, i) || !take_line(&c->lines[i], &s))
+            continue;
+        settings = mem_grow(settings, n, &capacity, sizeof(s));
+        settings[n++] = s;
+    }
+    *ret_n = n;
+    return settings;
+}
+
+bool
+import_compose(const struct setting *settings, size_t n, struct text *t)
+{
+    text_puts(t,
+              "name: imported\nsummary: \"Settings taken over from sysctl files.\"\nsettings:\n");
+    for (size_t i = 0; i < n; i++) {
+        const struct setting *s = &settings[i];
+
+        text_puts(t, "  ");
+        put_string(t, key_show(s->path));
+        if (s->want == WANT_UNSET) {
+            text_puts(t, ":\n    unset: true");
+        } else {
+            text_puts(t, ":\n    value: ");
+            put_string(t, s->texts[0]);
+        }
+        text_puts(t, "\n    why: ");
+        put_string(t, mem_format("Imported from %s, line %zu.", printable(s->file), s->line));
+        text_puts(t, "\n    risk: \"Not stated there.\"\n");
+    }
+    if (t->len <= YAML_MAX_SIZE && NODES_ALL + NODES_EACH * n <= YAML_MAX_NODES)
+        return true;
+    say("%zu settings are more than one profile may hold: import the files one by one", n);
+    return false;
+}

@@ -1,0 +1,17 @@
+/* import.h: sysctl.conf files as a profile.
+ *
+ * What comes out is a profile that `lint` accepts, whatever the files hold.
+ */
+#ifndef TUNE_IMPORT_H
+#define TUNE_IMPORT_H
+
+#include "conf.h"
+#include "mem.h"
+#include "profile.h"
+
+/* The last assignment of each key; says what is left out, and why. NULL if nothing is left. */
+struct setting *import_settings(const struct conf *c, size_t *ret_n);
+/* False after a message if it would be larger than a profile may be. */
+bool import_compose(const struct setting *settings, size_t n, struct text *t);
+
+#endif
