@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -76,14 +76,12 @@ async def rate_of_async(take: Callable[[], Awaitable[int]], seconds: float) -> d
             return {"ops": ops, "ns": now - start}
 
 
-def all_of(messages: Iterable[object], count: int) -> int:
-    """Take count messages from an endless iterator."""
-    n = 0
-    for _ in islice(messages, count):
-        n += 1
-    if n < count:
-        raise EOFError("the peer closed")
-    return n
+def all_of(messages: Iterator[object], count: int) -> int:
+    """Look at count messages of an endless iterator; counting them would be a cost of its own."""
+    for _ in islice(messages, count - 1):
+        pass
+    next(messages)  # raises if there was an end
+    return count
 
 
 async def all_of_async(messages: AsyncIterator[object], count: int) -> int:
@@ -96,12 +94,11 @@ async def all_of_async(messages: AsyncIterator[object], count: int) -> int:
     raise EOFError("the peer closed")
 
 
-def each(batch: Iterable[object]) -> int:
+def each(batch: list[Any]) -> int:
     """Look at each message of a batch, as its user would."""
-    n = 0
     for _ in batch:
-        n += 1
-    return n
+        pass
+    return len(batch)
 
 
 def checked(reply: bytes) -> None:
