@@ -79,6 +79,25 @@ hs_call_leave(struct hs_conn *c, enum hs_dir dir)
     hs_fd_drop(&c->fd);
 }
 
+bool
+hs_call_borrow(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
+{
+    unsigned char none = USER_NONE;
+
+    if (hs_fd_is_closed(&c->fd) || !hs_fd_is_ours(&c->fd) ||
+        !atomic_compare_exchange_strong(&c->dirs[dir].user, &none, USER_CALL))
+        return false;
+    op->claim = CLAIM_BORROWED;
+    return true;
+}
+
+void
+hs_call_return(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
+{
+    op->claim = 0;
+    atomic_store_explicit(&c->dirs[dir].user, USER_NONE, memory_order_release);
+}
+
 hs_err
 hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {

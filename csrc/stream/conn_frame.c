@@ -223,13 +223,13 @@ hs_conn_try_frames(struct hs_conn *c, struct hs_op *op, const struct hs_framing 
 
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_load_explicit(&c->buffered, memory_order_relaxed) == 0 ||
-        hs_call_claim(c, op, HS_DIR_IN, NULL) != HS_OK)
+        !hs_call_borrow(c, op, HS_DIR_IN))
         return HS_WANT;
     if (!hs_deframer_skipping(&c->in) && f->too_long != HS_TOO_LONG_SKIP &&
         atomic_load(&c->dirs[HS_DIR_IN].poison) == HS_OK &&
         hs_deframer_next(&c->in, f, NULL, &c->found, &need) == HS_OK)
         return HS_OK;
-    hs_call_release(c, op, HS_DIR_IN);
+    hs_call_return(c, op, HS_DIR_IN);
     return HS_WANT;
 }
 
@@ -270,7 +270,10 @@ hs_conn_frames_end(struct hs_conn *c, struct hs_op *op)
 {
     c->found.consumed = 0;
     hs_input_changed(c);
-    hs_call_release(c, op, HS_DIR_IN);
+    if (op->claim == CLAIM_BORROWED)
+        hs_call_return(c, op, HS_DIR_IN);
+    else
+        hs_call_release(c, op, HS_DIR_IN);
 }
 
 /* ---- Looking ahead ------------------------------------------------------------------------- */

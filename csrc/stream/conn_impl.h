@@ -81,6 +81,11 @@ void hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);
  * or it is closed. Calls spin while it lasts: hs_call_leave soon. */
 HS_NODISCARD bool hs_call_visit(struct hs_conn *c, enum hs_dir dir);
 void hs_call_leave(struct hs_conn *c, enum hs_dir dir);
+#define CLAIM_BORROWED 0x80
+/* A claim for what touches memory only: it does not hold the descriptor, which would cost more than
+ * to find a line. False: somebody has the direction, or it is closed. End with hs_call_return. */
+HS_NODISCARD bool hs_call_borrow(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);
+void hs_call_return(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);
 HS_NODISCARD hs_err hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
 /* Passes rv on, filled into err under the name of the call. */
