@@ -43,17 +43,17 @@ class Work:
     name: str
     title: str
     measure: Measure
-    peer_mode: str
+    peer_mode: str  # the argument of the peer's program
     placement: Placement
     implementations: tuple[str, ...]
     goals: tuple[Goal, ...]
     floor: str | None = "c"
     # name of a C implementation -> (program in floors/, variant)
     c_programs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    peer_program: str = "peer"  # in peers/
     seconds: float = 0.1
     count: int = 0
     function: str = ""
-    peer_program: str = "peer"  # in peers/
     fresh_worker: bool = False  # a new process for every slice
 
 

@@ -1,7 +1,9 @@
 # The one list of compiler and linker flags, included by the Makefile and parsed by setup.py.
 # Only lines of the form `NAME := words` here: setup.py understands nothing more.
 
-HS_STD := -std=c11 -D_GNU_SOURCE -fvisibility=hidden -fPIC
+# What we export is ours: calls among ourselves need not go where a preloaded library may redirect
+# them.
+HS_STD := -std=c11 -D_GNU_SOURCE -fvisibility=hidden -fPIC -fno-semantic-interposition
 HS_INCLUDE := -Icsrc -Icsrc/include
 HS_WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef -Wwrite-strings
 # Python.h is not pedantic C11, so the binding does without this one.
@@ -9,7 +11,7 @@ HS_WARN_CORE := -Wpedantic
 # -U first: some distributions predefine it, and a second definition would warn.
 HS_HARDEN := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
 HS_HARDEN_X86 := -fcf-protection
-HS_LDFLAGS := -Wl,-z,relro,-z,now
+HS_LDFLAGS := -Wl,-z,relro,-z,now -Wl,-Bsymbolic
 HS_LIBS := -lpthread
 # Flavours. Sanitizers and torture do without _FORTIFY_SOURCE: its *_chk variants hide the calls
 # that they want to see.

@@ -5,16 +5,19 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Any
 
 DEADLINE = 5.0  # seconds; no measured call ever comes near it
 MESSAGE = b"x" * 64
 OPS_PER_CLOCK_READ = 16
+# The same for messages that stream in: it must not show beside one.
+LINES_PER_CLOCK_READ = 4096
+FRAMES_PER_CLOCK_READ = {"frames_1k": 512, "frames_1m": 4}
+RECEIVE_SIZE = 4096  # what one asks for who does not know what will come
+BACKLOG = 4096
 MEMORY_WARM_UP = 500  # connections that are held but not counted
-LINES_PER_CLOCK_READ = 256
-FRAMES_PER_CLOCK_READ = 16
-LINE = 64
 
 
 def rate(operation: Callable[[], object], seconds: float) -> dict[str, Any]:
@@ -47,9 +50,10 @@ async def rate_async(operation: Callable[[], Awaitable[object]], seconds: float)
             return {"ops": ops, "ns": now - start}
 
 
-def flow(take: Callable[[], int], seconds: float) -> dict[str, Any]:
-    """Call take, which returns how many messages it has taken, for so many seconds."""
-    clock, ops = time.perf_counter_ns, 0
+def rate_of(take: Callable[[], int], seconds: float) -> dict[str, Any]:
+    """Call take, which takes some messages and says how many, for so many seconds."""
+    clock = time.monotonic_ns
+    ops = 0
     start = clock()
     end = start + int(seconds * 1e9)
     while True:
@@ -59,9 +63,10 @@ def flow(take: Callable[[], int], seconds: float) -> dict[str, Any]:
             return {"ops": ops, "ns": now - start}
 
 
-async def flow_async(take: Callable[[], Awaitable[int]], seconds: float) -> dict[str, Any]:
-    """As flow, for a coroutine function."""
-    clock, ops = time.perf_counter_ns, 0
+async def rate_of_async(take: Callable[[], Awaitable[int]], seconds: float) -> dict[str, Any]:
+    """As rate_of, for a coroutine function."""
+    clock = time.monotonic_ns
+    ops = 0
     start = clock()
     end = start + int(seconds * 1e9)
     while True:
@@ -69,6 +74,31 @@ async def flow_async(take: Callable[[], Awaitable[int]], seconds: float) -> dict
         now = clock()
         if now >= end:
             return {"ops": ops, "ns": now - start}
+
+
+def all_of(messages: Iterator[object], count: int) -> int:
+    """Look at count messages of an endless iterator; counting them would be a cost of its own."""
+    for _ in islice(messages, count - 1):
+        pass
+    next(messages)  # raises if there was an end
+    return count
+
+
+async def all_of_async(messages: AsyncIterator[object], count: int) -> int:
+    """As all_of, for an asynchronous iterator."""
+    n = 0
+    async for _ in messages:
+        n += 1
+        if n == count:
+            return n
+    raise EOFError("the peer closed")
+
+
+def each(batch: list[Any]) -> int:
+    """Look at each message of a batch, as its user would."""
+    for _ in batch:
+        pass
+    return len(batch)
 
 
 def checked(reply: bytes) -> None:
@@ -103,6 +133,18 @@ def hold(open_one: Callable[[], object], count: int) -> dict[str, Any]:
             before = anonymous_bytes()
         kept[i] = open_one()
     return {"connections": count - MEMORY_WARM_UP, "bytes": anonymous_bytes() - before}
+
+
+async def hold_waiting(
+    open_one: Callable[[], Awaitable[object]], wait_on: Callable[[Any], object], count: int
+) -> dict[str, Any]:
+    """As hold_async; wait_on starts a task that receives on the connection, and waits."""
+
+    async def open_and_wait() -> object:
+        conn = await open_one()
+        return wait_on(conn)
+
+    return await hold_async(open_and_wait, count)
 
 
 async def hold_async(open_one: Callable[[], Awaitable[object]], count: int) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..model import Target
-from . import _cancel, _common
+from . import _cancel, _common, _crowd
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
-from ._crowd import Crowd
+from ._crowd import Announce
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 RunLoop = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -87,65 +87,62 @@ async def _idle_memory(target: Target, count: int) -> dict[str, Any]:
     return await _common.hold_async(open_one, count)
 
 
-async def _lines(target: Target, seconds: float) -> dict[str, Any]:
-    reader, writer = await connect(target)
-
-    async def take() -> int:
-        for _ in range(LINES_PER_CLOCK_READ):
-            await reader.readline()
-        return LINES_PER_CLOCK_READ
-
-    result = await _common.flow_async(take, seconds)
-    await close(writer)
-    return result
-
-
-async def _frames(target: Target, seconds: float) -> dict[str, Any]:
-    reader, writer = await connect(target)
-
-    async def take() -> int:
-        for _ in range(FRAMES_PER_CLOCK_READ):
-            await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
-        return FRAMES_PER_CLOCK_READ
-
-    result = await _common.flow_async(take, seconds)
-    await close(writer)
-    return result
-
-
-async def _serve_crowd(target: Target, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionResetError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=4096)
-    result = await run_crowd(target, server.sockets[0].getsockname()[1], ask)
-    server.close()
-    while len(asyncio.all_tasks()) > 1:  # The crowd has left; its handlers are about to.
-        await asyncio.sleep(0.01)
-    return result
-
-
-async def run_crowd(target: Target, port: int, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    crowd = Crowd(target)
-    result: dict[str, Any] = await loop.run_in_executor(None, ask, crowd, port)
-    crowd.close()
-    return result
-
-
 async def _idle_memory_awaited(target: Target, count: int) -> dict[str, Any]:
-    async def open_one() -> object:
+    tasks = []
+
+    async def open_one() -> Streams:
         reader, writer = await connect(target)
         await by_deadline(exchange(reader, writer))
-        task = asyncio.ensure_future(reader.read(64))
-        await asyncio.sleep(0)
-        return writer, task
+        return reader, writer
 
-    return await _common.hold_async(open_one, count)
+    def wait_on(streams: Streams) -> Streams:
+        tasks.append(asyncio.create_task(streams[0].read(_common.RECEIVE_SIZE)))
+        return streams
+
+    result = await _common.hold_waiting(open_one, wait_on, count)
+    for task in tasks:
+        task.cancel()
+    return result
+
+
+async def _lines(target: Target, seconds: float) -> dict[str, Any]:
+    reader, writer = await connect(target)
+    result = await _common.rate_of_async(
+        lambda: _common.all_of_async(reader, LINES_PER_CLOCK_READ), seconds
+    )
+    await close(writer)
+    return result
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    header = await reader.readexactly(4)
+    return await reader.readexactly(int.from_bytes(header, "big"))
+
+
+async def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    reader, writer = await connect(target)
+
+    async def take() -> int:
+        for _ in range(count):
+            await read_frame(reader)
+        return count
+
+    result = await _common.rate_of_async(take, seconds)
+    await close(writer)
+    return result
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionResetError), contextlib.closing(writer):
+        while data := await reader.read(_common.RECEIVE_SIZE):
+            writer.write(data)
+            await writer.drain()
+
+
+async def _serve(announce: Announce) -> None:
+    server = await asyncio.start_server(_echo, "127.0.0.1", 0, backlog=_common.BACKLOG)
+    announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
 
 
 class StreamWorks:
@@ -167,32 +164,30 @@ class StreamWorks:
             lambda blocked: self._run(_cancelled_again_and_again(target, blocked)), seconds
         )
 
-    def idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        result: dict[str, Any] = self._run(_idle_memory(target, count))
-        return result
-
     def lines(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         result: dict[str, Any] = self._run(_lines(target, seconds))
         return result
 
-    def frames(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        result: dict[str, Any] = self._run(_frames(target, seconds))
+    def frames_1k(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        frames = _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+        result: dict[str, Any] = self._run(frames)
         return result
 
-    def accept_crowd(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        n = _common.allowed_connections(count)
-        result: dict[str, Any] = self._run(
-            _serve_crowd(target, lambda crowd, port: crowd.accept(port, n))
-        )
+    def frames_1m(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        frames = _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
+        result: dict[str, Any] = self._run(frames)
         return result
 
-    def echo_crowd(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        n = _common.allowed_connections(count)
-        result: dict[str, Any] = self._run(
-            _serve_crowd(target, lambda crowd, port: crowd.echo(port, n, seconds))
-        )
-        return result
+    def crowd_churn(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.of(target, count, lambda announce: self._run(_serve(announce))).churn(seconds)
+
+    def crowd_echo(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        return _crowd.of(target, count, lambda announce: self._run(_serve(announce))).echo(seconds)
 
     def idle_memory_awaited(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         result: dict[str, Any] = self._run(_idle_memory_awaited(target, count))
+        return result
+
+    def idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_idle_memory(target, count))
         return result

@@ -11,11 +11,12 @@ _works = StreamWorks(asyncio.run)
 connect_close = _works.connect_close
 request_reply = _works.request_reply
 cancel_latency = _works.cancel_latency
-idle_memory = _works.idle_memory
 lines = _works.lines
-frames = _works.frames
-accept_crowd = _works.accept_crowd
-echo_crowd = _works.echo_crowd
+frames_1k = _works.frames_1k
+frames_1m = _works.frames_1m
+crowd_churn = _works.crowd_churn
+crowd_echo = _works.crowd_echo
+idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from typing import Any
 
 import hardsock as hs
@@ -12,7 +11,7 @@ from ..model import Target
 from . import _cancel, _common
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
 
-FRAME = hs.LengthPrefix(width=4)
+FRAMING = hs.LengthPrefix()  # four bytes, big endian
 
 
 def version() -> str:
@@ -55,6 +54,26 @@ def cancel_latency(target: Target, seconds: float, count: int) -> dict[str, Any]
     return _cancel.measure(body, seconds)
 
 
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+        messages = conn.lines(timeout=DEADLINE)
+        return _common.rate_of(lambda: _common.all_of(messages, LINES_PER_CLOCK_READ), seconds)
+
+
+def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+        messages = conn.frames(FRAMING, timeout=DEADLINE)
+        return _common.rate_of(lambda: _common.all_of(messages, count), seconds)
+
+
+def frames_1k(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+
+
+def frames_1m(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
+
+
 def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
     def open_one() -> hs.Connection:
         conn = connect(target)
@@ -62,26 +81,3 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return conn
 
     return _common.hold(open_one, count)
-
-
-def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    with connect(target) as conn:
-        iterator = conn.lines(timeout=DEADLINE)
-
-        def take() -> int:
-            for _ in itertools.islice(iterator, LINES_PER_CLOCK_READ):
-                pass
-            return LINES_PER_CLOCK_READ
-
-        return _common.flow(take, seconds)
-
-
-def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    with connect(target) as conn:
-
-        def take() -> int:
-            for _ in range(FRAMES_PER_CLOCK_READ):
-                conn.recv_frame(FRAME, timeout=DEADLINE)
-            return FRAMES_PER_CLOCK_READ
-
-        return _common.flow(take, seconds)

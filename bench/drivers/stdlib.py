@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import platform
 import socket
-from typing import Any
+from typing import IO, Any
 
 from ..model import Target
 from . import _cancel, _common
@@ -56,6 +55,38 @@ def cancel_latency(target: Target, seconds: float, count: int) -> dict[str, Any]
     return _cancel.measure(body, seconds)
 
 
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as sock, sock.makefile("rb") as file:
+        return _common.rate_of(lambda: _common.all_of(file, LINES_PER_CLOCK_READ), seconds)
+
+
+def read_frame(file: IO[bytes]) -> bytes:
+    header = file.read(4)
+    payload = file.read(int.from_bytes(header, "big"))
+    if not payload:
+        raise EOFError("the peer closed")
+    return payload
+
+
+def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as sock, sock.makefile("rb") as file:
+
+        def take() -> int:
+            for _ in range(count):
+                read_frame(file)
+            return count
+
+        return _common.rate_of(take, seconds)
+
+
+def frames_1k(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+
+
+def frames_1m(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
+
+
 def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
     def open_one() -> socket.socket:
         sock = connect(target)
@@ -63,25 +94,3 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return sock
 
     return _common.hold(open_one, count)
-
-
-def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    with connect(target) as sock, sock.makefile("rb") as file:
-
-        def take() -> int:
-            for _ in itertools.islice(file, LINES_PER_CLOCK_READ):
-                pass
-            return LINES_PER_CLOCK_READ
-
-        return _common.flow(take, seconds)
-
-
-def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    with connect(target) as sock, sock.makefile("rb") as file:
-
-        def take() -> int:
-            for _ in range(FRAMES_PER_CLOCK_READ):
-                file.read(int.from_bytes(file.read(4), "big"))
-            return FRAMES_PER_CLOCK_READ
-
-        return _common.flow(take, seconds)

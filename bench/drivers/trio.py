@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import trio
 
 from ..model import Target
-from . import _cancel, _common
-from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
-from ._crowd import Crowd
+from . import _cancel, _common, _crowd
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, MESSAGE
+from ._crowd import Announce
 
 
 def version() -> str:
@@ -68,6 +68,109 @@ def cancel_latency(target: Target, seconds: float, count: int) -> dict[str, Any]
     return _cancel.measure(lambda blocked: trio.run(body, blocked), seconds)
 
 
+async def receive_more(stream: trio.SocketStream) -> bytes:
+    data = await stream.receive_some()
+    if not data:
+        raise EOFError("the peer closed")
+    return bytes(data)
+
+
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    """trio has no lines: what comes is split, and the last piece waits for its rest."""
+
+    async def run() -> dict[str, Any]:
+        async with await connect(target) as stream:
+            rest = b""
+
+            async def take() -> int:
+                nonlocal rest
+                messages = (rest + await receive_more(stream)).split(b"\n")
+                rest = messages.pop()
+                return _common.each(messages)
+
+            return await _common.rate_of_async(take, seconds)
+
+    return trio.run(run)
+
+
+class Buffered:
+    """What everybody writes who reads messages from trio."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def exactly(self, n: int) -> bytes:
+        while len(self._buffer) < n:
+            self._buffer += await receive_more(self._stream)
+        data = bytes(self._buffer[:n])
+        del self._buffer[:n]
+        return data
+
+
+def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        async with await connect(target) as stream:
+            buffered = Buffered(stream)
+
+            async def take() -> int:
+                for _ in range(count):
+                    await buffered.exactly(int.from_bytes(await buffered.exactly(4), "big"))
+                return count
+
+            return await _common.rate_of_async(take, seconds)
+
+    return trio.run(run)
+
+
+def frames_1k(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1k"])
+
+
+def frames_1m(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _frames(target, seconds, FRAMES_PER_CLOCK_READ["frames_1m"])
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):
+        while data := await stream.receive_some(_common.RECEIVE_SIZE):
+            await stream.send_all(data)
+
+
+async def serve(announce: Announce) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=_common.BACKLOG)
+    announce(listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(echo, listeners)
+
+
+def crowd_churn(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _crowd.of(target, count, lambda announce: trio.run(serve, announce)).churn(seconds)
+
+
+def crowd_echo(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return _crowd.of(target, count, lambda announce: trio.run(serve, announce)).echo(seconds)
+
+
+def idle_memory_awaited(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        async def open_one() -> trio.SocketStream:
+            stream = await connect(target)
+            await exchange(stream)
+            return stream
+
+        async with trio.open_nursery() as nursery:
+
+            def wait_on(stream: trio.SocketStream) -> trio.SocketStream:
+                nursery.start_soon(stream.receive_some, _common.RECEIVE_SIZE)
+                return stream
+
+            result = await _common.hold_waiting(open_one, wait_on, count)
+            nursery.cancel_scope.cancel()
+        return result
+
+    return trio.run(run)
+
+
 def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
     async def open_one() -> trio.SocketStream:
         stream = await connect(target)
@@ -75,93 +178,3 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return stream
 
     return trio.run(_common.hold_async, open_one, count)
-
-
-class _Buffered:
-    """What users of trio write around a stream: a buffer to split."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._buffer = bytearray()
-        self._start = 0
-
-    async def _fill(self) -> None:
-        del self._buffer[: self._start]
-        self._start = 0
-        self._buffer += await self._stream.receive_some(65536)
-
-    async def line(self) -> bytes:
-        while (end := self._buffer.find(b"\n", self._start)) < 0:
-            await self._fill()
-        line = bytes(self._buffer[self._start : end])
-        self._start = end + 1
-        return line
-
-    async def exactly(self, n: int) -> bytes:
-        while len(self._buffer) - self._start < n:
-            await self._fill()
-        part = bytes(self._buffer[self._start : self._start + n])
-        self._start += n
-        return part
-
-
-def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        async with await connect(target) as stream:
-            buffered = _Buffered(stream)
-
-            async def take() -> int:
-                for _ in range(LINES_PER_CLOCK_READ):
-                    await buffered.line()
-                return LINES_PER_CLOCK_READ
-
-            return await _common.flow_async(take, seconds)
-
-    return trio.run(run)
-
-
-def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    async def run() -> dict[str, Any]:
-        async with await connect(target) as stream:
-            buffered = _Buffered(stream)
-
-            async def take() -> int:
-                for _ in range(FRAMES_PER_CLOCK_READ):
-                    await buffered.exactly(int.from_bytes(await buffered.exactly(4), "big"))
-                return FRAMES_PER_CLOCK_READ
-
-            return await _common.flow_async(take, seconds)
-
-    return trio.run(run)
-
-
-def _serve_crowd(target: Target, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
-    async def echo(stream: trio.SocketStream) -> None:
-        try:
-            async for data in stream:
-                await stream.send_all(data)
-        except trio.BrokenResourceError:
-            pass
-
-    async def run() -> dict[str, Any]:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=4096)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, echo, listeners)
-            crowd = Crowd(target)
-            port = listeners[0].socket.getsockname()[1]
-            result: dict[str, Any] = await trio.to_thread.run_sync(ask, crowd, port)
-            crowd.close()
-            nursery.cancel_scope.cancel()
-        return result
-
-    return trio.run(run)
-
-
-def accept_crowd(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    n = _common.allowed_connections(count)
-    return _serve_crowd(target, lambda crowd, port: crowd.accept(port, n))
-
-
-def echo_crowd(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    n = _common.allowed_connections(count)
-    return _serve_crowd(target, lambda crowd, port: crowd.echo(port, n, seconds))

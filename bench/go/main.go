@@ -30,12 +30,16 @@ type result struct {
 type work func(address string, length time.Duration, count int) (result, error)
 
 var works = map[string]work{
-	"connect_close":  connectClose,
-	"request_reply":  requestReply,
-	"cancel_latency": cancelLatency,
-	"idle_memory":    idleMemory,
-	"lines":          lines,
-	"frames":         frames,
+	"connect_close":       connectClose,
+	"request_reply":       requestReply,
+	"cancel_latency":      cancelLatency,
+	"idle_memory":         idleMemory,
+	"idle_memory_awaited": idleMemoryAwaited,
+	"lines":               lines,
+	"frames_1k":           frames1k,
+	"frames_1m":           frames1m,
+	"crowd_echo":          withCrowd("echo"),
+	"crowd_churn":         withCrowd("churn"),
 }
 
 func say(message any) {

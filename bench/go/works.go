@@ -139,6 +139,11 @@ func anonymousBytes() (int64, error) {
 }
 
 func idleMemory(address string, _ time.Duration, count int) (result, error) {
+	return holdConnections(address, count, func(net.Conn) {})
+}
+
+// holdConnections calls waitOn for each connection, after an exchange on it.
+func holdConnections(address string, count int, waitOn func(net.Conn)) (result, error) {
 	limit, err := raiseDescriptorLimit()
 	if err != nil {
 		return result{}, err
@@ -161,6 +166,10 @@ func idleMemory(address string, _ time.Duration, count int) (result, error) {
 		if err = exchange(kept[i], reply); err != nil {
 			return result{}, err
 		}
+		if err = kept[i].SetDeadline(time.Time{}); err != nil {
+			return result{}, err
+		}
+		waitOn(kept[i])
 	}
 	after, err := anonymousBytes()
 	runtime.KeepAlive(kept)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ..model import Work
-from . import awaited, cancel_latency, connect_close, idle_memory, messages, request_reply
+from . import (
+    cancel_latency,
+    connect_close,
+    frames,
+    idle_memory,
+    lines,
+    request_reply,
+    ten_thousand,
+)
 
 ALL: tuple[Work, ...] = (
     connect_close.WORK,
@@ -11,11 +19,11 @@ ALL: tuple[Work, ...] = (
     cancel_latency.WORK,
     cancel_latency.ACROSS_CPUS,
     idle_memory.WORK,
-    messages.LINES,
-    messages.FRAMES_1K,
-    messages.FRAMES_1M,
-    awaited.REQUEST_REPLY,
-    awaited.IDLE,
-    awaited.ACCEPT,
-    awaited.ECHO,
+    lines.WORK,
+    frames.ONE_KIB,
+    frames.ONE_MIB,
+    request_reply.AWAITED,
+    ten_thousand.ECHO,
+    ten_thousand.CHURN,
+    idle_memory.AWAITED,
 )

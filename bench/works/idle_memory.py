@@ -5,9 +5,14 @@ other, exchanges 64 bytes once on each, keeps them, and does nothing. Measured i
 anonymous memory (smaps_rollup) from the 500th to the last, after garbage collection, so that what
 is paid once does not count. Nobody waits on the connections: no thread, task or goroutine each.
 The peer, a process of its own, holds the other ends.
+
+Awaited: the same in an event loop, and on each connection a task (Go: a goroutine) waits in a
+receive of at most 4096 bytes.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from ..model import Goal, Measure, Placement, Work
 
@@ -22,4 +27,21 @@ WORK = Work(
     goals=(Goal(text="<= 1024 B", of="hardsock", at_most=1024.0),),
     count=10_000,
     fresh_worker=True,
+)
+
+AWAITED = dataclasses.replace(
+    WORK,
+    name="idle_memory_aio",
+    function="idle_memory_awaited",
+    title="idle, awaited",
+    implementations=(
+        "hardsock-aio",
+        "hardsock-aio-uvloop",
+        "hardsock-aio-trio",
+        "asyncio",
+        "uvloop",
+        "trio",
+        "go",
+    ),
+    goals=(),
 )
