@@ -644,12 +644,12 @@ def test_idle_is_between_two_messages(pair: Pair) -> None:
     with Call(conn.recv_line, timeout=10) as reading:
         reading.wait_until_blocked()
         assert conn.idle
-        theirs.sendall(b"ques")
+        theirs.sendall(b"quest")
         reading.wait_until_blocked()
-        while conn.buffered < 4:
+        while conn.buffered < 5:
             assert reading.running
         assert not conn.idle
-        theirs.sendall(b"tion\n")
+        theirs.sendall(b"ion\n")
         reading.result(5)
     assert not conn.idle
 
