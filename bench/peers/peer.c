@@ -1,68 +1,22 @@
-/* peer.c: the other side of every measurement, in C so that it is never the slow one.
+/* peer.c: the other side of most measurements, in C so that it is never the slow one.
  *
- * `peer MODE` listens on 127.0.0.1, prints its port, and serves until its stdin ends:
+ * `peer MODE` serves (see peer.h):
  *   accept_close  takes a connection, waits for the client's end, closes
  *   echo          a thread per connection sends back what it reads (one client at a time is fast)
  *   hold          one epoll loop holds any number of connections and sends back what it reads
- *
- * The client always closes first, and the listener has SO_LINGER 0, which accepted sockets inherit:
- * the peer's close answers with a reset, which removes the client's TIME_WAIT. So no run leaves
- * thousands of occupied ports behind that would slow the next one, and all clients are treated
- * alike.
+ *   lines         a thread per connection sends lines of 64 bytes without end
+ *   frames_1k     the same with frames of 1 KiB after a length of four bytes, big endian
+ *   frames_1m     the same with frames of 1 MiB
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <pthread.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "peer.h"
+
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define BUFFER 65536
 #define EVENTS 256
-
-static void
-die(const char *what)
-{
-    fprintf(stderr, "peer: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static int
-open_listener(void)
-{
-    struct sockaddr_in sin = {.sin_family = AF_INET};
-    struct linger linger = {.l_onoff = 1, .l_linger = 0};
-    socklen_t len = sizeof sin;
-    int one = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) != 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
-        bind(fd, (struct sockaddr *)&sin, sizeof sin) != 0 || listen(fd, 4096) != 0 ||
-        getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
-        die("listen");
-    printf("%d\n", ntohs(sin.sin_port));
-    fflush(stdout);
-    return fd;
-}
-
-static int
-accept_one(int listener)
-{
-    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0 && errno != ECONNABORTED && errno != EINTR)
-        die("accept");
-    return fd;
-}
+#define LINE 64
+#define FLOOD 262144
 
 static void
 serve_accept_close(int listener)
@@ -104,17 +58,81 @@ echo_connection(void *arg)
 }
 
 static void
-serve_echo(int listener)
+serve_threads(int listener, void *(*serve)(void *fd))
 {
     for (;;) {
         pthread_t thread;
         int fd = accept_one(listener);
         if (fd < 0)
             continue;
-        if (pthread_create(&thread, NULL, echo_connection, (void *)(intptr_t)fd) != 0)
+        if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)fd) != 0)
             die("pthread_create");
         pthread_detach(thread);
     }
+}
+
+static void
+serve_echo(int listener)
+{
+    serve_threads(listener, echo_connection);
+}
+
+/* What is sent again and again: a whole number of messages. Set before the first thread. */
+static char *flood;
+static size_t flood_size;
+
+static void *
+flood_connection(void *arg)
+{
+    int fd = (int)(intptr_t)arg;
+    for (;;)
+        for (size_t sent = 0; sent < flood_size;) {
+            size_t rest = flood_size - sent;
+            ssize_t n = send(fd, flood + sent, rest < FLOOD ? rest : FLOOD, MSG_NOSIGNAL);
+            if (n < 0) {
+                close(fd);
+                return NULL;
+            }
+            sent += (size_t)n;
+        }
+}
+
+static void
+make_flood(size_t message, size_t header)
+{
+    size_t each = header + message, n = each < FLOOD ? FLOOD / each : 1;
+    flood_size = n * each;
+    if ((flood = malloc(flood_size)) == NULL)
+        die("malloc");
+    memset(flood, 'x', flood_size);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t length = htonl((uint32_t)message);
+        if (header > 0)
+            memcpy(flood + i * each, &length, header);
+        else
+            flood[(i + 1) * each - 1] = '\n';
+    }
+}
+
+static void
+serve_lines(int listener)
+{
+    make_flood(LINE, 0);
+    serve_threads(listener, flood_connection);
+}
+
+static void
+serve_frames_1k(int listener)
+{
+    make_flood(1024, sizeof(uint32_t));
+    serve_threads(listener, flood_connection);
+}
+
+static void
+serve_frames_1m(int listener)
+{
+    make_flood(1024 * 1024, sizeof(uint32_t));
+    serve_threads(listener, flood_connection);
 }
 
 static void
@@ -122,12 +140,9 @@ serve_hold(int listener)
 {
     static char buf[BUFFER];
     struct epoll_event events[EVENTS], ev = {.events = EPOLLIN, .data.fd = listener};
-    struct rlimit limit;
     int ep = epoll_create1(EPOLL_CLOEXEC);
 
-    getrlimit(RLIMIT_NOFILE, &limit);
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
+    raise_descriptor_limit();
     if (ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, listener, &ev) != 0)
         die("epoll");
     for (;;) {
@@ -147,15 +162,6 @@ serve_hold(int listener)
     }
 }
 
-static void *
-exit_with_stdin(void *arg)
-{
-    char byte;
-    (void)arg;
-    while (read(STDIN_FILENO, &byte, 1) > 0) {}
-    _exit(0);
-}
-
 int
 main(int argc, char **argv)
 {
@@ -166,16 +172,17 @@ main(int argc, char **argv)
         {"accept_close", serve_accept_close},
         {"echo", serve_echo},
         {"hold", serve_hold},
+        {"lines", serve_lines},
+        {"frames_1k", serve_frames_1k},
+        {"frames_1m", serve_frames_1m},
     };
-    pthread_t watcher;
 
     for (size_t i = 0; argc == 2 && i < sizeof modes / sizeof modes[0]; i++) {
         if (strcmp(argv[1], modes[i].name) == 0) {
-            if (pthread_create(&watcher, NULL, exit_with_stdin, NULL) != 0)
-                die("pthread_create");
+            end_with_stdin();
             modes[i].serve(open_listener());
         }
     }
-    fputs("usage: peer accept_close|echo|hold\n", stderr);
+    fputs("usage: peer accept_close|echo|hold|lines|frames_1k|frames_1m\n", stderr);
     return 2;
 }

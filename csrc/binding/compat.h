@@ -23,12 +23,10 @@
 /* Member kinds moved from structmember.h to Python.h in 3.12. */
 #if PY_VERSION_HEX >= 0x030C0000
 #define HS_T_PYSSIZET Py_T_PYSSIZET
-#define HS_T_OBJECT Py_T_OBJECT_EX
 #define HS_READONLY Py_READONLY
 #else
 #include <structmember.h>
 #define HS_T_PYSSIZET T_PYSSIZET
-#define HS_T_OBJECT T_OBJECT_EX
 #define HS_READONLY READONLY
 #endif
 

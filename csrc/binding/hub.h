@@ -17,11 +17,12 @@ typedef struct {
     PyObject_HEAD
     struct hs_loop *core;    /* owns */
     PyObject *get_loop;      /* owns: a weak reference to the asyncio loop, or NULL */
+    PyObject *get_running;   /* owns: says which asyncio loop runs in this thread, or NULL */
     PyObject *cancelled;     /* owns: asyncio.CancelledError, or NULL */
     PyObject *drive;         /* owns: awaits an Operation where it is no asyncio loop, or NULL */
-    PyObject *lifetime;      /* owns: what the package keeps as long as the loop keeps the hub */
     OperationObject *parked; /* a list; own: a reference each */
     int budget;              /* left of HUB_BUDGET */
+    unsigned long thread;    /* in which its loop was last seen to run */
     bool closed;
     PyObject *weakrefs;
 } HubObject;
@@ -47,6 +48,10 @@ struct operation_object {
     OperationObject *prev, *next; /* in hub->parked */
     struct job job;
 };
+
+/* -1 with an exception set when the hub's loop does not run in this thread: nothing of the hub may
+ * be touched then. */
+int hub_enter(HubObject *hub);
 
 /* Takes it out of the hub's list and of all that could resume it. */
 void operation_unpark(OperationObject *op);

@@ -74,6 +74,7 @@ struct job {
         struct framed_send framed_send;
         struct filing filing;
         size_t peek_size;
+        bool in_time;
     } u;
 };
 

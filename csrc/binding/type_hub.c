@@ -13,7 +13,8 @@
 static PyObject *
 hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const struct params p = {"Hub", 0, 0, 0, {"get_loop", "cancelled", "drive"}};
+    static const struct params p = {
+        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive"}};
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
     HubObject *self;
@@ -23,15 +24,50 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         (self = (HubObject *)type->tp_alloc(type, 0)) == NULL)
         return NULL;
     self->get_loop = Py_XNewRef(values[0]);
-    self->cancelled = Py_XNewRef(values[1]);
-    self->drive = Py_XNewRef(values[2]);
+    self->get_running = Py_XNewRef(values[1]);
+    self->cancelled = Py_XNewRef(values[2]);
+    self->drive = Py_XNewRef(values[3]);
     self->budget = HUB_BUDGET;
+    self->thread = PyThread_get_thread_ident();
     if ((rv = hs_loop_new(&err, &self->core)) != HS_OK) {
         (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
         Py_DECREF(self);
         return NULL;
     }
     return (PyObject *)self;
+}
+
+/* An asyncio loop may run in one thread now and in another later; a trio run stays. */
+static int
+moved_here(HubObject *self)
+{
+    PyObject *ours = NULL, *running = NULL;
+    int same = 0;
+
+    if (self->get_loop != NULL && self->get_running != NULL) {
+        ours = PyObject_CallNoArgs(self->get_loop);
+        running = ours == NULL ? NULL : PyObject_CallNoArgs(self->get_running);
+        same = running == NULL ? -1 : running == ours && ours != Py_None;
+    }
+    Py_XDECREF(ours);
+    Py_XDECREF(running);
+    return same;
+}
+
+int
+hub_enter(HubObject *self)
+{
+    unsigned long thread = PyThread_get_thread_ident();
+    int here = self->thread == thread ? 1 : moved_here(self);
+
+    if (here > 0) {
+        self->thread = thread;
+        return 0;
+    }
+    if (here == 0)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "this belongs to an event loop that does not run in this thread");
+    return -1;
 }
 
 PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor that the loop should watch.");
@@ -72,6 +108,7 @@ hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
     HubObject *self = (HubObject *)obj;
 
     self->budget = HUB_BUDGET;
+    self->thread = PyThread_get_thread_ident();
     hs_loop_collect(self->core);
     if (wake_all_due(self) < 0)
         return NULL;
@@ -79,7 +116,9 @@ hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(forget_doc, "forget($self, fd, /)\n--\n\n"
-                         "Stop watching a descriptor that was given away.");
+                         "Stop watching a descriptor that was given away.\n\n"
+                         "Does nothing outside of the loop's thread: then it is watched in vain\n"
+                         "until it is closed.");
 
 static PyObject *
 hub_forget(PyObject *self, PyObject *fd)
@@ -88,7 +127,8 @@ hub_forget(PyObject *self, PyObject *fd)
 
     if (parse_long(fd, "fd", 0, INT32_MAX, &number) < 0)
         return NULL;
-    hs_loop_forget(((HubObject *)self)->core, (int)number);
+    if (((HubObject *)self)->thread == PyThread_get_thread_ident())
+        hs_loop_forget(((HubObject *)self)->core, (int)number);
     Py_RETURN_NONE;
 }
 
@@ -120,9 +160,9 @@ hub_traverse(PyObject *obj, visitproc visit, void *arg)
 
     Py_VISIT(Py_TYPE(obj));
     Py_VISIT(self->get_loop);
+    Py_VISIT(self->get_running);
     Py_VISIT(self->cancelled);
     Py_VISIT(self->drive);
-    Py_VISIT(self->lifetime);
     for (OperationObject *op = self->parked; op != NULL; op = op->next)
         Py_VISIT(op);
     return 0;
@@ -137,9 +177,9 @@ hub_clear(PyObject *obj)
     while (self->parked != NULL)
         operation_unpark(self->parked);
     Py_CLEAR(self->get_loop);
+    Py_CLEAR(self->get_running);
     Py_CLEAR(self->cancelled);
     Py_CLEAR(self->drive);
-    Py_CLEAR(self->lifetime);
     return 0;
 }
 
@@ -158,13 +198,18 @@ hub_dealloc(PyObject *obj)
 }
 
 static PyMemberDef hub_members[] = {
-    {"lifetime", HS_T_OBJECT, offsetof(HubObject, lifetime), 0,
-     "Kept as long as the loop keeps the hub."},
     {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(HubObject, weakrefs), HS_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *
+get_is_asyncio(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((HubObject *)self)->drive == NULL);
+}
+
 static PyGetSetDef hub_getset[] = {
+    {"is_asyncio", get_is_asyncio, NULL, "Whether its loop is one of asyncio.", NULL},
     {"closed", get_closed, NULL, "Whether its loop has ended.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -177,7 +222,7 @@ static PyMethodDef hub_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, cancelled=None, drive=None)\n--\n\n"
+PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, get_running=None, cancelled=None, drive=None)\n--\n\n"
                       "One event loop's waiting room; see hardsock.aio.");
 
 static PyType_Slot hub_slots[] = {

@@ -448,6 +448,8 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
         PyErr_SetString(PyExc_TypeError, "hub must be a Hub");
         return NULL;
     }
+    if (hub_enter((HubObject *)args[0]) < 0)
+        return NULL;
     if ((op = (OperationObject *)st->operation_type->tp_alloc(st->operation_type, 0)) == NULL)
         return NULL;
     op->hub = (HubObject *)Py_NewRef(args[0]);

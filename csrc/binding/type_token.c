@@ -5,6 +5,8 @@
  */
 #include "token.h"
 
+#include "job.h"
+
 #include <string.h>
 
 static _Atomic uint64_t last_cookie;
@@ -317,42 +319,49 @@ token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
-struct waiting {
-    struct hs_token *core;
-    bool in_time;
-};
-
 static hs_err
-wait_for_end(struct call *c, void *arg)
+attempt_wait(struct job *job)
 {
-    struct waiting *w = arg;
-    hs_err rv = hs_token_wait(w->core, c->op.deadline_ns, &c->err);
+    hs_err rv = hs_token_await(&job->call.op, &job->call.err);
 
-    w->in_time = rv == HS_OK;
+    job->u.in_time = rv == HS_OK;
     return rv == HS_E_DEADLINE ? HS_OK : rv;
+}
+
+static PyObject *
+whether_in_time(struct job *job)
+{
+    return PyBool_FromLong(job->u.in_time);
 }
 
 PyDoc_STRVAR(wait_doc, "wait($self, /, timeout=None)\n--\n\n"
                        "Block until this token has ended: True; False after timeout seconds.\n\n"
                        "The ambient scope does not apply.");
 
-static PyObject *
-token_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+static int
+token_prepare_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                   struct job *job)
 {
     static const struct params p = {"wait", 0, 1, 0, {"timeout"}};
-    struct call c = {.st = state_of(self), .op = HS_OP_INIT(HS_NEVER, NULL)};
-    struct waiting w = {.core = ((TokenObject *)self)->core};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
     PyObject *values[MAX_PARAMS];
     int64_t span;
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_seconds(values[0], "timeout", &span) < 0)
-        return NULL;
-    c.op.deadline_ns = span == HS_NEVER ? HS_NEVER : hs_deadline_after(span);
-    if (call_run(&c, wait_for_end, &w) < 0)
-        return NULL;
-    return PyBool_FromLong(w.in_time);
+        return -1;
+    if (span != HS_NEVER)
+        op.deadline_ns = hs_deadline_after(span);
+    job->owner = Py_NewRef(self);
+    job->call.st = state_of(self);
+    job->call.started_ns = hs_now();
+    job->call.op = op;
+    job->attempt = attempt_wait;
+    job->result = whether_in_time;
+    return 0;
 }
+
+STATIC_JOB_METHODS(token, wait)
 
 PyDoc_STRVAR(set_timeout_doc,
              "set_timeout($self, timeout, /)\n--\n\n"
@@ -485,6 +494,7 @@ static PyMethodDef token_methods[] = {
     {"cancel", HS_METHOD(token_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
     {"check", token_check, METH_NOARGS, check_doc},
     {"wait", HS_METHOD(token_wait), METH_FASTCALL | METH_KEYWORDS, wait_doc},
+    {"_op_wait", HS_METHOD(token_op_wait), METH_FASTCALL | METH_KEYWORDS, OP_DOC("wait")},
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
     {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},

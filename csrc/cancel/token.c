@@ -607,6 +607,18 @@ hs_token_wait(struct hs_token *t, int64_t deadline_ns, struct hs_error *err)
     return rv;
 }
 
+hs_err
+hs_token_await(struct hs_op *op, struct hs_error *err)
+{
+    short ignored;
+    hs_err rv;
+
+    if (!op->stepping)
+        return hs_token_wait(op->token, op->deadline_ns, err);
+    rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &ignored);
+    return hs_token_check(op->token) != HS_OK ? HS_OK : rv;
+}
+
 static hs_err
 watch_new(struct hs_error *err, struct watch **ret_watch)
 {

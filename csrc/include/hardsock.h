@@ -122,6 +122,7 @@ HS_API int64_t hs_deadline_after(int64_t span_ns);
 
 struct hs_token;
 struct hs_callback;
+struct hs_op;
 
 /* Why a token ended. The text is a copy. */
 struct hs_reason {
@@ -189,6 +190,8 @@ HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
  * HS_E_SYSTEM. */
 HS_API HS_NODISCARD hs_err hs_token_wait(struct hs_token *t, int64_t deadline_ns,
                                          struct hs_error *err);
+/* The same for an op whose token it is, so that it can be stepped. */
+HS_API HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
 
 /* A descriptor that turns readable when the token ends (also by deadline) and stays so.
  * Made on first use; belongs to the token; never read from it. */

@@ -18,8 +18,8 @@ from typing import Any
 
 import hardsock as hs
 from hardsock import aio
-from hardsock._core import Operation
 from support import Call, Hung
+from support.loops import RUNS, task_parked
 
 AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]
 LIMIT = 60.0  # for a clause; nothing waits for it unless something hangs
@@ -171,15 +171,6 @@ class Threads(Driver):
 # ---- asyncio
 
 
-async def task_parked(task: asyncio.Task[Any], timeout: float = 5.0) -> None:
-    """Return when the task waits for one of our operations."""
-    end = time.monotonic() + timeout
-    while not isinstance(task._fut_waiter, Operation):  # type: ignore[attr-defined]
-        if task.done() or time.monotonic() > end:
-            raise Hung(f"it does not wait for an operation: {task!r}")
-        await asyncio.sleep(0)
-
-
 class _StartedTask(Started):
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
@@ -208,8 +199,13 @@ class _StartedTask(Started):
 
 
 class Asyncio(Driver):
+    loop = "asyncio"
+
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run(asyncio.wait_for(main(), LIMIT))
+        async def limited() -> None:
+            await asyncio.wait_for(main(), LIMIT)
+
+        RUNS[self.loop](limited())
 
     @asynccontextmanager
     async def start(
@@ -239,13 +235,7 @@ class Asyncio(Driver):
 
 
 class Uvloop(Asyncio):
-    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        import uvloop
-
-        async def limited() -> None:  # uvloop.run wants a coroutine function's coroutine
-            await asyncio.wait_for(main(), LIMIT)
-
-        uvloop.run(limited())
+    loop = "uvloop"
 
 
 # ---- trio

@@ -10,5 +10,18 @@ from __future__ import annotations
 from hardsock.aio._connection import Connection
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import adopt, connect, listen, resolve
+from hardsock.aio._serve import serve
+from hardsock.aio._server import Server
+from hardsock.aio._wait import wait
 
-__all__ = ["Connection", "Listener", "adopt", "connect", "listen", "resolve"]
+__all__ = [
+    "Connection",
+    "Listener",
+    "Server",
+    "adopt",
+    "connect",
+    "listen",
+    "resolve",
+    "serve",
+    "wait",
+]

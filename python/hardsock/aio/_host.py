@@ -7,9 +7,9 @@ loaded at all; it also knows of trio running as a guest inside an asyncio loop.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import weakref
-from collections.abc import AsyncGenerator
 
 from hardsock._core import Hub
 
@@ -33,7 +33,7 @@ def current_hub() -> Hub:
     loop = asyncio.get_running_loop()
     known = _hubs.get(loop)
     hub = known() if known is not None else None
-    return _open(loop) if hub is None or hub.closed else hub
+    return _open(loop) if hub is None else hub
 
 
 def _trio_runs() -> bool:
@@ -46,25 +46,13 @@ def _trio_runs() -> bool:
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:
-    hub = Hub(get_loop=weakref.ref(loop), cancelled=asyncio.CancelledError)
-    hub.lifetime = lifetime = _until_shutdown(weakref.ref(loop), weakref.ref(hub))
-    try:  # The loop notes an async generator when it is first iterated.
-        lifetime.asend(None).send(None)
-    except StopIteration:
-        pass
-    loop.add_reader(hub.fileno(), hub.run)  # This is what keeps the hub.
+    hub = Hub(
+        get_loop=weakref.ref(loop),
+        get_running=asyncio._get_running_loop,
+        cancelled=asyncio.CancelledError,
+    )
+    # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or
+    # whatever scope the first call was made in would live as long as the loop.
+    contextvars.Context().run(loop.add_reader, hub.fileno(), hub.run)
     _hubs[loop] = weakref.ref(hub)
     return hub
-
-
-async def _until_shutdown(
-    get_loop: weakref.ref[asyncio.AbstractEventLoop], get_hub: weakref.ref[Hub]
-) -> AsyncGenerator[None, None]:
-    """Close the hub in ``loop.shutdown_asyncgens()``, which ``asyncio.run`` calls at its end."""
-    try:
-        yield
-    finally:
-        loop, hub = get_loop(), get_hub()
-        if loop is not None and hub is not None and not hub.closed:
-            loop.remove_reader(hub.fileno())
-            hub.close()

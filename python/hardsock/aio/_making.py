@@ -83,6 +83,7 @@ def adopt(
     A ``hardsock.Connection`` is shared, not taken: it may go on being used in threads, in the
     other direction. The rest is as in ``hardsock.adopt``.
     """
+    current_hub()  # Without an event loop nothing is taken.
     if isinstance(conn, hardsock.Connection):
         if options is not None:
             raise ValueError("options go with a socket or a descriptor, not with a Connection")

@@ -6,6 +6,10 @@ others a turn before it returns. What it returns is never lost to a cancel.
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
 from typing import Any
 
 import trio
@@ -67,3 +71,46 @@ async def _wait(operation: Operation) -> None:
 
     operation.add_done_callback(resume)
     await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class _TrioRunner:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._scope = trio.CancelScope()
+        self._task: trio.lowlevel.Task | None = None
+
+    async def run(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        self._task = trio.lowlevel.current_task()
+        with self._scope:
+            await function(*args)
+        self._task = None
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    def look(self) -> tuple[str | None, str | None]:
+        if self._task is None:
+            return self._name, None
+        frames = traceback.StackSummary.extract(self._task.iter_await_frames())
+        return self._name, "".join(frames.format())
+
+
+class TrioTasks:
+    """Tasks in a nursery of their own; see ``hardsock.aio._tasks``."""
+
+    def __init__(self) -> None:
+        self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None] = trio.open_nursery()
+        self._nursery: trio.Nursery
+
+    async def open(self) -> None:
+        self._nursery = await self._manager.__aenter__()
+
+    def start(
+        self, context: Context, function: Callable[..., Awaitable[object]], *args: object, name: str
+    ) -> _TrioRunner:
+        runner = _TrioRunner(name)
+        context.run(lambda: self._nursery.start_soon(runner.run, function, *args, name=name))
+        return runner
+
+    async def close(self, *exc_info: Any) -> None:
+        await self._manager.__aexit__(*exc_info)

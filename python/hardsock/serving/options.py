@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from hardsock._errors import SettingWarning
 from hardsock._options import _check_int, _check_seconds
 
-__all__ = ["MAX_BATCH", "DefaultCount", "DefaultSeconds", "ServeOptions", "check_handler"]
+__all__ = [
+    "MAX_BATCH",
+    "SPARE_DESCRIPTORS",
+    "DefaultCount",
+    "DefaultSeconds",
+    "ServeOptions",
+    "check_handler",
+]
 
 MAX_BATCH = 64
 """Connections accepted per turn: enough to spare system calls, too few to starve anybody."""
 
 _MAX_CONNECTIONS = 1_000_000
 _MAX_WORKERS = 10_000
-_SPARE_DESCRIPTORS = 64
+SPARE_DESCRIPTORS = 64
 """For the listener, its reserve, files, and what handlers open."""
 
 
@@ -117,7 +124,7 @@ def _required(name: str, value: object) -> None:
 
 def _check_descriptors(connections: int) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and connections + _SPARE_DESCRIPTORS > soft:
+    if soft != resource.RLIM_INFINITY and connections + SPARE_DESCRIPTORS > soft:
         warnings.warn(
             f"max_connections={connections}, but this process may have {soft} descriptors: clients "
             "would be turned away before that; raise `ulimit -n` (RLIMIT_NOFILE)",

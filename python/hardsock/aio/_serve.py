@@ -1,0 +1,112 @@
+"""Serving connections in an event loop, with as many tasks as there may be connections."""
+
+from __future__ import annotations
+
+import inspect
+import resource
+import socket
+from typing import Any
+
+from hardsock._connect import Address
+from hardsock._core import CancelToken
+from hardsock._core import Listener as BlockingListener
+from hardsock._listen import first_of, name_in
+from hardsock._options import SocketOptions
+from hardsock.aio._listener import Listener
+from hardsock.aio._making import resolve
+from hardsock.aio._server import Handler, Server
+from hardsock.serving.opening import open_listener
+from hardsock.serving.options import SPARE_DESCRIPTORS, DefaultSeconds, ServeOptions
+
+__all__ = ["serve"]
+
+_MOST_BY_DEFAULT = 10_000
+
+
+def serve(
+    handler: Handler,
+    address: Address | socket.socket | int | Listener | BlockingListener,
+    *,
+    drain_timeout: float,
+    max_connections: int | None = None,
+    idle_timeout: float | None = None,
+    linger: float = DefaultSeconds(2.0),
+    token: CancelToken | None = None,
+    name: str | None = None,
+    options: SocketOptions | None = None,
+    backlog: int = 4096,
+    reuse_port: bool = False,
+    dual_stack: bool | None = None,
+    defer_accept: int | None = None,
+    fastopen: int | None = None,
+    unix_mode: int | None = None,
+    unlink_stale: bool = True,
+    timeout: float | None = None,
+) -> Server:
+    """Serve *address*: await ``handler(conn)`` for each connection, in a task of its own.
+
+    It runs inside ``async with``, whose end drains::
+
+        async with aio.serve(handler, ("", 8080), drain_timeout=10) as server:
+            await server.wait()  # until it is cancelled, or until server.stop()
+
+    As ``hardsock.serve`` in everything else: when *max_connections* are not finished, nothing more
+    is accepted; calls in a handler obey its connection's token; a handler that returns ends its
+    connection in an orderly way, one that raises resets it and is logged.
+
+    Args:
+        handler: A coroutine function, called with an ``aio.Connection``.
+        max_connections: Connections accepted and not finished. By default 10,000, or what the
+            limit of descriptors (RLIMIT_NOFILE) allows if that is less.
+        drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale:
+            As for ``listen``.
+
+    Raises:
+        ValueError, TypeError: A parameter is wrong, or two contradict each other.
+        HardsockError: From ``async with``: as ``listen`` does.
+    """
+    _check_handler(handler)
+    if token is not None and not isinstance(token, CancelToken):
+        raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
+    checked = ServeOptions(
+        drain_timeout=drain_timeout,
+        max_connections=_default_connections() if max_connections is None else max_connections,
+        idle_timeout=idle_timeout,
+        linger=linger,
+        name="hardsock-serve" if name is None else name,
+    )
+    asked: dict[str, object] = {
+        "options": options,
+        "backlog": backlog,
+        "reuse_port": reuse_port,
+        "dual_stack": dual_stack,
+        "defer_accept": defer_accept,
+        "fastopen": fastopen,
+        "unix_mode": unix_mode,
+        "unlink_stale": unlink_stale,
+    }
+
+    async def open_it() -> BlockingListener:
+        where: Any = address._listener if isinstance(address, Listener) else address
+        target = name_in(where) if isinstance(where, (str, tuple)) else None
+        if target is not None:
+            answer = await resolve((target[0], 1), timeout=timeout, token=token)
+            where = first_of(answer, target[1])
+        return open_listener(where, asked)
+
+    return Server(handler, open_it, checked, token)
+
+
+def _default_connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_BY_DEFAULT
+    return max(1, min(_MOST_BY_DEFAULT, soft - SPARE_DESCRIPTORS))
+
+
+def _check_handler(handler: Handler) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+    if inspect.isfunction(handler) and not inspect.iscoroutinefunction(handler):
+        raise TypeError(f"handler must be a coroutine function (async def), got {handler!r}")

@@ -1,0 +1,339 @@
+"""The awaited server: one task accepts and later drains, one task per connection runs its handler.
+
+The twin of ``hardsock.serving.server``, and made of the same parts: options, ledger, the phases of a
+drain, verdicts. Everything runs in one thread, so nothing needs a lock; what other threads may do,
+``stop`` and cancelling the token, is a token's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from hardsock import _core
+from hardsock._core import CancelToken, Listener
+from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
+from hardsock._scope import current
+from hardsock.aio._connection import Connection
+from hardsock.aio._host import current_hub
+from hardsock.aio._tasks import Runner, tasks_for
+from hardsock.aio._wait import wait
+from hardsock.serving.ambient import context_for_handlers, draining, enter
+from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.idle import IdleTimeout
+from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Handler", "Server"]
+
+Handler = Callable[[Connection], Awaitable[object]]
+"""Awaited with each connection; the server ends the connection when it returns."""
+
+logger = logging.getLogger("hardsock.serve")
+
+_FAILED_ACCEPT_PAUSE = 1.0
+
+
+class Server:
+    """A server in an event loop; ``hardsock.aio.serve`` makes it.
+
+    It runs inside ``async with``, whose end drains with the ``drain_timeout`` it was given. ``stop``
+    may be called from any thread, everything else from the loop's.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        open_listener: Callable[[], Awaitable[Listener]],
+        options: ServeOptions,
+        token: CancelToken | None,
+    ) -> None:
+        self._handler = handler
+        self._open_listener = open_listener
+        self._options = options
+        self._token = CancelToken(name=options.name) if token is None else token.child()
+        self._draining = self._token.child(name=f"{options.name} draining")
+        self._ended = CancelToken(name=f"{options.name} ended")
+        self._ledger = Ledger(options.limit, self._draining)
+        self._idle = IdleTimeout(self._ledger, options.idle_timeout)
+        self._bell: CancelToken | None = None
+        self._limit: Limit | None = None
+        self._report: DrainReport | None = None
+        self._listener: Listener
+        self._context: Context
+
+    async def __aenter__(self) -> Self:
+        self._hub = current_hub()
+        self._context = context_for_handlers(self._draining)
+        self._listener = await self._open_listener()
+        self._address = self._listener.address
+        self._tasks = tasks_for(self._hub)
+        await self._tasks.open()
+        self._tasks.start(self._context, self._main, name=self._options.name)
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            await self.drain()
+        finally:
+            self._token.cancel("the server was left")
+            self._listener.close()
+            await self._tasks.close(*exc_info)
+
+    # ---- asking
+
+    @property
+    def address(self) -> Any:
+        """The address it listens on, or listened on, as ``socket`` has it."""
+        return self._address
+
+    @property
+    def listener(self) -> Listener:
+        """Its listener, for statistics."""
+        return self._listener
+
+    @property
+    def draining(self) -> CancelToken:
+        """Cancelled when the drain begins: handlers wait for the next request under it."""
+        return self._draining
+
+    @property
+    def closed(self) -> bool:
+        """Whether the drain is over."""
+        return self._ended.cancelled
+
+    @property
+    def report(self) -> DrainReport | None:
+        """How the drain went; None until it is over."""
+        return self._report
+
+    def stats(self) -> ServerStats:
+        """Return its counters; ``workers`` are the tasks of handlers."""
+        return self._ledger.stats(time.monotonic(), workers=len(self._ledger.active))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"
+        return f"<hardsock.aio.Server {self._options.name} {state}>"
+
+    # ---- ending
+
+    def stop(self, reason: str | None = None) -> None:
+        """Begin to drain with ``drain_timeout``, and return at once; from any thread."""
+        self._draining.cancel(reason or "the server was stopped")
+
+    async def drain(
+        self, timeout: float | None = None, *, grace: float | None = None
+    ) -> DrainReport:
+        """Stop accepting, let the connections end, and cut what has not ended in time.
+
+        As ``hardsock.Server.drain``; near the end of *grace*, when connections are reset, the tasks
+        of their handlers are cancelled, too. A handler that ignores even that is named in the
+        report; asyncio lets it be left behind, trio waits for it.
+
+        Raises:
+            RuntimeError: If a handler of this server awaits it: it would wait for itself.
+        """
+        seconds, grace = check_drain(
+            self._options.drain_timeout if timeout is None else timeout, grace
+        )
+        self._refuse_to_wait("drain()")
+        limit = Limit(time.monotonic() + seconds, grace)
+        if self._limit is None or limit.end < self._limit.end:
+            self._limit = limit
+        self._draining.cancel("the server is draining")
+        self._ring()
+        await wait(self._ended)
+        assert self._report is not None
+        return self._report
+
+    async def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
+        """Wait until the server has ended: True; False after *timeout* seconds.
+
+        Raises:
+            Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
+            RuntimeError: If a handler of this server awaits it: it would wait for itself.
+        """
+        self._refuse_to_wait("wait()")
+        watched = [t for t in (token, current()) if t is not None]
+        if await wait(CancelToken.linked([self._ended, *watched]), timeout) and not self.closed:
+            for each in watched:
+                each.check()
+        return self.closed
+
+    def _refuse_to_wait(self, what: str) -> None:
+        if draining() is self._draining:
+            raise RuntimeError(
+                f"{what} was awaited by a handler of this server, and would wait for that handler; "
+                "call stop(), or drain from another task"
+            )
+
+    def _ring(self) -> None:
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.cancel()
+
+    # ---- accepting
+
+    async def _main(self) -> None:
+        unaccepted = None
+        try:
+            await self._accept_until_told()
+            self._draining.cancel("the server has ended")  # unless that is why
+            drain = self._begin_drain()
+            await self._accept_what_waits()
+            unaccepted = None if self._listener.closed else self._listener.stats().queue_length
+            self._listener.close()
+            await self._run_drain(drain)
+            self._report = self._sum_up(drain, unaccepted)
+        finally:
+            self._listener.close()
+            self._draining.cancel("the server has ended")
+            if self._report is None:  # The event loop cancelled us: so it does the handlers.
+                self._token.cancel("the server was cancelled")
+                self._report = self._sum_up(self._begin_drain(), unaccepted)
+            self._ended.cancel("the server has ended")
+
+    async def _accept_until_told(self) -> None:
+        while room := await self._wait_for_room():
+            try:
+                self._take(await self._accept(room, self._idle.interval, self._draining))
+            except Closed:
+                return
+            except (Cancelled, DeadlineExceeded):
+                pass  # The drain begins, or a look at idle connections is due.
+            except (HardsockError, MemoryError) as exc:
+                logger.error("accepting failed, trying again in a second: %s", exc)
+                await wait(self._draining, _FAILED_ACCEPT_PAUSE)
+
+    async def _accept(
+        self, room: int, timeout: float | None, token: CancelToken | None = None
+    ) -> list[_core.Connection]:
+        conns: list[_core.Connection] = await self._listener._op_accept_many(
+            self._hub, min(room, MAX_BATCH), timeout=timeout, token=token
+        )
+        return conns
+
+    async def _wait_for_room(self) -> int:
+        """How many may be accepted now; 0 when the server drains.
+
+        While it waits nothing is accepted: the kernel's queue holds who comes.
+        """
+        while not self._draining.cancelled:
+            now = time.monotonic()
+            if (turn := self._idle.step(now)) is not None:
+                turn.perform()
+            if room := self._ledger.room:
+                self._ledger.not_full(now)
+                return room
+            self._ledger.full(now)
+            self._bell = self._draining.child(name="room")
+            await wait(self._bell, self._idle.interval)
+        return 0
+
+    async def _accept_what_waits(self) -> None:
+        """Closing the listener resets what is queued: what there is room for is served yet."""
+        self._ledger.not_full(time.monotonic())
+        while not self._token.cancelled and (room := self._ledger.room):
+            try:
+                self._take(await self._accept(room, 0))
+            except (HardsockError, MemoryError):
+                return
+
+    def _take(self, conns: list[_core.Connection]) -> None:
+        for conn in conns:
+            each = served(conn, self._token)
+            self._ledger.admit(each)
+            token = each.token.child(name=each.peer)
+            each.runner = self._tasks.start(
+                enter(self._context, token), self._serve, each, name=each.peer
+            )
+
+    # ---- serving, in the tasks
+
+    async def _serve(self, served: Served) -> None:
+        try:
+            if self._ledger.start(served, served.runner, time.monotonic()):
+                verdict = await self._handle(served)
+            else:
+                verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+            await self._end(served, verdict)
+        finally:
+            if served.outcome is None:  # The event loop cancelled this task.
+                self._settle(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
+            served.left = True
+            self._ring()
+
+    async def _handle(self, served: Served) -> Verdict:
+        try:
+            await self._handler(Connection(served.conn))
+        except Exception as exc:
+            return judge(served, exc, server=self._token, draining=self._draining)
+        return judge(served, None, server=self._token, draining=self._draining)
+
+    async def _end(self, served: Served, verdict: Verdict) -> None:
+        ending = "closed"
+        if verdict.end is End.FINISH:
+            served.phase = Phase.LINGERING
+            verdict, ending = await self._linger(served, verdict)
+        self._settle(served, verdict, ending)
+
+    def _settle(self, served: Served, verdict: Verdict, ending: str = "closed") -> None:
+        if verdict.end is End.ABORT:
+            served.conn.abort()
+            ending = "aborted"
+        served.conn.close()
+        self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
+
+    async def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
+        try:
+            report = await served.conn._op_finish(
+                self._hub, timeout=self._options.linger, token=served.token
+            )
+        except HardsockError as exc:
+            return judge_lingering(served, verdict, exc)
+        return verdict, report.ending
+
+    # ---- draining
+
+    def _begin_drain(self) -> Drain:
+        seconds, grace = check_drain(self._options.drain_timeout, None)
+        now = time.monotonic()
+        if self._token.cancelled:  # Everything is cancelled: only the grace is left.
+            seconds = grace
+        return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
+
+    async def _run_drain(self, drain: Drain) -> None:
+        while True:
+            if self._limit is not None:
+                drain.tighten(self._limit)
+            turn = drain.step(time.monotonic())
+            self._bell = CancelToken(name="drain")
+            turn.perform()
+            for each in turn.abort:
+                _runner(each).cancel()
+            if turn.wait is None:
+                return
+            await wait(self._bell, turn.wait)
+
+    def _sum_up(self, drain: Drain, unaccepted: int | None) -> DrainReport:
+        report = drain.report(
+            time.monotonic(),
+            reason=self._draining.reason,
+            unaccepted=unaccepted,
+            look=lambda runner: runner.look(),  # type: ignore[attr-defined]
+        )
+        logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
+        return report
+
+
+def _runner(served: Served) -> Runner:
+    runner: Any = served.runner
+    return runner  # type: ignore[no-any-return]

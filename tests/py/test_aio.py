@@ -1,0 +1,525 @@
+"""hardsock.aio beyond the contract of streams: connecting, listening, and the life of event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from hardsock import aio
+from hardsock._core import _live
+from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
+from support.loops import RUNS, Run, task_parked
+
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+
+@pytest.fixture(params=RUNS)
+def run(request: pytest.FixtureRequest) -> Run:
+    """asyncio.run on each asyncio loop, with a limit."""
+    chosen = RUNS[request.param]
+
+    async def limited(main: Coroutine[Any, Any, Any]) -> Any:
+        return await asyncio.wait_for(main, 60)
+
+    return lambda main: chosen(limited(main))
+
+
+def pair() -> tuple[aio.Connection, aio.Connection]:
+    left, right = socket.socketpair()
+    return aio.adopt(left), aio.adopt(right)
+
+
+def count_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+# ---- connecting
+
+
+def test_connects_to_every_form_of_address(run: Run, tmp_path: Path) -> None:
+    async def main() -> None:
+        host, port = echo.address[:2]
+        for address in (
+            (host, port),
+            f"{host}:{port}",
+            ("localhost", port),
+            f"unix:{unix.address}",
+        ):
+            async with await aio.connect(address, timeout=5) as conn:
+                await conn.sendall(b"hi")
+                assert await conn.recv_exactly(2, timeout=5) == b"hi"
+
+    with EchoServer() as echo, EchoServer(path=str(tmp_path / "s")) as unix:
+        run(main())
+
+
+def test_a_refusal_tells_its_attempts(run: Run) -> None:
+    async def main() -> None:
+        with hs.listen(("127.0.0.1", 0)) as listener:
+            address = listener.address
+        with pytest.raises(hs.ConnectError) as caught:
+            await aio.connect(address, timeout=5)
+        assert isinstance(caught.value, ConnectionRefusedError)
+        assert [a.phase for a in caught.value.attempts] == ["connect"]
+
+    run(main())
+
+
+def test_a_black_hole_ends_at_the_deadline_with_its_phase(run: Run) -> None:
+    async def main() -> None:
+        began = time.monotonic()
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            await aio.connect(hole.address, timeout=0.05)
+        assert 0.05 <= time.monotonic() - began < 5
+        assert (caught.value.phase, caught.value.op) == ("connect", "connect")
+
+    with BlackHole() as hole:
+        run(main())
+
+
+def test_an_unusable_address_fails_before_it_is_awaited_on(run: Run) -> None:
+    async def main() -> None:
+        with pytest.raises(ValueError, match="port"):
+            await aio.connect("127.0.0.1")
+        with pytest.raises(TypeError):
+            await aio.connect(("127.0.0.1", 1), timeout="soon")  # type: ignore[arg-type]
+
+    run(main())
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    with require(Namespace()) as made:
+        yield made
+
+
+def _race(loop: str) -> dict[str, Any]:
+    from hardsock.lab.inside import bind_mount_file
+
+    hosts = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
+
+    async def main() -> dict[str, Any]:
+        with BlackHole(hosts) as holes:
+            port = holes.address[1]
+            names = "".join(f"{host} many.test\n" for host in (*hosts, "127.0.1.9"))
+            bind_mount_file("/etc/hosts", names)
+            async with (
+                await aio.listen(("127.0.1.9", port)) as listener,
+                await aio.connect(("many.test", port), timeout=10, attempt_delay=0.03) as conn,
+                await listener.accept(timeout=5),
+            ):
+                return {"won": conn.getpeername()[0]}
+
+    return RUNS[loop](main())  # type: ignore[no-any-return]
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("loop", RUNS)
+def test_a_live_address_wins_over_black_holes(namespace: Namespace, loop: str) -> None:
+    assert namespace.run(_race, loop)["won"] == "127.0.1.9"
+
+
+def _dead_dns(loop: str) -> dict[str, Any]:
+    from support import DeadDNS, use_dns
+
+    async def main() -> dict[str, Any]:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.01)
+
+        counting = asyncio.ensure_future(count())
+        began = time.monotonic()
+        try:
+            await aio.connect("nobody.test:80", timeout=0.3)
+        except hs.DeadlineExceeded as exc:
+            phase = exc.phase
+        took = time.monotonic() - began
+        task = asyncio.ensure_future(aio.resolve("nobody.test:80"))
+        await task_parked(task)
+        task.cancel()
+        await asyncio.wait({task, counting}, timeout=5, return_when="FIRST_COMPLETED")
+        counting.cancel()
+        return {"phase": phase, "took": took, "turns": turns, "cancelled": task.cancelled()}
+
+    with DeadDNS("127.0.0.1", 53):
+        use_dns("127.0.0.1", timeout=2, attempts=2)
+        return RUNS[loop](main())  # type: ignore[no-any-return]
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("loop", RUNS)
+def test_a_dead_name_server_stops_neither_the_task_nor_the_loop(
+    namespace: Namespace, loop: str
+) -> None:
+    result = namespace.run(_dead_dns, loop)
+    assert result["phase"] == "resolve"
+    assert 0.3 <= result["took"] < 1.0
+    assert result["turns"] > 5
+    assert result["cancelled"]
+
+
+# ---- listening
+
+
+def test_a_batch_of_accepts(run: Run) -> None:
+    async def main() -> None:
+        async with await aio.listen("localhost:0", timeout=20) as listener:
+            ours = [await aio.connect(listener.address, timeout=5) for _ in range(5)]
+            theirs: list[aio.Connection] = []
+            while len(theirs) < 5:
+                theirs += await listener.accept_many(3, timeout=5)
+            assert {c.getpeername() for c in theirs} == {c.getsockname() for c in ours}
+            for conn in (*ours, *theirs):
+                conn.close()
+
+    run(main())
+
+
+def test_a_crowd_that_accepts_gets_each_connection_once(run: Run) -> None:
+    """More tasks than one look at the kernel's events brings."""
+
+    async def main() -> None:
+        async with await aio.listen(("127.0.0.1", 0)) as listener:
+            tasks = [asyncio.ensure_future(listener.accept()) for _ in range(200)]
+            await task_parked(tasks[-1])
+            ours = [await aio.connect(listener.address, timeout=5) for _ in range(100)]
+            done: set[asyncio.Task[aio.Connection]] = set()
+            while len(done) < 100:
+                done = {task for task in tasks if task.done()}
+                await asyncio.sleep(0)
+            listener.close()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            theirs = [end for end in ends if isinstance(end, aio.Connection)]
+            assert len(theirs) == len({c.getpeername() for c in theirs}) == 100
+            assert sum(isinstance(end, hs.Closed) for end in ends) == 100
+            for conn in (*ours, *theirs):
+                conn.close()
+
+    run(main())
+
+
+# ---- sharing, adopting, giving away
+
+
+def test_a_connection_is_shared_with_a_thread(run: Run) -> None:
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with right, hs.adopt(left) as conn:
+            shared = aio.adopt(conn)
+            assert shared.blocking is conn
+            writing = asyncio.ensure_future(shared.sendall(b"x" * (4 << 20)))
+            await task_parked(writing)
+            with Call(conn.recv_exactly, 2, timeout=10) as reading:
+                reading.wait_until_blocked()
+                with pytest.raises(hs.Busy):
+                    await shared.recv(1)
+                right.sendall(b"ok")
+                assert reading.result() == b"ok"
+            conn.close()
+            with pytest.raises(hs.Closed):
+                await writing
+        with pytest.raises(ValueError, match="options"):
+            aio.adopt(conn, options=hs.SocketOptions())
+
+    run(main())
+
+
+def test_a_detached_descriptor_may_come_back(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        for _ in range(5):
+            reading = asyncio.ensure_future(ours.recv(10))
+            await task_parked(reading)
+            with pytest.raises(hs.Busy):
+                ours.detach()
+            await theirs.sendall(b"one")
+            assert await reading == b"one"
+            fd = ours.detach()
+            assert ours.closed
+            await theirs.sendall(b"two")
+            ours = aio.adopt(fd)
+            assert await ours.recv_exactly(3, timeout=5) == b"two"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_number_that_comes_back_wakes_its_new_owner(run: Run) -> None:
+    """A copy of the old socket, in another process say, keeps its events coming."""
+
+    async def main() -> None:
+        ours, theirs = pair()
+        copy = socket.socket(fileno=os.dup(ours.fileno()))
+        number = ours.fileno()
+        reading = asyncio.ensure_future(ours.recv(1))
+        await task_parked(reading)
+        ours.close()
+        with pytest.raises(hs.Closed):
+            await reading
+        again, peer = pair()
+        assert number in (again.fileno(), peer.fileno())
+        tasks = [asyncio.ensure_future(conn.recv(1)) for conn in (again, peer)]
+        await task_parked(tasks[1])
+        await theirs.sendall(b"stale")
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        await again.sendall(b"a")
+        await peer.sendall(b"p")
+        assert await asyncio.gather(*tasks) == [b"p", b"a"]
+        assert copy.recv(5) == b"stale"
+        copy.close()
+        for conn in (again, peer, theirs):
+            conn.close()
+
+    run(main())
+
+
+# ---- the life of loops
+
+
+async def _talk() -> None:
+    ours, theirs = pair()
+    async with ours, theirs:
+        reading = asyncio.ensure_future(ours.recv(1))
+        await task_parked(reading)
+        await theirs.sendall(b"x")
+        assert await reading == b"x"
+
+
+def test_fifty_loops_leave_no_descriptor(run: Run) -> None:
+    before = count_fds()
+    for _ in range(50):
+        run(_talk())
+        assert count_fds() == before
+
+
+def _new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name == "asyncio":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_loop_may_be_closed_without_any_ceremony(name: str) -> None:
+    before = count_fds()
+    loop = _new_loop(name)
+    for _ in range(3):
+        loop.run_until_complete(_talk())
+    loop.close()
+    assert count_fds() == before
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_generators_that_the_loop_closes_may_still_wait(name: str) -> None:
+    said = []
+
+    async def numbers() -> Any:
+        ours, theirs = pair()
+        try:
+            yield 1
+        finally:
+            reading = asyncio.ensure_future(ours.recv(3))
+            await task_parked(reading)
+            await theirs.sendall(b"bye")
+            said.append(await reading)
+            ours.close()
+            theirs.close()
+
+    async def main() -> None:
+        nonlocal generator
+        generator = numbers()
+        assert await generator.__anext__() == 1
+
+    generator = None
+    RUNS[name](main())
+    assert said == [b"bye"]
+
+
+def test_two_loops_in_two_threads() -> None:
+    def talk(index: int) -> None:
+        for _ in range(50):
+            RUNS["asyncio" if index % 2 == 0 else "uvloop"](_talk())
+
+    run_threaded(talk, 4, timeout=60)
+
+
+def test_a_loop_may_move_to_another_thread() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def make() -> tuple[aio.Connection, aio.Connection]:
+        return pair()
+
+    async def use() -> None:
+        await ours.sendall(b"x")
+        assert await theirs.recv(1) == b"x"
+        reading = asyncio.ensure_future(theirs.recv(1))
+        await task_parked(reading)
+        await ours.sendall(b"y")
+        assert await reading == b"y"
+
+    ours, theirs = loop.run_until_complete(make())
+    for _ in range(3):
+        with Call(loop.run_until_complete, use()) as call:
+            call.join()
+        loop.run_until_complete(use())
+    ours.close()
+    theirs.close()
+    loop.close()
+
+
+def test_a_connection_of_a_loop_in_another_thread_is_refused(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        reading = asyncio.ensure_future(ours.recv(1))
+        await task_parked(reading)
+
+        async def intrude() -> None:
+            for call in (theirs.recv(1), theirs.sendall(b"x"), ours.finish()):
+                with pytest.raises(RuntimeError, match="does not run in this thread"):
+                    await call
+
+        with Call(asyncio.run, intrude()) as intruder:
+            intruder.join()
+        await theirs.sendall(b"y")
+        assert await reading == b"y"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_connection_of_a_loop_that_has_ended_is_refused(run: Run) -> None:
+    async def make() -> None:
+        conns.extend(pair())
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match="different loop"):
+            await conns[0].recv(1)
+
+    conns: list[aio.Connection] = []
+    run(make())
+    run(use())
+    assert not conns[0].poisoned
+    for conn in conns:
+        conn.close()
+
+
+class Canary:
+    pass
+
+
+def test_a_dropped_loop_with_waiting_tasks_is_collected() -> None:
+    async def wait_for_ever(canary: Canary) -> None:
+        await conns[0].recv(1)
+
+    async def main() -> weakref.ref[Canary]:
+        conns.extend(pair())
+        canary = Canary()
+        task = asyncio.ensure_future(wait_for_ever(canary))
+        await task_parked(task)
+        return weakref.ref(canary)
+
+    conns: list[aio.Connection] = []
+    before, live = count_fds(), dict(_live())
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # "Task was destroyed .."
+    found = loop.run_until_complete(main())
+    loop.close()
+    assert found() is not None
+    for conn in conns:
+        conn.close()
+    conns.clear()
+    del loop, conn
+    gc.collect()
+    assert found() is None
+    assert (count_fds(), dict(_live())) == (before, live)
+
+
+def test_the_first_calls_scope_does_not_live_as_long_as_the_loop(run: Run) -> None:
+    variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
+
+    async def open_hub() -> weakref.ref[Canary]:
+        canary = Canary()
+        variable.set(canary)
+        with hs.timeout(60):
+            await _talk()
+        return weakref.ref(canary)
+
+    async def main() -> None:
+        tokens = _live()["tokens"]
+        found = await asyncio.ensure_future(open_hub())
+        await asyncio.sleep(0)  # Until then our own wake-up keeps the task, and so its context.
+        gc.collect()
+        assert found() is None
+        assert _live()["tokens"] == tokens
+
+    run(main())
+
+
+def test_works_in_debug_mode() -> None:
+    async def main() -> None:
+        await _talk()
+        ours, theirs = pair()
+        with pytest.raises(hs.DeadlineExceeded):
+            await ours.recv(1, timeout=0.01)
+        task = asyncio.ensure_future(ours.recv(1))
+        await task_parked(task)
+        assert "recv" in repr(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        ours.close()
+        theirs.close()
+
+    asyncio.run(main(), debug=True)
+
+
+def test_adopts_in_a_plain_callback_though_trio_was_imported(run: Run) -> None:
+    import trio
+
+    assert trio is sys.modules["trio"]
+
+    async def main() -> None:
+        made = asyncio.get_running_loop().create_future()
+
+        def adopt() -> None:
+            try:
+                made.set_result(pair())
+            except BaseException as exc:
+                made.set_exception(exc)
+
+        asyncio.get_running_loop().call_soon(adopt)
+        ours, theirs = await made
+        await ours.sendall(b"x")
+        assert await theirs.recv(1, timeout=5) == b"x"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_outside_of_any_loop_is_a_clear_error() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            aio.adopt(left)
+        assert left.fileno() >= 0  # It was not taken.

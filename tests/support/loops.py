@@ -1,0 +1,36 @@
+"""What tests of event loops share: running a coroutine on each asyncio loop, and parked tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hardsock._core import Operation
+from hardsock.lab.threads import Hung
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def _run_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    return uvloop.run(main)
+
+
+RUNS: dict[str, Run] = {"asyncio": asyncio.run, "uvloop": _run_uvloop}
+
+
+def is_parked(task: asyncio.Task[Any]) -> bool:
+    """Whether the task waits for one of our operations."""
+    return isinstance(task._fut_waiter, Operation)  # type: ignore[attr-defined]
+
+
+async def task_parked(task: asyncio.Task[Any], timeout: float = 5.0) -> None:
+    """Return when the task waits for one of our operations."""
+    end = time.monotonic() + timeout
+    while not is_parked(task):
+        if task.done() or time.monotonic() > end:
+            raise Hung(f"it does not wait for an operation: {task!r}")
+        await asyncio.sleep(0)
