@@ -53,6 +53,7 @@ class Work:
     seconds: float = 0.1
     count: int = 0
     function: str = ""
+    peer_program: str = "peer"  # in peers/
     fresh_worker: bool = False  # a new process for every slice
 
 

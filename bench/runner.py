@@ -93,12 +93,12 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def peer(mode: str, cpus: set[int]) -> Iterator[Target]:
-    process = start([str(build.c_program("peers", "peer")), mode], cpus)
+def peer(program: str, mode: str, cpus: set[int]) -> Iterator[Target]:
+    process = start([str(build.c_program("peers", program)), mode], cpus)
     try:
         port = read_line(process, ANSWER_WITHIN)
         if not port:
-            raise build.BuildError(f"the peer `{mode}` did not start")
+            raise build.BuildError(f"the peer `{program} {mode}` did not start")
         yield Target(HOST, int(port))
     finally:
         stop(process)
@@ -240,7 +240,7 @@ def run_work(work: Work, plan: Plan, progress: Callable[[str], None]) -> list[Se
     """Measure one work with all its implementations."""
     peer_cpus, worker_cpus = cpus_for(work.placement)
     shuffle = random.Random(SEED).shuffle
-    with peer(work.peer_mode, peer_cpus) as target:
+    with peer(work.peer_program, work.peer_mode, peer_cpus) as target:
         session = Session(work, plan, target, worker_cpus)
         try:
             warm_up = 0 if work.fresh_worker else 1

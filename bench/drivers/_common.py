@@ -12,6 +12,9 @@ DEADLINE = 5.0  # seconds; no measured call ever comes near it
 MESSAGE = b"x" * 64
 OPS_PER_CLOCK_READ = 16
 MEMORY_WARM_UP = 500  # connections that are held but not counted
+LINES_PER_CLOCK_READ = 256
+FRAMES_PER_CLOCK_READ = 16
+LINE = 64
 
 
 def rate(operation: Callable[[], object], seconds: float) -> dict[str, Any]:
@@ -39,6 +42,30 @@ async def rate_async(operation: Callable[[], Awaitable[object]], seconds: float)
         for _ in range(OPS_PER_CLOCK_READ):
             await operation()
         ops += OPS_PER_CLOCK_READ
+        now = clock()
+        if now >= end:
+            return {"ops": ops, "ns": now - start}
+
+
+def flow(take: Callable[[], int], seconds: float) -> dict[str, Any]:
+    """Call take, which returns how many messages it has taken, for so many seconds."""
+    clock, ops = time.perf_counter_ns, 0
+    start = clock()
+    end = start + int(seconds * 1e9)
+    while True:
+        ops += take()
+        now = clock()
+        if now >= end:
+            return {"ops": ops, "ns": now - start}
+
+
+async def flow_async(take: Callable[[], Awaitable[int]], seconds: float) -> dict[str, Any]:
+    """As flow, for a coroutine function."""
+    clock, ops = time.perf_counter_ns, 0
+    start = clock()
+    end = start + int(seconds * 1e9)
+    while True:
+        ops += await take()
         now = clock()
         if now >= end:
             return {"ops": ops, "ns": now - start}

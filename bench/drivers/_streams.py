@@ -10,7 +10,8 @@ from typing import Any
 
 from ..model import Target
 from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+from ._crowd import Crowd
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 RunLoop = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -86,6 +87,65 @@ async def _idle_memory(target: Target, count: int) -> dict[str, Any]:
     return await _common.hold_async(open_one, count)
 
 
+async def _lines(target: Target, seconds: float) -> dict[str, Any]:
+    reader, writer = await connect(target)
+
+    async def take() -> int:
+        for _ in range(LINES_PER_CLOCK_READ):
+            await reader.readline()
+        return LINES_PER_CLOCK_READ
+
+    result = await _common.flow_async(take, seconds)
+    await close(writer)
+    return result
+
+
+async def _frames(target: Target, seconds: float) -> dict[str, Any]:
+    reader, writer = await connect(target)
+
+    async def take() -> int:
+        for _ in range(FRAMES_PER_CLOCK_READ):
+            await reader.readexactly(int.from_bytes(await reader.readexactly(4), "big"))
+        return FRAMES_PER_CLOCK_READ
+
+    result = await _common.flow_async(take, seconds)
+    await close(writer)
+    return result
+
+
+async def _serve_crowd(target: Target, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=4096)
+    result = await run_crowd(target, server.sockets[0].getsockname()[1], ask)
+    server.close()
+    return result
+
+
+async def run_crowd(target: Target, port: int, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    crowd = Crowd(target)
+    result: dict[str, Any] = await loop.run_in_executor(None, ask, crowd, port)
+    crowd.close()
+    return result
+
+
+async def _idle_memory_awaited(target: Target, count: int) -> dict[str, Any]:
+    async def open_one() -> object:
+        reader, writer = await connect(target)
+        await by_deadline(exchange(reader, writer))
+        task = asyncio.ensure_future(reader.read(64))
+        await asyncio.sleep(0)
+        return writer, task
+
+    return await _common.hold_async(open_one, count)
+
+
 class StreamWorks:
     """The works on one kind of loop; `run` runs a coroutine on a new loop of that kind."""
 
@@ -107,4 +167,30 @@ class StreamWorks:
 
     def idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         result: dict[str, Any] = self._run(_idle_memory(target, count))
+        return result
+
+    def lines(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_lines(target, seconds))
+        return result
+
+    def frames(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_frames(target, seconds))
+        return result
+
+    def accept_crowd(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        n = _common.allowed_connections(count)
+        result: dict[str, Any] = self._run(
+            _serve_crowd(target, lambda crowd, port: crowd.accept(port, n))
+        )
+        return result
+
+    def echo_crowd(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        n = _common.allowed_connections(count)
+        result: dict[str, Any] = self._run(
+            _serve_crowd(target, lambda crowd, port: crowd.echo(port, n, seconds))
+        )
+        return result
+
+    def idle_memory_awaited(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        result: dict[str, Any] = self._run(_idle_memory_awaited(target, count))
         return result

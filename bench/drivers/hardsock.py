@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import hardsock as hs
 
 from ..model import Target
 from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+
+FRAME = hs.LengthPrefix(width=4)
 
 
 def version() -> str:
@@ -59,3 +62,26 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return conn
 
     return _common.hold(open_one, count)
+
+
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+        iterator = conn.lines(timeout=DEADLINE)
+
+        def take() -> int:
+            for _ in itertools.islice(iterator, LINES_PER_CLOCK_READ):
+                pass
+            return LINES_PER_CLOCK_READ
+
+        return _common.flow(take, seconds)
+
+
+def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as conn:
+
+        def take() -> int:
+            for _ in range(FRAMES_PER_CLOCK_READ):
+                conn.recv_frame(FRAME, timeout=DEADLINE)
+            return FRAMES_PER_CLOCK_READ
+
+        return _common.flow(take, seconds)

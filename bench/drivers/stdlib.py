@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import platform
 import socket
 from typing import Any
 
 from ..model import Target
 from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
 
 
 def version() -> str:
@@ -62,3 +63,25 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return sock
 
     return _common.hold(open_one, count)
+
+
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as sock, sock.makefile("rb") as file:
+
+        def take() -> int:
+            for _ in itertools.islice(file, LINES_PER_CLOCK_READ):
+                pass
+            return LINES_PER_CLOCK_READ
+
+        return _common.flow(take, seconds)
+
+
+def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    with connect(target) as sock, sock.makefile("rb") as file:
+
+        def take() -> int:
+            for _ in range(FRAMES_PER_CLOCK_READ):
+                file.read(int.from_bytes(file.read(4), "big"))
+            return FRAMES_PER_CLOCK_READ
+
+        return _common.flow(take, seconds)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
 from ..model import Target
 from . import _cancel, _common
-from ._common import DEADLINE, MESSAGE
+from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+from ._crowd import Crowd
 
 
 def version() -> str:
@@ -73,3 +75,93 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return stream
 
     return trio.run(_common.hold_async, open_one, count)
+
+
+class _Buffered:
+    """What users of trio write around a stream: a buffer to split."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+        self._start = 0
+
+    async def _fill(self) -> None:
+        del self._buffer[: self._start]
+        self._start = 0
+        self._buffer += await self._stream.receive_some(65536)
+
+    async def line(self) -> bytes:
+        while (end := self._buffer.find(b"\n", self._start)) < 0:
+            await self._fill()
+        line = bytes(self._buffer[self._start : end])
+        self._start = end + 1
+        return line
+
+    async def exactly(self, n: int) -> bytes:
+        while len(self._buffer) - self._start < n:
+            await self._fill()
+        part = bytes(self._buffer[self._start : self._start + n])
+        self._start += n
+        return part
+
+
+def lines(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        async with await connect(target) as stream:
+            buffered = _Buffered(stream)
+
+            async def take() -> int:
+                for _ in range(LINES_PER_CLOCK_READ):
+                    await buffered.line()
+                return LINES_PER_CLOCK_READ
+
+            return await _common.flow_async(take, seconds)
+
+    return trio.run(run)
+
+
+def frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        async with await connect(target) as stream:
+            buffered = _Buffered(stream)
+
+            async def take() -> int:
+                for _ in range(FRAMES_PER_CLOCK_READ):
+                    await buffered.exactly(int.from_bytes(await buffered.exactly(4), "big"))
+                return FRAMES_PER_CLOCK_READ
+
+            return await _common.flow_async(take, seconds)
+
+    return trio.run(run)
+
+
+def _serve_crowd(target: Target, ask: Callable[[Crowd, int], Any]) -> dict[str, Any]:
+    async def echo(stream: trio.SocketStream) -> None:
+        try:
+            async for data in stream:
+                await stream.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+
+    async def run() -> dict[str, Any]:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=4096)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, echo, listeners)
+            crowd = Crowd(target)
+            port = listeners[0].socket.getsockname()[1]
+            result: dict[str, Any] = await trio.to_thread.run_sync(ask, crowd, port)
+            crowd.close()
+            nursery.cancel_scope.cancel()
+        return result
+
+    return trio.run(run)
+
+
+def accept_crowd(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    n = _common.allowed_connections(count)
+    return _serve_crowd(target, lambda crowd, port: crowd.accept(port, n))
+
+
+def echo_crowd(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    n = _common.allowed_connections(count)
+    return _serve_crowd(target, lambda crowd, port: crowd.echo(port, n, seconds))

@@ -34,6 +34,8 @@ var works = map[string]work{
 	"request_reply":  requestReply,
 	"cancel_latency": cancelLatency,
 	"idle_memory":    idleMemory,
+	"lines":          lines,
+	"frames":         frames,
 }
 
 func say(message any) {

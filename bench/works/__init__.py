@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..model import Work
-from . import cancel_latency, connect_close, idle_memory, request_reply
+from . import awaited, cancel_latency, connect_close, idle_memory, messages, request_reply
 
 ALL: tuple[Work, ...] = (
     connect_close.WORK,
@@ -11,4 +11,11 @@ ALL: tuple[Work, ...] = (
     cancel_latency.WORK,
     cancel_latency.ACROSS_CPUS,
     idle_memory.WORK,
+    messages.LINES,
+    messages.FRAMES_1K,
+    messages.FRAMES_1M,
+    awaited.REQUEST_REPLY,
+    awaited.IDLE,
+    awaited.ACCEPT,
+    awaited.ECHO,
 )
