@@ -124,6 +124,8 @@ async def _serve_crowd(target: Target, ask: Callable[[Crowd, int], Any]) -> dict
     server = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=4096)
     result = await run_crowd(target, server.sockets[0].getsockname()[1], ask)
     server.close()
+    while len(asyncio.all_tasks()) > 1:  # The crowd has left; its handlers are about to.
+        await asyncio.sleep(0.01)
     return result
 
 

@@ -283,13 +283,12 @@ JOB_METHODS(conn, recv_frames)
 PyObject *
 conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg)
 {
-    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
     PyObject *frame;
 
-    if (hs_conn_try_frames(conn, &op, arg->f) != HS_OK)
+    if (hs_conn_try_frames(conn, arg->f) != HS_OK)
         return NULL;
     frame = take_frame(conn, arg);
-    hs_conn_frames_end(conn, &op);
+    hs_conn_try_end(conn);
     return frame;
 }
 

@@ -83,6 +83,22 @@ take_bytes(struct job *job)
     return bytes;
 }
 
+/* A receive that waits in an event loop holds no memory for what may come. */
+static PyObject *
+copy_scratch(struct job *job)
+{
+    return PyBytes_FromStringAndSize((const char *)job->u.io.buf, (Py_ssize_t)job->u.io.n);
+}
+
+static int
+use_scratch(struct job *job, size_t size)
+{
+    job->u.io.buf = job->scratch->bytes;
+    job->u.io.len = size < job->scratch->size ? size : job->scratch->size;
+    job->result = copy_scratch;
+    return 0;
+}
+
 static PyObject *
 count_moved(struct job *job)
 {
@@ -128,7 +144,7 @@ conn_prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     if (begin_io(self, job, "recv", values[2], values[3]) < 0 ||
         parse_flags(&job->call, values[1], MSG_PEEK, &job->u.io.flags) < 0)
         return -1;
-    return make_bytes(&job->u.io, size);
+    return job->scratch != NULL ? use_scratch(job, (size_t)size) : make_bytes(&job->u.io, size);
 }
 
 JOB_METHODS(conn, recv)

@@ -20,6 +20,7 @@ typedef struct {
     PyObject *get_running;   /* owns: says which asyncio loop runs in this thread, or NULL */
     PyObject *cancelled;     /* owns: asyncio.CancelledError, or NULL */
     PyObject *drive;         /* owns: awaits an Operation where it is no asyncio loop, or NULL */
+    struct scratch scratch;  /* owns */
     OperationObject *parked; /* a list; own: a reference each */
     int budget;              /* left of HUB_BUDGET */
     unsigned long thread;    /* in which its loop was last seen to run */

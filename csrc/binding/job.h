@@ -57,8 +57,15 @@ struct filing {
     bool begun;
 };
 
+/* Room that the jobs of one event loop share: only while a job is stepped is anything in it. */
+struct scratch {
+    uint8_t *bytes;
+    size_t size;
+};
+
 struct job {
     struct call call;
+    const struct scratch *scratch;        /* borrows: the hub's; NULL when a thread runs it */
     PyObject *owner;                      /* owns: the object whose core is used, or NULL */
     hs_err (*attempt)(struct job *job);   /* detached: the core's call */
     PyObject *(*result)(struct job *job); /* attached, once, after HS_OK */

@@ -10,6 +10,9 @@
 
 #include <stddef.h>
 
+/* As much as a receive in an event loop returns at once. */
+#define SCRATCH_SIZE ((size_t)262144)
+
 static PyObject *
 hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -29,6 +32,11 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->drive = Py_XNewRef(values[3]);
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
+    self->scratch.size = SCRATCH_SIZE;
+    if ((self->scratch.bytes = PyMem_Malloc(SCRATCH_SIZE)) == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     if ((rv = hs_loop_new(&err, &self->core)) != HS_OK) {
         (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
         Py_DECREF(self);
@@ -192,6 +200,7 @@ hub_dealloc(PyObject *obj)
     if (((HubObject *)obj)->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     (void)hub_clear(obj);
+    PyMem_Free(((HubObject *)obj)->scratch.bytes);
     hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
     type->tp_free(obj);
     Py_DECREF(type);

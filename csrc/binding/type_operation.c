@@ -454,6 +454,7 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
         return NULL;
     op->hub = (HubObject *)Py_NewRef(args[0]);
     core = &op->job.call.op;
+    op->job.scratch = &op->hub->scratch;
     if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
         goto fail;
     if ((rv = hs_bell_new(op->hub->core, op, &op->job.call.err, &op->bell)) != HS_OK) {

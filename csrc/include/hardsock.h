@@ -490,9 +490,9 @@ HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *
 HS_API HS_NODISCARD hs_err hs_conn_recv_frames(struct hs_conn *c, struct hs_op *op,
                                                const struct hs_framing *f, struct hs_error *err);
 /* The same for what is there already, without looking at deadlines or tokens: HS_OK, or HS_WANT:
- * nothing has begun, and hs_conn_recv_frames will say why. */
-HS_API HS_NODISCARD hs_err hs_conn_try_frames(struct hs_conn *c, struct hs_op *op,
-                                              const struct hs_framing *f);
+ * nothing has begun, and hs_conn_recv_frames will say why. Ends with hs_conn_try_end. */
+HS_API HS_NODISCARD hs_err hs_conn_try_frames(struct hs_conn *c, const struct hs_framing *f);
+HS_API void hs_conn_try_end(struct hs_conn *c);
 /* The frame at the front; false when no whole one is left. borrows: *ret_data, which is never NULL,
  * until hs_conn_frame_taken, which consumes it, or hs_conn_frames_end. */
 HS_API bool hs_conn_frame(struct hs_conn *c, const struct hs_framing *f, const uint8_t **ret_data,

@@ -44,9 +44,10 @@ hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
         hs_fd_drop(&c->fd);
 }
 
-static bool
-take(atomic_uchar *user)
+bool
+hs_call_take(struct hs_conn *c, enum hs_dir dir)
 {
+    atomic_uchar *user = &c->dirs[dir].user;
     unsigned char was;
 
     for (;;) {
@@ -90,7 +91,7 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
                    : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
-    if (!take(&c->dirs[dir].user)) {
+    if (!hs_call_take(c, dir)) {
         hs_fd_drop(&c->fd);
         return hs_err_setx(err, HS_E_BUSY, NULL, "another call is %s on this connection",
                            dir_names[dir]);

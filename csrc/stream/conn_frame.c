@@ -217,20 +217,28 @@ hs_conn_recv_frames(struct hs_conn *c, struct hs_op *op, const struct hs_framing
 }
 
 hs_err
-hs_conn_try_frames(struct hs_conn *c, struct hs_op *op, const struct hs_framing *f)
+hs_conn_try_frames(struct hs_conn *c, const struct hs_framing *f)
 {
     size_t need;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) == 0 ||
-        hs_call_claim(c, op, HS_DIR_IN, NULL) != HS_OK)
+    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) == 0 || hs_fd_is_closed(&c->fd) ||
+        !hs_fd_is_ours(&c->fd) || !hs_call_take(c, HS_DIR_IN))
         return HS_WANT;
     if (!hs_deframer_skipping(&c->in) && f->too_long != HS_TOO_LONG_SKIP &&
         atomic_load(&c->dirs[HS_DIR_IN].poison) == HS_OK &&
         hs_deframer_next(&c->in, f, NULL, &c->found, &need) == HS_OK)
         return HS_OK;
-    hs_call_release(c, op, HS_DIR_IN);
+    hs_conn_try_end(c);
     return HS_WANT;
+}
+
+void
+hs_conn_try_end(struct hs_conn *c)
+{
+    c->found.consumed = 0;
+    hs_input_changed(c);
+    atomic_store_explicit(&c->dirs[HS_DIR_IN].user, USER_NONE, memory_order_release);
 }
 
 /* Only looks: a skip begun here, or its report, would go to nobody; they are for the next call. */

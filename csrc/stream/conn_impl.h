@@ -81,6 +81,9 @@ void hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir);
  * or it is closed. Calls spin while it lasts: hs_call_leave soon. */
 HS_NODISCARD bool hs_call_visit(struct hs_conn *c, enum hs_dir dir);
 void hs_call_leave(struct hs_conn *c, enum hs_dir dir);
+/* Makes the caller USER_CALL and nothing else: for what touches the direction's data, but never the
+ * descriptor. False: another call has it. Ends with a store of USER_NONE. */
+bool hs_call_take(struct hs_conn *c, enum hs_dir dir);
 HS_NODISCARD hs_err hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
 /* Passes rv on, filled into err under the name of the call. */

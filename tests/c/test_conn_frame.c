@@ -336,17 +336,15 @@ START_TEST(many_frames_are_taken_in_one_call_and_no_more_than_wanted)
     }
     hs_conn_frames_end(p.c, &op);
     ck_assert_uint_eq(info_of(p.c).buffered, 6);
-    op = op_in(10 * SECOND);
-    ASSERT_OK(hs_conn_try_frames(p.c, &op, &line));
+    ASSERT_OK(hs_conn_try_frames(p.c, &line));
     ck_assert(hs_conn_frame(p.c, &line, &data, &len));
     ck_assert_int_eq(data[0], '4');
     hs_conn_frame_taken(p.c);
     ck_assert(!hs_conn_frame(p.c, &line, &data, &len));
-    hs_conn_frames_end(p.c, &op);
-    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &op, &line));
-    ck_assert_uint_eq(op.claim, 0);
+    hs_conn_try_end(p.c);
+    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &line));
     expect_some(p.c, 100, "part");
-    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &op, &line));
+    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &line));
     pair_free(&p);
 }
 END_TEST
@@ -400,7 +398,7 @@ START_TEST(a_second_reader_is_busy_while_one_waits_for_a_frame)
     EVENTUALLY(info_of(p.c).buffered == 3);
     ASSERT_ERR(HS_E_BUSY, recv_frame(p.c, &prefix, op_in(SECOND)));
     ASSERT_ERR(HS_E_BUSY, hs_conn_peek(p.c, &op, 1, fresh()));
-    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &op, &line));
+    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &line));
     ck_assert_uint_eq(hs_conn_copy_buffered(p.c, &byte, 1), 0);
     put(p.peer, "t\n", 2);
     (void)thread_join(&t);
@@ -603,7 +601,7 @@ assert_reading_is_over(struct hs_conn *c)
     ck_assert_uint_gt(info_of(c).buffered, 4);
     ASSERT_ERR(HS_E_POISONED, recv_frame(c, &line, op));
     ASSERT_ERR(HS_E_POISONED, recv_frame(c, &keeping, op));
-    ASSERT_ERR(HS_WANT, hs_conn_try_frames(c, &op, &line));
+    ASSERT_ERR(HS_WANT, hs_conn_try_frames(c, &line));
     ASSERT_ERR(HS_E_POISONED, hs_conn_recv(c, &op, bytes, 4, 0, fresh(), &n));
     ASSERT_ERR(HS_E_POISONED, hs_conn_recv_exactly(c, &op, bytes, 4, fresh()));
     ASSERT_ERR(HS_E_POISONED, hs_conn_peek(c, &op, 4, fresh()));
@@ -818,11 +816,10 @@ START_TEST(taking_frames_that_were_there_starts_the_clock_anew)
     put(p.peer, "a\nb\n", 4);
     ASSERT_ERR(HS_WANT, hs_conn_peek(p.c, &op, 100, fresh()));
     hs_conn_abandon(p.c, &op, NULL);
-    op = op_in(SECOND);
-    ASSERT_OK(hs_conn_try_frames(p.c, &op, &line));
+    ASSERT_OK(hs_conn_try_frames(p.c, &line));
     while (hs_conn_frame(p.c, &line, &data, &len))
         hs_conn_frame_taken(p.c);
-    hs_conn_frames_end(p.c, &op);
+    hs_conn_try_end(p.c);
     ck_assert_int_eq(p.c->pace.since_ns, 0);
     pair_free(&p);
 }
@@ -887,7 +884,7 @@ START_TEST(a_forked_child_receives_no_frames)
     expect_frame(p.c, &line, "a");
     p.c->fd.generation++; /* as after a fork */
     ASSERT_ERR(HS_E_FORKED, recv_frame(p.c, &line, op));
-    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &op, &line));
+    ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &line));
     p.c->fd.generation--;
     expect_frame(p.c, &line, "b");
     pair_free(&p);

@@ -73,6 +73,7 @@ class Gate:
 def test_it_serves_and_counts() -> None:
     with hs.serve(echo, LOCAL, drain_timeout=5) as server:
         assert ask(server.address, b"one") == b"one"
+        settled(server)
         assert ask(server.address, b"two") == b"two"
         stats = settled(server)
     assert (stats.accepted, stats.handled, stats.failed, stats.cut) == (2, 2, 0, 0)
