@@ -123,6 +123,12 @@ conn_prepare_recv_until(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
 JOB_METHODS(conn, recv_until)
 
+PyObject *
+line_argument(PyObject *line)
+{
+    return line == Py_None ? NULL : line;
+}
+
 /* framing may be NULL where lines are meant. */
 static int
 prepare_frames(PyObject *self, struct job *job, const char *op, PyObject *framing,
@@ -132,7 +138,7 @@ prepare_frames(PyObject *self, struct job *job, const char *op, PyObject *framin
     job->result = one_frame;
     if (begin_framed(self, job, op, timeout, token) < 0)
         return -1;
-    if (framing == NULL || framing == Py_None) {
+    if (framing == NULL) {
         job->u.framed.arg.f = &default_line;
         return 0;
     }
@@ -154,7 +160,7 @@ conn_prepare_recv_line(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;
-    return prepare_frames(self, job, "recv_line", values[0], values[1], values[2]);
+    return prepare_frames(self, job, "recv_line", line_argument(values[0]), values[1], values[2]);
 }
 
 JOB_METHODS(conn, recv_line)
@@ -219,14 +225,14 @@ list_of_frames(struct job *job)
 }
 
 static int
-prepare_many(PyObject *self, struct job *job, const char *op, PyObject **values, int framing,
-             int count)
+prepare_many(PyObject *self, struct job *job, const char *op, PyObject *framing, PyObject *count,
+             PyObject **values)
 {
     job->u.framed.max_count = LONG_MAX;
-    if (values[count] != Py_None &&
-        parse_long(values[count], "max_count", 1, LONG_MAX, &job->u.framed.max_count) < 0)
+    if (count != Py_None &&
+        parse_long(count, "max_count", 1, LONG_MAX, &job->u.framed.max_count) < 0)
         return -1;
-    if (prepare_frames(self, job, op, values[framing], values[2], values[3]) < 0)
+    if (prepare_frames(self, job, op, framing, values[2], values[3]) < 0)
         return -1;
     job->result = list_of_frames;
     return 0;
@@ -247,7 +253,7 @@ conn_prepare_recv_lines(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;
-    return prepare_many(self, job, "recv_line", values, 1, 0);
+    return prepare_many(self, job, "recv_line", line_argument(values[1]), values[0], values);
 }
 
 JOB_METHODS(conn, recv_lines)
@@ -267,7 +273,7 @@ conn_prepare_recv_frames(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;
-    return prepare_many(self, job, "recv_frame", values, 0, 1);
+    return prepare_many(self, job, "recv_frame", values[0], values[1], values);
 }
 
 JOB_METHODS(conn, recv_frames)

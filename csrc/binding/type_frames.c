@@ -75,7 +75,7 @@ fill(FramesObject *self, PyObject *conn, const char *method, PyObject *framing, 
 {
     static const struct hs_framing line = {
         .kind = HS_FRAMING_LINE, .ending = HS_LINE_LF, .max_size = 65536};
-    bool is_given = framing != NULL && framing != Py_None;
+    bool is_given = framing != NULL;
     int64_t span;
 
     self->framing.f = &line;
@@ -115,7 +115,7 @@ conn_lines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    return make(self, "recv_line", values[0], values[1], values[2]);
+    return make(self, "recv_line", line_argument(values[0]), values[1], values[2]);
 }
 
 CONN_DOC(frames, "frames($self, framing, /, *, timeout=None, token=None)\n--\n\n"

@@ -129,8 +129,8 @@ END_TEST
 START_TEST(half_a_file_sent_poisons)
 {
     struct pair p = pair_small();
-    struct hs_op op = op_in(10 * MS), next = op_in(SECOND), first = op_in(5 * MS);
     int file = file_of(4U << 20);
+    struct hs_op op = op_in(50 * MS), next = op_in(10 * SECOND), first;
     int64_t offset = 0, at = 0;
 
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_send_file(p.c, &op, file, &offset, 4U << 20, fresh())));
@@ -141,6 +141,7 @@ START_TEST(half_a_file_sent_poisons)
     pair_free(&p);
     p = pair_small();
     (void)fill(p.c);
+    first = op_in(5 * MS);
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_send_file(p.c, &first, file, &at, 10, fresh())));
     ck_assert_int_eq(at, 0);
     ck_assert(!poisoned_out(p.c));

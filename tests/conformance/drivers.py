@@ -93,7 +93,20 @@ class _Blocking:
     """A blocking object with the awaited one's methods; what is not listed is the same in both."""
 
     _WAITS = frozenset(
-        ("recv", "recv_into", "recv_exactly", "send", "sendall", "sendmsg", "finish", "accept")
+        (
+            *(
+                "recv",
+                "recv_into",
+                "recv_exactly",
+                "send",
+                "sendall",
+                "sendmsg",
+                "finish",
+                "accept",
+            ),
+            *("recv_until", "recv_line", "recv_lines", "recv_frame", "recv_frames", "peek"),
+            *("send_frame", "sendfile"),
+        )
     )
 
     def __init__(self, blocking: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .drivers import DRIVERS, AsyncFunction, Driver
+from .frame_contract import FRAME_CONTRACT
 from .loop_contract import LISTENER_CONTRACT, LOOP_CONTRACT
 from .stream_contract import CONTRACT
 
@@ -65,7 +66,7 @@ def _run(driver_name: str, transport: str, clause: AsyncFunction, path: Path) ->
 
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
+@pytest.mark.parametrize("clause", [*CONTRACT, *FRAME_CONTRACT], ids=lambda clause: clause.__name__)
 def test_transport_keeps(
     driver: str, transport: str, clause: AsyncFunction, tmp_path: Path
 ) -> None:
