@@ -58,9 +58,7 @@ async def batches_of_lines(target: Target, seconds: float) -> dict[str, Any]:
 async def _frames(target: Target, seconds: float, count: int) -> dict[str, Any]:
     async with await connect(target) as conn:
         messages = conn.frames(FRAMING, timeout=DEADLINE)
-        return await _common.rate_of_async(
-            lambda: _common.all_of_async(messages, count), seconds
-        )
+        return await _common.rate_of_async(lambda: _common.all_of_async(messages, count), seconds)
 
 
 async def batches_of_frames(target: Target, seconds: float) -> dict[str, Any]:

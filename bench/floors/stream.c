@@ -1,8 +1,8 @@
 /* stream.c: the floor of works "lines" and "frames_*": receive, and find each message.
  *
  * Variants: "lines" receives 64 KiB at once and looks for the ends with memchr; "frames" receives
- * up to 256 KiB at once and steps over lengths of four bytes. Both keep a deadline as the others do,
- * trying first; neither copies a message.
+ * up to 256 KiB at once and steps over lengths of four bytes. Both keep a deadline as the others
+ * do, trying first; neither copies a message.
  */
 #define _GNU_SOURCE
 #include "worker.h"

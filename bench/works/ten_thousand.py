@@ -41,9 +41,7 @@ ECHO = Work(
     goals=(
         Goal(text=">= 2 x asyncio", of="hardsock-aio", against="asyncio", at_most=1 / 2),
         Goal(text="ahead of uvloop", of="hardsock-aio", against="uvloop", at_most=1.0),
-        Goal(
-            text=">= 2 x asyncio", of="hardsock-aio-uvloop", against="asyncio", at_most=1 / 2
-        ),
+        Goal(text=">= 2 x asyncio", of="hardsock-aio-uvloop", against="asyncio", at_most=1 / 2),
         Goal(text="ahead of uvloop", of="hardsock-aio-uvloop", against="uvloop", at_most=1.0),
     ),
     count=10_000,
