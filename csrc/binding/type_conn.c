@@ -301,6 +301,7 @@ enum attribute {
     FAMILY,
     CHANGED,
     POISONED,
+    WRITE_POISONED,
     IDLE,
 };
 
@@ -329,6 +330,8 @@ get_info(PyObject *obj, void *closure)
         return PyLong_FromUnsignedLong(info.changed_settings);
     case POISONED:
         return PyBool_FromLong(info.poisoned_in || info.poisoned_out);
+    case WRITE_POISONED:
+        return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
     }
@@ -380,6 +383,9 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
                 CHANGED),
     INFO_GETTER("poisoned", "Whether a direction is unusable after a half-done message.", POISONED),
+    INFO_GETTER("write_poisoned",
+                "Whether sending is: half a message is out, or the connection broke.",
+                WRITE_POISONED),
     INFO_GETTER("idle",
                 "Whether it is between two messages: a call waits to read, nothing of its message\n"
                 "has come, nothing is being written, and nothing came since the last write.",

@@ -348,6 +348,25 @@ def test_a_handler_that_catches_a_failed_send_does_not_make_half_a_message_whole
         assert server.stats().endings == {"aborted": 1}
 
 
+def test_a_handler_that_refuses_a_frame_is_heard() -> None:
+    """Reading is over, but what it says about that goes out, and the client's rest does no harm."""
+
+    def refuse(conn: hs.Connection) -> None:
+        with pytest.raises(hs.BadFrame):
+            conn.recv_line(hs.Line("\r\n"))
+        assert conn.poisoned
+        assert not conn.write_poisoned
+        conn.sendall(b"500 bare LF\r\n")
+
+    with hs.serve(refuse, LOCAL, drain_timeout=5) as server:
+        with hs.connect(server.address, timeout=5) as client, hs.timeout(10):
+            client.sendall(b"a\nb\r\n" + b"x" * 100_000)
+            assert client.recv_line(hs.Line("\r\n")) == b"500 bare LF"
+            with pytest.raises(hs.EndOfStream):
+                client.recv_line()
+    assert server.stats().failed == 0
+
+
 def test_an_error_of_another_connection_is_the_handler_s(caplog: pytest.LogCaptureFixture) -> None:
     def proxy(conn: hs.Connection) -> None:
         with hs.connect(quiet.address, timeout=5) as upstream:

@@ -20,7 +20,7 @@ class FakeConnection:
 
     def __init__(self, idle: bool = False) -> None:
         self.idle = idle
-        self.poisoned = False
+        self.write_poisoned = False
         self.created = 100.0
         self.last_read: float | None = None
         self.last_write: float | None = None
@@ -246,7 +246,7 @@ def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:
     stage = Stage()
     served = stage.connection()
     fake: Any = served.conn
-    fake.poisoned = True
+    fake.write_poisoned = True
     verdict = judge(served, None, server=stage.server, draining=stage.draining)
     assert verdict == (Outcome.COMPLETED, End.ABORT, None)
 

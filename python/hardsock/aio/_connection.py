@@ -363,6 +363,11 @@ class Connection:
         return self._conn.poisoned
 
     @property
+    def write_poisoned(self) -> bool:
+        """As ``hardsock.Connection.write_poisoned``."""
+        return self._conn.write_poisoned
+
+    @property
     def idle(self) -> bool:
         """As ``hardsock.Connection.idle``."""
         return self._conn.idle

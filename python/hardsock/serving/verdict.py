@@ -60,7 +60,7 @@ def judge(
         draining: The token that told handlers.
     """
     verdict = _judge(served, exc, server, draining)
-    if verdict.end is not End.ABORT and served.conn.poisoned:
+    if verdict.end is not End.ABORT and served.conn.write_poisoned:
         return verdict._replace(end=End.ABORT)  # Half a message went out; the handler caught why.
     return verdict
 
