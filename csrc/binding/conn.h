@@ -21,8 +21,10 @@ int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *ti
 /* What most jobs do when they are given up: the core keeps what had arrived, or poisons what is
  * half sent. */
 void conn_job_give_up(struct job *job);
-/* conn_frame.c: a Line, or NULL for the default, from an argument that may be None. */
+/* conn_frame.c: a Line, or NULL for the default, from an argument that may be None; and the
+ * default. */
 PyObject *line_argument(PyObject *line);
+extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none. */
 PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
 

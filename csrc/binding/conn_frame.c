@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* What the methods take when they are given no Line. */
-static const struct hs_framing default_line = {
+const struct hs_framing conn_default_line = {
     .kind = HS_FRAMING_LINE, .ending = HS_LINE_LF, .max_size = 65536};
 
 static void
@@ -139,7 +139,7 @@ prepare_frames(PyObject *self, struct job *job, const char *op, PyObject *framin
     if (begin_framed(self, job, op, timeout, token) < 0)
         return -1;
     if (framing == NULL) {
-        job->u.framed.arg.f = &default_line;
+        job->u.framed.arg.f = &conn_default_line;
         return 0;
     }
     return parse_framing(job->call.st, framing, &job->u.framed.arg);

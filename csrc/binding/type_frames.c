@@ -73,12 +73,10 @@ static int
 fill(FramesObject *self, PyObject *conn, const char *method, PyObject *framing, PyObject *timeout,
      PyObject *token)
 {
-    static const struct hs_framing line = {
-        .kind = HS_FRAMING_LINE, .ending = HS_LINE_LF, .max_size = 65536};
     bool is_given = framing != NULL;
     int64_t span;
 
-    self->framing.f = &line;
+    self->framing.f = &conn_default_line;
     if (is_given && parse_framing(state_of(conn), framing, &self->framing) < 0)
         return -1;
     if (parse_seconds(timeout, "timeout", &span) < 0)

@@ -23,6 +23,7 @@ from hardsock.aio._tasks import Runner, tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
@@ -42,7 +43,7 @@ logger = logging.getLogger("hardsock.serve")
 _FAILED_ACCEPT_PAUSE = 1.0
 
 
-class Server:
+class Server(ServerFace):
     """A server in an event loop; ``hardsock.aio.serve`` makes it.
 
     It runs inside ``async with``, whose end drains with the ``drain_timeout`` it was given. ``stop``
@@ -56,18 +57,13 @@ class Server:
         options: ServeOptions,
         token: CancelToken | None,
     ) -> None:
+        super().__init__(options, token)
         self._handler = handler
         self._open_listener = open_listener
-        self._options = options
-        self._token = CancelToken(name=options.name) if token is None else token.child()
-        self._draining = self._token.child(name=f"{options.name} draining")
-        self._ended = CancelToken(name=f"{options.name} ended")
         self._ledger = Ledger(options.limit, self._draining)
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)
         self._bell: CancelToken | None = None
         self._limit: Limit | None = None
-        self._report: DrainReport | None = None
-        self._listener: Listener
         self._context: Context
 
     async def __aenter__(self) -> Self:
@@ -90,44 +86,11 @@ class Server:
 
     # ---- asking
 
-    @property
-    def address(self) -> Any:
-        """The address it listens on, or listened on, as ``socket`` has it."""
-        return self._address
-
-    @property
-    def listener(self) -> Listener:
-        """Its listener, for statistics."""
-        return self._listener
-
-    @property
-    def draining(self) -> CancelToken:
-        """Cancelled when the drain begins: handlers wait for the next request under it."""
-        return self._draining
-
-    @property
-    def closed(self) -> bool:
-        """Whether the drain is over."""
-        return self._ended.cancelled
-
-    @property
-    def report(self) -> DrainReport | None:
-        """How the drain went; None until it is over."""
-        return self._report
-
     def stats(self) -> ServerStats:
         """Return its counters; ``workers`` are the tasks of handlers."""
         return self._ledger.stats(time.monotonic(), workers=len(self._ledger.active))
 
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"
-        return f"<hardsock.aio.Server {self._options.name} {state}>"
-
     # ---- ending
-
-    def stop(self, reason: str | None = None) -> None:
-        """Begin to drain with ``drain_timeout``, and return at once; from any thread."""
-        self._draining.cancel(reason or "the server was stopped")
 
     async def drain(
         self, timeout: float | None = None, *, grace: float | None = None

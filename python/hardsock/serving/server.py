@@ -15,13 +15,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from hardsock._core import CancelToken, Connection, Listener
 from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
@@ -39,7 +39,7 @@ logger = logging.getLogger("hardsock.serve")
 _FAILED_ACCEPT_PAUSE = 1.0
 
 
-class Server:
+class Server(ServerFace):
     """A running server; ``hardsock.serve`` makes it. All methods may be called from any thread.
 
     As a context manager it drains at the end of the block, with the ``drain_timeout`` it was given.
@@ -52,13 +52,10 @@ class Server:
         options: ServeOptions,
         token: CancelToken | None = None,
     ) -> None:
+        super().__init__(options, token)
         self._handler = handler
         self._listener = listener
         self._address = listener.address
-        self._options = options
-        self._token = CancelToken(name=options.name) if token is None else token.child()
-        self._draining = self._token.child(name=f"{options.name} draining")
-        self._ended = CancelToken(name=f"{options.name} ended")
         self._context = context_for_handlers(self._draining)
         self._pid = os.getpid()
         self._lock = threading.RLock()
@@ -66,7 +63,6 @@ class Server:
         self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
         self._limit: Limit | None = None  # guarded by lock
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
-        self._report: DrainReport | None = None
         self._workers = Workers(self._serve, options.workers, options.name)
         self._thread = threading.Thread(target=self._main, name=options.name, daemon=True)
         try:
@@ -77,48 +73,12 @@ class Server:
 
     # ---- asking ------------------------------------------------------------------------------
 
-    @property
-    def address(self) -> Any:
-        """The address it listens on, or listened on, as ``socket`` has it."""
-        return self._address
-
-    @property
-    def listener(self) -> Listener:
-        """Its listener, for statistics."""
-        return self._listener
-
-    @property
-    def draining(self) -> CancelToken:
-        """Cancelled when the drain begins: handlers wait for the next request under it."""
-        return self._draining
-
-    @property
-    def closed(self) -> bool:
-        """Whether the drain is over."""
-        return self._ended.cancelled
-
-    @property
-    def report(self) -> DrainReport | None:
-        """How the drain went; None until it is over."""
-        return self._report
-
     def stats(self) -> ServerStats:
         """Return its counters."""
         with self._lock:
             return self._ledger.stats(time.monotonic(), workers=self._workers.count)
 
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"
-        return f"<hardsock.Server {self._options.name} {state} at {self._address!r}>"
-
     # ---- ending ------------------------------------------------------------------------------
-
-    def stop(self, reason: str | None = None) -> None:
-        """Begin to drain with ``drain_timeout``, and return at once.
-
-        For handlers and signal handlers, which must not wait; ``wait()`` tells when it is over.
-        """
-        self._draining.cancel(reason or "the server was stopped")
 
     def drain(self, timeout: float | None = None, *, grace: float | None = None) -> DrainReport:
         """Stop accepting, let the connections end, and cut what has not ended in time.

@@ -1,0 +1,67 @@
+"""What one may ask of any server, and how to tell it to stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hardsock._core import CancelToken, Listener
+from hardsock.serving.options import ServeOptions
+from hardsock.serving.records import DrainReport
+
+__all__ = ["ServerFace"]
+
+
+class ServerFace:
+    """The part of a server that is the same whatever drives it.
+
+    A driver sets ``_listener`` and ``_address`` when it listens, ``_report`` and then ``_ended``
+    when the drain is over.
+    """
+
+    _listener: Listener
+    _address: Any = None
+    _report: DrainReport | None = None
+
+    def __init__(self, options: ServeOptions, token: CancelToken | None) -> None:
+        self._options = options
+        self._token = CancelToken(name=options.name) if token is None else token.child()
+        self._draining = self._token.child(name=f"{options.name} draining")
+        self._ended = CancelToken(name=f"{options.name} ended")
+
+    @property
+    def address(self) -> Any:
+        """The address it listens on, or listened on, as ``socket`` has it."""
+        return self._address
+
+    @property
+    def listener(self) -> Listener:
+        """Its listener, for statistics."""
+        return self._listener
+
+    @property
+    def draining(self) -> CancelToken:
+        """Cancelled when the drain begins: handlers wait for the next request under it."""
+        return self._draining
+
+    @property
+    def closed(self) -> bool:
+        """Whether the drain is over."""
+        return self._ended.cancelled
+
+    @property
+    def report(self) -> DrainReport | None:
+        """How the drain went; None until it is over."""
+        return self._report
+
+    def stop(self, reason: str | None = None) -> None:
+        """Begin to drain with ``drain_timeout``, and return at once; from any thread.
+
+        For handlers and signal handlers, which must not wait; ``wait()`` tells when it is over.
+        """
+        self._draining.cancel(reason or "the server was stopped")
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"
+        cls = type(self)
+        module = cls.__module__.partition(".serving")[0].partition("._")[0]
+        return f"<{module}.{cls.__name__} {self._options.name} {state} at {self._address!r}>"
