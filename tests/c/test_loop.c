@@ -1,200 +1,390 @@
-/* test_loop.c: event loops: what becomes due, when, and that nothing else does.
+/* test_loop.c: hs_loop and hs_bell: parking, being due, being rung, times, numbers that come back.
  *
- * A waiter here is a stepped recv of one byte with its bell, as a driver of an event loop has it.
+ * A struct waiter is what a driver keeps for one call: the op, its bell, and how the last step
+ * ended. Most wait to receive a byte.
  */
 #include "support.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 struct waiter {
-    struct hs_loop *loop;
-    struct hs_conn *c;
     struct hs_op op;
     struct hs_bell *bell;
+    struct hs_conn *conn;
+    struct hs_listener *listener; /* instead of conn: accepts */
     uint8_t byte;
-    size_t n;
+    hs_err rv;
+    int named; /* how often the loop named it */
 };
 
 static struct hs_loop *
 loop_new(void)
 {
-    struct hs_loop *loop;
+    struct hs_loop *l;
 
-    ASSERT_OK(hs_loop_new(fresh(), &loop));
-    return loop;
-}
-
-static void
-waiter_init(struct waiter *w, struct hs_loop *loop, struct hs_conn *c, int64_t span_ns)
-{
-    *w = (struct waiter){.loop = loop, .c = c, .op = op_step(span_ns)};
-    ASSERT_OK(hs_bell_new(loop, w, fresh(), &w->bell));
-    w->op.bell = w->bell;
+    ASSERT_OK(hs_loop_new(fresh(), &l));
+    return l;
 }
 
 static hs_err
 step(struct waiter *w)
 {
-    return hs_conn_recv(w->c, &w->op, &w->byte, 1, 0, fresh(), &w->n);
+    size_t n = 0;
+
+    hs_bell_unpark(w->bell);
+    if (w->listener == NULL)
+        return w->rv = hs_conn_recv(w->conn, &w->op, &w->byte, 1, 0, fresh(), &n);
+    w->rv = hs_listener_accept(w->listener, &w->op, 1, fresh(), &w->conn, &n);
+    return w->rv;
+}
+
+static void
+set_up(struct waiter *w, struct hs_loop *l)
+{
+    w->rv = HS_WANT;
+    w->op.stepping = true;
+    ASSERT_OK(hs_bell_new(l, w, fresh(), &w->bell));
+    w->op.bell = w->bell;
+}
+
+/* Steps it for the first time: there is nothing yet. */
+static void
+begin(struct waiter *w, struct hs_loop *l, struct hs_conn *c, struct hs_op op)
+{
+    *w = (struct waiter){.op = op, .conn = c};
+    set_up(w, l);
+    ASSERT_ERR(HS_WANT, step(w));
 }
 
 static void
 park(struct waiter *w)
 {
-    ASSERT_ERR(HS_WANT, step(w));
     ASSERT_OK(hs_bell_park(w->bell, &w->op, fresh()));
 }
 
 static void
-waiter_fini(struct waiter *w)
+end(struct waiter *w)
 {
     hs_bell_free(w->bell);
-    hs_conn_abandon(w->c, &w->op, NULL);
+    if (w->listener != NULL)
+        hs_conn_unref(w->conn);
+    else if (w->rv == HS_WANT)
+        hs_conn_abandon(w->conn, &w->op, NULL);
 }
 
 static bool
-readable(const struct hs_loop *loop)
+is_readable(struct hs_loop *l, int timeout_ms)
 {
-    struct pollfd p = {.fd = hs_loop_fileno(loop), .events = POLLIN};
+    struct pollfd fd = {.fd = hs_loop_fileno(l), .events = POLLIN};
 
-    return poll(&p, 1, 0) == 1;
+    return poll(&fd, 1, timeout_ms) == 1;
 }
 
-/* The next waiter that becomes due, 10 s at most. */
+/* What an event loop does: sleeps, collects, takes the first that is due. */
 static struct waiter *
-next_due(struct hs_loop *loop)
+next_due(struct hs_loop *l)
 {
-    struct waiter *w;
+    struct waiter *w = hs_loop_next(l);
 
-    EVENTUALLY((w = hs_loop_next(loop)) != NULL ||
-               (hs_loop_collect(loop), (w = hs_loop_next(loop)) != NULL));
+    while (w == NULL) {
+        ck_assert_msg(is_readable(l, 10000), "nothing became due");
+        hs_loop_collect(l);
+        w = hs_loop_next(l);
+    }
+    w->named++;
     return w;
 }
 
 static void
-nobody_is_due(struct hs_loop *loop)
+nothing_is_due(struct hs_loop *l)
 {
-    hs_loop_collect(loop);
-    ck_assert_ptr_null(hs_loop_next(loop));
+    hs_loop_collect(l);
+    ck_assert_ptr_null(hs_loop_next(l));
 }
 
-START_TEST(bytes_make_their_reader_due_and_nobody_else)
+static struct hs_token *
+token(int64_t deadline_ns)
 {
-    struct hs_loop *loop = loop_new();
-    struct pair a = pair_unix(), b = pair_tcp();
-    struct waiter wa, wb;
+    struct hs_token *t;
 
-    waiter_init(&wa, loop, a.c, HS_NEVER);
-    waiter_init(&wb, loop, b.c, HS_NEVER);
-    park(&wa);
-    park(&wb);
-    nobody_is_due(loop);
-    put(b.peer, "x", 1);
-    ck_assert_ptr_eq(next_due(loop), &wb);
-    nobody_is_due(loop);
-    ASSERT_OK(step(&wb));
-    ck_assert_int_eq(wb.byte, 'x');
-    waiter_fini(&wa);
-    waiter_fini(&wb);
-    pair_free(&a);
-    pair_free(&b);
-    hs_loop_free(loop);
+    ASSERT_OK(hs_token_new(NULL, 0, deadline_ns, NULL, fresh(), &t));
+    return t;
+}
+
+/* ---- Being ready --------------------------------------------------------------------------- */
+
+START_TEST(bytes_make_the_waiting_op_due_and_no_other)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix(), q = pair_tcp();
+    struct waiter w, other;
+
+    begin(&w, l, p.c, op_in(10 * SECOND));
+    begin(&other, l, q.c, op_in(10 * SECOND));
+    park(&w);
+    park(&other);
+    nothing_is_due(l);
+    ck_assert(!is_readable(l, 0));
+    put(p.peer, "x", 1);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_OK(step(&w));
+    ck_assert_int_eq(w.byte, 'x');
+    nothing_is_due(l);
+    end(&w);
+    end(&other);
+    hs_loop_free(l);
+    pair_free(&p);
+    pair_free(&q);
+}
+END_TEST
+
+START_TEST(bytes_between_the_step_and_the_parking_count)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix();
+    struct waiter w;
+
+    for (int i = 0; i < 3; i++) { /* with a number that is new, and known */
+        begin(&w, l, p.c, op_in(10 * SECOND));
+        put(p.peer, "x", 1);
+        park(&w);
+        ck_assert_ptr_eq(next_due(l), &w);
+        ASSERT_OK(step(&w));
+        end(&w);
+    }
+    hs_loop_free(l);
+    pair_free(&p);
 }
 END_TEST
 
 START_TEST(an_edge_that_nobody_waited_for_is_found_by_the_next_try)
 {
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
     struct pair p = pair_unix();
     struct waiter w;
 
-    waiter_init(&w, loop, p.c, HS_NEVER);
+    begin(&w, l, p.c, op_in(10 * SECOND));
     park(&w);
-    put(p.peer, "a", 1);
-    ck_assert_ptr_eq(next_due(loop), &w);
+    hs_bell_unpark(w.bell);
+    put(p.peer, "x", 1);
+    ck_assert(is_readable(l, 10000));
+    nothing_is_due(l);
     ASSERT_OK(step(&w));
-    put(p.peer, "b", 1);
-    nobody_is_due(loop); /* The edge is gone. */
-    w.op = op_step(HS_NEVER);
-    w.op.bell = w.bell;
-    ASSERT_OK(step(&w));
-    ck_assert_int_eq(w.byte, 'b');
-    waiter_fini(&w);
+    end(&w);
+    hs_loop_free(l);
     pair_free(&p);
-    hs_loop_free(loop);
 }
 END_TEST
 
-START_TEST(waiting_again_costs_no_new_entry)
+START_TEST(a_socket_is_entered_once_and_serves_for_ever)
 {
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
     struct pair p = pair_unix();
     struct waiter w;
 
-    waiter_init(&w, loop, p.c, HS_NEVER);
     for (int i = 0; i < 1000; i++) {
-        w.op = op_step(HS_NEVER);
-        w.op.bell = w.bell;
+        begin(&w, l, p.c, op_in(10 * SECOND));
         park(&w);
         put(p.peer, "x", 1);
-        ck_assert_ptr_eq(next_due(loop), &w);
+        ck_assert_ptr_eq(next_due(l), &w);
         ASSERT_OK(step(&w));
+        end(&w);
     }
-    waiter_fini(&w);
+    hs_loop_free(l);
     pair_free(&p);
-    hs_loop_free(loop);
-}
-END_TEST
-
-START_TEST(deadlines_become_due_in_their_order)
-{
-    enum { N = 40 };
-    struct hs_loop *loop = loop_new();
-    struct pair p[N];
-    struct waiter w[N];
-    int order[N], last = -1;
-
-    for (int i = 0; i < N; i++)
-        order[i] = (i * 17 + 5) % N; /* a permutation: 17 and 40 have no common divisor */
-    for (int i = 0; i < N; i++) {
-        p[i] = pair_unix();
-        waiter_init(&w[i], loop, p[i].c, (2 + order[i]) * MS);
-        park(&w[i]);
-    }
-    for (int i = 0; i < N; i++) {
-        struct waiter *due = next_due(loop);
-        int rank = order[due - w];
-
-        ck_assert_int_gt(rank, last);
-        last = rank;
-        ASSERT_ERR(HS_E_DEADLINE, step(due));
-    }
-    for (int i = 0; i < N; i++) {
-        waiter_fini(&w[i]);
-        pair_free(&p[i]);
-    }
-    hs_loop_free(loop);
 }
 END_TEST
 
 START_TEST(readiness_wins_over_a_deadline_that_passed_meanwhile)
 {
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
     struct pair p = pair_unix();
     struct waiter w;
 
-    waiter_init(&w, loop, p.c, 2 * MS);
+    begin(&w, l, p.c, op_in(2 * MS));
     park(&w);
-    ck_assert_ptr_eq(next_due(loop), &w);
+    ck_assert_ptr_eq(next_due(l), &w);
     put(p.peer, "x", 1);
     ASSERT_OK(step(&w));
-    waiter_fini(&w);
+    end(&w);
+    hs_loop_free(l);
     pair_free(&p);
-    hs_loop_free(loop);
+}
+END_TEST
+
+START_TEST(one_socket_serves_a_reader_and_a_writer)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_small();
+    struct hs_op out = op_step(10 * SECOND);
+    struct hs_bell *bell;
+    struct waiter w;
+    uint8_t sink[4096];
+    size_t n;
+
+    (void)fill(p.c);
+    begin(&w, l, p.c, op_in(10 * SECOND));
+    park(&w);
+    ASSERT_OK(hs_bell_new(l, &out, fresh(), &bell));
+    out.bell = bell;
+    ASSERT_ERR(HS_WANT, hs_conn_send(p.c, &out, (const uint8_t *)"y", 1, fresh(), &n));
+    ASSERT_OK(hs_bell_park(bell, &out, fresh()));
+    nothing_is_due(l);
+    while (recv(p.peer, sink, sizeof(sink), MSG_DONTWAIT) > 0)
+        continue;
+    while (!is_readable(l, 10000))
+        continue;
+    hs_loop_collect(l);
+    ck_assert_ptr_eq(hs_loop_next(l), &out);
+    ck_assert_ptr_null(hs_loop_next(l));
+    ASSERT_OK(hs_conn_send(p.c, &out, (const uint8_t *)"y", 1, fresh(), &n));
+    hs_bell_free(bell);
+    put(p.peer, "x", 1);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_OK(step(&w));
+    end(&w);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+#define CROWD 300
+
+START_TEST(more_than_a_batch_at_once_are_all_named_once)
+{
+    static struct pair pairs[CROWD];
+    static struct waiter w[CROWD];
+    struct hs_loop *l = loop_new();
+    int left = CROWD;
+
+    for (int i = 0; i < CROWD; i++) {
+        pairs[i] = pair_unix();
+        begin(&w[i], l, pairs[i].c, op_in(20 * SECOND));
+        park(&w[i]);
+    }
+    for (int i = 0; i < CROWD; i++)
+        put(pairs[i].peer, "x", 1);
+    while (left > 0) {
+        int before = left;
+
+        ck_assert_msg(is_readable(l, 10000), "%d are left over", left);
+        hs_loop_collect(l);
+        for (struct waiter *due; (due = hs_loop_next(l)) != NULL; left--) {
+            due->named++;
+            ASSERT_OK(step(due));
+        }
+        ck_assert_int_lt(left, before);
+    }
+    ck_assert(!is_readable(l, 0));
+    for (int i = 0; i < CROWD; i++) {
+        ck_assert_int_eq(w[i].named, 1);
+        end(&w[i]);
+        pair_free(&pairs[i]);
+    }
+    hs_loop_free(l);
+}
+END_TEST
+
+/* ---- Being rung ---------------------------------------------------------------------------- */
+
+enum moment { BEFORE_PARKING, PARKED, COLLECTED, UNPARKED, MOMENTS };
+
+START_TEST(a_cancel_is_found_whenever_it_comes)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix();
+
+    for (int moment = 0; moment < MOMENTS; moment++)
+        for (int with_bytes = 0; with_bytes < 2; with_bytes++) {
+            struct hs_token *t = token(HS_NEVER);
+            struct waiter w;
+            uint8_t byte;
+
+            begin(&w, l, p.c, op_with(t));
+            if (moment == BEFORE_PARKING)
+                ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+            park(&w);
+            if (moment == PARKED)
+                ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+            if (with_bytes)
+                put(p.peer, "x", 1);
+            hs_loop_collect(l);
+            if (moment == COLLECTED)
+                ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+            if (moment == UNPARKED) {
+                hs_bell_unpark(w.bell);
+                ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+                nothing_is_due(l);
+            } else {
+                ck_assert_ptr_eq(next_due(l), &w);
+            }
+            ASSERT_ERR(HS_E_CANCELLED, step(&w));
+            nothing_is_due(l);
+            end(&w);
+            hs_token_unref(t);
+            if (with_bytes) /* not lost by the cancel */
+                get(hs_conn_fileno(p.c), &byte, 1);
+        }
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(closing_and_moved_deadlines_ring)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix();
+    struct waiter w;
+
+    begin(&w, l, p.c, op_in(HS_NEVER));
+    park(&w);
+    hs_conn_set_deadline(p.c, HS_DIR_IN, hs_deadline_after(60 * SECOND));
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_WANT, step(&w));
+    park(&w);
+    hs_conn_set_deadline(p.c, HS_DIR_IN, 1);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_DEADLINE, step(&w));
+    end(&w);
+    hs_conn_set_deadline(p.c, HS_DIR_IN, HS_NEVER);
+    begin(&w, l, p.c, op_in(HS_NEVER));
+    park(&w);
+    hs_conn_close(p.c, false);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_CLOSED, step(&w));
+    end(&w);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_token_is_awaited)
+{
+    struct hs_loop *l = loop_new();
+    struct hs_token *t = token(HS_NEVER);
+    struct hs_op op = op_step(HS_NEVER);
+    struct hs_bell *bell;
+
+    ASSERT_OK(hs_bell_new(l, &op, fresh(), &bell));
+    op.token = t;
+    op.bell = bell;
+    ASSERT_ERR(HS_WANT, hs_token_await(&op, fresh()));
+    ASSERT_OK(hs_bell_park(bell, &op, fresh()));
+    nothing_is_due(l);
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+    ck_assert(is_readable(l, 10000));
+    hs_loop_collect(l);
+    ck_assert_ptr_eq(hs_loop_next(l), &op);
+    ASSERT_OK(hs_token_await(&op, fresh()));
+    hs_bell_free(bell);
+    hs_token_unref(t);
+    hs_loop_free(l);
 }
 END_TEST
 
@@ -238,239 +428,603 @@ verdict(enum news news)
 
 START_TEST(news_from_other_threads_make_it_due)
 {
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
     struct pair p = pair_unix();
-    struct waiter w;
-    struct teller t = {.news = (enum news)_i, .c = p.c};
+    struct teller t = {.news = (enum news)_i, .c = p.c, .token = token(HS_NEVER)};
     struct thread thread;
+    struct waiter w;
 
-    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t.token));
-    waiter_init(&w, loop, p.c, HS_NEVER);
-    w.op.token = t.token;
+    begin(&w, l, p.c, op_with(t.token));
     park(&w);
-    nobody_is_due(loop);
+    nothing_is_due(l);
     thread_start(&thread, tell, &t);
-    ck_assert_ptr_eq(next_due(loop), &w);
+    ck_assert_ptr_eq(next_due(l), &w);
     (void)thread_join(&thread);
     ASSERT_ERR(verdict(t.news), step(&w));
-    waiter_fini(&w);
+    end(&w);
     hs_token_unref(t.token);
+    hs_loop_free(l);
     pair_free(&p);
-    hs_loop_free(loop);
 }
 END_TEST
 
 /* The other thread rings at every moment of a waiter's life: none is missed, none comes late. */
 START_TEST(ringing_races_with_parking_and_leaving)
 {
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
 
     for (int i = 0; i < 3000; i++) {
         struct pair p = pair_unix();
-        struct waiter w;
-        struct teller t = {.news = (enum news)(i % NEWS), .c = p.c};
+        struct teller t = {.news = (enum news)(i % NEWS), .c = p.c, .token = token(HS_NEVER)};
         struct thread thread;
-        bool leaves = i % 3 == 0;
-        hs_err rv;
+        struct waiter w;
 
-        ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t.token));
-        waiter_init(&w, loop, p.c, HS_NEVER);
-        w.op.token = t.token;
+        begin(&w, l, p.c, op_with(t.token));
         thread_start(&thread, tell, &t);
-        while ((rv = step(&w)) == HS_WANT) {
-            ASSERT_OK(hs_bell_park(w.bell, &w.op, fresh()));
-            if (leaves)
+        while (step(&w) == HS_WANT) {
+            park(&w);
+            if (i % 3 == 0)
                 break;
-            ck_assert_ptr_eq(next_due(loop), &w);
+            ck_assert_ptr_eq(next_due(l), &w);
         }
-        if (!leaves)
-            ASSERT_ERR(verdict(t.news), rv);
-        waiter_fini(&w);
-        nobody_is_due(loop);
+        if (i % 3 != 0)
+            ASSERT_ERR(verdict(t.news), w.rv);
+        end(&w);
+        nothing_is_due(l);
         (void)thread_join(&thread);
         hs_token_unref(t.token);
         pair_free(&p);
     }
-    hs_loop_free(loop);
+    hs_loop_free(l);
 }
 END_TEST
 
-START_TEST(a_number_that_comes_back_belongs_to_its_new_owner)
+/* It was looked at before the waiting list was joined, or after: never in between. */
+START_TEST(an_op_that_ends_by_itself_may_still_listen_until_it_is_unparked)
 {
-    struct hs_loop *loop = loop_new();
-    struct pair a = pair_unix(), b;
-    struct waiter wa, wb;
-    int copy = dup(hs_conn_fileno(a.c)), number = hs_conn_fileno(a.c), old_peer = a.peer;
-
-    waiter_init(&wa, loop, a.c, HS_NEVER);
-    park(&wa);
-    hs_conn_close(a.c, false);
-    ck_assert_ptr_eq(next_due(loop), &wa);
-    ASSERT_ERR(HS_E_CLOSED, step(&wa));
-    waiter_fini(&wa);
-    b = pair_unix();
-    ck_assert_int_eq(hs_conn_fileno(b.c), number);
-    waiter_init(&wb, loop, b.c, HS_NEVER);
-    park(&wb);
-    nobody_is_due(loop);
-    put(old_peer, "stale", 5); /* The copy keeps the old entry alive. */
-    nobody_is_due(loop);
-    put(b.peer, "x", 1);
-    ck_assert_ptr_eq(next_due(loop), &wb);
-    ASSERT_OK(step(&wb));
-    waiter_fini(&wb);
-    (void)close(copy);
-    pair_free(&a);
-    pair_free(&b);
-    hs_loop_free(loop);
-}
-END_TEST
-
-START_TEST(more_than_a_batch_keeps_the_descriptor_readable)
-{
-    enum { N = 300 };
-    struct hs_loop *loop = loop_new();
-    struct pair *p = calloc(N, sizeof(*p));
-    struct waiter *w = calloc(N, sizeof(*w));
-    int found = 0;
-
-    for (int i = 0; i < N; i++) {
-        p[i] = pair_unix();
-        waiter_init(&w[i], loop, p[i].c, HS_NEVER);
-        park(&w[i]);
-        put(p[i].peer, "x", 1);
-    }
-    while (readable(loop)) {
-        struct waiter *due;
-
-        hs_loop_collect(loop);
-        for (; (due = hs_loop_next(loop)) != NULL; found++)
-            ASSERT_OK(step(due));
-    }
-    ck_assert_int_eq(found, N);
-    for (int i = 0; i < N; i++) {
-        waiter_fini(&w[i]);
-        pair_free(&p[i]);
-    }
-    free(w);
-    free(p);
-    hs_loop_free(loop);
-}
-END_TEST
-
-START_TEST(whoever_waits_for_a_forgotten_descriptor_is_due)
-{
-    struct hs_loop *loop = loop_new();
+    struct hs_loop *l = loop_new();
+    struct hs_token *t = token(hs_deadline_after(5 * MS));
     struct pair p = pair_unix();
     struct waiter w;
 
-    waiter_init(&w, loop, p.c, HS_NEVER);
+    begin(&w, l, p.c, op_with(t));
     park(&w);
-    hs_loop_forget(loop, hs_conn_fileno(p.c));
-    ck_assert_ptr_eq(next_due(loop), &w);
-    nobody_is_due(loop); /* Takes back the ring that made it look. */
-    put(p.peer, "x", 1);
-    ck_assert(!readable(loop));
-    waiter_fini(&w);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_DEADLINE, step(&w));
+    end(&w);
+    hs_token_unref(t); /* asserts that nobody listens */
+    hs_loop_free(l);
     pair_free(&p);
-    hs_loop_free(loop);
 }
 END_TEST
 
-START_TEST(accepting_is_stepped_and_ended_by_closing)
-{
-    struct hs_loop *loop = loop_new();
-    struct hs_listen_options options;
-    struct hs_endpoint ep = {0};
-    struct hs_listener *l;
+struct canceller {
+    _Atomic(struct hs_token *) next;
     struct hs_conn *conn;
-    struct hs_addr addr;
+    atomic_bool stop;
+    int rounds;
+};
+
+static void *
+cancel_all(void *arg)
+{
+    struct canceller *c = arg;
+
+    while (!c->stop) {
+        struct hs_token *t = atomic_exchange(&c->next, NULL);
+
+        if (t == NULL)
+            continue;
+        (void)hs_token_cancel(t, "from outside", 0, NULL);
+        hs_token_unref(t);
+    }
+    return NULL;
+}
+
+static void *
+move_deadlines(void *arg)
+{
+    struct canceller *c = arg;
+
+    while (!c->stop)
+        hs_conn_set_deadline(c->conn, HS_DIR_IN, hs_deadline_after(60 * SECOND));
+    return NULL;
+}
+
+/* Waits until the token is found cancelled, being rung for nothing all the time; every third gives
+ * up while it may be being rung. */
+static void
+wait_for_cancel(struct hs_loop *l, struct canceller *c, int round)
+{
+    struct hs_token *t = token(HS_NEVER);
+    struct waiter w;
+
+    begin(&w, l, c->conn, op_with(t));
+    atomic_store(&c->next, hs_token_ref(t));
+    while (w.rv == HS_WANT) {
+        park(&w);
+        if (round % 3 == 0)
+            break;
+        ck_assert_ptr_eq(next_due(l), &w);
+        (void)step(&w);
+    }
+    if (round % 3 != 0)
+        ASSERT_ERR(HS_E_CANCELLED, w.rv);
+    end(&w);
+    while (atomic_load(&c->next) != NULL)
+        continue;
+    hs_token_unref(t);
+}
+
+START_TEST(no_ring_from_another_thread_is_lost_and_none_comes_too_late)
+{
+    struct pair p = pair_unix();
+    struct canceller c = {.conn = p.c};
+    struct thread cancelling, moving;
+    struct hs_loop *l = loop_new();
+
+    thread_start(&cancelling, cancel_all, &c);
+    thread_start(&moving, move_deadlines, &c);
+    for (int i = 0; i < 1500; i++) {
+        wait_for_cancel(l, &c, i);
+        if (i % 50 == 0) { /* Its waker may be being written. */
+            hs_loop_free(l);
+            l = loop_new();
+        }
+    }
+    c.stop = true;
+    (void)thread_join(&cancelling);
+    (void)thread_join(&moving);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+/* ---- Times --------------------------------------------------------------------------------- */
+
+START_TEST(times_come_earliest_first)
+{
+    static const int64_t spans[] = {30, 10, 50, 20, 40};
+    static const int order[] = {1, 3, 0, 4, 2};
+    struct hs_loop *l = loop_new();
+    struct pair pairs[LENGTH(spans)];
+    struct waiter w[LENGTH(spans)];
+
+    for (size_t i = 0; i < LENGTH(spans); i++) {
+        pairs[i] = pair_unix();
+        begin(&w[i], l, pairs[i].c, op_in(spans[i] * MS));
+        park(&w[i]);
+    }
+    for (size_t i = 0; i < LENGTH(spans); i++) {
+        ck_assert_ptr_eq(next_due(l), &w[order[i]]);
+        ck_assert_int_ge(hs_now(), w[order[i]].op.deadline_ns);
+        ASSERT_ERR(HS_E_DEADLINE, step(&w[order[i]]));
+    }
+    for (size_t i = 0; i < LENGTH(spans); i++) {
+        end(&w[i]);
+        pair_free(&pairs[i]);
+    }
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(a_time_that_left_disturbs_nobody)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix(), q = pair_unix();
+    struct waiter soon, late;
+
+    begin(&late, l, q.c, op_in(40 * MS));
+    begin(&soon, l, p.c, op_in(5 * MS));
+    park(&late);
+    park(&soon);
+    hs_bell_unpark(soon.bell);
+    ck_assert_ptr_eq(next_due(l), &late);
+    ck_assert_int_ge(hs_now(), late.op.deadline_ns);
+    ASSERT_ERR(HS_E_DEADLINE, step(&late));
+    end(&soon);
+    end(&late);
+    hs_loop_free(l);
+    pair_free(&p);
+    pair_free(&q);
+}
+END_TEST
+
+START_TEST(a_tokens_deadline_may_move_both_ways)
+{
+    struct hs_token *t = token(hs_deadline_after(20 * MS));
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix();
+    struct waiter w;
+
+    begin(&w, l, p.c, op_with(t));
+    park(&w);
+    ASSERT_OK(hs_token_set_deadline(t, hs_deadline_after(60 * SECOND)));
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_WANT, step(&w));
+    park(&w);
+    ck_assert(is_readable(l, 10000)); /* The timer was set to the former time. */
+    nothing_is_due(l);
+    ck_assert(!is_readable(l, 0));
+    ASSERT_OK(hs_token_set_deadline(t, hs_deadline_after(5 * MS)));
+    ck_assert_ptr_eq(next_due(l), &w);
+    if (step(&w) == HS_WANT) { /* Rung before the time was there. */
+        park(&w);
+        ck_assert_ptr_eq(next_due(l), &w);
+        (void)step(&w);
+    }
+    ASSERT_ERR(HS_E_DEADLINE, w.rv);
+    end(&w);
+    hs_token_unref(t);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_past_time_is_due_at_once)
+{
+    struct hs_loop *l = loop_new();
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
     struct hs_bell *bell;
-    struct hs_op op = op_step(HS_NEVER);
-    size_t n;
-    int fd, mark;
+
+    ASSERT_OK(hs_bell_new(l, &op, fresh(), &bell));
+    for (int64_t at = -1; at <= 1; at++) {
+        op.want_at_ns = at;
+        ASSERT_OK(hs_bell_park(bell, &op, fresh()));
+        ck_assert(is_readable(l, 10000));
+        hs_loop_collect(l);
+        ck_assert_ptr_eq(hs_loop_next(l), &op);
+    }
+    hs_bell_free(bell);
+    hs_loop_free(l);
+}
+END_TEST
+
+#define TIMES 400
+
+/* Parks and unparks at random: what stays is named once, in the order of its time. */
+START_TEST(a_crowd_of_times_keeps_its_order)
+{
+    static struct hs_op ops[TIMES];
+    static struct hs_bell *bells[TIMES];
+    static int named[TIMES];
+    struct hs_loop *l = loop_new();
+    int64_t began = hs_now(), last = 0;
+    unsigned seed = 1;
+    int parked = 0;
+
+    for (int i = 0; i < TIMES; i++) {
+        ops[i] = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
+        ops[i].want_at_ns = began + (int64_t)(rand_r(&seed) % 30) * MS;
+        ASSERT_OK(hs_bell_new(l, &ops[i], fresh(), &bells[i]));
+        ASSERT_OK(hs_bell_park(bells[i], &ops[i], fresh()));
+        if (rand_r(&seed) % 3 == 0)
+            hs_bell_unpark(bells[rand_r(&seed) % (unsigned)(i + 1)]);
+    }
+    for (int i = 0; i < TIMES; i++)
+        hs_bell_unpark(bells[i]);
+    for (int i = 0; i < TIMES; i += 1 + (int)(rand_r(&seed) % 2), parked++)
+        ASSERT_OK(hs_bell_park(bells[i], &ops[i], fresh()));
+    while (parked > 0) {
+        struct hs_op *op;
+
+        ck_assert(is_readable(l, 10000));
+        hs_loop_collect(l);
+        while ((op = hs_loop_next(l)) != NULL) {
+            ck_assert_int_ge(op->want_at_ns, last);
+            last = op->want_at_ns;
+            ck_assert_int_eq(named[op - ops]++, 0);
+            parked--;
+        }
+    }
+    for (int i = 0; i < TIMES; i++)
+        hs_bell_free(bells[i]);
+    hs_loop_free(l);
+}
+END_TEST
+
+/* ---- Numbers that come back ---------------------------------------------------------------- */
+
+/* A listener's waiting op holds nothing: its number is free at once. */
+static struct hs_listener *
+begin_accept(struct waiter *w, struct hs_loop *l)
+{
+    struct hs_listen_options options;
+    struct hs_endpoint ep;
 
     hs_listen_options_init(&options);
-    ASSERT_OK(hs_endpoint_from_host("127.0.0.1", 9, 0, fresh(), &ep));
-    ASSERT_OK(hs_listener_open(&ep, &options, fresh(), &l));
-    ASSERT_OK(hs_listener_addr(l, fresh(), &addr));
-    ASSERT_OK(hs_bell_new(loop, &mark, fresh(), &bell));
-    op.bell = bell;
-    ASSERT_ERR(HS_WANT, hs_listener_accept(l, &op, 1, fresh(), &conn, &n));
-    ASSERT_OK(hs_bell_park(bell, &op, fresh()));
-    fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(connect(fd, &addr.sa, addr.len), 0);
-    ck_assert_ptr_eq(next_due(loop), &mark);
-    ASSERT_OK(hs_listener_accept(l, &op, 1, fresh(), &conn, &n));
-    hs_conn_unref(conn);
-    op = op_step(HS_NEVER);
-    op.bell = bell;
-    ASSERT_ERR(HS_WANT, hs_listener_accept(l, &op, 1, fresh(), &conn, &n));
-    ASSERT_OK(hs_bell_park(bell, &op, fresh()));
-    hs_listener_close(l);
-    ck_assert_ptr_eq(next_due(loop), &mark);
-    ASSERT_ERR(HS_E_CLOSED, hs_listener_accept(l, &op, 1, fresh(), &conn, &n));
-    hs_bell_free(bell);
-    hs_listener_unref(l);
+    *w = (struct waiter){.op = op_in(10 * SECOND)};
+    ASSERT_OK(hs_endpoint_parse("127.0.0.1:0", 11, fresh(), &ep));
+    ASSERT_OK(hs_listener_open(&ep, &options, fresh(), &w->listener));
+    set_up(w, l);
+    ASSERT_ERR(HS_WANT, step(w));
+    return w->listener;
+}
+
+START_TEST(accepting_is_stepped_and_ended_by_closing)
+{
+    struct hs_loop *l = loop_new();
+    struct waiter w;
+    struct hs_listener *listener = begin_accept(&w, l);
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct hs_addr addr;
+
+    ASSERT_OK(hs_listener_addr(listener, fresh(), &addr));
+    park(&w);
+    nothing_is_due(l);
+    ck_assert_int_eq(connect(client, &addr.sa, addr.len), 0);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_OK(step(&w));
+    hs_conn_unref(w.conn);
+    w.conn = NULL;
+    w.op = op_step(10 * SECOND);
+    w.op.bell = w.bell;
+    ASSERT_ERR(HS_WANT, step(&w));
+    park(&w);
+    hs_listener_close(listener);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_CLOSED, step(&w));
+    end(&w);
+    hs_listener_unref(listener);
+    (void)close(client);
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(a_number_that_comes_back_makes_its_former_waiter_due)
+{
+    struct hs_loop *l = loop_new();
+    struct waiter accepting, reading;
+    struct hs_listener *listener = begin_accept(&accepting, l);
+    int number = hs_listener_fileno(listener);
+    struct pair p;
+
+    park(&accepting);
+    hs_listener_close(listener);
+    p = pair_unix();
+    ck_assert_int_eq(hs_conn_fileno(p.c), number);
+    begin(&reading, l, p.c, op_in(10 * SECOND));
+    park(&reading);
+    ck_assert_ptr_eq(next_due(l), &accepting);
+    ASSERT_ERR(HS_E_CLOSED, step(&accepting));
+    nothing_is_due(l);
+    put(p.peer, "x", 1);
+    ck_assert_ptr_eq(next_due(l), &reading);
+    ASSERT_OK(step(&reading));
+    end(&accepting);
+    end(&reading);
+    hs_listener_unref(listener);
+    hs_loop_free(l);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_listener_closed_between_step_and_parking_is_found_closed)
+{
+    struct hs_loop *l = loop_new();
+
+    for (int taken = 0; taken < 2; taken++) {
+        struct waiter w;
+        struct hs_listener *listener = begin_accept(&w, l);
+        int number = hs_listener_fileno(listener), file = -1;
+
+        hs_listener_close(listener);
+        if (taken) /* by something that cannot be watched */
+            ck_assert_int_eq(file = open("/dev/null", O_RDONLY | O_CLOEXEC), number);
+        park(&w);
+        ck_assert_ptr_eq(next_due(l), &w);
+        ASSERT_ERR(HS_E_CLOSED, step(&w));
+        end(&w);
+        hs_listener_unref(listener);
+        if (taken)
+            (void)close(file);
+    }
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(events_of_a_former_owner_are_dropped)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix(), q;
+    int number = hs_conn_fileno(p.c), copy = dup(number), old_peer = p.peer;
+    struct waiter w;
+
+    begin(&w, l, p.c, op_in(10 * SECOND));
+    park(&w);
+    hs_conn_close(p.c, false);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_CLOSED, step(&w));
+    end(&w);
+    q = pair_unix();
+    ck_assert_int_eq(hs_conn_fileno(q.c), number);
+    begin(&w, l, q.c, op_in(10 * SECOND));
+    park(&w);
+    put(old_peer, "stale", 5);
+    ck_assert(is_readable(l, 10000)); /* The copy keeps the old one in the set. */
+    nothing_is_due(l);
+    put(q.peer, "x", 1);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_OK(step(&w));
+    ck_assert_int_eq(w.byte, 'x');
+    end(&w);
+    (void)close(copy);
+    hs_loop_free(l);
+    pair_free(&p);
+    pair_free(&q);
+}
+END_TEST
+
+START_TEST(forgetting_a_number_makes_its_waiters_due_and_stops_its_events)
+{
+    struct hs_loop *l = loop_new();
+    struct waiter w;
+    struct hs_listener *listener = begin_accept(&w, l);
+    struct hs_addr addr;
+    int fd, client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    ASSERT_OK(hs_listener_addr(listener, fresh(), &addr));
+    park(&w);
+    ASSERT_OK(hs_listener_detach(listener, fresh(), &fd));
+    hs_loop_forget(l, fd);
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_CLOSED, step(&w));
+    nothing_is_due(l);
+    ck_assert_int_eq(connect(client, &addr.sa, addr.len), 0);
+    ck_assert(!is_readable(l, 0));
+    hs_loop_forget(l, fd);
+    hs_loop_forget(l, -1);
+    hs_loop_forget(l, 1 << 20);
+    end(&w);
+    (void)close(client);
     (void)close(fd);
-    hs_loop_free(loop);
+    hs_listener_unref(listener);
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(detaching_a_listener_wakes_who_accepts_in_any_loop)
+{
+    struct hs_loop *l = loop_new();
+    struct waiter w;
+    struct hs_listener *listener = begin_accept(&w, l);
+    int fd;
+
+    park(&w);
+    ASSERT_OK(hs_listener_detach(listener, fresh(), &fd));
+    ck_assert_ptr_eq(next_due(l), &w);
+    ASSERT_ERR(HS_E_CLOSED, step(&w));
+    end(&w);
+    (void)close(fd);
+    hs_listener_unref(listener);
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(one_connection_may_be_watched_by_two_loops)
+{
+    struct hs_loop *l = loop_new(), *m = loop_new();
+    struct pair p = pair_unix();
+    struct waiter w;
+
+    for (int i = 0; i < 4; i++) {
+        struct hs_loop *turn = i % 2 == 0 ? l : m;
+
+        begin(&w, turn, p.c, op_in(10 * SECOND));
+        park(&w);
+        put(p.peer, "x", 1);
+        ck_assert_ptr_eq(next_due(turn), &w);
+        ASSERT_OK(step(&w));
+        end(&w);
+    }
+    hs_loop_free(l);
+    hs_loop_free(m);
+    pair_free(&p);
+}
+END_TEST
+
+/* ---- Forks --------------------------------------------------------------------------------- */
+
+struct family {
+    struct hs_loop *loop;
+    struct waiter w;
+    bool close_first;
+};
+
+static int
+use_and_free(void *arg)
+{
+    struct family *f = arg;
+    hs_err parked;
+
+    hs_loop_collect(f->loop);
+    if (hs_loop_next(f->loop) != NULL)
+        return 2;
+    parked = hs_bell_park(f->w.bell, &f->w.op, NULL);
+    if (parked != HS_E_FORKED)
+        return 3;
+    hs_loop_forget(f->loop, hs_conn_fileno(f->w.conn));
+    if (f->close_first)
+        hs_conn_close(f->w.conn, true);
+    else if (step(&f->w) != HS_E_FORKED)
+        return 4;
+    end(&f->w);
+    hs_conn_close(f->w.conn, false);
+    hs_conn_unref(f->w.conn);
+    hs_loop_free(f->loop);
+    return 0;
+}
+
+START_TEST(a_forked_child_can_only_free)
+{
+    struct family f = {.loop = loop_new()};
+    struct pair p = pair_unix();
+
+    for (int i = 0; i < 4; i++) {
+        f.close_first = i % 2 == 0;
+        begin(&f.w, f.loop, p.c, op_in(10 * SECOND));
+        park(&f.w);
+        if (i >= 2)
+            put(p.peer, "x", 1); /* There is something that the child could take. */
+        ck_assert_int_eq(in_child(use_and_free, &f), 0);
+        if (i < 2)
+            put(p.peer, "x", 1);
+        ck_assert_ptr_eq(next_due(f.loop), &f.w);
+        ASSERT_OK(step(&f.w));
+        end(&f.w);
+    }
+    hs_loop_free(f.loop);
+    pair_free(&p);
 }
 END_TEST
 
 static int
-free_the_parents(void *arg)
+free_loop(void *arg)
 {
-    struct waiter *w = arg;
+    struct family *f = arg;
 
-    if (hs_bell_park(w->bell, &w->op, NULL) != HS_E_FORKED)
-        return 1;
-    hs_loop_collect(w->loop);
-    if (hs_loop_next(w->loop) != NULL)
-        return 2;
-    hs_bell_free(w->bell);
-    hs_loop_free(w->loop);
+    end(&f->w);
+    hs_loop_free(f->loop);
     return 0;
 }
 
-START_TEST(a_forked_child_may_only_free)
+/* The lock of the loop may be a dead thread's in the child. */
+START_TEST(a_child_forked_while_others_ring_frees_the_loop)
 {
-    struct hs_loop *loop = loop_new();
     struct pair p = pair_unix();
-    struct waiter w;
+    struct canceller c = {.conn = p.c};
+    struct family f = {.loop = loop_new()};
+    struct thread moving;
 
-    waiter_init(&w, loop, p.c, HS_NEVER);
-    park(&w);
-    put(p.peer, "x", 1);
-    ck_assert_int_eq(in_child(free_the_parents, &w), 0);
-    ck_assert_ptr_eq(next_due(loop), &w); /* The child took nothing. */
-    ASSERT_OK(step(&w));
-    waiter_fini(&w);
+    thread_start(&moving, move_deadlines, &c);
+    begin(&f.w, f.loop, p.c, op_in(10 * SECOND));
+    for (int i = 0; i < 100; i++) {
+        park(&f.w);
+        ck_assert_int_eq(in_child(free_loop, &f), 0);
+        ASSERT_ERR(HS_WANT, step(&f.w));
+    }
+    c.stop = true;
+    (void)thread_join(&moving);
+    end(&f.w);
+    hs_loop_free(f.loop);
     pair_free(&p);
-    hs_loop_free(loop);
 }
 END_TEST
 
-START_TEST(a_token_is_awaited)
+START_TEST(freeing_a_loop_before_its_bells_ends_the_process)
 {
-    struct hs_loop *loop = loop_new();
-    struct hs_token *t;
+    struct hs_loop *l = loop_new();
     struct hs_bell *bell;
-    struct hs_op op;
-    int mark;
 
-    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
-    ASSERT_OK(hs_bell_new(loop, &mark, fresh(), &bell));
-    op = op_step(HS_NEVER);
-    op.token = t;
-    op.bell = bell;
-    ASSERT_ERR(HS_WANT, hs_token_await(&op, fresh()));
-    ASSERT_OK(hs_bell_park(bell, &op, fresh()));
-    (void)hs_token_cancel(t, NULL, 0, NULL);
-    ck_assert_ptr_eq(next_due(loop), &mark);
-    ASSERT_OK(hs_token_await(&op, fresh()));
-    hs_bell_free(bell);
-    hs_token_unref(t);
-    hs_loop_free(loop);
+    ASSERT_OK(hs_bell_new(l, NULL, fresh(), &bell));
+    hs_loop_free(l);
+}
+END_TEST
+
+START_TEST(nothing_is_fine)
+{
+    hs_loop_free(NULL);
+    hs_bell_free(NULL);
 }
 END_TEST
 
@@ -479,18 +1033,35 @@ main(void)
 {
     TCase *tc = case_new("loop");
 
-    tcase_add_test(tc, bytes_make_their_reader_due_and_nobody_else);
+    tcase_add_test(tc, bytes_make_the_waiting_op_due_and_no_other);
+    tcase_add_test(tc, bytes_between_the_step_and_the_parking_count);
     tcase_add_test(tc, an_edge_that_nobody_waited_for_is_found_by_the_next_try);
-    tcase_add_test(tc, waiting_again_costs_no_new_entry);
-    tcase_add_test(tc, deadlines_become_due_in_their_order);
+    tcase_add_test(tc, a_socket_is_entered_once_and_serves_for_ever);
     tcase_add_test(tc, readiness_wins_over_a_deadline_that_passed_meanwhile);
+    tcase_add_test(tc, one_socket_serves_a_reader_and_a_writer);
+    tcase_add_test(tc, more_than_a_batch_at_once_are_all_named_once);
+    tcase_add_test(tc, a_cancel_is_found_whenever_it_comes);
+    tcase_add_test(tc, closing_and_moved_deadlines_ring);
+    tcase_add_test(tc, a_token_is_awaited);
     tcase_add_loop_test(tc, news_from_other_threads_make_it_due, 0, NEWS);
     tcase_add_test(tc, ringing_races_with_parking_and_leaving);
-    tcase_add_test(tc, a_number_that_comes_back_belongs_to_its_new_owner);
-    tcase_add_test(tc, more_than_a_batch_keeps_the_descriptor_readable);
-    tcase_add_test(tc, whoever_waits_for_a_forgotten_descriptor_is_due);
+    tcase_add_test(tc, an_op_that_ends_by_itself_may_still_listen_until_it_is_unparked);
+    tcase_add_test(tc, no_ring_from_another_thread_is_lost_and_none_comes_too_late);
+    tcase_add_test(tc, times_come_earliest_first);
+    tcase_add_test(tc, a_time_that_left_disturbs_nobody);
+    tcase_add_test(tc, a_tokens_deadline_may_move_both_ways);
+    tcase_add_test(tc, a_past_time_is_due_at_once);
+    tcase_add_test(tc, a_crowd_of_times_keeps_its_order);
     tcase_add_test(tc, accepting_is_stepped_and_ended_by_closing);
-    tcase_add_test(tc, a_forked_child_may_only_free);
-    tcase_add_test(tc, a_token_is_awaited);
+    tcase_add_test(tc, a_number_that_comes_back_makes_its_former_waiter_due);
+    tcase_add_test(tc, a_listener_closed_between_step_and_parking_is_found_closed);
+    tcase_add_test(tc, events_of_a_former_owner_are_dropped);
+    tcase_add_test(tc, forgetting_a_number_makes_its_waiters_due_and_stops_its_events);
+    tcase_add_test(tc, detaching_a_listener_wakes_who_accepts_in_any_loop);
+    tcase_add_test(tc, one_connection_may_be_watched_by_two_loops);
+    tcase_add_test(tc, a_forked_child_can_only_free);
+    tcase_add_test(tc, a_child_forked_while_others_ring_frees_the_loop);
+    tcase_add_test_raise_signal(tc, freeing_a_loop_before_its_bells_ends_the_process, SIGABRT);
+    tcase_add_test(tc, nothing_is_fine);
     return run_case(tc);
 }

@@ -20,7 +20,7 @@ import hardsock as hs
 from hardsock import aio
 from hardsock._core import _live
 from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
-from support.loops import RUNS, Run, task_parked
+from support.loops import RUNS, Run, is_parked, task_parked
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
@@ -106,15 +106,13 @@ def namespace() -> Iterator[Namespace]:
 
 
 def _race(loop: str) -> dict[str, Any]:
-    from hardsock.lab.inside import bind_mount_file
+    from support.inside import bind_mount_file
 
     hosts = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 
     async def main() -> dict[str, Any]:
         with BlackHole(hosts) as holes:
             port = holes.address[1]
-            names = "".join(f"{host} many.test\n" for host in (*hosts, "127.0.1.9"))
-            bind_mount_file("/etc/hosts", names)
             async with (
                 await aio.listen(("127.0.1.9", port)) as listener,
                 await aio.connect(("many.test", port), timeout=10, attempt_delay=0.03) as conn,
@@ -122,6 +120,8 @@ def _race(loop: str) -> dict[str, Any]:
             ):
                 return {"won": conn.getpeername()[0]}
 
+    bind_mount_file("/etc/hosts", "".join(f"{h} many.test\n" for h in (*hosts, "127.0.1.9")))
+    bind_mount_file("/etc/nsswitch.conf", "hosts: files\n")
     return RUNS[loop](main())  # type: ignore[no-any-return]
 
 
@@ -467,7 +467,7 @@ def test_the_first_calls_scope_does_not_live_as_long_as_the_loop(run: Run) -> No
     async def main() -> None:
         tokens = _live()["tokens"]
         found = await asyncio.ensure_future(open_hub())
-        await asyncio.sleep(0)  # Until then our own wake-up keeps the task, and so its context.
+        await asyncio.sleep(0)  # The handle that told us of its end holds the task until now.
         gc.collect()
         assert found() is None
         assert _live()["tokens"] == tokens
@@ -520,6 +520,390 @@ def test_adopts_in_a_plain_callback_though_trio_was_imported(run: Run) -> None:
 def test_outside_of_any_loop_is_a_clear_error() -> None:
     left, right = socket.socketpair()
     with left, right:
-        with pytest.raises(RuntimeError, match="no running event loop"):
-            aio.adopt(left)
-        assert left.fileno() >= 0  # It was not taken.
+        for what in (left, left.fileno()):
+            with pytest.raises(RuntimeError, match="no running event loop"):
+                aio.adopt(what)
+        right.sendall(b"x")
+        assert left.recv(1) == b"x", "it must not be taken on failure"
+
+
+# ---- asyncio's own tools
+
+
+def test_wait_for_gather_and_to_thread(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(ours.recv(1), 0.01)
+        reading = asyncio.gather(ours.recv_exactly(4), theirs.recv_exactly(4))
+        await asyncio.to_thread(ours.blocking.sendall, b"from")
+        await theirs.sendall(b"task")
+        assert await reading == [b"task", b"from"]
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_shielded_read_goes_on_and_its_waiter_is_cancelled(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        reading = asyncio.ensure_future(ours.recv_exactly(4))
+        waiting = asyncio.ensure_future(_await(asyncio.shield(reading)))
+        await task_parked(reading)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert is_parked(reading)
+        await theirs.sendall(b"four")
+        assert await reading == b"four"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+async def _await(future: Any) -> Any:
+    return await future
+
+
+def test_a_cancels_message_arrives(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        reading = asyncio.ensure_future(ours.recv(1))
+        await task_parked(reading)
+        reading.cancel("enough")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await reading
+        if sys.version_info >= (3, 11):
+            assert caught.value.args == ("enough",)
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_task_that_refuses_its_cancel_can_read_on(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+
+        async def stubborn() -> bytes:
+            try:
+                await ours.recv(1)
+            except asyncio.CancelledError:
+                return await ours.recv(1)
+            raise AssertionError
+
+        reading = asyncio.ensure_future(stubborn())
+        await task_parked(reading)
+        reading.cancel()
+        await asyncio.sleep(0)
+        await task_parked(reading)
+        await theirs.sendall(b"x")
+        assert await reading == b"x"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tasks share contexts since Python 3.11")
+def test_a_cancel_that_comes_while_the_wake_up_is_scheduled_is_not_lost(run: Run) -> None:
+    """A task in a context that is being used is resumed in the next turn; then cancels meet it."""
+
+    async def main() -> None:
+        ours, theirs = pair()
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+
+        reading = loop.create_task(ours.recv(4), context=context)
+        await task_parked(reading)
+        await theirs.sendall(b"data")
+        context.run(ours._hub.run)
+        reading.cancel()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await ours.recv(4, timeout=5) == b"data"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is of Python 3.11")
+def test_timeouts_count_their_cancels(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(TimeoutError) as caught:
+            async with asyncio.timeout(0.01):
+                await ours.recv(1)
+        assert not isinstance(caught.value, hs.HardsockError)
+        assert task.cancelling() == 0
+        # Of two the outer one has come, and the inner must not take it for its own.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                async with asyncio.timeout(60):
+                    await ours.recv_exactly(2)
+        assert task.cancelling() == 0
+
+        # Both a timeout and a cancel: the cancel wins.
+        async def both() -> None:
+            async with asyncio.timeout(60) as scope:
+                scope.reschedule(asyncio.get_running_loop().time())
+                await ours.recv(1)
+
+        other = asyncio.ensure_future(both())
+        await task_parked(other)
+        other.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await other
+        await theirs.sendall(b"x")
+        async with asyncio.timeout(60):
+            assert await ours.recv(1) == b"x"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="TaskGroup is of Python 3.11")
+def test_a_task_group_cancels_the_others_and_nothing_more(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        task = asyncio.current_task()
+        assert task is not None
+
+        async def fail() -> None:
+            await task_parked(reading)
+            raise ZeroDivisionError
+
+        with pytest.raises(BaseException) as caught:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(ours.recv(1))
+                group.create_task(fail())
+                await theirs.recv(1)
+        assert [type(e) for e in caught.value.exceptions] == [ZeroDivisionError]
+        assert task.cancelling() == 0
+        await theirs.sendall(b"x")
+        await ours.sendall(b"y")
+        assert [await ours.recv(1), await theirs.recv(1)] == [b"x", b"y"]
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+def test_eager_tasks(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        await theirs.sendall(b"x")
+        eager = loop.create_task(ours.recv(1))
+        assert eager.done()
+        assert await eager == b"x"
+        waiting = loop.create_task(ours.recv(1))
+        assert is_parked(waiting)
+        sending = loop.create_task(theirs.sendall(b"y"))
+        assert sending.done()
+        assert await waiting == b"y"
+        waiting = loop.create_task(ours.recv(1))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_exception_that_ends_the_loop_loses_nobodys_wake_up(
+    name: str, error: type[BaseException]
+) -> None:
+    got = []
+
+    async def die(conn: aio.Connection) -> None:
+        await conn.recv(1)
+        raise error
+
+    async def read(conn: aio.Connection) -> None:
+        got.append(await conn.recv(1))
+
+    async def main() -> None:
+        calls = [
+            asyncio.ensure_future((die if i == 2 else read)(conn))
+            for i, (conn, _peer) in enumerate(pairs)
+        ]
+        for call in calls:
+            await task_parked(call)
+        for _conn, peer in pairs:
+            await peer.sendall(b"x")
+        await asyncio.wait(calls, timeout=10)
+        dead = [call for call in calls if call.done() and call.exception() is not None]
+        assert dead == [calls[2]]
+
+    async def make() -> None:
+        pairs.extend(pair() for _ in range(5))
+
+    pairs: list[tuple[aio.Connection, aio.Connection]] = []
+    loop = _new_loop(name)
+    loop.run_until_complete(make())
+    task = loop.create_task(main())
+    with pytest.raises(error):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+    assert got == [b"x"] * 4
+    for conn in (conn for both in pairs for conn in both):
+        conn.close()
+    loop.close()
+
+
+def test_operations_refuse_what_no_task_does(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        op = ours.blocking._op_recv(ours._hub, 1)
+        assert op.send(None) is op
+        with pytest.raises(RuntimeError, match="no value"):
+            op.value()
+        op.add_done_callback(print)
+        with pytest.raises(RuntimeError, match="one task"):
+            op.add_done_callback(print)
+        with pytest.raises(TypeError, match="BaseException"):
+            op.throw(1)
+        with pytest.raises(RuntimeError, match="awaited already"):
+            await op
+        with pytest.raises(RuntimeError, match="has ended"):
+            op.step()
+        op.close()
+        with pytest.raises(ZeroDivisionError):
+            ours.blocking._op_recv(ours._hub, 1).throw(ZeroDivisionError)
+        with pytest.raises(ZeroDivisionError, match="why"):
+            ours.blocking._op_recv(ours._hub, 1).throw(ZeroDivisionError, "why")
+        with pytest.raises(TypeError, match="Hub"):
+            ours.blocking._op_recv(1)
+        await theirs.sendall(b"x")
+        assert await ours.recv(1) == b"x"
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+def test_a_buffer_is_pinned_until_the_call_ends(run: Run) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        buffer = bytearray(4)
+        reading = asyncio.ensure_future(ours.recv_into(buffer))
+        await task_parked(reading)
+        with pytest.raises(BufferError):
+            buffer.append(1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        buffer.append(1)
+        ours.close()
+        theirs.close()
+
+    run(main())
+
+
+# ---- trio
+
+
+def test_trio_cancels_are_level_triggered() -> None:
+    import trio
+
+    async def main() -> None:
+        ours, theirs = pair()
+        await theirs.sendall(b"kept")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            for call in (ours.recv(4), ours.sendall(b"x"), ours.recv(4), ours.finish()):
+                with pytest.raises(trio.Cancelled):
+                    await call
+            with pytest.raises(trio.Cancelled):
+                await aio.connect("127.0.0.1:1")
+        assert (ours.bytes_sent, ours.poisoned) == (0, False)
+        assert await ours.recv(4) == b"kept"
+        ours.close()
+        theirs.close()
+
+    trio.run(main)
+
+
+def test_trio_shields_hold() -> None:
+    import trio
+    import trio.testing
+
+    async def main() -> None:
+        ours, theirs = pair()
+        got = []
+
+        async def read() -> None:
+            with trio.CancelScope(shield=True):
+                got.append(await ours.recv_exactly(2))
+            await ours.recv(1)
+            raise AssertionError("the cancel was lost")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await theirs.sendall(b"ok")
+        assert got == [b"ok"]
+        ours.close()
+        theirs.close()
+
+    trio.run(main)
+
+
+def test_a_connection_of_another_trio_run_is_refused() -> None:
+    import trio
+
+    async def make() -> None:
+        conns.extend(pair())
+
+    async def use() -> None:
+        with pytest.raises(RuntimeError, match=r"trio.run\(\) in which it was made"):
+            await conns[0].recv(1)
+
+    conns: list[aio.Connection] = []
+    trio.run(make)
+    trio.run(use)
+    for conn in conns:
+        conn.close()
+
+
+def test_trio_as_a_guest_of_asyncio() -> None:
+    import trio
+
+    async def talk_in_trio() -> bytes:
+        ours, theirs = pair()
+        async with ours, theirs:
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(theirs.sendall, b"guest")
+                    return await ours.recv_exactly(5)
+
+    async def main() -> bytes:
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        outcomes: list[Any] = []
+
+        def end(outcome: Any) -> None:
+            outcomes.append(outcome)
+            done.set()
+
+        trio.lowlevel.start_guest_run(
+            talk_in_trio, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=end
+        )
+        await _talk()
+        await asyncio.wait_for(done.wait(), 30)
+        return outcomes[0].unwrap()  # type: ignore[no-any-return]
+
+    assert asyncio.run(main()) == b"guest"

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -313,6 +314,61 @@ frames_and_files(void)
     return rv;
 }
 
+/* Steps, parks, is due, steps again: as an event loop does with a call that waits. */
+static hs_err
+drive(struct hs_loop *l, struct hs_conn *c, struct hs_op *op, int peer)
+{
+    struct pollfd fd = {.fd = hs_loop_fileno(l), .events = POLLIN};
+    uint8_t byte;
+    size_t n;
+    hs_err rv;
+
+    while ((rv = hs_conn_recv(c, op, &byte, 1, 0, NULL, &n)) == HS_WANT) {
+        if ((rv = hs_bell_park(op->bell, op, NULL)) != HS_OK)
+            break;
+        if (peer >= 0 && write(peer, "x", 1) != 1)
+            return WRONG;
+        peer = -1;
+        for (void *due = NULL; due == NULL; due = hs_loop_next(l)) {
+            if (poll(&fd, 1, 5000) != 1)
+                return WRONG; /* It must be woken, whatever failed. */
+            hs_loop_collect(l);
+        }
+    }
+    return rv;
+}
+
+static hs_err
+wait_in_a_loop(void)
+{
+    struct hs_op op = short_op(), late = short_op();
+    int fd = dup(plain_fd);
+    struct hs_loop *l = NULL;
+    struct hs_conn *c = NULL;
+    hs_err rv;
+
+    op.stepping = late.stepping = true;
+    late.deadline_ns = hs_deadline_after(MS);
+    if ((rv = hs_conn_adopt(fd, NULL, NULL, &c)) == HS_OK &&
+        (rv = hs_loop_new(NULL, &l)) == HS_OK &&
+        (rv = hs_bell_new(l, &op, NULL, &op.bell)) == HS_OK &&
+        (rv = drive(l, c, &op, plain_peer)) == HS_OK &&
+        (rv = hs_bell_new(l, &late, NULL, &late.bell)) == HS_OK &&
+        (rv = drive(l, c, &late, -1)) == HS_E_DEADLINE)
+        rv = HS_OK;
+    hs_bell_free(op.bell);
+    hs_bell_free(late.bell);
+    if (c != NULL) {
+        hs_conn_abandon(c, &op, NULL);
+        hs_conn_abandon(c, &late, NULL);
+    } else {
+        (void)close(fd);
+    }
+    hs_loop_free(l);
+    hs_conn_unref(c);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -320,7 +376,7 @@ static const struct scenario {
     {"connect to a literal", connect_literal}, {"connect to a name", connect_name},
     {"listen and accept", listen_and_accept},  {"send and recv", send_and_recv},
     {"token with fileno", token_with_fileno},  {"decode", decode},
-    {"frames and files", frames_and_files},
+    {"frames and files", frames_and_files},    {"wait in a loop", wait_in_a_loop},
 };
 
 struct round {
