@@ -71,6 +71,16 @@ make_bytes(struct io *io, long size)
     return 0;
 }
 
+/* The core has let go of the direction: what no object can be made of is lost, and nobody may read
+ * on behind it. */
+static PyObject *
+kept(struct job *job, PyObject *bytes)
+{
+    if (bytes == NULL && job->u.io.n > 0 && (job->u.io.flags & MSG_PEEK) == 0)
+        hs_conn_lost_input(job->call.conn);
+    return bytes;
+}
+
 static PyObject *
 take_bytes(struct job *job)
 {
@@ -80,14 +90,16 @@ take_bytes(struct job *job)
     io->bytes = NULL;
     if (io->n < io->len)
         (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io->n);
-    return bytes;
+    return kept(job, bytes);
 }
 
 /* A receive that waits in an event loop holds no memory for what may come. */
 static PyObject *
 copy_scratch(struct job *job)
 {
-    return PyBytes_FromStringAndSize((const char *)job->u.io.buf, (Py_ssize_t)job->u.io.n);
+    const struct io *io = &job->u.io;
+
+    return kept(job, PyBytes_FromStringAndSize((const char *)io->buf, (Py_ssize_t)io->n));
 }
 
 static int

@@ -460,6 +460,9 @@ HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uin
  * to be received again. */
 HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
                                                 size_t len, struct hs_error *err);
+/* For a caller that lost what a receive had returned, for want of memory: reading must not go on.
+ * */
+HS_API void hs_conn_lost_input(struct hs_conn *c);
 /* As many bytes as the kernel takes at once, at least one unless len is 0. */
 HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
                                         size_t len, struct hs_error *err, size_t *ret_n);

@@ -101,6 +101,13 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     return rv;
 }
 
+void
+hs_conn_lost_input(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_NOMEM);
+}
+
 static hs_err
 ended_after(size_t done, size_t len, struct hs_error *err)
 {

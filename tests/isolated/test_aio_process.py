@@ -482,3 +482,56 @@ for _ in range(3):
 assert not any(_live().values()), _live()
 """
     )
+
+
+WITHOUT_MEMORY = """
+try:
+    from _testcapi import remove_mem_hooks, set_nomemory
+except ImportError:
+    sys.exit()
+
+async def attempt(call, nth):
+    ours, theirs = pair()
+    await theirs.sendall(b"data")
+    operation = call(ours)
+    coroutine = wait_for(operation)
+    try:
+        set_nomemory(nth, nth + 1)
+        try:
+            coroutine.send(None)
+        finally:
+            remove_mem_hooks()
+    except StopIteration:
+        pass
+    except MemoryError:
+        failed.append(nth)
+    if received[0] is None:
+        try:
+            assert await ours.recv_exactly(4, timeout=5) == b"data"
+        except hs.Poisoned:
+            poisoned.append(nth)
+    ours.close()
+    theirs.close()
+    received[0] = None
+
+async def wait_for(operation):
+    received[0] = await operation
+
+async def main():
+    for call in (
+        lambda c: c.blocking._op_recv(c._hub, 100),
+        lambda c: c.blocking._op_recv_exactly(c._hub, 4),
+    ):
+        failed.clear()
+        for nth in range(20):
+            await attempt(call, nth)
+        assert failed
+
+received, failed, poisoned = [None], [], []
+asyncio.run(main())
+assert poisoned  # Where the last step failed: what was received is gone, and that is told.
+"""
+
+
+def test_what_is_lost_for_want_of_memory_is_told() -> None:
+    silent(WITHOUT_MEMORY)
