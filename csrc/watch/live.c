@@ -6,6 +6,7 @@
 
 #include "../base/buf.h"
 #include "../cancel/token.h"
+#include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
 #include "../stream/conn.h"
@@ -24,5 +25,6 @@ hs_live_counts(struct hs_live *ret_live)
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
+        .breakers = hs_breaker_live(),
     };
 }
