@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
+    Breaker,
     Callback,
     CancelToken,
     Connection,
     Decoder,
     Listener,
+    Permit,
     fd_inventory,
     reset_counts,
     resolver_stats,
@@ -22,6 +24,7 @@ from hardsock._core import (
 from hardsock._core import version as __version__
 from hardsock._errors import (
     BadFrame,
+    BreakerOpen,
     Busy,
     Cancelled,
     Closed,
@@ -43,7 +46,7 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
-from hardsock._records import Answer, Attempt, CloseReport, ListenerStats, Resolution, Setting
+from hardsock._records import Answer, Attempt, BreakerState, BreakerStats, CloseReport, ListenerStats, Resolution, Setting
 from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
 from hardsock.serving.ambient import draining
@@ -55,6 +58,10 @@ __all__ = [
     "Answer",
     "Attempt",
     "BadFrame",
+    "Breaker",
+    "BreakerOpen",
+    "BreakerState",
+    "BreakerStats",
     "Busy",
     "Callback",
     "CancelToken",
@@ -78,6 +85,7 @@ __all__ = [
     "Line",
     "Listener",
     "ListenerStats",
+    "Permit",
     "Poisoned",
     "Reset",
     "Resolution",

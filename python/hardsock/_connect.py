@@ -7,7 +7,7 @@ import ssl
 import warnings
 
 from hardsock import _core
-from hardsock._core import CancelToken, Connection
+from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
@@ -44,6 +44,7 @@ def connect(
     family: int = 0,
     attempt_delay: float = 0.25,
     max_in_flight: int = 6,
+    breaker: Breaker | None = None,
 ) -> Connection:
     """Connect to *address*: name lookup, every address, one deadline, one token.
 
@@ -61,12 +62,15 @@ def connect(
         family: ``AF_INET`` or ``AF_INET6`` to use only that one.
         attempt_delay: Seconds between attempts, at least 0.01 (RFC 8305 section 5).
         max_in_flight: Attempts at the same time; one more calls off the oldest.
+        breaker: Skips addresses that have kept failing, and learns from what happens now. Share
+            one ``Breaker`` between all who connect to the same servers.
 
     Raises:
         DeadlineExceeded, Cancelled: ``phase`` tells where the time went, ``attempts`` what was
             tried. Nothing is left open; a name lookup that libc will not stop goes on in the
             background and is counted by ``resolver_stats()``.
         ResolveError: The name has no address.
+        BreakerOpen: The breaker refused; ``retry_after`` says for how long. A ``ConnectError``.
         ConnectError: No address could be connected.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
@@ -79,6 +83,7 @@ def connect(
         family=family,
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
+        breaker=breaker,
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

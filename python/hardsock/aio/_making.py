@@ -8,7 +8,7 @@ from typing import Any
 import hardsock
 from hardsock import _core
 from hardsock._connect import Address, warn_of_changes
-from hardsock._core import CancelToken
+from hardsock._core import Breaker, CancelToken
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
@@ -29,6 +29,7 @@ async def connect(
     family: int = 0,
     attempt_delay: float = 0.25,
     max_in_flight: int = 6,
+    breaker: Breaker | None = None,
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, one deadline, one token; awaited."""
     conn = await _core._op_connect(
@@ -41,6 +42,7 @@ async def connect(
         family=family,
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
+        breaker=breaker,
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)
