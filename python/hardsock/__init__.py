@@ -46,7 +46,16 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
-from hardsock._records import Answer, Attempt, BreakerState, BreakerStats, CloseReport, ListenerStats, Resolution, Setting
+from hardsock._records import (
+    Answer,
+    Attempt,
+    BreakerState,
+    BreakerStats,
+    CloseReport,
+    ListenerStats,
+    Resolution,
+    Setting,
+)
 from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
 from hardsock.serving.ambient import draining

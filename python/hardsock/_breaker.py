@@ -53,7 +53,7 @@ def _is_timeout(exc: Exception) -> bool:
 def _failure_of_tls(exc: ssl.SSLError) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return "tls_certificate"
-    return "tls_version" if exc.reason in _VERSION_REASONS else "tls_other"
+    return "tls_version" if getattr(exc, "reason", None) in _VERSION_REASONS else "tls_other"
 
 
 def _failure_of_os(exc: OSError) -> str:

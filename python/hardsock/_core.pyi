@@ -10,7 +10,14 @@ from typing_extensions import Buffer, Self
 from hardsock._breaker import Guard
 from hardsock._connect import Address
 from hardsock._framing import AnyFraming, Delimiter, LengthPrefix, Line
-from hardsock._records import BreakerState, BreakerStats, CloseReport, ListenerStats, Resolution, Setting
+from hardsock._records import (
+    BreakerState,
+    BreakerStats,
+    CloseReport,
+    ListenerStats,
+    Resolution,
+    Setting,
+)
 
 version: Final[str]
 scope: Final[ContextVar[CancelToken | None]]
