@@ -144,7 +144,9 @@ permit_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
 
     PyObject_GC_UnTrack(self);
-    report(as_permit(self), HS_FAIL_NOT_COUNTED);
+    /* Attached: whoever drops an object expects nobody else to run meanwhile. */
+    hs_breaker_record(as_permit(self)->core, &as_permit(self)->key, &as_permit(self)->permit,
+                      HS_FAIL_NOT_COUNTED, hs_now());
     hs_breaker_unref(as_permit(self)->core);
     type->tp_free(self);
     Py_DECREF(type);
