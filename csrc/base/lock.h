@@ -16,6 +16,8 @@ enum hs_rank {
     HS_RANK_TOKEN,
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
+    HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
+    HS_RANK_TLS,       /* one SSL object */
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,

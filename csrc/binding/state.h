@@ -28,11 +28,14 @@
     X(connect_error, "hardsock._errors", "ConnectError")                                           \
     X(frame_too_large, "hardsock._errors", "FrameTooLarge")                                        \
     X(bad_frame, "hardsock._errors", "BadFrame")                                                   \
+    X(tls_error, "hardsock._errors", "TLSError")                                                   \
+    X(certificate_error, "hardsock._errors", "CertificateError")                                   \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
     X(setting, "hardsock._records", "Setting")                                                     \
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
     X(resolution, "hardsock._records", "Resolution")                                               \
+    X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
     X(listener_stats, "hardsock._records", "ListenerStats")
 
@@ -52,7 +55,11 @@
     X(limit)                                                                                       \
     X(size)                                                                                        \
     X(recoverable)                                                                                 \
-    X(discarded)
+    X(discarded)                                                                                   \
+    X(failure)                                                                                     \
+    X(alert)                                                                                       \
+    X(verify_code)                                                                                 \
+    X(verify_message)
 
 typedef struct {
     PyTypeObject *token_type;
@@ -64,6 +71,7 @@ typedef struct {
     PyTypeObject *operation_type;
     PyTypeObject *framing_type;
     PyTypeObject *decoder_type;
+    PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
@@ -110,8 +118,9 @@ int frames_type_init(PyObject *module, mod_state *st);
 int hub_type_init(PyObject *module, mod_state *st);
 int operation_type_init(PyObject *module, mod_state *st);
 
-/* ---- connect.c, watch.c: functions of the module ---- */
+/* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];
+extern PyMethodDef tls_functions[];
 extern PyMethodDef watch_functions[];
 
 #endif

@@ -24,6 +24,7 @@ from hardsock._errors import (
     BadFrame,
     Busy,
     Cancelled,
+    CertificateError,
     Closed,
     ConnectError,
     ConnectionRefused,
@@ -37,15 +38,26 @@ from hardsock._errors import (
     Reset,
     ResolveError,
     SettingWarning,
+    TLSError,
     Truncated,
     WrongProcess,
 )
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
-from hardsock._records import Answer, Attempt, CloseReport, ListenerStats, Resolution, Setting
+from hardsock._records import (
+    Answer,
+    Attempt,
+    CloseReport,
+    ListenerStats,
+    PeerCertificate,
+    Resolution,
+    Setting,
+    TLSInfo,
+)
 from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
+from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
@@ -59,6 +71,8 @@ __all__ = [
     "Callback",
     "CancelToken",
     "Cancelled",
+    "Certificate",
+    "CertificateError",
     "CloseReport",
     "Closed",
     "ConnectError",
@@ -78,6 +92,7 @@ __all__ = [
     "Line",
     "Listener",
     "ListenerStats",
+    "PeerCertificate",
     "Poisoned",
     "Reset",
     "Resolution",
@@ -87,6 +102,9 @@ __all__ = [
     "Setting",
     "SettingWarning",
     "SocketOptions",
+    "TLSConfig",
+    "TLSError",
+    "TLSInfo",
     "Truncated",
     "WrongProcess",
     "__version__",

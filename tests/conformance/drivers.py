@@ -105,7 +105,7 @@ class _Blocking:
                 "accept",
             ),
             *("recv_until", "recv_line", "recv_lines", "recv_frame", "recv_frames", "peek"),
-            *("send_frame", "sendfile"),
+            *("send_frame", "sendfile", "close_write", "upgrade_to_tls", "confirm"),
         )
     )
 

@@ -91,7 +91,7 @@ async def a_cancelled_end_can_be_tried_again(driver: Driver, ours: Any, theirs: 
     assert not ours.closed
     assert await theirs.recv(100, timeout=5) == b"last words"
     assert await theirs.recv(1, timeout=5) == b""
-    theirs.close_write()
+    await theirs.close_write()
     report = await ours.finish(timeout=5)
     assert report.ending == "clean"
     assert ours.closed
@@ -243,7 +243,7 @@ async def both_ends_talk_in_lockstep(driver: Driver, ours: Any, theirs: Any) -> 
             message = b"%d" % i
             await ours.sendall(message)
             assert await ours.recv_exactly(len(message), timeout=5) == message
-        ours.close_write()
+        await ours.close_write()
         await echoing.result(5)
 
 
