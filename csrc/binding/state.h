@@ -37,6 +37,7 @@
     X(resolution, "hardsock._records", "Resolution")                                               \
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
+    X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
     X(listener_stats, "hardsock._records", "ListenerStats")
 
 /* Attributes of exceptions, interned once. */

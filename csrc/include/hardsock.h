@@ -822,13 +822,26 @@ HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *
 
 struct hs_listener;
 
+/* TLS on a listener: accept returns connections whose handshake is done. */
+struct hs_tls_listening {
+    struct hs_tls_config *config; /* NULL: plain. The listener keeps a reference */
+    int max_handshakes;           /* at the same time, 256; more wait in the backlog */
+    int64_t handshakes_per_s;     /* how many may begin; 0: as many as come */
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
     int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
     bool unlink_stale;           /* replace a unix path that nobody listens on */
+    struct hs_tls_listening tls;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
+
+struct hs_handshake_stats {
+    uint64_t started, completed, in_progress;
+    uint64_t failed[HS_TLS_FAILURES];
+};
 
 struct hs_listener_stats {
     uint64_t accepted;
@@ -840,6 +853,8 @@ struct hs_listener_stats {
     int backlog_asked, backlog_effective; /* effective HS_UNSET: the kernel does not say */
     int queue_length;                     /* waiting to be accepted now, or HS_UNSET */
     uint64_t unverified;                  /* accepted connections whose inherited options differ */
+    bool tls;
+    struct hs_handshake_stats handshakes;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */

@@ -358,6 +358,9 @@ class Listener:
         backlog: int = 4096,
         unix_mode: int | None = None,
         unlink_stale: bool = False,
+        tls: TLSContext | None = None,
+        max_handshakes: int = 256,
+        handshake_rate: int | None = None,
     ) -> Self: ...
     def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None

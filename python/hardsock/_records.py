@@ -140,6 +140,18 @@ class CloseReport(NamedTuple):
         return self.ending == "clean" and self.unsent == 0
 
 
+class HandshakeStats(NamedTuple):
+    """Counters of a listener's TLS handshakes."""
+
+    started: int
+    completed: int
+    in_progress: int
+    failed: dict[str, int]
+    """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"`` and ``"local"``
+    (the listener was closed). ``"empty"``: clients that left without sending a byte, as scans and
+    health checks do."""
+
+
 class ListenerStats(NamedTuple):
     """Counters of a listener since it was made."""
 
@@ -160,3 +172,5 @@ class ListenerStats(NamedTuple):
     """What the kernel granted (net.core.somaxconn caps it); None for unix sockets."""
     queue_length: int | None
     """Connections waiting to be accepted now; None for unix sockets."""
+    handshakes: HandshakeStats | None
+    """None without TLS."""

@@ -284,3 +284,14 @@ def client_config(tls: bool | TLSConfig) -> TLSConfig | None:
     if not _default:
         _default.append(TLSConfig())  # Two threads at once: one of them is used from then on.
     return _default[0]
+
+
+def server_context(tls: TLSConfig | None) -> _core.TLSContext | None:
+    """What the core takes for ``tls=`` of a listener."""
+    if tls is None:
+        return None
+    if not isinstance(tls, TLSConfig):
+        raise TypeError(f"tls must be a TLSConfig or None, not {type(tls).__name__}")
+    if tls.role != "server":
+        raise ValueError("tls must be a TLSConfig of role='server' to listen")
+    return tls._context
