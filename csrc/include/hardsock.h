@@ -292,6 +292,7 @@ HS_API void hs_bell_unpark(struct hs_bell *bell);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers;
+    long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
 

@@ -540,9 +540,10 @@ discard_raw(int fd)
             break;
 }
 
-void
+bool
 hs_tls_say_goodbye(struct hs_tls *t, bool clean)
 {
+    bool expects_tickets = false;
     char byte;
     short want;
 
@@ -558,8 +559,12 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
         if (t->state == TLS_OPEN)
             (void)SSL_peek(t->ssl, &byte, 1);
         ERR_clear_error();
+        expects_tickets = t->state == TLS_OPEN && t->tickets == 0 && !t->goodbye_received &&
+                          t->context->role == HS_TLS_CLIENT &&
+                          SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }
     hs_lock_drop(&t->lock);
+    return expects_tickets;
 }
 
 const struct hs_layer hs_tls_layer = {

@@ -32,8 +32,9 @@ bool hs_tls_is_half_sent(struct hs_tls *t);
 void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov);
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
  * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.
- * clean: whether the last message is whole. Never blocks. */
-void hs_tls_say_goodbye(struct hs_tls *t, bool clean);
+ * clean: whether the last message is whole. Never blocks. True: tickets may still be on their way,
+ * and be answered with a reset if the descriptor is simply closed. */
+bool hs_tls_say_goodbye(struct hs_tls *t, bool clean);
 void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,
