@@ -456,9 +456,10 @@ static PyMethodDef listener_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
-                           "unlink_stale=False)\n--\n\n"
-                           "A listening stream socket; see hardsock.listen, which makes them.");
+PyDoc_STRVAR(listener_doc,
+             "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
+             "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None)\n--\n\n"
+             "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {
     {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ListenerObject, weakrefs), HS_READONLY, NULL},

@@ -1,7 +1,7 @@
 /* handshakes.h: the connections of a listener that are in their TLS handshake.
  *
- * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not the
- * acceptor. Places are bounded, and so is how many handshakes may begin per second; while there is
+ * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not
+ * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there is
  * no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and what
  * failed is counted by kind.
  *

@@ -10,8 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hardsock as hs
 import pytest
+
+import hardsock as hs
 from support.certs import make_authority
 
 from .drivers import DRIVERS, AsyncFunction, Driver
