@@ -1,9 +1,9 @@
 /* handshakes.h: the connections of a listener that are in their TLS handshake.
  *
  * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not
- * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there is
- * no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and what
- * failed is counted by kind.
+ * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there
+ * is no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and
+ * what failed is counted by kind.
  *
  * All is behind one descriptor, an epoll set with the listening socket in it, so that whoever waits
  * for a connection, a thread or an event loop, drives every handshake; any number at once may.
