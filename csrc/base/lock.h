@@ -9,6 +9,7 @@
 #define HS_BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 enum hs_rank {
     HS_RANK_LOOP = 1,
@@ -19,6 +20,7 @@ enum hs_rank {
     HS_RANK_LINGER,
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */
+    HS_RANK_BREAKER,
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
@@ -41,6 +43,7 @@ struct hs_lock {
 void hs_lock_init(struct hs_lock *l, enum hs_rank rank);
 void hs_lock_fini(struct hs_lock *l);
 void hs_lock_take(struct hs_lock *l);
+bool hs_lock_try(struct hs_lock *l); /* false: somebody has it */
 void hs_lock_drop(struct hs_lock *l);
 
 #endif

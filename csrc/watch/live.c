@@ -6,6 +6,7 @@
 
 #include "../base/buf.h"
 #include "../cancel/token.h"
+#include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
 #include "../stream/conn.h"
@@ -26,5 +27,6 @@ hs_live_counts(struct hs_live *ret_live)
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
         .lingering = hs_linger_live(),
+        .breakers = hs_breaker_live(),
     };
 }

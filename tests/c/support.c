@@ -131,6 +131,7 @@ ledger_close(void)
     ck_assert_int_eq(live.listeners, 0);
     ck_assert_int_eq(live.connectors, 0);
     ck_assert_int_eq(live.buffers, 0);
+    ck_assert_int_eq(live.breakers, 0);
     ck_assert_int_eq(count_fds(), fds_before);
 }
 
