@@ -967,6 +967,11 @@ struct hs_tls_listening {
     struct hs_tls_config *config; /* NULL: plain. The listener keeps a reference */
     int max_handshakes;           /* at the same time, 256; more wait in the backlog */
     int64_t handshakes_per_s;     /* how many may begin; 0: as many as come */
+    /* While breaker is open for this listener, handshakes use fallback. What only a client can be
+     * blamed for is not counted: but clients can refuse us as they like, so a fallback is what
+     * anybody can bring about. Both NULL, or neither; the listener keeps references. */
+    struct hs_breaker *breaker;
+    struct hs_tls_config *fallback;
 };
 
 struct hs_listen_options {
@@ -980,6 +985,7 @@ HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
 struct hs_handshake_stats {
     uint64_t started, completed, in_progress;
+    uint64_t fallback; /* of started: with the fallback */
     uint64_t failed[HS_TLS_FAILURES];
 };
 

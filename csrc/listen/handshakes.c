@@ -37,14 +37,18 @@
 enum state { FREE, WAITING, BUSY };
 
 struct place {
-    struct hs_conn *conn; /* owns */
+    struct hs_conn *conn;         /* owns */
+    struct hs_tls_config *config; /* borrows: one of the two */
+    struct hs_permit permit;
     struct hs_op op;
     uint32_t generation;
     enum state state;
 };
 
 struct hs_handshakes {
-    struct hs_tls_config *config; /* owns a reference */
+    struct hs_tls_config *config, *fallback; /* own references */
+    struct hs_breaker *breaker;              /* owns a reference, or NULL */
+    struct hs_breaker_key key;
     unsigned fork_generation;
     int epoll_fd, timer_fd; /* own */
     int listen_fd;          /* borrows */
@@ -56,7 +60,7 @@ struct hs_handshakes {
     size_t n_free, taken;
     bool listening, closed;
     int64_t next_start_ns, paused_until_ns, timer_ns;
-    _Atomic uint64_t started, completed, failed[HS_TLS_FAILURES];
+    _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -97,13 +101,17 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
 }
 
 hs_err
-hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, struct hs_error *err,
-                  struct hs_handshakes **ret_h)
+hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, const struct hs_addr *where,
+                  struct hs_error *err, struct hs_handshakes **ret_h)
 {
     struct hs_handshakes *h;
     hs_err rv;
 
-    if (hs_tls_config_role(o->config) != HS_TLS_SERVER)
+    if ((o->breaker == NULL) != (o->fallback == NULL))
+        return hs_err_setx(err, HS_E_INVALID, "listen",
+                           "a breaker has no use without a fallback, nor a fallback without one");
+    if (hs_tls_config_role(o->config) != HS_TLS_SERVER ||
+        (o->fallback != NULL && hs_tls_config_role(o->fallback) != HS_TLS_SERVER))
         return hs_err_setx(err, HS_E_INVALID, "listen", "tls must be a server's configuration");
     if (o->max_handshakes < 1 || o->max_handshakes > 1 << 20)
         return hs_err_setx(err, HS_E_INVALID, "listen",
@@ -117,6 +125,11 @@ hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, struct hs_err
     h->interval_ns = o->handshakes_per_s > 0 ? HS_NS_PER_S / o->handshakes_per_s : 0;
     h->timer_ns = HS_NEVER;
     h->config = hs_tls_config_ref(o->config);
+    if (o->breaker != NULL) {
+        h->breaker = hs_breaker_ref(o->breaker);
+        h->fallback = hs_tls_config_ref(o->fallback);
+        hs_breaker_key_listener(where, &h->key);
+    }
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
     if ((rv = allocate(h, err)) != HS_OK)
         hs_handshakes_free(h);
@@ -147,6 +160,8 @@ hs_handshakes_free(struct hs_handshakes *h)
     if (h->timer_fd >= 0)
         (void)close(h->timer_fd);
     hs_tls_config_unref(h->config);
+    hs_tls_config_unref(h->fallback);
+    hs_breaker_unref(h->breaker);
     if (is_ours(h))
         hs_lock_fini(&h->lock);
     free(h->places);
@@ -238,6 +253,58 @@ hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns)
     hs_lock_drop(&h->lock);
 }
 
+/* ---- The breaker --------------------------------------------------------------------------- */
+
+/* What may be wrong with the main settings: what clients refuse, or cannot meet. A client that
+ * speaks no TLS, leaves, or has a bad certificate says nothing about them. */
+static enum hs_fail
+blame(enum hs_tls_failure failure)
+{
+    switch (failure) {
+    case HS_TLS_NONE:
+        return HS_FAIL_NONE;
+    case HS_TLS_ALERT:
+    case HS_TLS_VERSION:
+    case HS_TLS_CIPHER:
+    case HS_TLS_ALPN:
+        return HS_FAIL_TLS_OTHER;
+    case HS_TLS_TIMEOUT:
+        return HS_FAIL_TIMEOUT;
+    case HS_TLS_EMPTY:
+    case HS_TLS_ABORTED:
+    case HS_TLS_HTTP:
+    case HS_TLS_NOT_TLS:
+    case HS_TLS_VERIFY:
+    case HS_TLS_RESET:
+    case HS_TLS_PROTOCOL:
+    case HS_TLS_PLAINTEXT:
+    case HS_TLS_LOCAL:
+    case HS_TLS_FAILURES:
+        break;
+    }
+    return HS_FAIL_NOT_COUNTED;
+}
+
+static void
+choose_config(struct hs_handshakes *h, struct place *p)
+{
+    p->config = h->config;
+    p->permit = (struct hs_permit){0};
+    if (h->breaker == NULL ||
+        hs_breaker_permit(h->breaker, &h->key, hs_now(), &p->permit) != HS_BREAKER_OPEN)
+        return;
+    p->config = h->fallback;
+    atomic_fetch_add_explicit(&h->fell_back, 1, memory_order_relaxed);
+}
+
+/* The fallback's own success or failure tells nothing about the main settings. */
+static void
+tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
+{
+    if (h->breaker != NULL && p->config == h->config)
+        hs_breaker_record(h->breaker, &h->key, &p->permit, blame(failure), hs_now());
+}
+
 /* ---- One handshake ------------------------------------------------------------------------- */
 
 /* Of a place that the caller owns: moves its connection out. */
@@ -264,8 +331,10 @@ static void
 cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
 {
     struct hs_op op = p->op;
-    struct hs_conn *conn = leave(h, p);
+    struct hs_conn *conn;
 
+    tell_breaker(h, p, why);
+    conn = leave(h, p);
     atomic_fetch_add_explicit(&h->failed[why], 1, memory_order_relaxed);
     hs_conn_abandon(conn, &op, NULL);
     hs_conn_unref(conn);
@@ -300,9 +369,10 @@ static struct hs_conn *
 step(struct hs_handshakes *h, struct place *p, bool first)
 {
     struct hs_error err = {0};
-    hs_err rv = hs_conn_start_tls(p->conn, &p->op, h->config, NULL, &err);
+    hs_err rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, &err);
 
     if (rv == HS_OK) {
+        tell_breaker(h, p, HS_TLS_NONE);
         atomic_fetch_add_explicit(&h->completed, 1, memory_order_relaxed);
         return leave(h, p);
     }
@@ -327,6 +397,7 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
     p->op.stepping = true;
     hs_lock_drop(&h->lock);
     atomic_fetch_add_explicit(&h->started, 1, memory_order_relaxed);
+    choose_config(h, p);
     done = step(h, p, true);
     HS_ASSERT(done == NULL); /* The peer has its turn at least once. */
 }
@@ -422,7 +493,8 @@ hs_handshakes_close(struct hs_handshakes *h)
 void
 hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stats)
 {
-    *ret_stats = (struct hs_handshake_stats){.started = h->started, .completed = h->completed};
+    *ret_stats = (struct hs_handshake_stats){
+        .started = h->started, .completed = h->completed, .fallback = h->fell_back};
     for (int i = 0; i < HS_TLS_FAILURES; i++)
         ret_stats->failed[i] = h->failed[i];
     hs_lock_take(&h->lock);

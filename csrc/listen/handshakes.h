@@ -16,9 +16,10 @@
 
 struct hs_handshakes;
 
-/* borrows: listen_fd until hs_handshakes_close. */
+/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. */
 HS_NODISCARD hs_err hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd,
-                                      struct hs_error *err, struct hs_handshakes **ret_h);
+                                      const struct hs_addr *where, struct hs_error *err,
+                                      struct hs_handshakes **ret_h);
 /* Nobody may be in a call. NULL is fine. */
 void hs_handshakes_free(struct hs_handshakes *h);
 /* Cuts all; idempotent, from any thread. Calls in progress cut what they hold. */

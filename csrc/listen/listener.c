@@ -90,12 +90,14 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, struct hs
              struct hs_listener **ret_l)
 {
     struct hs_listener *l = calloc(1, sizeof(*l));
+    struct hs_addr where = {.len = sizeof(where.storage)};
     hs_err rv;
 
     if (l == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a listener");
+    (void)getsockname(b->fd, &where.sa, &where.len);
     if (o->tls.config != NULL &&
-        (rv = hs_handshakes_new(&o->tls, b->fd, err, &l->handshakes)) != HS_OK) {
+        (rv = hs_handshakes_new(&o->tls, b->fd, &where, err, &l->handshakes)) != HS_OK) {
         free(l);
         return rv;
     }
@@ -104,7 +106,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, struct hs
     hs_fd_init(&l->fd, b->fd);
     l->bound = *b;
     l->options = *o;
-    l->options.tls.config = NULL; /* The handshakes keep it. */
+    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
