@@ -333,9 +333,9 @@ handshakes_object(mod_state *st, const struct hs_listener_stats *s)
     if (!s->tls)
         Py_RETURN_NONE;
     return PyObject_CallFunction(
-        st->handshake_stats, "KKKN", (unsigned long long)s->handshakes.started,
+        st->handshake_stats, "KKKKN", (unsigned long long)s->handshakes.started,
         (unsigned long long)s->handshakes.completed, (unsigned long long)s->handshakes.in_progress,
-        failures_dict(&s->handshakes));
+        (unsigned long long)s->handshakes.fallback, failures_dict(&s->handshakes));
 }
 
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"

@@ -146,6 +146,8 @@ class HandshakeStats(NamedTuple):
     started: int
     completed: int
     in_progress: int
+    fallback: int
+    """Of those started, how many with the fallback configuration."""
     failed: dict[str, int]
     """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"`` and ``"local"``
     (the listener was closed). ``"empty"``: clients that left without sending a byte, as scans and
