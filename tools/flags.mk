@@ -12,7 +12,7 @@ HS_WARN_CORE := -Wpedantic
 HS_HARDEN := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
 HS_HARDEN_X86 := -fcf-protection
 HS_LDFLAGS := -Wl,-z,relro,-z,now -Wl,-Bsymbolic
-HS_LIBS := -lpthread
+HS_LIBS := -lssl -lcrypto -lpthread
 # Flavours. Sanitizers and torture do without _FORTIFY_SOURCE: its *_chk variants hide the calls
 # that they want to see.
 HS_OPT_RELEASE := -O2 -g

@@ -17,11 +17,18 @@ enum hs_rank {
     HS_RANK_TOKEN,
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
+    HS_RANK_LINGER,
+    HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
+    HS_RANK_TLS,       /* one SSL object */
     HS_RANK_BREAKER,
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
 };
+
+/* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such
+ * handlers run in the opposite order of their registration, and higher ranks have to come first. */
+#define HS_REGISTERS_FORK_LOCK(rank) __attribute__((constructor(1000 + (rank))))
 
 struct hs_lock {
     pthread_mutex_t mutex;

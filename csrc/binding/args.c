@@ -400,3 +400,9 @@ time_object(int64_t ns)
         Py_RETURN_NONE;
     return PyFloat_FromDouble((double)ns / 1e9);
 }
+
+PyObject *
+text_object(const char *text)
+{
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+}

@@ -37,6 +37,8 @@ int parse_sockopts(PyObject *obj, struct hs_sockopts *ret_options);
 /* An address as the socket module has it. */
 PyObject *address_object(const struct hs_addr *addr);
 PyObject *address_text(const struct hs_addr *addr);
+/* Messages are cut to a size and may hold paths: they need not be whole UTF-8. */
+PyObject *text_object(const char *text);
 /* Monotonic seconds, as time.monotonic(); None for 0 and HS_NEVER. */
 PyObject *time_object(int64_t ns);
 

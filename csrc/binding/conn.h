@@ -1,6 +1,6 @@
 /* conn.h: the Connection object, shared by the files that make up its type:
  * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_frame.c (frames), conn_file.c
- * (sendfile), conn_socket.c (what socket has); type_frames.c is the iterator.
+ * (sendfile), conn_tls.c, conn_socket.c (what socket has); type_frames.c is the iterator.
  */
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
@@ -28,6 +28,9 @@ extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none. */
 PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
 
+/* conn_tls.c: a TLSInfo, or None. */
+PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
+
 /* The core connection, or Closed and NULL. */
 struct hs_conn *conn_core(ConnObject *self, const char *op);
 
@@ -50,6 +53,9 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     JOB(peek)                                                                                      \
     JOB(sendfile)                                                                                  \
     JOB(finish)                                                                                    \
+    JOB(upgrade_to_tls)                                                                            \
+    JOB(confirm)                                                                                   \
+    JOB(close_write)                                                                               \
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \

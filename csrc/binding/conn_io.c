@@ -397,7 +397,7 @@ attempt_finish(struct job *job)
 static PyObject *
 report_object(struct job *job)
 {
-    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer"};
+    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};
     const struct hs_close_report *r = &job->u.report;
 
     return PyObject_CallFunction(job->call.st->close_report, "snnd", endings[r->ending],
@@ -410,7 +410,7 @@ CONN_DOC(finish,
          "End in an orderly way and tell what was delivered: a CloseReport.\n\n"
          "Says that no more comes, reads and throws away what the peer still sends until it\n"
          "ends, waits until all that was sent is acknowledged, and closes. The report's ending\n"
-         "is 'clean', 'deadline', 'reset' or 'dead peer'. A deadline, a\n"
+         "is 'clean', 'deadline', 'reset', 'dead peer' or, with TLS, 'truncated'. A deadline, a\n"
          "reset and a dead peer are reports, not errors. Raises Busy while another call is\n"
          "in progress, Closed, or Cancelled.");
 

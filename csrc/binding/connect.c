@@ -4,6 +4,7 @@
  * into the exception before that.
  */
 #include "job.h"
+#include "tls.h"
 
 #include <netdb.h>
 #include <string.h>
@@ -49,6 +50,9 @@ enum {
     FAMILY_PARAM,
     ATTEMPT_DELAY,
     MAX_IN_FLIGHT,
+    TLS,
+    SERVER_NAME,
+    COMMIT_AT_TLS,
     BREAKER,
 };
 
@@ -100,10 +104,26 @@ parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
     return 0;
 }
 
+/* *ret_config: a new reference, or NULL. */
+static int
+parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o,
+                  struct hs_tls_config **ret_config)
+{
+    int commit = values[COMMIT_AT_TLS] == NULL ? 0 : PyObject_IsTrue(values[COMMIT_AT_TLS]);
+
+    if (commit < 0 || parse_server_name(values[SERVER_NAME], &o->server_name) < 0 ||
+        parse_tls(st, values[TLS], "tls", ret_config) < 0)
+        return -1;
+    o->commit_at_tls = commit > 0;
+    o->tls = *ret_config;
+    return 0;
+}
+
 /* What connect and resolve share. */
 static int
 prepare_connector(PyObject *module, PyObject **values, struct job *job)
 {
+    struct hs_tls_config *tls = NULL;
     struct hs_connect_options options;
     struct hs_endpoint ep;
     struct call *c = &job->call;
@@ -113,9 +133,12 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     job->release = release_connecting;
     if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
         parse_options(state_of_module(module), values, &options) < 0 ||
-        call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0)
+        call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0 ||
+        parse_tls_options(state_of_module(module), values, &options, &tls) < 0)
         return -1;
-    if ((rv = hs_connector_new(&ep, &options, &c->err, &job->u.connecting.connector)) != HS_OK)
+    rv = hs_connector_new(&ep, &options, &c->err, &job->u.connecting.connector);
+    hs_tls_config_unref(tls);
+    if (rv != HS_OK)
         return raise_error(c, rv);
     c->connector = job->u.connecting.connector;
     return 0;
@@ -126,13 +149,14 @@ static const struct params connect_params = {"connect",
                                              1,
                                              1,
                                              {"address", "timeout", "token", "sockopts", "source",
-                                              "family", "attempt_delay", "max_in_flight",
-                                              "breaker"}};
+                                              "family", "attempt_delay", "max_in_flight", "tls",
+                                              "server_name", "commit_at_tls", "breaker"}};
 
 PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
-    "attempt_delay=0.25, max_in_flight=6, breaker=None)\n--\n\n"
+    "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False, "
+    "breaker=None)\n--\n\n"
     "See hardsock.connect.");
 
 static int

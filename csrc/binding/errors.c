@@ -48,6 +48,10 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->frame_too_large;
     case HS_E_BAD_FRAME:
         return st->bad_frame;
+    case HS_E_TLS:
+        return st->tls_error;
+    case HS_E_CERTIFICATE:
+        return st->certificate_error;
     default:
         return st->hardsock_error;
     }
@@ -79,16 +83,12 @@ errno_of(const struct hs_error *err, hs_err code)
         return EMSGSIZE;
     case HS_E_BAD_FRAME:
         return EBADMSG;
+    case HS_E_TLS:
+    case HS_E_CERTIFICATE:
+        return 1; /* ssl.SSL_ERROR_SSL */
     default:
         return err->sys;
     }
-}
-
-/* Messages are cut to a size and may hold paths: they need not be whole UTF-8. */
-static PyObject *
-text_object(const char *text)
-{
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
 }
 
 /* Steals value; an attribute that cannot be made is not worth losing the error for. dict is the
@@ -99,6 +99,18 @@ put(PyObject *dict, PyObject *name, PyObject *value)
     if (value == NULL || PyDict_SetItem(dict, name, value) < 0)
         PyErr_Clear();
     Py_XDECREF(value);
+}
+
+static void
+add_tls(mod_state *st, const struct hs_error *err, PyObject *dict)
+{
+    put(dict, st->str_failure, PyUnicode_FromString(hs_tls_failure_name(err->tls)));
+    if (err->tls == HS_TLS_ALERT)
+        put(dict, st->str_alert, PyLong_FromLong(err->alert));
+    if (err->code != HS_E_CERTIFICATE)
+        return;
+    put(dict, st->str_verify_code, PyLong_FromLong(err->verify));
+    put(dict, st->str_verify_message, text_object(err->msg));
 }
 
 static PyObject *
@@ -123,6 +135,8 @@ exception_new(mod_state *st, const struct hs_error *err, hs_err code)
         put(dict, st->str_op, PyUnicode_FromString(err->op));
     if (err->phase != NULL)
         put(dict, st->str_phase, PyUnicode_FromString(err->phase));
+    if (err->tls != HS_TLS_NONE)
+        add_tls(st, err, dict);
     Py_DECREF(dict);
     return exc;
 }
@@ -240,7 +254,10 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
 static PyObject *
 attempts_tuple(struct call *c)
 {
-    static const char *const phases[] = {"socket", "bind", "connect", "done", "skipped"};
+    static const char *const phases[] = {
+        [HS_ATTEMPT_SOCKET] = "socket",   [HS_ATTEMPT_BIND] = "bind",
+        [HS_ATTEMPT_CONNECT] = "connect", [HS_ATTEMPT_TLS] = "tls",
+        [HS_ATTEMPT_DONE] = "done",       [HS_ATTEMPT_SKIPPED] = "skipped"};
     size_t n;
     const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
@@ -249,8 +266,9 @@ attempts_tuple(struct call *c)
         const struct hs_attempt *a = &attempts[i];
         int64_t end = a->ended_ns != 0 ? a->ended_ns : hs_now();
         PyObject *item = PyObject_CallFunction(
-            c->st->attempt, "Nsidd", address_text(&a->addr), phases[a->phase], a->sys,
-            (double)(a->started_ns - c->started_ns) / 1e9, (double)(end - c->started_ns) / 1e9);
+            c->st->attempt, "Nsiddz", address_text(&a->addr), phases[a->phase], a->sys,
+            (double)(a->started_ns - c->started_ns) / 1e9, (double)(end - c->started_ns) / 1e9,
+            a->tls != HS_TLS_NONE ? hs_tls_failure_name(a->tls) : NULL);
 
         if (item == NULL) {
             Py_CLEAR(tuple);
@@ -303,7 +321,7 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
 
         h.peer = n > 0 ? &attempts[0].addr : NULL;
     }
-    if (code == HS_E_DEADLINE && n > 0)
+    if (code == HS_E_DEADLINE && n > 0 && c->err.tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
     if (h.text[0] != '\0')

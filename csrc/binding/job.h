@@ -28,6 +28,12 @@ struct connecting {
     struct hs_conn *conn;           /* owns until it is a result */
 };
 
+struct upgrading {
+    struct hs_tls_config *config; /* owns */
+    PyObject *name;               /* owns: what server_name points into */
+    const char *server_name;
+};
+
 struct accepting {
     struct hs_listener *core; /* borrows: the owner's */
     struct hs_conn **conns;   /* own until they are a result */
@@ -80,6 +86,7 @@ struct job {
         struct framed framed;
         struct framed_send framed_send;
         struct filing filing;
+        struct upgrading upgrading;
         size_t peek_size;
         bool in_time;
     } u;

@@ -5,6 +5,7 @@
  * import.
  */
 #include "framing.h"
+#include "tls.h"
 #include "state.h"
 
 static int
@@ -42,9 +43,11 @@ module_exec(PyObject *module)
         listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
         hub_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
         framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
-        breaker_types_init(module, st) < 0)
+        tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
+        return -1;
+    if (PyModule_AddFunctions(module, tls_functions) < 0)
         return -1;
     return PyModule_AddFunctions(module, watch_functions);
 }

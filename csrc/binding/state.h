@@ -29,12 +29,16 @@
     X(breaker_open, "hardsock._errors", "BreakerOpen")                                             \
     X(frame_too_large, "hardsock._errors", "FrameTooLarge")                                        \
     X(bad_frame, "hardsock._errors", "BadFrame")                                                   \
+    X(tls_error, "hardsock._errors", "TLSError")                                                   \
+    X(certificate_error, "hardsock._errors", "CertificateError")                                   \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
     X(setting, "hardsock._records", "Setting")                                                     \
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
     X(resolution, "hardsock._records", "Resolution")                                               \
+    X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
+    X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
     X(listener_stats, "hardsock._records", "ListenerStats")                                        \
     X(breaker_state, "hardsock._records", "BreakerState")                                          \
     X(breaker_stats, "hardsock._records", "BreakerStats")                                          \
@@ -60,7 +64,11 @@
     X(discarded)                                                                                   \
     X(address)                                                                                     \
     X(retry_after)                                                                                 \
-    X(last_error)
+    X(last_error)                                                                                  \
+    X(failure)                                                                                     \
+    X(alert)                                                                                       \
+    X(verify_code)                                                                                 \
+    X(verify_message)
 
 typedef struct {
     PyTypeObject *token_type;
@@ -74,6 +82,7 @@ typedef struct {
     PyTypeObject *decoder_type;
     PyTypeObject *breaker_type;
     PyTypeObject *permit_type;
+    PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
@@ -125,8 +134,9 @@ int breaker_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
 int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 
-/* ---- connect.c, watch.c: functions of the module ---- */
+/* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];
+extern PyMethodDef tls_functions[];
 extern PyMethodDef watch_functions[];
 
 #endif

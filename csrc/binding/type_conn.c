@@ -64,10 +64,10 @@ conn_job_give_up(struct job *job)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-let_go(ConnObject *self)
+let_go(ConnObject *self, bool lost)
 {
     if (!atomic_exchange(&self->let_go, true))
-        hs_conn_unshare(self->core);
+        hs_conn_unshare(self->core, lost);
 }
 
 PyDoc_STRVAR(close_doc,
@@ -80,7 +80,7 @@ PyDoc_STRVAR(close_doc,
 static PyObject *
 conn_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    let_go((ConnObject *)self);
+    let_go((ConnObject *)self, false);
     Py_RETURN_NONE;
 }
 
@@ -94,7 +94,7 @@ conn_abort(PyObject *obj, PyObject *Py_UNUSED(ignored))
     ConnObject *self = (ConnObject *)obj;
 
     hs_conn_close(self->core, true);
-    let_go(self);
+    let_go(self, false);
     Py_RETURN_NONE;
 }
 
@@ -118,46 +118,34 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
         raise_plain_error(state_of(obj), &err, rv);
         return NULL;
     }
-    let_go(self);
+    let_go(self, false);
     return PyLong_FromLong(fd);
 }
 
+PyDoc_STRVAR(shutdown_doc,
+             "shutdown($self, how, /)\n--\n\n"
+             "shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR.\n\n"
+             "With TLS, SHUT_WR is close_write(), and waits as settimeout() says. SHUT_RDWR ends\n"
+             "the connection below, and says so to a TLS peer first if it can.");
+
 static PyObject *
-shut(PyObject *obj, int how)
+conn_shutdown(PyObject *obj, PyObject *how)
 {
     struct hs_conn *core = conn_core((ConnObject *)obj, "shutdown");
     struct hs_error err = {0};
+    struct hs_tls_info info;
+    long value;
     hs_err rv;
 
-    if (core == NULL)
+    if (core == NULL || parse_long(how, "how", INT32_MIN, INT32_MAX, &value) < 0)
         return NULL;
-    if ((rv = hs_conn_shutdown(core, how, &err)) != HS_OK) {
+    if (value == SHUT_WR && hs_conn_tls_info(core, &info))
+        return conn_close_write(obj, NULL, 0, NULL);
+    if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
         raise_plain_error(state_of(obj), &err, rv);
         return NULL;
     }
     Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(shutdown_doc, "shutdown($self, how, /)\n--\n\n"
-                           "shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR.");
-
-static PyObject *
-conn_shutdown(PyObject *self, PyObject *how)
-{
-    long value;
-
-    if (parse_long(how, "how", INT32_MIN, INT32_MAX, &value) < 0)
-        return NULL;
-    return shut(self, (int)value);
-}
-
-PyDoc_STRVAR(close_write_doc, "close_write($self, /)\n--\n\n"
-                              "Tell the peer that no more will be sent (FIN); reading goes on.");
-
-static PyObject *
-conn_close_write(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return shut(self, SHUT_WR);
 }
 
 PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 when closed.");
@@ -184,7 +172,7 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
         return NULL;
     hs_conn_share(core);
     if ((shared = conn_object_new(state_of(obj), hs_conn_ref(core))) == NULL) {
-        hs_conn_unshare(core);
+        hs_conn_unshare(core, true);
         return NULL;
     }
     ((ConnObject *)shared)->timeout_ns = atomic_load(&self->timeout_ns);
@@ -228,7 +216,7 @@ conn_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 conn_exit(PyObject *self, PyObject *Py_UNUSED(args))
 {
-    let_go((ConnObject *)self);
+    let_go((ConnObject *)self, false);
     Py_RETURN_NONE;
 }
 
@@ -262,7 +250,7 @@ conn_finalize(PyObject *obj)
     if (!hs_conn_is_closed(self->core) && PyErr_ResourceWarning(obj, 1, "unclosed %R", obj) < 0 &&
         PyErr_ExceptionMatches(PyExc_Warning))
         PyErr_WriteUnraisable(obj);
-    let_go(self);
+    let_go(self, true);
     PyErr_Restore(type, value, traceback);
 }
 
@@ -362,6 +350,12 @@ get_proto(PyObject *obj, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_tls(PyObject *obj, void *Py_UNUSED(closure))
+{
+    return conn_tls_info(((ConnObject *)obj)->core, state_of(obj));
+}
+
+static PyObject *
 get_timeout(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyObject_CallMethod(self, "gettimeout", NULL);
@@ -393,6 +387,7 @@ static PyGetSetDef conn_getset[] = {
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"type", get_type, NULL, "SOCK_STREAM.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
+    {"tls", get_tls, NULL, "What the TLS handshake agreed on: a TLSInfo, or None.", NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -409,7 +404,6 @@ static PyMethodDef conn_methods[] = {
     {"abort", conn_abort, METH_NOARGS, abort_doc},
     {"detach", conn_detach, METH_NOARGS, detach_doc},
     {"shutdown", conn_shutdown, METH_O, shutdown_doc},
-    {"close_write", conn_close_write, METH_NOARGS, close_write_doc},
     {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
     {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},
     {"_share", conn_share, METH_NOARGS, share_doc},

@@ -11,6 +11,7 @@
 #include "../base/addr.h"
 #include "../base/err.h"
 #include "../base/time.h"
+#include "../stream/conn.h"
 #include "../stream/sockopt.h"
 
 #include <errno.h>
@@ -34,7 +35,13 @@ close_fd(struct attempt *a)
         return;
     if (a->epoll_fd >= 0)
         (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, a->fd, NULL);
-    (void)close(a->fd);
+    if (a->conn == NULL) {
+        (void)close(a->fd);
+    } else {
+        hs_conn_abandon(a->conn, &a->op, NULL);
+        hs_conn_unref(a->conn);
+        a->conn = NULL;
+    }
     a->fd = a->epoll_fd = -1;
 }
 
@@ -175,13 +182,55 @@ hs_attempt_stop(struct attempt *a)
     end_with(a, sys);
 }
 
-int
-hs_attempt_take_fd(struct attempt *a)
+/* ---- TLS ----------------------------------------------------------------------------------- */
+
+static hs_err
+wrap(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err)
+{
+    return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &opts->sockopts, a->changed,
+                        err, &a->conn);
+}
+
+hs_err
+hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (a->conn == NULL) {
+        a->log.phase = HS_ATTEMPT_TLS;
+        a->log.ended_ns = 0;
+        a->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
+        a->op.stepping = true;
+        if ((rv = wrap(a, opts, err)) != HS_OK) {
+            end_with(a, ENOMEM);
+            return rv;
+        }
+    }
+    rv = hs_conn_start_tls(a->conn, &a->op, opts->tls, opts->server_name, err);
+    if (rv == HS_OK) {
+        a->log.phase = HS_ATTEMPT_DONE;
+        a->log.ended_ns = hs_now();
+    } else if (rv < 0) {
+        a->log.tls = err->tls;
+        end_with(a, err->sys);
+    }
+    return rv;
+}
+
+hs_err
+hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err,
+                struct hs_conn **ret_conn)
 {
     int fd = a->fd;
+    hs_err rv = HS_OK;
 
     if (a->epoll_fd >= 0)
         (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-    a->fd = a->epoll_fd = -1;
-    return fd;
+    a->epoll_fd = -1;
+    if (a->conn == NULL && (rv = wrap(a, opts, err)) != HS_OK)
+        (void)close(fd);
+    a->fd = -1;
+    *ret_conn = a->conn;
+    a->conn = NULL;
+    return rv;
 }

@@ -1,4 +1,5 @@
-/* attempt.h: one connect(2) to one address, tried and never waited for.
+/* attempt.h: one connect(2) to one address, and the TLS handshake over it, tried and never waited
+ * for.
  *
  * The connector owns attempts and decides when each starts, is looked at again, or is called off.
  */
@@ -8,9 +9,11 @@
 #include "hardsock.h"
 
 struct attempt {
-    int fd;           /* owns; -1 when it has ended and was not taken */
-    int epoll_fd;     /* borrows: where fd is watched, or -1 */
-    unsigned changed; /* options that the kernel made into something else */
+    int fd;               /* owns until conn does; -1 when it has ended and was not taken */
+    struct hs_conn *conn; /* owns; NULL before TLS */
+    struct hs_op op;      /* of the handshake: stepped, without a deadline of its own */
+    int epoll_fd;         /* borrows: where fd is watched, or -1 */
+    unsigned changed;     /* options that the kernel made into something else */
     int tries;
     struct hs_permit permit; /* the connector's: what its breaker said */
     struct hs_attempt log;
@@ -23,7 +26,12 @@ hs_err hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
 hs_err hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts);
 /* Called off, or out of time: closes it; a soft error that the kernel noted is kept. */
 void hs_attempt_stop(struct attempt *a);
-/* The winner's descriptor becomes the caller's. */
-int hs_attempt_take_fd(struct attempt *a);
+/* After HS_OK of the two above, when TLS is wanted: begins it, or goes on with it. HS_WANT: a->op
+ * says for what. Else log and *err say why. */
+hs_err hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts,
+                        struct hs_error *err);
+/* The winner's connection becomes the caller's. */
+HS_NODISCARD hs_err hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts,
+                                    struct hs_error *err, struct hs_conn **ret_conn);
 
 #endif

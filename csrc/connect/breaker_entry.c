@@ -75,6 +75,37 @@ hs_fail_of_errno(int sys)
     }
 }
 
+enum hs_fail
+hs_fail_of_tls(enum hs_tls_failure failure)
+{
+    switch (failure) {
+    case HS_TLS_NONE:
+        return HS_FAIL_NONE;
+    case HS_TLS_VERIFY:
+        return HS_FAIL_TLS_CERTIFICATE;
+    case HS_TLS_VERSION:
+    case HS_TLS_HTTP:
+    case HS_TLS_NOT_TLS:
+        return HS_FAIL_TLS_VERSION; /* It will not speak better TLS the next time. */
+    case HS_TLS_TIMEOUT:
+        return HS_FAIL_TIMEOUT;
+    case HS_TLS_RESET:
+    case HS_TLS_EMPTY:
+    case HS_TLS_ABORTED:
+        return HS_FAIL_RESET;
+    case HS_TLS_LOCAL:
+    case HS_TLS_PLAINTEXT:
+        return HS_FAIL_NOT_COUNTED;
+    case HS_TLS_ALERT:
+    case HS_TLS_CIPHER:
+    case HS_TLS_ALPN:
+    case HS_TLS_PROTOCOL:
+    case HS_TLS_FAILURES:
+        break;
+    }
+    return HS_FAIL_TLS_OTHER;
+}
+
 const char *
 hs_breaker_state_name(enum hs_breaker_state state)
 {

@@ -9,7 +9,8 @@
  * first address; within a family glibc's order (RFC 6724) stands. If A comes in before AAAA, AAAA
  * gets 50 ms. A new attempt starts when 250 ms have passed, at once when one fails or none is
  * running. A seventh calls off the oldest. The first to connect wins, the others are closed at
- * once.
+ * once. With TLS the winner then shakes hands, alone, and its failure is the connect's; or, with
+ * commit_at_tls, the race is about finished handshakes.
  *
  * Owned by one caller at a time; takes no lock. fds: every attempt's until it ends, epoll_fd,
  * lookup_fd. After a fork the child's copy may only be freed.
@@ -51,7 +52,10 @@ struct hs_connector {
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
-    int epoll_fd, lookup_fd; /* own; -1 for literals */
+    bool committed;            /* to the one attempt that is in its handshake */
+    char server_name[256];     /* what opts.server_name points to */
+    struct hs_error tls_error; /* of the first handshake that failed */
+    int epoll_fd, lookup_fd;   /* own; -1 for literals */
     struct hs_ticket tickets[2];
     struct hs_answer answers[2];
     struct hs_addr *found[2]; /* own; HS_MAX_ADDRS each, NULL for literals */
@@ -90,16 +94,35 @@ static hs_err
 check_target(const struct hs_endpoint *ep, const struct hs_connect_options *opts,
              struct hs_error *err)
 {
-    if (ep->family == AF_UNIX)
-        return HS_OK;
     if (ep->family == AF_UNSPEC && ep->host[0] == '\0')
         return hs_err_setx(err, HS_E_INVALID, "connect", "host must not be empty");
-    if (ep->port == 0)
+    if (ep->family != AF_UNIX && ep->port == 0)
         return hs_err_setx(err, HS_E_INVALID, "connect", "port must be in 1..65535, got 0");
-    if (opts->family != AF_UNSPEC && ep->family != AF_UNSPEC && opts->family != ep->family)
+    if (opts->tls != NULL && hs_tls_config_role(opts->tls) != HS_TLS_CLIENT)
+        return hs_err_setx(err, HS_E_INVALID, "connect", "tls must be a client's configuration");
+    if (opts->server_name != NULL && strlen(opts->server_name) > 255)
+        return hs_err_setx(err, HS_E_INVALID, "connect",
+                           "server_name must have 255 characters at most");
+    if (opts->family != AF_UNSPEC && ep->family != AF_UNSPEC && ep->family != AF_UNIX &&
+        opts->family != ep->family)
         return hs_err_setx(err, HS_E_INVALID, "connect",
                            "the address is not of the family that was asked for");
     return HS_OK;
+}
+
+/* Who is expected: the host that was asked for, unless the caller says otherwise. */
+static void
+prepare_tls(struct hs_connector *cn)
+{
+    const char *name = cn->opts.server_name != NULL ? cn->opts.server_name
+                       : cn->ep.family != AF_UNIX   ? cn->ep.host
+                                                    : "";
+
+    if (cn->opts.tls == NULL)
+        return;
+    cn->opts.tls = hs_tls_config_ref(cn->opts.tls);
+    (void)snprintf(cn->server_name, sizeof(cn->server_name), "%s", name);
+    cn->opts.server_name = name[0] != '\0' ? cn->server_name : NULL;
 }
 
 static hs_err
@@ -146,6 +169,7 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
     cn->generation = hs_fork_generation();
     cn->ep = *ep;
     cn->opts = *opts;
+    prepare_tls(cn);
     if (opts->breaker != NULL)
         (void)hs_breaker_ref(opts->breaker);
     cn->epoll_fd = cn->lookup_fd = -1;
@@ -194,7 +218,9 @@ tell_breaker(struct hs_connector *cn, struct attempt *a, enum hs_fail how)
 static enum hs_fail
 failure_of(const struct attempt *a)
 {
-    if (a->log.phase != HS_ATTEMPT_CONNECT)
+    if (a->log.tls != HS_TLS_NONE)
+        return hs_fail_of_tls(a->log.tls);
+    if (a->log.phase != HS_ATTEMPT_CONNECT && a->log.phase != HS_ATTEMPT_TLS)
         return HS_FAIL_NOT_COUNTED; /* No socket, no such option, no local address: our fault. */
     return a->log.sys != 0 ? hs_fail_of_errno(a->log.sys) : HS_FAIL_DEADLINE;
 }
@@ -257,6 +283,7 @@ hs_connector_free(struct hs_connector *cn)
         (void)close(cn->epoll_fd);
     if (cn->lookup_fd >= 0)
         (void)close(cn->lookup_fd);
+    hs_tls_config_unref(cn->opts.tls);
     free(cn->attempts);
     free(cn->log);
     free(cn->plan);
@@ -364,6 +391,8 @@ literal_left(const struct hs_connector *cn)
 static bool
 addresses_left(const struct hs_connector *cn)
 {
+    if (cn->committed)
+        return false;
     return literal_left(cn) || next_family(cn, cn->next, cn->last_family) >= 0;
 }
 
@@ -395,13 +424,18 @@ call_off_oldest(struct hs_connector *cn)
 static hs_err
 watch(struct hs_connector *cn, size_t slot)
 {
-    struct epoll_event ev = {.events = EPOLLOUT, .data.u32 = (uint32_t)slot};
     struct attempt *a = &cn->attempts[slot];
+    bool shaking = a->conn != NULL;
+    struct epoll_event ev = {
+        .events = shaking && a->op.want_events == POLLIN ? EPOLLIN : EPOLLOUT,
+        .data.u32 = (uint32_t)slot,
+    };
     int sys;
 
-    if (cn->epoll_fd < 0 || a->fd < 0 || a->epoll_fd >= 0)
+    if (cn->epoll_fd < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
         return HS_OK;
-    if (epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, a->fd, &ev) == 0) {
+    if (epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd, &ev) ==
+        0) {
         a->epoll_fd = cn->epoll_fd;
         return HS_OK;
     }
@@ -409,6 +443,34 @@ watch(struct hs_connector *cn, size_t slot)
     hs_attempt_stop(a);
     a->log.sys = sys;
     return HS_E_SYSTEM;
+}
+
+static void
+stop_others(struct hs_connector *cn, const struct attempt *winner)
+{
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        if (&cn->attempts[i] != winner && cn->attempts[i].log.ended_ns == 0) {
+            call_off(cn, &cn->attempts[i], false);
+            cn->in_flight--;
+        }
+}
+
+/* rv of an attempt so far: one that is connected goes on with TLS. */
+static hs_err
+secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
+{
+    struct hs_error err = {0};
+
+    if (rv != HS_OK || cn->opts.tls == NULL)
+        return rv;
+    if (!cn->opts.commit_at_tls && !cn->committed) {
+        cn->committed = true;
+        stop_others(cn, a);
+    }
+    rv = hs_attempt_shake(a, &cn->opts, &err);
+    if (rv < 0 && cn->tls_error.code == HS_OK)
+        cn->tls_error = err;
+    return rv;
 }
 
 /* rv of an attempt: HS_OK ends the race, a failure brings the next one forward. */
@@ -435,7 +497,7 @@ start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
         call_off_oldest(cn);
     cn->in_flight++;
     cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
-    rv = hs_attempt_start(a, addr, &cn->opts);
+    rv = secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
     else if (rv == HS_WANT && watch(cn, slot) != HS_OK)
@@ -460,9 +522,9 @@ static hs_err
 retry_unix(struct hs_connector *cn, struct attempt **ret_winner)
 {
     struct attempt *a = &cn->attempts[0];
-    hs_err rv = hs_attempt_start(a, &cn->ep.addr, &cn->opts);
+    hs_err rv = secure(cn, a, hs_attempt_start(a, &cn->ep.addr, &cn->opts));
 
-    cn->retry_ns = rv == HS_WANT ? hs_now() + RETRY_NS : 0;
+    cn->retry_ns = rv == HS_WANT && a->fd < 0 ? hs_now() + RETRY_NS : 0;
     *ret_winner = a;
     return judge(cn, a, rv);
 }
@@ -475,7 +537,7 @@ settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
 
     if (a->log.ended_ns != 0 || a->fd < 0)
         return HS_WANT;
-    rv = hs_attempt_settle(a, &cn->opts);
+    rv = secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
     if (rv == HS_WANT && watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
     *ret_winner = a;
@@ -506,6 +568,31 @@ collect_attempts(struct hs_connector *cn, struct attempt **ret_winner)
     return rv;
 }
 
+/* A handshake has a time of its own, which no descriptor tells. */
+static int64_t
+handshakes_until(const struct hs_connector *cn)
+{
+    int64_t until = HS_NEVER;
+
+    for (size_t i = 0; cn->opts.tls != NULL && i < cn->n_attempts; i++)
+        if (cn->attempts[i].conn != NULL)
+            until = hs_min_ns(until, cn->attempts[i].op.want_at_ns);
+    return until;
+}
+
+static hs_err
+collect_expired(struct hs_connector *cn, struct attempt **ret_winner)
+{
+    hs_err rv = HS_WANT;
+
+    if (handshakes_until(cn) > hs_now())
+        return HS_WANT;
+    for (size_t i = 0; i < cn->n_attempts && rv == HS_WANT; i++)
+        if (cn->attempts[i].conn != NULL)
+            rv = settle(cn, i, ret_winner);
+    return rv;
+}
+
 static bool
 may_start(const struct hs_connector *cn, int64_t now)
 {
@@ -520,7 +607,7 @@ may_start(const struct hs_connector *cn, int64_t now)
 static bool
 exhausted(const struct hs_connector *cn)
 {
-    return cn->in_flight == 0 && all_answered(cn) && !addresses_left(cn);
+    return cn->in_flight == 0 && (all_answered(cn) || cn->committed) && !addresses_left(cn);
 }
 
 /* One round of all that can be done now: HS_OK with a winner, HS_WANT, or an error. */
@@ -536,14 +623,16 @@ advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winn
         if ((rv = start_lookups(cn, err)) != HS_OK)
             return rv;
     }
-    if ((rv = collect_attempts(cn, ret_winner)) != HS_WANT)
+    if ((rv = collect_attempts(cn, ret_winner)) != HS_WANT ||
+        (rv = collect_expired(cn, ret_winner)) != HS_WANT)
         return rv;
     collect_answers(cn);
     if (cn->retry_ns != 0 && cn->retry_ns <= hs_now())
         rv = retry_unix(cn, ret_winner);
     while (rv == HS_WANT && may_start(cn, hs_now()))
         rv = start_next(cn, ret_winner);
-    while (rv == HS_WANT && cn->n_skipped > 0 && exhausted(cn) && take_skipped(cn, &slot, &addr))
+    while (rv == HS_WANT && cn->n_skipped > 0 && !cn->committed && exhausted(cn) &&
+           take_skipped(cn, &slot, &addr))
         rv = start_at(cn, slot, &addr, ret_winner);
     return rv;
 }
@@ -623,6 +712,13 @@ no_connection(struct hs_connector *cn, struct hs_error *err)
         return no_address(cn, err);
     if (cn->n_skipped == cn->n_attempts)
         return all_refused(cn, err);
+    if (cn->tls_error.code != HS_OK) {
+        if (err != NULL && err->code == HS_OK)
+            *err = cn->tls_error;
+        if (err != NULL)
+            err->op = "connect";
+        return cn->tls_error.code;
+    }
     first = first_tried(cn);
     (void)hs_addr_text(&first->addr, text, sizeof(text));
     if (cn->n_attempts == 1)
@@ -638,6 +734,15 @@ no_connection(struct hs_connector *cn, struct hs_error *err)
     return HS_E_CONNECT;
 }
 
+static bool
+is_shaking(const struct hs_connector *cn)
+{
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        if (cn->attempts[i].conn != NULL)
+            return true;
+    return false;
+}
+
 static hs_err
 gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
 {
@@ -646,7 +751,9 @@ gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
     if (err != NULL) {
         err->op = "connect";
         if (err->phase == NULL)
-            err->phase = resolving ? "resolve" : "connect";
+            err->phase = resolving ? "resolve" : is_shaking(cn) ? "tls" : "connect";
+        if (is_shaking(cn) && err->tls == HS_TLS_NONE)
+            err->tls = rv == HS_E_DEADLINE ? HS_TLS_TIMEOUT : HS_TLS_LOCAL;
     }
     stop_all(cn, rv != HS_E_DEADLINE);
     cn->failed = true;
@@ -659,16 +766,11 @@ static hs_err
 take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *err,
             struct hs_conn **ret_conn)
 {
-    int fd = hs_attempt_take_fd(winner);
-    hs_err rv;
+    hs_err rv = hs_attempt_take(winner, &cn->opts, err, ret_conn);
 
     tell_breaker(cn, winner, HS_FAIL_NONE);
     cn->in_flight--;
     stop_all(cn, false);
-    rv = hs_conn_wrap(fd, winner->log.addr.sa.sa_family, &winner->log.addr, &cn->opts.sockopts,
-                      winner->changed, err, ret_conn);
-    if (rv != HS_OK)
-        (void)close(fd);
     cn->failed = true; /* Used up: it gives one connection. */
     return rv;
 }
@@ -676,7 +778,7 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
 static hs_err
 wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
 {
-    int64_t until = cn->retry_ns != 0 ? cn->retry_ns : HS_NEVER;
+    int64_t until = hs_min_ns(cn->retry_ns != 0 ? cn->retry_ns : HS_NEVER, handshakes_until(cn));
     int fd = cn->epoll_fd;
     short revents, events = POLLIN;
 
@@ -686,7 +788,7 @@ wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
         until = hs_min_ns(until, cn->wait_v6_until);
     if (fd < 0) {
         fd = cn->attempts[0].fd;
-        events = POLLOUT;
+        events = cn->attempts[0].conn != NULL ? cn->attempts[0].op.want_events : POLLOUT;
     }
     return hs_wait_op(op, fd, events, op->deadline_ns, until, err, &revents);
 }

@@ -50,6 +50,7 @@ enum hs_class {
     HS_CLASS_SYSTEM,
     HS_CLASS_NOMEM,
     HS_CLASS_FRAME,
+    HS_CLASS_TLS,
 };
 
 /* X(name, class, number within the class, text) */
@@ -72,7 +73,9 @@ enum hs_class {
     X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
     X(NOMEM, NOMEM, 1, "out of memory")                                                            \
     X(FRAME_TOO_LARGE, FRAME, 1, "frame exceeds the limit")                                        \
-    X(BAD_FRAME, FRAME, 2, "malformed frame")
+    X(BAD_FRAME, FRAME, 2, "malformed frame")                                                      \
+    X(TLS, TLS, 1, "TLS failed")                                                                   \
+    X(CERTIFICATE, TLS, 2, "certificate not accepted")
 
 #define HS_ERR_CODE(class_, number) (-((hs_err)(class_) << 16 | (number)))
 #define HS_ERR_CLASS(e) ((enum hs_class)(-(e) >> 16))
@@ -96,6 +99,27 @@ struct hs_oversize {
     bool recoverable; /* the stream can go on */
 };
 
+/* What kind of TLS failure it was: of a handshake, unless said otherwise. */
+enum hs_tls_failure {
+    HS_TLS_NONE,
+    HS_TLS_EMPTY,     /* the peer left before it sent a byte: a probe, a scan */
+    HS_TLS_ABORTED,   /* the peer left in the middle */
+    HS_TLS_ALERT,     /* the peer said no: err->alert; also later */
+    HS_TLS_HTTP,      /* plain HTTP on a TLS port */
+    HS_TLS_NOT_TLS,   /* something else that is no TLS */
+    HS_TLS_VERIFY,    /* we do not accept the peer's certificate, or it has none */
+    HS_TLS_VERSION,   /* no version in common */
+    HS_TLS_CIPHER,    /* no cipher, group or signature in common */
+    HS_TLS_ALPN,      /* no application protocol in common */
+    HS_TLS_TIMEOUT,   /* it took too long */
+    HS_TLS_RESET,     /* the connection broke */
+    HS_TLS_PROTOCOL,  /* a record or message that may not be; also later */
+    HS_TLS_PLAINTEXT, /* bytes from before the upgrade were waiting: see hs_conn_start_tls */
+    HS_TLS_LOCAL,     /* called off, or failed, on our side */
+    HS_TLS_FAILURES,
+};
+HS_API const char *hs_tls_failure_name(enum hs_tls_failure failure); /* "empty", "alert", ... */
+
 /* Owned by the caller; zero it before use. The first (deepest) error wins. */
 struct hs_error {
     hs_err code;
@@ -103,7 +127,11 @@ struct hs_error {
     int gai;           /* EAI_* of a name lookup, or 0 */
     const char *op;    /* static string: "connect", "recv", ... or NULL */
     const char *phase; /* static string: "resolve", "connect", "accept", ... or NULL */
-    char msg[192];
+    char msg[256];
+    enum hs_tls_failure tls;
+    int alert;  /* what the peer sent (RFC 8446 section 6), with HS_TLS_ALERT; else -1 or 0 */
+    int verify; /* X509_V_ERR_* with HS_TLS_VERIFY, or 0 */
+    unsigned long ssl;           /* OpenSSL's code, or 0 */
     struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
     int64_t retry_ns;            /* of HS_E_BREAKER_OPEN: when to try again */
     int last_failure;            /* of HS_E_BREAKER_OPEN: an enum hs_fail */
@@ -267,6 +295,7 @@ HS_API void hs_bell_unpark(struct hs_bell *bell);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers;
+    long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
 
@@ -436,6 +465,104 @@ HS_API void hs_decoder_oversize(const struct hs_decoder *d, struct hs_oversize *
  * how many. Works after an error, too. */
 HS_API size_t hs_decoder_take_rest(struct hs_decoder *d, uint8_t *to, size_t n);
 
+/* ---- TLS ----------------------------------------------------------------------------------- */
+
+/* Everything that is decided before a handshake: versions, ciphers, whom to trust, who we are.
+ * Immutable and shared by any number of connections; hs_tls_config_reload swaps in a new one for
+ * later handshakes, at once and whole. Minimum version 1.2, forward secrecy and AEAD only, no
+ * renegotiation, no compression, security level 2 (112 bits). */
+struct hs_tls_config;
+
+enum hs_tls_role { HS_TLS_CLIENT, HS_TLS_SERVER };
+enum hs_tls_client_certs { HS_TLS_CERTS_NONE, HS_TLS_CERTS_OPTIONAL, HS_TLS_CERTS_REQUIRED };
+enum hs_tls_ocsp_mode { HS_TLS_OCSP_OFF, HS_TLS_OCSP_CHECK, HS_TLS_OCSP_REQUIRE };
+
+/* PEM or DER, in a file or in memory; both NULL: nothing. */
+struct hs_tls_source {
+    const char *path;
+    const void *data;
+    size_t len;
+};
+
+struct hs_tls_identity {
+    struct hs_tls_source chain; /* the leaf first */
+    struct hs_tls_source key;   /* nothing: it is in chain */
+    struct hs_tls_source ocsp;  /* a DER response to be stapled, or nothing */
+    const char *password;       /* or NULL; without one an encrypted key is an error */
+};
+
+#define HS_TLS_1_2 0x0303
+#define HS_TLS_1_3 0x0304
+
+struct hs_tls_options {
+    enum hs_tls_role role;
+    bool system_ca; /* trust what the system trusts */
+    const struct hs_tls_source *cas, *crls;
+    size_t n_cas, n_crls; /* with a CRL, every chain is checked, all of it */
+    const struct hs_tls_identity *identities;
+    size_t n_identities;            /* a server chooses by the name that the client asks for */
+    enum hs_tls_client_certs certs; /* server */
+    const uint8_t *alpn;            /* as on the wire (RFC 7301): each name behind its length */
+    size_t alpn_len;
+    int min_version, max_version; /* HS_TLS_1_2 or HS_TLS_1_3 */
+    const char *ciphers;          /* of TLS 1.2, or NULL; must keep to the rules above */
+    const char *insecure_ciphers; /* the same without rules; lowers the security level to 0 */
+    enum hs_tls_ocsp_mode ocsp;   /* client */
+    bool sessions;                /* resumption */
+    int tickets;                  /* server: sent after a full handshake, 0 to 8 */
+    int64_t session_lifetime_s;
+    int64_t handshake_timeout_ns;
+    bool insecure_skip_verify;       /* client: accepts any certificate */
+    bool insecure_skip_hostname;     /* client: accepts any name */
+    bool insecure_accept_truncation; /* an end without close_notify is an end like any other */
+    const char *insecure_key_log;    /* file to append secrets to (NSS format), or NULL */
+};
+HS_API void hs_tls_options_init(struct hs_tls_options *o, enum hs_tls_role role);
+
+/* Reads every file. HS_E_INVALID, HS_E_TLS or HS_E_SYSTEM; the message names what is wrong.
+ * Returns a new reference. */
+HS_API HS_NODISCARD hs_err hs_tls_config_new(const struct hs_tls_options *o, struct hs_error *err,
+                                             struct hs_tls_config **ret_config);
+/* The same role again. On failure nothing has changed. */
+HS_API HS_NODISCARD hs_err hs_tls_config_reload(struct hs_tls_config *config,
+                                                const struct hs_tls_options *o,
+                                                struct hs_error *err);
+HS_API struct hs_tls_config *hs_tls_config_ref(struct hs_tls_config *config);
+HS_API void hs_tls_config_unref(struct hs_tls_config *config); /* NULL is fine */
+HS_API enum hs_tls_role hs_tls_config_role(const struct hs_tls_config *config);
+HS_API int64_t hs_tls_config_handshake_timeout(struct hs_tls_config *config);
+/* How many sessions a client has kept to be resumed. */
+HS_API size_t hs_tls_config_sessions(struct hs_tls_config *config);
+
+enum hs_ocsp_state { HS_OCSP_NONE, HS_OCSP_GOOD, HS_OCSP_SKIPPED };
+
+/* What a handshake agreed on. */
+struct hs_tls_info {
+    enum hs_tls_role role;
+    const char *version; /* static: "TLSv1.3" */
+    const char *cipher;  /* static */
+    const char *group;   /* static, or "" */
+    char alpn[256];      /* "" when none */
+    char server_name[256];
+    bool resumed;
+    bool verified;           /* the peer's certificate was */
+    enum hs_ocsp_state ocsp; /* skipped: resumed, no chain to check */
+    uint64_t tickets;        /* received so far */
+    int64_t started_ns, first_byte_ns, verified_ns, finished_ns; /* 0: it did not happen */
+};
+
+struct hs_tls_certificate { /* facts about one certificate; allocated texts */
+    char *subject, *issuer; /* RFC 4514 */
+    char *names;            /* subjectAltName: "DNS:a.example", "IP:192.0.2.1", ..., by lines */
+    char *serial;           /* hexadecimal */
+    int64_t not_before, not_after; /* seconds since 1970 */
+};
+/* HS_E_INVALID when der is no certificate. */
+HS_API HS_NODISCARD hs_err hs_tls_certificate_read(const uint8_t *der, size_t len,
+                                                   struct hs_error *err,
+                                                   struct hs_tls_certificate *ret_cert);
+HS_API void hs_tls_certificate_fini(struct hs_tls_certificate *cert);
+
 /* ---- Connections --------------------------------------------------------------------------- */
 
 struct hs_conn;
@@ -520,7 +647,33 @@ HS_API void hs_conn_set_min_rate(struct hs_conn *c, uint64_t bytes_per_s, int64_
  * long as it likes. It works by moving that direction's deadline when the end is seen. */
 HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
 
-/* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. */
+/* Does the handshake, whoever's turn it is to begin, within the config's time and the op's; from
+ * then on every call goes through TLS. server_name (client): whose certificate is expected, a host
+ * name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes that
+ * were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have put
+ * them there to be taken for protected ones (CVE-2021-23222). After any failure, a give-up
+ * included, both directions are poisoned. */
+HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
+                                             struct hs_tls_config *config, const char *server_name,
+                                             struct hs_error *err);
+/* With TLS 1.3 a client's handshake ends before the server has judged the client's certificate.
+ * Waits until the server has said anything: a ticket, data (which stays to be read), or an alert
+ * (HS_E_TLS). */
+HS_API HS_NODISCARD hs_err hs_conn_confirm(struct hs_conn *c, struct hs_op *op,
+                                           struct hs_error *err);
+/* False: it is a plain connection. */
+HS_API bool hs_conn_tls_info(struct hs_conn *c, struct hs_tls_info *ret_info);
+/* The peer's certificates as it sent them, its own first; 0: none. Free *ret_der with free(3). */
+HS_API size_t hs_conn_tls_chain_length(struct hs_conn *c);
+HS_API HS_NODISCARD hs_err hs_conn_tls_chain_copy(struct hs_conn *c, size_t i, uint8_t **ret_der,
+                                                  size_t *ret_len);
+
+/* Says that no more comes: FIN, or with TLS close_notify, for which there must be room first.
+ * Reading goes on. Waits. */
+HS_API HS_NODISCARD hs_err hs_conn_close_write(struct hs_conn *c, struct hs_op *op,
+                                               struct hs_error *err);
+/* shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Never blocks. With TLS it ends the connection below:
+ * the peer finds its stream truncated, unless hs_conn_close_write came first. */
 HS_API HS_NODISCARD hs_err hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err);
 /* Ends the connection for everybody: calls in progress wake with HS_E_CLOSED and the descriptor
  * is closed when the last of them is out. Idempotent, never blocks, callable from any thread.
@@ -532,6 +685,7 @@ enum hs_ending {
     HS_ENDING_DEADLINE,  /* the time was up first */
     HS_ENDING_RESET,     /* the peer reset the connection */
     HS_ENDING_DEAD_PEER, /* the peer stopped answering */
+    HS_ENDING_TRUNCATED, /* TLS: the peer ended the connection without saying so (close_notify) */
 };
 struct hs_close_report {
     enum hs_ending ending;
@@ -551,9 +705,10 @@ HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, s
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
 HS_API bool hs_conn_is_closed(struct hs_conn *c);
 /* For several owners of one connection (files made from a socket): it has one handle when it is
- * made, share adds one, and the unshare of the last closes it. */
+ * made, share adds one, and the unshare of the last closes it. lost: nobody closed it, so a TLS
+ * peer is not told that what came was all. */
 HS_API void hs_conn_share(struct hs_conn *c);
-HS_API void hs_conn_unshare(struct hs_conn *c);
+HS_API void hs_conn_unshare(struct hs_conn *c, bool lost);
 HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
 
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
@@ -638,6 +793,8 @@ enum hs_fail {
 HS_API const char *hs_fail_name(enum hs_fail fail); /* "refused", "tls_certificate", ... */
 /* Of connect, send and recv. What only this machine can be blamed for is HS_FAIL_NOT_COUNTED. */
 HS_API enum hs_fail hs_fail_of_errno(int sys);
+/* Of a client's handshake. */
+HS_API enum hs_fail hs_fail_of_tls(enum hs_tls_failure failure);
 
 enum hs_breaker_state { HS_BREAKER_CLOSED, HS_BREAKER_HALF_OPEN, HS_BREAKER_OPEN };
 HS_API const char *hs_breaker_state_name(enum hs_breaker_state state); /* "half_open", ... */
@@ -758,6 +915,9 @@ struct hs_connect_options {
     int64_t attempt_delay_ns;    /* RFC 8305: between attempts, 250 ms */
     int64_t resolution_delay_ns; /* RFC 8305: for AAAA after A came first, 50 ms */
     int max_in_flight;           /* 6 */
+    struct hs_tls_config *tls;   /* NULL: plain. The connector keeps a reference */
+    const char *server_name;     /* as hs_conn_start_tls; NULL: the host of the endpoint */
+    bool commit_at_tls;          /* the race goes on until a handshake is done, not just TCP's */
     struct hs_breaker *breaker;  /* borrows: a connector takes its own reference; NULL: none */
 };
 HS_API void hs_connect_options_init(struct hs_connect_options *o);
@@ -766,13 +926,15 @@ enum hs_attempt_phase {
     HS_ATTEMPT_SOCKET,
     HS_ATTEMPT_BIND,
     HS_ATTEMPT_CONNECT,
+    HS_ATTEMPT_TLS,
     HS_ATTEMPT_DONE,
     HS_ATTEMPT_SKIPPED, /* not tried: the breaker refused */
 };
 struct hs_attempt {
     struct hs_addr addr;
     enum hs_attempt_phase phase; /* where it is or where it ended */
-    int sys; /* errno, 0 while running, when it won, or when it was called off */
+    int sys;                 /* errno, 0 while running, when it won, or when it was called off */
+    enum hs_tls_failure tls; /* what its handshake failed of */
     int64_t started_ns, ended_ns; /* ended_ns 0 while running */
 };
 
@@ -800,13 +962,32 @@ HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *
 
 struct hs_listener;
 
+/* TLS on a listener: accept returns connections whose handshake is done. */
+struct hs_tls_listening {
+    struct hs_tls_config *config; /* NULL: plain. The listener keeps a reference */
+    int max_handshakes;           /* at the same time, 256; more wait in the backlog */
+    int64_t handshakes_per_s;     /* how many may begin; 0: as many as come */
+    /* While breaker is open for this listener, handshakes use fallback. What only a client can be
+     * blamed for is not counted: but clients can refuse us as they like, so a fallback is what
+     * anybody can bring about. Both NULL, or neither; the listener keeps references. */
+    struct hs_breaker *breaker;
+    struct hs_tls_config *fallback;
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
     int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
     bool unlink_stale;           /* replace a unix path that nobody listens on */
+    struct hs_tls_listening tls;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
+
+struct hs_handshake_stats {
+    uint64_t started, completed, in_progress;
+    uint64_t fallback; /* of started: with the fallback */
+    uint64_t failed[HS_TLS_FAILURES];
+};
 
 struct hs_listener_stats {
     uint64_t accepted;
@@ -818,6 +999,8 @@ struct hs_listener_stats {
     int backlog_asked, backlog_effective; /* effective HS_UNSET: the kernel does not say */
     int queue_length;                     /* waiting to be accepted now, or HS_UNSET */
     uint64_t unverified;                  /* accepted connections whose inherited options differ */
+    bool tls;
+    struct hs_handshake_stats handshakes;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */

@@ -43,7 +43,7 @@ hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_soc
     hs_fd_init(&c->fd, fd);
     c->layer = &hs_tcp_layer;
     c->dirs[HS_DIR_IN].deadline_ns = c->dirs[HS_DIR_OUT].deadline_ns = HS_NEVER;
-    c->half_closed_ns = c->pace.until_ns = HS_NEVER;
+    c->half_closed_ns = c->pace.until_ns = c->handshake_until_ns = HS_NEVER;
     hs_wakelist_init(&c->wakers);
     c->created_ns = hs_now();
     c->changed = changed;
@@ -115,11 +115,13 @@ hs_conn_unref(struct hs_conn *c)
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
-    hs_conn_close(c, false);
+    hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
-    if (hs_fd_is_ours(
-            &c->fd)) /* In a forked child threads that waited are gone, their nodes not. */
+    if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
+                                  * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
+        hs_tls_free(c->tls);
+    }
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -133,11 +135,11 @@ hs_conn_share(struct hs_conn *c)
 }
 
 void
-hs_conn_unshare(struct hs_conn *c)
+hs_conn_unshare(struct hs_conn *c, bool lost)
 {
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_fetch_sub(&c->handles, 1) == 1)
-        hs_conn_close(c, false);
+        hs_conn_end(c, lost ? HS_END_LOST : HS_END_ORDERLY);
 }
 
 /* ---- Asking -------------------------------------------------------------------------------- */
@@ -199,7 +201,7 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .family = c->family,
         .changed_settings = c->changed,
         .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
-        .poisoned_out = broken || atomic_load(&out->poison) != HS_OK,
+        .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
     };
 }

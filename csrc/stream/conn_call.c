@@ -105,6 +105,7 @@ deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
 
+    deadline = hs_min_ns(deadline, c->handshake_until_ns);
     return dir == HS_DIR_IN ? hs_min_ns(deadline, c->pace.until_ns) : deadline;
 }
 

@@ -38,6 +38,16 @@ hs_half_closed(struct hs_conn *c, enum hs_dir other)
     hs_wakelist_wake(&c->wakers);
 }
 
+/* Whether a TLS peer may be told that what it has is all: not in the middle of a message. */
+static bool
+is_whole(struct hs_conn *c)
+{
+    struct direction *out = &c->dirs[HS_DIR_OUT];
+
+    return atomic_load(&out->user) != USER_CALL && atomic_load(&out->poison) == HS_OK &&
+           atomic_load(&c->broken) == HS_OK;
+}
+
 hs_err
 hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
 {
@@ -49,8 +59,12 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
                            "how must be SHUT_RD, SHUT_WR or SHUT_RDWR, got %d", how);
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
-    if (how != SHUT_RD)
+    if (how != SHUT_RD) {
         atomic_store(&c->out_ended, true);
+        atomic_store(&c->fin_sent, true);
+        if (c->tls != NULL)
+            (void)hs_tls_say_goodbye(c->tls, is_whole(c));
+    }
     if (shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
                         "shutdown");
@@ -60,6 +74,30 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         hs_wakelist_wake(&c->wakers); /* A unix socket does not tell its writers. */
     hs_fd_drop(&c->fd);
     return rv;
+}
+
+hs_err
+hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    short want;
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (c->tls == NULL)
+        return hs_conn_shutdown(c, SHUT_WR, err);
+    if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
+        return HS_OK;
+    if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
+        while ((rv = hs_tls_try_end(c->tls, err, &want)) == HS_WANT)
+            if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+                break;
+    if (rv == HS_OK) {
+        atomic_store(&c->out_ended, true);
+        hs_half_closed(c, HS_DIR_IN);
+    } else if (rv < 0 && op->claim != 0 && hs_conn_half_sent(c)) {
+        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
+    }
+    return hs_call_end(c, op, HS_DIR_OUT, "close_write", rv, err);
 }
 
 /* ---- Counting who resets whom -------------------------------------------------------------- */
@@ -127,20 +165,39 @@ set_linger(struct hs_conn *c, bool abortive)
         hs_sockopt_never_block_close(fd);
 }
 
+/* A TLS peer may still send tickets, which a closed socket would answer with a reset. */
+static void
+say_goodbye(struct hs_conn *c, bool clean)
+{
+    int unsent = 0;
+
+    if (hs_tls_say_goodbye(c->tls, clean) && ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 &&
+        unsent > 0)
+        atomic_store(&c->fd.lingers, true);
+}
+
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
  * descriptor), and ending it for that one is not ours to decide. Waking is done by the list. */
 void
-hs_conn_close(struct hs_conn *c, bool abortive)
+hs_conn_end(struct hs_conn *c, enum hs_end how)
 {
     HS_CHECK(c, CONN_MAGIC);
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
-        count_close(c, abortive);
-        set_linger(c, abortive);
+        if (c->tls != NULL && how != HS_END_ABORT)
+            say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));
+        count_close(c, how == HS_END_ABORT);
+        set_linger(c, how == HS_END_ABORT);
         hs_wakelist_wake(&c->wakers);
     }
     hs_fd_drop(&c->fd);
+}
+
+void
+hs_conn_close(struct hs_conn *c, bool abortive)
+{
+    hs_conn_end(c, abortive ? HS_END_ABORT : HS_END_ORDERLY);
 }
 
 hs_err
@@ -153,7 +210,10 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
     if ((rv = hs_call_claim(c, &in, HS_DIR_IN, err)) != HS_OK)
         return rv;
     if ((rv = hs_call_claim(c, &out, HS_DIR_OUT, err)) == HS_OK) {
-        if (hs_buf_len(&c->in.buf) > 0)
+        if (c->tls != NULL)
+            rv = hs_err_setx(err, HS_E_INVALID, "detach",
+                             "the bytes below TLS are of no use to anybody else");
+        else if (hs_buf_len(&c->in.buf) > 0)
             rv = hs_err_setx(err, HS_E_BUSY, "detach",
                              "%zu received bytes are buffered here and would be lost",
                              hs_buf_len(&c->in.buf));
@@ -193,21 +253,31 @@ unacknowledged_bytes(struct hs_conn *c)
 {
     size_t n = unacknowledged(c);
 
-    return n > 0 && c->family != AF_UNIX && atomic_load(&c->out_ended) ? n - 1 : n;
+    return n > 0 && c->family != AF_UNIX && atomic_load(&c->fin_sent) ? n - 1 : n;
 }
 
 /* Says that no more comes. A connection that is broken already cannot be told so, and may still
  * hold what the peer had said. */
 static hs_err
-end_output(struct hs_conn *c, struct hs_error *err)
+end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
-    if (atomic_exchange(&c->out_ended, true))
+    short want;
+    hs_err rv;
+
+    if (c->tls != NULL && atomic_load(&c->dirs[HS_DIR_OUT].poison) == HS_OK &&
+        atomic_load(&c->broken) == HS_OK) /* Else what the peer has is not all. */
+        while ((rv = hs_tls_try_end(c->tls, err, &want)) != HS_OK)
+            if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+                return rv;
+    atomic_store(&c->out_ended, true);
+    if (atomic_exchange(&c->fin_sent, true))
         return HS_OK;
     if (shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0)
         return HS_OK;
     if (errno != ENOTCONN)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
     atomic_store(&c->out_ended, false);
+    atomic_store(&c->fin_sent, false);
     return HS_OK;
 }
 
@@ -220,7 +290,7 @@ check_broke(struct hs_conn *c, struct hs_error *err)
     socklen_t len = sizeof(int);
     int sys = 0;
 
-    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->out_ended) || unacknowledged(c) > 0)) {
+    if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->fin_sent) || unacknowledged(c) > 0)) {
         (void)getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len);
         hs_conn_set_broken(c, sys == ETIMEDOUT ? HS_E_DEAD_PEER : HS_E_RESET);
     }
@@ -237,7 +307,8 @@ discard_input(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     for (unsigned round = 1;; round++) {
-        rv = c->layer->try_recv(hs_fd_number(&c->fd), scratch, sizeof(scratch), 0, err, &want, &n);
+        rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), scratch, sizeof(scratch), 0, err,
+                                &want, &n);
         if (rv == HS_OK && n == 0)
             return check_broke(c, err);
         if (rv == HS_OK)
@@ -265,14 +336,17 @@ await_acknowledgement(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 static hs_err
 run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
-    hs_err rv;
+    hs_err rv, end;
 
     if (hs_fd_is_closed(&c->fd))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK || (rv = end_output(c, err)) != HS_OK ||
-        (rv = discard_input(c, op, err)) != HS_OK)
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK || (rv = end_output(c, op, err)) != HS_OK)
         return rv;
-    return await_acknowledgement(c, op, err);
+    end = discard_input(c, op, err);
+    if (end != HS_OK && end != HS_E_TRUNCATED)
+        return end;
+    rv = await_acknowledgement(c, op, err);
+    return rv == HS_OK ? end : rv;
 }
 
 /* Which results are reports: then the connection is closed. */
@@ -291,6 +365,9 @@ as_ending(hs_err rv, enum hs_ending *ret_ending)
         return true;
     case HS_E_DEAD_PEER:
         *ret_ending = HS_ENDING_DEAD_PEER;
+        return true;
+    case HS_E_TRUNCATED:
+        *ret_ending = HS_ENDING_TRUNCATED;
         return true;
     default:
         return false;

@@ -1,6 +1,6 @@
 /* conn_impl.h: the inside of a connection, for the files that make it up: conn.c (life, questions),
  * conn_call.c (the frame of every call), conn_io.c (bytes), conn_frame.c (the receive buffer and
- * what is cut out of it), conn_end.c (endings).
+ * what is cut out of it), conn_tls.c (the change to TLS), conn_end.c (endings).
  *
  * Every call runs hs_call_begin() .. hs_call_end(). Begin holds the descriptor (fd.h), claims the
  * direction, and refuses what must not run; end gives both back, unless the call is merely
@@ -21,6 +21,7 @@
 #include "fd.h"
 #include "frame.h"
 #include "layer.h"
+#include "tls.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../cancel/wait.h"
@@ -54,10 +55,14 @@ struct hs_conn {
     atomic_int handles;
     int family;
     struct hs_fd fd;
-    const struct hs_layer *layer;
+    const struct hs_layer *layer; /* changes once, with both directions claimed, as tls does */
+    struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
+    int64_t handshake_until_ns;   /* HS_NEVER but during a handshake; belongs to it, as the next */
+    bool shaking;                 /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
-    atomic_bool out_ended;  /* by our own shutdown */
+    atomic_bool out_ended;  /* by our own shutdown or close_notify */
+    atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     struct hs_wakelist wakers;
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
@@ -122,7 +127,16 @@ void hs_pace_start(struct hs_conn *c, uint64_t have);
 /* After a message, or the end of a wait. Renames a deadline that was the pace's. */
 void hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err);
 
+/* ---- conn_tls.c ---- */
+/* Half a TLS record is out: only its own rest may follow. */
+bool hs_conn_half_sent(struct hs_conn *c);
+/* An unfinished hs_conn_start_tls ends here: nobody may use what is left. */
+void hs_conn_tls_abandoned(struct hs_conn *c);
+
 /* ---- conn_end.c ---- */
+/* ORDERLY: a TLS peer is told that it has all, unless a message is half out. LOST: it is not. */
+enum hs_end { HS_END_ORDERLY, HS_END_LOST, HS_END_ABORT };
+void hs_conn_end(struct hs_conn *c, enum hs_end how);
 /* One direction has ended: the other may have a time of its own. */
 void hs_half_closed(struct hs_conn *c, enum hs_dir other);
 

@@ -33,7 +33,9 @@ account(struct direction *d, size_t n)
 static hs_err
 check_end(struct hs_conn *c, struct hs_error *err)
 {
-    if (!atomic_load(&c->out_ended) && hs_conn_tcp_is_closed(c))
+    if (c->tls != NULL)
+        return HS_OK; /* The peer's own word, which nobody else can forge. */
+    if (!atomic_load(&c->fin_sent) && hs_conn_tcp_is_closed(c))
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
 }
@@ -46,7 +48,7 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
     short want;
     hs_err rv;
 
-    while ((rv = c->layer->try_recv(fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
+    while ((rv = c->layer->try_recv(c->tls, fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
@@ -176,7 +178,7 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
     short want;
     hs_err rv;
 
-    while ((rv = c->layer->try_send(fd, iov, n_iov, err, &want, ret_n)) == HS_WANT)
+    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, err, &want, ret_n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK) {
@@ -200,8 +202,8 @@ keep_last_words(struct hs_conn *c)
         return;
     while (hs_buf_len(&c->in.buf) < LAST_WORDS_MAX && !hs_deframer_skipping(&c->in) &&
            hs_buf_reserve(&c->in.buf, LAST_WORDS_MAX / 4, &room) == HS_OK &&
-           c->layer->try_recv(hs_fd_number(&c->fd), room, LAST_WORDS_MAX / 4, 0, NULL, &want, &n) ==
-               HS_OK &&
+           c->layer->try_recv(c->tls, hs_fd_number(&c->fd), room, LAST_WORDS_MAX / 4, 0, NULL,
+                              &want, &n) == HS_OK &&
            n > 0) {
         hs_buf_commit(&c->in.buf, n);
         account(&c->dirs[HS_DIR_IN], n);
@@ -211,12 +213,27 @@ keep_last_words(struct hs_conn *c)
     hs_call_leave(c, HS_DIR_IN);
 }
 
-/* Half a message is out: nobody may write behind it. */
-static hs_err
-end_message(struct hs_conn *c, struct hs_op *op, const char *name, hs_err rv, struct hs_error *err)
+/* Half a message is out: nobody may write behind it. Half a TLS record is the same; but who only
+ * tries, without waiting, will come again, and then has to bring the bytes of that record. */
+static void
+poison_output(struct hs_conn *c, const struct hs_op *op, const struct iovec *iov, size_t n_iov,
+              hs_err rv)
 {
-    if (rv < 0 && op->claim != 0 && op->done > 0)
+    bool half = hs_conn_half_sent(c);
+    bool tries = rv == HS_E_DEADLINE && op->deadline_ns == HS_TRY_ONCE && iov != NULL;
+
+    if (op->done > 0 || (half && !tries))
         (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
+    else if (half)
+        hs_tls_keep_half_sent(c->tls, iov, n_iov);
+}
+
+static hs_err
+end_message(struct hs_conn *c, struct hs_op *op, const char *name, const struct iovec *iov,
+            size_t n_iov, hs_err rv, struct hs_error *err)
+{
+    if (rv < 0 && op->claim != 0)
+        poison_output(c, op, iov, n_iov, rv);
     if (rv == HS_E_RESET && op->claim != 0)
         keep_last_words(c);
     return hs_call_end(c, op, HS_DIR_OUT, name, rv, err);
@@ -232,7 +249,7 @@ hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t len
 
     if (rv == HS_OK && len > 0)
         rv = send_some(c, op, &iov, 1, err, &n);
-    rv = end_message(c, op, "send", rv, err);
+    rv = end_message(c, op, "send", &iov, 1, rv, err);
     if (rv == HS_OK)
         *ret_n = n;
     return rv;
@@ -242,18 +259,18 @@ hs_err
 hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t len,
                  struct hs_error *err)
 {
+    struct iovec rest = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
     size_t n;
     hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
 
     for (unsigned round = 1; rv == HS_OK && op->done < len; round++) {
-        const struct iovec rest = {.iov_base = (void *)(uintptr_t)(buf + op->done),
-                                   .iov_len = len - op->done};
-
+        rest.iov_base = (void *)(uintptr_t)(buf + op->done);
+        rest.iov_len = len - op->done;
         rv = send_some(c, op, &rest, 1, err, &n);
         if (rv == HS_OK && round % SLICE_ROUNDS == 0 && op->done < len)
             rv = HS_INTR;
     }
-    return end_message(c, op, "sendall", rv, err);
+    return end_message(c, op, "sendall", &rest, 1, rv, err);
 }
 
 /* Moves past n sent bytes. Empty pieces at the front are skipped too. */
@@ -287,7 +304,7 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
         if (all && round % SLICE_ROUNDS == 0 && n_iov > 0)
             rv = HS_INTR;
     }
-    return end_message(c, op, all ? "sendall" : "sendmsg", rv, err);
+    return end_message(c, op, all ? "sendall" : "sendmsg", iov, n_iov, rv, err);
 }
 
 hs_err
@@ -299,8 +316,8 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
     hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
 
     for (unsigned round = 1; rv == HS_OK && op->done < len && n > 0; round++) {
-        rv = c->layer->try_send_file(hs_fd_number(&c->fd), file, offset, len - op->done, err, &want,
-                                     &n);
+        rv = c->layer->try_send_file(c->tls, hs_fd_number(&c->fd), file, offset, len - op->done,
+                                     err, &want, &n);
         if (rv == HS_WANT) {
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
         } else if (rv == HS_OK && n > 0) {
@@ -312,7 +329,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             rv = ended_here(c, err);
         }
     }
-    return end_message(c, op, "sendfile", rv, err);
+    return end_message(c, op, "sendfile", NULL, 0, rv, err);
 }
 
 void
@@ -324,8 +341,10 @@ hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
         put_back(c, op, buf);
     if (in && out && op->done > 0) /* finish: what it threw away is missing */
         (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
-    if (out && op->done > 0)
+    if (out && (op->done > 0 || hs_conn_half_sent(c)))
         (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
+    if (in && out)
+        hs_conn_tls_abandoned(c);
     if (in)
         hs_pace_end(c, HS_E_CANCELLED, NULL);
     if (in)

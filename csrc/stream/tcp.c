@@ -43,11 +43,12 @@ failed(int sys, short event, const char *op, struct hs_error *err, short *want)
 }
 
 static hs_err
-tcp_try_recv(int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err, short *want,
-             size_t *ret_n)
+tcp_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err,
+             short *want, size_t *ret_n)
 {
     ssize_t n = recv(fd, buf, len, flags | MSG_DONTWAIT);
 
+    (void)state;
     if (n < 0)
         return failed(errno, POLLIN, "recv", err, want);
     *ret_n = (size_t)n;
@@ -55,13 +56,14 @@ tcp_try_recv(int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err, 
 }
 
 static hs_err
-tcp_try_send(int fd, const struct iovec *iov, size_t n, struct hs_error *err, short *want,
-             size_t *ret_n)
+tcp_try_send(void *state, int fd, const struct iovec *iov, size_t n, struct hs_error *err,
+             short *want, size_t *ret_n)
 {
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
                          .msg_iovlen = n < IOV_MAX ? n : IOV_MAX};
     ssize_t sent;
 
+    (void)state;
     if (n == 1)
         sent = send(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
     else
@@ -103,12 +105,13 @@ sendfile_without_signal(int fd, int file, off_t *at, size_t len)
 }
 
 static hs_err
-tcp_try_send_file(int fd, int file, int64_t *offset, size_t len, struct hs_error *err, short *want,
-                  size_t *ret_n)
+tcp_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, struct hs_error *err,
+                  short *want, size_t *ret_n)
 {
     off_t at = *offset;
     ssize_t sent;
 
+    (void)state;
     if (!make_nonblocking(fd))
         return hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "fcntl");
     sent = sendfile_without_signal(fd, file, &at, len < MAX_FILE_CHUNK ? len : MAX_FILE_CHUNK);

@@ -128,12 +128,30 @@ fixed_advice(int sys)
     }
 }
 
+static const char *
+tls_advice(enum hs_tls_failure failure)
+{
+    switch (failure) {
+    case HS_TLS_TIMEOUT:
+        return "the connection is there, but the peer does not go on with the handshake: it may "
+               "not speak TLS, wait for a plain command first (STARTTLS), or have no time";
+    case HS_TLS_HTTP:
+    case HS_TLS_NOT_TLS:
+        return "that port may want a plain connection, or a plain command first (STARTTLS): see "
+               "upgrade_to_tls";
+    default:
+        return "";
+    }
+}
+
 const char *
 hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer, char *buf, size_t size)
 {
     buf[0] = '\0';
     if (err->phase != NULL && strcmp(err->phase, "resolve") == 0)
         about_lookup(err, buf, size);
+    else if (err->tls != HS_TLS_NONE)
+        (void)snprintf(buf, size, "%s", tls_advice(err->tls));
     else if (sys == EADDRNOTAVAIL)
         about_ports(peer, buf, size);
     else if (sys == EMFILE)

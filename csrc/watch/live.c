@@ -10,6 +10,7 @@
 #include "../connect/connector.h"
 #include "../listen/listener.h"
 #include "../stream/conn.h"
+#include "../stream/linger.h"
 
 void
 hs_live_counts(struct hs_live *ret_live)
@@ -25,6 +26,7 @@ hs_live_counts(struct hs_live *ret_live)
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
+        .lingering = hs_linger_live(),
         .breakers = hs_breaker_live(),
     };
 }

@@ -27,6 +27,7 @@ from hardsock._errors import (
     BreakerOpen,
     Busy,
     Cancelled,
+    CertificateError,
     Closed,
     ConnectError,
     ConnectionRefused,
@@ -40,6 +41,7 @@ from hardsock._errors import (
     Reset,
     ResolveError,
     SettingWarning,
+    TLSError,
     Truncated,
     WrongProcess,
 )
@@ -52,12 +54,16 @@ from hardsock._records import (
     BreakerState,
     BreakerStats,
     CloseReport,
+    HandshakeStats,
     ListenerStats,
+    PeerCertificate,
     Resolution,
     Setting,
+    TLSInfo,
 )
 from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
+from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
@@ -75,6 +81,8 @@ __all__ = [
     "Callback",
     "CancelToken",
     "Cancelled",
+    "Certificate",
+    "CertificateError",
     "CloseReport",
     "Closed",
     "ConnectError",
@@ -89,11 +97,13 @@ __all__ = [
     "EndOfStream",
     "FrameError",
     "FrameTooLarge",
+    "HandshakeStats",
     "HardsockError",
     "LengthPrefix",
     "Line",
     "Listener",
     "ListenerStats",
+    "PeerCertificate",
     "Permit",
     "Poisoned",
     "Reset",
@@ -104,6 +114,9 @@ __all__ = [
     "Setting",
     "SettingWarning",
     "SocketOptions",
+    "TLSConfig",
+    "TLSError",
+    "TLSInfo",
     "Truncated",
     "WrongProcess",
     "__version__",

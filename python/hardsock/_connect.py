@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 import warnings
+from typing import Any, Literal
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
+from hardsock._tls import TLSConfig, client_config
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
 
@@ -34,6 +36,24 @@ def warn_of_changes(settings: list[Setting], stacklevel: int) -> None:
             )
 
 
+def tls_settings(tls: bool | TLSConfig, server_name: str | None, commit: str) -> dict[str, Any]:
+    """What the core's connect takes about TLS; nothing for a plain connection."""
+    config = client_config(tls)
+    if commit not in ("tcp", "tls"):
+        raise ValueError(f"commit must be 'tcp' or 'tls', got {commit!r}")
+    if config is None:
+        if server_name is not None:
+            raise ValueError("server_name has no use without tls")
+        if commit == "tls":
+            raise ValueError("commit='tls' has no use without tls")
+        return {}
+    return {
+        "tls": config._context,
+        "server_name": server_name,
+        "commit_at_tls": commit == "tls",
+    }
+
+
 def connect(
     address: Address,
     *,
@@ -44,9 +64,12 @@ def connect(
     family: int = 0,
     attempt_delay: float = 0.25,
     max_in_flight: int = 6,
+    tls: bool | TLSConfig = False,
+    server_name: str | None = None,
+    commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
 ) -> Connection:
-    """Connect to *address*: name lookup, every address, one deadline, one token.
+    """Connect to *address*: name lookup, every address, TLS; one deadline, one token.
 
     Addresses race as RFC 8305 says (Happy Eyeballs): families alternate, the next attempt starts
     after *attempt_delay* or as soon as one fails, the first to connect wins.
@@ -62,6 +85,11 @@ def connect(
         family: ``AF_INET`` or ``AF_INET6`` to use only that one.
         attempt_delay: Seconds between attempts, at least 0.01 (RFC 8305 section 5).
         max_in_flight: Attempts at the same time; one more calls off the oldest.
+        tls: ``True``, or a ``TLSConfig``: the connection is made only when its handshake is.
+        server_name: Whose certificate is expected, and asked for (SNI); an address is compared with
+            addresses. ``None``: the host of *address*.
+        commit: When the race of addresses is won: ``"tcp"`` as RFC 8305 says, or ``"tls"``: an
+            address whose handshake fails or stalls loses to the next one.
         breaker: Skips addresses that have kept failing, and learns from what happens now. Share
             one ``Breaker`` between all who connect to the same servers.
 
@@ -72,6 +100,7 @@ def connect(
         ResolveError: The name has no address.
         BreakerOpen: The breaker refused; ``retry_after`` says for how long. A ``ConnectError``.
         ConnectError: No address could be connected.
+        TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
     conn = _core.connect(
@@ -83,6 +112,7 @@ def connect(
         family=family,
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
+        **tls_settings(tls, server_name, commit),
         breaker=breaker,
     )
     if conn.changed_settings:

@@ -7,6 +7,8 @@ derive from ``OSError``, and from the class that code written for ``socket`` alr
 from __future__ import annotations
 
 import socket
+import ssl
+from typing import Any
 
 from hardsock._records import Attempt
 
@@ -15,6 +17,7 @@ __all__ = [
     "BreakerOpen",
     "Busy",
     "Cancelled",
+    "CertificateError",
     "Closed",
     "ConnectError",
     "ConnectionRefused",
@@ -28,6 +31,7 @@ __all__ = [
     "Reset",
     "ResolveError",
     "SettingWarning",
+    "TLSError",
     "Truncated",
     "WrongProcess",
 ]
@@ -45,7 +49,8 @@ class HardsockError(OSError):
     op: str | None = None
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
     phase: str | None = None
-    """Where in the call: ``"resolve"``, ``"socket"``, ``"bind"``, ``"connect"``, or None."""
+    """Where in the call: ``"resolve"``, ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, or
+    None."""
     _local: bytes | None = None
     _peer: bytes | None = None
     elapsed: float | None = None
@@ -166,6 +171,32 @@ class WrongProcess(Closed):
 
 class Busy(HardsockError):
     """Another call is using this direction: a connection has one reader and one writer."""
+
+
+class TLSError(HardsockError, ssl.SSLError):
+    """TLS failed; ``phase`` is ``"tls"`` when it was the handshake. ``failure`` says of what.
+
+    The connection is unusable afterwards.
+    """
+
+    reason: Any = None  # OpenSSL's for ssl.SSLError; here, as everywhere, why a token ended
+    failure: str = "protocol"
+    """``"empty"``: the peer left before it sent a byte. ``"aborted"``: it left in the middle.
+    ``"alert"``: it refused, see ``alert``. ``"http"``: plain HTTP on a TLS port. ``"not_tls"``:
+    something else. ``"verify"``: the peer's certificate. ``"version"``, ``"cipher"``, ``"alpn"``:
+    nothing in common. ``"plaintext"``: unread bytes from before an upgrade. ``"protocol"``: a
+    message or record that may not be."""
+    alert: int | None = None
+    """The alert that the peer sent (RFC 8446 section 6)."""
+
+
+class CertificateError(TLSError, ssl.SSLCertVerificationError):
+    """The peer's certificate is not accepted; the message says whose it is and what is wrong."""
+
+    failure: str = "verify"
+    verify_code: int = 0
+    """OpenSSL's X509_V_ERR_*, or 0 when there was no certificate."""
+    verify_message: str = ""
 
 
 class FrameError(HardsockError):

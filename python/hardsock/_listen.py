@@ -13,6 +13,7 @@ from hardsock._core import CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
+from hardsock._tls import TLSConfig, server_context
 
 __all__ = ["listen", "listen_fds"]
 
@@ -28,6 +29,9 @@ def listen(
     fastopen: int | None = None,
     unix_mode: int | None = None,
     unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -48,6 +52,12 @@ def listen(
         fastopen: Queue length of TCP_FASTOPEN.
         unix_mode: Permission bits of a unix path, set before anybody can connect.
         unlink_stale: Replace a unix path on which nobody listens.
+        tls: A ``TLSConfig`` of role ``"server"``: accepting returns connections whose handshake is
+            done. Silent and slow clients take none of the acceptor's time and are cut at the
+            config's ``handshake_timeout``; failures are counted by kind (``stats()``).
+        max_handshakes: Handshakes at the same time; further clients wait in the backlog.
+        handshake_rate: Handshakes that may begin per second (a full one costs a core 0.1 to 1 ms);
+            further clients wait in the backlog.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
@@ -70,6 +80,9 @@ def listen(
         backlog=backlog,
         unix_mode=unix_mode,
         unlink_stale=unlink_stale,
+        tls=server_context(tls),
+        max_handshakes=max_handshakes,
+        handshake_rate=handshake_rate,
     )
     if isinstance(address, socket.socket):
         address.detach()

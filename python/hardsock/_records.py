@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 
@@ -11,17 +12,22 @@ class Attempt(NamedTuple):
 
     address: str
     phase: str
-    """Where it ended: ``"socket"``, ``"bind"``, ``"connect"``; ``"done"`` if it connected;
-    ``"skipped"`` if the breaker refused it."""
+    """Where it ended: ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``; ``"done"`` if it
+    connected; ``"skipped"`` if the breaker refused it."""
     errno: int
     """0 when it was called off before it failed."""
     started: float
     ended: float
+    tls: str | None = None
+    """What its TLS handshake failed of, as ``TLSError.failure``."""
 
     def __str__(self) -> str:
         if self.phase == "skipped":
             return f"{self.address} skipped by the breaker"
-        outcome = os.strerror(self.errno) if self.errno else "called off"
+        if self.tls is not None:
+            outcome = f"TLS failed ({self.tls})"
+        else:
+            outcome = os.strerror(self.errno) if self.errno else "called off"
         return f"{self.address} {self.phase} {self.started:.3f}-{self.ended:.3f} s: {outcome}"
 
 
@@ -53,12 +59,76 @@ class Setting(NamedTuple):
     """The sysctl to look at when the two differ."""
 
 
+class PeerCertificate(NamedTuple):
+    """Facts about one certificate of a peer."""
+
+    subject: str
+    """As RFC 4514 writes it: ``"CN=db.internal,O=Example"``."""
+    issuer: str
+    names: tuple[str, ...]
+    """What it is for: ``"DNS:db.internal"``, ``"IP:192.0.2.1"``, ... (subjectAltName)."""
+    serial: str
+    """Hexadecimal."""
+    not_before: datetime
+    not_after: datetime
+    """UTC, as ``not_before``."""
+
+
+class TLSInfo(NamedTuple):
+    """What a TLS handshake agreed on."""
+
+    role: str
+    """Ours: ``"client"`` or ``"server"``."""
+    version: str
+    """``"TLSv1.3"`` or ``"TLSv1.2"``."""
+    cipher: str
+    group: str
+    """Of the key exchange, for example ``"X25519"``; empty when the session was resumed without."""
+    alpn: str | None
+    """The application protocol that was chosen."""
+    server_name: str | None
+    """What the client asked for (SNI); None for an address."""
+    resumed: bool
+    verified: bool
+    """Whether the peer showed a certificate that was accepted (now, or when the session began)."""
+    ocsp: str
+    """Client: ``"good"``, ``"none"`` (nothing was stapled, or asked for), ``"skipped"`` (resumed)."""
+    tickets: int
+    """Session tickets received so far."""
+    peer_chain: tuple[bytes, ...]
+    """The peer's certificates as it sent them, its own first, in DER."""
+    first_byte: float | None
+    """Seconds from the beginning of the handshake to the peer's first byte."""
+    verified_at: float | None
+    """Seconds to the end of the check of its certificate; None when resumed."""
+    finished: float | None
+    """Seconds to the end of the handshake."""
+
+    @property
+    def peer_certificate(self) -> PeerCertificate | None:
+        """The peer's own certificate, read; None if it showed none."""
+        from hardsock import _core  # which imports this module while it is made
+
+        if not self.peer_chain:
+            return None
+        subject, issuer, names, serial, begin, end = _core.read_certificate(self.peer_chain[0])
+        return PeerCertificate(
+            subject,
+            issuer,
+            tuple(names.splitlines()),
+            serial,
+            datetime.fromtimestamp(begin, timezone.utc),
+            datetime.fromtimestamp(end, timezone.utc),
+        )
+
+
 class CloseReport(NamedTuple):
     """How ``Connection.finish()`` found the peer."""
 
     ending: str
     """``"clean"``: the peer ended its side and acknowledged all of ours. ``"deadline"``: the time
-    was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it stopped answering."""
+    was up first. ``"reset"``: the peer reset the connection. ``"dead peer"``: it stopped answering.
+    ``"truncated"``: a TLS peer ended the connection without ending its stream (no close_notify)."""
     unsent: int
     """Bytes that the peer's kernel had not acknowledged (unix sockets: that the peer had not read)."""
     discarded: int
@@ -70,6 +140,20 @@ class CloseReport(NamedTuple):
     def delivered(self) -> bool:
         """Whether the peer's kernel had everything, and the peer ended in an orderly way."""
         return self.ending == "clean" and self.unsent == 0
+
+
+class HandshakeStats(NamedTuple):
+    """Counters of a listener's TLS handshakes."""
+
+    started: int
+    completed: int
+    in_progress: int
+    fallback: int
+    """Of those started, how many with the fallback configuration."""
+    failed: dict[str, int]
+    """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"`` and ``"local"``
+    (the listener was closed). ``"empty"``: clients that left without sending a byte, as scans and
+    health checks do."""
 
 
 class ListenerStats(NamedTuple):
@@ -92,6 +176,8 @@ class ListenerStats(NamedTuple):
     """What the kernel granted (net.core.somaxconn caps it); None for unix sockets."""
     queue_length: int | None
     """Connections waiting to be accepted now; None for unix sockets."""
+    handshakes: HandshakeStats | None
+    """None without TLS."""
 
 
 class BreakerState(NamedTuple):

@@ -7,6 +7,7 @@ import socket
 from hardsock._connect import Address
 from hardsock._core import CancelToken, Listener
 from hardsock._options import SocketOptions
+from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
     DefaultCount,
@@ -38,6 +39,9 @@ def serve(
     fastopen: int | None = None,
     unix_mode: int | None = None,
     unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
@@ -69,7 +73,8 @@ def serve(
             or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
         name: Of threads, tokens and log messages.
-        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale:
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
+        tls, max_handshakes, handshake_rate:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -99,6 +104,9 @@ def serve(
             "fastopen": fastopen,
             "unix_mode": unix_mode,
             "unlink_stale": unlink_stale,
+            "tls": tls,
+            "max_handshakes": max_handshakes,
+            "handshake_rate": handshake_rate,
             "timeout": timeout,
             "token": token,
         },

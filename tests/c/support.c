@@ -117,7 +117,7 @@ static bool
 lookups_are_over(struct hs_live *live)
 {
     hs_live_counts(live);
-    return live->orphans == 0 && live->lookups == 0;
+    return live->orphans == 0 && live->lookups == 0 && live->lingering == 0;
 }
 
 void

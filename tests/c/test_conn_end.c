@@ -170,10 +170,10 @@ START_TEST(the_last_of_several_owners_closes)
 
     hs_conn_share(p.c);
     hs_conn_share(p.c);
-    hs_conn_unshare(p.c);
-    hs_conn_unshare(p.c);
+    hs_conn_unshare(p.c, false);
+    hs_conn_unshare(p.c, false);
     ck_assert(!hs_conn_is_closed(p.c));
-    hs_conn_unshare(p.c);
+    hs_conn_unshare(p.c, false);
     ck_assert(hs_conn_is_closed(p.c));
     ck_assert_int_eq(recv(p.peer, &byte, 1, 0), 0);
     pair_free(&p);

@@ -193,7 +193,7 @@ async def half_close_ends_one_direction_and_keeps_the_other(
     driver: Driver, ours: Any, theirs: Any
 ) -> None:
     await ours.sendall(b"question")
-    ours.close_write()
+    await ours.close_write()
     assert await theirs.recv_exactly(8, timeout=5) == b"question"
     assert await theirs.recv(1, timeout=5) == b""
     await theirs.sendall(b"answer")
@@ -238,7 +238,7 @@ async def one_reader_and_one_writer_run_at_once(driver: Driver, ours: Any, their
     ):
         await ours.sendall(BIG, timeout=30)
         assert await reading.result(30) == BIG
-        ours.close_write()
+        await ours.close_write()
         await echoing.result(5)
 
 

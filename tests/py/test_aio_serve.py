@@ -46,7 +46,7 @@ async def echo(conn: aio.Connection) -> None:
 async def ask(address: Any, question: bytes) -> bytes:
     async with await aio.connect(address, timeout=5) as client:
         await client.sendall(question)
-        client.close_write()
+        await client.close_write()
         answer = await client.recv_exactly(len(question), timeout=5)
         assert await client.recv(1, timeout=5) == b""
         return answer
@@ -197,7 +197,7 @@ def test_unread_input_does_not_destroy_the_answer(run: Run) -> None:
         async with aio.serve(refuse, LOCAL, drain_timeout=5) as server:
             async with await aio.connect(server.address, timeout=5) as client:
                 await client.sendall(b"upload\n" + bytes(1 << 20))
-                client.close_write()
+                await client.close_write()
                 assert await client.recv_line(timeout=5) == b"413 too much"
                 assert await client.recv(1, timeout=5) == b""
             await eventually(lambda: server.stats().handled == 1)

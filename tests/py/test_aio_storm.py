@@ -163,7 +163,7 @@ class Storm:
                     )
 
         await self.host.both(send, receive)
-        sender.close_write()
+        await sender.close_write()
         while data := await receiver.recv(1 << 20, timeout=10):
             check(data)
         assert received == sender.bytes_sent == receiver.bytes_received

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import errno
 import gc
 import socket
@@ -166,6 +167,41 @@ def test_the_last_of_several_addresses_is_tried_unless_fail_fast() -> None:
     assert found["strict"] == ["BreakerOpen", "127.0.0.2:4711"]
 
 
+def _serve_one_handshake(listener: socket.socket, context: ssl.SSLContext) -> None:
+    conn, _ = listener.accept()
+    with conn, contextlib.suppress(OSError):
+        context.wrap_socket(conn, server_side=True).close()
+
+
+def test_a_certificate_that_connect_does_not_trust_opens_at_once(
+    authority: Authority, tmp_path: Path
+) -> None:
+    made = hs.Breaker()
+    context = _server_context(authority, tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        with Call(_serve_one_handshake, listener, context) as serving:
+            with pytest.raises(hs.CertificateError):
+                hs.connect(address, tls=True, timeout=5, breaker=made)
+            serving.result(5)
+        with pytest.raises(hs.BreakerOpen) as caught:
+            hs.connect(address, tls=True, timeout=5, breaker=made)
+    assert caught.value.last_error == "tls_certificate"
+    assert made.stats().by_class["tls_certificate"] == 1
+
+
+def test_a_handshake_that_stalls_counts_as_a_timeout() -> None:
+    made = breaker(patience=0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for _ in range(2):
+            with pytest.raises(hs.DeadlineExceeded) as caught:
+                hs.connect(silent.getsockname(), tls=True, timeout=0.1, breaker=made)
+            assert caught.value.phase == "tls"
+        with pytest.raises(hs.BreakerOpen):
+            hs.connect(silent.getsockname(), tls=True, timeout=0.1, breaker=made)
+    assert made.stats().by_class["timeout"] == 2
+
+
 @pytest.mark.parametrize("wrong", [object(), 5, hs.Breaker])
 def test_connect_takes_breakers_only(wrong: Any) -> None:
     with pytest.raises(TypeError, match="breaker must be a Breaker or None"):
@@ -257,7 +293,7 @@ def test_a_guard_ignores_what_it_is_told_to() -> None:
 @pytest.mark.parametrize("name", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
 def test_what_ends_the_program_is_nobodys_failure(name: str) -> None:
     made = breaker(failures=1)
-    with pytest.raises(BaseException) as caught, made.guard("db"):  # noqa: PT011
+    with pytest.raises(BaseException) as caught, made.guard("db"):
         raise getattr(builtins, name)
     assert type(caught.value).__name__ == name
     assert made.stats().not_counted == 1
@@ -421,7 +457,7 @@ def test_a_report_is_an_exception_or_a_name(error: Any) -> None:
     permit = breaker().permit("db")
     with pytest.raises(TypeError, match="error must be"):
         permit.record(error)
-    with pytest.raises(ValueError, match="tls_certificate.*'success'"):
+    with pytest.raises(ValueError, match=r"tls_certificate.*'success'"):
         permit.record("success")
 
 

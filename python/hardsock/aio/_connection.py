@@ -11,7 +11,8 @@ from hardsock import _core
 from hardsock._core import CancelToken
 from hardsock._errors import EndOfStream
 from hardsock._framing import AnyFraming, LengthPrefix, Line
-from hardsock._records import CloseReport, Setting
+from hardsock._records import CloseReport, Setting, TLSInfo
+from hardsock._tls import TLSConfig
 from hardsock.aio._host import current_hub
 
 if TYPE_CHECKING:
@@ -269,12 +270,46 @@ class Connection:
         return value
 
     def shutdown(self, how: int, /) -> None:
-        """shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR; never blocks."""
+        """shutdown(2) with SHUT_RD, SHUT_WR or SHUT_RDWR; never blocks.
+
+        With TLS, SHUT_WR can wait: then await ``close_write()`` instead.
+        """
+        if how == socket.SHUT_WR and self._conn.tls is not None:
+            raise ValueError("shutdown(SHUT_WR) can wait with TLS: await close_write() instead")
         self._conn.shutdown(how)
 
-    def close_write(self) -> None:
-        """Tell the peer that no more will be sent (FIN); reading goes on. Never blocks."""
-        self._conn.close_write()
+    async def close_write(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> None:
+        """As ``hardsock.Connection.close_write``; without TLS it never waits."""
+        await self._conn._op_close_write(self._hub, timeout=timeout, token=token)
+
+    # ---- TLS
+
+    async def upgrade_to_tls(
+        self,
+        config: TLSConfig,
+        /,
+        *,
+        server_name: str | None = None,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> None:
+        """As ``hardsock.Connection.upgrade_to_tls``."""
+        await self._conn._op_upgrade_to_tls(
+            self._hub, config, server_name=server_name, timeout=timeout, token=token
+        )
+
+    async def confirm(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> None:
+        """As ``hardsock.Connection.confirm``."""
+        await self._conn._op_confirm(self._hub, timeout=timeout, token=token)
+
+    @property
+    def tls(self) -> TLSInfo | None:
+        """What the TLS handshake agreed on, or None."""
+        return self._conn.tls
 
     def close(self) -> None:
         """Close; never blocks. Calls in progress raise Closed, in whatever task or thread."""

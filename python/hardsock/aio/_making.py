@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Literal
 
 import hardsock
 from hardsock import _core
-from hardsock._connect import Address, warn_of_changes
+from hardsock._connect import Address, tls_settings, warn_of_changes
 from hardsock._core import Breaker, CancelToken
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
+from hardsock._tls import TLSConfig
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
 from hardsock.aio._listener import Listener
@@ -29,9 +30,12 @@ async def connect(
     family: int = 0,
     attempt_delay: float = 0.25,
     max_in_flight: int = 6,
+    tls: bool | TLSConfig = False,
+    server_name: str | None = None,
+    commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
 ) -> Connection:
-    """As ``hardsock.connect``: lookup, every address, one deadline, one token; awaited."""
+    """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
     conn = await _core._op_connect(
         current_hub(),
         address,
@@ -42,6 +46,7 @@ async def connect(
         family=family,
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
+        **tls_settings(tls, server_name, commit),
         breaker=breaker,
     )
     if conn.changed_settings:

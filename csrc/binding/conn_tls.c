@@ -1,0 +1,220 @@
+/* conn_tls.c: the methods of Connection that are about TLS, and close_write.
+ *
+ * The config is kept while the job runs, so that a caller may drop his; what a handshake agreed on
+ * is read when somebody asks.
+ */
+#include "conn.h"
+
+#include "tls.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static PyObject *
+nothing(struct job *Py_UNUSED(job))
+{
+    Py_RETURN_NONE;
+}
+
+static hs_err
+attempt_upgrade(struct job *job)
+{
+    struct upgrading *u = &job->u.upgrading;
+
+    return hs_conn_start_tls(job->call.conn, &job->call.op, u->config, u->server_name,
+                             &job->call.err);
+}
+
+static void
+release_upgrade(struct job *job)
+{
+    hs_tls_config_unref(job->u.upgrading.config);
+    Py_XDECREF(job->u.upgrading.name);
+}
+
+CONN_DOC(
+    upgrade_to_tls,
+    "upgrade_to_tls($self, config, /, *, server_name=None, timeout=None, token=None)\n--\n\n"
+    "Do the TLS handshake on this connection (STARTTLS); from then on all goes through TLS.\n\n"
+    "config is a TLSConfig, whose role says who begins. server_name: whose certificate a client\n"
+    "expects. The config's handshake_timeout applies, too. Raises TLSError with failure\n"
+    "'plaintext' when bytes that came before are still unread: somebody in the middle may have\n"
+    "put them there. Raises TLSError, CertificateError, DeadlineExceeded, Cancelled, Reset or\n"
+    "Busy; after any failure but Busy and ValueError the connection is unusable.");
+
+static int
+conn_prepare_upgrade_to_tls(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames, struct job *job)
+{
+    static const struct params p = {
+        "upgrade_to_tls", 1, 1, 1, {"config", "server_name", "timeout", "token"}};
+    struct upgrading *u = &job->u.upgrading;
+    PyObject *values[MAX_PARAMS];
+
+    job->attempt = attempt_upgrade;
+    job->result = nothing;
+    job->release = release_upgrade;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_tls(state_of(self), values[0], "config", &u->config) < 0 ||
+        parse_server_name(values[1], &u->server_name) < 0)
+        return -1;
+    if (u->config == NULL) {
+        PyErr_SetString(PyExc_TypeError, "config must be a TLSConfig, not None");
+        return -1;
+    }
+    u->name = Py_XNewRef(values[1]);
+    return conn_job_begin(self, job, "upgrade_to_tls", values[2], values[3]);
+}
+
+JOB_METHODS(conn, upgrade_to_tls)
+
+static hs_err
+attempt_confirm(struct job *job)
+{
+    return hs_conn_confirm(job->call.conn, &job->call.op, &job->call.err);
+}
+
+static hs_err
+attempt_close_write(struct job *job)
+{
+    return hs_conn_close_write(job->call.conn, &job->call.op, &job->call.err);
+}
+
+static int
+prepare_plain(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+              struct job *job, const struct params *p)
+{
+    PyObject *values[MAX_PARAMS];
+
+    job->result = nothing;
+    if (parse_args(p, args, nargs, kwnames, values) < 0)
+        return -1;
+    return conn_job_begin(self, job, p->function, values[0], values[1]);
+}
+
+CONN_DOC(confirm,
+         "confirm($self, /, *, timeout=None, token=None)\n--\n\n"
+         "Wait until a TLS server has accepted this client, its certificate included.\n\n"
+         "With TLS 1.3 a client's handshake ends before the server has looked at the client's\n"
+         "certificate. Returns when the server has sent anything: a session ticket, or data,\n"
+         "which stays to be read. A server that sends neither lets the deadline pass. Raises\n"
+         "TLSError (failure 'alert') when the server refused.");
+
+static int
+conn_prepare_confirm(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
+{
+    static const struct params p = {"confirm", 0, 0, 0, {"timeout", "token"}};
+
+    job->attempt = attempt_confirm;
+    return prepare_plain(self, args, nargs, kwnames, job, &p);
+}
+
+JOB_METHODS(conn, confirm)
+
+CONN_DOC(close_write,
+         "close_write($self, /, *, timeout=None, token=None)\n--\n\n"
+         "Tell the peer that no more will be sent; reading goes on.\n\n"
+         "FIN, which never waits; with TLS close_notify, for which there must be room, and then\n"
+         "no FIN before the end. Busy while another call writes through TLS.");
+
+static int
+conn_prepare_close_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                         struct job *job)
+{
+    static const struct params p = {"close_write", 0, 0, 0, {"timeout", "token"}};
+
+    job->attempt = attempt_close_write;
+    return prepare_plain(self, args, nargs, kwnames, job, &p);
+}
+
+JOB_METHODS(conn, close_write)
+
+/* ---- conn.tls ------------------------------------------------------------------------------ */
+
+static PyObject *
+chain_tuple(struct hs_conn *core)
+{
+    size_t n = hs_conn_tls_chain_length(core), len;
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+
+    for (size_t i = 0; tuple != NULL && i < n; i++) {
+        PyObject *bytes = NULL;
+        uint8_t *der;
+
+        if (hs_conn_tls_chain_copy(core, i, &der, &len) != HS_OK) {
+            PyErr_NoMemory();
+        } else {
+            bytes = PyBytes_FromStringAndSize((const char *)der, (Py_ssize_t)len);
+            free(der);
+        }
+        if (bytes == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, bytes);
+    }
+    return tuple;
+}
+
+static PyObject *
+seconds_from(int64_t from_ns, int64_t to_ns)
+{
+    if (from_ns == 0 || to_ns == 0)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)(to_ns - from_ns) / 1e9);
+}
+
+PyObject *
+conn_tls_info(struct hs_conn *core, mod_state *st)
+{
+    static const char *const ocsp[] = {"none", "good", "skipped"};
+    struct hs_tls_info i;
+    PyObject *chain;
+
+    if (!hs_conn_tls_info(core, &i))
+        Py_RETURN_NONE;
+    if ((chain = chain_tuple(core)) == NULL)
+        return NULL;
+    return PyObject_CallFunction(
+        st->tls_info, "sssszzOOsKNNNN", i.role == HS_TLS_SERVER ? "server" : "client", i.version,
+        i.cipher, i.group, i.alpn[0] != '\0' ? i.alpn : NULL,
+        i.server_name[0] != '\0' ? i.server_name : NULL, i.resumed ? Py_True : Py_False,
+        i.verified ? Py_True : Py_False, ocsp[i.ocsp], (unsigned long long)i.tickets, chain,
+        seconds_from(i.started_ns, i.first_byte_ns), seconds_from(i.started_ns, i.verified_ns),
+        seconds_from(i.started_ns, i.finished_ns));
+}
+
+/* ---- Certificates -------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(read_doc,
+             "read_certificate(der, /)\n--\n\n"
+             "Subject, issuer, names (by lines), serial, begin and end of a certificate.");
+
+static PyObject *
+core_read_certificate(PyObject *module, PyObject *der)
+{
+    struct hs_tls_certificate cert;
+    struct hs_error err = {0};
+    PyObject *tuple;
+    Py_buffer view;
+    hs_err rv;
+
+    if (PyObject_GetBuffer(der, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    rv = hs_tls_certificate_read(view.buf, (size_t)view.len, &err, &cert);
+    PyBuffer_Release(&view);
+    if (rv != HS_OK) {
+        raise_plain_error(state_of_module(module), &err, rv);
+        return NULL;
+    }
+    tuple = Py_BuildValue("(NNNNLL)", text_object(cert.subject), text_object(cert.issuer),
+                          text_object(cert.names), text_object(cert.serial),
+                          (long long)cert.not_before, (long long)cert.not_after);
+    hs_tls_certificate_fini(&cert);
+    return tuple;
+}
+
+PyMethodDef tls_functions[] = {
+    {"read_certificate", core_read_certificate, METH_O, read_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,217 @@
+/* conn_tls.c: a connection's change to TLS, and questions about it.
+ *
+ * The handshake claims both directions, so nobody reads or writes beside it, and keeps them between
+ * its steps. c->tls is set when it begins and stays until the connection is freed: a close in the
+ * middle finds it. c->layer changes when it has ended well; until then, and for ever if it does
+ * not, reading and writing are poisoned: nothing plain may pass for something protected
+ * (CVE-2023-40217).
+ */
+#include "conn_impl.h"
+
+#include "../base/addr.h"
+#include "../base/time.h"
+
+bool
+hs_conn_half_sent(struct hs_conn *c)
+{
+    return c->tls != NULL && hs_tls_is_half_sent(c->tls);
+}
+
+static void
+poison_both(struct hs_conn *c, hs_err why)
+{
+    (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, why);
+    (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, why);
+}
+
+void
+hs_conn_tls_abandoned(struct hs_conn *c)
+{
+    if (c->tls != NULL && c->layer != &hs_tls_layer)
+        poison_both(c, HS_E_CANCELLED);
+}
+
+static hs_err
+refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
+{
+    (void)hs_err_setx(err, HS_E_TLS, NULL, "%s", why);
+    if (err != NULL)
+        err->tls = failure;
+    return HS_E_TLS;
+}
+
+/* What must be so before the first byte of a handshake. */
+static hs_err
+check_upgradable(struct hs_conn *c, struct hs_error *err)
+{
+    struct hs_addr peer = {.len = sizeof(peer.storage)};
+    hs_err rv;
+
+    if (c->tls != NULL)
+        return hs_err_setx(err, HS_E_INVALID, NULL, "the connection speaks TLS already");
+    if ((rv = hs_conn_check_poison(c, HS_DIR_IN, err)) != HS_OK ||
+        (rv = hs_conn_check_poison(c, HS_DIR_OUT, err)) != HS_OK ||
+        (rv = hs_conn_check_broken(c, err)) != HS_OK)
+        return rv;
+    if (atomic_load(&c->out_ended))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    if (hs_buf_len(&c->in.buf) > 0 || hs_deframer_skipping(&c->in)) {
+        poison_both(c, HS_E_TLS);
+        return refuse(err, HS_TLS_PLAINTEXT,
+                      "bytes that came before TLS began are still unread: read them first, or "
+                      "somebody in the middle put them there");
+    }
+    if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
+        return hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+    return HS_OK;
+}
+
+static hs_err
+begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_name,
+          struct hs_error *err)
+{
+    char where[HS_ADDR_TEXT_SIZE];
+    struct hs_tls *tls;
+    hs_err rv;
+
+    if ((rv = check_upgradable(c, err)) != HS_OK)
+        return rv;
+    (void)hs_addr_text(&c->peer, where, sizeof(where));
+    if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), server_name, where, err, &tls)) != HS_OK)
+        return rv;
+    c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
+    c->shaking = true;
+    atomic_store(&c->tls, tls);
+    return HS_OK;
+}
+
+static hs_err
+shake_hands(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    short want;
+    hs_err rv;
+
+    while ((rv = hs_tls_try_handshake(c->tls, err, &want)) == HS_WANT)
+        if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
+            break;
+    return rv;
+}
+
+/* A deadline that was the handshake's own says so. */
+static void
+name_failure(struct hs_conn *c, const struct hs_op *op, hs_err rv, struct hs_error *err)
+{
+    if (err == NULL)
+        return;
+    if (rv == HS_E_DEADLINE && c->handshake_until_ns < op->deadline_ns &&
+        c->handshake_until_ns <= hs_now()) {
+        *err = (struct hs_error){0};
+        (void)hs_err_setx(err, rv, NULL, "the TLS handshake took longer than %g s",
+                          (double)hs_tls_handshake_timeout(c->tls) / (double)HS_NS_PER_S);
+    }
+    err->phase = "tls";
+    if (err->tls == HS_TLS_NONE)
+        err->tls = rv == HS_E_DEADLINE                        ? HS_TLS_TIMEOUT
+                   : rv == HS_E_RESET || rv == HS_E_DEAD_PEER ? HS_TLS_RESET
+                                                              : HS_TLS_LOCAL;
+}
+
+static hs_err
+run_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config, const char *server_name,
+        struct hs_error *err)
+{
+    hs_err rv;
+
+    if (hs_fd_is_closed(&c->fd))
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        return rv;
+    if (!c->shaking && (rv = begin_tls(c, config, server_name, err)) != HS_OK)
+        return rv;
+    return shake_hands(c, op, err);
+}
+
+hs_err
+hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
+                  const char *server_name, struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
+        (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
+        return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+    rv = run_tls(c, op, config, server_name, err);
+    if (rv == HS_INTR || rv == HS_WANT)
+        return rv;
+    if (rv == HS_OK) {
+        c->layer = &hs_tls_layer;
+    } else if (c->shaking) {
+        name_failure(c, op, rv, err);
+        poison_both(c, rv);
+    }
+    c->shaking = false;
+    c->handshake_until_ns = HS_NEVER;
+    hs_call_release(c, op, HS_DIR_OUT);
+    return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+}
+
+hs_err
+hs_conn_confirm(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    short want;
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_call_begin(c, op, HS_DIR_IN, err)) == HS_OK) {
+        if (c->layer != &hs_tls_layer)
+            rv = hs_err_setx(err, HS_E_INVALID, NULL, "a plain connection has nothing to confirm");
+        else if (hs_buf_len(&c->in.buf) == 0)
+            while ((rv = hs_tls_try_confirm(c->tls, err, &want)) == HS_WANT)
+                if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
+                    break;
+    }
+    return hs_call_end(c, op, HS_DIR_IN, "confirm", rv, err);
+}
+
+/* ---- Asking -------------------------------------------------------------------------------- */
+
+/* tls is there from the first step of a handshake on; only its end makes it worth asking. */
+static struct hs_tls *
+open_tls(struct hs_conn *c)
+{
+    struct hs_tls *tls = c->tls;
+    struct hs_tls_info info;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (tls == NULL)
+        return NULL;
+    hs_tls_get_info(tls, &info);
+    return info.finished_ns != 0 ? tls : NULL;
+}
+
+bool
+hs_conn_tls_info(struct hs_conn *c, struct hs_tls_info *ret_info)
+{
+    struct hs_tls *tls = open_tls(c);
+
+    if (tls != NULL)
+        hs_tls_get_info(tls, ret_info);
+    return tls != NULL;
+}
+
+size_t
+hs_conn_tls_chain_length(struct hs_conn *c)
+{
+    struct hs_tls *tls = open_tls(c);
+
+    return tls != NULL ? hs_tls_chain_length(tls) : 0;
+}
+
+hs_err
+hs_conn_tls_chain_copy(struct hs_conn *c, size_t i, uint8_t **ret_der, size_t *ret_len)
+{
+    struct hs_tls *tls = open_tls(c);
+
+    return tls != NULL ? hs_tls_chain_copy(tls, i, ret_der, ret_len) : HS_E_INVALID;
+}

@@ -1,0 +1,574 @@
+/* tls.c: driving one SSL object. See tls_impl.h for the invariants, tls.h for the contract.
+ *
+ * Every entry is call_begin() .. call_end(): the lock, an empty error queue, an io that has said
+ * nothing yet; then one SSL call; then what it meant.
+ */
+#include "tls.h"
+
+#include "tls_error.h"
+#include "tls_impl.h"
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <openssl/err.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* The plaintext of one record (RFC 8446 section 5.1). */
+#define RECORD_MAX 16384
+
+struct hs_tls *
+hs_tls_of(const SSL *ssl)
+{
+    return SSL_get_app_data(ssl);
+}
+
+struct tls_verdict *
+hs_tls_verdict(struct hs_tls *t)
+{
+    if (t->verdict == NULL)
+        t->verdict = calloc(1, sizeof(*t->verdict));
+    return t->verdict;
+}
+
+/* ---- The frame of every call --------------------------------------------------------------- */
+
+static hs_err
+repeat_failure(struct hs_tls *t, struct hs_error *err)
+{
+    if (t->failure == NULL)
+        return hs_err_setx(err, HS_E_TLS, NULL, "TLS failed earlier");
+    if (err != NULL && err->code == HS_OK)
+        *err = *t->failure;
+    return t->failure->code;
+}
+
+/* After HS_OK the lock is held. */
+static hs_err
+call_begin(struct hs_tls *t, struct hs_error *err)
+{
+    hs_lock_take(&t->lock);
+    if (t->state == TLS_FAILED) {
+        hs_err rv = repeat_failure(t, err);
+
+        hs_lock_drop(&t->lock);
+        return rv;
+    }
+    ERR_clear_error();
+    t->io.rv = HS_OK;
+    return HS_OK;
+}
+
+static hs_err
+call_end(struct hs_tls *t, hs_err rv)
+{
+    hs_lock_drop(&t->lock);
+    return rv;
+}
+
+/* Fatal: from now on the object is only good to be freed. */
+static hs_err
+fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
+{
+    struct hs_error own = {0}, *e = err != NULL ? err : &own;
+    struct tls_failing f = {
+        .io = &t->io,
+        .peer = t->expected != NULL                 ? t->expected
+                : t->context->role == HS_TLS_SERVER ? "the client"
+                                                    : "the server",
+        .handshake = t->state == TLS_HANDSHAKE,
+        .is_server = t->context->role == HS_TLS_SERVER,
+        .verdict = t->verdict != NULL && t->verdict->code != 0 ? t->verdict->text : NULL,
+        .verify = t->verdict != NULL ? t->verdict->code : 0,
+    };
+    hs_err rv = hs_tls_failed(&f, ssl_error, e);
+
+    if (f.handshake && t->context->sessions != NULL && t->session_key != NULL)
+        hs_tls_sessions_forget(t->context->sessions, t->session_key);
+    t->state = TLS_FAILED;
+    if ((t->failure = malloc(sizeof(*t->failure))) != NULL)
+        *t->failure = *e;
+    return rv;
+}
+
+/* What a call that returned ret <= 0 meant. HS_E_END: close_notify. */
+static hs_err
+meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
+{
+    int ssl_error = SSL_get_error(t->ssl, ret);
+
+    switch (ssl_error) {
+    case SSL_ERROR_WANT_READ:
+        *want = POLLIN;
+        return HS_WANT;
+    case SSL_ERROR_WANT_WRITE:
+        if (t->io.rv < 0) { /* See bio_write: reading may go on. */
+            if (err != NULL && err->code == HS_OK)
+                *err = t->io.err;
+            return t->io.rv;
+        }
+        *want = POLLOUT;
+        return HS_WANT;
+    case SSL_ERROR_ZERO_RETURN:
+        t->goodbye_received = true;
+        return HS_E_END;
+    default:
+        return fatal(t, ssl_error, err);
+    }
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static hs_err
+no_memory(struct hs_error *err)
+{
+    ERR_clear_error();
+    return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a TLS connection");
+}
+
+static hs_err
+prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_error *err)
+{
+    const struct hs_tls_context *c = t->context;
+    SSL_SESSION *session;
+    size_t size;
+    hs_err rv;
+
+    if (name != NULL && (t->expected = strdup(name)) == NULL)
+        return no_memory(err);
+    if (name == NULL && c->verify_name)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "server_name must be given: the certificate is checked against it");
+    if (name != NULL && ((rv = hs_tls_ask_for_name(t->ssl, name, err)) != HS_OK ||
+                         (c->verify_name && (rv = hs_tls_expect_name(t->ssl, name, err)) != HS_OK)))
+        return rv;
+    if (c->ocsp != HS_TLS_OCSP_OFF && !SSL_set_tlsext_status_type(t->ssl, TLSEXT_STATUSTYPE_ocsp))
+        return no_memory(err);
+    SSL_set_connect_state(t->ssl);
+    if (name == NULL || !c->sessions_on)
+        return HS_OK;
+    size = strlen(name) + strlen(where) + 2;
+    if ((t->session_key = malloc(size)) == NULL)
+        return no_memory(err);
+    (void)snprintf(t->session_key, size, "%s@%s", name, where);
+    if ((session = hs_tls_sessions_take(c->sessions, t->session_key)) != NULL) {
+        (void)SSL_set_session(t->ssl, session);
+        SSL_SESSION_free(session);
+    }
+    return HS_OK;
+}
+
+static hs_err
+prepare(struct hs_tls *t, const char *name, const char *where, struct hs_error *err)
+{
+    BIO *bio;
+
+    ERR_clear_error();
+    if ((t->ssl = SSL_new(t->context->ctx)) == NULL || (bio = hs_tls_bio_new(&t->io)) == NULL)
+        return no_memory(err);
+    SSL_set_bio(t->ssl, bio, bio); /* takes bio */
+    if (!SSL_set_app_data(t->ssl, t))
+        return no_memory(err);
+    if (t->context->role == HS_TLS_CLIENT)
+        return prepare_client(t, name, where, err);
+    SSL_set_accept_state(t->ssl);
+    return HS_OK;
+}
+
+hs_err
+hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name, const char *where,
+           struct hs_error *err, struct hs_tls **ret_tls)
+{
+    struct hs_tls *t = calloc(1, sizeof(*t));
+    hs_err rv;
+
+    if (t == NULL)
+        return no_memory(err);
+    hs_lock_init(&t->lock, HS_RANK_TLS);
+    t->config = hs_tls_config_ref(config);
+    t->context = hs_tls_config_context(config);
+    t->io.fd = fd;
+    if ((rv = prepare(t, server_name, where, err)) != HS_OK)
+        hs_tls_free(t);
+    else
+        *ret_tls = t;
+    return rv;
+}
+
+void
+hs_tls_free(struct hs_tls *t)
+{
+    if (t == NULL)
+        return;
+    if (t->ssl != NULL) {
+        /* Else OpenSSL would strike out sessions that others may resume. */
+        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+        SSL_free(t->ssl);
+    }
+    hs_tls_context_unref(t->context);
+    hs_tls_config_unref(t->config);
+    free(t->expected);
+    free(t->session_key);
+    free(t->failure);
+    free(t->verdict);
+    hs_lock_fini(&t->lock);
+    free(t);
+}
+
+int64_t
+hs_tls_handshake_timeout(const struct hs_tls *t)
+{
+    return t->context->handshake_timeout_ns;
+}
+
+/* ---- The handshake ------------------------------------------------------------------------- */
+
+/* Nothing of this can fail if OpenSSL did what it was told; it is asked all the same. */
+static bool
+is_secured(const struct hs_tls *t)
+{
+    const struct hs_tls_context *c = t->context;
+    bool must_have = c->verify && (c->role == HS_TLS_CLIENT || c->certs == HS_TLS_CERTS_REQUIRED);
+    bool has = SSL_get0_peer_certificate(t->ssl) != NULL;
+
+    return SSL_is_init_finished(t->ssl) && (has || !must_have) &&
+           (!c->verify || SSL_get_verify_result(t->ssl) == X509_V_OK);
+}
+
+static hs_err
+finished(struct hs_tls *t, struct hs_error *err)
+{
+    if (!is_secured(t)) {
+        t->state = TLS_FAILED;
+        return hs_tls_refuse(err, HS_TLS_VERIFY,
+                             "the handshake ended without a verified certificate");
+    }
+    if (SSL_session_reused(t->ssl) && t->context->ocsp != HS_TLS_OCSP_OFF)
+        t->ocsp = HS_OCSP_SKIPPED;
+    t->state = TLS_OPEN;
+    t->io.keep_reading = true;
+    t->finished_ns = hs_now();
+    free(t->verdict);
+    t->verdict = NULL;
+    return HS_OK;
+}
+
+hs_err
+hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want)
+{
+    int ret;
+    hs_err rv;
+
+    if ((rv = call_begin(t, err)) != HS_OK)
+        return rv;
+    if (t->started_ns == 0)
+        t->started_ns = hs_now();
+    ret = SSL_do_handshake(t->ssl);
+    if (ret == 1)
+        rv = finished(t, err);
+    else if ((rv = meaning(t, ret, err, want)) == HS_E_END)
+        rv = fatal(t, SSL_ERROR_SSL, err);
+    return call_end(t, rv);
+}
+
+hs_err
+hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want)
+{
+    char byte;
+    int ret;
+    hs_err rv;
+
+    if ((rv = call_begin(t, err)) != HS_OK)
+        return rv;
+    if (SSL_version(t->ssl) < TLS1_3_VERSION || t->context->role == HS_TLS_SERVER)
+        return call_end(t, HS_OK); /* The handshake has already told. */
+    if ((ret = SSL_peek(t->ssl, &byte, 1)) > 0)
+        return call_end(t, HS_OK);
+    rv = meaning(t, ret, err, want);
+    if (rv == HS_E_END || (rv == HS_WANT && t->tickets > 0))
+        rv = HS_OK;
+    return call_end(t, rv);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------- */
+
+/* As many records as are here already: the second and later ones cost no system call unless a part
+ * of one is here. */
+static hs_err
+read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, short *want,
+             size_t *ret_n)
+{
+    size_t done = 0, n;
+    hs_err rv = HS_OK;
+
+    do {
+        int ret = SSL_read_ex(t->ssl, buf + done, len - done, &n);
+
+        if (ret == 1)
+            done += n;
+        else
+            rv = meaning(t, ret, err, want);
+    } while (rv == HS_OK && done < len && SSL_has_pending(t->ssl));
+    if (done > 0) { /* What went wrong behind it is said again by the next call. */
+        if (rv < 0 && err != NULL)
+            *err = (struct hs_error){0};
+        rv = HS_OK;
+    }
+    *ret_n = done;
+    return rv;
+}
+
+static hs_err
+tls_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err,
+             short *want, size_t *ret_n)
+{
+    struct hs_tls *t = state;
+    size_t n = 0;
+    hs_err rv;
+
+    (void)fd;
+    if ((rv = call_begin(t, err)) != HS_OK)
+        return rv == HS_E_TRUNCATED && t->context->accept_truncation ? (*ret_n = 0, HS_OK) : rv;
+    if ((flags & MSG_PEEK) == 0) {
+        rv = read_records(t, buf, len, err, want, &n);
+    } else {
+        int ret = SSL_peek_ex(t->ssl, buf, len, &n);
+
+        rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
+    }
+    if (rv == HS_E_END || (rv == HS_E_TRUNCATED && t->context->accept_truncation)) {
+        if (err != NULL)
+            *err = (struct hs_error){0};
+        n = 0;
+        rv = HS_OK;
+    }
+    if (rv == HS_OK)
+        *ret_n = n;
+    return call_end(t, rv);
+}
+
+bool
+hs_tls_has_pending(struct hs_tls *t)
+{
+    bool has;
+
+    hs_lock_take(&t->lock);
+    has = t->state == TLS_OPEN && SSL_has_pending(t->ssl);
+    hs_lock_drop(&t->lock);
+    return has;
+}
+
+/* ---- Writing ------------------------------------------------------------------------------- */
+
+/* FNV-1a: to tell whether a caller brings the same bytes again; nobody is kept out by it. */
+static uint64_t
+hash(const uint8_t *bytes, size_t n)
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ bytes[i]) * UINT64_C(0x100000001b3);
+    return h | 1;
+}
+
+/* Small pieces make one record. The same pieces give the same bytes when they are tried again. */
+static const uint8_t *
+gather(const struct iovec *iov, size_t n_iov, uint8_t room[RECORD_MAX], size_t *ret_len)
+{
+    size_t len = 0;
+
+    if (n_iov == 1 || iov[0].iov_len >= RECORD_MAX) {
+        *ret_len = iov[0].iov_len;
+        return iov[0].iov_base;
+    }
+    for (size_t i = 0; i < n_iov && len < RECORD_MAX; i++) {
+        size_t n = iov[i].iov_len < RECORD_MAX - len ? iov[i].iov_len : RECORD_MAX - len;
+
+        if (n > 0)
+            memcpy(room + len, iov[i].iov_base, n);
+        len += n;
+    }
+    *ret_len = len;
+    return room;
+}
+
+/* A record of another call is still half out: only its bytes may come now. */
+static hs_err
+check_same(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error *err)
+{
+    if (t->half_sent_hash == 0)
+        return HS_OK;
+    if (len < t->half_sent || hash(bytes, t->half_sent) != t->half_sent_hash)
+        return hs_err_setx(err, HS_E_POISONED, NULL,
+                           "a TLS record with the first %zu bytes of an earlier send is half out: "
+                           "only the same bytes may be sent now",
+                           t->half_sent);
+    t->half_sent_hash = 0;
+    return HS_OK;
+}
+
+static hs_err
+write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error *err, short *want,
+             size_t *ret_n)
+{
+    int ret;
+    hs_err rv;
+
+    if (t->goodbye_sent)
+        return hs_err_setx(err, HS_E_CLOSED, NULL, "the TLS stream was ended here");
+    if ((rv = check_same(t, bytes, len, err)) != HS_OK)
+        return rv;
+    ret = SSL_write_ex(t->ssl, bytes, len, ret_n);
+    rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
+    t->half_sent = rv == HS_OK ? 0 : len < RECORD_MAX ? len : RECORD_MAX;
+    if (rv == HS_E_END)
+        rv = hs_err_setx(err, HS_E_RESET, NULL, "the peer ended the TLS stream");
+    return rv;
+}
+
+static hs_err
+tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, struct hs_error *err,
+             short *want, size_t *ret_n)
+{
+    struct hs_tls *t = state;
+    uint8_t room[RECORD_MAX];
+    const uint8_t *bytes;
+    size_t len;
+    hs_err rv;
+
+    (void)fd;
+    bytes = gather(iov, n_iov, room, &len);
+    if ((rv = call_begin(t, err)) != HS_OK)
+        return rv;
+    return call_end(t, write_record(t, bytes, len, err, want, ret_n));
+}
+
+/* The file is read again when the record has to be tried again; OpenSSL sends what it sealed. */
+static hs_err
+tls_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, struct hs_error *err,
+                  short *want, size_t *ret_n)
+{
+    struct hs_tls *t = state;
+    uint8_t room[RECORD_MAX];
+    ssize_t n = pread(file, room, len < sizeof(room) ? len : sizeof(room), *offset);
+    hs_err rv;
+
+    (void)fd;
+    if (n < 0)
+        return errno == EINTR ? (*want = POLLOUT, HS_WANT)
+                              : hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "pread");
+    *ret_n = 0;
+    if (n == 0 || (rv = call_begin(t, err)) != HS_OK)
+        return n == 0 ? HS_OK : rv;
+    rv = call_end(t, write_record(t, room, (size_t)n, err, want, ret_n));
+    if (rv == HS_OK)
+        *offset += (int64_t)*ret_n;
+    return rv;
+}
+
+bool
+hs_tls_is_half_sent(struct hs_tls *t)
+{
+    bool half;
+
+    hs_lock_take(&t->lock);
+    half = t->half_sent > 0;
+    hs_lock_drop(&t->lock);
+    return half;
+}
+
+void
+hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov)
+{
+    uint8_t room[RECORD_MAX];
+    const uint8_t *bytes;
+    size_t len;
+
+    bytes = gather(iov, n_iov, room, &len);
+    hs_lock_take(&t->lock);
+    if (t->half_sent > 0 && t->half_sent <= len)
+        t->half_sent_hash = hash(bytes, t->half_sent);
+    hs_lock_drop(&t->lock);
+}
+
+/* ---- Ending -------------------------------------------------------------------------------- */
+
+/* 0 of SSL_shutdown is no error: ours is out, the peer's is not here yet. */
+static hs_err
+send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
+{
+    int ret;
+    hs_err rv;
+
+    if (t->goodbye_sent)
+        return HS_OK;
+    ret = SSL_shutdown(t->ssl);
+    rv = ret >= 0 ? HS_OK : meaning(t, ret, err, want);
+    if (rv == HS_E_END)
+        rv = HS_OK;
+    if (rv == HS_OK)
+        t->goodbye_sent = true;
+    return rv;
+}
+
+hs_err
+hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want)
+{
+    hs_err rv;
+
+    if ((rv = call_begin(t, err)) != HS_OK)
+        return rv;
+    return call_end(t, send_goodbye(t, err, want));
+}
+
+/* After a failed handshake: bytes that wait would make the kernel reset the connection, and our
+ * alert would be lost with it. Two looks, as much as a flight of handshake messages. */
+static void
+discard_raw(int fd)
+{
+    uint8_t room[RECORD_MAX];
+
+    for (int i = 0; i < 2; i++)
+        if (recv(fd, room, sizeof(room), MSG_DONTWAIT) <= 0)
+            break;
+}
+
+bool
+hs_tls_say_goodbye(struct hs_tls *t, bool clean)
+{
+    bool expects_tickets = false;
+    char byte;
+    short want;
+
+    hs_lock_take(&t->lock);
+    if (t->state != TLS_OPEN) {
+        discard_raw(t->io.fd);
+    } else {
+        ERR_clear_error();
+        t->io.rv = HS_OK;
+        if (clean && t->half_sent == 0)
+            (void)send_goodbye(t, NULL, &want);
+        /* Takes in session tickets and the like, and stops at data. */
+        if (t->state == TLS_OPEN)
+            (void)SSL_peek(t->ssl, &byte, 1);
+        ERR_clear_error();
+        expects_tickets = t->state == TLS_OPEN && t->tickets == 0 && !t->goodbye_received &&
+                          t->context->role == HS_TLS_CLIENT &&
+                          SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
+    }
+    hs_lock_drop(&t->lock);
+    return expects_tickets;
+}
+
+const struct hs_layer hs_tls_layer = {
+    .try_recv = tls_try_recv,
+    .try_send = tls_try_send,
+    .try_send_file = tls_try_send_file,
+};

@@ -1,0 +1,45 @@
+/* tls.h: one connection's TLS as a layer, for conn*.c. Knows nothing of waiting.
+ *
+ * hs_tls_layer's functions take a struct hs_tls as their state. They answer as any layer's do; an
+ * end of the stream is close_notify, any other end is HS_E_TRUNCATED.
+ */
+#ifndef HS_STREAM_TLS_H
+#define HS_STREAM_TLS_H
+
+#include "hardsock.h"
+#include "layer.h"
+
+struct hs_tls;
+
+extern const struct hs_layer hs_tls_layer;
+
+/* server_name: as hs_conn_start_tls; where: makes sessions of one name apart that are at different
+ * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
+HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
+                               const char *where, struct hs_error *err, struct hs_tls **ret_tls);
+/* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
+void hs_tls_free(struct hs_tls *t);
+int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
+/* HS_OK when it is done, HS_WANT, or an error, after which only hs_tls_free may follow. */
+HS_NODISCARD hs_err hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want);
+/* See hs_conn_confirm. */
+HS_NODISCARD hs_err hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want);
+/* Sends close_notify; idempotent. */
+HS_NODISCARD hs_err hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want);
+/* A record is encrypted and not all of it is out: its bytes must be tried again, and no others. */
+bool hs_tls_is_half_sent(struct hs_tls *t);
+/* For a caller that will come again with them in another call: the layer checks that he does. */
+void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov);
+/* For a connection that closes now: says so if that may still be said, and takes in what the peer
+ * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.
+ * clean: whether the last message is whole. Never blocks. True: tickets may still be on their way,
+ * and be answered with a reset if the descriptor is simply closed. */
+bool hs_tls_say_goodbye(struct hs_tls *t, bool clean);
+void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
+size_t hs_tls_chain_length(struct hs_tls *t);
+HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,
+                                      size_t *ret_len);
+/* Decrypted bytes, or whole records, that no readiness of the descriptor will tell of. */
+bool hs_tls_has_pending(struct hs_tls *t);
+
+#endif

@@ -1,0 +1,119 @@
+/* tls_bio.c: see tls_bio.h.
+ *
+ * Owns nothing but its method table, made once per process and never freed.
+ */
+#include "tls_bio.h"
+
+#include "layer.h"
+#include "../base/time.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+static BIO_METHOD *method;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static int
+fail(BIO *bio, struct hs_tls_io *io, hs_err rv, int direction, bool retry)
+{
+    io->rv = rv;
+    if (retry)
+        BIO_set_flags(bio, direction | BIO_FLAGS_SHOULD_RETRY);
+    errno = io->err.sys;
+    return -1;
+}
+
+static int
+bio_read(BIO *bio, char *buf, int len)
+{
+    struct hs_tls_io *io = BIO_get_data(bio);
+    short want;
+    size_t n;
+    hs_err rv;
+
+    BIO_clear_retry_flags(bio);
+    if (buf == NULL || len <= 0)
+        return 0;
+    io->err = (struct hs_error){0};
+    rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &io->err, &want, &n);
+    if (rv != HS_OK)
+        return fail(bio, io, rv, BIO_FLAGS_READ, rv == HS_WANT);
+    io->rv = HS_OK;
+    if (n == 0)
+        io->eof = true;
+    else if (io->received_ns == 0)
+        io->received_ns = hs_now();
+    return (int)n;
+}
+
+/* Once a write has failed for good, OpenSSL wants nothing more to do with the object; but what the
+ * peer had sent before is often here already (openssl issue 6944, RFC 1122 section 4.2.2.13). So it
+ * is told that the write would block, and our caller, who finds the error in io, knows better.
+ * During a handshake OpenSSL looks at errno itself: a client that is gone by the time that tickets
+ * are sent has still finished its handshake. */
+static int
+bio_write(BIO *bio, const char *buf, int len)
+{
+    struct hs_tls_io *io = BIO_get_data(bio);
+    const struct iovec iov = {.iov_base = (void *)(uintptr_t)buf,
+                              .iov_len = len > 0 ? (size_t)len : 0};
+    short want;
+    size_t n;
+    hs_err rv;
+
+    BIO_clear_retry_flags(bio);
+    if (buf == NULL || len <= 0)
+        return 0;
+    io->err = (struct hs_error){0};
+    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, &io->err, &want, &n);
+    if (rv != HS_OK)
+        return fail(bio, io, rv, BIO_FLAGS_WRITE, rv == HS_WANT || io->keep_reading);
+    io->rv = HS_OK;
+    return (int)n;
+}
+
+static long
+bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+    struct hs_tls_io *io = BIO_get_data(bio);
+
+    (void)num;
+    (void)ptr;
+    switch (cmd) {
+    case BIO_CTRL_FLUSH:
+    case BIO_CTRL_DUP:
+        return 1;
+    case BIO_CTRL_EOF:
+        return io->eof;
+    default:
+        return 0;
+    }
+}
+
+static void
+make_method(void)
+{
+    int index = BIO_get_new_index();
+
+    if (index < 0 || (method = BIO_meth_new(index | BIO_TYPE_SOURCE_SINK, "hardsock")) == NULL)
+        return;
+    if (!BIO_meth_set_read(method, bio_read) || !BIO_meth_set_write(method, bio_write) ||
+        !BIO_meth_set_ctrl(method, bio_ctrl)) {
+        BIO_meth_free(method);
+        method = NULL;
+    }
+}
+
+BIO *
+hs_tls_bio_new(struct hs_tls_io *io)
+{
+    BIO *bio;
+
+    (void)pthread_once(&once, make_method);
+    if (method == NULL || (bio = BIO_new(method)) == NULL)
+        return NULL;
+    BIO_set_data(bio, io);
+    BIO_set_init(bio, 1);
+    return bio;
+}

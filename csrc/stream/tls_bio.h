@@ -1,0 +1,26 @@
+/* tls_bio.h: what an SSL object reads from and writes to: the plain layer, by a BIO of our own.
+ *
+ * OpenSSL's own socket BIO writes with write(2), so it raises SIGPIPE, and it takes ENOTCONN and
+ * EPROTO for "try again". Ours asks hs_tcp_layer, and remembers what that said: OpenSSL's error
+ * queue and errno are not to be trusted with it.
+ */
+#ifndef HS_STREAM_TLS_BIO_H
+#define HS_STREAM_TLS_BIO_H
+
+#include "hardsock.h"
+
+#include <openssl/bio.h>
+
+struct hs_tls_io {
+    int fd;              /* borrows: the connection's; held while it is used */
+    hs_err rv;           /* of the last read or write: HS_OK, HS_WANT, or an error, then in err */
+    bool eof;            /* the peer's TCP has ended */
+    bool keep_reading;   /* a write that failed must not end reading: see bio_write */
+    int64_t received_ns; /* when its first byte came, or 0 */
+    struct hs_error err;
+};
+
+/* borrows: io until the BIO is freed. NULL: no memory. */
+BIO *hs_tls_bio_new(struct hs_tls_io *io);
+
+#endif

@@ -1,0 +1,199 @@
+/* tls_callbacks.c: what OpenSSL asks during a handshake, and our answers.
+ *
+ * Called with the lock of the connection held. A callback that fails ends the handshake: nothing is
+ * let through because something could not be done.
+ */
+#include "tls_context.h"
+#include "tls_impl.h"
+#include "tls_ocsp.h"
+#include "../base/time.h"
+
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+static struct hs_tls_context *
+context_of(const SSL *ssl)
+{
+    return hs_tls_of(ssl)->context;
+}
+
+/* ---- The peer's certificate ---------------------------------------------------------------- */
+
+/* Keeps what was wrong first: later errors are often only its consequences. */
+static int
+on_verify(int ok, X509_STORE_CTX *store_ctx)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store_ctx, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct hs_tls *t = hs_tls_of(ssl);
+    int depth = X509_STORE_CTX_get_error_depth(store_ctx);
+    struct tls_verdict *verdict;
+
+    if (ok && depth == 0)
+        t->verified_ns = hs_now();
+    if (!ok && (verdict = hs_tls_verdict(t)) != NULL && verdict->code == 0)
+        hs_tls_describe(X509_STORE_CTX_get_current_cert(store_ctx), depth,
+                        X509_STORE_CTX_get_error(store_ctx), t->expected, verdict);
+    return ok;
+}
+
+/* Client: not called for resumed sessions, which have no chain. 1 goes on, 0 refuses. */
+static int
+on_staple(SSL *ssl, void *arg)
+{
+    struct hs_tls *t = hs_tls_of(ssl);
+    struct tls_verdict *verdict = hs_tls_verdict(t);
+
+    (void)arg;
+    if (verdict == NULL)
+        return -1;
+    return hs_tls_check_staple(ssl, t->context->ocsp, t->expected, verdict, &t->ocsp) == HS_OK;
+}
+
+/* ---- Our certificate ----------------------------------------------------------------------- */
+
+static bool
+is_for(X509 *leaf, const char *name)
+{
+    return X509_check_host(leaf, name, 0,
+                           X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
+                           NULL) == 1;
+}
+
+/* All that are for the name, so that OpenSSL can choose by what the client can check (RSA, ECDSA);
+ * the first of the list when none is, or none was asked for. */
+static int
+on_certificate(SSL *ssl, void *arg)
+{
+    const struct hs_tls_context *c = arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    bool chosen = false;
+
+    SSL_certs_clear(ssl);
+    for (size_t i = 0; i < c->n_identities; i++) {
+        const struct tls_identity *id = &c->identities[i];
+
+        if (name == NULL || !is_for(id->leaf, name))
+            continue;
+        if (!SSL_use_cert_and_key(ssl, id->leaf, id->key, id->issuers, 1))
+            return 0;
+        chosen = true;
+    }
+    return chosen || SSL_use_cert_and_key(ssl, c->identities[0].leaf, c->identities[0].key,
+                                          c->identities[0].issuers, 1);
+}
+
+/* Says that the name was looked at (RFC 6066 section 3), so that it is kept with the session. */
+static int
+on_server_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl;
+    (void)alert;
+    (void)arg;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* Server: the response that belongs to the certificate which was chosen. */
+static int
+on_staple_wanted(SSL *ssl, void *arg)
+{
+    const struct hs_tls_context *c = arg;
+    const X509 *leaf = SSL_get_certificate(ssl);
+    unsigned char *copy;
+
+    for (size_t i = 0; i < c->n_identities; i++) {
+        const struct tls_identity *id = &c->identities[i];
+
+        if (id->leaf != leaf || id->ocsp == NULL)
+            continue;
+        if ((copy = OPENSSL_memdup(id->ocsp, id->ocsp_len)) == NULL)
+            return SSL_TLSEXT_ERR_ALERT_FATAL;
+        (void)SSL_set_tlsext_status_ocsp_resp(ssl, copy, (long)id->ocsp_len); /* takes copy */
+        return SSL_TLSEXT_ERR_OK;
+    }
+    return SSL_TLSEXT_ERR_NOACK;
+}
+
+/* ---- The rest ------------------------------------------------------------------------------ */
+
+/* The server's order counts. Nothing in common is an alert (RFC 7301 section 3.2). */
+static int
+on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in,
+        unsigned int inlen, void *arg)
+{
+    const struct hs_tls_context *c = arg;
+    unsigned char *chosen;
+
+    (void)ssl;
+    if (SSL_select_next_proto(&chosen, outlen, c->alpn, (unsigned)c->alpn_len, in, inlen) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* Client. Only what was verified may be resumed: a resumed handshake verifies nothing. 1: taken. */
+static int
+on_new_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct hs_tls *t = hs_tls_of(ssl);
+    const struct hs_tls_context *c = t->context;
+
+    t->tickets++;
+    if (c->sessions == NULL || t->session_key == NULL || !c->verify ||
+        SSL_get_verify_result(ssl) != X509_V_OK || t->state == TLS_FAILED)
+        return 0;
+    hs_tls_sessions_keep(c->sessions, t->session_key, session);
+    return 1;
+}
+
+/* TLS 1.3 tickets are for one use: a client that resumes gets a new one. */
+static int
+on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
+              EVP_MAC_CTX *mac, int enc)
+{
+    int result = hs_tls_tickets_key(context_of(ssl)->tickets, name, iv, cipher, mac, enc);
+
+    return result == 1 && enc == 0 && SSL_version(ssl) >= TLS1_3_VERSION ? 2 : result;
+}
+
+static void
+on_secret(const SSL *ssl, const char *line)
+{
+    const struct iovec iov[] = {
+        {.iov_base = (void *)(uintptr_t)line, .iov_len = strlen(line)},
+        {.iov_base = (void *)(uintptr_t) "\n", .iov_len = 1},
+    };
+    ssize_t ignored = writev(context_of(ssl)->key_log_fd, iov, 2);
+
+    (void)ignored;
+}
+
+void
+hs_tls_install_callbacks(struct hs_tls_context *c)
+{
+    SSL_CTX *ctx = c->ctx;
+    bool server = c->role == HS_TLS_SERVER;
+
+    if (c->verify)
+        SSL_CTX_set_verify(ctx, SSL_CTX_get_verify_mode(ctx), on_verify);
+    if (c->key_log_fd >= 0)
+        SSL_CTX_set_keylog_callback(ctx, on_secret);
+    if (!server) {
+        SSL_CTX_sess_set_new_cb(ctx, on_new_session);
+        if (c->ocsp != HS_TLS_OCSP_OFF)
+            (void)SSL_CTX_set_tlsext_status_cb(ctx, on_staple);
+        return;
+    }
+    (void)SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    if (c->n_identities > 1)
+        SSL_CTX_set_cert_cb(ctx, on_certificate, c);
+    (void)SSL_CTX_set_tlsext_status_cb(ctx, on_staple_wanted);
+    (void)SSL_CTX_set_tlsext_status_arg(ctx, c);
+    if (c->alpn_len > 0)
+        SSL_CTX_set_alpn_select_cb(ctx, on_alpn, c);
+    if (c->tickets != NULL)
+        (void)SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket_key);
+}

@@ -1,0 +1,341 @@
+/* tls_context.c: from options to an SSL_CTX that is safe by default.
+ *
+ * Once built nothing changes it. What it refuses: versions before 1.2, key exchange without forward
+ * secrecy, ciphers without authentication of the data (so no CBC), renegotiation, compression,
+ * keys below 112 bits of security, SHA-1 signatures.
+ */
+#include "tls_context.h"
+
+#include "tls_error.h"
+#include "../base/err.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20"
+#define GROUPS "X25519:P-256:P-384:P-521"
+/* Received records are decrypted out of it; several fit, so that bulk data takes fewer system
+ * calls. Only there while something is in it. */
+#define READ_BUFFER 65536
+
+static hs_err
+no_memory(struct hs_error *err)
+{
+    ERR_clear_error();
+    return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a TLS configuration");
+}
+
+/* ---- Checks that need no OpenSSL ----------------------------------------------------------- */
+
+static hs_err
+check_versions(const struct hs_tls_options *o, struct hs_error *err)
+{
+    if ((o->min_version != HS_TLS_1_2 && o->min_version != HS_TLS_1_3) ||
+        (o->max_version != HS_TLS_1_2 && o->max_version != HS_TLS_1_3))
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "min_version and max_version must be TLS 1.2 or 1.3");
+    if (o->min_version > o->max_version)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "min_version is above max_version");
+    return HS_OK;
+}
+
+static hs_err
+check_alpn(const struct hs_tls_options *o, struct hs_error *err)
+{
+    for (size_t i = 0; i < o->alpn_len; i += (size_t)o->alpn[i] + 1)
+        if (o->alpn[i] == 0 || i + o->alpn[i] >= o->alpn_len)
+            return hs_err_setx(err, HS_E_INVALID, "tls",
+                               "alpn: every name must have 1 to 255 bytes");
+    return HS_OK;
+}
+
+static hs_err
+check_options(const struct hs_tls_options *o, struct hs_error *err)
+{
+    bool server = o->role == HS_TLS_SERVER;
+    hs_err rv;
+
+    if ((rv = check_versions(o, err)) != HS_OK || (rv = check_alpn(o, err)) != HS_OK)
+        return rv;
+    if (server && o->n_identities == 0)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "a server needs a certificate");
+    if (!server && o->n_identities > 1)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "a client has one certificate at most, got %zu", o->n_identities);
+    if (server && o->certs != HS_TLS_CERTS_NONE && o->n_cas == 0 && !o->system_ca)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "client certificates cannot be checked without ca");
+    if (!server && !o->insecure_skip_verify && o->n_cas == 0 && !o->system_ca)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "a client that verifies needs ca");
+    if (o->insecure_skip_verify && o->ocsp == HS_TLS_OCSP_REQUIRE)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ocsp=require contradicts insecure_skip_verify");
+    if (o->ciphers != NULL && o->insecure_ciphers != NULL)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "ciphers contradicts insecure_ciphers");
+    if (o->tickets < 0 || o->tickets > 8)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "tickets must be in 0..8, got %d", o->tickets);
+    if (o->session_lifetime_s < 1 || o->session_lifetime_s > 604800) /* RFC 8446 section 4.6.1 */
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "session_lifetime must be in 1..604800 seconds");
+    return HS_OK;
+}
+
+/* ---- Rules --------------------------------------------------------------------------------- */
+
+/* A caller's list may narrow the rules, not widen them. */
+static hs_err
+check_ciphers(SSL_CTX *ctx, struct hs_error *err)
+{
+    STACK_OF(SSL_CIPHER) *list = SSL_CTX_get_ciphers(ctx);
+
+    for (int i = 0; i < sk_SSL_CIPHER_num(list); i++) {
+        const SSL_CIPHER *c = sk_SSL_CIPHER_value(list, i);
+        int kx = SSL_CIPHER_get_kx_nid(c), auth = SSL_CIPHER_get_auth_nid(c);
+
+        if (!SSL_CIPHER_is_aead(c) ||
+            (kx != NID_kx_ecdhe && kx != NID_kx_dhe && kx != NID_kx_any) || auth == NID_auth_null)
+            return hs_err_setx(err, HS_E_INVALID, "tls",
+                               "ciphers: %s has no forward secrecy or no authenticated encryption; "
+                               "insecure_ciphers takes it",
+                               SSL_CIPHER_get_name(c));
+    }
+    return HS_OK;
+}
+
+static hs_err
+set_ciphers(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
+{
+    const char *list = o->ciphers != NULL            ? o->ciphers
+                       : o->insecure_ciphers != NULL ? o->insecure_ciphers
+                                                     : CIPHERS_1_2;
+
+    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : 2);
+    if (!SSL_CTX_set_cipher_list(ctx, list))
+        return hs_tls_config_error(err, "ciphers", list);
+    if (!SSL_CTX_set1_groups_list(ctx, GROUPS))
+        return hs_tls_config_error(err, "groups", GROUPS);
+    return o->ciphers != NULL ? check_ciphers(ctx, err) : HS_OK;
+}
+
+static hs_err
+set_rules(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
+{
+    if (!SSL_CTX_set_min_proto_version(ctx, o->min_version) ||
+        !SSL_CTX_set_max_proto_version(ctx, o->max_version))
+        return hs_tls_config_error(err, "min_version", NULL);
+    SSL_CTX_clear_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_LEGACY_SERVER_CONNECT |
+                                   SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                              SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(ctx, 1);
+    SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
+    return set_ciphers(ctx, o, err);
+}
+
+/* ---- Trust --------------------------------------------------------------------------------- */
+
+static hs_err
+load_trust(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    unsigned long flags = X509_V_FLAG_PARTIAL_CHAIN; /* What is named as trusted is trusted. */
+    hs_err rv = HS_OK;
+
+    if (o->system_ca && !SSL_CTX_set_default_verify_paths(ctx))
+        return hs_tls_config_error(err, "ca", "system");
+    for (size_t i = 0; rv == HS_OK && i < o->n_cas; i++)
+        rv = hs_tls_load_cas(store, &o->cas[i], err);
+    for (size_t i = 0; rv == HS_OK && i < o->n_crls; i++)
+        rv = hs_tls_load_crls(store, &o->crls[i], err);
+    if (o->n_crls > 0)
+        flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
+    if (rv == HS_OK && !X509_STORE_set_flags(store, flags))
+        rv = no_memory(err);
+    return rv;
+}
+
+/* Tells clients whose certificates are asked for. */
+static hs_err
+name_authorities(SSL_CTX *ctx, struct hs_error *err)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx));
+
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        X509 *ca = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+
+        if (ca != NULL && !SSL_CTX_add_client_CA(ctx, ca))
+            return no_memory(err);
+    }
+    return HS_OK;
+}
+
+static hs_err
+set_trust(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_error *err)
+{
+    bool server = o->role == HS_TLS_SERVER;
+    int mode = SSL_VERIFY_NONE;
+    hs_err rv = HS_OK;
+
+    c->verify = server ? o->certs != HS_TLS_CERTS_NONE : !o->insecure_skip_verify;
+    c->verify_name = c->verify && !server && !o->insecure_skip_hostname;
+    if (c->verify) {
+        mode = SSL_VERIFY_PEER;
+        if (server && o->certs == HS_TLS_CERTS_REQUIRED)
+            mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        rv = load_trust(c->ctx, o, err);
+    }
+    SSL_CTX_set_verify(c->ctx, mode, NULL);
+    if (rv == HS_OK && server && c->verify)
+        rv = name_authorities(c->ctx, err);
+    return rv;
+}
+
+/* ---- Who we are ---------------------------------------------------------------------------- */
+
+static hs_err
+load_identities(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_error *err)
+{
+    hs_err rv = HS_OK;
+
+    if (o->n_identities == 0)
+        return HS_OK;
+    if ((c->identities = calloc(o->n_identities, sizeof(*c->identities))) == NULL)
+        return no_memory(err);
+    while (rv == HS_OK && c->n_identities < o->n_identities)
+        if ((rv = hs_tls_load_identity(&o->identities[c->n_identities], err,
+                                       &c->identities[c->n_identities])) == HS_OK)
+            c->n_identities++;
+    if (rv == HS_OK && !SSL_CTX_use_cert_and_key(c->ctx, c->identities[0].leaf,
+                                                 c->identities[0].key, c->identities[0].issuers, 1))
+        rv = hs_tls_config_error(err, "certificate", o->identities[0].chain.path);
+    return rv;
+}
+
+/* ---- Resumption ---------------------------------------------------------------------------- */
+
+static hs_err
+set_sessions(struct hs_tls_context *c, const struct hs_tls_options *o,
+             struct hs_tls_tickets *tickets, struct hs_error *err)
+{
+    unsigned char id[16];
+
+    c->sessions_on = o->sessions && (o->role == HS_TLS_CLIENT || o->tickets > 0);
+    SSL_CTX_set_timeout(c->ctx, (long)o->session_lifetime_s);
+    if (o->role == HS_TLS_CLIENT) {
+        SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        if (c->sessions_on && (c->sessions = hs_tls_sessions_new()) == NULL)
+            return no_memory(err);
+        return HS_OK;
+    }
+    /* Without the cache tickets hold all: with it and without tickets TLS 1.3 would keep every
+     * session here (CVE-2024-2511). */
+    SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
+    if (!c->sessions_on) {
+        SSL_CTX_set_options(c->ctx, SSL_OP_NO_TICKET);
+        (void)SSL_CTX_set_num_tickets(c->ctx, 0);
+        return HS_OK;
+    }
+    (void)SSL_CTX_set_num_tickets(c->ctx, (size_t)o->tickets);
+    c->tickets =
+        tickets != NULL ? hs_tls_tickets_ref(tickets) : hs_tls_tickets_new(o->session_lifetime_s);
+    memset(id, 'h', sizeof(id)); /* One context for all that share the ticket keys. */
+    if (c->tickets == NULL || !SSL_CTX_set_session_id_context(c->ctx, id, sizeof(id)))
+        return no_memory(err);
+    return HS_OK;
+}
+
+static hs_err
+set_alpn(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_error *err)
+{
+    if (o->alpn_len == 0)
+        return HS_OK;
+    if ((c->alpn = malloc(o->alpn_len)) == NULL)
+        return no_memory(err);
+    memcpy(c->alpn, o->alpn, o->alpn_len);
+    c->alpn_len = o->alpn_len;
+    if (o->role == HS_TLS_CLIENT &&
+        SSL_CTX_set_alpn_protos(c->ctx, c->alpn, (unsigned)c->alpn_len) != 0)
+        return no_memory(err);
+    return HS_OK;
+}
+
+static hs_err
+open_key_log(struct hs_tls_context *c, const char *path, struct hs_error *err)
+{
+    if (path == NULL)
+        return HS_OK;
+    c->key_log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (c->key_log_fd < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "insecure_key_log_file: %.120s", path);
+    return HS_OK;
+}
+
+/* ---- All together -------------------------------------------------------------------------- */
+
+static hs_err
+build(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_tls_tickets *tickets,
+      struct hs_error *err)
+{
+    hs_err rv;
+
+    c->ctx = SSL_CTX_new(o->role == HS_TLS_SERVER ? TLS_server_method() : TLS_client_method());
+    if (c->ctx == NULL)
+        return no_memory(err);
+    if ((rv = set_rules(c->ctx, o, err)) != HS_OK || (rv = set_trust(c, o, err)) != HS_OK ||
+        (rv = load_identities(c, o, err)) != HS_OK ||
+        (rv = set_sessions(c, o, tickets, err)) != HS_OK || (rv = set_alpn(c, o, err)) != HS_OK ||
+        (rv = open_key_log(c, o->insecure_key_log, err)) != HS_OK)
+        return rv;
+    hs_tls_install_callbacks(c);
+    ERR_clear_error();
+    return HS_OK;
+}
+
+hs_err
+hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *tickets,
+                   struct hs_error *err, struct hs_tls_context **ret_context)
+{
+    struct hs_tls_context *c;
+    hs_err rv;
+
+    if ((rv = check_options(o, err)) != HS_OK)
+        return rv;
+    if ((c = calloc(1, sizeof(*c))) == NULL)
+        return no_memory(err);
+    c->refs = 1;
+    c->key_log_fd = -1;
+    c->role = o->role;
+    c->certs = o->certs;
+    c->ocsp = o->insecure_skip_verify ? HS_TLS_OCSP_OFF : o->ocsp;
+    c->accept_truncation = o->insecure_accept_truncation;
+    c->handshake_timeout_ns = o->handshake_timeout_ns;
+    if ((rv = build(c, o, tickets, err)) != HS_OK)
+        hs_tls_context_unref(c);
+    else
+        *ret_context = c;
+    return rv;
+}
+
+void
+hs_tls_context_unref(struct hs_tls_context *c)
+{
+    if (c == NULL || atomic_fetch_sub(&c->refs, 1) != 1)
+        return;
+    SSL_CTX_free(c->ctx);
+    for (size_t i = 0; i < c->n_identities; i++)
+        hs_tls_identity_fini(&c->identities[i]);
+    free(c->identities);
+    free(c->alpn);
+    hs_tls_sessions_free(c->sessions);
+    hs_tls_tickets_unref(c->tickets);
+    if (c->key_log_fd >= 0)
+        (void)close(c->key_log_fd);
+    free(c);
+}

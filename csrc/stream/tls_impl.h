@@ -1,0 +1,49 @@
+/* tls_impl.h: one connection's TLS, for the tls*.c files.
+ *
+ * Invariants:
+ * - Nobody enters ssl without lock; the lock is held around {clear the error queue, the SSL call,
+ *   SSL_get_error}, never over a wait. One reader and one writer and one closer may come at once.
+ * - failure, once set, is what every later call answers: after a fatal error ssl is not touched
+ *   again but to be freed (SSL_get_error(3)).
+ * - half_sent > 0: a record of so many bytes of the caller's is encrypted and not all of it is out.
+ *   OpenSSL then takes the same bytes again and nothing else. Belongs to the writer; read under
+ *   lock by others.
+ */
+#ifndef HS_STREAM_TLS_IMPL_H
+#define HS_STREAM_TLS_IMPL_H
+
+#include "tls.h"
+#include "tls_bio.h"
+#include "tls_config.h"
+#include "tls_verify.h"
+#include "../base/lock.h"
+
+enum tls_state { TLS_HANDSHAKE, TLS_OPEN, TLS_FAILED };
+
+struct hs_tls {
+    struct hs_lock lock;
+    SSL *ssl; /* owns; guarded by lock, as all that follows unless said otherwise */
+    struct hs_tls_io io;
+    struct hs_tls_config *config;   /* owns a reference; immutable */
+    struct hs_tls_context *context; /* owns a reference; immutable */
+    char *expected;                 /* owns: the name that was asked for, or NULL; immutable */
+    char *session_key;              /* owns: client, or NULL; immutable */
+    enum tls_state state;
+    struct hs_error *failure;    /* owns */
+    struct tls_verdict *verdict; /* owns; until the handshake is over */
+    enum hs_ocsp_state ocsp;
+    bool goodbye_sent, goodbye_received;
+    uint64_t tickets;
+    size_t half_sent;
+    uint64_t half_sent_hash; /* of those bytes, when another call has to bring them again; else 0 */
+    int64_t started_ns, verified_ns, finished_ns;
+};
+
+/* The object behind an SSL, in callbacks: its lock is held. */
+struct hs_tls *hs_tls_of(const SSL *ssl);
+
+/* ---- tls_context.c: callbacks need it ---- */
+/* Where a verdict goes; NULL: no memory. */
+struct tls_verdict *hs_tls_verdict(struct hs_tls *t);
+
+#endif

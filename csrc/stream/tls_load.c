@@ -1,0 +1,258 @@
+/* tls_load.c: certificates, keys and revocation lists out of files and memory, PEM or DER.
+ *
+ * Errors name the parameter and the file. Nothing found in a source is an error: an empty file of
+ * authorities would trust nobody, which is never what was meant.
+ */
+#include "tls_config.h"
+
+#include "tls_error.h"
+#include "../base/err.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char *
+name_of(const struct hs_tls_source *source)
+{
+    return source->path != NULL ? source->path : "(bytes)";
+}
+
+static hs_err
+open_source(const struct hs_tls_source *source, const char *what, struct hs_error *err,
+            BIO **ret_bio)
+{
+    BIO *bio;
+
+    ERR_clear_error();
+    if (source->path == NULL) {
+        if (source->len > INT32_MAX)
+            return hs_err_setx(err, HS_E_INVALID, "tls", "%s: too many bytes", what);
+        bio = BIO_new_mem_buf(source->data, (int)source->len);
+    } else {
+        errno = 0;
+        bio = BIO_new_file(source->path, "rb");
+        if (bio == NULL && errno != 0)
+            return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+                              source->path);
+    }
+    if (bio == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
+    *ret_bio = bio;
+    return HS_OK;
+}
+
+/* The end of a PEM file is an error to OpenSSL. Anything else is one to us. */
+static bool
+at_end_of_pem(void)
+{
+    unsigned long code = ERR_peek_last_error();
+    bool end = code == 0 ||
+               (ERR_GET_LIB(code) == ERR_LIB_PEM && ERR_GET_REASON(code) == PEM_R_NO_START_LINE);
+
+    ERR_clear_error();
+    return end;
+}
+
+/* Answers a password that was not given with a refusal, instead of asking at a terminal. */
+static int
+give_password(char *buf, int size, int rwflag, void *arg)
+{
+    const char *password = arg;
+    size_t n = password != NULL ? strlen(password) : 0;
+
+    (void)rwflag;
+    if (n == 0 || n > (size_t)size)
+        return -1;
+    memcpy(buf, password, n);
+    return (int)n;
+}
+
+/* ---- Whom to trust ------------------------------------------------------------------------- */
+
+/* PEM certificates and DER ones; *ret_stack owns them. */
+static hs_err
+read_certificates(const struct hs_tls_source *source, const char *what, struct hs_error *err,
+                  STACK_OF(X509) * *ret_stack)
+{
+    STACK_OF(X509) *stack = sk_X509_new_null();
+    BIO *bio = NULL;
+    X509 *x;
+    hs_err rv = open_source(source, what, err, &bio);
+
+    if (rv != HS_OK || stack == NULL)
+        goto fail;
+    while ((x = PEM_read_bio_X509(bio, NULL, give_password, NULL)) != NULL)
+        if (!sk_X509_push(stack, x)) {
+            X509_free(x);
+            rv = hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
+            goto fail;
+        }
+    if (!at_end_of_pem()) {
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "%s: %.150s holds a damaged certificate", what,
+                         name_of(source));
+        goto fail;
+    }
+    if (sk_X509_num(stack) == 0 && BIO_reset(bio) >= 0 && (x = d2i_X509_bio(bio, NULL)) != NULL)
+        (void)sk_X509_push(stack, x);
+    ERR_clear_error();
+    if (sk_X509_num(stack) == 0) {
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "%s: %.150s holds no certificate", what,
+                         name_of(source));
+        goto fail;
+    }
+    BIO_free(bio);
+    *ret_stack = stack;
+    return HS_OK;
+fail:
+    BIO_free(bio);
+    sk_X509_pop_free(stack, X509_free);
+    return rv != HS_OK ? rv : hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
+}
+
+hs_err
+hs_tls_load_cas(X509_STORE *store, const struct hs_tls_source *source, struct hs_error *err)
+{
+    STACK_OF(X509) * stack;
+    struct stat st;
+    hs_err rv;
+
+    if (source->path != NULL && stat(source->path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        if (X509_STORE_load_path(store, source->path))
+            return HS_OK;
+        return hs_tls_config_error(err, "ca", source->path);
+    }
+    if ((rv = read_certificates(source, "ca", err, &stack)) != HS_OK)
+        return rv;
+    for (int i = 0; rv == HS_OK && i < sk_X509_num(stack); i++)
+        if (!X509_STORE_add_cert(store, sk_X509_value(stack, i)))
+            rv = hs_tls_config_error(err, "ca", name_of(source));
+    sk_X509_pop_free(stack, X509_free);
+    return rv;
+}
+
+hs_err
+hs_tls_load_crls(X509_STORE *store, const struct hs_tls_source *source, struct hs_error *err)
+{
+    BIO *bio;
+    X509_CRL *crl;
+    int n = 0;
+    hs_err rv = open_source(source, "crl", err, &bio);
+
+    if (rv != HS_OK)
+        return rv;
+    while (rv == HS_OK && (crl = PEM_read_bio_X509_CRL(bio, NULL, give_password, NULL)) != NULL) {
+        n++;
+        if (!X509_STORE_add_crl(store, crl))
+            rv = hs_tls_config_error(err, "crl", name_of(source));
+        X509_CRL_free(crl);
+    }
+    if (rv == HS_OK && n == 0 && BIO_reset(bio) >= 0 &&
+        (crl = d2i_X509_CRL_bio(bio, NULL)) != NULL) {
+        n += X509_STORE_add_crl(store, crl) ? 1 : 0;
+        X509_CRL_free(crl);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    if (rv == HS_OK && n == 0)
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "crl: %.150s holds no revocation list",
+                         name_of(source));
+    return rv;
+}
+
+/* ---- Who we are ---------------------------------------------------------------------------- */
+
+static hs_err
+read_key(const struct hs_tls_source *source, const char *password, struct hs_error *err,
+         EVP_PKEY **ret_key)
+{
+    unsigned long code;
+    BIO *bio;
+    hs_err rv = open_source(source, "key", err, &bio);
+
+    if (rv != HS_OK)
+        return rv;
+    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, (void *)(uintptr_t)password);
+    code = ERR_peek_error();
+    if (*ret_key == NULL && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE &&
+        BIO_reset(bio) >= 0)
+        *ret_key = d2i_PrivateKey_bio(bio, NULL);
+    BIO_free(bio);
+    if (*ret_key == NULL && ERR_GET_REASON(code) == PEM_R_BAD_PASSWORD_READ)
+        rv = hs_err_setx(err, HS_E_INVALID, "tls",
+                         "key: %.150s is encrypted; give the right password", name_of(source));
+    else if (*ret_key == NULL && password != NULL)
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s cannot be read with that password",
+                         name_of(source));
+    else if (*ret_key == NULL)
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s holds no private key",
+                         name_of(source));
+    ERR_clear_error();
+    return rv;
+}
+
+static hs_err
+read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls_identity *id)
+{
+    uint8_t *grown;
+    BIO *bio;
+    int n = 1;
+    hs_err rv;
+
+    if (source->path == NULL && source->data == NULL)
+        return HS_OK;
+    if ((rv = open_source(source, "ocsp_response", err, &bio)) != HS_OK)
+        return rv;
+    while (n > 0 && id->ocsp_len < 1 << 16) {
+        if ((grown = realloc(id->ocsp, id->ocsp_len + 4096)) == NULL)
+            break;
+        id->ocsp = grown;
+        if ((n = BIO_read(bio, id->ocsp + id->ocsp_len, 4096)) > 0)
+            id->ocsp_len += (size_t)n;
+    }
+    BIO_free(bio);
+    if (n > 0 || id->ocsp_len == 0)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ocsp_response: %.120s is empty or larger than 64 KiB", name_of(source));
+    return HS_OK;
+}
+
+hs_err
+hs_tls_load_identity(const struct hs_tls_identity *from, struct hs_error *err,
+                     struct tls_identity *ret_identity)
+{
+    const struct hs_tls_source *key =
+        from->key.path != NULL || from->key.data != NULL ? &from->key : &from->chain;
+    struct tls_identity id = {0};
+    hs_err rv = read_certificates(&from->chain, "certificate", err, &id.issuers);
+
+    if (rv != HS_OK)
+        return rv;
+    id.leaf = sk_X509_shift(id.issuers);
+    if ((rv = read_key(key, from->password, err, &id.key)) == HS_OK &&
+        !X509_check_private_key(id.leaf, id.key))
+        rv =
+            hs_err_setx(err, HS_E_INVALID, "tls", "key: %.90s does not belong to certificate %.90s",
+                        name_of(key), name_of(&from->chain));
+    ERR_clear_error();
+    if (rv == HS_OK)
+        rv = read_staple(&from->ocsp, err, &id);
+    if (rv != HS_OK)
+        hs_tls_identity_fini(&id);
+    else
+        *ret_identity = id;
+    return rv;
+}
+
+void
+hs_tls_identity_fini(struct tls_identity *id)
+{
+    X509_free(id->leaf);
+    EVP_PKEY_free(id->key);
+    sk_X509_pop_free(id->issuers, X509_free);
+    free(id->ocsp);
+}

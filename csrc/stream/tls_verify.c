@@ -1,0 +1,220 @@
+/* tls_verify.c: see tls_verify.h.
+ *
+ * The check itself is OpenSSL's, in the handshake, never after it. What OpenSSL would take for "no
+ * check" or "any subdomain" (an empty name, a leading dot) is refused before.
+ */
+#include "tls_verify.h"
+
+#include "../base/err.h"
+
+#include <arpa/inet.h>
+#include <openssl/x509v3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool
+is_address(const char *name)
+{
+    struct in6_addr any;
+
+    return inet_pton(AF_INET, name, &any) == 1 || inet_pton(AF_INET6, name, &any) == 1;
+}
+
+/* Without one trailing dot, which DNS has and certificates have not (RFC 6066 section 3). */
+static hs_err
+clean_name(const char *name, char out[256], struct hs_error *err)
+{
+    size_t n = strlen(name);
+
+    if (n > 0 && name[n - 1] == '.')
+        n--;
+    if (n == 0 || n > 253)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "server_name must have 1 to 253 characters, got %zu", n);
+    if (name[0] == '.')
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "server_name must not begin with a dot: %.100s", name);
+    memcpy(out, name, n);
+    out[n] = '\0';
+    return HS_OK;
+}
+
+hs_err
+hs_tls_ask_for_name(SSL *ssl, const char *name, struct hs_error *err)
+{
+    char clean[256];
+    hs_err rv;
+
+    if ((rv = clean_name(name, clean, err)) != HS_OK || is_address(clean))
+        return rv; /* RFC 6066: no SNI for addresses */
+    if (!SSL_set_tlsext_host_name(ssl, clean))
+        return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a name");
+    return HS_OK;
+}
+
+hs_err
+hs_tls_expect_name(SSL *ssl, const char *name, struct hs_error *err)
+{
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    char clean[256];
+    int ok;
+    hs_err rv;
+
+    if ((rv = clean_name(name, clean, err)) != HS_OK)
+        return rv;
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    if (is_address(clean))
+        ok = X509_VERIFY_PARAM_set1_ip_asc(param, clean);
+    else
+        ok = X509_VERIFY_PARAM_set1_host(param, clean, 0);
+    if (!ok)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "server_name is not a name: %.100s", clean);
+    return HS_OK;
+}
+
+/* ---- Words --------------------------------------------------------------------------------- */
+
+static void say(char *buf, size_t size, const char *fmt, ...) HS_PRINTF(3, 4);
+
+/* Names have any length; what does not fit is cut. */
+static void
+say(char *buf, size_t size, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(buf, size, fmt, ap);
+    va_end(ap);
+}
+
+static void
+name_text(const X509_NAME *name, char *buf, size_t size)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    int n = 0;
+
+    if (bio != NULL &&
+        X509_NAME_print_ex(bio, name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB) >= 0)
+        n = BIO_read(bio, buf, (int)size - 1);
+    buf[n > 0 ? n : 0] = '\0';
+    BIO_free(bio);
+    if (buf[0] == '\0')
+        (void)snprintf(buf, size, "(no name)");
+}
+
+static void
+date_text(const ASN1_TIME *t, char buf[16])
+{
+    struct tm tm = {0};
+
+    if (!ASN1_TIME_to_tm(t, &tm) || strftime(buf, 16, "%Y-%m-%d", &tm) == 0)
+        (void)snprintf(buf, 16, "?");
+}
+
+/* "3 days", "5 hours" between two times. */
+static void
+span_text(const ASN1_TIME *from, const ASN1_TIME *to, char buf[32])
+{
+    int days = 0, seconds = 0;
+
+    (void)ASN1_TIME_diff(&days, &seconds, from, to);
+    if (days != 0)
+        (void)snprintf(buf, 32, "%d day%s", days, days == 1 ? "" : "s");
+    else
+        (void)snprintf(buf, 32, "%d minutes", seconds / 60);
+}
+
+/* The first few names that it is for. */
+static void
+names_text(X509 *cert, char *buf, size_t size)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    size_t used = 0;
+    int shown = 0;
+
+    buf[0] = '\0';
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && used + 64 < size; i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        const unsigned char *data;
+        char text[INET6_ADDRSTRLEN] = "";
+        int len;
+
+        if (name->type == GEN_DNS) {
+            data = ASN1_STRING_get0_data(name->d.dNSName);
+            len = ASN1_STRING_length(name->d.dNSName);
+            used += (size_t)snprintf(buf + used, size - used, "%s%.*s", shown++ > 0 ? ", " : "",
+                                     len < 48 ? len : 48, (const char *)data);
+        } else if (name->type == GEN_IPADD) {
+            data = ASN1_STRING_get0_data(name->d.iPAddress);
+            len = ASN1_STRING_length(name->d.iPAddress);
+            (void)inet_ntop(len == 4 ? AF_INET : AF_INET6, data, text, sizeof(text));
+            used +=
+                (size_t)snprintf(buf + used, size - used, "%s%s", shown++ > 0 ? ", " : "", text);
+        }
+    }
+    if (shown == 0)
+        (void)snprintf(buf, size, "no name at all");
+    else if (sk_GENERAL_NAME_num(names) > shown)
+        (void)snprintf(buf + used, size - used, " and %d more", sk_GENERAL_NAME_num(names) - shown);
+    GENERAL_NAMES_free(names);
+}
+
+void
+hs_tls_describe(X509 *cert, int depth, int code, const char *expected, struct tls_verdict *v)
+{
+    char subject[80] = "(none)", issuer[80] = "(none)", names[96], span[32], date[16];
+    char whose[128];
+
+    if (cert != NULL) {
+        name_text(X509_get_subject_name(cert), subject, sizeof(subject));
+        name_text(X509_get_issuer_name(cert), issuer, sizeof(issuer));
+    }
+    if (expected == NULL)
+        say(whose, sizeof(whose), "certificate %.90s", subject);
+    else if (depth == 0)
+        say(whose, sizeof(whose), "certificate for %.90s", expected);
+    else
+        say(whose, sizeof(whose), "certificate %.48s above that for %.40s", subject, expected);
+    v->code = code;
+    switch (cert == NULL ? X509_V_ERR_UNSPECIFIED : code) {
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+        span_text(X509_get0_notAfter(cert), NULL, span);
+        date_text(X509_get0_notAfter(cert), date);
+        say(v->text, sizeof(v->text), "%s expired %s ago (%s), issuer %s", whose, span, date,
+            issuer);
+        break;
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        span_text(NULL, X509_get0_notBefore(cert), span);
+        date_text(X509_get0_notBefore(cert), date);
+        say(v->text, sizeof(v->text), "%s is valid only in %s (from %s), issuer %s", whose, span,
+            date, issuer);
+        break;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        names_text(cert, names, sizeof(names));
+        say(v->text, sizeof(v->text), "certificate is for %s, not for %.100s", names,
+            expected != NULL ? expected : "this name");
+        break;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+        say(v->text, sizeof(v->text), "%s is self-signed, and not trusted here", whose);
+        break;
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+        say(v->text, sizeof(v->text), "%s is a root that is not trusted here", whose);
+        break;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+        say(v->text, sizeof(v->text),
+            "%s has an issuer that is not known here: %s (not trusted, or an "
+            "intermediate was not sent)",
+            whose, issuer);
+        break;
+    case X509_V_ERR_CERT_REVOKED:
+        say(v->text, sizeof(v->text), "%s is revoked, issuer %s", whose, issuer);
+        break;
+    default:
+        say(v->text, sizeof(v->text), "%s: %s, issuer %s", whose,
+            X509_verify_cert_error_string(code), issuer);
+    }
+}

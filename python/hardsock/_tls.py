@@ -1,0 +1,297 @@
+"""TLS settings as frozen values, checked in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Union
+
+from hardsock import _core
+from hardsock._options import _check_bool, _check_int, _check_seconds
+
+__all__ = ["Certificate", "TLSConfig"]
+
+Source = Union[str, "os.PathLike[str]", bytes]
+"""A file's path, or its content as bytes; PEM or DER."""
+
+_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_CLIENT_CERTIFICATES = ("none", "optional", "required")
+_OCSP = ("off", "check", "require")
+_ONLY = {
+    "server": ("client_certificates", "tickets"),
+    "client": ("ocsp", "insecure_skip_verify", "insecure_skip_hostname"),
+}
+
+
+def _check_source(name: str, value: object) -> str | bytes | None:
+    """What the core takes: a path as text, content as bytes."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        path = os.fspath(value)
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        if not path or "\0" in path:
+            raise ValueError(f"{name} must be a path or bytes, got {value!r}")
+        if "-----BEGIN" in path:
+            raise ValueError(f"{name} looks like PEM text: give it as bytes, or give a path")
+        return path
+    raise TypeError(f"{name} must be a path or bytes, not {type(value).__name__}")
+
+
+def _check_sources(name: str, value: object) -> tuple[str | bytes, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes, os.PathLike)):
+        value = (value,)
+    if not isinstance(value, Sequence) or not value:
+        raise TypeError(f"{name} must be a path, bytes or a sequence of them, got {value!r}")
+    found = tuple(_check_source(name, one) for one in value)
+    return tuple(one for one in found if one is not None)
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """Who we are: a certificate with its chain, and the private key for it."""
+
+    chain: Source
+    """The certificate first, then the intermediates; a path or bytes, PEM (or DER for one alone)."""
+    key: Source | None = field(default=None, repr=False)
+    """``None``: the key is in ``chain``."""
+    password: str | None = field(default=None, repr=False)
+    """Of an encrypted key. Without one such a key is an error; nobody is ever asked."""
+    ocsp_response: Source | None = field(default=None, repr=False)
+    """A DER response that a server staples (RFC 6066 section 8). Whoever renews it calls
+    ``TLSConfig.reload``."""
+
+    def __post_init__(self) -> None:
+        if _check_source("chain", self.chain) is None:
+            raise TypeError("chain must be a path or bytes, not None")
+        _check_source("key", self.key)
+        _check_source("ocsp_response", self.ocsp_response)
+        if self.password is not None and not isinstance(self.password, str):
+            raise TypeError(f"password must be a str, not {type(self.password).__name__}")
+
+    def _settings(self) -> tuple[str | bytes | None, ...]:
+        return (
+            _check_source("chain", self.chain),
+            _check_source("key", self.key),
+            _check_source("ocsp_response", self.ocsp_response),
+            self.password,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLSConfig:
+    """Everything that is decided before a TLS handshake; shared by any number of connections.
+
+    Safe as it is: TLS 1.2 and 1.3, forward secrecy and authenticated encryption only, certificates
+    and names verified, no renegotiation, no compression, keys and signatures of at least 112 bits.
+    Whatever weakens that has ``insecure_`` in its name. Files are read when it is made: what is
+    wrong with them is said there, not at three in the morning.
+
+    Raises:
+        ValueError, TypeError: A setting is wrong or contradicts another; the message names them.
+        HardsockError: A file cannot be read.
+    """
+
+    role: Literal["client", "server"] = "client"
+    ca: Source | Sequence[Source] | None = None
+    """Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
+    trusts what the system trusts, a server nobody. What is named here is trusted even if it is no
+    root."""
+    crl: Source | Sequence[Source] | None = None
+    """Revocation lists. With any, each certificate of a chain must be covered by a valid one."""
+    certificates: Certificate | Sequence[Certificate] | None = None
+    """A server needs one; of several it presents what fits the name that the client asked for (SNI),
+    else the first. A client may have one."""
+    client_certificates: Literal["none", "optional", "required"] = "none"
+    """Server: whether clients must show a certificate that ``ca`` has signed."""
+    alpn: Sequence[str] = ()
+    """Application protocols, the preferred first (RFC 7301). A server refuses a client with which
+    it has none in common."""
+    min_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2"
+    max_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.3"
+    ciphers: str | None = None
+    """Ciphers of TLS 1.2 as ciphers(1) writes them; none without forward secrecy and authenticated
+    encryption is taken."""
+    ocsp: Literal["off", "check", "require"] = "check"
+    """Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also that there
+    is none. A certificate that says "must staple" (RFC 7633) requires it by itself."""
+    sessions: bool = True
+    """Resume earlier sessions, which saves the certificates: only under the same name, and only
+    verified ones."""
+    tickets: int = 2
+    """Server: session tickets sent after a full handshake, 0 to 8."""
+    session_lifetime: int = 7200
+    """Seconds. Ticket keys are replaced twice in that time."""
+    handshake_timeout: float | None = 10.0
+    """Seconds for a handshake, within the deadline of the call. ``None``: only that one."""
+    insecure_skip_verify: bool = False
+    """Client: take any certificate. Anybody in the middle can then read and change everything."""
+    insecure_skip_hostname: bool = False
+    """Client: take any name, if somebody trusted has signed the certificate."""
+    insecure_ciphers: str | None = None
+    """As ``ciphers``, without any rule; lowers the security level to 0."""
+    insecure_accept_truncation: bool = False
+    """Take an end without close_notify for an end like any other. Only for protocols that can tell
+    by themselves whether a message is whole."""
+    insecure_key_log_file: str | os.PathLike[str] | None = None
+    """A file to which the secrets of each connection are appended (NSS format), for wireshark."""
+    _context: _core.TLSContext = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        object.__setattr__(self, "_context", _core.TLSContext(self._settings()))
+
+    def reload(self) -> None:
+        """Read every file again; handshakes that begin later use what it says now.
+
+        All or nothing: when a file is wrong the error is raised and nothing changes. Connections
+        that exist keep what they began with. Safe at any time, from any thread.
+        """
+        self._context.reload(self._settings())
+
+    @property
+    def sessions_kept(self) -> int:
+        """How many sessions a client could resume now."""
+        return self._context.sessions_kept
+
+    def _check(self) -> None:
+        _check_choice("role", self.role, ("client", "server"))
+        _check_choice("client_certificates", self.client_certificates, _CLIENT_CERTIFICATES)
+        _check_choice("ocsp", self.ocsp, _OCSP)
+        for name in ("min_version", "max_version"):
+            _check_choice(name, getattr(self, name), tuple(_VERSIONS))
+        for name in ("sessions", "insecure_skip_verify", "insecure_skip_hostname"):
+            _check_bool(name, getattr(self, name))
+        _check_bool("insecure_accept_truncation", self.insecure_accept_truncation)
+        _check_int("tickets", self.tickets, 0, 8)
+        _check_int("session_lifetime", self.session_lifetime, 1, 604800)
+        _check_seconds("handshake_timeout", self.handshake_timeout, 0.001)
+        for name in ("ciphers", "insecure_ciphers"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} must be a str or None, not {type(value).__name__}")
+        self._check_contradictions()
+
+    def _check_contradictions(self) -> None:
+        for role, names in _ONLY.items():
+            for name in names:
+                default = type(self).__dataclass_fields__[name].default
+                if self.role != role and getattr(self, name) != default:
+                    raise ValueError(f"{name} is for role={role!r}, not for role={self.role!r}")
+        if _VERSIONS[self.min_version] > _VERSIONS[self.max_version]:
+            raise ValueError(
+                f"min_version={self.min_version!r} is above max_version={self.max_version!r}"
+            )
+        if self.ciphers is not None and self.insecure_ciphers is not None:
+            raise ValueError("ciphers contradicts insecure_ciphers: give one of them")
+        if self.ciphers is not None and self.min_version == "TLSv1.3":
+            raise ValueError("ciphers are those of TLS 1.2, which min_version='TLSv1.3' excludes")
+        if self.insecure_skip_verify and self.ca is not None:
+            raise ValueError(
+                "insecure_skip_verify contradicts ca: nothing would be checked with it"
+            )
+        if self.insecure_skip_verify and self.crl is not None:
+            raise ValueError(
+                "insecure_skip_verify contradicts crl: nothing would be checked with it"
+            )
+        if self.insecure_skip_verify and self.ocsp == "require":
+            raise ValueError("insecure_skip_verify contradicts ocsp='require'")
+        if self.role == "server" and not self._certificates():
+            raise ValueError("certificates must be given for role='server'")
+        if self.role == "client" and len(self._certificates()) > 1:
+            raise ValueError("certificates must be one at most for role='client'")
+        if self.client_certificates != "none" and self.ca is None:
+            raise ValueError(
+                f"client_certificates={self.client_certificates!r} needs ca: who may sign them"
+            )
+        if self.role == "server" and self.ca is not None and self.client_certificates == "none":
+            raise ValueError("ca has no use for a server with client_certificates='none'")
+
+    def _certificates(self) -> tuple[Certificate, ...]:
+        given = self.certificates
+        found = (
+            () if given is None else (given,) if isinstance(given, Certificate) else tuple(given)
+        )
+        for one in found:
+            if not isinstance(one, Certificate):
+                raise TypeError(f"certificates must be Certificate, not {type(one).__name__}")
+        return found
+
+    def _alpn(self) -> bytes:
+        if isinstance(self.alpn, (str, bytes)):
+            raise TypeError(f"alpn must be a sequence of names, got {self.alpn!r}")
+        wire = b""
+        for name in self.alpn:
+            if not isinstance(name, str) or not 1 <= len(name) <= 255 or not name.isascii():
+                raise ValueError(f"alpn names must be 1 to 255 ASCII characters, got {name!r}")
+            wire += bytes([len(name)]) + name.encode()
+        if len(wire) > 65535:
+            raise ValueError(f"alpn must have 65535 bytes in all, got {len(wire)}")
+        return wire
+
+    def _settings(self) -> dict[str, object]:
+        log = _check_source("insecure_key_log_file", self.insecure_key_log_file)
+        if isinstance(log, bytes):
+            raise TypeError("insecure_key_log_file must be a path, not bytes")
+        return {
+            "server": int(self.role == "server"),
+            "system_ca": self.role == "client" and self.ca is None,
+            "ca": _check_sources("ca", self.ca),
+            "crl": _check_sources("crl", self.crl),
+            "identities": tuple(one._settings() for one in self._certificates()),
+            "client_certificates": _CLIENT_CERTIFICATES.index(self.client_certificates),
+            "alpn": self._alpn(),
+            "min_version": _VERSIONS[self.min_version],
+            "max_version": _VERSIONS[self.max_version],
+            "ciphers": self.ciphers,
+            "insecure_ciphers": self.insecure_ciphers,
+            "ocsp": _OCSP.index(self.ocsp),
+            "sessions": self.sessions,
+            "tickets": self.tickets,
+            "session_lifetime": self.session_lifetime,
+            "handshake_timeout": float("inf")
+            if self.handshake_timeout is None
+            else self.handshake_timeout,
+            "insecure_skip_verify": self.insecure_skip_verify,
+            "insecure_skip_hostname": self.insecure_skip_hostname,
+            "insecure_accept_truncation": self.insecure_accept_truncation,
+            "insecure_key_log_file": log,
+        }
+
+
+_default: list[TLSConfig] = []
+
+
+def client_config(tls: bool | TLSConfig) -> TLSConfig | None:
+    """What ``tls=`` of a client means; ``True`` is one config for all, made when first asked for."""
+    if isinstance(tls, TLSConfig):
+        if tls.role != "client":
+            raise ValueError("tls must be a TLSConfig of role='client' to connect")
+        return tls
+    if not isinstance(tls, bool):
+        raise TypeError(f"tls must be a bool or a TLSConfig, not {type(tls).__name__}")
+    if not tls:
+        return None
+    if not _default:
+        _default.append(TLSConfig())  # Two threads at once: one of them is used from then on.
+    return _default[0]
+
+
+def server_context(tls: TLSConfig | None) -> _core.TLSContext | None:
+    """What the core takes for ``tls=`` of a listener."""
+    if tls is None:
+        return None
+    if not isinstance(tls, TLSConfig):
+        raise TypeError(f"tls must be a TLSConfig or None, not {type(tls).__name__}")
+    if tls.role != "server":
+        raise ValueError("tls must be a TLSConfig of role='server' to listen")
+    return tls._context
