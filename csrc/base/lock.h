@@ -21,6 +21,8 @@ enum hs_rank {
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
+    HS_RANK_KEEPER,      /* which pools there are */
+    HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
 };
 
 struct hs_lock {
@@ -37,5 +39,8 @@ void hs_lock_init(struct hs_lock *l, enum hs_rank rank);
 void hs_lock_fini(struct hs_lock *l);
 void hs_lock_take(struct hs_lock *l);
 void hs_lock_drop(struct hs_lock *l);
+/* Around a fork, which takes every lock of a kind: without a look at ranks. */
+void hs_lock_take_for_fork(struct hs_lock *l);
+void hs_lock_drop_after_fork(struct hs_lock *l);
 
 #endif

@@ -81,7 +81,9 @@ after_fork_in_child(void)
     hs_lock_drop(&lock);
 }
 
-__attribute__((constructor)) static void
+/* After wait.c's, before keeper.c's: handlers before a fork run in the reverse order, so that the
+ * keeper is at rest when our lock is taken. */
+__attribute__((constructor(300))) static void
 watch_forks(void)
 {
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);

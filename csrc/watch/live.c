@@ -8,6 +8,7 @@
 #include "../cancel/token.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
+#include "../pool/pool.h"
 #include "../stream/conn.h"
 
 void
@@ -24,5 +25,6 @@ hs_live_counts(struct hs_live *ret_live)
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
+        .pools = hs_pool_live(),
     };
 }
