@@ -113,9 +113,15 @@ insert_idle(struct hs_pool *p, struct hs_member *m)
     hs_list_append(after->next, &m->link);
 }
 
+/* The keeper comes by soon for what is new, and then learns until when it need not. */
 static void
 become_idle(struct hs_pool *p, struct hs_member *m, struct deeds *d)
 {
+    int64_t span = hs_min_ns(p->o.idle_timeout_ns, p->o.ping_after_ns);
+
+    p->scan_boot = hs_min_ns(p->scan_boot, m->expires_boot);
+    if (span < HS_NEVER - m->since_boot)
+        p->scan_boot = hs_min_ns(p->scan_boot, m->since_boot + span);
     hs_pool_set_state_locked(p, m, MEMBER_IDLE);
     m->watched = false;
     insert_idle(p, m);

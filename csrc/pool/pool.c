@@ -147,6 +147,7 @@ destroy(struct hs_pool *p)
 {
     for (size_t i = 0; i < p->n_members; i++) {
         hs_conn_unref(p->members[i]->conn);
+        hs_conn_unref(p->members[i]->inherited);
         free(p->members[i]);
     }
     free(p->members);
@@ -380,7 +381,11 @@ hs_pool_forget_parent(struct hs_pool *p)
         struct hs_member *m = p->members[i];
 
         if (m->conn != NULL)
-            hs_conn_dispose(m->conn, false);
+            hs_conn_close(m->conn, false);
+        if (m->state == MEMBER_LENT && m->inherited == NULL)
+            m->inherited = m->conn;
+        else
+            hs_conn_unref(m->conn);
         m->conn = NULL;
         atomic_store(&m->lease_id, 0);
         m->state = MEMBER_FREE;
