@@ -26,6 +26,7 @@
 
 #define STACK_BYTES ((size_t)256 * 1024)
 #define BATCH 128
+#define RETRY_NS (50 * HS_NS_PER_MS)
 /* Anything but 0: the owner of the one descriptor that is the keeper's own. */
 #define OWN_ID UINT64_MAX
 
@@ -35,6 +36,7 @@ struct keeper {
     struct task watch;
     struct hs_list tasks; /* own: all but watch */
     struct hs_list again; /* task.again: to be stepped in the next round */
+    bool watch_lost;      /* there was no memory to park it: it is tried again soon */
 };
 
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_KEEPER);
@@ -175,12 +177,11 @@ step_watch(struct task *t)
     return HS_WANT;
 }
 
-/* No memory to wait with: it is looked at in every turn until there is. */
 static void
 watch_unparked(struct task *t, const struct hs_error *err)
 {
     (void)err;
-    step_again(t->keeper, t);
+    t->keeper->watch_lost = true;
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -259,7 +260,13 @@ work(struct keeper *k)
     int64_t until = HS_NEVER;
     struct hs_pool *p, *next;
 
+    if (k->watch_lost) {
+        k->watch_lost = false;
+        step_again(k, &k->watch);
+    }
     run_tasks(k);
+    if (k->watch_lost)
+        until = hs_now() + RETRY_NS;
     for (p = next_pool(&pools); p != NULL; p = next) {
         next = next_pool(&p->link);
         until = hs_min_ns(until, visit(k, p));

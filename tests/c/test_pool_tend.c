@@ -541,7 +541,7 @@ START_TEST(close_wakes_who_waits_and_says_who_is_late)
     struct hs_pool_options o = options(2);
     struct hs_pool *p = pool_of(&s, &o);
     struct hs_lease a = take(p), b = take(p), c;
-    struct hs_op op = op_in(10 * MS);
+    struct hs_op op = op_in(10 * SECOND);
     struct hs_request r = {.holder = ME};
     struct caller w = {0};
     struct hs_lent lent[2];
@@ -551,6 +551,7 @@ START_TEST(close_wakes_who_waits_and_says_who_is_late)
     ASSERT_ERR(HS_E_CLOSED, caller_join(&w));
     ASSERT_ERR(HS_E_CLOSED, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
     ASSERT_ERR(HS_WANT, hs_pool_try_acquire(p, &ME, &c));
+    op = op_in(10 * MS);
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_await_closed(p, &op, fresh())));
     ck_assert_uint_eq(hs_pool_lent(p, lent, 2), 2);
     ck_assert_uint_eq(lent[0].id, a.id); /* the longest first */
