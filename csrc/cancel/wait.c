@@ -50,7 +50,8 @@ after_fork_in_child(void)
 }
 
 /* Runs as the library is loaded, before anybody can hold anything across a fork; and before the
- * other handlers' constructors (they have higher numbers): in a child they rely on the generation. */
+ * other handlers' constructors (they have higher numbers): in a child they rely on the generation.
+ * */
 __attribute__((constructor(200))) static void
 watch_forks(void)
 {

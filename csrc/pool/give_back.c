@@ -2,8 +2,8 @@
  *
  * What comes back is looked at before the lock is taken, while it is still the borrower's. A lease
  * that a finalizer finds thrown away goes onto a stack without a lock: finalizers run wherever the
- * garbage collector does. Whoever comes by next, or the keeper, closes it; nobody knows in what state
- * it is, so it is never lent again.
+ * garbage collector does. Whoever comes by next, or the keeper, closes it; nobody knows in what
+ * state it is, so it is never lent again.
  */
 #include "keeper.h"
 

@@ -2,18 +2,18 @@
  *
  * It starts with the first pool and ends by itself when the last one is gone: nobody joins it, not
  * exit, not fork. It works in turns (step the tasks that are due, visit the pools that asked or are
- * due) and in between sleeps in hs_wait on one descriptor: a struct hs_loop with all its tasks in it,
- * one of which is the epoll set of idle connections.
+ * due) and in between sleeps in hs_wait on one descriptor: a struct hs_loop with all its tasks in
+ * it, one of which is the epoll set of idle connections.
  *
  * Invariants:
  * - `pools` and `current` are guarded by `lock`. Others add pools; only the keeper takes them out, so
- *   in its own thread it may walk the list without the lock. A listed pool has a reference.
+ *   a pool that it has found in the list stays there. A listed pool has a reference.
  * - All of struct keeper, its tasks and visit_ns of pools belong to its thread.
  * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
  *   It is the one lock that is held over system calls; no caller ever waits for it.
  *
- * In a forked child the thread does not exist: its memory is freed there, its descriptors are closed,
- * and every pool forgets what it had; the first who needs it starts a new one.
+ * In a forked child the thread does not exist: its memory is freed there, its descriptors are
+ * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
 #include "keeper.h"
 

@@ -20,8 +20,8 @@ struct task {
     struct hs_pool *pool; /* borrows: it is in the keeper's list; NULL: the keeper's own */
     struct hs_op op;
     struct hs_bell *bell; /* owns */
-    /* Steps it once: HS_WANT to be parked again, HS_INTR to be stepped again soon; else it has ended
-     * and freed itself. */
+    /* Steps it once: HS_WANT to be parked again, HS_INTR to be stepped again soon; else it has
+     * ended and freed itself. */
     hs_err (*step)(struct task *task);
     /* Ends and frees it; err: why it cannot go on, NULL: it is not wanted any more. */
     void (*call_off)(struct task *task, const struct hs_error *err);

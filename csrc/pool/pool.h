@@ -55,7 +55,7 @@ struct hs_member {
     struct hs_pool *pool;
     uint32_t index;
     enum member_state state;
-    struct hs_conn *conn; /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
+    struct hs_conn *conn;      /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
     struct hs_conn *inherited; /* owns; in a forked child: the parent's, that a lease may name */
     size_t endpoint;
     _Atomic uint64_t lease_id; /* 0: not lent; written under the lock */

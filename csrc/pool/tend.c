@@ -3,11 +3,11 @@
  * Idle connections: those that are idle for more than ARM_NS are entered into the epoll set, once
  * per idle time and for one event (EPOLLONESHOT), so that a connection in constant use costs no
  * system call and no event. What comes on one of them is looked at: session tickets are taken in,
- * anything else ends it. Then there is age, idle time, too many of them, too few of them, pings, and
- * leases that last too long.
+ * anything else ends it. Then there is age, idle time, too many of them, too few of them, pings,
+ * and leases that last too long.
  *
- * Runs in the keeper's thread. Ages are in boot time, visits in monotonic time: while the machine is
- * suspended no visit happens, but lending looks at the ages, too.
+ * Runs in the keeper's thread. Ages are in boot time, visits in monotonic time: while the machine
+ * is suspended no visit happens, but lending looks at the ages, too.
  */
 #include "keeper.h"
 

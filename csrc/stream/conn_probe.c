@@ -1,8 +1,8 @@
 /* conn_probe.c: a look at a connection that nobody is using.
  *
- * See conn_probe.h. The looks at our own state take no claim: they are meant for the moment in which
- * a borrower gives a connection back, and a call that is still in progress then is one of the things
- * they find.
+ * See conn_probe.h. The looks at our own state take no claim: they are meant for the moment in
+ * which a borrower gives a connection back, and a call that is still in progress then is one of the
+ * things they find.
  */
 #include "conn_probe.h"
 

@@ -390,7 +390,7 @@ use_pool(void)
 {
     struct hs_op op = short_op(), end = short_op();
     struct hs_pool_options o;
-    struct hs_endpoint ep = endpoint_of(&addr);
+    struct hs_endpoint ep = {.family = AF_INET, .port = 1, .addr = addr};
     struct hs_lease a[2] = {{0}}, b[1] = {{0}};
     struct hs_pool *p;
     hs_err rv;

@@ -112,7 +112,7 @@ talk(struct hs_lease *lease, uint64_t *random)
         return;
     op = op_in((int64_t)(next_random(random) % 4) * MS);
     if (DONE(hs_conn_recv_exactly(lease->conn, &op, &heard, 1, NULL)) != HS_OK || heard == '!')
-        return; /* Something of the server's own, in the moment of lending: the answer is to come. */
+        return; /* Something of the server's own: the answer is still to come. */
     ck_assert_uint_eq(heard, said);
     hs_lease_mark_clean(lease);
 }
