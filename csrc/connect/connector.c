@@ -683,7 +683,7 @@ all_refused(struct hs_connector *cn, struct hs_error *err)
     if (cn->n_attempts > 1)
         (void)snprintf(others, sizeof(others), " and %zu more addresses", cn->n_attempts - 1);
     (void)hs_err_setx(err, HS_E_BREAKER_OPEN, "connect",
-                      "%.100s%s refused by the breaker after failing (%s)", text, others,
+                      "%.100s%s not tried: the breaker is open (last failure: %s)", text, others,
                       hs_fail_name(first->permit.last_fail));
     err->phase = "breaker";
     err->retry_ns = first->permit.retry_ns;

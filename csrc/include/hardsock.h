@@ -68,7 +68,7 @@ enum hs_class {
     X(END, BROKEN, 5, "the peer ended its stream between two messages")                            \
     X(RESOLVE, RESOLVE, 1, "name lookup failed")                                                   \
     X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
-    X(BREAKER_OPEN, CONNECT, 2, "refused by the breaker")                                          \
+    X(BREAKER_OPEN, CONNECT, 2, "not tried: the breaker is open")                                  \
     X(LIMIT, LIMIT, 1, "limit reached")                                                            \
     X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
     X(NOMEM, NOMEM, 1, "out of memory")                                                            \
