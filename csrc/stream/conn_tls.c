@@ -11,6 +11,9 @@
 #include "../base/addr.h"
 #include "../base/time.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 bool
 hs_conn_half_sent(struct hs_conn *c)
 {
@@ -40,6 +43,21 @@ refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
     return HS_E_TLS;
 }
 
+/* Reset before the handshake began. What it had sent before that is still in the queue. */
+static hs_err
+has_left(struct hs_conn *c, struct hs_error *err)
+{
+    int unread = 0;
+
+    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    (void)hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+    if (err != NULL) {
+        err->phase = "tls";
+        err->tls = unread > 0 ? HS_TLS_RESET : HS_TLS_EMPTY;
+    }
+    return HS_E_RESET;
+}
+
 /* What must be so before the first byte of a handshake. */
 static hs_err
 check_upgradable(struct hs_conn *c, struct hs_error *err)
@@ -62,7 +80,7 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
                       "somebody in the middle put them there");
     }
     if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
-        return hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+        return has_left(c, err);
     return HS_OK;
 }
 
