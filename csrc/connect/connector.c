@@ -273,6 +273,8 @@ hs_connector_free(struct hs_connector *cn)
     if (cn == NULL)
         return;
     HS_CHECK(cn, CONNECTOR_MAGIC);
+    for (size_t i = 0; i < cn->n_attempts && cn->generation != hs_fork_generation(); i++)
+        cn->attempts[i].epoll_fd = -1; /* The set is the parent's, who is still waiting on it. */
     stop_all(cn, true);
     for (int i = 0; i < 2; i++) {
         if (cn->generation == hs_fork_generation())

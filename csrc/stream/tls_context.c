@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20"
+#define SECURITY_LEVEL 2 /* 112 bits */
 #define GROUPS "X25519:P-256:P-384:P-521"
 /* Received records are decrypted out of it; several fit, so that bulk data takes fewer system
  * calls. Only there while something is in it. */
@@ -115,12 +116,17 @@ set_ciphers(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
                        : o->insecure_ciphers != NULL ? o->insecure_ciphers
                                                      : CIPHERS_1_2;
 
-    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : 2);
+    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : SECURITY_LEVEL);
     if (!SSL_CTX_set_cipher_list(ctx, list))
         return hs_tls_config_error(
             err, o->insecure_ciphers != NULL ? "insecure_ciphers" : "ciphers", list);
     if (!SSL_CTX_set1_groups_list(ctx, GROUPS))
         return hs_tls_config_error(err, "groups", GROUPS);
+    /* "@SECLEVEL=0" in a list would lower it. */
+    if (o->insecure_ciphers == NULL && SSL_CTX_get_security_level(ctx) < SECURITY_LEVEL)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ciphers: a security level below %d takes insecure_ciphers",
+                           SECURITY_LEVEL);
     return o->ciphers != NULL ? check_ciphers(ctx, err) : HS_OK;
 }
 
@@ -134,6 +140,8 @@ set_rules(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
                                    SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    if (o->insecure_accept_truncation)
+        SSL_CTX_set_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);
@@ -324,7 +332,6 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
     c->role = o->role;
     c->certs = o->certs;
     c->ocsp = o->insecure_skip_verify ? HS_TLS_OCSP_OFF : o->ocsp;
-    c->accept_truncation = o->insecure_accept_truncation;
     c->handshake_timeout_ns = o->handshake_timeout_ns;
     if ((rv = build(c, o, tickets, err)) != HS_OK)
         hs_tls_context_unref(c);

@@ -10,11 +10,14 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define MAX_STAPLE ((size_t)65536)
 
 static const char *
 name_of(const struct hs_tls_source *source)
@@ -158,6 +161,9 @@ hs_tls_load_crls(X509_STORE *store, const struct hs_tls_source *source, struct h
             rv = hs_tls_config_error(err, "crl", name_of(source));
         X509_CRL_free(crl);
     }
+    if (rv == HS_OK && !at_end_of_pem())
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "crl: %.150s holds a damaged revocation list",
+                         name_of(source));
     if (rv == HS_OK && n == 0 && BIO_reset(bio) >= 0 &&
         (crl = d2i_X509_CRL_bio(bio, NULL)) != NULL) {
         n += X509_STORE_add_crl(store, crl) ? 1 : 0;
@@ -197,6 +203,18 @@ read_key(const struct hs_tls_source *source, const char *password, struct hs_err
     return rv;
 }
 
+static bool
+is_staple(const uint8_t *der, size_t len)
+{
+    const unsigned char *at = der;
+    OCSP_RESPONSE *response = len > 0 ? d2i_OCSP_RESPONSE(NULL, &at, (long)len) : NULL;
+    bool whole = response != NULL && at == der + len;
+
+    OCSP_RESPONSE_free(response);
+    ERR_clear_error();
+    return whole;
+}
+
 static hs_err
 read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls_identity *id)
 {
@@ -209,7 +227,7 @@ read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls
         return HS_OK;
     if ((rv = open_source(source, "ocsp_response", err, &bio)) != HS_OK)
         return rv;
-    while (n > 0 && id->ocsp_len < 1 << 16) {
+    while (n > 0 && id->ocsp_len < MAX_STAPLE) {
         if ((grown = realloc(id->ocsp, id->ocsp_len + 4096)) == NULL)
             break;
         id->ocsp = grown;
@@ -217,9 +235,12 @@ read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls
             id->ocsp_len += (size_t)n;
     }
     BIO_free(bio);
-    if (n > 0 || id->ocsp_len == 0)
+    if (n > 0 && id->ocsp_len < MAX_STAPLE)
+        return hs_err_setx(err, HS_E_NOMEM, "tls", "ocsp_response: no memory");
+    if (n > 0 || !is_staple(id->ocsp, id->ocsp_len))
         return hs_err_setx(err, HS_E_INVALID, "tls",
-                           "ocsp_response: %.120s is empty or larger than 64 KiB", name_of(source));
+                           "ocsp_response: %.120s is no OCSP response in DER of 64 KiB at most",
+                           name_of(source));
     return HS_OK;
 }
 
