@@ -1,4 +1,7 @@
-/* memory.h: what C workers share that measure the memory of connections which they hold. */
+/* memory.h: what C workers share that measure the memory of connections which they hold.
+ *
+ * Of the whole process, before and after.
+ */
 #ifndef BENCH_MEMORY_H
 #define BENCH_MEMORY_H
 

@@ -1,6 +1,7 @@
 /* tls_bulk.c: the floor of works "tls_receive*" and "tls_send*": a mebibyte in calls of 256 KiB.
  *
- * Variants: "receive" and "send". What was received and is not decrypted yet may be several records.
+ * Variants: "receive" and "send". What was received and is not decrypted yet may be several
+ * records.
  */
 #define _GNU_SOURCE
 #include "tls_worker.h"

@@ -1,4 +1,7 @@
-/* tls_request_reply.c: the floor of work "tls_request_reply": 64 bytes there and back, again. */
+/* tls_request_reply.c: the floor of work "tls_request_reply".
+ *
+ * 64 bytes there and back, again and again.
+ */
 #define _GNU_SOURCE
 #include "tls_worker.h"
 

@@ -383,10 +383,9 @@ step(struct hs_handshakes *h, struct place *p, bool first)
     return NULL;
 }
 
-void
+struct hs_conn *
 hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
 {
-    struct hs_conn *done;
     struct place *p;
 
     hs_lock_take(&h->lock);
@@ -398,8 +397,7 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
     hs_lock_drop(&h->lock);
     atomic_fetch_add_explicit(&h->started, 1, memory_order_relaxed);
     choose_config(h, p);
-    done = step(h, p, true);
-    HS_ASSERT(done == NULL); /* The peer has its turn at least once. */
+    return step(h, p, true);
 }
 
 /* ---- What is due --------------------------------------------------------------------------- */

@@ -39,8 +39,8 @@ enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_con
  * none now; newcomers will be due again when there is. */
 bool hs_handshakes_take_place(struct hs_handshakes *h);
 void hs_handshakes_give_back(struct hs_handshakes *h);
-/* Takes conn. */
-void hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
+/* Takes conn. It comes back at once if a quick peer has done all of its part; else NULL. */
+HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
 /* No newcomers before that time. */
 void hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns);
 

@@ -421,18 +421,21 @@ accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_c
 
 /* Newcomers begin their handshakes. */
 static enum outcome
-welcome(struct hs_listener *l, struct hs_error *err)
+welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
+        struct hs_conn **conns, size_t *n)
 {
     enum outcome outcome = NEXT;
-    struct hs_conn *conn;
+    struct hs_conn *conn = NULL;
 
-    for (int i = 0; i < SLICE_ROUNDS && (outcome == NEXT || outcome == GOT); i++) {
+    while (*n < max && (outcome == NEXT || outcome == GOT)) {
         if (!hs_handshakes_take_place(l->handshakes))
             return NEXT;
-        if ((outcome = accept_one(l, err, &conn)) == GOT)
-            hs_handshakes_add(l->handshakes, conn);
-        else
+        if ((outcome = accept_one(l, err, &conn)) != GOT)
             hs_handshakes_give_back(l->handshakes);
+        else if ((conn = hs_handshakes_add(l->handshakes, conn)) != NULL)
+            conns[(*n)++] = conn;
+        if (++*rounds >= SLICE_ROUNDS)
+            break;
     }
     if (outcome == EXHAUSTED) {
         shed(l);
@@ -457,7 +460,8 @@ accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct h
             (*n)++;
             break;
         case HS_DUE_NEWCOMERS:
-            if ((outcome = welcome(l, err)) == ENDED || outcome == FAILED)
+            outcome = welcome(l, max, &i, err, conns, n);
+            if (outcome == ENDED || outcome == FAILED)
                 return outcome;
             break;
         case HS_DUE_SOMETHING:

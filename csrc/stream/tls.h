@@ -17,7 +17,7 @@ extern const struct hs_layer hs_tls_layer;
  * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
 HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
                                const char *where, struct hs_error *err, struct hs_tls **ret_tls);
-/* Without I/O: safe in a forked child. NULL is fine. */
+/* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
 void hs_tls_free(struct hs_tls *t);
 int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
 /* HS_OK when it is done, HS_WANT, or an error, after which only hs_tls_free may follow. */
