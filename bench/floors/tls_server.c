@@ -98,10 +98,13 @@ open_server(void)
     struct sockaddr_in sin = {.sin_family = AF_INET};
     socklen_t len = sizeof sin;
     pthread_t thread;
+    int one = 1;
 
     sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (listener < 0 || bind(listener, (struct sockaddr *)&sin, sizeof sin) != 0 ||
+    /* Else what follows the tickets waits until they are acknowledged. */
+    if (listener < 0 || setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
+        bind(listener, (struct sockaddr *)&sin, sizeof sin) != 0 ||
         listen(listener, BACKLOG) != 0 ||
         getsockname(listener, (struct sockaddr *)&sin, &len) != 0 ||
         pthread_create(&thread, NULL, serve, NULL) != 0)
