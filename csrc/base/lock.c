@@ -48,6 +48,15 @@ hs_lock_take(struct hs_lock *l)
     HS_ASSERT(pthread_mutex_lock(&l->mutex) == 0);
 }
 
+bool
+hs_lock_try(struct hs_lock *l)
+{
+    if (pthread_mutex_trylock(&l->mutex) != 0)
+        return false;
+    note_take(l->rank);
+    return true;
+}
+
 void
 hs_lock_drop(struct hs_lock *l)
 {

@@ -9,6 +9,7 @@
 #define HS_BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 enum hs_rank {
     HS_RANK_LOOP = 1,
@@ -16,14 +17,20 @@ enum hs_rank {
     HS_RANK_TOKEN,
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
+    HS_RANK_LINGER,
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */
+    HS_RANK_BREAKER,
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
     HS_RANK_KEEPER,      /* which pools there are */
     HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
 };
+
+/* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such
+ * handlers run in the opposite order of their registration, and higher ranks have to come first. */
+#define HS_REGISTERS_FORK_LOCK(rank) __attribute__((constructor(1000 + (rank))))
 
 struct hs_lock {
     pthread_mutex_t mutex;
@@ -38,6 +45,7 @@ struct hs_lock {
 void hs_lock_init(struct hs_lock *l, enum hs_rank rank);
 void hs_lock_fini(struct hs_lock *l);
 void hs_lock_take(struct hs_lock *l);
+bool hs_lock_try(struct hs_lock *l); /* false: somebody has it */
 void hs_lock_drop(struct hs_lock *l);
 /* Around a fork, which takes every lock of a kind: without a look at ranks. */
 void hs_lock_take_for_fork(struct hs_lock *l);

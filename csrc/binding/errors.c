@@ -40,6 +40,8 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->resolve_error;
     case HS_E_CONNECT:
         return err->sys == ECONNREFUSED ? st->connection_refused : st->connect_error;
+    case HS_E_BREAKER_OPEN:
+        return st->breaker_open;
     case HS_E_NOMEM:
         return PyExc_MemoryError;
     case HS_E_FRAME_TOO_LARGE:
@@ -178,6 +180,36 @@ raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
     return -1;
 }
 
+/* Takes address. */
+static void
+add_refusal(mod_state *st, const struct hs_error *err, PyObject *address, PyObject *dict)
+{
+    int64_t now = hs_now();
+    double after = err->retry_ns > now ? (double)(err->retry_ns - now) / 1e9 : 0;
+
+    put(dict, st->str_address, address);
+    put(dict, st->str_last_error,
+        PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
+    if (err->retry_ns != HS_NEVER)
+        put(dict, st->str_retry_after, PyFloat_FromDouble(after));
+}
+
+int
+raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address)
+{
+    PyObject *exc = exception_new(st, err, HS_E_BREAKER_OPEN), *dict;
+
+    if (exc == NULL || (dict = PyObject_GenericGetDict(exc, NULL)) == NULL) {
+        Py_XDECREF(exc);
+        Py_XDECREF(address);
+        return -1;
+    }
+    add_refusal(st, err, address, dict);
+    Py_DECREF(dict);
+    hs_raise(exc);
+    return -1;
+}
+
 static void
 add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
 {
@@ -222,7 +254,10 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
 static PyObject *
 attempts_tuple(struct call *c)
 {
-    static const char *const phases[] = {"socket", "bind", "connect", "tls", "done"};
+    static const char *const phases[] = {
+        [HS_ATTEMPT_SOCKET] = "socket",   [HS_ATTEMPT_BIND] = "bind",
+        [HS_ATTEMPT_CONNECT] = "connect", [HS_ATTEMPT_TLS] = "tls",
+        [HS_ATTEMPT_DONE] = "done",       [HS_ATTEMPT_SKIPPED] = "skipped"};
     size_t n;
     const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
@@ -331,6 +366,8 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_reason(c, code, dict, exc);
     if (code == HS_E_FRAME_TOO_LARGE)
         add_oversize(st, &c->err.oversize, dict);
+    if (code == HS_E_BREAKER_OPEN && c->connector != NULL)
+        add_refusal(st, &c->err, address_text(hs_connector_refused(c->connector)), dict);
     if (code == HS_E_RESET && c->conn != NULL)
         add_answer(c, dict);
     if (c->conn != NULL)

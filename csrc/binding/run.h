@@ -43,6 +43,8 @@ void run_detached(void (*fn)(void *arg), void *arg);
 int raise_error(struct call *c, hs_err code);
 /* For calls that do not wait. */
 int raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code);
+/* The same for HS_E_BREAKER_OPEN. Takes address, which may be NULL. */
+int raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address);
 /* The same; o tells more when it is HS_E_FRAME_TOO_LARGE. */
 int raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
                       const struct hs_oversize *o);

@@ -26,6 +26,7 @@
     X(resolve_error, "hardsock._errors", "ResolveError")                                           \
     X(connection_refused, "hardsock._errors", "ConnectionRefused")                                 \
     X(connect_error, "hardsock._errors", "ConnectError")                                           \
+    X(breaker_open, "hardsock._errors", "BreakerOpen")                                             \
     X(frame_too_large, "hardsock._errors", "FrameTooLarge")                                        \
     X(bad_frame, "hardsock._errors", "BadFrame")                                                   \
     X(tls_error, "hardsock._errors", "TLSError")                                                   \
@@ -37,7 +38,12 @@
     X(resolution, "hardsock._records", "Resolution")                                               \
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
-    X(listener_stats, "hardsock._records", "ListenerStats")
+    X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
+    X(listener_stats, "hardsock._records", "ListenerStats")                                        \
+    X(breaker_state, "hardsock._records", "BreakerState")                                          \
+    X(breaker_stats, "hardsock._records", "BreakerStats")                                          \
+    X(guard, "hardsock._breaker", "Guard")                                                         \
+    X(failure_of, "hardsock._breaker", "failure_of")
 
 /* Attributes of exceptions, interned once. */
 #define HS_NAMES(X)                                                                                \
@@ -56,6 +62,9 @@
     X(size)                                                                                        \
     X(recoverable)                                                                                 \
     X(discarded)                                                                                   \
+    X(address)                                                                                     \
+    X(retry_after)                                                                                 \
+    X(last_error)                                                                                  \
     X(failure)                                                                                     \
     X(alert)                                                                                       \
     X(verify_code)                                                                                 \
@@ -71,6 +80,8 @@ typedef struct {
     PyTypeObject *operation_type;
     PyTypeObject *framing_type;
     PyTypeObject *decoder_type;
+    PyTypeObject *breaker_type;
+    PyTypeObject *permit_type;
     PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
@@ -117,6 +128,11 @@ int frames_type_init(PyObject *module, mod_state *st);
 /* ---- type_hub.c, type_operation.c ---- */
 int hub_type_init(PyObject *module, mod_state *st);
 int operation_type_init(PyObject *module, mod_state *st);
+
+/* ---- type_breaker.c ---- */
+int breaker_types_init(PyObject *module, mod_state *st);
+/* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
+int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 
 /* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];

@@ -4,6 +4,7 @@
  * way in: closing wakes them, and the core object lives until the last has left.
  */
 #include "job.h"
+#include "tls.h"
 
 #include <stdlib.h>
 
@@ -30,18 +31,34 @@ fail(PyObject *self, const struct hs_error *err, hs_err rv)
 
 /* ---- Making -------------------------------------------------------------------------------- */
 
-enum { ADDRESS, SOCKOPTS, BACKLOG, UNIX_MODE, UNLINK_STALE };
+enum {
+    ADDRESS,
+    SOCKOPTS,
+    BACKLOG,
+    UNIX_MODE,
+    UNLINK_STALE,
+    TLS,
+    MAX_HANDSHAKES,
+    RATE,
+    BREAKER,
+    FALLBACK
+};
 
 static int
 parse_options(PyObject **values, struct hs_listen_options *o)
 {
-    long backlog, mode = HS_UNSET;
+    long backlog, mode = HS_UNSET, max_handshakes, rate = 0;
     int stale = values[UNLINK_STALE] == NULL ? 0 : PyObject_IsTrue(values[UNLINK_STALE]);
 
     hs_listen_options_init(o);
     backlog = o->backlog;
+    max_handshakes = o->tls.max_handshakes;
     if (stale < 0 || parse_sockopts(values[SOCKOPTS], &o->sockopts) < 0 ||
-        parse_long(values[BACKLOG], "backlog", 0, INT32_MAX, &backlog) < 0)
+        parse_long(values[BACKLOG], "backlog", 0, INT32_MAX, &backlog) < 0 ||
+        parse_long(values[MAX_HANDSHAKES], "max_handshakes", 1, 1 << 20, &max_handshakes) < 0)
+        return -1;
+    if (values[RATE] != NULL && values[RATE] != Py_None &&
+        parse_long(values[RATE], "handshake_rate", 1, 1000000000, &rate) < 0)
         return -1;
     if (values[UNIX_MODE] != NULL && values[UNIX_MODE] != Py_None &&
         parse_long(values[UNIX_MODE], "unix_mode", 0, 07777, &mode) < 0)
@@ -49,6 +66,8 @@ parse_options(PyObject **values, struct hs_listen_options *o)
     o->backlog = (int)backlog;
     o->unix_mode = (int)mode;
     o->unlink_stale = stale != 0;
+    o->tls.max_handshakes = (int)max_handshakes;
+    o->tls.handshakes_per_s = rate;
     return 0;
 }
 
@@ -73,8 +92,13 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const struct params p = {
-        "Listener", 1, 1, 1, {"address", "sockopts", "backlog", "unix_mode", "unlink_stale"}};
+    static const struct params p = {"Listener",
+                                    1,
+                                    1,
+                                    1,
+                                    {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
+                                     "tls", "max_handshakes", "handshake_rate", "tls_breaker",
+                                     "tls_fallback"}};
     mod_state *st = PyType_GetModuleState(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
@@ -83,9 +107,18 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ListenerObject *self;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0)
+    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0 ||
+        breaker_core(st, values[BREAKER], &options.tls.breaker) < 0 ||
+        parse_tls(st, values[TLS], "tls", &options.tls.config) < 0)
         return NULL;
-    if ((rv = open_listener(values[ADDRESS], &options, &err, &core)) != HS_OK) {
+    if (parse_tls(st, values[FALLBACK], "tls_fallback", &options.tls.fallback) < 0) {
+        hs_tls_config_unref(options.tls.config);
+        return NULL;
+    }
+    rv = open_listener(values[ADDRESS], &options, &err, &core);
+    hs_tls_config_unref(options.tls.config);
+    hs_tls_config_unref(options.tls.fallback);
+    if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
 
@@ -296,6 +329,33 @@ int_or_none(int value)
     return PyLong_FromLong(value);
 }
 
+static PyObject *
+failures_dict(const struct hs_handshake_stats *s)
+{
+    PyObject *dict = PyDict_New();
+
+    for (int i = HS_TLS_NONE + 1; dict != NULL && i < HS_TLS_FAILURES; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(s->failed[i]);
+
+        if (count == NULL ||
+            PyDict_SetItemString(dict, hs_tls_failure_name((enum hs_tls_failure)i), count) < 0)
+            Py_CLEAR(dict);
+        Py_XDECREF(count);
+    }
+    return dict;
+}
+
+static PyObject *
+handshakes_object(mod_state *st, const struct hs_listener_stats *s)
+{
+    if (!s->tls)
+        Py_RETURN_NONE;
+    return PyObject_CallFunction(
+        st->handshake_stats, "KKKKN", (unsigned long long)s->handshakes.started,
+        (unsigned long long)s->handshakes.completed, (unsigned long long)s->handshakes.in_progress,
+        (unsigned long long)s->handshakes.fallback, failures_dict(&s->handshakes));
+}
+
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
                         "Counters by reason, the backlog asked for and in effect, and how many\n"
                         "connections wait to be accepted now.");
@@ -306,12 +366,13 @@ listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct hs_listener_stats s;
 
     hs_listener_stats(core_of(self), &s);
-    return PyObject_CallFunction(state_of(self)->listener_stats, "KKKKKKKNNN",
+    return PyObject_CallFunction(state_of(self)->listener_stats, "KKKKKKKNNNN",
                                  (unsigned long long)s.accepted, (unsigned long long)s.shed,
                                  (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
                                  (unsigned long long)s.network_errors, (unsigned long long)s.denied,
                                  (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
-                                 int_or_none(s.backlog_effective), int_or_none(s.queue_length));
+                                 int_or_none(s.backlog_effective), int_or_none(s.queue_length),
+                                 handshakes_object(state_of(self), &s));
 }
 
 PyDoc_STRVAR(audit_doc, "audit($self, /)\n--\n\n"
@@ -414,7 +475,8 @@ static PyMethodDef listener_methods[] = {
 };
 
 PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
-                           "unlink_stale=False)\n--\n\n"
+                           "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
+                           "tls_breaker=None, tls_fallback=None)\n--\n\n"
                            "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {

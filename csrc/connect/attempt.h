@@ -15,6 +15,7 @@ struct attempt {
     int epoll_fd;         /* borrows: where fd is watched, or -1 */
     unsigned changed;     /* options that the kernel made into something else */
     int tries;
+    struct hs_permit permit; /* the connector's: what its breaker said */
     struct hs_attempt log;
 };
 

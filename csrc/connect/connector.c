@@ -67,6 +67,8 @@ struct hs_connector {
     struct hs_attempt *log;   /* own; what hs_connector_attempts shows */
     struct hs_addr *plan;     /* own; what hs_connector_plan shows */
     size_t n_attempts, capacity, in_flight;
+    size_t n_skipped; /* of n_attempts: refused by the breaker, and nothing has changed that */
+    size_t n_forced;  /* of n_attempts: refused at first */
 };
 
 static atomic_long live;
@@ -168,6 +170,8 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
     cn->ep = *ep;
     cn->opts = *opts;
     prepare_tls(cn);
+    if (opts->breaker != NULL)
+        (void)hs_breaker_ref(opts->breaker);
     cn->epoll_fd = cn->lookup_fd = -1;
     cn->last_family = -1;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -179,12 +183,87 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
     return HS_OK;
 }
 
+/* ---- Breaker -------------------------------------------------------------------------------- */
+
+/* Whether the address may be tried; if not, the log says so. */
+static bool
+ask_breaker(struct hs_connector *cn, struct attempt *a, const struct hs_addr *addr)
+{
+    struct hs_breaker_key key;
+    int64_t now = hs_now();
+
+    if (cn->opts.breaker == NULL)
+        return true;
+    hs_breaker_key_addr(addr, &key);
+    if (hs_breaker_permit(cn->opts.breaker, &key, now, &a->permit) != HS_BREAKER_OPEN)
+        return true;
+    a->log = (struct hs_attempt){
+        .addr = *addr, .phase = HS_ATTEMPT_SKIPPED, .started_ns = now, .ended_ns = now};
+    cn->n_skipped++;
+    return false;
+}
+
 static void
-stop_all(struct hs_connector *cn)
+tell_breaker(struct hs_connector *cn, struct attempt *a, enum hs_fail how)
+{
+    struct hs_breaker_key key;
+
+    if (cn->opts.breaker == NULL)
+        return;
+    hs_breaker_key_addr(&a->log.addr, &key);
+    hs_breaker_record(cn->opts.breaker, &key, &a->permit, how, hs_now());
+}
+
+/* Of an attempt that has ended without a connection, and not because somebody cancelled. */
+static enum hs_fail
+failure_of(const struct attempt *a)
+{
+    if (a->log.tls != HS_TLS_NONE)
+        return hs_fail_of_tls(a->log.tls);
+    if (a->log.phase != HS_ATTEMPT_CONNECT && a->log.phase != HS_ATTEMPT_TLS)
+        return HS_FAIL_NOT_COUNTED; /* No socket, no such option, no local address: our fault. */
+    return a->log.sys != 0 ? hs_fail_of_errno(a->log.sys) : HS_FAIL_DEADLINE;
+}
+
+/* When nothing else is left: the skipped address that is tried all the same, as a fresh slot. */
+static bool
+take_skipped(struct hs_connector *cn, size_t *ret_slot, struct hs_addr *ret_addr)
+{
+    const struct hs_addr *refused[MAX_ATTEMPTS];
+    size_t slots[MAX_ATTEMPTS], n = 0, i;
+    struct hs_permit permit;
+
+    for (size_t slot = 0; slot < cn->n_attempts; slot++)
+        if (cn->attempts[slot].log.phase == HS_ATTEMPT_SKIPPED) {
+            refused[n] = &cn->attempts[slot].log.addr;
+            slots[n++] = slot;
+        }
+    if (n == 0 || !hs_breaker_permit_one(cn->opts.breaker, refused, n, cn->n_attempts, cn->n_forced,
+                                         hs_now(), &i, &permit))
+        return false;
+    cn->n_skipped--;
+    cn->n_forced++;
+    *ret_slot = slots[i];
+    *ret_addr = *refused[i];
+    cn->attempts[slots[i]] = (struct attempt){.fd = -1, .epoll_fd = -1, .permit = permit};
+    return true;
+}
+
+/* ---- Ending --------------------------------------------------------------------------------- */
+
+static void
+call_off(struct hs_connector *cn, struct attempt *a, bool cancelled)
+{
+    hs_attempt_stop(a);
+    tell_breaker(cn, a, cancelled ? HS_FAIL_NOT_COUNTED : failure_of(a));
+}
+
+static void
+stop_all(struct hs_connector *cn, bool cancelled)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (cn->attempts[i].log.ended_ns == 0)
-            hs_attempt_stop(&cn->attempts[i]);
+            call_off(cn, &cn->attempts[i], cancelled);
     cn->in_flight = 0;
 }
 
@@ -194,7 +273,7 @@ hs_connector_free(struct hs_connector *cn)
     if (cn == NULL)
         return;
     HS_CHECK(cn, CONNECTOR_MAGIC);
-    stop_all(cn);
+    stop_all(cn, true);
     for (int i = 0; i < 2; i++) {
         if (cn->generation == hs_fork_generation())
             hs_lookup_leave(&cn->tickets[i]);
@@ -208,6 +287,7 @@ hs_connector_free(struct hs_connector *cn)
     free(cn->attempts);
     free(cn->log);
     free(cn->plan);
+    hs_breaker_unref(cn->opts.breaker);
     memset(cn, FREED, sizeof(*cn));
     free(cn);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -335,7 +415,7 @@ call_off_oldest(struct hs_connector *cn)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (cn->attempts[i].log.ended_ns == 0) {
-            hs_attempt_stop(&cn->attempts[i]);
+            call_off(cn, &cn->attempts[i], false);
             cn->in_flight--;
             return;
         }
@@ -370,7 +450,7 @@ stop_others(struct hs_connector *cn, const struct attempt *winner)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (&cn->attempts[i] != winner && cn->attempts[i].log.ended_ns == 0) {
-            hs_attempt_stop(&cn->attempts[i]);
+            call_off(cn, &cn->attempts[i], false);
             cn->in_flight--;
         }
 }
@@ -395,19 +475,20 @@ secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 
 /* rv of an attempt: HS_OK ends the race, a failure brings the next one forward. */
 static hs_err
-judge(struct hs_connector *cn, hs_err rv)
+judge(struct hs_connector *cn, struct attempt *a, hs_err rv)
 {
     if (rv == HS_OK || rv == HS_WANT)
         return rv;
+    tell_breaker(cn, a, failure_of(a));
     cn->in_flight--;
     cn->next_attempt_ns = 0;
     return HS_WANT;
 }
 
 static hs_err
-start_next(struct hs_connector *cn, struct attempt **ret_winner)
+start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
+         struct attempt **ret_winner)
 {
-    size_t slot = cn->n_attempts++;
     struct attempt *a = &cn->attempts[slot];
     int64_t now = hs_now();
     hs_err rv;
@@ -416,14 +497,24 @@ start_next(struct hs_connector *cn, struct attempt **ret_winner)
         call_off_oldest(cn);
     cn->in_flight++;
     cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
-    a->fd = a->epoll_fd = -1;
-    rv = secure(cn, a, hs_attempt_start(a, take_next(cn), &cn->opts));
+    rv = secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
     else if (rv == HS_WANT && watch(cn, slot) != HS_OK)
         rv = HS_E_SYSTEM;
     *ret_winner = a;
-    return judge(cn, rv);
+    return judge(cn, a, rv);
+}
+
+static hs_err
+start_next(struct hs_connector *cn, struct attempt **ret_winner)
+{
+    const struct hs_addr *addr = take_next(cn);
+    size_t slot = cn->n_attempts++;
+    struct attempt *a = &cn->attempts[slot];
+
+    a->fd = a->epoll_fd = -1;
+    return ask_breaker(cn, a, addr) ? start_at(cn, slot, addr, ret_winner) : HS_WANT;
 }
 
 /* A unix socket whose backlog was full. */
@@ -435,7 +526,7 @@ retry_unix(struct hs_connector *cn, struct attempt **ret_winner)
 
     cn->retry_ns = rv == HS_WANT && a->fd < 0 ? hs_now() + RETRY_NS : 0;
     *ret_winner = a;
-    return judge(cn, rv);
+    return judge(cn, a, rv);
 }
 
 static hs_err
@@ -450,7 +541,7 @@ settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
     if (rv == HS_WANT && watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
     *ret_winner = a;
-    return judge(cn, rv);
+    return judge(cn, a, rv);
 }
 
 /* What has happened to the running attempts since the last look. Never sleeps. */
@@ -513,10 +604,18 @@ may_start(const struct hs_connector *cn, int64_t now)
     return cn->in_flight == 0 || cn->next_attempt_ns <= now;
 }
 
+static bool
+exhausted(const struct hs_connector *cn)
+{
+    return cn->in_flight == 0 && (all_answered(cn) || cn->committed) && !addresses_left(cn);
+}
+
 /* One round of all that can be done now: HS_OK with a winner, HS_WANT, or an error. */
 static hs_err
 advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
 {
+    struct hs_addr addr;
+    size_t slot;
     hs_err rv;
 
     if (!cn->started) {
@@ -532,13 +631,10 @@ advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winn
         rv = retry_unix(cn, ret_winner);
     while (rv == HS_WANT && may_start(cn, hs_now()))
         rv = start_next(cn, ret_winner);
+    while (rv == HS_WANT && cn->n_skipped > 0 && !cn->committed && exhausted(cn) &&
+           take_skipped(cn, &slot, &addr))
+        rv = start_at(cn, slot, &addr, ret_winner);
     return rv;
-}
-
-static bool
-exhausted(const struct hs_connector *cn)
-{
-    return cn->in_flight == 0 && (all_answered(cn) || cn->committed) && !addresses_left(cn);
 }
 
 /* ---- Failing ------------------------------------------------------------------------------- */
@@ -561,15 +657,61 @@ no_address(struct hs_connector *cn, struct hs_error *err)
     return HS_E_RESOLVE;
 }
 
+/* The one that is due first; NULL unless all were refused. */
+static const struct attempt *
+refused_first(const struct hs_connector *cn)
+{
+    const struct attempt *first = NULL;
+
+    if (cn->n_skipped != cn->n_attempts)
+        return NULL;
+    for (size_t i = 0; i < cn->n_attempts; i++)
+        if (first == NULL || cn->attempts[i].permit.retry_ns < first->permit.retry_ns)
+            first = &cn->attempts[i];
+    return first;
+}
+
+static hs_err
+all_refused(struct hs_connector *cn, struct hs_error *err)
+{
+    const struct attempt *first = refused_first(cn);
+    char text[HS_ADDR_TEXT_SIZE], others[48] = "";
+
+    if (err == NULL)
+        return HS_E_BREAKER_OPEN;
+    (void)hs_addr_text(&first->log.addr, text, sizeof(text));
+    if (cn->n_attempts > 1)
+        (void)snprintf(others, sizeof(others), " and %zu more addresses", cn->n_attempts - 1);
+    (void)hs_err_setx(err, HS_E_BREAKER_OPEN, "connect",
+                      "%.100s%s not tried: the breaker is open (last failure: %s)", text, others,
+                      hs_fail_name(first->permit.last_fail));
+    err->phase = "breaker";
+    err->retry_ns = first->permit.retry_ns;
+    err->last_failure = (int)first->permit.last_fail;
+    return HS_E_BREAKER_OPEN;
+}
+
+static const struct hs_attempt *
+first_tried(const struct hs_connector *cn)
+{
+    size_t i = 0;
+
+    while (cn->attempts[i].log.phase == HS_ATTEMPT_SKIPPED)
+        i++;
+    return &cn->attempts[i].log;
+}
+
 static hs_err
 no_connection(struct hs_connector *cn, struct hs_error *err)
 {
     char text[HS_ADDR_TEXT_SIZE];
-    const struct hs_attempt *first = &cn->attempts[0].log;
+    const struct hs_attempt *first;
 
     cn->failed = true;
     if (cn->n_attempts == 0)
         return no_address(cn, err);
+    if (cn->n_skipped == cn->n_attempts)
+        return all_refused(cn, err);
     if (cn->tls_error.code != HS_OK) {
         if (err != NULL && err->code == HS_OK)
             *err = cn->tls_error;
@@ -577,6 +719,7 @@ no_connection(struct hs_connector *cn, struct hs_error *err)
             err->op = "connect";
         return cn->tls_error.code;
     }
+    first = first_tried(cn);
     (void)hs_addr_text(&first->addr, text, sizeof(text));
     if (cn->n_attempts == 1)
         (void)hs_err_set(err, HS_E_CONNECT, first->sys, "connect", "%.100s", text);
@@ -603,7 +746,7 @@ is_shaking(const struct hs_connector *cn)
 static hs_err
 gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
 {
-    bool resolving = cn->n_attempts == 0 && cn->ep.family == AF_UNSPEC;
+    bool resolving = cn->n_attempts == cn->n_skipped && cn->ep.family == AF_UNSPEC;
 
     if (err != NULL) {
         err->op = "connect";
@@ -612,7 +755,7 @@ gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
         if (is_shaking(cn) && err->tls == HS_TLS_NONE)
             err->tls = rv == HS_E_DEADLINE ? HS_TLS_TIMEOUT : HS_TLS_LOCAL;
     }
-    stop_all(cn);
+    stop_all(cn, rv != HS_E_DEADLINE);
     cn->failed = true;
     return rv;
 }
@@ -625,8 +768,9 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
 {
     hs_err rv = hs_attempt_take(winner, &cn->opts, err, ret_conn);
 
+    tell_breaker(cn, winner, HS_FAIL_NONE);
     cn->in_flight--;
-    stop_all(cn);
+    stop_all(cn, false);
     cn->failed = true; /* Used up: it gives one connection. */
     return rv;
 }
@@ -738,6 +882,16 @@ hs_connector_answers(struct hs_connector *cn, size_t *ret_n)
     HS_CHECK(cn, CONNECTOR_MAGIC);
     *ret_n = cn->ep.family == AF_UNSPEC ? 2 : 0;
     return cn->answers;
+}
+
+const struct hs_addr *
+hs_connector_refused(struct hs_connector *cn)
+{
+    const struct attempt *first;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    first = refused_first(cn);
+    return first != NULL ? &first->log.addr : NULL;
 }
 
 const struct hs_addr *

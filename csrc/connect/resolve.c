@@ -20,12 +20,12 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/lock.h"
+#include "../base/thread.h"
 #include "../base/time.h"
 
 #include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@
 #define MAX_ORPHANS 64
 #define MAX_PER_NAME 2
 /* Room for nsswitch modules, which are written for ordinary stacks; only touched pages count. */
-#define STACK_BYTES (1024 * 1024)
+#define STACK_BYTES ((size_t)1024 * 1024)
 
 enum state { QUEUED, RUNNING, FINISHED };
 
@@ -81,9 +81,8 @@ after_fork_in_child(void)
     hs_lock_drop(&lock);
 }
 
-/* After wait.c's, before keeper.c's: handlers before a fork run in the reverse order, so that the
- * keeper is at rest when our lock is taken. */
-__attribute__((constructor(300))) static void
+HS_REGISTERS_FORK_LOCK(HS_RANK_RESOLVER)
+static void
 watch_forks(void)
 {
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
@@ -175,27 +174,6 @@ run(void *arg)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
-static int
-spawn(struct hs_lookup *l)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all, old;
-    int sys;
-
-    if ((sys = pthread_attr_init(&attr)) != 0)
-        return sys;
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    sys = pthread_create(&thread, &attr, run, l);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    (void)pthread_attr_destroy(&attr);
-    return sys;
-}
-
 static void
 launch_queued(void)
 {
@@ -208,7 +186,7 @@ launch_queued(void)
         hs_lock_drop(&lock);
         if (l == NULL)
             return;
-        if ((sys = spawn(l)) == 0)
+        if ((sys = hs_thread_start("hs-resolve", STACK_BYTES, run, l)) == 0)
             continue;
         hs_lock_take(&lock);
         l->gai = EAI_SYSTEM;

@@ -68,6 +68,7 @@ enum hs_class {
     X(END, BROKEN, 5, "the peer ended its stream between two messages")                            \
     X(RESOLVE, RESOLVE, 1, "name lookup failed")                                                   \
     X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
+    X(BREAKER_OPEN, CONNECT, 2, "not tried: the breaker is open")                                  \
     X(LIMIT, LIMIT, 1, "limit reached")                                                            \
     X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
     X(NOMEM, NOMEM, 1, "out of memory")                                                            \
@@ -132,6 +133,8 @@ struct hs_error {
     int verify; /* X509_V_ERR_* with HS_TLS_VERIFY, or 0 */
     unsigned long ssl;           /* OpenSSL's code, or 0 */
     struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
+    int64_t retry_ns;            /* of HS_E_BREAKER_OPEN: when to try again */
+    int last_failure;            /* of HS_E_BREAKER_OPEN: an enum hs_fail */
 };
 
 /* Static text for a code; never NULL. */
@@ -291,7 +294,8 @@ HS_API void hs_bell_unpark(struct hs_bell *bell);
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, pools;
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools;
+    long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
 
@@ -768,6 +772,138 @@ struct hs_resolver_stats {
 };
 HS_API void hs_resolver_stats(struct hs_resolver_stats *ret_stats);
 
+/* ---- Breakers: what has kept failing is not tried for a while ------------------------------- */
+
+/* How an attempt ended, as a breaker sees it. What each weighs, and why, stands in one table in
+ * breaker_entry.c. */
+enum hs_fail {
+    HS_FAIL_NONE,        /* it worked */
+    HS_FAIL_NOT_COUNTED, /* says nothing about the peer: a cancel, a local limit */
+    HS_FAIL_DEADLINE,    /* no answer before the caller's time was up: see patience_ns */
+    HS_FAIL_REFUSED,
+    HS_FAIL_RESET,
+    HS_FAIL_TIMEOUT, /* no answer, and enough time for one */
+    HS_FAIL_UNREACHABLE,
+    HS_FAIL_TLS_CERTIFICATE,
+    HS_FAIL_TLS_VERSION, /* no version or no cipher in common */
+    HS_FAIL_TLS_OTHER,
+    HS_FAIL_APPLICATION,
+    HS_FAIL_CLASSES,
+};
+HS_API const char *hs_fail_name(enum hs_fail fail); /* "refused", "tls_certificate", ... */
+/* Of connect, send and recv. What only this machine can be blamed for is HS_FAIL_NOT_COUNTED. */
+HS_API enum hs_fail hs_fail_of_errno(int sys);
+/* Of a client's handshake. */
+HS_API enum hs_fail hs_fail_of_tls(enum hs_tls_failure failure);
+
+enum hs_breaker_state { HS_BREAKER_CLOSED, HS_BREAKER_HALF_OPEN, HS_BREAKER_OPEN };
+HS_API const char *hs_breaker_state_name(enum hs_breaker_state state); /* "half_open", ... */
+
+struct hs_breaker_options {
+    int failures;             /* in a row that open it; 0: not looked at. 5 */
+    int rate_permille;        /* of the window's calls; 0: not looked at. 500 */
+    int min_calls;            /* in the window before their rate counts. 20 */
+    int64_t window_ns;        /* 30 s */
+    int64_t open_ns;          /* the first time; doubles when that did not help. 30 s */
+    int64_t max_open_ns;      /* 300 s */
+    int jitter_permille;      /* by how much at most the open time is shortened. 200 */
+    int probes;               /* permits at the same time while half open. 1 */
+    int successes;            /* of them that close it. 1 */
+    int64_t probe_ns;         /* a permit that was not reported by then holds up nobody. 10 s */
+    int64_t patience_ns;      /* a deadline counts when there was that much time. 1 s */
+    int max_ejected_permille; /* of the addresses of one name. 1000 */
+    bool fail_fast;           /* when all addresses of a name are open, try none of them */
+    bool dry_run;             /* decide and count, refuse nothing */
+    size_t max_keys;          /* the one not used for longest goes. 4096 */
+    uint64_t seed;            /* of the jitter; 0: another one each time */
+};
+HS_API void hs_breaker_options_init(struct hs_breaker_options *o);
+
+/* What a breaker tells apart: an address with its port, a listener, or a name of the caller's. */
+#define HS_BREAKER_NAME_MAX 118
+struct hs_breaker_key {
+    uint8_t kind, len;
+    uint8_t bytes[HS_BREAKER_NAME_MAX];
+};
+#define HS_BREAKER_KEY_TEXT_SIZE (HS_ADDR_TEXT_SIZE + 16)
+HS_API void hs_breaker_key_addr(const struct hs_addr *addr, struct hs_breaker_key *ret_key);
+/* For the server's side: its clients' failures, which weigh differently. */
+HS_API void hs_breaker_key_listener(const struct hs_addr *addr, struct hs_breaker_key *ret_key);
+/* What hs_breaker_key_text wrote gives the same key; other texts, of 1 to HS_BREAKER_NAME_MAX
+ * bytes, are names. */
+HS_API HS_NODISCARD hs_err hs_breaker_key_parse(const char *text, size_t len, struct hs_error *err,
+                                                struct hs_breaker_key *ret_key);
+HS_API const char *hs_breaker_key_text(const struct hs_breaker_key *key, char *buf, size_t size);
+
+/* Thread-safe; one short lock. Time comes in, so that it never reads a clock. After a fork the
+ * child goes on by itself with what the parent knew. */
+struct hs_breaker;
+
+/* Returns a new reference. HS_E_INVALID names the option, or both that contradict each other. */
+HS_API HS_NODISCARD hs_err hs_breaker_new(const struct hs_breaker_options *o, struct hs_error *err,
+                                          struct hs_breaker **ret_b);
+HS_API struct hs_breaker *hs_breaker_ref(struct hs_breaker *b);
+HS_API void hs_breaker_unref(struct hs_breaker *b); /* NULL is fine */
+
+/* A value; zeroed: none, and reporting it does nothing. Every permit that was granted is to be
+ * reported once. The first five fields belong to the breaker. */
+struct hs_permit {
+    uint64_t generation, probe;
+    int64_t granted_ns;
+    uint8_t kind;
+    bool would_refuse;      /* a dry run */
+    int64_t retry_ns;       /* refused: when to ask again */
+    enum hs_fail last_fail; /* refused: the last failure */
+};
+/* HS_BREAKER_OPEN: do not try (*ret_permit says until when). Else try, and report. */
+HS_API enum hs_breaker_state hs_breaker_permit(struct hs_breaker *b,
+                                               const struct hs_breaker_key *key, int64_t now_ns,
+                                               struct hs_permit *ret_permit);
+/* How it ended; zeroes the permit. A report that comes when the state has changed since its permit
+ * was granted changes nothing. */
+HS_API void hs_breaker_record(struct hs_breaker *b, const struct hs_breaker_key *key,
+                              struct hs_permit *permit, enum hs_fail fail, int64_t now_ns);
+/* When nothing else is left of a name's n_all addresses, none has connected, and these n were
+ * refused: true if one must be let through after all, the one that is due first. n_forced: how many
+ * this has let through already. At least one of several addresses is always tried (fail_fast:
+ * unless all are open), and never more than max_ejected_permille of them are not. */
+HS_API bool hs_breaker_permit_one(struct hs_breaker *b, const struct hs_addr *const *refused,
+                                  size_t n, size_t n_all, size_t n_forced, int64_t now_ns,
+                                  size_t *ret_i, struct hs_permit *ret_permit);
+
+/* Keys that have never failed are not listed: they need no memory. */
+struct hs_breaker_status {
+    struct hs_breaker_key key;
+    enum hs_breaker_state state;
+    unsigned in_a_row;                      /* the weight of the failures since the last success */
+    unsigned window_calls, window_failures; /* in the window */
+    unsigned openings;                      /* in close succession */
+    int64_t opened_ns, retry_ns;            /* 0 while closed */
+    enum hs_fail last_fail;
+    int64_t last_fail_ns;
+    uint64_t calls, failures, refused, opened; /* since the key is known */
+};
+/* Writes at most max, the one used last first; returns how many there are. */
+HS_API size_t hs_breaker_states(struct hs_breaker *b, int64_t now_ns, struct hs_breaker_status *s,
+                                size_t max);
+
+struct hs_breaker_stats {
+    uint64_t permitted, refused;
+    uint64_t would_refuse; /* let through by a dry run alone; not in permitted */
+    uint64_t forced;       /* permitted for want of another address */
+    uint64_t probes, expired_probes;
+    uint64_t successes, failures, not_counted;
+    uint64_t late; /* reports from before the state changed */
+    uint64_t opened, half_opened, closed;
+    uint64_t evicted; /* keys, for want of room */
+    uint64_t by_class[HS_FAIL_CLASSES];
+    size_t keys, keys_open;
+};
+HS_API void hs_breaker_stats(struct hs_breaker *b, int64_t now_ns,
+                             struct hs_breaker_stats *ret_stats);
+/* Forgets a key, or all (NULL): closed, no failures. Returns how many were known. */
+HS_API size_t hs_breaker_reset(struct hs_breaker *b, const struct hs_breaker_key *key);
+
 /* ---- Connecting ---------------------------------------------------------------------------- */
 
 struct hs_connector;
@@ -782,6 +918,7 @@ struct hs_connect_options {
     struct hs_tls_config *tls;   /* NULL: plain. The connector keeps a reference */
     const char *server_name;     /* as hs_conn_start_tls; NULL: the host of the endpoint */
     bool commit_at_tls;          /* the race goes on until a handshake is done, not just TCP's */
+    struct hs_breaker *breaker;  /* borrows: a connector takes its own reference; NULL: none */
 };
 HS_API void hs_connect_options_init(struct hs_connect_options *o);
 
@@ -791,6 +928,7 @@ enum hs_attempt_phase {
     HS_ATTEMPT_CONNECT,
     HS_ATTEMPT_TLS,
     HS_ATTEMPT_DONE,
+    HS_ATTEMPT_SKIPPED, /* not tried: the breaker refused */
 };
 struct hs_attempt {
     struct hs_addr addr;
@@ -815,6 +953,8 @@ HS_API HS_NODISCARD hs_err hs_connector_resolve(struct hs_connector *cn, struct 
 /* borrows: cn, until the next call on it. */
 HS_API const struct hs_attempt *hs_connector_attempts(struct hs_connector *cn, size_t *ret_n);
 HS_API const struct hs_answer *hs_connector_answers(struct hs_connector *cn, size_t *ret_n);
+/* After HS_E_BREAKER_OPEN: the refused address that is due first; else NULL. borrows: cn. */
+HS_API const struct hs_addr *hs_connector_refused(struct hs_connector *cn);
 /* The order in which addresses are or would be tried (RFC 8305 section 4). */
 HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *ret_n);
 
@@ -822,13 +962,32 @@ HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *
 
 struct hs_listener;
 
+/* TLS on a listener: accept returns connections whose handshake is done. */
+struct hs_tls_listening {
+    struct hs_tls_config *config; /* NULL: plain. The listener keeps a reference */
+    int max_handshakes;           /* at the same time, 256; more wait in the backlog */
+    int64_t handshakes_per_s;     /* how many may begin; 0: as many as come */
+    /* While breaker is open for this listener, handshakes use fallback. What only a client can be
+     * blamed for is not counted: but clients can refuse us as they like, so a fallback is what
+     * anybody can bring about. Both NULL, or neither; the listener keeps references. */
+    struct hs_breaker *breaker;
+    struct hs_tls_config *fallback;
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
     int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
     bool unlink_stale;           /* replace a unix path that nobody listens on */
+    struct hs_tls_listening tls;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
+
+struct hs_handshake_stats {
+    uint64_t started, completed, in_progress;
+    uint64_t fallback; /* of started: with the fallback */
+    uint64_t failed[HS_TLS_FAILURES];
+};
 
 struct hs_listener_stats {
     uint64_t accepted;
@@ -840,6 +999,8 @@ struct hs_listener_stats {
     int backlog_asked, backlog_effective; /* effective HS_UNSET: the kernel does not say */
     int queue_length;                     /* waiting to be accepted now, or HS_UNSET */
     uint64_t unverified;                  /* accepted connections whose inherited options differ */
+    bool tls;
+    struct hs_handshake_stats handshakes;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */

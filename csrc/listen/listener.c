@@ -15,6 +15,7 @@
 #include "listener.h"
 
 #include "bind.h"
+#include "handshakes.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
@@ -52,8 +53,9 @@ struct hs_listener {
     struct bound bound;
     struct hs_listen_options options; /* immutable */
     struct hs_wakelist wakers;
-    atomic_int reserve_fd;      /* own; -1 while given up */
-    _Atomic int64_t backoff_ns; /* the present step; 0 when all is well */
+    struct hs_handshakes *handshakes; /* owns; NULL: plain; immutable */
+    atomic_int reserve_fd;            /* own; -1 while given up */
+    _Atomic int64_t backoff_ns;       /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
     atomic_int inheritance; /* enum inheritance */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
@@ -73,6 +75,7 @@ hs_listen_options_init(struct hs_listen_options *o)
     memset(o, 0, sizeof(*o));
     hs_sockopts_init(&o->sockopts);
     o->backlog = 4096;
+    o->tls.max_handshakes = 256;
     o->unix_mode = HS_UNSET;
 }
 
@@ -87,14 +90,23 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, struct hs
              struct hs_listener **ret_l)
 {
     struct hs_listener *l = calloc(1, sizeof(*l));
+    struct hs_addr where = {.len = sizeof(where.storage)};
+    hs_err rv;
 
     if (l == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a listener");
+    (void)getsockname(b->fd, &where.sa, &where.len);
+    if (o->tls.config != NULL &&
+        (rv = hs_handshakes_new(&o->tls, b->fd, &where, err, &l->handshakes)) != HS_OK) {
+        free(l);
+        return rv;
+    }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
     hs_fd_init(&l->fd, b->fd);
     l->bound = *b;
     l->options = *o;
+    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -171,6 +183,7 @@ hs_listener_unref(struct hs_listener *l)
         return;
     hs_listener_close(l);
     close_reserve(l);
+    hs_handshakes_free(l->handshakes);
     if (hs_fd_is_ours(
             &l->fd)) /* In a forked child threads that waited are gone, their nodes not. */
         hs_wakelist_fini(&l->wakers);
@@ -189,6 +202,8 @@ hs_listener_close(struct hs_listener *l)
         hs_bound_remove_path(&l->bound);
         hs_wakelist_wake(&l->wakers);
     }
+    if (l->handshakes != NULL)
+        hs_handshakes_close(l->handshakes);
     hs_fd_drop(&l->fd);
     close_reserve(l);
 }
@@ -362,6 +377,11 @@ wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, stru
     short revents;
     hs_err rv = HS_OK;
 
+    if (l->handshakes != NULL) { /* They go on while newcomers have to wait. */
+        fd = hs_handshakes_fileno(l->handshakes);
+        until = HS_NEVER;
+    }
+
     if (!op->stepping)
         hs_wakelist_join(&l->wakers, &node);
     else if (op->bell != NULL)
@@ -399,6 +419,57 @@ accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_c
     return outcome;
 }
 
+/* Newcomers begin their handshakes. */
+static enum outcome
+welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
+        struct hs_conn **conns, size_t *n)
+{
+    enum outcome outcome = NEXT;
+    struct hs_conn *conn;
+
+    while (*n < max && (outcome == NEXT || outcome == GOT)) {
+        if (!hs_handshakes_take_place(l->handshakes))
+            return NEXT;
+        if ((outcome = accept_one(l, err, &conn)) != GOT)
+            hs_handshakes_give_back(l->handshakes);
+        else if ((conn = hs_handshakes_add(l->handshakes, conn)) != NULL)
+            conns[(*n)++] = conn;
+        if (++*rounds >= SLICE_ROUNDS)
+            break;
+    }
+    if (outcome == EXHAUSTED) {
+        shed(l);
+        back_off(l);
+        hs_handshakes_pause(l->handshakes, atomic_load(&l->backoff_until_ns));
+    }
+    return outcome;
+}
+
+/* The same as accept_some through TLS: NOTHING when nobody is ready, NEXT after a slice. */
+static enum outcome
+accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_conn **conns,
+               size_t *n)
+{
+    enum outcome outcome;
+
+    for (int i = 0; i < SLICE_ROUNDS && *n < max; i++)
+        switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
+        case HS_DUE_NOTHING:
+            return NOTHING;
+        case HS_DUE_CONNECTION:
+            (*n)++;
+            break;
+        case HS_DUE_NEWCOMERS:
+            outcome = welcome(l, max, &i, err, conns, n);
+            if (outcome == ENDED || outcome == FAILED)
+                return outcome;
+            break;
+        case HS_DUE_SOMETHING:
+            break;
+        }
+    return NEXT;
+}
+
 static hs_err
 accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error *err,
             struct hs_conn **conns, size_t *n)
@@ -409,7 +480,8 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
 
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        outcome = accept_some(l, max, err, conns, n);
+        outcome = l->handshakes != NULL ? accept_secured(l, max, err, conns, n)
+                                        : accept_some(l, max, err, conns, n);
         if (*n > 0)
             return HS_OK;
         if (outcome == ENDED)
@@ -538,6 +610,8 @@ hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats)
         .backlog_effective = HS_UNSET,
         .queue_length = HS_UNSET,
     };
+    if ((ret_stats->tls = l->handshakes != NULL))
+        hs_handshakes_stats(l->handshakes, &ret_stats->handshakes);
     ask_queue(l, ret_stats);
 }
 

@@ -15,11 +15,11 @@
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
+#include "../base/thread.h"
 #include "keeper.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -310,27 +310,6 @@ run(void *arg)
     return NULL;
 }
 
-/* Signals are for the program's own threads. */
-static int
-spawn(struct keeper *k)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    sigset_t all, old;
-    int sys;
-
-    if ((sys = pthread_attr_init(&attr)) != 0)
-        return sys;
-    (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    sys = pthread_create(&thread, &attr, run, k);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    (void)pthread_attr_destroy(&attr);
-    return sys;
-}
-
 hs_err
 hs_keeper_add(struct hs_pool *p, struct hs_error *err)
 {
@@ -339,7 +318,8 @@ hs_keeper_add(struct hs_pool *p, struct hs_error *err)
     int sys;
 
     hs_lock_take(&lock);
-    if (current == NULL && (rv = keeper_new(err, &made)) == HS_OK && (sys = spawn(made)) != 0) {
+    if (current == NULL && (rv = keeper_new(err, &made)) == HS_OK &&
+        (sys = hs_thread_start("hs-keeper", STACK_BYTES, run, made)) != 0) {
         destroy(made);
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "pool", "a thread to keep pools");
     } else if (rv == HS_OK && made != NULL) {
@@ -397,9 +377,8 @@ after_fork_in_child(void)
     drop_all();
 }
 
-/* Registered after those of the floors below: before a fork the keeper is brought to rest first, in
- * the child it comes last. */
-__attribute__((constructor)) static void
+HS_REGISTERS_FORK_LOCK(HS_RANK_KEEPER_TURN)
+static void
 watch_forks(void)
 {
     (void)pthread_atfork(before_fork, drop_all, after_fork_in_child);

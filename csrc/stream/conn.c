@@ -116,11 +116,12 @@ hs_conn_unref(struct hs_conn *c)
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
     hs_conn_end(c, HS_END_LOST);
-    hs_tls_free(c->tls);
     hs_deframer_fini(&c->in);
-    if (hs_fd_is_ours(
-            &c->fd)) /* In a forked child threads that waited are gone, their nodes not. */
+    if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
+                                  * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
+        hs_tls_free(c->tls);
+    }
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);

@@ -63,7 +63,7 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         atomic_store(&c->out_ended, true);
         atomic_store(&c->fin_sent, true);
         if (c->tls != NULL)
-            hs_tls_say_goodbye(c->tls, is_whole(c));
+            (void)hs_tls_say_goodbye(c->tls, is_whole(c));
     }
     if (shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
@@ -165,6 +165,17 @@ set_linger(struct hs_conn *c, bool abortive)
         hs_sockopt_never_block_close(fd);
 }
 
+/* A TLS peer may still send tickets, which a closed socket would answer with a reset. */
+static void
+say_goodbye(struct hs_conn *c, bool clean)
+{
+    int unsent = 0;
+
+    if (hs_tls_say_goodbye(c->tls, clean) && ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 &&
+        unsent > 0)
+        atomic_store(&c->fd.lingers, true);
+}
+
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
  * descriptor), and ending it for that one is not ours to decide. Waking is done by the list. */
 void
@@ -175,7 +186,7 @@ hs_conn_end(struct hs_conn *c, enum hs_end how)
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
         if (c->tls != NULL && how != HS_END_ABORT)
-            hs_tls_say_goodbye(c->tls, how == HS_END_ORDERLY && is_whole(c));
+            say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));
         count_close(c, how == HS_END_ABORT);
         set_linger(c, how == HS_END_ABORT);
         hs_wakelist_wake(&c->wakers);

@@ -5,6 +5,7 @@
  */
 #include "fd.h"
 
+#include "linger.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../cancel/wait.h"
@@ -22,6 +23,7 @@ hs_fd_init(struct hs_fd *f, int number)
     f->generation = hs_fork_generation();
     f->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     f->state = 0;
+    f->lingers = false;
 }
 
 bool
@@ -50,7 +52,11 @@ hs_fd_drop(struct hs_fd *f)
     uint64_t before = atomic_fetch_sub(&f->state, 1);
 
     HS_ASSERT((before & ~CLOSED) != 0);
-    if (before == (CLOSED | 1))
+    if (before != (CLOSED | 1))
+        return;
+    if (atomic_load(&f->lingers))
+        hs_linger(f->number);
+    else
         (void)close(f->number);
 }
 

@@ -17,6 +17,7 @@ struct hs_fd {
     unsigned generation;    /* hs_fork_generation() when it was made */
     uint64_t id;            /* unlike the number never used again */
     _Atomic uint64_t state; /* CLOSED bit and number of holds */
+    atomic_bool lingers;    /* set before the last drop: hs_linger has it then */
 };
 
 void hs_fd_init(struct hs_fd *f, int number);

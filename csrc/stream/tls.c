@@ -109,11 +109,8 @@ meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
         *want = POLLIN;
         return HS_WANT;
     case SSL_ERROR_WANT_WRITE:
-        if (t->io.rv < 0) { /* See bio_write: reading may go on. */
-            if (err != NULL && err->code == HS_OK)
-                *err = t->io.err;
-            return t->io.rv;
-        }
+        if (t->io.rv < 0) /* See bio_write: reading may go on. */
+            return hs_tls_io_error(&t->io, err);
         *want = POLLOUT;
         return HS_WANT;
     case SSL_ERROR_ZERO_RETURN:
@@ -292,6 +289,8 @@ hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want)
     if ((ret = SSL_peek(t->ssl, &byte, 1)) > 0)
         return call_end(t, HS_OK);
     rv = meaning(t, ret, err, want);
+    if (rv == HS_WANT)
+        (void)SSL_free_buffers(t->ssl);
     if (rv == HS_E_END || (rv == HS_WANT && t->tickets > 0))
         rv = HS_OK;
     return call_end(t, rv);
@@ -316,6 +315,8 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
         else
             rv = meaning(t, ret, err, want);
     } while (rv == HS_OK && done < len && SSL_has_pending(t->ssl));
+    if (rv == HS_WANT && done == 0)
+        (void)SSL_free_buffers(t->ssl); /* After a ticket OpenSSL keeps one, 16 KiB, by itself. */
     if (done > 0) { /* What went wrong behind it is said again by the next call. */
         if (rv < 0 && err != NULL)
             *err = (struct hs_error){0};
@@ -540,9 +541,10 @@ discard_raw(int fd)
             break;
 }
 
-void
+bool
 hs_tls_say_goodbye(struct hs_tls *t, bool clean)
 {
+    bool expects_tickets = false;
     char byte;
     short want;
 
@@ -558,8 +560,12 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
         if (t->state == TLS_OPEN)
             (void)SSL_peek(t->ssl, &byte, 1);
         ERR_clear_error();
+        expects_tickets = t->state == TLS_OPEN && t->tickets == 0 && !t->goodbye_received &&
+                          t->context->role == HS_TLS_CLIENT &&
+                          SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }
     hs_lock_drop(&t->lock);
+    return expects_tickets;
 }
 
 const struct hs_layer hs_tls_layer = {

@@ -17,7 +17,7 @@ extern const struct hs_layer hs_tls_layer;
  * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
 HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
                                const char *where, struct hs_error *err, struct hs_tls **ret_tls);
-/* Without I/O: safe in a forked child. NULL is fine. */
+/* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
 void hs_tls_free(struct hs_tls *t);
 int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
 /* HS_OK when it is done, HS_WANT, or an error, after which only hs_tls_free may follow. */
@@ -32,8 +32,9 @@ bool hs_tls_is_half_sent(struct hs_tls *t);
 void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov);
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
  * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.
- * clean: whether the last message is whole. Never blocks. */
-void hs_tls_say_goodbye(struct hs_tls *t, bool clean);
+ * clean: whether the last message is whole. Never blocks. True: tickets may still be on their way,
+ * and be answered with a reset if the descriptor is simply closed. */
+bool hs_tls_say_goodbye(struct hs_tls *t, bool clean);
 void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,

@@ -1,15 +1,15 @@
 /* tls_config.c: what callers share, and the context of the moment behind it. See tls_config.h.
  *
- * current is guarded by lock (rank TLS_STORE), which is held to take a reference and no longer; a
+ * current is guarded by the store's lock, which is held to take a reference and no longer; a
  * context is built without it. Ticket keys outlive a reload, so that clients can resume: but not
  * where a resumed session stands for a client certificate that the new settings might refuse.
  */
 #include "tls_config.h"
 
 #include "tls_context.h"
+#include "tls_store.h"
 #include "../base/check.h"
 #include "../base/err.h"
-#include "../base/lock.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -21,9 +21,8 @@
 struct hs_tls_config {
     unsigned magic;
     atomic_int refs;
-    enum hs_tls_role role; /* immutable */
-    struct hs_lock lock;
-    struct hs_tls_context *current; /* owns a reference; guarded by lock */
+    enum hs_tls_role role;          /* immutable */
+    struct hs_tls_context *current; /* owns a reference; guarded by the store's lock */
 };
 
 void
@@ -60,7 +59,6 @@ hs_tls_config_new(const struct hs_tls_options *o, struct hs_error *err,
     config->refs = 1;
     config->role = o->role;
     config->current = context;
-    hs_lock_init(&config->lock, HS_RANK_TLS_STORE);
     *ret_config = config;
     return HS_OK;
 }
@@ -82,7 +80,6 @@ hs_tls_config_unref(struct hs_tls_config *config)
     if (atomic_fetch_sub(&config->refs, 1) != 1)
         return;
     hs_tls_context_unref(config->current);
-    hs_lock_fini(&config->lock);
     memset(config, FREED, sizeof(*config));
     free(config);
 }
@@ -93,10 +90,10 @@ hs_tls_config_context(struct hs_tls_config *config)
     struct hs_tls_context *context;
 
     HS_CHECK(config, CONFIG_MAGIC);
-    hs_lock_take(&config->lock);
+    hs_tls_store_lock();
     context = config->current;
     atomic_fetch_add_explicit(&context->refs, 1, memory_order_relaxed);
-    hs_lock_drop(&config->lock);
+    hs_tls_store_unlock();
     return context;
 }
 
@@ -105,10 +102,10 @@ swap(struct hs_tls_config *config, struct hs_tls_context *with)
 {
     struct hs_tls_context *old;
 
-    hs_lock_take(&config->lock);
+    hs_tls_store_lock();
     old = config->current;
     config->current = with;
-    hs_lock_drop(&config->lock);
+    hs_tls_store_unlock();
     return old;
 }
 

@@ -112,12 +112,9 @@ connection_failed(const struct tls_failing *f, struct hs_error *err)
 {
     bool nothing = f->io->received_ns == 0;
 
-    if (f->io->rv < 0) {
-        if (err != NULL && err->code == HS_OK)
-            *err = f->io->err;
-        return note(err, f->io->rv,
+    if (f->io->rv < 0)
+        return note(err, hs_tls_io_error(f->io, err),
                     f->handshake && nothing && f->is_server ? HS_TLS_EMPTY : HS_TLS_RESET);
-    }
     if (!f->handshake)
         return hs_err_setx(err, HS_E_TRUNCATED, NULL,
                            "the peer ended the connection without ending its TLS stream "

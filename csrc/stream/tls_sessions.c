@@ -1,11 +1,11 @@
 /* tls_sessions.c: see tls_sessions.h.
  *
- * Everything is guarded by lock (rank TLS_STORE: OpenSSL calls in here with the lock of a
- * connection held). References are dropped after the lock.
+ * Everything is guarded by the store's lock (OpenSSL calls in here with the lock of a connection
+ * held). References are dropped after it.
  */
 #include "tls_sessions.h"
 
-#include "../base/lock.h"
+#include "tls_store.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -27,7 +27,6 @@ struct name {
 };
 
 struct hs_tls_sessions {
-    struct hs_lock lock;
     uint64_t clock;
     struct name names[MAX_NAMES];
 };
@@ -35,11 +34,7 @@ struct hs_tls_sessions {
 struct hs_tls_sessions *
 hs_tls_sessions_new(void)
 {
-    struct hs_tls_sessions *s = calloc(1, sizeof(*s));
-
-    if (s != NULL)
-        hs_lock_init(&s->lock, HS_RANK_TLS_STORE);
-    return s;
+    return calloc(1, sizeof(struct hs_tls_sessions));
 }
 
 /* Moves all that a name holds to the caller. */
@@ -71,7 +66,6 @@ hs_tls_sessions_free(struct hs_tls_sessions *s)
         return;
     for (size_t i = 0; i < MAX_NAMES; i++)
         free_all(out, empty(&s->names[i], out));
-    hs_lock_fini(&s->lock);
     free(s);
 }
 
@@ -119,7 +113,7 @@ hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *se
     struct name *name;
     int64_t until = hs_deadline_after((int64_t)SSL_SESSION_get_timeout(session) * HS_NS_PER_S);
 
-    hs_lock_take(&s->lock);
+    hs_tls_store_lock();
     if ((name = find_locked(s, key)) == NULL) {
         name = place_locked(s);
         n_out = empty(name, out);
@@ -133,7 +127,7 @@ hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *se
             out[n_out++] = remove_first(name);
         name->kept[name->n++] = (struct kept){.session = session, .until_ns = until};
     }
-    hs_lock_drop(&s->lock);
+    hs_tls_store_unlock();
     free_all(out, n_out);
 }
 
@@ -144,7 +138,7 @@ hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key)
     size_t n_out = 0;
     struct name *name;
 
-    hs_lock_take(&s->lock);
+    hs_tls_store_lock();
     name = find_locked(s, key);
     while (name != NULL && found == NULL && name->n > 0) { /* the newest first */
         struct kept *last = &name->kept[name->n - 1];
@@ -160,7 +154,7 @@ hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key)
             (void)SSL_SESSION_up_ref(found);
         }
     }
-    hs_lock_drop(&s->lock);
+    hs_tls_store_unlock();
     free_all(out, n_out);
     return found;
 }
@@ -172,10 +166,10 @@ hs_tls_sessions_forget(struct hs_tls_sessions *s, const char *key)
     size_t n_out = 0;
     struct name *name;
 
-    hs_lock_take(&s->lock);
+    hs_tls_store_lock();
     if ((name = find_locked(s, key)) != NULL)
         n_out = empty(name, out);
-    hs_lock_drop(&s->lock);
+    hs_tls_store_unlock();
     free_all(out, n_out);
 }
 
@@ -184,9 +178,9 @@ hs_tls_sessions_count(struct hs_tls_sessions *s)
 {
     size_t n = 0;
 
-    hs_lock_take(&s->lock);
+    hs_tls_store_lock();
     for (size_t i = 0; i < MAX_NAMES; i++)
         n += s->names[i].n;
-    hs_lock_drop(&s->lock);
+    hs_tls_store_unlock();
     return n;
 }

@@ -1,11 +1,12 @@
 /* tls_tickets.c: see tls_tickets.h.
  *
  * keys[0] seals; both open. Rotation happens when somebody asks and it is time, so it needs no
- * timer. Guarded by lock (rank TLS_STORE).
+ * timer. Guarded by the store's lock.
  */
 #include "tls_tickets.h"
 
-#include "../base/lock.h"
+#include "tls_store.h"
+
 #include "../base/time.h"
 
 #include <openssl/core_names.h>
@@ -26,8 +27,7 @@ struct key {
 struct hs_tls_tickets {
     atomic_int refs;
     int64_t rotate_ns;
-    struct hs_lock lock;
-    struct key keys[KEYS]; /* guarded by lock; the present one first */
+    struct key keys[KEYS]; /* guarded by the store's lock; the present one first */
 };
 
 static bool
@@ -53,7 +53,6 @@ hs_tls_tickets_new(int64_t lifetime_s)
         return NULL;
     t->refs = 1;
     t->rotate_ns = lifetime_s * HS_NS_PER_S / 2;
-    hs_lock_init(&t->lock, HS_RANK_TLS_STORE);
     if (!make_key(&t->keys[0])) {
         hs_tls_tickets_unref(t);
         return NULL;
@@ -73,7 +72,6 @@ hs_tls_tickets_unref(struct hs_tls_tickets *t)
 {
     if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
-    hs_lock_fini(&t->lock);
     OPENSSL_cleanse(t->keys, sizeof(t->keys));
     free(t);
 }
@@ -129,13 +127,13 @@ hs_tls_tickets_key(struct hs_tls_tickets *t, unsigned char name[16], unsigned ch
 
     if (enc == 1 && RAND_bytes(iv, EVP_MAX_IV_LENGTH) != 1)
         return -1;
-    hs_lock_take(&t->lock);
+    hs_tls_store_lock();
     rotate_locked(t);
     if (enc == 0)
         which = find_locked(t, name);
     if (which >= 0)
         key = t->keys[which];
-    hs_lock_drop(&t->lock);
+    hs_tls_store_unlock();
     if (which < 0)
         return 0; /* Not ours, or too old: a full handshake. */
     if (enc == 1)

@@ -6,10 +6,12 @@
 
 #include "../base/buf.h"
 #include "../cancel/token.h"
+#include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
 #include "../pool/pool.h"
 #include "../stream/conn.h"
+#include "../stream/linger.h"
 
 void
 hs_live_counts(struct hs_live *ret_live)
@@ -26,5 +28,7 @@ hs_live_counts(struct hs_live *ret_live)
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
         .pools = hs_pool_live(),
+        .lingering = hs_linger_live(),
+        .breakers = hs_breaker_live(),
     };
 }

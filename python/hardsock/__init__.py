@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
+    Breaker,
     Callback,
     CancelToken,
     Connection,
     Decoder,
     Listener,
+    Permit,
     fd_inventory,
     reset_counts,
     resolver_stats,
@@ -22,6 +24,7 @@ from hardsock._core import (
 from hardsock._core import version as __version__
 from hardsock._errors import (
     BadFrame,
+    BreakerOpen,
     Busy,
     Cancelled,
     CertificateError,
@@ -48,7 +51,10 @@ from hardsock._options import SocketOptions
 from hardsock._records import (
     Answer,
     Attempt,
+    BreakerState,
+    BreakerStats,
     CloseReport,
+    HandshakeStats,
     ListenerStats,
     PeerCertificate,
     Resolution,
@@ -67,6 +73,10 @@ __all__ = [
     "Answer",
     "Attempt",
     "BadFrame",
+    "Breaker",
+    "BreakerOpen",
+    "BreakerState",
+    "BreakerStats",
     "Busy",
     "Callback",
     "CancelToken",
@@ -87,12 +97,14 @@ __all__ = [
     "EndOfStream",
     "FrameError",
     "FrameTooLarge",
+    "HandshakeStats",
     "HardsockError",
     "LengthPrefix",
     "Line",
     "Listener",
     "ListenerStats",
     "PeerCertificate",
+    "Permit",
     "Poisoned",
     "Reset",
     "Resolution",

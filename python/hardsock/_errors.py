@@ -14,6 +14,7 @@ from hardsock._records import Attempt
 
 __all__ = [
     "BadFrame",
+    "BreakerOpen",
     "Busy",
     "Cancelled",
     "CertificateError",
@@ -111,6 +112,25 @@ class ConnectError(HardsockError, ConnectionError):
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
     """A ConnectError whose first address was refused: nothing listens there."""
+
+
+class BreakerOpen(ConnectError):
+    """A breaker refused: what was asked for has kept failing, and its time is not up yet.
+
+    Nothing was sent. A ``ConnectError``, so that code which handles "cannot be connected" handles
+    this, only sooner.
+    """
+
+    address: str | None = None
+    """What was refused; of several addresses the one that is due first."""
+    retry_after: float | None = None
+    """Seconds until it may be tried again, or None: not before ``breaker.reset()``."""
+    last_error: str | None = None
+    """The class of its last failure: ``"refused"``, ``"timeout"``, ``"tls_certificate"``, ..."""
+
+    def __str__(self) -> str:
+        again = "" if self.retry_after is None else f"; again in {self.retry_after:.1f} s"
+        return super().__str__() + again
 
 
 class ResolveError(HardsockError, socket.gaierror):

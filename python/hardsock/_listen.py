@@ -9,10 +9,11 @@ from pathlib import Path
 
 from hardsock import _core
 from hardsock._connect import Address, warn_of_changes
-from hardsock._core import CancelToken, Listener
+from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
+from hardsock._tls import TLSConfig, fallback_settings, server_context
 
 __all__ = ["listen", "listen_fds"]
 
@@ -28,6 +29,12 @@ def listen(
     fastopen: int | None = None,
     unix_mode: int | None = None,
     unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -48,6 +55,21 @@ def listen(
         fastopen: Queue length of TCP_FASTOPEN.
         unix_mode: Permission bits of a unix path, set before anybody can connect.
         unlink_stale: Replace a unix path on which nobody listens.
+        tls: A ``TLSConfig`` of role ``"server"``: accepting returns connections whose handshake is
+            done. Silent and slow clients take none of the acceptor's time and are cut at the
+            config's ``handshake_timeout``; failures are counted by kind (``stats()``).
+        max_handshakes: Handshakes at the same time; further clients wait in the backlog.
+        handshake_rate: Handshakes that may begin per second (a full one costs a core 0.1 to 1 ms);
+            further clients wait in the backlog.
+        tls_fallback: What handshakes use while *tls_breaker* is open: after failures that may be
+            the fault of *tls*, such as clients that refuse an expired certificate. Clients can
+            refuse as they like, so what this allows anybody can bring about.
+        tls_breaker: By default ``Breaker()``: five failures in a row open it for 30 seconds. Its
+            key is ``"listener ADDRESS"``. A client that leaves, is no TLS, or shows a bad
+            certificate is not counted.
+        insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*: a lower
+            version, other ciphers, client certificates less strictly, or another ``insecure_``
+            setting.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
@@ -70,6 +92,10 @@ def listen(
         backlog=backlog,
         unix_mode=unix_mode,
         unlink_stale=unlink_stale,
+        tls=server_context(tls),
+        max_handshakes=max_handshakes,
+        handshake_rate=handshake_rate,
+        **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
     )
     if isinstance(address, socket.socket):
         address.detach()

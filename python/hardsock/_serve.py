@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 
 from hardsock._connect import Address
-from hardsock._core import CancelToken, Listener
+from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._options import SocketOptions
+from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
     DefaultCount,
@@ -38,6 +39,12 @@ def serve(
     fastopen: int | None = None,
     unix_mode: int | None = None,
     unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
@@ -69,7 +76,9 @@ def serve(
             or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
         name: Of threads, tokens and log messages.
-        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale:
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
+        tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
+        insecure_allow_weaker_fallback:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -99,6 +108,12 @@ def serve(
             "fastopen": fastopen,
             "unix_mode": unix_mode,
             "unlink_stale": unlink_stale,
+            "tls": tls,
+            "max_handshakes": max_handshakes,
+            "handshake_rate": handshake_rate,
+            "tls_fallback": tls_fallback,
+            "tls_breaker": tls_breaker,
+            "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
             "timeout": timeout,
             "token": token,
         },

@@ -117,7 +117,7 @@ static bool
 lookups_are_over(struct hs_live *live)
 {
     hs_live_counts(live);
-    return live->orphans == 0 && live->lookups == 0;
+    return live->orphans == 0 && live->lookups == 0 && live->lingering == 0;
 }
 
 static bool
@@ -139,7 +139,8 @@ ledger_close(void)
     ck_assert_int_eq(live.listeners, 0);
     ck_assert_int_eq(live.connectors, 0);
     ck_assert_int_eq(live.buffers, 0);
-    EVENTUALLY(count_fds() == fds_before);
+    ck_assert_int_eq(live.breakers, 0);
+    EVENTUALLY(count_fds() == fds_before); /* The keeper of pools ends when it is ready. */
 }
 
 TCase *

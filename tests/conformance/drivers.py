@@ -68,8 +68,8 @@ class Driver(ABC):
     async def turn(self) -> None:
         """Let the others run."""
 
-    async def listen(self, address: Any) -> Any:
-        return await aio.listen(address)
+    async def listen(self, address: Any, **kwargs: Any) -> Any:
+        return await aio.listen(address, **kwargs)
 
     async def connect(self, address: Any, **kwargs: Any) -> Any:
         return await aio.connect(address, **kwargs)
@@ -158,8 +158,8 @@ class Threads(Driver):
     async def turn(self) -> None:
         time.sleep(0)
 
-    async def listen(self, address: Any) -> Any:
-        return _Blocking(hs.listen(address))
+    async def listen(self, address: Any, **kwargs: Any) -> Any:
+        return _Blocking(hs.listen(address, **kwargs))
 
     async def connect(self, address: Any, **kwargs: Any) -> Any:
         return _Blocking(hs.connect(address, **kwargs))

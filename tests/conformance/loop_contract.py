@@ -62,7 +62,11 @@ async def a_cancelled_writer_poisons_its_direction_only(
     assert await ours.recv(100, timeout=5) == b"still here"
     ours.close()
     assert len(await theirs.recv_exactly(taken, timeout=10)) == taken
-    assert await theirs.recv(1, timeout=5) == b""
+    if ours.tls is None:
+        assert await theirs.recv(1, timeout=5) == b""
+        return
+    with pytest.raises(hs.Truncated):  # half a message is out: nobody says that it was all
+        await theirs.recv(1, timeout=5)
 
 
 async def a_cancelled_send_leaves_the_direction_usable(
@@ -72,6 +76,9 @@ async def a_cancelled_send_leaves_the_direction_usable(
     with pytest.raises(hs.DeadlineExceeded):
         while True:
             taken += await ours.send(BIG, timeout=0.02)
+    if ours.tls is not None:
+        assert ours.poisoned  # half a TLS record is out, and only its rest may follow
+        return
     async with driver.start(ours.send, b"x") as sending:
         await sending.wait_until_blocked()
         sending.cancel()

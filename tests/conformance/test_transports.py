@@ -5,10 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+import hardsock as hs
+from support.certs import make_authority
 
 from .drivers import DRIVERS, AsyncFunction, Driver
 from .frame_contract import FRAME_CONTRACT
@@ -31,6 +36,34 @@ async def _accepted(driver: Driver, address: Any) -> AsyncIterator[Pair]:
             yield ours, theirs
 
 
+@cache
+def _tls_configs(version: str) -> tuple[hs.TLSConfig, hs.TLSConfig]:
+    """(a client's, a server's) that speak *version* only."""
+    with TemporaryDirectory() as directory:
+        authority = make_authority(Path(directory))
+        certificate, key = authority.issue()
+        both = {"min_version": version, "max_version": version}
+        return (
+            hs.TLSConfig(ca=authority.certificate, **both),
+            hs.TLSConfig(
+                role="server", certificates=hs.Certificate(chain=certificate, key=key), **both
+            ),
+        )
+
+
+@asynccontextmanager
+async def _secured(driver: Driver, version: str) -> AsyncIterator[Pair]:
+    """Through connect and a listener, which shakes hands while it accepts."""
+    client, server = _tls_configs(version)
+    async with await driver.listen(("127.0.0.1", 0), tls=server) as listener:
+        async with driver.start(listener.accept, timeout=5) as accepting:
+            ours = await driver.connect(listener.address, tls=client, timeout=5)
+            theirs = await accepting.result(5)
+        async with ours, theirs:
+            await ours.confirm(timeout=5)
+            yield ours, theirs
+
+
 @asynccontextmanager
 async def _socketpair(driver: Driver) -> AsyncIterator[Pair]:
     left, right = socket.socketpair()
@@ -43,6 +76,8 @@ TRANSPORTS: dict[str, Transport] = {
     "tcp6": lambda driver, path: _accepted(driver, ("::1", 0)),
     "unix": lambda driver, path: _accepted(driver, f"unix:{path}/s"),
     "socketpair": lambda driver, path: _socketpair(driver),
+    "tls12": lambda driver, path: _secured(driver, "TLSv1.2"),
+    "tls13": lambda driver, path: _secured(driver, "TLSv1.3"),
 }
 ADDRESSES: dict[str, Callable[[Path], Any]] = {
     "tcp4": lambda path: ("127.0.0.1", 0),

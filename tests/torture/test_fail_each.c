@@ -23,6 +23,8 @@ static struct hs_addr addr; /* of a plain listener that the scenarios may dial *
 static int plain_listener;
 static int plain_peer, plain_fd; /* an old connection that sends and recv use */
 
+static struct hs_breaker *breaker; /* what the next connects are under, or NULL */
+
 /* No scenario may take longer, whatever fails; a clean one has all the time it needs. */
 static int64_t span = 10 * SECOND;
 
@@ -57,6 +59,7 @@ connect_to(const char *host)
     port = (uint16_t)(port >> 8 | port << 8);
     hs_connect_options_init(&opts);
     opts.sockopts.nodelay = 1;
+    opts.breaker = breaker;
     if ((rv = hs_endpoint_from_host(host, strlen(host), port, &err, &ep)) == HS_OK &&
         (rv = hs_connector_new(&ep, &opts, &err, &cn)) == HS_OK)
         rv = SOON(hs_connector_run(cn, &op, &err, &c));
@@ -77,6 +80,27 @@ static hs_err
 connect_name(void)
 {
     return connect_to("localhost");
+}
+
+/* What fails for want of something here is not counted against the peer. */
+static hs_err
+connect_under_a_breaker(void)
+{
+    struct hs_breaker_options o;
+    struct hs_breaker_status status;
+    hs_err rv;
+
+    hs_breaker_options_init(&o);
+    o.failures = 1;
+    if ((rv = hs_breaker_new(&o, NULL, &breaker)) != HS_OK)
+        return rv;
+    rv = connect_to("localhost");
+    if (hs_breaker_states(breaker, hs_now(), &status, 1) != 0 &&
+        status.last_fail != HS_FAIL_REFUSED) /* ::1, where nobody listens */
+        rv = WRONG;
+    hs_breaker_unref(breaker);
+    breaker = NULL;
+    return rv;
 }
 
 static hs_err
@@ -431,6 +455,7 @@ static const struct scenario {
 } scenarios[] = {
     {"connect to a literal", connect_literal},
     {"connect to a name", connect_name},
+    {"connect under a breaker", connect_under_a_breaker},
     {"listen and accept", listen_and_accept},
     {"send and recv", send_and_recv},
     {"token with fileno", token_with_fileno},
@@ -492,7 +517,7 @@ nothing_is_alive(void)
 
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
-               live.orphans + live.buffers + live.pools ==
+               live.orphans + live.buffers + live.breakers + live.pools ==
            0;
 }
 

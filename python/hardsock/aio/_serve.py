@@ -8,10 +8,11 @@ import socket
 from typing import Any
 
 from hardsock._connect import Address
-from hardsock._core import CancelToken
+from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions
+from hardsock._tls import TLSConfig
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
 from hardsock.aio._server import Handler, Server
@@ -41,6 +42,12 @@ def serve(
     fastopen: int | None = None,
     unix_mode: int | None = None,
     unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: await ``handler(conn)`` for each connection, in a task of its own.
@@ -59,7 +66,9 @@ def serve(
         max_connections: Connections accepted and not finished. By default 10,000, or what the
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
-        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale:
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
+        tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
+        insecure_allow_weaker_fallback:
             As for ``listen``.
 
     Raises:
@@ -85,6 +94,12 @@ def serve(
         "fastopen": fastopen,
         "unix_mode": unix_mode,
         "unlink_stale": unlink_stale,
+        "tls": tls,
+        "max_handshakes": max_handshakes,
+        "handshake_rate": handshake_rate,
+        "tls_fallback": tls_fallback,
+        "tls_breaker": tls_breaker,
+        "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
     }
 
     async def open_it() -> BlockingListener:

@@ -1,0 +1,13 @@
+/* thread.h: threads of our own: detached, with a name, deaf to signals.
+ *
+ * Nobody joins them: at exit and in a forked child they are simply not there any more.
+ */
+#ifndef HS_BASE_THREAD_H
+#define HS_BASE_THREAD_H
+
+#include <stddef.h>
+
+/* 0 or an errno. name: at most 15 bytes. */
+int hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), void *arg);
+
+#endif

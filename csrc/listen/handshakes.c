@@ -1,0 +1,501 @@
+/* handshakes.c: see handshakes.h.
+ *
+ * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), or BUSY (one thread
+ * steps it, without the lock: a step can take a millisecond of arithmetic).
+ *
+ * Invariants, all under lock (rank LISTENER):
+ * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
+ *   threads never step one handshake, and nobody arms a descriptor that another has closed.
+ * - Events name place and generation: an old one finds a new generation and is nothing.
+ * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
+ * - The listening socket is armed unless there is no room or newcomers are paused; who makes room
+ *   arms it again, the timer ends a pause.
+ * - The timer is set to the earliest deadline or end of a pause, or before.
+ * - After closed nothing becomes WAITING; BUSY places are cut by their owners.
+ */
+#include "handshakes.h"
+
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/lock.h"
+#include "../base/time.h"
+#include "../cancel/wait.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define LISTENER_EVENT UINT64_MAX
+#define TIMER_EVENT (UINT64_MAX - 1)
+/* How much of the rate may be used at once after a quiet time. */
+#define BURST_NS (100 * HS_NS_PER_MS)
+
+enum state { FREE, WAITING, BUSY };
+
+struct place {
+    struct hs_conn *conn;         /* owns */
+    struct hs_tls_config *config; /* borrows: one of the two */
+    struct hs_permit permit;
+    struct hs_op op;
+    uint32_t generation;
+    enum state state;
+};
+
+struct hs_handshakes {
+    struct hs_tls_config *config, *fallback; /* own references */
+    struct hs_breaker *breaker;              /* owns a reference, or NULL */
+    struct hs_breaker_key key;
+    unsigned fork_generation;
+    int epoll_fd, timer_fd; /* own */
+    int listen_fd;          /* borrows */
+    size_t max;
+    int64_t interval_ns; /* between two beginnings, or 0 */
+    struct hs_lock lock;
+    struct place *places; /* own; guarded by lock but for BUSY ones, as the rest */
+    size_t *free_places;  /* own; a stack */
+    size_t n_free, taken;
+    bool listening, closed;
+    int64_t next_start_ns, paused_until_ns, timer_ns;
+    _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
+};
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static hs_err
+watch(int epoll_fd, int fd, uint64_t what)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = what};
+
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? HS_OK : HS_E_SYSTEM;
+}
+
+static hs_err
+open_descriptors(struct hs_handshakes *h, struct hs_error *err)
+{
+    h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (h->epoll_fd < 0 || h->timer_fd < 0 ||
+        watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
+        watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for TLS handshakes");
+    h->listening = true;
+    return HS_OK;
+}
+
+static hs_err
+allocate(struct hs_handshakes *h, struct hs_error *err)
+{
+    h->places = calloc(h->max, sizeof(*h->places));
+    h->free_places = calloc(h->max, sizeof(*h->free_places));
+    if (h->places == NULL || h->free_places == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for TLS handshakes");
+    while (h->n_free < h->max) {
+        h->free_places[h->n_free] = h->max - 1 - h->n_free;
+        h->n_free++;
+    }
+    return open_descriptors(h, err);
+}
+
+hs_err
+hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, const struct hs_addr *where,
+                  struct hs_error *err, struct hs_handshakes **ret_h)
+{
+    struct hs_handshakes *h;
+    hs_err rv;
+
+    if ((o->breaker == NULL) != (o->fallback == NULL))
+        return hs_err_setx(err, HS_E_INVALID, "listen",
+                           "a breaker has no use without a fallback, nor a fallback without one");
+    if (hs_tls_config_role(o->config) != HS_TLS_SERVER ||
+        (o->fallback != NULL && hs_tls_config_role(o->fallback) != HS_TLS_SERVER))
+        return hs_err_setx(err, HS_E_INVALID, "listen", "tls must be a server's configuration");
+    if (o->max_handshakes < 1 || o->max_handshakes > 1 << 20)
+        return hs_err_setx(err, HS_E_INVALID, "listen",
+                           "max_handshakes must be in 1..1048576, got %d", o->max_handshakes);
+    if ((h = calloc(1, sizeof(*h))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for TLS handshakes");
+    h->epoll_fd = h->timer_fd = -1;
+    h->fork_generation = hs_fork_generation();
+    h->listen_fd = listen_fd;
+    h->max = (size_t)o->max_handshakes;
+    h->interval_ns = o->handshakes_per_s > 0 ? HS_NS_PER_S / o->handshakes_per_s : 0;
+    h->timer_ns = HS_NEVER;
+    h->config = hs_tls_config_ref(o->config);
+    if (o->breaker != NULL) {
+        h->breaker = hs_breaker_ref(o->breaker);
+        h->fallback = hs_tls_config_ref(o->fallback);
+        hs_breaker_key_listener(where, &h->key);
+    }
+    hs_lock_init(&h->lock, HS_RANK_LISTENER);
+    if ((rv = allocate(h, err)) != HS_OK)
+        hs_handshakes_free(h);
+    else
+        *ret_h = h;
+    return rv;
+}
+
+/* In a forked child the epoll set is the parent's, too: it is only closed, never changed. */
+static bool
+is_ours(const struct hs_handshakes *h)
+{
+    return h->fork_generation == hs_fork_generation();
+}
+
+void
+hs_handshakes_free(struct hs_handshakes *h)
+{
+    if (h == NULL)
+        return;
+    for (size_t i = 0; h->places != NULL && i < h->max; i++)
+        if (h->places[i].conn != NULL) {
+            hs_conn_abandon(h->places[i].conn, &h->places[i].op, NULL);
+            hs_conn_unref(h->places[i].conn);
+        }
+    if (h->epoll_fd >= 0)
+        (void)close(h->epoll_fd);
+    if (h->timer_fd >= 0)
+        (void)close(h->timer_fd);
+    hs_tls_config_unref(h->config);
+    hs_tls_config_unref(h->fallback);
+    hs_breaker_unref(h->breaker);
+    if (is_ours(h))
+        hs_lock_fini(&h->lock);
+    free(h->places);
+    free(h->free_places);
+    free(h);
+}
+
+int
+hs_handshakes_fileno(const struct hs_handshakes *h)
+{
+    return h->epoll_fd;
+}
+
+/* ---- Newcomers ----------------------------------------------------------------------------- */
+
+static void
+set_timer_locked(struct hs_handshakes *h, int64_t at_ns)
+{
+    const struct itimerspec spec = {
+        .it_value = {.tv_sec = at_ns / HS_NS_PER_S, .tv_nsec = at_ns % HS_NS_PER_S}};
+
+    if (at_ns >= h->timer_ns)
+        return;
+    h->timer_ns = at_ns;
+    (void)timerfd_settime(h->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+}
+
+static int64_t
+next_newcomer_locked(const struct hs_handshakes *h)
+{
+    int64_t rate = h->interval_ns > 0 ? h->next_start_ns - BURST_NS : 0;
+
+    return rate > h->paused_until_ns ? rate : h->paused_until_ns;
+}
+
+/* Arms or disarms the listening socket by whether newcomers are welcome. */
+static void
+update_listening_locked(struct hs_handshakes *h)
+{
+    int64_t from = next_newcomer_locked(h);
+    bool welcome = h->taken < h->max && from <= hs_now();
+    struct epoll_event ev = {.events = welcome ? EPOLLIN : 0, .data.u64 = LISTENER_EVENT};
+
+    if (h->closed)
+        return;
+    if (from > hs_now())
+        set_timer_locked(h, from);
+    if (welcome == h->listening)
+        return;
+    h->listening = welcome;
+    (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
+}
+
+bool
+hs_handshakes_take_place(struct hs_handshakes *h)
+{
+    int64_t now = hs_now();
+    bool room;
+
+    hs_lock_take(&h->lock);
+    room = !h->closed && h->taken < h->max && next_newcomer_locked(h) <= now;
+    if (room) {
+        h->taken++;
+        if (h->interval_ns > 0)
+            h->next_start_ns = (h->next_start_ns > now ? h->next_start_ns : now) + h->interval_ns;
+    }
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+    return room;
+}
+
+void
+hs_handshakes_give_back(struct hs_handshakes *h)
+{
+    hs_lock_take(&h->lock);
+    h->taken--;
+    h->next_start_ns -= h->interval_ns;
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+}
+
+void
+hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns)
+{
+    hs_lock_take(&h->lock);
+    if (until_ns > h->paused_until_ns)
+        h->paused_until_ns = until_ns;
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+}
+
+/* ---- The breaker --------------------------------------------------------------------------- */
+
+/* What may be wrong with the main settings: what clients refuse, or cannot meet. A client that
+ * speaks no TLS, leaves, or has a bad certificate says nothing about them. */
+static enum hs_fail
+blame(enum hs_tls_failure failure)
+{
+    switch (failure) {
+    case HS_TLS_NONE:
+        return HS_FAIL_NONE;
+    case HS_TLS_ALERT:
+    case HS_TLS_VERSION:
+    case HS_TLS_CIPHER:
+    case HS_TLS_ALPN:
+        return HS_FAIL_TLS_OTHER;
+    case HS_TLS_TIMEOUT:
+        return HS_FAIL_TIMEOUT;
+    case HS_TLS_EMPTY:
+    case HS_TLS_ABORTED:
+    case HS_TLS_HTTP:
+    case HS_TLS_NOT_TLS:
+    case HS_TLS_VERIFY:
+    case HS_TLS_RESET:
+    case HS_TLS_PROTOCOL:
+    case HS_TLS_PLAINTEXT:
+    case HS_TLS_LOCAL:
+    case HS_TLS_FAILURES:
+        break;
+    }
+    return HS_FAIL_NOT_COUNTED;
+}
+
+static void
+choose_config(struct hs_handshakes *h, struct place *p)
+{
+    p->config = h->config;
+    p->permit = (struct hs_permit){0};
+    if (h->breaker == NULL ||
+        hs_breaker_permit(h->breaker, &h->key, hs_now(), &p->permit) != HS_BREAKER_OPEN)
+        return;
+    p->config = h->fallback;
+    atomic_fetch_add_explicit(&h->fell_back, 1, memory_order_relaxed);
+}
+
+/* The fallback's own success or failure tells nothing about the main settings. */
+static void
+tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
+{
+    if (h->breaker != NULL && p->config == h->config)
+        hs_breaker_record(h->breaker, &h->key, &p->permit, blame(failure), hs_now());
+}
+
+/* ---- One handshake ------------------------------------------------------------------------- */
+
+/* Of a place that the caller owns: moves its connection out. */
+static struct hs_conn *
+leave(struct hs_handshakes *h, struct place *p)
+{
+    struct hs_conn *conn = p->conn;
+    int fd = hs_conn_fileno(conn);
+
+    if (fd >= 0)
+        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    hs_lock_take(&h->lock);
+    p->conn = NULL;
+    p->generation++;
+    p->state = FREE;
+    h->free_places[h->n_free++] = (size_t)(p - h->places);
+    h->taken--;
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+    return conn;
+}
+
+static void
+cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
+{
+    struct hs_op op = p->op;
+    struct hs_conn *conn;
+
+    tell_breaker(h, p, why);
+    conn = leave(h, p);
+    atomic_fetch_add_explicit(&h->failed[why], 1, memory_order_relaxed);
+    hs_conn_abandon(conn, &op, NULL);
+    hs_conn_unref(conn);
+}
+
+/* Back to waiting, for what the handshake wants. False: it has to be cut. */
+static bool
+wait_again(struct hs_handshakes *h, struct place *p, bool first)
+{
+    struct epoll_event ev = {
+        .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
+        .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->places),
+    };
+    bool armed = false;
+
+    hs_lock_take(&h->lock);
+    if (!h->closed) {
+        p->state = WAITING;
+        armed = epoll_ctl(h->epoll_fd, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD,
+                          hs_conn_fileno(p->conn), &ev) == 0;
+        if (armed)
+            set_timer_locked(h, p->op.want_at_ns);
+        else
+            p->state = BUSY;
+    }
+    hs_lock_drop(&h->lock);
+    return armed;
+}
+
+/* Of a BUSY place. The connection when it is secured, else NULL. */
+static struct hs_conn *
+step(struct hs_handshakes *h, struct place *p, bool first)
+{
+    struct hs_error err = {0};
+    hs_err rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, &err);
+
+    if (rv == HS_OK) {
+        tell_breaker(h, p, HS_TLS_NONE);
+        atomic_fetch_add_explicit(&h->completed, 1, memory_order_relaxed);
+        return leave(h, p);
+    }
+    if (rv < 0)
+        cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
+    else if (!wait_again(h, p, first))
+        cut(h, p, HS_TLS_LOCAL);
+    return NULL;
+}
+
+struct hs_conn *
+hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
+{
+    struct place *p;
+
+    hs_lock_take(&h->lock);
+    p = &h->places[h->free_places[--h->n_free]];
+    p->state = BUSY;
+    p->conn = conn;
+    p->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
+    p->op.stepping = true;
+    hs_lock_drop(&h->lock);
+    atomic_fetch_add_explicit(&h->started, 1, memory_order_relaxed);
+    choose_config(h, p);
+    return step(h, p, true);
+}
+
+/* ---- What is due --------------------------------------------------------------------------- */
+
+static struct place *
+claim(struct hs_handshakes *h, uint64_t event)
+{
+    struct place *p = &h->places[(uint32_t)event];
+
+    hs_lock_take(&h->lock);
+    if (p->state == WAITING && p->generation == event >> 32)
+        p->state = BUSY;
+    else
+        p = NULL;
+    hs_lock_drop(&h->lock);
+    return p;
+}
+
+/* The one whose time has been up for the longest; sets the timer for the next. */
+static struct place *
+claim_expired(struct hs_handshakes *h)
+{
+    struct place *found = NULL;
+    int64_t next = HS_NEVER, now = hs_now();
+    uint64_t ticks;
+    ssize_t ignored;
+
+    hs_lock_take(&h->lock);
+    for (size_t i = 0; i < h->max; i++) {
+        struct place *p = &h->places[i];
+
+        if (p->state != WAITING)
+            continue;
+        if (found == NULL && p->op.want_at_ns <= now)
+            found = p;
+        else
+            next = hs_min_ns(next, p->op.want_at_ns);
+    }
+    if (found != NULL)
+        found->state = BUSY;
+    ignored = read(h->timer_fd, &ticks, sizeof(ticks));
+    (void)ignored;
+    h->timer_ns = HS_NEVER;
+    if (next < HS_NEVER)
+        set_timer_locked(h, next > 0 ? next : 1);
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+    return found;
+}
+
+enum hs_due
+hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
+{
+    struct epoll_event ev;
+    struct place *p;
+
+    if (epoll_wait(h->epoll_fd, &ev, 1, 0) != 1)
+        return HS_DUE_NOTHING;
+    if (ev.data.u64 == LISTENER_EVENT)
+        return HS_DUE_NEWCOMERS;
+    p = ev.data.u64 == TIMER_EVENT ? claim_expired(h) : claim(h, ev.data.u64);
+    if (p != NULL && (*ret_conn = step(h, p, false)) != NULL)
+        return HS_DUE_CONNECTION;
+    return HS_DUE_SOMETHING;
+}
+
+void
+hs_handshakes_close(struct hs_handshakes *h)
+{
+    if (!is_ours(h))
+        return;
+    hs_lock_take(&h->lock);
+    if (!h->closed && h->listening)
+        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
+    h->closed = true;
+    h->listening = false;
+    hs_lock_drop(&h->lock);
+    for (size_t i = 0; i < h->max; i++) {
+        struct place *p = &h->places[i];
+        bool waiting;
+
+        hs_lock_take(&h->lock);
+        if ((waiting = p->state == WAITING))
+            p->state = BUSY;
+        hs_lock_drop(&h->lock);
+        if (waiting)
+            cut(h, p, HS_TLS_LOCAL);
+    }
+}
+
+void
+hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stats)
+{
+    *ret_stats = (struct hs_handshake_stats){
+        .started = h->started, .completed = h->completed, .fallback = h->fell_back};
+    for (int i = 0; i < HS_TLS_FAILURES; i++)
+        ret_stats->failed[i] = h->failed[i];
+    hs_lock_take(&h->lock);
+    ret_stats->in_progress = h->taken;
+    hs_lock_drop(&h->lock);
+}

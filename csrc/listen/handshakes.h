@@ -1,0 +1,49 @@
+/* handshakes.h: the connections of a listener that are in their TLS handshake.
+ *
+ * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not
+ * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there
+ * is no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and
+ * what failed is counted by kind.
+ *
+ * All is behind one descriptor, an epoll set with the listening socket in it, so that whoever waits
+ * for a connection, a thread or an event loop, drives every handshake; any number at once may.
+ * While nobody accepts, nothing moves.
+ */
+#ifndef HS_LISTEN_HANDSHAKES_H
+#define HS_LISTEN_HANDSHAKES_H
+
+#include "hardsock.h"
+
+struct hs_handshakes;
+
+/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. */
+HS_NODISCARD hs_err hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd,
+                                      const struct hs_addr *where, struct hs_error *err,
+                                      struct hs_handshakes **ret_h);
+/* Nobody may be in a call. NULL is fine. */
+void hs_handshakes_free(struct hs_handshakes *h);
+/* Cuts all; idempotent, from any thread. Calls in progress cut what they hold. */
+void hs_handshakes_close(struct hs_handshakes *h);
+/* Readable when there is something to be done. */
+int hs_handshakes_fileno(const struct hs_handshakes *h);
+
+enum hs_due {
+    HS_DUE_NOTHING,    /* wait */
+    HS_DUE_NEWCOMERS,  /* accept as long as hs_handshakes_has_room, and add */
+    HS_DUE_CONNECTION, /* *ret_conn is secured, and the caller's */
+    HS_DUE_SOMETHING,  /* it was done: ask again */
+};
+/* Does the next thing that is due, without waiting. */
+enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn);
+/* Takes a place, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
+ * none now; newcomers will be due again when there is. */
+bool hs_handshakes_take_place(struct hs_handshakes *h);
+void hs_handshakes_give_back(struct hs_handshakes *h);
+/* Takes conn. It comes back at once if a quick peer has done all of its part; else NULL. */
+HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
+/* No newcomers before that time. */
+void hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns);
+
+void hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stats);
+
+#endif
