@@ -30,6 +30,7 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
             BIO **ret_bio)
 {
     BIO *bio;
+    int sys;
 
     ERR_clear_error();
     if (source->path == NULL) {
@@ -39,8 +40,10 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
     } else {
         errno = 0;
         bio = BIO_new_file(source->path, "rb");
-        if (bio == NULL && errno != 0)
-            return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+        sys = errno;
+        ERR_clear_error();
+        if (bio == NULL && sys != 0)
+            return hs_err_set(err, HS_E_SYSTEM, sys, "tls", "%s: cannot read %.120s", what,
                               source->path);
     }
     if (bio == NULL)
@@ -61,14 +64,23 @@ at_end_of_pem(void)
     return end;
 }
 
-/* Answers a password that was not given with a refusal, instead of asking at a terminal. */
+struct password {
+    const char *text; /* or NULL */
+    bool asked;
+};
+
+/* Answers a password that was not given with a refusal, instead of asking at a terminal. arg may be
+ * NULL: there is none. */
 static int
 give_password(char *buf, int size, int rwflag, void *arg)
 {
-    const char *password = arg;
+    struct password *p = arg;
+    const char *password = p != NULL ? p->text : NULL;
     size_t n = password != NULL ? strlen(password) : 0;
 
     (void)rwflag;
+    if (p != NULL)
+        p->asked = true;
     if (n == 0 || n > (size_t)size)
         return -1;
     memcpy(buf, password, n);
@@ -176,22 +188,20 @@ static hs_err
 read_key(const struct hs_tls_source *source, const char *password, struct hs_error *err,
          EVP_PKEY **ret_key)
 {
-    unsigned long code;
+    struct password p = {.text = password};
     BIO *bio;
     hs_err rv = open_source(source, "key", err, &bio);
 
     if (rv != HS_OK)
         return rv;
-    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, (void *)(uintptr_t)password);
-    code = ERR_peek_error();
-    if (*ret_key == NULL && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE &&
-        BIO_reset(bio) >= 0)
+    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, &p);
+    if (*ret_key == NULL && BIO_reset(bio) >= 0)
         *ret_key = d2i_PrivateKey_bio(bio, NULL);
     BIO_free(bio);
-    if (*ret_key == NULL && ERR_GET_REASON(code) == PEM_R_BAD_PASSWORD_READ)
+    if (*ret_key == NULL && p.asked && password == NULL)
         rv = hs_err_setx(err, HS_E_INVALID, "tls",
                          "key: %.150s is encrypted; give the right password", name_of(source));
-    else if (*ret_key == NULL && password != NULL)
+    else if (*ret_key == NULL && p.asked)
         rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s cannot be read with that password",
                          name_of(source));
     else if (*ret_key == NULL)
