@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.pki import Authority, make_authority
 from support.echo import EchoServer
+from support.pki import Authority, make_authority
 from support.require import available, require
 from support.servers import (
     ServerFailed,
