@@ -190,7 +190,7 @@ BY_HAND = [
     # RFC 5746: without it an attacker can put his own bytes before ours.
     chooses("renegotiates-insecurely", "protocol", "renegotiation", _GOOD, extensions=None),
     chooses("unasked-extension", "protocol", "extension", _GOOD, extensions=[(0x3374, b"\2h2")]),
-    talks("plain-http", "not_tls", f"{HOST} does not speak TLS", _HTTP),
+    talks("plain-http", "http", f"{HOST} speaks plain HTTP", _HTTP),
     talks("ssh", "not_tls", f"{HOST} does not speak TLS", b"SSH-2.0-OpenSSH_9.2\r\n"),
     talks("smtp", "not_tls", f"{HOST} does not speak TLS", b"220 mail.test ESMTP\r\n"),
     talks("zeros", "not_tls", f"{HOST} does not speak TLS", bytes(100)),
