@@ -790,7 +790,9 @@ wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
         until = hs_min_ns(until, cn->wait_v6_until);
     if (fd < 0) {
         fd = cn->attempts[0].fd;
-        events = cn->attempts[0].conn != NULL ? cn->attempts[0].op.want_events : POLLOUT;
+        events = POLLOUT;
+        if (cn->attempts[0].conn != NULL)
+            events = cn->attempts[0].op.want_events;
     }
     return hs_wait_op(op, fd, events, op->deadline_ns, until, err, &revents);
 }

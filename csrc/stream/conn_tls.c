@@ -11,6 +11,9 @@
 #include "../base/addr.h"
 #include "../base/time.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 bool
 hs_conn_half_sent(struct hs_conn *c)
 {
@@ -66,6 +69,21 @@ refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
     return HS_E_TLS;
 }
 
+/* Reset before the handshake began. What it had sent before that is still in the queue. */
+static hs_err
+has_left(struct hs_conn *c, struct hs_error *err)
+{
+    int unread = 0;
+
+    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    (void)hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+    if (err != NULL) {
+        err->phase = "tls";
+        err->tls = unread > 0 ? HS_TLS_RESET : HS_TLS_EMPTY;
+    }
+    return HS_E_RESET;
+}
+
 /* What must be so before the first byte of a handshake. */
 static hs_err
 check_upgradable(struct hs_conn *c, struct hs_error *err)
@@ -86,7 +104,7 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
                       "bytes that came before TLS began are still unread: read them first, or "
                       "somebody in the middle put them there");
     if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
-        return hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+        return has_left(c, err);
     return HS_OK;
 }
 
@@ -164,7 +182,7 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
-        return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+        return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
     rv = run_tls(c, op, config, server_name, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
@@ -177,7 +195,7 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     c->shaking = false;
     c->handshake_until_ns = HS_NEVER;
     hs_call_release(c, op, HS_DIR_OUT);
-    return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+    return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
 }
 
 hs_err

@@ -395,6 +395,17 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
     return atomic_load(&t->goodbye_received);
 }
 
+bool
+hs_tls_has_pending(struct hs_tls *t)
+{
+    bool has;
+
+    hs_lock_take(&t->lock);
+    has = t->state == TLS_OPEN && SSL_has_pending(t->ssl);
+    hs_lock_drop(&t->lock);
+    return has;
+}
+
 /* ---- Writing ------------------------------------------------------------------------------- */
 
 /* FNV-1a: to tell whether a caller brings the same bytes again; nobody is kept out by it. */

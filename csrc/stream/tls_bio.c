@@ -31,6 +31,15 @@ fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int 
     return -1;
 }
 
+static void
+note_first(struct hs_tls_io *io, const char *buf, size_t n)
+{
+    static const char http[] = "HTTP/";
+
+    io->received_ns = hs_now();
+    io->is_http = n >= sizeof(http) - 1 && memcmp(buf, http, sizeof(http) - 1) == 0;
+}
+
 static bool
 is_closed(int fd)
 {
@@ -68,7 +77,7 @@ bio_read(BIO *bio, char *buf, int len)
     if (n == 0)
         return 0;
     if (io->received_ns == 0)
-        io->received_ns = hs_now();
+        note_first(io, buf, n);
     return (int)n;
 }
 

@@ -36,6 +36,7 @@ static const struct {
     {SSL_R_HTTPS_PROXY_REQUEST, HS_TLS_HTTP},
     {SSL_R_WRONG_VERSION_NUMBER, HS_TLS_NOT_TLS}, /* of the record: no TLS has it */
     {SSL_R_UNSUPPORTED_PROTOCOL, HS_TLS_VERSION},
+    {SSL_R_UNKNOWN_PROTOCOL, HS_TLS_VERSION}, /* SSL 2 */
     {SSL_R_VERSION_TOO_LOW, HS_TLS_VERSION},
     {SSL_R_WRONG_SSL_VERSION, HS_TLS_VERSION},
     {SSL_R_NO_PROTOCOLS_AVAILABLE, HS_TLS_VERSION},
@@ -150,6 +151,8 @@ protocol_failed(const struct tls_failing *f, unsigned long code, struct hs_error
     int alert = ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET;
     hs_err rv;
 
+    if (failure == HS_TLS_NOT_TLS && f->io->is_http)
+        failure = HS_TLS_HTTP;
     if (failure == HS_TLS_ALERT)
         rv = hs_tls_refuse(err, failure, "%s refused: alert %d, %s", f->peer, alert,
                            SSL_alert_desc_string_long(alert));

@@ -65,25 +65,23 @@ at_end_of_pem(void)
 }
 
 struct password {
-    const char *text; /* or NULL */
+    const char *text; /* borrows; NULL: none was given */
     bool asked;
 };
 
-/* Answers a password that was not given with a refusal, instead of asking at a terminal. arg may be
- * NULL: there is none. */
+/* Answers a password that was not given with a refusal, instead of asking at a terminal. */
 static int
 give_password(char *buf, int size, int rwflag, void *arg)
 {
-    struct password *p = arg;
-    const char *password = p != NULL ? p->text : NULL;
-    size_t n = password != NULL ? strlen(password) : 0;
+    struct password *password = arg;
+    size_t n = password != NULL && password->text != NULL ? strlen(password->text) : 0;
 
     (void)rwflag;
-    if (p != NULL)
-        p->asked = true;
+    if (password != NULL)
+        password->asked = true;
     if (n == 0 || n > (size_t)size)
         return -1;
-    memcpy(buf, password, n);
+    memcpy(buf, password->text, n); /* NOLINT(bugprone-not-null-terminated-result): by length */
     return (int)n;
 }
 
@@ -188,22 +186,19 @@ static hs_err
 read_key(const struct hs_tls_source *source, const char *password, struct hs_error *err,
          EVP_PKEY **ret_key)
 {
-    struct password p = {.text = password};
+    struct password answer = {.text = password};
     BIO *bio;
     hs_err rv = open_source(source, "key", err, &bio);
 
     if (rv != HS_OK)
         return rv;
-    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, &p);
-    if (*ret_key == NULL && BIO_reset(bio) >= 0)
+    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, &answer);
+    if (*ret_key == NULL && !answer.asked && BIO_reset(bio) >= 0)
         *ret_key = d2i_PrivateKey_bio(bio, NULL);
     BIO_free(bio);
-    if (*ret_key == NULL && p.asked && password == NULL)
+    if (*ret_key == NULL && answer.asked)
         rv = hs_err_setx(err, HS_E_INVALID, "tls",
                          "key: %.150s is encrypted; give the right password", name_of(source));
-    else if (*ret_key == NULL && p.asked)
-        rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s cannot be read with that password",
-                         name_of(source));
     else if (*ret_key == NULL)
         rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s holds no private key",
                          name_of(source));
@@ -259,7 +254,7 @@ hs_tls_load_identity(const struct hs_tls_identity *from, struct hs_error *err,
     const struct hs_tls_source *key =
         from->key.path != NULL || from->key.data != NULL ? &from->key : &from->chain;
     struct tls_identity id = {0};
-    hs_err rv = read_certificates(&from->chain, "certificate", err, &id.issuers);
+    hs_err rv = read_certificates(&from->chain, "chain", err, &id.issuers);
 
     if (rv != HS_OK)
         return rv;

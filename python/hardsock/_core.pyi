@@ -370,6 +370,8 @@ class Listener:
         tls: TLSContext | None = None,
         max_handshakes: int = 256,
         handshake_rate: int | None = None,
+        tls_breaker: Breaker | None = None,
+        tls_fallback: TLSContext | None = None,
     ) -> Self: ...
     def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None

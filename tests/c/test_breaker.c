@@ -652,6 +652,24 @@ START_TEST(errno_says_whose_fault_it_was)
 }
 END_TEST
 
+START_TEST(a_failed_handshake_says_whose_fault_it_was)
+{
+    static const enum hs_fail wants[HS_TLS_FAILURES] = {
+        [HS_TLS_NONE] = HS_FAIL_NONE,           [HS_TLS_VERIFY] = HS_FAIL_TLS_CERTIFICATE,
+        [HS_TLS_VERSION] = HS_FAIL_TLS_VERSION, [HS_TLS_CIPHER] = HS_FAIL_TLS_VERSION,
+        [HS_TLS_HTTP] = HS_FAIL_TLS_VERSION,    [HS_TLS_NOT_TLS] = HS_FAIL_TLS_VERSION,
+        [HS_TLS_TIMEOUT] = HS_FAIL_TIMEOUT,     [HS_TLS_RESET] = HS_FAIL_RESET,
+        [HS_TLS_EMPTY] = HS_FAIL_RESET,         [HS_TLS_ABORTED] = HS_FAIL_RESET,
+        [HS_TLS_LOCAL] = HS_FAIL_NOT_COUNTED,   [HS_TLS_PLAINTEXT] = HS_FAIL_NOT_COUNTED,
+        [HS_TLS_ALERT] = HS_FAIL_TLS_OTHER,     [HS_TLS_ALPN] = HS_FAIL_TLS_OTHER,
+        [HS_TLS_PROTOCOL] = HS_FAIL_TLS_OTHER,
+    };
+
+    for (int i = 0; i < HS_TLS_FAILURES; i++)
+        ck_assert_msg(hs_fail_of_tls((enum hs_tls_failure)i) == wants[i], "%d", i);
+}
+END_TEST
+
 static const struct {
     const char *want[2];
     size_t offset;
@@ -929,6 +947,7 @@ cases(void)
     tcase_add_test(tc, keys_and_texts_go_both_ways);
     tcase_add_test(tc, a_flow_label_and_padding_make_no_other_peer);
     tcase_add_test(tc, errno_says_whose_fault_it_was);
+    tcase_add_test(tc, a_failed_handshake_says_whose_fault_it_was);
     tcase_add_test(tc, options_out_of_range_or_in_contradiction_are_refused_by_name);
     tcase_add_test(tc, any_story_keeps_the_invariants);
     tcase_add_test(tc, a_child_goes_on_with_what_the_parent_knew);

@@ -841,7 +841,8 @@ START_TEST(a_deadline_holds_against_a_flood)
 END_TEST
 
 /* What arrives at a closed socket is answered with a reset, which destroys what is on its way:
- * while tickets may come the socket is kept, unseen. The first is not always the last. */
+ * while tickets may come the socket is kept, unseen. The first does not tell that it is the
+ * last. */
 START_TEST(a_client_that_only_wrote_lingers_for_its_tickets)
 {
     struct pump pump;
