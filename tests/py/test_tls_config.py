@@ -300,7 +300,7 @@ def test_a_key_may_be_in_the_chain_s_file(ids: Identities, tmp_path: Path) -> No
     both.write_bytes(path_of(good.key).read_bytes() + path_of(good.chain).read_bytes())
     with tls_pair(ids.client(), ids.server(certificates=hs.Certificate(chain=both))) as (ours, _):
         assert ours.tls is not None
-    with pytest.raises(ValueError, match="key: .* holds no private key"):
+    with pytest.raises(ValueError, match=r"key: .* holds no private key"):
         ids.server(certificates=hs.Certificate(chain=good.chain))
 
 
