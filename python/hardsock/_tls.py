@@ -271,10 +271,9 @@ class TLSConfig:
         return wire
 
     def _settings(self) -> dict[str, object]:
-        log = self.insecure_key_log_file
-        if isinstance(log, bytes):
+        if isinstance(self.insecure_key_log_file, bytes):
             raise TypeError("insecure_key_log_file must be a path, not bytes")
-        log = _check_source("insecure_key_log_file", log)
+        log = _check_source("insecure_key_log_file", self.insecure_key_log_file)
         return {
             "server": int(self.role == "server"),
             "system_ca": self.role == "client" and self.ca is None,

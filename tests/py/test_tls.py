@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import urllib3
 
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
+from hardsock.lab.servers.process import free_port
 from hardsock.lab.waits import poll_until
-from support import Call, Namespace, PeerScript, require
+from support import Call, Namespace, PeerScript, require, run_threaded
+from support.servers import redis_server
 from support.tls import Identities, tls_pair
 
 Clause = Callable[[Driver], Coroutine[Any, Any, None]]
@@ -212,8 +215,10 @@ BAD_CERTIFICATES: dict[str, tuple[tuple[int, int], str | None, str]] = {
     "expired": (
         (-10, -3),
         None,
-        r"certificate for 127\.0\.0\.1 expired 3 days ago \(\d{4}-\d\d-\d\d\), "
-        r"issuer CN=hardsock test authority",
+        (
+            r"certificate for 127\.0\.0\.1 expired 3 days ago \(\d{4}-\d\d-\d\d\), "
+            r"issuer CN=hardsock test authority"
+        ),
     ),
     "future": (
         (4, 9),
@@ -557,7 +562,7 @@ def test_confirm_says_what_a_finished_handshake_cannot(
             client = ids.client(certificates=certificates)
             async with await driver.connect(server.address, tls=client, timeout=5) as conn:
                 assert info(conn).version == "TLSv1.3"
-                with pytest.raises(hs.TLSError, match="127.0.0.1 refused: alert") as caught:
+                with pytest.raises(hs.TLSError, match=r"127\.0\.0\.1 refused: alert") as caught:
                     await conn.confirm(timeout=5)
                 assert (caught.value.failure, caught.value.alert) == ("alert", alert)
 
@@ -630,7 +635,7 @@ def test_a_server_presents_what_fits_the_name(ids: Identities, only: Any) -> Non
                 found = info(conn).peer_certificate
                 assert found is not None
                 assert found.names == (presented,), name
-        with pytest.raises(hs.CertificateError, match="is for a.test, not for nobody.test"):
+        with pytest.raises(hs.CertificateError, match=r"is for a\.test, not for nobody\.test"):
             hs.connect(server.address, tls=ids.client(**only), server_name="nobody.test", timeout=5)
 
 
@@ -781,8 +786,8 @@ def test_a_key_log_has_the_secrets_of_every_connection(
 
 def test_both_sides_log_the_same_secrets(ids: Identities, tmp_path: Path) -> None:
     logs = [tmp_path / "client", tmp_path / "server"]
-    configs = [make(insecure_key_log_file=log) for make, log in zip((ids.client, ids.server), logs)]
-    with tls_pair(*configs):
+    client_config = ids.client(insecure_key_log_file=logs[0])
+    with tls_pair(client_config, ids.server(insecure_key_log_file=logs[1])):
         pass
     client, server = ({*log.read_text().splitlines()} for log in logs)
     assert client == server
@@ -826,6 +831,29 @@ def test_urllib3_runs_unchanged_over_tls(ids: Identities) -> None:
     with serve(answer_http, ids.server()) as server, Pool(*server.address, maxsize=1) as pool:
         for _ in range(2):
             assert pool.request("GET", "/", retries=False).data == b"secret"
+
+
+def test_redis_py_runs_unchanged_over_tls(ids: Identities) -> None:
+    identity, port = ids.server_identity, free_port()
+    options = ["--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", ids.ca]
+    options += ["--tls-cert-file", identity.chain, "--tls-key-file", identity.key]
+
+    class Secured(redis.Connection):
+        def _connect(self) -> Any:
+            return hs.connect((self.host, self.port), tls=ids.client(), timeout=5)
+
+    with require(redis_server(*map(str, options))) as server:
+        pool = redis.ConnectionPool(
+            connection_class=Secured, host=server.host, port=port, socket_timeout=5
+        )
+        client = redis.Redis(connection_pool=pool)
+        client.set("big", b"x" * 3_000_000)
+        assert client.get("big") == b"x" * 3_000_000
+        with client.pipeline(transaction=False) as pipeline:
+            for i in range(1000):
+                pipeline.incr("counter", i)
+            assert pipeline.execute()[-1] == sum(range(1000))
+        pool.disconnect()
 
 
 def test_files_read_and_write_over_tls(ids: Identities, only: Any) -> None:
@@ -1120,8 +1148,6 @@ def test_configs_are_shared_by_threads(ids: Identities) -> None:
                 assert conn.recv_exactly(1, timeout=10) == b"x"
                 with lock:
                     count[0] += 1
-
-    from support import run_threaded
 
     with serve(echo, ids.server()) as server:
         run_threaded(go, 4)
