@@ -16,8 +16,13 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     (r"ppoll" + CALL, ("csrc/cancel/wait.c",), "only csrc/cancel/wait.c waits"),
     (
         r"epoll_p?wait2?" + CALL,
-        ("csrc/connect/connector.c", "csrc/cancel/loop.c", "csrc/listen/handshakes.c"),
-        "only connectors, handshakes and loops drain an epoll",
+        (
+            "csrc/connect/connector.c",
+            "csrc/cancel/loop.c",
+            "csrc/listen/handshakes.c",
+            "csrc/pool/keeper.c",
+        ),
+        "only connectors, handshakes, loops and the keeper drain an epoll",
     ),
     (
         r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,

@@ -63,3 +63,15 @@ hs_lock_drop(struct hs_lock *l)
     HS_ASSERT(pthread_mutex_unlock(&l->mutex) == 0);
     note_drop(l->rank);
 }
+
+void
+hs_lock_take_for_fork(struct hs_lock *l)
+{
+    HS_ASSERT(pthread_mutex_lock(&l->mutex) == 0);
+}
+
+void
+hs_lock_drop_after_fork(struct hs_lock *l)
+{
+    HS_ASSERT(pthread_mutex_unlock(&l->mutex) == 0);
+}

@@ -24,6 +24,8 @@ enum hs_rank {
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
+    HS_RANK_KEEPER,      /* which pools there are */
+    HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such
@@ -45,5 +47,8 @@ void hs_lock_fini(struct hs_lock *l);
 void hs_lock_take(struct hs_lock *l);
 bool hs_lock_try(struct hs_lock *l); /* false: somebody has it */
 void hs_lock_drop(struct hs_lock *l);
+/* Around a fork, which takes every lock of a kind: without a look at ranks. */
+void hs_lock_take_for_fork(struct hs_lock *l);
+void hs_lock_drop_after_fork(struct hs_lock *l);
 
 #endif

@@ -1,7 +1,7 @@
 /* time.c: reading CLOCK_MONOTONIC and saturating arithmetic on it.
  *
  * CLOCK_MONOTONIC does not run while the machine is suspended: deadlines of single calls do not
- * expire in a closed laptop. Ages that must survive suspend are the pool's business.
+ * expire in a closed laptop. Ages that must survive suspend are read from CLOCK_BOOTTIME.
  */
 #include "time.h"
 
@@ -13,6 +13,15 @@ hs_now(void)
     struct timespec ts;
 
     HS_ASSERT(clock_gettime(CLOCK_MONOTONIC, &ts) == 0);
+    return (int64_t)ts.tv_sec * HS_NS_PER_S + ts.tv_nsec;
+}
+
+int64_t
+hs_boot_now(void)
+{
+    struct timespec ts;
+
+    HS_ASSERT(clock_gettime(CLOCK_BOOTTIME, &ts) == 0);
     return (int64_t)ts.tv_sec * HS_NS_PER_S + ts.tv_nsec;
 }
 

@@ -8,7 +8,7 @@
 
 #include "state.h"
 
-#define MAX_PARAMS 12
+#define MAX_PARAMS 16
 
 /* names: positional ones first, then keyword-only; NULL ends. */
 struct params {

@@ -53,6 +53,7 @@ enum {
     TLS,
     SERVER_NAME,
     COMMIT_AT_TLS,
+    BREAKER,
 };
 
 static int
@@ -73,7 +74,7 @@ parse_source(PyObject *obj, struct hs_addr *ret_addr)
 }
 
 static int
-parse_options(PyObject **values, struct hs_connect_options *o)
+parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
 {
     long family = AF_UNSPEC, in_flight;
     int64_t delay;
@@ -84,7 +85,8 @@ parse_options(PyObject **values, struct hs_connect_options *o)
         parse_source(values[SOURCE], &o->source) < 0 ||
         parse_long(values[FAMILY_PARAM], "family", 0, AF_MAX, &family) < 0 ||
         parse_seconds(values[ATTEMPT_DELAY], "attempt_delay", &delay) < 0 ||
-        parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0)
+        parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0 ||
+        breaker_core(st, values[BREAKER], &o->breaker) < 0)
         return -1;
     if (family != AF_UNSPEC && family != AF_INET && family != AF_INET6) {
         PyErr_Format(PyExc_ValueError, "family must be 0, AF_INET or AF_INET6, got %ld", family);
@@ -130,7 +132,7 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     job->owner = Py_NewRef(module);
     job->release = release_connecting;
     if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
-        parse_options(values, &options) < 0 ||
+        parse_options(state_of_module(module), values, &options) < 0 ||
         call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0 ||
         parse_tls_options(state_of_module(module), values, &options, &tls) < 0)
         return -1;
@@ -148,12 +150,28 @@ static const struct params connect_params = {"connect",
                                              1,
                                              {"address", "timeout", "token", "sockopts", "source",
                                               "family", "attempt_delay", "max_in_flight", "tls",
-                                              "server_name", "commit_at_tls"}};
+                                              "server_name", "commit_at_tls", "breaker"}};
+
+int
+connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
+                struct hs_tls_config **ret_tls)
+{
+    PyObject *values[MAX_PARAMS], *args = PyTuple_Pack(1, Py_None);
+    int rv = -1;
+
+    *ret_tls = NULL;
+    if (args != NULL && parse_tuple(&connect_params, args, kwargs, values) == 0 &&
+        parse_options(st, values, o) == 0)
+        rv = parse_tls_options(st, values, o, ret_tls);
+    Py_XDECREF(args);
+    return rv;
+}
 
 PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
-    "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False)\n--\n\n"
+    "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False, "
+    "breaker=None)\n--\n\n"
     "See hardsock.connect.");
 
 static int

@@ -20,6 +20,8 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->wrong_process;
     case HS_E_DEADLINE:
         return st->deadline_exceeded;
+    case HS_E_LIMIT:
+        return st->pool_refused;
     case HS_E_CANCELLED:
         return st->cancelled;
     case HS_E_CLOSED:
@@ -40,6 +42,8 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->resolve_error;
     case HS_E_CONNECT:
         return err->sys == ECONNREFUSED ? st->connection_refused : st->connect_error;
+    case HS_E_BREAKER_OPEN:
+        return st->breaker_open;
     case HS_E_NOMEM:
         return PyExc_MemoryError;
     case HS_E_FRAME_TOO_LARGE:
@@ -112,9 +116,8 @@ add_tls(mod_state *st, const struct hs_error *err, PyObject *dict)
 }
 
 static PyObject *
-exception_new(mod_state *st, const struct hs_error *err, hs_err code)
+exception_of(mod_state *st, PyObject *cls, const struct hs_error *err, hs_err code)
 {
-    PyObject *cls = class_of(st, err, code);
     const char *msg = err->msg[0] != '\0' ? err->msg : hs_err_text(code);
     int number = errno_of(err, code);
     PyObject *exc, *dict;
@@ -137,6 +140,12 @@ exception_new(mod_state *st, const struct hs_error *err, hs_err code)
         add_tls(st, err, dict);
     Py_DECREF(dict);
     return exc;
+}
+
+static PyObject *
+exception_new(mod_state *st, const struct hs_error *err, hs_err code)
+{
+    return exception_of(st, class_of(st, err, code), err, code);
 }
 
 int
@@ -174,6 +183,36 @@ raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
             add_oversize(st, o, dict);
         Py_XDECREF(dict);
     }
+    hs_raise(exc);
+    return -1;
+}
+
+/* Takes address. */
+static void
+add_refusal(mod_state *st, const struct hs_error *err, PyObject *address, PyObject *dict)
+{
+    int64_t now = hs_now();
+    double after = err->retry_ns > now ? (double)(err->retry_ns - now) / 1e9 : 0;
+
+    put(dict, st->str_address, address);
+    put(dict, st->str_last_error,
+        PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
+    if (err->retry_ns != HS_NEVER)
+        put(dict, st->str_retry_after, PyFloat_FromDouble(after));
+}
+
+int
+raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address)
+{
+    PyObject *exc = exception_new(st, err, HS_E_BREAKER_OPEN), *dict;
+
+    if (exc == NULL || (dict = PyObject_GenericGetDict(exc, NULL)) == NULL) {
+        Py_XDECREF(exc);
+        Py_XDECREF(address);
+        return -1;
+    }
+    add_refusal(st, err, address, dict);
+    Py_DECREF(dict);
     hs_raise(exc);
     return -1;
 }
@@ -222,7 +261,10 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
 static PyObject *
 attempts_tuple(struct call *c)
 {
-    static const char *const phases[] = {"socket", "bind", "connect", "tls", "done"};
+    static const char *const phases[] = {
+        [HS_ATTEMPT_SOCKET] = "socket",   [HS_ATTEMPT_BIND] = "bind",
+        [HS_ATTEMPT_CONNECT] = "connect", [HS_ATTEMPT_TLS] = "tls",
+        [HS_ATTEMPT_DONE] = "done",       [HS_ATTEMPT_SKIPPED] = "skipped"};
     size_t n;
     const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
@@ -331,6 +373,8 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_reason(c, code, dict, exc);
     if (code == HS_E_FRAME_TOO_LARGE)
         add_oversize(st, &c->err.oversize, dict);
+    if (code == HS_E_BREAKER_OPEN && c->connector != NULL)
+        add_refusal(st, &c->err, address_text(hs_connector_refused(c->connector)), dict);
     if (code == HS_E_RESET && c->conn != NULL)
         add_answer(c, dict);
     if (c->conn != NULL)
@@ -343,10 +387,29 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     Py_DECREF(dict);
 }
 
+/* Who waits for a pool may be told why a dial of the pool's failed: that is not his own time. */
+static bool
+is_of_dial(const struct hs_error *err)
+{
+    return err->op != NULL && strcmp(err->op, "connect") == 0;
+}
+
+/* The pool tells who holds what. */
+static void
+explain(struct call *c, PyObject *exc)
+{
+    PyObject *result = PyObject_CallMethodOneArg(c->pool, c->st->str__explain, exc);
+
+    if (result == NULL)
+        PyErr_Clear();
+    Py_XDECREF(result);
+}
+
 int
 raise_error(struct call *c, hs_err code)
 {
     PyObject *exc;
+    bool own_wait;
 
     if (code == HS_E_DEADLINE && c->nonblocking &&
         (c->op.token == NULL || hs_token_check(c->op.token) == HS_OK)) {
@@ -354,10 +417,15 @@ raise_error(struct call *c, hs_err code)
         PyErr_SetFromErrno(PyExc_BlockingIOError);
         return -1;
     }
-    if ((exc = exception_new(c->st, &c->err, code)) == NULL)
+    own_wait = code == HS_E_DEADLINE && c->pool != NULL && !is_of_dial(&c->err);
+    exc = exception_of(c->st, own_wait ? c->st->pool_timeout : class_of(c->st, &c->err, code),
+                       &c->err, code);
+    if (exc == NULL)
         return -1;
     if (PyObject_TypeCheck(exc, (PyTypeObject *)c->st->hardsock_error))
         add_details(c, code, exc);
+    if (c->pool != NULL && (own_wait || code == HS_E_LIMIT))
+        explain(c, exc);
     hs_raise(exc);
     return -1;
 }

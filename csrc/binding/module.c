@@ -41,9 +41,10 @@ module_exec(PyObject *module)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
         listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
+        pool_type_init(module, st) < 0 || borrowing_type_init(module, st) < 0 ||
         hub_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
         framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
-        tls_type_init(module, st) < 0)
+        tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -66,6 +67,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->operation_type);
     Py_VISIT(st->framing_type);
     Py_VISIT(st->decoder_type);
+    Py_VISIT(st->breaker_type);
+    Py_VISIT(st->permit_type);
     Py_VISIT(st->scope);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
@@ -87,6 +90,8 @@ module_clear(PyObject *module)
     Py_CLEAR(st->operation_type);
     Py_CLEAR(st->framing_type);
     Py_CLEAR(st->decoder_type);
+    Py_CLEAR(st->breaker_type);
+    Py_CLEAR(st->permit_type);
     Py_CLEAR(st->scope);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)

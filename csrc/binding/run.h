@@ -16,6 +16,7 @@ struct call {
     struct hs_token *linked; /* owns: made when a token and an ambient scope both apply */
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector; /* borrows: for the attempts in errors, or NULL */
+    PyObject *pool;                 /* borrows: what is waited for, when it is a pool; or NULL */
     bool nonblocking;               /* settimeout(0): raise BlockingIOError */
     struct hs_error err;
 };
@@ -43,6 +44,8 @@ void run_detached(void (*fn)(void *arg), void *arg);
 int raise_error(struct call *c, hs_err code);
 /* For calls that do not wait. */
 int raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code);
+/* The same for HS_E_BREAKER_OPEN. Takes address, which may be NULL. */
+int raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address);
 /* The same; o tells more when it is HS_E_FRAME_TOO_LARGE. */
 int raise_frame_error(mod_state *st, const struct hs_error *err, hs_err code,
                       const struct hs_oversize *o);

@@ -26,6 +26,7 @@
     X(resolve_error, "hardsock._errors", "ResolveError")                                           \
     X(connection_refused, "hardsock._errors", "ConnectionRefused")                                 \
     X(connect_error, "hardsock._errors", "ConnectError")                                           \
+    X(breaker_open, "hardsock._errors", "BreakerOpen")                                             \
     X(frame_too_large, "hardsock._errors", "FrameTooLarge")                                        \
     X(bad_frame, "hardsock._errors", "BadFrame")                                                   \
     X(tls_error, "hardsock._errors", "TLSError")                                                   \
@@ -35,10 +36,17 @@
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
     X(resolution, "hardsock._records", "Resolution")                                               \
+    X(pool_timeout, "hardsock._errors", "PoolTimeout")                                             \
+    X(pool_refused, "hardsock._errors", "PoolRefused")                                             \
+    X(leak_warning, "hardsock._errors", "LeakWarning")                                             \
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
-    X(listener_stats, "hardsock._records", "ListenerStats")
+    X(listener_stats, "hardsock._records", "ListenerStats")                                        \
+    X(breaker_state, "hardsock._records", "BreakerState")                                          \
+    X(breaker_stats, "hardsock._records", "BreakerStats")                                          \
+    X(guard, "hardsock._breaker", "Guard")                                                         \
+    X(failure_of, "hardsock._breaker", "failure_of")
 
 /* Attributes of exceptions, interned once. */
 #define HS_NAMES(X)                                                                                \
@@ -57,6 +65,12 @@
     X(size)                                                                                        \
     X(recoverable)                                                                                 \
     X(discarded)                                                                                   \
+    X(_explain)                                                                                    \
+    X(acquire)                                                                                     \
+    X(release)                                                                                     \
+    X(address)                                                                                     \
+    X(retry_after)                                                                                 \
+    X(last_error)                                                                                  \
     X(failure)                                                                                     \
     X(alert)                                                                                       \
     X(verify_code)                                                                                 \
@@ -72,6 +86,12 @@ typedef struct {
     PyTypeObject *operation_type;
     PyTypeObject *framing_type;
     PyTypeObject *decoder_type;
+    PyTypeObject *breaker_type;
+    PyTypeObject *permit_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *borrowing_type;
+    PyObject *package_dir;     /* with a slash at the end: where our own Python files are */
+    PyObject *contextlib_file; /* whose frames only pass calls on */
     PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
@@ -118,6 +138,20 @@ int frames_type_init(PyObject *module, mod_state *st);
 /* ---- type_hub.c, type_operation.c ---- */
 int hub_type_init(PyObject *module, mod_state *st);
 int operation_type_init(PyObject *module, mod_state *st);
+
+/* ---- type_breaker.c ---- */
+int breaker_types_init(PyObject *module, mod_state *st);
+/* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
+int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
+
+/* ---- type_pool.c, type_borrowing.c ---- */
+int pool_type_init(PyObject *module, mod_state *st);
+int borrowing_type_init(PyObject *module, mod_state *st);
+
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which o
+ * borrows, as it borrows from the dict. */
+int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
+                    struct hs_tls_config **ret_tls);
 
 /* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];

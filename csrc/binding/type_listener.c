@@ -31,7 +31,18 @@ fail(PyObject *self, const struct hs_error *err, hs_err rv)
 
 /* ---- Making -------------------------------------------------------------------------------- */
 
-enum { ADDRESS, SOCKOPTS, BACKLOG, UNIX_MODE, UNLINK_STALE, TLS, MAX_HANDSHAKES, RATE };
+enum {
+    ADDRESS,
+    SOCKOPTS,
+    BACKLOG,
+    UNIX_MODE,
+    UNLINK_STALE,
+    TLS,
+    MAX_HANDSHAKES,
+    RATE,
+    BREAKER,
+    FALLBACK
+};
 
 static int
 parse_options(PyObject **values, struct hs_listen_options *o)
@@ -86,7 +97,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     1,
                                     1,
                                     {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
-                                     "tls", "max_handshakes", "handshake_rate"}};
+                                     "tls", "max_handshakes", "handshake_rate", "tls_breaker",
+                                     "tls_fallback"}};
     mod_state *st = PyType_GetModuleState(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
@@ -96,10 +108,16 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     hs_err rv;
 
     if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0 ||
+        breaker_core(st, values[BREAKER], &options.tls.breaker) < 0 ||
         parse_tls(st, values[TLS], "tls", &options.tls.config) < 0)
         return NULL;
+    if (parse_tls(st, values[FALLBACK], "tls_fallback", &options.tls.fallback) < 0) {
+        hs_tls_config_unref(options.tls.config);
+        return NULL;
+    }
     rv = open_listener(values[ADDRESS], &options, &err, &core);
     hs_tls_config_unref(options.tls.config);
+    hs_tls_config_unref(options.tls.fallback);
     if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
@@ -456,10 +474,10 @@ static PyMethodDef listener_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(listener_doc,
-             "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
-             "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None)\n--\n\n"
-             "A listening stream socket; see hardsock.listen, which makes them.");
+PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
+                           "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
+                           "tls_breaker=None, tls_fallback=None)\n--\n\n"
+                           "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {
     {"__weaklistoffset__", HS_T_PYSSIZET, offsetof(ListenerObject, weakrefs), HS_READONLY, NULL},

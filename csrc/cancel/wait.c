@@ -49,8 +49,10 @@ after_fork_in_child(void)
     atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
 }
 
-/* Runs as the library is loaded, before anybody can hold anything across a fork. */
-__attribute__((constructor)) static void
+/* Runs as the library is loaded, before anybody can hold anything across a fork; and before the
+ * other handlers' constructors (they have higher numbers): in a child they rely on the generation.
+ * */
+__attribute__((constructor(200))) static void
 watch_forks(void)
 {
     (void)pthread_atfork(NULL, NULL, after_fork_in_child);

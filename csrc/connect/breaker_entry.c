@@ -84,6 +84,7 @@ hs_fail_of_tls(enum hs_tls_failure failure)
     case HS_TLS_VERIFY:
         return HS_FAIL_TLS_CERTIFICATE;
     case HS_TLS_VERSION:
+    case HS_TLS_CIPHER:
     case HS_TLS_HTTP:
     case HS_TLS_NOT_TLS:
         return HS_FAIL_TLS_VERSION; /* It will not speak better TLS the next time. */
@@ -97,7 +98,6 @@ hs_fail_of_tls(enum hs_tls_failure failure)
     case HS_TLS_PLAINTEXT:
         return HS_FAIL_NOT_COUNTED;
     case HS_TLS_ALERT:
-    case HS_TLS_CIPHER:
     case HS_TLS_ALPN:
     case HS_TLS_PROTOCOL:
     case HS_TLS_FAILURES:

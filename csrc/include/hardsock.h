@@ -68,7 +68,7 @@ enum hs_class {
     X(END, BROKEN, 5, "the peer ended its stream between two messages")                            \
     X(RESOLVE, RESOLVE, 1, "name lookup failed")                                                   \
     X(CONNECT, CONNECT, 1, "no address could be connected")                                        \
-    X(BREAKER_OPEN, CONNECT, 2, "refused by the breaker")                                          \
+    X(BREAKER_OPEN, CONNECT, 2, "not tried: the breaker is open")                                  \
     X(LIMIT, LIMIT, 1, "limit reached")                                                            \
     X(SYSTEM, SYSTEM, 1, "system call failed")                                                     \
     X(NOMEM, NOMEM, 1, "out of memory")                                                            \
@@ -294,7 +294,7 @@ HS_API void hs_bell_unpark(struct hs_bell *bell);
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers;
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -1027,6 +1027,262 @@ HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_err
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);
+
+/* ---- Pools --------------------------------------------------------------------------------- */
+
+/* Connections to one endpoint, or to several that are equals, lent to one caller at a time.
+ *
+ * Every connection that a pool began is in one of these states, and it counts all of them:
+ *     opened == idle + lent + dialing + closing + closed
+ * Who has to wait is served in the order of arrival: whatever comes free is handed to the first who
+ * still wants it. Nobody waits for a dial of his own: a thread of the library's, one per process,
+ * dials, watches idle connections and closes old ones; a caller takes what is there first.
+ *
+ * In a forked child a pool is empty and dials for itself; leases of before are void. */
+struct hs_pool;
+struct hs_member; /* a place in a pool */
+
+/* Why a connection was not lent again. X(name, text) */
+#define HS_POOL_REASONS(X)                                                                         \
+    X(NONE, "reusable")                                                                            \
+    X(BROKEN, "broken")             /* poisoned, reset, ended, or closed underneath */             \
+    X(HALF_READ, "half_read")       /* received bytes, or half a frame, were left unread */        \
+    X(DIRTY, "dirty")               /* bytes went since it was last marked clean */                \
+    X(BUSY, "busy")                 /* returned while a call or a file was using it */             \
+    X(DISCARDED, "discarded")       /* the borrower said so, or closed it */                       \
+    X(DETACHED, "detached")         /* the borrower took the descriptor */                         \
+    X(LOST, "lost")                 /* the lease was thrown away, not returned */                  \
+    X(PEER_CLOSED, "peer_closed")   /* while it was idle */                                        \
+    X(UNSOLICITED, "unsolicited")   /* bytes came while it was idle */                             \
+    X(CHECK_FAILED, "check_failed") /* the borrower's own check */                                 \
+    X(PING_FAILED, "ping_failed")   /* no answer, or another than wanted, to a ping */             \
+    X(IDLE_TIMEOUT, "idle_timeout") /* */                                                          \
+    X(LIFETIME, "lifetime")         /* */                                                          \
+    X(EVICTED, "evicted")           /* hs_pool_evict, hs_pool_drain */                             \
+    X(SURPLUS, "surplus")           /* beyond max_idle, or beyond a max_size that shrank */        \
+    X(POOL_CLOSED, "pool_closed")   /* */                                                          \
+    X(DIAL_FAILED, "dial_failed")   /* never was a connection */                                   \
+    X(DIAL_CALLED_OFF, "dial_called_off")
+
+enum hs_pool_reason {
+#define HS_POOL_REASON_ENUM(name, text) HS_POOL_##name,
+    HS_POOL_REASONS(HS_POOL_REASON_ENUM)
+#undef HS_POOL_REASON_ENUM
+        HS_POOL_REASON_COUNT,
+};
+HS_API const char *hs_pool_reason_name(enum hs_pool_reason reason); /* "peer_closed", ... */
+
+/* When a connection that was used may be lent again. */
+enum hs_pool_reuse {
+    HS_REUSE_MARKED,   /* when hs_lease_mark_clean was called after the last byte */
+    HS_REUSE_ANSWERED, /* besides: when something was received after the last byte sent, and the
+                        * borrower did not fail */
+};
+
+#define HS_PING_MAX 256
+
+struct hs_pool_options {
+    struct hs_connect_options connect;
+    size_t max_size;          /* connections and dials together; 10 */
+    size_t max_per_endpoint;  /* the same for each of several endpoints; 0: no limit of its own */
+    size_t min_idle;          /* kept ready; 0 */
+    size_t max_idle;          /* more are closed at their return; HS_POOL_UNLIMITED */
+    size_t max_waiting;       /* more are refused with HS_E_LIMIT; HS_POOL_UNLIMITED */
+    size_t max_dials;         /* at the same time; 4 */
+    int64_t dial_interval_ns; /* between the beginnings of two dials, on average; 0 */
+    int64_t dial_timeout_ns;  /* of one dial, lookup and TLS included; 10 s */
+    int64_t backoff_min_ns;   /* after a failed dial, doubling with each in a row; 50 ms */
+    int64_t backoff_max_ns;   /* 5 s; the wait is a random half to all of it */
+    int64_t idle_timeout_ns;  /* HS_NEVER: none; 60 s */
+    int64_t max_lifetime_ns;  /* HS_NEVER: none; 30 min. Less a random part: */
+    int lifetime_jitter;      /* percent; 10 */
+    int64_t probe_after_ns;   /* idle for longer, and not watched yet: the kernel is asked; 1 ms */
+    int64_t overdue_after_ns; /* lent for longer: hs_pool_await_overdue tells; HS_NEVER */
+    int64_t ping_after_ns;    /* idle for longer: pinged; HS_NEVER */
+    int64_t ping_timeout_ns;  /* 5 s */
+    uint8_t ping[HS_PING_MAX], pong[HS_PING_MAX]; /* what is sent, and exactly the answer to it */
+    size_t ping_len, pong_len;
+    enum hs_pool_reuse reuse;
+    bool oldest_first;    /* lend the one that was idle longest; else the latest returned */
+    bool keep_trying;     /* a failed dial does not end the waiting, even if nothing else is left */
+    bool refuse_deadlock; /* waiting for oneself alone is HS_E_LIMIT at once */
+};
+#define HS_POOL_UNLIMITED SIZE_MAX
+
+HS_API void hs_pool_options_init(struct hs_pool_options *o);
+/* HS_E_INVALID for what contradicts itself or could never work; the message has both names. */
+HS_API HS_NODISCARD hs_err hs_pool_options_check(const struct hs_pool_options *o,
+                                                 struct hs_error *err);
+
+/* n >= 1 endpoints, copied. Starts the thread that tends pools, if it does not run. Returns a new
+ * reference; call hs_pool_close before you drop the last. */
+HS_API HS_NODISCARD hs_err hs_pool_new(const struct hs_endpoint *endpoints, size_t n,
+                                       const struct hs_pool_options *o, struct hs_error *err,
+                                       struct hs_pool **ret_pool);
+HS_API struct hs_pool *hs_pool_ref(struct hs_pool *p);
+HS_API void hs_pool_unref(struct hs_pool *p); /* NULL is fine */
+
+/* Who borrows, for the ledger; opaque numbers to the core. code and at name a place in the caller's
+ * program, and whoever passes code keeps it alive: see hs_pool_know_site. */
+struct hs_holder {
+    uint64_t thread;
+    uint64_t task; /* 0: the thread itself */
+    const void *code;
+    int at;
+};
+
+/* A connection that is lent. Valid until it is returned, discarded or lost, which zeroes it; keep a
+ * reference to the pool as long. */
+struct hs_lease {
+    struct hs_pool *pool;     /* borrows */
+    struct hs_member *member; /* borrows: the pool's */
+    struct hs_conn *conn;     /* borrows: the pool's; take a reference to use it after the return */
+    uint64_t id;              /* never used again; 0: no lease */
+    uint64_t times_lent;      /* this one included: 1 when the connection is new */
+    int64_t idle_ns;          /* how long it had been idle */
+};
+
+/* Tells the pool of a place before it is used the first time. True: it was not known, and the pool
+ * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. */
+HS_API bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder);
+/* Ends the table of sites of a closed pool of which nothing is lent: calls release for every code
+ * that hs_pool_know_site said true for. */
+HS_API void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
+
+/* A call of hs_pool_acquire in progress; zero it, but for the holder. */
+struct hs_request {
+    struct hs_holder holder;
+    void *waiter; /* belongs to the pool, as the rest */
+    int64_t since_ns;
+};
+
+/* What is idle and needs no care, without a system call, an allocation or a look at deadlines and
+ * tokens: HS_OK, or HS_WANT: hs_pool_acquire will find out. */
+HS_API HS_NODISCARD hs_err hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder,
+                                               struct hs_lease *ret_lease);
+/* Waits for a connection. HS_E_DEADLINE, HS_E_CANCELLED: nothing was lent, nobody's place in the
+ * queue is lost. HS_E_CLOSED; HS_E_LIMIT: max_waiting, or a deadlock that was to be refused; any
+ * error of a dial, when that failed and nothing else could serve this caller. A stepped op needs a
+ * bell: what it waits for has no descriptor. A caller that gives up after HS_INTR or HS_WANT frees
+ * or unparks the bell, and calls hs_pool_abandon. */
+HS_API HS_NODISCARD hs_err hs_pool_acquire(struct hs_pool *p, struct hs_op *op,
+                                           struct hs_request *request, struct hs_error *err,
+                                           struct hs_lease *ret_lease);
+HS_API void hs_pool_abandon(struct hs_pool *p, struct hs_request *request);
+
+/* How the borrower leaves the connection. */
+enum hs_return {
+    HS_RETURN_DONE,      /* lend it again if its state allows */
+    HS_RETURN_FAILED,    /* in the middle of something, unless it is marked clean */
+    HS_RETURN_UNTOUCHED, /* not even looked at: lend it again, and count no use */
+    HS_RETURN_DISCARD,   /* close it */
+    HS_RETURN_CHECK,     /* close it: a check of the borrower's failed */
+    HS_RETURN_DETACHED,  /* the borrower has taken the descriptor (hs_conn_detach) */
+};
+/* Ends the lease. Never blocks. *ret_reason (may be NULL) says why it is not lent again. *ret_late
+ * (may be NULL): it had been reported as overdue. HS_E_INVALID, changing nothing: it is another
+ * pool's lease, or was returned before. */
+HS_API HS_NODISCARD hs_err hs_pool_release(struct hs_pool *p, struct hs_lease *lease,
+                                           enum hs_return how, struct hs_error *err,
+                                           enum hs_pool_reason *ret_reason, bool *ret_late);
+/* For finalizers: the lease was thrown away. Takes no lock of the pool's, does not close by itself;
+ * the connection is closed soon, never lent again, and counted by site. */
+HS_API void hs_pool_lose(struct hs_lease *lease);
+/* The exchange is complete: what follows belongs to nobody. From the borrower. */
+HS_API void hs_lease_mark_clean(const struct hs_lease *lease);
+
+struct hs_lease_info {
+    uint64_t bytes_sent, bytes_received; /* since it was lent */
+    bool reused;
+    bool clean;         /* nothing went since it was lent, or since it was marked clean */
+    bool retry_is_safe; /* reused, and nothing was sent: the peer's having left is nobody's fault */
+};
+HS_API void hs_lease_info(const struct hs_lease *lease, struct hs_lease_info *ret_info);
+
+/* Idle connections are closed, lent ones when they are returned. */
+HS_API void hs_pool_evict(struct hs_pool *p);
+/* The same, and waits until all that were open then are closed. */
+HS_API HS_NODISCARD hs_err hs_pool_drain(struct hs_pool *p, struct hs_op *op, struct hs_error *err);
+/* A smaller size closes idle connections, and lent ones when they are returned. */
+HS_API HS_NODISCARD hs_err hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err);
+/* Refuses callers, wakes those who wait (HS_E_CLOSED), calls off dials, closes what is idle; what
+ * is lent is closed when it is returned. Idempotent, never blocks. */
+HS_API void hs_pool_close(struct hs_pool *p);
+HS_API bool hs_pool_is_closed(struct hs_pool *p);
+/* Waits until a closed pool has nothing open: HS_OK; HS_E_DEADLINE: hs_pool_lent says who is late.
+ */
+HS_API HS_NODISCARD hs_err hs_pool_await_closed(struct hs_pool *p, struct hs_op *op,
+                                                struct hs_error *err);
+/* Closes the descriptors of all that is lent, under the borrowers' hands: their calls wake with
+ * HS_E_CLOSED. The leases stay until they are returned. */
+HS_API void hs_pool_abort_lent(struct hs_pool *p);
+
+/* Counts again, one by one, all that is counted on the way: HS_OK, or HS_E_INVALID and what does
+ * not agree. */
+HS_API HS_NODISCARD hs_err hs_pool_verify(struct hs_pool *p, struct hs_error *err);
+
+/* Durations: four buckets for each power of two of nanoseconds. */
+#define HS_HISTOGRAM_BUCKETS 192
+struct hs_histogram {
+    uint64_t count, sum_ns, max_ns;
+    uint64_t buckets[HS_HISTOGRAM_BUCKETS];
+};
+HS_API size_t hs_histogram_bucket(int64_t ns);
+/* The first duration beyond the bucket. */
+HS_API int64_t hs_histogram_bound(size_t bucket);
+
+struct hs_pool_stats {
+    size_t max_size, idle, lent, dialing, closing, waiting; /* now */
+    uint64_t opened;                                        /* dials begun */
+    uint64_t connected;                                     /* dials that succeeded */
+    uint64_t closed;
+    uint64_t closed_by_reason[HS_POOL_REASON_COUNT];
+    uint64_t acquired;        /* calls that got a connection */
+    uint64_t acquired_waited; /* of these: not at once */
+    uint64_t handed_over;     /* of these: right from the hands of another, or of a dial */
+    uint64_t timeouts, cancelled, refused, failed; /* calls that got none: by deadline, by token,
+                                                    * by a limit, by a dial's error or the end */
+    uint64_t expired_skipped; /* times that a waiter out of time was passed over */
+    uint64_t returned;
+    uint64_t probes;  /* the kernel was asked before lending */
+    uint64_t overdue; /* lent for too long */
+    uint64_t returned_late;
+    struct hs_histogram wait;   /* all calls, those that got none included */
+    struct hs_histogram dial;   /* all dials, failed ones included */
+    struct hs_histogram usage;  /* all leases that have ended */
+    struct hs_error dial_error; /* the last one; code HS_OK: none yet */
+    int64_t dial_error_age_ns;
+    unsigned dial_failures; /* in a row, of the endpoint that has most of them */
+};
+HS_API void hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats);
+
+struct hs_lent {
+    struct hs_holder holder;
+    uint64_t id, times_lent;
+    int64_t age_ns; /* goes on while the machine is suspended */
+    uint64_t bytes_sent, bytes_received;
+    size_t endpoint;
+    int fd; /* or -1 */
+    bool overdue;
+};
+/* The longest lent first; returns how many there are, of which it writes at most n. */
+HS_API size_t hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n);
+struct hs_site_stats {
+    const void *code;
+    int at;
+    size_t lent; /* now */
+    uint64_t acquired, lost, overdue, dirty;
+    int64_t held_max_ns, held_sum_ns;
+};
+HS_API size_t hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n);
+/* Waits until a lease is overdue that was not told yet: each is told once. HS_E_CLOSED when the
+ * pool is. */
+HS_API HS_NODISCARD hs_err hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op,
+                                                 struct hs_error *err, struct hs_lent *ret_lent);
+/* The connections that are open, lent ones or idle ones: new references. Returns how many there
+ * are, of which it writes at most n. */
+HS_API size_t hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n);
+HS_API size_t hs_pool_endpoints(struct hs_pool *p, const struct hs_endpoint **ret_endpoints);
 
 /* ---- Looking at the process and the kernel ------------------------------------------------- */
 

@@ -5,29 +5,55 @@
 #include "tls_bio.h"
 
 #include "layer.h"
+#include "../base/err.h"
 #include "../base/time.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static BIO_METHOD *method;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static int
-fail(BIO *bio, struct hs_tls_io *io, hs_err rv, int direction, bool retry)
+fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int direction,
+     bool retry)
 {
     io->rv = rv;
+    io->sys = err->sys;
+    io->op = err->op;
     if (retry)
         BIO_set_flags(bio, direction | BIO_FLAGS_SHOULD_RETRY);
-    errno = io->err.sys;
+    errno = io->sys;
     return -1;
+}
+
+static void
+note_first(struct hs_tls_io *io, const char *buf, size_t n)
+{
+    static const char http[] = "HTTP/";
+
+    io->received_ns = hs_now();
+    io->is_http = n >= sizeof(http) - 1 && memcmp(buf, http, sizeof(http) - 1) == 0;
+}
+
+static bool
+is_closed(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
 static int
 bio_read(BIO *bio, char *buf, int len)
 {
     struct hs_tls_io *io = BIO_get_data(bio);
+    struct hs_error err = {0};
     short want;
     size_t n;
     hs_err rv;
@@ -35,15 +61,23 @@ bio_read(BIO *bio, char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
-    io->err = (struct hs_error){0};
-    rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &io->err, &want, &n);
+    io->tired = io->taken >= io->limit;
+    if (io->tired)
+        return fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
+    rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &err, &want, &n);
     if (rv != HS_OK)
-        return fail(bio, io, rv, BIO_FLAGS_READ, rv == HS_WANT);
+        return fail(bio, io, rv, &err, BIO_FLAGS_READ, rv == HS_WANT);
     io->rv = HS_OK;
-    if (n == 0)
+    io->taken += n;
+    if (n == 0 && !io->eof) {
         io->eof = true;
-    else if (io->received_ns == 0)
-        io->received_ns = hs_now();
+        io->closed_at_eof =
+            is_closed(io->fd); /* Now: OpenSSL sends an alert, which may close it. */
+    }
+    if (n == 0)
+        return 0;
+    if (io->received_ns == 0)
+        note_first(io, buf, n);
     return (int)n;
 }
 
@@ -56,6 +90,7 @@ static int
 bio_write(BIO *bio, const char *buf, int len)
 {
     struct hs_tls_io *io = BIO_get_data(bio);
+    struct hs_error err = {0};
     const struct iovec iov = {.iov_base = (void *)(uintptr_t)buf,
                               .iov_len = len > 0 ? (size_t)len : 0};
     short want;
@@ -65,10 +100,9 @@ bio_write(BIO *bio, const char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
-    io->err = (struct hs_error){0};
-    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, &io->err, &want, &n);
+    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, &err, &want, &n);
     if (rv != HS_OK)
-        return fail(bio, io, rv, BIO_FLAGS_WRITE, rv == HS_WANT || io->keep_reading);
+        return fail(bio, io, rv, &err, BIO_FLAGS_WRITE, rv == HS_WANT || io->keep_reading);
     io->rv = HS_OK;
     return (int)n;
 }
@@ -103,6 +137,12 @@ make_method(void)
         BIO_meth_free(method);
         method = NULL;
     }
+}
+
+hs_err
+hs_tls_io_error(const struct hs_tls_io *io, struct hs_error *err)
+{
+    return hs_err_set(err, io->rv, io->sys, io->op, "%s", io->op != NULL ? io->op : "");
 }
 
 BIO *

@@ -63,7 +63,8 @@ is_for(X509 *leaf, const char *name)
 }
 
 /* All that are for the name, so that OpenSSL can choose by what the client can check (RSA, ECDSA);
- * the first of the list when none is, or none was asked for. */
+ * the first of the list when none is, or none was asked for. Of one kind of key it keeps the last
+ * that it is given, so the first of the list comes last. */
 static int
 on_certificate(SSL *ssl, void *arg)
 {
@@ -72,7 +73,7 @@ on_certificate(SSL *ssl, void *arg)
     bool chosen = false;
 
     SSL_certs_clear(ssl);
-    for (size_t i = 0; i < c->n_identities; i++) {
+    for (size_t i = c->n_identities; i-- > 0;) {
         const struct tls_identity *id = &c->identities[i];
 
         if (name == NULL || !is_for(id->leaf, name))

@@ -9,6 +9,7 @@
 #include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
+#include "../pool/pool.h"
 #include "../stream/conn.h"
 #include "../stream/linger.h"
 
@@ -28,5 +29,6 @@ hs_live_counts(struct hs_live *ret_live)
         .buffers = hs_buf_live(),
         .lingering = hs_linger_live(),
         .breakers = hs_breaker_live(),
+        .pools = hs_pool_live(),
     };
 }

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
+    Breaker,
     Callback,
     CancelToken,
     Connection,
     Decoder,
     Listener,
+    Permit,
     fd_inventory,
     reset_counts,
     resolver_stats,
@@ -22,6 +24,7 @@ from hardsock._core import (
 from hardsock._core import version as __version__
 from hardsock._errors import (
     BadFrame,
+    BreakerOpen,
     Busy,
     Cancelled,
     CertificateError,
@@ -34,7 +37,11 @@ from hardsock._errors import (
     FrameError,
     FrameTooLarge,
     HardsockError,
+    LeakWarning,
     Poisoned,
+    PoolRefused,
+    PoolTimeout,
+    PoolWarning,
     Reset,
     ResolveError,
     SettingWarning,
@@ -45,9 +52,21 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
+from hardsock._pool import Pool, PoolManager
+from hardsock._pool_options import PoolOptions
+from hardsock._pool_records import (
+    Histogram,
+    Lent,
+    PoolAudit,
+    PoolCloseReport,
+    PoolStats,
+    Site,
+)
 from hardsock._records import (
     Answer,
     Attempt,
+    BreakerState,
+    BreakerStats,
     CloseReport,
     HandshakeStats,
     ListenerStats,
@@ -68,6 +87,10 @@ __all__ = [
     "Answer",
     "Attempt",
     "BadFrame",
+    "Breaker",
+    "BreakerOpen",
+    "BreakerState",
+    "BreakerStats",
     "Busy",
     "Callback",
     "CancelToken",
@@ -90,12 +113,25 @@ __all__ = [
     "FrameTooLarge",
     "HandshakeStats",
     "HardsockError",
+    "Histogram",
+    "LeakWarning",
     "LengthPrefix",
+    "Lent",
     "Line",
     "Listener",
     "ListenerStats",
     "PeerCertificate",
+    "Permit",
     "Poisoned",
+    "Pool",
+    "PoolAudit",
+    "PoolCloseReport",
+    "PoolManager",
+    "PoolOptions",
+    "PoolRefused",
+    "PoolStats",
+    "PoolTimeout",
+    "PoolWarning",
     "Reset",
     "Resolution",
     "ResolveError",
@@ -103,6 +139,7 @@ __all__ = [
     "ServerStats",
     "Setting",
     "SettingWarning",
+    "Site",
     "SocketOptions",
     "TLSConfig",
     "TLSError",

@@ -8,7 +8,7 @@ import warnings
 from typing import Any, Literal
 
 from hardsock import _core
-from hardsock._core import CancelToken, Connection
+from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
@@ -67,6 +67,7 @@ def connect(
     tls: bool | TLSConfig = False,
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
+    breaker: Breaker | None = None,
 ) -> Connection:
     """Connect to *address*: name lookup, every address, TLS; one deadline, one token.
 
@@ -89,12 +90,15 @@ def connect(
             addresses. ``None``: the host of *address*.
         commit: When the race of addresses is won: ``"tcp"`` as RFC 8305 says, or ``"tls"``: an
             address whose handshake fails or stalls loses to the next one.
+        breaker: Skips addresses that have kept failing, and learns from what happens now. Share
+            one ``Breaker`` between all who connect to the same servers.
 
     Raises:
         DeadlineExceeded, Cancelled: ``phase`` tells where the time went, ``attempts`` what was
             tried. Nothing is left open; a name lookup that libc will not stop goes on in the
             background and is counted by ``resolver_stats()``.
         ResolveError: The name has no address.
+        BreakerOpen: The breaker refused; ``retry_after`` says for how long. A ``ConnectError``.
         ConnectError: No address could be connected.
         TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
@@ -109,6 +113,7 @@ def connect(
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
         **tls_settings(tls, server_name, commit),
+        breaker=breaker,
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

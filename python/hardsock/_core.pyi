@@ -7,9 +7,18 @@ from typing import IO, Any, Final, final
 
 from typing_extensions import Buffer, Self
 
+from hardsock._breaker import Guard
 from hardsock._connect import Address
 from hardsock._framing import AnyFraming, Delimiter, LengthPrefix, Line
-from hardsock._records import CloseReport, ListenerStats, Resolution, Setting, TLSInfo
+from hardsock._records import (
+    BreakerState,
+    BreakerStats,
+    CloseReport,
+    ListenerStats,
+    Resolution,
+    Setting,
+    TLSInfo,
+)
 from hardsock._tls import TLSConfig
 
 version: Final[str]
@@ -361,6 +370,8 @@ class Listener:
         tls: TLSContext | None = None,
         max_handshakes: int = 256,
         handshake_rate: int | None = None,
+        tls_breaker: Breaker | None = None,
+        tls_fallback: TLSContext | None = None,
     ) -> Self: ...
     def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None
@@ -408,6 +419,50 @@ class Decoder:
     @property
     def buffered(self) -> int: ...
 
+@final
+class Permit:
+    def record(self, error: BaseException | str | None = None, /) -> None: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def probe(self) -> bool: ...
+    @property
+    def would_refuse(self) -> bool: ...
+
+@final
+class Breaker:
+    def __new__(
+        cls,
+        *,
+        failures: int | None = 5,
+        failure_rate: float | None = 0.5,
+        min_calls: int = 20,
+        window: float = 30.0,
+        open_time: float | None = 30.0,
+        max_open_time: float | None = None,
+        jitter: float = 0.2,
+        probes: int = 1,
+        successes: int = 1,
+        probe_time: float = 10.0,
+        patience: float = 1.0,
+        max_ejected: float = 1.0,
+        fail_fast: bool = False,
+        max_keys: int = 4096,
+        dry_run: bool = False,
+        seed: int | None = None,
+    ) -> Self: ...
+    def permit(self, key: Address, /) -> Permit: ...
+    def guard(
+        self,
+        key: Address,
+        /,
+        *,
+        ignore: type[BaseException] | tuple[type[BaseException], ...] = (),
+    ) -> Guard: ...
+    def states(self) -> list[BreakerState]: ...
+    def stats(self) -> BreakerStats: ...
+    def reset(self, key: Address | None = None, /) -> int: ...
+
 def connect(
     address: Address,
     /,
@@ -422,6 +477,7 @@ def connect(
     tls: TLSContext | None = None,
     server_name: str | None = None,
     commit_at_tls: bool = False,
+    breaker: Breaker | None = None,
 ) -> Connection: ...
 def _op_connect(hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
 def _op_resolve(hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
@@ -442,5 +498,6 @@ def resolver_stats() -> dict[str, int | float]: ...
 def reset_counts() -> dict[str, int]: ...
 def fd_inventory() -> dict[str, int]: ...
 def tcp_counts(peer: Address | None = None, /) -> dict[str, int]: ...
+def _failure_of_errno(errno: int, /) -> str: ...
 def _live() -> dict[str, int]: ...
 def read_certificate(der: Buffer, /) -> tuple[str, str, str, str, int, int]: ...

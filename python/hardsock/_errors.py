@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardsock._records import Attempt
 
+if TYPE_CHECKING:
+    from hardsock._pool_records import Lent, PoolStats
+
 __all__ = [
     "BadFrame",
+    "BreakerOpen",
     "Busy",
     "Cancelled",
     "CertificateError",
@@ -26,7 +30,11 @@ __all__ = [
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
+    "LeakWarning",
     "Poisoned",
+    "PoolRefused",
+    "PoolTimeout",
+    "PoolWarning",
     "Reset",
     "ResolveError",
     "SettingWarning",
@@ -97,6 +105,21 @@ class DeadlineExceeded(HardsockError, TimeoutError):
     """The deadline of the call, its token, the ambient scope or the connection passed first."""
 
 
+class PoolTimeout(DeadlineExceeded):
+    """No connection of the pool came free in time; the message names who holds them."""
+
+    holders: tuple[Lent, ...] = ()
+    """What was lent at that moment, the longest first."""
+    stats: PoolStats | None = None
+    """The pool's state at that moment."""
+    last_dial_error: str | None = None
+    """What the last dial that failed said, if one has."""
+
+
+class PoolRefused(HardsockError):
+    """The pool would not let the caller wait: ``max_waiting`` do already, or it is a deadlock."""
+
+
 class Cancelled(HardsockError):
     """The token or the ambient scope was cancelled; ``reason`` and ``__cause__`` tell by what.
 
@@ -111,6 +134,25 @@ class ConnectError(HardsockError, ConnectionError):
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
     """A ConnectError whose first address was refused: nothing listens there."""
+
+
+class BreakerOpen(ConnectError):
+    """A breaker refused: what was asked for has kept failing, and its time is not up yet.
+
+    Nothing was sent. A ``ConnectError``, so that code which handles "cannot be connected" handles
+    this, only sooner.
+    """
+
+    address: str | None = None
+    """What was refused; of several addresses the one that is due first."""
+    retry_after: float | None = None
+    """Seconds until it may be tried again, or None: not before ``breaker.reset()``."""
+    last_error: str | None = None
+    """The class of its last failure: ``"refused"``, ``"timeout"``, ``"tls_certificate"``, ..."""
+
+    def __str__(self) -> str:
+        again = "" if self.retry_after is None else f"; again in {self.retry_after:.1f} s"
+        return super().__str__() + again
 
 
 class ResolveError(HardsockError, socket.gaierror):
@@ -199,6 +241,14 @@ class FrameTooLarge(FrameError):
 
 class BadFrame(FrameError):
     """A length that is negative or cannot be, or a CR or LF where a line may not have one."""
+
+
+class LeakWarning(ResourceWarning):
+    """A connection that a pool had lent was thrown away instead of returned."""
+
+
+class PoolWarning(UserWarning):
+    """A pool is used in a way that defeats it."""
 
 
 class SettingWarning(UserWarning):

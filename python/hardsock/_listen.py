@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hardsock import _core
 from hardsock._connect import Address, warn_of_changes
-from hardsock._core import CancelToken, Listener
+from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
-from hardsock._tls import TLSConfig, server_context
+from hardsock._tls import TLSConfig, fallback_settings, server_context
 
 __all__ = ["listen", "listen_fds"]
 
@@ -34,6 +34,9 @@ def listen(
     tls: TLSConfig | None = None,
     max_handshakes: int = _MAX_HANDSHAKES,
     handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -60,6 +63,15 @@ def listen(
         max_handshakes: Handshakes at the same time; further clients wait in the backlog.
         handshake_rate: Handshakes that may begin per second (a full one costs a core 0.1 to 1 ms);
             further clients wait in the backlog.
+        tls_fallback: What handshakes use while *tls_breaker* is open: after failures that may be
+            the fault of *tls*, such as clients that refuse an expired certificate. Clients can
+            refuse as they like, so what this allows anybody can bring about.
+        tls_breaker: By default ``Breaker()``: five failures in a row open it for 30 seconds. Its
+            key is ``"listener ADDRESS"``. A client that leaves, is no TLS, or shows a bad
+            certificate is not counted.
+        insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*: a lower
+            version, other ciphers, client certificates less strictly, or another ``insecure_``
+            setting.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
@@ -87,6 +99,7 @@ def listen(
         tls=server_context(tls),
         max_handshakes=max_handshakes,
         handshake_rate=handshake_rate,
+        **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
     )
     if isinstance(address, socket.socket):
         address.detach()

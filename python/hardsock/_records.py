@@ -13,7 +13,7 @@ class Attempt(NamedTuple):
     address: str
     phase: str
     """Where it ended: ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``; ``"done"`` if it
-    connected."""
+    connected; ``"skipped"`` if the breaker refused it."""
     errno: int
     """0 when it was called off before it failed."""
     started: float
@@ -22,6 +22,8 @@ class Attempt(NamedTuple):
     """What its TLS handshake failed of, as ``TLSError.failure``."""
 
     def __str__(self) -> str:
+        if self.phase == "skipped":
+            return f"{self.address} skipped by the breaker"
         if self.tls is not None:
             outcome = f"TLS failed ({self.tls})"
         else:
@@ -176,3 +178,59 @@ class ListenerStats(NamedTuple):
     """Connections waiting to be accepted now; None for unix sockets."""
     handshakes: HandshakeStats | None
     """None without TLS."""
+
+
+class BreakerState(NamedTuple):
+    """What a breaker knows of one key. Times are as ``time.monotonic()`` tells them."""
+
+    key: str
+    state: str
+    """``"closed"``, ``"open"`` or ``"half_open"``."""
+    in_a_row: int
+    """Failures since the last success."""
+    window_calls: int
+    """Calls within the window, as far as the key was known."""
+    window_failures: int
+    openings: int
+    """How often it was opened in close succession: each doubles the time."""
+    opened_at: float | None
+    """None while it is closed."""
+    retry_at: float | None
+    """When somebody may try again; None while it is closed, or if that is never."""
+    last_error: str | None
+    last_error_at: float | None
+    calls: int
+    """Since the key is known, which it is from its first failure on; as are the next three."""
+    failures: int
+    refused: int
+    opened: int
+
+
+class BreakerStats(NamedTuple):
+    """Counters of a breaker since it was made, and two gauges: ``keys`` and ``keys_open``."""
+
+    permitted: int
+    refused: int
+    would_refuse: int
+    """Let through by a dry run alone; not in ``permitted``."""
+    forced: int
+    """Permitted for want of another address of the same name."""
+    probes: int
+    expired_probes: int
+    """Probes that were not reported in time, and whose place was given to another."""
+    successes: int
+    failures: int
+    not_counted: int
+    """Reports that say nothing about the peer: cancels, local limits, deadlines too near."""
+    late: int
+    """Reports from before the state changed: they changed nothing."""
+    opened: int
+    half_opened: int
+    closed: int
+    evicted: int
+    """Keys forgotten for want of room."""
+    keys: int
+    """That are known: those that have failed."""
+    keys_open: int
+    by_class: dict[str, int]
+    """Failures by class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from hardsock._connect import Address
-from hardsock._core import CancelToken, Listener
+from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._options import SocketOptions
 from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
@@ -42,6 +42,9 @@ def serve(
     tls: TLSConfig | None = None,
     max_handshakes: int = 256,
     handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
@@ -74,7 +77,8 @@ def serve(
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
         name: Of threads, tokens and log messages.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
-        tls, max_handshakes, handshake_rate:
+        tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
+        insecure_allow_weaker_fallback:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -107,6 +111,9 @@ def serve(
             "tls": tls,
             "max_handshakes": max_handshakes,
             "handshake_rate": handshake_rate,
+            "tls_fallback": tls_fallback,
+            "tls_breaker": tls_breaker,
+            "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
             "timeout": timeout,
             "token": token,
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import Any, Literal, Union
 
 from hardsock import _core
 from hardsock._options import _check_int, _check_seconds
@@ -327,3 +327,50 @@ def server_context(tls: TLSConfig | None) -> _core.TLSContext | None:
     if tls.role != "server":
         raise ValueError("tls must be a TLSConfig of role='server' to listen")
     return tls._context
+
+
+def _weaker(config: TLSConfig, than: TLSConfig) -> list[str]:
+    """In what *config*, of a server, asks for less than the other one."""
+    found = [
+        name
+        for name in ("insecure_ciphers", "insecure_accept_truncation", "insecure_key_log_file")
+        if getattr(config, name) and getattr(config, name) != getattr(than, name)
+    ]
+    if _VERSIONS[config.min_version] < _VERSIONS[than.min_version]:
+        found.append("min_version")
+    rank = _CLIENT_CERTIFICATES.index
+    if rank(config.client_certificates) < rank(than.client_certificates):
+        found.append("client_certificates")
+    if than.client_certificates != "none":
+        found += [n for n in ("ca", "crl") if getattr(config, n) != getattr(than, n)]
+    if than.ciphers is not None and config.ciphers != than.ciphers:
+        found.append("ciphers")
+    return found
+
+
+def fallback_settings(
+    tls: TLSConfig | None,
+    fallback: TLSConfig | None,
+    breaker: _core.Breaker | None,
+    allow_weaker: bool,
+) -> dict[str, Any]:
+    """What the core takes about the fallback of a listener; nothing if there is none."""
+    if fallback is None:
+        if breaker is not None:
+            raise ValueError("tls_breaker has no use without tls_fallback")
+        if allow_weaker:
+            raise ValueError("insecure_allow_weaker_fallback has no use without tls_fallback")
+        return {}
+    if tls is None:
+        raise ValueError("tls_fallback has no use without tls")
+    context = server_context(fallback)
+    weaker = _weaker(fallback, tls)
+    if weaker and not allow_weaker:
+        raise ValueError(
+            f"tls_fallback is weaker than tls in {', '.join(weaker)}: whoever makes handshakes fail "
+            "gets it. If that is meant, say insecure_allow_weaker_fallback=True"
+        )
+    return {
+        "tls_fallback": context,
+        "tls_breaker": _core.Breaker() if breaker is None else breaker,
+    }

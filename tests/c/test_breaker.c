@@ -652,14 +652,30 @@ START_TEST(errno_says_whose_fault_it_was)
 }
 END_TEST
 
-START_TEST(options_out_of_range_or_in_contradiction_are_refused_by_name)
+START_TEST(a_failed_handshake_says_whose_fault_it_was)
 {
-    static const struct {
-        const char *want[2];
-        size_t offset;
-        int64_t value;
-        bool wide, fail_fast;
-    } rows[] = {
+    static const enum hs_fail wants[HS_TLS_FAILURES] = {
+        [HS_TLS_NONE] = HS_FAIL_NONE,           [HS_TLS_VERIFY] = HS_FAIL_TLS_CERTIFICATE,
+        [HS_TLS_VERSION] = HS_FAIL_TLS_VERSION, [HS_TLS_CIPHER] = HS_FAIL_TLS_VERSION,
+        [HS_TLS_HTTP] = HS_FAIL_TLS_VERSION,    [HS_TLS_NOT_TLS] = HS_FAIL_TLS_VERSION,
+        [HS_TLS_TIMEOUT] = HS_FAIL_TIMEOUT,     [HS_TLS_RESET] = HS_FAIL_RESET,
+        [HS_TLS_EMPTY] = HS_FAIL_RESET,         [HS_TLS_ABORTED] = HS_FAIL_RESET,
+        [HS_TLS_LOCAL] = HS_FAIL_NOT_COUNTED,   [HS_TLS_PLAINTEXT] = HS_FAIL_NOT_COUNTED,
+        [HS_TLS_ALERT] = HS_FAIL_TLS_OTHER,     [HS_TLS_ALPN] = HS_FAIL_TLS_OTHER,
+        [HS_TLS_PROTOCOL] = HS_FAIL_TLS_OTHER,
+    };
+
+    for (int i = 0; i < HS_TLS_FAILURES; i++)
+        ck_assert_msg(hs_fail_of_tls((enum hs_tls_failure)i) == wants[i], "%d", i);
+}
+END_TEST
+
+static const struct {
+    const char *want[2];
+    size_t offset;
+    int64_t value;
+    bool wide, fail_fast;
+} bad_options[] = {
 #define INT(name_, field_, value_)                                                                 \
     {                                                                                              \
         {name_, name_}, offsetof(struct hs_breaker_options, field_), value_, false, false,         \
@@ -668,45 +684,49 @@ START_TEST(options_out_of_range_or_in_contradiction_are_refused_by_name)
     {                                                                                              \
         {name_, name_}, offsetof(struct hs_breaker_options, field_), value_, true, false,          \
     }
-        INT("failures", failures, -1),
-        INT("failure_rate", rate_permille, 1001),
-        INT("min_calls", min_calls, 0),
-        WIDE("window", window_ns, 10),
-        WIDE("open_time", open_ns, 0),
-        INT("jitter", jitter_permille, 1001),
-        INT("probes", probes, 0),
-        INT("probes", probes, 65),
-        INT("successes", successes, 0),
-        WIDE("probe_time", probe_ns, 0),
-        WIDE("probe_time", probe_ns, HS_NEVER),
-        WIDE("patience", patience_ns, -1),
-        INT("max_ejected", max_ejected_permille, -1),
-        WIDE("max_keys", max_keys, 0),
-        WIDE("max_keys", max_keys, INT64_C(1) << 40),
-        {{"max_open_time", "open_time"},
-         offsetof(struct hs_breaker_options, max_open_ns),
-         SECOND,
-         true,
-         false},
-        {{"fail_fast", "max_ejected"},
-         offsetof(struct hs_breaker_options, max_ejected_permille),
-         500,
-         false,
-         true},
-    };
+    INT("failures", failures, -1),
+    INT("failure_rate", rate_permille, 1001),
+    INT("min_calls", min_calls, 0),
+    WIDE("window", window_ns, 10),
+    WIDE("open_time", open_ns, 0),
+    INT("jitter", jitter_permille, 1001),
+    INT("probes", probes, 0),
+    INT("probes", probes, 65),
+    INT("successes", successes, 0),
+    WIDE("probe_time", probe_ns, 0),
+    WIDE("probe_time", probe_ns, HS_NEVER),
+    WIDE("patience", patience_ns, -1),
+    INT("max_ejected", max_ejected_permille, -1),
+    WIDE("max_keys", max_keys, 0),
+    WIDE("max_keys", max_keys, INT64_C(1) << 40),
+    {{"max_open_time", "open_time"},
+     offsetof(struct hs_breaker_options, max_open_ns),
+     SECOND,
+     true,
+     false},
+    {{"fail_fast", "max_ejected"},
+     offsetof(struct hs_breaker_options, max_ejected_permille),
+     500,
+     false,
+     true},
+};
+
+START_TEST(options_out_of_range_or_in_contradiction_are_refused_by_name)
+{
     struct hs_breaker_options o = plain();
     struct hs_breaker *b = NULL;
 
-    for (size_t i = 0; i < LENGTH(rows); i++) {
+    for (size_t i = 0; i < LENGTH(bad_options); i++) {
         o = plain();
-        o.fail_fast = rows[i].fail_fast;
-        if (rows[i].wide)
-            memcpy((char *)&o + rows[i].offset, &rows[i].value, sizeof(int64_t));
+        o.fail_fast = bad_options[i].fail_fast;
+        if (bad_options[i].wide)
+            memcpy((char *)&o + bad_options[i].offset, &bad_options[i].value, sizeof(int64_t));
         else
-            memcpy((char *)&o + rows[i].offset, &(int){(int)rows[i].value}, sizeof(int));
+            memcpy((char *)&o + bad_options[i].offset, &(int){(int)bad_options[i].value},
+                   sizeof(int));
         ASSERT_ERR(HS_E_INVALID, hs_breaker_new(&o, fresh(), &b));
         for (int j = 0; j < 2; j++)
-            ck_assert_msg(strstr(last_error()->msg, rows[i].want[j]) != NULL, "%s",
+            ck_assert_msg(strstr(last_error()->msg, bad_options[i].want[j]) != NULL, "%s",
                           last_error()->msg);
     }
     o = plain();
@@ -927,6 +947,7 @@ cases(void)
     tcase_add_test(tc, keys_and_texts_go_both_ways);
     tcase_add_test(tc, a_flow_label_and_padding_make_no_other_peer);
     tcase_add_test(tc, errno_says_whose_fault_it_was);
+    tcase_add_test(tc, a_failed_handshake_says_whose_fault_it_was);
     tcase_add_test(tc, options_out_of_range_or_in_contradiction_are_refused_by_name);
     tcase_add_test(tc, any_story_keeps_the_invariants);
     tcase_add_test(tc, a_child_goes_on_with_what_the_parent_knew);

@@ -107,7 +107,7 @@ START_TEST(a_lone_address_is_refused_at_once_when_it_is_open)
     ck_assert_int_eq(last_error()->last_failure, HS_FAIL_REFUSED);
     ck_assert_int_gt(last_error()->retry_ns, hs_now() + 25 * SECOND);
     ck_assert_int_le(last_error()->retry_ns, hs_now() + 30 * SECOND);
-    ck_assert_ptr_nonnull(strstr(last_error()->msg, "refused by the breaker"));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "the breaker is open (last failure: refused)"));
     log = hs_connector_attempts(cn, &n);
     ck_assert_uint_eq(n, 1);
     ck_assert_int_eq(log[0].phase, HS_ATTEMPT_SKIPPED);

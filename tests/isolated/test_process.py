@@ -155,6 +155,31 @@ warnings.simplefilter("ignore")  # Python's own warning about fork in a threaded
 """
 
 
+def test_a_forked_child_goes_on_with_what_the_parents_breaker_knew() -> None:
+    silent(
+        FORK
+        + textwrap.dedent(
+            """
+            breaker = hs.Breaker()
+            breaker.permit("a").record("tls_certificate")
+            held = breaker.permit("b")
+            def check():
+                try:
+                    breaker.permit("a")
+                except hs.BreakerOpen:
+                    held.record("tls_certificate")
+                    assert breaker.stats().keys_open == 2
+                else:
+                    raise AssertionError
+            in_child(check)
+            assert breaker.stats().keys_open == 1
+            held.record()
+            assert breaker.stats().keys_open == 1
+            """
+        )
+    )
+
+
 def test_a_forked_child_may_not_use_the_parents_connection_but_can_close_it() -> None:
     silent(
         FORK

@@ -234,7 +234,7 @@ HOLDS = {
     "crl": "revocation list",
     "chain": "certificate",
     "key": "private key",
-    "ocsp_response": "response",
+    "ocsp_response": "OCSP response",
 }
 
 
@@ -263,7 +263,7 @@ def test_an_empty_file_is_an_error_that_names_it(
     ids: Identities, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(ValueError, match=f"empty (holds no {HOLDS[name]}|is empty)"):
+    with pytest.raises(ValueError, match=f"empty (holds|is) no {HOLDS[name]}"):
         with_source(ids, name, tmp_path / "empty")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,7 @@ from typing import Any
 import hardsock as hs
 from hardsock.lab.servers.process import find_program
 from hardsock.lab.threads import Call
-from support.certs import DEFAULT_NAMES, Authority, make_authority
-
-_CA_CONFIG = """
-[ca]
-default_ca = this
-[this]
-database = {directory}/index.txt
-new_certs_dir = {directory}
-certificate = {authority.certificate}
-private_key = {authority.key}
-rand_serial = yes
-unique_subject = no
-default_md = sha256
-default_crl_days = 30
-policy = anything
-copy_extensions = copy
-[anything]
-commonName = supplied
-"""
+from support.pki import DEFAULT_NAMES, Authority, make_authority
 
 
 def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:
@@ -76,24 +58,17 @@ class Identities:
         self, begin: timedelta, end: timedelta, names: Sequence[str] = DEFAULT_NAMES
     ) -> hs.Certificate:
         """As issue, but valid from now + *begin* to now + *end*."""
-        valid = self.issue(names)
-        request = self.directory / "request.csr"
-        chain = self.directory / f"between-{self._count}.pem"
-        assert valid.key is not None
-        # The names are copied from the request, which has them from the valid certificate.
-        openssl(
-            *("x509", "-x509toreq", "-copy_extensions", "copyall", "-in", str(valid.chain)),
-            *("-key", str(valid.key), "-out", request),
+        self._count += 1
+        day = timedelta(days=1)
+        chain, key = self.authority.issue(
+            names, file=f"between-{self._count}", start=begin / day, days=(end - begin) / day
         )
-        now = datetime.now(timezone.utc)
-        dates = [f"{now + span:%Y%m%d%H%M%SZ}" for span in (begin, end)]
-        self._ca("-in", request, "-out", chain, "-startdate", dates[0], "-enddate", dates[1])
-        return hs.Certificate(chain=chain, key=valid.key)
+        return hs.Certificate(chain=chain, key=key)
 
     def crl(self) -> Path:
         """A revocation list that revokes nothing."""
         path = self.directory / "list.crl"
-        self._ca("-gencrl", "-out", path)
+        path.write_bytes(self.authority.revoke())
         return path
 
     def client(self, **settings: Any) -> hs.TLSConfig:
@@ -103,12 +78,6 @@ class Identities:
     def server(self, **settings: Any) -> hs.TLSConfig:
         """A server's config with an identity."""
         return hs.TLSConfig(role="server", **({"certificates": self.server_identity} | settings))
-
-    def _ca(self, *arguments: str | Path) -> None:
-        config = self.directory / "ca.cnf"
-        config.write_text(_CA_CONFIG.format(directory=self.directory, authority=self.authority))
-        (self.directory / "index.txt").touch()
-        openssl("ca", "-batch", "-notext", "-config", config, *arguments)
 
 
 @contextmanager

@@ -393,6 +393,62 @@ wait_in_a_loop(void)
     return rv;
 }
 
+/* Two connections, one of them probed and pinged, one given back broken; then the end. */
+static hs_err
+borrow(struct hs_pool *p, struct hs_lease *leases, size_t n)
+{
+    struct hs_request r = {0};
+    hs_err rv = HS_OK;
+
+    for (size_t i = 0; i < n && rv == HS_OK; i++) {
+        struct hs_op op = short_op();
+
+        rv = SOON(hs_pool_acquire(p, &op, &r, NULL, &leases[i]));
+        hs_pool_abandon(p, &r);
+    }
+    return rv;
+}
+
+static hs_err
+use_pool(void)
+{
+    struct hs_op op = short_op(), end = short_op();
+    struct hs_pool_options o;
+    struct hs_endpoint ep = {.family = AF_INET, .port = 1, .addr = addr};
+    struct hs_lease a[2] = {{0}}, b[1] = {{0}};
+    struct hs_pool *p;
+    hs_err rv;
+
+    hs_pool_options_init(&o);
+    o.max_size = 2;
+    o.dial_timeout_ns = span;
+    o.backoff_min_ns = MS;
+    o.probe_after_ns = 0;
+    o.ping_after_ns = MS;
+    o.ping_timeout_ns = 5 * MS;
+    o.ping_len = o.pong_len = 1;
+    if ((rv = hs_pool_new(&ep, 1, &o, NULL, &p)) != HS_OK)
+        return rv;
+    rv = borrow(p, a, 2);
+    for (int i = 0; i < 2; i++)
+        if (a[i].id != 0 &&
+            hs_pool_release(p, &a[i], i ? HS_RETURN_DONE : HS_RETURN_DISCARD, NULL, NULL, NULL))
+            rv = WRONG;
+    if (rv == HS_OK)
+        rv = borrow(p, b, 1);
+    if (b[0].id != 0)
+        hs_pool_lose(&b[0]);
+    if (rv == HS_OK)
+        rv = SOON(hs_pool_drain(p, &op, NULL));
+    hs_pool_close(p);
+    if (rv == HS_OK)
+        rv = SOON(hs_pool_await_closed(p, &end, NULL));
+    if (hs_pool_verify(p, NULL) != HS_OK)
+        rv = WRONG;
+    hs_pool_unref(p);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -406,6 +462,7 @@ static const struct scenario {
     {"decode", decode},
     {"frames and files", frames_and_files},
     {"wait in a loop", wait_in_a_loop},
+    {"use a pool", use_pool},
 };
 
 struct round {
@@ -460,7 +517,7 @@ nothing_is_alive(void)
 
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
-               live.orphans + live.buffers + live.breakers ==
+               live.orphans + live.buffers + live.breakers + live.pools ==
            0;
 }
 
@@ -480,6 +537,8 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
                   call_names[call], nth);
     accept_leftovers();
     EVENTUALLY(nothing_is_alive());
+    if (s->run == use_pool)
+        EVENTUALLY(count_fds() == fds); /* Its keeper ends when it is ready. */
     ck_assert_msg(count_fds() == fds, "%s, %s %d%s: %ld descriptors became %ld", s->name,
                   call_names[call], nth, persistent ? " and on" : "", fds, count_fds());
     if (nth == 1) {
@@ -487,6 +546,8 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
         ck_assert_msg(clean.rv == HS_OK, "%s after %s: %s", s->name, call_names[call],
                       hs_err_text(clean.rv));
         EVENTUALLY(nothing_is_alive());
+        if (s->run == use_pool)
+            EVENTUALLY(count_fds() == fds);
         accept_leftovers();
     }
     return r.calls >= nth;

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import hardsock
 from hardsock import _core
 from hardsock._connect import Address, tls_settings, warn_of_changes
-from hardsock._core import CancelToken
+from hardsock._core import Breaker, CancelToken
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
@@ -33,6 +33,7 @@ async def connect(
     tls: bool | TLSConfig = False,
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
+    breaker: Breaker | None = None,
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
     conn = await _core._op_connect(
@@ -46,6 +47,7 @@ async def connect(
         attempt_delay=attempt_delay,
         max_in_flight=max_in_flight,
         **tls_settings(tls, server_name, commit),
+        breaker=breaker,
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

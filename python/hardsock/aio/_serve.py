@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from hardsock._connect import Address
-from hardsock._core import CancelToken
+from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions
@@ -45,6 +45,9 @@ def serve(
     tls: TLSConfig | None = None,
     max_handshakes: int = 256,
     handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: await ``handler(conn)`` for each connection, in a task of its own.
@@ -64,7 +67,8 @@ def serve(
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
-        tls, max_handshakes, handshake_rate:
+        tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
+        insecure_allow_weaker_fallback:
             As for ``listen``.
 
     Raises:
@@ -93,6 +97,9 @@ def serve(
         "tls": tls,
         "max_handshakes": max_handshakes,
         "handshake_rate": handshake_rate,
+        "tls_fallback": tls_fallback,
+        "tls_breaker": tls_breaker,
+        "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
     }
 
     async def open_it() -> BlockingListener:

@@ -23,6 +23,8 @@ backend back
     server peer {backend[0]}:{backend[1]}{server}
 """
 
+_PEM_END = "-----END CERTIFICATE-----\n"
+
 _STUNNEL = """\
 foreground = yes
 pid =
@@ -100,12 +102,16 @@ def openssl_s_server(
 ) -> Iterator[Server]:
     """``openssl s_server`` that sends each line back reversed; *options* such as ``["-tls1_2"]``.
 
-    Serves one connection at a time; others wait.
+    Sends the whole chain in the file. Serves one connection at a time; others wait.
     """
     program = find_program("openssl")
     with work_directory() as directory:
         port = free_port()
         argv = [program, "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-rev"]
-        argv += ["-cert", str(certificate[0]), "-key", str(certificate[1]), *options]
-        with running("openssl s_server", argv, port, directory) as server:
+        argv += ["-cert", str(certificate[0]), "-key", str(certificate[1])]
+        above = certificate[0].read_text().partition(_PEM_END)[2]
+        if _PEM_END in above:  # -cert takes only the first of the file
+            (directory / "chain.pem").write_text(above)
+            argv += ["-cert_chain", str(directory / "chain.pem")]
+        with running("openssl s_server", [*argv, *options], port, directory) as server:
             yield server

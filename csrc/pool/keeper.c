@@ -1,0 +1,388 @@
+/* keeper.c: the one thread of the library that tends all pools.
+ *
+ * It starts with the first pool and ends by itself when the last one is gone: nobody joins it, not
+ * exit, not fork. It works in turns (step the tasks that are due, visit the pools that asked or are
+ * due) and in between sleeps in hs_wait on one descriptor: a struct hs_loop with all its tasks in
+ * it, one of which is the epoll set of idle connections.
+ *
+ * Invariants:
+ * - `pools` and `current` are guarded by `lock`. Others add pools, only the keeper takes them out:
+ *   a pool that it has found in the list stays there. A listed pool has a reference.
+ * - All of struct keeper, its tasks and visit_ns of pools belong to its thread.
+ * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
+ *   It is the one lock that is held over system calls; no caller ever waits for it.
+ *
+ * In a forked child the thread does not exist: its memory is freed there, its descriptors are
+ * closed, and every pool forgets what it had; the first who needs it starts a new one.
+ */
+#include "keeper.h"
+
+#include "../base/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define STACK_BYTES ((size_t)256 * 1024)
+#define BATCH 128
+#define RETRY_NS (50 * HS_NS_PER_MS)
+/* Anything but 0: the owner of the one descriptor that is the keeper's own. */
+#define OWN_ID UINT64_MAX
+
+struct keeper {
+    struct hs_loop *loop; /* owns */
+    int watch_fd;         /* own: the epoll set of idle connections */
+    struct task watch;
+    struct hs_list tasks; /* own: all but watch */
+    struct hs_list again; /* task.again: to be stepped in the next round */
+    bool watch_lost;      /* there was no memory to park it: it is tried again soon */
+};
+
+static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_KEEPER);
+static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_KEEPER_TURN);
+static struct hs_list pools = {&pools, &pools}; /* guarded by lock: hs_pool.link */
+static struct keeper *current;                  /* guarded by lock; NULL: no thread */
+static struct hs_wakelist wakers = {
+    .lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
+    .nodes = {&wakers.nodes, &wakers.nodes},
+};
+
+int
+hs_keeper_watch_fd(const struct keeper *k)
+{
+    return k->watch_fd;
+}
+
+void
+hs_keeper_ask(struct hs_pool *p)
+{
+    if (!atomic_exchange(&p->asks, true))
+        hs_wakelist_wake(&wakers);
+}
+
+/* ---- Tasks --------------------------------------------------------------------------------- */
+
+static void
+step_again(struct keeper *k, struct task *t)
+{
+    if (hs_list_empty(&t->again))
+        hs_list_append(&k->again, &t->again);
+}
+
+hs_err
+hs_task_begin(struct keeper *k, struct task *t, struct hs_pool *p, struct hs_error *err)
+{
+    hs_err rv;
+
+    if ((rv = hs_bell_new(k->loop, t, err, &t->bell)) != HS_OK)
+        return rv;
+    t->keeper = k;
+    t->pool = p;
+    t->op.stepping = true;
+    t->op.bell = t->bell;
+    hs_list_init(&t->again);
+    hs_list_init(&t->link);
+    hs_list_append(&k->tasks, &t->link);
+    step_again(k, t);
+    return HS_OK;
+}
+
+void
+hs_task_end(struct task *t)
+{
+    hs_list_unlink(&t->link);
+    hs_list_unlink(&t->again);
+    hs_bell_free(t->bell);
+}
+
+static void
+run_task(struct keeper *k, struct task *t)
+{
+    struct hs_error err = {0};
+    hs_err rv = t->step(t);
+
+    if (rv == HS_INTR)
+        step_again(k, t);
+    else if (rv == HS_WANT && hs_bell_park(t->bell, &t->op, &err) != HS_OK)
+        t->call_off(t, &err);
+}
+
+static void
+run_tasks(struct keeper *k)
+{
+    struct hs_list now;
+    struct task *t;
+
+    hs_loop_collect(k->loop);
+    while ((t = hs_loop_next(k->loop)) != NULL)
+        run_task(k, t);
+    hs_list_init(&now);
+    hs_list_move_all(&now, &k->again);
+    while (!hs_list_empty(&now)) {
+        t = HS_CONTAINER(now.next, struct task, again);
+        hs_list_unlink(&t->again);
+        hs_bell_unpark(t->bell);
+        run_task(k, t);
+    }
+}
+
+static void
+call_off_all(struct keeper *k, const struct hs_pool *p)
+{
+    struct hs_list *l = k->tasks.next, *next;
+
+    for (; l != &k->tasks; l = next) {
+        struct task *t = HS_CONTAINER(l, struct task, link);
+
+        next = l->next;
+        if (t->pool == p)
+            t->call_off(t, NULL);
+    }
+}
+
+/* ---- The watch ----------------------------------------------------------------------------- */
+
+static void
+hear(uint64_t data)
+{
+    struct hs_list *l;
+    struct hs_pool *p = NULL;
+
+    hs_lock_take(&lock);
+    for (l = pools.next; l != &pools && p == NULL; l = l->next) {
+        p = HS_CONTAINER(l, struct hs_pool, link);
+        if (p->id != (uint32_t)(data >> 32))
+            p = NULL;
+    }
+    hs_lock_drop(&lock);
+    if (p != NULL)
+        hs_pool_hear(p, (uint32_t)data);
+}
+
+/* Takes all there is: the loop watches this descriptor's edges. */
+static hs_err
+step_watch(struct task *t)
+{
+    struct epoll_event events[BATCH];
+    int n;
+
+    while ((n = epoll_wait(t->keeper->watch_fd, events, BATCH, 0)) > 0)
+        for (int i = 0; i < n; i++)
+            hear(events[i].data.u64);
+    t->op.want_fd = t->keeper->watch_fd;
+    t->op.want_id = OWN_ID;
+    t->op.want_events = POLLIN;
+    t->op.want_at_ns = HS_NEVER;
+    return HS_WANT;
+}
+
+static void
+watch_unparked(struct task *t, const struct hs_error *err)
+{
+    (void)err;
+    t->keeper->watch_lost = true;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static void
+destroy(struct keeper *k)
+{
+    if (k == NULL)
+        return;
+    hs_bell_free(k->watch.bell);
+    hs_loop_free(k->loop);
+    if (k->watch_fd >= 0)
+        (void)close(k->watch_fd);
+    free(k);
+}
+
+static hs_err
+keeper_new(struct hs_error *err, struct keeper **ret_k)
+{
+    struct keeper *k = calloc(1, sizeof(*k));
+    hs_err rv;
+
+    if (k == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for the keeper of pools");
+    hs_list_init(&k->tasks);
+    hs_list_init(&k->again);
+    k->watch = (struct task){.step = step_watch, .call_off = watch_unparked};
+    k->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (k->watch_fd < 0)
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "pool", "epoll_create1");
+    else if ((rv = hs_loop_new(err, &k->loop)) == HS_OK)
+        rv = hs_task_begin(k, &k->watch, NULL, err);
+    if (rv != HS_OK) {
+        destroy(k);
+        return rv;
+    }
+    hs_list_unlink(&k->watch.link); /* It is never called off. */
+    *ret_k = k;
+    return HS_OK;
+}
+
+/* The pool leaves the list when it is closed and nothing of it is under way. */
+static int64_t
+visit(struct keeper *k, struct hs_pool *p)
+{
+    bool done;
+
+    if (!atomic_exchange(&p->asks, false) && p->visit_ns > hs_now())
+        return p->visit_ns;
+    if (hs_pool_is_closed(p))
+        call_off_all(k, p);
+    p->visit_ns = hs_pool_tend(p, k, &done);
+    if (!done)
+        return p->visit_ns;
+    hs_lock_take(&lock);
+    hs_list_unlink(&p->link);
+    hs_lock_drop(&lock);
+    hs_pool_unref(p);
+    return HS_NEVER;
+}
+
+static struct hs_pool *
+next_pool(const struct hs_list *l)
+{
+    struct hs_pool *p;
+
+    hs_lock_take(&lock);
+    p = l->next == &pools ? NULL : HS_CONTAINER(l->next, struct hs_pool, link);
+    hs_lock_drop(&lock);
+    return p;
+}
+
+static int64_t
+work(struct keeper *k)
+{
+    int64_t until = HS_NEVER;
+    struct hs_pool *p, *next;
+
+    if (k->watch_lost) {
+        k->watch_lost = false;
+        step_again(k, &k->watch);
+    }
+    run_tasks(k);
+    if (k->watch_lost)
+        until = hs_now() + RETRY_NS;
+    for (p = next_pool(&pools); p != NULL; p = next) {
+        next = next_pool(&p->link);
+        until = hs_min_ns(until, visit(k, p));
+    }
+    return hs_list_empty(&k->again) ? until : 0;
+}
+
+static bool
+is_over(void)
+{
+    bool over;
+
+    hs_lock_take(&lock);
+    if ((over = hs_list_empty(&pools)))
+        current = NULL;
+    hs_lock_drop(&lock);
+    return over;
+}
+
+static void *
+run(void *arg)
+{
+    struct keeper *k = arg;
+    struct hs_wakenode node;
+    bool over = false;
+
+    hs_wakelist_join(&wakers, &node);
+    while (!over) {
+        int64_t until;
+        short revents;
+
+        hs_lock_take(&turn);
+        until = work(k);
+        if ((over = is_over()))
+            destroy(k);
+        hs_lock_drop(&turn);
+        if (!over && hs_wait(hs_loop_fileno(k->loop), POLLIN, NULL, until, NULL, &revents) < 0)
+            continue;
+    }
+    hs_wakelist_leave(&wakers, &node);
+    return NULL;
+}
+
+hs_err
+hs_keeper_add(struct hs_pool *p, struct hs_error *err)
+{
+    struct keeper *made = NULL;
+    hs_err rv = HS_OK;
+    int sys;
+
+    hs_lock_take(&lock);
+    if (current == NULL && (rv = keeper_new(err, &made)) == HS_OK &&
+        (sys = hs_thread_start("hs-keeper", STACK_BYTES, run, made)) != 0) {
+        destroy(made);
+        rv = hs_err_set(err, HS_E_SYSTEM, sys, "pool", "a thread to keep pools");
+    } else if (rv == HS_OK && made != NULL) {
+        current = made;
+    }
+    if (rv == HS_OK && hs_list_empty(&p->link)) {
+        hs_list_append(&pools, &p->link);
+        (void)hs_pool_ref(p);
+        p->visit_ns = 0;
+    }
+    if (rv == HS_OK)
+        atomic_store_explicit(&p->generation, hs_fork_generation(), memory_order_release);
+    hs_lock_drop(&lock);
+    if (rv == HS_OK)
+        hs_keeper_ask(p);
+    return rv;
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------- */
+
+static void
+before_fork(void)
+{
+    hs_lock_take_for_fork(&turn);
+    hs_lock_take_for_fork(&lock);
+    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
+        hs_lock_take_for_fork(&HS_CONTAINER(l, struct hs_pool, link)->lock);
+}
+
+static void
+drop_all(void)
+{
+    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
+        hs_lock_drop_after_fork(&HS_CONTAINER(l, struct hs_pool, link)->lock);
+    hs_lock_drop_after_fork(&lock);
+    hs_lock_drop_after_fork(&turn);
+}
+
+/* Runs after wait.c's handler: whatever was made before is the parent's by now. */
+static void
+after_fork_in_child(void)
+{
+    struct keeper *k = current;
+
+    hs_wakelist_init(&wakers);
+    current = NULL;
+    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
+        hs_pool_forget_parent(HS_CONTAINER(l, struct hs_pool, link));
+    while (k != NULL && !hs_list_empty(&k->tasks)) {
+        struct task *t = HS_CONTAINER(k->tasks.next, struct task, link);
+
+        t->forget(t);
+    }
+    destroy(k);
+    drop_all();
+}
+
+/* Registered after those of the floors below: before a fork the keeper is brought to rest first, in
+ * the child it comes last. */
+HS_REGISTERS_FORK_LOCK(HS_RANK_KEEPER_TURN)
+static void
+watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, drop_all, after_fork_in_child);
+}

@@ -1,0 +1,210 @@
+/* ledger.c: the table of places, and the list of what is lent.
+ *
+ * See ledger.h. Who borrows is a handful of numbers in the member itself, so that borrowing costs
+ * no allocation; names for them are found by whoever asks.
+ */
+#include "ledger.h"
+
+#include "../cancel/loop.h"
+#include "pool.h"
+
+#include <stdlib.h>
+
+void
+hs_ledger_forget_lent(struct ledger *l)
+{
+    l->other.lent = 0;
+    for (size_t i = 0; i < SITE_BUCKETS; i++)
+        for (struct site *s = l->buckets[i]; s != NULL; s = s->next)
+            s->lent = 0;
+}
+
+bool
+hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
+{
+    struct site *made, *s;
+    size_t i;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    s = site_find(&p->ledger, holder);
+    hs_lock_drop(&p->lock);
+    if (s != NULL || (made = calloc(1, sizeof(*made))) == NULL)
+        return false;
+    made->code = holder->code;
+    made->at = holder->at;
+    i = site_hash(holder->code, holder->at);
+    hs_lock_take(&p->lock);
+    if (p->ledger.n < SITES_MAX && site_find(&p->ledger, holder) == NULL) {
+        made->next = p->ledger.buckets[i];
+        p->ledger.buckets[i] = made;
+        p->ledger.n++;
+        made = NULL;
+    }
+    hs_lock_drop(&p->lock);
+    free(made);
+    return made == NULL;
+}
+
+void
+hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code))
+{
+    HS_CHECK(p, POOL_MAGIC);
+    for (size_t i = 0; i < SITE_BUCKETS; i++)
+        while (p->ledger.buckets[i] != NULL) {
+            struct site *s = p->ledger.buckets[i];
+
+            p->ledger.buckets[i] = s->next;
+            if (release != NULL)
+                release(s->code);
+            free(s);
+        }
+    p->ledger.n = 0;
+}
+
+/* ---- Telling ------------------------------------------------------------------------------- */
+
+static struct hs_lent
+describe(const struct hs_member *m, int64_t boot_now)
+{
+    struct hs_lent l = {
+        .holder = m->holder,
+        .id = atomic_load_explicit(&m->lease_id, memory_order_relaxed),
+        .times_lent = m->times_lent,
+        .age_ns = boot_now - m->since_boot,
+        .endpoint = m->endpoint,
+        .overdue = m->overdue,
+        .fd = -1,
+    };
+
+    hs_conn_since(m->conn, &m->lent, &l.bytes_received, &l.bytes_sent);
+    l.fd = hs_conn_peek_fd(m->conn);
+    return l;
+}
+
+size_t
+hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n)
+{
+    int64_t boot_now = hs_boot_now();
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next, total++)
+        if (total < n)
+            lent[total] = describe(HS_CONTAINER(l, struct hs_member, link), boot_now);
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+static void
+describe_site(const struct site *s, struct hs_site_stats *sites, size_t n, size_t *total)
+{
+    if (s->acquired == 0)
+        return;
+    if (*total < n)
+        sites[*total] = (struct hs_site_stats){
+            .code = s->code,
+            .at = s->at,
+            .lent = s->lent,
+            .acquired = s->acquired,
+            .lost = s->lost,
+            .overdue = s->overdue,
+            .dirty = s->dirty,
+            .held_max_ns = s->held_max_ns,
+            .held_sum_ns = s->held_sum_ns,
+        };
+    (*total)++;
+}
+
+size_t
+hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n)
+{
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (size_t i = 0; i < SITE_BUCKETS; i++)
+        for (const struct site *s = p->ledger.buckets[i]; s != NULL; s = s->next)
+            describe_site(s, sites, n, &total);
+    describe_site(&p->ledger.other, sites, n, &total);
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+/* ---- Overdue ------------------------------------------------------------------------------- */
+
+int64_t
+hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d)
+{
+    int64_t limit = p->o.overdue_after_ns;
+
+    if (limit == HS_NEVER)
+        return HS_NEVER;
+    for (struct hs_list *l = p->lent.next; l != &p->lent; l = l->next) {
+        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (boot_now - m->since_boot < limit)
+            return m->since_boot + limit - boot_now;
+        if (m->overdue)
+            continue;
+        m->overdue = m->untold = true;
+        m->site->overdue++;
+        p->stats.overdue++;
+        d->changed = true;
+    }
+    return limit;
+}
+
+/* HS_OK: told. HS_WANT: there is none. */
+static hs_err
+tell_one(struct hs_pool *p, struct hs_lent *ret_lent)
+{
+    int64_t boot_now = hs_boot_now();
+    hs_err rv = HS_WANT;
+
+    hs_lock_take(&p->lock);
+    if (p->closed)
+        rv = HS_E_CLOSED;
+    for (struct hs_list *l = p->lent.next; l != &p->lent && rv == HS_WANT; l = l->next) {
+        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (!m->overdue)
+            break; /* The list is ordered. */
+        if (!m->untold)
+            continue;
+        m->untold = false;
+        *ret_lent = describe(m, boot_now);
+        rv = HS_OK;
+    }
+    hs_lock_drop(&p->lock);
+    return rv;
+}
+
+hs_err
+hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
+                      struct hs_lent *ret_lent)
+{
+    struct hs_wakenode node;
+    short revents;
+    hs_err rv;
+
+    HS_CHECK(p, POOL_MAGIC);
+    if ((rv = hs_pool_enter(p, err)) != HS_OK || (rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        return rv;
+    do {
+        if (!op->stepping)
+            hs_wakelist_join(&p->changed, &node);
+        else if (op->bell != NULL)
+            hs_bell_listen(op->bell, HS_BELL_OWNER, &p->changed);
+        op->want_id = 0;
+        if ((rv = tell_one(p, ret_lent)) == HS_WANT)
+            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
+        else if (rv == HS_OK)
+            op->claim = 1; /* Told. */
+        if (!op->stepping)
+            hs_wakelist_leave(&p->changed, &node);
+    } while (rv == HS_OK && op->claim == 0);
+    op->claim = 0;
+    return rv == HS_E_CLOSED ? hs_err_setx(err, rv, NULL, "the pool is closed") : rv;
+}

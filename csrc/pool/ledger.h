@@ -1,0 +1,61 @@
+/* ledger.h: who holds what, counted by the place in the program that borrowed it.
+ *
+ * A site is a place: (code, at), two opaque values. Its memory lives as long as the ledger. The
+ * ledger's owner guards it with his lock.
+ */
+#ifndef HS_POOL_LEDGER_H
+#define HS_POOL_LEDGER_H
+
+#include "hardsock.h"
+
+#define SITE_BUCKETS 256
+/* Code that is made at run time must not fill the memory: beyond these all places are one. */
+#define SITES_MAX 4096
+
+struct site {
+    const void *code; /* borrows: whoever said so keeps it until hs_pool_forget_sites */
+    int at;
+    struct site *next;
+    size_t lent;
+    uint64_t acquired, lost, overdue, dirty;
+    int64_t held_max_ns, held_sum_ns;
+};
+
+struct ledger {
+    struct site *buckets[SITE_BUCKETS];
+    struct site other; /* of those who did not say, and of those beyond SITES_MAX */
+    size_t n;
+};
+
+static inline size_t
+site_hash(const void *code, int at)
+{
+    uintptr_t x = (uintptr_t)code;
+
+    return ((x >> 4) ^ (x >> 12) ^ (uintptr_t)(unsigned)at * 31) % SITE_BUCKETS;
+}
+
+/* NULL: it is not known. */
+static inline struct site *
+site_find(struct ledger *l, const struct hs_holder *h)
+{
+    struct site *s;
+
+    if (h->code == NULL)
+        return &l->other;
+    for (s = l->buckets[site_hash(h->code, h->at)]; s != NULL; s = s->next)
+        if (s->code == h->code && s->at == h->at)
+            return s;
+    return NULL;
+}
+
+/* The same, but never NULL. */
+static inline struct site *
+site_of(struct ledger *l, const struct hs_holder *h)
+{
+    struct site *s = site_find(l, h);
+
+    return s != NULL ? s : &l->other;
+}
+
+#endif

@@ -1,0 +1,446 @@
+/* lend.c: from a free connection to a caller: at once, or after waiting in the queue.
+ *
+ * What is idle is lent under one lock, without a system call: the keeper's epoll set, or its having
+ * been in use a moment ago (probe_after_ns), stand for its being alive. In between the kernel is
+ * asked, after the lock was dropped: the connection is the asker's by then.
+ *
+ * Order of checks when a wait ends: a cancel wins over a connection that came meanwhile, which goes
+ * on to the next; that wins over a deadline.
+ */
+#include "waiter.h"
+
+#include "../cancel/loop.h"
+#include "../cancel/token.h"
+#include "keeper.h"
+
+static const char op_name[] = "acquire";
+
+enum hs_pool_reason
+hs_pool_expired_locked(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+{
+    if (p->closed)
+        return HS_POOL_POOL_CLOSED;
+    if (m->epoch != p->epoch)
+        return HS_POOL_EVICTED;
+    if (boot_now >= m->expires_boot)
+        return HS_POOL_LIFETIME;
+    return HS_POOL_NONE;
+}
+
+static void
+lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
+     int64_t boot_now, struct hs_lease *ret_lease)
+{
+    hs_pool_set_state_locked(p, m, MEMBER_LENT);
+    *ret_lease = (struct hs_lease){
+        .pool = p,
+        .member = m,
+        .conn = m->conn,
+        .id = ++p->leases,
+        .times_lent = ++m->times_lent,
+        .idle_ns = boot_now - m->since_boot,
+    };
+    hs_list_append(&p->lent, &m->link);
+    atomic_store_explicit(&m->lease_id, ret_lease->id, memory_order_relaxed);
+    m->since_boot = boot_now;
+    m->holder = *holder;
+    m->site = site;
+    m->overdue = false;
+    site->lent++;
+    site->acquired++;
+    hs_conn_set_mark(m->conn, &m->lent);
+    hs_conn_set_mark(m->conn, &m->clean);
+}
+
+static struct hs_member *
+pick(const struct hs_pool *p)
+{
+    const struct hs_list *link = p->o.oldest_first ? p->idle.next : p->idle.prev;
+
+    return hs_list_empty(&p->idle) ? NULL : HS_CONTAINER(link, struct hs_member, link);
+}
+
+static bool
+needs_probe(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+{
+    return !m->watched && boot_now - m->since_boot > p->o.probe_after_ns;
+}
+
+static bool
+idle_for_too_long(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+{
+    return boot_now - m->since_boot >= p->o.idle_timeout_ns;
+}
+
+hs_err
+hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs_lease *ret_lease)
+{
+    struct hs_member *m;
+    struct site *site;
+    int64_t boot_now;
+    hs_err rv = HS_WANT;
+
+    HS_CHECK(p, POOL_MAGIC);
+    if (atomic_load_explicit(&p->generation, memory_order_relaxed) != hs_fork_generation())
+        return HS_WANT;
+    boot_now = hs_boot_now();
+    hs_lock_take(&p->lock);
+    if ((m = pick(p)) != NULL && (site = site_find(&p->ledger, holder)) != NULL &&
+        hs_pool_expired_locked(p, m, boot_now) == HS_POOL_NONE &&
+        !idle_for_too_long(p, m, boot_now) && !needs_probe(p, m, boot_now)) {
+        hs_list_unlink(&m->link);
+        lend(p, m, holder, site, boot_now, ret_lease);
+        p->stats.acquired++;
+        hs_histogram_add(&p->stats.wait, 0);
+        hs_pool_check_locked(p);
+        rv = HS_OK;
+    }
+    hs_lock_drop(&p->lock);
+    return rv;
+}
+
+/* ---- Offering ------------------------------------------------------------------------------ */
+
+/* The idle list is ordered by when they became so. */
+static void
+insert_idle(struct hs_pool *p, struct hs_member *m)
+{
+    struct hs_list *after = p->idle.prev;
+
+    while (after != &p->idle &&
+           HS_CONTAINER(after, struct hs_member, link)->since_boot > m->since_boot)
+        after = after->prev;
+    hs_list_append(after->next, &m->link);
+}
+
+/* The keeper comes by soon for what is new, and then learns until when it need not. */
+static void
+become_idle(struct hs_pool *p, struct hs_member *m, struct deeds *d)
+{
+    int64_t span = hs_min_ns(p->o.idle_timeout_ns, p->o.ping_after_ns);
+
+    p->scan_boot = hs_min_ns(p->scan_boot, m->expires_boot);
+    if (span < HS_NEVER - m->since_boot)
+        p->scan_boot = hs_min_ns(p->scan_boot, m->since_boot + span);
+    hs_pool_set_state_locked(p, m, MEMBER_IDLE);
+    m->watched = false;
+    insert_idle(p, m);
+    if (!p->restless) {
+        p->restless = true;
+        d->keeper = true;
+    }
+}
+
+enum hs_pool_reason
+hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot, int64_t boot_now,
+                     struct deeds *d)
+{
+    enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
+    struct waiter *w = NULL;
+
+    if (why == HS_POOL_NONE && hs_pool_open(p) > p->o.max_size)
+        why = HS_POOL_SURPLUS;
+    if (why == HS_POOL_NONE && (w = hs_waiter_first_locked(p, d)) == NULL &&
+        p->n[MEMBER_IDLE] >= p->o.max_idle)
+        why = HS_POOL_SURPLUS;
+    m->since_boot = since_boot;
+    if (why != HS_POOL_NONE) {
+        hs_pool_doom_locked(p, m, why, d);
+    } else if (w != NULL) {
+        lend(p, m, &w->holder, w->site, boot_now, &w->lease);
+        p->stats.handed_over++;
+        hs_waiter_settle_locked(p, w, WAITER_SERVED, d);
+    } else {
+        become_idle(p, m, d);
+    }
+    return why;
+}
+
+/* ---- Acquiring ----------------------------------------------------------------------------- */
+
+static hs_err
+refuse(struct hs_error *err, hs_err code, const char *why)
+{
+    return hs_err_setx(err, code, op_name, "%s", why);
+}
+
+/* A connection that is idle is the caller's before anybody asks the kernel about it. */
+static hs_err
+probe(struct hs_pool *p, struct hs_lease *lease)
+{
+    enum hs_liveness live = hs_conn_probe(lease->conn);
+    struct deeds d = {0};
+
+    hs_lock_take(&p->lock);
+    p->stats.probes++;
+    if (live != HS_LIVE_IDLE) {
+        hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
+        hs_pool_doom_locked(p, lease->member,
+                            live == HS_LIVE_DATA ? HS_POOL_UNSOLICITED : HS_POOL_PEER_CLOSED, &d);
+    }
+    hs_pool_leave(p, &d);
+    return live == HS_LIVE_IDLE ? HS_OK : HS_WANT;
+}
+
+/* Everything that is open is lent to this caller, so that nobody else can give it back. */
+static bool
+waits_for_itself(const struct hs_pool *p, const struct hs_holder *me)
+{
+    if (p->n[MEMBER_LENT] < p->o.max_size)
+        return false;
+    for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next) {
+        const struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (m->holder.thread != me->thread || m->holder.task != me->task)
+            return false;
+    }
+    return true;
+}
+
+/* HS_WANT: it may. */
+static hs_err
+check_may_wait(const struct hs_pool *p, const struct hs_op *op, const struct hs_holder *me,
+               struct hs_error *err)
+{
+    if (op->deadline_ns == HS_TRY_ONCE)
+        return refuse(err, HS_E_DEADLINE, "no connection is idle");
+    if (p->o.refuse_deadlock && waits_for_itself(p, me))
+        return refuse(err, HS_E_LIMIT,
+                      "deadlock: the caller holds every connection of this pool itself");
+    if (p->n_waiting >= p->o.max_waiting)
+        return hs_err_setx(err, HS_E_LIMIT, op_name, "max_waiting: %zu callers wait already",
+                           p->n_waiting);
+    return HS_WANT;
+}
+
+/* HS_OK: an idle one was lent, *ret_probe: to be probed. HS_WANT: none; w, if any, stands in the
+ * queue. */
+static hs_err
+take_or_queue(struct hs_pool *p, const struct hs_op *op, const struct hs_request *r,
+              struct waiter *w, struct hs_error *err, struct hs_lease *ret_lease, bool *ret_probe)
+{
+    struct deeds d = {0};
+    int64_t boot_now = hs_boot_now();
+    struct hs_member *m;
+    hs_err rv = HS_WANT;
+
+    hs_lock_take(&p->lock);
+    hs_pool_take_lost_locked(p, &d);
+    while (!p->closed && (m = pick(p)) != NULL && rv == HS_WANT) {
+        enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
+
+        if (why == HS_POOL_NONE && idle_for_too_long(p, m, boot_now))
+            why = HS_POOL_IDLE_TIMEOUT;
+        if (why != HS_POOL_NONE) {
+            hs_pool_doom_locked(p, m, why, &d);
+            continue;
+        }
+        *ret_probe = needs_probe(p, m, boot_now);
+        hs_list_unlink(&m->link);
+        lend(p, m, &r->holder, site_of(&p->ledger, &r->holder), boot_now, ret_lease);
+        rv = HS_OK;
+    }
+    if (p->closed)
+        rv = refuse(err, HS_E_CLOSED, "the pool is closed");
+    else if (rv == HS_WANT)
+        rv = check_may_wait(p, op, &r->holder, err);
+    if (rv == HS_WANT && w != NULL) {
+        w->site = site_of(&p->ledger, &r->holder);
+        hs_list_append(&p->waiters, &w->link);
+        p->n_waiting++;
+        d.keeper = true;
+    }
+    hs_pool_leave(p, &d);
+    return rv;
+}
+
+static int64_t
+deadline_of(const struct hs_op *op)
+{
+    return op->token == NULL ? op->deadline_ns
+                             : hs_min_ns(op->deadline_ns, hs_token_deadline(op->token));
+}
+
+/* HS_OK with a lease, or HS_WANT with a place in the queue. */
+static hs_err
+begin(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+      struct hs_lease *ret_lease)
+{
+    struct waiter *w = NULL;
+    bool to_probe = false;
+    hs_err rv;
+
+    for (;;) {
+        rv = take_or_queue(p, op, r, w, err, ret_lease, &to_probe);
+        if (rv == HS_OK && to_probe && probe(p, ret_lease) != HS_OK)
+            continue;
+        if (rv != HS_WANT || w != NULL)
+            break;
+        if ((w = hs_waiter_new(&r->holder, deadline_of(op))) == NULL)
+            return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
+    }
+    if (rv != HS_WANT)
+        hs_waiter_unref(w);
+    else
+        r->waiter = w;
+    return rv;
+}
+
+/* The end of waiting. code HS_OK: only if there is something to be had; HS_E_DEADLINE and others:
+ * the waiter leaves. HS_WANT: it is still in the queue. */
+static hs_err
+settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *err,
+       struct hs_lease *ret_lease)
+{
+    struct waiter *w = r->waiter;
+    struct deeds d = {0};
+    struct hs_error dial_error;
+    hs_err rv = code == HS_OK ? HS_WANT : code;
+
+    hs_lock_take(&p->lock);
+    switch ((enum waiter_state)atomic_load(&w->state)) {
+    case WAITER_QUEUED:
+        if (code != HS_OK) {
+            hs_list_unlink(&w->link);
+            p->n_waiting--;
+        }
+        break;
+    case WAITER_SERVED:
+        if (code == HS_OK || code == HS_E_DEADLINE) {
+            *ret_lease = w->lease;
+            rv = HS_OK;
+        } else {
+            struct hs_member *m = w->lease.member;
+
+            hs_pool_end_lease_locked(p, m, hs_boot_now(), false);
+            hs_pool_offer_locked(p, m, m->since_boot, hs_boot_now(), &d);
+        }
+        break;
+    case WAITER_EXPIRED:
+        if (code == HS_OK)
+            rv = HS_E_DEADLINE;
+        break;
+    case WAITER_FAILED:
+        rv = w->why;
+        break;
+    }
+    dial_error = p->stats.dial_error;
+    hs_pool_leave(p, &d);
+    if (rv == HS_WANT)
+        return rv;
+    if (w->why != HS_OK && rv == w->why && rv != HS_E_CLOSED && err != NULL)
+        *err = dial_error;
+    else if (rv != HS_OK)
+        (void)refuse(err, rv, rv == HS_E_CLOSED ? "the pool was closed" : hs_err_text(rv));
+    else if (err != NULL)
+        *err = (struct hs_error){0};
+    r->waiter = NULL;
+    hs_waiter_unref(w);
+    return rv;
+}
+
+static hs_err
+sleep_in_queue(struct waiter *w, struct hs_op *op, struct hs_error *err)
+{
+    struct hs_wakenode node;
+    short revents;
+    hs_err rv = HS_OK;
+
+    if (!op->stepping)
+        hs_wakelist_join(&w->wake, &node);
+    else if (op->bell != NULL)
+        hs_bell_listen(op->bell, HS_BELL_OWNER, &w->wake);
+    op->want_id = 0;
+    if (atomic_load(&w->state) == WAITER_QUEUED)
+        rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
+    if (!op->stepping)
+        hs_wakelist_leave(&w->wake, &node);
+    else if (op->bell != NULL && rv != HS_WANT)
+        hs_bell_unpark(op->bell); /* The waiter may go now, and its list with it. */
+    return rv;
+}
+
+static hs_err
+wait_in_queue(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+              struct hs_lease *ret_lease)
+{
+    for (;;) {
+        hs_err rv = settle(p, r, HS_OK, err, ret_lease);
+
+        if (rv != HS_WANT)
+            return rv;
+        rv = sleep_in_queue(r->waiter, op, err);
+        if (rv == HS_WANT || rv == HS_INTR)
+            return rv;
+        if (rv != HS_OK)
+            return settle(p, r, rv, err, ret_lease);
+    }
+}
+
+static void
+account(struct hs_pool *p, const struct hs_request *r, hs_err rv, bool waited)
+{
+    struct hs_pool_stats *s = &p->stats;
+
+    hs_lock_take(&p->lock);
+    hs_histogram_add(&s->wait, hs_now() - r->since_ns);
+    if (rv == HS_OK) {
+        s->acquired++;
+        s->acquired_waited += waited;
+    } else if (rv == HS_E_DEADLINE) {
+        s->timeouts++;
+    } else if (rv == HS_E_CANCELLED) {
+        s->cancelled++;
+    } else if (rv == HS_E_LIMIT) {
+        s->refused++;
+    } else {
+        s->failed++;
+    }
+    hs_lock_drop(&p->lock);
+}
+
+hs_err
+hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+                struct hs_lease *ret_lease)
+{
+    struct waiter *w = r->waiter;
+    bool waited = w != NULL, queued = false;
+    hs_err rv;
+
+    HS_CHECK(p, POOL_MAGIC);
+    if (waited && w->generation != hs_fork_generation()) {
+        r->waiter = NULL; /* Its queue is the parent's. */
+        return refuse(err, HS_E_FORKED, hs_err_text(HS_E_FORKED));
+    }
+    if (!waited) {
+        r->since_ns = hs_now();
+        if ((rv = hs_pool_enter(p, err)) != HS_OK)
+            return rv;
+    }
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        rv = waited ? settle(p, r, rv, err, ret_lease) : rv;
+    else if (waited || (queued = (rv = begin(p, op, r, err, ret_lease)) == HS_WANT))
+        rv = wait_in_queue(p, op, r, err, ret_lease);
+    if (rv == HS_WANT || rv == HS_INTR)
+        return rv;
+    account(p, r, rv, waited || queued);
+    if (rv != HS_OK && err != NULL && err->op == NULL)
+        err->op = op_name;
+    return rv;
+}
+
+void
+hs_pool_abandon(struct hs_pool *p, struct hs_request *r)
+{
+    struct waiter *w = r->waiter;
+    struct hs_lease none;
+
+    HS_CHECK(p, POOL_MAGIC);
+    if (w == NULL)
+        return;
+    r->waiter = NULL;
+    if (w->generation != hs_fork_generation())
+        return;
+    r->waiter = w;
+    account(p, r, settle(p, r, HS_E_CANCELLED, NULL, &none), true);
+}

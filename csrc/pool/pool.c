@@ -1,0 +1,552 @@
+/* pool.c: a pool's life, its members' states, and its size.
+ *
+ * Owns the memory of pools and members. See pool.h for the states and the invariants.
+ *
+ * References: users' and, while it is listed, the keeper's. A closed pool leaves the keeper as soon
+ * as nothing is dialled or tended; what is lent then is closed by whoever returns it.
+ */
+#include "waiter.h"
+
+#include "../cancel/loop.h"
+#include "keeper.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FREED 0x7b
+#define MEMBERS_MAX ((size_t)1 << 20)
+
+static atomic_long live;
+static atomic_uint last_id;
+
+long
+hs_pool_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+/* ---- Options ------------------------------------------------------------------------------- */
+
+void
+hs_pool_options_init(struct hs_pool_options *o)
+{
+    memset(o, 0, sizeof(*o));
+    hs_connect_options_init(&o->connect);
+    o->max_size = 10;
+    o->max_idle = o->max_waiting = HS_POOL_UNLIMITED;
+    o->max_dials = 4;
+    o->dial_timeout_ns = 10 * HS_NS_PER_S;
+    o->backoff_min_ns = 50 * HS_NS_PER_MS;
+    o->backoff_max_ns = 5 * HS_NS_PER_S;
+    o->idle_timeout_ns = 60 * HS_NS_PER_S;
+    o->max_lifetime_ns = 1800 * HS_NS_PER_S;
+    o->lifetime_jitter = 10;
+    o->probe_after_ns = HS_NS_PER_MS;
+    o->overdue_after_ns = o->ping_after_ns = HS_NEVER;
+    o->ping_timeout_ns = 5 * HS_NS_PER_S;
+}
+
+static hs_err
+invalid(struct hs_error *err, const char *why)
+{
+    return hs_err_setx(err, HS_E_INVALID, "pool", "%s", why);
+}
+
+static const char *
+find_impossible(const struct hs_pool_options *o)
+{
+    if (o->max_size == 0 || o->max_size > MEMBERS_MAX)
+        return "max_size must be in 1..1048576";
+    if (o->max_dials == 0)
+        return "max_dials must not be 0";
+    if (o->dial_timeout_ns <= 0 || o->ping_timeout_ns <= 0)
+        return "dial_timeout and ping_timeout must be more than 0";
+    if (o->backoff_min_ns < HS_NS_PER_MS)
+        return "backoff_min must be at least 1 ms";
+    if (o->idle_timeout_ns <= 0 || o->max_lifetime_ns <= 0)
+        return "idle_timeout and max_lifetime must be more than 0";
+    if (o->lifetime_jitter < 0 || o->lifetime_jitter > 100)
+        return "lifetime_jitter must be in 0..100 percent";
+    if (o->probe_after_ns < 0 || o->dial_interval_ns < 0)
+        return "probe_after and dial_interval must not be negative";
+    if (o->overdue_after_ns <= 0 || o->ping_after_ns <= 0)
+        return "overdue_after and ping_after must be more than 0";
+    return NULL;
+}
+
+static const char *
+find_contradiction(const struct hs_pool_options *o)
+{
+    if (o->min_idle > o->max_size)
+        return "min_idle exceeds max_size";
+    if (o->min_idle > o->max_idle)
+        return "min_idle exceeds max_idle";
+    if (o->max_idle != HS_POOL_UNLIMITED && o->max_idle > o->max_size)
+        return "max_idle exceeds max_size";
+    if (o->max_per_endpoint > o->max_size)
+        return "max_per_endpoint exceeds max_size";
+    if (o->backoff_min_ns > o->backoff_max_ns)
+        return "backoff_min exceeds backoff_max";
+    if (o->max_lifetime_ns != HS_NEVER && o->overdue_after_ns != HS_NEVER &&
+        o->overdue_after_ns > o->max_lifetime_ns)
+        return "overdue_after exceeds max_lifetime";
+    if (o->ping_after_ns != HS_NEVER && o->ping_after_ns >= o->max_lifetime_ns)
+        return "ping_after must be less than max_lifetime";
+    if (o->ping_after_ns != HS_NEVER && o->ping_after_ns >= o->idle_timeout_ns && o->min_idle == 0)
+        return "ping_after must be less than idle_timeout";
+    if (o->ping_after_ns != HS_NEVER && (o->ping_len == 0 || o->pong_len == 0))
+        return "ping_after needs a ping and a pong";
+    if (o->ping_len > HS_PING_MAX || o->pong_len > HS_PING_MAX)
+        return "ping and pong must have 256 bytes at most";
+    return NULL;
+}
+
+hs_err
+hs_pool_options_check(const struct hs_pool_options *o, struct hs_error *err)
+{
+    const char *why = find_impossible(o);
+
+    if (why == NULL)
+        why = find_contradiction(o);
+    return why == NULL ? HS_OK : invalid(err, why);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static void
+empty(struct hs_pool *p)
+{
+    hs_list_init(&p->idle);
+    hs_list_init(&p->lent);
+    hs_list_init(&p->free);
+    hs_list_init(&p->waiters);
+}
+
+static hs_err
+fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
+        const struct hs_pool_options *o, struct hs_error *err)
+{
+    if ((p->endpoints = calloc(n, sizeof(*p->endpoints))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
+    for (size_t i = 0; i < n; i++)
+        p->endpoints[i].ep = endpoints[i];
+    p->n_endpoints = n;
+    p->o = *o;
+    if (o->connect.tls != NULL)
+        (void)hs_tls_config_ref(o->connect.tls);
+    if (o->connect.breaker != NULL)
+        (void)hs_breaker_ref(o->connect.breaker);
+    if (o->connect.server_name != NULL) {
+        (void)snprintf(p->server_name, sizeof(p->server_name), "%s", o->connect.server_name);
+        p->o.connect.server_name = p->server_name;
+    }
+    return HS_OK;
+}
+
+static void
+destroy(struct hs_pool *p)
+{
+    for (size_t i = 0; i < p->n_members; i++) {
+        hs_conn_unref(p->members[i]->conn);
+        hs_conn_unref(p->members[i]->inherited);
+        free(p->members[i]);
+    }
+    free(p->members);
+    free(p->endpoints);
+    hs_tls_config_unref(p->o.connect.tls);
+    hs_breaker_unref(p->o.connect.breaker);
+    hs_pool_forget_sites(p, NULL);
+    hs_wakelist_fini(&p->changed);
+    hs_lock_fini(&p->lock);
+    memset(p, FREED, sizeof(*p));
+    free(p);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+hs_err
+hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
+            struct hs_error *err, struct hs_pool **ret_pool)
+{
+    struct hs_pool *p;
+    hs_err rv;
+
+    if (n == 0)
+        return invalid(err, "a pool needs an endpoint");
+    if ((rv = hs_pool_options_check(o, err)) != HS_OK)
+        return rv;
+    if ((p = calloc(1, sizeof(*p))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
+    p->magic = POOL_MAGIC;
+    p->generation = hs_fork_generation();
+    p->id = atomic_fetch_add(&last_id, 1) + 1;
+    p->refs = 1;
+    hs_list_init(&p->link);
+    hs_lock_init(&p->lock, HS_RANK_POOL);
+    hs_wakelist_init(&p->changed);
+    empty(p);
+    p->scan_boot = HS_NEVER;
+    p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
+        rv = hs_keeper_add(p, err);
+    if (rv != HS_OK)
+        destroy(p);
+    else
+        *ret_pool = p;
+    return rv;
+}
+
+struct hs_pool *
+hs_pool_ref(struct hs_pool *p)
+{
+    HS_CHECK(p, POOL_MAGIC);
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    return p;
+}
+
+void
+hs_pool_unref(struct hs_pool *p)
+{
+    if (p == NULL)
+        return;
+    HS_CHECK(p, POOL_MAGIC);
+    if (atomic_fetch_sub(&p->refs, 1) == 1)
+        destroy(p);
+}
+
+/* xorshift: spreading in time needs no secrets. */
+int64_t
+hs_pool_random_locked(struct hs_pool *p, int64_t span)
+{
+    p->random ^= p->random << 13;
+    p->random ^= p->random >> 7;
+    p->random ^= p->random << 17;
+    return span <= 0 ? 0 : (int64_t)(p->random % ((uint64_t)span + 1));
+}
+
+/* ---- Members ------------------------------------------------------------------------------- */
+
+void
+hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_state state)
+{
+    p->n[m->state]--;
+    p->n[state]++;
+    m->state = state;
+    m->stint = ++p->stints;
+}
+
+void
+hs_pool_doom_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                    struct deeds *d)
+{
+    hs_list_unlink(&m->link);
+    hs_pool_set_state_locked(p, m, MEMBER_CLOSING);
+    m->closing = why;
+    m->next_closing = d->closing;
+    d->closing = m;
+}
+
+static void
+free_member(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why, struct deeds *d)
+{
+    hs_pool_set_state_locked(p, m, MEMBER_FREE);
+    hs_list_append(&p->free, &m->link);
+    p->endpoints[m->endpoint].open--;
+    p->stats.closed++;
+    p->stats.closed_by_reason[why]++;
+    d->changed = true;
+    if (p->n_waiting > 0 || p->o.min_idle > 0 || p->closed)
+        d->keeper = true; /* There is room for a dial. */
+}
+
+void
+hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                        struct deeds *d)
+{
+    HS_ASSERT(m->state == MEMBER_DIALING);
+    free_member(p, m, why, d);
+}
+
+/* With these the connection itself has done nothing wrong. */
+static bool
+is_orderly(enum hs_pool_reason why)
+{
+    return why == HS_POOL_DISCARDED || why == HS_POOL_IDLE_TIMEOUT || why == HS_POOL_LIFETIME ||
+           why == HS_POOL_EVICTED || why == HS_POOL_SURPLUS || why == HS_POOL_POOL_CLOSED;
+}
+
+/* Without the lock. */
+static void
+close_members(struct hs_member *m)
+{
+    for (; m != NULL; m = m->next_closing) {
+        hs_conn_dispose(m->conn, is_orderly(m->closing));
+        m->conn = NULL;
+    }
+}
+
+void
+hs_pool_leave(struct hs_pool *p, struct deeds *d)
+{
+    struct hs_member *m, *next;
+
+    for (;;) {
+        m = d->closing;
+        hs_pool_check_locked(p);
+        hs_lock_drop(&p->lock);
+        if (d->woken != NULL)
+            hs_waiter_wake(d->woken);
+        if (d->keeper)
+            hs_keeper_ask(p);
+        if (d->changed)
+            hs_wakelist_wake(&p->changed);
+        if (m == NULL)
+            return;
+        *d = (struct deeds){0};
+        close_members(m);
+        hs_lock_take(&p->lock);
+        for (; m != NULL; m = next) {
+            next = m->next_closing;
+            free_member(p, m, m->closing, d);
+        }
+    }
+}
+
+static void
+add_members_locked(struct hs_pool *p, struct hs_member **members, size_t n, struct hs_member **made)
+{
+    for (size_t i = 0; i < p->n_members; i++)
+        members[i] = p->members[i];
+    for (size_t i = p->n_members; i < n; i++) {
+        struct hs_member *m = made[i - p->n_members];
+
+        m->pool = p;
+        m->index = (uint32_t)i;
+        hs_list_init(&m->link);
+        hs_list_append(&p->free, &m->link);
+        p->n[MEMBER_FREE]++;
+        members[i] = m;
+    }
+    p->members = members;
+    p->n_members = n;
+}
+
+/* Only the keeper adds members, so that n_members cannot change meanwhile. */
+void
+hs_pool_make_room(struct hs_pool *p, size_t n)
+{
+    struct hs_member **members = NULL, **made = NULL, **old = p->members;
+    size_t n_new = n > p->n_members ? n - p->n_members : 0, i = 0;
+
+    if (n_new == 0)
+        return;
+    if ((members = calloc(n, sizeof(*members))) == NULL ||
+        (made = calloc(n_new, sizeof(*made))) == NULL)
+        goto out;
+    while (i < n_new && (made[i] = calloc(1, sizeof(**made))) != NULL)
+        i++;
+    if (i > 0) {
+        hs_lock_take(&p->lock);
+        add_members_locked(p, members, p->n_members + i, made);
+        hs_lock_drop(&p->lock);
+        members = old;
+    }
+out:
+    free(members);
+    free(made);
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------- */
+
+/* The parent's connections are let go of by closing our copies of their descriptors: not a byte is
+ * written on them. Leases of before find that their number is nobody's. Waiters belong to threads
+ * that are not here; their memory is left alone. */
+void
+hs_pool_forget_parent(struct hs_pool *p)
+{
+    hs_wakelist_init(&p->changed);
+    empty(p);
+    memset(p->n, 0, sizeof(p->n));
+    p->n_waiting = 0;
+    p->restless = false;
+    p->scan_boot = HS_NEVER;
+    p->arm_ns = p->next_dial_ns = p->visit_ns = 0;
+    atomic_store(&p->lost, NULL);
+    atomic_store(&p->asks, false);
+    memset(&p->stats, 0, sizeof(p->stats));
+    p->stats = (struct hs_pool_stats){0};
+    for (size_t i = 0; i < p->n_endpoints; i++) {
+        p->endpoints[i].open = p->endpoints[i].failures = 0;
+        p->endpoints[i].next_dial_ns = 0;
+    }
+    for (size_t i = 0; i < p->n_members; i++) {
+        struct hs_member *m = p->members[i];
+
+        if (m->conn != NULL)
+            hs_conn_close(m->conn, false);
+        if (m->state == MEMBER_LENT && m->inherited == NULL)
+            m->inherited = m->conn;
+        else
+            hs_conn_unref(m->conn);
+        m->conn = NULL;
+        atomic_store(&m->lease_id, 0);
+        m->state = MEMBER_FREE;
+        hs_list_init(&m->link);
+        hs_list_append(&p->free, &m->link);
+        p->n[MEMBER_FREE]++;
+    }
+    hs_ledger_forget_lent(&p->ledger);
+}
+
+hs_err
+hs_pool_enter(struct hs_pool *p, struct hs_error *err)
+{
+    if (atomic_load_explicit(&p->generation, memory_order_acquire) == hs_fork_generation())
+        return HS_OK;
+    if (hs_pool_is_closed(p))
+        return hs_err_setx(err, HS_E_CLOSED, "acquire", "the pool is closed");
+    return hs_keeper_add(p, err);
+}
+
+/* ---- Size and end -------------------------------------------------------------------------- */
+
+static void
+doom_idle(struct hs_pool *p, enum hs_pool_reason why, struct deeds *d)
+{
+    while (!hs_list_empty(&p->idle))
+        hs_pool_doom_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link), why, d);
+}
+
+void
+hs_pool_evict(struct hs_pool *p)
+{
+    struct deeds d = {.keeper = true};
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    p->epoch++;
+    doom_idle(p, HS_POOL_EVICTED, &d);
+    hs_pool_leave(p, &d);
+}
+
+hs_err
+hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err)
+{
+    struct deeds d = {.keeper = true};
+    struct hs_pool_options o;
+    hs_err rv;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    o = p->o;
+    hs_lock_drop(&p->lock);
+    o.max_size = max_size;
+    if (o.max_idle != HS_POOL_UNLIMITED && o.max_idle > max_size)
+        o.max_idle = max_size;
+    if ((rv = hs_pool_options_check(&o, err)) != HS_OK)
+        return rv;
+    hs_lock_take(&p->lock);
+    p->o.max_size = max_size;
+    while (hs_pool_open(p) - p->n[MEMBER_CLOSING] > max_size && !hs_list_empty(&p->idle))
+        hs_pool_doom_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link), HS_POOL_SURPLUS,
+                            &d);
+    hs_pool_leave(p, &d);
+    return HS_OK;
+}
+
+void
+hs_pool_close(struct hs_pool *p)
+{
+    struct deeds d = {.keeper = true, .changed = true};
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    p->closed = true;
+    hs_waiter_fail_all_locked(p, HS_E_CLOSED, &d);
+    hs_pool_take_lost_locked(p, &d);
+    doom_idle(p, HS_POOL_POOL_CLOSED, &d);
+    hs_pool_leave(p, &d);
+}
+
+bool
+hs_pool_is_closed(struct hs_pool *p)
+{
+    bool closed;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    closed = p->closed;
+    hs_lock_drop(&p->lock);
+    return closed;
+}
+
+/* ---- Waiting for a change ------------------------------------------------------------------ */
+
+static bool
+is_empty(struct hs_pool *p)
+{
+    bool done;
+
+    hs_lock_take(&p->lock);
+    done = hs_pool_open(p) == 0;
+    hs_lock_drop(&p->lock);
+    return done;
+}
+
+static bool
+is_renewed(struct hs_pool *p)
+{
+    bool done = true;
+
+    hs_lock_take(&p->lock);
+    for (size_t i = 0; i < p->n_members && done; i++) {
+        const struct hs_member *m = p->members[i];
+
+        done = m->state == MEMBER_FREE || m->state == MEMBER_DIALING || m->epoch == p->epoch;
+    }
+    hs_lock_drop(&p->lock);
+    return done;
+}
+
+/* Listens first, looks after. */
+static hs_err
+await(struct hs_pool *p, struct hs_op *op, bool (*done)(struct hs_pool *), const char *name,
+      struct hs_error *err)
+{
+    struct hs_wakenode node;
+    short revents;
+    hs_err rv = hs_op_begin(op, HS_NEVER, err);
+
+    for (bool is_done = false; rv == HS_OK && !is_done;) {
+        if (!op->stepping)
+            hs_wakelist_join(&p->changed, &node);
+        else if (op->bell != NULL)
+            hs_bell_listen(op->bell, HS_BELL_OWNER, &p->changed);
+        op->want_id = 0;
+        if (!(is_done = done(p)))
+            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
+        if (!op->stepping)
+            hs_wakelist_leave(&p->changed, &node);
+    }
+    if (rv < 0 && err != NULL)
+        err->op = name;
+    return rv;
+}
+
+hs_err
+hs_pool_drain(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
+{
+    if (op->claim == 0) {
+        op->claim = 1; /* The first step. */
+        hs_pool_evict(p);
+    }
+    return await(p, op, is_renewed, "drain", err);
+}
+
+hs_err
+hs_pool_await_closed(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
+{
+    HS_CHECK(p, POOL_MAGIC);
+    return await(p, op, is_empty, "close", err);
+}

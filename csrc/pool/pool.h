@@ -1,0 +1,185 @@
+/* pool.h: the inside of a pool, for the files that make it up: pool.c (life and size), lend.c (the
+ * hand-over between callers), waiter.c (the queue), give_back.c (the end of a lease), tend.c (what
+ * the keeper does for one pool), dial.c (dials and their back-off), ping.c, ledger.c (who holds
+ * what, by place), stats.c (counting, and counting again). keeper.c is the thread.
+ *
+ * A member is a place for one connection. Its memory is made once and lives as long as the pool, so
+ * that a stale lease finds a number that is not its own instead of freed memory.
+ *
+ *     FREE -> DIALING -> IDLE <-> LENT
+ *               |         |  ^      |
+ *               |         v  |      |
+ *               |       TENDED      |     TENDED: out of the idle list, in the keeper's hands
+ *               v         v         v
+ *              FREE <- CLOSING <----+
+ *
+ * Invariants, under the pool's lock:
+ * - n[state] counts the members in each state; opened == IDLE + TENDED + LENT + DIALING + CLOSING +
+ *   closed. Debug builds look at it whenever the lock is dropped.
+ * - Who waits stands in `waiters`, in the order of arrival, and only as long as he does: whoever
+ *   leaves unlinks himself. While somebody waits nothing is idle.
+ * - A state changes at the moment of assignment, never later by who was assigned to.
+ *
+ * Under the lock there is no system call, no callback, no allocation and no reference is dropped:
+ * what has to be done is noted in struct deeds and done by hs_pool_leave, which drops the lock
+ * first.
+ */
+#ifndef HS_POOL_POOL_H
+#define HS_POOL_POOL_H
+
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/list.h"
+#include "../base/lock.h"
+#include "../base/time.h"
+#include "../cancel/wait.h"
+#include "../stream/conn_probe.h"
+#include "ledger.h"
+
+#include <stdatomic.h>
+
+#define POOL_MAGIC 0x70c30001U
+
+enum member_state {
+    MEMBER_FREE,
+    MEMBER_DIALING,
+    MEMBER_IDLE,
+    MEMBER_TENDED,
+    MEMBER_LENT,
+    MEMBER_CLOSING,
+    MEMBER_STATES,
+};
+
+struct hs_member {
+    struct hs_list link; /* in idle, lent or free; alone in the other states */
+    struct hs_pool *pool;
+    uint32_t index;
+    enum member_state state;
+    struct hs_conn *conn;      /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
+    struct hs_conn *inherited; /* owns; in a forked child: the parent's, that a lease may name */
+    size_t endpoint;
+    _Atomic uint64_t lease_id; /* 0: not lent; written under the lock */
+    uint64_t times_lent;
+    uint64_t stint;     /* counts its states: whether it is still the same one */
+    uint64_t epoch;     /* of the pool when it was dialled */
+    int64_t since_boot; /* when it became idle, or was lent */
+    int64_t expires_boot;
+    int64_t pinged_boot;  /* when an answer last came, or since_boot */
+    bool watched;         /* idle, and the keeper hears when something comes */
+    bool overdue, untold; /* lent for too long; and nobody was told yet */
+    enum hs_pool_reason closing;
+    struct hs_holder holder;
+    struct site *site;
+    struct hs_conn_mark lent;       /* when it was lent */
+    struct hs_conn_mark clean;      /* or was marked clean; written by the borrower */
+    struct hs_member *_Atomic lost; /* in pool->lost */
+    struct hs_member *next_closing;
+};
+
+struct endpoint {
+    struct hs_endpoint ep;
+    size_t open;       /* members that are not FREE */
+    unsigned failures; /* in a row */
+    int64_t next_dial_ns;
+};
+
+struct hs_pool {
+    unsigned magic;
+    atomic_uint generation; /* hs_fork_generation() in which it works */
+    uint32_t id;            /* never used again */
+    atomic_int refs;
+    struct hs_list link;      /* guarded by the keeper's lock: in its list */
+    struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */
+    char server_name[256];    /* what o.connect.server_name points to */
+
+    struct hs_lock lock;
+    /* All below are guarded by lock, unless said otherwise. */
+    struct hs_member **members; /* own; n_members of them, of which those in `free` are unused */
+    size_t n_members;
+    struct hs_list idle; /* by since_boot, the oldest first */
+    struct hs_list lent; /* the same */
+    struct hs_list free;
+    size_t n[MEMBER_STATES];
+    struct hs_list waiters; /* the first to come first */
+    size_t n_waiting;
+    uint64_t leases, epoch, stints;
+    bool closed;
+    bool restless;              /* something became idle that the keeper does not watch yet */
+    struct endpoint *endpoints; /* own */
+    size_t n_endpoints, next_endpoint;
+    int64_t next_dial_ns; /* by dial_interval_ns */
+    int64_t arm_ns;       /* when the restless are looked at; 0: not set */
+    int64_t scan_boot;    /* when an idle one is due for something */
+    uint64_t random;
+    struct ledger ledger;
+    struct hs_wakelist changed; /* own lock: woken when a member is closed, or overdue */
+    struct hs_pool_stats stats; /* counters and histograms only */
+    int64_t dial_error_ns;
+    int64_t visit_ns;               /* without the lock: the keeper's, when it comes by next */
+    struct hs_member *_Atomic lost; /* a stack, without the lock: leases thrown away */
+    atomic_bool asks;               /* without the lock: the keeper should come by */
+};
+
+/* What is to be done once the lock is dropped. */
+struct deeds {
+    struct waiter *woken;
+    struct hs_member *closing;
+    bool keeper, changed;
+};
+
+/* ---- pool.c ---- */
+/* Drops the lock and does the deeds; closing members may make more of them. */
+void hs_pool_leave(struct hs_pool *p, struct deeds *d);
+void hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_state state);
+/* Takes m out of whatever list it is in; hs_pool_leave closes it. */
+void hs_pool_doom_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                         struct deeds *d);
+/* A member that no dial needs any more, DIALING -> FREE. */
+void hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                             struct deeds *d);
+/* Makes it work again in a forked child. HS_E_CLOSED, or why there is no keeper. */
+HS_NODISCARD hs_err hs_pool_enter(struct hs_pool *p, struct hs_error *err);
+static inline size_t
+hs_pool_open(const struct hs_pool *p)
+{
+    return p->n[MEMBER_DIALING] + p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED] + p->n[MEMBER_LENT] +
+           p->n[MEMBER_CLOSING];
+}
+/* Fork: in the child, with all locks held. */
+void hs_pool_forget_parent(struct hs_pool *p);
+/* Anything in 0..span. */
+int64_t hs_pool_random_locked(struct hs_pool *p, int64_t span);
+/* Room for n members in all, as far as there is memory; takes the lock by itself. */
+void hs_pool_make_room(struct hs_pool *p, size_t n);
+
+/* ---- lend.c ---- */
+/* m, which is in no list and nobody's hands, goes to the first who waits, or is idle since then; or
+ * it is doomed, when it may not stay: why. */
+enum hs_pool_reason hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
+                                         int64_t boot_now, struct deeds *d);
+/* Why an idle one may not be lent, or stay; HS_POOL_NONE. */
+enum hs_pool_reason hs_pool_expired_locked(const struct hs_pool *p, const struct hs_member *m,
+                                           int64_t boot_now);
+
+/* ---- give_back.c ---- */
+/* m, which is LENT, is nobody's from now on: no list, no lease. */
+void hs_pool_end_lease_locked(struct hs_pool *p, struct hs_member *m, int64_t boot_now,
+                              bool was_used);
+/* Closes what finalizers left. */
+void hs_pool_take_lost_locked(struct hs_pool *p, struct deeds *d);
+
+/* ---- ledger.c ---- */
+/* Returns how long until the next one may be. */
+int64_t hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d);
+void hs_ledger_forget_lent(struct ledger *l);
+
+/* ---- stats.c ---- */
+void hs_histogram_add(struct hs_histogram *h, int64_t ns);
+#if HS_DEBUG
+void hs_pool_check_locked(const struct hs_pool *p);
+#else
+#define hs_pool_check_locked(p) ((void)0)
+#endif
+long hs_pool_live(void);
+
+#endif

@@ -1,0 +1,219 @@
+/* stats.c: what a pool has counted, and counting it again.
+ *
+ * Histograms are log-linear: four buckets for each power of two of nanoseconds, so that a bucket is
+ * at most a quarter wider than its lower bound; up to 39 hours, and the last takes the rest.
+ */
+#include "pool.h"
+
+#include <string.h>
+
+const char *
+hs_pool_reason_name(enum hs_pool_reason reason)
+{
+    static const char *const names[] = {
+#define REASON_NAME(name, text) text,
+        HS_POOL_REASONS(REASON_NAME)
+#undef REASON_NAME
+    };
+
+    return names[reason];
+}
+
+/* ---- Histograms ---------------------------------------------------------------------------- */
+
+size_t
+hs_histogram_bucket(int64_t ns)
+{
+    uint64_t v = ns > 0 ? (uint64_t)ns : 0;
+    unsigned power;
+    size_t i;
+
+    if (v < 4)
+        return (size_t)v;
+    power = 63 - (unsigned)__builtin_clzll(v);
+    i = (size_t)(power - 1) * 4 + (size_t)((v >> (power - 2)) & 3);
+    return i < HS_HISTOGRAM_BUCKETS ? i : HS_HISTOGRAM_BUCKETS - 1;
+}
+
+int64_t
+hs_histogram_bound(size_t bucket)
+{
+    if (bucket + 1 >= HS_HISTOGRAM_BUCKETS)
+        return HS_NEVER;
+    bucket++;
+    if (bucket < 4)
+        return (int64_t)bucket;
+    return (int64_t)(4 + (bucket & 3)) << (bucket / 4 - 1);
+}
+
+void
+hs_histogram_add(struct hs_histogram *h, int64_t ns)
+{
+    uint64_t v = ns > 0 ? (uint64_t)ns : 0;
+
+    h->count++;
+    h->sum_ns += v;
+    if (v > h->max_ns)
+        h->max_ns = v;
+    h->buckets[hs_histogram_bucket(ns)]++;
+}
+
+/* ---- Asking -------------------------------------------------------------------------------- */
+
+void
+hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats)
+{
+    struct deeds d = {0};
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    hs_pool_take_lost_locked(p, &d);
+    hs_pool_leave(p, &d);
+    hs_lock_take(&p->lock);
+    *ret_stats = p->stats;
+    ret_stats->max_size = p->o.max_size;
+    ret_stats->idle = p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED];
+    ret_stats->lent = p->n[MEMBER_LENT];
+    ret_stats->dialing = p->n[MEMBER_DIALING];
+    ret_stats->closing = p->n[MEMBER_CLOSING];
+    ret_stats->waiting = p->n_waiting;
+    ret_stats->dial_error_age_ns =
+        p->stats.dial_error.code == HS_OK ? 0 : hs_now() - p->dial_error_ns;
+    for (size_t i = 0; i < p->n_endpoints; i++)
+        if (p->endpoints[i].failures > ret_stats->dial_failures)
+            ret_stats->dial_failures = p->endpoints[i].failures;
+    hs_lock_drop(&p->lock);
+}
+
+size_t
+hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n)
+{
+    const struct hs_list *list;
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    list = lent ? &p->lent : &p->idle;
+    for (const struct hs_list *l = list->next; l != list; l = l->next, total++)
+        if (total < n)
+            conns[total] = hs_conn_ref(HS_CONTAINER(l, struct hs_member, link)->conn);
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+/* Only those that are not closed yet, so that asking again gives others. */
+static size_t
+collect_open_lent(struct hs_pool *p, struct hs_conn **conns, size_t n)
+{
+    size_t total = 0;
+
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->lent.next; l != &p->lent && total < n; l = l->next) {
+        struct hs_conn *c = HS_CONTAINER(l, struct hs_member, link)->conn;
+
+        if (!hs_conn_is_closed(c))
+            conns[total++] = hs_conn_ref(c);
+    }
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+void
+hs_pool_abort_lent(struct hs_pool *p)
+{
+    struct hs_conn *conns[64];
+    size_t n;
+
+    HS_CHECK(p, POOL_MAGIC);
+    while ((n = collect_open_lent(p, conns, 64)) > 0)
+        for (size_t i = 0; i < n; i++) {
+            hs_conn_close(conns[i], true);
+            hs_conn_unref(conns[i]);
+        }
+}
+
+size_t
+hs_pool_endpoints(struct hs_pool *p, const struct hs_endpoint **ret_endpoints)
+{
+    HS_CHECK(p, POOL_MAGIC);
+    for (size_t i = 0; ret_endpoints != NULL && i < p->n_endpoints; i++)
+        ret_endpoints[i] = &p->endpoints[i].ep;
+    return p->n_endpoints;
+}
+
+/* ---- Counting again ------------------------------------------------------------------------ */
+
+static bool
+identity_holds(const struct hs_pool *p)
+{
+    return p->stats.opened == hs_pool_open(p) + p->stats.closed;
+}
+
+#if HS_DEBUG
+void
+hs_pool_check_locked(const struct hs_pool *p)
+{
+    HS_ASSERT(identity_holds(p));
+    HS_ASSERT(hs_list_empty(&p->waiters) == (p->n_waiting == 0));
+    HS_ASSERT(hs_list_empty(&p->idle) == (p->n[MEMBER_IDLE] == 0));
+    HS_ASSERT(hs_list_empty(&p->lent) == (p->n[MEMBER_LENT] == 0));
+    /* Nobody waits while something is idle, unless it came in this very moment. */
+    HS_ASSERT(p->n_waiting == 0 || p->n[MEMBER_IDLE] == 0);
+}
+#endif
+
+static size_t
+length(const struct hs_list *list)
+{
+    size_t n = 0;
+
+    for (const struct hs_list *l = list->next; l != list; l = l->next)
+        n++;
+    return n;
+}
+
+static const char *
+find_disagreement(const struct hs_pool *p)
+{
+    size_t n[MEMBER_STATES] = {0};
+    uint64_t closed = 0;
+
+    for (size_t i = 0; i < p->n_members; i++) {
+        const struct hs_member *m = p->members[i];
+        bool has_conn =
+            m->state == MEMBER_IDLE || m->state == MEMBER_TENDED || m->state == MEMBER_LENT;
+
+        n[m->state]++;
+        if (has_conn && m->conn == NULL)
+            return "a member without a connection";
+        if ((m->state == MEMBER_LENT) != (atomic_load(&m->lease_id) != 0))
+            return "a lease that is nobody's";
+    }
+    for (size_t i = 0; i < MEMBER_STATES; i++)
+        if (n[i] != p->n[i])
+            return "the members and their counts";
+    for (size_t i = 0; i < HS_POOL_REASON_COUNT; i++)
+        closed += p->stats.closed_by_reason[i];
+    if (closed != p->stats.closed)
+        return "closed and its reasons";
+    if (length(&p->idle) != n[MEMBER_IDLE] || length(&p->lent) != n[MEMBER_LENT] ||
+        length(&p->free) != n[MEMBER_FREE] || length(&p->waiters) != p->n_waiting)
+        return "the lists and their counts";
+    return identity_holds(p) ? NULL : "opened and idle + lent + dialing + closing + closed";
+}
+
+hs_err
+hs_pool_verify(struct hs_pool *p, struct hs_error *err)
+{
+    const char *what;
+    struct deeds d = {0};
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    hs_pool_take_lost_locked(p, &d);
+    what = find_disagreement(p);
+    hs_pool_leave(p, &d);
+    if (what == NULL)
+        return HS_OK;
+    return hs_err_setx(err, HS_E_INVALID, "verify", "does not agree: %s", what);
+}

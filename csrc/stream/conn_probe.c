@@ -1,0 +1,149 @@
+/* conn_probe.c: a look at a connection that nobody is using.
+ *
+ * See conn_probe.h. The looks at our own state take no claim: they are meant for the moment in
+ * which a borrower gives a connection back, and a call that is still in progress then is one of the
+ * things they find.
+ */
+#include "conn_probe.h"
+
+#include "conn_impl.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+static enum hs_liveness
+look(struct hs_conn *c)
+{
+    uint8_t byte;
+    short want;
+    size_t n;
+    hs_err rv;
+
+    if (atomic_load(&c->buffered) > 0)
+        return HS_LIVE_DATA;
+    rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
+    if (rv == HS_WANT)
+        return HS_LIVE_IDLE;
+    return rv == HS_OK && n > 0 ? HS_LIVE_DATA : HS_LIVE_CLOSED;
+}
+
+enum hs_liveness
+hs_conn_probe(struct hs_conn *c)
+{
+    enum hs_liveness live;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (!hs_call_visit(c, HS_DIR_IN)) /* Closed; or somebody reads who should not. */
+        return HS_LIVE_CLOSED;
+    live = look(c);
+    hs_call_leave(c, HS_DIR_IN);
+    return live;
+}
+
+void
+hs_conn_set_mark(struct hs_conn *c, struct hs_conn_mark *mark)
+{
+    const struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+
+    atomic_store_explicit(&mark->received, atomic_load_explicit(&in->bytes, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&mark->sent, atomic_load_explicit(&out->bytes, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+void
+hs_conn_since(struct hs_conn *c, const struct hs_conn_mark *mark, uint64_t *ret_received,
+              uint64_t *ret_sent)
+{
+    const struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+
+    *ret_received = atomic_load_explicit(&in->bytes, memory_order_relaxed) -
+                    atomic_load_explicit(&mark->received, memory_order_relaxed);
+    *ret_sent = atomic_load_explicit(&out->bytes, memory_order_relaxed) -
+                atomic_load_explicit(&mark->sent, memory_order_relaxed);
+}
+
+bool
+hs_conn_was_answered(struct hs_conn *c)
+{
+    return atomic_load_explicit(&c->dirs[HS_DIR_IN].last_ns, memory_order_relaxed) >
+           atomic_load_explicit(&c->dirs[HS_DIR_OUT].last_ns, memory_order_relaxed);
+}
+
+/* Loads with acquire: whoever let go of a direction stored what it left there before. */
+enum hs_leftover
+hs_conn_leftover(struct hs_conn *c)
+{
+    struct direction *in = &c->dirs[HS_DIR_IN], *out = &c->dirs[HS_DIR_OUT];
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load_explicit(&in->user, memory_order_acquire) != USER_NONE ||
+        atomic_load_explicit(&out->user, memory_order_acquire) != USER_NONE ||
+        atomic_load_explicit(&c->handles, memory_order_acquire) != 1)
+        return HS_LEFT_IN_USE;
+    if (hs_fd_is_closed(&c->fd) ||
+        atomic_load_explicit(&c->broken, memory_order_relaxed) != HS_OK ||
+        atomic_load_explicit(&in->poison, memory_order_relaxed) != HS_OK ||
+        atomic_load_explicit(&out->poison, memory_order_relaxed) != HS_OK ||
+        atomic_load_explicit(&c->out_ended, memory_order_relaxed) || hs_conn_half_sent(c))
+        return HS_LEFT_BROKEN;
+    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) > 0 ||
+        atomic_load_explicit(&c->mid_message, memory_order_relaxed) ||
+        hs_deframer_skipping(&c->in) || (c->tls != NULL && hs_tls_has_pending(c->tls)))
+        return HS_LEFT_UNREAD;
+    return HS_LEFT_NOTHING;
+}
+
+static void
+set_never(_Atomic int64_t *deadline)
+{
+    if (atomic_load_explicit(deadline, memory_order_relaxed) != HS_NEVER)
+        atomic_store(deadline, HS_NEVER);
+}
+
+void
+hs_conn_renew(struct hs_conn *c)
+{
+    set_never(&c->dirs[HS_DIR_IN].deadline_ns);
+    set_never(&c->dirs[HS_DIR_OUT].deadline_ns);
+    set_never(&c->half_closed_ns);
+    if (atomic_load_explicit(&c->pace.min_rate, memory_order_relaxed) != 0)
+        atomic_store(&c->pace.min_rate, 0);
+}
+
+bool
+hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data)
+{
+    struct epoll_event ev = {.events = events, .data.u64 = data};
+    bool done;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    done = epoll_ctl(epoll_fd, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
+           (errno == ENOENT && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
+    hs_fd_drop(&c->fd);
+    return done;
+}
+
+int
+hs_conn_peek_fd(struct hs_conn *c)
+{
+    return hs_fd_is_closed(&c->fd) ? -1 : c->fd.number;
+}
+
+bool
+hs_conn_is_ours(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    return hs_fd_is_ours(&c->fd);
+}
+
+void
+hs_conn_dispose(struct hs_conn *c, bool orderly)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    hs_conn_end(c, orderly ? HS_END_ORDERLY : HS_END_LOST);
+    hs_conn_unref(c);
+}

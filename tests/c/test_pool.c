@@ -1,0 +1,590 @@
+/* test_pool.c: lending, waiting, handing over, giving back.
+ *
+ * Real sockets on loopback; who waits is seen to sleep before the next thing happens.
+ */
+#include "pool_support.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+START_TEST(pool_lends_what_came_back)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(2);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_conn *first = lease.conn;
+    struct hs_pool_stats stats;
+
+    ck_assert_uint_eq(lease.times_lent, 1);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    ASSERT_OK(hs_pool_try_acquire(p, &ME, &lease));
+    ck_assert_ptr_eq(lease.conn, first);
+    ck_assert_uint_eq(lease.times_lent, 2);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    stats = stats_of(p);
+    ck_assert_uint_eq(stats.opened, 1);
+    ck_assert_uint_eq(stats.acquired, 2);
+    ck_assert_uint_eq(stats.acquired_waited, 1);
+    ck_assert_uint_eq(stats.wait.count, 2);
+    ck_assert_uint_eq(stats.usage.count, 2);
+    ck_assert_uint_eq(stats.dial.count, 1);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(pool_lends_the_latest_first_or_the_oldest)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(2);
+    struct hs_pool *p;
+    struct hs_lease a, b, c;
+    struct hs_conn *first;
+
+    for (int oldest = 0; oldest < 2; oldest++) {
+        o.oldest_first = oldest == 1;
+        p = pool_of(&s, &o);
+        a = take(p);
+        b = take(p);
+        first = oldest ? a.conn : b.conn;
+        (void)give(p, &a);
+        (void)give(p, &b);
+        c = take(p);
+        ck_assert_ptr_eq(c.conn, first);
+        (void)give(p, &c);
+        pool_end(p);
+    }
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(pool_never_opens_more_than_max_size)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(2);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease a = take(p), b = take(p), c;
+    struct hs_op op = op_in(20 * MS);
+    struct hs_request r = {.holder = ME};
+
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
+    ck_assert_str_eq(last_error()->op, "acquire");
+    op = (struct hs_op)HS_OP_INIT(HS_TRY_ONCE, NULL);
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
+    ck_assert_uint_eq(stats_of(p).opened, 2);
+    ck_assert_uint_eq(stats_of(p).timeouts, 2);
+    ck_assert_uint_eq(stats_of(p).waiting, 0);
+    (void)give(p, &a);
+    (void)give(p, &b);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+/* ---- Waiting ------------------------------------------------------------------------------- */
+
+#define CALLERS 8
+
+START_TEST(waiters_are_served_in_the_order_of_arrival)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct caller callers[CALLERS] = {0};
+    int order[CALLERS];
+    atomic_int served = 0;
+
+    for (int i = 0; i < CALLERS; i++) {
+        callers[i].number = i;
+        callers[i].order = order;
+        callers[i].served = &served;
+        caller_start_waiting(&callers[i], p, 20 * SECOND);
+    }
+    for (int i = 0; i < CALLERS; i++) {
+        ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+        ck_assert_uint_eq(stats_of(p).idle, 0); /* Handed over, not put down. */
+        ASSERT_OK(caller_join(&callers[i]));
+        ck_assert_int_eq(order[i], i);
+        lease = callers[i].lease;
+    }
+    ck_assert_uint_eq(stats_of(p).handed_over, CALLERS + 1); /* The dial's, too. */
+    (void)give(p, &lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(newcomer_does_not_pass_a_waiter)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p), other;
+    struct stepped waiter = stepped_new(10 * SECOND);
+
+    ASSERT_ERR(HS_WANT, stepped_step(&waiter, p));
+    (void)give(p, &lease);
+    /* The waiter has not run yet, and has it all the same. */
+    ASSERT_ERR(HS_WANT, hs_pool_try_acquire(p, &ME, &other));
+    ASSERT_OK(stepped_step(&waiter, p));
+    (void)give(p, &waiter.lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(waiter_that_leaves_is_out_of_the_queue_at_once)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p;
+    struct hs_lease lease;
+    struct stepped a = stepped_new(10 * SECOND), b = a, c = a;
+
+    o.max_waiting = 2;
+    p = pool_of(&s, &o);
+    lease = take(p);
+    ASSERT_ERR(HS_WANT, stepped_step(&a, p));
+    ASSERT_ERR(HS_WANT, stepped_step(&b, p));
+    ASSERT_ERR(HS_E_LIMIT, stepped_step(&c, p));
+    hs_pool_abandon(p, &a.request);
+    ck_assert_uint_eq(stats_of(p).waiting, 1);
+    c = stepped_new(10 * SECOND);
+    ASSERT_ERR(HS_WANT, stepped_step(&c, p)); /* The dead are not counted. */
+    (void)give(p, &lease);
+    ASSERT_OK(stepped_step(&b, p));
+    (void)give(p, &b.lease);
+    ASSERT_OK(stepped_step(&c, p));
+    (void)give(p, &c.lease);
+    ck_assert_uint_eq(stats_of(p).refused, 1);
+    ck_assert_uint_eq(stats_of(p).cancelled, 1);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(waiter_out_of_time_is_passed_over)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct stepped late = stepped_new(MS), next = stepped_new(10 * SECOND);
+
+    ASSERT_ERR(HS_WANT, stepped_step(&late, p));
+    ASSERT_ERR(HS_WANT, stepped_step(&next, p));
+    while (hs_now() <= late.op.deadline_ns) /* Nobody steps it meanwhile. */
+        breathe();
+    (void)give(p, &lease);
+    ck_assert_uint_eq(stats_of(p).expired_skipped, 1);
+    ASSERT_OK(stepped_step(&next, p));
+    ASSERT_ERR(HS_E_DEADLINE, stepped_step(&late, p));
+    (void)give(p, &next.lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(cancel_wins_over_a_connection_that_came_and_passes_it_on)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct stepped first = stepped_new(10 * SECOND), second = first;
+    struct hs_token *token;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &token));
+    first.op.token = token;
+    ASSERT_ERR(HS_WANT, stepped_step(&first, p));
+    ASSERT_ERR(HS_WANT, stepped_step(&second, p));
+    (void)give(p, &lease); /* The first has it now ... */
+    (void)hs_token_cancel(token, "enough", 0, NULL);
+    ASSERT_ERR(HS_E_CANCELLED, stepped_step(&first, p)); /* ... and gives it back by this. */
+    ASSERT_OK(stepped_step(&second, p));
+    (void)give(p, &second.lease);
+    ck_assert_uint_eq(stats_of(p).lent, 0);
+    pool_end(p);
+    hs_token_unref(token);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(abandoned_request_passes_on_what_it_was_given)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct stepped first = stepped_new(10 * SECOND), second = first;
+
+    ASSERT_ERR(HS_WANT, stepped_step(&first, p));
+    ASSERT_ERR(HS_WANT, stepped_step(&second, p));
+    (void)give(p, &lease);
+    hs_pool_abandon(p, &first.request);
+    ASSERT_OK(stepped_step(&second, p));
+    ck_assert_uint_eq(second.lease.times_lent, 2); /* The first never saw it. */
+    (void)give(p, &second.lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(cancel_from_another_thread_ends_the_wait)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct caller c = {0};
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &c.token));
+    caller_start_waiting(&c, p, HS_NEVER);
+    (void)hs_token_cancel(c.token, "enough", 0, NULL);
+    ASSERT_ERR(HS_E_CANCELLED, caller_join(&c));
+    ck_assert_uint_eq(stats_of(p).waiting, 0);
+    (void)give(p, &lease);
+    pool_end(p);
+    hs_token_unref(c.token);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(ended_token_gets_nothing_though_something_is_idle)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_request r = {.holder = ME};
+    struct hs_token *token;
+    struct hs_op op;
+
+    (void)give(p, &lease);
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &token));
+    (void)hs_token_cancel(token, "before", 0, NULL);
+    op = op_with(token);
+    ASSERT_ERR(HS_E_CANCELLED, hs_pool_acquire(p, &op, &r, fresh(), &lease));
+    ck_assert_uint_eq(stats_of(p).idle, 1);
+    pool_end(p);
+    hs_token_unref(token);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(event_loop_is_rung_when_its_waiter_is_served)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct stepped w = stepped_new(10 * SECOND);
+    struct hs_loop *loop;
+
+    ASSERT_OK(hs_loop_new(fresh(), &loop));
+    ASSERT_OK(hs_bell_new(loop, &w, fresh(), &w.op.bell));
+    ASSERT_ERR(HS_WANT, stepped_step(&w, p));
+    ASSERT_OK(hs_bell_park(w.op.bell, &w.op, fresh()));
+    hs_loop_collect(loop);
+    ck_assert_ptr_null(hs_loop_next(loop));
+    (void)give(p, &lease);
+    hs_loop_collect(loop);
+    ck_assert_ptr_eq(hs_loop_next(loop), &w);
+    ASSERT_OK(stepped_step(&w, p));
+    hs_bell_free(w.op.bell);
+    hs_loop_free(loop);
+    (void)give(p, &w.lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(waiting_for_oneself_is_refused_at_once)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(2);
+    struct hs_pool *p;
+    struct hs_lease a, b, c;
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_request r = {.holder = ME};
+
+    o.refuse_deadlock = true;
+    p = pool_of(&s, &o);
+    a = take(p);
+    b = take(p);
+    ASSERT_ERR(HS_E_LIMIT, hs_pool_acquire(p, &op, &r, fresh(), &c));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "deadlock"));
+    (void)give(p, &a);
+    (void)give(p, &b);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+/* ---- Giving back --------------------------------------------------------------------------- */
+
+START_TEST(second_return_is_refused)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p), copy = lease, again;
+
+    (void)give(p, &lease);
+    ck_assert_uint_eq(lease.id, 0);
+    ASSERT_ERR(HS_E_INVALID, hs_pool_release(p, &lease, HS_RETURN_DONE, fresh(), NULL, NULL));
+    ASSERT_ERR(HS_E_INVALID, hs_pool_release(p, &copy, HS_RETURN_DONE, fresh(), NULL, NULL));
+    again = take(p);
+    /* Not even now that the same connection is lent to somebody. */
+    ASSERT_ERR(HS_E_INVALID, hs_pool_release(p, &copy, HS_RETURN_DONE, fresh(), NULL, NULL));
+    (void)give(p, &again);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(return_to_another_pool_is_refused)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o), *q = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+
+    ASSERT_ERR(HS_E_INVALID, hs_pool_release(q, &lease, HS_RETURN_DONE, fresh(), NULL, NULL));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "another pool"));
+    (void)give(p, &lease);
+    pool_end(p);
+    pool_end(q);
+    server_free(&s);
+}
+END_TEST
+
+static void
+say(const struct hs_lease *lease, const char *text)
+{
+    struct hs_op op = op_in(10 * SECOND);
+
+    ASSERT_OK(
+        DONE(hs_conn_send_all(lease->conn, &op, (const uint8_t *)text, strlen(text), fresh())));
+}
+
+static void
+hear(const struct hs_lease *lease, size_t n)
+{
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t buf[64];
+
+    ASSERT_OK(DONE(hs_conn_recv_exactly(lease->conn, &op, buf, n, fresh())));
+}
+
+START_TEST(bytes_not_marked_clean_are_never_left_to_the_next)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p;
+    struct hs_lease lease;
+    int peer;
+
+    o.reuse = HS_REUSE_MARKED;
+    p = pool_of(&s, &o);
+    lease = take(p);
+    peer = server_accept(&s);
+    say(&lease, "ask");
+    put(peer, "answer", 6);
+    hear(&lease, 6);
+    hs_lease_mark_clean(&lease);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    lease = take(p);
+    say(&lease, "ask");
+    put(peer, "answer", 6);
+    hear(&lease, 6);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_DIRTY);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(answered_is_enough_if_that_is_wanted)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    int peer = server_accept(&s);
+
+    say(&lease, "ask");
+    put(peer, "answer", 6);
+    hear(&lease, 6);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    lease = take(p);
+    say(&lease, "ask");
+    ck_assert_int_eq(give(p, &lease), HS_POOL_DIRTY); /* without an answer */
+    (void)close(peer);
+
+    lease = take(p);
+    peer = server_accept(&s);
+    say(&lease, "ask");
+    put(peer, "answer", 6);
+    hear(&lease, 6);
+    ck_assert_int_eq(give_as(p, &lease, HS_RETURN_FAILED), HS_POOL_DIRTY);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(half_read_connection_is_not_lent_again)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_op op = op_in(10 * SECOND);
+    const struct hs_framing line = {.kind = HS_FRAMING_LINE, .max_size = 99};
+    const uint8_t *data;
+    size_t len;
+    int peer = server_accept(&s);
+
+    put(peer, "one\ntwo\n", 8);
+    ASSERT_OK(DONE(hs_conn_recv_frames(lease.conn, &op, &line, fresh())));
+    ck_assert(hs_conn_frame(lease.conn, &line, &data, &len));
+    hs_conn_frame_taken(lease.conn);
+    hs_conn_frames_end(lease.conn, &op);
+    hs_lease_mark_clean(&lease); /* As if; the second line is still there. */
+    ck_assert_int_eq(give(p, &lease), HS_POOL_HALF_READ);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(connection_in_use_or_broken_is_not_lent_again)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_op op = op_step(10 * SECOND);
+    struct hs_conn *c = hs_conn_ref(lease.conn);
+    uint8_t byte;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, hs_conn_recv(c, &op, &byte, 1, 0, fresh(), &n));
+    ck_assert_int_eq(give(p, &lease), HS_POOL_BUSY);
+    ck_assert(hs_conn_is_closed(c)); /* So that the call which is still there ends. */
+    hs_conn_abandon(c, &op, NULL);
+    hs_conn_unref(c);
+
+    lease = take(p);
+    hs_conn_close(lease.conn, false);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_BROKEN);
+    lease = take(p);
+    ASSERT_OK(hs_conn_shutdown(lease.conn, SHUT_WR, fresh()));
+    ck_assert_int_eq(give(p, &lease), HS_POOL_BROKEN);
+    lease = take(p);
+    hs_conn_share(lease.conn); /* A file made of it. */
+    c = hs_conn_ref(lease.conn);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_BUSY);
+    ck_assert(hs_conn_is_closed(c));
+    hs_conn_unref(c);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(what_one_borrower_wished_does_not_bind_the_next)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+
+    hs_conn_set_deadline(lease.conn, HS_DIR_IN, 1);
+    hs_conn_set_deadline(lease.conn, HS_DIR_OUT, 1);
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    lease = take(p);
+    ck_assert_int_eq(hs_conn_get_deadline(lease.conn, HS_DIR_IN), HS_NEVER);
+    ck_assert_int_eq(hs_conn_get_deadline(lease.conn, HS_DIR_OUT), HS_NEVER);
+    (void)give(p, &lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(retry_is_safe_while_a_reused_connection_sent_nothing)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct hs_lease_info info;
+
+    hs_lease_info(&lease, &info);
+    ck_assert(info.clean && !info.reused && !info.retry_is_safe);
+    (void)give(p, &lease);
+    lease = take(p);
+    hs_lease_info(&lease, &info);
+    ck_assert(info.clean && info.reused && info.retry_is_safe);
+    say(&lease, "x");
+    hs_lease_info(&lease, &info);
+    ck_assert(!info.clean && !info.retry_is_safe);
+    ck_assert_uint_eq(info.bytes_sent, 1);
+    (void)give_as(p, &lease, HS_RETURN_DISCARD);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(lease_thrown_away_is_closed_and_its_place_is_free_again)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    struct caller c = {0};
+
+    caller_start_waiting(&c, p, 10 * SECOND);
+    hs_pool_lose(&lease);
+    ck_assert_uint_eq(lease.id, 0);
+    ASSERT_OK(caller_join(&c));
+    ck_assert_uint_eq(c.lease.times_lent, 1); /* Another one. */
+    ck_assert_uint_eq(stats_of(p).closed_by_reason[HS_POOL_LOST], 1);
+    (void)give(p, &c.lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+int
+main(void)
+{
+    TCase *tc = case_new("pool");
+
+    tcase_add_test(tc, pool_lends_what_came_back);
+    tcase_add_test(tc, pool_lends_the_latest_first_or_the_oldest);
+    tcase_add_test(tc, pool_never_opens_more_than_max_size);
+    tcase_add_test(tc, waiters_are_served_in_the_order_of_arrival);
+    tcase_add_test(tc, newcomer_does_not_pass_a_waiter);
+    tcase_add_test(tc, waiter_that_leaves_is_out_of_the_queue_at_once);
+    tcase_add_test(tc, waiter_out_of_time_is_passed_over);
+    tcase_add_test(tc, cancel_wins_over_a_connection_that_came_and_passes_it_on);
+    tcase_add_test(tc, abandoned_request_passes_on_what_it_was_given);
+    tcase_add_test(tc, cancel_from_another_thread_ends_the_wait);
+    tcase_add_test(tc, ended_token_gets_nothing_though_something_is_idle);
+    tcase_add_test(tc, event_loop_is_rung_when_its_waiter_is_served);
+    tcase_add_test(tc, waiting_for_oneself_is_refused_at_once);
+    tcase_add_test(tc, second_return_is_refused);
+    tcase_add_test(tc, return_to_another_pool_is_refused);
+    tcase_add_test(tc, bytes_not_marked_clean_are_never_left_to_the_next);
+    tcase_add_test(tc, answered_is_enough_if_that_is_wanted);
+    tcase_add_test(tc, half_read_connection_is_not_lent_again);
+    tcase_add_test(tc, connection_in_use_or_broken_is_not_lent_again);
+    tcase_add_test(tc, what_one_borrower_wished_does_not_bind_the_next);
+    tcase_add_test(tc, retry_is_safe_while_a_reused_connection_sent_nothing);
+    tcase_add_test(tc, lease_thrown_away_is_closed_and_its_place_is_free_again);
+    return run_case(tc);
+}
