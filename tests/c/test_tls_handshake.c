@@ -359,7 +359,7 @@ static const struct bad_peer bad_clients[] = {
 static const struct bad_peer bad_servers[] = {
     {"leaves", SAYS(""), CLOSES, HS_E_TLS, HS_TLS_EMPTY},
     {"begins and leaves", SAYS("\x16\x03\x03"), CLOSES, HS_E_TLS, HS_TLS_ABORTED},
-    {"HTTP", SAYS("HTTP/1.1 400 Bad Request\r\n\r\n"), CLOSES, HS_E_TLS, HS_TLS_NOT_TLS},
+    {"HTTP", SAYS("HTTP/1.1 400 Bad Request\r\n\r\n"), CLOSES, HS_E_TLS, HS_TLS_HTTP},
     {"SMTP", SAYS("220 mail.example ESMTP\r\n"), STAYS, HS_E_TLS, HS_TLS_NOT_TLS},
     {"refuses", SAYS("\x15\x03\x03\x00\x02\x02\x28"), CLOSES, HS_E_TLS, HS_TLS_ALERT},
     {"refuses, deaf", SAYS("\x15\x03\x03\x00\x02\x02\x46"), IS_DEAF, HS_E_TLS, HS_TLS_ALERT},
@@ -852,7 +852,7 @@ START_TEST(a_server_that_is_somebody_else_fails_the_connect)
     while (d.rv == HS_WANT)
         dial_step(&d, &err);
     ASSERT_ERR(HS_E_TLS, d.rv);
-    ck_assert_int_eq(err.tls, HS_TLS_NOT_TLS);
+    ck_assert_int_eq(err.tls, HS_TLS_HTTP);
     ck_assert_str_eq(err.op, "connect");
     ck_assert_str_eq(err.phase, "tls");
     dialled_free(&d);
