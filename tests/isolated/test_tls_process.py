@@ -64,7 +64,7 @@ def silent(ids: Identities, code: str, version: str = "TLSv1.3") -> None:
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
 
 # ---- fork
@@ -95,7 +95,7 @@ def test_a_child_lets_go_of_a_stream_without_a_word(
                         pass
                     else:
                         raise AssertionError(call)
-                assert conn.tls.version == version
+                assert conn.tls is None  # its lock may belong to a thread that is no more
                 if ENDING != "finalizer":
                     getattr(conn, ENDING)()
             if ENDING == "finalizer":

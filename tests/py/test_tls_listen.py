@@ -375,6 +375,7 @@ def test_a_server_serves_over_tls_and_drains(ids: Identities) -> None:
         conn = hs.connect(server.address, tls=ids.client(), timeout=5)
         assert started.wait(10)
         with conn, clients(server.address, 3), Call(server.drain, 10) as draining:
+            draining.wait_until_blocked("futex")  # it has begun, and waits for the handler
             conn.sendall(b"x")
             assert conn.recv_exactly(2, timeout=5) == b"xx"
             report = draining.result()
