@@ -114,6 +114,19 @@ state_of(PyObject *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
+/* The same for a type that may be a class made in Python, which derives from one of ours. */
+static inline mod_state *
+state_of_subtype(PyTypeObject *type)
+{
+    mod_state *st = NULL;
+
+    for (; type != NULL && st == NULL; type = type->tp_base)
+        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+            (st = PyType_GetModuleState(type)) == NULL)
+            PyErr_Clear();
+    return st;
+}
+
 /* ---- type_token.c ---- */
 int token_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, which must be a CancelToken; else TypeError and NULL. */

@@ -175,18 +175,6 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
     return rv == HS_OK ? 0 : -1;
 }
 
-static mod_state *
-state_of_subtype(PyTypeObject *type)
-{
-    mod_state *st = NULL;
-
-    for (; type != NULL && st == NULL; type = type->tp_base)
-        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
-            (st = PyType_GetModuleState(type)) == NULL)
-            PyErr_Clear(); /* A class made in Python. */
-    return st;
-}
-
 static PyObject *
 pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
