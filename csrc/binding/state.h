@@ -66,6 +66,7 @@
     X(recoverable)                                                                                 \
     X(discarded)                                                                                   \
     X(_explain)                                                                                    \
+    X(timeout)                                                                                     \
     X(acquire)                                                                                     \
     X(release)                                                                                     \
     X(address)                                                                                     \

@@ -208,16 +208,6 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* ---- Lending ------------------------------------------------------------------------------- */
 
-static struct hs_holder
-holder_at(const struct place *place)
-{
-    return (struct hs_holder){
-        .thread = PyThread_get_thread_ident(),
-        .code = place->code,
-        .at = place->at,
-    };
-}
-
 /* The place as the core knows it; unknown: code NULL. */
 static void
 know_place(PoolObject *self, struct hs_holder *holder, struct place *place)
@@ -256,7 +246,8 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     conn->core = hs_conn_ref(lease->conn);
     conn->timeout_ns = HS_NEVER;
     conn->lease = *lease;
-    conn->place = *place;
+    conn->place.code = place->code;
+    conn->place.at = place->at;
     conn->pool = Py_NewRef((PyObject *)self);
     if ((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) {
         (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
@@ -286,7 +277,10 @@ try_borrow(PoolObject *self)
     Py_DECREF(ambient); /* The scope, or None, is kept by the context. */
     if (ambient != Py_None || !place_of_caller(&place) || (shell = shell_new(self)) == NULL)
         return NULL;
-    holder = holder_at(&place);
+    holder.thread = PyThread_get_thread_ident();
+    holder.task = 0;
+    holder.code = place.code;
+    holder.at = place.at;
     if (hs_pool_try_acquire(self->core, &holder, &lease) == HS_OK)
         return lend(self, shell, &lease, &place);
     Py_DECREF(shell);
@@ -408,11 +402,17 @@ static PyObject *
 pool_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"acquire", 0, 0, 0, {"timeout", "token"}};
-    PyObject *values[MAX_PARAMS] = {NULL, NULL};
+    PoolObject *pool = (PoolObject *)self;
+    PyObject *values[MAX_PARAMS];
 
-    if ((nargs != 0 || kwnames != NULL) && parse_args(&p, args, nargs, kwnames, values) < 0)
+    if (nargs == 0 && kwnames == NULL)
+        return pool_borrow(pool, NULL, NULL);
+    if (nargs == 0 && PyTuple_GET_SIZE(kwnames) == 1 &&
+        PyTuple_GET_ITEM(kwnames, 0) == pool->st->str_timeout) /* The usual call. */
+        return pool_borrow(pool, args[0], NULL);
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    return pool_borrow((PoolObject *)self, values[0], values[1]);
+    return pool_borrow(pool, values[0], values[1]);
 }
 
 PyDoc_STRVAR(connection_doc,
