@@ -162,8 +162,8 @@ int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 int pool_type_init(PyObject *module, mod_state *st);
 int borrowing_type_init(PyObject *module, mod_state *st);
 
-/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which o
- * borrows, as it borrows from the dict. */
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
+ * o borrows, as it borrows from the dict. */
 int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
                     struct hs_tls_config **ret_tls);
 

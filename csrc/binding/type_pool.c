@@ -3,8 +3,8 @@
  * hardsock.Pool is a Python subclass that adds what need not be fast. The object owns one reference
  * to the core pool; every lent Connection holds the object, so that it outlives its leases.
  *
- * Lending first tries what takes no waiting, attached, with one short lock in the core; a token or an
- * ambient scope, and whatever has to wait, make it a job. The Connection object is made before
+ * Lending first tries what takes no waiting, attached, with one short lock in the core; a token or
+ * an ambient scope, and whatever has to wait, make it a job. The Connection object is made before
  * anything is lent: want of memory loses nothing.
  *
  * The places of borrowers are code objects, to which the core's table holds references of ours:

@@ -86,6 +86,12 @@ def ask(conn: hs.Connection, text: bytes = b"hello") -> bytes:
     return answer
 
 
+def refused(error: type[Exception], call: Any, *args: Any, **kwargs: Any) -> None:
+    """For threads: the call must raise this."""
+    with pytest.raises(error):
+        call(*args, **kwargs)
+
+
 def eventually(condition: Any) -> None:
     until = time.monotonic() + 10
     while not condition():
@@ -338,7 +344,7 @@ def test_dead_waiters_do_not_count(peer: Peer) -> None:
         for _ in range(3):
             with pytest.raises(hs.PoolTimeout):
                 pool.acquire(timeout=0.01)
-        thread = threading.Thread(target=lambda: pytest.raises(hs.Closed, pool.acquire))
+        thread = threading.Thread(target=refused, args=(hs.Closed, pool.acquire))
         thread.start()
         waiting(pool, 1)
         with pytest.raises(hs.PoolRefused, match="max_waiting"):
@@ -656,7 +662,7 @@ def test_close_reports_who_still_holds_what(peer: Peer) -> None:
     assert [lent.site.function for lent in report.lent] == ["borrow_here"]
     with pytest.raises(hs.Closed):
         pool.acquire(timeout=5)
-    thread = threading.Thread(target=lambda: pytest.raises(hs.Closed, conn.recv, 1, timeout=10))
+    thread = threading.Thread(target=refused, args=(hs.Closed, conn.recv, 1))
     thread.start()
     assert not pool.close(abort=True).clean
     thread.join()
