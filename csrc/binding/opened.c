@@ -408,7 +408,21 @@ core_fd_watch(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
-PyMethodDef opened_functions[] = {
+PyDoc_STRVAR(here_doc, "_here()\n--\n\n"
+                       "The innermost place outside of hardsock: its code, or None, and offset.");
+
+static PyObject *
+core_here(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    struct place place;
+
+    if (!place_outside(state_of_module(module), &place))
+        return Py_BuildValue("Oi", Py_None, 0);
+    return Py_BuildValue("Oi", place.code, place.at);
+}
+
+static PyMethodDef opened_functions[] = {
+    {"_here", core_here, METH_NOARGS, here_doc},
     {"_opened", core_opened, METH_NOARGS, opened_doc},
     {"_tell_owners", core_tell_owners, METH_O, tell_owners_doc},
     {"_fd_watch", HS_METHOD(core_fd_watch), METH_FASTCALL, fd_watch_doc},

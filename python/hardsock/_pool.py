@@ -55,6 +55,24 @@ _TCP_CLOSED_BY_PEER = (7, 8, 9)  # CLOSE, CLOSE_WAIT, LAST_ACK
 _HISTOGRAMS = ("wait", "dial", "usage")
 
 
+_living: weakref.WeakSet[Pool] = weakref.WeakSet()
+_living_lock = threading.RLock()  # A finalizer may make a pool while its own thread holds it.
+
+
+def _after_fork() -> None:
+    global _living_lock
+    _living_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def living_pools() -> list[Pool]:
+    """Every pool that somebody still has, closed ones too."""
+    with _living_lock:
+        return list(_living)
+
+
 def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
     addresses = tuple(address) if isinstance(address, list) else (address,)
     for one in addresses:
@@ -109,6 +127,7 @@ class Pool(_core.Pool):
     _endpoints: tuple[str, ...]
     _tasks: dict[int, Any]
     _told: bool
+    _made: tuple[Site, float, str]
 
     def __new__(
         cls,
@@ -162,6 +181,9 @@ class Pool(_core.Pool):
         self._name = name if name is not None else ", ".join(self._endpoints)
         self._tasks = {}
         self._told = False
+        self._made = (site_at(*_core._here()), time.monotonic(), threading.current_thread().name)
+        with _living_lock:
+            _living.add(self)
         if isinstance(self, _HookedPool):
             self._set_hooks(on_connect, check, check_after, reset, reset_timeout)
         if options.leak_after is not None:
