@@ -1,4 +1,7 @@
-/* listener.h: the Listener object, for type_listener.c and for opened.c, which tells what is open. */
+/* listener.h: the Listener object, for type_listener.c and for opened.c.
+ *
+ * opened.c copies what it tells of one; only its own type changes it.
+ */
 #ifndef HS_BINDING_LISTENER_H
 #define HS_BINDING_LISTENER_H
 

@@ -1,9 +1,9 @@
 /* opened.c: which descriptors this interpreter's objects own, where in the program they were made,
  * and for whom.
  *
- * A place costs a look at one or two frames, at the beginning of the call: then the caller's line is
- * on the stack, whoever ends the call. The owner is whatever object the context variable _core.owner
- * holds, and looked for only while somebody wants to know (a test runner).
+ * A place costs a look at one or two frames, at the beginning of the call: then the caller's line
+ * is on the stack, whoever ends the call. The owner is whatever object the context variable
+ * _core.owner holds, and looked for only while somebody wants to know (a test runner).
  *
  * The list is guarded by conn_type's critical section, where there is no GIL to do so. Within it
  * nothing is allocated, called or let go of: it could be suspended there.
@@ -24,7 +24,7 @@
 
 /* ---- The watch ----------------------------------------------------------------------------- */
 
-/* check counts, and tells whom it may concern. An exception of its own is no failure of the call. */
+/* check counts, and tells whom it may concern. An exception of its own fails no call. */
 static void
 look(mod_state *st)
 {

@@ -76,11 +76,12 @@ def _open_ones() -> dict[int, OpenConnection]:
     for pool in living_pools():
         if pool.closed and not pool._stats()["lent"]:
             continue
-        made_at, made, made_by = pool._made
+        made = pool._made
         for lent, fd, peer, _state in pool._sockets():
             if fd >= 0 and not lent:
-                age = now - made
-                found[fd] = OpenConnection("idle", fd, None, peer, age, made_at, made_by)
+                by = thread_name(made.thread)
+                age = now - made.at
+                found[fd] = OpenConnection("idle", fd, None, peer, age, made.site, by)
         for one in pool.lent():
             if one.fd >= 0:
                 found[one.fd] = OpenConnection(
@@ -359,7 +360,8 @@ def _check_all() -> None:
 
 
 def _warn(alarm: FdAlarm) -> None:
-    warnings.warn(str(alarm), DescriptorWarning, stacklevel=2)
+    here = site_at(*_core._here())
+    warnings.warn_explicit(str(alarm), DescriptorWarning, here.file, here.line)
 
 
 def fd_watch(

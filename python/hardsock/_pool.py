@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardsock import _core
 from hardsock._connect import Address, tls_settings
@@ -53,6 +53,17 @@ __all__ = ["Pool", "PoolManager"]
 _log = logging.getLogger("hardsock.pool")
 _TCP_CLOSED_BY_PEER = (7, 8, 9)  # CLOSE, CLOSE_WAIT, LAST_ACK
 _HISTOGRAMS = ("wait", "dial", "usage")
+
+
+class Made(NamedTuple):
+    """Where and when a pool was made."""
+
+    site: Site
+    at: float
+    """``time.monotonic()``."""
+    thread: int
+    owner: object
+    """Of the context; for leak checks."""
 
 
 _living: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -127,7 +138,7 @@ class Pool(_core.Pool):
     _endpoints: tuple[str, ...]
     _tasks: dict[int, Any]
     _told: bool
-    _made: tuple[Site, float, str]
+    _made: Made
 
     def __new__(
         cls,
@@ -181,7 +192,9 @@ class Pool(_core.Pool):
         self._name = name if name is not None else ", ".join(self._endpoints)
         self._tasks = {}
         self._told = False
-        self._made = (site_at(*_core._here()), time.monotonic(), threading.current_thread().name)
+        self._made = Made(
+            site_at(*_core._here()), time.monotonic(), threading.get_ident(), _core.owner.get(None)
+        )
         with _living_lock:
             _living.add(self)
         if isinstance(self, _HookedPool):
