@@ -12,6 +12,7 @@ from hardsock.demo.scenes import (
     half_close,
     real_servers,
     rst_storm,
+    tls_stall,
     truncated,
     tune,
 )
@@ -26,5 +27,6 @@ SCENES: tuple[Scene, ...] = (
     half_close.SCENE,
     rst_storm.SCENE,
     fd_limit.SCENE,
+    tls_stall.SCENE,
     tune.SCENE,
 )
