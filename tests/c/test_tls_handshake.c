@@ -296,7 +296,8 @@ END_TEST
 /* Nothing has been said yet: the call is at fault, not the connection. */
 START_TEST(a_callers_mistake_costs_nothing)
 {
-    static const char *const names[] = {NULL, "", ".", ".example", "."};
+    static const char *const names[] = {
+        NULL, "", ".", ".example", "*.example", "a\n", "\xc3\xa9.example"};
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = client_config();
     struct hs_op op;
