@@ -141,9 +141,13 @@ class Pool(_core.Pool):
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
         hooks = (on_connect, check, reset)
-        hooked = cls is Pool and any(hook is not None for hook in hooks)
+        made: type[Pool] = cls
+        if any(hook is not None for hook in hooks):
+            if cls is not Pool:
+                raise TypeError("hooks are for Pool itself; a subclass overrides acquire, release")
+            made = _HookedPool
         self = super().__new__(
-            _HookedPool if hooked else cls,
+            made,
             addresses,
             options._for_core(),
             {
@@ -153,7 +157,7 @@ class Pool(_core.Pool):
                 "breaker": breaker,
                 **tls_settings(tls, server_name, "tcp"),
             },
-            hooked=hooked,
+            hooked=made.acquire is not _core.Pool.acquire or made.release is not _core.Pool.release,
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
         )

@@ -632,6 +632,22 @@ def test_pings_are_bytes(peer: Peer) -> None:
         assert pool.stats().opened == 1
 
 
+def test_subclass_may_override_acquire_and_release(peer: Peer) -> None:
+    calls: list[str] = []
+
+    class Counted(hs.Pool):
+        def acquire(
+            self, *, timeout: float | None = None, token: hs.CancelToken | None = None
+        ) -> hs.Connection:
+            calls.append("acquire")
+            return super().acquire(timeout=timeout, token=token)
+
+    with Counted(peer.address) as pool, pool.connection(timeout=5):
+        assert calls == ["acquire"]
+    with pytest.raises(TypeError, match="overrides"):
+        Counted(peer.address, on_connect=print)
+
+
 # ---- size and end
 
 
