@@ -17,8 +17,6 @@
  */
 #include "keeper.h"
 
-#include "../base/thread.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -378,8 +376,6 @@ after_fork_in_child(void)
     drop_all();
 }
 
-/* Registered after those of the floors below: before a fork the keeper is brought to rest first, in
- * the child it comes last. */
 HS_REGISTERS_FORK_LOCK(HS_RANK_KEEPER_TURN)
 static void
 watch_forks(void)
