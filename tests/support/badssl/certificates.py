@@ -127,6 +127,7 @@ ACCEPTED = [
         "trusted-intermediate",
         lambda world: world.good,
         client=lambda world: {"ca": world.middle.certificate},
+        by_choice=True,
     ),
     good(
         "trusted-leaf",
