@@ -256,7 +256,7 @@ def test_postgres_upgrades(version: str, world: World) -> None:
             assert b"S" == conn.recv_exactly(1)
             conn.upgrade_to_tls(world.config(version), server_name=NAME)
             conn.sendall(startup())
-            kinds = []
+            kinds: list[bytes] = []
             while not kinds or kinds[-1] != b"Z":
                 kinds.append(message(conn)[0])
             assert b"R" == kinds[0]

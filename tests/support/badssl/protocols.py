@@ -12,8 +12,8 @@ from typing import Any
 
 from hardsock.lab.peers import PeerScript, Step
 from support import tls_raw
-from support.badssl.world import HOST, Address, Identity, Make, Row, Serve, World, by_program
-from support.pki import CLIENT
+from support.badssl.world import HOST, Address, Make, Row, Serve, World, by_program
+from support.pki import CLIENT, Identity
 
 HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VERSION, CERTIFICATE_REQUIRED = 40, 48, 70, 116
 
