@@ -93,7 +93,7 @@ CASES = [
     ("P3", "the peer leaves without close_notify", truncation, LIBRARIES),
     ("P4", "accept for 0.5 s, a silent client first", silent_client, LIBRARIES),
     ("P5", "a client writes 400 kB and closes", write_only, LIBRARIES),
-    ("P6", "memory of an idle connection", idle, ("ssl", "asyncio", "hardsock")),
+    ("P6", "memory of an idle connection", idle, ("ssl", "asyncio", "hardsock", "hardsock.aio")),
 ]
 
 
@@ -163,7 +163,7 @@ def badssl(directory: Path) -> None:
         for verdict in ("accepted", "refused"):
             names = wrong.get((library, verdict), [])
             details = f": {', '.join(names)}" if names else ""
-            print(f"    {library:<10} wrongly {verdict} {len(names)}{details}")
+            print(f"    {library:<12} wrongly {verdict} {len(names)}{details}")
 
 
 def main() -> None:
@@ -174,7 +174,7 @@ def main() -> None:
         for label, title, run, libraries in CASES:
             print(f"{label}  {title}")
             for library in libraries:
-                print(f"    {library:<10} {run(library, folder)}", flush=True)
+                print(f"    {library:<12} {run(library, folder)}", flush=True)
         badssl(directory)
 
 

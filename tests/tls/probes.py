@@ -30,6 +30,7 @@ TOP = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(TOP / "python"), str(TOP / "tests")]
 
 import hardsock as hs  # noqa: E402
+from hardsock import aio  # noqa: E402
 from support.echo import EchoServer  # noqa: E402
 from support.peers import PeerScript  # noqa: E402
 
@@ -341,7 +342,12 @@ def resident() -> int:
 
 def p6(library: str, files: Files) -> Any:
     """Two hundred connections first, so that what is there only once is not counted."""
-    holders = {"ssl": hold_stdlib, "hardsock": hold_hardsock, "asyncio": hold_asyncio}
+    holders = {
+        "ssl": hold_stdlib,
+        "hardsock": hold_hardsock,
+        "asyncio": hold_asyncio,
+        "hardsock.aio": hold_aio,
+    }
     with clients(files) as start:
         return {"bytes": holders[library](files, start) / IDLE}
 
@@ -435,6 +441,27 @@ def hold_asyncio(files: Files, start: Start) -> int:
         for writer in held:
             writer.transport.abort()
         server.close()
+        return grown
+
+    return asyncio.run(main())
+
+
+def hold_aio(files: Files, start: Start) -> int:
+    async def main() -> int:
+        held = []
+        async with await aio.listen(("127.0.0.1", 0), tls=files.hs_server()) as listening:
+
+            async def hold(count: int) -> int:
+                start(listening.address[1], count)
+                for _ in range(count):
+                    conn = await listening.accept(timeout=30)
+                    held.append(conn)
+                    await conn.sendall(await conn.recv(1, timeout=30), timeout=30)
+                return resident()
+
+            grown = -await hold(IDLE // 2) + await hold(IDLE)
+        for conn in held:
+            conn.abort()
         return grown
 
     return asyncio.run(main())
