@@ -152,6 +152,21 @@ static const struct params connect_params = {"connect",
                                               "family", "attempt_delay", "max_in_flight", "tls",
                                               "server_name", "commit_at_tls", "breaker"}};
 
+int
+connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
+                struct hs_tls_config **ret_tls)
+{
+    PyObject *values[MAX_PARAMS], *args = PyTuple_Pack(1, Py_None);
+    int rv = -1;
+
+    *ret_tls = NULL;
+    if (args != NULL && parse_tuple(&connect_params, args, kwargs, values) == 0 &&
+        parse_options(st, values, o) == 0)
+        rv = parse_tls_options(st, values, o, ret_tls);
+    Py_XDECREF(args);
+    return rv;
+}
+
 PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "

@@ -41,6 +41,7 @@ module_exec(PyObject *module)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
         listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
+        pool_type_init(module, st) < 0 || borrowing_type_init(module, st) < 0 ||
         hub_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
         framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
         tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)

@@ -182,7 +182,7 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
-        return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+        return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
     rv = run_tls(c, op, config, server_name, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
@@ -195,7 +195,7 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     c->shaking = false;
     c->handshake_until_ns = HS_NEVER;
     hs_call_release(c, op, HS_DIR_OUT);
-    return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+    return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
 }
 
 hs_err

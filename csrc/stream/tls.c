@@ -265,35 +265,15 @@ is_secured(const struct hs_tls *t)
            (!c->verify || SSL_get_verify_result(t->ssl) == X509_V_OK);
 }
 
-/* RFC 7301 section 3.2: one of those that we offered, which OpenSSL does not look at. */
-static bool
-is_offered(const struct hs_tls *t)
-{
-    const struct hs_tls_context *c = t->context;
-    const unsigned char *name;
-    unsigned len;
-
-    SSL_get0_alpn_selected(t->ssl, &name, &len);
-    if (name == NULL)
-        return true;
-    for (size_t i = 0; i < c->alpn_len; i += (size_t)c->alpn[i] + 1)
-        if (c->alpn[i] == len && memcmp(&c->alpn[i + 1], name, len) == 0)
-            return true;
-    return false;
-}
-
 static hs_err
 finished(struct hs_tls *t, struct hs_error *err)
 {
     struct hs_error own = {0}, *e = err != NULL ? err : &own;
-    hs_err rv = HS_OK;
 
-    if (!is_secured(t))
-        rv = hs_tls_refuse(e, HS_TLS_VERIFY, "the handshake ended without a verified certificate");
-    else if (!is_offered(t))
-        rv = hs_tls_refuse(e, HS_TLS_ALPN,
-                           "the server chose an application protocol that was not offered");
-    if (rv != HS_OK) {
+    if (!is_secured(t)) {
+        hs_err rv =
+            hs_tls_refuse(e, HS_TLS_VERIFY, "the handshake ended without a verified certificate");
+
         give_up(t, e);
         return rv;
     }

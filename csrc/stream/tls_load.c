@@ -30,6 +30,7 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
             BIO **ret_bio)
 {
     BIO *bio;
+    int sys;
 
     ERR_clear_error();
     if (source->path == NULL) {
@@ -39,8 +40,10 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
     } else {
         errno = 0;
         bio = BIO_new_file(source->path, "rb");
-        if (bio == NULL && errno != 0)
-            return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+        sys = errno;
+        ERR_clear_error();
+        if (bio == NULL && sys != 0)
+            return hs_err_set(err, HS_E_SYSTEM, sys, "tls", "%s: cannot read %.120s", what,
                               source->path);
     }
     if (bio == NULL)

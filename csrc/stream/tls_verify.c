@@ -55,6 +55,11 @@ clean_name(const char *name, char out[256], struct hs_error *err)
     if (name[0] == '.')
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "server_name must not begin with a dot: %.100s", name);
+    for (size_t i = 0; i < n; i++) /* OpenSSL finds "*.example" in a certificate for it. */
+        if (name[i] == '*' || name[i] <= 0x20 || name[i] >= 0x7f)
+            return hs_err_setx(err, HS_E_INVALID, "tls",
+                               "server_name holds the byte 0x%02x, which no name has",
+                               (unsigned char)name[i]);
     memcpy(out, name, n);
     out[n] = '\0';
     return HS_OK;

@@ -37,7 +37,11 @@ from hardsock._errors import (
     FrameError,
     FrameTooLarge,
     HardsockError,
+    LeakWarning,
     Poisoned,
+    PoolRefused,
+    PoolTimeout,
+    PoolWarning,
     Reset,
     ResolveError,
     SettingWarning,
@@ -48,6 +52,16 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._options import SocketOptions
+from hardsock._pool import Pool, PoolManager
+from hardsock._pool_options import PoolOptions
+from hardsock._pool_records import (
+    Histogram,
+    Lent,
+    PoolAudit,
+    PoolCloseReport,
+    PoolStats,
+    Site,
+)
 from hardsock._records import (
     Answer,
     Attempt,
@@ -99,13 +113,25 @@ __all__ = [
     "FrameTooLarge",
     "HandshakeStats",
     "HardsockError",
+    "Histogram",
+    "LeakWarning",
     "LengthPrefix",
+    "Lent",
     "Line",
     "Listener",
     "ListenerStats",
     "PeerCertificate",
     "Permit",
     "Poisoned",
+    "Pool",
+    "PoolAudit",
+    "PoolCloseReport",
+    "PoolManager",
+    "PoolOptions",
+    "PoolRefused",
+    "PoolStats",
+    "PoolTimeout",
+    "PoolWarning",
     "Reset",
     "Resolution",
     "ResolveError",
@@ -113,6 +139,7 @@ __all__ = [
     "ServerStats",
     "Setting",
     "SettingWarning",
+    "Site",
     "SocketOptions",
     "TLSConfig",
     "TLSError",

@@ -84,8 +84,10 @@ bio_text(BIO *bio)
     char *data, *text;
     long n = BIO_get_mem_data(bio, &data);
 
-    text = strndup(data, (size_t)n);
+    text = malloc((size_t)n + 1);
     MUST(text != NULL);
+    memcpy(text, data, (size_t)n);
+    text[n] = '\0';
     BIO_free(bio);
     return text;
 }
