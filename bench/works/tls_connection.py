@@ -15,7 +15,10 @@ import dataclasses
 
 from ..model import Goal, Measure, Placement, Work
 
-IDLE_GOAL = 16 * 1024.0
+_IDLE_GOALS = (
+    Goal(text="<= 16 KiB", of="hardsock", at_most=16 * 1024.0),
+    Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10),
+)
 
 REQUEST_REPLY = Work(
     name="tls_request_reply",
@@ -51,10 +54,7 @@ IDLE = dataclasses.replace(
     peer_mode="hold",
     placement=Placement.FREE,
     c_programs={"c": ("tls_idle", "")},
-    goals=(
-        Goal(text="<= 16 KiB", of="hardsock", at_most=IDLE_GOAL),
-        Goal(text="<= 16 KiB", of="hardsock-aio", at_most=IDLE_GOAL),
-    ),
+    goals=_IDLE_GOALS,
     count=2000,
     fresh_worker=True,
 )
@@ -66,5 +66,4 @@ IDLE_SERVER = dataclasses.replace(
     peer_program="tls_crowd",
     peer_mode="64",
     c_programs={"c": ("tls_server", "hold")},
-    goals=(Goal(text="<= 16 KiB", of="hardsock", at_most=IDLE_GOAL),),
 )
