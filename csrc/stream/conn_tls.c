@@ -44,15 +44,13 @@ hs_conn_tls_abandoned(struct hs_conn *c)
     poison_both(c, HS_E_CANCELLED);
 }
 
-/* Who was promised TLS must not go on without. Only what is the caller's mistake, and what leaves
- * nothing to go on with, costs nothing. */
+/* Who was promised TLS must not go on without. Only the caller's mistakes cost nothing. */
 static bool
 spoils(hs_err rv)
 {
     switch (rv) {
     case HS_E_INVALID:
     case HS_E_BUSY:
-    case HS_E_CLOSED:
     case HS_E_FORKED:
         return false;
     default:

@@ -317,9 +317,13 @@ START_TEST(who_has_ended_sending_cannot_begin)
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = client_config();
     struct hs_op op = op_in(SECOND);
+    uint8_t byte;
+    size_t n;
 
     ASSERT_OK(hs_conn_shutdown(p.client, SHUT_WR, fresh()));
     ASSERT_ERR(HS_E_CLOSED, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
+    ASSERT_OK(send_now(p.server, "plain", 5));
+    ASSERT_ERR(HS_E_POISONED, recv_now(p.client, &byte, 1, &n));
     hs_conn_close(p.client, false);
     op = op_in(SECOND);
     ASSERT_ERR(HS_E_CLOSED, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
