@@ -11,6 +11,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 OUT = ROOT / "build" / "bench"
 CFLAGS = ("-O2", "-std=c11", "-Wall", "-Wextra", "-pthread")
+TLS_LIBRARIES = ("-lssl", "-lcrypto")
 
 
 class BuildError(Exception):
@@ -39,9 +40,10 @@ def c_program(folder: str, name: str) -> Path:
     source, product = HERE / folder / f"{name}.c", OUT / name
     if shutil.which(compiler().split()[0]) is None:
         raise BuildError(f"no C compiler ({compiler()}); on Debian: apt install gcc")
-    if not _is_current(product, [source, *(HERE / folder).glob("*.h")]):
+    if not _is_current(product, [source, *HERE.glob("*/*.h")]):
         OUT.mkdir(parents=True, exist_ok=True)
-        _run([*compiler().split(), *CFLAGS, "-o", str(product), str(source)], ROOT)
+        libraries = TLS_LIBRARIES if name.startswith("tls_") else ()
+        _run([*compiler().split(), *CFLAGS, "-o", str(product), str(source), *libraries], ROOT)
     return product
 
 

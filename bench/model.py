@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class Measure(enum.Enum):
     """What one slice of a work yields."""
 
-    RATE = "rate"  # {"ops": n, "ns": elapsed}
+    RATE = "rate"  # {"ops": n, "ns": elapsed, ...}
+    CPU = "cpu"  # {"ops": n, "cpu_ns": the worker's time on a CPU, ...}
     LATENCY = "latency"  # {"latencies_ns": [...]}
     MEMORY = "memory"  # {"connections": n, "bytes": growth}
 
@@ -54,6 +55,7 @@ class Work:
     seconds: float = 0.1
     count: int = 0
     function: str = ""
+    tls: bool = False  # makes certificates; their folder is in the environment as BENCH_TLS
     fresh_worker: bool = False  # a new process for every slice
 
 

@@ -99,7 +99,8 @@ def _lines(row: Row) -> list[list[str]]:
     head = [row.work.title, row.series.name]
     if row.cost is None:
         return [[*head, row.series.absent or "no numbers", *[""] * (len(HEADINGS) - 3)]]
-    per_second = f"{1e9 / row.cost.median:,.0f}" if measure is Measure.RATE else ""
+    is_rate = measure in (Measure.RATE, Measure.CPU)
+    per_second = f"{1e9 / row.cost.median:,.0f}" if is_rate else ""
     goals = [(v.goal.text, _met(v)) for v in row.verdicts] or [("", "")]
     first = [
         *head,
@@ -145,7 +146,8 @@ def table(rows: Sequence[Row]) -> str:
 LEGEND = """\
 cost: median per operation (rate), p50 (latency) or per connection (memory); less is better.
 x C, x stdlib: median over the rounds of the ratio within a round [quartiles]; goals are judged on
-the medians. x C of a latency is against a bare eventfd wake.
+the medians. x C of a latency is against a bare eventfd wake. CPU: time that the worker (not its
+peer) was on a CPU; per s is then per second of that.
 What each work measures stands at the top of bench/works/<work>.py."""
 
 

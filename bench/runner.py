@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import build
+from . import build, certificates
 from .model import Measure, Placement, Target, Work
 from .stats import quantile
 
@@ -68,11 +68,18 @@ def read_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
     return line
 
 
-def start(command: list[str], cpus: set[int]) -> subprocess.Popen[bytes]:
+def environment(work: Work) -> dict[str, str]:
+    """Of the peer and the workers."""
+    made = {"BENCH_TLS": str(certificates.folder())} if work.tls else {}
+    return {**os.environ, **made}
+
+
+def start(command: list[str], work: Work, cpus: set[int]) -> subprocess.Popen[bytes]:
     with on_cpus(cpus):
         return subprocess.Popen(
             command,
             cwd=build.ROOT,
+            env=environment(work),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -93,8 +100,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def peer(program: str, mode: str, cpus: set[int]) -> Iterator[Target]:
-    process = start([str(build.c_program("peers", program)), mode], cpus)
+def peer(work: Work, cpus: set[int]) -> Iterator[Target]:
+    program, mode = work.peer_program, work.peer_mode
+    process = start([str(build.c_program("peers", program)), mode], work, cpus)
     try:
         port = read_line(process, ANSWER_WITHIN)
         if not port:
@@ -123,7 +131,7 @@ class Worker:
     """One implementation's process."""
 
     def __init__(self, work: Work, name: str, target: Target, cpus: set[int]) -> None:
-        self._process = start(command_for(work, name, target), cpus)
+        self._process = start(command_for(work, name, target), work, cpus)
         try:
             self.version = str(self._answer(ANSWER_WITHIN)["ready"])
         except BaseException:
@@ -158,6 +166,8 @@ def cost(measure: Measure, answer: dict[str, Any]) -> float:
     """One number per slice, less is better: ns per operation, p50 in ns, bytes per connection."""
     if measure is Measure.RATE:
         return float(answer["ns"] / answer["ops"])
+    if measure is Measure.CPU:
+        return float(answer["cpu_ns"] / answer["ops"])
     if measure is Measure.LATENCY:
         return quantile(answer["latencies_ns"], 0.5)
     return float(answer["bytes"] / answer["connections"])
@@ -240,7 +250,7 @@ def run_work(work: Work, plan: Plan, progress: Callable[[str], None]) -> list[Se
     """Measure one work with all its implementations."""
     peer_cpus, worker_cpus = cpus_for(work.placement)
     shuffle = random.Random(SEED).shuffle
-    with peer(work.peer_program, work.peer_mode, peer_cpus) as target:
+    with peer(work, peer_cpus) as target:
         session = Session(work, plan, target, worker_cpus)
         try:
             warm_up = 0 if work.fresh_worker else 1

@@ -24,6 +24,9 @@ class Tasks(Protocol):
     def cancel(self) -> None: ...
 
 
+StartTasks = Callable[[], AbstractAsyncContextManager[Tasks]]
+
+
 async def connect(target: Target) -> aio.Connection:
     return await aio.connect((target.host, target.port), timeout=DEADLINE)
 
@@ -83,7 +86,7 @@ class Works:
     def __init__(
         self,
         run: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any],
-        tasks: Callable[[], AbstractAsyncContextManager[Tasks]],
+        tasks: StartTasks,
     ) -> None:
         self._run = run
         self._tasks = tasks

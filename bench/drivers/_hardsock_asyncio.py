@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ._hardsock_aio import Works
+from ._hardsock_aio_tls import TLSWorks
 
 
 class TaskSet:
@@ -33,3 +34,7 @@ class TaskSet:
 
 def works_with(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> Works:
     return Works(lambda main: run(main()), TaskSet)
+
+
+def tls_works_with(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> TLSWorks:
+    return TLSWorks(lambda main: run(main()), TaskSet)

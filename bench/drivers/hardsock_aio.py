@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from . import hardsock
-from ._hardsock_asyncio import works_with
+from ._hardsock_asyncio import tls_works_with, works_with
 
 version = hardsock.version
 _works = works_with(asyncio.run)
@@ -16,3 +16,13 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+
+_tls_works = tls_works_with(asyncio.run)
+tls_handshake = _tls_works.tls_handshake
+tls_resume = _tls_works.tls_resume
+tls_request_reply = _tls_works.tls_request_reply
+tls_receive = _tls_works.tls_receive
+tls_send = _tls_works.tls_send
+tls_accept = _tls_works.tls_accept
+tls_idle_memory = _tls_works.tls_idle_memory
+tls_idle_memory_server = _tls_works.tls_idle_memory_server

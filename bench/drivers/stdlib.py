@@ -10,6 +10,30 @@ from typing import IO, Any
 from ..model import Target
 from . import _cancel, _common
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
+from ._stdlib_tls import (
+    tls_accept as tls_accept,
+)
+from ._stdlib_tls import (
+    tls_handshake as tls_handshake,
+)
+from ._stdlib_tls import (
+    tls_idle_memory as tls_idle_memory,
+)
+from ._stdlib_tls import (
+    tls_idle_memory_server as tls_idle_memory_server,
+)
+from ._stdlib_tls import (
+    tls_receive as tls_receive,
+)
+from ._stdlib_tls import (
+    tls_request_reply as tls_request_reply,
+)
+from ._stdlib_tls import (
+    tls_resume as tls_resume,
+)
+from ._stdlib_tls import (
+    tls_send as tls_send,
+)
 
 
 def version() -> str:

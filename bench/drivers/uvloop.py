@@ -7,6 +7,7 @@ from importlib import metadata
 import uvloop
 
 from ._streams import StreamWorks
+from ._streams_tls import StreamTLSWorks
 
 _works = StreamWorks(uvloop.run)
 connect_close = _works.connect_close
@@ -19,6 +20,16 @@ crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
+
+_tls_works = StreamTLSWorks(uvloop.run)
+tls_handshake = _tls_works.tls_handshake
+tls_resume = _tls_works.tls_resume
+tls_request_reply = _tls_works.tls_request_reply
+tls_receive = _tls_works.tls_receive
+tls_send = _tls_works.tls_send
+tls_accept = _tls_works.tls_accept
+tls_idle_memory = _tls_works.tls_idle_memory
+tls_idle_memory_server = _tls_works.tls_idle_memory_server
 
 
 def version() -> str:

@@ -20,16 +20,13 @@ main(int argc, char **argv)
 
     say_ready();
     while (next_command(&seconds, &count)) {
-        int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9), now;
-        long ops = 0;
+        struct slice slice = begin_slice(seconds);
         do {
             for (int i = 0; i < OPS_PER_CLOCK_READ; i++)
                 close(blocking ? connect_plain(&sin, 0)
                                : connect_by(&sin, now_ns() + FIVE_SECONDS));
-            ops += OPS_PER_CLOCK_READ;
-            now = now_ns();
-        } while (now < end);
-        say_rate(ops, now - start);
+        } while (goes_on(&slice, OPS_PER_CLOCK_READ));
+        say_slice(&slice);
     }
     return 0;
 }

@@ -89,14 +89,12 @@ main(int argc, char **argv)
     say_ready();
     while (next_command(&seconds, &count)) {
         int fd = connect_by(&sin, now_ns() + FIVE_SECONDS);
-        int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9), now;
+        struct slice slice = begin_slice(seconds);
         size_t have = 0, left = 0;
-        long ops = 0;
-        do {
-            ops += lines ? take_lines(fd, buf, &have) : take_frames(fd, buf, &have, &left);
-            now = now_ns();
-        } while (now < end || ops == 0);
-        say_rate(ops, now - start);
+        while (goes_on(&slice,
+                       lines ? take_lines(fd, buf, &have) : take_frames(fd, buf, &have, &left)) ||
+               slice.ops == 0) {}
+        say_slice(&slice);
         close(fd);
     }
     return 0;

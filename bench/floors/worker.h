@@ -101,10 +101,40 @@ say_ready(void)
     fflush(stdout);
 }
 
-static inline void
-say_rate(long ops, int64_t ns)
+/* What is being measured: operations, time on the clock, time of this process on a CPU. */
+struct slice {
+    int64_t start, end, now, cpu_start;
+    long ops;
+};
+
+static inline int64_t
+cpu_ns(void)
 {
-    printf("{\"ops\": %ld, \"ns\": %lld}\n", ops, (long long)ns);
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static inline struct slice
+begin_slice(double seconds)
+{
+    int64_t cpu = cpu_ns(), now = now_ns();
+    return (struct slice){now, now + (int64_t)(seconds * 1e9), now, cpu, 0};
+}
+
+static inline int
+goes_on(struct slice *slice, long ops)
+{
+    slice->ops += ops;
+    slice->now = now_ns();
+    return slice->now < slice->end;
+}
+
+static inline void
+say_slice(const struct slice *slice)
+{
+    printf("{\"ops\": %ld, \"ns\": %lld, \"cpu_ns\": %lld}\n", slice->ops,
+           (long long)(slice->now - slice->start), (long long)(cpu_ns() - slice->cpu_start));
     fflush(stdout);
 }
 

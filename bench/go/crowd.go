@@ -24,6 +24,18 @@ func echo(conn net.Conn) {
 	}
 }
 
+func serveListener(listener net.Listener, handle func(net.Conn)) {
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go handle(conn)
+		}
+	}()
+}
+
 func openServer() (int, error) {
 	if _, err := raiseDescriptorLimit(); err != nil {
 		return 0, err
@@ -32,15 +44,7 @@ func openServer() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go echo(conn)
-		}
-	}()
+	serveListener(listener, echo)
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
@@ -48,6 +52,7 @@ func openServer() (int, error) {
 var crowd struct {
 	conn    net.Conn
 	answers *bufio.Reader
+	port    int // of the server for it, where it is asked for
 }
 
 func command(format string, values ...any) (answer result, err error) {
@@ -81,7 +86,7 @@ func withCrowd(name string) work {
 }
 
 func idleMemoryAwaited(address string, _ time.Duration, count int) (result, error) {
-	return holdConnections(address, count, func(conn net.Conn) {
+	return holdConnections(openPlain(address), count, func(conn net.Conn) {
 		go conn.Read(make([]byte, receiveSize))
 		runtime.Gosched()
 	})

@@ -22,6 +22,7 @@ const (
 type result struct {
 	Ops         int     `json:"ops,omitempty"`
 	Ns          int64   `json:"ns,omitempty"`
+	CPUNs       int64   `json:"cpu_ns,omitempty"`
 	LatenciesNs []int64 `json:"latencies_ns,omitempty"`
 	Connections int     `json:"connections,omitempty"`
 	Bytes       int64   `json:"bytes,omitempty"`
@@ -40,6 +41,15 @@ var works = map[string]work{
 	"frames_1m":           frames1m,
 	"crowd_echo":          withCrowd("echo"),
 	"crowd_churn":         withCrowd("churn"),
+
+	"tls_handshake":          tlsHandshake,
+	"tls_resume":             tlsResume,
+	"tls_request_reply":      tlsRequestReply,
+	"tls_receive":            tlsReceive,
+	"tls_send":               tlsSend,
+	"tls_accept":             tlsAccept,
+	"tls_idle_memory":        tlsIdleMemory,
+	"tls_idle_memory_server": tlsIdleMemoryServer,
 }
 
 func say(message any) {
@@ -51,16 +61,26 @@ func say(message any) {
 }
 
 func rate(length time.Duration, operation func() error) (result, error) {
+	return rateOf(length, opsPerClockRead, operation)
+}
+
+// rateOf reads the clock once in so many operations.
+func rateOf(length time.Duration, perClockRead int, operation func() error) (result, error) {
+	cpu, err := cpuTime()
+	if err != nil {
+		return result{}, err
+	}
 	start := time.Now()
 	for ops := 0; ; {
-		for i := 0; i < opsPerClockRead; i++ {
+		for i := 0; i < perClockRead; i++ {
 			if err := operation(); err != nil {
 				return result{}, err
 			}
 		}
-		ops += opsPerClockRead
+		ops += perClockRead
 		if elapsed := time.Since(start); elapsed >= length {
-			return result{Ops: ops, Ns: elapsed.Nanoseconds()}, nil
+			now, err := cpuTime()
+			return result{Ops: ops, Ns: elapsed.Nanoseconds(), CPUNs: now - cpu}, err
 		}
 	}
 }

@@ -24,19 +24,7 @@ func stream(address string, length time.Duration, perClockRead int, take func(ne
 		return result{}, err
 	}
 	defer conn.Close()
-	next := take(conn)
-	start := time.Now()
-	for ops := 0; ; {
-		for i := 0; i < perClockRead; i++ {
-			if err := next(); err != nil {
-				return result{}, err
-			}
-		}
-		ops += perClockRead
-		if elapsed := time.Since(start); elapsed >= length {
-			return result{Ops: ops, Ns: elapsed.Nanoseconds()}, nil
-		}
-	}
+	return rateOf(length, perClockRead, take(conn))
 }
 
 func lines(address string, length time.Duration, _ int) (result, error) {

@@ -139,17 +139,27 @@ func anonymousBytes() (int64, error) {
 }
 
 func idleMemory(address string, _ time.Duration, count int) (result, error) {
-	return holdConnections(address, count, func(net.Conn) {})
+	return holdConnections(openPlain(address), count, func(net.Conn) {})
+}
+
+func openPlain(address string) func() (net.Conn, error) {
+	return func() (net.Conn, error) { return dialer.Dial("tcp", address) }
+}
+
+// allowedConnections is how many of count fit, with the limit on descriptors raised.
+func allowedConnections(count int) (int, error) {
+	limit, err := raiseDescriptorLimit()
+	if count > limit-spareDescriptors {
+		count = limit - spareDescriptors
+	}
+	return count, err
 }
 
 // holdConnections calls waitOn for each connection, after an exchange on it.
-func holdConnections(address string, count int, waitOn func(net.Conn)) (result, error) {
-	limit, err := raiseDescriptorLimit()
+func holdConnections(open func() (net.Conn, error), count int, waitOn func(net.Conn)) (result, error) {
+	count, err := allowedConnections(count)
 	if err != nil {
 		return result{}, err
-	}
-	if count > limit-spareDescriptors {
-		count = limit - spareDescriptors
 	}
 	kept := make([]net.Conn, count)
 	reply := make([]byte, messageSize)
@@ -160,7 +170,7 @@ func holdConnections(address string, count int, waitOn func(net.Conn)) (result, 
 				return result{}, err
 			}
 		}
-		if kept[i], err = dialer.Dial("tcp", address); err != nil {
+		if kept[i], err = open(); err != nil {
 			return result{}, err
 		}
 		if err = exchange(kept[i], reply); err != nil {

@@ -11,6 +11,9 @@ from . import (
     lines,
     request_reply,
     ten_thousand,
+    tls_bulk,
+    tls_connection,
+    tls_handshake,
 )
 
 ALL: tuple[Work, ...] = (
@@ -26,4 +29,16 @@ ALL: tuple[Work, ...] = (
     ten_thousand.ECHO,
     ten_thousand.CHURN,
     idle_memory.AWAITED,
+    tls_handshake.FULL,
+    tls_handshake.FULL_CPU,
+    tls_handshake.RESUMED,
+    tls_handshake.RESUMED_CPU,
+    tls_handshake.ACCEPTED_CPU,
+    tls_bulk.RECEIVE,
+    tls_bulk.RECEIVE_CPU,
+    tls_bulk.SEND,
+    tls_bulk.SEND_CPU,
+    tls_connection.REQUEST_REPLY,
+    tls_connection.IDLE,
+    tls_connection.IDLE_SERVER,
 )

@@ -273,6 +273,8 @@ hs_connector_free(struct hs_connector *cn)
     if (cn == NULL)
         return;
     HS_CHECK(cn, CONNECTOR_MAGIC);
+    for (size_t i = 0; i < cn->n_attempts && cn->generation != hs_fork_generation(); i++)
+        cn->attempts[i].epoll_fd = -1; /* The set is the parent's, who is still waiting on it. */
     stop_all(cn, true);
     for (int i = 0; i < 2; i++) {
         if (cn->generation == hs_fork_generation())
@@ -788,7 +790,9 @@ wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
         until = hs_min_ns(until, cn->wait_v6_until);
     if (fd < 0) {
         fd = cn->attempts[0].fd;
-        events = cn->attempts[0].conn != NULL ? cn->attempts[0].op.want_events : POLLOUT;
+        events = POLLOUT;
+        if (cn->attempts[0].conn != NULL)
+            events = cn->attempts[0].op.want_events;
     }
     return hs_wait_op(op, fd, events, op->deadline_ns, until, err, &revents);
 }

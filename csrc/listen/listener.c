@@ -425,7 +425,7 @@ welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
         struct hs_conn **conns, size_t *n)
 {
     enum outcome outcome = NEXT;
-    struct hs_conn *conn;
+    struct hs_conn *conn = NULL;
 
     while (*n < max && (outcome == NEXT || outcome == GOT)) {
         if (!hs_handshakes_take_place(l->handshakes))

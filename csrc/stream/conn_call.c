@@ -153,6 +153,16 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
     return rv;
 }
 
+/* Below TLS a descriptor can be ready for ever without anything that a caller could be given: then
+ * readiness must not win over a deadline that had passed before the last try. */
+static bool
+is_late(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    int64_t deadline = deadline_of(c, op, dir);
+
+    return deadline != HS_NEVER && deadline != HS_TRY_ONCE && deadline <= hs_now();
+}
+
 hs_err
 hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
 {
@@ -167,7 +177,9 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     else if (op->bell != NULL)
         hs_bell_listen(op->bell, HS_BELL_OWNER, &c->wakers);
     op->want_id = c->fd.id;
-    if (!hs_fd_is_closed(&c->fd))
+    if (c->tls != NULL && is_late(c, op, dir))
+        rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
+    else if (!hs_fd_is_closed(&c->fd))
         rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
     if (hs_fd_is_closed(&c->fd)) {
         if (err != NULL)

@@ -88,14 +88,15 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
         return HS_OK;
     if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
-        while ((rv = hs_tls_try_end(c->tls, err, &want)) == HS_WANT)
+        while ((rv = hs_tls_try_end(c->tls, err, &want)) == HS_WANT) {
+            hs_conn_wake_reader(c);
             if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
                 break;
+        }
+    hs_conn_wake_reader(c);
     if (rv == HS_OK) {
         atomic_store(&c->out_ended, true);
         hs_half_closed(c, HS_DIR_IN);
-    } else if (rv < 0 && op->claim != 0 && hs_conn_half_sent(c)) {
-        (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
     }
     return hs_call_end(c, op, HS_DIR_OUT, "close_write", rv, err);
 }
@@ -265,7 +266,7 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     if (c->tls != NULL && atomic_load(&c->dirs[HS_DIR_OUT].poison) == HS_OK &&
-        atomic_load(&c->broken) == HS_OK) /* Else what the peer has is not all. */
+        !hs_conn_half_sent(c) && atomic_load(&c->broken) == HS_OK) /* Else the peer has not all. */
         while ((rv = hs_tls_try_end(c->tls, err, &want)) != HS_OK)
             if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
                 return rv;

@@ -130,6 +130,8 @@ void hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err);
 /* ---- conn_tls.c ---- */
 /* Half a TLS record is out: only its own rest may follow. */
 bool hs_conn_half_sent(struct hs_conn *c);
+/* After a try to write. */
+void hs_conn_wake_reader(struct hs_conn *c);
 /* An unfinished hs_conn_start_tls ends here: nobody may use what is left. */
 void hs_conn_tls_abandoned(struct hs_conn *c);
 

@@ -29,15 +29,34 @@ account(struct direction *d, size_t n)
 
 /* A reset is told once, to whoever asks the socket first; the other direction then reads an end
  * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
- * orderly end a socket that has not ended its own side is in CLOSE_WAIT. */
+ * orderly end a socket that has not ended its own side is in CLOSE_WAIT. close_notify is the peer's
+ * own word, which nobody else can forge. */
 static hs_err
 check_end(struct hs_conn *c, struct hs_error *err)
 {
-    if (c->tls != NULL)
-        return HS_OK; /* The peer's own word, which nobody else can forge. */
-    if (!atomic_load(&c->fin_sent) && hs_conn_tcp_is_closed(c))
+    bool closed;
+
+    if (c->tls == NULL)
+        closed = hs_conn_tcp_is_closed(c);
+    else if (hs_tls_ended(c->tls, &closed))
+        return HS_OK;
+    if (!atomic_load(&c->fin_sent) && closed)
         hs_conn_set_broken(c, HS_E_RESET);
     return hs_conn_check_broken(c, err);
+}
+
+/* What looks truncated may have been reset, which the writer was told. */
+static hs_err
+check_truncated(struct hs_conn *c, struct hs_error *err)
+{
+    struct hs_error broken = {0};
+    hs_err rv = check_end(c, &broken);
+
+    if (rv == HS_OK)
+        return HS_E_TRUNCATED;
+    if (err != NULL)
+        *err = broken;
+    return rv;
 }
 
 hs_err
@@ -55,7 +74,7 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
         account(&c->dirs[HS_DIR_IN], *ret_n);
     if (rv == HS_OK && *ret_n == 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
-    return rv;
+    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
 }
 
 static size_t
@@ -178,9 +197,12 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
     short want;
     hs_err rv;
 
-    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, err, &want, ret_n)) == HS_WANT)
+    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, err, &want, ret_n)) == HS_WANT) {
+        hs_conn_wake_reader(c);
         if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
             return rv;
+    }
+    hs_conn_wake_reader(c);
     if (rv == HS_OK) {
         op->done += *ret_n;
         account(&c->dirs[HS_DIR_OUT], *ret_n);
@@ -318,6 +340,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
     for (unsigned round = 1; rv == HS_OK && op->done < len && n > 0; round++) {
         rv = c->layer->try_send_file(c->tls, hs_fd_number(&c->fd), file, offset, len - op->done,
                                      err, &want, &n);
+        hs_conn_wake_reader(c);
         if (rv == HS_WANT) {
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
         } else if (rv == HS_OK && n > 0) {

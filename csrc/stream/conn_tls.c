@@ -11,10 +11,20 @@
 #include "../base/addr.h"
 #include "../base/time.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 bool
 hs_conn_half_sent(struct hs_conn *c)
 {
     return c->tls != NULL && hs_tls_is_half_sent(c->tls);
+}
+
+void
+hs_conn_wake_reader(struct hs_conn *c)
+{
+    if (c->tls != NULL && hs_tls_took_input(c->tls))
+        hs_wakelist_wake(&c->wakers);
 }
 
 static void
@@ -27,8 +37,27 @@ poison_both(struct hs_conn *c, hs_err why)
 void
 hs_conn_tls_abandoned(struct hs_conn *c)
 {
-    if (c->tls != NULL && c->layer != &hs_tls_layer)
-        poison_both(c, HS_E_CANCELLED);
+    if (!c->shaking)
+        return;
+    c->shaking = false;
+    c->handshake_until_ns = HS_NEVER;
+    poison_both(c, HS_E_CANCELLED);
+}
+
+/* Who was promised TLS must not go on without. Only what is the caller's mistake, and what leaves
+ * nothing to go on with, costs nothing. */
+static bool
+spoils(hs_err rv)
+{
+    switch (rv) {
+    case HS_E_INVALID:
+    case HS_E_BUSY:
+    case HS_E_CLOSED:
+    case HS_E_FORKED:
+        return false;
+    default:
+        return true;
+    }
 }
 
 static hs_err
@@ -38,6 +67,21 @@ refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
     if (err != NULL)
         err->tls = failure;
     return HS_E_TLS;
+}
+
+/* Reset before the handshake began. What it had sent before that is still in the queue. */
+static hs_err
+has_left(struct hs_conn *c, struct hs_error *err)
+{
+    int unread = 0;
+
+    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    (void)hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+    if (err != NULL) {
+        err->phase = "tls";
+        err->tls = unread > 0 ? HS_TLS_RESET : HS_TLS_EMPTY;
+    }
+    return HS_E_RESET;
 }
 
 /* What must be so before the first byte of a handshake. */
@@ -55,14 +99,12 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
         return rv;
     if (atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
-    if (hs_buf_len(&c->in.buf) > 0 || hs_deframer_skipping(&c->in)) {
-        poison_both(c, HS_E_TLS);
+    if (hs_buf_len(&c->in.buf) > 0 || hs_deframer_skipping(&c->in))
         return refuse(err, HS_TLS_PLAINTEXT,
                       "bytes that came before TLS began are still unread: read them first, or "
                       "somebody in the middle put them there");
-    }
     if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
-        return hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
+        return has_left(c, err);
     return HS_OK;
 }
 
@@ -140,20 +182,20 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
-        return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+        return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
     rv = run_tls(c, op, config, server_name, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
-    if (rv == HS_OK) {
+    if (rv == HS_OK)
         c->layer = &hs_tls_layer;
-    } else if (c->shaking) {
+    else if (c->shaking)
         name_failure(c, op, rv, err);
+    if (rv != HS_OK && (c->shaking || spoils(rv)))
         poison_both(c, rv);
-    }
     c->shaking = false;
     c->handshake_until_ns = HS_NEVER;
     hs_call_release(c, op, HS_DIR_OUT);
-    return hs_call_end(c, op, HS_DIR_IN, "start_tls", rv, err);
+    return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
 }
 
 hs_err
@@ -184,7 +226,7 @@ open_tls(struct hs_conn *c)
     struct hs_tls_info info;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (tls == NULL)
+    if (tls == NULL || !hs_fd_is_ours(&c->fd)) /* In a forked child a lost thread may be in it. */
         return NULL;
     hs_tls_get_info(tls, &info);
     return info.finished_ns != 0 ? tls : NULL;

@@ -32,8 +32,8 @@
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
 /* All below are guarded by lock. */
 static struct {
-    int fd;
     int64_t until_ns;
+    int fd;
     int reads;
 } places[MAX_PLACES]; /* the first n are taken */
 static long n;

@@ -23,6 +23,10 @@
 
 /* The plaintext of one record (RFC 8446 section 5.1). */
 #define RECORD_MAX 16384
+/* How much one call reads that is no data before somebody may look at a deadline: a peer can send
+ * key updates and tickets for ever, and OpenSSL would take them in for as long. A handshake has
+ * limits of its own. */
+#define IDLE_TALK_MAX ((size_t)131072)
 
 struct hs_tls *
 hs_tls_of(const SSL *ssl)
@@ -63,6 +67,8 @@ call_begin(struct hs_tls *t, struct hs_error *err)
     }
     ERR_clear_error();
     t->io.rv = HS_OK;
+    t->io.taken = 0;
+    t->io.limit = t->state == TLS_OPEN ? IDLE_TALK_MAX : SIZE_MAX;
     return HS_OK;
 }
 
@@ -71,6 +77,25 @@ call_end(struct hs_tls *t, hs_err rv)
 {
     hs_lock_drop(&t->lock);
     return rv;
+}
+
+/* Of a call that does not read for anybody: see hs_tls_took_input. */
+static hs_err
+write_call_end(struct hs_tls *t, hs_err rv)
+{
+    if (t->io.taken > 0)
+        atomic_store(&t->took_input, true);
+    return call_end(t, rv);
+}
+
+static void
+give_up(struct hs_tls *t, const struct hs_error *err)
+{
+    if (t->state == TLS_HANDSHAKE && t->context->sessions != NULL && t->session_key != NULL)
+        hs_tls_sessions_forget(t->context->sessions, t->session_key);
+    t->state = TLS_FAILED;
+    if ((t->failure = malloc(sizeof(*t->failure))) != NULL)
+        *t->failure = *err;
 }
 
 /* Fatal: from now on the object is only good to be freed. */
@@ -84,17 +109,14 @@ fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
                 : t->context->role == HS_TLS_SERVER ? "the client"
                                                     : "the server",
         .handshake = t->state == TLS_HANDSHAKE,
+        .ended = t->state == TLS_HANDSHAKE && ssl_error == SSL_ERROR_ZERO_RETURN,
         .is_server = t->context->role == HS_TLS_SERVER,
         .verdict = t->verdict != NULL && t->verdict->code != 0 ? t->verdict->text : NULL,
         .verify = t->verdict != NULL ? t->verdict->code : 0,
     };
     hs_err rv = hs_tls_failed(&f, ssl_error, e);
 
-    if (f.handshake && t->context->sessions != NULL && t->session_key != NULL)
-        hs_tls_sessions_forget(t->context->sessions, t->session_key);
-    t->state = TLS_FAILED;
-    if ((t->failure = malloc(sizeof(*t->failure))) != NULL)
-        *t->failure = *e;
+    give_up(t, e);
     return rv;
 }
 
@@ -106,6 +128,8 @@ meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
 
     switch (ssl_error) {
     case SSL_ERROR_WANT_READ:
+        if (t->io.tired)
+            return HS_INTR;
         *want = POLLIN;
         return HS_WANT;
     case SSL_ERROR_WANT_WRITE:
@@ -114,7 +138,9 @@ meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
         *want = POLLOUT;
         return HS_WANT;
     case SSL_ERROR_ZERO_RETURN:
-        t->goodbye_received = true;
+        /* With accept_truncation the end of TCP is taken for it. */
+        if (!t->io.eof)
+            atomic_store(&t->goodbye_received, true);
         return HS_E_END;
     default:
         return fatal(t, ssl_error, err);
@@ -242,10 +268,14 @@ is_secured(const struct hs_tls *t)
 static hs_err
 finished(struct hs_tls *t, struct hs_error *err)
 {
+    struct hs_error own = {0}, *e = err != NULL ? err : &own;
+
     if (!is_secured(t)) {
-        t->state = TLS_FAILED;
-        return hs_tls_refuse(err, HS_TLS_VERIFY,
-                             "the handshake ended without a verified certificate");
+        hs_err rv =
+            hs_tls_refuse(e, HS_TLS_VERIFY, "the handshake ended without a verified certificate");
+
+        give_up(t, e);
+        return rv;
     }
     if (SSL_session_reused(t->ssl) && t->context->ocsp != HS_TLS_OCSP_OFF)
         t->ocsp = HS_OCSP_SKIPPED;
@@ -271,7 +301,7 @@ hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want)
     if (ret == 1)
         rv = finished(t, err);
     else if ((rv = meaning(t, ret, err, want)) == HS_E_END)
-        rv = fatal(t, SSL_ERROR_SSL, err);
+        rv = fatal(t, SSL_ERROR_ZERO_RETURN, err);
     return call_end(t, rv);
 }
 
@@ -310,10 +340,13 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
     do {
         int ret = SSL_read_ex(t->ssl, buf + done, len - done, &n);
 
-        if (ret == 1)
+        if (ret == 1) {
             done += n;
-        else
+            t->io.taken = 0;
+            t->got_data = true;
+        } else {
             rv = meaning(t, ret, err, want);
+        }
     } while (rv == HS_OK && done < len && SSL_has_pending(t->ssl));
     if (rv == HS_WANT && done == 0)
         (void)SSL_free_buffers(t->ssl); /* After a ticket OpenSSL keeps one, 16 KiB, by itself. */
@@ -336,7 +369,7 @@ tls_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs
 
     (void)fd;
     if ((rv = call_begin(t, err)) != HS_OK)
-        return rv == HS_E_TRUNCATED && t->context->accept_truncation ? (*ret_n = 0, HS_OK) : rv;
+        return rv;
     if ((flags & MSG_PEEK) == 0) {
         rv = read_records(t, buf, len, err, want, &n);
     } else {
@@ -344,15 +377,22 @@ tls_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs
 
         rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
     }
-    if (rv == HS_E_END || (rv == HS_E_TRUNCATED && t->context->accept_truncation)) {
-        if (err != NULL)
-            *err = (struct hs_error){0};
+    if (rv == HS_E_END) {
         n = 0;
         rv = HS_OK;
     }
     if (rv == HS_OK)
         *ret_n = n;
     return call_end(t, rv);
+}
+
+bool
+hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
+{
+    hs_lock_take(&t->lock);
+    *ret_tcp_closed = t->io.closed_at_eof;
+    hs_lock_drop(&t->lock);
+    return atomic_load(&t->goodbye_received);
 }
 
 bool
@@ -422,7 +462,7 @@ write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error
     int ret;
     hs_err rv;
 
-    if (t->goodbye_sent)
+    if (t->goodbye_begun)
         return hs_err_setx(err, HS_E_CLOSED, NULL, "the TLS stream was ended here");
     if ((rv = check_same(t, bytes, len, err)) != HS_OK)
         return rv;
@@ -448,27 +488,39 @@ tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, struct 
     bytes = gather(iov, n_iov, room, &len);
     if ((rv = call_begin(t, err)) != HS_OK)
         return rv;
-    return call_end(t, write_record(t, bytes, len, err, want, ret_n));
+    return write_call_end(t, write_record(t, bytes, len, err, want, ret_n));
 }
 
-/* The file is read again when the record has to be tried again; OpenSSL sends what it sealed. */
+/* A record of this call that is half out is not read again: the file may have changed, and OpenSSL
+ * sends what it sealed, whatever it is given. */
+static ssize_t
+read_piece(struct hs_tls *t, int file, int64_t offset, uint8_t room[RECORD_MAX], size_t len)
+{
+    size_t half = atomic_load(&t->half_sent);
+
+    if (half > 0 && t->half_sent_hash == 0) {
+        memset(room, 0, half);
+        return (ssize_t)half;
+    }
+    return pread(file, room, len < RECORD_MAX ? len : RECORD_MAX, offset);
+}
+
 static hs_err
 tls_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, struct hs_error *err,
                   short *want, size_t *ret_n)
 {
     struct hs_tls *t = state;
     uint8_t room[RECORD_MAX];
-    ssize_t n = pread(file, room, len < sizeof(room) ? len : sizeof(room), *offset);
+    ssize_t n = read_piece(t, file, *offset, room, len);
     hs_err rv;
 
     (void)fd;
     if (n < 0)
-        return errno == EINTR ? (*want = POLLOUT, HS_WANT)
-                              : hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "pread");
+        return errno == EINTR ? HS_INTR : hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "pread");
     *ret_n = 0;
     if (n == 0 || (rv = call_begin(t, err)) != HS_OK)
         return n == 0 ? HS_OK : rv;
-    rv = call_end(t, write_record(t, room, (size_t)n, err, want, ret_n));
+    rv = write_call_end(t, write_record(t, room, (size_t)n, err, want, ret_n));
     if (rv == HS_OK)
         *offset += (int64_t)*ret_n;
     return rv;
@@ -477,12 +529,13 @@ tls_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, st
 bool
 hs_tls_is_half_sent(struct hs_tls *t)
 {
-    bool half;
+    return atomic_load(&t->half_sent) > 0;
+}
 
-    hs_lock_take(&t->lock);
-    half = t->half_sent > 0;
-    hs_lock_drop(&t->lock);
-    return half;
+bool
+hs_tls_took_input(struct hs_tls *t)
+{
+    return atomic_load(&t->took_input) && atomic_exchange(&t->took_input, false);
 }
 
 void
@@ -501,7 +554,9 @@ hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov)
 
 /* ---- Ending -------------------------------------------------------------------------------- */
 
-/* 0 of SSL_shutdown is no error: ours is out, the peer's is not here yet. */
+/* 0 of SSL_shutdown is no error: ours is out, the peer's is not here yet. In the middle of a
+ * message after the handshake, such as a ticket in several records, OpenSSL refuses to end: that
+ * one has to be read first. */
 static hs_err
 send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
 {
@@ -510,6 +565,13 @@ send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
 
     if (t->goodbye_sent)
         return HS_OK;
+    if (t->half_sent > 0)
+        return hs_err_setx(err, HS_E_POISONED, NULL,
+                           "a TLS record of an earlier send is half out: nothing can be said "
+                           "behind it");
+    if (SSL_in_init(t->ssl) && (ret = SSL_do_handshake(t->ssl)) <= 0)
+        return meaning(t, ret, err, want);
+    t->goodbye_begun = true;
     ret = SSL_shutdown(t->ssl);
     rv = ret >= 0 ? HS_OK : meaning(t, ret, err, want);
     if (rv == HS_E_END)
@@ -526,7 +588,7 @@ hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want)
 
     if ((rv = call_begin(t, err)) != HS_OK)
         return rv;
-    return call_end(t, send_goodbye(t, err, want));
+    return write_call_end(t, send_goodbye(t, err, want));
 }
 
 /* After a failed handshake: bytes that wait would make the kernel reset the connection, and our
@@ -554,13 +616,16 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
     } else {
         ERR_clear_error();
         t->io.rv = HS_OK;
-        if (clean && t->half_sent == 0)
+        t->io.taken = 0;
+        t->io.limit = IDLE_TALK_MAX;
+        if (clean)
             (void)send_goodbye(t, NULL, &want);
         /* Takes in session tickets and the like, and stops at data. */
         if (t->state == TLS_OPEN)
             (void)SSL_peek(t->ssl, &byte, 1);
         ERR_clear_error();
-        expects_tickets = t->state == TLS_OPEN && t->tickets == 0 && !t->goodbye_received &&
+        /* They are sent before data, so whoever got data has them. */
+        expects_tickets = t->state == TLS_OPEN && !t->got_data && !t->goodbye_received &&
                           t->context->role == HS_TLS_CLIENT &&
                           SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }

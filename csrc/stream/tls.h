@@ -28,6 +28,9 @@ HS_NODISCARD hs_err hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, s
 HS_NODISCARD hs_err hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want);
 /* A record is encrypted and not all of it is out: its bytes must be tried again, and no others. */
 bool hs_tls_is_half_sent(struct hs_tls *t);
+/* A call that writes has read, because OpenSSL had to: somebody who waits for the descriptor to be
+ * readable must try again, since what he waits for may be here by now. Once. */
+bool hs_tls_took_input(struct hs_tls *t);
 /* For a caller that will come again with them in another call: the layer checks that he does. */
 void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov);
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
@@ -39,6 +42,8 @@ void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,
                                       size_t *ret_len);
+/* After an end: whether the peer itself said so; else, whether TCP was over on both sides then. */
+bool hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed);
 /* Decrypted bytes, or whole records, that no readiness of the descriptor will tell of. */
 bool hs_tls_has_pending(struct hs_tls *t);
 

@@ -9,8 +9,11 @@
 #include "../base/time.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static BIO_METHOD *method;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -28,6 +31,24 @@ fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int 
     return -1;
 }
 
+static void
+note_first(struct hs_tls_io *io, const char *buf, size_t n)
+{
+    static const char http[] = "HTTP/";
+
+    io->received_ns = hs_now();
+    io->is_http = n >= sizeof(http) - 1 && memcmp(buf, http, sizeof(http) - 1) == 0;
+}
+
+static bool
+is_closed(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
+}
+
 static int
 bio_read(BIO *bio, char *buf, int len)
 {
@@ -40,14 +61,23 @@ bio_read(BIO *bio, char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
+    io->tired = io->taken >= io->limit;
+    if (io->tired)
+        return fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
     rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &err, &want, &n);
     if (rv != HS_OK)
         return fail(bio, io, rv, &err, BIO_FLAGS_READ, rv == HS_WANT);
     io->rv = HS_OK;
-    if (n == 0)
+    io->taken += n;
+    if (n == 0 && !io->eof) {
         io->eof = true;
-    else if (io->received_ns == 0)
-        io->received_ns = hs_now();
+        io->closed_at_eof =
+            is_closed(io->fd); /* Now: OpenSSL sends an alert, which may close it. */
+    }
+    if (n == 0)
+        return 0;
+    if (io->received_ns == 0)
+        note_first(io, buf, n);
     return (int)n;
 }
 

@@ -16,9 +16,14 @@ struct hs_tls_io {
     hs_err rv; /* of the last read or write: HS_OK, HS_WANT, or an error, then of ... */
     int sys;   /* ... this system call: errno and name */
     const char *op;
-    bool eof;            /* the peer's TCP has ended */
+    bool is_http;        /* its first bytes were the beginning of an HTTP answer */
+    bool eof;            /* the peer's TCP has ended, */
+    bool closed_at_eof;  /* and ours with it, as after a reset that somebody else was told of */
     bool keep_reading;   /* a write that failed must not end reading: see bio_write */
     int64_t received_ns; /* when its first byte came, or 0 */
+    size_t taken;        /* bytes read since somebody set it to 0 ... */
+    size_t limit;        /* ... of which no more than these, then ... */
+    bool tired;          /* ... it says that it would block, though it might not */
 };
 
 /* What io.rv, an error, was about. */

@@ -33,7 +33,7 @@ struct hs_tls_context {
     enum hs_tls_role role;
     enum hs_tls_client_certs certs;
     enum hs_tls_ocsp_mode ocsp;
-    bool verify, verify_name, sessions_on, accept_truncation;
+    bool verify, verify_name, sessions_on;
     int64_t handshake_timeout_ns;
     int key_log_fd;                   /* owns, or -1 */
     struct hs_tls_sessions *sessions; /* owns; client */

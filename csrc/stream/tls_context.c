@@ -15,9 +15,11 @@
 #include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20"
+#define SECURITY_LEVEL 2 /* 112 bits */
 #define GROUPS "X25519:P-256:P-384:P-521"
 /* Received records are decrypted out of it; several fit, so that bulk data takes fewer system
  * calls. Only there while something is in it. */
@@ -114,11 +116,17 @@ set_ciphers(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
                        : o->insecure_ciphers != NULL ? o->insecure_ciphers
                                                      : CIPHERS_1_2;
 
-    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : 2);
+    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : SECURITY_LEVEL);
     if (!SSL_CTX_set_cipher_list(ctx, list))
-        return hs_tls_config_error(err, "ciphers", list);
+        return hs_tls_config_error(
+            err, o->insecure_ciphers != NULL ? "insecure_ciphers" : "ciphers", list);
     if (!SSL_CTX_set1_groups_list(ctx, GROUPS))
         return hs_tls_config_error(err, "groups", GROUPS);
+    /* "@SECLEVEL=0" in a list would lower it. */
+    if (o->insecure_ciphers == NULL && SSL_CTX_get_security_level(ctx) < SECURITY_LEVEL)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ciphers: a security level below %d takes insecure_ciphers",
+                           SECURITY_LEVEL);
     return o->ciphers != NULL ? check_ciphers(ctx, err) : HS_OK;
 }
 
@@ -132,6 +140,8 @@ set_rules(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
                                    SSL_OP_ALLOW_UNSAFE_LEGACY_RENEGOTIATION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    if (o->insecure_accept_truncation)
+        SSL_CTX_set_options(ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_read_ahead(ctx, 1);
@@ -212,9 +222,11 @@ load_identities(struct hs_tls_context *c, const struct hs_tls_options *o, struct
         if ((rv = hs_tls_load_identity(&o->identities[c->n_identities], err,
                                        &c->identities[c->n_identities])) == HS_OK)
             c->n_identities++;
-    if (rv == HS_OK && !SSL_CTX_use_cert_and_key(c->ctx, c->identities[0].leaf,
-                                                 c->identities[0].key, c->identities[0].issuers, 1))
-        rv = hs_tls_config_error(err, "certificate", o->identities[0].chain.path);
+    /* Each is tried against the rules; the first stays. */
+    for (size_t i = c->n_identities; rv == HS_OK && i-- > 0;)
+        if (!SSL_CTX_use_cert_and_key(c->ctx, c->identities[i].leaf, c->identities[i].key,
+                                      c->identities[i].issuers, 1))
+            rv = hs_tls_config_error(err, "chain", o->identities[i].chain.path);
     return rv;
 }
 
@@ -269,11 +281,17 @@ set_alpn(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_err
 static hs_err
 open_key_log(struct hs_tls_context *c, const char *path, struct hs_error *err)
 {
+    struct stat st;
+
     if (path == NULL)
         return HS_OK;
-    c->key_log_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (c->key_log_fd < 0)
+    c->key_log_fd =
+        open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    if (c->key_log_fd < 0 || fstat(c->key_log_fd, &st) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "insecure_key_log_file: %.120s", path);
+    if (!S_ISREG(st.st_mode)) /* A pipe that nobody empties would stop handshakes. */
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "insecure_key_log_file: %.120s must be a regular file", path);
     return HS_OK;
 }
 
@@ -314,7 +332,6 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
     c->role = o->role;
     c->certs = o->certs;
     c->ocsp = o->insecure_skip_verify ? HS_TLS_OCSP_OFF : o->ocsp;
-    c->accept_truncation = o->insecure_accept_truncation;
     c->handshake_timeout_ns = o->handshake_timeout_ns;
     if ((rv = build(c, o, tickets, err)) != HS_OK)
         hs_tls_context_unref(c);

@@ -36,6 +36,7 @@ static const struct {
     {SSL_R_HTTPS_PROXY_REQUEST, HS_TLS_HTTP},
     {SSL_R_WRONG_VERSION_NUMBER, HS_TLS_NOT_TLS}, /* of the record: no TLS has it */
     {SSL_R_UNSUPPORTED_PROTOCOL, HS_TLS_VERSION},
+    {SSL_R_UNKNOWN_PROTOCOL, HS_TLS_VERSION}, /* SSL 2 */
     {SSL_R_VERSION_TOO_LOW, HS_TLS_VERSION},
     {SSL_R_WRONG_SSL_VERSION, HS_TLS_VERSION},
     {SSL_R_NO_PROTOCOLS_AVAILABLE, HS_TLS_VERSION},
@@ -106,20 +107,14 @@ hs_tls_config_error(struct hs_error *err, const char *parameter, const char *val
     return HS_E_INVALID;
 }
 
-/* What the socket said, or the end of it. */
 static hs_err
-connection_failed(const struct tls_failing *f, struct hs_error *err)
+ended_early(const struct tls_failing *f, struct hs_error *err)
 {
-    bool nothing = f->io->received_ns == 0;
-
-    if (f->io->rv < 0)
-        return note(err, hs_tls_io_error(f->io, err),
-                    f->handshake && nothing && f->is_server ? HS_TLS_EMPTY : HS_TLS_RESET);
     if (!f->handshake)
         return hs_err_setx(err, HS_E_TRUNCATED, NULL,
                            "the peer ended the connection without ending its TLS stream "
                            "(no close_notify): what came may not be all");
-    if (nothing)
+    if (f->io->received_ns == 0)
         return hs_tls_refuse(err, HS_TLS_EMPTY, "%s closed the connection without sending a byte",
                              f->peer);
     return hs_tls_refuse(err, HS_TLS_ABORTED,
@@ -156,6 +151,8 @@ protocol_failed(const struct tls_failing *f, unsigned long code, struct hs_error
     int alert = ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET;
     hs_err rv;
 
+    if (failure == HS_TLS_NOT_TLS && f->io->is_http)
+        failure = HS_TLS_HTTP;
     if (failure == HS_TLS_ALERT)
         rv = hs_tls_refuse(err, failure, "%s refused: alert %d, %s", f->peer, alert,
                            SSL_alert_desc_string_long(alert));
@@ -176,13 +173,19 @@ hs_err
 hs_tls_failed(const struct tls_failing *f, int ssl_error, struct hs_error *err)
 {
     unsigned long code = ERR_peek_error();
-    bool at_end =
-        f->io->eof && (code == 0 || (ERR_GET_LIB(code) == ERR_LIB_SSL &&
-                                     ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING));
+    bool broke = code == 0 && f->io->rv < 0;
+    bool at_end = f->io->eof && !broke &&
+                  (code == 0 || (ERR_GET_LIB(code) == ERR_LIB_SSL &&
+                                 ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING));
     hs_err rv;
 
-    if (f->io->rv < 0 || at_end)
-        rv = connection_failed(f, err);
+    /* A reason in the queue was first: the connection may only have failed under our alert. */
+    if (broke)
+        rv = note(err, hs_tls_io_error(f->io, err),
+                  f->handshake && f->is_server && f->io->received_ns == 0 ? HS_TLS_EMPTY
+                                                                          : HS_TLS_RESET);
+    else if (at_end || (code == 0 && f->ended))
+        rv = ended_early(f, err);
     else if (code == 0)
         rv = hs_tls_refuse(err, HS_TLS_PROTOCOL, "OpenSSL failed without a reason (%d)", ssl_error);
     else

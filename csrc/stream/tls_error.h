@@ -15,6 +15,7 @@ struct tls_failing {
     const struct hs_tls_io *io;
     const char *peer; /* the name that was expected, or "the client" */
     bool handshake, is_server;
+    bool ended;          /* by close_notify, in the middle of a handshake */
     const char *verdict; /* what was wrong with the peer's certificate, or NULL */
     int verify;          /* X509_V_ERR_*, or 0 */
 };

@@ -6,8 +6,10 @@
  * - failure, once set, is what every later call answers: after a fatal error ssl is not touched
  *   again but to be freed (SSL_get_error(3)).
  * - half_sent > 0: a record of so many bytes of the caller's is encrypted and not all of it is out.
- *   OpenSSL then takes the same bytes again and nothing else. Belongs to the writer; read under
- *   lock by others.
+ *   OpenSSL then takes the same bytes again and nothing else, not even close_notify. Belongs to the
+ *   writer; others, who may be in a forked child with the lock gone astray, only look at it.
+ * - goodbye_begun: close_notify was given to OpenSSL, which from then on refuses data for ever;
+ *   goodbye_sent: it is out.
  */
 #ifndef HS_STREAM_TLS_IMPL_H
 #define HS_STREAM_TLS_IMPL_H
@@ -32,9 +34,11 @@ struct hs_tls {
     struct hs_error *failure;    /* owns */
     struct tls_verdict *verdict; /* owns; until the handshake is over */
     enum hs_ocsp_state ocsp;
-    bool goodbye_sent, goodbye_received;
+    bool goodbye_begun, goodbye_sent, got_data;
+    atomic_bool goodbye_received;
     uint64_t tickets;
-    size_t half_sent;
+    atomic_size_t half_sent;
+    atomic_bool took_input;  /* a call that writes has taken in what a reader may be waiting for */
     uint64_t half_sent_hash; /* of those bytes, when another call has to bring them again; else 0 */
     int64_t started_ns, verified_ns, finished_ns;
 };

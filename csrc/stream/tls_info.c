@@ -22,6 +22,19 @@ group_name(SSL *ssl)
     return name != NULL ? name : "";
 }
 
+/* A client sends what it likes: what could not be a name is not shown as one. */
+static void
+copy_name(const char *name, char out[256])
+{
+    size_t n = name != NULL ? strlen(name) : 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (name[i] <= 0x20 || name[i] >= 0x7f)
+            return;
+    if (n > 0 && n < 256)
+        memcpy(out, name, n);
+}
+
 void
 hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info)
 {
@@ -48,8 +61,7 @@ hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info)
     SSL_get0_alpn_selected(t->ssl, &alpn, &alpn_len);
     if (alpn != NULL && alpn_len < sizeof(ret_info->alpn))
         memcpy(ret_info->alpn, alpn, alpn_len);
-    if (name != NULL)
-        (void)strncpy(ret_info->server_name, name, sizeof(ret_info->server_name) - 1);
+    copy_name(name, ret_info->server_name);
     ERR_clear_error();
     hs_lock_drop(&t->lock);
 }
@@ -110,7 +122,8 @@ take_text(BIO *bio)
     long n = BIO_get_mem_data(bio, &data);
 
     if ((copy = malloc((size_t)n + 1)) != NULL) {
-        memcpy(copy, data, (size_t)n);
+        if (n > 0) /* data may be NULL */
+            memcpy(copy, data, (size_t)n);
         copy[n] = '\0';
     }
     BIO_free(bio);
@@ -173,12 +186,14 @@ alternative_names(X509 *cert)
 static char *
 serial_text(const X509 *cert)
 {
-    BIO *bio = BIO_new(BIO_s_mem());
+    BIGNUM *number = ASN1_INTEGER_to_BN(X509_get0_serialNumber(cert), NULL);
+    char *hex = number != NULL ? BN_bn2hex(number) : NULL, *copy = NULL;
 
-    if (bio == NULL)
-        return NULL;
-    (void)i2a_ASN1_INTEGER(bio, X509_get0_serialNumber(cert));
-    return take_text(bio);
+    if (hex != NULL)
+        copy = strdup(hex);
+    OPENSSL_free(hex);
+    BN_free(number);
+    return copy;
 }
 
 static int64_t

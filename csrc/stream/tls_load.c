@@ -10,11 +10,14 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define MAX_STAPLE ((size_t)65536)
 
 static const char *
 name_of(const struct hs_tls_source *source)
@@ -27,6 +30,7 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
             BIO **ret_bio)
 {
     BIO *bio;
+    int sys;
 
     ERR_clear_error();
     if (source->path == NULL) {
@@ -36,8 +40,10 @@ open_source(const struct hs_tls_source *source, const char *what, struct hs_erro
     } else {
         errno = 0;
         bio = BIO_new_file(source->path, "rb");
-        if (bio == NULL && errno != 0)
-            return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "%s: cannot read %.120s", what,
+        sys = errno;
+        ERR_clear_error();
+        if (bio == NULL && sys != 0)
+            return hs_err_set(err, HS_E_SYSTEM, sys, "tls", "%s: cannot read %.120s", what,
                               source->path);
     }
     if (bio == NULL)
@@ -58,17 +64,24 @@ at_end_of_pem(void)
     return end;
 }
 
+struct password {
+    const char *text; /* borrows; NULL: none was given */
+    bool asked;
+};
+
 /* Answers a password that was not given with a refusal, instead of asking at a terminal. */
 static int
 give_password(char *buf, int size, int rwflag, void *arg)
 {
-    const char *password = arg;
-    size_t n = password != NULL ? strlen(password) : 0;
+    struct password *password = arg;
+    size_t n = password != NULL && password->text != NULL ? strlen(password->text) : 0;
 
     (void)rwflag;
+    if (password != NULL)
+        password->asked = true;
     if (n == 0 || n > (size_t)size)
         return -1;
-    memcpy(buf, password, n);
+    memcpy(buf, password->text, n); /* NOLINT(bugprone-not-null-terminated-result): by length */
     return (int)n;
 }
 
@@ -151,6 +164,9 @@ hs_tls_load_crls(X509_STORE *store, const struct hs_tls_source *source, struct h
             rv = hs_tls_config_error(err, "crl", name_of(source));
         X509_CRL_free(crl);
     }
+    if (rv == HS_OK && !at_end_of_pem())
+        rv = hs_err_setx(err, HS_E_INVALID, "tls", "crl: %.150s holds a damaged revocation list",
+                         name_of(source));
     if (rv == HS_OK && n == 0 && BIO_reset(bio) >= 0 &&
         (crl = d2i_X509_CRL_bio(bio, NULL)) != NULL) {
         n += X509_STORE_add_crl(store, crl) ? 1 : 0;
@@ -170,29 +186,36 @@ static hs_err
 read_key(const struct hs_tls_source *source, const char *password, struct hs_error *err,
          EVP_PKEY **ret_key)
 {
-    unsigned long code;
+    struct password answer = {.text = password};
     BIO *bio;
     hs_err rv = open_source(source, "key", err, &bio);
 
     if (rv != HS_OK)
         return rv;
-    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, (void *)(uintptr_t)password);
-    code = ERR_peek_error();
-    if (*ret_key == NULL && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE &&
-        BIO_reset(bio) >= 0)
+    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, &answer);
+    if (*ret_key == NULL && !answer.asked && BIO_reset(bio) >= 0)
         *ret_key = d2i_PrivateKey_bio(bio, NULL);
     BIO_free(bio);
-    if (*ret_key == NULL && ERR_GET_REASON(code) == PEM_R_BAD_PASSWORD_READ)
+    if (*ret_key == NULL && answer.asked)
         rv = hs_err_setx(err, HS_E_INVALID, "tls",
                          "key: %.150s is encrypted; give the right password", name_of(source));
-    else if (*ret_key == NULL && password != NULL)
-        rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s cannot be read with that password",
-                         name_of(source));
     else if (*ret_key == NULL)
         rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s holds no private key",
                          name_of(source));
     ERR_clear_error();
     return rv;
+}
+
+static bool
+is_staple(const uint8_t *der, size_t len)
+{
+    const unsigned char *at = der;
+    OCSP_RESPONSE *response = len > 0 ? d2i_OCSP_RESPONSE(NULL, &at, (long)len) : NULL;
+    bool whole = response != NULL && at == der + len;
+
+    OCSP_RESPONSE_free(response);
+    ERR_clear_error();
+    return whole;
 }
 
 static hs_err
@@ -207,7 +230,7 @@ read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls
         return HS_OK;
     if ((rv = open_source(source, "ocsp_response", err, &bio)) != HS_OK)
         return rv;
-    while (n > 0 && id->ocsp_len < 1 << 16) {
+    while (n > 0 && id->ocsp_len < MAX_STAPLE) {
         if ((grown = realloc(id->ocsp, id->ocsp_len + 4096)) == NULL)
             break;
         id->ocsp = grown;
@@ -215,9 +238,12 @@ read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls
             id->ocsp_len += (size_t)n;
     }
     BIO_free(bio);
-    if (n > 0 || id->ocsp_len == 0)
+    if (n > 0 && id->ocsp_len < MAX_STAPLE)
+        return hs_err_setx(err, HS_E_NOMEM, "tls", "ocsp_response: no memory");
+    if (n > 0 || !is_staple(id->ocsp, id->ocsp_len))
         return hs_err_setx(err, HS_E_INVALID, "tls",
-                           "ocsp_response: %.120s is empty or larger than 64 KiB", name_of(source));
+                           "ocsp_response: %.120s is no OCSP response in DER of 64 KiB at most",
+                           name_of(source));
     return HS_OK;
 }
 
@@ -228,7 +254,7 @@ hs_tls_load_identity(const struct hs_tls_identity *from, struct hs_error *err,
     const struct hs_tls_source *key =
         from->key.path != NULL || from->key.data != NULL ? &from->key : &from->chain;
     struct tls_identity id = {0};
-    hs_err rv = read_certificates(&from->chain, "certificate", err, &id.issuers);
+    hs_err rv = read_certificates(&from->chain, "chain", err, &id.issuers);
 
     if (rv != HS_OK)
         return rv;

@@ -89,6 +89,16 @@ judge_single(OCSP_SINGLERESP *single, const char *expected, struct tls_verdict *
     return HS_OK;
 }
 
+/* A certificate that is trusted by itself has a chain of one: whoever issued it has no say here. */
+static bool
+is_pinned(SSL *ssl)
+{
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+    X509 *leaf = chain != NULL ? sk_X509_value(chain, 0) : NULL;
+
+    return leaf != NULL && sk_X509_num(chain) == 1 && X509_check_issued(leaf, leaf) != X509_V_OK;
+}
+
 static hs_err
 judge_basic(SSL *ssl, OCSP_BASICRESP *basic, const char *expected, struct tls_verdict *v)
 {
@@ -133,6 +143,14 @@ hs_tls_check_staple(SSL *ssl, enum hs_tls_ocsp_mode mode, const char *expected,
             return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
                           "no OCSP response was stapled, and the certificate requires one");
         return HS_OK;
+    }
+    if (is_pinned(ssl)) {
+        *ret_state = HS_OCSP_SKIPPED;
+        return mode == HS_TLS_OCSP_REQUIRE
+                   ? refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
+                            "its stapled OCSP response cannot be checked: its issuer is not "
+                            "trusted here, only itself")
+                   : HS_OK;
     }
     response = d2i_OCSP_RESPONSE(NULL, &der, len);
     if (response == NULL)

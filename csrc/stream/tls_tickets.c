@@ -1,6 +1,6 @@
 /* tls_tickets.c: see tls_tickets.h.
  *
- * keys[0] seals; both open. Rotation happens when somebody asks and it is time, so it needs no
+ * keys[0] seals; all open. Rotation happens when somebody asks and it is time, so it needs no
  * timer. Guarded by the store's lock.
  */
 #include "tls_tickets.h"
@@ -83,14 +83,14 @@ rotate_locked(struct hs_tls_tickets *t)
     int64_t now = hs_now();
     struct key fresh;
 
+    if (now - t->keys[0].made_ns >= t->rotate_ns && make_key(&fresh)) {
+        memmove(&t->keys[1], &t->keys[0], (KEYS - 1) * sizeof(t->keys[0]));
+        t->keys[0] = fresh;
+        OPENSSL_cleanse(&fresh, sizeof(fresh));
+    }
     for (size_t i = 1; i < KEYS; i++)
         if (t->keys[i].made_ns != 0 && now - t->keys[i].made_ns > KEYS * t->rotate_ns)
             OPENSSL_cleanse(&t->keys[i], sizeof(t->keys[i]));
-    if (now - t->keys[0].made_ns < t->rotate_ns || !make_key(&fresh))
-        return;
-    memmove(&t->keys[1], &t->keys[0], (KEYS - 1) * sizeof(t->keys[0]));
-    t->keys[0] = fresh;
-    OPENSSL_cleanse(&fresh, sizeof(fresh));
 }
 
 static int

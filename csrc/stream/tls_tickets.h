@@ -1,7 +1,7 @@
 /* tls_tickets.h: the keys with which a server seals session tickets.
  *
  * A ticket outlives the key that sealed it at most by the lifetime of sessions: the present key is
- * replaced after half of it, the one before still opens tickets (which are then sealed anew). Who
+ * replaced after half of it, the two before still open tickets (which are then sealed anew). Who
  * steals a key can read the TLS 1.2 sessions that it sealed, so keys are made here, at random, kept
  * in memory only, and wiped.
  */

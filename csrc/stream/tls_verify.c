@@ -13,12 +13,31 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Of a name as an error shows it. */
+#define NAME_TEXT 49
+
 static bool
 is_address(const char *name)
 {
     struct in6_addr any;
 
     return inet_pton(AF_INET, name, &any) == 1 || inet_pton(AF_INET6, name, &any) == 1;
+}
+
+/* The scope of "fe80::1%eth0" is about this machine's interfaces, not about the peer. */
+static size_t
+without_scope(const char *name, size_t n)
+{
+    const char *percent = memchr(name, '%', n);
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr any;
+    size_t len = percent != NULL ? (size_t)(percent - name) : n;
+
+    if (percent == NULL || len >= sizeof(address))
+        return n;
+    memcpy(address, name, len);
+    address[len] = '\0';
+    return inet_pton(AF_INET6, address, &any) == 1 ? len : n;
 }
 
 /* Without one trailing dot, which DNS has and certificates have not (RFC 6066 section 3). */
@@ -29,12 +48,18 @@ clean_name(const char *name, char out[256], struct hs_error *err)
 
     if (n > 0 && name[n - 1] == '.')
         n--;
+    n = without_scope(name, n);
     if (n == 0 || n > 253)
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "server_name must have 1 to 253 characters, got %zu", n);
     if (name[0] == '.')
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "server_name must not begin with a dot: %.100s", name);
+    for (size_t i = 0; i < n; i++) /* OpenSSL finds "*.example" in a certificate for it. */
+        if (name[i] == '*' || name[i] <= 0x20 || name[i] >= 0x7f)
+            return hs_err_setx(err, HS_E_INVALID, "tls",
+                               "server_name holds the byte 0x%02x, which no name has",
+                               (unsigned char)name[i]);
     memcpy(out, name, n);
     out[n] = '\0';
     return HS_OK;
@@ -126,34 +151,48 @@ span_text(const ASN1_TIME *from, const ASN1_TIME *to, char buf[32])
         (void)snprintf(buf, 32, "%d minutes", seconds / 60);
 }
 
+/* Nobody has vouched for the certificate when its names are shown: what is no letter of a name, a
+ * NUL or a line end that would forge a log, is shown as '?'. False: another kind of name. */
+static bool
+one_name_text(const GENERAL_NAME *name, char text[NAME_TEXT])
+{
+    int type;
+    const ASN1_STRING *s = GENERAL_NAME_get0_value(name, &type);
+    const unsigned char *data;
+    int len;
+
+    if (type != GEN_DNS && type != GEN_IPADD)
+        return false;
+    data = ASN1_STRING_get0_data(s);
+    len = ASN1_STRING_length(s);
+    if (type == GEN_IPADD) {
+        if ((len != 4 && len != 16) ||
+            inet_ntop(len == 4 ? AF_INET : AF_INET6, data, text, NAME_TEXT) == NULL)
+            (void)snprintf(text, NAME_TEXT, "no address");
+        return true;
+    }
+    if (len > NAME_TEXT - 1)
+        len = NAME_TEXT - 1;
+    for (int i = 0; i < len; i++)
+        text[i] = data[i] > 0x20 && data[i] < 0x7f ? (char)data[i] : '?';
+    text[len] = '\0';
+    return true;
+}
+
 /* The first few names that it is for. */
 static void
 names_text(X509 *cert, char *buf, size_t size)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    char text[NAME_TEXT];
     size_t used = 0;
     int shown = 0;
 
     buf[0] = '\0';
-    for (int i = 0; i < sk_GENERAL_NAME_num(names) && used + 64 < size; i++) {
-        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-        const unsigned char *data;
-        char text[INET6_ADDRSTRLEN] = "";
-        int len;
-
-        if (name->type == GEN_DNS) {
-            data = ASN1_STRING_get0_data(name->d.dNSName);
-            len = ASN1_STRING_length(name->d.dNSName);
-            used += (size_t)snprintf(buf + used, size - used, "%s%.*s", shown++ > 0 ? ", " : "",
-                                     len < 48 ? len : 48, (const char *)data);
-        } else if (name->type == GEN_IPADD) {
-            data = ASN1_STRING_get0_data(name->d.iPAddress);
-            len = ASN1_STRING_length(name->d.iPAddress);
-            (void)inet_ntop(len == 4 ? AF_INET : AF_INET6, data, text, sizeof(text));
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && used + NAME_TEXT + 16 < size; i++)
+        if (one_name_text(sk_GENERAL_NAME_value(names, i), text))
             used +=
                 (size_t)snprintf(buf + used, size - used, "%s%s", shown++ > 0 ? ", " : "", text);
-        }
-    }
     if (shown == 0)
         (void)snprintf(buf, size, "no name at all");
     else if (sk_GENERAL_NAME_num(names) > shown)

@@ -27,8 +27,8 @@ hs_live_counts(struct hs_live *ret_live)
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,
         .buffers = hs_buf_live(),
-        .pools = hs_pool_live(),
         .lingering = hs_linger_live(),
         .breakers = hs_breaker_live(),
+        .pools = hs_pool_live(),
     };
 }

@@ -17,6 +17,8 @@ from hardsock._tls import TLSConfig, fallback_settings, server_context
 
 __all__ = ["listen", "listen_fds"]
 
+_MAX_HANDSHAKES = 256
+
 
 def listen(
     address: Address | socket.socket | int,
@@ -30,7 +32,7 @@ def listen(
     unix_mode: int | None = None,
     unlink_stale: bool = True,
     tls: TLSConfig | None = None,
-    max_handshakes: int = 256,
+    max_handshakes: int = _MAX_HANDSHAKES,
     handshake_rate: int | None = None,
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
@@ -75,6 +77,8 @@ def listen(
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
+    if tls is None and (max_handshakes, handshake_rate) != (_MAX_HANDSHAKES, None):
+        raise ValueError("max_handshakes and handshake_rate have no use without tls")
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
         address = first_of(_core.resolve((name[0], 1), timeout=timeout, token=token), name[1])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from hardsock import _core
-from hardsock._options import _check_bool, _check_int, _check_seconds
+from hardsock._options import _check_int, _check_seconds
 
 __all__ = ["Certificate", "TLSConfig"]
 
@@ -18,6 +18,12 @@ Source = Union[str, "os.PathLike[str]", bytes]
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _CLIENT_CERTIFICATES = ("none", "optional", "required")
 _OCSP = ("off", "check", "require")
+_SWITCHES = (
+    "sessions",
+    "insecure_skip_verify",
+    "insecure_skip_hostname",
+    "insecure_accept_truncation",
+)
 _ONLY = {
     "server": ("client_certificates", "tickets"),
     "client": ("ocsp", "insecure_skip_verify", "insecure_skip_hostname"),
@@ -48,7 +54,31 @@ def _check_sources(name: str, value: object) -> tuple[str | bytes, ...]:
     if not isinstance(value, Sequence) or not value:
         raise TypeError(f"{name} must be a path, bytes or a sequence of them, got {value!r}")
     found = tuple(_check_source(name, one) for one in value)
+    if None in found:
+        raise TypeError(f"{name} must hold paths or bytes, got {value!r}")
     return tuple(one for one in found if one is not None)
+
+
+def _check_text(name: str, value: object) -> None:
+    """Text that the core takes as C does: a NUL would silently end it."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str or None, not {type(value).__name__}")
+    if "\0" in value:
+        raise ValueError(f"{name} must not contain a NUL character")
+
+
+def _check_switch(name: str, value: object) -> None:
+    """On or off: None would leave it open which of the two is safe."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+
+
+def _check_number(name: str, value: object, low: int, high: int) -> None:
+    if value is None:
+        raise TypeError(f"{name} must be an int, not None")
+    _check_int(name, value, low, high)
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -75,8 +105,7 @@ class Certificate:
             raise TypeError("chain must be a path or bytes, not None")
         _check_source("key", self.key)
         _check_source("ocsp_response", self.ocsp_response)
-        if self.password is not None and not isinstance(self.password, str):
-            raise TypeError(f"password must be a str, not {type(self.password).__name__}")
+        _check_text("password", self.password)
 
     def _settings(self) -> tuple[str | bytes | None, ...]:
         return (
@@ -169,16 +198,13 @@ class TLSConfig:
         _check_choice("ocsp", self.ocsp, _OCSP)
         for name in ("min_version", "max_version"):
             _check_choice(name, getattr(self, name), tuple(_VERSIONS))
-        for name in ("sessions", "insecure_skip_verify", "insecure_skip_hostname"):
-            _check_bool(name, getattr(self, name))
-        _check_bool("insecure_accept_truncation", self.insecure_accept_truncation)
-        _check_int("tickets", self.tickets, 0, 8)
-        _check_int("session_lifetime", self.session_lifetime, 1, 604800)
+        for name in _SWITCHES:
+            _check_switch(name, getattr(self, name))
+        _check_number("tickets", self.tickets, 0, 8)
+        _check_number("session_lifetime", self.session_lifetime, 1, 604800)
         _check_seconds("handshake_timeout", self.handshake_timeout, 0.001)
         for name in ("ciphers", "insecure_ciphers"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"{name} must be a str or None, not {type(value).__name__}")
+            _check_text(name, getattr(self, name))
         self._check_contradictions()
 
     def _check_contradictions(self) -> None:
@@ -193,8 +219,11 @@ class TLSConfig:
             )
         if self.ciphers is not None and self.insecure_ciphers is not None:
             raise ValueError("ciphers contradicts insecure_ciphers: give one of them")
-        if self.ciphers is not None and self.min_version == "TLSv1.3":
-            raise ValueError("ciphers are those of TLS 1.2, which min_version='TLSv1.3' excludes")
+        for name in ("ciphers", "insecure_ciphers"):
+            if getattr(self, name) is not None and self.min_version == "TLSv1.3":
+                raise ValueError(
+                    f"{name} are those of TLS 1.2, which min_version='TLSv1.3' excludes"
+                )
         if self.insecure_skip_verify and self.ca is not None:
             raise ValueError(
                 "insecure_skip_verify contradicts ca: nothing would be checked with it"
@@ -218,16 +247,19 @@ class TLSConfig:
 
     def _certificates(self) -> tuple[Certificate, ...]:
         given = self.certificates
-        found = (
-            () if given is None else (given,) if isinstance(given, Certificate) else tuple(given)
-        )
-        for one in found:
-            if not isinstance(one, Certificate):
-                raise TypeError(f"certificates must be Certificate, not {type(one).__name__}")
-        return found
+        if given is None:
+            return ()
+        found = (given,) if isinstance(given, Certificate) else given
+        if not isinstance(found, Sequence) or not all(
+            isinstance(one, Certificate) for one in found
+        ):
+            raise TypeError(
+                f"certificates must be a Certificate or a sequence of them, got {given!r}"
+            )
+        return tuple(found)
 
     def _alpn(self) -> bytes:
-        if isinstance(self.alpn, (str, bytes)):
+        if isinstance(self.alpn, (str, bytes)) or not isinstance(self.alpn, Sequence):
             raise TypeError(f"alpn must be a sequence of names, got {self.alpn!r}")
         wire = b""
         for name in self.alpn:
@@ -239,9 +271,9 @@ class TLSConfig:
         return wire
 
     def _settings(self) -> dict[str, object]:
-        log = _check_source("insecure_key_log_file", self.insecure_key_log_file)
-        if isinstance(log, bytes):
+        if isinstance(self.insecure_key_log_file, bytes):
             raise TypeError("insecure_key_log_file must be a path, not bytes")
+        log = _check_source("insecure_key_log_file", self.insecure_key_log_file)
         return {
             "server": int(self.role == "server"),
             "system_ca": self.role == "client" and self.ca is None,

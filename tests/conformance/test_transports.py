@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support.certs import make_authority
+from support.pki import make_authority
 
 from .drivers import DRIVERS, AsyncFunction, Driver
 from .frame_contract import FRAME_CONTRACT

@@ -25,8 +25,8 @@ from hardsock import aio
 from hardsock._breaker import failure_of
 from hardsock._core import _live
 from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
-from support.certs import Authority, make_authority
 from support.loops import RUNS
+from support.pki import Authority, make_authority
 
 # Half open as soon as anybody looks again.
 SOON = 1e-9

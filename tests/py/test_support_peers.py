@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from support.certs import make_authority
 from support.echo import EchoServer, SinkServer
 from support.endpoint import connect_to
 from support.peers import PeerFailure, PeerScript
+from support.pki import make_authority
 from support.require import available
 
 

@@ -1,4 +1,4 @@
-"""Self tests of support.servers, support.certs and support.require."""
+"""Self tests of support.servers, support.pki and support.require."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.certs import Authority, make_authority
 from support.echo import EchoServer
+from support.pki import Authority, make_authority
 from support.require import available, require
 from support.servers import (
     ServerFailed,

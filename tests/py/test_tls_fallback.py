@@ -11,7 +11,7 @@ import pytest
 
 import hardsock as hs
 from support import Call, PeerScript
-from support.certs import make_authority
+from support.pki import make_authority
 
 
 class Setup:

@@ -23,6 +23,8 @@ backend back
     server peer {backend[0]}:{backend[1]}{server}
 """
 
+_PEM_END = "-----END CERTIFICATE-----\n"
+
 _STUNNEL = """\
 foreground = yes
 pid =
@@ -45,6 +47,8 @@ def haproxy(
     timeout: str = "30s",
     send_proxy: str = "",
     certificate: tuple[Path, Path] | None = None,
+    bind: str = "",
+    server: str = "",
 ) -> Iterator[Server]:
     """haproxy in front of *backend*.
 
@@ -54,35 +58,39 @@ def haproxy(
         timeout: After how long it cuts idle connections.
         send_proxy: ``"send-proxy"`` or ``"send-proxy-v2"``: announce the client to the backend.
         certificate: (certificate, key): speak TLS to clients.
+        bind: More words about its own socket, such as ``"ssl-max-ver TLSv1.2"``.
+        server: More words about the backend, such as ``"ssl verify required ca-file ..."``.
     """
     program = find_program("haproxy")
     with work_directory() as directory:
         port = free_port()
-        bind = ""
         if certificate is not None:
             both = directory / "both.pem"
             both.write_bytes(b"".join(path.read_bytes() for path in certificate))
-            bind = f" ssl crt {both}"
+            bind = f"ssl crt {both} {bind}"
         config = directory / "haproxy.cfg"
         config.write_text(
             _HAPROXY.format(
                 mode=mode,
                 timeout=timeout,
                 port=port,
-                bind=bind,
+                bind=f" {bind}",
                 backend=backend,
-                server=f" {send_proxy}" if send_proxy else "",
+                server=f" {send_proxy} {server}",
             )
         )
-        with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as server:
-            yield server
+        with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as started:
+            yield started
 
 
 @contextmanager
 def stunnel(
     backend: tuple[str, int], certificate: tuple[Path, Path], *, extra: str = ""
 ) -> Iterator[Server]:
-    """stunnel that takes TLS off and goes on to *backend*; *extra* lines of configuration."""
+    """stunnel that takes TLS off and goes on to *backend*; *extra* lines of configuration.
+
+    With ``client = yes`` it puts TLS on instead, and shows the certificate if it is asked for one.
+    """
     program = find_program("stunnel", "stunnel4")
     with work_directory() as directory:
         port = free_port()
@@ -100,12 +108,16 @@ def openssl_s_server(
 ) -> Iterator[Server]:
     """``openssl s_server`` that sends each line back reversed; *options* such as ``["-tls1_2"]``.
 
-    Serves one connection at a time; others wait.
+    Sends the whole chain in the file. Serves one connection at a time; others wait.
     """
     program = find_program("openssl")
     with work_directory() as directory:
         port = free_port()
         argv = [program, "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", "-rev"]
-        argv += ["-cert", str(certificate[0]), "-key", str(certificate[1]), *options]
-        with running("openssl s_server", argv, port, directory) as server:
+        argv += ["-cert", str(certificate[0]), "-key", str(certificate[1])]
+        above = certificate[0].read_text().partition(_PEM_END)[2]
+        if _PEM_END in above:  # -cert takes only the first of the file
+            (directory / "chain.pem").write_text(above)
+            argv += ["-cert_chain", str(directory / "chain.pem")]
+        with running("openssl s_server", [*argv, *options], port, directory) as server:
             yield server

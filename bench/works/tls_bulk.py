@@ -1,0 +1,61 @@
+"""Bulk data over TLS 1.3: time per MiB, in calls of 256 KiB, on one connection, AES-128-GCM.
+
+The peer (peers/tls_peer.c) sends, or receives, without end. Receiving: every call asks for up to
+256 KiB and may get less (stdlib and Go get a record of 16 KiB at a time). stdlib and hardsock
+receive into a buffer, asyncio and uvloop read from a StreamReader whose limit is 256 KiB. A deadline
+of 5 s on every call; asyncio and uvloop: around each.
+
+Worker and peer have a CPU each, so a MiB takes as long as the slower of the two needs; "CPU" counts
+the worker's own time alone, and that is what is judged against "c".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..model import Goal, Measure, Placement, Work
+
+_AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
+_AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
+
+RECEIVE = Work(
+    name="tls_receive",
+    title="TLS receive, 1 MiB",
+    measure=Measure.RATE,
+    peer_program="tls_peer",
+    peer_mode="source",
+    placement=Placement.SPLIT,
+    implementations=(
+        "c",
+        "hardsock",
+        "stdlib",
+        "hardsock-aio",
+        "hardsock-aio-uvloop",
+        "asyncio",
+        "uvloop",
+        "go",
+    ),
+    c_programs={"c": ("tls_bulk", "receive")},
+    goals=(_AT_MOST_C, _AT_MOST_STDLIB),
+    tls=True,
+)
+
+RECEIVE_CPU = dataclasses.replace(
+    RECEIVE,
+    name="tls_receive_cpu",
+    function="tls_receive",
+    title="TLS receive, CPU",
+    measure=Measure.CPU,
+)
+
+SEND = dataclasses.replace(
+    RECEIVE,
+    name="tls_send",
+    title="TLS send, 1 MiB",
+    peer_mode="sink",
+    c_programs={"c": ("tls_bulk", "send")},
+)
+
+SEND_CPU = dataclasses.replace(
+    SEND, name="tls_send_cpu", function="tls_send", title="TLS send, CPU", measure=Measure.CPU
+)

@@ -1,0 +1,86 @@
+"""Handshakes per second: TLS 1.3, from connect to close, one after the other.
+
+A client connects with a 5 s deadline, shakes hands, verifies certificate (ECDSA P-256, signed by an
+authority of the same kind) and name, receives one byte, and closes. The byte is the peer's word on
+whether the session was resumed; a slice in which it is not as it should be fails. The peer
+(peers/tls_peer.c) pins cipher and key exchange for all (peers/tls.h) and sends two tickets, as
+OpenSSL does. Closing is what each library's users do: C, hardsock and Go send a close_notify and
+close, stdlib only closes, asyncio and uvloop also wait for the peer's. Go is told to offer X25519
+alone, or it would offer a post-quantum exchange that the peer does not know.
+
+Full: no session is kept. Resumed: each connection resumes the session of one before it (asyncio and
+uvloop cannot). The peer works on the same CPU, so its part is in every number: "CPU" counts the
+client's own time alone, and that is what is judged against "c".
+
+Accepted: the server's side, judged by its CPU time alone, since its clients (peers/tls_crowd.c, on
+another CPU, 64 at a time) have more to do than it. Full handshakes; the server sends one byte and
+closes. hardsock and stdlib accept in a loop of one thread (stdlib: from a listener that was wrapped,
+so that each handshake keeps all others waiting), hardsock-aio, asyncio, uvloop and Go with a task
+for each connection, "c" in one epoll loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..model import Goal, Measure, Placement, Work
+
+_AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
+_AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
+
+FULL = Work(
+    name="tls_handshake",
+    title="TLS handshake",
+    measure=Measure.RATE,
+    peer_program="tls_peer",
+    peer_mode="handshake",
+    placement=Placement.SHARED,
+    implementations=(
+        "c",
+        "hardsock",
+        "stdlib",
+        "hardsock-aio",
+        "hardsock-aio-uvloop",
+        "asyncio",
+        "uvloop",
+        "go",
+    ),
+    c_programs={"c": ("tls_handshake", "full")},
+    goals=(_AT_MOST_C, _AT_MOST_STDLIB),
+    tls=True,
+)
+
+FULL_CPU = dataclasses.replace(
+    FULL,
+    name="tls_handshake_cpu",
+    function="tls_handshake",
+    title="TLS handshake, CPU",
+    measure=Measure.CPU,
+)
+
+RESUMED = dataclasses.replace(
+    FULL,
+    name="tls_resume",
+    title="TLS resumed",
+    c_programs={"c": ("tls_handshake", "resumed")},
+)
+
+RESUMED_CPU = dataclasses.replace(
+    RESUMED,
+    name="tls_resume_cpu",
+    function="tls_resume",
+    title="TLS resumed, CPU",
+    measure=Measure.CPU,
+)
+
+ACCEPTED_CPU = dataclasses.replace(
+    FULL,
+    name="tls_accept_cpu",
+    function="tls_accept",
+    title="TLS accepted, CPU",
+    measure=Measure.CPU,
+    peer_program="tls_crowd",
+    peer_mode="64",
+    placement=Placement.SPLIT,
+    c_programs={"c": ("tls_server", "accept")},
+)
