@@ -10,6 +10,7 @@ from hardsock.demo.scenes import (
     drip,
     fd_limit,
     half_close,
+    pool_leak,
     real_servers,
     rst_storm,
     truncated,
@@ -26,5 +27,6 @@ SCENES: tuple[Scene, ...] = (
     half_close.SCENE,
     rst_storm.SCENE,
     fd_limit.SCENE,
+    pool_leak.SCENE,
     tune.SCENE,
 )
