@@ -277,6 +277,7 @@ bench: need-dev build ## measure beside the peers
 
 compare: tune ## the same hard cases on hardsock-tune, sysctl, systemd-sysctl and tuned
 	$(Q)$(MAKE) -C tuning compare
+	$(Q)$(MAKE) build && $(PY) tests/pool/compare.py
 
 demo: build ## show what it does, in a minute
 	$(Q)$(PY) -m hardsock demo $(DEMO_ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import time
@@ -17,7 +16,8 @@ from pool.relay import Relay
 from pool.storms import Cell, Interrupts
 
 Make = Callable[[Place], Adapter]
-SLOW_DIAL = 1.5
+SLOW_DIAL = 1.5  # seconds
+FORK_EXCHANGES = 500
 
 
 def outcome(function: Callable[[], object]) -> Cell:
@@ -31,10 +31,13 @@ def outcome(function: Callable[[], object]) -> Cell:
     return Cell("ok", True)
 
 
-def interrupt_soon() -> None:
+def interrupt_soon(then: Callable[[], object] | None = None) -> None:
     # Nothing tells when a thread has begun to wait in somebody's pool; the case says if it did not.
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
+    if then is not None:
+        time.sleep(0.5)  # Later, on purpose.
+        then()
 
 
 def interrupted_waiter(make: Make, place: Place) -> Cell:
@@ -103,23 +106,28 @@ def return_while_dialing(make: Make, place: Place) -> Cell:
     return Cell(f"{took:.2f} s", took < SLOW_DIAL / 3)
 
 
-def _cut(make: Make, place: Place, before: float) -> Cell:
+def _cut(make: Make, place: Place, before: float, rounds: int) -> Cell:
+    failed = []
     with Relay(place.address) as relay:
         pool = make(replace(place, size=2, address=relay.address))
-        pool.exchange(1)
-        relay.cut()
-        time.sleep(before)
-        return outcome(lambda: pool.exchange(2))
+        for _ in range(rounds):
+            outcome(lambda: pool.exchange(1))
+            relay.cut()
+            time.sleep(before)
+            found = outcome(lambda: pool.exchange(2))
+            if not found.good:
+                failed.append(found.text)
+    return Cell(f"{failed[0]}, {len(failed)} of {rounds}" if failed else "ok", not failed)
 
 
 def cut_while_idle(make: Make, place: Place) -> Cell:
     """The server closes connections that are idle; somewhat later the next borrower comes."""
-    return _cut(make, place, 0.3)
+    return _cut(make, place, 0.2, 5)
 
 
 def cut_at_once(make: Make, place: Place) -> Cell:
     """The server closes a connection right after its return; the next borrower comes at once."""
-    return _cut(make, place, 0.0)
+    return _cut(make, place, 0.0, 50)
 
 
 def never_read(make: Make, place: Place) -> Cell:
@@ -138,47 +146,53 @@ def never_read(make: Make, place: Place) -> Cell:
         return Cell("used" if used else "THROWN AWAY", used)
 
 
-def _forked(make: Make, place: Place, child: Callable[[Adapter], object], after: bool) -> Cell:
-    """Fork with a connection in the pool; the parent goes on after the child's end, or beside."""
+def _forked(make: Make, place: Place, child: Callable[[Adapter], bool], *, beside: bool) -> Cell:
+    """Fork with a connection in the pool. The child uses or ends it, then the parent goes on;
+    *beside*: and the child too, at the same time."""
     adapter: Any = make
     tls = place.options["tls"] if adapter.tls else None
     with Relay(place.address, tls) as relay:
         ca = place.ca if adapter.tls else None
         pool = make(replace(place, address=relay.address, ca=ca, size=1, options={}))
         pool.exchange(1)
+        first_done, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
-            try:
-                os._exit(0 if child(pool) is not False else 1)
-            except BaseException:
-                os._exit(2)
-        status = os.waitpid(pid, 0)[1] if after else None
-        found = outcome(lambda: [pool.exchange(n) for n in range(1000, 1100)])
-        if status is None:
-            status = os.waitpid(pid, 0)[1]
+            good = child(pool)
+            os.write(tell, b".")
+            if beside:
+                good = good and many(pool, 5000).good
+            os._exit(0 if good else 1)
+        os.close(tell)
+        os.read(first_done, 1)
+        found = many(pool, 1000)
+        status = os.waitpid(pid, 0)[1]
     if found.good and status != 0:
         return Cell("child fails", False)
     return found
 
 
+def many(pool: Adapter, first: int) -> Cell:
+    def ask() -> None:
+        for n in range(first, first + FORK_EXCHANGES):
+            pool.exchange(n)
+
+    return outcome(ask)
+
+
 def fork_and_close(make: Make, place: Place) -> Cell:
     """The child closes what it inherited and ends; the parent goes on."""
 
-    def child(pool: Adapter) -> None:
+    def child(pool: Adapter) -> bool:
         pool.close()
-        del pool
-        gc.collect()
+        return True
 
-    return _forked(make, place, child, after=True)
+    return _forked(make, place, child, beside=False)
 
 
 def fork_and_use(make: Make, place: Place) -> Cell:
-    """Parent and child go on at the same time."""
-
-    def child(pool: Adapter) -> bool:
-        return outcome(lambda: [pool.exchange(n) for n in range(2000, 2100)]).good
-
-    return _forked(make, place, child, after=False)
+    """The child asks first, then both do at the same time."""
+    return _forked(make, place, lambda pool: outcome(lambda: pool.exchange(2)).good, beside=True)
 
 
 def interrupted_reader(make: Make, place: Place) -> Cell:
@@ -188,13 +202,11 @@ def interrupted_reader(make: Make, place: Place) -> Cell:
         pool.exchange(1)
         relay.hold_replies()
         interrupts = Interrupts()
-        with Call(interrupt_soon) as call:
+        with Call(interrupt_soon, relay.let_replies_go):
             interrupts.attempt(lambda: pool.exchange(2))
-            call.join(timeout=10.0)
-        if not interrupts.raised:
-            return Cell("not interrupted", False)
-        relay.let_replies_go()
-        return outcome(lambda: pool.exchange(3))
+            if not interrupts.raised:
+                return Cell("not interrupted", False)
+            return outcome(lambda: pool.exchange(3))
 
 
 def unread_answer(make: Make, place: Place) -> Cell:
@@ -206,4 +218,3 @@ def unread_answer(make: Make, place: Place) -> Cell:
     with contextlib.suppress(OSError, *adapter.complaints()):
         pool.leave(2)
     return outcome(lambda: pool.exchange(3))
-
