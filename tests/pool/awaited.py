@@ -11,6 +11,9 @@ from pool.adapters import Place, checked, echo_command, postgres_text
 class Awaited:
     """`exchange` as a user writes it; `take` holds a connection until the end of the program."""
 
+    def __init__(self, place: Place) -> None:
+        raise NotImplementedError
+
     async def exchange(self, n: int) -> None:
         raise NotImplementedError
 

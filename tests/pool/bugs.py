@@ -147,25 +147,29 @@ def never_read(make: Make, place: Place) -> Cell:
 
 
 def _forked(make: Make, place: Place, child: Callable[[Adapter], bool], *, beside: bool) -> Cell:
-    """Fork with a connection in the pool. The child uses or ends it, then the parent goes on;
-    *beside*: and the child too, at the same time."""
+    """Fork with a connection in the pool. The child does something, then the parent asks once;
+    *beside*: then both ask at the same time. Each waits for the other's turn, or luck decides."""
     adapter: Any = make
     tls = place.options["tls"] if adapter.tls else None
     with Relay(place.address, tls) as relay:
         ca = place.ca if adapter.tls else None
         pool = make(replace(place, address=relay.address, ca=ca, size=1, options={}))
         pool.exchange(1)
-        first_done, tell = os.pipe()
+        child_done, tell_parent = os.pipe()
+        parent_done, tell_child = os.pipe()
         pid = os.fork()
         if pid == 0:
             good = child(pool)
-            os.write(tell, b".")
+            os.write(tell_parent, b".")
+            os.read(parent_done, 1)
             if beside:
                 good = good and many(pool, 5000).good
             os._exit(0 if good else 1)
-        os.close(tell)
-        os.read(first_done, 1)
-        found = many(pool, 1000)
+        os.read(child_done, 1)
+        found = outcome(lambda: pool.exchange(3))
+        os.write(tell_child, b".")
+        if beside and found.good:
+            found = many(pool, 1000)
         status = os.waitpid(pid, 0)[1]
     if found.good and status != 0:
         return Cell("child fails", False)

@@ -119,7 +119,7 @@ CASES = (
     Case(
         "fork_and_use",
         "fork, both use",
-        "The child asks something, then both do, at the same time. Right: their own answers.",
+        "The child asks, then the parent, then both at the same time. Right: their own answers.",
         long=True,
     ),
     Case(
