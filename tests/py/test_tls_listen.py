@@ -121,8 +121,8 @@ def test_silent_clients_are_cut_at_the_handshake_timeout(ids: Identities) -> Non
 
 def test_dripping_a_hello_buys_no_time(ids: Identities) -> None:
     with accepting(ids.server(handshake_timeout=0.3)) as listener:
+        began = time.monotonic()
         with connect_to(listener.address) as client:
-            began = time.monotonic()
             with contextlib.suppress(ConnectionError):
                 for value in hello(ids):
                     client.sendall(bytes([value]))
