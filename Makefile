@@ -278,6 +278,7 @@ bench: need-dev build ## measure beside the peers
 compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
 	$(Q)$(PY) tests/tls/compare.py
 	$(Q)$(MAKE) -C tuning compare
+	$(Q)$(MAKE) build && $(PY) tests/pool/compare.py
 
 demo: build ## show what it does, in a minute
 	$(Q)$(PY) -m hardsock demo $(DEMO_ARGS)
