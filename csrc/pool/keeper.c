@@ -17,6 +17,8 @@
  */
 #include "keeper.h"
 
+#include "../base/thread.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
