@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -59,6 +60,8 @@ def _versions() -> dict[str, str | None]:
         "libc": " ".join(platform.libc_ver()),
         "cc": _first_line(*build.compiler().split(), "--version"),
         "go": _first_line("go", "version"),
+        "openssl": _first_line("openssl", "version"),
+        "openssl of ssl": ssl.OPENSSL_VERSION,
     }
     for name in DISTRIBUTIONS:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Measure(enum.Enum):
@@ -57,6 +57,13 @@ class Work:
     function: str = ""
     tls: bool = False  # makes certificates; their folder is in the environment as BENCH_TLS
     fresh_worker: bool = False  # a new process for every slice
+    cpu: Work | None = None  # what the same slices say of the worker's time on a CPU
+
+
+def with_cpu(work: Work) -> Work:
+    """The work with rows for the CPU time of its workers, judged by the same goals."""
+    cpu = replace(work, name=f"{work.name}_cpu", title=f"{work.title}, CPU", measure=Measure.CPU)
+    return replace(work, cpu=cpu)
 
 
 @dataclass(frozen=True)

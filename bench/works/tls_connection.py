@@ -66,4 +66,5 @@ IDLE_SERVER = dataclasses.replace(
     peer_program="tls_crowd",
     peer_mode="64",
     c_programs={"c": ("tls_server", "hold")},
+    goals=(Goal(text="<= 16 KiB", of="hardsock", at_most=IDLE_GOAL),),
 )

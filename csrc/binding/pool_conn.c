@@ -1,8 +1,8 @@
 /* pool_conn.c: what a lent Connection knows of its pool.
  *
- * Each lease has a Connection object of its own, so that whoever keeps one after he returned it holds
- * something closed, not somebody else's connection. let_go ends the lease once: by release, close,
- * abort, detach, or by the finalizer, which only notes that the lease was thrown away.
+ * Each lease has a Connection object of its own, so that whoever keeps one after he returned it
+ * holds something closed, not somebody else's connection. let_go ends the lease once: by release,
+ * close, abort, detach, or by the finalizer, which only notes that the lease was thrown away.
  */
 #include "conn.h"
 

@@ -75,9 +75,25 @@ dial_error_object(const struct hs_pool_stats *s)
     X(max_size)                                                                                    \
     X(idle)                                                                                        \
     X(lent)                                                                                        \
-    X(dialing) X(closing) X(waiting) X(opened) X(connected) X(closed) X(acquired)                  \
-        X(acquired_waited) X(handed_over) X(timeouts) X(cancelled) X(refused) X(failed)            \
-            X(expired_skipped) X(returned) X(probes) X(overdue) X(returned_late) X(dial_failures)
+    X(dialing)                                                                                     \
+    X(closing)                                                                                     \
+    X(waiting)                                                                                     \
+    X(opened)                                                                                      \
+    X(connected)                                                                                   \
+    X(closed)                                                                                      \
+    X(acquired)                                                                                    \
+    X(acquired_waited)                                                                             \
+    X(handed_over)                                                                                 \
+    X(timeouts)                                                                                    \
+    X(cancelled)                                                                                   \
+    X(refused)                                                                                     \
+    X(failed)                                                                                      \
+    X(expired_skipped)                                                                             \
+    X(returned)                                                                                    \
+    X(probes)                                                                                      \
+    X(overdue)                                                                                     \
+    X(returned_late)                                                                               \
+    X(dial_failures)
 
 POOL_DOC(_stats, "_stats($self, /)\n--\n\nSee hardsock.Pool.stats.");
 

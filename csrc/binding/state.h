@@ -66,6 +66,7 @@
     X(recoverable)                                                                                 \
     X(discarded)                                                                                   \
     X(_explain)                                                                                    \
+    X(timeout)                                                                                     \
     X(acquire)                                                                                     \
     X(release)                                                                                     \
     X(address)                                                                                     \
@@ -114,6 +115,19 @@ state_of(PyObject *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
+/* The same for a type that may be a class made in Python, which derives from one of ours. */
+static inline mod_state *
+state_of_subtype(PyTypeObject *type)
+{
+    mod_state *st = NULL;
+
+    for (; type != NULL && st == NULL; type = type->tp_base)
+        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+            (st = PyType_GetModuleState(type)) == NULL)
+            PyErr_Clear();
+    return st;
+}
+
 /* ---- type_token.c ---- */
 int token_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
@@ -148,8 +162,8 @@ int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 int pool_type_init(PyObject *module, mod_state *st);
 int borrowing_type_init(PyObject *module, mod_state *st);
 
-/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which o
- * borrows, as it borrows from the dict. */
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
+ * o borrows, as it borrows from the dict. */
 int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
                     struct hs_tls_config **ret_tls);
 

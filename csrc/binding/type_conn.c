@@ -270,7 +270,9 @@ conn_dealloc(PyObject *obj)
     ConnObject *self = (ConnObject *)obj;
     PyTypeObject *type = Py_TYPE(obj);
 
-    if (PyObject_CallFinalizerFromDealloc(obj) < 0)
+    /* What was closed or returned has nothing to finalize, and borrowers make many of these. */
+    if (!atomic_load_explicit(&self->let_go, memory_order_relaxed) &&
+        PyObject_CallFinalizerFromDealloc(obj) < 0)
         return;
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)

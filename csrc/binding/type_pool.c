@@ -3,8 +3,8 @@
  * hardsock.Pool is a Python subclass that adds what need not be fast. The object owns one reference
  * to the core pool; every lent Connection holds the object, so that it outlives its leases.
  *
- * Lending first tries what takes no waiting, attached, with one short lock in the core; a token or an
- * ambient scope, and whatever has to wait, make it a job. The Connection object is made before
+ * Lending first tries what takes no waiting, attached, with one short lock in the core; a token or
+ * an ambient scope, and whatever has to wait, make it a job. The Connection object is made before
  * anything is lent: want of memory loses nothing.
  *
  * The places of borrowers are code objects, to which the core's table holds references of ours:
@@ -175,18 +175,6 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
     return rv == HS_OK ? 0 : -1;
 }
 
-static mod_state *
-state_of_subtype(PyTypeObject *type)
-{
-    mod_state *st = NULL;
-
-    for (; type != NULL && st == NULL; type = type->tp_base)
-        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
-            (st = PyType_GetModuleState(type)) == NULL)
-            PyErr_Clear(); /* A class made in Python. */
-    return st;
-}
-
 static PyObject *
 pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -219,16 +207,6 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 /* ---- Lending ------------------------------------------------------------------------------- */
-
-static struct hs_holder
-holder_at(const struct place *place)
-{
-    return (struct hs_holder){
-        .thread = PyThread_get_thread_ident(),
-        .code = place->code,
-        .at = place->at,
-    };
-}
 
 /* The place as the core knows it; unknown: code NULL. */
 static void
@@ -268,7 +246,8 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     conn->core = hs_conn_ref(lease->conn);
     conn->timeout_ns = HS_NEVER;
     conn->lease = *lease;
-    conn->place = *place;
+    conn->place.code = place->code;
+    conn->place.at = place->at;
     conn->pool = Py_NewRef((PyObject *)self);
     if ((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) {
         (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
@@ -298,7 +277,10 @@ try_borrow(PoolObject *self)
     Py_DECREF(ambient); /* The scope, or None, is kept by the context. */
     if (ambient != Py_None || !place_of_caller(&place) || (shell = shell_new(self)) == NULL)
         return NULL;
-    holder = holder_at(&place);
+    holder.thread = PyThread_get_thread_ident();
+    holder.task = 0;
+    holder.code = place.code;
+    holder.at = place.at;
     if (hs_pool_try_acquire(self->core, &holder, &lease) == HS_OK)
         return lend(self, shell, &lease, &place);
     Py_DECREF(shell);
@@ -420,11 +402,17 @@ static PyObject *
 pool_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"acquire", 0, 0, 0, {"timeout", "token"}};
-    PyObject *values[MAX_PARAMS] = {NULL, NULL};
+    PoolObject *pool = (PoolObject *)self;
+    PyObject *values[MAX_PARAMS];
 
-    if ((nargs != 0 || kwnames != NULL) && parse_args(&p, args, nargs, kwnames, values) < 0)
+    if (nargs == 0 && kwnames == NULL)
+        return pool_borrow(pool, NULL, NULL);
+    if (nargs == 0 && PyTuple_GET_SIZE(kwnames) == 1 &&
+        PyTuple_GET_ITEM(kwnames, 0) == pool->st->str_timeout) /* The usual call. */
+        return pool_borrow(pool, args[0], NULL);
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    return pool_borrow((PoolObject *)self, values[0], values[1]);
+    return pool_borrow(pool, values[0], values[1]);
 }
 
 PyDoc_STRVAR(connection_doc,

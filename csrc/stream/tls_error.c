@@ -59,11 +59,25 @@ static const struct {
     {SSL_R_INVALID_STATUS_RESPONSE, HS_TLS_VERIFY},
 };
 
+/* Reasons that all libraries share: something is wrong inside, or a library below failed; what fails
+ * of parsing is the peer's. */
+static bool
+is_our_fault(unsigned long code)
+{
+    int reason = ERR_GET_REASON(code);
+
+    return reason == SSL_R_CALLBACK_FAILED || reason == SSL_R_UNABLE_TO_FIND_ECDH_PARAMETERS ||
+           (ERR_COMMON_ERROR(code) && reason != ERR_R_ASN1_LIB && reason != ERR_R_X509_LIB &&
+            reason != ERR_R_NESTED_ASN1_ERROR);
+}
+
 static enum hs_tls_failure
 classify(unsigned long code)
 {
     int reason = ERR_GET_REASON(code);
 
+    if (is_our_fault(code))
+        return HS_TLS_LOCAL;
     if (ERR_GET_LIB(code) != ERR_LIB_SSL)
         return HS_TLS_PROTOCOL;
     if (reason >= SSL_AD_REASON_OFFSET)
@@ -138,17 +152,26 @@ advice(enum hs_tls_failure failure, const struct tls_failing *f)
     case HS_TLS_VERIFY:
         return f->is_server ? "sent no certificate that is accepted here"
                             : "has no certificate that is accepted here";
+    case HS_TLS_LOCAL:
+        return "is not to blame: TLS failed here";
     default:
         return "broke the TLS protocol";
     }
 }
 
+/* What the queue held: the first entry says most, the last of the library SSL what it meant to the
+ * connection: the peer's fault, or one of ours that a library below it had. */
+struct queue {
+    unsigned long first, meant;
+    bool no_memory;
+};
+
 static hs_err
-protocol_failed(const struct tls_failing *f, unsigned long code, struct hs_error *err)
+protocol_failed(const struct tls_failing *f, const struct queue *q, struct hs_error *err)
 {
-    enum hs_tls_failure failure = f->verify != 0 ? HS_TLS_VERIFY : classify(code);
-    const char *reason = ERR_reason_error_string(code);
-    int alert = ERR_GET_REASON(code) - SSL_AD_REASON_OFFSET;
+    enum hs_tls_failure failure = f->verify != 0 ? HS_TLS_VERIFY : classify(q->meant);
+    const char *reason = ERR_reason_error_string(q->first);
+    int alert = ERR_GET_REASON(q->meant) - SSL_AD_REASON_OFFSET;
     hs_err rv;
 
     if (failure == HS_TLS_NOT_TLS && f->io->is_http)
@@ -162,21 +185,37 @@ protocol_failed(const struct tls_failing *f, unsigned long code, struct hs_error
         rv = hs_tls_refuse(err, failure, "%s %s (%s)", f->peer, advice(failure, f),
                            reason != NULL ? reason : "unknown reason");
     if (err != NULL && err->code == rv && err->ssl == 0) {
-        err->ssl = code;
+        err->ssl = q->first;
         err->alert = failure == HS_TLS_ALERT ? alert : -1;
         err->verify = f->verify;
     }
     return rv;
 }
 
+static struct queue
+drain_queue(void)
+{
+    struct queue q = {0};
+    unsigned long code;
+
+    while ((code = ERR_get_error()) != 0) {
+        if (q.first == 0)
+            q.first = q.meant = code;
+        if (ERR_GET_LIB(code) == ERR_LIB_SSL)
+            q.meant = code;
+        q.no_memory = q.no_memory || ERR_GET_REASON(code) == ERR_R_MALLOC_FAILURE;
+    }
+    return q;
+}
+
 hs_err
 hs_tls_failed(const struct tls_failing *f, int ssl_error, struct hs_error *err)
 {
-    unsigned long code = ERR_peek_error();
-    bool broke = code == 0 && f->io->rv < 0;
+    struct queue q = drain_queue();
+    bool broke = q.first == 0 && f->io->rv < 0;
     bool at_end = f->io->eof && !broke &&
-                  (code == 0 || (ERR_GET_LIB(code) == ERR_LIB_SSL &&
-                                 ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING));
+                  (q.first == 0 || (ERR_GET_LIB(q.meant) == ERR_LIB_SSL &&
+                                    ERR_GET_REASON(q.meant) == SSL_R_UNEXPECTED_EOF_WHILE_READING));
     hs_err rv;
 
     /* A reason in the queue was first: the connection may only have failed under our alert. */
@@ -184,12 +223,13 @@ hs_tls_failed(const struct tls_failing *f, int ssl_error, struct hs_error *err)
         rv = note(err, hs_tls_io_error(f->io, err),
                   f->handshake && f->is_server && f->io->received_ns == 0 ? HS_TLS_EMPTY
                                                                           : HS_TLS_RESET);
-    else if (at_end || (code == 0 && f->ended))
+    else if (at_end || (q.first == 0 && f->ended))
         rv = ended_early(f, err);
-    else if (code == 0)
-        rv = hs_tls_refuse(err, HS_TLS_PROTOCOL, "OpenSSL failed without a reason (%d)", ssl_error);
+    else if (q.no_memory)
+        rv = note(err, hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for TLS"), HS_TLS_LOCAL);
+    else if (q.first == 0)
+        rv = hs_tls_refuse(err, HS_TLS_LOCAL, "OpenSSL failed without a reason (%d)", ssl_error);
     else
-        rv = protocol_failed(f, code, err);
-    ERR_clear_error();
+        rv = protocol_failed(f, &q, err);
     return rv;
 }

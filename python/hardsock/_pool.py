@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import sys
 import threading
 import time
 import warnings
@@ -14,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._connect import Address, tls_settings
@@ -64,9 +63,7 @@ def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
 
 
 def _log_leak(lent: Lent) -> None:
-    _log.warning(
-        "connection lent for %.1f s and not returned: %s%s", lent.age, lent, _stacks(lent)
-    )
+    _log.warning("connection lent for %.1f s and not returned: %s%s", lent.age, lent, _stacks(lent))
 
 
 def _stacks(lent: Lent) -> str:
@@ -447,9 +444,7 @@ class _HookedPool(Pool):
             raise HardsockError(None, "on_connect returned False")
         return False
 
-    def release(
-        self, conn: Connection, /, *, failed: bool = False, discard: bool = False
-    ) -> None:
+    def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
         if (
             self._reset is not None
             and not (failed or discard)
@@ -572,9 +567,7 @@ class PoolManager:
         """As ``Pool.connection``."""
         return self.pool(address).connection(timeout=timeout, token=token)
 
-    def release(
-        self, conn: Connection, /, *, failed: bool = False, discard: bool = False
-    ) -> None:
+    def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
         """Give *conn* back to the pool that lent it."""
         pool = conn.pool
         if pool is None:

@@ -24,8 +24,10 @@ def _seconds(name: str, value: object, zero: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'}, finite "
-                         f"number of seconds, got {value!r}")
+        raise ValueError(
+            f"{name} must be a {'non-negative' if zero else 'positive'}, finite "
+            f"number of seconds, got {value!r}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

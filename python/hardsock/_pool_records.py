@@ -92,11 +92,7 @@ class Lent:
         task = None if self._task is None else self._task()
         if task is not None and hasattr(task, "get_stack"):
             frames = task.get_stack()
-            return [
-                line
-                for frame in frames
-                for line in traceback.format_stack(frame, limit=1)
-            ]
+            return [line for frame in frames for line in traceback.format_stack(frame, limit=1)]
         if self.task is not None:
             return []
         frame = sys._current_frames().get(self._thread_id)

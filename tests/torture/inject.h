@@ -7,6 +7,7 @@
 #define TESTS_TORTURE_INJECT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* X(name, errno that the call fails with) */
 #define CALLS(X)                                                                                   \
@@ -51,6 +52,10 @@ void inject_spare_me(void);
 /* Storms on the data path, until inject_disarm: of period calls one goes through, the others fail
  * with sys; and no call moves more than chunk bytes (0: as many as asked for). */
 void inject_storm(int sys, int period, unsigned chunk);
+
+/* Not counted, and never failing. */
+void *__real_malloc(size_t n);
+void *__real_realloc(void *p, size_t n);
 
 /* A function that runs inside the next call of the kind, before it, in the thread that makes it. */
 void inject_hook(enum call call, void (*hook)(void *arg), void *arg);

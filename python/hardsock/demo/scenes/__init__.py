@@ -10,6 +10,7 @@ from hardsock.demo.scenes import (
     drip,
     fd_limit,
     half_close,
+    pool_leak,
     real_servers,
     rst_storm,
     tls_stall,
@@ -28,5 +29,6 @@ SCENES: tuple[Scene, ...] = (
     rst_storm.SCENE,
     fd_limit.SCENE,
     tls_stall.SCENE,
+    pool_leak.SCENE,
     tune.SCENE,
 )
