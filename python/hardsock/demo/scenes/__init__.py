@@ -28,7 +28,7 @@ SCENES: tuple[Scene, ...] = (
     half_close.SCENE,
     rst_storm.SCENE,
     fd_limit.SCENE,
-    tls_stall.SCENE,
     pool_leak.SCENE,
+    tls_stall.SCENE,
     tune.SCENE,
 )
