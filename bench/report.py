@@ -71,6 +71,8 @@ def rows_of(work: Work, all_series: Sequence[Series]) -> list[Row]:
 def _amount(measure: Measure, value: float | None) -> str:
     if value is None:
         return ""
+    if measure is Measure.SHARES:
+        return f"{value:.2f} x"
     return f"{value:,.0f} B" if measure is Measure.MEMORY else f"{value / 1000:.2f} us"
 
 
