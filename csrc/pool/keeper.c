@@ -18,8 +18,6 @@
 #include "../base/thread.h"
 #include "keeper.h"
 
-#include "../base/thread.h"
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
