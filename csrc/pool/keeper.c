@@ -15,9 +15,8 @@
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
-#include "keeper.h"
-
 #include "../base/thread.h"
+#include "keeper.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -221,13 +221,11 @@ static struct hs_tls *
 open_tls(struct hs_conn *c)
 {
     struct hs_tls *tls = c->tls;
-    struct hs_tls_info info;
 
     HS_CHECK(c, CONN_MAGIC);
     if (tls == NULL || !hs_fd_is_ours(&c->fd)) /* In a forked child a lost thread may be in it. */
         return NULL;
-    hs_tls_get_info(tls, &info);
-    return info.finished_ns != 0 ? tls : NULL;
+    return hs_tls_has_shaken(tls) ? tls : NULL;
 }
 
 bool

@@ -35,6 +35,17 @@ copy_name(const char *name, char out[256])
         memcpy(out, name, n); /* NOLINT: out is all zero */
 }
 
+bool
+hs_tls_has_shaken(struct hs_tls *t)
+{
+    bool has;
+
+    hs_lock_take(&t->lock);
+    has = t->finished_ns != 0;
+    hs_lock_drop(&t->lock);
+    return has;
+}
+
 void
 hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info)
 {

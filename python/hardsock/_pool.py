@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardsock import _core
 from hardsock._connect import Address, tls_settings, warn_of_changes
@@ -53,6 +53,35 @@ __all__ = ["Pool", "PoolManager"]
 _log = logging.getLogger("hardsock.pool")
 _TCP_CLOSED_BY_PEER = (7, 8, 9)  # CLOSE, CLOSE_WAIT, LAST_ACK
 _HISTOGRAMS = ("wait", "dial", "usage")
+
+
+class Made(NamedTuple):
+    """Where and when a pool was made."""
+
+    site: Site
+    at: float
+    """``time.monotonic()``."""
+    thread: int
+    owner: object
+    """Of the context; for leak checks."""
+
+
+_living: weakref.WeakSet[Pool] = weakref.WeakSet()
+_living_lock = threading.RLock()  # A finalizer may make a pool while its own thread holds it.
+
+
+def _after_fork() -> None:
+    global _living_lock
+    _living_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def living_pools() -> list[Pool]:
+    """Every pool that somebody still has, closed ones too."""
+    with _living_lock:
+        return list(_living)
 
 
 def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
@@ -110,6 +139,7 @@ class Pool(_core.Pool):
     _tasks: dict[int, Any]
     _told: bool
     _warned: bool
+    _made: Made
 
     def __new__(
         cls,
@@ -167,6 +197,11 @@ class Pool(_core.Pool):
         self._name = name if name is not None else ", ".join(self._endpoints)
         self._tasks = {}
         self._told = self._warned = False
+        self._made = Made(
+            site_at(*_core._here()), time.monotonic(), threading.get_ident(), _core.owner.get(None)
+        )
+        with _living_lock:
+            _living.add(self)
         if isinstance(self, _HookedPool):
             self._set_hooks(on_connect, check, check_after, reset, reset_timeout)
         if options.leak_after is not None:
