@@ -96,7 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         for work in chosen:
             plan = plan_for(options, work.fresh_worker)
             plans[work.name] = {**asdict(plan), "only": sorted(plan.only) if plan.only else None}
-            rows += report.rows_of(work, runner.run_work(work, plan, progress))
+            series = runner.run_work(work, plan, progress)
+            rows += report.rows_of(work, series)
+            if work.cpu is not None:
+                rows += report.rows_of(work.cpu, [one.by_cpu() for one in series])
     except build.BuildError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

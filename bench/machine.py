@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -22,7 +23,17 @@ SYSCTLS = (
     "net/ipv4/tcp_tw_reuse",
     "net/ipv4/tcp_wmem",
 )
-DISTRIBUTIONS = ("hardsock", "uvloop", "trio", "gevent", "greenlet")
+DISTRIBUTIONS = (
+    "hardsock",
+    "uvloop",
+    "trio",
+    "gevent",
+    "greenlet",
+    "urllib3",
+    "redis",
+    "psycopg-pool",
+    "sqlalchemy",
+)
 
 
 def _read(path: str) -> str | None:
@@ -59,6 +70,8 @@ def _versions() -> dict[str, str | None]:
         "libc": " ".join(platform.libc_ver()),
         "cc": _first_line(*build.compiler().split(), "--version"),
         "go": _first_line("go", "version"),
+        "openssl": _first_line("openssl", "version"),
+        "openssl of ssl": ssl.OPENSSL_VERSION,
     }
     for name in DISTRIBUTIONS:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Measure(enum.Enum):
@@ -13,6 +13,7 @@ class Measure(enum.Enum):
     RATE = "rate"  # {"ops": n, "ns": elapsed, ...}
     CPU = "cpu"  # {"ops": n, "cpu_ns": the worker's time on a CPU, ...}
     LATENCY = "latency"  # {"latencies_ns": [...]}
+    SHARES = "shares"  # {"least": n, "most": n, "latencies_ns": [the longest wait]}
     MEMORY = "memory"  # {"connections": n, "bytes": growth}
 
 
@@ -57,6 +58,13 @@ class Work:
     function: str = ""
     tls: bool = False  # makes certificates; their folder is in the environment as BENCH_TLS
     fresh_worker: bool = False  # a new process for every slice
+    cpu: Work | None = None  # what the same slices say of the worker's time on a CPU
+
+
+def with_cpu(work: Work) -> Work:
+    """The work with rows for the CPU time of its workers, judged by the same goals."""
+    cpu = replace(work, name=f"{work.name}_cpu", title=f"{work.title}, CPU", measure=Measure.CPU)
+    return replace(work, cpu=cpu)
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,8 @@ def cost(measure: Measure, answer: dict[str, Any]) -> float:
         return float(answer["cpu_ns"] / answer["ops"])
     if measure is Measure.LATENCY:
         return quantile(answer["latencies_ns"], 0.5)
+    if measure is Measure.SHARES:
+        return float(answer["most"] / max(answer["least"], 1))
     return float(answer["bytes"] / answer["connections"])
 
 
@@ -180,14 +182,20 @@ class Series:
     name: str
     version: str | None = None
     costs: list[float] = field(default_factory=list)
+    cpu_costs: list[float] = field(default_factory=list)  # the same slices, for a work's `cpu`
     latencies_ns: list[int] = field(default_factory=list)
     connections: int | None = None
     absent: str | None = None  # why there are no numbers
 
     def add(self, measure: Measure, answer: dict[str, Any]) -> None:
         self.costs.append(cost(measure, answer))
+        if "cpu_ns" in answer:
+            self.cpu_costs.append(cost(Measure.CPU, answer))
         self.latencies_ns.extend(answer.get("latencies_ns", ()))
         self.connections = answer.get("connections")
+
+    def by_cpu(self) -> Series:
+        return Series(self.name, self.version, costs=self.cpu_costs, absent=self.absent)
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,8 @@ from typing import Any
 import hardsock as hs
 
 from ..model import Target
-from . import _cancel, _common
+from . import _cancel, _common, _hardsock_pool, _hardsock_tls
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
-from ._hardsock_tls import (
-    tls_accept as tls_accept,
-)
-from ._hardsock_tls import (
-    tls_handshake as tls_handshake,
-)
-from ._hardsock_tls import (
-    tls_idle_memory as tls_idle_memory,
-)
-from ._hardsock_tls import (
-    tls_idle_memory_server as tls_idle_memory_server,
-)
-from ._hardsock_tls import (
-    tls_receive as tls_receive,
-)
-from ._hardsock_tls import (
-    tls_request_reply as tls_request_reply,
-)
-from ._hardsock_tls import (
-    tls_resume as tls_resume,
-)
-from ._hardsock_tls import (
-    tls_send as tls_send,
-)
 
 FRAMING = hs.LengthPrefix()  # four bytes, big endian
 
@@ -105,3 +81,20 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return conn
 
     return _common.hold(open_one, count)
+
+
+tls_handshake = _hardsock_tls.tls_handshake
+tls_resume = _hardsock_tls.tls_resume
+tls_request_reply = _hardsock_tls.tls_request_reply
+tls_receive = _hardsock_tls.tls_receive
+tls_send = _hardsock_tls.tls_send
+tls_accept = _hardsock_tls.tls_accept
+tls_idle_memory = _hardsock_tls.tls_idle_memory
+tls_idle_memory_server = _hardsock_tls.tls_idle_memory_server
+
+pool_checkout = _hardsock_pool.pool_checkout
+pool_checkout_8 = _hardsock_pool.pool_checkout_8
+pool_fairness = _hardsock_pool.pool_fairness
+pool_idle_memory = _hardsock_pool.pool_idle_memory
+pool_lent_memory = _hardsock_pool.pool_lent_memory
+pool_watching = _hardsock_pool.pool_watching

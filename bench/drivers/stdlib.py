@@ -8,32 +8,8 @@ import socket
 from typing import IO, Any
 
 from ..model import Target
-from . import _cancel, _common
+from . import _cancel, _common, _stdlib_tls
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
-from ._stdlib_tls import (
-    tls_accept as tls_accept,
-)
-from ._stdlib_tls import (
-    tls_handshake as tls_handshake,
-)
-from ._stdlib_tls import (
-    tls_idle_memory as tls_idle_memory,
-)
-from ._stdlib_tls import (
-    tls_idle_memory_server as tls_idle_memory_server,
-)
-from ._stdlib_tls import (
-    tls_receive as tls_receive,
-)
-from ._stdlib_tls import (
-    tls_request_reply as tls_request_reply,
-)
-from ._stdlib_tls import (
-    tls_resume as tls_resume,
-)
-from ._stdlib_tls import (
-    tls_send as tls_send,
-)
 
 
 def version() -> str:
@@ -118,3 +94,13 @@ def idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return sock
 
     return _common.hold(open_one, count)
+
+
+tls_handshake = _stdlib_tls.tls_handshake
+tls_resume = _stdlib_tls.tls_resume
+tls_request_reply = _stdlib_tls.tls_request_reply
+tls_receive = _stdlib_tls.tls_receive
+tls_send = _stdlib_tls.tls_send
+tls_accept = _stdlib_tls.tls_accept
+tls_idle_memory = _stdlib_tls.tls_idle_memory
+tls_idle_memory_server = _stdlib_tls.tls_idle_memory_server

@@ -5,20 +5,20 @@ The peer (peers/tls_peer.c) sends, or receives, without end. Receiving: every ca
 receive into a buffer, asyncio and uvloop read from a StreamReader whose limit is 256 KiB. A deadline
 of 5 s on every call; asyncio and uvloop: around each.
 
-Worker and peer have a CPU each, so a MiB takes as long as the slower of the two needs; "CPU" counts
-the worker's own time alone, and that is what is judged against "c".
+Worker and peer have a CPU each, so a MiB takes as long as the slower of the two needs; the rows
+"CPU" count the worker's own time in the same slices.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from ..model import Goal, Measure, Placement, Work
+from ..model import Goal, Measure, Placement, Work, with_cpu
 
 _AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
 _AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
 
-RECEIVE = Work(
+_RECEIVE = Work(
     name="tls_receive",
     title="TLS receive, 1 MiB",
     measure=Measure.RATE,
@@ -40,22 +40,14 @@ RECEIVE = Work(
     tls=True,
 )
 
-RECEIVE_CPU = dataclasses.replace(
-    RECEIVE,
-    name="tls_receive_cpu",
-    function="tls_receive",
-    title="TLS receive, CPU",
-    measure=Measure.CPU,
-)
+RECEIVE = with_cpu(_RECEIVE)
 
-SEND = dataclasses.replace(
-    RECEIVE,
-    name="tls_send",
-    title="TLS send, 1 MiB",
-    peer_mode="sink",
-    c_programs={"c": ("tls_bulk", "send")},
-)
-
-SEND_CPU = dataclasses.replace(
-    SEND, name="tls_send_cpu", function="tls_send", title="TLS send, CPU", measure=Measure.CPU
+SEND = with_cpu(
+    dataclasses.replace(
+        _RECEIVE,
+        name="tls_send",
+        title="TLS send, 1 MiB",
+        peer_mode="sink",
+        c_programs={"c": ("tls_bulk", "send")},
+    )
 )

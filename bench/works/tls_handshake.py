@@ -9,10 +9,10 @@ close, stdlib only closes, asyncio and uvloop also wait for the peer's. Go is to
 alone, or it would offer a post-quantum exchange that the peer does not know.
 
 Full: no session is kept. Resumed: each connection resumes the session of one before it (asyncio and
-uvloop cannot). The peer works on the same CPU, so its part is in every number: "CPU" counts the
-client's own time alone, and that is what is judged against "c".
+uvloop cannot). The peer works on the same CPU, so its part is in every number; the rows "CPU" count
+the client's own time in the same slices.
 
-Accepted: the server's side, judged by its CPU time alone, since its clients (peers/tls_crowd.c, on
+Accepted: the server's side, measured by its CPU time alone, since its clients (peers/tls_crowd.c, on
 another CPU, 64 at a time) have more to do than it. Full handshakes; the server sends one byte and
 closes. hardsock and stdlib accept in a loop of one thread (stdlib: from a listener that was wrapped,
 so that each handshake keeps all others waiting), hardsock-aio, asyncio, uvloop and Go with a task
@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..model import Goal, Measure, Placement, Work
+from ..model import Goal, Measure, Placement, Work, with_cpu
 
 _AT_MOST_C = Goal(text="<= 1.10 x c", of="hardsock", against="c", at_most=1.10)
 _AT_MOST_STDLIB = Goal(text="<= 1.00 x stdlib", of="hardsock", against="stdlib", at_most=1.00)
 
-FULL = Work(
+_FULL = Work(
     name="tls_handshake",
     title="TLS handshake",
     measure=Measure.RATE,
@@ -50,33 +50,20 @@ FULL = Work(
     tls=True,
 )
 
-FULL_CPU = dataclasses.replace(
-    FULL,
-    name="tls_handshake_cpu",
-    function="tls_handshake",
-    title="TLS handshake, CPU",
-    measure=Measure.CPU,
+FULL = with_cpu(_FULL)
+
+RESUMED = with_cpu(
+    dataclasses.replace(
+        _FULL,
+        name="tls_resume",
+        title="TLS resumed",
+        c_programs={"c": ("tls_handshake", "resumed")},
+    )
 )
 
-RESUMED = dataclasses.replace(
-    FULL,
-    name="tls_resume",
-    title="TLS resumed",
-    c_programs={"c": ("tls_handshake", "resumed")},
-)
-
-RESUMED_CPU = dataclasses.replace(
-    RESUMED,
-    name="tls_resume_cpu",
-    function="tls_resume",
-    title="TLS resumed, CPU",
-    measure=Measure.CPU,
-)
-
-ACCEPTED_CPU = dataclasses.replace(
-    FULL,
-    name="tls_accept_cpu",
-    function="tls_accept",
+ACCEPTED = dataclasses.replace(
+    _FULL,
+    name="tls_accept",
     title="TLS accepted, CPU",
     measure=Measure.CPU,
     peer_program="tls_crowd",

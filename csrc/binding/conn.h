@@ -6,6 +6,7 @@
 #define HS_BINDING_CONN_H
 
 #include "job.h"
+#include "pool.h"
 
 typedef struct {
     PyObject_HEAD
@@ -13,7 +14,16 @@ typedef struct {
     _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
     atomic_bool let_go;         /* this object was closed; the connection lives while files do */
     PyObject *weakrefs;
+    PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
+    struct hs_lease lease; /* of that pool; ends once, by whoever sets let_go */
+    struct opened opened;  /* where it was made or, from a pool, borrowed */
 } ConnObject;
+
+static inline ConnObject *
+conn_with(struct opened *o)
+{
+    return (ConnObject *)(void *)((char *)o - offsetof(ConnObject, opened));
+}
 
 /* call_begin for a job on this connection: Closed when it was closed. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,

@@ -4,6 +4,7 @@
  * made is left out rather than hiding the error itself.
  */
 #include "args.h"
+#include "opened.h"
 #include "run.h"
 
 #include <errno.h>
@@ -20,6 +21,8 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
         return st->wrong_process;
     case HS_E_DEADLINE:
         return st->deadline_exceeded;
+    case HS_E_LIMIT:
+        return st->pool_refused;
     case HS_E_CANCELLED:
         return st->cancelled;
     case HS_E_CLOSED:
@@ -114,9 +117,8 @@ add_tls(mod_state *st, const struct hs_error *err, PyObject *dict)
 }
 
 static PyObject *
-exception_new(mod_state *st, const struct hs_error *err, hs_err code)
+exception_of(mod_state *st, PyObject *cls, const struct hs_error *err, hs_err code)
 {
-    PyObject *cls = class_of(st, err, code);
     const char *msg = err->msg[0] != '\0' ? err->msg : hs_err_text(code);
     int number = errno_of(err, code);
     PyObject *exc, *dict;
@@ -139,6 +141,12 @@ exception_new(mod_state *st, const struct hs_error *err, hs_err code)
         add_tls(st, err, dict);
     Py_DECREF(dict);
     return exc;
+}
+
+static PyObject *
+exception_new(mod_state *st, const struct hs_error *err, hs_err code)
+{
+    return exception_of(st, class_of(st, err, code), err, code);
 }
 
 int
@@ -380,21 +388,46 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     Py_DECREF(dict);
 }
 
+/* Who waits for a pool may be told why a dial of the pool's failed: that is not his own time. */
+static bool
+is_of_dial(const struct hs_error *err)
+{
+    return err->op != NULL && strcmp(err->op, "connect") == 0;
+}
+
+/* The pool tells who holds what. */
+static void
+explain(struct call *c, PyObject *exc)
+{
+    PyObject *result = PyObject_CallMethodOneArg(c->pool, c->st->str__explain, exc);
+
+    if (result == NULL)
+        PyErr_Clear();
+    Py_XDECREF(result);
+}
+
 int
 raise_error(struct call *c, hs_err code)
 {
     PyObject *exc;
+    bool own_wait;
 
+    opened_failed(c->st, c->err.sys);
     if (code == HS_E_DEADLINE && c->nonblocking &&
         (c->op.token == NULL || hs_token_check(c->op.token) == HS_OK)) {
         errno = EAGAIN;
         PyErr_SetFromErrno(PyExc_BlockingIOError);
         return -1;
     }
-    if ((exc = exception_new(c->st, &c->err, code)) == NULL)
+    own_wait = code == HS_E_DEADLINE && c->pool != NULL && !is_of_dial(&c->err);
+    exc = exception_of(c->st, own_wait ? c->st->pool_timeout : class_of(c->st, &c->err, code),
+                       &c->err, code);
+    if (exc == NULL)
         return -1;
     if (PyObject_TypeCheck(exc, (PyTypeObject *)c->st->hardsock_error))
         add_details(c, code, exc);
+    if (c->pool != NULL && (own_wait || code == HS_E_LIMIT))
+        explain(c, exc);
     hs_raise(exc);
     return -1;
 }

@@ -22,8 +22,8 @@ job_step(struct job *job)
     return rv;
 }
 
-static PyObject *
-run(struct job *job)
+PyObject *
+job_run_prepared(struct job *job)
 {
     if (call_run(&job->call, attempt, job) < 0)
         return NULL;
@@ -39,7 +39,7 @@ job_run(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *result = NULL;
 
     if (prepare(self, args, nargs, kwnames, &job) == 0)
-        result = run(&job);
+        result = job_run_prepared(&job);
     job_end(&job);
     return result;
 }

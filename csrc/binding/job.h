@@ -9,6 +9,8 @@
 
 #include "args.h"
 #include "framing.h"
+#include "opened.h"
+#include "pool.h"
 #include "run.h"
 
 struct io { /* bytes in one buffer or in several pieces */
@@ -26,6 +28,7 @@ struct io { /* bytes in one buffer or in several pieces */
 struct connecting {
     struct hs_connector *connector; /* owns */
     struct hs_conn *conn;           /* owns until it is a result */
+    struct origin origin;           /* owns */
 };
 
 struct upgrading {
@@ -39,6 +42,16 @@ struct accepting {
     struct hs_conn **conns;   /* own until they are a result */
     struct hs_conn *one;
     size_t max, n;
+    struct origin origin; /* owns */
+};
+
+struct borrowing {
+    struct hs_pool *core; /* borrows: the owner's */
+    struct hs_request request;
+    struct hs_lease lease; /* owns until it is a result */
+    PyObject *shell;       /* owns: a Connection without a core, made before anything is lent */
+    struct place place;
+    struct hs_lent lent; /* of an await for the overdue */
 };
 
 struct framed { /* frames to be received */
@@ -83,6 +96,7 @@ struct job {
         struct hs_close_report report;
         struct connecting connecting;
         struct accepting accepting;
+        struct borrowing borrowing;
         struct framed framed;
         struct framed_send framed_send;
         struct filing filing;
@@ -99,6 +113,8 @@ typedef int (*prepare_fn)(PyObject *self, PyObject *const *args, Py_ssize_t narg
 /* The method of a thread: prepares, runs to the end, returns the result. */
 PyObject *job_run(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames);
+/* The same for a job that is prepared; job_end is the caller's. */
+PyObject *job_run_prepared(struct job *job);
 /* One step, detached: the core's answer. After HS_OK call job->result. */
 hs_err job_step(struct job *job);
 void job_end(struct job *job);

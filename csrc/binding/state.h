@@ -36,6 +36,9 @@
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
     X(resolution, "hardsock._records", "Resolution")                                               \
+    X(pool_timeout, "hardsock._errors", "PoolTimeout")                                             \
+    X(pool_refused, "hardsock._errors", "PoolRefused")                                             \
+    X(leak_warning, "hardsock._errors", "LeakWarning")                                             \
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
@@ -62,6 +65,10 @@
     X(size)                                                                                        \
     X(recoverable)                                                                                 \
     X(discarded)                                                                                   \
+    X(_explain)                                                                                    \
+    X(timeout)                                                                                     \
+    X(acquire)                                                                                     \
+    X(release)                                                                                     \
     X(address)                                                                                     \
     X(retry_after)                                                                                 \
     X(last_error)                                                                                  \
@@ -82,8 +89,21 @@ typedef struct {
     PyTypeObject *decoder_type;
     PyTypeObject *breaker_type;
     PyTypeObject *permit_type;
+    PyTypeObject *pool_type;
+    PyTypeObject *borrowing_type;
+    PyObject *package_dir;     /* with a slash at the end: where our own Python files are */
+    PyObject *contextlib_file; /* whose frames only pass calls on */
     PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
+    /* opened.c: */
+    struct opened *opened;    /* guarded by conn_type: those that live */
+    _Atomic uint64_t serial;  /* the last one given */
+    atomic_bool tells_owners; /* somebody wants to know to whom they belong */
+    PyObject *owner;          /* the ContextVar that says so */
+    PyObject *thrown_away;    /* a list */
+    PyObject *fd_check;       /* what the watch on descriptors calls, or NULL; write once */
+    atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
+    atomic_uint fd_opened;
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
 #undef HS_IMPORT_FIELD
@@ -104,6 +124,19 @@ state_of(PyObject *self)
     return PyType_GetModuleState(Py_TYPE(self));
 }
 
+/* The same for a type that may be a class made in Python, which derives from one of ours. */
+static inline mod_state *
+state_of_subtype(PyTypeObject *type)
+{
+    mod_state *st = NULL;
+
+    for (; type != NULL && st == NULL; type = type->tp_base)
+        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
+            (st = PyType_GetModuleState(type)) == NULL)
+            PyErr_Clear();
+    return st;
+}
+
 /* ---- type_token.c ---- */
 int token_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
@@ -117,7 +150,11 @@ int conn_type_init(PyObject *module, mod_state *st);
 /* conn_socket.c: a list of Setting. */
 PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
 /* Takes the reference c, also on failure. */
-PyObject *conn_object_new(mod_state *st, struct hs_conn *c);
+struct origin;
+PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin);
+
+/* ---- opened.c ---- */
+int opened_init(PyObject *module, mod_state *st);
 
 /* ---- type_listener.c ---- */
 int listener_type_init(PyObject *module, mod_state *st);
@@ -133,6 +170,15 @@ int operation_type_init(PyObject *module, mod_state *st);
 int breaker_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
 int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
+
+/* ---- type_pool.c, type_borrowing.c ---- */
+int pool_type_init(PyObject *module, mod_state *st);
+int borrowing_type_init(PyObject *module, mod_state *st);
+
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
+ * o borrows, as it borrows from the dict. */
+int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
+                    struct hs_tls_config **ret_tls);
 
 /* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];

@@ -6,13 +6,14 @@
  */
 #include "conn.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-PyObject *
-conn_object_new(mod_state *st, struct hs_conn *c)
+static ConnObject *
+conn_alloc(mod_state *st, struct hs_conn *c)
 {
     ConnObject *self = (ConnObject *)st->conn_type->tp_alloc(st->conn_type, 0);
 
@@ -22,6 +23,16 @@ conn_object_new(mod_state *st, struct hs_conn *c)
     }
     self->core = c;
     self->timeout_ns = HS_NEVER;
+    return self;
+}
+
+PyObject *
+conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
+{
+    ConnObject *self = conn_alloc(st, c);
+
+    if (self != NULL)
+        opened_add(st, &self->opened, origin, hs_conn_fileno(c));
     return (PyObject *)self;
 }
 
@@ -30,6 +41,8 @@ raise_closed(PyObject *self, const char *op)
 {
     struct hs_error err = {.code = HS_E_CLOSED, .op = op, .msg = "it was closed here"};
 
+    if (((ConnObject *)self)->pool != NULL)
+        (void)snprintf(err.msg, sizeof(err.msg), "it was closed here, or returned to its pool");
     return raise_plain_error(state_of(self), &err, HS_E_CLOSED);
 }
 
@@ -66,7 +79,11 @@ conn_job_give_up(struct job *job)
 static void
 let_go(ConnObject *self, bool lost)
 {
-    if (!atomic_exchange(&self->let_go, true))
+    if (atomic_exchange(&self->let_go, true))
+        return;
+    if (self->pool != NULL)
+        pool_conn_let_go((PyObject *)self, lost);
+    else
         hs_conn_unshare(self->core, lost);
 }
 
@@ -166,17 +183,18 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
     struct hs_conn *core = conn_core(self, "makefile");
-    PyObject *shared;
+    ConnObject *shared;
 
     if (core == NULL)
         return NULL;
     hs_conn_share(core);
-    if ((shared = conn_object_new(state_of(obj), hs_conn_ref(core))) == NULL) {
+    if ((shared = conn_alloc(state_of(obj), hs_conn_ref(core))) == NULL) {
         hs_conn_unshare(core, true);
         return NULL;
     }
-    ((ConnObject *)shared)->timeout_ns = atomic_load(&self->timeout_ns);
-    return shared;
+    shared->timeout_ns = atomic_load(&self->timeout_ns);
+    opened_share(state_of(obj), &shared->opened, &self->opened);
+    return (PyObject *)shared;
 }
 
 PyDoc_STRVAR(makefile_doc,
@@ -247,9 +265,12 @@ conn_finalize(PyObject *obj)
     if (self->core == NULL || atomic_load(&self->let_go))
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    if (!hs_conn_is_closed(self->core) && PyErr_ResourceWarning(obj, 1, "unclosed %R", obj) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning))
-        PyErr_WriteUnraisable(obj);
+    if (self->pool != NULL)
+        pool_conn_warn(obj);
+    else if (!hs_conn_is_closed(self->core))
+        opened_warn(&self->opened, obj);
+    if (self->pool != NULL || !hs_conn_is_closed(self->core))
+        opened_thrown_away(state_of(obj), &self->opened, obj);
     let_go(self, true);
     PyErr_Restore(type, value, traceback);
 }
@@ -260,12 +281,16 @@ conn_dealloc(PyObject *obj)
     ConnObject *self = (ConnObject *)obj;
     PyTypeObject *type = Py_TYPE(obj);
 
-    if (PyObject_CallFinalizerFromDealloc(obj) < 0)
+    /* What was closed or returned has nothing to finalize, and borrowers make many of these. */
+    if (!atomic_load_explicit(&self->let_go, memory_order_relaxed) &&
+        PyObject_CallFinalizerFromDealloc(obj) < 0)
         return;
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
+    opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
+    Py_XDECREF(self->pool);
     type->tp_free(obj);
     Py_DECREF(type);
 }
@@ -273,6 +298,8 @@ conn_dealloc(PyObject *obj)
 static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
+    Py_VISIT(((ConnObject *)self)->pool);
+    Py_VISIT(((ConnObject *)self)->opened.owner);
     Py_VISIT(Py_TYPE(self));
     return 0;
 }
@@ -385,6 +412,15 @@ static PyGetSetDef conn_getset[] = {
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
+    {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},
+    {"reused", pool_conn_get_reused, NULL, "Whether somebody had it from its pool before.", NULL},
+    {"retry_is_safe", pool_conn_get_retry_is_safe, NULL,
+     "Whether it is reused and nothing was sent on it yet: if it turns out to be dead, the peer\n"
+     "has seen nothing, and another connection may be tried.",
+     NULL},
+    {"_clean", pool_conn_get_clean, NULL, "Nothing went since it was lent or marked clean.", NULL},
+    {"_idle_for", pool_conn_get_idle_for, NULL, "How long it had been idle, in seconds.", NULL},
+    {"_lease_id", pool_conn_get_lease_id, NULL, "The number of its lease, or 0.", NULL},
     {"type", get_type, NULL, "SOCK_STREAM.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
     {"tls", get_tls, NULL, "What the TLS handshake agreed on: a TLSInfo, or None.", NULL},
@@ -407,6 +443,7 @@ static PyMethodDef conn_methods[] = {
     {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
     {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},
     {"_share", conn_share, METH_NOARGS, share_doc},
+    {"mark_clean", pool_conn_mark_clean, METH_NOARGS, pool_conn_mark_clean_doc},
     {"__enter__", conn_enter, METH_NOARGS, enter_doc},
     {"__exit__", conn_exit, METH_VARARGS, exit_doc},
     {NULL, NULL, 0, NULL},

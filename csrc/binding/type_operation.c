@@ -439,7 +439,7 @@ PyObject *
 operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
+    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of_subtype(Py_TYPE(self));
     OperationObject *op;
     struct hs_op *core;
     hs_err rv;

@@ -20,8 +20,10 @@ hs_pool_end_lease_locked(struct hs_pool *p, struct hs_member *m, int64_t boot_no
     hs_list_unlink(&m->link);
     atomic_store_explicit(&m->lease_id, 0, memory_order_relaxed);
     site->lent--;
-    if (!was_used)
+    if (!was_used) {
+        m->times_lent--; /* Who comes next is the first to see it, if this one was to be. */
         return;
+    }
     p->stats.returned++;
     hs_histogram_add(&p->stats.usage, held);
     site->held_sum_ns += held;

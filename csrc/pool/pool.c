@@ -135,6 +135,8 @@ fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
     p->o = *o;
     if (o->connect.tls != NULL)
         (void)hs_tls_config_ref(o->connect.tls);
+    if (o->connect.breaker != NULL)
+        (void)hs_breaker_ref(o->connect.breaker);
     if (o->connect.server_name != NULL) {
         (void)snprintf(p->server_name, sizeof(p->server_name), "%s", o->connect.server_name);
         p->o.connect.server_name = p->server_name;
@@ -153,6 +155,7 @@ destroy(struct hs_pool *p)
     free(p->members);
     free(p->endpoints);
     hs_tls_config_unref(p->o.connect.tls);
+    hs_breaker_unref(p->o.connect.breaker);
     hs_pool_forget_sites(p, NULL);
     hs_wakelist_fini(&p->changed);
     hs_lock_fini(&p->lock);

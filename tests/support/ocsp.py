@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from support.pki import Authority, Identity, PrivateKey, now
+from support.pki import Authority, Identity, now
 
 _STATUS = {
     "good": ocsp.OCSPCertStatus.GOOD,
@@ -27,8 +27,8 @@ def ocsp_response(
     start: float = -1,
     days: float | None = 7,
     delegate: Identity | None = None,
-    key: PrivateKey = None,
     attach: bool = True,
+    signed_by: Authority | None = None,
     digest: hashes.HashAlgorithm | None = None,
 ) -> bytes:
     """What a responder says *about* a certificate of *issuer*, in DER.
@@ -37,13 +37,14 @@ def ocsp_response(
         start: Day from now of which it tells (thisUpdate).
         days: For how many days it is to be believed; None leaves nextUpdate out.
         delegate: Who answers for the issuer, in its own name.
-        key: Sign with this one instead of the answerer's.
         attach: Whether the delegate's certificate comes with it.
+        signed_by: Who really answers, in its own name, which may be the same.
         digest: By which hash it names the certificate; SHA-1 unless told, as RFC 6960 has it.
     """
     this_update = now() + datetime.timedelta(days=start)
     revoked = status == "revoked"
-    signer = issuer.parsed if delegate is None else delegate.leaf
+    answerer = delegate or signed_by or issuer
+    signer = answerer.leaf if isinstance(answerer, Identity) else answerer.parsed
     builder = (
         ocsp.OCSPResponseBuilder()
         .add_response(
@@ -56,12 +57,11 @@ def ocsp_response(
             revocation_time=this_update if revoked else None,
             revocation_reason=x509.ReasonFlags.key_compromise if revoked else None,
         )
-        .responder_id(ocsp.OCSPResponderEncoding.HASH, signer)
+        .responder_id(ocsp.OCSPResponderEncoding.NAME, signer)
     )
     if delegate is not None and attach:
         builder = builder.certificates([delegate.leaf])
-    signing_key = key or (issuer.private_key if delegate is None else delegate.private_key)
-    return builder.sign(signing_key, hashes.SHA256()).public_bytes(Encoding.DER)
+    return builder.sign(answerer.private_key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def ocsp_failure(status: ocsp.OCSPResponseStatus = ocsp.OCSPResponseStatus.TRY_LATER) -> bytes:

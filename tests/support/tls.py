@@ -16,7 +16,7 @@ from typing import Any
 import hardsock as hs
 from hardsock.lab.servers.process import find_program
 from hardsock.lab.threads import Call
-from support.pki import DEFAULT_NAMES, Authority, make_authority
+from support.pki import CLIENT, DEFAULT_NAMES, Authority, make_authority
 
 
 def openssl(*arguments: str | Path, data: bytes = b"") -> bytes:
@@ -46,12 +46,12 @@ class Identities:
     @cached_property
     def client_identity(self) -> hs.Certificate:
         """For a client called alice."""
-        return self.issue(("alice.test",))
+        return self.issue(("alice.test",), usages=CLIENT)
 
-    def issue(self, names: Sequence[str] = DEFAULT_NAMES) -> hs.Certificate:
-        """A new valid certificate for *names*."""
+    def issue(self, names: Sequence[str] = DEFAULT_NAMES, **form: Any) -> hs.Certificate:
+        """A new valid certificate for *names*; see `support.pki.Form` for the rest."""
         self._count += 1
-        chain, key = self.authority.issue(names, file=f"issued-{self._count}")
+        chain, key = self.authority.issue(names, file=f"issued-{self._count}", **form)
         return hs.Certificate(chain=chain, key=key)
 
     def issue_between(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from hardsock.aio._connection import Connection
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import adopt, connect, listen, resolve
+from hardsock.aio._pool import Pool
 from hardsock.aio._serve import serve
 from hardsock.aio._server import Server
 from hardsock.aio._wait import wait
@@ -17,6 +18,7 @@ from hardsock.aio._wait import wait
 __all__ = [
     "Connection",
     "Listener",
+    "Pool",
     "Server",
     "adopt",
     "connect",

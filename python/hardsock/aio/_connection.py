@@ -44,6 +44,22 @@ class Connection:
         """The same connection, for use in threads."""
         return self._conn
 
+    # ---- lent by a pool
+
+    def mark_clean(self) -> None:
+        """As ``hardsock.Connection.mark_clean``."""
+        self._conn.mark_clean()
+
+    @property
+    def reused(self) -> bool:
+        """Whether somebody had it from its pool before."""
+        return self._conn.reused
+
+    @property
+    def retry_is_safe(self) -> bool:
+        """As ``hardsock.Connection.retry_is_safe``."""
+        return self._conn.retry_is_safe
+
     # ---- receiving
 
     async def recv(

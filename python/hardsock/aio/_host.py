@@ -10,10 +10,11 @@ import asyncio
 import contextvars
 import sys
 import weakref
+from typing import Any
 
 from hardsock._core import Hub
 
-__all__ = ["current_hub"]
+__all__ = ["current_hub", "current_task"]
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = (
     weakref.WeakKeyDictionary()
@@ -34,6 +35,15 @@ def current_hub() -> Hub:
     known = _hubs.get(loop)
     hub = known() if known is not None else None
     return _open(loop) if hub is None else hub
+
+
+def current_task() -> Any:
+    """The running task, of asyncio or trio, or None."""
+    if "trio" in sys.modules and _trio_runs():
+        import trio
+
+        return trio.lowlevel.current_task()
+    return asyncio.current_task()
 
 
 def _trio_runs() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import shutil
 import signal
 import socket
 import struct
@@ -29,14 +30,19 @@ _PROTOCOL_3 = 3 << 16
 
 
 @contextmanager
-def postgres(**settings: str) -> Iterator[Server]:
-    """PostgreSQL over TCP, trusting user ``postgres``; *settings* as in postgresql.conf."""
+def postgres(*, certificate: tuple[Path, Path] | None = None, **settings: str) -> Iterator[Server]:
+    """PostgreSQL over TCP, trusting user ``postgres``; *settings* as in postgresql.conf.
+
+    With a (certificate, key) it speaks TLS to whoever asks for it.
+    """
     programs = _postgres_programs()
     user = _postgres_user()
     with work_directory(user) as directory:
         data = directory / "data"
         port = free_port()
         _initdb(programs / "initdb", data, user)
+        if certificate is not None:
+            settings = {**_tls_settings(directory, certificate, user), **settings}
         all_settings = {
             "port": str(port),
             "listen_addresses": "127.0.0.1",
@@ -53,6 +59,19 @@ def postgres(**settings: str) -> Iterator[Server]:
             is_ready=_lets_us_in,
         ) as server:
             yield server
+
+
+def _tls_settings(
+    directory: Path, certificate: tuple[Path, Path], user: str | None
+) -> dict[str, str]:
+    """Its own copies: it takes no key that others may read."""
+    copies = [directory / "server.pem", directory / "server.key"]
+    for source, copy in zip(certificate, copies, strict=True):
+        copy.write_bytes(source.read_bytes())
+        copy.chmod(0o600)
+        if user is not None:
+            shutil.chown(copy, user)
+    return {"ssl": "on", "ssl_cert_file": str(copies[0]), "ssl_key_file": str(copies[1])}
 
 
 def _lets_us_in(sock: socket.socket) -> bool:

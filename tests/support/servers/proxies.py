@@ -47,6 +47,8 @@ def haproxy(
     timeout: str = "30s",
     send_proxy: str = "",
     certificate: tuple[Path, Path] | None = None,
+    bind: str = "",
+    server: str = "",
 ) -> Iterator[Server]:
     """haproxy in front of *backend*.
 
@@ -56,35 +58,39 @@ def haproxy(
         timeout: After how long it cuts idle connections.
         send_proxy: ``"send-proxy"`` or ``"send-proxy-v2"``: announce the client to the backend.
         certificate: (certificate, key): speak TLS to clients.
+        bind: More words about its own socket, such as ``"ssl-max-ver TLSv1.2"``.
+        server: More words about the backend, such as ``"ssl verify required ca-file ..."``.
     """
     program = find_program("haproxy")
     with work_directory() as directory:
         port = free_port()
-        bind = ""
         if certificate is not None:
             both = directory / "both.pem"
             both.write_bytes(b"".join(path.read_bytes() for path in certificate))
-            bind = f" ssl crt {both}"
+            bind = f"ssl crt {both} {bind}"
         config = directory / "haproxy.cfg"
         config.write_text(
             _HAPROXY.format(
                 mode=mode,
                 timeout=timeout,
                 port=port,
-                bind=bind,
+                bind=f" {bind}",
                 backend=backend,
-                server=f" {send_proxy}" if send_proxy else "",
+                server=f" {send_proxy} {server}",
             )
         )
-        with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as server:
-            yield server
+        with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as started:
+            yield started
 
 
 @contextmanager
 def stunnel(
     backend: tuple[str, int], certificate: tuple[Path, Path], *, extra: str = ""
 ) -> Iterator[Server]:
-    """stunnel that takes TLS off and goes on to *backend*; *extra* lines of configuration."""
+    """stunnel that takes TLS off and goes on to *backend*; *extra* lines of configuration.
+
+    With ``client = yes`` it puts TLS on instead, and shows the certificate if it is asked for one.
+    """
     program = find_program("stunnel", "stunnel4")
     with work_directory() as directory:
         port = free_port()

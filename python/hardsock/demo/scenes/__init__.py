@@ -10,8 +10,10 @@ from hardsock.demo.scenes import (
     drip,
     fd_limit,
     half_close,
+    pool_leak,
     real_servers,
     rst_storm,
+    tls_stall,
     truncated,
     tune,
 )
@@ -26,5 +28,7 @@ SCENES: tuple[Scene, ...] = (
     half_close.SCENE,
     rst_storm.SCENE,
     fd_limit.SCENE,
+    pool_leak.SCENE,
+    tls_stall.SCENE,
     tune.SCENE,
 )

@@ -1,0 +1,172 @@
+/* type_borrowing.c: what pool.connection() returns: a context manager that borrows and returns.
+ *
+ * In C, so that no bytecode runs between the lending and the with statement's knowing of it: a
+ * signal handler that raises cannot lose the connection there. One use at a time.
+ */
+#include "conn.h"
+
+typedef struct {
+    PyObject_HEAD
+    PoolObject *pool;          /* owns */
+    PyObject *timeout, *token; /* own; or NULL */
+    PyObject *conn;            /* owns: while in the block */
+} BorrowingObject;
+
+PyObject *
+borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token)
+{
+    PyTypeObject *type = pool->st->borrowing_type;
+    BorrowingObject *self = (BorrowingObject *)type->tp_alloc(type, 0);
+
+    if (self == NULL)
+        return NULL;
+    self->pool = (PoolObject *)Py_NewRef((PyObject *)pool);
+    self->timeout = Py_XNewRef(timeout);
+    self->token = Py_XNewRef(token);
+    return (PyObject *)self;
+}
+
+/* A subclass may have hooks around it. */
+static PyObject *
+acquire(BorrowingObject *self)
+{
+    PyObject *method, *args, *kwargs, *conn = NULL;
+
+    if (!self->pool->hooked)
+        return pool_borrow(self->pool, self->timeout, self->token);
+    method = PyObject_GetAttr((PyObject *)self->pool, self->pool->st->str_acquire);
+    args = PyTuple_New(0);
+    kwargs = Py_BuildValue("{sOsO}", "timeout", self->timeout ? self->timeout : Py_None, "token",
+                           self->token ? self->token : Py_None);
+    if (method != NULL && args != NULL && kwargs != NULL)
+        conn = PyObject_Call(method, args, kwargs);
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return conn;
+}
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nBorrow a connection and return it.");
+
+static PyObject *
+borrowing_enter(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    BorrowingObject *self = (BorrowingObject *)obj;
+    PyObject *conn;
+
+    if (self->conn != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this context manager is in use already");
+        return NULL;
+    }
+    if ((conn = acquire(self)) == NULL)
+        return NULL;
+    self->conn = Py_NewRef(conn);
+    return conn;
+}
+
+static PyObject *
+give_back(BorrowingObject *self, PyObject *conn, bool failed)
+{
+    PyObject *method, *args, *kwargs, *result = NULL;
+
+    if (!self->pool->hooked)
+        return pool_return(self->pool, conn, failed ? HS_RETURN_FAILED : HS_RETURN_DONE);
+    method = PyObject_GetAttr((PyObject *)self->pool, self->pool->st->str_release);
+    args = PyTuple_Pack(1, conn);
+    kwargs = Py_BuildValue("{sO}", "failed", failed ? Py_True : Py_False);
+    if (method != NULL && args != NULL && kwargs != NULL)
+        result = PyObject_Call(method, args, kwargs);
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(kwargs);
+    return result;
+}
+
+PyDoc_STRVAR(exit_doc, "__exit__($self, exc_type, exc, traceback, /)\n--\n\n"
+                       "Return it. After an exception it is lent again only if nothing went since\n"
+                       "it was marked clean.");
+
+static PyObject *
+borrowing_exit(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
+{
+    BorrowingObject *self = (BorrowingObject *)obj;
+    PyObject *conn = self->conn, *result;
+
+    if (conn == NULL)
+        Py_RETURN_NONE;
+    self->conn = NULL;
+    if (((ConnObject *)conn)->lease.id == 0)
+        result = Py_NewRef(Py_None); /* Closed or returned in the block. */
+    else
+        result = give_back(self, conn, nargs > 0 && args[0] != Py_None);
+    Py_DECREF(conn);
+    Py_XDECREF(result);
+    if (result == NULL)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int
+borrowing_traverse(PyObject *obj, visitproc visit, void *arg)
+{
+    BorrowingObject *self = (BorrowingObject *)obj;
+
+    Py_VISIT(Py_TYPE(obj));
+    Py_VISIT(self->pool);
+    Py_VISIT(self->timeout);
+    Py_VISIT(self->token);
+    Py_VISIT(self->conn);
+    return 0;
+}
+
+static int
+borrowing_clear(PyObject *obj)
+{
+    BorrowingObject *self = (BorrowingObject *)obj;
+
+    Py_CLEAR(self->conn);
+    Py_CLEAR(self->timeout);
+    Py_CLEAR(self->token);
+    Py_CLEAR(self->pool);
+    return 0;
+}
+
+static void
+borrowing_dealloc(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+
+    PyObject_GC_UnTrack(obj);
+    (void)borrowing_clear(obj);
+    type->tp_free(obj);
+    Py_DECREF(type);
+}
+
+static PyMethodDef borrowing_methods[] = {
+    {"__enter__", borrowing_enter, METH_NOARGS, enter_doc},
+    {"__exit__", HS_METHOD(borrowing_exit), METH_FASTCALL, exit_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(borrowing_doc, "A connection for the length of a with block; see Pool.connection.");
+
+static PyType_Slot borrowing_slots[] = {
+    {Py_tp_dealloc, HS_SLOT(borrowing_dealloc)},   {Py_tp_traverse, HS_SLOT(borrowing_traverse)},
+    {Py_tp_clear, HS_SLOT(borrowing_clear)},       {Py_tp_methods, borrowing_methods},
+    {Py_tp_doc, (void *)(uintptr_t)borrowing_doc}, {0, NULL},
+};
+
+static PyType_Spec borrowing_spec = {
+    .name = "hardsock._core.Borrowing",
+    .basicsize = sizeof(BorrowingObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = borrowing_slots,
+};
+
+int
+borrowing_type_init(PyObject *module, mod_state *st)
+{
+    st->borrowing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &borrowing_spec, NULL);
+    return st->borrowing_type == NULL ? -1 : PyModule_AddType(module, st->borrowing_type);
+}

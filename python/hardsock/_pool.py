@@ -1,0 +1,665 @@
+"""Pools of connections: who borrows, waits, holds and returns is known at every moment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+import warnings
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hardsock import _core
+from hardsock._connect import Address, tls_settings, warn_of_changes
+from hardsock._core import CancelToken, Connection
+from hardsock._errors import (
+    Cancelled,
+    Closed,
+    DeadlineExceeded,
+    HardsockError,
+    PoolRefused,
+    PoolTimeout,
+    PoolWarning,
+)
+from hardsock._options import SocketOptions, kernel_settings
+from hardsock._pool_options import PoolOptions
+from hardsock._pool_records import (
+    Lent,
+    PoolAudit,
+    PoolCloseReport,
+    PoolStats,
+    Site,
+    histogram_of,
+    site_at,
+    thread_name,
+)
+from hardsock._scope import scope
+from hardsock._scope import timeout as _timeout
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from hardsock._core import Breaker
+    from hardsock._tls import TLSConfig
+
+__all__ = ["Pool", "PoolManager"]
+
+_log = logging.getLogger("hardsock.pool")
+_TCP_CLOSED_BY_PEER = (7, 8, 9)  # CLOSE, CLOSE_WAIT, LAST_ACK
+_HISTOGRAMS = ("wait", "dial", "usage")
+
+
+class Made(NamedTuple):
+    """Where and when a pool was made."""
+
+    site: Site
+    at: float
+    """``time.monotonic()``."""
+    thread: int
+    owner: object
+    """Of the context; for leak checks."""
+
+
+_living: weakref.WeakSet[Pool] = weakref.WeakSet()
+_living_lock = threading.RLock()  # A finalizer may make a pool while its own thread holds it.
+
+
+def _after_fork() -> None:
+    global _living_lock
+    _living_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def living_pools() -> list[Pool]:
+    """Every pool that somebody still has, closed ones too."""
+    with _living_lock:
+        return list(_living)
+
+
+def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
+    addresses = tuple(address) if isinstance(address, list) else (address,)
+    for one in addresses:
+        _core.parse_address(one)
+    return addresses
+
+
+def _log_leak(lent: Lent) -> None:
+    _log.warning("connection lent for %.1f s and not returned: %s%s", lent.age, lent, _stacks(lent))
+
+
+def _stacks(lent: Lent) -> str:
+    text = ""
+    if lent.stack:
+        text += "\nborrowed from:\n" + "\n".join(f"  {site}" for site in lent.stack)
+    if now := lent.current_stack():
+        text += "\nthe holder is at:\n" + "".join(now)
+    return text
+
+
+class Pool(_core.Pool):
+    """Connections to one endpoint, or to several that are equals, lent to one caller at a time.
+
+    ``with pool.connection(timeout=1.0) as conn:`` borrows and returns. Callers are served in the
+    order of arrival; what comes free is handed to the first who still wants it. Dials run in the
+    background: a caller takes what is there first. Usable from any number of threads; in a forked
+    child it is empty and never touches the parent's connections.
+
+    Args:
+        address: See ``Address``; a list of them for several endpoints that are equals.
+        options: A ``PoolOptions``; or give its fields as keywords.
+        socket_options: As ``connect(options=)``; tls, server_name, source, family and breaker are
+            as ``connect`` has them.
+        on_connect: ``on_connect(conn)`` is called by the first borrower of each connection, before
+            he gets it, for example to log in. If it raises, the connection is closed and
+            ``acquire`` raises that.
+        check: ``check(conn)`` is called before a connection is lent again that was idle for
+            *check_after* seconds. If it raises or returns ``False`` the connection is closed, and
+            another one is tried.
+        reset: ``reset(conn)`` is called before a connection is returned that could be lent again,
+            for at most *reset_timeout* seconds. If it raises, the connection is closed.
+        on_leak: ``on_leak(lent)`` is called, in a thread of its own, once for each lease that lasts
+            longer than ``leak_after``. The default logs to ``hardsock.pool``, with the borrower's
+            stack and the holder's present one.
+        name: For messages; the address by default.
+
+    Hooks run in the borrower's thread, under his deadline, and with no lock held.
+    """
+
+    _name: str
+    _options: PoolOptions
+    _endpoints: tuple[str, ...]
+    _tasks: dict[int, Any]
+    _told: bool
+    _warned: bool
+    _made: Made
+
+    def __new__(
+        cls,
+        address: Address | list[Address],
+        options: PoolOptions | None = None,
+        *,
+        socket_options: SocketOptions | None = None,
+        tls: bool | TLSConfig = False,
+        server_name: str | None = None,
+        source: tuple[str, int] | None = None,
+        family: int = 0,
+        breaker: Breaker | None = None,
+        on_connect: Callable[[Connection], object] | None = None,
+        check: Callable[[Connection], object] | None = None,
+        check_after: float = 1.0,
+        reset: Callable[[Connection], object] | None = None,
+        reset_timeout: float = 5.0,
+        on_leak: Callable[[Lent], object] | None = None,
+        name: str | None = None,
+        **settings: Any,
+    ) -> Pool:
+        """Make it; nothing is dialled before it is needed, unless there is ``min_idle``."""
+        if options is not None and settings:
+            raise TypeError(f"options and {', '.join(settings)} were given: give one of the two")
+        if options is None:
+            options = PoolOptions(**settings)
+        elif not isinstance(options, PoolOptions):
+            raise TypeError(f"options must be PoolOptions, not {type(options).__name__}")
+        if on_leak is not None and options.leak_after is None:
+            raise ValueError("on_leak has no use without leak_after")
+        addresses = _addresses(address)
+        hooks = (on_connect, check, reset)
+        made: type[Pool] = cls
+        if any(hook is not None for hook in hooks):
+            if cls is not Pool:
+                raise TypeError("hooks are for Pool itself; a subclass overrides acquire, release")
+            made = _HookedPool
+        self = super().__new__(
+            made,
+            addresses,
+            options._for_core(),
+            {
+                "sockopts": kernel_settings(socket_options),
+                "source": source,
+                "family": family,
+                "breaker": breaker,
+                **tls_settings(tls, server_name, "tcp"),
+            },
+            hooked=made.acquire is not _core.Pool.acquire or made.release is not _core.Pool.release,
+            trace_frames=options.trace_frames,
+            trace_every=options.trace_every,
+        )
+        self._options = options
+        self._endpoints = tuple(_core.parse_address(one) for one in addresses)
+        self._name = name if name is not None else ", ".join(self._endpoints)
+        self._tasks = {}
+        self._told = self._warned = False
+        self._made = Made(
+            site_at(*_core._here()), time.monotonic(), threading.get_ident(), _core.owner.get(None)
+        )
+        with _living_lock:
+            _living.add(self)
+        if isinstance(self, _HookedPool):
+            self._set_hooks(on_connect, check, check_after, reset, reset_timeout)
+        if options.leak_after is not None:
+            _watch_leaks(self, on_leak if on_leak is not None else _log_leak)
+        return self
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return self._name
+
+    @property
+    def options(self) -> PoolOptions:
+        """What it was made with; ``stats().max_size`` is the size in force."""
+        return self._options
+
+    # ---- telling
+
+    def stats(self) -> PoolStats:
+        """Gauges, counters by reason, and histograms of waiting, dialling and use."""
+        raw: dict[str, Any] = self._stats()
+        for field in _HISTOGRAMS:
+            raw[field] = histogram_of(raw[field])
+        return PoolStats(**raw)
+
+    def lent(self) -> list[Lent]:
+        """Who holds what, since when, from which line; the longest first."""
+        return [self._lent_record(raw) for raw in self._lent()]
+
+    def leaks(self, older_than: float) -> list[Lent]:
+        """Those of ``lent()`` that are older than so many seconds."""
+        return [lent for lent in self.lent() if lent.age > older_than]
+
+    def sites(self) -> list[Site]:
+        """Every place that ever borrowed, with its counters; who holds most now comes first."""
+        sites = [
+            site_at(
+                code,
+                offset,
+                lent=lent,
+                acquired=acquired,
+                lost=lost,
+                overdue=overdue,
+                dirty=dirty,
+                held_max=held_max / 1e9,
+                held_sum=held_sum / 1e9,
+            )
+            for code, offset, lent, acquired, lost, overdue, dirty, held_max, held_sum in (
+                self._sites()
+            )
+        ]
+        return sorted(sites, key=lambda site: (-site.lent, -site.acquired))
+
+    def verify(self) -> PoolAudit:
+        """Count everything again, and compare with the process's descriptors and the kernel.
+
+        Raises:
+            AssertionError: The pool's own books do not agree: a bug in hardsock.
+        """
+        stats = self.stats()
+        sockets = self._sockets()
+        open_fds = [fd for _, fd, _, _ in sockets if fd >= 0]
+        kernel = {}
+        for peer in {peer for _, _, peer, state in sockets if peer and state >= 0}:
+            counts = _core.tcp_counts(peer)
+            kernel[peer] = {state: number for state, number in counts.items() if number}
+        return PoolAudit(
+            stats=stats,
+            descriptors=tuple(open_fds),
+            missing=tuple(fd for fd in open_fds if not _is_socket(fd)),
+            stale=tuple(
+                fd for lent, fd, _, state in sockets if not lent and state in _TCP_CLOSED_BY_PEER
+            ),
+            kernel=kernel,
+        )
+
+    def _lent_record(self, raw: tuple[Any, ...]) -> Lent:
+        (ident, thread, task, code, offset, age, times, sent, received, endpoint, fd, overdue) = raw
+        known = self._tasks.get(ident) if task else None
+        living = known() if known is not None else None
+        return Lent(
+            id=ident,
+            site=site_at(code, offset),
+            age=age / 1e9,
+            thread=thread_name(thread),
+            task=None if not task else _task_name(living),
+            reused=times > 1,
+            bytes_sent=sent,
+            bytes_received=received,
+            endpoint=self._endpoints[endpoint],
+            fd=fd,
+            overdue=overdue,
+            stack=tuple(site_at(*place) for place in self._traces.get(ident, ())),
+            _thread_id=thread,
+            _task=known,
+        )
+
+    def _explain(self, exc: HardsockError) -> None:
+        """Called by the core for a caller who got nothing: say who holds what."""
+        stats, lent = self.stats(), self.lent()
+        if isinstance(exc, PoolTimeout):
+            exc.holders, exc.stats = tuple(lent), stats
+            exc.last_dial_error = stats.last_dial_error
+        text = (
+            f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "
+            f"{stats.dialing} dialing, {stats.waiting} waiting"
+        )
+        if lent:
+            text += "; held by " + "; ".join(_by_site(lent))
+        if stats.last_dial_error is not None:
+            text += f"; last dial error: {stats.last_dial_error}"
+        exc.strerror = f"{exc.strerror} ({text})"
+        here = threading.get_ident()
+        own = [one for one in lent if one.task is None and one._thread_id == here]
+        if own:
+            exc.hint = (
+                f"this thread holds {len(own)} of them itself, the first since {own[0].site}: "
+                "return it before borrowing another, or the two wait for each other"
+            )
+
+    def _changed(self, conn: Connection) -> None:
+        """Called by the core for a new connection with settings that the kernel changed."""
+        if not self._warned:
+            self._warned = True
+            warn_of_changes(conn.audit(), stacklevel=2)
+
+    def _noticed(self, ident: int, why: str, done: bool, late: bool) -> None:
+        """Called by the core when a return was not quite as it should be."""
+        if late:
+            _log.warning("connection %d of pool %s was returned late", ident, self._name)
+        if why == "dirty" and done and not self._told:
+            self._told = True
+            warnings.warn(
+                f"pool {self._name}: a used connection was closed at its return, since "
+                "conn.mark_clean() was not called after its last byte. Call it when an answer is "
+                "complete; or see PoolOptions.reuse",
+                PoolWarning,
+                stacklevel=2,
+            )
+
+    # ---- the end
+
+    def close(self, timeout: float | None = 0.0, *, abort: bool = False) -> PoolCloseReport:
+        """Refuse callers, wake those who wait (``Closed``), close what is idle.
+
+        Args:
+            timeout: Seconds to wait until what is lent was returned; ``None``: as long as it takes.
+            abort: Reset what is still lent after that: its borrowers' calls raise ``Closed``.
+
+        Returns:
+            A report that names who still holds what. Those connections are closed at their return.
+        """
+        self._close()
+        try:
+            self._await_closed(timeout=timeout)
+        except DeadlineExceeded:
+            report = PoolCloseReport(clean=False, lent=tuple(self.lent()))
+            if not report.lent:
+                return PoolCloseReport(clean=True, lent=())
+            if abort:
+                self._abort_lent()
+            return report
+        return PoolCloseReport(clean=True, lent=())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = getattr(self, "_name", "?")
+        return f"<hardsock.Pool {name}{' closed' if self.closed else ''}>"
+
+
+def _is_socket(fd: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
+def _task_name(task: Any) -> str:
+    if task is None:
+        return "a task that has ended"
+    name = task.get_name() if hasattr(task, "get_name") else getattr(task, "name", None)
+    return str(name) if name is not None else repr(task)
+
+
+def _by_site(lent: list[Lent], most: int = 3) -> list[str]:
+    counts = Counter(str(one.site) for one in lent)
+    oldest: dict[str, Lent] = {}
+    for one in lent:
+        oldest.setdefault(str(one.site), one)
+    lines = [
+        f"{site} ({count}, the longest for {oldest[site].age:.3f} s by "
+        f"{oldest[site].task or oldest[site].thread})"
+        for site, count in counts.most_common(most)
+    ]
+    if len(counts) > most:
+        lines.append(f"and {len(counts) - most} other places")
+    return lines
+
+
+# ---- hooks
+
+
+@contextmanager
+def _bounded(deadline: float | None, token: CancelToken | None) -> Iterator[None]:
+    """Hooks obey the deadline and the token of the call that they are part of."""
+    left = None if deadline is None else max(0.0, deadline - time.monotonic())
+    with _timeout(left):
+        if token is None:
+            yield
+        else:
+            with scope(token):
+                yield
+
+
+class _HookedPool(Pool):
+    """A pool with hooks: what the core lends is looked at before the caller gets it."""
+
+    def _set_hooks(
+        self,
+        on_connect: Callable[[Connection], object] | None,
+        check: Callable[[Connection], object] | None,
+        check_after: float,
+        reset: Callable[[Connection], object] | None,
+        reset_timeout: float,
+    ) -> None:
+        self._on_connect = on_connect
+        self._check = check
+        self._check_after = check_after
+        self._reset = reset
+        self._reset_timeout = reset_timeout
+
+    def acquire(
+        self, *, timeout: float | None = None, token: CancelToken | None = None
+    ) -> Connection:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            conn = super().acquire(timeout=left, token=token)
+            if self._prepared(conn, deadline, token):
+                return conn
+
+    def _prepared(
+        self, conn: Connection, deadline: float | None, token: CancelToken | None
+    ) -> bool:
+        if not conn.reused:
+            if self._on_connect is None:
+                return True
+            return self._run(self._on_connect, conn, deadline, token, may_fail=False)
+        if self._check is None or conn._idle_for < self._check_after:
+            return True
+        return self._run(self._check, conn, deadline, token, may_fail=True)
+
+    def _run(
+        self,
+        hook: Callable[[Connection], object],
+        conn: Connection,
+        deadline: float | None,
+        token: CancelToken | None,
+        *,
+        may_fail: bool,
+    ) -> bool:
+        try:
+            with _bounded(deadline, token):
+                accepted = hook(conn) is not False
+        except BaseException as exc:
+            self._check_failed(conn)
+            if not may_fail or not isinstance(exc, Exception) or _is_over(deadline, exc):
+                raise
+            return False
+        if accepted:
+            conn.mark_clean()
+            return True
+        self._check_failed(conn)
+        if not may_fail:
+            raise HardsockError(None, "on_connect returned False")
+        return False
+
+    def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
+        if (
+            self._reset is not None
+            and not (failed or discard)
+            and getattr(conn, "pool", None) is self
+            and not conn.closed
+            and (conn._clean or self._options.reuse == "answered")
+        ):
+            try:
+                with _timeout(self._reset_timeout):
+                    self._reset(conn)
+            except Exception as exc:
+                self._check_failed(conn)
+                _log.info("reset of a connection of pool %s failed: %s", self._name, exc)
+                return
+            except BaseException:
+                self._check_failed(conn)
+                raise
+            conn.mark_clean()
+        super().release(conn, failed=failed, discard=discard)
+
+
+def _is_over(deadline: float | None, exc: Exception) -> bool:
+    """The call's own time or token has ended, rather than the connection."""
+    if isinstance(exc, Cancelled):
+        return True
+    return deadline is not None and time.monotonic() >= deadline
+
+
+# ---- leaks
+
+
+def _watch_leaks(pool: Pool, on_leak: Callable[[Lent], object]) -> None:
+    reference = weakref.ref(pool)
+
+    def watch() -> None:
+        while (pool := reference()) is not None:
+            try:
+                raw = pool._await_overdue(timeout=0.5)
+            except Closed:
+                return
+            except DeadlineExceeded:
+                del pool
+                continue
+            lent = pool._lent_record(raw)
+            del pool
+            try:
+                on_leak(lent)
+            except Exception:
+                _log.exception("on_leak failed")
+
+    threading.Thread(target=watch, name="hardsock-leaks", daemon=True).start()
+
+
+# ---- several pools
+
+
+class PoolManager:
+    """A pool for each endpoint that is asked for, made on first use with the same settings.
+
+    Args:
+        options, settings: As ``Pool`` has them, for every pool.
+        max_pools: Pools at most; one more closes the one that was not used for longest, of those
+            that lend nothing; if all do, ``PoolRefused`` is raised.
+    """
+
+    def __init__(
+        self, options: PoolOptions | None = None, *, max_pools: int = 1000, **settings: Any
+    ) -> None:
+        if isinstance(max_pools, bool) or not isinstance(max_pools, int) or max_pools < 1:
+            raise ValueError(f"max_pools must be an int of at least 1, got {max_pools!r}")
+        self._options = options
+        self._settings = settings
+        self._max_pools = max_pools
+        self._pools: OrderedDict[str, Pool] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def pool(self, address: Address) -> Pool:
+        """The pool for *address*."""
+        key = _core.parse_address(address)
+        unused: Pool | None = None
+        with self._lock:
+            if self._closed:
+                raise Closed(None, "the pool manager is closed")
+            pool = self._pools.get(key)
+            if pool is None:
+                if len(self._pools) >= self._max_pools:
+                    unused = self._take_unused()
+                pool = Pool(address, self._options, **self._settings)
+                self._pools[key] = pool
+            self._pools.move_to_end(key)
+        if unused is not None:
+            unused.close()
+        return pool
+
+    def _take_unused(self) -> Pool:
+        for key, pool in self._pools.items():
+            stats = pool._stats()
+            if stats["lent"] == 0 and stats["waiting"] == 0:
+                return self._pools.pop(key)
+        raise PoolRefused(None, f"max_pools: {self._max_pools} pools are all in use")
+
+    def acquire(
+        self,
+        address: Address,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> Connection:
+        """As ``Pool.acquire``; give it back with ``release``."""
+        return self.pool(address).acquire(timeout=timeout, token=token)
+
+    def connection(
+        self,
+        address: Address,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> _core.Borrowing:
+        """As ``Pool.connection``."""
+        return self.pool(address).connection(timeout=timeout, token=token)
+
+    def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
+        """Give *conn* back to the pool that lent it."""
+        pool = conn.pool
+        if pool is None:
+            raise ValueError("this connection was not lent by a pool")
+        pool.release(conn, failed=failed, discard=discard)
+
+    def pools(self) -> dict[str, Pool]:
+        """The pools there are, by address."""
+        with self._lock:
+            return dict(self._pools)
+
+    def stats(self) -> dict[str, PoolStats]:
+        """``Pool.stats`` of each, by address."""
+        return {key: pool.stats() for key, pool in self.pools().items()}
+
+    def lent(self) -> list[Lent]:
+        """``Pool.lent`` of all together, the longest first."""
+        found = [lent for pool in self.pools().values() for lent in pool.lent()]
+        return sorted(found, key=lambda lent: -lent.age)
+
+    def close(self, timeout: float | None = 0.0, *, abort: bool = False) -> PoolCloseReport:
+        """Close every pool; *timeout* is for all together. See ``Pool.close``."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            pools = list(self._pools.values())
+            self._pools.clear()
+        for pool in pools:
+            pool._close()
+        reports = [
+            pool.close(
+                None if deadline is None else max(0.0, deadline - time.monotonic()), abort=abort
+            )
+            for pool in pools
+        ]
+        lent = tuple(one for report in reports for one in report.lent)
+        return PoolCloseReport(clean=all(report.clean for report in reports), lent=lent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.close()
