@@ -23,7 +23,17 @@ SYSCTLS = (
     "net/ipv4/tcp_tw_reuse",
     "net/ipv4/tcp_wmem",
 )
-DISTRIBUTIONS = ("hardsock", "uvloop", "trio", "gevent", "greenlet")
+DISTRIBUTIONS = (
+    "hardsock",
+    "uvloop",
+    "trio",
+    "gevent",
+    "greenlet",
+    "urllib3",
+    "redis",
+    "psycopg-pool",
+    "sqlalchemy",
+)
 
 
 def _read(path: str) -> str | None:

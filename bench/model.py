@@ -13,6 +13,7 @@ class Measure(enum.Enum):
     RATE = "rate"  # {"ops": n, "ns": elapsed, ...}
     CPU = "cpu"  # {"ops": n, "cpu_ns": the worker's time on a CPU, ...}
     LATENCY = "latency"  # {"latencies_ns": [...]}
+    SHARES = "shares"  # {"least": n, "most": n, "latencies_ns": [the longest wait]}
     MEMORY = "memory"  # {"connections": n, "bytes": growth}
 
 

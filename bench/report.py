@@ -71,7 +71,15 @@ def rows_of(work: Work, all_series: Sequence[Series]) -> list[Row]:
 def _amount(measure: Measure, value: float | None) -> str:
     if value is None:
         return ""
+    if measure is Measure.SHARES:
+        return f"{value:.2f} x"
     return f"{value:,.0f} B" if measure is Measure.MEMORY else f"{value / 1000:.2f} us"
+
+
+def _tail(measure: Measure, value: float | None) -> str:
+    if measure is Measure.SHARES and value is not None:
+        return f"{value / 1e9:.2f} s"
+    return _amount(measure, value)
 
 
 def _spread(value: Spread | None) -> str:
@@ -87,7 +95,8 @@ def _met(verdict: Verdict) -> str:
         return "not measured"
     word = "yes" if verdict.met else "NO"
     if verdict.goal.against is None:
-        return f"{word}: {verdict.value.median:,.0f}"
+        number = verdict.value.median
+        return f"{word}: {number:.2f}" if number < 100 else f"{word}: {number:,.0f}"
     if verdict.goal.at_most < 1:
         return f"{word}: {1 / verdict.value.median:.2f} x"
     return f"{word}: {verdict.value.median:.2f}"
@@ -105,7 +114,7 @@ def _lines(row: Row) -> list[list[str]]:
     first = [
         *head,
         _amount(measure, row.cost.median),
-        _amount(measure, row.p99),
+        _tail(measure, row.p99),
         per_second,
         _spread(row.against_floor),
         _spread(row.against_stdlib),
@@ -144,7 +153,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 LEGEND = """\
-cost: median per operation (rate), p50 (latency) or per connection (memory); less is better.
+cost: median per operation (rate), p50 (latency), per connection (memory), or most served to least
+served (beside it the longest wait); less is better.
 x C, x stdlib: median over the rounds of the ratio within a round [quartiles]; goals are judged on
 the medians. x C of a latency is against a bare eventfd wake. CPU: time that the worker (not its
 peer) was on a CPU; per s is then per second of that.
@@ -157,8 +167,11 @@ def _spread_json(value: Spread | None) -> dict[str, float] | None:
     return {"median": value.median, "q1": value.q1, "q3": value.q3, "rounds": value.n}
 
 
+_UNITS = {Measure.MEMORY: "bytes", Measure.SHARES: "most served to least served"}
+
+
 def _row_json(row: Row) -> dict[str, Any]:
-    unit = "bytes" if row.work.measure is Measure.MEMORY else "ns"
+    unit = _UNITS.get(row.work.measure, "ns")
     latencies = row.series.latencies_ns
     return {
         "work": row.work.name,

@@ -170,6 +170,8 @@ def cost(measure: Measure, answer: dict[str, Any]) -> float:
         return float(answer["cpu_ns"] / answer["ops"])
     if measure is Measure.LATENCY:
         return quantile(answer["latencies_ns"], 0.5)
+    if measure is Measure.SHARES:
+        return float(answer["most"] / max(answer["least"], 1))
     return float(answer["bytes"] / answer["connections"])
 
 

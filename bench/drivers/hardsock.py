@@ -8,7 +8,7 @@ from typing import Any
 import hardsock as hs
 
 from ..model import Target
-from . import _cancel, _common, _hardsock_tls
+from . import _cancel, _common, _hardsock_pool, _hardsock_tls
 from ._common import DEADLINE, FRAMES_PER_CLOCK_READ, LINES_PER_CLOCK_READ, MESSAGE
 
 FRAMING = hs.LengthPrefix()  # four bytes, big endian
@@ -91,3 +91,10 @@ tls_send = _hardsock_tls.tls_send
 tls_accept = _hardsock_tls.tls_accept
 tls_idle_memory = _hardsock_tls.tls_idle_memory
 tls_idle_memory_server = _hardsock_tls.tls_idle_memory_server
+
+pool_checkout = _hardsock_pool.pool_checkout
+pool_checkout_8 = _hardsock_pool.pool_checkout_8
+pool_fairness = _hardsock_pool.pool_fairness
+pool_idle_memory = _hardsock_pool.pool_idle_memory
+pool_lent_memory = _hardsock_pool.pool_lent_memory
+pool_watching = _hardsock_pool.pool_watching

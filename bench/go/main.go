@@ -26,6 +26,8 @@ type result struct {
 	LatenciesNs []int64 `json:"latencies_ns,omitempty"`
 	Connections int     `json:"connections,omitempty"`
 	Bytes       int64   `json:"bytes,omitempty"`
+	Least       *int    `json:"least,omitempty"` // 0 is a result
+	Most        int     `json:"most,omitempty"`
 }
 
 type work func(address string, length time.Duration, count int) (result, error)
@@ -41,6 +43,10 @@ var works = map[string]work{
 	"frames_1m":           frames1m,
 	"crowd_echo":          withCrowd("echo"),
 	"crowd_churn":         withCrowd("churn"),
+
+	"pool_checkout":   poolCheckout,
+	"pool_checkout_8": poolCheckoutThreads,
+	"pool_fairness":   poolFairness,
 
 	"tls_handshake":          tlsHandshake,
 	"tls_resume":             tlsResume,

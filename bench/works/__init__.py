@@ -9,6 +9,7 @@ from . import (
     frames,
     idle_memory,
     lines,
+    pools,
     request_reply,
     ten_thousand,
     tls_bulk,
@@ -37,4 +38,10 @@ ALL: tuple[Work, ...] = (
     tls_connection.REQUEST_REPLY,
     tls_connection.IDLE,
     tls_connection.IDLE_SERVER,
+    pools.CHECKOUT,
+    pools.CHECKOUT_THREADS,
+    pools.FAIRNESS,
+    pools.IDLE_MEMORY,
+    pools.LENT_MEMORY,
+    pools.WATCHING,
 )

@@ -22,8 +22,8 @@
 
 /* ---- The watch ----------------------------------------------------------------------------- */
 
-/* check counts, tells whom it may concern, and says after how many openings it wants to do so again.
- * An exception of its own fails no call. */
+/* check counts, tells whom it may concern, and says after how many openings to do so again. An
+ * exception of its own fails no call. */
 static void
 look(mod_state *st)
 {
@@ -385,10 +385,10 @@ core_tell_owners(PyObject *module, PyObject *on)
 
 PyDoc_STRVAR(
     fd_watch_doc,
-    "_fd_watch(mark, check, /)\n--\n\n"
+    "_fd_watch(mark, due, check, /)\n--\n\n"
     "Call check() when a descriptor with a number of at least mark is opened by hardsock,\n"
-    "for one in 64 of the others, and when there are none left; mark None: never. The\n"
-    "first check that is given is the one for good.");
+    "when as many as due were, and when there are none left; mark None: never. It returns\n"
+    "the next due. The first check that is given is the one for good.");
 
 static PyObject *
 core_fd_watch(PyObject *module, PyObject *const *args, Py_ssize_t nargs)

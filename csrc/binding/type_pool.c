@@ -237,7 +237,22 @@ keep_trace(PoolObject *self, uint64_t id)
     return rv;
 }
 
-/* Takes shell, also on failure: then what was lent goes with it. */
+/* Warns of settings that the kernel changed silently, as connect does. */
+static int
+look_at_new(PoolObject *self, ConnObject *conn)
+{
+    struct hs_conn_info info;
+    PyObject *result;
+
+    hs_conn_info(conn->core, &info);
+    if (info.changed_settings == 0)
+        return 0;
+    result = PyObject_CallMethod((PyObject *)self, "_changed", "O", conn);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Takes shell, also on failure: then what was lent is given back. */
 static PyObject *
 lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const struct place *place)
 {
@@ -248,9 +263,11 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     conn->lease = *lease;
     conn->pool = Py_NewRef((PyObject *)self);
     opened_lent(self->st, &conn->opened, place);
-    if ((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) {
-        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+    if (((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) ||
+        (lease->times_lent == 1 && look_at_new(self, conn) < 0)) {
         atomic_store(&conn->let_go, true);
+        pool_forget_trace(self, conn->lease.id);
+        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
         Py_CLEAR(shell);
     }
     return shell;

@@ -1282,7 +1282,6 @@ HS_API HS_NODISCARD hs_err hs_pool_await_overdue(struct hs_pool *p, struct hs_op
 /* The connections that are open, lent ones or idle ones: new references. Returns how many there
  * are, of which it writes at most n. */
 HS_API size_t hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n);
-HS_API size_t hs_pool_endpoints(struct hs_pool *p, const struct hs_endpoint **ret_endpoints);
 
 /* ---- Looking at the process and the kernel ------------------------------------------------- */
 

@@ -15,9 +15,8 @@
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
-#include "keeper.h"
-
 #include "../base/thread.h"
+#include "keeper.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -378,8 +377,6 @@ after_fork_in_child(void)
     drop_all();
 }
 
-/* Registered after those of the floors below: before a fork the keeper is brought to rest first, in
- * the child it comes last. */
 HS_REGISTERS_FORK_LOCK(HS_RANK_KEEPER_TURN)
 static void
 watch_forks(void)

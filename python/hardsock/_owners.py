@@ -35,6 +35,7 @@ KINDS = {
     ),
 }
 _FD_KINDS = frozenset({"socket", "pipe", "file", "directory", "device", "event", "other"})
+_COMPARED = _FD_KINDS | {"closed", "thread", "live"}
 _FIRST_PAUSE = 0.001
 _SOCKETS_OF_A_DIAL = 6
 
@@ -174,15 +175,18 @@ class Owners:
     # ---- looking
 
     def _snapshot(self) -> Snapshot:
+        if not self.kinds & _COMPARED:
+            return Snapshot()
         return snapshot(threads="thread" in self.kinds)
 
     def _look(self, owner: Owner) -> list[Finding]:
         opened, ours = self._opened(owner)
         found = opened + self._pools(owner)
         after = self._snapshot()
-        for fds in (pool._sockets() for pool in living_pools()):
-            ours |= {fd for _, fd, _, _ in fds}
-        found += self._changes(owner, changes(owner.before, after), ours, _hidden(after, len(ours)))
+        if different := changes(owner.before, after):
+            for fds in (pool._sockets() for pool in living_pools()):
+                ours |= {fd for _, fd, _, _ in fds}
+            found += self._changes(owner, different, ours, _hidden(after, len(ours)))
         return [one for one in found if one.kind in self.kinds]
 
     def _opened(self, owner: Owner, by_name: bool = False) -> tuple[list[Finding], set[int]]:

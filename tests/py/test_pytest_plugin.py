@@ -115,14 +115,17 @@ def _assert_leaks_found(result: pytest.RunResult) -> None:
     assert "(module) left behind" not in output
 
 
+@pytest.mark.slow
 def test_leaks_fail_the_test_and_the_line_is_named(suite: pytest.Pytester) -> None:
     _assert_leaks_found(_run(suite, LEAKS))
 
 
+@pytest.mark.slow
 def test_leaks_are_found_under_xdist(suite: pytest.Pytester) -> None:
     _assert_leaks_found(_run(suite, LEAKS, "-n2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["--hardsock-leaks=off", "-pno:hardsock", "ini"])
 def test_plugin_can_be_switched_off(suite: pytest.Pytester, how: str) -> None:
     options = [] if how == "ini" else [how]
@@ -132,6 +135,7 @@ def test_plugin_can_be_switched_off(suite: pytest.Pytester, how: str) -> None:
     _run(suite, LEAKS, "-Wignore", *options, **inis).assert_outcomes(passed=tests)
 
 
+@pytest.mark.slow
 def test_kinds_can_be_chosen(suite: pytest.Pytester) -> None:
     found = str(_run(suite, LEAKS, "--hardsock-leaks=connections").stdout)
 
@@ -140,6 +144,7 @@ def test_kinds_can_be_chosen(suite: pytest.Pytester) -> None:
     assert "test_pipe left behind" not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -183,6 +188,7 @@ def test_not_allowed():
 """
 
 
+@pytest.mark.slow
 def test_marker_allows_by_site_and_target(suite: pytest.Pytester) -> None:
     result = _run(suite, ALLOWED, "--strict-markers")
 
@@ -193,6 +199,7 @@ def test_marker_allows_by_site_and_target(suite: pytest.Pytester) -> None:
     assert "/etc/passwd" not in output
 
 
+@pytest.mark.slow
 def test_ini_allows_by_site(suite: pytest.Pytester) -> None:
     allow = "\n    */nothing.py:*\n    *in keep"
 
@@ -264,6 +271,7 @@ def opened_late(server):
 """
 
 
+@pytest.mark.slow
 def test_what_fixtures_for_several_tests_open_is_no_tests_leak(suite: pytest.Pytester) -> None:
     code = FIXTURES.replace('scope="session"', 'scope="module"')
 
@@ -288,6 +296,7 @@ KEPT = []
 """
 
 
+@pytest.mark.slow
 def test_leaky_fixture_is_named(suite: pytest.Pytester) -> None:
     result = _run(suite, LEAKY_FIXTURE)
 
@@ -341,6 +350,7 @@ def test_closed_by_the_garbage_collector_is_told():
 """
 
 
+@pytest.mark.slow
 def test_tests_of_other_kinds(suite: pytest.Pytester) -> None:
     result = _run(suite, OTHER_TESTS, hardsock_leaks_wait="10")
 
@@ -352,6 +362,7 @@ def test_tests_of_other_kinds(suite: pytest.Pytester) -> None:
     assert ">: thrown away, not closed, made at" in output
 
 
+@pytest.mark.slow
 def test_waiting_has_an_end(suite: pytest.Pytester) -> None:
     code = OTHER_TESTS.replace("Timer(0.03", "Timer(10").replace(".start()", "")
 
@@ -407,6 +418,7 @@ async def test_fixture(connection):
 """
 
 
+@pytest.mark.slow
 def test_async_tests(suite: pytest.Pytester) -> None:
     result = _run(suite, ASYNC, asyncio_mode="auto", asyncio_default_fixture_loop_scope="function")
 
@@ -439,6 +451,7 @@ def test_restore():
 """
 
 
+@pytest.mark.slow
 def test_leak_is_found_when_no_descriptor_is_left(suite: pytest.Pytester) -> None:
     result = _run(suite, OUT_OF_DESCRIPTORS, "-s", "--show-capture=no")
 

@@ -13,6 +13,7 @@ from hardsock.demo.scenes import (
     pool_leak,
     real_servers,
     rst_storm,
+    tls_stall,
     truncated,
     tune,
 )
@@ -28,5 +29,6 @@ SCENES: tuple[Scene, ...] = (
     rst_storm.SCENE,
     fd_limit.SCENE,
     pool_leak.SCENE,
+    tls_stall.SCENE,
     tune.SCENE,
 )
