@@ -68,10 +68,12 @@ class Owner:
     old_threads: dict[int, threading.Thread | None] = field(default_factory=dict)
     alone: bool = True
     """No other was active at any moment of its life."""
+    only_named: bool = False
+    """It has only what names it: a fixture, whose time is that of many tests."""
 
     def has(self, owner: object, since: int, thread: int) -> bool:
         """Whether something is its own that was made then, there, with that owner."""
-        if owner is not None or not self.alone:
+        if owner is not None or self.only_named or not self.alone:
             return owner is self
         return since >= self.began and not self._is_older(thread)
 
@@ -122,17 +124,17 @@ class Owners:
         return owner
 
     def end(self, owner: Owner) -> None:
-        """Its time is over; what comes later with its name on it is a stray."""
+        """Its time is over. What its threads and tasks still make with its name on it is not seen."""
         with self._lock:
             if owner in self._active:
                 self._active.remove(owner)
 
     def outside(self) -> Outside:
-        """What happens between this and its ``end()`` is nothing of the active owners'."""
+        """What happens between this and ``exempt()`` is nothing of the active owners'."""
         return Outside(self._snapshot(), set(_other_threads()))
 
     def exempt(self, outside: Outside) -> None:
-        """End it."""
+        """See ``outside``."""
         after, threads = self._snapshot(), _other_threads()
         with self._lock:
             for owner in self._active:
@@ -144,10 +146,7 @@ class Owners:
         """What it has left. Asks again, with growing pauses, for up to *wait* seconds."""
         pause, end = _FIRST_PAUSE, time.monotonic() + wait
         collected = False
-        while True:
-            found = [one for one in self._look(owner) if not one.matches(allowed)]
-            if not found:
-                break
+        while found := [one for one in self._look(owner) if not one.matches(allowed)]:
             if not collected:
                 gc.collect()
                 collected = True
@@ -157,13 +156,6 @@ class Owners:
                 time.sleep(min(pause, max(0.0, end - time.monotonic())))
                 pause *= 2
         return found + self._claim_dropped(owner, allowed)
-
-    def fixture_leftovers(self, owner: Owner, allowed: Sequence[str]) -> list[Finding]:
-        """The same for what carries its name, and nothing else."""
-        opened, _ = self._opened(owner, by_name=True)
-        found = opened + self._pools(owner, by_name=True)
-        found = [one for one in found if one.kind in self.kinds]
-        return [one for one in found if not one.matches(allowed)]
 
     def strays(self) -> list[Finding]:
         """What was left by nobody in particular and is open still."""
@@ -182,6 +174,8 @@ class Owners:
     def _look(self, owner: Owner) -> list[Finding]:
         opened, ours = self._opened(owner)
         found = opened + self._pools(owner)
+        if owner.only_named:
+            return [one for one in found if one.kind in self.kinds]
         after = self._snapshot()
         if different := changes(owner.before, after):
             for fds in (pool._sockets() for pool in living_pools()):
@@ -189,7 +183,7 @@ class Owners:
             found += self._changes(owner, different, ours, _hidden(after, len(ours)))
         return [one for one in found if one.kind in self.kinds]
 
-    def _opened(self, owner: Owner, by_name: bool = False) -> tuple[list[Finding], set[int]]:
+    def _opened(self, owner: Owner) -> tuple[list[Finding], set[int]]:
         found, fds = [], set()
         for how, serial, fd, local, peer, code, offset, since, thread, tag in _core._opened():
             fds.add(fd)
@@ -199,20 +193,18 @@ class Owners:
             verb = {"lent": "borrowed and not returned, ", "listen": "listening, "}.get(how, "")
             text = f"{how} {ends}, descriptor {fd}: {verb or 'left open, '}{_made(site, thread)}"
             finding = Finding(kind, text, site)
-            if tag is owner if by_name else owner.has(tag, since, thread):
+            if owner.has(tag, since, thread):
                 found.append(finding)
-            elif not by_name and tag is None and not owner.alone and since >= owner.began:
+            elif tag is None and not owner.alone and since >= owner.began:
                 self._strays[kind, f"serial {serial}"] = finding
         return found, fds
 
-    def _pools(self, owner: Owner, by_name: bool = False) -> list[Finding]:
+    def _pools(self, owner: Owner) -> list[Finding]:
         found = []
         for pool in living_pools():
             made = pool._made
             since = int(made.at * 1e9)
-            if pool.closed or not (
-                made.owner is owner if by_name else owner.has(made.owner, since, made.thread)
-            ):
+            if pool.closed or not owner.has(made.owner, since, made.thread):
                 continue
             text = (
                 f"pool {pool.name}: not closed, {pool._stats()['idle']} connections idle, "

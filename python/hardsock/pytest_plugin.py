@@ -136,24 +136,21 @@ def _message(who: str, found: list[Finding]) -> str:
     return "\n  ".join([f"{who} left behind:", *(one.text for one in found)])
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """See who failed: the traceback keeps alive what that test had, so it is not looked at."""
-    report = yield
     if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
         item.stash[_failed_key] = True
-    return report
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, None]:
     """Let the coroutine of a test run with its owner, in whatever context its loop was made."""
     owner = item.stash.get(_owner_key, None)
     test = getattr(item, "obj", None)
     if owner is None or not inspect.iscoroutinefunction(test):
-        return (yield)
+        yield
+        return
 
     @functools.wraps(test)
     async def owned(*args: Any, **kwargs: Any) -> Any:
@@ -164,32 +161,29 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
             _core.owner.reset(reset)
 
     item.obj = owned  # type: ignore[attr-defined]
-    try:
-        return (yield)
-    finally:
-        item.obj = test  # type: ignore[attr-defined]
+    yield
+    item.obj = test  # type: ignore[attr-defined]
 
 
 # ---- fixtures that outlive tests
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
+) -> Generator[None, object, None]:
     """What such a fixture opens is its own, no test's."""
     owners = request.config.stash.get(_owners_key, None)
     if owners is None or fixturedef.scope == "function":
-        return (yield)
-    owner = Owner(f"fixture {fixturedef.argname} ({fixturedef.scope})")
+        yield
+        return
+    owner = Owner(f"fixture {fixturedef.argname} ({fixturedef.scope})", only_named=True)
     outside = owners.outside()
     reset = _core.owner.set(owner)
-    try:
-        return (yield)
-    finally:
-        _core.owner.reset(reset)
-        owners.exempt(outside)
-        request.config.stash.setdefault(_fixtures_key, {})[id(fixturedef)] = owner
+    yield
+    _core.owner.reset(reset)
+    owners.exempt(outside)
+    request.config.stash.setdefault(_fixtures_key, {})[id(fixturedef)] = owner
 
 
 _fixtures_key = pytest.StashKey[dict[int, Owner]]()
@@ -204,7 +198,8 @@ def pytest_fixture_post_finalizer(
     if owner is None:
         return
     owners = request.config.stash[_owners_key]
-    found = owners.fixture_leftovers(owner, request.config.getini("hardsock_leaks_allow"))
+    wait = float(request.config.getini("hardsock_leaks_wait"))
+    found = owners.leftovers(owner, request.config.getini("hardsock_leaks_allow"), wait)
     if found:
         pytest.fail(_message(owner.name, found), pytrace=False)
 
