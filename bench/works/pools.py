@@ -6,7 +6,8 @@ pool of one, and eight threads on a pool of eight: nobody waits. hardsock's ledg
 of hardsock, lifoqueue, urllib3 and redis-py are real; the others' are empty objects, so that only
 the pool is measured: no rollback of SQLAlchemy's or psycopg's reaches a server. urllib3, redis-py
 and hardsock look whether a connection is alive, each by its own rules; the others do not.
-"lifoqueue" is queue.LifoQueue, get and put, without a timeout. Go is database/sql.
+"lifoqueue" is queue.LifoQueue, get and put, without a timeout; "with-lock" lends nothing: it is what
+a with statement costs by itself. Go is database/sql.
 
 Fairness: twenty threads (Go: goroutines) share two connections that each holds for 10 ms, for 2 s.
 The cost is how many times more often the most served one got a connection than the least served
@@ -33,7 +34,7 @@ CHECKOUT = Work(
     measure=Measure.RATE,
     peer_mode="hold",
     placement=Placement.SPLIT,
-    implementations=("hardsock", "hardsock-acquire", "lifoqueue", *OTHERS),
+    implementations=("hardsock", "hardsock-acquire", "lifoqueue", "with-lock", *OTHERS),
     floor=None,
     goals=(
         Goal(text="<= 0.15 x LifoQueue", of="hardsock", against="lifoqueue", at_most=0.15),

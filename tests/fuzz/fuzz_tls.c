@@ -175,7 +175,7 @@ end_open(struct end *e, struct hs_tls_config *config, const char *name)
     int fds[2];
 
     *e = (struct end){.config = config, .name = name, .rv = HS_WANT};
-    MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) == 0);
     MUST(hs_conn_adopt(fds[0], NULL, NULL, &e->c) == HS_OK);
     e->wire = fds[1];
     e->op = (struct hs_op)HS_OP_INIT(hs_deadline_after(10 * SECOND), NULL);
