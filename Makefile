@@ -76,7 +76,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py asan-py tsan-py coverage lint stubs tidy bench demo
+PY_GOALS := build test test-py asan-py tsan-py coverage lint stubs tidy bench compare demo
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -275,7 +275,8 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
 
-compare: tune ## the same hard cases on hardsock-tune, sysctl, systemd-sysctl and tuned
+compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
+	$(Q)$(PY) tests/tls/compare.py
 	$(Q)$(MAKE) -C tuning compare
 	$(Q)$(MAKE) build && $(PY) tests/pool/compare.py
 

@@ -10,7 +10,7 @@ import pytest
 import hardsock as hs
 from support.require import Unavailable, available
 
-pytest_plugins = ["support.plugin"]
+pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -69,7 +69,7 @@ async def _send(target: Target, seconds: float) -> dict[str, Any]:
 
 
 async def _idle_memory(target: Target, count: int) -> dict[str, Any]:
-    config = client_config()
+    config = client_config(sessions=False)
 
     async def open_one() -> aio.Connection:
         conn = await connect(target, config)

@@ -66,15 +66,17 @@ def tls_send(target: Target, seconds: float, count: int) -> dict[str, Any]:
         return _common.rate_of(take, seconds)
 
 
-def tls_idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
-    config = client_config()
-
+def idle_memory(target: Target, count: int, config: hs.TLSConfig) -> dict[str, Any]:
     def open_one() -> hs.Connection:
         conn = connect(target, config)
         exchange(conn)
         return conn
 
     return _common.hold(open_one, count)
+
+
+def tls_idle_memory(target: Target, seconds: float, count: int) -> dict[str, Any]:
+    return idle_memory(target, count, client_config(sessions=False))
 
 
 def _listen() -> hs.Listener:

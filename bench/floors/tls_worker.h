@@ -64,8 +64,11 @@ wait_for_tls(SSL *ssl, int ret, int64_t deadline)
 static inline SSL *
 connect_tls(SSL_CTX *ctx, const struct sockaddr_in *sin, SSL_SESSION *session, int64_t deadline)
 {
-    int ret, fd = connect_by(sin, deadline);
+    int ret, one = 1, fd = connect_by(sin, deadline);
     SSL *ssl = SSL_new(ctx);
+    /* Records are sent whole, and not cut to fit segments. */
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0)
+        die("TCP_NODELAY");
     if (ssl == NULL || !SSL_set_fd(ssl, fd) || !SSL_set_tlsext_host_name(ssl, SERVER_NAME) ||
         !SSL_set1_host(ssl, SERVER_NAME) || (session != NULL && !SSL_set_session(ssl, session)))
         die_of_tls("SSL_new");

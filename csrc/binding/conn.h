@@ -16,8 +16,14 @@ typedef struct {
     PyObject *weakrefs;
     PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
     struct hs_lease lease; /* of that pool; ends once, by whoever sets let_go */
-    struct place place;    /* where it was borrowed */
+    struct opened opened;  /* where it was made or, from a pool, borrowed */
 } ConnObject;
+
+static inline ConnObject *
+conn_with(struct opened *o)
+{
+    return (ConnObject *)(void *)((char *)o - offsetof(ConnObject, opened));
+}
 
 /* call_begin for a job on this connection: Closed when it was closed. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,

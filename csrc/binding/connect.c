@@ -30,6 +30,7 @@ release_connecting(struct job *job)
 {
     hs_conn_unref(job->u.connecting.conn);
     hs_connector_free(job->u.connecting.connector);
+    origin_end(&job->u.connecting.origin);
 }
 
 static PyObject *
@@ -38,7 +39,7 @@ take_connection(struct job *job)
     struct hs_conn *conn = job->u.connecting.conn;
 
     job->u.connecting.conn = NULL;
-    return conn_object_new(job->call.st, conn);
+    return conn_object_new(job->call.st, conn, &job->u.connecting.origin);
 }
 
 enum {
@@ -182,9 +183,11 @@ core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
 
     job->attempt = attempt_connect;
     job->result = take_connection;
-    if (parse_args(&connect_params, args, nargs, kwnames, values) < 0)
+    if (parse_args(&connect_params, args, nargs, kwnames, values) < 0 ||
+        prepare_connector(module, values, job) < 0)
         return -1;
-    return prepare_connector(module, values, job);
+    origin_begin(job->call.st, &job->u.connecting.origin, OPENED_CONNECT);
+    return 0;
 }
 
 STATIC_JOB_METHODS(core, connect)
@@ -271,6 +274,8 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *values[MAX_PARAMS];
     struct hs_sockopts options;
     struct hs_error err = {0};
+    struct origin origin;
+    PyObject *result;
     struct hs_conn *conn;
     long fd;
     hs_err rv;
@@ -283,7 +288,10 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    return conn_object_new(st, conn);
+    origin_begin(st, &origin, OPENED_ADOPT);
+    result = conn_object_new(st, conn, &origin);
+    origin_end(&origin);
+    return result;
 }
 
 PyDoc_STRVAR(parse_doc, "parse_address(address, /)\n--\n\n"

@@ -9,6 +9,7 @@
 
 #include "args.h"
 #include "framing.h"
+#include "opened.h"
 #include "pool.h"
 #include "run.h"
 
@@ -27,6 +28,7 @@ struct io { /* bytes in one buffer or in several pieces */
 struct connecting {
     struct hs_connector *connector; /* owns */
     struct hs_conn *conn;           /* owns until it is a result */
+    struct origin origin;           /* owns */
 };
 
 struct upgrading {
@@ -40,6 +42,7 @@ struct accepting {
     struct hs_conn **conns;   /* own until they are a result */
     struct hs_conn *one;
     size_t max, n;
+    struct origin origin; /* owns */
 };
 
 struct borrowing {

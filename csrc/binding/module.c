@@ -5,6 +5,7 @@
  * import.
  */
 #include "framing.h"
+#include "place.h"
 #include "tls.h"
 #include "state.h"
 
@@ -41,10 +42,11 @@ module_exec(PyObject *module)
         return -1;
     if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
         listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
-        pool_type_init(module, st) < 0 || borrowing_type_init(module, st) < 0 ||
-        hub_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
-        framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
-        tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)
+        place_init(st) < 0 || opened_init(module, st) < 0 || pool_type_init(module, st) < 0 ||
+        borrowing_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
+        operation_type_init(module, st) < 0 || framing_type_init(module, st) < 0 ||
+        decoder_type_init(module, st) < 0 || tls_type_init(module, st) < 0 ||
+        breaker_types_init(module, st) < 0)
         return -1;
     if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
@@ -69,7 +71,12 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->decoder_type);
     Py_VISIT(st->breaker_type);
     Py_VISIT(st->permit_type);
+    Py_VISIT(st->pool_type);
+    Py_VISIT(st->borrowing_type);
     Py_VISIT(st->scope);
+    Py_VISIT(st->owner);
+    Py_VISIT(st->thrown_away);
+    Py_VISIT(st->fd_check);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
 #undef HS_VISIT
@@ -92,7 +99,14 @@ module_clear(PyObject *module)
     Py_CLEAR(st->decoder_type);
     Py_CLEAR(st->breaker_type);
     Py_CLEAR(st->permit_type);
+    Py_CLEAR(st->pool_type);
+    Py_CLEAR(st->borrowing_type);
+    Py_CLEAR(st->package_dir);
+    Py_CLEAR(st->contextlib_file);
     Py_CLEAR(st->scope);
+    Py_CLEAR(st->owner);
+    Py_CLEAR(st->thrown_away);
+    Py_CLEAR(st->fd_check);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)
 #undef HS_CLEAR

@@ -1,17 +1,11 @@
 /* pool.h: the Pool object, for the files that make up its type: type_pool.c (life, lending),
- * pool_conn.c (a lent Connection's side of it), pool_report.c (telling), pool_place.c (where a
- * caller stands), type_borrowing.c (pool.connection()).
+ * pool_conn.c (a lent Connection's side of it), pool_report.c (telling), type_borrowing.c
+ * (pool.connection()).
  */
 #ifndef HS_BINDING_POOL_H
 #define HS_BINDING_POOL_H
 
-#include "state.h"
-
-/* Somewhere in the program: a code object and an offset in its bytecode. */
-struct place {
-    PyObject *code; /* borrows: a frame's that runs, later the pool's own reference */
-    int at;
-};
+#include "place.h"
 
 typedef struct {
     PyObject_HEAD
@@ -23,15 +17,6 @@ typedef struct {
     PyObject *traces;     /* owns: a dict, lease id -> tuple of (code, offset) */
     PyObject *weakrefs;
 } PoolObject;
-
-/* ---- pool_place.c ---- */
-/* The innermost frame: no more than a look. False, without an exception: there is none. */
-bool place_of_caller(struct place *ret_place);
-/* The innermost that is not our own or contextlib's; with keep, a reference to its code. */
-bool place_outside(mod_state *st, struct place *ret_place);
-/* n frames, the innermost outside first: a tuple of (code, offset), or NULL with an exception. */
-PyObject *place_trace(mod_state *st, int n);
-int place_line(const struct place *place);
 
 /* ---- pool_conn.c: for type_conn.c ---- */
 void pool_conn_let_go(PyObject *conn, bool lost);

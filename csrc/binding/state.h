@@ -95,6 +95,15 @@ typedef struct {
     PyObject *contextlib_file; /* whose frames only pass calls on */
     PyTypeObject *tls_type;
     PyObject *scope; /* the ContextVar of the ambient token */
+    /* opened.c: */
+    struct opened *opened;    /* guarded by conn_type: those that live */
+    _Atomic uint64_t serial;  /* the last one given */
+    atomic_bool tells_owners; /* somebody wants to know to whom they belong */
+    PyObject *owner;          /* the ContextVar that says so */
+    PyObject *thrown_away;    /* a list */
+    PyObject *fd_check;       /* what the watch on descriptors calls, or NULL; write once */
+    atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
+    atomic_uint fd_opened;
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
 #undef HS_IMPORT_FIELD
@@ -141,7 +150,11 @@ int conn_type_init(PyObject *module, mod_state *st);
 /* conn_socket.c: a list of Setting. */
 PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
 /* Takes the reference c, also on failure. */
-PyObject *conn_object_new(mod_state *st, struct hs_conn *c);
+struct origin;
+PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin);
+
+/* ---- opened.c ---- */
+int opened_init(PyObject *module, mod_state *st);
 
 /* ---- type_listener.c ---- */
 int listener_type_init(PyObject *module, mod_state *st);

@@ -12,8 +12,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-PyObject *
-conn_object_new(mod_state *st, struct hs_conn *c)
+static ConnObject *
+conn_alloc(mod_state *st, struct hs_conn *c)
 {
     ConnObject *self = (ConnObject *)st->conn_type->tp_alloc(st->conn_type, 0);
 
@@ -23,6 +23,16 @@ conn_object_new(mod_state *st, struct hs_conn *c)
     }
     self->core = c;
     self->timeout_ns = HS_NEVER;
+    return self;
+}
+
+PyObject *
+conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
+{
+    ConnObject *self = conn_alloc(st, c);
+
+    if (self != NULL)
+        opened_add(st, &self->opened, origin, hs_conn_fileno(c));
     return (PyObject *)self;
 }
 
@@ -173,17 +183,18 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
     struct hs_conn *core = conn_core(self, "makefile");
-    PyObject *shared;
+    ConnObject *shared;
 
     if (core == NULL)
         return NULL;
     hs_conn_share(core);
-    if ((shared = conn_object_new(state_of(obj), hs_conn_ref(core))) == NULL) {
+    if ((shared = conn_alloc(state_of(obj), hs_conn_ref(core))) == NULL) {
         hs_conn_unshare(core, true);
         return NULL;
     }
-    ((ConnObject *)shared)->timeout_ns = atomic_load(&self->timeout_ns);
-    return shared;
+    shared->timeout_ns = atomic_load(&self->timeout_ns);
+    opened_share(state_of(obj), &shared->opened, &self->opened);
+    return (PyObject *)shared;
 }
 
 PyDoc_STRVAR(makefile_doc,
@@ -256,10 +267,10 @@ conn_finalize(PyObject *obj)
     PyErr_Fetch(&type, &value, &traceback);
     if (self->pool != NULL)
         pool_conn_warn(obj);
-    else if (!hs_conn_is_closed(self->core) &&
-             PyErr_ResourceWarning(obj, 1, "unclosed %R", obj) < 0 &&
-             PyErr_ExceptionMatches(PyExc_Warning))
-        PyErr_WriteUnraisable(obj);
+    else if (!hs_conn_is_closed(self->core))
+        opened_warn(&self->opened, obj);
+    if (self->pool != NULL || !hs_conn_is_closed(self->core))
+        opened_thrown_away(state_of(obj), &self->opened, obj);
     let_go(self, true);
     PyErr_Restore(type, value, traceback);
 }
@@ -277,6 +288,7 @@ conn_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
+    opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
     type->tp_free(obj);
@@ -287,6 +299,7 @@ static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((ConnObject *)self)->pool);
+    Py_VISIT(((ConnObject *)self)->opened.owner);
     Py_VISIT(Py_TYPE(self));
     return 0;
 }

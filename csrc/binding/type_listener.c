@@ -3,18 +3,14 @@
  * The object owns one reference to the core listener, write-once. Accepting threads hold their own
  * way in: closing wakes them, and the core object lives until the last has left.
  */
+#include "listener.h"
+
 #include "job.h"
 #include "tls.h"
 
 #include <stdlib.h>
 
 #define MAX_BATCH 1024
-
-typedef struct {
-    PyObject_HEAD
-    struct hs_listener *core; /* owns: a reference; write once */
-    PyObject *weakrefs;
-} ListenerObject;
 
 static struct hs_listener *
 core_of(PyObject *self)
@@ -104,6 +100,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listen_options options;
     struct hs_error err = {0};
     struct hs_listener *core;
+    struct origin origin;
     ListenerObject *self;
     hs_err rv;
 
@@ -131,6 +128,9 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->core = core;
+    origin_begin(st, &origin, OPENED_LISTEN);
+    opened_add(st, &self->opened, &origin, hs_listener_fileno(core));
+    origin_end(&origin);
     return (PyObject *)self;
 }
 
@@ -153,6 +153,19 @@ release_accepting(struct job *job)
         hs_conn_unref(a->conns[i]);
     if (a->conns != &a->one)
         PyMem_Free(a->conns);
+    origin_end(&a->origin);
+}
+
+/* A server accepts in a thread or task of its own, where no line of the user's stands. */
+static void
+begin_origin(PyObject *self, struct origin *o)
+{
+    ListenerObject *listener = (ListenerObject *)self;
+
+    if (atomic_load(&listener->serves))
+        origin_like(o, OPENED_ACCEPT, &listener->opened);
+    else
+        origin_begin(state_of(self), o, OPENED_ACCEPT);
 }
 
 static int
@@ -170,6 +183,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         PyErr_NoMemory();
         return -1;
     }
+    begin_origin(self, &a->origin);
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 
@@ -179,7 +193,7 @@ take_one(struct job *job)
     struct accepting *a = &job->u.accepting;
 
     a->n = 0;
-    return conn_object_new(job->call.st, a->conns[0]);
+    return conn_object_new(job->call.st, a->conns[0], &a->origin);
 }
 
 PyDoc_STRVAR(
@@ -212,7 +226,7 @@ take_list(struct job *job)
     size_t i = 0, n = a->n;
 
     for (; list != NULL && i < n; i++) {
-        PyObject *item = conn_object_new(job->call.st, a->conns[i]);
+        PyObject *item = conn_object_new(job->call.st, a->conns[i], &a->origin);
 
         a->conns[i] = NULL; /* Taken, also on failure. */
         if (item == NULL)
@@ -281,6 +295,16 @@ listener_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
     hs_err rv = hs_listener_detach(core_of(self), &err, &fd);
 
     return rv == HS_OK ? PyLong_FromLong(fd) : fail(self, &err, rv);
+}
+
+PyDoc_STRVAR(serves_doc, "_serves($self, /)\n--\n\n"
+                         "What it accepts from now on counts as made where the listener was.");
+
+static PyObject *
+listener_serves(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    atomic_store(&((ListenerObject *)self)->serves, true);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 when closed.");
@@ -421,9 +445,8 @@ listener_finalize(PyObject *self)
     if (core_of(self) == NULL || hs_listener_is_closed(core_of(self)))
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_ResourceWarning(self, 1, "unclosed %R", self) < 0 &&
-        PyErr_ExceptionMatches(PyExc_Warning))
-        PyErr_WriteUnraisable(self);
+    opened_warn(&((ListenerObject *)self)->opened, self);
+    opened_thrown_away(state_of(self), &((ListenerObject *)self)->opened, self);
     hs_listener_close(core_of(self));
     PyErr_Restore(type, value, traceback);
 }
@@ -438,6 +461,7 @@ listener_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (((ListenerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
+    opened_remove(state_of(self), &((ListenerObject *)self)->opened);
     hs_listener_unref(core_of(self));
     type->tp_free(self);
     Py_DECREF(type);
@@ -447,6 +471,7 @@ static int
 listener_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((ListenerObject *)self)->opened.owner);
     return 0;
 }
 
@@ -465,6 +490,7 @@ static PyMethodDef listener_methods[] = {
      OP_DOC("accept_many")},
     {"close", listener_close, METH_NOARGS, close_doc},
     {"detach", listener_detach, METH_NOARGS, detach_doc},
+    {"_serves", listener_serves, METH_NOARGS, serves_doc},
     {"fileno", listener_fileno, METH_NOARGS, fileno_doc},
     {"getsockname", listener_getsockname, METH_NOARGS, getsockname_doc},
     {"stats", listener_stats, METH_NOARGS, stats_doc},

@@ -237,7 +237,22 @@ keep_trace(PoolObject *self, uint64_t id)
     return rv;
 }
 
-/* Takes shell, also on failure: then what was lent goes with it. */
+/* Warns of settings that the kernel changed silently, as connect does. */
+static int
+look_at_new(PoolObject *self, ConnObject *conn)
+{
+    struct hs_conn_info info;
+    PyObject *result;
+
+    hs_conn_info(conn->core, &info);
+    if (info.changed_settings == 0)
+        return 0;
+    result = PyObject_CallMethod((PyObject *)self, "_changed", "O", conn);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Takes shell, also on failure: then what was lent is given back. */
 static PyObject *
 lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const struct place *place)
 {
@@ -246,12 +261,13 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     conn->core = hs_conn_ref(lease->conn);
     conn->timeout_ns = HS_NEVER;
     conn->lease = *lease;
-    conn->place.code = place->code;
-    conn->place.at = place->at;
     conn->pool = Py_NewRef((PyObject *)self);
-    if ((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) {
-        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+    opened_lent(self->st, &conn->opened, place);
+    if (((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) ||
+        (lease->times_lent == 1 && look_at_new(self, conn) < 0)) {
         atomic_store(&conn->let_go, true);
+        pool_forget_trace(self, conn->lease.id);
+        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
         Py_CLEAR(shell);
     }
     return shell;
@@ -759,33 +775,9 @@ static PyType_Spec pool_spec = {
     .slots = pool_slots,
 };
 
-static int
-find_files(mod_state *st)
-{
-    PyObject *package = PyImport_ImportModule("hardsock"), *contextlib = NULL, *path = NULL;
-    int rv = -1;
-
-    if (package != NULL && (path = PyObject_GetAttrString(package, "__path__")) != NULL) {
-        PyObject *first = PySequence_GetItem(path, 0);
-
-        if (first != NULL)
-            st->package_dir = PyUnicode_FromFormat("%U/", first);
-        Py_XDECREF(first);
-    }
-    if (st->package_dir != NULL && (contextlib = PyImport_ImportModule("contextlib")) != NULL &&
-        (st->contextlib_file = PyObject_GetAttrString(contextlib, "__file__")) != NULL)
-        rv = 0;
-    Py_XDECREF(package);
-    Py_XDECREF(path);
-    Py_XDECREF(contextlib);
-    return rv;
-}
-
 int
 pool_type_init(PyObject *module, mod_state *st)
 {
-    if (find_files(st) < 0)
-        return -1;
     st->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
     return st->pool_type == NULL ? -1 : PyModule_AddType(module, st->pool_type);
 }

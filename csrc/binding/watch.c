@@ -66,6 +66,52 @@ core_fd_inventory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return dict;
 }
 
+PyDoc_STRVAR(fd_list_doc, "_fd_list()\n--\n\n"
+                          "Open descriptors: tuples of fd, kind, device, inode and target.");
+
+static PyObject *
+fd_object(const struct hs_fd_entry *e)
+{
+    return Py_BuildValue("isKKN", e->fd, hs_fd_kind_name(e->kind), (unsigned long long)e->dev,
+                         (unsigned long long)e->ino, PyUnicode_DecodeFSDefault(e->target));
+}
+
+static PyObject *
+core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    size_t room = hs_fd_list(NULL, 0) + 16, n;
+    struct hs_fd_entry *entries = PyMem_Calloc(room, sizeof(*entries));
+    PyObject *list;
+
+    if (entries == NULL)
+        return PyErr_NoMemory();
+    n = hs_fd_list(entries, room);
+    n = n < room ? n : room;
+    list = PyList_New((Py_ssize_t)n);
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        PyObject *item = fd_object(&entries[i]);
+
+        if (item == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    }
+    PyMem_Free(entries);
+    return list;
+}
+
+PyDoc_STRVAR(fd_usage_doc, "_fd_usage()\n--\n\n"
+                           "How many descriptors are open, and RLIMIT_NOFILE or -1.");
+
+static PyObject *
+core_fd_usage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    struct hs_fd_usage usage;
+
+    hs_fd_usage(&usage);
+    return Py_BuildValue("ll", usage.open, usage.limit);
+}
+
 static const char *const tcp_states[HS_TCP_STATES] = {
     NULL,    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2",    "time_wait",
     "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
@@ -149,6 +195,8 @@ PyMethodDef watch_functions[] = {
     {"_live", core_live, METH_NOARGS, live_doc},
     {"resolver_stats", core_resolver_stats, METH_NOARGS, resolver_stats_doc},
     {"fd_inventory", core_fd_inventory, METH_NOARGS, fd_inventory_doc},
+    {"_fd_list", core_fd_list, METH_NOARGS, fd_list_doc},
+    {"_fd_usage", core_fd_usage, METH_NOARGS, fd_usage_doc},
     {"reset_counts", core_reset_counts, METH_NOARGS, reset_counts_doc},
     {"tcp_counts", HS_METHOD(core_tcp_counts), METH_FASTCALL | METH_KEYWORDS, tcp_counts_doc},
     {NULL, NULL, 0, NULL},

@@ -1282,7 +1282,6 @@ HS_API HS_NODISCARD hs_err hs_pool_await_overdue(struct hs_pool *p, struct hs_op
 /* The connections that are open, lent ones or idle ones: new references. Returns how many there
  * are, of which it writes at most n. */
 HS_API size_t hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n);
-HS_API size_t hs_pool_endpoints(struct hs_pool *p, const struct hs_endpoint **ret_endpoints);
 
 /* ---- Looking at the process and the kernel ------------------------------------------------- */
 
@@ -1299,6 +1298,24 @@ enum hs_fd_kind {
 HS_API const char *hs_fd_kind_name(enum hs_fd_kind kind);
 /* Counts open descriptors by kind without opening one (works at EMFILE). */
 HS_API void hs_fd_inventory(long counts[HS_FD_KINDS]);
+
+#define HS_FD_TARGET_SIZE 120
+struct hs_fd_entry {
+    int fd;
+    enum hs_fd_kind kind;
+    uint64_t dev, ino; /* tell whether a number is still the same thing; not for HS_FD_EVENT */
+    char target[HS_FD_TARGET_SIZE]; /* such as "socket:[4711]" or a path, cut if it is long */
+};
+/* Lists open descriptors in the order of their numbers, without opening one. Returns how many there
+ * are, of which the first `room` are written. */
+HS_API size_t hs_fd_list(struct hs_fd_entry *entries, size_t room);
+
+struct hs_fd_usage {
+    long open;
+    long limit; /* RLIMIT_NOFILE as it is now; -1: none that an int could reach */
+};
+/* Cheaper than hs_fd_inventory: one system call on Linux 6.2 and later. Opens none. */
+HS_API void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
 #define HS_TCP_STATES 13
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..

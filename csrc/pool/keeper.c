@@ -7,7 +7,7 @@
  *
  * Invariants:
  * - `pools` and `current` are guarded by `lock`. Others add pools, only the keeper takes them out:
- *   what it has found in the list stays there. A listed pool has a reference.
+ *   a pool that it has found in the list stays there. A listed pool has a reference.
  * - All of struct keeper, its tasks and visit_ns of pools belong to its thread.
  * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
  *   It is the one lock that is held over system calls; no caller ever waits for it.

@@ -321,7 +321,8 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
             rv = HS_E_DEADLINE;
         break;
     case WAITER_FAILED:
-        rv = w->why;
+        if (code != HS_E_CANCELLED)
+            rv = w->why;
         break;
     }
     dial_error = p->stats.dial_error;

@@ -132,15 +132,6 @@ hs_pool_abort_lent(struct hs_pool *p)
         }
 }
 
-size_t
-hs_pool_endpoints(struct hs_pool *p, const struct hs_endpoint **ret_endpoints)
-{
-    HS_CHECK(p, POOL_MAGIC);
-    for (size_t i = 0; ret_endpoints != NULL && i < p->n_endpoints; i++)
-        ret_endpoints[i] = &p->endpoints[i].ep;
-    return p->n_endpoints;
-}
-
 /* ---- Counting again ------------------------------------------------------------------------ */
 
 static bool

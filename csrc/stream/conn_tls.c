@@ -44,15 +44,13 @@ hs_conn_tls_abandoned(struct hs_conn *c)
     poison_both(c, HS_E_CANCELLED);
 }
 
-/* Who was promised TLS must not go on without. Only what is the caller's mistake, and what leaves
- * nothing to go on with, costs nothing. */
+/* Who was promised TLS must not go on without. Only the caller's mistakes cost nothing. */
 static bool
 spoils(hs_err rv)
 {
     switch (rv) {
     case HS_E_INVALID:
     case HS_E_BUSY:
-    case HS_E_CLOSED:
     case HS_E_FORKED:
         return false;
     default:
@@ -223,13 +221,11 @@ static struct hs_tls *
 open_tls(struct hs_conn *c)
 {
     struct hs_tls *tls = c->tls;
-    struct hs_tls_info info;
 
     HS_CHECK(c, CONN_MAGIC);
     if (tls == NULL || !hs_fd_is_ours(&c->fd)) /* In a forked child a lost thread may be in it. */
         return NULL;
-    hs_tls_get_info(tls, &info);
-    return info.finished_ns != 0 ? tls : NULL;
+    return hs_tls_has_shaken(tls) ? tls : NULL;
 }
 
 bool

@@ -59,8 +59,8 @@ static const struct {
     {SSL_R_INVALID_STATUS_RESPONSE, HS_TLS_VERIFY},
 };
 
-/* Reasons that all libraries share: something is wrong inside, or a library below failed; what fails
- * of parsing is the peer's. */
+/* Reasons that all libraries share: something is wrong inside, or a library below failed; what
+ * fails of parsing is the peer's. */
 static bool
 is_our_fault(unsigned long code)
 {

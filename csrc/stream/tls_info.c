@@ -32,7 +32,18 @@ copy_name(const char *name, char out[256])
         if (name[i] <= 0x20 || name[i] >= 0x7f)
             return;
     if (n > 0 && n < 256)
-        memcpy(out, name, n);
+        memcpy(out, name, n); /* NOLINT: out is all zero */
+}
+
+bool
+hs_tls_has_shaken(struct hs_tls *t)
+{
+    bool has;
+
+    hs_lock_take(&t->lock);
+    has = t->finished_ns != 0;
+    hs_lock_drop(&t->lock);
+    return has;
 }
 
 void

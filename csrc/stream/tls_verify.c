@@ -174,7 +174,7 @@ one_name_text(const GENERAL_NAME *name, char text[NAME_TEXT])
     if (len > NAME_TEXT - 1)
         len = NAME_TEXT - 1;
     for (int i = 0; i < len; i++)
-        text[i] = data[i] > 0x20 && data[i] < 0x7f ? (char)data[i] : '?';
+        text[i] = (char)(data[i] > 0x20 && data[i] < 0x7f ? data[i] : '?');
     text[len] = '\0';
     return true;
 }

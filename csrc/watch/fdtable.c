@@ -6,6 +6,7 @@
 #include "hardsock.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -28,44 +29,92 @@ hs_fd_kind_name(enum hs_fd_kind kind)
 }
 
 static enum hs_fd_kind
-kind_of(int fd, const char *target)
+kind_of(const struct stat *st, const char *target)
 {
-    struct stat st;
-
     if (strncmp(target, "socket:", 7) == 0)
         return HS_FD_SOCKET;
     if (strncmp(target, "pipe:", 5) == 0)
         return HS_FD_PIPE;
     if (strncmp(target, "anon_inode:", 11) == 0)
         return HS_FD_EVENT;
-    if (fstat(fd, &st) != 0)
-        return HS_FD_OTHER;
-    if (S_ISREG(st.st_mode))
+    if (S_ISREG(st->st_mode))
         return HS_FD_FILE;
-    if (S_ISDIR(st.st_mode))
+    if (S_ISDIR(st->st_mode))
         return HS_FD_DIRECTORY;
-    return S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? HS_FD_DEVICE : HS_FD_OTHER;
+    return S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode) ? HS_FD_DEVICE : HS_FD_OTHER;
+}
+
+/* False: not open. */
+static bool
+look_at(int fd, struct hs_fd_entry *ret_entry)
+{
+    struct stat st = {0};
+    char path[40];
+    ssize_t n;
+
+    if (fcntl(fd, F_GETFD) < 0) /* ten times cheaper than the look below */
+        return false;
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if ((n = readlink(path, ret_entry->target, sizeof(ret_entry->target) - 1)) < 0)
+        return false;
+    ret_entry->target[n] = '\0';
+    (void)fstat(fd, &st);
+    ret_entry->fd = fd;
+    ret_entry->kind = kind_of(&st, ret_entry->target);
+    ret_entry->dev = st.st_dev;
+    ret_entry->ino = st.st_ino;
+    return true;
+}
+
+static int
+end_of_table(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > MAX_LOOKED_AT)
+        return MAX_LOOKED_AT;
+    return (int)limit.rlim_cur;
 }
 
 void
 hs_fd_inventory(long counts[HS_FD_KINDS])
 {
-    struct rlimit limit;
-    char path[40], target[32];
-    long max = MAX_LOOKED_AT;
+    struct hs_fd_entry entry;
 
     memset(counts, 0, HS_FD_KINDS * sizeof(counts[0]));
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MAX_LOOKED_AT)
-        max = (long)limit.rlim_cur;
-    for (int fd = 0; fd < max; fd++) {
-        ssize_t n;
+    for (int fd = 0, end = end_of_table(); fd < end; fd++)
+        if (look_at(fd, &entry))
+            counts[entry.kind]++;
+}
 
-        if (fcntl(fd, F_GETFD) < 0) /* ten times cheaper than the look below */
-            continue;
-        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        if ((n = readlink(path, target, sizeof(target) - 1)) < 0)
-            continue;
-        target[n] = '\0';
-        counts[kind_of(fd, target)]++;
+size_t
+hs_fd_list(struct hs_fd_entry *entries, size_t room)
+{
+    struct hs_fd_entry entry;
+    size_t n = 0;
+
+    for (int fd = 0, end = end_of_table(); fd < end; fd++)
+        if (look_at(fd, &entry) && n++ < room)
+            entries[n - 1] = entry;
+    return n;
+}
+
+void
+hs_fd_usage(struct hs_fd_usage *ret_usage)
+{
+    struct rlimit limit;
+    struct stat st;
+    long n = 0;
+
+    ret_usage->limit = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= INT_MAX
+                           ? (long)limit.rlim_cur
+                           : -1;
+    /* Linux 6.2 and later: the size of the directory is their number. */
+    if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0) {
+        ret_usage->open = (long)st.st_size;
+        return;
     }
+    for (int fd = 0, end = end_of_table(); fd < end; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    ret_usage->open = n;
 }

@@ -26,6 +26,7 @@ __all__ = [
     "ConnectionRefused",
     "DeadPeer",
     "DeadlineExceeded",
+    "DescriptorWarning",
     "EndOfStream",
     "FrameError",
     "FrameTooLarge",
@@ -249,6 +250,10 @@ class LeakWarning(ResourceWarning):
 
 class PoolWarning(UserWarning):
     """A pool is used in a way that defeats it."""
+
+
+class DescriptorWarning(UserWarning):
+    """Descriptors are running out; see ``fd_watch``."""
 
 
 class SettingWarning(UserWarning):

@@ -13,10 +13,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardsock import _core
-from hardsock._connect import Address, tls_settings
+from hardsock._connect import Address, tls_settings, warn_of_changes
 from hardsock._core import CancelToken, Connection
 from hardsock._errors import (
     Cancelled,
@@ -53,6 +53,35 @@ __all__ = ["Pool", "PoolManager"]
 _log = logging.getLogger("hardsock.pool")
 _TCP_CLOSED_BY_PEER = (7, 8, 9)  # CLOSE, CLOSE_WAIT, LAST_ACK
 _HISTOGRAMS = ("wait", "dial", "usage")
+
+
+class Made(NamedTuple):
+    """Where and when a pool was made."""
+
+    site: Site
+    at: float
+    """``time.monotonic()``."""
+    thread: int
+    owner: object
+    """Of the context; for leak checks."""
+
+
+_living: weakref.WeakSet[Pool] = weakref.WeakSet()
+_living_lock = threading.RLock()  # A finalizer may make a pool while its own thread holds it.
+
+
+def _after_fork() -> None:
+    global _living_lock
+    _living_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def living_pools() -> list[Pool]:
+    """Every pool that somebody still has, closed ones too."""
+    with _living_lock:
+        return list(_living)
 
 
 def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
@@ -109,6 +138,8 @@ class Pool(_core.Pool):
     _endpoints: tuple[str, ...]
     _tasks: dict[int, Any]
     _told: bool
+    _warned: bool
+    _made: Made
 
     def __new__(
         cls,
@@ -141,9 +172,13 @@ class Pool(_core.Pool):
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
         hooks = (on_connect, check, reset)
-        hooked = cls is Pool and any(hook is not None for hook in hooks)
+        made: type[Pool] = cls
+        if any(hook is not None for hook in hooks):
+            if cls is not Pool:
+                raise TypeError("hooks are for Pool itself; a subclass overrides acquire, release")
+            made = _HookedPool
         self = super().__new__(
-            _HookedPool if hooked else cls,
+            made,
             addresses,
             options._for_core(),
             {
@@ -153,7 +188,7 @@ class Pool(_core.Pool):
                 "breaker": breaker,
                 **tls_settings(tls, server_name, "tcp"),
             },
-            hooked=hooked,
+            hooked=made.acquire is not _core.Pool.acquire or made.release is not _core.Pool.release,
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
         )
@@ -161,7 +196,12 @@ class Pool(_core.Pool):
         self._endpoints = tuple(_core.parse_address(one) for one in addresses)
         self._name = name if name is not None else ", ".join(self._endpoints)
         self._tasks = {}
-        self._told = False
+        self._told = self._warned = False
+        self._made = Made(
+            site_at(*_core._here()), time.monotonic(), threading.get_ident(), _core.owner.get(None)
+        )
+        with _living_lock:
+            _living.add(self)
         if isinstance(self, _HookedPool):
             self._set_hooks(on_connect, check, check_after, reset, reset_timeout)
         if options.leak_after is not None:
@@ -281,6 +321,12 @@ class Pool(_core.Pool):
                 f"this thread holds {len(own)} of them itself, the first since {own[0].site}: "
                 "return it before borrowing another, or the two wait for each other"
             )
+
+    def _changed(self, conn: Connection) -> None:
+        """Called by the core for a new connection with settings that the kernel changed."""
+        if not self._warned:
+            self._warned = True
+            warn_of_changes(conn.audit(), stacklevel=2)
 
     def _noticed(self, ident: int, why: str, done: bool, late: bool) -> None:
         """Called by the core when a return was not quite as it should be."""

@@ -53,9 +53,12 @@ server_config(void)
 static void
 assert_unusable(struct hs_conn *c)
 {
+    struct hs_tls_info info;
     uint8_t byte;
     size_t n;
 
+    ck_assert(!hs_conn_tls_info(c, &info));
+    ck_assert_uint_eq(hs_conn_tls_chain_length(c), 0);
     ASSERT_ERR(HS_E_POISONED, recv_now(c, &byte, 1, &n));
     ASSERT_ERR(HS_E_POISONED, send_now(c, "x", 1));
 }
@@ -218,11 +221,13 @@ START_TEST(nobody_gets_between_two_steps)
     struct hs_tls_config *config = client_config();
     struct shaking a = {.c = p.client, .config = config, .name = "a.example"};
     struct hs_op op = op_in(SECOND);
+    struct hs_tls_info info;
     uint8_t byte;
     size_t n;
     int fd;
 
     ASSERT_ERR(HS_WANT, shake_step(&a));
+    ck_assert(!hs_conn_tls_info(p.client, &info));
     ASSERT_ERR(HS_E_BUSY, recv_now(p.client, &byte, 1, &n));
     ASSERT_ERR(HS_E_BUSY, send_now(p.client, "x", 1));
     ASSERT_ERR(HS_E_BUSY, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
@@ -317,9 +322,13 @@ START_TEST(who_has_ended_sending_cannot_begin)
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = client_config();
     struct hs_op op = op_in(SECOND);
+    uint8_t byte;
+    size_t n;
 
     ASSERT_OK(hs_conn_shutdown(p.client, SHUT_WR, fresh()));
     ASSERT_ERR(HS_E_CLOSED, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
+    ASSERT_OK(send_now(p.server, "plain", 5));
+    ASSERT_ERR(HS_E_POISONED, recv_now(p.client, &byte, 1, &n));
     hs_conn_close(p.client, false);
     op = op_in(SECOND);
     ASSERT_ERR(HS_E_CLOSED, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));

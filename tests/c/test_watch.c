@@ -95,6 +95,80 @@ START_TEST(descriptors_are_counted_by_kind_even_when_none_is_left)
 }
 END_TEST
 
+/* The position of fd in a list of n, or n. */
+static size_t
+find_fd(const struct hs_fd_entry *list, size_t n, int fd)
+{
+    size_t i = 0;
+
+    while (i < n && list[i].fd != fd)
+        i++;
+    return i;
+}
+
+START_TEST(descriptors_are_listed_even_when_none_is_left)
+{
+    struct hs_fd_entry before[64], after[64];
+    int fds[3], file, event;
+    size_t n, m, at;
+
+    ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+    file = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+    event = eventfd(0, EFD_CLOEXEC);
+    forbid_more_descriptors();
+    n = hs_fd_list(before, LENGTH(before));
+    ck_assert_uint_le(n, LENGTH(before));
+    for (size_t i = 1; i < n; i++)
+        ck_assert_int_lt(before[i - 1].fd, before[i].fd);
+    at = find_fd(before, n, file);
+    ck_assert_uint_lt(at, n);
+    ck_assert_int_eq(before[at].kind, HS_FD_FILE);
+    ck_assert_str_eq(before[at].target, "/etc/passwd");
+    ck_assert_int_eq(before[find_fd(before, n, event)].kind, HS_FD_EVENT);
+
+    /* The same number is something else now, and tells so. */
+    fds[2] = dup(event);
+    ck_assert_int_eq(fds[2], -1);
+    ck_assert_int_eq(dup2(fds[0], file), file);
+    m = hs_fd_list(after, LENGTH(after));
+    ck_assert_uint_eq(m, n);
+    ck_assert_int_eq(after[at].kind, HS_FD_PIPE);
+    ck_assert(after[at].ino != before[at].ino);
+    ck_assert(after[at].ino == after[find_fd(after, m, fds[0])].ino);
+
+    /* What does not fit is counted. */
+    memset(after, 0x55, sizeof(after));
+    ck_assert_uint_eq(hs_fd_list(after, 1), n);
+    ck_assert_int_eq(after[0].fd, before[0].fd);
+    ck_assert_int_eq(after[1].fd, 0x55555555);
+    ck_assert_uint_eq(hs_fd_list(NULL, 0), n);
+    close_all(fds, 2);
+    (void)close(file);
+    (void)close(event);
+    allow_descriptors();
+}
+END_TEST
+
+START_TEST(how_full_the_table_is_can_be_told_when_it_is_full)
+{
+    struct hs_fd_usage before, after;
+    struct rlimit limit;
+    int fds[2];
+
+    allow_descriptors();
+    hs_fd_usage(&before);
+    ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+    forbid_more_descriptors();
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    hs_fd_usage(&after);
+    ck_assert_int_eq(after.open, before.open + 2);
+    ck_assert_int_eq(after.limit, (long)limit.rlim_cur);
+    ck_assert_uint_ge((size_t)after.open, hs_fd_list(NULL, 0)); /* it stops at the limit */
+    close_all(fds, 2);
+    allow_descriptors();
+}
+END_TEST
+
 START_TEST(kinds_have_names)
 {
     for (int kind = 0; kind < HS_FD_KINDS; kind++)
@@ -162,6 +236,8 @@ main(void)
 
     tcase_add_test(tc, sockets_towards_a_peer_are_counted_by_state);
     tcase_add_test(tc, descriptors_are_counted_by_kind_even_when_none_is_left);
+    tcase_add_test(tc, descriptors_are_listed_even_when_none_is_left);
+    tcase_add_test(tc, how_full_the_table_is_can_be_told_when_it_is_full);
     tcase_add_test(tc, kinds_have_names);
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
     tcase_add_test(tc, the_hint_about_descriptors_fits_a_small_buffer);

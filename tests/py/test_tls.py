@@ -1130,6 +1130,14 @@ def _try_recv(conn: hs.Connection) -> bytes:
         return b""
 
 
+def test_the_kernel_does_no_tls(ids: Identities) -> None:
+    """With kTLS alerts and tickets would come by other ways than the ones that are read here."""
+    tcp_ulp = 31
+    with tls_pair(ids.client(), ids.server()) as pair:
+        for conn in pair:
+            assert conn.getsockopt(socket.IPPROTO_TCP, tcp_ulp, 16).rstrip(b"\0") == b""
+
+
 def test_detach_is_refused(ids: Identities) -> None:
     with tls_pair(ids.client(), ids.server()) as (ours, theirs):
         with pytest.raises(ValueError, match="of no use to anybody else"):

@@ -38,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     with available():
         root = make_authority(directory)
         stranger = make_authority(directory, "stranger")
-    alice = {"names": ["alice"], "usages": CLIENT}
+    alice: dict[str, Any] = {"names": ["alice"], "usages": CLIENT}
     clients = {
         "good": root.issue(file="alice", **alice),
         "expired": root.issue(start=-9, days=3, file="expired", **alice),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 import hardsock as hs
-from support.badssl import CERTIFICATES, PROTOCOLS, Row, World
+from support import PeerScript, tls_raw
+from support.badssl import CERTIFICATES, HOST, PROTOCOLS, Row, World
 from support.require import available, require
 
 ROWS = [*CERTIFICATES, *PROTOCOLS]
@@ -50,3 +52,24 @@ def check(error: hs.TLSError, row: Row) -> None:
     if row.verify is not None:
         assert isinstance(error, hs.CertificateError)
         assert int(row.verify) == error.verify_code, str(error)
+
+
+@pytest.mark.parametrize(
+    ("hello", "alert"),
+    [
+        ({"cipher": tls_raw.RC4_SHA}, 47),
+        ({"cipher": tls_raw.ECDHE_RSA, "version": tls_raw.TLS10}, 70),
+        ({"cipher": tls_raw.ECDHE_RSA, "compression": 1}, 47),
+        ({"cipher": tls_raw.ECDHE_RSA, "random_end": tls_raw.DOWNGRADED_TO_1_2}, 47),
+        ({"cipher": tls_raw.ECDHE_RSA, "random_end": tls_raw.DOWNGRADED_FURTHER}, 47),
+    ],
+)
+def test_the_server_is_told(hello: dict[str, Any], alert: int, world: World) -> None:
+    """The alert arrives: no reset overtakes it, though there is more to be read."""
+    answer = tls_raw.server_hello(**hello) + bytes(100)
+    steps = [("call", tls_raw.read_record), ("send", answer), ("recv_until_eof",)]
+    with PeerScript(steps) as peer:
+        with pytest.raises(hs.TLSError):
+            config = hs.TLSConfig(ca=world.trusted)
+            hs.connect(peer.address, tls=config, server_name=HOST, timeout=5)
+    assert tls_raw.alert(alert) == peer.received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -267,10 +268,10 @@ def test_an_empty_file_is_an_error_that_names_it(
         with_source(ids, name, tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["ca", "crl", "chain", "key"])
+@pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("junk", [b"", b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n", b"0\x82"])
 def test_junk_bytes_are_an_error(ids: Identities, name: str, junk: bytes) -> None:
-    with pytest.raises(ValueError, match=r"\(bytes\) holds (no|a damaged)"):
+    with pytest.raises(ValueError, match=r"\(bytes\) (holds|is) (no|a damaged)"):
         with_source(ids, name, junk)
 
 
@@ -319,9 +320,10 @@ def test_an_encrypted_key_needs_its_password(ids: Identities, form: str, tmp_pat
     with tls_pair(ids.client(), make("right")) as (ours, _):
         assert ours.tls is not None
     for wrong in (None, "wrong", "", "x" * 5000):
-        with pytest.raises(ValueError, match=r"key: .*encrypted\.key") as caught:
+        with pytest.raises(
+            ValueError, match=r"encrypted\.key is encrypted; give the right password"
+        ):
             make(wrong)
-        assert "pass" not in str(caught.value).replace("password", "")
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
@@ -344,6 +346,44 @@ def test_files_and_bytes_and_der_and_pem_are_the_same(ids: Identities, as_bytes:
         with tls_pair(client, ids.server(certificates=identity)) as (ours, _):
             assert ours.tls is not None
             assert ours.tls.verified
+
+
+@pytest.mark.parametrize("form", ["plain", "pkcs8"])
+def test_a_key_may_be_der(ids: Identities, form: str, tmp_path: Path) -> None:
+    good = ids.server_identity
+    key = tmp_path / "key.der"
+    if form == "plain":
+        openssl("ec", "-in", str(good.key), "-outform", "DER", "-out", key)
+    else:
+        openssl(
+            *("pkcs8", "-topk8", "-nocrypt", "-in", str(good.key)), "-outform", "DER", "-out", key
+        )
+    for source in (key, key.read_bytes()):
+        with tls_pair(ids.client(), with_source(ids, "key", source)) as (ours, _):
+            assert ours.tls is not None
+
+
+def test_every_certificate_is_tried_against_the_rules_when_it_is_given(ids: Identities) -> None:
+    """Not when the first client asks for its name."""
+    weak = ids.issue(("weak.test",), key="rsa1024")
+    with pytest.raises(ValueError, match=r"chain: .* too small"):
+        ids.server(certificates=weak)
+    with pytest.raises(ValueError, match=r"chain: .* too small"):
+        ids.server(certificates=[ids.server_identity, weak])
+
+
+def test_a_damaged_list_behind_a_good_one_is_an_error(ids: Identities, tmp_path: Path) -> None:
+    good = ids.crl().read_bytes()
+    (tmp_path / "two.crl").write_bytes(good + good[: len(good) // 2])
+    with pytest.raises(ValueError, match=r"crl: .*two\.crl"):
+        ids.client(crl=tmp_path / "two.crl")
+
+
+def test_a_key_log_is_a_file_and_opening_it_never_waits(ids: Identities, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
+        with pytest.raises((ValueError, hs.HardsockError), match="insecure_key_log_file"):
+            ids.client(insecure_key_log_file=path)
 
 
 def test_a_directory_of_authorities_is_looked_up_by_hash(ids: Identities, tmp_path: Path) -> None:
@@ -381,6 +421,11 @@ def test_a_key_log_that_cannot_be_opened_is_an_error(ids: Identities, tmp_path: 
 def test_ciphers_may_narrow_the_rules_and_not_widen_them(ciphers: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hs.TLSConfig(ciphers=ciphers)
+
+
+def test_insecure_ciphers_that_are_none_are_named(ids: Identities) -> None:
+    with pytest.raises(ValueError, match='insecure_ciphers: "nonsense": no cipher match'):
+        hs.TLSConfig(insecure_ciphers="nonsense")
 
 
 def test_ciphers_are_what_is_negotiated(ids: Identities) -> None:

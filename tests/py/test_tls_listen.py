@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -16,8 +17,10 @@ import pytest
 
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
+from hardsock import aio
 from hardsock.lab.waits import poll_until
 from support import Call, connect_to, run_threaded
+from support.loops import task_parked
 from support.tls import Identities
 
 pytestmark = pytest.mark.usefixtures("event_loops")
@@ -54,7 +57,7 @@ def accepting(config: hs.TLSConfig, **settings: Any) -> Iterator[hs.Listener]:
                 listener.close()
 
 
-def counters(listener: hs.Listener) -> hs.HandshakeStats:
+def counters(listener: hs.Listener | aio.Listener) -> hs.HandshakeStats:
     found = listener.stats().handshakes
     assert found is not None
     return found
@@ -359,6 +362,68 @@ def test_the_deadline_of_accept_is_not_for_handshakes(ids: Identities) -> None:
             assert counters(listener).failed["timeout"] == 0
 
 
+def test_a_cancelled_accept_leaves_the_handshake_to_the_next(ids: Identities) -> None:
+    async def main() -> None:
+        async with await aio.listen(("127.0.0.1", 0), tls=ids.server()) as listener:
+            with connect_to(listener.address) as raw:
+                first = asyncio.ensure_future(listener.accept())
+                while counters(listener).in_progress == 0:
+                    await asyncio.sleep(0)
+                await task_parked(first)
+                first.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await first
+                assert counters(listener).in_progress == 1
+                second = asyncio.ensure_future(listener.accept(timeout=5))
+                conn = aio.adopt(raw)
+                await conn.upgrade_to_tls(ids.client(), server_name="localhost", timeout=5)
+                async with conn, await second as theirs:
+                    await conn.sendall(b"x", timeout=5)
+                    assert await theirs.recv(1, timeout=5) == b"x"
+        assert sum(counters(listener).failed.values()) == 0
+
+    asyncio.run(main())
+
+
+def test_whoever_accepts_drives_the_handshakes_of_all(ids: Identities) -> None:
+    """Threads and an event loop at one listener; each client is accepted by one of them."""
+    accepted: list[str] = []
+
+    async def accept_async() -> None:
+        waiter = aio.Listener(listener)
+        while True:
+            with contextlib.suppress(hs.DeadlineExceeded):
+                (await waiter.accept(timeout=0.5)).close()
+                accepted.append("task")
+            if listener.closed:
+                return
+
+    def run_loop() -> None:
+        with contextlib.suppress(hs.Closed):
+            asyncio.run(accept_async())
+
+    def accept_blocking() -> None:
+        with contextlib.suppress(hs.Closed):
+            while True:
+                listener.accept(timeout=30).close()
+                accepted.append("thread")
+
+    def go(_index: int) -> None:
+        for _ in range(5):
+            with hs.connect(listener.address, tls=client, timeout=20) as conn:
+                conn.confirm(timeout=20)
+
+    client = ids.client()
+    with hs.listen(("127.0.0.1", 0), tls=ids.server()) as listener:
+        with Call(run_loop), Call(accept_blocking), Call(accept_blocking):
+            try:
+                run_threaded(go, 4)
+                wait_for(lambda: len(accepted) == 20)
+            finally:
+                listener.close()
+    assert counters(listener).completed == 20
+
+
 # ---- Serving
 
 
@@ -383,6 +448,27 @@ def test_a_server_serves_over_tls_and_drains(ids: Identities) -> None:
             report = draining.result()
     assert report.clean
     assert report.failed == report.idle_closed == 0
+
+
+def test_an_event_loop_serves_over_tls_and_drains(ids: Identities) -> None:
+    async def handler(conn: aio.Connection) -> None:
+        while data := await conn.recv(100, timeout=10):
+            await conn.sendall(data, timeout=10)
+
+    async def main() -> None:
+        async with aio.serve(
+            handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=10
+        ) as server:
+            with clients(server.address, 3):
+                async with await aio.connect(server.address, tls=ids.client(), timeout=5) as conn:
+                    await conn.sendall(b"x", timeout=5)
+                    assert await conn.recv_exactly(1, timeout=5) == b"x"
+                    await conn.close_write(timeout=5)
+                    assert await conn.recv(1, timeout=5) == b""
+                report = await server.drain(10)
+        assert report.clean
+
+    asyncio.run(main())
 
 
 def test_a_drain_does_not_wait_for_silent_clients(ids: Identities) -> None:

@@ -24,7 +24,7 @@ from support.require import available, require
 from support.servers import openssl_s_server
 
 NAME = "db.test"
-VERSIONS = ("TLSv1.2", "TLSv1.3")
+VERSIONS: tuple[Any, ...] = ("TLSv1.2", "TLSv1.3")
 MINUTE = 1 / 1440
 
 
@@ -168,7 +168,7 @@ def _broken(world: World) -> bytes:
     return bytes(response)
 
 
-def ask(address: Any, world: World, version: str, **settings: Any) -> hs.TLSInfo:
+def ask(address: Any, world: World, version: Any, **settings: Any) -> hs.TLSInfo:
     config = hs.TLSConfig(ca=world.ca, max_version=version, **settings)
     with hs.connect(address, tls=config, server_name=NAME, timeout=5) as conn:
         conn.sendall(b"abc\n")
@@ -322,7 +322,7 @@ def test_the_openssl_program_sees_the_response(version: str, world: World) -> No
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("who", ["server", "stapling"])
-def test_a_resumed_session_has_no_response_to_check(who: str, version: str, world: World) -> None:
+def test_a_resumed_session_has_no_response_to_check(who: str, version: Any, world: World) -> None:
     """There is no certificate in it either; both were checked when the session began."""
     identity = getattr(world, who)
     response = world.write(ocsp_response(world.middle, identity.leaf))

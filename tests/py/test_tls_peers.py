@@ -256,7 +256,7 @@ def test_postgres_upgrades(version: str, world: World) -> None:
             assert b"S" == conn.recv_exactly(1)
             conn.upgrade_to_tls(world.config(version), server_name=NAME)
             conn.sendall(startup())
-            kinds = []
+            kinds: list[bytes] = []
             while not kinds or kinds[-1] != b"Z":
                 kinds.append(message(conn)[0])
             assert b"R" == kinds[0]
@@ -349,7 +349,7 @@ def echo(listener: hs.Listener, infos: list[hs.TLSInfo]) -> None:
             with listener.accept(timeout=60) as conn, hs.timeout(30):
                 if conn.tls is not None:
                     infos.append(conn.tls)
-                with contextlib.suppress(hs.Truncated, hs.Reset):
+                with contextlib.suppress(hs.TLSError, hs.Truncated, hs.Reset):
                     while data := conn.recv(65536):
                         conn.sendall(data)
                     conn.close_write()
@@ -445,6 +445,37 @@ def test_s_client_is_the_client(version: str, world: World) -> None:
             assert b"" == program.read(1)
     assert 0 == program.returncode, program.errors
     assert ("echo", version) == (infos[0].alpn, infos[0].version)
+
+
+def test_s_client_updates_its_keys(world: World) -> None:
+    """One side, then both, in the middle of the stream (RFC 8446 section 4.6.3)."""
+    options = ["-CAfile", str(world.root.certificate)]
+    with our_echo(world.server_config("TLSv1.3")) as (listener, _infos):
+        with require(openssl_s_client(listener.address, NAME, options, quiet=False)) as program:
+            for command in (b"k\n", b"K\n", b"K\n"):
+                program.say(command)
+                program.say(b"hello\n")
+                program.read_until(b"hello\n")
+            program.end_input()
+    assert 0 == program.returncode, program.errors
+    assert 3 == program.errors.count("KEYUPDATE")
+
+
+def test_s_client_may_not_renegotiate(world: World) -> None:
+    """We refuse (RFC 5246 section 7.2.2), which ends it for s_client; nobody else is harmed."""
+    options = ["-CAfile", str(world.root.certificate), "-tls1_2"]
+    with our_echo(world.server_config("TLSv1.2")) as (listener, _infos):
+        with require(openssl_s_client(listener.address, NAME, options, quiet=False)) as program:
+            program.say(b"hello\n")
+            program.read_until(b"hello\n")
+            program.say(b"R\n")
+            program.read_to_end()
+        assert "RENEGOTIATING" in program.errors
+        assert "no renegotiation" in program.errors
+        config = world.config("TLSv1.2")
+        with hs.connect(listener.address, tls=config, server_name=NAME, timeout=5) as conn:
+            conn.sendall(b"abc", timeout=5)
+            assert b"abc" == conn.recv_exactly(3, timeout=5)
 
 
 @both_versions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -196,12 +195,10 @@ def outcome(world: World, role: str, version: str, shape: Shape, config: hs.TLSC
     """What ends the exchange; None if nothing does."""
     ours, theirs = tcp_pair()
     with hs.adopt(ours) as conn, world.peer(theirs, role, version, shape=shape):
-        started = time.monotonic()
         try:
             exchange(conn, config)
         except hs.HardsockError as exc:
             exc.__traceback__ = None  # which would keep the connection
-            assert time.monotonic() - started < 2.0
             return exc
     return None
 
@@ -218,7 +215,7 @@ def allowed(exc: Any, how: str) -> bool:
 @both_roles
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_peer_that_leaves_after_any_byte(how: Any, role: str, version: str, world: World) -> None:
-    """A known error each time, at once; and never a clean end where there was none.
+    """A known error each time, not the deadline; and never a clean end where there was none.
 
     A reset only after each fifth byte: it finds the same states, and there are thousands.
     """

@@ -172,7 +172,7 @@ def _extensions(form: Form) -> list[tuple[x509.ExtensionType, bool]]:
     return [*found, *form.extensions]
 
 
-def _digest_for(key: PrivateKey) -> hashes.HashAlgorithm | None:
+def _digest_for(key: PrivateKey) -> hashes.SHA256 | None:
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator, Sequence
 from typing import IO
 
 from hardsock.lab.servers.process import clean_environment, find_program
-from hardsock.lab.waits import readable
+from hardsock.lab.waits import poll_until, readable
 
 _TIMEOUT = 10.0
 
@@ -34,8 +37,10 @@ class Program:
         self.returncode = -1
 
     def say(self, data: bytes) -> None:
-        """Write to its input."""
-        self._pipe(self._process.stdin).write(data)
+        """Write to its input; returns when it has taken it, so that it does not see two as one."""
+        pipe = self._pipe(self._process.stdin)
+        pipe.write(data)
+        assert poll_until(lambda: _unread(pipe) == 0, _TIMEOUT), "it reads nothing"
 
     def end_input(self) -> None:
         """End its input."""
@@ -50,6 +55,22 @@ class Program:
             piece = output.read(size - len(got))
             if not piece:
                 break
+            got += piece
+        return got
+
+    def read_until(self, end: bytes) -> bytes:
+        """Read its output up to *end*."""
+        got = b""
+        while not got.endswith(end):
+            piece = self.read(1)
+            assert piece, f"its output ended with {got!r}"
+            got += piece
+        return got
+
+    def read_to_end(self) -> bytes:
+        """Read its output until it has no more to say."""
+        got = b""
+        while piece := self.read(1):
             got += piece
         return got
 
@@ -73,17 +94,27 @@ class Program:
         self.errors = errors.decode(errors="replace")
 
 
+def _unread(pipe: IO[bytes]) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+
+
 @contextlib.contextmanager
 def openssl_s_client(
-    address: tuple[str, int], server_name: str, options: Sequence[str] = ()
+    address: tuple[str, int],
+    server_name: str,
+    options: Sequence[str] = (),
+    *,
+    quiet: bool = True,
 ) -> Iterator[Program]:
     """``openssl s_client``, which passes on its input, and prints what it receives.
 
     It checks the certificate, which *options* such as ``["-CAfile", ...]`` have to make possible.
+    If it is not *quiet* it also tells what it does, and takes commands of one letter.
     """
     argv = [find_program("openssl"), "s_client", "-connect", f"{address[0]}:{address[1]}"]
     argv += ["-servername", server_name, "-verify_hostname", server_name, "-verify_return_error"]
-    with Program([*argv, "-quiet", "-no_ign_eof", *options]) as program:
+    mode = ["-quiet", "-no_ign_eof"] if quiet else []
+    with Program([*argv, *mode, *options]) as program:
         yield program
 
 

@@ -2,9 +2,9 @@
  * while TLS is set up, shakes hands, carries bytes and ends.
  *
  * As in test_fail_each.c: the nth fails, once alone and once with all that follow, until a run
- * makes fewer than that. A run may end in any error that is one, with nothing left open or alive, and
- * bytes that arrive are those that were sent; the next clean run must succeed. What fails for want
- * of memory must not be blamed on the peer.
+ * makes fewer than that. A run may end in any error that is one, with nothing left open or alive,
+ * and bytes that arrive are those that were sent; the next clean run must succeed. What fails for
+ * want of memory must not be blamed on the peer.
  */
 #include "inject.h"
 

@@ -70,6 +70,7 @@ class Server(ServerFace):
         self._hub = current_hub()
         self._context = context_for_handlers(self._draining)
         self._listener = await self._open_listener()
+        self._listener._serves()
         self._address = self._listener.address
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()

@@ -55,6 +55,7 @@ class Server(ServerFace):
         super().__init__(options, token)
         self._handler = handler
         self._listener = listener
+        listener._serves()
         self._address = listener.address
         self._context = context_for_handlers(self._draining)
         self._pid = os.getpid()

@@ -23,6 +23,11 @@ def lax(_world: World) -> list[str]:
     return ["-cipher", "ALL:@SECLEVEL=0"]
 
 
+def small(_world: World) -> list[str]:
+    """The server sends the smallest records that it can."""
+    return ["-max_send_frag", "512"]
+
+
 def good(name: str, make: Make, *, options: Options = plain, **more: Any) -> Row:
     """It must be accepted."""
     return Row(name=name, serve=by_program(make, options), **more)
@@ -110,6 +115,8 @@ ACCEPTED = [
     good("address-v4", leaf("v4", names=["127.0.0.1"]), server_name="127.0.0.1"),
     good("address-v6", leaf("v6", names=["2001:db8::1"]), server_name="2001:db8:0::1"),
     good("deep-chain", lambda world: _deep(world, "deep", backwards=False)),
+    # Messages of the handshake over several records each.
+    good("small-records", lambda world: world.good, options=small),
     # RFC 8446 section 4.4.2: the certificate itself comes first, the others in any order.
     good("reversed-chain", lambda world: _deep(world, "reversed", backwards=True)),
     good("needless-certificates", _needless),
@@ -127,6 +134,7 @@ ACCEPTED = [
         "trusted-intermediate",
         lambda world: world.good,
         client=lambda world: {"ca": world.middle.certificate},
+        by_choice=True,
     ),
     good(
         "trusted-leaf",

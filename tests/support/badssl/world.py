@@ -104,7 +104,7 @@ class World:
         """A file with a group of *bits*."""
         path = self.directory / f"dh{bits}.pem"
         if not path.exists():
-            run_openssl("dhparam", "-dsaparam", "-out", str(path), str(bits))
+            run_openssl("dhparam", "-out", str(path), str(bits))
         return path
 
     def write(self, name: str, content: bytes) -> Path:
@@ -144,6 +144,7 @@ class Row:
         server_name: For whom the client takes it.
         client: Further settings of the client.
         versions: The TLS versions that the client tries it with, one after the other.
+        by_choice: Whether a careful client may decide otherwise than hardsock.
     """
 
     name: str
@@ -155,6 +156,7 @@ class Row:
     server_name: str = HOST
     client: Callable[[World], Mapping[str, Any]] = nothing
     versions: Sequence[str] = ("TLSv1.2", "TLSv1.3")
+    by_choice: bool = False
 
 
 def by_program(make: Make, options: Options) -> Serve:

@@ -1,13 +1,38 @@
-/* pool_place.c: where in the program somebody borrows a connection.
+/* place.c: where in the program somebody makes or borrows a connection.
  *
- * A place is (code, offset): no string is made until somebody asks. The innermost frame is the
- * caller of our C function. If the pool knows it already it is taken as it is; else frames of the
- * package itself, and of contextlib, are passed over.
+ * The innermost frame is the caller of our C function. Frames of the package itself, and of
+ * contextlib, are passed over.
  */
+#include "place.h"
+
 #include "compat_frame.h"
-#include "pool.h"
 
 #include <string.h>
+
+static int
+find_package(mod_state *st)
+{
+    PyObject *package = PyImport_ImportModule("hardsock"), *path = NULL, *first = NULL;
+
+    if (package != NULL && (path = PyObject_GetAttrString(package, "__path__")) != NULL &&
+        (first = PySequence_GetItem(path, 0)) != NULL)
+        st->package_dir = PyUnicode_FromFormat("%U/", first);
+    Py_XDECREF(package);
+    Py_XDECREF(path);
+    Py_XDECREF(first);
+    return st->package_dir == NULL ? -1 : 0;
+}
+
+int
+place_init(mod_state *st)
+{
+    PyObject *contextlib = PyImport_ImportModule("contextlib");
+
+    if (contextlib != NULL)
+        st->contextlib_file = PyObject_GetAttrString(contextlib, "__file__");
+    Py_XDECREF(contextlib);
+    return st->contextlib_file == NULL ? -1 : find_package(st);
+}
 
 bool
 place_of_caller(struct place *ret_place)

@@ -1,0 +1,24 @@
+/* listener.h: the Listener object, for type_listener.c and for opened.c.
+ *
+ * opened.c copies what it tells of one; only its own type changes it.
+ */
+#ifndef HS_BINDING_LISTENER_H
+#define HS_BINDING_LISTENER_H
+
+#include "opened.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct hs_listener *core; /* owns: a reference; write once */
+    struct opened opened;     /* where it was made */
+    atomic_bool serves;       /* what it accepts counts as made there too */
+    PyObject *weakrefs;
+} ListenerObject;
+
+static inline ListenerObject *
+listener_with(struct opened *o)
+{
+    return (ListenerObject *)(void *)((char *)o - offsetof(ListenerObject, opened));
+}
+
+#endif

@@ -1,0 +1,56 @@
+/* opened.h: the part of a Connection or Listener object that says where in the program it was made.
+ *
+ * Each is in a list of the module's from opened_add to opened_remove, so that what is open can be
+ * told. In a listing nothing is kept alive: it is a copy.
+ */
+#ifndef HS_BINDING_OPENED_H
+#define HS_BINDING_OPENED_H
+
+#include "place.h"
+
+enum opened_how {
+    OPENED_CONNECT,
+    OPENED_ACCEPT,
+    OPENED_ADOPT,
+    OPENED_LISTEN,
+    OPENED_LENT, /* in the list only while the module tells owners: a pool has its own books */
+};
+
+struct opened {
+    struct opened *prev, *next; /* guarded by conn_type: in st->opened */
+    bool listed;                /* it is in there */
+    enum opened_how how;
+    uint64_t serial; /* never used again; what makefile() shares has the same */
+    int64_t since_ns;
+    uint64_t thread;
+    struct place place; /* owns */
+    PyObject *owner;    /* owns: what the context said that it belongs to, or NULL */
+};
+
+/* What a connection that is being made will have: looked for when the call begins, since an
+ * event loop ends it somewhere else. Ends with origin_end. */
+struct origin {
+    enum opened_how how;
+    struct place place;
+    PyObject *owner;
+};
+void origin_begin(mod_state *st, struct origin *o, enum opened_how how);
+/* As `from` has them. */
+void origin_like(struct origin *o, enum opened_how how, const struct opened *from);
+void origin_end(struct origin *o);
+
+/* Never fails; fd is looked at by the watch on descriptors, which may run Python code. */
+void opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd);
+/* On the same connection. */
+void opened_share(mod_state *st, struct opened *o, const struct opened *from);
+/* Not in the list; for a lent connection. */
+void opened_lent(mod_state *st, struct opened *o, const struct place *place);
+void opened_remove(mod_state *st, struct opened *o);
+/* Called by a finalizer of something open, with the exception state put away: tells the user, and
+ * whoever wants to know owners. */
+void opened_warn(const struct opened *o, PyObject *obj);
+void opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj);
+/* A call failed with this errno: the watch on descriptors looks if there are none left. */
+void opened_failed(mod_state *st, int sys);
+
+#endif

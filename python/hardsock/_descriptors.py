@@ -1,0 +1,401 @@
+"""What this process has open: by kind, by the line that made it, and how near the limit is."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from hardsock import _core
+from hardsock._errors import DescriptorWarning
+from hardsock._pool import living_pools
+from hardsock._pool_records import Site, site_at, thread_name
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "Descriptor",
+    "FdAlarm",
+    "FdGrowth",
+    "FdSnapshot",
+    "FdWatch",
+    "OpenConnection",
+    "fd_snapshot",
+    "fd_watch",
+    "open_connections",
+]
+
+_LISTED = 5  # sites in a message
+_NEVER_REACHED = 2**31 - 2
+
+
+@dataclass(frozen=True)
+class OpenConnection:
+    """A connection or a listener of hardsock that is open."""
+
+    how: str
+    """``"connect"``, ``"accept"``, ``"adopt"``, ``"listen"``; ``"lent"`` or ``"idle"``: a pool's."""
+    fd: int
+    local: str | None
+    """``None`` when it is not known, as of what pools have."""
+    peer: str | None
+    age: float
+    """Seconds since it was made, or lent; of an idle one: since its pool was made."""
+    site: Site
+    """The innermost frame outside of hardsock that made or borrowed it; of an idle one, that made
+    the pool; of what a ``Server`` accepted, that made the listener."""
+    thread: str
+    """The thread in which that was."""
+
+    def __str__(self) -> str:
+        ends = " -> ".join(end for end in (self.local, self.peer) if end is not None)
+        return f"{self.how} {ends} at {self.site}, {self.age:.3f} s ago"
+
+
+def open_connections() -> list[OpenConnection]:
+    """All connections and listeners of hardsock that are open, the oldest first.
+
+    With where each was made: noted at that moment for about a tenth of a microsecond, and put into
+    words only here. What pools lend and hold idle is included.
+    """
+    return sorted(_open_ones().values(), key=lambda one: -one.age)
+
+
+def _open_ones() -> dict[int, OpenConnection]:
+    """By descriptor."""
+    found: dict[int, OpenConnection] = {}
+    now = time.monotonic()
+    for pool in living_pools():
+        if pool.closed and not pool._stats()["lent"]:
+            continue
+        made = pool._made
+        for lent, fd, peer, _state in pool._sockets():
+            if fd >= 0 and not lent:
+                by = thread_name(made.thread)
+                age = now - made.at
+                found[fd] = OpenConnection("idle", fd, None, peer, age, made.site, by)
+        for one in pool.lent():
+            if one.fd >= 0:
+                found[one.fd] = OpenConnection(
+                    "lent", one.fd, None, one.endpoint, one.age, one.site, one.thread
+                )
+    for how, _, fd, local, peer, code, offset, since, thread, _owner in _core._opened():
+        if how != "lent":
+            site = site_at(code, offset)
+            age = max(0.0, now - since / 1e9)
+            found[fd] = OpenConnection(how, fd, local, peer, age, site, thread_name(thread))
+    return found
+
+
+# ---- snapshots
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One open descriptor."""
+
+    fd: int
+    kind: str
+    """As in ``fd_inventory()``: ``"socket"``, ``"pipe"``, ``"file"``, ..."""
+    target: str
+    """What the kernel calls it, such as ``"socket:[4711]"`` or a path; cut when it is long."""
+    connection: OpenConnection | None = field(default=None, compare=False)
+    """What of hardsock it belongs to, with the line that made it."""
+    _identity: tuple[int, int] = (0, 0)
+
+    def __str__(self) -> str:
+        if self.connection is not None:
+            return f"descriptor {self.fd}: {self.connection}"
+        return f"descriptor {self.fd}: {self.target}"
+
+
+@dataclass(frozen=True)
+class FdSnapshot:
+    """What is open at one moment; two of them can be subtracted."""
+
+    descriptors: tuple[Descriptor, ...]
+    """In the order of their numbers."""
+    limit: int | None
+    """RLIMIT_NOFILE; ``None`` when there is none."""
+    taken: float
+    """When, as ``time.monotonic()`` tells time."""
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """How many of each kind; kinds that there are none of are left out."""
+        return dict(Counter(one.kind for one in self.descriptors))
+
+    @property
+    def connections(self) -> tuple[OpenConnection, ...]:
+        """Those that are connections or listeners of hardsock."""
+        return tuple(one.connection for one in self.descriptors if one.connection is not None)
+
+    def __len__(self) -> int:
+        return len(self.descriptors)
+
+    def __sub__(self, earlier: FdSnapshot) -> FdGrowth:
+        """What came and what went since *earlier*.
+
+        A number that is something else now counts as both. Descriptors of the kind ``"event"``
+        (epoll, eventfd, timerfd) look all alike to the kernel: there only the number tells.
+        """
+        if not isinstance(earlier, FdSnapshot):
+            return NotImplemented
+        before, now = set(earlier.descriptors), set(self.descriptors)
+        return FdGrowth(
+            opened=tuple(one for one in self.descriptors if one not in before),
+            closed=tuple(one for one in earlier.descriptors if one not in now),
+            seconds=self.taken - earlier.taken,
+        )
+
+
+@dataclass(frozen=True)
+class FdGrowth:
+    """The difference between two snapshots."""
+
+    opened: tuple[Descriptor, ...]
+    """Open now, and not before."""
+    closed: tuple[Descriptor, ...]
+    """Open before, and not now."""
+    seconds: float
+    """Between the two."""
+
+    @property
+    def net(self) -> int:
+        """How many more are open than before."""
+        return len(self.opened) - len(self.closed)
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        """The same by kind; kinds that are as before are left out."""
+        counts = Counter(one.kind for one in self.opened)
+        counts.subtract(one.kind for one in self.closed)
+        return {kind: count for kind, count in counts.items() if count}
+
+    @property
+    def by_site(self) -> dict[Site, int]:
+        """How many of ``opened`` each line of the program made, the most first; hardsock's only."""
+        return dict(_sites_of([one.connection for one in self.opened]).most_common())
+
+    def __str__(self) -> str:
+        lines = [f"{self.net:+d} descriptors in {self.seconds:.1f} s"]
+        lines += [f"  {count:+d} {kind}" for kind, count in sorted(self.by_kind.items())]
+        lines += [f"  {count} made at {site}" for site, count in self.by_site.items()]
+        return "\n".join(lines)
+
+
+def fd_snapshot() -> FdSnapshot:
+    """List what is open, by descriptor; works when descriptors have run out, since it opens none.
+
+    A picture, not a ledger: what other threads open or close meanwhile may be missed. Costs about
+    2 microseconds for each open descriptor. At most the first 65,536 numbers are looked at.
+    """
+    ours = _open_ones()
+    return FdSnapshot(
+        descriptors=tuple(
+            Descriptor(fd, kind, target, ours.get(fd) if kind == "socket" else None, (dev, ino))
+            for fd, kind, dev, ino, target in _core._fd_list()
+        ),
+        limit=_usage()[1],
+        taken=time.monotonic(),
+    )
+
+
+def _sites_of(connections: list[OpenConnection | None]) -> Counter[Site]:
+    return Counter(one.site for one in connections if one is not None)
+
+
+def _usage() -> tuple[int, int | None]:
+    used, limit = _core._fd_usage()
+    return used, None if limit < 0 else limit
+
+
+# ---- the watch
+
+
+@dataclass(frozen=True)
+class FdAlarm:
+    """Descriptors are running out."""
+
+    open: int
+    limit: int | None
+    """RLIMIT_NOFILE; ``None`` when there is none."""
+    threshold: int
+    """How many make an alarm."""
+    by_kind: dict[str, int]
+    by_site: dict[Site, int]
+    """How many each line of the program made, the most first; hardsock's only."""
+
+    def __str__(self) -> str:
+        most = ", ".join(
+            f"{count} made at {site}" for site, count in list(self.by_site.items())[:_LISTED]
+        )
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in sorted(self.by_kind.items(), key=lambda i: -i[1])
+        )
+        return (
+            f"{self.open} descriptors are open, of {self.limit or 'unlimited'} (RLIMIT_NOFILE): "
+            f"{kinds}" + (f"; of hardsock: {most}" if most else "")
+        )
+
+
+class FdWatch:
+    """Tells when descriptors run out; see ``fd_watch``. A context manager that ends it."""
+
+    def __init__(
+        self,
+        share: float | None,
+        count: int | None,
+        on_alarm: Callable[[FdAlarm], object],
+    ) -> None:
+        self._share = share
+        self._count = count
+        self._on_alarm = on_alarm
+        self._armed = True
+        self._closed = False
+
+    def check(self) -> FdAlarm | None:
+        """Look now; the alarm if there is reason for one, whether or not it was told before.
+
+        It is told (*on_alarm*) if it is a new one. This also learns of a changed RLIMIT_NOFILE, and
+        of descriptors that others than hardsock opened.
+        """
+        used, limit = _usage()
+        alarm = self._look(used, limit)
+        _set_mark(limit)
+        return alarm
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        self._closed = True
+        with _lock:
+            _watches[:] = [one for one in _watches if one is not self]
+        _set_mark(_usage()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.close()
+
+    def _threshold(self, limit: int | None) -> int | None:
+        """How many open ones make an alarm."""
+        reasons = []
+        if self._share is not None and limit is not None:
+            reasons.append(math.ceil(self._share * limit))
+        if self._count is not None:
+            reasons.append(self._count)
+        return min(reasons, default=None)
+
+    def _look(self, used: int, limit: int | None) -> FdAlarm | None:
+        threshold = self._threshold(limit)
+        if threshold is None or used < threshold:
+            if threshold is None or used < threshold * 0.9:
+                self._armed = True
+            return None
+        alarm = FdAlarm(
+            open=used,
+            limit=limit,
+            threshold=threshold,
+            by_kind={kind: count for kind, count in _core.fd_inventory().items() if count},
+            by_site=dict(_sites_of(list(_open_ones().values())).most_common()),
+        )
+        with _lock:
+            first, self._armed = self._armed and not self._closed, False
+        if first:
+            self._on_alarm(alarm)
+        return alarm
+
+
+_lock = threading.RLock()  # A finalizer may open something while its own thread holds it.
+_watches: list[FdWatch] = []
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _set_mark(limit: int | None) -> None:
+    """From which number on the core calls us."""
+    with _lock:
+        if not _watches:
+            _core._fd_watch(None, _check_all)
+            return
+        thresholds = [one._threshold(limit) for one in _watches if one._armed]
+        # A number of 9 says that ten are open. Those that were told wait for better times, which
+        # the core's look at every so many openings finds.
+        mark = min((t - 1 for t in thresholds if t is not None), default=_NEVER_REACHED)
+        _core._fd_watch(max(0, min(mark, _NEVER_REACHED)), _check_all)
+
+
+def _check_all() -> None:
+    """Called by the core."""
+    used, limit = _usage()
+    with _lock:
+        watches = list(_watches)
+    try:
+        for one in watches:
+            if one._armed or used < (one._threshold(limit) or 0):
+                one._look(used, limit)
+    finally:
+        _set_mark(limit)
+
+
+def _warn(alarm: FdAlarm) -> None:
+    here = site_at(*_core._here())
+    warnings.warn_explicit(str(alarm), DescriptorWarning, here.file, here.line)
+
+
+def fd_watch(
+    *,
+    share: float | None = 0.8,
+    count: int | None = None,
+    on_alarm: Callable[[FdAlarm], object] | None = None,
+) -> FdWatch:
+    """Give an alarm when so many descriptors are open that they may run out.
+
+    There is no thread for it. It looks when hardsock opens a connection or a listener: at the
+    descriptor's number each time (the kernel gives the lowest free one, so that as many are open at
+    least), at the exact count for one in 64, and whenever there is no descriptor left for a call.
+    ``check()`` looks at once. After an alarm the next one is given when less than nine tenths of
+    what gave it had been open in between, at one of these looks.
+
+    Args:
+        share: Of RLIMIT_NOFILE, above 0 and at most 1; ``None``: only *count* matters.
+        count: So many; for where the limit is out of all proportion.
+        on_alarm: ``on_alarm(alarm)`` is called in the thread that opened one too many, before that
+            has its connection, and with no lock held. What it raises is reported as unraisable. The
+            default warns (``DescriptorWarning``).
+
+    Returns:
+        The watch, which lasts until its ``close()``.
+    """
+    if share is None and count is None:
+        raise ValueError("share and count are both None: give one of them")
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ValueError(f"count must be an int of at least 1, got {count!r}")
+    watch = FdWatch(share, count, _warn if on_alarm is None else on_alarm)
+    with _lock:
+        _watches.append(watch)
+    watch.check()
+    return watch
