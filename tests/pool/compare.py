@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -231,8 +232,8 @@ def versions(names: list[str], where: dict[str, Any]) -> dict[str, str]:
             continue
         try:
             found[name] = adapter.version() or platform.python_version()
-        except Exception as exc:
-            print(f"left out: {name} is not installed ({exc})")
+        except importlib.metadata.PackageNotFoundError as missing:
+            print(f"left out: {name} (not installed: {missing.name})")
     return found
 
 
