@@ -9,8 +9,8 @@
  * nothing is allocated, called or let go of: it could be suspended there.
  *
  * The watch on descriptors has no thread: it looks when one is opened here. The kernel gives the
- * lowest free number, so a number tells that as many are open, at least; every WATCH_STRIDE-th is
- * counted exactly, for numbers that are free below ones in use.
+ * lowest free number, so a number tells that as many are open, at least. For numbers that are free
+ * below ones in use all are counted as well, after so many openings as the last count said.
  */
 #include "opened.h"
 
@@ -20,19 +20,21 @@
 
 #include <errno.h>
 
-#define WATCH_STRIDE 64
-
 /* ---- The watch ----------------------------------------------------------------------------- */
 
-/* check counts, and tells whom it may concern. An exception of its own fails no call. */
+/* check counts, tells whom it may concern, and says after how many openings to do so again. An
+ * exception of its own fails no call. */
 static void
 look(mod_state *st)
 {
     PyObject *type, *value, *traceback, *result;
+    long due = 1;
 
     PyErr_Fetch(&type, &value, &traceback);
-    if ((result = PyObject_CallNoArgs(st->fd_check)) == NULL)
+    result = PyObject_CallNoArgs(st->fd_check);
+    if (result == NULL || parse_long(result, "check", 1, INT_MAX, &due) < 0)
         PyErr_WriteUnraisable(st->fd_check);
+    atomic_store_explicit(&st->fd_due, (int)due, memory_order_relaxed);
     Py_XDECREF(result);
     PyErr_Restore(type, value, traceback);
 }
@@ -44,8 +46,7 @@ watch_number(mod_state *st, int fd)
 
     if (mark == INT_MAX)
         return;
-    if (fd >= mark ||
-        atomic_fetch_add_explicit(&st->fd_opened, 1, memory_order_relaxed) % WATCH_STRIDE == 0)
+    if (atomic_fetch_sub_explicit(&st->fd_due, 1, memory_order_relaxed) <= 1 || fd >= mark)
         look(st);
 }
 
@@ -355,9 +356,10 @@ opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
-    item = Py_BuildValue("sKNOiKO", how_names[o->how], (unsigned long long)o->serial,
+    item = Py_BuildValue("sKNOiLKO", how_names[o->how], (unsigned long long)o->serial,
                          PyObject_Repr(obj), object_or_none(o->place.code), o->place.at,
-                         (unsigned long long)o->thread, object_or_none(o->owner));
+                         (long long)o->since_ns, (unsigned long long)o->thread,
+                         object_or_none(o->owner));
     if (item == NULL || PyList_Append(st->thrown_away, item) < 0)
         PyErr_WriteUnraisable(obj);
     Py_XDECREF(item);
@@ -367,7 +369,7 @@ PyDoc_STRVAR(tell_owners_doc,
              "_tell_owners(on, /)\n--\n\n"
              "From now on note the owner (a context variable) of all that is opened, list what\n"
              "pools lend, and keep in the list that is returned what is thrown away open: tuples\n"
-             "of how, serial, repr, code, offset, thread and owner. Or no more.");
+             "of how, serial, repr, code, offset, since, thread and owner. Or no more.");
 
 static PyObject *
 core_tell_owners(PyObject *module, PyObject *on)
@@ -383,27 +385,29 @@ core_tell_owners(PyObject *module, PyObject *on)
 
 PyDoc_STRVAR(
     fd_watch_doc,
-    "_fd_watch(mark, check, /)\n--\n\n"
+    "_fd_watch(mark, due, check, /)\n--\n\n"
     "Call check() when a descriptor with a number of at least mark is opened by hardsock,\n"
-    "for one in 64 of the others, and when there are none left; mark None: never. The\n"
-    "first check that is given is the one for good.");
+    "when as many as due were, and when there are none left; mark None: never. It returns\n"
+    "the next due. The first check that is given is the one for good.");
 
 static PyObject *
 core_fd_watch(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     mod_state *st = state_of_module(module);
-    long mark = INT_MAX;
+    long mark = INT_MAX, due;
 
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "_fd_watch() takes mark and check");
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "_fd_watch() takes mark, due and check");
         return NULL;
     }
-    if (args[0] != Py_None && parse_long(args[0], "mark", 0, INT_MAX - 1, &mark) < 0)
+    if ((args[0] != Py_None && parse_long(args[0], "mark", 0, INT_MAX - 1, &mark) < 0) ||
+        parse_long(args[1], "due", 1, INT_MAX, &due) < 0)
         return NULL;
     HS_BEGIN_LOCKED(module);
     if (st->fd_check == NULL)
-        st->fd_check = Py_NewRef(args[1]);
+        st->fd_check = Py_NewRef(args[2]);
     HS_END_LOCKED();
+    atomic_store_explicit(&st->fd_due, (int)due, memory_order_relaxed);
     atomic_store_explicit(&st->fd_mark, (int)mark, memory_order_release);
     Py_RETURN_NONE;
 }

@@ -103,7 +103,7 @@ typedef struct {
     PyObject *thrown_away;    /* a list */
     PyObject *fd_check;       /* what the watch on descriptors calls, or NULL; write once */
     atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
-    atomic_uint fd_opened;
+    atomic_int fd_due;        /* or after so many openings */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
 #undef HS_IMPORT_FIELD

@@ -76,24 +76,38 @@ end_of_table(void)
     return (int)limit.rlim_cur;
 }
 
+/* How many are open, where the kernel says so without being asked for each (Linux 6.2 and later: it
+ * is the size of the directory); else more than there can be. Whoever has seen as many is done,
+ * which most often is far from the end of the table. */
+static size_t
+how_many(void)
+{
+    struct stat st;
+
+    return stat("/proc/self/fd", &st) == 0 && st.st_size > 0 ? (size_t)st.st_size : SIZE_MAX;
+}
+
 void
 hs_fd_inventory(long counts[HS_FD_KINDS])
 {
     struct hs_fd_entry entry;
+    size_t open = how_many(), n = 0;
 
     memset(counts, 0, HS_FD_KINDS * sizeof(counts[0]));
-    for (int fd = 0, end = end_of_table(); fd < end; fd++)
-        if (look_at(fd, &entry))
+    for (int fd = 0, end = end_of_table(); fd < end && n < open; fd++)
+        if (look_at(fd, &entry)) {
             counts[entry.kind]++;
+            n++;
+        }
 }
 
 size_t
 hs_fd_list(struct hs_fd_entry *entries, size_t room)
 {
     struct hs_fd_entry entry;
-    size_t n = 0;
+    size_t open = how_many(), n = 0;
 
-    for (int fd = 0, end = end_of_table(); fd < end; fd++)
+    for (int fd = 0, end = end_of_table(); fd < end && n < open; fd++)
         if (look_at(fd, &entry) && n++ < room)
             entries[n - 1] = entry;
     return n;
@@ -103,18 +117,15 @@ void
 hs_fd_usage(struct hs_fd_usage *ret_usage)
 {
     struct rlimit limit;
-    struct stat st;
-    long n = 0;
+    size_t open = how_many();
 
     ret_usage->limit = getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur <= INT_MAX
                            ? (long)limit.rlim_cur
                            : -1;
-    /* Linux 6.2 and later: the size of the directory is their number. */
-    if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0) {
-        ret_usage->open = (long)st.st_size;
+    ret_usage->open = (long)open;
+    if (open != SIZE_MAX)
         return;
-    }
+    ret_usage->open = 0;
     for (int fd = 0, end = end_of_table(); fd < end; fd++)
-        n += fcntl(fd, F_GETFD) >= 0;
-    ret_usage->open = n;
+        ret_usage->open += fcntl(fd, F_GETFD) >= 0;
 }

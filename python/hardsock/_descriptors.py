@@ -35,6 +35,7 @@ __all__ = [
 
 _LISTED = 5  # sites in a message
 _NEVER_REACHED = 2**31 - 2
+_MAX_OPENINGS = 64  # from one count to the next
 
 
 @dataclass(frozen=True)
@@ -269,16 +270,17 @@ class FdWatch:
         of descriptors that others than hardsock opened.
         """
         used, limit = _usage()
-        alarm = self._look(used, limit)
-        _set_mark(limit)
-        return alarm
+        try:
+            return self._look(used, limit)
+        finally:
+            _arm(used, limit)
 
     def close(self) -> None:
         """End it. Idempotent."""
         self._closed = True
         with _lock:
             _watches[:] = [one for one in _watches if one is not self]
-        _set_mark(_usage()[1])
+        _arm(*_usage())
 
     def __enter__(self) -> Self:
         return self
@@ -333,20 +335,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _set_mark(limit: int | None) -> None:
-    """From which number on the core calls us."""
+def _arm(used: int, limit: int | None) -> int:
+    """Tell the core when to call us; returns after how many openings."""
     with _lock:
         if not _watches:
-            _core._fd_watch(None, _check_all)
-            return
+            _core._fd_watch(None, _MAX_OPENINGS, _check_all)
+            return _MAX_OPENINGS
         thresholds = [one._threshold(limit) for one in _watches if one._armed]
-        # A number of 9 says that ten are open. Those that were told wait for better times, which
-        # the core's look at every so many openings finds.
-        mark = min((t - 1 for t in thresholds if t is not None), default=_NEVER_REACHED)
-        _core._fd_watch(max(0, min(mark, _NEVER_REACHED)), _check_all)
+        # Those that were told wait for better times, which one of the next looks finds.
+        nearest = min((t for t in thresholds if t is not None), default=_NEVER_REACHED)
+        due = max(1, min(nearest - used, _MAX_OPENINGS))
+        # A number of 9 says that ten are open.
+        _core._fd_watch(max(0, min(nearest - 1, _NEVER_REACHED)), due, _check_all)
+        return due
 
 
-def _check_all() -> None:
+def _check_all() -> int:
     """Called by the core."""
     used, limit = _usage()
     with _lock:
@@ -356,7 +360,8 @@ def _check_all() -> None:
             if one._armed or used < (one._threshold(limit) or 0):
                 one._look(used, limit)
     finally:
-        _set_mark(limit)
+        due = _arm(used, limit)
+    return due
 
 
 def _warn(alarm: FdAlarm) -> None:
@@ -374,7 +379,8 @@ def fd_watch(
 
     There is no thread for it. It looks when hardsock opens a connection or a listener: at the
     descriptor's number each time (the kernel gives the lowest free one, so that as many are open at
-    least), at the exact count for one in 64, and whenever there is no descriptor left for a call.
+    least), and at the exact count after as many openings as were missing for an alarm at the last
+    one, but at least at each 64th. It also looks when a call finds no descriptor left, and
     ``check()`` looks at once. After an alarm the next one is given when less than nine tenths of
     what gave it had been open in between, at one of these looks.
 

@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hardsock import _core
 from hardsock._leftovers import Change, Snapshot, changes, rebased, snapshot
 from hardsock._pool import living_pools
-from hardsock._pool_records import Site, site_at, thread_name
+from hardsock._pool_records import Site, site_at
 from hardsock._traces import Trace, Tracer
 
 __all__ = ["KINDS", "Finding", "Owner", "Owners"]
@@ -34,6 +35,7 @@ KINDS = {
     ),
 }
 _FD_KINDS = frozenset({"socket", "pipe", "file", "directory", "device", "event", "other"})
+_COMPARED = _FD_KINDS | {"closed", "thread", "live"}
 _FIRST_PAUSE = 0.001
 _SOCKETS_OF_A_DIAL = 6
 
@@ -80,21 +82,35 @@ class Owner:
         return thread is None or thread.is_alive()  # Or the number is another thread's by now.
 
 
+_users = 0
+_users_lock = threading.Lock()
+
+
+def _use(change: int) -> list[Any]:
+    """Owners are noted as long as somebody uses them: a test may run pytest inside of itself."""
+    global _users
+    with _users_lock:
+        _users += change
+        dropped = _core._tell_owners(_users > 0)
+        if _users == 0:
+            dropped.clear()
+        return dropped
+
+
 class Owners:
-    """The books of one process."""
+    """The books of one test run."""
 
     def __init__(self, kinds: frozenset[str], tracer: Tracer | None = None) -> None:
         self.kinds = kinds
         self._tracer = tracer
         self._lock = threading.RLock()
         self._active: list[Owner] = []
-        self._dropped = _core._tell_owners(True)
+        self._dropped = _use(+1)
         self._strays: dict[tuple[str, str], Finding] = {}
 
     def stop(self) -> None:
         """Note owners no more."""
-        _core._tell_owners(False)
-        self._dropped.clear()
+        _use(-1)
 
     def begin(self, name: str) -> Owner:
         """Make an owner for what is opened from now on."""
@@ -159,15 +175,18 @@ class Owners:
     # ---- looking
 
     def _snapshot(self) -> Snapshot:
+        if not self.kinds & _COMPARED:
+            return Snapshot()
         return snapshot(threads="thread" in self.kinds)
 
     def _look(self, owner: Owner) -> list[Finding]:
         opened, ours = self._opened(owner)
         found = opened + self._pools(owner)
         after = self._snapshot()
-        for fds in (pool._sockets() for pool in living_pools()):
-            ours |= {fd for _, fd, _, _ in fds}
-        found += self._changes(owner, changes(owner.before, after), ours, _hidden(after, len(ours)))
+        if different := changes(owner.before, after):
+            for fds in (pool._sockets() for pool in living_pools()):
+                ours |= {fd for _, fd, _, _ in fds}
+            found += self._changes(owner, different, ours, _hidden(after, len(ours)))
         return [one for one in found if one.kind in self.kinds]
 
     def _opened(self, owner: Owner, by_name: bool = False) -> tuple[list[Finding], set[int]]:
@@ -230,8 +249,8 @@ class Owners:
     def _claim_dropped(self, owner: Owner, allowed: Sequence[str]) -> list[Finding]:
         claimed = []
         for item in list(self._dropped):
-            how, _, what, code, offset, thread, tag = item
-            if not owner.has(tag, time.monotonic_ns(), thread):
+            how, _, what, code, offset, since, thread, tag = item
+            if not owner.has(tag, since, thread):
                 continue
             self._dropped.remove(item)
             site = site_at(code, offset)
@@ -260,8 +279,10 @@ def _finding_of(change: Change, trace: Trace | None) -> Finding:
 
 
 def _made(site: Site, thread: int) -> str:
-    here = "" if thread == threading.main_thread().ident else f" by {thread_name(thread)}"
-    return f"made at {site}{here}"
+    if thread == threading.main_thread().ident:
+        return f"made at {site}"
+    name = next((one.name for one in threading.enumerate() if one.ident == thread), None)
+    return f"made at {site} by " + ("a thread that has ended" if name is None else name)
 
 
 def _hidden(after: Snapshot, seen: int) -> int:

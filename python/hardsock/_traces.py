@@ -1,21 +1,21 @@
 """Which line made a socket or opened a file that is not hardsock's: for leak checks of tests.
 
 An audit hook (sys.addaudithook) hears of each. It cannot be taken out again, so it is installed
-only where a test runner asks. What it notes costs about two microseconds for each socket or file,
-and a call of a Python function for each other event that is audited.
+only where a test runner asks. It costs a few microseconds for each socket or file, and a call of a
+Python function for each other event that is audited.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from hardsock import _core
 
@@ -27,8 +27,7 @@ _OURS = os.path.dirname(__file__) + os.sep
 _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """Where something was made."""
 
     code: CodeType | None
@@ -67,15 +66,19 @@ class Tracer:
             self._note_file(args[0])
 
     def _note_socket(self, sock: Any) -> None:
-        key = id(sock)
         try:
-            reference = weakref.ref(sock, lambda _: self._sockets.pop(key, None))
+            reference = weakref.ref(sock, self._forget)
         except TypeError:  # _socket.socket itself, which hardly anybody uses.
             return
-        self._sockets[key] = (reference, _trace())
+        self._sockets[id(reference)] = (reference, _trace())
+
+    def _forget(self, reference: weakref.ref[Any]) -> None:
+        self._sockets.pop(id(reference), None)
 
     def _note_file(self, path: str | os.PathLike[str] | bytes) -> None:
-        name = os.path.abspath(os.fsdecode(path))
+        name = os.fsdecode(path)
+        if not name.startswith("/"):
+            name = os.path.abspath(name)
         self._files[name] = _trace()
         self._files.move_to_end(name)
         while len(self._files) > _MAX_FILES:
@@ -85,11 +88,11 @@ class Tracer:
 def _trace() -> Trace:
     frame = _outside(sys._getframe(3))
     return Trace(
-        code=None if frame is None else frame.f_code,
-        offset=0 if frame is None else frame.f_lasti,
-        since=time.monotonic_ns(),
-        thread=threading.get_ident(),
-        owner=_core.owner.get(None),
+        None if frame is None else frame.f_code,
+        0 if frame is None else frame.f_lasti,
+        time.monotonic_ns(),
+        threading.get_ident(),
+        _core.owner.get(None),
     )
 
 
@@ -97,11 +100,14 @@ def _outside(frame: FrameType | None) -> FrameType | None:
     """The innermost frame outside of the standard library and of hardsock, or else *frame*."""
     innermost = frame
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_STDLIB) and not any(part in name for part in _FOREIGN):
-            frame = frame.f_back
-        elif name.startswith((_OURS, "<frozen ")):
-            frame = frame.f_back
-        else:
+        if not _is_inside(frame.f_code.co_filename):
             return frame
+        frame = frame.f_back
     return innermost
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_inside(name: str) -> bool:
+    if name.startswith(_STDLIB):
+        return not any(part in name for part in _FOREIGN)
+    return name.startswith((_OURS, "<frozen "))

@@ -452,6 +452,7 @@ def test_stacks_are_kept_on_demand(peer: Peer) -> None:
         assert pool._traces == {}
 
 
+@pytest.mark.may_leave("thrown away on purpose", sites=["*/test_pool.py:*"])
 def test_lost_connection_is_closed_counted_and_warned_about(peer: Peer) -> None:
     with hs.Pool(peer.address, max_size=1) as pool:
         line = borrow_here.__code__.co_firstlineno + 1

@@ -3,8 +3,8 @@
 Half of it is `hardsock.lab`, which is shipped. Its modules are known here under both names:
 ``support.dns`` *is* ``hardsock.lab.dns``, so that a patch made through one is seen through the other.
 
-Names used all over are offered here; the rest is imported from its module. `support.plugin` is not
-imported here: pytest has to do that first.
+Names used all over are offered here; the rest is imported from its module. That no test leaves
+anything behind is `hardsock.pytest_plugin`'s task.
 """
 
 from __future__ import annotations
