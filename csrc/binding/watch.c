@@ -79,14 +79,18 @@ fd_object(const struct hs_fd_entry *e)
 static PyObject *
 core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    size_t room = hs_fd_list(NULL, 0) + 16, n;
-    struct hs_fd_entry *entries = PyMem_Calloc(room, sizeof(*entries));
+    struct hs_fd_entry *entries = NULL;
+    struct hs_fd_usage usage;
+    size_t room, n = 0;
     PyObject *list;
 
-    if (entries == NULL)
-        return PyErr_NoMemory();
-    n = hs_fd_list(entries, room);
-    n = n < room ? n : room;
+    hs_fd_usage(&usage);
+    do { /* Until nobody has opened more than fit, meanwhile. */
+        room = (n > (size_t)usage.open ? n : (size_t)usage.open) + 16;
+        PyMem_Free(entries);
+        if ((entries = PyMem_Calloc(room, sizeof(*entries))) == NULL)
+            return PyErr_NoMemory();
+    } while ((n = hs_fd_list(entries, room)) > room);
     list = PyList_New((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = fd_object(&entries[i]);
