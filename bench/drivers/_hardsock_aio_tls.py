@@ -57,7 +57,7 @@ async def _receive(target: Target, seconds: float) -> dict[str, Any]:
 
 
 async def _send(target: Target, seconds: float) -> dict[str, Any]:
-    data = bytes(_tls.CALL)
+    data = _tls.bulk()
     async with await connect(target, client_config()) as conn:
 
         async def take() -> int:

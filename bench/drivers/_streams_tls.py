@@ -58,7 +58,7 @@ async def _receive(target: Target, seconds: float) -> dict[str, Any]:
 
 async def _send(target: Target, seconds: float) -> dict[str, Any]:
     _, writer = await connect(target, _tls.client_context())
-    data = bytes(_tls.CALL)
+    data = _tls.bulk()
 
     async def take() -> int:
         for _ in range(_tls.MEBIBYTE // _tls.CALL):

@@ -69,8 +69,13 @@ def receive_mebibyte(receive: Callable[[], int]) -> Callable[[], int]:
     return take
 
 
+def bulk() -> bytes:
+    """What one call sends; bytes(CALL) would be the kernel's one page of zeros, again and again."""
+    return b"x" * CALL
+
+
 def send_mebibyte(send: Callable[[bytes], object]) -> Callable[[], int]:
-    data = bytes(CALL)
+    data = bulk()
 
     def take() -> int:
         for _ in range(MEBIBYTE // CALL):

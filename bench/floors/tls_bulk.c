@@ -40,6 +40,7 @@ main(int argc, char **argv)
     long count;
 
     SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
+    memset(buf, 'x', sizeof buf); /* untouched, all of it would be the kernel's one page of zeros */
     say_ready();
     while (next_command(&seconds, &count)) {
         SSL *ssl = connect_tls(ctx, &sin, NULL, now_ns() + FIVE_SECONDS);

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -145,7 +146,7 @@ func tlsReceive(address string, length time.Duration, _ int) (result, error) {
 
 func tlsSend(address string, length time.Duration, _ int) (result, error) {
 	return onConnection(address, func(conn net.Conn) (result, error) {
-		data := make([]byte, bulkCall)
+		data := bytes.Repeat([]byte("x"), bulkCall)
 		return rateOf(length, 1, func() error {
 			for done := 0; done < mebibyte; done += bulkCall {
 				if err := conn.SetWriteDeadline(time.Now().Add(deadline)); err != nil {

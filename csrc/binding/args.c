@@ -13,8 +13,12 @@
 static int
 index_of(const struct params *p, PyObject *name)
 {
-    for (int i = p->positional_only; p->names[i] != NULL; i++)
-        if (PyUnicode_CompareWithASCIIString(name, p->names[i]) == 0)
+    const char *text = PyUnicode_IS_COMPACT_ASCII(name) ? PyUnicode_DATA(name) : NULL;
+
+    if (text != NULL && strlen(text) != (size_t)PyUnicode_GET_LENGTH(name))
+        return -1;
+    for (int i = p->positional_only; text != NULL && p->names[i] != NULL; i++)
+        if (strcmp(text, p->names[i]) == 0)
             return i;
     return -1;
 }

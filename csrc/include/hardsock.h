@@ -651,8 +651,8 @@ HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
  * then on every call goes through TLS. server_name (client): whose certificate is expected, a host
  * name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes that
  * were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have put
- * them there to be taken for protected ones (CVE-2021-23222). After any failure, a give-up
- * included, both directions are poisoned. */
+ * them there to be taken for protected ones (CVE-2021-23222). After any failure but HS_E_INVALID,
+ * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. */
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);

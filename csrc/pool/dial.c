@@ -165,6 +165,8 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
         m->expires_boot = boot_now + lifetime;
     }
     (void)hs_pool_offer_locked(p, m, boot_now, boot_now, &d);
+    /* There may be more wanted than max_dials let begin: nobody else will say so. */
+    d.keeper |= more_wanted(p);
     hs_pool_leave(p, &d);
 }
 

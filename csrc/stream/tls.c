@@ -65,7 +65,8 @@ call_begin(struct hs_tls *t, struct hs_error *err)
         hs_lock_drop(&t->lock);
         return rv;
     }
-    ERR_clear_error();
+    if (ERR_peek_error() != 0) /* It is empty as a rule, and clearing it takes its time. */
+        ERR_clear_error();
     t->io.rv = HS_OK;
     t->io.taken = 0;
     t->io.limit = t->state == TLS_OPEN ? IDLE_TALK_MAX : SIZE_MAX;
@@ -334,6 +335,7 @@ static hs_err
 read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, short *want,
              size_t *ret_n)
 {
+    uint64_t tickets = t->tickets;
     size_t done = 0, n;
     hs_err rv = HS_OK;
 
@@ -348,7 +350,7 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
             rv = meaning(t, ret, err, want);
         }
     } while (rv == HS_OK && done < len && SSL_has_pending(t->ssl));
-    if (rv == HS_WANT && done == 0)
+    if ((rv == HS_WANT && done == 0) || t->tickets != tickets)
         (void)SSL_free_buffers(t->ssl); /* After a ticket OpenSSL keeps one, 16 KiB, by itself. */
     if (done > 0) { /* What went wrong behind it is said again by the next call. */
         if (rv < 0 && err != NULL)

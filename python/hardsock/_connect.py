@@ -47,11 +47,34 @@ def tls_settings(tls: bool | TLSConfig, server_name: str | None, commit: str) ->
         if commit == "tls":
             raise ValueError("commit='tls' has no use without tls")
         return {}
-    return {
-        "tls": config._context,
-        "server_name": server_name,
-        "commit_at_tls": commit == "tls",
-    }
+    settings: dict[str, Any] = {"tls": config._context}
+    if server_name is not None:
+        settings["server_name"] = server_name
+    if commit == "tls":
+        settings["commit_at_tls"] = True
+    return settings
+
+
+def rare_settings(
+    source: tuple[str, int] | None,
+    family: int,
+    attempt_delay: float,
+    max_in_flight: int,
+    breaker: Breaker | None,
+) -> dict[str, Any]:
+    """What is not as usual: each keyword that the core has to look at costs a connect its time."""
+    settings: dict[str, Any] = {}
+    if source is not None:
+        settings["source"] = source
+    if family != 0:
+        settings["family"] = family
+    if attempt_delay != 0.25:
+        settings["attempt_delay"] = attempt_delay
+    if max_in_flight != 6:
+        settings["max_in_flight"] = max_in_flight
+    if breaker is not None:
+        settings["breaker"] = breaker
+    return settings
 
 
 def connect(
@@ -108,12 +131,8 @@ def connect(
         timeout=timeout,
         token=token,
         sockopts=kernel_settings(options),
-        source=source,
-        family=family,
-        attempt_delay=attempt_delay,
-        max_in_flight=max_in_flight,
         **tls_settings(tls, server_name, commit),
-        breaker=breaker,
+        **rare_settings(source, family, attempt_delay, max_in_flight, breaker),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

@@ -67,8 +67,10 @@ class PoolOptions:
     lifetime_jitter: int = 10
     """Percent of ``max_lifetime`` by which each connection's may be shorter, at random."""
     probe_after: float = 0.001
-    """The kernel is asked whether a connection is alive when it was idle for longer than this and
-    is not watched yet (that takes 0.05 s). 0 asks it each time, for about 0.2 us."""
+    """A connection that was idle for longer, and is not watched yet, is looked at before it is lent.
+    A peer that closes right after its answer can be missed in that time: the next borrower then gets
+    ``Reset``. 0 looks each time, which costs about half a microsecond; do so for peers that close
+    when they like."""
     reuse: Literal["marked", "answered"] = "marked"
     """When a connection that was used may be lent again. ``"marked"``: if ``conn.mark_clean()`` was
     called after the last byte, which says that the answer is complete. ``"answered"``: besides, if

@@ -91,6 +91,31 @@ START_TEST(dials_are_bounded_in_number)
 }
 END_TEST
 
+/* Nobody returns anything and nobody comes later: only the end of a dial begins the next. */
+START_TEST(crowd_on_an_empty_pool_is_served_by_few_dials_at_a_time)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(20);
+    struct stepped w[20];
+    struct hs_pool *p;
+
+    o.max_dials = 3;
+    p = pool_of(&s, &o);
+    for (size_t i = 0; i < LENGTH(w); i++) {
+        w[i] = stepped_new(10 * SECOND);
+        ASSERT_ERR(HS_WANT, stepped_step(&w[i], p));
+    }
+    EVENTUALLY(stats_of(p).lent == LENGTH(w));
+    for (size_t i = 0; i < LENGTH(w); i++) {
+        ASSERT_OK(stepped_step(&w[i], p));
+        (void)give(p, &w[i].lease);
+    }
+    ck_assert_uint_eq(stats_of(p).opened, LENGTH(w));
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
 START_TEST(dial_has_a_deadline_of_its_own)
 {
     struct hs_pool_options o = options(1);
@@ -717,6 +742,7 @@ main(void)
 
     tcase_add_test(tc, connection_that_comes_back_is_taken_before_the_dial_ends);
     tcase_add_test(tc, dials_are_bounded_in_number);
+    tcase_add_test(tc, crowd_on_an_empty_pool_is_served_by_few_dials_at_a_time);
     tcase_add_test(tc, dial_has_a_deadline_of_its_own);
     tcase_add_test(tc, failed_dial_is_told_to_all_whom_nothing_else_can_serve);
     tcase_add_test(tc, failed_dials_back_off_and_begin_again);

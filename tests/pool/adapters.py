@@ -52,19 +52,19 @@ def echo_command(n: int) -> bytes:
 
 
 class Adapter:
-    """A pool. `server` is the kind it talks to; `distribution` what to install for it."""
+    """A pool. `server` is the kind it talks to; `distributions` what must be installed for it."""
 
     server = "redis"
-    distribution = ""
+    distributions: tuple[str, ...] = ()
     tls = True  # whether it can be used over TLS here
     bounded: str | None = None  # the option that limits how many may wait
     refusal: str | None = None  # the exception's name when more come
 
     @classmethod
     def version(cls) -> str:
-        if not cls.distribution:
-            return ""
-        return importlib.metadata.version(cls.distribution)
+        """Of the first; raises PackageNotFoundError if one is missing."""
+        found = [importlib.metadata.version(name) for name in cls.distributions]
+        return found[0] if found else ""
 
     @classmethod
     def complaints(cls) -> tuple[type[Exception], ...]:
@@ -97,6 +97,7 @@ class Adapter:
 
 
 class Hardsock(Adapter):
+    distributions = ("hardsock",)
     bounded, refusal = "max_waiting", "PoolRefused"
 
     def __init__(self, place: Place) -> None:
@@ -105,10 +106,6 @@ class Hardsock(Adapter):
         self.wait = place.wait
         tls: Any = hs.TLSConfig(ca=place.ca) if place.ca else False
         self.pool = hs.Pool(place.address, max_size=place.size, tls=tls, **place.options)
-
-    @classmethod
-    def version(cls) -> str:
-        return importlib.metadata.version("hardsock")
 
     def exchange(self, n: int, wait: float | None = None) -> None:
         with self.pool.connection(timeout=self.wait if wait is None else wait) as conn:
@@ -136,7 +133,7 @@ class Hardsock(Adapter):
 
 
 class Urllib3(Adapter):
-    server, distribution = "http", "urllib3"
+    server, distributions = "http", ("urllib3",)
 
     def __init__(self, place: Place) -> None:
         import urllib3
@@ -181,7 +178,7 @@ class Urllib3(Adapter):
 
 
 class Httpcore(Adapter):
-    server, distribution = "http", "httpcore"
+    server, distributions = "http", ("httpcore", "anyio")
 
     def __init__(self, place: Place) -> None:
         import httpcore
@@ -228,7 +225,7 @@ class Httpcore(Adapter):
 
 
 class Redis(Adapter):
-    distribution = "redis"
+    distributions = ("redis",)
 
     def __init__(self, place: Place) -> None:
         import redis
@@ -271,7 +268,7 @@ def postgres_text(place: Place) -> str:
 
 
 class PsycopgPool(Adapter):
-    server, distribution, tls = "postgres", "psycopg-pool", False
+    server, distributions, tls = "postgres", ("psycopg-pool", "psycopg"), False
     bounded, refusal = "max_waiting", "TooManyRequests"
 
     def __init__(self, place: Place) -> None:
@@ -316,7 +313,8 @@ class PsycopgPool(Adapter):
 
 
 class SQLAlchemy(Adapter):
-    server, distribution, tls = "postgres", "sqlalchemy", False
+    server, tls = "postgres", False
+    distributions = ("sqlalchemy", "psycopg", "greenlet")
 
     def __init__(self, place: Place) -> None:
         import sqlalchemy
@@ -359,7 +357,7 @@ class SQLAlchemy(Adapter):
 
 
 class DBUtils(Adapter):
-    server, distribution, tls = "postgres", "DBUtils", False
+    server, distributions, tls = "postgres", ("DBUtils", "psycopg"), False
 
     def __init__(self, place: Place) -> None:
         import psycopg

@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import importlib.metadata
 import json
 import os
 import platform
+import signal
 import ssl
 import subprocess
 import sys
@@ -169,22 +171,33 @@ def run_here(argv: list[str]) -> None:
     os._exit(0)
 
 
+def end_group(cell: subprocess.Popen[str]) -> None:
+    """The cell and what it forked: a child may hang though its parent has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(cell.pid, signal.SIGKILL)
+    cell.wait()
+    for stream in (cell.stdout, cell.stderr):
+        if stream is not None:
+            stream.close()
+
+
 def run_apart(case: str, name: str, seconds: float, where: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--cell", case, name, str(seconds), json.dumps(where)]
+    limit = LIMIT + (seconds if case in STORMS else 0)
+    cell = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT + (seconds if case in STORMS else 0),
-        )
+        out, said = cell.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         return {"text": "HANGS", "good": False}
-    lines = done.stdout.strip().splitlines()
+    finally:
+        end_group(cell)
+    lines = out.strip().splitlines()
     try:
         answer: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
-        print(f"{case} on {name} failed, status {done.returncode}:\n{done.stderr}", file=sys.stderr)
+        print(f"{case} on {name} failed, status {cell.returncode}:\n{said}", file=sys.stderr)
         return {"text": "failed", "good": None}
     return answer
 
@@ -231,8 +244,8 @@ def versions(names: list[str], where: dict[str, Any]) -> dict[str, str]:
             continue
         try:
             found[name] = adapter.version() or platform.python_version()
-        except Exception as exc:
-            print(f"left out: {name} is not installed ({exc})")
+        except importlib.metadata.PackageNotFoundError as missing:
+            print(f"left out: {name} (not installed: {missing.name})")
     return found
 
 

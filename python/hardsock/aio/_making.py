@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import hardsock
 from hardsock import _core
-from hardsock._connect import Address, tls_settings, warn_of_changes
+from hardsock._connect import Address, rare_settings, tls_settings, warn_of_changes
 from hardsock._core import Breaker, CancelToken
 from hardsock._listen import first_of, name_in
 from hardsock._options import SocketOptions, kernel_settings
@@ -42,12 +42,8 @@ async def connect(
         timeout=timeout,
         token=token,
         sockopts=kernel_settings(options),
-        source=source,
-        family=family,
-        attempt_delay=attempt_delay,
-        max_in_flight=max_in_flight,
         **tls_settings(tls, server_name, commit),
-        breaker=breaker,
+        **rare_settings(source, family, attempt_delay, max_in_flight, breaker),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)
