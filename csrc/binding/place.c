@@ -63,6 +63,18 @@ is_ours(mod_state *st, PyCodeObject *code)
            PyUnicode_Compare(code->co_filename, st->contextlib_file) == 0;
 }
 
+/* Takes frame; the next one outward, or NULL: there is none, or no memory to look at it. */
+static PyFrameObject *
+outward(PyFrameObject *frame)
+{
+    PyFrameObject *back = PyFrame_GetBack(frame);
+
+    if (back == NULL)
+        PyErr_Clear(); /* An object for a frame is made when somebody looks. */
+    Py_DECREF(frame);
+    return back;
+}
+
 /* Takes frame; the next frame outward that is not ours, or NULL. */
 static PyFrameObject *
 find_outside(mod_state *st, PyFrameObject *frame)
@@ -70,14 +82,11 @@ find_outside(mod_state *st, PyFrameObject *frame)
     while (frame != NULL) {
         PyCodeObject *code = PyFrame_GetCode(frame);
         bool ours = is_ours(st, code);
-        PyFrameObject *back;
 
         Py_DECREF(code);
         if (!ours)
             break;
-        back = PyFrame_GetBack(frame);
-        Py_DECREF(frame);
-        frame = back;
+        frame = outward(frame);
     }
     return frame;
 }
@@ -101,7 +110,7 @@ place_outside(mod_state *st, struct place *ret_place)
 PyObject *
 place_trace(mod_state *st, int n)
 {
-    PyFrameObject *frame = find_outside(st, PyThreadState_GetFrame(PyThreadState_Get())), *back;
+    PyFrameObject *frame = find_outside(st, PyThreadState_GetFrame(PyThreadState_Get()));
     PyObject *list = PyList_New(0), *tuple = NULL;
 
     for (; frame != NULL && list != NULL && n > 0; n--) {
@@ -110,9 +119,7 @@ place_trace(mod_state *st, int n)
         if (item == NULL || PyList_Append(list, item) < 0)
             Py_CLEAR(list);
         Py_XDECREF(item);
-        back = PyFrame_GetBack(frame);
-        Py_DECREF(frame);
-        frame = back;
+        frame = outward(frame);
     }
     Py_XDECREF(frame);
     if (list != NULL)
