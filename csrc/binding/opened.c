@@ -162,24 +162,17 @@ opened_share(mod_state *st, struct opened *o, const struct opened *from)
 }
 
 void
-opened_lent(mod_state *st, struct opened *o, const struct place *place)
+opened_list_lent(mod_state *st, struct opened *o)
 {
-    o->how = OPENED_LENT;
-    o->place = *place;
-    Py_XINCREF(o->place.code);
-    if (!atomic_load_explicit(&st->tells_owners, memory_order_relaxed))
-        return;
     begin(st, o);
     o->owner = current_owner(st);
     put_in(st, o);
 }
 
 void
-opened_remove(mod_state *st, struct opened *o)
+opened_end(mod_state *st, struct opened *o)
 {
-    if (o->listed)
-        take_out(st, o);
-    Py_CLEAR(o->place.code);
+    take_out(st, o);
     Py_CLEAR(o->owner);
 }
 

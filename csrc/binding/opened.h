@@ -24,7 +24,7 @@ struct opened {
     int64_t since_ns;
     uint64_t thread;
     struct place place; /* owns */
-    PyObject *owner;    /* owns: what the context said that it belongs to, or NULL */
+    PyObject *owner;    /* owns: to whom the context said it belongs, or NULL; if it is listed */
 };
 
 /* What a connection that is being made will have: looked for when the call begins, since an
@@ -43,9 +43,28 @@ void origin_end(struct origin *o);
 void opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd);
 /* On the same connection. */
 void opened_share(mod_state *st, struct opened *o, const struct opened *from);
-/* Not in the list; for a lent connection. */
-void opened_lent(mod_state *st, struct opened *o, const struct place *place);
-void opened_remove(mod_state *st, struct opened *o);
+void opened_end(mod_state *st, struct opened *o);
+/* The rest of opened_lent, while owners are told. */
+void opened_list_lent(mod_state *st, struct opened *o);
+
+/* For a lent connection. Borrowers are in a hurry, so this is inline. */
+static inline void
+opened_lent(mod_state *st, struct opened *o, const struct place *place)
+{
+    o->how = OPENED_LENT;
+    o->place.at = place->at;
+    o->place.code = Py_XNewRef(place->code);
+    if (atomic_load_explicit(&st->tells_owners, memory_order_relaxed))
+        opened_list_lent(st, o);
+}
+
+static inline void
+opened_remove(mod_state *st, struct opened *o)
+{
+    if (o->listed)
+        opened_end(st, o);
+    Py_CLEAR(o->place.code);
+}
 /* Called by a finalizer of something open, with the exception state put away: tells the user, and
  * whoever wants to know owners. */
 void opened_warn(const struct opened *o, PyObject *obj);
