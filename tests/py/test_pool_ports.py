@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ PORTS = 100
 REQUESTS = 10_000
 POOL_SIZE = 4
 SERVER_PORT = 40000
+TIME_WAIT = 60  # seconds, fixed in the kernel (include/net/tcp.h)
 FIRST_PORT = 50000
 
 
@@ -47,6 +49,7 @@ def _requests(request: Callable[[Any], None]) -> dict[str, Any]:
     with EchoServer(port=SERVER_PORT) as server:
         outcomes: Counter[str] = Counter()
         hint = ""
+        began = time.monotonic()
         for _ in range(REQUESTS):
             try:
                 request(server.address)
@@ -54,7 +57,12 @@ def _requests(request: Callable[[Any], None]) -> dict[str, Any]:
             except hs.ConnectError as exc:
                 outcomes[errno.errorcode.get(exc.errno or 0, "?")] += 1
                 hint = hint or str(exc.hint)
-        return {"outcomes": dict(outcomes), "accepted": server.accepted, "hint": hint}
+        return {
+            "outcomes": dict(outcomes),
+            "accepted": server.accepted,
+            "hint": hint,
+            "elapsed": time.monotonic() - began,
+        }
 
 
 def _one_connection_each() -> dict[str, Any]:
@@ -86,9 +94,13 @@ def _with_a_pool() -> dict[str, Any]:
 @pytest.mark.net
 @pytest.mark.slow
 def test_without_a_pool_the_ports_run_out(namespace: Namespace) -> None:
-    found = namespace.run(_one_connection_each, timeout=60.0)
-    assert found["outcomes"] == {"answered": PORTS, "EADDRNOTAVAIL": REQUESTS - PORTS}
-    assert found["accepted"] == PORTS
+    found = namespace.run(_one_connection_each, timeout=300.0)
+    outcomes = found["outcomes"]
+    assert outcomes.keys() == {"answered", "EADDRNOTAVAIL"}
+    assert outcomes["answered"] == found["accepted"]
+    # A busy machine may need longer for all than a port stays in TIME_WAIT.
+    rounds = 1 + int(found["elapsed"] // TIME_WAIT)
+    assert PORTS <= outcomes["answered"] <= rounds * PORTS < REQUESTS
     assert f" of the {PORTS} local ports" in found["hint"]
     assert "Pool" in found["hint"]
 
@@ -96,7 +108,7 @@ def test_without_a_pool_the_ports_run_out(namespace: Namespace) -> None:
 @pytest.mark.net
 @pytest.mark.slow
 def test_with_a_pool_every_request_is_answered(namespace: Namespace) -> None:
-    found = namespace.run(_with_a_pool, timeout=60.0)
+    found = namespace.run(_with_a_pool, timeout=300.0)
     assert found["outcomes"] == {"answered": REQUESTS}
     assert found["acquired"] == REQUESTS
     # One borrower at a time: nobody ever needed a second connection.
