@@ -274,6 +274,12 @@ stubs: need-dev build ## stubs against the built module, both ways
 check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 found
 	$(Q)$(TOOLPY) tools/check_install.py
 
+# ---- other platforms, and the night
+
+.PHONY: check-distros
+check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
+	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
+
 # ---- use
 
 .PHONY: bench compare demo dist install clean
