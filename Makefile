@@ -76,7 +76,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py asan-py tsan-py coverage lint stubs tidy bench compare demo
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -276,9 +276,19 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 
 # ---- other platforms, and the night
 
-.PHONY: check-distros
+.PHONY: check-distros check-freethreaded nightly test-nightly
 check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
 	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
+
+check-freethreaded: ## the suite and a storm on CPython without its global lock, built in a cache
+	$(Q)$(TOOLPY) tools/freethreaded.py check
+
+# pytest says 5 where it finds no test.
+test-nightly: need-dev build ## Python tests that are too slow for each commit
+	$(Q)$(pytest) -m nightly || { state=$$?; test $$state = 5 && echo 'No test is marked nightly.' || exit $$state; }
+
+nightly: need-dev ## all that is too slow for each commit (STAGES); logs in build/nightly
+	$(Q)$(PY) tools/nightly.py $(STAGES)
 
 # ---- use
 
