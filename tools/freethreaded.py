@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import common
 import distro
 
 VERSION = os.environ.get("FREETHREADED", "3.13")
