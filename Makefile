@@ -280,8 +280,8 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
 	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
 
-check-freethreaded: ## the suite and a storm on CPython without its global lock, built in a cache
-	$(Q)$(TOOLPY) tools/freethreaded.py check
+check-freethreaded: need-dev ## the suite and a storm on CPython without its global lock, built in a cache
+	$(Q)$(PY) tools/freethreaded.py check
 
 # pytest says 5 where it finds no test.
 test-nightly: need-dev build ## Python tests that are too slow for each commit

@@ -136,7 +136,8 @@ def make() -> Path:
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as held:
             source = fetch(Path(held))
             configure = ["./configure", "-q", "--disable-gil", f"--prefix={prefix()}"]
-            run([*configure, "--with-ensurepip=install", "--disable-test-modules"], cwd=source)
+            # Debian's source has no pip in it: the one that runs this installs for it.
+            run([*configure, "--with-ensurepip=no"], cwd=source)
             run(["make", "-s", f"-j{JOBS}"], cwd=source)
             run(["make", "-s", "install"], cwd=source)
         run([str(python()), "-c", MODULES])
@@ -145,10 +146,11 @@ def make() -> Path:
 
 def make_venv(target: Path) -> Path:
     """Make a virtual environment with what the tests need; return its Python."""
-    run([str(python()), "-m", "venv", str(target)])
+    run([str(python()), "-m", "venv", "--without-pip", str(target)])
     own = target / "bin/python"
-    pip = [str(own), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-    run([*pip, *PACKAGES])
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(own)]
+    pip += ["install", "-q"]
+    run([*pip, "pip", *PACKAGES])
     for package in OPTIONAL:
         try:
             run([*pip, "--only-binary=:all:", package])
