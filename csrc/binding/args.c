@@ -101,9 +101,10 @@ parse_seconds(PyObject *obj, const char *name, int64_t *ret_ns)
 {
     double seconds;
 
-    *ret_ns = HS_NEVER;
-    if (obj == NULL || obj == Py_None)
+    if (obj == NULL || obj == Py_None) {
+        *ret_ns = HS_NEVER;
         return 0;
+    }
     if (PyBool_Check(obj) || !(PyFloat_Check(obj) || PyIndex_Check(obj))) {
         PyErr_Format(PyExc_TypeError, "%s must be a number of seconds or None, not %.100s", name,
                      Py_TYPE(obj)->tp_name);
@@ -122,8 +123,7 @@ parse_seconds(PyObject *obj, const char *name, int64_t *ret_ns)
         return -1;
     }
     seconds = ceil(seconds * 1e9);
-    if (seconds < 9.2e18)
-        *ret_ns = (int64_t)seconds;
+    *ret_ns = seconds < 9.2e18 ? (int64_t)seconds : HS_NEVER;
     return 0;
 }
 
@@ -336,20 +336,21 @@ put_option(PyObject *name, PyObject *value, struct hs_sockopts *o)
 int
 parse_sockopts(PyObject *obj, struct hs_sockopts *ret_options)
 {
+    struct hs_sockopts options;
     PyObject *name, *value;
     Py_ssize_t pos = 0;
+    bool given = obj != NULL && obj != Py_None;
 
-    hs_sockopts_init(ret_options);
-    if (obj == NULL || obj == Py_None)
-        return 0;
-    if (!PyDict_Check(obj)) {
+    hs_sockopts_init(&options);
+    if (given && !PyDict_Check(obj)) {
         PyErr_Format(PyExc_TypeError, "socket options must be a dict, not %.100s",
                      Py_TYPE(obj)->tp_name);
         return -1;
     }
-    while (PyDict_Next(obj, &pos, &name, &value))
-        if (put_option(name, value, ret_options) < 0)
+    while (given && PyDict_Next(obj, &pos, &name, &value))
+        if (put_option(name, value, &options) < 0)
             return -1;
+    *ret_options = options;
     return 0;
 }
 

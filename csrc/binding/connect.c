@@ -111,12 +111,13 @@ parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o
                   struct hs_tls_config **ret_config)
 {
     int commit = values[COMMIT_AT_TLS] == NULL ? 0 : PyObject_IsTrue(values[COMMIT_AT_TLS]);
+    struct hs_tls_config *config = NULL;
 
     if (commit < 0 || parse_server_name(values[SERVER_NAME], &o->server_name) < 0 ||
-        parse_tls(st, values[TLS], "tls", ret_config) < 0)
+        parse_tls(st, values[TLS], "tls", &config) < 0)
         return -1;
     o->commit_at_tls = commit > 0;
-    o->tls = *ret_config;
+    o->tls = *ret_config = config;
     return 0;
 }
 
@@ -160,7 +161,6 @@ connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
     PyObject *values[MAX_PARAMS], *args = PyTuple_Pack(1, Py_None);
     int rv = -1;
 
-    *ret_tls = NULL;
     if (args != NULL && parse_tuple(&connect_params, args, kwargs, values) == 0 &&
         parse_options(st, values, o) == 0)
         rv = parse_tls_options(st, values, o, ret_tls);

@@ -44,11 +44,13 @@ call_run(struct call *c, call_fn fn, void *arg)
 static int
 get_ambient(mod_state *st, PyObject **ret_token)
 {
-    *ret_token = NULL;
-    if (PyContextVar_Get(st->scope, NULL, ret_token) < 0)
+    PyObject *token = NULL;
+
+    if (PyContextVar_Get(st->scope, NULL, &token) < 0)
         return -1;
-    if (*ret_token == Py_None)
-        Py_CLEAR(*ret_token);
+    if (token == Py_None)
+        Py_CLEAR(token);
+    *ret_token = token;
     return 0;
 }
 

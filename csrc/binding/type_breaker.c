@@ -17,9 +17,10 @@ core_of(PyObject *self)
 int
 breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core)
 {
-    *ret_core = NULL;
-    if (obj == NULL || obj == Py_None)
+    if (obj == NULL || obj == Py_None) {
+        *ret_core = NULL;
         return 0;
+    }
     if (!Py_IS_TYPE(obj, st->breaker_type)) {
         PyErr_Format(PyExc_TypeError, "breaker must be a Breaker or None, not %.100s",
                      Py_TYPE(obj)->tp_name);

@@ -86,11 +86,14 @@ step(OperationObject *op, PyObject **ret_value)
 {
     enum step result = STEP_FAILED;
     hs_err rv = job_step(&op->job);
+    PyObject *value;
 
     switch (rv) {
     case HS_OK:
-        *ret_value = op->job.result(&op->job);
-        result = *ret_value != NULL ? STEP_DONE : STEP_FAILED;
+        if ((value = op->job.result(&op->job)) != NULL) {
+            *ret_value = value;
+            result = STEP_DONE;
+        }
         break;
     case HS_INTR:
         op->state = OP_WOKEN;

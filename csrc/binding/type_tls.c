@@ -373,6 +373,7 @@ parse_tls(mod_state *st, PyObject *obj, const char *name, struct hs_tls_config *
 int
 parse_server_name(PyObject *obj, const char **ret_name)
 {
+    const char *name;
     Py_ssize_t len;
 
     if (obj == NULL || obj == Py_None)
@@ -382,14 +383,15 @@ parse_server_name(PyObject *obj, const char **ret_name)
                      Py_TYPE(obj)->tp_name);
         return -1;
     }
-    if ((*ret_name = PyUnicode_AsUTF8AndSize(obj, &len)) == NULL)
+    if ((name = PyUnicode_AsUTF8AndSize(obj, &len)) == NULL)
         return -1;
-    if (!PyUnicode_IS_ASCII(obj) || strlen(*ret_name) != (size_t)len || len > 255) {
+    if (!PyUnicode_IS_ASCII(obj) || strlen(name) != (size_t)len || len > 255) {
         PyErr_Format(PyExc_ValueError,
                      "server_name must be ASCII (A-labels for other names), without NUL, at most "
                      "255 characters, got %R",
                      obj);
         return -1;
     }
+    *ret_name = name;
     return 0;
 }

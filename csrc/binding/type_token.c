@@ -229,7 +229,8 @@ note_cause(TokenObject *self, PyObject *cause, uint64_t *ret_cookie)
     if (self->causes != NULL || (self->causes = PyDict_New()) != NULL)
         rv = PyDict_SetItem(self->causes, key, cause);
     Py_DECREF(key);
-    *ret_cookie = cookie;
+    if (rv == 0)
+        *ret_cookie = cookie;
     return rv;
 }
 

@@ -225,9 +225,10 @@ sleep_once(struct hs_waker *w, int fd, short events, int64_t deadline_ns, struct
         return HS_INTR;
     if (fds[0].revents != 0)
         hs_waker_drain(w);
-    *ret_revents = fds[1].revents;
-    if (n > 0)
+    if (n > 0) {
+        *ret_revents = fds[1].revents;
         return HS_OK;
+    }
     /* The kernel never wakes early by CLOCK_MONOTONIC, so a full slice or deadline has passed. */
     return until == deadline_ns ? HS_E_DEADLINE : HS_INTR;
 }
@@ -239,6 +240,7 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
     struct hs_wakenode node;
     struct hs_waker *w = get_waker();
     bool listens = token != NULL && hs_token_is_ours(token); /* else the slice lets us look */
+    short revents = 0;
     hs_err rv = HS_OK, ended;
 
     if (token == NULL)
@@ -247,15 +249,19 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
         hs_wakelist_join(hs_token_wakelist(token), &node);
     if ((ended = hs_token_check(token)) == HS_OK) {
         deadline_ns = hs_min_ns(deadline_ns, hs_token_deadline(token));
-        rv = sleep_once(w, fd, events, deadline_ns, err, ret_revents);
-        if (rv != HS_E_SYSTEM && !(rv == HS_OK && *ret_revents != 0))
+        rv = sleep_once(w, fd, events, deadline_ns, err, &revents);
+        if (rv != HS_E_SYSTEM && !(rv == HS_OK && revents != 0))
             ended = hs_token_check(token);
         else if (hs_token_is_cancelled(token))
             ended = HS_E_CANCELLED;
     }
     if (listens)
         hs_wakelist_leave(hs_token_wakelist(token), &node);
-    return ended != HS_OK ? ended : rv;
+    if (ended != HS_OK)
+        return ended;
+    if (rv == HS_OK)
+        *ret_revents = revents;
+    return rv;
 }
 
 static const char while_waiting[] = "while waiting";
@@ -321,15 +327,16 @@ hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t 
 {
     hs_err rv;
 
-    *ret_revents = 0;
     if (deadline_ns == HS_TRY_ONCE)
         return hs_err_setx(err, HS_E_DEADLINE, NULL, "would have to wait");
     if (op->stepping)
         return want(op, fd, events, deadline_ns, until_ns, err);
     rv = hs_wait(fd, events, op->token, hs_min_ns(deadline_ns, until_ns), err, ret_revents);
     if (rv == HS_E_DEADLINE && until_ns < deadline_ns &&
-        (op->token == NULL || hs_token_check(op->token) == HS_OK))
+        (op->token == NULL || hs_token_check(op->token) == HS_OK)) {
+        *ret_revents = 0;
         return HS_OK;
+    }
     if (rv == HS_E_DEADLINE || rv == HS_E_CANCELLED)
         return hs_err_setx(err, rv, NULL, "%s %s", hs_err_text(rv), while_waiting);
     return rv;

@@ -230,7 +230,9 @@ hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts, struct
     if (a->conn == NULL && (rv = wrap(a, opts, err)) != HS_OK)
         (void)close(fd);
     a->fd = -1;
+    if (rv != HS_OK)
+        return rv;
     *ret_conn = a->conn;
     a->conn = NULL;
-    return rv;
+    return HS_OK;
 }

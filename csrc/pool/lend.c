@@ -267,18 +267,21 @@ begin(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error
       struct hs_lease *ret_lease)
 {
     struct waiter *w = NULL;
+    struct hs_lease lease; /* A probe may end it: the caller must not see it before. */
     bool to_probe = false;
     hs_err rv;
 
     for (;;) {
-        rv = take_or_queue(p, op, r, w, err, ret_lease, &to_probe);
-        if (rv == HS_OK && to_probe && probe(p, ret_lease) != HS_OK)
+        rv = take_or_queue(p, op, r, w, err, &lease, &to_probe);
+        if (rv == HS_OK && to_probe && probe(p, &lease) != HS_OK)
             continue;
         if (rv != HS_WANT || w != NULL)
             break;
         if ((w = hs_waiter_new(&r->holder, deadline_of(op))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
     }
+    if (rv == HS_OK)
+        *ret_lease = lease;
     if (rv != HS_WANT)
         hs_waiter_unref(w);
     else

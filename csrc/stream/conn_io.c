@@ -65,15 +65,18 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
 {
     int fd = hs_fd_number(&c->fd);
     short want;
+    size_t n;
     hs_err rv;
 
-    while ((rv = c->layer->try_recv(c->tls, fd, buf, len, flags, err, &want, ret_n)) == HS_WANT)
+    while ((rv = c->layer->try_recv(c->tls, fd, buf, len, flags, err, &want, &n)) == HS_WANT)
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
-    if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
-        account(&c->dirs[HS_DIR_IN], *ret_n);
-    if (rv == HS_OK && *ret_n == 0 && (rv = check_end(c, err)) == HS_OK)
+    if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
+        account(&c->dirs[HS_DIR_IN], n);
+    if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
+    if (rv == HS_OK)
+        *ret_n = n;
     return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
 }
 

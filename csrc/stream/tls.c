@@ -357,7 +357,8 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
             *err = (struct hs_error){0};
         rv = HS_OK;
     }
-    *ret_n = done;
+    if (rv == HS_OK)
+        *ret_n = done;
     return rv;
 }
 
@@ -461,6 +462,7 @@ static hs_err
 write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error *err, short *want,
              size_t *ret_n)
 {
+    size_t n = 0;
     int ret;
     hs_err rv;
 
@@ -468,11 +470,13 @@ write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error
         return hs_err_setx(err, HS_E_CLOSED, NULL, "the TLS stream was ended here");
     if ((rv = check_same(t, bytes, len, err)) != HS_OK)
         return rv;
-    ret = SSL_write_ex(t->ssl, bytes, len, ret_n);
+    ret = SSL_write_ex(t->ssl, bytes, len, &n);
     rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
     t->half_sent = rv == HS_OK ? 0 : len < RECORD_MAX ? len : RECORD_MAX;
     if (rv == HS_E_END)
         rv = hs_err_setx(err, HS_E_RESET, NULL, "the peer ended the TLS stream");
+    if (rv == HS_OK)
+        *ret_n = n;
     return rv;
 }
 
@@ -514,18 +518,22 @@ tls_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, st
     struct hs_tls *t = state;
     uint8_t room[RECORD_MAX];
     ssize_t n = read_piece(t, file, *offset, room, len);
+    size_t sent = 0;
     hs_err rv;
 
     (void)fd;
     if (n < 0)
         return errno == EINTR ? HS_INTR : hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "pread");
-    *ret_n = 0;
-    if (n == 0 || (rv = call_begin(t, err)) != HS_OK)
-        return n == 0 ? HS_OK : rv;
-    rv = write_call_end(t, write_record(t, room, (size_t)n, err, want, ret_n));
-    if (rv == HS_OK)
-        *offset += (int64_t)*ret_n;
-    return rv;
+    if (n > 0) {
+        if ((rv = call_begin(t, err)) != HS_OK)
+            return rv;
+        rv = write_call_end(t, write_record(t, room, (size_t)n, err, want, &sent));
+        if (rv != HS_OK)
+            return rv;
+    }
+    *offset += (int64_t)sent;
+    *ret_n = sent;
+    return HS_OK;
 }
 
 bool

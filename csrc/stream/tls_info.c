@@ -106,6 +106,7 @@ hs_err
 hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der, size_t *ret_len)
 {
     unsigned char *der = NULL;
+    uint8_t *copy;
     X509 *cert;
     int len = -1;
 
@@ -116,12 +117,14 @@ hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der, size_t *ret_len
     hs_lock_drop(&t->lock);
     if (len <= 0)
         return cert == NULL ? HS_E_INVALID : HS_E_NOMEM;
-    *ret_der = malloc((size_t)len);
-    if (*ret_der != NULL)
-        memcpy(*ret_der, der, (size_t)len);
+    if ((copy = malloc((size_t)len)) != NULL)
+        memcpy(copy, der, (size_t)len);
     OPENSSL_free(der);
+    if (copy == NULL)
+        return HS_E_NOMEM;
+    *ret_der = copy;
     *ret_len = (size_t)len;
-    return *ret_der != NULL ? HS_OK : HS_E_NOMEM;
+    return HS_OK;
 }
 
 /* ---- Facts --------------------------------------------------------------------------------- */

@@ -187,19 +187,22 @@ read_key(const struct hs_tls_source *source, const char *password, struct hs_err
          EVP_PKEY **ret_key)
 {
     struct password answer = {.text = password};
+    EVP_PKEY *found;
     BIO *bio;
     hs_err rv = open_source(source, "key", err, &bio);
 
     if (rv != HS_OK)
         return rv;
-    *ret_key = PEM_read_bio_PrivateKey(bio, NULL, give_password, &answer);
-    if (*ret_key == NULL && !answer.asked && BIO_reset(bio) >= 0)
-        *ret_key = d2i_PrivateKey_bio(bio, NULL);
+    found = PEM_read_bio_PrivateKey(bio, NULL, give_password, &answer);
+    if (found == NULL && !answer.asked && BIO_reset(bio) >= 0)
+        found = d2i_PrivateKey_bio(bio, NULL);
     BIO_free(bio);
-    if (*ret_key == NULL && answer.asked)
+    if (found != NULL)
+        *ret_key = found;
+    else if (answer.asked)
         rv = hs_err_setx(err, HS_E_INVALID, "tls",
                          "key: %.150s is encrypted; give the right password", name_of(source));
-    else if (*ret_key == NULL)
+    else
         rv = hs_err_setx(err, HS_E_INVALID, "tls", "key: %.150s holds no private key",
                          name_of(source));
     ERR_clear_error();

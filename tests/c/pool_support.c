@@ -71,6 +71,35 @@ pool_end(struct hs_pool *p)
     hs_pool_unref(p);
 }
 
+/* What a lease holds that was never lent: whoever gets a failure must find this. */
+#define NOT_LENT ((struct hs_lease){.id = 0xdead, .times_lent = 0xbeef})
+
+static hs_err
+acquire_once(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+             struct hs_lease *ret_lease)
+{
+    struct hs_lease lease = NOT_LENT;
+    hs_err rv = hs_pool_acquire(p, op, r, err, &lease);
+
+    if (rv == HS_OK) {
+        ck_assert_uint_ne(lease.id, NOT_LENT.id);
+        *ret_lease = lease;
+    } else {
+        ck_assert_uint_eq(lease.id, NOT_LENT.id);
+        ck_assert_uint_eq(lease.times_lent, NOT_LENT.times_lent);
+        ck_assert_ptr_null(lease.member);
+        ck_assert_ptr_null(lease.conn);
+    }
+    return rv;
+}
+
+hs_err
+acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+        struct hs_lease *ret_lease)
+{
+    return DONE(acquire_once(p, op, r, err, ret_lease));
+}
+
 struct hs_lease
 take(struct hs_pool *p)
 {
@@ -78,7 +107,7 @@ take(struct hs_pool *p)
     struct hs_request r = {.holder = ME};
     struct hs_lease lease;
 
-    ASSERT_OK(DONE(hs_pool_acquire(p, &op, &r, fresh(), &lease)));
+    ASSERT_OK(acquire(p, &op, &r, fresh(), &lease));
     return lease;
 }
 
@@ -115,7 +144,7 @@ call(void *arg)
         HS_OP_INIT(c->span == HS_NEVER ? HS_NEVER : hs_deadline_after(c->span), c->token);
     struct hs_request r = {.holder = {.thread = 100 + (uint64_t)c->number}};
 
-    c->rv = DONE(hs_pool_acquire(c->pool, &op, &r, &c->err, &c->lease));
+    c->rv = acquire(c->pool, &op, &r, &c->err, &c->lease);
     if (c->rv == HS_OK && c->order != NULL)
         c->order[atomic_fetch_add(c->served, 1)] = c->number;
     return NULL;
@@ -156,5 +185,5 @@ stepped_new(int64_t span)
 hs_err
 stepped_step(struct stepped *s, struct hs_pool *p)
 {
-    return hs_pool_acquire(p, &s->op, &s->request, fresh(), &s->lease);
+    return acquire_once(p, &s->op, &s->request, fresh(), &s->lease);
 }

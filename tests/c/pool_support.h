@@ -24,6 +24,9 @@ struct hs_pool *pool_of(const struct server *s, const struct hs_pool_options *o)
 void pool_end(struct hs_pool *p);
 
 #define ME ((struct hs_holder){.thread = 1})
+/* hs_pool_acquire to its end; asserts that a call that fails leaves *ret_lease alone. */
+hs_err acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
+               struct hs_lease *ret_lease);
 struct hs_lease take(struct hs_pool *p);
 enum hs_pool_reason give(struct hs_pool *p, struct hs_lease *lease);
 enum hs_pool_reason give_as(struct hs_pool *p, struct hs_lease *lease, enum hs_return how);

@@ -16,7 +16,7 @@ take_from(struct hs_pool *p, const void *code, int at, uint64_t thread)
     struct hs_lease lease;
 
     (void)hs_pool_know_site(p, &r.holder);
-    ASSERT_OK(DONE(hs_pool_acquire(p, &op, &r, fresh(), &lease)));
+    ASSERT_OK(acquire(p, &op, &r, fresh(), &lease));
     return lease;
 }
 

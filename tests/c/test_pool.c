@@ -69,10 +69,10 @@ START_TEST(pool_never_opens_more_than_max_size)
     struct hs_op op = op_in(20 * MS);
     struct hs_request r = {.holder = ME};
 
-    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
+    ASSERT_ERR(HS_E_DEADLINE, acquire(p, &op, &r, fresh(), &c));
     ck_assert_str_eq(last_error()->op, "acquire");
     op = (struct hs_op)HS_OP_INIT(HS_TRY_ONCE, NULL);
-    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
+    ASSERT_ERR(HS_E_DEADLINE, acquire(p, &op, &r, fresh(), &c));
     ck_assert_uint_eq(stats_of(p).opened, 2);
     ck_assert_uint_eq(stats_of(p).timeouts, 2);
     ck_assert_uint_eq(stats_of(p).waiting, 0);

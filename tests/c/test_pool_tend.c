@@ -375,6 +375,43 @@ START_TEST(kernel_is_asked_before_lending_what_is_not_watched)
 }
 END_TEST
 
+/* The probe ends the lease that the call had begun with; then it fails, with and without waiting.
+ * What it was to be given must not be there: the caller would give back what is freed. */
+static hs_err
+acquire_after_the_server_went(struct hs_op *op)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_request r = {.holder = ME};
+    struct hs_lease lease;
+    struct hs_pool *p;
+    hs_err rv;
+    int peer;
+
+    o.probe_after_ns = 0;
+    p = pool_of(&s, &o);
+    lease = take(p);
+    peer = server_accept(&s);
+    server_free(&s);
+    (void)close(peer);
+    (void)give(p, &lease);
+    rv = acquire(p, op, &r, fresh(), &lease);
+    ck_assert_uint_eq(stats_of(p).probes, 1);
+    ck_assert_uint_eq(closed(p, HS_POOL_PEER_CLOSED), 1);
+    pool_end(p);
+    return rv;
+}
+
+START_TEST(call_that_fails_after_a_failed_probe_gives_nothing)
+{
+    struct hs_op op = op_in(10 * SECOND);
+
+    ASSERT_ERR(HS_E_CONNECT, acquire_after_the_server_went(&op));
+    op = (struct hs_op)HS_OP_INIT(HS_TRY_ONCE, NULL);
+    ASSERT_ERR(HS_E_DEADLINE, acquire_after_the_server_went(&op));
+}
+END_TEST
+
 /* ---- Age and size -------------------------------------------------------------------------- */
 
 START_TEST(idle_connections_end_by_their_time_but_for_the_minimum)
@@ -574,7 +611,7 @@ START_TEST(close_wakes_who_waits_and_says_who_is_late)
     caller_start_waiting(&w, p, HS_NEVER);
     hs_pool_close(p);
     ASSERT_ERR(HS_E_CLOSED, caller_join(&w));
-    ASSERT_ERR(HS_E_CLOSED, DONE(hs_pool_acquire(p, &op, &r, fresh(), &c)));
+    ASSERT_ERR(HS_E_CLOSED, acquire(p, &op, &r, fresh(), &c));
     ASSERT_ERR(HS_WANT, hs_pool_try_acquire(p, &ME, &c));
     op = op_in(10 * MS);
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_pool_await_closed(p, &op, fresh())));
@@ -754,6 +791,7 @@ main(void)
     tcase_add_test(tc, bytes_that_nobody_asked_for_end_an_idle_connection);
     tcase_add_test(tc, watch_lasts_over_many_leases);
     tcase_add_test(tc, kernel_is_asked_before_lending_what_is_not_watched);
+    tcase_add_test(tc, call_that_fails_after_a_failed_probe_gives_nothing);
     tcase_add_test(tc, idle_connections_end_by_their_time_but_for_the_minimum);
     tcase_add_test(tc, minimum_is_kept_ready);
     tcase_add_test(tc, old_connections_are_replaced_but_never_under_a_borrower);

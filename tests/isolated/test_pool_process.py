@@ -63,6 +63,33 @@ print("done")
     assert result.stdout == "done\n"
 
 
+def test_server_that_goes_away_under_an_idle_connection_is_an_error_and_no_more() -> None:
+    """The acquire had the stale connection in its hands, and then it failed."""
+    result = run(
+        SERVER.replace("threading.Thread(target=serve, daemon=True).start()\n", "")
+        + """
+pool = hs.Pool(address, max_size=2, probe_after=0)
+conn = pool.acquire(timeout=5)
+peer = server.accept()[0]
+pool.release(conn)
+del conn
+server.close()
+peer.close()
+for kwargs in {"timeout": 5}, {"timeout": 5, "token": hs.CancelToken()}:
+    try:
+        pool.acquire(**kwargs)
+    except hs.ConnectError as exc:
+        print("refused")
+stats = pool.stats()
+assert stats.probes == 1 and stats.closed_by_reason["peer_closed"] == 1
+assert stats.opened == stats.closed == 1 + stats.closed_by_reason["dial_failed"]
+assert pool.verify().ok
+""",
+        env={"MALLOC_PERTURB_": "85"},  # What is freed is told from what is not.
+    )
+    assert result.stdout == "refused\nrefused\n"
+
+
 def test_forks_in_a_storm_leave_both_sides_whole() -> None:
     silent(
         SERVER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -23,12 +24,15 @@ def until_blocked(native_id):
 """
 
 
-def run(code: str, *, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    code: str, *, timeout: float = 30, check: bool = True, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", PRELUDE + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=timeout,
+        env={**os.environ, **(env or {})},
     )
     if check:
         assert result.returncode == 0, result.stderr
