@@ -105,9 +105,12 @@ def fetch_from(suite: str, scratch: Path) -> Path:
     }
     apt = ["apt-get", "-qq", *(f"-o{k}={v}" for k, v in options.items())]
     run([*apt, "update"], cwd=scratch)
-    run([*apt, "source", f"python{VERSION}"], cwd=scratch)
-    (folder,) = (p for p in scratch.glob(f"python{VERSION}-*") if p.is_dir())
-    return folder
+    run([*apt, "source", "--download-only", f"python{VERSION}"], cwd=scratch)
+    (description,) = scratch.glob("*.dsc")
+    # Debian's patches look for packages in its own places, which such an interpreter does not have.
+    unpack = ["dpkg-source", "--skip-patches", "-x", description.name, "source"]
+    run(unpack, cwd=scratch)
+    return scratch / "source"
 
 
 def lacking() -> list[str]:
@@ -136,7 +139,7 @@ def make() -> Path:
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as held:
             source = fetch(Path(held))
             configure = ["./configure", "-q", "--disable-gil", f"--prefix={prefix()}"]
-            # Debian's source has no pip in it: the one that runs this installs for it.
+            # pip is not needed in it: the one that runs this installs for it.
             run([*configure, "--with-ensurepip=no"], cwd=source)
             run(["make", "-s", f"-j{JOBS}"], cwd=source)
             run(["make", "-s", "install"], cwd=source)
@@ -144,16 +147,20 @@ def make() -> Path:
     return python()
 
 
+def pip(own: Path) -> list[str]:
+    """Return the command of this Python's pip that installs for another."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(own)]
+    return [*command, "install", "-q"]
+
+
 def make_venv(target: Path) -> Path:
     """Make a virtual environment with what the tests need; return its Python."""
     run([str(python()), "-m", "venv", "--without-pip", str(target)])
     own = target / "bin/python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(own)]
-    pip += ["install", "-q"]
-    run([*pip, "pip", *PACKAGES])
+    run([*pip(own), *PACKAGES])
     for package in OPTIONAL:
         try:
-            run([*pip, "--only-binary=:all:", package])
+            run([*pip(own), "--only-binary=:all:", package])
         except distro.DistroError:
             distro.say(f"no {package} for CPython {VERSION}t: tests that need it are skipped")
     return own
@@ -168,11 +175,7 @@ def check() -> int:
         distro.copy_checkout(here)
         own = make_venv(here / ".venv")
         without = os.environ | {"HARDSOCK_NO_MODULE": "1", "HARDSOCK_PYTHON": str(python())}
-        run(
-            [str(own), "-m", "pip", "install", "-q", "--no-build-isolation", "-e", "."],
-            cwd=here,
-            env=without,
-        )
+        run([*pip(own), "--no-build-isolation", "-e", "."], cwd=here, env=without)
         # So that make's own ./bootstrap finds nothing to do.
         digest = subprocess.run(["sha256sum", "pyproject.toml"], cwd=here, capture_output=True)
         (here / ".venv/.hardsock").write_text(f"test {digest.stdout.decode().split()[0]}\n")
