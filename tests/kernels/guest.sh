@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # guest.sh: PID 1 of a virtual machine that is made for one question: what does this kernel say?
 #
 # Everything here may be written, since this kernel dies with the machine. What it finds goes to the
@@ -65,25 +66,23 @@ probe() { # file
         echo "$old" 2>/dev/null >"$1"
     done
 }
-cat >/tmp/ranges <<'RANGES'
-find /proc/sys/net -type f -perm -200 ! -path '*/flush' ! -name stable_secret ! -path '*/lo/*' ! -path '*/all/*' |
-    while read -r file; do probe "$file"; done
-RANGES
-. /tmp/ranges 2>/dev/null
+find /proc/sys/net -type f -perm -200 ! -path '*/flush' ! -name stable_secret ! -path '*/lo/*' \
+    ! -path '*/all/*' |
+    while read -r file; do probe "$file"; done 2>/dev/null
 
 # ---- what writing one key does to others: with two interfaces, and one made afterwards.
 ip link add probe0 type dummy 2>/dev/null || ip link add probe0 type veth peer name probe1 2>/dev/null || echo 'NOTE|no second interface'
 for family in ipv4 ipv6; do
-    for file in /proc/sys/net/$family/conf/all/*; do
+    for file in /proc/sys/net/"$family"/conf/all/*; do
         name=${file##*/}
         old=$(cat "$file" 2>/dev/null)
         case $old in 0) new=1 ;; 1) new=0 ;; *) continue ;; esac
         for where in all default; do
             target=/proc/sys/net/$family/conf/$where/$name
             was=$(cat "$target" 2>/dev/null)
-            grep -sH '' /proc/sys/net/$family/conf/*/"$name" /proc/sys/net/ipv4/ip_forward >/tmp/before
+            grep -sH '' /proc/sys/net/"$family"/conf/*/"$name" /proc/sys/net/ipv4/ip_forward >/tmp/before
             echo "$new" 2>/dev/null >"$target" || continue
-            grep -sH '' /proc/sys/net/$family/conf/*/"$name" /proc/sys/net/ipv4/ip_forward >/tmp/after
+            grep -sH '' /proc/sys/net/"$family"/conf/*/"$name" /proc/sys/net/ipv4/ip_forward >/tmp/after
             diff /tmp/before /tmp/after | sed -n 's,^+/proc/sys/\([^:]*\):\(.*\)$,\1 \2,p' |
                 while read -r changed value; do
                     echo "COPY|${target#/proc/sys/}|$changed|$value"
@@ -118,6 +117,7 @@ same() { # name
 }
 run version $tune --version
 run 'check all' $tune check all -f json
+# shellcheck disable=SC2046  # a list of words
 run explain $tune explain -f json $(cat /keys)
 while read -r profile; do
     snapshot >/tmp/before
