@@ -38,6 +38,8 @@ extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none. */
 PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
 
+/* conn_io.c: the flags of recv(2) for job->u.io, and more that the method allows. */
+int conn_receive_flags(struct job *job, PyObject *obj, int more);
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 
@@ -50,6 +52,8 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
 #define CONN_METHODS(JOB, FAST, PLAIN)                                                             \
     JOB(recv)                                                                                      \
     JOB(recv_into)                                                                                 \
+    JOB(recvfrom)                                                                                  \
+    JOB(recvfrom_into)                                                                             \
     JOB(recv_exactly)                                                                              \
     JOB(send)                                                                                      \
     JOB(sendall)                                                                                   \
@@ -71,6 +75,11 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     FAST(set_min_receive_rate)                                                                     \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
+    PLAIN(pending, METH_NOARGS)                                                                    \
+    PLAIN(dup, METH_NOARGS)                                                                        \
+    PLAIN(get_inheritable, METH_NOARGS)                                                            \
+    PLAIN(set_inheritable, METH_O)                                                                 \
+    PLAIN(_lost_output, METH_NOARGS)                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \

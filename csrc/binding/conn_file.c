@@ -1,7 +1,8 @@
 /* conn_file.c: Connection.sendfile.
  *
- * The kernel copies from the page cache (sendfile(2)), so only regular files will do; whatever else
- * can be read is for the caller to read and to send.
+ * The kernel copies from the page cache (sendfile(2)), so of descriptors only those of regular
+ * files will do: reading another kind could wait for ever. A file object that has no descriptor is
+ * read and sent piece by piece, by hardsock._sendfile.
  */
 #include "conn.h"
 
@@ -70,17 +71,19 @@ look_at_file(struct filing *f, PyObject *file, PyObject *count)
 }
 
 CONN_DOC(sendfile,
-         "sendfile($self, file, offset=0, count=None, /, *, timeout=None, token=None)\n--\n\n"
+         "sendfile($self, file, offset=0, count=None, *, timeout=None, token=None)\n--\n\n"
          "Send count bytes of a regular file from offset on (None: all); returns how many.\n\n"
          "Less than count only if the file ends before. file is a binary file or a descriptor;\n"
-         "its position moves along. Fails as sendall() does: bytes_done says how far it went.");
+         "its position moves along. An object that has no descriptor is read and sent piece by\n"
+         "piece. Fails as sendall() does: bytes_done says how far it went.");
+
+static const struct params sendfile_params = {
+    "sendfile", 1, 3, 0, {"file", "offset", "count", "timeout", "token"}};
 
 static int
 conn_prepare_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                       struct job *job)
 {
-    static const struct params p = {
-        "sendfile", 1, 3, 3, {"file", "offset", "count", "timeout", "token"}};
     struct filing *f = &job->u.filing;
     PyObject *values[MAX_PARAMS];
     long offset = 0;
@@ -88,7 +91,7 @@ conn_prepare_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
     job->attempt = attempt_sendfile;
     job->result = count_sent;
     job->release = release_filing;
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+    if (parse_args(&sendfile_params, args, nargs, kwnames, values) < 0 ||
         parse_long(values[1], "offset", 0, LONG_MAX, &offset) < 0 ||
         conn_job_begin(self, job, "sendfile", values[3], values[4]) < 0)
         return -1;
@@ -99,4 +102,46 @@ conn_prepare_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs, P
     return 0;
 }
 
-JOB_METHODS(conn, sendfile)
+/* Something that can be read and has no descriptor. */
+static bool
+must_be_read(PyObject *file)
+{
+    if (PyLong_Check(file) || PyObject_AsFileDescriptor(file) >= 0)
+        return false;
+    PyErr_Clear(); /* What cannot be read either meets it again. */
+    return PyObject_HasAttrString(file, "read");
+}
+
+static PyObject *
+send_by_reading(PyObject *self, PyObject **values)
+{
+    PyObject *module = PyImport_ImportModule("hardsock._sendfile");
+    PyObject *all[6] = {self}, *result;
+
+    if (module == NULL)
+        return NULL;
+    for (int i = 0; i < 5; i++)
+        all[i + 1] = values[i] != NULL ? values[i] : Py_None;
+    result = PyObject_CallMethod(module, "send_by_reading", "OOOOOO", all[0], all[1], all[2],
+                                 all[3], all[4], all[5]);
+    Py_DECREF(module);
+    return result;
+}
+
+PyObject *
+conn_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *values[MAX_PARAMS];
+
+    if (parse_args(&sendfile_params, args, nargs, kwnames, values) < 0)
+        return NULL;
+    if (must_be_read(values[0]))
+        return send_by_reading(self, values);
+    return job_run(conn_prepare_sendfile, self, args, nargs, kwnames);
+}
+
+PyObject *
+conn_op_sendfile(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return operation_start(conn_prepare_sendfile, self, args, nargs, kwnames);
+}

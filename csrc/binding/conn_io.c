@@ -10,15 +10,19 @@
 
 #define MAX_PIECES 65536
 
+/* MSG_NOSIGNAL is how every send is made here, MSG_DONTWAIT a way to wait. */
 static int
-parse_flags(struct call *c, PyObject *obj, int allowed, int *ret_flags)
+parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags)
 {
     long flags = 0;
 
     if (parse_long(obj, "flags", 0, INT32_MAX, &flags) < 0)
         return -1;
     if ((flags & ~(long)(allowed | MSG_DONTWAIT | MSG_NOSIGNAL)) != 0) {
-        PyErr_Format(PyExc_ValueError, "flags %ld are not supported on a Connection", flags);
+        PyErr_Format(PyExc_ValueError,
+                     "flags may be made of %s, MSG_DONTWAIT and MSG_NOSIGNAL on a Connection, "
+                     "got 0x%lx",
+                     names, flags);
         return -1;
     }
     if ((flags & MSG_DONTWAIT) != 0) {
@@ -27,6 +31,30 @@ parse_flags(struct call *c, PyObject *obj, int allowed, int *ret_flags)
     }
     *ret_flags = (int)flags & allowed;
     return 0;
+}
+
+/* As recv(2): without waiting MSG_WAITALL has no meaning. */
+int
+conn_receive_flags(struct job *job, PyObject *obj, int more)
+{
+    const int both = MSG_PEEK | MSG_WAITALL;
+    int *flags = &job->u.io.flags;
+
+    if (parse_flags(&job->call, obj, both | more, "MSG_PEEK, MSG_WAITALL", flags) < 0)
+        return -1;
+    if (job->call.nonblocking)
+        *flags &= ~MSG_WAITALL;
+    if ((*flags & both) == both) {
+        PyErr_SetString(PyExc_ValueError, "flags: MSG_PEEK with MSG_WAITALL is peek(n) here");
+        return -1;
+    }
+    return 0;
+}
+
+static int
+parse_send_flags(struct job *job, PyObject *obj)
+{
+    return parse_flags(&job->call, obj, MSG_MORE, "MSG_MORE", &job->call.op.send_flags);
 }
 
 static void
@@ -134,10 +162,48 @@ attempt_recv(struct job *job)
                         &io->n);
 }
 
+/* What had arrived goes back. */
+static void
+give_up_whole(struct job *job)
+{
+    hs_conn_abandon(job->call.conn, &job->call.op, job->u.io.buf);
+}
+
+/* After the flags: a call that must have all keeps what came between its steps. */
+static void
+want_whole(struct job *job)
+{
+    if ((job->u.io.flags & MSG_WAITALL) == 0)
+        return;
+    job->give_up = give_up_whole;
+    job->scratch = NULL;
+}
+
+/* Of recv and recvfrom. */
+static int
+prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             struct job *job, const struct params *p)
+{
+    PyObject *values[MAX_PARAMS];
+    long size;
+
+    if (parse_args(p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "bufsize", 0, PY_SSIZE_T_MAX, &size) < 0)
+        return -1;
+    job->attempt = attempt_recv;
+    job->result = take_bytes;
+    if (begin_io(self, job, p->function, values[2], values[3]) < 0 ||
+        conn_receive_flags(job, values[1], 0) < 0)
+        return -1;
+    want_whole(job);
+    return job->scratch != NULL ? use_scratch(job, (size_t)size) : make_bytes(&job->u.io, size);
+}
+
 CONN_DOC(recv,
          "recv($self, bufsize, flags=0, /, *, timeout=None, token=None)\n--\n\n"
          "Receive at most bufsize bytes, as soon as there are any; b'' when the peer ended.\n\n"
-         "flags may be MSG_PEEK. Raises DeadlineExceeded, Cancelled, Closed, Busy, Reset or\n"
+         "flags may be MSG_PEEK, MSG_DONTWAIT, or MSG_WAITALL: bufsize bytes, or all that came\n"
+         "before the peer's end. Raises DeadlineExceeded, Cancelled, Closed, Busy, Reset or\n"
          "DeadPeer; nothing is lost by the first two.");
 
 static int
@@ -145,46 +211,30 @@ conn_prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
                   struct job *job)
 {
     static const struct params p = {"recv", 1, 2, 2, {"bufsize", "flags", "timeout", "token"}};
-    PyObject *values[MAX_PARAMS];
-    long size;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_long(values[0], "bufsize", 0, PY_SSIZE_T_MAX, &size) < 0)
-        return -1;
-    job->attempt = attempt_recv;
-    job->result = take_bytes;
-    if (begin_io(self, job, "recv", values[2], values[3]) < 0 ||
-        parse_flags(&job->call, values[1], MSG_PEEK, &job->u.io.flags) < 0)
-        return -1;
-    return job->scratch != NULL ? use_scratch(job, (size_t)size) : make_bytes(&job->u.io, size);
+    return prepare_recv(self, args, nargs, kwnames, job, &p);
 }
 
 JOB_METHODS(conn, recv)
 
-CONN_DOC(recv_into,
-         "recv_into($self, buffer, nbytes=0, flags=0, /, *, timeout=None, token=None)\n--\n\n"
-         "Receive into a writable buffer, at most nbytes (0: all of it); returns how many.\n\n"
-         "0 means that the peer ended. Raises as recv() does.");
-
+/* Of recv_into and recvfrom_into. */
 static int
-conn_prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
-                       struct job *job)
+prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  struct job *job, const struct params *p)
 {
-    static const struct params p = {
-        "recv_into", 1, 3, 3, {"buffer", "nbytes", "flags", "timeout", "token"}};
     PyObject *values[MAX_PARAMS];
     struct io *io = &job->u.io;
     long size = 0;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+    if (parse_args(p, args, nargs, kwnames, values) < 0 ||
         parse_long(values[1], "nbytes", 0, PY_SSIZE_T_MAX, &size) < 0)
         return -1;
     job->attempt = attempt_recv;
     job->result = count_moved;
-    if (begin_io(self, job, "recv", values[3], values[4]) < 0 ||
-        parse_flags(&job->call, values[2], MSG_PEEK, &io->flags) < 0 ||
-        pin(io, values[0], PyBUF_WRITABLE) < 0)
+    if (begin_io(self, job, p->function, values[3], values[4]) < 0 ||
+        conn_receive_flags(job, values[2], 0) < 0 || pin(io, values[0], PyBUF_WRITABLE) < 0)
         return -1;
+    want_whole(job);
     if ((size_t)size > io->len) {
         PyErr_Format(PyExc_ValueError, "nbytes is %ld but the buffer has only %zu bytes", size,
                      io->len);
@@ -195,7 +245,79 @@ conn_prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     return 0;
 }
 
+CONN_DOC(recv_into,
+         "recv_into($self, buffer, nbytes=0, flags=0, *, timeout=None, token=None)\n--\n\n"
+         "Receive into a writable buffer, at most nbytes (0: all of it); returns how many.\n\n"
+         "0 means that the peer ended. Flags and errors are those of recv().");
+
+static int
+conn_prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       struct job *job)
+{
+    static const struct params p = {
+        "recv_into", 1, 3, 0, {"buffer", "nbytes", "flags", "timeout", "token"}};
+
+    return prepare_recv_into(self, args, nargs, kwnames, job, &p);
+}
+
 JOB_METHODS(conn, recv_into)
+
+/* A stream socket that is connected gives no address with what it receives: recvfrom(2). */
+static PyObject *
+with_no_address(struct job *job, PyObject *value)
+{
+    PyObject *pair = value == NULL ? NULL : PyTuple_Pack(2, value, Py_None);
+
+    Py_XDECREF(value);
+    return value == NULL ? NULL : kept(job, pair);
+}
+
+static PyObject *
+take_bytes_from(struct job *job)
+{
+    return with_no_address(job, job->scratch != NULL ? copy_scratch(job) : take_bytes(job));
+}
+
+static PyObject *
+count_moved_from(struct job *job)
+{
+    return with_no_address(job, count_moved(job));
+}
+
+CONN_DOC(recvfrom,
+         "recvfrom($self, bufsize, flags=0, /, *, timeout=None, token=None)\n--\n\n"
+         "recv() for code written for datagrams too: (bytes, None), since a stream has one peer.");
+
+static int
+conn_prepare_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                      struct job *job)
+{
+    static const struct params p = {"recvfrom", 1, 2, 2, {"bufsize", "flags", "timeout", "token"}};
+    int rv = prepare_recv(self, args, nargs, kwnames, job, &p);
+
+    job->result = take_bytes_from;
+    return rv;
+}
+
+JOB_METHODS(conn, recvfrom)
+
+CONN_DOC(recvfrom_into,
+         "recvfrom_into($self, buffer, nbytes=0, flags=0, *, timeout=None, token=None)\n--\n\n"
+         "recv_into() for code written for datagrams too: (count, None).");
+
+static int
+conn_prepare_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                           PyObject *kwnames, struct job *job)
+{
+    static const struct params p = {
+        "recvfrom_into", 1, 3, 0, {"buffer", "nbytes", "flags", "timeout", "token"}};
+    int rv = prepare_recv_into(self, args, nargs, kwnames, job, &p);
+
+    job->result = count_moved_from;
+    return rv;
+}
+
+JOB_METHODS(conn, recvfrom_into)
 
 static hs_err
 attempt_recv_exactly(struct job *job)
@@ -204,13 +326,6 @@ attempt_recv_exactly(struct job *job)
 
     io->n = io->len;
     return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
-}
-
-/* What had arrived goes back. */
-static void
-give_up_recv_exactly(struct job *job)
-{
-    hs_conn_abandon(job->call.conn, &job->call.op, job->u.io.buf);
 }
 
 CONN_DOC(recv_exactly,
@@ -234,7 +349,7 @@ conn_prepare_recv_exactly(PyObject *self, PyObject *const *args, Py_ssize_t narg
     job->result = take_bytes;
     if (begin_io(self, job, "recv_exactly", values[1], values[2]) < 0)
         return -1;
-    job->give_up = give_up_recv_exactly;
+    job->give_up = give_up_whole;
     return make_bytes(&job->u.io, size);
 }
 
@@ -261,14 +376,15 @@ attempt_sendall(struct job *job)
 static int
 prepare_sending(PyObject *self, struct job *job, const char *op, PyObject **values)
 {
-    if (begin_io(self, job, op, values[2], values[3]) < 0 ||
-        parse_flags(&job->call, values[1], 0, &job->u.io.flags) < 0)
+    if (begin_io(self, job, op, values[2], values[3]) < 0 || parse_send_flags(job, values[1]) < 0)
         return -1;
     return pin(&job->u.io, values[0], PyBUF_SIMPLE);
 }
 
 CONN_DOC(send, "send($self, data, flags=0, /, *, timeout=None, token=None)\n--\n\n"
-               "Send what the kernel takes at once, at least one byte; returns how many.");
+               "Send what the kernel takes at once, at least one byte; returns how many.\n\n"
+               "flags may be MSG_DONTWAIT, or MSG_MORE: the kernel may hold it back for 0.2 s,\n"
+               "to put what is sent next into the same packet (tcp(7), TCP_CORK).");
 
 static int
 conn_prepare_send(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -372,7 +488,7 @@ conn_prepare_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     job->result = count_done;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         begin_io(self, job, "sendmsg", values[4], values[5]) < 0 ||
-        parse_flags(&job->call, values[2], 0, &job->u.io.flags) < 0)
+        parse_send_flags(job, values[2]) < 0)
         return -1;
     has_ancillary = values[1] == NULL ? 0 : PyObject_IsTrue(values[1]);
     if (has_ancillary < 0)
@@ -385,6 +501,16 @@ conn_prepare_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
 }
 
 JOB_METHODS(conn, sendmsg)
+
+CONN_DOC(_lost_output, "_lost_output($self, /)\n--\n\n"
+                       "A message of several sends will not be finished: sending is poisoned.");
+
+PyObject *
+conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_lost_output(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
 
 /* ---- The orderly end ----------------------------------------------------------------------- */
 

@@ -50,6 +50,102 @@ conn_getpeername(PyObject *self, PyObject *Py_UNUSED(ignored))
     return name_object(self, "getpeername", hs_conn_peer_addr);
 }
 
+/* ---- The descriptor ------------------------------------------------------------------------ */
+
+CONN_DOC(pending,
+         "pending($self, /)\n--\n\n"
+         "How many bytes recv() would return without asking the kernel; never waits.\n\n"
+         "select() and its like do not see them: a loop that uses those has to look here before\n"
+         "it waits, as with ssl. More than 0 means that recv() would not wait; so it is 1 when\n"
+         "there is nothing left but the end of a TLS stream, which has been read already.");
+
+PyObject *
+conn_pending(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct hs_conn *core = conn_core((ConnObject *)self, "pending");
+    bool ready;
+    size_t n;
+
+    if (core == NULL)
+        return NULL;
+    n = hs_conn_pending(core, &ready);
+    return PyLong_FromSize_t(n > 0 ? n : ready);
+}
+
+CONN_DOC(dup, "dup($self, /)\n--\n\n"
+              "A second Connection on the same socket, with a descriptor and settimeout() of its\n"
+              "own: dup(2). TCP ends when both are closed.\n\n"
+              "Neither knows what the other reads or half sends, so let one read and the other\n"
+              "write. Raises Busy while received bytes are buffered or somebody reads, and\n"
+              "ValueError with TLS, or when a pool has lent it.");
+
+PyObject *
+conn_dup(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "dup"), *second;
+    struct hs_error err = {0};
+    struct origin origin;
+    PyObject *result;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    if (self->pool != NULL) {
+        PyErr_SetString(PyExc_ValueError, "dup: a pool has lent this connection, and will lend it "
+                                          "to others: detach() it first");
+        return NULL;
+    }
+    if ((rv = hs_conn_dup(core, &err, &second)) != HS_OK)
+        return fail(self, &err, rv);
+    origin_begin(state_of(obj), &origin, OPENED_ADOPT);
+    result = conn_object_new(state_of(obj), second, &origin);
+    origin_end(&origin);
+    if (result != NULL)
+        ((ConnObject *)result)->timeout_ns = atomic_load(&self->timeout_ns);
+    return result;
+}
+
+CONN_DOC(get_inheritable,
+         "get_inheritable($self, /)\n--\n\n"
+         "Whether programs that this process starts get the descriptor; False unless set.");
+
+PyObject *
+conn_get_inheritable(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "get_inheritable");
+    struct hs_error err = {0};
+    bool inheritable;
+    hs_err rv;
+
+    if (core == NULL)
+        return NULL;
+    rv = hs_conn_get_inheritable(core, &err, &inheritable);
+    return rv == HS_OK ? PyBool_FromLong(inheritable) : fail(self, &err, rv);
+}
+
+CONN_DOC(set_inheritable,
+         "set_inheritable($self, inheritable, /)\n--\n\n"
+         "Whether programs that this process starts get the descriptor (FD_CLOEXEC, PEP 446).\n\n"
+         "One that does keeps the connection open after our close().");
+
+PyObject *
+conn_set_inheritable(PyObject *obj, PyObject *value)
+{
+    ConnObject *self = (ConnObject *)obj;
+    struct hs_conn *core = conn_core(self, "set_inheritable");
+    int on = core == NULL ? -1 : PyObject_IsTrue(value);
+    struct hs_error err = {0};
+    hs_err rv;
+
+    if (on < 0)
+        return NULL;
+    if ((rv = hs_conn_set_inheritable(core, on > 0, &err)) != HS_OK)
+        return fail(self, &err, rv);
+    Py_RETURN_NONE;
+}
+
 /* ---- Timeouts ------------------------------------------------------------------------------ */
 
 CONN_DOC(settimeout,

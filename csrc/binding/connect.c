@@ -277,6 +277,7 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     struct origin origin;
     PyObject *result;
     struct hs_conn *conn;
+    int number;
     long fd;
     hs_err rv;
 
@@ -289,8 +290,11 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return NULL;
     }
     origin_begin(st, &origin, OPENED_ADOPT);
-    result = conn_object_new(st, conn, &origin);
+    result = conn_object_new(st, hs_conn_ref(conn), &origin);
     origin_end(&origin);
+    if (result == NULL && hs_conn_detach(conn, NULL, &number) == HS_OK)
+        number = -1; /* The caller's again. */
+    hs_conn_unref(conn);
     return result;
 }
 

@@ -32,7 +32,7 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
     case HS_E_POISONED:
         return st->poisoned;
     case HS_E_RESET:
-        return st->reset;
+        return err->sys == EPIPE ? st->broken_pipe : st->reset;
     case HS_E_TRUNCATED:
         return st->truncated;
     case HS_E_END:

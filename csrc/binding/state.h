@@ -20,6 +20,7 @@
     X(busy, "hardsock._errors", "Busy")                                                            \
     X(poisoned, "hardsock._errors", "Poisoned")                                                    \
     X(reset, "hardsock._errors", "Reset")                                                          \
+    X(broken_pipe, "hardsock._errors", "BrokenPipe")                                               \
     X(truncated, "hardsock._errors", "Truncated")                                                  \
     X(end_of_stream, "hardsock._errors", "EndOfStream")                                            \
     X(dead_peer, "hardsock._errors", "DeadPeer")                                                   \

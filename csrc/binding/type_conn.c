@@ -118,7 +118,24 @@ conn_abort(PyObject *obj, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(detach_doc,
              "detach($self, /)\n--\n\n"
              "Give the descriptor to the caller, who must close it; this object becomes closed.\n\n"
-             "Busy while a call is in progress or received bytes are buffered here.");
+             "It is blocking and inheritable as adopt() found it, unless set_inheritable() was\n"
+             "called; one that was made here is blocking, as new sockets are. Options that were\n"
+             "asked for stay. Busy while a call is in progress or received bytes are buffered\n"
+             "here, ValueError with TLS; then this object stays the only owner: a socket.socket\n"
+             "that was made of fileno() before, as ssl does, is detached from the number.");
+
+/* A failure is of no interest beside the one that is being told. */
+static void
+disown(int number)
+{
+    PyObject *module = number < 0 ? NULL : PyImport_ImportModule("hardsock._second_owner");
+    PyObject *found = module == NULL ? NULL : PyObject_CallMethod(module, "disown", "i", number);
+
+    if (found == NULL)
+        PyErr_Clear();
+    Py_XDECREF(found);
+    Py_XDECREF(module);
+}
 
 static PyObject *
 conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
@@ -132,6 +149,7 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
     if (core == NULL)
         return NULL;
     if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
+        disown(hs_conn_fileno(core));
         raise_plain_error(state_of(obj), &err, rv);
         return NULL;
     }
@@ -324,6 +342,7 @@ static PyObject *
 get_info(PyObject *obj, void *closure)
 {
     struct hs_conn_info info;
+    bool ready;
 
     hs_conn_info(((ConnObject *)obj)->core, &info);
     switch ((enum attribute)(intptr_t)closure) {
@@ -338,7 +357,7 @@ get_info(PyObject *obj, void *closure)
     case SENT:
         return PyLong_FromUnsignedLongLong(info.bytes_sent);
     case BUFFERED:
-        return PyLong_FromSize_t(info.buffered);
+        return PyLong_FromSize_t(hs_conn_pending(((ConnObject *)obj)->core, &ready));
     case FAMILY:
         return PyLong_FromLong(info.family);
     case CHANGED:
@@ -399,7 +418,9 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER("last_write", "When bytes were last sent, or None.", LAST_WRITE),
     INFO_GETTER("bytes_received", "Bytes received from the kernel so far.", RECEIVED),
     INFO_GETTER("bytes_sent", "Bytes that the kernel took so far.", SENT),
-    INFO_GETTER("buffered", "Bytes received but not yet returned to a caller.", BUFFERED),
+    INFO_GETTER("buffered",
+                "Bytes received but not yet returned to a caller, those inside of TLS included.",
+                BUFFERED),
     INFO_GETTER("family", "AF_INET, AF_INET6 or AF_UNIX.", FAMILY),
     INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
                 CHANGED),

@@ -244,6 +244,7 @@ struct hs_op {
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
     int want_fd;            /* or -1: only the time counts */
+    int send_flags;         /* of send(2), for calls that send: 0 or MSG_MORE */
     short want_events;      /* POLLIN, POLLOUT */
     uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
@@ -582,7 +583,8 @@ HS_API void hs_conn_unref(struct hs_conn *c);
  * hs_conn_abandon, which frees the direction and poisons it if something is half done. */
 
 /* At most len bytes, as soon as there are any; *ret_n 0 means that the peer ended its stream
- * (or that len is 0). flags: 0, MSG_PEEK. */
+ * (or that len is 0). flags: MSG_PEEK, or MSG_WAITALL: as many as len, unless the peer ends its
+ * stream before; what had arrived when it fails is put back. */
 HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
                                         size_t len, int flags, struct hs_error *err, size_t *ret_n);
 /* Exactly len bytes or an error: HS_E_TRUNCATED when the peer ends first, HS_E_END when it does so
@@ -593,6 +595,9 @@ HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op 
 /* For a caller that lost what a receive had returned, for want of memory: reading must not go on.
  * */
 HS_API void hs_conn_lost_input(struct hs_conn *c);
+/* For a caller that sends a message in several calls and will not finish it: nobody may write
+ * behind the part that is out. */
+HS_API void hs_conn_lost_output(struct hs_conn *c);
 /* As many bytes as the kernel takes at once, at least one unless len is 0. */
 HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
                                         size_t len, struct hs_error *err, size_t *ret_n);
@@ -607,8 +612,8 @@ HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, st
  * file ends before: op->done tells. Else as hs_conn_send_all. */
 HS_API HS_NODISCARD hs_err hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file,
                                              int64_t *offset, size_t len, struct hs_error *err);
-/* buf is what an unfinished hs_conn_recv_exactly was filling (its op->done bytes are put back), or
- * NULL for any other call. */
+/* buf is what an unfinished hs_conn_recv_exactly, or hs_conn_recv with MSG_WAITALL, was filling
+ * (its op->done bytes are put back), or NULL for any other call. */
 HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf);
 
 /* Frames and lines. Bytes that arrive with them and behind them wait in the receive buffer, which
@@ -703,6 +708,15 @@ HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, s
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
  * is in progress or received bytes are still buffered here (they would be lost). */
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
+/* A second connection on the same socket, with a descriptor of its own (dup(2)). Neither knows what
+ * the other reads or half sends. HS_E_BUSY as for hs_conn_detach; HS_E_INVALID with TLS. */
+HS_API HS_NODISCARD hs_err hs_conn_dup(struct hs_conn *c, struct hs_error *err,
+                                       struct hs_conn **ret_conn);
+/* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */
+HS_API HS_NODISCARD hs_err hs_conn_get_inheritable(struct hs_conn *c, struct hs_error *err,
+                                                   bool *ret_inheritable);
+HS_API HS_NODISCARD hs_err hs_conn_set_inheritable(struct hs_conn *c, bool inheritable,
+                                                   struct hs_error *err);
 HS_API bool hs_conn_is_closed(struct hs_conn *c);
 /* For several owners of one connection (files made from a socket): it has one handle when it is
  * made, share adds one, and the unshare of the last closes it. lost: nobody closed it, so a TLS
@@ -726,6 +740,11 @@ struct hs_conn_info {
                 * nothing is being written, and nothing came since the last write */
 };
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
+/* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
+ * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading
+ * would not wait, because of them or because the TLS stream's end has been read. While another
+ * call reads only the buffer counts. Does not wait. */
+HS_API size_t hs_conn_pending(struct hs_conn *c, bool *ret_ready);
 HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
                                               struct hs_addr *ret_addr);
 HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,

@@ -86,24 +86,30 @@ open_reserve(void)
 }
 
 static hs_err
-listener_new(const struct bound *b, const struct hs_listen_options *o, struct hs_error *err,
-             struct hs_listener **ret_l)
+listener_new(const struct bound *b, const struct hs_listen_options *o, bool adopted,
+             struct hs_error *err, struct hs_listener **ret_l)
 {
     struct hs_listener *l = calloc(1, sizeof(*l));
     struct hs_addr where = {.len = sizeof(where.storage)};
-    hs_err rv;
+    hs_err rv = HS_OK;
 
     if (l == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a listener");
+    if (!adopted)
+        hs_fd_init(&l->fd, b->fd);
+    else if ((rv = hs_fd_take(&l->fd, b->fd, "listen", err)) != HS_OK) {
+        free(l);
+        return rv;
+    }
     (void)getsockname(b->fd, &where.sa, &where.len);
     if (o->tls.config != NULL &&
         (rv = hs_handshakes_new(&o->tls, b->fd, &where, err, &l->handshakes)) != HS_OK) {
+        hs_fd_give_back(&l->fd);
         free(l);
         return rv;
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
-    hs_fd_init(&l->fd, b->fd);
     l->bound = *b;
     l->options = *o;
     l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
@@ -123,7 +129,7 @@ hs_listener_open(const struct hs_endpoint *ep, const struct hs_listen_options *o
 
     if ((rv = hs_bind(ep, o, err, &b)) != HS_OK)
         return rv;
-    if ((rv = listener_new(&b, o, err, ret_l)) != HS_OK) {
+    if ((rv = listener_new(&b, o, false, err, ret_l)) != HS_OK) {
         hs_bound_remove_path(&b);
         (void)close(b.fd);
     }
@@ -136,7 +142,7 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
 {
     struct hs_listen_options options = *o;
     struct bound b = {.fd = fd};
-    int type = 0, listening = 0, flags;
+    int type = 0, listening = 0;
     socklen_t len = sizeof(int);
     hs_err rv;
 
@@ -147,13 +153,12 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
     if (type != SOCK_STREAM || !listening)
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "descriptor %d is not a listening stream socket", fd);
-    if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
-        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "fcntl");
+    if ((rv = hs_fd_check_free(fd, "listen", err)) != HS_OK)
+        return rv;
     rv = hs_sockopts_apply(fd, b.family, &o->sockopts, HS_USE_CONNECTION, err, &b.changed);
     hs_sockopt_never_block_close(fd); /* Connections would inherit it. */
     options.backlog = HS_UNSET;       /* Whoever called listen(2) chose it. */
-    return rv == HS_OK ? listener_new(&b, &options, err, ret_l) : rv;
+    return rv == HS_OK ? listener_new(&b, &options, true, err, ret_l) : rv;
 }
 
 struct hs_listener *

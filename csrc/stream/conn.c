@@ -27,20 +27,21 @@ hs_conn_live(void)
     return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
-hs_err
-hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
-             unsigned changed, struct hs_error *err, struct hs_conn **ret_conn)
+static struct hs_conn *
+conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts, unsigned changed,
+         struct hs_error *err)
 {
     struct hs_conn *c = calloc(1, sizeof(*c));
 
-    if (c == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a connection");
+    if (c == NULL) {
+        (void)hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a connection");
+        return NULL;
+    }
     c->magic = CONN_MAGIC;
     c->refs = 1;
     c->handles = 1;
     c->family = family;
     c->peer = *peer;
-    hs_fd_init(&c->fd, fd);
     c->layer = &hs_tcp_layer;
     c->dirs[HS_DIR_IN].deadline_ns = c->dirs[HS_DIR_OUT].deadline_ns = HS_NEVER;
     c->half_closed_ns = c->pace.until_ns = c->handshake_until_ns = HS_NEVER;
@@ -48,8 +49,26 @@ hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_soc
     c->created_ns = hs_now();
     c->changed = changed;
     c->opts = *opts;
+    return c;
+}
+
+static void
+conn_begin(struct hs_conn *c, struct hs_conn **ret_conn)
+{
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *ret_conn = c;
+}
+
+hs_err
+hs_conn_wrap(int fd, int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
+             unsigned changed, struct hs_error *err, struct hs_conn **ret_conn)
+{
+    struct hs_conn *c = conn_new(family, peer, opts, changed, err);
+
+    if (c == NULL)
+        return HS_E_NOMEM;
+    hs_fd_init(&c->fd, fd);
+    conn_begin(c, ret_conn);
     return HS_OK;
 }
 
@@ -80,23 +99,29 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
 {
     struct hs_sockopts none;
     struct hs_addr peer;
+    struct hs_conn *c;
     unsigned changed;
-    int family, flags;
+    int family;
     hs_err rv;
 
     hs_sockopts_init(&none);
     if (opts == NULL)
         opts = &none;
-    if ((rv = check_adoptable(fd, err, &family, &peer)) != HS_OK)
+    if ((rv = check_adoptable(fd, err, &family, &peer)) != HS_OK ||
+        (rv = hs_fd_check_free(fd, "adopt", err)) != HS_OK)
         return rv;
     if ((rv = hs_sockopts_apply(fd, family, opts, HS_USE_CONNECTION, err, &changed)) != HS_OK)
         return rv;
-    if ((flags = fcntl(fd, F_GETFL)) < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 ||
-        fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "adopt", "fcntl");
-    if ((rv = hs_conn_wrap(fd, family, &peer, opts, changed, err, ret_conn)) == HS_OK)
-        (*ret_conn)->may_linger = true;
-    return rv;
+    if ((c = conn_new(family, &peer, opts, changed, err)) == NULL)
+        return HS_E_NOMEM;
+    if ((rv = hs_fd_take(&c->fd, fd, "adopt", err)) != HS_OK) {
+        hs_wakelist_fini(&c->wakers);
+        free(c);
+        return rv;
+    }
+    c->may_linger = true;
+    conn_begin(c, ret_conn);
+    return HS_OK;
 }
 
 struct hs_conn *

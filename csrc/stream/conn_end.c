@@ -1,6 +1,6 @@
 /* conn_end.c: how a connection ends, or leaves us.
  *
- * shutdown and close act at once and never block; finish is the orderly end, which waits; detach
+ * shutdown and close act at once and never block; finish is the orderly end, which waits. conn_fd.c
  * hands the descriptor over.
  */
 #include "conn_impl.h"
@@ -199,36 +199,6 @@ void
 hs_conn_close(struct hs_conn *c, bool abortive)
 {
     hs_conn_end(c, abortive ? HS_END_ABORT : HS_END_ORDERLY);
-}
-
-hs_err
-hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
-{
-    struct hs_op in = HS_OP_INIT(HS_NEVER, NULL), out = in;
-    hs_err rv;
-
-    HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_call_claim(c, &in, HS_DIR_IN, err)) != HS_OK)
-        return rv;
-    if ((rv = hs_call_claim(c, &out, HS_DIR_OUT, err)) == HS_OK) {
-        if (c->tls != NULL)
-            rv = hs_err_setx(err, HS_E_INVALID, "detach",
-                             "the bytes below TLS are of no use to anybody else");
-        else if (hs_buf_len(&c->in.buf) > 0)
-            rv = hs_err_setx(err, HS_E_BUSY, "detach",
-                             "%zu received bytes are buffered here and would be lost",
-                             hs_buf_len(&c->in.buf));
-        else if (hs_deframer_skipping(&c->in))
-            rv = hs_err_setx(err, HS_E_BUSY, "detach",
-                             "a frame is being skipped here, and its rest is still to come");
-        else
-            rv = hs_fd_detach(&c->fd, 2, err, ret_fd);
-        if (rv != HS_OK)
-            hs_call_release(c, &out, HS_DIR_OUT);
-    }
-    if (rv != HS_OK)
-        hs_call_release(c, &in, HS_DIR_IN);
-    return rv;
 }
 
 bool

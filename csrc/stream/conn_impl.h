@@ -1,6 +1,7 @@
 /* conn_impl.h: the inside of a connection, for the files that make it up: conn.c (life, questions),
  * conn_call.c (the frame of every call), conn_io.c (bytes), conn_frame.c (the receive buffer and
- * what is cut out of it), conn_tls.c (the change to TLS), conn_end.c (endings).
+ * what is cut out of it), conn_tls.c (the change to TLS), conn_end.c (endings),
+ * conn_fd.c (the descriptor handed over).
  *
  * Every call runs hs_call_begin() .. hs_call_end(). Begin holds the descriptor (fd.h), claims the
  * direction, and refuses what must not run; end gives both back, unless the call is merely

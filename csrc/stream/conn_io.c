@@ -104,6 +104,43 @@ put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
     hs_input_changed(c);
 }
 
+/* len bytes, or those before the peer's end. */
+static hs_err
+fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
+{
+    size_t n = 1;
+    hs_err rv;
+
+    if (op->done < len && hs_buf_len(&c->in.buf) > 0)
+        op->done += take_buffered(c, buf + op->done, len - op->done, false);
+    for (unsigned round = 1; op->done < len && n > 0; round++) {
+        hs_pace_start(c, op->done);
+        if ((rv = hs_input_read(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
+            return rv;
+        op->done += n;
+        if (round % SLICE_ROUNDS == 0 && op->done < len && n > 0)
+            return HS_INTR;
+    }
+    return HS_OK;
+}
+
+static hs_err
+recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
+          struct hs_error *err, size_t *ret_n)
+{
+    hs_err rv;
+
+    if ((flags & MSG_WAITALL) != 0) {
+        if ((rv = fill(c, op, buf, len, err)) == HS_OK)
+            *ret_n = op->done;
+        return rv;
+    }
+    if (hs_buf_len(&c->in.buf) == 0)
+        return hs_input_read(c, op, buf, len, flags, err, ret_n);
+    *ret_n = take_buffered(c, buf, len, (flags & MSG_PEEK) != 0);
+    return HS_OK;
+}
+
 hs_err
 hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
              struct hs_error *err, size_t *ret_n)
@@ -113,12 +150,12 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
-    if (rv == HS_OK && len > 0 && hs_buf_len(&c->in.buf) > 0)
-        n = take_buffered(c, buf, len, (flags & MSG_PEEK) != 0);
-    else if (rv == HS_OK && len > 0)
-        rv = hs_input_read(c, op, buf, len, flags, err, &n);
+    if (rv == HS_OK && len > 0)
+        rv = recv_some(c, op, buf, len, flags, err, &n);
     if (op->claim != 0)
         hs_pace_end(c, rv, err); /* Who reads like this knows no messages. */
+    if (rv < 0 && op->claim != 0 && op->done > 0)
+        put_back(c, op, buf);
     rv = hs_call_end(c, op, HS_DIR_IN, "recv", rv, err);
     if (rv == HS_OK)
         *ret_n = n;
@@ -132,6 +169,13 @@ hs_conn_lost_input(struct hs_conn *c)
     (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_NOMEM);
 }
 
+void
+hs_conn_lost_output(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
+}
+
 static hs_err
 ended_after(size_t done, size_t len, struct hs_error *err)
 {
@@ -139,27 +183,6 @@ ended_after(size_t done, size_t len, struct hs_error *err)
         return hs_err_setx(err, HS_E_END, NULL, "the peer ended its stream before %zu bytes", len);
     return hs_err_setx(err, HS_E_TRUNCATED, NULL,
                        "the peer ended its stream after %zu of %zu bytes", done, len);
-}
-
-static hs_err
-fill_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
-{
-    size_t n;
-    hs_err rv;
-
-    if (op->done < len && hs_buf_len(&c->in.buf) > 0)
-        op->done += take_buffered(c, buf + op->done, len - op->done, false);
-    for (unsigned round = 1; op->done < len; round++) {
-        hs_pace_start(c, op->done);
-        if ((rv = hs_input_read(c, op, buf + op->done, len - op->done, 0, err, &n)) != HS_OK)
-            return rv;
-        if (n == 0)
-            return ended_after(op->done, len, err);
-        op->done += n;
-        if (round % SLICE_ROUNDS == 0 && op->done < len)
-            return HS_INTR;
-    }
-    return HS_OK;
 }
 
 hs_err
@@ -170,8 +193,8 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
-    if (rv == HS_OK)
-        rv = fill_exactly(c, op, buf, len, err);
+    if (rv == HS_OK && (rv = fill(c, op, buf, len, err)) == HS_OK && op->done < len)
+        rv = ended_after(op->done, len, err);
     if (op->claim != 0)
         hs_pace_end(c, rv, err);
     if (rv < 0 && op->claim != 0 && op->done > 0)
@@ -200,7 +223,8 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
     short want;
     hs_err rv;
 
-    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, err, &want, ret_n)) == HS_WANT) {
+    while ((rv = c->layer->try_send(c->tls, fd, iov, n_iov, op->send_flags, err, &want, ret_n)) ==
+           HS_WANT) {
         hs_conn_wake_reader(c);
         if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
             return rv;

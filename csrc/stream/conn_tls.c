@@ -239,6 +239,21 @@ hs_conn_tls_info(struct hs_conn *c, struct hs_tls_info *ret_info)
 }
 
 size_t
+hs_conn_pending(struct hs_conn *c, bool *ret_ready)
+{
+    size_t n = atomic_load(&c->buffered);
+    struct hs_tls *tls = open_tls(c);
+    bool ready = false;
+
+    if (tls != NULL && hs_call_visit(c, HS_DIR_IN)) {
+        n += hs_tls_pending(tls, &ready);
+        hs_call_leave(c, HS_DIR_IN);
+    }
+    *ret_ready = ready || n > 0;
+    return n;
+}
+
+size_t
 hs_conn_tls_chain_length(struct hs_conn *c)
 {
     struct hs_tls *tls = open_tls(c);

@@ -1,7 +1,13 @@
-/* fd.c: the hold count of a descriptor (after Go's fdMutex), in one atomic word.
+/* fd.c: the hold count of a descriptor (after Go's fdMutex), in one atomic word; and who owns which
+ * number.
  *
- * Invariant: close(2) is called by whoever brings the word to exactly CLOSED, that is closed and no
- * holds; only hs_fd_drop does so, and it can happen once because holds cannot grow from there.
+ * Invariants:
+ * - close(2) is called by whoever brings the word to exactly CLOSED, that is closed and no holds;
+ *   only hs_fd_drop does so, and it can happen once because holds cannot grow from there.
+ * - The table has for each number the id of the hs_fd that owns it, or 0. An owner enters itself
+ *   once, and takes out only itself, before the number is closed or given away. An owner that is
+ *   not found there lost its number to a close(2) of somebody else's, after which the kernel gave
+ *   it to another of ours: it neither uses nor closes it.
  */
 #include "fd.h"
 
@@ -10,20 +16,155 @@
 #include "../base/err.h"
 #include "../cancel/wait.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define CLOSED (UINT64_C(1) << 63)
+#define BLOCK_NUMBERS 4096
+/* Numbers from 2^24 on, sixteen times what fs.nr_open allows by default, are not in the table. */
+#define BLOCKS 4096
 
 static _Atomic uint64_t last_id;
 
+/* ---- Who owns a number --------------------------------------------------------------------- */
+
+struct block {
+    _Atomic uint64_t owners[BLOCK_NUMBERS];
+};
+static struct block first_block;
+static struct block *_Atomic blocks[BLOCKS]; /* never freed */
+
+static struct block *
+block_of(unsigned i, bool make)
+{
+    struct block *found, *made;
+
+    if (i == 0)
+        return &first_block;
+    if (i >= BLOCKS || (found = atomic_load(&blocks[i])) != NULL || !make)
+        return i < BLOCKS ? found : NULL;
+    if ((made = calloc(1, sizeof(*made))) == NULL)
+        return NULL;
+    if (atomic_compare_exchange_strong(&blocks[i], &found, made))
+        return made;
+    free(made);
+    return found;
+}
+
+/* NULL: it is not in the table, for its size or for want of memory, and nobody is checked. */
+static _Atomic uint64_t *
+owner_of(int number, bool make)
+{
+    struct block *block = block_of((unsigned)number / BLOCK_NUMBERS, make);
+
+    return block != NULL ? &block->owners[(unsigned)number % BLOCK_NUMBERS] : NULL;
+}
+
+static bool
+is_owner(const struct hs_fd *f)
+{
+    _Atomic uint64_t *owner = owner_of(f->number, false);
+
+    return owner == NULL || atomic_load_explicit(owner, memory_order_relaxed) == f->id;
+}
+
+/* False: the number is somebody else's by now. */
+static bool
+leave(const struct hs_fd *f)
+{
+    _Atomic uint64_t *owner = owner_of(f->number, false);
+    uint64_t id = f->id;
+
+    return owner == NULL || atomic_compare_exchange_strong(owner, &id, 0);
+}
+
 void
-hs_fd_init(struct hs_fd *f, int number)
+hs_fd_close_number(int number)
+{
+    _Atomic uint64_t *owner = owner_of(number, false);
+
+    if (owner != NULL)
+        atomic_store(owner, 0);
+    (void)close(number);
+}
+
+hs_err
+hs_fd_check_free(int number, const char *op, struct hs_error *err)
+{
+    _Atomic uint64_t *owner = number >= 0 ? owner_of(number, false) : NULL;
+
+    if (owner == NULL || atomic_load(owner) == 0)
+        return HS_OK;
+    return hs_err_setx(err, HS_E_INVALID, op,
+                       "descriptor %d has an owner here already, a Connection or Listener (after a "
+                       "fork, also one of the parent's): detach() it from that one, or take an "
+                       "os.dup() of it",
+                       number);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static void
+make(struct hs_fd *f, int number)
 {
     f->number = number;
     f->generation = hs_fork_generation();
     f->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     f->state = 0;
     f->lingers = false;
+    f->was_blocking = true;
+    f->inheritable = false;
+}
+
+void
+hs_fd_init(struct hs_fd *f, int number)
+{
+    _Atomic uint64_t *owner = owner_of(number, true);
+
+    make(f, number);
+    if (owner != NULL)
+        atomic_store(owner, f->id);
+}
+
+hs_err
+hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
+{
+    _Atomic uint64_t *owner = owner_of(number, true);
+    int status = fcntl(number, F_GETFL), flags = fcntl(number, F_GETFD);
+    uint64_t nobody = 0;
+
+    make(f, number);
+    if (status < 0 || flags < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, op, "fcntl");
+    f->was_blocking = (status & O_NONBLOCK) == 0;
+    f->inheritable = (flags & FD_CLOEXEC) == 0;
+    if (owner != NULL && !atomic_compare_exchange_strong(owner, &nobody, f->id))
+        return hs_fd_check_free(number, op, err) != HS_OK
+                   ? HS_E_INVALID
+                   : hs_err_setx(err, HS_E_INVALID, op, "descriptor %d had an owner here", number);
+    if ((!f->was_blocking || fcntl(number, F_SETFL, status | O_NONBLOCK) == 0) &&
+        fcntl(number, F_SETFD, FD_CLOEXEC) == 0)
+        return HS_OK;
+    (void)hs_err_set(err, HS_E_SYSTEM, errno, op, "fcntl");
+    hs_fd_give_back(f);
+    return HS_E_SYSTEM;
+}
+
+/* O_NONBLOCK belongs to the socket, not to the number, so it may be another process's, too: it is
+ * only touched where this library changed it. */
+void
+hs_fd_give_back(struct hs_fd *f)
+{
+    int status;
+
+    if (!leave(f))
+        return;
+    if (f->was_blocking && (status = fcntl(f->number, F_GETFL)) >= 0)
+        (void)fcntl(f->number, F_SETFL, status & ~O_NONBLOCK);
+    if (atomic_load(&f->inheritable))
+        (void)fcntl(f->number, F_SETFD, 0);
 }
 
 bool
@@ -42,6 +183,11 @@ hs_fd_hold(struct hs_fd *f, struct hs_error *err)
             return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
         if (!hs_fd_is_ours(f))
             return hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+        if (!is_owner(f))
+            return hs_err_setx(err, HS_E_CLOSED, NULL,
+                               "descriptor %d was closed by other code, and has another owner here "
+                               "by now",
+                               f->number);
     } while (!atomic_compare_exchange_weak(&f->state, &state, state + 1));
     return HS_OK;
 }
@@ -52,11 +198,11 @@ hs_fd_drop(struct hs_fd *f)
     uint64_t before = atomic_fetch_sub(&f->state, 1);
 
     HS_ASSERT((before & ~CLOSED) != 0);
-    if (before != (CLOSED | 1))
+    if (before != (CLOSED | 1) || !is_owner(f))
         return;
     if (atomic_load(&f->lingers))
-        hs_linger(f->number);
-    else
+        hs_linger(f->number); /* with its place in the table */
+    else if (leave(f))
         (void)close(f->number);
 }
 
@@ -86,6 +232,7 @@ hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err, int *ret_fd)
     uint64_t expected = holds;
 
     if (atomic_compare_exchange_strong(&f->state, &expected, CLOSED)) {
+        hs_fd_give_back(f);
         *ret_fd = f->number;
         return HS_OK;
     }

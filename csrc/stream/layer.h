@@ -15,9 +15,9 @@ struct hs_layer {
     /* *ret_n == 0 is the end of the peer's stream. len > 0. */
     hs_err (*try_recv)(void *state, int fd, uint8_t *buf, size_t len, int flags,
                        struct hs_error *err, short *want, size_t *ret_n);
-    /* Takes what it can of n > 0 pieces; *ret_n > 0. */
-    hs_err (*try_send)(void *state, int fd, const struct iovec *iov, size_t n, struct hs_error *err,
-                       short *want, size_t *ret_n);
+    /* Takes what it can of n > 0 pieces; *ret_n > 0. flags: 0 or MSG_MORE. */
+    hs_err (*try_send)(void *state, int fd, const struct iovec *iov, size_t n, int flags,
+                       struct hs_error *err, short *want, size_t *ret_n);
     /* Takes what it can of len > 0 bytes of the file; *ret_n == 0 is the file's end. */
     hs_err (*try_send_file)(void *state, int fd, int file, int64_t *offset, size_t len,
                             struct hs_error *err, short *want, size_t *ret_n);

@@ -9,6 +9,7 @@
  */
 #include "linger.h"
 
+#include "fd.h"
 #include "../base/lock.h"
 #include "../base/thread.h"
 #include "../base/time.h"
@@ -56,7 +57,7 @@ static void
 after_fork_in_child(void)
 {
     while (n > 0)
-        (void)close(places[--n].fd);
+        hs_fd_close_number(places[--n].fd);
     if (epoll_fd >= 0)
         (void)close(epoll_fd);
     epoll_fd = -1;
@@ -94,7 +95,7 @@ sweep(void)
             i++;
             continue;
         }
-        (void)close(places[i].fd); /* which takes it out of the set */
+        hs_fd_close_number(places[i].fd); /* which takes it out of the set */
         places[i] = places[--n];
     }
     more = n > 0;
@@ -153,7 +154,7 @@ hs_linger(int fd)
     }
     hs_lock_drop(&lock);
     if (!kept)
-        (void)close(fd);
+        hs_fd_close_number(fd);
 }
 
 long

@@ -56,18 +56,16 @@ tcp_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs
 }
 
 static hs_err
-tcp_try_send(void *state, int fd, const struct iovec *iov, size_t n, struct hs_error *err,
-             short *want, size_t *ret_n)
+tcp_try_send(void *state, int fd, const struct iovec *iov, size_t n, int flags,
+             struct hs_error *err, short *want, size_t *ret_n)
 {
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov,
                          .msg_iovlen = n < IOV_MAX ? n : IOV_MAX};
     ssize_t sent;
 
     (void)state;
-    if (n == 1)
-        sent = send(fd, iov->iov_base, iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    else
-        sent = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    flags |= MSG_DONTWAIT | MSG_NOSIGNAL;
+    sent = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &msg, flags);
     if (sent < 0)
         return failed(errno, POLLOUT, "send", err, want);
     *ret_n = (size_t)sent;

@@ -409,6 +409,32 @@ hs_tls_has_pending(struct hs_tls *t)
     return has;
 }
 
+/* OpenSSL tells of the bytes of the record that it has opened. Of one behind it it only knows that
+ * there is something, which may be a part, or no data: peeking opens it. */
+size_t
+hs_tls_pending(struct hs_tls *t, bool *ret_ready)
+{
+    hs_err rv = HS_WANT;
+    int n, ret;
+    char byte;
+    short want;
+
+    *ret_ready = call_begin(t, NULL) != HS_OK; /* It says so at once. */
+    if (*ret_ready)
+        return 0;
+    n = t->state == TLS_OPEN ? SSL_pending(t->ssl) : 0;
+    if (n == 0 && t->state == TLS_OPEN && SSL_has_pending(t->ssl)) {
+        ret = SSL_peek(t->ssl, &byte, 1);
+        rv = ret > 0 ? HS_OK : meaning(t, ret, NULL, &want);
+        n = ret > 0 ? SSL_pending(t->ssl) : 0;
+    }
+    if (t->state == TLS_OPEN && (SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN) != 0)
+        rv = HS_E_END;
+    *ret_ready = n > 0 || rv < 0;
+    (void)call_end(t, rv);
+    return (size_t)n;
+}
+
 /* ---- Writing ------------------------------------------------------------------------------- */
 
 /* FNV-1a: to tell whether a caller brings the same bytes again; nobody is kept out by it. */
@@ -481,8 +507,8 @@ write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error
 }
 
 static hs_err
-tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, struct hs_error *err,
-             short *want, size_t *ret_n)
+tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, int flags,
+             struct hs_error *err, short *want, size_t *ret_n)
 {
     struct hs_tls *t = state;
     uint8_t room[RECORD_MAX];
@@ -494,7 +520,10 @@ tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, struct 
     bytes = gather(iov, n_iov, room, &len);
     if ((rv = call_begin(t, err)) != HS_OK)
         return rv;
-    return write_call_end(t, write_record(t, bytes, len, err, want, ret_n));
+    t->io.send_flags = flags;
+    rv = write_record(t, bytes, len, err, want, ret_n);
+    t->io.send_flags = 0;
+    return write_call_end(t, rv);
 }
 
 /* A record of this call that is half out is not read again: the file may have changed, and OpenSSL

@@ -47,6 +47,9 @@ HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_
                                       size_t *ret_len);
 /* After an end: whether the peer itself said so; else, whether TCP was over on both sides then. */
 bool hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed);
+/* Bytes that reading gives without the kernel; belongs to the reader. *ret_ready: it would not
+ * wait: because of them, or because of an end or a failure. */
+size_t hs_tls_pending(struct hs_tls *t, bool *ret_ready);
 /* Decrypted bytes, or whole records, that no readiness of the descriptor will tell of. */
 bool hs_tls_has_pending(struct hs_tls *t);
 

@@ -100,7 +100,7 @@ bio_write(BIO *bio, const char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
-    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, &err, &want, &n);
+    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, io->send_flags, &err, &want, &n);
     if (rv != HS_OK)
         return fail(bio, io, rv, &err, BIO_FLAGS_WRITE, rv == HS_WANT || io->keep_reading);
     io->rv = HS_OK;

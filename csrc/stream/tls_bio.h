@@ -16,6 +16,7 @@ struct hs_tls_io {
     hs_err rv; /* of the last read or write: HS_OK, HS_WANT, or an error, then of ... */
     int sys;   /* ... this system call: errno and name */
     const char *op;
+    int send_flags;      /* of the layer's call that is running, else 0 */
     bool is_http;        /* its first bytes were the beginning of an HTTP answer */
     bool eof;            /* the peer's TCP has ended, */
     bool closed_at_eof;  /* and ours with it, as after a reset that somebody else was told of */

@@ -36,6 +36,7 @@ from hardsock._descriptors import (
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
+    BrokenPipe,
     Busy,
     Cancelled,
     CertificateError,
@@ -103,6 +104,7 @@ __all__ = [
     "BreakerOpen",
     "BreakerState",
     "BreakerStats",
+    "BrokenPipe",
     "Busy",
     "Callback",
     "CancelToken",

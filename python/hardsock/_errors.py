@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadFrame",
     "BreakerOpen",
+    "BrokenPipe",
     "Busy",
     "Cancelled",
     "CertificateError",
@@ -166,6 +167,14 @@ class Reset(HardsockError, ConnectionResetError):
     answer: bytes = b""
     """What the peer had said before, when a send found the reset: a server that refuses early often
     answers first. It is still buffered: ``recv`` returns it, too."""
+
+
+class BrokenPipe(Reset, BrokenPipeError):
+    """A Reset that a send found as EPIPE: the peer had closed, or the reset was told before.
+
+    As from a plain socket it is a ``BrokenPipeError``, by which code that sends knows that the peer
+    may have answered before it left: that answer can still be read.
+    """
 
 
 class DeadPeer(HardsockError, ConnectionAbortedError):

@@ -97,17 +97,20 @@ START_TEST(crowd_on_an_empty_pool_is_served_by_few_dials_at_a_time)
     struct server s = server_new();
     struct hs_pool_options o = options(20);
     struct stepped w[20];
+    hs_err first[20];
     struct hs_pool *p;
 
     o.max_dials = 3;
     p = pool_of(&s, &o);
     for (size_t i = 0; i < LENGTH(w); i++) {
         w[i] = stepped_new(10 * SECOND);
-        ASSERT_ERR(HS_WANT, stepped_step(&w[i], p));
+        first[i] = stepped_step(&w[i], p); /* Its dial may end before the call does. */
+        ck_assert(first[i] == HS_WANT || first[i] == HS_OK);
     }
     EVENTUALLY(stats_of(p).lent == LENGTH(w));
     for (size_t i = 0; i < LENGTH(w); i++) {
-        ASSERT_OK(stepped_step(&w[i], p));
+        if (first[i] == HS_WANT)
+            ASSERT_OK(stepped_step(&w[i], p));
         (void)give(p, &w[i].lease);
     }
     ck_assert_uint_eq(stats_of(p).opened, LENGTH(w));

@@ -12,6 +12,7 @@ from hardsock._core import CancelToken
 from hardsock._errors import EndOfStream
 from hardsock._framing import AnyFraming, LengthPrefix, Line
 from hardsock._records import CloseReport, Setting, TLSInfo
+from hardsock._sendfile import must_be_read, send_by_reading_async
 from hardsock._tls import TLSConfig
 from hardsock.aio._host import current_hub
 
@@ -82,7 +83,6 @@ class Connection:
         buffer: Buffer,
         nbytes: int = 0,
         flags: int = 0,
-        /,
         *,
         timeout: float | None = None,
         token: CancelToken | None = None,
@@ -265,12 +265,13 @@ class Connection:
         file: IO[bytes] | int,
         offset: int = 0,
         count: int | None = None,
-        /,
         *,
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> int:
         """As ``hardsock.Connection.sendfile``."""
+        if not isinstance(file, int) and must_be_read(file):
+            return await send_by_reading_async(self, file, offset, count, timeout, token)
         value: int = await self._conn._op_sendfile(
             self._hub, file, offset, count, timeout=timeout, token=token
         )
@@ -425,8 +426,20 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes received but not yet returned to a caller."""
+        """Bytes received but not yet returned to a caller, those inside of TLS included."""
         return self._conn.buffered
+
+    def pending(self) -> int:
+        """As ``hardsock.Connection.pending``."""
+        return self._conn.pending()
+
+    def get_inheritable(self) -> bool:
+        """Whether programs that this process starts get the descriptor."""
+        return self._conn.get_inheritable()
+
+    def set_inheritable(self, inheritable: bool, /) -> None:
+        """As ``hardsock.Connection.set_inheritable``."""
+        self._conn.set_inheritable(inheritable)
 
     @property
     def bytes_received(self) -> int:
