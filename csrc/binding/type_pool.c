@@ -309,8 +309,10 @@ static hs_err
 attempt_acquire(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
+    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, &job->call.err, &b->lease);
 
-    return hs_pool_acquire(b->core, &job->call.op, &b->request, &job->call.err, &b->lease);
+    job->call.failure = b->request.failure;
+    return rv;
 }
 
 static void
@@ -326,6 +328,7 @@ release_acquire(struct job *job)
 
     if (b->lease.id != 0)
         (void)!hs_pool_release(b->core, &b->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+    hs_dial_failure_unref(b->request.failure);
     Py_XDECREF(b->shell);
 }
 

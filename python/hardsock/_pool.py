@@ -325,6 +325,13 @@ class Pool(_core.Pool):
             f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "
             f"{stats.dialing} dialing, {stats.waiting} waiting"
         )
+        if stats.handshaking:
+            text += (
+                f"; {stats.handshaking} of the dials are in the TLS handshake, the longest for "
+                f"{stats.handshaking_for:.1f} s"
+            )
+            if isinstance(exc, PoolTimeout) and stats.handshaking == stats.dialing and not lent:
+                exc.phase = "tls"
         if lent:
             text += "; held by " + "; ".join(_by_site(lent))
         if stats.last_dial_error is not None:

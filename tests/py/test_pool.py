@@ -350,6 +350,41 @@ def test_failed_dial_is_raised_to_whom_nothing_else_serves() -> None:
     assert caught.value.op == "connect"
 
 
+def fields(call: Any) -> dict[str, Any]:
+    with pytest.raises(hs.HardsockError) as caught:
+        call()
+    error = caught.value
+    names = ("op", "phase", "errno", "peer", "attempts", "hint", "address", "last_error")
+    found = {name: getattr(error, name, None) for name in names}
+    found["class"] = type(error)
+    if found["attempts"]:
+        found["attempts"] = [(one.address, one.phase, one.errno) for one in error.attempts]
+        assert all(0 <= one.started <= one.ended for one in error.attempts)
+    if isinstance(error, hs.BreakerOpen):
+        assert error.retry_after is not None
+        assert error.retry_after > 0
+    return found
+
+
+def test_error_of_a_dial_loses_nothing_on_its_way_through_a_pool() -> None:
+    async def awaited(**settings: Any) -> None:
+        async with aio.Pool(address, **settings) as pool:
+            await pool.acquire(timeout=5)
+
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = gone.getsockname()
+    breaker = hs.Breaker(failures=1)
+    for settings in {}, {"breaker": breaker}, {"breaker": breaker}:
+        direct = fields(lambda settings=settings: hs.connect(address, timeout=5, **settings))
+        if settings and direct["class"] is not hs.BreakerOpen:
+            continue  # It opens the breaker for the next.
+        with hs.Pool(address, **settings) as pool:
+            assert fields(lambda: pool.acquire(timeout=5)) == direct
+            assert fields(pool.connection(timeout=5).__enter__) == direct
+        assert fields(lambda settings=settings: asyncio.run(awaited(**settings))) == direct
+    assert direct["class"] is hs.BreakerOpen
+
+
 def test_ambient_scopes_and_tokens_reach_the_queue(peer: Peer) -> None:
     with hs.Pool(peer.address, max_size=1) as pool, pool.connection(timeout=5):
         with pytest.raises(hs.PoolTimeout), hs.timeout(0.01):
