@@ -608,6 +608,16 @@ HS_API HS_NODISCARD hs_err hs_conn_send_all(struct hs_conn *c, struct hs_op *op,
 /* Gathered write, at most IOV_MAX (1024) pieces at once; iov is changed as pieces go out. */
 HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov,
                                          size_t n, bool all, struct hs_error *err);
+/* sendmsg(2) with ancillary data, as SCM_RIGHTS on unix sockets: what the kernel takes at once,
+ * op->done bytes, with all of the ancillary data. HS_E_INVALID with TLS. */
+HS_API HS_NODISCARD hs_err hs_conn_sendmsg(struct hs_conn *c, struct hs_op *op,
+                                           const struct msghdr *msg, struct hs_error *err);
+/* recvmsg(2): as soon as there are bytes; flags: 0 or MSG_PEEK. The descriptors that come in
+ * msg_control are the caller's, close-on-exec. Bytes that are buffered come first, without the
+ * ancillary data that they had: the kernel throws that away when it is not asked for. With TLS
+ * there is none. msg_controllen and msg_flags are set by HS_OK only. */
+HS_API HS_NODISCARD hs_err hs_conn_recvmsg(struct hs_conn *c, struct hs_op *op, struct msghdr *msg,
+                                           int flags, struct hs_error *err, size_t *ret_n);
 /* len bytes of a regular file from *offset on, with sendfile(2); *offset moves. Less only if the
  * file ends before: op->done tells. Else as hs_conn_send_all. */
 HS_API HS_NODISCARD hs_err hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file,

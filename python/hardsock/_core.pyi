@@ -133,6 +133,26 @@ class Connection:
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> int: ...
+    def recvmsg(
+        self,
+        bufsize: int,
+        ancbufsize: int = 0,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]: ...
+    def recvmsg_into(
+        self,
+        buffers: Iterable[Buffer],
+        ancbufsize: int = 0,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, None]: ...
     def recvfrom(
         self,
         bufsize: int,
@@ -257,7 +277,7 @@ class Connection:
     def sendmsg(
         self,
         buffers: Iterable[Buffer],
-        ancdata: tuple[()] = (),
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
         flags: int = 0,
         address: None = None,
         /,
@@ -338,6 +358,8 @@ class Connection:
     def tcp_info(self) -> dict[str, int]: ...
     def _op_recv(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
     def _op_recv_into(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
+    def _op_recvmsg(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
+    def _op_recvmsg_into(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
     def _op_recvfrom(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
     def _op_recvfrom_into(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
     def _op_recv_exactly(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
