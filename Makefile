@@ -76,7 +76,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py asan-py tsan-py coverage lint stubs tidy bench compare demo
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -84,9 +84,14 @@ endif
 build/python.mk: pyproject.toml bootstrap
 	$(Q)./bootstrap venv
 	$(Q)mkdir -p build
-	$(Q)$(PY) -c 'import sys, sysconfig as s; print("PY_INC :=", s.get_path("include")); print("PY_SO := _core" + s.get_config_var("EXT_SUFFIX")); print("PY_ABI :=", s.get_config_var("SOABI"))' > $@
+	$(Q)$(PY) -c 'import sys, sysconfig as s; print("PY_INC :=", s.get_path("include")); print("PY_SO := _core" + s.get_config_var("EXT_SUFFIX")); print("PY_ABI :=", s.get_config_var("SOABI"))' > $@.$$$$ && mv -f $@.$$$$ $@
 
 # ---- rules for one flavour: $(call flavour,NAME)
+
+# An object comes into place whole, in one step: two makes of one checkout may want the same one.
+# gcov takes the names of its files from the output's, so there the compiler writes in place.
+compile = $(if $(filter cov,$(1)),$(2) -MMD -MP -c -o $@ $<,\
+  t=$(@:.o=).$$$$; $(2) -MMD -MP -MT $@ -MF $$t.d -c -o $$t.o $< && mv -f $$t.d $(@:.o=.d) && mv -f $$t.o $@ || { rm -f $$t.[od]; exit 1; })
 
 define flavour
 CC_$(1) ?= $$(CC)
@@ -94,45 +99,45 @@ CC_$(1) ?= $$(CC)
 build/$(1)/core/%.o: csrc/%.c Makefile tools/flags.mk
 	$$(call say,CC,$$< [$(1)])
 	$(Q)mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(CORE_CFLAGS) $$(OPT_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+	$(Q)$$(call compile,$(1),$$(CC_$(1)) $$(CORE_CFLAGS) $$(OPT_$(1)) $$(CFLAGS))
 
 build/$(1)/tests/%.o: tests/%.c Makefile tools/flags.mk
 	$$(call say,CC,$$< [$(1)])
 	$(Q)mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(TEST_CFLAGS) $$(OPT_$(1)) $$(CFLAGS) $$(shell pkg-config --cflags check 2>/dev/null) -MMD -MP -c -o $$@ $$<
+	$(Q)$$(call compile,$(1),$$(CC_$(1)) $$(TEST_CFLAGS) $$(OPT_$(1)) $$(CFLAGS) $$(shell pkg-config --cflags check 2>/dev/null))
 
 OBJ_$(1) := $(patsubst csrc/%.c,build/$(1)/core/%.o,$(CORE_SRC))
 build/$(1)/libhardsock.a: $$(OBJ_$(1))
 	$$(call say,AR,$$@)
-	$(Q)rm -f $$@ && $$(AR) rcs $$@ $$^
+	$(Q)$$(AR) rcs $$@.$$$$$$$$ $$^ && mv -f $$@.$$$$$$$$ $$@
 
 TESTS_$(1) := $(patsubst %.c,build/$(1)/%,$(TEST_SRC))
 $$(TESTS_$(1)): %: %.o $(patsubst %.c,build/$(1)/%.o,$(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
-	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS)
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
 
 # Each program wraps just what it, or the shared part beside it, defines as __wrap_NAME.
 TORT_$(1) := $(patsubst %.c,build/$(1)/%,$(TORT_SRC))
 $$(TORT_$(1)): build/$(1)/%: build/$(1)/%.o $(patsubst %.c,build/$(1)/%.o,$(TORT_AUX) $(TEST_AUX)) build/$(1)/libhardsock.a
 	$$(call say,LINK,$$@)
-	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$$$(grep -ohE '\b__wrap_[a-z0-9_]+' $$*.c $(TORT_AUX) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/') -o $$@ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS)
+	$(Q)$$(CC_$(1)) $$(LD_$(1)) $$(LDFLAGS) $$$$(grep -ohE '\b__wrap_[a-z0-9_]+' $$*.c $(TORT_AUX) | sort -u | sed 's/^__wrap_/-Wl,--wrap=/') -o $$@.$$$$$$$$ $$^ $$(shell pkg-config --libs check) $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
 
 build/$(1)/$$(PY_ABI)/%.o: csrc/%.c Makefile tools/flags.mk build/python.mk
 	$$(call say,CC,$$< [$(1)])
 	$(Q)mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) $$(BIND_CFLAGS) -isystem $$(PY_INC) $$(OPT_$(1)) $$(CFLAGS) -MMD -MP -c -o $$@ $$<
+	$(Q)$$(call compile,$(1),$$(CC_$(1)) $$(BIND_CFLAGS) -isystem $$(PY_INC) $$(OPT_$(1)) $$(CFLAGS))
 
 # The archive's members are linked one by one: the module must hold all of them.
 build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO): $(patsubst csrc/%.c,build/$(1)/$$(PY_ABI)/%.o,$(BIND_SRC)) $$(OBJ_$(1))
 	$$(call say,LINK,$$@)
 	$(Q)mkdir -p $$(@D)
-	$(Q)$$(CC_$(1)) -shared $$(HS_LDFLAGS) $$(LD_$(1)) $$(LDFLAGS) -o $$@ $$^ $$(HS_LIBS)
+	$(Q)$$(CC_$(1)) -shared $$(HS_LDFLAGS) $$(LD_$(1)) $$(LDFLAGS) -o $$@.$$$$$$$$ $$^ $$(HS_LIBS) && mv -f $$@.$$$$$$$$ $$@
 
 # A package directory for PYTHONPATH: the real Python files beside the instrumented module.
 .PHONY: package-$(1)
 package-$(1): build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO)
-	$(Q)find build/$(1)/$$(PY_ABI)/hardsock -type l -delete
-	$(Q)for f in python/hardsock/*; do case $$$$f in *.so|*/__pycache__) ;; *) ln -s "$$(CURDIR)/$$$$f" build/$(1)/$$(PY_ABI)/hardsock/;; esac; done
+	$(Q)find build/$(1)/$$(PY_ABI)/hardsock -xtype l -delete
+	$(Q)for f in python/hardsock/*; do case $$$$f in *.so|*/__pycache__) ;; *) ln -sfn "$$(CURDIR)/$$$$f" build/$(1)/$$(PY_ABI)/hardsock/;; esac; done
 
 -include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d)
 endef
@@ -148,7 +153,7 @@ help: ## list the targets
 build: lib tune python/hardsock/$(PY_SO) ## core libraries, and the extension in place for .venv
 
 python/hardsock/$(PY_SO): build/release/$(PY_ABI)/hardsock/$(PY_SO)
-	$(Q)cp $< $@.new && mv -f $@.new $@
+	$(Q)cp $< $@.$$$$ && mv -f $@.$$$$ $@
 
 .PHONY: tune
 tune: ## hardsock-tune, also into .venv
@@ -159,10 +164,10 @@ lib: build/release/libhardsock.a build/release/libhardsock.so build/release/hard
 
 build/release/$(SONAME): $(OBJ_release)
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(HS_LDFLAGS) $(LDFLAGS) -o $@ $^ $(HS_LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(HS_LDFLAGS) $(LDFLAGS) -o $@.$$$$ $^ $(HS_LIBS) && mv -f $@.$$$$ $@
 
 build/release/libhardsock.so: build/release/$(SONAME)
-	$(Q)ln -sf $(SONAME) $@
+	$(Q)ln -s $(SONAME) $@.$$$$ && mv -f $@.$$$$ $@
 
 # Written each time: PREFIX may differ from the last one.
 .PHONY: build/release/hardsock.pc
@@ -225,7 +230,7 @@ valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
 $(FUZZ_BIN): build/fuzz/%: tests/fuzz/%.c build/fuzz/libhardsock.a Makefile
 	$(call say,LINK,$@)
-	$(Q)$(CLANG) $(TEST_CFLAGS) $(HS_OPT_DEBUG) $(LD_fuzz) -fno-sanitize-recover=all -MMD -MP -MF $@.d -o $@ $< build/fuzz/libhardsock.a $(HS_LIBS)
+	$(Q)$(CLANG) $(TEST_CFLAGS) $(HS_OPT_DEBUG) $(LD_fuzz) -fno-sanitize-recover=all -MMD -MP -MT $@ -MF $@.d -o $@.$$$$ $< build/fuzz/libhardsock.a $(HS_LIBS) && mv -f $@.$$$$ $@
 -include $(FUZZ_BIN:=.d)
 
 fuzz: $(FUZZ_BIN) ## each fuzzer for FUZZ_SECONDS (30), from its committed corpus
@@ -268,6 +273,22 @@ stubs: need-dev build ## stubs against the built module, both ways
 
 check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 found
 	$(Q)$(TOOLPY) tools/check_install.py
+
+# ---- other platforms, and the night
+
+.PHONY: check-distros check-freethreaded nightly test-nightly
+check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
+	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
+
+check-freethreaded: need-dev ## the suite and a storm on CPython without its global lock, built in a cache
+	$(Q)$(PY) tools/freethreaded.py check
+
+# pytest says 5 where it finds no test.
+test-nightly: need-dev build ## Python tests that are too slow for each commit
+	$(Q)$(pytest) -m nightly || { state=$$?; test $$state = 5 && echo 'No test is marked nightly.' || exit $$state; }
+
+nightly: need-dev ## all that is too slow for each commit (STAGES); logs in build/nightly
+	$(Q)$(PY) tools/nightly.py $(STAGES)
 
 # ---- use
 

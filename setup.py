@@ -7,6 +7,7 @@ Environment:
     HARDSOCK_NO_MODULE=1    Python files alone: `make build` puts the module beside them
 """
 
+import atexit
 import os
 import platform
 import re
@@ -21,8 +22,10 @@ if not sys.platform.startswith("linux"):
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.egg_info import egg_info
 
 # setuptools has no face of its own for this one; importing it first made its distutils the one.
+from distutils.command.build import build  # isort: skip
 from distutils.command.build_scripts import build_scripts  # isort: skip
 
 ROOT = Path(__file__).resolve().parent
@@ -89,6 +92,12 @@ class BuildExt(build_ext):
         self.compiler._compile = compile_one
         super().build_extensions()
 
+    def copy_file(self, infile, outfile, *args, **kwargs):
+        """Into place in one step: another build, or a program, may be reading the old one."""
+        made = super().copy_file(infile, f"{outfile}.{os.getpid()}", *args, **kwargs)
+        os.replace(made[0], outfile)
+        return outfile, made[1]
+
     def compiles(self, source: str, *more: str) -> bool:
         includes = [f"-I{d}" for d in self.include_dirs]
         command = [*self.compiler.compiler_so, *includes, "-x", "c", "-", *more]
@@ -149,10 +158,36 @@ class BuildTune(build_scripts):
         shutil.rmtree(target.parent / "tune")
 
 
+# setuptools leaves objects in build/ beside the sources and takes them up again whatever flags made
+# them, and two builds of one checkout (two environments of tox, say) write to the same ones. So each
+# build has a folder of its own; who wants to compile only what changed has `make`.
+SCRATCH = tempfile.mkdtemp(prefix="hardsock-build-")
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
+
+
+class Build(build):
+    def initialize_options(self):
+        super().initialize_options()
+        self.build_base = SCRATCH
+
+
+class EggInfo(egg_info):
+    """Its files are read while the wheel is made, so they are not shared either."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.egg_base = SCRATCH
+
+
 pure = flag("HARDSOCK_NO_MODULE")
 setup(
     version=read_version(),
-    cmdclass={"build_ext": BuildExt, "build_scripts": BuildTune},
+    cmdclass={
+        "build": Build,
+        "build_ext": BuildExt,
+        "build_scripts": BuildTune,
+        "egg_info": EggInfo,
+    },
     ext_modules=[] if pure else [core],
     scripts=[] if pure else ["tuning/src/main.c"],
 )

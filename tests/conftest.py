@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
 
 import pytest
 
@@ -17,6 +18,13 @@ pytest_plugins = ["pytester"]
 def thread_waker() -> None:
     """Open the main thread's eventfd, which lives as long as the thread, before tests are compared."""
     hs.CancelToken().wait(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """A shell that starts us in the background has SIGINT ignored, here and in every child."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

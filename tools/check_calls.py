@@ -24,8 +24,9 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         ),
         "only connectors, handshakes, loops and the keeper drain an epoll",
     ),
+    (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (
-        r"(poll|p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
+        r"(p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
         (),
         "nothing sleeps but hs_wait",
     ),

@@ -83,6 +83,31 @@ def try_one(interpreter: Path, scratch: Path) -> None:
             shutil.rmtree(used)
 
 
+def build_twice_at_once(interpreter: Path, scratch: Path) -> None:
+    """Two wheels of one checkout at the same time, as two environments of tox make them."""
+    project = scratch / "project"
+    copy_project(project)
+    print(f"  {interpreter}: two pip wheel at once", flush=True)
+    wheel = [interpreter, "-m", "pip", "wheel", "-q", "--no-deps", "-w"]
+    children = [
+        subprocess.Popen(
+            [*wheel, scratch / n, project],
+            cwd=scratch,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for n in ("first", "second")
+    ]
+    said = [child.communicate()[0] for child in children]
+    for child, text in zip(children, said, strict=True):
+        if child.returncode:
+            sys.exit(f"check_install: two builds at once: one failed:\n{text}")
+    left = sorted(p.name for p in project.iterdir() if p.name in ("build", "dist"))
+    if left:
+        sys.exit(f"check_install: pip wheel left {', '.join(left)} in the checkout")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Install into clean environments.")
     parser.add_argument("interpreters", nargs="*", type=Path)
@@ -93,7 +118,9 @@ def main() -> int:
     for interpreter in interpreters:
         with tempfile.TemporaryDirectory() as scratch:
             try_one(interpreter, Path(scratch))
-    print(f"{2 * len(interpreters)} passed, 0 failed")
+    with tempfile.TemporaryDirectory() as scratch:
+        build_twice_at_once(interpreters[0], Path(scratch))
+    print(f"{2 * len(interpreters) + 1} passed, 0 failed")
     return 0
 
 

@@ -36,18 +36,23 @@
 /* Slots hold object pointers; POSIX guarantees that function pointers fit. */
 #define HS_SLOT(fn) ((void *)(fn))
 
-/* Ends an iteration with a value that may be a tuple or an exception itself. Takes value. */
-static inline void
-hs_stop_iteration(PyObject *value)
+/* A StopIteration made beforehand, so that ending an iteration with a value cannot fail for want of
+ * memory: the value may be all that there is of what a peer sent. */
+static inline PyObject *
+hs_stop_new(void)
 {
-    PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
-
-    Py_DECREF(value);
-    if (exc != NULL) {
-        PyErr_SetObject(PyExc_StopIteration, exc);
-        Py_DECREF(exc);
-    }
+    return PyObject_CallNoArgs(PyExc_StopIteration);
 }
+
+/* Ends an iteration with a value that may be a tuple or an exception itself. Takes both. */
+static inline void
+hs_stop_iteration(PyObject *stop, PyObject *value)
+{
+    Py_SETREF(((PyStopIterationObject *)(void *)stop)->value, value);
+    PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_DECREF(stop);
+}
+
 /* Around the short use of something of self's own that is for one thread at a time. In one function
  * at most once, and nothing may leave in between. */
 #ifdef Py_GIL_DISABLED

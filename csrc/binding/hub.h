@@ -47,6 +47,7 @@ struct operation_object {
     PyObject *message;            /* owns: of the cancel, or NULL */
     PyObject *value;              /* owns: what it ended with, for a driver to take */
     OperationObject *prev, *next; /* in hub->parked */
+    PyObject *stop;               /* owns: made by the first step that may need it, or NULL */
     struct job job;
 };
 

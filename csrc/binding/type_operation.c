@@ -76,6 +76,7 @@ end(OperationObject *op)
     job_end(&op->job);
     Py_CLEAR(op->callback);
     Py_CLEAR(op->context);
+    Py_CLEAR(op->stop);
 }
 
 enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
@@ -152,20 +153,30 @@ operation_send(PyObject *obj, PyObject *Py_UNUSED(arg), PyObject **ret_value)
     return PYGEN_ERROR;
 }
 
+/* From CPython 3.14 on `await` comes here, before to operation_send. The StopIteration is there
+ * before anything is received: without memory for it nothing has been taken yet. */
 static PyObject *
 operation_next(PyObject *obj)
 {
-    PyObject *value;
+    OperationObject *op = (OperationObject *)obj;
+    PyObject *stop = op->stop, *value;
 
+    op->stop = NULL;
+    if (stop == NULL && (stop = hs_stop_new()) == NULL) {
+        end(op);
+        return NULL;
+    }
     switch (operation_send(obj, Py_None, &value)) {
     case PYGEN_NEXT:
+        op->stop = stop;
         return value;
     case PYGEN_RETURN:
-        hs_stop_iteration(value);
+        hs_stop_iteration(stop, value);
         return NULL;
     case PYGEN_ERROR:
         break;
     }
+    Py_DECREF(stop);
     return NULL;
 }
 
@@ -483,6 +494,7 @@ operation_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(op->context);
     Py_VISIT(op->message);
     Py_VISIT(op->value);
+    Py_VISIT(op->stop);
     if (op->state != OP_ENDED) {
         Py_VISIT(op->job.owner);
         Py_VISIT(op->job.call.token);
@@ -553,17 +565,10 @@ static PyType_Slot operation_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec operation_spec = {
+PyType_Spec operation_spec = {
     .name = "hardsock._core.Operation",
     .basicsize = sizeof(OperationObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = operation_slots,
 };
-
-int
-operation_type_init(PyObject *module, mod_state *st)
-{
-    st->operation_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &operation_spec, NULL);
-    return st->operation_type == NULL ? -1 : PyModule_AddType(module, st->operation_type);
-}

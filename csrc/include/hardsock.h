@@ -1081,7 +1081,8 @@ struct hs_member; /* a place in a pool */
     X(DISCARDED, "discarded")       /* the borrower said so, or closed it */                       \
     X(DETACHED, "detached")         /* the borrower took the descriptor */                         \
     X(LOST, "lost")                 /* the lease was thrown away, not returned */                  \
-    X(PEER_CLOSED, "peer_closed")   /* while it was idle */                                        \
+    X(PEER_CLOSED, "peer_closed")   /* the peer ended or reset it while it was idle */             \
+    X(PEER_DEAD, "peer_dead")       /* its silence was found while it was idle */                  \
     X(UNSOLICITED, "unsolicited")   /* bytes came while it was idle */                             \
     X(CHECK_FAILED, "check_failed") /* the borrower's own check */                                 \
     X(PING_FAILED, "ping_failed")   /* no answer, or another than wanted, to a ping */             \
@@ -1125,7 +1126,9 @@ struct hs_pool_options {
     int64_t idle_timeout_ns;  /* HS_NEVER: none; 60 s */
     int64_t max_lifetime_ns;  /* HS_NEVER: none; 30 min. Less a random part: */
     int lifetime_jitter;      /* percent; 10 */
-    int64_t probe_after_ns;   /* idle for longer, and not watched yet: the kernel is asked; 1 ms */
+    /* The kernel is asked before a connection is lent again. 0, the default: always. More: only if
+     * it was idle for longer and is not watched yet; what came in that time is the borrower's. */
+    int64_t probe_after_ns;
     int64_t overdue_after_ns; /* lent for longer: hs_pool_await_overdue tells; HS_NEVER */
     int64_t ping_after_ns;    /* idle for longer: pinged; HS_NEVER */
     int64_t ping_timeout_ns;  /* 5 s */
@@ -1183,10 +1186,11 @@ struct hs_request {
     struct hs_holder holder;
     void *waiter; /* belongs to the pool, as the rest */
     int64_t since_ns;
+    uint64_t ticket; /* its place in the order of arrival; 0: it has not stood in the queue */
 };
 
-/* What is idle and needs no care, without a system call, an allocation or a look at deadlines and
- * tokens: HS_OK, or HS_WANT: hs_pool_acquire will find out. */
+/* What is idle and well, without an allocation, waiting, or a look at deadlines and tokens: HS_OK,
+ * or HS_WANT: hs_pool_acquire will find out. The kernel is asked: see probe_after_ns. */
 HS_API HS_NODISCARD hs_err hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder,
                                                struct hs_lease *ret_lease);
 /* Waits for a connection. HS_E_DEADLINE, HS_E_CANCELLED: nothing was lent, nobody's place in the

@@ -79,6 +79,14 @@ rate_allows(struct hs_pool *p, int64_t now, int64_t *again)
     return true;
 }
 
+/* As far as the pool is concerned: endpoints may be full, or in their back-off. */
+bool
+hs_dials_may_begin_locked(const struct hs_pool *p)
+{
+    return !p->closed && more_wanted(p) && p->n[MEMBER_DIALING] < p->o.max_dials &&
+           hs_pool_open(p) < p->o.max_size;
+}
+
 size_t
 hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **members, size_t n,
                        int64_t *ret_again_ns)
@@ -86,8 +94,7 @@ hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **member
     size_t i = 0;
 
     *ret_again_ns = HS_NEVER;
-    while (i < n && !p->closed && more_wanted(p) && p->n[MEMBER_DIALING] < p->o.max_dials &&
-           hs_pool_open(p) < p->o.max_size && !hs_list_empty(&p->free)) {
+    while (i < n && hs_dials_may_begin_locked(p) && !hs_list_empty(&p->free)) {
         struct hs_member *m = HS_CONTAINER(p->free.next, struct hs_member, link);
         struct endpoint *e = choose(p, now, ret_again_ns);
 
@@ -158,6 +165,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     m->conn = conn;
     m->epoch = p->epoch;
     m->times_lent = 0;
+    m->greeted = false;
     m->pinged_boot = 0;
     m->expires_boot = HS_NEVER;
     if ((lifetime = p->o.max_lifetime_ns) != HS_NEVER) {

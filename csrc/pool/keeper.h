@@ -55,6 +55,9 @@ void hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k);
 size_t hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **members, size_t n,
                               int64_t *ret_again_ns);
 
+/* There is something for the keeper to begin. */
+bool hs_dials_may_begin_locked(const struct hs_pool *p);
+
 /* ---- ping.c ---- */
 /* A member that is TENDED. */
 void hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k);

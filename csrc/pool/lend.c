@@ -1,8 +1,12 @@
 /* lend.c: from a free connection to a caller: at once, or after waiting in the queue.
  *
- * What is idle is lent under one lock, without a system call: the keeper's epoll set, or its having
- * been in use a moment ago (probe_after_ns), stand for its being alive. In between the kernel is
- * asked, after the lock was dropped: the connection is the asker's by then.
+ * Before a connection is lent again the kernel is asked whether the peer is there and has said
+ * nothing that nobody asked for: one borrower must never read what was meant for another. The
+ * keeper's epoll set cannot stand for that: between an event and the keeper's turn somebody may
+ * borrow. The question is asked by the new borrower, after the lock was dropped: the connection is
+ * LENT to this borrower by then, in a hand-over, too. If the answer is no, the borrower ends that
+ * lease, closes the connection, and goes on to the next, or back to its own place in the queue,
+ * which its ticket keeps.
  *
  * Order of checks when a wait ends: a cancel wins over a connection that came meanwhile, which goes
  * on to the next; that wins over a deadline.
@@ -60,10 +64,36 @@ pick(const struct hs_pool *p)
     return hs_list_empty(&p->idle) ? NULL : HS_CONTAINER(link, struct hs_member, link);
 }
 
+/* Not a new connection that comes straight from its dial: a server that accepts and closes at once
+ * is the borrower's to see. Else it would be dialled again and again. */
 static bool
-needs_probe(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+needs_probe(const struct hs_pool *p, const struct hs_lease *lease, bool watched)
 {
-    return !m->watched && boot_now - m->since_boot > p->o.probe_after_ns;
+    if (lease->times_lent == 1 && lease->idle_ns == 0)
+        return false;
+    return p->o.probe_after_ns == 0 || (!watched && lease->idle_ns > p->o.probe_after_ns);
+}
+
+enum hs_pool_reason
+hs_pool_judge_probe(enum hs_liveness live, bool fresh)
+{
+    switch (live) {
+    case HS_LIVE_IDLE:
+        return HS_POOL_NONE;
+    case HS_LIVE_DATA:
+        return fresh ? HS_POOL_NONE : HS_POOL_UNSOLICITED;
+    case HS_LIVE_DEAD:
+        return HS_POOL_PEER_DEAD;
+    case HS_LIVE_CLOSED:
+        break;
+    }
+    return HS_POOL_PEER_CLOSED;
+}
+
+static enum hs_pool_reason
+probe(const struct hs_lease *lease)
+{
+    return hs_pool_judge_probe(hs_conn_probe(lease->conn), lease->times_lent == 1);
 }
 
 static bool
@@ -72,12 +102,30 @@ idle_for_too_long(const struct hs_pool *p, const struct hs_member *m, int64_t bo
     return boot_now - m->since_boot >= p->o.idle_timeout_ns;
 }
 
+/* What try_acquire lent and counted before the kernel's answer. hs_pool_acquire counts the call. */
+static void
+take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason why)
+{
+    struct deeds d = {0};
+
+    hs_lock_take(&p->lock);
+    p->stats.acquired--;
+    p->stats.wait.count--;
+    p->stats.wait.buckets[hs_histogram_bucket(0)]--;
+    hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
+    hs_pool_doom_locked(p, lease->member, why, &d);
+    hs_pool_leave(p, &d);
+}
+
 hs_err
 hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs_lease *ret_lease)
 {
+    struct hs_lease lease;
     struct hs_member *m;
     struct site *site;
     int64_t boot_now;
+    enum hs_pool_reason why;
+    bool to_probe = false;
     hs_err rv = HS_WANT;
 
     HS_CHECK(p, POOL_MAGIC);
@@ -87,15 +135,23 @@ hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs
     hs_lock_take(&p->lock);
     if ((m = pick(p)) != NULL && (site = site_find(&p->ledger, holder)) != NULL &&
         hs_pool_expired_locked(p, m, boot_now) == HS_POOL_NONE &&
-        !idle_for_too_long(p, m, boot_now) && !needs_probe(p, m, boot_now)) {
+        !idle_for_too_long(p, m, boot_now)) {
         hs_list_unlink(&m->link);
-        lend(p, m, holder, site, boot_now, ret_lease);
+        lend(p, m, holder, site, boot_now, &lease);
+        to_probe = needs_probe(p, &lease, m->watched);
+        p->stats.probes += to_probe;
         p->stats.acquired++;
         hs_histogram_add(&p->stats.wait, 0);
         hs_pool_check_locked(p);
         rv = HS_OK;
     }
     hs_lock_drop(&p->lock);
+    if (rv == HS_OK && to_probe && (why = probe(&lease)) != HS_POOL_NONE) {
+        take_back(p, &lease, why);
+        return HS_WANT;
+    }
+    if (rv == HS_OK)
+        *ret_lease = lease;
     return rv;
 }
 
@@ -148,6 +204,7 @@ hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
         hs_pool_doom_locked(p, m, why, d);
     } else if (w != NULL) {
         lend(p, m, &w->holder, w->site, boot_now, &w->lease);
+        w->to_probe = needs_probe(p, &w->lease, false);
         p->stats.handed_over++;
         hs_waiter_settle_locked(p, w, WAITER_SERVED, d);
     } else {
@@ -162,24 +219,6 @@ static hs_err
 refuse(struct hs_error *err, hs_err code, const char *why)
 {
     return hs_err_setx(err, code, op_name, "%s", why);
-}
-
-/* A connection that is idle is the caller's before anybody asks the kernel about it. */
-static hs_err
-probe(struct hs_pool *p, struct hs_lease *lease)
-{
-    enum hs_liveness live = hs_conn_probe(lease->conn);
-    struct deeds d = {0};
-
-    hs_lock_take(&p->lock);
-    p->stats.probes++;
-    if (live != HS_LIVE_IDLE) {
-        hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
-        hs_pool_doom_locked(p, lease->member,
-                            live == HS_LIVE_DATA ? HS_POOL_UNSOLICITED : HS_POOL_PEER_CLOSED, &d);
-    }
-    hs_pool_leave(p, &d);
-    return live == HS_LIVE_IDLE ? HS_OK : HS_WANT;
 }
 
 /* Everything that is open is lent to this caller, so that nobody else can give it back. */
@@ -199,12 +238,14 @@ waits_for_itself(const struct hs_pool *p, const struct hs_holder *me)
 
 /* HS_WANT: it may. */
 static hs_err
-check_may_wait(const struct hs_pool *p, const struct hs_op *op, const struct hs_holder *me,
+check_may_wait(const struct hs_pool *p, const struct hs_op *op, const struct hs_request *r,
                struct hs_error *err)
 {
+    if (r->ticket != 0)
+        return HS_WANT; /* It has waited before, and got something that was of no use. */
     if (op->deadline_ns == HS_TRY_ONCE)
         return refuse(err, HS_E_DEADLINE, "no connection is idle");
-    if (p->o.refuse_deadlock && waits_for_itself(p, me))
+    if (p->o.refuse_deadlock && waits_for_itself(p, &r->holder))
         return refuse(err, HS_E_LIMIT,
                       "deadlock: the caller holds every connection of this pool itself");
     if (p->n_waiting >= p->o.max_waiting)
@@ -213,11 +254,21 @@ check_may_wait(const struct hs_pool *p, const struct hs_op *op, const struct hs_
     return HS_WANT;
 }
 
+static void
+queue_locked(struct hs_pool *p, struct hs_request *r, struct waiter *w)
+{
+    if (r->ticket == 0)
+        r->ticket = ++p->tickets;
+    w->ticket = r->ticket;
+    w->site = site_of(&p->ledger, &r->holder);
+    hs_waiter_queue_locked(p, w);
+}
+
 /* HS_OK: an idle one was lent, *ret_probe: to be probed. HS_WANT: none; w, if any, stands in the
  * queue. */
 static hs_err
-take_or_queue(struct hs_pool *p, const struct hs_op *op, const struct hs_request *r,
-              struct waiter *w, struct hs_error *err, struct hs_lease *ret_lease, bool *ret_probe)
+take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct waiter *w,
+              struct hs_error *err, struct hs_lease *ret_lease, bool *ret_probe)
 {
     struct deeds d = {0};
     int64_t boot_now = hs_boot_now();
@@ -235,20 +286,19 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, const struct hs_request
             hs_pool_doom_locked(p, m, why, &d);
             continue;
         }
-        *ret_probe = needs_probe(p, m, boot_now);
         hs_list_unlink(&m->link);
         lend(p, m, &r->holder, site_of(&p->ledger, &r->holder), boot_now, ret_lease);
+        *ret_probe = needs_probe(p, ret_lease, m->watched);
+        p->stats.probes += *ret_probe;
         rv = HS_OK;
     }
     if (p->closed)
         rv = refuse(err, HS_E_CLOSED, "the pool is closed");
     else if (rv == HS_WANT)
-        rv = check_may_wait(p, op, &r->holder, err);
+        rv = check_may_wait(p, op, r, err);
     if (rv == HS_WANT && w != NULL) {
-        w->site = site_of(&p->ledger, &r->holder);
-        hs_list_append(&p->waiters, &w->link);
-        p->n_waiting++;
-        d.keeper = true;
+        queue_locked(p, r, w);
+        d.keeper = hs_dials_may_begin_locked(p);
     }
     hs_pool_leave(p, &d);
     return rv;
@@ -261,31 +311,23 @@ deadline_of(const struct hs_op *op)
                              : hs_min_ns(op->deadline_ns, hs_token_deadline(op->token));
 }
 
-/* HS_OK with a lease, or HS_WANT with a place in the queue. */
+/* HS_OK with a lease, to be asked about if *ret_probe; or HS_WANT with a place in the queue:
+ * r->waiter. */
 static hs_err
-begin(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
-      struct hs_lease *ret_lease)
+begin(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct hs_error *err,
+      struct hs_lease *ret_lease, bool *ret_probe)
 {
-    struct waiter *w = NULL;
-    struct hs_lease lease; /* A probe may end it: the caller must not see it before. */
-    bool to_probe = false;
-    hs_err rv;
+    struct waiter *w;
+    hs_err rv = take_or_queue(p, op, r, NULL, err, ret_lease, ret_probe);
 
-    for (;;) {
-        rv = take_or_queue(p, op, r, w, err, &lease, &to_probe);
-        if (rv == HS_OK && to_probe && probe(p, &lease) != HS_OK)
-            continue;
-        if (rv != HS_WANT || w != NULL)
-            break;
-        if ((w = hs_waiter_new(&r->holder, deadline_of(op))) == NULL)
-            return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
-    }
-    if (rv == HS_OK)
-        *ret_lease = lease;
     if (rv != HS_WANT)
-        hs_waiter_unref(w);
-    else
+        return rv;
+    if ((w = hs_waiter_new(&r->holder, deadline_of(op))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
+    if ((rv = take_or_queue(p, op, r, w, err, ret_lease, ret_probe)) == HS_WANT)
         r->waiter = w;
+    else
+        hs_waiter_unref(w);
     return rv;
 }
 
@@ -293,7 +335,7 @@ begin(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error
  * the waiter leaves. HS_WANT: it is still in the queue. */
 static hs_err
 settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *err,
-       struct hs_lease *ret_lease)
+       struct hs_lease *ret_lease, bool *ret_probe)
 {
     struct waiter *w = r->waiter;
     struct deeds d = {0};
@@ -311,6 +353,8 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
     case WAITER_SERVED:
         if (code == HS_OK || code == HS_E_DEADLINE) {
             *ret_lease = w->lease;
+            *ret_probe = w->to_probe;
+            p->stats.probes += w->to_probe;
             rv = HS_OK;
         } else {
             struct hs_member *m = w->lease.member;
@@ -364,12 +408,13 @@ sleep_in_queue(struct waiter *w, struct hs_op *op, struct hs_error *err)
     return rv;
 }
 
+/* HS_OK with a lease that was not asked about yet; HS_WANT, HS_INTR: to be stepped again. */
 static hs_err
 wait_in_queue(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct hs_error *err,
-              struct hs_lease *ret_lease)
+              struct hs_lease *ret_lease, bool *ret_probe)
 {
     for (;;) {
-        hs_err rv = settle(p, r, HS_OK, err, ret_lease);
+        hs_err rv = settle(p, r, HS_OK, err, ret_lease, ret_probe);
 
         if (rv != HS_WANT)
             return rv;
@@ -377,8 +422,64 @@ wait_in_queue(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct 
         if (rv == HS_WANT || rv == HS_INTR)
             return rv;
         if (rv != HS_OK)
-            return settle(p, r, rv, err, ret_lease);
+            return settle(p, r, rv, err, ret_lease, ret_probe);
     }
+}
+
+/* Ends a lease that is of no use. A caller that had waited for it stands in the queue again before
+ * the lock is dropped: else the connection that replaces it could pass this caller by. HS_OK: the
+ * caller goes on; else why it does not. code: as in borrow. */
+static hs_err
+go_on_without(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason why,
+              const struct hs_op *op, struct hs_request *r, hs_err code, struct hs_error *err)
+{
+    struct waiter *w = NULL;
+    struct deeds d = {0};
+
+    if (code != HS_OK)
+        (void)refuse(err, code, hs_err_text(code));
+    else if ((code = hs_op_check(op, op->deadline_ns, err)) == HS_OK && r->ticket != 0)
+        w = hs_waiter_new(&r->holder, deadline_of(op)); /* NULL: begin() tries again. */
+    hs_lock_take(&p->lock);
+    hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
+    hs_pool_doom_locked(p, lease->member, why, &d);
+    if (w != NULL && !p->closed && hs_list_empty(&p->idle)) {
+        queue_locked(p, r, w);
+        r->waiter = w;
+        w = NULL;
+    }
+    hs_pool_leave(p, &d);
+    hs_waiter_unref(w);
+    return code;
+}
+
+/* One way to a lease, whatever gave it: what was idle, or a hand-over in the queue. code: not HS_OK
+ * if the wait has ended already. */
+static hs_err
+borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, struct hs_error *err,
+       struct hs_lease *ret_lease)
+{
+    enum hs_pool_reason why;
+    struct hs_lease lease;
+    bool to_probe = false;
+    hs_err rv;
+
+    for (;;) {
+        if (code != HS_OK)
+            rv = settle(p, r, code, err, &lease, &to_probe);
+        else if (r->waiter != NULL)
+            rv = wait_in_queue(p, op, r, err, &lease, &to_probe);
+        else if ((rv = begin(p, op, r, err, &lease, &to_probe)) == HS_WANT)
+            continue;
+        if (rv != HS_OK)
+            return rv;
+        if (!to_probe || (why = probe(&lease)) == HS_POOL_NONE)
+            break;
+        if ((rv = go_on_without(p, &lease, why, op, r, code, err)) != HS_OK)
+            return rv;
+    }
+    *ret_lease = lease;
+    return HS_OK;
 }
 
 static void
@@ -408,7 +509,7 @@ hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struc
                 struct hs_lease *ret_lease)
 {
     struct waiter *w = r->waiter;
-    bool waited = w != NULL, queued = false;
+    bool waited = w != NULL;
     hs_err rv;
 
     HS_CHECK(p, POOL_MAGIC);
@@ -418,16 +519,17 @@ hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struc
     }
     if (!waited) {
         r->since_ns = hs_now();
+        r->ticket = 0;
         if ((rv = hs_pool_enter(p, err)) != HS_OK)
             return rv;
     }
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
-        rv = waited ? settle(p, r, rv, err, ret_lease) : rv;
-    else if (waited || (queued = (rv = begin(p, op, r, err, ret_lease)) == HS_WANT))
-        rv = wait_in_queue(p, op, r, err, ret_lease);
+        rv = waited ? borrow(p, op, r, rv, err, ret_lease) : rv;
+    else
+        rv = borrow(p, op, r, HS_OK, err, ret_lease);
     if (rv == HS_WANT || rv == HS_INTR)
         return rv;
-    account(p, r, rv, waited || queued);
+    account(p, r, rv, r->ticket != 0);
     if (rv != HS_OK && err != NULL && err->op == NULL)
         err->op = op_name;
     return rv;
@@ -438,6 +540,7 @@ hs_pool_abandon(struct hs_pool *p, struct hs_request *r)
 {
     struct waiter *w = r->waiter;
     struct hs_lease none;
+    bool ignored;
 
     HS_CHECK(p, POOL_MAGIC);
     if (w == NULL)
@@ -446,5 +549,5 @@ hs_pool_abandon(struct hs_pool *p, struct hs_request *r)
     if (w->generation != hs_fork_generation())
         return;
     r->waiter = w;
-    account(p, r, settle(p, r, HS_E_CANCELLED, NULL, &none), true);
+    account(p, r, settle(p, r, HS_E_CANCELLED, NULL, &none, &ignored), true);
 }

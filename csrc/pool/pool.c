@@ -42,7 +42,6 @@ hs_pool_options_init(struct hs_pool_options *o)
     o->idle_timeout_ns = 60 * HS_NS_PER_S;
     o->max_lifetime_ns = 1800 * HS_NS_PER_S;
     o->lifetime_jitter = 10;
-    o->probe_after_ns = HS_NS_PER_MS;
     o->overdue_after_ns = o->ping_after_ns = HS_NEVER;
     o->ping_timeout_ns = 5 * HS_NS_PER_S;
 }

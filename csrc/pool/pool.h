@@ -66,6 +66,7 @@ struct hs_member {
     int64_t expires_boot;
     int64_t pinged_boot;  /* when an answer last came, or since_boot */
     bool watched;         /* idle, and the keeper hears when something comes */
+    bool greeted;         /* never lent, and the peer has said something by itself */
     bool overdue, untold; /* lent for too long; and nobody was told yet */
     enum hs_pool_reason closing;
     struct hs_holder holder;
@@ -102,7 +103,7 @@ struct hs_pool {
     size_t n[MEMBER_STATES];
     struct hs_list waiters; /* the first to come first */
     size_t n_waiting;
-    uint64_t leases, epoch, stints;
+    uint64_t leases, epoch, stints, tickets;
     bool closed;
     bool restless;              /* something became idle that the keeper does not watch yet */
     struct endpoint *endpoints; /* own */
@@ -157,6 +158,9 @@ void hs_pool_make_room(struct hs_pool *p, size_t n);
  * it is doomed, when it may not stay: why. */
 enum hs_pool_reason hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
                                          int64_t boot_now, struct deeds *d);
+/* What the kernel's answer means: HS_POOL_NONE, or why it is to be closed. fresh: nobody has used
+ * it yet. What its peer says then is a greeting: in many protocols the server speaks first. */
+enum hs_pool_reason hs_pool_judge_probe(enum hs_liveness live, bool fresh);
 /* Why an idle one may not be lent, or stay; HS_POOL_NONE. */
 enum hs_pool_reason hs_pool_expired_locked(const struct hs_pool *p, const struct hs_member *m,
                                            int64_t boot_now);

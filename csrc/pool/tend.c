@@ -22,7 +22,15 @@ struct armed {
     struct hs_conn *conn; /* owns: a reference */
     struct hs_member *m;
     uint64_t stint;
+    uint32_t events;
 };
+
+/* A greeting stays unread until the first borrower comes: only the end is news then. */
+static bool
+was_greeted(const struct hs_member *m)
+{
+    return m->greeted && m->times_lent == 0;
+}
 
 /* The latest to become idle are at the end; before them all are watched already. */
 static size_t
@@ -40,7 +48,12 @@ collect_unwatched(struct hs_pool *p, int64_t boot_now, struct armed *armed, bool
             *ret_more = true;
             continue;
         }
-        armed[n++] = (struct armed){.conn = hs_conn_ref(m->conn), .m = m, .stint = m->stint};
+        armed[n++] = (struct armed){
+            .conn = hs_conn_ref(m->conn),
+            .m = m,
+            .stint = m->stint,
+            .events = EPOLLRDHUP | EPOLLONESHOT | (was_greeted(m) ? 0U : (uint32_t)EPOLLIN),
+        };
     }
     return n;
 }
@@ -51,7 +64,7 @@ watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
     bool done[BATCH];
 
     for (size_t i = 0; i < n; i++)
-        done[i] = hs_conn_watch(armed[i].conn, epoll_fd, EPOLLIN | EPOLLRDHUP | EPOLLONESHOT,
+        done[i] = hs_conn_watch(armed[i].conn, epoll_fd, armed[i].events,
                                 (uint64_t)p->id << 32 | armed[i].m->index);
     hs_lock_take(&p->lock);
     for (size_t i = 0; i < n; i++)
@@ -107,6 +120,7 @@ hs_pool_hear(struct hs_pool *p, uint32_t index)
     struct deeds d = {0};
     struct hs_member *m;
     enum hs_liveness live;
+    enum hs_pool_reason why;
 
     hs_lock_take(&p->lock);
     m = take_watched(p, index);
@@ -114,12 +128,15 @@ hs_pool_hear(struct hs_pool *p, uint32_t index)
     if (m == NULL)
         return;
     live = hs_conn_probe(m->conn);
+    why = hs_pool_judge_probe(live, m->times_lent == 0);
+    if (live == HS_LIVE_DATA && was_greeted(m))
+        why = HS_POOL_PEER_CLOSED; /* Behind the greeting. */
+    m->greeted = m->greeted || live == HS_LIVE_DATA;
     hs_lock_take(&p->lock);
-    if (live == HS_LIVE_IDLE)
+    if (why == HS_POOL_NONE)
         (void)hs_pool_offer_locked(p, m, m->since_boot, hs_boot_now(), &d);
     else
-        hs_pool_doom_locked(p, m, live == HS_LIVE_DATA ? HS_POOL_UNSOLICITED : HS_POOL_PEER_CLOSED,
-                            &d);
+        hs_pool_doom_locked(p, m, why, &d);
     hs_pool_leave(p, &d);
 }
 

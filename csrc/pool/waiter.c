@@ -32,6 +32,17 @@ hs_waiter_unref(struct waiter *w)
 }
 
 void
+hs_waiter_queue_locked(struct hs_pool *p, struct waiter *w)
+{
+    struct hs_list *after = p->waiters.prev;
+
+    while (after != &p->waiters && HS_CONTAINER(after, struct waiter, link)->ticket > w->ticket)
+        after = after->prev;
+    hs_list_append(after->next, &w->link);
+    p->n_waiting++;
+}
+
+void
 hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state state,
                         struct deeds *d)
 {

@@ -23,9 +23,11 @@ struct waiter {
     _Atomic int state;   /* written under the lock */
     hs_err why;
     struct hs_lease lease;
+    bool to_probe; /* with lease: the kernel is to be asked first */
     struct hs_holder holder;
     struct site *site;
     int64_t deadline_ns;
+    uint64_t ticket; /* the queue is ordered by it */
     unsigned generation;
     atomic_int refs;
     struct hs_wakelist wake; /* its owner waits here */
@@ -34,6 +36,8 @@ struct waiter {
 
 struct waiter *hs_waiter_new(const struct hs_holder *holder, int64_t deadline_ns);
 void hs_waiter_unref(struct waiter *w);
+/* Into the queue: behind all but those that came later. */
+void hs_waiter_queue_locked(struct hs_pool *p, struct waiter *w);
 /* Ends his waiting; hs_pool_leave wakes him. */
 void hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state state,
                              struct deeds *d);

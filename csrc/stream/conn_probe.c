@@ -9,8 +9,19 @@
 #include "conn_impl.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+
+/* The usual answer, by the cheapest question there is: poll takes no lock of the socket's, a fifth
+ * less time than recv, and spares TLS its own. It does not wait. */
+static bool
+is_quiet(struct hs_conn *c)
+{
+    struct pollfd p = {.fd = hs_fd_number(&c->fd), .events = POLLIN | POLLRDHUP};
+
+    return poll(&p, 1, 0) == 0 && (c->tls == NULL || !hs_tls_has_pending(c->tls));
+}
 
 static enum hs_liveness
 look(struct hs_conn *c)
@@ -22,9 +33,13 @@ look(struct hs_conn *c)
 
     if (atomic_load(&c->buffered) > 0)
         return HS_LIVE_DATA;
+    if (is_quiet(c))
+        return HS_LIVE_IDLE;
     rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
     if (rv == HS_WANT)
         return HS_LIVE_IDLE;
+    if (rv == HS_E_DEAD_PEER)
+        return HS_LIVE_DEAD;
     return rv == HS_OK && n > 0 ? HS_LIVE_DATA : HS_LIVE_CLOSED;
 }
 

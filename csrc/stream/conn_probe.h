@@ -13,7 +13,8 @@
 enum hs_liveness {
     HS_LIVE_IDLE,   /* open, and nothing to be read */
     HS_LIVE_DATA,   /* bytes of the peer's wait to be read */
-    HS_LIVE_CLOSED, /* the peer has ended its side, or it broke, or it is closed here */
+    HS_LIVE_CLOSED, /* the peer has ended its side or reset it, or it is closed here */
+    HS_LIVE_DEAD,   /* the peer did not answer: keepalive or retransmissions gave up */
 };
 /* Asks the kernel, without consuming what the peer said. Under TLS what is not data (session
  * tickets, key updates) is taken in on the way: readable does not mean stale. */

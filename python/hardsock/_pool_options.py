@@ -66,11 +66,12 @@ class PoolOptions:
     """Connections end after this, when they are idle or returned, never under a borrower."""
     lifetime_jitter: int = 10
     """Percent of ``max_lifetime`` by which each connection's may be shorter, at random."""
-    probe_after: float = 0.001
-    """A connection that was idle for longer, and is not watched yet, is looked at before it is lent.
-    A peer that closes right after its answer can be missed in that time: the next borrower then gets
-    ``Reset``. 0 looks each time, which costs about half a microsecond; do so for peers that close
-    when they like."""
+    probe_after: float = 0.0
+    """The kernel is asked before a connection is lent again, whether the peer is still there and has
+    said nothing that nobody asked for: one system call, about a quarter of a microsecond. More than
+    0: only if the connection was idle for longer and is not watched yet. What that risks: bytes that
+    a peer sends behind its answer are read by the next borrower as its own answer, and a peer that
+    closes right after its answer gives the next borrower ``Reset``. Only for peers that do neither."""
     reuse: Literal["marked", "answered"] = "marked"
     """When a connection that was used may be lent again. ``"marked"``: if ``conn.mark_clean()`` was
     called after the last byte, which says that the answer is complete. ``"answered"``: besides, if

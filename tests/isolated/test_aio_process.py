@@ -322,7 +322,12 @@ run(main())
 
 
 def test_a_child_of_a_running_loop_exits_cleanly() -> None:
-    """Not so on uvloop, with or without us: a child that ends its loop stops the parent's."""
+    """Not so on uvloop, with or without us: a child that ends its loop stops the parent's.
+
+    From CPython 3.14 on, asyncio forgets the current task in a child. When the task raises
+    SystemExit there, leaving it fails with a RuntimeError that takes the exit's place, and the loop
+    goes on for ever; with plain streams as well. So there the child ends without its loop.
+    """
     silent(
         """
 warnings.simplefilter("ignore")
@@ -337,6 +342,9 @@ async def main():
         theirs.close()
         import gc, logging
         logging.disable()  # "Task was destroyed but it is pending!"
+        if sys.version_info >= (3, 14):
+            gc.collect()
+            os._exit(7)
         raise SystemExit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
     await theirs.sendall(b"safe")

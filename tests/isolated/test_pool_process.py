@@ -68,7 +68,7 @@ def test_server_that_goes_away_under_an_idle_connection_is_an_error_and_no_more(
     result = run(
         SERVER.replace("threading.Thread(target=serve, daemon=True).start()\n", "")
         + """
-pool = hs.Pool(address, max_size=2, probe_after=0)
+pool = hs.Pool(address, max_size=2)
 conn = pool.acquire(timeout=5)
 peer = server.accept()[0]
 pool.release(conn)

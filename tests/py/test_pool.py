@@ -12,12 +12,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import hardsock as hs
 from hardsock import _core
+from support.kernel import unread
 
 HERE = __file__
 
@@ -538,7 +540,7 @@ def test_peers_that_leave_are_noticed_without_borrowing(peer: Peer) -> None:
 
 
 def test_stale_connections_are_found_before_they_are_lent(peer: Peer) -> None:
-    with hs.Pool(peer.address, max_size=3, probe_after=0) as pool:
+    with hs.Pool(peer.address, max_size=3) as pool:
         conns = [pool.acquire(timeout=5) for _ in range(3)]
         eventually(lambda: len(peer.accepted) == 3)
         for conn in conns:
@@ -547,6 +549,99 @@ def test_stale_connections_are_found_before_they_are_lent(peer: Peer) -> None:
         with pool.connection(timeout=5) as conn:
             assert ask(conn) == b"hello"
         assert pool.stats().closed_by_reason["peer_closed"] == 3
+
+
+class Talkative:
+    """Sends five bytes behind its first answer on each connection, as a broken HTTP server does."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address: tuple[str, int] = self.socket.getsockname()
+        self.threads = [threading.Thread(target=self.serve, daemon=True)]
+        self.threads[0].start()
+
+    def serve(self) -> None:
+        while True:
+            try:
+                conn, _ = self.socket.accept()
+            except OSError:
+                return
+            self.threads.append(threading.Thread(target=self.answer, args=(conn,), daemon=True))
+            self.threads[-1].start()
+
+    def answer(self, conn: socket.socket) -> None:
+        excess = b"12345"
+        with conn, suppress(OSError):  # A client that left something unread resets.
+            while asked := conn.recv(1):
+                conn.sendall(b"<" + asked * 3 + b">" + excess)
+                excess = b""
+
+    def close(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for thread in self.threads:
+            thread.join()
+
+
+@pytest.fixture
+def talkative() -> Iterator[Talkative]:
+    server = Talkative()
+    yield server
+    server.close()
+
+
+def ask_talkative(conn: hs.Connection, byte: bytes) -> bytes:
+    conn.sendall(byte, timeout=5)
+    answer = conn.recv_exactly(5, timeout=5)
+    conn.mark_clean()
+    return answer
+
+
+def leave_excess(conn: hs.Connection) -> None:
+    """Read exactly one's own answer; the rest has arrived in the kernel by then."""
+    assert ask_talkative(conn, b"a") == b"<aaa>"
+    eventually(lambda: unread(conn.fileno()) == 5)
+
+
+def test_excess_bytes_do_not_reach_the_next_borrower(talkative: Talkative) -> None:
+    with hs.Pool(talkative.address, max_size=1) as pool:
+        with pool.connection(timeout=5) as conn:
+            leave_excess(conn)
+        with pool.connection(timeout=5) as conn:
+            assert ask_talkative(conn, b"b") == b"<bbb>"
+        assert pool.stats().closed_by_reason["unsolicited"] == 1
+        assert pool.stats().probes == 1
+
+
+def test_excess_bytes_do_not_reach_a_caller_in_the_queue(talkative: Talkative) -> None:
+    answers: list[bytes] = []
+    with hs.Pool(talkative.address, max_size=1) as pool:
+
+        def borrow(byte: bytes) -> None:
+            with pool.connection(timeout=10) as conn:
+                answers.append(ask_talkative(conn, byte))
+
+        with pool.connection(timeout=5) as conn:
+            thread = threading.Thread(target=borrow, args=(b"b",))
+            thread.start()
+            waiting(pool, 1)
+            leave_excess(conn)
+        thread.join()
+        assert answers == [b"<bbb>"]
+        stats = pool.stats()
+        assert stats.closed_by_reason["unsolicited"] == 1
+        assert (stats.acquired, stats.opened) == (2, 2)
+        assert holds(stats)
+
+
+def test_whoever_sets_probe_after_reads_what_was_left(talkative: Talkative) -> None:
+    """What the option's documentation says it risks."""
+    with hs.Pool(talkative.address, max_size=1, probe_after=60.0) as pool:
+        with pool.connection(timeout=5) as conn:
+            leave_excess(conn)
+        with pool.connection(timeout=5) as conn:
+            assert ask_talkative(conn, b"b") == b"12345"
+        assert pool.stats().probes == 0
 
 
 # ---- hooks

@@ -13,6 +13,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from support import EchoServer
+from support.kernel import unread
 from support.loops import RUNS, Run, task_parked
 
 pytestmark = pytest.mark.usefixtures("event_loops")
@@ -75,6 +76,31 @@ def test_block_borrows_and_returns(any_run: Run, echo: EchoServer) -> None:
         await closed(pool)
 
     any_run(main())
+
+
+def test_excess_bytes_do_not_reach_the_next_borrower(any_run: Run) -> None:
+    def answer(conn: hs.Connection) -> None:
+        excess = b"12345"
+        while asked := conn.recv(1, token=hs.draining()):
+            conn.sendall(b"<" + asked * 3 + b">" + excess)
+            excess = b""
+
+    async def main(address: Any) -> None:
+        async with aio.Pool(address, max_size=1) as pool:
+            async with pool.connection(timeout=5) as conn:
+                await conn.sendall(b"a")
+                assert await conn.recv_exactly(5, timeout=5) == b"<aaa>"
+                while unread(conn.fileno()) < 5:
+                    pass
+                conn.mark_clean()
+            async with pool.connection(timeout=5) as conn:
+                await conn.sendall(b"b")
+                assert await conn.recv_exactly(5, timeout=5) == b"<bbb>"
+                conn.mark_clean()
+            assert pool.stats().closed_by_reason["unsolicited"] == 1
+
+    with hs.serve(answer, ("127.0.0.1", 0), drain_timeout=5) as server:
+        any_run(main(server.address))
 
 
 def test_lent_names_the_task_and_the_line(run: Run, echo: EchoServer) -> None:

@@ -25,6 +25,7 @@ static atomic_bool stop;
 
 struct line {
     struct hs_token *token;
+    atomic_bool cut; /* one end stopped below TLS, so the other's OpenSSL complains of it */
     struct end {
         struct line *line;
         struct hs_conn *c;
@@ -51,6 +52,15 @@ is_fair_end(hs_err rv)
     default:
         return false;
     }
+}
+
+/* OpenSSL answers an end without close_notify by the alert decode_error. The end that was cut so
+ * may still be reading, or find the alert when it writes. */
+static bool
+is_answer_to_cut(const struct line *line, hs_err rv)
+{
+    return rv == HS_E_TLS && atomic_load(&line->cut) &&
+           strstr(last_error()->msg, "alert 50") != NULL;
 }
 
 /* A handshake may also be cut off by what happens to the other end. */
@@ -89,7 +99,8 @@ write_end(void *arg)
 
         rv = DONE(hs_conn_close_write(e->c, &op, fresh()));
     }
-    ck_assert_msg(is_fair_end(rv), "%s: %s", hs_err_text(rv), last_error()->msg);
+    ck_assert_msg(is_fair_end(rv) || is_answer_to_cut(e->line, rv), "%s: %s", hs_err_text(rv),
+                  last_error()->msg);
     return NULL;
 }
 
@@ -110,7 +121,8 @@ read_end(void *arg)
         e->got += rv == HS_OK ? n : 0;
     }
     e->whole = rv == HS_OK;
-    ck_assert_msg(is_fair_end(rv), "%s: %s", hs_err_text(rv), last_error()->msg);
+    ck_assert_msg(is_fair_end(rv) || is_answer_to_cut(e->line, rv), "%s: %s", hs_err_text(rv),
+                  last_error()->msg);
     return NULL;
 }
 
@@ -141,6 +153,7 @@ disturb(struct line *line, unsigned how, unsigned when)
         hs_conn_set_deadline(line->ends[0].c, HS_DIR_OUT, hs_now());
         break;
     case 4:
+        atomic_store(&line->cut, true);
         rv = hs_conn_shutdown(line->ends[1].c, SHUT_WR, NULL);
         ck_assert(is_fair_end(rv));
         break;

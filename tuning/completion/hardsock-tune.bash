@@ -5,7 +5,7 @@ _hardsock_tune() {
     local options='--profile --format --set --netns --root --state --to --output --dry-run --force --keep --all --strict --quiet --help --version'
     COMPREPLY=()
     case $prev in
-        -f | --format) mapfile -t COMPREPLY < <(compgen -W 'pretty tsv json' -- "$cur") && return ;;
+        -f | --format) mapfile -t COMPREPLY < <(compgen -W 'pretty tsv json prometheus junit sarif' -- "$cur") && return ;;
         --to) mapfile -t COMPREPLY < <(compgen -W 'sysctl.d kubernetes ansible tuned nixos' -- "$cur") && return ;;
         -R | --root | --state) mapfile -t COMPREPLY < <(compgen -d -- "$cur") && return ;;
         -N | --netns) mapfile -t COMPREPLY < <(cd /run/netns 2>/dev/null && compgen -f -- "$cur") && return ;;

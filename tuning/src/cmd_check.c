@@ -7,6 +7,31 @@
 #include "out.h"
 #include "report.h"
 
+static void
+show(const struct options *o, const struct report *r, enum exit_code rv)
+{
+    switch (o->format) {
+    case FORMAT_PRETTY:
+        report_pretty(o, r, rv);
+        break;
+    case FORMAT_TSV:
+        report_tsv(r);
+        break;
+    case FORMAT_JSON:
+        report_json(o, "check", r, rv);
+        break;
+    case FORMAT_PROMETHEUS:
+        format_prometheus(r, rv);
+        break;
+    case FORMAT_JUNIT:
+        format_junit(r);
+        break;
+    case FORMAT_SARIF:
+        format_sarif(r);
+        break;
+    }
+}
+
 enum exit_code
 cmd_check(const struct options *o)
 {
@@ -16,12 +41,10 @@ cmd_check(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     rv = report_verdict(o, &r);
-    if (o->format == FORMAT_JSON)
-        report_json(o, "check", &r, rv);
-    else if (o->format == FORMAT_TSV)
-        report_tsv(&r);
+    if (o->output == NULL || out_to_file(o->output))
+        show(o, &r, rv);
     else
-        report_pretty(o, &r, rv);
+        rv = EXIT_SYSTEM;
     report_close(&r);
     return rv;
 }

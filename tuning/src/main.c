@@ -47,29 +47,31 @@ usage(FILE *to)
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
         (void)fprintf(to, "  %-10s %-14s %s\n", commands[i].name, commands[i].args,
                       commands[i].help);
-    (void)fputs("\noptions:\n"
-                "  -p, --profile NAME|PATH   a profile; may be repeated; `all` for check\n"
-                "  -f, --format FORMAT       pretty, tsv or json\n"
-                "  -s, --set NAME=NUMBER     a variable of the profile\n"
-                "  -N, --netns NAME|PID|PATH work in that network namespace\n"
-                "  -R, --root DIR            a directory instead of / (tests, images)\n"
-                "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
-                "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
-                "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf)\n"
-                "  -n, --dry-run             apply, revert, persist: only show\n"
-                "      --force               revert: also what somebody else changed since;\n"
-                "                            apply: also what revert could not undo\n"
-                "      --keep                revert: leave and forget what somebody else changed\n"
-                "      --all                 revert: every transaction\n"
-                "      --strict              missing keys, warnings and doubts count too\n"
-                "  -q, --quiet               only what differs\n"
-                "  -h, --help, -V, --version\n"
-                "\nexit codes:\n"
-                "  0 as wanted         4 no permission                8 system error\n"
-                "  1 drift             5 kernel refused               9 residue: could not be\n"
-                "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
-                "  3 bad profile       7 conflict\n",
-                to);
+    (void)fputs(
+        "\noptions:\n"
+        "  -p, --profile NAME|PATH   a profile; may be repeated; `all` for check\n"
+        "  -f, --format FORMAT       pretty, tsv or json; check also prometheus, junit, sarif\n"
+        "  -s, --set NAME=NUMBER     a variable of the profile\n"
+        "  -N, --netns NAME|PID|PATH work in that network namespace\n"
+        "  -R, --root DIR            a directory instead of / (tests, images)\n"
+        "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
+        "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
+        "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
+        "                            check: a file that is replaced at once\n"
+        "  -n, --dry-run             apply, revert, persist: only show\n"
+        "      --force               revert: also what somebody else changed since;\n"
+        "                            apply: also what revert could not undo\n"
+        "      --keep                revert: leave and forget what somebody else changed\n"
+        "      --all                 revert: every transaction\n"
+        "      --strict              missing keys, warnings and doubts count too\n"
+        "  -q, --quiet               only what differs\n"
+        "  -h, --help, -V, --version\n"
+        "\nexit codes:\n"
+        "  0 as wanted         4 no permission                8 system error\n"
+        "  1 drift             5 kernel refused               9 residue: could not be\n"
+        "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
+        "  3 bad profile       7 conflict\n",
+        to);
 }
 
 enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT };
@@ -97,14 +99,14 @@ static const struct option long_options[] = {
 static bool
 take_format(struct options *o, const char *name)
 {
-    static const char *const names[] = {"pretty", "tsv", "json"};
+    static const char *const names[] = {"pretty", "tsv", "json", "prometheus", "junit", "sarif"};
 
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++)
         if (strcmp(name, names[i]) == 0) {
             o->format = (enum format)i;
             return true;
         }
-    say("--format: '%s' is not pretty, tsv or json", name);
+    say("--format: '%s' is not pretty, tsv, json, prometheus, junit or sarif", name);
     return false;
 }
 
@@ -203,8 +205,11 @@ wants_color(void)
 static enum exit_code
 answer(const struct options *o, const struct command *command)
 {
-    enum exit_code rv = command->fn(o);
+    enum exit_code rv;
 
+    if (o->format > FORMAT_JSON && command->fn != cmd_check)
+        return fail_with(EXIT_USAGE, "--format: %s knows pretty, tsv and json", command->name);
+    rv = command->fn(o);
     if (o->format == FORMAT_JSON && !json_begun()) {
         json_head(command->name);
         json_tail(rv);

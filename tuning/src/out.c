@@ -8,8 +8,11 @@
 #include "mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define MAX_DEPTH 16
 #define COLUMNS 100
@@ -218,12 +221,45 @@ put_wrapped(int indent, const char *label, const char *text)
     (void)putchar('\n');
 }
 
+static struct {
+    const char *path, *draft; /* NULL: stdout is what it was */
+} file;
+
+bool
+out_to_file(const char *path)
+{
+    const char *draft = mem_format("%s.%ld.new", path, (long)getpid());
+    int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+
+    /* The collector that reads it is another user, whatever our umask says. */
+    if (fd < 0 || fchmod(fd, 0644) != 0 || dup2(fd, STDOUT_FILENO) < 0) {
+        say("--output: %s: %s", path, strerror(errno));
+        if (fd >= 0) {
+            (void)close(fd);
+            (void)unlink(draft);
+        }
+        return false;
+    }
+    (void)close(fd);
+    file.path = path;
+    file.draft = draft;
+    return true;
+}
+
 enum exit_code
 out_finish(enum exit_code rv)
 {
-    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+    bool whole = fflush(stdout) == 0 && ferror(stdout) == 0;
+
+    if (file.path == NULL && whole)
         return rv;
-    return fail_with(EXIT_SYSTEM, "cannot write the answer: %s", strerror(errno));
+    if (file.path == NULL)
+        return fail_with(EXIT_SYSTEM, "cannot write the answer: %s", strerror(errno));
+    if (whole && fsync(STDOUT_FILENO) == 0 && rename(file.draft, file.path) == 0)
+        return rv;
+    rv = fail_with(EXIT_SYSTEM, "--output: %s: %s", file.path, strerror(errno));
+    (void)unlink(file.draft);
+    return rv;
 }
 
 const char *

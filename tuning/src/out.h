@@ -30,6 +30,9 @@ enum paint { PAINT_NONE, PAINT_GOOD, PAINT_BAD, PAINT_WARN, PAINT_DIM, PAINT_BOL
 void put_painted(const struct options *o, enum paint paint, const char *text, int width);
 /* Wraps at 100 columns behind an indentation, after a label. */
 void put_wrapped(int indent, const char *label, const char *text);
+/* Everything written from now on goes to a new file, which out_finish puts in the place of path: a
+ * reader finds the old one or the new one, whole. Says why not. */
+bool out_to_file(const char *path);
 /* EXIT_SYSTEM if not everything could be written. */
 enum exit_code out_finish(enum exit_code rv);
 const char *exit_name(enum exit_code rv);

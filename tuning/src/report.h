@@ -26,6 +26,10 @@ void report_pretty(const struct options *o, const struct report *r, enum exit_co
 void report_json(const struct options *o, const char *command, const struct report *r,
                  enum exit_code rv);
 void report_tsv(const struct report *r);
+/* For a Prometheus textfile collector, JUnit's readers and SARIF 2.1.0's. */
+void format_prometheus(const struct report *r, enum exit_code rv);
+void format_junit(const struct report *r);
+void format_sarif(const struct report *r);
 /* Lines "-key = current" and "+key = wanted", or the same as TSV and JSON. */
 void report_diff(const struct options *o, const struct report *r, enum exit_code rv);
 

@@ -25,7 +25,15 @@ enum exit_code {
     EXIT_RESIDUE = 9,
 };
 
-enum format { FORMAT_PRETTY, FORMAT_TSV, FORMAT_JSON };
+/* From the fourth on: of `check` alone. */
+enum format {
+    FORMAT_PRETTY,
+    FORMAT_TSV,
+    FORMAT_JSON,
+    FORMAT_PROMETHEUS,
+    FORMAT_JUNIT,
+    FORMAT_SARIF
+};
 
 #define MAX_NAMES 16
 #define PRINTF(a, b) __attribute__((format(printf, a, b)))

@@ -1,0 +1,111 @@
+"""Boot kernels with a static hardsock-tune in a virtual machine, and keep what they say.
+
+    python tests/kernels/boot.py [--tune BINARY] [KERNEL_FOLDER ...]
+
+Without KVM, which a plain user or a machine inside a machine lacks: a run takes half a minute. The
+records of guest.sh are kept as `report.txt` beside the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import fetch
+
+HERE = Path(__file__).parent
+TOP = HERE.parent.parent
+LIMIT = 600
+"""Seconds for one boot and all that is asked; then it is a failure."""
+RECORDS = ("KERNEL", "KEY", "RANGE", "COPY", "OUTPUT", "STATUS", "SAME", "DIFFERS", "DONE", "NOTE")
+
+
+def static_tune() -> Path:
+    """Build hardsock-tune without shared libraries."""
+    out = TOP / "build/tune/static"
+    subprocess.run(["make", "-s", "-C", str(TOP / "tuning"), "FLAVOUR=static", "build"], check=True)
+    return out / "hardsock-tune"
+
+
+def profiles() -> list[str]:
+    """Return the names of the profiles that are compiled in."""
+    return sorted(path.stem for path in (TOP / "tuning/profiles").glob("*.yaml"))
+
+
+def initramfs(kernel: Path, tune: Path, keys: list[str]) -> bytes:
+    """Pack the guest's files."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise SystemExit("boot: busybox (static) is not installed")
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        (root / "bin").mkdir()
+        (root / "m").mkdir()
+        shutil.copy(busybox, root / "bin/busybox")
+        shutil.copy(HERE / "guest.sh", root / "init")
+        (root / "init").chmod(0o755)
+        shutil.copy(tune, root / "hardsock-tune")
+        for module in kernel.glob("*.ko"):
+            shutil.copy(module, root / "m")
+        shutil.copy(kernel / "modules", root / "modules")
+        (root / "keys").write_text(" ".join(keys))
+        (root / "profiles").write_text("".join(f"{name}\n" for name in profiles()))
+        names = "".join(f"{path.relative_to(root)}\n" for path in sorted(root.rglob("*")))
+        packed = subprocess.run(
+            ["cpio", "-o", "-H", "newc", "--quiet"],
+            input=names.encode(),
+            cwd=root,
+            check=True,
+            capture_output=True,
+        ).stdout
+    return gzip.compress(packed, 1)
+
+
+def boot(kernel: Path, tune: Path, keys: list[str], memory: int = 512) -> list[str]:
+    """Return the records of one run; the last is DONE if it went to the end."""
+    with tempfile.NamedTemporaryFile(suffix=".cpio.gz") as image:
+        image.write(initramfs(kernel, tune, keys))
+        image.flush()
+        command = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max", "-smp", "1"]
+        command += ["-m", str(memory), "-nographic", "-no-reboot", "-nic", "none"]
+        command += ["-kernel", str(kernel / "vmlinuz"), "-initrd", image.name, "-append"]
+        command += ["console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on"]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT, check=False
+            )
+            output = done.stdout
+        except subprocess.TimeoutExpired as exc:
+            output = exc.stdout or b""
+    lines = output.decode(errors="replace").replace("\r", "").splitlines()
+    return [line for line in lines if line.split("|", 1)[0] in RECORDS]
+
+
+def main() -> int:
+    """Boot what was asked for; 1 if a kernel did not come to the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tune", type=Path, help="a static hardsock-tune; built by default")
+    parser.add_argument("--memory", type=int, default=512, help="MiB of the guest")
+    parser.add_argument("kernels", nargs="*", type=Path)
+    asked = parser.parse_args()
+    tune = asked.tune or static_tune()
+    failed = 0
+    for kernel in asked.kernels or fetch.fetch(list(fetch.SERIES)):
+        began = time.monotonic()
+        records = boot(kernel, tune, ["net.core.somaxconn"], asked.memory)
+        (kernel / "report.txt").write_text("".join(f"{line}\n" for line in records))
+        ended = bool(records) and records[-1].startswith("DONE")
+        failed += not ended
+        state = "whole" if ended else "did not come to its end"
+        print(f"{kernel.name}: {len(records)} records, {time.monotonic() - began:.0f} s, {state}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""CPython without its global lock: built from Debian's source package, and tested on.
+
+    freethreaded.py make     build and install it into the cache; print where its Python is
+    freethreaded.py check    build this checkout for it, then run the suite and a storm on it
+
+Debian ships no such interpreter, but its source package holds one: `configure --disable-gil` is all
+that differs. The package comes by apt from sid, or from the last stable release where sid's is not to
+be had, with lists of its own: the machine's configuration stays as it is. $FREETHREADED chooses the
+version (3.13). The cache is that of distro.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import distro
+
+VERSION = os.environ.get("FREETHREADED", "3.13")
+JOBS = os.environ.get("JOBS", "2")
+# Headers without which the interpreter would come out without a module that pip or the tests need.
+NEEDED = {
+    "ffi.h": "libffi-dev",
+    "zlib.h": "zlib1g-dev",
+    "openssl/ssl.h": "libssl-dev",
+    "sqlite3.h": "libsqlite3-dev",
+}
+MODULES = "import ctypes, sqlite3, ssl, zlib, sys; assert not sys._is_gil_enabled()"
+# What the tests need and what has wheels, or needs none, without the lock.
+PACKAGES = (
+    "setuptools>=77",
+    "wheel",
+    "hypothesis",
+    "pytest>=8",
+    "pytest-asyncio",
+    "pytest-xdist",
+    "prometheus-client",
+    "redis",
+    "rich",
+    "sniffio",
+    "trio",
+    "urllib3",
+)
+# Each by itself: what cannot be had for this interpreter costs only the tests that need it.
+OPTIONAL = ("cryptography>=44", "uvloop", "psycopg", "psycopg-pool", "sqlalchemy")
+# Threads against each other, in four processes at once so that they are preempted anywhere.
+STORM = (
+    *("-n", "4", "-k", "thread or race or storm or close or cancel or concurrent"),
+    *("tests/py", "tests/isolated", "tests/conformance"),
+)
+
+
+def prefix() -> Path:
+    return distro.cache() / f"python{VERSION}t"
+
+
+def python() -> Path:
+    return prefix() / f"bin/python{VERSION}t"
+
+
+def run(command: list[str], **options: object) -> None:
+    """Run command quietly; its last lines are shown when it fails."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-30:])
+        raise distro.DistroError(f"{' '.join(command[:4])} ... failed:\n{tail}")
+
+
+def fetch(scratch: Path) -> Path:
+    """Get and unpack Debian's source package; return its folder."""
+    for suite in reversed(distro.SUITES):
+        try:
+            return fetch_from(suite, scratch / suite)
+        except distro.DistroError as exc:
+            problem = exc
+    raise problem
+
+
+def fetch_from(suite: str, scratch: Path) -> Path:
+    scratch.mkdir()
+    sources = distro.mirror()
+    if not sources:
+        raise distro.DistroError(
+            "apt here knows no Debian source; name one in HARDSOCK_DEBIAN_MIRROR"
+        )
+    listed = scratch / "sources.list"
+    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    listed.write_text(f"deb-src {signed} {sources[0]} {suite} main\n")
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (scratch / folder).mkdir(parents=True)
+    options = {
+        "Dir::Etc::SourceList": listed,
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": scratch / "lists",
+        "Dir::Cache": scratch / "cache",
+        "APT::Sandbox::User": "root",
+    }
+    apt = ["apt-get", "-qq", *(f"-o{k}={v}" for k, v in options.items())]
+    run([*apt, "update"], cwd=scratch)
+    run([*apt, "source", "--download-only", f"python{VERSION}"], cwd=scratch)
+    (description,) = scratch.glob("*.dsc")
+    # Debian's patches look for packages in its own places, which such an interpreter does not have.
+    unpack = ["dpkg-source", "--skip-patches", "-x", description.name, "source"]
+    run(unpack, cwd=scratch)
+    return scratch / "source"
+
+
+def lacking() -> list[str]:
+    """Return the packages whose headers the compiler does not find."""
+    missing = []
+    for header, package in NEEDED.items():
+        probe = f"#include <stddef.h>\n#include <stdio.h>\n#include <{header}>\n"
+        done = subprocess.run(["cc", "-E", "-"], input=probe, text=True, capture_output=True)
+        if done.returncode:
+            missing.append(package)
+    return missing
+
+
+def make() -> Path:
+    """Build and install the interpreter, unless the cache has it."""
+    folder = distro.cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"python{VERSION}t.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if python().exists():
+            return python()
+        distro.need("apt-get", "dpkg-source", "make", "cc")
+        if packages := lacking():
+            raise distro.DistroError(f"needs headers: apt install {' '.join(packages)}")
+        distro.say(f"building CPython {VERSION}t into {prefix()}")
+        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as held:
+            source = fetch(Path(held))
+            configure = ["./configure", "-q", "--disable-gil", f"--prefix={prefix()}"]
+            # pip is not needed in it: the one that runs this installs for it.
+            run([*configure, "--with-ensurepip=no"], cwd=source)
+            run(["make", "-s", f"-j{JOBS}"], cwd=source)
+            run(["make", "-s", "install"], cwd=source)
+        run([str(python()), "-c", MODULES])
+    return python()
+
+
+def pip(own: Path) -> list[str]:
+    """Return the command of this Python's pip that installs for another."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(own)]
+    return [*command, "install", "-q"]
+
+
+def make_venv(target: Path) -> Path:
+    """Make a virtual environment with what the tests need; return its Python."""
+    run([str(python()), "-m", "venv", "--without-pip", str(target)])
+    own = target / "bin/python"
+    run([*pip(own), *PACKAGES])
+    for package in OPTIONAL:
+        try:
+            run([*pip(own), "--only-binary=:all:", package])
+        except distro.DistroError:
+            distro.say(f"no {package} for CPython {VERSION}t: tests that need it are skipped")
+    return own
+
+
+def check() -> int:
+    """Build a copy of this checkout for the interpreter; run the suite, then the storm."""
+    make()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hardsock-t-") as held:
+        here = Path(held) / "hardsock"
+        distro.copy_checkout(here)
+        own = make_venv(here / ".venv")
+        without = os.environ | {"HARDSOCK_NO_MODULE": "1", "HARDSOCK_PYTHON": str(python())}
+        run([*pip(own), "--no-build-isolation", "-e", "."], cwd=here, env=without)
+        # So that make's own ./bootstrap finds nothing to do.
+        digest = subprocess.run(["sha256sum", "pyproject.toml"], cwd=here, capture_output=True)
+        (here / ".venv/.hardsock").write_text(f"test {digest.stdout.decode().split()[0]}\n")
+        environment = os.environ | {
+            "PYTHON_GIL": "0",
+            "CI": "false",
+            "HARDSOCK_PYTHON": str(python()),
+        }
+        environment.pop("MAKEFLAGS", None)
+        states = []
+        for title, command in (
+            ("build", ["make", "build"]),
+            ("suite", ["make", "test-py"]),
+            ("storm", [str(own), "-m", "pytest", "-q", *STORM]),
+        ):
+            print(f"== {VERSION}t: {title}", flush=True)
+            done = subprocess.run(command, cwd=here, env=environment)
+            states.append(done.returncode)
+            if done.returncode and title == "build":
+                break
+    failed = sum(1 for s in states if s)
+    distro.say(f"{VERSION}t: {'FAILED' if failed else 'ok'} after {time.monotonic() - start:.0f} s")
+    print(f"{len(states) - failed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Test on CPython without its global lock.")
+    parser.add_argument("verb", choices=("make", "check"))
+    try:
+        if parser.parse_args(argv).verb == "make":
+            print(make())
+            return 0
+        return check()
+    except distro.DistroError as exc:
+        print(f"freethreaded: {exc}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
