@@ -939,7 +939,7 @@ struct hs_connector;
 
 struct hs_connect_options {
     struct hs_sockopts sockopts;
-    struct hs_addr source;       /* len 0: any */
+    struct hs_addr sources[2];   /* to connect from, one per family; len 0: none; no one: any */
     int family;                  /* AF_UNSPEC, or only this one */
     int64_t attempt_delay_ns;    /* RFC 8305: between attempts, 250 ms */
     int64_t resolution_delay_ns; /* RFC 8305: for AAAA after A came first, 50 ms */
