@@ -92,6 +92,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(dup, METH_NOARGS)                                                                        \
     PLAIN(get_inheritable, METH_NOARGS)                                                            \
     PLAIN(set_inheritable, METH_O)                                                                 \
+    PLAIN(_decref_socketios, METH_NOARGS)                                                          \
     PLAIN(_lost_output, METH_NOARGS)                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \

@@ -1051,6 +1051,8 @@ HS_API bool hs_listener_is_closed(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
                                               int *ret_fd);
 HS_API int hs_listener_fileno(struct hs_listener *l);
+/* What is readable when hs_listener_accept may have something to do: with TLS not the socket. */
+HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
                                             struct hs_addr *ret_addr);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
