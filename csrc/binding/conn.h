@@ -39,8 +39,19 @@ extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none. */
 PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
 
-/* conn_io.c: the flags of recv(2) for job->u.io, and more that the method allows. */
-int conn_receive_flags(struct job *job, PyObject *obj, int more);
+/* conn_io.c, for conn_msg.c: a buffer or several, pinned until the job ends. names: of the flags
+ * that are allowed, for the message. */
+int conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags);
+int conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
+                  PyObject *token);
+int conn_pin_pieces(struct io *io, PyObject *pieces, int flags);
+int conn_make_bytes(struct job *job, size_t size);
+PyObject *conn_take_bytes(struct job *job);
+PyObject *conn_kept(struct job *job, PyObject *result);
+/* conn_msg.c: closes the descriptors that nobody was given, and frees. */
+void conn_release_control(struct io *io);
+/* Builds io->control of a sequence of (level, type, data). */
+int conn_parse_ancillary(struct io *io, PyObject *ancdata, int family);
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 
@@ -56,6 +67,8 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     JOB(recvfrom)                                                                                  \
     JOB(recvfrom_into)                                                                             \
     JOB(recv_exactly)                                                                              \
+    JOB(recvmsg)                                                                                   \
+    JOB(recvmsg_into)                                                                              \
     JOB(send)                                                                                      \
     JOB(sendall)                                                                                   \
     JOB(sendmsg)                                                                                   \
@@ -80,6 +93,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(dup, METH_NOARGS)                                                                        \
     PLAIN(get_inheritable, METH_NOARGS)                                                            \
     PLAIN(set_inheritable, METH_O)                                                                 \
+    PLAIN(_decref_socketios, METH_NOARGS)                                                          \
     PLAIN(_lost_output, METH_NOARGS)                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \

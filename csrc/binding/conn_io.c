@@ -5,14 +5,15 @@
  */
 #include "conn.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #define MAX_PIECES 65536
 
 /* MSG_NOSIGNAL is how every send is made here, MSG_DONTWAIT a way to wait. */
-static int
-parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags)
+int
+conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags)
 {
     long flags = 0;
 
@@ -34,13 +35,13 @@ parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *
 }
 
 /* As recv(2): without waiting MSG_WAITALL has no meaning. */
-int
-conn_receive_flags(struct job *job, PyObject *obj, int more)
+static int
+receive_flags(struct job *job, PyObject *obj)
 {
     const int both = MSG_PEEK | MSG_WAITALL;
     int *flags = &job->u.io.flags;
 
-    if (parse_flags(&job->call, obj, both | more, "MSG_PEEK, MSG_WAITALL", flags) < 0)
+    if (conn_parse_flags(&job->call, obj, both, "MSG_PEEK, MSG_WAITALL", flags) < 0)
         return -1;
     if (job->call.nonblocking)
         *flags &= ~MSG_WAITALL;
@@ -54,7 +55,7 @@ conn_receive_flags(struct job *job, PyObject *obj, int more)
 static int
 parse_send_flags(struct job *job, PyObject *obj)
 {
-    return parse_flags(&job->call, obj, MSG_MORE, "MSG_MORE", &job->call.op.send_flags);
+    return conn_parse_flags(&job->call, obj, MSG_MORE, "MSG_MORE", &job->call.op.send_flags);
 }
 
 static void
@@ -70,10 +71,11 @@ release_io(struct job *job)
     PyMem_Free(io->views);
     PyMem_Free(io->iov);
     Py_XDECREF(io->tuple);
+    conn_release_control(io);
 }
 
-static int
-begin_io(PyObject *self, struct job *job, const char *op, PyObject *timeout, PyObject *token)
+int
+conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout, PyObject *token)
 {
     job->release = release_io;
     return conn_job_begin(self, job, op, timeout, token);
@@ -101,8 +103,8 @@ make_bytes(struct io *io, long size)
 
 /* The core has let go of the direction: what no object can be made of is lost, and nobody may read
  * on behind it. */
-static PyObject *
-kept(struct job *job, PyObject *bytes)
+PyObject *
+conn_kept(struct job *job, PyObject *bytes)
 {
     if (bytes == NULL && job->u.io.n > 0 && (job->u.io.flags & MSG_PEEK) == 0)
         hs_conn_lost_input(job->call.conn);
@@ -118,7 +120,7 @@ take_bytes(struct job *job)
     io->bytes = NULL;
     if (io->n < io->len)
         (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io->n);
-    return kept(job, bytes);
+    return conn_kept(job, bytes);
 }
 
 /* A receive that waits in an event loop holds no memory for what may come. */
@@ -127,7 +129,7 @@ copy_scratch(struct job *job)
 {
     const struct io *io = &job->u.io;
 
-    return kept(job, PyBytes_FromStringAndSize((const char *)io->buf, (Py_ssize_t)io->n));
+    return conn_kept(job, PyBytes_FromStringAndSize((const char *)io->buf, (Py_ssize_t)io->n));
 }
 
 static int
@@ -149,6 +151,18 @@ static PyObject *
 nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
+}
+
+int
+conn_make_bytes(struct job *job, size_t size)
+{
+    return job->scratch != NULL ? use_scratch(job, size) : make_bytes(&job->u.io, (long)size);
+}
+
+PyObject *
+conn_take_bytes(struct job *job)
+{
+    return job->scratch != NULL ? copy_scratch(job) : take_bytes(job);
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------- */
@@ -192,11 +206,11 @@ prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return -1;
     job->attempt = attempt_recv;
     job->result = take_bytes;
-    if (begin_io(self, job, p->function, values[2], values[3]) < 0 ||
-        conn_receive_flags(job, values[1], 0) < 0)
+    if (conn_io_begin(self, job, p->function, values[2], values[3]) < 0 ||
+        receive_flags(job, values[1]) < 0)
         return -1;
     want_whole(job);
-    return job->scratch != NULL ? use_scratch(job, (size_t)size) : make_bytes(&job->u.io, size);
+    return conn_make_bytes(job, (size_t)size);
 }
 
 CONN_DOC(recv,
@@ -231,8 +245,8 @@ prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
         return -1;
     job->attempt = attempt_recv;
     job->result = count_moved;
-    if (begin_io(self, job, p->function, values[3], values[4]) < 0 ||
-        conn_receive_flags(job, values[2], 0) < 0 || pin(io, values[0], PyBUF_WRITABLE) < 0)
+    if (conn_io_begin(self, job, p->function, values[3], values[4]) < 0 ||
+        receive_flags(job, values[2]) < 0 || pin(io, values[0], PyBUF_WRITABLE) < 0)
         return -1;
     want_whole(job);
     if ((size_t)size > io->len) {
@@ -269,13 +283,13 @@ with_no_address(struct job *job, PyObject *value)
     PyObject *pair = value == NULL ? NULL : PyTuple_Pack(2, value, Py_None);
 
     Py_XDECREF(value);
-    return value == NULL ? NULL : kept(job, pair);
+    return value == NULL ? NULL : conn_kept(job, pair);
 }
 
 static PyObject *
 take_bytes_from(struct job *job)
 {
-    return with_no_address(job, job->scratch != NULL ? copy_scratch(job) : take_bytes(job));
+    return with_no_address(job, conn_take_bytes(job));
 }
 
 static PyObject *
@@ -347,7 +361,7 @@ conn_prepare_recv_exactly(PyObject *self, PyObject *const *args, Py_ssize_t narg
         return -1;
     job->attempt = attempt_recv_exactly;
     job->result = take_bytes;
-    if (begin_io(self, job, "recv_exactly", values[1], values[2]) < 0)
+    if (conn_io_begin(self, job, "recv_exactly", values[1], values[2]) < 0)
         return -1;
     job->give_up = give_up_whole;
     return make_bytes(&job->u.io, size);
@@ -376,7 +390,8 @@ attempt_sendall(struct job *job)
 static int
 prepare_sending(PyObject *self, struct job *job, const char *op, PyObject **values)
 {
-    if (begin_io(self, job, op, values[2], values[3]) < 0 || parse_send_flags(job, values[1]) < 0)
+    if (conn_io_begin(self, job, op, values[2], values[3]) < 0 ||
+        parse_send_flags(job, values[1]) < 0)
         return -1;
     return pin(&job->u.io, values[0], PyBUF_SIMPLE);
 }
@@ -429,7 +444,13 @@ static hs_err
 attempt_sendmsg(struct job *job)
 {
     struct io *io = &job->u.io;
+    const struct msghdr msg = {.msg_iov = io->iov,
+                               .msg_iovlen = io->len < IOV_MAX ? io->len : IOV_MAX,
+                               .msg_control = io->control,
+                               .msg_controllen = io->control_len};
 
+    if (io->control_len > 0)
+        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, &job->call.err);
     return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, &job->call.err);
 }
 
@@ -440,8 +461,8 @@ count_done(struct job *job)
 }
 
 /* Of a tuple of our own: taking a buffer may run code that changes the caller's list. */
-static int
-pin_pieces(struct io *io, PyObject *pieces)
+int
+conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
 {
     Py_ssize_t n;
 
@@ -461,7 +482,7 @@ pin_pieces(struct io *io, PyObject *pieces)
     for (; io->n_views < n; io->n_views++) {
         Py_buffer *view = &io->views[io->n_views];
 
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, PyBUF_SIMPLE) < 0)
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
             return -1;
         io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
     }
@@ -469,11 +490,13 @@ pin_pieces(struct io *io, PyObject *pieces)
     return 0;
 }
 
-CONN_DOC(sendmsg,
-         "sendmsg($self, buffers, ancdata=(), flags=0, address=None, /, *, timeout=None, "
-         "token=None)\n--\n\n"
-         "Send what the kernel takes at once of several buffers; returns how many bytes.\n\n"
-         "Ancillary data and an address are not supported.");
+CONN_DOC(
+    sendmsg,
+    "sendmsg($self, buffers, ancdata=(), flags=0, address=None, /, *, timeout=None, "
+    "token=None)\n--\n\n"
+    "Send what the kernel takes at once of several buffers; returns how many bytes.\n\n"
+    "ancdata: (level, type, data) items, on a plain connection; SCM_RIGHTS passes descriptors\n"
+    "over a unix socket (unix(7)) and needs a byte to go with. address must be None.");
 
 static int
 conn_prepare_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -481,23 +504,33 @@ conn_prepare_sendmsg(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
 {
     static const struct params p = {
         "sendmsg", 1, 4, 4, {"buffers", "ancdata", "flags", "address", "timeout", "token"}};
+    struct io *io = &job->u.io;
     PyObject *values[MAX_PARAMS];
-    int has_ancillary;
+    struct hs_conn_info info;
+    size_t len = 0;
 
     job->attempt = attempt_sendmsg;
     job->result = count_done;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        begin_io(self, job, "sendmsg", values[4], values[5]) < 0 ||
+        conn_io_begin(self, job, "sendmsg", values[4], values[5]) < 0 ||
         parse_send_flags(job, values[2]) < 0)
         return -1;
-    has_ancillary = values[1] == NULL ? 0 : PyObject_IsTrue(values[1]);
-    if (has_ancillary < 0)
-        return -1;
-    if (has_ancillary > 0 || (values[3] != NULL && values[3] != Py_None)) {
-        PyErr_SetString(PyExc_ValueError, "ancdata and address are not supported on a Connection");
+    if (values[3] != NULL && values[3] != Py_None) {
+        PyErr_SetString(PyExc_ValueError, "address must be None: a Connection has its one peer");
         return -1;
     }
-    return pin_pieces(&job->u.io, values[0]);
+    hs_conn_info(job->call.conn, &info);
+    if (conn_pin_pieces(io, values[0], PyBUF_SIMPLE) < 0 ||
+        (values[1] != NULL && conn_parse_ancillary(io, values[1], info.family) < 0))
+        return -1;
+    for (size_t i = 0; i < io->len; i++)
+        len += io->iov[i].iov_len;
+    if (io->control_len > 0 && len == 0) {
+        PyErr_SetString(PyExc_ValueError, "ancdata needs a byte of data to go with: the kernel "
+                                          "would throw it away");
+        return -1;
+    }
+    return 0;
 }
 
 JOB_METHODS(conn, sendmsg)

@@ -146,6 +146,17 @@ conn_set_inheritable(PyObject *obj, PyObject *value)
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_decref_socketios,
+         "_decref_socketios($self, /)\n--\n\n"
+         "What a socket.SocketIO that other code made on it calls when it closes;\n"
+         "it counts for nothing here.");
+
+PyObject *
+conn__decref_socketios(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_NONE;
+}
+
 /* ---- Timeouts ------------------------------------------------------------------------------ */
 
 CONN_DOC(settimeout,

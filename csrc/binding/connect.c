@@ -6,7 +6,9 @@
 #include "job.h"
 #include "tls.h"
 
+#include <arpa/inet.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -57,20 +59,44 @@ enum {
     BREAKER,
 };
 
+/* As bind(2) has it when only the port matters. */
+static void
+any_address(uint16_t port, struct hs_addr sources[2])
+{
+    const struct sockaddr_in in4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+    const struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+
+    memcpy(&sources[0].storage, &in4, sizeof(in4));
+    sources[0].len = sizeof(in4);
+    memcpy(&sources[1].storage, &in6, sizeof(in6));
+    sources[1].len = sizeof(in6);
+}
+
+/* One address, or a list of one for each family, which hardsock.connect makes of a name. */
 static int
-parse_source(PyObject *obj, struct hs_addr *ret_addr)
+parse_source(PyObject *obj, struct hs_addr sources[2])
 {
     struct hs_endpoint ep;
+    Py_ssize_t n;
 
     if (obj == NULL || obj == Py_None)
         return 0;
-    if (parse_endpoint(obj, "source", &ep) < 0)
-        return -1;
-    if (ep.family != AF_INET && ep.family != AF_INET6) {
-        PyErr_Format(PyExc_ValueError, "source must be an IP address, not a name, got %R", obj);
-        return -1;
+    n = PyList_Check(obj) ? PyList_GET_SIZE(obj) : 1;
+    for (Py_ssize_t i = 0; i < n && i < 2; i++) {
+        if (parse_endpoint(PyList_Check(obj) ? PyList_GET_ITEM(obj, i) : obj, "source", &ep) < 0)
+            return -1;
+        if (ep.family == AF_UNSPEC && ep.host[0] == '\0') {
+            if (ep.port != 0)
+                any_address(ep.port, sources);
+            return 0;
+        }
+        if (ep.family != AF_INET && ep.family != AF_INET6) {
+            PyErr_Format(PyExc_ValueError, "source must be an IP address here, not a name, got %R",
+                         obj);
+            return -1;
+        }
+        sources[i] = ep.addr;
     }
-    *ret_addr = ep.addr;
     return 0;
 }
 
@@ -83,7 +109,7 @@ parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
     hs_connect_options_init(o);
     in_flight = o->max_in_flight;
     if (parse_sockopts(values[SOCKOPTS], &o->sockopts) < 0 ||
-        parse_source(values[SOURCE], &o->source) < 0 ||
+        parse_source(values[SOURCE], o->sources) < 0 ||
         parse_long(values[FAMILY_PARAM], "family", 0, AF_MAX, &family) < 0 ||
         parse_seconds(values[ATTEMPT_DELAY], "attempt_delay", &delay) < 0 ||
         parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0 ||

@@ -23,6 +23,10 @@ struct io { /* bytes in one buffer or in several pieces */
     Py_ssize_t n_views;
     Py_buffer *views;
     struct iovec *iov;
+    uint8_t *control; /* owns: ancillary data, and the descriptors in what was received */
+    size_t control_len;
+    int msg_flags;
+    bool received; /* there may be descriptors in control that nobody has been given */
 };
 
 struct connecting {

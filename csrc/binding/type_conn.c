@@ -433,6 +433,7 @@ static PyGetSetDef conn_getset[] = {
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
+    {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},
     {"reused", pool_conn_get_reused, NULL, "Whether somebody had it from its pool before.", NULL},
     {"retry_is_safe", pool_conn_get_retry_is_safe, NULL,

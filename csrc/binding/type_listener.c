@@ -315,6 +315,31 @@ listener_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(hs_listener_fileno(core_of(self)));
 }
 
+PyDoc_STRVAR(wait_fileno_doc,
+             "_wait_fileno($self, /)\n--\n\n"
+             "What is readable when accept() has something to do; -1 when closed.");
+
+static PyObject *
+listener_wait_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromLong(hs_listener_wait_fileno(core_of(self)));
+}
+
+PyDoc_STRVAR(to_socket_doc, "to_socket($self, /)\n--\n\n"
+                            "This listener as server code expects a listening socket: a\n"
+                            "ListenerSocket, whose accept() returns (conn, address).");
+
+static PyObject *
+listener_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *module = PyImport_ImportModule("hardsock._listener_socket");
+    PyObject *made =
+        module == NULL ? NULL : PyObject_CallMethod(module, "ListenerSocket", "O", self);
+
+    Py_XDECREF(module);
+    return made;
+}
+
 PyDoc_STRVAR(getsockname_doc, "getsockname($self, /)\n--\n\n"
                               "The address it listens on, as socket has it.");
 
@@ -492,6 +517,8 @@ static PyMethodDef listener_methods[] = {
     {"detach", listener_detach, METH_NOARGS, detach_doc},
     {"_serves", listener_serves, METH_NOARGS, serves_doc},
     {"fileno", listener_fileno, METH_NOARGS, fileno_doc},
+    {"_wait_fileno", listener_wait_fileno, METH_NOARGS, wait_fileno_doc},
+    {"to_socket", listener_to_socket, METH_NOARGS, to_socket_doc},
     {"getsockname", listener_getsockname, METH_NOARGS, getsockname_doc},
     {"stats", listener_stats, METH_NOARGS, stats_doc},
     {"audit", listener_audit, METH_NOARGS, audit_doc},

@@ -72,13 +72,30 @@ open_socket(int family, const struct hs_sockopts *o)
     return fd >= 0 ? fd : socket(family, type, 0);
 }
 
-static hs_err
-bind_source(struct attempt *a, const struct hs_addr *source)
+static bool
+has_source(const struct hs_connect_options *opts)
 {
+    return opts->sources[0].len != 0 || opts->sources[1].len != 0;
+}
+
+/* NULL: there is none of that family. */
+static const struct hs_addr *
+source_for(const struct hs_connect_options *opts, int family)
+{
+    for (size_t i = 0; i < 2; i++)
+        if (opts->sources[i].len != 0 && opts->sources[i].sa.sa_family == family)
+            return &opts->sources[i];
+    return NULL;
+}
+
+static hs_err
+bind_source(struct attempt *a, const struct hs_connect_options *opts)
+{
+    const struct hs_addr *source = source_for(opts, a->log.addr.sa.sa_family);
     const int on = 1;
 
     a->log.phase = HS_ATTEMPT_BIND;
-    if (source->sa.sa_family != a->log.addr.sa.sa_family)
+    if (source == NULL)
         return fail(a, EAFNOSUPPORT);
     /* Without it every bind takes a whole local port, not just one towards this peer. */
     if (hs_addr_port(source) == 0)
@@ -101,8 +118,9 @@ static hs_err
 again_or_fail(struct attempt *a, const struct hs_connect_options *opts, int sys)
 {
     const struct hs_addr addr = a->log.addr;
+    const struct hs_addr *source = source_for(opts, addr.sa.sa_family);
 
-    if (a->tries >= MAX_TRIES || (opts->source.len != 0 && hs_addr_port(&opts->source) != 0))
+    if (a->tries >= MAX_TRIES || (source != NULL && hs_addr_port(source) != 0))
         return fail(a, sys);
     close_fd(a);
     return hs_attempt_start(a, &addr, opts);
@@ -162,7 +180,7 @@ hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
     hs_sockopts_draw(&opts->sockopts, &a->own);
     if (hs_sockopts_apply(a->fd, family, &a->own, HS_USE_CONNECTION, &err, &a->changed) != HS_OK)
         return fail(a, err.sys);
-    if (opts->source.len != 0 && family != AF_UNIX && bind_source(a, &opts->source) != HS_OK)
+    if (has_source(opts) && family != AF_UNIX && bind_source(a, opts) != HS_OK)
         return HS_E_SYSTEM;
     return call_connect(a, opts);
 }

@@ -613,6 +613,16 @@ HS_API HS_NODISCARD hs_err hs_conn_send_all(struct hs_conn *c, struct hs_op *op,
 /* Gathered write, at most IOV_MAX (1024) pieces at once; iov is changed as pieces go out. */
 HS_API HS_NODISCARD hs_err hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov,
                                          size_t n, bool all, struct hs_error *err);
+/* sendmsg(2) with ancillary data, as SCM_RIGHTS on unix sockets: what the kernel takes at once,
+ * op->done bytes, with all of the ancillary data. HS_E_INVALID with TLS. */
+HS_API HS_NODISCARD hs_err hs_conn_sendmsg(struct hs_conn *c, struct hs_op *op,
+                                           const struct msghdr *msg, struct hs_error *err);
+/* recvmsg(2): as soon as there are bytes; flags: 0 or MSG_PEEK. The descriptors that come in
+ * msg_control are the caller's, close-on-exec. Bytes that are buffered come first, without the
+ * ancillary data that they had: the kernel throws that away when it is not asked for. With TLS
+ * there is none. msg_controllen and msg_flags are set by HS_OK only. */
+HS_API HS_NODISCARD hs_err hs_conn_recvmsg(struct hs_conn *c, struct hs_op *op, struct msghdr *msg,
+                                           int flags, struct hs_error *err, size_t *ret_n);
 /* len bytes of a regular file from *offset on, with sendfile(2); *offset moves. Less only if the
  * file ends before: op->done tells. Else as hs_conn_send_all. */
 HS_API HS_NODISCARD hs_err hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file,
@@ -934,7 +944,7 @@ struct hs_connector;
 
 struct hs_connect_options {
     struct hs_sockopts sockopts;
-    struct hs_addr source;       /* len 0: any */
+    struct hs_addr sources[2];   /* to connect from, one per family; len 0: none; no one: any */
     int family;                  /* AF_UNSPEC, or only this one */
     int64_t attempt_delay_ns;    /* RFC 8305: between attempts, 250 ms */
     int64_t resolution_delay_ns; /* RFC 8305: for AAAA after A came first, 50 ms */
@@ -1046,6 +1056,8 @@ HS_API bool hs_listener_is_closed(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
                                               int *ret_fd);
 HS_API int hs_listener_fileno(struct hs_listener *l);
+/* What is readable when hs_listener_accept may have something to do: with TLS not the socket. */
+HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
                                             struct hs_addr *ret_addr);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);

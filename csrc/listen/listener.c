@@ -567,6 +567,14 @@ hs_listener_fileno(struct hs_listener *l)
     return fd;
 }
 
+int
+hs_listener_wait_fileno(struct hs_listener *l)
+{
+    int fd = hs_listener_fileno(l);
+
+    return fd < 0 || l->handshakes == NULL ? fd : hs_handshakes_fileno(l->handshakes);
+}
+
 hs_err
 hs_listener_addr(struct hs_listener *l, struct hs_error *err, struct hs_addr *ret_addr)
 {

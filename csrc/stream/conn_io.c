@@ -162,6 +162,74 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     return rv;
 }
 
+/* From the buffer, or through TLS: only bytes come that way. */
+static hs_err
+recv_pieces(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int flags,
+            struct hs_error *err, size_t *ret_n)
+{
+    bool peek = (flags & MSG_PEEK) != 0;
+    size_t i = 0, n = 0;
+
+    msg->msg_controllen = 0;
+    msg->msg_flags = 0;
+    while (i < msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
+        i++;
+    if (hs_buf_len(&c->in.buf) == 0)
+        return hs_input_read(c, op, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, flags, err,
+                             ret_n);
+    for (; i < msg->msg_iovlen && hs_buf_len(&c->in.buf) > 0 && !(peek && n > 0); i++) {
+        n += take_buffered(c, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, peek);
+    }
+    *ret_n = n;
+    return HS_OK;
+}
+
+static hs_err
+recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len, int flags,
+             struct hs_error *err, size_t *ret_n)
+{
+    const socklen_t room = (socklen_t)msg->msg_controllen;
+    short want;
+    hs_err rv;
+
+    if (len > 0 && (c->tls != NULL || hs_buf_len(&c->in.buf) > 0))
+        return recv_pieces(c, op, msg, flags, err, ret_n);
+    while ((rv = hs_tcp_try_recvmsg(hs_fd_number(&c->fd), msg, flags, err, &want, ret_n)) ==
+           HS_WANT) {
+        msg->msg_controllen = room;
+        if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
+            return rv;
+    }
+    if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
+        account(&c->dirs[HS_DIR_IN], *ret_n);
+    if (rv == HS_OK && *ret_n == 0 && len > 0 && (rv = check_end(c, err)) == HS_OK)
+        hs_half_closed(c, HS_DIR_OUT);
+    return rv;
+}
+
+hs_err
+hs_conn_recvmsg(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int flags,
+                struct hs_error *err, size_t *ret_n)
+{
+    size_t len = 0, n = 0;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
+
+    for (size_t i = 0; i < msg->msg_iovlen; i++)
+        len += msg->msg_iov[i].iov_len;
+    if (rv == HS_OK && len > 0)
+        rv = hs_input_settle(c, op, err);
+    if (rv == HS_OK && (len > 0 || (msg->msg_controllen > 0 && c->tls == NULL)))
+        rv = recv_message(c, op, msg, len, flags, err, &n);
+    else
+        msg->msg_controllen = 0;
+    if (op->claim != 0)
+        hs_pace_end(c, rv, err);
+    rv = hs_call_end(c, op, HS_DIR_IN, "recvmsg", rv, err);
+    if (rv == HS_OK)
+        *ret_n = n;
+    return rv;
+}
+
 void
 hs_conn_lost_input(struct hs_conn *c)
 {
@@ -215,6 +283,17 @@ ended_here(struct hs_conn *c, struct hs_error *err)
     return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
 }
 
+/* After a try that was the last one. */
+static hs_err
+sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_t n)
+{
+    if (rv == HS_OK) {
+        op->done += n;
+        account(&c->dirs[HS_DIR_OUT], n);
+    }
+    return rv == HS_E_RESET ? ended_here(c, err) : rv;
+}
+
 static hs_err
 send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n_iov,
           struct hs_error *err, size_t *ret_n)
@@ -230,11 +309,7 @@ send_some(struct hs_conn *c, struct hs_op *op, const struct iovec *iov, size_t n
             return rv;
     }
     hs_conn_wake_reader(c);
-    if (rv == HS_OK) {
-        op->done += *ret_n;
-        account(&c->dirs[HS_DIR_OUT], *ret_n);
-    }
-    return rv == HS_E_RESET ? ended_here(c, err) : rv;
+    return sent(c, op, rv, err, rv == HS_OK ? *ret_n : 0);
 }
 
 /* A server that refuses early answers, closes, and resets what we go on sending; its answer is in
@@ -354,6 +429,25 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
             rv = HS_INTR;
     }
     return end_message(c, op, all ? "sendall" : "sendmsg", iov, n_iov, rv, err);
+}
+
+hs_err
+hs_conn_sendmsg(struct hs_conn *c, struct hs_op *op, const struct msghdr *msg, struct hs_error *err)
+{
+    size_t n = 0;
+    short want;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
+
+    if (rv == HS_OK && c->tls != NULL)
+        rv = hs_err_setx(err, HS_E_INVALID, NULL, "ancillary data cannot go through TLS");
+    if (rv == HS_OK) {
+        while ((rv = hs_tcp_try_sendmsg(hs_fd_number(&c->fd), msg, op->send_flags, err, &want,
+                                        &n)) == HS_WANT)
+            if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+                break;
+        rv = sent(c, op, rv, err, n);
+    }
+    return end_message(c, op, "sendmsg", NULL, 0, rv, err);
 }
 
 hs_err

@@ -10,6 +10,8 @@
 
 #include "hardsock.h"
 
+#include <sys/socket.h>
+
 /* state: the layer's own, NULL for tcp. fd: the connection's. */
 struct hs_layer {
     /* *ret_n == 0 is the end of the peer's stream. len > 0. */
@@ -24,5 +26,12 @@ struct hs_layer {
 };
 
 extern const struct hs_layer hs_tcp_layer;
+
+/* The tcp layer's, with ancillary data, for whoever knows that there is no other layer above it.
+ * Descriptors that come with it are close-on-exec; msg_flags does not show how that was done. */
+hs_err hs_tcp_try_sendmsg(int fd, const struct msghdr *msg, int flags, struct hs_error *err,
+                          short *want, size_t *ret_n);
+hs_err hs_tcp_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, short *want,
+                          size_t *ret_n);
 
 #endif

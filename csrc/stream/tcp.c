@@ -72,6 +72,31 @@ tcp_try_send(void *state, int fd, const struct iovec *iov, size_t n, int flags,
     return HS_OK;
 }
 
+hs_err
+hs_tcp_try_sendmsg(int fd, const struct msghdr *msg, int flags, struct hs_error *err, short *want,
+                   size_t *ret_n)
+{
+    ssize_t n = sendmsg(fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (n < 0)
+        return failed(errno, POLLOUT, "sendmsg", err, want);
+    *ret_n = (size_t)n;
+    return HS_OK;
+}
+
+hs_err
+hs_tcp_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, short *want,
+                   size_t *ret_n)
+{
+    ssize_t n = recvmsg(fd, msg, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+    if (n < 0)
+        return failed(errno, POLLIN, "recvmsg", err, want);
+    msg->msg_flags &= ~MSG_CMSG_CLOEXEC;
+    *ret_n = (size_t)n;
+    return HS_OK;
+}
+
 /* sendfile(2) takes no flags: what they do elsewhere is done by hand. */
 static bool
 make_nonblocking(int fd)

@@ -64,6 +64,7 @@ from hardsock._errors import (
 )
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
+from hardsock._listener_socket import ListenerSocket
 from hardsock._options import SocketOptions
 from hardsock._pool import Pool, PoolManager
 from hardsock._pool_options import PoolOptions
@@ -139,6 +140,7 @@ __all__ = [
     "Lent",
     "Line",
     "Listener",
+    "ListenerSocket",
     "ListenerStats",
     "OpenConnection",
     "PeerCertificate",

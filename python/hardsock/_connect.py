@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 import warnings
 from typing import Any, Literal
 
@@ -36,6 +37,39 @@ def warn_of_changes(settings: list[Setting], stacklevel: int) -> None:
             )
 
 
+def name_in(address: Address) -> tuple[str, int] | None:
+    """The name and port to be looked up, or None when the address is one already."""
+    _core.parse_address(address)
+    if isinstance(address, tuple):
+        host, port = address[0], address[1]
+    elif address.startswith(("unix:", "[")):
+        return None
+    else:
+        host, _, text = address.rpartition(":")
+        port = int(text)
+    if not host or host.replace(".", "").isdigit() or ":" in host:
+        return None
+    return host, port
+
+
+def sources_of(resolution: Resolution, port: int) -> list[tuple[str, int]]:
+    """The first address of each family that a source's name has."""
+    hosts = [one.rpartition(":")[0].strip("[]") for one in resolution.plan]
+    found = [next((h for h in hosts if (":" in h) is v6), None) for v6 in (False, True)]
+    return [(host, port) for host in found if host is not None]
+
+
+class Left:
+    """What is left of a timeout when a call has several parts."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._until = None if timeout is None else time.monotonic() + timeout
+
+    def __call__(self) -> float | None:
+        """Seconds, not negative; None: no limit."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+
 def tls_settings(tls: bool | TLSConfig, server_name: str | None, commit: str) -> dict[str, Any]:
     """What the core's connect takes about TLS; nothing for a plain connection."""
     config = client_config(tls)
@@ -56,7 +90,7 @@ def tls_settings(tls: bool | TLSConfig, server_name: str | None, commit: str) ->
 
 
 def rare_settings(
-    source: tuple[str, int] | None,
+    source: tuple[str, int] | list[tuple[str, int]] | None,
     family: int,
     attempt_delay: float,
     max_in_flight: int,
@@ -103,8 +137,10 @@ def connect(
             scope decides; without any the kernel gives up after about two minutes per address.
         token: Cancels the call from any thread, in every phase.
         options: Socket settings; the default notices a dead peer within 45 seconds.
-        source: Local ``(address, port)`` to connect from; port 0 lets the kernel choose, late, so
-            that one port can serve connections to many peers (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+        source: Local ``(address, port)`` to connect from, as ``socket.create_connection`` takes it:
+            ``""`` is any address, and a name is looked up, under the same deadline. Port 0 lets the
+            kernel choose, late, so that one port can serve connections to many peers
+            (IP_BIND_ADDRESS_NO_PORT, ip(7)).
         family: ``AF_INET`` or ``AF_INET6`` to use only that one.
         attempt_delay: Seconds between attempts, at least 0.01 (RFC 8305 section 5).
         max_in_flight: Attempts at the same time; one more calls off the oldest.
@@ -126,13 +162,20 @@ def connect(
         TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
+    found: list[tuple[str, int]] | None = None
+    if source is not None and (name := name_in(source)) is not None:
+        left = Left(timeout)
+        found = sources_of(
+            _core.resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
+        )
+        timeout = left()
     conn = _core.connect(
         address,
         timeout=timeout,
         token=token,
         sockopts=kernel_settings(options),
         **tls_settings(tls, server_name, commit),
-        **rare_settings(source, family, attempt_delay, max_in_flight, breaker),
+        **rare_settings(found or source, family, attempt_delay, max_in_flight, breaker),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

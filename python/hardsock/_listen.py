@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from hardsock import _core
-from hardsock._connect import Address, warn_of_changes
+from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
@@ -105,21 +105,6 @@ def listen(
         address.detach()
     _warn(listener, reuse_port)
     return listener
-
-
-def name_in(address: Address) -> tuple[str, int] | None:
-    """The name and port to be looked up, or None when the address is one already."""
-    _core.parse_address(address)
-    if isinstance(address, tuple):
-        host, port = address[0], address[1]
-    elif address.startswith(("unix:", "[")):
-        return None
-    else:
-        host, _, text = address.rpartition(":")
-        port = int(text)
-    if not host or host.replace(".", "").isdigit() or ":" in host:
-        return None
-    return host, port
 
 
 def first_of(resolution: Resolution, port: int) -> str:

@@ -287,14 +287,14 @@ START_TEST(the_source_address_is_used)
     struct hs_conn *c;
 
     hs_connect_options_init(&opts);
-    opts.source = addr_of("127.0.0.2:0");
+    opts.sources[0] = addr_of("127.0.0.2:0");
     ASSERT_OK(hs_connector_new(&ep, &opts, fresh(), &cn));
     ASSERT_OK(run(cn, &op, &c));
     ASSERT_OK(hs_conn_local_addr(c, fresh(), &local));
     ck_assert_int_eq(strncmp(hs_addr_text(&local, text, sizeof(text)), "127.0.0.2:", 10), 0);
     hs_conn_unref(c);
     hs_connector_free(cn);
-    opts.source = addr_of("[::1]:0");
+    opts.sources[0] = addr_of("[::1]:0");
     ASSERT_OK(hs_connector_new(&ep, &opts, fresh(), &cn));
     ASSERT_ERR(HS_E_CONNECT, run(cn, &op, &c));
     ck_assert_int_eq(last_error()->sys, EAFNOSUPPORT);

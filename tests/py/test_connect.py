@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+import hardsock.aio
 from support import BlackHole, Call, EchoServer, Namespace, require
 
 
@@ -252,6 +254,34 @@ def test_a_source_address_is_used_and_its_family_respected() -> None:
         assert (caught.value.errno, caught.value.phase) == (errno.EAFNOSUPPORT, "bind")
 
 
+@pytest.mark.parametrize("source", [("", 0), ("localhost", 0), "127.0.0.1:0"])
+def test_a_source_is_what_create_connection_takes(source: Any) -> None:
+    async def awaited() -> None:
+        (await hs.aio.connect(echo.address, source=source, timeout=5)).close()
+
+    with EchoServer() as echo:
+        hs.connect(echo.address, source=source, timeout=5).close()
+        asyncio.run(awaited())
+
+
+def test_a_source_may_be_a_port_of_any_address() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with EchoServer() as echo, hs.connect(echo.address, source=("", port), timeout=5) as conn:
+        assert conn.getsockname() == ("127.0.0.1", port)
+        conn.abort()
+
+
+def test_a_source_s_name_is_looked_up_under_the_deadline_of_all() -> None:
+    with EchoServer() as echo:
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            hs.connect(echo.address, source=("no-such-name.test", 0), timeout=0)
+        assert caught.value.phase == "resolve"
+        with pytest.raises(hs.ResolveError):
+            hs.connect(echo.address, source=("no-such-name.invalid", 0), timeout=20)
+
+
 def test_the_default_notices_a_dead_peer_within_45_seconds() -> None:
     with EchoServer() as echo, hs.connect(echo.address, timeout=5) as conn:
         settings = {s.name: s for s in conn.audit()}
@@ -356,7 +386,7 @@ def test_bad_parameters_are_named() -> None:
         ({"family": socket.AF_INET6}, ValueError, "family"),
         ({"attempt_delay": 0.001}, ValueError, "attempt_delay"),
         ({"max_in_flight": 0}, ValueError, "max_in_flight"),
-        ({"source": ("localhost", 0)}, ValueError, "source"),
+        ({"source": ("127.0.0.1", 65536)}, ValueError, "port"),
     ]:
         with pytest.raises(error, match=message):
             hs.connect(("127.0.0.1", 1), **kwargs)

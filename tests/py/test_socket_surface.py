@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -546,3 +547,170 @@ def test_urllib3_finds_the_answer_of_a_server_that_answers_early() -> None:
         pool.ConnectionCls = Over
         response = pool.request("POST", "/", body=b"a" * (4 << 20))
         assert (response.status, response.data) == (413, b"no")
+
+
+# ---- messages with ancillary data
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _is_open(number: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{number}")
+
+
+def test_descriptors_pass_both_ways_and_are_not_inherited(pair: Pair) -> None:
+    conn, theirs = pair
+    reader, writer = os.pipe()
+    try:
+        assert socket.send_fds(conn, [b"take ", b"this"], [writer]) == 9  # type: ignore[arg-type]
+        data, got, flags, _ = socket.recv_fds(theirs, 100, 1)
+        assert (data, len(got), flags) == (b"take this", 1, 0)
+        os.write(got[0], b"1")
+        os.close(got[0])
+        socket.send_fds(theirs, [b"and back"], [reader])
+        data, got, flags, address = socket.recv_fds(conn, 100, 1)  # type: ignore[arg-type]
+        assert (data, flags, address) == (b"and back", 0, None)
+        assert os.read(got[0], 1) == b"1"
+        assert not os.get_inheritable(got[0])
+        os.close(got[0])
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_messages_without_ancillary_data_are_bytes(pair: Pair) -> None:
+    conn, theirs = pair
+    theirs.send(b"abcdefgh")
+    assert conn.recvmsg(2, 0, socket.MSG_PEEK) == (b"ab", [], 0, None)
+    assert conn.recvmsg(2) == (b"ab", [], 0, None)
+    first, second = bytearray(3), bytearray(10)
+    assert conn.recvmsg_into([first, bytearray(), second], 100) == (6, [], 0, None)
+    assert first + second[:3] == b"cdefgh"
+    theirs.close()
+    assert conn.recvmsg(10, 100) == (b"", [], 0, None)
+
+
+def test_what_was_read_ahead_comes_first_and_without_ancillary_data(pair: Pair) -> None:
+    conn, theirs = pair
+    reader, writer = os.pipe()
+    socket.send_fds(theirs, [b"line\nrest"], [reader])
+    before = _descriptors()
+    assert conn.recv_line(timeout=5) == b"line"
+    assert conn.recvmsg(100, 100, socket.MSG_PEEK) == (b"rest", [], 0, None)
+    pieces = [bytearray(1), bytearray(2), bytearray(9)]
+    assert conn.recvmsg_into(pieces, 100) == (4, [], 0, None)
+    assert b"".join(pieces)[:4] == b"rest"
+    assert _descriptors() == before  # The kernel closed it: nobody asked for it.
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"x")
+    os.close(writer)
+
+
+def test_descriptors_that_do_not_fit_are_closed_and_the_flags_say_so(pair: Pair) -> None:
+    conn, theirs = pair
+    reader, writer = os.pipe()
+    socket.send_fds(theirs, [b"x"], [reader, writer, reader])
+    before = _descriptors()
+    data, ancillary, flags, _ = conn.recvmsg(10, socket.CMSG_LEN(4))
+    assert (data, flags & socket.MSG_CTRUNC) == (b"x", socket.MSG_CTRUNC)
+    for _, _, block in ancillary:
+        for i in range(0, len(block) - len(block) % 4, 4):
+            os.close(int.from_bytes(block[i : i + 4], sys.byteorder))
+    assert _descriptors() == before
+    os.close(reader)
+    os.close(writer)
+
+
+def _close_rights(ancillary: list[tuple[int, int, bytes]]) -> None:
+    for _, _, block in ancillary:
+        for i in range(0, len(block), 4):
+            os.close(int.from_bytes(block[i : i + 4], sys.byteorder))
+
+
+def test_received_descriptors_are_closed_when_no_result_can_be_made() -> None:
+    testcapi = pytest.importorskip("_testcapi")
+    lost = 0
+    for nth in range(1, 30):
+        ours, theirs = socket.socketpair()
+        with theirs, hs.adopt(ours) as conn:
+            socket.send_fds(theirs, [b"x" * 600], [theirs.fileno(), theirs.fileno()])
+            before, result = _descriptors(), None
+            testcapi.set_nomemory(nth, nth + 1)
+            try:
+                result = conn.recvmsg(600, 200)
+            except MemoryError:
+                pass
+            finally:
+                testcapi.remove_mem_hooks()
+            if result is not None:
+                _close_rights(result[1])
+            assert _descriptors() == before
+            if conn.poisoned:  # The bytes are lost as well: nobody may read on behind them.
+                lost += 1
+    assert lost >= 2
+
+
+def test_a_receive_that_is_given_up_leaves_the_descriptors_where_they_are(pair: Pair) -> None:
+    conn, theirs = pair
+    reader, writer = os.pipe()
+    with pytest.raises(hs.DeadlineExceeded):
+        conn.recvmsg(10, 100, timeout=0.01)
+    socket.send_fds(theirs, [b"late"], [reader])
+    data, got, _, _ = socket.recv_fds(conn, 10, 1)  # type: ignore[arg-type]
+    assert data == b"late"
+    os.close(got[0])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_descriptors_are_awaited() -> None:
+    async def run() -> bytes:
+        left, right = socket.socketpair()
+        reader, writer = os.pipe()
+        async with aio.adopt(left) as sender, aio.adopt(right) as receiver:
+            task = asyncio.create_task(receiver.recvmsg(10, socket.CMSG_LEN(4)))
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", reader))
+            assert await sender.sendmsg([b"fd"], [rights]) == 2
+            data, [(_, _, block)], _, _ = await task
+            got = int.from_bytes(block, sys.byteorder)
+            os.write(writer, b"through")
+            for number in (reader, writer):
+                os.close(number)
+            try:
+                return data + os.read(got, 10)
+            finally:
+                os.close(got)
+
+    assert asyncio.run(run()) == b"fdthrough"
+
+
+def test_ancillary_data_is_refused_where_it_would_be_lost(ids: Identities, pair: Pair) -> None:
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 0))
+    with tcp() as (client, server):
+        with pytest.raises(ValueError, match="only a unix socket passes descriptors"):
+            client.sendmsg([b"x"], [rights])
+        client.sendall(b"abc")
+        assert server.recvmsg(2, 100) == (b"ab", [], 0, None)
+    with tls_pair(ids.client(), ids.server()) as (client, server), hs.timeout(10):
+        with pytest.raises(ValueError, match="cannot go through TLS"):
+            client.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SO_MARK, b"\0\0\0\0")])
+        client.sendmsg([b"ab", b"cd"])
+        assert server.recvmsg(3, 100, socket.MSG_PEEK) == (b"abc", [], 0, None)
+        rest = [bytearray(), bytearray(10)]
+        assert server.recvmsg_into(rest, 100) == (4, [], 0, None)
+    conn, _ = pair
+    with pytest.raises(ValueError, match="needs a byte of data"):
+        conn.sendmsg([b""], [rights])
+    with pytest.raises(TypeError, match=r"must be \(level, type, data\)"):
+        conn.sendmsg([b"x"], [(1, 2)])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="ancdata must have at most"):
+        conn.sendmsg([b"x"], [(1, 2, b"x" * (2 << 20))])
+    with pytest.raises(ValueError, match="address must be None"):
+        conn.sendmsg([b"x"], [], 0, ("127.0.0.1", 1))  # type: ignore[arg-type]
+    with pytest.raises(OSError) as caught:
+        conn.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", 99999))])
+    assert caught.value.errno == errno.EBADF
+    assert not conn.poisoned

@@ -93,6 +93,22 @@ class Connection:
         )
         return value
 
+    async def recvmsg(
+        self,
+        bufsize: int,
+        ancbufsize: int = 0,
+        flags: int = 0,
+        /,
+        *,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]:
+        """As ``hardsock.Connection.recvmsg``."""
+        value: tuple[bytes, list[tuple[int, int, bytes]], int, None] = await self._conn._op_recvmsg(
+            self._hub, bufsize, ancbufsize, flags, timeout=timeout, token=token
+        )
+        return value
+
     async def recv_exactly(
         self, n: int, /, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> bytes:
@@ -231,7 +247,7 @@ class Connection:
     async def sendmsg(
         self,
         buffers: Iterable[Buffer],
-        ancdata: tuple[()] = (),
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
         flags: int = 0,
         address: None = None,
         /,

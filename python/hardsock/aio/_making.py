@@ -7,9 +7,17 @@ from typing import Any, Literal
 
 import hardsock
 from hardsock import _core
-from hardsock._connect import Address, rare_settings, tls_settings, warn_of_changes
+from hardsock._connect import (
+    Address,
+    Left,
+    name_in,
+    rare_settings,
+    sources_of,
+    tls_settings,
+    warn_of_changes,
+)
 from hardsock._core import Breaker, CancelToken
-from hardsock._listen import first_of, name_in
+from hardsock._listen import first_of
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
 from hardsock._tls import TLSConfig
@@ -36,6 +44,13 @@ async def connect(
     breaker: Breaker | None = None,
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
+    found: list[tuple[str, int]] | None = None
+    if source is not None and (name := name_in(source)) is not None:
+        left = Left(timeout)
+        found = sources_of(
+            await resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
+        )
+        timeout = left()
     conn = await _core._op_connect(
         current_hub(),
         address,
@@ -43,7 +58,7 @@ async def connect(
         token=token,
         sockopts=kernel_settings(options),
         **tls_settings(tls, server_name, commit),
-        **rare_settings(source, family, attempt_delay, max_in_flight, breaker),
+        **rare_settings(found or source, family, attempt_delay, max_in_flight, breaker),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

@@ -7,10 +7,10 @@ import resource
 import socket
 from typing import Any
 
-from hardsock._connect import Address
+from hardsock._connect import Address, name_in
 from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
-from hardsock._listen import first_of, name_in
+from hardsock._listen import first_of
 from hardsock._options import SocketOptions
 from hardsock._tls import TLSConfig
 from hardsock.aio._listener import Listener
