@@ -18,7 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cryptography import x509
+from support.require import need_module
+
+need_module("cryptography")
+
+from cryptography import x509  # noqa: E402
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
