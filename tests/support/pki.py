@@ -22,7 +22,7 @@ from support.require import need_module
 
 need_module("cryptography")
 
-from cryptography import x509  # noqa: E402
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
