@@ -24,6 +24,7 @@ typedef struct {
     bool would_refuse;         /* write once */
 } PermitObject;
 
+int permit_type_init(PyObject *module, mod_state *st);
 /* Takes the reference core and the permit, also on failure. */
 PyObject *permit_object_new(mod_state *st, struct hs_breaker *core,
                             const struct hs_breaker_key *key, const struct hs_permit *permit,

@@ -338,9 +338,18 @@ static PyType_Slot framing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)framing_doc}, {0, NULL},
 };
 
-PyType_Spec framing_spec = {
+static PyType_Spec framing_spec = {
     .name = "hardsock._core.Framing",
     .basicsize = sizeof(FramingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = framing_slots,
 };
+
+int
+framing_type_init(PyObject *module, mod_state *st)
+{
+    st->framing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &framing_spec, NULL);
+    if (st->framing_type == NULL)
+        return -1;
+    return PyModule_AddType(module, st->framing_type);
+}

@@ -22,18 +22,6 @@ import_one(const char *module_name, const char *name, PyObject **ret)
 }
 
 static int
-add_types(PyObject *module, mod_state *st)
-{
-#define HS_ADD_TYPE(stem)                                                                          \
-    st->stem##_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stem##_spec, NULL);        \
-    if (st->stem##_type == NULL || PyModule_AddType(module, st->stem##_type) < 0)                  \
-        return -1;
-    HS_TYPES(HS_ADD_TYPE)
-#undef HS_ADD_TYPE
-    return 0;
-}
-
-static int
 module_exec(PyObject *module)
 {
     mod_state *st = state_of_module(module);
@@ -52,14 +40,19 @@ module_exec(PyObject *module)
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
-    if (place_init(st) < 0 || opened_init(module, st) < 0 || add_types(module, st) < 0)
+    if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
+        listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
+        place_init(st) < 0 || opened_init(module, st) < 0 || pool_type_init(module, st) < 0 ||
+        borrowing_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
+        operation_type_init(module, st) < 0 || framing_type_init(module, st) < 0 ||
+        decoder_type_init(module, st) < 0 || tls_type_init(module, st) < 0 ||
+        breaker_types_init(module, st) < 0)
         return -1;
-#define HS_ADD_FUNCTIONS(stem)                                                                     \
-    if (PyModule_AddFunctions(module, stem##_functions) < 0)                                       \
+    if (PyModule_AddFunctions(module, connect_functions) < 0)
         return -1;
-    HS_FUNCTIONS(HS_ADD_FUNCTIONS)
-#undef HS_ADD_FUNCTIONS
-    return 0;
+    if (PyModule_AddFunctions(module, tls_functions) < 0)
+        return -1;
+    return PyModule_AddFunctions(module, watch_functions);
 }
 
 static int
@@ -67,12 +60,23 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     mod_state *st = state_of_module(module);
 
-#define HS_VISIT_TYPE(stem) Py_VISIT(st->stem##_type);
-    HS_TYPES(HS_VISIT_TYPE)
-#undef HS_VISIT_TYPE
-#define HS_VISIT_OBJECT(field) Py_VISIT(st->field);
-    HS_OBJECTS(HS_VISIT_OBJECT)
-#undef HS_VISIT_OBJECT
+    Py_VISIT(st->token_type);
+    Py_VISIT(st->callback_type);
+    Py_VISIT(st->conn_type);
+    Py_VISIT(st->listener_type);
+    Py_VISIT(st->frames_type);
+    Py_VISIT(st->hub_type);
+    Py_VISIT(st->operation_type);
+    Py_VISIT(st->framing_type);
+    Py_VISIT(st->decoder_type);
+    Py_VISIT(st->breaker_type);
+    Py_VISIT(st->permit_type);
+    Py_VISIT(st->pool_type);
+    Py_VISIT(st->borrowing_type);
+    Py_VISIT(st->scope);
+    Py_VISIT(st->owner);
+    Py_VISIT(st->thrown_away);
+    Py_VISIT(st->fd_check);
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
 #undef HS_VISIT
@@ -84,12 +88,25 @@ module_clear(PyObject *module)
 {
     mod_state *st = state_of_module(module);
 
-#define HS_CLEAR_TYPE(stem) Py_CLEAR(st->stem##_type);
-    HS_TYPES(HS_CLEAR_TYPE)
-#undef HS_CLEAR_TYPE
-#define HS_CLEAR_OBJECT(field) Py_CLEAR(st->field);
-    HS_OBJECTS(HS_CLEAR_OBJECT)
-#undef HS_CLEAR_OBJECT
+    Py_CLEAR(st->token_type);
+    Py_CLEAR(st->callback_type);
+    Py_CLEAR(st->conn_type);
+    Py_CLEAR(st->listener_type);
+    Py_CLEAR(st->frames_type);
+    Py_CLEAR(st->hub_type);
+    Py_CLEAR(st->operation_type);
+    Py_CLEAR(st->framing_type);
+    Py_CLEAR(st->decoder_type);
+    Py_CLEAR(st->breaker_type);
+    Py_CLEAR(st->permit_type);
+    Py_CLEAR(st->pool_type);
+    Py_CLEAR(st->borrowing_type);
+    Py_CLEAR(st->package_dir);
+    Py_CLEAR(st->contextlib_file);
+    Py_CLEAR(st->scope);
+    Py_CLEAR(st->owner);
+    Py_CLEAR(st->thrown_away);
+    Py_CLEAR(st->fd_check);
 #define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
     HS_IMPORTS(HS_CLEAR)
 #undef HS_CLEAR

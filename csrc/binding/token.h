@@ -26,6 +26,7 @@ typedef struct {
     PyObject *callable;
 } CallbackObject;
 
+int callback_type_init(PyObject *module, mod_state *st);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
 extern const char token_on_cancel_doc[];

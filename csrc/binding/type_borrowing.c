@@ -156,10 +156,17 @@ static PyType_Slot borrowing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)borrowing_doc}, {0, NULL},
 };
 
-PyType_Spec borrowing_spec = {
+static PyType_Spec borrowing_spec = {
     .name = "hardsock._core.Borrowing",
     .basicsize = sizeof(BorrowingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = borrowing_slots,
 };
+
+int
+borrowing_type_init(PyObject *module, mod_state *st)
+{
+    st->borrowing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &borrowing_spec, NULL);
+    return st->borrowing_type == NULL ? -1 : PyModule_AddType(module, st->borrowing_type);
+}

@@ -574,7 +574,7 @@ static PyType_Slot breaker_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec breaker_spec = {
+static PyType_Spec breaker_spec = {
     .name = "hardsock.Breaker",
     .basicsize = sizeof(BreakerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
@@ -593,7 +593,17 @@ core_failure_of_errno(PyObject *Py_UNUSED(module), PyObject *obj)
     return PyUnicode_FromString(hs_fail_name(hs_fail_of_errno((int)sys)));
 }
 
-PyMethodDef breaker_functions[] = {
+static PyMethodDef breaker_functions[] = {
     {"_failure_of_errno", core_failure_of_errno, METH_O, errno_doc},
     {NULL, NULL, 0, NULL},
 };
+
+int
+breaker_types_init(PyObject *module, mod_state *st)
+{
+    st->breaker_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &breaker_spec, NULL);
+    if (st->breaker_type == NULL || PyModule_AddType(module, st->breaker_type) < 0 ||
+        PyModule_AddFunctions(module, breaker_functions) < 0)
+        return -1;
+    return permit_type_init(module, st);
+}

@@ -185,10 +185,17 @@ static PyType_Slot callback_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)callback_doc}, {0, NULL},
 };
 
-PyType_Spec callback_spec = {
+static PyType_Spec callback_spec = {
     .name = "hardsock.Callback",
     .basicsize = sizeof(CallbackObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = callback_slots,
 };
+
+int
+callback_type_init(PyObject *module, mod_state *st)
+{
+    st->callback_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &callback_spec, NULL);
+    return st->callback_type == NULL ? -1 : PyModule_AddType(module, st->callback_type);
+}

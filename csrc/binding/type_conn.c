@@ -494,10 +494,17 @@ static PyType_Slot conn_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec conn_spec = {
+static PyType_Spec conn_spec = {
     .name = "hardsock.Connection",
     .basicsize = sizeof(ConnObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = conn_slots,
 };
+
+int
+conn_type_init(PyObject *module, mod_state *st)
+{
+    st->conn_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
+    return st->conn_type == NULL ? -1 : PyModule_AddType(module, st->conn_type);
+}

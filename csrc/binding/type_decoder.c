@@ -208,9 +208,18 @@ static PyType_Slot decoder_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec decoder_spec = {
+static PyType_Spec decoder_spec = {
     .name = "hardsock.Decoder",
     .basicsize = sizeof(DecoderObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = decoder_slots,
 };
+
+int
+decoder_type_init(PyObject *module, mod_state *st)
+{
+    st->decoder_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
+    if (st->decoder_type == NULL)
+        return -1;
+    return PyModule_AddType(module, st->decoder_type);
+}

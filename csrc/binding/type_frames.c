@@ -138,10 +138,17 @@ static PyType_Slot frames_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)frames_doc}, {0, NULL},
 };
 
-PyType_Spec frames_spec = {
+static PyType_Spec frames_spec = {
     .name = "hardsock._core.Frames",
     .basicsize = sizeof(FramesObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = frames_slots,
 };
+
+int
+frames_type_init(PyObject *module, mod_state *st)
+{
+    st->frames_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &frames_spec, NULL);
+    return st->frames_type == NULL ? -1 : PyModule_AddType(module, st->frames_type);
+}

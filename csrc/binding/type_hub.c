@@ -246,9 +246,16 @@ static PyType_Slot hub_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec hub_spec = {
+static PyType_Spec hub_spec = {
     .name = "hardsock._core.Hub",
     .basicsize = sizeof(HubObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = hub_slots,
 };
+
+int
+hub_type_init(PyObject *module, mod_state *st)
+{
+    st->hub_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hub_spec, NULL);
+    return st->hub_type == NULL ? -1 : PyModule_AddType(module, st->hub_type);
+}

@@ -552,9 +552,16 @@ static PyType_Slot listener_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec listener_spec = {
+static PyType_Spec listener_spec = {
     .name = "hardsock.Listener",
     .basicsize = sizeof(ListenerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = listener_slots,
 };
+
+int
+listener_type_init(PyObject *module, mod_state *st)
+{
+    st->listener_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &listener_spec, NULL);
+    return st->listener_type == NULL ? -1 : PyModule_AddType(module, st->listener_type);
+}

@@ -565,10 +565,17 @@ static PyType_Slot operation_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec operation_spec = {
+static PyType_Spec operation_spec = {
     .name = "hardsock._core.Operation",
     .basicsize = sizeof(OperationObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = operation_slots,
 };
+
+int
+operation_type_init(PyObject *module, mod_state *st)
+{
+    st->operation_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &operation_spec, NULL);
+    return st->operation_type == NULL ? -1 : PyModule_AddType(module, st->operation_type);
+}

@@ -183,10 +183,19 @@ static PyType_Slot permit_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec permit_spec = {
+static PyType_Spec permit_spec = {
     .name = "hardsock.Permit",
     .basicsize = sizeof(PermitObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = permit_slots,
 };
+
+int
+permit_type_init(PyObject *module, mod_state *st)
+{
+    st->permit_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &permit_spec, NULL);
+    if (st->permit_type == NULL)
+        return -1;
+    return PyModule_AddType(module, st->permit_type);
+}

@@ -767,10 +767,17 @@ static PyType_Slot pool_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec pool_spec = {
+static PyType_Spec pool_spec = {
     .name = "hardsock._core.Pool",
     .basicsize = sizeof(PoolObject),
     .flags =
         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_BASETYPE,
     .slots = pool_slots,
 };
+
+int
+pool_type_init(PyObject *module, mod_state *st)
+{
+    st->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
+    return st->pool_type == NULL ? -1 : PyModule_AddType(module, st->pool_type);
+}

@@ -331,12 +331,19 @@ static PyType_Slot tls_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec tls_spec = {
+static PyType_Spec tls_spec = {
     .name = "hardsock._core.TLSContext",
     .basicsize = sizeof(TLSContextObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = tls_slots,
 };
+
+int
+tls_type_init(PyObject *module, mod_state *st)
+{
+    st->tls_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &tls_spec, NULL);
+    return st->tls_type == NULL ? -1 : PyModule_AddType(module, st->tls_type);
+}
 
 /* ---- As an argument ------------------------------------------------------------------------ */
 

@@ -527,9 +527,18 @@ static PyType_Slot token_slots[] = {
     {0, NULL},
 };
 
-PyType_Spec token_spec = {
+static PyType_Spec token_spec = {
     .name = "hardsock.CancelToken",
     .basicsize = sizeof(TokenObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = token_slots,
 };
+
+int
+token_types_init(PyObject *module, mod_state *st)
+{
+    st->token_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &token_spec, NULL);
+    if (st->token_type == NULL || PyModule_AddType(module, st->token_type) < 0)
+        return -1;
+    return callback_type_init(module, st);
+}

@@ -177,8 +177,8 @@ hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
     a->log.phase = HS_ATTEMPT_SOCKET;
     if ((a->fd = open_socket(family, &opts->sockopts)) < 0)
         return fail(a, errno);
-    if (hs_sockopts_apply(a->fd, family, &opts->sockopts, HS_USE_CONNECTION, &err, &a->changed) !=
-        HS_OK)
+    hs_sockopts_draw(&opts->sockopts, &a->own);
+    if (hs_sockopts_apply(a->fd, family, &a->own, HS_USE_CONNECTION, &err, &a->changed) != HS_OK)
         return fail(a, err.sys);
     if (has_source(opts) && family != AF_UNIX && bind_source(a, opts) != HS_OK)
         return HS_E_SYSTEM;
@@ -203,10 +203,10 @@ hs_attempt_stop(struct attempt *a)
 /* ---- TLS ----------------------------------------------------------------------------------- */
 
 static hs_err
-wrap(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err)
+wrap(struct attempt *a, struct hs_error *err)
 {
-    return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &opts->sockopts, a->changed,
-                        err, &a->conn);
+    return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &a->own, a->changed, err,
+                        &a->conn);
 }
 
 hs_err
@@ -219,7 +219,7 @@ hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts, struc
         a->log.ended_ns = 0;
         a->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
         a->op.stepping = true;
-        if ((rv = wrap(a, opts, err)) != HS_OK) {
+        if ((rv = wrap(a, err)) != HS_OK) {
             end_with(a, ENOMEM);
             return rv;
         }
@@ -236,8 +236,7 @@ hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts, struc
 }
 
 hs_err
-hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err,
-                struct hs_conn **ret_conn)
+hs_attempt_take(struct attempt *a, struct hs_error *err, struct hs_conn **ret_conn)
 {
     int fd = a->fd;
     hs_err rv = HS_OK;
@@ -245,7 +244,7 @@ hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts, struct
     if (a->epoll_fd >= 0)
         (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     a->epoll_fd = -1;
-    if (a->conn == NULL && (rv = wrap(a, opts, err)) != HS_OK)
+    if (a->conn == NULL && (rv = wrap(a, err)) != HS_OK)
         (void)close(fd);
     a->fd = -1;
     if (rv != HS_OK)

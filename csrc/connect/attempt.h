@@ -15,6 +15,7 @@ struct attempt {
     int epoll_fd;         /* borrows: where fd is watched, or -1 */
     unsigned changed;     /* options that the kernel made into something else */
     int tries;
+    struct hs_sockopts own;  /* as this socket got them */
     struct hs_permit permit; /* the connector's: what its breaker said */
     struct hs_attempt log;
 };
@@ -31,7 +32,7 @@ void hs_attempt_stop(struct attempt *a);
 hs_err hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts,
                         struct hs_error *err);
 /* The winner's connection becomes the caller's. */
-HS_NODISCARD hs_err hs_attempt_take(struct attempt *a, const struct hs_connect_options *opts,
-                                    struct hs_error *err, struct hs_conn **ret_conn);
+HS_NODISCARD hs_err hs_attempt_take(struct attempt *a, struct hs_error *err,
+                                    struct hs_conn **ret_conn);
 
 #endif

@@ -768,7 +768,7 @@ static hs_err
 take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *err,
             struct hs_conn **ret_conn)
 {
-    hs_err rv = hs_attempt_take(winner, &cn->opts, err, ret_conn);
+    hs_err rv = hs_attempt_take(winner, err, ret_conn);
 
     tell_breaker(cn, winner, HS_FAIL_NONE);
     cn->in_flight--;

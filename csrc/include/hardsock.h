@@ -359,11 +359,16 @@ struct hs_sockopts {
     int v6only;
     int mptcp;
     char interface[16]; /* "" = any */
+    int dead_after_ms;  /* set by hs_sockopts_dead_after() only */
 };
 
 HS_API void hs_sockopts_init(struct hs_sockopts *o); /* everything unset */
-/* Sets keepalive and TCP_USER_TIMEOUT so that a peer that is gone is noticed after about
- * dead_after_ms, idle or not (tcp(7); the user timeout overrides the probe count). */
+/* Sets keepalive and TCP_USER_TIMEOUT so that a peer that is gone is noticed within dead_after_ms,
+ * idle or not (tcp(7); the user timeout overrides the probe count), and not before four fifths of
+ * it, from 15 s on nine tenths. Of 5 s and more, four probes at least (at exactly 5 s three) are
+ * sent on an idle connection, and every connection
+ * draws its own quiet time and interval: those below are the longest. Below 5 s an idle connection
+ * is probed every second and noticed after the whole seconds in dead_after_ms, at least 2. */
 HS_API void hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms);
 
 struct hs_setting {

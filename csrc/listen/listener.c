@@ -354,6 +354,8 @@ static enum outcome
 accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
+    struct hs_sockopts own;
+    unsigned changed;
     int fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     enum outcome outcome;
 
@@ -363,8 +365,9 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
             (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
         return outcome;
     }
-    if (hs_conn_wrap(fd, l->bound.family, &peer, &l->options.sockopts, verify_inherited(l, fd), err,
-                     ret_conn) != HS_OK) {
+    changed = verify_inherited(l, fd);
+    hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
+    if (hs_conn_wrap(fd, l->bound.family, &peer, &own, changed, err, ret_conn) != HS_OK) {
         (void)close(fd);
         return FAILED;
     }

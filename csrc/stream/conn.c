@@ -97,7 +97,7 @@ hs_err
 hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
               struct hs_conn **ret_conn)
 {
-    struct hs_sockopts none;
+    struct hs_sockopts none, own;
     struct hs_addr peer;
     struct hs_conn *c;
     unsigned changed;
@@ -110,9 +110,10 @@ hs_conn_adopt(int fd, const struct hs_sockopts *opts, struct hs_error *err,
     if ((rv = check_adoptable(fd, err, &family, &peer)) != HS_OK ||
         (rv = hs_fd_check_free(fd, "adopt", err)) != HS_OK)
         return rv;
-    if ((rv = hs_sockopts_apply(fd, family, opts, HS_USE_CONNECTION, err, &changed)) != HS_OK)
+    hs_sockopts_draw(opts, &own);
+    if ((rv = hs_sockopts_apply(fd, family, &own, HS_USE_CONNECTION, err, &changed)) != HS_OK)
         return rv;
-    if ((c = conn_new(family, &peer, opts, changed, err)) == NULL)
+    if ((c = conn_new(family, &peer, &own, changed, err)) == NULL)
         return HS_E_NOMEM;
     if ((rv = hs_fd_take(&c->fd, fd, "adopt", err)) != HS_OK) {
         hs_wakelist_fini(&c->wakers);

@@ -10,11 +10,13 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/time.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum kind { PLAIN, DOUBLED, LINGER, PROTOCOL };
@@ -67,8 +69,12 @@ static const struct row rows[] = {
 /* clang-format on */
 
 #define MAX_KEEPALIVE_S 32767 /* MAX_TCP_KEEPIDLE, include/net/tcp.h */
+#define SHORTEST_SPREAD_S 5
 #define NROWS (sizeof(rows) / sizeof(rows[0]))
 _Static_assert(NROWS <= HS_SETTINGS_MAX, "an audit must have room for every row");
+
+static _Atomic uint64_t seed; /* 0: the clock */
+static _Atomic uint64_t drawn;
 
 void
 hs_sockopts_init(struct hs_sockopts *o)
@@ -76,23 +82,101 @@ hs_sockopts_init(struct hs_sockopts *o)
     memset(o, 0, sizeof(*o));
     for (size_t i = 0; i < NROWS; i++)
         memcpy((char *)o + rows[i].offset, &(int){HS_UNSET}, sizeof(int));
+    o->dead_after_ms = HS_UNSET;
 }
 
-/* Three probes fill the second half of the time; the first half is the quiet time before them. The
- * user timeout is what ends it, in both cases: it overrides the probe count on an idle connection
- * (so that is left alone), and bounds retransmissions on a busy one. Keepalive counts in whole
- * seconds, so less than two seconds cannot be had on an idle connection. */
+/* From how long a connection is silent until it counts as dead. */
+struct schedule {
+    int idle_min_s, idle_max_s;
+    int interval_min_s, interval_max_s;
+    int user_timeout_ms;
+};
+
+/* The user timeout is what ends a connection: it overrides the probe count on an idle one (so that
+ * is left alone), and bounds retransmissions on a busy one. On an idle one it is looked at when the
+ * keepalive timer fires, so the last firing before it and the interval behind that must fit into
+ * the time. Kernel timers run late by an eighth at most (8/63, kernel/time/timer.c), and timers of
+ * more than 16 s are so coarse (2 s at 250 Hz) that thousands fire at once: hence a seventh on top
+ * of the interval, and a quiet time that stays at 16 s until that is less than a third. Keepalive
+ * counts in whole seconds. Below five of them there is no room for any of this: a probe is sent
+ * every second, and less than two seconds cannot be had on an idle connection. */
+static struct schedule
+schedule_for(int dead_after_ms)
+{
+    int seconds = dead_after_ms / 1000, idle = seconds * 7LL / 10 < 16 ? seconds * 7 / 10 : 16;
+    int interval, user_timeout_ms;
+
+    if (seconds < SHORTEST_SPREAD_S)
+        return (struct schedule){1, 1, 1, 1, seconds < 2 ? dead_after_ms : seconds * 1000};
+    idle = seconds / 3 > idle ? seconds / 3 : idle;
+    interval = (seconds - idle) / 8 > 1 ? (seconds - idle) / 8 : 1;
+    interval = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
+    user_timeout_ms = dead_after_ms - interval * 1000 - interval * 1000 / 7;
+    if (idle > user_timeout_ms / 1000 - 3 * interval) /* Room for four probes. */
+        idle = user_timeout_ms / 1000 - 3 * interval;
+    idle = idle < 1 ? 1 : idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
+    return (struct schedule){
+        .idle_min_s = idle / 4 > 1 ? idle / 4 : 1,
+        .idle_max_s = idle,
+        .interval_min_s = interval * 2 / 3 > 1 ? interval * 2 / 3 : 1,
+        .interval_max_s = interval,
+        .user_timeout_ms = user_timeout_ms,
+    };
+}
+
 void
 hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms)
 {
-    int seconds = dead_after_ms / 1000 > 0 ? dead_after_ms / 1000 : 1;
-    int interval = seconds / 6 > 0 ? seconds / 6 : 1;
-    int idle = seconds - 3 * interval > 0 ? seconds - 3 * interval : 1;
+    struct schedule s = schedule_for(dead_after_ms);
 
     o->keepalive = 1;
-    o->keepalive_interval_s = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
-    o->keepalive_idle_s = idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
-    o->user_timeout_ms = dead_after_ms;
+    o->keepalive_interval_s = s.interval_max_s;
+    o->keepalive_idle_s = s.idle_max_s;
+    o->user_timeout_ms = s.user_timeout_ms;
+    o->dead_after_ms = dead_after_ms;
+}
+
+/* The time tells processes apart that were forked from one parent, the count connections that were
+ * opened at the same time. */
+static uint64_t
+next_random(void) /* splitmix64 */
+{
+    uint64_t from = atomic_load_explicit(&seed, memory_order_relaxed);
+    uint64_t z = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed);
+
+    z = z * UINT64_C(0x9e3779b97f4a7c15) + (from != 0 ? from : (uint64_t)hs_now());
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+void
+hs_sockopts_seed(uint64_t from)
+{
+    atomic_store(&seed, from);
+    atomic_store(&drawn, 0);
+}
+
+static int
+between(int low, int high, uint32_t random)
+{
+    return low + (int)(((uint64_t)random * (uint64_t)(high - low + 1)) >> 32);
+}
+
+void
+hs_sockopts_draw(const struct hs_sockopts *o, struct hs_sockopts *ret_own)
+{
+    struct schedule s;
+    uint64_t random;
+
+    *ret_own = *o;
+    if (o->dead_after_ms == HS_UNSET)
+        return;
+    s = schedule_for(o->dead_after_ms);
+    random = next_random();
+    ret_own->keepalive_idle_s = between(s.idle_min_s, s.idle_max_s, (uint32_t)random);
+    ret_own->keepalive_interval_s =
+        between(s.interval_min_s, s.interval_max_s, (uint32_t)(random >> 32));
 }
 
 static bool
@@ -199,6 +283,22 @@ hs_sockopts_apply(int fd, int family, const struct hs_sockopts *o, enum hs_socko
     }
     *ret_changed = changed;
     return HS_OK;
+}
+
+void
+hs_sockopts_draw_accepted(int fd, int family, const struct hs_sockopts *o,
+                          struct hs_sockopts *ret_own)
+{
+    *ret_own = *o;
+    if (family == AF_UNIX || o->dead_after_ms == HS_UNSET)
+        return;
+    hs_sockopts_draw(o, ret_own);
+    if (setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &ret_own->keepalive_idle_s, sizeof(int)) != 0)
+        ret_own->keepalive_idle_s = o->keepalive_idle_s;
+    if (ret_own->keepalive_interval_s != o->keepalive_interval_s &&
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &ret_own->keepalive_interval_s, sizeof(int)) !=
+            0)
+        ret_own->keepalive_interval_s = o->keepalive_interval_s;
 }
 
 size_t

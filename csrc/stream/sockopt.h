@@ -15,6 +15,16 @@ enum hs_sockopt_use { HS_USE_CONNECTION, HS_USE_LISTENER };
 HS_NODISCARD hs_err hs_sockopts_apply(int fd, int family, const struct hs_sockopts *o,
                                       enum hs_sockopt_use use, struct hs_error *err,
                                       unsigned *ret_changed);
+/* What one connection gets of o: with dead_after, a quiet time and an interval of its own, drawn at
+ * random. Thousands that were opened together would otherwise probe in the same millisecond and
+ * overflow the kernel's queue (net.core.netdev_max_backlog), each time again. Never fails. */
+void hs_sockopts_draw(const struct hs_sockopts *o, struct hs_sockopts *ret_own);
+/* The same for one that was accepted and has inherited the listener's; sets them. A value that the
+ * kernel refuses stays the inherited one. */
+void hs_sockopts_draw_accepted(int fd, int family, const struct hs_sockopts *o,
+                               struct hs_sockopts *ret_own);
+/* For tests: the same numbers after the same seed; 0 goes back to chance. */
+void hs_sockopts_seed(uint64_t from);
 /* settings has HS_SETTINGS_MAX places; returns how many are filled. */
 size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_sockopt_use use,
                          struct hs_setting *settings);

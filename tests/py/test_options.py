@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from typing import Any
 
 import pytest
@@ -57,16 +58,44 @@ def test_a_bad_value_names_its_parameter(kwargs: dict[str, Any], error: type[Exc
         hs.SocketOptions(**kwargs)
 
 
-@pytest.mark.parametrize("seconds", [1, 2, 5, 10, 45, 60, 600])
-def test_dead_after_adds_up(seconds: int) -> None:
-    with (
-        EchoServer() as echo,
-        hs.connect(echo.address, options=hs.SocketOptions(dead_after=seconds), timeout=5) as conn,
-    ):
-        settings = {s.name: s.effective or 0 for s in conn.audit()}
-    total = settings["keepalive_idle_s"] + 3 * settings["keepalive_interval_s"]
+@pytest.mark.parametrize("seconds", [5, 6, 7, 10, 15, 30, 45, 60, 600, 3600])
+def test_dead_after_is_kept_by_every_schedule_that_is_drawn(seconds: int) -> None:
+    options = hs.SocketOptions(dead_after=seconds)
+    with EchoServer() as echo:
+        for _ in range(20):
+            with hs.connect(echo.address, options=options, timeout=5) as conn:
+                settings = {s.name: s.effective or 0 for s in conn.audit()}
+            idle, interval = (settings[f"keepalive_{k}"] for k in ("idle_s", "interval_s"))
+            user_timeout = settings["user_timeout_ms"] / 1000
+            # The timer that finds the user timeout over fires an interval later at most, and a
+            # kernel timer is late by an eighth of it at most.
+            assert user_timeout + interval * 9 / 8 <= seconds
+            assert user_timeout >= seconds * 0.75
+            assert idle + 3 * interval <= user_timeout + interval  # three probes at the least
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 4])
+def test_a_short_dead_after_probes_every_second(seconds: int) -> None:
+    options = hs.SocketOptions(dead_after=seconds)
+    with EchoServer() as echo, hs.connect(echo.address, options=options, timeout=5) as conn:
+        settings = {s.name: s.effective for s in conn.audit()}
+    assert [settings["keepalive_idle_s"], settings["keepalive_interval_s"]] == [1, 1]
     assert settings["user_timeout_ms"] == seconds * 1000
-    assert total == max(seconds, 4)
+
+
+def test_connections_opened_together_do_not_probe_in_step() -> None:
+    quiet = {"connected": set(), "accepted": set()}
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        for _ in range(100):
+            with (
+                hs.connect(listener.address, timeout=5) as client,
+                listener.accept(timeout=5) as server,
+            ):
+                for name, conn in (("connected", client), ("accepted", server)):
+                    quiet[name].add(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+    for name, seen in quiet.items():
+        assert len(seen) >= 8, (name, seen)
+        assert min(seen) <= max(seen) * 0.75
 
 
 def test_dead_peers_are_noticed_unless_something_else_is_asked_for() -> None:

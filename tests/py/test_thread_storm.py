@@ -1,0 +1,115 @@
+"""Threads on one pool, with everything that may go wrong at once, for a minute.
+
+What must hold: each answer is the caller's own, nothing but the errors that were asked for is raised,
+and in the end nothing is lent. Without the interpreter's lock the threads truly run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import threading
+import time
+
+import pytest
+
+import hardsock as hs
+
+SECONDS = float(os.environ.get("STORM_SECONDS", "60"))
+THREADS = 16
+FAIR = (hs.Cancelled, hs.Closed, hs.PoolTimeout, hs.DeadlineExceeded, hs.Poisoned)
+
+
+def answer(conn: hs.Connection) -> None:
+    """Give back each message doubled, until the peer has gone."""
+    with conn:
+        try:
+            while data := conn.recv_exactly(8, timeout=60):
+                conn.sendall(data + data, timeout=60)
+        except OSError:
+            pass
+
+
+def serve(listener: hs.Listener) -> None:
+    answering = []
+    while True:
+        try:
+            conn = listener.accept()
+        except hs.Closed:
+            break
+        answering.append(threading.Thread(target=answer, args=(conn,)))
+        answering[-1].start()
+    for thread in answering:
+        thread.join()
+
+
+def exchange(conn: hs.Connection, thread: int, nth: int, token: hs.CancelToken | None) -> None:
+    message = struct.pack("!II", thread, nth)
+    conn.sendall(message, token=token)
+    assert conn.recv_exactly(16, timeout=30, token=token) == message + message
+    conn.mark_clean()
+
+
+def turn(pool: hs.Pool, chance: random.Random, thread: int, nth: int) -> None:
+    what = chance.randrange(8)
+    token = hs.CancelToken() if what == 0 else None
+    other = threading.Thread(target=token.cancel) if token is not None else None
+    if other is not None:  # It cancels at whatever moment.
+        other.start()
+    try:
+        use(pool, thread, nth, token, what)
+    finally:
+        if other is not None:
+            other.join()
+
+
+def use(pool: hs.Pool, thread: int, nth: int, token: hs.CancelToken | None, what: int) -> None:
+    timeout = 0.0005 if what == 1 else 30
+    with pool.connection(timeout=timeout, token=token) as conn:
+        exchange(conn, thread, nth, token)
+        if what == 2:
+            conn.close()
+        elif what == 3:
+            conn.sendall(struct.pack("!I", 0))  # Half a message: it must not come back as it is.
+            conn.close()
+        elif what == 4:
+            pool.evict()
+        elif what == 5:
+            pool.stats()
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+def test_threads_on_one_pool_get_their_own_answers_through_everything() -> None:
+    wrong: list[BaseException] = []
+    served = [0] * THREADS
+
+    def work(thread: int) -> None:
+        chance = random.Random(thread)
+        nth = 0
+        while time.monotonic() < until and not wrong:
+            nth += 1
+            try:
+                turn(pool, chance, thread, nth)
+                served[thread] += 1
+            except FAIR:
+                pass
+            except BaseException as exc:
+                wrong.append(exc)
+
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        accepting = threading.Thread(target=serve, args=(listener,))
+        accepting.start()
+        with hs.Pool(listener.address, max_size=6) as pool:
+            until = time.monotonic() + SECONDS
+            threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not wrong, wrong[0]
+            assert pool.stats().lent == 0
+            assert min(served) > 0
+        listener.close()
+        accepting.join()
