@@ -251,7 +251,7 @@ coverage: need-dev need-check $(TESTS_cov) package-cov ## line coverage of csrc 
 
 # ---- checks
 
-.PHONY: lint format format-check tidy stubs check-install
+.PHONY: lint format format-check tidy stubs check-install check-kernels
 lint: need-dev build ## every static check; a missing tool is skipped, or fails when CI=true
 	$(Q)PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/lint.py
 
@@ -270,6 +270,12 @@ tidy: build ## clang-tidy over csrc
 
 stubs: need-dev build ## stubs against the built module, both ways
 	$(Q)PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) tools/lint.py check_stub stubtest
+
+check-kernels: ## apply and revert every profile on kernels 5.10 to the newest, in virtual machines
+	$(Q)$(TOOLPY) tests/kernels/boot.py
+
+.PHONY: nightly-kernels
+nightly-kernels: check-kernels
 
 check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 found
 	$(Q)$(TOOLPY) tools/check_install.py

@@ -10,9 +10,10 @@
 
 typedef struct {
     PyObject_HEAD
-    struct hs_conn *core;       /* owns: a reference and a handle; write once */
-    _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
-    atomic_bool let_go;         /* this object was closed; the connection lives while files do */
+    struct hs_conn *core;         /* owns: a reference and a handle; write once */
+    _Atomic int64_t timeout_ns;   /* settimeout(); HS_NEVER: none, 0: non-blocking */
+    atomic_bool let_go;           /* this object was closed; the connection lives while files do */
+    atomic_bool closed_by_holder; /* lent, and ended by its holder instead of a return */
     PyObject *weakrefs;
     PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
     struct hs_lease lease; /* of that pool; ends once, by whoever sets let_go */

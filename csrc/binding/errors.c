@@ -259,6 +259,17 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
     put(dict, st->str__peer, raw_address(conn, hs_conn_peer_addr));
 }
 
+/* What was tried, by this call or by the dial of a pool whose error it gets; NULL: neither. */
+static const struct hs_attempt *
+attempts_of(const struct call *c, size_t *ret_n, int64_t *ret_began_ns)
+{
+    *ret_n = 0;
+    *ret_began_ns = c->started_ns;
+    if (c->connector != NULL)
+        return hs_connector_attempts(c->connector, ret_n);
+    return c->failure == NULL ? NULL : hs_dial_failure_attempts(c->failure, ret_n, ret_began_ns);
+}
+
 static PyObject *
 attempts_tuple(struct call *c)
 {
@@ -266,8 +277,9 @@ attempts_tuple(struct call *c)
         [HS_ATTEMPT_SOCKET] = "socket",   [HS_ATTEMPT_BIND] = "bind",
         [HS_ATTEMPT_CONNECT] = "connect", [HS_ATTEMPT_TLS] = "tls",
         [HS_ATTEMPT_DONE] = "done",       [HS_ATTEMPT_SKIPPED] = "skipped"};
+    int64_t began_ns;
     size_t n;
-    const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
+    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
 
     for (size_t i = 0; tuple != NULL && i < n; i++) {
@@ -275,7 +287,7 @@ attempts_tuple(struct call *c)
         int64_t end = a->ended_ns != 0 ? a->ended_ns : hs_now();
         PyObject *item = PyObject_CallFunction(
             c->st->attempt, "Nsiddz", address_text(&a->addr), phases[a->phase], a->sys,
-            (double)(a->started_ns - c->started_ns) / 1e9, (double)(end - c->started_ns) / 1e9,
+            (double)(a->started_ns - began_ns) / 1e9, (double)(end - began_ns) / 1e9,
             a->tls != HS_TLS_NONE ? hs_tls_failure_name(a->tls) : NULL);
 
         if (item == NULL) {
@@ -291,8 +303,9 @@ attempts_tuple(struct call *c)
 static void
 add_target(struct call *c, PyObject *dict)
 {
+    int64_t began_ns;
     size_t n;
-    const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
+    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
 
     if (n == 1)
         put(dict, c->st->str__peer,
@@ -320,15 +333,13 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
     struct hinting h = {.err = &c->err, .sys = c->err.sys};
-    size_t n = 0;
+    int64_t began_ns;
+    size_t n;
+    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
 
-    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->connector == NULL))
+    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && attempts == NULL))
         return;
-    if (c->connector != NULL) {
-        const struct hs_attempt *attempts = hs_connector_attempts(c->connector, &n);
-
-        h.peer = n > 0 ? &attempts[0].addr : NULL;
-    }
+    h.peer = n > 0 ? &attempts[0].addr : NULL;
     if (code == HS_E_DEADLINE && n > 0 && c->err.tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
@@ -357,10 +368,19 @@ add_answer(struct call *c, PyObject *dict)
         put(dict, c->st->str_answer, bytes);
 }
 
+static const struct hs_addr *
+refused_of(const struct call *c)
+{
+    if (c->connector != NULL)
+        return hs_connector_refused(c->connector);
+    return c->failure == NULL ? NULL : hs_dial_failure_refused(c->failure);
+}
+
 static void
 add_details(struct call *c, hs_err code, PyObject *exc)
 {
     mod_state *st = c->st;
+    const struct hs_addr *refused;
     PyObject *dict = PyObject_GenericGetDict(exc, NULL);
 
     if (dict == NULL) {
@@ -374,13 +394,13 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_reason(c, code, dict, exc);
     if (code == HS_E_FRAME_TOO_LARGE)
         add_oversize(st, &c->err.oversize, dict);
-    if (code == HS_E_BREAKER_OPEN && c->connector != NULL)
-        add_refusal(st, &c->err, address_text(hs_connector_refused(c->connector)), dict);
+    if (code == HS_E_BREAKER_OPEN && (refused = refused_of(c)) != NULL)
+        add_refusal(st, &c->err, address_text(refused), dict);
     if (code == HS_E_RESET && c->conn != NULL)
         add_answer(c, dict);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
-    if (c->connector != NULL) {
+    if (c->connector != NULL || c->failure != NULL) {
         put(dict, st->str_attempts, attempts_tuple(c));
         add_target(c, dict);
     }

@@ -12,6 +12,7 @@ typedef struct {
     mod_state *st;        /* borrows: subclasses have no module of their own */
     struct hs_pool *core; /* owns: a reference; write once */
     bool hooked;          /* subclasses' acquire and release are to be called, not ours */
+    bool prepares;        /* it has hooks: Python's _acquire_prepared, _release_reset run them */
     int trace_frames;     /* how many frames to keep of each borrower; 0: none */
     long trace_every;     /* of so many leases one with a whole stack; 0: none */
     PyObject *traces;     /* owns: a dict, lease id -> tuple of (code, offset) */

@@ -34,10 +34,12 @@ pool_conn_let_go(PyObject *obj, bool lost)
     PoolObject *pool = (PoolObject *)self->pool;
 
     pool_forget_trace(pool, self->lease.id);
-    if (lost)
+    if (lost) {
         hs_pool_lose(&self->lease);
-    else
-        (void)!hs_pool_release(pool->core, &self->lease, HS_RETURN_DISCARD, NULL, NULL, NULL);
+        return;
+    }
+    atomic_store(&self->closed_by_holder, true);
+    (void)!hs_pool_release(pool->core, &self->lease, HS_RETURN_DISCARD, NULL, NULL, NULL);
 }
 
 /* Called by the finalizer, with the exception state put away. */

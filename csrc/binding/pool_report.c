@@ -76,6 +76,7 @@ dial_error_object(const struct hs_pool_stats *s)
     X(idle)                                                                                        \
     X(lent)                                                                                        \
     X(dialing)                                                                                     \
+    X(handshaking)                                                                                 \
     X(closing)                                                                                     \
     X(waiting)                                                                                     \
     X(opened)                                                                                      \
@@ -111,6 +112,7 @@ pool_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
         put(dict, "wait", histogram_object(&s.wait)) < 0 ||
         put(dict, "dial", histogram_object(&s.dial)) < 0 ||
         put(dict, "usage", histogram_object(&s.usage)) < 0 ||
+        put(dict, "handshaking_for", PyFloat_FromDouble((double)s.handshaking_ns / 1e9)) < 0 ||
         put(dict, "last_dial_error", dial_error_object(&s)) < 0)
         Py_CLEAR(dict);
 #undef PUT_NUMBER

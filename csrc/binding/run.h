@@ -15,9 +15,10 @@ struct call {
     PyObject *given;         /* owns: the token= that the caller gave, or NULL */
     struct hs_token *linked; /* owns: made when a token and an ambient scope both apply */
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
-    struct hs_connector *connector; /* borrows: for the attempts in errors, or NULL */
-    PyObject *pool;                 /* borrows: what is waited for, when it is a pool; or NULL */
-    bool nonblocking;               /* settimeout(0): raise BlockingIOError */
+    struct hs_connector *connector;        /* borrows: for the attempts in errors, or NULL */
+    const struct hs_dial_failure *failure; /* borrows: the same of a pool's dial, or NULL */
+    PyObject *pool;   /* borrows: what is waited for, when it is a pool; or NULL */
+    bool nonblocking; /* settimeout(0): raise BlockingIOError */
     struct hs_error err;
 };
 

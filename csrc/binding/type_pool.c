@@ -183,22 +183,24 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         3,
         3,
         3,
-        {"addresses", "settings", "connect", "hooked", "trace_frames", "trace_every"}};
+        {"addresses", "settings", "connect", "hooked", "prepares", "trace_frames", "trace_every"}};
     mod_state *st = state_of_subtype(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
     PoolObject *self;
-    int hooked;
+    int hooked, prepares;
 
     if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
-        parse_long(values[4], "trace_frames", 0, 1000, &frames) < 0 ||
-        parse_long(values[5], "trace_every", 0, INT32_MAX, &every) < 0)
+        parse_long(values[5], "trace_frames", 0, 1000, &frames) < 0 ||
+        parse_long(values[6], "trace_every", 0, INT32_MAX, &every) < 0)
         return NULL;
     hooked = values[3] == NULL ? 0 : PyObject_IsTrue(values[3]);
-    if (hooked < 0 || (self = (PoolObject *)type->tp_alloc(type, 0)) == NULL)
+    prepares = values[4] == NULL ? 0 : PyObject_IsTrue(values[4]);
+    if (hooked < 0 || prepares < 0 || (self = (PoolObject *)type->tp_alloc(type, 0)) == NULL)
         return NULL;
     self->st = st;
-    self->hooked = hooked != 0;
+    self->hooked = hooked != 0 || prepares != 0;
+    self->prepares = prepares != 0;
     self->trace_frames = (int)frames;
     self->trace_every = every;
     if ((self->traces = PyDict_New()) == NULL || make_core(st, values, &self->core) < 0)
@@ -307,8 +309,10 @@ static hs_err
 attempt_acquire(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
+    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, &job->call.err, &b->lease);
 
-    return hs_pool_acquire(b->core, &job->call.op, &b->request, &job->call.err, &b->lease);
+    job->call.failure = b->request.failure;
+    return rv;
 }
 
 static void
@@ -324,6 +328,7 @@ release_acquire(struct job *job)
 
     if (b->lease.id != 0)
         (void)!hs_pool_release(b->core, &b->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+    hs_dial_failure_unref(b->request.failure);
     Py_XDECREF(b->shell);
 }
 
@@ -415,7 +420,7 @@ PyDoc_STRVAR(
     "dialling raises, when that failed and nothing else could serve this caller.");
 
 static PyObject *
-pool_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+pool_acquire_plain(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"acquire", 0, 0, 0, {"timeout", "token"}};
     PoolObject *pool = (PoolObject *)self;
@@ -429,6 +434,40 @@ pool_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
     return pool_borrow(pool, values[0], values[1]);
+}
+
+static PyObject *
+pool_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"acquire", 0, 0, 0, {"timeout", "token"}};
+    PyObject *values[MAX_PARAMS];
+
+    if (!((PoolObject *)self)->prepares)
+        return pool_acquire_plain(self, args, nargs, kwnames);
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return NULL;
+    return PyObject_CallMethod(self, "_acquire_prepared", "OO",
+                               values[0] != NULL ? values[0] : Py_None,
+                               values[1] != NULL ? values[1] : Py_None);
+}
+
+PyDoc_STRVAR(acquire_plain_doc, "_acquire($self, /, *, timeout=None, token=None)\n--\n\n"
+                                "As acquire(), without hooks.");
+
+PyDoc_STRVAR(deadline_doc, "_deadline(timeout, /)\n--\n\n"
+                           "The time.monotonic() at which timeout= of a call ends, or None.");
+
+/* So that a call made of several core calls has the checks, and the end, of one. */
+static PyObject *
+pool_deadline(PyObject *Py_UNUSED(self), PyObject *timeout)
+{
+    int64_t span;
+
+    if (parse_seconds(timeout, "timeout", &span) < 0)
+        return NULL;
+    if (span == HS_NEVER)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)hs_deadline_after(span) / 1e9);
 }
 
 PyDoc_STRVAR(connection_doc,
@@ -475,8 +514,12 @@ pool_return(PoolObject *self, PyObject *obj, enum hs_return how)
     if (conn->pool != (PyObject *)self)
         return refuse_return(self, "this connection is another pool's");
     id = conn->lease.id;
-    if (atomic_exchange(&conn->let_go, true))
-        return refuse_return(self, "this connection was returned or closed before");
+    if (atomic_exchange(&conn->let_go, true)) {
+        /* `finally: pool.release(conn)` must not hide the error that made somebody close it. */
+        if (atomic_exchange(&conn->closed_by_holder, false))
+            Py_RETURN_NONE;
+        return refuse_return(self, "this connection was returned before");
+    }
     if (hs_pool_release(self->core, &conn->lease, how, NULL, &why, &late) != HS_OK)
         return refuse_return(self, "this connection was returned before");
     pool_forget_trace(self, id);
@@ -493,16 +536,17 @@ PyDoc_STRVAR(
     "Give a connection back that this pool lent; *conn* is closed for its holder from now on.\n\n"
     "It is lent again if that is safe; see PoolOptions.reuse. *failed*: the caller stopped in\n"
     "the middle of something. *discard*: close it in any case. Never blocks.\n\n"
-    "Raises ValueError for a connection that is another pool's, or was returned before.");
+    "After close(), abort() or detach() there is nothing left to do. Raises ValueError for a\n"
+    "connection that is another pool's, or was returned before.");
 
 static PyObject *
-pool_release(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+release_as(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, bool resets)
 {
     static const struct params p = {"release", 1, 1, 1, {"conn", "failed", "discard"}};
     PyObject *values[MAX_PARAMS];
     int failed, discard;
 
-    if (nargs == 1 && kwnames == NULL)
+    if (nargs == 1 && kwnames == NULL && !resets)
         return pool_return((PoolObject *)self, args[0], HS_RETURN_DONE);
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
@@ -510,10 +554,28 @@ pool_release(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     discard = values[2] == NULL ? 0 : PyObject_IsTrue(values[2]);
     if (failed < 0 || discard < 0)
         return NULL;
+    if (resets)
+        return PyObject_CallMethod(self, "_release_reset", "OOO", values[0],
+                                   failed ? Py_True : Py_False, discard ? Py_True : Py_False);
     return pool_return((PoolObject *)self, values[0],
                        discard  ? HS_RETURN_DISCARD
                        : failed ? HS_RETURN_FAILED
                                 : HS_RETURN_DONE);
+}
+
+static PyObject *
+pool_release(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return release_as(self, args, nargs, kwnames, ((PoolObject *)self)->prepares);
+}
+
+PyDoc_STRVAR(release_plain_doc, "_release($self, conn, /, *, failed=False, discard=False)\n--\n\n"
+                                "As release(), without hooks.");
+
+static PyObject *
+pool_release_plain(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return release_as(self, args, nargs, kwnames, false);
 }
 
 PyDoc_STRVAR(check_failed_doc, "_check_failed($self, conn, /)\n--\n\n"
@@ -728,9 +790,12 @@ static PyGetSetDef pool_getset[] = {
 
 static PyMethodDef pool_methods[] = {
     {"acquire", HS_METHOD(pool_acquire), METH_FASTCALL | METH_KEYWORDS, acquire_doc},
+    {"_acquire", HS_METHOD(pool_acquire_plain), METH_FASTCALL | METH_KEYWORDS, acquire_plain_doc},
+    {"_deadline", pool_deadline, METH_O | METH_STATIC, deadline_doc},
     {"_op_acquire", HS_METHOD(pool_op_acquire), METH_FASTCALL | METH_KEYWORDS, OP_DOC("acquire")},
     {"connection", HS_METHOD(pool_connection), METH_FASTCALL | METH_KEYWORDS, connection_doc},
     {"release", HS_METHOD(pool_release), METH_FASTCALL | METH_KEYWORDS, release_doc},
+    {"_release", HS_METHOD(pool_release_plain), METH_FASTCALL | METH_KEYWORDS, release_plain_doc},
     {"_check_failed", pool_check_failed, METH_O, check_failed_doc},
     WAITING_ENTRY("drain", drain),
     {"_op_drain", HS_METHOD(pool_op_drain), METH_FASTCALL | METH_KEYWORDS, OP_DOC("drain")},
@@ -747,8 +812,8 @@ static PyMethodDef pool_methods[] = {
     POOL_REPORTS(REPORT_ENTRY){NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, trace_frames=0, "
-                       "trace_every=0)\n--\n\n"
+PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, prepares=False, "
+                       "trace_frames=0, trace_every=0)\n--\n\n"
                        "The core of hardsock.Pool.");
 
 static PyMemberDef pool_members[] = {

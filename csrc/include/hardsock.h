@@ -1125,7 +1125,8 @@ struct hs_pool_options {
     size_t min_idle;          /* kept ready; 0 */
     size_t max_idle;          /* more are closed at their return; HS_POOL_UNLIMITED */
     size_t max_waiting;       /* more are refused with HS_E_LIMIT; HS_POOL_UNLIMITED */
-    size_t max_dials;         /* at the same time; 4 */
+    size_t max_dials;         /* at the same time; 4. A TLS handshake that takes longer than 250 ms
+                               * is not counted: it may be waiting for a server that is stuck */
     int64_t dial_interval_ns; /* between the beginnings of two dials, on average; 0 */
     int64_t dial_timeout_ns;  /* of one dial, lookup and TLS included; 10 s */
     int64_t backoff_min_ns;   /* after a failed dial, doubling with each in a row; 50 ms */
@@ -1188,9 +1189,20 @@ HS_API bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
  * that hs_pool_know_site said true for. */
 HS_API void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
 
+/* What is known of a dial of a pool's that failed, beside its error: as a connector tells. */
+struct hs_dial_failure;
+HS_API struct hs_dial_failure *hs_dial_failure_ref(struct hs_dial_failure *f);
+HS_API void hs_dial_failure_unref(struct hs_dial_failure *f); /* NULL is fine */
+/* borrows: f. Times are hs_now's; *ret_began_ns: when the dial began. */
+HS_API const struct hs_attempt *hs_dial_failure_attempts(const struct hs_dial_failure *f,
+                                                         size_t *ret_n, int64_t *ret_began_ns);
+HS_API const struct hs_addr *hs_dial_failure_refused(const struct hs_dial_failure *f);
+
 /* A call of hs_pool_acquire in progress; zero it, but for the holder. */
 struct hs_request {
     struct hs_holder holder;
+    struct hs_dial_failure
+        *failure; /* owns: of the dial whose error it got; the caller unrefs it */
     void *waiter; /* belongs to the pool, as the rest */
     int64_t since_ns;
     uint64_t ticket; /* its place in the order of arrival; 0: it has not stood in the queue */
@@ -1273,8 +1285,10 @@ HS_API int64_t hs_histogram_bound(size_t bucket);
 
 struct hs_pool_stats {
     size_t max_size, idle, lent, dialing, closing, waiting; /* now */
-    uint64_t opened;                                        /* dials begun */
-    uint64_t connected;                                     /* dials that succeeded */
+    size_t handshaking;     /* of dialing: connected, and in the TLS handshake */
+    int64_t handshaking_ns; /* for how long, the longest */
+    uint64_t opened;        /* dials begun */
+    uint64_t connected;     /* dials that succeeded */
     uint64_t closed;
     uint64_t closed_by_reason[HS_POOL_REASON_COUNT];
     uint64_t acquired;        /* calls that got a connection */

@@ -20,12 +20,78 @@ struct dial {
     int64_t began_ns;
 };
 
+/* A handshake that takes longer may be waiting for ever: the server is stuck, or its queue is full.
+ * It goes on, but counts neither as a dial under way nor as a connection that is coming, so that it
+ * does not keep from others what a healthy dial would give them. One that is only slow leaves an
+ * idle connection in the end. */
+#define STALLED_NS (250 * HS_NS_PER_MS)
+
+/* ---- Failures ------------------------------------------------------------------------------ */
+
+struct hs_dial_failure {
+    atomic_int refs;
+    int64_t began_ns;
+    bool was_refused;
+    struct hs_addr refused;
+    size_t n;
+    struct hs_attempt attempts[];
+};
+
+/* NULL: there is no memory, or nothing was tried. The error stands for itself then. */
+static struct hs_dial_failure *
+failure_of(struct hs_connector *cn, int64_t began_ns)
+{
+    size_t n = 0;
+    const struct hs_attempt *attempts = cn == NULL ? NULL : hs_connector_attempts(cn, &n);
+    const struct hs_addr *refused = cn == NULL ? NULL : hs_connector_refused(cn);
+    struct hs_dial_failure *f = calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
+
+    if (f == NULL)
+        return NULL;
+    f->refs = 1;
+    f->began_ns = began_ns;
+    f->n = n;
+    for (size_t i = 0; i < n; i++)
+        f->attempts[i] = attempts[i];
+    if ((f->was_refused = refused != NULL))
+        f->refused = *refused;
+    return f;
+}
+
+struct hs_dial_failure *
+hs_dial_failure_ref(struct hs_dial_failure *f)
+{
+    atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
+    return f;
+}
+
+void
+hs_dial_failure_unref(struct hs_dial_failure *f)
+{
+    if (f != NULL && atomic_fetch_sub(&f->refs, 1) == 1)
+        free(f);
+}
+
+const struct hs_attempt *
+hs_dial_failure_attempts(const struct hs_dial_failure *f, size_t *ret_n, int64_t *ret_began_ns)
+{
+    *ret_n = f->n;
+    *ret_began_ns = f->began_ns;
+    return f->attempts;
+}
+
+const struct hs_addr *
+hs_dial_failure_refused(const struct hs_dial_failure *f)
+{
+    return f->was_refused ? &f->refused : NULL;
+}
+
 /* ---- Wanting ------------------------------------------------------------------------------- */
 
 static bool
 more_wanted(const struct hs_pool *p)
 {
-    size_t coming = p->n[MEMBER_DIALING] + p->n[MEMBER_TENDED];
+    size_t coming = p->n[MEMBER_DIALING] - p->n_stalled + p->n[MEMBER_TENDED];
     size_t spare = coming + p->n[MEMBER_IDLE];
 
     if (p->n_waiting > coming)
@@ -83,8 +149,27 @@ rate_allows(struct hs_pool *p, int64_t now, int64_t *again)
 bool
 hs_dials_may_begin_locked(const struct hs_pool *p)
 {
-    return !p->closed && more_wanted(p) && p->n[MEMBER_DIALING] < p->o.max_dials &&
+    return !p->closed && more_wanted(p) && p->n[MEMBER_DIALING] - p->n_stalled < p->o.max_dials &&
            hs_pool_open(p) < p->o.max_size;
+}
+
+static void
+note_stalled_locked(struct hs_pool *p, int64_t now, int64_t *again)
+{
+    if (p->o.connect.tls == NULL || p->n[MEMBER_DIALING] == p->n_stalled)
+        return;
+    for (size_t i = 0; i < p->n_members; i++) {
+        struct hs_member *m = p->members[i];
+
+        if (m->shaking_ns == 0 || m->stalled)
+            continue;
+        if (now - m->shaking_ns < STALLED_NS) {
+            *again = hs_min_ns(*again, m->shaking_ns + STALLED_NS);
+            continue;
+        }
+        m->stalled = true;
+        p->n_stalled++;
+    }
 }
 
 size_t
@@ -94,6 +179,7 @@ hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **member
     size_t i = 0;
 
     *ret_again_ns = HS_NEVER;
+    note_stalled_locked(p, now, ret_again_ns);
     while (i < n && hs_dials_may_begin_locked(p) && !hs_list_empty(&p->free)) {
         struct hs_member *m = HS_CONTAINER(p->free.next, struct hs_member, link);
         struct endpoint *e = choose(p, now, ret_again_ns);
@@ -136,19 +222,24 @@ something_else_may_serve(const struct hs_pool *p)
 }
 
 static void
-dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const struct hs_error *why)
+dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const struct hs_error *why,
+            struct hs_dial_failure *failure)
 {
     struct deeds d = {.keeper = true};
+    struct hs_dial_failure *before;
 
     hs_lock_take(&p->lock);
     hs_histogram_add(&p->stats.dial, hs_now() - began_ns);
     p->stats.dial_error = *why;
+    before = p->failure;
+    p->failure = failure;
     p->dial_error_ns = hs_now();
     back_off(p, &p->endpoints[m->endpoint]);
     hs_pool_end_dial_locked(p, m, HS_POOL_DIAL_FAILED, &d);
     if (!something_else_may_serve(p))
         hs_waiter_fail_all_locked(p, why->code, &d);
     hs_pool_leave(p, &d);
+    hs_dial_failure_unref(before);
 }
 
 static void
@@ -188,6 +279,28 @@ destroy(struct dial *dial)
     free(dial);
 }
 
+/* In its TLS handshake from now on: the keeper looks whether it comes to an end. */
+static void
+note_phase(struct dial *dial)
+{
+    struct hs_pool *p = dial->task.pool;
+    struct deeds d = {.keeper = true};
+    const struct hs_attempt *attempts;
+    bool shaking = false;
+    size_t n;
+
+    if (p->o.connect.tls == NULL || dial->m->shaking_ns != 0)
+        return;
+    attempts = hs_connector_attempts(dial->connector, &n);
+    for (size_t i = 0; i < n; i++)
+        shaking |= attempts[i].phase == HS_ATTEMPT_TLS && attempts[i].ended_ns == 0;
+    if (!shaking)
+        return;
+    hs_lock_take(&p->lock);
+    dial->m->shaking_ns = hs_now();
+    hs_pool_leave(p, &d);
+}
+
 static hs_err
 step(struct task *task)
 {
@@ -196,17 +309,21 @@ step(struct task *task)
     struct hs_member *m = dial->m;
     int64_t began_ns = dial->began_ns;
     struct hs_error err = {0};
+    struct hs_dial_failure *failure;
     struct hs_conn *conn;
     hs_err rv = hs_connector_run(dial->connector, &task->op, &err, &conn);
 
-    if (rv == HS_WANT || rv == HS_INTR)
+    if (rv == HS_WANT || rv == HS_INTR) {
+        note_phase(dial);
         return rv;
+    }
+    failure = rv == HS_OK ? NULL : failure_of(dial->connector, began_ns);
     destroy(dial);
     if (rv == HS_OK) {
         dial_succeeded(p, m, began_ns, conn);
     } else {
         err.code = rv;
-        dial_failed(p, m, began_ns, &err);
+        dial_failed(p, m, began_ns, &err, failure);
     }
     return HS_OK;
 }
@@ -219,10 +336,12 @@ give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
     struct hs_member *m = dial->m;
     int64_t began_ns = dial->began_ns;
     struct deeds d = {0};
+    struct hs_dial_failure *failure =
+        why == HS_POOL_DIAL_FAILED ? failure_of(dial->connector, began_ns) : NULL;
 
     destroy(dial);
     if (why == HS_POOL_DIAL_FAILED) {
-        dial_failed(p, m, began_ns, err);
+        dial_failed(p, m, began_ns, err, failure);
         return;
     }
     hs_lock_take(&p->lock);
@@ -265,5 +384,5 @@ hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k)
     }
     if (err.code == HS_OK)
         (void)hs_err_setx(&err, rv, "connect", "no memory for a dial");
-    dial_failed(p, m, now, &err);
+    dial_failed(p, m, now, &err, NULL);
 }

@@ -340,6 +340,7 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
     struct waiter *w = r->waiter;
     struct deeds d = {0};
     struct hs_error dial_error;
+    struct hs_dial_failure *failure = NULL;
     hs_err rv = code == HS_OK ? HS_WANT : code;
 
     hs_lock_take(&p->lock);
@@ -368,8 +369,11 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
             rv = HS_E_DEADLINE;
         break;
     case WAITER_FAILED:
-        if (code != HS_E_CANCELLED)
-            rv = w->why;
+        if (code == HS_E_CANCELLED)
+            break;
+        rv = w->why;
+        if (rv != HS_E_CLOSED && p->failure != NULL)
+            failure = hs_dial_failure_ref(p->failure);
         break;
     }
     dial_error = p->stats.dial_error;
@@ -382,6 +386,8 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
         (void)refuse(err, rv, rv == HS_E_CLOSED ? "the pool was closed" : hs_err_text(rv));
     else if (err != NULL)
         *err = (struct hs_error){0};
+    hs_dial_failure_unref(r->failure);
+    r->failure = failure;
     r->waiter = NULL;
     hs_waiter_unref(w);
     return rv;
@@ -519,6 +525,8 @@ hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struc
     }
     if (!waited) {
         r->since_ns = hs_now();
+        hs_dial_failure_unref(r->failure);
+        r->failure = NULL;
         r->ticket = 0;
         if ((rv = hs_pool_enter(p, err)) != HS_OK)
             return rv;

@@ -155,6 +155,7 @@ destroy(struct hs_pool *p)
     free(p->endpoints);
     hs_tls_config_unref(p->o.connect.tls);
     hs_breaker_unref(p->o.connect.breaker);
+    hs_dial_failure_unref(p->failure);
     hs_pool_forget_sites(p, NULL);
     hs_wakelist_fini(&p->changed);
     hs_lock_fini(&p->lock);
@@ -231,6 +232,9 @@ hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_sta
 {
     p->n[m->state]--;
     p->n[state]++;
+    p->n_stalled -= m->stalled;
+    m->stalled = false;
+    m->shaking_ns = 0;
     m->state = state;
     m->stint = ++p->stints;
 }
@@ -367,7 +371,7 @@ hs_pool_forget_parent(struct hs_pool *p)
     hs_wakelist_init(&p->changed);
     empty(p);
     memset(p->n, 0, sizeof(p->n));
-    p->n_waiting = 0;
+    p->n_waiting = p->n_stalled = 0;
     p->restless = false;
     p->scan_boot = HS_NEVER;
     p->arm_ns = p->next_dial_ns = p->visit_ns = 0;
@@ -391,6 +395,8 @@ hs_pool_forget_parent(struct hs_pool *p)
         m->conn = NULL;
         atomic_store(&m->lease_id, 0);
         m->state = MEMBER_FREE;
+        m->stalled = false;
+        m->shaking_ns = 0;
         hs_list_init(&m->link);
         hs_list_append(&p->free, &m->link);
         p->n[MEMBER_FREE]++;

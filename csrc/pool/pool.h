@@ -69,6 +69,8 @@ struct hs_member {
     bool greeted;         /* never lent, and the peer has said something by itself */
     bool overdue, untold; /* lent for too long; and nobody was told yet */
     enum hs_pool_reason closing;
+    int64_t shaking_ns; /* DIALING: since when in its TLS handshake; 0: it is not */
+    bool stalled;       /* for so long that it holds nobody's place; in pool->n_stalled */
     struct hs_holder holder;
     struct site *site;
     struct hs_conn_mark lent;       /* when it was lent */
@@ -101,6 +103,7 @@ struct hs_pool {
     struct hs_list lent; /* the same */
     struct hs_list free;
     size_t n[MEMBER_STATES];
+    size_t n_stalled;       /* of those that are DIALING */
     struct hs_list waiters; /* the first to come first */
     size_t n_waiting;
     uint64_t leases, epoch, stints, tickets;
@@ -113,8 +116,9 @@ struct hs_pool {
     int64_t scan_boot;    /* when an idle one is due for something */
     uint64_t random;
     struct ledger ledger;
-    struct hs_wakelist changed; /* own lock: woken when a member is closed, or overdue */
-    struct hs_pool_stats stats; /* counters and histograms only */
+    struct hs_wakelist changed;      /* own lock: woken when a member is closed, or overdue */
+    struct hs_pool_stats stats;      /* counters and histograms only */
+    struct hs_dial_failure *failure; /* owns: with stats.dial_error */
     int64_t dial_error_ns;
     int64_t visit_ns;               /* without the lock: the keeper's, when it comes by next */
     struct hs_member *_Atomic lost; /* a stack, without the lock: leases thrown away */

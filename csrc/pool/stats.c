@@ -60,6 +60,19 @@ hs_histogram_add(struct hs_histogram *h, int64_t ns)
 
 /* ---- Asking -------------------------------------------------------------------------------- */
 
+static void
+count_handshakes_locked(const struct hs_pool *p, struct hs_pool_stats *s)
+{
+    int64_t now = hs_now();
+
+    for (size_t i = 0; i < p->n_members && p->n[MEMBER_DIALING] > 0; i++)
+        if (p->members[i]->shaking_ns != 0) {
+            s->handshaking++;
+            if (now - p->members[i]->shaking_ns > s->handshaking_ns)
+                s->handshaking_ns = now - p->members[i]->shaking_ns;
+        }
+}
+
 void
 hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats)
 {
@@ -71,6 +84,7 @@ hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats)
     hs_pool_leave(p, &d);
     hs_lock_take(&p->lock);
     *ret_stats = p->stats;
+    count_handshakes_locked(p, ret_stats);
     ret_stats->max_size = p->o.max_size;
     ret_stats->idle = p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED];
     ret_stats->lent = p->n[MEMBER_LENT];
@@ -166,7 +180,7 @@ length(const struct hs_list *list)
 static const char *
 find_disagreement(const struct hs_pool *p)
 {
-    size_t n[MEMBER_STATES] = {0};
+    size_t n[MEMBER_STATES] = {0}, stalled = 0;
     uint64_t closed = 0;
 
     for (size_t i = 0; i < p->n_members; i++) {
@@ -175,6 +189,7 @@ find_disagreement(const struct hs_pool *p)
             m->state == MEMBER_IDLE || m->state == MEMBER_TENDED || m->state == MEMBER_LENT;
 
         n[m->state]++;
+        stalled += m->stalled;
         if (has_conn && m->conn == NULL)
             return "a member without a connection";
         if ((m->state == MEMBER_LENT) != (atomic_load(&m->lease_id) != 0))
@@ -183,6 +198,8 @@ find_disagreement(const struct hs_pool *p)
     for (size_t i = 0; i < MEMBER_STATES; i++)
         if (n[i] != p->n[i])
             return "the members and their counts";
+    if (stalled != p->n_stalled)
+        return "the stalled dials and their count";
     for (size_t i = 0; i < HS_POOL_REASON_COUNT; i++)
         closed += p->stats.closed_by_reason[i];
     if (closed != p->stats.closed)

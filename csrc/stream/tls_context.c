@@ -7,6 +7,7 @@
 #include "tls_context.h"
 
 #include "tls_error.h"
+#include "tls_rehearse.h"
 #include "../base/err.h"
 
 #include <errno.h>
@@ -295,6 +296,20 @@ open_key_log(struct hs_tls_context *c, const char *path, struct hs_error *err)
     return HS_OK;
 }
 
+/* What a library does not do must not be found out by nobody. */
+static hs_err
+rehearse_ocsp(const struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_error *err)
+{
+    hs_err rv = HS_OK;
+
+    if (o->role == HS_TLS_CLIENT)
+        return c->ocsp != HS_TLS_OCSP_OFF ? hs_tls_rehearse_client(err) : HS_OK;
+    for (size_t i = 0; rv == HS_OK && i < c->n_identities; i++)
+        if (c->identities[i].ocsp != NULL)
+            rv = hs_tls_rehearse_staple(&c->identities[i], o, err);
+    return rv;
+}
+
 /* ---- All together -------------------------------------------------------------------------- */
 
 static hs_err
@@ -313,7 +328,7 @@ build(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_tls_ti
         return rv;
     hs_tls_install_callbacks(c);
     ERR_clear_error();
-    return HS_OK;
+    return rehearse_ocsp(c, o, err);
 }
 
 hs_err

@@ -58,9 +58,13 @@ class SocketOptions:
     nodelay: bool | None = True
     """TCP_NODELAY: small writes go out at once (tcp(7))."""
     dead_after: float | None = _Default(45.0)
-    """Seconds after which a peer that is gone is noticed, whether the connection is idle or has
-    data in flight. 45, unless one of the settings that it computes is given, or ``None``. Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the
-    probe count. Keepalive counts whole seconds, so below 2 s an idle peer takes about 2 s."""
+    """Seconds within which a peer that is gone is noticed, whether the connection is idle or has
+    data in flight. 45, unless one of the settings that it computes is given, or ``None``.
+
+    Sets keepalive and TCP_USER_TIMEOUT consistently: the latter overrides the probe count, and
+    from 5 s on is shorter than this by one probe's interval and the lateness of its timer. Each
+    connection draws its own quiet time and interval, so that a crowd does not probe in step.
+    Keepalive counts whole seconds: below 2 s an idle peer takes about 2 s."""
     keepalive: bool | None = None
     keepalive_idle: int | None = None
     """Seconds of silence before the first probe (TCP_KEEPIDLE)."""

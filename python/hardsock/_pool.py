@@ -10,8 +10,7 @@ import time
 import warnings
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,6 @@ from hardsock import _core
 from hardsock._connect import Address, tls_settings, warn_of_changes
 from hardsock._core import CancelToken, Connection
 from hardsock._errors import (
-    Cancelled,
     Closed,
     DeadlineExceeded,
     HardsockError,
@@ -28,6 +26,7 @@ from hardsock._errors import (
     PoolWarning,
 )
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
 from hardsock._pool_records import (
     Lent,
@@ -39,8 +38,6 @@ from hardsock._pool_records import (
     site_at,
     thread_name,
 )
-from hardsock._scope import scope
-from hardsock._scope import timeout as _timeout
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -133,6 +130,7 @@ class Pool(_core.Pool):
     Hooks run in the borrower's thread, under his deadline, and with no lock held.
     """
 
+    _hooks: Hooks[Callable[[Connection], object]]
     _name: str
     _options: PoolOptions
     _endpoints: tuple[str, ...]
@@ -171,14 +169,9 @@ class Pool(_core.Pool):
         if on_leak is not None and options.leak_after is None:
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
-        hooks = (on_connect, check, reset)
-        made: type[Pool] = cls
-        if any(hook is not None for hook in hooks):
-            if cls is not Pool:
-                raise TypeError("hooks are for Pool itself; a subclass overrides acquire, release")
-            made = _HookedPool
+        hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
         self = super().__new__(
-            made,
+            cls,
             addresses,
             options._for_core(),
             {
@@ -188,10 +181,12 @@ class Pool(_core.Pool):
                 "breaker": breaker,
                 **tls_settings(tls, server_name, "tcp"),
             },
-            hooked=made.acquire is not _core.Pool.acquire or made.release is not _core.Pool.release,
+            hooked=cls.acquire is not _core.Pool.acquire or cls.release is not _core.Pool.release,
+            prepares=hooks.any(),
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
         )
+        self._hooks = hooks
         self._options = options
         self._endpoints = tuple(_core.parse_address(one) for one in addresses)
         self._name = name if name is not None else ", ".join(self._endpoints)
@@ -202,8 +197,6 @@ class Pool(_core.Pool):
         )
         with _living_lock:
             _living.add(self)
-        if isinstance(self, _HookedPool):
-            self._set_hooks(on_connect, check, check_after, reset, reset_timeout)
         if options.leak_after is not None:
             _watch_leaks(self, on_leak if on_leak is not None else _log_leak)
         return self
@@ -217,6 +210,29 @@ class Pool(_core.Pool):
     def options(self) -> PoolOptions:
         """What it was made with; ``stats().max_size`` is the size in force."""
         return self._options
+
+    # ---- hooks
+
+    def _acquire_prepared(self, timeout: float | None, token: CancelToken | None) -> Connection:
+        """Called by the core, for acquire() of a pool with hooks."""
+        deadline = self._deadline(timeout)
+        while True:
+            conn = self._acquire(timeout=time_left(deadline), token=token)
+            with self._hooks.prepare(self, conn, deadline, token) as lease:
+                if lease.hook is not None:
+                    lease.result = lease.hook(conn)
+            if lease.lendable:
+                return conn
+
+    def _release_reset(self, conn: Connection, failed: bool, discard: bool) -> None:
+        """Called by the core, for release() of a pool with hooks."""
+        due = self._hooks.resetting(self, conn, failed, discard)
+        if due is not None:
+            with due:
+                due.hook(conn)
+            if not due.returnable:
+                return
+        self._release(conn, failed=failed, discard=discard)
 
     # ---- telling
 
@@ -309,6 +325,13 @@ class Pool(_core.Pool):
             f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "
             f"{stats.dialing} dialing, {stats.waiting} waiting"
         )
+        if stats.handshaking:
+            text += (
+                f"; {stats.handshaking} of the dials are in the TLS handshake, the longest for "
+                f"{stats.handshaking_for:.1f} s"
+            )
+            if isinstance(exc, PoolTimeout) and stats.handshaking == stats.dialing and not lent:
+                exc.phase = "tls"
         if lent:
             text += "; held by " + "; ".join(_by_site(lent))
         if stats.last_dial_error is not None:
@@ -410,113 +433,6 @@ def _by_site(lent: list[Lent], most: int = 3) -> list[str]:
     if len(counts) > most:
         lines.append(f"and {len(counts) - most} other places")
     return lines
-
-
-# ---- hooks
-
-
-@contextmanager
-def _bounded(deadline: float | None, token: CancelToken | None) -> Iterator[None]:
-    """Hooks obey the deadline and the token of the call that they are part of."""
-    left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    with _timeout(left):
-        if token is None:
-            yield
-        else:
-            with scope(token):
-                yield
-
-
-class _HookedPool(Pool):
-    """A pool with hooks: what the core lends is looked at before the caller gets it."""
-
-    def _set_hooks(
-        self,
-        on_connect: Callable[[Connection], object] | None,
-        check: Callable[[Connection], object] | None,
-        check_after: float,
-        reset: Callable[[Connection], object] | None,
-        reset_timeout: float,
-    ) -> None:
-        self._on_connect = on_connect
-        self._check = check
-        self._check_after = check_after
-        self._reset = reset
-        self._reset_timeout = reset_timeout
-
-    def acquire(
-        self, *, timeout: float | None = None, token: CancelToken | None = None
-    ) -> Connection:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            conn = super().acquire(timeout=left, token=token)
-            if self._prepared(conn, deadline, token):
-                return conn
-
-    def _prepared(
-        self, conn: Connection, deadline: float | None, token: CancelToken | None
-    ) -> bool:
-        if not conn.reused:
-            if self._on_connect is None:
-                return True
-            return self._run(self._on_connect, conn, deadline, token, may_fail=False)
-        if self._check is None or conn._idle_for < self._check_after:
-            return True
-        return self._run(self._check, conn, deadline, token, may_fail=True)
-
-    def _run(
-        self,
-        hook: Callable[[Connection], object],
-        conn: Connection,
-        deadline: float | None,
-        token: CancelToken | None,
-        *,
-        may_fail: bool,
-    ) -> bool:
-        try:
-            with _bounded(deadline, token):
-                accepted = hook(conn) is not False
-        except BaseException as exc:
-            self._check_failed(conn)
-            if not may_fail or not isinstance(exc, Exception) or _is_over(deadline, exc):
-                raise
-            return False
-        if accepted:
-            conn.mark_clean()
-            return True
-        self._check_failed(conn)
-        if not may_fail:
-            raise HardsockError(None, "on_connect returned False")
-        return False
-
-    def release(self, conn: Connection, /, *, failed: bool = False, discard: bool = False) -> None:
-        if (
-            self._reset is not None
-            and not (failed or discard)
-            and getattr(conn, "pool", None) is self
-            and not conn.closed
-            and (conn._clean or self._options.reuse == "answered")
-        ):
-            try:
-                with _timeout(self._reset_timeout):
-                    self._reset(conn)
-            except Exception as exc:
-                self._check_failed(conn)
-                _log.info("reset of a connection of pool %s failed: %s", self._name, exc)
-                return
-            except BaseException:
-                self._check_failed(conn)
-                raise
-            conn.mark_clean()
-        super().release(conn, failed=failed, discard=discard)
-
-
-def _is_over(deadline: float | None, exc: Exception) -> bool:
-    """The call's own time or token has ended, rather than the connection."""
-    if isinstance(exc, Cancelled):
-        return True
-    return deadline is not None and time.monotonic() >= deadline
 
 
 # ---- leaks
@@ -636,19 +552,14 @@ class PoolManager:
 
     def close(self, timeout: float | None = 0.0, *, abort: bool = False) -> PoolCloseReport:
         """Close every pool; *timeout* is for all together. See ``Pool.close``."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = _core.Pool._deadline(timeout)
         with self._lock:
             self._closed = True
             pools = list(self._pools.values())
             self._pools.clear()
         for pool in pools:
             pool._close()
-        reports = [
-            pool.close(
-                None if deadline is None else max(0.0, deadline - time.monotonic()), abort=abort
-            )
-            for pool in pools
-        ]
+        reports = [pool.close(time_left(deadline), abort=abort) for pool in pools]
         lent = tuple(one for report in reports for one in report.lent)
         return PoolCloseReport(clean=all(report.clean for report in reports), lent=lent)
 

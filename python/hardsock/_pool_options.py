@@ -48,7 +48,8 @@ class PoolOptions:
     max_waiting: int | None = None
     """Callers that may wait; one more is refused at once (``PoolRefused``)."""
     max_dials: int = 4
-    """Dials at the same time."""
+    """Dials at the same time. A TLS handshake that takes longer than 250 ms is not counted, and
+    another dial begins while callers wait: it may be waiting for a server that is stuck."""
     dials_per_second: float | None = None
     """Dials begun per second, on average; ``max_dials`` may begin at once."""
     dial_timeout: float = 10.0

@@ -141,6 +141,10 @@ class PoolStats:
     idle: int
     lent: int
     dialing: int
+    handshaking: int
+    """Of ``dialing``: connected, and in the TLS handshake."""
+    handshaking_for: float
+    """Seconds that the longest of these takes already."""
     closing: int
     waiting: int
     """Callers in the queue."""

@@ -98,7 +98,8 @@ class Certificate:
     """Of an encrypted key. Without one such a key is an error; nobody is ever asked."""
     ocsp_response: Source | None = field(default=None, repr=False)
     """A DER response that a server staples (RFC 6066 section 8). Whoever renews it calls
-    ``TLSConfig.reload``."""
+    ``TLSConfig.reload``. One that the OpenSSL in use would not send is a ``ValueError`` when the
+    config is made."""
 
     def __post_init__(self) -> None:
         if _check_source("chain", self.chain) is None:
@@ -152,7 +153,8 @@ class TLSConfig:
     encryption is taken."""
     ocsp: Literal["off", "check", "require"] = "check"
     """Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also that there
-    is none. A certificate that says "must staple" (RFC 7633) requires it by itself."""
+    is none. A certificate that says "must staple" (RFC 7633) requires it by itself. Where the
+    OpenSSL in use hands over no response this is a ``ValueError`` when the config is made."""
     sessions: bool = True
     """Resume earlier sessions, which saves the certificates: only under the same name, and only
     verified ones."""

@@ -90,6 +90,8 @@ acquire_once(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct h
         ck_assert_ptr_null(lease.member);
         ck_assert_ptr_null(lease.conn);
     }
+    hs_dial_failure_unref(r->failure);
+    r->failure = NULL;
     return rv;
 }
 

@@ -167,7 +167,8 @@ uint8_t *
 staple_make(const struct staple_spec *spec, size_t *ret_len)
 {
     const struct made *signer = spec->signer != NULL ? spec->signer : spec->issuer;
-    OCSP_CERTID *id = OCSP_cert_to_id(EVP_sha1(), spec->about->cert, spec->issuer->cert);
+    const EVP_MD *md = EVP_get_digestbyname(spec->digest != NULL ? spec->digest : "SHA1");
+    OCSP_CERTID *id = OCSP_cert_to_id(md, spec->about->cert, spec->issuer->cert);
     OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
     ASN1_TIME *from = X509_gmtime_adj(NULL, spec->this_update_s);
     ASN1_TIME *to = spec->next_update_s != 0 ? X509_gmtime_adj(NULL, spec->next_update_s) : NULL;

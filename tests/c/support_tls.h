@@ -44,6 +44,7 @@ struct staple_spec {
     int status;                                 /* V_OCSP_CERTSTATUS_* */
     long this_update_s, next_update_s;          /* from now; next 0: none */
     bool enclose;                               /* the signer's certificate */
+    const char *digest;                         /* by which it names it; NULL: SHA-1 */
 };
 /* In DER; owned by the caller. */
 uint8_t *staple_make(const struct staple_spec *spec, size_t *ret_len);

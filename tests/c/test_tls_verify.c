@@ -5,12 +5,44 @@
  */
 #include "support_tls.h"
 
+#include <dlfcn.h>
 #include <openssl/x509_vfy.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const int versions[] = {HS_TLS_1_2, HS_TLS_1_3};
+
+/* ---- What a library does with staples ------------------------------------------------------ */
+
+/* Some versions of OpenSSL staple only what they take for a response about the certificate. Here
+ * a client is handed what a test wants, and libraries that hand over or send nothing are played. */
+static struct {
+    const uint8_t *handed;
+    size_t len;
+    bool hand_over_nothing, send_nothing;
+} library;
+
+/* Found before libssl's own, which does the rest. */
+long
+SSL_ctrl(SSL *ssl, int cmd, long number, void *pointer)
+{
+    static long (*real)(SSL *, int, long, void *);
+
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "SSL_ctrl");
+    if (cmd == SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP && library.hand_over_nothing)
+        return -1;
+    if (cmd == SSL_CTRL_GET_TLSEXT_STATUS_REQ_OCSP_RESP && library.handed != NULL) {
+        *(const uint8_t **)pointer = library.handed;
+        return (long)library.len;
+    }
+    if (cmd == SSL_CTRL_SET_TLSEXT_STATUS_REQ_OCSP_RESP && library.send_nothing) {
+        OPENSSL_free(pointer);
+        return 1;
+    }
+    return real(ssl, cmd, number, pointer);
+}
 
 /* One handshake of two ends with these settings. */
 struct outcome {
@@ -436,6 +468,17 @@ make_staple(size_t i, struct made *delegate, size_t *len)
     return der;
 }
 
+/* What came, to each client from now on. The config is made before: it rehearses with its own. */
+static void
+hand_over(const uint8_t *der, size_t len)
+{
+    struct hs_tls_options client = client_options();
+
+    hs_tls_config_unref(config_of(&client));
+    library.handed = der;
+    library.len = len;
+}
+
 START_TEST(staples_are_judged)
 {
     size_t which = (size_t)_i / 2, len;
@@ -446,7 +489,10 @@ START_TEST(staples_are_judged)
     struct hs_tls_identity id = identity(world.leaf);
     struct outcome o;
 
-    id.ocsp = (struct hs_tls_source){.data = der, .len = len};
+    if (staples[which].other_cert)
+        hand_over(der, len);
+    else
+        id.ocsp = (struct hs_tls_source){.data = der, .len = len};
     server.identities = &id;
     only_version(&client, versions[_i % 2]);
     meet(&o, &client, &server, "a.example");
@@ -534,7 +580,7 @@ START_TEST(a_self_signed_certificate_may_staple_for_itself)
                               .next_update_s = 60},
         &len);
 
-    id.ocsp = (struct hs_tls_source){.data = der, .len = len};
+    hand_over(der, len);
     server.identities = &id;
     client.cas = &own;
     meet(&o, &client, &server, "a.example");
@@ -543,6 +589,131 @@ START_TEST(a_self_signed_certificate_may_staple_for_itself)
     else
         assert_refused(&o, X509_V_ERR_CERT_REVOKED, "revoked");
     part(&o);
+    free(der);
+    cert_free(alone);
+}
+END_TEST
+
+/* Responses that an OpenSSL of today would not send, but another server may. */
+START_TEST(what_openssl_would_not_send_is_judged_too)
+{
+    static const uint8_t try_later[] = {0x30, 0x03, 0x0a, 0x01, 0x03};
+    const struct staple_spec by_sha256 = {
+        .about = world.leaf, .issuer = world.root, .this_update_s = -60, .digest = "SHA256"};
+    const struct staple_spec of_another_issuer = {.about = world.leaf,
+                                                  .issuer = world.other_root,
+                                                  .signer = world.root,
+                                                  .this_update_s = -60};
+    struct hs_tls_options client = client_options(), server = server_options();
+    size_t len = sizeof(try_later);
+    uint8_t *der = NULL;
+    struct outcome o;
+
+    if (_i / 2 < 2)
+        der = staple_make(_i / 2 == 0 ? &by_sha256 : &of_another_issuer, &len);
+    hand_over(der != NULL ? der : try_later, len);
+    only_version(&client, versions[_i % 2]);
+    meet(&o, &client, &server, "a.example");
+    if (_i / 2 == 0)
+        ck_assert_int_eq(o.info.ocsp, HS_OCSP_GOOD);
+    else
+        assert_refused(&o, X509_V_ERR_OCSP_VERIFY_FAILED,
+                       _i / 2 == 1 ? "no valid signature" : "responder failed: trylater");
+    part(&o);
+    free(der);
+}
+END_TEST
+
+static void
+assert_no_config(const struct hs_tls_options *o, const char *words)
+{
+    struct hs_tls_config *config = NULL;
+    struct hs_error err = {0};
+
+    ASSERT_ERR(HS_E_INVALID, hs_tls_config_new(o, &err, &config));
+    ck_assert_msg(strstr(err.msg, words) != NULL, "'%s' is not in: %s", words, err.msg);
+    ck_assert_ptr_null(config);
+}
+
+START_TEST(a_library_that_hands_over_no_staple_is_found_out_when_a_config_is_made)
+{
+    struct hs_tls_options client = client_options();
+
+    library.hand_over_nothing = true;
+    for (int i = 0; i < 2; i++) {
+        client.ocsp = i ? HS_TLS_OCSP_CHECK : HS_TLS_OCSP_REQUIRE;
+        assert_no_config(&client, "ocsp: OpenSSL");
+    }
+    client.ocsp = HS_TLS_OCSP_OFF;
+    hs_tls_config_unref(config_of(&client));
+    client.ocsp = HS_TLS_OCSP_CHECK;
+    client.insecure_skip_verify = true; /* nothing of it would be judged */
+    hs_tls_config_unref(config_of(&client));
+    library.hand_over_nothing = false; /* the answer was not kept */
+    client.insecure_skip_verify = false;
+    hs_tls_config_unref(config_of(&client));
+}
+END_TEST
+
+START_TEST(a_library_that_does_not_send_a_staple_is_found_out_when_a_config_is_made)
+{
+    struct hs_tls_options server = server_options();
+    struct hs_tls_identity ids[] = {identity(world.second), identity(world.leaf)};
+    struct hs_error err = {0};
+    struct hs_tls_config *config;
+    size_t len;
+    uint8_t *der = make_staple(0, NULL, &len);
+
+    ids[1].ocsp = (struct hs_tls_source){.data = der, .len = len};
+    server.identities = ids;
+    server.n_identities = LENGTH(ids);
+    config = config_of(&server);
+    library.send_nothing = true;
+    assert_no_config(&server, "ocsp_response: OpenSSL");
+    ASSERT_ERR(HS_E_INVALID, hs_tls_config_reload(config, &server, &err)); /* all or nothing */
+    ids[1].ocsp = (struct hs_tls_source){0};
+    hs_tls_config_unref(config_of(&server));
+    hs_tls_config_unref(config);
+    free(der);
+}
+END_TEST
+
+/* Sent, or refused when the config is made: never left out without a word. */
+START_TEST(what_a_server_was_given_to_staple_is_sent_or_refused_at_once)
+{
+    struct made *alone = cert_make(&(struct cert_spec){.cn = "x", .names = "DNS:a.example"});
+    const struct staple_spec specs[] = {
+        {.about = world.leaf, .issuer = world.root},
+        {.about = world.leaf, .issuer = world.root, .digest = "SHA256"},
+        {.about = world.second, .issuer = world.root},
+        {.about = alone, .issuer = alone},
+    };
+    struct hs_tls_options client = client_options(), server = server_options();
+    struct hs_tls_identity id = identity(_i / 2 == 3 ? alone : world.leaf);
+    struct staple_spec spec = specs[_i / 2];
+    struct hs_tls_source own = pem(alone->chain);
+    struct hs_tls_config *config = NULL;
+    struct hs_error err = {0};
+    struct outcome o;
+    uint8_t *der;
+    size_t len;
+
+    spec.this_update_s = -60;
+    spec.next_update_s = 60;
+    der = staple_make(&spec, &len);
+    id.ocsp = (struct hs_tls_source){.data = der, .len = len};
+    server.identities = &id;
+    client.cas = _i / 2 == 3 ? &own : client.cas;
+    only_version(&server, versions[_i % 2]);
+    if (hs_tls_config_new(&server, &err, &config) == HS_OK) {
+        meet(&o, &client, &server, "a.example");
+        ck_assert(o.client.rv != HS_OK || o.info.ocsp == HS_OCSP_GOOD);
+        part(&o);
+    } else {
+        ck_assert_msg(strstr(err.msg, "would not send it") != NULL, "%s", err.msg);
+        ck_assert_int_ne(_i / 2, 0);
+    }
+    hs_tls_config_unref(config);
     free(der);
     cert_free(alone);
 }
@@ -710,6 +881,10 @@ main(void)
     tcase_add_loop_test(tc, a_missing_staple_matters_when_somebody_says_so, 0, 2);
     tcase_add_test(tc, a_staple_to_a_certificate_trusted_by_itself_is_not_judged);
     tcase_add_loop_test(tc, a_self_signed_certificate_may_staple_for_itself, 0, 2);
+    tcase_add_loop_test(tc, what_openssl_would_not_send_is_judged_too, 0, 6);
+    tcase_add_test(tc, a_library_that_hands_over_no_staple_is_found_out_when_a_config_is_made);
+    tcase_add_test(tc, a_library_that_does_not_send_a_staple_is_found_out_when_a_config_is_made);
+    tcase_add_loop_test(tc, what_a_server_was_given_to_staple_is_sent_or_refused_at_once, 0, 8);
     tcase_add_loop_test(tc, a_clients_certificate_is_checked, 0, 4);
     tcase_add_loop_test(tc, a_client_that_is_refused_is_told_by_confirm, 0, 4);
     tcase_add_loop_test(tc, confirm_waits_for_the_servers_word, 0, 2);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import subprocess
 import sys
 import textwrap
@@ -59,6 +61,8 @@ RUNNERS = {
     "asyncio": "run = asyncio.run\n",
     "uvloop": "import uvloop; run = uvloop.run\n",
 }
+if importlib.util.find_spec("uvloop") is None and os.environ.get("CI") != "true":
+    del RUNNERS["uvloop"]
 TALK = """
 async def talk():
     ours, theirs = pair()

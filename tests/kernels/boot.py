@@ -23,7 +23,18 @@ HERE = Path(__file__).parent
 TOP = HERE.parent.parent
 LIMIT = 600
 """Seconds for one boot and all that is asked; then it is a failure."""
+PROGRAMS = ("qemu-system-x86_64", "busybox", "cpio", "depmod", "modprobe", "dpkg-deb", "apt-get")
 RECORDS = ("KERNEL", "KEY", "RANGE", "COPY", "OUTPUT", "STATUS", "SAME", "DIFFERS", "DONE", "NOTE")
+
+
+def check_programs() -> None:
+    """Name what is missing, all at once."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(
+            f"boot: not installed: {', '.join(missing)} (on Debian: apt install "
+            "qemu-system-x86 busybox-static cpio kmod)"
+        )
 
 
 def static_tune() -> Path:
@@ -41,8 +52,7 @@ def profiles() -> list[str]:
 def initramfs(kernel: Path, tune: Path, keys: list[str]) -> bytes:
     """Pack the guest's files."""
     busybox = shutil.which("busybox")
-    if busybox is None:
-        raise SystemExit("boot: busybox (static) is not installed")
+    assert busybox is not None
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "bin").mkdir()
@@ -88,12 +98,13 @@ def boot(kernel: Path, tune: Path, keys: list[str], memory: int = 512) -> list[s
 
 
 def main() -> int:
-    """Boot what was asked for; 1 if a kernel did not come to the end."""
+    """Boot what was asked for; 1 if a kernel did not come to the end, or revert left a trace."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tune", type=Path, help="a static hardsock-tune; built by default")
     parser.add_argument("--memory", type=int, default=512, help="MiB of the guest")
     parser.add_argument("kernels", nargs="*", type=Path)
     asked = parser.parse_args()
+    check_programs()
     tune = asked.tune or static_tune()
     failed = 0
     for kernel in asked.kernels or fetch.fetch(list(fetch.SERIES)):
@@ -101,8 +112,13 @@ def main() -> int:
         records = boot(kernel, tune, ["net.core.somaxconn"], asked.memory)
         (kernel / "report.txt").write_text("".join(f"{line}\n" for line in records))
         ended = bool(records) and records[-1].startswith("DONE")
-        failed += not ended
+        same = sum(line.startswith("SAME|") for line in records)
+        differing = [line for line in records if line.startswith("DIFFERS|")]
+        print(*differing, sep="\n", end="\n" if differing else "")
+        # Every profile, and one in a child namespace.
+        failed += not ended or bool(differing) or same != len(profiles()) + 1
         state = "whole" if ended else "did not come to its end"
+        state += f", {same} settings trees restored, {len(differing)} lines differ"
         print(f"{kernel.name}: {len(records)} records, {time.monotonic() - began:.0f} s, {state}")
     return 1 if failed else 0
 

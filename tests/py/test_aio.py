@@ -21,6 +21,7 @@ from hardsock import aio
 from hardsock._core import _live
 from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
 from support.loops import RUNS, Run, is_parked, task_parked
+from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
@@ -313,6 +314,7 @@ def test_fifty_loops_leave_no_descriptor(run: Run) -> None:
 def _new_loop(name: str) -> asyncio.AbstractEventLoop:
     if name == "asyncio":
         return asyncio.new_event_loop()
+    need_module("uvloop")
     import uvloop
 
     return uvloop.new_event_loop()
@@ -355,6 +357,8 @@ def test_generators_that_the_loop_closes_may_still_wait(name: str) -> None:
 
 
 def test_two_loops_in_two_threads() -> None:
+    need_module("uvloop")
+
     def talk(index: int) -> None:
         for _ in range(50):
             RUNS["asyncio" if index % 2 == 0 else "uvloop"](_talk())

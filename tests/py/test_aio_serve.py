@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import trio
-import uvloop
 
 import hardsock as hs
 from hardsock import aio
+from support.require import need_module
 
 LOCAL = ("127.0.0.1", 0)
 
@@ -25,6 +25,9 @@ def _asyncio(main: Callable[[], Any]) -> Any:
 
 
 def _uvloop(main: Callable[[], Any]) -> Any:
+    need_module("uvloop")
+    import uvloop
+
     return uvloop.run(main())
 
 

@@ -16,11 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import trio
-import uvloop
 
 import hardsock as hs
 from hardsock import aio
 from hardsock._core import _live
+from support.require import need_module
 
 Make = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -233,6 +233,9 @@ def test_a_hundred_thousand_on_asyncio(event_loops: None) -> None:
 
 
 def test_twenty_thousand_on_uvloop(event_loops: None) -> None:
+    need_module("uvloop")
+    import uvloop
+
     blow(lambda main: uvloop.run(main()), AsyncioHost(), 20_000)
 
 

@@ -19,6 +19,7 @@ import pytest
 
 import hardsock as hs
 from support import Call
+from support.require import need_module
 from support.tls import Identities
 
 
@@ -130,7 +131,9 @@ def test_http_server_over_tls_is_not_held_up_by_a_silent_client(ids: Identities)
 
 
 def test_waitress() -> None:
-    waitress = pytest.importorskip("waitress")
+    need_module("waitress")
+    import waitress
+
     with hs.listen(("127.0.0.1", 0)) as listener:
         server = waitress.create_server(app, sockets=[listener.to_socket()], threads=2)
         thread = threading.Thread(target=server.run)
@@ -148,7 +151,9 @@ def test_waitress() -> None:
 
 
 def test_cheroot() -> None:
-    wsgi = pytest.importorskip("cheroot.wsgi")
+    need_module("cheroot")
+    from cheroot import wsgi
+
     with hs.listen(("127.0.0.1", 0)) as listener:
         server = wsgi.Server(listener.address, app, numthreads=2)
         server.bind = lambda *args: setattr(server, "socket", listener.to_socket())

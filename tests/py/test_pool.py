@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock import _core
+from hardsock import _core, aio
 from support.kernel import unread
 
 HERE = __file__
@@ -150,7 +151,7 @@ def test_second_and_foreign_returns_are_errors(peer: Peer) -> None:
         with pytest.raises(ValueError, match=r"another pool's \(pool <hardsock.Pool other>\)"):
             other.release(conn)
         pool.release(conn)
-        with pytest.raises(ValueError, match="returned or closed before"):
+        with pytest.raises(ValueError, match="returned before"):
             pool.release(conn)
         plain = hs.connect(peer.address, timeout=5)
         with pytest.raises(ValueError, match="not lent by a pool"):
@@ -158,6 +159,65 @@ def test_second_and_foreign_returns_are_errors(peer: Peer) -> None:
         plain.close()
         with pytest.raises(TypeError, match="must be a Connection"):
             pool.release(object())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "detach"])
+def test_return_after_the_end_does_not_hide_the_error(peer: Peer, end: str) -> None:
+    with hs.Pool(peer.address, max_size=1) as pool:
+        conn = pool.acquire(timeout=5)
+        with pytest.raises(KeyError, match="what matters"):
+            try:
+                left = getattr(conn, end)()
+                if end == "detach":
+                    os.close(left)
+                raise KeyError("what matters")
+            finally:
+                pool.release(conn)
+        with pytest.raises(ValueError, match="returned before"):
+            pool.release(conn)  # Once is an ordinary finally; twice is a mistake.
+        stats = pool.stats()
+        assert (stats.lent, stats.closed) == (0, 1)
+        assert stats.closed_by_reason["discarded"] == 1
+
+
+def keep(conn: Any) -> None:
+    """A hook."""
+
+
+TIMEOUTS: list[tuple[Any, type[Exception], str]] = [
+    ("1", TypeError, "timeout must be a number of seconds or None, not str"),
+    (True, TypeError, "timeout must be a number of seconds or None, not bool"),
+    (-1, ValueError, "timeout must be a non-negative number of seconds, got -1"),
+    (float("nan"), ValueError, "timeout must be a non-negative number of seconds, got nan"),
+]
+
+
+@pytest.mark.parametrize(("value", "error", "text"), TIMEOUTS, ids=repr)
+@pytest.mark.parametrize("hooks", [{}, {"on_connect": keep}, {"check": keep}, {"reset": keep}])
+def test_every_way_to_borrow_checks_its_timeout_alike(
+    hooks: dict[str, Any], value: Any, error: type[Exception], text: str
+) -> None:
+    async def awaited() -> None:
+        async with aio.Pool("127.0.0.1:1", **hooks) as pool:
+            with pytest.raises(error) as raised:
+                await pool.acquire(timeout=value)
+            assert str(raised.value) == text
+            with pytest.raises(error) as raised:
+                async with pool.connection(timeout=value):
+                    pass
+            assert str(raised.value) == text
+
+    with hs.Pool("127.0.0.1:1", **hooks) as pool:
+        with pytest.raises(error) as raised:
+            pool.acquire(timeout=value)
+        assert str(raised.value) == text
+        with pytest.raises(error) as raised:
+            with pool.connection(timeout=value):
+                pass
+        assert str(raised.value) == text
+    with pytest.raises(error), hs.PoolManager() as manager:
+        manager.close(timeout=value)
+    asyncio.run(awaited())
 
 
 def test_closing_a_lent_connection_gives_its_place_back(peer: Peer) -> None:
@@ -288,6 +348,41 @@ def test_failed_dial_is_raised_to_whom_nothing_else_serves() -> None:
     with hs.Pool(address) as pool, pytest.raises(hs.ConnectionRefused) as caught:
         pool.acquire(timeout=5)
     assert caught.value.op == "connect"
+
+
+def fields(call: Any) -> dict[str, Any]:
+    with pytest.raises(hs.HardsockError) as caught:
+        call()
+    error = caught.value
+    names = ("op", "phase", "errno", "peer", "attempts", "hint", "address", "last_error")
+    found = {name: getattr(error, name, None) for name in names}
+    found["class"] = type(error)
+    if found["attempts"]:
+        found["attempts"] = [(one.address, one.phase, one.errno) for one in error.attempts]
+        assert all(0 <= one.started <= one.ended for one in error.attempts)
+    if isinstance(error, hs.BreakerOpen):
+        assert error.retry_after is not None
+        assert error.retry_after > 0
+    return found
+
+
+def test_error_of_a_dial_loses_nothing_on_its_way_through_a_pool() -> None:
+    async def awaited(**settings: Any) -> None:
+        async with aio.Pool(address, **settings) as pool:
+            await pool.acquire(timeout=5)
+
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = gone.getsockname()
+    breaker = hs.Breaker(failures=1)
+    for settings in {}, {"breaker": breaker}, {"breaker": breaker}:
+        direct = fields(lambda settings=settings: hs.connect(address, timeout=5, **settings))
+        if settings and direct["class"] is not hs.BreakerOpen:
+            continue  # It opens the breaker for the next.
+        with hs.Pool(address, **settings) as pool:
+            assert fields(lambda: pool.acquire(timeout=5)) == direct
+            assert fields(pool.connection(timeout=5).__enter__) == direct
+        assert fields(lambda settings=settings: asyncio.run(awaited(**settings))) == direct
+    assert direct["class"] is hs.BreakerOpen
 
 
 def test_ambient_scopes_and_tokens_reach_the_queue(peer: Peer) -> None:
@@ -757,8 +852,10 @@ def test_subclass_may_override_acquire_and_release(peer: Peer) -> None:
 
     with Counted(peer.address) as pool, pool.connection(timeout=5):
         assert calls == ["acquire"]
-    with pytest.raises(TypeError, match="overrides"):
-        Counted(peer.address, on_connect=print)
+    met: list[hs.Connection] = []
+    with Counted(peer.address, on_connect=met.append) as pool, pool.connection(timeout=5) as conn:
+        assert met == [conn]  # Its acquire() is called, and the hooks within that.
+        assert calls == ["acquire"] * 2
 
 
 # ---- size and end

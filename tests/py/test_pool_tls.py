@@ -16,9 +16,11 @@ from support.pki import Authority, make_authority
 
 
 class Server:
-    """The standard library's TLS, answering with what it got."""
+    """The standard library's TLS, answering with what it got; to its first *stuck* clients silent."""
 
-    def __init__(self, certificate: Any, version: ssl.TLSVersion) -> None:
+    def __init__(self, certificate: Any, version: ssl.TLSVersion, stuck: int = 0) -> None:
+        self.stuck = stuck
+        self.kept: list[socket.socket] = []
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(*certificate)
         self.context.minimum_version = self.context.maximum_version = version
@@ -35,6 +37,9 @@ class Server:
             if self.stopping:
                 sock.close()
                 return
+            if len(self.kept) < self.stuck:
+                self.kept.append(sock)
+                continue
             try:
                 conn = self.context.wrap_socket(sock, server_side=True)
             except OSError:
@@ -58,6 +63,8 @@ class Server:
         socket.create_connection(self.address).close()
         self.threads[0].join()
         self.listener.close()
+        for sock in self.kept:
+            sock.close()
         for thread in self.threads[1:]:
             thread.join()
 
@@ -125,6 +132,44 @@ def test_handshake_that_hangs_holds_no_caller_and_gives_its_place_back() -> None
                 pool.acquire(timeout=5)
             eventually(lambda: pool.stats().dialing == 0)
             assert pool.stats().closed_by_reason["dial_failed"] >= 1
+
+
+def test_stuck_handshakes_do_not_occupy_what_healthy_dials_need(authority: Authority) -> None:
+    """On the defaults: ten connections, four dials at a time, eight handshakes that never end."""
+    server = Server(authority.issue(), ssl.TLSVersion.TLSv1_3, stuck=8)
+    served: list[int] = []
+
+    def borrow(i: int) -> None:
+        with pool.connection(timeout=8) as conn:
+            conn.sendall(b"x")
+            assert conn.recv_exactly(1, timeout=5) == b"x"
+            conn.mark_clean()
+            served.append(i)
+
+    with hs.Pool(server.address, tls=config(authority)) as pool:
+        threads = [threading.Thread(target=borrow, args=(i,)) for i in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(served) == list(range(12))
+        stats = pool.stats()
+        assert stats.handshaking == stats.dialing == 8
+        assert stats.handshaking_for > 0.25
+        assert pool.verify().ok
+    server.close()
+
+
+def test_timeout_names_the_handshakes_that_it_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with hs.Pool(silent.getsockname(), tls=True, max_size=1) as pool:
+            with pytest.raises(
+                hs.PoolTimeout, match="1 of the dials are in the TLS handsh"
+            ) as caught:
+                pool.acquire(timeout=0.5)
+            assert caught.value.phase == "tls"
+            assert caught.value.stats is not None
+            assert caught.value.stats.handshaking == 1
 
 
 def test_certificate_that_is_not_accepted_is_told_to_the_caller(server: Server) -> None:

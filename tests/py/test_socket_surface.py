@@ -22,6 +22,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from support import Call
+from support.require import need_module
 from support.tls import Identities, tls_pair
 
 Pair = tuple[hs.Connection, socket.socket]
@@ -521,8 +522,10 @@ def test_a_send_after_the_peer_left_is_a_broken_pipe_and_a_reset(pair: Pair) -> 
 
 
 def test_urllib3_finds_the_answer_of_a_server_that_answers_early() -> None:
-    connection = pytest.importorskip("urllib3.connection")
-    pools = pytest.importorskip("urllib3.connectionpool")
+    need_module("urllib3")
+    from urllib3 import connection
+    from urllib3 import connectionpool as pools
+
     gone = threading.Event()
 
     class Over(connection.HTTPConnection):  # type: ignore[misc]

@@ -104,9 +104,9 @@ class Client:
     alert: int | None
 
 
-# Only compression, in a hello of TLS 1.2: RFC 5246, 7.4.1.2 names no alert. OpenSSL up to 3.5 says
-# decode_error; from 3.6 it says illegal_parameter, as RFC 8446, 4.1.2 has it for one of TLS 1.3.
-COMPRESSION_ALERT = 47 if ssl.OPENSSL_VERSION_INFO >= (3, 6) else 50
+# Only compression, in a hello of TLS 1.2: RFC 5246, 7.4.1.2 names no alert. OpenSSL 3.0 says
+# decode_error; 3.5 says illegal_parameter, as RFC 8446, 4.1.2 has it for a hello of TLS 1.3.
+COMPRESSION_ALERT = 47 if ssl.OPENSSL_VERSION_INFO >= (3, 5) else 50
 
 
 def hello(name: str, failure: str, alert: int | None, *ciphers: int, **more: Any) -> Client:

@@ -9,11 +9,13 @@ from typing import Any
 
 from hardsock._core import Operation
 from hardsock.lab.threads import Hung
+from support.require import need_module
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def _run_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
+    need_module("uvloop")
     import uvloop
 
     return uvloop.run(main)

@@ -6,6 +6,7 @@ A missing program or privilege skips a test on a developer's machine. In continu
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 from hardsock.lab.unavailable import Unavailable
 
-__all__ = ["Unavailable", "available", "require"]
+__all__ = ["Unavailable", "available", "need_module", "require"]
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def available() -> Iterator[None]:
         reason = f"{type(exc).__name__}: {exc}"
         if os.environ.get("CI") == "true":
             pytest.fail(f"CI must provide this: {reason}", pytrace=False)
-        pytest.skip(reason)
+        pytest.skip(reason, allow_module_level=True)
 
 
 @contextmanager
@@ -37,3 +38,13 @@ def require(needed: AbstractContextManager[T]) -> Iterator[T]:
     """Enter *needed* (a server, a namespace), or skip or fail the test: see `available`."""
     with available(), needed as value:
         yield value
+
+
+def need_module(name: str) -> None:
+    """Skip the test, or the module that is being imported, where a package is not to be had.
+
+    Some have nothing to install for a newer or a free-threaded interpreter.
+    """
+    if importlib.util.find_spec(name) is None:
+        with available():
+            raise Unavailable(f"{name} is not installed")

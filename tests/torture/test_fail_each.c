@@ -406,6 +406,7 @@ borrow(struct hs_pool *p, struct hs_lease *leases, size_t n)
         rv = SOON(hs_pool_acquire(p, &op, &r, NULL, &leases[i]));
         hs_pool_abandon(p, &r);
     }
+    hs_dial_failure_unref(r.failure);
     return rv;
 }
 

@@ -73,14 +73,18 @@ ossl_free(void *p, const char *file, int line)
 
 static struct hs_tls_config *client_config, *server_config;
 static struct hs_error error; /* of what failed first */
+static struct hs_tls_source staple;
 
 static hs_err
 make_settings(void)
 {
     struct hs_tls_options client = client_options(), server = server_options();
+    struct hs_tls_identity id = identity(world.leaf);
     struct hs_tls_config *a = NULL, *b = NULL;
     hs_err rv;
 
+    id.ocsp = staple;
+    server.identities = &id;
     client.alpn = server.alpn = (const uint8_t *)"\4test";
     client.alpn_len = server.alpn_len = 5;
     if ((rv = hs_tls_config_new(&client, &error, &a)) == HS_OK &&
@@ -271,6 +275,11 @@ START_TEST(each_call_fails_in_turn)
     struct round warm = {.scenario = s, .call = -1};
     int rounds = 0;
 
+    uint8_t *der = staple_make(
+        &(struct staple_spec){.about = world.leaf, .issuer = world.root, .this_update_s = -60},
+        &staple.len);
+
+    staple.data = der;
     inject_spare_me();
     client_config = config_of(&client);
     server_config = config_of(&server);
@@ -283,6 +292,7 @@ START_TEST(each_call_fails_in_turn)
     (void)printf("%s%s: %d rounds\n", s->name, _i % 2 ? ", and on" : "", rounds);
     hs_tls_config_unref(client_config);
     hs_tls_config_unref(server_config);
+    free(der);
 }
 END_TEST
 

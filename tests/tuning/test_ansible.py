@@ -9,17 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support_tune import BINARY, Root
 
 from hardsock.lab import Namespace
+from support.require import need_module
 
 ROLES = Path(__file__).resolve().parent.parent.parent / "tuning/ansible"
 PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
 KEEPALIVE = "/proc/sys/net/ipv4/tcp_keepalive_time"
 
-if not PLAYBOOK.exists() and os.environ.get("CI") != "true":
-    pytest.skip("ansible-core is not installed", allow_module_level=True)
+need_module("ansible")
 
 
 def play(folder: str, settings: dict[str, Any], *options: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from hardsock import _core
 from hardsock._core import CancelToken
-from hardsock._errors import DeadlineExceeded, HardsockError
+from hardsock._errors import DeadlineExceeded
 from hardsock._pool import Pool as _Pool
-from hardsock._pool import _bounded, _is_over, _log
+from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
 from hardsock._pool_records import Lent, PoolAudit, PoolCloseReport, PoolStats, Site
-from hardsock._scope import timeout as _timeout
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub, current_task
 
@@ -52,11 +50,7 @@ class Pool:
         **settings: Any,
     ) -> None:
         self._pool = _Pool(address, options, **settings)
-        self._on_connect = on_connect
-        self._check = check
-        self._check_after = check_after
-        self._reset = reset
-        self._reset_timeout = reset_timeout
+        self._hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
 
     @property
     def blocking(self) -> _Pool:
@@ -67,18 +61,22 @@ class Pool:
         self, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> Connection:
         """As ``hardsock.Pool.acquire``, awaited."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = self._pool._deadline(timeout)
         task = current_task()
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             core = cast(
                 "_core.Connection",
-                await self._pool._op_acquire(current_hub(), timeout=left, token=token, task=task),
+                await self._pool._op_acquire(
+                    current_hub(), timeout=time_left(deadline), token=token, task=task
+                ),
             )
             conn = Connection(core)
             if task is not None:
                 self._know_task(core, task)
-            if await self._prepared(conn, deadline, token):
+            with self._hooks.prepare(self._pool, core, deadline, token) as lease:
+                if lease.hook is not None:
+                    lease.result = await _result(lease.hook(conn))
+            if lease.lendable:
                 return conn
 
     def _know_task(self, core: _core.Connection, task: Any) -> None:
@@ -101,58 +99,13 @@ class Pool:
         """As ``hardsock.Pool.release``; only a *reset* hook makes it wait."""
         core = conn.blocking
         self._pool._tasks.pop(core._lease_id, None)
-        if (
-            self._reset is not None
-            and not (failed or discard)
-            and core.pool is self._pool
-            and not core.closed
-            and (core._clean or self._pool.options.reuse == "answered")
-            and not await self._reset_well(self._reset, conn)
-        ):
-            return
+        due = self._hooks.resetting(self._pool, core, failed, discard)
+        if due is not None:
+            with due:
+                await _result(due.hook(conn))
+            if not due.returnable:
+                return
         self._pool.release(core, failed=failed, discard=discard)
-
-    async def _reset_well(self, reset: _Hook, conn: Connection) -> bool:
-        try:
-            with _timeout(self._reset_timeout):
-                await _result(reset(conn))
-        except Exception as exc:
-            self._pool._check_failed(conn.blocking)
-            _log.info("reset of a connection of pool %s failed: %s", self._pool.name, exc)
-            return False
-        except BaseException:
-            self._pool._check_failed(conn.blocking)
-            raise
-        conn.blocking.mark_clean()
-        return True
-
-    async def _prepared(
-        self, conn: Connection, deadline: float | None, token: CancelToken | None
-    ) -> bool:
-        core = conn.blocking
-        if not core.reused:
-            hook, may_fail = self._on_connect, False
-        else:
-            hook, may_fail = self._check, True
-            if core._idle_for < self._check_after:
-                hook = None
-        if hook is None:
-            return True
-        try:
-            with _bounded(deadline, token):
-                accepted = await _result(hook(conn)) is not False
-        except BaseException as exc:
-            self._pool._check_failed(core)
-            if not may_fail or not isinstance(exc, Exception) or _is_over(deadline, exc):
-                raise
-            return False
-        if accepted:
-            core.mark_clean()
-            return True
-        self._pool._check_failed(core)
-        if not may_fail:
-            raise HardsockError(None, "on_connect returned False")
-        return False
 
     async def drain(
         self, *, timeout: float | None = None, token: CancelToken | None = None
