@@ -139,8 +139,9 @@ class TLSConfig:
     crl: Source | Sequence[Source] | None = None
     """Revocation lists. With any, each certificate of a chain must be covered by a valid one."""
     certificates: Certificate | Sequence[Certificate] | None = None
-    """A server needs one; of several it presents what fits the name that the client asked for (SNI),
-    else the first. A client may have one."""
+    """A server needs one; of several it presents one that is for the name that the client asked for
+    (SNI) and that the client can verify; without a name, or with one that none is for, the first
+    that the client can verify. A client may have one."""
     client_certificates: Literal["none", "optional", "required"] = "none"
     """Server: whether clients must show a certificate that ``ca`` has signed."""
     alpn: Sequence[str] = ()
