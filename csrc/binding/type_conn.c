@@ -402,6 +402,16 @@ get_tls(PyObject *obj, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_proxy(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct hs_addr addr;
+
+    if (!hs_conn_proxy_addr(((ConnObject *)self)->core, &addr))
+        Py_RETURN_NONE;
+    return address_object(&addr);
+}
+
+static PyObject *
 get_timeout(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyObject_CallMethod(self, "gettimeout", NULL);
@@ -446,6 +456,10 @@ static PyGetSetDef conn_getset[] = {
     {"type", get_type, NULL, "SOCK_STREAM.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
     {"tls", get_tls, NULL, "What the TLS handshake agreed on: a TLSInfo, or None.", NULL},
+    {"proxy", get_proxy, NULL,
+     "The proxy through which the client came, as socket has an address: getpeername() is the\n"
+     "client then. None without hardsock.ProxyProtocol, or when the peer speaks for itself.",
+     NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

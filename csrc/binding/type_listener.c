@@ -37,8 +37,58 @@ enum {
     MAX_HANDSHAKES,
     RATE,
     BREAKER,
-    FALLBACK
+    FALLBACK,
+    PROXY_FROM,
+    PROXY_TIMEOUT
 };
+
+/* (family, prefix, address): what hardsock.ProxyProtocol makes of its networks. */
+static int
+parse_network(PyObject *item, struct hs_network *ret_network)
+{
+    struct hs_network network = {0};
+    Py_ssize_t size;
+    char *bits;
+    int prefix;
+
+    if (!PyArg_ParseTuple(item, "iiy#;proxy_from must hold (family, prefix, bytes)",
+                          &network.family, &prefix, &bits, &size))
+        return -1;
+    if (size > (Py_ssize_t)sizeof(network.bits) || prefix < 0) {
+        PyErr_SetString(PyExc_ValueError, "proxy_from: no such network");
+        return -1;
+    }
+    network.prefix = (unsigned)prefix;
+    memcpy(network.bits, bits, (size_t)size);
+    *ret_network = network;
+    return 0;
+}
+
+/* The caller frees what ret_proxy->from points at, whatever comes back. */
+static int
+parse_proxies(PyObject *networks, PyObject *timeout, struct hs_proxy_listening *ret_proxy)
+{
+    struct hs_network *from;
+
+    if (timeout != NULL && parse_seconds(timeout, "proxy_timeout", &ret_proxy->timeout_ns) < 0)
+        return -1;
+    if (networks == NULL || networks == Py_None)
+        return 0;
+    if (!PyTuple_Check(networks)) {
+        PyErr_SetString(PyExc_TypeError, "proxy_from must be a tuple or None");
+        return -1;
+    }
+    if ((from = calloc((size_t)PyTuple_GET_SIZE(networks) + 1, sizeof(*from))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    ret_proxy->from = from;
+    ret_proxy->n_from = (size_t)PyTuple_GET_SIZE(networks);
+    for (size_t i = 0; i < ret_proxy->n_from; i++)
+        if (parse_network(PyTuple_GET_ITEM(networks, (Py_ssize_t)i), &from[i]) < 0)
+            return -1;
+    return 0;
+}
 
 static int
 parse_options(PyObject **values, struct hs_listen_options *o)
@@ -85,6 +135,24 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     return hs_listener_open(&ep, options, err, ret_core);
 }
 
+static int
+parse_references(mod_state *st, PyObject **values, struct hs_listen_options *o)
+{
+    if (breaker_core(st, values[BREAKER], &o->tls.breaker) < 0 ||
+        parse_tls(st, values[TLS], "tls", &o->tls.config) < 0 ||
+        parse_tls(st, values[FALLBACK], "tls_fallback", &o->tls.fallback) < 0)
+        return -1;
+    return parse_proxies(values[PROXY_FROM], values[PROXY_TIMEOUT], &o->proxy);
+}
+
+static void
+drop_references(struct hs_listen_options *o)
+{
+    hs_tls_config_unref(o->tls.config);
+    hs_tls_config_unref(o->tls.fallback);
+    free((void *)(uintptr_t)o->proxy.from);
+}
+
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -94,7 +162,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     1,
                                     {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
                                      "tls", "max_handshakes", "handshake_rate", "tls_breaker",
-                                     "tls_fallback"}};
+                                     "tls_fallback", "proxy_from", "proxy_timeout"}};
     mod_state *st = PyType_GetModuleState(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
@@ -104,17 +172,14 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ListenerObject *self;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0 ||
-        breaker_core(st, values[BREAKER], &options.tls.breaker) < 0 ||
-        parse_tls(st, values[TLS], "tls", &options.tls.config) < 0)
+    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0)
         return NULL;
-    if (parse_tls(st, values[FALLBACK], "tls_fallback", &options.tls.fallback) < 0) {
-        hs_tls_config_unref(options.tls.config);
+    if (parse_references(st, values, &options) < 0) {
+        drop_references(&options);
         return NULL;
     }
     rv = open_listener(values[ADDRESS], &options, &err, &core);
-    hs_tls_config_unref(options.tls.config);
-    hs_tls_config_unref(options.tls.fallback);
+    drop_references(&options);
     if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
@@ -405,6 +470,17 @@ handshakes_object(mod_state *st, const struct hs_listener_stats *s)
         (unsigned long long)s->handshakes.fallback, failures_dict(&s->handshakes));
 }
 
+static PyObject *
+proxy_object(mod_state *st, const struct hs_listener_stats *s)
+{
+    if (!s->proxied)
+        Py_RETURN_NONE;
+    return PyObject_CallFunction(
+        st->proxy_stats, "KKKKK", (unsigned long long)s->proxy.headers,
+        (unsigned long long)s->proxy.local, (unsigned long long)s->proxy.malformed,
+        (unsigned long long)s->proxy.timeout, (unsigned long long)s->proxy.ended);
+}
+
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
                         "Counters by reason, the backlog asked for and in effect, and how many\n"
                         "connections wait to be accepted now.");
@@ -415,13 +491,13 @@ listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct hs_listener_stats s;
 
     hs_listener_stats(core_of(self), &s);
-    return PyObject_CallFunction(state_of(self)->listener_stats, "KKKKKKKNNNN",
-                                 (unsigned long long)s.accepted, (unsigned long long)s.shed,
-                                 (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
-                                 (unsigned long long)s.network_errors, (unsigned long long)s.denied,
-                                 (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
-                                 int_or_none(s.backlog_effective), int_or_none(s.queue_length),
-                                 handshakes_object(state_of(self), &s));
+    return PyObject_CallFunction(
+        state_of(self)->listener_stats, "KKKKKKKNNNNN", (unsigned long long)s.accepted,
+        (unsigned long long)s.shed, (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
+        (unsigned long long)s.network_errors, (unsigned long long)s.denied,
+        (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
+        int_or_none(s.backlog_effective), int_or_none(s.queue_length),
+        handshakes_object(state_of(self), &s), proxy_object(state_of(self), &s));
 }
 
 PyDoc_STRVAR(audit_doc, "audit($self, /)\n--\n\n"
@@ -529,7 +605,8 @@ static PyMethodDef listener_methods[] = {
 
 PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
                            "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
-                           "tls_breaker=None, tls_fallback=None)\n--\n\n"
+                           "tls_breaker=None, tls_fallback=None, proxy_from=None, "
+                           "proxy_timeout=5.0)\n--\n\n"
                            "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {

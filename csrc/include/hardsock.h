@@ -763,8 +763,11 @@ HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 HS_API size_t hs_conn_pending(struct hs_conn *c, bool *ret_ready);
 HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
                                               struct hs_addr *ret_addr);
+/* Behind a proxy that a listener believes (struct hs_proxy_listening): the client's. */
 HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,
                                              struct hs_addr *ret_addr);
+/* The proxy's own address. False: there is none between. */
+HS_API bool hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr);
 /* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
 HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
                                               socklen_t *len, struct hs_error *err);
@@ -1009,12 +1012,30 @@ struct hs_tls_listening {
     struct hs_tls_config *fallback;
 };
 
+/* Addresses that begin with the same bits; AF_UNIX: every peer on a unix socket. */
+struct hs_network {
+    int family;
+    unsigned prefix;  /* bits */
+    uint8_t bits[16]; /* in network order; those beyond prefix do not count */
+};
+
+/* A header of the PROXY protocol, version 1 or 2, which every connection from these networks must
+ * begin with, in front of TLS too; no other connection may. Then hs_conn_peer_addr is the client
+ * that it names, and hs_conn_proxy_addr the proxy. A header that does not come within timeout_ns,
+ * or is malformed, ends the connection, counted. */
+struct hs_proxy_listening {
+    const struct hs_network *from; /* borrows: copied */
+    size_t n_from;                 /* 0: no such header */
+    int64_t timeout_ns;            /* 5 s */
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
     int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
     bool unlink_stale;           /* replace a unix path that nobody listens on */
     struct hs_tls_listening tls;
+    struct hs_proxy_listening proxy;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
@@ -1022,6 +1043,14 @@ struct hs_handshake_stats {
     uint64_t started, completed, in_progress;
     uint64_t fallback; /* of started: with the fallback */
     uint64_t failed[HS_TLS_FAILURES];
+};
+
+struct hs_proxy_stats {
+    uint64_t headers;   /* that named a client */
+    uint64_t local;     /* of a proxy for itself: health checks */
+    uint64_t malformed; /* connections cut: what came is no header */
+    uint64_t timeout;   /* no whole header in time */
+    uint64_t ended;     /* left, or reset, before that */
 };
 
 struct hs_listener_stats {
@@ -1036,6 +1065,8 @@ struct hs_listener_stats {
     uint64_t unverified;                  /* accepted connections whose inherited options differ */
     bool tls;
     struct hs_handshake_stats handshakes;
+    bool proxied;
+    struct hs_proxy_stats proxy;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */

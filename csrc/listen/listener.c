@@ -53,7 +53,8 @@ struct hs_listener {
     struct bound bound;
     struct hs_listen_options options; /* immutable */
     struct hs_wakelist wakers;
-    struct hs_handshakes *handshakes; /* owns; NULL: plain; immutable */
+    struct hs_handshakes *handshakes; /* owns; NULL: new ones are ready at once; immutable */
+    bool secured, proxied;            /* immutable */
     atomic_int reserve_fd;            /* own; -1 while given up */
     _Atomic int64_t backoff_ns;       /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
@@ -76,6 +77,7 @@ hs_listen_options_init(struct hs_listen_options *o)
     hs_sockopts_init(&o->sockopts);
     o->backlog = 4096;
     o->tls.max_handshakes = 256;
+    o->proxy.timeout_ns = 5 * HS_NS_PER_S;
     o->unix_mode = HS_UNSET;
 }
 
@@ -102,8 +104,8 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
         return rv;
     }
     (void)getsockname(b->fd, &where.sa, &where.len);
-    if (o->tls.config != NULL &&
-        (rv = hs_handshakes_new(&o->tls, b->fd, &where, err, &l->handshakes)) != HS_OK) {
+    if ((o->tls.config != NULL || o->proxy.n_from > 0) &&
+        (rv = hs_handshakes_new(o, b->fd, &where, err, &l->handshakes)) != HS_OK) {
         hs_fd_give_back(&l->fd);
         free(l);
         return rv;
@@ -112,7 +114,10 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     l->refs = 1;
     l->bound = *b;
     l->options = *o;
-    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
+    l->secured = o->tls.config != NULL;
+    l->proxied = o->proxy.n_from > 0;
+    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep both. */
+    l->options.proxy = (struct hs_proxy_listening){0};
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -626,8 +631,10 @@ hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats)
         .backlog_effective = HS_UNSET,
         .queue_length = HS_UNSET,
     };
-    if ((ret_stats->tls = l->handshakes != NULL))
+    if ((ret_stats->tls = l->secured))
         hs_handshakes_stats(l->handshakes, &ret_stats->handshakes);
+    if ((ret_stats->proxied = l->proxied))
+        hs_handshakes_proxy_stats(l->handshakes, &ret_stats->proxy);
     ask_queue(l, ret_stats);
 }
 

@@ -148,6 +148,7 @@ hs_conn_unref(struct hs_conn *c)
         hs_wakelist_fini(&c->wakers);
         hs_tls_free(c->tls);
     }
+    free(c->proxy);
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -261,6 +262,28 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     *ret_addr = c->peer;
     hs_fd_drop(&c->fd);
     return HS_OK;
+}
+
+hs_err
+hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
+{
+    struct hs_addr *proxy = malloc(sizeof(*proxy));
+
+    if (proxy == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a proxy's address");
+    *proxy = c->peer;
+    c->proxy = proxy;
+    c->peer = *client;
+    return HS_OK;
+}
+
+bool
+hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    if (c->proxy != NULL)
+        *ret_addr = *c->proxy;
+    return c->proxy != NULL;
 }
 
 bool

@@ -12,6 +12,9 @@
 HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
                                  const struct hs_sockopts *opts, unsigned changed,
                                  struct hs_error *err, struct hs_conn **ret_conn);
+/* The client behind the proxy that conn's peer is. Nobody else may use c yet. HS_E_NOMEM. */
+HS_NODISCARD hs_err hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client,
+                                       struct hs_error *err);
 long hs_conn_live(void);
 
 #endif

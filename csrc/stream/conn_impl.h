@@ -75,7 +75,8 @@ struct hs_conn {
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
     unsigned changed;
-    struct hs_addr peer;     /* immutable */
+    struct hs_addr peer;     /* immutable once others know c, as the next */
+    struct hs_addr *proxy;   /* owns; NULL: none between */
     struct hs_sockopts opts; /* as asked; immutable */
 };
 

@@ -76,6 +76,7 @@ from hardsock._pool_records import (
     PoolStats,
     Site,
 )
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import (
     Answer,
     Attempt,
@@ -85,6 +86,7 @@ from hardsock._records import (
     HandshakeStats,
     ListenerStats,
     PeerCertificate,
+    ProxyStats,
     Resolution,
     Setting,
     TLSInfo,
@@ -133,6 +135,8 @@ __all__ = [
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
+    "ProxyProtocol",
+    "ProxyStats",
     "HardsockError",
     "Histogram",
     "LeakWarning",

@@ -407,6 +407,8 @@ class Connection:
     @property
     def proto(self) -> int: ...
     @property
+    def proxy(self) -> Any: ...
+    @property
     def timeout(self) -> float | None: ...
     @property
     def closed(self) -> bool: ...
@@ -502,6 +504,8 @@ class Listener:
         handshake_rate: int | None = None,
         tls_breaker: Breaker | None = None,
         tls_fallback: TLSContext | None = None,
+        proxy_from: tuple[tuple[int, int, bytes], ...] | None = None,
+        proxy_timeout: float = 5.0,
     ) -> Self: ...
     def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None

@@ -12,6 +12,7 @@ from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import Resolution
 from hardsock._tls import TLSConfig, fallback_settings, server_context
 
@@ -37,6 +38,7 @@ def listen(
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -72,13 +74,21 @@ def listen(
         insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*: a lower
             version, other ciphers, client certificates less strictly, or another ``insecure_``
             setting.
+        proxy_protocol: From which proxies a PROXY header is expected, and believed. While it is
+            awaited a connection takes one of *max_handshakes* places.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
-    if tls is None and (max_handshakes, handshake_rate) != (_MAX_HANDSHAKES, None):
-        raise ValueError("max_handshakes and handshake_rate have no use without tls")
+    if tls is None and handshake_rate is not None:
+        raise ValueError("handshake_rate has no use without tls")
+    if tls is None and proxy_protocol is None and max_handshakes != _MAX_HANDSHAKES:
+        raise ValueError("max_handshakes has no use without tls or proxy_protocol")
+    if not isinstance(proxy_protocol, (ProxyProtocol, type(None))):
+        raise TypeError(
+            f"proxy_protocol must be a ProxyProtocol or None, not {type(proxy_protocol).__name__}"
+        )
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
         address = first_of(_core.resolve((name[0], 1), timeout=timeout, token=token), name[1])
@@ -99,6 +109,8 @@ def listen(
         tls=server_context(tls),
         max_handshakes=max_handshakes,
         handshake_rate=handshake_rate,
+        proxy_from=None if proxy_protocol is None else proxy_protocol._networks(),
+        proxy_timeout=5.0 if proxy_protocol is None else proxy_protocol.timeout,
         **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
     )
     if isinstance(address, socket.socket):

@@ -156,6 +156,21 @@ class HandshakeStats(NamedTuple):
     health checks do."""
 
 
+class ProxyStats(NamedTuple):
+    """Connections of a listener's trusted proxies, by what their PROXY header said."""
+
+    headers: int
+    """That named a client."""
+    local: int
+    """Of a proxy for itself, as in health checks."""
+    malformed: int
+    """Cut: what came was no header."""
+    timeout: int
+    """Cut: the header was not there in time."""
+    ended: int
+    """They left, or were reset, before it was whole."""
+
+
 class ListenerStats(NamedTuple):
     """Counters of a listener since it was made."""
 
@@ -178,6 +193,8 @@ class ListenerStats(NamedTuple):
     """Connections waiting to be accepted now; None for unix sockets."""
     handshakes: HandshakeStats | None
     """None without TLS."""
+    proxy: ProxyStats | None
+    """None without *proxy_protocol*."""
 
 
 class BreakerState(NamedTuple):

@@ -7,6 +7,7 @@ import socket
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._options import SocketOptions
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
@@ -45,6 +46,7 @@ def serve(
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
@@ -78,7 +80,7 @@ def serve(
         name: Of threads, tokens and log messages.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
-        insecure_allow_weaker_fallback:
+        insecure_allow_weaker_fallback, proxy_protocol:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -114,6 +116,7 @@ def serve(
             "tls_fallback": tls_fallback,
             "tls_breaker": tls_breaker,
             "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
+            "proxy_protocol": proxy_protocol,
             "timeout": timeout,
             "token": token,
         },

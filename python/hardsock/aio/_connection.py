@@ -344,6 +344,11 @@ class Connection:
         """What the TLS handshake agreed on, or None."""
         return self._conn.tls
 
+    @property
+    def proxy(self) -> Any:
+        """As ``hardsock.Connection.proxy``."""
+        return self._conn.proxy
+
     def close(self) -> None:
         """Close; never blocks. Calls in progress raise Closed, in whatever task or thread."""
         self._conn.close()
