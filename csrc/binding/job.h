@@ -80,6 +80,12 @@ struct filing {
     bool begun;
 };
 
+struct file_io {           /* a call of a file */
+    size_t from, limit, n; /* of a line */
+    Py_buffer view[2];     /* own: what is sent */
+    struct iovec iov[2];
+};
+
 /* Room that the jobs of one event loop share: only while a job is stepped is anything in it. */
 struct scratch {
     uint8_t *bytes;
@@ -104,6 +110,7 @@ struct job {
         struct framed framed;
         struct framed_send framed_send;
         struct filing filing;
+        struct file_io file_io;
         struct upgrading upgrading;
         size_t peek_size;
         bool in_time;

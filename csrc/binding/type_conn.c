@@ -65,7 +65,7 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
         return -1;
     job->call.conn = self->core;
     job->give_up = conn_job_give_up;
-    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(&self->timeout_ns));
+    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj)));
 }
 
 void
@@ -210,7 +210,7 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
         hs_conn_unshare(core, true);
         return NULL;
     }
-    shared->timeout_ns = atomic_load(&self->timeout_ns);
+    shared->whose = Py_NewRef(self->whose == NULL ? obj : self->whose);
     opened_share(state_of(obj), &shared->opened, &self->opened);
     return (PyObject *)shared;
 }
@@ -309,6 +309,7 @@ conn_dealloc(PyObject *obj)
     opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
+    Py_XDECREF(self->whose);
     type->tp_free(obj);
     Py_DECREF(type);
 }
@@ -317,6 +318,7 @@ static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((ConnObject *)self)->pool);
+    Py_VISIT(((ConnObject *)self)->whose);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     Py_VISIT(Py_TYPE(self));
     return 0;

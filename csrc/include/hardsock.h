@@ -248,6 +248,8 @@ struct hs_op {
     short want_events;      /* POLLIN, POLLOUT */
     uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
+    bool midway; /* bytes of the message went out with earlier calls: a failure to send poisons as
+                  * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
 };
 
@@ -658,6 +660,13 @@ HS_API void hs_conn_frames_end(struct hs_conn *c, struct hs_op *op);
 HS_API HS_NODISCARD hs_err hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n,
                                         struct hs_error *err);
 HS_API const uint8_t *hs_conn_peeked(struct hs_conn *c);
+/* As files read lines: waits until the bytes up to and including the first LF at or behind offset
+ * `from` are buffered, or limit (> 0) bytes, or all up to the peer's end. HS_OK: *ret_n is how many
+ * that are (0: nothing came before the end), hs_conn_peeked gives them, and hs_conn_read_line_end
+ * consumes n of them and ends the call. Nothing is consumed on failure. */
+HS_API HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
+                                             size_t limit, struct hs_error *err, size_t *ret_n);
+HS_API void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 HS_API size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* A message (what hs_conn_recv_exactly or a frame call waits for) whose first byte is here must
