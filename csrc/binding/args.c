@@ -128,6 +128,19 @@ parse_seconds(PyObject *obj, const char *name, int64_t *ret_ns)
 }
 
 int
+parse_bool(PyObject *obj, const char *name, bool *ret_flag)
+{
+    if (obj == NULL)
+        return 0;
+    if (!PyBool_Check(obj)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a bool, not %.100s", name, Py_TYPE(obj)->tp_name);
+        return -1;
+    }
+    *ret_flag = obj == Py_True;
+    return 0;
+}
+
+int
 parse_long(PyObject *obj, const char *name, long min, long max, long *ret_value)
 {
     long value;

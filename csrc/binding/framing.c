@@ -65,17 +65,6 @@ parse_size(PyObject *obj, const char *name, size_t *ret_size)
 }
 
 static int
-parse_flag(PyObject *obj, const char *name, bool *ret_flag)
-{
-    if (!PyBool_Check(obj)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a bool, not %.100s", name, Py_TYPE(obj)->tp_name);
-        return -1;
-    }
-    *ret_flag = obj == Py_True;
-    return 0;
-}
-
-static int
 put_separator(FramingObject *self, PyObject *value)
 {
     if (!PyBytes_Check(value)) {
@@ -141,9 +130,9 @@ put_parameter(FramingObject *self, const char *name, PyObject *value)
     if (strcmp(name, "encoding") == 0)
         return put_encoding(self, value);
     if (strcmp(name, "keep") == 0)
-        return parse_flag(value, name, &f->keep);
+        return parse_bool(value, name, &f->keep);
     if (strcmp(name, "includes_header") == 0)
-        return parse_flag(value, name, &f->includes_header);
+        return parse_bool(value, name, &f->includes_header);
     if (strcmp(name, "ending") == 0) {
         if (parse_word(value, name, endings, &word) < 0)
             return -1;

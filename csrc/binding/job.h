@@ -39,6 +39,7 @@ struct upgrading {
     struct hs_tls_config *config; /* owns */
     PyObject *name;               /* owns: what server_name points into */
     const char *server_name;
+    bool read_ahead;
 };
 
 struct accepting {

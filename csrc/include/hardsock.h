@@ -686,6 +686,13 @@ HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);
+/* The same, but what a server has received and not read is handed to the handshake if it begins as
+ * a client's does: where a header comes before it in one segment (PROXY protocol), and the header
+ * was read by the line. */
+HS_API HS_NODISCARD hs_err hs_conn_start_tls_read_ahead(struct hs_conn *c, struct hs_op *op,
+                                                        struct hs_tls_config *config,
+                                                        const char *server_name,
+                                                        struct hs_error *err);
 /* With TLS 1.3 a client's handshake ends before the server has judged the client's certificate.
  * Waits until the server has said anything: a ticket, data (which stays to be read), or an alert
  * (HS_E_TLS). */

@@ -234,6 +234,7 @@ hs_tls_free(struct hs_tls *t)
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         SSL_free(t->ssl);
     }
+    hs_buf_fini(&t->io.ahead);
     hs_tls_context_unref(t->context);
     hs_tls_config_unref(t->config);
     free(t->expected);
@@ -242,6 +243,19 @@ hs_tls_free(struct hs_tls *t)
     free(t->verdict);
     hs_lock_fini(&t->lock);
     free(t);
+}
+
+bool
+hs_tls_is_server(const struct hs_tls *t)
+{
+    return t->context->role == HS_TLS_SERVER;
+}
+
+void
+hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf)
+{
+    t->io.ahead = *buf;
+    *buf = (struct hs_buf){0};
 }
 
 int64_t
@@ -396,13 +410,20 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
     return atomic_load(&t->goodbye_received);
 }
 
+/* Here already, so that no readiness will tell of it. */
+static bool
+has_more(const struct hs_tls *t)
+{
+    return SSL_has_pending(t->ssl) || hs_buf_len(&t->io.ahead) > 0;
+}
+
 bool
 hs_tls_has_pending(struct hs_tls *t)
 {
     bool has;
 
     hs_lock_take(&t->lock);
-    has = t->state == TLS_OPEN && SSL_has_pending(t->ssl);
+    has = t->state == TLS_OPEN && has_more(t);
     hs_lock_drop(&t->lock);
     return has;
 }
@@ -421,7 +442,7 @@ hs_tls_pending(struct hs_tls *t, bool *ret_ready)
     if (*ret_ready)
         return 0;
     n = t->state == TLS_OPEN ? SSL_pending(t->ssl) : 0;
-    if (n == 0 && t->state == TLS_OPEN && SSL_has_pending(t->ssl)) {
+    if (n == 0 && t->state == TLS_OPEN && has_more(t)) {
         ret = SSL_peek(t->ssl, &byte, 1);
         rv = ret > 0 ? HS_OK : meaning(t, ret, NULL, &want);
         n = ret > 0 ? SSL_pending(t->ssl) : 0;

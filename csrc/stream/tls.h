@@ -8,6 +8,7 @@
 
 #include "hardsock.h"
 #include "layer.h"
+#include "../base/buf.h"
 
 struct hs_tls;
 
@@ -17,6 +18,9 @@ extern const struct hs_layer hs_tls_layer;
  * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
 HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
                                const char *where, struct hs_error *err, struct hs_tls **ret_tls);
+bool hs_tls_is_server(const struct hs_tls *t);
+/* What was received before, for the handshake to begin with. Empties buf. */
+void hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf);
 /* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
 void hs_tls_free(struct hs_tls *t);
 int64_t hs_tls_handshake_timeout(const struct hs_tls *t);

@@ -300,6 +300,7 @@ class Connection:
         /,
         *,
         server_name: str | None = None,
+        read_ahead: bool = True,
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> None: ...

@@ -472,6 +472,55 @@ def test_plaintext_that_nobody_has_received_yet_ends_an_upgrade_too(ids: Identit
                 conn.recv(1)
 
 
+def speak_with_a_header(address: Any, ca: Path) -> bytes:
+    """The header of a proxy and the client's first message in one segment; what is answered."""
+    inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context(cafile=str(ca)).wrap_bio(
+        inward, outward, server_hostname="localhost"
+    )
+    with socket.create_connection(address, 10) as plain:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n" + outward.read())
+        while True:
+            try:
+                return tls.read(100)
+            except ssl.SSLWantReadError:
+                plain.sendall(outward.read())
+                if not (received := plain.recv(65536)):
+                    return b""
+                inward.write(received)
+
+
+@pytest.mark.parametrize("settings", [{}, {"read_ahead": True}, {"read_ahead": False}])
+def test_what_a_server_has_read_ahead_begins_its_handshake(
+    ids: Identities, run: Any, settings: dict[str, bool]
+) -> None:
+    async def main(driver: Driver) -> None:
+        async with await driver.listen(("127.0.0.1", 0)) as listener:
+            with Call(speak_with_a_header, listener.address, ids.ca) as speaking:
+                async with await listener.accept(timeout=5) as conn:
+                    assert (await conn.recv_line(CRLF, timeout=5)).startswith(b"PROXY TCP4")
+                    if settings.get("read_ahead", True):
+                        await conn.upgrade_to_tls(ids.server(), timeout=5, **settings)
+                        await conn.sendall(b"protected", timeout=5)
+                    else:
+                        with pytest.raises(hs.TLSError) as caught:
+                            await conn.upgrade_to_tls(ids.server(), timeout=5, **settings)
+                        assert caught.value.failure == "plaintext"
+                expected = b"protected" if settings.get("read_ahead", True) else b""
+                assert speaking.result(timeout=10) == expected
+
+    run(main)
+
+
+def test_read_ahead_is_a_bool(ids: Identities) -> None:
+    left, right = socket.socketpair()
+    with hs.adopt(left) as conn, right:
+        with pytest.raises(TypeError, match="read_ahead must be a bool, not int"):
+            conn.upgrade_to_tls(ids.server(), read_ahead=1)  # type: ignore[arg-type]
+
+
 def test_an_upgrade_while_somebody_reads_is_busy_and_harms_nothing(
     ids: Identities, run: Any
 ) -> None:

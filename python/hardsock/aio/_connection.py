@@ -325,12 +325,18 @@ class Connection:
         /,
         *,
         server_name: str | None = None,
+        read_ahead: bool = True,
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> None:
         """As ``hardsock.Connection.upgrade_to_tls``."""
         await self._conn._op_upgrade_to_tls(
-            self._hub, config, server_name=server_name, timeout=timeout, token=token
+            self._hub,
+            config,
+            server_name=server_name,
+            read_ahead=read_ahead,
+            timeout=timeout,
+            token=token,
         )
 
     async def confirm(
