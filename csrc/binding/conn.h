@@ -9,7 +9,7 @@
 #include "pool.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_conn *core;         /* owns: a reference and a handle; write once */
     _Atomic int64_t timeout_ns;   /* settimeout(); HS_NEVER: none, 0: non-blocking */
     atomic_bool let_go;           /* this object was closed; the connection lives while files do */
