@@ -63,6 +63,24 @@ hs_stop_iteration(PyObject *stop, PyObject *value)
 #define HS_END_LOCKED() }
 #endif
 
+/* A new reference to what a weak reference is of, or NULL, without an exception, when that is going
+ * or gone. */
+static inline PyObject *
+hs_weakref_get(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *obj;
+
+    if (PyWeakref_GetRef(weak, &obj) < 0)
+        PyErr_Clear();
+    return obj;
+#else
+    PyObject *obj = PyWeakref_GetObject(weak);
+
+    return obj == Py_None ? NULL : Py_NewRef(obj);
+#endif
+}
+
 static inline void
 hs_raise(PyObject *exc)
 {

@@ -10,7 +10,7 @@
 #include "pool.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_conn *core;         /* owns: a reference and a handle; write once */
     _Atomic int64_t timeout_ns;   /* settimeout(); HS_NEVER: none, 0: non-blocking */
     PyObject *whose;              /* owns: the Connection that this is a file's handle of, or NULL;

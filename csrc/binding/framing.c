@@ -11,7 +11,7 @@
 #include <string.h>
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_framing f;
     PyObject *sep;      /* owns: bytes that f.sep points into, or NULL */
     PyObject *encoding; /* owns: str, or NULL */
@@ -183,7 +183,8 @@ framing_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static const struct params p = {"Framing", 2, 2, 2, {"kind", "parameters"}};
     PyObject *values[MAX_PARAMS], *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || (self = type->tp_alloc(type, 0)) == NULL)
+    if (parse_tuple(&p, args, kwargs, values) < 0 ||
+        (self = object_new(state_of_type(type), type)) == NULL)
         return NULL;
     if (fill((FramingObject *)self, values[0], values[1]) < 0)
         Py_CLEAR(self);
@@ -295,20 +296,17 @@ framing_encode(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject
 static void
 framing_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     Py_CLEAR(((FramingObject *)self)->sep);
     Py_CLEAR(((FramingObject *)self)->encoding);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 /* bytes and str refer to nothing. */
 static int
 framing_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -327,18 +325,9 @@ static PyType_Slot framing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)framing_doc}, {0, NULL},
 };
 
-static PyType_Spec framing_spec = {
+PyType_Spec framing_spec = {
     .name = "hardsock._core.Framing",
     .basicsize = sizeof(FramingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = framing_slots,
 };
-
-int
-framing_type_init(PyObject *module, mod_state *st)
-{
-    st->framing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &framing_spec, NULL);
-    if (st->framing_type == NULL)
-        return -1;
-    return PyModule_AddType(module, st->framing_type);
-}

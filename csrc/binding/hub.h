@@ -14,7 +14,7 @@
 typedef struct operation_object OperationObject;
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_loop *core;    /* owns */
     PyObject *get_loop;      /* owns: a weak reference to the asyncio loop, or NULL */
     PyObject *get_running;   /* owns: says which asyncio loop runs in this thread, or NULL */
@@ -36,7 +36,7 @@ enum operation_state {
 };
 
 struct operation_object {
-    PyObject_HEAD
+    HS_HEAD
     HubObject *hub;       /* owns */
     struct hs_bell *bell; /* owns; NULL once it has ended */
     enum operation_state state;

@@ -8,7 +8,7 @@
 #include "opened.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_listener *core; /* owns: a reference; write once */
     struct opened opened;     /* where it was made */
     atomic_bool serves;       /* what it accepts counts as made there too */

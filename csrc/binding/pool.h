@@ -8,8 +8,7 @@
 #include "place.h"
 
 typedef struct {
-    PyObject_HEAD
-    mod_state *st;        /* borrows: subclasses have no module of their own */
+    HS_HEAD
     struct hs_pool *core; /* owns: a reference; write once */
     bool hooked;          /* subclasses' acquire and release are to be called, not ours */
     bool prepares;        /* it has hooks: Python's _acquire_prepared, _release_reset run them */

@@ -7,7 +7,6 @@
 
 #include "state.h"
 
-int tls_type_init(PyObject *module, mod_state *st);
 /* 0 with a new reference in *ret_config (NULL for None or NULL), or -1 with a TypeError. */
 int parse_tls(mod_state *st, PyObject *obj, const char *name, struct hs_tls_config **ret_config);
 /* A host name for TLS; borrows obj. *ret_name NULL for None or NULL. */

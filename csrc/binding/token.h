@@ -11,7 +11,7 @@
 #include "run.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_token *core;
     PyObject *parents;   /* tuple; write once */
     PyObject *causes;    /* dict: cookie -> exception, or NULL */
@@ -20,13 +20,12 @@ typedef struct {
 } TokenObject;
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_callback *core; /* NULL: the token had ended before */
     PyObject *token;
     PyObject *callable;
 } CallbackObject;
 
-int callback_type_init(PyObject *module, mod_state *st);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
 extern const char token_on_cancel_doc[];

@@ -6,7 +6,7 @@
 #include "conn.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     PoolObject *pool;          /* owns */
     PyObject *timeout, *token; /* own; or NULL */
     PyObject *conn;            /* owns: while in the block */
@@ -15,8 +15,7 @@ typedef struct {
 PyObject *
 borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token)
 {
-    PyTypeObject *type = pool->st->borrowing_type;
-    BorrowingObject *self = (BorrowingObject *)type->tp_alloc(type, 0);
+    BorrowingObject *self = object_new(pool->st, pool->st->borrowing_type);
 
     if (self == NULL)
         return NULL;
@@ -111,7 +110,7 @@ borrowing_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     BorrowingObject *self = (BorrowingObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->pool);
     Py_VISIT(self->timeout);
     Py_VISIT(self->token);
@@ -134,12 +133,9 @@ borrowing_clear(PyObject *obj)
 static void
 borrowing_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     (void)borrowing_clear(obj);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyMethodDef borrowing_methods[] = {
@@ -156,17 +152,10 @@ static PyType_Slot borrowing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)borrowing_doc}, {0, NULL},
 };
 
-static PyType_Spec borrowing_spec = {
+PyType_Spec borrowing_spec = {
     .name = "hardsock._core.Borrowing",
     .basicsize = sizeof(BorrowingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = borrowing_slots,
 };
-
-int
-borrowing_type_init(PyObject *module, mod_state *st)
-{
-    st->borrowing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &borrowing_spec, NULL);
-    return st->borrowing_type == NULL ? -1 : PyModule_AddType(module, st->borrowing_type);
-}

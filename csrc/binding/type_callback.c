@@ -57,7 +57,7 @@ keep_callback(TokenObject *token, PyObject *callback)
 static CallbackObject *
 callback_new(mod_state *st, PyObject *token, PyObject *callable)
 {
-    CallbackObject *self = (CallbackObject *)st->callback_type->tp_alloc(st->callback_type, 0);
+    CallbackObject *self = object_new(st, st->callback_type);
 
     if (self != NULL) {
         self->token = Py_NewRef(token);
@@ -137,7 +137,7 @@ callback_remove(PyObject *obj, PyObject *Py_UNUSED(ignored))
 static int
 callback_traverse(PyObject *obj, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(((CallbackObject *)obj)->token);
     Py_VISIT(((CallbackObject *)obj)->callable);
     return 0;
@@ -161,13 +161,10 @@ callback_clear(PyObject *obj)
 static void
 callback_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     (void)callback_clear(self);
     hs_callback_unref(((CallbackObject *)self)->core);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static PyMethodDef callback_methods[] = {
@@ -185,17 +182,10 @@ static PyType_Slot callback_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)callback_doc}, {0, NULL},
 };
 
-static PyType_Spec callback_spec = {
+PyType_Spec callback_spec = {
     .name = "hardsock.Callback",
     .basicsize = sizeof(CallbackObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = callback_slots,
 };
-
-int
-callback_type_init(PyObject *module, mod_state *st)
-{
-    st->callback_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &callback_spec, NULL);
-    return st->callback_type == NULL ? -1 : PyModule_AddType(module, st->callback_type);
-}

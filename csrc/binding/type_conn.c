@@ -15,7 +15,7 @@
 static ConnObject *
 conn_alloc(mod_state *st, struct hs_conn *c)
 {
-    ConnObject *self = (ConnObject *)st->conn_type->tp_alloc(st->conn_type, 0);
+    ConnObject *self = object_new(st, st->conn_type);
 
     if (self == NULL) {
         hs_conn_unref(c);
@@ -297,7 +297,6 @@ static void
 conn_dealloc(PyObject *obj)
 {
     ConnObject *self = (ConnObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     /* What was closed or returned has nothing to finalize, and borrowers make many of these. */
     if (!atomic_load_explicit(&self->let_go, memory_order_relaxed) &&
@@ -310,8 +309,7 @@ conn_dealloc(PyObject *obj)
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
@@ -320,7 +318,7 @@ conn_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
     Py_VISIT(((ConnObject *)self)->opened.owner);
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -510,17 +508,10 @@ static PyType_Slot conn_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec conn_spec = {
+PyType_Spec conn_spec = {
     .name = "hardsock.Connection",
     .basicsize = sizeof(ConnObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = conn_slots,
 };
-
-int
-conn_type_init(PyObject *module, mod_state *st)
-{
-    st->conn_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
-    return st->conn_type == NULL ? -1 : PyModule_AddType(module, st->conn_type);
-}

@@ -24,7 +24,7 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     hs_err rv;
 
     if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        (self = (HubObject *)type->tp_alloc(type, 0)) == NULL)
+        (self = object_new(state_of_type(type), type)) == NULL)
         return NULL;
     self->get_loop = Py_XNewRef(values[0]);
     self->get_running = Py_XNewRef(values[1]);
@@ -38,7 +38,7 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return PyErr_NoMemory();
     }
     if ((rv = hs_loop_new(&err, &self->core)) != HS_OK) {
-        (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
+        (void)raise_plain_error(self->st, &err, rv);
         Py_DECREF(self);
         return NULL;
     }
@@ -166,7 +166,7 @@ hub_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     HubObject *self = (HubObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->get_loop);
     Py_VISIT(self->get_running);
     Py_VISIT(self->cancelled);
@@ -194,16 +194,13 @@ hub_clear(PyObject *obj)
 static void
 hub_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     if (((HubObject *)obj)->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     (void)hub_clear(obj);
     PyMem_Free(((HubObject *)obj)->scratch.bytes);
     hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyMemberDef hub_members[] = {
@@ -246,16 +243,9 @@ static PyType_Slot hub_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec hub_spec = {
+PyType_Spec hub_spec = {
     .name = "hardsock._core.Hub",
     .basicsize = sizeof(HubObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = hub_slots,
 };
-
-int
-hub_type_init(PyObject *module, mod_state *st)
-{
-    st->hub_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hub_spec, NULL);
-    return st->hub_type == NULL ? -1 : PyModule_AddType(module, st->hub_type);
-}

@@ -163,7 +163,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
                                      "tls", "max_handshakes", "handshake_rate", "tls_breaker",
                                      "tls_fallback", "proxy_from", "proxy_timeout"}};
-    mod_state *st = PyType_GetModuleState(type);
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
     struct hs_error err = {0};
@@ -172,7 +172,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ListenerObject *self;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
+        parse_options(values, &options) < 0)
         return NULL;
     if (parse_references(st, values, &options) < 0) {
         drop_references(&options);
@@ -188,7 +189,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         }
         return NULL;
     }
-    if ((self = (ListenerObject *)type->tp_alloc(type, 0)) == NULL) {
+    if ((self = object_new(st, type)) == NULL) {
         hs_listener_unref(core);
         return NULL;
     }
@@ -555,8 +556,6 @@ listener_finalize(PyObject *self)
 static void
 listener_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     if (PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
@@ -564,14 +563,13 @@ listener_dealloc(PyObject *self)
         PyObject_ClearWeakRefs(self);
     opened_remove(state_of(self), &((ListenerObject *)self)->opened);
     hs_listener_unref(core_of(self));
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static int
 listener_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     Py_VISIT(((ListenerObject *)self)->opened.owner);
     return 0;
 }
@@ -629,16 +627,9 @@ static PyType_Slot listener_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec listener_spec = {
+PyType_Spec listener_spec = {
     .name = "hardsock.Listener",
     .basicsize = sizeof(ListenerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = listener_slots,
 };
-
-int
-listener_type_init(PyObject *module, mod_state *st)
-{
-    st->listener_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &listener_spec, NULL);
-    return st->listener_type == NULL ? -1 : PyModule_AddType(module, st->listener_type);
-}

@@ -453,7 +453,7 @@ PyObject *
 operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of_subtype(Py_TYPE(self));
+    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
     OperationObject *op;
     struct hs_op *core;
     hs_err rv;
@@ -464,7 +464,7 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
     }
     if (hub_enter((HubObject *)args[0]) < 0)
         return NULL;
-    if ((op = (OperationObject *)st->operation_type->tp_alloc(st->operation_type, 0)) == NULL)
+    if ((op = object_new(st, st->operation_type)) == NULL)
         return NULL;
     op->hub = (HubObject *)Py_NewRef(args[0]);
     core = &op->job.call.op;
@@ -488,7 +488,7 @@ operation_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     OperationObject *op = (OperationObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(op->hub);
     Py_VISIT(op->callback);
     Py_VISIT(op->context);
@@ -519,13 +519,11 @@ static void
 operation_dealloc(PyObject *obj)
 {
     OperationObject *op = (OperationObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     (void)operation_clear(obj);
     Py_CLEAR(op->hub); /* After the bell. */
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyGetSetDef operation_getset[] = {
@@ -565,17 +563,10 @@ static PyType_Slot operation_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec operation_spec = {
+PyType_Spec operation_spec = {
     .name = "hardsock._core.Operation",
     .basicsize = sizeof(OperationObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = operation_slots,
 };
-
-int
-operation_type_init(PyObject *module, mod_state *st)
-{
-    st->operation_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &operation_spec, NULL);
-    return st->operation_type == NULL ? -1 : PyModule_AddType(module, st->operation_type);
-}

@@ -184,7 +184,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         3,
         3,
         {"addresses", "settings", "connect", "hooked", "prepares", "trace_frames", "trace_every"}};
-    mod_state *st = state_of_subtype(type);
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
     PoolObject *self;
@@ -196,9 +196,8 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     hooked = values[3] == NULL ? 0 : PyObject_IsTrue(values[3]);
     prepares = values[4] == NULL ? 0 : PyObject_IsTrue(values[4]);
-    if (hooked < 0 || prepares < 0 || (self = (PoolObject *)type->tp_alloc(type, 0)) == NULL)
+    if (hooked < 0 || prepares < 0 || (self = object_new(st, type)) == NULL)
         return NULL;
-    self->st = st;
     self->hooked = hooked != 0 || prepares != 0;
     self->prepares = prepares != 0;
     self->trace_frames = (int)frames;
@@ -278,7 +277,7 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
 static PyObject *
 shell_new(PoolObject *self)
 {
-    return self->st->conn_type->tp_alloc(self->st->conn_type, 0);
+    return object_new(self->st, self->st->conn_type);
 }
 
 /* What can be had without waiting: NULL without an exception means that it takes a job. */
@@ -753,7 +752,6 @@ static void
 pool_dealloc(PyObject *obj)
 {
     PoolObject *self = (PoolObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
@@ -764,14 +762,13 @@ pool_dealloc(PyObject *obj)
         hs_pool_unref(self->core);
     }
     Py_CLEAR(self->traces);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
 pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     Py_VISIT(((PoolObject *)self)->traces);
     return 0;
 }
@@ -832,17 +829,10 @@ static PyType_Slot pool_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec pool_spec = {
+PyType_Spec pool_spec = {
     .name = "hardsock._core.Pool",
     .basicsize = sizeof(PoolObject),
     .flags =
         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_BASETYPE,
     .slots = pool_slots,
 };
-
-int
-pool_type_init(PyObject *module, mod_state *st)
-{
-    st->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
-    return st->pool_type == NULL ? -1 : PyModule_AddType(module, st->pool_type);
-}

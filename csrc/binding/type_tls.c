@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_tls_config *core; /* owns; write once */
 } TLSContextObject;
 
@@ -257,14 +257,15 @@ static PyObject *
 tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"TLSContext", 1, 1, 1, {"settings"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct making m = {0};
     TLSContextObject *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        make_detached(PyType_GetModuleState(type), values[0], &m) < 0)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
+        make_detached(st, values[0], &m) < 0)
         return NULL;
-    if ((self = (TLSContextObject *)type->tp_alloc(type, 0)) == NULL)
+    if ((self = object_new(st, type)) == NULL)
         hs_tls_config_unref(m.config);
     else
         self->core = m.config;
@@ -274,18 +275,15 @@ tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void
 tls_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     hs_tls_config_unref(((TLSContextObject *)obj)->core);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
 tls_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -331,19 +329,12 @@ static PyType_Slot tls_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec tls_spec = {
+PyType_Spec tls_spec = {
     .name = "hardsock._core.TLSContext",
     .basicsize = sizeof(TLSContextObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = tls_slots,
 };
-
-int
-tls_type_init(PyObject *module, mod_state *st)
-{
-    st->tls_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &tls_spec, NULL);
-    return st->tls_type == NULL ? -1 : PyModule_AddType(module, st->tls_type);
-}
 
 /* ---- As an argument ------------------------------------------------------------------------ */
 

@@ -93,7 +93,7 @@ token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    if ((self = (TokenObject *)st->token_type->tp_alloc(st->token_type, 0)) == NULL) {
+    if ((self = object_new(st, st->token_type)) == NULL) {
         hs_token_unref(core);
         return NULL;
     }
@@ -106,11 +106,12 @@ static PyObject *
 token_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"CancelToken", 0, 1, 0, {"timeout", "name"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS], *none, *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
         return NULL;
-    self = token_make(PyType_GetModuleState(type), none, values[0], values[1]);
+    self = token_make(st, none, values[0], values[1]);
     Py_DECREF(none);
     return self;
 }
@@ -139,12 +140,13 @@ static PyObject *
 token_linked(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"linked", 1, 1, 1, {"tokens", "timeout", "name"}};
+    mod_state *st = state_of_type((PyTypeObject *)type);
     PyObject *values[MAX_PARAMS], *parents, *token;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+    if (st == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
         (parents = PySequence_Tuple(values[0])) == NULL)
         return NULL;
-    token = token_make(PyType_GetModuleState((PyTypeObject *)type), parents, values[1], values[2]);
+    token = token_make(st, parents, values[1], values[2]);
     Py_DECREF(parents);
     return token;
 }
@@ -154,7 +156,7 @@ token_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     TokenObject *self = (TokenObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->parents);
     Py_VISIT(self->causes);
     Py_VISIT(self->callbacks);
@@ -176,7 +178,6 @@ static void
 token_dealloc(PyObject *obj)
 {
     TokenObject *self = (TokenObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     /* clang-format off */
@@ -185,8 +186,7 @@ token_dealloc(PyObject *obj)
         if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
     hs_token_unref(self->core);
     (void)token_clear(obj);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
     Py_TRASHCAN_END
 }
 
@@ -527,18 +527,9 @@ static PyType_Slot token_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec token_spec = {
+PyType_Spec token_spec = {
     .name = "hardsock.CancelToken",
     .basicsize = sizeof(TokenObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = token_slots,
 };
-
-int
-token_types_init(PyObject *module, mod_state *st)
-{
-    st->token_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &token_spec, NULL);
-    if (st->token_type == NULL || PyModule_AddType(module, st->token_type) < 0)
-        return -1;
-    return callback_type_init(module, st);
-}
