@@ -6,6 +6,7 @@
 #include "tls_context.h"
 #include "tls_impl.h"
 #include "tls_ocsp.h"
+#include "tls_resume.h"
 #include "../base/time.h"
 
 #include <openssl/x509v3.h>
@@ -149,7 +150,7 @@ on_new_session(SSL *ssl, SSL_SESSION *session)
     if (c->sessions == NULL || t->session_key == NULL || !c->verify ||
         SSL_get_verify_result(ssl) != X509_V_OK || t->state == TLS_FAILED)
         return 0;
-    hs_tls_sessions_keep(c->sessions, t->session_key, session);
+    hs_tls_resume_keep(t, session);
     return 1;
 }
 
@@ -198,6 +199,8 @@ hs_tls_install_callbacks(struct hs_tls_context *c)
     (void)SSL_CTX_set_tlsext_status_arg(ctx, c);
     if (c->alpn_len > 0)
         SSL_CTX_set_alpn_select_cb(ctx, on_alpn, c);
-    if (c->tickets != NULL)
+    if (c->tickets != NULL) {
         (void)SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket_key);
+        hs_tls_resume_install(c);
+    }
 }

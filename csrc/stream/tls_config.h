@@ -34,7 +34,8 @@ struct hs_tls_context {
     enum hs_tls_client_certs certs;
     enum hs_tls_ocsp_mode ocsp;
     bool verify, verify_name, sessions_on;
-    int64_t handshake_timeout_ns;
+    bool lists; /* revocation lists are checked */
+    int64_t handshake_timeout_ns, session_lifetime_s;
     int key_log_fd;                   /* owns, or -1 */
     struct hs_tls_sessions *sessions; /* owns; client */
     struct hs_tls_tickets *tickets;   /* owns a reference; server */

@@ -348,6 +348,8 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
     c->certs = o->certs;
     c->ocsp = o->insecure_skip_verify ? HS_TLS_OCSP_OFF : o->ocsp;
     c->handshake_timeout_ns = o->handshake_timeout_ns;
+    c->session_lifetime_s = o->session_lifetime_s;
+    c->lists = o->n_crls > 0;
     if ((rv = build(c, o, tickets, err)) != HS_OK)
         hs_tls_context_unref(c);
     else

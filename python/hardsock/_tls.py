@@ -161,7 +161,9 @@ class TLSConfig:
     tickets: int = 2
     """Server: session tickets sent after a full handshake, 0 to 8."""
     session_lifetime: int = 7200
-    """Seconds. Ticket keys are replaced twice in that time."""
+    """Seconds from a full handshake in which its session, and those that follow from resuming it, may
+    be resumed; less when a certificate of its chain expires before (RFC 8446 section 4.6.1 allows
+    seven days at most). Ticket keys are replaced twice in that time."""
     handshake_timeout: float | None = 10.0
     """Seconds for a handshake, within the deadline of the call. ``None``: only that one."""
     insecure_skip_verify: bool = False

@@ -582,6 +582,7 @@ END_TEST
 
 START_TEST(the_store_keeps_few_and_drops_the_oldest)
 {
+    struct tls_limits limit;
     struct hs_tls_sessions *s = hs_tls_sessions_new();
     SSL_SESSION *taken, *last = NULL;
     char key[32];
@@ -595,16 +596,16 @@ START_TEST(the_store_keeps_few_and_drops_the_oldest)
             ck_assert_int_eq(
                 SSL_SESSION_set1_id(session, (const unsigned char *)&(int){j}, sizeof(int)), 1);
             (void)SSL_SESSION_set_timeout(session, 100);
-            hs_tls_sessions_keep(s, key, session);
+            hs_tls_sessions_keep(s, key, session, &(struct tls_limits){HS_NEVER, INT64_MAX});
             last = session;
         }
     ck_assert_uint_le(hs_tls_sessions_count(s), 256 * 4);
-    ck_assert_ptr_null(hs_tls_sessions_take(s, "0@place")); /* It had to make room. */
-    taken = hs_tls_sessions_take(s, "299@place");
+    ck_assert_ptr_null(hs_tls_sessions_take(s, "0@place", &limit)); /* It had to make room. */
+    taken = hs_tls_sessions_take(s, "299@place", &limit);
     ck_assert(taken == last || taken == NULL); /* The newest; without a ticket it is of no use. */
     SSL_SESSION_free(taken);
     hs_tls_sessions_forget(s, "298@place");
-    ck_assert_ptr_null(hs_tls_sessions_take(s, "298@place"));
+    ck_assert_ptr_null(hs_tls_sessions_take(s, "298@place", &limit));
     hs_tls_sessions_free(s);
 }
 END_TEST

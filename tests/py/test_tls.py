@@ -23,9 +23,11 @@ import urllib3
 
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
+from hardsock import aio
 from hardsock.lab.servers.process import free_port
 from hardsock.lab.waits import poll_until
 from support import Call, Namespace, PeerScript, require, run_threaded
+from support.pki import CLIENT, SERVER
 from support.servers import redis_server
 from support.tls import Identities, tls_pair
 
@@ -747,6 +749,45 @@ def test_reload_of_a_server_keeps_sessions_unless_they_stand_for_client_certific
             assert resumed(server, client)
             config.reload()
             assert resumed(server, client) is after
+
+
+SOON = timedelta(seconds=4)
+
+
+@pytest.mark.parametrize(("who", "style"), [("client", "threads"), ("server", "asyncio")])
+def test_a_certificate_that_expires_ends_its_sessions(
+    ids: Identities, only: Any, who: str, style: str
+) -> None:
+    """It resumes until then, and is refused by a full handshake after that."""
+    usages = CLIENT if who == "client" else SERVER
+    short = ids.issue_between(timedelta(days=-1), SOON, usages=usages)
+    client = ids.client(certificates=short if who == "client" else ids.client_identity, **only)
+    server = mutual(ids, "required", **only, **({"certificates": short} if who == "server" else {}))
+    refusals: list[hs.TLSError] = []
+
+    async def visit_async(address: Any) -> bool:
+        async with await aio.connect(address, tls=client, timeout=5) as conn:
+            assert await conn.recv_line(timeout=5)
+            return info(conn).resumed
+
+    with serve(greet, server) as running:
+
+        def call() -> bool:
+            if style == "threads":
+                return resumed(running, client)
+            return asyncio.run(visit_async(running.address))
+
+        def is_refused() -> bool:
+            try:
+                assert call(), "a new handshake, though nothing has ended"
+            except hs.TLSError as exc:
+                refusals.append(exc)
+            return bool(refusals)
+
+        assert not call()
+        assert call()
+        poll_until(is_refused, timeout=20)
+    assert (refusals[0].alert == 45) if who == "client" else (refusals[0].verify_code == 10)
 
 
 def test_a_failed_handshake_forgets_the_sessions_of_its_name(ids: Identities) -> None:
