@@ -51,6 +51,7 @@
     X(close_report, "hardsock._records", "CloseReport")                                            \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
     X(proxy_stats, "hardsock._records", "ProxyStats")                                              \
+    X(peer_stats, "hardsock._records", "PeerStats")                                                \
     X(listener_stats, "hardsock._records", "ListenerStats")                                        \
     X(breaker_state, "hardsock._records", "BreakerState")                                          \
     X(breaker_stats, "hardsock._records", "BreakerStats")                                          \

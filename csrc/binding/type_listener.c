@@ -39,10 +39,12 @@ enum {
     BREAKER,
     FALLBACK,
     PROXY_FROM,
-    PROXY_TIMEOUT
+    PROXY_TIMEOUT,
+    PEER_LIMITS,
+    PEERS_EXEMPT
 };
 
-/* (family, prefix, address): what hardsock.ProxyProtocol makes of its networks. */
+/* (family, prefix, address). */
 static int
 parse_network(PyObject *item, struct hs_network *ret_network)
 {
@@ -51,11 +53,11 @@ parse_network(PyObject *item, struct hs_network *ret_network)
     char *bits;
     int prefix;
 
-    if (!PyArg_ParseTuple(item, "iiy#;proxy_from must hold (family, prefix, bytes)",
-                          &network.family, &prefix, &bits, &size))
+    if (!PyArg_ParseTuple(item, "iiy#;a network must be (family, prefix, bytes)", &network.family,
+                          &prefix, &bits, &size))
         return -1;
     if (size > (Py_ssize_t)sizeof(network.bits) || prefix < 0) {
-        PyErr_SetString(PyExc_ValueError, "proxy_from: no such network");
+        PyErr_SetString(PyExc_ValueError, "no such network");
         return -1;
     }
     network.prefix = (unsigned)prefix;
@@ -64,30 +66,41 @@ parse_network(PyObject *item, struct hs_network *ret_network)
     return 0;
 }
 
-/* The caller frees what ret_proxy->from points at, whatever comes back. */
+/* A tuple of networks; NULL and None: none. The caller frees *ret_networks, whatever comes back. */
 static int
-parse_proxies(PyObject *networks, PyObject *timeout, struct hs_proxy_listening *ret_proxy)
+parse_networks(PyObject *obj, const char *name, const struct hs_network **ret_networks,
+               size_t *ret_n)
 {
-    struct hs_network *from;
+    struct hs_network *networks;
 
-    if (timeout != NULL && parse_seconds(timeout, "proxy_timeout", &ret_proxy->timeout_ns) < 0)
-        return -1;
-    if (networks == NULL || networks == Py_None)
+    if (obj == NULL || obj == Py_None)
         return 0;
-    if (!PyTuple_Check(networks)) {
-        PyErr_SetString(PyExc_TypeError, "proxy_from must be a tuple or None");
+    if (!PyTuple_Check(obj)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a tuple or None", name);
         return -1;
     }
-    if ((from = calloc((size_t)PyTuple_GET_SIZE(networks) + 1, sizeof(*from))) == NULL) {
+    if ((networks = calloc((size_t)PyTuple_GET_SIZE(obj) + 1, sizeof(*networks))) == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    ret_proxy->from = from;
-    ret_proxy->n_from = (size_t)PyTuple_GET_SIZE(networks);
-    for (size_t i = 0; i < ret_proxy->n_from; i++)
-        if (parse_network(PyTuple_GET_ITEM(networks, (Py_ssize_t)i), &from[i]) < 0)
+    *ret_networks = networks;
+    *ret_n = (size_t)PyTuple_GET_SIZE(obj);
+    for (size_t i = 0; i < *ret_n; i++)
+        if (parse_network(PyTuple_GET_ITEM(obj, (Py_ssize_t)i), &networks[i]) < 0)
             return -1;
     return 0;
+}
+
+/* (connections, network_connections, rate, burst, table_size): what hardsock.PeerLimits makes. */
+static int
+parse_peer_limits(PyObject *obj, struct hs_peer_limits *o)
+{
+    if (obj == NULL || obj == Py_None)
+        return 0;
+    return PyArg_ParseTuple(obj, "iiiii;peer_limits must hold five numbers", &o->connections,
+                            &o->network_connections, &o->per_s, &o->burst, &o->table_size)
+               ? 0
+               : -1;
 }
 
 static int
@@ -142,7 +155,14 @@ parse_references(mod_state *st, PyObject **values, struct hs_listen_options *o)
         parse_tls(st, values[TLS], "tls", &o->tls.config) < 0 ||
         parse_tls(st, values[FALLBACK], "tls_fallback", &o->tls.fallback) < 0)
         return -1;
-    return parse_proxies(values[PROXY_FROM], values[PROXY_TIMEOUT], &o->proxy);
+    if (values[PROXY_TIMEOUT] != NULL &&
+        parse_seconds(values[PROXY_TIMEOUT], "proxy_timeout", &o->proxy.timeout_ns) < 0)
+        return -1;
+    if (parse_networks(values[PROXY_FROM], "proxy_from", &o->proxy.from, &o->proxy.n_from) < 0 ||
+        parse_peer_limits(values[PEER_LIMITS], &o->peers) < 0)
+        return -1;
+    return parse_networks(values[PEERS_EXEMPT], "peers_exempt", &o->peers.exempt,
+                          &o->peers.n_exempt);
 }
 
 static void
@@ -151,6 +171,7 @@ drop_references(struct hs_listen_options *o)
     hs_tls_config_unref(o->tls.config);
     hs_tls_config_unref(o->tls.fallback);
     free((void *)(uintptr_t)o->proxy.from);
+    free((void *)(uintptr_t)o->peers.exempt);
 }
 
 static PyObject *
@@ -162,7 +183,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     1,
                                     {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
                                      "tls", "max_handshakes", "handshake_rate", "tls_breaker",
-                                     "tls_fallback", "proxy_from", "proxy_timeout"}};
+                                     "tls_fallback", "proxy_from", "proxy_timeout", "peer_limits",
+                                     "peers_exempt"}};
     mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
@@ -482,6 +504,17 @@ proxy_object(mod_state *st, const struct hs_listener_stats *s)
         (unsigned long long)s->proxy.timeout, (unsigned long long)s->proxy.ended);
 }
 
+static PyObject *
+peers_object(mod_state *st, const struct hs_listener_stats *s)
+{
+    if (!s->peers_limited)
+        Py_RETURN_NONE;
+    return PyObject_CallFunction(
+        st->peer_stats, "KKKKK", (unsigned long long)s->peers.refused_connections,
+        (unsigned long long)s->peers.refused_network, (unsigned long long)s->peers.refused_rate,
+        (unsigned long long)s->peers.untracked, (unsigned long long)s->peers.tracked);
+}
+
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
                         "Counters by reason, the backlog asked for and in effect, and how many\n"
                         "connections wait to be accepted now.");
@@ -493,12 +526,13 @@ listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     hs_listener_stats(core_of(self), &s);
     return PyObject_CallFunction(
-        state_of(self)->listener_stats, "KKKKKKKNNNNN", (unsigned long long)s.accepted,
+        state_of(self)->listener_stats, "KKKKKKKNNNNNN", (unsigned long long)s.accepted,
         (unsigned long long)s.shed, (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
         (unsigned long long)s.network_errors, (unsigned long long)s.denied,
         (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
         int_or_none(s.backlog_effective), int_or_none(s.queue_length),
-        handshakes_object(state_of(self), &s), proxy_object(state_of(self), &s));
+        handshakes_object(state_of(self), &s), proxy_object(state_of(self), &s),
+        peers_object(state_of(self), &s));
 }
 
 PyDoc_STRVAR(audit_doc, "audit($self, /)\n--\n\n"
@@ -604,7 +638,7 @@ static PyMethodDef listener_methods[] = {
 PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
                            "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
                            "tls_breaker=None, tls_fallback=None, proxy_from=None, "
-                           "proxy_timeout=5.0)\n--\n\n"
+                           "proxy_timeout=5.0, peer_limits=None, peers_exempt=None)\n--\n\n"
                            "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {

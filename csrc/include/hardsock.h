@@ -1045,6 +1045,25 @@ struct hs_proxy_listening {
     int64_t timeout_ns;            /* 5 s */
 };
 
+/* How much one stranger may take: an IPv4 address, or an IPv6 /64; and its neighbours: an IPv4 /24
+ * or an IPv6 /48. What is over a limit is closed with a reset at once, and counted. Peers of unix
+ * sockets are no strangers. Behind a believed proxy it is the client that counts. */
+struct hs_peer_limits {
+    int connections;         /* at the same time; 0: no limit, as below */
+    int network_connections; /* the same, of a stranger and its neighbours together */
+    int per_s;               /* new connections of a stranger in each second */
+    int burst;               /* as many may come at once after a quiet time; 0: as per_s */
+    int table_size;          /* strangers and networks remembered, about 64 bytes each: 16,384 */
+    const struct hs_network *exempt; /* borrows: copied */
+    size_t n_exempt;
+};
+
+struct hs_peer_stats {
+    uint64_t refused_connections, refused_network, refused_rate; /* by the limit */
+    uint64_t untracked; /* let in uncounted: all of the table had connections */
+    uint64_t tracked;   /* entries in use now */
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
@@ -1052,6 +1071,7 @@ struct hs_listen_options {
     bool unlink_stale;           /* replace a unix path that nobody listens on */
     struct hs_tls_listening tls;
     struct hs_proxy_listening proxy;
+    struct hs_peer_limits peers;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
@@ -1083,6 +1103,8 @@ struct hs_listener_stats {
     struct hs_handshake_stats handshakes;
     bool proxied;
     struct hs_proxy_stats proxy;
+    bool peers_limited;
+    struct hs_peer_stats peers;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */

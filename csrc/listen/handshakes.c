@@ -71,6 +71,7 @@ struct hs_handshakes {
     struct hs_network *proxies; /* own; immutable */
     size_t n_proxies;
     int64_t header_timeout_ns;
+    struct hs_peers *peers; /* own reference, or NULL */
     _Atomic uint64_t headers, local, malformed, header_timeouts, ended;
 };
 
@@ -163,7 +164,7 @@ take_proxies(struct hs_handshakes *h, const struct hs_proxy_listening *o, struct
 
 hs_err
 hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct hs_addr *where,
-                  struct hs_error *err, struct hs_handshakes **ret_h)
+                  struct hs_peers *peers, struct hs_error *err, struct hs_handshakes **ret_h)
 {
     struct hs_handshakes *h;
     hs_err rv;
@@ -176,6 +177,8 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
     h->fork_generation = hs_fork_generation();
     h->listen_fd = listen_fd;
     h->timer_ns = HS_NEVER;
+    if (peers != NULL)
+        h->peers = hs_peers_ref(peers);
     take_tls(h, &o->tls, where);
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
     if ((rv = take_proxies(h, &o->proxy, err)) != HS_OK || (rv = allocate(h, err)) != HS_OK)
@@ -212,6 +215,7 @@ hs_handshakes_free(struct hs_handshakes *h)
     hs_breaker_unref(h->breaker);
     if (is_ours(h))
         hs_lock_fini(&h->lock);
+    hs_peers_unref(h->peers);
     free(h->proxies);
     free(h->places);
     free(h->free_places);
@@ -432,10 +436,29 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
 static void
 cut_header(struct hs_handshakes *h, struct place *p, hs_err why)
 {
-    count(why == HS_E_BAD_FRAME  ? &h->malformed
-          : why == HS_E_DEADLINE ? &h->header_timeouts
-                                 : &h->ended);
+    if (why == HS_E_BAD_FRAME)
+        count(&h->malformed);
+    else if (why == HS_E_DEADLINE)
+        count(&h->header_timeouts);
+    else if (why != HS_E_LIMIT) /* which its limit has counted */
+        count(&h->ended);
+    if (why == HS_E_LIMIT)
+        hs_conn_close(p->conn, true);
     drop(h, p);
+}
+
+/* HS_E_LIMIT: the client has as many as it may. */
+static hs_err
+let_client_in(struct hs_handshakes *h, struct place *p)
+{
+    struct hs_peer_places places;
+    struct hs_addr client;
+
+    if (h->peers == NULL || hs_conn_peer_addr(p->conn, NULL, &client) != HS_OK)
+        return HS_OK;
+    return hs_peers_enter(h->peers, &client, hs_now(), &places)
+               ? hs_peers_seat(h->peers, &places, p->conn, NULL)
+               : HS_E_LIMIT;
 }
 
 /* Who is behind the proxy. HS_OK: the next stage may begin. */
@@ -447,6 +470,7 @@ read_header(struct hs_handshakes *h, struct place *p)
 
     if (rv == HS_OK) {
         count(local ? &h->local : &h->headers);
+        return local ? HS_OK : let_client_in(h, p);
     } else if (rv == HS_WANT) {
         p->op.want_events = POLLIN;
         p->op.want_at_ns = p->header_until_ns;
@@ -504,13 +528,19 @@ step(struct hs_handshakes *h, struct place *p, bool first)
     return NULL;
 }
 
+bool
+hs_handshakes_expect_header(const struct hs_handshakes *h, const struct hs_addr *peer)
+{
+    return h->n_proxies > 0 && hs_networks_have(h->proxies, h->n_proxies, peer);
+}
+
 static bool
 needs_header(const struct hs_handshakes *h, struct hs_conn *conn)
 {
     struct hs_addr peer;
 
     return h->n_proxies > 0 && hs_conn_peer_addr(conn, NULL, &peer) == HS_OK &&
-           hs_networks_have(h->proxies, h->n_proxies, &peer);
+           hs_handshakes_expect_header(h, &peer);
 }
 
 struct hs_conn *

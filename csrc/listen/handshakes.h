@@ -13,20 +13,24 @@
 #ifndef HS_LISTEN_HANDSHAKES_H
 #define HS_LISTEN_HANDSHAKES_H
 
-#include "hardsock.h"
+#include "peers.h"
 
 struct hs_handshakes;
 
-/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. */
+/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. peers: the
+ * limits of a proxy's clients, or NULL. */
 HS_NODISCARD hs_err hs_handshakes_new(const struct hs_listen_options *o, int listen_fd,
-                                      const struct hs_addr *where, struct hs_error *err,
-                                      struct hs_handshakes **ret_h);
+                                      const struct hs_addr *where, struct hs_peers *peers,
+                                      struct hs_error *err, struct hs_handshakes **ret_h);
 /* Nobody may be in a call. NULL is fine. */
 void hs_handshakes_free(struct hs_handshakes *h);
 /* Cuts all; idempotent, from any thread. Calls in progress cut what they hold. */
 void hs_handshakes_close(struct hs_handshakes *h);
 /* Readable when there is something to be done. */
 int hs_handshakes_fileno(const struct hs_handshakes *h);
+
+/* Whether peer is a proxy that has to say for whom it comes. */
+bool hs_handshakes_expect_header(const struct hs_handshakes *h, const struct hs_addr *peer);
 
 enum hs_due {
     HS_DUE_NOTHING,    /* wait */

@@ -277,6 +277,21 @@ hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_er
     return HS_OK;
 }
 
+void
+hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest)
+{
+    c->guest = guest;
+}
+
+void
+hs_conn_tell_guest(struct hs_conn *c)
+{
+    struct hs_conn_guest *guest = atomic_exchange(&c->guest, NULL);
+
+    if (guest != NULL)
+        guest->ended(guest, hs_fd_is_ours(&c->fd));
+}
+
 bool
 hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
 {

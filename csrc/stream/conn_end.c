@@ -193,6 +193,7 @@ hs_conn_end(struct hs_conn *c, enum hs_end how)
         hs_wakelist_wake(&c->wakers);
     }
     hs_fd_drop(&c->fd);
+    hs_conn_tell_guest(c);
 }
 
 void

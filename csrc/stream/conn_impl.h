@@ -75,9 +75,10 @@ struct hs_conn {
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
     unsigned changed;
-    struct hs_addr peer;     /* immutable once others know c, as the next */
-    struct hs_addr *proxy;   /* owns; NULL: none between */
-    struct hs_sockopts opts; /* as asked; immutable */
+    struct hs_addr peer;                 /* immutable once others know c, as the next */
+    struct hs_addr *proxy;               /* owns; NULL: none between */
+    struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
+    struct hs_sockopts opts;             /* as asked; immutable */
 };
 
 /* Adds the direction to the op's claim; each claim holds the descriptor. */
@@ -138,6 +139,8 @@ void hs_conn_wake_reader(struct hs_conn *c);
 void hs_conn_tls_abandoned(struct hs_conn *c);
 
 /* ---- conn_end.c ---- */
+/* Tells the guest, if there is one that was not told. */
+void hs_conn_tell_guest(struct hs_conn *c);
 /* ORDERLY: a TLS peer is told that it has all, unless a message is half out. LOST: it is not. */
 enum hs_end { HS_END_ORDERLY, HS_END_LOST, HS_END_ABORT };
 void hs_conn_end(struct hs_conn *c, enum hs_end how);

@@ -511,6 +511,8 @@ class Listener:
         tls_fallback: TLSContext | None = None,
         proxy_from: tuple[tuple[int, int, bytes], ...] | None = None,
         proxy_timeout: float = 5.0,
+        peer_limits: tuple[int, int, int, int, int] | None = None,
+        peers_exempt: tuple[tuple[int, int, bytes], ...] | None = None,
     ) -> Self: ...
     def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None

@@ -12,6 +12,7 @@ from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import Resolution
 from hardsock._tls import TLSConfig, fallback_settings, server_context
@@ -39,6 +40,7 @@ def listen(
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
     proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -76,6 +78,7 @@ def listen(
             setting.
         proxy_protocol: From which proxies a PROXY header is expected, and believed. While it is
             awaited a connection takes one of *max_handshakes* places.
+        peer_limits: What one peer may take.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
@@ -88,6 +91,10 @@ def listen(
     if not isinstance(proxy_protocol, (ProxyProtocol, type(None))):
         raise TypeError(
             f"proxy_protocol must be a ProxyProtocol or None, not {type(proxy_protocol).__name__}"
+        )
+    if not isinstance(peer_limits, (PeerLimits, type(None))):
+        raise TypeError(
+            f"peer_limits must be a PeerLimits or None, not {type(peer_limits).__name__}"
         )
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
@@ -109,8 +116,10 @@ def listen(
         tls=server_context(tls),
         max_handshakes=max_handshakes,
         handshake_rate=handshake_rate,
-        proxy_from=None if proxy_protocol is None else proxy_protocol._networks(),
+        proxy_from=None if proxy_protocol is None else proxy_protocol._networks,
         proxy_timeout=5.0 if proxy_protocol is None else proxy_protocol.timeout,
+        peer_limits=None if peer_limits is None else peer_limits._kernel(),
+        peers_exempt=None if peer_limits is None else peer_limits._exempt,
         **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
     )
     if isinstance(address, socket.socket):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from hardsock._networks import Network, networks
 from hardsock._options import _check_seconds
 
 __all__ = ["ProxyProtocol"]
-
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 @dataclass(frozen=True)
@@ -29,34 +26,12 @@ class ProxyProtocol:
     peer of a unix socket."""
     timeout: float = 5.0
     """Seconds for the whole header; then the connection is cut."""
+    _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.trusted, str):
-            raise TypeError(
-                f"trusted must be several networks, not one str: give ({self.trusted!r},)"
-            )
-        object.__setattr__(self, "trusted", tuple(self.trusted))
-        if not self.trusted:
+        object.__setattr__(self, "_networks", networks("trusted", self.trusted))
+        if not self._networks:
             raise ValueError("trusted must name at least one network, or nobody is believed")
         if self.timeout is None:
             raise ValueError("timeout must be a number of seconds: a silent proxy would stay")
         _check_seconds("timeout", self.timeout, 0.001)
-        self._networks()
-
-    def _networks(self) -> tuple[tuple[int, int, bytes], ...]:
-        """As the core takes them."""
-        return tuple(_network(text) for text in self.trusted)
-
-
-def _network(text: object) -> tuple[int, int, bytes]:
-    if not isinstance(text, str):
-        raise TypeError(f"trusted must hold networks as str, not {type(text).__name__}")
-    if text == "unix":
-        return int(socket.AF_UNIX), 0, b""
-    try:
-        network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise ValueError(
-            f"trusted: {error}; give a network such as '10.0.0.0/8', an address, or 'unix'"
-        ) from None
-    return int(_FAMILIES[network.version]), network.prefixlen, network.network_address.packed

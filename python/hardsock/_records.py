@@ -171,6 +171,21 @@ class ProxyStats(NamedTuple):
     """They left, or were reset, before it was whole."""
 
 
+class PeerStats(NamedTuple):
+    """What a listener's ``PeerLimits`` did."""
+
+    refused_connections: int
+    """Reset: one peer had as many connections as it may."""
+    refused_network: int
+    """Reset: it and its neighbours had."""
+    refused_rate: int
+    """Reset: it came too fast."""
+    untracked: int
+    """Let in uncounted: the table was full of peers that had connections."""
+    tracked: int
+    """Peers and networks in the table now."""
+
+
 class ListenerStats(NamedTuple):
     """Counters of a listener since it was made."""
 
@@ -195,6 +210,8 @@ class ListenerStats(NamedTuple):
     """None without TLS."""
     proxy: ProxyStats | None
     """None without *proxy_protocol*."""
+    peers: PeerStats | None
+    """None without *peer_limits*."""
 
 
 class BreakerState(NamedTuple):

@@ -7,6 +7,7 @@ import socket
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._options import SocketOptions
+from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
@@ -47,6 +48,7 @@ def serve(
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
     proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
@@ -80,7 +82,7 @@ def serve(
         name: Of threads, tokens and log messages.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
-        insecure_allow_weaker_fallback, proxy_protocol:
+        insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -117,6 +119,7 @@ def serve(
             "tls_breaker": tls_breaker,
             "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
             "proxy_protocol": proxy_protocol,
+            "peer_limits": peer_limits,
             "timeout": timeout,
             "token": token,
         },

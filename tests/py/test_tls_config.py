@@ -207,7 +207,7 @@ def test_what_is_for_tls_is_refused_without_it() -> None:
     with pytest.raises(ValueError, match="commit must be 'tcp' or 'tls', got 'tcp4'"):
         hs.connect(("127.0.0.1", 1), tls=True, commit="tcp4")  # type: ignore[arg-type]
     for setting in ({"max_handshakes": 5}, {"handshake_rate": 5}):
-        with pytest.raises(ValueError, match="have no use without tls"):
+        with pytest.raises(ValueError, match="has no use without tls"):
             hs.listen(("127.0.0.1", 0), **setting)  # type: ignore[arg-type]
 
 

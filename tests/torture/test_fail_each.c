@@ -132,6 +132,7 @@ listen_and_accept(void)
     size_t n;
 
     hs_listen_options_init(&opts);
+    opts.peers.connections = 1;
     if ((rv = hs_endpoint_from_host("127.0.0.1", 9, 0, NULL, &ep)) == HS_OK &&
         (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK)
         rv = (fd = dial(l)) < 0 ? HS_E_SYSTEM : SOON(hs_listener_accept(l, &op, 1, NULL, &c, &n));
@@ -180,6 +181,7 @@ accept_behind_a_proxy(void)
     hs_listen_options_init(&opts);
     opts.proxy.from = &loopback;
     opts.proxy.n_from = 1;
+    opts.peers.connections = 1;
     if ((rv = hs_endpoint_from_host("127.0.0.1", 9, 0, NULL, &ep)) == HS_OK &&
         (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK)
         rv = (fd = dial(l)) < 0 ? HS_E_SYSTEM : accept_header(l, fd);
