@@ -22,8 +22,8 @@ conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, 
     if ((flags & ~(long)(allowed | MSG_DONTWAIT | MSG_NOSIGNAL)) != 0) {
         PyErr_Format(PyExc_ValueError,
                      "flags may be made of %s, MSG_DONTWAIT and MSG_NOSIGNAL on a Connection, "
-                     "got 0x%lx",
-                     names, flags);
+                     "got 0x%x",
+                     names, (unsigned)flags);
         return -1;
     }
     if ((flags & MSG_DONTWAIT) != 0) {
@@ -81,10 +81,22 @@ conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout
     return conn_job_begin(self, job, op, timeout, token);
 }
 
+/* TypeError for what is no buffer of the kind, as socket has it; CPython's own is BufferError. */
+static int
+take_buffer(PyObject *obj, Py_buffer *view, int flags)
+{
+    if (PyObject_GetBuffer(obj, view, flags) == 0)
+        return 0;
+    if (PyErr_ExceptionMatches(PyExc_BufferError))
+        PyErr_Format(PyExc_TypeError, "a %scontiguous bytes-like object is required, not '%.100s'",
+                     (flags & PyBUF_WRITABLE) != 0 ? "writable, " : "", Py_TYPE(obj)->tp_name);
+    return -1;
+}
+
 static int
 pin(struct io *io, PyObject *obj, int flags)
 {
-    if (PyObject_GetBuffer(obj, &io->view, flags) < 0)
+    if (take_buffer(obj, &io->view, flags) < 0)
         return -1;
     io->buf = io->view.buf;
     io->len = (size_t)io->view.len;
@@ -482,7 +494,7 @@ conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
     for (; io->n_views < n; io->n_views++) {
         Py_buffer *view = &io->views[io->n_views];
 
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
+        if (take_buffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
             return -1;
         io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
     }

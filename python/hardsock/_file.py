@@ -42,19 +42,9 @@ def would_block(what: str, written: int) -> BlockingIOError:
     return BlockingIOError(errno.EAGAIN, f"{what} could not complete without blocking", written)
 
 
-class OneAtATime:
-    """A lock that is never waited for: a second thread gets Busy, as on the connection."""
-
-    def __init__(self, doing: str) -> None:
-        self._lock = threading.Lock()
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise Busy(None, f"another thread is {self._doing} this file")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+def busy(doing: str) -> Busy:
+    """Return the error of a second thread in the same direction, as the connection has it."""
+    return Busy(None, f"another thread is {doing} this file")
 
 
 class _Common:
@@ -173,7 +163,8 @@ class ConnectionFile(_Common, io.BufferedIOBase):
         self._size = size
         self._pending = bytearray()
         self._midway = False  # bytes of the message are out, and it is not over
-        self._writing = OneAtATime("writing to")  # around these two
+        self._room = size if "w" in mode else -1  # -1: write() has to look why
+        self._writing = threading.Lock()  # around these three; never waited for
         self._handle = conn._share()
         # Called without asking first, so that a line costs one call: close() replaces them.
         self._recv: Callable[..., bytes] = _refuse_reading
@@ -246,37 +237,38 @@ class ConnectionFile(_Common, io.BufferedIOBase):
             _refuse_closed()
         if "w" not in self._mode:
             return
-        with self._writing:
+        if not self._writing.acquire(blocking=False):
+            raise busy("writing to")
+        try:
             if self._handle.gettimeout() == 0:
                 if not self._send_to_fit(self._size):
                     raise would_block("flush", 0)
             else:
                 self._send_all(b"")
             self._midway = False
+        finally:
+            self._writing.release()
 
     def write_whole(self, data: bytes, /) -> None:
         """Write *data*; without waiting (timeout 0) take all of it or nothing."""
-        self._require("w")
-        if self._handle.gettimeout() != 0:
-            self._write(data)
-            return
-        with self._writing:
-            if not self._send_to_fit(len(data)):
-                raise would_block("write", 0)
-            self._pending += data
+        self._write(data, whole=True)
 
-    def _write(self, data: Any) -> int:
-        with self._writing:
-            self._require("w")
+    def _write(self, data: Any, whole: bool = False) -> int:
+        if not self._writing.acquire(blocking=False):
+            raise busy("writing to")
+        try:
             size = len(data)
-            if len(self._pending) + size <= self._size:
+            if len(self._pending) + size <= self._room:
                 self._pending += data
                 return size
+            self._require("w")
             if self._handle.gettimeout() == 0:
-                return self._write_without_waiting(data)
+                return self._write_without_waiting(data, whole)
             self._send_all(data)
             self._midway = True
             return size
+        finally:
+            self._writing.release()
 
     def _send_all(self, data: Any, timeout: float | None = None) -> None:
         """Send what is kept and *data*; that it fails within a message poisons."""
@@ -300,9 +292,14 @@ class ConnectionFile(_Common, io.BufferedIOBase):
                 return False
         return True
 
-    def _write_without_waiting(self, data: Any) -> int:
+    def _write_without_waiting(self, data: Any, whole: bool) -> int:
         """Only what was accepted is sent, so that no record of TLS holds more than that."""
         size, written = len(data), 0
+        if whole:
+            if not self._send_to_fit(size):
+                raise would_block("write", 0)
+            self._pending += data
+            return size
         room = max(self._size, io.DEFAULT_BUFFER_SIZE)
         while True:
             taken = min(size - written, max(room - len(self._pending), 0))
@@ -327,13 +324,18 @@ class ConnectionFile(_Common, io.BufferedIOBase):
         if self.closed:
             return
         try:
-            with self._writing:
+            if not self._writing.acquire(blocking=False):
+                raise busy("writing to")
+            try:
                 self._send_all(b"")
+            finally:
+                self._writing.release()
         finally:
             self._let_go()
 
     def _let_go(self) -> None:
         self._pending = bytearray()
+        self._room = -1
         self._recv = self._readline = _refuse_closed
         super().close()
         self._handle.close()

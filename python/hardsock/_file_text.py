@@ -11,11 +11,12 @@ from __future__ import annotations
 import codecs
 import io
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
-from hardsock._file import ConnectionFile, OneAtATime
+from hardsock._file import ConnectionFile, busy
 
 _PASSED = 1e-9  # seconds: a deadline that is over, while 0 would mean to try once
 
@@ -52,8 +53,9 @@ class TextConnectionFile(io.TextIOBase):
         self._text = ""  # decoded, and from _at on not returned yet
         self._at = 0
         self._undecoded = b""  # received, and not decodable
-        self._reading = OneAtATime("reading from")  # around these and the decoder
-        self._writing = OneAtATime("writing to")  # around the encoder
+        self._mark = None if newline == "" else newline or "\n"  # None: any line's end
+        self._reading = threading.Lock()  # around these and the decoder; never waited for
+        self._writing = threading.Lock()  # around the encoder
         codec = codecs.lookup(self._encoding)
         assert codec.incrementaldecoder is not None
         assert codec.incrementalencoder is not None
@@ -124,6 +126,7 @@ class TextConnectionFile(io.TextIOBase):
         self._buffer.flush()
 
     def close(self) -> None:
+        self._text, self._at = "", 0
         self._buffer.close()
 
     def __del__(self) -> None:
@@ -133,32 +136,51 @@ class TextConnectionFile(io.TextIOBase):
 
     def read(self, size: int | None = -1, /) -> str:
         """Return *size* characters, or all up to the peer's end."""
-        with self._reading:
-            if size is None or size < 0:
-                return self._read_all()
-            until = self._deadline()
-            while len(self._text) - self._at < size and self._receive(until):
-                pass
-            return self._take(min(self._at + size, len(self._text)))
+        return self._alone(self._read, -1 if size is None or size < 0 else size)
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
         """Return a line with its end, or *size* characters, or what comes before the peer's end."""
-        with self._reading:
+        if not self._reading.acquire(blocking=False):
+            raise busy("reading from")
+        try:
+            if self._mark is not None and size == -1:  # Mostly it is here already.
+                end = self._text.find(self._mark, self._at) + len(self._mark)
+                if end >= len(self._mark):
+                    line = self._text[self._at : end]
+                    self._at = end
+                    return line
             return self._read_lines(1, sys.maxsize if size is None or size < 0 else size)
+        finally:
+            self._reading.release()
 
     def readlines(self, hint: int | None = -1, /) -> list[str]:  # type: ignore[override]
         """Return all lines up to the peer's end, or the first that exceed *hint* characters."""
-        with self._reading:
-            if hint is None or hint <= 0:
-                text = self._read_all()
-            else:
-                text = self._read_lines(hint + 1, sys.maxsize)
+        if hint is None or hint <= 0:
+            text = self._alone(self._read, -1)
+        else:
+            text = self._alone(self._read_lines, hint + 1, sys.maxsize)
         lines, at = [], 0
         while at < len(text):
             end = _line_end(text, at, self._newline)
             lines.append(text[at : end if end >= 0 else len(text)])
             at += len(lines[-1])
         return lines
+
+    def _alone(self, call: Callable[..., str], *args: Any) -> str:
+        if not self._reading.acquire(blocking=False):
+            raise busy("reading from")
+        try:
+            return call(*args)
+        finally:
+            self._reading.release()
+
+    def _read(self, size: int) -> str:
+        if size < 0:
+            return self._read_all()
+        until = self._deadline()
+        while len(self._text) - self._at < size and self._receive(until):
+            pass
+        return self._take(min(self._at + size, len(self._text)))
 
     def _read_lines(self, least: int, limit: int) -> str:
         """Return whole lines of *least* characters or more, but never more than *limit*."""
@@ -224,15 +246,18 @@ class TextConnectionFile(io.TextIOBase):
         """Write *text*; if it raises, nothing of it was taken, or sending is poisoned."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._buffer._require("w")
         ended = text.replace("\n", self._newline) if self._newline else text
-        with self._writing:
+        if not self._writing.acquire(blocking=False):
+            raise busy("writing to")
+        try:
             before = self._encoder.getstate()
             try:
                 self._buffer.write_whole(self._encoder.encode(ended))
             except BaseException:
                 self._encoder.setstate(before)
                 raise
+        finally:
+            self._writing.release()
         return len(text)
 
     def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]

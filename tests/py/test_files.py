@@ -28,7 +28,7 @@ from support.tls import Identities, tls_pair
 SOON = 0.002  # a deadline that passes while a call waits
 TRANSPORTS = ["unix", "tcp", "tls12", "tls13"]
 PROPERTY = hypothesis.settings(
-    max_examples=60,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
@@ -568,7 +568,7 @@ def test_no_byte_is_lost_or_doubled_by_writing(
 ) -> None:
     """Whatever was accepted arrives once and in order; or sending is poisoned, and it is cut."""
 
-    @hypothesis.settings(PROPERTY, max_examples=25)
+    @hypothesis.settings(PROPERTY, max_examples=15)
     @hypothesis.given(steps=WRITE_STEPS, size=st.sampled_from([1, 100, 8192]))
     def run(steps: list[Any], size: int) -> None:
         with connected(transport, ids) as (ours, theirs):
