@@ -55,6 +55,7 @@
     X(phase)                                                                                       \
     X(_local)                                                                                      \
     X(_peer)                                                                                       \
+    X(host)                                                                                        \
     X(elapsed)                                                                                     \
     X(bytes_done)                                                                                  \
     X(answer)                                                                                      \

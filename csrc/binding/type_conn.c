@@ -39,11 +39,12 @@ conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
 static int
 raise_closed(PyObject *self, const char *op)
 {
-    struct hs_error err = {.code = HS_E_CLOSED, .op = op, .msg = "it was closed here"};
+    struct hs_error err = {
+        .code = HS_E_CLOSED, .op = op, .phase = "start", .msg = "it was closed here"};
 
     if (((ConnObject *)self)->pool != NULL)
         (void)snprintf(err.msg, sizeof(err.msg), "it was closed here, or returned to its pool");
-    return raise_plain_error(state_of(self), &err, HS_E_CLOSED);
+    return raise_conn_error(state_of(self), ((ConnObject *)self)->core, &err, HS_E_CLOSED);
 }
 
 struct hs_conn *
@@ -150,7 +151,7 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
         return NULL;
     if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
         disown(hs_conn_fileno(core));
-        raise_plain_error(state_of(obj), &err, rv);
+        (void)raise_conn_error(state_of(obj), core, &err, rv);
         return NULL;
     }
     let_go(self, false);
@@ -177,7 +178,7 @@ conn_shutdown(PyObject *obj, PyObject *how)
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
     if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
-        raise_plain_error(state_of(obj), &err, rv);
+        (void)raise_conn_error(state_of(obj), core, &err, rv);
         return NULL;
     }
     Py_RETURN_NONE;

@@ -21,7 +21,10 @@ core_of(PyObject *self)
 static PyObject *
 fail(PyObject *self, const struct hs_error *err, hs_err rv)
 {
-    raise_plain_error(state_of(self), err, rv);
+    struct call c = {
+        .st = state_of(self), .err = *err, .started_ns = hs_now(), .listener = core_of(self)};
+
+    (void)raise_error(&c, rv);
     return NULL;
 }
 
@@ -85,6 +88,21 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     return hs_listener_open(&ep, options, err, ret_core);
 }
 
+/* For a message, of what could be parsed before; NULL: a descriptor. */
+static const char *
+address_asked(PyObject *address, char text[HS_ADDR_TEXT_SIZE])
+{
+    struct hs_endpoint ep;
+
+    if (PyLong_Check(address))
+        return NULL;
+    if (parse_endpoint(address, "address", &ep) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return hs_endpoint_text(&ep, text, HS_ADDR_TEXT_SIZE);
+}
+
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -102,6 +120,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listener *core;
     struct origin origin;
     ListenerObject *self;
+    char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
     if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0 ||
@@ -119,6 +138,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
 
+            c.host = address_asked(values[ADDRESS], text);
             raise_error(&c, rv);
         }
         return NULL;
@@ -184,6 +204,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         return -1;
     }
     begin_origin(self, &a->origin);
+    job->call.listener = a->core;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 

@@ -52,6 +52,7 @@ struct hs_listener {
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
+    struct hs_addr where;             /* immutable */
     struct hs_wakelist wakers;
     struct hs_handshakes *handshakes; /* owns; NULL: plain; immutable */
     atomic_int reserve_fd;            /* own; -1 while given up */
@@ -110,6 +111,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->where = where;
     l->bound = *b;
     l->options = *o;
     l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
@@ -528,6 +530,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
             *err = (struct hs_error){0}; /* of an accept after the ones that worked */
     } else if (rv < 0 && err != NULL) {
         err->op = "accept";
+        if (err->phase == NULL)
+            err->phase = "accept";
     }
     return rv;
 }
@@ -565,6 +569,13 @@ hs_listener_fileno(struct hs_listener *l)
         hs_fd_drop(&l->fd);
     }
     return fd;
+}
+
+void
+hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    *ret_addr = l->where;
 }
 
 int

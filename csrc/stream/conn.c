@@ -263,6 +263,36 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     return HS_OK;
 }
 
+/* A unix socket's may be long, and is not kept. */
+void
+hs_conn_remember_local(struct hs_conn *c)
+{
+    unsigned char unknown = LOCAL_UNKNOWN;
+    socklen_t len = sizeof(c->local);
+
+    if (c->family == AF_UNIX ||
+        !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
+        return;
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return;
+    if (getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
+        atomic_store(&c->local_state, LOCAL_KNOWN);
+    hs_fd_drop(&c->fd);
+}
+
+void
+hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
+{
+    ret_local->len = 0;
+    *ret_peer = c->peer;
+    if (hs_conn_local_addr(c, NULL, ret_local) == HS_OK ||
+        atomic_load(&c->local_state) != LOCAL_KNOWN)
+        return;
+    ret_local->len =
+        c->family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&ret_local->storage, &c->local, ret_local->len);
+}
+
 bool
 hs_conn_tcp_is_closed(struct hs_conn *c)
 {

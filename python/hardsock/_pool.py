@@ -319,7 +319,7 @@ class Pool(_core.Pool):
         """Called by the core for a caller who got nothing: say who holds what."""
         stats, lent = self.stats(), self.lent()
         if isinstance(exc, PoolTimeout):
-            exc.holders, exc.stats = tuple(lent), stats
+            exc.holders, exc.stats, exc.host = tuple(lent), stats, ", ".join(self._endpoints)
             exc.last_dial_error = stats.last_dial_error
         text = (
             f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "
