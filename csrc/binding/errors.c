@@ -456,7 +456,7 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
 
     if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->op.deadline_ns == HS_TRY_ONCE))
         return; /* Its class says what there is to say. */
-    h.peer = n > 0 ? &attempts[0].addr : NULL;
+    h.peer = n > 0 ? &attempts[0].addr : c->target;
     if (code == HS_E_DEADLINE && n > 0 && c->err.tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */

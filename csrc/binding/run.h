@@ -19,6 +19,7 @@ struct call {
     const struct hs_dial_failure *failure; /* borrows: the same of a pool's dial, or NULL */
     struct hs_listener *listener;          /* borrows: for its address in errors, or NULL */
     const char *host;                      /* borrows: what was asked for, for errors, or NULL */
+    const struct hs_addr *target;          /* borrows: what was to be listened on, or NULL */
     PyObject *pool;   /* borrows: what is waited for, when it is a pool; or NULL */
     bool nonblocking; /* settimeout(0): raise BlockingIOError */
     bool by_default;  /* no timeout= was given: span_ns is what settimeout said */

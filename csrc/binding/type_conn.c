@@ -102,6 +102,20 @@ conn_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Refuse, in every protocol of pickle and in copy(): it owns a descriptor.");
+
+static PyObject *
+conn_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(
+        PyExc_TypeError,
+        "cannot pickle or copy a Connection: it owns a descriptor; dup() shares it here, "
+        "and sendmsg() with SCM_RIGHTS gives it to another process");
+    return NULL;
+}
+
 PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
                         "End it for everybody with a reset (RST) to the peer; never blocks.\n\n"
                         "Data not yet delivered is thrown away, on purpose.");
@@ -462,6 +476,8 @@ static PyMethodDef conn_methods[] = {
     CONN_METHODS(JOB_ENTRY, FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
     {"abort", conn_abort, METH_NOARGS, abort_doc},
     {"detach", conn_detach, METH_NOARGS, detach_doc},
+    {"__reduce__", conn_reduce, METH_NOARGS, reduce_doc},
+    {"__getstate__", conn_reduce, METH_NOARGS, reduce_doc},
     {"shutdown", conn_shutdown, METH_O, shutdown_doc},
     {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
     {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},

@@ -88,19 +88,19 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     return hs_listener_open(&ep, options, err, ret_core);
 }
 
-/* For a message, of what could be parsed before; NULL: a descriptor. */
-static const char *
-address_asked(PyObject *address, char text[HS_ADDR_TEXT_SIZE])
+/* For messages: what could be parsed before, unless it is a descriptor. */
+static void
+tell_target(struct call *c, PyObject *address, struct hs_endpoint *ep, char text[HS_ADDR_TEXT_SIZE])
 {
-    struct hs_endpoint ep;
-
     if (PyLong_Check(address))
-        return NULL;
-    if (parse_endpoint(address, "address", &ep) < 0) {
+        return;
+    if (parse_endpoint(address, "address", ep) < 0) {
         PyErr_Clear();
-        return NULL;
+        return;
     }
-    return hs_endpoint_text(&ep, text, HS_ADDR_TEXT_SIZE);
+    c->host = hs_endpoint_text(ep, text, HS_ADDR_TEXT_SIZE);
+    if (ep->family != AF_UNSPEC)
+        c->target = &ep->addr;
 }
 
 static PyObject *
@@ -120,6 +120,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listener *core;
     struct origin origin;
     ListenerObject *self;
+    struct hs_endpoint ep;
     char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
@@ -138,7 +139,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
 
-            c.host = address_asked(values[ADDRESS], text);
+            tell_target(&c, values[ADDRESS], &ep, text);
             raise_error(&c, rv);
         }
         return NULL;

@@ -150,8 +150,10 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
         getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0)
-        return hs_err_set(err, HS_E_INVALID, errno, "listen", "descriptor %d", fd);
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {
+        hs_fd_no_socket(fd, "listen", err);
+        return HS_E_INVALID;
+    }
     if (type != SOCK_STREAM || !listening)
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "descriptor %d is not a listening stream socket", fd);

@@ -81,8 +81,10 @@ check_adoptable(int fd, struct hs_error *err, int *ret_family, struct hs_addr *r
     socklen_t len = sizeof(int);
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0)
-        return hs_err_set(err, HS_E_INVALID, errno, "adopt", "descriptor %d", fd);
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0) {
+        hs_fd_no_socket(fd, "adopt", err);
+        return HS_E_INVALID;
+    }
     if (type != SOCK_STREAM || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
         return hs_err_setx(err, HS_E_INVALID, "adopt",
                            "descriptor %d is not a TCP or unix stream socket", fd);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool
@@ -187,6 +188,50 @@ fixed_advice(int sys)
     }
 }
 
+/* Unix sockets fail for reasons of their own. */
+static const char *
+unix_advice(int sys, const struct hs_addr *addr)
+{
+    const char *path = addr->un.sun_path;
+    struct stat st;
+
+    switch (sys) {
+    case EADDRINUSE:
+        if (path[0] != '\0' && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+            return "something that is no socket has that path: choose another one, or remove it";
+        return "a process listens on that path already: `ss -xlp` shows which";
+    case ECONNREFUSED:
+        return "the socket is there, but nobody listens on it any more: start the server again";
+    case ENOENT:
+        return "there is no such socket: check the path, and whether the server runs";
+    case ETIMEDOUT:
+    case EAGAIN:
+        return "the server does not accept, and its queue is full: see `ss -xl` for the queue, and "
+               "whether that program is stuck";
+    case EACCES:
+    case EPERM:
+        return "the path's permissions forbid it: connecting needs write permission for the "
+               "socket, and search permission for every directory above";
+    default:
+        return "";
+    }
+}
+
+/* What the address itself explains; "" for all else. */
+static const char *
+address_advice(int sys, const struct hs_addr *addr)
+{
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&addr->storage;
+
+    if (addr->sa.sa_family == AF_UNIX)
+        return unix_advice(sys, addr);
+    if (sys == EINVAL && addr->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) &&
+        in6->sin6_scope_id == 0)
+        return "a link-local address needs its scope, the interface to use, as in "
+               "'[fe80::1%eth0]:80': see `ip link`";
+    return "";
+}
+
 static const char *
 deadline_advice(const struct hs_error *err)
 {
@@ -280,6 +325,10 @@ const char *
 hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer, char *buf, size_t size)
 {
     buf[0] = '\0';
+    if (peer != NULL && peer->len > 0)
+        (void)snprintf(buf, size, "%s", address_advice(sys, peer));
+    if (buf[0] != '\0')
+        return buf;
     if (is_in_phase(err, "resolve"))
         about_lookup(err, buf, size);
     else if (err->tls != HS_TLS_NONE)

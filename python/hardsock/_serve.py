@@ -6,6 +6,7 @@ import socket
 
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
+from hardsock._names import suggests
 from hardsock._options import SocketOptions
 from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
@@ -20,6 +21,7 @@ from hardsock.serving.server import Handler, Server
 __all__ = ["serve"]
 
 
+@suggests
 def serve(
     handler: Handler,
     address: Address | socket.socket | int | Listener,

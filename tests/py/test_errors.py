@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -293,3 +294,50 @@ def test_a_dial_of_a_pool_names_its_own_limit() -> None:
             with pytest.raises(hs.DeadlineExceeded) as caught:
                 pool.acquire(timeout=30)
     assert caught.value.limit == "dial_timeout of the pool"
+
+
+# ---- hints about addresses
+
+
+def test_a_unix_socket_has_hints_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(hs.HardsockError, match="something that is no socket has that path") as it:
+        hs.listen(f"unix:{tmp_path}/file")
+    assert (it.value.phase, it.value.host) == ("bind", f"unix:{tmp_path}/file")
+    with pytest.raises(hs.ConnectError, match="there is no such socket"):
+        hs.connect(f"{tmp_path}/none", timeout=10)
+    with hs.listen(f"{tmp_path}/ours"):
+        with pytest.raises(hs.HardsockError, match="a process listens on that path already"):
+            hs.listen(f"{tmp_path}/ours")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/left")
+    with pytest.raises(hs.ConnectionRefused, match="nobody listens on it any more"):
+        hs.connect(f"{tmp_path}/left", timeout=10)
+    with socket.socket(socket.AF_UNIX) as full, socket.socket(socket.AF_UNIX) as one:
+        full.bind(f"{tmp_path}/full")
+        full.listen(0)
+        one.connect(f"{tmp_path}/full")
+        with pytest.raises(hs.DeadlineExceeded, match="its queue is full: see `ss -xl`"):
+            hs.connect(f"{tmp_path}/full", timeout=0.05)
+
+
+def test_an_abstract_name_may_have_107_bytes() -> None:
+    name = "hardsock-test-" + "n" * 93
+    with hs.listen(f"unix:@{name}") as listener:
+        assert listener.getsockname() == b"\0" + name.encode()
+        with hs.connect(f"unix:@{name}", timeout=10) as conn:
+            assert conn.getpeername() == b"\0" + name.encode()
+        hs.connect(b"\0" + name.encode(), timeout=10).close()  # type: ignore[arg-type]
+
+
+def test_a_link_local_address_without_scope_is_told_what_it_lacks() -> None:
+    with pytest.raises(hs.ConnectError, match="a link-local address needs its scope"):
+        hs.connect(("fe80::1", 80), timeout=10)
+
+
+def test_an_address_of_another_machine_is_no_matter_of_ports() -> None:
+    with pytest.raises(hs.HardsockError, match="this machine has no such address"):
+        hs.listen(("192.0.2.1", 0))
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        with pytest.raises(hs.ConnectError, match="this machine has no such address"):
+            hs.connect(listener.address, source=("192.0.2.1", 0), timeout=10)
