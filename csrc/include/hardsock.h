@@ -255,7 +255,7 @@ struct hs_op {
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false                         \
+        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false                  \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */
