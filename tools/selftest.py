@@ -110,6 +110,10 @@ class Calls(unittest.TestCase):
             ("csrc/base/err.c", "int stdout_fd;", False),
             ("csrc/base/err.c", "static_assert(x);", False),
             ("csrc/base/err.c", "HS_ASSERT(x);", False),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "a %lx", y);', True),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "a %zd, "\n"%.3f", y);', True),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "%.100s %zd %R 0x%x %%", y);', False),
+            ("csrc/binding/a.c", 'snprintf(b, 4, "%lx", y);', False),
         ]
         for path, code, refused in rows:
             with self.subTest(path=path, code=code):

@@ -23,14 +23,47 @@ index_of(const struct params *p, PyObject *name)
     return -1;
 }
 
+/* What may have been meant, as the Python face says it: see _names.py. Never fails. */
+static PyObject *
+advice_about(const struct params *p, PyObject *name)
+{
+    PyObject *module = PyImport_ImportModule("hardsock._names"), *names = PyList_New(0);
+    PyObject *text = NULL, *one;
+
+    for (int i = p->positional_only; names != NULL && p->names[i] != NULL; i++) {
+        if ((one = PyUnicode_FromString(p->names[i])) == NULL || PyList_Append(names, one) < 0)
+            Py_CLEAR(names);
+        Py_XDECREF(one);
+    }
+    if (module != NULL && names != NULL)
+        text = PyObject_CallMethod(module, "advice", "OO", name, names);
+    Py_XDECREF(module);
+    Py_XDECREF(names);
+    if (text == NULL) {
+        PyErr_Clear();
+        return PyUnicode_FromString("");
+    }
+    return text;
+}
+
+static void
+unknown_keyword(const struct params *p, PyObject *name)
+{
+    PyObject *advice = advice_about(p, name);
+
+    if (advice != NULL)
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'%U", p->function,
+                     name, advice);
+    Py_XDECREF(advice);
+}
+
 static int
 put_keyword(const struct params *p, PyObject *name, PyObject *value, PyObject **values)
 {
     int i = index_of(p, name);
 
     if (i < 0) {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", p->function,
-                     name);
+        unknown_keyword(p, name);
         return -1;
     }
     if (values[i] != NULL) {

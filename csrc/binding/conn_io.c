@@ -81,22 +81,32 @@ conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout
     return conn_job_begin(self, job, op, timeout, token);
 }
 
-/* TypeError for what is no buffer of the kind, as socket has it; CPython's own is BufferError. */
+/* Is it the object itself that is wrong, and not, say, its layout? The message names it then. */
 static int
-take_buffer(PyObject *obj, Py_buffer *view, int flags)
+get_buffer(PyObject *obj, Py_buffer *view, int flags)
 {
+    bool writable = (flags & PyBUF_WRITABLE) != 0;
+
     if (PyObject_GetBuffer(obj, view, flags) == 0)
         return 0;
-    if (PyErr_ExceptionMatches(PyExc_BufferError))
-        PyErr_Format(PyExc_TypeError, "a %scontiguous bytes-like object is required, not '%.100s'",
-                     (flags & PyBUF_WRITABLE) != 0 ? "writable, " : "", Py_TYPE(obj)->tp_name);
+    if (PyObject_CheckBuffer(obj)) {
+        if (!writable || !PyErr_ExceptionMatches(PyExc_BufferError) ||
+            PyObject_GetBuffer(obj, view, PyBUF_SIMPLE) < 0)
+            return -1;
+        PyBuffer_Release(view);
+    } else if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return -1;
+    }
+    PyErr_Format(PyExc_TypeError, "%s must be a %sbytes-like object, not %.100s%s",
+                 writable ? "buffer" : "data", writable ? "writable " : "", Py_TYPE(obj)->tp_name,
+                 PyUnicode_Check(obj) && !writable ? ": encode() it" : "");
     return -1;
 }
 
 static int
 pin(struct io *io, PyObject *obj, int flags)
 {
-    if (take_buffer(obj, &io->view, flags) < 0)
+    if (get_buffer(obj, &io->view, flags) < 0)
         return -1;
     io->buf = io->view.buf;
     io->len = (size_t)io->view.len;
@@ -478,6 +488,12 @@ conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
 {
     Py_ssize_t n;
 
+    if (PyUnicode_Check(pieces) || PyObject_CheckBuffer(pieces)) {
+        PyErr_Format(PyExc_TypeError,
+                     "buffers must be a sequence of bytes-like objects, not %.100s",
+                     Py_TYPE(pieces)->tp_name);
+        return -1;
+    }
     if ((io->tuple = PySequence_Tuple(pieces)) == NULL)
         return -1;
     n = PyTuple_GET_SIZE(io->tuple);
@@ -494,7 +510,7 @@ conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
     for (; io->n_views < n; io->n_views++) {
         Py_buffer *view = &io->views[io->n_views];
 
-        if (take_buffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
+        if (get_buffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
             return -1;
         io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
     }

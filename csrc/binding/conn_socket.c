@@ -13,7 +13,7 @@
 static PyObject *
 fail(ConnObject *self, const struct hs_error *err, hs_err rv)
 {
-    raise_plain_error(state_of((PyObject *)self), err, rv);
+    (void)raise_conn_error(state_of((PyObject *)self), self->core, err, rv);
     return NULL;
 }
 

@@ -37,19 +37,37 @@ static const struct word policies[] = {{"close", HS_TOO_LONG_CLOSE},
                                        {NULL, 0}};
 static const struct word orders[] = {{"big", false}, {"little", true}, {NULL, 0}};
 
+static void
+no_such_word(PyObject *obj, const char *name, const struct word *words)
+{
+    PyObject *all = PyUnicode_FromString(""), *one, *more;
+
+    for (int i = 0; all != NULL && words[i].text != NULL; i++) {
+        one = PyUnicode_FromString(words[i].text);
+        more = one == NULL ? NULL : PyUnicode_FromFormat("%U%s%R", all, i > 0 ? ", " : "", one);
+        Py_XDECREF(one);
+        Py_SETREF(all, more);
+    }
+    if (all != NULL)
+        PyErr_Format(PyExc_ValueError, "%s must be one of %U, got %R", name, all, obj);
+    Py_XDECREF(all);
+}
+
 static int
 parse_word(PyObject *obj, const char *name, const struct word *words, int *ret_value)
 {
+    const struct word *first;
+
     if (!PyUnicode_Check(obj)) {
         PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(obj)->tp_name);
         return -1;
     }
-    for (; words->text != NULL; words++)
+    for (first = words; words->text != NULL; words++)
         if (PyUnicode_CompareWithASCIIString(obj, words->text) == 0) {
             *ret_value = words->value;
             return 0;
         }
-    PyErr_Format(PyExc_ValueError, "%s has no value %R", name, obj);
+    no_such_word(obj, name, first);
     return -1;
 }
 

@@ -104,7 +104,9 @@ call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, in
     if (timeout == NULL || timeout == Py_None) {
         span = default_ns;
         c->nonblocking = span == 0;
+        c->by_default = true;
     }
+    c->span_ns = span;
     if (span == 0)
         c->op.deadline_ns = HS_TRY_ONCE;
     else if (span < HS_NEVER - c->started_ns)

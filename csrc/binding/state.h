@@ -64,6 +64,7 @@
     X(phase)                                                                                       \
     X(_local)                                                                                      \
     X(_peer)                                                                                       \
+    X(host)                                                                                        \
     X(elapsed)                                                                                     \
     X(bytes_done)                                                                                  \
     X(answer)                                                                                      \

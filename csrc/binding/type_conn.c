@@ -39,11 +39,12 @@ conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
 static int
 raise_closed(PyObject *self, const char *op)
 {
-    struct hs_error err = {.code = HS_E_CLOSED, .op = op, .msg = "it was closed here"};
+    struct hs_error err = {
+        .code = HS_E_CLOSED, .op = op, .phase = "start", .msg = "it was closed here"};
 
     if (((ConnObject *)self)->pool != NULL)
         (void)snprintf(err.msg, sizeof(err.msg), "it was closed here, or returned to its pool");
-    return raise_plain_error(state_of(self), &err, HS_E_CLOSED);
+    return raise_conn_error(state_of(self), ((ConnObject *)self)->core, &err, HS_E_CLOSED);
 }
 
 struct hs_conn *
@@ -101,6 +102,20 @@ conn_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Refuse, in every protocol of pickle and in copy(): it owns a descriptor.");
+
+static PyObject *
+conn_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(
+        PyExc_TypeError,
+        "cannot pickle or copy a Connection: it owns a descriptor; dup() shares it here, "
+        "and sendmsg() with SCM_RIGHTS gives it to another process");
+    return NULL;
+}
+
 PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
                         "End it for everybody with a reset (RST) to the peer; never blocks.\n\n"
                         "Data not yet delivered is thrown away, on purpose.");
@@ -150,7 +165,7 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
         return NULL;
     if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
         disown(hs_conn_fileno(core));
-        raise_plain_error(state_of(obj), &err, rv);
+        (void)raise_conn_error(state_of(obj), core, &err, rv);
         return NULL;
     }
     let_go(self, false);
@@ -177,7 +192,7 @@ conn_shutdown(PyObject *obj, PyObject *how)
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
     if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
-        raise_plain_error(state_of(obj), &err, rv);
+        (void)raise_conn_error(state_of(obj), core, &err, rv);
         return NULL;
     }
     Py_RETURN_NONE;
@@ -475,6 +490,8 @@ static PyMethodDef conn_methods[] = {
     CONN_METHODS(JOB_ENTRY, FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
     {"abort", conn_abort, METH_NOARGS, abort_doc},
     {"detach", conn_detach, METH_NOARGS, detach_doc},
+    {"__reduce__", conn_reduce, METH_NOARGS, reduce_doc},
+    {"__getstate__", conn_reduce, METH_NOARGS, reduce_doc},
     {"shutdown", conn_shutdown, METH_O, shutdown_doc},
     {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
     {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},

@@ -21,7 +21,10 @@ core_of(PyObject *self)
 static PyObject *
 fail(PyObject *self, const struct hs_error *err, hs_err rv)
 {
-    raise_plain_error(state_of(self), err, rv);
+    struct call c = {
+        .st = state_of(self), .err = *err, .started_ns = hs_now(), .listener = core_of(self)};
+
+    (void)raise_error(&c, rv);
     return NULL;
 }
 
@@ -174,6 +177,21 @@ drop_references(struct hs_listen_options *o)
     free((void *)(uintptr_t)o->peers.exempt);
 }
 
+/* For messages: what could be parsed before, unless it is a descriptor. */
+static void
+tell_target(struct call *c, PyObject *address, struct hs_endpoint *ep, char text[HS_ADDR_TEXT_SIZE])
+{
+    if (PyLong_Check(address))
+        return;
+    if (parse_endpoint(address, "address", ep) < 0) {
+        PyErr_Clear();
+        return;
+    }
+    c->host = hs_endpoint_text(ep, text, HS_ADDR_TEXT_SIZE);
+    if (ep->family != AF_UNSPEC)
+        c->target = &ep->addr;
+}
+
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -192,6 +210,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listener *core;
     struct origin origin;
     ListenerObject *self;
+    struct hs_endpoint ep;
+    char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
     if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
@@ -207,6 +227,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
 
+            tell_target(&c, values[ADDRESS], &ep, text);
             raise_error(&c, rv);
         }
         return NULL;
@@ -272,6 +293,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         return -1;
     }
     begin_origin(self, &a->origin);
+    job->call.listener = a->core;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 

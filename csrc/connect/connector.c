@@ -888,6 +888,12 @@ hs_connector_answers(struct hs_connector *cn, size_t *ret_n)
     return cn->answers;
 }
 
+const struct hs_endpoint *
+hs_connector_endpoint(const struct hs_connector *cn)
+{
+    return &cn->ep;
+}
+
 const struct hs_addr *
 hs_connector_refused(struct hs_connector *cn)
 {

@@ -126,7 +126,7 @@ struct hs_error {
     int sys;           /* errno, or 0 */
     int gai;           /* EAI_* of a name lookup, or 0 */
     const char *op;    /* static string: "connect", "recv", ... or NULL */
-    const char *phase; /* static string: "resolve", "connect", "accept", ... or NULL */
+    const char *phase; /* static string: "resolve", "connect", "read", ... or NULL */
     char msg[256];
     enum hs_tls_failure tls;
     int alert;  /* what the peer sent (RFC 8446 section 6), with HS_TLS_ALERT; else -1 or 0 */
@@ -251,12 +251,13 @@ struct hs_op {
     bool midway; /* bytes of the message went out with earlier calls: a failure to send poisons as
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
+    bool begun;  /* it got past what refuses a call before it does anything; the same */
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false                  \
+        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false           \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */
@@ -784,6 +785,9 @@ HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error 
                                              struct hs_addr *ret_addr);
 /* The proxy's own address. False: there is none between. */
 HS_API bool hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr);
+/* For messages: both, as far as they are known (len 0: not), also after it was closed. */
+HS_API void hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local,
+                              struct hs_addr *ret_peer);
 /* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
 HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
                                               socklen_t *len, struct hs_error *err);
@@ -1009,6 +1013,8 @@ HS_API const struct hs_attempt *hs_connector_attempts(struct hs_connector *cn, s
 HS_API const struct hs_answer *hs_connector_answers(struct hs_connector *cn, size_t *ret_n);
 /* After HS_E_BREAKER_OPEN: the refused address that is due first; else NULL. borrows: cn. */
 HS_API const struct hs_addr *hs_connector_refused(struct hs_connector *cn);
+/* What it was made for; borrowed. */
+HS_API const struct hs_endpoint *hs_connector_endpoint(const struct hs_connector *cn);
 /* The order in which addresses are or would be tried (RFC 8305 section 4). */
 HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *ret_n);
 
@@ -1126,6 +1132,8 @@ HS_API bool hs_listener_is_closed(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
                                               int *ret_fd);
 HS_API int hs_listener_fileno(struct hs_listener *l);
+/* For messages: the address from when it was made, also after it was closed. */
+HS_API void hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr);
 /* What is readable when hs_listener_accept may have something to do: with TLS not the socket. */
 HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
@@ -1266,6 +1274,8 @@ HS_API void hs_dial_failure_unref(struct hs_dial_failure *f); /* NULL is fine */
 /* borrows: f. Times are hs_now's; *ret_began_ns: when the dial began. */
 HS_API const struct hs_attempt *hs_dial_failure_attempts(const struct hs_dial_failure *f,
                                                          size_t *ret_n, int64_t *ret_began_ns);
+/* What was dialled, as it was asked for; "": no memory. */
+HS_API const char *hs_dial_failure_host(const struct hs_dial_failure *f);
 HS_API const struct hs_addr *hs_dial_failure_refused(const struct hs_dial_failure *f);
 
 /* A call of hs_pool_acquire in progress; zero it, but for the holder. */
@@ -1450,6 +1460,10 @@ HS_API HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_e
  * NULL. May read /proc and ask sock_diag; never waits for the network. */
 HS_API const char *hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer,
                            char *buf, size_t size);
+/* The same for a call on a connection that ran into its deadline: what the kernel knows of the
+ * peer; empty for every other error. */
+HS_API const char *hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf,
+                                size_t size);
 
 #ifdef __cplusplus
 }

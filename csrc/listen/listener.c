@@ -53,6 +53,7 @@ struct hs_listener {
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
+    struct hs_addr where;             /* immutable */
     struct hs_wakelist wakers;
     struct hs_handshakes *handshakes; /* owns; NULL: new ones are ready at once; immutable */
     bool secured, proxied;            /* immutable */
@@ -123,6 +124,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->where = where;
     l->bound = *b;
     l->options = *o;
     l->secured = o->tls.config != NULL;
@@ -165,8 +167,10 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
         getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0)
-        return hs_err_set(err, HS_E_INVALID, errno, "listen", "descriptor %d", fd);
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {
+        hs_fd_no_socket(fd, "listen", err);
+        return HS_E_INVALID;
+    }
     if (type != SOCK_STREAM || !listening)
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "descriptor %d is not a listening stream socket", fd);
@@ -588,6 +592,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
             *err = (struct hs_error){0}; /* of an accept after the ones that worked */
     } else if (rv < 0 && err != NULL) {
         err->op = "accept";
+        if (err->phase == NULL)
+            err->phase = "accept";
     }
     return rv;
 }
@@ -625,6 +631,13 @@ hs_listener_fileno(struct hs_listener *l)
         hs_fd_drop(&l->fd);
     }
     return fd;
+}
+
+void
+hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    *ret_addr = l->where;
 }
 
 int

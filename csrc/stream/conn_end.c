@@ -183,6 +183,7 @@ void
 hs_conn_end(struct hs_conn *c, enum hs_end how)
 {
     HS_CHECK(c, CONN_MAGIC);
+    hs_conn_remember_local(c);
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
@@ -363,6 +364,8 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
     hs_deframer_fini(&c->in);
     hs_input_changed(c);
     rv = run_finish(c, op, err);
+    if (rv < 0 && err != NULL && err->phase == NULL)
+        err->phase = "finish";
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
     if ((reported = as_ending(rv, &ending))) {

@@ -27,10 +27,14 @@
 #include "../base/err.h"
 #include "../cancel/wait.h"
 
+#include <netinet/in.h>
+
 #define CONN_MAGIC 0x70c3c044U
 /* Rounds of a fast endless transfer before signals get a chance. */
 #define SLICE_ROUNDS 64
 
+/* Unknown, being written, there. */
+enum { LOCAL_UNKNOWN, LOCAL_BEGUN, LOCAL_KNOWN };
 /* Who has a direction. */
 enum { USER_NONE, USER_CALL, USER_VISIT };
 
@@ -78,6 +82,8 @@ struct hs_conn {
     struct hs_addr peer;                 /* immutable once others know c, as the next */
     struct hs_addr *proxy;               /* owns; NULL: none between */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
+    atomic_uchar local_state;            /* LOCAL_*: whether local is there */
+    struct sockaddr_in6 local;           /* of either family, from when it was closed on */
     struct hs_sockopts opts;             /* as asked; immutable */
 };
 
@@ -110,6 +116,9 @@ bool hs_conn_set_once(_Atomic hs_err *where, hs_err code);
 void hs_conn_set_broken(struct hs_conn *c, hs_err code);
 
 extern const char hs_ended_here[];
+
+/* Before the descriptor goes: errors that come after still tell both addresses. */
+void hs_conn_remember_local(struct hs_conn *c);
 
 /* ---- conn_io.c ---- */
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */

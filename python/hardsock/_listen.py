@@ -11,6 +11,7 @@ from hardsock import _core
 from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
+from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
@@ -22,6 +23,7 @@ __all__ = ["listen", "listen_fds"]
 _MAX_HANDSHAKES = 256
 
 
+@suggests
 def listen(
     address: Address | socket.socket | int,
     *,
@@ -134,7 +136,7 @@ def first_of(resolution: Resolution, port: int) -> str:
 
 
 def _warn(listener: Listener, reuse_port: bool) -> None:
-    warn_of_changes(listener.audit(), stacklevel=3)
+    warn_of_changes(listener.audit(), stacklevel=caller())
     stats = listener.stats()
     asked, effective = stats.backlog_asked, stats.backlog_effective
     if asked is not None and effective is not None and effective < asked:
@@ -142,14 +144,14 @@ def _warn(listener: Listener, reuse_port: bool) -> None:
             f"asked for backlog={asked}, the kernel made it {effective}; "
             "run `hardsock-tune explain net.core.somaxconn`",
             SettingWarning,
-            stacklevel=3,
+            stacklevel=caller(),
         )
     if reuse_port and _read("/proc/sys/net/ipv4/tcp_migrate_req") == "0":
         warnings.warn(
             "reuse_port: closing one of several listeners resets the connections queued on it while "
             "net.ipv4.tcp_migrate_req is 0; run `hardsock-tune explain net.ipv4.tcp_migrate_req`",
             SettingWarning,
-            stacklevel=3,
+            stacklevel=caller(),
         )
 
 

@@ -12,7 +12,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hardsock import _core
 from hardsock._connect import Address, tls_settings, warn_of_changes
@@ -83,6 +83,8 @@ def living_pools() -> list[Pool]:
 
 def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
     addresses = tuple(address) if isinstance(address, list) else (address,)
+    if not addresses:
+        raise ValueError("address must be an address or a list of one or more, got []")
     for one in addresses:
         _core.parse_address(one)
     return addresses
@@ -200,6 +202,9 @@ class Pool(_core.Pool):
         if options.leak_after is not None:
             _watch_leaks(self, on_leak if on_leak is not None else _log_leak)
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle or copy a Pool: make one in each process")
 
     @property
     def name(self) -> str:
@@ -319,7 +324,7 @@ class Pool(_core.Pool):
         """Called by the core for a caller who got nothing: say who holds what."""
         stats, lent = self.stats(), self.lent()
         if isinstance(exc, PoolTimeout):
-            exc.holders, exc.stats = tuple(lent), stats
+            exc.holders, exc.stats, exc.host = tuple(lent), stats, ", ".join(self._endpoints)
             exc.last_dial_error = stats.last_dial_error
         text = (
             f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "

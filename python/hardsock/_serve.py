@@ -6,6 +6,7 @@ import socket
 
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
+from hardsock._names import suggests
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
@@ -22,6 +23,7 @@ from hardsock.serving.server import Handler, Server
 __all__ = ["serve"]
 
 
+@suggests
 def serve(
     handler: Handler,
     address: Address | socket.socket | int | Listener,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from hardsock import _core
+from hardsock._names import names_checked
 from hardsock._options import _check_int, _check_seconds
 
 __all__ = ["Certificate", "TLSConfig"]
@@ -86,6 +87,7 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """Who we are: a certificate with its chain, and the private key for it."""
@@ -117,6 +119,7 @@ class Certificate:
         )
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class TLSConfig:
     """Everything that is decided before a TLS handshake; shared by any number of connections.

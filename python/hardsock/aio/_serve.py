@@ -11,6 +11,7 @@ from hardsock._connect import Address, name_in
 from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
 from hardsock._listen import first_of
+from hardsock._names import suggests
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
@@ -26,6 +27,7 @@ __all__ = ["serve"]
 _MOST_BY_DEFAULT = 10_000
 
 
+@suggests
 def serve(
     handler: Handler,
     address: Address | socket.socket | int | Listener | BlockingListener,
