@@ -176,10 +176,10 @@ int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 int pool_type_init(PyObject *module, mod_state *st);
 int borrowing_type_init(PyObject *module, mod_state *st);
 
-/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
- * o borrows, as it borrows from the dict. */
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls, *ret_name: new references or
+ * NULL, which o borrows, as it borrows from the dict. */
 int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
-                    struct hs_tls_config **ret_tls);
+                    struct hs_tls_config **ret_tls, PyObject **ret_name);
 
 /* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
 extern PyMethodDef connect_functions[];
