@@ -8,6 +8,7 @@
 #include "../base/err.h"
 
 #include <arpa/inet.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,6 +16,9 @@
 
 /* Of a name as an error shows it. */
 #define NAME_TEXT 49
+#define HOST_FLAGS (X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
+/* A name of 253 characters with another first label. */
+#define STAND_IN_SIZE 320
 
 static bool
 is_address(const char *name)
@@ -65,6 +69,35 @@ clean_name(const char *name, char out[256], struct hs_error *err)
     return HS_OK;
 }
 
+/* A wildcard of OpenSSL's stands for letters, digits and hyphens only (openssl issue 12566), while
+ * names with underscores are in use and others take "*.example" for "a_b.example". So a label that
+ * nobody can have a certificate for, because nobody can guess it, takes the place of the first one:
+ * only a wildcard is for that. False: there is no need, or no random number. */
+static bool
+stand_in(const char *name, char out[STAND_IN_SIZE])
+{
+    size_t label = strcspn(name, ".");
+    unsigned char random[16];
+    size_t n = 0;
+
+    if (memchr(name, '_', label) == NULL || name[label] == '\0' || strlen(name) > 255 ||
+        RAND_bytes(random, sizeof(random)) != 1)
+        return false;
+    for (size_t i = 0; i < sizeof(random); i++)
+        n += (size_t)snprintf(out + n, STAND_IN_SIZE - n, "%02x", random[i]);
+    (void)snprintf(out + n, STAND_IN_SIZE - n, "%s", name + label);
+    return true;
+}
+
+bool
+hs_tls_is_for(X509 *cert, const char *name)
+{
+    char other[STAND_IN_SIZE];
+
+    return X509_check_host(cert, name, 0, HOST_FLAGS, NULL) == 1 ||
+           (stand_in(name, other) && X509_check_host(cert, other, 0, HOST_FLAGS, NULL) == 1);
+}
+
 hs_err
 hs_tls_ask_for_name(SSL *ssl, const char *name, struct hs_error *err)
 {
@@ -82,18 +115,18 @@ hs_err
 hs_tls_expect_name(SSL *ssl, const char *name, struct hs_error *err)
 {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    char clean[256];
+    char clean[256], other[STAND_IN_SIZE];
     int ok;
     hs_err rv;
 
     if ((rv = clean_name(name, clean, err)) != HS_OK)
         return rv;
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
-                                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    X509_VERIFY_PARAM_set_hostflags(param, HOST_FLAGS);
     if (is_address(clean))
         ok = X509_VERIFY_PARAM_set1_ip_asc(param, clean);
     else
-        ok = X509_VERIFY_PARAM_set1_host(param, clean, 0);
+        ok = X509_VERIFY_PARAM_set1_host(param, clean, 0) &&
+             (!stand_in(clean, other) || X509_VERIFY_PARAM_add1_host(param, other, 0));
     if (!ok)
         return hs_err_setx(err, HS_E_INVALID, "tls", "server_name is not a name: %.100s", clean);
     return HS_OK;

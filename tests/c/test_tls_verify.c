@@ -115,6 +115,12 @@ static const struct {
     {"0:0::1", true, ""},
     {"::1%lo", true, ""},
     {"::1%lo0", true, ""},
+    {"my_host.wild.example", true, "my_host.wild.example"},
+    {"_a.wild.example.", true, "_a.wild.example"},
+    {"my_host.example", false, "my_host.example"},
+    {"my_host.x.wild.example", false, "my_host.x.wild.example"},
+    {"x.my_host.wild.example", false, "x.my_host.wild.example"},
+    {"a_example", false, "a_example"},
     {"b.example", false, "b.example"},
     {"leaf", false, "leaf"}, /* its CN */
     {"wild.example", false, "wild.example"},
