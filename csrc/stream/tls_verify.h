@@ -12,6 +12,7 @@
 /* What was found, for the error. */
 struct tls_verdict {
     int code; /* X509_V_ERR_* of the first thing that was wrong, or 0 */
+    enum hs_tls_flaw flaw;
     char text[224];
 };
 

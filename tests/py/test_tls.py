@@ -142,6 +142,40 @@ def test_what_was_agreed_on_can_be_asked_after_the_end(ids: Identities) -> None:
     assert info(ours).peer_certificate is not None
 
 
+def test_usual_mistakes_of_certificates_come_with_advice(ids: Identities, run: Any) -> None:
+    rows: list[tuple[dict[str, Any], str | None, str]] = [
+        ({"names": ("db.test",)}, None, "give one of the names as server_name"),
+        ({"names": ("*.db.test",)}, "db.test", "exactly one label"),
+        ({"names": (), "common_name": "db.test"}, "db.test", "in its subjectAltName"),
+    ]
+
+    async def main(driver: Driver) -> None:
+        for form, name, advice in rows:
+            with serve(greet, ids.server(certificates=ids.issue(**form))) as server:
+                with pytest.raises(hs.CertificateError) as caught:
+                    await driver.connect(
+                        server.address, tls=ids.client(), server_name=name, timeout=5
+                    )
+            assert advice in str(caught.value.hint)
+            assert advice in str(caught.value)
+
+    run(main)
+
+
+def test_a_client_without_a_certificate_is_told_what_to_give(ids: Identities, run: Any) -> None:
+    """With TLS 1.3 by the first read (RFC 8446 section 6.2: alert 116)."""
+
+    async def main(driver: Driver) -> None:
+        async with await driver.connect(server.address, tls=ids.client(), timeout=5) as conn:
+            with pytest.raises(hs.TLSError) as caught:
+                await conn.recv(1, timeout=5)
+        assert caught.value.alert == 116
+        assert "TLSConfig(certificates=...)" in str(caught.value.hint)
+
+    with serve(greet, mutual(ids, "required")) as server:
+        run(main)
+
+
 def test_no_name_is_asked_of_an_address(ids: Identities) -> None:
     with serve(greet, ids.server()) as server:
         with visit(server, ids.client()) as conn:
