@@ -204,6 +204,26 @@ invalid(const char *name, const struct hs_error *err)
 }
 
 /* Names that are not ASCII travel as IDNA (RFC 3490), as in the socket module. */
+PyObject *
+host_to_ascii(PyObject *text, const char *name)
+{
+    PyObject *ascii, *type, *value, *traceback;
+
+    if (PyUnicode_IS_ASCII(text))
+        return PyUnicode_AsASCIIString(text);
+    ascii = PyUnicode_AsEncodedString(text, "idna", NULL);
+    if (ascii == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
+        PyErr_Fetch(&type, &value, &traceback); /* It does not say of which parameter. */
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyErr_Format(PyExc_UnicodeError, "%s: %R cannot be a host name (IDNA): %S", name, text,
+                     value);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return ascii;
+}
+
 static PyObject *
 host_bytes(PyObject *host, const char *name)
 {
@@ -214,9 +234,7 @@ host_bytes(PyObject *host, const char *name)
                      Py_TYPE(host)->tp_name);
         return NULL;
     }
-    if (PyUnicode_IS_ASCII(host))
-        return PyUnicode_AsASCIIString(host);
-    return PyUnicode_AsEncodedString(host, "idna", NULL);
+    return host_to_ascii(host, name);
 }
 
 /* As getsockname() gives them: "/run/x.sock", b"\0abstract". */
@@ -231,6 +249,32 @@ endpoint_from_path(const char *path, Py_ssize_t len, const char *name,
                : invalid(name, &err);
 }
 
+/* A name and a port: paths have bytes, and addresses nothing to convert. */
+static int
+endpoint_from_idn(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint)
+{
+    Py_ssize_t len = PyUnicode_GET_LENGTH(obj), colon = PyUnicode_FindChar(obj, ':', 0, len, -1);
+    PyObject *host = PyUnicode_Substring(obj, 0, colon >= 0 ? colon : len);
+    PyObject *port = PyUnicode_Substring(obj, colon >= 0 ? colon : len, len);
+    PyObject *text = host == NULL ? NULL : host_to_ascii(host, name);
+    PyObject *tail = port == NULL ? NULL : PyUnicode_AsUTF8String(port);
+    struct hs_error err = {0};
+    int result = -1;
+
+    Py_XDECREF(host);
+    Py_XDECREF(port);
+    if (text != NULL && tail != NULL)
+        PyBytes_Concat(&text, tail);
+    if (text != NULL && tail != NULL)
+        result = hs_endpoint_parse(PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text), &err,
+                                   ret_endpoint) == HS_OK
+                     ? 0
+                     : invalid(name, &err);
+    Py_XDECREF(text);
+    Py_XDECREF(tail);
+    return result;
+}
+
 static int
 endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint)
 {
@@ -240,6 +284,9 @@ endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endp
     const char *text = PyUnicode_AsUTF8AndSize(obj, &len);
     hs_err rv;
 
+    if (text != NULL && !PyUnicode_IS_ASCII(obj) && text[0] != '/' && text[0] != '[' &&
+        strncmp(text, "unix:", 5) != 0)
+        return endpoint_from_idn(obj, name, ret_endpoint);
     if (text == NULL) { /* Lone surrogates: only a path that os.fsencode understands. */
         PyErr_Clear();
         if ((unix_path = PyUnicode_EncodeFSDefault(obj)) == NULL)

@@ -62,14 +62,13 @@ conn_prepare_upgrade_to_tls(PyObject *self, PyObject *const *args, Py_ssize_t na
     u->read_ahead = true;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_tls(state_of(self), values[0], "config", &u->config) < 0 ||
-        parse_server_name(values[1], &u->server_name) < 0 ||
+        parse_server_name(values[1], &u->name, &u->server_name) < 0 ||
         parse_bool(values[2], "read_ahead", &u->read_ahead) < 0)
         return -1;
     if (u->config == NULL) {
         PyErr_SetString(PyExc_TypeError, "config must be a TLSConfig, not None");
         return -1;
     }
-    u->name = Py_XNewRef(values[1]);
     return conn_job_begin(self, job, "upgrade_to_tls", values[3], values[4]);
 }
 

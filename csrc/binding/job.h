@@ -37,7 +37,7 @@ struct connecting {
 
 struct upgrading {
     struct hs_tls_config *config; /* owns */
-    PyObject *name;               /* owns: what server_name points into */
+    PyObject *name;               /* owns: what server_name points to, or NULL */
     const char *server_name;
     bool read_ahead;
 };

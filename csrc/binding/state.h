@@ -244,9 +244,9 @@ void opened_interpreter_ends(mod_state *st);
 /* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
 int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 
-/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
- * o borrows, as it borrows from the dict. */
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls, *ret_name: new references or
+ * NULL, which o borrows, as it borrows from the dict. */
 int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
-                    struct hs_tls_config **ret_tls);
+                    struct hs_tls_config **ret_tls, PyObject **ret_name);
 
 #endif

@@ -155,6 +155,7 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
     struct hs_endpoint *endpoints = NULL;
     struct hs_tls_config *tls = NULL;
+    PyObject *name = NULL;
     struct hs_pool_options o;
     struct hs_error err = {0};
     hs_err rv = HS_E_INVALID;
@@ -164,14 +165,15 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
         PyErr_SetString(PyExc_TypeError, "settings and connect must be dicts");
         return -1;
     }
-    if (connect_options(st, values[2], &o.connect, &tls) == 0 && set_all(values[1], &o) == 0 &&
-        parse_addresses(values[0], &endpoints) == 0) {
+    if (connect_options(st, values[2], &o.connect, &tls, &name) == 0 &&
+        set_all(values[1], &o) == 0 && parse_addresses(values[0], &endpoints) == 0) {
         rv = hs_pool_new(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, &err, ret_core);
         if (rv != HS_OK)
             (void)raise_plain_error(st, &err, rv);
     }
     PyMem_Free(endpoints);
     hs_tls_config_unref(tls);
+    Py_XDECREF(name);
     return rv == HS_OK ? 0 : -1;
 }
 

@@ -87,7 +87,9 @@ get_identity(PyObject *value, struct hs_tls_identity *ret)
     if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 4)
         return bad("certificates");
     password = PyTuple_GET_ITEM(value, 3);
-    if (password != Py_None && (ret->password = PyUnicode_AsUTF8(password)) == NULL)
+    if (PyBytes_Check(password))
+        ret->password = PyBytes_AS_STRING(password);
+    else if (password != Py_None && (ret->password = PyUnicode_AsUTF8(password)) == NULL)
         return -1;
     if (get_source(PyTuple_GET_ITEM(value, 0), "chain", &ret->chain) < 0 ||
         get_source(PyTuple_GET_ITEM(value, 1), "key", &ret->key) < 0)
@@ -362,10 +364,9 @@ parse_tls(mod_state *st, PyObject *obj, const char *name, struct hs_tls_config *
 }
 
 int
-parse_server_name(PyObject *obj, const char **ret_name)
+parse_server_name(PyObject *obj, PyObject **ret_owner, const char **ret_name)
 {
-    const char *name;
-    Py_ssize_t len;
+    PyObject *ascii;
 
     if (obj == NULL || obj == Py_None)
         return 0;
@@ -374,15 +375,16 @@ parse_server_name(PyObject *obj, const char **ret_name)
                      Py_TYPE(obj)->tp_name);
         return -1;
     }
-    if ((name = PyUnicode_AsUTF8AndSize(obj, &len)) == NULL)
+    if ((ascii = host_to_ascii(obj, "server_name")) == NULL)
         return -1;
-    if (!PyUnicode_IS_ASCII(obj) || strlen(name) != (size_t)len || len > 255) {
+    if (strlen(PyBytes_AS_STRING(ascii)) != (size_t)PyBytes_GET_SIZE(ascii) ||
+        PyBytes_GET_SIZE(ascii) > 255) {
         PyErr_Format(PyExc_ValueError,
-                     "server_name must be ASCII (A-labels for other names), without NUL, at most "
-                     "255 characters, got %R",
-                     obj);
+                     "server_name must have at most 255 characters, and no NUL, got %R", obj);
+        Py_DECREF(ascii);
         return -1;
     }
-    *ret_name = name;
+    *ret_name = PyBytes_AS_STRING(ascii);
+    *ret_owner = ascii;
     return 0;
 }

@@ -118,6 +118,17 @@ enum hs_tls_failure {
     HS_TLS_LOCAL,     /* called off, or failed, on our side */
     HS_TLS_FAILURES,
 };
+/* What is known, beyond OpenSSL's code, about a certificate that was not accepted: for advice. */
+enum hs_tls_flaw {
+    HS_TLS_FLAW_NONE,
+    HS_TLS_FLAW_NO_ADDRESS,      /* it is for names only, and an address was expected */
+    HS_TLS_FLAW_ADDRESS_AS_NAME, /* it has the address that was expected as a DNS name */
+    HS_TLS_FLAW_COMMON_NAME,     /* it has a common name and no other */
+    HS_TLS_FLAW_WILDCARD, /* a wildcard of its would have to stand for none or several labels */
+    HS_TLS_FLAW_ISSUER,   /* nobody here knows who has signed it */
+    HS_TLS_FLAW_SELF_SIGNED,
+    HS_TLS_FLAW_EARLY, /* it is not valid yet */
+};
 HS_API const char *hs_tls_failure_name(enum hs_tls_failure failure); /* "empty", "alert", ... */
 
 /* Owned by the caller; zero it before use. The first (deepest) error wins. */
@@ -131,6 +142,7 @@ struct hs_error {
     enum hs_tls_failure tls;
     int alert;  /* what the peer sent (RFC 8446 section 6), with HS_TLS_ALERT; else -1 or 0 */
     int verify; /* X509_V_ERR_* with HS_TLS_VERIFY, or 0 */
+    enum hs_tls_flaw flaw;
     unsigned long ssl;           /* OpenSSL's code, or 0 */
     struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
     int64_t retry_ns;            /* of HS_E_BREAKER_OPEN: when to try again */

@@ -115,6 +115,7 @@ fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
         .is_server = t->context->role == HS_TLS_SERVER,
         .verdict = t->verdict != NULL && t->verdict->code != 0 ? t->verdict->text : NULL,
         .verify = t->verdict != NULL ? t->verdict->code : 0,
+        .flaw = t->verdict != NULL ? t->verdict->flaw : HS_TLS_FLAW_NONE,
     };
     hs_err rv = hs_tls_failed(&f, ssl_error, e);
 

@@ -242,10 +242,77 @@ deadline_advice(const struct hs_error *err)
     return "";
 }
 
+/* RFC 8446 section 6.2. */
 static const char *
-tls_advice(enum hs_tls_failure failure)
+alert_advice(int alert)
 {
-    switch (failure) {
+    switch (alert) {
+    case 40:
+        return "the peer finds no cipher, group or signature in common, or misses a client "
+               "certificate (TLSConfig(certificates=...))";
+    case 42:
+    case 43:
+    case 44:
+    case 45:
+    case 46:
+        return "the peer does not accept the certificate that this side shows (certificates=); "
+               "its own log says why";
+    case 48:
+        return "the peer does not know who has signed the certificate that this side shows: it "
+               "has to trust that authority, or an intermediate is missing in chain=";
+    case 70:
+        return "the peer wants another TLS version: see min_version and max_version; one that "
+               "speaks only TLS 1.0 or 1.1 has to be updated (RFC 8996)";
+    case 112:
+        return "the peer has no certificate for this server_name";
+    case 116:
+        return "the peer wants a client certificate: TLSConfig(certificates=...)";
+    case 120:
+        return "the peer speaks none of the protocols in alpn";
+    default:
+        return "";
+    }
+}
+
+static const char *
+certificate_advice(enum hs_tls_flaw flaw)
+{
+    switch (flaw) {
+    case HS_TLS_FLAW_NO_ADDRESS:
+        return "the certificate is for names, and the connection goes to an address: give one of "
+               "the names as server_name";
+    case HS_TLS_FLAW_ADDRESS_AS_NAME:
+        return "the certificate has this address as a DNS name, which counts for nothing: it has "
+               "to "
+               "be an IP entry of the subjectAltName (RFC 5280 section 4.2.1.6)";
+    case HS_TLS_FLAW_COMMON_NAME:
+        return "the certificate has only a common name, which is not looked at (RFC 9525): issue "
+               "one with the name in its subjectAltName";
+    case HS_TLS_FLAW_WILDCARD:
+        return "a wildcard stands for exactly one label: *.example.org is for a.example.org, not "
+               "for example.org or a.b.example.org";
+    case HS_TLS_FLAW_ISSUER:
+        return "give the authority as ca, or let the peer send the intermediate that is missing";
+    case HS_TLS_FLAW_SELF_SIGNED:
+        return "if it is meant to be trusted, give it as ca";
+    case HS_TLS_FLAW_EARLY:
+        return "the clock of this machine may be slow";
+    default:
+        return "";
+    }
+}
+
+static const char *
+tls_advice(const struct hs_error *err)
+{
+    switch (err->tls) {
+    case HS_TLS_ALERT:
+        return alert_advice(err->alert);
+    case HS_TLS_VERIFY:
+        return certificate_advice(err->flaw);
+    case HS_TLS_VERSION:
+        return "the peer speaks no version from min_version to max_version; if it speaks only TLS "
+               "1.0 or 1.1, no setting helps (RFC 8996): update it, or put a proxy before it";
     case HS_TLS_TIMEOUT:
         return "the connection is there, but the peer does not go on with the handshake: it may "
                "not speak TLS, wait for a plain command first (STARTTLS), or have no time";
@@ -332,7 +399,7 @@ hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer, char *b
     if (is_in_phase(err, "resolve"))
         about_lookup(err, buf, size);
     else if (err->tls != HS_TLS_NONE)
-        (void)snprintf(buf, size, "%s", tls_advice(err->tls));
+        (void)snprintf(buf, size, "%s", tls_advice(err));
     else if (sys == EADDRNOTAVAIL && is_in_phase(err, "bind"))
         (void)snprintf(buf, size, "this machine has no such address: see `ip addr`");
     else if (sys == EADDRNOTAVAIL)

@@ -636,6 +636,60 @@ START_TEST(nothing_in_common_is_named)
 }
 END_TEST
 
+/* Appliances, old phones: RFC 8996. */
+START_TEST(who_speaks_only_tls_1_0_is_told_apart)
+{
+    bool server = _i == 1; /* whose versions are old */
+    struct pair p = pair_unix();
+    SSL_CTX *ctx = raw_context(server);
+    struct shaking s = {.c = p.c,
+                        .config = server ? client_config() : server_config(),
+                        .name = server ? "a.example" : NULL};
+    char hint[400];
+    SSL *raw;
+
+    SSL_CTX_set_security_level(ctx, 0);
+    ck_assert_int_eq(SSL_CTX_set_min_proto_version(ctx, TLS1_VERSION), 1);
+    ck_assert_int_eq(SSL_CTX_set_max_proto_version(ctx, TLS1_VERSION), 1);
+    raw = raw_new(ctx, p.peer, server);
+    p.peer = -1;
+    shake_raw(&s, raw);
+    ASSERT_ERR(HS_E_TLS, s.rv);
+    if (server) /* One that knows of newer versions says so; see below for others. */
+        ck_assert_int_eq(s.err.alert, SSL_AD_PROTOCOL_VERSION);
+    else
+        ck_assert_int_eq(s.err.tls, HS_TLS_VERSION);
+    ck_assert_ptr_nonnull(strstr(hs_hint(&s.err, 0, NULL, hint, sizeof(hint)), "TLS 1.0 or 1.1"));
+    raw_free(raw);
+    SSL_CTX_free(ctx);
+    hs_tls_config_unref(s.config);
+    pair_free(&p);
+}
+END_TEST
+
+/* One from before RFC 8446 chooses what it has, whatever it was offered. */
+START_TEST(a_server_that_answers_with_tls_1_0_is_told_apart)
+{
+    static const uint8_t head[] = {22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1};
+    uint8_t hello[47] = {0}; /* random, no session, ... */
+    struct pair p = pair_unix();
+    struct hs_tls_config *config = client_config();
+    struct shaking s = {.c = p.c, .config = config, .name = "a.example"};
+    char hint[400];
+
+    memcpy(hello, head, sizeof(head));
+    hello[44] = 0xc0; /* ... TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, no compression */
+    hello[45] = 0x13;
+    ASSERT_ERR(HS_WANT, shake_step(&s));
+    put(p.peer, hello, sizeof(hello));
+    ASSERT_ERR(HS_E_TLS, shake_step(&s));
+    ck_assert_msg(s.err.tls == HS_TLS_VERSION, "%s", s.err.msg);
+    ck_assert_ptr_nonnull(strstr(hs_hint(&s.err, 0, NULL, hint, sizeof(hint)), "TLS 1.0 or 1.1"));
+    hs_tls_config_unref(config);
+    pair_free(&p);
+}
+END_TEST
+
 static int
 choose_wrongly(SSL *ssl, const unsigned char **out, unsigned char *len, const unsigned char *in,
                unsigned in_len, void *arg)
@@ -1021,6 +1075,8 @@ main(void)
     tcase_add_loop_test(tc, a_client_tells_bad_servers_apart, 0, LENGTH(bad_servers));
     tcase_add_loop_test(tc, a_client_may_change_its_mind, 0, LENGTH(changes_of_mind));
     tcase_add_loop_test(tc, a_reset_in_the_middle_is_a_reset, 0, 2);
+    tcase_add_loop_test(tc, who_speaks_only_tls_1_0_is_told_apart, 0, 2);
+    tcase_add_test(tc, a_server_that_answers_with_tls_1_0_is_told_apart);
     tcase_add_loop_test(tc, nothing_in_common_is_named, 0, LENGTH(disagreements));
     tcase_add_loop_test(tc, a_protocol_that_was_not_offered_is_refused, 0, 2);
     tcase_add_loop_test(tc, records_may_be_split_at_every_offset, 0, 2);
