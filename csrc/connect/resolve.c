@@ -13,6 +13,14 @@
  *
  * Invariants, under `lock`: running and orphans count RUNNING lookups with and without tickets;
  * queued lookups have tickets; a lookup in `active` has a reference of its own.
+ *
+ * Forks. glibc takes locks of its own inside getaddrinfo (resolv_conf.c around resolv.conf,
+ * check_pf.c while several addresses are put in order) and does not reset them in a child: forked
+ * in such a moment, the child can never look up again. So a fork first closes the gate (nothing is
+ * launched while `forks` > 0) and waits until what runs has either ended or is SETTLE_NS old: by
+ * then it waits for a name server, and holds nothing. Only an answer that comes in as the process
+ * is being copied can still do harm; `inherited` lets the child's errors say so. The wait is the
+ * first thing that a fork does, before it takes anybody's lock.
  */
 #include "resolve.h"
 
@@ -22,11 +30,11 @@
 #include "../base/lock.h"
 #include "../base/thread.h"
 #include "../base/time.h"
+#include "../cancel/wait.h"
+#include "getaddr.h"
 
-#include <errno.h>
 #include <netdb.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,6 +44,9 @@
 #define MAX_PER_NAME 2
 /* Room for nsswitch modules, which are written for ordinary stacks; only touched pages count. */
 #define STACK_BYTES ((size_t)1024 * 1024)
+
+/* A healthy name server answers within this, on a busy machine too; and a fork may wait so long. */
+#define SETTLE_NS (100 * HS_NS_PER_MS)
 
 enum state { QUEUED, RUNNING, FINISHED };
 
@@ -58,6 +69,58 @@ static struct hs_list active = {&active, &active}; /* RUNNING, oldest first */
 static struct hs_list queue = {&queue, &queue};    /* QUEUED, oldest first */
 static long running, orphans, lookups;
 static uint64_t started, abandoned;
+static long forks;     /* threads of ours that are about to fork */
+static long inherited; /* lookups that the parent ran when this process was forked */
+
+/* Whoever waits for lookups to settle before a fork. */
+static struct hs_wakelist settling = {.lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
+                                      .nodes = {&settling.nodes, &settling.nodes}};
+
+static void launch_queued(void);
+
+/* When the youngest of what runs is old enough; in the past if nothing runs. */
+static int64_t
+settled_at_locked(void)
+{
+    return hs_list_empty(&active)
+               ? 0
+               : HS_CONTAINER(active.prev, struct hs_lookup, link)->started_ns + SETTLE_NS;
+}
+
+static void
+settle(void)
+{
+    struct hs_wakenode node;
+    int64_t at;
+    short ignored;
+
+    hs_lock_take(&lock);
+    if (forks++ == 0 && hs_list_empty(&active)) {
+        hs_lock_drop(&lock);
+        return;
+    }
+    hs_lock_drop(&lock);
+    hs_wakelist_join(&settling, &node);
+    for (;;) {
+        hs_lock_take(&lock);
+        at = settled_at_locked();
+        hs_lock_drop(&lock);
+        if (at <= hs_now())
+            break;
+        if (hs_wait(-1, 0, NULL, at, NULL, &ignored) == HS_E_SYSTEM)
+            break;
+    }
+    hs_wakelist_leave(&settling, &node);
+}
+
+static void
+open_gate(void)
+{
+    hs_lock_take(&lock);
+    forks--;
+    hs_lock_drop(&lock);
+    launch_queued();
+}
 
 static void
 before_fork(void)
@@ -77,7 +140,9 @@ after_fork_in_child(void)
 {
     hs_list_init(&active);
     hs_list_init(&queue);
-    running = orphans = lookups = 0;
+    inherited = running + orphans;
+    running = orphans = lookups = forks = 0;
+    hs_wakelist_init(&settling);
     hs_lock_drop(&lock);
 }
 
@@ -86,6 +151,13 @@ static void
 watch_forks(void)
 {
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+HS_REGISTERS_FORK_WAIT
+static void
+settle_at_forks(void)
+{
+    (void)pthread_atfork(settle, open_gate, NULL);
 }
 
 static void
@@ -116,7 +188,7 @@ next_to_launch_locked(void)
 {
     struct hs_lookup *l;
 
-    if (hs_list_empty(&queue) || running >= MAX_RUNNING || orphans >= MAX_ORPHANS)
+    if (forks > 0 || hs_list_empty(&queue) || running >= MAX_RUNNING || orphans >= MAX_ORPHANS)
         return NULL;
     l = HS_CONTAINER(queue.next, struct hs_lookup, link);
     hs_list_unlink(&l->link);
@@ -148,26 +220,25 @@ finish_locked(struct hs_lookup *l)
     unref_locked(l, 2); /* active's and the thread's */
 }
 
-static void launch_queued(void);
-
 static void *
 run(void *arg)
 {
     struct hs_lookup *l = arg;
-    const struct addrinfo hints = {.ai_family = l->family, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
-    int gai = getaddrinfo(l->host, NULL, &hints, &list);
-    int sys = errno;
+    bool forking;
+    int sys;
+    int gai = hs_getaddr(l->host, l->family, &list, &sys);
 
     hs_lock_take(&lock);
     l->gai = gai;
-    /* EAI_SYSTEM with errno 0 has been seen when descriptors had run out. */
-    if (gai == EAI_SYSTEM)
-        l->sys = sys != 0 ? sys : EMFILE;
+    l->sys = sys;
     if (gai == 0)
         keep_answer(l, list);
     finish_locked(l);
+    forking = forks > 0;
     hs_lock_drop(&lock);
+    if (forking)
+        hs_wakelist_wake(&settling);
     if (list != NULL)
         freeaddrinfo(list);
     launch_queued();
@@ -352,6 +423,7 @@ hs_resolver_stats(struct hs_resolver_stats *ret_stats)
                                             .orphans = orphans,
                                             .live = lookups,
                                             .oldest_orphan_ns = oldest,
+                                            .inherited = inherited,
                                             .started = started,
                                             .abandoned = abandoned};
     hs_lock_drop(&lock);

@@ -95,6 +95,11 @@ about_lookup(const struct hs_error *err, char *buf, size_t size)
         break;
     }
     hs_resolver_stats(&stats);
+    if (buf[0] == '\0' && stats.inherited > 0)
+        (void)snprintf(buf, size,
+                       "this process was forked while %ld name lookups ran in its parent; libc's "
+                       "locks may be held for ever: fork before the first lookup, or exec",
+                       stats.inherited);
     if (buf[0] == '\0' && stats.orphans > 0)
         (void)snprintf(buf, size,
                        "%ld abandoned name lookups are still running, the oldest for "

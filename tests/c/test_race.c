@@ -4,6 +4,7 @@
  * holes are addresses of the loopback network whose listener's queue is full.
  */
 #include "support.h"
+#include "support_dns.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -206,8 +207,6 @@ START_TEST(one_family_only_when_asked)
     hs_connector_free(cn);
 }
 END_TEST
-
-#define NAME_SERVER "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 /* Takes questions and never answers. */
 static int
