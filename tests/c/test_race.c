@@ -320,7 +320,7 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
         struct hs_op op = op_step(10 * SECOND);
         char name[40];
 
-        (void)snprintf(name, sizeof(name), "n%d.example", i);
+        (void)snprintf(name, sizeof(name), "n%d.dead.example", i);
         cns[i] = connector(name, NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }
