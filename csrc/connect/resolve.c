@@ -24,8 +24,8 @@
  * in such a moment, the child can never look up again. So a fork first closes the gate (nothing is
  * launched while `forks` > 0) and waits until what runs has ended, or is SETTLE_NS old and asleep:
  * then it waits for a name server, and holds nothing. Only an answer that comes in as the process
- * is being copied can still do harm; `inherited` lets the child's errors say so. The wait is the first
- * thing that a fork does, before it takes anybody's lock.
+ * is being copied can still do harm; `inherited` lets the child's errors say so. The wait is the
+ * first thing that a fork does, before it takes anybody's lock.
  */
 #include "resolve.h"
 

@@ -28,7 +28,7 @@ try_connector(const char *host, struct hs_connector **ret_cn)
 static struct hs_connector *
 connector(const char *host)
 {
-    struct hs_connector *cn;
+    struct hs_connector *cn = NULL;
 
     ASSERT_OK(try_connector(host, &cn));
     return cn;

@@ -1,8 +1,8 @@
 /* test_turns.c: whose turn it is, beside a model that recounts everything from scratch.
  *
  * Lookups enter, run, are forsaken, end and are given up in an order that a seed decides, while
- * time passes. After each act the books agree with a recount, and who was let through, or nobody, is
- * what the rules say. A failure names its test with its seed.
+ * time passes. After each act the books agree with a recount, and who was let through, or nobody,
+ * is what the rules say. A failure names its test with its seed.
  */
 #include "support.h"
 #include "../../csrc/connect/turns.h"
