@@ -52,7 +52,7 @@
 
 /* Before a fork: what is younger may have its answer any moment; and how long it may wait for that
  * and for threads that have no processor. */
-#define SETTLE_NS (20 * HS_NS_PER_MS)
+#define SETTLE_NS (100 * HS_NS_PER_MS)
 #define SETTLE_LIMIT_NS HS_NS_PER_S
 #define SETTLE_LOOKS 256 /* at so many threads; more are never all awake */
 
