@@ -32,6 +32,9 @@ enum hs_rank {
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such
  * handlers run in the opposite order of their registration, and higher ranks have to come first. */
 #define HS_REGISTERS_FORK_LOCK(rank) __attribute__((constructor(1000 + (rank))))
+/* The same for a handler that waits: it is registered last, so that it runs before any of those
+ * locks is taken. */
+#define HS_REGISTERS_FORK_WAIT __attribute__((constructor(1100)))
 
 struct hs_lock {
     pthread_mutex_t mutex;

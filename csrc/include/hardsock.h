@@ -838,6 +838,7 @@ struct hs_resolver_stats {
     long orphans;             /* lookups whose callers have left; they end when libc lets them */
     long live;                /* lookups in memory: running, orphaned, queued or being read */
     int64_t oldest_orphan_ns; /* age, or 0 */
+    long inherited;           /* lookups that ran in the parent when this process was forked */
     uint64_t started, abandoned;
 };
 HS_API void hs_resolver_stats(struct hs_resolver_stats *ret_stats);

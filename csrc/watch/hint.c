@@ -133,6 +133,7 @@ about_lookup(const struct hs_error *err, char *buf, size_t size)
 {
     struct hs_resolver_stats stats;
 
+    hs_resolver_stats(&stats);
     switch (err->gai) {
     case EAI_NONAME:
     case EAI_NODATA:
@@ -145,10 +146,21 @@ about_lookup(const struct hs_error *err, char *buf, size_t size)
                        "the name server did not answer or refused; check "
                        "/etc/resolv.conf and whether that server is reachable");
         break;
+    case EAI_SYSTEM:
+        if (err->sys == EAGAIN) /* pthread_create(3)'s; getaddrinfo has none. */
+            (void)snprintf(buf, size,
+                           "no thread could be made for the lookup, and %ld lookups have one; "
+                           "check `ulimit -u`, the cgroup's pids.max and memory",
+                           stats.running + stats.orphans);
+        break;
     default:
         break;
     }
-    hs_resolver_stats(&stats);
+    if (buf[0] == '\0' && stats.inherited > 0)
+        (void)snprintf(buf, size,
+                       "this process was forked while %ld name lookups ran in its parent; libc's "
+                       "locks may be held for ever: fork before the first lookup, or exec",
+                       stats.inherited);
     if (buf[0] == '\0' && stats.orphans > 0)
         (void)snprintf(buf, size,
                        "%ld abandoned name lookups are still running, the oldest for "

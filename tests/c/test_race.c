@@ -4,6 +4,7 @@
  * holes are addresses of the loopback network whose listener's queue is full.
  */
 #include "support.h"
+#include "support_dns.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -207,8 +208,6 @@ START_TEST(one_family_only_when_asked)
 }
 END_TEST
 
-#define NAME_SERVER "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
-
 /* Takes questions and never answers. */
 static int
 dead_name_server(void)
@@ -321,7 +320,7 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
         struct hs_op op = op_step(10 * SECOND);
         char name[40];
 
-        (void)snprintf(name, sizeof(name), "n%d.example", i);
+        (void)snprintf(name, sizeof(name), "n%d.dead.example", i);
         cns[i] = connector(name, NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }

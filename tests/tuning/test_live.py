@@ -35,7 +35,10 @@ def ask(ns: Namespace, script: str) -> Any:
 
 
 def test_a_fresh_namespace_has_no_findings(ns: Namespace) -> None:
-    assert ask(ns, "result = sorted(set(findings()) - {'descriptors', 'file-max'})") == []
+    assert (
+        ask(ns, "result = sorted(set(findings()) - {'descriptors', 'file-max', 'backlog-drops'})")
+        == []
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -152,9 +155,23 @@ def test_counters_of_netstat_become_findings(root: Root) -> None:
     assert [f["id"] for f in root.answer()["findings"]] == ["time-wait-overflow"]
 
 
+def test_drops_of_the_backlog_are_found_and_name_the_setting(root: Root) -> None:
+    """A row per CPU; the second column counts, in hexadecimal."""
+    root.put("net/core/netdev_max_backlog", "1000")
+    quiet = "0000a0b1 00000000 00000007 00000000\n"
+    stat = root.path / "proc/net/softnet_stat"
+    stat.write_text(quiet * 2)
+    assert root.answer()["findings"] == []
+    stat.write_text(quiet + "00001234 0000001f 00000000 00000000\n" + quiet)
+    (finding,) = root.answer()["findings"]
+    assert [finding["id"], finding["severity"]] == ["backlog-drops", "warning"]
+    assert finding["what"].startswith("since boot 31 packets met a CPU's queue that held 1000")
+    assert "net.core.netdev_max_backlog" in finding["advice"]
+
+
 @pytest.mark.parametrize("text", ["", "TcpExt:", "TcpExt: A\n", "TcpExt: A\nTcpExt:\n", "\0\1"])
 def test_odd_proc_files_are_no_findings(root: Root, text: str) -> None:
-    for name in ("netstat", "sockstat", "tcp", "udp"):
+    for name in ("netstat", "sockstat", "softnet_stat", "tcp", "udp"):
         (root.path / "proc/net" / name).write_text(text)
     assert root.answer()["findings"] == []
 

@@ -181,6 +181,34 @@ about_counters(const struct sys *s, struct findings *f)
     }
 }
 
+/* /proc/net/softnet_stat: a row of hexadecimal columns per CPU, of which the second counts packets
+ * that found the queue of net.core.netdev_max_backlog full. Not of this namespace alone: the queue
+ * of a CPU serves all of them. */
+static void
+about_backlog(const struct sys *s, struct findings *f)
+{
+    unsigned long long drops = 0;
+    struct value cap;
+    size_t len;
+    char *text = sys_file(s, "/proc/net/softnet_stat", SMALL, &len), *line = text, *rest = NULL;
+
+    while (line != NULL && *line != '\0') {
+        (void)strtoull(line, &rest, 16);
+        if (rest != line && *rest == ' ')
+            drops += strtoull(rest, NULL, 16);
+        if ((line = strchr(line, '\n')) != NULL)
+            line++;
+    }
+    if (drops == 0 || !numbers(s, "net/core/netdev_max_backlog", 1, &cap))
+        return;
+    found(f, "backlog-drops", SEVERITY_WARNING,
+          mem_format(
+              "since boot %llu packets met a CPU's queue that held %lld already (softnet_stat)",
+              drops, (long long)cap.num[0]),
+          "bursts on loopback or veth, as of keepalive probes in step: raise "
+          "net.core.netdev_max_backlog (explain it first), or spread the senders");
+}
+
 /* "TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1" */
 static void
 about_memory(const struct sys *s, struct findings *f)
@@ -297,6 +325,7 @@ live_look(const struct sys *s, const struct diag *d, struct findings *ret)
     about_ports(s, d, &f);
     about_listeners(s, d, &f);
     about_counters(s, &f);
+    about_backlog(s, &f);
     about_memory(s, &f);
     about_files(s, &f);
     *ret = f;
