@@ -27,6 +27,8 @@ enum hs_rank {
     HS_RANK_POOL,
     HS_RANK_KEEPER,      /* which pools there are */
     HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
+    HS_RANK_NOTIFIER,
+    HS_RANK_NOTIFIERS, /* which there are */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such

@@ -8,6 +8,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdbool.h>
+
 #if PY_VERSION_HEX >= 0x030C0000
 #define HS_SLOT_INTERPRETERS {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #else
@@ -62,6 +64,17 @@ hs_stop_iteration(PyObject *stop, PyObject *value)
 #define HS_BEGIN_LOCKED(self) {
 #define HS_END_LOCKED() }
 #endif
+
+/* Whether the process ends: a thread that attaches now is ended, or hangs. */
+static inline bool
+hs_process_ends(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+}
 
 /* A new reference to what a weak reference is of, or NULL, without an exception, when that is going
  * or gone. */

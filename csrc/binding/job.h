@@ -56,7 +56,6 @@ struct borrowing {
     struct hs_lease lease; /* owns until it is a result */
     PyObject *shell;       /* owns: a Connection without a core, made before anything is lent */
     struct place place;
-    struct hs_lent lent; /* of an await for the overdue */
 };
 
 struct framed { /* frames to be received */

@@ -5,6 +5,7 @@
  * import.
  */
 #include "framing.h"
+#include "notifier.h"
 #include "place.h"
 #include "tls.h"
 #include "state.h"
@@ -35,14 +36,16 @@ add_types(PyObject *module, mod_state *st)
 
 /* ---- The end of the interpreter ------------------------------------------------------------ */
 
-/* Before the garbage collector's last round: nobody is to be told any more. */
+/* Before threads are cut off, and the garbage collector's last round: nobody is told any more. */
 static PyObject *
 interpreter_ends(PyObject *weak, PyObject *Py_UNUSED(ignored))
 {
     PyObject *module = hs_weakref_get(weak);
 
-    if (module != NULL)
+    if (module != NULL) {
         opened_interpreter_ends(state_of_module(module));
+        notifier_interpreter_ends(state_of_module(module));
+    }
     Py_XDECREF(module);
     Py_RETURN_NONE;
 }
@@ -89,7 +92,8 @@ module_exec(PyObject *module)
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
-    if (place_init(st) < 0 || opened_init(module, st) < 0 || add_types(module, st) < 0)
+    if (notifier_init(st) < 0 || place_init(st) < 0 || opened_init(module, st) < 0 ||
+        add_types(module, st) < 0)
         return -1;
 #define HS_ADD_FUNCTIONS(stem)                                                                     \
     if (PyModule_AddFunctions(module, stem##_functions) < 0)                                       \
@@ -134,6 +138,7 @@ module_free(void *module)
 #define HS_FREE_NAME(name) Py_XDECREF(st->str_##name);
     HS_NAMES(HS_FREE_NAME)
 #undef HS_FREE_NAME
+    notifier_fini(st);
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -9,12 +9,14 @@
 
 typedef struct {
     HS_HEAD
-    struct hs_pool *core; /* owns: a reference; write once */
-    bool hooked;          /* subclasses' acquire and release are to be called, not ours */
-    bool prepares;        /* it has hooks: Python's _acquire_prepared, _release_reset run them */
-    int trace_frames;     /* how many frames to keep of each borrower; 0: none */
-    long trace_every;     /* of so many leases one with a whole stack; 0: none */
-    PyObject *traces;     /* owns: a dict, lease id -> tuple of (code, offset) */
+    struct hs_pool *core;   /* owns: a reference; write once */
+    bool hooked;            /* subclasses' acquire and release are to be called, not ours */
+    bool prepares;          /* it has hooks: Python's _acquire_prepared, _release_reset run them */
+    int trace_frames;       /* how many frames to keep of each borrower; 0: none */
+    long trace_every;       /* of so many leases one with a whole stack; 0: none */
+    PyObject *traces;       /* owns: a dict, lease id -> tuple of (code, offset) */
+    PyObject *on_overdue;   /* owns: what is called for each overdue lease, or NULL; write once */
+    struct hs_alarm *alarm; /* owns; or NULL; write once */
     PyObject *weakrefs;
 } PoolObject;
 
@@ -44,5 +46,9 @@ PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
     extern const char pool##name##_doc[];
 POOL_REPORTS(POOL_DECLARE_REPORT)
 PyObject *pool_lent_object(const struct hs_lent *lent);
+
+/* ---- pool_alarm.c ---- */
+PyObject *pool_on_overdue(PyObject *self, PyObject *callable);
+extern const char pool_on_overdue_doc[];
 
 #endif

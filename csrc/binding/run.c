@@ -7,9 +7,22 @@
 
 #include "args.h"
 
+/* While the process ends only the main interpreter's last thread may attach again: CPython would
+ * end this one, when it ends a subinterpreter in there. fn then runs attached: nobody else can
+ * run. */
+static bool
+may_not_detach(void)
+{
+    return hs_process_ends() && PyInterpreterState_Get() != PyInterpreterState_Main();
+}
+
 void
 run_detached(void (*fn)(void *arg), void *arg)
 {
+    if (may_not_detach()) {
+        fn(arg);
+        return;
+    }
     Py_BEGIN_ALLOW_THREADS
     fn(arg);
     Py_END_ALLOW_THREADS

@@ -112,6 +112,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
+    X(notifier)                                                                                    \
     X(opened)                                                                                      \
     X(breaker)
 
@@ -132,6 +133,7 @@ typedef struct {
 #define HS_OBJECT_FIELD(field) PyObject *field;
     HS_OBJECTS(HS_OBJECT_FIELD)
 #undef HS_OBJECT_FIELD
+    struct hs_notifier *notifier; /* owns: a reference */
     /* opened.c: */
     struct opened *opened;    /* guarded by conn_type: those that live */
     _Atomic uint64_t serial;  /* the last one given */

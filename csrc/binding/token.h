@@ -16,6 +16,8 @@ typedef struct {
     PyObject *parents;   /* tuple; write once */
     PyObject *causes;    /* dict: cookie -> exception, or NULL */
     PyObject *callbacks; /* set of those that may still run, or NULL */
+    struct hs_alarm
+        *alarm; /* owns; for the callbacks, when a deadline passes; or NULL; write once */
     PyObject *weakrefs;
 } TokenObject;
 
@@ -24,12 +26,12 @@ typedef struct {
     struct hs_callback *core; /* NULL: the token had ended before */
     PyObject *token;
     PyObject *callable;
+    PyObject *weak; /* owns: a weak reference to itself, which the core knows */
+    PyObject *weakrefs;
 } CallbackObject;
 
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
 extern const char token_on_cancel_doc[];
-/* Tells hardsock._deadlines: "watch" a token, or "recheck" those without a deadline (NULL). */
-int callbacks_tell_deadlines(const char *method, PyObject *token);
 
 #endif

@@ -602,23 +602,10 @@ attempt_drain(struct job *job)
     return hs_pool_drain(job->u.borrowing.core, &job->call.op, &job->call.err);
 }
 
-static hs_err
-attempt_await_overdue(struct job *job)
-{
-    return hs_pool_await_overdue(job->u.borrowing.core, &job->call.op, &job->call.err,
-                                 &job->u.borrowing.lent);
-}
-
 static PyObject *
 take_none(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
-}
-
-static PyObject *
-take_overdue(struct job *job)
-{
-    return pool_lent_object(&job->u.borrowing.lent);
 }
 
 static int
@@ -648,7 +635,6 @@ prepare_waiting(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject
 
 WAITING(await_closed, take_none)
 WAITING(drain, take_none)
-WAITING(await_overdue, take_overdue)
 
 PyDoc_STRVAR(await_closed_doc, "_await_closed($self, /, *, timeout=None, token=None)\n--\n\n"
                                "Wait until a closed pool has nothing open.");
@@ -658,8 +644,6 @@ PyDoc_STRVAR(drain_doc,
              "The pool goes on meanwhile, with new ones. Raises DeadlineExceeded while some are\n"
              "still lent (see lent()), and Cancelled; they are closed at their return all the\n"
              "same.");
-PyDoc_STRVAR(await_overdue_doc, "_await_overdue($self, /, *, timeout=None, token=None)\n--\n\n"
-                                "Wait for a lease that is overdue and was not told yet.");
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
@@ -750,6 +734,19 @@ release_code(const void *code)
     Py_DECREF((PyObject *)(uintptr_t)code);
 }
 
+/* First the alarm, which borrows the callable and the places of borrowers. */
+static int
+pool_clear(PyObject *obj)
+{
+    PoolObject *self = (PoolObject *)obj;
+    struct hs_alarm *alarm = self->alarm;
+
+    self->alarm = NULL;
+    hs_alarm_end(alarm);
+    Py_CLEAR(self->on_overdue);
+    return 0;
+}
+
 static void
 pool_dealloc(PyObject *obj)
 {
@@ -758,6 +755,7 @@ pool_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
+    (void)pool_clear(obj);
     if (self->core != NULL) {
         run_detached(close_detached, self->core);
         hs_pool_forget_sites(self->core, release_code);
@@ -772,6 +770,7 @@ pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
     HS_VISIT_HEAD(self);
     Py_VISIT(((PoolObject *)self)->traces);
+    Py_VISIT(((PoolObject *)self)->on_overdue);
     return 0;
 }
 
@@ -801,9 +800,7 @@ static PyMethodDef pool_methods[] = {
     WAITING_ENTRY("_await_closed", await_closed),
     {"_op_await_closed", HS_METHOD(pool_op_await_closed), METH_FASTCALL | METH_KEYWORDS,
      OP_DOC("await_closed")},
-    WAITING_ENTRY("_await_overdue", await_overdue),
-    {"_op_await_overdue", HS_METHOD(pool_op_await_overdue), METH_FASTCALL | METH_KEYWORDS,
-     OP_DOC("await_overdue")},
+    {"_on_overdue", pool_on_overdue, METH_O, pool_on_overdue_doc},
     {"_close", pool_close, METH_NOARGS, close_doc},
     {"_abort_lent", pool_abort_lent, METH_NOARGS, abort_lent_doc},
     {"evict", pool_evict, METH_NOARGS, evict_doc},
@@ -824,6 +821,7 @@ static PyType_Slot pool_slots[] = {
     {Py_tp_new, HS_SLOT(pool_new)},
     {Py_tp_dealloc, HS_SLOT(pool_dealloc)},
     {Py_tp_traverse, HS_SLOT(pool_traverse)},
+    {Py_tp_clear, HS_SLOT(pool_clear)},
     {Py_tp_methods, pool_methods},
     {Py_tp_getset, pool_getset},
     {Py_tp_members, pool_members},

@@ -6,6 +6,7 @@
 #include "token.h"
 
 #include "job.h"
+#include "notifier.h"
 
 #include <string.h>
 
@@ -184,6 +185,7 @@ token_dealloc(PyObject *obj)
     Py_TRASHCAN_BEGIN(obj, token_dealloc)
         /* clang-format on */
         if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
+    hs_alarm_end(self->alarm);
     hs_token_unref(self->core);
     (void)token_clear(obj);
     object_free(obj);
@@ -206,14 +208,6 @@ cancel_detached(void *arg)
     struct cancelling *c = arg;
 
     c->first = hs_token_cancel(c->core, c->text, c->cookie, &c->fired);
-}
-
-static void
-expire_detached(void *arg)
-{
-    struct cancelling *c = arg;
-
-    c->first = hs_token_expire(c->core, &c->fired);
 }
 
 /* Noted under a number of its own before anybody can be woken by the cancel. */
@@ -287,19 +281,6 @@ token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
         return NULL;
     }
     return cancel_with((TokenObject *)self, reason);
-}
-
-PyDoc_STRVAR(expire_doc, "_expire($self, /)\n--\n\n"
-                         "If a deadline has ended this token, run its callbacks.");
-
-static PyObject *
-token_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    struct cancelling c = {.core = ((TokenObject *)self)->core};
-
-    run_detached(expire_detached, &c);
-    hs_callbacks_run(c.fired);
-    return PyBool_FromLong(c.first);
 }
 
 PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
@@ -399,7 +380,7 @@ token_set_timeout(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     run_detached(move_detached, &m);
     if (m.rv != HS_OK)
         return token_check(self, NULL);
-    if (span != HS_NEVER && callbacks_tell_deadlines("recheck", NULL) < 0)
+    if (span != HS_NEVER && notifier_start(state_of(self)) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -499,7 +480,6 @@ static PyMethodDef token_methods[] = {
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
     {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},
-    {"_expire", token_expire, METH_NOARGS, expire_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -308,10 +308,66 @@ HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op
 /* Before stepping or giving up an op that hs_loop_next has not named. Idempotent. */
 HS_API void hs_bell_unpark(struct hs_bell *bell);
 
+/* ---- Notifiers ----------------------------------------------------------------------------- */
+
+/* A thread that steps ops of which nobody awaits the end, and tells when they have ended.
+ * Thread-safe as a whole. The thread starts with hs_notifier_start when there are alarms, and ends
+ * with the last. */
+struct hs_notifier;
+struct hs_alarm;
+
+struct hs_notifier_hooks {
+    /* In the notifier's thread, with no lock held, when something is to be told: calls
+     * hs_notifier_next until that returns NULL. May block, and fork. */
+    void (*serve)(struct hs_notifier *n, void *arg);
+    void *arg;
+};
+
+struct hs_alarm_hooks {
+    /* A call of hardsock's with op: it does not block, since op->stepping is set. HS_OK: it is to
+     * be told. HS_WANT, HS_INTR: not yet. HS_E_NOMEM, HS_E_SYSTEM: it is tried again soon. Any
+     * other error: never. Under the notifier's lock: nothing of the notifier may be called. */
+    hs_err (*step)(void *arg, struct hs_op *op, struct hs_error *err);
+    /* Before it is told, while hs_alarm_end cannot have returned for it; under the notifier's lock.
+     * May be NULL. */
+    void (*hold)(void *arg);
+    /* Once: nobody knows arg any more. In the thread of hs_alarm_end, or in the notifier's. */
+    void (*release)(void *arg);
+    bool repeats;       /* after it was told it is stepped again */
+    bool survives_fork; /* a child steps it, too, once hs_notifier_start is called there */
+};
+
+HS_API HS_NODISCARD hs_err hs_notifier_new(const struct hs_notifier_hooks *hooks,
+                                           struct hs_error *err, struct hs_notifier **ret_notifier);
+HS_API struct hs_notifier *hs_notifier_ref(struct hs_notifier *n);
+HS_API void hs_notifier_unref(struct hs_notifier *n);
+/* Makes sure that alarms, if there are any, are looked at. Cheap when they are. */
+HS_API HS_NODISCARD hs_err hs_notifier_start(struct hs_notifier *n, struct hs_error *err);
+enum hs_stop {
+    HS_STOP_ALL,    /* wait for the thread's end */
+    HS_STOP_IDLE,   /* or until it is in a call, made between two hs_notifier_next */
+    HS_STOP_UNSEEN, /* do not wait: the thread may have been ended from outside, while in serve */
+};
+/* From now on nothing is told, and new alarms are refused with HS_E_CLOSED. In a call of its own
+ * thread it does not wait. */
+HS_API void hs_notifier_stop(struct hs_notifier *n, enum hs_stop how);
+/* All notifiers of the process, one after the other. */
+HS_API void hs_notifier_stop_each(enum hs_stop how);
+/* In serve: the arg of the next alarm to be told, or NULL. The previous one has been told. */
+HS_API void *hs_notifier_next(struct hs_notifier *n);
+
+/* op: as for the first step. Takes arg if it succeeds. */
+HS_API HS_NODISCARD hs_err hs_alarm_new(struct hs_notifier *n, const struct hs_alarm_hooks *hooks,
+                                        void *arg, const struct hs_op *op, struct hs_error *err,
+                                        struct hs_alarm **ret_alarm);
+/* It is not told after this, but may be in this moment: see hold. Never blocks. NULL is fine. */
+HS_API void hs_alarm_end(struct hs_alarm *a);
+
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools;
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
+        notifiers;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);

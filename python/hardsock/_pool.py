@@ -70,6 +70,7 @@ _living_lock = threading.RLock()  # A finalizer may make a pool while its own th
 def _after_fork() -> None:
     global _living_lock
     _living_lock = threading.RLock()
+    _core._resume_alarms()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -124,9 +125,11 @@ class Pool(_core.Pool):
             another one is tried.
         reset: ``reset(conn)`` is called before a connection is returned that could be lent again,
             for at most *reset_timeout* seconds. If it raises, the connection is closed.
-        on_leak: ``on_leak(lent)`` is called, in a thread of its own, once for each lease that lasts
-            longer than ``leak_after``. The default logs to ``hardsock.pool``, with the borrower's
-            stack and the holder's present one.
+        on_leak: ``on_leak(lent)`` is called once for each lease that lasts longer than
+            ``leak_after``. It runs in the notifier's thread: one native thread for each interpreter,
+            for all pools and for callbacks of tokens whose deadline passes. So one that takes long
+            holds up the others. The default logs to ``hardsock.pool``, with the borrower's stack and
+            the holder's present one.
         name: For messages; the address by default.
 
     Hooks run in the borrower's thread, under his deadline, and with no lock held.
@@ -446,23 +449,17 @@ def _by_site(lent: list[Lent], most: int = 3) -> list[str]:
 def _watch_leaks(pool: Pool, on_leak: Callable[[Lent], object]) -> None:
     reference = weakref.ref(pool)
 
-    def watch() -> None:
-        while (pool := reference()) is not None:
-            try:
-                raw = pool._await_overdue(timeout=0.5)
-            except Closed:
-                return
-            except DeadlineExceeded:
-                del pool
-                continue
-            lent = pool._lent_record(raw)
-            del pool
-            try:
-                on_leak(lent)
-            except Exception:
-                _log.exception("on_leak failed")
+    def tell(raw: tuple[Any, ...]) -> None:
+        if (pool := reference()) is None:
+            return
+        lent = pool._lent_record(raw)
+        del pool
+        try:
+            on_leak(lent)
+        except Exception:
+            _log.exception("on_leak failed")
 
-    threading.Thread(target=watch, name="hardsock-leaks", daemon=True).start()
+    pool._on_overdue(tell)
 
 
 # ---- several pools

@@ -127,13 +127,21 @@ pools_are_over(struct hs_live *live)
     return live->pools == 0;
 }
 
+static bool
+notifiers_are_over(struct hs_live *live)
+{
+    hs_live_counts(live);
+    return live->notifiers == 0;
+}
+
 void
 ledger_close(void)
 {
     struct hs_live live;
 
-    EVENTUALLY(lookups_are_over(&live)); /* A forsaken lookup ends when libc lets it. */
-    EVENTUALLY(pools_are_over(&live));   /* Their keeper lets go of them, then ends. */
+    EVENTUALLY(lookups_are_over(&live));   /* A forsaken lookup ends when libc lets it. */
+    EVENTUALLY(notifiers_are_over(&live)); /* By their threads. */
+    EVENTUALLY(pools_are_over(&live));     /* Their keeper lets go of them, then ends. */
     ck_assert_int_eq(live.tokens, 0);
     ck_assert_int_eq(live.conns, 0);
     ck_assert_int_eq(live.listeners, 0);

@@ -25,10 +25,7 @@ def create(kind):
         return interpreters.create(isolated=kind == "isolated")
 
 def run_in(interpreter, code):
-    try:
-        failed = interpreters.run_string(interpreter, code)  # raises, before Python 3.13
-    except interpreters.RunFailedError as exc:
-        failed = exc
+    failed = interpreters.run_string(interpreter, code)  # raises, before Python 3.13
     assert failed is None, failed
 """
 ISOLATED = pytest.param(
@@ -108,20 +105,26 @@ warnings.simplefilter("ignore")
 """
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("uses", ["USES", "ONE_OF_EACH"])
+def test_module_goes_with_its_interpreter(kind: str, uses: str) -> None:
+    run(
+        f"""
+        from hardsock import _core
+        for _ in range(3):
+            interpreter = create({kind!r})
+            run_in(interpreter, {globals()[uses]!r})
+            assert _core._modules() == 2
+            interpreters.destroy(interpreter)
+            while _core._modules() != 1:
+                pass
+        """
+    )
+
+
 def test_process_that_ends_takes_objects_that_its_module_keeps() -> None:
     """The collector takes them with the module and clears the types before the last of them goes."""
     run(ONE_OF_EACH)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_interpreter_that_ends_takes_objects_that_its_module_keeps(kind: str) -> None:
-    run(
-        f"""
-        interpreter = create({kind!r})
-        run_in(interpreter, {ONE_OF_EACH!r})
-        interpreters.destroy(interpreter)
-        """
-    )
 
 
 @pytest.mark.skipif(
@@ -147,3 +150,226 @@ def test_interpreters_that_come_and_go_leave_no_memory(kind: str, uses: str) -> 
         """
     )
     assert int(grown) / 30 < 150
+
+
+# ---- calls that nobody waits for
+
+CALLED_BACK = """
+import hardsock as hs, logging, threading
+logging.disable()  # of what was returned late
+told = threading.Event()
+token = hs.CancelToken(0.01)
+token.on_cancel(told.set)
+assert told.wait(10)
+told.clear()
+above = hs.CancelToken()
+token = above.child()
+token.on_cancel(told.set)
+above.set_timeout(0.01)
+assert told.wait(10)
+told.clear()
+with hs.listen(("127.0.0.1", 0)) as listener:
+    with hs.Pool(listener.address, leak_after=0.01, on_leak=lambda lent: told.set()) as pool:
+        with pool.connection(timeout=5):
+            assert told.wait(10)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deadlines_and_leaks_are_told_in_any_interpreter(kind: str) -> None:
+    """Before Python 3.12 an isolated one has no threads at all, so that nothing could wait there."""
+    run(
+        f"""
+        for _ in range(3):
+            interpreter = create({kind!r})
+            run_in(interpreter, {CALLED_BACK!r})
+            interpreters.destroy(interpreter)
+        """
+    )
+
+
+MANY_DEADLINES = """
+import hardsock as hs
+tokens = [hs.CancelToken(n / 10000) for n in range(20)]
+for token in tokens:
+    token.on_cancel(lambda: sum(range(1000)))
+hs.kept = hs.CancelToken(60)
+hs.kept.on_cancel(print)
+"""
+
+
+def test_an_interpreter_ends_while_deadlines_are_watched() -> None:
+    pytest.importorskip("_testcapi")
+    run(
+        f"""
+        import _testcapi
+        for n in range(50):
+            assert _testcapi.run_in_subinterp({MANY_DEADLINES!r}) == 0
+        """
+    )
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_process_ends_before_its_interpreters_whose_deadlines_are_watched(imported: bool) -> None:
+    run(
+        f"""
+        if {imported}:
+            import hardsock
+        kept = [create("legacy") for _ in range(5)]
+        for interpreter in kept:
+            run_in(interpreter, {MANY_DEADLINES!r})
+        """
+    )
+
+
+IN_A_CALLBACK = """
+import hardsock as hs, os, atexit, threading
+read, write = os.pipe()
+entered = threading.Event()
+def callback():
+    entered.set()
+    os.read(read, 1)
+    os.write(1, b"the callback ends, ")
+hs.kept = hs.CancelToken(0.001)
+hs.kept.on_cancel(callback)
+assert entered.wait(10)
+atexit.register(os.write, write, b"x")
+"""
+
+
+def test_an_interpreter_that_ends_waits_for_the_callback_that_runs() -> None:
+    pytest.importorskip("_testcapi")
+    said = run(
+        f"""
+        import _testcapi
+        assert _testcapi.run_in_subinterp({IN_A_CALLBACK!r}) == 0
+        print("and then the interpreter")
+        """
+    )
+    assert said == "the callback ends, and then the interpreter\n"
+
+
+def test_exit_does_not_wait_for_a_callback_that_never_ends() -> None:
+    run(
+        """
+        import hardsock as hs, threading
+        entered = threading.Event()
+        def callback():
+            entered.set()
+            hs.CancelToken().wait()
+        token = hs.CancelToken(0.001)
+        token.on_cancel(callback)
+        assert entered.wait(10)
+        """
+    )
+
+
+def test_exit_while_callbacks_run_without_end() -> None:
+    """The thread attaches again and again while the interpreter goes."""
+    run(
+        """
+        import hardsock as hs, threading
+        enough = threading.Event()
+        calls = 0
+        def again():
+            global calls, token
+            calls += 1
+            if calls == 50:
+                enough.set()
+            token = hs.CancelToken(0)
+            token = hs.CancelToken(0.00001)
+            token.on_cancel(again)
+        again()
+        assert enough.wait(10)
+        """
+    )
+
+
+def test_fifty_pools_with_alarms_need_one_thread_which_goes_with_the_last() -> None:
+    run(
+        """
+        import hardsock as hs, threading
+        def names():
+            found = []
+            for tid in os.listdir("/proc/self/task"):
+                with open(f"/proc/self/task/{tid}/comm") as file:
+                    found.append(file.read().strip())
+            return sorted(found)
+        before = names()
+        with hs.listen(("127.0.0.1", 0)) as listener:
+            pools = [hs.Pool(listener.address, leak_after=30) for _ in range(50)]
+            assert sorted(before + ["hs-keeper", "hs-notifier"]) == names(), names()
+            assert threading.active_count() == 1
+            for pool in pools:
+                pool.close()
+            del pools, pool
+        while names() != before:
+            pass
+        """
+    )
+
+
+def test_a_forked_child_hears_of_its_own_leaks() -> None:
+    run(
+        """
+        import hardsock as hs, logging, threading, warnings
+        logging.disable()  # of what was returned late
+        warnings.simplefilter("ignore")  # about fork in a process with threads
+        told = threading.Event()
+        with hs.listen(("127.0.0.1", 0)) as listener:
+            pool = hs.Pool(listener.address, leak_after=0.01, on_leak=lambda lent: told.set())
+            with pool.connection(timeout=5):
+                assert told.wait(10)
+            told.clear()
+            child = os.fork()
+            if child == 0:
+                with pool.connection(timeout=5):
+                    os._exit(0 if told.wait(10) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert not told.is_set()
+            pool.close()
+        """
+    )
+
+
+# ---- serving
+
+SERVES = """
+import hardsock as hs
+def handler(conn):
+    conn.sendall(b"hello")
+server = hs.serve(handler, ("127.0.0.1", 0), drain_timeout=5)
+with hs.connect(server.address, timeout=5) as conn:
+    assert conn.recv_exactly(5, timeout=5) == b"hello"
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13),
+    reason="3.11's has no threads, and 3.12's own ssl corrupts memory there",
+)
+@pytest.mark.parametrize("end", ["server.drain()", "hs.kept = server", "del server"])
+def test_a_server_in_an_isolated_interpreter_ends_with_it(end: str) -> None:
+    run(
+        f"""
+        interpreter = create("isolated")
+        run_in(interpreter, {SERVES + end!r})
+        interpreters.destroy(interpreter)
+        """
+    )
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="threads are allowed")
+def test_serving_where_threads_are_forbidden_says_so() -> None:
+    run(
+        f"""
+        interpreter = create("isolated")
+        try:
+            interpreters.run_string(interpreter, {SERVES!r})
+        except interpreters.RunFailedError as exc:
+            assert "serve() runs handlers in threads" in str(exc), exc
+        else:
+            raise AssertionError
+        interpreters.destroy(interpreter)
+        """
+    )
