@@ -10,7 +10,7 @@ from hardsock._core import CancelToken
 from hardsock._errors import Closed
 from hardsock._records import ListenerStats, Setting
 from hardsock.aio._connection import Connection
-from hardsock.aio._host import current_hub
+from hardsock.aio._host import current_hub, forget
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,8 +21,8 @@ __all__ = ["Listener"]
 class Listener:
     """A listening stream socket whose accepting is awaited; made by ``aio.listen``.
 
-    Any number of tasks may accept at once. It belongs to the event loop in which it was made;
-    ``close`` works from any thread.
+    Any number of tasks may accept at once, in any number of event loops; ``close`` works from any
+    thread.
     """
 
     __slots__ = ("__weakref__", "_hub", "_listener")
@@ -72,7 +72,7 @@ class Listener:
     def detach(self) -> int:
         """Give the descriptor to the caller, who must close it."""
         fd = self._listener.detach()
-        self._hub.forget(fd)
+        forget(fd, self._hub)
         return fd
 
     async def __aenter__(self) -> Self:
