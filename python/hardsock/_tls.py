@@ -129,18 +129,21 @@ class TLSConfig:
     Raises:
         ValueError, TypeError: A setting is wrong or contradicts another; the message names them.
         HardsockError: A file cannot be read.
+        TLSError: ``ca`` is not given and the system trusts nobody; the message names the places.
     """
 
     role: Literal["client", "server"] = "client"
     ca: Source | Sequence[Source] | None = None
     """Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
-    trusts what the system trusts, a server nobody. What is named here is trusted even if it is no
+    trusts what the system trusts (``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else OpenSSL's places for
+    them, else the bundle of a distribution), a server nobody. What is named here is trusted even if it is no
     root."""
     crl: Source | Sequence[Source] | None = None
     """Revocation lists. With any, each certificate of a chain must be covered by a valid one."""
     certificates: Certificate | Sequence[Certificate] | None = None
-    """A server needs one; of several it presents what fits the name that the client asked for (SNI),
-    else the first. A client may have one."""
+    """A server needs one; of several it presents one that is for the name that the client asked for
+    (SNI) and that the client can verify; without a name, or with one that none is for, the first
+    that the client can verify. A client may have one."""
     client_certificates: Literal["none", "optional", "required"] = "none"
     """Server: whether clients must show a certificate that ``ca`` has signed."""
     alpn: Sequence[str] = ()

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import redis
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
@@ -639,6 +641,28 @@ def test_a_server_presents_what_fits_the_name(ids: Identities, only: Any) -> Non
                 assert found.names == (presented,), name
         with pytest.raises(hs.CertificateError, match=r"is for a\.test, not for nobody\.test"):
             hs.connect(server.address, tls=ids.client(**only), server_name="nobody.test", timeout=5)
+
+
+@pytest.mark.parametrize("name", [None, "nobody.test", "localhost"])
+@pytest.mark.parametrize(("cipher", "kind"), [("ECDSA", "ec"), ("RSA", "rsa")])
+def test_the_certificate_is_one_that_the_client_can_verify(
+    ids: Identities, name: str | None, cipher: str, kind: str
+) -> None:
+    """Clients that connect to an address ask for no name (RFC 6066 section 3)."""
+    certificates = [ids.issue(key="rsa"), ids.issue(key="ec")]
+    context = ssl.create_default_context(cafile=str(ids.ca))
+    context.check_hostname = False
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"ECDHE-{cipher}-AES128-GCM-SHA256")
+    with (
+        serve(greet, ids.server(certificates=certificates)) as server,
+        socket.create_connection(server.address, 5) as plain,
+        context.wrap_socket(plain, server_hostname=name) as conn,
+    ):
+        der = conn.getpeercert(binary_form=True)
+    assert der is not None
+    public_key = x509.load_der_x509_certificate(der).public_key()
+    assert isinstance(public_key, RSAPublicKey) is (kind == "rsa")
 
 
 # ---- Sessions

@@ -283,12 +283,15 @@ set_configs(bool judged)
     char *texts[] = {crl_make(world.root, NULL, 0), crl_make(middle, NULL, 0)};
     struct hs_tls_source lists[] = {pem(texts[0]), pem(texts[1])};
     struct hs_tls_identity id = identity(leaf);
+    struct hs_tls_identity several[] = {identity(world.leaf_rsa), identity(world.leaf)};
 
     if (judged) {
         client.identities = &id;
         client.n_identities = 1;
         server.cas = client.cas;
         server.n_cas = 1;
+        server.identities = several;
+        server.n_identities = LENGTH(several);
         server.certs = HS_TLS_CERTS_REQUIRED;
         client.crls = server.crls = lists;
         client.n_crls = server.n_crls = LENGTH(lists);
