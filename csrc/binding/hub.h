@@ -26,6 +26,7 @@ typedef struct {
     PyObject *drive;         /* owns: awaits an Operation where it is no asyncio loop, or NULL */
     PyObject *find;          /* owns: returns the Hub of the event loop that runs here */
     PyObject *trio;          /* owns: the name of a module */
+    PyObject *key;           /* owns: where asyncio keeps the running loop, see compat.h */
     struct scratch scratch;  /* owns */
     OperationObject *parked; /* a list; own: a reference each */
     OperationObject *woken;  /* a list: have begun, and are to be stepped again */

@@ -54,7 +54,9 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->process = getpid();
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
-    if ((self->trio = PyUnicode_InternFromString("trio")) == NULL || see_loop(self) < 0) {
+    if ((self->trio = PyUnicode_InternFromString("trio")) == NULL ||
+        (self->key = PyUnicode_InternFromString("__asyncio_running_event_loop__")) == NULL ||
+        see_loop(self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -78,13 +80,15 @@ static int
 runs_here(HubObject *self)
 {
     PyObject *running;
-    int guest;
+    int guest, known;
 
     if (self->closed || self->get_running == NULL)
         return 0;
     if ((guest = PyDict_Contains(PyImport_GetModuleDict(), self->trio)) != 0)
         return guest < 0 ? -1 : 0;
-    if ((running = PyObject_CallNoArgs(self->get_running)) == NULL)
+    if ((known = hs_loop_runs(self->key, self->loop)) >= 0)
+        return known;
+    if (PyErr_Occurred() || (running = PyObject_CallNoArgs(self->get_running)) == NULL)
         return -1;
     Py_DECREF(running);
     return (const void *)running == self->loop;
@@ -272,6 +276,7 @@ hub_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     (void)hub_clear(obj);
     Py_CLEAR(((HubObject *)obj)->trio);
+    Py_CLEAR(((HubObject *)obj)->key);
     PyMem_Free(((HubObject *)obj)->scratch.bytes);
     hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
     type->tp_free(obj);

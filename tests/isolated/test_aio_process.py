@@ -88,6 +88,34 @@ def test_prints_nothing_at_exit(runner: str) -> None:
     silent(RUNNERS[runner] + TALK + "run(talk())\nrun(talk())")
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_call_in_the_loop_of_its_connection_asks_no_python_code_for_it(runner: str) -> None:
+    silent(
+        RUNNERS[runner]
+        + """
+from hardsock.aio import _host
+find, found = _host.current_hub, []
+
+def counted():
+    found.append(1)
+    return find()
+
+async def main():
+    _host.current_hub = counted
+    ours, theirs = pair()
+    async with ours, theirs:
+        for _ in range(10):
+            await theirs.sendall(b"x")
+            assert await ours.recv(1) == b"x"
+        assert not found
+        assert "trio" not in sys.modules
+
+for _ in range(3):
+    run(main())
+"""
+    )
+
+
 def test_a_slow_machine_prints_nothing() -> None:
     silent("async def main(): time.sleep(0.11)  # of asyncio's debug mode\nasyncio.run(main())")
 
