@@ -591,3 +591,70 @@ assert poisoned  # Where the last step failed: what was received is gone, and th
 
 def test_what_is_lost_for_want_of_memory_is_told() -> None:
     silent(WITHOUT_MEMORY)
+
+
+ACCEPTED_WITHOUT_MEMORY = """
+try:
+    from _testcapi import remove_mem_hooks, set_nomemory
+except ImportError:
+    sys.exit()
+
+BATCH = 3
+result = [None]
+
+async def keep(awaitable):  # As a task takes it: without a StopIteration.
+    result[0] = await awaitable
+
+async def main():
+    listener = await aio.listen(("127.0.0.1", 0))
+    core, hub = listener._listener, listener._hub
+    calls = {
+        "many": core.accept_many,
+        "one": core.accept,
+        "awaited many": listener.accept_many,
+        "awaited one": listener.accept,
+    }
+    for name, call in calls.items():
+        failed = False
+        for nth in range(60):
+            clients = [socket.create_connection(listener.address) for _ in range(BATCH)]
+            while core.stats().queue_length < BATCH:
+                await asyncio.sleep(0)
+            got = []
+            count = () if name.endswith("one") else (BATCH,)
+            result[0] = None
+            keeping = keep(call(*count)) if "awaited" in name else None
+            try:
+                set_nomemory(nth, nth + 1)
+                try:
+                    if keeping is None:
+                        result[0] = call(*count, timeout=5)
+                    else:
+                        keeping.send(None)
+                finally:
+                    remove_mem_hooks()
+            except StopIteration:
+                pass
+            except MemoryError:
+                failed = True
+            if result[0] is not None:
+                got += result[0] if isinstance(result[0], list) else [result[0]]
+            while len(got) < BATCH:  # None may be lost: the others are to be had.
+                got += await listener.accept_many(BATCH, timeout=5)
+            assert len(got) == BATCH, (name, nth, got)
+            for client in clients:
+                client.sendall(b"x")
+            for conn in got:
+                assert getattr(conn, "blocking", conn).recv(1, timeout=5) == b"x", (name, nth)
+                conn.close()
+            for client in clients:
+                client.close()
+        assert failed, name
+    listener.close()
+
+asyncio.run(main())
+"""
+
+
+def test_accepting_loses_no_connection_for_want_of_memory() -> None:
+    silent(ACCEPTED_WITHOUT_MEMORY)
