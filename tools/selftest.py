@@ -41,6 +41,11 @@ class Header(unittest.TestCase):
         found = self.problems("#define HS_NEW(x) (x)\n")
         self.assertEqual(["HS_NEW" in one for one in found], [True])
 
+    def test_a_function_with_an_output_parameter_needs_its_guard(self):
+        text = "hs_err hs_one(int a);\nHS_API hs_err hs_two(int a,\n    int *ret_a);\n"
+        self.assertEqual(len(check_header.unguarded(text, "GUARD(__wrap_hs_one, ..")), 1)
+        self.assertEqual(check_header.unguarded(text, "GUARD(__wrap_hs_two, .."), [])
+
     def test_designated_initializers_are_no_cxx17(self):
         source = "struct s { int a, b; };\nint main() { struct s x = {.b = 1}; return x.a; }\n"
         self.assertNotEqual(check_header.compile_with("c++", "c++17", source), "")

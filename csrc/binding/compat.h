@@ -55,6 +55,37 @@ hs_stop_iteration(PyObject *stop, PyObject *value)
     Py_DECREF(stop);
 }
 
+/* Whether loop is the asyncio loop that runs in this thread; -1: asyncio must be asked. Until 3.11
+ * its answer costs a system call each time (getpid, for forked children, which are told elsewhere),
+ * so there we look at what _asyncio keeps in the thread's state. Those versions change no more. */
+#if PY_VERSION_HEX < 0x030C0000
+#include <string.h>
+
+struct hs_running_loop_holder {
+    PyObject_HEAD
+    PyObject *loop;
+    pid_t pid;
+};
+
+static inline int
+hs_loop_runs(PyObject *key, const void *loop)
+{
+    PyObject *dict = PyThreadState_GetDict();
+    PyObject *holder = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+
+    if (holder == NULL || strcmp(Py_TYPE(holder)->tp_name, "_RunningLoopHolder") != 0 ||
+        (size_t)Py_TYPE(holder)->tp_basicsize != sizeof(struct hs_running_loop_holder))
+        return -1;
+    return (const void *)((struct hs_running_loop_holder *)(void *)holder)->loop == loop;
+}
+#else
+static inline int
+hs_loop_runs(PyObject *Py_UNUSED(key), const void *Py_UNUSED(loop))
+{
+    return -1;
+}
+#endif
+
 /* Around the short use of something of self's own that is for one thread at a time. In one function
  * at most once, and nothing may leave in between. */
 #ifdef Py_GIL_DISABLED

@@ -42,11 +42,17 @@ struct upgrading {
     bool read_ahead;
 };
 
+/* Connections that are no result yet. */
+struct unaccepted {
+    struct unaccepted *next;
+    size_t begin, end;        /* those that are left */
+    struct hs_conn *conns[1]; /* own; as many as were asked for */
+};
+
 struct accepting {
     struct hs_listener *core; /* borrows: the owner's */
-    struct hs_conn **conns;   /* own until they are a result */
-    struct hs_conn *one;
-    size_t max, n;
+    struct unaccepted *batch; /* owns */
+    size_t max;
     struct origin origin; /* owns */
 };
 

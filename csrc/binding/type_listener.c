@@ -245,12 +245,70 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* ---- Accepting ----------------------------------------------------------------------------- */
 
+/* What was accepted and has no object yet, for want of memory, is the listener's: the next call
+ * takes it. The list is guarded by the listener's critical section. */
+
+static struct unaccepted *
+batch_new(size_t max)
+{
+    return PyMem_Calloc(1, sizeof(struct unaccepted) + (max - 1) * sizeof(struct hs_conn *));
+}
+
+static void
+batches_free(struct unaccepted *b)
+{
+    while (b != NULL) {
+        struct unaccepted *next = b->next;
+
+        for (size_t i = b->begin; i < b->end; i++)
+            hs_conn_unref(b->conns[i]);
+        PyMem_Free(b);
+        b = next;
+    }
+}
+
+/* Takes b. */
+static void
+keep_left(PyObject *self, struct unaccepted *b)
+{
+    HS_BEGIN_LOCKED(self);
+    b->next = ((ListenerObject *)self)->left;
+    ((ListenerObject *)self)->left = b;
+    HS_END_LOCKED();
+}
+
+static struct unaccepted *
+take_left(PyObject *self)
+{
+    struct unaccepted *b;
+
+    HS_BEGIN_LOCKED(self);
+    if ((b = ((ListenerObject *)self)->left) != NULL) {
+        ((ListenerObject *)self)->left = b->next;
+        b->next = NULL;
+    }
+    HS_END_LOCKED();
+    return b;
+}
+
+static void
+drop_left(PyObject *self)
+{
+    struct unaccepted *b;
+
+    while ((b = take_left(self)) != NULL)
+        batches_free(b);
+}
+
 static hs_err
 attempt_accept(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
 
-    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->conns, &a->n);
+    if (a->batch->begin < a->batch->end)
+        return HS_OK; /* Left by an earlier call. */
+    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->batch->conns,
+                              &a->batch->end);
 }
 
 static void
@@ -258,10 +316,10 @@ release_accepting(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
 
-    for (size_t i = 0; i < a->n; i++)
-        hs_conn_unref(a->conns[i]);
-    if (a->conns != &a->one)
-        PyMem_Free(a->conns);
+    if (a->batch != NULL && a->batch->begin < a->batch->end && !hs_listener_is_closed(a->core))
+        keep_left(job->owner, a->batch);
+    else
+        batches_free(a->batch);
     origin_end(&a->origin);
 }
 
@@ -287,8 +345,9 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
     job->release = release_accepting;
     a->core = core_of(self);
     a->max = max;
-    a->conns = &a->one;
-    if (max > 1 && (a->conns = PyMem_Calloc(max, sizeof(struct hs_conn *))) == NULL) {
+    if (hs_listener_is_closed(a->core) || (a->batch = take_left(self)) == NULL)
+        a->batch = batch_new(max);
+    if (a->batch == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -297,13 +356,19 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 
+/* The next of the batch; without memory for it it stays there. */
 static PyObject *
 take_one(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
+    struct hs_conn *conn = a->batch->conns[a->batch->begin];
+    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->origin);
 
-    a->n = 0;
-    return conn_object_new(job->call.st, a->conns[0], &a->origin);
+    if (obj != NULL) {
+        a->batch->begin++;
+        hs_conn_unref(conn);
+    }
+    return obj;
 }
 
 PyDoc_STRVAR(
@@ -328,21 +393,24 @@ listener_prepare_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
 STATIC_JOB_METHODS(listener, accept)
 
+/* As many as there is memory for; an error only if that is none. */
 static PyObject *
 take_list(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
-    PyObject *list = PyList_New((Py_ssize_t)a->n);
-    size_t i = 0, n = a->n;
+    size_t there = a->batch->end - a->batch->begin;
+    Py_ssize_t n = (Py_ssize_t)(there < a->max ? there : a->max), made = 0;
+    PyObject *list = PyList_New(n), *item;
 
-    for (; list != NULL && i < n; i++) {
-        PyObject *item = conn_object_new(job->call.st, a->conns[i], &a->origin);
-
-        a->conns[i] = NULL; /* Taken, also on failure. */
-        if (item == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    for (; list != NULL && made < n && (item = take_one(job)) != NULL; made++)
+        PyList_SET_ITEM(list, made, item);
+    if (list == NULL || made == n)
+        return list;
+    if (made == 0)
+        Py_CLEAR(list);
+    else {
+        PyErr_Clear();
+        Py_SET_SIZE(list, made); /* It is nobody else's yet, and the rest of it is empty. */
     }
     return list;
 }
@@ -350,7 +418,8 @@ take_list(struct job *job)
 PyDoc_STRVAR(accept_many_doc,
              "accept_many($self, max_count, /, *, timeout=None, token=None)\n--\n\n"
              "Wait for a connection, then take all that are there, at most max_count; a list.\n\n"
-             "Raises as accept() does.");
+             "Raises as accept() does. With little memory the list is shorter, and the next call\n"
+             "returns the rest; MemoryError: not even one, and none is lost.");
 
 static int
 listener_prepare_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -390,6 +459,7 @@ static PyObject *
 listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     hs_listener_close(core_of(self));
+    drop_left(self);
     Py_RETURN_NONE;
 }
 
@@ -404,7 +474,10 @@ listener_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
     int fd;
     hs_err rv = hs_listener_detach(core_of(self), &err, &fd);
 
-    return rv == HS_OK ? PyLong_FromLong(fd) : fail(self, &err, rv);
+    if (rv != HS_OK)
+        return fail(self, &err, rv);
+    drop_left(self);
+    return PyLong_FromLong(fd);
 }
 
 PyDoc_STRVAR(serves_doc, "_serves($self, /)\n--\n\n"
@@ -618,6 +691,7 @@ listener_dealloc(PyObject *self)
     if (((ListenerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     opened_remove(state_of(self), &((ListenerObject *)self)->opened);
+    batches_free(((ListenerObject *)self)->left);
     hs_listener_unref(core_of(self));
     object_free(self);
 }

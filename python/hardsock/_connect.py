@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._errors import SettingWarning
+from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
@@ -169,6 +170,7 @@ def connect(
         TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
+    warn_of_greenlets(stacklevel=2)
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -198,6 +200,7 @@ def resolve(
     family: int = 0,
 ) -> Resolution:
     """Look *address* up as ``connect`` would, and return the answers and the order of attempts."""
+    warn_of_greenlets(stacklevel=2)
     return _core.resolve(address, timeout=timeout, token=token, family=family)
 
 
@@ -216,6 +219,7 @@ def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) ->
         raise TypeError(f"sock must be a socket.socket or a descriptor, not {type(sock).__name__}")
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("sock must be a plain socket: the bytes below an SSLSocket are ciphertext")
+    warn_of_greenlets(stacklevel=2)
     kernel = None if options is None else kernel_settings(options)
     if isinstance(sock, int):
         conn = _core.adopt(sock, sockopts=kernel)

@@ -11,6 +11,7 @@ from hardsock import _core
 from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
+from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._peer_limits import PeerLimits
@@ -109,6 +110,7 @@ def listen(
         "fastopen_queue": fastopen,
     }
     kernel.update({name: value for name, value in extras.items() if value is not None})
+    warn_of_greenlets(stacklevel=2)
     listener = Listener(
         address.fileno() if isinstance(address, socket.socket) else address,
         sockopts=kernel,

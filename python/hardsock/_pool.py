@@ -25,6 +25,7 @@ from hardsock._errors import (
     PoolTimeout,
     PoolWarning,
 )
+from hardsock._greenlets import warn_of_greenlets
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
@@ -175,6 +176,7 @@ class Pool(_core.Pool):
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
         hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
+        warn_of_greenlets(stacklevel=2)
         self = super().__new__(
             cls,
             addresses,
