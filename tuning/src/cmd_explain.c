@@ -14,12 +14,21 @@ struct fact {
     const char *label, *text;
 };
 
-#define MAX_FACTS 16
+#define MAX_FACTS 32
 
 static size_t
 gather(const struct sys *s, const char *path, const char **ret_value, struct fact facts[MAX_FACTS])
 {
     const struct kb_key *k = kb_find(path);
+    static const struct {
+        const char *label;
+        enum kb_text which;
+    } texts[] = {
+        {"removed", KB_REMOVED}, {"module", KB_MODULE},     {"rules", KB_RULES},
+        {"risk", KB_RISK},       {"myth", KB_MYTH},         {"note", KB_NOTE},
+        {"twin", KB_TWIN},       {"alias", KB_ALIAS},       {"not applied", KB_CHECK_ONLY},
+        {"source", KB_SOURCE},   {"verified", KB_VERIFIED},
+    };
     struct value v;
     const char *refused = NULL, *doubt;
     size_t n = 0;
@@ -36,20 +45,18 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         facts[n++] = (struct fact){"doubt", doubt};
     if (k == NULL)
         return n;
-    facts[n++] = (struct fact){"meaning", k->meaning};
-    facts[n++] = (struct fact){"unit", k->unit};
-    facts[n++] = (struct fact){"default", k->initial};
+    facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};
+    facts[n++] = (struct fact){"unit", kb_text(k, KB_UNIT)};
+    facts[n++] = (struct fact){"default", kb_default(k, path)};
     if (k->min <= k->max)
         facts[n++] = (struct fact){"range", mem_format("%lld to %lld (a hint; the kernel decides)",
                                                        (long long)k->min, (long long)k->max)};
     facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_name(k->scope)};
     facts[n++] = (struct fact){"acts", k->scope == SCOPE_NONE ? NULL : kb_effect_text(k)};
-    facts[n++] = (struct fact){"since", k->since};
-    facts[n++] = (struct fact){"removed", k->removed};
-    facts[n++] = (struct fact){"module", k->module};
-    facts[n++] = (struct fact){"rules", k->rules};
-    facts[n++] = (struct fact){"myth", k->myth};
-    facts[n++] = (struct fact){"twin", k->twin};
+    facts[n++] = (struct fact){"combined", kb_combine_text((enum combine)k->combine)};
+    facts[n++] = (struct fact){"since", kb_since_text(k)};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
     return n;
 }
 
@@ -92,7 +99,7 @@ full_name(const char *name)
     if (strpbrk(name, "./") != NULL)
         return name;
     for (size_t i = 0; kb_at(i) != NULL; i++) {
-        const char *path = kb_at(i)->path, *last = strrchr(path, '/') + 1;
+        const char *path = kb_path(kb_at(i)), *last = strrchr(path, '/') + 1;
 
         if (strcmp(last, name) != 0 || strchr(path, '*') != NULL)
             continue;

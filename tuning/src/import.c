@@ -58,7 +58,7 @@ refusal(const struct line *l, const struct kb_key *k, struct value *v)
     if (!key_allowed(l->path, &why))
         return why;
     if (k != NULL && k->scope == SCOPE_NONE)
-        return mem_format("cannot be set: %s", k->meaning);
+        return mem_format("cannot be set: %s", kb_text(k, KB_MEANING));
     if (!value_parse(l->value, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : k->fields, false, v,
                      &why))
         return mem_format("('%.80s') %s", l->value, why);

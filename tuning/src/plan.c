@@ -106,9 +106,12 @@ plan_nearest(const struct setting *w, const struct value *current, const struct 
 static const char *
 why_skipped(const struct sys *s, const struct profile *p, const struct setting *w)
 {
-    const char *kernel = w->since != NULL ? w->since : p->kernel;
+    const char *ignored, *kernel = w->since != NULL ? w->since : p->kernel;
+    int sys;
 
-    if (kernel != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, kernel) < 0)
+    /* A key that is there is there, whatever the version: fixes and features are carried back. */
+    if (kernel != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, kernel) < 0 &&
+        sys_read(s, w->path, &ignored, &sys) == ACCESS_MISSING)
         return mem_format("wants Linux %s; this is %s", kernel, s->kernel);
     if (w->module != NULL && !sys_has_module(s, w->module))
         return mem_format("module %s is not loaded", w->module);
@@ -150,7 +153,8 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         if (w->want == WANT_UNSET || w->want == WANT_NOTHING)
             it->status = w->want == WANT_UNSET ? STATUS_OK : STATUS_REMARK;
         else if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns &&
-                 (it->kb->module == NULL || sys_has_module(s, it->kb->module)))
+                 (kb_text(it->kb, KB_MODULE) == NULL ||
+                  sys_has_module(s, kb_text(it->kb, KB_MODULE))))
             it->status = STATUS_GLOBAL;
         return;
     case ACCESS_DENIED:

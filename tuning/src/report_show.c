@@ -48,7 +48,9 @@ shown(const char *text)
 static const char *
 with_unit(const struct item *it, const char *text)
 {
-    return it->kb != NULL && it->kb->unit != NULL ? mem_format("%s %s", text, it->kb->unit) : text;
+    return it->kb != NULL && kb_text(it->kb, KB_UNIT) != NULL
+               ? mem_format("%s %s", text, kb_text(it->kb, KB_UNIT))
+               : text;
 }
 
 static void
@@ -161,7 +163,7 @@ json_item(const struct item *it)
     json_text("why", w->why);
     json_text("risk", w->risk);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
-    json_text("unit", it->kb == NULL ? NULL : it->kb->unit);
+    json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
     json_text("reason", it->reason);
     json_text("doubt", it->doubt);
