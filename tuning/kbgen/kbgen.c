@@ -30,7 +30,11 @@ static struct {
     struct kb_case cases[MAX_ROWS];
     struct kb_before older[MAX_ROWS];
     struct kb_symptom symptoms[MAX_ROWS];
-    size_t n_keys, n_cases, n_older, n_symptoms;
+    struct {
+        const char *path, *file;
+        const struct node *node;
+    } seen[MAX_KEYS];
+    size_t n_seen, n_keys, n_cases, n_older, n_symptoms;
     char pool[MAX_POOL];
     size_t pool_len;
 } kb = {.pool_len = 1};
@@ -312,6 +316,39 @@ take_symptom(const char *file, const struct node *n)
            bad(file, n, "a symptom has message:, meaning: and keys:");
 }
 
+/* Kept until every key is known: its file may come before theirs. */
+static bool
+take_seen(const char *file, const struct node *n)
+{
+    char path[KEY_MAX];
+    const char *why;
+
+    if (!key_parse(n->key, strlen(n->key), path, &why))
+        return bad(file, n, why);
+    if (n->kind != NODE_SCALAR || kb.n_seen == MAX_KEYS)
+        return bad(file, n, "wants a text");
+    kb.seen[kb.n_seen].path = mem_dup(path);
+    kb.seen[kb.n_seen].file = file;
+    kb.seen[kb.n_seen++].node = n;
+    return true;
+}
+
+static bool
+add_seen(void)
+{
+    for (size_t i = 0; i < kb.n_seen; i++) {
+        const char *path = kb.seen[i].path;
+        size_t at = 0;
+
+        while (at < kb.n_keys && strcmp(kb.keys[at].path, path) != 0)
+            at++;
+        if (at == kb.n_keys)
+            return bad(kb.seen[i].file, kb.seen[i].node, "was seen, but is no key");
+        kb.keys[at].key.text[KB_SEEN] = pooled(kb.seen[i].node->text);
+    }
+    return true;
+}
+
 static bool
 take_top(const char *file, const struct node *root)
 {
@@ -320,17 +357,21 @@ take_top(const char *file, const struct node *root)
     if (root->kind != NODE_MAP)
         return bad(file, root, "wants common: and keys:");
     for (const struct node *n = root->first; n != NULL; n = n->next) {
+        bool (*take)(const char *, const struct node *) = strcmp(n->key, "symptoms") == 0
+                                                              ? take_symptom
+                                                          : strcmp(n->key, "seen") == 0 ? take_seen
+                                                                                        : NULL;
         bool keys = strcmp(n->key, "keys") == 0;
 
         if (strcmp(n->key, "common") == 0)
             common = n;
-        else if (!keys && strcmp(n->key, "symptoms") != 0)
-            return bad(file, n, "is not common, keys or symptoms");
+        else if (!keys && take == NULL)
+            return bad(file, n, "is not common, keys, symptoms or seen");
         else if (n->kind != NODE_MAP)
             return bad(file, n, "wants a mapping");
         else
             for (const struct node *k = n->first; k != NULL; k = k->next)
-                if (!(keys ? take_key(file, k, common) : take_symptom(file, k)))
+                if (!(keys ? take_key(file, k, common) : take(file, k)))
                     return false;
     }
     return true;
@@ -466,7 +507,7 @@ main(int argc, char **argv)
         ok = read_file(argv[i]);
     if (ok)
         qsort(kb.keys, kb.n_keys, sizeof(kb.keys[0]), by_path);
-    ok = ok && links_hold();
+    ok = ok && links_hold() && add_seen();
     if (ok)
         put_tables();
     ok = ok && fflush(stdout) == 0 && ferror(stdout) == 0;

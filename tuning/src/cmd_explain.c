@@ -24,10 +24,10 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         const char *label;
         enum kb_text which;
     } texts[] = {
-        {"removed", KB_REMOVED}, {"module", KB_MODULE},     {"rules", KB_RULES},
-        {"risk", KB_RISK},       {"myth", KB_MYTH},         {"note", KB_NOTE},
-        {"twin", KB_TWIN},       {"alias", KB_ALIAS},       {"not applied", KB_CHECK_ONLY},
-        {"source", KB_SOURCE},   {"verified", KB_VERIFIED},
+        {"removed", KB_REMOVED}, {"module", KB_MODULE}, {"rules", KB_RULES},
+        {"risk", KB_RISK},       {"myth", KB_MYTH},     {"note", KB_NOTE},
+        {"twin", KB_TWIN},       {"alias", KB_ALIAS},   {"not applied", KB_CHECK_ONLY},
+        {"seen", KB_SEEN},       {"source", KB_SOURCE}, {"verified", KB_VERIFIED},
     };
     struct value v;
     const char *refused = NULL, *doubt;

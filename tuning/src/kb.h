@@ -55,6 +55,7 @@ enum kb_text {
     KB_NOTE,       /* a word on scopes of older versions, and the like */
     KB_SOURCE,
     KB_VERIFIED,
+    KB_SEEN, /* by kernel: what it starts with; from seen.yaml */
     KB_TEXTS
 };
 
