@@ -13,6 +13,7 @@ import pytest
 from support_tune import (
     BINARY,
     CONFLICT,
+    DRIFT,
     OK,
     PROFILE,
     SYSTEM,
@@ -235,15 +236,45 @@ def test_import_reads_numbers_as_the_kernel_and_leaves_out_the_rest(tmp_path: Pa
         "net.ipv4.tcp_rmem = 1 2\n"
     )
     done = tune("import", conf)
-    assert done.returncode == OK
+    assert done.returncode == DRIFT
     assert re.findall(r'"(net[^"]*)":\n    value: "([^"]*)"', done.stdout) == [
         ("net.ipv4.tcp_fin_timeout", "30"),
         ("net.ipv4.tcp_fastopen", "1027"),
         ("net.core.somaxconn", "2"),
     ]
-    assert len(done.stderr.splitlines()) == 6
+    assert len(done.stderr.splitlines()) == 8
+    assert "3 settings imported, 6 lines left out" in done.stderr
     (tmp_path / "i.yaml").write_text(done.stdout)
     assert tune("lint", tmp_path / "i.yaml").returncode == OK
+
+
+@pytest.mark.parametrize(
+    ("line", "rc", "kept", "said"),
+    [
+        ("net.ipv4.tcp_sack = 0 # off", OK, 'value: "0"', ""),
+        ("net.ipv4.tcp_sack = 0\t;off", OK, 'why: "off (', ""),
+        ("net.ipv4.tcp_rmem = 4096 131072 6291456 # three", OK, '"4096 131072 6291456"', ""),
+        ("# to see the loss\nnet.ipv4.tcp_sack = 0", OK, 'why: "to see the loss (', ""),
+        ("# net.ipv4.x = 1\nnet.ipv4.tcp_sack = 0", OK, 'why: "Imported from', ""),
+        ("# other\n\nnet.ipv4.tcp_sack = 0", OK, 'why: "Imported from', ""),
+        ("net.ipv4.tcp_congestion_control = bbr # fast", DRIFT, "tcp_timestamps", "a comment"),
+        ("net.ipv4.tcp_sack = 0#off", DRIFT, "tcp_timestamps", "not a plain decimal"),
+        ('net.ipv4.ip_local_port_range = "1024 65535"', DRIFT, "tcp_timestamps", "decimal"),
+        ("-net.ipv4.conf.eth0.rp_filter", DRIFT, "tcp_timestamps", "excludes"),
+        ("nonsense", DRIFT, "tcp_timestamps", "1 lines left out"),
+        ("net.ipv4.tcp_sack = 0\nnet.ipv4.tcp_sack = 1", OK, 'value: "1"', ":3, which holds"),
+    ],
+)
+def test_import_loses_nothing_silently(
+    tmp_path: Path, line: str, rc: int, kept: str, said: str
+) -> None:
+    conf = tmp_path / "x.conf"
+    conf.write_text(f"net.ipv4.tcp_timestamps = 1\n{line}\n")
+    done = tune("import", conf)
+    assert (done.returncode, kept in done.stdout, said in done.stderr) == (rc, True, True), done
+    again = tmp_path / "p.yaml"
+    again.write_text(done.stdout)
+    assert tune("lint", again).returncode == OK
 
 
 def test_import_of_a_missing_file_is_a_system_error(tmp_path: Path) -> None:
@@ -309,7 +340,7 @@ def test_import_leaves_out_what_lint_would_refuse(tmp_path: Path, line: bytes, w
     conf = tmp_path / "s.conf"
     conf.write_bytes(line + b"\nnet.ipv4.tcp_sack = 1\nnet.ipv4.ip_local_reserved_ports =\n")
     done = tune("import", conf)
-    assert (done.returncode, why in done.stderr) == (OK, True)
+    assert (done.returncode, why in done.stderr) == (DRIFT, True)
     (tmp_path / "i.yaml").write_text(done.stdout)
     assert tune("lint", tmp_path / "i.yaml", "--strict").returncode == OK
     settings = answer("show", tmp_path / "i.yaml")["settings"]
@@ -335,7 +366,8 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     assert document["settings"] == [
         {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
     ]
-    assert len(document["messages"]) == 1
+    assert len(document["messages"]) == 2
+    assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
     assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
 
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define KEY_WIDTH 38
+#define INDENT 11
 
 static const char *
 or_empty(const char *text)
@@ -53,23 +54,30 @@ with_unit(const struct item *it, const char *text)
                : text;
 }
 
+/* What the key has, and what is wanted instead. */
+static const char *
+state_of(const struct item *it)
+{
+    if (it->status == STATUS_DRIFT && it->target_text != NULL)
+        return mem_format("%s, wanted: %s", shown(it->current_text),
+                          with_unit(it, setting_show(it->setting)));
+    if (it->current_text != NULL)
+        return *it->current_text == '\0' ? "(empty)" : with_unit(it, it->current_text);
+    return it->reason != NULL ? it->reason : "";
+}
+
 static void
 put_item(const struct options *o, const struct item *it)
 {
     const struct setting *w = it->setting;
+    int width;
 
     (void)fputs("  ", stdout);
     put_painted(o, paint_of(it->status), status_name(it->status), 9);
     put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
     (void)putchar(' ');
-    if (it->status == STATUS_DRIFT && it->target_text != NULL)
-        (void)printf("%s, wanted: %s\n", shown(it->current_text),
-                     printable(with_unit(it, setting_show(w))));
-    else if (it->current_text != NULL)
-        (void)printf("%s\n", *it->current_text == '\0' ? "(empty)"
-                                                       : shown(with_unit(it, it->current_text)));
-    else
-        (void)printf("%s\n", it->reason != NULL ? printable(it->reason) : "");
+    width = (int)strlen(key_show(w->path));
+    put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
     if (w->article != NULL)
         put_wrapped(11, "article   ", w->article);
     if (w->verdict != NULL)
@@ -100,7 +108,8 @@ put_findings(const struct options *o, const struct findings *f)
     for (size_t i = 0; i < f->n; i++) {
         (void)fputs("  ", stdout);
         put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
-        put_wrapped(1, "", f->items[i].what);
+        (void)putchar(' ');
+        put_rest(INDENT, INDENT, f->items[i].what);
         put_wrapped(11, "advice    ", f->items[i].advice);
     }
 }
