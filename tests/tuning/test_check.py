@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support_tune import (
+    CONFLICT,
     DRIFT,
     OK,
     PERMISSION,
@@ -248,6 +249,22 @@ def test_a_key_that_is_there_is_compared_whatever_the_version_says(root: Root) -
     assert item() == ("drift", None)
     root.file("net/ipv4/tcp_migrate_req").unlink()
     assert item() == ("skipped", "wants Linux 5.14; this is 5.10.0-33-amd64")
+
+
+def test_diff_tells_what_apply_would_do(root: Root, tmp_path: Path) -> None:
+    """Conflicts, what is left out, and nothing that is not a step."""
+    file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_syncookies: {value: 0}")
+    for command in (["diff"], ["apply", "-n"]):
+        done = root.tune(*command, "baseline", file)
+        assert (done.returncode, done.stdout) == (CONFLICT, ""), command
+        assert "profile baseline wants 1 to 2, profile t wants 0" in done.stderr
+    root.put("fs/suid_dumpable", "1")
+    file = profile(
+        tmp_path / "p.yaml", "fs.suid_dumpable: {value: 0}\nnet.ipv4.tcp_sack: {value: 0}"
+    )
+    done = root.tune("diff", file, "-f", "tsv")
+    assert (done.returncode, done.stdout) == (DRIFT, "net.ipv4.tcp_sack\t1\t0\n")
+    assert "fs.suid_dumpable: left out" in done.stderr
 
 
 def test_a_key_that_is_only_checked_is_not_applied(root: Root, tmp_path: Path) -> None:

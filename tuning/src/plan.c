@@ -42,7 +42,8 @@ plan_listening(const struct diag *d, const struct value *range)
     if (range->type != TYPE_INTS || range->n != 2)
         return v;
     for (size_t word = 0; word < PORTS / 64; word++)
-        v.ports[word] = d->tcp_ports.ports[word] | d->udp_ports.ports[word];
+        v.ports[word] =
+            (d->tcp_ports.ports[word] | d->udp_ports.ports[word]) & ~d->chosen.ports[word];
     for (unsigned port = 0; port < PORTS; port++) {
         uint64_t bit = (uint64_t)1 << port % 64;
 

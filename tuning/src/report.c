@@ -77,8 +77,9 @@ report_verdict(const struct options *o, const struct report *r)
 
         drift |= counts[STATUS_DRIFT] > 0;
         denied |= counts[STATUS_DENIED] > 0;
+        /* What belongs to the whole machine is not this namespace's fault. */
         if (o->strict)
-            drift |= counts[STATUS_MISSING] + counts[STATUS_GLOBAL] > 0;
+            drift |= counts[STATUS_MISSING] > 0;
     }
     for (size_t i = 0; i < r->findings.n && o->strict; i++)
         drift |= r->findings.items[i].severity != SEVERITY_INFO;

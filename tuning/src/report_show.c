@@ -8,6 +8,7 @@
 #include "key.h"
 #include "mem.h"
 #include "out.h"
+#include "tx.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -103,9 +104,14 @@ put_findings(const struct options *o, const struct findings *f)
 {
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
-    if (f->n > 0)
-        put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
+    bool headed = false;
+
     for (size_t i = 0; i < f->n; i++) {
+        if (o->quiet && f->items[i].severity == SEVERITY_INFO)
+            continue;
+        if (!headed)
+            put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
+        headed = true;
         (void)fputs("  ", stdout);
         put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
         (void)putchar(' ');
@@ -133,8 +139,7 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    if (!o->quiet)
-        put_findings(o, &r->findings);
+    put_findings(o, &r->findings);
     (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
                  ok, drift, other, r->findings.n);
 }
@@ -225,27 +230,37 @@ report_json(const struct options *o, const char *command, const struct report *r
     json_tail(rv);
 }
 
+/* Whether it is among the steps, or would be with the right to write. */
+static bool
+is_step(const struct item *it, const struct journal *j, enum exit_code rv)
+{
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->entries[i].path, it->setting->path) == 0)
+            return true;
+    return rv == EXIT_PERMISSION && it->may_write != 0;
+}
+
 void
-report_diff(const struct options *o, const struct report *r, enum exit_code rv)
+report_diff(const struct options *o, const struct report *r, const struct plan *plan,
+            const struct journal *j, enum exit_code rv)
 {
     if (o->format == FORMAT_JSON) {
         report_json(o, "diff", r, rv);
         return;
     }
-    for (size_t i = 0; i < r->n; i++)
-        for (size_t k = 0; k < r->plans[i].n; k++) {
-            const struct item *it = &r->plans[i].items[k];
-            const char *key = key_show(it->setting->path);
+    for (size_t i = 0; i < plan->n && rv != EXIT_CONFLICT; i++) {
+        const struct item *it = &plan->items[i];
+        const char *key = key_show(it->setting->path);
 
-            if (it->status != STATUS_DRIFT || it->target_text == NULL)
-                continue;
-            if (o->format == FORMAT_TSV) {
-                tsv_line(key, it->current_text, it->target_text, NULL);
-                continue;
-            }
-            put_painted(o, PAINT_BAD, mem_format("-%s = %s", key, it->current_text), 0);
-            (void)putchar('\n');
-            put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
-            (void)putchar('\n');
+        if (it->status != STATUS_DRIFT || it->target_text == NULL || !is_step(it, j, rv))
+            continue;
+        if (o->format == FORMAT_TSV) {
+            tsv_line(key, it->current_text, it->target_text, NULL);
+            continue;
         }
+        put_painted(o, PAINT_BAD, mem_format("-%s = %s", key, it->current_text), 0);
+        (void)putchar('\n');
+        put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
+        (void)putchar('\n');
+    }
 }
