@@ -1,7 +1,8 @@
 /* cmd_check.c: `check` and `diff`: what of this machine is not as the profiles want it.
  *
- * Reads only. `diff` tells what `apply` would do, by the same steps. The exit code tells drift from a key that cannot be read; what is missing on this
- * kernel or in this namespace counts only with --strict, and so do findings.
+ * Reads only. `diff` tells what `apply` would do, by the same steps. The exit code tells drift from
+ * a key that cannot be read; what is missing on this kernel counts only with --strict, and so do
+ * findings.
  */
 #include "mem.h"
 #include "out.h"

@@ -174,12 +174,15 @@ const struct line *
 conf_winner(const struct conf *c, const char *path)
 {
     const struct line *exact = NULL, *pattern = NULL;
+    const char *alias = kb_alias(path);
     bool excluded = false;
 
     for (size_t i = 0; i < c->n; i++) {
         const struct line *l = &c->lines[i];
 
-        if (strcmp(l->path, path) == 0) {
+        if (alias != NULL && l->value != NULL && strcmp(l->path, alias) == 0) {
+            exact = l;
+        } else if (strcmp(l->path, path) == 0) {
             if (l->value != NULL)
                 exact = l;
             else

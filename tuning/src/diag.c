@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define PROC_LIMIT (1024 * 1024)
+#define RANGE "net/ipv4/ip_local_port_range"
 #define SERVICES_LIMIT (256 * 1024)
 /* States in which a socket holds its local port against others to the same peer. */
 #define STATES_USED                                                                                \
@@ -259,7 +260,7 @@ find_chosen(const struct sys *s, struct diag *d)
     size_t n = 0;
     int sys;
 
-    if (sys_value(s, RANGE_KEY, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
+    if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
         range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
         return;
     for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++)

@@ -7,8 +7,6 @@
 
 #include "sys.h"
 
-#define RANGE_KEY "net/ipv4/ip_local_port_range"
-
 struct listener {
     int family;
     uint32_t addr[4];

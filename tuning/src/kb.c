@@ -84,6 +84,21 @@ kb_find(const char *path)
     return search(pattern);
 }
 
+const char *
+kb_alias(const char *path)
+{
+    const struct kb_key *k = kb_find(path);
+    const char *name = k == NULL ? NULL : kb_text(k, KB_ALIAS), *why;
+    char other[KEY_MAX];
+
+    /* One of two keys of all interfaces: its entry is that of every interface. */
+    if (strcmp(path, "net/ipv4/conf/all/forwarding") == 0)
+        return "net/ipv4/ip_forward";
+    if (name == NULL || !key_parse(name, strlen(name), other, &why))
+        return NULL;
+    return mem_dup(other);
+}
+
 static bool
 is_all(const char *path)
 {

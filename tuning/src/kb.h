@@ -103,6 +103,8 @@ const struct kb_key *kb_find(const char *path);
 const struct kb_key *kb_at(size_t i); /* by name; NULL after the last */
 const char *kb_path(const struct kb_key *k);
 const char *kb_text(const struct kb_key *k, enum kb_text which); /* NULL: nothing is known */
+/* Another path of the same variable of the kernel, or NULL. */
+const char *kb_alias(const char *path);
 /* "4096 (128 before 5.4)"; path decides between conf.all and the rest. NULL: not known. */
 const char *kb_default(const struct kb_key *k, const char *path);
 /* What that kernel starts with; an empty version is the newest. */
