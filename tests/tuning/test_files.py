@@ -312,7 +312,7 @@ def test_import_reads_numbers_as_the_kernel_and_leaves_out_the_rest(tmp_path: Pa
     conf = tmp_path / "s.conf"
     conf.write_text(
         "net.ipv4.tcp_fin_timeout = 036\nnet.ipv4.tcp_fastopen=0x403\n"
-        "kernel.core_pattern = |/bin/sh\nnet.ipv4.tcp_tw_recycle = 1\nnet.ipv4.conf.*.rp_filter = 1\n"
+        "kernel.core_pattern = |/bin/sh\nnet.ipv4.tcp_tw_recycle = 1\nnet.ipv4.*.rp_filter = 1\n"
         'net.ipv4.tcp_sack = "1"\nnonsense\nnet.core.somaxconn = 1\nnet.core.somaxconn = 2\n'
         "net.ipv4.tcp_rmem = 1 2\n"
     )
@@ -393,7 +393,8 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "",
         "# nothing\n",
         "kernel.core_pattern = x\n",
-        "net.ipv4.conf.*.rp_filter = 1\n",
+        "net.ipv4.*.rp_filter = 1\n",
+        "net.ipv4.conf.e*.rp_filter = 1\n",
         "nonsense\n",
     ],
 )

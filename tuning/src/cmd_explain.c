@@ -5,7 +5,7 @@
 #include "key.h"
 #include "mem.h"
 #include "out.h"
-#include "sys.h"
+#include "effective.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,6 +32,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     struct value v;
     const char *refused = NULL, *doubt;
     size_t n = 0;
+    int64_t number;
     int sys;
 
     *ret_value = NULL;
@@ -43,6 +44,8 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         facts[n++] = (struct fact){"unreadable", strerror(sys)};
     else if ((doubt = kb_doubt(k, &v)) != NULL)
         facts[n++] = (struct fact){"doubt", doubt};
+    if (effective_now(s, path, &number))
+        facts[n++] = (struct fact){"effective", mem_format("%lld", (long long)number)};
     if (k == NULL)
         return n;
     facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};

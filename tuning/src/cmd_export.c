@@ -17,6 +17,7 @@ struct target {
     void (*put)(const struct setting *w, const char *key, const char *value);
     const char *foot;
     bool compares; /* bounds of one number can be expressed */
+    bool globs;    /* conf.*.key is a pattern there, too */
 };
 
 static bool
@@ -62,7 +63,9 @@ fixed_value(const struct target *t, const struct profile *p, const struct settin
         !(t->compares && is_bound(w) && k != NULL && k->type == TYPE_INTS && k->fields == 1))
         return NULL;
     *ret_why = "an interface's name that others take for a pattern";
-    return strpbrk(w->path, "*?[]") != NULL ? NULL : value_show(&w->values[0]);
+    return strpbrk(w->path, "*?[]") != NULL && !(t->globs && key_is_pattern(w->path))
+               ? NULL
+               : value_show(&w->values[0]);
 }
 
 static void
@@ -183,11 +186,11 @@ put_kubernetes(const struct setting *w, const char *key, const char *value)
 }
 
 static const struct target targets[] = {
-    {"sysctl.d", "", "# ", put_sysctl, "", false},
-    {"kubernetes", "securityContext:\n  sysctls:\n", "    # ", put_kubernetes, "", false},
-    {"ansible", "---\n", "# ", put_ansible, "", true},
-    {"tuned", "[sysctl]\n", "# ", put_tuned, "", false},
-    {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n", false},
+    {"sysctl.d", "", "# ", put_sysctl, "", false, true},
+    {"kubernetes", "securityContext:\n  sysctls:\n", "    # ", put_kubernetes, "", false, false},
+    {"ansible", "---\n", "# ", put_ansible, "", true, false},
+    {"tuned", "[sysctl]\n", "# ", put_tuned, "", false, false},
+    {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n", false, false},
 };
 
 /* The setting is lost at boot unless the module comes first. */

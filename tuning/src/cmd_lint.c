@@ -48,6 +48,13 @@ doubts(const struct profile *p)
             n++;
             continue;
         }
+        if (strpbrk(w->path, "*?[") != NULL && !key_is_pattern(w->path)) {
+            say_at(w->file, w->line, w->column,
+                   "warning: %s means an interface of that very name; only a whole * in its place "
+                   "is a pattern [pattern]",
+                   key_show(w->path));
+            n++;
+        }
         for (size_t v = 0; v < w->n; v++)
             n += judge_value(w, k, &w->values[v]);
         if (w->risk == NULL && w->want != WANT_NOTHING) {

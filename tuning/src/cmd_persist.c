@@ -103,6 +103,17 @@ add_module(struct text *t, const struct item *it)
         text_format(t, "%s\n", module);
 }
 
+/* The pattern itself, once: it holds for interfaces that appear later, too. */
+static void
+put_line(struct text *t, const struct item *it)
+{
+    bool whole = it->pattern != NULL && it->setting->want == WANT_EXACT;
+    const char *key = key_show(whole ? it->pattern : it->setting->path);
+
+    if (!whole || strstr(text_str(t), mem_format("\n%s = ", key)) == NULL)
+        text_format(t, "%s = %s\n", key, it->target_text);
+}
+
 static void
 compose(const struct options *o, const struct report *r, const struct plan *plan, struct file *f)
 {
@@ -113,10 +124,10 @@ compose(const struct options *o, const struct report *r, const struct plan *plan
                     (unsigned long long)r->profiles[i].hash);
     for (size_t i = 0; i < plan->n; i++)
         if (goes_in(o, &plan->items[i])) {
+            const struct item *it = &plan->items[i];
             f->items[f->n++] = &plan->items[i];
             add_module(&f->modules, &plan->items[i]);
-            text_format(&f->text, "%s = %s\n", key_show(plan->items[i].setting->path),
-                        plan->items[i].target_text);
+            put_line(&f->text, it);
         }
 }
 

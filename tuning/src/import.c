@@ -70,8 +70,8 @@ refusal(const struct line *l, const struct kb_key *k, const char *value, struct 
 
     if (!is_printable(l->path))
         return "has a name that is no plain UTF-8";
-    if (l->pattern)
-        return "is a pattern";
+    if (l->pattern && !key_is_pattern(l->path))
+        return "is a pattern other than conf.*.key";
     if (!key_allowed(l->path, &why))
         return why;
     if (k != NULL && k->scope == SCOPE_NONE)

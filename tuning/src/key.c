@@ -78,6 +78,19 @@ key_show(const char *path)
 }
 
 bool
+key_is_pattern(const char *path)
+{
+    static const char *const places[] = {"net/ipv4/conf/*/", "net/ipv6/conf/*/",
+                                         "net/ipv4/neigh/*/", "net/ipv6/neigh/*/"};
+
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        if (strncmp(path, places[i], strlen(places[i])) == 0 &&
+            strpbrk(path + strlen(places[i]), "*?[") == NULL)
+            return true;
+    return false;
+}
+
+bool
 key_matches(const char *pattern, const char *path)
 {
     while (*pattern != '\0') {

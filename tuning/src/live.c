@@ -39,6 +39,13 @@ found(struct findings *f, const char *id, enum severity severity, const char *wh
     f->items[f->n++] = (struct finding){id, severity, what, advice};
 }
 
+void
+finding_add(struct findings *f, const char *id, enum severity severity, const char *what,
+            const char *advice)
+{
+    found(f, id, severity, what, advice);
+}
+
 static bool
 numbers(const struct sys *s, const char *path, size_t n, struct value *ret)
 {

@@ -21,6 +21,7 @@ enum status {
 struct item {
     const struct setting *setting;
     const struct kb_key *kb;
+    const char *pattern; /* what stands in the profile: conf.*.key; NULL: the key itself */
     enum status status;
     struct value current, target;
     const char *current_text, *target_text; /* NULL where there is none */

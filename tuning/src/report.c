@@ -4,6 +4,7 @@
  */
 #include "report.h"
 
+#include "effective.h"
 #include "mem.h"
 
 #include <string.h>
@@ -56,8 +57,11 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
         report_close(ret);
         return rv;
     }
-    if (with_findings)
-        live_look(&ret->sys, &ret->diag, &ret->findings);
+    if (!with_findings)
+        return EXIT_AS_WANTED;
+    live_look(&ret->sys, &ret->diag, &ret->findings);
+    for (size_t i = 0; i < ret->n; i++)
+        effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
     return EXIT_AS_WANTED;
 }
 
