@@ -191,6 +191,86 @@ def test_a_handler_that_raises_resets_its_connection_and_serving_goes_on(
     caplog.clear()  # The record's traceback keeps the handler's frame, and that the connection.
 
 
+def test_a_handler_that_would_end_the_process_ends_only_its_connection(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SystemExit comes from libraries deep below, argparse for one."""
+
+    async def main() -> None:
+        async def handler(conn: aio.Connection) -> None:
+            if await conn.recv(4) == b"exit":
+                raise SystemExit("from deep below")
+            await conn.sendall(b"fine")
+
+        async with aio.serve(handler, LOCAL, drain_timeout=5) as server:
+            async with await aio.connect(server.address, timeout=5) as client:
+                await client.sendall(b"exit")
+                with pytest.raises(hs.Reset):
+                    await client.recv(1, timeout=5)
+            async with await aio.connect(server.address, timeout=5) as client:
+                await client.sendall(b"work")
+                assert await client.recv_exactly(4, timeout=5) == b"fine"
+            await eventually(lambda: server.stats().active == 0)
+            assert server.stats().errors == {"SystemExit": 1}
+
+    run(main)
+    assert "from deep below" in caplog.text
+    caplog.clear()
+
+
+@pytest.mark.parametrize("loop", [_asyncio, _uvloop], ids=["asyncio", "uvloop"])
+def test_a_handler_that_awaits_a_cancelled_task_fails_and_leaves_nothing(
+    loop: Run, event_loops: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The CancelledError of another task is not the server's cut, and no record may be kept of it."""
+
+    async def main() -> None:
+        async def handler(conn: aio.Connection) -> None:
+            helper = asyncio.create_task(asyncio.sleep(60))
+            try:
+                await conn.recv(1)
+            finally:
+                helper.cancel()
+                await helper
+
+        async with aio.serve(handler, LOCAL, drain_timeout=5) as server:
+            for _ in range(20):
+                (await aio.connect(server.address, timeout=5)).close()
+            await eventually(lambda: server.stats().accepted == 20)
+            await eventually(lambda: server.stats().active == 0)
+            stats = server.stats()
+            assert (stats.failed, stats.cut) == (20, 0)
+            assert server._ledger.cut == []
+        assert server.report is not None
+        assert server.report.clean
+
+    loop(main)
+    caplog.clear()
+
+
+def test_somebody_who_cancels_a_handler_s_task_is_obeyed() -> None:
+    async def main() -> None:
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def handler(conn: aio.Connection) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            await conn.recv(1)
+
+        async with aio.serve(handler, LOCAL, drain_timeout=5) as server:
+            async with await aio.connect(server.address, timeout=5) as client:
+                await eventually(lambda: bool(tasks))
+                tasks[0].cancel()
+                with pytest.raises(hs.Reset):
+                    await client.recv(1, timeout=5)
+            await eventually(lambda: tasks[0].done())
+            assert tasks[0].cancelled()
+            assert server.stats().errors == {"Cancelled": 1}
+
+    asyncio.run(main())
+
+
 def test_unread_input_does_not_destroy_the_answer(run: Run) -> None:
     async def main() -> None:
         async def refuse(conn: aio.Connection) -> None:

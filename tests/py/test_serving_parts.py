@@ -218,6 +218,7 @@ def _error(
         (None, None, False, (Outcome.COMPLETED, End.FINISH, None)),
         (None, _error(hs.Reset), False, (Outcome.FAILED, End.ABORT, "Reset")),
         (None, _error(hs.Truncated), False, (Outcome.FAILED, End.FINISH, "Truncated")),
+        (None, _error(hs.TLSError), False, (Outcome.FAILED, End.ABORT, "TLSError")),
         (None, _error(hs.EndOfStream), False, (Outcome.COMPLETED, End.FINISH, None)),
         (None, _error(hs.FrameTooLarge), False, (Outcome.FAILED, End.ABORT, "FrameTooLarge")),
         (None, _error(hs.Cancelled, "drain"), False, (Outcome.TOLD, End.FINISH, None)),
@@ -251,12 +252,23 @@ def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:
     assert verdict == (Outcome.COMPLETED, End.ABORT, None)
 
 
+def test_no_record_is_kept_of_what_was_cancelled_before_the_drain() -> None:
+    stage = Stage()
+    stage.leave(stage.connection(), Outcome.CANCELLED)
+    assert stage.ledger.cut == []
+    late = stage.connection()
+    stage.draining.cancel("drain")
+    stage.leave(late, Outcome.CANCELLED)
+    assert stage.ledger.cut == [late]
+
+
 @pytest.mark.parametrize(
     ("exc", "logged"),
     [
         (_error(hs.FrameTooLarge), logging.DEBUG),
         (_error(hs.FrameTooLarge, op="send_frame"), logging.ERROR),
         (_error(hs.Reset), logging.DEBUG),
+        (_error(hs.TLSError), logging.DEBUG),
         (_error(hs.EndOfStream), None),
         (_error(hs.Closed), logging.ERROR),
     ],

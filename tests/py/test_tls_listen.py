@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
@@ -502,3 +503,24 @@ def test_an_idle_connection_of_a_server_ends_with_close_notify(ids: Identities) 
             conn.confirm(timeout=5)
             conn.close_write(timeout=5)
             assert conn.recv(1, timeout=5) == b""
+
+
+def test_a_client_s_broken_record_is_no_error_of_the_server(
+    ids: Identities, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can finish a handshake could fill the log with tracebacks, one for each record."""
+    caplog.set_level(logging.DEBUG, "hardsock.serve")
+    trusting = ssl.create_default_context(cafile=str(ids.ca))
+
+    def handler(conn: hs.Connection) -> None:
+        conn.recv(100, timeout=10)
+
+    with hs.serve(handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server:
+        secured = trusting.wrap_socket(connect_to(server.address), server_hostname="localhost")
+        with socket.socket(fileno=secured.detach()) as raw:
+            raw.sendall(b"\x17\x03\x03\x00\x20" + b"a" * 32)  # application data that nobody sealed
+            assert poll_until(lambda: server.stats().failed == 1, 10)
+        assert server.stats().errors == {"TLSError": 1}
+    assert [r for r in caplog.records if r.levelno > logging.INFO] == []
+    assert any(r.levelno == logging.DEBUG for r in caplog.records)
+    caplog.clear()  # Its exceptions keep the handler's frame.

@@ -230,17 +230,26 @@ class Server(ServerFace):
                 verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
             await self._end(served, verdict)
         finally:
-            if served.outcome is None:  # The event loop cancelled this task.
-                self._settle(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
+            if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
+                self._settle(served, self._judge_cancelled(served))
             served.left = True
             self._ring()
 
     async def _handle(self, served: Served) -> Verdict:
         try:
             await self._handler(Connection(served.conn))
-        except Exception as exc:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # Ctrl-C arrives in whichever task runs; a coroutine that is closed may not go on.
+        except BaseException as exc:
+            if self._tasks.is_cancel(exc):
+                raise
             return judge(served, exc, server=self._token, draining=self._draining)
         return judge(served, None, server=self._token, draining=self._draining)
+
+    def _judge_cancelled(self, served: Served) -> Verdict:
+        if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
+            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        return Verdict(Outcome.FAILED, End.ABORT, "Cancelled")
 
     async def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"

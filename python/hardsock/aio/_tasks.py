@@ -40,6 +40,9 @@ class Tasks(Protocol):
     ) -> Runner:
         """Run ``function(*args)`` in a task with a copy of *context*."""
 
+    def is_cancel(self, exc: BaseException) -> bool:
+        """Whether *exc* says that the running task was cancelled, and has to leave it."""
+
     async def close(self, *exc_info: Any) -> None:
         """After the last; waits as far as the event loop insists."""
 
@@ -84,6 +87,15 @@ class AsyncioTasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return _AsyncioRunner(task)
+
+    def is_cancel(self, exc: BaseException) -> bool:
+        if not isinstance(exc, asyncio.CancelledError):
+            return False
+        task = asyncio.current_task()
+        # A task raises it, too, when it awaits another one that was cancelled. Python 3.10 does not
+        # tell the two apart.
+        cancelling = getattr(task, "cancelling", None)
+        return cancelling is None or cancelling() > 0
 
     async def close(self, *exc_info: Any) -> None:
         pass

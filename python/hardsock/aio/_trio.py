@@ -112,5 +112,11 @@ class TrioTasks:
         context.run(lambda: self._nursery.start_soon(runner.run, function, *args, name=name))
         return runner
 
+    def is_cancel(self, exc: BaseException) -> bool:
+        subgroup = getattr(exc, "subgroup", None)  # of an exception group, on Python 3.10 as well
+        return isinstance(exc, trio.Cancelled) or (
+            subgroup is not None and subgroup(trio.Cancelled) is not None
+        )
+
     async def close(self, *exc_info: Any) -> None:
         await self._manager.__aexit__(*exc_info)

@@ -108,7 +108,8 @@ class Ledger:
         self.drained: Counter[Outcome] = Counter()
         """Those of connections that ended since the drain began."""
         self.cut: list[Served] = []
-        """The cancelled and the aborted: there are none before the server ends."""
+        """The cancelled and the aborted, for the drain's report; empty until the drain begins, so
+        that nothing is kept of a connection that has ended before."""
         self._accepted = self._peak = 0
         self._errors: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
@@ -157,7 +158,7 @@ class Ledger:
         self._endings[ending] += 1
         if outcome is Outcome.FAILED:
             self._errors[error or "unknown"] += 1
-        elif outcome in (Outcome.CANCELLED, Outcome.ABORTED):
+        elif self._draining.cancelled and outcome in (Outcome.CANCELLED, Outcome.ABORTED):
             self.cut.append(served)
         return True
 

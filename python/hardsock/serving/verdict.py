@@ -21,6 +21,7 @@ from hardsock._errors import (
     HardsockError,
     Poisoned,
     Reset,
+    TLSError,
     Truncated,
 )
 from hardsock.serving.ledger import Outcome, Served
@@ -29,7 +30,7 @@ __all__ = ["End", "Verdict", "judge", "judge_lingering"]
 
 logger = logging.getLogger("hardsock.serve")
 
-_OF_THE_PEER = (Reset, DeadPeer, Truncated, DeadlineExceeded, Poisoned)
+_OF_THE_PEER = (Reset, DeadPeer, Truncated, DeadlineExceeded, Poisoned, TLSError)
 
 
 class End(Enum):
