@@ -1,14 +1,17 @@
 /* cmd_explain.c: `explain KEY...`: all that is known about a key, with the machine's own value.
  *
- * Keys that are gone or never were are explained too. Secrets are explained but never read.
+ * Keys that are gone or never were are explained too. Secrets are explained but never read. The
+ * name of an error or its message is answered with the settings behind it.
  */
 #include "key.h"
 #include "mem.h"
 #include "out.h"
+#include "suggest.h"
 #include "effective.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 struct fact {
     const char *label, *text;
@@ -113,6 +116,93 @@ full_name(const char *name)
     return found != NULL ? found : name;
 }
 
+static bool
+is_unknown(const struct sys *s, const char *path)
+{
+    const char *text;
+    int sys;
+
+    return kb_find(path) == NULL && sys_read(s, path, &text, &sys) == ACCESS_MISSING;
+}
+
+/* What was meant by a key that is neither known nor there. */
+static enum exit_code
+say_unknown(const char *path)
+{
+    const char *last = strrchr(path, '/');
+    struct suggestion whole = {.word = key_show(path)};
+    struct suggestion word = {.word = last == NULL ? path : last + 1};
+
+    for (size_t i = 0; kb_at(i) != NULL; i++) {
+        const char *known = kb_path(kb_at(i));
+
+        suggest(&whole, key_show(known));
+        suggest(&word, strrchr(known, '/') + 1);
+    }
+    return fail_with(EXIT_USAGE, "%s is not known to this tool, nor to this kernel%s",
+                     key_show(path), suggest_text(whole.best != NULL ? &whole : &word));
+}
+
+static const struct kb_symptom *
+symptom_of(const char *text)
+{
+    const struct kb_symptom *s;
+
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++)
+        if (strcasecmp(text, kb_string(s->name)) == 0 ||
+            strcasecmp(text, kb_string(s->message)) == 0)
+            return s;
+    return NULL;
+}
+
+static void
+show_symptom(const struct options *o, const struct kb_symptom *s)
+{
+    const char *keys = kb_string(s->keys);
+
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("symptom", kb_string(s->name));
+        json_text("message", kb_string(s->message));
+        json_text("meaning", kb_string(s->meaning));
+        json_text("keys", keys);
+        json_close();
+    } else if (o->format == FORMAT_TSV) {
+        tsv_line(kb_string(s->name), "message", kb_string(s->message), NULL);
+        tsv_line(kb_string(s->name), "meaning", kb_string(s->meaning), NULL);
+        tsv_line(kb_string(s->name), "keys", keys, NULL);
+    } else {
+        put_painted(o, PAINT_BOLD, kb_string(s->name), 0);
+        (void)printf(": %s\n", kb_string(s->message));
+        put_wrapped(2, "meaning    ", kb_string(s->meaning));
+        put_wrapped(2, "settings   ", keys);
+    }
+}
+
+/* One argument: a key, or what somebody saw. */
+static enum exit_code
+explain(const struct options *o, const struct sys *s, const char *name)
+{
+    const struct kb_symptom *symptom = symptom_of(name);
+    struct fact facts[MAX_FACTS];
+    char path[KEY_MAX];
+    const char *value, *why, *full = full_name(name);
+    size_t n;
+
+    if (symptom != NULL) {
+        show_symptom(o, symptom);
+        return EXIT_AS_WANTED;
+    }
+    if (strpbrk(full, "./") == NULL &&
+        key_parse(mem_format("net/%s", full), strlen(full) + 4, path, &why))
+        return say_unknown(full);
+    if (!key_parse(full, strlen(full), path, &why))
+        return fail_with(EXIT_USAGE, "'%.80s' %s", full, why);
+    n = gather(s, path, &value, facts);
+    show(o, path, value, facts, n);
+    return is_unknown(s, path) ? say_unknown(path) : EXIT_AS_WANTED;
+}
+
 enum exit_code
 cmd_explain(const struct options *o)
 {
@@ -127,17 +217,10 @@ cmd_explain(const struct options *o)
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');
     for (size_t i = 0; i < o->n_args; i++) {
-        struct fact facts[MAX_FACTS];
-        char path[KEY_MAX];
-        const char *name = full_name(o->args[i]), *value, *why;
-        size_t n;
+        enum exit_code one = explain(o, &s, o->args[i]);
 
-        if (!key_parse(name, strlen(name), path, &why)) {
-            rv = fail_with(EXIT_USAGE, "'%.80s' %s", name, why);
-            continue;
-        }
-        n = gather(&s, path, &value, facts);
-        show(o, path, value, facts, n);
+        if (one != EXIT_AS_WANTED)
+            rv = one;
     }
     if (o->format == FORMAT_JSON)
         json_close();
