@@ -5,6 +5,7 @@
  */
 #include "mem.h"
 #include "out.h"
+#include "suggest.h"
 #include "value.h"
 
 #include <errno.h>
@@ -63,6 +64,7 @@ usage(FILE *to)
         "                            apply: also what revert could not undo\n"
         "      --keep                revert: leave and forget what somebody else changed\n"
         "      --all                 revert: every transaction\n"
+        "      --keys                list: every setting that is known\n"
         "      --strict              missing keys, warnings and doubts count too\n"
         "  -q, --quiet               only what differs\n"
         "  -h, --help, -V, --version\n"
@@ -74,26 +76,18 @@ usage(FILE *to)
         to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT };
+enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS };
 
 static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'},
-    {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},
-    {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},
-    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},
-    {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},
-    {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},
-    {"strict", no_argument, NULL, OPT_STRICT},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {"keep", no_argument, NULL, OPT_KEEP},
-    {NULL, 0, NULL, 0},
+    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},       {"keys", no_argument, NULL, OPT_KEYS},
+    {"strict", no_argument, NULL, OPT_STRICT}, {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},     {NULL, 0, NULL, 0},
 };
 
 static bool
@@ -180,6 +174,8 @@ take_option(struct options *o, int c)
         return o->keep = true;
     case OPT_ALL:
         return o->all = true;
+    case OPT_KEYS:
+        return o->keys = true;
     case OPT_STRICT:
         return o->strict = true;
     case 'q':
@@ -218,6 +214,17 @@ answer(const struct options *o, const struct command *command)
 }
 
 static enum exit_code
+no_command(const char *name)
+{
+    struct suggestion near = {.word = name};
+
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        suggest(&near, commands[i].name);
+    return fail_with(EXIT_USAGE, "no command '%s'%s See `hardsock-tune --help`.", name,
+                     near.best == NULL ? "." : suggest_text(&near));
+}
+
+static enum exit_code
 run(int argc, char **argv)
 {
     struct options o = {.color = wants_color()};
@@ -246,7 +253,7 @@ run(int argc, char **argv)
             if (strcmp(o.args[0], commands[i].name) == 0)
                 command = &commands[i];
         if (command == NULL)
-            return fail_with(EXIT_USAGE, "no command '%s'; see `hardsock-tune --help`", o.args[0]);
+            return no_command(o.args[0]);
         o.args++;
         o.n_args--;
     }
