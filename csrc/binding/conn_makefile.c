@@ -30,8 +30,8 @@ take_line(struct job *job)
 
 CONN_DOC(_file_readline,
          "_file_readline($self, limit=-1, start=0, /)\n--\n\n"
-         "Receive up to and including the first LF at or behind start, or limit bytes (-1: no\n"
-         "limit), or what comes before the peer ends.");
+         "Receive up to and including the first LF at or behind start, or limit bytes (None or\n"
+         "negative: no limit), or what comes before the peer ends.");
 
 static int
 prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -44,7 +44,8 @@ prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     job->attempt = attempt_readline;
     job->result = take_line;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_long(values[0], "limit", -1, PY_SSIZE_T_MAX, &limit) < 0 ||
+        (values[0] != Py_None &&
+         parse_long(values[0], "limit", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &limit) < 0) ||
         parse_long(values[1], "start", 0, PY_SSIZE_T_MAX, &start) < 0 ||
         conn_job_begin(self, job, "readline", NULL, NULL) < 0)
         return -1;

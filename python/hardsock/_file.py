@@ -135,8 +135,7 @@ class RawConnectionFile(_Common, io.RawIOBase):
             return _all_that_is_there(self._handle)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        limit = -1 if size is None or size < 0 else size
-        return bytes(self._reading(self._handle._file_readline, limit))
+        return bytes(self._reading(self._handle._file_readline, size))
 
     def write(self, data: Any, /) -> int | None:
         self._require("w")
@@ -171,6 +170,7 @@ class ConnectionFile(_Common, io.BufferedIOBase):
         self._readline: Callable[..., bytes] = _refuse_reading
         if "r" in mode:
             self._recv, self._readline = self._handle.recv, self._handle._file_readline
+            self.readline = self._readline  # type: ignore[method-assign]
 
     # ---- Reading
 
@@ -184,7 +184,7 @@ class ConnectionFile(_Common, io.BufferedIOBase):
             return _all_that_is_there(self._handle)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        return self._readline(-1 if size is None or size < 0 else size)
+        return self._readline(size)
 
     def readlines(self, hint: int | None = -1, /) -> list[bytes]:
         """Return all lines up to the peer's end, or the first that exceed *hint* bytes."""
@@ -336,7 +336,7 @@ class ConnectionFile(_Common, io.BufferedIOBase):
     def _let_go(self) -> None:
         self._pending = bytearray()
         self._room = -1
-        self._recv = self._readline = _refuse_closed
+        self._recv = self._readline = self.readline = _refuse_closed  # type: ignore[method-assign]
         super().close()
         self._handle.close()
 

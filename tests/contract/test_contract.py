@@ -125,7 +125,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
         if not present("test.test_socket"):
             raise Unavailable(
                 f"the tests of this Python are not installed: {sysconfig.get_path('stdlib')}/test "
-                "has no test_socket.py (Debian: libpython3-testsuite)"
+                "has no test_socket.py (Debian: libpython3.N-testsuite)"
             )
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {
