@@ -521,6 +521,10 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_addresses(st, c->conn, dict);
     if (c->host != NULL)
         put(dict, st->str_host, text_object(c->host));
+    if (c->pool != NULL && c->failure == NULL)
+        put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
+    if (c->pool != NULL && c->err.phase == NULL)
+        put(dict, st->str_phase, PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
     if (c->listener != NULL) {
         struct hs_addr local;
 

@@ -294,7 +294,7 @@ token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     if (rv == HS_OK)
         Py_RETURN_NONE;
-    c.op.token = ((TokenObject *)self)->core;
+    c.op = (struct hs_op)HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
     c.given = self;
     c.err.op = "check";
     raise_error(&c, rv);

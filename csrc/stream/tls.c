@@ -663,9 +663,9 @@ discard_raw(int fd)
 }
 
 bool
-hs_tls_say_goodbye(struct hs_tls *t, bool clean)
+hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
 {
-    bool expects_tickets = false;
+    bool expects_tickets = false, unread = false;
     char byte;
     short want;
 
@@ -677,11 +677,11 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
         t->io.rv = HS_OK;
         t->io.taken = 0;
         t->io.limit = IDLE_TALK_MAX;
-        if (clean)
-            (void)send_goodbye(t, NULL, &want);
         /* Takes in session tickets and the like, and stops at data. */
-        if (t->state == TLS_OPEN)
-            (void)SSL_peek(t->ssl, &byte, 1);
+        unread = SSL_peek(t->ssl, &byte, 1) > 0;
+        ERR_clear_error();
+        if (clean && t->state == TLS_OPEN && (ret_unread == NULL || !unread))
+            (void)send_goodbye(t, NULL, &want);
         ERR_clear_error();
         /* They are sent before data, so whoever got data has them. */
         expects_tickets = t->state == TLS_OPEN && !t->got_data && !t->goodbye_received &&
@@ -689,6 +689,8 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
                           SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }
     hs_lock_drop(&t->lock);
+    if (ret_unread != NULL)
+        *ret_unread = unread;
     return expects_tickets;
 }
 

@@ -40,8 +40,9 @@ void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_i
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
  * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.
  * clean: whether the last message is whole. Never blocks. True: tickets may still be on their way,
- * and be answered with a reset if the descriptor is simply closed. */
-bool hs_tls_say_goodbye(struct hs_tls *t, bool clean);
+ * and be answered with a reset if the descriptor is simply closed. ret_unread (NULL: reading goes
+ * on) is told whether there is data; then nothing is said, as a reset is due. */
+bool hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread);
 /* The handshake was done: without that OpenSSL has no session, and crashes when asked about it. */
 bool hs_tls_has_shaken(struct hs_tls *t);
 /* The next three only if so. */

@@ -60,7 +60,8 @@ class HardsockError(OSError):
     phase: str = "call"
     """Where in the call: ``"start"`` (refused before it did anything), ``"resolve"``, ``"breaker"``,
     ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``, ``"read"``,
-    ``"write"``, ``"min_rate"``, ``"finish"``; ``"call"``: it has no phases."""
+    ``"write"``, ``"min_rate"``, ``"finish"``, ``"wait"`` (for a connection of a pool); ``"call"``:
+    it has no phases."""
     host: str | None = None
     """What was to be connected or listened on, as it was asked for: ``"example.org:443"``."""
     _local: bytes | None = None

@@ -212,6 +212,11 @@ class Pool(_core.Pool):
         raise TypeError("cannot pickle or copy a Pool: make one in each process")
 
     @property
+    def _where(self) -> str:
+        """For errors: what is dialled."""
+        return ", ".join(self._endpoints)
+
+    @property
     def name(self) -> str:
         """Its name in messages."""
         return self._name
@@ -329,7 +334,7 @@ class Pool(_core.Pool):
         """Called by the core for a caller who got nothing: say who holds what."""
         stats, lent = self.stats(), self.lent()
         if isinstance(exc, PoolTimeout):
-            exc.holders, exc.stats, exc.host = tuple(lent), stats, ", ".join(self._endpoints)
+            exc.holders, exc.stats = tuple(lent), stats
             exc.last_dial_error = stats.last_dial_error
         text = (
             f"pool {self._name}: {stats.lent} of {stats.max_size} lent, {stats.idle} idle, "

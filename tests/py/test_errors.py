@@ -241,6 +241,10 @@ def test_a_pool_tells_the_host_of_its_dials() -> None:
             with pytest.raises(hs.PoolTimeout) as late:
                 pool.acquire(timeout=0.02)
             assert (late.value.host, late.value.limit) == (address, "timeout=0.02")
+            assert late.value.phase == "wait"
+        with pytest.raises(hs.Closed) as closed:
+            pool.acquire(timeout=10)
+        assert (closed.value.host, closed.value.phase) == (address, "start")
     with hs.Pool(address) as pool, pytest.raises(hs.ConnectError) as refused:
         pool.acquire(timeout=10)
     assert (refused.value.host, refused.value.peer) == (address, address)
@@ -269,6 +273,9 @@ def test_a_deadline_says_whose_it_was(pair: Pair) -> None:
         assert limit_of(conn, token=hs.CancelToken(60)) == "the scope request"
     with hs.timeout(0.03):
         assert limit_of(conn, timeout=60) == "the scope around it"
+    with pytest.raises(hs.DeadlineExceeded) as checked:
+        hs.CancelToken(0, name="batch").check()
+    assert checked.value.limit == "the token batch"
     conn.settimeout(0.04)
     assert limit_of(conn) == "settimeout(0.04)"
     assert limit_of(conn, timeout=0.03) == "timeout=0.03"

@@ -232,6 +232,11 @@ class Namespace:
         file: str | None = None
         if callable(target):
             module = target.__module__
+            if "<" in target.__qualname__:
+                raise ValueError(
+                    f"target must be a function at the top of a module, not {target.__qualname__}: "
+                    "another interpreter cannot find it"
+                )
             file = getattr(sys.modules[module], "__file__", None)
             if module == "__main__":
                 module = _name_of_main(file)
