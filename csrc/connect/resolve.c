@@ -44,6 +44,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define MAX_PER_NAME 2
@@ -221,6 +222,18 @@ keep_answer(struct hs_lookup *l, const struct addrinfo *list)
     }
 }
 
+/* Each lookup holds a socket while it waits. A quarter of the process's descriptors may be spent on
+ * that; the limit may change at any time. */
+static long
+total_of_now(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur / 4 > HS_TURNS_TOTAL)
+        return HS_TURNS_TOTAL;
+    return limit.rlim_cur / 4 > HS_TURNS_FRESH ? (long)(limit.rlim_cur / 4) : HS_TURNS_FRESH;
+}
+
 static void
 ring_locked(const struct hs_lookup *l)
 {
@@ -235,8 +248,9 @@ next_to_launch_locked(void)
     struct hs_turn *turn;
     struct hs_lookup *l;
 
-    if (forks > 0)
+    if (forks > 0 || turns.n_queued == 0)
         return NULL;
+    turns.total = total_of_now();
     if ((turn = hs_turns_next(&turns, hs_now())) == NULL) {
         turn = hs_turns_head(&turns);
         l = turn != NULL ? HS_CONTAINER(turn, struct hs_lookup, turn) : NULL;
@@ -431,6 +445,10 @@ hs_lookup_tell_starved(const struct hs_ticket *ticket, char *buf, size_t size)
     if (l->turn.state == HS_TURN_QUEUED && l->turn.zone->n_running >= HS_TURNS_PER_ZONE)
         (void)snprintf(buf, size, "name lookups are starved: %ld for %.60s are unanswered",
                        l->turn.zone->n_running, l->turn.zone->name);
+    else if (l->turn.state == HS_TURN_QUEUED && turns.n_running >= turns.total)
+        (void)snprintf(buf, size,
+                       "name lookups are starved: %ld are unanswered, the most for RLIMIT_NOFILE",
+                       turns.n_running);
     else if (l->turn.state == HS_TURN_QUEUED)
         (void)snprintf(buf, size,
                        "name lookups are starved: %ld are unanswered, %ld wait for a turn",

@@ -25,6 +25,7 @@ void
 hs_turns_init(struct hs_turns *t)
 {
     memset(t, 0, sizeof(*t));
+    t->total = HS_TURNS_TOTAL;
     for (size_t i = 0; i < HS_TURNS_BUCKETS; i++)
         hs_list_init(&t->buckets[i]);
     hs_list_init(&t->ready);
@@ -148,7 +149,7 @@ hs_turns_next(struct hs_turns *t, int64_t now)
 
     age(t, now);
     if ((turn = hs_turns_head(t)) == NULL || t->n_fresh >= HS_TURNS_FRESH ||
-        t->n_running >= HS_TURNS_TOTAL)
+        t->n_running >= t->total)
         return NULL;
     z = turn->zone;
     turn->state = HS_TURN_RUNNING;

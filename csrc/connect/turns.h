@@ -16,7 +16,7 @@
 #define HS_TURN_FRESH_NS (100 * INT64_C(1000000))
 /* Lookups with a thread, of one zone: what one dead name server may hold. */
 #define HS_TURNS_PER_ZONE 64
-/* The same of all zones: about 30 KiB each, and 10 to 30 s until libc gives up. */
+/* The same of all zones: about 18 KiB and one descriptor each, 10 to 30 s until libc gives up. */
 #define HS_TURNS_TOTAL 4096
 #define HS_TURNS_BUCKETS 256
 
@@ -43,6 +43,7 @@ struct hs_turns {
     struct hs_list ready; /* zones, the next one first */
     struct hs_list fresh; /* turns, oldest first */
     long n_fresh, n_running, n_queued;
+    long total;          /* HS_TURNS_TOTAL, or less if the caller says so */
     int64_t youngest_ns; /* when the last one was started */
 };
 

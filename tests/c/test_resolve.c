@@ -224,6 +224,41 @@ memory_bytes(int which)
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+static void
+may_open(rlim_t n)
+{
+    struct rlimit limit;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = n;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+/* Every lookup that waits has a socket. */
+START_TEST(abandoned_lookups_leave_the_process_its_descriptors)
+{
+    pid_t server;
+
+    if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
+        return;
+    may_open(400);
+    server = name_server_start(1);
+    for (int i = 0; i < 300; i++) {
+        char name[40];
+
+        (void)snprintf(name, sizeof(name), "slow%d.test", i);
+        hs_connector_free(start_one(name));
+    }
+    ck_assert_int_le(resolver().orphans, 100);
+    ck_assert_int_lt(count_fds(), 200);
+    ASSERT_ERR(HS_E_DEADLINE, look_up("slow.test", 5 * MS));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "the most for RLIMIT_NOFILE"));
+    ASSERT_OK(look_up("fast.test", 10 * SECOND)); /* once libc has given up */
+    EVENTUALLY(resolver().live == 0);
+    name_server_stop(server);
+}
+END_TEST
+
 START_TEST(hundreds_of_abandoned_lookups_cost_memory_and_no_service)
 {
     size_t before;
@@ -232,6 +267,7 @@ START_TEST(hundreds_of_abandoned_lookups_cost_memory_and_no_service)
     if (!enter_namespace("127.0.0.1 localhost\n",
                          "nameserver 127.0.0.1\noptions timeout:4 attempts:1\n"))
         return;
+    may_open(4000);
     server = name_server_start(1);
     before = memory_bytes(1);
     for (int i = 0; i < 300; i++) {
@@ -311,6 +347,7 @@ main(void)
     tcase_add_test(tc, no_fork_takes_a_lock_of_the_resolver_with_it);
     tcase_set_timeout(tc, 30);
     tcase_add_test(tc, dead_names_that_are_waited_for_do_not_stop_a_healthy_one);
+    tcase_add_test(tc, abandoned_lookups_leave_the_process_its_descriptors);
     tcase_add_test(tc, hundreds_of_abandoned_lookups_cost_memory_and_no_service);
     tcase_add_test(tc, one_zone_that_is_dead_holds_its_own_lookups_only_and_is_named);
     tcase_add_test(tc, a_lookup_without_a_thread_fails_and_says_so);

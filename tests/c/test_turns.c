@@ -206,6 +206,9 @@ START_TEST(there_is_a_ceiling_for_all_zones)
     ck_assert_int_eq(t->n_queued, 1);
     ck_assert_ptr_eq(hs_turns_head(t), &turns[HS_TURNS_TOTAL]);
     hs_turns_leave(t, &turns[7]);
+    t->total = 3; /* The caller may lower it at any time. */
+    ck_assert_ptr_null(hs_turns_next(t, 1));
+    t->total = HS_TURNS_TOTAL;
     ck_assert_ptr_eq(hs_turns_next(t, 1), &turns[HS_TURNS_TOTAL]);
     for (int i = 0; i <= HS_TURNS_TOTAL; i++)
         hs_turns_leave(t, &turns[i]);
