@@ -217,7 +217,7 @@ is_open(struct opened *o)
 {
     if (o->how == OPENED_LISTEN)
         return true; /* Its core says. */
-    return !atomic_load(&conn_with(o)->let_go);
+    return !conn_is_let_go(conn_with(o));
 }
 
 /* How many there are; the first `room` are copied. */

@@ -21,6 +21,7 @@ typedef struct {
 } PoolObject;
 
 /* ---- pool_conn.c: for type_conn.c ---- */
+/* conn_end has said true. */
 void pool_conn_let_go(PyObject *conn, bool lost);
 void pool_forget_trace(PoolObject *pool, uint64_t id);
 void pool_conn_warn(PyObject *conn);
@@ -37,6 +38,8 @@ extern const char pool_conn_mark_clean_doc[];
 /* As the methods; timeout and token may be NULL. failed: the borrower had an exception. */
 PyObject *pool_borrow(PoolObject *self, PyObject *timeout, PyObject *token);
 PyObject *pool_return(PoolObject *self, PyObject *conn, enum hs_return how);
+/* None, where pool_return refuses what was returned before. */
+PyObject *pool_return_if_held(PoolObject *self, PyObject *conn, enum hs_return how);
 PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
 
 /* ---- pool_report.c ---- */

@@ -30,6 +30,9 @@ typedef struct {
     PyObject *weakrefs;
 } CallbackObject;
 
+/* Sets a field of self that is NULL, once; other threads may be about to do the same. Takes value,
+ * which may be NULL with an exception. 0 or -1. */
+int token_make_once(PyObject *self, PyObject **field, PyObject *value);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
 extern const char token_on_cancel_doc[];

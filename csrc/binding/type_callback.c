@@ -127,7 +127,8 @@ call_python(void *arg)
 static int
 keep_callback(TokenObject *token, PyObject *callback)
 {
-    if (token->callbacks == NULL && (token->callbacks = PySet_New(NULL)) == NULL)
+    if (token->callbacks == NULL &&
+        token_make_once((PyObject *)token, &token->callbacks, PySet_New(NULL)) < 0)
         return -1;
     return PySet_Add(token->callbacks, callback);
 }

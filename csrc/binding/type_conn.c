@@ -50,7 +50,7 @@ raise_closed(PyObject *self, const char *op)
 struct hs_conn *
 conn_core(ConnObject *self, const char *op)
 {
-    if (!atomic_load(&self->let_go))
+    if (!conn_is_let_go(self))
         return self->core;
     (void)raise_closed((PyObject *)self, op);
     return NULL;
@@ -78,14 +78,20 @@ conn_job_give_up(struct job *job)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-let_go(ConnObject *self, bool lost)
+end_handle(ConnObject *self, bool lost)
 {
-    if (atomic_exchange(&self->let_go, true))
-        return;
     if (self->pool != NULL)
         pool_conn_let_go((PyObject *)self, lost);
     else
         hs_conn_unshare(self->core, lost);
+}
+
+static void
+let_go(ConnObject *self, bool lost)
+{
+    if (!conn_end(self, CONN_CLOSED))
+        return;
+    end_handle(self, lost);
 }
 
 PyDoc_STRVAR(close_doc,
@@ -124,9 +130,12 @@ static PyObject *
 conn_abort(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
+    bool ends = conn_end(self, CONN_CLOSED);
 
-    hs_conn_close(self->core, true);
-    let_go(self, false);
+    if (self->pool == NULL || ends) /* What was returned may be lent to somebody else. */
+        hs_conn_close(self->core, true);
+    if (ends)
+        end_handle(self, false);
     Py_RETURN_NONE;
 }
 
@@ -156,20 +165,26 @@ static PyObject *
 conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "detach");
     struct hs_error err = {0};
+    hs_err rv = HS_E_CLOSED;
+    bool held;
     int fd;
-    hs_err rv;
 
-    if (core == NULL)
-        return NULL;
-    if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
-        disown(hs_conn_fileno(core));
-        (void)raise_conn_error(state_of(obj), core, &err, rv);
-        return NULL;
+    HS_BEGIN_LOCKED(obj); /* Another thread must not return it meanwhile. */
+    if ((held = !conn_is_let_go(self)) && (rv = hs_conn_detach(self->core, &err, &fd)) == HS_OK)
+        atomic_store(&self->life, CONN_CLOSED);
+    HS_END_LOCKED();
+    if (rv == HS_OK) {
+        end_handle(self, false);
+        return PyLong_FromLong(fd);
     }
-    let_go(self, false);
-    return PyLong_FromLong(fd);
+    if (held) {
+        disown(hs_conn_fileno(self->core));
+        (void)raise_conn_error(state_of(obj), self->core, &err, rv);
+    } else {
+        (void)raise_closed(obj, "detach");
+    }
+    return NULL;
 }
 
 PyDoc_STRVAR(shutdown_doc,
@@ -205,7 +220,7 @@ conn_fileno(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
 
-    return PyLong_FromLong(atomic_load(&self->let_go) ? -1 : hs_conn_fileno(self->core));
+    return PyLong_FromLong(conn_is_let_go(self) ? -1 : hs_conn_fileno(self->core));
 }
 
 PyDoc_STRVAR(share_doc, "_share($self, /)\n--\n\n"
@@ -278,7 +293,7 @@ conn_repr(PyObject *obj)
     char local[HS_ADDR_TEXT_SIZE] = "?", peer[HS_ADDR_TEXT_SIZE] = "?";
     struct hs_addr addr;
 
-    if (atomic_load(&self->let_go) || hs_conn_is_closed(self->core))
+    if (conn_is_let_go(self) || hs_conn_is_closed(self->core))
         return PyUnicode_FromString("<hardsock.Connection closed>");
     if (hs_conn_local_addr(self->core, NULL, &addr) == HS_OK)
         (void)hs_addr_text(&addr, local, sizeof(local));
@@ -295,7 +310,7 @@ conn_finalize(PyObject *obj)
     ConnObject *self = (ConnObject *)obj;
     PyObject *type, *value, *traceback;
 
-    if (self->core == NULL || atomic_load(&self->let_go))
+    if (self->core == NULL || conn_is_let_go(self))
         return;
     PyErr_Fetch(&type, &value, &traceback);
     if (self->pool != NULL)
@@ -314,8 +329,7 @@ conn_dealloc(PyObject *obj)
     ConnObject *self = (ConnObject *)obj;
 
     /* What was closed or returned has nothing to finalize, and borrowers make many of these. */
-    if (!atomic_load_explicit(&self->let_go, memory_order_relaxed) &&
-        PyObject_CallFinalizerFromDealloc(obj) < 0)
+    if (!conn_is_let_go(self) && PyObject_CallFinalizerFromDealloc(obj) < 0)
         return;
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
@@ -392,7 +406,7 @@ get_closed(PyObject *obj, void *Py_UNUSED(closure))
 {
     ConnObject *self = (ConnObject *)obj;
 
-    return PyBool_FromLong(atomic_load(&self->let_go) || hs_conn_is_closed(self->core));
+    return PyBool_FromLong(conn_is_let_go(self) || hs_conn_is_closed(self->core));
 }
 
 static PyObject *

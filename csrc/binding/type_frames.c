@@ -32,7 +32,7 @@ frames_next(PyObject *obj)
     ConnObject *conn = (ConnObject *)self->conn;
     PyObject *frame;
 
-    if (atomic_load_explicit(&conn->let_go, memory_order_relaxed))
+    if (conn_is_let_go(conn))
         return wait_for_frame(self);
     frame = conn_take_buffered_frame(conn->core, &self->framing);
     if (frame == NULL && !PyErr_Occurred())

@@ -268,9 +268,11 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     opened_lent(self->st, &conn->opened, place);
     if (((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) ||
         (lease->times_lent == 1 && look_at_new(self, conn) < 0)) {
-        atomic_store(&conn->let_go, true);
-        pool_forget_trace(self, conn->lease.id);
-        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+        struct hs_lease ended = *lease;
+
+        (void)conn_end(conn, CONN_RETURNED);
+        pool_forget_trace(self, ended.id);
+        (void)!hs_pool_release(self->core, &ended, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
         Py_CLEAR(shell);
     }
     return shell;
@@ -497,13 +499,36 @@ refuse_return(PoolObject *self, const char *why)
     return NULL;
 }
 
+static PyObject *
+end_lease(PoolObject *self, ConnObject *conn, enum hs_return how)
+{
+    struct hs_lease lease = conn->lease;
+    enum hs_pool_reason why;
+    bool late;
+
+    if (hs_pool_release(self->core, &lease, how, NULL, &why, &late) != HS_OK)
+        return refuse_return(self, "this connection was returned before");
+    pool_forget_trace(self, conn->lease.id);
+    if (why == HS_POOL_NONE && !late)
+        Py_RETURN_NONE;
+    return PyObject_CallMethod((PyObject *)self, "_noticed", "KsNN",
+                               (unsigned long long)conn->lease.id, hs_pool_reason_name(why),
+                               PyBool_FromLong(how == HS_RETURN_DONE), PyBool_FromLong(late));
+}
+
+PyObject *
+pool_return_if_held(PoolObject *self, PyObject *conn, enum hs_return how)
+{
+    if (!conn_end((ConnObject *)conn, CONN_RETURNED))
+        Py_RETURN_NONE;
+    return end_lease(self, (ConnObject *)conn, how);
+}
+
 PyObject *
 pool_return(PoolObject *self, PyObject *obj, enum hs_return how)
 {
     ConnObject *conn = (ConnObject *)obj;
-    enum hs_pool_reason why;
-    uint64_t id;
-    bool late;
+    int closed = CONN_CLOSED;
 
     if (!Py_IS_TYPE(obj, self->st->conn_type)) {
         PyErr_Format(PyExc_TypeError, "conn must be a Connection, not %.100s",
@@ -514,21 +539,12 @@ pool_return(PoolObject *self, PyObject *obj, enum hs_return how)
         return refuse_return(self, "this connection was not lent by a pool");
     if (conn->pool != (PyObject *)self)
         return refuse_return(self, "this connection is another pool's");
-    id = conn->lease.id;
-    if (atomic_exchange(&conn->let_go, true)) {
-        /* `finally: pool.release(conn)` must not hide the error that made somebody close it. */
-        if (atomic_exchange(&conn->closed_by_holder, false))
-            Py_RETURN_NONE;
-        return refuse_return(self, "this connection was returned before");
-    }
-    if (hs_pool_release(self->core, &conn->lease, how, NULL, &why, &late) != HS_OK)
-        return refuse_return(self, "this connection was returned before");
-    pool_forget_trace(self, id);
-    if (why == HS_POOL_NONE && !late)
+    if (conn_end(conn, CONN_RETURNED))
+        return end_lease(self, conn, how);
+    /* `finally: pool.release(conn)` must not hide the error that made somebody close it. */
+    if (atomic_compare_exchange_strong(&conn->life, &closed, CONN_RETURNED))
         Py_RETURN_NONE;
-    return PyObject_CallMethod((PyObject *)self, "_noticed", "KsNN", (unsigned long long)id,
-                               hs_pool_reason_name(why), PyBool_FromLong(how == HS_RETURN_DONE),
-                               PyBool_FromLong(late));
+    return refuse_return(self, "this connection was returned before");
 }
 
 PyDoc_STRVAR(

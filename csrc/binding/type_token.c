@@ -210,6 +210,22 @@ cancel_detached(void *arg)
     c->first = hs_token_cancel(c->core, c->text, c->cookie, &c->fired);
 }
 
+int
+token_make_once(PyObject *self, PyObject **field, PyObject *value)
+{
+    (void)self; /* Its lock, where there is no GIL. */
+    if (value == NULL)
+        return -1;
+    HS_BEGIN_LOCKED(self);
+    if (*field == NULL) {
+        *field = value;
+        value = NULL;
+    }
+    HS_END_LOCKED();
+    Py_XDECREF(value);
+    return 0;
+}
+
 /* Noted under a number of its own before anybody can be woken by the cancel. */
 static int
 note_cause(TokenObject *self, PyObject *cause, uint64_t *ret_cookie)
@@ -220,7 +236,7 @@ note_cause(TokenObject *self, PyObject *cause, uint64_t *ret_cookie)
 
     if (key == NULL)
         return -1;
-    if (self->causes != NULL || (self->causes = PyDict_New()) != NULL)
+    if (self->causes != NULL || token_make_once((PyObject *)self, &self->causes, PyDict_New()) == 0)
         rv = PyDict_SetItem(self->causes, key, cause);
     Py_DECREF(key);
     if (rv == 0)
