@@ -62,3 +62,28 @@ def test_list_keys_names_every_known_setting() -> None:
     keys = [row["key"] for row in answer("list", "--keys")]
     assert keys == [line.split("\t")[0] for line in lines]
     assert "net.ipv4.conf.*.rp_filter" in tune("list", "--keys").stdout
+
+
+COMMANDS = "check explain list show lint diff apply revert status persist unpersist conflicts export import"
+
+
+@pytest.mark.parametrize("name", COMMANDS.split())
+@pytest.mark.parametrize("order", [0, 1])
+def test_help_of_a_command_is_about_it_with_an_example(name: str, order: int) -> None:
+    words = [name, "--help"]
+    done = tune(*(reversed(words) if order else words))
+    lines = done.stdout.splitlines()
+    assert (done.returncode, lines[0].startswith(f"usage: hardsock-tune {name}")) == (OK, True)
+    assert len(lines) < 12
+    (example,) = [line.removeprefix("example:  ") for line in lines if line.startswith("example")]
+    assert example.startswith(f"hardsock-tune {name}")
+    everything = tune("--help").stdout
+    for option in done.stdout.split("options:")[1].split("example:")[0].split():
+        assert option in everything
+
+
+def test_no_option_that_is_told_is_refused(root: Root) -> None:
+    told = tune("check", "--help").stdout
+    assert "--strict" in told
+    assert root.tune("check", "--strict", "baseline").returncode == OK
+    assert tune("nonsense", "--help").returncode == USAGE

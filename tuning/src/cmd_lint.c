@@ -57,6 +57,11 @@ doubts(const struct profile *p)
         }
         for (size_t v = 0; v < w->n; v++)
             n += judge_value(w, k, &w->values[v]);
+        if (w->why == NULL && w->verdict == NULL) {
+            say_at(w->file, w->line, w->column, "warning: %s does not say why [why]",
+                   key_show(w->path));
+            n++;
+        }
         if (w->risk == NULL && w->want != WANT_NOTHING) {
             say_at(w->file, w->line, w->column, "warning: %s does not name its risk [risk]",
                    key_show(w->path));

@@ -14,7 +14,7 @@ net.ipv4.tcp_window_scaling = 1
 net.ipv4.tcp_moderate_rcvbuf = 1
 # A full accept queue is usually a short peak; a client that is left to try again survives it.
 net.ipv4.tcp_abort_on_overflow = 0
-# net.ipv4.tcp_max_tw_buckets: left out: at least 4096: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out
+# net.ipv4.tcp_max_tw_buckets: left out: at least 2048: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out
 # net.ipv4.tcp_retries2: left out: at least 8: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out
-# net.ipv4.tcp_max_orphans: left out: at least 4096: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out
+# net.ipv4.tcp_max_orphans: left out: at least 2048: a fixed value could lower or raise a machine that is as wanted; apply and persist there work it out
 # net.ipv4.tcp_tw_recycle: left out: must not be set
