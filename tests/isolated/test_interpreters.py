@@ -211,13 +211,16 @@ def test_an_interpreter_ends_while_deadlines_are_watched() -> None:
 
 @pytest.mark.parametrize("imported", [True, False])
 def test_a_process_ends_before_its_interpreters_whose_deadlines_are_watched(imported: bool) -> None:
+    """Without hardsock in the main one nobody stops callbacks of others before the process ends, and
+    CPython calls an interpreter with a thread in it a fatal error; so there none is due."""
+    code = MANY_DEADLINES if imported else MANY_DEADLINES.replace("n / 10000", "60 + n")
     run(
         f"""
         if {imported}:
             import hardsock
         kept = [create("legacy") for _ in range(5)]
         for interpreter in kept:
-            run_in(interpreter, {MANY_DEADLINES!r})
+            run_in(interpreter, {code!r})
         """
     )
 
@@ -292,8 +295,11 @@ def test_fifty_pools_with_alarms_need_one_thread_which_goes_with_the_last() -> N
         def names():
             found = []
             for tid in os.listdir("/proc/self/task"):
-                with open(f"/proc/self/task/{tid}/comm") as file:
-                    found.append(file.read().strip())
+                try:
+                    with open(f"/proc/self/task/{tid}/comm") as file:
+                        found.append(file.read().strip())
+                except OSError:
+                    pass  # It ended meanwhile.
             return sorted(found)
         before = names()
         with hs.listen(("127.0.0.1", 0)) as listener:
