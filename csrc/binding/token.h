@@ -10,6 +10,8 @@
 #include "args.h"
 #include "run.h"
 
+#include <stdatomic.h>
+
 typedef struct {
     PyObject_HEAD
     struct hs_token *core;
@@ -17,6 +19,7 @@ typedef struct {
     PyObject *causes;    /* dict: cookie -> exception, or NULL */
     PyObject *callbacks; /* set of those that may still run, or NULL */
     PyObject *weakrefs;
+    atomic_bool between_messages; /* see _ends_only_between_messages */
 } TokenObject;
 
 typedef struct {

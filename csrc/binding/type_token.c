@@ -302,6 +302,19 @@ token_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(c.first);
 }
 
+PyDoc_STRVAR(
+    between_doc,
+    "_ends_only_between_messages($self, /)\n--\n\n"
+    "As the token= of a connection's call it ends the wait for the beginning of a message\n"
+    "of which nothing has come, and no other.");
+
+static PyObject *
+token_ends_only_between_messages(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ((TokenObject *)self)->between_messages = true;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
                         "Raise Cancelled or DeadlineExceeded if this token has ended.");
 
@@ -500,6 +513,7 @@ static PyMethodDef token_methods[] = {
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
     {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},
     {"_expire", token_expire, METH_NOARGS, expire_doc},
+    {"_ends_only_between_messages", token_ends_only_between_messages, METH_NOARGS, between_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -235,10 +235,16 @@ struct hs_bell;
 /* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
  * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
  * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline, from
- * whatever thread, ring the op's bell; without one its driver must step it again by itself then. */
+ * whatever thread, ring the op's bell; without one its driver must step it again by itself then.
+ *
+ * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
+ * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
+ * a part is here; it is HS_E_CANCELLED when nothing is there and the next message would have to be
+ * waited for. A call that sends may not begin, nor wait. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
+    struct hs_token *told;  /* the same; see below */
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
@@ -248,7 +254,8 @@ struct hs_op {
     short want_events;      /* POLLIN, POLLOUT */
     uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
-    bool waited; /* the last step ended with HS_WANT; belongs to the callee */
+    bool waited;    /* the last step ended with HS_WANT; belongs to the callee */
+    bool told_seen; /* belongs to the callee */
 };
 
 #define HS_OP_INIT(deadline, tok)                                                                  \

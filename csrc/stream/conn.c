@@ -11,10 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define FREED 0x72
@@ -199,6 +201,19 @@ hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
     return atomic_load(&c->dirs[dir].deadline_ns);
 }
 
+/* What the kernel has of the peer's that no call has taken yet. */
+static bool
+has_unread(struct hs_conn *c)
+{
+    int unread = 0;
+
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    hs_fd_drop(&c->fd);
+    return unread > 0;
+}
+
 /* A look from outside: what it sees may be over a moment later. */
 static bool
 is_idle(struct hs_conn *c)
@@ -207,7 +222,7 @@ is_idle(struct hs_conn *c)
 
     return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
            !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
-           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns);
+           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) && !has_unread(c);
 }
 
 void

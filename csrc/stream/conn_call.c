@@ -7,6 +7,7 @@
 
 #include "../base/time.h"
 #include "../cancel/loop.h"
+#include "../cancel/token.h"
 
 #include <sched.h>
 
@@ -123,6 +124,9 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         return rv;
     if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    if (dir == HS_DIR_OUT && op->told != NULL && hs_token_is_cancelled(op->told))
+        return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s before the call",
+                           hs_err_text(HS_E_CANCELLED));
     if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_IN) /* What had come before it broke can still be had: see check_end. */
@@ -163,8 +167,43 @@ is_late(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
     return deadline != HS_NEVER && deadline != HS_TRY_ONCE && deadline <= hs_now();
 }
 
-hs_err
-hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+/* A call that has been told not to wait for another message, and has nothing of one. */
+static bool
+is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    if (op->told == NULL || !hs_token_is_cancelled(op->told))
+        return false;
+    return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
+}
+
+static hs_err
+refuse_told(struct hs_error *err)
+{
+    return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s while waiting", hs_err_text(HS_E_CANCELLED));
+}
+
+/* Listens to op->told, looks at it after. Whoever is told tries once more before it ends: something
+ * may have arrived between the last try and the cancel. */
+static hs_err
+listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
+            struct hs_wakenode *node, struct hs_error *err)
+{
+    if (!hs_token_is_ours(op->told))
+        return HS_OK;
+    if (sleeps)
+        hs_wakelist_join(hs_token_wakelist(op->told), node);
+    else if (op->bell != NULL)
+        hs_bell_listen(op->bell, HS_BELL_TOLD, hs_token_wakelist(op->told));
+    if (!is_told(c, op, dir))
+        return HS_OK;
+    if (op->told_seen)
+        return refuse_told(err);
+    op->told_seen = true;
+    return HS_INTR;
+}
+
+static hs_err
+wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
 {
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
@@ -188,5 +227,24 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     }
     if (sleeps)
         hs_wakelist_leave(&c->wakers, &node);
+    return rv;
+}
+
+hs_err
+hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+{
+    bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
+    struct hs_wakenode node;
+    hs_err rv;
+
+    if (op->told == NULL)
+        return wait_here(c, op, dir, want, err);
+    rv = listen_told(c, op, dir, sleeps, &node, err);
+    if (rv == HS_OK)
+        rv = wait_here(c, op, dir, want, err);
+    else if (rv == HS_INTR)
+        rv = HS_OK; /* Try again, at once. */
+    if (sleeps && hs_token_is_ours(op->told))
+        hs_wakelist_leave(hs_token_wakelist(op->told), &node);
     return rv;
 }

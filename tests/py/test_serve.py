@@ -492,6 +492,77 @@ def test_busy_ones_are_told_and_end_in_an_orderly_way() -> None:
     assert server.stats().failed == 0
 
 
+def test_a_request_that_had_arrived_is_answered_after_the_drain_began() -> None:
+    """The handler waits under draining(), which lets it have what is there, also in the middle."""
+    gate = Gate()
+
+    def handler(conn: hs.Connection) -> None:
+        while line := conn.recv(100, token=hs.draining()):
+            if line == b"slow":
+                gate(conn)
+            conn.sendall(line.upper())
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60, workers=1, max_connections=2)
+    with connect_to(server.address) as first, connect_to(server.address) as second:
+        first.sendall(b"slow")
+        gate.wait_until_running()
+        second.sendall(b"accepted, and waits for a worker")
+        assert poll_until(lambda: server.stats().waiting == 1, 10)
+        with Call(drained, server) as draining:
+            assert server.draining.wait(10)
+            gate.go.set()
+            assert rest_of(first) == b"SLOW"
+            assert rest_of(second) == b"ACCEPTED, AND WAITS FOR A WORKER"
+            first.close()
+            second.close()
+            report = draining.result()
+    assert (report.told, report.clean) == (2, True)
+
+
+def test_a_drain_does_not_end_a_message_that_has_begun() -> None:
+    lines: list[bytes] = []
+
+    def handler(conn: hs.Connection) -> None:
+        for line in conn.lines(token=hs.draining()):
+            lines.append(line)
+            conn.sendall(line + b"\n")
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address) as client:
+        client.sendall(b"whole\nhal")
+        assert poll_until(lambda: _received(server, 9) and lines == [b"whole"], 10)
+        with Call(drained, server) as draining:
+            assert server.draining.wait(10)
+            client.sendall(b"f\n")
+            assert rest_of(client) == b"whole\nhalf\n"
+            client.close()
+            report = draining.result()
+    assert (report.told, report.clean) == (1, True)
+
+
+def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> None:
+    outcomes: list[str] = []
+
+    def handler(conn: hs.Connection) -> None:
+        told = hs.draining()
+        assert told is not None
+        assert told.wait(10)
+        with pytest.raises(hs.Cancelled, match="before the call"):
+            conn.sendall(b"x", token=told)
+        with hs.listen(LOCAL) as other, pytest.raises(hs.Cancelled):
+            other.accept(token=told)
+        with pytest.raises(hs.Cancelled) as caught:
+            conn.recv(1, token=told)
+        outcomes.append(str(caught.value.reason))
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address):
+        assert poll_until(lambda: server.stats().active == 1, 10)
+        server.stop("enough")
+        assert server.wait(10)
+    assert outcomes == ["enough"]
+
+
 def test_busy_ones_that_end_in_time_are_not_cut() -> None:
     gate = Gate()
 

@@ -26,6 +26,7 @@ class ServerFace:
         self._options = options
         self._token = CancelToken(name=options.name) if token is None else token.child()
         self._draining = self._token.child(name=f"{options.name} draining")
+        self._draining._ends_only_between_messages()  # Handlers get what has arrived.
         self._ended = CancelToken(name=f"{options.name} ended")
 
     @property
