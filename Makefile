@@ -37,17 +37,19 @@ TOOLPY := $(if $(wildcard $(PY)),$(PY),python3)
 # ---- flags per flavour
 
 X86 := $(filter x86_64 i386 i686,$(shell uname -m))
+HS_LTO := $(if $(findstring gcc version,$(shell $(CC) -v 2>&1)),$(HS_LTO_GCC))
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all
 SAN_tsan := -fsanitize=thread
 SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 
 CC_fuzz := $(CLANG)
-OPT_release := $(HS_OPT_RELEASE) $(HS_HARDEN) $(if $(X86),$(HS_HARDEN_X86))
+OPT_release := $(HS_OPT_RELEASE) $(HS_LTO) $(HS_HARDEN) $(if $(X86),$(HS_HARDEN_X86))
 OPT_debug   := $(HS_OPT_DEBUG)
 OPT_asan    := $(HS_OPT_DEBUG) $(SAN_asan)
 OPT_tsan    := $(HS_OPT_DEBUG) $(SAN_tsan)
 OPT_cov     := $(HS_OPT_COVERAGE)
 OPT_fuzz    := $(HS_OPT_DEBUG) $(SAN_fuzz)
+LD_release := $(HS_LTO)
 LD_asan := $(SAN_asan)
 LD_tsan := $(SAN_tsan)
 LD_cov  := --coverage
@@ -164,7 +166,7 @@ lib: build/release/libhardsock.a build/release/libhardsock.so build/release/hard
 
 build/release/$(SONAME): $(OBJ_release)
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(HS_LDFLAGS) $(LDFLAGS) -o $@.$$$$ $^ $(HS_LIBS) && mv -f $@.$$$$ $@
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) $(HS_LTO) $(HS_LDFLAGS) $(LDFLAGS) -o $@.$$$$ $^ $(HS_LIBS) && mv -f $@.$$$$ $@
 
 build/release/libhardsock.so: build/release/$(SONAME)
 	$(Q)ln -s $(SONAME) $@.$$$$ && mv -f $@.$$$$ $@

@@ -61,6 +61,7 @@ def flag(name: str) -> bool:
 FLAGS = read_flags()
 SANITIZE = os.environ.get("HARDSOCK_SANITIZE", "")
 
+optimised = False
 cflags = FLAGS["HS_STD"] + FLAGS["HS_WARN"]
 ldflags = FLAGS["HS_LDFLAGS"] + FLAGS["HS_LIBS"]
 if flag("HARDSOCK_COVERAGE"):
@@ -69,6 +70,7 @@ if flag("HARDSOCK_COVERAGE"):
 elif flag("HARDSOCK_DEBUG") or SANITIZE:
     cflags += FLAGS["HS_OPT_DEBUG"]
 else:
+    optimised = True
     cflags += FLAGS["HS_OPT_RELEASE"] + FLAGS["HS_HARDEN"]
     if platform.machine() in ("x86_64", "i386", "i686"):
         cflags += FLAGS["HS_HARDEN_X86"]
@@ -82,6 +84,9 @@ class BuildExt(build_ext):
 
     def build_extensions(self):
         self.preflight()
+        if optimised and self.compiles("#if defined __clang__\n#error\n#endif\n", "-fsyntax-only"):
+            for ext in self.extensions:
+                ext.extra_compile_args += FLAGS["HS_LTO_GCC"]
         plain_compile = self.compiler._compile
 
         def compile_one(obj, src, ext, cc_args, postargs, pp_opts):

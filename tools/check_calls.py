@@ -21,8 +21,9 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
             "csrc/cancel/loop.c",
             "csrc/listen/handshakes.c",
             "csrc/pool/keeper.c",
+            "csrc/stream/linger.c",
         ),
-        "only connectors, handshakes, loops and the keeper drain an epoll",
+        "only connectors, handshakes, loops, the keeper and linger.c drain an epoll",
     ),
     (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (

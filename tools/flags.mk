@@ -16,5 +16,8 @@ HS_LIBS := -lssl -lcrypto -lpthread
 # Flavours. Sanitizers and torture do without _FORTIFY_SOURCE: its *_chk variants hide the calls
 # that they want to see.
 HS_OPT_RELEASE := -O2 -g
+# The hot paths cross files. Fat objects: libhardsock.a is for any linker. Other compilers spell it
+# differently, or need a linker of their own.
+HS_LTO_GCC := -flto=auto -ffat-lto-objects -fno-plt
 HS_OPT_DEBUG := -O1 -g -fno-omit-frame-pointer -DHS_DEBUG=1
 HS_OPT_COVERAGE := -O0 -g --coverage -fprofile-update=atomic -DHS_DEBUG=1

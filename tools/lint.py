@@ -72,6 +72,7 @@ CHECKS = [
     tool("check_style"),
     tool("check_words"),
     tool("check_stub"),
+    Check("check_header", lambda: [sys.executable, "tools/check_header.py"], "c++"),
     Check(
         "clang-format",
         lambda: on_files(

@@ -8,6 +8,7 @@ import unittest
 
 import check_calls
 import check_floors
+import check_header
 import check_stub
 import check_style
 import check_words
@@ -25,6 +26,25 @@ class Common(unittest.TestCase):
     def test_commented_out_includes_do_not_count(self):
         text = '/* #include <a.h> */\n#include "b.h"\n  #  include <c.h>\n// #include "d.h"\n'
         self.assertEqual(list(common.includes(text)), [(2, False, "b.h"), (3, True, "c.h")])
+
+
+class Header(unittest.TestCase):
+    def problems(self, macro):
+        """The real header with one macro more."""
+        text = (common.ROOT / check_header.HEADER).read_text()
+        constants, calls = check_header.macros(text)
+        self.assertIn("HS_OP_INIT", calls)
+        self.assertIn("HS_NEVER", constants)
+        return check_header.problems(text + macro)
+
+    def test_a_macro_that_nobody_uses_is_told(self):
+        found = self.problems("#define HS_NEW(x) (x)\n")
+        self.assertEqual(["HS_NEW" in one for one in found], [True])
+
+    def test_designated_initializers_are_no_cxx17(self):
+        source = "struct s { int a, b; };\nint main() { struct s x = {.b = 1}; return x.a; }\n"
+        self.assertNotEqual(check_header.compile_with("c++", "c++17", source), "")
+        self.assertEqual(check_header.compile_with("c++", "c++17", "int main() {}\n"), "")
 
 
 class Floors(unittest.TestCase):

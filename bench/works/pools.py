@@ -5,8 +5,9 @@ pool of one, and eight threads on a pool of eight: nobody waits. hardsock's ledg
 "hardsock" is `with pool.connection(timeout=5.0):`, "hardsock-acquire" the two calls. The connections
 of hardsock, lifoqueue, urllib3 and redis-py are real; the others' are empty objects, so that only
 the pool is measured: no rollback of SQLAlchemy's or psycopg's reaches a server. urllib3, redis-py
-and hardsock ask the kernel at every lend whether the peer is there and has said nothing; the others
-do not look at all, so that goals against pools that ask name urllib3 and redis-py.
+and hardsock ask the kernel at every lend whether the peer is there and has said nothing;
+"psycopg-pool-check" and "sqlalchemy-pre-ping" ask the peer itself, by the shortest round trip that
+there is, on real connections; the others do not look at all.
 "lifoqueue" is queue.LifoQueue, get and put, without a timeout; "with-lock" lends nothing: it is what
 a with statement costs by itself. Go is database/sql.
 
@@ -27,20 +28,36 @@ from __future__ import annotations
 
 from ..model import Goal, Measure, Placement, Work
 
+ASKING_THE_PEER = ("psycopg-pool-check", "sqlalchemy-pre-ping")
 OTHERS = ("urllib3", "redis-py", "psycopg-pool", "sqlalchemy", "go")
 
 CHECKOUT = Work(
     name="pool_checkout",
     title="pool checkout",
     measure=Measure.RATE,
-    peer_mode="hold",
+    peer_mode="echo",
     placement=Placement.SPLIT,
-    implementations=("hardsock", "hardsock-acquire", "lifoqueue", "with-lock", *OTHERS),
+    implementations=(
+        *("hardsock", "hardsock-acquire", "lifoqueue", "with-lock"),
+        *(*OTHERS, *ASKING_THE_PEER),
+    ),
     floor=None,
     goals=(
         Goal(text="<= 0.5 x LifoQueue", of="hardsock-acquire", against="lifoqueue", at_most=0.5),
         Goal(text="<= 0.2 x urllib3", of="hardsock-acquire", against="urllib3", at_most=0.2),
         Goal(text="<= 0.2 x redis-py", of="hardsock-acquire", against="redis-py", at_most=0.2),
+        Goal(
+            text="<= 0.2 x psycopg_pool, checked",
+            of="hardsock-acquire",
+            against="psycopg-pool-check",
+            at_most=0.2,
+        ),
+        Goal(
+            text="<= 0.2 x SQLAlchemy, pre-ping",
+            of="hardsock-acquire",
+            against="sqlalchemy-pre-ping",
+            at_most=0.2,
+        ),
         Goal(text="<= 0.2 x urllib3", of="hardsock", against="urllib3", at_most=0.2),
     ),
 )

@@ -26,6 +26,12 @@ hs_boot_now(void)
 }
 
 int64_t
+hs_calendar_s(void)
+{
+    return (int64_t)time(NULL);
+}
+
+int64_t
 hs_deadline_after(int64_t span_ns)
 {
     int64_t now = hs_now();

@@ -22,6 +22,8 @@ hs_min_ns(int64_t a, int64_t b)
 /* Nanoseconds on CLOCK_BOOTTIME, which goes on while the machine is suspended: for ages, never for
  * deadlines. */
 int64_t hs_boot_now(void);
+/* Unix time in seconds, as certificates count: it can be set, also back. For nothing else. */
+int64_t hs_calendar_s(void);
 
 /* Time left until deadline as ppoll wants it, not below zero. */
 struct timespec hs_timespec_until(int64_t deadline_ns, int64_t now_ns);

@@ -258,9 +258,10 @@ struct hs_op {
     bool told_seen; /* belongs to the callee */
 };
 
+/* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        .deadline_ns = (deadline), .token = (tok), .want_at_ns = HS_NEVER, .want_fd = -1,          \
+        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false                         \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */

@@ -1,7 +1,10 @@
 /* linger.c: see linger.h.
  *
  * Invariants, all under lock (rank LINGER):
- * - A place with fd >= 0 is in the epoll set; only the thread takes it out and closes it.
+ * - A place that is taken is in the epoll set, under its index; only the thread takes it out and
+ *   closes it, and moves the last place to where it was.
+ * - What one connection does costs no other anything: what is ready is read, and each counts its
+ *   own.
  * - There is a thread exactly while running; it ends when no place is taken, in the same critical
  *   section, and takes the epoll set with it.
  * - Around a fork the lock is held, so that the child finds the table whole: it closes its copies
@@ -27,8 +30,10 @@
 #define MAX_PLACES 1024 /* More than these are closed at once. */
 #define PATIENCE_NS (5 * HS_NS_PER_S)
 #define STACK_BYTES ((size_t)128 * 1024)
-/* Nobody may keep us busy by sending. */
-#define MAX_READS 64
+/* Nobody may keep us busy by sending: 16 MiB at most. Tickets have some hundred bytes, which may
+ * come one by one. */
+#define MAX_READS 1024
+#define BATCH 64
 
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
 /* All below are guarded by lock. */
@@ -72,32 +77,69 @@ watch_forks(void)
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* True: it is over. */
 static bool
-drain(int fd)
+watch_place(int op, long i)
 {
-    uint8_t scratch[16384];
-    ssize_t got = recv(fd, scratch, sizeof(scratch), MSG_DONTWAIT);
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
 
-    return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
+    return epoll_ctl(epoll_fd, op, places[i].fd, &ev) == 0;
 }
 
-/* Closes what has ended or had its time. False: none is left, and the thread has to go. */
+static void
+leave_place(long i)
+{
+    /* Closing alone leaves it in the set while somebody has a duplicate. */
+    (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, places[i].fd, NULL);
+    hs_fd_close_number(places[i].fd);
+    places[i] = places[--n];
+    if (i < n && !watch_place(EPOLL_CTL_MOD, i))
+        places[i].until_ns = 0; /* It would not be heard of again. */
+}
+
+/* True: it is over. */
+static bool
+drain(long i)
+{
+    uint8_t scratch[16384];
+    ssize_t got = recv(places[i].fd, scratch, sizeof(scratch), MSG_DONTWAIT);
+
+    if (got > 0)
+        return ++places[i].reads >= MAX_READS;
+    return got == 0 || (errno != EAGAIN && errno != EINTR);
+}
+
+/* Of a batch those stay behind that were moved: the set, which is asked for what is and not for
+ * what has changed, names them again. */
+static void
+read_ready(void)
+{
+    struct epoll_event events[BATCH];
+    int n_ready = epoll_wait(epoll_fd, events, BATCH, 0);
+
+    for (int k = 0; k < n_ready; k++) {
+        long i = (long)events[k].data.u64;
+
+        if (i < n && drain(i))
+            leave_place(i);
+    }
+}
+
+/* Reads what is there; closes what has ended or had its time. False: none is left, and the thread
+ * has to go. */
 static bool
 sweep(void)
 {
+    int64_t now;
     bool more;
 
     hs_lock_take(&lock);
-    for (long i = 0; i < n;) {
-        if (!drain(places[i].fd) && places[i].until_ns > hs_now() &&
-            places[i].reads++ < MAX_READS) {
+    read_ready();
+    now = hs_now();
+    for (long i = 0; i < n;)
+        if (places[i].until_ns <= now)
+            leave_place(i);
+        else
             i++;
-            continue;
-        }
-        hs_fd_close_number(places[i].fd); /* which takes it out of the set */
-        places[i] = places[--n];
-    }
     more = n > 0;
     if (!more) {
         (void)close(epoll_fd);
@@ -140,7 +182,6 @@ start_locked(void)
 void
 hs_linger(int fd)
 {
-    struct epoll_event ev = {.events = EPOLLIN | EPOLLRDHUP | EPOLLET};
     bool kept = false;
 
     (void)shutdown(fd, SHUT_WR);
@@ -149,7 +190,7 @@ hs_linger(int fd)
         places[n].fd = fd;
         places[n].until_ns = hs_deadline_after(PATIENCE_NS);
         places[n].reads = 0;
-        kept = epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+        kept = watch_place(EPOLL_CTL_ADD, n);
         n += kept ? 1 : 0;
     }
     hs_lock_drop(&lock);

@@ -7,6 +7,7 @@
 
 #include "tls_error.h"
 #include "tls_impl.h"
+#include "tls_resume.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
@@ -161,7 +162,6 @@ static hs_err
 prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_error *err)
 {
     const struct hs_tls_context *c = t->context;
-    SSL_SESSION *session;
     size_t size;
     hs_err rv;
 
@@ -182,10 +182,8 @@ prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_
     if ((t->session_key = malloc(size)) == NULL)
         return no_memory(err);
     (void)snprintf(t->session_key, size, "%s@%s", name, where);
-    if ((session = hs_tls_sessions_take(c->sessions, t->session_key)) != NULL) {
-        (void)SSL_set_session(t->ssl, session);
-        SSL_SESSION_free(session);
-    }
+    hs_tls_resume_offer(t);
+    ERR_clear_error();
     return HS_OK;
 }
 

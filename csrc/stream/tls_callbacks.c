@@ -6,8 +6,10 @@
 #include "tls_context.h"
 #include "tls_impl.h"
 #include "tls_ocsp.h"
+#include "tls_resume.h"
 #include "../base/time.h"
 
+#include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,28 +67,103 @@ is_for(X509 *leaf, const char *name)
                            NULL) == 1;
 }
 
-/* All that are for the name, so that OpenSSL can choose by what the client can check (RSA, ECDSA);
- * the first of the list when none is, or none was asked for. Of one kind of key it keeps the last
- * that it is given, so the first of the list comes last. */
+/* What a cipher of TLS 1.2 says that the key must be for. */
+static int
+auth_of(EVP_PKEY *key)
+{
+    switch (EVP_PKEY_get_base_id(key)) {
+    case EVP_PKEY_RSA:
+    case EVP_PKEY_RSA_PSS:
+        return NID_auth_rsa;
+    case EVP_PKEY_DSA:
+        return NID_auth_dss;
+    default:
+        return NID_auth_ecdsa; /* EdDSA too: RFC 8422 section 2.2 */
+    }
+}
+
+static bool
+shares_cipher_for(SSL *ssl, EVP_PKEY *key)
+{
+    STACK_OF(SSL_CIPHER) *theirs = SSL_get_client_ciphers(ssl);
+    STACK_OF(SSL_CIPHER) *ours = SSL_get1_supported_ciphers(ssl);
+    int auth = auth_of(key);
+    bool shares = false;
+
+    for (int i = 0; !shares && i < sk_SSL_CIPHER_num(theirs); i++) {
+        const SSL_CIPHER *c = sk_SSL_CIPHER_value(theirs, i);
+
+        shares = SSL_CIPHER_get_auth_nid(c) == auth &&
+                 sk_SSL_CIPHER_find(ours, (SSL_CIPHER *)(uintptr_t)c) >= 0;
+    }
+    sk_SSL_CIPHER_free(ours);
+    return shares;
+}
+
+/* OpenSSL compares with the client's signature algorithms and curves; only TLS 1.2 has the kind of
+ * key in its ciphers as well. Of signatures of issuers with EdDSA keys it knows nothing in TLS 1.2,
+ * where CERT_PKEY_EE_SIGNATURE is about them. */
+static bool
+can_be_verified(SSL *ssl, const struct tls_identity *id)
+{
+    bool since_1_3 = SSL_version(ssl) >= TLS1_3_VERSION;
+    int by = X509_get_signature_nid(id->leaf), found;
+    int wanted = CERT_PKEY_SIGN | CERT_PKEY_EE_PARAM;
+    bool shares;
+
+    if (since_1_3 || (by != NID_ED25519 && by != NID_ED448))
+        wanted |= CERT_PKEY_EE_SIGNATURE;
+    (void)ERR_set_mark(); /* What is left in the queue would be taken for the handshake's. */
+    found = SSL_check_chain(ssl, id->leaf, id->key, id->issuers);
+    shares = since_1_3 || shares_cipher_for(ssl, id->key);
+    (void)ERR_pop_to_mark();
+    return (found & wanted) == wanted && shares;
+}
+
+static int
+use(SSL *ssl, const struct tls_identity *id)
+{
+    return SSL_use_cert_and_key(ssl, id->leaf, id->key, id->issuers, 1);
+}
+
+/* Of one kind of key OpenSSL keeps the last that it is given, so the first of the list comes last.
+ * -1: failed; else how many there are. */
+static int
+use_all_for(SSL *ssl, const struct hs_tls_context *c, const char *name, bool verifiable)
+{
+    int n = 0;
+
+    for (size_t i = c->n_identities; i-- > 0;) {
+        const struct tls_identity *id = &c->identities[i];
+
+        if (!is_for(id->leaf, name) || (verifiable && !can_be_verified(ssl, id)))
+            continue;
+        if (!use(ssl, id))
+            return -1;
+        n++;
+    }
+    return n;
+}
+
+/* For a name all that the client can verify, by which OpenSSL chooses; if it can verify none of
+ * them, those: another name would not help. Without a name (clients that connect to an address send
+ * none), or with one that is not here, the first of the list that the client can verify. */
 static int
 on_certificate(SSL *ssl, void *arg)
 {
     const struct hs_tls_context *c = arg;
     const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    bool chosen = false;
+    int n = 0;
 
     SSL_certs_clear(ssl);
-    for (size_t i = c->n_identities; i-- > 0;) {
-        const struct tls_identity *id = &c->identities[i];
-
-        if (name == NULL || !is_for(id->leaf, name))
-            continue;
-        if (!SSL_use_cert_and_key(ssl, id->leaf, id->key, id->issuers, 1))
-            return 0;
-        chosen = true;
-    }
-    return chosen || SSL_use_cert_and_key(ssl, c->identities[0].leaf, c->identities[0].key,
-                                          c->identities[0].issuers, 1);
+    if (name != NULL && (n = use_all_for(ssl, c, name, true)) == 0)
+        n = use_all_for(ssl, c, name, false);
+    if (n != 0)
+        return n > 0;
+    for (size_t i = 0; i < c->n_identities; i++)
+        if (can_be_verified(ssl, &c->identities[i]))
+            return use(ssl, &c->identities[i]);
+    return use(ssl, &c->identities[0]);
 }
 
 /* Says that the name was looked at (RFC 6066 section 3), so that it is kept with the session. */
@@ -149,7 +226,7 @@ on_new_session(SSL *ssl, SSL_SESSION *session)
     if (c->sessions == NULL || t->session_key == NULL || !c->verify ||
         SSL_get_verify_result(ssl) != X509_V_OK || t->state == TLS_FAILED)
         return 0;
-    hs_tls_sessions_keep(c->sessions, t->session_key, session);
+    hs_tls_resume_keep(t, session);
     return 1;
 }
 
@@ -198,6 +275,8 @@ hs_tls_install_callbacks(struct hs_tls_context *c)
     (void)SSL_CTX_set_tlsext_status_arg(ctx, c);
     if (c->alpn_len > 0)
         SSL_CTX_set_alpn_select_cb(ctx, on_alpn, c);
-    if (c->tickets != NULL)
+    if (c->tickets != NULL) {
         (void)SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket_key);
+        hs_tls_resume_install(c);
+    }
 }

@@ -34,7 +34,8 @@ struct hs_tls_context {
     enum hs_tls_client_certs certs;
     enum hs_tls_ocsp_mode ocsp;
     bool verify, verify_name, sessions_on;
-    int64_t handshake_timeout_ns;
+    bool lists; /* revocation lists are checked */
+    int64_t handshake_timeout_ns, session_lifetime_s;
     int key_log_fd;                   /* owns, or -1 */
     struct hs_tls_sessions *sessions; /* owns; client */
     struct hs_tls_tickets *tickets;   /* owns a reference; server */
@@ -45,7 +46,6 @@ struct hs_tls_context *hs_tls_config_context(struct hs_tls_config *config);
 void hs_tls_context_unref(struct hs_tls_context *context);
 
 /* ---- tls_load.c ---- */
-/* what: the parameter's name, for errors. */
 HS_NODISCARD hs_err hs_tls_load_cas(X509_STORE *store, const struct hs_tls_source *source,
                                     struct hs_error *err);
 HS_NODISCARD hs_err hs_tls_load_crls(X509_STORE *store, const struct hs_tls_source *source,
@@ -53,5 +53,13 @@ HS_NODISCARD hs_err hs_tls_load_crls(X509_STORE *store, const struct hs_tls_sour
 HS_NODISCARD hs_err hs_tls_load_identity(const struct hs_tls_identity *from, struct hs_error *err,
                                          struct tls_identity *ret_identity);
 void hs_tls_identity_fini(struct tls_identity *identity);
+
+/* ---- tls_trust.c ---- */
+/* Whom the system trusts: SSL_CERT_FILE and SSL_CERT_DIR or OpenSSL's places for them, else the
+ * bundle of a distribution. HS_E_TLS: nobody. */
+HS_NODISCARD hs_err hs_tls_trust_system(X509_STORE *store, struct hs_error *err);
+/* Whether a directory holds a readable file named as c_rehash does (of others OpenSSL sees none): 1
+ * or 0, or -errno if it cannot be opened. */
+int hs_tls_is_hashed(const char *path);
 
 #endif

@@ -159,8 +159,8 @@ load_trust(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
     unsigned long flags = X509_V_FLAG_PARTIAL_CHAIN; /* What is named as trusted is trusted. */
     hs_err rv = HS_OK;
 
-    if (o->system_ca && !SSL_CTX_set_default_verify_paths(ctx))
-        return hs_tls_config_error(err, "ca", "system");
+    if (o->system_ca)
+        rv = hs_tls_trust_system(store, err);
     for (size_t i = 0; rv == HS_OK && i < o->n_cas; i++)
         rv = hs_tls_load_cas(store, &o->cas[i], err);
     for (size_t i = 0; rv == HS_OK && i < o->n_crls; i++)
@@ -348,6 +348,8 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
     c->certs = o->certs;
     c->ocsp = o->insecure_skip_verify ? HS_TLS_OCSP_OFF : o->ocsp;
     c->handshake_timeout_ns = o->handshake_timeout_ns;
+    c->session_lifetime_s = o->session_lifetime_s;
+    c->lists = o->n_crls > 0;
     if ((rv = build(c, o, tickets, err)) != HS_OK)
         hs_tls_context_unref(c);
     else

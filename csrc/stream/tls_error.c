@@ -66,7 +66,9 @@ is_our_fault(unsigned long code)
 {
     int reason = ERR_GET_REASON(code);
 
-    return reason == SSL_R_CALLBACK_FAILED || reason == SSL_R_UNABLE_TO_FIND_ECDH_PARAMETERS ||
+    return reason == SSL_R_CALLBACK_FAILED || reason == SSL_R_CERT_CB_ERROR ||
+           reason == SSL_R_UNABLE_TO_FIND_ECDH_PARAMETERS ||
+           reason == SSL_R_CANNOT_CHANGE_CIPHER || /* a key of ours cannot be made */
            (ERR_COMMON_ERROR(code) && reason != ERR_R_ASN1_LIB && reason != ERR_R_X509_LIB &&
             reason != ERR_R_NESTED_ASN1_ERROR);
 }

@@ -26,10 +26,11 @@ struct hs_tls {
     struct hs_lock lock;
     SSL *ssl; /* owns; guarded by lock, as all that follows unless said otherwise */
     struct hs_tls_io io;
-    struct hs_tls_config *config;   /* owns a reference; immutable */
-    struct hs_tls_context *context; /* owns a reference; immutable */
-    char *expected;                 /* owns: the name that was asked for, or NULL; immutable */
-    char *session_key;              /* owns: client, or NULL; immutable */
+    struct hs_tls_config *config;     /* owns a reference; immutable */
+    struct hs_tls_context *context;   /* owns a reference; immutable */
+    char *expected;                   /* owns: the name that was asked for, or NULL; immutable */
+    char *session_key;                /* owns: client, or NULL; immutable */
+    struct tls_limits session_limits; /* client: of its session and all that follow from it */
     enum tls_state state;
     struct hs_error *failure;    /* owns */
     struct tls_verdict *verdict; /* owns; until the handshake is over */

@@ -127,6 +127,22 @@ fail:
     return rv != HS_OK ? rv : hs_err_setx(err, HS_E_NOMEM, "tls", "%s: no memory", what);
 }
 
+/* OpenSSL looks into it during a handshake, for the hash of an issuer's name. */
+static hs_err
+load_directory(X509_STORE *store, const char *path, struct hs_error *err)
+{
+    int found = hs_tls_is_hashed(path);
+
+    if (found < 0)
+        return hs_err_set(err, HS_E_SYSTEM, -found, "tls", "ca: cannot read %.120s", path);
+    if (found == 0)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ca: directory %.100s holds no certificate under the name of its hash, "
+                           "so it trusts nobody; `openssl rehash` gives such names",
+                           path);
+    return X509_STORE_load_path(store, path) ? HS_OK : hs_tls_config_error(err, "ca", path);
+}
+
 hs_err
 hs_tls_load_cas(X509_STORE *store, const struct hs_tls_source *source, struct hs_error *err)
 {
@@ -134,11 +150,8 @@ hs_tls_load_cas(X509_STORE *store, const struct hs_tls_source *source, struct hs
     struct stat st;
     hs_err rv;
 
-    if (source->path != NULL && stat(source->path, &st) == 0 && S_ISDIR(st.st_mode)) {
-        if (X509_STORE_load_path(store, source->path))
-            return HS_OK;
-        return hs_tls_config_error(err, "ca", source->path);
-    }
+    if (source->path != NULL && stat(source->path, &st) == 0 && S_ISDIR(st.st_mode))
+        return load_directory(store, source->path, err);
     if ((rv = read_certificates(source, "ca", err, &stack)) != HS_OK)
         return rv;
     for (int i = 0; rv == HS_OK && i < sk_X509_num(stack); i++)

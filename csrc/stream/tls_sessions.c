@@ -17,6 +17,7 @@
 struct kept {
     SSL_SESSION *session; /* owns */
     int64_t until_ns;
+    struct tls_limits limits;
 };
 
 struct name {
@@ -106,13 +107,16 @@ remove_first(struct name *name)
 }
 
 void
-hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *session)
+hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *session,
+                     const struct tls_limits *limits)
 {
     SSL_SESSION *out[PER_NAME + 1];
     size_t n_out = 0;
     struct name *name;
     int64_t until = hs_deadline_after((int64_t)SSL_SESSION_get_timeout(session) * HS_NS_PER_S);
 
+    if (until > limits->until_ns)
+        until = limits->until_ns;
     hs_tls_store_lock();
     if ((name = find_locked(s, key)) == NULL) {
         name = place_locked(s);
@@ -125,14 +129,15 @@ hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *se
     } else {
         if (name->n == PER_NAME)
             out[n_out++] = remove_first(name);
-        name->kept[name->n++] = (struct kept){.session = session, .until_ns = until};
+        name->kept[name->n++] =
+            (struct kept){.session = session, .until_ns = until, .limits = *limits};
     }
     hs_tls_store_unlock();
     free_all(out, n_out);
 }
 
 SSL_SESSION *
-hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key)
+hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key, struct tls_limits *ret_limits)
 {
     SSL_SESSION *out[PER_NAME], *found = NULL;
     size_t n_out = 0;
@@ -146,7 +151,10 @@ hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key)
         if (last->until_ns <= hs_now() || !SSL_SESSION_is_resumable(last->session)) {
             out[n_out++] = last->session;
             name->n--;
-        } else if (SSL_SESSION_get_protocol_version(last->session) >= TLS1_3_VERSION) {
+            continue;
+        }
+        *ret_limits = last->limits;
+        if (SSL_SESSION_get_protocol_version(last->session) >= TLS1_3_VERSION) {
             found = last->session;
             name->n--;
         } else {

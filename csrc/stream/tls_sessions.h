@@ -15,10 +15,18 @@ struct hs_tls_sessions;
 
 struct hs_tls_sessions *hs_tls_sessions_new(void); /* NULL: no memory */
 void hs_tls_sessions_free(struct hs_tls_sessions *s);
-/* Takes the reference. */
-void hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *session);
-/* returns: new reference, or NULL. */
-SSL_SESSION *hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key);
+/* What a session and all that follow from it by resumptions have from the first handshake. */
+struct tls_limits {
+    int64_t until_ns;    /* its lifetime */
+    int64_t first_end_s; /* Unix time: until then all certificates of its chain are valid */
+};
+
+/* Takes the reference. The session ends with its limits at the latest, whatever itself says. */
+void hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *session,
+                          const struct tls_limits *limits);
+/* returns: new reference, with its limits; or NULL. */
+SSL_SESSION *hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key,
+                                  struct tls_limits *ret_limits);
 /* After a failure: nothing that was agreed on under this name may be trusted. */
 void hs_tls_sessions_forget(struct hs_tls_sessions *s, const char *key);
 size_t hs_tls_sessions_count(struct hs_tls_sessions *s);

@@ -217,7 +217,7 @@ class TLSError(HardsockError, ssl.SSLError):
     ``"alert"``: it refused, see ``alert``. ``"http"``: plain HTTP on a TLS port. ``"not_tls"``:
     something else. ``"verify"``: the peer's certificate. ``"version"``, ``"cipher"``, ``"alpn"``:
     nothing in common. ``"plaintext"``: unread bytes from before an upgrade. ``"protocol"``: a
-    message or record that may not be."""
+    message or record that may not be. ``"local"``: called off, or failed, on this side."""
     alert: int | None = None
     """The alert that the peer sent (RFC 8446 section 6)."""
 

@@ -129,18 +129,21 @@ class TLSConfig:
     Raises:
         ValueError, TypeError: A setting is wrong or contradicts another; the message names them.
         HardsockError: A file cannot be read.
+        TLSError: ``ca`` is not given and the system trusts nobody; the message names the places.
     """
 
     role: Literal["client", "server"] = "client"
     ca: Source | Sequence[Source] | None = None
     """Whom to trust: files, directories (as c_rehash makes them) or bytes. ``None``: a client
-    trusts what the system trusts, a server nobody. What is named here is trusted even if it is no
+    trusts what the system trusts (``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else OpenSSL's places for
+    them, else the bundle of a distribution), a server nobody. What is named here is trusted even if it is no
     root."""
     crl: Source | Sequence[Source] | None = None
     """Revocation lists. With any, each certificate of a chain must be covered by a valid one."""
     certificates: Certificate | Sequence[Certificate] | None = None
-    """A server needs one; of several it presents what fits the name that the client asked for (SNI),
-    else the first. A client may have one."""
+    """A server needs one; of several it presents one that is for the name that the client asked for
+    (SNI) and that the client can verify; without a name, or with one that none is for, the first
+    that the client can verify. A client may have one."""
     client_certificates: Literal["none", "optional", "required"] = "none"
     """Server: whether clients must show a certificate that ``ca`` has signed."""
     alpn: Sequence[str] = ()
@@ -161,7 +164,9 @@ class TLSConfig:
     tickets: int = 2
     """Server: session tickets sent after a full handshake, 0 to 8."""
     session_lifetime: int = 7200
-    """Seconds. Ticket keys are replaced twice in that time."""
+    """Seconds from a full handshake in which its session, and those that follow from resuming it, may
+    be resumed; less when a certificate of its chain expires before (RFC 8446 section 4.6.1 allows
+    seven days at most). Ticket keys are replaced twice in that time."""
     handshake_timeout: float | None = 10.0
     """Seconds for a handshake, within the deadline of the call. ``None``: only that one."""
     insecure_skip_verify: bool = False

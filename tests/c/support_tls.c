@@ -30,6 +30,8 @@ static EVP_PKEY *
 make_key(enum key_kind kind)
 {
     EVP_PKEY *key = kind == KEY_EC         ? EVP_EC_gen("P-256")
+                    : kind == KEY_EC_384   ? EVP_EC_gen("P-384")
+                    : kind == KEY_ED25519  ? EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")
                     : kind == KEY_RSA_1024 ? EVP_RSA_gen(1024)
                                            : EVP_RSA_gen(2048);
 
@@ -112,6 +114,7 @@ cert_make(const struct cert_spec *spec)
     struct made *m = calloc(1, sizeof(*m));
     int from = spec->from_days, to = spec->to_days;
     X509_NAME *subject;
+    EVP_PKEY *signer;
     X509 *issuer;
 
     MUST(m != NULL);
@@ -134,7 +137,8 @@ cert_make(const struct cert_spec *spec)
     MUST(X509_set_issuer_name(m->cert, X509_get_subject_name(issuer)) == 1);
     MUST(X509_set_pubkey(m->cert, m->key) == 1);
     add_extensions(m->cert, issuer, spec);
-    MUST(X509_sign(m->cert, spec->issuer != NULL ? spec->issuer->key : m->key, EVP_sha256()) > 0);
+    signer = spec->issuer != NULL ? spec->issuer->key : m->key;
+    MUST(X509_sign(m->cert, signer, EVP_PKEY_is_a(signer, "ED25519") ? NULL : EVP_sha256()) > 0);
     write_pem(m);
     return m;
 }

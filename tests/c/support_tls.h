@@ -14,7 +14,7 @@
 
 /* ---- Certificates -------------------------------------------------------------------------- */
 
-enum key_kind { KEY_EC, KEY_RSA, KEY_RSA_1024 };
+enum key_kind { KEY_EC, KEY_RSA, KEY_RSA_1024, KEY_EC_384, KEY_ED25519 };
 
 struct made {
     X509 *cert;

@@ -292,6 +292,26 @@ START_TEST(long_messages_are_cut_not_overrun)
 }
 END_TEST
 
+START_TEST(a_new_op_waits_for_nothing_and_has_done_nothing)
+{
+    struct hs_token *token = (struct hs_token *)(void *)&token;
+    struct hs_op op = HS_OP_INIT(123, token);
+    struct hs_op want = {.deadline_ns = 123, .token = token, .want_at_ns = HS_NEVER, .want_fd = -1};
+
+    ck_assert_int_eq(op.deadline_ns, want.deadline_ns);
+    ck_assert_ptr_eq(op.token, want.token);
+    ck_assert_ptr_null(op.bell);
+    ck_assert_uint_eq(op.done, 0);
+    ck_assert_int_eq(op.want_at_ns, want.want_at_ns);
+    ck_assert_uint_eq(op.want_id, 0);
+    ck_assert_int_eq(op.want_fd, want.want_fd);
+    ck_assert_int_eq(op.send_flags, 0);
+    ck_assert_int_eq(op.want_events, 0);
+    ck_assert_uint_eq(op.claim, 0);
+    ck_assert(!op.stepping && !op.waited);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -316,5 +336,6 @@ main(void)
     tcase_add_test(tc, codes_that_are_no_errors_have_texts_too);
     tcase_add_test(tc, the_first_error_wins_and_null_is_allowed);
     tcase_add_test(tc, long_messages_are_cut_not_overrun);
+    tcase_add_test(tc, a_new_op_waits_for_nothing_and_has_done_nothing);
     return run_case(tc);
 }

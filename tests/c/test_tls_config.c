@@ -363,7 +363,11 @@ met_certificate(struct hs_tls_config *client, struct hs_tls_config *server, cons
     X509 *x;
 
     meet(&o, client, server, name);
-    ck_assert_msg(o.client.rv == HS_OK, "%s", o.client.err.msg);
+    if (o.client.rv != HS_OK) {
+        ck_assert_int_eq(o.server.err.tls, HS_TLS_CIPHER);
+        part(&o);
+        return NULL;
+    }
     ASSERT_OK(hs_conn_tls_chain_copy(o.p.client, 0, &der, &len));
     at = der;
     x = d2i_X509(NULL, &at, (long)len);
@@ -387,8 +391,11 @@ START_TEST(a_server_presents_what_fits_the_name)
         {"a.example", "ECDHE-RSA-AES128-GCM-SHA256", world.leaf_rsa},
         {"b.example", NULL, world.second}, /* the first of two that fit */
         {"c.example", NULL, elder},
-        {"unknown.example", NULL, world.leaf}, /* the first of all */
-        {"127.0.0.1", NULL, world.leaf},       /* no name is asked for */
+        {"b.example", "ECDHE-RSA-AES128-GCM-SHA256", NULL}, /* another name would not help */
+        {"unknown.example", NULL, world.leaf},              /* the first of all */
+        {"unknown.example", "ECDHE-RSA-AES128-GCM-SHA256", world.leaf_rsa},
+        {"127.0.0.1", "ECDHE-RSA-AES128-GCM-SHA256", world.leaf_rsa},
+        {"127.0.0.1", NULL, world.leaf}, /* no name is asked for */
     };
     struct hs_tls_options server = server_options();
     struct hs_tls_config *config;
@@ -407,12 +414,95 @@ START_TEST(a_server_presents_what_fits_the_name)
         only_version(&client, rows[i].ciphers != NULL ? HS_TLS_1_2 : versions[_i]);
         other = config_of(&client);
         x = met_certificate(other, config, rows[i].name);
-        ck_assert_msg(X509_cmp(x, rows[i].want->cert) == 0, "%s", rows[i].name);
+        ck_assert_msg(rows[i].want == NULL ? x == NULL
+                                           : x != NULL && X509_cmp(x, rows[i].want->cert) == 0,
+                      "%s, %s", rows[i].name, rows[i].ciphers);
         X509_free(x);
         hs_tls_config_unref(other);
     }
     hs_tls_config_unref(config);
     cert_free(elder);
+}
+END_TEST
+
+/* Clients of OpenSSL's, which can do only a part of what ours can. */
+static const struct picky {
+    const char *name, *sigalgs, *groups, *ciphers;
+    int version, want;
+} picky[] = {
+    {NULL, "ecdsa_secp384r1_sha384:rsa_pss_rsae_sha256", NULL, NULL, HS_TLS_1_3, 0},
+    {NULL, "ecdsa_secp256r1_sha256", NULL, NULL, HS_TLS_1_3, 1},
+    {NULL, "rsa_pss_rsae_sha256", NULL, NULL, HS_TLS_1_3, 2},
+    {NULL, "ed25519", NULL, NULL, HS_TLS_1_3, 3},
+    {NULL, "rsa_pss_pss_sha256", NULL, NULL, HS_TLS_1_3, -1},
+    {"unknown.example", "ecdsa_secp256r1_sha256", NULL, NULL, HS_TLS_1_3, 1},
+    {"b.example", "ecdsa_secp256r1_sha256:ed25519", NULL, NULL, HS_TLS_1_3, 3},
+    {"b.example", "ecdsa_secp256r1_sha256", NULL, NULL, HS_TLS_1_3, -1},
+    {"a.example", "ecdsa_secp256r1_sha256", NULL, NULL, HS_TLS_1_3, 1}, /* the same kind of key */
+    {NULL, NULL, "P-384:P-256", NULL, HS_TLS_1_2, 0},
+    {NULL, NULL, "P-256", NULL, HS_TLS_1_2, 1},
+    {"a.example", NULL, "P-256", NULL, HS_TLS_1_2, 1},
+    {NULL, "RSA+SHA256", NULL, NULL, HS_TLS_1_2, 2},
+    {NULL, NULL, NULL, "ECDHE-RSA-AES128-GCM-SHA256", HS_TLS_1_2, 2},
+    {NULL, "ed25519", NULL, NULL, HS_TLS_1_2, 3}, /* RFC 8422: by the ciphers of ECDSA */
+    {NULL, NULL, NULL, "AES128-GCM-SHA256", HS_TLS_1_2, -1},
+};
+
+static SSL *
+picky_new(SSL_CTX *ctx, const struct picky *p, int fd)
+{
+    SSL *raw = raw_new(ctx, fd, false);
+
+    ck_assert(SSL_set_min_proto_version(raw, p->version));
+    ck_assert(SSL_set_max_proto_version(raw, p->version));
+    ck_assert(p->name == NULL || SSL_set_tlsext_host_name(raw, p->name));
+    ck_assert(p->sigalgs == NULL || SSL_set1_sigalgs_list(raw, p->sigalgs));
+    ck_assert(p->groups == NULL || SSL_set1_groups_list(raw, p->groups));
+    ck_assert(p->ciphers == NULL || SSL_set_cipher_list(raw, p->ciphers));
+    return raw;
+}
+
+START_TEST(a_server_presents_what_the_client_can_verify)
+{
+    static const enum key_kind kinds[] = {KEY_EC_384, KEY_EC, KEY_RSA, KEY_ED25519};
+    const struct picky *p = &picky[_i];
+    struct hs_tls_options server = server_options();
+    struct hs_tls_identity ids[LENGTH(kinds)];
+    struct made *made[LENGTH(kinds)];
+    SSL_CTX *ctx = raw_context(false);
+    struct shaking ours = {0};
+    const X509 *got;
+    SSL *raw;
+    int fds[2];
+
+    for (size_t i = 0; i < LENGTH(kinds); i++) {
+        made[i] = cert_make(&(struct cert_spec){
+            .cn = "x", .names = i < 3 ? "DNS:a.example" : "DNS:b.example", .kind = kinds[i]});
+        ids[i] = identity(made[i]);
+    }
+    server.identities = ids;
+    server.n_identities = LENGTH(ids);
+    ours.config = config_of(&server);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    ASSERT_OK(hs_conn_adopt(fds[0], NULL, fresh(), &ours.c));
+    raw = picky_new(ctx, p, fds[1]);
+    shake_raw(&ours, raw);
+    got = SSL_get0_peer_certificate(raw);
+    if (p->want < 0) {
+        ASSERT_ERR(HS_E_TLS, ours.rv);
+        ck_assert_msg(ours.err.tls == HS_TLS_CIPHER, "%s", ours.err.msg);
+    } else {
+        ck_assert_msg(ours.rv == HS_OK, "%s", ours.err.msg);
+        ck_assert_msg(X509_cmp(got, made[p->want]->cert) == 0, "another than %d", p->want);
+    }
+    SSL_set_shutdown(raw, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    raw_free(raw);
+    hs_conn_close(ours.c, true);
+    hs_conn_unref(ours.c);
+    hs_tls_config_unref(ours.config);
+    SSL_CTX_free(ctx);
+    for (size_t i = 0; i < LENGTH(kinds); i++)
+        cert_free(made[i]);
 }
 END_TEST
 
@@ -582,6 +672,7 @@ END_TEST
 
 START_TEST(the_store_keeps_few_and_drops_the_oldest)
 {
+    struct tls_limits limit;
     struct hs_tls_sessions *s = hs_tls_sessions_new();
     SSL_SESSION *taken, *last = NULL;
     char key[32];
@@ -595,16 +686,16 @@ START_TEST(the_store_keeps_few_and_drops_the_oldest)
             ck_assert_int_eq(
                 SSL_SESSION_set1_id(session, (const unsigned char *)&(int){j}, sizeof(int)), 1);
             (void)SSL_SESSION_set_timeout(session, 100);
-            hs_tls_sessions_keep(s, key, session);
+            hs_tls_sessions_keep(s, key, session, &(struct tls_limits){HS_NEVER, INT64_MAX});
             last = session;
         }
     ck_assert_uint_le(hs_tls_sessions_count(s), 256 * 4);
-    ck_assert_ptr_null(hs_tls_sessions_take(s, "0@place")); /* It had to make room. */
-    taken = hs_tls_sessions_take(s, "299@place");
+    ck_assert_ptr_null(hs_tls_sessions_take(s, "0@place", &limit)); /* It had to make room. */
+    taken = hs_tls_sessions_take(s, "299@place", &limit);
     ck_assert(taken == last || taken == NULL); /* The newest; without a ticket it is of no use. */
     SSL_SESSION_free(taken);
     hs_tls_sessions_forget(s, "298@place");
-    ck_assert_ptr_null(hs_tls_sessions_take(s, "298@place"));
+    ck_assert_ptr_null(hs_tls_sessions_take(s, "298@place", &limit));
     hs_tls_sessions_free(s);
 }
 END_TEST
@@ -777,6 +868,7 @@ main(void)
     tcase_add_test(tc, a_server_needs_a_certificate_and_authorities_to_judge_by);
     tcase_add_test(tc, a_key_may_be_encrypted);
     tcase_add_test(tc, der_is_as_good_as_pem);
+    tcase_add_loop_test(tc, a_server_presents_what_the_client_can_verify, 0, LENGTH(picky));
     tcase_add_loop_test(tc, a_server_presents_what_fits_the_name, 0, 2);
     tcase_add_loop_test(tc, a_protocol_is_agreed_on_or_refused, 0, LENGTH(protocols));
     tcase_add_loop_test(tc, a_session_is_resumed_under_its_name_only, 0, 2);

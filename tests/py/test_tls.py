@@ -20,12 +20,16 @@ from typing import Any
 import pytest
 import redis
 import urllib3
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
+from hardsock import aio
 from hardsock.lab.servers.process import free_port
 from hardsock.lab.waits import poll_until
 from support import Call, Namespace, PeerScript, require, run_threaded
+from support.pki import CLIENT, SERVER
 from support.servers import redis_server
 from support.tls import Identities, tls_pair
 
@@ -639,6 +643,28 @@ def test_a_server_presents_what_fits_the_name(ids: Identities, only: Any) -> Non
             hs.connect(server.address, tls=ids.client(**only), server_name="nobody.test", timeout=5)
 
 
+@pytest.mark.parametrize("name", [None, "nobody.test", "localhost"])
+@pytest.mark.parametrize(("cipher", "kind"), [("ECDSA", "ec"), ("RSA", "rsa")])
+def test_the_certificate_is_one_that_the_client_can_verify(
+    ids: Identities, name: str | None, cipher: str, kind: str
+) -> None:
+    """Clients that connect to an address ask for no name (RFC 6066 section 3)."""
+    certificates = [ids.issue(key="rsa"), ids.issue(key="ec")]
+    context = ssl.create_default_context(cafile=str(ids.ca))
+    context.check_hostname = False
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"ECDHE-{cipher}-AES128-GCM-SHA256")
+    with (
+        serve(greet, ids.server(certificates=certificates)) as server,
+        socket.create_connection(server.address, 5) as plain,
+        context.wrap_socket(plain, server_hostname=name) as conn,
+    ):
+        der = conn.getpeercert(binary_form=True)
+    assert der is not None
+    public_key = x509.load_der_x509_certificate(der).public_key()
+    assert isinstance(public_key, RSAPublicKey) is (kind == "rsa")
+
+
 # ---- Sessions
 
 
@@ -747,6 +773,45 @@ def test_reload_of_a_server_keeps_sessions_unless_they_stand_for_client_certific
             assert resumed(server, client)
             config.reload()
             assert resumed(server, client) is after
+
+
+SOON = timedelta(seconds=4)
+
+
+@pytest.mark.parametrize(("who", "style"), [("client", "threads"), ("server", "asyncio")])
+def test_a_certificate_that_expires_ends_its_sessions(
+    ids: Identities, only: Any, who: str, style: str
+) -> None:
+    """It resumes until then, and is refused by a full handshake after that."""
+    usages = CLIENT if who == "client" else SERVER
+    short = ids.issue_between(timedelta(days=-1), SOON, usages=usages)
+    client = ids.client(certificates=short if who == "client" else ids.client_identity, **only)
+    server = mutual(ids, "required", **only, **({"certificates": short} if who == "server" else {}))
+    refusals: list[hs.TLSError] = []
+
+    async def visit_async(address: Any) -> bool:
+        async with await aio.connect(address, tls=client, timeout=5) as conn:
+            assert await conn.recv_line(timeout=5)
+            return info(conn).resumed
+
+    with serve(greet, server) as running:
+
+        def call() -> bool:
+            if style == "threads":
+                return resumed(running, client)
+            return asyncio.run(visit_async(running.address))
+
+        def is_refused() -> bool:
+            try:
+                assert call(), "a new handshake, though nothing has ended"
+            except hs.TLSError as exc:
+                refusals.append(exc)
+            return bool(refusals)
+
+        assert not call()
+        assert call()
+        poll_until(is_refused, timeout=20)
+    assert (refusals[0].alert == 45) if who == "client" else (refusals[0].verify_code == 10)
 
 
 def test_a_failed_handshake_forgets_the_sessions_of_its_name(ids: Identities) -> None:

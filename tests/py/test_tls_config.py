@@ -394,6 +394,22 @@ def test_a_directory_of_authorities_is_looked_up_by_hash(ids: Identities, tmp_pa
         assert ours.tls.verified
 
 
+def test_a_client_that_would_trust_nobody_is_not_made(
+    ids: Identities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(hs.TLSError, match=r"SSL_CERT_FILE.*SSL_CERT_DIR.*give ca=") as caught:
+        hs.TLSConfig()
+    assert caught.value.failure == "local"
+    with pytest.raises(ValueError, match=r"ca: directory .*openssl rehash"):
+        hs.TLSConfig(ca=tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ids.ca))
+    with tls_pair(hs.TLSConfig(), ids.server()) as (ours, _):
+        assert ours.tls is not None
+        assert ours.tls.verified
+
+
 def test_a_key_log_that_cannot_be_opened_is_an_error(ids: Identities, tmp_path: Path) -> None:
     with pytest.raises(hs.HardsockError, match="insecure_key_log_file") as caught:
         ids.client(insecure_key_log_file=tmp_path / "nowhere" / "log")

@@ -55,13 +55,21 @@ class Identities:
         return hs.Certificate(chain=chain, key=key)
 
     def issue_between(
-        self, begin: timedelta, end: timedelta, names: Sequence[str] = DEFAULT_NAMES
+        self,
+        begin: timedelta,
+        end: timedelta,
+        names: Sequence[str] = DEFAULT_NAMES,
+        **form: Any,
     ) -> hs.Certificate:
         """As issue, but valid from now + *begin* to now + *end*."""
         self._count += 1
         day = timedelta(days=1)
         chain, key = self.authority.issue(
-            names, file=f"between-{self._count}", start=begin / day, days=(end - begin) / day
+            names,
+            file=f"between-{self._count}",
+            start=begin / day,
+            days=(end - begin) / day,
+            **form,
         )
         return hs.Certificate(chain=chain, key=key)
 

@@ -186,7 +186,12 @@ live(void)
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
-} scenarios[] = {{"settings", make_settings}, {"a life", live}};
+    bool judged; /* resumptions are: both sides show certificates and check lists */
+} scenarios[] = {
+    {.name = "settings", .run = make_settings},
+    {.name = "a life", .run = live},
+    {.name = "a life after another", .run = live, .judged = true},
+};
 
 /* ---- Rounds -------------------------------------------------------------------------------- */
 
@@ -268,10 +273,40 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
     return r.calls >= nth;
 }
 
+static void
+set_configs(bool judged)
+{
+    struct hs_tls_options client = client_options(), server = server_options();
+    struct made *middle =
+        cert_make(&(struct cert_spec){.cn = "Middle", .issuer = world.root, .ca = true});
+    struct made *leaf = cert_make(&(struct cert_spec){.cn = "client", .issuer = middle});
+    char *texts[] = {crl_make(world.root, NULL, 0), crl_make(middle, NULL, 0)};
+    struct hs_tls_source lists[] = {pem(texts[0]), pem(texts[1])};
+    struct hs_tls_identity id = identity(leaf);
+    struct hs_tls_identity several[] = {identity(world.leaf_rsa), identity(world.leaf)};
+
+    if (judged) {
+        client.identities = &id;
+        client.n_identities = 1;
+        server.cas = client.cas;
+        server.n_cas = 1;
+        server.identities = several;
+        server.n_identities = LENGTH(several);
+        server.certs = HS_TLS_CERTS_REQUIRED;
+        client.crls = server.crls = lists;
+        client.n_crls = server.n_crls = LENGTH(lists);
+    }
+    client_config = config_of(&client);
+    server_config = config_of(&server);
+    for (size_t i = 0; i < LENGTH(texts); i++)
+        free(texts[i]);
+    cert_free(leaf);
+    cert_free(middle);
+}
+
 START_TEST(each_call_fails_in_turn)
 {
     const struct scenario *s = &scenarios[_i / 2];
-    struct hs_tls_options client = client_options(), server = server_options();
     struct round warm = {.scenario = s, .call = -1};
     int rounds = 0;
 
@@ -281,8 +316,7 @@ START_TEST(each_call_fails_in_turn)
 
     staple.data = der;
     inject_spare_me();
-    client_config = config_of(&client);
-    server_config = config_of(&server);
+    set_configs(s->judged);
     run_apart(&warm);
     ASSERT_OK(warm.rv);
     for (int call = 0; call <= CALL_COUNT; call++)
