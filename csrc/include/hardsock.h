@@ -116,6 +116,7 @@ enum hs_tls_failure {
     HS_TLS_PROTOCOL,  /* a record or message that may not be; also later */
     HS_TLS_PLAINTEXT, /* bytes from before the upgrade were waiting: see hs_conn_start_tls */
     HS_TLS_LOCAL,     /* called off, or failed, on our side */
+    HS_TLS_EVICTED,   /* a silent client had to leave its place to the next */
     HS_TLS_FAILURES,
 };
 HS_API const char *hs_tls_failure_name(enum hs_tls_failure failure); /* "empty", "alert", ... */
@@ -261,7 +262,7 @@ struct hs_op {
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false                         \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false            \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */
@@ -1027,6 +1028,7 @@ HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
 struct hs_handshake_stats {
     uint64_t started, completed, in_progress;
+    uint64_t silent;   /* of in_progress: of whom not a byte has come */
     uint64_t fallback; /* of started: with the fallback */
     uint64_t failed[HS_TLS_FAILURES];
 };
@@ -1068,6 +1070,15 @@ HS_API int hs_listener_fileno(struct hs_listener *l);
 HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
                                             struct hs_addr *ret_addr);
+/* For a server that is full: moves the TLS handshakes that have begun, begins none and accepts
+ * nobody; what is secured meanwhile waits for hs_listener_accept. Never HS_OK: it ends as the op
+ * does, or with HS_E_CLOSED. Without TLS it merely waits. */
+HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op *op,
+                                            struct hs_error *err);
+/* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
+ * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
+ * left of which a byte has come. The listener still has to be closed. */
+HS_API void hs_listener_last_call(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);

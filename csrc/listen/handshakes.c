@@ -1,15 +1,19 @@
 /* handshakes.c: see handshakes.h.
  *
- * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), or BUSY (one thread
- * steps it, without the lock: a step can take a millisecond of arithmetic).
+ * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
+ * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (secured while
+ * held, until somebody takes it).
  *
  * Invariants, all under lock (rank LISTENER):
  * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
  * - Events name place and generation: an old one finds a new generation and is nothing.
+ * - silent lists exactly the WAITING places of which not a byte has come, oldest first; ready the
+ *   READY ones.
  * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
- * - The listening socket is armed unless there is no room or newcomers are paused; who makes room
- *   arms it again, the timer ends a pause.
+ * - The listening socket is armed unless there is no room, newcomers are paused, or it is held;
+ *   who makes room arms it again, the timer ends a pause. A place that can be evicted is room; the
+ *   timer is set to when the oldest silent one can be.
  * - The timer is set to the earliest deadline or end of a pause, or before.
  * - After closed nothing becomes WAITING; BUSY places are cut by their owners.
  */
@@ -17,9 +21,11 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/list.h"
 #include "../base/lock.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
+#include "../stream/conn.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -33,14 +39,19 @@
 #define TIMER_EVENT (UINT64_MAX - 1)
 /* How much of the rate may be used at once after a quiet time. */
 #define BURST_NS (100 * HS_NS_PER_MS)
+/* A client's hello comes right behind the end of TCP's handshake. 256 places, each held for so
+ * long, let a thousand newcomers a second by, whatever strangers do. */
+#define SILENCE_NS (250 * HS_NS_PER_MS)
 
-enum state { FREE, WAITING, BUSY };
+enum state { FREE, WAITING, BUSY, READY };
 
 struct place {
     struct hs_conn *conn;         /* owns */
     struct hs_tls_config *config; /* borrows: one of the two */
     struct hs_permit permit;
     struct hs_op op;
+    struct hs_list link; /* in silent or ready, or alone */
+    int64_t since_ns;
     uint32_t generation;
     enum state state;
 };
@@ -58,7 +69,8 @@ struct hs_handshakes {
     struct place *places; /* own; guarded by lock but for BUSY ones, as the rest */
     size_t *free_places;  /* own; a stack */
     size_t n_free, taken;
-    bool listening, closed;
+    struct hs_list silent, ready; /* place.link */
+    bool listening, closed, held, last_call;
     int64_t next_start_ns, paused_until_ns, timer_ns;
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
 };
@@ -93,6 +105,8 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
     h->free_places = calloc(h->max, sizeof(*h->free_places));
     if (h->places == NULL || h->free_places == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for TLS handshakes");
+    for (size_t i = 0; i < h->max; i++)
+        hs_list_init(&h->places[i].link);
     while (h->n_free < h->max) {
         h->free_places[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
@@ -124,6 +138,8 @@ hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, const struct 
     h->max = (size_t)o->max_handshakes;
     h->interval_ns = o->handshakes_per_s > 0 ? HS_NS_PER_S / o->handshakes_per_s : 0;
     h->timer_ns = HS_NEVER;
+    hs_list_init(&h->silent);
+    hs_list_init(&h->ready);
     h->config = hs_tls_config_ref(o->config);
     if (o->breaker != NULL) {
         h->breaker = hs_breaker_ref(o->breaker);
@@ -197,17 +213,32 @@ next_newcomer_locked(const struct hs_handshakes *h)
     return rate > h->paused_until_ns ? rate : h->paused_until_ns;
 }
 
+static int64_t
+room_from_locked(const struct hs_handshakes *h)
+{
+    if (h->held || h->last_call)
+        return HS_NEVER;
+    if (h->taken < h->max)
+        return 0;
+    if (hs_list_empty(&h->silent))
+        return HS_NEVER;
+    return HS_CONTAINER(h->silent.next, struct place, link)->since_ns + SILENCE_NS;
+}
+
 /* Arms or disarms the listening socket by whether newcomers are welcome. */
 static void
 update_listening_locked(struct hs_handshakes *h)
 {
-    int64_t from = next_newcomer_locked(h);
-    bool welcome = h->taken < h->max && from <= hs_now();
-    struct epoll_event ev = {.events = welcome ? EPOLLIN : 0, .data.u64 = LISTENER_EVENT};
+    int64_t from = next_newcomer_locked(h), room = room_from_locked(h), now = hs_now();
+    struct epoll_event ev = {.data.u64 = LISTENER_EVENT};
+    bool welcome;
 
+    from = from > room ? from : room;
+    welcome = from <= now;
+    ev.events = welcome ? EPOLLIN : 0;
     if (h->closed)
         return;
-    if (from > hs_now())
+    if (!welcome && from < HS_NEVER)
         set_timer_locked(h, from);
     if (welcome == h->listening)
         return;
@@ -215,14 +246,38 @@ update_listening_locked(struct hs_handshakes *h)
     (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
 }
 
+static void cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why);
+
+/* The oldest silent place, if newcomers need it; the caller's. */
+static struct place *
+claim_evicted_locked(struct hs_handshakes *h, int64_t now)
+{
+    struct place *p;
+
+    if (h->closed || h->taken < h->max || room_from_locked(h) > now ||
+        next_newcomer_locked(h) > now)
+        return NULL;
+    p = HS_CONTAINER(h->silent.next, struct place, link);
+    hs_list_unlink(&p->link);
+    p->state = BUSY;
+    return p;
+}
+
 bool
 hs_handshakes_take_place(struct hs_handshakes *h)
 {
     int64_t now = hs_now();
+    struct place *evicted;
     bool room;
 
     hs_lock_take(&h->lock);
-    room = !h->closed && h->taken < h->max && next_newcomer_locked(h) <= now;
+    evicted = claim_evicted_locked(h, now);
+    if (evicted != NULL) {
+        hs_lock_drop(&h->lock);
+        cut(h, evicted, HS_TLS_EVICTED);
+        hs_lock_take(&h->lock);
+    }
+    room = !h->closed && !h->held && h->taken < h->max && next_newcomer_locked(h) <= now;
     if (room) {
         h->taken++;
         if (h->interval_ns > 0)
@@ -241,6 +296,47 @@ hs_handshakes_give_back(struct hs_handshakes *h)
     h->next_start_ns -= h->interval_ns;
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
+}
+
+void
+hs_handshakes_hold(struct hs_handshakes *h, bool held)
+{
+    hs_lock_take(&h->lock);
+    if (h->held != held) {
+        h->held = held;
+        update_listening_locked(h);
+    }
+    hs_lock_drop(&h->lock);
+}
+
+void
+hs_handshakes_last_call(struct hs_handshakes *h)
+{
+    hs_lock_take(&h->lock);
+    h->last_call = true;
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+}
+
+static size_t
+count_silent_locked(const struct hs_handshakes *h)
+{
+    size_t n = 0;
+
+    for (const struct hs_list *i = h->silent.next; i != &h->silent; i = i->next)
+        n++;
+    return n;
+}
+
+bool
+hs_handshakes_busy(struct hs_handshakes *h)
+{
+    bool busy;
+
+    hs_lock_take(&h->lock);
+    busy = h->taken > count_silent_locked(h);
+    hs_lock_drop(&h->lock);
+    return busy;
 }
 
 void
@@ -279,6 +375,7 @@ blame(enum hs_tls_failure failure)
     case HS_TLS_PROTOCOL:
     case HS_TLS_PLAINTEXT:
     case HS_TLS_LOCAL:
+    case HS_TLS_EVICTED:
     case HS_TLS_FAILURES:
         break;
     }
@@ -317,6 +414,7 @@ leave(struct hs_handshakes *h, struct place *p)
     if (fd >= 0)
         (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     hs_lock_take(&h->lock);
+    hs_list_unlink(&p->link);
     p->conn = NULL;
     p->generation++;
     p->state = FREE;
@@ -348,7 +446,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
         .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
         .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->places),
     };
-    bool armed = false;
+    bool armed = false, silent = !hs_conn_tls_has_heard(p->conn);
 
     hs_lock_take(&h->lock);
     if (!h->closed) {
@@ -359,9 +457,29 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
             set_timer_locked(h, p->op.want_at_ns);
         else
             p->state = BUSY;
+        if (armed && silent) {
+            hs_list_append(&h->silent, &p->link);
+            update_listening_locked(h); /* A full house may have become one with room. */
+        }
     }
     hs_lock_drop(&h->lock);
     return armed;
+}
+
+/* While newcomers are held, what is secured waits. Its descriptor is not armed. */
+static bool
+keep_ready(struct hs_handshakes *h, struct place *p)
+{
+    bool kept;
+
+    hs_lock_take(&h->lock);
+    kept = h->held && !h->closed;
+    if (kept) {
+        p->state = READY;
+        hs_list_append(&h->ready, &p->link);
+    }
+    hs_lock_drop(&h->lock);
+    return kept;
 }
 
 /* Of a BUSY place. The connection when it is secured, else NULL. */
@@ -374,7 +492,7 @@ step(struct hs_handshakes *h, struct place *p, bool first)
     if (rv == HS_OK) {
         tell_breaker(h, p, HS_TLS_NONE);
         atomic_fetch_add_explicit(&h->completed, 1, memory_order_relaxed);
-        return leave(h, p);
+        return keep_ready(h, p) ? NULL : leave(h, p);
     }
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
@@ -394,6 +512,7 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
     p->conn = conn;
     p->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
     p->op.stepping = true;
+    p->since_ns = hs_now();
     hs_lock_drop(&h->lock);
     atomic_fetch_add_explicit(&h->started, 1, memory_order_relaxed);
     choose_config(h, p);
@@ -408,10 +527,12 @@ claim(struct hs_handshakes *h, uint64_t event)
     struct place *p = &h->places[(uint32_t)event];
 
     hs_lock_take(&h->lock);
-    if (p->state == WAITING && p->generation == event >> 32)
+    if (p->state == WAITING && p->generation == event >> 32) {
         p->state = BUSY;
-    else
+        hs_list_unlink(&p->link);
+    } else {
         p = NULL;
+    }
     hs_lock_drop(&h->lock);
     return p;
 }
@@ -436,8 +557,10 @@ claim_expired(struct hs_handshakes *h)
         else
             next = hs_min_ns(next, p->op.want_at_ns);
     }
-    if (found != NULL)
+    if (found != NULL) {
         found->state = BUSY;
+        hs_list_unlink(&found->link);
+    }
     ignored = read(h->timer_fd, &ticks, sizeof(ticks));
     (void)ignored;
     h->timer_ns = HS_NEVER;
@@ -448,12 +571,31 @@ claim_expired(struct hs_handshakes *h)
     return found;
 }
 
+static struct place *
+claim_ready(struct hs_handshakes *h)
+{
+    struct place *p = NULL;
+
+    hs_lock_take(&h->lock);
+    if (!h->held && !hs_list_empty(&h->ready)) {
+        p = HS_CONTAINER(h->ready.next, struct place, link);
+        hs_list_unlink(&p->link);
+        p->state = BUSY;
+    }
+    hs_lock_drop(&h->lock);
+    return p;
+}
+
 enum hs_due
 hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 {
     struct epoll_event ev;
     struct place *p;
 
+    if ((p = claim_ready(h)) != NULL) {
+        *ret_conn = leave(h, p);
+        return HS_DUE_CONNECTION;
+    }
     if (epoll_wait(h->epoll_fd, &ev, 1, 0) != 1)
         return HS_DUE_NOTHING;
     if (ev.data.u64 == LISTENER_EVENT)
@@ -477,14 +619,18 @@ hs_handshakes_close(struct hs_handshakes *h)
     hs_lock_drop(&h->lock);
     for (size_t i = 0; i < h->max; i++) {
         struct place *p = &h->places[i];
-        bool waiting;
+        enum state state;
 
         hs_lock_take(&h->lock);
-        if ((waiting = p->state == WAITING))
+        if ((state = p->state) == WAITING || state == READY) {
             p->state = BUSY;
+            hs_list_unlink(&p->link);
+        }
         hs_lock_drop(&h->lock);
-        if (waiting)
+        if (state == WAITING)
             cut(h, p, HS_TLS_LOCAL);
+        else if (state == READY)
+            hs_conn_unref(leave(h, p));
     }
 }
 
@@ -497,5 +643,6 @@ hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stat
         ret_stats->failed[i] = h->failed[i];
     hs_lock_take(&h->lock);
     ret_stats->in_progress = h->taken;
+    ret_stats->silent = count_silent_locked(h);
     hs_lock_drop(&h->lock);
 }

@@ -27,6 +27,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -41,7 +42,10 @@
 #define BACKOFF_MAX_NS (100 * HS_NS_PER_MS)
 #define SLICE_ROUNDS 64
 
-enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, ENDED, FAILED };
+/* LAST: of those who were there when the last call was made nobody is left. */
+enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, LAST, ENDED, FAILED, TENDING };
+
+#define NO_LAST_CALL INT64_MAX
 
 /* Whether connections get the listener's options from the kernel. */
 enum inheritance { UNKNOWN, INHERITED, NOT_INHERITED };
@@ -57,7 +61,8 @@ struct hs_listener {
     atomic_int reserve_fd;            /* own; -1 while given up */
     _Atomic int64_t backoff_ns;       /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
-    atomic_int inheritance; /* enum inheritance */
+    atomic_int inheritance;    /* enum inheritance */
+    _Atomic int64_t newcomers; /* that are accepted yet, or NO_LAST_CALL */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
 
@@ -115,6 +120,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
+    l->newcomers = NO_LAST_CALL;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *ret_l = l;
     return HS_OK;
@@ -350,21 +356,50 @@ verify_inherited(struct hs_listener *l, int fd)
     return changed;
 }
 
+static bool
+last_call_made(const struct hs_listener *l)
+{
+    return atomic_load(&l->newcomers) != NO_LAST_CALL;
+}
+
+/* Of those who may come yet one is here, or has left. */
+static void
+note_newcomer(struct hs_listener *l)
+{
+    if (last_call_made(l))
+        atomic_fetch_sub(&l->newcomers, 1);
+}
+
+/* Without anybody in it the queue has been worked off, whatever it was thought to hold. */
+static enum outcome
+note_nobody(struct hs_listener *l)
+{
+    if (!last_call_made(l))
+        return NOTHING;
+    atomic_store(&l->newcomers, 0);
+    return LAST;
+}
+
 static enum outcome
 accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
     struct hs_sockopts own;
     unsigned changed;
-    int fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     enum outcome outcome;
+    int fd;
 
+    if (atomic_load(&l->newcomers) <= 0)
+        return LAST;
+    fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        outcome = classify(l, errno);
+        if ((outcome = classify(l, errno)) == NOTHING)
+            return note_nobody(l);
         if (outcome == FAILED)
             (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
         return outcome;
     }
+    note_newcomer(l);
     changed = verify_inherited(l, fd);
     hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
     if (hs_conn_wrap(fd, l->bound.family, &peer, &own, changed, err, ret_conn) != HS_OK) {
@@ -380,7 +415,7 @@ static hs_err
 wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
 {
     struct hs_wakenode node;
-    int fd = why == EXHAUSTED ? -1 : hs_fd_number(&l->fd);
+    int fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd);
     int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
     short revents;
     hs_err rv = HS_OK;
@@ -453,6 +488,12 @@ welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
     return outcome;
 }
 
+static enum outcome
+nothing_is_due(struct hs_listener *l)
+{
+    return atomic_load(&l->newcomers) <= 0 && !hs_handshakes_busy(l->handshakes) ? LAST : NOTHING;
+}
+
 /* The same as accept_some through TLS: NOTHING when nobody is ready, NEXT after a slice. */
 static enum outcome
 accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_conn **conns,
@@ -463,13 +504,15 @@ accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct h
     for (int i = 0; i < SLICE_ROUNDS && *n < max; i++)
         switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
         case HS_DUE_NOTHING:
-            return NOTHING;
+            return nothing_is_due(l);
         case HS_DUE_CONNECTION:
             (*n)++;
             break;
         case HS_DUE_NEWCOMERS:
             outcome = welcome(l, max, &i, err, conns, n);
-            if (outcome == ENDED || outcome == FAILED)
+            if (outcome == LAST)
+                hs_handshakes_last_call(l->handshakes);
+            else if (outcome == ENDED || outcome == FAILED)
                 return outcome;
             break;
         case HS_DUE_SOMETHING:
@@ -494,6 +537,8 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
             return HS_OK;
         if (outcome == ENDED)
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was shut down");
+        if (outcome == LAST)
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "all were accepted since the last call");
         if (outcome == FAILED)
             return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if (outcome == NEXT)
@@ -518,6 +563,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if (max == 0)
         return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        if (l->handshakes != NULL)
+            hs_handshakes_hold(l->handshakes, false);
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
         hs_fd_drop(&l->fd);
@@ -529,6 +576,51 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     } else if (rv < 0 && err != NULL) {
         err->op = "accept";
     }
+    return rv;
+}
+
+/* One slice of the handshakes that have begun. */
+static enum outcome
+tend_some(struct hs_listener *l)
+{
+    struct hs_conn *conn = NULL;
+
+    for (int i = 0; i < SLICE_ROUNDS; i++)
+        if (hs_handshakes_next(l->handshakes, &conn) == HS_DUE_NOTHING)
+            return NOTHING;
+    return NEXT;
+}
+
+static hs_err
+tend_loop(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
+{
+    hs_err rv;
+
+    for (;;) {
+        if (hs_fd_is_closed(&l->fd))
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
+        if (l->handshakes != NULL && tend_some(l) == NEXT)
+            return HS_INTR;
+        if ((rv = wait_for_clients(l, op, TENDING, err)) != HS_OK)
+            return rv;
+    }
+}
+
+hs_err
+hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        if (l->handshakes != NULL)
+            hs_handshakes_hold(l->handshakes, true);
+        if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
+            rv = tend_loop(l, op, err);
+        hs_fd_drop(&l->fd);
+    }
+    if (rv < 0 && err != NULL)
+        err->op = "tend";
     return rv;
 }
 
@@ -608,6 +700,19 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
         stats->queue_length = (int)info.tcpi_unacked;
     }
     hs_fd_drop(&l->fd);
+}
+
+void
+hs_listener_last_call(struct hs_listener *l)
+{
+    struct hs_listener_stats stats = {.queue_length = HS_UNSET};
+    int64_t none = NO_LAST_CALL;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
+    (void)atomic_compare_exchange_strong(
+        &l->newcomers, &none, stats.queue_length == HS_UNSET ? INT_MAX : stats.queue_length);
+    hs_wakelist_wake(&l->wakers);
 }
 
 void

@@ -13,5 +13,7 @@ HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
                                  const struct hs_sockopts *opts, unsigned changed,
                                  struct hs_error *err, struct hs_conn **ret_conn);
 long hs_conn_live(void);
+/* In a handshake: whether a byte of the peer's has come. */
+bool hs_conn_tls_has_heard(struct hs_conn *c);
 
 #endif

@@ -669,6 +669,32 @@ def test_connections_that_no_worker_took_are_cut_too() -> None:
     assert not gate.running.acquire(blocking=False), "it never ran"
 
 
+def test_who_waits_in_the_kernel_s_queue_is_served_as_room_comes_free() -> None:
+    gate = Gate()
+
+    def handler(conn: hs.Connection) -> None:
+        gate(conn)
+        conn.sendall(conn.recv(10).upper())
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60, workers=1)
+    clients = [connect_to(server.address) for _ in range(4)]
+    gate.wait_until_running()
+    assert poll_until(lambda: server.listener.stats().queue_length == 3, 10)
+    with Call(drained, server) as draining:
+        assert poll_until(lambda: getattr(server._bell, "name", "") == "drain", 10)
+        late = connect_to(server.address)  # The listener is still open: its turn never comes.
+        gate.go.set()
+        for client in clients:
+            client.sendall(b"request")
+            assert rest_of(client) == b"REQUEST"
+            client.close()
+        with pytest.raises(ConnectionResetError):
+            rest_of(late)
+        late.close()
+        report = draining.result()
+    assert (report.completed, report.unaccepted, report.clean) == (4, 1, True)
+
+
 def test_lingering_is_cut_when_the_time_is_up() -> None:
     server = hs.serve(lambda conn: conn.sendall(b"whole"), LOCAL, drain_timeout=60, linger=60.0)
     with connect_to(server.address) as client:

@@ -1,5 +1,6 @@
 """The phases of a drain: what is due now, and when to look again.
 
+0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
 1. Connections that are idle at two looks are cancelled, and closed if that does not make their
    handlers leave. Busy ones become idle, so this is looked at again and again. They were told, by
    the token ``draining``.
@@ -50,6 +51,11 @@ class Drain:
         self.end = limit.end
         self._cut_at = limit.end - limit.grace
         self._abort_at = limit.end - limit.grace / 4
+
+    @property
+    def cut_at(self) -> float:
+        """When only the grace is left: nobody else is served from then on."""
+        return self._cut_at
 
     def tighten(self, limit: Limit) -> None:
         """Somebody else wants it to be over earlier; later is not listened to."""
@@ -104,6 +110,7 @@ class Drain:
         *,
         reason: str | None,
         unaccepted: int | None,
+        handshakes: int = 0,
         look: Callable[[object], tuple[str | None, str | None]],
     ) -> DrainReport:
         """Sum up; *look* returns the name and the stack of a runner."""
@@ -119,6 +126,7 @@ class Drain:
             cancelled=ended[Outcome.CANCELLED],
             aborted=ended[Outcome.ABORTED],
             unaccepted=unaccepted,
+            handshakes=handshakes,
             elapsed=now - self._began,
             cut=cut,
         )

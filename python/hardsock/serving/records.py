@@ -89,8 +89,11 @@ class DrainReport(NamedTuple):
     aborted: int
     """The handler did not leave in time, or never began."""
     unaccepted: int | None
-    """Connections that waited in the kernel's queue, for which there was no room; the kernel reset
-    them. None if unknown (unix sockets)."""
+    """Clients that were never a connection of the server, and were reset: for whom there was no
+    room before time was up, who came after the drain had begun, or who had not sent a byte of their
+    TLS handshake. None if unknown (unix sockets)."""
+    handshakes: int
+    """TLS handshakes that had begun and were cut because time was up."""
     elapsed: float
     cut: tuple[CutConnection, ...]
     """The cancelled and the aborted."""
@@ -98,7 +101,7 @@ class DrainReport(NamedTuple):
     @property
     def clean(self) -> bool:
         """Whether nothing was cut."""
-        return self.cancelled == 0 and self.aborted == 0
+        return self.cancelled == self.aborted == self.handshakes == 0
 
     @property
     def running(self) -> int:
@@ -109,6 +112,7 @@ class DrainReport(NamedTuple):
         head = (
             f"drained in {self.elapsed:.3f} s: {self.completed} completed, {self.told} told, "
             f"{self.failed} failed, {self.idle_closed} idle closed, {self.cancelled} cancelled, "
-            f"{self.aborted} aborted"
+            f"{self.aborted} aborted, {self.handshakes} handshakes cut, "
+            f"{'unknown' if self.unaccepted is None else self.unaccepted} not accepted"
         )
         return "\n".join([head, *map(str, self.cut)])

@@ -20,6 +20,7 @@ from hardsock._core import CancelToken, Connection, Listener
 from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
+from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
@@ -150,7 +151,6 @@ class Server(ServerFace):
     # ---- accepting ---------------------------------------------------------------------------
 
     def _main(self) -> None:
-        unaccepted = None
         try:
             self._accept_until_told()
         except BaseException:
@@ -158,12 +158,9 @@ class Server(ServerFace):
         self._draining.cancel("the server has ended")  # unless that is why
         try:
             drain = self._begin_drain()
-            self._accept_what_waits()
-            unaccepted = None if self._listener.closed else self._listener.stats().queue_length
-            self._listener.close()
-            self._run_drain(drain)
+            outside = self._run_drain(drain)
             self._workers.close(drain.end)
-            self._report = self._sum_up(drain, unaccepted)
+            self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
             self._ended.cancel("the server has ended")
@@ -203,22 +200,13 @@ class Server(ServerFace):
                 turn.perform()
             if room:
                 return room
-            bell.wait(self._idle.interval)
-        return 0
-
-    def _accept_what_waits(self) -> None:
-        """Closing the listener resets what is queued: what there is room for is served yet."""
-        with self._lock:
-            self._ledger.not_full(time.monotonic())
-        while not self._token.cancelled:
-            with self._lock:
-                room = self._ledger.room
-            if room == 0:
-                return
             try:
-                self._take(self._listener.accept_many(min(room, MAX_BATCH), timeout=0))
-            except (HardsockError, MemoryError):
-                return
+                self._listener._tend(timeout=self._idle.interval, token=bell)
+            except (Cancelled, DeadlineExceeded):
+                pass
+            except HardsockError:
+                bell.wait(self._idle.interval)  # It was closed, which the next accept tells.
+        return 0
 
     def _take(self, conns: list[Connection]) -> None:
         taken = [served(conn, self._token) for conn in conns]
@@ -286,26 +274,59 @@ class Server(ServerFace):
         seconds, grace = check_drain(self._options.drain_timeout, None)
         with self._lock:
             now = time.monotonic()
+            self._ledger.not_full(now)
             if self._token.cancelled:  # Everything is cancelled: only the grace is left.
                 seconds = grace
             return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
 
-    def _run_drain(self, drain: Drain) -> None:
+    def _run_drain(self, drain: Drain) -> LeftOutside:
+        """Closing the listener resets who is queued: those for whom room comes free are served."""
+        outside = None
+        self._listener._last_call()
         while True:
             with self._lock:
                 if self._limit is not None:
                     drain.tighten(self._limit)
                 turn = drain.step(time.monotonic())
+                room = self._ledger.room
                 bell = self._bell = CancelToken(name="drain")
             turn.perform()
-            if turn.wait is None:
-                return
-            bell.wait(turn.wait)
+            if outside is None and not self._accept_rest(drain, room, turn.wait, bell):
+                outside = close_listener(self._listener)
+            elif outside is None:
+                continue  # What was accepted is due for a look.
+            elif turn.wait is None:
+                return outside
+            else:
+                bell.wait(turn.wait)
 
-    def _sum_up(self, drain: Drain, unaccepted: int | None) -> DrainReport:
+    def _accept_rest(self, drain: Drain, room: int, wait: float | None, bell: CancelToken) -> bool:
+        """Wait for who was there when the drain began; False: they are all here, or time is up."""
+        left = drain.cut_at - time.monotonic()
+        if left <= 0 or self._token.cancelled:
+            return False
+        wait = left if wait is None else min(wait, left)
+        try:
+            if room:
+                self._take(
+                    self._listener.accept_many(min(room, MAX_BATCH), timeout=wait, token=bell)
+                )
+            else:
+                self._listener._tend(timeout=wait, token=bell)
+        except (Cancelled, DeadlineExceeded):
+            pass
+        except (HardsockError, MemoryError):
+            return False  # Closed: nobody is left.
+        return True
+
+    def _sum_up(self, drain: Drain, outside: LeftOutside) -> DrainReport:
         with self._lock:
             report = drain.report(
-                time.monotonic(), reason=self._draining.reason, unaccepted=unaccepted, look=look_at
+                time.monotonic(),
+                reason=self._draining.reason,
+                unaccepted=outside.unaccepted,
+                handshakes=outside.handshakes,
+                look=look_at,
             )
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report
