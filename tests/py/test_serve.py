@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -399,7 +402,8 @@ def test_a_process_that_can_start_no_more_threads_serves_with_those_it_has(
             assert rest_of(client) == b""
             client.close()
         settled(server)
-    assert "1 of 4 workers: can't start new thread" in caplog.text
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ["1 of 4 workers: can't start new thread (1 times)"], "once a minute"
 
 
 # ---- draining -----------------------------------------------------------------------------------
@@ -695,13 +699,14 @@ def test_who_waits_in_the_kernel_s_queue_is_served_as_room_comes_free() -> None:
     assert (report.completed, report.unaccepted, report.clean) == (4, 1, True)
 
 
-def test_lingering_is_cut_when_the_time_is_up() -> None:
+def test_who_was_answered_and_only_lingers_is_not_cut() -> None:
     server = hs.serve(lambda conn: conn.sendall(b"whole"), LOCAL, drain_timeout=60, linger=60.0)
     with connect_to(server.address) as client:
         client.settimeout(10)
         assert rest_of(client) == b"whole"
         report = drained(server, timeout=0.1)
-    assert [(cut.how, cut.phase) for cut in report.cut] == [("cancelled", "lingering")]
+    assert (report.completed, report.cut, report.clean) == (1, (), True)
+    assert (server.stats().handled, server.stats().endings) == (1, {"closed": 1})
 
 
 class AcceptsWhileItDrains:
@@ -787,6 +792,107 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not() -> None:
     assert server.report is not None
     assert server.report.reason == "a client asked for it"
     assert server.report.completed == 1
+
+
+_SERVER = """
+import sys
+import hardsock as hs
+
+def handler(conn):
+    conn.recv(100)
+    conn.sendall(b"begun")
+    conn.recv_exactly(2)
+    conn.sendall(b"whole")
+
+def threads():
+    with hs.serve(handler, ("127.0.0.1", 0), drain_timeout=60) as server:
+        print(server.address[1], flush=True)
+        server.wait()
+        print(server.report.reason, flush=True)
+
+async def awaited(conn):
+    await conn.recv(100)
+    await conn.sendall(b"begun")
+    await conn.recv_exactly(2)
+    await conn.sendall(b"whole")
+
+async def loop():
+    from hardsock import aio
+    async with aio.serve(awaited, ("127.0.0.1", 0), drain_timeout=60) as server:
+        print(server.address[1], flush=True)
+        await server.wait()
+        print(server.report.reason, flush=True)
+
+if sys.argv[1] == "threads":
+    threads()
+else:
+    import asyncio
+    asyncio.run(loop())
+"""
+
+
+def terminable(driver: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER, driver], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("driver", ["threads", "asyncio"])
+def test_sigterm_drains_and_the_request_under_way_is_answered(driver: str) -> None:
+    with terminable(driver) as process:
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with connect_to(address) as client:
+            client.settimeout(10)
+            client.sendall(b"?")
+            assert client.recv(5, socket.MSG_WAITALL) == b"begun"
+            client.sendall(b"12")
+            process.send_signal(signal.SIGTERM)
+            assert rest_of(client) == b"whole"
+        assert process.stdout.readline() == "SIGTERM\n"
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("driver", ["threads", "asyncio"])
+def test_a_second_sigterm_cuts(driver: str) -> None:
+    with terminable(driver) as process:
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with connect_to(address) as client:
+            client.settimeout(10)
+            client.sendall(b"?")
+            assert client.recv(5, socket.MSG_WAITALL) == b"begun"
+            client.sendall(b"1")  # Half a request: it stays busy, so the drain waits for it.
+            process.send_signal(signal.SIGTERM)
+            assert poll_until(lambda: not accepts(address), 10)
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ConnectionResetError):
+                assert rest_of(client) == b""
+        assert process.wait(20) == 0
+
+
+def accepts(address: Any) -> bool:
+    try:
+        connect_to(address).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_a_handler_for_sigterm_that_exists_stays() -> None:
+    def mine(_number: int, _frame: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with hs.serve(echo, LOCAL, drain_timeout=5) as server:
+            assert server.wait(0.01) is False
+            assert signal.getsignal(signal.SIGTERM) is mine
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            assert server.wait(0.01) is False
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_later_drain_shortens_an_earlier_one() -> None:

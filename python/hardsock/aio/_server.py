@@ -26,7 +26,7 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -122,16 +122,20 @@ class Server(ServerFace):
     async def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
         """Wait until the server has ended: True; False after *timeout* seconds.
 
+        In the main thread SIGTERM drains meanwhile, as ``stop`` does, and a second one cuts all
+        that is left, unless a handler for it was installed.
+
         Raises:
             Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
             RuntimeError: If a handler of this server awaits it: it would wait for itself.
         """
         self._refuse_to_wait("wait()")
-        watched = [t for t in (token, current()) if t is not None]
-        if await wait(CancelToken.linked([self._ended, *watched]), timeout) and not self.closed:
-            for each in watched:
-                each.check()
-        return self.closed
+        with self._obeying_sigterm():
+            watched = [t for t in (token, current()) if t is not None]
+            if await wait(CancelToken.linked([self._ended, *watched]), timeout) and not self.closed:
+                for each in watched:
+                    each.check()
+            return self.closed
 
     def _refuse_to_wait(self, what: str) -> None:
         if draining() is self._draining:
@@ -251,7 +255,7 @@ class Server(ServerFace):
     async def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"
         if verdict.end is End.FINISH:
-            served.phase = Phase.LINGERING
+            self._ledger.linger(served, verdict.outcome)
             verdict, ending = await self._linger(served, verdict)
         self._settle(served, verdict, ending)
 

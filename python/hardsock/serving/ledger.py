@@ -44,7 +44,7 @@ _CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -56,6 +56,8 @@ class Served:
         """Whatever the driver needs to find the one that runs the handler."""
         self.ended_by: Outcome | None = None
         """Why the server cancelled its token, if it did."""
+        self.handled: Outcome | None = None
+        """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
         self.outcome: Outcome | None = None
         self.left = False
         """Nobody works on it any more."""
@@ -143,6 +145,11 @@ class Ledger:
         self._delay_sum += delay
         self._delay_max = max(self._delay_max, delay)
         return True
+
+    def linger(self, served: Served, outcome: Outcome) -> None:
+        """Its handler has ended, and its peer's end is waited for."""
+        served.phase = Phase.LINGERING
+        served.handled = outcome
 
     def settle(
         self, served: Served, outcome: Outcome, *, error: str | None = None, ending: str

@@ -24,7 +24,7 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -119,18 +119,22 @@ class Server(ServerFace):
     def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
         """Block until the server has ended: True; False after *timeout* seconds.
 
+        In the main thread SIGTERM drains meanwhile, as ``stop`` does, and a second one cuts all
+        that is left, unless a handler for it was installed.
+
         Raises:
             Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
             RuntimeError: If a handler of this server calls it: it would wait for itself.
         """
         self._refuse_to_wait("wait()")
-        watched = [t for t in (token, current()) if t is not None]
-        if not watched:
-            return self._ended.wait(timeout)
-        if CancelToken.linked([self._ended, *watched]).wait(timeout) and not self.closed:
-            for each in watched:
-                each.check()
-        return self.closed
+        with self._obeying_sigterm():
+            watched = [t for t in (token, current()) if t is not None]
+            if not watched:
+                return self._ended.wait(timeout)
+            if CancelToken.linked([self._ended, *watched]).wait(timeout) and not self.closed:
+                for each in watched:
+                    each.check()
+            return self.closed
 
     def _refuse_to_wait(self, what: str) -> None:
         if self._workers.includes(threading.current_thread()):
@@ -243,7 +247,7 @@ class Server(ServerFace):
         verdict = judge(served, exc, server=self._token, draining=self._draining)
         if verdict.end is End.FINISH:
             with self._lock:
-                served.phase = Phase.LINGERING
+                self._ledger.linger(served, verdict.outcome)
         return verdict
 
     def _end(self, served: Served, verdict: Verdict) -> None:
