@@ -4,6 +4,7 @@
  * abandoned: the core keeps what had arrived, or poisons what is half sent.
  */
 #include "conn.h"
+#include "turns.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -542,6 +543,32 @@ PyObject *
 conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     hs_conn_lost_output(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_join_turns,
+         "_join_turns($self, turns, /)\n--\n\n"
+         "Give a turn back while a blocking call waits here. Once, before others know\n"
+         "the connection.");
+
+PyObject *
+conn__join_turns(PyObject *self, PyObject *turns)
+{
+    if (!PyObject_TypeCheck(turns, state_of(self)->turns_type)) {
+        PyErr_SetString(PyExc_TypeError, "turns must be a Turns");
+        return NULL;
+    }
+    hs_conn_join_turns(((ConnObject *)self)->core, ((TurnsObject *)turns)->core);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_leave_turns, "_leave_turns($self, /)\n--\n\n"
+                       "Leave turns alone from the next call on.");
+
+PyObject *
+conn__leave_turns(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_leave_turns(((ConnObject *)self)->core);
     Py_RETURN_NONE;
 }
 

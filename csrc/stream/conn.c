@@ -145,6 +145,7 @@ hs_conn_unref(struct hs_conn *c)
         return;
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
+    hs_turns_unref(c->turns);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -193,6 +194,22 @@ hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns)
     atomic_store(&c->dirs[dir].deadline_ns, deadline_ns);
     if (hs_fd_is_ours(&c->fd))
         hs_wakelist_wake(&c->wakers);
+}
+
+void
+hs_conn_join_turns(struct hs_conn *c, struct hs_turns *t)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(c->turns == NULL);
+    c->turns = hs_turns_ref(t);
+    atomic_store(&c->in_turns, true);
+}
+
+void
+hs_conn_leave_turns(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->in_turns, false);
 }
 
 int64_t

@@ -230,8 +230,8 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
     return rv;
 }
 
-hs_err
-hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+static hs_err
+wait_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
 {
     bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
     struct hs_wakenode node;
@@ -246,5 +246,18 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
         rv = HS_OK; /* Try again, at once. */
     if (sleeps && hs_token_is_ours(op->told))
         hs_wakelist_leave(hs_token_wakelist(op->told), &node);
+    return rv;
+}
+
+hs_err
+hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (op->stepping || !atomic_load(&c->in_turns) || deadline_of(c, op, dir) == HS_TRY_ONCE)
+        return wait_told(c, op, dir, want, err);
+    hs_turns_give(c->turns);
+    rv = wait_told(c, op, dir, want, err);
+    hs_turns_take(c->turns, op->token, deadline_of(c, op, dir));
     return rv;
 }

@@ -139,6 +139,86 @@ def test_more_connections_than_workers_wait_for_a_thread() -> None:
         assert settled(server).peak_active == 3
 
 
+def test_quiet_connections_take_no_worker() -> None:
+    """Two workers, sixteen clients that stay: a wait for the client gives the turn to the next."""
+    running: list[int] = []
+    most: list[int] = []
+
+    def handler(conn: hs.Connection) -> None:
+        while line := conn.recv(100):
+            running.append(1)
+            most.append(len(running))
+            running.pop()
+            conn.sendall(line)
+
+    with hs.serve(handler, LOCAL, drain_timeout=5, workers=2, max_connections=16) as server:
+        clients = [connect_to(server.address) for _ in range(16)]
+        for turn in range(3):
+            for client in clients:
+                client.sendall(b"%d" % turn)
+            for client in clients:
+                client.settimeout(10)
+                assert client.recv(10) == b"%d" % turn
+        for client in clients:
+            client.close()
+        stats = settled(server)
+    assert stats.peak_active == stats.handled == 16
+    assert max(most) <= 2
+
+
+def test_a_client_that_drips_or_does_not_read_takes_no_worker() -> None:
+    def handler(conn: hs.Connection) -> None:
+        if conn.recv_exactly(4) == b"much":
+            with contextlib.suppress(hs.HardsockError):
+                conn.sendall(bytes(1 << 26))
+        else:
+            conn.sendall(b"fine")
+
+    with hs.serve(handler, LOCAL, drain_timeout=0.2, workers=1, max_connections=8) as server:
+        with connect_to(server.address) as drips, connect_to(server.address) as deaf:
+            drips.sendall(b"dri")
+            deaf.sendall(b"much")
+            for _ in range(3):
+                assert ask(server.address, b"work") == b"fine"
+
+
+def test_no_more_handlers_run_than_there_are_workers() -> None:
+    gate = Gate()
+    with hs.serve(gate, LOCAL, drain_timeout=5, workers=2, max_connections=8) as server:
+        clients = [connect_to(server.address) for _ in range(8)]
+        gate.wait_until_running(2)
+        assert poll_until(lambda: server.stats().waiting == 6, 10)
+        assert not gate.running.acquire(blocking=False)
+        gate.go.set()
+        for client in clients:
+            assert rest_of(client) == b""
+            client.close()
+        assert settled(server).handled == 8
+
+
+def test_lingering_connections_make_room_for_the_next() -> None:
+    """Clients that were answered and stay: each would hold its place and thread for the linger."""
+
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(4))
+
+    with hs.serve(handler, LOCAL, drain_timeout=60, workers=2, linger=60.0) as server:
+        answered = []
+        for _ in range(10):
+            client = connect_to(server.address)
+            client.settimeout(10)
+            client.sendall(b"here")
+            assert client.recv(4, socket.MSG_WAITALL) == b"here"
+            answered.append(client)
+        stats = server.stats()
+        assert stats.peak_active <= 2
+        assert (stats.accepted, stats.failed, stats.cut) == (10, 0, 0)
+        for client in answered:
+            assert rest_of(client) == b""
+            client.close()
+        assert settled(server).handled == 10
+
+
 def test_two_thousand_short_connections_add_up() -> None:
     def client(index: int) -> None:
         for turn in range(250):
@@ -511,7 +591,7 @@ def test_a_request_that_had_arrived_is_answered_after_the_drain_began() -> None:
         first.sendall(b"slow")
         gate.wait_until_running()
         second.sendall(b"accepted, and waits for a worker")
-        assert poll_until(lambda: server.stats().waiting == 1, 10)
+        assert poll_until(lambda: server.stats().active == 2, 10)
         with Call(drained, server) as draining:
             assert server.draining.wait(10)
             gate.go.set()
@@ -668,8 +748,7 @@ def test_connections_that_no_worker_took_are_cut_too() -> None:
             rest_of(client)
         client.close()
     assert report.unaccepted == 2
-    assert [cut.phase for cut in report.cut] == ["handler", "waiting"]
-    assert [cut.running for cut in report.cut] == [True, False]
+    assert {cut.phase: cut.running for cut in report.cut} == {"handler": True, "waiting": False}
     assert not gate.running.acquire(blocking=False), "it never ran"
 
 

@@ -215,7 +215,8 @@ class Server(ServerFace):
     def _take(self, conns: list[_core.Connection]) -> None:
         for conn in conns:
             each = served(conn, self._token)
-            self._ledger.admit(each)
+            if (lingering := self._ledger.admit(each)) is not None:
+                lingering.conn.close()
             token = each.token.child(name=each.peer)
             each.runner = self._tasks.start(
                 enter(self._context, token), self._serve, each, name=each.peer
@@ -256,6 +257,7 @@ class Server(ServerFace):
         ending = "closed"
         if verdict.end is End.FINISH:
             self._ledger.linger(served, verdict.outcome)
+            self._ring()
             verdict, ending = await self._linger(served, verdict)
         self._settle(served, verdict, ending)
 

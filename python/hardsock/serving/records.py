@@ -32,7 +32,7 @@ class ServerStats(NamedTuple):
     ``CloseReport``; ``"closed"``: by the handler, or by the server without waiting for the peer;
     ``"aborted"``: by the server, with a reset."""
     workers: int
-    """Threads that run handlers now, or wait to."""
+    """Threads that run handlers, wait for their turn, or for a connection."""
     start_delay_max: float
     """Seconds from accept to the start of the handler, at most."""
     start_delay_mean: float
@@ -87,7 +87,7 @@ class DrainReport(NamedTuple):
     cancelled: int
     """Time was up, their tokens were cancelled, and their handlers left."""
     aborted: int
-    """The handler did not leave in time, or never began."""
+    """The handler did not leave in time."""
     unaccepted: int | None
     """Clients that were never a connection of the server, and were reset: for whom there was no
     room before time was up, who came after the drain had begun, or who had not sent a byte of their

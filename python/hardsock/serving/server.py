@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hardsock._core import CancelToken, Connection, Listener
+from hardsock._core import CancelToken, Connection, Listener, Turns
 from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
@@ -65,7 +65,9 @@ class Server(ServerFace):
         self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
         self._limit: Limit | None = None  # guarded by lock
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
-        self._workers = Workers(self._serve, options.workers, options.name)
+        # A thread for each connection, of which as many run as there are workers.
+        self._turns = Turns(options.workers) if options.workers < options.limit else None
+        self._workers = Workers(self._serve, options.limit, options.name)
         self._thread = threading.Thread(target=self._main, name=options.name, daemon=True)
         try:
             self._thread.start()
@@ -215,39 +217,55 @@ class Server(ServerFace):
     def _take(self, conns: list[Connection]) -> None:
         taken = [served(conn, self._token) for conn in conns]
         with self._lock:
-            for each in taken:
-                self._ledger.admit(each)
+            making_room = [self._ledger.admit(each) for each in taken]
+        for lingering in making_room:
+            if lingering is not None:
+                lingering.conn.close()
         for each in taken:
+            if self._turns is not None:
+                each.conn._join_turns(self._turns)
             self._workers.give(each)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
     def _serve(self, served: Served) -> bool:
         """Serve one connection; False in a forked child, where the server is not."""
+        if self._turns is not None:
+            self._turns.take(served.token)
+        try:
+            verdict = self._handle(served)
+        finally:
+            if self._turns is not None:
+                served.conn._leave_turns()  # While it lingers it has none to give.
+                self._turns.give()
+        if verdict is None:
+            return False
+        self._end(served, verdict)
+        return True
+
+    def _handle(self, served: Served) -> Verdict | None:
+        """Run the handler; None in a forked child."""
         with self._lock:
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
-            self._end(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
-            return True
+            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
         try:
             token = served.token.child(name=served.peer)
             enter(self._context, token).run(self._handler, served.conn)
         except BaseException as exc:
             if os.getpid() != self._pid:
                 raise
-            verdict = self._judge(served, exc)
-        else:
-            verdict = self._judge(served, None)
+            return self._judge(served, exc)
         if os.getpid() != self._pid:
-            return False
-        self._end(served, verdict)
-        return True
+            return None
+        return self._judge(served, None)
 
     def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
         verdict = judge(served, exc, server=self._token, draining=self._draining)
         if verdict.end is End.FINISH:
             with self._lock:
                 self._ledger.linger(served, verdict.outcome)
+            self._ring()
         return verdict
 
     def _end(self, served: Served, verdict: Verdict) -> None:
@@ -261,6 +279,11 @@ class Server(ServerFace):
         with self._lock:
             self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
             served.left = True
+        self._ring()
+
+    def _ring(self) -> None:
+        """There is room, or the drain may go on."""
+        with self._lock:
             bell, self._bell = self._bell, None
         if bell is not None:
             bell.cancel()
