@@ -10,7 +10,9 @@
  * Out of descriptors the kernel says EMFILE even when nobody waits in the queue, and readiness
  * never goes away while somebody does: so polling on would spin. One thread gives up the reserve
  * descriptor, accepts and resets what is queued (bounded), takes the reserve back, and everybody
- * waits for a time that doubles from 5 to 100 ms, not for the descriptor.
+ * waits for a time that doubles from 5 to 100 ms, not for the descriptor. If somebody else was
+ * quicker and took the reserve, the first descriptor that comes free is the reserve again: without
+ * one the queue would be left in silence.
  */
 #include "listener.h"
 
@@ -41,6 +43,7 @@
 #define BACKOFF_MIN_NS (5 * HS_NS_PER_MS)
 #define BACKOFF_MAX_NS (100 * HS_NS_PER_MS)
 #define SLICE_ROUNDS 64
+#define SCARCE_NS HS_NS_PER_S
 
 /* LAST: of those who were there when the last call was made nobody is left. */
 enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, LAST, ENDED, FAILED, TENDING };
@@ -282,10 +285,10 @@ static void
 shed(struct hs_listener *l)
 {
     const struct linger reset = {.l_onoff = 1, .l_linger = 0};
-    int reserve = atomic_exchange(&l->reserve_fd, -1);
-    int fd;
+    int reserve, fd;
 
-    if (reserve < 0)
+    hs_wakers_spare(hs_deadline_after(SCARCE_NS));
+    if ((reserve = atomic_exchange(&l->reserve_fd, -1)) < 0 && (reserve = open_reserve()) < 0)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
     for (int i = 0; i < MAX_SHED; i++) {

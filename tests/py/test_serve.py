@@ -486,6 +486,51 @@ def test_a_process_that_can_start_no_more_threads_serves_with_those_it_has(
     assert warnings == ["1 of 4 workers: can't start new thread (1 times)"], "once a minute"
 
 
+_FEW_DESCRIPTORS = """
+import resource, sys, warnings
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+warnings.simplefilter("ignore")
+import hardsock as hs
+
+def handler(conn):
+    while data := conn.recv(100):
+        conn.sendall(data)
+
+with hs.serve(handler, ("127.0.0.1", 0), drain_timeout=5, **eval(sys.argv[1])) as server:
+    print(server.address[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("settings", ["{}", "dict(workers=4, max_connections=200)"])
+def test_with_few_descriptors_nobody_is_left_in_silence(settings: str) -> None:
+    """Each worker's thread takes one to be woken by, and must not take the listener's reserve."""
+    argv = [sys.executable, "-c", _FEW_DESCRIPTORS, settings]
+    told = 0
+    with (
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stack.callback(process.stdin.close)
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        clients = []
+        for _ in range(120):
+            try:
+                client = stack.enter_context(connect_to(address))
+                client.sendall(b"hi")
+                clients.append(client)
+            except ConnectionError:
+                told += 1
+        for client in clients:
+            client.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(10) == b"hi"
+            told += 1
+    assert told == 120
+
+
 # ---- draining -----------------------------------------------------------------------------------
 
 
