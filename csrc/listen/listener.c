@@ -497,14 +497,21 @@ nothing_is_due(struct hs_listener *l)
     return atomic_load(&l->newcomers) <= 0 && !hs_handshakes_busy(l->handshakes) ? LAST : NOTHING;
 }
 
+static bool
+is_over(const struct hs_op *op)
+{
+    return hs_op_check(op, op->deadline_ns, NULL) != HS_OK;
+}
+
 /* The same as accept_some through TLS: NOTHING when nobody is ready, NEXT after a slice. */
 static enum outcome
-accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_conn **conns,
-               size_t *n)
+accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct hs_error *err,
+               struct hs_conn **conns, size_t *n)
 {
     enum outcome outcome;
 
-    for (int i = 0; i < SLICE_ROUNDS && *n < max; i++)
+    /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
+    for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !is_over(op)); i++)
         switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
         case HS_DUE_NOTHING:
             return nothing_is_due(l);
@@ -534,7 +541,7 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
 
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        outcome = l->handshakes != NULL ? accept_secured(l, max, err, conns, n)
+        outcome = l->handshakes != NULL ? accept_secured(l, op, max, err, conns, n)
                                         : accept_some(l, max, err, conns, n);
         if (*n > 0)
             return HS_OK;
@@ -584,11 +591,11 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
 
 /* One slice of the handshakes that have begun. */
 static enum outcome
-tend_some(struct hs_listener *l)
+tend_some(struct hs_listener *l, const struct hs_op *op)
 {
     struct hs_conn *conn = NULL;
 
-    for (int i = 0; i < SLICE_ROUNDS; i++)
+    for (int i = 0; i < SLICE_ROUNDS && (i == 0 || !is_over(op)); i++)
         if (hs_handshakes_next(l->handshakes, &conn) == HS_DUE_NOTHING)
             return NOTHING;
     return NEXT;
@@ -602,7 +609,7 @@ tend_loop(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
     for (;;) {
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        if (l->handshakes != NULL && tend_some(l) == NEXT)
+        if (l->handshakes != NULL && tend_some(l, op) == NEXT)
             return HS_INTR;
         if ((rv = wait_for_clients(l, op, TENDING, err)) != HS_OK)
             return rv;
