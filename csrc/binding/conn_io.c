@@ -4,7 +4,7 @@
  * abandoned: the core keeps what had arrived, or poisons what is half sent.
  */
 #include "conn.h"
-#include "turns.h"
+#include "slots.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -546,29 +546,29 @@ conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-CONN_DOC(_join_turns,
-         "_join_turns($self, turns, /)\n--\n\n"
-         "Give a turn back while a blocking call waits here. Once, before others know\n"
+CONN_DOC(_join_slots,
+         "_join_slots($self, slots, /)\n--\n\n"
+         "Give a slot back while a blocking call waits here. Once, before others know\n"
          "the connection.");
 
 PyObject *
-conn__join_turns(PyObject *self, PyObject *turns)
+conn__join_slots(PyObject *self, PyObject *slots)
 {
-    if (!PyObject_TypeCheck(turns, state_of(self)->turns_type)) {
-        PyErr_SetString(PyExc_TypeError, "turns must be a Turns");
+    if (!PyObject_TypeCheck(slots, state_of(self)->slots_type)) {
+        PyErr_SetString(PyExc_TypeError, "slots must be a Slots");
         return NULL;
     }
-    hs_conn_join_turns(((ConnObject *)self)->core, ((TurnsObject *)turns)->core);
+    hs_conn_join_slots(((ConnObject *)self)->core, ((SlotsObject *)slots)->core);
     Py_RETURN_NONE;
 }
 
-CONN_DOC(_leave_turns, "_leave_turns($self, /)\n--\n\n"
-                       "Leave turns alone from the next call on.");
+CONN_DOC(_leave_slots, "_leave_slots($self, /)\n--\n\n"
+                       "Leave slots alone from the next call on.");
 
 PyObject *
-conn__leave_turns(PyObject *self, PyObject *Py_UNUSED(ignored))
+conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_conn_leave_turns(((ConnObject *)self)->core);
+    hs_conn_leave_slots(((ConnObject *)self)->core);
     Py_RETURN_NONE;
 }
 

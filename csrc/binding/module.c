@@ -44,7 +44,7 @@ module_exec(PyObject *module)
         listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
         place_init(st) < 0 || opened_init(module, st) < 0 || pool_type_init(module, st) < 0 ||
         borrowing_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
-        turns_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
+        slots_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
         framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
         tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)
         return -1;
@@ -66,7 +66,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->listener_type);
     Py_VISIT(st->frames_type);
     Py_VISIT(st->hub_type);
-    Py_VISIT(st->turns_type);
+    Py_VISIT(st->slots_type);
     Py_VISIT(st->operation_type);
     Py_VISIT(st->framing_type);
     Py_VISIT(st->decoder_type);
@@ -95,7 +95,7 @@ module_clear(PyObject *module)
     Py_CLEAR(st->listener_type);
     Py_CLEAR(st->frames_type);
     Py_CLEAR(st->hub_type);
-    Py_CLEAR(st->turns_type);
+    Py_CLEAR(st->slots_type);
     Py_CLEAR(st->operation_type);
     Py_CLEAR(st->framing_type);
     Py_CLEAR(st->decoder_type);

@@ -85,7 +85,7 @@ typedef struct {
     PyTypeObject *listener_type;
     PyTypeObject *frames_type;
     PyTypeObject *hub_type;
-    PyTypeObject *turns_type;
+    PyTypeObject *slots_type;
     PyTypeObject *operation_type;
     PyTypeObject *framing_type;
     PyTypeObject *decoder_type;
@@ -166,7 +166,7 @@ int frames_type_init(PyObject *module, mod_state *st);
 
 /* ---- type_hub.c, type_operation.c ---- */
 int hub_type_init(PyObject *module, mod_state *st);
-int turns_type_init(PyObject *module, mod_state *st);
+int slots_type_init(PyObject *module, mod_state *st);
 int operation_type_init(PyObject *module, mod_state *st);
 
 /* ---- type_breaker.c ---- */

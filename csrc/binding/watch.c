@@ -28,7 +28,7 @@ core_live(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
                          "conns", live.conns, "listeners", live.listeners, "connectors",
                          live.connectors, "lookups", live.lookups, "orphans", live.orphans,
                          "buffers", live.buffers, "lingering", live.lingering, "breakers",
-                         live.breakers, "pools", live.pools, "turns", live.turns);
+                         live.breakers, "pools", live.pools, "slots", live.slots);
 }
 
 PyDoc_STRVAR(resolver_stats_doc,

@@ -265,20 +265,20 @@ struct hs_op {
         (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false            \
     }
 
-/* ---- Turns --------------------------------------------------------------------------------- */
+/* ---- Worker slots -------------------------------------------------------------------------- */
 
-/* At most n threads of a crowd run at a time: a server's handlers. Whoever waits for a turn gets
- * one in the order of arrival. A call that waits on a connection that belongs to the crowd gives
- * its thread's turn to the next, and takes one back before it returns. */
-struct hs_turns;
+/* At most n threads of a crowd run at a time: a server's handlers. Slots are given in the order of
+ * arrival. A call that waits on a connection that belongs to the crowd gives its thread's slot to
+ * the next, and takes one back before it returns. */
+struct hs_slots;
 
-HS_API HS_NODISCARD hs_err hs_turns_new(long n, struct hs_error *err, struct hs_turns **ret_turns);
-HS_API struct hs_turns *hs_turns_ref(struct hs_turns *t);
-HS_API void hs_turns_unref(struct hs_turns *t); /* NULL is fine */
-/* Waits; when token or deadline end first the turn is taken all the same, as one too many. token
+HS_API HS_NODISCARD hs_err hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots);
+HS_API struct hs_slots *hs_slots_ref(struct hs_slots *t);
+HS_API void hs_slots_unref(struct hs_slots *t); /* NULL is fine */
+/* Waits; when token or deadline end first the slot is taken all the same, as one too many. token
  * may be NULL. */
-HS_API void hs_turns_take(struct hs_turns *t, struct hs_token *token, int64_t deadline_ns);
-HS_API void hs_turns_give(struct hs_turns *t);
+HS_API void hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns);
+HS_API void hs_slots_give(struct hs_slots *t);
 
 /* ---- Event loops --------------------------------------------------------------------------- */
 
@@ -319,7 +319,7 @@ HS_API void hs_bell_unpark(struct hs_bell *bell);
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools, turns;
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools, slots;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -778,11 +778,11 @@ struct hs_conn_info {
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
 };
-/* From now on blocking calls on it give a turn back while they wait. Once, before others know the
+/* From now on blocking calls on it give a slot back while they wait. Once, before others know the
  * connection; takes a reference of its own. */
-HS_API void hs_conn_join_turns(struct hs_conn *c, struct hs_turns *t);
-/* Calls that begin from now on leave turns alone. */
-HS_API void hs_conn_leave_turns(struct hs_conn *c);
+HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
+/* Calls that begin from now on leave slots alone. */
+HS_API void hs_conn_leave_slots(struct hs_conn *c);
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading

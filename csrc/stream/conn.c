@@ -145,7 +145,7 @@ hs_conn_unref(struct hs_conn *c)
         return;
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
-    hs_turns_unref(c->turns);
+    hs_slots_unref(c->slots);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -197,19 +197,19 @@ hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns)
 }
 
 void
-hs_conn_join_turns(struct hs_conn *c, struct hs_turns *t)
+hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t)
 {
     HS_CHECK(c, CONN_MAGIC);
-    HS_ASSERT(c->turns == NULL);
-    c->turns = hs_turns_ref(t);
-    atomic_store(&c->in_turns, true);
+    HS_ASSERT(c->slots == NULL);
+    c->slots = hs_slots_ref(t);
+    atomic_store(&c->in_slots, true);
 }
 
 void
-hs_conn_leave_turns(struct hs_conn *c)
+hs_conn_leave_slots(struct hs_conn *c)
 {
     HS_CHECK(c, CONN_MAGIC);
-    atomic_store(&c->in_turns, false);
+    atomic_store(&c->in_slots, false);
 }
 
 int64_t

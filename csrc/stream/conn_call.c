@@ -254,10 +254,10 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
 {
     hs_err rv;
 
-    if (op->stepping || !atomic_load(&c->in_turns) || deadline_of(c, op, dir) == HS_TRY_ONCE)
+    if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
         return wait_told(c, op, dir, want, err);
-    hs_turns_give(c->turns);
+    hs_slots_give(c->slots);
     rv = wait_told(c, op, dir, want, err);
-    hs_turns_take(c->turns, op->token, deadline_of(c, op, dir));
+    hs_slots_take(c->slots, op->token, deadline_of(c, op, dir));
     return rv;
 }

@@ -6,7 +6,7 @@
 
 #include "../base/buf.h"
 #include "../cancel/token.h"
-#include "../cancel/turns.h"
+#include "../cancel/slots.h"
 #include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
@@ -24,7 +24,7 @@ hs_live_counts(struct hs_live *ret_live)
         .tokens = hs_token_live(),
         .conns = hs_conn_live(),
         .listeners = hs_listener_live(),
-        .turns = hs_turns_live(),
+        .slots = hs_slots_live(),
         .connectors = hs_connector_live(),
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,

@@ -140,7 +140,7 @@ def test_more_connections_than_workers_wait_for_a_thread() -> None:
 
 
 def test_quiet_connections_take_no_worker() -> None:
-    """Two workers, sixteen clients that stay: a wait for the client gives the turn to the next."""
+    """Two workers, sixteen clients that stay: a wait for the client gives the slot to the next."""
     running: list[int] = []
     most: list[int] = []
 

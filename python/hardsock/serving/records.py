@@ -32,7 +32,7 @@ class ServerStats(NamedTuple):
     ``CloseReport``; ``"closed"``: by the handler, or by the server without waiting for the peer;
     ``"aborted"``: by the server, with a reset."""
     workers: int
-    """Threads that run handlers, wait for their turn, or for a connection."""
+    """Threads that run handlers, wait for a slot, or for a connection."""
     start_delay_max: float
     """Seconds from accept to the start of the handler, at most."""
     start_delay_mean: float

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hardsock._core import CancelToken, Connection, Listener, Turns
+from hardsock._core import CancelToken, Connection, Listener, Slots
 from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
@@ -66,7 +66,7 @@ class Server(ServerFace):
         self._limit: Limit | None = None  # guarded by lock
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
         # A thread for each connection, of which as many run as there are workers.
-        self._turns = Turns(options.workers) if options.workers < options.limit else None
+        self._slots = Slots(options.workers) if options.workers < options.limit else None
         self._workers = Workers(self._serve, options.limit, options.name)
         self._thread = threading.Thread(target=self._main, name=options.name, daemon=True)
         try:
@@ -222,22 +222,22 @@ class Server(ServerFace):
             if lingering is not None:
                 lingering.conn.close()
         for each in taken:
-            if self._turns is not None:
-                each.conn._join_turns(self._turns)
+            if self._slots is not None:
+                each.conn._join_slots(self._slots)
             self._workers.give(each)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
     def _serve(self, served: Served) -> bool:
         """Serve one connection; False in a forked child, where the server is not."""
-        if self._turns is not None:
-            self._turns.take(served.token)
+        if self._slots is not None:
+            self._slots.take(served.token)
         try:
             verdict = self._handle(served)
         finally:
-            if self._turns is not None:
-                served.conn._leave_turns()  # While it lingers it has none to give.
-                self._turns.give()
+            if self._slots is not None:
+                served.conn._leave_slots()  # While it lingers it has none to give.
+                self._slots.give()
         if verdict is None:
             return False
         self._end(served, verdict)

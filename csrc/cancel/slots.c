@@ -1,14 +1,14 @@
-/* turns.c: see turns.h.
+/* slots.c: see slots.h.
  *
- * Invariants, all under lock (rank TURNS):
- * - free + turns taken == n, where free is negative while threads that would not wait have one too
+ * Invariants, all under lock (rank SLOTS):
+ * - free + slots taken == n, where free is negative while threads that would not wait have one too
  *   many.
  * - Nobody waits while free > 0: whoever gives hands over to the first waiter, or adds to free.
  * - A waiter stands on its thread's stack, in the list or granted. It is woken under the lock,
  *   which it takes before it goes, so that nobody touches it later.
  * In a forked child nothing is counted: the threads that would give are not there.
  */
-#include "turns.h"
+#include "slots.h"
 
 #include "../base/check.h"
 #include "../base/err.h"
@@ -16,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURNS_MAGIC 0x70c37004U
+#define SLOTS_MAGIC 0x70c37004U
 #define FREED 0x79
 
-struct hs_turns {
+struct hs_slots {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
@@ -31,57 +31,57 @@ struct hs_turns {
 struct waiter {
     struct hs_list link;
     struct hs_wakelist wake;
-    bool granted; /* guarded by the turns' lock */
+    bool granted; /* guarded by the slots' lock */
 };
 
 static atomic_long live;
 
 long
-hs_turns_live(void)
+hs_slots_live(void)
 {
     return atomic_load_explicit(&live, memory_order_relaxed);
 }
 
 hs_err
-hs_turns_new(long n, struct hs_error *err, struct hs_turns **ret_turns)
+hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots)
 {
-    struct hs_turns *t;
+    struct hs_slots *t;
 
     if (n < 1)
-        return hs_err_setx(err, HS_E_INVALID, "turns", "n must be at least 1, got %ld", n);
+        return hs_err_setx(err, HS_E_INVALID, "slots", "n must be at least 1, got %ld", n);
     if ((t = calloc(1, sizeof(*t))) == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "turns", "no memory for turns");
-    t->magic = TURNS_MAGIC;
+        return hs_err_setx(err, HS_E_NOMEM, "slots", "no memory for slots");
+    t->magic = SLOTS_MAGIC;
     t->fork_generation = hs_fork_generation();
     t->refs = 1;
     t->free = n;
-    hs_lock_init(&t->lock, HS_RANK_TURNS);
+    hs_lock_init(&t->lock, HS_RANK_SLOTS);
     hs_list_init(&t->waiting);
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    *ret_turns = t;
+    *ret_slots = t;
     return HS_OK;
 }
 
-struct hs_turns *
-hs_turns_ref(struct hs_turns *t)
+struct hs_slots *
+hs_slots_ref(struct hs_slots *t)
 {
-    HS_CHECK(t, TURNS_MAGIC);
+    HS_CHECK(t, SLOTS_MAGIC);
     atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
     return t;
 }
 
 static bool
-is_ours(const struct hs_turns *t)
+is_ours(const struct hs_slots *t)
 {
     return t->fork_generation == hs_fork_generation();
 }
 
 void
-hs_turns_unref(struct hs_turns *t)
+hs_slots_unref(struct hs_slots *t)
 {
     if (t == NULL)
         return;
-    HS_CHECK(t, TURNS_MAGIC);
+    HS_CHECK(t, SLOTS_MAGIC);
     if (atomic_fetch_sub(&t->refs, 1) != 1)
         return;
     if (is_ours(t)) {
@@ -94,9 +94,9 @@ hs_turns_unref(struct hs_turns *t)
 }
 
 void
-hs_turns_give(struct hs_turns *t)
+hs_slots_give(struct hs_slots *t)
 {
-    HS_CHECK(t, TURNS_MAGIC);
+    HS_CHECK(t, SLOTS_MAGIC);
     if (!is_ours(t))
         return;
     hs_lock_take(&t->lock);
@@ -113,7 +113,7 @@ hs_turns_give(struct hs_turns *t)
 }
 
 static bool
-is_granted(struct hs_turns *t, const struct waiter *w)
+is_granted(struct hs_slots *t, const struct waiter *w)
 {
     bool granted;
 
@@ -125,7 +125,7 @@ is_granted(struct hs_turns *t, const struct waiter *w)
 
 /* Until it is granted, or has to go on without. */
 static void
-wait_for_grant(struct hs_turns *t, struct waiter *w, struct hs_token *token, int64_t deadline_ns)
+wait_for_grant(struct hs_slots *t, struct waiter *w, struct hs_token *token, int64_t deadline_ns)
 {
     struct hs_wakenode node;
     short ignored;
@@ -138,11 +138,11 @@ wait_for_grant(struct hs_turns *t, struct waiter *w, struct hs_token *token, int
 }
 
 void
-hs_turns_take(struct hs_turns *t, struct hs_token *token, int64_t deadline_ns)
+hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns)
 {
     struct waiter w = {.granted = false};
 
-    HS_CHECK(t, TURNS_MAGIC);
+    HS_CHECK(t, SLOTS_MAGIC);
     if (!is_ours(t))
         return;
     hs_lock_take(&t->lock);
