@@ -58,6 +58,25 @@ CORE_RULES: list[tuple[str, str]] = [
 ]
 
 
+# What PyErr_Format and its like know in every version that we support: %lx and %X are of 3.12, and
+# an older interpreter prints the rest of the format as it stands.
+FORMATTING = re.compile(r"\bPy(?:Err_(?:Warn)?Format|Unicode_FromFormat)\s*\(")
+KNOWN_FORMAT = re.compile(r"%(?:-?\d*(?:\.\d+)?(?:l|ll|z)?[diu]|\d*x|(?:\.\d+)?[sUVSRAc]|[cp%])")
+
+
+def check_formats(path: str, text: str) -> list[str]:
+    problems = []
+    for call in FORMATTING.finditer(text):
+        end = text.find(";", call.end())
+        strings = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', text[call.end() : end]))
+        if "%" in KNOWN_FORMAT.sub("", strings):
+            line = text.count("\n", 0, call.start()) + 1
+            bad = KNOWN_FORMAT.sub("", strings)
+            bad = bad[bad.index("%") :][:4]
+            problems.append(f"{path}:{line}: {bad}: CPython 3.10 does not know this format")
+    return problems
+
+
 def check(path: str, text: str) -> list[str]:
     code = common.code_only(text)
     rules = [
@@ -73,7 +92,7 @@ def check(path: str, text: str) -> list[str]:
             # Whole words only; a member such as layer->poll(x) is not the C library's function.
             if found := re.search(rf"(?<![\w.>])(?:{pattern})", line):
                 problems.append(f"{path}:{number}: {found[0].rstrip('( ')}: {why}")
-    return problems
+    return problems + check_formats(path, text)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The public header serves C and C++ programs: each of its macros compiles in every dialect.
 
+And each function with output parameters is watched by the torture programs (untouched.c).
+
 A program that uses what the header defines is compiled on its own, with warnings as errors, as C11,
 C17 and C++11 to C++20, by every compiler that is here. A macro that the program does not know yet is
 a problem, too: the list below grows with the header.
@@ -13,6 +15,7 @@ import sys
 import common
 
 HEADER = "csrc/include/hardsock.h"
+GUARDS = "tests/torture/untouched.c"
 C = ("c11", "gnu17")
 CXX = ("c++11", "c++17", "c++20")
 COMPILERS = {"cc": C, "clang": C, "c++": CXX, "clang++": CXX}
@@ -24,6 +27,7 @@ USES = {
     "HS_ERR_CODE": "n += HS_ERR_CODE(HS_CLASS_CLOSED, 1) < 0;",
     "HS_PRINTF": 'hs_print("%d", n);',
 }
+FUNCTION = re.compile(r"\bhs_err (hs_\w+)\(([^;]*?\bret_\w+[^;]*?)\);", re.S)
 DEFINE = re.compile(r"^#define (HS_\w+)(\(([^)]*)\))?(.*)$", re.M)
 
 
@@ -72,6 +76,16 @@ def compile_with(compiler: str, dialect: str, text: str) -> str:
     return done.stderr if done.returncode else ""
 
 
+def unguarded(text: str, guards: str) -> list[str]:
+    """Return a problem for each function that may fail and write, and is not watched for it."""
+    names = [name for name, _ in FUNCTION.findall(common.code_only(text))]
+    return [
+        f"{HEADER}: {name}: has output parameters, so {GUARDS} needs a line for it"
+        for name in names
+        if f"__wrap_{name}," not in guards
+    ]
+
+
 def problems(text: str) -> list[str]:
     constants, calls = macros(text)
     unknown = [name for name in calls if name not in USES]
@@ -89,4 +103,6 @@ def problems(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(common.report(problems((common.ROOT / HEADER).read_text()), "check_header"))
+    header = (common.ROOT / HEADER).read_text()
+    found = problems(header) + unguarded(header, (common.ROOT / GUARDS).read_text())
+    sys.exit(common.report(found, "check_header"))

@@ -41,6 +41,11 @@ class Header(unittest.TestCase):
         found = self.problems("#define HS_NEW(x) (x)\n")
         self.assertEqual(["HS_NEW" in one for one in found], [True])
 
+    def test_a_function_with_an_output_parameter_needs_its_guard(self):
+        text = "hs_err hs_one(int a);\nHS_API hs_err hs_two(int a,\n    int *ret_a);\n"
+        self.assertEqual(len(check_header.unguarded(text, "GUARD(__wrap_hs_one, ..")), 1)
+        self.assertEqual(check_header.unguarded(text, "GUARD(__wrap_hs_two, .."), [])
+
     def test_designated_initializers_are_no_cxx17(self):
         source = "struct s { int a, b; };\nint main() { struct s x = {.b = 1}; return x.a; }\n"
         self.assertNotEqual(check_header.compile_with("c++", "c++17", source), "")
@@ -110,6 +115,10 @@ class Calls(unittest.TestCase):
             ("csrc/base/err.c", "int stdout_fd;", False),
             ("csrc/base/err.c", "static_assert(x);", False),
             ("csrc/base/err.c", "HS_ASSERT(x);", False),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "a %lx", y);', True),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "a %zd, "\n"%.3f", y);', True),
+            ("csrc/binding/a.c", 'PyErr_Format(x, "%.100s %zd %R 0x%x %%", y);', False),
+            ("csrc/binding/a.c", 'snprintf(b, 4, "%lx", y);', False),
         ]
         for path, code, refused in rows:
             with self.subTest(path=path, code=code):

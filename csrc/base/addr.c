@@ -184,7 +184,11 @@ hs_endpoint_from_path(const char *path, size_t len, struct hs_error *err,
 
     if (len == 0)
         return hs_err_setx(err, HS_E_INVALID, NULL, "unix socket path is empty");
-    if (len >= sizeof(un->sun_path))
+    if (abstract && len > sizeof(un->sun_path))
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "abstract name has %zu bytes, the limit is %zu (unix(7))", len - 1,
+                           sizeof(un->sun_path) - 1);
+    if (!abstract && len >= sizeof(un->sun_path))
         return hs_err_setx(err, HS_E_INVALID, NULL,
                            "unix socket path has %zu bytes, the limit is %zu (unix(7))", len,
                            sizeof(un->sun_path) - 1);
@@ -216,13 +220,64 @@ parse_port(const char *text, size_t len, struct hs_error *err, long *ret_port)
 static hs_err
 parse_unix(const char *path, size_t len, struct hs_error *err, struct hs_endpoint *ret_endpoint)
 {
-    char abstract[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+    char abstract[sizeof(((struct sockaddr_un *)0)->sun_path)];
 
-    if (len == 0 || path[0] != '@' || len >= sizeof(abstract))
+    if (len > sizeof(abstract) && path[0] == '@')
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "abstract name has %zu bytes, the limit is %zu (unix(7))", len - 1,
+                           sizeof(abstract) - 1);
+    if (len == 0 || path[0] != '@')
         return hs_endpoint_from_path(path, len, err, ret_endpoint);
     memcpy(abstract, path, len);
     abstract[0] = '\0';
     return hs_endpoint_from_path(abstract, len, err, ret_endpoint);
+}
+
+#define SHOWN(len) ((int)((len) > 80 ? 80 : (len)))
+
+static bool
+is_number(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+    return len > 0;
+}
+
+/* text has the form of a URL, whose host begins at the given place. */
+static hs_err
+refuse_url(const char *text, size_t len, size_t host, struct hs_error *err)
+{
+    const char *slash = memchr(text + host, '/', len - host);
+    size_t host_len = slash != NULL ? (size_t)(slash - text) - host : len - host;
+    bool has_port = memchr(text + host, ':', host_len) != NULL;
+    bool http = host == 7 && memcmp(text, "http", 4) == 0;
+    bool https = host == 8 && memcmp(text, "https", 5) == 0;
+    const char *port = has_port ? "" : https ? ":443" : http ? ":80" : ":PORT";
+
+    return hs_err_setx(err, HS_E_INVALID, NULL, "'%.*s' is a URL: give its host and port, '%.*s%s'",
+                       SHOWN(len), text, SHOWN(host_len), text + host, port);
+}
+
+/* What somebody may have meant by what is no address. */
+static hs_err
+refuse_form(const char *text, size_t len, struct hs_error *err)
+{
+    if (is_number(text, len))
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "'%.*s' is a port without a host: give 'host:port', as in "
+                           "'127.0.0.1:%.*s'",
+                           SHOWN(len), text, SHOWN(len), text);
+    if (len > 0 && memchr(text, ':', len) == NULL)
+        return hs_err_setx(
+            err, HS_E_INVALID, NULL,
+            "'%.*s' has no port: give 'host:port', as in '%.*s:443', or 'unix:/path'", SHOWN(len),
+            text, SHOWN(len), text);
+    return hs_err_setx(
+        err, HS_E_INVALID, NULL,
+        "'%.*s' must have the form 'host:port', '[v6]:port' (an IPv6 address goes in "
+        "brackets) or 'unix:/path'",
+        SHOWN(len), text);
 }
 
 /* Finds where the host ends; brackets, when there are any, are not part of it. */
@@ -235,13 +290,10 @@ split_host(const char *text, size_t len, struct hs_error *err, size_t *ret_host,
     bool bracketed = len > 0 && text[0] == '[';
 
     if (bracketed && (close == NULL || (size_t)(close - text) + 1 >= len || close[1] != ':'))
-        return hs_err_setx(err, HS_E_INVALID, NULL,
-                           "address '%.*s' must have the form [address]:port",
-                           (int)(len > 80 ? 80 : len), text);
+        return hs_err_setx(err, HS_E_INVALID, NULL, "'%.*s' must have the form '[v6]:port'",
+                           SHOWN(len), text);
     if (!bracketed && (colon == NULL || memchr(text, ':', (size_t)(colon - text)) != NULL))
-        return hs_err_setx(err, HS_E_INVALID, NULL,
-                           "address '%.*s' must have the form host:port, [v6]:port or unix:/path",
-                           (int)(len > 80 ? 80 : len), text);
+        return refuse_form(text, len, err);
     *ret_host = bracketed ? 1 : 0;
     *ret_len = bracketed ? (size_t)(close - text) - 1 : (size_t)(colon - text);
     *ret_port = bracketed ? (size_t)(close - text) + 2 : (size_t)(colon - text) + 1;
@@ -253,16 +305,19 @@ hs_endpoint_parse(const char *text, size_t len, struct hs_error *err,
                   struct hs_endpoint *ret_endpoint)
 {
     size_t host, host_len, port_at;
+    const char *scheme;
     long port;
     hs_err rv;
 
     if (len >= 5 && memcmp(text, "unix:", 5) == 0)
         return parse_unix(text + 5, len - 5, err, ret_endpoint);
+    if ((scheme = memmem(text, len, "://", 3)) != NULL)
+        return refuse_url(text, len, (size_t)(scheme - text) + 3, err);
     if ((rv = split_host(text, len, err, &host, &host_len, &port_at)) != HS_OK)
         return rv;
     if (port_at == len)
-        return hs_err_setx(err, HS_E_INVALID, NULL, "address '%.*s' has no port",
-                           (int)(len > 80 ? 80 : len), text);
+        return hs_err_setx(err, HS_E_INVALID, NULL, "'%.*s' has no port behind its ':'", SHOWN(len),
+                           text);
     if ((rv = parse_port(text + port_at, len - port_at, err, &port)) != HS_OK)
         return rv;
     if (host == 1 && memchr(text + 1, ':', host_len) == NULL)

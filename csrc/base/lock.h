@@ -19,6 +19,7 @@ enum hs_rank {
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
     HS_RANK_LINGER,
+    HS_RANK_PEERS,     /* of a listener */
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */
     HS_RANK_BREAKER,
@@ -27,11 +28,16 @@ enum hs_rank {
     HS_RANK_POOL,
     HS_RANK_KEEPER,      /* which pools there are */
     HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
+    HS_RANK_NOTIFIER,
+    HS_RANK_NOTIFIERS, /* which there are */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such
  * handlers run in the opposite order of their registration, and higher ranks have to come first. */
 #define HS_REGISTERS_FORK_LOCK(rank) __attribute__((constructor(1000 + (rank))))
+/* The same for a handler that waits: it is registered last, so that it runs before any of those
+ * locks is taken. */
+#define HS_REGISTERS_FORK_WAIT __attribute__((constructor(1100)))
 
 struct hs_lock {
     pthread_mutex_t mutex;

@@ -5,8 +5,12 @@
  */
 #include "thread.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 int
 hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), void *arg)
@@ -28,4 +32,23 @@ hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), vo
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     (void)pthread_attr_destroy(&attr);
     return sys;
+}
+
+/* "TID (NAME) STATE ...", where NAME may have parentheses of its own but has 15 bytes at most. */
+bool
+hs_thread_sleeps(pid_t tid)
+{
+    char path[64], text[64];
+    const char *end;
+    ssize_t n;
+    int fd;
+
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return false;
+    n = read(fd, text, sizeof(text) - 1);
+    (void)close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    end = strrchr(text, ')');
+    return end != NULL && strncmp(end, ") S", 3) == 0;
 }

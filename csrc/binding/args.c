@@ -23,14 +23,47 @@ index_of(const struct params *p, PyObject *name)
     return -1;
 }
 
+/* What may have been meant, as the Python face says it: see _names.py. Never fails. */
+static PyObject *
+advice_about(const struct params *p, PyObject *name)
+{
+    PyObject *module = PyImport_ImportModule("hardsock._names"), *names = PyList_New(0);
+    PyObject *text = NULL, *one;
+
+    for (int i = p->positional_only; names != NULL && p->names[i] != NULL; i++) {
+        if ((one = PyUnicode_FromString(p->names[i])) == NULL || PyList_Append(names, one) < 0)
+            Py_CLEAR(names);
+        Py_XDECREF(one);
+    }
+    if (module != NULL && names != NULL)
+        text = PyObject_CallMethod(module, "advice", "OO", name, names);
+    Py_XDECREF(module);
+    Py_XDECREF(names);
+    if (text == NULL) {
+        PyErr_Clear();
+        return PyUnicode_FromString("");
+    }
+    return text;
+}
+
+static void
+unknown_keyword(const struct params *p, PyObject *name)
+{
+    PyObject *advice = advice_about(p, name);
+
+    if (advice != NULL)
+        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'%U", p->function,
+                     name, advice);
+    Py_XDECREF(advice);
+}
+
 static int
 put_keyword(const struct params *p, PyObject *name, PyObject *value, PyObject **values)
 {
     int i = index_of(p, name);
 
     if (i < 0) {
-        PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", p->function,
-                     name);
+        unknown_keyword(p, name);
         return -1;
     }
     if (values[i] != NULL) {
@@ -128,6 +161,19 @@ parse_seconds(PyObject *obj, const char *name, int64_t *ret_ns)
 }
 
 int
+parse_bool(PyObject *obj, const char *name, bool *ret_flag)
+{
+    if (obj == NULL)
+        return 0;
+    if (!PyBool_Check(obj)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a bool, not %.100s", name, Py_TYPE(obj)->tp_name);
+        return -1;
+    }
+    *ret_flag = obj == Py_True;
+    return 0;
+}
+
+int
 parse_long(PyObject *obj, const char *name, long min, long max, long *ret_value)
 {
     long value;
@@ -158,6 +204,26 @@ invalid(const char *name, const struct hs_error *err)
 }
 
 /* Names that are not ASCII travel as IDNA (RFC 3490), as in the socket module. */
+PyObject *
+host_to_ascii(PyObject *text, const char *name)
+{
+    PyObject *ascii, *type, *value, *traceback;
+
+    if (PyUnicode_IS_ASCII(text))
+        return PyUnicode_AsASCIIString(text);
+    ascii = PyUnicode_AsEncodedString(text, "idna", NULL);
+    if (ascii == NULL && PyErr_ExceptionMatches(PyExc_UnicodeError)) {
+        PyErr_Fetch(&type, &value, &traceback); /* It does not say of which parameter. */
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyErr_Format(PyExc_UnicodeError, "%s: %R cannot be a host name (IDNA): %S", name, text,
+                     value);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+    return ascii;
+}
+
 static PyObject *
 host_bytes(PyObject *host, const char *name)
 {
@@ -168,9 +234,7 @@ host_bytes(PyObject *host, const char *name)
                      Py_TYPE(host)->tp_name);
         return NULL;
     }
-    if (PyUnicode_IS_ASCII(host))
-        return PyUnicode_AsASCIIString(host);
-    return PyUnicode_AsEncodedString(host, "idna", NULL);
+    return host_to_ascii(host, name);
 }
 
 /* As getsockname() gives them: "/run/x.sock", b"\0abstract". */
@@ -185,6 +249,32 @@ endpoint_from_path(const char *path, Py_ssize_t len, const char *name,
                : invalid(name, &err);
 }
 
+/* A name and a port: paths have bytes, and addresses nothing to convert. */
+static int
+endpoint_from_idn(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint)
+{
+    Py_ssize_t len = PyUnicode_GET_LENGTH(obj), colon = PyUnicode_FindChar(obj, ':', 0, len, -1);
+    PyObject *host = PyUnicode_Substring(obj, 0, colon >= 0 ? colon : len);
+    PyObject *port = PyUnicode_Substring(obj, colon >= 0 ? colon : len, len);
+    PyObject *text = host == NULL ? NULL : host_to_ascii(host, name);
+    PyObject *tail = port == NULL ? NULL : PyUnicode_AsUTF8String(port);
+    struct hs_error err = {0};
+    int result = -1;
+
+    Py_XDECREF(host);
+    Py_XDECREF(port);
+    if (text != NULL && tail != NULL)
+        PyBytes_Concat(&text, tail);
+    if (text != NULL && tail != NULL)
+        result = hs_endpoint_parse(PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text), &err,
+                                   ret_endpoint) == HS_OK
+                     ? 0
+                     : invalid(name, &err);
+    Py_XDECREF(text);
+    Py_XDECREF(tail);
+    return result;
+}
+
 static int
 endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endpoint)
 {
@@ -194,6 +284,9 @@ endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endp
     const char *text = PyUnicode_AsUTF8AndSize(obj, &len);
     hs_err rv;
 
+    if (text != NULL && !PyUnicode_IS_ASCII(obj) && text[0] != '/' && text[0] != '[' &&
+        strncmp(text, "unix:", 5) != 0)
+        return endpoint_from_idn(obj, name, ret_endpoint);
     if (text == NULL) { /* Lone surrogates: only a path that os.fsencode understands. */
         PyErr_Clear();
         if ((unix_path = PyUnicode_EncodeFSDefault(obj)) == NULL)

@@ -27,6 +27,10 @@ int parse_tuple(const struct params *p, PyObject *args, PyObject *kwargs, PyObje
 
 /* Seconds to a span in nanoseconds, rounded up; None, NULL and inf: HS_NEVER. */
 int parse_seconds(PyObject *obj, const char *name, int64_t *ret_ns);
+/* A host name as DNS has it; a new reference to bytes, or NULL with a UnicodeError. */
+PyObject *host_to_ascii(PyObject *text, const char *name);
+/* True or False, nothing that only counts as one. NULL leaves *ret_flag alone. */
+int parse_bool(PyObject *obj, const char *name, bool *ret_flag);
 /* An int, not a bool, within the range. NULL leaves *ret_value alone. */
 int parse_long(PyObject *obj, const char *name, long min, long max, long *ret_value);
 /* "host:port", "unix:/path", (host, port) or (host, port, flowinfo, scope_id). */

@@ -10,13 +10,13 @@
 #include "run.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_breaker *core; /* owns: a reference; write once */
     PyObject *weakrefs;
 } BreakerObject;
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_breaker *core;   /* owns: a reference; write once */
     struct hs_breaker_key key; /* write once */
     struct hs_permit permit;   /* guarded by the object's lock; zero once it was reported */
@@ -24,7 +24,6 @@ typedef struct {
     bool would_refuse;         /* write once */
 } PermitObject;
 
-int permit_type_init(PyObject *module, mod_state *st);
 /* Takes the reference core and the permit, also on failure. */
 PyObject *permit_object_new(mod_state *st, struct hs_breaker *core,
                             const struct hs_breaker_key *key, const struct hs_permit *permit,

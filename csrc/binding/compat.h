@@ -8,6 +8,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdbool.h>
+
 #if PY_VERSION_HEX >= 0x030C0000
 #define HS_SLOT_INTERPRETERS {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #else
@@ -53,6 +55,37 @@ hs_stop_iteration(PyObject *stop, PyObject *value)
     Py_DECREF(stop);
 }
 
+/* Whether loop is the asyncio loop that runs in this thread; -1: asyncio must be asked. Until 3.11
+ * its answer costs a system call each time (getpid, for forked children, which are told elsewhere),
+ * so there we look at what _asyncio keeps in the thread's state. Those versions change no more. */
+#if PY_VERSION_HEX < 0x030C0000
+#include <string.h>
+
+struct hs_running_loop_holder {
+    PyObject_HEAD
+    PyObject *loop;
+    pid_t pid;
+};
+
+static inline int
+hs_loop_runs(PyObject *key, const void *loop)
+{
+    PyObject *dict = PyThreadState_GetDict();
+    PyObject *holder = dict == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+
+    if (holder == NULL || strcmp(Py_TYPE(holder)->tp_name, "_RunningLoopHolder") != 0 ||
+        (size_t)Py_TYPE(holder)->tp_basicsize != sizeof(struct hs_running_loop_holder))
+        return -1;
+    return (const void *)((struct hs_running_loop_holder *)(void *)holder)->loop == loop;
+}
+#else
+static inline int
+hs_loop_runs(PyObject *Py_UNUSED(key), const void *Py_UNUSED(loop))
+{
+    return -1;
+}
+#endif
+
 /* Around the short use of something of self's own that is for one thread at a time. In one function
  * at most once, and nothing may leave in between. */
 #ifdef Py_GIL_DISABLED
@@ -62,6 +95,35 @@ hs_stop_iteration(PyObject *stop, PyObject *value)
 #define HS_BEGIN_LOCKED(self) {
 #define HS_END_LOCKED() }
 #endif
+
+/* Whether the process ends: a thread that attaches now is ended, or hangs. */
+static inline bool
+hs_process_ends(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() != 0;
+#else
+    return _Py_IsFinalizing() != 0;
+#endif
+}
+
+/* A new reference to what a weak reference is of, or NULL, without an exception, when that is going
+ * or gone. */
+static inline PyObject *
+hs_weakref_get(PyObject *weak)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *obj;
+
+    if (PyWeakref_GetRef(weak, &obj) < 0)
+        PyErr_Clear();
+    return obj;
+#else
+    PyObject *obj = PyWeakref_GetObject(weak);
+
+    return obj == Py_None ? NULL : Py_NewRef(obj);
+#endif
+}
 
 static inline void
 hs_raise(PyObject *exc)

@@ -1,6 +1,7 @@
 /* conn.h: the Connection object, shared by the files that make up its type:
  * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_frame.c (frames), conn_file.c
- * (sendfile), conn_tls.c, conn_socket.c (what socket has); type_frames.c is the iterator.
+ * (sendfile), conn_makefile.c (for the files of makefile()), conn_tls.c, conn_socket.c (what socket
+ * has); type_frames.c is the iterator.
  */
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
@@ -8,22 +9,59 @@
 #include "job.h"
 #include "pool.h"
 
+/* Of the object; the connection itself lives while files do, or in its pool. */
+enum conn_life {
+    CONN_HELD,
+    CONN_CLOSED,   /* by its holder: close, abort, detach, or lost */
+    CONN_RETURNED, /* to its pool; also after CONN_CLOSED */
+};
+
 typedef struct {
-    PyObject_HEAD
-    struct hs_conn *core;         /* owns: a reference and a handle; write once */
-    _Atomic int64_t timeout_ns;   /* settimeout(); HS_NEVER: none, 0: non-blocking */
-    atomic_bool let_go;           /* this object was closed; the connection lives while files do */
-    atomic_bool closed_by_holder; /* lent, and ended by its holder instead of a return */
+    HS_HEAD
+    struct hs_conn *core;       /* owns: a reference and a handle; write once */
+    _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
+    PyObject *whose;            /* owns: the Connection that this is a file's handle of, or NULL;
+                                 * its timeout_ns counts, not this one's; write once */
+    atomic_int life;            /* enum conn_life; leaves CONN_HELD once, under the object's lock */
     PyObject *weakrefs;
     PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
-    struct hs_lease lease; /* of that pool; ends once, by whoever sets let_go */
+    struct hs_lease lease; /* of that pool; write once; used while held, or by who ended that */
     struct opened opened;  /* where it was made or, from a pool, borrowed */
 } ConnObject;
+
+static inline bool
+conn_is_let_go(ConnObject *self)
+{
+    return atomic_load(&self->life) != CONN_HELD;
+}
+
+/* Whether this call ended it. What looks at the lease under the object's lock while it is held has
+ * finished by then. */
+static inline bool
+conn_end(ConnObject *self, enum conn_life how)
+{
+    int held = CONN_HELD;
+    bool ended;
+
+    HS_BEGIN_LOCKED((PyObject *)self);
+    ended = atomic_compare_exchange_strong(&self->life, &held, (int)how);
+    HS_END_LOCKED();
+    return ended;
+}
 
 static inline ConnObject *
 conn_with(struct opened *o)
 {
     return (ConnObject *)(void *)((char *)o - offsetof(ConnObject, opened));
+}
+
+/* Where settimeout() of the connection keeps its value. */
+static inline _Atomic int64_t *
+conn_timeout(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return self->whose == NULL ? &self->timeout_ns : &((ConnObject *)self->whose)->timeout_ns;
 }
 
 /* call_begin for a job on this connection: Closed when it was closed. */
@@ -84,6 +122,8 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     JOB(upgrade_to_tls)                                                                            \
     JOB(confirm)                                                                                   \
     JOB(close_write)                                                                               \
+    FAST(_file_readline)                                                                           \
+    FAST(_file_write)                                                                              \
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \

@@ -49,6 +49,11 @@ look_at_file(struct filing *f, PyObject *file, PyObject *count)
     struct stat st;
     long n = 0;
 
+    if (PyUnicode_Check(file) || PyBytes_Check(file)) {
+        PyErr_Format(PyExc_TypeError,
+                     "file must be an open binary file, not a path: open(%R, 'rb')", file);
+        return -1;
+    }
     if ((f->fd = PyObject_AsFileDescriptor(file)) < 0)
         return -1;
     if (fstat(f->fd, &st) != 0) {

@@ -23,8 +23,8 @@ conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, 
     if ((flags & ~(long)(allowed | MSG_DONTWAIT | MSG_NOSIGNAL)) != 0) {
         PyErr_Format(PyExc_ValueError,
                      "flags may be made of %s, MSG_DONTWAIT and MSG_NOSIGNAL on a Connection, "
-                     "got 0x%lx",
-                     names, flags);
+                     "got 0x%x",
+                     names, (unsigned)flags);
         return -1;
     }
     if ((flags & MSG_DONTWAIT) != 0) {
@@ -82,10 +82,32 @@ conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout
     return conn_job_begin(self, job, op, timeout, token);
 }
 
+/* Is it the object itself that is wrong, and not, say, its layout? The message names it then. */
+static int
+get_buffer(PyObject *obj, Py_buffer *view, int flags)
+{
+    bool writable = (flags & PyBUF_WRITABLE) != 0;
+
+    if (PyObject_GetBuffer(obj, view, flags) == 0)
+        return 0;
+    if (PyObject_CheckBuffer(obj)) {
+        if (!writable || !PyErr_ExceptionMatches(PyExc_BufferError) ||
+            PyObject_GetBuffer(obj, view, PyBUF_SIMPLE) < 0)
+            return -1;
+        PyBuffer_Release(view);
+    } else if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+        return -1;
+    }
+    PyErr_Format(PyExc_TypeError, "%s must be a %sbytes-like object, not %.100s%s",
+                 writable ? "buffer" : "data", writable ? "writable " : "", Py_TYPE(obj)->tp_name,
+                 PyUnicode_Check(obj) && !writable ? ": encode() it" : "");
+    return -1;
+}
+
 static int
 pin(struct io *io, PyObject *obj, int flags)
 {
-    if (PyObject_GetBuffer(obj, &io->view, flags) < 0)
+    if (get_buffer(obj, &io->view, flags) < 0)
         return -1;
     io->buf = io->view.buf;
     io->len = (size_t)io->view.len;
@@ -467,6 +489,12 @@ conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
 {
     Py_ssize_t n;
 
+    if (PyUnicode_Check(pieces) || PyObject_CheckBuffer(pieces)) {
+        PyErr_Format(PyExc_TypeError,
+                     "buffers must be a sequence of bytes-like objects, not %.100s",
+                     Py_TYPE(pieces)->tp_name);
+        return -1;
+    }
     if ((io->tuple = PySequence_Tuple(pieces)) == NULL)
         return -1;
     n = PyTuple_GET_SIZE(io->tuple);
@@ -483,7 +511,7 @@ conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
     for (; io->n_views < n; io->n_views++) {
         Py_buffer *view = &io->views[io->n_views];
 
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
+        if (get_buffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
             return -1;
         io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
     }

@@ -13,7 +13,7 @@
 static PyObject *
 fail(ConnObject *self, const struct hs_error *err, hs_err rv)
 {
-    raise_plain_error(state_of((PyObject *)self), err, rv);
+    (void)raise_conn_error(state_of((PyObject *)self), self->core, err, rv);
     return NULL;
 }
 
@@ -171,7 +171,7 @@ conn_settimeout(PyObject *self, PyObject *value)
 
     if (parse_seconds(value, "timeout", &span) < 0)
         return NULL;
-    atomic_store(&((ConnObject *)self)->timeout_ns, span);
+    atomic_store(conn_timeout(self), span);
     Py_RETURN_NONE;
 }
 
@@ -180,7 +180,7 @@ CONN_DOC(gettimeout, "gettimeout($self, /)\n--\n\nWhat settimeout() set: seconds
 PyObject *
 conn_gettimeout(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    int64_t span = atomic_load(&((ConnObject *)self)->timeout_ns);
+    int64_t span = atomic_load(conn_timeout(self));
 
     if (span == HS_NEVER)
         Py_RETURN_NONE;
@@ -197,7 +197,7 @@ conn_setblocking(PyObject *self, PyObject *flag)
 
     if (on < 0)
         return NULL;
-    atomic_store(&((ConnObject *)self)->timeout_ns, on ? HS_NEVER : 0);
+    atomic_store(conn_timeout(self), on ? HS_NEVER : 0);
     Py_RETURN_NONE;
 }
 
@@ -206,7 +206,7 @@ CONN_DOC(getblocking, "getblocking($self, /)\n--\n\nFalse after settimeout(0).")
 PyObject *
 conn_getblocking(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(atomic_load(&((ConnObject *)self)->timeout_ns) != 0);
+    return PyBool_FromLong(atomic_load(conn_timeout(self)) != 0);
 }
 
 static PyObject *

@@ -21,8 +21,8 @@ attempt_upgrade(struct job *job)
 {
     struct upgrading *u = &job->u.upgrading;
 
-    return hs_conn_start_tls(job->call.conn, &job->call.op, u->config, u->server_name,
-                             &job->call.err);
+    return (u->read_ahead ? hs_conn_start_tls_read_ahead : hs_conn_start_tls)(
+        job->call.conn, &job->call.op, u->config, u->server_name, &job->call.err);
 }
 
 static void
@@ -34,12 +34,17 @@ release_upgrade(struct job *job)
 
 CONN_DOC(
     upgrade_to_tls,
-    "upgrade_to_tls($self, config, /, *, server_name=None, timeout=None, token=None)\n--\n\n"
+    "upgrade_to_tls($self, config, /, *, server_name=None, read_ahead=True, timeout=None, "
+    "token=None)\n--\n\n"
     "Do the TLS handshake on this connection (STARTTLS); from then on all goes through TLS.\n\n"
     "config is a TLSConfig, whose role says who begins. server_name: whose certificate a client\n"
-    "expects. The config's handshake_timeout applies, too. Raises TLSError with failure\n"
-    "'plaintext' when bytes that came before are still unread: somebody in the middle may have\n"
-    "put them there. Raises TLSError, CertificateError, DeadlineExceeded, Cancelled, Reset or\n"
+    "expects. The config's handshake_timeout applies, too. read_ahead: what a server has received\n"
+    "and not read, behind a header that was read by the line, is the beginning of the client's\n"
+    "handshake if it looks like one; False refuses it, as protocols want whose client has to wait\n"
+    "for an answer first (RFC 3207). Raises TLSError with failure 'plaintext' when other bytes "
+    "that\n"
+    "came before are still unread: somebody in the middle may have put them there. Raises "
+    "TLSError, CertificateError, DeadlineExceeded, Cancelled, Reset or\n"
     "Busy; after any failure but Busy and ValueError the connection is unusable.");
 
 static int
@@ -47,23 +52,24 @@ conn_prepare_upgrade_to_tls(PyObject *self, PyObject *const *args, Py_ssize_t na
                             PyObject *kwnames, struct job *job)
 {
     static const struct params p = {
-        "upgrade_to_tls", 1, 1, 1, {"config", "server_name", "timeout", "token"}};
+        "upgrade_to_tls", 1, 1, 1, {"config", "server_name", "read_ahead", "timeout", "token"}};
     struct upgrading *u = &job->u.upgrading;
     PyObject *values[MAX_PARAMS];
 
     job->attempt = attempt_upgrade;
     job->result = nothing;
     job->release = release_upgrade;
+    u->read_ahead = true;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         parse_tls(state_of(self), values[0], "config", &u->config) < 0 ||
-        parse_server_name(values[1], &u->server_name) < 0)
+        parse_server_name(values[1], &u->name, &u->server_name) < 0 ||
+        parse_bool(values[2], "read_ahead", &u->read_ahead) < 0)
         return -1;
     if (u->config == NULL) {
         PyErr_SetString(PyExc_TypeError, "config must be a TLSConfig, not None");
         return -1;
     }
-    u->name = Py_XNewRef(values[1]);
-    return conn_job_begin(self, job, "upgrade_to_tls", values[2], values[3]);
+    return conn_job_begin(self, job, "upgrade_to_tls", values[3], values[4]);
 }
 
 JOB_METHODS(conn, upgrade_to_tls)

@@ -131,17 +131,22 @@ parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
     return 0;
 }
 
-/* *ret_config: a new reference, or NULL. */
+/* *ret_config, *ret_name: new references, or NULL. */
 static int
 parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o,
-                  struct hs_tls_config **ret_config)
+                  struct hs_tls_config **ret_config, PyObject **ret_name)
 {
     int commit = values[COMMIT_AT_TLS] == NULL ? 0 : PyObject_IsTrue(values[COMMIT_AT_TLS]);
     struct hs_tls_config *config = NULL;
+    PyObject *name = NULL;
 
-    if (commit < 0 || parse_server_name(values[SERVER_NAME], &o->server_name) < 0 ||
-        parse_tls(st, values[TLS], "tls", &config) < 0)
+    if (commit < 0 || parse_server_name(values[SERVER_NAME], &name, &o->server_name) < 0)
         return -1;
+    if (parse_tls(st, values[TLS], "tls", &config) < 0) {
+        Py_XDECREF(name);
+        return -1;
+    }
+    *ret_name = name;
     o->commit_at_tls = commit > 0;
     o->tls = *ret_config = config;
     return 0;
@@ -152,6 +157,7 @@ static int
 prepare_connector(PyObject *module, PyObject **values, struct job *job)
 {
     struct hs_tls_config *tls = NULL;
+    PyObject *name = NULL;
     struct hs_connect_options options;
     struct hs_endpoint ep;
     struct call *c = &job->call;
@@ -162,10 +168,11 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
         parse_options(state_of_module(module), values, &options) < 0 ||
         call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0 ||
-        parse_tls_options(state_of_module(module), values, &options, &tls) < 0)
+        parse_tls_options(state_of_module(module), values, &options, &tls, &name) < 0)
         return -1;
     rv = hs_connector_new(&ep, &options, &c->err, &job->u.connecting.connector);
     hs_tls_config_unref(tls);
+    Py_XDECREF(name);
     if (rv != HS_OK)
         return raise_error(c, rv);
     c->connector = job->u.connecting.connector;
@@ -182,14 +189,14 @@ static const struct params connect_params = {"connect",
 
 int
 connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
-                struct hs_tls_config **ret_tls)
+                struct hs_tls_config **ret_tls, PyObject **ret_name)
 {
     PyObject *values[MAX_PARAMS], *args = PyTuple_Pack(1, Py_None);
     int rv = -1;
 
     if (args != NULL && parse_tuple(&connect_params, args, kwargs, values) == 0 &&
         parse_options(st, values, o) == 0)
-        rv = parse_tls_options(st, values, o, ret_tls);
+        rv = parse_tls_options(st, values, o, ret_tls, ret_name);
     Py_XDECREF(args);
     return rv;
 }

@@ -144,6 +144,25 @@ exception_of(mod_state *st, PyObject *cls, const struct hs_error *err, hs_err co
 }
 
 static PyObject *
+raw_address(const struct hs_addr *addr)
+{
+    if (addr->len == 0)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)&addr->storage, (Py_ssize_t)addr->len);
+}
+
+/* As the kernel has them: most errors are handled without anybody reading them. */
+static void
+add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
+{
+    struct hs_addr local, peer;
+
+    hs_conn_addresses(conn, &local, &peer);
+    put(dict, st->str__local, raw_address(&local));
+    put(dict, st->str__peer, raw_address(&peer));
+}
+
+static PyObject *
 exception_new(mod_state *st, const struct hs_error *err, hs_err code)
 {
     return exception_of(st, class_of(st, err, code), err, code);
@@ -156,6 +175,26 @@ raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code)
 
     if (exc != NULL)
         hs_raise(exc);
+    return -1;
+}
+
+int
+raise_conn_error(mod_state *st, struct hs_conn *conn, const struct hs_error *err, hs_err code)
+{
+    PyObject *exc = exception_new(st, err, code), *dict;
+
+    if (exc == NULL)
+        return -1;
+    if (!PyObject_TypeCheck(exc, (PyTypeObject *)st->hardsock_error)) {
+        hs_raise(exc);
+        return -1;
+    }
+    if ((dict = PyObject_GenericGetDict(exc, NULL)) == NULL)
+        PyErr_Clear();
+    else
+        add_addresses(st, conn, dict);
+    Py_XDECREF(dict);
+    hs_raise(exc);
     return -1;
 }
 
@@ -246,25 +285,6 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
         PyException_SetCause(exc, cause);
 }
 
-static PyObject *
-raw_address(struct hs_conn *conn,
-            hs_err (*get)(struct hs_conn *, struct hs_error *, struct hs_addr *))
-{
-    struct hs_addr addr;
-
-    if (get(conn, NULL, &addr) != HS_OK)
-        return Py_NewRef(Py_None);
-    return PyBytes_FromStringAndSize((const char *)&addr.storage, (Py_ssize_t)addr.len);
-}
-
-/* As the kernel has them: most errors are handled without anybody reading them. */
-static void
-add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
-{
-    put(dict, st->str__local, raw_address(conn, hs_conn_local_addr));
-    put(dict, st->str__peer, raw_address(conn, hs_conn_peer_addr));
-}
-
 /* What was tried, by this call or by the dial of a pool whose error it gets; NULL: neither. */
 static const struct hs_attempt *
 attempts_of(const struct call *c, size_t *ret_n, int64_t *ret_began_ns)
@@ -274,6 +294,95 @@ attempts_of(const struct call *c, size_t *ret_n, int64_t *ret_began_ns)
     if (c->connector != NULL)
         return hs_connector_attempts(c->connector, ret_n);
     return c->failure == NULL ? NULL : hs_dial_failure_attempts(c->failure, ret_n, ret_began_ns);
+}
+
+/* A wait for a pool may end with the error of its dial: that is not the time of the call. */
+static bool
+is_of_dial(const struct hs_error *err)
+{
+    return err->op != NULL && strcmp(err->op, "connect") == 0;
+}
+
+/* ---- Which of several limits it was -------------------------------------------------------- */
+
+struct limit {
+    int64_t at_ns;
+    char text[128];
+};
+
+static void
+consider(struct limit *l, int64_t at_ns, const char *text)
+{
+    if (at_ns >= l->at_ns)
+        return;
+    l->at_ns = at_ns;
+    (void)snprintf(l->text, sizeof(l->text), "%s", text);
+}
+
+static void
+consider_token(struct limit *l, mod_state *st, PyObject *token, bool ambient)
+{
+    struct hs_token *core = token == NULL ? NULL : token_core(st, token);
+    const char *name = core == NULL ? "" : hs_token_name(core);
+    char text[128];
+
+    if (core == NULL) {
+        PyErr_Clear();
+        return;
+    }
+    if (name[0] != '\0')
+        (void)snprintf(text, sizeof(text), "the %s %s", ambient ? "scope" : "token", name);
+    else
+        (void)snprintf(text, sizeof(text), "%s", ambient ? "the scope around it" : "its token");
+    consider(l, hs_token_deadline(core), text);
+}
+
+static void
+consider_conn(struct limit *l, const struct call *c)
+{
+    const char *phase = c->err.phase != NULL ? c->err.phase : "";
+
+    if (c->conn == NULL)
+        return;
+    if (strcmp(phase, "write") != 0)
+        consider(l, hs_conn_get_deadline(c->conn, HS_DIR_IN), "set_read_deadline");
+    if (strcmp(phase, "read") != 0)
+        consider(l, hs_conn_get_deadline(c->conn, HS_DIR_OUT), "set_write_deadline");
+}
+
+/* What the caller gave: the earliest is what ended the call. */
+static void
+consider_own(struct limit *l, const struct call *c)
+{
+    char text[64];
+
+    if (c->op.deadline_ns == HS_TRY_ONCE)
+        (void)snprintf(text, sizeof(text), "timeout=0");
+    else
+        (void)snprintf(text, sizeof(text), c->by_default ? "settimeout(%g)" : "timeout=%g",
+                       (double)c->span_ns / 1e9);
+    consider(l, c->op.deadline_ns, text);
+    consider_token(l, c->st, c->given, false);
+    consider_token(l, c->st, c->token, true);
+    consider_conn(l, c);
+}
+
+/* Some have a limit of their own, which their phase or their place tells. */
+static void
+add_limit(struct call *c, bool of_dial, PyObject *dict)
+{
+    struct limit l = {.at_ns = HS_NEVER};
+
+    if (c->err.phase != NULL && strcmp(c->err.phase, "min_rate") == 0)
+        consider(&l, 0, "set_min_receive_rate");
+    else if (of_dial)
+        consider(&l, 0, "dial_timeout of the pool");
+    else
+        consider_own(&l, c);
+    if (l.at_ns > hs_now() && c->err.phase != NULL && strcmp(c->err.phase, "tls") == 0)
+        (void)snprintf(l.text, sizeof(l.text), "handshake_timeout of the TLSConfig");
+    if (l.text[0] != '\0')
+        put(dict, c->st->str_limit, text_object(l.text));
 }
 
 static PyObject *
@@ -305,24 +414,29 @@ attempts_tuple(struct call *c)
     return tuple;
 }
 
-/* Where it was going, when there was one address only. */
+/* Where it was going: what was asked for, and the address if there was only one. */
 static void
 add_target(struct call *c, PyObject *dict)
 {
     int64_t began_ns;
     size_t n;
     const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
+    char text[HS_ADDR_TEXT_SIZE];
 
     if (n == 1)
-        put(dict, c->st->str__peer,
-            PyBytes_FromStringAndSize((const char *)&attempts[0].addr.storage,
-                                      (Py_ssize_t)attempts[0].addr.len));
+        put(dict, c->st->str__peer, raw_address(&attempts[0].addr));
+    if (c->connector != NULL)
+        put(dict, c->st->str_host,
+            text_object(hs_endpoint_text(hs_connector_endpoint(c->connector), text, sizeof(text))));
+    else if (hs_dial_failure_host(c->failure)[0] != '\0')
+        put(dict, c->st->str_host, text_object(hs_dial_failure_host(c->failure)));
 }
 
 struct hinting {
     const struct hs_error *err;
     int sys;
     const struct hs_addr *peer;
+    struct hs_conn *conn;
     char text[512];
 };
 
@@ -331,21 +445,24 @@ find_hint(void *arg)
 {
     struct hinting *h = arg;
 
-    (void)hs_hint(h->err, h->sys, h->peer, h->text, sizeof(h->text));
+    if (h->conn != NULL)
+        (void)hs_conn_hint(h->conn, h->err, h->text, sizeof(h->text));
+    if (h->text[0] == '\0')
+        (void)hs_hint(h->err, h->sys, h->peer, h->text, sizeof(h->text));
 }
 
 static void
 add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
-    struct hinting h = {.err = &c->err, .sys = c->err.sys};
+    struct hinting h = {.err = &c->err, .sys = c->err.sys, .conn = c->conn};
     int64_t began_ns;
     size_t n;
     const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
 
-    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && attempts == NULL))
-        return;
-    h.peer = n > 0 ? &attempts[0].addr : NULL;
+    if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->op.deadline_ns == HS_TRY_ONCE))
+        return; /* Its class says what there is to say. */
+    h.peer = n > 0 ? &attempts[0].addr : c->target;
     if (code == HS_E_DEADLINE && n > 0 && c->err.tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
@@ -398,6 +515,8 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
+    if (code == HS_E_DEADLINE)
+        add_limit(c, c->pool != NULL && is_of_dial(&c->err), dict);
     if (code == HS_E_FRAME_TOO_LARGE)
         add_oversize(st, &c->err.oversize, dict);
     if (code == HS_E_BREAKER_OPEN && (refused = refused_of(c)) != NULL)
@@ -406,19 +525,24 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         add_answer(c, dict);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
+    if (c->host != NULL)
+        put(dict, st->str_host, text_object(c->host));
+    if (c->pool != NULL && c->failure == NULL)
+        put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
+    if (c->pool != NULL && c->err.phase == NULL)
+        put(dict, st->str_phase, PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
+    if (c->listener != NULL) {
+        struct hs_addr local;
+
+        hs_listener_bound_addr(c->listener, &local);
+        put(dict, st->str__local, raw_address(&local));
+    }
     if (c->connector != NULL || c->failure != NULL) {
         put(dict, st->str_attempts, attempts_tuple(c));
         add_target(c, dict);
     }
     add_hint(c, code, dict);
     Py_DECREF(dict);
-}
-
-/* Who waits for a pool may be told why a dial of the pool's failed: that is not his own time. */
-static bool
-is_of_dial(const struct hs_error *err)
-{
-    return err->op != NULL && strcmp(err->op, "connect") == 0;
 }
 
 /* The pool tells who holds what. */

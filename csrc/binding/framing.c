@@ -11,7 +11,7 @@
 #include <string.h>
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_framing f;
     PyObject *sep;      /* owns: bytes that f.sep points into, or NULL */
     PyObject *encoding; /* owns: str, or NULL */
@@ -37,19 +37,37 @@ static const struct word policies[] = {{"close", HS_TOO_LONG_CLOSE},
                                        {NULL, 0}};
 static const struct word orders[] = {{"big", false}, {"little", true}, {NULL, 0}};
 
+static void
+no_such_word(PyObject *obj, const char *name, const struct word *words)
+{
+    PyObject *all = PyUnicode_FromString(""), *one, *more;
+
+    for (int i = 0; all != NULL && words[i].text != NULL; i++) {
+        one = PyUnicode_FromString(words[i].text);
+        more = one == NULL ? NULL : PyUnicode_FromFormat("%U%s%R", all, i > 0 ? ", " : "", one);
+        Py_XDECREF(one);
+        Py_SETREF(all, more);
+    }
+    if (all != NULL)
+        PyErr_Format(PyExc_ValueError, "%s must be one of %U, got %R", name, all, obj);
+    Py_XDECREF(all);
+}
+
 static int
 parse_word(PyObject *obj, const char *name, const struct word *words, int *ret_value)
 {
+    const struct word *first;
+
     if (!PyUnicode_Check(obj)) {
         PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(obj)->tp_name);
         return -1;
     }
-    for (; words->text != NULL; words++)
+    for (first = words; words->text != NULL; words++)
         if (PyUnicode_CompareWithASCIIString(obj, words->text) == 0) {
             *ret_value = words->value;
             return 0;
         }
-    PyErr_Format(PyExc_ValueError, "%s has no value %R", name, obj);
+    no_such_word(obj, name, first);
     return -1;
 }
 
@@ -61,17 +79,6 @@ parse_size(PyObject *obj, const char *name, size_t *ret_size)
     if (parse_long(obj, name, 0, LONG_MAX, &value) < 0)
         return -1;
     *ret_size = (size_t)value;
-    return 0;
-}
-
-static int
-parse_flag(PyObject *obj, const char *name, bool *ret_flag)
-{
-    if (!PyBool_Check(obj)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a bool, not %.100s", name, Py_TYPE(obj)->tp_name);
-        return -1;
-    }
-    *ret_flag = obj == Py_True;
     return 0;
 }
 
@@ -141,9 +148,9 @@ put_parameter(FramingObject *self, const char *name, PyObject *value)
     if (strcmp(name, "encoding") == 0)
         return put_encoding(self, value);
     if (strcmp(name, "keep") == 0)
-        return parse_flag(value, name, &f->keep);
+        return parse_bool(value, name, &f->keep);
     if (strcmp(name, "includes_header") == 0)
-        return parse_flag(value, name, &f->includes_header);
+        return parse_bool(value, name, &f->includes_header);
     if (strcmp(name, "ending") == 0) {
         if (parse_word(value, name, endings, &word) < 0)
             return -1;
@@ -194,7 +201,8 @@ framing_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static const struct params p = {"Framing", 2, 2, 2, {"kind", "parameters"}};
     PyObject *values[MAX_PARAMS], *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || (self = type->tp_alloc(type, 0)) == NULL)
+    if (parse_tuple(&p, args, kwargs, values) < 0 ||
+        (self = object_new(state_of_type(type), type)) == NULL)
         return NULL;
     if (fill((FramingObject *)self, values[0], values[1]) < 0)
         Py_CLEAR(self);
@@ -306,20 +314,17 @@ framing_encode(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject
 static void
 framing_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     Py_CLEAR(((FramingObject *)self)->sep);
     Py_CLEAR(((FramingObject *)self)->encoding);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 /* bytes and str refer to nothing. */
 static int
 framing_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -338,18 +343,9 @@ static PyType_Slot framing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)framing_doc}, {0, NULL},
 };
 
-static PyType_Spec framing_spec = {
+PyType_Spec framing_spec = {
     .name = "hardsock._core.Framing",
     .basicsize = sizeof(FramingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = framing_slots,
 };
-
-int
-framing_type_init(PyObject *module, mod_state *st)
-{
-    st->framing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &framing_spec, NULL);
-    if (st->framing_type == NULL)
-        return -1;
-    return PyModule_AddType(module, st->framing_type);
-}

@@ -15,15 +15,11 @@ struct framing_arg {
     bool utf8;                  /* that is what encoding says */
 };
 
-int framing_type_init(PyObject *module, mod_state *st);
 /* 0, or -1 with a TypeError. Ends with framing_release on every path, also after -1. */
 int parse_framing(mod_state *st, PyObject *obj, struct framing_arg *ret);
 void framing_release(struct framing_arg *a);
 /* A frame as the caller wants it: bytes, or str. May run Python code, but not while it reads data.
  * UnicodeDecodeError holds the bytes. */
 PyObject *frame_object(const struct framing_arg *a, const uint8_t *data, size_t len);
-
-/* type_decoder.c */
-int decoder_type_init(PyObject *module, mod_state *st);
 
 #endif

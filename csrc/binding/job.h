@@ -37,15 +37,22 @@ struct connecting {
 
 struct upgrading {
     struct hs_tls_config *config; /* owns */
-    PyObject *name;               /* owns: what server_name points into */
+    PyObject *name;               /* owns: what server_name points to, or NULL */
     const char *server_name;
+    bool read_ahead;
+};
+
+/* Connections that are no result yet. */
+struct unaccepted {
+    struct unaccepted *next;
+    size_t begin, end;        /* those that are left */
+    struct hs_conn *conns[1]; /* own; as many as were asked for */
 };
 
 struct accepting {
     struct hs_listener *core; /* borrows: the owner's */
-    struct hs_conn **conns;   /* own until they are a result */
-    struct hs_conn *one;
-    size_t max, n;
+    struct unaccepted *batch; /* owns */
+    size_t max;
     struct origin origin; /* owns */
 };
 
@@ -55,7 +62,6 @@ struct borrowing {
     struct hs_lease lease; /* owns until it is a result */
     PyObject *shell;       /* owns: a Connection without a core, made before anything is lent */
     struct place place;
-    struct hs_lent lent; /* of an await for the overdue */
 };
 
 struct framed { /* frames to be received */
@@ -78,6 +84,12 @@ struct filing {
     int64_t offset;
     size_t count;
     bool begun;
+};
+
+struct file_io {           /* a call of a file */
+    size_t from, limit, n; /* of a line */
+    Py_buffer view[2];     /* own: what is sent */
+    struct iovec iov[2];
 };
 
 /* Room that the jobs of one event loop share: only while a job is stepped is anything in it. */
@@ -104,6 +116,7 @@ struct job {
         struct framed framed;
         struct framed_send framed_send;
         struct filing filing;
+        struct file_io file_io;
         struct upgrading upgrading;
         size_t peek_size;
         bool in_time;

@@ -7,11 +7,14 @@
 
 #include "opened.h"
 
+struct unaccepted;
+
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_listener *core; /* owns: a reference; write once */
     struct opened opened;     /* where it was made */
     atomic_bool serves;       /* what it accepts counts as made there too */
+    struct unaccepted *left;  /* own: accepted, but there was no memory for their objects */
     PyObject *weakrefs;
 } ListenerObject;
 

@@ -5,6 +5,7 @@
  * import.
  */
 #include "framing.h"
+#include "notifier.h"
 #include "place.h"
 #include "tls.h"
 #include "state.h"
@@ -22,10 +23,61 @@ import_one(const char *module_name, const char *name, PyObject **ret)
 }
 
 static int
+add_types(PyObject *module, mod_state *st)
+{
+#define HS_ADD_TYPE(stem)                                                                          \
+    st->stem##_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stem##_spec, NULL);        \
+    if (st->stem##_type == NULL || PyModule_AddType(module, st->stem##_type) < 0)                  \
+        return -1;
+    HS_TYPES(HS_ADD_TYPE)
+#undef HS_ADD_TYPE
+    return 0;
+}
+
+/* ---- The end of the interpreter ------------------------------------------------------------ */
+
+/* Before threads are cut off, and the garbage collector's last round: nobody is told any more. */
+static PyObject *
+interpreter_ends(PyObject *weak, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *module = hs_weakref_get(weak);
+
+    if (module != NULL) {
+        opened_interpreter_ends(state_of_module(module));
+        notifier_interpreter_ends(state_of_module(module));
+    }
+    Py_XDECREF(module);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef interpreter_ends_method = {"_interpreter_ends", interpreter_ends, METH_NOARGS,
+                                              NULL};
+
+/* What is registered does not hold the module, which may go before its interpreter. */
+static int
+register_end(PyObject *module)
+{
+    PyObject *atexit = PyImport_ImportModule("atexit"), *function = NULL, *result = NULL;
+    PyObject *weak = PyWeakref_NewRef(module, NULL);
+
+    if (atexit != NULL && weak != NULL &&
+        (function = PyCFunction_New(&interpreter_ends_method, weak)) != NULL)
+        result = PyObject_CallMethod(atexit, "register", "O", function);
+    Py_XDECREF(atexit);
+    Py_XDECREF(weak);
+    Py_XDECREF(function);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* ---- The module ---------------------------------------------------------------------------- */
+
+static int
 module_exec(PyObject *module)
 {
     mod_state *st = state_of_module(module);
 
+    st->module = module;
 #define HS_IMPORT_ONE(field, module_name, name)                                                    \
     if (import_one(module_name, name, &st->field) < 0)                                             \
         return -1;
@@ -40,19 +92,15 @@ module_exec(PyObject *module)
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
-    if (token_types_init(module, st) < 0 || conn_type_init(module, st) < 0 ||
-        listener_type_init(module, st) < 0 || frames_type_init(module, st) < 0 ||
-        place_init(st) < 0 || opened_init(module, st) < 0 || pool_type_init(module, st) < 0 ||
-        borrowing_type_init(module, st) < 0 || hub_type_init(module, st) < 0 ||
-        slots_type_init(module, st) < 0 || operation_type_init(module, st) < 0 ||
-        framing_type_init(module, st) < 0 || decoder_type_init(module, st) < 0 ||
-        tls_type_init(module, st) < 0 || breaker_types_init(module, st) < 0)
+    if (notifier_init(st) < 0 || place_init(st) < 0 || opened_init(module, st) < 0 ||
+        add_types(module, st) < 0)
         return -1;
-    if (PyModule_AddFunctions(module, connect_functions) < 0)
+#define HS_ADD_FUNCTIONS(stem)                                                                     \
+    if (PyModule_AddFunctions(module, stem##_functions) < 0)                                       \
         return -1;
-    if (PyModule_AddFunctions(module, tls_functions) < 0)
-        return -1;
-    return PyModule_AddFunctions(module, watch_functions);
+    HS_FUNCTIONS(HS_ADD_FUNCTIONS)
+#undef HS_ADD_FUNCTIONS
+    return register_end(module);
 }
 
 static int
@@ -60,68 +108,37 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 {
     mod_state *st = state_of_module(module);
 
-    Py_VISIT(st->token_type);
-    Py_VISIT(st->callback_type);
-    Py_VISIT(st->conn_type);
-    Py_VISIT(st->listener_type);
-    Py_VISIT(st->frames_type);
-    Py_VISIT(st->hub_type);
-    Py_VISIT(st->slots_type);
-    Py_VISIT(st->operation_type);
-    Py_VISIT(st->framing_type);
-    Py_VISIT(st->decoder_type);
-    Py_VISIT(st->breaker_type);
-    Py_VISIT(st->permit_type);
-    Py_VISIT(st->pool_type);
-    Py_VISIT(st->borrowing_type);
-    Py_VISIT(st->scope);
-    Py_VISIT(st->owner);
-    Py_VISIT(st->thrown_away);
-    Py_VISIT(st->fd_check);
+#define HS_VISIT_TYPE(stem) Py_VISIT(st->stem##_type);
+    HS_TYPES(HS_VISIT_TYPE)
+#undef HS_VISIT_TYPE
+#define HS_VISIT_OBJECT(field) Py_VISIT(st->field);
+    HS_OBJECTS(HS_VISIT_OBJECT)
+#undef HS_VISIT_OBJECT
 #define HS_VISIT(field, module_name, name) Py_VISIT(st->field);
     HS_IMPORTS(HS_VISIT)
 #undef HS_VISIT
     return 0;
 }
 
-static int
-module_clear(PyObject *module)
-{
-    mod_state *st = state_of_module(module);
-
-    Py_CLEAR(st->token_type);
-    Py_CLEAR(st->callback_type);
-    Py_CLEAR(st->conn_type);
-    Py_CLEAR(st->listener_type);
-    Py_CLEAR(st->frames_type);
-    Py_CLEAR(st->hub_type);
-    Py_CLEAR(st->slots_type);
-    Py_CLEAR(st->operation_type);
-    Py_CLEAR(st->framing_type);
-    Py_CLEAR(st->decoder_type);
-    Py_CLEAR(st->breaker_type);
-    Py_CLEAR(st->permit_type);
-    Py_CLEAR(st->pool_type);
-    Py_CLEAR(st->borrowing_type);
-    Py_CLEAR(st->package_dir);
-    Py_CLEAR(st->contextlib_file);
-    Py_CLEAR(st->scope);
-    Py_CLEAR(st->owner);
-    Py_CLEAR(st->thrown_away);
-    Py_CLEAR(st->fd_check);
-#define HS_CLEAR(field, module_name, name) Py_CLEAR(st->field);
-    HS_IMPORTS(HS_CLEAR)
-#undef HS_CLEAR
-#define HS_CLEAR_NAME(name) Py_CLEAR(st->str_##name);
-    HS_NAMES(HS_CLEAR_NAME)
-#undef HS_CLEAR_NAME
-    return 0;
-}
-
+/* Not module_clear: see state.h. */
 static void
 module_free(void *module)
 {
-    (void)module_clear(module);
+    mod_state *st = state_of_module(module);
+
+#define HS_FREE_TYPE(stem) Py_XDECREF(st->stem##_type);
+    HS_TYPES(HS_FREE_TYPE)
+#undef HS_FREE_TYPE
+#define HS_FREE_OBJECT(field) Py_XDECREF(st->field);
+    HS_OBJECTS(HS_FREE_OBJECT)
+#undef HS_FREE_OBJECT
+#define HS_FREE_IMPORT(field, module_name, name) Py_XDECREF(st->field);
+    HS_IMPORTS(HS_FREE_IMPORT)
+#undef HS_FREE_IMPORT
+#define HS_FREE_NAME(name) Py_XDECREF(st->str_##name);
+    HS_NAMES(HS_FREE_NAME)
+#undef HS_FREE_NAME
+    notifier_fini(st);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -136,7 +153,6 @@ static struct PyModuleDef module_def = {
     .m_size = sizeof(mod_state),
     .m_slots = module_slots,
     .m_traverse = module_traverse,
-    .m_clear = module_clear,
     .m_free = module_free,
 };
 

@@ -217,7 +217,7 @@ is_open(struct opened *o)
 {
     if (o->how == OPENED_LISTEN)
         return true; /* Its core says. */
-    return !atomic_load(&conn_with(o)->let_go);
+    return !conn_is_let_go(conn_with(o));
 }
 
 /* How many there are; the first `room` are copied. */
@@ -418,7 +418,7 @@ core_here(PyObject *module, PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("Oi", place.code, place.at);
 }
 
-static PyMethodDef opened_functions[] = {
+PyMethodDef opened_functions[] = {
     {"_here", core_here, METH_NOARGS, here_doc},
     {"_opened", core_opened, METH_NOARGS, opened_doc},
     {"_tell_owners", core_tell_owners, METH_O, tell_owners_doc},
@@ -431,8 +431,14 @@ opened_init(PyObject *module, mod_state *st)
 {
     atomic_init(&st->fd_mark, INT_MAX);
     if ((st->thrown_away = PyList_New(0)) == NULL ||
-        (st->owner = PyContextVar_New("hardsock.owner", NULL)) == NULL ||
-        PyModule_AddObjectRef(module, "owner", st->owner) < 0)
+        (st->owner = PyContextVar_New("hardsock.owner", NULL)) == NULL)
         return -1;
-    return PyModule_AddFunctions(module, opened_functions);
+    return PyModule_AddObjectRef(module, "owner", st->owner);
+}
+
+void
+opened_interpreter_ends(mod_state *st)
+{
+    atomic_store_explicit(&st->fd_mark, INT_MAX, memory_order_release);
+    atomic_store_explicit(&st->tells_owners, false, memory_order_release);
 }

@@ -8,18 +8,20 @@
 #include "place.h"
 
 typedef struct {
-    PyObject_HEAD
-    mod_state *st;        /* borrows: subclasses have no module of their own */
-    struct hs_pool *core; /* owns: a reference; write once */
-    bool hooked;          /* subclasses' acquire and release are to be called, not ours */
-    bool prepares;        /* it has hooks: Python's _acquire_prepared, _release_reset run them */
-    int trace_frames;     /* how many frames to keep of each borrower; 0: none */
-    long trace_every;     /* of so many leases one with a whole stack; 0: none */
-    PyObject *traces;     /* owns: a dict, lease id -> tuple of (code, offset) */
+    HS_HEAD
+    struct hs_pool *core;   /* owns: a reference; write once */
+    bool hooked;            /* subclasses' acquire and release are to be called, not ours */
+    bool prepares;          /* it has hooks: Python's _acquire_prepared, _release_reset run them */
+    int trace_frames;       /* how many frames to keep of each borrower; 0: none */
+    long trace_every;       /* of so many leases one with a whole stack; 0: none */
+    PyObject *traces;       /* owns: a dict, lease id -> tuple of (code, offset) */
+    PyObject *on_overdue;   /* owns: what is called for each overdue lease, or NULL; write once */
+    struct hs_alarm *alarm; /* owns; or NULL; write once */
     PyObject *weakrefs;
 } PoolObject;
 
 /* ---- pool_conn.c: for type_conn.c ---- */
+/* conn_end has said true. */
 void pool_conn_let_go(PyObject *conn, bool lost);
 void pool_forget_trace(PoolObject *pool, uint64_t id);
 void pool_conn_warn(PyObject *conn);
@@ -36,6 +38,8 @@ extern const char pool_conn_mark_clean_doc[];
 /* As the methods; timeout and token may be NULL. failed: the borrower had an exception. */
 PyObject *pool_borrow(PoolObject *self, PyObject *timeout, PyObject *token);
 PyObject *pool_return(PoolObject *self, PyObject *conn, enum hs_return how);
+/* None, where pool_return refuses what was returned before. */
+PyObject *pool_return_if_held(PoolObject *self, PyObject *conn, enum hs_return how);
 PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
 
 /* ---- pool_report.c ---- */
@@ -45,5 +49,9 @@ PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
     extern const char pool##name##_doc[];
 POOL_REPORTS(POOL_DECLARE_REPORT)
 PyObject *pool_lent_object(const struct hs_lent *lent);
+
+/* ---- pool_alarm.c ---- */
+PyObject *pool_on_overdue(PyObject *self, PyObject *callable);
+extern const char pool_on_overdue_doc[];
 
 #endif

@@ -1,7 +1,7 @@
 /* pool_conn.c: what a lent Connection knows of its pool.
  *
  * Each lease has a Connection object of its own, so that whoever keeps one after he returned it
- * holds something closed, not somebody else's connection. let_go ends the lease once: by release,
+ * holds something closed, not somebody else's connection. conn_end ends it once: by release,
  * close, abort, detach, or by the finalizer, which only notes that the lease was thrown away.
  */
 #include "conn.h"
@@ -32,14 +32,13 @@ pool_conn_let_go(PyObject *obj, bool lost)
 {
     ConnObject *self = conn_of(obj);
     PoolObject *pool = (PoolObject *)self->pool;
+    struct hs_lease lease = self->lease;
 
-    pool_forget_trace(pool, self->lease.id);
-    if (lost) {
-        hs_pool_lose(&self->lease);
-        return;
-    }
-    atomic_store(&self->closed_by_holder, true);
-    (void)!hs_pool_release(pool->core, &self->lease, HS_RETURN_DISCARD, NULL, NULL, NULL);
+    pool_forget_trace(pool, lease.id);
+    if (lost)
+        hs_pool_lose(&lease);
+    else
+        (void)!hs_pool_release(pool->core, &lease, HS_RETURN_DISCARD, NULL, NULL, NULL);
 }
 
 /* Called by the finalizer, with the exception state put away. */
@@ -71,43 +70,51 @@ pool_conn_get_pool(PyObject *obj, void *Py_UNUSED(closure))
     return Py_NewRef(pool != NULL ? pool : Py_None);
 }
 
+/* All zero once it has ended: then the marks are the next borrower's. */
+static struct hs_lease_info
+lease_info(PyObject *obj)
+{
+    struct hs_lease_info info = {0};
+
+    HS_BEGIN_LOCKED(obj);
+    if (!conn_is_let_go(conn_of(obj)))
+        hs_lease_info(&conn_of(obj)->lease, &info);
+    HS_END_LOCKED();
+    return info;
+}
+
 PyObject *
 pool_conn_get_reused(PyObject *obj, void *Py_UNUSED(closure))
 {
-    struct hs_lease_info info;
-
-    hs_lease_info(&conn_of(obj)->lease, &info);
-    return PyBool_FromLong(info.reused);
+    return PyBool_FromLong(lease_info(obj).reused);
 }
 
 PyObject *
 pool_conn_get_retry_is_safe(PyObject *obj, void *Py_UNUSED(closure))
 {
-    struct hs_lease_info info;
-
-    hs_lease_info(&conn_of(obj)->lease, &info);
-    return PyBool_FromLong(info.retry_is_safe);
+    return PyBool_FromLong(lease_info(obj).retry_is_safe);
 }
 
 PyObject *
 pool_conn_get_clean(PyObject *obj, void *Py_UNUSED(closure))
 {
-    struct hs_lease_info info;
-
-    hs_lease_info(&conn_of(obj)->lease, &info);
-    return PyBool_FromLong(info.clean);
+    return PyBool_FromLong(lease_info(obj).clean);
 }
 
 PyObject *
 pool_conn_get_idle_for(PyObject *obj, void *Py_UNUSED(closure))
 {
-    return PyFloat_FromDouble((double)conn_of(obj)->lease.idle_ns / 1e9);
+    ConnObject *self = conn_of(obj);
+
+    return PyFloat_FromDouble(conn_is_let_go(self) ? 0.0 : (double)self->lease.idle_ns / 1e9);
 }
 
 PyObject *
 pool_conn_get_lease_id(PyObject *obj, void *Py_UNUSED(closure))
 {
-    return PyLong_FromUnsignedLongLong(conn_of(obj)->lease.id);
+    ConnObject *self = conn_of(obj);
+
+    return PyLong_FromUnsignedLongLong(conn_is_let_go(self) ? 0 : self->lease.id);
 }
 
 const char pool_conn_mark_clean_doc[] =
@@ -120,6 +127,9 @@ const char pool_conn_mark_clean_doc[] =
 PyObject *
 pool_conn_mark_clean(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
-    hs_lease_mark_clean(&conn_of(obj)->lease);
+    HS_BEGIN_LOCKED(obj);
+    if (!conn_is_let_go(conn_of(obj)))
+        hs_lease_mark_clean(&conn_of(obj)->lease);
+    HS_END_LOCKED();
     Py_RETURN_NONE;
 }

@@ -8,9 +8,22 @@
 #include "args.h"
 #include "token.h"
 
+/* While the process ends only the main interpreter's last thread may attach again: CPython would
+ * end this one, when it ends a subinterpreter in there. fn then runs attached: nobody else can
+ * run. */
+static bool
+may_not_detach(void)
+{
+    return hs_process_ends() && PyInterpreterState_Get() != PyInterpreterState_Main();
+}
+
 void
 run_detached(void (*fn)(void *arg), void *arg)
 {
+    if (may_not_detach()) {
+        fn(arg);
+        return;
+    }
     Py_BEGIN_ALLOW_THREADS
     fn(arg);
     Py_END_ALLOW_THREADS
@@ -110,7 +123,9 @@ call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, in
     if (timeout == NULL || timeout == Py_None) {
         span = default_ns;
         c->nonblocking = span == 0;
+        c->by_default = true;
     }
+    c->span_ns = span;
     if (span == 0)
         c->op.deadline_ns = HS_TRY_ONCE;
     else if (span < HS_NEVER - c->started_ns)

@@ -17,8 +17,13 @@ struct call {
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector;        /* borrows: for the attempts in errors, or NULL */
     const struct hs_dial_failure *failure; /* borrows: the same of a pool's dial, or NULL */
+    struct hs_listener *listener;          /* borrows: for its address in errors, or NULL */
+    const char *host;                      /* borrows: what was asked for, for errors, or NULL */
+    const struct hs_addr *target;          /* borrows: what was to be listened on, or NULL */
     PyObject *pool;   /* borrows: what is waited for, when it is a pool; or NULL */
     bool nonblocking; /* settimeout(0): raise BlockingIOError */
+    bool by_default;  /* no timeout= was given: span_ns is what settimeout said */
+    int64_t span_ns;
     struct hs_error err;
 };
 
@@ -45,6 +50,8 @@ void run_detached(void (*fn)(void *arg), void *arg);
 int raise_error(struct call *c, hs_err code);
 /* For calls that do not wait. */
 int raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code);
+/* The same on a connection, whose addresses it tells. */
+int raise_conn_error(mod_state *st, struct hs_conn *conn, const struct hs_error *err, hs_err code);
 /* The same for HS_E_BREAKER_OPEN. Takes address, which may be NULL. */
 int raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address);
 /* The same; o tells more when it is HS_E_FRAME_TOO_LARGE. */

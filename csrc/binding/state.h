@@ -1,7 +1,14 @@
 /* state.h: what one import of the module (one interpreter) owns.
  *
- * All state is per module: no static object, no static type. Types find it with
- * PyType_GetModuleState, functions with PyModule_GetState.
+ * All state is per module: no static object, no static type. Functions find it with
+ * PyModule_GetState, objects in themselves.
+ *
+ * Every object holds the module, and the state is whole until the module goes: types, classes and
+ * lists are at hand in each finalizer and each dealloc, however late. The type cannot do that for
+ * its objects: when the garbage collector takes module, types and objects together, as at the end
+ * of an interpreter, it clears a type's reference to its module before the last object has gone.
+ * So there is no m_clear, and no tp_clear drops the module: the cycles from the state through types
+ * and classes are broken where the types are cleared, those through functions and lists in these.
  */
 #ifndef HS_BINDING_STATE_H
 #define HS_BINDING_STATE_H
@@ -43,6 +50,8 @@
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
+    X(proxy_stats, "hardsock._records", "ProxyStats")                                              \
+    X(peer_stats, "hardsock._records", "PeerStats")                                                \
     X(listener_stats, "hardsock._records", "ListenerStats")                                        \
     X(breaker_state, "hardsock._records", "BreakerState")                                          \
     X(breaker_stats, "hardsock._records", "BreakerStats")                                          \
@@ -55,6 +64,7 @@
     X(phase)                                                                                       \
     X(_local)                                                                                      \
     X(_peer)                                                                                       \
+    X(host)                                                                                        \
     X(elapsed)                                                                                     \
     X(bytes_done)                                                                                  \
     X(answer)                                                                                      \
@@ -78,32 +88,57 @@
     X(verify_code)                                                                                 \
     X(verify_message)
 
+/* Every type of the module, by the stem of its names: STEM_spec, which its file defines, and the
+ * field STEM_type of the state. The state, its traversal, the creation and the module's dict all
+ * follow from here: no type can be in one of them and not in another. X(stem) */
+#define HS_TYPES(X)                                                                                \
+    X(token)                                                                                       \
+    X(callback)                                                                                    \
+    X(conn)                                                                                        \
+    X(listener)                                                                                    \
+    X(frames)                                                                                      \
+    X(pool)                                                                                        \
+    X(borrowing)                                                                                   \
+    X(hub)                                                                                         \
+    X(slots)                                                                                       \
+    X(operation)                                                                                   \
+    X(framing)                                                                                     \
+    X(decoder)                                                                                     \
+    X(tls)                                                                                         \
+    X(breaker)                                                                                     \
+    X(permit)
+
+/* Every table of functions of the module, by the file that defines it. X(stem) */
+#define HS_FUNCTIONS(X)                                                                            \
+    X(connect)                                                                                     \
+    X(tls)                                                                                         \
+    X(watch)                                                                                       \
+    X(notifier)                                                                                    \
+    X(opened)                                                                                      \
+    X(breaker)
+
+/* Every other object of the state. X(field) */
+#define HS_OBJECTS(X)                                                                              \
+    X(package_dir)     /* a str with a slash at the end: where our own Python files are */         \
+    X(contextlib_file) /* a str: its frames only pass calls on */                                  \
+    X(scope)           /* the ContextVar of the ambient token */                                   \
+    X(owner)           /* the ContextVar that says to whom belongs what is opened */               \
+    X(thrown_away)     /* a list */                                                                \
+    X(fd_check)        /* what the watch on descriptors calls, or NULL; write once */
+
 typedef struct {
-    PyTypeObject *token_type;
-    PyTypeObject *callback_type;
-    PyTypeObject *conn_type;
-    PyTypeObject *listener_type;
-    PyTypeObject *frames_type;
-    PyTypeObject *hub_type;
-    PyTypeObject *slots_type;
-    PyTypeObject *operation_type;
-    PyTypeObject *framing_type;
-    PyTypeObject *decoder_type;
-    PyTypeObject *breaker_type;
-    PyTypeObject *permit_type;
-    PyTypeObject *pool_type;
-    PyTypeObject *borrowing_type;
-    PyObject *package_dir;     /* with a slash at the end: where our own Python files are */
-    PyObject *contextlib_file; /* whose frames only pass calls on */
-    PyTypeObject *tls_type;
-    PyObject *scope; /* the ContextVar of the ambient token */
+    PyObject *module; /* whose state this is */
+#define HS_TYPE_FIELD(stem) PyTypeObject *stem##_type;
+    HS_TYPES(HS_TYPE_FIELD)
+#undef HS_TYPE_FIELD
+#define HS_OBJECT_FIELD(field) PyObject *field;
+    HS_OBJECTS(HS_OBJECT_FIELD)
+#undef HS_OBJECT_FIELD
+    struct hs_notifier *notifier; /* owns: a reference */
     /* opened.c: */
     struct opened *opened;    /* guarded by conn_type: those that live */
     _Atomic uint64_t serial;  /* the last one given */
     atomic_bool tells_owners; /* somebody wants to know to whom they belong */
-    PyObject *owner;          /* the ContextVar that says so */
-    PyObject *thrown_away;    /* a list */
-    PyObject *fd_check;       /* what the watch on descriptors calls, or NULL; write once */
     atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
     atomic_int fd_due;        /* or after so many openings */
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
@@ -114,33 +149,81 @@ typedef struct {
 #undef HS_NAME_FIELD
 } mod_state;
 
+#define HS_TYPE_DECLARE(stem) extern PyType_Spec stem##_spec;
+HS_TYPES(HS_TYPE_DECLARE)
+#undef HS_TYPE_DECLARE
+#define HS_FUNCTIONS_DECLARE(stem) extern PyMethodDef stem##_functions[];
+HS_FUNCTIONS(HS_FUNCTIONS_DECLARE)
+#undef HS_FUNCTIONS_DECLARE
+
 static inline mod_state *
 state_of_module(PyObject *module)
 {
     return PyModule_GetState(module);
 }
 
+/* What each object of ours begins with. */
+#define HS_HEAD                                                                                    \
+    PyObject_HEAD                                                                                  \
+    mod_state *st; /* owns: its module; write once */
+
+struct object_head {
+    HS_HEAD
+};
+
 static inline mod_state *
-state_of(PyObject *self)
+state_of(const void *self)
 {
-    return PyType_GetModuleState(Py_TYPE(self));
+    return ((const struct object_head *)self)->st;
 }
 
-/* The same for a type that may be a class made in Python, which derives from one of ours. */
+/* For an object that is to be made: the type may be a class made in Python, which derives from one
+ * of ours. NULL with an exception when the garbage collector has cleared the type already. */
 static inline mod_state *
-state_of_subtype(PyTypeObject *type)
+state_of_type(PyTypeObject *type)
 {
     mod_state *st = NULL;
 
     for (; type != NULL && st == NULL; type = type->tp_base)
-        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) == 0 ||
-            (st = PyType_GetModuleState(type)) == NULL)
+        if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) {
             PyErr_Clear();
+            st = PyType_GetModuleState(type);
+        }
     return st;
 }
 
+/* A new object, zero but for its head. NULL with an exception; st may be NULL for that reason. */
+static inline void *
+object_new(mod_state *st, PyTypeObject *type)
+{
+    struct object_head *self;
+
+    if (st == NULL || (self = (struct object_head *)type->tp_alloc(type, 0)) == NULL)
+        return NULL;
+    self->st = st;
+    Py_INCREF(st->module);
+    return self;
+}
+
+/* The end of each dealloc. */
+static inline void
+object_free(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *module = state_of(self)->module;
+
+    type->tp_free(self);
+    Py_DECREF(type);
+    Py_DECREF(module);
+}
+
+#define HS_VISIT_HEAD(self)                                                                        \
+    do {                                                                                           \
+        Py_VISIT(Py_TYPE(self));                                                                   \
+        Py_VISIT(state_of(self)->module);                                                          \
+    } while (0)
+
 /* ---- type_token.c ---- */
-int token_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
 struct hs_token *token_core(mod_state *st, PyObject *obj);
 /* The exception that cancelled obj or an ancestor of it, as reason says: a new reference or NULL,
@@ -148,7 +231,6 @@ struct hs_token *token_core(mod_state *st, PyObject *obj);
 PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
 
 /* ---- type_conn.c ---- */
-int conn_type_init(PyObject *module, mod_state *st);
 /* conn_socket.c: a list of Setting. */
 PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
 /* Takes the reference c, also on failure. */
@@ -157,35 +239,17 @@ PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct origin 
 
 /* ---- opened.c ---- */
 int opened_init(PyObject *module, mod_state *st);
-
-/* ---- type_listener.c ---- */
-int listener_type_init(PyObject *module, mod_state *st);
-
-/* ---- type_frames.c ---- */
-int frames_type_init(PyObject *module, mod_state *st);
-
-/* ---- type_hub.c, type_operation.c ---- */
-int hub_type_init(PyObject *module, mod_state *st);
-int slots_type_init(PyObject *module, mod_state *st);
-int operation_type_init(PyObject *module, mod_state *st);
+/* No watch and no owners from now on. What is noted in a finalizer while an interpreter ends would
+ * keep from the garbage collector what it is about. */
+void opened_interpreter_ends(mod_state *st);
 
 /* ---- type_breaker.c ---- */
-int breaker_types_init(PyObject *module, mod_state *st);
 /* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */
 int breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core);
 
-/* ---- type_pool.c, type_borrowing.c ---- */
-int pool_type_init(PyObject *module, mod_state *st);
-int borrowing_type_init(PyObject *module, mod_state *st);
-
-/* connect.c: what connect() takes by keyword, from a dict. *ret_tls: a new reference or NULL, which
- * o borrows, as it borrows from the dict. */
+/* connect.c: what connect() takes by keyword, from a dict. *ret_tls, *ret_name: new references or
+ * NULL, which o borrows, as it borrows from the dict. */
 int connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
-                    struct hs_tls_config **ret_tls);
-
-/* ---- connect.c, conn_tls.c, watch.c: functions of the module ---- */
-extern PyMethodDef connect_functions[];
-extern PyMethodDef tls_functions[];
-extern PyMethodDef watch_functions[];
+                    struct hs_tls_config **ret_tls, PyObject **ret_name);
 
 #endif

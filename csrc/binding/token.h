@@ -13,27 +13,31 @@
 #include <stdatomic.h>
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_token *core;
     PyObject *parents;   /* tuple; write once */
     PyObject *causes;    /* dict: cookie -> exception, or NULL */
     PyObject *callbacks; /* set of those that may still run, or NULL */
+    struct hs_alarm
+        *alarm; /* owns; for the callbacks, when a deadline passes; or NULL; write once */
     PyObject *weakrefs;
     atomic_bool between_messages; /* see _ends_only_between_messages */
 } TokenObject;
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_callback *core; /* NULL: the token had ended before */
     PyObject *token;
     PyObject *callable;
+    PyObject *weak; /* owns: a weak reference to itself, which the core knows */
+    PyObject *weakrefs;
 } CallbackObject;
 
-int callback_type_init(PyObject *module, mod_state *st);
+/* Sets a field of self that is NULL, once; other threads may be about to do the same. Takes value,
+ * which may be NULL with an exception. 0 or -1. */
+int token_make_once(PyObject *self, PyObject **field, PyObject *value);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
 extern const char token_on_cancel_doc[];
-/* Tells hardsock._deadlines: "watch" a token, or "recheck" those without a deadline (NULL). */
-int callbacks_tell_deadlines(const char *method, PyObject *token);
 
 #endif

@@ -6,7 +6,7 @@
 #include "conn.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     PoolObject *pool;          /* owns */
     PyObject *timeout, *token; /* own; or NULL */
     PyObject *conn;            /* owns: while in the block */
@@ -15,8 +15,7 @@ typedef struct {
 PyObject *
 borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token)
 {
-    PyTypeObject *type = pool->st->borrowing_type;
-    BorrowingObject *self = (BorrowingObject *)type->tp_alloc(type, 0);
+    BorrowingObject *self = object_new(pool->st, pool->st->borrowing_type);
 
     if (self == NULL)
         return NULL;
@@ -46,31 +45,13 @@ acquire(BorrowingObject *self)
     return conn;
 }
 
-PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nBorrow a connection and return it.");
-
-static PyObject *
-borrowing_enter(PyObject *obj, PyObject *Py_UNUSED(ignored))
-{
-    BorrowingObject *self = (BorrowingObject *)obj;
-    PyObject *conn;
-
-    if (self->conn != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "this context manager is in use already");
-        return NULL;
-    }
-    if ((conn = acquire(self)) == NULL)
-        return NULL;
-    self->conn = Py_NewRef(conn);
-    return conn;
-}
-
 static PyObject *
 give_back(BorrowingObject *self, PyObject *conn, bool failed)
 {
     PyObject *method, *args, *kwargs, *result = NULL;
 
     if (!self->pool->hooked)
-        return pool_return(self->pool, conn, failed ? HS_RETURN_FAILED : HS_RETURN_DONE);
+        return pool_return_if_held(self->pool, conn, failed ? HS_RETURN_FAILED : HS_RETURN_DONE);
     method = PyObject_GetAttr((PyObject *)self->pool, self->pool->st->str_release);
     args = PyTuple_Pack(1, conn);
     kwargs = Py_BuildValue("{sO}", "failed", failed ? Py_True : Py_False);
@@ -82,6 +63,39 @@ give_back(BorrowingObject *self, PyObject *conn, bool failed)
     return result;
 }
 
+static const char in_use[] = "this context manager is in use already";
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nBorrow a connection and return it.");
+
+static PyObject *
+borrowing_enter(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    BorrowingObject *self = (BorrowingObject *)obj;
+    PyObject *conn, *result;
+    bool taken = false;
+
+    if (self->conn != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, in_use);
+        return NULL;
+    }
+    if ((conn = acquire(self)) == NULL)
+        return NULL;
+    HS_BEGIN_LOCKED(obj);
+    if (self->conn == NULL)
+        self->conn = Py_NewRef(conn);
+    else
+        taken = true;
+    HS_END_LOCKED();
+    if (!taken)
+        return conn;
+    result = give_back(self, conn, false);
+    Py_XDECREF(result);
+    Py_DECREF(conn);
+    if (result != NULL)
+        PyErr_SetString(PyExc_RuntimeError, in_use);
+    return NULL;
+}
+
 PyDoc_STRVAR(exit_doc, "__exit__($self, exc_type, exc, traceback, /)\n--\n\n"
                        "Return it. After an exception it is lent again only if nothing went since\n"
                        "it was marked clean.");
@@ -90,12 +104,15 @@ static PyObject *
 borrowing_exit(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     BorrowingObject *self = (BorrowingObject *)obj;
-    PyObject *conn = self->conn, *result;
+    PyObject *conn, *result;
 
+    HS_BEGIN_LOCKED(obj);
+    conn = self->conn;
+    self->conn = NULL;
+    HS_END_LOCKED();
     if (conn == NULL)
         Py_RETURN_NONE;
-    self->conn = NULL;
-    if (((ConnObject *)conn)->lease.id == 0)
+    if (conn_is_let_go((ConnObject *)conn))
         result = Py_NewRef(Py_None); /* Closed or returned in the block. */
     else
         result = give_back(self, conn, nargs > 0 && args[0] != Py_None);
@@ -111,7 +128,7 @@ borrowing_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     BorrowingObject *self = (BorrowingObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->pool);
     Py_VISIT(self->timeout);
     Py_VISIT(self->token);
@@ -134,12 +151,9 @@ borrowing_clear(PyObject *obj)
 static void
 borrowing_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     (void)borrowing_clear(obj);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyMethodDef borrowing_methods[] = {
@@ -156,17 +170,10 @@ static PyType_Slot borrowing_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)borrowing_doc}, {0, NULL},
 };
 
-static PyType_Spec borrowing_spec = {
+PyType_Spec borrowing_spec = {
     .name = "hardsock._core.Borrowing",
     .basicsize = sizeof(BorrowingObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = borrowing_slots,
 };
-
-int
-borrowing_type_init(PyObject *module, mod_state *st)
-{
-    st->borrowing_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &borrowing_spec, NULL);
-    return st->borrowing_type == NULL ? -1 : PyModule_AddType(module, st->borrowing_type);
-}

@@ -185,7 +185,7 @@ parse_breaker_options(PyObject **v, struct hs_breaker_options *o)
 static PyObject *
 breaker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    mod_state *st = PyType_GetModuleState(type);
+    mod_state *st = state_of_type(type);
     struct hs_breaker_options options;
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
@@ -193,8 +193,7 @@ breaker_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     hs_err rv;
 
     if (parse_tuple(&breaker_params, args, kwargs, values) < 0 ||
-        parse_breaker_options(values, &options) < 0 ||
-        (self = (BreakerObject *)type->tp_alloc(type, 0)) == NULL)
+        parse_breaker_options(values, &options) < 0 || (self = object_new(st, type)) == NULL)
         return NULL;
     if ((rv = hs_breaker_new(&options, &err, &self->core)) != HS_OK) {
         Py_DECREF(self);
@@ -507,20 +506,17 @@ breaker_repr(PyObject *self)
 static void
 breaker_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     if (((BreakerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     hs_breaker_unref(core_of(self));
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static int
 breaker_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -574,7 +570,7 @@ static PyType_Slot breaker_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec breaker_spec = {
+PyType_Spec breaker_spec = {
     .name = "hardsock.Breaker",
     .basicsize = sizeof(BreakerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
@@ -593,17 +589,7 @@ core_failure_of_errno(PyObject *Py_UNUSED(module), PyObject *obj)
     return PyUnicode_FromString(hs_fail_name(hs_fail_of_errno((int)sys)));
 }
 
-static PyMethodDef breaker_functions[] = {
+PyMethodDef breaker_functions[] = {
     {"_failure_of_errno", core_failure_of_errno, METH_O, errno_doc},
     {NULL, NULL, 0, NULL},
 };
-
-int
-breaker_types_init(PyObject *module, mod_state *st)
-{
-    st->breaker_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &breaker_spec, NULL);
-    if (st->breaker_type == NULL || PyModule_AddType(module, st->breaker_type) < 0 ||
-        PyModule_AddFunctions(module, breaker_functions) < 0)
-        return -1;
-    return permit_type_init(module, st);
-}

@@ -15,7 +15,7 @@
 static ConnObject *
 conn_alloc(mod_state *st, struct hs_conn *c)
 {
-    ConnObject *self = (ConnObject *)st->conn_type->tp_alloc(st->conn_type, 0);
+    ConnObject *self = object_new(st, st->conn_type);
 
     if (self == NULL) {
         hs_conn_unref(c);
@@ -39,17 +39,18 @@ conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
 static int
 raise_closed(PyObject *self, const char *op)
 {
-    struct hs_error err = {.code = HS_E_CLOSED, .op = op, .msg = "it was closed here"};
+    struct hs_error err = {
+        .code = HS_E_CLOSED, .op = op, .phase = "start", .msg = "it was closed here"};
 
     if (((ConnObject *)self)->pool != NULL)
         (void)snprintf(err.msg, sizeof(err.msg), "it was closed here, or returned to its pool");
-    return raise_plain_error(state_of(self), &err, HS_E_CLOSED);
+    return raise_conn_error(state_of(self), ((ConnObject *)self)->core, &err, HS_E_CLOSED);
 }
 
 struct hs_conn *
 conn_core(ConnObject *self, const char *op)
 {
-    if (!atomic_load(&self->let_go))
+    if (!conn_is_let_go(self))
         return self->core;
     (void)raise_closed((PyObject *)self, op);
     return NULL;
@@ -65,7 +66,7 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
         return -1;
     job->call.conn = self->core;
     job->give_up = conn_job_give_up;
-    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(&self->timeout_ns));
+    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj)));
 }
 
 void
@@ -77,14 +78,20 @@ conn_job_give_up(struct job *job)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-let_go(ConnObject *self, bool lost)
+end_handle(ConnObject *self, bool lost)
 {
-    if (atomic_exchange(&self->let_go, true))
-        return;
     if (self->pool != NULL)
         pool_conn_let_go((PyObject *)self, lost);
     else
         hs_conn_unshare(self->core, lost);
+}
+
+static void
+let_go(ConnObject *self, bool lost)
+{
+    if (!conn_end(self, CONN_CLOSED))
+        return;
+    end_handle(self, lost);
 }
 
 PyDoc_STRVAR(close_doc,
@@ -101,6 +108,20 @@ conn_close(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\n"
+             "Refuse, in every protocol of pickle and in copy(): it owns a descriptor.");
+
+static PyObject *
+conn_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(
+        PyExc_TypeError,
+        "cannot pickle or copy a Connection: it owns a descriptor; dup() shares it here, "
+        "and sendmsg() with SCM_RIGHTS gives it to another process");
+    return NULL;
+}
+
 PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
                         "End it for everybody with a reset (RST) to the peer; never blocks.\n\n"
                         "Data not yet delivered is thrown away, on purpose.");
@@ -109,9 +130,12 @@ static PyObject *
 conn_abort(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
+    bool ends = conn_end(self, CONN_CLOSED);
 
-    hs_conn_close(self->core, true);
-    let_go(self, false);
+    if (self->pool == NULL || ends) /* What was returned may be lent to somebody else. */
+        hs_conn_close(self->core, true);
+    if (ends)
+        end_handle(self, false);
     Py_RETURN_NONE;
 }
 
@@ -141,20 +165,26 @@ static PyObject *
 conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "detach");
     struct hs_error err = {0};
+    hs_err rv = HS_E_CLOSED;
+    bool held;
     int fd;
-    hs_err rv;
 
-    if (core == NULL)
-        return NULL;
-    if ((rv = hs_conn_detach(core, &err, &fd)) != HS_OK) {
-        disown(hs_conn_fileno(core));
-        raise_plain_error(state_of(obj), &err, rv);
-        return NULL;
+    HS_BEGIN_LOCKED(obj); /* Another thread must not return it meanwhile. */
+    if ((held = !conn_is_let_go(self)) && (rv = hs_conn_detach(self->core, &err, &fd)) == HS_OK)
+        atomic_store(&self->life, CONN_CLOSED);
+    HS_END_LOCKED();
+    if (rv == HS_OK) {
+        end_handle(self, false);
+        return PyLong_FromLong(fd);
     }
-    let_go(self, false);
-    return PyLong_FromLong(fd);
+    if (held) {
+        disown(hs_conn_fileno(self->core));
+        (void)raise_conn_error(state_of(obj), self->core, &err, rv);
+    } else {
+        (void)raise_closed(obj, "detach");
+    }
+    return NULL;
 }
 
 PyDoc_STRVAR(shutdown_doc,
@@ -177,7 +207,7 @@ conn_shutdown(PyObject *obj, PyObject *how)
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
     if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
-        raise_plain_error(state_of(obj), &err, rv);
+        (void)raise_conn_error(state_of(obj), core, &err, rv);
         return NULL;
     }
     Py_RETURN_NONE;
@@ -190,7 +220,7 @@ conn_fileno(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
 
-    return PyLong_FromLong(atomic_load(&self->let_go) ? -1 : hs_conn_fileno(self->core));
+    return PyLong_FromLong(conn_is_let_go(self) ? -1 : hs_conn_fileno(self->core));
 }
 
 PyDoc_STRVAR(share_doc, "_share($self, /)\n--\n\n"
@@ -210,7 +240,7 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
         hs_conn_unshare(core, true);
         return NULL;
     }
-    shared->timeout_ns = atomic_load(&self->timeout_ns);
+    shared->whose = Py_NewRef(self->whose == NULL ? obj : self->whose);
     opened_share(state_of(obj), &shared->opened, &self->opened);
     return (PyObject *)shared;
 }
@@ -263,7 +293,7 @@ conn_repr(PyObject *obj)
     char local[HS_ADDR_TEXT_SIZE] = "?", peer[HS_ADDR_TEXT_SIZE] = "?";
     struct hs_addr addr;
 
-    if (atomic_load(&self->let_go) || hs_conn_is_closed(self->core))
+    if (conn_is_let_go(self) || hs_conn_is_closed(self->core))
         return PyUnicode_FromString("<hardsock.Connection closed>");
     if (hs_conn_local_addr(self->core, NULL, &addr) == HS_OK)
         (void)hs_addr_text(&addr, local, sizeof(local));
@@ -280,7 +310,7 @@ conn_finalize(PyObject *obj)
     ConnObject *self = (ConnObject *)obj;
     PyObject *type, *value, *traceback;
 
-    if (self->core == NULL || atomic_load(&self->let_go))
+    if (self->core == NULL || conn_is_let_go(self))
         return;
     PyErr_Fetch(&type, &value, &traceback);
     if (self->pool != NULL)
@@ -297,11 +327,9 @@ static void
 conn_dealloc(PyObject *obj)
 {
     ConnObject *self = (ConnObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     /* What was closed or returned has nothing to finalize, and borrowers make many of these. */
-    if (!atomic_load_explicit(&self->let_go, memory_order_relaxed) &&
-        PyObject_CallFinalizerFromDealloc(obj) < 0)
+    if (!conn_is_let_go(self) && PyObject_CallFinalizerFromDealloc(obj) < 0)
         return;
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
@@ -309,16 +337,17 @@ conn_dealloc(PyObject *obj)
     opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    Py_XDECREF(self->whose);
+    object_free(obj);
 }
 
 static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((ConnObject *)self)->pool);
+    Py_VISIT(((ConnObject *)self)->whose);
     Py_VISIT(((ConnObject *)self)->opened.owner);
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -377,7 +406,7 @@ get_closed(PyObject *obj, void *Py_UNUSED(closure))
 {
     ConnObject *self = (ConnObject *)obj;
 
-    return PyBool_FromLong(atomic_load(&self->let_go) || hs_conn_is_closed(self->core));
+    return PyBool_FromLong(conn_is_let_go(self) || hs_conn_is_closed(self->core));
 }
 
 static PyObject *
@@ -399,6 +428,16 @@ static PyObject *
 get_tls(PyObject *obj, void *Py_UNUSED(closure))
 {
     return conn_tls_info(((ConnObject *)obj)->core, state_of(obj));
+}
+
+static PyObject *
+get_proxy(PyObject *self, void *Py_UNUSED(closure))
+{
+    struct hs_addr addr;
+
+    if (!hs_conn_proxy_addr(((ConnObject *)self)->core, &addr))
+        Py_RETURN_NONE;
+    return address_object(&addr);
 }
 
 static PyObject *
@@ -446,6 +485,10 @@ static PyGetSetDef conn_getset[] = {
     {"type", get_type, NULL, "SOCK_STREAM.", NULL},
     {"proto", get_proto, NULL, "IPPROTO_TCP, or 0 for unix.", NULL},
     {"tls", get_tls, NULL, "What the TLS handshake agreed on: a TLSInfo, or None.", NULL},
+    {"proxy", get_proxy, NULL,
+     "The proxy through which the client came, as socket has an address: getpeername() is the\n"
+     "client then. None without hardsock.ProxyProtocol, or when the peer speaks for itself.",
+     NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -461,6 +504,8 @@ static PyMethodDef conn_methods[] = {
     CONN_METHODS(JOB_ENTRY, FAST_ENTRY, PLAIN_ENTRY){"close", conn_close, METH_NOARGS, close_doc},
     {"abort", conn_abort, METH_NOARGS, abort_doc},
     {"detach", conn_detach, METH_NOARGS, detach_doc},
+    {"__reduce__", conn_reduce, METH_NOARGS, reduce_doc},
+    {"__getstate__", conn_reduce, METH_NOARGS, reduce_doc},
     {"shutdown", conn_shutdown, METH_O, shutdown_doc},
     {"fileno", conn_fileno, METH_NOARGS, fileno_doc},
     {"makefile", HS_METHOD(conn_makefile), METH_VARARGS | METH_KEYWORDS, makefile_doc},
@@ -494,17 +539,10 @@ static PyType_Slot conn_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec conn_spec = {
+PyType_Spec conn_spec = {
     .name = "hardsock.Connection",
     .basicsize = sizeof(ConnObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = conn_slots,
 };
-
-int
-conn_type_init(PyObject *module, mod_state *st)
-{
-    st->conn_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &conn_spec, NULL);
-    return st->conn_type == NULL ? -1 : PyModule_AddType(module, st->conn_type);
-}

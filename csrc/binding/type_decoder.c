@@ -10,7 +10,7 @@
 #include "run.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_decoder *core; /* owns; write once */
     struct framing_arg framing;
 } DecoderObject;
@@ -29,14 +29,14 @@ static PyObject *
 decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"Decoder", 1, 1, 1, {"framing"}};
-    mod_state *st = PyType_GetModuleState(type);
+    mod_state *st = state_of_type(type);
     struct hs_error err = {0};
     PyObject *values[MAX_PARAMS];
     DecoderObject *self;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        (self = (DecoderObject *)type->tp_alloc(type, 0)) == NULL)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
+        (self = object_new(st, type)) == NULL)
         return NULL;
     if (parse_framing(st, values[0], &self->framing) == 0) {
         if ((rv = hs_decoder_new(self->framing.f, &err, &self->core)) == HS_OK)
@@ -158,19 +158,16 @@ get_buffered(PyObject *self, void *Py_UNUSED(closure))
 static void
 decoder_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     hs_decoder_free(((DecoderObject *)self)->core);
     framing_release(&((DecoderObject *)self)->framing);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static int
 decoder_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     Py_VISIT(((DecoderObject *)self)->framing.owner);
     return 0;
 }
@@ -208,18 +205,9 @@ static PyType_Slot decoder_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec decoder_spec = {
+PyType_Spec decoder_spec = {
     .name = "hardsock.Decoder",
     .basicsize = sizeof(DecoderObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = decoder_slots,
 };
-
-int
-decoder_type_init(PyObject *module, mod_state *st)
-{
-    st->decoder_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &decoder_spec, NULL);
-    if (st->decoder_type == NULL)
-        return -1;
-    return PyModule_AddType(module, st->decoder_type);
-}

@@ -7,7 +7,7 @@
 #include "conn.h"
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     PyObject *conn;   /* owns; a ConnObject */
     PyObject *method; /* owns: what gets the next frame when it has to wait */
     PyObject *args;   /* owns */
@@ -32,7 +32,7 @@ frames_next(PyObject *obj)
     ConnObject *conn = (ConnObject *)self->conn;
     PyObject *frame;
 
-    if (atomic_load_explicit(&conn->let_go, memory_order_relaxed))
+    if (conn_is_let_go(conn))
         return wait_for_frame(self);
     frame = conn_take_buffered_frame(conn->core, &self->framing);
     if (frame == NULL && !PyErr_Occurred())
@@ -45,11 +45,12 @@ frames_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     FramesObject *self = (FramesObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->conn);
     Py_VISIT(self->method);
     Py_VISIT(self->args);
     Py_VISIT(self->kwargs);
+    Py_VISIT(self->framing.owner);
     return 0;
 }
 
@@ -57,7 +58,6 @@ static void
 frames_dealloc(PyObject *obj)
 {
     FramesObject *self = (FramesObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     Py_XDECREF(self->conn);
@@ -65,8 +65,7 @@ frames_dealloc(PyObject *obj)
     Py_XDECREF(self->args);
     Py_XDECREF(self->kwargs);
     framing_release(&self->framing);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
@@ -93,7 +92,7 @@ static PyObject *
 make(PyObject *conn, const char *method, PyObject *framing, PyObject *timeout, PyObject *token)
 {
     mod_state *st = state_of(conn);
-    FramesObject *self = (FramesObject *)st->frames_type->tp_alloc(st->frames_type, 0);
+    FramesObject *self = object_new(st, st->frames_type);
 
     if (self != NULL && fill(self, conn, method, framing, timeout, token) < 0)
         Py_CLEAR(self);
@@ -138,17 +137,10 @@ static PyType_Slot frames_slots[] = {
     {Py_tp_doc, (void *)(uintptr_t)frames_doc}, {0, NULL},
 };
 
-static PyType_Spec frames_spec = {
+PyType_Spec frames_spec = {
     .name = "hardsock._core.Frames",
     .basicsize = sizeof(FramesObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = frames_slots,
 };
-
-int
-frames_type_init(PyObject *module, mod_state *st)
-{
-    st->frames_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &frames_spec, NULL);
-    return st->frames_type == NULL ? -1 : PyModule_AddType(module, st->frames_type);
-}

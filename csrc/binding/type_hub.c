@@ -9,73 +9,117 @@
 #include "hub.h"
 
 #include <stddef.h>
+#include <unistd.h>
 
 /* As much as a receive in an event loop returns at once. */
 #define SCRATCH_SIZE ((size_t)262144)
+
+static int
+see_loop(HubObject *self)
+{
+    PyObject *loop;
+
+    if (self->get_loop == NULL)
+        return 0;
+    if ((loop = PyObject_CallNoArgs(self->get_loop)) == NULL)
+        return -1;
+    self->loop = loop;
+    Py_DECREF(loop);
+    return 0;
+}
 
 static PyObject *
 hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {
-        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive"}};
+        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive", "find"}};
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
     HubObject *self;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        (self = (HubObject *)type->tp_alloc(type, 0)) == NULL)
+    if (parse_tuple(&p, args, kwargs, values) < 0)
+        return NULL;
+    if (values[4] == NULL) {
+        PyErr_SetString(PyExc_TypeError, "Hub() needs find");
+        return NULL;
+    }
+    if ((self = object_new(state_of_type(type), type)) == NULL)
         return NULL;
     self->get_loop = Py_XNewRef(values[0]);
     self->get_running = Py_XNewRef(values[1]);
     self->cancelled = Py_XNewRef(values[2]);
     self->drive = Py_XNewRef(values[3]);
+    self->find = Py_XNewRef(values[4]);
+    self->process = getpid();
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
+    if ((self->trio = PyUnicode_InternFromString("trio")) == NULL ||
+        (self->key = PyUnicode_InternFromString("__asyncio_running_event_loop__")) == NULL ||
+        see_loop(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
     self->scratch.size = SCRATCH_SIZE;
     if ((self->scratch.bytes = PyMem_Malloc(SCRATCH_SIZE)) == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
     if ((rv = hs_loop_new(&err, &self->core)) != HS_OK) {
-        (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
+        (void)raise_plain_error(self->st, &err, rv);
         Py_DECREF(self);
         return NULL;
     }
     return (PyObject *)self;
 }
 
-/* An asyncio loop may run in one thread now and in another later; a trio run stays. */
+/* Whether the asyncio loop that runs in this thread is its own. It is known by its place in memory,
+ * which belongs to no other loop before this one is closed. Where trio is loaded it may be a guest:
+ * only Python code knows which of the two a task belongs to. */
 static int
-moved_here(HubObject *self)
+runs_here(HubObject *self)
 {
-    PyObject *ours = NULL, *running = NULL;
-    int same = 0;
+    PyObject *running;
+    int guest, known;
 
-    if (self->get_loop != NULL && self->get_running != NULL) {
-        ours = PyObject_CallNoArgs(self->get_loop);
-        running = ours == NULL ? NULL : PyObject_CallNoArgs(self->get_running);
-        same = running == NULL ? -1 : running == ours && ours != Py_None;
-    }
-    Py_XDECREF(ours);
-    Py_XDECREF(running);
-    return same;
+    if (self->closed || self->get_running == NULL)
+        return 0;
+    if ((guest = PyDict_Contains(PyImport_GetModuleDict(), self->trio)) != 0)
+        return guest < 0 ? -1 : 0;
+    if ((known = hs_loop_runs(self->key, self->loop)) >= 0)
+        return known;
+    if (PyErr_Occurred() || (running = PyObject_CallNoArgs(self->get_running)) == NULL)
+        return -1;
+    Py_DECREF(running);
+    return (const void *)running == self->loop;
 }
 
-int
-hub_enter(HubObject *self)
+HubObject *
+hub_here(HubObject *hint)
 {
-    unsigned long thread = PyThread_get_thread_ident();
-    int here = self->thread == thread ? 1 : moved_here(self);
+    int here = runs_here(hint);
+    PyObject *found;
 
+    if (here < 0)
+        return NULL;
     if (here > 0) {
-        self->thread = thread;
-        return 0;
+        hint->thread = PyThread_get_thread_ident();
+        return (HubObject *)Py_NewRef((PyObject *)hint);
     }
-    if (here == 0)
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this belongs to an event loop that does not run in this thread");
-    return -1;
+    if (hint->find == NULL) { /* The collector has been at it. */
+        PyErr_SetString(PyExc_RuntimeError, "this event loop has ended");
+        return NULL;
+    }
+    found = PyObject_CallNoArgs(hint->find);
+    if (found != NULL && !Py_IS_TYPE(found, Py_TYPE(hint))) {
+        Py_DECREF(found);
+        PyErr_SetString(PyExc_TypeError, "find() must return a Hub");
+        return NULL;
+    }
+    if (found != NULL || hint->core == NULL || hint->process == getpid())
+        return (HubObject *)found;
+    PyErr_Clear(); /* In a forked child no loop runs: the call itself tells what is wrong. */
+    return (HubObject *)Py_NewRef((PyObject *)hint);
 }
 
 PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor that the loop should watch.");
@@ -83,7 +127,9 @@ PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor that the loop s
 static PyObject *
 hub_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromLong(hs_loop_fileno(((HubObject *)self)->core));
+    const struct hs_loop *core = ((HubObject *)self)->core;
+
+    return PyLong_FromLong(core == NULL ? -1 : hs_loop_fileno(core));
 }
 
 /* A task that ends the loop (SystemExit) does not keep the others asleep. */
@@ -93,7 +139,7 @@ wake_all_due(HubObject *self)
     PyObject *type = NULL, *value = NULL, *traceback = NULL;
     OperationObject *op;
 
-    while ((op = hs_loop_next(self->core)) != NULL) {
+    while (self->core != NULL && (op = hs_loop_next(self->core)) != NULL) {
         if (operation_wake(op, false) == 0)
             continue;
         if (type != NULL)
@@ -117,7 +163,8 @@ hub_run(PyObject *obj, PyObject *Py_UNUSED(ignored))
 
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
-    hs_loop_collect(self->core);
+    if (self->core != NULL)
+        hs_loop_collect(self->core);
     if (wake_all_due(self) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -135,13 +182,34 @@ hub_forget(PyObject *self, PyObject *fd)
 
     if (parse_long(fd, "fd", 0, INT32_MAX, &number) < 0)
         return NULL;
-    if (((HubObject *)self)->thread == PyThread_get_thread_ident())
+    if (((HubObject *)self)->core != NULL &&
+        ((HubObject *)self)->thread == PyThread_get_thread_ident())
         hs_loop_forget(((HubObject *)self)->core, (int)number);
     Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
-                        "The loop has ended: whoever still waits is resumed and fails.");
+                        "The loop has ended: what waits in it is given up. Where a driver can\n"
+                        "still resume it (trio) it fails.");
+
+static void
+give_up(OperationObject *op)
+{
+    Py_INCREF(op);
+    operation_end(op);
+    Py_DECREF(op);
+}
+
+static void
+resume_or_give_up(OperationObject *op)
+{
+    Py_INCREF(op);
+    if (operation_wake(op, true) < 0) {
+        PyErr_Clear(); /* That loop is gone altogether. */
+        operation_end(op);
+    }
+    Py_DECREF(op);
+}
 
 static PyObject *
 hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
@@ -150,8 +218,13 @@ hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
 
     self->closed = true;
     while (self->parked != NULL)
-        if (operation_wake(self->parked, true) < 0)
-            return NULL;
+        (self->drive == NULL ? give_up : resume_or_give_up)(self->parked);
+    while (self->drive == NULL && self->woken != NULL)
+        give_up(self->woken);
+    if (self->operations == 0) { /* Else they end first. */
+        hs_loop_free(self->core);
+        self->core = NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -166,11 +239,12 @@ hub_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     HubObject *self = (HubObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->get_loop);
     Py_VISIT(self->get_running);
     Py_VISIT(self->cancelled);
     Py_VISIT(self->drive);
+    Py_VISIT(self->find);
     for (OperationObject *op = self->parked; op != NULL; op = op->next)
         Py_VISIT(op);
     return 0;
@@ -188,22 +262,22 @@ hub_clear(PyObject *obj)
     Py_CLEAR(self->get_running);
     Py_CLEAR(self->cancelled);
     Py_CLEAR(self->drive);
+    Py_CLEAR(self->find);
     return 0;
 }
 
 static void
 hub_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     if (((HubObject *)obj)->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     (void)hub_clear(obj);
+    Py_CLEAR(((HubObject *)obj)->trio);
+    Py_CLEAR(((HubObject *)obj)->key);
     PyMem_Free(((HubObject *)obj)->scratch.bytes);
     hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyMemberDef hub_members[] = {
@@ -231,7 +305,8 @@ static PyMethodDef hub_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, get_running=None, cancelled=None, drive=None)\n--\n\n"
+PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, get_running=None, cancelled=None, drive=None, "
+                      "find=None)\n--\n\n"
                       "One event loop's waiting room; see hardsock.aio.");
 
 static PyType_Slot hub_slots[] = {
@@ -246,16 +321,9 @@ static PyType_Slot hub_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec hub_spec = {
+PyType_Spec hub_spec = {
     .name = "hardsock._core.Hub",
     .basicsize = sizeof(HubObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = hub_slots,
 };
-
-int
-hub_type_init(PyObject *module, mod_state *st)
-{
-    st->hub_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &hub_spec, NULL);
-    return st->hub_type == NULL ? -1 : PyModule_AddType(module, st->hub_type);
-}

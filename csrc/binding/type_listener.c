@@ -21,7 +21,10 @@ core_of(PyObject *self)
 static PyObject *
 fail(PyObject *self, const struct hs_error *err, hs_err rv)
 {
-    raise_plain_error(state_of(self), err, rv);
+    struct call c = {
+        .st = state_of(self), .err = *err, .started_ns = hs_now(), .listener = core_of(self)};
+
+    (void)raise_error(&c, rv);
     return NULL;
 }
 
@@ -37,8 +40,71 @@ enum {
     MAX_HANDSHAKES,
     RATE,
     BREAKER,
-    FALLBACK
+    FALLBACK,
+    PROXY_FROM,
+    PROXY_TIMEOUT,
+    PEER_LIMITS,
+    PEERS_EXEMPT
 };
+
+/* (family, prefix, address). */
+static int
+parse_network(PyObject *item, struct hs_network *ret_network)
+{
+    struct hs_network network = {0};
+    Py_ssize_t size;
+    char *bits;
+    int prefix;
+
+    if (!PyArg_ParseTuple(item, "iiy#;a network must be (family, prefix, bytes)", &network.family,
+                          &prefix, &bits, &size))
+        return -1;
+    if (size > (Py_ssize_t)sizeof(network.bits) || prefix < 0) {
+        PyErr_SetString(PyExc_ValueError, "no such network");
+        return -1;
+    }
+    network.prefix = (unsigned)prefix;
+    memcpy(network.bits, bits, (size_t)size);
+    *ret_network = network;
+    return 0;
+}
+
+/* A tuple of networks; NULL and None: none. The caller frees *ret_networks, whatever comes back. */
+static int
+parse_networks(PyObject *obj, const char *name, const struct hs_network **ret_networks,
+               size_t *ret_n)
+{
+    struct hs_network *networks;
+
+    if (obj == NULL || obj == Py_None)
+        return 0;
+    if (!PyTuple_Check(obj)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a tuple or None", name);
+        return -1;
+    }
+    if ((networks = calloc((size_t)PyTuple_GET_SIZE(obj) + 1, sizeof(*networks))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *ret_networks = networks;
+    *ret_n = (size_t)PyTuple_GET_SIZE(obj);
+    for (size_t i = 0; i < *ret_n; i++)
+        if (parse_network(PyTuple_GET_ITEM(obj, (Py_ssize_t)i), &networks[i]) < 0)
+            return -1;
+    return 0;
+}
+
+/* (connections, network_connections, rate, burst, table_size): what hardsock.PeerLimits makes. */
+static int
+parse_peer_limits(PyObject *obj, struct hs_peer_limits *o)
+{
+    if (obj == NULL || obj == Py_None)
+        return 0;
+    return PyArg_ParseTuple(obj, "iiiii;peer_limits must hold five numbers", &o->connections,
+                            &o->network_connections, &o->per_s, &o->burst, &o->table_size)
+               ? 0
+               : -1;
+}
 
 static int
 parse_options(PyObject **values, struct hs_listen_options *o)
@@ -85,6 +151,47 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     return hs_listener_open(&ep, options, err, ret_core);
 }
 
+static int
+parse_references(mod_state *st, PyObject **values, struct hs_listen_options *o)
+{
+    if (breaker_core(st, values[BREAKER], &o->tls.breaker) < 0 ||
+        parse_tls(st, values[TLS], "tls", &o->tls.config) < 0 ||
+        parse_tls(st, values[FALLBACK], "tls_fallback", &o->tls.fallback) < 0)
+        return -1;
+    if (values[PROXY_TIMEOUT] != NULL &&
+        parse_seconds(values[PROXY_TIMEOUT], "proxy_timeout", &o->proxy.timeout_ns) < 0)
+        return -1;
+    if (parse_networks(values[PROXY_FROM], "proxy_from", &o->proxy.from, &o->proxy.n_from) < 0 ||
+        parse_peer_limits(values[PEER_LIMITS], &o->peers) < 0)
+        return -1;
+    return parse_networks(values[PEERS_EXEMPT], "peers_exempt", &o->peers.exempt,
+                          &o->peers.n_exempt);
+}
+
+static void
+drop_references(struct hs_listen_options *o)
+{
+    hs_tls_config_unref(o->tls.config);
+    hs_tls_config_unref(o->tls.fallback);
+    free((void *)(uintptr_t)o->proxy.from);
+    free((void *)(uintptr_t)o->peers.exempt);
+}
+
+/* For messages: what could be parsed before, unless it is a descriptor. */
+static void
+tell_target(struct call *c, PyObject *address, struct hs_endpoint *ep, char text[HS_ADDR_TEXT_SIZE])
+{
+    if (PyLong_Check(address))
+        return;
+    if (parse_endpoint(address, "address", ep) < 0) {
+        PyErr_Clear();
+        return;
+    }
+    c->host = hs_endpoint_text(ep, text, HS_ADDR_TEXT_SIZE);
+    if (ep->family != AF_UNSPEC)
+        c->target = &ep->addr;
+}
+
 static PyObject *
 listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -94,36 +201,38 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     1,
                                     {"address", "sockopts", "backlog", "unix_mode", "unlink_stale",
                                      "tls", "max_handshakes", "handshake_rate", "tls_breaker",
-                                     "tls_fallback"}};
-    mod_state *st = PyType_GetModuleState(type);
+                                     "tls_fallback", "proxy_from", "proxy_timeout", "peer_limits",
+                                     "peers_exempt"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct hs_listen_options options;
     struct hs_error err = {0};
     struct hs_listener *core;
     struct origin origin;
     ListenerObject *self;
+    struct hs_endpoint ep;
+    char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_options(values, &options) < 0 ||
-        breaker_core(st, values[BREAKER], &options.tls.breaker) < 0 ||
-        parse_tls(st, values[TLS], "tls", &options.tls.config) < 0)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
+        parse_options(values, &options) < 0)
         return NULL;
-    if (parse_tls(st, values[FALLBACK], "tls_fallback", &options.tls.fallback) < 0) {
-        hs_tls_config_unref(options.tls.config);
+    if (parse_references(st, values, &options) < 0) {
+        drop_references(&options);
         return NULL;
     }
     rv = open_listener(values[ADDRESS], &options, &err, &core);
-    hs_tls_config_unref(options.tls.config);
-    hs_tls_config_unref(options.tls.fallback);
+    drop_references(&options);
     if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
             struct call c = {.st = st, .err = err, .started_ns = hs_now()};
 
+            tell_target(&c, values[ADDRESS], &ep, text);
             raise_error(&c, rv);
         }
         return NULL;
     }
-    if ((self = (ListenerObject *)type->tp_alloc(type, 0)) == NULL) {
+    if ((self = object_new(st, type)) == NULL) {
         hs_listener_unref(core);
         return NULL;
     }
@@ -136,12 +245,70 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* ---- Accepting ----------------------------------------------------------------------------- */
 
+/* What was accepted and has no object yet, for want of memory, is the listener's: the next call
+ * takes it. The list is guarded by the listener's critical section. */
+
+static struct unaccepted *
+batch_new(size_t max)
+{
+    return PyMem_Calloc(1, sizeof(struct unaccepted) + (max - 1) * sizeof(struct hs_conn *));
+}
+
+static void
+batches_free(struct unaccepted *b)
+{
+    while (b != NULL) {
+        struct unaccepted *next = b->next;
+
+        for (size_t i = b->begin; i < b->end; i++)
+            hs_conn_unref(b->conns[i]);
+        PyMem_Free(b);
+        b = next;
+    }
+}
+
+/* Takes b. */
+static void
+keep_left(PyObject *self, struct unaccepted *b)
+{
+    HS_BEGIN_LOCKED(self);
+    b->next = ((ListenerObject *)self)->left;
+    ((ListenerObject *)self)->left = b;
+    HS_END_LOCKED();
+}
+
+static struct unaccepted *
+take_left(PyObject *self)
+{
+    struct unaccepted *b;
+
+    HS_BEGIN_LOCKED(self);
+    if ((b = ((ListenerObject *)self)->left) != NULL) {
+        ((ListenerObject *)self)->left = b->next;
+        b->next = NULL;
+    }
+    HS_END_LOCKED();
+    return b;
+}
+
+static void
+drop_left(PyObject *self)
+{
+    struct unaccepted *b;
+
+    while ((b = take_left(self)) != NULL)
+        batches_free(b);
+}
+
 static hs_err
 attempt_accept(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
 
-    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->conns, &a->n);
+    if (a->batch->begin < a->batch->end)
+        return HS_OK; /* Left by an earlier call. */
+    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->batch->conns,
+                              &a->batch->end);
 }
 
 static void
@@ -149,10 +316,10 @@ release_accepting(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
 
-    for (size_t i = 0; i < a->n; i++)
-        hs_conn_unref(a->conns[i]);
-    if (a->conns != &a->one)
-        PyMem_Free(a->conns);
+    if (a->batch != NULL && a->batch->begin < a->batch->end && !hs_listener_is_closed(a->core))
+        keep_left(job->owner, a->batch);
+    else
+        batches_free(a->batch);
     origin_end(&a->origin);
 }
 
@@ -178,22 +345,30 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
     job->release = release_accepting;
     a->core = core_of(self);
     a->max = max;
-    a->conns = &a->one;
-    if (max > 1 && (a->conns = PyMem_Calloc(max, sizeof(struct hs_conn *))) == NULL) {
+    if (hs_listener_is_closed(a->core) || (a->batch = take_left(self)) == NULL)
+        a->batch = batch_new(max);
+    if (a->batch == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     begin_origin(self, &a->origin);
+    job->call.listener = a->core;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 
+/* The next of the batch; without memory for it it stays there. */
 static PyObject *
 take_one(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
+    struct hs_conn *conn = a->batch->conns[a->batch->begin];
+    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->origin);
 
-    a->n = 0;
-    return conn_object_new(job->call.st, a->conns[0], &a->origin);
+    if (obj != NULL) {
+        a->batch->begin++;
+        hs_conn_unref(conn);
+    }
+    return obj;
 }
 
 PyDoc_STRVAR(
@@ -218,21 +393,24 @@ listener_prepare_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
 STATIC_JOB_METHODS(listener, accept)
 
+/* As many as there is memory for; an error only if that is none. */
 static PyObject *
 take_list(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
-    PyObject *list = PyList_New((Py_ssize_t)a->n);
-    size_t i = 0, n = a->n;
+    size_t there = a->batch->end - a->batch->begin;
+    Py_ssize_t n = (Py_ssize_t)(there < a->max ? there : a->max), made = 0;
+    PyObject *list = PyList_New(n), *item;
 
-    for (; list != NULL && i < n; i++) {
-        PyObject *item = conn_object_new(job->call.st, a->conns[i], &a->origin);
-
-        a->conns[i] = NULL; /* Taken, also on failure. */
-        if (item == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    for (; list != NULL && made < n && (item = take_one(job)) != NULL; made++)
+        PyList_SET_ITEM(list, made, item);
+    if (list == NULL || made == n)
+        return list;
+    if (made == 0)
+        Py_CLEAR(list);
+    else {
+        PyErr_Clear();
+        Py_SET_SIZE(list, made); /* It is nobody else's yet, and the rest of it is empty. */
     }
     return list;
 }
@@ -240,7 +418,8 @@ take_list(struct job *job)
 PyDoc_STRVAR(accept_many_doc,
              "accept_many($self, max_count, /, *, timeout=None, token=None)\n--\n\n"
              "Wait for a connection, then take all that are there, at most max_count; a list.\n\n"
-             "Raises as accept() does.");
+             "Raises as accept() does. With little memory the list is shorter, and the next call\n"
+             "returns the rest; MemoryError: not even one, and none is lost.");
 
 static int
 listener_prepare_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -319,6 +498,7 @@ static PyObject *
 listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     hs_listener_close(core_of(self));
+    drop_left(self);
     Py_RETURN_NONE;
 }
 
@@ -333,7 +513,10 @@ listener_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
     int fd;
     hs_err rv = hs_listener_detach(core_of(self), &err, &fd);
 
-    return rv == HS_OK ? PyLong_FromLong(fd) : fail(self, &err, rv);
+    if (rv != HS_OK)
+        return fail(self, &err, rv);
+    drop_left(self);
+    return PyLong_FromLong(fd);
 }
 
 PyDoc_STRVAR(serves_doc, "_serves($self, /)\n--\n\n"
@@ -445,6 +628,28 @@ handshakes_object(mod_state *st, const struct hs_listener_stats *s)
         failures_dict(&s->handshakes));
 }
 
+static PyObject *
+proxy_object(mod_state *st, const struct hs_listener_stats *s)
+{
+    if (!s->proxied)
+        Py_RETURN_NONE;
+    return PyObject_CallFunction(
+        st->proxy_stats, "KKKKK", (unsigned long long)s->proxy.headers,
+        (unsigned long long)s->proxy.local, (unsigned long long)s->proxy.malformed,
+        (unsigned long long)s->proxy.timeout, (unsigned long long)s->proxy.ended);
+}
+
+static PyObject *
+peers_object(mod_state *st, const struct hs_listener_stats *s)
+{
+    if (!s->peers_limited)
+        Py_RETURN_NONE;
+    return PyObject_CallFunction(
+        st->peer_stats, "KKKKK", (unsigned long long)s->peers.refused_connections,
+        (unsigned long long)s->peers.refused_network, (unsigned long long)s->peers.refused_rate,
+        (unsigned long long)s->peers.untracked, (unsigned long long)s->peers.tracked);
+}
+
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
                         "Counters by reason, the backlog asked for and in effect, and how many\n"
                         "connections wait to be accepted now.");
@@ -455,13 +660,14 @@ listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct hs_listener_stats s;
 
     hs_listener_stats(core_of(self), &s);
-    return PyObject_CallFunction(state_of(self)->listener_stats, "KKKKKKKNNNN",
-                                 (unsigned long long)s.accepted, (unsigned long long)s.shed,
-                                 (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
-                                 (unsigned long long)s.network_errors, (unsigned long long)s.denied,
-                                 (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
-                                 int_or_none(s.backlog_effective), int_or_none(s.queue_length),
-                                 handshakes_object(state_of(self), &s));
+    return PyObject_CallFunction(
+        state_of(self)->listener_stats, "KKKKKKKNNNNNN", (unsigned long long)s.accepted,
+        (unsigned long long)s.shed, (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
+        (unsigned long long)s.network_errors, (unsigned long long)s.denied,
+        (unsigned long long)s.unverified, int_or_none(s.backlog_asked),
+        int_or_none(s.backlog_effective), int_or_none(s.queue_length),
+        handshakes_object(state_of(self), &s), proxy_object(state_of(self), &s),
+        peers_object(state_of(self), &s));
 }
 
 PyDoc_STRVAR(audit_doc, "audit($self, /)\n--\n\n"
@@ -519,23 +725,21 @@ listener_finalize(PyObject *self)
 static void
 listener_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     if (PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
     if (((ListenerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     opened_remove(state_of(self), &((ListenerObject *)self)->opened);
+    batches_free(((ListenerObject *)self)->left);
     hs_listener_unref(core_of(self));
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static int
 listener_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     Py_VISIT(((ListenerObject *)self)->opened.owner);
     return 0;
 }
@@ -572,7 +776,8 @@ static PyMethodDef listener_methods[] = {
 
 PyDoc_STRVAR(listener_doc, "Listener(address, /, *, sockopts=None, backlog=4096, unix_mode=None, "
                            "unlink_stale=False, tls=None, max_handshakes=256, handshake_rate=None, "
-                           "tls_breaker=None, tls_fallback=None)\n--\n\n"
+                           "tls_breaker=None, tls_fallback=None, proxy_from=None, "
+                           "proxy_timeout=5.0, peer_limits=None, peers_exempt=None)\n--\n\n"
                            "A listening stream socket; see hardsock.listen, which makes them.");
 
 static PyMemberDef listener_members[] = {
@@ -595,16 +800,9 @@ static PyType_Slot listener_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec listener_spec = {
+PyType_Spec listener_spec = {
     .name = "hardsock.Listener",
     .basicsize = sizeof(ListenerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = listener_slots,
 };
-
-int
-listener_type_init(PyObject *module, mod_state *st)
-{
-    st->listener_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &listener_spec, NULL);
-    return st->listener_type == NULL ? -1 : PyModule_AddType(module, st->listener_type);
-}

@@ -19,15 +19,37 @@
 /* ---- Parking ------------------------------------------------------------------------------- */
 
 static void
+enlist(OperationObject *op, OperationObject **list)
+{
+    op->list = list;
+    op->next = *list;
+    if (op->next != NULL)
+        op->next->prev = op;
+    *list = op;
+}
+
+static void
 unlist(OperationObject *op)
 {
+    if (op->list == NULL)
+        return;
     if (op->prev != NULL)
         op->prev->next = op->next;
     else
-        op->hub->parked = op->next;
+        *op->list = op->next;
     if (op->next != NULL)
         op->next->prev = op->prev;
     op->prev = op->next = NULL;
+    op->list = NULL;
+}
+
+/* It has begun, so it may hold a claim. */
+static void
+step_again(OperationObject *op)
+{
+    unlist(op);
+    enlist(op, &op->hub->woken);
+    op->state = OP_WOKEN;
 }
 
 void
@@ -36,8 +58,7 @@ operation_unpark(OperationObject *op)
     if (op->state != OP_PARKED)
         return;
     hs_bell_unpark(op->bell);
-    unlist(op);
-    op->state = OP_WOKEN;
+    step_again(op);
     Py_DECREF(op);
 }
 
@@ -54,23 +75,24 @@ park(OperationObject *op)
     if ((rv = hs_bell_park(op->bell, &op->job.call.op, err)) != HS_OK)
         return raise_error(&op->job.call, rv);
     op->state = OP_PARKED;
-    op->next = op->hub->parked;
-    if (op->next != NULL)
-        op->next->prev = op;
-    op->hub->parked = op;
+    unlist(op);
+    enlist(op, &op->hub->parked);
     Py_INCREF(op);
     return 0;
 }
 
 /* ---- Stepping ------------------------------------------------------------------------------ */
 
-static void
-end(OperationObject *op)
+void
+operation_end(OperationObject *op)
 {
     if (op->state == OP_ENDED)
         return;
     operation_unpark(op);
+    unlist(op);
     op->state = OP_ENDED;
+    if (op->bell != NULL)
+        op->hub->operations--;
     hs_bell_free(op->bell); /* It may listen to a token or a connection that the job lets go of. */
     op->bell = op->job.call.op.bell = NULL;
     job_end(&op->job);
@@ -97,7 +119,7 @@ step(OperationObject *op, PyObject **ret_value)
         }
         break;
     case HS_INTR:
-        op->state = OP_WOKEN;
+        step_again(op);
         if (PyErr_CheckSignals() == 0)
             return STEP_YIELD;
         break;
@@ -108,7 +130,7 @@ step(OperationObject *op, PyObject **ret_value)
     default:
         (void)raise_error(&op->job.call, rv);
     }
-    end(op);
+    operation_end(op);
     return result;
 }
 
@@ -163,7 +185,7 @@ operation_next(PyObject *obj)
 
     op->stop = NULL;
     if (stop == NULL && (stop = hs_stop_new()) == NULL) {
-        end(op);
+        operation_end(op);
         return NULL;
     }
     switch (operation_send(obj, Py_None, &value)) {
@@ -212,7 +234,7 @@ operation_throw(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     PyObject *type = nargs > 0 ? args[0] : Py_None;
     PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
 
-    end((OperationObject *)obj);
+    operation_end((OperationObject *)obj);
     if (value == NULL && PyExceptionInstance_Check(type))
         PyErr_SetObject((PyObject *)Py_TYPE(type), type);
     else if (PyExceptionClass_Check(type))
@@ -227,7 +249,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\nGive the operation up; nothing r
 static PyObject *
 operation_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
-    end((OperationObject *)obj);
+    operation_end((OperationObject *)obj);
     Py_RETURN_NONE;
 }
 
@@ -453,20 +475,23 @@ PyObject *
 operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
-    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of_subtype(Py_TYPE(self));
+    mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
     OperationObject *op;
     struct hs_op *core;
+    HubObject *hub;
     hs_err rv;
 
     if (nargs < 1 || !PyObject_TypeCheck(args[0], st->hub_type)) {
         PyErr_SetString(PyExc_TypeError, "hub must be a Hub");
         return NULL;
     }
-    if (hub_enter((HubObject *)args[0]) < 0)
+    if ((hub = hub_here((HubObject *)args[0])) == NULL)
         return NULL;
-    if ((op = (OperationObject *)st->operation_type->tp_alloc(st->operation_type, 0)) == NULL)
+    if ((op = object_new(st, st->operation_type)) == NULL) {
+        Py_DECREF(hub);
         return NULL;
-    op->hub = (HubObject *)Py_NewRef(args[0]);
+    }
+    op->hub = hub;
     core = &op->job.call.op;
     op->job.scratch = &op->hub->scratch;
     if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
@@ -475,6 +500,7 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
         (void)raise_error(&op->job.call, rv);
         goto fail;
     }
+    hub->operations++;
     core->bell = op->bell;
     core->stepping = true;
     return (PyObject *)op;
@@ -488,7 +514,7 @@ operation_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     OperationObject *op = (OperationObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(op->hub);
     Py_VISIT(op->callback);
     Py_VISIT(op->context);
@@ -509,7 +535,7 @@ operation_clear(PyObject *obj)
     OperationObject *op = (OperationObject *)obj;
 
     if (op->hub != NULL)
-        end(op);
+        operation_end(op);
     Py_CLEAR(op->message);
     Py_CLEAR(op->value);
     return 0;
@@ -519,13 +545,11 @@ static void
 operation_dealloc(PyObject *obj)
 {
     OperationObject *op = (OperationObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     (void)operation_clear(obj);
     Py_CLEAR(op->hub); /* After the bell. */
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static PyGetSetDef operation_getset[] = {
@@ -565,17 +589,10 @@ static PyType_Slot operation_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec operation_spec = {
+PyType_Spec operation_spec = {
     .name = "hardsock._core.Operation",
     .basicsize = sizeof(OperationObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = operation_slots,
 };
-
-int
-operation_type_init(PyObject *module, mod_state *st)
-{
-    st->operation_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &operation_spec, NULL);
-    return st->operation_type == NULL ? -1 : PyModule_AddType(module, st->operation_type);
-}

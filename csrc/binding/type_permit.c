@@ -42,7 +42,7 @@ PyObject *
 permit_object_new(mod_state *st, struct hs_breaker *core, const struct hs_breaker_key *key,
                   const struct hs_permit *permit, bool probe)
 {
-    PermitObject *self = (PermitObject *)st->permit_type->tp_alloc(st->permit_type, 0);
+    PermitObject *self = object_new(st, st->permit_type);
 
     if (self == NULL) {
         struct hs_permit unused = *permit;
@@ -141,21 +141,18 @@ get_would_refuse(PyObject *self, void *Py_UNUSED(closure))
 static void
 permit_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
     PyObject_GC_UnTrack(self);
     /* Attached: whoever drops an object expects nobody else to run meanwhile. */
     hs_breaker_record(as_permit(self)->core, &as_permit(self)->key, &as_permit(self)->permit,
                       HS_FAIL_NOT_COUNTED, hs_now());
     hs_breaker_unref(as_permit(self)->core);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
 }
 
 static int
 permit_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -183,19 +180,10 @@ static PyType_Slot permit_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec permit_spec = {
+PyType_Spec permit_spec = {
     .name = "hardsock.Permit",
     .basicsize = sizeof(PermitObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = permit_slots,
 };
-
-int
-permit_type_init(PyObject *module, mod_state *st)
-{
-    st->permit_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &permit_spec, NULL);
-    if (st->permit_type == NULL)
-        return -1;
-    return PyModule_AddType(module, st->permit_type);
-}

@@ -155,6 +155,7 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
     struct hs_endpoint *endpoints = NULL;
     struct hs_tls_config *tls = NULL;
+    PyObject *name = NULL;
     struct hs_pool_options o;
     struct hs_error err = {0};
     hs_err rv = HS_E_INVALID;
@@ -164,14 +165,15 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
         PyErr_SetString(PyExc_TypeError, "settings and connect must be dicts");
         return -1;
     }
-    if (connect_options(st, values[2], &o.connect, &tls) == 0 && set_all(values[1], &o) == 0 &&
-        parse_addresses(values[0], &endpoints) == 0) {
+    if (connect_options(st, values[2], &o.connect, &tls, &name) == 0 &&
+        set_all(values[1], &o) == 0 && parse_addresses(values[0], &endpoints) == 0) {
         rv = hs_pool_new(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, &err, ret_core);
         if (rv != HS_OK)
             (void)raise_plain_error(st, &err, rv);
     }
     PyMem_Free(endpoints);
     hs_tls_config_unref(tls);
+    Py_XDECREF(name);
     return rv == HS_OK ? 0 : -1;
 }
 
@@ -184,7 +186,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         3,
         3,
         {"addresses", "settings", "connect", "hooked", "prepares", "trace_frames", "trace_every"}};
-    mod_state *st = state_of_subtype(type);
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
     PoolObject *self;
@@ -196,9 +198,8 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     hooked = values[3] == NULL ? 0 : PyObject_IsTrue(values[3]);
     prepares = values[4] == NULL ? 0 : PyObject_IsTrue(values[4]);
-    if (hooked < 0 || prepares < 0 || (self = (PoolObject *)type->tp_alloc(type, 0)) == NULL)
+    if (hooked < 0 || prepares < 0 || (self = object_new(st, type)) == NULL)
         return NULL;
-    self->st = st;
     self->hooked = hooked != 0 || prepares != 0;
     self->prepares = prepares != 0;
     self->trace_frames = (int)frames;
@@ -267,9 +268,11 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
     opened_lent(self->st, &conn->opened, place);
     if (((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) ||
         (lease->times_lent == 1 && look_at_new(self, conn) < 0)) {
-        atomic_store(&conn->let_go, true);
-        pool_forget_trace(self, conn->lease.id);
-        (void)!hs_pool_release(self->core, &conn->lease, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
+        struct hs_lease ended = *lease;
+
+        (void)conn_end(conn, CONN_RETURNED);
+        pool_forget_trace(self, ended.id);
+        (void)!hs_pool_release(self->core, &ended, HS_RETURN_UNTOUCHED, NULL, NULL, NULL);
         Py_CLEAR(shell);
     }
     return shell;
@@ -278,7 +281,7 @@ lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const stru
 static PyObject *
 shell_new(PoolObject *self)
 {
-    return self->st->conn_type->tp_alloc(self->st->conn_type, 0);
+    return object_new(self->st, self->st->conn_type);
 }
 
 /* What can be had without waiting: NULL without an exception means that it takes a job. */
@@ -496,13 +499,36 @@ refuse_return(PoolObject *self, const char *why)
     return NULL;
 }
 
+static PyObject *
+end_lease(PoolObject *self, ConnObject *conn, enum hs_return how)
+{
+    struct hs_lease lease = conn->lease;
+    enum hs_pool_reason why;
+    bool late;
+
+    if (hs_pool_release(self->core, &lease, how, NULL, &why, &late) != HS_OK)
+        return refuse_return(self, "this connection was returned before");
+    pool_forget_trace(self, conn->lease.id);
+    if (why == HS_POOL_NONE && !late)
+        Py_RETURN_NONE;
+    return PyObject_CallMethod((PyObject *)self, "_noticed", "KsNN",
+                               (unsigned long long)conn->lease.id, hs_pool_reason_name(why),
+                               PyBool_FromLong(how == HS_RETURN_DONE), PyBool_FromLong(late));
+}
+
+PyObject *
+pool_return_if_held(PoolObject *self, PyObject *conn, enum hs_return how)
+{
+    if (!conn_end((ConnObject *)conn, CONN_RETURNED))
+        Py_RETURN_NONE;
+    return end_lease(self, (ConnObject *)conn, how);
+}
+
 PyObject *
 pool_return(PoolObject *self, PyObject *obj, enum hs_return how)
 {
     ConnObject *conn = (ConnObject *)obj;
-    enum hs_pool_reason why;
-    uint64_t id;
-    bool late;
+    int closed = CONN_CLOSED;
 
     if (!Py_IS_TYPE(obj, self->st->conn_type)) {
         PyErr_Format(PyExc_TypeError, "conn must be a Connection, not %.100s",
@@ -513,21 +539,12 @@ pool_return(PoolObject *self, PyObject *obj, enum hs_return how)
         return refuse_return(self, "this connection was not lent by a pool");
     if (conn->pool != (PyObject *)self)
         return refuse_return(self, "this connection is another pool's");
-    id = conn->lease.id;
-    if (atomic_exchange(&conn->let_go, true)) {
-        /* `finally: pool.release(conn)` must not hide the error that made somebody close it. */
-        if (atomic_exchange(&conn->closed_by_holder, false))
-            Py_RETURN_NONE;
-        return refuse_return(self, "this connection was returned before");
-    }
-    if (hs_pool_release(self->core, &conn->lease, how, NULL, &why, &late) != HS_OK)
-        return refuse_return(self, "this connection was returned before");
-    pool_forget_trace(self, id);
-    if (why == HS_POOL_NONE && !late)
+    if (conn_end(conn, CONN_RETURNED))
+        return end_lease(self, conn, how);
+    /* `finally: pool.release(conn)` must not hide the error that made somebody close it. */
+    if (atomic_compare_exchange_strong(&conn->life, &closed, CONN_RETURNED))
         Py_RETURN_NONE;
-    return PyObject_CallMethod((PyObject *)self, "_noticed", "KsNN", (unsigned long long)id,
-                               hs_pool_reason_name(why), PyBool_FromLong(how == HS_RETURN_DONE),
-                               PyBool_FromLong(late));
+    return refuse_return(self, "this connection was returned before");
 }
 
 PyDoc_STRVAR(
@@ -601,23 +618,10 @@ attempt_drain(struct job *job)
     return hs_pool_drain(job->u.borrowing.core, &job->call.op, &job->call.err);
 }
 
-static hs_err
-attempt_await_overdue(struct job *job)
-{
-    return hs_pool_await_overdue(job->u.borrowing.core, &job->call.op, &job->call.err,
-                                 &job->u.borrowing.lent);
-}
-
 static PyObject *
 take_none(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
-}
-
-static PyObject *
-take_overdue(struct job *job)
-{
-    return pool_lent_object(&job->u.borrowing.lent);
 }
 
 static int
@@ -647,7 +651,6 @@ prepare_waiting(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject
 
 WAITING(await_closed, take_none)
 WAITING(drain, take_none)
-WAITING(await_overdue, take_overdue)
 
 PyDoc_STRVAR(await_closed_doc, "_await_closed($self, /, *, timeout=None, token=None)\n--\n\n"
                                "Wait until a closed pool has nothing open.");
@@ -657,8 +660,6 @@ PyDoc_STRVAR(drain_doc,
              "The pool goes on meanwhile, with new ones. Raises DeadlineExceeded while some are\n"
              "still lent (see lent()), and Cancelled; they are closed at their return all the\n"
              "same.");
-PyDoc_STRVAR(await_overdue_doc, "_await_overdue($self, /, *, timeout=None, token=None)\n--\n\n"
-                                "Wait for a lease that is overdue and was not told yet.");
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
@@ -749,30 +750,43 @@ release_code(const void *code)
     Py_DECREF((PyObject *)(uintptr_t)code);
 }
 
+/* First the alarm, which borrows the callable and the places of borrowers. */
+static int
+pool_clear(PyObject *obj)
+{
+    PoolObject *self = (PoolObject *)obj;
+    struct hs_alarm *alarm = self->alarm;
+
+    self->alarm = NULL;
+    hs_alarm_end(alarm);
+    Py_CLEAR(self->on_overdue);
+    return 0;
+}
+
 static void
 pool_dealloc(PyObject *obj)
 {
     PoolObject *self = (PoolObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
+    (void)pool_clear(obj);
     if (self->core != NULL) {
         run_detached(close_detached, self->core);
         hs_pool_forget_sites(self->core, release_code);
         hs_pool_unref(self->core);
     }
     Py_CLEAR(self->traces);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
 pool_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     Py_VISIT(((PoolObject *)self)->traces);
+    Py_VISIT(((PoolObject *)self)->on_overdue);
     return 0;
 }
 
@@ -802,9 +816,7 @@ static PyMethodDef pool_methods[] = {
     WAITING_ENTRY("_await_closed", await_closed),
     {"_op_await_closed", HS_METHOD(pool_op_await_closed), METH_FASTCALL | METH_KEYWORDS,
      OP_DOC("await_closed")},
-    WAITING_ENTRY("_await_overdue", await_overdue),
-    {"_op_await_overdue", HS_METHOD(pool_op_await_overdue), METH_FASTCALL | METH_KEYWORDS,
-     OP_DOC("await_overdue")},
+    {"_on_overdue", pool_on_overdue, METH_O, pool_on_overdue_doc},
     {"_close", pool_close, METH_NOARGS, close_doc},
     {"_abort_lent", pool_abort_lent, METH_NOARGS, abort_lent_doc},
     {"evict", pool_evict, METH_NOARGS, evict_doc},
@@ -825,6 +837,7 @@ static PyType_Slot pool_slots[] = {
     {Py_tp_new, HS_SLOT(pool_new)},
     {Py_tp_dealloc, HS_SLOT(pool_dealloc)},
     {Py_tp_traverse, HS_SLOT(pool_traverse)},
+    {Py_tp_clear, HS_SLOT(pool_clear)},
     {Py_tp_methods, pool_methods},
     {Py_tp_getset, pool_getset},
     {Py_tp_members, pool_members},
@@ -832,17 +845,10 @@ static PyType_Slot pool_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec pool_spec = {
+PyType_Spec pool_spec = {
     .name = "hardsock._core.Pool",
     .basicsize = sizeof(PoolObject),
     .flags =
         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_BASETYPE,
     .slots = pool_slots,
 };
-
-int
-pool_type_init(PyObject *module, mod_state *st)
-{
-    st->pool_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &pool_spec, NULL);
-    return st->pool_type == NULL ? -1 : PyModule_AddType(module, st->pool_type);
-}

@@ -9,6 +9,7 @@ static PyObject *
 slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"Slots", 1, 1, 1, {"n"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
     SlotsObject *self;
@@ -16,12 +17,11 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     hs_err rv;
 
     if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        parse_long(values[0], "n", 1, INT32_MAX, &n) < 0 ||
-        (self = (SlotsObject *)type->tp_alloc(type, 0)) == NULL)
+        parse_long(values[0], "n", 1, INT32_MAX, &n) < 0 || (self = object_new(st, type)) == NULL)
         return NULL;
     if ((rv = hs_slots_new(n, &err, &self->core)) != HS_OK) {
-        (void)raise_plain_error(PyType_GetModuleState(type), &err, rv);
         Py_DECREF(self);
+        (void)raise_plain_error(st, &err, rv);
         return NULL;
     }
     return (PyObject *)self;
@@ -72,11 +72,16 @@ slots_give(PyObject *self, PyObject *Py_UNUSED(ignored))
 static void
 slots_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-
+    PyObject_GC_UnTrack(self);
     hs_slots_unref(((SlotsObject *)self)->core);
-    type->tp_free(self);
-    Py_DECREF(type);
+    object_free(self);
+}
+
+static int
+slots_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    HS_VISIT_HEAD(self);
+    return 0;
 }
 
 static PyMethodDef slots_methods[] = {
@@ -88,23 +93,14 @@ static PyMethodDef slots_methods[] = {
 PyDoc_STRVAR(slots_doc, "Slots(n, /)\n--\n\nAt most n of a crowd of threads run at a time.");
 
 static PyType_Slot slots_slots[] = {
-    {Py_tp_new, HS_SLOT(slots_new)},
-    {Py_tp_dealloc, HS_SLOT(slots_dealloc)},
-    {Py_tp_methods, slots_methods},
-    {Py_tp_doc, (void *)(uintptr_t)slots_doc},
-    {0, NULL},
+    {Py_tp_new, HS_SLOT(slots_new)},           {Py_tp_dealloc, HS_SLOT(slots_dealloc)},
+    {Py_tp_traverse, HS_SLOT(slots_traverse)}, {Py_tp_methods, slots_methods},
+    {Py_tp_doc, (void *)(uintptr_t)slots_doc}, {0, NULL},
 };
 
-static PyType_Spec slots_spec = {
+PyType_Spec slots_spec = {
     .name = "hardsock._core.Slots",
     .basicsize = sizeof(SlotsObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = slots_slots,
 };
-
-int
-slots_type_init(PyObject *module, mod_state *st)
-{
-    st->slots_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &slots_spec, NULL);
-    return st->slots_type == NULL ? -1 : PyModule_AddType(module, st->slots_type);
-}

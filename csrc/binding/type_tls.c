@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct {
-    PyObject_HEAD
+    HS_HEAD
     struct hs_tls_config *core; /* owns; write once */
 } TLSContextObject;
 
@@ -87,7 +87,9 @@ get_identity(PyObject *value, struct hs_tls_identity *ret)
     if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 4)
         return bad("certificates");
     password = PyTuple_GET_ITEM(value, 3);
-    if (password != Py_None && (ret->password = PyUnicode_AsUTF8(password)) == NULL)
+    if (PyBytes_Check(password))
+        ret->password = PyBytes_AS_STRING(password);
+    else if (password != Py_None && (ret->password = PyUnicode_AsUTF8(password)) == NULL)
         return -1;
     if (get_source(PyTuple_GET_ITEM(value, 0), "chain", &ret->chain) < 0 ||
         get_source(PyTuple_GET_ITEM(value, 1), "key", &ret->key) < 0)
@@ -257,14 +259,15 @@ static PyObject *
 tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"TLSContext", 1, 1, 1, {"settings"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     struct making m = {0};
     TLSContextObject *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 ||
-        make_detached(PyType_GetModuleState(type), values[0], &m) < 0)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
+        make_detached(st, values[0], &m) < 0)
         return NULL;
-    if ((self = (TLSContextObject *)type->tp_alloc(type, 0)) == NULL)
+    if ((self = object_new(st, type)) == NULL)
         hs_tls_config_unref(m.config);
     else
         self->core = m.config;
@@ -274,18 +277,15 @@ tls_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void
 tls_dealloc(PyObject *obj)
 {
-    PyTypeObject *type = Py_TYPE(obj);
-
     PyObject_GC_UnTrack(obj);
     hs_tls_config_unref(((TLSContextObject *)obj)->core);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
 }
 
 static int
 tls_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    HS_VISIT_HEAD(self);
     return 0;
 }
 
@@ -331,19 +331,12 @@ static PyType_Slot tls_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec tls_spec = {
+PyType_Spec tls_spec = {
     .name = "hardsock._core.TLSContext",
     .basicsize = sizeof(TLSContextObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = tls_slots,
 };
-
-int
-tls_type_init(PyObject *module, mod_state *st)
-{
-    st->tls_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &tls_spec, NULL);
-    return st->tls_type == NULL ? -1 : PyModule_AddType(module, st->tls_type);
-}
 
 /* ---- As an argument ------------------------------------------------------------------------ */
 
@@ -371,10 +364,9 @@ parse_tls(mod_state *st, PyObject *obj, const char *name, struct hs_tls_config *
 }
 
 int
-parse_server_name(PyObject *obj, const char **ret_name)
+parse_server_name(PyObject *obj, PyObject **ret_owner, const char **ret_name)
 {
-    const char *name;
-    Py_ssize_t len;
+    PyObject *ascii;
 
     if (obj == NULL || obj == Py_None)
         return 0;
@@ -383,15 +375,16 @@ parse_server_name(PyObject *obj, const char **ret_name)
                      Py_TYPE(obj)->tp_name);
         return -1;
     }
-    if ((name = PyUnicode_AsUTF8AndSize(obj, &len)) == NULL)
+    if ((ascii = host_to_ascii(obj, "server_name")) == NULL)
         return -1;
-    if (!PyUnicode_IS_ASCII(obj) || strlen(name) != (size_t)len || len > 255) {
+    if (strlen(PyBytes_AS_STRING(ascii)) != (size_t)PyBytes_GET_SIZE(ascii) ||
+        PyBytes_GET_SIZE(ascii) > 255) {
         PyErr_Format(PyExc_ValueError,
-                     "server_name must be ASCII (A-labels for other names), without NUL, at most "
-                     "255 characters, got %R",
-                     obj);
+                     "server_name must have at most 255 characters, and no NUL, got %R", obj);
+        Py_DECREF(ascii);
         return -1;
     }
-    *ret_name = name;
+    *ret_name = PyBytes_AS_STRING(ascii);
+    *ret_owner = ascii;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include "token.h"
 
 #include "job.h"
+#include "notifier.h"
 
 #include <string.h>
 
@@ -93,7 +94,7 @@ token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    if ((self = (TokenObject *)st->token_type->tp_alloc(st->token_type, 0)) == NULL) {
+    if ((self = object_new(st, st->token_type)) == NULL) {
         hs_token_unref(core);
         return NULL;
     }
@@ -106,11 +107,12 @@ static PyObject *
 token_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"CancelToken", 0, 1, 0, {"timeout", "name"}};
+    mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS], *none, *self;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
+    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
         return NULL;
-    self = token_make(PyType_GetModuleState(type), none, values[0], values[1]);
+    self = token_make(st, none, values[0], values[1]);
     Py_DECREF(none);
     return self;
 }
@@ -139,12 +141,13 @@ static PyObject *
 token_linked(PyObject *type, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"linked", 1, 1, 1, {"tokens", "timeout", "name"}};
+    mod_state *st = state_of_type((PyTypeObject *)type);
     PyObject *values[MAX_PARAMS], *parents, *token;
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+    if (st == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
         (parents = PySequence_Tuple(values[0])) == NULL)
         return NULL;
-    token = token_make(PyType_GetModuleState((PyTypeObject *)type), parents, values[1], values[2]);
+    token = token_make(st, parents, values[1], values[2]);
     Py_DECREF(parents);
     return token;
 }
@@ -154,7 +157,7 @@ token_traverse(PyObject *obj, visitproc visit, void *arg)
 {
     TokenObject *self = (TokenObject *)obj;
 
-    Py_VISIT(Py_TYPE(obj));
+    HS_VISIT_HEAD(obj);
     Py_VISIT(self->parents);
     Py_VISIT(self->causes);
     Py_VISIT(self->callbacks);
@@ -176,17 +179,16 @@ static void
 token_dealloc(PyObject *obj)
 {
     TokenObject *self = (TokenObject *)obj;
-    PyTypeObject *type = Py_TYPE(obj);
 
     PyObject_GC_UnTrack(obj);
     /* clang-format off */
     Py_TRASHCAN_BEGIN(obj, token_dealloc)
         /* clang-format on */
         if (self->weakrefs != NULL) PyObject_ClearWeakRefs(obj);
+    hs_alarm_end(self->alarm);
     hs_token_unref(self->core);
     (void)token_clear(obj);
-    type->tp_free(obj);
-    Py_DECREF(type);
+    object_free(obj);
     Py_TRASHCAN_END
 }
 
@@ -208,12 +210,20 @@ cancel_detached(void *arg)
     c->first = hs_token_cancel(c->core, c->text, c->cookie, &c->fired);
 }
 
-static void
-expire_detached(void *arg)
+int
+token_make_once(PyObject *self, PyObject **field, PyObject *value)
 {
-    struct cancelling *c = arg;
-
-    c->first = hs_token_expire(c->core, &c->fired);
+    (void)self; /* Its lock, where there is no GIL. */
+    if (value == NULL)
+        return -1;
+    HS_BEGIN_LOCKED(self);
+    if (*field == NULL) {
+        *field = value;
+        value = NULL;
+    }
+    HS_END_LOCKED();
+    Py_XDECREF(value);
+    return 0;
 }
 
 /* Noted under a number of its own before anybody can be woken by the cancel. */
@@ -226,7 +236,7 @@ note_cause(TokenObject *self, PyObject *cause, uint64_t *ret_cookie)
 
     if (key == NULL)
         return -1;
-    if (self->causes != NULL || (self->causes = PyDict_New()) != NULL)
+    if (self->causes != NULL || token_make_once((PyObject *)self, &self->causes, PyDict_New()) == 0)
         rv = PyDict_SetItem(self->causes, key, cause);
     Py_DECREF(key);
     if (rv == 0)
@@ -289,19 +299,6 @@ token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     return cancel_with((TokenObject *)self, reason);
 }
 
-PyDoc_STRVAR(expire_doc, "_expire($self, /)\n--\n\n"
-                         "If a deadline has ended this token, run its callbacks.");
-
-static PyObject *
-token_expire(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    struct cancelling c = {.core = ((TokenObject *)self)->core};
-
-    run_detached(expire_detached, &c);
-    hs_callbacks_run(c.fired);
-    return PyBool_FromLong(c.first);
-}
-
 PyDoc_STRVAR(
     between_doc,
     "_ends_only_between_messages($self, /)\n--\n\n"
@@ -326,7 +323,7 @@ token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     if (rv == HS_OK)
         Py_RETURN_NONE;
-    c.op.token = ((TokenObject *)self)->core;
+    c.op = (struct hs_op)HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
     c.given = self;
     c.err.op = "check";
     raise_error(&c, rv);
@@ -412,7 +409,7 @@ token_set_timeout(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     run_detached(move_detached, &m);
     if (m.rv != HS_OK)
         return token_check(self, NULL);
-    if (span != HS_NEVER && callbacks_tell_deadlines("recheck", NULL) < 0)
+    if (span != HS_NEVER && notifier_start(state_of(self)) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -512,7 +509,6 @@ static PyMethodDef token_methods[] = {
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
     {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},
-    {"_expire", token_expire, METH_NOARGS, expire_doc},
     {"_ends_only_between_messages", token_ends_only_between_messages, METH_NOARGS, between_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -541,18 +537,9 @@ static PyType_Slot token_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec token_spec = {
+PyType_Spec token_spec = {
     .name = "hardsock.CancelToken",
     .basicsize = sizeof(TokenObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = token_slots,
 };
-
-int
-token_types_init(PyObject *module, mod_state *st)
-{
-    st->token_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &token_spec, NULL);
-    if (st->token_type == NULL || PyModule_AddType(module, st->token_type) < 0)
-        return -1;
-    return callback_type_init(module, st);
-}

@@ -650,8 +650,11 @@ no_address(struct hs_connector *cn, struct hs_error *err)
     if (worst->gai == 0 || (cn->answers[V6].gai != 0 && worst->gai == EAI_NONAME))
         worst = &cn->answers[V6];
     if (err != NULL) {
-        (void)hs_err_setx(err, HS_E_RESOLVE, "connect", "%s: %s", cn->ep.host,
-                          worst->gai != 0 ? gai_strerror(worst->gai) : "no usable address");
+        if (worst->gai == EAI_SYSTEM)
+            (void)hs_err_set(err, HS_E_RESOLVE, worst->sys, "connect", "%.100s", cn->ep.host);
+        else
+            (void)hs_err_setx(err, HS_E_RESOLVE, "connect", "%s: %s", cn->ep.host,
+                              worst->gai != 0 ? gai_strerror(worst->gai) : "no usable address");
         err->gai = worst->gai != 0 ? worst->gai : EAI_NODATA;
         err->sys = worst->sys;
         err->phase = "resolve";
@@ -745,12 +748,27 @@ is_shaking(const struct hs_connector *cn)
     return false;
 }
 
+/* A deadline that passed before a lookup had even begun. */
+static void
+tell_starved(const struct hs_connector *cn, struct hs_error *err)
+{
+    char why[sizeof(err->msg)] = "";
+    size_t used = strlen(err->msg);
+
+    for (int i = 0; i < 2 && why[0] == '\0'; i++)
+        hs_lookup_tell_starved(&cn->tickets[i], why, sizeof(why));
+    if (why[0] != '\0')
+        (void)snprintf(err->msg + used, sizeof(err->msg) - used, "; %s", why);
+}
+
 static hs_err
 gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
 {
     bool resolving = cn->n_attempts == cn->n_skipped && cn->ep.family == AF_UNSPEC;
 
     if (err != NULL) {
+        if (resolving && rv == HS_E_DEADLINE)
+            tell_starved(cn, err);
         err->op = "connect";
         if (err->phase == NULL)
             err->phase = resolving ? "resolve" : is_shaking(cn) ? "tls" : "connect";
@@ -777,6 +795,13 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
     return rv;
 }
 
+/* When a lookup may get its turn although nothing ends. */
+static int64_t
+lookups_until(const struct hs_connector *cn)
+{
+    return hs_min_ns(hs_lookup_look_at(&cn->tickets[V6]), hs_lookup_look_at(&cn->tickets[V4]));
+}
+
 static hs_err
 wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
 {
@@ -788,6 +813,7 @@ wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
         until = hs_min_ns(until, cn->in_flight > 0 ? cn->next_attempt_ns : HS_NEVER);
     if (cn->wait_v6_until != 0 && !all_answered(cn) && cn->n_attempts == 0)
         until = hs_min_ns(until, cn->wait_v6_until);
+    until = hs_min_ns(until, lookups_until(cn));
     if (fd < 0) {
         fd = cn->attempts[0].fd;
         events = POLLOUT;
@@ -857,7 +883,8 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
         collect_answers(cn);
         if (all_answered(cn))
             break;
-        rv = hs_wait_op(op, cn->epoll_fd, POLLIN, op->deadline_ns, HS_NEVER, err, &revents);
+        rv =
+            hs_wait_op(op, cn->epoll_fd, POLLIN, op->deadline_ns, lookups_until(cn), err, &revents);
         if (rv == HS_INTR || rv == HS_WANT)
             return rv;
         if (rv != HS_OK)
@@ -886,6 +913,12 @@ hs_connector_answers(struct hs_connector *cn, size_t *ret_n)
     HS_CHECK(cn, CONNECTOR_MAGIC);
     *ret_n = cn->ep.family == AF_UNSPEC ? 2 : 0;
     return cn->answers;
+}
+
+const struct hs_endpoint *
+hs_connector_endpoint(const struct hs_connector *cn)
+{
+    return &cn->ep;
 }
 
 const struct hs_addr *

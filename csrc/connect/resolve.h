@@ -29,6 +29,11 @@ HS_NODISCARD hs_err hs_lookup_enter(const char *host, int family, int notify_fd,
  * HS_MAX_ADDRS addresses, with port, to addrs. */
 bool hs_lookup_answer(struct hs_ticket *ticket, uint16_t port, struct hs_answer *ret_answer,
                       struct hs_addr *addrs);
+/* When a caller that waits should call hs_lookup_answer although nothing has rung; HS_NEVER
+ * mostly. */
+int64_t hs_lookup_look_at(const struct hs_ticket *ticket);
+/* If the lookup has not started: what keeps it from that. Else buf is left alone. */
+void hs_lookup_tell_starved(const struct hs_ticket *ticket, char *buf, size_t size);
 /* Gives the ticket back; harmless when it is unused. */
 void hs_lookup_leave(struct hs_ticket *ticket);
 

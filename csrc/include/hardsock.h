@@ -119,6 +119,17 @@ enum hs_tls_failure {
     HS_TLS_EVICTED,   /* a silent client had to leave its place to the next */
     HS_TLS_FAILURES,
 };
+/* What is known, beyond OpenSSL's code, about a certificate that was not accepted: for advice. */
+enum hs_tls_flaw {
+    HS_TLS_FLAW_NONE,
+    HS_TLS_FLAW_NO_ADDRESS,      /* it is for names only, and an address was expected */
+    HS_TLS_FLAW_ADDRESS_AS_NAME, /* it has the address that was expected as a DNS name */
+    HS_TLS_FLAW_COMMON_NAME,     /* it has a common name and no other */
+    HS_TLS_FLAW_WILDCARD, /* a wildcard of its would have to stand for none or several labels */
+    HS_TLS_FLAW_ISSUER,   /* nobody here knows who has signed it */
+    HS_TLS_FLAW_SELF_SIGNED,
+    HS_TLS_FLAW_EARLY, /* it is not valid yet */
+};
 HS_API const char *hs_tls_failure_name(enum hs_tls_failure failure); /* "empty", "alert", ... */
 
 /* Owned by the caller; zero it before use. The first (deepest) error wins. */
@@ -127,11 +138,12 @@ struct hs_error {
     int sys;           /* errno, or 0 */
     int gai;           /* EAI_* of a name lookup, or 0 */
     const char *op;    /* static string: "connect", "recv", ... or NULL */
-    const char *phase; /* static string: "resolve", "connect", "accept", ... or NULL */
+    const char *phase; /* static string: "resolve", "connect", "read", ... or NULL */
     char msg[256];
     enum hs_tls_failure tls;
     int alert;  /* what the peer sent (RFC 8446 section 6), with HS_TLS_ALERT; else -1 or 0 */
     int verify; /* X509_V_ERR_* with HS_TLS_VERIFY, or 0 */
+    enum hs_tls_flaw flaw;
     unsigned long ssl;           /* OpenSSL's code, or 0 */
     struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
     int64_t retry_ns;            /* of HS_E_BREAKER_OPEN: when to try again */
@@ -245,7 +257,7 @@ struct hs_bell;
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
-    struct hs_token *told;  /* the same; see below */
+    struct hs_token *told;  /* the same; see above */
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
@@ -255,14 +267,18 @@ struct hs_op {
     short want_events;      /* POLLIN, POLLOUT */
     uint8_t claim;          /* directions held between steps; belongs to the callee */
     bool stepping;
-    bool waited;    /* the last step ended with HS_WANT; belongs to the callee */
-    bool told_seen; /* belongs to the callee */
+    bool midway; /* bytes of the message went out with earlier calls: a failure to send poisons as
+                  * if they had gone out with this one */
+    bool waited; /* the last step ended with HS_WANT; belongs to the callee */
+    bool begun;  /* it got past what refuses a call before it does anything; the same */
+    bool told_seen; /* the same */
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false            \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
+            false                                                                                  \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -316,10 +332,66 @@ HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op
 /* Before stepping or giving up an op that hs_loop_next has not named. Idempotent. */
 HS_API void hs_bell_unpark(struct hs_bell *bell);
 
+/* ---- Notifiers ----------------------------------------------------------------------------- */
+
+/* A thread that steps ops of which nobody awaits the end, and tells when they have ended.
+ * Thread-safe as a whole. The thread starts with hs_notifier_start when there are alarms, and ends
+ * with the last. */
+struct hs_notifier;
+struct hs_alarm;
+
+struct hs_notifier_hooks {
+    /* In the notifier's thread, with no lock held, when something is to be told: calls
+     * hs_notifier_next until that returns NULL. May block, and fork. */
+    void (*serve)(struct hs_notifier *n, void *arg);
+    void *arg;
+};
+
+struct hs_alarm_hooks {
+    /* A call of hardsock's with op: it does not block, since op->stepping is set. HS_OK: it is to
+     * be told. HS_WANT, HS_INTR: not yet. HS_E_NOMEM, HS_E_SYSTEM: it is tried again soon. Any
+     * other error: never. Under the notifier's lock: nothing of the notifier may be called. */
+    hs_err (*step)(void *arg, struct hs_op *op, struct hs_error *err);
+    /* Before it is told, while hs_alarm_end cannot have returned for it; under the notifier's lock.
+     * May be NULL. */
+    void (*hold)(void *arg);
+    /* Once: nobody knows arg any more. In the thread of hs_alarm_end, or in the notifier's. */
+    void (*release)(void *arg);
+    bool repeats;       /* after it was told it is stepped again */
+    bool survives_fork; /* a child steps it, too, once hs_notifier_start is called there */
+};
+
+HS_API HS_NODISCARD hs_err hs_notifier_new(const struct hs_notifier_hooks *hooks,
+                                           struct hs_error *err, struct hs_notifier **ret_notifier);
+HS_API struct hs_notifier *hs_notifier_ref(struct hs_notifier *n);
+HS_API void hs_notifier_unref(struct hs_notifier *n);
+/* Makes sure that alarms, if there are any, are looked at. Cheap when they are. */
+HS_API HS_NODISCARD hs_err hs_notifier_start(struct hs_notifier *n, struct hs_error *err);
+enum hs_stop {
+    HS_STOP_ALL,    /* wait for the thread's end */
+    HS_STOP_IDLE,   /* or until it is in a call, made between two hs_notifier_next */
+    HS_STOP_UNSEEN, /* do not wait: the thread may have been ended from outside, while in serve */
+};
+/* From now on nothing is told, and new alarms are refused with HS_E_CLOSED. In a call of its own
+ * thread it does not wait. */
+HS_API void hs_notifier_stop(struct hs_notifier *n, enum hs_stop how);
+/* All notifiers of the process, one after the other. */
+HS_API void hs_notifier_stop_each(enum hs_stop how);
+/* In serve: the arg of the next alarm to be told, or NULL. The previous one has been told. */
+HS_API void *hs_notifier_next(struct hs_notifier *n);
+
+/* op: as for the first step. Takes arg if it succeeds. */
+HS_API HS_NODISCARD hs_err hs_alarm_new(struct hs_notifier *n, const struct hs_alarm_hooks *hooks,
+                                        void *arg, const struct hs_op *op, struct hs_error *err,
+                                        struct hs_alarm **ret_alarm);
+/* It is not told after this, but may be in this moment: see hold. Never blocks. NULL is fine. */
+HS_API void hs_alarm_end(struct hs_alarm *a);
+
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools, slots;
+    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
+        notifiers, slots;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -681,6 +753,13 @@ HS_API void hs_conn_frames_end(struct hs_conn *c, struct hs_op *op);
 HS_API HS_NODISCARD hs_err hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n,
                                         struct hs_error *err);
 HS_API const uint8_t *hs_conn_peeked(struct hs_conn *c);
+/* As files read lines: waits until the bytes up to and including the first LF at or behind offset
+ * `from` are buffered, or limit (> 0) bytes, or all up to the peer's end. HS_OK: *ret_n is how many
+ * that are (0: nothing came before the end), hs_conn_peeked gives them, and hs_conn_read_line_end
+ * consumes n of them and ends the call. Nothing is consumed on failure. */
+HS_API HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
+                                             size_t limit, struct hs_error *err, size_t *ret_n);
+HS_API void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 HS_API size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* A message (what hs_conn_recv_exactly or a frame call waits for) whose first byte is here must
@@ -700,6 +779,13 @@ HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);
+/* The same, but what a server has received and not read is handed to the handshake if it begins as
+ * a client's does: where a header comes before it in one segment (PROXY protocol), and the header
+ * was read by the line. */
+HS_API HS_NODISCARD hs_err hs_conn_start_tls_read_ahead(struct hs_conn *c, struct hs_op *op,
+                                                        struct hs_tls_config *config,
+                                                        const char *server_name,
+                                                        struct hs_error *err);
 /* With TLS 1.3 a client's handshake ends before the server has judged the client's certificate.
  * Waits until the server has said anything: a ticket, data (which stays to be read), or an alert
  * (HS_E_TLS). */
@@ -791,8 +877,14 @@ HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 HS_API size_t hs_conn_pending(struct hs_conn *c, bool *ret_ready);
 HS_API HS_NODISCARD hs_err hs_conn_local_addr(struct hs_conn *c, struct hs_error *err,
                                               struct hs_addr *ret_addr);
+/* Behind a proxy that a listener believes (struct hs_proxy_listening): the client's. */
 HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err,
                                              struct hs_addr *ret_addr);
+/* The proxy's own address. False: there is none between. */
+HS_API bool hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr);
+/* For messages: both, as far as they are known (len 0: not), also after it was closed. */
+HS_API void hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local,
+                              struct hs_addr *ret_peer);
 /* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
 HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
                                               socklen_t *len, struct hs_error *err);
@@ -831,6 +923,7 @@ struct hs_resolver_stats {
     long orphans;             /* lookups whose callers have left; they end when libc lets them */
     long live;                /* lookups in memory: running, orphaned, queued or being read */
     int64_t oldest_orphan_ns; /* age, or 0 */
+    long inherited;           /* lookups that ran in the parent when this process was forked */
     uint64_t started, abandoned;
 };
 HS_API void hs_resolver_stats(struct hs_resolver_stats *ret_stats);
@@ -1018,6 +1111,8 @@ HS_API const struct hs_attempt *hs_connector_attempts(struct hs_connector *cn, s
 HS_API const struct hs_answer *hs_connector_answers(struct hs_connector *cn, size_t *ret_n);
 /* After HS_E_BREAKER_OPEN: the refused address that is due first; else NULL. borrows: cn. */
 HS_API const struct hs_addr *hs_connector_refused(struct hs_connector *cn);
+/* What it was made for; borrowed. */
+HS_API const struct hs_endpoint *hs_connector_endpoint(const struct hs_connector *cn);
 /* The order in which addresses are or would be tried (RFC 8305 section 4). */
 HS_API const struct hs_addr *hs_connector_plan(struct hs_connector *cn, size_t *ret_n);
 
@@ -1037,12 +1132,50 @@ struct hs_tls_listening {
     struct hs_tls_config *fallback;
 };
 
+/* Addresses that begin with the same bits; AF_UNIX: every peer on a unix socket. */
+struct hs_network {
+    int family;
+    unsigned prefix;  /* bits */
+    uint8_t bits[16]; /* in network order; those beyond prefix do not count */
+};
+
+/* A header of the PROXY protocol, version 1 or 2, which every connection from these networks must
+ * begin with, in front of TLS too; no other connection may. Then hs_conn_peer_addr is the client
+ * that it names, and hs_conn_proxy_addr the proxy. A header that does not come within timeout_ns,
+ * or is malformed, ends the connection, counted. */
+struct hs_proxy_listening {
+    const struct hs_network *from; /* borrows: copied */
+    size_t n_from;                 /* 0: no such header */
+    int64_t timeout_ns;            /* 5 s */
+};
+
+/* How much one stranger may take: an IPv4 address, or an IPv6 /64; and its neighbours: an IPv4 /24
+ * or an IPv6 /48. What is over a limit is closed with a reset at once, and counted. Peers of unix
+ * sockets are no strangers. Behind a believed proxy it is the client that counts. */
+struct hs_peer_limits {
+    int connections;         /* at the same time; 0: no limit, as below */
+    int network_connections; /* the same, of a stranger and its neighbours together */
+    int per_s;               /* new connections of a stranger in each second */
+    int burst;               /* as many may come at once after a quiet time; 0: as per_s */
+    int table_size;          /* strangers and networks remembered, about 64 bytes each: 16,384 */
+    const struct hs_network *exempt; /* borrows: copied */
+    size_t n_exempt;
+};
+
+struct hs_peer_stats {
+    uint64_t refused_connections, refused_network, refused_rate; /* by the limit */
+    uint64_t untracked; /* let in uncounted: all of the table had connections */
+    uint64_t tracked;   /* entries in use now */
+};
+
 struct hs_listen_options {
     struct hs_sockopts sockopts; /* accepted connections inherit them */
     int backlog;                 /* 4096 */
     int unix_mode;               /* permission bits for a unix path, or HS_UNSET */
     bool unlink_stale;           /* replace a unix path that nobody listens on */
     struct hs_tls_listening tls;
+    struct hs_proxy_listening proxy;
+    struct hs_peer_limits peers;
 };
 HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
@@ -1051,6 +1184,14 @@ struct hs_handshake_stats {
     uint64_t silent;   /* of in_progress: of whom not a byte has come */
     uint64_t fallback; /* of started: with the fallback */
     uint64_t failed[HS_TLS_FAILURES];
+};
+
+struct hs_proxy_stats {
+    uint64_t headers;   /* that named a client */
+    uint64_t local;     /* of a proxy for itself: health checks */
+    uint64_t malformed; /* connections cut: what came is no header */
+    uint64_t timeout;   /* no whole header in time */
+    uint64_t ended;     /* left, or reset, before that */
 };
 
 struct hs_listener_stats {
@@ -1065,6 +1206,10 @@ struct hs_listener_stats {
     uint64_t unverified;                  /* accepted connections whose inherited options differ */
     bool tls;
     struct hs_handshake_stats handshakes;
+    bool proxied;
+    struct hs_proxy_stats proxy;
+    bool peers_limited;
+    struct hs_peer_stats peers;
 };
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */
@@ -1086,6 +1231,8 @@ HS_API bool hs_listener_is_closed(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
                                               int *ret_fd);
 HS_API int hs_listener_fileno(struct hs_listener *l);
+/* For messages: the address from when it was made, also after it was closed. */
+HS_API void hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr);
 /* What is readable when hs_listener_accept may have something to do: with TLS not the socket. */
 HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
@@ -1235,6 +1382,8 @@ HS_API void hs_dial_failure_unref(struct hs_dial_failure *f); /* NULL is fine */
 /* borrows: f. Times are hs_now's; *ret_began_ns: when the dial began. */
 HS_API const struct hs_attempt *hs_dial_failure_attempts(const struct hs_dial_failure *f,
                                                          size_t *ret_n, int64_t *ret_began_ns);
+/* What was dialled, as it was asked for; "": no memory. */
+HS_API const char *hs_dial_failure_host(const struct hs_dial_failure *f);
 HS_API const struct hs_addr *hs_dial_failure_refused(const struct hs_dial_failure *f);
 
 /* A call of hs_pool_acquire in progress; zero it, but for the holder. */
@@ -1419,6 +1568,10 @@ HS_API HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_e
  * NULL. May read /proc and ask sock_diag; never waits for the network. */
 HS_API const char *hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer,
                            char *buf, size_t size);
+/* The same for a call on a connection that ran into its deadline: what the kernel knows of the
+ * peer; empty for every other error. */
+HS_API const char *hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf,
+                                size_t size);
 
 #ifdef __cplusplus
 }

@@ -114,6 +114,8 @@ bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
         return rv;
     if (listen(b->fd, o->backlog) != 0) {
         sys = errno;
+        if (err != NULL)
+            err->phase = "listen";
         return hs_err_set(err, HS_E_SYSTEM, sys, "listen", "listen on %.150s",
                           hs_addr_text(addr, text, sizeof(text)));
     }
@@ -169,6 +171,8 @@ hs_bind(const struct hs_endpoint *ep, const struct hs_listen_options *o, struct 
             (void)close(b.fd);
         if (err != NULL && err->op == NULL)
             err->op = "listen";
+        if (err != NULL && err->phase == NULL)
+            err->phase = b.fd < 0 ? "socket" : "bind";
         return rv;
     }
     *ret_bound = b;

@@ -1,15 +1,16 @@
 /* handshakes.c: see handshakes.h.
  *
  * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
- * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (secured while
- * held, until somebody takes it).
+ * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (done while
+ * held, until somebody takes it). It goes from the stage HEADER, when a proxy has still to say for
+ * whom it comes, to SECURING, the TLS handshake, if there is TLS.
  *
  * Invariants, all under lock (rank LISTENER):
  * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
  * - Events name place and generation: an old one finds a new generation and is nothing.
- * - silent lists exactly the WAITING places of which not a byte has come, oldest first; ready the
- *   READY ones.
+ * - silent lists exactly the WAITING places of which not a byte has come in their stage, oldest
+ *   first; ready the READY ones.
  * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
  * - The listening socket is armed unless there is no room, newcomers are paused, or it is held;
  *   who makes room arms it again, the timer ends a pause. A place that can be evicted is room; the
@@ -19,10 +20,12 @@
  */
 #include "handshakes.h"
 
+#include "proxy_reader.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/list.h"
 #include "../base/lock.h"
+#include "../base/network.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -31,6 +34,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -44,9 +48,13 @@
 #define SILENCE_NS (250 * HS_NS_PER_MS)
 
 enum state { FREE, WAITING, BUSY, READY };
+enum stage { HEADER, SECURING };
 
 struct place {
-    struct hs_conn *conn;         /* owns */
+    struct hs_conn *conn; /* owns */
+    enum stage stage;
+    struct hs_proxy_reader header; /* own; in the stage HEADER */
+    int64_t header_until_ns;
     struct hs_tls_config *config; /* borrows: one of the two */
     struct hs_permit permit;
     struct hs_op op;
@@ -57,7 +65,7 @@ struct place {
 };
 
 struct hs_handshakes {
-    struct hs_tls_config *config, *fallback; /* own references */
+    struct hs_tls_config *config, *fallback; /* own references; config NULL: no TLS */
     struct hs_breaker *breaker;              /* owns a reference, or NULL */
     struct hs_breaker_key key;
     unsigned fork_generation;
@@ -73,6 +81,11 @@ struct hs_handshakes {
     bool listening, closed, held, last_call;
     int64_t next_start_ns, paused_until_ns, timer_ns;
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
+    struct hs_network *proxies; /* own; immutable */
+    size_t n_proxies;
+    int64_t header_timeout_ns;
+    struct hs_peers *peers; /* own reference, or NULL */
+    _Atomic uint64_t headers, local, malformed, header_timeouts, ended;
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -93,7 +106,7 @@ open_descriptors(struct hs_handshakes *h, struct hs_error *err)
     if (h->epoll_fd < 0 || h->timer_fd < 0 ||
         watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
         watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for TLS handshakes");
+        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
     h->listening = true;
     return HS_OK;
 }
@@ -104,7 +117,7 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
     h->places = calloc(h->max, sizeof(*h->places));
     h->free_places = calloc(h->max, sizeof(*h->free_places));
     if (h->places == NULL || h->free_places == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for TLS handshakes");
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
     for (size_t i = 0; i < h->max; i++)
         hs_list_init(&h->places[i].link);
     while (h->n_free < h->max) {
@@ -114,40 +127,78 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
     return open_descriptors(h, err);
 }
 
-hs_err
-hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd, const struct hs_addr *where,
-                  struct hs_error *err, struct hs_handshakes **ret_h)
+static hs_err
+check_tls(const struct hs_tls_listening *o, struct hs_error *err)
 {
-    struct hs_handshakes *h;
-    hs_err rv;
-
     if ((o->breaker == NULL) != (o->fallback == NULL))
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "a breaker has no use without a fallback, nor a fallback without one");
-    if (hs_tls_config_role(o->config) != HS_TLS_SERVER ||
+    if ((o->config != NULL && hs_tls_config_role(o->config) != HS_TLS_SERVER) ||
         (o->fallback != NULL && hs_tls_config_role(o->fallback) != HS_TLS_SERVER))
         return hs_err_setx(err, HS_E_INVALID, "listen", "tls must be a server's configuration");
     if (o->max_handshakes < 1 || o->max_handshakes > 1 << 20)
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "max_handshakes must be in 1..1048576, got %d", o->max_handshakes);
-    if ((h = calloc(1, sizeof(*h))) == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for TLS handshakes");
-    h->epoll_fd = h->timer_fd = -1;
-    h->fork_generation = hs_fork_generation();
-    h->listen_fd = listen_fd;
+    return HS_OK;
+}
+
+static void
+take_tls(struct hs_handshakes *h, const struct hs_tls_listening *o, const struct hs_addr *where)
+{
     h->max = (size_t)o->max_handshakes;
     h->interval_ns = o->handshakes_per_s > 0 ? HS_NS_PER_S / o->handshakes_per_s : 0;
-    h->timer_ns = HS_NEVER;
-    hs_list_init(&h->silent);
-    hs_list_init(&h->ready);
-    h->config = hs_tls_config_ref(o->config);
+    if (o->config != NULL)
+        h->config = hs_tls_config_ref(o->config);
     if (o->breaker != NULL) {
         h->breaker = hs_breaker_ref(o->breaker);
         h->fallback = hs_tls_config_ref(o->fallback);
         hs_breaker_key_listener(where, &h->key);
     }
+}
+
+static hs_err
+take_proxies(struct hs_handshakes *h, const struct hs_proxy_listening *o, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (o->n_from == 0)
+        return HS_OK;
+    if (o->timeout_ns <= 0)
+        return hs_err_setx(err, HS_E_INVALID, "listen",
+                           "the time for a PROXY header must be more than 0");
+    for (size_t i = 0; i < o->n_from; i++)
+        if ((rv = hs_network_check(&o->from[i], err)) != HS_OK)
+            return rv;
+    if ((h->proxies = calloc(o->n_from, sizeof(*h->proxies))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for networks");
+    memcpy(h->proxies, o->from, o->n_from * sizeof(*h->proxies));
+    h->n_proxies = o->n_from;
+    h->header_timeout_ns = o->timeout_ns;
+    return HS_OK;
+}
+
+hs_err
+hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct hs_addr *where,
+                  struct hs_peers *peers, struct hs_error *err, struct hs_handshakes **ret_h)
+{
+    struct hs_handshakes *h;
+    hs_err rv;
+
+    if ((rv = check_tls(&o->tls, err)) != HS_OK)
+        return rv;
+    if ((h = calloc(1, sizeof(*h))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
+    h->epoll_fd = h->timer_fd = -1;
+    h->fork_generation = hs_fork_generation();
+    h->listen_fd = listen_fd;
+    h->timer_ns = HS_NEVER;
+    hs_list_init(&h->silent);
+    hs_list_init(&h->ready);
+    if (peers != NULL)
+        h->peers = hs_peers_ref(peers);
+    take_tls(h, &o->tls, where);
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
-    if ((rv = allocate(h, err)) != HS_OK)
+    if ((rv = take_proxies(h, &o->proxy, err)) != HS_OK || (rv = allocate(h, err)) != HS_OK)
         hs_handshakes_free(h);
     else
         *ret_h = h;
@@ -170,6 +221,7 @@ hs_handshakes_free(struct hs_handshakes *h)
         if (h->places[i].conn != NULL) {
             hs_conn_abandon(h->places[i].conn, &h->places[i].op, NULL);
             hs_conn_unref(h->places[i].conn);
+            hs_proxy_reader_fini(&h->places[i].header);
         }
     if (h->epoll_fd >= 0)
         (void)close(h->epoll_fd);
@@ -180,6 +232,8 @@ hs_handshakes_free(struct hs_handshakes *h)
     hs_breaker_unref(h->breaker);
     if (is_ours(h))
         hs_lock_fini(&h->lock);
+    hs_peers_unref(h->peers);
+    free(h->proxies);
     free(h->places);
     free(h->free_places);
     free(h);
@@ -413,6 +467,7 @@ leave(struct hs_handshakes *h, struct place *p)
 
     if (fd >= 0)
         (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    hs_proxy_reader_fini(&p->header);
     hs_lock_take(&h->lock);
     hs_list_unlink(&p->link);
     p->conn = NULL;
@@ -426,16 +481,38 @@ leave(struct hs_handshakes *h, struct place *p)
 }
 
 static void
-cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
+drop(struct hs_handshakes *h, struct place *p)
 {
     struct hs_op op = p->op;
-    struct hs_conn *conn;
+    struct hs_conn *conn = leave(h, p);
 
-    tell_breaker(h, p, why);
-    conn = leave(h, p);
-    atomic_fetch_add_explicit(&h->failed[why], 1, memory_order_relaxed);
     hs_conn_abandon(conn, &op, NULL);
     hs_conn_unref(conn);
+}
+
+static void
+count(_Atomic uint64_t *counter)
+{
+    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+static void
+cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
+{
+    if (p->stage == SECURING) {
+        tell_breaker(h, p, why);
+        count(&h->failed[why]);
+    } else {
+        count(&h->ended);
+    }
+    drop(h, p);
+}
+
+/* Behind a proxy that has spoken it is about the client. */
+static bool
+is_silent(const struct place *p)
+{
+    return p->stage == HEADER ? p->header.n == 0 : !hs_conn_tls_has_heard(p->conn);
 }
 
 /* Back to waiting, for what the handshake wants. False: it has to be cut. */
@@ -446,7 +523,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
         .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
         .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->places),
     };
-    bool armed = false, silent = !hs_conn_tls_has_heard(p->conn);
+    bool armed = false, silent = is_silent(p);
 
     hs_lock_take(&h->lock);
     if (!h->closed) {
@@ -466,7 +543,79 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
     return armed;
 }
 
-/* While newcomers are held, what is secured waits. Its descriptor is not armed. */
+static void
+cut_header(struct hs_handshakes *h, struct place *p, hs_err why)
+{
+    if (why == HS_E_BAD_FRAME)
+        count(&h->malformed);
+    else if (why == HS_E_DEADLINE)
+        count(&h->header_timeouts);
+    else if (why != HS_E_LIMIT) /* which its limit has counted */
+        count(&h->ended);
+    if (why == HS_E_LIMIT)
+        hs_conn_close(p->conn, true);
+    drop(h, p);
+}
+
+/* HS_E_LIMIT: the client has as many as it may. */
+static hs_err
+let_client_in(struct hs_handshakes *h, struct place *p)
+{
+    struct hs_peer_places places;
+    struct hs_addr client;
+
+    if (h->peers == NULL || hs_conn_peer_addr(p->conn, NULL, &client) != HS_OK)
+        return HS_OK;
+    return hs_peers_enter(h->peers, &client, hs_now(), &places)
+               ? hs_peers_seat(h->peers, &places, p->conn, NULL)
+               : HS_E_LIMIT;
+}
+
+/* Who is behind the proxy. HS_OK: the next stage may begin. */
+static hs_err
+read_header(struct hs_handshakes *h, struct place *p)
+{
+    bool local;
+    hs_err rv = hs_proxy_read(&p->header, p->conn, NULL, &local);
+
+    if (rv == HS_OK) {
+        count(local ? &h->local : &h->headers);
+        return local ? HS_OK : let_client_in(h, p);
+    } else if (rv == HS_WANT) {
+        p->op.want_events = POLLIN;
+        p->op.want_at_ns = p->header_until_ns;
+        if (hs_now() >= p->header_until_ns)
+            return HS_E_DEADLINE;
+    }
+    return rv;
+}
+
+static void
+begin_securing(struct hs_handshakes *h, struct place *p)
+{
+    p->stage = SECURING;
+    if (h->config == NULL)
+        return;
+    p->since_ns = hs_now(); /* The client's time to speak. */
+    count(&h->started);
+    choose_config(h, p);
+}
+
+static hs_err
+secure(struct hs_handshakes *h, struct place *p, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (h->config == NULL)
+        return HS_OK;
+    if ((rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, err)) == HS_OK) {
+        tell_breaker(h, p, HS_TLS_NONE);
+        count(&h->completed);
+    }
+    return rv;
+}
+
+/* While newcomers are held, what is ready waits. Its descriptor is not armed. */
 static bool
 keep_ready(struct hs_handshakes *h, struct place *p)
 {
@@ -482,23 +631,43 @@ keep_ready(struct hs_handshakes *h, struct place *p)
     return kept;
 }
 
-/* Of a BUSY place. The connection when it is secured, else NULL. */
+/* Of a BUSY place. The connection when it is ready, else NULL. */
 static struct hs_conn *
 step(struct hs_handshakes *h, struct place *p, bool first)
 {
     struct hs_error err = {0};
-    hs_err rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, &err);
+    hs_err rv = HS_OK;
 
-    if (rv == HS_OK) {
-        tell_breaker(h, p, HS_TLS_NONE);
-        atomic_fetch_add_explicit(&h->completed, 1, memory_order_relaxed);
-        return keep_ready(h, p) ? NULL : leave(h, p);
+    if (p->stage == HEADER) {
+        if ((rv = read_header(h, p)) < 0) {
+            cut_header(h, p, rv);
+            return NULL;
+        }
+        if (rv == HS_OK)
+            begin_securing(h, p);
     }
+    if (rv == HS_OK && (rv = secure(h, p, &err)) == HS_OK)
+        return keep_ready(h, p) ? NULL : leave(h, p);
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
     else if (!wait_again(h, p, first))
         cut(h, p, HS_TLS_LOCAL);
     return NULL;
+}
+
+bool
+hs_handshakes_expect_header(const struct hs_handshakes *h, const struct hs_addr *peer)
+{
+    return h->n_proxies > 0 && hs_networks_have(h->proxies, h->n_proxies, peer);
+}
+
+static bool
+needs_header(const struct hs_handshakes *h, struct hs_conn *conn)
+{
+    struct hs_addr peer;
+
+    return h->n_proxies > 0 && hs_conn_peer_addr(conn, NULL, &peer) == HS_OK &&
+           hs_handshakes_expect_header(h, &peer);
 }
 
 struct hs_conn *
@@ -514,8 +683,11 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
     p->op.stepping = true;
     p->since_ns = hs_now();
     hs_lock_drop(&h->lock);
-    atomic_fetch_add_explicit(&h->started, 1, memory_order_relaxed);
-    choose_config(h, p);
+    p->stage = HEADER;
+    if (needs_header(h, conn))
+        p->header_until_ns = hs_deadline_after(h->header_timeout_ns);
+    else
+        begin_securing(h, p);
     return step(h, p, true);
 }
 
@@ -632,6 +804,16 @@ hs_handshakes_close(struct hs_handshakes *h)
         else if (state == READY)
             hs_conn_unref(leave(h, p));
     }
+}
+
+void
+hs_handshakes_proxy_stats(struct hs_handshakes *h, struct hs_proxy_stats *ret_stats)
+{
+    *ret_stats = (struct hs_proxy_stats){.headers = h->headers,
+                                         .local = h->local,
+                                         .malformed = h->malformed,
+                                         .timeout = h->header_timeouts,
+                                         .ended = h->ended};
 }
 
 void

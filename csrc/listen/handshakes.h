@@ -1,4 +1,5 @@
-/* handshakes.h: the connections of a listener that are in their TLS handshake.
+/* handshakes.h: the connections of a listener that are not ready yet: their proxy has still to say
+ * for whom it comes, or they are in their TLS handshake.
  *
  * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not
  * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there
@@ -16,14 +17,15 @@
 #ifndef HS_LISTEN_HANDSHAKES_H
 #define HS_LISTEN_HANDSHAKES_H
 
-#include "hardsock.h"
+#include "peers.h"
 
 struct hs_handshakes;
 
-/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. */
-HS_NODISCARD hs_err hs_handshakes_new(const struct hs_tls_listening *o, int listen_fd,
-                                      const struct hs_addr *where, struct hs_error *err,
-                                      struct hs_handshakes **ret_h);
+/* borrows: listen_fd until hs_handshakes_close. where: the breaker's key is made of it. peers: the
+ * limits of a proxy's clients, or NULL. */
+HS_NODISCARD hs_err hs_handshakes_new(const struct hs_listen_options *o, int listen_fd,
+                                      const struct hs_addr *where, struct hs_peers *peers,
+                                      struct hs_error *err, struct hs_handshakes **ret_h);
 /* Nobody may be in a call. NULL is fine. */
 void hs_handshakes_free(struct hs_handshakes *h);
 /* Cuts all; idempotent, from any thread. Calls in progress cut what they hold. */
@@ -31,10 +33,13 @@ void hs_handshakes_close(struct hs_handshakes *h);
 /* Readable when there is something to be done. */
 int hs_handshakes_fileno(const struct hs_handshakes *h);
 
+/* Whether peer is a proxy that has to say for whom it comes. */
+bool hs_handshakes_expect_header(const struct hs_handshakes *h, const struct hs_addr *peer);
+
 enum hs_due {
     HS_DUE_NOTHING,    /* wait */
     HS_DUE_NEWCOMERS,  /* accept as long as hs_handshakes_has_room, and add */
-    HS_DUE_CONNECTION, /* *ret_conn is secured, and the caller's */
+    HS_DUE_CONNECTION, /* *ret_conn is ready, and the caller's */
     HS_DUE_SOMETHING,  /* it was done: ask again */
 };
 /* Does the next thing that is due, without waiting. */
@@ -54,6 +59,7 @@ bool hs_handshakes_busy(struct hs_handshakes *h);
 /* No newcomers before that time. */
 void hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns);
 
+void hs_handshakes_proxy_stats(struct hs_handshakes *h, struct hs_proxy_stats *ret_stats);
 void hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stats);
 
 #endif

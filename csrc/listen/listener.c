@@ -18,6 +18,7 @@
 
 #include "bind.h"
 #include "handshakes.h"
+#include "peers.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
@@ -59,8 +60,11 @@ struct hs_listener {
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
+    struct hs_addr where;             /* immutable */
     struct hs_wakelist wakers;
-    struct hs_handshakes *handshakes; /* owns; NULL: plain; immutable */
+    struct hs_handshakes *handshakes; /* owns; NULL: new ones are ready at once; immutable */
+    bool secured, proxied;            /* immutable */
+    struct hs_peers *peers;           /* own reference; NULL: no limits; immutable */
     atomic_int reserve_fd;            /* own; -1 while given up */
     _Atomic int64_t backoff_ns;       /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
@@ -84,6 +88,8 @@ hs_listen_options_init(struct hs_listen_options *o)
     hs_sockopts_init(&o->sockopts);
     o->backlog = 4096;
     o->tls.max_handshakes = 256;
+    o->proxy.timeout_ns = 5 * HS_NS_PER_S;
+    o->peers.table_size = 16384;
     o->unix_mode = HS_UNSET;
 }
 
@@ -91,6 +97,12 @@ static int
 open_reserve(void)
 {
     return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static bool
+has_limits(const struct hs_peer_limits *o)
+{
+    return o->connections != 0 || o->network_connections != 0 || o->per_s != 0;
 }
 
 static hs_err
@@ -110,17 +122,24 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
         return rv;
     }
     (void)getsockname(b->fd, &where.sa, &where.len);
-    if (o->tls.config != NULL &&
-        (rv = hs_handshakes_new(&o->tls, b->fd, &where, err, &l->handshakes)) != HS_OK) {
+    if ((has_limits(&o->peers) && (rv = hs_peers_new(&o->peers, err, &l->peers)) != HS_OK) ||
+        ((o->tls.config != NULL || o->proxy.n_from > 0) &&
+         (rv = hs_handshakes_new(o, b->fd, &where, l->peers, err, &l->handshakes)) != HS_OK)) {
+        hs_peers_unref(l->peers);
         hs_fd_give_back(&l->fd);
         free(l);
         return rv;
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->where = where;
     l->bound = *b;
     l->options = *o;
-    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep it. */
+    l->secured = o->tls.config != NULL;
+    l->proxied = o->proxy.n_from > 0;
+    l->options.tls = (struct hs_tls_listening){0}; /* The handshakes keep both. */
+    l->options.proxy = (struct hs_proxy_listening){0};
+    l->options.peers = (struct hs_peer_limits){0}; /* l->peers keeps them. */
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
     l->newcomers = NO_LAST_CALL;
@@ -157,8 +176,10 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
         getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0)
-        return hs_err_set(err, HS_E_INVALID, errno, "listen", "descriptor %d", fd);
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {
+        hs_fd_no_socket(fd, "listen", err);
+        return HS_E_INVALID;
+    }
     if (type != SOCK_STREAM || !listening)
         return hs_err_setx(err, HS_E_INVALID, "listen",
                            "descriptor %d is not a listening stream socket", fd);
@@ -198,6 +219,7 @@ hs_listener_unref(struct hs_listener *l)
     hs_listener_close(l);
     close_reserve(l);
     hs_handshakes_free(l->handshakes);
+    hs_peers_unref(l->peers);
     if (hs_fd_is_ours(
             &l->fd)) /* In a forked child threads that waited are gone, their nodes not. */
         hs_wakelist_fini(&l->wakers);
@@ -280,11 +302,19 @@ keep_reserve(struct hs_listener *l, int fd)
         close_reserve(l);
 }
 
+static void
+reset(int fd)
+{
+    const struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    (void)close(fd);
+}
+
 /* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
 static void
 shed(struct hs_listener *l)
 {
-    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
     int reserve, fd;
 
     hs_wakers_spare(hs_deadline_after(SCARCE_NS));
@@ -295,8 +325,7 @@ shed(struct hs_listener *l)
         fd = accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0)
             break;
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-        (void)close(fd);
+        reset(fd);
         count(&l->shed);
     }
     keep_reserve(l, open_reserve());
@@ -383,12 +412,47 @@ note_nobody(struct hs_listener *l)
     return LAST;
 }
 
+/* Before anything else is done for a stranger. A proxy's clients come in when they are known. */
+static bool
+may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_places *ret_places)
+{
+    if (l->peers == NULL ||
+        (l->handshakes != NULL && hs_handshakes_expect_header(l->handshakes, peer))) {
+        *ret_places = (struct hs_peer_places){0};
+        return true;
+    }
+    return hs_peers_enter(l->peers, peer, hs_now(), ret_places);
+}
+
+static hs_err
+wrap(struct hs_listener *l, int fd, const struct hs_addr *peer, const struct hs_peer_places *places,
+     struct hs_error *err, struct hs_conn **ret_conn)
+{
+    unsigned changed = verify_inherited(l, fd);
+    struct hs_sockopts own;
+    struct hs_conn *conn;
+    hs_err rv;
+
+    hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
+    if ((rv = hs_conn_wrap(fd, l->bound.family, peer, &own, changed, err, &conn)) != HS_OK) {
+        (void)close(fd);
+        if (l->peers != NULL)
+            hs_peers_leave(l->peers, places);
+        return rv;
+    }
+    if (l->peers != NULL && (rv = hs_peers_seat(l->peers, places, conn, err)) != HS_OK) {
+        hs_conn_unref(conn);
+        return rv;
+    }
+    *ret_conn = conn;
+    return HS_OK;
+}
+
 static enum outcome
 accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
-    struct hs_sockopts own;
-    unsigned changed;
+    struct hs_peer_places places;
     enum outcome outcome;
     int fd;
 
@@ -403,12 +467,12 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
         return outcome;
     }
     note_newcomer(l);
-    changed = verify_inherited(l, fd);
-    hs_sockopts_draw_accepted(fd, l->bound.family, &l->options.sockopts, &own);
-    if (hs_conn_wrap(fd, l->bound.family, &peer, &own, changed, err, ret_conn) != HS_OK) {
-        (void)close(fd);
-        return FAILED;
+    if (!may_enter(l, &peer, &places)) {
+        reset(fd);
+        return NEXT;
     }
+    if (wrap(l, fd, &peer, &places, err, ret_conn) != HS_OK)
+        return FAILED;
     count(&l->accepted);
     recovered(l);
     return GOT;
@@ -585,6 +649,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
             *err = (struct hs_error){0}; /* of an accept after the ones that worked */
     } else if (rv < 0 && err != NULL) {
         err->op = "accept";
+        if (err->phase == NULL)
+            err->phase = "accept";
     }
     return rv;
 }
@@ -669,6 +735,13 @@ hs_listener_fileno(struct hs_listener *l)
     return fd;
 }
 
+void
+hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    *ret_addr = l->where;
+}
+
 int
 hs_listener_wait_fileno(struct hs_listener *l)
 {
@@ -741,8 +814,12 @@ hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats)
         .backlog_effective = HS_UNSET,
         .queue_length = HS_UNSET,
     };
-    if ((ret_stats->tls = l->handshakes != NULL))
+    if ((ret_stats->tls = l->secured))
         hs_handshakes_stats(l->handshakes, &ret_stats->handshakes);
+    if ((ret_stats->proxied = l->proxied))
+        hs_handshakes_proxy_stats(l->handshakes, &ret_stats->proxy);
+    if ((ret_stats->peers_limited = l->peers != NULL))
+        hs_peers_stats(l->peers, &ret_stats->peers);
     ask_queue(l, ret_stats);
 }
 

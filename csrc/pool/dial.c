@@ -33,6 +33,7 @@ struct hs_dial_failure {
     int64_t began_ns;
     bool was_refused;
     struct hs_addr refused;
+    char host[HS_ADDR_TEXT_SIZE];
     size_t n;
     struct hs_attempt attempts[];
 };
@@ -53,6 +54,8 @@ failure_of(struct hs_connector *cn, int64_t began_ns)
     f->n = n;
     for (size_t i = 0; i < n; i++)
         f->attempts[i] = attempts[i];
+    if (cn != NULL)
+        (void)hs_endpoint_text(hs_connector_endpoint(cn), f->host, sizeof(f->host));
     if ((f->was_refused = refused != NULL))
         f->refused = *refused;
     return f;
@@ -78,6 +81,12 @@ hs_dial_failure_attempts(const struct hs_dial_failure *f, size_t *ret_n, int64_t
     *ret_n = f->n;
     *ret_began_ns = f->began_ns;
     return f->attempts;
+}
+
+const char *
+hs_dial_failure_host(const struct hs_dial_failure *f)
+{
+    return f->host;
 }
 
 const struct hs_addr *

@@ -83,8 +83,10 @@ check_adoptable(int fd, struct hs_error *err, int *ret_family, struct hs_addr *r
     socklen_t len = sizeof(int);
 
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0)
-        return hs_err_set(err, HS_E_INVALID, errno, "adopt", "descriptor %d", fd);
+        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0) {
+        hs_fd_no_socket(fd, "adopt", err);
+        return HS_E_INVALID;
+    }
     if (type != SOCK_STREAM || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
         return hs_err_setx(err, HS_E_INVALID, "adopt",
                            "descriptor %d is not a TCP or unix stream socket", fd);
@@ -151,6 +153,7 @@ hs_conn_unref(struct hs_conn *c)
         hs_wakelist_fini(&c->wakers);
         hs_tls_free(c->tls);
     }
+    free(c->proxy);
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -293,6 +296,73 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     *ret_addr = c->peer;
     hs_fd_drop(&c->fd);
     return HS_OK;
+}
+
+hs_err
+hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
+{
+    struct hs_addr *proxy = malloc(sizeof(*proxy));
+
+    if (proxy == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a proxy's address");
+    *proxy = c->peer;
+    c->proxy = proxy;
+    c->peer = *client;
+    return HS_OK;
+}
+
+void
+hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest)
+{
+    c->guest = guest;
+}
+
+void
+hs_conn_tell_guest(struct hs_conn *c)
+{
+    struct hs_conn_guest *guest = atomic_exchange(&c->guest, NULL);
+
+    if (guest != NULL)
+        guest->ended(guest, hs_fd_is_ours(&c->fd));
+}
+
+bool
+hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    if (c->proxy != NULL)
+        *ret_addr = *c->proxy;
+    return c->proxy != NULL;
+}
+
+/* A unix socket's may be long, and is not kept. */
+void
+hs_conn_remember_local(struct hs_conn *c)
+{
+    unsigned char unknown = LOCAL_UNKNOWN;
+    socklen_t len = sizeof(c->local);
+
+    if (c->family == AF_UNIX ||
+        !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
+        return;
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return;
+    if (getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
+        atomic_store(&c->local_state, LOCAL_KNOWN);
+    hs_fd_drop(&c->fd);
+}
+
+void
+hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
+{
+    ret_local->len = 0;
+    *ret_peer = c->peer;
+    if (hs_conn_local_addr(c, NULL, ret_local) == HS_OK ||
+        atomic_load(&c->local_state) != LOCAL_KNOWN)
+        return;
+    ret_local->len =
+        c->family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    memcpy(&ret_local->storage, &c->local, ret_local->len);
 }
 
 bool

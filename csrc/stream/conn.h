@@ -12,6 +12,17 @@
 HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
                                  const struct hs_sockopts *opts, unsigned changed,
                                  struct hs_error *err, struct hs_conn **ret_conn);
+/* The client behind the proxy that conn's peer is. Nobody else may use c yet. HS_E_NOMEM. */
+HS_NODISCARD hs_err hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client,
+                                       struct hs_error *err);
+/* Who wants to know when c ends, or leaves us (detach). */
+struct hs_conn_guest {
+    /* Once, at any moment, in any thread. ours: false in a forked child, where locks may be held by
+     * threads that are not there. */
+    void (*ended)(struct hs_conn_guest *guest, bool ours);
+};
+/* One at most. Nobody else may use c yet. */
+void hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest);
 long hs_conn_live(void);
 /* In a handshake: whether a byte of the peer's has come. */
 bool hs_conn_tls_has_heard(struct hs_conn *c);

@@ -14,6 +14,7 @@
 const char hs_ended_here[] = "sending was ended here, by shutdown";
 
 static const char *const dir_names[] = {"reading", "writing"};
+static const char *const phase_names[] = {"read", "write"};
 
 hs_err
 hs_conn_check_broken(struct hs_conn *c, struct hs_error *err)
@@ -129,9 +130,11 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
                            hs_err_text(HS_E_CANCELLED));
     if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
         return rv;
-    if (dir == HS_DIR_IN) /* What had come before it broke can still be had: see check_end. */
-        return HS_OK;
-    return hs_conn_check_broken(c, err);
+    /* What had come before it broke can still be had: see check_end. */
+    if (dir == HS_DIR_OUT && (rv = hs_conn_check_broken(c, err)) != HS_OK)
+        return rv;
+    op->begun = true;
+    return HS_OK;
 }
 
 bool
@@ -150,8 +153,11 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
         return rv;
     if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
         hs_conn_set_broken(c, rv);
-    if (rv != HS_OK && err != NULL)
+    if (rv != HS_OK && err != NULL) {
         err->op = name;
+        if (err->phase == NULL)
+            err->phase = op->claim == 0 || !op->begun ? "start" : phase_names[dir];
+    }
     if (op->claim != 0)
         hs_call_release(c, op, dir);
     return rv;

@@ -63,7 +63,7 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         atomic_store(&c->out_ended, true);
         atomic_store(&c->fin_sent, true);
         if (c->tls != NULL)
-            (void)hs_tls_say_goodbye(c->tls, is_whole(c));
+            (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
     if (shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
@@ -135,7 +135,7 @@ hs_reset_counts(struct hs_reset_counts *ret_counts)
 /* A connection that never moved a byte is not asked for unread ones: it costs a system call, which
  * shows in the time of a bare connect and close. */
 static void
-count_close(struct hs_conn *c, bool abortive)
+count_close(struct hs_conn *c, bool abortive, bool unread_above)
 {
     bool used = atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) > 0 ||
                 atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed) > 0;
@@ -148,7 +148,8 @@ count_close(struct hs_conn *c, bool abortive)
     else if (c->opts.linger_s == 0 ||
              (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
         count(&resets.by_linger);
-    else if (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0)
+    else if (unread_above ||
+             (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0))
         count(&resets.by_unread);
 }
 
@@ -166,15 +167,18 @@ set_linger(struct hs_conn *c, bool abortive)
         hs_sockopt_never_block_close(fd);
 }
 
-/* A TLS peer may still send tickets, which a closed socket would answer with a reset. */
-static void
+/* A TLS peer may still send tickets, which a closed socket would answer with a reset. Returns
+ * whether it had sent data that nobody has read. */
+static bool
 say_goodbye(struct hs_conn *c, bool clean)
 {
+    bool unread = false;
     int unsent = 0;
 
-    if (hs_tls_say_goodbye(c->tls, clean) && ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 &&
-        unsent > 0)
+    if (hs_tls_say_goodbye(c->tls, clean, &unread) &&
+        ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 && unsent > 0)
         atomic_store(&c->fd.lingers, true);
+    return unread;
 }
 
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
@@ -182,17 +186,21 @@ say_goodbye(struct hs_conn *c, bool clean)
 void
 hs_conn_end(struct hs_conn *c, enum hs_end how)
 {
+    bool unread = false; /* above the kernel, which resets for what is below */
+
     HS_CHECK(c, CONN_MAGIC);
+    hs_conn_remember_local(c);
     if (!hs_fd_mark_closed(&c->fd))
         return;
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
         if (c->tls != NULL && how != HS_END_ABORT)
-            say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));
-        count_close(c, how == HS_END_ABORT);
-        set_linger(c, how == HS_END_ABORT);
+            unread = say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));
+        count_close(c, how == HS_END_ABORT, unread);
+        set_linger(c, how == HS_END_ABORT || unread);
         hs_wakelist_wake(&c->wakers);
     }
     hs_fd_drop(&c->fd);
+    hs_conn_tell_guest(c);
 }
 
 void
@@ -362,6 +370,8 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
     hs_deframer_fini(&c->in);
     hs_input_changed(c);
     rv = run_finish(c, op, err);
+    if (rv < 0 && err != NULL && err->phase == NULL)
+        err->phase = "finish";
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
     if ((reported = as_ending(rv, &ending))) {

@@ -57,9 +57,12 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = claim_both(c, &op, err)) != HS_OK)
         return rv;
+    hs_conn_remember_local(c);
     if ((rv = check_whole(c, "detach", err)) != HS_OK ||
         (rv = hs_fd_detach(&c->fd, 2, err, ret_fd)) != HS_OK)
         release_both(c, &op);
+    else
+        hs_conn_tell_guest(c);
     return rv;
 }
 

@@ -10,6 +10,7 @@
 #include "../base/time.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #define READ_MIN ((size_t)16384)
 #define READ_MAX ((size_t)262144)
@@ -127,8 +128,10 @@ piece_size(struct hs_conn *c, size_t need)
     return size;
 }
 
-hs_err
-hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err)
+/* Adds what comes next to the buffer; waits. *ret_n 0: the peer's clean end. need is how many bytes
+ * are missing for what is wanted. */
+static hs_err
+input_more(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err, size_t *ret_n)
 {
     size_t size = piece_size(c, need), n;
     uint8_t *room;
@@ -142,10 +145,21 @@ hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error 
         hs_buf_commit(&c->in.buf, n);
         c->read_size = n < size ? n : 2 * size < READ_MAX ? 2 * size : READ_MAX;
         hs_input_changed(c);
-        return HS_OK;
+    } else {
+        hs_buf_trim(&c->in.buf);
     }
-    hs_buf_trim(&c->in.buf);
-    return rv == HS_OK ? ended(c, err) : rv;
+    if (rv == HS_OK)
+        *ret_n = n;
+    return rv;
+}
+
+hs_err
+hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err)
+{
+    size_t n;
+    hs_err rv = input_more(c, op, need, err, &n);
+
+    return rv == HS_OK && n == 0 ? ended(c, err) : rv;
 }
 
 hs_err
@@ -327,4 +341,72 @@ hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n)
     n = hs_buf_peek(&c->in.buf, to, n);
     hs_call_leave(c, HS_DIR_IN);
     return n;
+}
+
+/* ---- Lines as files read them: the peer's end is an answer, and no error --------------------- */
+
+/* op->done of the buffered bytes were looked at by earlier rounds. */
+static bool
+has_line(struct hs_conn *c, const struct hs_op *op, size_t from, size_t limit, size_t *ret_n)
+{
+    size_t have = hs_buf_len(&c->in.buf), end = have < limit ? have : limit;
+    size_t at = from > op->done ? from : op->done;
+    const uint8_t *front = hs_conn_peeked(c);
+    const uint8_t *found = at < end ? memchr(front + at, '\n', end - at) : NULL;
+
+    if (found == NULL && have < limit)
+        return false;
+    *ret_n = found == NULL ? limit : (size_t)(found - front) + 1;
+    return true;
+}
+
+static hs_err
+await_line(struct hs_conn *c, struct hs_op *op, size_t from, size_t limit, struct hs_error *err,
+           size_t *ret_n)
+{
+    size_t least = from < limit ? from : limit, more;
+    hs_err rv;
+
+    for (unsigned round = 1; !has_line(c, op, from, limit, ret_n); round++) {
+        op->done = hs_buf_len(&c->in.buf);
+        hs_pace_start(c, op->done);
+        if ((rv = input_more(c, op, least > op->done ? least - op->done : 1, err, &more)) != HS_OK)
+            return rv;
+        if (more == 0) {
+            *ret_n = op->done;
+            return HS_OK;
+        }
+        if (round % SLICE_ROUNDS == 0)
+            return HS_INTR;
+    }
+    return HS_OK;
+}
+
+hs_err
+hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from, size_t limit,
+                  struct hs_error *err, size_t *ret_n)
+{
+    size_t n = 0;
+    hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
+
+    if (rv == HS_OK)
+        rv = hs_input_settle(c, op, err);
+    if (rv == HS_OK)
+        rv = await_line(c, op, from, limit, err, &n);
+    if (op->claim != 0)
+        hs_pace_end(c, rv, err);
+    if (rv != HS_OK)
+        return hs_call_end(c, op, HS_DIR_IN, "readline", rv, err);
+    *ret_n = n;
+    return HS_OK;
+}
+
+void
+hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n)
+{
+    if (n > 0) {
+        hs_buf_drop(&c->in.buf, n);
+        hs_deframer_touched(&c->in);
+    }
+    hs_conn_frames_end(c, op);
 }

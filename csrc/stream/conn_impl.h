@@ -27,10 +27,14 @@
 #include "../base/err.h"
 #include "../cancel/wait.h"
 
+#include <netinet/in.h>
+
 #define CONN_MAGIC 0x70c3c044U
 /* Rounds of a fast endless transfer before signals get a chance. */
 #define SLICE_ROUNDS 64
 
+/* Unknown, being written, there. */
+enum { LOCAL_UNKNOWN, LOCAL_BEGUN, LOCAL_KNOWN };
 /* Who has a direction. */
 enum { USER_NONE, USER_CALL, USER_VISIT };
 
@@ -77,8 +81,12 @@ struct hs_conn {
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
     unsigned changed;
-    struct hs_addr peer;     /* immutable */
-    struct hs_sockopts opts; /* as asked; immutable */
+    struct hs_addr peer;                 /* immutable once others know c, as the next */
+    struct hs_addr *proxy;               /* owns; NULL: none between */
+    struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
+    atomic_uchar local_state;            /* LOCAL_*: whether local is there */
+    struct sockaddr_in6 local;           /* of either family, from when it was closed on */
+    struct hs_sockopts opts;             /* as asked; immutable */
 };
 
 /* Adds the direction to the op's claim; each claim holds the descriptor. */
@@ -111,6 +119,9 @@ void hs_conn_set_broken(struct hs_conn *c, hs_err code);
 
 extern const char hs_ended_here[];
 
+/* Before the descriptor goes: errors that come after still tell both addresses. */
+void hs_conn_remember_local(struct hs_conn *c);
+
 /* ---- conn_io.c ---- */
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
@@ -139,6 +150,8 @@ void hs_conn_wake_reader(struct hs_conn *c);
 void hs_conn_tls_abandoned(struct hs_conn *c);
 
 /* ---- conn_end.c ---- */
+/* Tells the guest, if there is one that was not told. */
+void hs_conn_tell_guest(struct hs_conn *c);
 /* ORDERLY: a TLS peer is told that it has all, unless a message is half out. LOST: it is not. */
 enum hs_end { HS_END_ORDERLY, HS_END_LOST, HS_END_ABORT };
 void hs_conn_end(struct hs_conn *c, enum hs_end how);

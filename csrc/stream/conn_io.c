@@ -346,7 +346,7 @@ poison_output(struct hs_conn *c, const struct hs_op *op, const struct iovec *iov
     bool half = hs_conn_half_sent(c);
     bool tries = rv == HS_E_DEADLINE && op->deadline_ns == HS_TRY_ONCE && iov != NULL;
 
-    if (op->done > 0 || (half && !tries))
+    if (op->done > 0 || op->midway || (half && !tries))
         (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, rv);
     else if (half)
         hs_tls_keep_half_sent(c->tls, iov, n_iov);
@@ -485,7 +485,7 @@ hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
         put_back(c, op, buf);
     if (in && out && op->done > 0) /* finish: what it threw away is missing */
         (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
-    if (out && (op->done > 0 || hs_conn_half_sent(c)))
+    if (out && (op->done > 0 || op->midway || hs_conn_half_sent(c)))
         (void)hs_conn_set_once(&c->dirs[HS_DIR_OUT].poison, HS_E_CANCELLED);
     if (in && out)
         hs_conn_tls_abandoned(c);

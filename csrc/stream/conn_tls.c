@@ -98,17 +98,43 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
         return rv;
     if (atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
-    if (hs_buf_len(&c->in.buf) > 0 || hs_deframer_skipping(&c->in))
-        return refuse(err, HS_TLS_PLAINTEXT,
-                      "bytes that came before TLS began are still unread: read them first, or "
-                      "somebody in the middle put them there");
     if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
         return has_left(c, err);
     return HS_OK;
 }
 
+/* A record of a ClientHello (RFC 8446 section 5.1), as far as it is here. */
+static bool
+begins_handshake(const struct hs_buf *buf)
+{
+    uint8_t head[6];
+    size_t n = hs_buf_peek(buf, head, sizeof(head));
+
+    return head[0] == 22 && (n < 2 || head[1] == 3) && (n < 3 || head[2] <= 4) &&
+           (n < 6 || head[5] == 1);
+}
+
+/* What a server has read ahead goes through TLS, as what the kernel still holds will: it can be the
+ * client's first message or fail the handshake, and never pass for something protected. Anything
+ * else is refused by name. A client has nothing to read before it has spoken. */
 static hs_err
-begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_name,
+hand_over(struct hs_conn *c, struct hs_tls *tls, bool read_ahead, struct hs_error *err)
+{
+    if (hs_buf_len(&c->in.buf) == 0 && !hs_deframer_skipping(&c->in))
+        return HS_OK;
+    if (!read_ahead || !hs_tls_is_server(tls) || hs_deframer_skipping(&c->in) ||
+        !begins_handshake(&c->in.buf))
+        return refuse(err, HS_TLS_PLAINTEXT,
+                      "bytes that came before TLS began are still unread: read them first, or "
+                      "somebody in the middle put them there");
+    hs_tls_hand_over(tls, &c->in.buf);
+    hs_deframer_touched(&c->in);
+    hs_input_changed(c);
+    return HS_OK;
+}
+
+static hs_err
+begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_name, bool read_ahead,
           struct hs_error *err)
 {
     char where[HS_ADDR_TEXT_SIZE];
@@ -120,6 +146,10 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
     (void)hs_addr_text(&c->peer, where, sizeof(where));
     if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), server_name, where, err, &tls)) != HS_OK)
         return rv;
+    if ((rv = hand_over(c, tls, read_ahead, err)) != HS_OK) {
+        hs_tls_free(tls);
+        return rv;
+    }
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
     c->shaking = true;
     atomic_store(&c->tls, tls);
@@ -159,7 +189,7 @@ name_failure(struct hs_conn *c, const struct hs_op *op, hs_err rv, struct hs_err
 
 static hs_err
 run_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config, const char *server_name,
-        struct hs_error *err)
+        bool read_ahead, struct hs_error *err)
 {
     hs_err rv;
 
@@ -167,14 +197,14 @@ run_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config, const
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
-    if (!c->shaking && (rv = begin_tls(c, config, server_name, err)) != HS_OK)
+    if (!c->shaking && (rv = begin_tls(c, config, server_name, read_ahead, err)) != HS_OK)
         return rv;
     return shake_hands(c, op, err);
 }
 
-hs_err
-hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
-                  const char *server_name, struct hs_error *err)
+static hs_err
+start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
+          const char *server_name, bool read_ahead, struct hs_error *err)
 {
     hs_err rv;
 
@@ -182,7 +212,7 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
         return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
-    rv = run_tls(c, op, config, server_name, err);
+    rv = run_tls(c, op, config, server_name, read_ahead, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
     if (rv == HS_OK)
@@ -195,6 +225,20 @@ hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *con
     c->handshake_until_ns = HS_NEVER;
     hs_call_release(c, op, HS_DIR_OUT);
     return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
+}
+
+hs_err
+hs_conn_start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
+                  const char *server_name, struct hs_error *err)
+{
+    return start_tls(c, op, config, server_name, false, err);
+}
+
+hs_err
+hs_conn_start_tls_read_ahead(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
+                             const char *server_name, struct hs_error *err)
+{
+    return start_tls(c, op, config, server_name, true, err);
 }
 
 hs_err

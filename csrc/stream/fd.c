@@ -90,6 +90,23 @@ hs_fd_close_number(int number)
     (void)close(number);
 }
 
+void
+hs_fd_no_socket(int number, const char *op, struct hs_error *err)
+{
+    const char *advice = strcmp(op, "listen") == 0
+                             ? " (a port goes with a host: (\"\", port) is every address of this "
+                               "machine)"
+                             : "";
+    const char *what = errno == EBADF      ? "is not open in this process"
+                       : errno == ENOTSOCK ? "is open, but not a socket"
+                                           : NULL;
+
+    if (what != NULL)
+        hs_err_fill(err, HS_E_INVALID, 0, op, "descriptor %d %s%s", number, what, advice);
+    else
+        hs_err_fill(err, HS_E_INVALID, errno, op, "descriptor %d", number);
+}
+
 hs_err
 hs_fd_check_free(int number, const char *op, struct hs_error *err)
 {

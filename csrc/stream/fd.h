@@ -28,6 +28,8 @@ struct hs_fd {
 void hs_fd_init(struct hs_fd *f, int number);
 /* A caller's, which is made non-blocking and close-on-exec. HS_E_INVALID: it has an owner here. */
 HS_NODISCARD hs_err hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err);
+/* The error for a number of which the kernel knows no socket, HS_E_INVALID; errno says why. */
+void hs_fd_no_socket(int number, const char *op, struct hs_error *err);
 /* What hs_fd_take would refuse, before anything is changed. */
 HS_NODISCARD hs_err hs_fd_check_free(int number, const char *op, struct hs_error *err);
 /* Not ours any more, unclosed, as it was before hs_fd_take; one of ours as `socket` makes them. */

@@ -104,7 +104,7 @@ static struct schedule
 schedule_for(int dead_after_ms)
 {
     int seconds = dead_after_ms / 1000, idle = seconds * 7LL / 10 < 16 ? seconds * 7 / 10 : 16;
-    int interval, user_timeout_ms;
+    int interval, user_timeout_ms, in_time, late;
 
     if (seconds < SHORTEST_SPREAD_S)
         return (struct schedule){1, 1, 1, 1, seconds < 2 ? dead_after_ms : seconds * 1000};
@@ -112,8 +112,11 @@ schedule_for(int dead_after_ms)
     interval = (seconds - idle) / 8 > 1 ? (seconds - idle) / 8 : 1;
     interval = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
     user_timeout_ms = dead_after_ms - interval * 1000 - interval * 1000 / 7;
-    if (idle > user_timeout_ms / 1000 - 3 * interval) /* Room for four probes. */
-        idle = user_timeout_ms / 1000 - 3 * interval;
+    /* Room for four probes, and for three of timers that are all as late as can be. */
+    in_time = (user_timeout_ms - 1) / 1000 - 3 * interval;
+    late = (int)((user_timeout_ms - 1) * 7LL / 8000) - 2 * interval;
+    idle = in_time < idle ? in_time : idle;
+    idle = late < idle ? late : idle;
     idle = idle < 1 ? 1 : idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
     return (struct schedule){
         .idle_min_s = idle / 4 > 1 ? idle / 4 : 1,

@@ -115,6 +115,7 @@ fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
         .is_server = t->context->role == HS_TLS_SERVER,
         .verdict = t->verdict != NULL && t->verdict->code != 0 ? t->verdict->text : NULL,
         .verify = t->verdict != NULL ? t->verdict->code : 0,
+        .flaw = t->verdict != NULL ? t->verdict->flaw : HS_TLS_FLAW_NONE,
     };
     hs_err rv = hs_tls_failed(&f, ssl_error, e);
 
@@ -234,6 +235,7 @@ hs_tls_free(struct hs_tls *t)
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         SSL_free(t->ssl);
     }
+    hs_buf_fini(&t->io.ahead);
     hs_tls_context_unref(t->context);
     hs_tls_config_unref(t->config);
     free(t->expected);
@@ -242,6 +244,19 @@ hs_tls_free(struct hs_tls *t)
     free(t->verdict);
     hs_lock_fini(&t->lock);
     free(t);
+}
+
+bool
+hs_tls_is_server(const struct hs_tls *t)
+{
+    return t->context->role == HS_TLS_SERVER;
+}
+
+void
+hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf)
+{
+    t->io.ahead = *buf;
+    *buf = (struct hs_buf){0};
 }
 
 int64_t
@@ -396,13 +411,20 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
     return atomic_load(&t->goodbye_received);
 }
 
+/* Here already, so that no readiness will tell of it. */
+static bool
+has_more(const struct hs_tls *t)
+{
+    return SSL_has_pending(t->ssl) || hs_buf_len(&t->io.ahead) > 0;
+}
+
 bool
 hs_tls_has_pending(struct hs_tls *t)
 {
     bool has;
 
     hs_lock_take(&t->lock);
-    has = t->state == TLS_OPEN && SSL_has_pending(t->ssl);
+    has = t->state == TLS_OPEN && has_more(t);
     hs_lock_drop(&t->lock);
     return has;
 }
@@ -421,7 +443,7 @@ hs_tls_pending(struct hs_tls *t, bool *ret_ready)
     if (*ret_ready)
         return 0;
     n = t->state == TLS_OPEN ? SSL_pending(t->ssl) : 0;
-    if (n == 0 && t->state == TLS_OPEN && SSL_has_pending(t->ssl)) {
+    if (n == 0 && t->state == TLS_OPEN && has_more(t)) {
         ret = SSL_peek(t->ssl, &byte, 1);
         rv = ret > 0 ? HS_OK : meaning(t, ret, NULL, &want);
         n = ret > 0 ? SSL_pending(t->ssl) : 0;
@@ -641,9 +663,9 @@ discard_raw(int fd)
 }
 
 bool
-hs_tls_say_goodbye(struct hs_tls *t, bool clean)
+hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
 {
-    bool expects_tickets = false;
+    bool expects_tickets = false, unread = false;
     char byte;
     short want;
 
@@ -655,11 +677,11 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
         t->io.rv = HS_OK;
         t->io.taken = 0;
         t->io.limit = IDLE_TALK_MAX;
-        if (clean)
-            (void)send_goodbye(t, NULL, &want);
         /* Takes in session tickets and the like, and stops at data. */
-        if (t->state == TLS_OPEN)
-            (void)SSL_peek(t->ssl, &byte, 1);
+        unread = SSL_peek(t->ssl, &byte, 1) > 0;
+        ERR_clear_error();
+        if (clean && t->state == TLS_OPEN && (ret_unread == NULL || !unread))
+            (void)send_goodbye(t, NULL, &want);
         ERR_clear_error();
         /* They are sent before data, so whoever got data has them. */
         expects_tickets = t->state == TLS_OPEN && !t->got_data && !t->goodbye_received &&
@@ -667,6 +689,8 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean)
                           SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }
     hs_lock_drop(&t->lock);
+    if (ret_unread != NULL)
+        *ret_unread = unread;
     return expects_tickets;
 }
 

@@ -8,6 +8,7 @@
 
 #include "hardsock.h"
 #include "layer.h"
+#include "../base/buf.h"
 
 struct hs_tls;
 
@@ -17,6 +18,9 @@ extern const struct hs_layer hs_tls_layer;
  * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
 HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
                                const char *where, struct hs_error *err, struct hs_tls **ret_tls);
+bool hs_tls_is_server(const struct hs_tls *t);
+/* What was received before, for the handshake to begin with. Empties buf. */
+void hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf);
 /* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
 void hs_tls_free(struct hs_tls *t);
 int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
@@ -36,8 +40,9 @@ void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_i
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
  * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.
  * clean: whether the last message is whole. Never blocks. True: tickets may still be on their way,
- * and be answered with a reset if the descriptor is simply closed. */
-bool hs_tls_say_goodbye(struct hs_tls *t, bool clean);
+ * and be answered with a reset if the descriptor is simply closed. ret_unread (NULL: reading goes
+ * on) is told whether there is data; then nothing is said, as a reset is due. */
+bool hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread);
 /* The handshake was done: without that OpenSSL has no session, and crashes when asked about it. */
 bool hs_tls_has_shaken(struct hs_tls *t);
 /* A byte of the peer's has come. */

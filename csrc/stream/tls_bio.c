@@ -54,9 +54,9 @@ bio_read(BIO *bio, char *buf, int len)
 {
     struct hs_tls_io *io = BIO_get_data(bio);
     struct hs_error err = {0};
+    hs_err rv = HS_OK;
     short want;
     size_t n;
-    hs_err rv;
 
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
@@ -64,7 +64,8 @@ bio_read(BIO *bio, char *buf, int len)
     io->tired = io->taken >= io->limit;
     if (io->tired)
         return fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
-    rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &err, &want, &n);
+    if ((n = hs_buf_take(&io->ahead, (uint8_t *)buf, (size_t)len)) == 0)
+        rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &err, &want, &n);
     if (rv != HS_OK)
         return fail(bio, io, rv, &err, BIO_FLAGS_READ, rv == HS_WANT);
     io->rv = HS_OK;

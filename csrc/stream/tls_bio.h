@@ -8,6 +8,7 @@
 #define HS_STREAM_TLS_BIO_H
 
 #include "hardsock.h"
+#include "../base/buf.h"
 
 #include <openssl/bio.h>
 
@@ -24,6 +25,7 @@ struct hs_tls_io {
     int64_t received_ns; /* when its first byte came, or 0 */
     size_t taken;        /* bytes read since somebody set it to 0 ... */
     size_t limit;        /* ... of which no more than these, then ... */
+    struct hs_buf ahead; /* read before TLS began: comes first */
     bool tired;          /* ... it says that it would block, though it might not */
 };
 

@@ -58,15 +58,6 @@ on_staple(SSL *ssl, void *arg)
 
 /* ---- Our certificate ----------------------------------------------------------------------- */
 
-static bool
-is_for(X509 *leaf, const char *name)
-{
-    return X509_check_host(leaf, name, 0,
-                           X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
-                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT,
-                           NULL) == 1;
-}
-
 /* What a cipher of TLS 1.2 says that the key must be for. */
 static int
 auth_of(EVP_PKEY *key)
@@ -136,7 +127,7 @@ use_all_for(SSL *ssl, const struct hs_tls_context *c, const char *name, bool ver
     for (size_t i = c->n_identities; i-- > 0;) {
         const struct tls_identity *id = &c->identities[i];
 
-        if (!is_for(id->leaf, name) || (verifiable && !can_be_verified(ssl, id)))
+        if (!hs_tls_is_for(id->leaf, name) || (verifiable && !can_be_verified(ssl, id)))
             continue;
         if (!use(ssl, id))
             return -1;

@@ -191,6 +191,7 @@ protocol_failed(const struct tls_failing *f, const struct queue *q, struct hs_er
         err->ssl = q->first;
         err->alert = failure == HS_TLS_ALERT ? alert : -1;
         err->verify = f->verify;
+        err->flaw = f->flaw;
     }
     return rv;
 }

@@ -18,6 +18,7 @@ struct tls_failing {
     bool ended;          /* by close_notify, in the middle of a handshake */
     const char *verdict; /* what was wrong with the peer's certificate, or NULL */
     int verify;          /* X509_V_ERR_*, or 0 */
+    enum hs_tls_flaw flaw;
 };
 
 /* After a call that returned ret <= 0, in the same thread, with nothing of OpenSSL between: the

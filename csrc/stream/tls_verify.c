@@ -8,13 +8,18 @@
 #include "../base/err.h"
 
 #include <arpa/inet.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* Of a name as an error shows it. */
 #define NAME_TEXT 49
+#define HOST_FLAGS (X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
+/* A name of 253 characters with another first label. */
+#define STAND_IN_SIZE 320
 
 static bool
 is_address(const char *name)
@@ -65,6 +70,35 @@ clean_name(const char *name, char out[256], struct hs_error *err)
     return HS_OK;
 }
 
+/* A wildcard of OpenSSL's stands for letters, digits and hyphens only (openssl issue 12566), while
+ * names with underscores are in use and others take "*.example" for "a_b.example". So a label that
+ * nobody can have a certificate for, because nobody can guess it, takes the place of the first one:
+ * only a wildcard is for that. False: there is no need, or no random number. */
+static bool
+stand_in(const char *name, char out[STAND_IN_SIZE])
+{
+    size_t label = strcspn(name, ".");
+    unsigned char random[16];
+    size_t n = 0;
+
+    if (memchr(name, '_', label) == NULL || name[label] == '\0' || strlen(name) > 255 ||
+        RAND_bytes(random, sizeof(random)) != 1)
+        return false;
+    for (size_t i = 0; i < sizeof(random); i++)
+        n += (size_t)snprintf(out + n, STAND_IN_SIZE - n, "%02x", random[i]);
+    (void)snprintf(out + n, STAND_IN_SIZE - n, "%s", name + label);
+    return true;
+}
+
+bool
+hs_tls_is_for(X509 *cert, const char *name)
+{
+    char other[STAND_IN_SIZE];
+
+    return X509_check_host(cert, name, 0, HOST_FLAGS, NULL) == 1 ||
+           (stand_in(name, other) && X509_check_host(cert, other, 0, HOST_FLAGS, NULL) == 1);
+}
+
 hs_err
 hs_tls_ask_for_name(SSL *ssl, const char *name, struct hs_error *err)
 {
@@ -82,18 +116,18 @@ hs_err
 hs_tls_expect_name(SSL *ssl, const char *name, struct hs_error *err)
 {
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
-    char clean[256];
+    char clean[256], other[STAND_IN_SIZE];
     int ok;
     hs_err rv;
 
     if ((rv = clean_name(name, clean, err)) != HS_OK)
         return rv;
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
-                                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    X509_VERIFY_PARAM_set_hostflags(param, HOST_FLAGS);
     if (is_address(clean))
         ok = X509_VERIFY_PARAM_set1_ip_asc(param, clean);
     else
-        ok = X509_VERIFY_PARAM_set1_host(param, clean, 0);
+        ok = X509_VERIFY_PARAM_set1_host(param, clean, 0) &&
+             (!stand_in(clean, other) || X509_VERIFY_PARAM_add1_host(param, other, 0));
     if (!ok)
         return hs_err_setx(err, HS_E_INVALID, "tls", "server_name is not a name: %.100s", clean);
     return HS_OK;
@@ -200,6 +234,87 @@ names_text(X509 *cert, char *buf, size_t size)
     GENERAL_NAMES_free(names);
 }
 
+/* Whether a wildcard of its would be for the name if it stood for no label, or for several. */
+static bool
+wildcard_falls_short(const char *data, size_t len, const char *name)
+{
+    size_t n = strlen(name), tail;
+
+    if (len < 3 || data[0] != '*' || data[1] != '.')
+        return false;
+    tail = len - 2; /* without "*." */
+    if (n == tail)
+        return strncasecmp(name, data + 2, tail) == 0;
+    return n > tail + 1 && name[n - tail - 1] == '.' &&
+           strncasecmp(name + n - tail, data + 2, tail) == 0;
+}
+
+static enum hs_tls_flaw
+flaw_of_one(const GENERAL_NAME *name, const char *expected)
+{
+    int type;
+    const ASN1_STRING *s = GENERAL_NAME_get0_value(name, &type);
+    const char *data;
+    size_t len;
+
+    if (type != GEN_DNS)
+        return HS_TLS_FLAW_NONE;
+    data = (const char *)ASN1_STRING_get0_data(s);
+    len = (size_t)ASN1_STRING_length(s);
+    if (is_address(expected))
+        return len == strlen(expected) && memcmp(data, expected, len) == 0
+                   ? HS_TLS_FLAW_ADDRESS_AS_NAME
+                   : HS_TLS_FLAW_NONE;
+    return wildcard_falls_short(data, len, expected) ? HS_TLS_FLAW_WILDCARD : HS_TLS_FLAW_NONE;
+}
+
+/* Why it is not for the name, when it is one of the usual mistakes. */
+static enum hs_tls_flaw
+flaw_of_names(X509 *cert, const char *name)
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    enum hs_tls_flaw flaw = HS_TLS_FLAW_NONE;
+    char expected[256], text[NAME_TEXT];
+    int n = 0, addresses = 0;
+
+    if (clean_name(name, expected, NULL) != HS_OK)
+        expected[0] = '\0';
+    for (int i = 0; i < sk_GENERAL_NAME_num(names) && flaw == HS_TLS_FLAW_NONE; i++) {
+        const GENERAL_NAME *one = sk_GENERAL_NAME_value(names, i);
+
+        n += one_name_text(one, text) ? 1 : 0;
+        addresses += one->type == GEN_IPADD;
+        flaw = flaw_of_one(one, expected);
+    }
+    GENERAL_NAMES_free(names);
+    if (flaw == HS_TLS_FLAW_NONE && n == 0 &&
+        X509_NAME_get_index_by_NID(X509_get_subject_name(cert), NID_commonName, -1) >= 0)
+        flaw = HS_TLS_FLAW_COMMON_NAME;
+    if (flaw == HS_TLS_FLAW_NONE && n > 0 && addresses == 0 && is_address(expected))
+        flaw = HS_TLS_FLAW_NO_ADDRESS;
+    return flaw;
+}
+
+static enum hs_tls_flaw
+flaw_of(X509 *cert, int code, const char *expected)
+{
+    switch (code) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+        return expected != NULL ? flaw_of_names(cert, expected) : HS_TLS_FLAW_NONE;
+    case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+    case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+        return HS_TLS_FLAW_SELF_SIGNED;
+    case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+    case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+        return HS_TLS_FLAW_ISSUER;
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+        return HS_TLS_FLAW_EARLY;
+    default:
+        return HS_TLS_FLAW_NONE;
+    }
+}
+
 void
 hs_tls_describe(X509 *cert, int depth, int code, const char *expected, struct tls_verdict *v)
 {
@@ -217,6 +332,7 @@ hs_tls_describe(X509 *cert, int depth, int code, const char *expected, struct tl
     else
         say(whose, sizeof(whose), "certificate %.48s above that for %.40s", subject, expected);
     v->code = code;
+    v->flaw = cert != NULL ? flaw_of(cert, code, expected) : HS_TLS_FLAW_NONE;
     switch (cert == NULL ? X509_V_ERR_UNSPECIFIED : code) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
         span_text(X509_get0_notAfter(cert), NULL, span);

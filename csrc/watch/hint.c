@@ -8,11 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool
@@ -31,10 +34,60 @@ read_proc(const char *path, char *buf, size_t size)
     return true;
 }
 
+static bool
+is_in_phase(const struct hs_error *err, const char *phase)
+{
+    return err->phase != NULL && strcmp(err->phase, phase) == 0;
+}
+
+/* The states in which a socket keeps its local port from being used again towards a peer. */
+static const struct {
+    int state;
+    const char *name;
+} port_states[] = {
+    {TCP_ESTABLISHED, "ESTABLISHED"}, {TCP_SYN_SENT, "SYN_SENT"},    {TCP_SYN_RECV, "SYN_RECV"},
+    {TCP_FIN_WAIT1, "FIN_WAIT_1"},    {TCP_FIN_WAIT2, "FIN_WAIT_2"}, {TCP_TIME_WAIT, "TIME_WAIT"},
+    {TCP_CLOSE_WAIT, "CLOSE_WAIT"},   {TCP_LAST_ACK, "LAST_ACK"},    {TCP_CLOSING, "CLOSING"},
+};
+#define PORT_STATES (sizeof(port_states) / sizeof(port_states[0]))
+
+static const char *
+about_state(const uint32_t states[HS_TCP_STATES])
+{
+    uint32_t lingering =
+        states[TCP_FIN_WAIT1] + states[TCP_FIN_WAIT2] + states[TCP_LAST_ACK] + states[TCP_CLOSING];
+
+    if (states[TCP_TIME_WAIT] + states[TCP_ESTABLISHED] >= lingering)
+        return "reuse connections through a Pool";
+    return "most were closed here and not by the peer, which is slow to close its side: let it "
+           "close first, or reuse connections through a Pool";
+}
+
+/* printf at the end of what is there. */
+static void HS_PRINTF(3, 4) append(char *buf, size_t size, const char *fmt, ...)
+{
+    size_t used = strlen(buf);
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(buf + used, size - used, fmt, ap);
+    va_end(ap);
+}
+
+/* Takes away the punctuation after the last item of a list. */
+static void
+end_list(char *buf)
+{
+    size_t used = strlen(buf);
+
+    if (used > 0 && (buf[used - 1] == ',' || buf[used - 1] == ':'))
+        buf[used - 1] = '\0';
+}
+
 static void
 about_ports(const struct hs_addr *peer, char *buf, size_t size)
 {
-    uint32_t states[HS_TCP_STATES];
+    uint32_t states[HS_TCP_STATES], total = 0;
     char text[64], *end;
     long low, high;
 
@@ -44,11 +97,18 @@ about_ports(const struct hs_addr *peer, char *buf, size_t size)
     high = strtol(end, NULL, 10);
     if (high < low || hs_diag_count(peer, NULL, states) != HS_OK)
         return;
-    (void)snprintf(buf, size,
-                   "%u of the %ld local ports in net.ipv4.ip_local_port_range are in TIME_WAIT "
-                   "towards this peer and %u are connected; reuse connections through a Pool, or "
-                   "run `hardsock-tune explain net.ipv4.ip_local_port_range`",
-                   states[TCP_TIME_WAIT], high - low + 1, states[TCP_ESTABLISHED]);
+    for (size_t i = 0; i < PORT_STATES; i++)
+        total += states[port_states[i].state];
+    append(buf, size,
+           "%u sockets hold local ports towards this peer, of the %ld in "
+           "net.ipv4.ip_local_port_range:",
+           total, high - low + 1);
+    for (size_t i = 0; i < PORT_STATES; i++)
+        if (states[port_states[i].state] > 0)
+            append(buf, size, " %u in %s,", states[port_states[i].state], port_states[i].name);
+    end_list(buf);
+    append(buf, size, "; %s, or run `hardsock-tune explain net.ipv4.ip_local_port_range`",
+           about_state(states));
 }
 
 static void
@@ -56,22 +116,16 @@ about_descriptors(char *buf, size_t size)
 {
     long counts[HS_FD_KINDS];
     struct rlimit limit = {0};
-    size_t used;
 
     hs_fd_inventory(counts);
     (void)getrlimit(RLIMIT_NOFILE, &limit);
     (void)snprintf(buf, size,
                    "this process may have %llu descriptors (RLIMIT_NOFILE) and has open:",
                    (unsigned long long)limit.rlim_cur);
-    for (int kind = 0; kind < HS_FD_KINDS; kind++) {
-        used = strlen(buf);
+    for (int kind = 0; kind < HS_FD_KINDS; kind++)
         if (counts[kind] > 0)
-            (void)snprintf(buf + used, size - used, " %ld %s,", counts[kind],
-                           hs_fd_kind_name((enum hs_fd_kind)kind));
-    }
-    used = strlen(buf);
-    if (used > 0 && buf[used - 1] == ',')
-        buf[used - 1] = '\0';
+            append(buf, size, " %ld %s,", counts[kind], hs_fd_kind_name((enum hs_fd_kind)kind));
+    end_list(buf);
 }
 
 static void
@@ -79,6 +133,7 @@ about_lookup(const struct hs_error *err, char *buf, size_t size)
 {
     struct hs_resolver_stats stats;
 
+    hs_resolver_stats(&stats);
     switch (err->gai) {
     case EAI_NONAME:
     case EAI_NODATA:
@@ -91,10 +146,21 @@ about_lookup(const struct hs_error *err, char *buf, size_t size)
                        "the name server did not answer or refused; check "
                        "/etc/resolv.conf and whether that server is reachable");
         break;
+    case EAI_SYSTEM:
+        if (err->sys == EAGAIN) /* pthread_create(3)'s; getaddrinfo has none. */
+            (void)snprintf(buf, size,
+                           "no thread could be made for the lookup, and %ld lookups have one; "
+                           "check `ulimit -u`, the cgroup's pids.max and memory",
+                           stats.running + stats.orphans);
+        break;
     default:
         break;
     }
-    hs_resolver_stats(&stats);
+    if (buf[0] == '\0' && stats.inherited > 0)
+        (void)snprintf(buf, size,
+                       "this process was forked while %ld name lookups ran in its parent; libc's "
+                       "locks may be held for ever: fork before the first lookup, or exec",
+                       stats.inherited);
     if (buf[0] == '\0' && stats.orphans > 0)
         (void)snprintf(buf, size,
                        "%ld abandoned name lookups are still running, the oldest for "
@@ -123,15 +189,142 @@ fixed_advice(int sys)
         return "a firewall rule, a missing capability or a broadcast address forbids it";
     case EADDRINUSE:
         return "another socket has that address; `ss -ltnp` shows who listens there";
+    case ENFILE:
+        return "the whole machine is out of open files: see `hardsock-tune explain fs.file-max`";
+    case ENOBUFS:
+    case ENOMEM:
+        return "the kernel has no memory for sockets to spare: see `cat /proc/net/sockstat`, and "
+               "`hardsock-tune explain net.ipv4.tcp_mem`";
+    default:
+        return "";
+    }
+}
+
+/* Unix sockets fail for reasons of their own. */
+static const char *
+unix_advice(int sys, const struct hs_addr *addr)
+{
+    const char *path = addr->un.sun_path;
+    struct stat st;
+
+    switch (sys) {
+    case EADDRINUSE:
+        if (path[0] != '\0' && lstat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+            return "something that is no socket has that path: choose another one, or remove it";
+        return "a process listens on that path already: `ss -xlp` shows which";
+    case ECONNREFUSED:
+        return "the socket is there, but nobody listens on it any more: start the server again";
+    case ENOENT:
+        return "there is no such socket: check the path, and whether the server runs";
+    case ETIMEDOUT:
+    case EAGAIN:
+        return "the server does not accept, and its queue is full: see `ss -xl` for the queue, and "
+               "whether that program is stuck";
+    case EACCES:
+    case EPERM:
+        return "the path's permissions forbid it: connecting needs write permission for the "
+               "socket, and search permission for every directory above";
+    default:
+        return "";
+    }
+}
+
+/* What the address itself explains; "" for all else. */
+static const char *
+address_advice(int sys, const struct hs_addr *addr)
+{
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&addr->storage;
+
+    if (addr->sa.sa_family == AF_UNIX)
+        return unix_advice(sys, addr);
+    if (sys == EINVAL && addr->sa.sa_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) &&
+        in6->sin6_scope_id == 0)
+        return "a link-local address needs its scope, the interface to use, as in "
+               "'[fe80::1%eth0]:80': see `ip link`";
+    return "";
+}
+
+static const char *
+deadline_advice(const struct hs_error *err)
+{
+    if (is_in_phase(err, "accept"))
+        return "nobody connected in that time: see whether clients reach this address and port";
+    if (is_in_phase(err, "min_rate"))
+        return "the peer sends, but too slowly for set_min_receive_rate";
+    return "";
+}
+
+/* RFC 8446 section 6.2. */
+static const char *
+alert_advice(int alert)
+{
+    switch (alert) {
+    case 40:
+        return "the peer finds no cipher, group or signature in common, or misses a client "
+               "certificate (TLSConfig(certificates=...))";
+    case 42:
+    case 43:
+    case 44:
+    case 45:
+    case 46:
+        return "the peer does not accept the certificate that this side shows (certificates=); "
+               "its own log says why";
+    case 48:
+        return "the peer does not know who has signed the certificate that this side shows: it "
+               "has to trust that authority, or an intermediate is missing in chain=";
+    case 70:
+        return "the peer wants another TLS version: see min_version and max_version; one that "
+               "speaks only TLS 1.0 or 1.1 has to be updated (RFC 8996)";
+    case 112:
+        return "the peer has no certificate for this server_name";
+    case 116:
+        return "the peer wants a client certificate: TLSConfig(certificates=...)";
+    case 120:
+        return "the peer speaks none of the protocols in alpn";
     default:
         return "";
     }
 }
 
 static const char *
-tls_advice(enum hs_tls_failure failure)
+certificate_advice(enum hs_tls_flaw flaw)
 {
-    switch (failure) {
+    switch (flaw) {
+    case HS_TLS_FLAW_NO_ADDRESS:
+        return "the certificate is for names, and the connection goes to an address: give one of "
+               "the names as server_name";
+    case HS_TLS_FLAW_ADDRESS_AS_NAME:
+        return "the certificate has this address as a DNS name, which counts for nothing: it has "
+               "to "
+               "be an IP entry of the subjectAltName (RFC 5280 section 4.2.1.6)";
+    case HS_TLS_FLAW_COMMON_NAME:
+        return "the certificate has only a common name, which is not looked at (RFC 9525): issue "
+               "one with the name in its subjectAltName";
+    case HS_TLS_FLAW_WILDCARD:
+        return "a wildcard stands for exactly one label: *.example.org is for a.example.org, not "
+               "for example.org or a.b.example.org";
+    case HS_TLS_FLAW_ISSUER:
+        return "give the authority as ca, or let the peer send the intermediate that is missing";
+    case HS_TLS_FLAW_SELF_SIGNED:
+        return "if it is meant to be trusted, give it as ca";
+    case HS_TLS_FLAW_EARLY:
+        return "the clock of this machine may be slow";
+    default:
+        return "";
+    }
+}
+
+static const char *
+tls_advice(const struct hs_error *err)
+{
+    switch (err->tls) {
+    case HS_TLS_ALERT:
+        return alert_advice(err->alert);
+    case HS_TLS_VERIFY:
+        return certificate_advice(err->flaw);
+    case HS_TLS_VERSION:
+        return "the peer speaks no version from min_version to max_version; if it speaks only TLS "
+               "1.0 or 1.1, no setting helps (RFC 8996): update it, or put a proxy before it";
     case HS_TLS_TIMEOUT:
         return "the connection is there, but the peer does not go on with the handshake: it may "
                "not speak TLS, wait for a plain command first (STARTTLS), or have no time";
@@ -144,18 +337,89 @@ tls_advice(enum hs_tls_failure failure)
     }
 }
 
+/* ---- Of a connection ----------------------------------------------------------------------- */
+
+static double
+seconds_since(int64_t then_ns)
+{
+    return (double)(hs_now() - then_ns) / 1e9;
+}
+
+static void
+about_silence(struct hs_conn *c, const struct hs_conn_info *info, char *buf, size_t size)
+{
+    struct tcp_info tcp;
+    socklen_t len = sizeof(tcp);
+
+    if (info->last_read_ns == 0)
+        append(buf, size, "the peer has sent nothing yet");
+    else
+        append(buf, size, "the peer sent something last %.1f s ago",
+               seconds_since(info->last_read_ns));
+    if (info->family != AF_UNIX &&
+        hs_conn_getsockopt(c, IPPROTO_TCP, TCP_INFO, &tcp, &len, NULL) == HS_OK &&
+        tcp.tcpi_unacked > 0)
+        append(buf, size,
+               ", and its host has not acknowledged what was sent: the network or the host may be "
+               "gone");
+    else
+        append(buf, size, ": its program is slow, or waits for more from here");
+}
+
+static void
+about_stuck_send(struct hs_conn *c, const struct hs_conn_info *info, char *buf, size_t size)
+{
+    struct tcp_info tcp;
+    socklen_t len = sizeof(tcp);
+
+    if (info->family == AF_UNIX ||
+        hs_conn_getsockopt(c, IPPROTO_TCP, TCP_INFO, &tcp, &len, NULL) != HS_OK)
+        (void)snprintf(buf, size, "the peer does not read: its program is slow or stuck");
+    else if (tcp.tcpi_unacked > 0 || tcp.tcpi_retransmits > 0)
+        (void)snprintf(buf, size,
+                       "the peer's host acknowledged last %.1f s ago, and %u segments wait for it: "
+                       "the network is slow or gone",
+                       (double)tcp.tcpi_last_ack_recv / 1e3, tcp.tcpi_unacked);
+    else
+        (void)snprintf(buf, size,
+                       "all that was sent is acknowledged, and there is no room for more: the "
+                       "peer's program does not read");
+}
+
+const char *
+hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf, size_t size)
+{
+    struct hs_conn_info info;
+
+    hs_conn_info(c, &info);
+    buf[0] = '\0';
+    if (err->code == HS_E_DEADLINE && is_in_phase(err, "read"))
+        about_silence(c, &info, buf, size);
+    else if (err->code == HS_E_DEADLINE && is_in_phase(err, "write"))
+        about_stuck_send(c, &info, buf, size);
+    return buf;
+}
+
 const char *
 hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer, char *buf, size_t size)
 {
     buf[0] = '\0';
-    if (err->phase != NULL && strcmp(err->phase, "resolve") == 0)
+    if (peer != NULL && peer->len > 0)
+        (void)snprintf(buf, size, "%s", address_advice(sys, peer));
+    if (buf[0] != '\0')
+        return buf;
+    if (is_in_phase(err, "resolve"))
         about_lookup(err, buf, size);
     else if (err->tls != HS_TLS_NONE)
-        (void)snprintf(buf, size, "%s", tls_advice(err->tls));
+        (void)snprintf(buf, size, "%s", tls_advice(err));
+    else if (sys == EADDRNOTAVAIL && is_in_phase(err, "bind"))
+        (void)snprintf(buf, size, "this machine has no such address: see `ip addr`");
     else if (sys == EADDRNOTAVAIL)
         about_ports(peer, buf, size);
     else if (sys == EMFILE)
         about_descriptors(buf, size);
+    else if (sys == 0 && err->code == HS_E_DEADLINE)
+        (void)snprintf(buf, size, "%s", deadline_advice(err));
     else
         (void)snprintf(buf, size, "%s", fixed_advice(sys));
     return buf;

@@ -5,6 +5,7 @@
 #include "hardsock.h"
 
 #include "../base/buf.h"
+#include "../cancel/notifier.h"
 #include "../cancel/token.h"
 #include "../cancel/slots.h"
 #include "../connect/breaker.h"
@@ -32,5 +33,6 @@ hs_live_counts(struct hs_live *ret_live)
         .lingering = hs_linger_live(),
         .breakers = hs_breaker_live(),
         .pools = hs_pool_live(),
+        .notifiers = hs_notifier_live(),
     };
 }

@@ -66,6 +66,7 @@ from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
 from hardsock._options import SocketOptions
+from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
 from hardsock._pool_options import PoolOptions
 from hardsock._pool_records import (
@@ -76,6 +77,7 @@ from hardsock._pool_records import (
     PoolStats,
     Site,
 )
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import (
     Answer,
     Attempt,
@@ -85,6 +87,8 @@ from hardsock._records import (
     HandshakeStats,
     ListenerStats,
     PeerCertificate,
+    PeerStats,
+    ProxyStats,
     Resolution,
     Setting,
     TLSInfo,
@@ -133,6 +137,10 @@ __all__ = [
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
+    "PeerLimits",
+    "PeerStats",
+    "ProxyProtocol",
+    "ProxyStats",
     "HardsockError",
     "Histogram",
     "LeakWarning",

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._errors import SettingWarning
+from hardsock._greenlets import warn_of_greenlets
+from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._tls import TLSConfig, client_config
@@ -37,12 +39,17 @@ def warn_of_changes(settings: list[Setting], stacklevel: int) -> None:
             )
 
 
-def name_in(address: Address) -> tuple[str, int] | None:
+def name_in(address: Address | bytes, parameter: str = "address") -> tuple[str, int] | None:
     """The name and port to be looked up, or None when the address is one already."""
-    _core.parse_address(address)
+    try:
+        _core.parse_address(address)  # type: ignore[arg-type]  # bytes, too
+    except (TypeError, ValueError) as exc:
+        if parameter == "address" or not str(exc).startswith("address"):
+            raise
+        raise type(exc)(str(exc).replace("address", parameter, 1)) from None
     if isinstance(address, tuple):
         host, port = address[0], address[1]
-    elif address.startswith(("unix:", "[")):
+    elif isinstance(address, bytes) or address.startswith(("unix:", "[", "/")):
         return None
     else:
         host, _, text = address.rpartition(":")
@@ -111,6 +118,7 @@ def rare_settings(
     return settings
 
 
+@suggests
 def connect(
     address: Address,
     *,
@@ -162,8 +170,9 @@ def connect(
         TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
+    warn_of_greenlets(stacklevel=2)
     found: list[tuple[str, int]] | None = None
-    if source is not None and (name := name_in(source)) is not None:
+    if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
         found = sources_of(
             _core.resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
@@ -178,10 +187,11 @@ def connect(
         **rare_settings(found or source, family, attempt_delay, max_in_flight, breaker),
     )
     if conn.changed_settings:
-        warn_of_changes(conn.audit(), stacklevel=2)
+        warn_of_changes(conn.audit(), stacklevel=caller())
     return conn
 
 
+@suggests
 def resolve(
     address: Address,
     *,
@@ -190,6 +200,7 @@ def resolve(
     family: int = 0,
 ) -> Resolution:
     """Look *address* up as ``connect`` would, and return the answers and the order of attempts."""
+    warn_of_greenlets(stacklevel=2)
     return _core.resolve(address, timeout=timeout, token=token, family=family)
 
 
@@ -208,6 +219,7 @@ def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) ->
         raise TypeError(f"sock must be a socket.socket or a descriptor, not {type(sock).__name__}")
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("sock must be a plain socket: the bytes below an SSLSocket are ciphertext")
+    warn_of_greenlets(stacklevel=2)
     kernel = None if options is None else kernel_settings(options)
     if isinstance(sock, int):
         conn = _core.adopt(sock, sockopts=kernel)

@@ -57,9 +57,13 @@ class HardsockError(OSError):
 
     op: str | None = None
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
-    phase: str | None = None
-    """Where in the call: ``"resolve"``, ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, or
-    None."""
+    phase: str = "call"
+    """Where in the call: ``"start"`` (refused before it did anything), ``"resolve"``, ``"breaker"``,
+    ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``, ``"read"``,
+    ``"write"``, ``"min_rate"``, ``"finish"``, ``"wait"`` (for a connection of a pool); ``"call"``:
+    it has no phases."""
+    host: str | None = None
+    """What was to be connected or listened on, as it was asked for: ``"example.org:443"``."""
     _local: bytes | None = None
     _peer: bytes | None = None
     elapsed: float | None = None
@@ -68,8 +72,8 @@ class HardsockError(OSError):
     """Bytes that the call had moved: received and kept, or taken by the kernel to be sent."""
     reason: str | None = None
     """Why a token ended: what was given to ``cancel()``, or the name of the expired token."""
-    hint: str | None = None
-    """One sentence of advice from measured state."""
+    hint: str | None = "the kernel refused it: see errno, and the manual page of the call"
+    """One sentence of advice: from measured state where something could be measured."""
     attempts: tuple[Attempt, ...] = ()
     """For connecting: every address that was tried."""
 
@@ -85,10 +89,14 @@ class HardsockError(OSError):
 
     def __str__(self) -> str:
         parts = [self.strerror or self.__class__.__name__]
-        if self.op is not None:
+        if self.op is not None and not parts[0].startswith(f"{self.op}: "):
             parts[0] = f"{self.op}: {parts[0]}"
-        if self.phase is not None:
+        if isinstance(self, DeadlineExceeded) and self.limit is not None:
+            parts.append(f"by {self.limit}")
+        if self.phase != "call":
             parts.append(f"in phase {self.phase}")
+        if self.host is not None and self.host != self.peer:
+            parts.append(f"for {self.host}")
         if self.peer is not None:
             parts.append(f"peer {self.peer}")
         if self.elapsed is not None:
@@ -106,9 +114,21 @@ class HardsockError(OSError):
 class DeadlineExceeded(HardsockError, TimeoutError):
     """The deadline of the call, its token, the ambient scope or the connection passed first."""
 
+    hint: str | None = "see phase for where the time went, and limit for what allowed no more"
+
+    limit: str | None = None
+    """Which of several limits was the first: ``"timeout=0.5"``, ``"settimeout(0.5)"``, ``"the scope
+    NAME"``, ``"the token NAME"``, ``"set_read_deadline"``, ``"set_write_deadline"``,
+    ``"set_min_receive_rate"``, ``"handshake_timeout of the TLSConfig"``, ``"dial_timeout of the
+    pool"``."""
+
 
 class PoolTimeout(DeadlineExceeded):
     """No connection of the pool came free in time; the message names who holds them."""
+
+    hint: str | None = (
+        "see holders for who has the connections and since when; max_size allows more"
+    )
 
     holders: tuple[Lent, ...] = ()
     """What was lent at that moment, the longest first."""
@@ -121,6 +141,8 @@ class PoolTimeout(DeadlineExceeded):
 class PoolRefused(HardsockError):
     """The pool would not let the caller wait: ``max_waiting`` do already, or it is a deadlock."""
 
+    hint: str | None = "let fewer callers wait, or allow more with max_waiting and max_size"
+
 
 class Cancelled(HardsockError):
     """The token or the ambient scope was cancelled; ``reason`` and ``__cause__`` tell by what.
@@ -129,9 +151,13 @@ class Cancelled(HardsockError):
     call, and the caller should see it where it handles the failure of that call.
     """
 
+    hint: str | None = "no failure of the peer: reason says why it was cancelled"
+
 
 class ConnectError(HardsockError, ConnectionError):
     """No address could be connected; ``attempts`` has all, ``errno`` is that of the first."""
+
+    hint: str | None = "see attempts for what every address said"
 
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
@@ -144,6 +170,10 @@ class BreakerOpen(ConnectError):
     Nothing was sent. A ``ConnectError``, so that code which handles "cannot be connected" handles
     this, only sooner.
     """
+
+    hint: str | None = (
+        "what it protects has kept failing: see last_error, and try again after retry_after seconds"
+    )
 
     address: str | None = None
     """What was refused; of several addresses the one that is due first."""
@@ -160,9 +190,16 @@ class BreakerOpen(ConnectError):
 class ResolveError(HardsockError, socket.gaierror):
     """The name has no address, or the resolver failed; ``errno`` is an ``EAI_*`` code."""
 
+    hint: str | None = "see what `getent ahosts NAME` says on this machine"
+
 
 class Reset(HardsockError, ConnectionResetError):
     """The peer reset the connection. Whether what was sent has arrived is unknown."""
+
+    hint: str | None = (
+        "the peer closed with unread input, aborted, or has restarted; whether it has seen "
+        "what was sent is unknown, so repeat only what may be done twice"
+    )
 
     answer: bytes = b""
     """What the peer had said before, when a send found the reset: a server that refuses early often
@@ -176,33 +213,63 @@ class BrokenPipe(Reset, BrokenPipeError):
     may have answered before it left: that answer can still be read.
     """
 
+    hint: str | None = (
+        "the peer had closed before: what it sent until then can still be received; whether "
+        "it has seen what was sent is unknown"
+    )
+
 
 class DeadPeer(HardsockError, ConnectionAbortedError):
     """The peer stopped answering: keepalive, TCP_USER_TIMEOUT or retransmissions gave up."""
+
+    hint: str | None = (
+        "the peer's host or the network is gone, or has forgotten the connection: connect "
+        "again; SocketOptions(dead_after=) says how soon that is noticed"
+    )
 
 
 class Truncated(HardsockError, EOFError):
     """The peer ended its stream in the middle of what was asked for."""
 
+    hint: str | None = (
+        "the peer failed, or speaks another protocol; what had come can still be read"
+    )
+
 
 class EndOfStream(Truncated):
     """The peer ended its stream in an orderly way, between two messages."""
+
+    hint: str | None = "the peer has ended its stream and will send no more: connect again"
 
 
 class Poisoned(HardsockError, BrokenPipeError):
     """An earlier call left half a message in this direction; it cannot be used any more."""
 
+    hint: str | None = "half a message is out, or was lost: nothing can follow it, so connect again"
+
 
 class Closed(HardsockError):
     """The object was closed here, before or during the call."""
+
+    hint: str | None = (
+        "this program closed it, perhaps in another thread, or gave it back to its pool"
+    )
 
 
 class WrongProcess(Closed):
     """The object was made before a fork, by the parent process; here it can only be closed."""
 
+    hint: str | None = (
+        "make it after the fork, or leave it to the parent: two processes cannot share one"
+    )
+
 
 class Busy(HardsockError):
     """Another call is using this direction: a connection has one reader and one writer."""
+
+    hint: str | None = (
+        "one call at a time in each direction: use a lock, or a connection for each thread or task"
+    )
 
 
 class TLSError(HardsockError, ssl.SSLError):
@@ -210,6 +277,8 @@ class TLSError(HardsockError, ssl.SSLError):
 
     The connection is unusable afterwards.
     """
+
+    hint: str | None = "see failure for what went wrong, and the peer's log for its side of it"
 
     reason: Any = None  # OpenSSL's for ssl.SSLError; here, as everywhere, why a token ended
     failure: str = "protocol"
@@ -225,6 +294,8 @@ class TLSError(HardsockError, ssl.SSLError):
 class CertificateError(TLSError, ssl.SSLCertVerificationError):
     """The peer's certificate is not accepted; the message says whose it is and what is wrong."""
 
+    hint: str | None = "see verify_message for what is wrong with which certificate"
+
     failure: str = "verify"
     verify_code: int = 0
     """OpenSSL's X509_V_ERR_*, or 0 when there was no certificate."""
@@ -234,9 +305,15 @@ class CertificateError(TLSError, ssl.SSLCertVerificationError):
 class FrameError(HardsockError):
     """What the peer sent, or what was to be sent, is no frame that the framing allows."""
 
+    hint: str | None = "the peer speaks another protocol or another framing: compare both ends"
+
 
 class FrameTooLarge(FrameError):
     """A frame is larger than ``max_size``."""
+
+    hint: str | None = (
+        "raise max_size if such frames are expected: else the peer is broken or hostile"
+    )
 
     limit: int | None = None
     """The ``max_size`` that it exceeds."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from hardsock import _core
+from hardsock._names import names_checked
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -46,6 +47,7 @@ class _Framing:
         return _make, (type(self), values)
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class LengthPrefix(_Framing):
     """Frames that begin with their length.
@@ -110,6 +112,7 @@ class LengthPrefix(_Framing):
         return self._core.encode(payload, head)
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class Delimiter(_Framing):
     """Frames that end with a separator."""
@@ -136,6 +139,7 @@ class Delimiter(_Framing):
         )
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class Line(_Framing):
     r"""Frames that are lines.

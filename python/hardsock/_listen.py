@@ -11,7 +11,11 @@ from hardsock import _core
 from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
+from hardsock._greenlets import warn_of_greenlets
+from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._peer_limits import PeerLimits
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import Resolution
 from hardsock._tls import TLSConfig, fallback_settings, server_context
 
@@ -20,6 +24,7 @@ __all__ = ["listen", "listen_fds"]
 _MAX_HANDSHAKES = 256
 
 
+@suggests
 def listen(
     address: Address | socket.socket | int,
     *,
@@ -37,6 +42,8 @@ def listen(
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
     token: CancelToken | None = None,
 ) -> Listener:
@@ -72,13 +79,26 @@ def listen(
         insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*: a lower
             version, other ciphers, client certificates less strictly, or another ``insecure_``
             setting.
+        proxy_protocol: From which proxies a PROXY header is expected, and believed. While it is
+            awaited a connection takes one of *max_handshakes* places.
+        peer_limits: What one peer may take.
 
     Raises:
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
-    if tls is None and (max_handshakes, handshake_rate) != (_MAX_HANDSHAKES, None):
-        raise ValueError("max_handshakes and handshake_rate have no use without tls")
+    if tls is None and handshake_rate is not None:
+        raise ValueError("handshake_rate has no use without tls")
+    if tls is None and proxy_protocol is None and max_handshakes != _MAX_HANDSHAKES:
+        raise ValueError("max_handshakes has no use without tls or proxy_protocol")
+    if not isinstance(proxy_protocol, (ProxyProtocol, type(None))):
+        raise TypeError(
+            f"proxy_protocol must be a ProxyProtocol or None, not {type(proxy_protocol).__name__}"
+        )
+    if not isinstance(peer_limits, (PeerLimits, type(None))):
+        raise TypeError(
+            f"peer_limits must be a PeerLimits or None, not {type(peer_limits).__name__}"
+        )
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
         address = first_of(_core.resolve((name[0], 1), timeout=timeout, token=token), name[1])
@@ -90,6 +110,7 @@ def listen(
         "fastopen_queue": fastopen,
     }
     kernel.update({name: value for name, value in extras.items() if value is not None})
+    warn_of_greenlets(stacklevel=2)
     listener = Listener(
         address.fileno() if isinstance(address, socket.socket) else address,
         sockopts=kernel,
@@ -99,6 +120,10 @@ def listen(
         tls=server_context(tls),
         max_handshakes=max_handshakes,
         handshake_rate=handshake_rate,
+        proxy_from=None if proxy_protocol is None else proxy_protocol._networks,
+        proxy_timeout=5.0 if proxy_protocol is None else proxy_protocol.timeout,
+        peer_limits=None if peer_limits is None else peer_limits._kernel(),
+        peers_exempt=None if peer_limits is None else peer_limits._exempt,
         **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
     )
     if isinstance(address, socket.socket):
@@ -113,7 +138,7 @@ def first_of(resolution: Resolution, port: int) -> str:
 
 
 def _warn(listener: Listener, reuse_port: bool) -> None:
-    warn_of_changes(listener.audit(), stacklevel=3)
+    warn_of_changes(listener.audit(), stacklevel=caller())
     stats = listener.stats()
     asked, effective = stats.backlog_asked, stats.backlog_effective
     if asked is not None and effective is not None and effective < asked:
@@ -121,14 +146,14 @@ def _warn(listener: Listener, reuse_port: bool) -> None:
             f"asked for backlog={asked}, the kernel made it {effective}; "
             "run `hardsock-tune explain net.core.somaxconn`",
             SettingWarning,
-            stacklevel=3,
+            stacklevel=caller(),
         )
     if reuse_port and _read("/proc/sys/net/ipv4/tcp_migrate_req") == "0":
         warnings.warn(
             "reuse_port: closing one of several listeners resets the connections queued on it while "
             "net.ipv4.tcp_migrate_req is 0; run `hardsock-tune explain net.ipv4.tcp_migrate_req`",
             SettingWarning,
-            stacklevel=3,
+            stacklevel=caller(),
         )
 
 

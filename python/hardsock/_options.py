@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 
+from hardsock._names import names_checked
+
 __all__ = ["SocketOptions"]
 
 _MAX_INT = 2**31 - 1
@@ -45,6 +47,7 @@ class _Default(float):
     """A value that gives way to what contradicts it."""
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class SocketOptions:
     """Socket settings. ``None`` leaves the kernel's default alone.

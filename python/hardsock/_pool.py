@@ -12,7 +12,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hardsock import _core
 from hardsock._connect import Address, tls_settings, warn_of_changes
@@ -25,6 +25,7 @@ from hardsock._errors import (
     PoolTimeout,
     PoolWarning,
 )
+from hardsock._greenlets import warn_of_greenlets
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
@@ -70,6 +71,7 @@ _living_lock = threading.RLock()  # A finalizer may make a pool while its own th
 def _after_fork() -> None:
     global _living_lock
     _living_lock = threading.RLock()
+    _core._resume_alarms()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -83,6 +85,8 @@ def living_pools() -> list[Pool]:
 
 def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
     addresses = tuple(address) if isinstance(address, list) else (address,)
+    if not addresses:
+        raise ValueError("address must be an address or a list of one or more, got []")
     for one in addresses:
         _core.parse_address(one)
     return addresses
@@ -122,9 +126,11 @@ class Pool(_core.Pool):
             another one is tried.
         reset: ``reset(conn)`` is called before a connection is returned that could be lent again,
             for at most *reset_timeout* seconds. If it raises, the connection is closed.
-        on_leak: ``on_leak(lent)`` is called, in a thread of its own, once for each lease that lasts
-            longer than ``leak_after``. The default logs to ``hardsock.pool``, with the borrower's
-            stack and the holder's present one.
+        on_leak: ``on_leak(lent)`` is called once for each lease that lasts longer than
+            ``leak_after``. It runs in the notifier's thread: one native thread for each interpreter,
+            for all pools and for callbacks of tokens whose deadline passes. So one that takes long
+            holds up the others. The default logs to ``hardsock.pool``, with the borrower's stack and
+            the holder's present one.
         name: For messages; the address by default.
 
     Hooks run in the borrower's thread, under his deadline, and with no lock held.
@@ -170,6 +176,7 @@ class Pool(_core.Pool):
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
         hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
+        warn_of_greenlets(stacklevel=2)
         self = super().__new__(
             cls,
             addresses,
@@ -200,6 +207,14 @@ class Pool(_core.Pool):
         if options.leak_after is not None:
             _watch_leaks(self, on_leak if on_leak is not None else _log_leak)
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle or copy a Pool: make one in each process")
+
+    @property
+    def _where(self) -> str:
+        """For errors: what is dialled."""
+        return ", ".join(self._endpoints)
 
     @property
     def name(self) -> str:
@@ -441,23 +456,17 @@ def _by_site(lent: list[Lent], most: int = 3) -> list[str]:
 def _watch_leaks(pool: Pool, on_leak: Callable[[Lent], object]) -> None:
     reference = weakref.ref(pool)
 
-    def watch() -> None:
-        while (pool := reference()) is not None:
-            try:
-                raw = pool._await_overdue(timeout=0.5)
-            except Closed:
-                return
-            except DeadlineExceeded:
-                del pool
-                continue
-            lent = pool._lent_record(raw)
-            del pool
-            try:
-                on_leak(lent)
-            except Exception:
-                _log.exception("on_leak failed")
+    def tell(raw: tuple[Any, ...]) -> None:
+        if (pool := reference()) is None:
+            return
+        lent = pool._lent_record(raw)
+        del pool
+        try:
+            on_leak(lent)
+        except Exception:
+            _log.exception("on_leak failed")
 
-    threading.Thread(target=watch, name="hardsock-leaks", daemon=True).start()
+    pool._on_overdue(tell)
 
 
 # ---- several pools

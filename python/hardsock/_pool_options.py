@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from hardsock._names import names_checked
+
 __all__ = ["PoolOptions"]
 
 _SIZES = ("max_per_endpoint", "min_idle", "max_idle", "max_waiting")
@@ -30,6 +32,7 @@ def _seconds(name: str, value: object, zero: bool = False) -> None:
         )
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
     """The settings of a pool. Times are in seconds; ``None`` means no limit.

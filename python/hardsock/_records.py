@@ -159,6 +159,36 @@ class HandshakeStats(NamedTuple):
     health checks do."""
 
 
+class ProxyStats(NamedTuple):
+    """Connections of a listener's trusted proxies, by what their PROXY header said."""
+
+    headers: int
+    """That named a client."""
+    local: int
+    """Of a proxy for itself, as in health checks."""
+    malformed: int
+    """Cut: what came was no header."""
+    timeout: int
+    """Cut: the header was not there in time."""
+    ended: int
+    """They left, or were reset, before it was whole."""
+
+
+class PeerStats(NamedTuple):
+    """What a listener's ``PeerLimits`` did."""
+
+    refused_connections: int
+    """Reset: one peer had as many connections as it may."""
+    refused_network: int
+    """Reset: it and its neighbours had."""
+    refused_rate: int
+    """Reset: it came too fast."""
+    untracked: int
+    """Let in uncounted: the table was full of peers that had connections."""
+    tracked: int
+    """Peers and networks in the table now."""
+
+
 class ListenerStats(NamedTuple):
     """Counters of a listener since it was made."""
 
@@ -181,6 +211,10 @@ class ListenerStats(NamedTuple):
     """Connections waiting to be accepted now; None for unix sockets."""
     handshakes: HandshakeStats | None
     """None without TLS."""
+    proxy: ProxyStats | None
+    """None without *proxy_protocol*."""
+    peers: PeerStats | None
+    """None without *peer_limits*."""
 
 
 class BreakerState(NamedTuple):

@@ -6,7 +6,10 @@ import socket
 
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
+from hardsock._names import suggests
 from hardsock._options import SocketOptions
+from hardsock._peer_limits import PeerLimits
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
@@ -20,6 +23,7 @@ from hardsock.serving.server import Handler, Server
 __all__ = ["serve"]
 
 
+@suggests
 def serve(
     handler: Handler,
     address: Address | socket.socket | int | Listener,
@@ -45,6 +49,8 @@ def serve(
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: call ``handler(conn)`` for each connection, in a bounded number of threads.
@@ -79,7 +85,7 @@ def serve(
         name: Of threads, tokens and log messages.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
-        insecure_allow_weaker_fallback:
+        insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
             As for ``listen``.
         timeout: Seconds to look *address* up.
 
@@ -115,6 +121,8 @@ def serve(
             "tls_fallback": tls_fallback,
             "tls_breaker": tls_breaker,
             "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
+            "proxy_protocol": proxy_protocol,
+            "peer_limits": peer_limits,
             "timeout": timeout,
             "token": token,
         },

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from hardsock import _core
+from hardsock._names import names_checked
 from hardsock._options import _check_int, _check_seconds
 
 __all__ = ["Certificate", "TLSConfig"]
@@ -69,6 +70,13 @@ def _check_text(name: str, value: object) -> None:
         raise ValueError(f"{name} must not contain a NUL character")
 
 
+def _check_password(value: object) -> None:
+    if value is not None and not isinstance(value, (str, bytes)):
+        raise TypeError(f"password must be str, bytes or None, not {type(value).__name__}")
+    if value and ("\0" in value if isinstance(value, str) else 0 in value):
+        raise ValueError("password must not contain a NUL character")
+
+
 def _check_switch(name: str, value: object) -> None:
     """On or off: None would leave it open which of the two is safe."""
     if not isinstance(value, bool):
@@ -86,6 +94,7 @@ def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     """Who we are: a certificate with its chain, and the private key for it."""
@@ -94,8 +103,8 @@ class Certificate:
     """The certificate first, then the intermediates; a path or bytes, PEM (or DER for one alone)."""
     key: Source | None = field(default=None, repr=False)
     """``None``: the key is in ``chain``."""
-    password: str | None = field(default=None, repr=False)
-    """Of an encrypted key. Without one such a key is an error; nobody is ever asked."""
+    password: str | bytes | None = field(default=None, repr=False)
+    """Of an encrypted key; a str is encoded in UTF-8. Without one such a key is an error; nobody is ever asked."""
     ocsp_response: Source | None = field(default=None, repr=False)
     """A DER response that a server staples (RFC 6066 section 8). Whoever renews it calls
     ``TLSConfig.reload``. One that the OpenSSL in use would not send is a ``ValueError`` when the
@@ -106,7 +115,7 @@ class Certificate:
             raise TypeError("chain must be a path or bytes, not None")
         _check_source("key", self.key)
         _check_source("ocsp_response", self.ocsp_response)
-        _check_text("password", self.password)
+        _check_password(self.password)
 
     def _settings(self) -> tuple[str | bytes | None, ...]:
         return (
@@ -117,6 +126,7 @@ class Certificate:
         )
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class TLSConfig:
     """Everything that is decided before a TLS handshake; shared by any number of connections.
@@ -170,7 +180,8 @@ class TLSConfig:
     handshake_timeout: float | None = 10.0
     """Seconds for a handshake, within the deadline of the call. ``None``: only that one."""
     insecure_skip_verify: bool = False
-    """Client: take any certificate. Anybody in the middle can then read and change everything."""
+    """Client: take any certificate. Anybody in the middle can then read and change everything.
+    ``ca`` may stay as it is, and is not read."""
     insecure_skip_hostname: bool = False
     """Client: take any name, if somebody trusted has signed the certificate."""
     insecure_ciphers: str | None = None
@@ -231,10 +242,6 @@ class TLSConfig:
                 raise ValueError(
                     f"{name} are those of TLS 1.2, which min_version='TLSv1.3' excludes"
                 )
-        if self.insecure_skip_verify and self.ca is not None:
-            raise ValueError(
-                "insecure_skip_verify contradicts ca: nothing would be checked with it"
-            )
         if self.insecure_skip_verify and self.crl is not None:
             raise ValueError(
                 "insecure_skip_verify contradicts crl: nothing would be checked with it"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -25,6 +26,15 @@ _MARKER = (
 _owners_key = pytest.StashKey[Owners]()
 _owner_key = pytest.StashKey[Owner]()
 _failed_key = pytest.StashKey[bool]()
+
+
+class _Phase(threading.local):
+    """What the teardown that runs in this thread has found so far; None outside of one."""
+
+    found: list[str] | None = None
+
+
+_phase = _Phase()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,7 +105,11 @@ def _tracer() -> Tracer:
 
 @pytest.fixture(autouse=True)
 def _hardsock_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compare before the test's own fixtures with after them: it is the first and the last."""
+    """Compare before the test's own fixtures with after them: it is the first and the last.
+
+    A run that was cut off (Ctrl-C, ``pytest.exit()``) tears its test down at the session's end. The
+    test is nobody's to judge then, and an error there would take the place of the interrupt.
+    """
     owners = request.config.stash.get(_owners_key, None)
     if owners is None:
         yield
@@ -103,17 +117,14 @@ def _hardsock_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     owner = owners.begin(request.node.nodeid)
     request.node.stash[_owner_key] = owner
     reset = _core.owner.set(owner)
-    found: list[Finding] = []
     try:
         yield
-        _forget_values(request.node)
-        if not request.node.stash.get(_failed_key, False):
-            found = _leftovers(owners, owner, request)
+        if _phase.found is not None and not request.node.stash.get(_failed_key, False):
+            _forget_values(request.node)
+            _tell(request.node.nodeid, _leftovers(owners, owner, request))
     finally:
         _core.owner.reset(reset)
         owners.end(owner)
-    if found:
-        pytest.fail(_message(request.node.nodeid, found), pytrace=False)
 
 
 def _forget_values(item: Any) -> None:
@@ -132,8 +143,10 @@ def _leftovers(owners: Owners, owner: Owner, request: pytest.FixtureRequest) -> 
     return owners.leftovers(owner, allowed, float(request.config.getini("hardsock_leaks_wait")))
 
 
-def _message(who: str, found: list[Finding]) -> str:
-    return "\n  ".join([f"{who} left behind:", *(one.text for one in found)])
+def _tell(who: str, found: list[Finding]) -> None:
+    """Have it told when the teardown that runs here is over."""
+    if found and _phase.found is not None:
+        _phase.found.append("\n  ".join([f"{who} left behind:", *(one.text for one in found)]))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -141,6 +154,29 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """See who failed: the traceback keeps alive what that test had, so it is not looked at."""
     if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
         item.stash[_failed_key] = True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail for what was left behind, if nothing else did.
+
+    Pytest groups the errors of a teardown. An interrupt in a group is none any more, so what was
+    found waits for the end and yields to any other error. Then it is told beside that.
+    """
+    outer, _phase.found = _phase.found, []
+    try:
+        result = yield
+    except Exception:
+        for text in _phase.found:
+            item.add_report_section("teardown", "hardsock", text)
+        raise
+    else:
+        found = "\n".join(_phase.found)
+    finally:
+        _phase.found = outer
+    if found:
+        pytest.fail(found, pytrace=False)
+    return result
 
 
 @pytest.hookimpl(hookwrapper=True, tryfirst=True)
@@ -195,13 +231,11 @@ def pytest_fixture_post_finalizer(
 ) -> None:
     """Look at what it leaves."""
     owner = request.config.stash.get(_fixtures_key, {}).pop(id(fixturedef), None)
-    if owner is None:
+    if owner is None or _phase.found is None:
         return
     owners = request.config.stash[_owners_key]
     wait = float(request.config.getini("hardsock_leaks_wait"))
-    found = owners.leftovers(owner, request.config.getini("hardsock_leaks_allow"), wait)
-    if found:
-        pytest.fail(_message(owner.name, found), pytrace=False)
+    _tell(owner.name, owners.leftovers(owner, request.config.getini("hardsock_leaks_allow"), wait))
 
 
 # ---- what belongs to nobody

@@ -127,13 +127,21 @@ pools_are_over(struct hs_live *live)
     return live->pools == 0;
 }
 
+static bool
+notifiers_are_over(struct hs_live *live)
+{
+    hs_live_counts(live);
+    return live->notifiers == 0;
+}
+
 void
 ledger_close(void)
 {
     struct hs_live live;
 
-    EVENTUALLY(lookups_are_over(&live)); /* A forsaken lookup ends when libc lets it. */
-    EVENTUALLY(pools_are_over(&live));   /* Their keeper lets go of them, then ends. */
+    EVENTUALLY(lookups_are_over(&live));   /* A forsaken lookup ends when libc lets it. */
+    EVENTUALLY(notifiers_are_over(&live)); /* By their threads. */
+    EVENTUALLY(pools_are_over(&live));     /* Their keeper lets go of them, then ends. */
     ck_assert_int_eq(live.tokens, 0);
     ck_assert_int_eq(live.conns, 0);
     ck_assert_int_eq(live.listeners, 0);
@@ -185,6 +193,7 @@ thread_start(struct thread *t, void *(*fn)(void *arg), void *arg)
     ck_assert_int_eq(pthread_create(&t->id, NULL, thread_main, t), 0);
 }
 
+/* One that has ended sleeps for good: what became of it is for the test to say. */
 static bool
 sleeps_in_ppoll(struct thread *t)
 {
@@ -195,7 +204,7 @@ sleeps_in_ppoll(struct thread *t)
         return false;
     (void)snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", t->tid);
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
-        return false;
+        return errno == ENOENT;
     if (read(fd, text, sizeof(text) - 1) < 0)
         text[0] = '\0';
     (void)close(fd);

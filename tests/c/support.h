@@ -55,7 +55,7 @@ struct thread {
     void *arg;
 };
 void thread_start(struct thread *t, void *(*fn)(void *arg), void *arg);
-/* Returns once the thread sleeps in ppoll(2). */
+/* Returns once the thread sleeps in ppoll(2), or has ended. */
 void thread_wait_asleep(struct thread *t);
 void *thread_join(struct thread *t);
 

@@ -302,7 +302,8 @@ shake_step(struct shaking *s)
         s->rv = HS_WANT;
     }
     if (s->rv == HS_WANT || s->rv == HS_INTR)
-        s->rv = hs_conn_start_tls(s->c, &s->op, s->config, s->name, &s->err);
+        s->rv = (s->read_ahead ? hs_conn_start_tls_read_ahead
+                               : hs_conn_start_tls)(s->c, &s->op, s->config, s->name, &s->err);
     return s->rv;
 }
 

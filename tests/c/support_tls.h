@@ -81,6 +81,7 @@ struct shaking {
     struct hs_conn *c;
     struct hs_tls_config *config;
     const char *name;
+    bool read_ahead;
     struct hs_op op;
     hs_err rv; /* HS_WANT: not yet over */
     struct hs_error err;

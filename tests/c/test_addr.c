@@ -60,12 +60,22 @@ START_TEST(what_is_well_formed_is_understood_and_comes_back)
 }
 END_TEST
 
+#define TEN "1234567890"
+
 static const struct bad {
     const char *title, *text, *want_in_message;
     size_t len; /* 0: all of text */
 } bads[] = {
     {"empty", "", "host:port", 0},
-    {"no port", "example.org", "host:port", 0},
+    {"no port", "example.org", "as in 'example.org:443'", 0},
+    {"a port alone", "8080", "as in '127.0.0.1:8080'", 0},
+    {"a URL", "http://h/x", "'h:80'", 0},
+    {"a URL of TLS", "https://h", "'h:443'", 0},
+    {"a URL with a port", "redis://h:6379/0", "'h:6379'", 0},
+    {"a URL of another scheme", "redis://h", "'h:PORT'", 0},
+    {"only the middle of a URL", "://", "':PORT'", 0},
+    {"an abstract name of 108 bytes", "unix:@" TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN "12345678",
+     "108 bytes, the limit is 107", 0},
     {"nothing behind the colon", "example.org:", "no port", 0},
     {"nothing behind the bracket's colon", "[::1]:", "no port", 0},
     {"port too high", "h:65536", "0..65535", 0},
@@ -79,9 +89,9 @@ static const struct bad {
     {"a NUL in the host", "a\0b:80", "NUL", 6},
     {"a NUL in the literal", "[::1\0]:80", "NUL", 9},
     {"IPv6 without brackets", "::1:80", "[v6]:port", 0},
-    {"open bracket", "[::1", "[address]:port", 0},
-    {"open bracket with a port", "[::1:80", "[address]:port", 0},
-    {"something after the bracket", "[::1]x:80", "[address]:port", 0},
+    {"open bracket", "[::1", "[v6]:port", 0},
+    {"open bracket with a port", "[::1:80", "[v6]:port", 0},
+    {"something after the bracket", "[::1]x:80", "[v6]:port", 0},
     {"a name in brackets", "[localhost]:80", "brackets", 0},
     {"IPv4 in brackets", "[127.0.0.1]:80", "brackets", 0},
     {"nothing in brackets", "[]:80", "brackets", 0},
@@ -172,8 +182,12 @@ START_TEST(unix_paths_are_bounded_and_may_be_abstract)
     ASSERT_OK(hs_endpoint_parse(text, strlen(text), fresh(), &again));
     ck_assert(hs_addr_equal(&ep.addr, &again.addr));
     memcpy(path, "unix:@", 6);
-    ASSERT_OK(hs_endpoint_parse(path, 5 + 107, fresh(), &ep));
-    ASSERT_ERR(HS_E_INVALID, hs_endpoint_parse(path, 5 + 108, fresh(), &ep));
+    ASSERT_OK(hs_endpoint_parse(path, 5 + 108, fresh(), &ep));
+    ck_assert_uint_eq(ep.addr.len, sizeof(struct sockaddr_un));
+    (void)hs_endpoint_text(&ep, text, sizeof(text));
+    ASSERT_OK(hs_endpoint_parse(text, strlen(text), fresh(), &again));
+    ck_assert(hs_addr_equal(&ep.addr, &again.addr));
+    ASSERT_ERR(HS_E_INVALID, hs_endpoint_parse(path, 5 + 109, fresh(), &ep));
     ASSERT_ERR(HS_E_INVALID, hs_endpoint_parse(path, sizeof(path), fresh(), &ep));
 }
 END_TEST

@@ -23,11 +23,14 @@ block(void *arg)
 {
     struct call *call = arg;
     struct hs_op op = op_in(10 * SECOND);
-    uint8_t byte = 0;
+    uint8_t some[4096] = {0};
     size_t n;
 
-    call->rv = call->sends ? DONE(hs_conn_send(call->c, &op, &byte, 1, fresh(), &n))
-                           : DONE(hs_conn_recv(call->c, &op, &byte, 1, 0, fresh(), &n));
+    /* The kernel may find room once more in what was full a moment ago. */
+    do
+        call->rv = call->sends ? DONE(hs_conn_send(call->c, &op, some, sizeof(some), fresh(), &n))
+                               : DONE(hs_conn_recv(call->c, &op, some, 1, 0, fresh(), &n));
+    while (call->sends && call->rv == HS_OK);
     return NULL;
 }
 

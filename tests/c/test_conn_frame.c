@@ -891,6 +891,66 @@ START_TEST(a_forked_child_receives_no_frames)
 }
 END_TEST
 
+/* ---- Lines as files read them -------------------------------------------------------------- */
+
+static void
+expect_read_line(struct hs_conn *c, size_t from, size_t limit, const char *want)
+{
+    struct hs_op op = op_in(10 * SECOND);
+    size_t n;
+
+    ASSERT_OK(DONE(hs_conn_read_line(c, &op, from, limit, fresh(), &n)));
+    ck_assert_uint_eq(n, strlen(want));
+    ck_assert_mem_eq(hs_conn_peeked(c), want, n);
+    hs_conn_read_line_end(c, &op, n);
+    ck_assert_uint_eq(op.claim, 0);
+    ck_assert_uint_eq(info_of(c).buffered, hs_buf_len(&c->in.buf));
+}
+
+START_TEST(a_line_of_a_file_ends_at_its_end_at_a_limit_or_with_the_stream)
+{
+    struct pair p = pair_unix();
+
+    put(p.peer, "one\ntwo\nthree\nfour\n\nfive six", 28);
+    expect_read_line(p.c, 0, SIZE_MAX, "one\n");
+    expect_read_line(p.c, 3, SIZE_MAX, "two\n");
+    expect_read_line(p.c, 0, 6, "three\n");
+    expect_read_line(p.c, 0, 3, "fou");
+    expect_read_line(p.c, 2, SIZE_MAX, "r\n\n"); /* the first end behind */
+    expect_read_line(p.c, 100, 5, "five ");
+    (void)shutdown(p.peer, SHUT_WR);
+    expect_read_line(p.c, SIZE_MAX, SIZE_MAX, "six");
+    expect_read_line(p.c, 0, SIZE_MAX, "");
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_line_that_is_given_up_or_not_taken_is_there_for_the_next_call)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_in(MS);
+    size_t n = 77;
+
+    put(p.peer, "half a", 6);
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_read_line(p.c, &op, 0, SIZE_MAX, fresh(), &n)));
+    ck_assert_uint_eq(n, 77);
+    ck_assert_uint_eq(op.claim, 0);
+    op = op_step(10 * SECOND);
+    ASSERT_ERR(HS_WANT, hs_conn_read_line(p.c, &op, 0, SIZE_MAX, fresh(), &n));
+    ck_assert_uint_eq(op.done, 6); /* They are not looked at again. */
+    put(p.peer, " line\nmore", 10);
+    ASSERT_OK(DONE(hs_conn_read_line(p.c, &op, 0, SIZE_MAX, fresh(), &n)));
+    ck_assert_uint_eq(n, 12);
+    hs_conn_read_line_end(p.c, &op, 0);
+    expect_read_line(p.c, 0, SIZE_MAX, "half a line\n");
+    op = op_step(10 * SECOND);
+    ASSERT_ERR(HS_WANT, hs_conn_read_line(p.c, &op, 0, SIZE_MAX, fresh(), &n));
+    hs_conn_abandon(p.c, &op, NULL);
+    expect_bytes(p.c, "more");
+    pair_free(&p);
+}
+END_TEST
+
 static void
 add_ends(TCase *tc)
 {
@@ -930,5 +990,7 @@ main(void)
     tcase_add_test(tc, a_skipped_frame_has_a_pace_too_and_the_next_one_its_own);
     tcase_add_test(tc, idle_is_waiting_for_a_message_of_which_nothing_has_come);
     tcase_add_test(tc, a_forked_child_receives_no_frames);
+    tcase_add_test(tc, a_line_of_a_file_ends_at_its_end_at_a_limit_or_with_the_stream);
+    tcase_add_test(tc, a_line_that_is_given_up_or_not_taken_is_there_for_the_next_call);
     return run_case(tc);
 }

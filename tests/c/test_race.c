@@ -4,6 +4,7 @@
  * holes are addresses of the loopback network whose listener's queue is full.
  */
 #include "support.h"
+#include "support_dns.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -139,6 +140,7 @@ END_TEST
 START_TEST(it_ends_as_soon_as_every_address_has_failed)
 {
     struct hs_op op = op_in(10 * SECOND);
+    struct hs_connect_options opts;
     const struct hs_attempt *log;
     struct hs_connector *cn;
     struct hs_conn *c;
@@ -147,7 +149,9 @@ START_TEST(it_ends_as_soon_as_every_address_has_failed)
 
     if (!enter_namespace("127.0.0.2 dead\n127.0.0.3 dead\n::1 dead\n127.0.0.4 dead\n", ""))
         return;
-    cn = connector("dead", NULL);
+    hs_connect_options_init(&opts);
+    opts.resolution_delay_ns = 10 * SECOND; /* However late the IPv6 answer comes. */
+    cn = connector("dead", &opts);
     before = hs_now();
     ASSERT_ERR(HS_E_CONNECT, run(cn, &op, &c));
     ck_assert_int_lt(hs_now() - before, 5 * SECOND);
@@ -206,8 +210,6 @@ START_TEST(one_family_only_when_asked)
     hs_connector_free(cn);
 }
 END_TEST
-
-#define NAME_SERVER "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
 
 /* Takes questions and never answers. */
 static int
@@ -321,7 +323,7 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
         struct hs_op op = op_step(10 * SECOND);
         char name[40];
 
-        (void)snprintf(name, sizeof(name), "n%d.example", i);
+        (void)snprintf(name, sizeof(name), "n%d.dead.example", i);
         cns[i] = connector(name, NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }
@@ -415,9 +417,10 @@ START_TEST(running_out_of_local_ports_is_told_with_a_count)
     ck_assert_int_eq(n, 5);
     ck_assert_int_eq(last_error()->sys, EADDRNOTAVAIL);
     (void)hs_hint(last_error(), EADDRNOTAVAIL, &addr, hint, sizeof(hint));
-    ck_assert_ptr_nonnull(strstr(hint, "0 of the 4 local ports"));
-    ck_assert_ptr_nonnull(strstr(hint, "4 are connected"));
-    ck_assert_ptr_nonnull(strstr(hint, "ip_local_port_range"));
+    ck_assert_ptr_nonnull(strstr(hint, "4 sockets hold local ports towards this peer, of the 4"));
+    ck_assert_ptr_nonnull(strstr(hint, "ip_local_port_range: 4 in ESTABLISHED; reuse"));
+    for (size_t size = 1; size < 200; size++)
+        ck_assert_uint_lt(strlen(hs_hint(last_error(), EADDRNOTAVAIL, &addr, hint, size)), size);
     for (int i = 0; i < 5; i++)
         hs_conn_unref(conns[i]);
     (void)close(listener);

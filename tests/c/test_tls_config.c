@@ -378,8 +378,10 @@ met_certificate(struct hs_tls_config *client, struct hs_tls_config *server, cons
 
 START_TEST(a_server_presents_what_fits_the_name)
 {
-    struct made *elder = cert_make(&(struct cert_spec){
-        .cn = "elder", .names = "DNS:b.example,DNS:c.example", .issuer = world.root});
+    struct made *elder =
+        cert_make(&(struct cert_spec){.cn = "elder",
+                                      .names = "DNS:b.example,DNS:c.example,DNS:*.two.example",
+                                      .issuer = world.root});
     struct hs_tls_identity ids[] = {identity(world.leaf), identity(world.leaf_rsa),
                                     identity(world.second), identity(elder)};
     const struct {
@@ -391,6 +393,7 @@ START_TEST(a_server_presents_what_fits_the_name)
         {"a.example", "ECDHE-RSA-AES128-GCM-SHA256", world.leaf_rsa},
         {"b.example", NULL, world.second}, /* the first of two that fit */
         {"c.example", NULL, elder},
+        {"a_b.two.example", NULL, elder},
         {"b.example", "ECDHE-RSA-AES128-GCM-SHA256", NULL}, /* another name would not help */
         {"unknown.example", NULL, world.leaf},              /* the first of all */
         {"unknown.example", "ECDHE-RSA-AES128-GCM-SHA256", world.leaf_rsa},

@@ -5,6 +5,8 @@
  */
 #include "support_tls.h"
 
+#include "../../csrc/base/buf.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
@@ -257,6 +259,105 @@ START_TEST(bytes_from_before_are_refused)
     ck_assert_int_eq(last_error()->tls, HS_TLS_PLAINTEXT);
     assert_unusable(p.client);
     hs_tls_config_unref(config);
+    tls_pair_free(&p);
+}
+END_TEST
+
+/* Receives n bytes, which come over the pump, and leaves them unread. */
+static void
+read_ahead(struct hs_conn *c, struct pump *pump, size_t n)
+{
+    struct hs_op op = op_in(SECOND);
+
+    ck_assert_uint_eq(pump_move(pump, 0, n), n);
+    ASSERT_OK(DONE(hs_conn_peek(c, &op, n, fresh())));
+    hs_conn_frames_end(c, &op);
+}
+
+/* A header and a ClientHello in one segment, and the server has asked for a line. */
+static bool
+shake_with_read_ahead(int version, size_t n)
+{
+    struct pump pump;
+    struct tls_pair p = plain_pumped_pair(&pump);
+    struct hs_tls_options client = client_options();
+    struct shaking a = {.c = p.client, .name = "a.example"};
+    struct shaking b = {.c = p.server, .config = server_config(), .read_ahead = true};
+    struct hs_conn_info info;
+    uint8_t head[4096];
+    ssize_t hello;
+
+    only_version(&client, version);
+    a.config = config_of(&client);
+    ASSERT_ERR(HS_WANT, shake_step(&a));
+    hello = recv(pump.fds[0], head, sizeof(head), MSG_PEEK | MSG_DONTWAIT);
+    ck_assert_int_gt(hello, 100);
+    if (n <= (size_t)hello) {
+        read_ahead(p.server, &pump, n);
+        for (int i = 0; i < 20 && (a.rv == HS_WANT || b.rv == HS_WANT); i++) {
+            (void)shake_step(&b);
+            (void)pump_move(&pump, 1, SIZE_MAX);
+            (void)shake_step(&a);
+            (void)pump_move(&pump, 0, SIZE_MAX);
+        }
+        ck_assert_msg(a.rv == HS_OK && b.rv == HS_OK, "%zu: %s, %s", n, a.err.msg, b.err.msg);
+        hs_conn_info(p.server, &info);
+        ck_assert_uint_eq(info.buffered, 0);
+        ck_assert_int_eq(hs_buf_live(), 0);
+    }
+    hs_conn_abandon(p.client, &a.op, NULL);
+    hs_tls_config_unref(a.config);
+    hs_tls_config_unref(b.config);
+    pump_free(&pump);
+    tls_pair_free(&p);
+    return n <= (size_t)hello;
+}
+
+START_TEST(what_a_server_has_read_ahead_begins_its_handshake)
+{
+    size_t n = 1;
+
+    while (shake_with_read_ahead(versions[_i], n))
+        n++;
+    ck_assert_uint_gt(n, 100);
+}
+END_TEST
+
+/* Each as far as it may look like the beginning of a handshake. */
+static const struct ahead {
+    const char *bytes;
+    size_t n;
+    bool client, refusing;
+    enum hs_tls_failure want;
+} aheads[] = {
+    {"EHLO evil\r\n", 11, false, false, HS_TLS_PLAINTEXT},
+    {"\x15\x03\x03\x00\x02\x01\x00", 7, false, false, HS_TLS_PLAINTEXT}, /* an alert */
+    {"\x17\x03\x03\x00\x01x", 6, false, false, HS_TLS_PLAINTEXT},        /* data */
+    {"\x16\x02", 2, false, false, HS_TLS_PLAINTEXT},
+    {"\x16\x03\x05", 3, false, false, HS_TLS_PLAINTEXT},
+    {"\x16\x03\x03\x00\x04\x02\x00\x00\x00", 9, false, false, HS_TLS_PLAINTEXT},
+    {"\x16\x03\x03\x00\x04\x01\x00\x00\x00", 9, false, false, HS_TLS_PROTOCOL}, /* by OpenSSL */
+    {"\x16\x03\x03\x00\x04\x01\x00\x00\x00", 9, true, false, HS_TLS_PLAINTEXT},
+    {"\x16\x03\x03\x00\x04\x01\x00\x00\x00", 9, false, true, HS_TLS_PLAINTEXT},
+};
+
+START_TEST(only_the_beginning_of_a_handshake_may_be_read_ahead)
+{
+    const struct ahead *row = &aheads[_i];
+    struct tls_pair p = plain_pair(true);
+    struct shaking s = {.c = p.server,
+                        .config = row->client ? client_config() : server_config(),
+                        .name = row->client ? "a.example" : NULL,
+                        .read_ahead = !row->refusing};
+    struct hs_op op = op_in(SECOND);
+
+    ASSERT_OK(send_now(p.client, row->bytes, row->n));
+    ASSERT_OK(DONE(hs_conn_peek(p.server, &op, row->n, fresh())));
+    hs_conn_frames_end(p.server, &op);
+    ASSERT_ERR(HS_E_TLS, shake_step(&s));
+    ck_assert_msg(s.err.tls == row->want, "%s", s.err.msg);
+    assert_unusable(p.server);
+    hs_tls_config_unref(s.config);
     tls_pair_free(&p);
 }
 END_TEST
@@ -531,6 +632,60 @@ START_TEST(nothing_in_common_is_named)
     raw_free(raw);
     SSL_CTX_free(ctx);
     hs_tls_config_unref(s.config);
+    pair_free(&p);
+}
+END_TEST
+
+/* Appliances, old phones: RFC 8996. */
+START_TEST(who_speaks_only_tls_1_0_is_told_apart)
+{
+    bool server = _i == 1; /* whose versions are old */
+    struct pair p = pair_unix();
+    SSL_CTX *ctx = raw_context(server);
+    struct shaking s = {.c = p.c,
+                        .config = server ? client_config() : server_config(),
+                        .name = server ? "a.example" : NULL};
+    char hint[400];
+    SSL *raw;
+
+    SSL_CTX_set_security_level(ctx, 0);
+    ck_assert_int_eq(SSL_CTX_set_min_proto_version(ctx, TLS1_VERSION), 1);
+    ck_assert_int_eq(SSL_CTX_set_max_proto_version(ctx, TLS1_VERSION), 1);
+    raw = raw_new(ctx, p.peer, server);
+    p.peer = -1;
+    shake_raw(&s, raw);
+    ASSERT_ERR(HS_E_TLS, s.rv);
+    if (server) /* One that knows of newer versions says so; see below for others. */
+        ck_assert_int_eq(s.err.alert, SSL_AD_PROTOCOL_VERSION);
+    else
+        ck_assert_int_eq(s.err.tls, HS_TLS_VERSION);
+    ck_assert_ptr_nonnull(strstr(hs_hint(&s.err, 0, NULL, hint, sizeof(hint)), "TLS 1.0 or 1.1"));
+    raw_free(raw);
+    SSL_CTX_free(ctx);
+    hs_tls_config_unref(s.config);
+    pair_free(&p);
+}
+END_TEST
+
+/* One from before RFC 8446 chooses what it has, whatever it was offered. */
+START_TEST(a_server_that_answers_with_tls_1_0_is_told_apart)
+{
+    static const uint8_t head[] = {22, 3, 1, 0, 42, 2, 0, 0, 38, 3, 1};
+    uint8_t hello[47] = {0}; /* random, no session, ... */
+    struct pair p = pair_unix();
+    struct hs_tls_config *config = client_config();
+    struct shaking s = {.c = p.c, .config = config, .name = "a.example"};
+    char hint[400];
+
+    memcpy(hello, head, sizeof(head));
+    hello[44] = 0xc0; /* ... TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, no compression */
+    hello[45] = 0x13;
+    ASSERT_ERR(HS_WANT, shake_step(&s));
+    put(p.peer, hello, sizeof(hello));
+    ASSERT_ERR(HS_E_TLS, shake_step(&s));
+    ck_assert_msg(s.err.tls == HS_TLS_VERSION, "%s", s.err.msg);
+    ck_assert_ptr_nonnull(strstr(hs_hint(&s.err, 0, NULL, hint, sizeof(hint)), "TLS 1.0 or 1.1"));
+    hs_tls_config_unref(config);
     pair_free(&p);
 }
 END_TEST
@@ -910,6 +1065,8 @@ main(void)
     tcase_add_test(tc, an_abandoned_handshake_cannot_be_taken_up_again);
     tcase_add_test(tc, nobody_gets_between_two_steps);
     tcase_add_loop_test(tc, bytes_from_before_are_refused, 0, 2);
+    tcase_add_loop_test(tc, what_a_server_has_read_ahead_begins_its_handshake, 0, 2);
+    tcase_add_loop_test(tc, only_the_beginning_of_a_handshake_may_be_read_ahead, 0, LENGTH(aheads));
     tcase_add_test(tc, a_peer_that_left_before_leaves_nothing_to_read);
     tcase_add_test(tc, who_was_promised_tls_does_not_go_on_without);
     tcase_add_test(tc, a_callers_mistake_costs_nothing);
@@ -918,6 +1075,8 @@ main(void)
     tcase_add_loop_test(tc, a_client_tells_bad_servers_apart, 0, LENGTH(bad_servers));
     tcase_add_loop_test(tc, a_client_may_change_its_mind, 0, LENGTH(changes_of_mind));
     tcase_add_loop_test(tc, a_reset_in_the_middle_is_a_reset, 0, 2);
+    tcase_add_loop_test(tc, who_speaks_only_tls_1_0_is_told_apart, 0, 2);
+    tcase_add_test(tc, a_server_that_answers_with_tls_1_0_is_told_apart);
     tcase_add_loop_test(tc, nothing_in_common_is_named, 0, LENGTH(disagreements));
     tcase_add_loop_test(tc, a_protocol_that_was_not_offered_is_refused, 0, 2);
     tcase_add_loop_test(tc, records_may_be_split_at_every_offset, 0, 2);

@@ -115,6 +115,12 @@ static const struct {
     {"0:0::1", true, ""},
     {"::1%lo", true, ""},
     {"::1%lo0", true, ""},
+    {"my_host.wild.example", true, "my_host.wild.example"},
+    {"_a.wild.example.", true, "_a.wild.example"},
+    {"my_host.example", false, "my_host.example"},
+    {"my_host.x.wild.example", false, "my_host.x.wild.example"},
+    {"x.my_host.wild.example", false, "x.my_host.wild.example"},
+    {"a_example", false, "a_example"},
     {"b.example", false, "b.example"},
     {"leaf", false, "leaf"}, /* its CN */
     {"wild.example", false, "wild.example"},
@@ -269,6 +275,64 @@ START_TEST(bad_certificates_are_refused_with_the_reason)
         server.insecure_ciphers = "DEFAULT"; /* or the server would refuse to use it */
     meet(&o, &client, &server, "a.example");
     assert_refused(&o, bad_certs[_i].want, bad_certs[_i].want_words);
+    part(&o);
+    cert_free(m);
+}
+END_TEST
+
+/* What is usually wrong, and what may be done about it. */
+static const struct {
+    const char *asked;
+    struct cert_spec spec;
+    enum { BY_ROOT, BY_OTHER_ROOT, BY_ITSELF } by;
+    enum hs_tls_flaw want;
+    const char *want_hint;
+} flaws[] = {
+    {"127.0.0.1", {.names = "DNS:a.example"}, BY_ROOT, HS_TLS_FLAW_NO_ADDRESS, "server_name"},
+    {"::1", {.names = "DNS:a.example"}, BY_ROOT, HS_TLS_FLAW_NO_ADDRESS, "server_name"},
+    {"127.0.0.1", {.names = "IP:127.0.0.2"}, BY_ROOT, HS_TLS_FLAW_NONE, ""},
+    {"127.0.0.1",
+     {.names = "DNS:a.example,DNS:127.0.0.1"},
+     BY_ROOT,
+     HS_TLS_FLAW_ADDRESS_AS_NAME,
+     "IP entry"},
+    {"127.0.0.1", {.cn = "127.0.0.1"}, BY_ROOT, HS_TLS_FLAW_COMMON_NAME, "subjectAltName"},
+    {"a.example", {.cn = "a.example"}, BY_ROOT, HS_TLS_FLAW_COMMON_NAME, "subjectAltName"},
+    {"a.example", {.names = NULL}, BY_ROOT, HS_TLS_FLAW_NONE, ""},
+    {"a.example", {.names = "DNS:b.example"}, BY_ROOT, HS_TLS_FLAW_NONE, ""},
+    {"a.example", {.names = "DNS:*.A.example"}, BY_ROOT, HS_TLS_FLAW_WILDCARD, "one label"},
+    {"x.y.a.example.", {.names = "DNS:*.a.example"}, BY_ROOT, HS_TLS_FLAW_WILDCARD, "one label"},
+    {"x.ba.example", {.names = "DNS:*.a.example"}, BY_ROOT, HS_TLS_FLAW_NONE, ""},
+    {"a.example", {.names = "DNS:a.example"}, BY_OTHER_ROOT, HS_TLS_FLAW_ISSUER, "as ca"},
+    {"a.example", {.names = "DNS:a.example"}, BY_ITSELF, HS_TLS_FLAW_SELF_SIGNED, "as ca"},
+    {"a.example",
+     {.names = "DNS:a.example", .from_days = 1, .to_days = 2},
+     BY_ROOT,
+     HS_TLS_FLAW_EARLY,
+     "clock"},
+};
+
+START_TEST(usual_mistakes_come_with_advice)
+{
+    struct cert_spec spec = flaws[_i].spec;
+    struct outcome o;
+    struct made *m;
+    char hint[400];
+
+    spec.issuer = flaws[_i].by == BY_ROOT         ? world.root
+                  : flaws[_i].by == BY_OTHER_ROOT ? world.other_root
+                                                  : NULL;
+    if (spec.issuer == NULL)
+        spec.cn = "itself";
+    m = cert_make(&spec);
+    meet_server(&o, m, flaws[_i].asked);
+    ASSERT_ERR(HS_E_CERTIFICATE, o.client.rv);
+    ck_assert_int_eq(o.client.err.flaw, flaws[_i].want);
+    (void)hs_hint(&o.client.err, 0, NULL, hint, sizeof(hint));
+    if (flaws[_i].want == HS_TLS_FLAW_NONE)
+        ck_assert_str_eq(hint, "");
+    else
+        ck_assert_msg(strstr(hint, flaws[_i].want_hint) != NULL, "%s", hint);
     part(&o);
     cert_free(m);
 }
@@ -870,6 +934,7 @@ main(void)
     tcase_add_loop_test(tc, a_certificate_is_for_its_names_only, 0, LENGTH(names));
     tcase_add_loop_test(tc, names_that_are_none_are_not_believed, 0, LENGTH(bad_names));
     tcase_add_test(tc, a_name_asked_for_that_is_none_is_not_shown);
+    tcase_add_loop_test(tc, usual_mistakes_come_with_advice, 0, LENGTH(flaws));
     tcase_add_loop_test(tc, bad_certificates_are_refused_with_the_reason, 0, LENGTH(bad_certs));
     tcase_add_test(tc, long_names_are_cut_and_nothing_else);
     tcase_add_test(tc, an_intermediate_has_to_be_sent);

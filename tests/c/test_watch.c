@@ -189,6 +189,9 @@ static const struct row {
     {"timeout", ETIMEDOUT, 0, "connect", "firewall"},
     {"forbidden", EPERM, 0, "connect", "capability"},
     {"in use", EADDRINUSE, 0, "bind", "ss -ltnp"},
+    {"not our address", EADDRNOTAVAIL, 0, "bind", "ip addr"},
+    {"no files on the machine", ENFILE, 0, "socket", "fs.file-max"},
+    {"no memory for sockets", ENOBUFS, 0, "socket", "tcp_mem"},
     {"no descriptors", EMFILE, 0, "socket", "RLIMIT_NOFILE"},
     {"no such name", 0, EAI_NONAME, "resolve", "/etc/hosts"},
     {"no name server", 0, EAI_AGAIN, "resolve", "/etc/resolv.conf"},
@@ -211,6 +214,37 @@ START_TEST(a_hint_says_what_can_be_done_or_nothing)
         ck_assert_msg(strstr(buf, row->want) != NULL, "%s: \"%s\"", row->title, buf);
     for (size_t size = 1; size <= sizeof(tiny); size++)
         ck_assert_uint_lt(strlen(hs_hint(&err, row->sys, NULL, tiny, size)), size);
+}
+END_TEST
+
+static const struct {
+    int alert;
+    const char *want; /* "": no advice */
+} alerts[] = {
+    {40, "client certificate"},
+    {42, "certificates="},
+    {43, "certificates="},
+    {44, "certificates="},
+    {45, "certificates="},
+    {46, "certificates="},
+    {48, "chain="},
+    {70, "TLS 1.0"},
+    {112, "server_name"},
+    {116, "TLSConfig(certificates=...)"},
+    {120, "alpn"},
+    {80, ""},
+    {0, ""},
+};
+
+START_TEST(an_alert_comes_with_advice_where_there_is_any)
+{
+    struct hs_error err = {.tls = HS_TLS_ALERT, .alert = alerts[_i].alert, .phase = "tls"};
+    char buf[400];
+
+    (void)hs_hint(&err, 0, NULL, buf, sizeof(buf));
+    ck_assert_msg(alerts[_i].want[0] == '\0' ? buf[0] == '\0'
+                                             : strstr(buf, alerts[_i].want) != NULL,
+                  "%d: %s", alerts[_i].alert, buf);
 }
 END_TEST
 
@@ -240,6 +274,7 @@ main(void)
     tcase_add_test(tc, how_full_the_table_is_can_be_told_when_it_is_full);
     tcase_add_test(tc, kinds_have_names);
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
+    tcase_add_loop_test(tc, an_alert_comes_with_advice_where_there_is_any, 0, LENGTH(alerts));
     tcase_add_test(tc, the_hint_about_descriptors_fits_a_small_buffer);
     return run_case(tc);
 }

@@ -17,8 +17,8 @@ check_import(const struct conf *c)
     const struct options o = {.root = "/nonexistent"};
     struct profile p = {0};
     struct text t = {0};
-    size_t n;
-    const struct setting *settings = import_settings(c, &n);
+    size_t n, left_out;
+    const struct setting *settings = import_settings(c, &n, &left_out);
 
     if (n == 0 || !import_compose(settings, n, &t))
         return;

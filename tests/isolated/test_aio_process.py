@@ -10,7 +10,15 @@ import textwrap
 
 import pytest
 
-PRELUDE = """
+# -X dev switches on asyncio's debug mode, which logs each step that took 0.1 s: on a busy machine
+# any may.
+NO_CLOCK = """
+import logging
+logging.getLogger("asyncio").addFilter(lambda record: "took %.3f seconds" not in str(record.msg))
+"""
+PRELUDE = (
+    NO_CLOCK
+    + """
 import asyncio, os, signal, socket, sys, threading, time, warnings
 import hardsock as hs
 from hardsock import aio
@@ -37,6 +45,7 @@ def interrupt_when_asleep():
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=interrupt, daemon=True).start()
 """
+)
 
 
 def run(code: str, *, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -77,6 +86,38 @@ async def talk():
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_prints_nothing_at_exit(runner: str) -> None:
     silent(RUNNERS[runner] + TALK + "run(talk())\nrun(talk())")
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_call_in_the_loop_of_its_connection_asks_no_python_code_for_it(runner: str) -> None:
+    silent(
+        RUNNERS[runner]
+        + """
+from hardsock.aio import _host
+find, found = _host.current_hub, []
+
+def counted():
+    found.append(1)
+    return find()
+
+async def main():
+    _host.current_hub = counted
+    ours, theirs = pair()
+    async with ours, theirs:
+        for _ in range(10):
+            await theirs.sendall(b"x")
+            assert await ours.recv(1) == b"x"
+        assert not found
+        assert "trio" not in sys.modules
+
+for _ in range(3):
+    run(main())
+"""
+    )
+
+
+def test_a_slow_machine_prints_nothing() -> None:
+    silent("async def main(): time.sleep(0.11)  # of asyncio's debug mode\nasyncio.run(main())")
 
 
 def test_prints_nothing_at_exit_of_trio() -> None:
@@ -125,7 +166,9 @@ asyncio.run(talk())
     )
 
 
-IN_A_SUBINTERPRETER = """
+IN_A_SUBINTERPRETER = (
+    NO_CLOCK
+    + """
 import asyncio, socket
 import hardsock as hs
 from hardsock import aio
@@ -155,6 +198,7 @@ for _ in range(3):
     loop.run_until_complete(main())
     loop.close()
 """
+)
 
 
 @pytest.mark.parametrize("config", ["isolated", "legacy"])
@@ -547,3 +591,70 @@ assert poisoned  # Where the last step failed: what was received is gone, and th
 
 def test_what_is_lost_for_want_of_memory_is_told() -> None:
     silent(WITHOUT_MEMORY)
+
+
+ACCEPTED_WITHOUT_MEMORY = """
+try:
+    from _testcapi import remove_mem_hooks, set_nomemory
+except ImportError:
+    sys.exit()
+
+BATCH = 3
+result = [None]
+
+async def keep(awaitable):  # As a task takes it: without a StopIteration.
+    result[0] = await awaitable
+
+async def main():
+    listener = await aio.listen(("127.0.0.1", 0))
+    core, hub = listener._listener, listener._hub
+    calls = {
+        "many": core.accept_many,
+        "one": core.accept,
+        "awaited many": listener.accept_many,
+        "awaited one": listener.accept,
+    }
+    for name, call in calls.items():
+        failed = False
+        for nth in range(60):
+            clients = [socket.create_connection(listener.address) for _ in range(BATCH)]
+            while core.stats().queue_length < BATCH:
+                await asyncio.sleep(0)
+            got = []
+            count = () if name.endswith("one") else (BATCH,)
+            result[0] = None
+            keeping = keep(call(*count)) if "awaited" in name else None
+            try:
+                set_nomemory(nth, nth + 1)
+                try:
+                    if keeping is None:
+                        result[0] = call(*count, timeout=5)
+                    else:
+                        keeping.send(None)
+                finally:
+                    remove_mem_hooks()
+            except StopIteration:
+                pass
+            except MemoryError:
+                failed = True
+            if result[0] is not None:
+                got += result[0] if isinstance(result[0], list) else [result[0]]
+            while len(got) < BATCH:  # None may be lost: the others are to be had.
+                got += await listener.accept_many(BATCH, timeout=5)
+            assert len(got) == BATCH, (name, nth, got)
+            for client in clients:
+                client.sendall(b"x")
+            for conn in got:
+                assert getattr(conn, "blocking", conn).recv(1, timeout=5) == b"x", (name, nth)
+                conn.close()
+            for client in clients:
+                client.close()
+        assert failed, name
+    listener.close()
+
+asyncio.run(main())
+"""
+
+
+def test_accepting_loses_no_connection_for_want_of_memory() -> None:
+    silent(ACCEPTED_WITHOUT_MEMORY)

@@ -390,72 +390,8 @@ def test_a_loop_may_move_to_another_thread() -> None:
     loop.close()
 
 
-def test_a_connection_of_a_loop_in_another_thread_is_refused(run: Run) -> None:
-    async def main() -> None:
-        ours, theirs = pair()
-        reading = asyncio.ensure_future(ours.recv(1))
-        await task_parked(reading)
-
-        async def intrude() -> None:
-            for call in (theirs.recv(1), theirs.sendall(b"x"), ours.finish()):
-                with pytest.raises(RuntimeError, match="does not run in this thread"):
-                    await call
-
-        with Call(asyncio.run, intrude()) as intruder:
-            intruder.join()
-        await theirs.sendall(b"y")
-        assert await reading == b"y"
-        ours.close()
-        theirs.close()
-
-    run(main())
-
-
-def test_a_connection_of_a_loop_that_has_ended_is_refused(run: Run) -> None:
-    async def make() -> None:
-        conns.extend(pair())
-
-    async def use() -> None:
-        with pytest.raises(RuntimeError, match="different loop"):
-            await conns[0].recv(1)
-
-    conns: list[aio.Connection] = []
-    run(make())
-    run(use())
-    assert not conns[0].poisoned
-    for conn in conns:
-        conn.close()
-
-
 class Canary:
     pass
-
-
-def test_a_dropped_loop_with_waiting_tasks_is_collected() -> None:
-    async def wait_for_ever(canary: Canary) -> None:
-        await conns[0].recv(1)
-
-    async def main() -> weakref.ref[Canary]:
-        conns.extend(pair())
-        canary = Canary()
-        task = asyncio.ensure_future(wait_for_ever(canary))
-        await task_parked(task)
-        return weakref.ref(canary)
-
-    conns: list[aio.Connection] = []
-    before, live = count_fds(), dict(_live())
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # "Task was destroyed .."
-    found = loop.run_until_complete(main())
-    loop.close()
-    assert found() is not None
-    for conn in conns:
-        conn.close()
-    conns.clear()
-    del loop, conn
-    gc.collect()
-    assert found() is None
-    assert (count_fds(), dict(_live())) == (before, live)
 
 
 def test_the_first_calls_scope_does_not_live_as_long_as_the_loop(run: Run) -> None:
@@ -867,23 +803,6 @@ def test_trio_shields_hold() -> None:
         theirs.close()
 
     trio.run(main)
-
-
-def test_a_connection_of_another_trio_run_is_refused() -> None:
-    import trio
-
-    async def make() -> None:
-        conns.extend(pair())
-
-    async def use() -> None:
-        with pytest.raises(RuntimeError, match=r"trio.run\(\) in which it was made"):
-            await conns[0].recv(1)
-
-    conns: list[aio.Connection] = []
-    trio.run(make)
-    trio.run(use)
-    for conn in conns:
-        conn.close()
 
 
 def test_trio_as_a_guest_of_asyncio() -> None:

@@ -205,8 +205,49 @@ def _exhausted_ports() -> dict[str, Any]:
 def test_exhausted_ports_are_counted_in_the_hint(namespace: Namespace) -> None:
     result = namespace.run(_exhausted_ports)
     assert result["errno"] == errno.EADDRNOTAVAIL
-    assert "0 of the 4 local ports" in result["hint"]
-    assert "4 are connected" in result["hint"]
+    assert "4 sockets hold local ports towards this peer, of the 4 in" in result["hint"]
+    assert ": 4 in ESTABLISHED; reuse" in result["hint"]
+
+
+def _ports_of_closed_connections() -> dict[str, Any]:
+    import hardsock as hs
+    from support.inside import write_sysctl
+
+    write_sysctl("net.ipv4.ip_local_port_range", "50000 50003")
+    write_sysctl("net.ipv4.tcp_tw_reuse", 0)
+    hints = []
+    with hs.listen(("127.0.0.1", 40000)) as listener, contextlib.ExitStack() as stack:
+        for number in range(4):  # closed here; the server keeps its ends but for one
+            with hs.connect(listener.address, timeout=5) as conn:
+                conn.sendall(b"GET")
+            accepted = listener.accept(timeout=5)
+            if number > 0:
+                stack.enter_context(accepted)
+                continue
+            assert accepted.recv_exactly(3, timeout=5) == b"GET"
+            with accepted:
+                assert accepted.recv(1, timeout=5) == b""
+        try:
+            hs.connect(listener.address, timeout=5)
+        except hs.ConnectError as exc:
+            hints.append((exc.errno, exc.hint))
+        with hs.Pool(listener.address) as pool:
+            try:
+                pool.acquire(timeout=5)
+            except hs.ConnectError as exc:
+                hints.append((exc.errno, exc.hint))
+    return {"hints": hints}
+
+
+@pytest.mark.net
+def test_every_state_that_holds_a_port_is_counted_in_the_hint(namespace: Namespace) -> None:
+    hints = namespace.run(_ports_of_closed_connections)["hints"]
+    assert [number for number, _ in hints] == [errno.EADDRNOTAVAIL] * 2
+    for _, hint in hints:
+        assert "4 sockets hold local ports towards this peer, of the 4 in" in hint
+        assert " in FIN_WAIT_" in hint
+        assert " 1 in TIME_WAIT" in hint
+        assert "slow to close its side" in hint
 
 
 def test_an_unknown_name_is_a_gaierror_with_a_hint() -> None:
@@ -350,11 +391,11 @@ def test_resolve_shows_answers_and_the_order_of_attempts() -> None:
         (("a b", 80), "0x20"),
         (("fe80::1%no-such-if", 80), "scope 'no-such-if'"),
         (("::1::", 80), "not a valid IPv6 address"),
-        ("example.org", "must have the form host:port"),
+        ("example.org", "has no port: give 'host:port', as in 'example.org:443'"),
         ("example.org:", "has no port"),
         ("example.org:http", "port must be a number"),
         ("::1:80", "must have the form"),
-        ("[::1]", r"\[address\]:port"),
+        ("[::1]", r"\[v6\]:port"),
         ("[127.0.0.1]:80", "only IPv6 addresses go in brackets"),
         ("unix:", "path is empty"),
         ("unix:" + "x" * 108, "108 bytes, the limit is 107"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import Call, PeerScript
 from support.packets import mute
+from support.tls import Identities, tls_pair
 
 TCP_CLOSE = 7
 
@@ -344,3 +347,57 @@ def test_what_was_not_acknowledged_is_counted_without_the_end_itself(
     conn.sendall(b"hello")
     report = conn.finish(timeout=0.05)
     assert (report.ending, report.unsent) == ("deadline", 5)
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("endings"))
+
+
+def _resets_by_unread() -> int:
+    return hs.reset_counts()["by_unread"]
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize("size", [1, 6000, 100_000])
+def test_a_tls_close_with_unread_data_is_a_reset_and_counted(
+    ids: Identities, version: Any, size: int
+) -> None:
+    client, server = ids.client(max_version=version), ids.server()
+    before = _resets_by_unread()
+    with tls_pair(client, server) as (ours, theirs):
+        theirs.sendall(b"x")
+        assert ours.recv_exactly(1, timeout=10) == b"x"
+        theirs.sendall(bytes(size))
+        poll_until(lambda: select.select([ours], [], [], 0)[0] != [], 10)
+        ours.close()
+        assert _resets_by_unread() == before + 1
+        with pytest.raises(hs.Reset):
+            theirs.recv(1, timeout=10)
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_a_tls_close_with_all_read_is_a_clean_end(ids: Identities, version: Any) -> None:
+    client, server = ids.client(max_version=version), ids.server()
+    before = _resets_by_unread()
+    with tls_pair(client, server) as (ours, theirs):
+        theirs.sendall(b"GET /\nrest")
+        assert ours.recv_line(timeout=10) == b"GET /"  # "rest" is in the connection's buffer
+        ours.sendall(b"answer")
+        ours.close()
+        assert theirs.recv_exactly(6, timeout=10) == b"answer"
+        assert theirs.recv(1, timeout=10) == b""
+    assert _resets_by_unread() == before
+
+
+def test_unread_tickets_are_no_unread_data(ids: Identities) -> None:
+    before = _resets_by_unread()
+    with tls_pair(ids.client(), ids.server(), confirm=False) as (
+        ours,
+        theirs,
+    ):
+        ours.sendall(b"request")
+        ours.close()
+        assert theirs.recv_exactly(7, timeout=10) == b"request"
+        assert theirs.recv(1, timeout=10) == b""
+    assert _resets_by_unread() == before

@@ -593,7 +593,6 @@ def test_leak_is_reported_with_both_stacks_and_its_late_return(
         assert "returned late" in caplog.text
         stats = pool.stats()
         assert (stats.overdue, stats.returned_late) == (1, 1)
-    eventually(lambda: all(t.name != "hardsock-leaks" for t in threading.enumerate()))
 
 
 def test_leaks_are_logged_by_default(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
@@ -606,7 +605,6 @@ def test_leaks_are_logged_by_default(peer: Peer, caplog: pytest.LogCaptureFixtur
         assert "borrow_here" in caplog.text
         assert "the holder is at" in caplog.text
         pool.release(conn)
-    eventually(lambda: all(t.name != "hardsock-leaks" for t in threading.enumerate()))
 
 
 def test_histograms_record_failures_too(peer: Peer) -> None:

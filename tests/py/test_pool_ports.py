@@ -101,7 +101,7 @@ def test_without_a_pool_the_ports_run_out(namespace: Namespace) -> None:
     # A busy machine may need longer for all than a port stays in TIME_WAIT.
     rounds = 1 + int(found["elapsed"] // TIME_WAIT)
     assert PORTS <= outcomes["answered"] <= rounds * PORTS < REQUESTS
-    assert f" of the {PORTS} local ports" in found["hint"]
+    assert f" of the {PORTS} in net.ipv4.ip_local_port_range" in found["hint"]
     assert "Pool" in found["hint"]
 
 

@@ -149,8 +149,6 @@ def test_redis_storm_mixes_up_no_answers(redis_address: Any) -> None:
         for conn in conns:
             assert conn.pool is pool
             pool.release(conn)
-    while any(thread.name == "hardsock-leaks" for thread in threading.enumerate()):
-        time.sleep(0.001)
 
 
 def test_redis_restart_is_survived() -> None:

@@ -278,6 +278,93 @@ def test_what_fixtures_for_several_tests_open_is_no_tests_leak(suite: pytest.Pyt
     _run(suite, code).assert_outcomes(passed=3)
 
 
+CUT_OFF = """
+import _thread, os, signal
+import pytest
+import hardsock as hs
+
+KEPT = []
+
+def keep():
+    KEPT.append(hs.listen(("127.0.0.1", 0)))
+
+def cut_off():
+    CUT
+
+@pytest.fixture(scope="module")
+def careless():
+    keep()
+    yield
+    if PLACE == "fixture teardown": cut_off()
+
+@pytest.fixture
+def own():
+    if PLACE != "fixture teardown": keep()
+    if PLACE == "setup": cut_off()
+    yield
+    if PLACE == "teardown": cut_off()
+
+def test_before(careless):
+    pass
+
+def test_cut_off(careless, own):
+    if PLACE == "call":
+        keep()
+        cut_off()
+
+def test_after(careless):
+    pass
+"""
+CUTS = {
+    "ctrl-c": ("os.kill(os.getpid(), signal.SIGINT)", pytest.ExitCode.INTERRUPTED),
+    "exit": ("pytest.exit('enough', returncode=7)", 7),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["setup", "call", "teardown", "fixture teardown"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_run_that_is_cut_off_ends_as_without_the_plugin(
+    suite: pytest.Pytester, cut: str, place: str
+) -> None:
+    """As pytest ends it: its status, no error of ours, what was left is nobody's fault."""
+    how, status = CUTS[cut]
+    code = CUT_OFF.replace("CUT\n", f"{how}\n").replace("PLACE", repr(place))
+
+    result = _run(suite, code)
+
+    output = str(result.stdout) + str(result.stderr)
+    assert result.ret == status
+    assert "left behind" not in output
+    assert "Traceback" not in output
+    assert "INTERNALERROR" not in output
+    assert "AttributeError" not in output
+
+
+FAILING_TEARDOWN = """
+import pytest
+import hardsock as hs
+
+KEPT = []
+
+@pytest.fixture
+def own():
+    yield
+    raise ValueError("in teardown")
+
+def test_leaks(own):
+    KEPT.append(hs.listen(("127.0.0.1", 0)))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_left_beside_another_error_of_the_teardown_is_told(suite: pytest.Pytester) -> None:
+    result = _run(suite, FAILING_TEARDOWN)
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*ValueError: in teardown", "*test_leaks left behind:"])
+
+
 LEAKY_FIXTURE = """
 import pytest
 import hardsock as hs

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +107,40 @@ def test_script_gets_arguments_and_answers(ns: Namespace) -> None:
 def test_run_in_namespace_is_one_run_in_a_new_namespace() -> None:
     with require(Namespace()) as other:
         assert run_in_namespace(net_inode) != other.run(net_inode)
+
+
+_PROGRAM = """
+from hardsock.lab import run_in_namespace
+
+def inside(number):
+    return number + 1
+
+if __name__ == "__main__":
+    print(run_in_namespace(inside, 41))
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_a_program_runs_a_function_of_its_own_inside(tmp_path: Path, how: str) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    program = tmp_path / "package" / "program.py"
+    program.write_text(_PROGRAM)
+    argv = [str(program)] if how == "script" else ["-m", "package.program"]
+    done = subprocess.run(
+        [sys.executable, *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("42\n", 0), done.stderr
+
+
+def test_what_no_other_interpreter_finds_is_refused(ns: Namespace) -> None:
+    with pytest.raises(ValueError, match=r"target must be a function at the top .*<lambda>"):
+        ns.run(lambda: 1)
+    typed_in = _PROGRAM.replace('if __name__ == "__main__"', "if True")
+    done = subprocess.run(
+        [sys.executable, "-c", typed_in], capture_output=True, text=True, timeout=60
+    )
+    assert "ValueError: target: a function that was typed in has no file" in done.stderr
 
 
 def test_client_reaches_server_in_same_namespace(ns: Namespace) -> None:

@@ -142,6 +142,40 @@ def test_what_was_agreed_on_can_be_asked_after_the_end(ids: Identities) -> None:
     assert info(ours).peer_certificate is not None
 
 
+def test_usual_mistakes_of_certificates_come_with_advice(ids: Identities, run: Any) -> None:
+    rows: list[tuple[dict[str, Any], str | None, str]] = [
+        ({"names": ("db.test",)}, None, "give one of the names as server_name"),
+        ({"names": ("*.db.test",)}, "db.test", "exactly one label"),
+        ({"names": (), "common_name": "db.test"}, "db.test", "in its subjectAltName"),
+    ]
+
+    async def main(driver: Driver) -> None:
+        for form, name, advice in rows:
+            with serve(greet, ids.server(certificates=ids.issue(**form))) as server:
+                with pytest.raises(hs.CertificateError) as caught:
+                    await driver.connect(
+                        server.address, tls=ids.client(), server_name=name, timeout=5
+                    )
+            assert advice in str(caught.value.hint)
+            assert advice in str(caught.value)
+
+    run(main)
+
+
+def test_a_client_without_a_certificate_is_told_what_to_give(ids: Identities, run: Any) -> None:
+    """With TLS 1.3 by the first read (RFC 8446 section 6.2: alert 116)."""
+
+    async def main(driver: Driver) -> None:
+        async with await driver.connect(server.address, tls=ids.client(), timeout=5) as conn:
+            with pytest.raises(hs.TLSError) as caught:
+                await conn.recv(1, timeout=5)
+        assert caught.value.alert == 116
+        assert "TLSConfig(certificates=...)" in str(caught.value.hint)
+
+    with serve(greet, mutual(ids, "required")) as server:
+        run(main)
+
+
 def test_no_name_is_asked_of_an_address(ids: Identities) -> None:
     with serve(greet, ids.server()) as server:
         with visit(server, ids.client()) as conn:
@@ -159,8 +193,9 @@ def test_no_name_is_asked_of_an_address(ids: Identities) -> None:
         (".", "server_name must have 1 to 253 characters, got 0"),
         ("x" * 254, "server_name must have 1 to 253 characters, got 254"),
         (".localhost", "server_name must not begin with a dot"),
-        ("local\0host", "server_name must be ASCII"),
-        ("gr\u00fc\u00df.test", "server_name must be ASCII"),
+        ("local\0host", "server_name must have at most 255 characters, and no NUL"),
+        ("gr\u00fc\u00df" * 20, r"server_name: '.*' cannot be a host name \(IDNA\)"),
+        ("gr\u00fc\u00df..test", r"server_name: '.*' cannot be a host name \(IDNA\)"),
     ],
 )
 def test_a_name_that_would_check_nothing_is_refused(
@@ -168,6 +203,66 @@ def test_a_name_that_would_check_nothing_is_refused(
 ) -> None:
     with serve(greet, ids.server()) as server, pytest.raises(ValueError, match=message):
         hs.connect(server.address, tls=ids.client(), server_name=name, timeout=5)
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    with require(Namespace()) as made:
+        yield made
+
+
+IDN, A_LABEL = "B\u00fccher.test", "xn--bcher-kva.test"
+
+
+def test_a_name_may_be_given_as_people_write_it(ids: Identities, run: Any) -> None:
+    """It is asked for and compared as DNS and certificates have it (RFC 5890)."""
+
+    async def main(driver: Driver) -> None:
+        async with await driver.connect(server.address, tls=ids.client(), server_name=IDN) as conn:
+            assert conn.tls.server_name == A_LABEL
+            assert await conn.recv_line(timeout=5) == A_LABEL.encode()
+        with pytest.raises(hs.CertificateError, match=f"is for {A_LABEL}, not for xn--"):
+            await driver.connect(server.address, tls=ids.client(), server_name="b\u00fcch.test")
+        async with await driver.connect(plain.address, timeout=5) as conn:
+            await conn.upgrade_to_tls(ids.client(), server_name=IDN, timeout=5)
+            assert conn.tls.server_name == A_LABEL
+
+    def upgrade(conn: hs.Connection) -> None:
+        conn.upgrade_to_tls(config, timeout=5)
+
+    config = ids.server(certificates=ids.issue((A_LABEL,)))
+    with (
+        serve(greet, config) as server,
+        hs.serve(upgrade, ("127.0.0.1", 0), drain_timeout=5) as plain,
+    ):
+        run(main)
+        with hs.Pool(server.address, tls=ids.client(), server_name=IDN) as pool:
+            with pool.connection(timeout=5) as conn:
+                assert info(conn).server_name == A_LABEL
+
+
+def _by_an_idn() -> list[str | None]:
+    from tempfile import TemporaryDirectory
+
+    from support.inside import bind_mount_file
+
+    bind_mount_file("/etc/hosts", f"127.0.1.1 {A_LABEL}\n")
+    bind_mount_file("/etc/nsswitch.conf", "hosts: files\n")
+    with TemporaryDirectory() as directory:
+        ids = Identities(Path(directory))
+        config = ids.server(certificates=ids.issue((A_LABEL,)))
+        with hs.serve(greet, ("127.0.1.1", 0), tls=config, drain_timeout=5) as server:
+            port = server.address[1]
+            found = []
+            for address in (f"{IDN}:{port}", (IDN, port)):
+                with hs.connect(address, tls=ids.client(), timeout=5) as conn:
+                    found.append(info(conn).server_name)
+            return found
+
+
+@pytest.mark.net
+def test_an_address_may_be_one_that_people_write(namespace: Namespace) -> None:
+    assert namespace.run(_by_an_idn) == [A_LABEL, A_LABEL]
 
 
 # ---- How connecting fails
@@ -350,12 +445,6 @@ def test_a_token_cancels_in_the_middle_of_a_handshake(ids: Identities, run: Any)
 # ---- When the race of addresses is won
 
 
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    with require(Namespace()) as made:
-        yield made
-
-
 def _race(first: str) -> dict[str, list[str]]:
     """A name with two addresses, of which the first has a *first* ("stalls", "expired")."""
     from tempfile import TemporaryDirectory
@@ -470,6 +559,55 @@ def test_plaintext_that_nobody_has_received_yet_ends_an_upgrade_too(ids: Identit
             assert caught.value.failure == "not_tls"
             with pytest.raises(hs.Poisoned):
                 conn.recv(1)
+
+
+def speak_with_a_header(address: Any, ca: Path) -> bytes:
+    """The header of a proxy and the client's first message in one segment; what is answered."""
+    inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context(cafile=str(ca)).wrap_bio(
+        inward, outward, server_hostname="localhost"
+    )
+    with socket.create_connection(address, 10) as plain:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n" + outward.read())
+        while True:
+            try:
+                return tls.read(100)
+            except ssl.SSLWantReadError:
+                plain.sendall(outward.read())
+                if not (received := plain.recv(65536)):
+                    return b""
+                inward.write(received)
+
+
+@pytest.mark.parametrize("settings", [{}, {"read_ahead": True}, {"read_ahead": False}])
+def test_what_a_server_has_read_ahead_begins_its_handshake(
+    ids: Identities, run: Any, settings: dict[str, bool]
+) -> None:
+    async def main(driver: Driver) -> None:
+        async with await driver.listen(("127.0.0.1", 0)) as listener:
+            with Call(speak_with_a_header, listener.address, ids.ca) as speaking:
+                async with await listener.accept(timeout=5) as conn:
+                    assert (await conn.recv_line(CRLF, timeout=5)).startswith(b"PROXY TCP4")
+                    if settings.get("read_ahead", True):
+                        await conn.upgrade_to_tls(ids.server(), timeout=5, **settings)
+                        await conn.sendall(b"protected", timeout=5)
+                    else:
+                        with pytest.raises(hs.TLSError) as caught:
+                            await conn.upgrade_to_tls(ids.server(), timeout=5, **settings)
+                        assert caught.value.failure == "plaintext"
+                expected = b"protected" if settings.get("read_ahead", True) else b""
+                assert speaking.result(timeout=10) == expected
+
+    run(main)
+
+
+def test_read_ahead_is_a_bool(ids: Identities) -> None:
+    left, right = socket.socketpair()
+    with hs.adopt(left) as conn, right:
+        with pytest.raises(TypeError, match="read_ahead must be a bool, not int"):
+            conn.upgrade_to_tls(ids.server(), read_ahead=1)  # type: ignore[arg-type]
 
 
 def test_an_upgrade_while_somebody_reads_is_busy_and_harms_nothing(

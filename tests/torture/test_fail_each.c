@@ -8,6 +8,7 @@
 #include "inject.h"
 
 #include "../c/support.h"
+#include "../../csrc/base/addr.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -103,6 +104,21 @@ connect_under_a_breaker(void)
     return rv;
 }
 
+/* A client of l's; -1 and errno. */
+static int
+dial(struct hs_listener *l)
+{
+    struct hs_addr at;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0 || hs_listener_addr(l, NULL, &at) != HS_OK)
+        return fd;
+    if (connect(fd, &at.sa, at.len) == 0 || errno == EINPROGRESS)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
 static hs_err
 listen_and_accept(void)
 {
@@ -111,22 +127,64 @@ listen_and_accept(void)
     struct hs_endpoint ep;
     struct hs_listener *l = NULL;
     struct hs_conn *c = NULL;
-    struct hs_addr at;
     hs_err rv;
     int fd = -1;
     size_t n;
 
     hs_listen_options_init(&opts);
+    opts.peers.connections = 1;
     if ((rv = hs_endpoint_from_host("127.0.0.1", 9, 0, NULL, &ep)) == HS_OK &&
-        (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK &&
-        (rv = hs_listener_addr(l, NULL, &at)) == HS_OK) {
-        fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0 || (connect(fd, &at.sa, at.len) != 0 && errno != EINPROGRESS))
-            rv = HS_E_SYSTEM;
-        else
-            rv = SOON(hs_listener_accept(l, &op, 1, NULL, &c, &n));
-    }
+        (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK)
+        rv = (fd = dial(l)) < 0 ? HS_E_SYSTEM : SOON(hs_listener_accept(l, &op, 1, NULL, &c, &n));
     hs_conn_unref(c);
+    hs_listener_unref(l);
+    if (fd >= 0)
+        (void)close(fd);
+    return rv;
+}
+
+/* Whose header comes in two pieces, the second after the first was read. */
+static hs_err
+accept_header(struct hs_listener *l, int fd)
+{
+    static const char header[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n";
+    struct hs_op step = short_op(), op = short_op();
+    struct hs_conn *c = NULL;
+    struct hs_addr peer;
+    hs_err rv;
+    size_t n;
+
+    step.stepping = true;
+    if (send(fd, header, 20, MSG_NOSIGNAL) != 20)
+        return HS_E_SYSTEM;
+    if ((rv = SOON(hs_listener_accept(l, &step, 1, NULL, &c, &n))) != HS_WANT)
+        return rv == HS_OK ? WRONG : rv; /* Before its header was whole? */
+    if (send(fd, header + 20, sizeof(header) - 21, MSG_NOSIGNAL) < 0)
+        return errno == EPIPE || errno == ECONNRESET ? HS_E_RESET : HS_E_SYSTEM;
+    if ((rv = SOON(hs_listener_accept(l, &op, 1, NULL, &c, &n))) == HS_OK &&
+        (hs_conn_peer_addr(c, NULL, &peer) != HS_OK || hs_addr_port(&peer) != 1234))
+        rv = WRONG;
+    hs_conn_unref(c);
+    return rv;
+}
+
+static hs_err
+accept_behind_a_proxy(void)
+{
+    const struct hs_network loopback = {.family = AF_INET, .prefix = 8, .bits = {127}};
+    struct hs_listen_options opts;
+    struct hs_endpoint ep;
+    struct hs_listener *l = NULL;
+    hs_err rv;
+    int fd = -1;
+
+    hs_listen_options_init(&opts);
+    opts.proxy.from = &loopback;
+    opts.proxy.n_from = 1;
+    opts.peers.connections = 1;
+    if ((rv = hs_endpoint_from_host("127.0.0.1", 9, 0, NULL, &ep)) == HS_OK &&
+        (rv = hs_listener_open(&ep, &opts, NULL, &l)) == HS_OK)
+        rv = (fd = dial(l)) < 0 ? HS_E_SYSTEM : accept_header(l, fd);
     hs_listener_unref(l);
     if (fd >= 0)
         (void)close(fd);
@@ -458,6 +516,7 @@ static const struct scenario {
     {"connect to a name", connect_name},
     {"connect under a breaker", connect_under_a_breaker},
     {"listen and accept", listen_and_accept},
+    {"accept behind a proxy", accept_behind_a_proxy},
     {"send and recv", send_and_recv},
     {"token with fileno", token_with_fileno},
     {"decode", decode},
@@ -518,7 +577,7 @@ nothing_is_alive(void)
 
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
-               live.orphans + live.buffers + live.breakers + live.pools ==
+               live.orphans + live.buffers + live.breakers + live.pools + live.notifiers ==
            0;
 }
 

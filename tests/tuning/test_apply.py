@@ -408,17 +408,17 @@ def test_keys_that_forwarding_rewrites_come_after_it_both_ways(
 def test_settings_that_undo_each_other_are_rolled_back(
     ns: Namespace, tmp_path: Path, state: Path
 ) -> None:
-    # Two names of one variable.
+    # Two names of one variable, in two units.
     before = keys_of(ns)
     file = profile(
         tmp_path / "p.yaml",
         """
-        net.ipv4.ip_forward: {value: 1}
-        net.ipv4.conf.all.forwarding: {value: 0}
+        net.ipv4.neigh.lo.base_reachable_time: {value: 40}
+        net.ipv4.neigh.lo.base_reachable_time_ms: {value: 50000}
         """,
     )
     done = run(ns, "apply", file, "--state", state)
-    assert (done.returncode, "is not 1 any more" in done.stderr) == (PARTLY, True)
+    assert (done.returncode, "is not 40 any more" in done.stderr) == (PARTLY, True)
     assert keys_of(ns) == before
     assert list(state.rglob("*.tx")) == []
 

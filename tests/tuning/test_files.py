@@ -13,6 +13,7 @@ import pytest
 from support_tune import (
     BINARY,
     CONFLICT,
+    DRIFT,
     OK,
     PROFILE,
     SYSTEM,
@@ -222,28 +223,139 @@ def test_exported_sysctl_file_imports_to_the_same_settings(tmp_path: Path) -> No
     imported.write_text(tune("import", exported).stdout)
     assert tune("lint", imported, "--strict").returncode == OK
     settings = {s["key"]: s["wanted"] for s in answer("show", imported)["settings"]}
-    assert settings["net.ipv4.tcp_rmem"] == "4096 131072 25000000"
     assert settings["net.ipv4.tcp_sack"] == "1"
+    # "At least" in the profile: a fixed value would lower a machine that has more.
+    assert "net.ipv4.tcp_rmem" not in settings
+    assert "tcp_rmem: left out: at least 4096 131072 25000000" in exported.read_text()
+
+
+@pytest.mark.parametrize("to", ["sysctl.d", "kubernetes", "ansible", "tuned", "nixos"])
+@pytest.mark.parametrize("name", ["baseline", "high-churn-client", "long-haul", "busy-server"])
+def test_export_never_turns_a_bound_into_a_value(to: str, name: str) -> None:
+    done = tune("export", "--to", to, name)
+    assert (done.returncode, "settings left out" in done.stderr) == (DRIFT, True)
+    for setting in answer("show", name)["settings"]:
+        if setting["constraint"] in ("value", "remark", "unset"):
+            continue
+        quoted = re.escape(setting["key"])
+        for line in done.stdout.splitlines():
+            if re.search(rf'{quoted}"? ?(=|:$)', line):
+                pytest.fail(f"{line}: the profile says {setting['constraint']}")
+        if to == "ansible" and setting["constraint"] == "at_least" and "," not in setting["key"]:
+            assert re.search(rf'"{quoted}"\n    value: "{{{{ \[', done.stdout) or (
+                f"{setting['key']}: left out" in done.stdout
+            )
+
+
+def test_export_of_a_range_without_its_reservation_is_left_out() -> None:
+    done = tune("export", "--to", "sysctl.d", "high-churn-client")
+    assert "net.ipv4.ip_local_port_range = " not in done.stdout
+    assert "port_range: left out: safe only with" in done.stdout
+
+
+CONNTRACK = "net.netfilter.nf_conntrack_max: {value: 1000000}"
+
+
+def test_persist_names_the_modules_that_come_first(root: Root, tmp_path: Path) -> None:
+    root.put("net/netfilter/nf_conntrack_max", "262144")
+    (root.path / "etc").mkdir()
+    file = profile(tmp_path / "p.yaml", CONNTRACK)
+    done = root.tune("persist", file, "--dry-run")
+    assert "nf_conntrack" in done.stdout.splitlines()
+    assert list((root.path / "etc").iterdir()) == []
+    assert root.tune("persist", file).returncode == OK
+    modules = root.path / "etc/modules-load.d/90-hardsock.conf"
+    assert modules.read_text().splitlines()[1:] == ["nf_conntrack"]
+    assert root.answer("persist", file)["modules_file"] == str(modules)
+    other = profile(tmp_path / "o.yaml", "net.ipv4.tcp_sack: {value: 1}")
+    assert root.tune("persist", other).returncode == OK
+    assert not modules.exists()
+    assert root.tune("persist", file).returncode == OK
+    assert root.tune("unpersist").returncode == OK
+    assert not modules.exists()
+    modules.write_text("mine\n")
+    assert root.tune("persist", file).returncode == CONFLICT
+    assert not (root.path / ETC / "90-hardsock.conf").exists()
+    assert root.tune("unpersist").returncode == OK
+    assert modules.read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("net.ipv4.conf.all.forwarding", "net.ipv4.ip_forward"),
+        ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"),
+        ("net.netfilter.nf_conntrack_max", "net.nf_conntrack_max"),
+        ("net.nf_conntrack_max", "net.netfilter.nf_conntrack_max"),
+    ],
+)
+def test_a_variable_with_two_names_has_one_winner(
+    root: Root, tmp_path: Path, key: str, other: str
+) -> None:
+    for name in (key, other):
+        root.put(name.replace(".", "/"), "1")
+    write(root, f"{ETC}/10-first.conf", f"{key} = 1")
+    write(root, f"{ETC}/99-last.conf", f"{other} = 0")
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: 1}}")
+    done = root.tune("conflicts", file)
+    assert done.returncode == CONFLICT
+    assert f"99-last.conf:1, as {other}" in done.stdout
+    write(root, f"{ETC}/99-last.conf", f"{other} = 1")
+    assert root.tune("conflicts", file).returncode == OK
+    both = profile(tmp_path / "b.yaml", f"{key}: {{value: 1}}\n{other}: {{value: 0}}")
+    for command in ("apply", "persist", "diff"):
+        done = root.tune(command, both)
+        assert (done.returncode, "one variable of the kernel" in done.stderr) == (CONFLICT, True)
 
 
 def test_import_reads_numbers_as_the_kernel_and_leaves_out_the_rest(tmp_path: Path) -> None:
     conf = tmp_path / "s.conf"
     conf.write_text(
         "net.ipv4.tcp_fin_timeout = 036\nnet.ipv4.tcp_fastopen=0x403\n"
-        "kernel.core_pattern = |/bin/sh\nnet.ipv4.tcp_tw_recycle = 1\nnet.ipv4.conf.*.rp_filter = 1\n"
+        "kernel.core_pattern = |/bin/sh\nnet.ipv4.tcp_tw_recycle = 1\nnet.ipv4.*.rp_filter = 1\n"
         'net.ipv4.tcp_sack = "1"\nnonsense\nnet.core.somaxconn = 1\nnet.core.somaxconn = 2\n'
         "net.ipv4.tcp_rmem = 1 2\n"
     )
     done = tune("import", conf)
-    assert done.returncode == OK
+    assert done.returncode == DRIFT
     assert re.findall(r'"(net[^"]*)":\n    value: "([^"]*)"', done.stdout) == [
         ("net.ipv4.tcp_fin_timeout", "30"),
         ("net.ipv4.tcp_fastopen", "1027"),
         ("net.core.somaxconn", "2"),
     ]
-    assert len(done.stderr.splitlines()) == 6
+    assert len(done.stderr.splitlines()) == 8
+    assert "3 settings imported, 6 lines left out" in done.stderr
     (tmp_path / "i.yaml").write_text(done.stdout)
     assert tune("lint", tmp_path / "i.yaml").returncode == OK
+
+
+@pytest.mark.parametrize(
+    ("line", "rc", "kept", "said"),
+    [
+        ("net.ipv4.tcp_sack = 0 # off", OK, 'value: "0"', ""),
+        ("net.ipv4.tcp_sack = 0\t;off", OK, 'why: "off (', ""),
+        ("net.ipv4.tcp_rmem = 4096 131072 6291456 # three", OK, '"4096 131072 6291456"', ""),
+        ("# to see the loss\nnet.ipv4.tcp_sack = 0", OK, 'why: "to see the loss (', ""),
+        ("# net.ipv4.x = 1\nnet.ipv4.tcp_sack = 0", OK, 'why: "Imported from', ""),
+        ("# other\n\nnet.ipv4.tcp_sack = 0", OK, 'why: "Imported from', ""),
+        ("net.ipv4.tcp_congestion_control = bbr # fast", DRIFT, "tcp_timestamps", "a comment"),
+        ("net.ipv4.tcp_sack = 0#off", DRIFT, "tcp_timestamps", "not a plain decimal"),
+        ('net.ipv4.ip_local_port_range = "1024 65535"', DRIFT, "tcp_timestamps", "decimal"),
+        ("-net.ipv4.conf.eth0.rp_filter", DRIFT, "tcp_timestamps", "excludes"),
+        ("nonsense", DRIFT, "tcp_timestamps", "1 lines left out"),
+        ("net.ipv4.tcp_sack = 0\nnet.ipv4.tcp_sack = 1", OK, 'value: "1"', ":3, which holds"),
+    ],
+)
+def test_import_loses_nothing_silently(
+    tmp_path: Path, line: str, rc: int, kept: str, said: str
+) -> None:
+    conf = tmp_path / "x.conf"
+    conf.write_text(f"net.ipv4.tcp_timestamps = 1\n{line}\n")
+    done = tune("import", conf)
+    assert (done.returncode, kept in done.stdout, said in done.stderr) == (rc, True, True), done
+    again = tmp_path / "p.yaml"
+    again.write_text(done.stdout)
+    assert tune("lint", again).returncode == OK
 
 
 def test_import_of_a_missing_file_is_a_system_error(tmp_path: Path) -> None:
@@ -281,7 +393,8 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "",
         "# nothing\n",
         "kernel.core_pattern = x\n",
-        "net.ipv4.conf.*.rp_filter = 1\n",
+        "net.ipv4.*.rp_filter = 1\n",
+        "net.ipv4.conf.e*.rp_filter = 1\n",
         "nonsense\n",
     ],
 )
@@ -309,7 +422,7 @@ def test_import_leaves_out_what_lint_would_refuse(tmp_path: Path, line: bytes, w
     conf = tmp_path / "s.conf"
     conf.write_bytes(line + b"\nnet.ipv4.tcp_sack = 1\nnet.ipv4.ip_local_reserved_ports =\n")
     done = tune("import", conf)
-    assert (done.returncode, why in done.stderr) == (OK, True)
+    assert (done.returncode, why in done.stderr) == (DRIFT, True)
     (tmp_path / "i.yaml").write_text(done.stdout)
     assert tune("lint", tmp_path / "i.yaml", "--strict").returncode == OK
     settings = answer("show", tmp_path / "i.yaml")["settings"]
@@ -335,7 +448,8 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     assert document["settings"] == [
         {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
     ]
-    assert len(document["messages"]) == 1
+    assert len(document["messages"]) == 2
+    assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
     assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
 
 

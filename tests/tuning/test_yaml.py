@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import BINARY, OK, PROFILE, profile, tune
+from support_tune import BINARY, DRIFT, OK, PROFILE, Root, profile, tune
 
 HEAD = "name: t\nsummary: s\nsettings:\n"
 KEY = "  net.core.somaxconn:\n"
@@ -150,4 +150,29 @@ def test_a_name_that_could_write_lines_of_its_own_is_refused(tmp_path: Path, nam
 def test_unset_of_an_unknown_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("name: n\nsummary: s\nsettings: {net.ipv4.unknown_x: {unset: true, why: w}}\n")
+    assert tune("lint", file).returncode == PROFILE
+
+
+def test_a_value_alone_is_a_setting_without_a_reason(root: Root, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "name: t\nsummary: s\nsettings:\n  net.ipv4.tcp_sack: 0\n"
+        '  net.ipv4.tcp_rmem: "4096 131072 6291456"\n'
+    )
+    done = tune("lint", file)
+    assert (done.returncode, done.stderr.count("does not say why [why]")) == (OK, 2)
+    assert tune("lint", "--strict", file).returncode == PROFILE
+    for form in ("pretty", "tsv", "json", "prometheus", "junit", "sarif"):
+        assert root.tune("check", file, "-f", form).returncode == DRIFT
+    for to in ("sysctl.d", "kubernetes", "ansible", "tuned", "nixos"):
+        assert "net.ipv4.tcp_sack" in tune("export", "--to", to, file).stdout
+    assert root.tune("show", file).returncode == OK
+    assert root.tune("apply", file).returncode == OK
+    assert root.get("net/ipv4/tcp_rmem") == "4096 131072 6291456"
+
+
+@pytest.mark.parametrize("value", ["", "~", "[1, 2]", '""'])
+def test_nothing_alone_is_no_setting(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(f"name: t\nsummary: s\nsettings:\n  net.ipv4.tcp_sack: {value}\n")
     assert tune("lint", file).returncode == PROFILE

@@ -2,7 +2,7 @@
 _hardsock_tune() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=check
     local commands='check explain list show lint diff apply revert status persist unpersist conflicts export import'
-    local options='--profile --format --set --netns --root --state --to --output --dry-run --force --keep --all --strict --quiet --help --version'
+    local options='--profile --format --set --netns --root --state --to --output --dry-run --force --keep --all --keys --strict --quiet --help --version'
     COMPREPLY=()
     case $prev in
         -f | --format) mapfile -t COMPREPLY < <(compgen -W 'pretty tsv json prometheus junit sarif' -- "$cur") && return ;;
@@ -25,7 +25,7 @@ _hardsock_tune() {
         fi
     done
     case $command in
-        explain) mapfile -t COMPREPLY < <(cd /proc/sys && compgen -f -- "$cur") ;;
+        explain) mapfile -t COMPREPLY < <(compgen -W "$(hardsock-tune list --keys --format tsv 2>/dev/null | cut -f1 | grep -vF '*')" -- "$cur") ;;
         import) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
         list | revert | status | unpersist) ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$(hardsock-tune list --format tsv 2>/dev/null | cut -f1)" -- "$cur"

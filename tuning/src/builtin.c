@@ -29,6 +29,7 @@ EMBED(article_2023, "article-2023.yaml");
 EMBED(baseline, "baseline.yaml");
 EMBED(busy_server, "busy-server.yaml");
 EMBED(container, "container.yaml");
+EMBED(folklore, "folklore.yaml");
 EMBED(high_churn_client, "high-churn-client.yaml");
 EMBED(long_haul, "long-haul.yaml");
 EMBED(low_latency, "low-latency.yaml");
@@ -41,6 +42,7 @@ builtin_at(size_t i)
         {"baseline", profile_baseline, profile_baseline_end},
         {"busy-server", profile_busy_server, profile_busy_server_end},
         {"container", profile_container, profile_container_end},
+        {"folklore", profile_folklore, profile_folklore_end},
         {"high-churn-client", profile_high_churn_client, profile_high_churn_client_end},
         {"long-haul", profile_long_haul, profile_long_haul_end},
         {"low-latency", profile_low_latency, profile_low_latency_end},

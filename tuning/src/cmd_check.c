@@ -1,11 +1,13 @@
 /* cmd_check.c: `check` and `diff`: what of this machine is not as the profiles want it.
  *
- * Reads only. The exit code tells drift from a key that cannot be read; what is missing on this
- * kernel or in this namespace counts only with --strict, and so do findings.
+ * Reads only. `diff` tells what `apply` would do, by the same steps. The exit code tells drift from
+ * a key that cannot be read; what is missing on this kernel counts only with --strict, and so do
+ * findings.
  */
 #include "mem.h"
 #include "out.h"
 #include "report.h"
+#include "tx.h"
 
 static void
 show(const struct options *o, const struct report *r, enum exit_code rv)
@@ -52,13 +54,17 @@ cmd_check(const struct options *o)
 enum exit_code
 cmd_diff(const struct options *o)
 {
+    struct journal j = {0};
+    struct plan plan;
     struct report r;
     enum exit_code rv = report_make(o, false, &r);
 
     if (rv != EXIT_AS_WANTED)
         return rv;
-    rv = report_verdict(o, &r);
-    report_diff(o, &r, rv);
+    rv = tx_prepare(o, &r, &plan, &j);
+    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT)
+        rv = plan.counts[STATUS_DRIFT] > 0 ? EXIT_DRIFT : EXIT_AS_WANTED;
+    report_diff(o, &r, &plan, &j, rv);
     report_close(&r);
     return rv;
 }

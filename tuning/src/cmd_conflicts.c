@@ -54,6 +54,15 @@ agrees(const struct item *it, const char *text)
            value_equal(&v, &it->target);
 }
 
+/* The place, and the name that is used there if it is another one of the same variable. */
+static const char *
+where_of(const struct line *l, const struct item *it)
+{
+    if (l->pattern || strcmp(l->path, it->setting->path) == 0)
+        return mem_format("%s:%zu", l->file, l->number);
+    return mem_format("%s:%zu, as %s", l->file, l->number, key_show(l->path));
+}
+
 void
 winners_find(const struct sys *s, const struct plan plans[], size_t n, struct winners *ret)
 {
@@ -71,8 +80,7 @@ winners_find(const struct sys *s, const struct plan plans[], size_t n, struct wi
                 const struct line *l = conf_winner(&conf[loader], it->setting->path);
 
                 if (l != NULL && !agrees(it, l->value))
-                    add(&all, it, loader_name((enum loader)loader),
-                        mem_format("%s:%zu", l->file, l->number), l->value);
+                    add(&all, it, loader_name((enum loader)loader), where_of(l, it), l->value);
             }
             if (it->target_text != NULL && tuned)
                 add(&all, it, "tuned", "/etc/tuned/active_profile", "?");

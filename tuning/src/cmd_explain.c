@@ -1,28 +1,41 @@
 /* cmd_explain.c: `explain KEY...`: all that is known about a key, with the machine's own value.
  *
- * Keys that are gone or never were are explained too. Secrets are explained but never read.
+ * Keys that are gone or never were are explained too. Secrets are explained but never read. The
+ * name of an error or its message is answered with the settings behind it.
  */
 #include "key.h"
 #include "mem.h"
 #include "out.h"
-#include "sys.h"
+#include "suggest.h"
+#include "effective.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 struct fact {
     const char *label, *text;
 };
 
-#define MAX_FACTS 16
+#define MAX_FACTS 32
 
 static size_t
 gather(const struct sys *s, const char *path, const char **ret_value, struct fact facts[MAX_FACTS])
 {
     const struct kb_key *k = kb_find(path);
+    static const struct {
+        const char *label;
+        enum kb_text which;
+    } texts[] = {
+        {"removed", KB_REMOVED}, {"module", KB_MODULE}, {"rules", KB_RULES},
+        {"risk", KB_RISK},       {"myth", KB_MYTH},     {"note", KB_NOTE},
+        {"twin", KB_TWIN},       {"alias", KB_ALIAS},   {"not applied", KB_CHECK_ONLY},
+        {"seen", KB_SEEN},       {"source", KB_SOURCE}, {"verified", KB_VERIFIED},
+    };
     struct value v;
     const char *refused = NULL, *doubt;
     size_t n = 0;
+    int64_t number;
     int sys;
 
     *ret_value = NULL;
@@ -34,22 +47,22 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         facts[n++] = (struct fact){"unreadable", strerror(sys)};
     else if ((doubt = kb_doubt(k, &v)) != NULL)
         facts[n++] = (struct fact){"doubt", doubt};
+    if (effective_now(s, path, &number))
+        facts[n++] = (struct fact){"effective", mem_format("%lld", (long long)number)};
     if (k == NULL)
         return n;
-    facts[n++] = (struct fact){"meaning", k->meaning};
-    facts[n++] = (struct fact){"unit", k->unit};
-    facts[n++] = (struct fact){"default", k->initial};
+    facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};
+    facts[n++] = (struct fact){"unit", kb_text(k, KB_UNIT)};
+    facts[n++] = (struct fact){"default", kb_default(k, path)};
     if (k->min <= k->max)
         facts[n++] = (struct fact){"range", mem_format("%lld to %lld (a hint; the kernel decides)",
                                                        (long long)k->min, (long long)k->max)};
     facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_name(k->scope)};
     facts[n++] = (struct fact){"acts", k->scope == SCOPE_NONE ? NULL : kb_effect_text(k)};
-    facts[n++] = (struct fact){"since", k->since};
-    facts[n++] = (struct fact){"removed", k->removed};
-    facts[n++] = (struct fact){"module", k->module};
-    facts[n++] = (struct fact){"rules", k->rules};
-    facts[n++] = (struct fact){"myth", k->myth};
-    facts[n++] = (struct fact){"twin", k->twin};
+    facts[n++] = (struct fact){"combined", kb_combine_text((enum combine)k->combine)};
+    facts[n++] = (struct fact){"since", kb_since_text(k)};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
     return n;
 }
 
@@ -92,7 +105,7 @@ full_name(const char *name)
     if (strpbrk(name, "./") != NULL)
         return name;
     for (size_t i = 0; kb_at(i) != NULL; i++) {
-        const char *path = kb_at(i)->path, *last = strrchr(path, '/') + 1;
+        const char *path = kb_path(kb_at(i)), *last = strrchr(path, '/') + 1;
 
         if (strcmp(last, name) != 0 || strchr(path, '*') != NULL)
             continue;
@@ -101,6 +114,93 @@ full_name(const char *name)
         found = path;
     }
     return found != NULL ? found : name;
+}
+
+static bool
+is_unknown(const struct sys *s, const char *path)
+{
+    const char *text;
+    int sys;
+
+    return kb_find(path) == NULL && sys_read(s, path, &text, &sys) == ACCESS_MISSING;
+}
+
+/* What was meant by a key that is neither known nor there. */
+static enum exit_code
+say_unknown(const char *path)
+{
+    const char *last = strrchr(path, '/');
+    struct suggestion whole = {.word = key_show(path)};
+    struct suggestion word = {.word = last == NULL ? path : last + 1};
+
+    for (size_t i = 0; kb_at(i) != NULL; i++) {
+        const char *known = kb_path(kb_at(i));
+
+        suggest(&whole, key_show(known));
+        suggest(&word, strrchr(known, '/') + 1);
+    }
+    return fail_with(EXIT_USAGE, "%s is not known to this tool, nor to this kernel%s",
+                     key_show(path), suggest_text(whole.best != NULL ? &whole : &word));
+}
+
+static const struct kb_symptom *
+symptom_of(const char *text)
+{
+    const struct kb_symptom *s;
+
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++)
+        if (strcasecmp(text, kb_string(s->name)) == 0 ||
+            strcasecmp(text, kb_string(s->message)) == 0)
+            return s;
+    return NULL;
+}
+
+static void
+show_symptom(const struct options *o, const struct kb_symptom *s)
+{
+    const char *keys = kb_string(s->keys);
+
+    if (o->format == FORMAT_JSON) {
+        json_open(NULL, '{');
+        json_text("symptom", kb_string(s->name));
+        json_text("message", kb_string(s->message));
+        json_text("meaning", kb_string(s->meaning));
+        json_text("keys", keys);
+        json_close();
+    } else if (o->format == FORMAT_TSV) {
+        tsv_line(kb_string(s->name), "message", kb_string(s->message), NULL);
+        tsv_line(kb_string(s->name), "meaning", kb_string(s->meaning), NULL);
+        tsv_line(kb_string(s->name), "keys", keys, NULL);
+    } else {
+        put_painted(o, PAINT_BOLD, kb_string(s->name), 0);
+        (void)printf(": %s\n", kb_string(s->message));
+        put_wrapped(2, "meaning    ", kb_string(s->meaning));
+        put_wrapped(2, "settings   ", keys);
+    }
+}
+
+/* One argument: a key, or what somebody saw. */
+static enum exit_code
+explain(const struct options *o, const struct sys *s, const char *name)
+{
+    const struct kb_symptom *symptom = symptom_of(name);
+    struct fact facts[MAX_FACTS];
+    char path[KEY_MAX];
+    const char *value, *why, *full = full_name(name);
+    size_t n;
+
+    if (symptom != NULL) {
+        show_symptom(o, symptom);
+        return EXIT_AS_WANTED;
+    }
+    if (strpbrk(full, "./") == NULL &&
+        key_parse(mem_format("net/%s", full), strlen(full) + 4, path, &why))
+        return say_unknown(full);
+    if (!key_parse(full, strlen(full), path, &why))
+        return fail_with(EXIT_USAGE, "'%.80s' %s", full, why);
+    n = gather(s, path, &value, facts);
+    show(o, path, value, facts, n);
+    return is_unknown(s, path) ? say_unknown(path) : EXIT_AS_WANTED;
 }
 
 enum exit_code
@@ -117,17 +217,10 @@ cmd_explain(const struct options *o)
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');
     for (size_t i = 0; i < o->n_args; i++) {
-        struct fact facts[MAX_FACTS];
-        char path[KEY_MAX];
-        const char *name = full_name(o->args[i]), *value, *why;
-        size_t n;
+        enum exit_code one = explain(o, &s, o->args[i]);
 
-        if (!key_parse(name, strlen(name), path, &why)) {
-            rv = fail_with(EXIT_USAGE, "'%.80s' %s", name, why);
-            continue;
-        }
-        n = gather(&s, path, &value, facts);
-        show(o, path, value, facts, n);
+        if (one != EXIT_AS_WANTED)
+            rv = one;
     }
     if (o->format == FORMAT_JSON)
         json_close();

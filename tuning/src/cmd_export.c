@@ -1,7 +1,8 @@
 /* cmd_export.c: `export --to FORMAT`: a profile for another tool.
  *
- * Does not look at the machine: a constraint becomes its bound. What the other tool cannot express
- * stays as a comment with the reason, so that nothing is lost silently.
+ * Does not look at the machine. "At least" is never written as "equal", which would lower a machine
+ * that has more: where the other tool can compare (Ansible) it does, elsewhere the key is left out.
+ * What is left out stays as a comment with the reason, and the exit code is 1.
  */
 #include "key.h"
 #include "mem.h"
@@ -15,12 +16,33 @@ struct target {
     const char *name, *head, *comment;
     void (*put)(const struct setting *w, const char *key, const char *value);
     const char *foot;
+    bool compares; /* bounds of one number can be expressed */
+    bool globs;    /* conf.*.key is a pattern there, too */
 };
+
+static bool
+is_bound(const struct setting *w)
+{
+    return w->want == WANT_AT_LEAST || w->want == WANT_AT_MOST || w->want == WANT_RANGE;
+}
+
+/* A wide range without its reservation takes the ports of services. */
+static bool
+needs_reservation(const struct profile *p, const struct setting *w)
+{
+    for (size_t i = 0; strcmp(w->path, RANGE_KEY) == 0 && i < p->n; i++)
+        if (p->settings[i].listening)
+            return true;
+    return false;
+}
 
 /* NULL with a reason where there is no fixed value. */
 static const char *
-fixed_value(const struct setting *w, const char **ret_why)
+fixed_value(const struct target *t, const struct profile *p, const struct setting *w,
+            const char **ret_why)
 {
+    const struct kb_key *k = kb_find(w->path);
+
     *ret_why = "a remark alone";
     if (w->want == WANT_NOTHING)
         return NULL;
@@ -30,8 +52,20 @@ fixed_value(const struct setting *w, const char **ret_why)
     *ret_why = "depends on what listens on the machine";
     if (w->want == WANT_CONTAINS && w->listening && *value_show(&w->values[0]) == '\0')
         return NULL;
+    *ret_why = "safe only with net.ipv4.ip_local_reserved_ports, which depends on what listens on "
+               "the machine: use apply and persist there";
+    if (needs_reservation(p, w))
+        return NULL;
+    *ret_why = mem_format("%s: a fixed value could lower or raise a machine that is as wanted; "
+                          "apply and persist there work it out",
+                          setting_show(w));
+    if (w->want != WANT_EXACT &&
+        !(t->compares && is_bound(w) && k != NULL && k->type == TYPE_INTS && k->fields == 1))
+        return NULL;
     *ret_why = "an interface's name that others take for a pattern";
-    return strpbrk(w->path, "*?[]") != NULL ? NULL : value_show(&w->values[0]);
+    return strpbrk(w->path, "*?[]") != NULL && !(t->globs && key_is_pattern(w->path))
+               ? NULL
+               : value_show(&w->values[0]);
 }
 
 static void
@@ -70,9 +104,34 @@ put_nixos(const struct setting *w, const char *key, const char *value)
     (void)fputs(";\n", stdout);
 }
 
+/* A task that reads the value; returns the expression that brings it within the bounds. */
+static const char *
+put_reading(const struct setting *w, const char *key)
+{
+    const char *low = w->want == WANT_AT_MOST ? NULL : value_show(&w->values[0]);
+    const char *high = w->want == WANT_AT_LEAST ? NULL : value_show(&w->values[w->n - 1]);
+    char *variable = mem_format("hardsock_%s", w->path);
+    const char *text;
+
+    for (char *c = variable; *c != '\0'; c++)
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9')))
+            *c = '_';
+    (void)fputs("- name: ", stdout);
+    put_quoted(mem_format("%s: %s", key, setting_show(w)), false);
+    (void)fputs("\n  ansible.builtin.command: [sysctl, -n, ", stdout);
+    put_quoted(key, false);
+    (void)printf("]\n  register: %s\n  changed_when: false\n  check_mode: false\n", variable);
+    text = mem_format("%s.stdout | int", variable);
+    if (low != NULL)
+        text = mem_format("[%s, %s] | max", text, low);
+    return high == NULL ? text : mem_format("[%s, %s] | min", text, high);
+}
+
 static void
 put_ansible(const struct setting *w, const char *key, const char *value)
 {
+    if (is_bound(w))
+        value = mem_format("{{ %s }}", put_reading(w, key));
     (void)fputs("- name: ", stdout);
     put_quoted(mem_format("%s: %s", key, w->why == NULL ? "" : w->why), false);
     (void)fputs("\n  ansible.posix.sysctl:\n    name: ", stdout);
@@ -127,32 +186,51 @@ put_kubernetes(const struct setting *w, const char *key, const char *value)
 }
 
 static const struct target targets[] = {
-    {"sysctl.d", "", "# ", put_sysctl, ""},
-    {"kubernetes", "securityContext:\n  sysctls:\n", "    # ", put_kubernetes, ""},
-    {"ansible", "---\n", "# ", put_ansible, ""},
-    {"tuned", "[sysctl]\n", "# ", put_tuned, ""},
-    {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n"},
+    {"sysctl.d", "", "# ", put_sysctl, "", false, true},
+    {"kubernetes", "securityContext:\n  sysctls:\n", "    # ", put_kubernetes, "", false, false},
+    {"ansible", "---\n", "# ", put_ansible, "", true, false},
+    {"tuned", "[sysctl]\n", "# ", put_tuned, "", false, false},
+    {"nixos", "boot.kernel.sysctl = {\n", "  # ", put_nixos, "};\n", false, false},
 };
 
+/* The setting is lost at boot unless the module comes first. */
 static void
+say_module(const struct target *t, const struct setting *w, const char *key)
+{
+    const struct kb_key *k = kb_find(w->path);
+    const char *module = k == NULL ? NULL : kb_text(k, KB_MODULE);
+
+    if (module != NULL)
+        (void)printf("%s%s needs module %s, named in /etc/modules-load.d\n", t->comment, key,
+                     module);
+}
+
+/* How many settings were left out. */
+static size_t
 export_profile(const struct target *t, const struct profile *p)
 {
+    size_t left_out = 0;
+
     for (size_t i = 0; i < p->n; i++) {
         const struct setting *w = &p->settings[i];
-        const char *why, *value = fixed_value(w, &why), *key = printable(key_show(w->path));
+        const char *why, *value = fixed_value(t, p, w, &why), *key = printable(key_show(w->path));
 
-        if (value == NULL)
+        if (value == NULL) {
             (void)printf("%s%s: left out: %s\n", t->comment, key, why);
-        else
-            t->put(w, key, value);
+            left_out += w->want != WANT_NOTHING && w->want != WANT_UNSET;
+            continue;
+        }
+        t->put(w, key, value);
+        say_module(t, w, key);
     }
+    return left_out;
 }
 
 enum exit_code
 cmd_export(const struct options *o)
 {
     const struct target *t = NULL;
-    size_t n = o->n_args + o->n_profiles;
+    size_t n = o->n_args + o->n_profiles, left_out = 0;
 
     if (o->format != FORMAT_PRETTY)
         return fail_with(EXIT_USAGE, "export prints what --to says, in no other --format");
@@ -173,8 +251,10 @@ cmd_export(const struct options *o)
                      (unsigned long long)p.hash);
         if (i == 0)
             (void)fputs(t->head, stdout);
-        export_profile(t, &p);
+        left_out += export_profile(t, &p);
     }
     (void)fputs(t->foot, stdout);
-    return EXIT_AS_WANTED;
+    if (left_out == 0)
+        return EXIT_AS_WANTED;
+    return fail_with(EXIT_DRIFT, "%zu settings left out: the comments say why", left_out);
 }

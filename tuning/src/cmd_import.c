@@ -28,7 +28,7 @@ show_setting(const struct options *o, const struct setting *s)
 }
 
 static enum exit_code
-show(const struct options *o, const struct setting *settings, size_t n)
+show(const struct options *o, const struct setting *settings, size_t n, enum exit_code rv)
 {
     struct text t = {0};
 
@@ -36,7 +36,7 @@ show(const struct options *o, const struct setting *settings, size_t n)
         if (!import_compose(settings, n, &t))
             return EXIT_PROFILE;
         (void)fputs(text_str(&t), stdout);
-        return EXIT_AS_WANTED;
+        return rv;
     }
     if (o->format == FORMAT_JSON) {
         json_head("import");
@@ -46,9 +46,9 @@ show(const struct options *o, const struct setting *settings, size_t n)
         show_setting(o, &settings[i]);
     if (o->format == FORMAT_JSON) {
         json_close();
-        json_tail(EXIT_AS_WANTED);
+        json_tail(rv);
     }
-    return EXIT_AS_WANTED;
+    return rv;
 }
 
 enum exit_code
@@ -57,7 +57,7 @@ cmd_import(const struct options *o)
     const struct sys here = {.root = ""};
     struct setting *settings;
     struct conf c = {0};
-    size_t n;
+    size_t n, left_out;
 
     if (o->n_args == 0)
         return fail_with(EXIT_USAGE, "import wants a file, such as /etc/sysctl.conf");
@@ -70,8 +70,10 @@ cmd_import(const struct options *o)
                              o->args[i], strerror(errno));
         conf_read(o->args[i], text, len, true, &c);
     }
-    settings = import_settings(&c, &n);
+    settings = import_settings(&c, &n, &left_out);
     if (n == 0)
         return fail_with(EXIT_PROFILE, "there is nothing in it that a profile could hold");
-    return show(o, settings, n);
+    if (left_out > 0)
+        say("%zu settings imported, %zu lines left out", n, left_out);
+    return show(o, settings, n, left_out > 0 ? EXIT_DRIFT : EXIT_AS_WANTED);
 }

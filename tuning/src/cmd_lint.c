@@ -8,6 +8,31 @@
 #include "profile.h"
 #include "tree.h"
 
+#include <string.h>
+
+#define UNSTATED "Not stated there."
+
+static bool
+names_risk(const struct setting *w)
+{
+    return w->risk != NULL && strcmp(w->risk, UNSTATED) != 0;
+}
+
+/* A doubtful value is an author's own choice where the risk is named; a harmful one never is. */
+static size_t
+judge_value(const struct setting *w, const struct kb_key *k, const struct value *v)
+{
+    static const char *const names[] = {"harmful", "doubtful", "pointless", "range"};
+    enum level level = LEVEL_POINTLESS;
+    const char *text = w->want == WANT_EXACT ? kb_judge(k, v, &level) : NULL;
+
+    if (text == NULL || (level == LEVEL_DOUBTFUL && names_risk(w)))
+        return 0;
+    say_at(w->file, w->line, w->column, "warning: %s = %s: %s [%s]", key_show(w->path),
+           value_show(v), text, names[level]);
+    return 1;
+}
+
 static size_t
 doubts(const struct profile *p)
 {
@@ -18,22 +43,27 @@ doubts(const struct profile *p)
         const struct kb_key *k = kb_find(w->path);
 
         if (k == NULL) {
-            say_at(w->file, w->line, w->column, "warning: %s is not known to this tool: no checks",
-                   key_show(w->path));
+            say_at(w->file, w->line, w->column,
+                   "warning: %s is not known to this tool: no checks [unknown]", key_show(w->path));
             n++;
             continue;
         }
-        for (size_t v = 0; v < w->n; v++) {
-            const char *doubt = kb_doubt(k, &w->values[v]);
-
-            if (doubt != NULL) {
-                say_at(w->file, w->line, w->column, "warning: %s: %s %s", key_show(w->path),
-                       value_show(&w->values[v]), doubt);
-                n++;
-            }
+        if (strpbrk(w->path, "*?[") != NULL && !key_is_pattern(w->path)) {
+            say_at(w->file, w->line, w->column,
+                   "warning: %s means an interface of that very name; only a whole * in its place "
+                   "is a pattern [pattern]",
+                   key_show(w->path));
+            n++;
+        }
+        for (size_t v = 0; v < w->n; v++)
+            n += judge_value(w, k, &w->values[v]);
+        if (w->why == NULL && w->verdict == NULL) {
+            say_at(w->file, w->line, w->column, "warning: %s does not say why [why]",
+                   key_show(w->path));
+            n++;
         }
         if (w->risk == NULL && w->want != WANT_NOTHING) {
-            say_at(w->file, w->line, w->column, "warning: %s does not name its risk",
+            say_at(w->file, w->line, w->column, "warning: %s does not name its risk [risk]",
                    key_show(w->path));
             n++;
         }

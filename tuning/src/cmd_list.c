@@ -33,6 +33,33 @@ list_line(const struct options *o, const struct profile_name *name)
     }
 }
 
+static void
+list_keys(const struct options *o)
+{
+    const struct kb_key *k;
+
+    if (o->format == FORMAT_JSON)
+        json_open(NULL, '[');
+    for (size_t i = 0; (k = kb_at(i)) != NULL; i++) {
+        const char *key = key_show(kb_path(k)), *meaning = kb_text(k, KB_MEANING);
+
+        if (o->format == FORMAT_JSON) {
+            json_open(NULL, '{');
+            json_text("key", key);
+            json_text("meaning", meaning);
+            json_close();
+        } else if (o->format == FORMAT_TSV) {
+            tsv_line(key, meaning, NULL);
+        } else {
+            put_painted(o, PAINT_BOLD, key, 0);
+            (void)putchar('\n');
+            put_wrapped(4, "", meaning);
+        }
+    }
+    if (o->format == FORMAT_JSON)
+        json_close();
+}
+
 enum exit_code
 cmd_list(const struct options *o)
 {
@@ -40,6 +67,10 @@ cmd_list(const struct options *o)
     struct profile_name *names = profile_names(o, &n);
 
     json_reset();
+    if (o->keys) {
+        list_keys(o);
+        return EXIT_AS_WANTED;
+    }
     if (o->format == FORMAT_JSON)
         json_open(NULL, '[');
     for (size_t i = 0; i < n; i++)

@@ -1,7 +1,8 @@
 /* cmd_persist.c: `persist` and `unpersist`: a sysctl.d file for the next boot.
  *
  * The file is written beside its place and renamed; one that this tool did not write is left alone,
- * and so is a link. Running settings do not change.
+ * and so is a link. Running settings do not change. Modules that settings need are named in
+ * modules-load.d, which is read first: without its module a setting is lost at boot.
  */
 #include "key.h"
 #include "mem.h"
@@ -82,10 +83,36 @@ goes_in(const struct options *o, const struct item *it)
 
 struct file {
     const char *dir, *name;
-    struct text text;
+    struct text text, modules; /* modules is empty where none is needed */
+    const char *modules_dir;
     const struct item **items;
     size_t n;
 };
+
+/* Adds the key's module, once. */
+static void
+add_module(struct text *t, const struct item *it)
+{
+    const char *module = it->kb == NULL ? NULL : kb_text(it->kb, KB_MODULE);
+
+    if (module == NULL)
+        return;
+    if (t->len == 0)
+        text_puts(t, HEADER "; settings of the same name in sysctl.d need these.\n");
+    if (strstr(text_str(t), mem_format("\n%s\n", module)) == NULL)
+        text_format(t, "%s\n", module);
+}
+
+/* The pattern itself, once: it holds for interfaces that appear later, too. */
+static void
+put_line(struct text *t, const struct item *it)
+{
+    bool whole = it->pattern != NULL && it->setting->want == WANT_EXACT;
+    const char *key = key_show(whole ? it->pattern : it->setting->path);
+
+    if (!whole || strstr(text_str(t), mem_format("\n%s = ", key)) == NULL)
+        text_format(t, "%s = %s\n", key, it->target_text);
+}
 
 static void
 compose(const struct options *o, const struct report *r, const struct plan *plan, struct file *f)
@@ -97,9 +124,10 @@ compose(const struct options *o, const struct report *r, const struct plan *plan
                     (unsigned long long)r->profiles[i].hash);
     for (size_t i = 0; i < plan->n; i++)
         if (goes_in(o, &plan->items[i])) {
+            const struct item *it = &plan->items[i];
             f->items[f->n++] = &plan->items[i];
-            text_format(&f->text, "%s = %s\n", key_show(plan->items[i].setting->path),
-                        plan->items[i].target_text);
+            add_module(&f->modules, &plan->items[i]);
+            put_line(&f->text, it);
         }
 }
 
@@ -110,6 +138,8 @@ show_json(const struct options *o, const struct file *f, const struct winners *w
     json_bool("dry_run", o->dry_run);
     json_text("action", o->dry_run ? "would write" : "wrote");
     json_text("file", mem_format("%s/%s", f->dir, f->name));
+    json_text("modules_file",
+              f->modules.len == 0 ? NULL : mem_format("%s/%s", f->modules_dir, f->name));
     json_open("settings", '[');
     for (size_t i = 0; i < f->n; i++) {
         json_open(NULL, '{');
@@ -134,12 +164,21 @@ show(const struct options *o, const struct file *f, const struct winners *w, enu
     }
     if (o->format == FORMAT_TSV) {
         tsv_line(o->dry_run ? "would write" : "wrote", mem_format("%s/%s", f->dir, f->name), NULL);
+        if (f->modules.len > 0)
+            tsv_line(o->dry_run ? "would write" : "wrote",
+                     mem_format("%s/%s", f->modules_dir, f->name), NULL);
         for (size_t i = 0; i < f->n; i++)
             tsv_line("set", key_show(f->items[i]->setting->path), f->items[i]->target_text, NULL);
     } else if (o->dry_run) {
         (void)fputs(text_str(&f->text), stdout);
+        if (f->modules.len > 0)
+            (void)printf("\n# %s/%s\n%s", printable(f->modules_dir), printable(f->name),
+                         text_str(&f->modules));
     } else {
         (void)printf("wrote %s/%s\n", printable(f->dir), printable(f->name));
+        if (f->modules.len > 0)
+            (void)printf("wrote %s/%s: modules to load first\n", printable(f->modules_dir),
+                         printable(f->name));
     }
     for (size_t i = 0; i < w->n; i++)
         winner_show(o, &w->items[i], "conflict");
@@ -165,13 +204,14 @@ write_file(int dir, const char *name, const struct text *t)
 }
 
 static enum exit_code
-store_file(const char *root, const char *path, const char *name, const struct text *t)
+store_file(const char *root, const char *leaf, const char *path, const char *name,
+           const struct text *t)
 {
     enum exit_code rv;
     bool there;
     int dir;
 
-    if ((dir = root_make_dir(root, "/etc", "sysctl.d", 0755)) < 0)
+    if ((dir = root_make_dir(root, "/etc", leaf, 0755)) < 0)
         return failed(path);
     if (is_ours(dir, name, &there))
         rv = write_file(dir, name, t);
@@ -179,6 +219,24 @@ store_file(const char *root, const char *path, const char *name, const struct te
         rv = fail_with(EXIT_CONFLICT, "%s/%s is not ours", path, name);
     (void)close(dir);
     return rv;
+}
+
+static enum exit_code remove_file(const struct options *o, const char *leaf, const char *name,
+                                  const char **ret_action);
+
+/* The modules first: settings without them would be half of it. */
+static enum exit_code
+store_both(const struct options *o, const struct report *r, const struct file *f)
+{
+    const char *ignored;
+    enum exit_code rv = f->modules.len > 0 ? store_file(r->sys.root, "modules-load.d",
+                                                        f->modules_dir, f->name, &f->modules)
+                                           : remove_file(o, "modules-load.d", f->name, &ignored);
+
+    /* Somebody's own file of that name is in nobody's way where nothing is to be written. */
+    if (rv != EXIT_AS_WANTED && !(rv == EXIT_CONFLICT && f->modules.len == 0))
+        return rv;
+    return store_file(r->sys.root, "sysctl.d", f->dir, f->name, &f->text);
 }
 
 static enum exit_code
@@ -192,7 +250,7 @@ persist(const struct options *o, const struct report *r, struct file *f)
         return EXIT_CONFLICT;
     compose(o, r, &plan, f);
     if (!o->dry_run) {
-        if ((rv = store_file(r->sys.root, f->dir, f->name, &f->text)) != EXIT_AS_WANTED)
+        if ((rv = store_both(o, r, f)) != EXIT_AS_WANTED)
             return rv;
         winners_find(&r->sys, &plan, 1, &winners);
         if (winners.n > 0)
@@ -205,7 +263,8 @@ persist(const struct options *o, const struct report *r, struct file *f)
 enum exit_code
 cmd_persist(const struct options *o)
 {
-    struct file f = {0};
+    struct file f = {.modules_dir =
+                         mem_format("%s/etc/modules-load.d", o->root == NULL ? "" : o->root)};
     struct report r;
     enum exit_code rv = place(o, &f.dir, &f.name);
 
@@ -221,11 +280,12 @@ cmd_persist(const struct options *o)
 }
 
 static enum exit_code
-remove_file(const struct options *o, const char *path, const char *name, const char **ret_action)
+remove_file(const struct options *o, const char *leaf, const char *name, const char **ret_action)
 {
+    const char *root = o->root == NULL ? "" : o->root, *path = mem_format("%s/etc/%s", root, leaf);
     enum exit_code rv = EXIT_AS_WANTED;
     bool there;
-    int dir = root_open(o->root == NULL ? "" : o->root, "/etc/sysctl.d", O_RDONLY | O_DIRECTORY);
+    int dir = root_open(root, mem_format("/etc/%s", leaf), O_RDONLY | O_DIRECTORY);
 
     *ret_action = "nothing to remove";
     if (dir < 0)
@@ -245,11 +305,16 @@ remove_file(const struct options *o, const char *path, const char *name, const c
 enum exit_code
 cmd_unpersist(const struct options *o)
 {
-    const char *path, *name, *action, *file;
+    const char *path, *name, *action, *file, *ignored;
     enum exit_code rv = place(o, &path, &name);
 
-    if (rv != EXIT_AS_WANTED || (rv = remove_file(o, path, name, &action)) != EXIT_AS_WANTED)
+    if (rv != EXIT_AS_WANTED || (rv = remove_file(o, "sysctl.d", name, &action)) != EXIT_AS_WANTED)
         return rv;
+    /* A file there that is not ours was not made by `persist`. */
+    rv = remove_file(o, "modules-load.d", name, &ignored);
+    if (rv != EXIT_AS_WANTED && rv != EXIT_CONFLICT)
+        return rv;
+    rv = EXIT_AS_WANTED;
     file = mem_format("%s/%s", path, name);
     if (o->format == FORMAT_JSON) {
         json_head("unpersist");

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define MAX_LINES 20000
+#define COMMENT_MAX 300
 
 struct file {
     const char *name, *path;
@@ -36,7 +37,8 @@ trim(const char *s, size_t len)
 }
 
 static void
-add_line(struct conf *c, const char *file, size_t number, const char *text, size_t len, bool loud)
+add_line(struct conf *c, const char *file, size_t number, const char *text, size_t len, bool loud,
+         const char *comment)
 {
     const char *equals = memchr(text, '=', len), *name, *why;
     struct line l = {.file = file, .number = number};
@@ -51,23 +53,39 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
     if (equals == NULL && !minus) {
         if (loud)
             say("%s:%zu: no key = value", file, number);
+        c->skipped++;
         return;
     }
     if (!key_parse(name, strlen(name), path, &why)) {
         if (loud)
             say("%s:%zu: '%.80s' %s", file, number, name, why);
+        c->skipped++;
         return;
     }
+    l.comment = comment;
     l.path = mem_dup(path);
     l.pattern = strpbrk(path, "*?[") != NULL;
     c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
     c->lines[c->n++] = l;
 }
 
+/* Words of the author; not a setting that is switched off. */
+static const char *
+comment_of(const char *line, const char *before)
+{
+    const char *text = trim(line + 1, strlen(line + 1));
+
+    if (strchr(text, '=') != NULL || strspn(text, "#-=*; ") == strlen(text))
+        return NULL;
+    if (before == NULL)
+        return mem_format("%.*s", COMMENT_MAX, text);
+    return mem_format("%.*s", COMMENT_MAX, mem_format("%s %s", before, text));
+}
+
 void
 conf_read(const char *file, const char *text, size_t len, bool loud, struct conf *c)
 {
-    const char *end = text + len;
+    const char *end = text + len, *comment = NULL;
 
     for (size_t number = 1; text < end && c->n < MAX_LINES; number++) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
@@ -77,8 +95,13 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
         if (memchr(text, '\0', n) != NULL) {
             if (loud)
                 say("%s:%zu: holds a NUL character", file, number);
-        } else if (*line != '\0' && *line != '#' && *line != ';') {
-            add_line(c, file, number, line, strlen(line), loud);
+            c->skipped++;
+        } else if (*line == '#' || *line == ';') {
+            comment = loud ? comment_of(line, comment) : NULL;
+        } else {
+            if (*line != '\0')
+                add_line(c, file, number, line, strlen(line), loud, comment);
+            comment = NULL;
         }
         text += n + (newline != NULL);
         if (newline == NULL)
@@ -151,12 +174,15 @@ const struct line *
 conf_winner(const struct conf *c, const char *path)
 {
     const struct line *exact = NULL, *pattern = NULL;
+    const char *alias = kb_alias(path);
     bool excluded = false;
 
     for (size_t i = 0; i < c->n; i++) {
         const struct line *l = &c->lines[i];
 
-        if (strcmp(l->path, path) == 0) {
+        if (alias != NULL && l->value != NULL && strcmp(l->path, alias) == 0) {
+            exact = l;
+        } else if (strcmp(l->path, path) == 0) {
             if (l->value != NULL)
                 exact = l;
             else

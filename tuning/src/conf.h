@@ -19,11 +19,13 @@ struct line {
     const char *path;  /* a key; a pattern if it holds * ? or [ */
     const char *value; /* NULL: "-pattern", excluded from patterns */
     bool pattern;
+    const char *comment; /* of the author, above the line; NULL: none */
 };
 
 struct conf {
     struct line *lines;
     size_t n, capacity;
+    size_t skipped; /* lines that are no assignment */
 };
 
 /* Adds the lines of one text; what is no assignment is skipped, with a message if loud. */

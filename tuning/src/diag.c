@@ -1,4 +1,4 @@
-/* diag.c: one dump per family, filtered by the kernel to LISTEN and TIME_WAIT.
+/* diag.c: one dump per family, of all that holds a local port.
  *
  * The kernel answers a dump piece by piece as recv asks, so nothing here waits. UDP comes from
  * /proc/net, which loads no module.
@@ -21,6 +21,12 @@
 #include <unistd.h>
 
 #define PROC_LIMIT (1024 * 1024)
+#define RANGE "net/ipv4/ip_local_port_range"
+#define SERVICES_LIMIT (256 * 1024)
+/* States in which a socket holds its local port against others to the same peer. */
+#define STATES_USED                                                                                \
+    (1U << TCP_ESTABLISHED | 1U << TCP_SYN_SENT | 1U << TCP_FIN_WAIT1 | 1U << TCP_FIN_WAIT2 |      \
+     1U << TCP_TIME_WAIT | 1U << TCP_CLOSE_WAIT | 1U << TCP_LAST_ACK | 1U << TCP_CLOSING)
 
 static void
 add_listener(struct diag *d, const struct listener *l)
@@ -32,7 +38,8 @@ add_listener(struct diag *d, const struct listener *l)
 
 /* Kept unmerged, with the local port in count, until all listeners are known. */
 static void
-add_time_wait(struct diag *d, int family, const uint32_t addr[4], uint16_t port, uint16_t local)
+add_peer(struct diag *d, int family, const uint32_t addr[4], uint16_t port, uint16_t local,
+         bool time_wait)
 {
     struct peer *p;
 
@@ -42,7 +49,8 @@ add_time_wait(struct diag *d, int family, const uint32_t addr[4], uint16_t port,
     memcpy(p->addr, addr, sizeof(p->addr));
     p->port = port;
     p->count = local;
-    d->time_wait++;
+    p->time_wait = time_wait;
+    d->time_wait += time_wait;
 }
 
 static void
@@ -56,8 +64,9 @@ take_message(struct diag *d, const struct inet_diag_msg *m)
     if (m->idiag_state == TCP_LISTEN) {
         memcpy(l.addr, m->id.idiag_src, sizeof(l.addr));
         add_listener(d, &l);
-    } else if (m->idiag_state == TCP_TIME_WAIT) {
-        add_time_wait(d, m->idiag_family, m->id.idiag_dst, ntohs(m->id.idiag_dport), l.port);
+    } else if (m->idiag_state < 32 && (STATES_USED >> m->idiag_state & 1U) != 0) {
+        add_peer(d, m->idiag_family, m->id.idiag_dst, ntohs(m->id.idiag_dport), l.port,
+                 m->idiag_state == TCP_TIME_WAIT);
     }
 }
 
@@ -97,7 +106,7 @@ dump(int fd, int family, struct diag *d)
                    .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
         .body = {.sdiag_family = (uint8_t)family,
                  .sdiag_protocol = IPPROTO_TCP,
-                 .idiag_states = 1U << TCP_LISTEN | 1U << TCP_TIME_WAIT},
+                 .idiag_states = 1U << TCP_LISTEN | STATES_USED},
     };
     static char buf[32768];
     int more = 1;
@@ -150,8 +159,8 @@ take_line(struct diag *d, int family, bool tcp, const char *line)
             value_add_port(&d->udp_ports, local);
     } else if (state == TCP_LISTEN) {
         add_listener(d, &(struct listener){.family = family, .port = (uint16_t)local});
-    } else if (state == TCP_TIME_WAIT) {
-        add_time_wait(d, family, nowhere, (uint16_t)remote, (uint16_t)local);
+    } else if (state < 32 && (STATES_USED >> state & 1U) != 0) {
+        add_peer(d, family, nowhere, (uint16_t)remote, (uint16_t)local, state == TCP_TIME_WAIT);
     }
 }
 
@@ -193,7 +202,7 @@ by_count(const void *a, const void *b)
     return same_peer(p, q);
 }
 
-/* A local port that listens was not chosen from the range: that TIME_WAIT is an accepted one. */
+/* A local port that listens was not chosen from the range: that connection is an accepted one. */
 static void
 merge_peers(struct diag *d)
 {
@@ -210,6 +219,7 @@ merge_peers(struct diag *d)
     for (size_t i = 0; i < d->n_peers; i++)
         if (i > 0 && same_peer(&d->peers[i], &d->peers[n - 1]) == 0) {
             d->peers[n - 1].count++;
+            d->peers[n - 1].time_wait += d->peers[i].time_wait;
         } else {
             d->peers[n] = d->peers[i];
             d->peers[n++].count = 1;
@@ -218,13 +228,61 @@ merge_peers(struct diag *d)
     qsort(d->peers, n, sizeof(*d->peers), by_count);
 }
 
+/* Takes out of ports what /etc/services names: "mysqlx 33060/tcp". */
+static void
+forget_services(const struct sys *s, struct value *ports)
+{
+    size_t len;
+    char *text = sys_file(s, "/etc/services", SERVICES_LIMIT, &len), *save = NULL;
+
+    if (text == NULL)
+        return;
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        size_t name = strcspn(line, " \t#");
+        unsigned long port = strtoul(line + name, NULL, 10);
+
+        if (name > 0 && line[name] != '#' && port > 0 && port < PORTS)
+            ports->ports[port / 64] &= ~((uint64_t)1 << port % 64);
+    }
+}
+
+/* Ports that somebody got by asking for port 0, who will have another one next time.
+ *
+ * The kernel does not tell, but it picks a listener's port with the parity that connect() avoids:
+ * the other one than the low end of the range (inet_csk_find_open_port in
+ * net/ipv4/inet_connection_sock.c, since Linux 4.2). UDP picks any. A port outside the range, or
+ * one that /etc/services names, was asked for. */
+static void
+find_chosen(const struct sys *s, struct diag *d)
+{
+    struct value range;
+    size_t n = 0;
+    int sys;
+
+    if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
+        range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
+        return;
+    for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++)
+        if ((value_has_port(&d->tcp_ports, port) && (port ^ (unsigned)range.num[0]) % 2 == 1) ||
+            (value_has_port(&d->udp_ports, port) && !value_has_port(&d->tcp_ports, port))) {
+            value_add_port(&d->chosen, port);
+            n++;
+        }
+    if (n > 0)
+        forget_services(s, &d->chosen);
+}
+
 void
 diag_read(const struct sys *s, struct diag *ret)
 {
-    struct diag d = {.tcp_ports = {.type = TYPE_PORTS}, .udp_ports = {.type = TYPE_PORTS}};
+    struct diag d = {.tcp_ports = {.type = TYPE_PORTS},
+                     .udp_ports = {.type = TYPE_PORTS},
+                     .chosen = {.type = TYPE_PORTS}};
 
     d.tcp_ports.ports = mem_alloc(PORTS / 8);
     d.udp_ports.ports = mem_alloc(PORTS / 8);
+    d.chosen.ports = mem_alloc(PORTS / 8);
     d.has_backlogs = !s->fake && from_kernel(&d);
     if (!d.has_backlogs) {
         from_proc(s, "tcp", AF_INET, true, &d);
@@ -233,6 +291,7 @@ diag_read(const struct sys *s, struct diag *ret)
     from_proc(s, "udp", AF_INET, false, &d);
     from_proc(s, "udp6", AF_INET6, false, &d);
     merge_peers(&d);
+    find_chosen(s, &d);
     *ret = d;
 }
 

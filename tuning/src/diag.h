@@ -18,17 +18,19 @@ struct peer {
     int family;
     uint32_t addr[4];
     uint16_t port;
-    size_t count; /* outgoing connections to it in TIME_WAIT */
+    size_t count;     /* local ports in use towards it */
+    size_t time_wait; /* of those in TIME_WAIT */
 };
 
 struct diag {
     struct listener *listeners;
     size_t n_listeners, cap_listeners;
-    struct peer *peers; /* most TIME_WAIT first */
+    struct peer *peers; /* most ports first */
     size_t n_peers, cap_peers;
     size_t time_wait;
     bool has_backlogs;
     struct value tcp_ports, udp_ports; /* listening; bound without a peer */
+    struct value chosen;               /* of both: those that the kernel seems to have picked */
 };
 
 void diag_read(const struct sys *s, struct diag *ret);

@@ -27,12 +27,18 @@ put_string(struct text *t, const char *s)
     text_puts(t, "\"");
 }
 
+/* False for an assignment that a later one replaces, which is told. */
 static bool
-is_last(const struct conf *c, size_t at)
+is_counted(const struct conf *c, size_t at)
 {
-    for (size_t i = at + 1; i < c->n; i++)
-        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, c->lines[at].path) == 0)
+    const struct line *l = &c->lines[at];
+
+    for (size_t i = at + 1; i < c->n && l->value != NULL; i++)
+        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, l->path) == 0) {
+            say("%s:%zu: %s is set again by %s:%zu, which holds", l->file, l->number,
+                key_show(l->path), c->lines[i].file, c->lines[i].number);
             return false;
+        }
     return true;
 }
 
@@ -45,23 +51,36 @@ is_printable(const char *s)
     return true;
 }
 
+/* A number ends at a blank, and the kernel reads no further: what follows is a comment. Every other
+ * kind of value would hold the comment itself. */
+static const char *
+trailing_comment(const char *value)
+{
+    for (const char *s = value; *s != '\0'; s++)
+        if ((*s == '#' || *s == ';') && s != value && (s[-1] == ' ' || s[-1] == '\t'))
+            return s;
+    return NULL;
+}
+
 /* Why the line cannot be a setting of a profile, or NULL. */
 static const char *
-refusal(const struct line *l, const struct kb_key *k, struct value *v)
+refusal(const struct line *l, const struct kb_key *k, const char *value, struct value *v)
 {
     const char *why = NULL;
 
     if (!is_printable(l->path))
         return "has a name that is no plain UTF-8";
-    if (l->pattern)
-        return "is a pattern";
+    if (l->pattern && !key_is_pattern(l->path))
+        return "is a pattern other than conf.*.key";
     if (!key_allowed(l->path, &why))
         return why;
     if (k != NULL && k->scope == SCOPE_NONE)
-        return mem_format("cannot be set: %s", k->meaning);
-    if (!value_parse(l->value, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : k->fields, false, v,
+        return mem_format("cannot be set: %s", kb_text(k, KB_MEANING));
+    if (trailing_comment(value) != NULL)
+        return mem_format("('%.80s') holds a comment, which would be part of the value", value);
+    if (!value_parse(value, k == NULL ? TYPE_TEXT : k->type, k == NULL ? 0 : k->fields, false, v,
                      &why))
-        return mem_format("('%.80s') %s", l->value, why);
+        return mem_format("('%.80s') %s", value, why);
     if (!is_printable(value_show(v)))
         return "has a value that is no plain UTF-8";
     if (strstr(value_show(v), "${") != NULL)
@@ -78,7 +97,17 @@ take_line(const struct line *l, struct setting *ret)
     const struct kb_key *k = kb_find(l->path);
     struct setting s = {.path = l->path, .file = l->file, .line = l->number, .column = 1};
     struct value v;
-    const char *why = refusal(l, k, &v);
+    const char *value = l->value, *end = trailing_comment(value), *why;
+
+    if (end != NULL && k != NULL && k->type == TYPE_INTS) {
+        value = mem_copy(value, (size_t)(end - value));
+        s.why = mem_dup(end + 1 + strspn(end + 1, " \t#;"));
+    }
+    why = refusal(l, k, value, &v);
+    if (s.why == NULL || *s.why == '\0')
+        s.why = l->comment;
+    if (s.why != NULL && !is_printable(s.why))
+        s.why = NULL;
 
     if (why != NULL) {
         say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
@@ -93,14 +122,24 @@ take_line(const struct line *l, struct setting *ret)
 }
 
 struct setting *
-import_settings(const struct conf *c, size_t *ret_n)
+import_settings(const struct conf *c, size_t *ret_n, size_t *ret_left_out)
 {
     struct setting *settings = NULL, s;
     size_t n = 0, capacity = 0;
 
+    *ret_left_out = c->skipped;
     for (size_t i = 0; i < c->n; i++) {
-        if (c->lines[i].value == NULL || !is_last(c, i) || !take_line(&c->lines[i], &s))
+        const struct line *l = &c->lines[i];
+
+        if (!is_counted(c, i))
             continue;
+        if (l->value == NULL || !take_line(l, &s)) {
+            if (l->value == NULL)
+                say("%s:%zu: left out: -%s excludes a key from patterns", l->file, l->number,
+                    key_show(l->path));
+            *ret_left_out += 1;
+            continue;
+        }
         settings = mem_grow(settings, n, &capacity, sizeof(s));
         settings[n++] = s;
     }
@@ -125,7 +164,9 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
             put_string(t, s->texts[0]);
         }
         text_puts(t, "\n    why: ");
-        put_string(t, mem_format("Imported from %s, line %zu.", printable(s->file), s->line));
+        put_string(t, s->why == NULL
+                          ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)
+                          : mem_format("%s (%s, line %zu)", s->why, printable(s->file), s->line));
         text_puts(t, "\n    risk: \"Not stated there.\"\n");
     }
     if (t->len <= YAML_MAX_SIZE && NODES_ALL + NODES_EACH * n <= YAML_MAX_NODES)

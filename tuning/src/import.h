@@ -9,8 +9,9 @@
 #include "mem.h"
 #include "profile.h"
 
-/* The last assignment of each key; says what is left out, and why. NULL if nothing is left. */
-struct setting *import_settings(const struct conf *c, size_t *ret_n);
+/* The last assignment of each key; says what is left out, and why, and counts it. NULL if nothing
+ * is left. */
+struct setting *import_settings(const struct conf *c, size_t *ret_n, size_t *ret_left_out);
 /* False after a message if it would be larger than a profile may be. */
 bool import_compose(const struct setting *settings, size_t n, struct text *t);
 

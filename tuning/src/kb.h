@@ -1,8 +1,10 @@
 /* kb.h: what is known about each kernel setting, compiled in.
  *
- * Ranges and defaults are hints for people and for early warnings: the kernel's own answer rules,
- * since both have changed inside stable series. The facts come from the kernel's source and from
- * trying them on Linux 6.18.
+ * The facts stand in kb/, in YAML, a file for each family of keys; kbgen turns them into tables
+ * when the program is built. Ranges and defaults are hints for people and for early warnings: the
+ * kernel's own answer rules, since both have changed inside stable series.
+ *
+ * Texts are offsets into one pool, so that the tables need no relocations at start.
  */
 #ifndef TUNE_KB_H
 #define TUNE_KB_H
@@ -11,33 +13,123 @@
 
 enum scope {
     SCOPE_NAMESPACE, /* each network namespace has its own */
-    SCOPE_GLOBAL,    /* one for the machine; absent in other namespaces */
-    SCOPE_READONLY,  /* one for the machine; other namespaces may read it */
+    SCOPE_GLOBAL,    /* one for the machine; net.* keys are absent in other namespaces */
+    SCOPE_READONLY,  /* one for the machine; other network namespaces may read it */
+    SCOPE_IPC,       /* each IPC namespace has its own */
     SCOPE_NONE,      /* not a setting (any more) */
 };
 
 enum effect { EFFECT_LIVE, EFFECT_NEW, EFFECT_LISTEN, EFFECT_CALL, EFFECT_PARTLY };
 
+/* How the kernel combines conf.all and conf.INTERFACE into what rules a packet. */
+enum combine {
+    COMBINE_NONE,      /* no such key */
+    COMBINE_OWN,       /* the interface's value alone; conf.all does nothing to it */
+    COMBINE_MAX,       /* the larger of both */
+    COMBINE_MIN,       /* the smaller of both */
+    COMBINE_OR,        /* on if one of them is */
+    COMBINE_AND,       /* on if both are */
+    COMBINE_FIRST,     /* conf.all unless that is 0, else the interface's */
+    COMBINE_REDIRECTS, /* `and` on an interface that forwards, `or` on one that does not */
+    COMBINE_COPY,      /* the interface's value; a write to conf.all writes every interface's */
+    COMBINE_ALL,       /* conf.all alone */
+};
+
+enum kb_text {
+    KB_MEANING,
+    KB_UNIT,
+    KB_DEFAULT,     /* of the newest kernels that were looked at */
+    KB_DEFAULT_ALL, /* of conf.all, where that is another one */
+    KB_WHEN,
+    KB_RULES,
+    KB_RISK,
+    KB_MYTH,
+    KB_TWIN,  /* a key for the other family */
+    KB_ALIAS, /* another name of the same variable */
+    KB_MODULE,
+    KB_SINCE,
+    KB_ABSENT,  /* the last version that was seen without the key */
+    KB_PRESENT, /* the first one that was seen with it */
+    KB_REMOVED,
+    KB_CHECK_ONLY, /* why `apply` leaves it alone */
+    KB_NOTE,       /* a word on scopes of older versions, and the like */
+    KB_SOURCE,
+    KB_VERIFIED,
+    KB_SEEN, /* by kernel: what it starts with; from seen.yaml */
+    KB_TEXTS
+};
+
+enum level {
+    LEVEL_HARMFUL,   /* hurts, whatever the machine does */
+    LEVEL_DOUBTFUL,  /* hurts where a condition holds, which the text names */
+    LEVEL_POINTLESS, /* does nothing */
+    LEVEL_RANGE,     /* outside the range that makes sense */
+};
+
+/* "<128", "0", "1:<10000" (the first of several numbers). */
+struct kb_case {
+    uint8_t level;
+    uint8_t op; /* '=', '<', '>', '!' */
+    uint8_t field;
+    int64_t number;
+    uint32_t word; /* instead of a number */
+    uint32_t text;
+};
+
+/* The default of versions before one. */
+struct kb_before {
+    uint32_t kernel, value;
+};
+
 struct kb_key {
-    const char *path; /* "*" stands for one component */
-    enum vtype type;
-    size_t fields; /* for TYPE_INTS; 0: unknown */
-    enum scope scope;
-    enum effect effect;
-    int64_t min, max; /* of every field, as far as sense reaches; min > max: no hint */
-    const char *unit, *initial, *since, *removed, *module;
-    const char *meaning, *when, *rules, *myth, *twin;
+    uint32_t path; /* "*" stands for one component */
+    uint32_t text[KB_TEXTS];
+    uint8_t type, scope, effect, combine;
+    uint8_t fields; /* for TYPE_INTS; 0: unknown */
+    uint8_t n_cases, n_older;
+    uint16_t cases, older; /* the first of each */
+    int64_t min, max;      /* of every field, as far as sense reaches; min > max: no hint */
+};
+
+/* A failure that people see, and the settings behind it. */
+struct kb_symptom {
+    uint32_t name;    /* EADDRNOTAVAIL */
+    uint32_t message; /* Cannot assign requested address */
+    uint32_t meaning;
+    uint32_t keys; /* dotted names with blanks between */
 };
 
 const struct kb_key *kb_find(const char *path);
-const struct kb_key *kb_at(size_t i); /* NULL after the last */
+const struct kb_key *kb_at(size_t i); /* by name; NULL after the last */
+const char *kb_path(const struct kb_key *k);
+const char *kb_text(const struct kb_key *k, enum kb_text which); /* NULL: nothing is known */
+/* Another path of the same variable of the kernel, or NULL. */
+const char *kb_alias(const char *path);
+/* "4096 (128 before 5.4)"; path decides between conf.all and the rest. NULL: not known. */
+const char *kb_default(const struct kb_key *k, const char *path);
+/* What that kernel starts with; an empty version is the newest. */
+const char *kb_default_of(const struct kb_key *k, const char *path, const char *kernel);
 const char *kb_scope_name(enum scope scope);
 const char *kb_effect_text(const struct kb_key *k);
-/* "6.1" against "6.18.44-x": -1, 0, 1, by numbers. */
-int kernel_compare(const char *a, const char *b);
-/* A word on a value that the kernel takes but that makes no sense, or NULL. */
+/* As a sentence; NULL for keys without interfaces. */
+const char *kb_combine_text(enum combine combine);
+/* "added in Linux 5.14", "not in Linux 6.1, there in 6.12"; NULL: not known. */
+const char *kb_since_text(const struct kb_key *k);
+/* A word on a value that the kernel takes but that makes no sense or does harm, or NULL. */
 const char *kb_doubt(const struct kb_key *k, const struct value *v);
+/* The same with its level; *ret_level is untouched without one. */
+const char *kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level);
 
-extern const struct kb_key kb_tcp[], kb_net[], kb_gone[];
+const struct kb_symptom *kb_symptom_at(size_t i); /* NULL after the last */
+const char *kb_string(uint32_t offset);           /* of a symptom */
+
+/* The tables that kbgen writes. */
+extern const char kb_pool[];
+extern const struct kb_key kb_keys[];
+extern const size_t kb_n_keys;
+extern const struct kb_case kb_cases[];
+extern const struct kb_before kb_older[];
+extern const struct kb_symptom kb_symptoms[];
+extern const size_t kb_n_symptoms;
 
 #endif

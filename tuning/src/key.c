@@ -78,6 +78,19 @@ key_show(const char *path)
 }
 
 bool
+key_is_pattern(const char *path)
+{
+    static const char *const places[] = {"net/ipv4/conf/*/", "net/ipv6/conf/*/",
+                                         "net/ipv4/neigh/*/", "net/ipv6/neigh/*/"};
+
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        if (strncmp(path, places[i], strlen(places[i])) == 0 &&
+            strpbrk(path + strlen(places[i]), "*?[") == NULL)
+            return true;
+    return false;
+}
+
+bool
 key_matches(const char *pattern, const char *path)
 {
     while (*pattern != '\0') {
@@ -91,45 +104,4 @@ key_matches(const char *pattern, const char *path)
         }
     }
     return *path == '\0';
-}
-
-bool
-key_allowed(const char *path, const char **ret_why)
-{
-    static const char *const prefixes[] = {
-        "net/core/", "net/ipv4/", "net/ipv6/", "net/netfilter/", "net/mptcp/", "net/unix/", NULL,
-    };
-    static const char *const exact[] = {
-        "fs/file-max", "fs/nr_open", "fs/epoll/max_user_watches", "net/nf_conntrack_max", NULL,
-    };
-    static const char *const actions[] = {
-        "net/ipv4/route/flush",
-        "net/ipv6/route/flush",
-        NULL,
-    };
-    static const char *const secrets[] = {
-        "net/ipv4/tcp_fastopen_key",
-        "net/ipv6/conf/*/stable_secret",
-        NULL,
-    };
-
-    for (size_t i = 0; actions[i] != NULL; i++)
-        if (strcmp(actions[i], path) == 0) {
-            *ret_why = "is an action, not a setting: it cannot be read, checked or taken back";
-            return false;
-        }
-    for (size_t i = 0; secrets[i] != NULL; i++)
-        if (key_matches(secrets[i], path)) {
-            *ret_why = "is a secret: it belongs in no profile, and is never read or printed";
-            return false;
-        }
-    for (size_t i = 0; prefixes[i] != NULL; i++)
-        if (strncmp(prefixes[i], path, strlen(prefixes[i])) == 0)
-            return true;
-    for (size_t i = 0; exact[i] != NULL; i++)
-        if (strcmp(exact[i], path) == 0)
-            return true;
-    *ret_why = "is outside net.core, net.ipv4, net.ipv6, net.netfilter, net.mptcp, net.unix and "
-               "three fs keys: other settings can run programs or cannot be undone";
-    return false;
 }

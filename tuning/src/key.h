@@ -19,5 +19,7 @@ const char *key_show(const char *path);
 bool key_allowed(const char *path, const char **ret_why);
 /* Matches where a whole "*" of the pattern stands for one component. */
 bool key_matches(const char *pattern, const char *path);
+/* conf.*.key or neigh.*.key: every interface, as in sysctl.d. */
+bool key_is_pattern(const char *path);
 
 #endif

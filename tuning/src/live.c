@@ -39,6 +39,13 @@ found(struct findings *f, const char *id, enum severity severity, const char *wh
     f->items[f->n++] = (struct finding){id, severity, what, advice};
 }
 
+void
+finding_add(struct findings *f, const char *id, enum severity severity, const char *what,
+            const char *advice)
+{
+    found(f, id, severity, what, advice);
+}
+
 static bool
 numbers(const struct sys *s, const char *path, size_t n, struct value *ret)
 {
@@ -48,12 +55,35 @@ numbers(const struct sys *s, const char *path, size_t n, struct value *ret)
            ret->n >= n;
 }
 
+/* The peer that most local ports are in use towards; left is how many there are. */
+static void
+about_peer(const struct peer *p, size_t left, struct findings *f)
+{
+    const char *address = diag_address(p->family, p->addr, p->port);
+    enum severity severity = p->count * 10 >= left * 9 ? SEVERITY_CRITICAL : SEVERITY_WARNING;
+
+    if (p->count * 2 < left)
+        return;
+    if (p->time_wait * 2 >= p->count)
+        found(f, "time-wait-ports", severity,
+              mem_format("%zu of %zu local ports towards %s are in use, %zu of them in TIME_WAIT",
+                         p->count, left, address, p->time_wait),
+              "reuse connections (keep-alive, a pool); profile high-churn-client widens the range");
+    else
+        found(f, "local-ports", severity,
+              mem_format("%zu of %zu local ports towards %s are in use: at the end connect() fails "
+                         "with EADDRNOTAVAIL",
+                         p->count, left, address),
+              "use fewer connections at once, or more addresses on one side; profile "
+              "high-churn-client widens the range");
+}
+
 /* Listening ports inside the range and not reserved; and how many ports are left to choose. */
 static void
 about_ports(const struct sys *s, const struct diag *d, struct findings *f)
 {
-    struct value range, reserved, stolen = {.type = TYPE_PORTS}, wanted;
-    size_t left, worst;
+    struct value range, reserved, stolen = {.type = TYPE_PORTS}, picked = stolen, wanted;
+    size_t left;
     int sys;
 
     if (!numbers(s, "net/ipv4/ip_local_port_range", 2, &range) || range.num[0] < 1 ||
@@ -63,10 +93,17 @@ about_ports(const struct sys *s, const struct diag *d, struct findings *f)
         reserved.type != TYPE_PORTS)
         reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
     stolen.ports = mem_alloc(PORTS / 8);
+    picked.ports = mem_alloc(PORTS / 8);
     for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++)
         if ((value_has_port(&d->tcp_ports, p) || value_has_port(&d->udp_ports, p)) &&
             !value_has_port(&reserved, p))
-            value_add_port(&stolen, p);
+            value_add_port(value_has_port(&d->chosen, p) ? &picked : &stolen, p);
+    if (value_count_ports(&picked, 0, PORTS - 1) > 0)
+        found(f, "ports-picked", SEVERITY_INFO,
+              mem_format("ports %s are listened on and seem to have been picked by the kernel "
+                         "(port 0): they are not reserved",
+                         value_show(&picked)),
+              "if one belongs to a service, name it in net.ipv4.ip_local_reserved_ports");
     if (value_count_ports(&stolen, 0, PORTS - 1) > 0) {
         wanted = value_union(&reserved, &stolen);
         found(f, "ports-overlap", SEVERITY_WARNING,
@@ -77,12 +114,8 @@ about_ports(const struct sys *s, const struct diag *d, struct findings *f)
     }
     left = (size_t)(range.num[1] - range.num[0] + 1) -
            value_count_ports(&reserved, (unsigned)range.num[0], (unsigned)range.num[1]);
-    worst = d->n_peers > 0 ? d->peers[0].count : 0;
-    if (worst > 0 && worst * 2 >= left)
-        found(f, "time-wait-ports", worst * 10 >= left * 9 ? SEVERITY_CRITICAL : SEVERITY_WARNING,
-              mem_format("%zu of %zu local ports towards %s are in TIME_WAIT", worst, left,
-                         diag_address(d->peers[0].family, d->peers[0].addr, d->peers[0].port)),
-              "reuse connections (keep-alive, a pool); profile high-churn-client widens the range");
+    if (d->n_peers > 0)
+        about_peer(&d->peers[0], left, f);
 }
 
 /* Accept queues that are filling, and listeners older than the present cap. */
@@ -147,25 +180,25 @@ counter(const char *text, const char *group, const char *name)
     return -1;
 }
 
+/* What was, once or often: it may be over since long, so it fails no check. What goes wrong at this
+ * moment has findings of its own: queues, ports, memory, TIME_WAIT. */
 static void
 about_counters(const struct sys *s, struct findings *f)
 {
     static const struct {
         const char *name, *id, *what, *advice;
-        enum severity severity;
     } rows[] = {
         {"ListenOverflows", "listen-overflows", "connections found the accept queue full",
-         "accept faster, or raise the listen() backlog and net.core.somaxconn (explain it first)",
-         SEVERITY_WARNING},
+         "accept faster, or raise the listen() backlog and net.core.somaxconn (explain it first)"},
         {"TCPTimeWaitOverflow", "time-wait-overflow",
          "TIME_WAIT sockets were destroyed early, since there were too many",
-         "raise net.ipv4.tcp_max_tw_buckets, or close connections less often", SEVERITY_WARNING},
+         "raise net.ipv4.tcp_max_tw_buckets, or close connections less often"},
         {"TCPAbortOnMemory", "abort-on-memory", "connections were reset for lack of memory",
-         "see net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem", SEVERITY_WARNING},
+         "see net.ipv4.tcp_max_orphans and net.ipv4.tcp_mem"},
         {"TCPReqQFullDrop", "syn-queue-full", "SYNs were dropped since the SYN queue was full",
-         "turn on net.ipv4.tcp_syncookies, or raise the listen() backlog", SEVERITY_WARNING},
+         "turn on net.ipv4.tcp_syncookies, or raise the listen() backlog"},
         {"PruneCalled", "memory-pressure", "times receive queues were cut for lack of buffer",
-         "see net.ipv4.tcp_rmem and net.ipv4.tcp_mem", SEVERITY_INFO},
+         "see net.ipv4.tcp_rmem and net.ipv4.tcp_mem"},
     };
     size_t len;
     char *text = sys_file(s, "/proc/net/netstat", SMALL, &len);
@@ -174,26 +207,61 @@ about_counters(const struct sys *s, struct findings *f)
         long long n = counter(text, "TcpExt:", rows[i].name);
 
         if (n > 0)
-            found(f, rows[i].id, rows[i].severity,
+            found(f, rows[i].id, SEVERITY_INFO,
                   mem_format("%lld %s since this namespace began (%s)", n, rows[i].what,
                              rows[i].name),
                   rows[i].advice);
     }
 }
 
+/* /proc/net/softnet_stat: a row of hexadecimal columns per CPU, of which the second counts packets
+ * that found the queue of net.core.netdev_max_backlog full. Not of this namespace alone: the queue
+ * of a CPU serves all of them. */
+static void
+about_backlog(const struct sys *s, struct findings *f)
+{
+    unsigned long long drops = 0;
+    struct value cap;
+    size_t len;
+    char *text = sys_file(s, "/proc/net/softnet_stat", SMALL, &len), *line = text, *rest = NULL;
+
+    while (line != NULL && *line != '\0') {
+        (void)strtoull(line, &rest, 16);
+        if (rest != line && *rest == ' ')
+            drops += strtoull(rest, NULL, 16);
+        if ((line = strchr(line, '\n')) != NULL)
+            line++;
+    }
+    if (drops == 0 || !numbers(s, "net/core/netdev_max_backlog", 1, &cap))
+        return;
+    found(f, "backlog-drops", SEVERITY_WARNING,
+          mem_format(
+              "since boot %llu packets met a CPU's queue that held %lld already (softnet_stat)",
+              drops, (long long)cap.num[0]),
+          "bursts on loopback or veth, as of keepalive probes in step: raise "
+          "net.core.netdev_max_backlog (explain it first), or spread the senders");
+}
+
 /* "TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1" */
 static void
 about_memory(const struct sys *s, struct findings *f)
 {
-    unsigned long long orphans, mem;
+    unsigned long long orphans, waits, mem;
     struct value v;
     size_t len;
     char *text = sys_file(s, "/proc/net/sockstat", SMALL, &len), *line;
 
     if (text == NULL || (line = strstr(text, "TCP: ")) == NULL ||
         /* NOLINTNEXTLINE(cert-err34-c): the kernel wrote it; what does not match is skipped */
-        sscanf(line, "TCP: inuse %*u orphan %llu tw %*u alloc %*u mem %llu", &orphans, &mem) != 2)
+        sscanf(line, "TCP: inuse %*u orphan %llu tw %llu alloc %*u mem %llu", &orphans, &waits,
+               &mem) != 3)
         return;
+    if (numbers(s, "net/ipv4/tcp_max_tw_buckets", 1, &v) && v.num[0] > 0 &&
+        waits * 10 >= (unsigned long long)v.num[0] * 9)
+        found(f, "time-wait-full", SEVERITY_WARNING,
+              mem_format("%llu sockets are in TIME_WAIT; beyond %lld they are destroyed early",
+                         waits, (long long)v.num[0]),
+              "raise net.ipv4.tcp_max_tw_buckets, or close connections less often");
     if (numbers(s, "net/ipv4/tcp_max_orphans", 1, &v) && v.num[0] > 0 &&
         orphans * 2 > (unsigned long long)v.num[0])
         found(f, "orphans", SEVERITY_WARNING,
@@ -297,6 +365,7 @@ live_look(const struct sys *s, const struct diag *d, struct findings *ret)
     about_ports(s, d, &f);
     about_listeners(s, d, &f);
     about_counters(s, &f);
+    about_backlog(s, &f);
     about_memory(s, &f);
     about_files(s, &f);
     *ret = f;

@@ -20,6 +20,8 @@ struct findings {
     size_t n, capacity;
 };
 
+void finding_add(struct findings *f, const char *id, enum severity severity, const char *what,
+                 const char *advice);
 void live_look(const struct sys *s, const struct diag *d, struct findings *ret);
 const char *severity_name(enum severity severity);
 

@@ -5,6 +5,7 @@
  */
 #include "mem.h"
 #include "out.h"
+#include "suggest.h"
 #include "value.h"
 
 #include <errno.h>
@@ -22,22 +23,41 @@
 static const struct command {
     const char *name;
     enum exit_code (*fn)(const struct options *o);
-    const char *args, *help;
+    const char *args, *help, *options, *example;
 } commands[] = {
-    {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)"},
-    {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value"},
-    {"list", cmd_list, "", "the profiles there are"},
-    {"show", cmd_show, "PROFILE", "what a profile wants, and why"},
-    {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile"},
-    {"diff", cmd_diff, "[PROFILE...]", "what apply would change"},
-    {"apply", cmd_apply, "PROFILE...", "change the settings in one transaction"},
-    {"revert", cmd_revert, "", "take the last transaction back (--all: every one)"},
-    {"status", cmd_status, "", "what is applied, and what changed since"},
-    {"persist", cmd_persist, "PROFILE...", "write a sysctl.d file for the next boot"},
-    {"unpersist", cmd_unpersist, "", "remove that file"},
-    {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot"},
-    {"export", cmd_export, "PROFILE...", "print for another tool (--to)"},
-    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile"},
+    {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
+     "--profile --set --netns --root --format --output --strict --quiet",
+     "hardsock-tune check --strict busy-server"},
+    {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
+     "--netns --root --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
+    {"list", cmd_list, "", "the profiles there are", "--keys --format",
+     "hardsock-tune list --keys"},
+    {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --format",
+     "hardsock-tune show high-churn-client"},
+    {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
+     "hardsock-tune lint --strict ./vendor.yaml"},
+    {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
+     "--profile --set --netns --root --state --format --strict --force --quiet",
+     "hardsock-tune diff busy-server"},
+    {"apply", cmd_apply, "PROFILE...", "change the settings in one transaction",
+     "--profile --set --netns --root --state --format --dry-run --force --strict --quiet",
+     "hardsock-tune apply --dry-run busy-server"},
+    {"revert", cmd_revert, "", "take the last transaction back (--all: every one)",
+     "--netns --root --state --format --dry-run --force --keep --all",
+     "hardsock-tune revert --all"},
+    {"status", cmd_status, "", "what is applied, and what changed since",
+     "--netns --root --state --format", "hardsock-tune status"},
+    {"persist", cmd_persist, "PROFILE...", "write a sysctl.d file for the next boot",
+     "--profile --set --root --output --format --dry-run --quiet",
+     "hardsock-tune persist --dry-run busy-server"},
+    {"unpersist", cmd_unpersist, "", "remove that file", "--root --output --format --dry-run",
+     "hardsock-tune unpersist"},
+    {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot",
+     "--profile --set --root --format", "hardsock-tune conflicts busy-server"},
+    {"export", cmd_export, "PROFILE...", "print for another tool (--to)", "--to --profile --set",
+     "hardsock-tune export --to ansible busy-server"},
+    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile", "--format",
+     "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
 };
 
 static void
@@ -63,6 +83,7 @@ usage(FILE *to)
         "                            apply: also what revert could not undo\n"
         "      --keep                revert: leave and forget what somebody else changed\n"
         "      --all                 revert: every transaction\n"
+        "      --keys                list: every setting that is known\n"
         "      --strict              missing keys, warnings and doubts count too\n"
         "  -q, --quiet               only what differs\n"
         "  -h, --help, -V, --version\n"
@@ -74,27 +95,31 @@ usage(FILE *to)
         to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT };
+enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS };
 
 static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'},
-    {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},
-    {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},
-    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},
-    {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},
-    {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},
-    {"strict", no_argument, NULL, OPT_STRICT},
-    {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'V'},
-    {"keep", no_argument, NULL, OPT_KEEP},
-    {NULL, 0, NULL, 0},
+    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},       {"keys", no_argument, NULL, OPT_KEYS},
+    {"strict", no_argument, NULL, OPT_STRICT}, {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},     {NULL, 0, NULL, 0},
 };
+
+/* About one command; what its options mean stands in the whole help, and in the manual. */
+static void
+usage_of(const struct command *c)
+{
+    (void)printf("usage: hardsock-tune %s%s%s [OPTIONS]\n\n%s\n\n", c->name,
+                 *c->args == '\0' ? "" : " ", c->args, c->help);
+    put_wrapped(0, "options:  ", c->options);
+    (void)printf("example:  %s\n\n`hardsock-tune --help` has every option and exit code; more in "
+                 "hardsock-tune(8).\n",
+                 c->example);
+}
 
 static bool
 take_format(struct options *o, const char *name)
@@ -180,6 +205,8 @@ take_option(struct options *o, int c)
         return o->keep = true;
     case OPT_ALL:
         return o->all = true;
+    case OPT_KEYS:
+        return o->keys = true;
     case OPT_STRICT:
         return o->strict = true;
     case 'q':
@@ -218,17 +245,28 @@ answer(const struct options *o, const struct command *command)
 }
 
 static enum exit_code
+no_command(const char *name)
+{
+    struct suggestion near = {.word = name};
+
+    for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        suggest(&near, commands[i].name);
+    return fail_with(EXIT_USAGE, "no command '%s'%s See `hardsock-tune --help`.", name,
+                     near.best == NULL ? "." : suggest_text(&near));
+}
+
+static enum exit_code
 run(int argc, char **argv)
 {
     struct options o = {.color = wants_color()};
     const struct command *command = &commands[0];
+    bool help = false;
     int c;
 
     while ((c = getopt_long(argc, argv, "p:f:s:N:R:o:nqhV", long_options, NULL)) != -1) {
-        if (c == 'h') {
-            usage(stdout);
-            return EXIT_AS_WANTED;
-        }
+        help |= c == 'h';
+        if (c == 'h')
+            continue;
         if (c == 'V') {
             (void)puts("hardsock-tune " TUNE_VERSION);
             return EXIT_AS_WANTED;
@@ -246,10 +284,16 @@ run(int argc, char **argv)
             if (strcmp(o.args[0], commands[i].name) == 0)
                 command = &commands[i];
         if (command == NULL)
-            return fail_with(EXIT_USAGE, "no command '%s'; see `hardsock-tune --help`", o.args[0]);
+            return no_command(o.args[0]);
         o.args++;
         o.n_args--;
+        if (help)
+            usage_of(command);
+    } else if (help) {
+        usage(stdout);
     }
+    if (help)
+        return EXIT_AS_WANTED;
     return answer(&o, command);
 }
 

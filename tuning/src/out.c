@@ -10,12 +10,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_DEPTH 16
-#define COLUMNS 100
+#define COLUMNS 100 /* where nobody says */
+#define COLUMNS_MIN 40
+#define COLUMNS_MAX 400
 
 static struct {
     char closing[MAX_DEPTH];
@@ -193,32 +197,61 @@ put_painted(const struct options *o, enum paint paint, const char *text, int wid
         (void)printf("%*s", pad, "");
 }
 
-void
-put_wrapped(int indent, const char *label, const char *text)
+/* Of the terminal; else what COLUMNS says. */
+static int
+columns(void)
 {
-    int width = (int)strlen(label), column = indent + width;
+    static int known;
+    const char *text = getenv("COLUMNS");
+    struct winsize size;
+    long n = 0;
 
-    (void)printf("%*s%s", indent, "", label);
+    if (known != 0)
+        return known;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        n = size.ws_col;
+    else if (text != NULL)
+        n = strtol(text, NULL, 10);
+    known = n <= 0 ? COLUMNS : (int)n;
+    if (known < COLUMNS_MIN)
+        known = COLUMNS_MIN;
+    if (known > COLUMNS_MAX)
+        known = COLUMNS_MAX;
+    return known;
+}
+
+void
+put_rest(int column, int indent, const char *text)
+{
     text = printable(text);
     while (*text != '\0') {
         int len = (int)strcspn(text, " ");
 
-        if (column + len > COLUMNS && column > indent + width) {
-            (void)printf("\n%*s", indent + width, "");
-            column = indent + width;
+        if (column + len > columns() && column > indent) {
+            (void)printf("\n%*s", indent, "");
+            column = indent;
         }
         (void)fwrite(text, 1, (size_t)len, stdout);
         column += len;
         text += len;
         if (*text == ' ') {
-            if (column < COLUMNS && text[1] != '\0' &&
-                column + 1 + (int)strcspn(text + 1, " ") <= COLUMNS)
+            if (column < columns() && text[1] != '\0' &&
+                column + 1 + (int)strcspn(text + 1, " ") <= columns())
                 (void)putchar(' ');
             column++;
             text++;
         }
     }
     (void)putchar('\n');
+}
+
+void
+put_wrapped(int indent, const char *label, const char *text)
+{
+    int width = indent + (int)strlen(label);
+
+    (void)printf("%*s%s", indent, "", label);
+    put_rest(width, width, text);
 }
 
 static struct {

@@ -28,7 +28,9 @@ void tsv_put(const char *const texts[]);
 enum paint { PAINT_NONE, PAINT_GOOD, PAINT_BAD, PAINT_WARN, PAINT_DIM, PAINT_BOLD };
 /* Colours only if o says so; width pads (negative: none). */
 void put_painted(const struct options *o, enum paint paint, const char *text, int width);
-/* Wraps at 100 columns behind an indentation, after a label. */
+/* Wraps text that begins at a column: at the terminal's width, or COLUMNS, or 100. */
+void put_rest(int column, int indent, const char *text);
+/* The same behind an indentation, after a label. */
 void put_wrapped(int indent, const char *label, const char *text);
 /* Everything written from now on goes to a new file, which out_finish puts in the place of path: a
  * reader finds the old one or the new one, whole. Says why not. */

@@ -42,7 +42,8 @@ plan_listening(const struct diag *d, const struct value *range)
     if (range->type != TYPE_INTS || range->n != 2)
         return v;
     for (size_t word = 0; word < PORTS / 64; word++)
-        v.ports[word] = d->tcp_ports.ports[word] | d->udp_ports.ports[word];
+        v.ports[word] =
+            (d->tcp_ports.ports[word] | d->udp_ports.ports[word]) & ~d->chosen.ports[word];
     for (unsigned port = 0; port < PORTS; port++) {
         uint64_t bit = (uint64_t)1 << port % 64;
 
@@ -106,9 +107,12 @@ plan_nearest(const struct setting *w, const struct value *current, const struct 
 static const char *
 why_skipped(const struct sys *s, const struct profile *p, const struct setting *w)
 {
-    const char *kernel = w->since != NULL ? w->since : p->kernel;
+    const char *ignored, *kernel = w->since != NULL ? w->since : p->kernel;
+    int sys;
 
-    if (kernel != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, kernel) < 0)
+    /* A key that is there is there, whatever the version: fixes and features are carried back. */
+    if (kernel != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, kernel) < 0 &&
+        sys_read(s, w->path, &ignored, &sys) == ACCESS_MISSING)
         return mem_format("wants Linux %s; this is %s", kernel, s->kernel);
     if (w->module != NULL && !sys_has_module(s, w->module))
         return mem_format("module %s is not loaded", w->module);
@@ -150,7 +154,8 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         if (w->want == WANT_UNSET || w->want == WANT_NOTHING)
             it->status = w->want == WANT_UNSET ? STATUS_OK : STATUS_REMARK;
         else if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns &&
-                 (it->kb->module == NULL || sys_has_module(s, it->kb->module)))
+                 (kb_text(it->kb, KB_MODULE) == NULL ||
+                  sys_has_module(s, kb_text(it->kb, KB_MODULE))))
             it->status = STATUS_GLOBAL;
         return;
     case ACCESS_DENIED:
@@ -181,23 +186,63 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
     plan_look(s, it);
 }
 
+static void
+add_item(const struct sys *s, const struct profile *p, const struct diag *d,
+         const struct setting *w, const char *pattern, struct plan *plan, size_t *capacity)
+{
+    struct item *it;
+
+    plan->items = mem_grow(plan->items, plan->n, capacity, sizeof(*it));
+    it = &plan->items[plan->n++];
+    *it = (struct item){.setting = w, .kb = kb_find(w->path), .pattern = pattern};
+    it->reason = why_skipped(s, p, w);
+    if (it->reason != NULL && w->want != WANT_NOTHING)
+        it->status = STATUS_SKIPPED;
+    else
+        look(s, p, d, it);
+    plan->counts[it->status]++;
+}
+
+static bool
+is_named(const struct profile *p, const char *path)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (strcmp(p->settings[i].path, path) == 0)
+            return true;
+    return false;
+}
+
+/* conf.*.key as in sysctl.d: conf.all, conf.default and every interface there is, but for those
+ * that the profile names one by one. */
+static void
+add_pattern(const struct sys *s, const struct profile *p, const struct diag *d,
+            const struct setting *w, struct plan *plan, size_t *capacity)
+{
+    const char *star = strchr(w->path, '*');
+    char **names = sys_names(s, mem_copy(w->path, (size_t)(star - w->path) - 1));
+
+    if (*names == NULL)
+        add_item(s, p, d, w, NULL, plan, capacity);
+    for (; *names != NULL; names++) {
+        struct setting *one = mem_alloc(sizeof(*one));
+
+        *one = *w;
+        one->path = mem_format("%.*s%s%s", (int)(star - w->path), w->path, *names, star + 1);
+        if (!is_named(p, one->path))
+            add_item(s, p, d, one, w->path, plan, capacity);
+    }
+}
+
 void
 plan_make(const struct sys *s, const struct profile *p, const struct diag *d, struct plan *ret)
 {
-    struct plan plan = {.n = p->n};
+    struct plan plan = {.items = mem_alloc(sizeof(struct item))};
+    size_t capacity = 1;
 
-    plan.items = mem_alloc((p->n + 1) * sizeof(*plan.items));
-    for (size_t i = 0; i < p->n; i++) {
-        struct item *it = &plan.items[i];
-
-        it->setting = &p->settings[i];
-        it->kb = kb_find(it->setting->path);
-        it->reason = why_skipped(s, p, it->setting);
-        if (it->reason != NULL && it->setting->want != WANT_NOTHING)
-            it->status = STATUS_SKIPPED;
+    for (size_t i = 0; i < p->n; i++)
+        if (key_is_pattern(p->settings[i].path))
+            add_pattern(s, p, d, &p->settings[i], &plan, &capacity);
         else
-            look(s, p, d, it);
-        plan.counts[it->status]++;
-    }
+            add_item(s, p, d, &p->settings[i], NULL, &plan, &capacity);
     *ret = plan;
 }

@@ -21,6 +21,7 @@ enum status {
 struct item {
     const struct setting *setting;
     const struct kb_key *kb;
+    const char *pattern; /* what stands in the profile: conf.*.key; NULL: the key itself */
     enum status status;
     struct value current, target;
     const char *current_text, *target_text; /* NULL where there is none */
@@ -35,8 +36,6 @@ struct plan {
     size_t counts[STATUS_REMARK + 1];
 };
 
-#define RANGE_KEY "net/ipv4/ip_local_port_range"
-
 void plan_make(const struct sys *s, const struct profile *p, const struct diag *d,
                struct plan *ret);
 /* Each key once, with the nearest value that meets all plans. Says where there is none. */
@@ -50,7 +49,8 @@ bool plan_rules(const struct sys *s, const struct plan *plan);
  * does not ask for it. */
 struct value plan_nearest(const struct setting *w, const struct value *v,
                           const struct value *listening);
-/* Listening ports inside a range: automatic choice could take those, and only those. */
+/* Ports of services that listen inside a range: automatic choice could take those, and only those.
+ * What the kernel picked for somebody is no service. */
 struct value plan_listening(const struct diag *d, const struct value *range);
 /* Doubts about the target, and whether it could be written. */
 void plan_look(const struct sys *s, struct item *it);

@@ -8,6 +8,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "suggest.h"
 #include "root.h"
 #include "tree.h"
 
@@ -124,6 +125,22 @@ find_named(const struct options *o, const char *name, const char **ret_source, s
     return NULL;
 }
 
+static void
+say_no_profile(const struct options *o, const char *name)
+{
+    struct suggestion near = {.word = name};
+    size_t n;
+    const struct profile_name *names = profile_names(o, &n);
+
+    for (size_t i = 0; i < n; i++)
+        suggest(&near, names[i].name);
+    if (access(name, F_OK) == 0)
+        say("no profile '%.80s', but a file of that name: write ./%.80s", name, name);
+    else
+        say("no profile '%.80s'%s; `hardsock-tune list` shows them, and a path needs a slash", name,
+            near.best == NULL ? "" : mem_format(" (did you mean %s?)", near.best));
+}
+
 static enum exit_code
 find(const struct options *o, const char *name, const char **ret_source,
      const unsigned char **ret_text, size_t *ret_len)
@@ -140,7 +157,7 @@ find(const struct options *o, const char *name, const char **ret_source,
         return EXIT_AS_WANTED;
     sys = errno;
     if (sys == ENOENT && strchr(name, '/') == NULL)
-        say("no profile '%.80s'; `hardsock-tune list` shows them, and a path needs a slash", name);
+        say_no_profile(o, name);
     else if (sys == EPERM && *ret_source != name)
         say("%.200s belongs to somebody else, or everybody may write it: not used for '%.80s', but "
             "its path may be given",

@@ -11,6 +11,7 @@
 #include "kb.h"
 
 #define MAX_CHOICES 8
+#define RANGE_KEY "net/ipv4/ip_local_port_range"
 
 enum want {
     WANT_EXACT,

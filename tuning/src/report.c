@@ -4,6 +4,7 @@
  */
 #include "report.h"
 
+#include "effective.h"
 #include "mem.h"
 
 #include <string.h>
@@ -56,8 +57,11 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
         report_close(ret);
         return rv;
     }
-    if (with_findings)
-        live_look(&ret->sys, &ret->diag, &ret->findings);
+    if (!with_findings)
+        return EXIT_AS_WANTED;
+    live_look(&ret->sys, &ret->diag, &ret->findings);
+    for (size_t i = 0; i < ret->n; i++)
+        effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
     return EXIT_AS_WANTED;
 }
 
@@ -77,8 +81,9 @@ report_verdict(const struct options *o, const struct report *r)
 
         drift |= counts[STATUS_DRIFT] > 0;
         denied |= counts[STATUS_DENIED] > 0;
+        /* What belongs to the whole machine is not this namespace's fault. */
         if (o->strict)
-            drift |= counts[STATUS_MISSING] + counts[STATUS_GLOBAL] > 0;
+            drift |= counts[STATUS_MISSING] > 0;
     }
     for (size_t i = 0; i < r->findings.n && o->strict; i++)
         drift |= r->findings.items[i].severity != SEVERITY_INFO;

@@ -9,6 +9,8 @@
 #include "live.h"
 #include "plan.h"
 
+struct journal;
+
 struct report {
     struct sys sys;
     struct profile profiles[MAX_NAMES];
@@ -30,7 +32,9 @@ void report_tsv(const struct report *r);
 void format_prometheus(const struct report *r, enum exit_code rv);
 void format_junit(const struct report *r);
 void format_sarif(const struct report *r);
-/* Lines "-key = current" and "+key = wanted", or the same as TSV and JSON. */
-void report_diff(const struct options *o, const struct report *r, enum exit_code rv);
+/* Lines "-key = current" and "+key = wanted" of what j would write, or the same as TSV; in JSON the
+ * whole report. */
+void report_diff(const struct options *o, const struct report *r, const struct plan *plan,
+                 const struct journal *j, enum exit_code rv);
 
 #endif

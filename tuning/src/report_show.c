@@ -8,11 +8,13 @@
 #include "key.h"
 #include "mem.h"
 #include "out.h"
+#include "tx.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define KEY_WIDTH 38
+#define INDENT 11
 
 static const char *
 or_empty(const char *text)
@@ -48,26 +50,35 @@ shown(const char *text)
 static const char *
 with_unit(const struct item *it, const char *text)
 {
-    return it->kb != NULL && it->kb->unit != NULL ? mem_format("%s %s", text, it->kb->unit) : text;
+    return it->kb != NULL && kb_text(it->kb, KB_UNIT) != NULL
+               ? mem_format("%s %s", text, kb_text(it->kb, KB_UNIT))
+               : text;
+}
+
+/* What the key has, and what is wanted instead. */
+static const char *
+state_of(const struct item *it)
+{
+    if (it->status == STATUS_DRIFT && it->target_text != NULL)
+        return mem_format("%s, wanted: %s", shown(it->current_text),
+                          with_unit(it, setting_show(it->setting)));
+    if (it->current_text != NULL)
+        return *it->current_text == '\0' ? "(empty)" : with_unit(it, it->current_text);
+    return it->reason != NULL ? it->reason : "";
 }
 
 static void
 put_item(const struct options *o, const struct item *it)
 {
     const struct setting *w = it->setting;
+    int width;
 
     (void)fputs("  ", stdout);
     put_painted(o, paint_of(it->status), status_name(it->status), 9);
     put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
     (void)putchar(' ');
-    if (it->status == STATUS_DRIFT && it->target_text != NULL)
-        (void)printf("%s, wanted: %s\n", shown(it->current_text),
-                     printable(with_unit(it, setting_show(w))));
-    else if (it->current_text != NULL)
-        (void)printf("%s\n", *it->current_text == '\0' ? "(empty)"
-                                                       : shown(with_unit(it, it->current_text)));
-    else
-        (void)printf("%s\n", it->reason != NULL ? printable(it->reason) : "");
+    width = (int)strlen(key_show(w->path));
+    put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
     if (w->article != NULL)
         put_wrapped(11, "article   ", w->article);
     if (w->verdict != NULL)
@@ -93,12 +104,18 @@ put_findings(const struct options *o, const struct findings *f)
 {
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
-    if (f->n > 0)
-        put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
+    bool headed = false;
+
     for (size_t i = 0; i < f->n; i++) {
+        if (o->quiet && f->items[i].severity == SEVERITY_INFO)
+            continue;
+        if (!headed)
+            put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
+        headed = true;
         (void)fputs("  ", stdout);
         put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
-        put_wrapped(1, "", f->items[i].what);
+        (void)putchar(' ');
+        put_rest(INDENT, INDENT, f->items[i].what);
         put_wrapped(11, "advice    ", f->items[i].advice);
     }
 }
@@ -122,8 +139,7 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    if (!o->quiet)
-        put_findings(o, &r->findings);
+    put_findings(o, &r->findings);
     (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
                  ok, drift, other, r->findings.n);
 }
@@ -161,7 +177,7 @@ json_item(const struct item *it)
     json_text("why", w->why);
     json_text("risk", w->risk);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
-    json_text("unit", it->kb == NULL ? NULL : it->kb->unit);
+    json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
     json_text("reason", it->reason);
     json_text("doubt", it->doubt);
@@ -214,27 +230,37 @@ report_json(const struct options *o, const char *command, const struct report *r
     json_tail(rv);
 }
 
+/* Whether it is among the steps, or would be with the right to write. */
+static bool
+is_step(const struct item *it, const struct journal *j, enum exit_code rv)
+{
+    for (size_t i = 0; i < j->n; i++)
+        if (strcmp(j->entries[i].path, it->setting->path) == 0)
+            return true;
+    return rv == EXIT_PERMISSION && it->may_write != 0;
+}
+
 void
-report_diff(const struct options *o, const struct report *r, enum exit_code rv)
+report_diff(const struct options *o, const struct report *r, const struct plan *plan,
+            const struct journal *j, enum exit_code rv)
 {
     if (o->format == FORMAT_JSON) {
         report_json(o, "diff", r, rv);
         return;
     }
-    for (size_t i = 0; i < r->n; i++)
-        for (size_t k = 0; k < r->plans[i].n; k++) {
-            const struct item *it = &r->plans[i].items[k];
-            const char *key = key_show(it->setting->path);
+    for (size_t i = 0; i < plan->n && rv != EXIT_CONFLICT; i++) {
+        const struct item *it = &plan->items[i];
+        const char *key = key_show(it->setting->path);
 
-            if (it->status != STATUS_DRIFT || it->target_text == NULL)
-                continue;
-            if (o->format == FORMAT_TSV) {
-                tsv_line(key, it->current_text, it->target_text, NULL);
-                continue;
-            }
-            put_painted(o, PAINT_BAD, mem_format("-%s = %s", key, it->current_text), 0);
-            (void)putchar('\n');
-            put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
-            (void)putchar('\n');
+        if (it->status != STATUS_DRIFT || it->target_text == NULL || !is_step(it, j, rv))
+            continue;
+        if (o->format == FORMAT_TSV) {
+            tsv_line(key, it->current_text, it->target_text, NULL);
+            continue;
         }
+        put_painted(o, PAINT_BAD, mem_format("-%s = %s", key, it->current_text), 0);
+        (void)putchar('\n');
+        put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
+        (void)putchar('\n');
+    }
 }

@@ -44,6 +44,28 @@ broken(const char *what)
     return false;
 }
 
+/* Two names of one variable cannot have two values. */
+static bool
+aliases_ok(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->n; i++) {
+        const struct item *a = &plan->items[i];
+        const char *alias = a->target_text == NULL ? NULL : kb_alias(a->setting->path);
+
+        for (size_t k = i + 1; alias != NULL && k < plan->n; k++) {
+            const struct item *b = &plan->items[k];
+
+            if (b->target_text != NULL && strcmp(b->setting->path, alias) == 0 &&
+                !value_equal(&a->target, &b->target))
+                return broken(mem_format("%s and %s are one variable of the kernel: it cannot be "
+                                         "%s and %s",
+                                         key_show(a->setting->path), key_show(alias),
+                                         a->target_text, b->target_text));
+        }
+    }
+    return true;
+}
+
 static bool
 ports_ok(const struct sys *s, const struct plan *plan)
 {
@@ -122,5 +144,6 @@ plan_rules(const struct sys *s, const struct plan *plan)
     ok &= reuse_ok(s, plan);
     ok &= congestion_ok(s, plan);
     ok &= rising_ok(plan);
+    ok &= aliases_ok(plan);
     return ok;
 }

@@ -228,6 +228,27 @@ take_field(const char *file, const struct node *n, struct setting *s)
     return take_want(file, n, s);
 }
 
+/* The fields; or the value alone, which gives no reason and which lint doubts for that. */
+static bool
+take_body(const char *file, const struct node *n, struct setting *s)
+{
+    if (n->kind == NODE_SCALAR) {
+        s->want = WANT_EXACT;
+        s->n = 1;
+        return take_scalar(file, n, &s->texts[0]);
+    }
+    if (n->kind != NODE_MAP)
+        return bad(file, n, "expected a value, or fields such as value: and why:");
+    for (const struct node *f = n->first; f != NULL; f = f->next)
+        if (!take_field(file, f, s))
+            return false;
+    if (s->want == WANT_NOTHING && s->verdict == NULL)
+        return bad(file, n, "says nothing: value, at_least, ... or a verdict is missing");
+    if (s->why == NULL && s->verdict == NULL)
+        return bad(file, n, "does not say why");
+    return true;
+}
+
 static bool
 take_setting(const char *file, const struct node *n, struct profile *p)
 {
@@ -250,15 +271,8 @@ take_setting(const char *file, const struct node *n, struct profile *p)
             return false;
         }
     s.path = mem_dup(path);
-    if (n->kind != NODE_MAP)
-        return bad(file, n, "expected fields such as value: and why:");
-    for (const struct node *f = n->first; f != NULL; f = f->next)
-        if (!take_field(file, f, &s))
-            return false;
-    if (s.want == WANT_NOTHING && s.verdict == NULL)
-        return bad(file, n, "says nothing: value, at_least, ... or a verdict is missing");
-    if (s.why == NULL && s.verdict == NULL)
-        return bad(file, n, "does not say why");
+    if (!take_body(file, n, &s))
+        return false;
     p->settings = mem_grow(p->settings, p->n, &p->capacity, sizeof(*p->settings));
     p->settings[p->n++] = s;
     return true;

@@ -63,9 +63,9 @@ setting_finish(struct setting *s, const struct vars *vars)
     if (!makes_sense(s, k))
         return false;
     if (k != NULL && k->scope == SCOPE_NONE && s->want != WANT_UNSET && s->want != WANT_NOTHING)
-        return bad(
-            s, want_name(s->want),
-            mem_format("cannot be had: %s%s", k->meaning, k->removed != NULL ? " (removed)" : ""));
+        return bad(s, want_name(s->want),
+                   mem_format("cannot be had: %s%s", kb_text(k, KB_MEANING),
+                              kb_text(k, KB_REMOVED) != NULL ? " (removed)" : ""));
     for (size_t i = 0; i < s->n; i++) {
         const char *text = expr_expand(vars, s->texts[i], &why);
 

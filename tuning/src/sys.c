@@ -219,26 +219,34 @@ const char *
 sys_why_missing(const struct sys *s, const char *path)
 {
     const struct kb_key *k = kb_find(path);
+    const char *since, *module = k == NULL ? NULL : kb_text(k, KB_MODULE);
     char dir[KEY_MAX];
     struct stat st;
 
     if (k == NULL)
         return "not known to this kernel, nor to this tool";
     if (k->scope == SCOPE_NONE)
-        return k->removed != NULL ? mem_format("gone since Linux %s: %s", k->removed, k->meaning)
-                                  : k->meaning;
-    if (k->since != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, k->since) < 0)
-        return mem_format("added in Linux %s; this is %s", k->since, s->kernel);
-    if (k->module != NULL && !sys_has_module(s, k->module))
-        return mem_format("module %s is not loaded", k->module);
+        return kb_text(k, KB_REMOVED) == NULL
+                   ? kb_text(k, KB_MEANING)
+                   : mem_format("gone since Linux %s: %s", kb_text(k, KB_REMOVED),
+                                kb_text(k, KB_MEANING));
+    since = kb_text(k, KB_SINCE) != NULL ? kb_text(k, KB_SINCE) : kb_text(k, KB_PRESENT);
+    if (since != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, since) < 0)
+        return mem_format("%s; this is %s", kb_since_text(k), s->kernel);
+    if (module != NULL && !sys_has_module(s, module))
+        return mem_format("module %s is not loaded", module);
     if (k->scope != SCOPE_NAMESPACE && !s->first_ns)
         return "global: only visible, and only to be set, in the machine's first network namespace";
     (void)snprintf(dir, sizeof(dir), "%s", path);
-    if (strchr(k->path, '*') != NULL && strrchr(dir, '/') != NULL) {
+    if (strchr(kb_path(k), '*') != NULL && strrchr(dir, '/') != NULL) {
         *strrchr(dir, '/') = '\0';
         if (fstatat(s->proc_sys, dir, &st, 0) != 0)
             return "no such network interface here";
     }
+    /* Some that each namespace has today were the machine's own in older kernels. */
+    if (!s->first_ns)
+        return "not in this network namespace: this kernel keeps it for the whole machine, or is "
+               "built without it";
     return "not built into this kernel";
 }
 

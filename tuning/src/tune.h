@@ -50,7 +50,7 @@ struct options {
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
     const char *netns, *root, *state, *to, *output;
-    bool strict, quiet, dry_run, force, keep, all, color;
+    bool strict, quiet, dry_run, force, keep, all, keys, color;
     char **args; /* what is left of the command line */
     size_t n_args;
 };

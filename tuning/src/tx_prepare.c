@@ -31,6 +31,10 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
             say("%s: left out: %s", key, it->reason);
         return EXIT_DRIFT;
     case STATUS_DRIFT:
+        if (it->kb != NULL && kb_text(it->kb, KB_CHECK_ONLY) != NULL) {
+            say("%s: left out: apply does not set it: %s", key, kb_text(it->kb, KB_CHECK_ONLY));
+            return EXIT_DRIFT;
+        }
         if (it->may_write != 0 && it->reason != NULL && strncmp(it->reason, "global", 6) == 0 &&
             !o->strict) {
             if (!o->quiet)

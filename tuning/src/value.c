@@ -7,6 +7,8 @@
 
 #include "mem.h"
 
+#include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BITS 64U
@@ -339,4 +341,19 @@ value_count_ports(const struct value *v, unsigned low, unsigned high)
     for (unsigned p = low; p <= high && p < PORTS; p++)
         n += value_has_port(v, p);
     return n;
+}
+
+int
+kernel_compare(const char *a, const char *b)
+{
+    for (int part = 0; part < 3; part++) {
+        char *end_a, *end_b;
+        long x = strtol(a, &end_a, 10), y = strtol(b, &end_b, 10);
+
+        if (x != y)
+            return x < y ? -1 : 1;
+        a = *end_a == '.' && isdigit((unsigned char)end_a[1]) ? end_a + 1 : "";
+        b = *end_b == '.' && isdigit((unsigned char)end_b[1]) ? end_b + 1 : "";
+    }
+    return 0;
 }

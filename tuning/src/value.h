@@ -48,4 +48,7 @@ struct value value_union(const struct value *a, const struct value *b);
 /* One number, whole text; strict as above. */
 bool number_parse(const char *s, size_t len, bool strict, int64_t *ret_n, const char **ret_why);
 
+/* "6.1" against "6.18.44-x": -1, 0, 1, by numbers. */
+int kernel_compare(const char *a, const char *b);
+
 #endif

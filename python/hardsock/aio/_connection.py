@@ -14,7 +14,7 @@ from hardsock._framing import AnyFraming, LengthPrefix, Line
 from hardsock._records import CloseReport, Setting, TLSInfo
 from hardsock._sendfile import must_be_read, send_by_reading_async
 from hardsock._tls import TLSConfig
-from hardsock.aio._host import current_hub
+from hardsock.aio._host import current_hub, forget
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -30,8 +30,8 @@ class Connection:
     The same names, parameters and exceptions as ``hardsock.Connection``: ``timeout=`` in seconds
     for the whole call, ``token=``, ambient scopes. Besides, the event loop's own cancelling works:
     a cancelled call loses no received byte, and poisons a direction only if it leaves half a
-    message. One reader and one writer at a time. It belongs to the event loop in which it was made;
-    tokens, ``close`` and ``abort`` work from any thread.
+    message. One reader and one writer at a time, in whatever event loops they run; tokens, ``close``
+    and ``abort`` work from any thread.
     """
 
     __slots__ = ("__weakref__", "_conn", "_hub")
@@ -325,12 +325,18 @@ class Connection:
         /,
         *,
         server_name: str | None = None,
+        read_ahead: bool = True,
         timeout: float | None = None,
         token: CancelToken | None = None,
     ) -> None:
         """As ``hardsock.Connection.upgrade_to_tls``."""
         await self._conn._op_upgrade_to_tls(
-            self._hub, config, server_name=server_name, timeout=timeout, token=token
+            self._hub,
+            config,
+            server_name=server_name,
+            read_ahead=read_ahead,
+            timeout=timeout,
+            token=token,
         )
 
     async def confirm(
@@ -343,6 +349,11 @@ class Connection:
     def tls(self) -> TLSInfo | None:
         """What the TLS handshake agreed on, or None."""
         return self._conn.tls
+
+    @property
+    def proxy(self) -> Any:
+        """As ``hardsock.Connection.proxy``."""
+        return self._conn.proxy
 
     def close(self) -> None:
         """Close; never blocks. Calls in progress raise Closed, in whatever task or thread."""
@@ -359,7 +370,7 @@ class Connection:
     def detach(self) -> int:
         """Give the descriptor to the caller, who must close it; this object becomes closed."""
         fd = self._conn.detach()
-        self._hub.forget(fd)
+        forget(fd, self._hub)
         return fd
 
     async def __aenter__(self) -> Self:

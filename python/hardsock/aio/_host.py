@@ -14,7 +14,7 @@ from typing import Any
 
 from hardsock._core import Hub
 
-__all__ = ["current_hub", "current_task"]
+__all__ = ["current_hub", "current_task", "forget"]
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = (
     weakref.WeakKeyDictionary()
@@ -55,14 +55,38 @@ def _trio_runs() -> bool:
         return False
 
 
+def forget(fd: int, hub: Hub) -> None:
+    """Stop watching a descriptor that was given away, in *hub* and in the loop that runs here."""
+    hub.forget(fd)
+    try:
+        here = current_hub()
+    except RuntimeError:
+        return
+    if here is not hub:
+        here.forget(fd)
+
+
+# What the loops watch with, weakly: its end is the end of its loop.
+_ears: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
+
+
+def _loop_has_ended(ear: weakref.ref[Any]) -> None:
+    hub = _ears.pop(ear)()
+    if hub is not None:
+        hub.close()
+
+
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:
     hub = Hub(
         get_loop=weakref.ref(loop),
         get_running=asyncio._get_running_loop,
         cancelled=asyncio.CancelledError,
+        find=current_hub,
     )
+    run = hub.run
     # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or
     # whatever scope the first call was made in would live as long as the loop.
-    contextvars.Context().run(loop.add_reader, hub.fileno(), hub.run)
+    contextvars.Context().run(loop.add_reader, hub.fileno(), run)
+    _ears[weakref.ref(run, _loop_has_ended)] = weakref.ref(hub)
     _hubs[loop] = weakref.ref(hub)
     return hub

@@ -10,7 +10,7 @@ from hardsock._core import CancelToken
 from hardsock._errors import Closed
 from hardsock._records import ListenerStats, Setting
 from hardsock.aio._connection import Connection
-from hardsock.aio._host import current_hub
+from hardsock.aio._host import current_hub, forget
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,34 +21,54 @@ __all__ = ["Listener"]
 class Listener:
     """A listening stream socket whose accepting is awaited; made by ``aio.listen``.
 
-    Any number of tasks may accept at once. It belongs to the event loop in which it was made;
-    ``close`` works from any thread.
+    Any number of tasks may accept at once, in any number of event loops; ``close`` works from any
+    thread.
     """
 
-    __slots__ = ("__weakref__", "_hub", "_listener")
+    __slots__ = ("__weakref__", "_hub", "_left", "_listener")
 
     def __init__(self, listener: _core.Listener) -> None:
         self._listener = listener
         self._hub = current_hub()
+        self._left: list[_core.Connection] = []  # Accepted, but there was no memory to wrap them.
 
     async def accept(
         self, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> Connection:
         """As ``hardsock.Listener.accept``."""
-        conn = await self._listener._op_accept(self._hub, timeout=timeout, token=token)
-        return Connection(conn)
+        conn = Connection(cast("_core.Connection", None))  # What can fail does so before.
+        left = self._take_left(1)
+        conn._conn = (
+            left[0]
+            if left
+            else await self._listener._op_accept(self._hub, timeout=timeout, token=token)
+        )
+        return conn
 
     async def accept_many(
         self, max_count: int, /, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> list[Connection]:
         """As ``hardsock.Listener.accept_many``."""
-        conns = cast(
-            "list[_core.Connection]",
-            await self._listener._op_accept_many(
-                self._hub, max_count, timeout=timeout, token=token
-            ),
+        conns: list[Any] = self._take_left(max_count) or await self._listener._op_accept_many(
+            self._hub, max_count, timeout=timeout, token=token
         )
-        return [Connection(conn) for conn in conns]
+        done = 0
+        try:
+            for conn in conns:
+                conns[done] = Connection(conn)
+                done += 1
+        except MemoryError:
+            self._left += conns[done:]
+            if done == 0:
+                raise
+            del conns[done:]
+        return conns
+
+    def _take_left(self, max_count: int) -> list[_core.Connection]:
+        taken: list[_core.Connection] = []
+        while self._left and len(taken) < max_count:
+            taken.append(self._left.pop())
+        return taken
 
     def __aiter__(self) -> Self:
         return self
@@ -64,15 +84,17 @@ class Listener:
     def close(self) -> None:
         """Close; tasks that accept raise Closed. Idempotent."""
         self._listener.close()
+        while self._left:
+            self._left.pop().close()
 
     async def aclose(self) -> None:
         """``close()``, for ``contextlib.aclosing`` and the like; never waits."""
-        self._listener.close()
+        self.close()
 
     def detach(self) -> int:
         """Give the descriptor to the caller, who must close it."""
         fd = self._listener.detach()
-        self._hub.forget(fd)
+        forget(fd, self._hub)
         return fd
 
     async def __aenter__(self) -> Self:
@@ -85,7 +107,7 @@ class Listener:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._listener.close()
+        self.close()
 
     def fileno(self) -> int:
         """The descriptor's number, -1 when closed."""

@@ -45,7 +45,7 @@ async def connect(
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
     found: list[tuple[str, int]] | None = None
-    if source is not None and (name := name_in(source)) is not None:
+    if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
         found = sources_of(
             await resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]

@@ -11,7 +11,10 @@ from hardsock._connect import Address, name_in
 from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
 from hardsock._listen import first_of
+from hardsock._names import suggests
 from hardsock._options import SocketOptions
+from hardsock._peer_limits import PeerLimits
+from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
@@ -24,6 +27,7 @@ __all__ = ["serve"]
 _MOST_BY_DEFAULT = 10_000
 
 
+@suggests
 def serve(
     handler: Handler,
     address: Address | socket.socket | int | Listener | BlockingListener,
@@ -48,6 +52,8 @@ def serve(
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
 ) -> Server:
     """Serve *address*: await ``handler(conn)`` for each connection, in a task of its own.
@@ -68,7 +74,7 @@ def serve(
         drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
-        insecure_allow_weaker_fallback:
+        insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
             As for ``listen``.
 
     Raises:
@@ -100,6 +106,8 @@ def serve(
         "tls_fallback": tls_fallback,
         "tls_breaker": tls_breaker,
         "insecure_allow_weaker_fallback": insecure_allow_weaker_fallback,
+        "proxy_protocol": proxy_protocol,
+        "peer_limits": peer_limits,
     }
 
     async def open_it() -> BlockingListener:

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from hardsock._core import Hub, Operation
+from hardsock.aio import _host
 
 _hub: trio.lowlevel.RunVar[Hub] = trio.lowlevel.RunVar("hardsock hub")
 
@@ -23,7 +24,7 @@ def current_hub() -> Hub:
     try:
         return _hub.get()
     except LookupError:
-        hub = Hub(drive=_drive)
+        hub = Hub(drive=_drive, find=_host.current_hub)
         _hub.set(hub)
         trio.lowlevel.spawn_system_task(_watch, hub)
         return hub
@@ -39,8 +40,6 @@ async def _watch(hub: Hub) -> None:
 
 
 async def _drive(operation: Operation) -> Any:
-    if operation.hub is not current_hub():
-        raise RuntimeError("a connection belongs to the trio.run() in which it was made")
     waited = False
     try:
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -47,6 +47,19 @@ class RemoteTimeout(RemoteError):
     """Code inside a namespace was still running at the deadline, and was killed."""
 
 
+def _name_of_main(file: str | None) -> str:
+    """What the module of a program is imported as inside, where another one is ``__main__``."""
+    if file is None:
+        raise ValueError(
+            "target: a function that was typed in has no file to be loaded from inside: put it in "
+            "a script or a module, or give the text of a script"
+        )
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:  # python -m package.module
+        return str(spec.name)
+    return "__hardsock_main__"  # as multiprocessing has it: what a script does only when run stays
+
+
 class Running:
     """A function at work inside a namespace. Leaving its ``with`` block stops it.
 
@@ -210,15 +223,24 @@ class Namespace:
         """Start *target* inside and return at once; use the result as a context manager.
 
         Args:
-            target: A function at the top of a module, ``"module:qualname"``, or the text of a
-                script, which finds its arguments in ``args`` and leaves its answer in ``result``.
+            target: A function at the top of a module or of the running script (which is imported
+                inside: what it does should stand below ``if __name__ == "__main__":``),
+                ``"module:qualname"``, or the text of a script, which finds its arguments in ``args`` and leaves its answer in ``result``.
             args: Arguments and keyword arguments; anything JSON can carry, as can the answer.
             timeout: Seconds for its whole life. Shortly before that it prints where it hangs.
         """
         file: str | None = None
         if callable(target):
-            file = sys.modules[target.__module__].__file__
-            target = f"{target.__module__}:{target.__qualname__}"
+            module = target.__module__
+            if "<" in target.__qualname__:
+                raise ValueError(
+                    f"target must be a function at the top of a module, not {target.__qualname__}: "
+                    "another interpreter cannot find it"
+                )
+            file = getattr(sys.modules[module], "__file__", None)
+            if module == "__main__":
+                module = _name_of_main(file)
+            target = f"{module}:{target.__qualname__}"
         request = {
             "action": "run",
             "target": target,

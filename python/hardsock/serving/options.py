@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hardsock._errors import SettingWarning
+from hardsock._names import caller, names_checked
 from hardsock._options import _check_int, _check_seconds
 
 __all__ = [
@@ -38,6 +39,7 @@ class DefaultSeconds(float):
     """A default that gives way to what contradicts it."""
 
 
+@names_checked
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
     """Limits and times of a server; contradictions are refused with both names."""
@@ -129,5 +131,5 @@ def _check_descriptors(connections: int) -> None:
             f"max_connections={connections}, but this process may have {soft} descriptors: clients "
             "would be turned away before that; raise `ulimit -n` (RLIMIT_NOFILE)",
             SettingWarning,
-            stacklevel=5,
+            stacklevel=caller(),
         )

@@ -27,6 +27,7 @@ from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 from hardsock.serving.workers import Workers, look_at
 
@@ -68,9 +69,10 @@ class Server(ServerFace):
         # A thread for each connection, of which as many run as there are workers.
         self._slots = Slots(options.workers) if options.workers < options.limit else None
         self._workers = Workers(self._serve, options.limit, options.name)
-        self._thread = threading.Thread(target=self._main, name=options.name, daemon=True)
+        self._thread = new_thread(self._main, options.name)
+        tell_before_joining(self._interpreter_ends)
         try:
-            self._thread.start()
+            start_thread(self._thread)
         except RuntimeError:
             self._workers.close(time.monotonic())
             raise
@@ -117,6 +119,9 @@ class Server(ServerFace):
         self._thread.join(1.0)
         assert self._report is not None
         return self._report
+
+    def _interpreter_ends(self) -> None:
+        self._draining.cancel("the interpreter ends")
 
     def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
         """Block until the server has ended: True; False after *timeout* seconds.

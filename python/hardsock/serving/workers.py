@@ -1,7 +1,6 @@
 """A bounded number of threads that take connections from a queue: started late, used again.
 
-The queue is bounded by the server, which accepts nothing while it is full. Threads are daemons: one
-that a handler will not leave cannot keep the process from ending.
+The queue is bounded by the server, which accepts nothing while it is full.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from hardsock.serving.ledger import Served
+from hardsock.serving.threads import new_thread, start_thread
 
 __all__ = ["Workers"]
 
@@ -78,14 +78,14 @@ class Workers:
 
     def _new(self) -> threading.Thread:
         name = f"{self._name}-{len(self._threads)}"
-        thread = threading.Thread(target=self._main, args=(self._run,), name=name, daemon=True)
+        thread = new_thread(self._main, name, self._run)
         self._threads.append(thread)
         self._free += 1
         return thread
 
     def _start(self, thread: threading.Thread) -> None:
         try:
-            thread.start()
+            start_thread(thread)
         except RuntimeError:
             with self._lock:
                 self._threads.remove(thread)

@@ -1,0 +1,37 @@
+"""Telling greenlets of gevent that calls of hardsock stop their thread.
+
+A call that waits does so in C, where ``gevent.monkey.patch_all()`` does not reach. So all greenlets
+of the thread stand still meanwhile, those that the call waits for as well. Nothing fails by it; that
+is why it has to be said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+
+__all__ = ["warn_of_greenlets"]
+
+_TEXT = (
+    "gevent runs in this thread, and a call of hardsock that waits stops all of its greenlets, "
+    "whatever was patched; call hardsock in a thread of its own "
+    "(gevent.get_hub().threadpool.apply), or run an event loop there with hardsock.aio; "
+    "see docs/threads.md"
+)
+_warned = False
+
+
+def warn_of_greenlets(stacklevel: int) -> None:
+    """Warn, once in a process, if gevent's hub runs in this thread: a RuntimeWarning."""
+    global _warned
+    if _warned or "gevent" not in sys.modules or asyncio._get_running_loop() is not None:
+        return
+    try:
+        from gevent._hub_local import get_hub_if_exists
+    except ImportError:
+        return
+    if get_hub_if_exists() is None:
+        return
+    _warned = True
+    warnings.warn(_TEXT, RuntimeWarning, stacklevel=stacklevel + 1)

@@ -1,0 +1,166 @@
+"""CPython's own tests of streams are the contract: each of them holds, or its difference is listed.
+
+The tests run in processes of their own (`runner.py`), several at a time, since most of their time
+is waiting. docs/internals/socket-contract.md lists those that do not hold, with the reason. A
+failing test that is not listed, and passes on a plain socket, is a new difference; a listed one
+that passes is no longer one. Both fail here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.require import Unavailable, available
+
+RUNNER = Path(__file__).with_name("runner.py")
+PAGE = Path(__file__).parents[2] / "docs" / "internals" / "socket-contract.md"
+
+# Each group is a process; the longest first. Classes that are about other things than connected streams are left out.
+GROUPS = {
+    "xmlrpc": "test.test_xmlrpc",
+    "socket": "test.test_socket:SocketConnectedTest,BasicTCPTest,BasicTCPTest2,TCPCloserTest,"
+    "BasicSocketPairTest,NonBlockingTCPTests,NetworkConnectionNoServer,"
+    "NetworkConnectionAttributesTest,NetworkConnectionBehaviourTest,TCPTimeoutTest,"
+    "TestUnixDomain,TestLinuxAbstractNamespace,BufferIOTest,ContextManagersTest,InheritanceTest,"
+    "TestSocketSharing,CreateServerFunctionalTest,SendRecvFdsTests,InterruptedSendTimeoutTest",
+    "messages": "test.test_socket:SendmsgTCPTest,RecvmsgTCPTest,RecvmsgIntoTCPTest,"
+    "SendmsgUnixStreamTest,RecvmsgUnixStreamTest,RecvmsgIntoUnixStreamTest,"
+    "RecvmsgSCMRightsStreamTest,RecvmsgIntoSCMRightsStreamTest",
+    "files": "test.test_socket:FileObjectClassTestCase,UnbufferedFileObjectClassTestCase,"
+    "LineBufferedFileObjectClassTestCase,SmallBufferedFileObjectClassTestCase,"
+    "UnicodeReadFileObjectClassTestCase,UnicodeWriteFileObjectClassTestCase,"
+    "UnicodeReadWriteFileObjectClassTestCase,SendfileUsingSendTest,SendfileUsingSendfileTest",
+    "ftplib": "test.test_ftplib",
+    "http": "test.test_httplib test.test_httpservers test.test_urllib2_localnet test.test_wsgiref",
+    "imaplib": "test.test_imaplib",
+    "logging": "test.test_logging:SocketHandlerTest,UnixSocketHandlerTest,HTTPHandlerTest,"
+    "ConfigDictTest",
+    "nntplib": "test.test_nntplib",
+    "poplib": "test.test_poplib",
+    "smtplib": "test.test_smtplib",
+    "socketserver": "test.test_socketserver",
+    "telnetlib": "test.test_telnetlib",
+}
+# They wait ten seconds and more for what a plain socket waits for, too.
+SLOW = [
+    "test.test_imaplib.NewIMAPSSLTests.test_imaplib_timeout_test",
+    "test.test_imaplib.NewIMAPSSLTests.test_ssl_raises",
+    "test.test_imaplib.NewIMAPSSLTests.test_ssl_verified",
+    "test.test_imaplib.NewIMAPTests.test_imaplib_timeout_test",
+]
+AT_ONCE = 8
+AT_TIMES = "At times"  # how the reason begins of a difference that shows when a race goes one way
+LIMIT = 300  # seconds for a process
+
+
+@dataclass
+class Outcomes:
+    passed: set[str]
+    failed: dict[str, str]  # and what was printed
+    injected: int
+
+
+def run(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> list[dict[str, str]]:
+    """Return what the runner wrote; a process that a test ended goes on with the next test."""
+    out = folder / f"{mode}.jsonl"
+    done: list[str] = []
+    while True:
+        command = [sys.executable, str(RUNNER), str(out), mode]
+        command += [f"-{one}" for one in [*left_out, *done]] + targets
+        with (folder / "log").open("a") as log:
+            status = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT
+            ).returncode
+        lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        if status == 0:
+            return lines
+        before, done = done, [line["test"] for line in lines if line["outcome"] == "begun"]
+        if done == before:  # It did not get as far as the next test.
+            pytest.fail(f"{command}: {(folder / 'log').read_text()[-3000:]}")
+
+
+def outcomes_of(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> Outcomes:
+    folder.mkdir(exist_ok=True)
+    found = Outcomes(set(), {}, 0)
+    for line in run(folder, targets, mode, left_out):
+        test, outcome = line["test"], line["outcome"]
+        found.injected = max(found.injected, int(line["injected"]))
+        found.failed.pop(test, None)
+        if outcome == "passed":
+            found.passed.add(test)
+        elif outcome != "skipped":
+            found.failed[test] = line["text"] or "it did not end"
+    return found
+
+
+def present(target: str) -> bool:
+    """Whether this interpreter has the module; find_spec() raises if there is no package."""
+    with suppress(ModuleNotFoundError):
+        return importlib.util.find_spec(target.partition(":")[0]) is not None
+    return False
+
+
+def listed() -> dict[str, str]:
+    """Return the tests in the page's table, and their reasons."""
+    rows = re.findall(r"^\| (`test_.*`) \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.M)
+    return {f"test.{one}": why for tests, why in rows for one in re.findall(r"`([^`]+)`", tests)}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
+    """What became of each group that this interpreter has, all run at once."""
+    folder = tmp_path_factory.mktemp("contract")
+    with available():
+        if not present("test.test_socket"):
+            raise Unavailable(
+                f"the tests of this Python are not installed: {sysconfig.get_path('stdlib')}/test "
+                "has no test_socket.py (Debian: libpython3.N-testsuite)"
+            )
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {
+            name: pool.submit(outcomes_of, folder / name, targets, "injected", SLOW)
+            for name in GROUPS
+            if (targets := [one for one in GROUPS[name].split() if present(one)])
+        }
+    return {name: one.result() for name, one in running.items()}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_interpreters_own_tests_hold_or_their_difference_is_listed(
+    found: dict[str, Outcomes], group: str, tmp_path: Path
+) -> None:
+    if group not in found:
+        pytest.skip(f"Python {sys.version_info[0]}.{sys.version_info[1]} has no {GROUPS[group]}")
+    passed, failed, differences = found[group].passed, found[group].failed, listed()
+    assert passed
+    assert found[group].injected, "no connection of hardsock was used"
+    new = {test: text for test, text in failed.items() if test not in differences}
+    if new:  # What fails here on a plain socket too is the machine's.
+        others = [*passed, *(failed.keys() - new.keys()), *SLOW]
+        targets = [one for one in GROUPS[group].split() if present(one)]
+        plain = outcomes_of(tmp_path, targets, "plain", others)
+        new = {test: text for test, text in new.items() if test in plain.passed}
+    assert not new, "new differences:\n\n" + "\n".join(f"{k}\n{v}" for k, v in new.items())
+    none = {test for test in passed if not differences.get(test, AT_TIMES).startswith(AT_TIMES)}
+    assert not none, f"{PAGE.name} lists what holds"
+
+
+def test_each_listed_difference_is_a_test_of_some_interpreter() -> None:
+    names = {target.partition(":")[0] for group in GROUPS.values() for target in group.split()}
+    for test, reason in listed().items():
+        module, _, case = test.rpartition(".")[0].rpartition(".")
+        assert module in names, test
+        assert case[0].isupper(), test
+        assert len(reason) > 20, f"{test}: no reason"
+    assert not set(SLOW) & set(listed())

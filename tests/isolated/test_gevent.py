@@ -1,0 +1,97 @@
+"""Greenlets of gevent: a call that waits stops them, which is said once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from support.require import need_module
+
+need_module("gevent")
+
+PRELUDE = """
+from gevent import monkey
+if PATCHED: monkey.patch_all()
+import asyncio, gevent, socket, sys, warnings
+from gevent import hub
+import hardsock as hs
+from hardsock import aio
+
+def warned(call):
+    "How often a call in a greenlet warns; each makes something to be closed."
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        made = gevent.spawn(call).get()
+    if hasattr(made, "close"):
+        made.close()
+    for each in found:
+        assert each.category is RuntimeWarning, each
+        assert "threadpool" in str(each.message) and "docs/threads.md" in str(each.message)
+        assert each.filename == "<string>", each.filename
+    return len(found)
+
+listener = hs.listen(("127.0.0.1", 0))
+address = listener.address
+CALLS = {
+    "connect": lambda: hs.connect(address, timeout=5),
+    "resolve": lambda: hs.resolve(address, timeout=5),
+    "adopt": lambda: hs.adopt(theirs[0]),
+    "listen": lambda: hs.listen(("127.0.0.1", 0)),
+    "Pool": lambda: hs.Pool(address),
+}
+theirs = socket.socketpair()
+"""
+
+
+def run(code: str, *, patched: bool) -> None:
+    prelude = PRELUDE.replace("PATCHED", repr(patched))
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", prelude + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("patched", [False, True])
+@pytest.mark.parametrize("name", ["connect", "resolve", "adopt", "listen", "Pool"])
+def test_the_first_call_in_a_greenlet_warns_and_no_other(name: str, patched: bool) -> None:
+    run(
+        f"""
+        first = CALLS.pop({name!r})
+        assert warned(first) == 1
+        for call in CALLS.values():
+            assert warned(call) == 0
+        for each in theirs: each.close()
+        listener.close()
+        """,
+        patched=patched,
+    )
+
+
+def test_a_thread_of_its_own_and_an_event_loop_are_not_warned_of() -> None:
+    run(
+        """
+        def ask():
+            with hs.connect(address, timeout=5) as conn:
+                return conn.recv_exactly(5, timeout=5)
+
+        asking = gevent.get_hub().threadpool.spawn(ask)
+        with listener.accept(timeout=5) as conn:
+            conn.sendall(b"hello")
+        assert asking.get() == b"hello"
+
+        async def main():
+            async with await aio.listen(("127.0.0.1", 0)) as other:
+                (await aio.connect(other.address, timeout=5)).close()
+
+        asyncio.run(main())
+        for each in theirs: each.close()
+        listener.close()
+        """,
+        patched=False,
+    )

@@ -1,0 +1,50 @@
+"""A crowd of idle connections, opened together, survives its own keepalive probes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import available
+from support.require import Unavailable
+
+HERD = Path(__file__).parents[1] / "herd" / "idle_herd.py"
+
+
+def herd(*arguments: str, limit: float) -> dict[str, object]:
+    with available():
+        if subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode:
+            raise Unavailable("no network namespace of its own")
+        if shutil.which("nft") is None:
+            raise Unavailable("no nft")
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < int(arguments[1]) + 200:
+            raise Unavailable(f"no {arguments[1]} descriptors")
+    done = subprocess.run(
+        [sys.executable, str(HERD), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    assert done.returncode == 0, result
+    return result
+
+
+@pytest.mark.slow
+def test_idle_connections_outlive_the_probes_of_their_neighbours() -> None:
+    """So many that a herd in step (``--in-step``) loses hundreds; 4,000 in step lose none."""
+    result = herd("--connections", "9000", "--dead-after", "10", "--seconds", "25", limit=240)
+    assert result["noticed"] == result["dead"]
+
+
+@pytest.mark.nightly
+def test_nineteen_thousand_idle_connections_stay_for_ten_minutes() -> None:
+    print(herd("--connections", "19500", "--seconds", "600", limit=1100))

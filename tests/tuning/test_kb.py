@@ -1,0 +1,201 @@
+"""The knowledge base: its facts, beside what the running kernel shows in a namespace of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support_tune import BINARY, OK, TOP, answer, profile, tune
+
+from hardsock.lab import Namespace
+
+KBGEN = BINARY.parent / "kbgen"
+
+
+def explain(tmp_path: Path, *names: str) -> dict[str, dict[str, Any]]:
+    """What is known, without this machine's values."""
+    (tmp_path / "empty/proc/sys").mkdir(parents=True)
+    return {row["key"]: row for row in answer("explain", *names, root=tmp_path / "empty")}
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "text"),
+    [
+        ("net.core.rmem_max", "default", "4194304 (212992 before Linux 6.18)"),
+        ("net.core.wmem_max", "default", "4194304 (212992 before Linux 6.18)"),
+        ("net.core.rmem_max", "note", "absent in other network namespaces up to Linux 6.8"),
+        ("net.ipv4.tcp_limit_output_bytes", "note", "1048576 in Linux 6.12 and 6.14"),
+        ("net.ipv4.tcp_challenge_ack_limit", "note", "1000 in Linux 5.19"),
+        ("net.ipv4.tcp_ecn", "range", "0 to 5"),
+        ("net.ipv4.tcp_comp_sack_slack_ns", "default", "10000 (100000 before Linux 6.19)"),
+        ("net.netfilter.nf_conntrack_buckets", "default", "memory / 16384"),
+        ("net.netfilter.nf_conntrack_max", "default", "four times that in Linux 5.10"),
+        ("net.ipv4.conf.default.accept_source_route", "default", "1; conf.all 0"),
+        ("net.ipv4.conf.all.accept_source_route", "default", "0"),
+        ("net.ipv4.conf.eth0.accept_source_route", "combined", "both on"),
+        ("net.ipv4.conf.eth0.rp_filter", "combined", "the larger"),
+        ("net.ipv6.conf.all.forwarding", "rules", "accept_ra 1 stops working"),
+        ("net.ipv4.tcp_fastopen", "risk", "without a cookie"),
+    ],
+)
+def test_facts_that_kernels_have_shown(tmp_path: Path, key: str, field: str, text: str) -> None:
+    known = explain(tmp_path, key)[key][field]
+    if field == "risk":
+        text = "leave out the cookie"
+    assert text in known
+
+
+def test_every_key_of_this_kernels_network_tree_is_known(tmp_path: Path) -> None:
+    base = Path("/proc/sys")
+    skip = ("nf_log", "neigh/", "conf/")
+    paths = [
+        str(p.relative_to(base))
+        for p in base.joinpath("net").rglob("*")
+        if p.is_file() and not any(s in str(p) for s in skip) and p.name != "flush"
+    ]
+    paths += [
+        str(p.relative_to(base))
+        for family in ("ipv4", "ipv6")
+        for place in ("conf/default", "conf/all", "neigh/default")
+        for p in base.joinpath("net", family, place).glob("*")
+    ]
+    rows = explain(tmp_path, *paths)
+    unknown = [key for key, row in rows.items() if not row.get("meaning")]
+    # A kernel newer than those that were looked at has more; what is here must not shrink.
+    assert len(unknown) <= len(rows) // 50, unknown
+
+
+KINDS = (
+    "by ",
+    "random",
+    "what is",
+    "empty",
+    "as ",
+    "memory",
+    "reno",
+    "at least",
+    "half",
+    "that of",
+)
+
+
+def test_defaults_are_those_of_a_new_namespace(ns: Namespace, tmp_path: Path) -> None:
+    """Only for the version that the entries say they were seen on."""
+    lines = ns.exec([str(BINARY), "explain", *known_names(), "-f", "tsv"]).stdout
+    rows: dict[str, dict[str, str]] = {}
+    for line in lines.splitlines():
+        key, field, text = line.split("\t")[:3]
+        rows.setdefault(key, {})[field] = text
+    here = Path("/proc/sys/kernel/osrelease").read_text()
+    wrong = []
+    for key, row in rows.items():
+        if "value" not in row or not here.startswith(row.get("verified", "none")):
+            continue
+        if row.get("scope") != "namespace" or " before " in row["default"]:
+            continue
+        if row["default"].startswith(KINDS) or not row["default"][0].isdigit():
+            continue
+        if row["value"] not in re.split(r" \(|;|, which", row["default"]):
+            wrong.append((key, row["value"], row["default"]))
+    assert wrong == []
+
+
+def at_version(default: str, kernel: str) -> str:
+    """What the text of a default says of one kernel."""
+    number = [int(n) for n in kernel.split(".")]
+    found = default.split(" (")[0]
+    for value, before in re.findall(r"(?:\(|, )([^(),]+) before Linux ([0-9.]+)", default):
+        if number < [int(n) for n in before.split(".")]:
+            found = value
+    return found
+
+
+def test_defaults_are_those_that_booted_kernels_showed(tmp_path: Path) -> None:
+    """What differs from the newest must be told: by its version, or in the note."""
+    wrong = []
+    for key, row in explain(tmp_path, *known_names()).items():
+        if not row.get("seen") or not key.startswith("net.") or row["default"] is None:
+            continue
+        for values, first in re.findall(r"(.*?) \(([0-9.]+)(?: to [0-9.]+)?\),? ?", row["seen"]):
+            if ";" in values:
+                break
+            said = at_version(row["default"], first)
+            told = values == "not there" or values in f"{said} {row.get('note') or ''}"
+            # Worked out from memory, the clock or modules: words, or a last number that is less.
+            worded = said != "empty" and (not said[0].isdigit() or "memory" in said)
+            smaller = key.endswith(("tcp_rmem", "tcp_wmem"))
+            if not (told or worded or smaller):
+                wrong.append((key, first, values, said))
+    assert wrong == []
+
+
+def known_names() -> list[str]:
+    names = []
+    for file in (TOP / "tuning/kb").glob("*.yaml"):
+        for line in file.read_text().splitlines():
+            name = line.strip().strip('":').rstrip(":").strip('"')
+            if line.startswith("  ") and line[2] != " " and name.startswith("net."):
+                names.append(name.replace("*", "default"))
+    assert len(names) > 400
+    return names
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("keys: {net.ipv4.x: {meaning: m, nonsense: 1}}", "nonsense: is no field of a key"),
+        ("keys: {net.ipv4.x: {meaning: m}}", "has no source"),
+        ("keys: {net.ipv4.x: {source: s}}", "has no meaning"),
+        ("keys: {net.ipv4.x: {meaning: m, source: s}}", "has no default"),
+        ("keys: {net.ipv4.x: {meaning: m, source: s, default: 1}}", "has no verified"),
+        ("keys: {net.ipv4.x: {meaning: m, type: float}}", "is not one of the words"),
+        ("keys: {net.ipv4.x: {meaning: m, range: [2, 1]}}", "is no range"),
+        ("keys: {net.ipv4.x: {meaning: m, before: {'5.4': 1, '6.1': 2}}}", "newest version"),
+        ("keys: {net.ipv4.x: {meaning: m, harmful: {'<x': t}}}", "number"),
+        ("keys: {net.ipv4.x.*.a.b*: {meaning: m, source: s, scope: none}}", "fourth part"),
+        ("keys: {net.ipv4.x: {meaning: m, source: s, scope: none, twin: net.y}}", "no key"),
+        ("keys: {net.ipv4.x: {meaning: m, source: s, scope: none, absent: '1'}}", "belong together"),
+        ("symptoms: {E: {message: m, meaning: x}}", "a symptom has"),
+        ("symptoms: {E: {message: m, meaning: x, keys: net.no}}", "is no key"),
+        ("seen: {net.ipv4.no: x}", "was seen, but is no key"),
+        ("nonsense: 1", "is not common, keys, symptoms or seen"),
+    ],
+)  # fmt: skip
+def test_a_wrong_entry_stops_the_build_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "k.yaml"
+    file.write_text(text + "\n")
+    done = subprocess.run([KBGEN, file], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, said in done.stderr) == (1, "", True), done.stderr
+
+
+HARMFUL = [
+    ("net.ipv4.tcp_syncookies", "0"),
+    ("net.ipv4.tcp_timestamps", "0"),
+    ("net.ipv4.tcp_sack", "0"),
+    ("net.ipv4.tcp_window_scaling", "0"),
+    ("net.ipv4.tcp_abort_on_overflow", "1"),
+    ("net.ipv4.tcp_moderate_rcvbuf", "0"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), HARMFUL)
+def test_lint_names_harm_also_where_a_risk_is_given(tmp_path: Path, key: str, value: str) -> None:
+    file = profile(tmp_path / "p.yaml", f"{key}: {{value: {value}}}")
+    done = tune("lint", file, "--strict")
+    assert (done.returncode == OK, "[harmful]" in done.stderr) == (False, True)
+
+
+@pytest.mark.parametrize("risk", [None, "Not stated there.", "known"])
+def test_a_doubtful_value_is_told_unless_its_risk_is_named(
+    tmp_path: Path, risk: str | None
+) -> None:
+    file = tmp_path / "p.yaml"
+    tail = "" if risk is None else f", risk: {risk}"
+    file.write_text(
+        "name: t\nsummary: s\nsettings:\n"
+        f"  net.ipv4.ip_local_port_range: {{value: 1024 65535, why: w{tail}}}\n"
+    )
+    assert ("[doubtful]" in tune("lint", file).stderr) == (risk != "known")

@@ -1,0 +1,280 @@
+/* kb.c: looking things up in the knowledge base.
+ *
+ * The tables are sorted by path. Only one component of a path can be a name that machines give: the
+ * fourth (net/ipv4/conf/eth0/rp_filter), so a second search with "*" in its place is enough.
+ */
+#include "kb.h"
+
+#include "key.h"
+#include "mem.h"
+
+#include <string.h>
+
+#define NAME_AT 3 /* components before the one that may be any name */
+
+const char *
+kb_path(const struct kb_key *k)
+{
+    return kb_pool + k->path;
+}
+
+const char *
+kb_text(const struct kb_key *k, enum kb_text which)
+{
+    return k->text[which] == 0 ? NULL : kb_pool + k->text[which];
+}
+
+const char *
+kb_string(uint32_t offset)
+{
+    return kb_pool + offset;
+}
+
+const struct kb_key *
+kb_at(size_t i)
+{
+    return i < kb_n_keys ? &kb_keys[i] : NULL;
+}
+
+const struct kb_symptom *
+kb_symptom_at(size_t i)
+{
+    return i < kb_n_symptoms ? &kb_symptoms[i] : NULL;
+}
+
+static const struct kb_key *
+search(const char *path)
+{
+    size_t low = 0, high = kb_n_keys;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(path, kb_path(&kb_keys[middle]));
+
+        if (order == 0)
+            return &kb_keys[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+const struct kb_key *
+kb_find(const char *path)
+{
+    const struct kb_key *k = search(path);
+    const char *name = path, *rest;
+    char pattern[KEY_MAX + 2];
+
+    for (int i = 0; k == NULL && i < NAME_AT; i++) {
+        if ((name = strchr(name, '/')) == NULL)
+            return NULL;
+        name++;
+    }
+    if (k != NULL)
+        return k;
+    rest = name + strcspn(name, "/");
+    if ((size_t)(name - path) + 1 + strlen(rest) >= sizeof(pattern))
+        return NULL;
+    memcpy(pattern, path, (size_t)(name - path));
+    pattern[name - path] = '*';
+    memcpy(pattern + (name - path) + 1, rest, strlen(rest) + 1);
+    return search(pattern);
+}
+
+const char *
+kb_alias(const char *path)
+{
+    const struct kb_key *k = kb_find(path);
+    const char *name = k == NULL ? NULL : kb_text(k, KB_ALIAS), *why;
+    char other[KEY_MAX];
+
+    /* One of two keys of all interfaces: its entry is that of every interface. */
+    if (strcmp(path, "net/ipv4/conf/all/forwarding") == 0)
+        return "net/ipv4/ip_forward";
+    if (name == NULL || !key_parse(name, strlen(name), other, &why))
+        return NULL;
+    return mem_dup(other);
+}
+
+static bool
+is_all(const char *path)
+{
+    return strncmp(path, "net/ipv4/conf/all/", 18) == 0 ||
+           strncmp(path, "net/ipv6/conf/all/", 18) == 0;
+}
+
+const char *
+kb_default_of(const struct kb_key *k, const char *path, const char *kernel)
+{
+    const char *found = kb_text(k, KB_DEFAULT);
+
+    if (is_all(path) && k->text[KB_DEFAULT_ALL] != 0)
+        return kb_text(k, KB_DEFAULT_ALL);
+    /* From the newest to the oldest. */
+    for (size_t i = 0; i < k->n_older && *kernel != '\0'; i++) {
+        const struct kb_before *b = &kb_older[k->older + i];
+
+        if (kernel_compare(kernel, kb_pool + b->kernel) < 0)
+            found = kb_pool + b->value;
+    }
+    return found;
+}
+
+const char *
+kb_default(const struct kb_key *k, const char *path)
+{
+    const char *first = kb_default_of(k, path, "");
+    struct text t = {0};
+
+    if (first == NULL || (is_all(path) && k->text[KB_DEFAULT_ALL] != 0))
+        return first;
+    text_puts(&t, first);
+    for (size_t i = 0; i < k->n_older; i++) {
+        const struct kb_before *b = &kb_older[k->older + i];
+
+        text_format(&t, "%s%s before Linux %s", i == 0 ? " (" : ", ", kb_pool + b->value,
+                    kb_pool + b->kernel);
+    }
+    if (k->n_older > 0)
+        text_puts(&t, ")");
+    if (k->text[KB_DEFAULT_ALL] != 0)
+        text_format(&t, "; conf.all %s", kb_text(k, KB_DEFAULT_ALL));
+    return text_str(&t);
+}
+
+const char *
+kb_scope_name(enum scope scope)
+{
+    switch (scope) {
+    case SCOPE_NAMESPACE:
+        return "namespace";
+    case SCOPE_GLOBAL:
+        return "global";
+    case SCOPE_READONLY:
+        return "global, other network namespaces may read it";
+    case SCOPE_IPC:
+        return "IPC namespace";
+    case SCOPE_NONE:
+        break;
+    }
+    return "none";
+}
+
+const char *
+kb_effect_text(const struct kb_key *k)
+{
+    if (k->scope == SCOPE_NONE)
+        return "none";
+    if (k->text[KB_WHEN] != 0)
+        return kb_text(k, KB_WHEN);
+    switch ((enum effect)k->effect) {
+    case EFFECT_LIVE:
+        return strncmp(kb_path(k), "net/", 4) == 0 ? "at once, running sockets too" : "at once";
+    case EFFECT_NEW:
+        return "new sockets only";
+    case EFFECT_LISTEN:
+        return "at listen()";
+    case EFFECT_CALL:
+        return "at the call";
+    case EFFECT_PARTLY:
+        break;
+    }
+    return "partly at once";
+}
+
+const char *
+kb_combine_text(enum combine combine)
+{
+    switch (combine) {
+    case COMBINE_NONE:
+        break;
+    case COMBINE_OWN:
+        return "conf.INTERFACE alone rules; conf.all changes nothing, conf.default is copied to "
+               "interfaces that are made later";
+    case COMBINE_MAX:
+        return "the larger of conf.all and conf.INTERFACE rules";
+    case COMBINE_MIN:
+        return "the smaller of conf.all and conf.INTERFACE rules";
+    case COMBINE_OR:
+        return "on where conf.all or conf.INTERFACE is on";
+    case COMBINE_AND:
+        return "on only where conf.all and conf.INTERFACE are both on";
+    case COMBINE_FIRST:
+        return "conf.all rules unless it is 0; else conf.INTERFACE does";
+    case COMBINE_REDIRECTS:
+        return "an interface that forwards: on only where conf.all and conf.INTERFACE are both "
+               "on; one that does not: on where either is";
+    case COMBINE_COPY:
+        return "conf.INTERFACE alone rules, but a write to conf.all writes conf.default and every "
+               "interface";
+    case COMBINE_ALL:
+        return "conf.all alone rules";
+    }
+    return NULL;
+}
+
+const char *
+kb_since_text(const struct kb_key *k)
+{
+    if (k->text[KB_SINCE] != 0)
+        return mem_format("added in Linux %s", kb_text(k, KB_SINCE));
+    if (k->text[KB_ABSENT] != 0 && k->text[KB_PRESENT] != 0)
+        return mem_format("not in Linux %s, there in %s", kb_text(k, KB_ABSENT),
+                          kb_text(k, KB_PRESENT));
+    return NULL;
+}
+
+static bool
+case_holds(const struct kb_case *c, const struct value *v)
+{
+    if (c->word != 0)
+        return (v->type == TYPE_WORD || v->type == TYPE_TEXT) &&
+               strcmp(v->text, kb_pool + c->word) == 0;
+    if (v->type != TYPE_INTS || c->field >= v->n)
+        return false;
+    switch (c->op) {
+    case '<':
+        return v->num[c->field] < c->number;
+    case '>':
+        return v->num[c->field] > c->number;
+    case '!':
+        return v->num[c->field] != c->number;
+    default:
+        return v->num[c->field] == c->number;
+    }
+}
+
+const char *
+kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level)
+{
+    if (k == NULL)
+        return NULL;
+    for (size_t i = 0; i < k->n_cases; i++) {
+        const struct kb_case *c = &kb_cases[k->cases + i];
+
+        if (!case_holds(c, v))
+            continue;
+        *ret_level = (enum level)c->level;
+        return kb_pool + c->text;
+    }
+    if (v->type != TYPE_INTS || k->min > k->max)
+        return NULL;
+    for (size_t i = 0; i < v->n; i++)
+        if (v->num[i] < k->min || v->num[i] > k->max) {
+            *ret_level = LEVEL_RANGE;
+            return "outside the range that makes sense for this setting; kernels may accept it";
+        }
+    return NULL;
+}
+
+const char *
+kb_doubt(const struct kb_key *k, const struct value *v)
+{
+    enum level level = LEVEL_POINTLESS;
+    const char *text = kb_judge(k, v, &level);
+
+    return level == LEVEL_POINTLESS ? NULL : text;
+}
