@@ -242,7 +242,8 @@ is_idle(struct hs_conn *c)
 
     return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
            !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
-           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) && !has_unread(c);
+           !atomic_load(&c->told) && atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) &&
+           !has_unread(c);
 }
 
 void

@@ -41,6 +41,8 @@ void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
+    if (dir == HS_DIR_IN && op->told != NULL)
+        atomic_store(&c->told, false);
     atomic_store(&c->dirs[dir].user, USER_NONE);
     if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
         hs_fd_drop(&c->fd);
@@ -119,6 +121,8 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
         return rv;
+    if (dir == HS_DIR_IN && op->told != NULL)
+        atomic_store(&c->told, hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
@@ -202,6 +206,7 @@ listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
         hs_bell_listen(op->bell, HS_BELL_TOLD, hs_token_wakelist(op->told));
     if (!is_told(c, op, dir))
         return HS_OK;
+    atomic_store(&c->told, dir == HS_DIR_IN);
     if (op->told_seen)
         return refuse_told(err);
     op->told_seen = true;
