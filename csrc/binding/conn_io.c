@@ -82,24 +82,24 @@ conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout
     return conn_job_begin(self, job, op, timeout, token);
 }
 
-/* Is it the object itself that is wrong, and not, say, its layout? The message names it then. */
+/* A TypeError that names the object for what is no buffer of the kind, as socket has it. */
 static int
 get_buffer(PyObject *obj, Py_buffer *view, int flags)
 {
     bool writable = (flags & PyBUF_WRITABLE) != 0;
+    const char *kind = writable ? "writable " : "";
 
     if (PyObject_GetBuffer(obj, view, flags) == 0)
         return 0;
-    if (PyObject_CheckBuffer(obj)) {
-        if (!writable || !PyErr_ExceptionMatches(PyExc_BufferError) ||
-            PyObject_GetBuffer(obj, view, PyBUF_SIMPLE) < 0)
-            return -1;
-        PyBuffer_Release(view);
-    } else if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
         return -1;
+    if (PyObject_CheckBuffer(obj) && PyObject_GetBuffer(obj, view, PyBUF_FULL_RO) == 0) {
+        if (!PyBuffer_IsContiguous(view, 'C'))
+            kind = writable ? "writable, contiguous " : "contiguous ";
+        PyBuffer_Release(view);
     }
     PyErr_Format(PyExc_TypeError, "%s must be a %sbytes-like object, not %.100s%s",
-                 writable ? "buffer" : "data", writable ? "writable " : "", Py_TYPE(obj)->tp_name,
+                 writable ? "buffer" : "data", kind, Py_TYPE(obj)->tp_name,
                  PyUnicode_Check(obj) && !writable ? ": encode() it" : "");
     return -1;
 }

@@ -170,7 +170,7 @@ def connect(
         TLSError, CertificateError: The handshake failed; the message says of what.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
-    warn_of_greenlets(stacklevel=2)
+    warn_of_greenlets()
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -200,7 +200,7 @@ def resolve(
     family: int = 0,
 ) -> Resolution:
     """Look *address* up as ``connect`` would, and return the answers and the order of attempts."""
-    warn_of_greenlets(stacklevel=2)
+    warn_of_greenlets()
     return _core.resolve(address, timeout=timeout, token=token, family=family)
 
 
@@ -219,7 +219,7 @@ def adopt(sock: socket.socket | int, *, options: SocketOptions | None = None) ->
         raise TypeError(f"sock must be a socket.socket or a descriptor, not {type(sock).__name__}")
     if isinstance(sock, ssl.SSLSocket):
         raise TypeError("sock must be a plain socket: the bytes below an SSLSocket are ciphertext")
-    warn_of_greenlets(stacklevel=2)
+    warn_of_greenlets()
     kernel = None if options is None else kernel_settings(options)
     if isinstance(sock, int):
         conn = _core.adopt(sock, sockopts=kernel)

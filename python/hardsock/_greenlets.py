@@ -11,6 +11,8 @@ import asyncio
 import sys
 import warnings
 
+from hardsock._names import caller
+
 __all__ = ["warn_of_greenlets"]
 
 _TEXT = (
@@ -22,7 +24,7 @@ _TEXT = (
 _warned = False
 
 
-def warn_of_greenlets(stacklevel: int) -> None:
+def warn_of_greenlets() -> None:
     """Warn, once in a process, if gevent's hub runs in this thread: a RuntimeWarning."""
     global _warned
     if _warned or "gevent" not in sys.modules or asyncio._get_running_loop() is not None:
@@ -34,4 +36,4 @@ def warn_of_greenlets(stacklevel: int) -> None:
     if get_hub_if_exists() is None:
         return
     _warned = True
-    warnings.warn(_TEXT, RuntimeWarning, stacklevel=stacklevel + 1)
+    warnings.warn(_TEXT, RuntimeWarning, stacklevel=caller())

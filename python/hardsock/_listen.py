@@ -110,7 +110,7 @@ def listen(
         "fastopen_queue": fastopen,
     }
     kernel.update({name: value for name, value in extras.items() if value is not None})
-    warn_of_greenlets(stacklevel=2)
+    warn_of_greenlets()
     listener = Listener(
         address.fileno() if isinstance(address, socket.socket) else address,
         sockopts=kernel,

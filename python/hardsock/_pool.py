@@ -176,7 +176,7 @@ class Pool(_core.Pool):
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)
         hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
-        warn_of_greenlets(stacklevel=2)
+        warn_of_greenlets()
         self = super().__new__(
             cls,
             addresses,

@@ -80,7 +80,7 @@ listener = hs.listen(("127.0.0.1", 0))
 pool = hs.Pool(listener.address)
 conn = hs.connect(listener.address, timeout=5)
 token = hs.CancelToken()
-hub = _core.Hub()
+hub = _core.Hub(find=lambda: hub)
 breaker = hs.Breaker()
 kept = {
     "CancelToken": token, "Callback": token.on_cancel(print), "Connection": conn,

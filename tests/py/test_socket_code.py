@@ -143,7 +143,7 @@ def test_a_buffer_that_cannot_be_written_is_a_type_error_as_with_a_socket(
     pair: tuple[hs.Connection, socket.socket],
 ) -> None:
     conn, _ = pair
-    text = "a writable, contiguous bytes-like object is required, not 'bytes'"
+    text = "buffer must be a writable bytes-like object, not bytes"
     for call in (lambda: conn.recv_into(b"1234"), lambda: conn.recvmsg_into([b"1234"])):
         with pytest.raises(TypeError, match=text):
             call()

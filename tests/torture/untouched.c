@@ -190,3 +190,15 @@ GUARD(__wrap_hs_pool_release, __real_hs_pool_release,
 GUARD(__wrap_hs_pool_await_overdue, __real_hs_pool_await_overdue,
       (struct hs_pool * p, struct hs_op *op, struct hs_error *err, struct hs_lent *ret_lent),
       (p, op, err, ret_lent), ret_lent, ret_lent)
+GUARD(__wrap_hs_notifier_new, __real_hs_notifier_new,
+      (const struct hs_notifier_hooks *hooks, struct hs_error *err,
+       struct hs_notifier **ret_notifier),
+      (hooks, err, ret_notifier), ret_notifier, ret_notifier)
+GUARD(__wrap_hs_alarm_new, __real_hs_alarm_new,
+      (struct hs_notifier * n, const struct hs_alarm_hooks *hooks, void *arg,
+       const struct hs_op *op, struct hs_error *err, struct hs_alarm **ret_alarm),
+      (n, hooks, arg, op, err, ret_alarm), ret_alarm, ret_alarm)
+GUARD(__wrap_hs_conn_read_line, __real_hs_conn_read_line,
+      (struct hs_conn * c, struct hs_op *op, size_t from, size_t limit, struct hs_error *err,
+       size_t *ret_n),
+      (c, op, from, limit, err, ret_n), ret_n, ret_n)
