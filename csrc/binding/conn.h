@@ -135,6 +135,8 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(set_inheritable, METH_O)                                                                 \
     PLAIN(_decref_socketios, METH_NOARGS)                                                          \
     PLAIN(_lost_output, METH_NOARGS)                                                               \
+    PLAIN(_join_slots, METH_O)                                                                     \
+    PLAIN(_leave_slots, METH_NOARGS)                                                               \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \

@@ -4,6 +4,7 @@
  * abandoned: the core keeps what had arrived, or poisons what is half sent.
  */
 #include "conn.h"
+#include "slots.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -570,6 +571,32 @@ PyObject *
 conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     hs_conn_lost_output(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_join_slots,
+         "_join_slots($self, slots, /)\n--\n\n"
+         "Give a slot back while a blocking call waits here. Once, before others know\n"
+         "the connection.");
+
+PyObject *
+conn__join_slots(PyObject *self, PyObject *slots)
+{
+    if (!PyObject_TypeCheck(slots, state_of(self)->slots_type)) {
+        PyErr_SetString(PyExc_TypeError, "slots must be a Slots");
+        return NULL;
+    }
+    hs_conn_join_slots(((ConnObject *)self)->core, ((SlotsObject *)slots)->core);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_leave_slots, "_leave_slots($self, /)\n--\n\n"
+                       "Leave slots alone from the next call on.");
+
+PyObject *
+conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_leave_slots(((ConnObject *)self)->core);
     Py_RETURN_NONE;
 }
 

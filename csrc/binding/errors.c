@@ -257,6 +257,12 @@ raise_breaker_open(mod_state *st, const struct hs_error *err, PyObject *address)
     return -1;
 }
 
+static bool
+ended_with(struct hs_token *t, hs_err code, struct hs_reason *ret_reason)
+{
+    return t != NULL && hs_token_reason(t, ret_reason) && ret_reason->code == code;
+}
+
 static void
 add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
 {
@@ -265,7 +271,7 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
     PyObject *cause = NULL;
 
     /* The call's own deadline may have come first, and the token's end since. */
-    if (c->op.token == NULL || !hs_token_reason(c->op.token, &reason) || reason.code != code)
+    if (!ended_with(c->op.token, code, &reason) && !ended_with(c->op.told, code, &reason))
         return;
     if (reason.text[0] != '\0')
         put(dict, st->str_reason, text_object(reason.text));

@@ -6,6 +6,7 @@
 #include "run.h"
 
 #include "args.h"
+#include "token.h"
 
 /* While the process ends only the main interpreter's last thread may attach again: CPython would
  * end this one, when it ends a subinterpreter in there. fn then runs attached: nobody else can
@@ -93,6 +94,11 @@ choose_token(struct call *c, PyObject *given)
         if ((explicit = token_core(c->st, given)) == NULL)
             return -1;
         c->given = Py_NewRef(given);
+    }
+    if (explicit != NULL && c->conn != NULL && ((TokenObject *)given)->between_messages) {
+        c->op.token = ambient;
+        c->op.told = explicit;
+        return 0;
     }
     if (explicit == NULL || explicit == ambient) {
         c->op.token = ambient;

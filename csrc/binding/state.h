@@ -100,6 +100,7 @@
     X(pool)                                                                                        \
     X(borrowing)                                                                                   \
     X(hub)                                                                                         \
+    X(slots)                                                                                       \
     X(operation)                                                                                   \
     X(framing)                                                                                     \
     X(decoder)                                                                                     \

@@ -10,6 +10,8 @@
 #include "args.h"
 #include "run.h"
 
+#include <stdatomic.h>
+
 typedef struct {
     HS_HEAD
     struct hs_token *core;
@@ -19,6 +21,7 @@ typedef struct {
     struct hs_alarm
         *alarm; /* owns; for the callbacks, when a deadline passes; or NULL; write once */
     PyObject *weakrefs;
+    atomic_bool between_messages; /* see _ends_only_between_messages */
 } TokenObject;
 
 typedef struct {

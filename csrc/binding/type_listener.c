@@ -438,6 +438,45 @@ listener_prepare_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t n
 
 STATIC_JOB_METHODS(listener, accept_many)
 
+static hs_err
+attempt_tend(struct job *job)
+{
+    return hs_listener_tend(job->u.accepting.core, &job->call.op, &job->call.err);
+}
+
+PyDoc_STRVAR(tend_doc, "_tend($self, /, *, timeout=None, token=None)\n--\n\n"
+                       "Move the TLS handshakes that have begun, begin none, return nobody.\n\n"
+                       "For a server that is full. Ends by its deadline or token only.");
+
+static int
+listener_prepare__tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                       struct job *job)
+{
+    static const struct params p = {"_tend", 0, 0, 0, {"timeout", "token"}};
+    PyObject *values[MAX_PARAMS];
+
+    job->result = take_list;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        begin_accept(self, job, 1, values[0], values[1]) < 0)
+        return -1;
+    job->attempt = attempt_tend;
+    return 0;
+}
+
+STATIC_JOB_METHODS(listener, _tend)
+
+PyDoc_STRVAR(last_call_doc,
+             "_last_call($self, /)\n--\n\n"
+             "Who is in the kernel's queue now is accepted yet, nobody else: accept raises Closed\n"
+             "after them, or with TLS once no handshake has begun that is not over.");
+
+static PyObject *
+listener_last_call(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_listener_last_call(core_of(self));
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 listener_next(PyObject *self)
 {
@@ -583,9 +622,10 @@ handshakes_object(mod_state *st, const struct hs_listener_stats *s)
     if (!s->tls)
         Py_RETURN_NONE;
     return PyObject_CallFunction(
-        st->handshake_stats, "KKKKN", (unsigned long long)s->handshakes.started,
+        st->handshake_stats, "KKKKKN", (unsigned long long)s->handshakes.started,
         (unsigned long long)s->handshakes.completed, (unsigned long long)s->handshakes.in_progress,
-        (unsigned long long)s->handshakes.fallback, failures_dict(&s->handshakes));
+        (unsigned long long)s->handshakes.silent, (unsigned long long)s->handshakes.fallback,
+        failures_dict(&s->handshakes));
 }
 
 static PyObject *
@@ -717,6 +757,9 @@ static PyMethodDef listener_methods[] = {
      accept_many_doc},
     {"_op_accept_many", HS_METHOD(listener_op_accept_many), METH_FASTCALL | METH_KEYWORDS,
      OP_DOC("accept_many")},
+    {"_tend", HS_METHOD(listener__tend), METH_FASTCALL | METH_KEYWORDS, tend_doc},
+    {"_op__tend", HS_METHOD(listener_op__tend), METH_FASTCALL | METH_KEYWORDS, OP_DOC("_tend")},
+    {"_last_call", listener_last_call, METH_NOARGS, last_call_doc},
     {"close", listener_close, METH_NOARGS, close_doc},
     {"detach", listener_detach, METH_NOARGS, detach_doc},
     {"_serves", listener_serves, METH_NOARGS, serves_doc},

@@ -299,6 +299,19 @@ token_cancel(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
     return cancel_with((TokenObject *)self, reason);
 }
 
+PyDoc_STRVAR(
+    between_doc,
+    "_ends_only_between_messages($self, /)\n--\n\n"
+    "As the token= of a connection's call it ends the wait for the beginning of a message\n"
+    "of which nothing has come, and no other.");
+
+static PyObject *
+token_ends_only_between_messages(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ((TokenObject *)self)->between_messages = true;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
                         "Raise Cancelled or DeadlineExceeded if this token has ended.");
 
@@ -496,6 +509,7 @@ static PyMethodDef token_methods[] = {
     {"set_timeout", HS_METHOD(token_set_timeout), METH_FASTCALL | METH_KEYWORDS, set_timeout_doc},
     {"fileno", token_fileno, METH_NOARGS, fileno_doc},
     {"on_cancel", token_on_cancel, METH_O, token_on_cancel_doc},
+    {"_ends_only_between_messages", token_ends_only_between_messages, METH_NOARGS, between_doc},
     {NULL, NULL, 0, NULL},
 };
 

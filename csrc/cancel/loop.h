@@ -9,7 +9,7 @@
 #include "wait.h"
 
 /* Each op listens to at most one list of either kind. */
-enum hs_bell_ear { HS_BELL_TOKEN, HS_BELL_OWNER, HS_BELL_EARS };
+enum hs_bell_ear { HS_BELL_TOKEN, HS_BELL_TOLD, HS_BELL_OWNER, HS_BELL_EARS };
 
 /* Joins the list, until the bell is unparked. */
 void hs_bell_listen(struct hs_bell *b, enum hs_bell_ear ear, struct hs_wakelist *list);

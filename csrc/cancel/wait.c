@@ -31,6 +31,7 @@
  * woken, so it looks up often. Nobody else's wait may fail for that: a listener must survive it. */
 static struct hs_waker deaf = {.efd = -1, .refs = 1};
 
+static _Atomic int64_t scarce_until_ns;
 static _Atomic unsigned fork_generation;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
@@ -95,11 +96,20 @@ hs_waker_new(void)
     return w;
 }
 
+void
+hs_wakers_spare(int64_t until_ns)
+{
+    atomic_store(&scarce_until_ns, until_ns);
+}
+
 static struct hs_waker *
 thread_waker_new(void)
 {
-    struct hs_waker *w = hs_waker_new();
+    struct hs_waker *w;
 
+    if (atomic_load(&scarce_until_ns) > hs_now())
+        return NULL;
+    w = hs_waker_new();
     if (w != NULL && (!key_made || pthread_setspecific(key, w) != 0)) {
         hs_waker_unref(w);
         return NULL;

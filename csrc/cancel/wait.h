@@ -47,6 +47,10 @@ void hs_wakelist_wake(struct hs_wakelist *w);
 /* Makes an eventfd readable. */
 void hs_eventfd_ring(int efd);
 
+/* Descriptors have run out: until then threads that have no waker make none, and look up often
+ * instead. Each would take the descriptor that a listener gives up to tell its queue. */
+void hs_wakers_spare(int64_t until_ns);
+
 /* Links this thread's waker. */
 void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);

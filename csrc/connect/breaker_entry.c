@@ -96,6 +96,7 @@ hs_fail_of_tls(enum hs_tls_failure failure)
         return HS_FAIL_RESET;
     case HS_TLS_LOCAL:
     case HS_TLS_PLAINTEXT:
+    case HS_TLS_EVICTED:
         return HS_FAIL_NOT_COUNTED;
     case HS_TLS_ALERT:
     case HS_TLS_ALPN:

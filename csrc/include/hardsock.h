@@ -116,6 +116,7 @@ enum hs_tls_failure {
     HS_TLS_PROTOCOL,  /* a record or message that may not be; also later */
     HS_TLS_PLAINTEXT, /* bytes from before the upgrade were waiting: see hs_conn_start_tls */
     HS_TLS_LOCAL,     /* called off, or failed, on our side */
+    HS_TLS_EVICTED,   /* a silent client had to leave its place to the next */
     HS_TLS_FAILURES,
 };
 /* What is known, beyond OpenSSL's code, about a certificate that was not accepted: for advice. */
@@ -247,10 +248,16 @@ struct hs_bell;
 /* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
  * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
  * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline, from
- * whatever thread, ring the op's bell; without one its driver must step it again by itself then. */
+ * whatever thread, ring the op's bell; without one its driver must step it again by itself then.
+ *
+ * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
+ * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
+ * a part is here; it is HS_E_CANCELLED when nothing is there and the next message would have to be
+ * waited for. A call that sends may not begin, nor wait. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
+    struct hs_token *told;  /* the same; see above */
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
@@ -264,13 +271,30 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
+    bool told_seen; /* the same */
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false           \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
+            false                                                                                  \
     }
+
+/* ---- Worker slots -------------------------------------------------------------------------- */
+
+/* At most n threads of a crowd run at a time: a server's handlers. Slots are given in the order of
+ * arrival. A call that waits on a connection that belongs to the crowd gives its thread's slot to
+ * the next, and takes one back before it returns. */
+struct hs_slots;
+
+HS_API HS_NODISCARD hs_err hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots);
+HS_API struct hs_slots *hs_slots_ref(struct hs_slots *t);
+HS_API void hs_slots_unref(struct hs_slots *t); /* NULL is fine */
+/* Waits; when token or deadline end first the slot is taken all the same, as one too many. token
+ * may be NULL. */
+HS_API void hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns);
+HS_API void hs_slots_give(struct hs_slots *t);
 
 /* ---- Event loops --------------------------------------------------------------------------- */
 
@@ -367,7 +391,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers;
+        notifiers, slots;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -840,6 +864,11 @@ struct hs_conn_info {
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
 };
+/* From now on blocking calls on it give a slot back while they wait. Once, before others know the
+ * connection; takes a reference of its own. */
+HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
+/* Calls that begin from now on leave slots alone. */
+HS_API void hs_conn_leave_slots(struct hs_conn *c);
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading
@@ -1152,6 +1181,7 @@ HS_API void hs_listen_options_init(struct hs_listen_options *o);
 
 struct hs_handshake_stats {
     uint64_t started, completed, in_progress;
+    uint64_t silent;   /* of in_progress: of whom not a byte has come */
     uint64_t fallback; /* of started: with the fallback */
     uint64_t failed[HS_TLS_FAILURES];
 };
@@ -1207,6 +1237,15 @@ HS_API void hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_ad
 HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
                                             struct hs_addr *ret_addr);
+/* For a server that is full: moves the TLS handshakes that have begun, begins none and accepts
+ * nobody; what is secured meanwhile waits for hs_listener_accept. Never HS_OK: it ends as the op
+ * does, or with HS_E_CLOSED. Without TLS it merely waits. */
+HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op *op,
+                                            struct hs_error *err);
+/* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
+ * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
+ * left of which a byte has come. The listener still has to be closed. */
+HS_API void hs_listener_last_call(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);

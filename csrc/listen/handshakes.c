@@ -1,15 +1,20 @@
 /* handshakes.c: see handshakes.h.
  *
- * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), or BUSY (one thread
- * steps it, without the lock: a step can take a millisecond of arithmetic).
+ * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
+ * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (done while
+ * held, until somebody takes it). It goes from the stage HEADER, when a proxy has still to say for
+ * whom it comes, to SECURING, the TLS handshake, if there is TLS.
  *
  * Invariants, all under lock (rank LISTENER):
  * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
  * - Events name place and generation: an old one finds a new generation and is nothing.
+ * - silent lists exactly the WAITING places of which not a byte has come in their stage, oldest
+ *   first; ready the READY ones.
  * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
- * - The listening socket is armed unless there is no room or newcomers are paused; who makes room
- *   arms it again, the timer ends a pause.
+ * - The listening socket is armed unless there is no room, newcomers are paused, or it is held;
+ *   who makes room arms it again, the timer ends a pause. A place that can be evicted is room; the
+ *   timer is set to when the oldest silent one can be.
  * - The timer is set to the earliest deadline or end of a pause, or before.
  * - After closed nothing becomes WAITING; BUSY places are cut by their owners.
  */
@@ -18,10 +23,12 @@
 #include "proxy_reader.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/list.h"
 #include "../base/lock.h"
 #include "../base/network.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
+#include "../stream/conn.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -36,8 +43,11 @@
 #define TIMER_EVENT (UINT64_MAX - 1)
 /* How much of the rate may be used at once after a quiet time. */
 #define BURST_NS (100 * HS_NS_PER_MS)
+/* A client's hello comes right behind the end of TCP's handshake. 256 places, each held for so
+ * long, let a thousand newcomers a second by, whatever strangers do. */
+#define SILENCE_NS (250 * HS_NS_PER_MS)
 
-enum state { FREE, WAITING, BUSY };
+enum state { FREE, WAITING, BUSY, READY };
 enum stage { HEADER, SECURING };
 
 struct place {
@@ -48,6 +58,8 @@ struct place {
     struct hs_tls_config *config; /* borrows: one of the two */
     struct hs_permit permit;
     struct hs_op op;
+    struct hs_list link; /* in silent or ready, or alone */
+    int64_t since_ns;
     uint32_t generation;
     enum state state;
 };
@@ -65,7 +77,8 @@ struct hs_handshakes {
     struct place *places; /* own; guarded by lock but for BUSY ones, as the rest */
     size_t *free_places;  /* own; a stack */
     size_t n_free, taken;
-    bool listening, closed;
+    struct hs_list silent, ready; /* place.link */
+    bool listening, closed, held, last_call;
     int64_t next_start_ns, paused_until_ns, timer_ns;
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
     struct hs_network *proxies; /* own; immutable */
@@ -105,6 +118,8 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
     h->free_places = calloc(h->max, sizeof(*h->free_places));
     if (h->places == NULL || h->free_places == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
+    for (size_t i = 0; i < h->max; i++)
+        hs_list_init(&h->places[i].link);
     while (h->n_free < h->max) {
         h->free_places[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
@@ -177,6 +192,8 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
     h->fork_generation = hs_fork_generation();
     h->listen_fd = listen_fd;
     h->timer_ns = HS_NEVER;
+    hs_list_init(&h->silent);
+    hs_list_init(&h->ready);
     if (peers != NULL)
         h->peers = hs_peers_ref(peers);
     take_tls(h, &o->tls, where);
@@ -250,17 +267,32 @@ next_newcomer_locked(const struct hs_handshakes *h)
     return rate > h->paused_until_ns ? rate : h->paused_until_ns;
 }
 
+static int64_t
+room_from_locked(const struct hs_handshakes *h)
+{
+    if (h->held || h->last_call)
+        return HS_NEVER;
+    if (h->taken < h->max)
+        return 0;
+    if (hs_list_empty(&h->silent))
+        return HS_NEVER;
+    return HS_CONTAINER(h->silent.next, struct place, link)->since_ns + SILENCE_NS;
+}
+
 /* Arms or disarms the listening socket by whether newcomers are welcome. */
 static void
 update_listening_locked(struct hs_handshakes *h)
 {
-    int64_t from = next_newcomer_locked(h);
-    bool welcome = h->taken < h->max && from <= hs_now();
-    struct epoll_event ev = {.events = welcome ? EPOLLIN : 0, .data.u64 = LISTENER_EVENT};
+    int64_t from = next_newcomer_locked(h), room = room_from_locked(h), now = hs_now();
+    struct epoll_event ev = {.data.u64 = LISTENER_EVENT};
+    bool welcome;
 
+    from = from > room ? from : room;
+    welcome = from <= now;
+    ev.events = welcome ? EPOLLIN : 0;
     if (h->closed)
         return;
-    if (from > hs_now())
+    if (!welcome && from < HS_NEVER)
         set_timer_locked(h, from);
     if (welcome == h->listening)
         return;
@@ -268,14 +300,38 @@ update_listening_locked(struct hs_handshakes *h)
     (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
 }
 
+static void cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why);
+
+/* The oldest silent place, if newcomers need it; the caller's. */
+static struct place *
+claim_evicted_locked(struct hs_handshakes *h, int64_t now)
+{
+    struct place *p;
+
+    if (h->closed || h->taken < h->max || room_from_locked(h) > now ||
+        next_newcomer_locked(h) > now)
+        return NULL;
+    p = HS_CONTAINER(h->silent.next, struct place, link);
+    hs_list_unlink(&p->link);
+    p->state = BUSY;
+    return p;
+}
+
 bool
 hs_handshakes_take_place(struct hs_handshakes *h)
 {
     int64_t now = hs_now();
+    struct place *evicted;
     bool room;
 
     hs_lock_take(&h->lock);
-    room = !h->closed && h->taken < h->max && next_newcomer_locked(h) <= now;
+    evicted = claim_evicted_locked(h, now);
+    if (evicted != NULL) {
+        hs_lock_drop(&h->lock);
+        cut(h, evicted, HS_TLS_EVICTED);
+        hs_lock_take(&h->lock);
+    }
+    room = !h->closed && !h->held && h->taken < h->max && next_newcomer_locked(h) <= now;
     if (room) {
         h->taken++;
         if (h->interval_ns > 0)
@@ -294,6 +350,47 @@ hs_handshakes_give_back(struct hs_handshakes *h)
     h->next_start_ns -= h->interval_ns;
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
+}
+
+void
+hs_handshakes_hold(struct hs_handshakes *h, bool held)
+{
+    hs_lock_take(&h->lock);
+    if (h->held != held) {
+        h->held = held;
+        update_listening_locked(h);
+    }
+    hs_lock_drop(&h->lock);
+}
+
+void
+hs_handshakes_last_call(struct hs_handshakes *h)
+{
+    hs_lock_take(&h->lock);
+    h->last_call = true;
+    update_listening_locked(h);
+    hs_lock_drop(&h->lock);
+}
+
+static size_t
+count_silent_locked(const struct hs_handshakes *h)
+{
+    size_t n = 0;
+
+    for (const struct hs_list *i = h->silent.next; i != &h->silent; i = i->next)
+        n++;
+    return n;
+}
+
+bool
+hs_handshakes_busy(struct hs_handshakes *h)
+{
+    bool busy;
+
+    hs_lock_take(&h->lock);
+    busy = h->taken > count_silent_locked(h);
+    hs_lock_drop(&h->lock);
+    return busy;
 }
 
 void
@@ -332,6 +429,7 @@ blame(enum hs_tls_failure failure)
     case HS_TLS_PROTOCOL:
     case HS_TLS_PLAINTEXT:
     case HS_TLS_LOCAL:
+    case HS_TLS_EVICTED:
     case HS_TLS_FAILURES:
         break;
     }
@@ -371,6 +469,7 @@ leave(struct hs_handshakes *h, struct place *p)
         (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     hs_proxy_reader_fini(&p->header);
     hs_lock_take(&h->lock);
+    hs_list_unlink(&p->link);
     p->conn = NULL;
     p->generation++;
     p->state = FREE;
@@ -409,6 +508,13 @@ cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
     drop(h, p);
 }
 
+/* Behind a proxy that has spoken it is about the client. */
+static bool
+is_silent(const struct place *p)
+{
+    return p->stage == HEADER ? p->header.n == 0 : !hs_conn_tls_has_heard(p->conn);
+}
+
 /* Back to waiting, for what the handshake wants. False: it has to be cut. */
 static bool
 wait_again(struct hs_handshakes *h, struct place *p, bool first)
@@ -417,7 +523,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
         .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
         .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->places),
     };
-    bool armed = false;
+    bool armed = false, silent = is_silent(p);
 
     hs_lock_take(&h->lock);
     if (!h->closed) {
@@ -428,6 +534,10 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
             set_timer_locked(h, p->op.want_at_ns);
         else
             p->state = BUSY;
+        if (armed && silent) {
+            hs_list_append(&h->silent, &p->link);
+            update_listening_locked(h); /* A full house may have become one with room. */
+        }
     }
     hs_lock_drop(&h->lock);
     return armed;
@@ -486,6 +596,7 @@ begin_securing(struct hs_handshakes *h, struct place *p)
     p->stage = SECURING;
     if (h->config == NULL)
         return;
+    p->since_ns = hs_now(); /* The client's time to speak. */
     count(&h->started);
     choose_config(h, p);
 }
@@ -504,6 +615,22 @@ secure(struct hs_handshakes *h, struct place *p, struct hs_error *err)
     return rv;
 }
 
+/* While newcomers are held, what is ready waits. Its descriptor is not armed. */
+static bool
+keep_ready(struct hs_handshakes *h, struct place *p)
+{
+    bool kept;
+
+    hs_lock_take(&h->lock);
+    kept = h->held && !h->closed;
+    if (kept) {
+        p->state = READY;
+        hs_list_append(&h->ready, &p->link);
+    }
+    hs_lock_drop(&h->lock);
+    return kept;
+}
+
 /* Of a BUSY place. The connection when it is ready, else NULL. */
 static struct hs_conn *
 step(struct hs_handshakes *h, struct place *p, bool first)
@@ -520,7 +647,7 @@ step(struct hs_handshakes *h, struct place *p, bool first)
             begin_securing(h, p);
     }
     if (rv == HS_OK && (rv = secure(h, p, &err)) == HS_OK)
-        return leave(h, p);
+        return keep_ready(h, p) ? NULL : leave(h, p);
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
     else if (!wait_again(h, p, first))
@@ -554,6 +681,7 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
     p->conn = conn;
     p->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
     p->op.stepping = true;
+    p->since_ns = hs_now();
     hs_lock_drop(&h->lock);
     p->stage = HEADER;
     if (needs_header(h, conn))
@@ -571,10 +699,12 @@ claim(struct hs_handshakes *h, uint64_t event)
     struct place *p = &h->places[(uint32_t)event];
 
     hs_lock_take(&h->lock);
-    if (p->state == WAITING && p->generation == event >> 32)
+    if (p->state == WAITING && p->generation == event >> 32) {
         p->state = BUSY;
-    else
+        hs_list_unlink(&p->link);
+    } else {
         p = NULL;
+    }
     hs_lock_drop(&h->lock);
     return p;
 }
@@ -599,8 +729,10 @@ claim_expired(struct hs_handshakes *h)
         else
             next = hs_min_ns(next, p->op.want_at_ns);
     }
-    if (found != NULL)
+    if (found != NULL) {
         found->state = BUSY;
+        hs_list_unlink(&found->link);
+    }
     ignored = read(h->timer_fd, &ticks, sizeof(ticks));
     (void)ignored;
     h->timer_ns = HS_NEVER;
@@ -611,12 +743,31 @@ claim_expired(struct hs_handshakes *h)
     return found;
 }
 
+static struct place *
+claim_ready(struct hs_handshakes *h)
+{
+    struct place *p = NULL;
+
+    hs_lock_take(&h->lock);
+    if (!h->held && !hs_list_empty(&h->ready)) {
+        p = HS_CONTAINER(h->ready.next, struct place, link);
+        hs_list_unlink(&p->link);
+        p->state = BUSY;
+    }
+    hs_lock_drop(&h->lock);
+    return p;
+}
+
 enum hs_due
 hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 {
     struct epoll_event ev;
     struct place *p;
 
+    if ((p = claim_ready(h)) != NULL) {
+        *ret_conn = leave(h, p);
+        return HS_DUE_CONNECTION;
+    }
     if (epoll_wait(h->epoll_fd, &ev, 1, 0) != 1)
         return HS_DUE_NOTHING;
     if (ev.data.u64 == LISTENER_EVENT)
@@ -640,14 +791,18 @@ hs_handshakes_close(struct hs_handshakes *h)
     hs_lock_drop(&h->lock);
     for (size_t i = 0; i < h->max; i++) {
         struct place *p = &h->places[i];
-        bool waiting;
+        enum state state;
 
         hs_lock_take(&h->lock);
-        if ((waiting = p->state == WAITING))
+        if ((state = p->state) == WAITING || state == READY) {
             p->state = BUSY;
+            hs_list_unlink(&p->link);
+        }
         hs_lock_drop(&h->lock);
-        if (waiting)
+        if (state == WAITING)
             cut(h, p, HS_TLS_LOCAL);
+        else if (state == READY)
+            hs_conn_unref(leave(h, p));
     }
 }
 
@@ -670,5 +825,6 @@ hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stat
         ret_stats->failed[i] = h->failed[i];
     hs_lock_take(&h->lock);
     ret_stats->in_progress = h->taken;
+    ret_stats->silent = count_silent_locked(h);
     hs_lock_drop(&h->lock);
 }

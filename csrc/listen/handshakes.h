@@ -8,7 +8,11 @@
  *
  * All is behind one descriptor, an epoll set with the listening socket in it, so that whoever waits
  * for a connection, a thread or an event loop, drives every handshake; any number at once may.
- * While nobody accepts, nothing moves.
+ * While nobody accepts or tends, nothing moves. While it is held (a server is full) handshakes that
+ * have begun go on, and wait, secured, to be taken.
+ *
+ * A client that has said nothing keeps its place only while nobody else wants it: when all places
+ * are taken, the oldest silent one leaves to the next newcomer, once it had a moment to speak.
  */
 #ifndef HS_LISTEN_HANDSHAKES_H
 #define HS_LISTEN_HANDSHAKES_H
@@ -46,6 +50,12 @@ bool hs_handshakes_take_place(struct hs_handshakes *h);
 void hs_handshakes_give_back(struct hs_handshakes *h);
 /* Takes conn. It comes back at once if a quick peer has done all of its part; else NULL. */
 HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
+/* Newcomers begin no handshake while it is held, and what is secured waits in it. */
+void hs_handshakes_hold(struct hs_handshakes *h, bool held);
+/* No newcomers any more. */
+void hs_handshakes_last_call(struct hs_handshakes *h);
+/* Whether there is something left of which a byte has come. */
+bool hs_handshakes_busy(struct hs_handshakes *h);
 /* No newcomers before that time. */
 void hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns);
 

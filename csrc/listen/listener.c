@@ -10,7 +10,9 @@
  * Out of descriptors the kernel says EMFILE even when nobody waits in the queue, and readiness
  * never goes away while somebody does: so polling on would spin. One thread gives up the reserve
  * descriptor, accepts and resets what is queued (bounded), takes the reserve back, and everybody
- * waits for a time that doubles from 5 to 100 ms, not for the descriptor.
+ * waits for a time that doubles from 5 to 100 ms, not for the descriptor. If somebody else was
+ * quicker and took the reserve, the first descriptor that comes free is the reserve again: without
+ * one the queue would be left in silence.
  */
 #include "listener.h"
 
@@ -28,6 +30,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -41,8 +44,12 @@
 #define BACKOFF_MIN_NS (5 * HS_NS_PER_MS)
 #define BACKOFF_MAX_NS (100 * HS_NS_PER_MS)
 #define SLICE_ROUNDS 64
+#define SCARCE_NS HS_NS_PER_S
 
-enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, ENDED, FAILED };
+/* LAST: of those who were there when the last call was made nobody is left. */
+enum outcome { GOT, NOTHING, NEXT, EXHAUSTED, LAST, ENDED, FAILED, TENDING };
+
+#define NO_LAST_CALL INT64_MAX
 
 /* Whether connections get the listener's options from the kernel. */
 enum inheritance { UNKNOWN, INHERITED, NOT_INHERITED };
@@ -61,7 +68,8 @@ struct hs_listener {
     atomic_int reserve_fd;            /* own; -1 while given up */
     _Atomic int64_t backoff_ns;       /* the present step; 0 when all is well */
     _Atomic int64_t backoff_until_ns;
-    atomic_int inheritance; /* enum inheritance */
+    atomic_int inheritance;    /* enum inheritance */
+    _Atomic int64_t newcomers; /* that are accepted yet, or NO_LAST_CALL */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
 
@@ -134,6 +142,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     l->options.peers = (struct hs_peer_limits){0}; /* l->peers keeps them. */
     hs_wakelist_init(&l->wakers);
     l->reserve_fd = open_reserve();
+    l->newcomers = NO_LAST_CALL;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *ret_l = l;
     return HS_OK;
@@ -306,10 +315,10 @@ reset(int fd)
 static void
 shed(struct hs_listener *l)
 {
-    int reserve = atomic_exchange(&l->reserve_fd, -1);
-    int fd;
+    int reserve, fd;
 
-    if (reserve < 0)
+    hs_wakers_spare(hs_deadline_after(SCARCE_NS));
+    if ((reserve = atomic_exchange(&l->reserve_fd, -1)) < 0 && (reserve = open_reserve()) < 0)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
     for (int i = 0; i < MAX_SHED; i++) {
@@ -379,6 +388,30 @@ verify_inherited(struct hs_listener *l, int fd)
     return changed;
 }
 
+static bool
+last_call_made(const struct hs_listener *l)
+{
+    return atomic_load(&l->newcomers) != NO_LAST_CALL;
+}
+
+/* Of those who may come yet one is here, or has left. */
+static void
+note_newcomer(struct hs_listener *l)
+{
+    if (last_call_made(l))
+        atomic_fetch_sub(&l->newcomers, 1);
+}
+
+/* Without anybody in it the queue has been worked off, whatever it was thought to hold. */
+static enum outcome
+note_nobody(struct hs_listener *l)
+{
+    if (!last_call_made(l))
+        return NOTHING;
+    atomic_store(&l->newcomers, 0);
+    return LAST;
+}
+
 /* Before anything else is done for a stranger. A proxy's clients come in when they are known. */
 static bool
 may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_places *ret_places)
@@ -420,15 +453,20 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
     struct hs_peer_places places;
-    int fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     enum outcome outcome;
+    int fd;
 
+    if (atomic_load(&l->newcomers) <= 0)
+        return LAST;
+    fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        outcome = classify(l, errno);
+        if ((outcome = classify(l, errno)) == NOTHING)
+            return note_nobody(l);
         if (outcome == FAILED)
             (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
         return outcome;
     }
+    note_newcomer(l);
     if (!may_enter(l, &peer, &places)) {
         reset(fd);
         return NEXT;
@@ -444,7 +482,7 @@ static hs_err
 wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
 {
     struct hs_wakenode node;
-    int fd = why == EXHAUSTED ? -1 : hs_fd_number(&l->fd);
+    int fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd);
     int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
     short revents;
     hs_err rv = HS_OK;
@@ -517,23 +555,38 @@ welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
     return outcome;
 }
 
+static enum outcome
+nothing_is_due(struct hs_listener *l)
+{
+    return atomic_load(&l->newcomers) <= 0 && !hs_handshakes_busy(l->handshakes) ? LAST : NOTHING;
+}
+
+static bool
+is_over(const struct hs_op *op)
+{
+    return hs_op_check(op, op->deadline_ns, NULL) != HS_OK;
+}
+
 /* The same as accept_some through TLS: NOTHING when nobody is ready, NEXT after a slice. */
 static enum outcome
-accept_secured(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_conn **conns,
-               size_t *n)
+accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct hs_error *err,
+               struct hs_conn **conns, size_t *n)
 {
     enum outcome outcome;
 
-    for (int i = 0; i < SLICE_ROUNDS && *n < max; i++)
+    /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
+    for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !is_over(op)); i++)
         switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
         case HS_DUE_NOTHING:
-            return NOTHING;
+            return nothing_is_due(l);
         case HS_DUE_CONNECTION:
             (*n)++;
             break;
         case HS_DUE_NEWCOMERS:
             outcome = welcome(l, max, &i, err, conns, n);
-            if (outcome == ENDED || outcome == FAILED)
+            if (outcome == LAST)
+                hs_handshakes_last_call(l->handshakes);
+            else if (outcome == ENDED || outcome == FAILED)
                 return outcome;
             break;
         case HS_DUE_SOMETHING:
@@ -552,12 +605,14 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
 
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        outcome = l->handshakes != NULL ? accept_secured(l, max, err, conns, n)
+        outcome = l->handshakes != NULL ? accept_secured(l, op, max, err, conns, n)
                                         : accept_some(l, max, err, conns, n);
         if (*n > 0)
             return HS_OK;
         if (outcome == ENDED)
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was shut down");
+        if (outcome == LAST)
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "all were accepted since the last call");
         if (outcome == FAILED)
             return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if (outcome == NEXT)
@@ -582,6 +637,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if (max == 0)
         return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        if (l->handshakes != NULL)
+            hs_handshakes_hold(l->handshakes, false);
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
         hs_fd_drop(&l->fd);
@@ -595,6 +652,51 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
         if (err->phase == NULL)
             err->phase = "accept";
     }
+    return rv;
+}
+
+/* One slice of the handshakes that have begun. */
+static enum outcome
+tend_some(struct hs_listener *l, const struct hs_op *op)
+{
+    struct hs_conn *conn = NULL;
+
+    for (int i = 0; i < SLICE_ROUNDS && (i == 0 || !is_over(op)); i++)
+        if (hs_handshakes_next(l->handshakes, &conn) == HS_DUE_NOTHING)
+            return NOTHING;
+    return NEXT;
+}
+
+static hs_err
+tend_loop(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
+{
+    hs_err rv;
+
+    for (;;) {
+        if (hs_fd_is_closed(&l->fd))
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
+        if (l->handshakes != NULL && tend_some(l, op) == NEXT)
+            return HS_INTR;
+        if ((rv = wait_for_clients(l, op, TENDING, err)) != HS_OK)
+            return rv;
+    }
+}
+
+hs_err
+hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        if (l->handshakes != NULL)
+            hs_handshakes_hold(l->handshakes, true);
+        if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
+            rv = tend_loop(l, op, err);
+        hs_fd_drop(&l->fd);
+    }
+    if (rv < 0 && err != NULL)
+        err->op = "tend";
     return rv;
 }
 
@@ -681,6 +783,19 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
         stats->queue_length = (int)info.tcpi_unacked;
     }
     hs_fd_drop(&l->fd);
+}
+
+void
+hs_listener_last_call(struct hs_listener *l)
+{
+    struct hs_listener_stats stats = {.queue_length = HS_UNSET};
+    int64_t none = NO_LAST_CALL;
+
+    HS_CHECK(l, LISTENER_MAGIC);
+    ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
+    (void)atomic_compare_exchange_strong(
+        &l->newcomers, &none, stats.queue_length == HS_UNSET ? INT_MAX : stats.queue_length);
+    hs_wakelist_wake(&l->wakers);
 }
 
 void

@@ -11,10 +11,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define FREED 0x72
@@ -145,6 +147,7 @@ hs_conn_unref(struct hs_conn *c)
         return;
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
+    hs_slots_unref(c->slots);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -196,10 +199,39 @@ hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns)
         hs_wakelist_wake(&c->wakers);
 }
 
+void
+hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(c->slots == NULL);
+    c->slots = hs_slots_ref(t);
+    atomic_store(&c->in_slots, true);
+}
+
+void
+hs_conn_leave_slots(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->in_slots, false);
+}
+
 int64_t
 hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
 {
     return atomic_load(&c->dirs[dir].deadline_ns);
+}
+
+/* What the kernel has of the peer's that no call has taken yet. */
+static bool
+has_unread(struct hs_conn *c)
+{
+    int unread = 0;
+
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    hs_fd_drop(&c->fd);
+    return unread > 0;
 }
 
 /* A look from outside: what it sees may be over a moment later. */
@@ -210,7 +242,8 @@ is_idle(struct hs_conn *c)
 
     return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
            !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
-           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns);
+           !atomic_load(&c->told) && atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) &&
+           !has_unread(c);
 }
 
 void

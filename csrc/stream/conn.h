@@ -24,5 +24,7 @@ struct hs_conn_guest {
 /* One at most. Nobody else may use c yet. */
 void hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest);
 long hs_conn_live(void);
+/* In a handshake: whether a byte of the peer's has come. */
+bool hs_conn_tls_has_heard(struct hs_conn *c);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "../base/time.h"
 #include "../cancel/loop.h"
+#include "../cancel/token.h"
 
 #include <sched.h>
 
@@ -40,6 +41,8 @@ void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
+    if (dir == HS_DIR_IN && op->told != NULL)
+        atomic_store(&c->told, false);
     atomic_store(&c->dirs[dir].user, USER_NONE);
     if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
         hs_fd_drop(&c->fd);
@@ -118,12 +121,17 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
         return rv;
+    if (dir == HS_DIR_IN && op->told != NULL)
+        atomic_store(&c->told, hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    if (dir == HS_DIR_OUT && op->told != NULL && hs_token_is_cancelled(op->told))
+        return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s before the call",
+                           hs_err_text(HS_E_CANCELLED));
     if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
         return rv;
     /* What had come before it broke can still be had: see check_end. */
@@ -169,8 +177,44 @@ is_late(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
     return deadline != HS_NEVER && deadline != HS_TRY_ONCE && deadline <= hs_now();
 }
 
-hs_err
-hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+/* A call that has been told not to wait for another message, and has nothing of one. */
+static bool
+is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    if (op->told == NULL || !hs_token_is_cancelled(op->told))
+        return false;
+    return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
+}
+
+static hs_err
+refuse_told(struct hs_error *err)
+{
+    return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s while waiting", hs_err_text(HS_E_CANCELLED));
+}
+
+/* Listens to op->told, looks at it after. Whoever is told tries once more before it ends: something
+ * may have arrived between the last try and the cancel. */
+static hs_err
+listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
+            struct hs_wakenode *node, struct hs_error *err)
+{
+    if (!hs_token_is_ours(op->told))
+        return HS_OK;
+    if (sleeps)
+        hs_wakelist_join(hs_token_wakelist(op->told), node);
+    else if (op->bell != NULL)
+        hs_bell_listen(op->bell, HS_BELL_TOLD, hs_token_wakelist(op->told));
+    if (!is_told(c, op, dir))
+        return HS_OK;
+    atomic_store(&c->told, dir == HS_DIR_IN);
+    if (op->told_seen)
+        return refuse_told(err);
+    op->told_seen = true;
+    return HS_INTR;
+}
+
+static hs_err
+wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
 {
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
@@ -194,5 +238,37 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     }
     if (sleeps)
         hs_wakelist_leave(&c->wakers, &node);
+    return rv;
+}
+
+static hs_err
+wait_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+{
+    bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
+    struct hs_wakenode node;
+    hs_err rv;
+
+    if (op->told == NULL)
+        return wait_here(c, op, dir, want, err);
+    rv = listen_told(c, op, dir, sleeps, &node, err);
+    if (rv == HS_OK)
+        rv = wait_here(c, op, dir, want, err);
+    else if (rv == HS_INTR)
+        rv = HS_OK; /* Try again, at once. */
+    if (sleeps && hs_token_is_ours(op->told))
+        hs_wakelist_leave(hs_token_wakelist(op->told), &node);
+    return rv;
+}
+
+hs_err
+hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+{
+    hs_err rv;
+
+    if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
+        return wait_told(c, op, dir, want, err);
+    hs_slots_give(c->slots);
+    rv = wait_told(c, op, dir, want, err);
+    hs_slots_take(c->slots, op->token, deadline_of(c, op, dir));
     return rv;
 }

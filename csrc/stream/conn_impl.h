@@ -69,6 +69,9 @@ struct hs_conn {
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
+    atomic_bool told;       /* the call that reads has been told not to wait: it ends by itself */
+    atomic_bool in_slots;
+    struct hs_slots *slots; /* owns a reference, or NULL; write once, before in_slots */
     struct hs_wakelist wakers;
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */

@@ -6,6 +6,7 @@
  * not, reading and writing are poisoned: nothing plain may pass for something protected
  * (CVE-2023-40217).
  */
+#include "conn.h"
 #include "conn_impl.h"
 
 #include "../base/addr.h"
@@ -256,6 +257,13 @@ hs_conn_confirm(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
                     break;
     }
     return hs_call_end(c, op, HS_DIR_IN, "confirm", rv, err);
+}
+
+bool
+hs_conn_tls_has_heard(struct hs_conn *c)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    return c->tls != NULL && hs_tls_has_heard(c->tls);
 }
 
 /* ---- Asking -------------------------------------------------------------------------------- */

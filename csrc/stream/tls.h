@@ -45,7 +45,9 @@ void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_i
 bool hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread);
 /* The handshake was done: without that OpenSSL has no session, and crashes when asked about it. */
 bool hs_tls_has_shaken(struct hs_tls *t);
-/* The next three only if so. */
+/* A byte of the peer's has come. */
+bool hs_tls_has_heard(struct hs_tls *t);
+/* The next three only if hs_tls_has_shaken. */
 void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,

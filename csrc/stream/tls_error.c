@@ -19,6 +19,7 @@ static const char *const names[HS_TLS_FAILURES] = {
     [HS_TLS_VERIFY] = "verify",     [HS_TLS_VERSION] = "version",     [HS_TLS_CIPHER] = "cipher",
     [HS_TLS_ALPN] = "alpn",         [HS_TLS_TIMEOUT] = "timeout",     [HS_TLS_RESET] = "reset",
     [HS_TLS_PROTOCOL] = "protocol", [HS_TLS_PLAINTEXT] = "plaintext", [HS_TLS_LOCAL] = "local",
+    [HS_TLS_EVICTED] = "evicted",
 };
 
 const char *

@@ -36,6 +36,17 @@ copy_name(const char *name, char out[256])
 }
 
 bool
+hs_tls_has_heard(struct hs_tls *t)
+{
+    bool has;
+
+    hs_lock_take(&t->lock);
+    has = t->io.received_ns != 0;
+    hs_lock_drop(&t->lock);
+    return has;
+}
+
+bool
 hs_tls_has_shaken(struct hs_tls *t)
 {
     bool has;

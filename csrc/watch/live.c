@@ -7,6 +7,7 @@
 #include "../base/buf.h"
 #include "../cancel/notifier.h"
 #include "../cancel/token.h"
+#include "../cancel/slots.h"
 #include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
@@ -24,6 +25,7 @@ hs_live_counts(struct hs_live *ret_live)
         .tokens = hs_token_live(),
         .conns = hs_conn_live(),
         .listeners = hs_listener_live(),
+        .slots = hs_slots_live(),
         .connectors = hs_connector_live(),
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,

@@ -148,11 +148,14 @@ class HandshakeStats(NamedTuple):
     started: int
     completed: int
     in_progress: int
+    silent: int
+    """Of those in progress, clients that have not sent a byte yet."""
     fallback: int
     """Of those started, how many with the fallback configuration."""
     failed: dict[str, int]
-    """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"`` and ``"local"``
-    (the listener was closed). ``"empty"``: clients that left without sending a byte, as scans and
+    """By kind, as ``TLSError.failure`` names them; also ``"timeout"``, ``"reset"``, ``"local"``
+    (the listener was closed) and ``"evicted"`` (all places were taken, and this was the client that
+    had been silent for the longest). ``"empty"``: clients that left without sending a byte, as scans and
     health checks do."""
 
 

@@ -53,7 +53,7 @@ def serve(
     peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
 ) -> Server:
-    """Serve *address*: call ``handler(conn)`` for each connection, in one of *workers* threads.
+    """Serve *address*: call ``handler(conn)`` for each connection, in a bounded number of threads.
 
     It runs at once. Use it as a context manager, whose end drains::
 
@@ -72,10 +72,11 @@ def serve(
         handler: Called with a ``Connection``, which is the server's again when it returns.
         address: As for ``listen``; or a ``Listener``, which is the server's from now on.
         drain_timeout: Seconds that the end may take. See ``Server.drain``.
-        workers: Threads that run handlers; started when needed. By default 64, or
-            *max_connections* if that is less.
-        max_connections: Connections accepted and not finished; by default *workers*. What is more
-            than *workers* waits here, accepted, for a thread.
+        workers: How many handlers run at the same time; one that waits in a call of its connection
+            does not count. By default 64, or *max_connections* if that is less.
+        max_connections: Connections accepted and not finished, each of which has a thread, started
+            when needed; by default *workers*. More than *workers* is for clients that stay
+            connected and are quiet most of the time.
         idle_timeout: Seconds after which a connection is ended on which nothing has moved while
             its handler waits for the beginning of a message.
         linger: Seconds to wait for the client's end after the handler has returned. By default 2,

@@ -662,7 +662,7 @@ START_TEST(a_failed_handshake_says_whose_fault_it_was)
         [HS_TLS_EMPTY] = HS_FAIL_RESET,         [HS_TLS_ABORTED] = HS_FAIL_RESET,
         [HS_TLS_LOCAL] = HS_FAIL_NOT_COUNTED,   [HS_TLS_PLAINTEXT] = HS_FAIL_NOT_COUNTED,
         [HS_TLS_ALERT] = HS_FAIL_TLS_OTHER,     [HS_TLS_ALPN] = HS_FAIL_TLS_OTHER,
-        [HS_TLS_PROTOCOL] = HS_FAIL_TLS_OTHER,
+        [HS_TLS_PROTOCOL] = HS_FAIL_TLS_OTHER,  [HS_TLS_EVICTED] = HS_FAIL_NOT_COUNTED,
     };
 
     for (int i = 0; i < HS_TLS_FAILURES; i++)

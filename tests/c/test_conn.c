@@ -4,6 +4,8 @@
  */
 #include "support.h"
 
+#define S (1000 * MS)
+
 #include "../../csrc/cancel/wait.h"
 
 #include <errno.h>
@@ -562,6 +564,59 @@ START_TEST(a_token_stops_a_blocked_call_at_once)
 }
 END_TEST
 
+START_TEST(a_told_call_takes_what_is_there_and_waits_only_for_the_rest_of_a_message)
+{
+    struct pair p = pair_small();
+    struct reading r = {.c = p.c, .len = 6};
+    struct hs_op op = op_in(10 * S);
+    struct hs_token *t;
+    struct thread thread;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    r.op = op_in(10 * S);
+    r.op.told = op.told = t;
+    put(p.peer, "abc", 3);
+    thread_start(&thread, read_exactly, &r);
+    thread_wait_asleep(&thread);
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+    put(p.peer, "def", 3);
+    (void)thread_join(&thread);
+    ASSERT_OK(r.rv);
+    put(p.peer, "more", 4);
+    ASSERT_OK(hs_conn_recv_exactly(p.c, &op, (uint8_t *)r.buf, 4, fresh()));
+    op = op_in(10 * S);
+    op.told = t;
+    ASSERT_ERR(HS_E_CANCELLED, hs_conn_recv_exactly(p.c, &op, (uint8_t *)r.buf, 1, fresh()));
+    op = op_in(10 * S);
+    op.told = t;
+    ASSERT_ERR(HS_E_CANCELLED, hs_conn_send_all(p.c, &op, (uint8_t *)r.buf, 1, fresh()));
+    ck_assert(!info_of(p.c).poisoned_out);
+    hs_token_unref(t);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(a_call_that_waits_for_a_message_is_woken_by_being_told)
+{
+    struct pair p = pair_small();
+    struct reading r = {.c = p.c, .len = 6};
+    struct hs_token *t;
+    struct thread thread;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    r.op = op_in(60 * S);
+    r.op.told = t;
+    thread_start(&thread, read_exactly, &r);
+    thread_wait_asleep(&thread);
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+    (void)thread_join(&thread);
+    ASSERT_ERR(HS_E_CANCELLED, r.rv);
+    ck_assert_uint_eq(r.op.done, 0);
+    hs_token_unref(t);
+    pair_free(&p);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -588,5 +643,7 @@ main(void)
     tcase_add_test(tc, an_event_loop_can_drive_both_directions);
     tcase_add_test(tc, a_stepped_op_ends_at_its_deadline);
     tcase_add_test(tc, a_token_stops_a_blocked_call_at_once);
+    tcase_add_test(tc, a_told_call_takes_what_is_there_and_waits_only_for_the_rest_of_a_message);
+    tcase_add_test(tc, a_call_that_waits_for_a_message_is_woken_by_being_told);
     return run_case(tc);
 }

@@ -136,6 +136,32 @@ def test_a_drain_closes_idle_ones_at_once_and_lets_busy_ones_answer(run: Run) ->
     run(main)
 
 
+def test_a_request_that_had_arrived_is_answered_after_the_drain_began(run: Run) -> None:
+    async def main() -> None:
+        inside, go = hs.CancelToken(), hs.CancelToken()
+
+        async def handler(conn: aio.Connection) -> None:
+            while line := await conn.recv(100, token=hs.draining()):
+                inside.cancel()
+                await aio.wait(go)
+                await conn.sendall(line.upper())
+
+        async with aio.serve(handler, LOCAL, drain_timeout=30) as server:
+            async with await aio.connect(server.address, timeout=5) as client:
+                await client.sendall(b"one")
+                await aio.wait(inside)
+                await client.sendall(b"two")
+                server.stop()
+                go.cancel()
+                assert await client.recv_exactly(6, timeout=5) == b"ONETWO"
+                assert await client.recv(1, timeout=5) == b""
+            assert await server.wait(10)
+        assert server.report is not None
+        assert (server.report.told, server.report.clean) == (1, True)
+
+    run(main)
+
+
 def test_the_time_of_a_drain_is_kept_and_who_was_cut_is_named(run: Run) -> None:
     async def main() -> None:
         never = hs.CancelToken()

@@ -265,3 +265,32 @@ Make = Callable[[], hs.ProxyProtocol]
 def test_what_is_wrong_is_named(make: Make, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_proxy_that_is_silent_leaves_its_place_to_the_next_and_counts_as_ended() -> None:
+    patient = hs.ProxyProtocol(["127.0.0.0/8"], timeout=60)
+    with listening(proxy_protocol=patient, max_handshakes=2) as listener:
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(connect_to(listener.address))
+            sock = stack.enter_context(connect_to(listener.address))
+            sock.sendall(V1)
+            with listener.accept(timeout=TIMEOUT) as conn:
+                assert conn.getpeername() == CLIENT
+            stats = proxy_stats(listener)
+            assert (stats.ended, stats.headers) == (1, 1)
+
+
+def test_a_proxy_that_has_begun_its_header_is_not_evicted() -> None:
+    patient = hs.ProxyProtocol(["127.0.0.0/8"], timeout=60)
+    with listening(proxy_protocol=patient, max_handshakes=1) as listener:
+        with connect_to(listener.address) as slow, connect_to(listener.address) as next_one:
+            slow.sendall(V1[:20])
+            next_one.sendall(V2)
+            with pytest.raises(hs.DeadlineExceeded):
+                listener.accept(timeout=0.6)
+            assert proxy_stats(listener).ended == 0
+            slow.sendall(V1[20:])
+            for _ in range(2):
+                with listener.accept(timeout=TIMEOUT) as conn:
+                    assert conn.getpeername() == CLIENT

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -134,6 +137,86 @@ def test_more_connections_than_workers_wait_for_a_thread() -> None:
             assert rest_of(client) == b""
             client.close()
         assert settled(server).peak_active == 3
+
+
+def test_quiet_connections_take_no_worker() -> None:
+    """Two workers, sixteen clients that stay: a wait for the client gives the slot to the next."""
+    running: list[int] = []
+    most: list[int] = []
+
+    def handler(conn: hs.Connection) -> None:
+        while line := conn.recv(100):
+            running.append(1)
+            most.append(len(running))
+            running.pop()
+            conn.sendall(line)
+
+    with hs.serve(handler, LOCAL, drain_timeout=5, workers=2, max_connections=16) as server:
+        clients = [connect_to(server.address) for _ in range(16)]
+        for turn in range(3):
+            for client in clients:
+                client.sendall(b"%d" % turn)
+            for client in clients:
+                client.settimeout(10)
+                assert client.recv(10) == b"%d" % turn
+        for client in clients:
+            client.close()
+        stats = settled(server)
+    assert stats.peak_active == stats.handled == 16
+    assert max(most) <= 2
+
+
+def test_a_client_that_drips_or_does_not_read_takes_no_worker() -> None:
+    def handler(conn: hs.Connection) -> None:
+        if conn.recv_exactly(4) == b"much":
+            with contextlib.suppress(hs.HardsockError):
+                conn.sendall(bytes(1 << 26))
+        else:
+            conn.sendall(b"fine")
+
+    with hs.serve(handler, LOCAL, drain_timeout=0.2, workers=1, max_connections=8) as server:
+        with connect_to(server.address) as drips, connect_to(server.address) as deaf:
+            drips.sendall(b"dri")
+            deaf.sendall(b"much")
+            for _ in range(3):
+                assert ask(server.address, b"work") == b"fine"
+
+
+def test_no_more_handlers_run_than_there_are_workers() -> None:
+    gate = Gate()
+    with hs.serve(gate, LOCAL, drain_timeout=5, workers=2, max_connections=8) as server:
+        clients = [connect_to(server.address) for _ in range(8)]
+        gate.wait_until_running(2)
+        assert poll_until(lambda: server.stats().waiting == 6, 10)
+        assert not gate.running.acquire(blocking=False)
+        gate.go.set()
+        for client in clients:
+            assert rest_of(client) == b""
+            client.close()
+        assert settled(server).handled == 8
+
+
+def test_lingering_connections_make_room_for_the_next() -> None:
+    """Clients that were answered and stay: each would hold its place and thread for the linger."""
+
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(4))
+
+    with hs.serve(handler, LOCAL, drain_timeout=60, workers=2, linger=60.0) as server:
+        answered = []
+        for _ in range(10):
+            client = connect_to(server.address)
+            client.settimeout(10)
+            client.sendall(b"here")
+            assert client.recv(4, socket.MSG_WAITALL) == b"here"
+            answered.append(client)
+        stats = server.stats()
+        assert stats.peak_active <= 2
+        assert (stats.accepted, stats.failed, stats.cut) == (10, 0, 0)
+        for client in answered:
+            assert rest_of(client) == b""
+            client.close()
+        assert settled(server).handled == 10
 
 
 def test_two_thousand_short_connections_add_up() -> None:
@@ -399,7 +482,53 @@ def test_a_process_that_can_start_no_more_threads_serves_with_those_it_has(
             assert rest_of(client) == b""
             client.close()
         settled(server)
-    assert "1 of 4 workers: can't start new thread" in caplog.text
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warnings == ["1 of 4 workers: can't start new thread (1 times)"], "once a minute"
+
+
+_FEW_DESCRIPTORS = """
+import resource, sys, warnings
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+warnings.simplefilter("ignore")
+import hardsock as hs
+
+def handler(conn):
+    while data := conn.recv(100):
+        conn.sendall(data)
+
+with hs.serve(handler, ("127.0.0.1", 0), drain_timeout=5, **eval(sys.argv[1])) as server:
+    print(server.address[1], flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("settings", ["{}", "dict(workers=4, max_connections=200)"])
+def test_with_few_descriptors_nobody_is_left_in_silence(settings: str) -> None:
+    """Each worker's thread takes one to be woken by, and must not take the listener's reserve."""
+    argv = [sys.executable, "-c", _FEW_DESCRIPTORS, settings]
+    told = 0
+    with (
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+        contextlib.ExitStack() as stack,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stack.callback(process.stdin.close)
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        clients = []
+        for _ in range(120):
+            try:
+                client = stack.enter_context(connect_to(address))
+                client.sendall(b"hi")
+                clients.append(client)
+            except ConnectionError:
+                told += 1
+        for client in clients:
+            client.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(10) == b"hi"
+            told += 1
+    assert told == 120
 
 
 # ---- draining -----------------------------------------------------------------------------------
@@ -490,6 +619,77 @@ def test_busy_ones_are_told_and_end_in_an_orderly_way() -> None:
             report = draining.result()
     assert (report.told, report.clean) == (1, True)
     assert server.stats().failed == 0
+
+
+def test_a_request_that_had_arrived_is_answered_after_the_drain_began() -> None:
+    """The handler waits under draining(), which lets it have what is there, also in the middle."""
+    gate = Gate()
+
+    def handler(conn: hs.Connection) -> None:
+        while line := conn.recv(100, token=hs.draining()):
+            if line == b"slow":
+                gate(conn)
+            conn.sendall(line.upper())
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60, workers=1, max_connections=2)
+    with connect_to(server.address) as first, connect_to(server.address) as second:
+        first.sendall(b"slow")
+        gate.wait_until_running()
+        second.sendall(b"accepted, and waits for a worker")
+        assert poll_until(lambda: server.stats().active == 2, 10)
+        with Call(drained, server) as draining:
+            assert server.draining.wait(10)
+            gate.go.set()
+            assert rest_of(first) == b"SLOW"
+            assert rest_of(second) == b"ACCEPTED, AND WAITS FOR A WORKER"
+            first.close()
+            second.close()
+            report = draining.result()
+    assert (report.told, report.clean) == (2, True)
+
+
+def test_a_drain_does_not_end_a_message_that_has_begun() -> None:
+    lines: list[bytes] = []
+
+    def handler(conn: hs.Connection) -> None:
+        for line in conn.lines(token=hs.draining()):
+            lines.append(line)
+            conn.sendall(line + b"\n")
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address) as client:
+        client.sendall(b"whole\nhal")
+        assert poll_until(lambda: _received(server, 9) and lines == [b"whole"], 10)
+        with Call(drained, server) as draining:
+            assert server.draining.wait(10)
+            client.sendall(b"f\n")
+            assert rest_of(client) == b"whole\nhalf\n"
+            client.close()
+            report = draining.result()
+    assert (report.told, report.clean) == (1, True)
+
+
+def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> None:
+    outcomes: list[str] = []
+
+    def handler(conn: hs.Connection) -> None:
+        told = hs.draining()
+        assert told is not None
+        assert told.wait(10)
+        with pytest.raises(hs.Cancelled, match="before the call"):
+            conn.sendall(b"x", token=told)
+        with hs.listen(LOCAL) as other, pytest.raises(hs.Cancelled):
+            other.accept(token=told)
+        with pytest.raises(hs.Cancelled) as caught:
+            conn.recv(1, token=told)
+        outcomes.append(str(caught.value.reason))
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address):
+        assert poll_until(lambda: server.stats().active == 1, 10)
+        server.stop("enough")
+        assert server.wait(10)
+    assert outcomes == ["enough"]
 
 
 def test_busy_ones_that_end_in_time_are_not_cut() -> None:
@@ -593,18 +793,44 @@ def test_connections_that_no_worker_took_are_cut_too() -> None:
             rest_of(client)
         client.close()
     assert report.unaccepted == 2
-    assert [cut.phase for cut in report.cut] == ["handler", "waiting"]
-    assert [cut.running for cut in report.cut] == [True, False]
+    assert {cut.phase: cut.running for cut in report.cut} == {"handler": True, "waiting": False}
     assert not gate.running.acquire(blocking=False), "it never ran"
 
 
-def test_lingering_is_cut_when_the_time_is_up() -> None:
+def test_who_waits_in_the_kernel_s_queue_is_served_as_room_comes_free() -> None:
+    gate = Gate()
+
+    def handler(conn: hs.Connection) -> None:
+        gate(conn)
+        conn.sendall(conn.recv(10).upper())
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60, workers=1)
+    clients = [connect_to(server.address) for _ in range(4)]
+    gate.wait_until_running()
+    assert poll_until(lambda: server.listener.stats().queue_length == 3, 10)
+    with Call(drained, server) as draining:
+        assert poll_until(lambda: getattr(server._bell, "name", "") == "drain", 10)
+        late = connect_to(server.address)  # The listener is still open: its turn never comes.
+        gate.go.set()
+        for client in clients:
+            client.sendall(b"request")
+            assert rest_of(client) == b"REQUEST"
+            client.close()
+        with pytest.raises(ConnectionResetError):
+            rest_of(late)
+        late.close()
+        report = draining.result()
+    assert (report.completed, report.unaccepted, report.clean) == (4, 1, True)
+
+
+def test_who_was_answered_and_only_lingers_is_not_cut() -> None:
     server = hs.serve(lambda conn: conn.sendall(b"whole"), LOCAL, drain_timeout=60, linger=60.0)
     with connect_to(server.address) as client:
         client.settimeout(10)
         assert rest_of(client) == b"whole"
         report = drained(server, timeout=0.1)
-    assert [(cut.how, cut.phase) for cut in report.cut] == [("cancelled", "lingering")]
+    assert (report.completed, report.cut, report.clean) == (1, (), True)
+    assert (server.stats().handled, server.stats().endings) == (1, {"closed": 1})
 
 
 class AcceptsWhileItDrains:
@@ -690,6 +916,107 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not() -> None:
     assert server.report is not None
     assert server.report.reason == "a client asked for it"
     assert server.report.completed == 1
+
+
+_SERVER = """
+import sys
+import hardsock as hs
+
+def handler(conn):
+    conn.recv(100)
+    conn.sendall(b"begun")
+    conn.recv_exactly(2)
+    conn.sendall(b"whole")
+
+def threads():
+    with hs.serve(handler, ("127.0.0.1", 0), drain_timeout=60) as server:
+        print(server.address[1], flush=True)
+        server.wait()
+        print(server.report.reason, flush=True)
+
+async def awaited(conn):
+    await conn.recv(100)
+    await conn.sendall(b"begun")
+    await conn.recv_exactly(2)
+    await conn.sendall(b"whole")
+
+async def loop():
+    from hardsock import aio
+    async with aio.serve(awaited, ("127.0.0.1", 0), drain_timeout=60) as server:
+        print(server.address[1], flush=True)
+        await server.wait()
+        print(server.report.reason, flush=True)
+
+if sys.argv[1] == "threads":
+    threads()
+else:
+    import asyncio
+    asyncio.run(loop())
+"""
+
+
+def terminable(driver: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER, driver], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("driver", ["threads", "asyncio"])
+def test_sigterm_drains_and_the_request_under_way_is_answered(driver: str) -> None:
+    with terminable(driver) as process:
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with connect_to(address) as client:
+            client.settimeout(10)
+            client.sendall(b"?")
+            assert client.recv(5, socket.MSG_WAITALL) == b"begun"
+            client.sendall(b"12")
+            process.send_signal(signal.SIGTERM)
+            assert rest_of(client) == b"whole"
+        assert process.stdout.readline() == "SIGTERM\n"
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("driver", ["threads", "asyncio"])
+def test_a_second_sigterm_cuts(driver: str) -> None:
+    with terminable(driver) as process:
+        assert process.stdout is not None
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        with connect_to(address) as client:
+            client.settimeout(10)
+            client.sendall(b"?")
+            assert client.recv(5, socket.MSG_WAITALL) == b"begun"
+            client.sendall(b"1")  # Half a request: it stays busy, so the drain waits for it.
+            process.send_signal(signal.SIGTERM)
+            assert poll_until(lambda: not accepts(address), 10)
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ConnectionResetError):
+                assert rest_of(client) == b""
+        assert process.wait(20) == 0
+
+
+def accepts(address: Any) -> bool:
+    try:
+        connect_to(address).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_a_handler_for_sigterm_that_exists_stays() -> None:
+    def mine(_number: int, _frame: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with hs.serve(echo, LOCAL, drain_timeout=5) as server:
+            assert server.wait(0.01) is False
+            assert signal.getsignal(signal.SIGTERM) is mine
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            assert server.wait(0.01) is False
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_later_drain_shortens_an_earlier_one() -> None:

@@ -155,12 +155,13 @@ def test_handshakes_at_the_same_time_are_bounded(ids: Identities) -> None:
         with clients(listener.address, 2):
             wait_for(lambda: counters(listener).in_progress == 2)
             with clients(listener.address, 3):
-                # The third waits in the kernel's queue until the first two are cut.
+                # The third waits in the kernel's queue until the first two are cut or evicted.
                 with hs.connect(listener.address, tls=ids.client(), timeout=10) as conn:
                     assert conn.tls is not None
                 stats = listener.stats()
                 assert stats.handshakes is not None
-                assert stats.handshakes.failed["timeout"] >= 2
+                failed = stats.handshakes.failed
+                assert failed["timeout"] + failed["evicted"] >= 2
                 assert stats.handshakes.in_progress <= 2
 
 
@@ -524,3 +525,101 @@ def test_a_client_s_broken_record_is_no_error_of_the_server(
     assert [r for r in caplog.records if r.levelno > logging.INFO] == []
     assert any(r.levelno == logging.DEBUG for r in caplog.records)
     caplog.clear()  # Its exceptions keep the handler's frame.
+
+
+def test_silent_clients_lock_nobody_out(ids: Identities) -> None:
+    """A stranger who holds every place, and more in the queue, waits behind whoever speaks."""
+    with accepting(ids.server(handshake_timeout=60), max_handshakes=4) as listener:
+        with clients(listener.address, 12):
+            wait_for(lambda: counters(listener).silent == 4)
+            with hs.connect(listener.address, tls=ids.client(), timeout=20) as conn:
+                assert conn.tls is not None
+        failed = counters(listener).failed
+        assert failed["evicted"] >= 8
+        assert failed["timeout"] == 0
+
+
+def test_a_client_that_has_spoken_is_not_evicted(ids: Identities) -> None:
+    with accepting(ids.server(handshake_timeout=60), max_handshakes=2) as listener:
+        with clients(listener.address, 2) as speaking:
+            for client in speaking:
+                client.sendall(b"\x16\x03\x01\x02\x00")  # the head of a record
+            wait_for(lambda: counters(listener).in_progress == 2 and counters(listener).silent == 0)
+            with pytest.raises(hs.DeadlineExceeded):
+                hs.connect(listener.address, tls=ids.client(), timeout=0.6)
+            assert counters(listener).in_progress == 2
+            assert counters(listener).failed["evicted"] == 0
+
+
+def test_silent_clients_do_not_trip_the_breaker(ids: Identities) -> None:
+    breaker = hs.Breaker(window=60, min_calls=2, failure_rate=0.5)
+    with accepting(
+        ids.server(handshake_timeout=60),
+        max_handshakes=1,
+        tls_fallback=ids.server(),
+        tls_breaker=breaker,
+    ) as listener:
+        with clients(listener.address, 6):
+            wait_for(lambda: counters(listener).failed["evicted"] >= 4)
+        assert counters(listener).fallback == 0
+
+
+@pytest.mark.parametrize("driver", ["threads", "asyncio"])
+def test_a_full_server_goes_on_with_the_handshakes_it_has_begun(
+    ids: Identities, driver: str
+) -> None:
+    """They would be cut at their deadline, as if the clients had been slow."""
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    def handler(conn: hs.Connection) -> None:
+        entered.release()
+        gate.wait(30)
+        conn.sendall(b"ok")
+
+    async def awaited(conn: aio.Connection) -> None:
+        entered.release()
+        await asyncio.to_thread(gate.wait, 30)
+        await conn.sendall(b"ok")
+
+    def crowd(address: Any, stats: Callable[[], hs.HandshakeStats]) -> None:
+        with clients(address, 1) as (early,):
+            wait_for(lambda: stats().in_progress == 1)  # Begun while there is room.
+            with hs.connect(address, tls=ids.client(), timeout=10) as first:
+                assert entered.acquire(timeout=10)
+                secured = trusting.wrap_socket(early, server_hostname="localhost")
+                wait_for(lambda: stats().completed == 2)
+                gate.set()
+                assert first.recv_exactly(2, timeout=10) == b"ok"
+                first.close()
+                assert secured.recv(2) == b"ok"
+                secured.close()
+
+    async def in_a_loop() -> None:
+        async with aio.serve(awaited, ("127.0.0.1", 0), tls=tls, **limits) as server:
+            await asyncio.to_thread(crowd, server.address, lambda: counters(server.listener))
+
+    trusting = ssl.create_default_context(cafile=str(ids.ca))
+    tls = ids.server()
+    limits: dict[str, Any] = {"max_connections": 1, "drain_timeout": 5}
+    if driver == "asyncio":
+        asyncio.run(in_a_loop())
+        return
+    with hs.serve(handler, ("127.0.0.1", 0), tls=tls, **limits) as server:
+        crowd(server.address, lambda: counters(server.listener))
+
+
+def test_a_drain_counts_the_handshakes_it_cuts(ids: Identities) -> None:
+    with hs.serve(
+        lambda conn: None, ("127.0.0.1", 0), tls=ids.server(handshake_timeout=60), drain_timeout=60
+    ) as server:
+        with clients(server.address, 3) as (speaks, *_silent):
+            speaks.sendall(b"\x16\x03\x01\x02\x00")
+            wait_for(
+                lambda: (
+                    counters(server.listener).in_progress == 3
+                    and counters(server.listener).silent == 2
+                )
+            )
+            report = server.drain(0.4)
+    assert (report.handshakes, report.unaccepted, report.clean) == (1, 2, False)
+    assert "1 handshakes cut, 2 not accepted" in str(report)

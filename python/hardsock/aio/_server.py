@@ -22,10 +22,11 @@ from hardsock.aio._host import current_hub
 from hardsock.aio._tasks import Runner, tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
+from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -121,16 +122,20 @@ class Server(ServerFace):
     async def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
         """Wait until the server has ended: True; False after *timeout* seconds.
 
+        In the main thread SIGTERM drains meanwhile, as ``stop`` does, and a second one cuts all
+        that is left, unless a handler for it was installed.
+
         Raises:
             Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
             RuntimeError: If a handler of this server awaits it: it would wait for itself.
         """
         self._refuse_to_wait("wait()")
-        watched = [t for t in (token, current()) if t is not None]
-        if await wait(CancelToken.linked([self._ended, *watched]), timeout) and not self.closed:
-            for each in watched:
-                each.check()
-        return self.closed
+        with self._obeying_sigterm():
+            watched = [t for t in (token, current()) if t is not None]
+            if await wait(CancelToken.linked([self._ended, *watched]), timeout) and not self.closed:
+                for each in watched:
+                    each.check()
+            return self.closed
 
     def _refuse_to_wait(self, what: str) -> None:
         if draining() is self._draining:
@@ -147,22 +152,19 @@ class Server(ServerFace):
     # ---- accepting
 
     async def _main(self) -> None:
-        unaccepted = None
+        outside = LeftOutside()
         try:
             await self._accept_until_told()
             self._draining.cancel("the server has ended")  # unless that is why
             drain = self._begin_drain()
-            await self._accept_what_waits()
-            unaccepted = None if self._listener.closed else self._listener.stats().queue_length
-            self._listener.close()
-            await self._run_drain(drain)
-            self._report = self._sum_up(drain, unaccepted)
+            outside = await self._run_drain(drain)
+            self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
             self._draining.cancel("the server has ended")
             if self._report is None:  # The event loop cancelled us: so it does the handlers.
                 self._token.cancel("the server was cancelled")
-                self._report = self._sum_up(self._begin_drain(), unaccepted)
+                self._report = self._sum_up(self._begin_drain(), outside)
             self._ended.cancel("the server has ended")
 
     async def _accept_until_told(self) -> None:
@@ -199,22 +201,22 @@ class Server(ServerFace):
                 return room
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
-            await wait(self._bell, self._idle.interval)
+            try:
+                await self._tend(self._idle.interval, self._bell)
+            except (Cancelled, DeadlineExceeded):
+                pass
+            except HardsockError:
+                await wait(self._bell, self._idle.interval)  # Closed: the next accept tells.
         return 0
 
-    async def _accept_what_waits(self) -> None:
-        """Closing the listener resets what is queued: what there is room for is served yet."""
-        self._ledger.not_full(time.monotonic())
-        while not self._token.cancelled and (room := self._ledger.room):
-            try:
-                self._take(await self._accept(room, 0))
-            except (HardsockError, MemoryError):
-                return
+    async def _tend(self, timeout: float | None, token: CancelToken) -> None:
+        await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
     def _take(self, conns: list[_core.Connection]) -> None:
         for conn in conns:
             each = served(conn, self._token)
-            self._ledger.admit(each)
+            if (lingering := self._ledger.admit(each)) is not None:
+                lingering.conn.close()
             token = each.token.child(name=each.peer)
             each.runner = self._tasks.start(
                 enter(self._context, token), self._serve, each, name=each.peer
@@ -254,7 +256,8 @@ class Server(ServerFace):
     async def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"
         if verdict.end is End.FINISH:
-            served.phase = Phase.LINGERING
+            self._ledger.linger(served, verdict.outcome)
+            self._ring()
             verdict, ending = await self._linger(served, verdict)
         self._settle(served, verdict, ending)
 
@@ -279,28 +282,55 @@ class Server(ServerFace):
     def _begin_drain(self) -> Drain:
         seconds, grace = check_drain(self._options.drain_timeout, None)
         now = time.monotonic()
+        self._ledger.not_full(now)
         if self._token.cancelled:  # Everything is cancelled: only the grace is left.
             seconds = grace
         return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
 
-    async def _run_drain(self, drain: Drain) -> None:
+    async def _run_drain(self, drain: Drain) -> LeftOutside:
+        """Closing the listener resets who is queued: those for whom room comes free are served."""
+        outside = None
+        self._listener._last_call()
         while True:
             if self._limit is not None:
                 drain.tighten(self._limit)
             turn = drain.step(time.monotonic())
-            self._bell = CancelToken(name="drain")
+            bell = self._bell = CancelToken(name="drain")
             turn.perform()
             for each in turn.abort:
                 _runner(each).cancel()
-            if turn.wait is None:
-                return
-            await wait(self._bell, turn.wait)
+            if outside is None and not await self._accept_rest(drain, turn.wait, bell):
+                outside = close_listener(self._listener)
+            elif outside is None:
+                continue  # What was accepted is due for a look.
+            elif turn.wait is None:
+                return outside
+            else:
+                await wait(bell, turn.wait)
 
-    def _sum_up(self, drain: Drain, unaccepted: int | None) -> DrainReport:
+    async def _accept_rest(self, drain: Drain, timeout: float | None, bell: CancelToken) -> bool:
+        """Wait for who was there when the drain began; False: they are all here, or time is up."""
+        left = drain.cut_at - time.monotonic()
+        if left <= 0 or self._token.cancelled:
+            return False
+        timeout = left if timeout is None else min(timeout, left)
+        try:
+            if room := self._ledger.room:
+                self._take(await self._accept(room, timeout, bell))
+            else:
+                await self._tend(timeout, bell)
+        except (Cancelled, DeadlineExceeded):
+            pass
+        except (HardsockError, MemoryError):
+            return False  # Closed: nobody is left.
+        return True
+
+    def _sum_up(self, drain: Drain, outside: LeftOutside) -> DrainReport:
         report = drain.report(
             time.monotonic(),
             reason=self._draining.reason,
-            unaccepted=unaccepted,
+            unaccepted=outside.unaccepted,
+            handshakes=outside.handshakes,
             look=lambda runner: runner.look(),  # type: ignore[attr-defined]
         )
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)

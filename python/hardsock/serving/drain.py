@@ -1,9 +1,11 @@
 """The phases of a drain: what is due now, and when to look again.
 
+0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
 1. Connections that are idle at two looks are cancelled, and closed if that does not make their
    handlers leave. Busy ones become idle, so this is looked at again and again. They were told, by
    the token ``draining``.
 2. When only the grace is left, the tokens of all others are cancelled.
+   Those that only linger are closed: they have been answered.
 3. When a quarter of the grace is left, the connections are reset under their handlers.
 4. At the end of the time, or as soon as nobody works on a connection any more, it is over.
 
@@ -51,6 +53,11 @@ class Drain:
         self._cut_at = limit.end - limit.grace
         self._abort_at = limit.end - limit.grace / 4
 
+    @property
+    def cut_at(self) -> float:
+        """When only the grace is left: nobody else is served from then on."""
+        return self._cut_at
+
     def tighten(self, limit: Limit) -> None:
         """Somebody else wants it to be over earlier; later is not listened to."""
         if limit.end < self.end:
@@ -64,6 +71,7 @@ class Drain:
         abort: list[Served] = []
         if now >= self._cut_at:
             cancel += [(served, _TIME_IS_UP) for served in self._find_unfinished()]
+            close += self._find_answered()
         if now >= self._abort_at:
             abort = self._give_up()
         return Turn(cancel, close, abort, self._until_next(now))
@@ -86,9 +94,21 @@ class Drain:
         return found
 
     def _find_unfinished(self) -> list[Served]:
-        found = [served for served in self._ledger.active if served.ended_by is None]
+        found = [
+            served
+            for served in self._ledger.active
+            if served.ended_by is None and served.handled is None
+        ]
         for served in found:
             served.ended_by = Outcome.CANCELLED
+        return found
+
+    def _find_answered(self) -> list[Served]:
+        """Those that only linger: what was sent arrives all the same, so they are not cut."""
+        found = [served for served in self._ledger.active if served.handled is not None]
+        for served in found:
+            assert served.handled is not None
+            self._ledger.settle(served, served.handled, ending="closed")
         return found
 
     def _give_up(self) -> list[Served]:
@@ -104,6 +124,7 @@ class Drain:
         *,
         reason: str | None,
         unaccepted: int | None,
+        handshakes: int = 0,
         look: Callable[[object], tuple[str | None, str | None]],
     ) -> DrainReport:
         """Sum up; *look* returns the name and the stack of a runner."""
@@ -119,6 +140,7 @@ class Drain:
             cancelled=ended[Outcome.CANCELLED],
             aborted=ended[Outcome.ABORTED],
             unaccepted=unaccepted,
+            handshakes=handshakes,
             elapsed=now - self._began,
             cut=cut,
         )

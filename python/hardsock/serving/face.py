@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from hardsock._core import CancelToken, Listener
 from hardsock.serving.options import ServeOptions
 from hardsock.serving.records import DrainReport
+from hardsock.serving.signals import sigterm_drains
 
 __all__ = ["ServerFace"]
 
@@ -26,6 +28,7 @@ class ServerFace:
         self._options = options
         self._token = CancelToken(name=options.name) if token is None else token.child()
         self._draining = self._token.child(name=f"{options.name} draining")
+        self._draining._ends_only_between_messages()  # Handlers get what has arrived.
         self._ended = CancelToken(name=f"{options.name} ended")
 
     @property
@@ -59,6 +62,9 @@ class ServerFace:
         For handlers and signal handlers, which must not wait; ``wait()`` tells when it is over.
         """
         self._draining.cancel(reason or "the server was stopped")
+
+    def _obeying_sigterm(self) -> AbstractContextManager[None]:
+        return sigterm_drains(self.stop, self._token.cancel)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "draining" if self._draining.cancelled else "serving"

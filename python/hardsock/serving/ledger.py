@@ -44,7 +44,7 @@ _CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -56,6 +56,8 @@ class Served:
         """Whatever the driver needs to find the one that runs the handler."""
         self.ended_by: Outcome | None = None
         """Why the server cancelled its token, if it did."""
+        self.handled: Outcome | None = None
+        """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
         self.outcome: Outcome | None = None
         self.left = False
         """Nobody works on it any more."""
@@ -104,6 +106,8 @@ class Ledger:
         self._draining = draining
         self.active: dict[Served, None] = {}
         """In the order of arrival."""
+        self._lingering: dict[Served, None] = {}
+        """Of these, those that only linger, the oldest first."""
         self._outcomes: Counter[Outcome] = Counter()
         self.drained: Counter[Outcome] = Counter()
         """Those of connections that ended since the drain began."""
@@ -121,14 +125,23 @@ class Ledger:
 
     @property
     def room(self) -> int:
-        """How many more may be accepted."""
-        return self._limit - len(self.active)
+        """How many more may be accepted; those that only linger make room."""
+        return self._limit - len(self.active) + len(self._lingering)
 
-    def admit(self, served: Served) -> None:
-        """A connection was accepted."""
+    def admit(self, served: Served) -> Served | None:
+        """A connection was accepted. Returns one that lingered and had to make room: to be closed.
+
+        It was answered, and the kernel goes on delivering.
+        """
         self._accepted += 1
         self.active[served] = None
+        oldest = None
+        if len(self.active) > self._limit and self._lingering:
+            oldest = next(iter(self._lingering))
+            assert oldest.handled is not None
+            self.settle(oldest, oldest.handled, ending="closed")
         self._peak = max(self._peak, len(self.active))
+        return oldest
 
     def start(self, served: Served, runner: object, now: float) -> bool:
         """Its handler is about to run; whether it may."""
@@ -144,6 +157,13 @@ class Ledger:
         self._delay_max = max(self._delay_max, delay)
         return True
 
+    def linger(self, served: Served, outcome: Outcome) -> None:
+        """Its handler has ended, and its peer's end is waited for."""
+        served.phase = Phase.LINGERING
+        if served.outcome is None:
+            served.handled = outcome
+            self._lingering[served] = None
+
     def settle(
         self, served: Served, outcome: Outcome, *, error: str | None = None, ending: str
     ) -> bool:
@@ -152,6 +172,7 @@ class Ledger:
             return False
         served.outcome = outcome
         del self.active[served]
+        self._lingering.pop(served, None)
         self._outcomes[outcome] += 1
         if self._draining.cancelled:
             self.drained[outcome] += 1

@@ -32,7 +32,7 @@ class ServerStats(NamedTuple):
     ``CloseReport``; ``"closed"``: by the handler, or by the server without waiting for the peer;
     ``"aborted"``: by the server, with a reset."""
     workers: int
-    """Threads that run handlers now, or wait to."""
+    """Threads that run handlers, wait for a slot, or for a connection."""
     start_delay_max: float
     """Seconds from accept to the start of the handler, at most."""
     start_delay_mean: float
@@ -87,10 +87,13 @@ class DrainReport(NamedTuple):
     cancelled: int
     """Time was up, their tokens were cancelled, and their handlers left."""
     aborted: int
-    """The handler did not leave in time, or never began."""
+    """The handler did not leave in time."""
     unaccepted: int | None
-    """Connections that waited in the kernel's queue, for which there was no room; the kernel reset
-    them. None if unknown (unix sockets)."""
+    """Clients that were never a connection of the server, and were reset: for whom there was no
+    room before time was up, who came after the drain had begun, or who had not sent a byte of their
+    TLS handshake. None if unknown (unix sockets)."""
+    handshakes: int
+    """TLS handshakes that had begun and were cut because time was up."""
     elapsed: float
     cut: tuple[CutConnection, ...]
     """The cancelled and the aborted."""
@@ -98,7 +101,7 @@ class DrainReport(NamedTuple):
     @property
     def clean(self) -> bool:
         """Whether nothing was cut."""
-        return self.cancelled == 0 and self.aborted == 0
+        return self.cancelled == self.aborted == self.handshakes == 0
 
     @property
     def running(self) -> int:
@@ -109,6 +112,7 @@ class DrainReport(NamedTuple):
         head = (
             f"drained in {self.elapsed:.3f} s: {self.completed} completed, {self.told} told, "
             f"{self.failed} failed, {self.idle_closed} idle closed, {self.cancelled} cancelled, "
-            f"{self.aborted} aborted"
+            f"{self.aborted} aborted, {self.handshakes} handshakes cut, "
+            f"{'unknown' if self.unaccepted is None else self.unaccepted} not accepted"
         )
         return "\n".join([head, *map(str, self.cut)])

@@ -16,14 +16,15 @@ import threading
 import time
 from collections.abc import Callable
 
-from hardsock._core import CancelToken, Connection, Listener
+from hardsock._core import CancelToken, Connection, Listener, Slots
 from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
+from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
@@ -65,7 +66,9 @@ class Server(ServerFace):
         self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
         self._limit: Limit | None = None  # guarded by lock
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
-        self._workers = Workers(self._serve, options.workers, options.name)
+        # A thread for each connection, of which as many run as there are workers.
+        self._slots = Slots(options.workers) if options.workers < options.limit else None
+        self._workers = Workers(self._serve, options.limit, options.name)
         self._thread = new_thread(self._main, options.name)
         tell_before_joining(self._interpreter_ends)
         try:
@@ -123,18 +126,22 @@ class Server(ServerFace):
     def wait(self, timeout: float | None = None, *, token: CancelToken | None = None) -> bool:
         """Block until the server has ended: True; False after *timeout* seconds.
 
+        In the main thread SIGTERM drains meanwhile, as ``stop`` does, and a second one cuts all
+        that is left, unless a handler for it was installed.
+
         Raises:
             Cancelled, DeadlineExceeded: *token* or the ambient scope ended first.
             RuntimeError: If a handler of this server calls it: it would wait for itself.
         """
         self._refuse_to_wait("wait()")
-        watched = [t for t in (token, current()) if t is not None]
-        if not watched:
-            return self._ended.wait(timeout)
-        if CancelToken.linked([self._ended, *watched]).wait(timeout) and not self.closed:
-            for each in watched:
-                each.check()
-        return self.closed
+        with self._obeying_sigterm():
+            watched = [t for t in (token, current()) if t is not None]
+            if not watched:
+                return self._ended.wait(timeout)
+            if CancelToken.linked([self._ended, *watched]).wait(timeout) and not self.closed:
+                for each in watched:
+                    each.check()
+            return self.closed
 
     def _refuse_to_wait(self, what: str) -> None:
         if self._workers.includes(threading.current_thread()):
@@ -155,7 +162,6 @@ class Server(ServerFace):
     # ---- accepting ---------------------------------------------------------------------------
 
     def _main(self) -> None:
-        unaccepted = None
         try:
             self._accept_until_told()
         except BaseException:
@@ -163,12 +169,9 @@ class Server(ServerFace):
         self._draining.cancel("the server has ended")  # unless that is why
         try:
             drain = self._begin_drain()
-            self._accept_what_waits()
-            unaccepted = None if self._listener.closed else self._listener.stats().queue_length
-            self._listener.close()
-            self._run_drain(drain)
+            outside = self._run_drain(drain)
             self._workers.close(drain.end)
-            self._report = self._sum_up(drain, unaccepted)
+            self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
             self._ended.cancel("the server has ended")
@@ -208,59 +211,66 @@ class Server(ServerFace):
                 turn.perform()
             if room:
                 return room
-            bell.wait(self._idle.interval)
-        return 0
-
-    def _accept_what_waits(self) -> None:
-        """Closing the listener resets what is queued: what there is room for is served yet."""
-        with self._lock:
-            self._ledger.not_full(time.monotonic())
-        while not self._token.cancelled:
-            with self._lock:
-                room = self._ledger.room
-            if room == 0:
-                return
             try:
-                self._take(self._listener.accept_many(min(room, MAX_BATCH), timeout=0))
-            except (HardsockError, MemoryError):
-                return
+                self._listener._tend(timeout=self._idle.interval, token=bell)
+            except (Cancelled, DeadlineExceeded):
+                pass
+            except HardsockError:
+                bell.wait(self._idle.interval)  # It was closed, which the next accept tells.
+        return 0
 
     def _take(self, conns: list[Connection]) -> None:
         taken = [served(conn, self._token) for conn in conns]
         with self._lock:
-            for each in taken:
-                self._ledger.admit(each)
+            making_room = [self._ledger.admit(each) for each in taken]
+        for lingering in making_room:
+            if lingering is not None:
+                lingering.conn.close()
         for each in taken:
+            if self._slots is not None:
+                each.conn._join_slots(self._slots)
             self._workers.give(each)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
     def _serve(self, served: Served) -> bool:
         """Serve one connection; False in a forked child, where the server is not."""
+        if self._slots is not None:
+            self._slots.take(served.token)
+        try:
+            verdict = self._handle(served)
+        finally:
+            if self._slots is not None:
+                served.conn._leave_slots()  # While it lingers it has none to give.
+                self._slots.give()
+        if verdict is None:
+            return False
+        self._end(served, verdict)
+        return True
+
+    def _handle(self, served: Served) -> Verdict | None:
+        """Run the handler; None in a forked child."""
         with self._lock:
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
-            self._end(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
-            return True
+            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
         try:
             token = served.token.child(name=served.peer)
             enter(self._context, token).run(self._handler, served.conn)
         except BaseException as exc:
             if os.getpid() != self._pid:
                 raise
-            verdict = self._judge(served, exc)
-        else:
-            verdict = self._judge(served, None)
+            return self._judge(served, exc)
         if os.getpid() != self._pid:
-            return False
-        self._end(served, verdict)
-        return True
+            return None
+        return self._judge(served, None)
 
     def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
         verdict = judge(served, exc, server=self._token, draining=self._draining)
         if verdict.end is End.FINISH:
             with self._lock:
-                served.phase = Phase.LINGERING
+                self._ledger.linger(served, verdict.outcome)
+            self._ring()
         return verdict
 
     def _end(self, served: Served, verdict: Verdict) -> None:
@@ -274,6 +284,11 @@ class Server(ServerFace):
         with self._lock:
             self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
             served.left = True
+        self._ring()
+
+    def _ring(self) -> None:
+        """There is room, or the drain may go on."""
+        with self._lock:
             bell, self._bell = self._bell, None
         if bell is not None:
             bell.cancel()
@@ -291,26 +306,59 @@ class Server(ServerFace):
         seconds, grace = check_drain(self._options.drain_timeout, None)
         with self._lock:
             now = time.monotonic()
+            self._ledger.not_full(now)
             if self._token.cancelled:  # Everything is cancelled: only the grace is left.
                 seconds = grace
             return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
 
-    def _run_drain(self, drain: Drain) -> None:
+    def _run_drain(self, drain: Drain) -> LeftOutside:
+        """Closing the listener resets who is queued: those for whom room comes free are served."""
+        outside = None
+        self._listener._last_call()
         while True:
             with self._lock:
                 if self._limit is not None:
                     drain.tighten(self._limit)
                 turn = drain.step(time.monotonic())
+                room = self._ledger.room
                 bell = self._bell = CancelToken(name="drain")
             turn.perform()
-            if turn.wait is None:
-                return
-            bell.wait(turn.wait)
+            if outside is None and not self._accept_rest(drain, room, turn.wait, bell):
+                outside = close_listener(self._listener)
+            elif outside is None:
+                continue  # What was accepted is due for a look.
+            elif turn.wait is None:
+                return outside
+            else:
+                bell.wait(turn.wait)
 
-    def _sum_up(self, drain: Drain, unaccepted: int | None) -> DrainReport:
+    def _accept_rest(self, drain: Drain, room: int, wait: float | None, bell: CancelToken) -> bool:
+        """Wait for who was there when the drain began; False: they are all here, or time is up."""
+        left = drain.cut_at - time.monotonic()
+        if left <= 0 or self._token.cancelled:
+            return False
+        wait = left if wait is None else min(wait, left)
+        try:
+            if room:
+                self._take(
+                    self._listener.accept_many(min(room, MAX_BATCH), timeout=wait, token=bell)
+                )
+            else:
+                self._listener._tend(timeout=wait, token=bell)
+        except (Cancelled, DeadlineExceeded):
+            pass
+        except (HardsockError, MemoryError):
+            return False  # Closed: nobody is left.
+        return True
+
+    def _sum_up(self, drain: Drain, outside: LeftOutside) -> DrainReport:
         with self._lock:
             report = drain.report(
-                time.monotonic(), reason=self._draining.reason, unaccepted=unaccepted, look=look_at
+                time.monotonic(),
+                reason=self._draining.reason,
+                unaccepted=outside.unaccepted,
+                handshakes=outside.handshakes,
+                look=look_at,
             )
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report

@@ -116,6 +116,6 @@ def judge_lingering(served: Served, verdict: Verdict, exc: HardsockError) -> tup
     if isinstance(exc, Closed):
         return verdict, "closed"
     if isinstance(exc, Cancelled):  # What was sent is whole, so let it arrive.
-        return Verdict(served.ended_by or Outcome.CANCELLED, End.CLOSE), "closed"
+        return verdict._replace(end=End.CLOSE), "closed"
     logger.debug("%s: %s", served.peer, exc)
     return verdict._replace(end=End.ABORT), "aborted"

@@ -20,6 +20,8 @@ __all__ = ["Workers"]
 
 _Run = Callable[[Served], bool]
 
+_WARNING_INTERVAL = 60.0
+
 logger = logging.getLogger("hardsock.serve")
 
 
@@ -38,6 +40,8 @@ class Workers:
         self._lock = threading.RLock()
         self._free = 0  # threads that wait, or are about to
         self._given = 0  # connections that no thread has taken yet
+        self._refused = 0  # threads, since the last warning
+        self._next_warning = 0.0
         self._threads: list[threading.Thread] = []
         self._start(self._new())
 
@@ -58,7 +62,19 @@ class Workers:
         try:
             self._start(thread)
         except RuntimeError as exc:  # No more threads for this process: the others go on.
-            logger.warning("%d of %d workers: %s", self.count, self._limit, str(exc))
+            self._warn(exc)
+
+    def _warn(self, exc: RuntimeError) -> None:
+        """Once a minute: each connection of a crowd would meet it."""
+        with self._lock:
+            self._refused += 1
+            if time.monotonic() < self._next_warning:
+                return
+            refused, self._refused = self._refused, 0
+            self._next_warning = time.monotonic() + _WARNING_INTERVAL
+        logger.warning(
+            "%d of %d workers: %s (%d times)", self.count, self._limit, str(exc), refused
+        )
 
     def _new(self) -> threading.Thread:
         name = f"{self._name}-{len(self._threads)}"

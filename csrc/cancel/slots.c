@@ -1,0 +1,165 @@
+/* slots.c: see slots.h.
+ *
+ * Invariants, all under lock (rank SLOTS):
+ * - free + slots taken == n, where free is negative while threads that would not wait have one too
+ *   many.
+ * - Nobody waits while free > 0: whoever gives hands over to the first waiter, or adds to free.
+ * - A waiter stands on its thread's stack, in the list or granted. It is woken under the lock,
+ *   which it takes before it goes, so that nobody touches it later.
+ * In a forked child nothing is counted: the threads that would give are not there.
+ */
+#include "slots.h"
+
+#include "../base/check.h"
+#include "../base/err.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS_MAGIC 0x70c37004U
+#define FREED 0x79
+
+struct hs_slots {
+    unsigned magic;
+    unsigned fork_generation;
+    atomic_int refs;
+    struct hs_lock lock;
+    long free;              /* guarded by lock */
+    struct hs_list waiting; /* guarded by lock: waiter.link */
+};
+
+struct waiter {
+    struct hs_list link;
+    struct hs_wakelist wake;
+    bool granted; /* guarded by the slots' lock */
+};
+
+static atomic_long live;
+
+long
+hs_slots_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+hs_err
+hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots)
+{
+    struct hs_slots *t;
+
+    if (n < 1)
+        return hs_err_setx(err, HS_E_INVALID, "slots", "n must be at least 1, got %ld", n);
+    if ((t = calloc(1, sizeof(*t))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "slots", "no memory for slots");
+    t->magic = SLOTS_MAGIC;
+    t->fork_generation = hs_fork_generation();
+    t->refs = 1;
+    t->free = n;
+    hs_lock_init(&t->lock, HS_RANK_SLOTS);
+    hs_list_init(&t->waiting);
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    *ret_slots = t;
+    return HS_OK;
+}
+
+struct hs_slots *
+hs_slots_ref(struct hs_slots *t)
+{
+    HS_CHECK(t, SLOTS_MAGIC);
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    return t;
+}
+
+static bool
+is_ours(const struct hs_slots *t)
+{
+    return t->fork_generation == hs_fork_generation();
+}
+
+void
+hs_slots_unref(struct hs_slots *t)
+{
+    if (t == NULL)
+        return;
+    HS_CHECK(t, SLOTS_MAGIC);
+    if (atomic_fetch_sub(&t->refs, 1) != 1)
+        return;
+    if (is_ours(t)) {
+        HS_ASSERT(hs_list_empty(&t->waiting));
+        hs_lock_fini(&t->lock);
+    }
+    memset(t, FREED, sizeof(*t));
+    free(t);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+void
+hs_slots_give(struct hs_slots *t)
+{
+    HS_CHECK(t, SLOTS_MAGIC);
+    if (!is_ours(t))
+        return;
+    hs_lock_take(&t->lock);
+    if (t->free < 0 || hs_list_empty(&t->waiting)) {
+        t->free++;
+    } else {
+        struct waiter *w = HS_CONTAINER(t->waiting.next, struct waiter, link);
+
+        hs_list_unlink(&w->link);
+        w->granted = true;
+        hs_wakelist_wake(&w->wake);
+    }
+    hs_lock_drop(&t->lock);
+}
+
+static bool
+is_granted(struct hs_slots *t, const struct waiter *w)
+{
+    bool granted;
+
+    hs_lock_take(&t->lock);
+    granted = w->granted;
+    hs_lock_drop(&t->lock);
+    return granted;
+}
+
+/* Until it is granted, or has to go on without. */
+static void
+wait_for_grant(struct hs_slots *t, struct waiter *w, struct hs_token *token, int64_t deadline_ns)
+{
+    struct hs_wakenode node;
+    short ignored;
+    hs_err rv = HS_OK;
+
+    hs_wakelist_join(&w->wake, &node);
+    while (!is_granted(t, w) && (rv == HS_OK || rv == HS_INTR))
+        rv = hs_wait(-1, 0, token, deadline_ns, NULL, &ignored);
+    hs_wakelist_leave(&w->wake, &node);
+}
+
+void
+hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns)
+{
+    struct waiter w = {.granted = false};
+
+    HS_CHECK(t, SLOTS_MAGIC);
+    if (!is_ours(t))
+        return;
+    hs_lock_take(&t->lock);
+    if (t->free > 0) {
+        t->free--;
+        hs_lock_drop(&t->lock);
+        return;
+    }
+    hs_wakelist_init(&w.wake);
+    hs_list_append(&t->waiting, &w.link);
+    hs_lock_drop(&t->lock);
+    wait_for_grant(t, &w, token, deadline_ns);
+    hs_lock_take(&t->lock);
+    if (!w.granted) {
+        hs_list_unlink(&w.link);
+        t->free--;
+    }
+    hs_lock_drop(&t->lock);
+    hs_wakelist_fini(&w.wake);
+}
