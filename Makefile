@@ -26,7 +26,7 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 FUZZ_SECONDS ?= 30
 PYTEST_ARGS ?=
-PYTEST_LIMIT ?= 900
+PYTEST_LIMIT ?= 1500
 
 Q   := $(if $(filter 1,$(V)),,@)
 say  = @printf '  %-6s %s\n' '$(1)' '$(2)'

@@ -48,12 +48,6 @@ def test_readme_example_runs(code: str, files: Path) -> None:
     assert "b'half a message'" in output
 
 
-@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
-def test_examples_of_a_page_run(document: Path, files: Path) -> None:
-    for code in _python_blocks(document):
-        _output_of(code, files)
-
-
 def _guides() -> list[Path]:
     return [p for p in sorted((ROOT / "docs").glob("*.md")) if "```python" in p.read_text()]
 

@@ -444,8 +444,8 @@ def test_a_server_serves_over_tls_and_drains(ids: Identities) -> None:
     with hs.serve(handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=10) as server:
         conn = hs.connect(server.address, tls=ids.client(), timeout=5)
         assert started.wait(10)
+        conn.sendall(b"x")  # What comes later may find the connection idle, and so closed.
         with conn, clients(server.address, 3), Call(server.drain, 10) as draining:
-            conn.sendall(b"x")
             assert conn.recv_exactly(2, timeout=5) == b"xx"
             report = draining.result()
     assert report.clean
