@@ -445,7 +445,7 @@ attempt_tend(struct job *job)
 }
 
 PyDoc_STRVAR(tend_doc, "_tend($self, /, *, timeout=None, token=None)\n--\n\n"
-                       "Move the handshakes and PROXY headers that have begun; begin none, return nobody.\n\n"
+                       "Move the handshakes and PROXY headers that have begun, and no others.\n\n"
                        "For a server that is full. Ends by its deadline or token only.");
 
 static int
