@@ -223,7 +223,7 @@ with hs.serve(echo, ("127.0.0.1", 0), workers=4, drain_timeout=20) as server:
             client.close()
 books_balance(server.stats())
 listener.close()
-assert 0 < lost <= 120 and "no memory" in said[0], (lost, said)
+assert lost > 0 and any("no memory" in line for line in said), (lost, said)
 print("done")
 """
     )
@@ -252,7 +252,7 @@ async def main():
                 client.close()
     books_balance(server.stats())
     listener.close()
-    assert 0 < lost <= 120 and "no memory" in said[0], (lost, said)
+    assert lost > 0 and any("no memory" in line for line in said), (lost, said)
 
 asyncio.run(main())
 print("done")
