@@ -26,7 +26,7 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -213,7 +213,16 @@ class Server(ServerFace):
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
     def _take(self, conns: list[_core.Connection]) -> None:
-        for conn in conns:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: _core.Connection) -> None:
+        each = None
+        try:
             each = served(conn, self._token)
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
@@ -221,6 +230,10 @@ class Server(ServerFace):
             each.runner = self._tasks.start(
                 enter(self._context, token), self._serve, each, name=each.peer
             )
+        except MemoryError:
+            conn.abort()
+            self._ledger.give_up(each)
+            raise
 
     # ---- serving, in the tasks
 

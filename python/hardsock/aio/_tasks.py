@@ -82,7 +82,12 @@ class AsyncioTasks:
     def start(
         self, context: Context, function: Callable[..., Any], *args: object, name: str
     ) -> Runner:
-        task = context.run(asyncio.get_running_loop().create_task, function(*args))
+        coroutine = function(*args)
+        try:
+            task = context.run(asyncio.get_running_loop().create_task, coroutine)
+        except MemoryError:
+            coroutine.close()  # Nobody is going to await it, which is no mistake of the caller's.
+            raise
         task.set_name(name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

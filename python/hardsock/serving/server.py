@@ -24,7 +24,7 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
@@ -220,16 +220,29 @@ class Server(ServerFace):
         return 0
 
     def _take(self, conns: list[Connection]) -> None:
-        taken = [served(conn, self._token) for conn in conns]
-        with self._lock:
-            making_room = [self._ledger.admit(each) for each in taken]
-        for lingering in making_room:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: Connection) -> None:
+        each = None
+        try:
+            each = served(conn, self._token)
+            with self._lock:
+                lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
-        for each in taken:
             if self._slots is not None:
-                each.conn._join_slots(self._slots)
+                conn._join_slots(self._slots)
             self._workers.give(each)
+        except MemoryError:
+            conn.abort()
+            with self._lock:
+                self._ledger.give_up(each)
+            raise
 
     # ---- serving, in the workers -------------------------------------------------------------
 

@@ -53,18 +53,16 @@ class Workers:
     def give(self, served: Served) -> None:
         """Have a connection served, as soon as a thread is free."""
         with self._lock:
+            self._queue.put(served)  # First: without memory for it nothing has changed.
             self._given += 1
             more = self._given > self._free and len(self._threads) < self._limit
-            thread = self._new() if more else None
-        self._queue.put(served)
-        if thread is None:
-            return
         try:
-            self._start(thread)
-        except RuntimeError as exc:  # No more threads for this process: the others go on.
+            if more:
+                self._start(self._new())
+        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             self._warn(exc)
 
-    def _warn(self, exc: RuntimeError) -> None:
+    def _warn(self, exc: Exception) -> None:
         """Once a minute: each connection of a crowd would meet it."""
         with self._lock:
             self._refused += 1
@@ -73,20 +71,24 @@ class Workers:
             refused, self._refused = self._refused, 0
             self._next_warning = time.monotonic() + _WARNING_INTERVAL
         logger.warning(
-            "%d of %d workers: %s (%d times)", self.count, self._limit, str(exc), refused
+            "%d of %d workers: %s (%d times)",
+            self.count,
+            self._limit,
+            str(exc) or type(exc).__name__,
+            refused,
         )
 
     def _new(self) -> threading.Thread:
-        name = f"{self._name}-{len(self._threads)}"
-        thread = new_thread(self._main, name, self._run)
-        self._threads.append(thread)
-        self._free += 1
+        thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", self._run)
+        with self._lock:
+            self._threads.append(thread)
+            self._free += 1
         return thread
 
     def _start(self, thread: threading.Thread) -> None:
         try:
             start_thread(thread)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             with self._lock:
                 self._threads.remove(thread)
                 self._free -= 1
