@@ -366,6 +366,17 @@ collect_locked(struct hs_reactor *r)
 }
 
 void
+hs_reactor_collect(struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    collect_locked(r);
+    drop_and_ring(r);
+}
+
+void
 hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
@@ -387,6 +398,19 @@ hs_reactor_call(struct hs_reactor *r, struct hs_parked *p)
     hs_lock_take(&r->lock);
     if (p->state == WAITING)
         become_due_locked(r, p, HS_CAUSE_CALLED);
+    drop_and_ring(r);
+}
+
+void
+hs_reactor_call_all(struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    while (!hs_list_empty(&r->waiting))
+        become_due_locked(r, HS_CONTAINER(r->waiting.next, struct hs_parked, link),
+                          HS_CAUSE_CALLED);
     drop_and_ring(r);
 }
 

@@ -51,11 +51,15 @@ HS_NODISCARD hs_err hs_reactor_park(struct hs_reactor *r, struct hs_parked *p, i
 void hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p);
 /* From any thread: makes it due if it waits; else its owner will find out what has changed. */
 void hs_reactor_call(struct hs_reactor *r, struct hs_parked *p);
+/* The same for all that wait. */
+void hs_reactor_call_all(struct hs_reactor *r);
 /* The next that is due, which is the caller's from now on. wait: sleeps until there is one, or
  * HS_INTR (a signal, or a second has passed). Else HS_WANT when there is none. HS_E_CLOSED,
  * HS_E_FORKED, HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err,
                                     struct hs_parked **ret_p);
+/* Makes due what the kernel has, without taking any. */
+void hs_reactor_collect(struct hs_reactor *r);
 /* Any that waits, the longest first, which is the caller's from now on; NULL: none does. */
 struct hs_parked *hs_reactor_take(struct hs_reactor *r);
 /* Gives up the place of what the caller owns. */
