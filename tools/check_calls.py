@@ -21,9 +21,10 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
             "csrc/cancel/loop.c",
             "csrc/listen/handshakes.c",
             "csrc/pool/keeper.c",
+            "csrc/stream/departures.c",
             "csrc/stream/linger.c",
         ),
-        "only connectors, handshakes, loops, the keeper and linger.c drain an epoll",
+        "only connectors, handshakes, loops, departures, the keeper and linger.c drain an epoll",
     ),
     (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (
