@@ -127,6 +127,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \
+    FAST(cancel_on_end)                                                                            \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(pending, METH_NOARGS)                                                                    \
@@ -137,6 +138,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(_lost_output, METH_NOARGS)                                                               \
     PLAIN(_join_slots, METH_O)                                                                     \
     PLAIN(_leave_slots, METH_NOARGS)                                                               \
+    PLAIN(_leave_departures, METH_NOARGS)                                                          \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \

@@ -600,6 +600,45 @@ conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+CONN_DOC(cancel_on_end,
+         "cancel_on_end($self, on=True, /)\n--\n\n"
+         "In a server's handler: whether the end of the client's stream cancels the handler.\n\n"
+         "A client that has reset the connection is never worked for: the token of its handler\n"
+         "(hardsock.current()) is cancelled. One that has ended its side may still wait for the\n"
+         "answer, as HTTP/1.0 clients and nc do; where it does not, say so by this: from then on\n"
+         "the end of its stream cancels, too, also if it has come already. Calls on this\n"
+         "connection still return what has arrived.\n\n"
+         "ValueError: no server watches this connection. Closed: it is closed.");
+
+PyObject *
+conn_cancel_on_end(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"cancel_on_end", 0, 1, 1, {"on"}};
+    struct hs_conn *core = ((ConnObject *)self)->core;
+    PyObject *values[MAX_PARAMS];
+    struct hs_error err = {0};
+    bool on = true;
+    hs_err rv;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 || parse_bool(values[0], "on", &on) < 0)
+        return NULL;
+    if ((rv = hs_conn_cancel_on_end(core, on, &err)) != HS_OK) {
+        (void)raise_conn_error(state_of(self), core, &err, rv);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_leave_departures, "_leave_departures($self, /)\n--\n\n"
+                            "Have it watched no more.");
+
+PyObject *
+conn__leave_departures(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_leave_departures(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
 static hs_err

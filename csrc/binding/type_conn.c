@@ -365,6 +365,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
+    LEFT,
 };
 
 static PyObject *
@@ -397,6 +398,8 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
+    case LEFT:
+        return PyBool_FromLong(info.left);
     }
     Py_UNREACHABLE();
 }
@@ -471,6 +474,7 @@ static PyGetSetDef conn_getset[] = {
                 "Whether it is between two messages: a call waits to read, nothing of its message\n"
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
+    INFO_GETTER("_left", "Whether a server has seen its peer leave.", LEFT),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},

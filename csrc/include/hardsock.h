@@ -271,14 +271,15 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same */
+    bool told_seen; /* the same, as the next */
+    bool left_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
         (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
-            false                                                                                  \
+            false, false                                                                           \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -391,7 +392,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings;
+        notifiers, slots, parkings, departures;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -927,12 +928,41 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
+    bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
  * connection; takes a reference of its own. */
 HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
 /* Calls that begin from now on leave slots alone. */
 HS_API void hs_conn_leave_slots(struct hs_conn *c);
+
+/* ---- Clients that leave -------------------------------------------------------------------- */
+
+/* A crowd of connections of which somebody wants to know whose peers have left: its connection's
+ * token is cancelled, so that nobody works for a client that is not there any more. */
+struct hs_departures;
+
+HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
+                                             struct hs_departures **ret_departures);
+HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
+HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
+/* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
+ * its side, as clients do that still wait for an answer. Once per connection, before others know
+ * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they
+ * have found nothing: they still receive what has arrived, and raise HS_E_RESET. */
+HS_API HS_NODISCARD hs_err hs_departures_watch(struct hs_departures *d, struct hs_conn *c,
+                                               struct hs_token *token, struct hs_error *err);
+/* Waits for peers that leave, and cancels their tokens. Returns HS_OK as soon as that has set off
+ * callbacks, which the caller runs (hs_callbacks_run); then call it again. Else it ends by its
+ * deadline or token only. */
+HS_API HS_NODISCARD hs_err hs_departures_tend(struct hs_departures *d, struct hs_op *op,
+                                              struct hs_error *err, struct hs_callback **ret_fired);
+/* From now on the end of the peer's stream counts as leaving, too; or not any more. HS_E_INVALID:
+ * nobody watches c. HS_E_CLOSED. */
+HS_API HS_NODISCARD hs_err hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err);
+/* It is watched no more. A cancel that has begun is not taken back. */
+HS_API void hs_conn_leave_departures(struct hs_conn *c);
+
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading

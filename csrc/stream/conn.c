@@ -146,10 +146,12 @@ hs_conn_unref(struct hs_conn *c)
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
+    hs_conn_leave_departures(c);
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
     hs_slots_unref(c->slots);
     hs_spot_free(c->spot);
+    hs_departures_unref(c->departures);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -267,6 +269,7 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
+        .left = atomic_load(&c->left) != 0,
     };
 }
 

@@ -113,6 +113,30 @@ deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
     return dir == HS_DIR_IN ? hs_min_ns(deadline, c->pace.until_ns) : deadline;
 }
 
+/* The call's token was cancelled since this connection's peer has left. Then the socket itself
+ * knows more: what has arrived can still be had, and after that the reset. */
+static bool
+is_left(struct hs_conn *c, const struct hs_op *op)
+{
+    uint64_t left = atomic_load(&c->left);
+    struct hs_reason reason;
+
+    return left != 0 && op->token != NULL && hs_token_reason(op->token, &reason) &&
+           reason.origin == left;
+}
+
+hs_err
+hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns, struct hs_error *err)
+{
+    hs_err rv = hs_op_begin(op, other_deadline_ns, err);
+
+    if (rv != HS_E_CANCELLED || !is_left(c, op))
+        return rv;
+    if (err != NULL)
+        *err = (struct hs_error){0};
+    return HS_OK;
+}
+
 hs_err
 hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
@@ -125,7 +149,7 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         atomic_store(&c->told, hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+    if ((rv = hs_call_check(c, op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
@@ -231,6 +255,12 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
         rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
     else if (!hs_fd_is_closed(&c->fd))
         rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
+    if (rv == HS_E_CANCELLED && !op->left_seen && is_left(c, op)) {
+        if (err != NULL)
+            *err = (struct hs_error){0};
+        op->left_seen = true;
+        rv = HS_OK; /* The next try tells. */
+    }
     if (hs_fd_is_closed(&c->fd)) {
         if (err != NULL)
             *err = (struct hs_error){0};

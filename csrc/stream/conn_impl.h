@@ -71,7 +71,9 @@ struct hs_conn {
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool told;       /* the call that reads has been told not to wait: it ends by itself */
     atomic_bool in_slots;
-    struct hs_slots *slots; /* owns a reference, or NULL; write once, before in_slots */
+    struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
+    struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
+    _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */
     struct hs_wakelist wakers;
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
@@ -103,6 +105,9 @@ void hs_call_leave(struct hs_conn *c, enum hs_dir dir);
  * descriptor. False: another call has it. Ends with a store of USER_NONE. */
 bool hs_call_take(struct hs_conn *c, enum hs_dir dir);
 HS_NODISCARD hs_err hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
+                                  struct hs_error *err);
+/* hs_op_begin for a call on c: what ended the token may be what c itself will tell. */
+HS_NODISCARD hs_err hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns,
                                   struct hs_error *err);
 /* Passes rv on, filled into err under the name of the call. */
 HS_NODISCARD hs_err hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,

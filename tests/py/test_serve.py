@@ -919,11 +919,15 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not() -> None:
 
 
 _SERVER = """
+import signal
 import sys
 import hardsock as hs
+from hardsock.lab.waits import poll_until
 
 def handler(conn):
     conn.recv(100)
+    # The main thread may not be in wait() yet, where SIGTERM ends nothing but the server.
+    assert poll_until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, 10)
     conn.sendall(b"begun")
     conn.recv_exactly(2)
     conn.sendall(b"whole")

@@ -21,6 +21,7 @@ class FakeConnection:
     def __init__(self, idle: bool = False) -> None:
         self.idle = idle
         self.write_poisoned = False
+        self._left = False
         self.created = 100.0
         self.last_read: float | None = None
         self.last_write: float | None = None
@@ -241,6 +242,22 @@ def test_verdicts(
     if server_ended:
         stage.server.cancel("x")
     assert judge(served, exc, server=stage.server, draining=stage.draining) == want
+
+
+@pytest.mark.parametrize(("reason", "logged"), [("it left", False), ("its own", True)])
+def test_only_the_cancel_of_a_client_that_left_is_no_news(
+    reason: str, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage()
+    served = stage.connection()
+    fake: Any = served.conn
+    fake._left = True
+    served.token.cancel("it left")
+    verdict = judge(
+        served, _error(hs.Cancelled, reason), server=stage.server, draining=stage.draining
+    )
+    assert verdict == (Outcome.FAILED, End.ABORT, "Cancelled")
+    assert any(record.levelname == "ERROR" for record in caplog.records) is logged
 
 
 def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:

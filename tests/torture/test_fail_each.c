@@ -566,6 +566,41 @@ park_a_connection(void)
     return rv;
 }
 
+/* Unwatched for want of something, or not told in time, but never the wrong one cancelled. */
+static hs_err
+watch_departures(void)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_callback *fired = NULL;
+    struct hs_departures *d = NULL;
+    struct hs_token *token = NULL;
+    struct hs_conn *c = NULL;
+    int fds[2] = {-1, -1};
+    hs_err rv = HS_OK;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return WRONG;
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
+        (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
+        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
+        (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
+        (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
+        goto out;
+    (void)close(fds[1]);
+    fds[1] = -1;
+    rv = SOON(hs_departures_tend(d, &op, NULL, &fired));
+    rv = rv == HS_E_DEADLINE && hs_token_check(token) == HS_E_CANCELLED ? HS_OK : WRONG;
+out:
+    if (c == NULL)
+        (void)close(fds[0]);
+    if (fds[1] >= 0)
+        (void)close(fds[1]);
+    hs_conn_unref(c);
+    hs_token_unref(token);
+    hs_departures_unref(d);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -582,6 +617,7 @@ static const struct scenario {
     {"wait in a loop", wait_in_a_loop},
     {"use a pool", use_pool},
     {"park a connection", park_a_connection},
+    {"watch departures", watch_departures},
 };
 
 struct round {
@@ -636,7 +672,8 @@ nothing_is_alive(void)
 
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
-               live.orphans + live.buffers + live.breakers + live.pools + live.notifiers ==
+               live.orphans + live.buffers + live.breakers + live.pools + live.notifiers +
+               live.departures ==
            0;
 }
 

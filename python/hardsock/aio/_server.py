@@ -23,6 +23,7 @@ from hardsock.aio._tasks import Runner, tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
+from hardsock.serving.departing import watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
@@ -76,6 +77,7 @@ class Server(ServerFace):
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()
         self._tasks.start(self._context, self._main, name=self._options.name)
+        self._tasks.start(self._context, self._tend_departures, name="departures")
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -165,7 +167,19 @@ class Server(ServerFace):
             if self._report is None:  # The event loop cancelled us: so it does the handlers.
                 self._token.cancel("the server was cancelled")
                 self._report = self._sum_up(self._begin_drain(), outside)
+            self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
+
+    async def _tend_departures(self) -> None:
+        while True:
+            try:
+                await self._departures._op_tend(self._hub, token=self._nobody_left)
+            except Cancelled:
+                return
+            except (HardsockError, MemoryError) as exc:
+                logger.error("watching for clients that leave failed, trying again: %s", exc)
+                if await wait(self._nobody_left, 1.0):
+                    return
 
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
@@ -226,6 +240,7 @@ class Server(ServerFace):
             each = served(conn, self._token)
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
+            watch_departure(self._departures, each)
             token = each.token.child(name=each.peer)
             each.runner = self._tasks.start(
                 enter(self._context, token), self._serve, each, name=each.peer
@@ -267,6 +282,7 @@ class Server(ServerFace):
         return Verdict(Outcome.FAILED, End.ABORT, "Cancelled")
 
     async def _end(self, served: Served, verdict: Verdict) -> None:
+        served.conn._leave_departures()
         ending = "closed"
         if verdict.end is End.FINISH:
             self._ledger.linger(served, verdict.outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
-from hardsock._core import CancelToken, Listener
+from hardsock._core import CancelToken, Departures, Listener
 from hardsock.serving.options import ServeOptions
 from hardsock.serving.records import DrainReport
 from hardsock.serving.signals import sigterm_drains
@@ -30,6 +30,8 @@ class ServerFace:
         self._draining = self._token.child(name=f"{options.name} draining")
         self._draining._ends_only_between_messages()  # Handlers get what has arrived.
         self._ended = CancelToken(name=f"{options.name} ended")
+        self._departures = Departures()
+        self._nobody_left = CancelToken(name=f"{options.name} departures")
 
     @property
     def address(self) -> Any:

@@ -128,6 +128,7 @@ class Ledger:
         self._accepted = self._peak = 0
         self._errors: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
+        self._departed = 0
         self._started = 0
         self._delay_sum = self._delay_max = 0.0
         self._full_count = 0
@@ -188,6 +189,7 @@ class Ledger:
         if self._draining.cancelled:
             self.drained[outcome] += 1
         self._endings[ending] += 1
+        self._departed += served.conn._left
         if outcome is Outcome.FAILED:
             self._errors[error or "unknown"] += 1
         elif self._draining.cancelled and outcome in (Outcome.CANCELLED, Outcome.ABORTED):
@@ -223,6 +225,7 @@ class Ledger:
             failed=self._outcomes[Outcome.FAILED],
             cut=sum(self._outcomes[outcome] for outcome in _CUT),
             idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            clients_left=self._departed,
             errors=dict(self._errors),
             endings=dict(self._endings),
             workers=workers,

@@ -25,6 +25,9 @@ class ServerStats(NamedTuple):
     """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
     idle_timeouts: int
     """Of these, idle for longer than ``idle_timeout``."""
+    clients_left: int
+    """Clients that reset their connection, or died, before the handler had returned; or ended their
+    side where the handler had called ``cancel_on_end``. Counted as their handlers ended."""
     errors: Mapping[str, int]
     """Failed connections by the name of the exception's class."""
     endings: Mapping[str, int]

@@ -21,6 +21,7 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
+from hardsock.serving.departing import tend_departures, watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
@@ -70,10 +71,15 @@ class Server(ServerFace):
         self._slots = Slots(options.workers) if options.workers < options.limit else None
         self._workers = Workers(self._serve, options.limit, options.name)
         self._thread = new_thread(self._main, options.name)
+        self._watcher = new_thread(
+            tend_departures, f"{options.name}-departures", self._departures, self._nobody_left
+        )
         tell_before_joining(self._interpreter_ends)
         try:
+            start_thread(self._watcher)
             start_thread(self._thread)
         except RuntimeError:
+            self._nobody_left.cancel()
             self._workers.close(time.monotonic())
             raise
 
@@ -171,9 +177,12 @@ class Server(ServerFace):
             drain = self._begin_drain()
             outside = self._run_drain(drain)
             self._workers.close(drain.end)
+            self._nobody_left.cancel()
+            self._watcher.join(max(0.0, drain.end - time.monotonic()))
             self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
+            self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
 
     def _accept_until_told(self) -> None:
@@ -235,6 +244,7 @@ class Server(ServerFace):
                 lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
+            watch_departure(self._departures, each)
             if self._slots is not None:
                 conn._join_slots(self._slots)
             self._workers.give(each)
@@ -253,6 +263,7 @@ class Server(ServerFace):
         try:
             verdict = self._handle(served)
         finally:
+            served.conn._leave_departures()
             if self._slots is not None:
                 served.conn._leave_slots()  # While it lingers it has none to give.
                 self._slots.give()

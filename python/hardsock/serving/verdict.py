@@ -82,6 +82,9 @@ def _judge(
         idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
         return Verdict(ended_by, End.CLOSE if idle else End.ABORT)
     if isinstance(exc, HardsockError):
+        if isinstance(exc, Cancelled) and served.conn._left and exc.reason == served.token.reason:
+            logger.debug("%s: %s", served.peer, exc)
+            return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
         return _judge_error(served, exc, draining)
     return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
 
