@@ -7,50 +7,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from hardsock.lab.servers.process import clean_environment, find_program
 from support import http1
 from support.programs import openssl_s_client
 from support.require import available
-from support.serving import DRIVERS, Honest, Server, check_sums, serving
+from support.serving import Server, abused
 from support.tls import Identities
 
 PATIENCE = 60.0
-
-
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
-@pytest.fixture(params=DRIVERS)
-def driver(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-@pytest.fixture(params=["plain", "tls"])
-def tls(request: pytest.FixtureRequest, ids: Identities) -> Identities | None:
-    return ids if request.param == "tls" else None
-
-
-@contextlib.contextmanager
-def abused(
-    driver: str, tls: Identities | None, times: http1.Times = http1.GENEROUS, **settings: Any
-) -> Iterator[tuple[Server, Honest]]:
-    """A server with honest clients, who must be answered before, during and after the block."""
-    if tls is not None:
-        settings["tls"] = tls.server()
-    with serving(driver, times, **settings) as server:
-        with Honest(server, ca=None if tls is None else tls.ca) as honest:
-            honest.wait_for_more()
-            yield server, honest
-            honest.wait_for_more()
-        server.settled()
-    assert server.report.clean
 
 
 def url(server: Server, tls: Identities | None, path: str = "/") -> str:
@@ -146,7 +111,6 @@ def test_loads_are_answered_to_the_last_request(driver: str, tls: Identities | N
         assert "Socket errors" not in wrk[0], wrk[0]
         assert "Non-2xx" not in wrk[0], wrk[0]
         assert curl[0].count(http1.GREETING.decode()) == 50, curl[0]
-        check_sums(server)
 
 
 def test_a_client_of_openssl_stays_and_asks_twice(driver: str, ids: Identities) -> None:

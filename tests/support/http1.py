@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import hardsock as hs
 from hardsock import aio
 
-__all__ = ["GREETING", "GENEROUS", "Times", "awaited", "blocking", "request"]
+__all__ = ["GENEROUS", "GREETING", "LONG_BODY", "Times", "awaited", "blocking", "request"]
 
 GREETING = b"hello, world\n"
+LONG_BODY = b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n"
+"""The head of a request with a long body."""
 _MOST_HEAD = 32768
 _MOST_BODY = 1 << 20
 _PIECE = 65536
