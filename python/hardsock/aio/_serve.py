@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import resource
 import socket
 from typing import Any
 
@@ -20,7 +19,7 @@ from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
 from hardsock.aio._server import Handler, Server
 from hardsock.serving.opening import open_listener
-from hardsock.serving.options import SPARE_DESCRIPTORS, DefaultSeconds, ServeOptions
+from hardsock.serving.options import DefaultSeconds, ServeOptions, descriptors_for_connections
 
 __all__ = ["serve"]
 
@@ -122,10 +121,7 @@ def serve(
 
 
 def _default_connections() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MOST_BY_DEFAULT
-    return max(1, min(_MOST_BY_DEFAULT, soft - SPARE_DESCRIPTORS))
+    return int(min(_MOST_BY_DEFAULT, descriptors_for_connections()))
 
 
 def _check_handler(handler: Handler) -> None:
