@@ -22,6 +22,7 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
+from hardsock._create_connection import create_connection
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -65,6 +66,7 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
+from hardsock._notes import Note, note
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -93,7 +95,7 @@ from hardsock._records import (
     Setting,
     TLSInfo,
 )
-from hardsock._scope import current, scope, shield, timeout
+from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
@@ -150,6 +152,7 @@ __all__ = [
     "Listener",
     "ListenerSocket",
     "ListenerStats",
+    "Note",
     "OpenConnection",
     "PeerCertificate",
     "Permit",
@@ -180,6 +183,7 @@ __all__ = [
     "__version__",
     "adopt",
     "connect",
+    "create_connection",
     "current",
     "draining",
     "fd_inventory",
@@ -187,13 +191,16 @@ __all__ = [
     "fd_watch",
     "listen",
     "listen_fds",
+    "note",
     "open_connections",
+    "remaining",
     "reset_counts",
     "resolve",
     "resolver_stats",
     "scope",
     "serve",
     "shield",
+    "sleep",
     "tcp_counts",
     "timeout",
 ]
