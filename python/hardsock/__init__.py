@@ -97,6 +97,7 @@ from hardsock._records import (
 )
 from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
+from hardsock._sites import skip_sites
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
@@ -200,6 +201,7 @@ __all__ = [
     "scope",
     "serve",
     "shield",
+    "skip_sites",
     "sleep",
     "tcp_counts",
     "timeout",
