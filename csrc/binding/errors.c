@@ -56,7 +56,7 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
     case HS_E_CERTIFICATE:
         return st->certificate_error;
     default:
-        return st->hardsock_error;
+        return st->socket_error;
     }
 }
 

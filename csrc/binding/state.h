@@ -40,6 +40,7 @@
     X(tls_error, "hardsock._errors", "TLSError")                                                   \
     X(certificate_error, "hardsock._errors", "CertificateError")                                   \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
+    X(socket_error, "hardsock._errors", "SocketError")                                             \
     X(setting, "hardsock._records", "Setting")                                                     \
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
