@@ -66,7 +66,9 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
         return -1;
     job->call.conn = self->core;
     job->give_up = conn_job_give_up;
-    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj)));
+    if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
+        return -1;
+    return call_bind(&job->call, conn_bound(obj));
 }
 
 void
@@ -338,6 +340,7 @@ conn_dealloc(PyObject *obj)
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
+    Py_XDECREF(self->bound);
     object_free(obj);
 }
 
@@ -346,6 +349,7 @@ conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
+    Py_VISIT(((ConnObject *)self)->bound);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     HS_VISIT_HEAD(self);
     return 0;

@@ -22,6 +22,7 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
+from hardsock._create_connection import create_connection
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -58,6 +59,7 @@ from hardsock._errors import (
     Reset,
     ResolveError,
     SettingWarning,
+    SocketError,
     TLSError,
     Truncated,
     WrongProcess,
@@ -65,6 +67,7 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
+from hardsock._notes import Note, note
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -93,8 +96,9 @@ from hardsock._records import (
     Setting,
     TLSInfo,
 )
-from hardsock._scope import current, scope, shield, timeout
+from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
+from hardsock._sites import skip_sites
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
@@ -150,6 +154,7 @@ __all__ = [
     "Listener",
     "ListenerSocket",
     "ListenerStats",
+    "Note",
     "OpenConnection",
     "PeerCertificate",
     "Permit",
@@ -171,6 +176,7 @@ __all__ = [
     "Setting",
     "SettingWarning",
     "Site",
+    "SocketError",
     "SocketOptions",
     "TLSConfig",
     "TLSError",
@@ -180,6 +186,7 @@ __all__ = [
     "__version__",
     "adopt",
     "connect",
+    "create_connection",
     "current",
     "draining",
     "fd_inventory",
@@ -187,13 +194,17 @@ __all__ = [
     "fd_watch",
     "listen",
     "listen_fds",
+    "note",
     "open_connections",
+    "remaining",
     "reset_counts",
     "resolve",
     "resolver_stats",
     "scope",
     "serve",
     "shield",
+    "skip_sites",
+    "sleep",
     "tcp_counts",
     "timeout",
 ]
