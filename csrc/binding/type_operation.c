@@ -388,6 +388,16 @@ operation_result(PyObject *obj, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
+PyDoc_STRVAR(done_doc, "done($self, /)\n--\n\n"
+                       "Whether the task is being resumed; for libraries that look at what tasks\n"
+                       "wait for.");
+
+static PyObject *
+operation_done(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((OperationObject *)obj)->state != OP_PARKED);
+}
+
 static PyObject *
 get_blocking(PyObject *obj, void *Py_UNUSED(closure))
 {
@@ -567,6 +577,7 @@ static PyMethodDef operation_methods[] = {
      add_done_callback_doc},
     {"cancel", HS_METHOD(operation_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
     {"result", operation_result, METH_NOARGS, result_doc},
+    {"done", operation_done, METH_NOARGS, done_doc},
     {"step", operation_step, METH_NOARGS, step_doc},
     {"unpark", operation_unpark_method, METH_NOARGS, unpark_doc},
     {"value", operation_value, METH_NOARGS, value_doc},
