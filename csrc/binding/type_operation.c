@@ -101,6 +101,22 @@ operation_end(OperationObject *op)
     Py_CLEAR(op->stop);
 }
 
+/* The scopes of this task learn that the task knows: see hardsock.aio._host_scope. */
+static void
+tell(OperationObject *op, hs_err rv)
+{
+    PyObject *told = op->hub->told, *type, *value, *traceback, *result;
+
+    if (told == NULL ||
+        (HS_ERR_CLASS(rv) != HS_CLASS_TIMEOUT && HS_ERR_CLASS(rv) != HS_CLASS_CANCELLED))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if ((result = PyObject_CallNoArgs(told)) == NULL)
+        PyErr_WriteUnraisable(told);
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
 enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
 
 /* STEP_DONE: *ret_value is a new reference. */
@@ -129,6 +145,7 @@ step(OperationObject *op, PyObject **ret_value)
         break;
     default:
         (void)raise_error(&op->job.call, rv);
+        tell(op, rv);
     }
     operation_end(op);
     return result;

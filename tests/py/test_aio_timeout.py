@@ -16,6 +16,7 @@ import sniffio
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.aio import _host_scope
 from support.loops import RUNS
 from support.require import need_module
 
@@ -142,6 +143,59 @@ def test_a_call_of_hardsock_ends_first_and_says_more(loop: str) -> None:
                 assert caught.value.op == "recv_exactly"
                 assert caught.value.bytes_done == 4
                 await turn()
+        theirs.close()
+
+    run(loop, main)
+
+
+def test_a_task_that_was_told_by_a_call_tidies_up_undisturbed(loop: str) -> None:
+    async def main() -> None:
+        tidied = []
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            with pytest.raises(hs.DeadlineExceeded):
+                async with aio.timeout(FIRST), aio.timeout(LATE):
+                    try:
+                        await conn.recv(1)
+                    finally:
+                        for _ in range(10):
+                            await turn()
+                        tidied.append(True)
+        theirs.close()
+        assert tidied == [True]
+
+    run(loop, main)
+
+
+def test_a_task_that_ignores_what_it_was_told_is_cancelled_after_a_while(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host_scope, "GRACE", FIRST)
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            with pytest.raises(hs.DeadlineExceeded) as caught:
+                async with aio.timeout(FIRST):
+                    with pytest.raises(hs.DeadlineExceeded):
+                        await conn.recv(1)
+                    await forever()
+            assert isinstance(caught.value.__cause__, host_cancelled())
+        theirs.close()
+
+    run(loop, main)
+
+
+def test_a_time_limit_of_one_call_tells_the_scope_nothing(loop: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            with pytest.raises(hs.DeadlineExceeded) as caught:
+                async with aio.timeout(FIRST):
+                    with pytest.raises(hs.DeadlineExceeded):
+                        await conn.recv(1, timeout=0)
+                    await forever()
+            assert isinstance(caught.value.__cause__, host_cancelled())
         theirs.close()
 
     run(loop, main)

@@ -6,24 +6,28 @@ a task parks one operation that waits for the scope's token; once it is due, the
 and the cancellation becomes the token's error where the block ends.
 
 Calls of hardsock go first: they are resumed in the same run of the Hub, with the better error, and
-the block is cancelled one turn of the loop later, if the task is still in it.
+the block is cancelled one turn of the loop later, if the task is still in it. A task that such an
+error has told already is on its way out, and may be in the middle of tidying up with waits of its
+own (a library that closes a connection): it has a second before it is cancelled as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardsock._core import CancelToken, Operation
 from hardsock._errors import HardsockError
-from hardsock.aio._host import current_hub, current_task
+from hardsock.aio._host import current_hub, current_task, scope_told
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["HostScope", "host_scope", "shielded_from"]
+
+GRACE = 1.0
+"""Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
 
 
 class _Block(Protocol):
@@ -93,13 +97,14 @@ class HostScope:
         "_previous",
         "_task",
         "_token",
+        "_told",
     )
 
     def __init__(self, token: CancelToken, task: Any) -> None:
         self._token = token
         self._task = task
         self._block = _block_for(task)
-        self._due = self._left = False
+        self._due = self._left = self._told = False
         self._held = 0
         self._error: BaseException | None = None
         self._operation: Operation | None = None
@@ -124,22 +129,35 @@ class HostScope:
             self._token.check()
         except HardsockError as error:
             self._error = error.with_traceback(None)
-            self._block.soon(self._end)
-        else:  # Another thread has just moved the deadline.
-            self._operation = self._token._op_wait(current_hub(), None)
-            self._block.soon(functools.partial(self._look_again, self._operation))
-
-    def _look_again(self, operation: Operation) -> None:
-        if not self._left:
-            self._look(operation)
+        self._block.soon(self._end)
 
     def _end(self) -> None:
         if self._left:
             return
         if self._held:
             self._due = True
-            return
-        self._block.cancel()
+        elif self._told:
+            self._operation = CancelToken()._op_wait(current_hub(), GRACE)
+            self._cancel_later(self._operation)
+        else:
+            self._block.cancel()
+
+    def _cancel_later(self, operation: Operation) -> None:
+        while (ended := operation.step()) is None:
+            pass
+        if ended:
+            self._told = False
+            self._end()
+        else:
+            operation.add_done_callback(self._cancel_later)
+
+    def tell(self) -> None:
+        """A call of hardsock in the block has just raised; was it by this scope?"""
+        if not self._told:
+            try:
+                self._token.check()
+            except HardsockError:
+                self._told = True
 
     def leave(self, *exc_info: Any) -> None:
         """End; raises the token's error in the place of the cancellation that it caused.
@@ -182,6 +200,16 @@ class HostScope:
 
 
 _innermost: ContextVar[HostScope | None] = ContextVar("hardsock host scope", default=None)
+
+
+def _tell() -> None:
+    innermost = _innermost.get()
+    if innermost is not None:
+        for scope in innermost.and_outer_ones(current_task()):
+            scope.tell()
+
+
+scope_told.append(_tell)
 
 
 def host_scope(token: CancelToken) -> HostScope | None:

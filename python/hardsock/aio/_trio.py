@@ -24,7 +24,7 @@ def current_hub() -> Hub:
     try:
         return _hub.get()
     except LookupError:
-        hub = Hub(drive=_drive, find=_host.current_hub)
+        hub = Hub(drive=_drive, find=_host.current_hub, told=_host.tell_scopes)
         _hub.set(hub)
         trio.lowlevel.spawn_system_task(_watch, hub)
         return hub
@@ -132,7 +132,8 @@ class TrioBlock:
         self._scope.__enter__()
 
     def soon(self, function: Callable[[], object]) -> None:
-        self._trio.run_sync_soon(function)
+        # Tasks that are resumed now run in the next batch, in any order: this comes after it.
+        self._trio.run_sync_soon(self._trio.run_sync_soon, function)
 
     def cancel(self) -> None:
         self._scope.cancel()
