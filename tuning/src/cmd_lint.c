@@ -10,26 +10,17 @@
 
 #include <string.h>
 
-#define UNSTATED "Not stated there."
-
-static bool
-names_risk(const struct setting *w)
-{
-    return w->risk != NULL && strcmp(w->risk, UNSTATED) != 0;
-}
-
 /* A doubtful value is an author's own choice where the risk is named; a harmful one never is. */
 static size_t
 judge_value(const struct setting *w, const struct kb_key *k, const struct value *v)
 {
-    static const char *const names[] = {"harmful", "doubtful", "pointless", "range"};
     enum level level = LEVEL_POINTLESS;
     const char *text = w->want == WANT_EXACT ? kb_judge(k, v, &level) : NULL;
 
-    if (text == NULL || (level == LEVEL_DOUBTFUL && names_risk(w)))
+    if (text == NULL || (level == LEVEL_DOUBTFUL && setting_names_risk(w)))
         return 0;
     say_at(w->file, w->line, w->column, "warning: %s = %s: %s [%s]", key_show(w->path),
-           value_show(v), text, names[level]);
+           value_show(v), text, level_name(level));
     return 1;
 }
 

@@ -36,6 +36,8 @@ static const struct command {
      "hardsock-tune show high-churn-client"},
     {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
      "hardsock-tune lint --strict ./vendor.yaml"},
+    {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
+     "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},
     {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
      "--profile --set --netns --root --state --format --strict --force --quiet",
      "hardsock-tune diff busy-server"},

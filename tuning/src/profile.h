@@ -51,6 +51,9 @@ enum exit_code profile_from_text(const struct options *o, const char *file,
                                  const unsigned char *text, size_t len, struct profile *ret);
 /* "at least 4096" */
 const char *setting_show(const struct setting *s);
+/* Whether the author says what may go wrong, other than that nobody said it. */
+bool setting_names_risk(const struct setting *s);
+#define RISK_UNSTATED "Not stated there."
 const char *want_name(enum want want);
 
 /* One YAML document, without what it extends; for profile.c. */
