@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_tune import BINARY, DRIFT, OK, Root, profile
+from support_tune import BINARY, DRIFT, GLOBAL, OK, Root, profile
 
 from hardsock.lab import Namespace
 
@@ -58,7 +58,7 @@ result = [before["ports-overlap"]["advice"], done.returncode, "ports-overlap" in
     )
     assert result == [
         "set net.ipv4.ip_local_reserved_ports to 40000",
-        DRIFT,
+        GLOBAL,
         False,
         "40000",
     ]

@@ -93,7 +93,8 @@ usage(FILE *to)
         "  0 as wanted         4 no permission                8 system error\n"
         "  1 drift             5 kernel refused               9 residue: could not be\n"
         "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
-        "  3 bad profile       7 conflict\n",
+        "  3 bad profile       7 conflict                    10 only settings of the whole\n"
+        "                                                       machine were left out\n",
         to);
 }
 

@@ -299,8 +299,8 @@ const char *
 exit_name(enum exit_code rv)
 {
     static const char *const names[] = {
-        "as wanted", "drift",          "usage",    "bad profile",  "no permission",
-        "refused",   "partly applied", "conflict", "system error", "residue",
+        "as wanted",      "drift",    "usage",        "bad profile", "no permission",   "refused",
+        "partly applied", "conflict", "system error", "residue",     "global left out",
     };
 
     return names[rv];

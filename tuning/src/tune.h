@@ -23,6 +23,7 @@ enum exit_code {
     EXIT_CONFLICT = 7,
     EXIT_SYSTEM = 8,
     EXIT_RESIDUE = 9,
+    EXIT_GLOBAL = 10,
 };
 
 /* From the fourth on: of `check` alone. */
