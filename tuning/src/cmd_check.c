@@ -43,6 +43,8 @@ cmd_check(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     rv = report_verdict(o, &r);
+    if (history_save(&r.history) != EXIT_AS_WANTED)
+        rv = EXIT_SYSTEM;
     if (o->output == NULL || out_to_file(o->output))
         show(o, &r, rv);
     else

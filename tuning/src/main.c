@@ -26,7 +26,7 @@ static const struct command {
     const char *args, *help, *options, *example;
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
-     "--profile --set --netns --root --format --output --strict --quiet",
+     "--profile --set --netns --root --format --output --history --strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
      "--netns --root --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
@@ -80,6 +80,7 @@ usage(FILE *to)
         "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
         "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
         "                            check: a file that is replaced at once\n"
+        "      --history FILE        check: what the last one saw, for ages and rates\n"
         "  -n, --dry-run             apply, revert, persist: only show\n"
         "      --force               revert: also what somebody else changed since;\n"
         "                            apply: also what revert could not undo\n"
@@ -98,18 +99,28 @@ usage(FILE *to)
         to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS };
+enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS, OPT_HISTORY };
 
 static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},       {"keys", no_argument, NULL, OPT_KEYS},
-    {"strict", no_argument, NULL, OPT_STRICT}, {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
-    {"keep", no_argument, NULL, OPT_KEEP},     {NULL, 0, NULL, 0},
+    {"profile", required_argument, NULL, 'p'},
+    {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},
+    {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},
+    {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},
+    {"keys", no_argument, NULL, OPT_KEYS},
+    {"strict", no_argument, NULL, OPT_STRICT},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},
+    {"history", required_argument, NULL, OPT_HISTORY},
+    {NULL, 0, NULL, 0},
 };
 
 /* About one command; what its options mean stands in the whole help, and in the manual. */
@@ -193,6 +204,9 @@ take_option(struct options *o, int c)
         return take_root(o, optarg);
     case OPT_STATE:
         o->state = optarg;
+        return true;
+    case OPT_HISTORY:
+        o->history = optarg;
         return true;
     case OPT_TO:
         o->to = optarg;

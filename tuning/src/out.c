@@ -258,11 +258,36 @@ static struct {
     const char *path, *draft; /* NULL: stdout is what it was */
 } file;
 
+static int
+open_draft(const char *draft)
+{
+    return open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+}
+
+bool
+out_replace(const char *option, const char *path, const char *text, size_t len)
+{
+    const char *draft = mem_format("%s.%ld.new", path, (long)getpid());
+    int fd = open_draft(draft);
+    bool ok;
+
+    if (fd >= 0) {
+        ok = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0 && rename(draft, path) == 0;
+        (void)close(fd);
+        if (ok)
+            return true;
+    }
+    say("%s: %s: %s", option, path, strerror(errno));
+    if (fd >= 0)
+        (void)unlink(draft);
+    return false;
+}
+
 bool
 out_to_file(const char *path)
 {
     const char *draft = mem_format("%s.%ld.new", path, (long)getpid());
-    int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    int fd = open_draft(draft);
 
     /* The collector that reads it is another user, whatever our umask says. */
     if (fd < 0 || fchmod(fd, 0644) != 0 || dup2(fd, STDOUT_FILENO) < 0) {

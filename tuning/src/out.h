@@ -35,6 +35,8 @@ void put_wrapped(int indent, const char *label, const char *text);
 /* Everything written from now on goes to a new file, which out_finish puts in the place of path: a
  * reader finds the old one or the new one, whole. Says why not. */
 bool out_to_file(const char *path);
+/* The same with a text that is here already; option stands in front of what is said. */
+bool out_replace(const char *option, const char *path, const char *text, size_t len);
 /* EXIT_SYSTEM if not everything could be written. */
 enum exit_code out_finish(enum exit_code rv);
 const char *exit_name(enum exit_code rv);

@@ -59,9 +59,14 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     }
     if (!with_findings)
         return EXIT_AS_WANTED;
-    live_look(&ret->sys, &ret->diag, &ret->findings);
+    if ((rv = history_open(o, &ret->sys, &ret->history)) != EXIT_AS_WANTED) {
+        report_close(ret);
+        return rv;
+    }
+    live_look(&ret->sys, &ret->diag, &ret->history, &ret->findings);
     for (size_t i = 0; i < ret->n; i++)
         effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
+    findings_date(&ret->findings, &ret->history);
     return EXIT_AS_WANTED;
 }
 

@@ -100,8 +100,9 @@ put_item(const struct options *o, const struct item *it)
 }
 
 static void
-put_findings(const struct options *o, const struct findings *f)
+put_findings(const struct options *o, const struct report *r)
 {
+    const struct findings *f = &r->findings;
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
     bool headed = false;
@@ -117,6 +118,10 @@ put_findings(const struct options *o, const struct findings *f)
         (void)putchar(' ');
         put_rest(INDENT, INDENT, f->items[i].what);
         put_wrapped(11, "advice    ", f->items[i].advice);
+        if (f->items[i].first != 0 && f->items[i].first < r->history.time)
+            put_wrapped(11, "age       ",
+                        mem_format("first seen %s ago",
+                                   duration_text((r->history.time - f->items[i].first) * 1000)));
     }
 }
 
@@ -139,7 +144,7 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    put_findings(o, &r->findings);
+    put_findings(o, r);
     (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
                  ok, drift, other, r->findings.n);
 }
@@ -187,6 +192,16 @@ json_item(const struct item *it)
     json_close();
 }
 
+/* null where it is not known. */
+static void
+json_count(const char *key, bool known, int64_t n)
+{
+    if (known)
+        json_number(key, n);
+    else
+        json_text(key, NULL);
+}
+
 static void
 json_profiles(const struct report *r)
 {
@@ -224,6 +239,10 @@ report_json(const struct options *o, const char *command, const struct report *r
         json_text("severity", severity_name(f->severity));
         json_text("what", f->what);
         json_text("advice", f->advice);
+        json_text("subject", f->subject);
+        json_count("age_seconds", f->first != 0, r->history.time - f->first);
+        json_count("more", f->more > 0, f->more);
+        json_count("more_milliseconds", f->more > 0, f->more_ms);
         json_close();
     }
     json_close();
