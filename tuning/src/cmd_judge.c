@@ -6,6 +6,7 @@
 #include "import.h"
 #include "key.h"
 #include "out.h"
+#include "strict.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -265,7 +266,7 @@ cmd_judge(const struct options *o)
 {
     struct verdicts all = {0};
     enum exit_code rv = EXIT_AS_WANTED;
-    size_t doubts = 0;
+    size_t doubts = 0, strict = 0;
 
     if (o->n_args == 0)
         return fail_with(EXIT_USAGE, "judge wants a file, such as /etc/sysctl.conf");
@@ -274,9 +275,11 @@ cmd_judge(const struct options *o)
             is_yaml(o->args[i]) ? judge_profile(o, o->args[i], &all) : judge_conf(o->args[i], &all);
     if (rv != EXIT_AS_WANTED)
         return rv;
-    for (size_t i = REPEATED; i <= DOUBTFUL; i++)
+    for (size_t i = REPEATED; i <= DOUBTFUL; i++) {
         doubts += all.counts[i];
-    if (all.counts[HARMFUL] + all.counts[INVALID] > 0 || (o->strict && doubts > 0))
+        strict += (o->strict & strict_of(names[i])) != 0 ? all.counts[i] : 0;
+    }
+    if (all.counts[HARMFUL] + all.counts[INVALID] + strict > 0)
         rv = EXIT_PROFILE;
     else if (doubts > 0)
         rv = EXIT_DRIFT;

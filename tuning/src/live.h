@@ -15,6 +15,7 @@ struct finding {
     enum severity severity;
     const char *what, *advice;
     const char *subject;   /* what it is about, where there can be several; or NULL */
+    const char *waived;    /* until when, and why; or NULL */
     int64_t first;         /* when it was first seen without a break, in seconds since 1970; or 0 */
     int64_t more, more_ms; /* a counter's growth, and the time that it took; or 0 */
 };

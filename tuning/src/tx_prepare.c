@@ -8,6 +8,7 @@
 
 #include "key.h"
 #include "mem.h"
+#include "strict.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 static enum exit_code
 leave_out(const struct options *o, const char *key, const char *reason, enum exit_code rv)
 {
-    if (o->strict)
+    if ((o->strict & STRICT_MISSING) != 0)
         return fail_with(EXIT_REFUSED, "%s: %s", key, reason);
     if (!o->quiet)
         say("%s: left out: %s", key, reason);
@@ -54,7 +55,7 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
             return EXIT_DRIFT;
         }
         if (it->may_write != 0 && it->reason != NULL && strncmp(it->reason, "global", 6) == 0 &&
-            !o->strict)
+            (o->strict & STRICT_MISSING) == 0)
             return leave_out(o, key, it->reason, EXIT_GLOBAL);
         if (it->may_write != 0)
             return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
@@ -63,6 +64,8 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
     case STATUS_OK:
     case STATUS_SKIPPED:
     case STATUS_REMARK:
+    case STATUS_WAIVED:
+    case STATUSES:
         break;
     }
     return EXIT_AS_WANTED;
