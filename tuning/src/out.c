@@ -65,12 +65,6 @@ begin(const char *key)
 }
 
 void
-json_reset(void)
-{
-    json.depth = 0;
-}
-
-void
 json_open(const char *key, char bracket)
 {
     json.begun = true;
@@ -127,6 +121,7 @@ json_begun(void)
 void
 json_head(const char *command)
 {
+    json.depth = 0;
     json_open(NULL, '{');
     json_number("version", 1);
     json_text("command", command);
@@ -145,6 +140,24 @@ json_tail(enum exit_code rv)
         json_text(NULL, lines[i]);
     json_close();
     json_close();
+}
+
+void
+json_rows(const struct options *o, const char *command, const char *key)
+{
+    if (o->format != FORMAT_JSON)
+        return;
+    json_head(command);
+    json_open(key, '[');
+}
+
+void
+json_rows_end(const struct options *o, enum exit_code rv)
+{
+    if (o->format != FORMAT_JSON)
+        return;
+    json_close();
+    json_tail(rv);
 }
 
 static void

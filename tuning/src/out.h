@@ -14,12 +14,15 @@ void json_close(void);
 void json_text(const char *key, const char *text);
 void json_number(const char *key, int64_t n);
 void json_bool(const char *key, bool b);
-void json_reset(void);
 /* Whether anything was opened yet. */
 bool json_begun(void);
 /* Opens the document of a command, and ends it: verdict, exit code, and what was said. */
 void json_head(const char *command);
 void json_tail(enum exit_code rv);
+
+/* The document of a command that answers with rows, if o wants JSON: opened, and ended. */
+void json_rows(const struct options *o, const char *command, const char *key);
+void json_rows_end(const struct options *o, enum exit_code rv);
 
 /* One line; each text has its tabs, newlines and backslashes escaped; NULL ends the list. */
 void tsv_put(const char *const texts[]);

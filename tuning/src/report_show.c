@@ -232,7 +232,6 @@ void
 report_json(const struct options *o, const char *command, const struct report *r, enum exit_code rv)
 {
     (void)o;
-    json_reset();
     json_head(command);
     json_text("kernel", r->sys.kernel);
     json_bool("first_namespace", r->sys.first_ns);
