@@ -188,7 +188,7 @@ def test_conflicts_follow_both_loaders(
     file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 30}")
     done = root.tune("conflicts", file)
     assert done.returncode == (CONFLICT if winners else OK)
-    assert [row["by"] for row in root.answer("conflicts", file)] == winners
+    assert [row["by"] for row in root.answer("conflicts", file)["conflicts"]] == winners
 
 
 def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
@@ -373,6 +373,7 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "usr/share/man/man8/hardsock-tune.8",
         "usr/share/bash-completion/completions/hardsock-tune",
         "usr/share/zsh/site-functions/_hardsock-tune",
+        "usr/share/hardsock/hardsock-tune.schema.json",
     }
 
     def found() -> set[str]:

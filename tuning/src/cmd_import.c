@@ -6,9 +6,7 @@
 #include "key.h"
 #include "out.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
 static void
 show_setting(const struct options *o, const struct setting *s)
@@ -54,7 +52,6 @@ show(const struct options *o, const struct setting *settings, size_t n, enum exi
 enum exit_code
 cmd_import(const struct options *o)
 {
-    const struct sys here = {.root = ""};
     struct setting *settings;
     struct conf c = {0};
     size_t n, left_out;
@@ -62,13 +59,10 @@ cmd_import(const struct options *o)
     if (o->n_args == 0)
         return fail_with(EXIT_USAGE, "import wants a file, such as /etc/sysctl.conf");
     for (size_t i = 0; i < o->n_args; i++) {
-        size_t len;
-        char *text = sys_file(&here, o->args[i], CONF_MAX, &len);
+        enum exit_code rv = conf_file(o->args[i], true, &c);
 
-        if (text == NULL)
-            return fail_with(errno == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot read %s: %s",
-                             o->args[i], strerror(errno));
-        conf_read(o->args[i], text, len, true, &c);
+        if (rv != EXIT_AS_WANTED)
+            return rv;
     }
     settings = import_settings(&c, &n, &left_out);
     if (n == 0)

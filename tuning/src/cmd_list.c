@@ -38,8 +38,7 @@ list_keys(const struct options *o)
 {
     const struct kb_key *k;
 
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "list", "keys");
     for (size_t i = 0; (k = kb_at(i)) != NULL; i++) {
         const char *key = key_show(kb_path(k)), *meaning = kb_text(k, KB_MEANING);
 
@@ -56,8 +55,7 @@ list_keys(const struct options *o)
             put_wrapped(4, "", meaning);
         }
     }
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, EXIT_AS_WANTED);
 }
 
 enum exit_code
@@ -66,17 +64,14 @@ cmd_list(const struct options *o)
     size_t n;
     struct profile_name *names = profile_names(o, &n);
 
-    json_reset();
     if (o->keys) {
         list_keys(o);
         return EXIT_AS_WANTED;
     }
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "list", "profiles");
     for (size_t i = 0; i < n; i++)
         list_line(o, &names[i]);
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, EXIT_AS_WANTED);
     return EXIT_AS_WANTED;
 }
 
@@ -124,9 +119,8 @@ cmd_show(const struct options *o)
         return fail_with(EXIT_USAGE, "show wants one profile; `hardsock-tune list` names them");
     if ((rv = profile_load(o, name, &p)) != EXIT_AS_WANTED)
         return rv;
-    json_reset();
     if (o->format == FORMAT_JSON) {
-        json_open(NULL, '{');
+        json_head("show");
         json_text("name", p.name);
         json_text("source", p.source);
         json_text("summary", p.summary);
@@ -144,9 +138,6 @@ cmd_show(const struct options *o)
     }
     for (size_t i = 0; i < p.n; i++)
         show_setting(o, &p.settings[i]);
-    if (o->format == FORMAT_JSON) {
-        json_close();
-        json_close();
-    }
+    json_rows_end(o, EXIT_AS_WANTED);
     return EXIT_AS_WANTED;
 }

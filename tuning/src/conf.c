@@ -9,6 +9,7 @@
 #include "root.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,20 @@ trim(const char *s, size_t len)
     return mem_copy(s, len);
 }
 
+/* What is no assignment is told, or kept. */
+static void
+skip_line(struct conf *c, const char *file, size_t number, const char *name, const char *fault,
+          bool loud)
+{
+    if (loud)
+        say("%s:%zu: '%.80s' %s", file, number, name, fault);
+    c->skipped++;
+    if (!c->keep)
+        return;
+    c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
+    c->lines[c->n++] = (struct line){.file = file, .number = number, .path = name, .fault = fault};
+}
+
 static void
 add_line(struct conf *c, const char *file, size_t number, const char *text, size_t len, bool loud,
          const char *comment)
@@ -51,15 +66,11 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
     if (equals != NULL)
         l.value = trim(equals + 1, len - (size_t)(equals + 1 - text));
     if (equals == NULL && !minus) {
-        if (loud)
-            say("%s:%zu: no key = value", file, number);
-        c->skipped++;
+        skip_line(c, file, number, name, "is no key = value", loud);
         return;
     }
     if (!key_parse(name, strlen(name), path, &why)) {
-        if (loud)
-            say("%s:%zu: '%.80s' %s", file, number, name, why);
-        c->skipped++;
+        skip_line(c, file, number, name, why, loud);
         return;
     }
     l.comment = comment;
@@ -93,9 +104,7 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
         const char *line = trim(text, n);
 
         if (memchr(text, '\0', n) != NULL) {
-            if (loud)
-                say("%s:%zu: holds a NUL character", file, number);
-            c->skipped++;
+            skip_line(c, file, number, line, "holds a NUL character", loud);
         } else if (*line == '#' || *line == ';') {
             comment = loud ? comment_of(line, comment) : NULL;
         } else {
@@ -107,6 +116,20 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
         if (newline == NULL)
             break;
     }
+}
+
+enum exit_code
+conf_file(const char *path, bool loud, struct conf *c)
+{
+    const struct sys here = {.root = ""};
+    size_t len;
+    char *text = sys_file(&here, path, CONF_MAX, &len);
+
+    if (text == NULL)
+        return fail_with(errno == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot read %s: %s",
+                         path, strerror(errno));
+    conf_read(path, text, len, loud, c);
+    return EXIT_AS_WANTED;
 }
 
 static int

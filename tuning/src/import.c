@@ -90,20 +90,27 @@ refusal(const struct line *l, const struct kb_key *k, const char *value, struct 
     return NULL;
 }
 
+const char *
+import_refusal(const struct line *l, struct value *ret_value, const char **ret_comment)
+{
+    const struct kb_key *k = kb_find(l->path);
+    const char *value = l->value, *end = trailing_comment(value);
+
+    if (end != NULL && k != NULL && k->type == TYPE_INTS) {
+        value = mem_copy(value, (size_t)(end - value));
+        *ret_comment = mem_dup(end + 1 + strspn(end + 1, " \t#;"));
+    }
+    return refusal(l, k, value, ret_value);
+}
+
 static bool
 take_line(const struct line *l, struct setting *ret)
 {
     const struct vars none = {0};
-    const struct kb_key *k = kb_find(l->path);
     struct setting s = {.path = l->path, .file = l->file, .line = l->number, .column = 1};
     struct value v;
-    const char *value = l->value, *end = trailing_comment(value), *why;
+    const char *why = import_refusal(l, &v, &s.why);
 
-    if (end != NULL && k != NULL && k->type == TYPE_INTS) {
-        value = mem_copy(value, (size_t)(end - value));
-        s.why = mem_dup(end + 1 + strspn(end + 1, " \t#;"));
-    }
-    why = refusal(l, k, value, &v);
     if (s.why == NULL || *s.why == '\0')
         s.why = l->comment;
     if (s.why != NULL && !is_printable(s.why))
@@ -167,7 +174,7 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
         put_string(t, s->why == NULL
                           ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)
                           : mem_format("%s (%s, line %zu)", s->why, printable(s->file), s->line));
-        text_puts(t, "\n    risk: \"Not stated there.\"\n");
+        text_puts(t, "\n    risk: \"" RISK_UNSTATED "\"\n");
     }
     if (t->len <= YAML_MAX_SIZE && NODES_ALL + NODES_EACH * n <= YAML_MAX_NODES)
         return true;

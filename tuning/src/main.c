@@ -5,6 +5,7 @@
  */
 #include "mem.h"
 #include "out.h"
+#include "strict.h"
 #include "suggest.h"
 #include "value.h"
 
@@ -26,7 +27,7 @@ static const struct command {
     const char *args, *help, *options, *example;
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
-     "--profile --set --netns --root --format --output --strict --quiet",
+     "--profile --set --netns --root --format --output --history --waivers --strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
      "--netns --root --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
@@ -36,6 +37,8 @@ static const struct command {
      "hardsock-tune show high-churn-client"},
     {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
      "hardsock-tune lint --strict ./vendor.yaml"},
+    {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
+     "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},
     {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
      "--profile --set --netns --root --state --format --strict --force --quiet",
      "hardsock-tune diff busy-server"},
@@ -78,35 +81,59 @@ usage(FILE *to)
         "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
         "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
         "                            check: a file that is replaced at once\n"
+        "      --history FILE        check: what the last one saw, for ages and rates\n"
+        "      --waivers FILE        check: instead of /etc/hardsock/waivers.yaml\n"
         "  -n, --dry-run             apply, revert, persist: only show\n"
         "      --force               revert: also what somebody else changed since;\n"
         "                            apply: also what revert could not undo\n"
         "      --keep                revert: leave and forget what somebody else changed\n"
         "      --all                 revert: every transaction\n"
         "      --keys                list: every setting that is known\n"
-        "      --strict              missing keys, warnings and doubts count too\n"
+        "      --strict[=CLASS,...]  missing keys, warnings and doubts count too\n"
         "  -q, --quiet               only what differs\n"
         "  -h, --help, -V, --version\n"
         "\nexit codes:\n"
         "  0 as wanted         4 no permission                8 system error\n"
         "  1 drift             5 kernel refused               9 residue: could not be\n"
         "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
-        "  3 bad profile       7 conflict\n",
+        "  3 bad profile       7 conflict                    10 only settings of the whole\n"
+        "                                                       machine were left out\n",
         to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS };
+enum {
+    OPT_STATE = 256,
+    OPT_TO,
+    OPT_FORCE,
+    OPT_KEEP,
+    OPT_ALL,
+    OPT_STRICT,
+    OPT_KEYS,
+    OPT_HISTORY,
+    OPT_WAIVERS
+};
 
 static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},       {"keys", no_argument, NULL, OPT_KEYS},
-    {"strict", no_argument, NULL, OPT_STRICT}, {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
-    {"keep", no_argument, NULL, OPT_KEEP},     {NULL, 0, NULL, 0},
+    {"profile", required_argument, NULL, 'p'},
+    {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},
+    {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},
+    {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},
+    {"keys", no_argument, NULL, OPT_KEYS},
+    {"strict", optional_argument, NULL, OPT_STRICT},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},
+    {"history", required_argument, NULL, OPT_HISTORY},
+    {"waivers", required_argument, NULL, OPT_WAIVERS},
+    {NULL, 0, NULL, 0},
 };
 
 /* About one command; what its options mean stands in the whole help, and in the manual. */
@@ -191,6 +218,12 @@ take_option(struct options *o, int c)
     case OPT_STATE:
         o->state = optarg;
         return true;
+    case OPT_HISTORY:
+        o->history = optarg;
+        return true;
+    case OPT_WAIVERS:
+        o->waivers = optarg;
+        return true;
     case OPT_TO:
         o->to = optarg;
         return true;
@@ -208,7 +241,7 @@ take_option(struct options *o, int c)
     case OPT_KEYS:
         return o->keys = true;
     case OPT_STRICT:
-        return o->strict = true;
+        return strict_parse(optarg, &o->strict);
     case 'q':
         return o->quiet = true;
     default:

@@ -70,9 +70,8 @@ is_trusted(const struct stat *file)
            (stat("/", &top) == 0 && file->st_uid == top.st_uid);
 }
 
-/* NULL with errno. What is found by name must be trusted: it may stand for a built-in one. */
-static unsigned char *
-read_file(const char *root, const char *path, bool by_name, size_t *ret_len)
+unsigned char *
+yaml_file(const char *root, const char *path, bool trusted, size_t *ret_len)
 {
     unsigned char *buf = NULL;
     struct stat st;
@@ -83,7 +82,7 @@ read_file(const char *root, const char *path, bool by_name, size_t *ret_len)
         return NULL;
     if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
         errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-    } else if (by_name && !is_trusted(&st)) {
+    } else if (trusted && !is_trusted(&st)) {
         errno = EPERM;
     } else {
         buf = mem_alloc(YAML_MAX_SIZE + 2);
@@ -110,7 +109,8 @@ find_named(const struct options *o, const char *name, const char **ret_source, s
             continue;
         path = mem_format("%s/%s.yaml", dirs[i], name);
         *ret_source = mem_format("%s%s", roots[i], path);
-        if ((text = read_file(roots[i], path, true, ret_len)) != NULL)
+        /* It must be trusted: it may stand for a built-in one. */
+        if ((text = yaml_file(roots[i], path, true, ret_len)) != NULL)
             return text;
         if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
             return NULL;
@@ -149,7 +149,7 @@ find(const struct options *o, const char *name, const char **ret_source,
 
     if (strchr(name, '/') != NULL) {
         *ret_source = name;
-        *ret_text = read_file("", name, false, ret_len);
+        *ret_text = yaml_file("", name, false, ret_len);
     } else {
         *ret_text = find_named(o, name, ret_source, ret_len);
     }

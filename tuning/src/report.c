@@ -6,6 +6,8 @@
 
 #include "effective.h"
 #include "mem.h"
+#include "strict.h"
+#include "waive.h"
 
 #include <string.h>
 
@@ -59,10 +61,17 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     }
     if (!with_findings)
         return EXIT_AS_WANTED;
-    live_look(&ret->sys, &ret->diag, &ret->findings);
+    if ((rv = history_open(o, &ret->sys, &ret->history)) != EXIT_AS_WANTED) {
+        report_close(ret);
+        return rv;
+    }
+    live_look(&ret->sys, &ret->diag, &ret->history, &ret->findings);
     for (size_t i = 0; i < ret->n; i++)
         effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
-    return EXIT_AS_WANTED;
+    if ((rv = waive(o, ret)) != EXIT_AS_WANTED)
+        report_close(ret);
+    findings_date(&ret->findings, &ret->history);
+    return rv;
 }
 
 void
@@ -82,11 +91,18 @@ report_verdict(const struct options *o, const struct report *r)
         drift |= counts[STATUS_DRIFT] > 0;
         denied |= counts[STATUS_DENIED] > 0;
         /* What belongs to the whole machine is not this namespace's fault. */
-        if (o->strict)
+        if ((o->strict & STRICT_MISSING) != 0)
             drift |= counts[STATUS_MISSING] > 0;
+        if ((o->strict & STRICT_WAIVED) != 0)
+            drift |= counts[STATUS_WAIVED] > 0;
     }
-    for (size_t i = 0; i < r->findings.n && o->strict; i++)
-        drift |= r->findings.items[i].severity != SEVERITY_INFO;
+    for (size_t i = 0; i < r->findings.n; i++) {
+        static const unsigned classes[] = {0, STRICT_WARNING, STRICT_CRITICAL};
+        const struct finding *f = &r->findings.items[i];
+
+        drift |=
+            (o->strict & (f->waived != NULL ? (unsigned)STRICT_WAIVED : classes[f->severity])) != 0;
+    }
     if (drift)
         return EXIT_DRIFT;
     return denied ? EXIT_PERMISSION : EXIT_AS_WANTED;

@@ -36,6 +36,8 @@ paint_of(enum status status)
         return PAINT_WARN;
     case STATUS_SKIPPED:
     case STATUS_REMARK:
+    case STATUS_WAIVED:
+    case STATUSES:
         break;
     }
     return PAINT_DIM;
@@ -62,6 +64,8 @@ state_of(const struct item *it)
     if (it->status == STATUS_DRIFT && it->target_text != NULL)
         return mem_format("%s, wanted: %s", shown(it->current_text),
                           with_unit(it, setting_show(it->setting)));
+    if (it->status == STATUS_WAIVED && it->current_text != NULL)
+        return mem_format("%s, %s", shown(it->current_text), it->reason);
     if (it->current_text != NULL)
         return *it->current_text == '\0' ? "(empty)" : with_unit(it, it->current_text);
     return it->reason != NULL ? it->reason : "";
@@ -100,8 +104,9 @@ put_item(const struct options *o, const struct item *it)
 }
 
 static void
-put_findings(const struct options *o, const struct findings *f)
+put_findings(const struct options *o, const struct report *r)
 {
+    const struct findings *f = &r->findings;
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
     bool headed = false;
@@ -113,10 +118,17 @@ put_findings(const struct options *o, const struct findings *f)
             put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
         headed = true;
         (void)fputs("  ", stdout);
-        put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
+        put_painted(o, f->items[i].waived != NULL ? PAINT_DIM : paints[f->items[i].severity],
+                    f->items[i].waived != NULL ? "waived" : severity_name(f->items[i].severity), 8);
         (void)putchar(' ');
         put_rest(INDENT, INDENT, f->items[i].what);
         put_wrapped(11, "advice    ", f->items[i].advice);
+        if (f->items[i].waived != NULL)
+            put_wrapped(11, "waived    ", f->items[i].waived);
+        if (f->items[i].first != 0 && f->items[i].first < r->history.time)
+            put_wrapped(11, "age       ",
+                        mem_format("first seen %s ago",
+                                   duration_text((r->history.time - f->items[i].first) * 1000)));
     }
 }
 
@@ -139,7 +151,7 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    put_findings(o, &r->findings);
+    put_findings(o, r);
     (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
                  ok, drift, other, r->findings.n);
 }
@@ -187,6 +199,16 @@ json_item(const struct item *it)
     json_close();
 }
 
+/* null where it is not known. */
+static void
+json_count(const char *key, bool known, int64_t n)
+{
+    if (known)
+        json_number(key, n);
+    else
+        json_text(key, NULL);
+}
+
 static void
 json_profiles(const struct report *r)
 {
@@ -210,7 +232,6 @@ void
 report_json(const struct options *o, const char *command, const struct report *r, enum exit_code rv)
 {
     (void)o;
-    json_reset();
     json_head(command);
     json_text("kernel", r->sys.kernel);
     json_bool("first_namespace", r->sys.first_ns);
@@ -224,6 +245,11 @@ report_json(const struct options *o, const char *command, const struct report *r
         json_text("severity", severity_name(f->severity));
         json_text("what", f->what);
         json_text("advice", f->advice);
+        json_text("subject", f->subject);
+        json_count("age_seconds", f->first != 0, r->history.time - f->first);
+        json_text("waived", f->waived);
+        json_count("more", f->more > 0, f->more);
+        json_count("more_milliseconds", f->more > 0, f->more_ms);
         json_close();
     }
     json_close();

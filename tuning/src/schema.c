@@ -176,7 +176,7 @@ take_want(const char *file, const struct node *n, struct setting *s)
     }
     return unknown(file, n, "a setting",
                    "value, at_least, at_most, range, one_of, contains, unset, why, risk, since, "
-                   "scope, requires, article, verdict");
+                   "scope, requires, or_default, article, verdict");
 }
 
 static bool
@@ -225,6 +225,10 @@ take_field(const char *file, const struct node *n, struct setting *s)
         return take_scope(file, n, &s->scope);
     if (strcmp(n->key, "requires") == 0)
         return take_requires(file, n, &s->since, &s->module);
+    if (strcmp(n->key, "or_default") == 0) {
+        s->or_default = n->kind == NODE_SCALAR && strcmp(n->text, "true") == 0;
+        return s->or_default || bad(file, n, "or_default takes only true");
+    }
     return take_want(file, n, s);
 }
 
