@@ -69,7 +69,8 @@ conn_timeout(PyObject *obj)
 
 /* A new reference to the token that it is bound to, or NULL. */
 PyObject *conn_bound(PyObject *obj);
-/* call_begin for a job on this connection: Closed when it was closed. */
+/* call_begin for a job on this connection, under its lease if it has one: Closed when it was
+ * closed, and from the job itself when it is returned before that begins. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
                    PyObject *token);
 /* What most jobs do when they are given up: the core keeps what had arrived, or poisons what is
@@ -79,8 +80,8 @@ void conn_job_give_up(struct job *job);
  * default. */
 PyObject *line_argument(PyObject *line);
 extern const struct hs_framing conn_default_line;
-/* A frame that is there already; NULL without an exception: there is none. */
-PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
+/* A frame that is there already; NULL without an exception: there is none, or it is let go. */
+PyObject *conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg);
 
 /* conn_io.c, for conn_msg.c: a buffer or several, pinned until the job ends. names: of the flags
  * that are allowed, for the message. */
@@ -98,8 +99,13 @@ int conn_parse_ancillary(struct io *io, PyObject *ancdata, int family);
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 
-/* The core connection, or Closed and NULL. */
+/* The core connection, or Closed and NULL. For those who only look: another thread may return a
+ * borrowed connection as soon as this one detaches, or at once where there is no GIL. */
 struct hs_conn *conn_core(ConnObject *self, const char *op);
+/* For what acts at once, without a job: runs fn, which neither waits nor calls Python, while nobody
+ * can return the connection. 0, or -1 with what fn failed with, or Closed. */
+typedef hs_err (*conn_act_fn)(struct hs_conn *core, void *arg, struct hs_error *err);
+int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
 
 /* The methods that live outside type_conn.c: JOB(name) can wait, and has a twin for event loops
  * (job.h); FAST(name) takes METH_FASTCALL | METH_KEYWORDS, PLAIN(name, flags) one argument or none.

@@ -57,6 +57,24 @@ conn_core(ConnObject *self, const char *op)
 }
 
 int
+conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg)
+{
+    struct hs_error err = {0};
+    hs_err rv = HS_E_CLOSED;
+    bool held;
+
+    HS_BEGIN_LOCKED((PyObject *)self);
+    if ((held = !conn_is_let_go(self)))
+        rv = fn(self->core, arg, &err);
+    HS_END_LOCKED();
+    if (rv == HS_OK)
+        return 0;
+    if (!held)
+        return raise_closed((PyObject *)self, op);
+    return raise_conn_error(state_of((PyObject *)self), self->core, &err, rv);
+}
+
+int
 conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout, PyObject *token)
 {
     ConnObject *self = (ConnObject *)obj;
@@ -68,6 +86,7 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
     job->give_up = conn_job_give_up;
     if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
         return -1;
+    job->call.op.lease = self->lease.id;
     return call_bind(&job->call, conn_bound(obj));
 }
 
@@ -195,23 +214,25 @@ PyDoc_STRVAR(shutdown_doc,
              "With TLS, SHUT_WR is close_write(), and waits as settimeout() says. SHUT_RDWR ends\n"
              "the connection below, and says so to a TLS peer first if it can.");
 
+static hs_err
+act_shutdown(struct hs_conn *core, void *how, struct hs_error *err)
+{
+    return hs_conn_shutdown(core, (int)*(long *)how, err);
+}
+
 static PyObject *
 conn_shutdown(PyObject *obj, PyObject *how)
 {
     struct hs_conn *core = conn_core((ConnObject *)obj, "shutdown");
-    struct hs_error err = {0};
     struct hs_tls_info info;
     long value;
-    hs_err rv;
 
     if (core == NULL || parse_long(how, "how", INT32_MIN, INT32_MAX, &value) < 0)
         return NULL;
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
-    if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
-        (void)raise_conn_error(state_of(obj), core, &err, rv);
+    if (conn_act((ConnObject *)obj, "shutdown", act_shutdown, &value) < 0)
         return NULL;
-    }
     Py_RETURN_NONE;
 }
 
@@ -228,16 +249,23 @@ conn_fileno(PyObject *obj, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(share_doc, "_share($self, /)\n--\n\n"
                         "Another object on the same connection, which closes with the last.");
 
+/* From here on a return finds it in use. */
+static hs_err
+act_share(struct hs_conn *core, void *Py_UNUSED(arg), struct hs_error *Py_UNUSED(err))
+{
+    hs_conn_share(core);
+    return HS_OK;
+}
+
 static PyObject *
 conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "makefile");
+    struct hs_conn *core = self->core;
     ConnObject *shared;
 
-    if (core == NULL)
+    if (conn_act(self, "makefile", act_share, NULL) < 0)
         return NULL;
-    hs_conn_share(core);
     if ((shared = conn_alloc(state_of(obj), hs_conn_ref(core))) == NULL) {
         hs_conn_unshare(core, true);
         return NULL;
