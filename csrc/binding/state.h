@@ -101,6 +101,7 @@
     X(borrowing)                                                                                   \
     X(hub)                                                                                         \
     X(slots)                                                                                       \
+    X(parking)                                                                                     \
     X(operation)                                                                                   \
     X(framing)                                                                                     \
     X(decoder)                                                                                     \
