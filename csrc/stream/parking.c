@@ -9,7 +9,7 @@
  *   all after. Who parks looks at both marks after it has parked: one of the two makes it due.
  * - given: a message was given. more: what is in the buffer was looked at and left, so only what
  *   comes is news.
- * - lingering: an op of hs_conn_finish that holds both directions from its first step to its last.
+ * - lingering: an op of hs_conn_finish that holds both directions from first step to last.
  *
  * What a client does while it is parked costs a look in the thread that was woken, which then waits
  * on: half a TLS record, session tickets, key updates are no message. Looks only peek.
