@@ -127,6 +127,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \
+    FAST(_set_turns)                                                                               \
     FAST(cancel_on_end)                                                                            \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \

@@ -600,6 +600,26 @@ conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_turns,
+         "_set_turns($self, read, write, /)\n--\n\n"
+         "Bound a message of the peer's from its first byte to the answer, and an answer from its\n"
+         "first byte to the next wait for the peer: seconds, or None.");
+
+PyObject *
+conn__set_turns(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"_set_turns", 2, 2, 2, {"read", "write"}};
+    PyObject *values[MAX_PARAMS];
+    int64_t read_ns, write_ns;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "read", &read_ns) < 0 ||
+        parse_seconds(values[1], "write", &write_ns) < 0)
+        return NULL;
+    hs_conn_set_turns(((ConnObject *)self)->core, read_ns, write_ns);
+    Py_RETURN_NONE;
+}
+
 CONN_DOC(cancel_on_end,
          "cancel_on_end($self, on=True, /)\n--\n\n"
          "In a server's handler: whether the end of the client's stream cancels the handler.\n\n"

@@ -29,6 +29,13 @@ from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Served, served
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.overdue import (
+    Overdue,
+    bound_handler,
+    bound_turns,
+    note_overrun,
+    unbound_turns,
+)
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 
@@ -64,6 +71,11 @@ class Server(ServerFace):
         self._open_listener = open_listener
         self._ledger = Ledger(options.limit, self._draining)
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)
+        self._overdue = Overdue(self._ledger, options.handler_timeout)
+        self._interval = min(
+            (i for i in (self._idle.interval, self._overdue.interval) if i is not None),
+            default=None,
+        )
         self._bell: CancelToken | None = None
         self._limit: Limit | None = None
         self._context: Context
@@ -184,11 +196,11 @@ class Server(ServerFace):
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
-                self._take(await self._accept(room, self._idle.interval, self._draining))
+                self._take(await self._accept(room, self._interval, self._draining))
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                pass  # The drain begins, or a look at idle connections is due.
+                pass  # The drain begins, or a look at connections is due.
             except (HardsockError, MemoryError) as exc:
                 logger.error("accepting failed, trying again in a second: %s", exc)
                 await wait(self._draining, _FAILED_ACCEPT_PAUSE)
@@ -210,17 +222,19 @@ class Server(ServerFace):
             now = time.monotonic()
             if (turn := self._idle.step(now)) is not None:
                 turn.perform()
+            for late in self._overdue.step(now):
+                _runner(late).cancel()
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
             try:
-                await self._tend(self._idle.interval, self._bell)
+                await self._tend(self._interval, self._bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, self._idle.interval)  # Closed: the next accept tells.
+                await wait(self._bell, self._interval)  # Closed: the next accept tells.
         return 0
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:
@@ -232,9 +246,10 @@ class Server(ServerFace):
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
             watch_departure(self._departures, each)
-            token = each.token.child(name=each.peer)
+            bound_turns(each, self._options)
+            scope = bound_handler(each, self._options)
             each.runner = self._tasks.start(
-                enter(self._context, token), self._serve, each, name=each.peer
+                enter(self._context, scope), self._serve, each, name=each.peer
             )
 
     # ---- serving, in the tasks
@@ -253,6 +268,7 @@ class Server(ServerFace):
             self._ring()
 
     async def _handle(self, served: Served) -> Verdict:
+        scope = current()
         try:
             await self._handler(Connection(served.conn))
         except (KeyboardInterrupt, GeneratorExit):
@@ -260,8 +276,14 @@ class Server(ServerFace):
         except BaseException as exc:
             if self._tasks.is_cancel(exc):
                 raise
-            return judge(served, exc, server=self._token, draining=self._draining)
-        return judge(served, None, server=self._token, draining=self._draining)
+            return self._judge(served, exc, scope)
+        return self._judge(served, None, scope)
+
+    def _judge(
+        self, served: Served, exc: BaseException | None, scope: CancelToken | None
+    ) -> Verdict:
+        note_overrun(served, scope, self._options)
+        return judge(served, exc, server=self._token, draining=self._draining)
 
     def _judge_cancelled(self, served: Served) -> Verdict:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
@@ -270,6 +292,7 @@ class Server(ServerFace):
 
     async def _end(self, served: Served, verdict: Verdict) -> None:
         served.conn._leave_departures()
+        unbound_turns(served, self._options)
         ending = "closed"
         if verdict.end is End.FINISH:
             self._ledger.linger(served, verdict.outcome)
