@@ -195,7 +195,7 @@ attempt_recv(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, &job->call.err,
+    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, job->call.err,
                         &io->n);
 }
 
@@ -362,7 +362,7 @@ attempt_recv_exactly(struct job *job)
     struct io *io = &job->u.io;
 
     io->n = io->len;
-    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 CONN_DOC(recv_exactly,
@@ -399,7 +399,7 @@ attempt_send(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err, &io->n);
+    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, job->call.err, &io->n);
 }
 
 static hs_err
@@ -407,7 +407,7 @@ attempt_sendall(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 static int
@@ -473,8 +473,8 @@ attempt_sendmsg(struct job *job)
                                .msg_controllen = io->control_len};
 
     if (io->control_len > 0)
-        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, &job->call.err);
-    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, &job->call.err);
+        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, job->call.err);
+    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, job->call.err);
 }
 
 static PyObject *
@@ -664,7 +664,7 @@ conn__leave_departures(PyObject *self, PyObject *Py_UNUSED(ignored))
 static hs_err
 attempt_finish(struct job *job)
 {
-    return hs_conn_finish(job->call.conn, &job->call.op, &job->call.err, &job->u.report);
+    return hs_conn_finish(job->call.conn, &job->call.op, job->call.err, &job->u.report);
 }
 
 static PyObject *

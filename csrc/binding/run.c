@@ -75,7 +75,7 @@ link_tokens(struct call *c, struct hs_token *ambient, struct hs_token *given)
     struct hs_token *const both[] = {given, ambient};
     hs_err rv;
 
-    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, &c->err, &c->linked)) != HS_OK)
+    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, c->err, &c->linked)) != HS_OK)
         return raise_error(c, rv);
     c->op.token = c->linked;
     return 0;

@@ -19,7 +19,7 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
-from hardsock.aio._tasks import Runner, tasks_for
+from hardsock.aio._tasks import tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
@@ -88,8 +88,10 @@ class Server(ServerFace):
         self._address = self._listener.address
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()
-        self._tasks.start(self._context, self._main, name=self._options.name)
-        self._tasks.start(self._context, self._tend_departures, name="departures")
+        self._own = [  # An event loop holds its tasks only weakly.
+            self._tasks.start(self._context, self._main, name=self._options.name),
+            self._tasks.start(self._context, self._tend_departures, name="departures"),
+        ]
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -223,7 +225,7 @@ class Server(ServerFace):
             if (turn := self._idle.step(now)) is not None:
                 turn.perform()
             for late in self._overdue.step(now):
-                _runner(late).cancel()
+                self._tasks.cancel(late.runner)
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
@@ -255,29 +257,28 @@ class Server(ServerFace):
     # ---- serving, in the tasks
 
     async def _serve(self, served: Served) -> None:
+        # One coroutine for all of it: each would stand in memory for as long as its client is quiet.
+        scope = current()
         try:
-            if self._ledger.start(served, served.runner, time.monotonic()):
-                verdict = await self._handle(served)
-            else:
+            if not self._ledger.start(served, served.runner, time.monotonic()):
                 verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+            else:
+                try:
+                    await self._handler(Connection(served.conn))
+                except (KeyboardInterrupt, GeneratorExit):
+                    raise  # Ctrl-C comes to whichever task runs; what is closed may not go on.
+                except BaseException as exc:
+                    if self._tasks.is_cancel(exc):
+                        raise
+                    verdict = self._judge(served, exc, scope)
+                else:
+                    verdict = self._judge(served, None, scope)
             await self._end(served, verdict)
         finally:
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
                 self._settle(served, self._judge_cancelled(served))
             served.left = True
             self._ring()
-
-    async def _handle(self, served: Served) -> Verdict:
-        scope = current()
-        try:
-            await self._handler(Connection(served.conn))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # Ctrl-C arrives in whichever task runs; a coroutine that is closed may not go on.
-        except BaseException as exc:
-            if self._tasks.is_cancel(exc):
-                raise
-            return self._judge(served, exc, scope)
-        return self._judge(served, None, scope)
 
     def _judge(
         self, served: Served, exc: BaseException | None, scope: CancelToken | None
@@ -310,7 +311,7 @@ class Server(ServerFace):
     async def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
             report = await served.conn._op_finish(
-                self._hub, timeout=self._options.linger, token=served.token
+                self._hub, timeout=self._options.linger, token=self._token
             )
         except HardsockError as exc:
             return judge_lingering(served, verdict, exc)
@@ -337,7 +338,8 @@ class Server(ServerFace):
             bell = self._bell = CancelToken(name="drain")
             turn.perform()
             for each in turn.abort:
-                _runner(each).cancel()
+                self._tasks.keep(each.runner)  # The ledger has let go of it.
+                self._tasks.cancel(each.runner)
             if outside is None and not await self._accept_rest(drain, turn.wait, bell):
                 outside = close_listener(self._listener)
             elif outside is None:
@@ -370,12 +372,7 @@ class Server(ServerFace):
             reason=self._draining.reason,
             unaccepted=outside.unaccepted,
             handshakes=outside.handshakes,
-            look=lambda runner: runner.look(),  # type: ignore[attr-defined]
+            look=self._tasks.look,
         )
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report
-
-
-def _runner(served: Served) -> Runner:
-    runner: Any = served.runner
-    return runner  # type: ignore[no-any-return]

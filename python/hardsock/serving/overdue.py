@@ -30,7 +30,9 @@ def unbound_turns(served: Served, options: ServeOptions) -> None:
 
 
 def bound_handler(served: Served, options: ServeOptions) -> CancelToken:
-    """Make the token that is the handler's scope."""
+    """Return the token that is the handler's scope."""
+    if options.handler_timeout is None:
+        return served.token
     return served.token.child(options.handler_timeout, name=served.peer)
 
 

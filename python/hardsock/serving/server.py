@@ -313,7 +313,7 @@ class Server(ServerFace):
 
     def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
-            report = served.conn.finish(timeout=self._options.linger, token=served.token)
+            report = served.conn.finish(timeout=self._options.linger, token=self._token)
         except HardsockError as exc:
             return judge_lingering(served, verdict, exc)
         return verdict, report.ending
