@@ -141,6 +141,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \
+    FAST(_set_turns)                                                                               \
     FAST(cancel_on_end)                                                                            \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \

@@ -200,7 +200,7 @@ attempt_recv(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, &job->call.err,
+    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, job->call.err,
                         &io->n);
 }
 
@@ -367,7 +367,7 @@ attempt_recv_exactly(struct job *job)
     struct io *io = &job->u.io;
 
     io->n = io->len;
-    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 CONN_DOC(recv_exactly,
@@ -404,7 +404,7 @@ attempt_send(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err, &io->n);
+    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, job->call.err, &io->n);
 }
 
 static hs_err
@@ -412,7 +412,7 @@ attempt_sendall(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 static int
@@ -478,8 +478,8 @@ attempt_sendmsg(struct job *job)
                                .msg_controllen = io->control_len};
 
     if (io->control_len > 0)
-        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, &job->call.err);
-    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, &job->call.err);
+        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, job->call.err);
+    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, job->call.err);
 }
 
 static PyObject *
@@ -608,6 +608,26 @@ conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_turns,
+         "_set_turns($self, read, write, /)\n--\n\n"
+         "Bound a message of the peer's from its first byte to the answer, and an answer from its\n"
+         "first byte to the next wait for the peer: seconds, or None.");
+
+PyObject *
+conn__set_turns(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"_set_turns", 2, 2, 2, {"read", "write"}};
+    PyObject *values[MAX_PARAMS];
+    int64_t read_ns, write_ns;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "read", &read_ns) < 0 ||
+        parse_seconds(values[1], "write", &write_ns) < 0)
+        return NULL;
+    hs_conn_set_turns(((ConnObject *)self)->core, read_ns, write_ns);
+    Py_RETURN_NONE;
+}
+
 CONN_DOC(cancel_on_end,
          "cancel_on_end($self, on=True, /)\n--\n\n"
          "In a server's handler: whether the end of the client's stream cancels the handler.\n\n"
@@ -652,7 +672,7 @@ conn__leave_departures(PyObject *self, PyObject *Py_UNUSED(ignored))
 static hs_err
 attempt_finish(struct job *job)
 {
-    return hs_conn_finish(job->call.conn, &job->call.op, &job->call.err, &job->u.report);
+    return hs_conn_finish(job->call.conn, &job->call.op, job->call.err, &job->u.report);
 }
 
 const char *const conn_endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};

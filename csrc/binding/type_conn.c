@@ -407,7 +407,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
-    LEFT,
+    MARKS,
 };
 
 static PyObject *
@@ -440,8 +440,9 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
-    case LEFT:
-        return PyBool_FromLong(info.left);
+    case MARKS:
+        return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
+                               (info.left ? 4 : 0));
     }
     Py_UNREACHABLE();
 }
@@ -540,7 +541,11 @@ static PyGetSetDef conn_getset[] = {
                 "Whether it is between two messages: a call waits to read, nothing of its message\n"
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
-    INFO_GETTER("_left", "Whether a server has seen its peer leave.", LEFT),
+    INFO_GETTER(
+        "_marks",
+        "What its server is to know, added up: 1 and 2 when reading and writing took longer\n"
+        "than _set_turns allows, 4 when its peer was seen to leave.",
+        MARKS),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},

@@ -69,7 +69,7 @@ attempt_tend(struct job *job)
 {
     struct hs_departures *core = ((DeparturesObject *)job->owner)->core;
 
-    return hs_departures_tend(core, &job->call.op, &job->call.err, &job->u.fired);
+    return hs_departures_tend(core, &job->call.op, job->call.err, &job->u.fired);
 }
 
 static PyObject *

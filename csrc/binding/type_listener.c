@@ -19,10 +19,10 @@ core_of(PyObject *self)
 }
 
 static PyObject *
-fail(PyObject *self, const struct hs_error *err, hs_err rv)
+fail(PyObject *self, struct hs_error *err, hs_err rv)
 {
     struct call c = {
-        .st = state_of(self), .err = *err, .started_ns = hs_now(), .listener = core_of(self)};
+        .st = state_of(self), .err = err, .started_ns = hs_now(), .listener = core_of(self)};
 
     (void)raise_error(&c, rv);
     return NULL;
@@ -225,7 +225,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     drop_references(&options);
     if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
-            struct call c = {.st = st, .err = err, .started_ns = hs_now()};
+            struct call c = {.st = st, .err = &err, .started_ns = hs_now()};
 
             tell_target(&c, values[ADDRESS], &ep, text);
             raise_error(&c, rv);
@@ -307,7 +307,7 @@ attempt_accept(struct job *job)
 
     if (a->batch->begin < a->batch->end)
         return HS_OK; /* Left by an earlier call. */
-    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->batch->conns,
+    return hs_listener_accept(a->core, &job->call.op, a->max, job->call.err, a->batch->conns,
                               &a->batch->end);
 }
 
@@ -441,7 +441,7 @@ STATIC_JOB_METHODS(listener, accept_many)
 static hs_err
 attempt_tend(struct job *job)
 {
-    return hs_listener_tend(job->u.accepting.core, &job->call.op, &job->call.err);
+    return hs_listener_tend(job->u.accepting.core, &job->call.op, job->call.err);
 }
 
 PyDoc_STRVAR(tend_doc, "_tend($self, /, *, timeout=None, token=None)\n--\n\n"

@@ -923,6 +923,11 @@ HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
 HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
 HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+/* For servers: how long one message of the peer's may take from its first byte until the answer
+ * begins, and one answer until the next message is waited for; spans, HS_NEVER for no limit. A call
+ * that would wait beyond it is HS_E_DEADLINE with phase "read_timeout" or "write_timeout". The wait
+ * for a message's first byte is neither. */
+HS_API void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
 
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
@@ -933,6 +938,7 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
+    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
     bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the

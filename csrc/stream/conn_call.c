@@ -139,12 +139,72 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     return rv;
 }
 
+void
+hs_turn_moves(struct hs_conn *c, enum hs_dir dir, int64_t now)
+{
+    struct direction *d = &c->dirs[dir], *other = &c->dirs[1 - dir];
+
+    if (atomic_load_explicit(&d->turn_ns, memory_order_relaxed) != HS_NEVER &&
+        atomic_load_explicit(&d->turn_began_ns, memory_order_relaxed) == 0)
+        atomic_store_explicit(&d->turn_began_ns, now, memory_order_relaxed);
+    if (atomic_load_explicit(&other->turn_began_ns, memory_order_relaxed) != 0)
+        atomic_store_explicit(&other->turn_began_ns, 0, memory_order_relaxed);
+}
+
+int64_t
+hs_turn_until(struct hs_conn *c, enum hs_dir dir)
+{
+    struct direction *d = &c->dirs[dir];
+    int64_t began = atomic_load_explicit(&d->turn_began_ns, memory_order_relaxed);
+
+    return began == 0 ? HS_NEVER : began + atomic_load_explicit(&d->turn_ns, memory_order_relaxed);
+}
+
+/* Before a wait. */
+static void
+turn_waits(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    struct direction *out = &c->dirs[HS_DIR_OUT];
+
+    if (atomic_load_explicit(&out->turn_ns, memory_order_relaxed) == HS_NEVER ||
+        op->deadline_ns == HS_TRY_ONCE)
+        return;
+    if (dir == HS_DIR_OUT)
+        hs_turn_moves(c, HS_DIR_OUT, hs_now());
+    else if (atomic_load(&out->user) != USER_CALL)
+        atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
+}
+
+/* Names a deadline that was the turn's. */
+static void
+check_turn(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    static const char *const timeouts[] = {"read_timeout", "write_timeout"};
+    static const char *const texts[] = {
+        "the message is not here yet, %.6g s after its first byte",
+        "the answer is not out yet, %.6g s after its first byte",
+    };
+    int64_t until = hs_turn_until(c, dir), now;
+
+    if (until == HS_NEVER || until > (now = hs_now()) || op->deadline_ns <= now ||
+        atomic_load(&c->dirs[dir].deadline_ns) <= now)
+        return;
+    atomic_store(&c->dirs[dir].late, true);
+    if (err == NULL)
+        return;
+    *err = (struct hs_error){0};
+    (void)hs_err_setx(err, HS_E_DEADLINE, NULL, texts[dir],
+                      (double)atomic_load(&c->dirs[dir].turn_ns) / HS_NS_PER_S);
+    err->phase = timeouts[dir];
+}
+
 static int64_t
 deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
 
     deadline = hs_min_ns(deadline, c->handshake_until_ns);
+    deadline = hs_min_ns(deadline, hs_turn_until(c, dir));
     return dir == HS_DIR_IN ? hs_min_ns(deadline, c->pace.until_ns) : deadline;
 }
 
@@ -175,6 +235,7 @@ hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns, st
 hs_err
 hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
+    int64_t deadline;
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
@@ -184,7 +245,10 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
         atomic_store(&c->told, hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_call_check(c, op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+    deadline = atomic_load(&c->dirs[dir].deadline_ns);
+    if (dir == HS_DIR_OUT) /* What has arrived can be had, however late it is. */
+        deadline = hs_min_ns(deadline, hs_turn_until(c, HS_DIR_OUT));
+    if ((rv = hs_call_check(c, op, deadline, err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
@@ -216,6 +280,8 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
         return rv;
     if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
         hs_conn_set_broken(c, rv);
+    if (rv == HS_E_DEADLINE)
+        check_turn(c, op, dir, err);
     if (rv != HS_OK && err != NULL) {
         err->op = name;
         if (err->phase == NULL)
@@ -330,6 +396,7 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
 {
     hs_err rv;
 
+    turn_waits(c, op, dir);
     if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
         return wait_told(c, op, dir, want, err);
     hs_slots_give(c->slots);

@@ -21,7 +21,7 @@ class FakeConnection:
     def __init__(self, idle: bool = False) -> None:
         self.idle = idle
         self.write_poisoned = False
-        self._left = False
+        self._marks = 0
         self.created = 100.0
         self.last_read: float | None = None
         self.last_write: float | None = None
@@ -251,7 +251,7 @@ def test_only_the_cancel_of_a_client_that_left_is_no_news(
     stage = Stage()
     served = stage.connection()
     fake: Any = served.conn
-    fake._left = True
+    fake._marks = 4
     served.token.cancel("it left")
     verdict = judge(
         served, _error(hs.Cancelled, reason), server=stage.server, draining=stage.draining

@@ -25,6 +25,13 @@ class ServerStats(NamedTuple):
     """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
     idle_timeouts: int
     """Of these, idle for longer than ``idle_timeout``."""
+    read_timeouts: int
+    """Connections on which a message was not here ``read_timeout`` after its first byte."""
+    write_timeouts: int
+    """Connections on which an answer was not out ``write_timeout`` after its first byte."""
+    handler_timeouts: int
+    """Handlers that ran for longer than ``handler_timeout``. All three are counted when the
+    connection is over, as well as in the way that it ended."""
     clients_left: int
     """Clients that reset their connection, or died, before the handler had returned; or ended their
     side where the handler had called ``cancel_on_end``. Counted as their handlers ended."""

@@ -27,6 +27,7 @@ from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -245,6 +246,7 @@ class Server(ServerFace):
             if lingering is not None:
                 lingering.conn.close()
             watch_departure(self._departures, each)
+            bound_turns(each, self._options)
             if self._slots is not None:
                 conn._join_slots(self._slots)
             self._workers.give(each)
@@ -264,6 +266,7 @@ class Server(ServerFace):
             verdict = self._handle(served)
         finally:
             served.conn._leave_departures()
+            unbound_turns(served, self._options)
             if self._slots is not None:
                 served.conn._leave_slots()  # While it lingers it has none to give.
                 self._slots.give()
@@ -278,18 +281,22 @@ class Server(ServerFace):
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
             return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        scope = None
         try:
-            token = served.token.child(name=served.peer)
-            enter(self._context, token).run(self._handler, served.conn)
+            scope = bound_handler(served, self._options)
+            enter(self._context, scope).run(self._handler, served.conn)
         except BaseException as exc:
             if os.getpid() != self._pid:
                 raise
-            return self._judge(served, exc)
+            return self._judge(served, exc, scope)
         if os.getpid() != self._pid:
             return None
-        return self._judge(served, None)
+        return self._judge(served, None, scope)
 
-    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
+    def _judge(
+        self, served: Served, exc: BaseException | None, scope: CancelToken | None
+    ) -> Verdict:
+        note_overrun(served, scope, self._options)
         verdict = judge(served, exc, server=self._token, draining=self._draining)
         if verdict.end is End.FINISH:
             with self._lock:
@@ -319,7 +326,7 @@ class Server(ServerFace):
 
     def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
-            report = served.conn.finish(timeout=self._options.linger, token=served.token)
+            report = served.conn.finish(timeout=self._options.linger, token=self._token)
         except HardsockError as exc:
             return judge_lingering(served, verdict, exc)
         return verdict, report.ending

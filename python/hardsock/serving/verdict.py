@@ -24,7 +24,7 @@ from hardsock._errors import (
     TLSError,
     Truncated,
 )
-from hardsock.serving.ledger import Outcome, Served
+from hardsock.serving.ledger import LEFT, Outcome, Served
 
 __all__ = ["End", "Verdict", "judge", "judge_lingering"]
 
@@ -82,11 +82,22 @@ def _judge(
         idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
         return Verdict(ended_by, End.CLOSE if idle else End.ABORT)
     if isinstance(exc, HardsockError):
-        if isinstance(exc, Cancelled) and served.conn._left and exc.reason == served.token.reason:
+        if _is_of_the_client(served, exc):
             logger.debug("%s: %s", served.peer, exc)
             return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
         return _judge_error(served, exc, draining)
     return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+
+
+def _is_of_the_client(served: Served, exc: HardsockError) -> bool:
+    """Whether its client has left under the handler, or the handler's time was over."""
+    if isinstance(exc, DeadlineExceeded):
+        return served.overran
+    return (
+        isinstance(exc, Cancelled)
+        and bool(served.conn._marks & LEFT)
+        and exc.reason == served.token.reason
+    )
 
 
 def _judge_error(served: Served, exc: HardsockError, draining: CancelToken) -> Verdict:
