@@ -374,6 +374,8 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "usr/share/bash-completion/completions/hardsock-tune",
         "usr/share/zsh/site-functions/_hardsock-tune",
         "usr/share/hardsock/hardsock-tune.schema.json",
+        "usr/lib/systemd/system/hardsock-tune-check.service",
+        "usr/lib/systemd/system/hardsock-tune-check.timer",
     }
 
     def found() -> set[str]:

@@ -66,7 +66,10 @@ result = [before["ports-overlap"]["advice"], done.returncode, "ports-overlap" in
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_that_the_kernel_picked_is_no_drift(ns: Namespace, host: str) -> None:
-    """Twenty times: the kernel picks at random, with the parity that connect() avoids."""
+    """Twenty times: the kernel picks at random, with the parity that connect() avoids.
+
+    Not --strict: findings see the processes of the whole machine, which may be near their limits.
+    """
     result = ask(
         ns,
         f"""
@@ -74,7 +77,7 @@ held = [listen(0, host={host!r}) for _ in range(20)]
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.1", 0))
 ports = sorted(s.getsockname()[1] for s in [*held, udp])
 found = findings()
-done = subprocess.run([args[0], "check", "baseline", "--strict"], capture_output=True)
+done = subprocess.run([args[0], "check", "baseline", "--strict=missing"], capture_output=True)
 result = [found["ports-picked"]["what"], "ports-overlap" in found, done.returncode, ports]
 """,
     )

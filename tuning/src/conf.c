@@ -119,17 +119,28 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
 }
 
 enum exit_code
-conf_file(const char *path, bool loud, struct conf *c)
+conf_text(const char *path, char **ret_text, size_t *ret_len)
 {
     const struct sys here = {.root = ""};
-    size_t len;
-    char *text = sys_file(&here, path, CONF_MAX, &len);
+    char *text = sys_file(&here, path, CONF_MAX, ret_len);
 
     if (text == NULL)
         return fail_with(errno == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot read %s: %s",
                          path, strerror(errno));
-    conf_read(path, text, len, loud, c);
+    *ret_text = text;
     return EXIT_AS_WANTED;
+}
+
+enum exit_code
+conf_file(const char *path, bool loud, struct conf *c)
+{
+    size_t len;
+    char *text;
+    enum exit_code rv = conf_text(path, &text, &len);
+
+    if (rv == EXIT_AS_WANTED)
+        conf_read(path, text, len, loud, c);
+    return rv;
 }
 
 static int

@@ -32,6 +32,8 @@ struct conf {
 
 /* Adds the lines of one text; what is no assignment is skipped, with a message if loud. */
 void conf_read(const char *file, const char *text, size_t len, bool loud, struct conf *c);
+/* The text of one file; says why it could not be read. */
+enum exit_code conf_text(const char *path, char **ret_text, size_t *ret_len);
 /* Reads one file and adds its lines; says why it could not be read. */
 enum exit_code conf_file(const char *path, bool loud, struct conf *c);
 /* All files in the order of the loader. */

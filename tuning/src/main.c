@@ -27,10 +27,11 @@ static const struct command {
     const char *args, *help, *options, *example;
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
-     "--profile --set --netns --root --format --output --history --waivers --strict --quiet",
+     "--profile --set --netns --root --from --baseline --format --output --history --waivers "
+     "--strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
-     "--netns --root --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
+     "--netns --root --from --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
     {"list", cmd_list, "", "the profiles there are", "--keys --format",
      "hardsock-tune list --keys"},
     {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --format",
@@ -77,6 +78,8 @@ usage(FILE *to)
         "  -s, --set NAME=NUMBER     a variable of the profile\n"
         "  -N, --netns NAME|PID|PATH work in that network namespace\n"
         "  -R, --root DIR            a directory instead of / (tests, images)\n"
+        "      --from FILE           check, explain: a saved `sysctl -a` instead of this machine\n"
+        "      --baseline FILE       check: against another machine's saved `sysctl -a`\n"
         "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
         "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
         "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
@@ -110,7 +113,9 @@ enum {
     OPT_STRICT,
     OPT_KEYS,
     OPT_HISTORY,
-    OPT_WAIVERS
+    OPT_WAIVERS,
+    OPT_FROM,
+    OPT_BASELINE,
 };
 
 static const struct option long_options[] = {
@@ -133,6 +138,8 @@ static const struct option long_options[] = {
     {"keep", no_argument, NULL, OPT_KEEP},
     {"history", required_argument, NULL, OPT_HISTORY},
     {"waivers", required_argument, NULL, OPT_WAIVERS},
+    {"from", required_argument, NULL, OPT_FROM},
+    {"baseline", required_argument, NULL, OPT_BASELINE},
     {NULL, 0, NULL, 0},
 };
 
@@ -224,6 +231,12 @@ take_option(struct options *o, int c)
     case OPT_WAIVERS:
         o->waivers = optarg;
         return true;
+    case OPT_FROM:
+        o->from = optarg;
+        return true;
+    case OPT_BASELINE:
+        o->baseline = optarg;
+        return true;
     case OPT_TO:
         o->to = optarg;
         return true;
@@ -269,6 +282,10 @@ answer(const struct options *o, const struct command *command)
 
     if (o->format > FORMAT_JSON && command->fn != cmd_check)
         return fail_with(EXIT_USAGE, "--format: %s knows pretty, tsv and json", command->name);
+    if (o->from != NULL && command->fn != cmd_check && command->fn != cmd_explain)
+        return fail_with(EXIT_USAGE, "--from is for check and explain, which only read");
+    if (o->baseline != NULL && command->fn != cmd_check)
+        return fail_with(EXIT_USAGE, "--baseline is for check");
     rv = command->fn(o);
     if (o->format == FORMAT_JSON && !json_begun()) {
         json_head(command->name);

@@ -6,6 +6,7 @@
 
 #include "effective.h"
 #include "mem.h"
+#include "saved.h"
 #include "strict.h"
 #include "waive.h"
 
@@ -20,6 +21,23 @@ add_profile(const struct options *o, const char *name, struct report *r)
         return fail_with(EXIT_USAGE, "more than %d profiles", MAX_NAMES);
     if ((rv = profile_load(o, name, &r->profiles[r->n])) != EXIT_AS_WANTED)
         return rv;
+    plan_make(&r->sys, &r->profiles[r->n], &r->diag, &r->plans[r->n]);
+    r->n++;
+    return EXIT_AS_WANTED;
+}
+
+/* What another machine has, as one more profile. */
+static enum exit_code
+add_baseline(const struct options *o, struct report *r)
+{
+    struct saved saved;
+    enum exit_code rv;
+
+    if (r->n == MAX_NAMES)
+        return fail_with(EXIT_USAGE, "more than %d profiles", MAX_NAMES);
+    if ((rv = saved_read(o->baseline, &saved)) != EXIT_AS_WANTED)
+        return rv;
+    saved_profile(&saved, &r->profiles[r->n]);
     plan_make(&r->sys, &r->profiles[r->n], &r->diag, &r->plans[r->n]);
     r->n++;
     return EXIT_AS_WANTED;
@@ -49,7 +67,9 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     if ((rv = sys_open(o, &ret->sys)) != EXIT_AS_WANTED)
         return rv;
     diag_read(&ret->sys, &ret->diag);
-    if (o->n_profiles == 0 && o->n_args == 0)
+    if (o->baseline != NULL)
+        rv = add_baseline(o, ret);
+    else if (o->n_profiles == 0 && o->n_args == 0)
         rv = add_profile(o, "baseline", ret);
     for (size_t i = 0; i < o->n_profiles && rv == EXIT_AS_WANTED; i++)
         rv = add_named(o, o->profiles[i], ret);
@@ -65,8 +85,10 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
         report_close(ret);
         return rv;
     }
-    live_look(&ret->sys, &ret->diag, &ret->history, &ret->findings);
-    for (size_t i = 0; i < ret->n; i++)
+    if (ret->sys.saved == NULL)
+        live_look(&ret->sys, &ret->diag, &ret->history, &ret->findings);
+    /* The other machine's interfaces are compared one by one already. */
+    for (size_t i = o->baseline != NULL; i < ret->n; i++)
         effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
     if ((rv = waive(o, ret)) != EXIT_AS_WANTED)
         report_close(ret);

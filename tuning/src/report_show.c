@@ -144,8 +144,10 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         (void)printf(" (%s)\n", printable(r->profiles[i].source));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
-            if (!o->quiet || plan->items[k].status == STATUS_DRIFT ||
-                plan->items[k].status == STATUS_DENIED)
+            /* Of another machine's settings only what differs is worth a line. */
+            if ((!o->quiet &&
+                 (o->baseline == NULL || i > 0 || plan->items[k].status != STATUS_OK)) ||
+                plan->items[k].status == STATUS_DRIFT || plan->items[k].status == STATUS_DENIED)
                 put_item(o, &plan->items[k]);
         drift += plan->counts[STATUS_DRIFT];
         ok += plan->counts[STATUS_OK];

@@ -50,7 +50,7 @@ struct options {
     size_t n_profiles;
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
-    const char *netns, *root, *state, *to, *output, *history, *waivers;
+    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline;
     unsigned strict; /* of enum strict */
     bool quiet, dry_run, force, keep, all, keys, color;
     char **args; /* what is left of the command line */

@@ -146,13 +146,10 @@ is_for(const struct waiver *w, const char *host)
 static const char *
 host_name(const struct sys *s)
 {
-    size_t len;
-    char *name = sys_file(s, "/proc/sys/kernel/hostname", 256, &len);
+    const char *name;
+    int sys;
 
-    if (name == NULL)
-        return "";
-    name[strcspn(name, "\n")] = '\0';
-    return name;
+    return sys_read(s, "kernel/hostname", &name, &sys) == ACCESS_OK ? name : "";
 }
 
 static const char *
