@@ -219,11 +219,13 @@ def test_callbacks_of_the_scope_run() -> None:
 
 def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
     cancelled: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    let_go = threading.Event()
 
     def handler(conn: hs.Connection) -> None:
         token = hs.current()
         assert token is not None
         fd = conn.detach()
+        let_go.set()
         with socket.socket(fileno=fd) as theirs:
             theirs.settimeout(10)
             with pytest.raises(ConnectionResetError):
@@ -232,7 +234,9 @@ def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
         cancelled.put(token.cancelled)
 
     with hs.serve(handler, LOCAL, drain_timeout=5) as server:
-        reset(connect_to(server.address))
+        client = connect_to(server.address)
+        assert let_go.wait(10)
+        reset(client)
         assert cancelled.get(timeout=10) is False
         assert poll_until(lambda: server.stats().active == 0, 10)
         assert server.stats().clients_left == 0
