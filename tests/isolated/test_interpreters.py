@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from hardsock import _core
+from support.require import need_testcapi
 
 PRELUDE = """
 import os, sys
@@ -201,7 +202,7 @@ hs.kept.on_cancel(print)
 
 
 def test_an_interpreter_ends_while_deadlines_are_watched() -> None:
-    pytest.importorskip("_testcapi")
+    need_testcapi()
     run(
         f"""
         import _testcapi
@@ -243,7 +244,7 @@ atexit.register(os.write, write, b"x")
 
 
 def test_an_interpreter_that_ends_waits_for_the_callback_that_runs() -> None:
-    pytest.importorskip("_testcapi")
+    need_testcapi()
     said = run(
         f"""
         import _testcapi

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 
-from support.require import need_module
+from support.require import need_testcapi
 
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
@@ -208,7 +208,7 @@ def books_balance(stats):
 
 
 def test_the_threaded_server_loses_no_other_connection_for_want_of_memory() -> None:
-    need_module("_testcapi")
+    need_testcapi()
     out = run(
         TAKEN_WITHOUT_MEMORY
         + """
@@ -231,7 +231,7 @@ print("done")
 
 
 def test_the_awaited_server_loses_no_other_connection_for_want_of_memory() -> None:
-    need_module("_testcapi")
+    need_testcapi()
     out = run(
         TAKEN_WITHOUT_MEMORY
         + """
