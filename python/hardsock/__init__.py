@@ -97,8 +97,11 @@ from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
+from hardsock.serving.handover import TakenOver, hand_over, take_over
+from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
+from hardsock.serving.systemd import systemd_notify
 
 __all__ = [
     "Address",
@@ -143,6 +146,7 @@ __all__ = [
     "ProxyStats",
     "HardsockError",
     "Histogram",
+    "InheritedSockets",
     "LeakWarning",
     "LengthPrefix",
     "Lent",
@@ -175,6 +179,7 @@ __all__ = [
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TakenOver",
     "Truncated",
     "WrongProcess",
     "__version__",
@@ -185,6 +190,7 @@ __all__ = [
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "hand_over",
     "listen",
     "listen_fds",
     "open_connections",
@@ -194,6 +200,9 @@ __all__ = [
     "scope",
     "serve",
     "shield",
+    "systemd_notify",
+    "systemd_sockets",
+    "take_over",
     "tcp_counts",
     "timeout",
 ]
