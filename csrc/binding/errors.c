@@ -374,15 +374,20 @@ consider_own(struct limit *l, const struct call *c)
 static void
 add_limit(struct call *c, bool of_dial, PyObject *dict)
 {
+    const char *phase = c->err->phase != NULL ? c->err->phase : "";
     struct limit l = {.at_ns = HS_NEVER};
 
-    if (c->err->phase != NULL && strcmp(c->err->phase, "min_rate") == 0)
+    if (strcmp(phase, "min_rate") == 0)
         consider(&l, 0, "set_min_receive_rate");
+    else if (strcmp(phase, "read_timeout") == 0)
+        consider(&l, 0, "read_timeout of the server");
+    else if (strcmp(phase, "write_timeout") == 0)
+        consider(&l, 0, "write_timeout of the server");
     else if (of_dial)
         consider(&l, 0, "dial_timeout of the pool");
     else
         consider_own(&l, c);
-    if (l.at_ns > hs_now() && c->err->phase != NULL && strcmp(c->err->phase, "tls") == 0)
+    if (l.at_ns > hs_now() && strcmp(phase, "tls") == 0)
         (void)snprintf(l.text, sizeof(l.text), "handshake_timeout of the TLSConfig");
     if (l.text[0] != '\0')
         put(dict, c->st->str_limit, text_object(l.text));

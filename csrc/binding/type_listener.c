@@ -477,6 +477,18 @@ listener_last_call(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(hand_over_doc,
+             "_hand_over($self, /)\n--\n\n"
+             "Another process listens on with the same socket: accept raises Closed, and the path\n"
+             "of a unix socket stays.");
+
+static PyObject *
+listener_hand_over(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_listener_hand_over(core_of(self));
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 listener_next(PyObject *self)
 {
@@ -760,6 +772,7 @@ static PyMethodDef listener_methods[] = {
     {"_tend", HS_METHOD(listener__tend), METH_FASTCALL | METH_KEYWORDS, tend_doc},
     {"_op__tend", HS_METHOD(listener_op__tend), METH_FASTCALL | METH_KEYWORDS, OP_DOC("_tend")},
     {"_last_call", listener_last_call, METH_NOARGS, last_call_doc},
+    {"_hand_over", listener_hand_over, METH_NOARGS, hand_over_doc},
     {"close", listener_close, METH_NOARGS, close_doc},
     {"detach", listener_detach, METH_NOARGS, detach_doc},
     {"_serves", listener_serves, METH_NOARGS, serves_doc},

@@ -1349,8 +1349,13 @@ HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op 
                                             struct hs_error *err);
 /* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
  * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
- * left of which a byte has come. The listener still has to be closed. */
+ * left of which a byte has come. The listener still has to be closed. With SO_REUSEPORT all are
+ * accepted until the queue is empty, and in that moment the socket goes, so that nobody more comes
+ * to it: see hs_listener_stats for what is then known of its queue (nobody). */
 HS_API void hs_listener_last_call(struct hs_listener *l);
+/* Another process has the same socket and listens on: nothing more is accepted here, what is queued
+ * is the other's, and the path of a unix socket is not removed. */
+HS_API void hs_listener_hand_over(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);

@@ -232,6 +232,15 @@ hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns, st
     return HS_OK;
 }
 
+/* Nothing has come yet. Its first message is not another one: a client that has just connected is
+ * about to send it, and would be lost, where one that has had an answer can ask again elsewhere.
+ * Who serves it ends it when it does not come. */
+static bool
+is_new(const struct hs_conn *c)
+{
+    return atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) == 0;
+}
+
 hs_err
 hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
@@ -242,7 +251,7 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_IN && op->told != NULL)
-        atomic_store(&c->told, hs_token_is_cancelled(op->told));
+        atomic_store(&c->told, !is_new(c) && hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     deadline = atomic_load(&c->dirs[dir].deadline_ns);
@@ -307,6 +316,8 @@ static bool
 is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     if (op->told == NULL || !hs_token_is_cancelled(op->told))
+        return false;
+    if (dir == HS_DIR_IN && is_new(c))
         return false;
     return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
 }

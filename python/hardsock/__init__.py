@@ -101,8 +101,11 @@ from hardsock._serve import serve
 from hardsock._sites import skip_sites
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
+from hardsock.serving.handover import TakenOver, hand_over, take_over
+from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
+from hardsock.serving.systemd import systemd_notify
 
 __all__ = [
     "Address",
@@ -147,6 +150,7 @@ __all__ = [
     "ProxyStats",
     "HardsockError",
     "Histogram",
+    "InheritedSockets",
     "LeakWarning",
     "LengthPrefix",
     "Lent",
@@ -181,6 +185,7 @@ __all__ = [
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TakenOver",
     "Truncated",
     "WrongProcess",
     "__version__",
@@ -192,6 +197,7 @@ __all__ = [
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "hand_over",
     "listen",
     "listen_fds",
     "note",
@@ -205,6 +211,9 @@ __all__ = [
     "shield",
     "skip_sites",
     "sleep",
+    "systemd_notify",
+    "systemd_sockets",
+    "take_over",
     "tcp_counts",
     "timeout",
 ]
