@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for tests of serving: one conversation, on threads and in event loops.
+"""A small HTTP/1.1 server for tests of serving.
 
 It answers from its head alone, keeps connections alive, takes bodies with a length, and gives each
 part of a message a total time. What it does not know it refuses (RFC 9112): a test is to see what
@@ -8,8 +8,6 @@ the server under it does, not what HTTP can do.
     GET /bytes/1000        so many bytes
     GET /raise/MemoryError the handler raises it
     POST /                 the length of the body
-
-The conversation is a generator that asks for calls of a connection, so that it is written once.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import hardsock as hs
-from hardsock import aio
+from support.conversation import Handlers, Step, Steps, handlers
 
-__all__ = ["GENEROUS", "GREETING", "LONG_BODY", "Times", "awaited", "blocking", "request"]
+__all__ = ["GENEROUS", "GREETING", "LONG_BODY", "Times", "http_handlers", "request"]
 
 GREETING = b"hello, world\n"
 LONG_BODY = b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n"
@@ -50,14 +48,6 @@ class Times:
 GENEROUS = Times()
 
 
-class _Step(NamedTuple):
-    """One call of a connection."""
-
-    method: str
-    argument: object
-    keywords: dict[str, Any]
-
-
 class _Refused(Exception):
     """A request that is answered with an error, and ends its connection."""
 
@@ -77,9 +67,6 @@ class _Request(NamedTuple):
         if not text.isdigit() or int(text) > _MOST_BODY:
             raise _Refused("413 Content Too Large")
         return int(text)
-
-
-_Steps = Generator[_Step, Any, bool]
 
 
 def _parse(head: bytes) -> _Request:
@@ -106,28 +93,28 @@ def _head_of_answer(status: str, length: int, keep: bool) -> bytes:
     ).encode()
 
 
-def _message(times: Times) -> _Steps:
+def _message(times: Times) -> Steps:
     """One request and its answer; returns whether the connection is kept."""
-    yield _Step("peek", 1, {"token": hs.draining()})  # Between messages it may be told to go.
-    head = yield _Step("recv_until", b"\r\n\r\n", {"max_size": _MOST_HEAD, "timeout": times.head})
+    yield Step("peek", 1, {"token": hs.draining()})  # Between messages it may be told to go.
+    head = yield Step("recv_until", b"\r\n\r\n", {"max_size": _MOST_HEAD, "timeout": times.head})
     try:
         asked = _parse(head)
         yield from _read_body(asked, times)
         body = _body_of_answer(asked)
     except _Refused as exc:
-        yield _Step("sendall", _head_of_answer(str(exc), 0, False), {"timeout": times.answer})
+        yield Step("sendall", _head_of_answer(str(exc), 0, False), {"timeout": times.answer})
         return False
     with_body = b"" if asked.method == "HEAD" else body
     answer = _head_of_answer("200 OK", len(body), asked.keep) + with_body
-    yield _Step("sendall", answer, {"timeout": times.answer})
+    yield Step("sendall", answer, {"timeout": times.answer})
     return asked.keep
 
 
-def _read_body(asked: _Request, times: Times) -> Generator[_Step, Any, None]:
+def _read_body(asked: _Request, times: Times) -> Generator[Step, Any, None]:
     if asked.fields.get("expect", "").lower() == "100-continue":
-        yield _Step("sendall", b"HTTP/1.1 100 Continue\r\n\r\n", {"timeout": times.answer})
+        yield Step("sendall", b"HTTP/1.1 100 Continue\r\n\r\n", {"timeout": times.answer})
     if asked.length:
-        yield _Step("recv_exactly", asked.length, {"timeout": times.body})
+        yield Step("recv_exactly", asked.length, {"timeout": times.body})
 
 
 def _body_of_answer(asked: _Request) -> bytes:
@@ -145,38 +132,9 @@ def _body_of_answer(asked: _Request) -> bytes:
     return GREETING
 
 
-def blocking(times: Times = GENEROUS) -> Any:
-    """The handler for threads."""
-
-    def serve(conn: hs.Connection) -> None:
-        keep = True
-        while keep:
-            steps, answer = _message(times), None
-            try:
-                while True:
-                    step = steps.send(answer)
-                    answer = getattr(conn, step.method)(step.argument, **step.keywords)
-            except StopIteration as end:
-                keep = end.value
-
-    return serve
-
-
-def awaited(times: Times = GENEROUS) -> Any:
-    """The handler for event loops."""
-
-    async def serve(conn: aio.Connection) -> None:
-        keep = True
-        while keep:
-            steps, answer = _message(times), None
-            try:
-                while True:
-                    step = steps.send(answer)
-                    answer = await getattr(conn, step.method)(step.argument, **step.keywords)
-            except StopIteration as end:
-                keep = end.value
-
-    return serve
+def http_handlers(times: Times = GENEROUS) -> Handlers:
+    """The handlers of the server, for threads and for event loops."""
+    return handlers(lambda: _message(times))
 
 
 def request(path: str = "/", *, keep: bool = True) -> bytes:

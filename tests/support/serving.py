@@ -23,6 +23,7 @@ from hardsock import aio
 from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 from support import http1
+from support.conversation import Handlers
 from support.loops import RUNS
 from support.tls import Identities
 
@@ -69,12 +70,17 @@ class Server:
 
         return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_PATIENCE)
 
-    def drain(self, timeout: float | None = None) -> hs.DrainReport:
+    def drain(self, timeout: float | None = None, grace: float | None = None) -> hs.DrainReport:
         """Drain it."""
+        draining = self._server.drain(timeout, grace=grace)
         if self._loop is None:
-            return self._server.drain(timeout)  # type: ignore[no-any-return]
-        draining = asyncio.run_coroutine_threadsafe(self._server.drain(timeout), self._loop)
-        return draining.result(_PATIENCE)
+            return draining  # type: ignore[no-any-return]
+        return asyncio.run_coroutine_threadsafe(draining, self._loop).result(_PATIENCE)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the drain has begun."""
+        return bool(self._server.draining.cancelled)
 
     def stop(self) -> None:
         """Begin to drain it."""
@@ -114,16 +120,22 @@ def check_sums(server: Server) -> None:
 
 
 @contextlib.contextmanager
-def serving(driver: str, times: http1.Times = http1.GENEROUS, **settings: Any) -> Iterator[Server]:
-    """An HTTP server; the end of the block drains it, and checks its sums."""
+def serving(
+    driver: str, times: http1.Times | Handlers = http1.GENEROUS, **settings: Any
+) -> Iterator[Server]:
+    """An HTTP server with these times, or one with other handlers.
+
+    The end of the block drains it, and checks its sums.
+    """
+    handlers = http1.http_handlers(times) if isinstance(times, http1.Times) else times
     settings = {"drain_timeout": 10.0, **settings}
     address = settings.pop("address", ("127.0.0.1", 0))
     if driver == "threads":
-        with hs.serve(http1.blocking(times), address, **settings) as started:
+        with hs.serve(handlers.blocking, address, **settings) as started:
             server = Server(started, None)
             yield server
     else:
-        with _awaited_server(driver, http1.awaited(times), address, settings) as server:
+        with _awaited_server(driver, handlers.awaited, address, settings) as server:
             yield server
     assert server.stats().active == 0
     check_sums(server)
@@ -134,11 +146,13 @@ def _awaited_server(
     driver: str, handler: Any, address: Any, settings: dict[str, Any]
 ) -> Iterator[Server]:
     started: queue.SimpleQueue[Server] = queue.SimpleQueue()
+    leave = hs.CancelToken()
 
     async def main() -> None:
         async with aio.serve(handler, address, **settings) as server:
             started.put(Server(server, asyncio.get_running_loop()))
             await server.wait()
+        await aio.wait(leave)  # The loop answers questions until the end of the block.
 
     with Call(lambda: RUNS[driver](main())) as running:
         try:
@@ -150,6 +164,7 @@ def _awaited_server(
             yield server
         finally:
             server.stop()
+            leave.cancel()
             running.join(_PATIENCE)
 
 
