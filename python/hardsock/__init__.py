@@ -48,6 +48,7 @@ from hardsock._errors import (
     DeadPeer,
     DescriptorWarning,
     EndOfStream,
+    EscapeWarning,
     FrameError,
     FrameTooLarge,
     HardsockError,
@@ -99,7 +100,9 @@ from hardsock._records import (
 from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
 from hardsock._sites import skip_sites
+from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
+from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
@@ -134,6 +137,7 @@ __all__ = [
     "DescriptorWarning",
     "DrainReport",
     "EndOfStream",
+    "EscapeWarning",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -171,6 +175,7 @@ __all__ = [
     "Reset",
     "Resolution",
     "ResolveError",
+    "SSLContext",
     "Server",
     "ServerStats",
     "Setting",
@@ -181,6 +186,7 @@ __all__ = [
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TLSSocket",
     "Truncated",
     "WrongProcess",
     "__version__",
@@ -205,6 +211,7 @@ __all__ = [
     "shield",
     "skip_sites",
     "sleep",
+    "ssl_context",
     "tcp_counts",
     "timeout",
 ]
