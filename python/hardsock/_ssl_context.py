@@ -61,6 +61,17 @@ def _default_places() -> list[str]:
     return [one for one in (paths.cafile, paths.capath) if one is not None]
 
 
+def _version_of(one: Any) -> tuple[int, ...]:
+    """Of a file, what changes when it is written."""
+    if not isinstance(one, (str, os.PathLike)):
+        return ()
+    try:
+        found = os.stat(one)
+    except (OSError, ValueError):
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class SSLContext(ssl.SSLContext):
     """See ``hardsock.ssl_context()``, which makes them."""
 
@@ -72,6 +83,7 @@ class SSLContext(ssl.SSLContext):
     _alpn: tuple[str, ...]
     _ciphers: str | None
     _refused: list[str]
+    _loaded: set[Any]
     _changes: int
     _made: tuple[Any, TLSConfig] | None
 
@@ -82,7 +94,7 @@ class SSLContext(ssl.SSLContext):
         self._base = None
         self._ca, self._system, self._identities = [], False, []
         self._alpn, self._ciphers, self._refused = (), None, []
-        self._changes, self._made = 0, None
+        self._loaded, self._changes, self._made = set(), 0, None
         return self
 
     # ---- What libraries set, and ssl does not tell again
@@ -90,15 +102,29 @@ class SSLContext(ssl.SSLContext):
     def _note(self) -> None:
         self._changes += 1
 
+    def _is_new(self, *what: Any) -> bool:
+        """Whether it was not loaded yet: libraries do so again for each connection.
+
+        A file that has been written since is new.
+        """
+        key = tuple((one, *_version_of(one)) for one in what)
+        if key in self._loaded:
+            return False
+        self._loaded.add(key)
+        return True
+
     def load_verify_locations(
         self, cafile: Any = None, capath: Any = None, cadata: Any = None
     ) -> None:
         """As ``ssl`` has it; hardsock reads the same places when the first connection is wrapped."""
+        data = cadata.encode("ascii") if isinstance(cadata, str) else cadata
+        places = [None if one is None else os.fsdecode(one) for one in (cafile, capath)]
+        if any((*places, data)) and not self._is_new("ca", *places, data):
+            return
         super().load_verify_locations(cafile, capath, cadata)
-        found: list[Any] = [os.fsdecode(one) for one in (cafile, capath) if one is not None]
-        if cadata is not None:
-            data = cadata.encode("ascii") if isinstance(cadata, str) else bytes(cadata)
-            found += [data] if b"-----BEGIN" in data else _certificates_in(data)
+        found: list[Any] = [one for one in places if one is not None]
+        if data is not None:
+            found += [bytes(data)] if b"-----BEGIN" in data else _certificates_in(bytes(data))
         self._ca += found
         self._note()
 
@@ -117,6 +143,8 @@ class SSLContext(ssl.SSLContext):
     def load_cert_chain(self, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
         """As ``ssl`` has it. A client has one chain, the one that was loaded last."""
         secret = password() if callable(password) else password
+        if not self._is_new("chain", certfile, keyfile, secret):
+            return
         super().load_cert_chain(certfile, keyfile, secret)
         if isinstance(secret, (bytearray, str)):
             secret = secret.encode() if isinstance(secret, str) else bytes(secret)
@@ -126,9 +154,11 @@ class SSLContext(ssl.SSLContext):
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
         """As ``ssl`` has it."""
-        self._alpn = tuple(alpn_protocols)
-        super().set_alpn_protocols(self._alpn)
-        self._note()
+        protocols = tuple(alpn_protocols)
+        super().set_alpn_protocols(protocols)
+        if protocols != self._alpn:
+            self._alpn = protocols
+            self._note()
 
     def set_ciphers(self, cipherlist: str, /) -> None:
         """As ``ssl`` has it; what has no forward secrecy is refused when a connection is wrapped."""
