@@ -48,6 +48,7 @@ from hardsock._errors import (
     DeadPeer,
     DescriptorWarning,
     EndOfStream,
+    EscapeWarning,
     FrameError,
     FrameTooLarge,
     HardsockError,
@@ -99,7 +100,9 @@ from hardsock._records import (
 from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
 from hardsock._sites import skip_sites
+from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
+from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
@@ -137,6 +140,7 @@ __all__ = [
     "DescriptorWarning",
     "DrainReport",
     "EndOfStream",
+    "EscapeWarning",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -175,6 +179,7 @@ __all__ = [
     "Reset",
     "Resolution",
     "ResolveError",
+    "SSLContext",
     "Server",
     "ServerStats",
     "Setting",
@@ -185,6 +190,7 @@ __all__ = [
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TLSSocket",
     "TakenOver",
     "Truncated",
     "WrongProcess",
@@ -211,6 +217,7 @@ __all__ = [
     "shield",
     "skip_sites",
     "sleep",
+    "ssl_context",
     "systemd_notify",
     "systemd_sockets",
     "take_over",

@@ -32,6 +32,7 @@ __all__ = [
     "DeadlineExceeded",
     "DescriptorWarning",
     "EndOfStream",
+    "EscapeWarning",
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
@@ -355,6 +356,10 @@ class BadFrame(FrameError):
 
 class LeakWarning(ResourceWarning):
     """A connection that a pool had lent was thrown away instead of returned."""
+
+
+class EscapeWarning(UserWarning):
+    """A connection leaves hardsock, and its deadlines and its place in the ledger with it."""
 
 
 class PoolWarning(UserWarning):
