@@ -7,6 +7,7 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
     Breaker,
@@ -181,6 +182,7 @@ __all__ = [
     "adopt",
     "connect",
     "current",
+    "deadline",
     "draining",
     "fd_inventory",
     "fd_snapshot",
