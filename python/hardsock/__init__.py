@@ -7,6 +7,7 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
     Breaker,
@@ -199,6 +200,7 @@ __all__ = [
     "connect",
     "create_connection",
     "current",
+    "deadline",
     "draining",
     "fd_inventory",
     "fd_snapshot",

@@ -8,6 +8,7 @@ used, too. `check_hooks` looks for them on import.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
@@ -49,6 +50,12 @@ def check_hooks(library: Any) -> None:
         )
 
 
+@functools.cache
+def _default_config(alpn: tuple[str, ...]) -> hs.TLSConfig:
+    """One for all clients: to read what the system trusts takes tens of milliseconds."""
+    return hs.TLSConfig(alpn=alpn)
+
+
 def _config(
     tls: hs.TLSConfig | None, http1: bool, http2: bool, verify: Any, cert: Any
 ) -> hs.TLSConfig:
@@ -61,7 +68,7 @@ def _config(
             )
     wanted = _ALPN[http2] if http1 else ("h2",)
     if tls is None:
-        return hs.TLSConfig(alpn=wanted)
+        return _default_config(wanted)
     if not isinstance(tls, hs.TLSConfig):
         raise TypeError(f"tls must be a hardsock.TLSConfig or None, not {type(tls).__name__}")
     if http2 and "h2" not in (tls.alpn or ()):
