@@ -38,6 +38,7 @@ struct setting {
 
 struct profile {
     const char *name, *summary, *source;
+    const char *signer;          /* whose signature was verified; or NULL */
     const char *kernel, *module; /* what it requires */
     struct setting *settings;
     size_t n, capacity;

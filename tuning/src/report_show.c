@@ -141,7 +141,9 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         const struct plan *plan = &r->plans[i];
 
         put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
-        (void)printf(" (%s)\n", printable(r->profiles[i].source));
+        (void)printf(" (%s%s%s)\n", printable(r->profiles[i].source),
+                     r->profiles[i].signer == NULL ? "" : ", signed by ",
+                     r->profiles[i].signer == NULL ? "" : printable(r->profiles[i].signer));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
             /* Of another machine's settings only what differs is worth a line. */
@@ -220,6 +222,7 @@ json_profiles(const struct report *r)
         json_text("name", r->profiles[i].name);
         json_text("source", r->profiles[i].source);
         json_text("summary", r->profiles[i].summary);
+        json_text("signer", r->profiles[i].signer);
         json_text("hash", mem_format("%016llx", (unsigned long long)r->profiles[i].hash));
         json_open("settings", '[');
         for (size_t k = 0; k < r->plans[i].n; k++)

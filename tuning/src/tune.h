@@ -50,8 +50,9 @@ struct options {
     size_t n_profiles;
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
-    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline;
-    unsigned strict; /* of enum strict */
+    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline, *trust;
+    unsigned strict;   /* of enum strict */
+    bool unsigned_too; /* lint and judge: whoever wrote it */
     bool quiet, dry_run, force, keep, all, keys, color;
     char **args; /* what is left of the command line */
     size_t n_args;
