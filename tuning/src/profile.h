@@ -33,7 +33,7 @@ struct setting {
     size_t n;
     bool or_default; /* what the kernel starts with is as wanted, too */
     bool listening;  /* contains: what listens on the machine as well */
-    const char *why, *risk, *since, *scope, *verdict, *article, *module;
+    const char *why, *risk, *source, *wrong_if, *since, *scope, *verdict, *article, *module;
 };
 
 struct profile {

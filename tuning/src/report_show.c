@@ -95,6 +95,10 @@ put_item(const struct options *o, const struct item *it)
         put_wrapped(11, "why       ", w->why);
     if (w->risk != NULL)
         put_wrapped(11, "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(11, "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(11, "source    ", w->source);
     if (it->kb != NULL)
         put_wrapped(11, "acts      ", kb_effect_text(it->kb));
     if (it->doubt != NULL)
@@ -192,6 +196,8 @@ json_item(const struct item *it)
     json_text("constraint_text", setting_show(w));
     json_text("why", w->why);
     json_text("risk", w->risk);
+    json_text("source", w->source);
+    json_text("wrong_if", w->wrong_if);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
     json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));

@@ -36,7 +36,7 @@ enum format {
     FORMAT_SARIF
 };
 
-#define MAX_NAMES 16
+#define MAX_NAMES 64
 #define PRINTF(a, b) __attribute__((format(printf, a, b)))
 
 struct assignment {
