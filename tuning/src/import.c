@@ -15,18 +15,6 @@
 #define NODES_ALL 4
 #define NODES_EACH 4
 
-static void
-put_string(struct text *t, const char *s)
-{
-    text_puts(t, "\"");
-    for (; *s != '\0'; s++) {
-        if (*s == '"' || *s == '\\')
-            text_puts(t, "\\");
-        text_add(t, s, 1);
-    }
-    text_puts(t, "\"");
-}
-
 /* False for an assignment that a later one replaces, which is told. */
 static bool
 is_counted(const struct conf *c, size_t at)
@@ -163,15 +151,15 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
         const struct setting *s = &settings[i];
 
         text_puts(t, "  ");
-        put_string(t, key_show(s->path));
+        yaml_quote(t, key_show(s->path));
         if (s->want == WANT_UNSET) {
             text_puts(t, ":\n    unset: true");
         } else {
             text_puts(t, ":\n    value: ");
-            put_string(t, s->texts[0]);
+            yaml_quote(t, s->texts[0]);
         }
         text_puts(t, "\n    why: ");
-        put_string(t, s->why == NULL
+        yaml_quote(t, s->why == NULL
                           ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)
                           : mem_format("%s (%s, line %zu)", s->why, printable(s->file), s->line));
         text_puts(t, "\n    risk: \"" RISK_UNSTATED "\"\n");

@@ -41,6 +41,8 @@ static const struct command {
      "hardsock-tune lint --strict ./vendor.yaml"},
     {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
      "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},
+    {"recommend", cmd_recommend, "", "a profile for what this machine shows, with evidence",
+     "--netns --root --format", "hardsock-tune recommend > ./mine.yaml"},
     {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
      "--profile --set --trust --netns --root --state --format --strict --force --quiet",
      "hardsock-tune diff busy-server"},

@@ -52,19 +52,20 @@ become_ssh_keygen(char *const argv[], int in, int out)
 static int
 ssh_keygen(char *const argv[], int in, char answer[ANSWER_MAX])
 {
-    int out = nameless(NULL), status;
-    pid_t child = out < 0 ? -1 : fork();
+    int out = nameless(NULL), status = -1;
+    pid_t child;
     ssize_t n;
 
     answer[0] = '\0';
-    if (child == 0)
+    if (out < 0)
+        return 127;
+    if ((child = fork()) == 0)
         become_ssh_keygen(argv, in, out);
     while (child > 0 && waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
             child = -1;
-    n = child > 0 ? pread(out, answer, ANSWER_MAX - 1, 0) : 0;
-    if (out >= 0)
-        (void)close(out);
+    n = pread(out, answer, ANSWER_MAX - 1, 0);
+    (void)close(out);
     answer[n > 0 ? n : 0] = '\0';
     return child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 127;
 }

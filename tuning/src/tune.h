@@ -74,5 +74,6 @@ enum exit_code cmd_conflicts(const struct options *o);
 enum exit_code cmd_export(const struct options *o);
 enum exit_code cmd_import(const struct options *o);
 enum exit_code cmd_judge(const struct options *o);
+enum exit_code cmd_recommend(const struct options *o);
 
 #endif
