@@ -20,13 +20,19 @@ static bool
 is_counted(const struct conf *c, size_t at)
 {
     const struct line *l = &c->lines[at];
+    const char *alias = l->value == NULL ? NULL : kb_alias(l->path);
 
-    for (size_t i = at + 1; i < c->n && l->value != NULL; i++)
-        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, l->path) == 0) {
-            say("%s:%zu: %s is set again by %s:%zu, which holds", l->file, l->number,
-                key_show(l->path), c->lines[i].file, c->lines[i].number);
-            return false;
-        }
+    for (size_t i = at + 1; i < c->n && l->value != NULL; i++) {
+        const struct line *later = &c->lines[i];
+
+        if (later->value == NULL || (strcmp(later->path, l->path) != 0 &&
+                                     (alias == NULL || strcmp(later->path, alias) != 0)))
+            continue;
+        say("%s:%zu: %s is set again by %s:%zu%s, which holds", l->file, l->number,
+            key_show(l->path), later->file, later->number,
+            strcmp(later->path, l->path) == 0 ? "" : mem_format(", as %s", key_show(later->path)));
+        return false;
+    }
     return true;
 }
 
@@ -108,8 +114,11 @@ take_line(const struct line *l, struct setting *ret)
         say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
         return false;
     }
-    s.want = *value_show(&v) == '\0' ? WANT_UNSET : WANT_EXACT;
-    s.n = s.want == WANT_EXACT;
+    s.want = *value_show(&v) == '\0' ? WANT_UNSET
+             : l->bound == '>'       ? WANT_AT_LEAST
+             : l->bound == '<'       ? WANT_AT_MOST
+                                     : WANT_EXACT;
+    s.n = s.want != WANT_UNSET;
     s.texts[0] = value_show(&v);
     *ret = s;
     /* Says what is wrong by itself. */
@@ -155,7 +164,7 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
         if (s->want == WANT_UNSET) {
             text_puts(t, ":\n    unset: true");
         } else {
-            text_puts(t, ":\n    value: ");
+            text_format(t, ":\n    %s: ", want_name(s->want));
             yaml_quote(t, s->texts[0]);
         }
         text_puts(t, "\n    why: ");

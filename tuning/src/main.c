@@ -63,8 +63,8 @@ static const struct command {
      "--profile --set --trust --root --format", "hardsock-tune conflicts busy-server"},
     {"export", cmd_export, "PROFILE...", "print for another tool (--to)",
      "--to --profile --set --trust", "hardsock-tune export --to ansible busy-server"},
-    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile", "--format",
-     "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
+    {"import", cmd_import, "FILE...", "sysctl.conf, tuned or Ansible files as a profile",
+     "--system --root --format", "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
 };
 
 static void
@@ -95,6 +95,7 @@ usage(FILE *to)
         "                            apply: also what revert could not undo\n"
         "      --keep                revert: leave and forget what somebody else changed\n"
         "      --all                 revert: every transaction\n"
+        "      --system[=LOADER]     import: what sysctl.d sets at boot, as systemd or procps\n"
         "      --keys                list: every setting that is known\n"
         "      --strict[=CLASS,...]  missing keys, warnings and doubts count too\n"
         "  -q, --quiet               only what differs\n"
@@ -121,6 +122,7 @@ enum {
     OPT_FROM,
     OPT_BASELINE,
     OPT_TRUST,
+    OPT_SYSTEM,
 };
 
 static const struct option long_options[] = {
@@ -146,6 +148,7 @@ static const struct option long_options[] = {
     {"from", required_argument, NULL, OPT_FROM},
     {"baseline", required_argument, NULL, OPT_BASELINE},
     {"trust", required_argument, NULL, OPT_TRUST},
+    {"system", optional_argument, NULL, OPT_SYSTEM},
     {NULL, 0, NULL, 0},
 };
 
@@ -208,6 +211,18 @@ take_root(struct options *o, const char *path)
     return true;
 }
 
+/* As which of the two programs that load sysctl.d. */
+static bool
+take_system(struct options *o, const char *loader)
+{
+    o->system = true;
+    o->loader = loader != NULL && strcmp(loader, "procps") == 0 ? loader : NULL;
+    if (loader == NULL || o->loader != NULL || strcmp(loader, "systemd") == 0)
+        return true;
+    say("--system: '%s' is not systemd or procps", loader);
+    return false;
+}
+
 static bool
 take_option(struct options *o, int c)
 {
@@ -246,6 +261,8 @@ take_option(struct options *o, int c)
     case OPT_TRUST:
         o->trust = optarg;
         return true;
+    case OPT_SYSTEM:
+        return take_system(o, optarg);
     case OPT_TO:
         o->to = optarg;
         return true;

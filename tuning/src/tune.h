@@ -50,10 +50,11 @@ struct options {
     size_t n_profiles;
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
-    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline, *trust;
+    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline, *trust,
+        *loader;
     unsigned strict;   /* of enum strict */
     bool unsigned_too; /* lint and judge: whoever wrote it */
-    bool quiet, dry_run, force, keep, all, keys, color;
+    bool quiet, dry_run, force, keep, all, keys, system, color;
     char **args; /* what is left of the command line */
     size_t n_args;
 };
