@@ -449,11 +449,14 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     conf.write_text("net.ipv4.tcp_sack = 0x1\nkernel.modprobe = x\n")
     document = answer("import", conf)
     assert document["settings"] == [
-        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
-    ]
+        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1,
+         "constraint": "value"}
+    ]  # fmt: skip
     assert len(document["messages"]) == 2
     assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
-    assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
+    assert tune("import", conf, "--format", "tsv").stdout == (
+        f"net.ipv4.tcp_sack\t1\t{conf}\t1\tvalue\n"
+    )
 
 
 def test_persist_and_unpersist_answer_programs_too(root: Root, mine: Path) -> None:

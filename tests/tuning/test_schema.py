@@ -52,6 +52,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("transactions", ["status"]),
     ("persisted", ["persist", "-n", "busy-server"]),
     ("unpersisted", ["unpersist", "-n"]),
+    ("recommended", ["recommend"]),
     ("conflicts", ["conflicts", "busy-server"]),
     ("nothing", ["lint", "baseline"]),
     ("nothing", ["check", "no-such-profile"]),

@@ -64,7 +64,7 @@ def test_list_keys_names_every_known_setting() -> None:
     assert "net.ipv4.conf.*.rp_filter" in tune("list", "--keys").stdout
 
 
-COMMANDS = "check explain list show lint judge diff apply revert status persist unpersist conflicts export import"
+COMMANDS = "check explain list show lint judge recommend diff apply revert status persist unpersist conflicts export import"
 
 
 @pytest.mark.parametrize("name", COMMANDS.split())

@@ -70,8 +70,8 @@ winners_find(const struct sys *s, const struct plan plans[], size_t n, struct wi
     struct winners all = {0};
     struct conf conf[2];
 
-    conf_load(s, LOADER_SYSTEMD, &conf[LOADER_SYSTEMD]);
-    conf_load(s, LOADER_PROCPS, &conf[LOADER_PROCPS]);
+    conf_load(s, LOADER_SYSTEMD, false, &conf[LOADER_SYSTEMD]);
+    conf_load(s, LOADER_PROCPS, false, &conf[LOADER_PROCPS]);
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < plans[i].n; k++) {
             const struct item *it = &plans[i].items[k];

@@ -169,10 +169,12 @@ judge_conf(const char *path, struct verdicts *all)
 static enum exit_code
 judge_profile(const struct options *o, const char *path, struct verdicts *all)
 {
+    struct options any = *o;
     struct profile p = {0};
-    enum exit_code rv =
-        profile_load(o, strchr(path, '/') == NULL ? mem_format("./%s", path) : path, &p);
+    enum exit_code rv;
 
+    any.unsigned_too = true;
+    rv = profile_load(&any, strchr(path, '/') == NULL ? mem_format("./%s", path) : path, &p);
     for (size_t i = 0; rv == EXIT_AS_WANTED && i < p.n; i++) {
         const struct setting *s = &p.settings[i];
         struct verdict v = {.file = s->file,

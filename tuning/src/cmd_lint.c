@@ -75,12 +75,14 @@ enum exit_code
 cmd_lint(const struct options *o)
 {
     enum exit_code rv = EXIT_AS_WANTED;
+    struct options any = *o;
 
+    any.unsigned_too = true;
     if (o->n_args == 0)
         return fail_with(EXIT_USAGE, "lint wants a file or the name of a profile");
     for (size_t i = 0; i < o->n_args; i++) {
         struct profile p = {0};
-        enum exit_code one = profile_load(o, o->args[i], &p);
+        enum exit_code one = profile_load(&any, o->args[i], &p);
 
         if (one == EXIT_AS_WANTED && doubts(o, &p) > 0)
             one = EXIT_PROFILE;

@@ -85,6 +85,8 @@ show_setting(const struct options *o, const struct setting *w)
         json_text("wanted", setting_show(w));
         json_text("why", w->why);
         json_text("risk", w->risk);
+        json_text("source", w->source);
+        json_text("wrong_if", w->wrong_if);
         json_text("from", w->profile);
         json_text("article", w->article);
         json_text("verdict", w->verdict);
@@ -106,6 +108,10 @@ show_setting(const struct options *o, const struct setting *w)
         put_wrapped(2, "why       ", w->why);
     if (w->risk != NULL)
         put_wrapped(2, "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(2, "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(2, "source    ", w->source);
 }
 
 enum exit_code

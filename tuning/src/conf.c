@@ -27,8 +27,8 @@ loader_name(enum loader loader)
     return loader == LOADER_SYSTEMD ? "systemd-sysctl" : "sysctl --system";
 }
 
-static const char *
-trim(const char *s, size_t len)
+const char *
+conf_trim(const char *s, size_t len)
 {
     while (len > 0 && (s[0] == ' ' || s[0] == '\t'))
         s++, len--;
@@ -51,6 +51,30 @@ skip_line(struct conf *c, const char *file, size_t number, const char *name, con
     c->lines[c->n++] = (struct line){.file = file, .number = number, .path = name, .fault = fault};
 }
 
+void
+conf_skip(struct conf *c, const char *file, size_t number, const char *name, const char *fault)
+{
+    skip_line(c, file, number, name, fault, true);
+}
+
+void
+conf_add(struct conf *c, const char *file, size_t number, const char *name, const char *value,
+         char bound)
+{
+    struct line l = {.file = file, .number = number, .value = value, .bound = bound};
+    char path[KEY_MAX];
+    const char *why;
+
+    if (!key_parse(name, strlen(name), path, &why)) {
+        conf_skip(c, file, number, name, why);
+        return;
+    }
+    l.path = mem_dup(path);
+    l.pattern = strpbrk(path, "*?[") != NULL;
+    c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
+    c->lines[c->n++] = l;
+}
+
 static void
 add_line(struct conf *c, const char *file, size_t number, const char *text, size_t len, bool loud,
          const char *comment)
@@ -60,11 +84,11 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
     bool minus;
     char path[KEY_MAX];
 
-    name = trim(text, equals == NULL ? len : (size_t)(equals - text));
+    name = conf_trim(text, equals == NULL ? len : (size_t)(equals - text));
     minus = *name == '-';
     name += minus;
     if (equals != NULL)
-        l.value = trim(equals + 1, len - (size_t)(equals + 1 - text));
+        l.value = conf_trim(equals + 1, len - (size_t)(equals + 1 - text));
     if (equals == NULL && !minus) {
         skip_line(c, file, number, name, "is no key = value", loud);
         return;
@@ -84,7 +108,7 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
 static const char *
 comment_of(const char *line, const char *before)
 {
-    const char *text = trim(line + 1, strlen(line + 1));
+    const char *text = conf_trim(line + 1, strlen(line + 1));
 
     if (strchr(text, '=') != NULL || strspn(text, "#-=*; ") == strlen(text))
         return NULL;
@@ -101,7 +125,7 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
     for (size_t number = 1; text < end && c->n < MAX_LINES; number++) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
         size_t n = newline == NULL ? (size_t)(end - text) : (size_t)(newline - text);
-        const char *line = trim(text, n);
+        const char *line = conf_trim(text, n);
 
         if (memchr(text, '\0', n) != NULL) {
             skip_line(c, file, number, line, "holds a NUL character", loud);
@@ -189,7 +213,7 @@ list_files(const struct sys *s, size_t *ret_n)
 }
 
 void
-conf_load(const struct sys *s, enum loader loader, struct conf *ret)
+conf_load(const struct sys *s, enum loader loader, bool loud, struct conf *ret)
 {
     struct conf c = {0};
     size_t n, len;
@@ -198,9 +222,9 @@ conf_load(const struct sys *s, enum loader loader, struct conf *ret)
 
     for (size_t i = 0; i < n; i++)
         if ((text = sys_file(s, files[i].path, CONF_MAX, &len)) != NULL)
-            conf_read(files[i].path, text, len, false, &c);
+            conf_read(files[i].path, text, len, loud, &c);
     if (loader == LOADER_PROCPS && (text = sys_file(s, "/etc/sysctl.conf", CONF_MAX, &len)) != NULL)
-        conf_read("/etc/sysctl.conf", text, len, false, &c);
+        conf_read("/etc/sysctl.conf", text, len, loud, &c);
     *ret = c;
 }
 

@@ -275,16 +275,22 @@ about_counters(const struct sys *s, struct history *h, struct findings *f)
     }
 }
 
+long long
+live_counter(const struct sys *s, const char *name)
+{
+    size_t len;
+    char *text = sys_file(s, "/proc/net/netstat", SMALL, &len);
+
+    return text == NULL ? -1 : counter(text, "TcpExt:", name);
+}
+
 /* /proc/net/softnet_stat: a row of hexadecimal columns per CPU, of which the second counts packets
  * that found the queue of net.core.netdev_max_backlog full. Not of this namespace alone: the queue
  * of a CPU serves all of them. */
-static void
-about_backlog(const struct sys *s, struct history *h, struct findings *f)
+long long
+live_softnet_drops(const struct sys *s)
 {
     unsigned long long drops = 0;
-    const char *when = "since boot";
-    struct finding one;
-    struct value cap;
     size_t len;
     char *text = sys_file(s, "/proc/net/softnet_stat", SMALL, &len), *line = text, *rest = NULL;
 
@@ -295,14 +301,23 @@ about_backlog(const struct sys *s, struct history *h, struct findings *f)
         if ((line = strchr(line, '\n')) != NULL)
             line++;
     }
-    if (text == NULL || !numbers(s, "net/core/netdev_max_backlog", 1, &cap) ||
-        !is_news(h, "softnet_drops", (int64_t)drops, &one, &when))
+    return text == NULL ? -1 : (long long)(drops & INT64_MAX);
+}
+
+static void
+about_backlog(const struct sys *s, struct history *h, struct findings *f)
+{
+    const long long drops = live_softnet_drops(s);
+    const char *when = "since boot";
+    struct finding one;
+    struct value cap;
+    if (drops < 0 || !numbers(s, "net/core/netdev_max_backlog", 1, &cap) ||
+        !is_news(h, "softnet_drops", drops, &one, &when))
         return;
     add_counter(
         f, &one, "backlog-drops",
         mem_format("%lld packets met a CPU's queue that held %lld already (softnet_stat), %s",
-                   one.more > 0 ? (long long)one.more : (long long)drops, (long long)cap.num[0],
-                   when),
+                   one.more > 0 ? (long long)one.more : drops, (long long)cap.num[0], when),
         "bursts on loopback or veth, as of keepalive probes in step: raise "
         "net.core.netdev_max_backlog (explain it first), or spread the senders");
 }

@@ -32,6 +32,10 @@ void live_look(const struct sys *s, const struct diag *d, struct history *h, str
 void findings_date(struct findings *f, struct history *h);
 /* "12 s", "3 min", "5 h", "2 days" */
 const char *duration_text(int64_t ms);
+/* A counter of TcpExt in /proc/net/netstat; -1 if there is none. */
+long long live_counter(const struct sys *s, const char *name);
+/* Packets that met a full queue of a CPU; -1 if that is not told. */
+long long live_softnet_drops(const struct sys *s);
 const char *severity_name(enum severity severity);
 
 #endif

@@ -27,24 +27,27 @@ static const struct command {
     const char *args, *help, *options, *example;
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
-     "--profile --set --netns --root --from --baseline --format --output --history --waivers "
+     "--profile --set --trust --netns --root --from --baseline --format --output --history "
+     "--waivers "
      "--strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
      "--netns --root --from --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
     {"list", cmd_list, "", "the profiles there are", "--keys --format",
      "hardsock-tune list --keys"},
-    {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --format",
+    {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --trust --format",
      "hardsock-tune show high-churn-client"},
     {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
      "hardsock-tune lint --strict ./vendor.yaml"},
     {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
      "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},
+    {"recommend", cmd_recommend, "", "a profile for what this machine shows, with evidence",
+     "--netns --root --format", "hardsock-tune recommend > ./mine.yaml"},
     {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
-     "--profile --set --netns --root --state --format --strict --force --quiet",
+     "--profile --set --trust --netns --root --state --format --strict --force --quiet",
      "hardsock-tune diff busy-server"},
     {"apply", cmd_apply, "PROFILE...", "change the settings in one transaction",
-     "--profile --set --netns --root --state --format --dry-run --force --strict --quiet",
+     "--profile --set --trust --netns --root --state --format --dry-run --force --strict --quiet",
      "hardsock-tune apply --dry-run busy-server"},
     {"revert", cmd_revert, "", "take the last transaction back (--all: every one)",
      "--netns --root --state --format --dry-run --force --keep --all",
@@ -52,16 +55,16 @@ static const struct command {
     {"status", cmd_status, "", "what is applied, and what changed since",
      "--netns --root --state --format", "hardsock-tune status"},
     {"persist", cmd_persist, "PROFILE...", "write a sysctl.d file for the next boot",
-     "--profile --set --root --output --format --dry-run --quiet",
+     "--profile --set --trust --root --output --format --dry-run --quiet",
      "hardsock-tune persist --dry-run busy-server"},
     {"unpersist", cmd_unpersist, "", "remove that file", "--root --output --format --dry-run",
      "hardsock-tune unpersist"},
     {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot",
-     "--profile --set --root --format", "hardsock-tune conflicts busy-server"},
-    {"export", cmd_export, "PROFILE...", "print for another tool (--to)", "--to --profile --set",
-     "hardsock-tune export --to ansible busy-server"},
-    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile", "--format",
-     "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
+     "--profile --set --trust --root --format", "hardsock-tune conflicts busy-server"},
+    {"export", cmd_export, "PROFILE...", "print for another tool (--to)",
+     "--to --profile --set --trust", "hardsock-tune export --to ansible busy-server"},
+    {"import", cmd_import, "FILE...", "sysctl.conf, tuned or Ansible files as a profile",
+     "--system --root --format", "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
 };
 
 static void
@@ -85,12 +88,14 @@ usage(FILE *to)
         "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
         "                            check: a file that is replaced at once\n"
         "      --history FILE        check: what the last one saw, for ages and rates\n"
+        "      --trust FILE          who may sign profiles (/etc/hardsock/allowed_signers)\n"
         "      --waivers FILE        check: instead of /etc/hardsock/waivers.yaml\n"
         "  -n, --dry-run             apply, revert, persist: only show\n"
         "      --force               revert: also what somebody else changed since;\n"
         "                            apply: also what revert could not undo\n"
         "      --keep                revert: leave and forget what somebody else changed\n"
         "      --all                 revert: every transaction\n"
+        "      --system[=LOADER]     import: what sysctl.d sets at boot, as systemd or procps\n"
         "      --keys                list: every setting that is known\n"
         "      --strict[=CLASS,...]  missing keys, warnings and doubts count too\n"
         "  -q, --quiet               only what differs\n"
@@ -116,6 +121,8 @@ enum {
     OPT_WAIVERS,
     OPT_FROM,
     OPT_BASELINE,
+    OPT_TRUST,
+    OPT_SYSTEM,
 };
 
 static const struct option long_options[] = {
@@ -140,6 +147,8 @@ static const struct option long_options[] = {
     {"waivers", required_argument, NULL, OPT_WAIVERS},
     {"from", required_argument, NULL, OPT_FROM},
     {"baseline", required_argument, NULL, OPT_BASELINE},
+    {"trust", required_argument, NULL, OPT_TRUST},
+    {"system", optional_argument, NULL, OPT_SYSTEM},
     {NULL, 0, NULL, 0},
 };
 
@@ -202,6 +211,18 @@ take_root(struct options *o, const char *path)
     return true;
 }
 
+/* As which of the two programs that load sysctl.d. */
+static bool
+take_system(struct options *o, const char *loader)
+{
+    o->system = true;
+    o->loader = loader != NULL && strcmp(loader, "procps") == 0 ? loader : NULL;
+    if (loader == NULL || o->loader != NULL || strcmp(loader, "systemd") == 0)
+        return true;
+    say("--system: '%s' is not systemd or procps", loader);
+    return false;
+}
+
 static bool
 take_option(struct options *o, int c)
 {
@@ -237,6 +258,11 @@ take_option(struct options *o, int c)
     case OPT_BASELINE:
         o->baseline = optarg;
         return true;
+    case OPT_TRUST:
+        o->trust = optarg;
+        return true;
+    case OPT_SYSTEM:
+        return take_system(o, optarg);
     case OPT_TO:
         o->to = optarg;
         return true;

@@ -33,11 +33,12 @@ struct setting {
     size_t n;
     bool or_default; /* what the kernel starts with is as wanted, too */
     bool listening;  /* contains: what listens on the machine as well */
-    const char *why, *risk, *since, *scope, *verdict, *article, *module;
+    const char *why, *risk, *source, *wrong_if, *since, *scope, *verdict, *article, *module;
 };
 
 struct profile {
     const char *name, *summary, *source;
+    const char *signer;          /* whose signature was verified; or NULL */
     const char *kernel, *module; /* what it requires */
     struct setting *settings;
     size_t n, capacity;

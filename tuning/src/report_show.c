@@ -95,6 +95,10 @@ put_item(const struct options *o, const struct item *it)
         put_wrapped(11, "why       ", w->why);
     if (w->risk != NULL)
         put_wrapped(11, "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(11, "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(11, "source    ", w->source);
     if (it->kb != NULL)
         put_wrapped(11, "acts      ", kb_effect_text(it->kb));
     if (it->doubt != NULL)
@@ -141,7 +145,9 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         const struct plan *plan = &r->plans[i];
 
         put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
-        (void)printf(" (%s)\n", printable(r->profiles[i].source));
+        (void)printf(" (%s%s%s)\n", printable(r->profiles[i].source),
+                     r->profiles[i].signer == NULL ? "" : ", signed by ",
+                     r->profiles[i].signer == NULL ? "" : printable(r->profiles[i].signer));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
             /* Of another machine's settings only what differs is worth a line. */
@@ -190,6 +196,8 @@ json_item(const struct item *it)
     json_text("constraint_text", setting_show(w));
     json_text("why", w->why);
     json_text("risk", w->risk);
+    json_text("source", w->source);
+    json_text("wrong_if", w->wrong_if);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
     json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
@@ -220,6 +228,7 @@ json_profiles(const struct report *r)
         json_text("name", r->profiles[i].name);
         json_text("source", r->profiles[i].source);
         json_text("summary", r->profiles[i].summary);
+        json_text("signer", r->profiles[i].signer);
         json_text("hash", mem_format("%016llx", (unsigned long long)r->profiles[i].hash));
         json_open("settings", '[');
         for (size_t k = 0; k < r->plans[i].n; k++)
