@@ -31,6 +31,7 @@
 struct client {
     int fd;
     int got; /* bytes of the answer */
+    int waits;
     int64_t asked;
     long round; /* in which there was an answer */
     char answer[ANSWER];
@@ -64,6 +65,7 @@ static void
 ask(struct client *c)
 {
     c->got = 0;
+    c->waits = 1;
     c->asked = now_ns();
     if (send(c->fd, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
         die("send");
@@ -116,7 +118,10 @@ is_answered(struct client *c)
     c->got += (int)n;
     if (c->got < 12 || memcmp(c->answer, "HTTP/1.1 200", 12) != 0)
         die(c->answer);
-    return (size_t)c->got > size && memcmp(c->answer + c->got - size, body, size) == 0;
+    if ((size_t)c->got <= size || memcmp(c->answer + c->got - size, body, size) != 0)
+        return 0;
+    c->waits = 0;
+    return 1;
 }
 
 static void
@@ -134,11 +139,20 @@ count_answer(struct client *c, int64_t now)
     }
 }
 
+/* The next one that has no request on its way: there is one whenever fewer than all are. */
+static void
+ask_next(void)
+{
+    while (clients[next_client % n_kept]->waits)
+        next_client++;
+    ask(clients[next_client++ % n_kept]);
+}
+
 static void
 again_ask(size_t i)
 {
-    /* With all of them on their way the one that was answered is the one that is free. */
-    ask(clients[window == n_kept ? i : next_client++ % n_kept]);
+    (void)i;
+    ask_next();
 }
 
 static void
@@ -237,9 +251,10 @@ run_open(int port, size_t count, FILE *out)
     server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     n_kept += count;
     window = n_kept < wanted_window ? n_kept : wanted_window;
-    clients = realloc(clients, (n_kept + window) * sizeof *clients);
-    if (count == 0 || clients == NULL)
+    struct client **more = realloc(clients, (n_kept + window) * sizeof *clients);
+    if (count == 0 || more == NULL)
         die("open");
+    clients = more;
     for (size_t i = before; i < n_kept + window; i++)
         if ((clients[i] = calloc(1, sizeof **clients)) == NULL)
             die("open");
@@ -255,7 +270,7 @@ run_ask(double seconds, FILE *out)
     int64_t end = now_ns() + (int64_t)(seconds * 1e9);
 
     for (size_t i = 0; i < window; i++)
-        ask(clients[window == n_kept ? i : next_client++ % n_kept]);
+        ask_next();
     drive(window, INT64_MAX, end, again_ask, NULL, out);
 }
 

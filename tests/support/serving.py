@@ -175,13 +175,23 @@ class Honest:
     that does not come, is an error.
 
     Args:
+        server: Anything with an address.
         ca: Speak TLS, and trust this authority.
         source: The address they come from.
+        retries: Ask again on a new connection where one that was used before has ended without a
+            byte of the answer (RFC 9112 section 9.3.1).
     """
 
     def __init__(
-        self, server: Server, *, count: int = 4, ca: Path | None = None, source: str = "127.0.0.1"
+        self,
+        server: Any,
+        *,
+        count: int = 4,
+        ca: Path | None = None,
+        source: str = "127.0.0.1",
+        retries: bool = False,
     ) -> None:
+        self._retries = retries
         self._address = server.address
         self._source = source
         self._context = None if ca is None else ssl.create_default_context(cafile=str(ca))
@@ -225,12 +235,16 @@ class Honest:
         keep = index % 2 == 0
         while not self._stop.is_set():
             with self._connect() as sock:
-                again = True
-                while again:
-                    self._ask(sock, keep)
+                asked = 0
+                while asked == 0 or (keep and not self._stop.is_set()):
+                    kept = self._ask(sock, keep, may_end=self._retries and asked > 0)
+                    if kept is None:
+                        break
                     self._answers[index] += 1
-                    again = keep and not self._stop.is_set()
+                    asked += 1
                     self._stop.wait(_PACE)
+                    if not kept:
+                        break
 
     def _connect(self) -> socket.socket:
         sock = socket.create_connection(self._address, _PATIENCE, (self._source, 0))
@@ -238,14 +252,23 @@ class Honest:
             return sock
         return self._context.wrap_socket(sock, server_hostname="localhost")
 
-    def _ask(self, sock: socket.socket, keep: bool) -> None:
-        sock.sendall(http1.request(keep=keep))
+    def _ask(self, sock: socket.socket, keep: bool, *, may_end: bool) -> bool | None:
+        """Whether the connection stays after the answer; None: it has ended, and may."""
         got = b""
-        while not got.endswith(http1.GREETING):
-            piece = sock.recv(4096)
-            assert piece, f"the answer ended after {got!r}"
-            got += piece
+        try:
+            sock.sendall(http1.request(keep=keep))
+            while not got.endswith(http1.GREETING):
+                piece = sock.recv(4096)
+                if not piece and not got and may_end:
+                    return None
+                assert piece, f"the answer ended after {got!r}"
+                got += piece
+        except ConnectionError:
+            if got or not may_end:
+                raise
+            return None
         assert got.startswith(b"HTTP/1.1 200 OK\r\n"), got
+        return keep and b"connection: close" not in got.lower()
 
 
 @contextlib.contextmanager
