@@ -51,7 +51,7 @@ class RequestsDriver:
     name = "requests"
     timed_out = (requests.exceptions.Timeout, requests.exceptions.ConnectionError)
     failed = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
-    retries = True
+    lacks: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
     def client(
@@ -91,7 +91,7 @@ class Urllib3Driver:
         urllib3.exceptions.MaxRetryError,
     )
     failed = (urllib3.exceptions.MaxRetryError, urllib3.exceptions.ProtocolError)
-    retries = True
+    lacks: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
     def client(

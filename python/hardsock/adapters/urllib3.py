@@ -53,6 +53,7 @@ from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
 from hardsock._ssl_context import SSLContext
 from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
 
 __all__ = [
@@ -121,14 +122,6 @@ def _make_context(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
     return made
 
 
-def _checked(context: Any, parameter: str) -> None:
-    if not isinstance(context, SSLContext):
-        raise TypeError(
-            f"{parameter} must be made by hardsock.ssl_context(), since any other takes the descriptor "
-            f"away: write {parameter}=hardsock.ssl_context(context)"
-        )
-
-
 # ---- Connections
 
 
@@ -184,13 +177,13 @@ class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
         """Connect, through a proxy if there is one, and do the handshakes."""
         if self.ssl_context is None:
             self.ssl_context = _context_of(self)
-        _checked(self.ssl_context, "ssl_context")
+        checked(self.ssl_context, "ssl_context")
         proxy = self.proxy_config
         if proxy is not None:
             if proxy.ssl_context is None:
                 self.proxy_config = proxy._replace(ssl_context=_context_of(self))
             else:
-                _checked(proxy.ssl_context, "proxy_ssl_context")
+                checked(proxy.ssl_context, "proxy_ssl_context")
         super().connect()
 
 
