@@ -262,6 +262,19 @@ def test_a_shield_holds_the_cancellation_until_it_ends(loop: str) -> None:
     run(loop, main)
 
 
+def test_a_shield_that_ends_with_its_block_leaves_no_cancellation_behind(loop: str) -> None:
+    async def main() -> None:
+        async with aio.timeout(FIRST) as token:
+            with hs.shield(LATE):
+                assert await aio.wait(token, LATE)
+                for _ in range(3):
+                    await turn()
+        for _ in range(3):
+            await turn()
+
+    run(loop, main)
+
+
 def test_a_shield_of_a_task_inside_does_not_hold_its_creator() -> None:
     async def child() -> None:
         with hs.shield(LATE):

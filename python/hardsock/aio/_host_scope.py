@@ -18,13 +18,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardsock._core import CancelToken, Operation
+from hardsock._core import scope as ambient
 from hardsock._errors import HardsockError
 from hardsock.aio._host import current_hub, current_task, scope_told
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["HostScope", "host_scope", "shielded_from"]
+__all__ = ["HostScope", "host_scope", "shielded_from", "without_scopes"]
 
 GRACE = 1.0
 """Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
@@ -182,11 +183,15 @@ class HostScope:
         self._held += 1
 
     def release(self) -> None:
-        """It ends: what became due meanwhile happens now."""
+        """It ends: what became due meanwhile happens at the next wait.
+
+        Not now: a task that cancels itself and does not wait any more in the block would carry the
+        cancellation out of it.
+        """
         self._held -= 1
         if self._due and not self._held:
             self._due = False
-            self._end()
+            self._block.soon(self._end)
 
     def and_outer_ones(self, task: Any) -> list[HostScope]:
         """This one and those around it, of *task* alone: a task inherits its creator's."""
@@ -238,3 +243,9 @@ def shielded_from() -> list[HostScope]:
     for scope in scopes:
         scope.hold()
     return scopes
+
+
+def without_scopes() -> None:
+    """Leave all scopes of hardsock, in the current context: for what outlives who began it."""
+    ambient.set(None)
+    _innermost.set(None)
