@@ -103,6 +103,22 @@ departures_prepare_tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
 STATIC_JOB_METHODS(departures, tend)
 
+static void
+close_detached(void *arg)
+{
+    hs_departures_close(arg);
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+                        "Watch nobody any more. For the one that tends it.");
+
+static PyObject *
+departures_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    run_detached(close_detached, ((DeparturesObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
@@ -124,6 +140,7 @@ static PyMethodDef departures_methods[] = {
     {"watch", HS_METHOD(departures_watch), METH_FASTCALL | METH_KEYWORDS, watch_doc},
     {"tend", HS_METHOD(departures_tend), METH_FASTCALL | METH_KEYWORDS, tend_doc},
     {"_op_tend", HS_METHOD(departures_op_tend), METH_FASTCALL | METH_KEYWORDS, OP_DOC("tend")},
+    {"close", departures_close, METH_NOARGS, close_doc},
     {NULL, NULL, 0, NULL},
 };
 

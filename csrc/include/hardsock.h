@@ -957,6 +957,8 @@ HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
                                              struct hs_departures **ret_departures);
 HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
 HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
+/* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
+HS_API void hs_departures_close(struct hs_departures *d);
 /* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
  * its side, as clients do that still wait for an answer. Once per connection, before others know
  * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they

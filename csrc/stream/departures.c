@@ -12,7 +12,8 @@
  * The set is edge-triggered. RST, a keepalive that gave up and a peer that closed a unix socket
  * without reading all set the socket's error: EPOLLERR. That error is not asked for, since the
  * kernel tells it once, to whoever asks; it is the connection's. EPOLLERR alone may also be a
- * message in the error queue, so the state of a TCP has to be CLOSE.
+ * message in the error queue, so the state of a TCP has to be CLOSE; and a call may have taken the
+ * error away, so that state alone will do, unless our own end explains it (see check_end).
  */
 #include "departures.h"
 
@@ -44,7 +45,7 @@ struct hs_departures {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
-    int epoll_fd;
+    int epoll_fd; /* changes once, to -1, under lock, by who tends it */
     struct hs_lock lock;
     struct place *places; /* guarded by lock, as is n_places */
     size_t n_places;
@@ -99,6 +100,22 @@ hs_departures_ref(struct hs_departures *d)
     return d;
 }
 
+void
+hs_departures_close(struct hs_departures *d)
+{
+    int fd;
+
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    if (!is_ours(d))
+        return;
+    hs_lock_take(&d->lock);
+    fd = d->epoll_fd;
+    d->epoll_fd = -1;
+    hs_lock_drop(&d->lock);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 /* Its connections hold references: whoever gives up the last has seen all of them leave. */
 void
 hs_departures_unref(struct hs_departures *d)
@@ -108,7 +125,8 @@ hs_departures_unref(struct hs_departures *d)
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
-    (void)close(d->epoll_fd);
+    if (d->epoll_fd >= 0)
+        (void)close(d->epoll_fd);
     if (is_ours(d)) { /* In a forked child the tokens are the parent's. */
         for (size_t i = 0; i < d->n_places; i++)
             hs_token_unref(d->places[i].token);
@@ -158,6 +176,8 @@ watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token
     struct place *p;
     hs_err rv;
 
+    if (d->epoll_fd < 0)
+        return hs_err_setx(err, HS_E_CLOSED, "departures", "nobody watches any more");
     if ((rv = reserve_locked(d, fd, err)) != HS_OK)
         return rv;
     p = &d->places[fd];
@@ -220,7 +240,8 @@ hs_conn_leave_departures(struct hs_conn *c)
         token = p->token;
         p->token = NULL;
         p->generation++;
-        if (!hs_fd_is_closed(&c->fd)) /* Else the kernel has done it, or is about to. */
+        if (d->epoll_fd >= 0 &&
+            !hs_fd_is_closed(&c->fd)) /* Else the kernel has done it, or is about to. */
             (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
     }
     hs_lock_drop(&d->lock);
@@ -242,7 +263,7 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
                          "no server watches this connection for its handler");
     } else {
         hs_lock_take(&d->lock);
-        if ((p = place_of_locked(d, c)) != NULL &&
+        if (d->epoll_fd >= 0 && (p = place_of_locked(d, c)) != NULL &&
             (rv = arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
         hs_lock_drop(&d->lock);
@@ -255,12 +276,15 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
 
 /* The number may be another's by now; then c is closed, which is looked at after. */
 static bool
-is_broken(const struct hs_conn *c)
+is_broken(struct hs_conn *c, uint32_t events)
 {
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
-    return c->family == AF_UNIX ||
+    if (c->family == AF_UNIX)
+        return (events & EPOLLERR) != 0;
+    return (events & (EPOLLERR | EPOLLHUP)) != 0 &&
+           ((events & EPOLLERR) != 0 || !atomic_load(&c->fin_sent)) &&
            (getsockopt(c->fd.number, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
             info.tcpi_state == TCP_CLOSE);
 }
@@ -275,7 +299,7 @@ judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char *
 
     if (p->generation != (uint32_t)(ev->data.u64 >> 32) || token == NULL)
         return NULL;
-    if ((ev->events & EPOLLERR) != 0 && is_broken(p->conn))
+    if (is_broken(p->conn, ev->events))
         *ret_why = by_reset;
     else if (ended)
         *ret_why = by_end;
@@ -315,6 +339,8 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!is_ours(d))
         return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
+    if (d->epoll_fd < 0)
+        return hs_err_setx(err, HS_E_CLOSED, "departures", "it was closed");
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
     for (;;) {

@@ -69,7 +69,8 @@ def serve(
     Every hardsock call in a handler obeys its connection's token, which the server cancels when
     time is up. When the handler returns, the connection is finished in an orderly way, also if
     there is input that nobody has read; if it raises, the connection is reset and the exception
-    logged (``logging.getLogger("hardsock.serve")``), and serving goes on.
+    logged (``logging.getLogger("hardsock.serve")``, once a minute for each place), and serving goes
+    on.
 
     Args:
         handler: Called with a ``Connection``, which is the server's again when it returns.

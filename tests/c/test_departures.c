@@ -285,6 +285,25 @@ START_TEST(nobody_watches_a_connection_of_nobody_s)
 }
 END_TEST
 
+START_TEST(closed_it_watches_nobody_and_has_no_descriptor)
+{
+    struct watched w = watch(pair_tcp());
+    struct pair late = pair_tcp();
+    struct hs_callback *fired;
+    long fds = count_fds();
+
+    hs_departures_close(w.d);
+    hs_departures_close(w.d);
+    ck_assert_int_eq(count_fds(), fds - 1);
+    ASSERT_ERR(HS_E_CLOSED, tend(w.d, &fired));
+    ASSERT_ERR(HS_E_CLOSED, hs_departures_watch(w.d, late.c, w.token, fresh()));
+    ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh()));
+    hs_conn_leave_departures(w.pair.c);
+    pair_free(&late);
+    watched_free(&w);
+}
+END_TEST
+
 static int
 use_in_child(void *arg)
 {
@@ -392,6 +411,7 @@ main(void)
     tcase_add_test(tc, a_number_that_is_used_again_is_somebody_else);
     tcase_add_test(tc, callbacks_are_the_caller_s_to_run);
     tcase_add_test(tc, nobody_watches_a_connection_of_nobody_s);
+    tcase_add_test(tc, closed_it_watches_nobody_and_has_no_descriptor);
     tcase_add_test(tc, a_forked_child_watches_nobody);
     tcase_add_test(tc, a_crowd_that_comes_and_goes_is_told_apart);
     return run_case(tc);

@@ -37,6 +37,7 @@ from hardsock.serving.overdue import (
     unbound_turns,
 )
 from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.shedding import count_shed
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 
 if TYPE_CHECKING:
@@ -106,7 +107,11 @@ class Server(ServerFace):
 
     def stats(self) -> ServerStats:
         """Return its counters; ``workers`` are the tasks of handlers."""
-        return self._ledger.stats(time.monotonic(), workers=len(self._ledger.active))
+        return self._ledger.stats(
+            time.monotonic(),
+            workers=len(self._ledger.active),
+            shed=count_shed(self._listener),
+        )
 
     # ---- ending
 
@@ -185,27 +190,34 @@ class Server(ServerFace):
             self._ended.cancel("the server has ended")
 
     async def _tend_departures(self) -> None:
-        while True:
-            try:
-                await self._departures._op_tend(self._hub, token=self._nobody_left)
-            except Cancelled:
-                return
-            except (HardsockError, MemoryError) as exc:
-                logger.error("watching for clients that leave failed, trying again: %s", exc)
-                if await wait(self._nobody_left, 1.0):
-                    return
+        try:
+            while not self._nobody_left.cancelled:
+                try:
+                    await self._departures._op_tend(self._hub, token=self._nobody_left)
+                except Cancelled:
+                    pass
+                except (HardsockError, MemoryError) as exc:
+                    logger.error("watching for clients that leave failed, trying again: %s", exc)
+                    await wait(self._nobody_left, 1.0)
+        finally:
+            self._departures.close()
 
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
                 self._take(await self._accept(room, self._interval, self._draining))
+                self._accepting = True
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                pass  # The drain begins, or a look at connections is due.
+                self._accepting = True  # The drain begins, or a look at connections is due.
             except (HardsockError, MemoryError) as exc:
-                logger.error("accepting failed, trying again in a second: %s", exc)
+                self._accepting = False
+                self._seldom.log(
+                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
+                )
                 await wait(self._draining, _FAILED_ACCEPT_PAUSE)
+                self._accepting = True  # as far as is known
 
     async def _accept(
         self, room: int, timeout: float | None, token: CancelToken | None = None
@@ -256,7 +268,7 @@ class Server(ServerFace):
             each = served(conn, self._token)
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
-            watch_departure(self._departures, each)
+            watch_departure(self._departures, each, self._seldom)
             bound_turns(each, self._options)
             scope = bound_handler(each, self._options)
             each.runner = self._tasks.start(
@@ -297,7 +309,7 @@ class Server(ServerFace):
         self, served: Served, exc: BaseException | None, scope: CancelToken | None
     ) -> Verdict:
         note_overrun(served, scope, self._options)
-        return judge(served, exc, server=self._token, draining=self._draining)
+        return judge(served, exc, server=self._token, draining=self._draining, seldom=self._seldom)
 
     def _judge_cancelled(self, served: Served) -> Verdict:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
@@ -387,5 +399,6 @@ class Server(ServerFace):
             handshakes=outside.handshakes,
             look=self._tasks.look,
         )
+        self._seldom.flush()
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report

@@ -7,18 +7,25 @@ import logging
 from hardsock._core import CancelToken, Departures
 from hardsock._errors import Cancelled, HardsockError
 from hardsock.serving.ledger import Served
+from hardsock.serving.seldom import Seldom
 
 __all__ = ["tend_departures", "watch_departure"]
 
 logger = logging.getLogger("hardsock.serve")
 
 
-def watch_departure(departures: Departures, served: Served) -> None:
+def watch_departure(departures: Departures, served: Served, seldom: Seldom) -> None:
     """Have the connection's token cancelled when its client leaves."""
     try:
         departures.watch(served.conn, served.token)
     except (HardsockError, MemoryError) as exc:  # It is served all the same.
-        logger.debug("%s: nobody watches for its departure: %s", served.peer, exc)
+        seldom.log(
+            "departures",
+            logging.WARNING,
+            "%s: served, but its handler will not hear if it leaves: %s",
+            served.peer,
+            exc,
+        )
 
 
 def tend_departures(departures: Departures, until: CancelToken) -> None:
@@ -27,8 +34,8 @@ def tend_departures(departures: Departures, until: CancelToken) -> None:
         try:
             departures.tend(token=until)
         except Cancelled:
+            departures.close()
             return
         except (HardsockError, MemoryError) as exc:
             logger.error("watching for clients that leave failed, trying again: %s", exc)
-            if until.wait(1.0):
-                return
+            until.wait(1.0)

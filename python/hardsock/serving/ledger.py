@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from enum import Enum
 
 from hardsock import _core
@@ -222,7 +223,7 @@ class Ledger:
             self._full_seconds += now - self._full_since
             self._full_since = None
 
-    def stats(self, now: float, *, workers: int) -> ServerStats:
+    def stats(self, now: float, *, workers: int, shed: Mapping[str, int]) -> ServerStats:
         """Return the counters as they are now."""
         full = 0.0 if self._full_since is None else now - self._full_since
         return ServerStats(
@@ -238,6 +239,8 @@ class Ledger:
             write_timeouts=self._write_timeouts,
             handler_timeouts=self._overran,
             clients_left=self._departed,
+            shed=sum(shed.values()),
+            shed_reasons=dict(shed),
             errors=dict(self._errors),
             endings=dict(self._endings),
             workers=workers,

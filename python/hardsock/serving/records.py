@@ -35,6 +35,14 @@ class ServerStats(NamedTuple):
     clients_left: int
     """Clients that reset their connection, or died, before the handler had returned; or ended their
     side where the handler had called ``cancel_on_end``. Counted as their handlers ended."""
+    shed: int
+    """Clients that were sent away before they were a connection of the server: the sum of
+    ``shed_reasons``. Those who wait in the kernel's queue are not among them."""
+    shed_reasons: Mapping[str, int]
+    """``"descriptors"``: there was none left, or no memory. ``"peer connections"``, ``"peer
+    network"``, ``"peer rate"``: over ``peer_limits``. ``"silent"``: the places for handshakes were
+    taken, and it had said nothing. ``"slow handshake"``, ``"slow header"``: out of time.
+    ``"bad header"``: behind a proxy, and no PROXY header."""
     errors: Mapping[str, int]
     """Failed connections by the name of the exception's class."""
     endings: Mapping[str, int]

@@ -29,6 +29,7 @@ from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.shedding import count_shed
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 from hardsock.serving.workers import Workers, look_at
@@ -70,7 +71,7 @@ class Server(ServerFace):
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
         # A thread for each connection, of which as many run as there are workers.
         self._slots = Slots(options.workers) if options.workers < options.limit else None
-        self._workers = Workers(self._serve, options.limit, options.name)
+        self._workers = Workers(self._serve, options.limit, options.name, self._seldom)
         self._thread = new_thread(self._main, options.name)
         self._watcher = new_thread(
             tend_departures, f"{options.name}-departures", self._departures, self._nobody_left
@@ -89,7 +90,9 @@ class Server(ServerFace):
     def stats(self) -> ServerStats:
         """Return its counters."""
         with self._lock:
-            return self._ledger.stats(time.monotonic(), workers=self._workers.count)
+            return self._ledger.stats(
+                time.monotonic(), workers=self._workers.count, shed=count_shed(self._listener)
+            )
 
     # ---- ending ------------------------------------------------------------------------------
 
@@ -194,13 +197,18 @@ class Server(ServerFace):
                         min(room, MAX_BATCH), timeout=self._idle.interval, token=self._draining
                     )
                 )
+                self._accepting = True
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                pass  # The drain begins, or a look at idle connections is due.
+                self._accepting = True  # The drain begins, or a look at idle connections is due.
             except (HardsockError, MemoryError) as exc:
-                logger.error("accepting failed, trying again in a second: %s", exc)
+                self._accepting = False
+                self._seldom.log(
+                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
+                )
                 self._draining.wait(_FAILED_ACCEPT_PAUSE)
+                self._accepting = True  # as far as is known
 
     def _wait_for_room(self) -> int:
         """How many may be accepted now; 0 when the server drains.
@@ -245,7 +253,7 @@ class Server(ServerFace):
                 lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
-            watch_departure(self._departures, each)
+            watch_departure(self._departures, each, self._seldom)
             bound_turns(each, self._options)
             if self._slots is not None:
                 conn._join_slots(self._slots)
@@ -297,7 +305,9 @@ class Server(ServerFace):
         self, served: Served, exc: BaseException | None, scope: CancelToken | None
     ) -> Verdict:
         note_overrun(served, scope, self._options)
-        verdict = judge(served, exc, server=self._token, draining=self._draining)
+        verdict = judge(
+            served, exc, server=self._token, draining=self._draining, seldom=self._seldom
+        )
         if verdict.end is End.FINISH:
             with self._lock:
                 self._ledger.linger(served, verdict.outcome)
@@ -391,5 +401,6 @@ class Server(ServerFace):
                 handshakes=outside.handshakes,
                 look=look_at,
             )
+        self._seldom.flush()
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report
