@@ -22,9 +22,13 @@ typedef struct {
     _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
     PyObject *whose;            /* owns: the Connection that this is a file's handle of, or NULL;
                                  * its timeout_ns counts, not this one's; write once */
+    PyObject *bound;            /* owns: what bind() was given, or NULL; guarded by the object's
+                                 * lock; that of `whose` counts, as its timeout_ns does */
+    atomic_bool is_bound;       /* so that a call looks there only if it has to */
     atomic_int life;            /* enum conn_life; leaves CONN_HELD once, under the object's lock */
     PyObject *weakrefs;
-    PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
+    PyObject *state; /* owns: whatever its user puts there, or NULL; under the object's lock */
+    PyObject *pool;  /* owns: the Pool that lent it, or NULL; write once */
     struct hs_lease lease; /* of that pool; write once; used while held, or by who ended that */
     struct opened opened;  /* where it was made or, from a pool, borrowed */
 } ConnObject;
@@ -64,6 +68,8 @@ conn_timeout(PyObject *obj)
     return self->whose == NULL ? &self->timeout_ns : &((ConnObject *)self->whose)->timeout_ns;
 }
 
+/* A new reference to the token that it is bound to, or NULL. */
+PyObject *conn_bound(PyObject *obj);
 /* call_begin for a job on this connection, under its lease if it has one: Closed when it was
  * closed, and from the job itself when it is returned before that begins. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
@@ -91,6 +97,8 @@ PyObject *conn_kept(struct job *job, PyObject *result);
 void conn_release_control(struct io *io);
 /* Builds io->control of a sequence of (level, type, data). */
 int conn_parse_ancillary(struct io *io, PyObject *ancdata, int family);
+/* conn_io.c: the words of enum hs_ending. */
+extern const char *const conn_endings[];
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 
@@ -133,6 +141,8 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     FAST(lines)                                                                                    \
     FAST(frames)                                                                                   \
     FAST(set_min_receive_rate)                                                                     \
+    FAST(_set_turns)                                                                               \
+    FAST(cancel_on_end)                                                                            \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(pending, METH_NOARGS)                                                                    \
@@ -143,10 +153,12 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     PLAIN(_lost_output, METH_NOARGS)                                                               \
     PLAIN(_join_slots, METH_O)                                                                     \
     PLAIN(_leave_slots, METH_NOARGS)                                                               \
+    PLAIN(_leave_departures, METH_NOARGS)                                                          \
     PLAIN(getsockname, METH_NOARGS)                                                                \
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \
     PLAIN(gettimeout, METH_NOARGS)                                                                 \
+    PLAIN(bind, METH_O)                                                                            \
     PLAIN(setblocking, METH_O)                                                                     \
     PLAIN(getblocking, METH_NOARGS)                                                                \
     PLAIN(set_read_deadline, METH_O)                                                               \

@@ -87,7 +87,7 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
     if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
         return -1;
     job->call.op.lease = self->lease.id;
-    return 0;
+    return call_bind(&job->call, conn_bound(obj));
 }
 
 void
@@ -182,6 +182,23 @@ disown(int number)
     Py_XDECREF(module);
 }
 
+/* 0, or -1 with an exception when the warning that ssl takes the descriptor is to be one. */
+static int
+warn_of_leaving(void)
+{
+    PyObject *module, *done = NULL;
+    struct place place;
+
+    if (!place_of_caller(&place) ||
+        PyUnicode_CompareWithASCIIString(((PyCodeObject *)place.code)->co_name, "_create") != 0)
+        return 0;
+    if ((module = PyImport_ImportModule("hardsock._second_owner")) != NULL)
+        done = PyObject_CallMethod(module, "leaving", "O", place.code);
+    Py_XDECREF(module);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static PyObject *
 conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
@@ -191,6 +208,14 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
     bool held;
     int fd;
 
+    if (!conn_is_let_go(self) && warn_of_leaving() < 0) {
+        PyObject *type, *value, *traceback;
+
+        PyErr_Fetch(&type, &value, &traceback);
+        disown(hs_conn_fileno(self->core));
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
     HS_BEGIN_LOCKED(obj); /* Another thread must not return it meanwhile. */
     if ((held = !conn_is_let_go(self)) && (rv = hs_conn_detach(self->core, &err, &fd)) == HS_OK)
         atomic_store(&self->life, CONN_CLOSED);
@@ -366,18 +391,30 @@ conn_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
+    Py_XDECREF(self->state);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
+    Py_XDECREF(self->bound);
     object_free(obj);
 }
 
 static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
+    Py_VISIT(((ConnObject *)self)->state);
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
+    Py_VISIT(((ConnObject *)self)->bound);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     HS_VISIT_HEAD(self);
+    return 0;
+}
+
+/* What a user puts there may well lead back here. */
+static int
+conn_clear(PyObject *self)
+{
+    Py_CLEAR(((ConnObject *)self)->state);
     return 0;
 }
 
@@ -395,6 +432,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
+    MARKS,
 };
 
 static PyObject *
@@ -427,6 +465,9 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
+    case MARKS:
+        return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
+                               (info.left ? 4 : 0));
     }
     Py_UNREACHABLE();
 }
@@ -471,6 +512,30 @@ get_proxy(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_state(PyObject *obj, void *Py_UNUSED(closure))
+{
+    PyObject *state;
+
+    HS_BEGIN_LOCKED(obj);
+    state = Py_XNewRef(((ConnObject *)obj)->state);
+    HS_END_LOCKED();
+    return state == NULL ? Py_NewRef(Py_None) : state;
+}
+
+static int
+set_state(PyObject *obj, PyObject *value, void *Py_UNUSED(closure))
+{
+    PyObject *was;
+
+    HS_BEGIN_LOCKED(obj);
+    was = ((ConnObject *)obj)->state;
+    ((ConnObject *)obj)->state = Py_XNewRef(value);
+    HS_END_LOCKED();
+    Py_XDECREF(was);
+    return 0;
+}
+
+static PyObject *
 get_timeout(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyObject_CallMethod(self, "gettimeout", NULL);
@@ -501,6 +566,11 @@ static PyGetSetDef conn_getset[] = {
                 "Whether it is between two messages: a call waits to read, nothing of its message\n"
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
+    INFO_GETTER(
+        "_marks",
+        "What its server is to know, added up: 1 and 2 when reading and writing took longer\n"
+        "than _set_turns allows, 4 when its peer was seen to leave.",
+        MARKS),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},
@@ -518,6 +588,10 @@ static PyGetSetDef conn_getset[] = {
     {"proxy", get_proxy, NULL,
      "The proxy through which the client came, as socket has an address: getpeername() is the\n"
      "client then. None without hardsock.ProxyProtocol, or when the peer speaks for itself.",
+     NULL},
+    {"state", get_state, set_state,
+     "Anything that goes with the connection and is freed with it; None at first. A handler that\n"
+     "is called per message keeps here what it knows from the last one.",
      NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -561,6 +635,7 @@ static PyType_Slot conn_slots[] = {
     {Py_tp_dealloc, HS_SLOT(conn_dealloc)},
     {Py_tp_finalize, HS_SLOT(conn_finalize)},
     {Py_tp_traverse, HS_SLOT(conn_traverse)},
+    {Py_tp_clear, HS_SLOT(conn_clear)},
     {Py_tp_repr, HS_SLOT(conn_repr)},
     {Py_tp_methods, conn_methods},
     {Py_tp_getset, conn_getset},

@@ -146,6 +146,8 @@ hs_conn_renew(struct hs_conn *c)
 {
     set_never(&c->dirs[HS_DIR_IN].deadline_ns);
     set_never(&c->dirs[HS_DIR_OUT].deadline_ns);
+    set_never(&c->dirs[HS_DIR_IN].turn_ns);
+    set_never(&c->dirs[HS_DIR_OUT].turn_ns);
     set_never(&c->half_closed_ns);
     if (atomic_load_explicit(&c->pace.min_rate, memory_order_relaxed) != 0)
         atomic_store(&c->pace.min_rate, 0);

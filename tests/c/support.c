@@ -148,6 +148,7 @@ ledger_close(void)
     ck_assert_int_eq(live.connectors, 0);
     ck_assert_int_eq(live.buffers, 0);
     ck_assert_int_eq(live.breakers, 0);
+    ck_assert_int_eq(live.departures, 0);
     EVENTUALLY(count_fds() == fds_before); /* The keeper of pools ends when it is ready. */
 }
 

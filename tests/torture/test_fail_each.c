@@ -16,6 +16,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* What no call may return: a scenario found something that must not be. */
@@ -640,6 +641,98 @@ use_pool(void)
     return rv;
 }
 
+/* A message, a silence, an end that is waited for: whatever fails, one that is parked has news. */
+static hs_err
+park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
+{
+    const enum hs_parked_news expected[] = {HS_PARKED_MESSAGE, HS_PARKED_EXPIRED};
+    struct hs_op op = short_op();
+    struct hs_close_report report;
+    enum hs_parking_answer answer;
+    struct hs_parked_conn got;
+    uint8_t byte;
+    hs_err rv;
+
+    for (int i = 0; i < 2; i++) {
+        if ((rv = hs_parking_park(p, c, NULL, i == 0 ? SECOND : MS, false, NULL, &answer)) != HS_OK)
+            return rv;
+        if (answer != HS_PARKING_TAKEN || (i == 0 && write(peer, "x", 1) != 1))
+            return WRONG;
+        if ((rv = SOON(hs_parking_next(p, NULL, &got))) != HS_OK)
+            return rv;
+        hs_conn_unref(got.conn);
+        if (got.news != expected[i])
+            return got.news == HS_PARKED_ENDED ? HS_E_RESET : WRONG;
+        if (i == 0 && (rv = SOON(hs_conn_recv_exactly(c, &op, &byte, 1, NULL))) != HS_OK)
+            return rv;
+    }
+    if ((rv = hs_parking_linger(p, c, NULL, MS, NULL, &report)) != HS_WANT)
+        return rv;
+    if ((rv = SOON(hs_parking_next(p, NULL, &got))) == HS_OK)
+        hs_conn_unref(got.conn);
+    return rv;
+}
+
+static hs_err
+park_a_connection(void)
+{
+    int fds[2], fd;
+    struct hs_parking *p = NULL;
+    struct hs_conn *c = NULL, *left;
+    void *arg;
+    hs_err rv;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return WRONG;
+    fd = fds[0];
+    if ((rv = hs_conn_adopt(fd, NULL, NULL, &c)) == HS_OK &&
+        (rv = hs_parking_new(NULL, &p)) == HS_OK)
+        rv = park_in_turns(p, c, fds[1]);
+    if (c == NULL)
+        (void)close(fd);
+    (void)close(fds[1]);
+    while (p != NULL && hs_parking_take(p, &left, &arg))
+        hs_conn_unref(left);
+    hs_conn_unref(c);
+    hs_parking_unref(p);
+    return rv;
+}
+
+/* Unwatched for want of something, or not told in time, but never the wrong one cancelled. */
+static hs_err
+watch_departures(void)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_callback *fired = NULL;
+    struct hs_departures *d = NULL;
+    struct hs_token *token = NULL;
+    struct hs_conn *c = NULL;
+    int fds[2] = {-1, -1};
+    hs_err rv = HS_OK;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return WRONG;
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
+        (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
+        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
+        (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
+        (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
+        goto out;
+    (void)close(fds[1]);
+    fds[1] = -1;
+    rv = SOON(hs_departures_tend(d, &op, NULL, &fired));
+    rv = rv == HS_E_DEADLINE && hs_token_check(token) == HS_E_CANCELLED ? HS_OK : WRONG;
+out:
+    if (c == NULL)
+        (void)close(fds[0]);
+    if (fds[1] >= 0)
+        (void)close(fds[1]);
+    hs_conn_unref(c);
+    hs_token_unref(token);
+    hs_departures_unref(d);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -658,6 +751,8 @@ static const struct scenario {
     {"count peers", count_peers},
     {"wait in a loop", wait_in_a_loop},
     {"use a pool", use_pool},
+    {"park a connection", park_a_connection},
+    {"watch departures", watch_departures},
 };
 
 struct round {
@@ -712,7 +807,8 @@ nothing_is_alive(void)
 
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
-               live.orphans + live.buffers + live.breakers + live.pools + live.notifiers ==
+               live.orphans + live.buffers + live.breakers + live.pools + live.notifiers +
+               live.departures ==
            0;
 }
 

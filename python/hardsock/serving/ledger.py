@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from enum import Enum
 
 from hardsock import _core
@@ -15,9 +16,12 @@ from hardsock._core import CancelToken, Connection
 from hardsock._errors import HardsockError
 from hardsock.serving.records import ServerStats
 
-__all__ = ["Ledger", "Outcome", "Phase", "Served", "is_idle", "served", "tell_given_up"]
+__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "is_idle", "served", "tell_given_up"]
 
 logger = logging.getLogger("hardsock.serve")
+
+READ_LATE, WRITE_LATE, LEFT = 1, 2, 4
+"""Bits of ``Connection._marks``."""
 
 
 class Phase(Enum):
@@ -47,7 +51,7 @@ _CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -62,6 +66,8 @@ class Served:
         self.handled: Outcome | None = None
         """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
         self.outcome: Outcome | None = None
+        self.overran = False
+        """Its handler ran for longer than ``handler_timeout``."""
         self.left = False
         """Nobody works on it any more."""
 
@@ -128,6 +134,7 @@ class Ledger:
         self._accepted = self._peak = 0
         self._errors: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
+        self._departed = self._read_timeouts = self._write_timeouts = self._overran = 0
         self._started = 0
         self._delay_sum = self._delay_max = 0.0
         self._full_count = 0
@@ -188,6 +195,11 @@ class Ledger:
         if self._draining.cancelled:
             self.drained[outcome] += 1
         self._endings[ending] += 1
+        marks = served.conn._marks
+        self._read_timeouts += marks & READ_LATE
+        self._write_timeouts += (marks & WRITE_LATE) >> 1
+        self._departed += (marks & LEFT) >> 2
+        self._overran += served.overran
         if outcome is Outcome.FAILED:
             self._errors[error or "unknown"] += 1
         elif self._draining.cancelled and outcome in (Outcome.CANCELLED, Outcome.ABORTED):
@@ -211,7 +223,7 @@ class Ledger:
             self._full_seconds += now - self._full_since
             self._full_since = None
 
-    def stats(self, now: float, *, workers: int) -> ServerStats:
+    def stats(self, now: float, *, workers: int, shed: Mapping[str, int]) -> ServerStats:
         """Return the counters as they are now."""
         full = 0.0 if self._full_since is None else now - self._full_since
         return ServerStats(
@@ -223,6 +235,12 @@ class Ledger:
             failed=self._outcomes[Outcome.FAILED],
             cut=sum(self._outcomes[outcome] for outcome in _CUT),
             idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            read_timeouts=self._read_timeouts,
+            write_timeouts=self._write_timeouts,
+            handler_timeouts=self._overran,
+            clients_left=self._departed,
+            shed=sum(shed.values()),
+            shed_reasons=dict(shed),
             errors=dict(self._errors),
             endings=dict(self._endings),
             workers=workers,
