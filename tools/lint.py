@@ -71,6 +71,7 @@ CHECKS = [
     tool("check_calls"),
     tool("check_style"),
     tool("check_words"),
+    tool("check_outputs"),
     tool("check_stub"),
     Check("check_header", lambda: [sys.executable, "tools/check_header.py"], "c++"),
     Check(

@@ -9,6 +9,7 @@ import unittest
 import check_calls
 import check_floors
 import check_header
+import check_outputs
 import check_stub
 import check_style
 import check_words
@@ -169,6 +170,26 @@ class Words(unittest.TestCase):
         place = "/" + "root" + "/"
         self.assertEqual(len(check_words.check("a", f"see {place}x")), 1)
         self.assertEqual(check_words.check("a", f"see docs{place}x, net{place}y"), [])
+
+
+class Outputs(unittest.TestCase):
+    def problems(self, *lines):
+        body = "".join(f"    {line}\n" for line in lines)
+        text = "static hs_err\nmake(int a, struct hs_x **ret_x)\n{\n" + body + "}\n"
+        return len(check_outputs.check("csrc/a.c", text))
+
+    def test_a_write_before_a_failure_is_found(self):
+        self.assertEqual(self.problems("*ret_x = x;", "return finish(x);"), 1)
+        self.assertEqual(self.problems("*ret_x = x;", "if (a)", "return HS_E_INVALID;"), 1)
+        self.assertEqual(self.problems("*ret_x = x;", "rv = finish(x);", "return rv;"), 1)
+
+    def test_a_write_that_comes_with_success_is_fine(self):
+        self.assertEqual(self.problems("*ret_x = x;", "return HS_OK;"), 0)
+        self.assertEqual(self.problems("if ((rv = f(x)) == HS_OK)", "*ret_x = x;", "return rv;"), 0)
+        self.assertEqual(
+            self.problems("if (rv != HS_OK)", "g(x);", "else", "*ret_x = x;", "return rv;"), 0
+        )
+        self.assertEqual(self.problems("*ret_x = x;", "rv = HS_OK;", "return rv;"), 0)
 
 
 def make_module():

@@ -477,8 +477,10 @@ secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 
 /* rv of an attempt: HS_OK ends the race, a failure brings the next one forward. */
 static hs_err
-judge(struct hs_connector *cn, struct attempt *a, hs_err rv)
+judge(struct hs_connector *cn, struct attempt *a, hs_err rv, struct attempt **ret_winner)
 {
+    if (rv == HS_OK)
+        *ret_winner = a;
     if (rv == HS_OK || rv == HS_WANT)
         return rv;
     tell_breaker(cn, a, failure_of(a));
@@ -504,8 +506,7 @@ start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
         cn->retry_ns = now + RETRY_NS;
     else if (rv == HS_WANT && watch(cn, slot) != HS_OK)
         rv = HS_E_SYSTEM;
-    *ret_winner = a;
-    return judge(cn, a, rv);
+    return judge(cn, a, rv, ret_winner);
 }
 
 static hs_err
@@ -527,8 +528,7 @@ retry_unix(struct hs_connector *cn, struct attempt **ret_winner)
     hs_err rv = secure(cn, a, hs_attempt_start(a, &cn->ep.addr, &cn->opts));
 
     cn->retry_ns = rv == HS_WANT && a->fd < 0 ? hs_now() + RETRY_NS : 0;
-    *ret_winner = a;
-    return judge(cn, a, rv);
+    return judge(cn, a, rv, ret_winner);
 }
 
 static hs_err
@@ -542,8 +542,7 @@ settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
     rv = secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
     if (rv == HS_WANT && watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
-    *ret_winner = a;
-    return judge(cn, a, rv);
+    return judge(cn, a, rv, ret_winner);
 }
 
 /* What has happened to the running attempts since the last look. Never sleeps. */

@@ -247,9 +247,9 @@ find_crlf(const uint8_t *data, size_t len, size_t *scanned, size_t *ret_at, size
     *scanned = (size_t)(stop - data);
     if (lf == NULL && end - stop <= 1) /* nothing yet, or a CR whose LF may come */
         return HS_WANT;
-    *ret_at = *scanned;
     if (lf == NULL || stop + 1 != lf)
         return HS_E_BAD_FRAME;
+    *ret_at = *scanned;
     *ret_end = *ret_at + 2;
     return HS_OK;
 }
@@ -296,7 +296,7 @@ terminated_find(const struct hs_framing *f, const uint8_t *data, size_t len, siz
         *ret_need = there < t.sep_len ? t.sep_len - there : 1;
     } else {
         (void)hs_err_setx(err, rv, NULL, "%s by itself at byte %zu of a line that ends in CR LF",
-                          data[at] == '\r' ? "CR" : "LF", at);
+                          data[*scanned] == '\r' ? "CR" : "LF", *scanned);
     }
     return rv;
 }

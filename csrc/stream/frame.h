@@ -38,7 +38,7 @@ struct hs_terminator {
 struct hs_terminator hs_framing_terminator(const struct hs_framing *f);
 
 /* Looks for the terminator from *scanned on, which it moves. HS_OK: the payload is [0, *ret_at) and
- * the frame ends at *ret_end. HS_WANT. HS_E_BAD_FRAME: at *ret_at stands what no line may hold. */
+ * the frame ends at *ret_end. HS_WANT. HS_E_BAD_FRAME: at *scanned stands what no line may hold. */
 HS_NODISCARD hs_err hs_terminator_find(const struct hs_terminator *t, const uint8_t *data,
                                        size_t len, size_t *scanned, size_t *ret_at,
                                        size_t *ret_end);

@@ -135,22 +135,22 @@ hs_tls_check_staple(SSL *ssl, enum hs_tls_ocsp_mode mode, const char *expected,
     if (der == NULL || len <= 0) {
         const X509 *leaf = SSL_get0_peer_certificate(ssl);
 
-        *ret_state = HS_OCSP_NONE;
         if (mode == HS_TLS_OCSP_REQUIRE)
             return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
                           "no OCSP response was stapled, and one is required here");
         if (leaf != NULL && must_staple(leaf))
             return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
                           "no OCSP response was stapled, and the certificate requires one");
+        *ret_state = HS_OCSP_NONE;
         return HS_OK;
     }
     if (is_pinned(ssl)) {
+        if (mode == HS_TLS_OCSP_REQUIRE)
+            return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
+                          "its stapled OCSP response cannot be checked: its issuer is not "
+                          "trusted here, only itself");
         *ret_state = HS_OCSP_SKIPPED;
-        return mode == HS_TLS_OCSP_REQUIRE
-                   ? refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
-                            "its stapled OCSP response cannot be checked: its issuer is not "
-                            "trusted here, only itself")
-                   : HS_OK;
+        return HS_OK;
     }
     response = d2i_OCSP_RESPONSE(NULL, &der, len);
     if (response == NULL)
