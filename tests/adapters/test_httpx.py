@@ -68,6 +68,8 @@ class Way:
             import trio
 
             return trio.run(main)
+        if self.way == "uvloop":
+            need_module("uvloop")
         return RUNS[self.way](main())  # type: ignore[arg-type]
 
     def settings(self, **more: Any) -> dict[str, Any]:

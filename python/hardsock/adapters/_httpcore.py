@@ -69,6 +69,15 @@ def _extra(conn: Any, name: str, tls: Any) -> Any:
     return None
 
 
+def _config_for(config: hs.TLSConfig | None, context: Any) -> hs.TLSConfig | None:
+    """The settings of hardsock's TLS: given, or of a context of ``hardsock.ssl_context``."""
+    make = getattr(context, "tls_config", None)
+    if config is not None or not callable(make):
+        return config
+    made: hs.TLSConfig = make(False)
+    return made
+
+
 def _address(host: str, port: int) -> tuple[str, int]:
     return (host.strip("[]"), port)
 
@@ -139,11 +148,12 @@ def backends(core: Any) -> Backends:
         def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._config is None or self._tls is not None:
+            config = _config_for(self._config, context)
+            if config is None or self._tls is not None:
                 inner = TLSOverBio(self._conn, context, name)
                 inner.handshake(timeout)
                 return Stream(inner, None, inner.ssl_object)
-            self._conn.upgrade_to_tls(self._config, server_name=name, timeout=timeout)
+            self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             return Stream(self._conn, self._config, TLSFace(self._conn.tls))
 
         def get_extra_info(self, info: str) -> Any:
@@ -243,11 +253,12 @@ def backends(core: Any) -> Backends:
         async def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._config is None or self._tls is not None:
+            config = _config_for(self._config, context)
+            if config is None or self._tls is not None:
                 inner = AsyncTLSOverBio(self._conn, context, name)
                 await inner.handshake(timeout)
                 return AsyncStream(inner, None, inner.ssl_object)
-            await self._conn.upgrade_to_tls(self._config, server_name=name, timeout=timeout)
+            await self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             return AsyncStream(self._conn, self._config, TLSFace(self._conn.tls))
 
         def get_extra_info(self, info: str) -> Any:

@@ -401,6 +401,11 @@ class Transport(asyncio.Transport):
             self._may_write = False
             self._call(self._protocol.pause_writing, "pause_writing")
 
+    @property
+    def _protocol_paused(self) -> bool:
+        """What asyncio's TLS of Python 3.10 looks at."""
+        return not self._may_write
+
     def _maybe_resume(self) -> None:
         if not self._may_write and self.get_write_buffer_size() <= self._low:
             self._may_write = True
