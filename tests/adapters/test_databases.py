@@ -206,7 +206,7 @@ def test_pg8000_takes_a_connection() -> None:
     with require(postgres()) as server, hs.timeout(60), hs.connect(server.address) as conn:
         with contextlib.closing(pg8000.native.Connection("postgres", sock=conn)) as database:
             assert database.run("select 41 + 1") == [[42]]
-            with hs.timeout(SHORT), pytest.raises(Exception) as late:  # noqa: B017
+            with hs.timeout(SHORT), pytest.raises(Exception) as late:
                 database.run("select pg_sleep(60)")
             assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
 
