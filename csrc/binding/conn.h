@@ -22,6 +22,9 @@ typedef struct {
     _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
     PyObject *whose;            /* owns: the Connection that this is a file's handle of, or NULL;
                                  * its timeout_ns counts, not this one's; write once */
+    PyObject *bound;            /* owns: what bind() was given, or NULL; guarded by the object's
+                                 * lock; that of `whose` counts, as its timeout_ns does */
+    atomic_bool is_bound;       /* so that a call looks there only if it has to */
     atomic_int life;            /* enum conn_life; leaves CONN_HELD once, under the object's lock */
     PyObject *weakrefs;
     PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
@@ -64,6 +67,8 @@ conn_timeout(PyObject *obj)
     return self->whose == NULL ? &self->timeout_ns : &((ConnObject *)self->whose)->timeout_ns;
 }
 
+/* A new reference to the token that it is bound to, or NULL. */
+PyObject *conn_bound(PyObject *obj);
 /* call_begin for a job on this connection: Closed when it was closed. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
                    PyObject *token);
@@ -141,6 +146,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \
     PLAIN(gettimeout, METH_NOARGS)                                                                 \
+    PLAIN(bind, METH_O)                                                                            \
     PLAIN(setblocking, METH_O)                                                                     \
     PLAIN(getblocking, METH_NOARGS)                                                                \
     PLAIN(set_read_deadline, METH_O)                                                               \

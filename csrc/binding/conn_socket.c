@@ -187,6 +187,55 @@ conn_gettimeout(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyFloat_FromDouble((double)span / 1e9);
 }
 
+static ConnObject *
+whose(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return self->whose == NULL ? self : (ConnObject *)self->whose;
+}
+
+CONN_DOC(bind,
+         "bind($self, token, /)\n--\n\n"
+         "Let each later call on this connection, and on its files, end with token as well.\n\n"
+         "For what is read after the block of a scope has been left, such as the body of an\n"
+         "answer: the deadline and the cancel of the request still reach it, from any thread.\n"
+         "None: no more. One token at a time; calls in progress go on as they began.");
+
+PyObject *
+conn_bind(PyObject *obj, PyObject *token)
+{
+    ConnObject *self = whose(obj);
+    PyObject *old;
+
+    if (token == Py_None)
+        token = NULL;
+    else if (token_core(state_of(obj), token) == NULL)
+        return NULL;
+    Py_XINCREF(token);
+    HS_BEGIN_LOCKED((PyObject *)self);
+    old = self->bound;
+    self->bound = token;
+    atomic_store(&self->is_bound, token != NULL);
+    HS_END_LOCKED();
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+conn_bound(PyObject *obj)
+{
+    ConnObject *self = whose(obj);
+    PyObject *token = NULL;
+
+    if (!atomic_load_explicit(&self->is_bound, memory_order_relaxed))
+        return NULL;
+    HS_BEGIN_LOCKED((PyObject *)self);
+    token = Py_XNewRef(self->bound);
+    HS_END_LOCKED();
+    return token;
+}
+
 CONN_DOC(setblocking, "setblocking($self, flag, /)\n--\n\n"
                       "True is settimeout(None), False is settimeout(0).");
 

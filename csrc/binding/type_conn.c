@@ -66,7 +66,9 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
         return -1;
     job->call.conn = self->core;
     job->give_up = conn_job_give_up;
-    return call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj)));
+    if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
+        return -1;
+    return call_bind(&job->call, conn_bound(obj));
 }
 
 void
@@ -161,6 +163,23 @@ disown(int number)
     Py_XDECREF(module);
 }
 
+/* 0, or -1 with an exception when the warning that ssl takes the descriptor is to be one. */
+static int
+warn_of_leaving(void)
+{
+    PyObject *module, *done = NULL;
+    struct place place;
+
+    if (!place_of_caller(&place) ||
+        PyUnicode_CompareWithASCIIString(((PyCodeObject *)place.code)->co_name, "_create") != 0)
+        return 0;
+    if ((module = PyImport_ImportModule("hardsock._second_owner")) != NULL)
+        done = PyObject_CallMethod(module, "leaving", "O", place.code);
+    Py_XDECREF(module);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
 static PyObject *
 conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
@@ -170,6 +189,14 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
     bool held;
     int fd;
 
+    if (!conn_is_let_go(self) && warn_of_leaving() < 0) {
+        PyObject *type, *value, *traceback;
+
+        PyErr_Fetch(&type, &value, &traceback);
+        disown(hs_conn_fileno(self->core));
+        PyErr_Restore(type, value, traceback);
+        return NULL;
+    }
     HS_BEGIN_LOCKED(obj); /* Another thread must not return it meanwhile. */
     if ((held = !conn_is_let_go(self)) && (rv = hs_conn_detach(self->core, &err, &fd)) == HS_OK)
         atomic_store(&self->life, CONN_CLOSED);
@@ -338,6 +365,7 @@ conn_dealloc(PyObject *obj)
     hs_conn_unref(self->core);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
+    Py_XDECREF(self->bound);
     object_free(obj);
 }
 
@@ -346,6 +374,7 @@ conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
+    Py_VISIT(((ConnObject *)self)->bound);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     HS_VISIT_HEAD(self);
     return 0;

@@ -23,6 +23,7 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
+from hardsock._create_connection import create_connection
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -48,6 +49,7 @@ from hardsock._errors import (
     DeadPeer,
     DescriptorWarning,
     EndOfStream,
+    EscapeWarning,
     FrameError,
     FrameTooLarge,
     HardsockError,
@@ -59,6 +61,7 @@ from hardsock._errors import (
     Reset,
     ResolveError,
     SettingWarning,
+    SocketError,
     TLSError,
     Truncated,
     WrongProcess,
@@ -66,6 +69,7 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
+from hardsock._notes import Note, note
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -94,9 +98,12 @@ from hardsock._records import (
     Setting,
     TLSInfo,
 )
-from hardsock._scope import current, scope, shield, timeout
+from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
+from hardsock._sites import skip_sites
+from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
+from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
@@ -131,6 +138,7 @@ __all__ = [
     "DescriptorWarning",
     "DrainReport",
     "EndOfStream",
+    "EscapeWarning",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -151,6 +159,7 @@ __all__ = [
     "Listener",
     "ListenerSocket",
     "ListenerStats",
+    "Note",
     "OpenConnection",
     "PeerCertificate",
     "Permit",
@@ -167,20 +176,24 @@ __all__ = [
     "Reset",
     "Resolution",
     "ResolveError",
+    "SSLContext",
     "Server",
     "ServerStats",
     "Setting",
     "SettingWarning",
     "Site",
+    "SocketError",
     "SocketOptions",
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TLSSocket",
     "Truncated",
     "WrongProcess",
     "__version__",
     "adopt",
     "connect",
+    "create_connection",
     "current",
     "deadline",
     "draining",
@@ -189,13 +202,18 @@ __all__ = [
     "fd_watch",
     "listen",
     "listen_fds",
+    "note",
     "open_connections",
+    "remaining",
     "reset_counts",
     "resolve",
     "resolver_stats",
     "scope",
     "serve",
     "shield",
+    "skip_sites",
+    "sleep",
+    "ssl_context",
     "tcp_counts",
     "timeout",
 ]

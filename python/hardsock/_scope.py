@@ -19,7 +19,7 @@ from hardsock._core import scope as _scope
 if TYPE_CHECKING:
     from hardsock.aio._host_scope import HostScope
 
-__all__ = ["current", "in_event_loop", "scope", "shield", "timeout"]
+__all__ = ["current", "in_event_loop", "remaining", "scope", "shield", "sleep", "timeout"]
 
 
 def current() -> CancelToken | None:
@@ -35,6 +35,43 @@ def in_event_loop() -> bool:
     trio = sys.modules.get("trio.lowlevel")
     in_trio_run = getattr(trio, "in_trio_run", None)
     return in_trio_run is not None and bool(in_trio_run())
+
+
+def remaining(limit: float | None = None) -> float | None:
+    """Return the seconds that the ambient scope leaves, or *limit* if that is less.
+
+    For code that hands a time limit to something which knows no scopes. ``None``: neither the scope
+    nor *limit* sets one. 0.0 when the scope has ended, by its deadline or by a cancel.
+    """
+    token = current()
+    if token is None:
+        return limit
+    left = 0.0 if token.cancelled else token.remaining
+    if left is None or limit is None:
+        return limit if left is None else left
+    return min(left, limit)
+
+
+def sleep(seconds: float, *, token: CancelToken | None = None) -> None:
+    """Sleep for *seconds*, unless *token* or the ambient scope ends first.
+
+    As ``time.sleep``, but a pause between two tries ends with what it belongs to. Blocks the thread;
+    in an event loop use the loop's own. ``sleep(0)`` only asks whether they have ended.
+
+    Raises:
+        DeadlineExceeded: The deadline came first.
+        Cancelled: The token or the scope was cancelled, before the call or during it.
+        ValueError: *seconds* is negative or no number.
+    """
+    if seconds is None:
+        raise TypeError("seconds must be a number, not None: a sleep needs an end")
+    ambient = current()
+    if token is None:
+        token = CancelToken() if ambient is None else ambient
+    elif ambient is not None and ambient is not token:
+        token = CancelToken.linked((token, ambient))
+    if token.wait(seconds):
+        token.check()
 
 
 class Ambient(ContextDecorator):

@@ -416,6 +416,7 @@ def test_an_owner_whose_number_others_closed_harms_no_new_owner() -> None:
             os.close(other)
 
 
+@pytest.mark.filterwarnings("ignore::hardsock.EscapeWarning")
 @pytest.mark.parametrize("how", ["buffered", "busy", "tls"])
 def test_ssl_does_not_become_a_second_owner(how: str, ids: Identities) -> None:
     """It takes the number first and asks to detach() after."""

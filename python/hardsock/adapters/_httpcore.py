@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import hardsock as hs
 from hardsock import aio
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
-from hardsock.adapters._total import scope_has_ended, wait
+from hardsock.adapters._total import scope_has_ended
 
 __all__ = ["Backends", "backends"]
 
@@ -211,7 +211,7 @@ def backends(core: Any) -> Backends:
             return Stream(conn, self._config)
 
         def sleep(self, seconds: float) -> None:
-            wait(seconds)
+            hs.sleep(seconds)
 
     class AsyncStream(core.AsyncNetworkStream):
         def __init__(self, conn: Any, config: hs.TLSConfig | None, tls: Any = None) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from hardsock import _core
 from hardsock._core import Hub, Operation
-from hardsock._errors import Closed
+from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
 from hardsock.aio._host_scope import without_scopes
 
@@ -219,7 +219,7 @@ class Transport(asyncio.Transport):
                     return
                 if self._paused or self._closing:
                     return
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
             return
         self._loop.call_soon(self._receive_again, operation, context=self._context)
@@ -310,7 +310,7 @@ class Transport(asyncio.Transport):
         self._sending = operation
         try:
             ended = operation.step()
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._sending = None
             self._in_flight = 0
             self._fail(exc)
@@ -368,7 +368,7 @@ class Transport(asyncio.Transport):
         self._sending = _Busy()
         try:
             return await Connection(self._conn).sendfile(file, offset, count)
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
             raise
         finally:
@@ -387,7 +387,7 @@ class Transport(asyncio.Transport):
     def _shut(self) -> None:
         try:
             self._conn.shutdown(socket.SHUT_WR)
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
 
     def can_write_eof(self) -> bool:
