@@ -65,14 +65,13 @@ operation_unpark(OperationObject *op)
 static int
 park(OperationObject *op)
 {
-    struct hs_error *err = &op->job.call.err;
     hs_err rv;
 
     if (op->hub->closed) {
         PyErr_SetString(PyExc_RuntimeError, "the event loop of this operation has ended");
         return -1;
     }
-    if ((rv = hs_bell_park(op->bell, &op->job.call.op, err)) != HS_OK)
+    if ((rv = hs_bell_park(op->bell, &op->job.call.op, op->job.call.err)) != HS_OK)
         return raise_error(&op->job.call, rv);
     op->state = OP_PARKED;
     unlist(op);
@@ -121,7 +120,7 @@ enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
 
 /* STEP_DONE: *ret_value is a new reference. */
 static enum step
-step(OperationObject *op, PyObject **ret_value)
+step_with(OperationObject *op, PyObject **ret_value)
 {
     enum step result = STEP_FAILED;
     hs_err rv = job_step(&op->job);
@@ -148,6 +147,19 @@ step(OperationObject *op, PyObject **ret_value)
         tell(op, rv);
     }
     operation_end(op);
+    return result;
+}
+
+/* Errors have a place while something can happen: a crowd that waits would hold one each. */
+static enum step
+step(OperationObject *op, PyObject **ret_value)
+{
+    struct hs_error err = {0};
+    enum step result;
+
+    op->job.call.err = &err;
+    result = step_with(op, ret_value);
+    op->job.call.err = NULL;
     return result;
 }
 
@@ -503,6 +515,7 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
                 PyObject *kwnames)
 {
     mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
+    struct hs_error err = {0};
     OperationObject *op;
     struct hs_op *core;
     HubObject *hub;
@@ -521,17 +534,20 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
     op->hub = hub;
     core = &op->job.call.op;
     op->job.scratch = &op->hub->scratch;
+    op->job.call.err = &err;
     if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
         goto fail;
-    if ((rv = hs_bell_new(op->hub->core, op, &op->job.call.err, &op->bell)) != HS_OK) {
+    if ((rv = hs_bell_new(op->hub->core, op, op->job.call.err, &op->bell)) != HS_OK) {
         (void)raise_error(&op->job.call, rv);
         goto fail;
     }
     hub->operations++;
     core->bell = op->bell;
     core->stepping = true;
+    op->job.call.err = NULL;
     return (PyObject *)op;
 fail:
+    op->job.call.err = NULL;
     Py_DECREF(op);
     return NULL;
 }

@@ -105,8 +105,11 @@ from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
 from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
+from hardsock.serving.handover import TakenOver, hand_over, take_over
+from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
+from hardsock.serving.systemd import systemd_notify
 
 __all__ = [
     "Address",
@@ -152,6 +155,7 @@ __all__ = [
     "ProxyStats",
     "HardsockError",
     "Histogram",
+    "InheritedSockets",
     "LeakWarning",
     "LengthPrefix",
     "Lent",
@@ -188,6 +192,7 @@ __all__ = [
     "TLSError",
     "TLSInfo",
     "TLSSocket",
+    "TakenOver",
     "Truncated",
     "WrongProcess",
     "__version__",
@@ -200,6 +205,7 @@ __all__ = [
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "hand_over",
     "listen",
     "listen_fds",
     "note",
@@ -214,6 +220,9 @@ __all__ = [
     "skip_sites",
     "sleep",
     "ssl_context",
+    "systemd_notify",
+    "systemd_sockets",
+    "take_over",
     "tcp_counts",
     "timeout",
 ]

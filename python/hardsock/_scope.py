@@ -27,16 +27,6 @@ def current() -> CancelToken | None:
     return _scope.get()
 
 
-def in_event_loop() -> bool:
-    """Whether an event loop runs in this thread; loads nothing."""
-    asyncio = sys.modules.get("_asyncio")  # In C: never half imported, as asyncio may be.
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        return True
-    trio = sys.modules.get("trio.lowlevel")
-    in_trio_run = getattr(trio, "in_trio_run", None)
-    return in_trio_run is not None and bool(in_trio_run())
-
-
 def remaining(limit: float | None = None) -> float | None:
     """Return the seconds that the ambient scope leaves, or *limit* if that is less.
 
@@ -72,6 +62,16 @@ def sleep(seconds: float, *, token: CancelToken | None = None) -> None:
         token = CancelToken.linked((token, ambient))
     if token.wait(seconds):
         token.check()
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread; loads nothing."""
+    asyncio = sys.modules.get("_asyncio")  # In C: never half imported, as asyncio may be.
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    trio = sys.modules.get("trio.lowlevel")
+    in_trio_run = getattr(trio, "in_trio_run", None)
+    return in_trio_run is not None and bool(in_trio_run())
 
 
 class Ambient(ContextDecorator):

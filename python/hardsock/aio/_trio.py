@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -74,24 +74,15 @@ async def _wait(operation: Operation) -> None:
 
 class _TrioRunner:
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._scope = trio.CancelScope()
-        self._task: trio.lowlevel.Task | None = None
+        self.name = name
+        self.scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
 
     async def run(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        self._task = trio.lowlevel.current_task()
-        with self._scope:
+        self.task = trio.lowlevel.current_task()
+        with self.scope:
             await function(*args)
-        self._task = None
-
-    def cancel(self) -> None:
-        self._scope.cancel()
-
-    def look(self) -> tuple[str | None, str | None]:
-        if self._task is None:
-            return self._name, None
-        frames = traceback.StackSummary.extract(self._task.iter_await_frames())
-        return self._name, "".join(frames.format())
+        self.task = None
 
 
 class TrioTasks:
@@ -110,6 +101,19 @@ class TrioTasks:
         runner = _TrioRunner(name)
         context.run(lambda: self._nursery.start_soon(runner.run, function, *args, name=name))
         return runner
+
+    def cancel(self, runner: object) -> None:
+        cast("_TrioRunner", runner).scope.cancel()
+
+    def keep(self, runner: object) -> None:
+        pass  # The nursery does.
+
+    def look(self, runner: object) -> tuple[str | None, str | None]:
+        it = cast("_TrioRunner", runner)
+        if it.task is None:
+            return it.name, None
+        frames = traceback.StackSummary.extract(it.task.iter_await_frames())
+        return it.name, "".join(frames.format())
 
     def is_cancel(self, exc: BaseException) -> bool:
         subgroup = getattr(exc, "subgroup", None)  # of an exception group, on Python 3.10 as well
