@@ -302,7 +302,7 @@ wants_color(void)
 
 /* Who asked for JSON gets a document, also when there was nothing to show or the command failed. */
 static enum exit_code
-answer(const struct options *o, const struct command *command)
+answer(struct options *o, const struct command *command)
 {
     enum exit_code rv;
 
@@ -312,6 +312,7 @@ answer(const struct options *o, const struct command *command)
         return fail_with(EXIT_USAGE, "--from is for check and explain, which only read");
     if (o->baseline != NULL && command->fn != cmd_check)
         return fail_with(EXIT_USAGE, "--baseline is for check");
+    o->image = command->fn == cmd_persist || command->fn == cmd_conflicts;
     rv = command->fn(o);
     if (o->format == FORMAT_JSON && !json_begun()) {
         json_head(command->name);

@@ -64,6 +64,13 @@ open_saved(const struct options *o, struct sys *ret_sys)
     return EXIT_AS_WANTED;
 }
 
+/* An image has an empty /proc, if any: it is a place to mount on. */
+bool
+sys_has_settings(const struct sys *s)
+{
+    return s->saved != NULL || (s->proc_sys >= 0 && faccessat(s->proc_sys, "net", F_OK, 0) == 0);
+}
+
 enum exit_code
 sys_open(const struct options *o, struct sys *ret_sys)
 {
@@ -87,8 +94,14 @@ sys_open(const struct options *o, struct sys *ret_sys)
             return rv;
     }
     path = mem_format("%s/proc/sys", s.root);
-    if ((s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY)) < 0) {
-        sys = errno;
+    s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY);
+    sys = errno;
+    if (o->image && s.fake && !sys_has_settings(&s)) {
+        s.image = s.first_ns = true;
+        *ret_sys = s;
+        return EXIT_AS_WANTED;
+    }
+    if (s.proc_sys < 0) {
         return fail_with(sys == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot open %s: %s", path,
                          strerror(sys));
     }
@@ -244,7 +257,7 @@ sys_may_write(const struct sys *s, const char *path)
 bool
 sys_has_module(const struct sys *s, const char *name)
 {
-    if (s->saved != NULL)
+    if (s->saved != NULL || s->image)
         return true; /* It may be: the key itself tells. */
     return access(mem_format("%s/sys/module/%s", s->root, name), F_OK) == 0;
 }

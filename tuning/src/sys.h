@@ -14,6 +14,7 @@ struct saved;
 struct sys {
     const char *root; /* "" for the real one */
     bool fake;
+    bool image;    /* no kernel runs in it: no setting can be read */
     bool first_ns; /* global keys are visible */
     int proc_sys;
     const struct saved *saved; /* instead of /proc/sys; then nothing else is known either */
@@ -27,6 +28,8 @@ enum access { ACCESS_OK, ACCESS_MISSING, ACCESS_DENIED, ACCESS_FAILED };
 /* Enters o->netns for the rest of the process, then opens. Says why it failed. */
 enum exit_code sys_open(const struct options *o, struct sys *ret_sys);
 void sys_close(struct sys *s);
+/* False for the empty /proc of an image. */
+bool sys_has_settings(const struct sys *s);
 
 /* The raw text, in the arena. *ret_errno is set unless ACCESS_OK. */
 enum access sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno);
