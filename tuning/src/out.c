@@ -215,12 +215,13 @@ static int
 columns(void)
 {
     static int known;
-    const char *text = getenv("COLUMNS");
+    const char *text;
     struct winsize size;
     long n = 0;
 
     if (known != 0)
         return known;
+    text = getenv("COLUMNS");
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         n = size.ws_col;
     else if (text != NULL)

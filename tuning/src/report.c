@@ -71,6 +71,8 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
         return fail_with(EXIT_SYSTEM, "%s/proc/sys holds no network settings: no kernel runs there",
                          ret->sys.root);
     }
+    if (with_findings)
+        sys_remember(&ret->sys);
     diag_read(&ret->sys, &ret->diag);
     if (o->baseline != NULL)
         rv = add_baseline(o, ret);

@@ -10,6 +10,7 @@
 #include "kb.h"
 
 struct saved;
+struct memory;
 
 struct sys {
     const char *root; /* "" for the real one */
@@ -21,6 +22,7 @@ struct sys {
     char kernel[65];
     char arch[65];
     uint64_t ns_inode, ns_cookie;
+    struct memory *memory; /* of what was read; NULL: each read asks the kernel */
 };
 
 enum access { ACCESS_OK, ACCESS_MISSING, ACCESS_DENIED, ACCESS_FAILED };
@@ -31,6 +33,8 @@ void sys_close(struct sys *s);
 /* False for the empty /proc of an image. */
 bool sys_has_settings(const struct sys *s);
 
+/* From now on each key is read once: for a look that writes nothing, over many profiles. */
+void sys_remember(struct sys *s);
 /* The raw text, in the arena. *ret_errno is set unless ACCESS_OK. */
 enum access sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno);
 /* One write(2). 0, an errno, or EMSGSIZE for a short write. Does not read back. */
