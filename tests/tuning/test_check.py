@@ -557,6 +557,6 @@ def test_a_look_at_many_profiles_reads_each_key_once(
         and not re.search("O_DIRECTORY|O_PATH", line)
     ]
     again = {key for key in read if read.count(key) > 1}
-    # The release of the kernel is asked before anything is remembered.
+    # Asked to tell the first namespace, before anything is remembered.
     assert again <= {"net/core/netdev_max_backlog"}
     assert len(read) > 50
