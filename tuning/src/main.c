@@ -105,8 +105,8 @@ usage(FILE *to)
     (void)fputs("\nWithout a command it checks, which only reads. `hardsock-tune COMMAND --help`\n"
                 "has the options and an example; -V is the version.\n\n"
                 "exit codes: 0 as wanted, 1 drift, 2 usage, 3 bad profile, 4 no permission,\n"
-                "5 refused by the kernel, 6 partly applied and rolled back, 7 conflict,\n"
-                "8 system error, 9 residue, 10 only settings of the whole machine were left out\n",
+                "  5 refused by the kernel, 6 partly applied and rolled back, 7 conflict,\n"
+                "  8 system error, 9 residue, 10 only settings of the whole machine left out\n",
                 to);
 }
 
