@@ -238,16 +238,22 @@ take_system(struct options *o, const char *loader)
 }
 
 static bool
+take_profile(struct options *o, const char *name)
+{
+    if (o->n_profiles == MAX_NAMES) {
+        say("--profile: more than %d", MAX_NAMES);
+        return false;
+    }
+    o->profiles[o->n_profiles++] = name;
+    return true;
+}
+
+static bool
 take_option(struct options *o, int c)
 {
     switch (c) {
     case 'p':
-        if (o->n_profiles == MAX_NAMES) {
-            say("--profile: more than %d", MAX_NAMES);
-            return false;
-        }
-        o->profiles[o->n_profiles++] = optarg;
-        return true;
+        return take_profile(o, optarg);
     case 'f':
         return take_format(o, optarg);
     case 's':
