@@ -1026,7 +1026,9 @@ struct hs_answer {
 };
 
 struct hs_resolver_stats {
-    long running;             /* lookups somebody waits for */
+    long running;             /* lookups somebody waits for, with a thread */
+    long queued;              /* lookups that wait for a thread: their name's servers have as many
+                               * as they may */
     long orphans;             /* lookups whose callers have left; they end when libc lets them */
     long live;                /* lookups in memory: running, orphaned, queued or being read */
     int64_t oldest_orphan_ns; /* age, or 0 */
