@@ -891,7 +891,8 @@ HS_API void hs_parking_drain(struct hs_parking *p);
 /* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
 HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
 HS_API void hs_parking_close(struct hs_parking *p);
-/* parked: without news, also those that linger. due: with news that nobody has taken. */
+/* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
+ * nobody has taken. */
 HS_API void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
 
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call

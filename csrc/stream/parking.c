@@ -175,9 +175,8 @@ peek(const struct hs_spot *s)
         return HS_OK;
     rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
     if (rv == HS_OK && n == 0)
-        rv = HS_E_END;
-    /* The rest of a message does not come: its reader finds out. */
-    return rv < 0 && atomic_load(&c->buffered) > 0 ? HS_OK : rv;
+        rv = atomic_load(&c->buffered) > 0 ? HS_E_TRUNCATED : HS_E_END;
+    return rv;
 }
 
 /* HS_E_CLOSED here; HS_OK, too, when somebody reads who should not. */
@@ -526,6 +525,7 @@ hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due)
     struct hs_reactor_counts counts;
 
     HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
     hs_reactor_counts(p->reactor, &counts);
     *ret_parked = counts.waiting;
     *ret_due = counts.due;

@@ -108,7 +108,7 @@ class Drain:
         found = [served for served in self._ledger.active if served.handled is not None]
         for served in found:
             assert served.handled is not None
-            self._ledger.settle(served, served.handled, ending="closed")
+            self._ledger.settle(served, served.handled, error=served.error, ending="closed")
         return found
 
     def _give_up(self) -> list[Served]:

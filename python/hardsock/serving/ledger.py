@@ -21,6 +21,7 @@ class Phase(Enum):
     """Where a connection is."""
 
     WAITING = "waiting"
+    PARKED = "parked"
     HANDLER = "handler"
     LINGERING = "lingering"
 
@@ -44,7 +45,7 @@ _CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "error", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -58,6 +59,8 @@ class Served:
         """Why the server cancelled its token, if it did."""
         self.handled: Outcome | None = None
         """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
+        self.error: str | None = None
+        """The same: the class of the exception that its handler failed with, if it did."""
         self.outcome: Outcome | None = None
         self.left = False
         """Nobody works on it any more."""
@@ -139,7 +142,7 @@ class Ledger:
         if len(self.active) > self._limit and self._lingering:
             oldest = next(iter(self._lingering))
             assert oldest.handled is not None
-            self.settle(oldest, oldest.handled, ending="closed")
+            self.settle(oldest, oldest.handled, error=oldest.error, ending="closed")
         self._peak = max(self._peak, len(self.active))
         return oldest
 
@@ -157,9 +160,10 @@ class Ledger:
         self._delay_max = max(self._delay_max, delay)
         return True
 
-    def linger(self, served: Served, outcome: Outcome) -> None:
+    def linger(self, served: Served, outcome: Outcome, error: str | None = None) -> None:
         """Its handler has ended, and its peer's end is waited for."""
         served.phase = Phase.LINGERING
+        served.error = error
         if served.outcome is None:
             served.handled = outcome
             self._lingering[served] = None
@@ -202,6 +206,7 @@ class Ledger:
             accepted=self._accepted,
             active=len(self.active),
             waiting=sum(served.phase is Phase.WAITING for served in self.active),
+            parked=sum(served.phase is Phase.PARKED for served in self.active),
             peak_active=self._peak,
             handled=sum(self._outcomes[outcome] for outcome in _HANDLED),
             failed=self._outcomes[Outcome.FAILED],

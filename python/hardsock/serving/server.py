@@ -29,7 +29,7 @@ from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
-from hardsock.serving.workers import Workers, look_at
+from hardsock.serving.workers import Crew, Workers, look_at
 
 __all__ = ["Handler", "Server"]
 
@@ -65,17 +65,21 @@ class Server(ServerFace):
         self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
         self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
         self._limit: Limit | None = None  # guarded by lock
-        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
-        # A thread for each connection, of which as many run as there are workers.
-        self._slots = Slots(options.workers) if options.workers < options.limit else None
-        self._workers = Workers(self._serve, options.limit, options.name)
+        self._begin_workers()
         self._thread = new_thread(self._main, options.name)
         tell_before_joining(self._interpreter_ends)
         try:
             start_thread(self._thread)
         except RuntimeError:
-            self._workers.close(time.monotonic())
+            self._end_workers(time.monotonic())
             raise
+
+    def _begin_workers(self) -> None:
+        options = self._options
+        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
+        # A thread for each connection, of which as many run as there are workers.
+        self._slots = Slots(options.workers) if options.workers < options.limit else None
+        self._workers: Workers | Crew = Workers(self._serve, options.limit, options.name)
 
     # ---- asking ------------------------------------------------------------------------------
 
@@ -170,7 +174,7 @@ class Server(ServerFace):
         try:
             drain = self._begin_drain()
             outside = self._run_drain(drain)
-            self._workers.close(drain.end)
+            self._end_workers(drain.end)
             self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
@@ -181,7 +185,7 @@ class Server(ServerFace):
             try:
                 self._take(
                     self._listener.accept_many(
-                        min(room, MAX_BATCH), timeout=self._idle.interval, token=self._draining
+                        min(room, MAX_BATCH), timeout=self._look_again(), token=self._draining
                     )
                 )
             except Closed:
@@ -198,6 +202,7 @@ class Server(ServerFace):
         While it waits nothing is accepted: the kernel's queue holds who comes.
         """
         while not self._draining.cancelled:
+            self._look()
             now = time.monotonic()
             with self._lock:
                 turn = self._idle.step(now)
@@ -211,13 +216,21 @@ class Server(ServerFace):
                 turn.perform()
             if room:
                 return room
+            wait = self._look_again(full=True)
             try:
-                self._listener._tend(timeout=self._idle.interval, token=bell)
+                self._listener._tend(timeout=wait, token=bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                bell.wait(self._idle.interval)  # It was closed, which the next accept tells.
+                bell.wait(wait)  # It was closed, which the next accept tells.
         return 0
+
+    def _look(self) -> None:
+        """Now and then, in the thread that accepts."""
+
+    def _look_again(self, *, full: bool = False) -> float | None:
+        """Seconds until the next look; *full*: nothing can be accepted."""
+        return self._idle.interval
 
     def _take(self, conns: list[Connection]) -> None:
         taken = [served(conn, self._token) for conn in conns]
@@ -227,9 +240,19 @@ class Server(ServerFace):
             if lingering is not None:
                 lingering.conn.close()
         for each in taken:
-            if self._slots is not None:
-                each.conn._join_slots(self._slots)
-            self._workers.give(each)
+            self._begin(each)
+
+    def _begin(self, served: Served) -> None:
+        """Have it served; in the thread that accepts."""
+        assert isinstance(self._workers, Workers)
+        if self._slots is not None:
+            served.conn._join_slots(self._slots)
+        self._workers.give(served)
+
+    def _end_workers(self, until: float) -> None:
+        """Let them end, and wait for those that do by then."""
+        assert isinstance(self._workers, Workers)
+        self._workers.close(until)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
@@ -254,24 +277,33 @@ class Server(ServerFace):
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
             return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        exc = self._call(served)
+        if os.getpid() != self._pid:
+            if exc is not None:
+                raise exc
+            return None
+        return self._judge(served, exc)
+
+    def _call(self, served: Served) -> BaseException | None:
+        """Call the handler; what it raised."""
         try:
             token = served.token.child(name=served.peer)
             enter(self._context, token).run(self._handler, served.conn)
         except BaseException as exc:
-            if os.getpid() != self._pid:
-                raise
-            return self._judge(served, exc)
-        if os.getpid() != self._pid:
-            return None
-        return self._judge(served, None)
+            return exc
+        return None
 
     def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
         verdict = judge(served, exc, server=self._token, draining=self._draining)
+        self._lingers_by(served, verdict)
+        return verdict
+
+    def _lingers_by(self, served: Served, verdict: Verdict) -> None:
+        """Say so at once if its end is waited for: it makes room."""
         if verdict.end is End.FINISH:
             with self._lock:
-                self._ledger.linger(served, verdict.outcome)
+                self._ledger.linger(served, verdict.outcome, verdict.error)
             self._ring()
-        return verdict
 
     def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"
@@ -281,8 +313,14 @@ class Server(ServerFace):
             served.conn.abort()
             ending = "aborted"
         served.conn.close()
+        self._settle(served, verdict.outcome, ending, error=verdict.error)
+
+    def _settle(
+        self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None
+    ) -> None:
+        """It is closed, and nobody works on it."""
         with self._lock:
-            self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
+            self._ledger.settle(served, outcome, error=error, ending=ending)
             served.left = True
         self._ring()
 
@@ -316,6 +354,7 @@ class Server(ServerFace):
         outside = None
         self._listener._last_call()
         while True:
+            self._look_in_drain(drain)
             with self._lock:
                 if self._limit is not None:
                     drain.tighten(self._limit)
@@ -331,6 +370,9 @@ class Server(ServerFace):
                 return outside
             else:
                 bell.wait(turn.wait)
+
+    def _look_in_drain(self, drain: Drain) -> None:
+        """Before each step of it."""
 
     def _accept_rest(self, drain: Drain, room: int, wait: float | None, bell: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""
