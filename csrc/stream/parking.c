@@ -185,10 +185,10 @@ look(const struct hs_spot *s)
 {
     hs_err rv;
 
-    if (s->known)
-        return HS_OK;
     if (hs_fd_is_closed(&s->conn->fd))
         return HS_E_CLOSED;
+    if (s->known)
+        return HS_OK;
     if (!hs_call_visit(s->conn, HS_DIR_IN))
         return hs_fd_is_closed(&s->conn->fd) ? HS_E_CLOSED : HS_OK;
     rv = peek(s);
