@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from support import Unavailable, available, connect_to
+from support.signals import wait_until_caught
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -33,6 +34,7 @@ def http_server() -> Iterator[tuple[str, int]]:
             assert found is not None
             yield found[1], int(found[2])
         finally:
+            wait_until_caught(process.pid, signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
             assert process.stderr.read() == ""
