@@ -356,6 +356,27 @@ def test_a_handler_that_reads_nothing_is_an_error_and_no_endless_loop(
     assert "without reading a byte" in caplog.text
 
 
+def test_a_worker_that_fails_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has no memory for its account is cut and reported by the drain; all others are served."""
+    with serving(line, workers=1) as server, hs.connect(server.address, timeout=10) as other:
+        with connect_to(server.address) as client:
+            client.sendall(b"x\n")
+            assert client.recv(10) == b"1 x\n"
+
+            def no_memory(*_args: object, **_kwargs: object) -> None:
+                monkeypatch.undo()
+                raise MemoryError
+
+            monkeypatch.setattr(server, "_settle", no_memory)
+        assert ask(other) == b"1 hello\n"
+        assert poll_until(lambda: "a worker failed, and goes on" in caplog.text, 10)
+        report = drained(server, timeout=0.2)
+    assert report.aborted == 1
+    caplog.clear()
+
+
 def test_half_an_answer_ends_in_a_reset() -> None:
     def handler(conn: hs.Connection) -> None:
         conn.recv(1)
@@ -652,6 +673,7 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not() -> None:
         assert client.recv(10) == b"done"
         assert client.recv(10) == b""
     assert server.wait(10)
+    server.drain()  # which waits for the thread, too
     assert server.report is not None
     # It is parked, or the drain is known already: a moment decides.
     assert server.report.completed + server.report.idle_closed == 1

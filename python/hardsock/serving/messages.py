@@ -10,6 +10,7 @@ Whoever was given a connection owns it until it parks it: nothing here needs the
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 from hardsock.serving.workers import Crew
 
 __all__ = ["MessageServer"]
+
+logger = logging.getLogger("hardsock.serve")
 
 _News = tuple[Served, int, str | None, bool]
 
@@ -114,7 +117,13 @@ class MessageServer(Server):
         me = threading.current_thread()
         news: _News | None = self._parking.next()
         while news is not None:
-            news = self._turn(me, *news)
+            try:
+                news = self._turn(me, *news)
+            except BaseException:  # Ours, or no memory: handlers' are judged.
+                if os.getpid() != self._pid:
+                    raise
+                logger.critical("a worker failed, and goes on", exc_info=True)
+                news = self._parking.next()
 
     def _turn(
         self, me: threading.Thread, served: Served, news: int, ending: str | None, alone: bool
