@@ -888,6 +888,11 @@ HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked
 /* From now on nothing is parked without need: all that are quiet are due, as HS_PARKED_QUIET, or as
  * a message if one has come. */
 HS_API void hs_parking_drain(struct hs_parking *p);
+/* When places run out: the one that has been here for the longest of those of which not a byte has
+ * come, if it was made at least silence_ns ago; the caller's, and not closed. False: there is
+ * none. */
+HS_API bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                             void **ret_arg);
 /* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
 HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
 HS_API void hs_parking_close(struct hs_parking *p);

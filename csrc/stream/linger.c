@@ -153,7 +153,7 @@ start_locked(struct entry *e)
             reactor = r;
             return true;
         }
-        (void)hs_reactor_take(r);
+        (void)hs_reactor_take(r, NULL, NULL);
     }
     hs_reactor_free(r);
     return false;

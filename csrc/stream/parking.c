@@ -498,6 +498,38 @@ hs_parking_drain(struct hs_parking *p)
     hs_reactor_call_all(p->reactor);
 }
 
+/* Nothing of it has come, as far as is known here. */
+static bool
+is_silent(const struct hs_parked *parked, const void *created_before_ns)
+{
+    const struct hs_spot *s = HS_CONTAINER(parked, const struct hs_spot, parked);
+
+    return !s->given && s->lingering == NULL &&
+           s->conn->created_ns < *(const int64_t *)created_before_ns;
+}
+
+bool
+hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                 void **ret_arg)
+{
+    int64_t before = hs_now() - silence_ns;
+    struct hs_parked *parked;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
+    while ((parked = hs_reactor_take(p->reactor, is_silent, &before)) != NULL) {
+        struct hs_spot *s = HS_CONTAINER(parked, struct hs_spot, parked);
+
+        if (look(s) == HS_WANT) {
+            *ret_conn = s->conn;
+            *ret_arg = s->arg;
+            return true;
+        }
+        hs_reactor_queue(p->reactor, parked); /* There is news of it. */
+    }
+    return false;
+}
+
 bool
 hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
 {
@@ -505,7 +537,7 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
     struct hs_spot *s;
 
     HS_CHECK(p, PARKING_MAGIC);
-    if ((parked = hs_reactor_take(p->reactor)) == NULL &&
+    if ((parked = hs_reactor_take(p->reactor, NULL, NULL)) == NULL &&
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);

@@ -460,6 +460,44 @@ START_TEST(tending_gives_what_has_ended_and_leaves_messages_in_their_order)
 }
 END_TEST
 
+START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
+{
+    struct hs_parking *p = parking();
+    struct pair spoke = pair_unix(), old = pair_unix(), young = pair_unix(), asks = pair_unix();
+    struct hs_conn *conn;
+    void *arg;
+
+    park(p, spoke.c, HS_NEVER);
+    put(spoke.peer, "x", 1);
+    expect(p, spoke.c, HS_PARKED_MESSAGE);
+    recv_exactly(spoke.c, 1);
+    park(p, spoke.c, HS_NEVER);
+    park(p, asks.c, HS_NEVER);
+    park(p, old.c, HS_NEVER);
+    park(p, young.c, HS_NEVER);
+    put(asks.peer, "x", 1);
+    ck_assert(!hs_parking_evict(p, 100 * SECOND, &conn, &arg));
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, old.c);
+    ck_assert_ptr_eq(arg, &mark);
+    ck_assert(!hs_conn_is_closed(conn));
+    hs_conn_unref(conn);
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, young.c);
+    hs_conn_unref(conn);
+    ck_assert(!hs_parking_evict(p, 0, &conn, &arg));
+    expect(p, asks.c, HS_PARKED_MESSAGE);
+    ck_assert(hs_parking_take(p, &conn, &arg));
+    ck_assert_ptr_eq(conn, spoke.c);
+    hs_conn_unref(conn);
+    pair_free(&spoke);
+    pair_free(&old);
+    pair_free(&young);
+    pair_free(&asks);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(all_can_be_taken_whatever_they_wait_for)
 {
     struct hs_parking *p = parking();
@@ -968,6 +1006,7 @@ main(void)
     tcase_add_test(tc, lingering_has_its_time_and_may_be_cut_short);
     tcase_add_test(tc, a_drain_tells_of_the_quiet_and_serves_what_has_arrived);
     tcase_add_test(tc, tending_gives_what_has_ended_and_leaves_messages_in_their_order);
+    tcase_add_test(tc, the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken);
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);

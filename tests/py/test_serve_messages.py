@@ -425,6 +425,33 @@ def test_who_left_makes_room_also_while_all_workers_are_busy() -> None:
         assert settled(server).peak_active == 2
 
 
+def test_silent_clients_leave_their_places_to_others(
+    settings: dict[str, Any], connect: Connect
+) -> None:
+    """Who has spoken stays, however quiet it is since."""
+    with serving(line, workers=1, max_connections=4, **settings) as server:
+        with connect(server.address) as spoke, crowd(server.address, 3, connect) as silent:
+            assert ask(spoke) == b"1 hello\n"
+            assert poll_until(lambda: server.stats().parked == 4, 10)
+            with connect(server.address) as newcomer:
+                assert ask(newcomer) == b"1 hello\n"
+            assert silent[0].recv(10, timeout=10) == b""
+            assert ask(spoke) == b"2 hello\n"
+            assert server.stats().evicted >= 1
+            assert server.stats().peak_active == 4
+        settled(server, 5)
+
+
+def test_nobody_leaves_a_full_server_for_nobody() -> None:
+    with serving(line, max_connections=2) as server:
+        with crowd(server.address, 2, plainly) as clients:
+            assert poll_until(lambda: server.stats().parked == 2, 10)
+            with pytest.raises(hs.DeadlineExceeded):
+                clients[0].recv(10, timeout=0.6)
+            assert ask(clients[0]) == b"1 hello\n"
+            assert server.stats().evicted == 0
+
+
 def test_a_process_that_can_start_no_more_threads_serves_with_those_it_has(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -136,7 +136,7 @@ class Drain:
             completed=ended[Outcome.COMPLETED],
             told=ended[Outcome.TOLD],
             failed=ended[Outcome.FAILED],
-            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT],
+            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT] + ended[Outcome.EVICTED],
             cancelled=ended[Outcome.CANCELLED],
             aborted=ended[Outcome.ABORTED],
             unaccepted=unaccepted,

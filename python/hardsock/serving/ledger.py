@@ -33,13 +33,20 @@ class Outcome(Enum):
     TOLD = "told"
     FAILED = "failed"
     IDLE_TIMEOUT = "idle timeout"
+    EVICTED = "evicted"
     IDLE = "idle"
     CANCELLED = "cancelled"
     ABORTED = "aborted"
 
 
 _HANDLED = (Outcome.COMPLETED, Outcome.TOLD)
-_CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
+_CUT = (
+    Outcome.IDLE_TIMEOUT,
+    Outcome.EVICTED,
+    Outcome.IDLE,
+    Outcome.CANCELLED,
+    Outcome.ABORTED,
+)
 
 
 class Served:
@@ -212,6 +219,7 @@ class Ledger:
             failed=self._outcomes[Outcome.FAILED],
             cut=sum(self._outcomes[outcome] for outcome in _CUT),
             idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            evicted=self._outcomes[Outcome.EVICTED],
             errors=dict(self._errors),
             endings=dict(self._endings),
             workers=workers,

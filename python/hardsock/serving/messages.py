@@ -20,6 +20,7 @@ from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served
+from hardsock.serving.options import MAX_BATCH
 from hardsock.serving.records import ServerStats
 from hardsock.serving.server import Server
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
@@ -35,10 +36,9 @@ _News = tuple[Served, int, str | None, bool]
 _MESSAGE, _ENDED, _EXPIRED, _QUIET, _FINISHED = range(5)
 _PARKED, _NOTHING_CAME, _CLOSED, _ENDING, _UNFIT, _UNREAD = range(6)
 
-_FULL_LOOK = 1.0
 _NEWCOMER = 0.25
-"""Seconds that a client has to say something when the server drains: its first message comes right
-behind the end of TCP's handshake."""
+"""Seconds that a client has to say something when the server drains, or is full and others wait:
+its first message comes right behind the end of TCP's handshake."""
 
 
 class MessageServer(Server):
@@ -83,11 +83,26 @@ class MessageServer(Server):
         while ended := self._parking.tend():
             for served, news, ending, _ in ended:
                 self._over(served, news, ending)
+        with self._lock:
+            full = self._ledger.room == 0
+        if full and not self._drains:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Whoever says nothing keeps a place only while nobody else wants it."""
+        try:
+            waiting = self._listener.stats().queue_length or 0
+        except HardsockError:
+            return  # It was closed, which the next accept tells.
+        for _ in range(min(waiting, MAX_BATCH)):
+            if (served := self._parking.evict(_NEWCOMER)) is None:
+                return
+            self._drop(served, Outcome.EVICTED)
 
     def _look_again(self, *, full: bool = False) -> float | None:
         if not full:
             return self._look_at
-        return _FULL_LOOK if self._look_at is None else min(_FULL_LOOK, self._look_at)
+        return _NEWCOMER if self._look_at is None else min(_NEWCOMER, self._look_at)
 
     def _look_in_drain(self, drain: Drain) -> None:
         if not self._drains:

@@ -28,6 +28,9 @@ class ServerStats(NamedTuple):
     """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
     idle_timeouts: int
     """Of these, idle for longer than ``idle_timeout``."""
+    evicted: int
+    """Of these, closed for others who waited, when ``max_connections`` were reached: they had not
+    sent a byte. Only with ``per="message"``."""
     errors: Mapping[str, int]
     """Failed connections by the name of the exception's class."""
     endings: Mapping[str, int]
