@@ -859,7 +859,7 @@ enum hs_parking_answer {
     HS_PARKING_CLOSED, /* it was closed, or detached */
     HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
     HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
-    HS_PARKING_UNREAD, /* whoever was given a message neither took nor looked at any byte of it */
+    HS_PARKING_UNREAD, /* who was given a message neither took nor looked at a byte that had come */
 };
 
 HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);

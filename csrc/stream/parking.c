@@ -52,6 +52,7 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
+    bool rest;  /* it was given for what the last message had left, not for what has come */
     bool known; /* it is a message: no other look is needed */
     bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
 };
@@ -280,7 +281,7 @@ judge(struct hs_spot *s, bool newcomer)
     if (atomic_load(&c->out_ended))
         return HS_PARKING_ENDING;
     s->more = s->given && s->read == bytes_read(c);
-    if (s->more && s->buffered == buffered)
+    if (s->more && s->buffered == buffered && !s->rest)
         return HS_PARKING_UNREAD;
     s->stays = newcomer || s->more;
     if (s->stays || !atomic_load(&s->parking->draining))
@@ -405,6 +406,7 @@ static void
 give_message(struct hs_spot *s, struct hs_parked_conn *ret)
 {
     s->given = true;
+    s->rest = !s->more && atomic_load(&s->conn->buffered) > 0;
     s->read = bytes_read(s->conn);
     s->buffered = atomic_load(&s->conn->buffered);
     ret->news = HS_PARKED_MESSAGE;

@@ -166,6 +166,24 @@ def test_half_a_message_can_be_left_for_later_without_a_worker() -> None:
     assert calls == 3
 
 
+def test_half_a_message_behind_a_whole_one_can_be_left_for_later() -> None:
+    """The handler is called for it at once, leaves it, and is called again when the rest comes."""
+
+    def handler(conn: hs.Connection) -> None:
+        try:
+            conn.sendall(conn.recv_until(b"\n", keep=True, timeout=0))
+        except hs.DeadlineExceeded:
+            return
+
+    with serving(handler, workers=1) as server, connect_to(server.address) as client:
+        client.sendall(b"one\ntw")
+        assert client.recv(100) == b"one\n"
+        assert poll_until(lambda: server.stats().parked == 1, 10)
+        client.sendall(b"o\n")
+        assert client.recv(100) == b"two\n"
+        assert server.stats().failed == 0
+
+
 def test_another_thread_may_send_on_a_quiet_connection() -> None:
     def handler(conn: hs.Connection) -> None:
         conn.recv_until(b"\n", keep=True)
