@@ -253,7 +253,11 @@ struct hs_bell;
  * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
  * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
  * a part is here; it is HS_E_CANCELLED when nothing is there and the next message would have to be
- * waited for. A call that sends may not begin, nor wait. */
+ * waited for. A call that sends may not begin, nor wait.
+ *
+ * lease is for connections that a pool lent: a call that names the lease under which it is made is
+ * HS_E_CLOSED once that has ended, also when another thread ends it at this moment: it never
+ * touches what is the next borrower's. The pool has to live as long as the call. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
@@ -262,6 +266,7 @@ struct hs_op {
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
+    uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
     int send_flags;         /* of send(2), for calls that send: 0 or MSG_MORE */
     short want_events;      /* POLLIN, POLLOUT */
@@ -271,14 +276,15 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same */
+    bool told_seen; /* the same, as the next */
+    bool left_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
-            false                                                                                  \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
+            false, false                                                                           \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -391,7 +397,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings;
+        notifiers, slots, parkings, departures;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -923,6 +929,11 @@ HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
 HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
 HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+/* For servers: how long one message of the peer's may take from its first byte until the answer
+ * begins, and one answer until the next message is waited for; spans, HS_NEVER for no limit. A call
+ * that would wait beyond it is HS_E_DEADLINE with phase "read_timeout" or "write_timeout". The wait
+ * for a message's first byte is neither. */
+HS_API void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
 
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
@@ -933,12 +944,44 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
+    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
+    bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
  * connection; takes a reference of its own. */
 HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
 /* Calls that begin from now on leave slots alone. */
 HS_API void hs_conn_leave_slots(struct hs_conn *c);
+
+/* ---- Clients that leave -------------------------------------------------------------------- */
+
+/* A crowd of connections of which somebody wants to know whose peers have left: its connection's
+ * token is cancelled, so that nobody works for a client that is not there any more. */
+struct hs_departures;
+
+HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
+                                             struct hs_departures **ret_departures);
+HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
+HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
+/* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
+HS_API void hs_departures_close(struct hs_departures *d);
+/* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
+ * its side, as clients do that still wait for an answer. Once per connection, before others know
+ * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they
+ * have found nothing: they still receive what has arrived, and raise HS_E_RESET. */
+HS_API HS_NODISCARD hs_err hs_departures_watch(struct hs_departures *d, struct hs_conn *c,
+                                               struct hs_token *token, struct hs_error *err);
+/* Waits for peers that leave, and cancels their tokens. Returns HS_OK as soon as that has set off
+ * callbacks, which the caller runs (hs_callbacks_run); then call it again. Else it ends by its
+ * deadline or token only. */
+HS_API HS_NODISCARD hs_err hs_departures_tend(struct hs_departures *d, struct hs_op *op,
+                                              struct hs_error *err, struct hs_callback **ret_fired);
+/* From now on the end of the peer's stream counts as leaving, too; or not any more. HS_E_INVALID:
+ * nobody watches c. HS_E_CLOSED. */
+HS_API HS_NODISCARD hs_err hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err);
+/* It is watched no more. A cancel that has begun is not taken back. */
+HS_API void hs_conn_leave_departures(struct hs_conn *c);
+
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading
@@ -1314,8 +1357,13 @@ HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op 
                                             struct hs_error *err);
 /* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
  * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
- * left of which a byte has come. The listener still has to be closed. */
+ * left of which a byte has come. The listener still has to be closed. With SO_REUSEPORT all are
+ * accepted until the queue is empty, and in that moment the socket goes, so that nobody more comes
+ * to it: see hs_listener_stats for what is then known of its queue (nobody). */
 HS_API void hs_listener_last_call(struct hs_listener *l);
+/* Another process has the same socket and listens on: nothing more is accepted here, what is queued
+ * is the other's, and the path of a unix socket is not removed. */
+HS_API void hs_listener_hand_over(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);

@@ -12,7 +12,7 @@
  * - lingering: an op of hs_conn_finish that holds both directions from first step to last.
  *
  * What a client does while it is parked costs a look in the thread that was woken, which then waits
- * on: half a TLS record, session tickets, key updates are no message. Looks read nothing: MSG_PEEK.
+ * on: half a TLS record, session tickets, key updates are no message. Looks only peek.
  */
 #include "parking.h"
 
@@ -289,6 +289,21 @@ judge(struct hs_spot *s, bool newcomer)
     return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
 }
 
+/* Whoever had the last message is done with it: the next one has a time of its own, which has begun
+ * if it is here. */
+static void
+begin_turn(const struct hs_spot *s)
+{
+    struct direction *in = &s->conn->dirs[HS_DIR_IN], *out = &s->conn->dirs[HS_DIR_OUT];
+    bool bounded = atomic_load_explicit(&in->turn_ns, memory_order_relaxed) != HS_NEVER;
+    int64_t began = bounded && atomic_load(&s->conn->buffered) > 0 ? hs_now() : 0;
+
+    if (s->more)
+        return;
+    atomic_store_explicit(&in->turn_began_ns, began, memory_order_relaxed);
+    atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
+}
+
 hs_err
 hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t span_ns,
                 bool newcomer, struct hs_error *err, enum hs_parking_answer *ret_answer)
@@ -309,6 +324,7 @@ hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t s
     if ((answer = judge(s, newcomer)) == HS_PARKING_TAKEN) {
         s->arg = arg;
         s->until_ns = hs_deadline_after(span_ns);
+        begin_turn(s);
         (void)hs_conn_ref(conn);
         if (has_above(s))
             hs_reactor_queue(p->reactor, &s->parked);

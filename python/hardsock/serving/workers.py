@@ -14,34 +14,33 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from hardsock.serving.ledger import Served
+from hardsock.serving.seldom import Seldom
 from hardsock.serving.threads import new_thread, start_thread
 
 __all__ = ["Crew", "Workers"]
 
 _Run = Callable[[Served], bool]
 
-_WARNING_INTERVAL = 60.0
-
-logger = logging.getLogger("hardsock.serve")
-
 
 class Crew:
-    """Threads up to a limit, which are not ended before all are.
+    """Threads up to a limit, which are not ended before all are; one is there from the start.
 
     Args:
+        seldom: The server's log.
         main: What each runs, until it is told to return.
     """
 
-    def __init__(self, limit: int, name: str, main: Callable[..., object], *args: object) -> None:
+    def __init__(
+        self, limit: int, name: str, seldom: Seldom, main: Callable[..., object], *args: object
+    ) -> None:
         self.limit = limit
         self._name = name
+        self._seldom = seldom
         self._main: Callable[..., object] | None = main
         self._args = args
         self._lock = threading.RLock()
-        self._refused = 0  # threads, since the last warning
-        self._next_warning = 0.0
         self._threads: list[threading.Thread] = []
-        start_thread(self._new())
+        self._start(self._new())
 
     @property
     def count(self) -> int:
@@ -49,35 +48,41 @@ class Crew:
         return len(self._threads)
 
     def grow(self) -> bool:
-        """Start another one; False if there is none."""
-        with self._lock:
-            if len(self._threads) >= self.limit:
-                return False
-            thread = self._new()
+        """Start another one, if that may and can be."""
         try:
-            start_thread(thread)
-        except RuntimeError as exc:  # No more threads for this process: the others go on.
             with self._lock:
-                self._threads.remove(thread)
+                if len(self._threads) >= self.limit:
+                    return False
+                thread = self._new()
+            self._start(thread)
+        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             self._warn(exc)
             return False
         return True
 
-    def _warn(self, exc: RuntimeError) -> None:
-        """Once a minute: each connection of a crowd would meet it."""
-        with self._lock:
-            self._refused += 1
-            if time.monotonic() < self._next_warning:
-                return
-            refused, self._refused = self._refused, 0
-            self._next_warning = time.monotonic() + _WARNING_INTERVAL
-        logger.warning("%d of %d workers: %s (%d times)", self.count, self.limit, str(exc), refused)
+    def _warn(self, exc: Exception) -> None:
+        self._seldom.log(
+            "workers",
+            logging.WARNING,
+            "%d of %d workers: %s",
+            self.count,
+            self.limit,
+            str(exc) or type(exc).__name__,
+        )
 
     def _new(self) -> threading.Thread:
         assert self._main is not None
         thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", *self._args)
         self._threads.append(thread)
         return thread
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            start_thread(thread)
+        except (RuntimeError, MemoryError):
+            with self._lock:
+                self._threads.remove(thread)
+            raise
 
     def includes(self, thread: threading.Thread) -> bool:
         """Whether it is one of these."""
@@ -96,14 +101,15 @@ class Workers:
 
     Args:
         run: Serves one connection, never raises, and returns whether the thread may go on.
+        seldom: The server's log.
     """
 
-    def __init__(self, run: _Run, limit: int, name: str) -> None:
+    def __init__(self, run: _Run, limit: int, name: str, seldom: Seldom) -> None:
         self._queue: SimpleQueue[Served | None] = SimpleQueue()
         self._lock = threading.RLock()
         self._free = 1  # threads that wait, or are about to
         self._given = 0  # connections that no thread has taken yet
-        self._crew = Crew(limit, name, self._main, run)
+        self._crew = Crew(limit, name, seldom, self._main, run)
 
     @property
     def count(self) -> int:
@@ -113,10 +119,10 @@ class Workers:
     def give(self, served: Served) -> None:
         """Have a connection served, as soon as a thread is free."""
         with self._lock:
+            self._queue.put(served)  # First: without memory for it nothing has changed.
             self._given += 1
             more = self._given > self._free and self._crew.count < self._crew.limit
             self._free += more
-        self._queue.put(served)
         if more and not self._crew.grow():
             with self._lock:
                 self._free -= 1
