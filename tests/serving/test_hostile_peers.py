@@ -182,9 +182,12 @@ def test_a_handler_that_raises_ends_only_its_own_connection(
         honest.wait_for_more()
         assert poll_until(lambda: server.stats().failed == 10, PATIENCE)
         assert server.stats().errors == {name: 10}
-    raised = [r.exc_info and r.exc_info[0] for r in caplog.records if r.levelno >= logging.ERROR]
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    raised = [record.exc_info[0] for record in logged if record.exc_info]
     caplog.clear()  # Their tracebacks keep connections.
-    assert [kind and kind.__name__ for kind in raised] == [name] * 10
+    # With its traceback at least once: a crowd of them may be told by a count.
+    assert {kind.__name__ for kind in raised if kind} == {name}
+    assert len(logged) <= 10
 
 
 # ---- the sums -----------------------------------------------------------------------------------
