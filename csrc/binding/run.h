@@ -13,7 +13,8 @@ struct call {
     int64_t started_ns;
     PyObject *token;         /* owns: the ambient CancelToken, or NULL */
     PyObject *given;         /* owns: the token= that the caller gave, or NULL */
-    struct hs_token *linked; /* owns: made when a token and an ambient scope both apply */
+    PyObject *bound;         /* owns: the token that the connection is bound to, or NULL */
+    struct hs_token *linked; /* owns: made when several of these apply */
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector;        /* borrows: for the attempts in errors, or NULL */
     const struct hs_dial_failure *failure; /* borrows: the same of a pool's dial, or NULL */
@@ -24,7 +25,8 @@ struct call {
     bool nonblocking; /* settimeout(0): raise BlockingIOError */
     bool by_default;  /* no timeout= was given: span_ns is what settimeout said */
     int64_t span_ns;
-    struct hs_error err;
+    struct hs_error *err; /* borrows: the caller's, empty before each step; a call that waits in an
+                           * event loop has none in between */
 };
 
 /* For a call that is all zero. timeout and token as given by the caller (NULL or None: not given);
@@ -32,6 +34,8 @@ struct call {
  * call_end afterwards in any case. */
 int call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token,
                int64_t default_ns);
+/* Lets it end with token as well; takes token, which is a CancelToken, or NULL: nothing. */
+int call_bind(struct call *c, PyObject *token);
 void call_end(struct call *c);
 
 /* Detaches, calls fn(c, arg) once, re-attaches. No core lock is held when it returns. */

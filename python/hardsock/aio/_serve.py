@@ -34,6 +34,9 @@ def serve(
     drain_timeout: float,
     max_connections: int | None = None,
     idle_timeout: float | None = None,
+    read_timeout: float | None = None,
+    write_timeout: float | None = None,
+    handler_timeout: float | None = None,
     linger: float = DefaultSeconds(2.0),
     token: CancelToken | None = None,
     name: str | None = None,
@@ -70,7 +73,10 @@ def serve(
         handler: A coroutine function, called with an ``aio.Connection``.
         max_connections: Connections accepted and not finished. By default 10,000, or what the
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
-        drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
+        handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
+            its task cancelled, up to a quarter (at most 5 s) later.
+        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, token, name, timeout:
+            As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
@@ -87,6 +93,9 @@ def serve(
         drain_timeout=drain_timeout,
         max_connections=_default_connections() if max_connections is None else max_connections,
         idle_timeout=idle_timeout,
+        read_timeout=read_timeout,
+        write_timeout=write_timeout,
+        handler_timeout=handler_timeout,
         linger=linger,
         name="hardsock-serve" if name is None else name,
     )

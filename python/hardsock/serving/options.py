@@ -48,6 +48,9 @@ class ServeOptions:
     max_connections: int | None = None
     """Never None once made: the default is *workers*."""
     idle_timeout: float | None = None
+    read_timeout: float | None = None
+    write_timeout: float | None = None
+    handler_timeout: float | None = None
     linger: float = DefaultSeconds(2.0)
     name: str = "hardsock-serve"
 
@@ -57,7 +60,9 @@ class ServeOptions:
         _required("workers", self.workers)
         _check_int("workers", self.workers, 1, _MAX_WORKERS)
         _check_int("max_connections", self.max_connections, 1, _MAX_CONNECTIONS)
-        _check_seconds("idle_timeout", self.idle_timeout, 0.001)
+        for name in ("idle_timeout", "read_timeout", "write_timeout", "handler_timeout"):
+            _check_seconds(name, getattr(self, name), 0.001)
+        self._check_timeouts()
         _required("linger", self.linger)
         _check_seconds("linger", self.linger, 0)
         if not isinstance(self.name, str):
@@ -83,6 +88,16 @@ class ServeOptions:
                     "of at least workers"
                 )
             object.__setattr__(self, "workers", self.max_connections)
+
+    def _check_timeouts(self) -> None:
+        handler = self.handler_timeout
+        for name in ("idle_timeout", "read_timeout", "write_timeout"):
+            seconds = getattr(self, name)
+            if handler is not None and seconds is not None and seconds > handler:
+                raise ValueError(
+                    f"{name}={seconds:g} and handler_timeout={handler:g} contradict each other: a "
+                    f"handler ends before {name} could; give {name} of at most handler_timeout"
+                )
 
     def _settle_linger(self) -> None:
         if self.linger <= self.drain_timeout:
