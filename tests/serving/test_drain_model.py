@@ -369,7 +369,11 @@ def test_any_drain_keeps_its_promises(
 @pytest.mark.parametrize("seed", range(SEEDS, NIGHTLY_SEEDS))
 @pytest.mark.parametrize("driver", [*DRIVERS, "uvloop"])
 def test_any_drain_keeps_its_promises_all_night(
-    seed: int, driver: str, ids: Identities, caplog: pytest.LogCaptureFixture
+    seed: int,
+    driver: str,
+    ids: Identities,
+    caplog: pytest.LogCaptureFixture,
+    event_loops: None,
 ) -> None:
     World(seed, driver, ids).run(driver)
     caplog.clear()
