@@ -146,13 +146,17 @@ say_unknown(const char *path)
 static const struct kb_symptom *
 symptom_of(const char *text)
 {
-    const struct kb_symptom *s;
+    const struct kb_symptom *s, *found = NULL;
 
-    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++)
-        if (strcasecmp(text, kb_string(s->name)) == 0 ||
-            strcasecmp(text, kb_string(s->message)) == 0)
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++) {
+        if (strcasecmp(text, kb_string(s->name)) == 0)
             return s;
-    return NULL;
+        /* A line of a log holds more; of two messages in it the longer one says more. */
+        if (strcasestr(text, kb_string(s->message)) != NULL &&
+            (found == NULL || strlen(kb_string(s->message)) > strlen(kb_string(found->message))))
+            found = s;
+    }
+    return found;
 }
 
 static void
@@ -173,7 +177,7 @@ show_symptom(const struct options *o, const struct kb_symptom *s)
         tsv_line(kb_string(s->name), "keys", keys, NULL);
     } else {
         put_painted(o, PAINT_BOLD, kb_string(s->name), 0);
-        (void)printf(": %s\n", kb_string(s->message));
+        put_rest((int)strlen(kb_string(s->name)), 2, mem_format(": %s", kb_string(s->message)));
         put_wrapped(2, "meaning    ", kb_string(s->meaning));
         put_wrapped(2, "settings   ", keys);
     }

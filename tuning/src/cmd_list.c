@@ -8,6 +8,7 @@
 #include "profile.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void
 list_line(const struct options *o, const struct profile_name *name)
@@ -58,12 +59,39 @@ list_keys(const struct options *o)
     json_rows_end(o, EXIT_AS_WANTED);
 }
 
+static void
+list_symptoms(const struct options *o)
+{
+    const struct kb_symptom *s;
+
+    json_rows(o, "list", "symptoms");
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++) {
+        if (o->format == FORMAT_JSON) {
+            json_open(NULL, '{');
+            json_text("symptom", kb_string(s->name));
+            json_text("message", kb_string(s->message));
+            json_text("keys", kb_string(s->keys));
+            json_close();
+        } else if (o->format == FORMAT_TSV) {
+            tsv_line(kb_string(s->name), kb_string(s->message), kb_string(s->keys), NULL);
+        } else {
+            put_painted(o, PAINT_BOLD, kb_string(s->name), 15);
+            put_rest(15, 4, mem_format(" %s", kb_string(s->message)));
+        }
+    }
+    json_rows_end(o, EXIT_AS_WANTED);
+}
+
 enum exit_code
 cmd_list(const struct options *o)
 {
     size_t n;
     struct profile_name *names = profile_names(o, &n);
 
+    if (o->symptoms) {
+        list_symptoms(o);
+        return EXIT_AS_WANTED;
+    }
     if (o->keys) {
         list_keys(o);
         return EXIT_AS_WANTED;
@@ -99,7 +127,8 @@ show_setting(const struct options *o, const struct setting *w)
         return;
     }
     put_painted(o, PAINT_BOLD, key_show(w->path), 0);
-    (void)printf("%s%s\n", w->want == WANT_NOTHING ? "" : ": ", printable(setting_show(w)));
+    put_rest((int)strlen(key_show(w->path)), 4,
+             w->want == WANT_NOTHING ? "" : mem_format(": %s", setting_show(w)));
     if (w->article != NULL)
         put_wrapped(2, "article   ", w->article);
     if (w->verdict != NULL)
