@@ -617,6 +617,41 @@ def _arrived(server: hs.Server, clients: list[hs.Connection]) -> bool:
     return all(client.tcp_info()["unacked"] == 0 for client in clients) and not server.closed
 
 
+def test_a_drain_starts_the_workers_that_what_has_arrived_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One thread was started when the drain began; all six messages are served at the same time."""
+    together = threading.Barrier(6)
+
+    def handler(conn: hs.Connection) -> None:
+        text = conn.recv_until(b"\n", keep=True, timeout=10)
+        together.wait(20)
+        conn.sendall(text)
+
+    server = serving(handler, workers=6, drain_timeout=60)
+    with crowd(server.address, 6, plainly) as clients:
+        assert poll_until(lambda: server.stats().parked == 6, 10)
+        monkeypatch.setattr(server, "_crew", NoGrowth())
+        for client in clients:
+            client.sendall(b"x\n")
+        assert poll_until(lambda: server.stats().waiting == 5, 10)
+        monkeypatch.undo()
+        assert server.stats().workers == 1
+        with Call(drained, server) as draining:
+            for client in clients:
+                assert client.recv(10, timeout=30) == b"x\n"
+                client.close()
+            report = draining.result()
+    assert (report.completed, report.clean) == (6, True)
+
+
+class NoGrowth:
+    """A crew that starts no threads."""
+
+    def grow(self) -> bool:
+        return False
+
+
 def test_who_waits_in_the_kernel_s_queue_is_served(connect: Connect) -> None:
     gate = threading.Event()
 

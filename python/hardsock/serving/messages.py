@@ -107,6 +107,8 @@ class MessageServer(Server):
             self._drains = True
             self._parking.drain()
         self._look()
+        if self._parking.counts()[1]:  # What has arrived is not to wait for who is slow.
+            self._crew.grow()
         if time.monotonic() >= drain.cut_at or self._token.cancelled:
             self._cut_parked()
 
@@ -144,7 +146,7 @@ class MessageServer(Server):
         self, me: threading.Thread, served: Served, news: int, ending: str | None, alone: bool
     ) -> _News | None:
         """Do what there is to do, and wait for the next."""
-        if alone and not self._drains:
+        if alone:
             self._crew.grow()
         if news != _MESSAGE:
             self._over(served, news, ending)

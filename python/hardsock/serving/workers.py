@@ -51,7 +51,7 @@ class Crew:
         """Start another one, if that may and can be."""
         try:
             with self._lock:
-                if len(self._threads) >= self.limit:
+                if len(self._threads) >= self.limit or self._main is None:
                     return False
                 thread = self._new()
             self._start(thread)
