@@ -15,11 +15,13 @@ enum hs_rank {
     HS_RANK_LOOP = 1,
     HS_RANK_WAKELIST,
     HS_RANK_SLOTS,
+    HS_RANK_REACTOR,
     HS_RANK_TOKEN,
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
     HS_RANK_LINGER,
-    HS_RANK_PEERS,     /* of a listener */
+    HS_RANK_PEERS, /* of a listener */
+    HS_RANK_DEPARTURES,
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */
     HS_RANK_BREAKER,

@@ -14,7 +14,7 @@ attempt_sendfile(struct job *job)
     struct filing *f = &job->u.filing;
 
     return hs_conn_send_file(job->call.conn, &job->call.op, f->fd, &f->offset, f->count,
-                             &job->call.err);
+                             job->call.err);
 }
 
 /* The file's position tells how far it went, also after a failure; as socket.sendfile does. */

@@ -33,7 +33,7 @@ attempt_frames(struct job *job)
 {
     struct call *c = &job->call;
 
-    return hs_conn_recv_frames(c->conn, &c->op, job->u.framed.arg.f, &c->err);
+    return hs_conn_recv_frames(c->conn, &c->op, job->u.framed.arg.f, c->err);
 }
 
 /* NULL without an exception: no frame is left. It still has to be taken. */
@@ -281,14 +281,19 @@ JOB_METHODS(conn, recv_frames)
 /* A frame that is there already: for iteration, which must be cheap. NULL without an exception:
  * there is none, or something to be told. */
 PyObject *
-conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg)
+conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg)
 {
+    hs_err rv = HS_E_CLOSED;
     PyObject *frame;
 
-    if (hs_conn_try_frames(conn, arg->f) != HS_OK)
+    HS_BEGIN_LOCKED((PyObject *)self); /* What it has claimed no return can miss. */
+    if (!conn_is_let_go(self))
+        rv = hs_conn_try_frames(self->core, arg->f);
+    HS_END_LOCKED();
+    if (rv != HS_OK)
         return NULL;
-    frame = take_frame(conn, arg);
-    hs_conn_try_end(conn);
+    frame = take_frame(self->core, arg);
+    hs_conn_try_end(self->core);
     return frame;
 }
 
@@ -311,10 +316,10 @@ attempt_send_frame(struct job *job)
 {
     struct framed_send *s = &job->u.framed_send;
 
-    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, s->iov, 3, true, &job->call.err);
+    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, s->iov, 3, true, job->call.err);
 
     if (rv < 0)
-        job->call.err.op = "send_frame";
+        job->call.err->op = "send_frame";
     return rv;
 }
 
@@ -331,13 +336,13 @@ fill_pieces(struct job *job)
     struct call *c = &job->call;
     size_t header, head_len = (size_t)s->head.len;
     hs_err rv =
-        hs_framing_header(s->arg.f, (size_t)s->payload.len, head_len, &c->err, s->header, &header);
+        hs_framing_header(s->arg.f, (size_t)s->payload.len, head_len, c->err, s->header, &header);
 
     if (rv != HS_OK) {
-        c->err.op = "send_frame";
-        c->err.oversize = (struct hs_oversize){
+        c->err->op = "send_frame";
+        c->err->oversize = (struct hs_oversize){
             .size = (uint64_t)s->payload.len, .limit = s->arg.f->max_size, .size_known = true};
-        c->err.oversize.recoverable = true; /* Nothing was sent. */
+        c->err->oversize.recoverable = true; /* Nothing was sent. */
         return raise_error(c, rv);
     }
     s->iov[0] = (struct iovec){.iov_base = s->head.buf, .iov_len = head_len};
@@ -381,7 +386,7 @@ JOB_METHODS(conn, send_frame)
 static hs_err
 attempt_peek(struct job *job)
 {
-    return hs_conn_peek(job->call.conn, &job->call.op, job->u.peek_size, &job->call.err);
+    return hs_conn_peek(job->call.conn, &job->call.op, job->u.peek_size, job->call.err);
 }
 
 static PyObject *

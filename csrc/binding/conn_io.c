@@ -125,13 +125,18 @@ make_bytes(struct io *io, long size)
 }
 
 /* The core has let go of the direction: what no object can be made of is lost, and nobody may read
- * on behind it. */
+ * on behind it. If another thread has returned the connection by now, the loss is the caller's, and
+ * the next borrower's nothing. */
 PyObject *
 conn_kept(struct job *job, PyObject *bytes)
 {
-    if (bytes == NULL && job->u.io.n > 0 && (job->u.io.flags & MSG_PEEK) == 0)
+    if (bytes != NULL || job->u.io.n == 0 || (job->u.io.flags & MSG_PEEK) != 0)
+        return bytes;
+    HS_BEGIN_LOCKED(job->owner);
+    if (!conn_is_let_go((ConnObject *)job->owner))
         hs_conn_lost_input(job->call.conn);
-    return bytes;
+    HS_END_LOCKED();
+    return NULL;
 }
 
 static PyObject *
@@ -195,7 +200,7 @@ attempt_recv(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, &job->call.err,
+    return hs_conn_recv(job->call.conn, &job->call.op, io->buf, io->len, io->flags, job->call.err,
                         &io->n);
 }
 
@@ -362,7 +367,7 @@ attempt_recv_exactly(struct job *job)
     struct io *io = &job->u.io;
 
     io->n = io->len;
-    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_recv_exactly(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 CONN_DOC(recv_exactly,
@@ -399,7 +404,7 @@ attempt_send(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err, &io->n);
+    return hs_conn_send(job->call.conn, &job->call.op, io->buf, io->len, job->call.err, &io->n);
 }
 
 static hs_err
@@ -407,7 +412,7 @@ attempt_sendall(struct job *job)
 {
     struct io *io = &job->u.io;
 
-    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, &job->call.err);
+    return hs_conn_send_all(job->call.conn, &job->call.op, io->buf, io->len, job->call.err);
 }
 
 static int
@@ -473,8 +478,8 @@ attempt_sendmsg(struct job *job)
                                .msg_controllen = io->control_len};
 
     if (io->control_len > 0)
-        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, &job->call.err);
-    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, &job->call.err);
+        return hs_conn_sendmsg(job->call.conn, &job->call.op, &msg, job->call.err);
+    return hs_conn_sendv(job->call.conn, &job->call.op, io->iov, io->len, false, job->call.err);
 }
 
 static PyObject *
@@ -570,7 +575,10 @@ CONN_DOC(_lost_output, "_lost_output($self, /)\n--\n\n"
 PyObject *
 conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_conn_lost_output(((ConnObject *)self)->core);
+    HS_BEGIN_LOCKED(self);
+    if (!conn_is_let_go((ConnObject *)self))
+        hs_conn_lost_output(((ConnObject *)self)->core);
+    HS_END_LOCKED();
     Py_RETURN_NONE;
 }
 
@@ -600,21 +608,81 @@ conn__leave_slots(PyObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_turns,
+         "_set_turns($self, read, write, /)\n--\n\n"
+         "Bound a message of the peer's from its first byte to the answer, and an answer from its\n"
+         "first byte to the next wait for the peer: seconds, or None.");
+
+PyObject *
+conn__set_turns(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"_set_turns", 2, 2, 2, {"read", "write"}};
+    PyObject *values[MAX_PARAMS];
+    int64_t read_ns, write_ns;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[0], "read", &read_ns) < 0 ||
+        parse_seconds(values[1], "write", &write_ns) < 0)
+        return NULL;
+    hs_conn_set_turns(((ConnObject *)self)->core, read_ns, write_ns);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(cancel_on_end,
+         "cancel_on_end($self, on=True, /)\n--\n\n"
+         "In a server's handler: whether the end of the client's stream cancels the handler.\n\n"
+         "A client that has reset the connection is never worked for: the token of its handler\n"
+         "(hardsock.current()) is cancelled. One that has ended its side may still wait for the\n"
+         "answer, as HTTP/1.0 clients and nc do; where it does not, say so by this: from then on\n"
+         "the end of its stream cancels, too, also if it has come already. Calls on this\n"
+         "connection still return what has arrived.\n\n"
+         "ValueError: no server watches this connection. Closed: it is closed.");
+
+PyObject *
+conn_cancel_on_end(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"cancel_on_end", 0, 1, 1, {"on"}};
+    struct hs_conn *core = ((ConnObject *)self)->core;
+    PyObject *values[MAX_PARAMS];
+    struct hs_error err = {0};
+    bool on = true;
+    hs_err rv;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 || parse_bool(values[0], "on", &on) < 0)
+        return NULL;
+    if ((rv = hs_conn_cancel_on_end(core, on, &err)) != HS_OK) {
+        (void)raise_conn_error(state_of(self), core, &err, rv);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_leave_departures, "_leave_departures($self, /)\n--\n\n"
+                            "Have it watched no more.");
+
+PyObject *
+conn__leave_departures(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_leave_departures(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
 /* ---- The orderly end ----------------------------------------------------------------------- */
 
 static hs_err
 attempt_finish(struct job *job)
 {
-    return hs_conn_finish(job->call.conn, &job->call.op, &job->call.err, &job->u.report);
+    return hs_conn_finish(job->call.conn, &job->call.op, job->call.err, &job->u.report);
 }
+
+const char *const conn_endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};
 
 static PyObject *
 report_object(struct job *job)
 {
-    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};
     const struct hs_close_report *r = &job->u.report;
 
-    return PyObject_CallFunction(job->call.st->close_report, "snnd", endings[r->ending],
+    return PyObject_CallFunction(job->call.st->close_report, "snnd", conn_endings[r->ending],
                                  (Py_ssize_t)r->unsent, (Py_ssize_t)r->discarded,
                                  (double)(hs_now() - job->call.started_ns) / 1e9);
 }

@@ -12,7 +12,7 @@ attempt_readline(struct job *job)
 {
     struct file_io *io = &job->u.file_io;
 
-    return hs_conn_read_line(job->call.conn, &job->call.op, io->from, io->limit, &job->call.err,
+    return hs_conn_read_line(job->call.conn, &job->call.op, io->from, io->limit, job->call.err,
                              &io->n);
 }
 
@@ -64,10 +64,10 @@ static hs_err
 attempt_write(struct job *job)
 {
     struct file_io *io = &job->u.file_io;
-    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, io->iov, 2, true, &job->call.err);
+    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, io->iov, 2, true, job->call.err);
 
     if (rv < 0)
-        job->call.err.op = "write";
+        job->call.err->op = "write";
     return rv;
 }
 

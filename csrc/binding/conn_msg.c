@@ -140,7 +140,7 @@ attempt_recvmsg(struct job *job)
                          .msg_control = io->control,
                          .msg_controllen = io->control_len};
     hs_err rv =
-        hs_conn_recvmsg(job->call.conn, &job->call.op, &msg, io->flags, &job->call.err, &io->n);
+        hs_conn_recvmsg(job->call.conn, &job->call.op, &msg, io->flags, job->call.err, &io->n);
 
     if (rv == HS_OK) {
         io->received = true;

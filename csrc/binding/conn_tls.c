@@ -22,7 +22,7 @@ attempt_upgrade(struct job *job)
     struct upgrading *u = &job->u.upgrading;
 
     return (u->read_ahead ? hs_conn_start_tls_read_ahead : hs_conn_start_tls)(
-        job->call.conn, &job->call.op, u->config, u->server_name, &job->call.err);
+        job->call.conn, &job->call.op, u->config, u->server_name, job->call.err);
 }
 
 static void
@@ -77,13 +77,13 @@ JOB_METHODS(conn, upgrade_to_tls)
 static hs_err
 attempt_confirm(struct job *job)
 {
-    return hs_conn_confirm(job->call.conn, &job->call.op, &job->call.err);
+    return hs_conn_confirm(job->call.conn, &job->call.op, job->call.err);
 }
 
 static hs_err
 attempt_close_write(struct job *job)
 {
-    return hs_conn_close_write(job->call.conn, &job->call.op, &job->call.err);
+    return hs_conn_close_write(job->call.conn, &job->call.op, job->call.err);
 }
 
 static int

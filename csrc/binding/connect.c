@@ -17,14 +17,13 @@ attempt_connect(struct job *job)
 {
     struct connecting *connecting = &job->u.connecting;
 
-    return hs_connector_run(connecting->connector, &job->call.op, &job->call.err,
-                            &connecting->conn);
+    return hs_connector_run(connecting->connector, &job->call.op, job->call.err, &connecting->conn);
 }
 
 static hs_err
 attempt_resolve(struct job *job)
 {
-    return hs_connector_resolve(job->u.connecting.connector, &job->call.op, &job->call.err);
+    return hs_connector_resolve(job->u.connecting.connector, &job->call.op, job->call.err);
 }
 
 static void
@@ -170,7 +169,7 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
         call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0 ||
         parse_tls_options(state_of_module(module), values, &options, &tls, &name) < 0)
         return -1;
-    rv = hs_connector_new(&ep, &options, &c->err, &job->u.connecting.connector);
+    rv = hs_connector_new(&ep, &options, c->err, &job->u.connecting.connector);
     hs_tls_config_unref(tls);
     Py_XDECREF(name);
     if (rv != HS_OK)

@@ -342,7 +342,7 @@ consider_token(struct limit *l, mod_state *st, PyObject *token, bool ambient)
 static void
 consider_conn(struct limit *l, const struct call *c)
 {
-    const char *phase = c->err.phase != NULL ? c->err.phase : "";
+    const char *phase = c->err->phase != NULL ? c->err->phase : "";
 
     if (c->conn == NULL)
         return;
@@ -374,15 +374,20 @@ consider_own(struct limit *l, const struct call *c)
 static void
 add_limit(struct call *c, bool of_dial, PyObject *dict)
 {
+    const char *phase = c->err->phase != NULL ? c->err->phase : "";
     struct limit l = {.at_ns = HS_NEVER};
 
-    if (c->err.phase != NULL && strcmp(c->err.phase, "min_rate") == 0)
+    if (strcmp(phase, "min_rate") == 0)
         consider(&l, 0, "set_min_receive_rate");
+    else if (strcmp(phase, "read_timeout") == 0)
+        consider(&l, 0, "read_timeout of the server");
+    else if (strcmp(phase, "write_timeout") == 0)
+        consider(&l, 0, "write_timeout of the server");
     else if (of_dial)
         consider(&l, 0, "dial_timeout of the pool");
     else
         consider_own(&l, c);
-    if (l.at_ns > hs_now() && c->err.phase != NULL && strcmp(c->err.phase, "tls") == 0)
+    if (l.at_ns > hs_now() && strcmp(phase, "tls") == 0)
         (void)snprintf(l.text, sizeof(l.text), "handshake_timeout of the TLSConfig");
     if (l.text[0] != '\0')
         put(dict, c->st->str_limit, text_object(l.text));
@@ -458,7 +463,7 @@ static void
 add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
-    struct hinting h = {.err = &c->err, .sys = c->err.sys, .conn = c->conn};
+    struct hinting h = {.err = c->err, .sys = c->err->sys, .conn = c->conn};
     int64_t began_ns;
     size_t n;
     const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
@@ -466,7 +471,7 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
     if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->op.deadline_ns == HS_TRY_ONCE))
         return; /* Its class says what there is to say. */
     h.peer = n > 0 ? &attempts[0].addr : c->target;
-    if (code == HS_E_DEADLINE && n > 0 && c->err.tls == HS_TLS_NONE)
+    if (code == HS_E_DEADLINE && n > 0 && c->err->tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
     if (h.text[0] != '\0')
@@ -519,11 +524,11 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
     if (code == HS_E_DEADLINE)
-        add_limit(c, c->pool != NULL && is_of_dial(&c->err), dict);
+        add_limit(c, c->pool != NULL && is_of_dial(c->err), dict);
     if (code == HS_E_FRAME_TOO_LARGE)
-        add_oversize(st, &c->err.oversize, dict);
+        add_oversize(st, &c->err->oversize, dict);
     if (code == HS_E_BREAKER_OPEN && (refused = refused_of(c)) != NULL)
-        add_refusal(st, &c->err, address_text(refused), dict);
+        add_refusal(st, c->err, address_text(refused), dict);
     if (code == HS_E_RESET && c->conn != NULL)
         add_answer(c, dict);
     if (c->conn != NULL)
@@ -532,7 +537,7 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         put(dict, st->str_host, text_object(c->host));
     if (c->pool != NULL && c->failure == NULL)
         put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
-    if (c->pool != NULL && c->err.phase == NULL)
+    if (c->pool != NULL && c->err->phase == NULL)
         put(dict, st->str_phase, PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
     if (c->listener != NULL) {
         struct hs_addr local;
@@ -565,16 +570,16 @@ raise_error(struct call *c, hs_err code)
     PyObject *exc;
     bool own_wait;
 
-    opened_failed(c->st, c->err.sys);
+    opened_failed(c->st, c->err->sys);
     if (code == HS_E_DEADLINE && c->nonblocking &&
         (c->op.token == NULL || hs_token_check(c->op.token) == HS_OK)) {
         errno = EAGAIN;
         PyErr_SetFromErrno(PyExc_BlockingIOError);
         return -1;
     }
-    own_wait = code == HS_E_DEADLINE && c->pool != NULL && !is_of_dial(&c->err);
-    exc = exception_of(c->st, own_wait ? c->st->pool_timeout : class_of(c->st, &c->err, code),
-                       &c->err, code);
+    own_wait = code == HS_E_DEADLINE && c->pool != NULL && !is_of_dial(c->err);
+    exc = exception_of(c->st, own_wait ? c->st->pool_timeout : class_of(c->st, c->err, code),
+                       c->err, code);
     if (exc == NULL)
         return -1;
     if (PyObject_TypeCheck(exc, (PyTypeObject *)c->st->hardsock_error))

@@ -35,7 +35,8 @@ PyObject *
 job_run(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ssize_t nargs,
         PyObject *kwnames)
 {
-    struct job job = {0};
+    struct hs_error err = {0};
+    struct job job = {.call.err = &err};
     PyObject *result = NULL;
 
     if (prepare(self, args, nargs, kwnames, &job) == 0)

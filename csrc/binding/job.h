@@ -120,6 +120,7 @@ struct job {
         struct upgrading upgrading;
         size_t peek_size;
         bool in_time;
+        struct hs_callback *fired; /* owns: to be run */
     } u;
 };
 

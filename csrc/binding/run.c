@@ -76,7 +76,7 @@ link_tokens(struct call *c, struct hs_token *ambient, struct hs_token *given)
     struct hs_token *linked;
     hs_err rv;
 
-    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, &c->err, &linked)) != HS_OK)
+    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, c->err, &linked)) != HS_OK)
         return raise_error(c, rv);
     hs_token_unref(c->linked); /* That of before, which the new one keeps. */
     c->linked = c->op.token = linked;

@@ -25,7 +25,8 @@ struct call {
     bool nonblocking; /* settimeout(0): raise BlockingIOError */
     bool by_default;  /* no timeout= was given: span_ns is what settimeout said */
     int64_t span_ns;
-    struct hs_error err;
+    struct hs_error *err; /* borrows: the caller's, empty before each step; a call that waits in an
+                           * event loop has none in between */
 };
 
 /* For a call that is all zero. timeout and token as given by the caller (NULL or None: not given);

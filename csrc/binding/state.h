@@ -102,6 +102,8 @@
     X(borrowing)                                                                                   \
     X(hub)                                                                                         \
     X(slots)                                                                                       \
+    X(departures)                                                                                  \
+    X(parking)                                                                                     \
     X(operation)                                                                                   \
     X(framing)                                                                                     \
     X(decoder)                                                                                     \

@@ -197,7 +197,7 @@ remove_callback(struct call *c, void *arg)
     hs_err rv = hs_callback_remove(arg);
 
     if (rv == HS_E_FORKED)
-        c->err.op = "remove";
+        c->err->op = "remove";
     return rv;
 }
 
@@ -210,7 +210,8 @@ static PyObject *
 callback_remove(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     CallbackObject *self = (CallbackObject *)obj;
-    struct call c = {.st = state_of(obj), .started_ns = hs_now()};
+    struct hs_error err = {0};
+    struct call c = {.st = state_of(obj), .err = &err, .started_ns = hs_now()};
 
     if (self->core != NULL && call_run(&c, remove_callback, self->core) < 0)
         return NULL;

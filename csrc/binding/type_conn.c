@@ -57,6 +57,24 @@ conn_core(ConnObject *self, const char *op)
 }
 
 int
+conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg)
+{
+    struct hs_error err = {0};
+    hs_err rv = HS_E_CLOSED;
+    bool held;
+
+    HS_BEGIN_LOCKED((PyObject *)self);
+    if ((held = !conn_is_let_go(self)))
+        rv = fn(self->core, arg, &err);
+    HS_END_LOCKED();
+    if (rv == HS_OK)
+        return 0;
+    if (!held)
+        return raise_closed((PyObject *)self, op);
+    return raise_conn_error(state_of((PyObject *)self), self->core, &err, rv);
+}
+
+int
 conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout, PyObject *token)
 {
     ConnObject *self = (ConnObject *)obj;
@@ -68,6 +86,7 @@ conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout
     job->give_up = conn_job_give_up;
     if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
         return -1;
+    job->call.op.lease = self->lease.id;
     return call_bind(&job->call, conn_bound(obj));
 }
 
@@ -220,23 +239,25 @@ PyDoc_STRVAR(shutdown_doc,
              "With TLS, SHUT_WR is close_write(), and waits as settimeout() says. SHUT_RDWR ends\n"
              "the connection below, and says so to a TLS peer first if it can.");
 
+static hs_err
+act_shutdown(struct hs_conn *core, void *how, struct hs_error *err)
+{
+    return hs_conn_shutdown(core, (int)*(long *)how, err);
+}
+
 static PyObject *
 conn_shutdown(PyObject *obj, PyObject *how)
 {
     struct hs_conn *core = conn_core((ConnObject *)obj, "shutdown");
-    struct hs_error err = {0};
     struct hs_tls_info info;
     long value;
-    hs_err rv;
 
     if (core == NULL || parse_long(how, "how", INT32_MIN, INT32_MAX, &value) < 0)
         return NULL;
     if (value == SHUT_WR && hs_conn_tls_info(core, &info))
         return conn_close_write(obj, NULL, 0, NULL);
-    if ((rv = hs_conn_shutdown(core, (int)value, &err)) != HS_OK) {
-        (void)raise_conn_error(state_of(obj), core, &err, rv);
+    if (conn_act((ConnObject *)obj, "shutdown", act_shutdown, &value) < 0)
         return NULL;
-    }
     Py_RETURN_NONE;
 }
 
@@ -253,16 +274,23 @@ conn_fileno(PyObject *obj, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(share_doc, "_share($self, /)\n--\n\n"
                         "Another object on the same connection, which closes with the last.");
 
+/* From here on a return finds it in use. */
+static hs_err
+act_share(struct hs_conn *core, void *Py_UNUSED(arg), struct hs_error *Py_UNUSED(err))
+{
+    hs_conn_share(core);
+    return HS_OK;
+}
+
 static PyObject *
 conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
 {
     ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "makefile");
+    struct hs_conn *core = self->core;
     ConnObject *shared;
 
-    if (core == NULL)
+    if (conn_act(self, "makefile", act_share, NULL) < 0)
         return NULL;
-    hs_conn_share(core);
     if ((shared = conn_alloc(state_of(obj), hs_conn_ref(core))) == NULL) {
         hs_conn_unshare(core, true);
         return NULL;
@@ -363,6 +391,7 @@ conn_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
+    Py_XDECREF(self->state);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
     Py_XDECREF(self->bound);
@@ -372,11 +401,20 @@ conn_dealloc(PyObject *obj)
 static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
+    Py_VISIT(((ConnObject *)self)->state);
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
     Py_VISIT(((ConnObject *)self)->bound);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     HS_VISIT_HEAD(self);
+    return 0;
+}
+
+/* What a user puts there may well lead back here. */
+static int
+conn_clear(PyObject *self)
+{
+    Py_CLEAR(((ConnObject *)self)->state);
     return 0;
 }
 
@@ -394,6 +432,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
+    MARKS,
 };
 
 static PyObject *
@@ -426,6 +465,9 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
+    case MARKS:
+        return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
+                               (info.left ? 4 : 0));
     }
     Py_UNREACHABLE();
 }
@@ -470,6 +512,30 @@ get_proxy(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_state(PyObject *obj, void *Py_UNUSED(closure))
+{
+    PyObject *state;
+
+    HS_BEGIN_LOCKED(obj);
+    state = Py_XNewRef(((ConnObject *)obj)->state);
+    HS_END_LOCKED();
+    return state == NULL ? Py_NewRef(Py_None) : state;
+}
+
+static int
+set_state(PyObject *obj, PyObject *value, void *Py_UNUSED(closure))
+{
+    PyObject *was;
+
+    HS_BEGIN_LOCKED(obj);
+    was = ((ConnObject *)obj)->state;
+    ((ConnObject *)obj)->state = Py_XNewRef(value);
+    HS_END_LOCKED();
+    Py_XDECREF(was);
+    return 0;
+}
+
+static PyObject *
 get_timeout(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyObject_CallMethod(self, "gettimeout", NULL);
@@ -500,6 +566,11 @@ static PyGetSetDef conn_getset[] = {
                 "Whether it is between two messages: a call waits to read, nothing of its message\n"
                 "has come, nothing is being written, and nothing came since the last write.",
                 IDLE),
+    INFO_GETTER(
+        "_marks",
+        "What its server is to know, added up: 1 and 2 when reading and writing took longer\n"
+        "than _set_turns allows, 4 when its peer was seen to leave.",
+        MARKS),
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},
@@ -517,6 +588,10 @@ static PyGetSetDef conn_getset[] = {
     {"proxy", get_proxy, NULL,
      "The proxy through which the client came, as socket has an address: getpeername() is the\n"
      "client then. None without hardsock.ProxyProtocol, or when the peer speaks for itself.",
+     NULL},
+    {"state", get_state, set_state,
+     "Anything that goes with the connection and is freed with it; None at first. A handler that\n"
+     "is called per message keeps here what it knows from the last one.",
      NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -560,6 +635,7 @@ static PyType_Slot conn_slots[] = {
     {Py_tp_dealloc, HS_SLOT(conn_dealloc)},
     {Py_tp_finalize, HS_SLOT(conn_finalize)},
     {Py_tp_traverse, HS_SLOT(conn_traverse)},
+    {Py_tp_clear, HS_SLOT(conn_clear)},
     {Py_tp_repr, HS_SLOT(conn_repr)},
     {Py_tp_methods, conn_methods},
     {Py_tp_getset, conn_getset},

@@ -19,10 +19,10 @@ core_of(PyObject *self)
 }
 
 static PyObject *
-fail(PyObject *self, const struct hs_error *err, hs_err rv)
+fail(PyObject *self, struct hs_error *err, hs_err rv)
 {
     struct call c = {
-        .st = state_of(self), .err = *err, .started_ns = hs_now(), .listener = core_of(self)};
+        .st = state_of(self), .err = err, .started_ns = hs_now(), .listener = core_of(self)};
 
     (void)raise_error(&c, rv);
     return NULL;
@@ -225,7 +225,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     drop_references(&options);
     if (rv != HS_OK) {
         if (!PyErr_Occurred()) {
-            struct call c = {.st = st, .err = err, .started_ns = hs_now()};
+            struct call c = {.st = st, .err = &err, .started_ns = hs_now()};
 
             tell_target(&c, values[ADDRESS], &ep, text);
             raise_error(&c, rv);
@@ -307,7 +307,7 @@ attempt_accept(struct job *job)
 
     if (a->batch->begin < a->batch->end)
         return HS_OK; /* Left by an earlier call. */
-    return hs_listener_accept(a->core, &job->call.op, a->max, &job->call.err, a->batch->conns,
+    return hs_listener_accept(a->core, &job->call.op, a->max, job->call.err, a->batch->conns,
                               &a->batch->end);
 }
 
@@ -441,7 +441,7 @@ STATIC_JOB_METHODS(listener, accept_many)
 static hs_err
 attempt_tend(struct job *job)
 {
-    return hs_listener_tend(job->u.accepting.core, &job->call.op, &job->call.err);
+    return hs_listener_tend(job->u.accepting.core, &job->call.op, job->call.err);
 }
 
 PyDoc_STRVAR(tend_doc, "_tend($self, /, *, timeout=None, token=None)\n--\n\n"
@@ -474,6 +474,18 @@ static PyObject *
 listener_last_call(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     hs_listener_last_call(core_of(self));
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(hand_over_doc,
+             "_hand_over($self, /)\n--\n\n"
+             "Another process listens on with the same socket: accept raises Closed, and the path\n"
+             "of a unix socket stays.");
+
+static PyObject *
+listener_hand_over(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_listener_hand_over(core_of(self));
     Py_RETURN_NONE;
 }
 
@@ -760,6 +772,7 @@ static PyMethodDef listener_methods[] = {
     {"_tend", HS_METHOD(listener__tend), METH_FASTCALL | METH_KEYWORDS, tend_doc},
     {"_op__tend", HS_METHOD(listener_op__tend), METH_FASTCALL | METH_KEYWORDS, OP_DOC("_tend")},
     {"_last_call", listener_last_call, METH_NOARGS, last_call_doc},
+    {"_hand_over", listener_hand_over, METH_NOARGS, hand_over_doc},
     {"close", listener_close, METH_NOARGS, close_doc},
     {"detach", listener_detach, METH_NOARGS, detach_doc},
     {"_serves", listener_serves, METH_NOARGS, serves_doc},

@@ -65,14 +65,13 @@ operation_unpark(OperationObject *op)
 static int
 park(OperationObject *op)
 {
-    struct hs_error *err = &op->job.call.err;
     hs_err rv;
 
     if (op->hub->closed) {
         PyErr_SetString(PyExc_RuntimeError, "the event loop of this operation has ended");
         return -1;
     }
-    if ((rv = hs_bell_park(op->bell, &op->job.call.op, err)) != HS_OK)
+    if ((rv = hs_bell_park(op->bell, &op->job.call.op, op->job.call.err)) != HS_OK)
         return raise_error(&op->job.call, rv);
     op->state = OP_PARKED;
     unlist(op);
@@ -101,11 +100,27 @@ operation_end(OperationObject *op)
     Py_CLEAR(op->stop);
 }
 
+/* The scopes of this task learn that the task knows: see hardsock.aio._host_scope. */
+static void
+tell(OperationObject *op, hs_err rv)
+{
+    PyObject *told = op->hub->told, *type, *value, *traceback, *result;
+
+    if (told == NULL ||
+        (HS_ERR_CLASS(rv) != HS_CLASS_TIMEOUT && HS_ERR_CLASS(rv) != HS_CLASS_CANCELLED))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if ((result = PyObject_CallNoArgs(told)) == NULL)
+        PyErr_WriteUnraisable(told);
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
 enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
 
 /* STEP_DONE: *ret_value is a new reference. */
 static enum step
-step(OperationObject *op, PyObject **ret_value)
+step_with(OperationObject *op, PyObject **ret_value)
 {
     enum step result = STEP_FAILED;
     hs_err rv = job_step(&op->job);
@@ -129,8 +144,22 @@ step(OperationObject *op, PyObject **ret_value)
         break;
     default:
         (void)raise_error(&op->job.call, rv);
+        tell(op, rv);
     }
     operation_end(op);
+    return result;
+}
+
+/* Errors have a place while something can happen: a crowd that waits would hold one each. */
+static enum step
+step(OperationObject *op, PyObject **ret_value)
+{
+    struct hs_error err = {0};
+    enum step result;
+
+    op->job.call.err = &err;
+    result = step_with(op, ret_value);
+    op->job.call.err = NULL;
     return result;
 }
 
@@ -388,6 +417,16 @@ operation_result(PyObject *obj, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
+PyDoc_STRVAR(done_doc, "done($self, /)\n--\n\n"
+                       "Whether the task is being resumed; for libraries that look at what tasks\n"
+                       "wait for.");
+
+static PyObject *
+operation_done(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((OperationObject *)obj)->state != OP_PARKED);
+}
+
 static PyObject *
 get_blocking(PyObject *obj, void *Py_UNUSED(closure))
 {
@@ -476,6 +515,7 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
                 PyObject *kwnames)
 {
     mod_state *st = PyModule_Check(self) ? state_of_module(self) : state_of(self);
+    struct hs_error err = {0};
     OperationObject *op;
     struct hs_op *core;
     HubObject *hub;
@@ -494,17 +534,20 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
     op->hub = hub;
     core = &op->job.call.op;
     op->job.scratch = &op->hub->scratch;
+    op->job.call.err = &err;
     if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
         goto fail;
-    if ((rv = hs_bell_new(op->hub->core, op, &op->job.call.err, &op->bell)) != HS_OK) {
+    if ((rv = hs_bell_new(op->hub->core, op, op->job.call.err, &op->bell)) != HS_OK) {
         (void)raise_error(&op->job.call, rv);
         goto fail;
     }
     hub->operations++;
     core->bell = op->bell;
     core->stepping = true;
+    op->job.call.err = NULL;
     return (PyObject *)op;
 fail:
+    op->job.call.err = NULL;
     Py_DECREF(op);
     return NULL;
 }
@@ -567,6 +610,7 @@ static PyMethodDef operation_methods[] = {
      add_done_callback_doc},
     {"cancel", HS_METHOD(operation_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
     {"result", operation_result, METH_NOARGS, result_doc},
+    {"done", operation_done, METH_NOARGS, done_doc},
     {"step", operation_step, METH_NOARGS, step_doc},
     {"unpark", operation_unpark_method, METH_NOARGS, unpark_doc},
     {"value", operation_value, METH_NOARGS, value_doc},

@@ -312,7 +312,7 @@ static hs_err
 attempt_acquire(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
-    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, &job->call.err, &b->lease);
+    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, job->call.err, &b->lease);
 
     job->call.failure = b->request.failure;
     return rv;
@@ -389,7 +389,8 @@ pool_op_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 static PyObject *
 wait_for_lease(PoolObject *self, PyObject *timeout, PyObject *token)
 {
-    struct job job = {0};
+    struct hs_error err = {0};
+    struct job job = {.call.err = &err};
     PyObject *result = NULL;
 
     if (begin_acquire(self, &job, timeout, token, NULL) == 0)
@@ -609,13 +610,13 @@ pool_check_failed(PyObject *self, PyObject *conn)
 static hs_err
 attempt_await_closed(struct job *job)
 {
-    return hs_pool_await_closed(job->u.borrowing.core, &job->call.op, &job->call.err);
+    return hs_pool_await_closed(job->u.borrowing.core, &job->call.op, job->call.err);
 }
 
 static hs_err
 attempt_drain(struct job *job)
 {
-    return hs_pool_drain(job->u.borrowing.core, &job->call.op, &job->call.err);
+    return hs_pool_drain(job->u.borrowing.core, &job->call.op, job->call.err);
 }
 
 static PyObject *

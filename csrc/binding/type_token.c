@@ -318,14 +318,14 @@ PyDoc_STRVAR(check_doc, "check($self, /)\n--\n\n"
 static PyObject *
 token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    struct call c = {.st = state_of(self), .started_ns = hs_now()};
+    struct hs_error err = {.op = "check"};
+    struct call c = {.st = state_of(self), .err = &err, .started_ns = hs_now()};
     hs_err rv = hs_token_check(((TokenObject *)self)->core);
 
     if (rv == HS_OK)
         Py_RETURN_NONE;
     c.op = (struct hs_op)HS_OP_INIT(HS_NEVER, ((TokenObject *)self)->core);
     c.given = self;
-    c.err.op = "check";
     raise_error(&c, rv);
     return NULL;
 }
@@ -333,7 +333,7 @@ token_check(PyObject *self, PyObject *Py_UNUSED(ignored))
 static hs_err
 attempt_wait(struct job *job)
 {
-    hs_err rv = hs_token_await(&job->call.op, &job->call.err);
+    hs_err rv = hs_token_await(&job->call.op, job->call.err);
 
     job->u.in_time = rv == HS_OK;
     return rv == HS_E_DEADLINE ? HS_OK : rv;

@@ -253,7 +253,11 @@ struct hs_bell;
  * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
  * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
  * a part is here; it is HS_E_CANCELLED when nothing is there and the next message would have to be
- * waited for. A call that sends may not begin, nor wait. */
+ * waited for. A call that sends may not begin, nor wait.
+ *
+ * lease is for connections that a pool lent: a call that names the lease under which it is made is
+ * HS_E_CLOSED once that has ended, also when another thread ends it at this moment: it never
+ * touches what is the next borrower's. The pool has to live as long as the call. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
@@ -262,6 +266,7 @@ struct hs_op {
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
+    uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
     int send_flags;         /* of send(2), for calls that send: 0 or MSG_MORE */
     short want_events;      /* POLLIN, POLLOUT */
@@ -271,14 +276,15 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same */
+    bool told_seen; /* the same, as the next */
+    bool left_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
-            false                                                                                  \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
+            false, false                                                                           \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -391,7 +397,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots;
+        notifiers, slots, parkings, departures;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -830,6 +836,70 @@ struct hs_close_report {
  * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
 HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
                                           struct hs_close_report *ret_report);
+/* ---- Parked connections -------------------------------------------------------------------- */
+
+/* The connections of a server that are quiet, and the threads that wait for one that is not. A
+ * parked one costs memory and no thread; what the peer does meanwhile costs nobody anything but, at
+ * most, a look. Any number of threads may be in any call; whoever is given a connection owns it
+ * until it parks it again. A connection belongs to one parking at most, from its first time on. */
+struct hs_parking;
+
+enum hs_parked_news {
+    HS_PARKED_MESSAGE, /* bytes of the peer's have come that nobody has read */
+    HS_PARKED_ENDED,   /* the peer ended it, and all is read; or it was closed here: it is closed */
+    HS_PARKED_EXPIRED, /* its time has passed, and nothing has come */
+    HS_PARKED_QUIET,   /* hs_parking_drain asked, and nothing has come */
+    HS_PARKED_FINISHED, /* it has lingered, and is closed */
+};
+struct hs_parked_conn {
+    struct hs_conn *conn; /* the caller's reference */
+    void *arg;
+    enum hs_parked_news news;
+    enum hs_ending ending; /* of HS_PARKED_ENDED and HS_PARKED_FINISHED */
+    bool closed_here;      /* ending is of no meaning: it was closed on this side meanwhile */
+    bool alone;            /* no other thread waits for the next one */
+};
+enum hs_parking_answer {
+    HS_PARKING_TAKEN,
+    HS_PARKING_QUIET,  /* not after hs_parking_drain: nothing has come */
+    HS_PARKING_CLOSED, /* it was closed, or detached */
+    HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
+    HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
+    HS_PARKING_UNREAD, /* whoever was given a message neither took nor looked at any byte of it */
+};
+
+HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);
+HS_API struct hs_parking *hs_parking_ref(struct hs_parking *p);
+HS_API void hs_parking_unref(struct hs_parking *p); /* NULL is fine; nothing may be parked */
+/* Parks conn for a span_ns (HS_NEVER: for ever) until a message begins, and takes a reference. What
+ * was looked at and left (peeked) counts as the beginning of a message: the rest is waited for.
+ * arg: for whoever is given it. newcomer: after hs_parking_drain, too. Anything but
+ * HS_PARKING_TAKEN: it is still the caller's. HS_E_BUSY (somebody reads), HS_E_NOMEM, HS_E_SYSTEM,
+ * HS_E_FORKED: the same. */
+HS_API HS_NODISCARD hs_err hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg,
+                                           int64_t span_ns, bool newcomer, struct hs_error *err,
+                                           enum hs_parking_answer *ret_answer);
+/* hs_conn_finish of conn, as a parked one: HS_WANT when it goes on; HS_OK when it was over at once:
+ * then conn is still the caller's. Errors as of hs_conn_finish and hs_parking_park. */
+HS_API HS_NODISCARD hs_err hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg,
+                                             int64_t span_ns, struct hs_error *err,
+                                             struct hs_close_report *ret_report);
+/* Waits for the next one with news. HS_INTR: a signal came, or a second has passed. HS_E_CLOSED
+ * once hs_parking_close was called and nothing is due. */
+HS_API HS_NODISCARD hs_err hs_parking_next(struct hs_parking *p, struct hs_error *err,
+                                           struct hs_parked_conn *ret_parked);
+/* For when no thread is free to wait: gives those that are due with other news than a message, up
+ * to max, without waiting; returns how many. */
+HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked);
+/* From now on nothing is parked without need: all that are quiet are due, as HS_PARKED_QUIET, or as
+ * a message if one has come. */
+HS_API void hs_parking_drain(struct hs_parking *p);
+/* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
+HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
+HS_API void hs_parking_close(struct hs_parking *p);
+/* parked: without news, also those that linger. due: with news that nobody has taken. */
+HS_API void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
+
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
  * is in progress or received bytes are still buffered here (they would be lost). */
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
@@ -853,6 +923,11 @@ HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
 HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
 HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+/* For servers: how long one message of the peer's may take from its first byte until the answer
+ * begins, and one answer until the next message is waited for; spans, HS_NEVER for no limit. A call
+ * that would wait beyond it is HS_E_DEADLINE with phase "read_timeout" or "write_timeout". The wait
+ * for a message's first byte is neither. */
+HS_API void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
 
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
@@ -863,12 +938,44 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
+    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
+    bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
  * connection; takes a reference of its own. */
 HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
 /* Calls that begin from now on leave slots alone. */
 HS_API void hs_conn_leave_slots(struct hs_conn *c);
+
+/* ---- Clients that leave -------------------------------------------------------------------- */
+
+/* A crowd of connections of which somebody wants to know whose peers have left: its connection's
+ * token is cancelled, so that nobody works for a client that is not there any more. */
+struct hs_departures;
+
+HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
+                                             struct hs_departures **ret_departures);
+HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
+HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
+/* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
+HS_API void hs_departures_close(struct hs_departures *d);
+/* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
+ * its side, as clients do that still wait for an answer. Once per connection, before others know
+ * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they
+ * have found nothing: they still receive what has arrived, and raise HS_E_RESET. */
+HS_API HS_NODISCARD hs_err hs_departures_watch(struct hs_departures *d, struct hs_conn *c,
+                                               struct hs_token *token, struct hs_error *err);
+/* Waits for peers that leave, and cancels their tokens. Returns HS_OK as soon as that has set off
+ * callbacks, which the caller runs (hs_callbacks_run); then call it again. Else it ends by its
+ * deadline or token only. */
+HS_API HS_NODISCARD hs_err hs_departures_tend(struct hs_departures *d, struct hs_op *op,
+                                              struct hs_error *err, struct hs_callback **ret_fired);
+/* From now on the end of the peer's stream counts as leaving, too; or not any more. HS_E_INVALID:
+ * nobody watches c. HS_E_CLOSED. */
+HS_API HS_NODISCARD hs_err hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err);
+/* It is watched no more. A cancel that has begun is not taken back. */
+HS_API void hs_conn_leave_departures(struct hs_conn *c);
+
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading
@@ -1244,8 +1351,13 @@ HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op 
                                             struct hs_error *err);
 /* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
  * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
- * left of which a byte has come. The listener still has to be closed. */
+ * left of which a byte has come. The listener still has to be closed. With SO_REUSEPORT all are
+ * accepted until the queue is empty, and in that moment the socket goes, so that nobody more comes
+ * to it: see hs_listener_stats for what is then known of its queue (nobody). */
 HS_API void hs_listener_last_call(struct hs_listener *l);
+/* Another process has the same socket and listens on: nothing more is accepted here, what is queued
+ * is the other's, and the path of a unix socket is not removed. */
+HS_API void hs_listener_hand_over(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);

@@ -21,6 +21,7 @@
 #include "handshakes.h"
 
 #include "proxy_reader.h"
+#include "witnesses.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/list.h"
@@ -68,6 +69,7 @@ struct hs_handshakes {
     struct hs_tls_config *config, *fallback; /* own references; config NULL: no TLS */
     struct hs_breaker *breaker;              /* owns a reference, or NULL */
     struct hs_breaker_key key;
+    struct hs_witnesses *witnesses; /* owns; guarded by lock; NULL without a breaker */
     unsigned fork_generation;
     int epoll_fd, timer_fd; /* own */
     int listen_fd;          /* borrows */
@@ -142,8 +144,9 @@ check_tls(const struct hs_tls_listening *o, struct hs_error *err)
     return HS_OK;
 }
 
-static void
-take_tls(struct hs_handshakes *h, const struct hs_tls_listening *o, const struct hs_addr *where)
+static hs_err
+take_tls(struct hs_handshakes *h, const struct hs_tls_listening *o, const struct hs_addr *where,
+         struct hs_error *err)
 {
     h->max = (size_t)o->max_handshakes;
     h->interval_ns = o->handshakes_per_s > 0 ? HS_NS_PER_S / o->handshakes_per_s : 0;
@@ -153,7 +156,10 @@ take_tls(struct hs_handshakes *h, const struct hs_tls_listening *o, const struct
         h->breaker = hs_breaker_ref(o->breaker);
         h->fallback = hs_tls_config_ref(o->fallback);
         hs_breaker_key_listener(where, &h->key);
+        if ((h->witnesses = calloc(1, sizeof(*h->witnesses))) == NULL)
+            return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a breaker");
     }
+    return HS_OK;
 }
 
 static hs_err
@@ -196,9 +202,9 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
     hs_list_init(&h->ready);
     if (peers != NULL)
         h->peers = hs_peers_ref(peers);
-    take_tls(h, &o->tls, where);
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
-    if ((rv = take_proxies(h, &o->proxy, err)) != HS_OK || (rv = allocate(h, err)) != HS_OK)
+    if ((rv = take_tls(h, &o->tls, where, err)) != HS_OK ||
+        (rv = take_proxies(h, &o->proxy, err)) != HS_OK || (rv = allocate(h, err)) != HS_OK)
         hs_handshakes_free(h);
     else
         *ret_h = h;
@@ -230,6 +236,7 @@ hs_handshakes_free(struct hs_handshakes *h)
     hs_tls_config_unref(h->config);
     hs_tls_config_unref(h->fallback);
     hs_breaker_unref(h->breaker);
+    free(h->witnesses);
     if (is_ours(h))
         hs_lock_fini(&h->lock);
     hs_peers_unref(h->peers);
@@ -448,12 +455,28 @@ choose_config(struct hs_handshakes *h, struct place *p)
     atomic_fetch_add_explicit(&h->fell_back, 1, memory_order_relaxed);
 }
 
+/* Not counted: it has said so before. */
+static enum hs_fail
+hear(struct hs_handshakes *h, const struct place *p, enum hs_fail fail)
+{
+    struct hs_addr peer;
+    bool counts;
+
+    if (fail == HS_FAIL_NONE || fail == HS_FAIL_NOT_COUNTED ||
+        hs_conn_peer_addr(p->conn, NULL, &peer) != HS_OK)
+        return fail;
+    hs_lock_take(&h->lock);
+    counts = hs_witness_counts(h->witnesses, &peer, hs_now());
+    hs_lock_drop(&h->lock);
+    return counts ? fail : HS_FAIL_NOT_COUNTED;
+}
+
 /* The fallback's own success or failure tells nothing about the main settings. */
 static void
 tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
 {
     if (h->breaker != NULL && p->config == h->config)
-        hs_breaker_record(h->breaker, &h->key, &p->permit, blame(failure), hs_now());
+        hs_breaker_record(h->breaker, &h->key, &p->permit, hear(h, p, blame(failure)), hs_now());
 }
 
 /* ---- One handshake ------------------------------------------------------------------------- */

@@ -70,6 +70,9 @@ struct hs_listener {
     _Atomic int64_t backoff_until_ns;
     atomic_int inheritance;    /* enum inheritance */
     _Atomic int64_t newcomers; /* that are accepted yet, or NO_LAST_CALL */
+    atomic_bool shares_port;   /* known when the last call is made */
+    atomic_bool retired;       /* the number is another file's: nobody comes to it any more */
+    atomic_bool handed_over;   /* another process listens on: the path is not ours to remove */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
 
@@ -235,7 +238,8 @@ hs_listener_close(struct hs_listener *l)
     if (!hs_fd_mark_closed(&l->fd))
         return;
     if (hs_fd_is_ours(&l->fd)) {
-        hs_bound_remove_path(&l->bound);
+        if (!atomic_load(&l->handed_over))
+            hs_bound_remove_path(&l->bound);
         hs_wakelist_wake(&l->wakers);
     }
     if (l->handshakes != NULL)
@@ -394,6 +398,23 @@ last_call_made(const struct hs_listener *l)
     return atomic_load(&l->newcomers) != NO_LAST_CALL;
 }
 
+/* With SO_REUSEPORT the kernel goes on to give us a part of all clients until the socket is closed,
+ * and resets those that are queued then. So it is closed in the moment in which the queue was seen
+ * empty, not when handshakes and whoever else uses the listener are done with it. The number stays
+ * ours: another file takes it. */
+static void
+retire(struct hs_listener *l)
+{
+    int fd;
+
+    if (!atomic_load(&l->shares_port) || atomic_exchange(&l->retired, true))
+        return;
+    if ((fd = open_reserve()) < 0 || dup3(fd, hs_fd_number(&l->fd), O_CLOEXEC) < 0)
+        atomic_store(&l->retired, false); /* hs_listener_close will do it. */
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 /* Of those who may come yet one is here, or has left. */
 static void
 note_newcomer(struct hs_listener *l)
@@ -409,6 +430,7 @@ note_nobody(struct hs_listener *l)
     if (!last_call_made(l))
         return NOTHING;
     atomic_store(&l->newcomers, 0);
+    retire(l);
     return LAST;
 }
 
@@ -775,6 +797,10 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
+    if (atomic_load(&l->retired)) {
+        stats->queue_length = 0;
+        return;
+    }
     if (l->bound.family == AF_UNIX || hs_fd_hold(&l->fd, NULL) != HS_OK)
         return;
     if (getsockopt(hs_fd_number(&l->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
@@ -785,6 +811,28 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
     hs_fd_drop(&l->fd);
 }
 
+static bool
+shares_port(struct hs_listener *l)
+{
+    int on = 0;
+    socklen_t len = sizeof(on);
+
+    if (l->bound.family == AF_UNIX || hs_fd_hold(&l->fd, NULL) != HS_OK)
+        return false;
+    (void)getsockopt(hs_fd_number(&l->fd), SOL_SOCKET, SO_REUSEPORT, &on, &len);
+    hs_fd_drop(&l->fd);
+    return on != 0;
+}
+
+void
+hs_listener_hand_over(struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    atomic_store(&l->handed_over, true);
+    atomic_store(&l->newcomers, 0);
+    hs_wakelist_wake(&l->wakers);
+}
+
 void
 hs_listener_last_call(struct hs_listener *l)
 {
@@ -793,6 +841,10 @@ hs_listener_last_call(struct hs_listener *l)
 
     HS_CHECK(l, LISTENER_MAGIC);
     ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
+    if (shares_port(l)) {
+        atomic_store(&l->shares_port, true);
+        stats.queue_length = HS_UNSET; /* Who comes later is not refused, but reset. */
+    }
     (void)atomic_compare_exchange_strong(
         &l->newcomers, &none, stats.queue_length == HS_UNSET ? INT_MAX : stats.queue_length);
     hs_wakelist_wake(&l->wakers);

@@ -14,6 +14,7 @@
  */
 #include "peers.h"
 
+#include "peer_key.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/list.h"
@@ -32,14 +33,8 @@
 
 #define TABLE_MAX (1 << 20)
 
-/* The bits of an address that tell peers apart; width says which kind of peer. */
-struct key {
-    uint64_t bits;
-    uint32_t width; /* 32 and 24 of IPv4, 64 and 48 of IPv6 */
-};
-
 struct entry {
-    struct key key;
+    struct hs_peer_key key;
     uint32_t connections;
     uint32_t next_in_chain; /* from 1 on; 0: the last */
     int64_t next_ns;
@@ -163,39 +158,8 @@ hs_peers_unref(struct hs_peers *p)
 
 /* ---- The table ----------------------------------------------------------------------------- */
 
-/* False: of no family that has limits. */
-static bool
-keys_of(const struct hs_addr *addr, struct key *ret_peer, struct key *ret_network)
-{
-    struct sockaddr_in6 sin6;
-    struct sockaddr_in sin;
-    uint32_t v4;
-    uint64_t v6 = 0;
-
-    if (addr->sa.sa_family == AF_INET) {
-        memcpy(&sin, &addr->storage, sizeof(sin));
-        v4 = ntohl(sin.sin_addr.s_addr);
-    } else if (addr->sa.sa_family == AF_INET6) {
-        memcpy(&sin6, &addr->storage, sizeof(sin6));
-        for (int i = 0; i < 8; i++)
-            v6 = v6 << 8 | sin6.sin6_addr.s6_addr[i];
-        if (!IN6_IS_ADDR_V4MAPPED(&sin6.sin6_addr)) {
-            *ret_peer = (struct key){.bits = v6, .width = 64};
-            *ret_network = (struct key){.bits = v6 >> 16, .width = 48};
-            return true;
-        }
-        memcpy(&v4, sin6.sin6_addr.s6_addr + 12, sizeof(v4));
-        v4 = ntohl(v4);
-    } else {
-        return false;
-    }
-    *ret_peer = (struct key){.bits = v4, .width = 32};
-    *ret_network = (struct key){.bits = v4 >> 8, .width = 24};
-    return true;
-}
-
 static uint32_t *
-chain_of(struct hs_peers *p, const struct key *key)
+chain_of(struct hs_peers *p, const struct hs_peer_key *key)
 {
     uint64_t h = (key->bits ^ p->secret[0] ^ (uint64_t)key->width << 56) * p->secret[1];
 
@@ -205,18 +169,12 @@ chain_of(struct hs_peers *p, const struct key *key)
     return &p->chains[(uint32_t)h & p->mask];
 }
 
-static bool
-same(const struct key *a, const struct key *b)
-{
-    return a->bits == b->bits && a->width == b->width;
-}
-
 static uint32_t
-find_locked(struct hs_peers *p, const struct key *key)
+find_locked(struct hs_peers *p, const struct hs_peer_key *key)
 {
     uint32_t i = *chain_of(p, key);
 
-    while (i != 0 && !same(&p->entries[i - 1].key, key))
+    while (i != 0 && !hs_peer_key_is(&p->entries[i - 1].key, key))
         i = p->entries[i - 1].next_in_chain;
     return i;
 }
@@ -234,7 +192,7 @@ forget_locked(struct hs_peers *p, struct entry *e)
 
 /* 0: all entries belong to somebody who has connections. */
 static uint32_t
-find_or_make_locked(struct hs_peers *p, const struct key *key)
+find_or_make_locked(struct hs_peers *p, const struct hs_peer_key *key)
 {
     uint32_t i = find_locked(p, key), *chain = chain_of(p, key);
     struct hs_list *link = !hs_list_empty(&p->free) ? p->free.next : p->quiet.next;
@@ -302,8 +260,8 @@ rise_locked(struct hs_peers *p, uint32_t i)
 /* The peer's entry is seated before the network's is looked for: one must not give way to the
  * other. */
 static bool
-enter_locked(struct hs_peers *p, const struct key *peer, const struct key *network, int64_t now_ns,
-             struct hs_peer_places *ret_places)
+enter_locked(struct hs_peers *p, const struct hs_peer_key *peer, const struct hs_peer_key *network,
+             int64_t now_ns, struct hs_peer_places *ret_places)
 {
     struct hs_peer_places places = {.peer = find_or_make_locked(p, peer)};
 
@@ -333,10 +291,10 @@ bool
 hs_peers_enter(struct hs_peers *p, const struct hs_addr *addr, int64_t now_ns,
                struct hs_peer_places *ret_places)
 {
-    struct key peer, network;
+    struct hs_peer_key peer, network;
     bool may;
 
-    if (!keys_of(addr, &peer, &network) ||
+    if (!hs_peer_keys(addr, &peer, &network) ||
         hs_networks_have(p->limits.exempt, p->limits.n_exempt, addr)) {
         *ret_places = (struct hs_peer_places){0};
         return true;

@@ -4,6 +4,7 @@
  * conn_impl.h for the invariants.
  */
 #include "conn.h"
+#include "parking.h"
 
 #include "conn_impl.h"
 #include "sockopt.h"
@@ -45,7 +46,8 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     c->family = family;
     c->peer = *peer;
     c->layer = &hs_tcp_layer;
-    c->dirs[HS_DIR_IN].deadline_ns = c->dirs[HS_DIR_OUT].deadline_ns = HS_NEVER;
+    for (int dir = HS_DIR_IN; dir <= HS_DIR_OUT; dir++)
+        c->dirs[dir].deadline_ns = c->dirs[dir].turn_ns = HS_NEVER;
     c->half_closed_ns = c->pace.until_ns = c->handshake_until_ns = HS_NEVER;
     hs_wakelist_init(&c->wakers);
     c->created_ns = hs_now();
@@ -145,9 +147,12 @@ hs_conn_unref(struct hs_conn *c)
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
+    hs_conn_leave_departures(c);
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
     hs_slots_unref(c->slots);
+    hs_spot_free(c->spot);
+    hs_departures_unref(c->departures);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -215,6 +220,14 @@ hs_conn_leave_slots(struct hs_conn *c)
     atomic_store(&c->in_slots, false);
 }
 
+void
+hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->dirs[HS_DIR_IN].turn_ns, read_ns);
+    atomic_store(&c->dirs[HS_DIR_OUT].turn_ns, write_ns);
+}
+
 int64_t
 hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
 {
@@ -265,6 +278,9 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
+        .late_in = atomic_load(&in->late),
+        .late_out = atomic_load(&out->late),
+        .left = atomic_load(&c->left) != 0,
     };
 }
 
@@ -325,6 +341,7 @@ hs_conn_tell_guest(struct hs_conn *c)
 
     if (guest != NULL)
         guest->ended(guest, hs_fd_is_ours(&c->fd));
+    hs_spot_ended(c->spot);
 }
 
 bool

@@ -85,14 +85,33 @@ hs_call_leave(struct hs_conn *c, enum hs_dir dir)
 }
 
 hs_err
-hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+hs_lease_hold(struct hs_conn *c, const struct hs_op *op, struct hs_error *err)
+{
+    if (op->lease == 0)
+        return HS_OK;
+    if (c->lease != NULL) {
+        atomic_fetch_add(&c->entering, 1);
+        if (atomic_load(c->lease) == op->lease)
+            return HS_OK;
+        atomic_fetch_sub(&c->entering, 1);
+    }
+    if (!hs_fd_is_ours(&c->fd))
+        return hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+    return hs_err_setx(err, HS_E_CLOSED, NULL, "it was returned to its pool");
+}
+
+void
+hs_lease_drop(struct hs_conn *c, const struct hs_op *op)
+{
+    if (op->lease != 0)
+        atomic_fetch_sub(&c->entering, 1);
+}
+
+static hs_err
+claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((op->claim & (1U << dir)) != 0)
-        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
-                   ? HS_OK
-                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
     if (!hs_call_take(c, dir)) {
@@ -104,28 +123,141 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     return HS_OK;
 }
 
+hs_err
+hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    hs_err rv;
+
+    if ((op->claim & (1U << dir)) != 0)
+        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
+                   ? HS_OK
+                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+    if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
+        return rv;
+    rv = claim(c, op, dir, err);
+    hs_lease_drop(c, op);
+    return rv;
+}
+
+void
+hs_turn_moves(struct hs_conn *c, enum hs_dir dir, int64_t now)
+{
+    struct direction *d = &c->dirs[dir], *other = &c->dirs[1 - dir];
+
+    if (atomic_load_explicit(&d->turn_ns, memory_order_relaxed) != HS_NEVER &&
+        atomic_load_explicit(&d->turn_began_ns, memory_order_relaxed) == 0)
+        atomic_store_explicit(&d->turn_began_ns, now, memory_order_relaxed);
+    if (atomic_load_explicit(&other->turn_began_ns, memory_order_relaxed) != 0)
+        atomic_store_explicit(&other->turn_began_ns, 0, memory_order_relaxed);
+}
+
+int64_t
+hs_turn_until(struct hs_conn *c, enum hs_dir dir)
+{
+    struct direction *d = &c->dirs[dir];
+    int64_t began = atomic_load_explicit(&d->turn_began_ns, memory_order_relaxed);
+
+    return began == 0 ? HS_NEVER : began + atomic_load_explicit(&d->turn_ns, memory_order_relaxed);
+}
+
+/* Before a wait. */
+static void
+turn_waits(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    struct direction *out = &c->dirs[HS_DIR_OUT];
+
+    if (atomic_load_explicit(&out->turn_ns, memory_order_relaxed) == HS_NEVER ||
+        op->deadline_ns == HS_TRY_ONCE)
+        return;
+    if (dir == HS_DIR_OUT)
+        hs_turn_moves(c, HS_DIR_OUT, hs_now());
+    else if (atomic_load(&out->user) != USER_CALL)
+        atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
+}
+
+/* Names a deadline that was the turn's. */
+static void
+check_turn(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    static const char *const timeouts[] = {"read_timeout", "write_timeout"};
+    static const char *const texts[] = {
+        "the message is not here yet, %.6g s after its first byte",
+        "the answer is not out yet, %.6g s after its first byte",
+    };
+    int64_t until = hs_turn_until(c, dir), now;
+
+    if (until == HS_NEVER || until > (now = hs_now()) || op->deadline_ns <= now ||
+        atomic_load(&c->dirs[dir].deadline_ns) <= now)
+        return;
+    atomic_store(&c->dirs[dir].late, true);
+    if (err == NULL)
+        return;
+    *err = (struct hs_error){0};
+    (void)hs_err_setx(err, HS_E_DEADLINE, NULL, texts[dir],
+                      (double)atomic_load(&c->dirs[dir].turn_ns) / HS_NS_PER_S);
+    err->phase = timeouts[dir];
+}
+
 static int64_t
 deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
 
     deadline = hs_min_ns(deadline, c->handshake_until_ns);
+    deadline = hs_min_ns(deadline, hs_turn_until(c, dir));
     return dir == HS_DIR_IN ? hs_min_ns(deadline, c->pace.until_ns) : deadline;
+}
+
+/* The call's token was cancelled since this connection's peer has left. Then the socket itself
+ * knows more: what has arrived can still be had, and after that the reset. */
+static bool
+is_left(struct hs_conn *c, const struct hs_op *op)
+{
+    uint64_t left = atomic_load(&c->left);
+    struct hs_reason reason;
+
+    return left != 0 && op->token != NULL && hs_token_reason(op->token, &reason) &&
+           reason.origin == left;
+}
+
+hs_err
+hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns, struct hs_error *err)
+{
+    hs_err rv = hs_op_begin(op, other_deadline_ns, err);
+
+    if (rv != HS_E_CANCELLED || !is_left(c, op))
+        return rv;
+    if (err != NULL)
+        *err = (struct hs_error){0};
+    return HS_OK;
+}
+
+/* Nothing has come yet. Its first message is not another one: a client that has just connected is
+ * about to send it, and would be lost, where one that has had an answer can ask again elsewhere.
+ * Who serves it ends it when it does not come. */
+static bool
+is_new(const struct hs_conn *c)
+{
+    return atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) == 0;
 }
 
 hs_err
 hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
+    int64_t deadline;
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_IN && op->told != NULL)
-        atomic_store(&c->told, hs_token_is_cancelled(op->told));
+        atomic_store(&c->told, !is_new(c) && hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_begin(op, atomic_load(&c->dirs[dir].deadline_ns), err)) != HS_OK)
+    deadline = atomic_load(&c->dirs[dir].deadline_ns);
+    if (dir == HS_DIR_OUT) /* What has arrived can be had, however late it is. */
+        deadline = hs_min_ns(deadline, hs_turn_until(c, HS_DIR_OUT));
+    if ((rv = hs_call_check(c, op, deadline, err)) != HS_OK)
         return rv;
     if (dir == HS_DIR_OUT && atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
@@ -157,6 +289,8 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
         return rv;
     if (rv == HS_E_RESET || rv == HS_E_DEAD_PEER)
         hs_conn_set_broken(c, rv);
+    if (rv == HS_E_DEADLINE)
+        check_turn(c, op, dir, err);
     if (rv != HS_OK && err != NULL) {
         err->op = name;
         if (err->phase == NULL)
@@ -182,6 +316,8 @@ static bool
 is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     if (op->told == NULL || !hs_token_is_cancelled(op->told))
+        return false;
+    if (dir == HS_DIR_IN && is_new(c))
         return false;
     return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
 }
@@ -231,6 +367,12 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
         rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
     else if (!hs_fd_is_closed(&c->fd))
         rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
+    if (rv == HS_E_CANCELLED && !op->left_seen && is_left(c, op)) {
+        if (err != NULL)
+            *err = (struct hs_error){0};
+        op->left_seen = true;
+        rv = HS_OK; /* The next try tells. */
+    }
     if (hs_fd_is_closed(&c->fd)) {
         if (err != NULL)
             *err = (struct hs_error){0};
@@ -265,6 +407,7 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
 {
     hs_err rv;
 
+    turn_waits(c, op, dir);
     if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
         return wait_told(c, op, dir, want, err);
     hs_slots_give(c->slots);

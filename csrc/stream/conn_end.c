@@ -83,8 +83,13 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (c->tls == NULL)
-        return hs_conn_shutdown(c, SHUT_WR, err);
+    if (c->tls == NULL) {
+        if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
+            return rv;
+        rv = hs_conn_shutdown(c, SHUT_WR, err);
+        hs_lease_drop(c, op);
+        return rv;
+    }
     if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
         return HS_OK;
     if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
@@ -319,7 +324,8 @@ run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 
     if (hs_fd_is_closed(&c->fd))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
-    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK || (rv = end_output(c, op, err)) != HS_OK)
+    if ((rv = hs_call_check(c, op, HS_NEVER, err)) != HS_OK ||
+        (rv = end_output(c, op, err)) != HS_OK)
         return rv;
     end = discard_input(c, op, err);
     if (end != HS_OK && end != HS_E_TRUNCATED)

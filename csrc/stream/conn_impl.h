@@ -12,9 +12,17 @@
  * - user of a direction is USER_CALL exactly while one op has claimed it; only the claimer touches
  *   that direction's data (in and pace belong to HS_DIR_IN) and lets it go. USER_VISIT is the same
  *   for a moment in which nobody waits for anything: whoever comes meanwhile is not turned away.
+ * - A turn, for who bounds it (hs_conn_set_turns): that of HS_DIR_IN begins with the first byte
+ *   that comes, that of HS_DIR_OUT with the first call that sends, and either ends the other; that
+ *   of HS_DIR_OUT ends, too, when a call waits to read and none writes. Times are relaxed atomics:
+ *   two calls at the same time, one in each direction, have no turns that a timeout could be about.
  * - poison, which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
+ * - A call that names its lease counts itself in `entering` before it looks at the lease's word,
+ *   and leaves the count when it has its claim, or has done all that it does. Ending a lease writes
+ *   the word first, waits until nobody is entering, and then looks for claims: each call is
+ *   refused, or over, or found to be in progress.
  */
 #ifndef HS_STREAM_CONN_IMPL_H
 #define HS_STREAM_CONN_IMPL_H
@@ -44,6 +52,9 @@ struct direction {
     _Atomic int64_t deadline_ns;
     _Atomic int64_t last_ns;
     _Atomic uint64_t bytes;
+    _Atomic int64_t turn_ns;       /* the most that one turn may take, or HS_NEVER */
+    _Atomic int64_t turn_began_ns; /* 0: it is not this direction's turn */
+    atomic_bool late;              /* a turn was over before what it was for */
 };
 
 /* The slowest that a message may come: by when its next byte has to be here. */
@@ -66,12 +77,17 @@ struct hs_conn {
     bool shaking;                 /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
+    atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool told;       /* the call that reads has been told not to wait: it ends by itself */
     atomic_bool in_slots;
-    struct hs_slots *slots; /* owns a reference, or NULL; write once, before in_slots */
+    struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
+    struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
+    _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */
+    /* Borrows: the pool's word for the lease that it is under now; NULL: no pool's; write once. */
+    const _Atomic uint64_t *lease;
     struct hs_wakelist wakers;
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
@@ -85,11 +101,16 @@ struct hs_conn {
     struct hs_addr peer;                 /* immutable once others know c, as the next */
     struct hs_addr *proxy;               /* owns; NULL: none between */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
+    struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
     atomic_uchar local_state;            /* LOCAL_*: whether local is there */
     struct sockaddr_in6 local;           /* of either family, from when it was closed on */
     struct hs_sockopts opts;             /* as asked; immutable */
 };
 
+/* Keeps the lease that op names, if any, from ending: for a moment, in which nothing may wait.
+ * HS_E_CLOSED: it has ended. After HS_OK call hs_lease_drop once. */
+HS_NODISCARD hs_err hs_lease_hold(struct hs_conn *c, const struct hs_op *op, struct hs_error *err);
+void hs_lease_drop(struct hs_conn *c, const struct hs_op *op);
 /* Adds the direction to the op's claim; each claim holds the descriptor. */
 HS_NODISCARD hs_err hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);
@@ -102,6 +123,13 @@ void hs_call_leave(struct hs_conn *c, enum hs_dir dir);
  * descriptor. False: another call has it. Ends with a store of USER_NONE. */
 bool hs_call_take(struct hs_conn *c, enum hs_dir dir);
 HS_NODISCARD hs_err hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
+                                  struct hs_error *err);
+/* A byte went in dir, or is about to go: it is its turn, and the other's is over. */
+void hs_turn_moves(struct hs_conn *c, enum hs_dir dir, int64_t now);
+/* By when dir's turn has to be over; HS_NEVER when nothing bounds it, or it is not its turn. */
+int64_t hs_turn_until(struct hs_conn *c, enum hs_dir dir);
+/* hs_op_begin for a call on c: what ended the token may be what c itself will tell. */
+HS_NODISCARD hs_err hs_call_check(struct hs_conn *c, struct hs_op *op, int64_t other_deadline_ns,
                                   struct hs_error *err);
 /* Passes rv on, filled into err under the name of the call. */
 HS_NODISCARD hs_err hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,

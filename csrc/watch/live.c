@@ -13,7 +13,9 @@
 #include "../listen/listener.h"
 #include "../pool/pool.h"
 #include "../stream/conn.h"
+#include "../stream/departures.h"
 #include "../stream/linger.h"
+#include "../stream/parking.h"
 
 void
 hs_live_counts(struct hs_live *ret_live)
@@ -26,6 +28,7 @@ hs_live_counts(struct hs_live *ret_live)
         .conns = hs_conn_live(),
         .listeners = hs_listener_live(),
         .slots = hs_slots_live(),
+        .departures = hs_departures_live(),
         .connectors = hs_connector_live(),
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,
@@ -34,5 +37,6 @@ hs_live_counts(struct hs_live *ret_live)
         .breakers = hs_breaker_live(),
         .pools = hs_pool_live(),
         .notifiers = hs_notifier_live(),
+        .parkings = hs_parking_live(),
     };
 }

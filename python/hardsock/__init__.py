@@ -7,6 +7,7 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
     Breaker,
@@ -105,8 +106,11 @@ from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
 from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
+from hardsock.serving.handover import TakenOver, hand_over, take_over
+from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
+from hardsock.serving.systemd import systemd_notify
 
 __all__ = [
     "Address",
@@ -153,6 +157,7 @@ __all__ = [
     "ProxyStats",
     "HardsockError",
     "Histogram",
+    "InheritedSockets",
     "LeakWarning",
     "LengthPrefix",
     "Lent",
@@ -189,6 +194,7 @@ __all__ = [
     "TLSError",
     "TLSInfo",
     "TLSSocket",
+    "TakenOver",
     "Truncated",
     "WrongProcess",
     "__version__",
@@ -196,10 +202,12 @@ __all__ = [
     "connect",
     "create_connection",
     "current",
+    "deadline",
     "draining",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "hand_over",
     "listen",
     "listen_fds",
     "note",
@@ -214,6 +222,9 @@ __all__ = [
     "skip_sites",
     "sleep",
     "ssl_context",
+    "systemd_notify",
+    "systemd_sockets",
+    "take_over",
     "tcp_counts",
     "timeout",
 ]

@@ -69,8 +69,9 @@ class HardsockError(Exception):
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
     phase: str = "call"
     """Where in the call: ``"start"`` (refused before it did anything), ``"resolve"``, ``"breaker"``,
-    ``"proxy"``, ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``, ``"read"``,
-    ``"write"``, ``"min_rate"``, ``"finish"``, ``"wait"`` (for a connection of a pool); ``"call"``:
+    ``"proxy"``, ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``,
+    ``"read"``, ``"write"``, ``"min_rate"``, ``"read_timeout"``, ``"write_timeout"``, ``"finish"``,
+    ``"wait"`` (for a connection of a pool); ``"call"``:
     it has no phases."""
     host: str | None = None
     """What was to be connected or listened on, as it was asked for: ``"example.org:443"``."""
@@ -135,7 +136,8 @@ class DeadlineExceeded(SocketError, TimeoutError):
     limit: str | None = None
     """Which of several limits was the first: ``"timeout=0.5"``, ``"settimeout(0.5)"``, ``"the scope
     NAME"``, ``"the token NAME"``, ``"set_read_deadline"``, ``"set_write_deadline"``,
-    ``"set_min_receive_rate"``, ``"handshake_timeout of the TLSConfig"``, ``"dial_timeout of the
+    ``"set_min_receive_rate"``, ``"read_timeout of the server"``, ``"write_timeout of the server"``,
+    ``"handshake_timeout of the TLSConfig"``, ``"dial_timeout of the
     pool"``."""
 
 

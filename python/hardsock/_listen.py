@@ -72,10 +72,10 @@ def listen(
             further clients wait in the backlog.
         tls_fallback: What handshakes use while *tls_breaker* is open: after failures that may be
             the fault of *tls*, such as clients that refuse an expired certificate. Clients can
-            refuse as they like, so what this allows anybody can bring about.
+            refuse as they like: what this allows, five of them can bring about.
         tls_breaker: By default ``Breaker()``: five failures in a row open it for 30 seconds. Its
             key is ``"listener ADDRESS"``. A client that leaves, is no TLS, or shows a bad
-            certificate is not counted.
+            certificate is not counted, and one address (IPv6: one /64) not twice in ten minutes.
         insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*: a lower
             version, other ciphers, client certificates less strictly, or another ``insecure_``
             setting.

@@ -32,6 +32,9 @@ def serve(
     workers: int = DefaultCount(64),
     max_connections: int | None = None,
     idle_timeout: float | None = None,
+    read_timeout: float | None = None,
+    write_timeout: float | None = None,
+    handler_timeout: float | None = None,
     linger: float = DefaultSeconds(2.0),
     token: CancelToken | None = None,
     name: str | None = None,
@@ -66,7 +69,8 @@ def serve(
     Every hardsock call in a handler obeys its connection's token, which the server cancels when
     time is up. When the handler returns, the connection is finished in an orderly way, also if
     there is input that nobody has read; if it raises, the connection is reset and the exception
-    logged (``logging.getLogger("hardsock.serve")``), and serving goes on.
+    logged (``logging.getLogger("hardsock.serve")``, once a minute for each place), and serving goes
+    on.
 
     Args:
         handler: Called with a ``Connection``, which is the server's again when it returns.
@@ -79,6 +83,15 @@ def serve(
             connected and are quiet most of the time.
         idle_timeout: Seconds after which a connection is ended on which nothing has moved while
             its handler waits for the beginning of a message.
+        read_timeout: Seconds that one message of the client's may take, from its first byte until
+            the handler begins to answer: all calls that receive it together.
+        write_timeout: Seconds that one answer may take, from the handler's first byte until it
+            waits for the client again: all calls that send it together, and what the handler does
+            between them.
+        handler_timeout: Seconds that one call of *handler* may take: its token ends then. What it
+            waits for outside of hardsock is not ended.
+            A call that would go on beyond one of these three raises DeadlineExceeded, whose
+            ``phase`` is ``"read_timeout"`` or ``"write_timeout"``; ``Server.stats`` counts each.
         linger: Seconds to wait for the client's end after the handler has returned. By default 2,
             or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
@@ -101,6 +114,9 @@ def serve(
         workers=workers,
         max_connections=max_connections,
         idle_timeout=idle_timeout,
+        read_timeout=read_timeout,
+        write_timeout=write_timeout,
+        handler_timeout=handler_timeout,
         linger=linger,
         name="hardsock-serve" if name is None else name,
     )

@@ -604,6 +604,8 @@ START_TEST(a_call_that_waits_for_a_message_is_woken_by_being_told)
     struct thread thread;
 
     ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    put(p.peer, "first", 5);
+    ck_assert_uint_eq(recv_some(p.c, r.buf, 5, 0), 5);
     r.op = op_in(60 * S);
     r.op.told = t;
     thread_start(&thread, read_exactly, &r);
@@ -612,6 +614,34 @@ START_TEST(a_call_that_waits_for_a_message_is_woken_by_being_told)
     (void)thread_join(&thread);
     ASSERT_ERR(HS_E_CANCELLED, r.rv);
     ck_assert_uint_eq(r.op.done, 0);
+    hs_token_unref(t);
+    pair_free(&p);
+}
+END_TEST
+
+/* Who has just connected is about to say something. */
+START_TEST(the_first_message_is_waited_for_by_who_was_told)
+{
+    struct pair p = pair_small();
+    struct reading before = {.c = p.c, .len = 3}, after = before;
+    struct hs_token *t;
+    struct thread thread;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
+    before.op = op_in(60 * S);
+    before.op.told = t;
+    thread_start(&thread, read_exactly, &before);
+    thread_wait_asleep(&thread);
+    ck_assert(hs_token_cancel(t, NULL, 0, NULL));
+    thread_wait_asleep(&thread); /* It has looked, and waits on. */
+    ck_assert(info_of(p.c).idle);
+    put(p.peer, "abc", 3);
+    (void)thread_join(&thread);
+    ASSERT_OK(before.rv);
+    after.op = op_in(60 * S);
+    after.op.told = t;
+    (void)read_exactly(&after);
+    ASSERT_ERR(HS_E_CANCELLED, after.rv);
     hs_token_unref(t);
     pair_free(&p);
 }
@@ -644,6 +674,7 @@ main(void)
     tcase_add_test(tc, a_stepped_op_ends_at_its_deadline);
     tcase_add_test(tc, a_token_stops_a_blocked_call_at_once);
     tcase_add_test(tc, a_told_call_takes_what_is_there_and_waits_only_for_the_rest_of_a_message);
+    tcase_add_test(tc, the_first_message_is_waited_for_by_who_was_told);
     tcase_add_test(tc, a_call_that_waits_for_a_message_is_woken_by_being_told);
     return run_case(tc);
 }

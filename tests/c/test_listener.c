@@ -542,6 +542,88 @@ use_inherited(void *arg)
     return 0;
 }
 
+static struct hs_listener *
+share_port(const char *text)
+{
+    struct hs_listen_options opts;
+
+    hs_listen_options_init(&opts);
+    opts.sockopts.reuse_port = 1;
+    return open_with(text, &opts);
+}
+
+static hs_err
+accept_now(struct hs_listener *l, struct hs_conn **ret_conn)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    size_t n;
+
+    return DONE(hs_listener_accept(l, &op, 1, fresh(), ret_conn, &n));
+}
+
+static size_t
+accept_until_it_would_wait(struct hs_listener *l, hs_err want_end)
+{
+    struct hs_conn *c;
+    size_t n = 0;
+    hs_err rv;
+
+    for (; (rv = accept_now(l, &c)) == HS_OK; n++)
+        hs_conn_unref(c);
+    ASSERT_ERR(want_end, rv);
+    return n;
+}
+
+/* In the moment in which its queue is empty it is out of the group: nobody is sent to it who would
+ * be reset when it is closed. */
+START_TEST(the_last_call_of_a_shared_port_leaves_the_rest_to_the_others)
+{
+    struct hs_listener *old = share_port("127.0.0.1:0"), *new;
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_addr addr;
+    size_t n_old, n_new;
+    int fds[32];
+
+    ASSERT_OK(hs_listener_addr(old, fresh(), &addr));
+    (void)hs_addr_text(&addr, text, sizeof(text));
+    new = share_port(text);
+    for (size_t i = 0; i < LENGTH(fds) / 2; i++)
+        fds[i] = dial(new);
+    hs_listener_last_call(old);
+    n_old = accept_until_it_would_wait(old, HS_E_CLOSED);
+    ck_assert_int_eq(stats_of(old).queue_length, 0);
+    for (size_t i = LENGTH(fds) / 2; i < LENGTH(fds); i++)
+        fds[i] = dial(new);
+    n_new = accept_until_it_would_wait(new, HS_E_DEADLINE);
+    ck_assert_uint_eq(n_old + n_new, LENGTH(fds));
+    ck_assert_uint_ge(n_new, LENGTH(fds) / 2);
+    close_all(fds, LENGTH(fds));
+    hs_listener_unref(old);
+    hs_listener_unref(new);
+}
+END_TEST
+
+START_TEST(what_was_handed_over_is_the_others)
+{
+    char folder[40], path[60], text[80];
+    struct hs_listener *l;
+    struct hs_conn *c;
+    int fd;
+
+    make_folder(folder);
+    (void)snprintf(path, sizeof(path), "%s/s", folder);
+    (void)snprintf(text, sizeof(text), "unix:%s", path);
+    l = open_with(text, NULL);
+    fd = dial(l);
+    hs_listener_hand_over(l);
+    ASSERT_ERR(HS_E_CLOSED, accept_now(l, &c));
+    hs_listener_unref(l);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(folder), 0);
+    (void)close(fd);
+}
+END_TEST
+
 START_TEST(a_forked_child_leaves_the_path_and_the_queue_alone)
 {
     char folder[40], path[60], text[80];
@@ -579,6 +661,8 @@ main(void)
     tcase_add_test(tc, a_listening_socket_can_be_adopted_and_nothing_else);
     tcase_add_test(tc, accepted_connections_have_the_listeners_options);
     tcase_add_test(tc, an_event_loop_can_drive_accept);
+    tcase_add_test(tc, the_last_call_of_a_shared_port_leaves_the_rest_to_the_others);
+    tcase_add_test(tc, what_was_handed_over_is_the_others);
     tcase_add_test(tc, a_forked_child_leaves_the_path_and_the_queue_alone);
     return run_case(tc);
 }

@@ -483,7 +483,10 @@ def test_a_process_that_can_start_no_more_threads_serves_with_those_it_has(
             client.close()
         settled(server)
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warnings == ["1 of 4 workers: can't start new thread (1 times)"], "once a minute"
+    assert warnings == [  # Once a minute, and what is left at the end.
+        "1 of 4 workers: can't start new thread",
+        "1 times more in the last minute, at last: 1 of 4 workers: can't start new thread",
+    ]
 
 
 _FEW_DESCRIPTORS = """
@@ -675,6 +678,7 @@ def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> No
     def handler(conn: hs.Connection) -> None:
         told = hs.draining()
         assert told is not None
+        assert conn.recv(1) == b"?"
         assert told.wait(10)
         with pytest.raises(hs.Cancelled, match="before the call"):
             conn.sendall(b"x", token=told)
@@ -685,11 +689,55 @@ def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> No
         outcomes.append(str(caught.value.reason))
 
     server = hs.serve(handler, LOCAL, drain_timeout=60)
-    with connect_to(server.address):
+    with connect_to(server.address) as client:
+        client.sendall(b"?")
         assert poll_until(lambda: server.stats().active == 1, 10)
         server.stop("enough")
         assert server.wait(10)
     assert outcomes == ["enough"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_has_just_connected_is_about_to_ask(told: bool) -> None:
+    """A client that is closed before its first request is lost; an idle one asks elsewhere."""
+
+    def handler(conn: hs.Connection) -> None:
+        token = hs.draining()
+        assert token is not None
+        begun.set()
+        conn.sendall(conn.recv(100, token=token if told else None).upper())
+
+    begun = threading.Event()
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address) as client:
+        client.settimeout(10)
+        assert begun.wait(10)
+        server.stop()
+        assert server.draining.wait(10)
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"HELLO"
+    assert server.wait(10)
+    assert server.report is not None
+    assert server.report.completed == 1
+
+
+def test_who_connects_and_says_nothing_does_not_hold_a_drain_up() -> None:
+    reasons: list[str | None] = []
+
+    def handler(conn: hs.Connection) -> None:
+        try:
+            conn.recv(100, token=hs.draining())
+        except hs.Cancelled as exc:
+            reasons.append(exc.reason)
+            raise
+
+    server = hs.serve(handler, LOCAL, drain_timeout=60)
+    with connect_to(server.address):
+        assert poll_until(lambda: server.stats().active == 1, 10)
+        report = server.drain()
+    assert report.elapsed < 20
+    assert (report.idle_closed, report.told) == (1, 0)
+    assert reasons == ["the server is draining and this connection was idle"]
 
 
 def test_busy_ones_that_end_in_time_are_not_cut() -> None:
@@ -730,7 +778,7 @@ def test_when_the_time_is_up_calls_are_cancelled() -> None:
         (peer,) = {"{}:{}".format(*client.getsockname())}
         while server.stats().active == 0 or not _received(server, 4):
             pass
-        report = drained(server, timeout=0.2)
+        report = drained(server, timeout=2.0)  # 0.375 s from the cancel to the reset
         with pytest.raises(ConnectionResetError):
             rest_of(client)
     assert reasons == ["the server is draining and the time is up"]
@@ -739,7 +787,7 @@ def test_when_the_time_is_up_calls_are_cancelled() -> None:
     assert (cut.peer, cut.how, cut.phase) == (peer, "cancelled", "handler")
     assert (cut.bytes_received, cut.bytes_sent, cut.running, cut.stack) == (4, 0, False, None)
     assert 0 < cut.age < 30
-    assert report.elapsed <= 0.3
+    assert report.elapsed <= 2.1
     assert server.stats().errors == {}
 
 
@@ -919,11 +967,15 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not() -> None:
 
 
 _SERVER = """
+import signal
 import sys
 import hardsock as hs
+from hardsock.lab.waits import poll_until
 
 def handler(conn):
     conn.recv(100)
+    # The main thread may not be in wait() yet, where SIGTERM ends nothing but the server.
+    assert poll_until(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL, 10)
     conn.sendall(b"begun")
     conn.recv_exactly(2)
     conn.sendall(b"whole")

@@ -11,6 +11,7 @@ import hardsock as hs
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
+from hardsock.serving.seldom import Seldom
 from hardsock.serving.turn import Turn
 from hardsock.serving.verdict import End, judge
 
@@ -21,6 +22,7 @@ class FakeConnection:
     def __init__(self, idle: bool = False) -> None:
         self.idle = idle
         self.write_poisoned = False
+        self._marks = 0
         self.created = 100.0
         self.last_read: float | None = None
         self.last_write: float | None = None
@@ -42,6 +44,7 @@ class Stage:
         self.server = hs.CancelToken(name="server")
         self.draining = self.server.child(name="draining")
         self.ledger = Ledger(100, self.draining)
+        self.seldom = Seldom(logging.getLogger("hardsock.serve"))
 
     def connection(self, *, idle: bool = False, waiting: bool = False) -> Served:
         conn: Any = FakeConnection(idle)
@@ -240,7 +243,30 @@ def test_verdicts(
     stage.draining.cancel("drain")
     if server_ended:
         stage.server.cancel("x")
-    assert judge(served, exc, server=stage.server, draining=stage.draining) == want
+    assert (
+        judge(served, exc, server=stage.server, draining=stage.draining, seldom=stage.seldom)
+        == want
+    )
+
+
+@pytest.mark.parametrize(("reason", "logged"), [("it left", False), ("its own", True)])
+def test_only_the_cancel_of_a_client_that_left_is_no_news(
+    reason: str, logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage()
+    served = stage.connection()
+    fake: Any = served.conn
+    fake._marks = 4
+    served.token.cancel("it left")
+    verdict = judge(
+        served,
+        _error(hs.Cancelled, reason),
+        server=stage.server,
+        draining=stage.draining,
+        seldom=stage.seldom,
+    )
+    assert verdict == (Outcome.FAILED, End.ABORT, "Cancelled")
+    assert any(record.levelname == "ERROR" for record in caplog.records) is logged
 
 
 def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:
@@ -248,7 +274,7 @@ def test_half_a_message_sent_is_never_followed_by_a_clean_end() -> None:
     served = stage.connection()
     fake: Any = served.conn
     fake.write_poisoned = True
-    verdict = judge(served, None, server=stage.server, draining=stage.draining)
+    verdict = judge(served, None, server=stage.server, draining=stage.draining, seldom=stage.seldom)
     assert verdict == (Outcome.COMPLETED, End.ABORT, None)
 
 
@@ -278,6 +304,8 @@ def test_only_what_the_handler_did_wrong_is_an_error(
 ) -> None:
     caplog.set_level(logging.DEBUG, "hardsock.serve")
     stage = Stage()
-    judge(stage.connection(), exc, server=stage.server, draining=stage.draining)
+    judge(
+        stage.connection(), exc, server=stage.server, draining=stage.draining, seldom=stage.seldom
+    )
     assert [record.levelno for record in caplog.records] == ([] if logged is None else [logged])
     caplog.clear()

@@ -23,6 +23,22 @@ def _run_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
 
 RUNS: dict[str, Run] = {"asyncio": asyncio.run, "uvloop": _run_uvloop}
 
+RunMain = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
+
+
+def _run_trio(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    import trio
+
+    return trio.run(main)
+
+
+MAINS: dict[str, RunMain] = {
+    "asyncio": lambda main: asyncio.run(main()),
+    "uvloop": lambda main: _run_uvloop(main()),
+    "trio": _run_trio,
+}
+"""Each event loop, for a coroutine function."""
+
 
 def is_parked(task: asyncio.Task[Any]) -> bool:
     """Whether the task waits for one of our operations."""

@@ -119,7 +119,7 @@ def test_shipped_profiles_pass_strict_lint(name: str) -> None:
 
 
 def test_every_shipped_profile_is_built_in() -> None:
-    assert [p["name"] for p in answer("list", env={"HOME": "/nonexistent"})] == SHIPPED
+    assert [p["name"] for p in answer("list", env={"HOME": "/nonexistent"})["profiles"]] == SHIPPED
 
 
 def test_container_profile_holds_namespaced_keys_only() -> None:

@@ -188,7 +188,7 @@ def test_conflicts_follow_both_loaders(
     file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 30}")
     done = root.tune("conflicts", file)
     assert done.returncode == (CONFLICT if winners else OK)
-    assert [row["by"] for row in root.answer("conflicts", file)] == winners
+    assert [row["by"] for row in root.answer("conflicts", file)["conflicts"]] == winners
 
 
 def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
@@ -373,6 +373,9 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "usr/share/man/man8/hardsock-tune.8",
         "usr/share/bash-completion/completions/hardsock-tune",
         "usr/share/zsh/site-functions/_hardsock-tune",
+        "usr/share/hardsock/hardsock-tune.schema.json",
+        "usr/lib/systemd/system/hardsock-tune-check.service",
+        "usr/lib/systemd/system/hardsock-tune-check.timer",
     }
 
     def found() -> set[str]:
@@ -446,11 +449,14 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     conf.write_text("net.ipv4.tcp_sack = 0x1\nkernel.modprobe = x\n")
     document = answer("import", conf)
     assert document["settings"] == [
-        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
-    ]
+        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1,
+         "constraint": "value"}
+    ]  # fmt: skip
     assert len(document["messages"]) == 2
     assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
-    assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
+    assert tune("import", conf, "--format", "tsv").stdout == (
+        f"net.ipv4.tcp_sack\t1\t{conf}\t1\tvalue\n"
+    )
 
 
 def test_persist_and_unpersist_answer_programs_too(root: Root, mine: Path) -> None:

@@ -16,7 +16,7 @@ def test_an_error_is_answered_with_the_settings_behind_it(seen: str) -> None:
     done = tune("explain", seen)
     assert done.returncode == OK
     assert "net.ipv4.ip_local_port_range" in done.stdout
-    (row,) = answer("explain", seen)
+    (row,) = answer("explain", seen)["answers"]
     assert row["symptom"] == "EADDRNOTAVAIL"
     for key in row["keys"].split():
         assert tune("explain", key.replace("*", "default")).returncode == OK
@@ -59,12 +59,12 @@ def test_list_keys_names_every_known_setting() -> None:
     lines = tune("list", "--keys", "-f", "tsv").stdout.splitlines()
     assert len(lines) > 500
     assert all(len(line.split("\t")) == 2 for line in lines)
-    keys = [row["key"] for row in answer("list", "--keys")]
+    keys = [row["key"] for row in answer("list", "--keys")["keys"]]
     assert keys == [line.split("\t")[0] for line in lines]
     assert "net.ipv4.conf.*.rp_filter" in tune("list", "--keys").stdout
 
 
-COMMANDS = "check explain list show lint diff apply revert status persist unpersist conflicts export import"
+COMMANDS = "check explain list show lint judge recommend diff apply revert status persist unpersist conflicts export import"
 
 
 @pytest.mark.parametrize("name", COMMANDS.split())

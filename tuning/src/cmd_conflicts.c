@@ -70,8 +70,8 @@ winners_find(const struct sys *s, const struct plan plans[], size_t n, struct wi
     struct winners all = {0};
     struct conf conf[2];
 
-    conf_load(s, LOADER_SYSTEMD, &conf[LOADER_SYSTEMD]);
-    conf_load(s, LOADER_PROCPS, &conf[LOADER_PROCPS]);
+    conf_load(s, LOADER_SYSTEMD, false, &conf[LOADER_SYSTEMD]);
+    conf_load(s, LOADER_PROCPS, false, &conf[LOADER_PROCPS]);
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < plans[i].n; k++) {
             const struct item *it = &plans[i].items[k];
@@ -98,15 +98,13 @@ cmd_conflicts(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     winners_find(&r.sys, r.plans, r.n, &all);
-    json_reset();
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    rv = all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
+    json_rows(o, "conflicts", "conflicts");
     for (size_t i = 0; i < all.n; i++)
         winner_show(o, &all.items[i], NULL);
-    if (o->format == FORMAT_JSON)
-        json_close();
-    else if (o->format == FORMAT_PRETTY && all.n == 0)
+    json_rows_end(o, rv);
+    if (o->format == FORMAT_PRETTY && all.n == 0)
         (void)puts("no file sets another value at the next boot");
     report_close(&r);
-    return all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
+    return rv;
 }

@@ -213,17 +213,14 @@ cmd_explain(const struct options *o)
         return fail_with(EXIT_USAGE, "explain wants a key, such as net.core.somaxconn");
     if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
         return rv;
-    json_reset();
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "explain", "answers");
     for (size_t i = 0; i < o->n_args; i++) {
         enum exit_code one = explain(o, &s, o->args[i]);
 
         if (one != EXIT_AS_WANTED)
             rv = one;
     }
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, rv);
     sys_close(&s);
     return rv;
 }

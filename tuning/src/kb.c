@@ -271,6 +271,14 @@ kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level)
 }
 
 const char *
+level_name(enum level level)
+{
+    static const char *const names[] = {"harmful", "doubtful", "pointless", "range"};
+
+    return names[level];
+}
+
+const char *
 kb_doubt(const struct kb_key *k, const struct value *v)
 {
     enum level level = LEVEL_POINTLESS;

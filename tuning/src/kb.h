@@ -120,6 +120,8 @@ const char *kb_doubt(const struct kb_key *k, const struct value *v);
 /* The same with its level; *ret_level is untouched without one. */
 const char *kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level);
 
+const char *level_name(enum level level);
+
 const struct kb_symptom *kb_symptom_at(size_t i); /* NULL after the last */
 const char *kb_string(uint32_t offset);           /* of a symptom */
 

@@ -15,7 +15,7 @@ const char *
 status_name(enum status status)
 {
     static const char *const names[] = {"ok",     "drift",   "missing", "global",
-                                        "denied", "skipped", "remark"};
+                                        "denied", "skipped", "remark",  "waived"};
 
     return names[status];
 }
@@ -140,6 +140,14 @@ plan_look(const struct sys *s, struct item *it)
     }
 }
 
+static bool
+is_default(const struct sys *s, const struct item *it)
+{
+    const char *usual = it->kb == NULL ? NULL : kb_default_of(it->kb, it->setting->path, s->kernel);
+
+    return usual != NULL && strcmp(usual, value_show(&it->current)) == 0;
+}
+
 static void
 look(const struct sys *s, const struct profile *p, const struct diag *d, struct item *it)
 {
@@ -181,6 +189,9 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         listening = plan_listening(d, &range);
     }
     it->target = plan_nearest(w, &it->current, &listening);
+    it->by_default = w->or_default && is_default(s, it);
+    if (it->by_default)
+        it->target = it->current;
     it->target_text = value_show(&it->target);
     it->status = value_equal(&it->current, &it->target) ? STATUS_OK : STATUS_DRIFT;
     plan_look(s, it);

@@ -36,6 +36,8 @@ paint_of(enum status status)
         return PAINT_WARN;
     case STATUS_SKIPPED:
     case STATUS_REMARK:
+    case STATUS_WAIVED:
+    case STATUSES:
         break;
     }
     return PAINT_DIM;
@@ -62,6 +64,8 @@ state_of(const struct item *it)
     if (it->status == STATUS_DRIFT && it->target_text != NULL)
         return mem_format("%s, wanted: %s", shown(it->current_text),
                           with_unit(it, setting_show(it->setting)));
+    if (it->status == STATUS_WAIVED && it->current_text != NULL)
+        return mem_format("%s, %s", shown(it->current_text), it->reason);
     if (it->current_text != NULL)
         return *it->current_text == '\0' ? "(empty)" : with_unit(it, it->current_text);
     return it->reason != NULL ? it->reason : "";
@@ -91,6 +95,10 @@ put_item(const struct options *o, const struct item *it)
         put_wrapped(11, "why       ", w->why);
     if (w->risk != NULL)
         put_wrapped(11, "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(11, "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(11, "source    ", w->source);
     if (it->kb != NULL)
         put_wrapped(11, "acts      ", kb_effect_text(it->kb));
     if (it->doubt != NULL)
@@ -100,8 +108,9 @@ put_item(const struct options *o, const struct item *it)
 }
 
 static void
-put_findings(const struct options *o, const struct findings *f)
+put_findings(const struct options *o, const struct report *r)
 {
+    const struct findings *f = &r->findings;
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
     bool headed = false;
@@ -113,10 +122,17 @@ put_findings(const struct options *o, const struct findings *f)
             put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
         headed = true;
         (void)fputs("  ", stdout);
-        put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
+        put_painted(o, f->items[i].waived != NULL ? PAINT_DIM : paints[f->items[i].severity],
+                    f->items[i].waived != NULL ? "waived" : severity_name(f->items[i].severity), 8);
         (void)putchar(' ');
         put_rest(INDENT, INDENT, f->items[i].what);
         put_wrapped(11, "advice    ", f->items[i].advice);
+        if (f->items[i].waived != NULL)
+            put_wrapped(11, "waived    ", f->items[i].waived);
+        if (f->items[i].first != 0 && f->items[i].first < r->history.time)
+            put_wrapped(11, "age       ",
+                        mem_format("first seen %s ago",
+                                   duration_text((r->history.time - f->items[i].first) * 1000)));
     }
 }
 
@@ -129,17 +145,21 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         const struct plan *plan = &r->plans[i];
 
         put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
-        (void)printf(" (%s)\n", printable(r->profiles[i].source));
+        (void)printf(" (%s%s%s)\n", printable(r->profiles[i].source),
+                     r->profiles[i].signer == NULL ? "" : ", signed by ",
+                     r->profiles[i].signer == NULL ? "" : printable(r->profiles[i].signer));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
-            if (!o->quiet || plan->items[k].status == STATUS_DRIFT ||
-                plan->items[k].status == STATUS_DENIED)
+            /* Of another machine's settings only what differs is worth a line. */
+            if ((!o->quiet &&
+                 (o->baseline == NULL || i > 0 || plan->items[k].status != STATUS_OK)) ||
+                plan->items[k].status == STATUS_DRIFT || plan->items[k].status == STATUS_DENIED)
                 put_item(o, &plan->items[k]);
         drift += plan->counts[STATUS_DRIFT];
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    put_findings(o, &r->findings);
+    put_findings(o, r);
     (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
                  ok, drift, other, r->findings.n);
 }
@@ -176,6 +196,8 @@ json_item(const struct item *it)
     json_text("constraint_text", setting_show(w));
     json_text("why", w->why);
     json_text("risk", w->risk);
+    json_text("source", w->source);
+    json_text("wrong_if", w->wrong_if);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
     json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
@@ -187,6 +209,16 @@ json_item(const struct item *it)
     json_close();
 }
 
+/* null where it is not known. */
+static void
+json_count(const char *key, bool known, int64_t n)
+{
+    if (known)
+        json_number(key, n);
+    else
+        json_text(key, NULL);
+}
+
 static void
 json_profiles(const struct report *r)
 {
@@ -196,6 +228,7 @@ json_profiles(const struct report *r)
         json_text("name", r->profiles[i].name);
         json_text("source", r->profiles[i].source);
         json_text("summary", r->profiles[i].summary);
+        json_text("signer", r->profiles[i].signer);
         json_text("hash", mem_format("%016llx", (unsigned long long)r->profiles[i].hash));
         json_open("settings", '[');
         for (size_t k = 0; k < r->plans[i].n; k++)
@@ -210,7 +243,6 @@ void
 report_json(const struct options *o, const char *command, const struct report *r, enum exit_code rv)
 {
     (void)o;
-    json_reset();
     json_head(command);
     json_text("kernel", r->sys.kernel);
     json_bool("first_namespace", r->sys.first_ns);
@@ -224,6 +256,11 @@ report_json(const struct options *o, const char *command, const struct report *r
         json_text("severity", severity_name(f->severity));
         json_text("what", f->what);
         json_text("advice", f->advice);
+        json_text("subject", f->subject);
+        json_count("age_seconds", f->first != 0, r->history.time - f->first);
+        json_text("waived", f->waived);
+        json_count("more", f->more > 0, f->more);
+        json_count("more_milliseconds", f->more > 0, f->more_ms);
         json_close();
     }
     json_close();

@@ -9,11 +9,14 @@
 
 #include "kb.h"
 
+struct saved;
+
 struct sys {
     const char *root; /* "" for the real one */
     bool fake;
     bool first_ns; /* global keys are visible */
     int proc_sys;
+    const struct saved *saved; /* instead of /proc/sys; then nothing else is known either */
     char kernel[65];
     char arch[65];
     uint64_t ns_inode, ns_cookie;

@@ -13,6 +13,7 @@ from hardsock.aio._making import adopt, connect, listen, resolve
 from hardsock.aio._pool import Pool
 from hardsock.aio._serve import serve
 from hardsock.aio._server import Server
+from hardsock.aio._timeout import sleep, timeout
 from hardsock.aio._wait import wait
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "listen",
     "resolve",
     "serve",
+    "sleep",
+    "timeout",
     "wait",
 ]

@@ -317,6 +317,10 @@ class Connection:
         """As ``hardsock.Connection.close_write``; without TLS it never waits."""
         await self._conn._op_close_write(self._hub, timeout=timeout, token=token)
 
+    def cancel_on_end(self, on: bool = True, /) -> None:
+        """As ``hardsock.Connection.cancel_on_end``."""
+        self._conn.cancel_on_end(on)
+
     # ---- TLS
 
     async def upgrade_to_tls(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import resource
 import socket
 from typing import Any
 
@@ -20,7 +19,7 @@ from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
 from hardsock.aio._server import Handler, Server
 from hardsock.serving.opening import open_listener
-from hardsock.serving.options import SPARE_DESCRIPTORS, DefaultSeconds, ServeOptions
+from hardsock.serving.options import DefaultSeconds, ServeOptions, descriptors_for_connections
 
 __all__ = ["serve"]
 
@@ -35,6 +34,9 @@ def serve(
     drain_timeout: float,
     max_connections: int | None = None,
     idle_timeout: float | None = None,
+    read_timeout: float | None = None,
+    write_timeout: float | None = None,
+    handler_timeout: float | None = None,
     linger: float = DefaultSeconds(2.0),
     token: CancelToken | None = None,
     name: str | None = None,
@@ -71,7 +73,10 @@ def serve(
         handler: A coroutine function, called with an ``aio.Connection``.
         max_connections: Connections accepted and not finished. By default 10,000, or what the
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
-        drain_timeout, idle_timeout, linger, token, name, timeout: As for ``hardsock.serve``.
+        handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
+            its task cancelled, up to a quarter (at most 5 s) later.
+        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, token, name, timeout:
+            As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
@@ -88,6 +93,9 @@ def serve(
         drain_timeout=drain_timeout,
         max_connections=_default_connections() if max_connections is None else max_connections,
         idle_timeout=idle_timeout,
+        read_timeout=read_timeout,
+        write_timeout=write_timeout,
+        handler_timeout=handler_timeout,
         linger=linger,
         name="hardsock-serve" if name is None else name,
     )
@@ -122,10 +130,7 @@ def serve(
 
 
 def _default_connections() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MOST_BY_DEFAULT
-    return max(1, min(_MOST_BY_DEFAULT, soft - SPARE_DESCRIPTORS))
+    return int(min(_MOST_BY_DEFAULT, descriptors_for_connections()))
 
 
 def _check_handler(handler: Handler) -> None:

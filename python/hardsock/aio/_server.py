@@ -19,16 +19,25 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
-from hardsock.aio._tasks import Runner, tasks_for
+from hardsock.aio._tasks import tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
+from hardsock.serving.departing import watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.overdue import (
+    Overdue,
+    bound_handler,
+    bound_turns,
+    note_overrun,
+    unbound_turns,
+)
 from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.shedding import count_shed
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 
 if TYPE_CHECKING:
@@ -63,6 +72,11 @@ class Server(ServerFace):
         self._open_listener = open_listener
         self._ledger = Ledger(options.limit, self._draining)
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)
+        self._overdue = Overdue(self._ledger, options.handler_timeout)
+        self._interval = min(
+            (i for i in (self._idle.interval, self._overdue.interval) if i is not None),
+            default=None,
+        )
         self._bell: CancelToken | None = None
         self._limit: Limit | None = None
         self._context: Context
@@ -75,7 +89,10 @@ class Server(ServerFace):
         self._address = self._listener.address
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()
-        self._tasks.start(self._context, self._main, name=self._options.name)
+        self._own = [  # An event loop holds its tasks only weakly.
+            self._tasks.start(self._context, self._main, name=self._options.name),
+            self._tasks.start(self._context, self._tend_departures, name="departures"),
+        ]
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
@@ -90,7 +107,11 @@ class Server(ServerFace):
 
     def stats(self) -> ServerStats:
         """Return its counters; ``workers`` are the tasks of handlers."""
-        return self._ledger.stats(time.monotonic(), workers=len(self._ledger.active))
+        return self._ledger.stats(
+            time.monotonic(),
+            workers=len(self._ledger.active),
+            shed=count_shed(self._listener),
+        )
 
     # ---- ending
 
@@ -165,19 +186,38 @@ class Server(ServerFace):
             if self._report is None:  # The event loop cancelled us: so it does the handlers.
                 self._token.cancel("the server was cancelled")
                 self._report = self._sum_up(self._begin_drain(), outside)
+            self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
+
+    async def _tend_departures(self) -> None:
+        try:
+            while not self._nobody_left.cancelled:
+                try:
+                    await self._departures._op_tend(self._hub, token=self._nobody_left)
+                except Cancelled:
+                    pass
+                except (HardsockError, MemoryError) as exc:
+                    logger.error("watching for clients that leave failed, trying again: %s", exc)
+                    await wait(self._nobody_left, 1.0)
+        finally:
+            self._departures.close()
 
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
-                self._take(await self._accept(room, self._idle.interval, self._draining))
+                self._take(await self._accept(room, self._interval, self._draining))
+                self._accepting = True
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                pass  # The drain begins, or a look at idle connections is due.
+                self._accepting = True  # The drain begins, or a look at connections is due.
             except (HardsockError, MemoryError) as exc:
-                logger.error("accepting failed, trying again in a second: %s", exc)
+                self._accepting = False
+                self._seldom.log(
+                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
+                )
                 await wait(self._draining, _FAILED_ACCEPT_PAUSE)
+                self._accepting = True  # as far as is known
 
     async def _accept(
         self, room: int, timeout: float | None, token: CancelToken | None = None
@@ -196,40 +236,68 @@ class Server(ServerFace):
             now = time.monotonic()
             if (turn := self._idle.step(now)) is not None:
                 turn.perform()
+            for late in self._overdue.step(now):
+                self._tasks.cancel(late.runner)
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
             try:
-                await self._tend(self._idle.interval, self._bell)
+                await self._tend(self._interval, self._bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, self._idle.interval)  # Closed: the next accept tells.
+                await wait(self._bell, self._interval)  # Closed: the next accept tells.
         return 0
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
     def _take(self, conns: list[_core.Connection]) -> None:
-        for conn in conns:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: _core.Connection) -> None:
+        each = None
+        try:
             each = served(conn, self._token)
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
-            token = each.token.child(name=each.peer)
+            watch_departure(self._departures, each, self._seldom)
+            bound_turns(each, self._options)
+            scope = bound_handler(each, self._options)
             each.runner = self._tasks.start(
-                enter(self._context, token), self._serve, each, name=each.peer
+                enter(self._context, scope), self._serve, each, name=each.peer
             )
+        except MemoryError:
+            conn.abort()
+            self._ledger.give_up(each)
+            raise
 
     # ---- serving, in the tasks
 
     async def _serve(self, served: Served) -> None:
+        # One coroutine for all of it: each would stand in memory for as long as its client is quiet.
+        scope = current()
         try:
-            if self._ledger.start(served, served.runner, time.monotonic()):
-                verdict = await self._handle(served)
-            else:
+            if not self._ledger.start(served, served.runner, time.monotonic()):
                 verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+            else:
+                try:
+                    await self._handler(Connection(served.conn))
+                except (KeyboardInterrupt, GeneratorExit):
+                    raise  # Ctrl-C comes to whichever task runs; what is closed may not go on.
+                except BaseException as exc:
+                    if self._tasks.is_cancel(exc):
+                        raise
+                    verdict = self._judge(served, exc, scope)
+                else:
+                    verdict = self._judge(served, None, scope)
             await self._end(served, verdict)
         finally:
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
@@ -237,16 +305,11 @@ class Server(ServerFace):
             served.left = True
             self._ring()
 
-    async def _handle(self, served: Served) -> Verdict:
-        try:
-            await self._handler(Connection(served.conn))
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # Ctrl-C arrives in whichever task runs; a coroutine that is closed may not go on.
-        except BaseException as exc:
-            if self._tasks.is_cancel(exc):
-                raise
-            return judge(served, exc, server=self._token, draining=self._draining)
-        return judge(served, None, server=self._token, draining=self._draining)
+    def _judge(
+        self, served: Served, exc: BaseException | None, scope: CancelToken | None
+    ) -> Verdict:
+        note_overrun(served, scope, self._options)
+        return judge(served, exc, server=self._token, draining=self._draining, seldom=self._seldom)
 
     def _judge_cancelled(self, served: Served) -> Verdict:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
@@ -254,6 +317,8 @@ class Server(ServerFace):
         return Verdict(Outcome.FAILED, End.ABORT, "Cancelled")
 
     async def _end(self, served: Served, verdict: Verdict) -> None:
+        served.conn._leave_departures()
+        unbound_turns(served, self._options)
         ending = "closed"
         if verdict.end is End.FINISH:
             self._ledger.linger(served, verdict.outcome)
@@ -271,7 +336,7 @@ class Server(ServerFace):
     async def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
             report = await served.conn._op_finish(
-                self._hub, timeout=self._options.linger, token=served.token
+                self._hub, timeout=self._options.linger, token=self._token
             )
         except HardsockError as exc:
             return judge_lingering(served, verdict, exc)
@@ -298,7 +363,8 @@ class Server(ServerFace):
             bell = self._bell = CancelToken(name="drain")
             turn.perform()
             for each in turn.abort:
-                _runner(each).cancel()
+                self._tasks.keep(each.runner)  # The ledger has let go of it.
+                self._tasks.cancel(each.runner)
             if outside is None and not await self._accept_rest(drain, turn.wait, bell):
                 outside = close_listener(self._listener)
             elif outside is None:
@@ -331,12 +397,8 @@ class Server(ServerFace):
             reason=self._draining.reason,
             unaccepted=outside.unaccepted,
             handshakes=outside.handshakes,
-            look=lambda runner: runner.look(),  # type: ignore[attr-defined]
+            look=self._tasks.look,
         )
+        self._seldom.flush()
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report
-
-
-def _runner(served: Served) -> Runner:
-    runner: Any = served.runner
-    return runner  # type: ignore[no-any-return]

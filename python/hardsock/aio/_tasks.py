@@ -9,36 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from hardsock._core import Hub
 
-__all__ = ["Runner", "Tasks", "tasks_for"]
-
-
-class Runner(Protocol):
-    """One task."""
-
-    def cancel(self) -> None:
-        """Cancel it, as the event loop does."""
-
-    def look(self) -> tuple[str | None, str | None]:
-        """Return its name, and where it is now."""
+__all__ = ["Tasks", "tasks_for"]
 
 
 class Tasks(Protocol):
-    """The tasks of one server."""
+    """The tasks of one server. A runner is one of them, known by nothing but this."""
 
     async def open(self) -> None:
         """Before the first start."""
 
     def start(
         self, context: Context, function: Callable[..., Awaitable[object]], *args: object, name: str
-    ) -> Runner:
-        """Run ``function(*args)`` in a task with a copy of *context*."""
+    ) -> object:
+        """Run ``function(*args)`` in a task, in *context*, and return its runner, to be held."""
+
+    def cancel(self, runner: object) -> None:
+        """Cancel it, as the event loop does."""
+
+    def keep(self, runner: object) -> None:
+        """Hold it until it ends: nobody else does any more."""
+
+    def look(self, runner: object) -> tuple[str | None, str | None]:
+        """Return its name, and where it is now."""
 
     def is_cancel(self, exc: BaseException) -> bool:
         """Whether *exc* says that the running task was cancelled, and has to leave it."""
@@ -56,37 +56,46 @@ def tasks_for(hub: Hub) -> Tasks:
     return TrioTasks()
 
 
-class _AsyncioRunner:
-    def __init__(self, task: asyncio.Task[object]) -> None:
-        self._task = task
-
-    def cancel(self) -> None:
-        self._task.cancel()
-
-    def look(self) -> tuple[str | None, str | None]:
-        if self._task.done():
-            return self._task.get_name(), None
-        text = io.StringIO()
-        for frame in self._task.get_stack():
-            text.write("".join(traceback.format_stack(frame, limit=1)))
-        return self._task.get_name(), text.getvalue()
-
-
 class AsyncioTasks:
+    """A runner is the task itself."""
+
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[object]] = set()  # The loop itself holds tasks only weakly.
+        self._kept: set[asyncio.Task[object]] = set()
 
     async def open(self) -> None:
         pass
 
     def start(
         self, context: Context, function: Callable[..., Any], *args: object, name: str
-    ) -> Runner:
-        task = context.run(asyncio.get_running_loop().create_task, function(*args))
+    ) -> asyncio.Task[object]:
+        loop = asyncio.get_running_loop()
+        coroutine = function(*args)
+        try:
+            if sys.version_info >= (3, 11) and type(loop).create_task is _PLAIN:
+                return loop.create_task(coroutine, name=name, context=context)
+            task: asyncio.Task[object] = context.run(loop.create_task, coroutine)
+        except MemoryError:
+            coroutine.close()  # Nobody is going to await it, which is no mistake of the caller's.
+            raise
         task.set_name(name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return _AsyncioRunner(task)
+        return task
+
+    def cancel(self, runner: object) -> None:
+        cast("asyncio.Task[object]", runner).cancel()
+
+    def keep(self, runner: object) -> None:
+        task = cast("asyncio.Task[object]", runner)
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
+
+    def look(self, runner: object) -> tuple[str | None, str | None]:
+        task = cast("asyncio.Task[object]", runner)
+        if task.done():
+            return task.get_name(), None
+        text = io.StringIO()
+        for frame in task.get_stack():
+            text.write("".join(traceback.format_stack(frame, limit=1)))
+        return task.get_name(), text.getvalue()
 
     def is_cancel(self, exc: BaseException) -> bool:
         if not isinstance(exc, asyncio.CancelledError):
@@ -99,3 +108,7 @@ class AsyncioTasks:
 
     async def close(self, *exc_info: Any) -> None:
         pass
+
+
+_PLAIN = asyncio.BaseEventLoop.create_task
+"""Takes a context: a loop that has its own may not."""

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Any
+from typing import Any, cast
 
 import trio
 
@@ -24,7 +24,7 @@ def current_hub() -> Hub:
     try:
         return _hub.get()
     except LookupError:
-        hub = Hub(drive=_drive, find=_host.current_hub)
+        hub = Hub(drive=_drive, find=_host.current_hub, told=_host.tell_scopes)
         _hub.set(hub)
         trio.lowlevel.spawn_system_task(_watch, hub)
         return hub
@@ -74,24 +74,15 @@ async def _wait(operation: Operation) -> None:
 
 class _TrioRunner:
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._scope = trio.CancelScope()
-        self._task: trio.lowlevel.Task | None = None
+        self.name = name
+        self.scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
 
     async def run(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        self._task = trio.lowlevel.current_task()
-        with self._scope:
+        self.task = trio.lowlevel.current_task()
+        with self.scope:
             await function(*args)
-        self._task = None
-
-    def cancel(self) -> None:
-        self._scope.cancel()
-
-    def look(self) -> tuple[str | None, str | None]:
-        if self._task is None:
-            return self._name, None
-        frames = traceback.StackSummary.extract(self._task.iter_await_frames())
-        return self._name, "".join(frames.format())
+        self.task = None
 
 
 class TrioTasks:
@@ -111,6 +102,19 @@ class TrioTasks:
         context.run(lambda: self._nursery.start_soon(runner.run, function, *args, name=name))
         return runner
 
+    def cancel(self, runner: object) -> None:
+        cast("_TrioRunner", runner).scope.cancel()
+
+    def keep(self, runner: object) -> None:
+        pass  # The nursery does.
+
+    def look(self, runner: object) -> tuple[str | None, str | None]:
+        it = cast("_TrioRunner", runner)
+        if it.task is None:
+            return it.name, None
+        frames = traceback.StackSummary.extract(it.task.iter_await_frames())
+        return it.name, "".join(frames.format())
+
     def is_cancel(self, exc: BaseException) -> bool:
         subgroup = getattr(exc, "subgroup", None)  # of an exception group, on Python 3.10 as well
         return isinstance(exc, trio.Cancelled) or (
@@ -119,3 +123,24 @@ class TrioTasks:
 
     async def close(self, *exc_info: Any) -> None:
         await self._manager.__aexit__(*exc_info)
+
+
+class TrioBlock:
+    """A block that trio can cancel; see ``hardsock.aio._host_scope``."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._trio = trio.lowlevel.current_trio_token()
+
+    def enter(self) -> None:
+        self._scope.__enter__()
+
+    def soon(self, function: Callable[[], object]) -> None:
+        # Tasks that are resumed now run in the next batch, in any order: this comes after it.
+        self._trio.run_sync_soon(self._trio.run_sync_soon, function)
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    def leave(self, *exc_info: Any) -> bool:
+        return bool(self._scope.__exit__(*exc_info)) and self._scope.cancelled_caught

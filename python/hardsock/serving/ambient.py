@@ -20,7 +20,8 @@ def draining() -> CancelToken | None:
         first = conn.recv(4096, token=hs.draining())
 
     Given as ``token=`` to a call that receives, it lets the call have a request that has arrived,
-    or the rest of one that has begun, and ends it when the next would have to be waited for. All
+    the rest of one that has begun, or the very first one, and ends it when the next would have to
+    be waited for. All
     other calls it ends at once, as do its children. A handler that lets the ``Cancelled`` through
     ends its connection in an orderly way.
     """

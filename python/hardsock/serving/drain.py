@@ -2,7 +2,7 @@
 
 0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
 1. Connections that are idle at two looks are cancelled, and closed if that does not make their
-   handlers leave. Busy ones become idle, so this is looked at again and again. They were told, by
+   handlers leave. Those on which nothing has come yet have a second since they were accepted. Busy ones become idle, so this is looked at again and again. They were told, by
    the token ``draining``.
 2. When only the grace is left, the tokens of all others are cancelled.
    Those that only linger are closed: they have been answered.
@@ -27,6 +27,9 @@ __all__ = ["Drain", "Limit"]
 
 _LOOK = 0.02
 """Seconds between two looks for connections that have become idle."""
+_NEWCOMER = 1.0
+"""Seconds that a client has for its first byte. It has just connected and is about to send; closing
+it is losing it, where one that has had an answer can ask again elsewhere."""
 _IDLE = "the server is draining and this connection was idle"
 _TIME_IS_UP = "the server is draining and the time is up"
 
@@ -89,6 +92,8 @@ class Drain:
 
     def _find_idle(self, now: float) -> list[Served]:
         found = list(self._idle.look(once=now >= self._cut_at))
+        if now < self._cut_at:
+            found = [served for served in found if not _is_newcomer(served, now)]
         for served in found:
             served.ended_by = Outcome.IDLE
         return found
@@ -144,6 +149,10 @@ class Drain:
             elapsed=now - self._began,
             cut=cut,
         )
+
+
+def _is_newcomer(served: Served, now: float) -> bool:
+    return now - served.accepted < _NEWCOMER and served.conn.bytes_received == 0
 
 
 def _cut_connection(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
-from hardsock._core import CancelToken, Listener
+from hardsock._core import CancelToken, Departures, Listener
+from hardsock.serving.ledger import Ledger
 from hardsock.serving.options import ServeOptions
 from hardsock.serving.records import DrainReport
+from hardsock.serving.seldom import Seldom
 from hardsock.serving.signals import sigterm_drains
 
 __all__ = ["ServerFace"]
+
+
+logger = logging.getLogger("hardsock.serve")
 
 
 class ServerFace:
@@ -23,6 +29,9 @@ class ServerFace:
     _listener: Listener
     _address: Any = None
     _report: DrainReport | None = None
+    _ledger: Ledger
+    _accepting = True
+    """False while accepting fails."""
 
     def __init__(self, options: ServeOptions, token: CancelToken | None) -> None:
         self._options = options
@@ -30,6 +39,9 @@ class ServerFace:
         self._draining = self._token.child(name=f"{options.name} draining")
         self._draining._ends_only_between_messages()  # Handlers get what has arrived.
         self._ended = CancelToken(name=f"{options.name} ended")
+        self._departures = Departures()
+        self._seldom = Seldom(logger)
+        self._nobody_left = CancelToken(name=f"{options.name} departures")
 
     @property
     def address(self) -> Any:
@@ -45,6 +57,20 @@ class ServerFace:
     def draining(self) -> CancelToken:
         """Cancelled when the drain begins: handlers wait for the next request under it."""
         return self._draining
+
+    @property
+    def ready(self) -> bool:
+        """Whether new clients should be sent here: it listens, accepts, has room, and is not told
+        to end. For readiness probes and load balancers; it is False for a moment whenever
+        ``max_connections`` are reached. Liveness is another question: ``not closed``, and that this
+        is answered at all.
+        """
+        return (
+            self._address is not None
+            and self._accepting
+            and not self._draining.cancelled
+            and self._ledger.room > 0
+        )
 
     @property
     def closed(self) -> bool:

@@ -6,7 +6,9 @@ whose calls may overlap guards every call.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Mapping
 from enum import Enum
 
 from hardsock import _core
@@ -14,7 +16,12 @@ from hardsock._core import CancelToken, Connection
 from hardsock._errors import HardsockError
 from hardsock.serving.records import ServerStats
 
-__all__ = ["Ledger", "Outcome", "Phase", "Served", "is_idle", "served"]
+__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "is_idle", "served", "tell_given_up"]
+
+logger = logging.getLogger("hardsock.serve")
+
+READ_LATE, WRITE_LATE, LEFT = 1, 2, 4
+"""Bits of ``Connection._marks``."""
 
 
 class Phase(Enum):
@@ -44,7 +51,7 @@ _CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -59,6 +66,8 @@ class Served:
         self.handled: Outcome | None = None
         """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
         self.outcome: Outcome | None = None
+        self.overran = False
+        """Its handler ran for longer than ``handler_timeout``."""
         self.left = False
         """Nobody works on it any more."""
 
@@ -73,6 +82,14 @@ def served(conn: Connection, server: CancelToken) -> Served:
     """Take a connection on: its token is *server*'s child, and bears the peer's name."""
     peer = _peer_name(conn)
     return Served(conn, peer, server.child(name=peer))
+
+
+def tell_given_up() -> None:
+    """Log that an accepted connection was aborted for want of memory, if there is some for that."""
+    try:
+        logger.error("no memory for a connection that was accepted: it was aborted")
+    except MemoryError:
+        pass
 
 
 def _peer_name(conn: Connection) -> str:
@@ -117,6 +134,7 @@ class Ledger:
         self._accepted = self._peak = 0
         self._errors: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
+        self._departed = self._read_timeouts = self._write_timeouts = self._overran = 0
         self._started = 0
         self._delay_sum = self._delay_max = 0.0
         self._full_count = 0
@@ -133,8 +151,8 @@ class Ledger:
 
         It was answered, and the kernel goes on delivering.
         """
-        self._accepted += 1
         self.active[served] = None
+        self._accepted += 1
         oldest = None
         if len(self.active) > self._limit and self._lingering:
             oldest = next(iter(self._lingering))
@@ -177,11 +195,21 @@ class Ledger:
         if self._draining.cancelled:
             self.drained[outcome] += 1
         self._endings[ending] += 1
+        marks = served.conn._marks
+        self._read_timeouts += marks & READ_LATE
+        self._write_timeouts += (marks & WRITE_LATE) >> 1
+        self._departed += (marks & LEFT) >> 2
+        self._overran += served.overran
         if outcome is Outcome.FAILED:
             self._errors[error or "unknown"] += 1
         elif self._draining.cancelled and outcome in (Outcome.CANCELLED, Outcome.ABORTED):
             self.cut.append(served)
         return True
+
+    def give_up(self, served: Served | None) -> None:
+        """There is no memory for it; it is aborted, and fails if it was admitted."""
+        if served is not None and served in self.active:
+            self.settle(served, Outcome.FAILED, error="MemoryError", ending="aborted")
 
     def full(self, now: float) -> None:
         """Accepting stands still for want of room."""
@@ -195,7 +223,7 @@ class Ledger:
             self._full_seconds += now - self._full_since
             self._full_since = None
 
-    def stats(self, now: float, *, workers: int) -> ServerStats:
+    def stats(self, now: float, *, workers: int, shed: Mapping[str, int]) -> ServerStats:
         """Return the counters as they are now."""
         full = 0.0 if self._full_since is None else now - self._full_since
         return ServerStats(
@@ -207,6 +235,12 @@ class Ledger:
             failed=self._outcomes[Outcome.FAILED],
             cut=sum(self._outcomes[outcome] for outcome in _CUT),
             idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            read_timeouts=self._read_timeouts,
+            write_timeouts=self._write_timeouts,
+            handler_timeouts=self._overran,
+            clients_left=self._departed,
+            shed=sum(shed.values()),
+            shed_reasons=dict(shed),
             errors=dict(self._errors),
             endings=dict(self._endings),
             workers=workers,

@@ -15,11 +15,11 @@ from hardsock._options import _check_int, _check_seconds
 
 __all__ = [
     "MAX_BATCH",
-    "SPARE_DESCRIPTORS",
     "DefaultCount",
     "DefaultSeconds",
     "ServeOptions",
     "check_handler",
+    "descriptors_for_connections",
 ]
 
 MAX_BATCH = 64
@@ -27,8 +27,7 @@ MAX_BATCH = 64
 
 _MAX_CONNECTIONS = 1_000_000
 _MAX_WORKERS = 10_000
-SPARE_DESCRIPTORS = 64
-"""For the listener, its reserve, files, and what handlers open."""
+_SPARE_DESCRIPTORS = 64
 
 
 class DefaultCount(int):
@@ -49,6 +48,9 @@ class ServeOptions:
     max_connections: int | None = None
     """Never None once made: the default is *workers*."""
     idle_timeout: float | None = None
+    read_timeout: float | None = None
+    write_timeout: float | None = None
+    handler_timeout: float | None = None
     linger: float = DefaultSeconds(2.0)
     name: str = "hardsock-serve"
 
@@ -58,7 +60,9 @@ class ServeOptions:
         _required("workers", self.workers)
         _check_int("workers", self.workers, 1, _MAX_WORKERS)
         _check_int("max_connections", self.max_connections, 1, _MAX_CONNECTIONS)
-        _check_seconds("idle_timeout", self.idle_timeout, 0.001)
+        for name in ("idle_timeout", "read_timeout", "write_timeout", "handler_timeout"):
+            _check_seconds(name, getattr(self, name), 0.001)
+        self._check_timeouts()
         _required("linger", self.linger)
         _check_seconds("linger", self.linger, 0)
         if not isinstance(self.name, str):
@@ -84,6 +88,16 @@ class ServeOptions:
                     "of at least workers"
                 )
             object.__setattr__(self, "workers", self.max_connections)
+
+    def _check_timeouts(self) -> None:
+        handler = self.handler_timeout
+        for name in ("idle_timeout", "read_timeout", "write_timeout"):
+            seconds = getattr(self, name)
+            if handler is not None and seconds is not None and seconds > handler:
+                raise ValueError(
+                    f"{name}={seconds:g} and handler_timeout={handler:g} contradict each other: a "
+                    f"handler ends before {name} could; give {name} of at most handler_timeout"
+                )
 
     def _settle_linger(self) -> None:
         if self.linger <= self.drain_timeout:
@@ -124,9 +138,21 @@ def _required(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number, got {value!r}: without a limit it could hang")
 
 
+def descriptors_for_connections() -> float:
+    """What the limit of descriptors leaves for connections; infinite without a limit.
+
+    The others are for the listener, its reserve, files, and what handlers open. Of very few half
+    are for connections: a server of one would keep all others waiting.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return math.inf
+    return max(1, soft - min(_SPARE_DESCRIPTORS, soft // 2))
+
+
 def _check_descriptors(connections: int) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and connections + SPARE_DESCRIPTORS > soft:
+    if connections > descriptors_for_connections():
         warnings.warn(
             f"max_connections={connections}, but this process may have {soft} descriptors: clients "
             "would be turned away before that; raise `ulimit -n` (RLIMIT_NOFILE)",

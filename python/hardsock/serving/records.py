@@ -25,6 +25,24 @@ class ServerStats(NamedTuple):
     """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
     idle_timeouts: int
     """Of these, idle for longer than ``idle_timeout``."""
+    read_timeouts: int
+    """Connections on which a message was not here ``read_timeout`` after its first byte."""
+    write_timeouts: int
+    """Connections on which an answer was not out ``write_timeout`` after its first byte."""
+    handler_timeouts: int
+    """Handlers that ran for longer than ``handler_timeout``. All three are counted when the
+    connection is over, as well as in the way that it ended."""
+    clients_left: int
+    """Clients that reset their connection, or died, before the handler had returned; or ended their
+    side where the handler had called ``cancel_on_end``. Counted as their handlers ended."""
+    shed: int
+    """Clients that were sent away before they were a connection of the server: the sum of
+    ``shed_reasons``. Those who wait in the kernel's queue are not among them."""
+    shed_reasons: Mapping[str, int]
+    """``"descriptors"``: there was none left, or no memory. ``"peer connections"``, ``"peer
+    network"``, ``"peer rate"``: over ``peer_limits``. ``"silent"``: the places for handshakes were
+    taken, and it had said nothing. ``"slow handshake"``, ``"slow header"``: out of time.
+    ``"bad header"``: behind a proxy, and no PROXY header."""
     errors: Mapping[str, int]
     """Failed connections by the name of the exception's class."""
     endings: Mapping[str, int]

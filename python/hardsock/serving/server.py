@@ -21,12 +21,15 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
+from hardsock.serving.departing import tend_departures, watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.shedding import count_shed
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
 from hardsock.serving.workers import Workers, look_at
@@ -68,12 +71,17 @@ class Server(ServerFace):
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
         # A thread for each connection, of which as many run as there are workers.
         self._slots = Slots(options.workers) if options.workers < options.limit else None
-        self._workers = Workers(self._serve, options.limit, options.name)
+        self._workers = Workers(self._serve, options.limit, options.name, self._seldom)
         self._thread = new_thread(self._main, options.name)
+        self._watcher = new_thread(
+            tend_departures, f"{options.name}-departures", self._departures, self._nobody_left
+        )
         tell_before_joining(self._interpreter_ends)
         try:
+            start_thread(self._watcher)
             start_thread(self._thread)
         except RuntimeError:
+            self._nobody_left.cancel()
             self._workers.close(time.monotonic())
             raise
 
@@ -82,7 +90,9 @@ class Server(ServerFace):
     def stats(self) -> ServerStats:
         """Return its counters."""
         with self._lock:
-            return self._ledger.stats(time.monotonic(), workers=self._workers.count)
+            return self._ledger.stats(
+                time.monotonic(), workers=self._workers.count, shed=count_shed(self._listener)
+            )
 
     # ---- ending ------------------------------------------------------------------------------
 
@@ -171,9 +181,12 @@ class Server(ServerFace):
             drain = self._begin_drain()
             outside = self._run_drain(drain)
             self._workers.close(drain.end)
+            self._nobody_left.cancel()
+            self._watcher.join(max(0.0, drain.end - time.monotonic()))
             self._report = self._sum_up(drain, outside)
         finally:
             self._listener.close()
+            self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
 
     def _accept_until_told(self) -> None:
@@ -184,13 +197,18 @@ class Server(ServerFace):
                         min(room, MAX_BATCH), timeout=self._idle.interval, token=self._draining
                     )
                 )
+                self._accepting = True
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                pass  # The drain begins, or a look at idle connections is due.
+                self._accepting = True  # The drain begins, or a look at idle connections is due.
             except (HardsockError, MemoryError) as exc:
-                logger.error("accepting failed, trying again in a second: %s", exc)
+                self._accepting = False
+                self._seldom.log(
+                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
+                )
                 self._draining.wait(_FAILED_ACCEPT_PAUSE)
+                self._accepting = True  # as far as is known
 
     def _wait_for_room(self) -> int:
         """How many may be accepted now; 0 when the server drains.
@@ -220,16 +238,31 @@ class Server(ServerFace):
         return 0
 
     def _take(self, conns: list[Connection]) -> None:
-        taken = [served(conn, self._token) for conn in conns]
-        with self._lock:
-            making_room = [self._ledger.admit(each) for each in taken]
-        for lingering in making_room:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: Connection) -> None:
+        each = None
+        try:
+            each = served(conn, self._token)
+            with self._lock:
+                lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
-        for each in taken:
+            watch_departure(self._departures, each, self._seldom)
+            bound_turns(each, self._options)
             if self._slots is not None:
-                each.conn._join_slots(self._slots)
+                conn._join_slots(self._slots)
             self._workers.give(each)
+        except MemoryError:
+            conn.abort()
+            with self._lock:
+                self._ledger.give_up(each)
+            raise
 
     # ---- serving, in the workers -------------------------------------------------------------
 
@@ -240,6 +273,8 @@ class Server(ServerFace):
         try:
             verdict = self._handle(served)
         finally:
+            served.conn._leave_departures()
+            unbound_turns(served, self._options)
             if self._slots is not None:
                 served.conn._leave_slots()  # While it lingers it has none to give.
                 self._slots.give()
@@ -254,19 +289,25 @@ class Server(ServerFace):
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
             return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        scope = None
         try:
-            token = served.token.child(name=served.peer)
-            enter(self._context, token).run(self._handler, served.conn)
+            scope = bound_handler(served, self._options)
+            enter(self._context, scope).run(self._handler, served.conn)
         except BaseException as exc:
             if os.getpid() != self._pid:
                 raise
-            return self._judge(served, exc)
+            return self._judge(served, exc, scope)
         if os.getpid() != self._pid:
             return None
-        return self._judge(served, None)
+        return self._judge(served, None, scope)
 
-    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
-        verdict = judge(served, exc, server=self._token, draining=self._draining)
+    def _judge(
+        self, served: Served, exc: BaseException | None, scope: CancelToken | None
+    ) -> Verdict:
+        note_overrun(served, scope, self._options)
+        verdict = judge(
+            served, exc, server=self._token, draining=self._draining, seldom=self._seldom
+        )
         if verdict.end is End.FINISH:
             with self._lock:
                 self._ledger.linger(served, verdict.outcome)
@@ -295,7 +336,7 @@ class Server(ServerFace):
 
     def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
-            report = served.conn.finish(timeout=self._options.linger, token=served.token)
+            report = served.conn.finish(timeout=self._options.linger, token=self._token)
         except HardsockError as exc:
             return judge_lingering(served, verdict, exc)
         return verdict, report.ending
@@ -360,5 +401,6 @@ class Server(ServerFace):
                 handshakes=outside.handshakes,
                 look=look_at,
             )
+        self._seldom.flush()
         logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
         return report

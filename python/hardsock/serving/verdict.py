@@ -24,7 +24,8 @@ from hardsock._errors import (
     TLSError,
     Truncated,
 )
-from hardsock.serving.ledger import Outcome, Served
+from hardsock.serving.ledger import LEFT, Outcome, Served
+from hardsock.serving.seldom import Seldom
 
 __all__ = ["End", "Verdict", "judge", "judge_lingering"]
 
@@ -52,22 +53,32 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    served: Served, exc: BaseException | None, *, server: CancelToken, draining: CancelToken
+    served: Served,
+    exc: BaseException | None,
+    *,
+    server: CancelToken,
+    draining: CancelToken,
+    seldom: Seldom,
 ) -> Verdict:
     """Judge how a handler ended, and log it if that is due.
 
     Args:
         server: The token above those of all connections.
         draining: The token that told handlers.
+        seldom: The server's log: handlers that fail all in one place are a number there.
     """
-    verdict = _judge(served, exc, server, draining)
+    verdict = _judge(served, exc, server, draining, seldom)
     if verdict.end is not End.ABORT and served.conn.write_poisoned:
         return verdict._replace(end=End.ABORT)  # Half a message went out; the handler caught why.
     return verdict
 
 
 def _judge(
-    served: Served, exc: BaseException | None, server: CancelToken, draining: CancelToken
+    served: Served,
+    exc: BaseException | None,
+    server: CancelToken,
+    draining: CancelToken,
+    seldom: Seldom,
 ) -> Verdict:
     ended_by = served.ended_by
     if exc is None:
@@ -75,22 +86,38 @@ def _judge(
         return Verdict(ended_by or Outcome.COMPLETED, end)
     foreign = not isinstance(exc, HardsockError)
     if foreign:
-        _log_failure(served, exc)
+        _log_failure(served, exc, seldom)
     elif ended_by is None and server.cancelled:
         ended_by = Outcome.CANCELLED
     if ended_by is not None:
         idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
         return Verdict(ended_by, End.CLOSE if idle else End.ABORT)
     if isinstance(exc, HardsockError):
-        return _judge_error(served, exc, draining)
+        if _is_of_the_client(served, exc):
+            logger.debug("%s: %s", served.peer, exc)
+            return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+        return _judge_error(served, exc, draining, seldom)
     return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
 
 
-def _judge_error(served: Served, exc: HardsockError, draining: CancelToken) -> Verdict:
+def _is_of_the_client(served: Served, exc: HardsockError) -> bool:
+    """Whether its client has left under the handler, or the handler's time was over."""
+    if isinstance(exc, DeadlineExceeded):
+        return served.overran
+    return (
+        isinstance(exc, Cancelled)
+        and bool(served.conn._marks & LEFT)
+        and exc.reason == served.token.reason
+    )
+
+
+def _judge_error(
+    served: Served, exc: HardsockError, draining: CancelToken, seldom: Seldom
+) -> Verdict:
     if isinstance(exc, Cancelled) and draining.cancelled and exc.reason == draining.reason:
         return Verdict(Outcome.TOLD, End.FINISH)
     if not _is_of_the_peer(served, exc):
-        _log_failure(served, exc)
+        _log_failure(served, exc, seldom)
     elif isinstance(exc, EndOfStream):  # How a reader of messages sees its client's ordinary end.
         return Verdict(Outcome.COMPLETED, End.FINISH)
     else:
@@ -107,8 +134,18 @@ def _is_of_the_peer(served: Served, exc: HardsockError) -> bool:
     return isinstance(exc, _OF_THE_PEER)
 
 
-def _log_failure(served: Served, exc: BaseException) -> None:
-    logger.error("the handler of %s failed", served.peer, exc_info=exc)
+def _log_failure(served: Served, exc: BaseException, seldom: Seldom) -> None:
+    seldom.log(_place_of(exc), logging.ERROR, "the handler of %s failed", served.peer, exc_info=exc)
+
+
+def _place_of(exc: BaseException) -> tuple[object, ...]:
+    """Failures with one cause have one type and one line."""
+    place = exc.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return (type(exc),)
+    return (type(exc), place.tb_frame.f_code, place.tb_lineno)
 
 
 def judge_lingering(served: Served, verdict: Verdict, exc: HardsockError) -> tuple[Verdict, str]:

@@ -14,15 +14,12 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from hardsock.serving.ledger import Served
+from hardsock.serving.seldom import Seldom
 from hardsock.serving.threads import new_thread, start_thread
 
 __all__ = ["Workers"]
 
 _Run = Callable[[Served], bool]
-
-_WARNING_INTERVAL = 60.0
-
-logger = logging.getLogger("hardsock.serve")
 
 
 class Workers:
@@ -30,18 +27,18 @@ class Workers:
 
     Args:
         run: Serves one connection, never raises, and returns whether the thread may go on.
+        seldom: The server's log.
     """
 
-    def __init__(self, run: _Run, limit: int, name: str) -> None:
+    def __init__(self, run: _Run, limit: int, name: str, seldom: Seldom) -> None:
         self._run: _Run | None = run
         self._limit = limit
         self._name = name
+        self._seldom = seldom
         self._queue: SimpleQueue[Served | None] = SimpleQueue()
         self._lock = threading.RLock()
         self._free = 0  # threads that wait, or are about to
         self._given = 0  # connections that no thread has taken yet
-        self._refused = 0  # threads, since the last warning
-        self._next_warning = 0.0
         self._threads: list[threading.Thread] = []
         self._start(self._new())
 
@@ -53,40 +50,36 @@ class Workers:
     def give(self, served: Served) -> None:
         """Have a connection served, as soon as a thread is free."""
         with self._lock:
+            self._queue.put(served)  # First: without memory for it nothing has changed.
             self._given += 1
             more = self._given > self._free and len(self._threads) < self._limit
-            thread = self._new() if more else None
-        self._queue.put(served)
-        if thread is None:
-            return
         try:
-            self._start(thread)
-        except RuntimeError as exc:  # No more threads for this process: the others go on.
+            if more:
+                self._start(self._new())
+        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             self._warn(exc)
 
-    def _warn(self, exc: RuntimeError) -> None:
-        """Once a minute: each connection of a crowd would meet it."""
-        with self._lock:
-            self._refused += 1
-            if time.monotonic() < self._next_warning:
-                return
-            refused, self._refused = self._refused, 0
-            self._next_warning = time.monotonic() + _WARNING_INTERVAL
-        logger.warning(
-            "%d of %d workers: %s (%d times)", self.count, self._limit, str(exc), refused
+    def _warn(self, exc: Exception) -> None:
+        self._seldom.log(
+            "workers",
+            logging.WARNING,
+            "%d of %d workers: %s",
+            self.count,
+            self._limit,
+            str(exc) or type(exc).__name__,
         )
 
     def _new(self) -> threading.Thread:
-        name = f"{self._name}-{len(self._threads)}"
-        thread = new_thread(self._main, name, self._run)
-        self._threads.append(thread)
-        self._free += 1
+        thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", self._run)
+        with self._lock:
+            self._threads.append(thread)
+            self._free += 1
         return thread
 
     def _start(self, thread: threading.Thread) -> None:
         try:
             start_thread(thread)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             with self._lock:
                 self._threads.remove(thread)
                 self._free -= 1

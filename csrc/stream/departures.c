@@ -1,0 +1,362 @@
+/* departures.c: see departures.h.
+ *
+ * Invariants:
+ * - places is indexed by descriptor number, and guarded by lock (rank DEPARTURES). A place with a
+ *   token is taken: conn is the connection whose descriptor it is, which has not been freed, since
+ *   hs_conn_unref leaves first. Its owner and generation tell it from former and later ones of the
+ *   same number.
+ * - An event names the generation of its place: what comes late for a former owner is dropped.
+ * - A token is taken out of its place under the lock and cancelled outside. Before that c->left is
+ *   set to its id: calls on the connection itself find out for themselves, and raise what is true.
+ *
+ * The set is edge-triggered. RST, a keepalive that gave up and a peer that closed a unix socket
+ * without reading all set the socket's error: EPOLLERR. That error is not asked for, since the
+ * kernel tells it once, to whoever asks; it is the connection's. EPOLLERR alone may also be a
+ * message in the error queue, so the state of a TCP has to be CLOSE; and a call may have taken the
+ * error away, so that state alone will do, unless our own end explains it (see check_end).
+ */
+#include "departures.h"
+
+#include "conn_impl.h"
+#include "../cancel/token.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DEPARTURES_MAGIC 0x70c3de9aU
+#define FREED 0x7b
+#define ROUNDS 64
+
+struct place {
+    uint64_t owner;         /* hs_fd.id */
+    struct hs_conn *conn;   /* borrows; see above */
+    struct hs_token *token; /* owns; NULL: the place is free */
+    uint32_t generation;
+    bool by_end; /* the end of the peer's stream counts, too */
+};
+
+struct hs_departures {
+    unsigned magic;
+    unsigned fork_generation;
+    atomic_int refs;
+    int epoll_fd; /* changes once, to -1, under lock, by who tends it */
+    struct hs_lock lock;
+    struct place *places; /* guarded by lock, as is n_places */
+    size_t n_places;
+};
+
+static const char by_reset[] = "the client has left: its connection was reset, or is dead";
+static const char by_end[] = "the client has left: it ended its stream";
+
+static atomic_long live;
+
+long
+hs_departures_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+static bool
+is_ours(const struct hs_departures *d)
+{
+    return d->fork_generation == hs_fork_generation();
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+hs_err
+hs_departures_new(struct hs_error *err, struct hs_departures **ret_departures)
+{
+    struct hs_departures *d = calloc(1, sizeof(*d));
+
+    if (d == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
+    if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) {
+        int sys = errno;
+
+        free(d);
+        return hs_err_set(err, HS_E_SYSTEM, sys, "departures", "epoll_create1");
+    }
+    d->magic = DEPARTURES_MAGIC;
+    d->fork_generation = hs_fork_generation();
+    d->refs = 1;
+    hs_lock_init(&d->lock, HS_RANK_DEPARTURES);
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    *ret_departures = d;
+    return HS_OK;
+}
+
+struct hs_departures *
+hs_departures_ref(struct hs_departures *d)
+{
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+    return d;
+}
+
+void
+hs_departures_close(struct hs_departures *d)
+{
+    int fd;
+
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    if (!is_ours(d))
+        return;
+    hs_lock_take(&d->lock);
+    fd = d->epoll_fd;
+    d->epoll_fd = -1;
+    hs_lock_drop(&d->lock);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+/* Its connections hold references: whoever gives up the last has seen all of them leave. */
+void
+hs_departures_unref(struct hs_departures *d)
+{
+    if (d == NULL)
+        return;
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    if (atomic_fetch_sub(&d->refs, 1) != 1)
+        return;
+    if (d->epoll_fd >= 0)
+        (void)close(d->epoll_fd);
+    if (is_ours(d)) { /* In a forked child the tokens are the parent's. */
+        for (size_t i = 0; i < d->n_places; i++)
+            hs_token_unref(d->places[i].token);
+        hs_lock_fini(&d->lock);
+    }
+    free(d->places);
+    memset(d, FREED, sizeof(*d));
+    free(d);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+/* ---- Who is watched ------------------------------------------------------------------------ */
+
+static hs_err
+reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
+{
+    size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_places ? n : 2 * d->n_places;
+    struct place *places;
+
+    if (n <= d->n_places)
+        return HS_OK;
+    if ((places = realloc(d->places, wanted * sizeof(*places))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
+    memset(places + d->n_places, 0, (wanted - d->n_places) * sizeof(*places));
+    d->places = places;
+    d->n_places = wanted;
+    return HS_OK;
+}
+
+static hs_err
+arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
+{
+    struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
+
+    ev.data.u64 = (uint64_t)d->places[fd].generation << 32 | (uint32_t)fd;
+    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0))
+        return HS_OK;
+    return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "departures",
+                      "epoll_ctl");
+}
+
+static hs_err
+watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token *token,
+             struct hs_error *err, struct hs_token **ret_former)
+{
+    struct place *p;
+    hs_err rv;
+
+    if (d->epoll_fd < 0)
+        return hs_err_setx(err, HS_E_CLOSED, "departures", "nobody watches any more");
+    if ((rv = reserve_locked(d, fd, err)) != HS_OK)
+        return rv;
+    p = &d->places[fd];
+    p->generation++;
+    if ((rv = arm_locked(d, fd, false, err)) != HS_OK)
+        return rv;
+    *ret_former = p->token;
+    p->owner = c->fd.id;
+    p->conn = c;
+    p->token = hs_token_ref(token);
+    p->by_end = false;
+    return HS_OK;
+}
+
+hs_err
+hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token *token,
+                    struct hs_error *err)
+{
+    struct hs_token *former = NULL;
+    hs_err rv;
+
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(c->departures == NULL);
+    if (!is_ours(d))
+        return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
+    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+        return rv;
+    hs_lock_take(&d->lock);
+    rv = watch_locked(d, c, hs_fd_number(&c->fd), token, err, &former);
+    hs_lock_drop(&d->lock);
+    hs_fd_drop(&c->fd);
+    hs_token_unref(former);
+    if (rv == HS_OK)
+        c->departures = hs_departures_ref(d);
+    return rv;
+}
+
+static struct place *
+place_of_locked(struct hs_departures *d, const struct hs_conn *c)
+{
+    size_t i = (size_t)c->fd.number;
+    struct place *p = c->fd.number >= 0 && i < d->n_places ? &d->places[i] : NULL;
+
+    return p != NULL && p->token != NULL && p->owner == c->fd.id ? p : NULL;
+}
+
+void
+hs_conn_leave_departures(struct hs_conn *c)
+{
+    struct hs_departures *d = c->departures;
+    struct hs_token *token = NULL;
+    struct place *p;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (d == NULL || !is_ours(d))
+        return;
+    hs_lock_take(&d->lock);
+    if ((p = place_of_locked(d, c)) != NULL) {
+        token = p->token;
+        p->token = NULL;
+        p->generation++;
+        if (d->epoll_fd >= 0 &&
+            !hs_fd_is_closed(&c->fd)) /* Else the kernel has done it, or is about to. */
+            (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
+    }
+    hs_lock_drop(&d->lock);
+    hs_token_unref(token);
+}
+
+hs_err
+hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
+{
+    struct hs_departures *d = c->departures;
+    struct place *p;
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+        return rv;
+    if (d == NULL || !is_ours(d)) {
+        rv = hs_err_setx(err, HS_E_INVALID, "cancel_on_end",
+                         "no server watches this connection for its handler");
+    } else {
+        hs_lock_take(&d->lock);
+        if (d->epoll_fd >= 0 && (p = place_of_locked(d, c)) != NULL &&
+            (rv = arm_locked(d, c->fd.number, on, err)) == HS_OK)
+            p->by_end = on;
+        hs_lock_drop(&d->lock);
+    }
+    hs_fd_drop(&c->fd);
+    return rv;
+}
+
+/* ---- Who has left -------------------------------------------------------------------------- */
+
+/* The number may be another's by now; then c is closed, which is looked at after. */
+static bool
+is_broken(struct hs_conn *c, uint32_t events)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (c->family == AF_UNIX)
+        return (events & EPOLLERR) != 0;
+    return (events & (EPOLLERR | EPOLLHUP)) != 0 &&
+           ((events & EPOLLERR) != 0 || !atomic_load(&c->fin_sent)) &&
+           (getsockopt(c->fd.number, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+            info.tcpi_state == TCP_CLOSE);
+}
+
+/* Returns the token that is to be cancelled, with its reference, or NULL. */
+static struct hs_token *
+judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char **ret_why)
+{
+    struct place *p = &d->places[(uint32_t)ev->data.u64];
+    struct hs_token *token = p->token;
+    bool ended = p->by_end && (ev->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+
+    if (p->generation != (uint32_t)(ev->data.u64 >> 32) || token == NULL)
+        return NULL;
+    if (is_broken(p->conn, ev->events))
+        *ret_why = by_reset;
+    else if (ended)
+        *ret_why = by_end;
+    else
+        return NULL;
+    if (hs_fd_is_closed(&p->conn->fd))
+        return NULL; /* The handler has done so, and works on. */
+    atomic_store(&p->conn->left, hs_token_id(token));
+    p->token = NULL;
+    return token;
+}
+
+static struct hs_token *
+next_departed(struct hs_departures *d, const char **ret_why)
+{
+    struct hs_token *token = NULL;
+    struct epoll_event ev;
+
+    while (token == NULL && epoll_wait(d->epoll_fd, &ev, 1, 0) == 1) {
+        hs_lock_take(&d->lock);
+        token = judge_locked(d, &ev, ret_why);
+        hs_lock_drop(&d->lock);
+    }
+    return token;
+}
+
+hs_err
+hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *err,
+                   struct hs_callback **ret_fired)
+{
+    struct hs_callback *fired = NULL;
+    struct hs_token *token;
+    const char *why;
+    short revents;
+    hs_err rv;
+
+    HS_CHECK(d, DEPARTURES_MAGIC);
+    if (!is_ours(d))
+        return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
+    if (d->epoll_fd < 0)
+        return hs_err_setx(err, HS_E_CLOSED, "departures", "it was closed");
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        return rv;
+    for (;;) {
+        for (unsigned round = 0; (token = next_departed(d, &why)) != NULL; round++) {
+            (void)hs_token_cancel(token, why, 0, &fired);
+            hs_token_unref(token);
+            if (fired != NULL) {
+                *ret_fired = fired;
+                return HS_OK;
+            }
+            if (round >= ROUNDS)
+                return HS_INTR; /* Signals get a chance. */
+        }
+        op->want_id = 0;
+        if ((rv = hs_wait_op(op, d->epoll_fd, POLLIN, op->deadline_ns, HS_NEVER, err, &revents)) !=
+            HS_OK)
+            return rv;
+    }
+}

@@ -1,0 +1,68 @@
+"""Times that are not idle: of one message, one answer, one handler.
+
+The first two are deadlines of the connection, the third is one of the handler's token: each ends the
+call that waits beyond it. A handler that waits for something else does not see its token; a driver
+that can end it all the same asks `Overdue`.
+"""
+
+from __future__ import annotations
+
+from hardsock._core import CancelToken
+from hardsock.serving.ledger import Ledger, Phase, Served
+from hardsock.serving.options import ServeOptions
+
+__all__ = ["Overdue", "bound_handler", "bound_turns", "note_overrun", "unbound_turns"]
+
+_SHORTEST_LOOK = 0.01
+_LONGEST_LOOK = 5.0
+
+
+def bound_turns(served: Served, options: ServeOptions) -> None:
+    """Bound what its handler will receive and send."""
+    if options.read_timeout is not None or options.write_timeout is not None:
+        served.conn._set_turns(options.read_timeout, options.write_timeout)
+
+
+def unbound_turns(served: Served, options: ServeOptions) -> None:
+    """Its handler is over: what is left has other bounds."""
+    if options.read_timeout is not None or options.write_timeout is not None:
+        served.conn._set_turns(None, None)
+
+
+def bound_handler(served: Served, options: ServeOptions) -> CancelToken:
+    """Return the token that is the handler's scope."""
+    if options.handler_timeout is None:
+        return served.token
+    return served.token.child(options.handler_timeout, name=served.peer)
+
+
+def note_overrun(served: Served, scope: CancelToken | None, options: ServeOptions) -> None:
+    """Its handler has left."""
+    if options.handler_timeout is not None and scope is not None and scope.remaining == 0.0:
+        served.overran = True
+
+
+class Overdue:
+    """Looks for handlers that are there though their time is over; at most an interval late."""
+
+    def __init__(self, ledger: Ledger, seconds: float | None) -> None:
+        self._ledger = ledger
+        self._seconds = seconds
+        self.interval = (
+            None if seconds is None else min(max(seconds / 4, _SHORTEST_LOOK), _LONGEST_LOOK)
+        )
+        self._next = 0.0
+
+    def step(self, now: float) -> list[Served]:
+        """Return, once each, those that had an interval to leave by themselves, and did not."""
+        if self._seconds is None or self.interval is None or now < self._next:
+            return []
+        self._next = now + self.interval
+        found = []
+        for served in self._ledger.active:  # In the order of arrival.
+            if now - served.accepted < self._seconds + self.interval:
+                break
+            if served.phase is Phase.HANDLER and served.ended_by is None and not served.overran:
+                served.overran = True
+                found.append(served)
+        return found
