@@ -236,7 +236,7 @@ class _Patient(Retry):
 _patient: dict[type[Retry], type[Retry]] = {Retry: _Patient}
 
 
-def _patient_one(given: Retry) -> Retry:
+def patient(given: Retry) -> Retry:
     """The same that ends with the scope; a class of the caller's own keeps what it does."""
     kind = type(given)
     if issubclass(kind, _Patient):
@@ -273,7 +273,7 @@ class _Pooled:
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
         try:
             return super().urlopen(  # type: ignore[misc]
-                method, url, body, headers, _patient_one(retries), redirect, *args, **kwargs
+                method, url, body, headers, patient(retries), redirect, *args, **kwargs
             )
         except EmptyPoolError as exc:
             raise_if_cancelled(exc)
