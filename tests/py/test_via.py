@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import socket
-import ssl
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,105 +10,13 @@ import pytest
 import hardsock as hs
 from support import Call, PeerScript
 from support.echo import EchoServer
+from support.proxy import Proxy
 from support.tls import Identities
 
 
 @pytest.fixture(scope="module")
 def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
     return Identities(tmp_path_factory.mktemp("via"))
-
-
-class Proxy:
-    """A proxy that works: CONNECT or SOCKS5, told apart by the first byte; for one connection."""
-
-    def __init__(self, user: bytes = b"", tls: ssl.SSLContext | None = None) -> None:
-        self._user, self._tls = user, tls
-        self.targets: list[tuple[str, int]] = []
-
-    def __enter__(self) -> Proxy:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(30)
-        self.address = "{}:{}".format(*self._listener.getsockname())
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_details: object) -> None:
-        self._listener.close()
-        self._thread.join(30)
-
-    def _main(self) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            sock, _ = self._listener.accept()
-            sock.settimeout(30)
-            if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
-            with sock:
-                first = self._exactly(sock, 1)
-                server = self._socks(sock) if first == b"\x05" else self._http(sock, first)
-                with server:
-                    self._pass_on(sock, server)
-
-    @staticmethod
-    def _exactly(sock: socket.socket, size: int) -> bytes:
-        got = b""
-        while len(got) < size:
-            data = sock.recv(size - len(got))
-            if not data:
-                raise EOFError
-            got += data
-        return got
-
-    def _open(self, host: str, port: int) -> socket.socket:
-        self.targets.append((host, port))
-        return socket.create_connection(("127.0.0.1", port), 30)
-
-    def _http(self, sock: socket.socket, got: bytes) -> socket.socket:
-        while not got.endswith(b"\r\n\r\n"):
-            got += self._exactly(sock, 1)
-        secret = base64.b64encode(self._user + b":secret")
-        if self._user and b"Proxy-Authorization: Basic " + secret not in got:
-            sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-            raise EOFError
-        host, _, port = got.split()[1].decode().rpartition(":")
-        server = self._open(host.strip("[]"), int(port))
-        sock.sendall(b"HTTP/1.1 100 wait\r\n\r\nHTTP/1.1 200 yes\r\nVia: x\r\n\r\n")
-        return server
-
-    def _socks(self, sock: socket.socket) -> socket.socket:
-        methods = self._exactly(sock, self._exactly(sock, 1)[0])
-        if self._user:
-            sock.sendall(b"\x05\x02" if b"\x02" in methods else b"\x05\xff")
-            user = self._exactly(sock, self._exactly(sock, 2)[1])
-            password = self._exactly(sock, self._exactly(sock, 1)[0])
-            good = (user, password) == (self._user, b"secret")
-            sock.sendall(b"\x01\x00" if good else b"\x01\x01")
-        else:
-            sock.sendall(b"\x05\x00")
-        kind = self._exactly(sock, 4)[3]
-        if kind == 3:
-            host = self._exactly(sock, self._exactly(sock, 1)[0]).decode()
-        else:
-            family = socket.AF_INET if kind == 1 else socket.AF_INET6
-            host = socket.inet_ntop(family, self._exactly(sock, 4 if kind == 1 else 16))
-        server = self._open(host, int.from_bytes(self._exactly(sock, 2), "big"))
-        sock.sendall(b"\x05\x00\x00\x03\x04here\x00\x50")
-        return server
-
-    @staticmethod
-    def _pass_on(sock: socket.socket, server: socket.socket) -> None:
-        def back() -> None:
-            with contextlib.suppress(OSError):
-                while data := server.recv(65536):
-                    sock.sendall(data)
-
-        thread = threading.Thread(target=back, daemon=True)
-        thread.start()
-        with contextlib.suppress(OSError):
-            while data := sock.recv(65536):
-                server.sendall(data)
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(30)
 
 
 @pytest.fixture
@@ -125,7 +28,7 @@ def echo() -> Iterator[EchoServer]:
 @pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
 @pytest.mark.parametrize("host", ["name.test", "127.0.0.1", "::1"])
 def test_the_proxy_connects_and_looks_the_name_up(scheme: str, host: str, echo: EchoServer) -> None:
-    with Proxy() as proxy, hs.timeout(30):
+    with Proxy(interim=True) as proxy, hs.timeout(30):
         port = echo.address[1]
         with hs.connect((host, port), via=f"{scheme}://{proxy.address}") as conn:
             conn.sendall(b"through")

@@ -89,32 +89,23 @@ ADAPTERS = (
     ),
     Adapter(
         *("httpx", "client = hardsock.adapters.httpx.client(total=10)", _ALL),
-        *("verify=, cert= (tls= takes their place)", "0.28", "0.28"),
+        *("verify= and cert=, refused by name", "0.28", "0.28"),
     ),
     Adapter(
         *("httpx2", "client = hardsock.adapters.httpx2.client(total=10)", _ALL),
-        *("verify=, cert= (tls= takes their place)", "2.16", "2.16"),
+        *("verify= and cert=, refused by name", "2.16", "2.16"),
     ),
     Adapter(
-        *("openai", "client = hardsock.adapters.openai.client(total=30, api_key=...)"),
-        *("all, streamed answers included", "", "3.57", "3.57"),
+        *("openai", "client = hardsock.adapters.openai.client(total=30)", _ALL),
+        *("", "3.57", "3.57"),
     ),
     Adapter(
-        *("anthropic", "client = hardsock.adapters.anthropic.client(total=30, api_key=...)"),
-        *("all, streamed answers included", "", "2.14", "2.14"),
+        *("anthropic", "client = hardsock.adapters.anthropic.client(total=30)", _ALL),
+        *("", "2.14", "2.14"),
     ),
-    Adapter(
-        *("aiohttp", "hardsock.aio.loop.run(main())", "see docs/adapters-asyncio.md"),
-        *("", "3.14", "3.14"),
-    ),
-    Adapter(
-        *("asyncpg", "hardsock.aio.loop.run(main())", "see docs/adapters-asyncio.md"),
-        *("", "0.32", "0.32"),
-    ),
-    Adapter(
-        *("uvicorn", "uvicorn app:app --loop hardsock.aio.loop:EventLoop"),
-        *("see docs/adapters-asyncio.md", "", "0.54", "0.54"),
-    ),
+    Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.14", "3.14"),
+    Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
+    Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
     Adapter("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))", "I/O", "its own TLS"),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
@@ -129,7 +120,7 @@ REFUSED = (
     Refused("mysqlclient", _C_SOCKET, "PyMySQL"),
     Refused(
         *("grpcio", "its C core owns sockets, names and threads"),
-        "its own deadlines, set from the scope: hardsock.deadline.grpc",
+        "its own deadlines, which hardsock.deadline.grpc sets from the scope",
     ),
     Refused(
         "confluent-kafka", _C_SOCKET, "its own settings: message.timeout.ms, socket.timeout.ms"

@@ -117,7 +117,9 @@ def _make_context(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
         made.check_hostname = False
     made.verify_mode = verify
     made.hostname_checks_common_name = False
-    if not (conn.ca_certs or conn.ca_cert_dir or conn.ca_cert_data):
+    if conn.ca_certs or conn.ca_cert_dir or conn.ca_cert_data:
+        made.load_verify_locations(conn.ca_certs, conn.ca_cert_dir, conn.ca_cert_data)
+    else:
         made.load_default_certs()
     return made
 
