@@ -52,6 +52,7 @@ __all__ = ["Connection", "ConnectionPool", "connect"]
 
 check("psycopg", version("psycopg"), "3.2", "3.3")
 
+_WaitTimeout: type[Exception] = getattr(errors, "_WaitTimeout", TimeoutError)  # 3.2 has none
 _INTERVAL = 0.1
 """psycopg's own."""
 _ASK = 0.5
@@ -80,7 +81,7 @@ def _drive(
             number, events = want if fd is None else (fd, want)
             want = gen.send(_ready(number, events, token, interval))
             if until is not None and time.monotonic() >= until:
-                raise errors._WaitTimeout("wait timeout expired")
+                raise _WaitTimeout("wait timeout expired")
     except StopIteration as ex:
         return ex.value
 
@@ -197,7 +198,7 @@ class Connection(psycopg.Connection[Any]):
         try:
             for wait in _PATIENCE:
                 self._ask_to_stop()
-                with contextlib.suppress(errors._WaitTimeout):
+                with contextlib.suppress(_WaitTimeout):
                     until = time.monotonic() + wait
                     _drive(gen, token, self.pgconn.socket, wait, until)
                     return  # It was over.
