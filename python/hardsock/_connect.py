@@ -16,6 +16,7 @@ from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._tls import TLSConfig, client_config
+from hardsock._via import parse_via, tunnel
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
 
@@ -133,6 +134,7 @@ def connect(
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
+    via: str | None = None,
 ) -> Connection:
     """Connect to *address*: name lookup, every address, TLS; one deadline, one token.
 
@@ -159,8 +161,13 @@ def connect(
             address whose handshake fails or stalls loses to the next one.
         breaker: Skips addresses that have kept failing, and learns from what happens now. Share
             one ``Breaker`` between all who connect to the same servers.
+        via: A proxy: ``"http://user:password@proxy:3128"`` (CONNECT), ``"https://..."`` (the same
+            over TLS, for targets without), or ``"socks5://..."`` (RFC 1928). It looks the target's
+            name up. Everything else of the call (*source*, *options*, *breaker*, the race of
+            addresses) is about the way to the proxy; *tls* is with the target.
 
     Raises:
+        ProxyError: The proxy does not connect to the target. A ``ConnectError``.
         DeadlineExceeded, Cancelled: ``phase`` tells where the time went, ``attempts`` what was
             tried. Nothing is left open; a name lookup that libc will not stop goes on in the
             background and is counted by ``resolver_stats()``.
@@ -171,6 +178,12 @@ def connect(
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
     warn_of_greenlets()
+    if via is not None:
+        if commit != "tcp":
+            raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
+        rest: dict[str, Any] = {"options": options, "source": source, "family": family}
+        rest |= {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
+        return _through(via, address, tls, server_name, timeout, token, breaker=breaker, **rest)
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -189,6 +202,52 @@ def connect(
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=caller())
     return conn
+
+
+def _through(
+    via: str,
+    address: Address,
+    tls: bool | TLSConfig,
+    server_name: str | None,
+    timeout: float | None,
+    token: CancelToken | None,
+    **to_proxy: Any,
+) -> Connection:
+    """``connect(via=)``: to the proxy, through it, and TLS, with one deadline."""
+    proxy, left = parse_via(via), Left(timeout)
+    host, port = target_of(address)
+    if tls and proxy.scheme == "https":
+        raise ValueError("tls through an https:// proxy would be TLS within TLS: not supported")
+    config = client_config(tls)
+    if config is None and server_name is not None:
+        raise ValueError("server_name has no use without tls")
+    conn = connect(
+        (proxy.host, proxy.port),
+        tls=proxy.scheme == "https",
+        timeout=left(),
+        token=token,
+        **to_proxy,
+    )
+    try:
+        tunnel(conn, proxy, host, port, lambda: {"timeout": left(), "token": token})
+        if config is not None:
+            name = host if server_name is None else server_name
+            conn.upgrade_to_tls(config, server_name=name, timeout=left(), token=token)
+    except BaseException:
+        conn.abort()
+        raise
+    return conn
+
+
+def target_of(address: Address) -> tuple[str, int]:
+    """Host and port of what a proxy is to connect to."""
+    _core.parse_address(address)
+    if isinstance(address, tuple):
+        return address[0], address[1]
+    if address.startswith(("unix:", "/")):
+        raise ValueError(f"address must be a host and a port for via, got {address!r}")
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 @suggests

@@ -41,6 +41,7 @@ __all__ = [
     "PoolRefused",
     "PoolTimeout",
     "PoolWarning",
+    "ProxyError",
     "Reset",
     "ResolveError",
     "SettingWarning",
@@ -68,8 +69,9 @@ class HardsockError(Exception):
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
     phase: str = "call"
     """Where in the call: ``"start"`` (refused before it did anything), ``"resolve"``, ``"breaker"``,
-    ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``, ``"read"``,
-    ``"write"``, ``"min_rate"``, ``"read_timeout"``, ``"write_timeout"``, ``"finish"``, ``"wait"`` (for a connection of a pool); ``"call"``:
+    ``"proxy"``, ``"socket"``, ``"bind"``, ``"connect"``, ``"tls"``, ``"listen"``, ``"accept"``,
+    ``"read"``, ``"write"``, ``"min_rate"``, ``"read_timeout"``, ``"write_timeout"``, ``"finish"``,
+    ``"wait"`` (for a connection of a pool); ``"call"``:
     it has no phases."""
     host: str | None = None
     """What was to be connected or listened on, as it was asked for: ``"example.org:443"``."""
@@ -186,6 +188,15 @@ class ConnectError(SocketError, ConnectionError):
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
     """A ConnectError whose first address was refused: nothing listens there."""
+
+
+class ProxyError(ConnectError):
+    """The proxy of ``via=`` was reached and does not connect to the target; the message says why."""
+
+    hint: str | None = "the proxy's log tells more: see status for what it answered"
+
+    status: int | None = None
+    """Its HTTP status or SOCKS5 reply; ``None``: it said nothing of the kind."""
 
 
 class BreakerOpen(ConnectError):

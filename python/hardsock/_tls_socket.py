@@ -122,6 +122,8 @@ class TLSSocket:
         self.server_side = server_side
         self.server_hostname = server_hostname
         self._config = config
+        self._io_refs = 0
+        self._let_go = False
         for name in _HOT:
             setattr(self, name, getattr(connection, name))
 
@@ -229,6 +231,18 @@ class TLSSocket:
         """Refused, as the connection does: nothing plain may follow TLS."""
         return self.connection.detach()
 
+    def close(self) -> None:
+        """Close the connection; as with ``ssl``, files of other code on it keep it open."""
+        self._let_go = True
+        if self._io_refs <= 0:
+            self.connection.close()
+
+    def _decref_socketios(self) -> None:
+        """What a ``socket.SocketIO`` that other code made on it calls when it closes."""
+        self._io_refs = max(0, self._io_refs - 1)
+        if self._let_go:
+            self.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -239,7 +253,7 @@ class TLSSocket:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self.connection.close()
+        self.close()
 
     def __repr__(self) -> str:
         return f"<hardsock.TLSSocket on {self.connection!r}>"

@@ -16,7 +16,7 @@ from hardsock.__main__ import main
 from hardsock.adapters import _known
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "adapters.md").read_text()
+PAGE = "".join(one.read_text() for one in sorted((ROOT / "docs").glob("adapters*.md")))
 
 
 def _shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -25,8 +25,9 @@ def _shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_it_lists_what_is_installed_and_the_line_to_write(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_known, "REFUSED", ())
     shown = _shown(capsys)
     assert re.search(
         r"^requests 2\.\d+\.\d+\n  write   session = hardsock\.adapters\.requests\.session\(total=10\)\n"
@@ -77,7 +78,7 @@ def test_the_page_and_the_module_say_the_same(one: _known.Adapter) -> None:
     loaded = importlib.import_module(f"hardsock.adapters.{module[1]}")
     for name in re.findall(rf"adapters\.{module[1]}\.(\w+)|import (\w+)$", one.line):
         assert hasattr(loaded, "".join(name))
-    if one.newest:
+    if one.oldest != one.newest and one.newest:
         assert f"{one.oldest} to {one.newest}" in (loaded.__doc__ or "")
         (row,) = (
             line for line in PAGE.splitlines() if one.line.split("(")[0] in line and line[0] == "|"

@@ -20,12 +20,13 @@ import hardsock as hs
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
 from adapters.http_contract import *
-from adapters.http_contract import server_context
+from adapters.http_contract import causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import UntestedVersionWarning
 from hardsock.adapters._queue import ScopedQueue
 from hardsock.adapters._versions import check
 from support import Call, PeerScript
+from support.proxy import Proxy
 from support.tls import Identities
 
 _AGAIN = {"status_forcelist": [503], "raise_on_status": False}
@@ -243,3 +244,24 @@ def test_a_queue_gives_the_newest_and_ends_as_it_says() -> None:
         with pytest.raises(queue.Empty) as ended:
             one.get()
         assert isinstance(ended.value.__cause__, hs.Cancelled)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_a_tunnel_of_a_proxy_carries_tls_and_ends(secured: bool, ids: Identities) -> None:
+    """Through an https proxy it is TLS within TLS: the outer one is hardsock's."""
+    context = server_context(ids) if secured else None
+    for path in ("/ok?through", "/drip"):
+        with HttpPeer(server_context(ids)) as peer, Proxy(tls=context) as proxy:
+            with hardsock.adapters.requests.session(30 if path != "/drip" else 1.0) as session:
+                session.trust_env, session.verify = False, str(ids.ca)
+                session.proxies = {"https": f"http{'s' * secured}://{proxy.address}"}
+                if path == "/drip":
+                    with pytest.raises(requests.exceptions.RequestException) as caught:
+                        session.get(peer.url(path))
+                    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(caught.value))
+                    del caught
+                else:
+                    assert session.get(peer.url(path)).content == b"through"
+                    (found,) = (one for one in hs.open_connections() if one.how == "connect")
+                    assert found.peer == proxy.address
+    nothing_open()

@@ -271,6 +271,22 @@ def test_a_server_side_takes_it_too(ids: Identities) -> None:
         conn.abort()
 
 
+def test_files_of_other_code_keep_it_open(ids: Identities, context: hs.SSLContext) -> None:
+    """As urllib3's TLS within TLS makes them."""
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost")
+        first, second = (socket.SocketIO(sock, "rb") for _ in range(2))
+        sock._io_refs += 2
+        sock.sendall(b"later")
+        sock.close()
+        assert not conn.closed
+        assert first.read(2) == b"la"
+        first.close()
+        assert second.read(3) == b"ter"
+        second.close()
+        assert conn.closed
+
+
 # ---- what libraries set up
 
 

@@ -10,8 +10,8 @@ patches anything: what does not go through an adapter is as it was. ``hardsock e
 lists what is installed, the line to write, and what is lost; so does ``docs/adapters.md``.
 
 One policy for all of them: ``Cancelled`` passes through as it is, and nothing is tried again. A
-deadline is the library's own time-out, with ``DeadlineExceeded`` as its cause; when it is that of
-the scope, nothing is tried again either.
+deadline is the library's own time-out, with ``DeadlineExceeded`` as its cause (httpx: that itself);
+when it is that of the scope, nothing is tried again either.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 libpq owns the socket, so hardsock neither reads nor closes it: it does the name lookup, every wait,
 and what comes after. A scope covers the lookup, connecting, TLS, each statement and its rows, and
 the wait for a connection of ``ConnectionPool``. When it ends, the server is asked to stop the
-statement, for at most a second in all; then the connection can be used again, or, if the server did
+statement, for at most two seconds in all; then the connection can be used again, or, if the server did
 not answer, is closed: half an answer is never left.
 
 At the deadline ``psycopg.errors.QueryCanceled`` (a statement), ``ConnectionTimeout`` (connecting) or
@@ -52,52 +52,55 @@ __all__ = ["Connection", "ConnectionPool", "connect"]
 
 check("psycopg", version("psycopg"), "3.2", "3.3")
 
+_WaitTimeout: type[Exception] = getattr(errors, "_WaitTimeout", TimeoutError)  # 3.2 has none
+_INTERVAL = 0.1
+"""psycopg's own."""
 _ASK = 0.5
-"""Seconds to ask the server to stop, and again for its answer."""
+"""Seconds to ask the server to stop."""
+_PATIENCE = (0.1, 0.4, 0.5)
+"""Seconds for its answer. It is asked again, since a server that has not begun with the statement yet
+has nothing to stop and forgets that it was asked (PostgreSQL, "Canceling Requests in Progress")."""
 
 
 # ---- Waiting
 
 
-def _drive(gen: Any, token: CancelToken, fd: int | None, until: float | None) -> Any:
+def _drive(
+    gen: Any, token: CancelToken, fd: int | None, interval: float, until: float | None = None
+) -> Any:
     """Run a generator of psycopg to its end; raise what ended *token* before that.
 
     Args:
         fd: The descriptor that it waits for; ``None``: it says so itself each time (connecting).
+        interval: Seconds after which it is told that nothing is ready, which some count on.
         until: When ``_WaitTimeout`` is due, as ``time.monotonic()`` tells time.
     """
     try:
         want = next(gen)
         while True:
             number, events = want if fd is None else (fd, want)
-            want = gen.send(_ready(number, events, token, until))
+            want = gen.send(_ready(number, events, token, interval))
+            if until is not None and time.monotonic() >= until:
+                raise _WaitTimeout("wait timeout expired")
     except StopIteration as ex:
         return ex.value
 
 
-def _ready(fd: int, events: int, token: CancelToken, until: float | None) -> int:
+def _ready(fd: int, events: int, token: CancelToken, interval: float) -> int:
     poller = select.poll()
     reading = events & waiting.READY_R
     wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if events & waiting.READY_W else 0)
     poller.register(token.fileno(), select.POLLIN)
     poller.register(fd, wanted)
-    while True:
-        limits = [one for one in (token.remaining, _left(until)) if one is not None]
-        found = dict(poller.poll(max(0.0, min(limits)) * 1000 + 1 if limits else None))
-        token.check()
-        got = found.get(fd, 0)
-        if got:
-            failed = got & ~(select.POLLIN | select.POLLOUT)
-            ready = waiting.READY_R if reading and (got & select.POLLIN or failed) else 0
-            if events & waiting.READY_W and (got & select.POLLOUT or failed):
-                ready |= waiting.READY_W
-            return int(ready)
-        if until is not None and time.monotonic() >= until:
-            raise errors._WaitTimeout("wait timeout expired")
-
-
-def _left(until: float | None) -> float | None:
-    return None if until is None else until - time.monotonic()
+    left = token.remaining
+    seconds = interval if left is None else min(left, interval)
+    got = dict(poller.poll(max(0.0, seconds) * 1000 + 1)).get(fd, 0)
+    token.check()
+    failed = got & ~(select.POLLIN | select.POLLOUT)
+    ready = waiting.READY_R if reading and (got & select.POLLIN or failed) else 0
+    if events & waiting.READY_W and (got & select.POLLOUT or failed):
+        ready |= waiting.READY_W
+    return int(ready)  # 0: nothing is
 
 
 # ---- Names
@@ -165,37 +168,43 @@ class Connection(psycopg.Connection[Any]):
         if token is None:
             return (yield from gen)
         try:  # It waits by itself, and so never asks its caller to.
-            return _drive(gen, token, None, None)
+            return _drive(gen, token, None, _INTERVAL)
         except DeadlineExceeded as exc:
             raise errors.ConnectionTimeout(str(exc)) from exc
         finally:
             gen.close()
 
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+    def wait(self, gen: Any, interval: float = _INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg has it; at the end of the scope the statement is cancelled in the server."""
         token = current()
         if token is None:
-            return super().wait(gen, interval=interval, timeout=timeout)
+            limit = {} if timeout is None else {"timeout": timeout}  # 3.2 has no such parameter
+            return super().wait(gen, interval=interval, **limit)
         until = None if timeout is None else time.monotonic() + timeout
         try:
-            return _drive(gen, token, self.pgconn.socket, until)
+            return _drive(gen, token, self.pgconn.socket, interval, until)
         except HardsockError as why:
-            with shield(2 * _ASK + 1.0):
-                self._give_up(gen)
+            with shield(2.0) as token:
+                self._give_up(gen, token)
             if isinstance(why, DeadlineExceeded):
                 raise errors.QueryCanceled(f"cancelled: {why}") from why
             raise
 
-    def _give_up(self, gen: Any) -> None:
+    def _give_up(self, gen: Any, token: CancelToken) -> None:
         """Ask the server to stop; without an answer the connection is in no state to be used."""
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
             gen.close()
             return
         try:
-            self._ask_to_stop()
-            super().wait(gen, timeout=_ASK)
+            for wait in _PATIENCE:
+                self._ask_to_stop()
+                with contextlib.suppress(_WaitTimeout):
+                    until = time.monotonic() + wait
+                    _drive(gen, token, self.pgconn.socket, wait, until)
+                    return  # It was over.
+            self.pgconn.finish()
         except errors.QueryCanceled:
-            return  # Only this says that the answer is over.
+            return
         except BaseException as exc:
             self.pgconn.finish()
             if not isinstance(exc, Exception):

@@ -34,6 +34,7 @@ import requests
 import requests.adapters
 from requests.exceptions import ConnectTimeout, InvalidSchema
 from urllib3.exceptions import EmptyPoolError
+from urllib3.util.retry import Retry
 
 from hardsock._scope import timeout
 from hardsock.adapters import urllib3 as over
@@ -46,6 +47,11 @@ check("requests", version("requests"), "2.32", "2.34")
 
 class Adapter(requests.adapters.HTTPAdapter):
     """``requests.adapters.HTTPAdapter`` over hardsock; the parameters are the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if type(self.max_retries) is Retry:  # once, so that no request has to
+            self.max_retries = over.patient(self.max_retries)
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any

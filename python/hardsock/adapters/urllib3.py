@@ -117,7 +117,9 @@ def _make_context(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
         made.check_hostname = False
     made.verify_mode = verify
     made.hostname_checks_common_name = False
-    if not (conn.ca_certs or conn.ca_cert_dir or conn.ca_cert_data):
+    if conn.ca_certs or conn.ca_cert_dir or conn.ca_cert_data:
+        made.load_verify_locations(conn.ca_certs, conn.ca_cert_dir, conn.ca_cert_data)
+    else:
         made.load_default_certs()
     return made
 
@@ -236,7 +238,7 @@ class _Patient(Retry):
 _patient: dict[type[Retry], type[Retry]] = {Retry: _Patient}
 
 
-def _patient_one(given: Retry) -> Retry:
+def patient(given: Retry) -> Retry:
     """The same that ends with the scope; a class of the caller's own keeps what it does."""
     kind = type(given)
     if issubclass(kind, _Patient):
@@ -273,7 +275,7 @@ class _Pooled:
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
         try:
             return super().urlopen(  # type: ignore[misc]
-                method, url, body, headers, _patient_one(retries), redirect, *args, **kwargs
+                method, url, body, headers, patient(retries), redirect, *args, **kwargs
             )
         except EmptyPoolError as exc:
             raise_if_cancelled(exc)

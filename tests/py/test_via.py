@@ -1,0 +1,150 @@
+"""Connecting through proxies: CONNECT and SOCKS5, under one deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from support import Call, PeerScript
+from support.echo import EchoServer
+from support.proxy import Proxy
+from support.tls import Identities
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("via"))
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoServer]:
+    with EchoServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5", "socks5h"])
+@pytest.mark.parametrize("host", ["name.test", "127.0.0.1", "::1"])
+def test_the_proxy_connects_and_looks_the_name_up(scheme: str, host: str, echo: EchoServer) -> None:
+    with Proxy(interim=True) as proxy, hs.timeout(30):
+        port = echo.address[1]
+        with hs.connect((host, port), via=f"{scheme}://{proxy.address}") as conn:
+            conn.sendall(b"through")
+            assert conn.recv_exactly(7) == b"through"
+    assert proxy.targets == [(host, port)]
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_user_and_password_are_told(scheme: str, echo: EchoServer) -> None:
+    address = ("name.test", echo.address[1])
+    with Proxy(b"al ice") as proxy, hs.timeout(30):
+        with hs.connect(address, via=f"{scheme}://al%20ice:secret@{proxy.address}") as conn:
+            conn.sendall(b"x")
+            assert conn.recv(1) == b"x"
+    for wrong in ("", "al%20ice:wrong@"):
+        with Proxy(b"al ice") as proxy, hs.timeout(30), pytest.raises(hs.ProxyError) as caught:
+            hs.connect(address, via=f"{scheme}://{wrong}{proxy.address}")
+        assert caught.value.phase == "proxy"
+        assert caught.value.host == f"name.test:{echo.address[1]}"
+        assert caught.value.status == (407 if scheme == "http" else None)
+        assert "wrong@" not in str(caught.value)
+
+
+def test_tls_is_with_the_target(ids: Identities) -> None:
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(100).upper())
+
+    with hs.serve(handler, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server:
+        with Proxy() as proxy, hs.timeout(30):
+            target = ("localhost", server.address[1])
+            with hs.connect(target, tls=ids.client(), via=f"http://{proxy.address}") as conn:
+                conn.sendall(b"secret")
+                assert conn.recv(100) == b"SECRET"
+                assert conn.tls is not None
+                assert conn.tls.server_name == "localhost"
+        with Proxy() as proxy, hs.timeout(30), pytest.raises(hs.CertificateError):
+            hs.connect(
+                ("other.test", server.address[1]),
+                tls=ids.client(),
+                via=f"socks5://{proxy.address}",
+            )
+
+
+@pytest.mark.parametrize(
+    ("scheme", "said", "why"),
+    [
+        ("http", b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "502 Bad Gateway"),
+        ("http", b"SSH-2.0-x\r\n\r\n", "does not speak HTTP"),
+        ("http", b"HTTP/1.1 2x0 ok\r\n\r\n", "does not speak HTTP"),
+        ("http", b"HTTP/1.1 100 again\r\n\r\n" * 20, "100 again"),
+        ("http", b"HTTP/1.1 200", "ended the connection"),
+        ("socks5", b"\x05\xff", "wants a user"),
+        ("socks5", b"\x05\x02", "wants a user"),
+        ("socks5", b"\x05\x07", "method 7, which was not offered"),
+        ("socks5", b"\x04\x00", "does not speak SOCKS5"),
+        ("socks5", b"\x05\x00\x05\x05\x00\x01", "connection refused"),
+        ("socks5", b"\x05\x00\x05\x63\x00\x01", "reply 99"),
+        ("socks5", b"\x05\x00\x05\x00\x00\x09", "kind 9"),
+        ("socks5", b"\x05", "ended the connection"),
+    ],
+)
+def test_what_a_proxy_says_instead_is_told(scheme: str, said: bytes, why: str) -> None:
+    script = [("recv", 1), ("send", said), ("half_close",), ("stall",)]
+    with PeerScript(script, check=False) as peer:  # the client may be gone before its end
+        via = "{}://{}:{}".format(scheme, *peer.address)
+        with pytest.raises(hs.ProxyError, match=why) as caught:
+            hs.connect(("name.test", 80), via=via, timeout=30)
+    assert isinstance(caught.value, hs.ConnectError)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5"])
+def test_a_silent_proxy_ends_at_the_deadline_and_by_a_cancel(scheme: str) -> None:
+    for by_token in (False, True):
+        with PeerScript([("stall",)]) as peer:
+            via, token = "{}://{}:{}".format(scheme, *peer.address), hs.CancelToken()
+            if not by_token:
+                with pytest.raises(hs.DeadlineExceeded):
+                    hs.connect(("name.test", 80), via=via, timeout=0.1)
+                continue
+            with Call(lambda: hs.connect(("name.test", 80), via=via, token=token)) as call:  # noqa: B023
+                call.wait_until_blocked()
+                token.cancel()
+                with pytest.raises(hs.Cancelled):
+                    call.result(20)
+    assert not [one for one in hs.open_connections() if one.how == "connect"]
+
+
+def test_a_drip_of_a_head_buys_no_time() -> None:
+    drip = [("drip", b"HTTP/1.1 200 OK\r\nX: " + b"x" * 2000, 0.01)]
+    with PeerScript(drip, check=False) as peer, pytest.raises(hs.DeadlineExceeded):
+        hs.connect(("name.test", 80), via="http://{}:{}".format(*peer.address), timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("via", "named"),
+    [
+        ("ftp://x:1", "must begin with"),
+        ("http://", "must be a proxy's URL"),
+        ("http://x:1/path", "must be a proxy's URL"),
+        ("http://x:99999", "no good port"),
+        ("http://user:secret@x:y", "no good port"),
+        (7, "via must be a URL"),
+    ],
+)
+def test_what_is_no_proxy_is_refused(via: Any, named: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=named) as caught:
+        hs.connect(("name.test", 80), via=via)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_contradicts_a_proxy_is_refused(ids: Identities) -> None:
+    with pytest.raises(ValueError, match="TLS within TLS"):
+        hs.connect(("x.test", 1), via="https://x:1", tls=ids.client())
+    with pytest.raises(ValueError, match="commit='tls'"):
+        hs.connect(("x.test", 1), via="http://x:1", tls=ids.client(), commit="tls")
+    with pytest.raises(ValueError, match="server_name has no use"):
+        hs.connect(("x.test", 1), via="http://x:1", server_name="y")
+    with pytest.raises(ValueError, match="must be a host and a port"):
+        hs.connect("unix:/x", via="http://x:1")
