@@ -232,6 +232,12 @@ NETWORKD = "etc/systemd/network/10.network"
         ({NETWORKD: "[Match]\nName=eth1\n[Network]\nIPv4ReversePathFilter=strict\n"}, []),
         ({NETWORKD: "[Network]\nIPv4ReversePathFilter=no\n"}, []),
         ({"usr/bin/dockerd": ""}, [("Docker", "net.ipv4.ip_forward", "1")]),
+        (
+            {"usr/bin/dockerd": "", "etc/docker/daemon.json": '{"ip-forward" : false}'},
+            [],
+        ),
+        ({"usr/bin/dockerd": "", "etc/docker/daemon.json": "{}"},
+         [("Docker", "net.ipv4.ip_forward", "1")]),
         ({"usr/bin/kubelet": ""}, [("kubelet", "kernel.panic", "10")]),
         (
             {"etc/cloud/cloud.cfg.d/99.cfg": "runcmd:\n  - sysctl -w vm.swappiness=1\n"

@@ -226,6 +226,20 @@ is_there(const struct sys *s, const char *path)
     return fd >= 0;
 }
 
+/* "ip-forward": false in the configuration of Docker. */
+static bool
+docker_leaves_forwarding(const struct sys *s)
+{
+    size_t len;
+    const char *text = sys_file(s, "/etc/docker/daemon.json", CONF_MAX, &len);
+
+    text = text == NULL ? NULL : strstr(text, "\"ip-forward\"");
+    if (text == NULL)
+        return false;
+    text += strlen("\"ip-forward\"");
+    return strncmp(text + strspn(text, " \t\n:"), "false", 5) == 0;
+}
+
 static void
 of_programs(const struct sys *s, struct setters *all)
 {
@@ -236,6 +250,9 @@ of_programs(const struct sys *s, struct setters *all)
         if (strcmp(sign, programs[i].sign) != 0)
             there = is_there(s, programs[i].sign);
         sign = programs[i].sign;
+        if (strcmp(programs[i].by, "Docker") == 0 &&
+            strcmp(programs[i].path, "net/ipv4/ip_forward") == 0 && docker_leaves_forwarding(s))
+            continue;
         if (there)
             add(all, programs[i].by, sign, programs[i].path, programs[i].value, '\0');
     }

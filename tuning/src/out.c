@@ -28,14 +28,27 @@ static struct {
     bool begun;
 } json;
 
+/* How many bytes at s need no escape and are plain ASCII. */
+static size_t
+plain_length(const char *s)
+{
+    size_t n = 0;
+
+    while (s[n] >= ' ' && s[n] < 0x7f && s[n] != '"' && s[n] != '\\')
+        n++;
+    return n;
+}
+
 static void
 put_json_text(const char *s)
 {
     (void)putchar('"');
     while (*s != '\0') {
         unsigned char c = (unsigned char)*s;
-        size_t n = utf8_length(s);
+        size_t n = plain_length(s);
 
+        if (n == 0)
+            n = utf8_length(s);
         if (c == '"' || c == '\\')
             (void)printf("\\%c", c);
         else if (c < ' ' || c == 0x7f)
