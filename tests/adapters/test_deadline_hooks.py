@@ -192,8 +192,9 @@ def test_two_services_stop_at_once_when_the_caller_gives_up(told: bool) -> None:
         adapted.client(event_hooks=hook, trust_env=False) as inner,
         adapted.client(event_hooks=hook, trust_env=False) as client,
     ):
-        with pytest.raises(hs.DeadlineExceeded), hs.timeout(0.5):
-            client.get(url_b)
+        # What B was told is rounded down: its 504 may come a moment before A gives up.
+        with contextlib.suppress(hs.DeadlineExceeded), hs.timeout(0.5):
+            assert client.get(url_b).status_code == 504
         assert begun.is_set(), "a busy machine: C was not even asked"
         assert ended.acquire(timeout=AT_ONCE)
         assert ended.acquire(timeout=AT_ONCE)

@@ -99,8 +99,12 @@ async def aiohttp_site(tmp_path: Path, tls: Any = None) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_aiohttp_serves_and_asks(tls: bool, files: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tls", "own"),
+    [(False, False), (True, False), (True, True)],
+    ids=["plain", "tls", "tls of hardsock"],
+)
+def test_aiohttp_serves_and_asks(tls: bool, own: bool, files: Files, tmp_path: Path) -> None:
     need_module("aiohttp")
     import aiohttp
 
@@ -108,7 +112,8 @@ def test_aiohttp_serves_and_asks(tls: bool, files: Files, tmp_path: Path) -> Non
 
     async def main() -> None:
         async with aiohttp_site(tmp_path, files.serving if tls else None) as url:
-            connector = aiohttp.TCPConnector(ssl=files.asking if tls else True)
+            context = hs.ssl_context(ca=files.ca) if own else files.asking
+            connector = aiohttp.TCPConnector(ssl=context if tls else True)
             async with aiohttp.ClientSession(connector=connector) as session:
                 for number in range(20):
                     async with session.get(f"{url}/name/{number}") as response:

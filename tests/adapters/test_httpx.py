@@ -68,6 +68,8 @@ class Way:
             import trio
 
             return trio.run(main)
+        if self.way == "uvloop":
+            need_module("uvloop")
         return RUNS[self.way](main())  # type: ignore[arg-type]
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -346,6 +348,14 @@ def test_a_certificate_of_a_stranger_is_refused(way: Way, files: Files) -> None:
     assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)
 
 
+def test_a_context_of_hardsock_may_be_given_for_its_settings(way: Way, files: Files) -> None:
+    with Web(tls=files.serving) as web:
+        context = hs.ssl_context(ca=files.ca)
+        assert way.get(web.url("/hello"), tls=None, verify=context) == "1"
+        error = way.get(web.url("/hello"), tls=None, verify=hs.ssl_context())
+    assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)
+
+
 def test_totals_count_from_each_request(way: Way, web: Web) -> None:
     assert way.get(*[web.url("/hello")] * 5, total=LATE) == "1"
 
@@ -407,7 +417,11 @@ def test_a_pool_of_httpcore_takes_the_backend(name: str, web: Web, files: Files)
     for backend in (  # TLS by a given SSLContext, and by hardsock.
         adapter.NetworkBackend(),
         adapter.NetworkBackend(tls=hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))),
+        None,
     ):
+        if backend is None:  # A context of hardsock is taken for its settings.
+            context = hs.ssl_context(ca=files.ca)
+            backend = adapter.NetworkBackend()
         with core.ConnectionPool(network_backend=backend, ssl_context=context) as pool:
             assert pool.request("GET", web.url("/echo/a")).content == b"a"
             assert pool.request("GET", web.url("/echo/b")).content == b"b"

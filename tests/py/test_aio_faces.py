@@ -35,6 +35,8 @@ LOOPS = [*RUNS, "trio"]
 def run(loop: str, main: Callable[[], Awaitable[Any]]) -> Any:
     if loop == "trio":
         return trio.run(main)
+    if loop == "uvloop":
+        need_module("uvloop")  # Before there is a coroutine that nobody awaits.
     return RUNS[loop](main())  # type: ignore[arg-type]
 
 

@@ -39,6 +39,8 @@ def run(loop: str, main: Callable[[], Awaitable[Any]]) -> Any:
         import trio
 
         return trio.run(main)
+    if loop == "uvloop":
+        need_module("uvloop")  # Before there is a coroutine that nobody awaits.
     return RUNS[loop](main())  # type: ignore[arg-type]
 
 

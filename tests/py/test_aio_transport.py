@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from hardsock.aio import _transport, streams
 from hardsock.aio import loop as hsloop
 from support.loops import RUNS
 from support.pki import make_authority
+from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
@@ -387,6 +389,42 @@ def test_tls_of_hardsock_on_both_ends(files: Files) -> None:
     hsloop.run(main())
 
 
+class StandsForOne(ssl.SSLContext):
+    """As ``hardsock.ssl_context`` makes them: it knows the settings of hardsock's TLS."""
+
+    config: hs.TLSConfig
+
+    def tls_config(self, _server_side: bool = False) -> hs.TLSConfig:
+        return self.config
+
+
+def test_a_context_that_stands_for_settings_of_hardsock_is_taken_for_them(files: Files) -> None:
+    serving = StandsForOne(ssl.PROTOCOL_TLS_SERVER)
+    serving.config = files.server
+    asking = StandsForOne(ssl.PROTOCOL_TLS_CLIENT)
+    asking.config = files.client
+
+    async def main() -> None:
+        client, accepted, server = await pair(ssl_server=serving, ssl_client=asking)
+        assert client.transport.get_extra_info("hardsock").tls is not None
+        assert accepted.transport.get_extra_info("hardsock").tls is not None
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are on their way out")
+def test_a_policy_makes_loops_of_hardsock() -> None:
+    policy = hsloop.EventLoopPolicy()
+    loop = policy.new_event_loop()
+    assert isinstance(loop, aio.EventLoop)
+    loop.close()
+    with pytest.raises(AttributeError, match="nothing"):
+        hsloop.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="nothing"):
+        aio.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
 def test_start_tls_with_settings_of_hardsock(files: Files) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -571,6 +609,8 @@ def test_what_is_not_known_is_a_gaierror() -> None:
 
 @pytest.fixture(params=[*RUNS, "hardsock"])
 def any_run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    if request.param == "uvloop":
+        need_module("uvloop")
     runner = hsloop.run if request.param == "hardsock" else RUNS[request.param]
     return lambda main: runner(main())
 

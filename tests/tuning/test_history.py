@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -161,3 +164,34 @@ def test_an_overflow_of_a_real_accept_queue_is_news_once(ns: Namespace, tmp_path
     ((severity, more),) = during
     assert (severity, more >= 1) == ("warning", True)
     assert after == [] or after[0][0] == "warning", "a last SYN may come again"
+
+
+@pytest.mark.slow
+def test_killed_at_any_system_call_the_history_is_the_old_or_the_new_one(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASAN_OPTIONS", "detect_leaks=0")  # It cannot look under strace.
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    history, report = tmp_path / "history", tmp_path / "report.prom"
+    command = [BINARY, "check", "--history", history, "-f", "prometheus", "-o", report]
+    line = [str(word) for word in (*command, "--root", root.path)]
+    trace = tmp_path / "trace"
+    overflows(root, 1)
+    subprocess.run(["strace", "-qq", "-o", trace, *line], check=True, capture_output=True)
+    calls = sorted({row.partition("(")[0] for row in trace.read_text().splitlines()})
+    whole, killed = report.read_text().splitlines()[-1].split()[0], 0
+    for call in (c for c in calls if c.isidentifier() and "exit" not in c and c != "execve"):
+        for n in range(1, 400):
+            overflows(root, killed + 2)
+            inject = f"inject={call}:signal=KILL:when={n}"
+            done = subprocess.run(
+                ["strace", "-qq", "-o", "/dev/null", "-e", inject, *line], capture_output=True
+            )
+            assert history.read_text().endswith("end\n"), (call, n)
+            assert report.read_text().splitlines()[-1].startswith(whole), (call, n)
+            if done.returncode != -signal.SIGKILL:
+                break
+            killed += 1
+    assert killed > 20
+    assert root.tune("check", "--history", history).returncode == OK

@@ -58,10 +58,11 @@ word_of(const char *text, const char *name)
     for (const char *at = text; (at = strstr(at, name)) != NULL; at += len)
         if ((at == text || at[-1] == ' ') && at[len] == '=') {
             const char *value = at + len + 1;
-            char quote = *value == '"' || *value == '\'' ? *value : ' ';
+            const char *end = " ";
 
-            value += quote != ' ';
-            return mem_copy(value, strcspn(value, (const char[]){quote, '\0'}));
+            if (*value == '"' || *value == '\'')
+                end = *value++ == '"' ? "\"" : "'";
+            return mem_copy(value, strcspn(value, end));
         }
     return NULL;
 }

@@ -173,7 +173,7 @@ show_symptom(const struct options *o, const struct kb_symptom *s)
         tsv_line(kb_string(s->name), "keys", keys, NULL);
     } else {
         put_painted(o, PAINT_BOLD, kb_string(s->name), 0);
-        (void)printf(": %s\n", kb_string(s->message));
+        put_rest((int)strlen(kb_string(s->name)), 2, mem_format(": %s", kb_string(s->message)));
         put_wrapped(2, "meaning    ", kb_string(s->meaning));
         put_wrapped(2, "settings   ", keys);
     }

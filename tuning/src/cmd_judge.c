@@ -85,11 +85,11 @@ judge_value(const char *path, const struct value *v, struct verdict *ret)
     const struct kb_key *k = kb_find(path);
     enum level level = LEVEL_POINTLESS;
     const char *text = kb_judge(k, v, &level);
-    const char *usual = k == NULL ? NULL : kb_default_of(k, path, "");
+    struct value usual;
 
     if (text != NULL)
         set(ret, of_level(level), text);
-    else if (usual != NULL && strcmp(usual, value_show(v)) == 0)
+    else if (kb_default_value(k, path, "", &usual) && value_equal(&usual, v))
         set(ret, FINE, "what current kernels start with");
 }
 

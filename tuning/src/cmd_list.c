@@ -8,6 +8,7 @@
 #include "profile.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void
 list_line(const struct options *o, const struct profile_name *name)
@@ -99,7 +100,8 @@ show_setting(const struct options *o, const struct setting *w)
         return;
     }
     put_painted(o, PAINT_BOLD, key_show(w->path), 0);
-    (void)printf("%s%s\n", w->want == WANT_NOTHING ? "" : ": ", printable(setting_show(w)));
+    put_rest((int)strlen(key_show(w->path)), 4,
+             w->want == WANT_NOTHING ? "" : mem_format(": %s", setting_show(w)));
     if (w->article != NULL)
         put_wrapped(2, "article   ", w->article);
     if (w->verdict != NULL)

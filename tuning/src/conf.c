@@ -54,7 +54,7 @@ skip_line(struct conf *c, const char *file, size_t number, const char *name, con
 void
 conf_skip(struct conf *c, const char *file, size_t number, const char *name, const char *fault)
 {
-    skip_line(c, file, number, name, fault, true);
+    skip_line(c, file, number, name, fault, !c->quiet);
 }
 
 void

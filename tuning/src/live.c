@@ -152,10 +152,15 @@ about_ports(const struct sys *s, const struct diag *d, struct findings *f)
         reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
     stolen.ports = mem_alloc(PORTS / 8);
     picked.ports = mem_alloc(PORTS / 8);
-    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++)
+    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++) {
+        if ((d->tcp_ports.ports[p / 64] | d->udp_ports.ports[p / 64]) == 0) {
+            p |= 63; /* None of these. */
+            continue;
+        }
         if ((value_has_port(&d->tcp_ports, p) || value_has_port(&d->udp_ports, p)) &&
             !value_has_port(&reserved, p))
             value_add_port(value_has_port(&d->chosen, p) ? &picked : &stolen, p);
+    }
     if (value_count_ports(&picked, 0, PORTS - 1) > 0)
         found(f, "ports-picked", SEVERITY_INFO,
               mem_format("ports %s are listened on and seem to have been picked by the kernel "

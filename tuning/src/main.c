@@ -28,8 +28,7 @@ static const struct command {
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
      "--profile --set --trust --netns --root --from --baseline --format --output --history "
-     "--waivers "
-     "--strict --quiet",
+     "--waivers --strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
      "--netns --root --from --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
@@ -67,46 +66,48 @@ static const struct command {
      "--system --root --format", "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
 };
 
+/* Of all commands; each names its own. */
+static const struct {
+    const char *name, *spelled, *help;
+} option_helps[] = {
+    {"--profile", "-p, --profile NAME|PATH", "a profile; may be repeated; `all` for check"},
+    {"--set", "-s, --set NAME=NUMBER", "a variable of the profile"},
+    {"--trust", "--trust FILE", "who may sign profiles"},
+    {"--netns", "-N, --netns NAME|PID|PATH", "work in that network namespace"},
+    {"--root", "-R, --root DIR", "a directory instead of / (tests, images)"},
+    {"--from", "--from FILE", "a saved `sysctl -a` instead of this machine"},
+    {"--baseline", "--baseline FILE", "compare with another machine's saved `sysctl -a`"},
+    {"--state", "--state DIR", "where transactions are kept (/run/hardsock-tune)"},
+    {"--to", "--to FORMAT", "sysctl.d, kubernetes, ansible, tuned or nixos"},
+    {"--format", "-f, --format FORMAT", "pretty, tsv or json; check also prometheus, junit, sarif"},
+    {"--output", "-o, --output NAME",
+     "name of the sysctl.d file (90-hardsock.conf); check: a file that is replaced at once"},
+    {"--history", "--history FILE", "what the last check saw, for ages and rates"},
+    {"--waivers", "--waivers FILE", "instead of /etc/hardsock/waivers.yaml"},
+    {"--dry-run", "-n, --dry-run", "only show what would be done"},
+    {"--force", "--force",
+     "revert: also what somebody else changed since; apply: also what revert could not undo"},
+    {"--keep", "--keep", "leave and forget what somebody else changed"},
+    {"--all", "--all", "every transaction"},
+    {"--system", "--system[=LOADER]", "what sysctl.d sets at boot, as systemd or procps"},
+    {"--keys", "--keys", "every setting that is known"},
+    {"--strict", "--strict[=CLASS,...]", "missing keys, warnings and doubts count too"},
+    {"--quiet", "-q, --quiet", "only what differs"},
+};
+
 static void
 usage(FILE *to)
 {
-    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\ncommands:\n", to);
+    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\n", to);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        (void)fprintf(to, "  %-10s %-14s %s\n", commands[i].name, commands[i].args,
+        (void)fprintf(to, "  %-10s %-13s %s\n", commands[i].name, commands[i].args,
                       commands[i].help);
-    (void)fputs(
-        "\noptions:\n"
-        "  -p, --profile NAME|PATH   a profile; may be repeated; `all` for check\n"
-        "  -f, --format FORMAT       pretty, tsv or json; check also prometheus, junit, sarif\n"
-        "  -s, --set NAME=NUMBER     a variable of the profile\n"
-        "  -N, --netns NAME|PID|PATH work in that network namespace\n"
-        "  -R, --root DIR            a directory instead of / (tests, images)\n"
-        "      --from FILE           check, explain: a saved `sysctl -a` instead of this machine\n"
-        "      --baseline FILE       check: against another machine's saved `sysctl -a`\n"
-        "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
-        "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
-        "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
-        "                            check: a file that is replaced at once\n"
-        "      --history FILE        check: what the last one saw, for ages and rates\n"
-        "      --trust FILE          who may sign profiles (/etc/hardsock/allowed_signers)\n"
-        "      --waivers FILE        check: instead of /etc/hardsock/waivers.yaml\n"
-        "  -n, --dry-run             apply, revert, persist: only show\n"
-        "      --force               revert: also what somebody else changed since;\n"
-        "                            apply: also what revert could not undo\n"
-        "      --keep                revert: leave and forget what somebody else changed\n"
-        "      --all                 revert: every transaction\n"
-        "      --system[=LOADER]     import: what sysctl.d sets at boot, as systemd or procps\n"
-        "      --keys                list: every setting that is known\n"
-        "      --strict[=CLASS,...]  missing keys, warnings and doubts count too\n"
-        "  -q, --quiet               only what differs\n"
-        "  -h, --help, -V, --version\n"
-        "\nexit codes:\n"
-        "  0 as wanted         4 no permission                8 system error\n"
-        "  1 drift             5 kernel refused               9 residue: could not be\n"
-        "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
-        "  3 bad profile       7 conflict                    10 only settings of the whole\n"
-        "                                                       machine were left out\n",
-        to);
+    (void)fputs("\nWithout a command it checks, which only reads. `hardsock-tune COMMAND --help`\n"
+                "has the options and an example; -V is the version.\n\n"
+                "exit codes: 0 as wanted, 1 drift, 2 usage, 3 bad profile, 4 no permission,\n"
+                "  5 refused by the kernel, 6 partly applied and rolled back, 7 conflict,\n"
+                "  8 system error, 9 residue, 10 only settings of the whole machine left out\n",
+                to);
 }
 
 enum {
@@ -152,16 +153,29 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-/* About one command; what its options mean stands in the whole help, and in the manual. */
+/* The width of `-N, --netns NAME|PID|PATH`, and a gap. */
+#define OPTION_WIDTH 27
+
 static void
 usage_of(const struct command *c)
 {
     (void)printf("usage: hardsock-tune %s%s%s [OPTIONS]\n\n%s\n\n", c->name,
                  *c->args == '\0' ? "" : " ", c->args, c->help);
-    put_wrapped(0, "options:  ", c->options);
-    (void)printf("example:  %s\n\n`hardsock-tune --help` has every option and exit code; more in "
-                 "hardsock-tune(8).\n",
-                 c->example);
+    for (const char *word = c->options; *word != '\0'; word += *word == ' ') {
+        size_t len = strcspn(word, " ");
+
+        for (size_t i = 0; i < sizeof(option_helps) / sizeof(option_helps[0]); i++)
+            if (strlen(option_helps[i].name) == len &&
+                memcmp(option_helps[i].name, word, len) == 0) {
+                const char *spelled = option_helps[i].spelled;
+                const char *gap = spelled[1] == '-' ? "    " : "";
+
+                put_wrapped(2, mem_format("%s%-*s", gap, OPTION_WIDTH - (int)strlen(gap), spelled),
+                            option_helps[i].help);
+            }
+        word += len;
+    }
+    (void)printf("\nexample: %s\n\nMore in hardsock-tune(8).\n", c->example);
 }
 
 static bool
@@ -224,16 +238,22 @@ take_system(struct options *o, const char *loader)
 }
 
 static bool
+take_profile(struct options *o, const char *name)
+{
+    if (o->n_profiles == MAX_NAMES) {
+        say("--profile: more than %d", MAX_NAMES);
+        return false;
+    }
+    o->profiles[o->n_profiles++] = name;
+    return true;
+}
+
+static bool
 take_option(struct options *o, int c)
 {
     switch (c) {
     case 'p':
-        if (o->n_profiles == MAX_NAMES) {
-            say("--profile: more than %d", MAX_NAMES);
-            return false;
-        }
-        o->profiles[o->n_profiles++] = optarg;
-        return true;
+        return take_profile(o, optarg);
     case 'f':
         return take_format(o, optarg);
     case 's':
@@ -302,7 +322,7 @@ wants_color(void)
 
 /* Who asked for JSON gets a document, also when there was nothing to show or the command failed. */
 static enum exit_code
-answer(const struct options *o, const struct command *command)
+answer(struct options *o, const struct command *command)
 {
     enum exit_code rv;
 
@@ -312,6 +332,7 @@ answer(const struct options *o, const struct command *command)
         return fail_with(EXIT_USAGE, "--from is for check and explain, which only read");
     if (o->baseline != NULL && command->fn != cmd_check)
         return fail_with(EXIT_USAGE, "--baseline is for check");
+    o->image = command->fn == cmd_persist || command->fn == cmd_conflicts;
     rv = command->fn(o);
     if (o->format == FORMAT_JSON && !json_begun()) {
         json_head(command->name);

@@ -211,16 +211,17 @@ put_painted(const struct options *o, enum paint paint, const char *text, int wid
 }
 
 /* Of the terminal; else what COLUMNS says. */
-static int
-columns(void)
+int
+out_columns(void)
 {
     static int known;
-    const char *text = getenv("COLUMNS");
+    const char *text;
     struct winsize size;
     long n = 0;
 
     if (known != 0)
         return known;
+    text = getenv("COLUMNS");
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         n = size.ws_col;
     else if (text != NULL)
@@ -240,7 +241,7 @@ put_rest(int column, int indent, const char *text)
     while (*text != '\0') {
         int len = (int)strcspn(text, " ");
 
-        if (column + len > columns() && column > indent) {
+        if (column + len > out_columns() && column > indent) {
             (void)printf("\n%*s", indent, "");
             column = indent;
         }
@@ -248,8 +249,8 @@ put_rest(int column, int indent, const char *text)
         column += len;
         text += len;
         if (*text == ' ') {
-            if (column < columns() && text[1] != '\0' &&
-                column + 1 + (int)strcspn(text + 1, " ") <= columns())
+            if (column < out_columns() && text[1] != '\0' &&
+                column + 1 + (int)strcspn(text + 1, " ") <= out_columns())
                 (void)putchar(' ');
             column++;
             text++;

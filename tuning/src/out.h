@@ -31,6 +31,8 @@ void tsv_put(const char *const texts[]);
 enum paint { PAINT_NONE, PAINT_GOOD, PAINT_BAD, PAINT_WARN, PAINT_DIM, PAINT_BOLD };
 /* Colours only if o says so; width pads (negative: none). */
 void put_painted(const struct options *o, enum paint paint, const char *text, int width);
+/* Of the terminal, or COLUMNS, or 100; 40 at least. */
+int out_columns(void);
 /* Wraps text that begins at a column: at the terminal's width, or COLUMNS, or 100. */
 void put_rest(int column, int indent, const char *text);
 /* The same behind an indentation, after a label. */

@@ -258,11 +258,39 @@ load_parent(struct family *f, const char *file, const struct node *n, int depth,
     return EXIT_PROFILE;
 }
 
+/* Many profiles extend the same few, which are built in: each is parsed once a round. */
+static const struct node *
+tree_of(const char *file, const unsigned char *text, size_t len)
+{
+    static struct {
+        const unsigned char *text;
+        const struct node *root;
+    } known[32];
+    static size_t n;
+    static unsigned round;
+    const struct node *root;
+
+    if (strncmp(file, "built-in:", 9) != 0)
+        return yaml_read(file, text, len);
+    if (round != mem_round())
+        n = 0;
+    round = mem_round();
+    for (size_t i = 0; i < n; i++)
+        if (known[i].text == text)
+            return known[i].root;
+    root = yaml_read(file, text, len);
+    if (n < sizeof(known) / sizeof(known[0])) {
+        known[n].text = text;
+        known[n++].root = root;
+    }
+    return root;
+}
+
 static enum exit_code
 load(struct family *f, const char *file, const unsigned char *text, size_t len, int depth,
      struct profile *p)
 {
-    const struct node *root = yaml_read(file, text, len), *extends;
+    const struct node *root = tree_of(file, text, len), *extends;
     enum exit_code rv = EXIT_AS_WANTED;
 
     p->source = file;

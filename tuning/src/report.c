@@ -66,6 +66,13 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     memset(ret, 0, sizeof(*ret));
     if ((rv = sys_open(o, &ret->sys)) != EXIT_AS_WANTED)
         return rv;
+    if (!ret->sys.image && !sys_has_settings(&ret->sys)) {
+        report_close(ret);
+        return fail_with(EXIT_SYSTEM, "%s/proc/sys holds no network settings: no kernel runs there",
+                         ret->sys.root);
+    }
+    if (with_findings)
+        sys_remember(&ret->sys);
     diag_read(&ret->sys, &ret->diag);
     if (o->baseline != NULL)
         rv = add_baseline(o, ret);

@@ -15,6 +15,20 @@
 
 #define KEY_WIDTH 38
 #define INDENT 11
+#define NARROW 72 /* columns, below which a value stands under its key */
+
+static bool
+is_narrow(void)
+{
+    return out_columns() < NARROW;
+}
+
+/* Of what is said about a setting. */
+static int
+indent(void)
+{
+    return is_narrow() ? 2 : INDENT;
+}
 
 static const char *
 or_empty(const char *text)
@@ -79,32 +93,37 @@ put_item(const struct options *o, const struct item *it)
 
     (void)fputs("  ", stdout);
     put_painted(o, paint_of(it->status), status_name(it->status), 9);
-    put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
-    (void)putchar(' ');
     width = (int)strlen(key_show(w->path));
-    put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
+    if (is_narrow()) {
+        (void)printf("%s\n", printable(key_show(w->path)));
+        put_wrapped(4, "", state_of(it));
+    } else {
+        put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
+        (void)putchar(' ');
+        put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
+    }
     if (w->article != NULL)
-        put_wrapped(11, "article   ", w->article);
+        put_wrapped(indent(), "article   ", w->article);
     if (w->verdict != NULL)
-        put_wrapped(11, "verdict   ", w->verdict);
+        put_wrapped(indent(), "verdict   ", w->verdict);
     if (it->status != STATUS_DRIFT)
         return;
     if (w->want != WANT_EXACT && it->target_text != NULL)
-        put_wrapped(11, "to write  ", it->target_text);
+        put_wrapped(indent(), "to write  ", it->target_text);
     if (w->why != NULL)
-        put_wrapped(11, "why       ", w->why);
+        put_wrapped(indent(), "why       ", w->why);
     if (w->risk != NULL)
-        put_wrapped(11, "risk      ", w->risk);
+        put_wrapped(indent(), "risk      ", w->risk);
     if (w->wrong_if != NULL)
-        put_wrapped(11, "wrong if  ", w->wrong_if);
+        put_wrapped(indent(), "wrong if  ", w->wrong_if);
     if (w->source != NULL)
-        put_wrapped(11, "source    ", w->source);
+        put_wrapped(indent(), "source    ", w->source);
     if (it->kb != NULL)
-        put_wrapped(11, "acts      ", kb_effect_text(it->kb));
+        put_wrapped(indent(), "acts      ", kb_effect_text(it->kb));
     if (it->doubt != NULL)
-        put_wrapped(11, "doubt     ", it->doubt);
+        put_wrapped(indent(), "doubt     ", it->doubt);
     if (it->reason != NULL)
-        put_wrapped(11, "but       ", it->reason);
+        put_wrapped(indent(), "but       ", it->reason);
 }
 
 static void
@@ -125,12 +144,12 @@ put_findings(const struct options *o, const struct report *r)
         put_painted(o, f->items[i].waived != NULL ? PAINT_DIM : paints[f->items[i].severity],
                     f->items[i].waived != NULL ? "waived" : severity_name(f->items[i].severity), 8);
         (void)putchar(' ');
-        put_rest(INDENT, INDENT, f->items[i].what);
-        put_wrapped(11, "advice    ", f->items[i].advice);
+        put_rest(INDENT, is_narrow() ? 4 : INDENT, f->items[i].what);
+        put_wrapped(indent(), "advice    ", f->items[i].advice);
         if (f->items[i].waived != NULL)
-            put_wrapped(11, "waived    ", f->items[i].waived);
+            put_wrapped(indent(), "waived    ", f->items[i].waived);
         if (f->items[i].first != 0 && f->items[i].first < r->history.time)
-            put_wrapped(11, "age       ",
+            put_wrapped(indent(), "age       ",
                         mem_format("first seen %s ago",
                                    duration_text((r->history.time - f->items[i].first) * 1000)));
     }
@@ -160,8 +179,9 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
     put_findings(o, r);
-    (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
-                 ok, drift, other, r->findings.n);
+    put_rest(0, 2,
+             mem_format("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings",
+                        exit_name(rv), ok, drift, other, r->findings.n));
 }
 
 void

@@ -28,6 +28,7 @@
 #define READ_MAX (256 * 1024)
 #define READ_FIRST 2048
 #define MAX_DIR 4096
+#define SLOTS 1024 /* of what is remembered */
 
 static void
 learn_kernel(struct sys *s)
@@ -64,6 +65,13 @@ open_saved(const struct options *o, struct sys *ret_sys)
     return EXIT_AS_WANTED;
 }
 
+/* An image has an empty /proc, if any: it is a place to mount on. */
+bool
+sys_has_settings(const struct sys *s)
+{
+    return s->saved != NULL || (s->proc_sys >= 0 && faccessat(s->proc_sys, "net", F_OK, 0) == 0);
+}
+
 enum exit_code
 sys_open(const struct options *o, struct sys *ret_sys)
 {
@@ -87,8 +95,14 @@ sys_open(const struct options *o, struct sys *ret_sys)
             return rv;
     }
     path = mem_format("%s/proc/sys", s.root);
-    if ((s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY)) < 0) {
-        sys = errno;
+    s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY);
+    sys = errno;
+    if (o->image && s.fake && !sys_has_settings(&s)) {
+        s.image = s.first_ns = true;
+        *ret_sys = s;
+        return EXIT_AS_WANTED;
+    }
+    if (s.proc_sys < 0) {
         return fail_with(sys == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot open %s: %s", path,
                          strerror(sys));
     }
@@ -146,18 +160,47 @@ read_once(const struct sys *s, const char *path, char *buf, size_t size)
     return n;
 }
 
-enum access
-sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
+/* What is known of one key. */
+struct known {
+    const char *path, *text;
+    int sys;       /* of the read; 0 or an errno */
+    int may_write; /* 0 or an errno; -1: not asked yet */
+};
+
+struct memory {
+    struct known slots[SLOTS];
+    size_t n;
+};
+
+void
+sys_remember(struct sys *s)
+{
+    s->memory = mem_alloc(sizeof(*s->memory));
+}
+
+/* The slot of the key, or the free one where it belongs; NULL: nothing is remembered. */
+static struct known *
+slot_of(const struct sys *s, const char *path)
+{
+    uint32_t hash = 2166136261U;
+
+    if (s->memory == NULL || s->memory->n > SLOTS / 4 * 3)
+        return NULL;
+    for (const char *c = path; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * 16777619U;
+    for (;; hash++) {
+        struct known *k = &s->memory->slots[hash % SLOTS];
+
+        if (k->path == NULL || strcmp(k->path, path) == 0)
+            return k;
+    }
+}
+
+static enum access
+ask(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
 {
     static char buf[READ_MAX];
-    ssize_t n;
-
-    if (s->saved != NULL) {
-        *ret_text = saved_find(s->saved, path);
-        *ret_errno = *ret_text == NULL ? ENOENT : 0;
-        return *ret_text == NULL ? ACCESS_MISSING : ACCESS_OK;
-    }
-    n = read_once(s, path, buf, READ_FIRST);
+    ssize_t n = read_once(s, path, buf, READ_FIRST);
 
     /* Full: there may be more, and only a larger first read gets it. */
     if (n == READ_FIRST)
@@ -169,6 +212,31 @@ sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_
         n--;
     *ret_text = mem_copy(buf, strnlen(buf, (size_t)n));
     return ACCESS_OK;
+}
+
+enum access
+sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
+{
+    struct known *k = slot_of(s, path);
+    enum access rv;
+
+    if (s->saved != NULL) {
+        *ret_text = saved_find(s->saved, path);
+        *ret_errno = *ret_text == NULL ? ENOENT : 0;
+        return *ret_text == NULL ? ACCESS_MISSING : ACCESS_OK;
+    }
+    if (k != NULL && k->path != NULL) {
+        *ret_errno = k->sys;
+        if (k->sys == 0)
+            *ret_text = k->text;
+        return k->sys == 0 ? ACCESS_OK : access_of(k->sys);
+    }
+    rv = ask(s, path, ret_text, ret_errno);
+    if (k != NULL && s->memory != NULL) {
+        *k = (struct known){mem_dup(path), rv == ACCESS_OK ? *ret_text : NULL, *ret_errno, -1};
+        s->memory->n++;
+    }
+    return rv;
 }
 
 static int
@@ -221,14 +289,12 @@ sys_write(const struct sys *s, const char *path, const char *text)
     return sys;
 }
 
-int
-sys_may_write(const struct sys *s, const char *path)
+static int
+ask_may_write(const struct sys *s, const char *path)
 {
     struct statvfs fs;
     int fd;
 
-    if (s->saved != NULL)
-        return 0; /* Nobody knows. */
     if (faccessat(s->proc_sys, path, W_OK, AT_EACCESS) != 0)
         return errno;
     if ((fd = open_beneath(s->proc_sys, path, O_PATH)) < 0)
@@ -241,10 +307,24 @@ sys_may_write(const struct sys *s, const char *path)
     return errno;
 }
 
+int
+sys_may_write(const struct sys *s, const char *path)
+{
+    struct known *k = slot_of(s, path);
+
+    if (s->saved != NULL)
+        return 0; /* Nobody knows. */
+    if (k == NULL || k->path == NULL)
+        return ask_may_write(s, path);
+    if (k->may_write < 0)
+        k->may_write = ask_may_write(s, path);
+    return k->may_write;
+}
+
 bool
 sys_has_module(const struct sys *s, const char *name)
 {
-    if (s->saved != NULL)
+    if (s->saved != NULL || s->image)
         return true; /* It may be: the key itself tells. */
     return access(mem_format("%s/sys/module/%s", s->root, name), F_OK) == 0;
 }

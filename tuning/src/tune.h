@@ -53,6 +53,7 @@ struct options {
     const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline, *trust,
         *loader;
     unsigned strict;   /* of enum strict */
+    bool image;        /* a --root without a kernel will do */
     bool unsigned_too; /* lint and judge: whoever wrote it */
     bool quiet, dry_run, force, keep, all, keys, system, color;
     char **args; /* what is left of the command line */

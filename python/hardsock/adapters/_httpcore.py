@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import hardsock as hs
 from hardsock import aio
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
-from hardsock.adapters._total import scope_has_ended, wait
+from hardsock.adapters._total import scope_has_ended
 
 __all__ = ["Backends", "backends"]
 
@@ -67,6 +67,15 @@ def _extra(conn: Any, name: str, tls: Any) -> Any:
     if name == "is_readable":
         return is_readable(conn)
     return None
+
+
+def _config_for(config: hs.TLSConfig | None, context: Any) -> hs.TLSConfig | None:
+    """The settings of hardsock's TLS: given, or of a context of ``hardsock.ssl_context``."""
+    make = getattr(context, "tls_config", None)
+    if config is not None or not callable(make):
+        return config
+    made: hs.TLSConfig = make(False)
+    return made
 
 
 def _address(host: str, port: int) -> tuple[str, int]:
@@ -139,11 +148,12 @@ def backends(core: Any) -> Backends:
         def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._config is None or self._tls is not None:
+            config = _config_for(self._config, context)
+            if config is None or self._tls is not None:
                 inner = TLSOverBio(self._conn, context, name)
                 inner.handshake(timeout)
                 return Stream(inner, None, inner.ssl_object)
-            self._conn.upgrade_to_tls(self._config, server_name=name, timeout=timeout)
+            self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             return Stream(self._conn, self._config, TLSFace(self._conn.tls))
 
         def get_extra_info(self, info: str) -> Any:
@@ -201,7 +211,7 @@ def backends(core: Any) -> Backends:
             return Stream(conn, self._config)
 
         def sleep(self, seconds: float) -> None:
-            wait(seconds)
+            hs.sleep(seconds)
 
     class AsyncStream(core.AsyncNetworkStream):
         def __init__(self, conn: Any, config: hs.TLSConfig | None, tls: Any = None) -> None:
@@ -243,11 +253,12 @@ def backends(core: Any) -> Backends:
         async def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._config is None or self._tls is not None:
+            config = _config_for(self._config, context)
+            if config is None or self._tls is not None:
                 inner = AsyncTLSOverBio(self._conn, context, name)
                 await inner.handshake(timeout)
                 return AsyncStream(inner, None, inner.ssl_object)
-            await self._conn.upgrade_to_tls(self._config, server_name=name, timeout=timeout)
+            await self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             return AsyncStream(self._conn, self._config, TLSFace(self._conn.tls))
 
         def get_extra_info(self, info: str) -> Any:

@@ -60,6 +60,10 @@ def _config(
     tls: hs.TLSConfig | None, http1: bool, http2: bool, verify: Any, cert: Any
 ) -> hs.TLSConfig:
     """The TLS settings of a transport."""
+    make = getattr(verify, "tls_config", None)
+    if tls is None and callable(make) and cert is None:  # a context of hardsock.ssl_context
+        made: hs.TLSConfig = make(False)
+        return made
     for name, value, plain in (("verify", verify, True), ("cert", cert, None)):
         if value is not plain:
             raise ValueError(

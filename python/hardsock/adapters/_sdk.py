@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import hardsock as hs
 from hardsock.adapters import httpx2
-from hardsock.adapters._total import wait
 
 __all__ = ["Clients", "clients"]
 
@@ -66,7 +65,7 @@ def clients(library: Any, blocking: Any, awaited: Any, error: Any) -> Clients:
             self, *, retries_taken: int, max_retries: int, options: Any, response: Any
         ) -> None:
             headers = response.headers if response else None
-            wait(self._calculate_retry_timeout(max_retries - retries_taken, options, headers))
+            hs.sleep(self._calculate_retry_timeout(max_retries - retries_taken, options, headers))
 
     def ours(make: Any, total: float | None, tls: Any, socket: Any) -> Any:
         settings = {} if total is None else {"timeout": total}

@@ -16,7 +16,7 @@ from hardsock._core import CancelToken
 from hardsock._errors import Cancelled, DeadlineExceeded
 from hardsock._scope import Ambient, current, scope
 
-__all__ = ["Queue", "QueueTimeout", "Total", "scope_has_ended", "wait"]
+__all__ = ["Queue", "QueueTimeout", "Total", "scope_has_ended"]
 
 
 def _has_ended(token: CancelToken | None) -> bool:
@@ -96,19 +96,6 @@ class Entered:
         finally:
             _inside.reset(self._inside)
             self._ambient = self._inside = None
-
-
-def wait(seconds: float) -> None:
-    """A pause that ends with the scope.
-
-    Raises:
-        DeadlineExceeded, Cancelled: It has ended.
-    """
-    token = current()
-    if token is None:
-        CancelToken().wait(seconds)
-    elif token.wait(seconds):
-        token.check()
 
 
 class QueueTimeout(Exception):

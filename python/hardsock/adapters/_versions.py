@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 
-__all__ = ["UntestedVersionWarning", "check"]
+__all__ = ["UntestedVersionWarning", "check", "tested"]
 
 
 class UntestedVersionWarning(UserWarning):
@@ -16,13 +16,15 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(one) for one in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def check(library: str, version: str, oldest: str, newest: str) -> None:
-    """Warn unless *version* is within the tested range.
-
-    *newest* stands for all its patch releases.
-    """
+def tested(version: str, oldest: str, newest: str) -> bool:
+    """Whether *version* is within the range; *newest* stands for all its patch releases."""
     found = _numbers(version)
-    if _numbers(oldest) <= found and found[:2] <= _numbers(newest)[:2]:
+    return _numbers(oldest) <= found and found[:2] <= _numbers(newest)[:2]
+
+
+def check(library: str, version: str, oldest: str, newest: str) -> None:
+    """Warn unless *version* is within the tested range."""
+    if tested(version, oldest, newest):
         return
     warnings.warn(
         f"{library} {version}: its adapter was tested with {oldest} to {newest}, and uses what is not "

@@ -1,4 +1,4 @@
-"""anthropic over hardsock: ``adapters.anthropic.client(total=30)``, tested with anthropic 2.14.
+"""anthropic over hardsock: ``adapters.anthropic.client(total=30)``, tested with anthropic 2.14 to 2.14.
 
 A Stop button for what a model streams: ``with hardsock.scope(token): ...`` around the request, and
 ``token.cancel()`` from any thread ends it in milliseconds, wherever it is: connecting, waiting for the
@@ -11,13 +11,17 @@ with its own retries, for the rest. ``total`` counts for each try; a scope aroun
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import anthropic as _library
 
 import hardsock as hs
 from hardsock.adapters._sdk import clients
+from hardsock.adapters._versions import check
 
 __all__ = ["async_client", "client"]
 
+check("anthropic", version("anthropic"), "2.14", "2.14")
 _made = clients(_library, _library.Anthropic, _library.AsyncAnthropic, _library.AnthropicError)
 
 

@@ -1,6 +1,6 @@
 """httpcore over hardsock: its public hook, ``ConnectionPool(network_backend=NetworkBackend())``.
 
-Tested with httpcore 1.0.9. Covered: lookup, connect, TLS, every read and write, pauses between
+Tested with httpcore 1.0 to 1.0. Covered: lookup, connect, TLS, every read and write, pauses between
 connect retries. Lost: the pool's own queue waits on what no token reaches; give it
 ``extensions={"timeout": {"pool": seconds}}``, or use the httpx adapter, which has a queue of its own.
 """

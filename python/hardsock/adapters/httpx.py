@@ -1,4 +1,4 @@
-"""httpx over hardsock: ``adapters.httpx.client(total=10)``, tested with httpx 0.28.
+"""httpx over hardsock: ``adapters.httpx.client(total=10)``, tested with httpx 0.28 to 0.28.
 
 One deadline for the queue of the pool, name lookup, connect, TLS, every byte of the body, redirects
 and authentication; the same bounds by any scope around, and a cancel from any thread or task, also
@@ -15,15 +15,18 @@ response whose body is neither read nor closed holds its connection, as ever.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import httpcore
 import httpx
 
 from hardsock.adapters._httpx import clients
+from hardsock.adapters._versions import check
 
 __all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport", "async_client", "client"]
 
+check("httpx", version("httpx"), "0.28", "0.28")
 Client, AsyncClient, Transport, AsyncTransport = clients(httpx, httpcore)
 
 

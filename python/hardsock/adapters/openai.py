@@ -1,4 +1,4 @@
-"""openai over hardsock: ``adapters.openai.client(total=30)``, tested with openai 3.57.
+"""openai over hardsock: ``adapters.openai.client(total=30)``, tested with openai 3.57 to 3.57.
 
 A Stop button for what a model streams: ``with hardsock.scope(token): ...`` around the request, and
 ``token.cancel()`` from any thread ends it in milliseconds, wherever it is: connecting, waiting for the
@@ -11,13 +11,17 @@ with its own retries, for the rest. ``total`` counts for each try; a scope aroun
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import openai as _library
 
 import hardsock as hs
 from hardsock.adapters._sdk import clients
+from hardsock.adapters._versions import check
 
 __all__ = ["async_client", "client"]
 
+check("openai", version("openai"), "3.57", "3.57")
 _made = clients(_library, _library.OpenAI, _library.AsyncOpenAI, _library.OpenAIError)
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from hardsock import _core
 from hardsock._core import Hub, Operation
-from hardsock._errors import Closed
+from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
 from hardsock.aio._host_scope import without_scopes
 
@@ -219,7 +219,7 @@ class Transport(asyncio.Transport):
                     return
                 if self._paused or self._closing:
                     return
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
             return
         self._loop.call_soon(self._receive_again, operation, context=self._context)
@@ -310,7 +310,7 @@ class Transport(asyncio.Transport):
         self._sending = operation
         try:
             ended = operation.step()
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._sending = None
             self._in_flight = 0
             self._fail(exc)
@@ -368,7 +368,7 @@ class Transport(asyncio.Transport):
         self._sending = _Busy()
         try:
             return await Connection(self._conn).sendfile(file, offset, count)
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
             raise
         finally:
@@ -387,7 +387,7 @@ class Transport(asyncio.Transport):
     def _shut(self) -> None:
         try:
             self._conn.shutdown(socket.SHUT_WR)
-        except OSError as exc:
+        except (OSError, HardsockError) as exc:
             self._fail(exc)
 
     def can_write_eof(self) -> bool:
@@ -400,6 +400,11 @@ class Transport(asyncio.Transport):
         if self._may_write and self.get_write_buffer_size() > self._high:
             self._may_write = False
             self._call(self._protocol.pause_writing, "pause_writing")
+
+    @property
+    def _protocol_paused(self) -> bool:
+        """What asyncio's TLS of Python 3.10 looks at."""
+        return not self._may_write
 
     def _maybe_resume(self) -> None:
         if not self._may_write and self.get_write_buffer_size() <= self._low:

@@ -187,6 +187,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         **settings: Any,
     ) -> tuple[Any, Any]:
         """As ``asyncio.loop.create_connection``; *ssl* may be a ``hardsock.TLSConfig``."""
+        ssl = _own_tls(ssl)
         _check_tls(ssl, server_hostname, sock is None and bool(host))
         if sock is not None or host is None or flags or not str(port).isdigit():
             if isinstance(ssl, hs.TLSConfig):
@@ -229,6 +230,7 @@ class EventLoop(asyncio.SelectorEventLoop):
         **settings: Any,
     ) -> tuple[Any, Any]:
         """As ``asyncio.loop.create_unix_connection``."""
+        ssl = _own_tls(ssl)
         if (path is None) == (sock is None):
             raise ValueError(
                 "path and sock can not be specified at the same time, and one is needed"
@@ -362,6 +364,8 @@ class EventLoop(asyncio.SelectorEventLoop):
         self, transport: Any, protocol: Any, sslcontext: Any, **settings: Any
     ) -> Any:
         """As ``asyncio.loop.start_tls``; *sslcontext* may be a ``hardsock.TLSConfig``."""
+        if not settings.get("server_side"):  # There, hardsock's TLS begins with a listener.
+            sslcontext = _own_tls(sslcontext)
         if not isinstance(sslcontext, hs.TLSConfig):
             return await super().start_tls(transport, protocol, sslcontext, **settings)
         if not isinstance(transport, Transport):
@@ -414,6 +418,7 @@ class EventLoop(asyncio.SelectorEventLoop):
     ) -> None:
         """Accept with a listener of hardsock; asyncio's Server keeps the socket for its owner."""
         given = [*timeouts, *named.values()]
+        sslcontext = _own_tls(sslcontext, server_side=True)
         config = sslcontext if isinstance(sslcontext, hs.TLSConfig) else None
         listener = hs.listen(sock.dup(), tls=config)
 
@@ -467,6 +472,12 @@ def _living_scope() -> Iterator[None]:
         yield
 
 
+def _own_tls(tls: Any, server_side: bool = False) -> Any:
+    """A ``TLSConfig`` for what stands for one: itself, or a context of ``hardsock.ssl_context``."""
+    make = getattr(tls, "tls_config", None)
+    return make(server_side) if callable(make) else tls
+
+
 def _unix(path: Any) -> str:
     text = path.decode() if isinstance(path, bytes) else str(path)
     return f"unix:@{text[1:]}" if text.startswith("\0") else f"unix:{text}"
@@ -490,6 +501,23 @@ def _check_tls(tls: Any, server_hostname: str | None, has_host: bool) -> None:
             "ssl must be a bool, an ssl.SSLContext or a hardsock.TLSConfig, not "
             f"{type(tls).__name__}"
         )
+
+
+def __getattr__(name: str) -> Any:
+    """``EventLoopPolicy``, made when it is asked for: Python 3.14 warns about policies."""
+    if name != "EventLoopPolicy":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+        """``asyncio.set_event_loop_policy(EventLoopPolicy())``: for programs that make loops themselves."""
+
+        _loop_factory = EventLoop
+
+        def new_event_loop(self) -> EventLoop:
+            return EventLoop()
+
+    globals()[name] = EventLoopPolicy
+    return EventLoopPolicy
 
 
 def new_event_loop() -> EventLoop:
