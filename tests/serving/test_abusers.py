@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import hardsock as hs
 from hardsock.lab.servers.process import clean_environment, find_program
@@ -17,6 +20,7 @@ from support.serving import Honest, Server, abused, few_workers, serving
 from support.tls import Identities
 
 PATIENCE = 60.0
+CLIENTS = Path(__file__).parent / "clients"
 
 
 def url(server: Server, tls: Identities | None, path: str = "/") -> str:
@@ -130,6 +134,31 @@ def test_loads_are_answered_to_the_last_request(driver: str, tls: Identities | N
         assert "Socket errors" not in wrk[0], wrk[0]
         assert "Non-2xx" not in wrk[0], wrk[0]
         assert curl[0].count(http1.GREETING.decode()) == 50, curl[0]
+
+
+def test_a_client_in_go_gets_every_answer(
+    driver: str, tls: Identities | None, tmp_path: Path
+) -> None:
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("no Go here; the tests do not install it")
+    binary = tmp_path / "client"
+    env = {**clean_environment(), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOPROXY": "off"}
+    subprocess.run([go, "build", "-o", binary, CLIENTS / "client.go"], check=True, env=env)
+    with abused(driver, tls) as (server, honest):
+        ca = [] if tls is None else [tls.ca]
+        with program(str(binary), url(server, tls), "400", *ca) as said:
+            honest.wait_for_more()
+        assert said[0] == http1.GREETING.decode() * 400
+
+
+def test_a_client_in_java_gets_every_answer(driver: str) -> None:
+    if shutil.which("javac") is None:  # `java FILE` compiles it.
+        pytest.skip("no Java here; the tests do not install it")
+    with abused(driver, None, max_connections=300) as (server, honest):
+        with program("java", CLIENTS / "Client.java", url(server, None), "200") as said:
+            honest.wait_for_more()
+        assert said[0] == http1.GREETING.decode() * 200
 
 
 def test_a_client_of_openssl_stays_and_asks_twice(driver: str, ids: Identities) -> None:
