@@ -24,7 +24,6 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
             "csrc/listen/handshakes.c",
             "csrc/pool/keeper.c",
             "csrc/stream/departures.c",
-            "csrc/stream/linger.c",
         ),
         "only wait.c waits, and only those that own an epoll set drain it",
     ),

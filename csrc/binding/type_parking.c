@@ -281,6 +281,7 @@ parking_drain(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 struct taking {
     struct hs_parking *core;
+    int64_t silence_ns;
     struct hs_conn *conn;
     void *what;
     bool took;
@@ -304,6 +305,33 @@ parking_take(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct taking t = {.core = ((ParkingObject *)self)->core};
 
     run_detached(take_detached, &t);
+    if (!t.took)
+        Py_RETURN_NONE;
+    return t.what;
+}
+
+static void
+evict_detached(void *arg)
+{
+    struct taking *t = arg;
+
+    if ((t->took = hs_parking_evict(t->core, t->silence_ns, &t->conn, &t->what)))
+        hs_conn_unref(t->conn); /* what keeps it */
+}
+
+PyDoc_STRVAR(evict_doc,
+             "evict($self, silence, /)\n--\n\n"
+             "The what of the oldest of which not a byte has come for that many seconds;\n"
+             "None: there is none.");
+
+static PyObject *
+parking_evict(PyObject *self, PyObject *silence)
+{
+    struct taking t = {.core = ((ParkingObject *)self)->core};
+
+    if (parse_seconds(silence, "silence", &t.silence_ns) < 0)
+        return NULL;
+    run_detached(evict_detached, &t);
     if (!t.took)
         Py_RETURN_NONE;
     return t.what;
@@ -369,6 +397,7 @@ static PyMethodDef parking_methods[] = {
     {"linger", HS_METHOD(parking_linger), METH_FASTCALL, linger_doc},
     {"tend", parking_tend, METH_NOARGS, tend_doc},
     {"drain", parking_drain, METH_NOARGS, drain_doc},
+    {"evict", parking_evict, METH_O, evict_doc},
     {"take", parking_take, METH_NOARGS, take_doc},
     {"close", parking_close, METH_NOARGS, close_doc},
     {"counts", parking_counts, METH_NOARGS, counts_doc},

@@ -415,7 +415,8 @@ hs_reactor_call_all(struct hs_reactor *r)
 }
 
 struct hs_parked *
-hs_reactor_take(struct hs_reactor *r)
+hs_reactor_take(struct hs_reactor *r, bool (*fits)(const struct hs_parked *p, const void *arg),
+                const void *arg)
 {
     struct hs_parked *p = NULL;
 
@@ -423,10 +424,13 @@ hs_reactor_take(struct hs_reactor *r)
     if (!is_ours(r))
         return NULL;
     hs_lock_take(&r->lock);
-    if (!hs_list_empty(&r->waiting)) {
-        p = HS_CONTAINER(r->waiting.next, struct hs_parked, link);
-        stop_waiting_locked(r, p);
+    for (struct hs_list *l = r->waiting.next; l != &r->waiting && p == NULL; l = l->next) {
+        p = HS_CONTAINER(l, struct hs_parked, link);
+        if (fits != NULL && !fits(p, arg))
+            p = NULL;
     }
+    if (p != NULL)
+        stop_waiting_locked(r, p);
     hs_lock_drop(&r->lock);
     return p;
 }

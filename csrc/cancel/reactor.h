@@ -60,8 +60,11 @@ HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_e
                                     struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);
-/* Any that waits, the longest first, which is the caller's from now on; NULL: none does. */
-struct hs_parked *hs_reactor_take(struct hs_reactor *r);
+/* The one that has waited for the longest of those that fit, which is the caller's from now on;
+ * NULL: none does. fits (NULL: all do) runs under the lock: it looks, and calls nothing. */
+struct hs_parked *hs_reactor_take(struct hs_reactor *r,
+                                  bool (*fits)(const struct hs_parked *p, const void *arg),
+                                  const void *arg);
 /* Gives up the place of what the caller owns. */
 void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
 

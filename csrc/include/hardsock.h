@@ -865,7 +865,7 @@ enum hs_parking_answer {
     HS_PARKING_CLOSED, /* it was closed, or detached */
     HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
     HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
-    HS_PARKING_UNREAD, /* whoever was given a message neither took nor looked at any byte of it */
+    HS_PARKING_UNREAD, /* who was given a message neither took nor looked at a byte that had come */
 };
 
 HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);
@@ -894,10 +894,16 @@ HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked
 /* From now on nothing is parked without need: all that are quiet are due, as HS_PARKED_QUIET, or as
  * a message if one has come. */
 HS_API void hs_parking_drain(struct hs_parking *p);
+/* When places run out: the one that has been here for the longest of those of which not a byte has
+ * come, if it was made at least silence_ns ago; the caller's, and not closed. False: there is
+ * none. */
+HS_API bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                             void **ret_arg);
 /* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
 HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
 HS_API void hs_parking_close(struct hs_parking *p);
-/* parked: without news, also those that linger. due: with news that nobody has taken. */
+/* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
+ * nobody has taken. */
 HS_API void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
 
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
@@ -1026,7 +1032,9 @@ struct hs_answer {
 };
 
 struct hs_resolver_stats {
-    long running;             /* lookups somebody waits for */
+    long running;             /* lookups somebody waits for, with a thread */
+    long queued;              /* lookups that wait for a thread: their name's servers have as many
+                               * as they may */
     long orphans;             /* lookups whose callers have left; they end when libc lets them */
     long live;                /* lookups in memory: running, orphaned, queued or being read */
     int64_t oldest_orphan_ns; /* age, or 0 */

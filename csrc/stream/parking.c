@@ -52,6 +52,7 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
+    bool rest;  /* it was given for what the last message had left, not for what has come */
     bool known; /* it is a message: no other look is needed */
     bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
 };
@@ -175,9 +176,8 @@ peek(const struct hs_spot *s)
         return HS_OK;
     rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
     if (rv == HS_OK && n == 0)
-        rv = HS_E_END;
-    /* The rest of a message does not come: its reader finds out. */
-    return rv < 0 && atomic_load(&c->buffered) > 0 ? HS_OK : rv;
+        rv = atomic_load(&c->buffered) > 0 ? HS_E_TRUNCATED : HS_E_END;
+    return rv;
 }
 
 /* HS_E_CLOSED here; HS_OK, too, when somebody reads who should not. */
@@ -186,10 +186,10 @@ look(const struct hs_spot *s)
 {
     hs_err rv;
 
-    if (s->known)
-        return HS_OK;
     if (hs_fd_is_closed(&s->conn->fd))
         return HS_E_CLOSED;
+    if (s->known)
+        return HS_OK;
     if (!hs_call_visit(s->conn, HS_DIR_IN))
         return hs_fd_is_closed(&s->conn->fd) ? HS_E_CLOSED : HS_OK;
     rv = peek(s);
@@ -281,12 +281,27 @@ judge(struct hs_spot *s, bool newcomer)
     if (atomic_load(&c->out_ended))
         return HS_PARKING_ENDING;
     s->more = s->given && s->read == bytes_read(c);
-    if (s->more && s->buffered == buffered)
+    if (s->more && s->buffered == buffered && !s->rest)
         return HS_PARKING_UNREAD;
     s->stays = newcomer || s->more;
     if (s->stays || !atomic_load(&s->parking->draining))
         return HS_PARKING_TAKEN;
     return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
+}
+
+/* Whoever had the last message is done with it: the next one has a time of its own, which has begun
+ * if it is here. */
+static void
+begin_turn(const struct hs_spot *s)
+{
+    struct direction *in = &s->conn->dirs[HS_DIR_IN], *out = &s->conn->dirs[HS_DIR_OUT];
+    bool bounded = atomic_load_explicit(&in->turn_ns, memory_order_relaxed) != HS_NEVER;
+    int64_t began = bounded && atomic_load(&s->conn->buffered) > 0 ? hs_now() : 0;
+
+    if (s->more)
+        return;
+    atomic_store_explicit(&in->turn_began_ns, began, memory_order_relaxed);
+    atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
 }
 
 hs_err
@@ -309,6 +324,7 @@ hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t s
     if ((answer = judge(s, newcomer)) == HS_PARKING_TAKEN) {
         s->arg = arg;
         s->until_ns = hs_deadline_after(span_ns);
+        begin_turn(s);
         (void)hs_conn_ref(conn);
         if (has_above(s))
             hs_reactor_queue(p->reactor, &s->parked);
@@ -406,6 +422,7 @@ static void
 give_message(struct hs_spot *s, struct hs_parked_conn *ret)
 {
     s->given = true;
+    s->rest = !s->more && atomic_load(&s->conn->buffered) > 0;
     s->read = bytes_read(s->conn);
     s->buffered = atomic_load(&s->conn->buffered);
     ret->news = HS_PARKED_MESSAGE;
@@ -499,6 +516,38 @@ hs_parking_drain(struct hs_parking *p)
     hs_reactor_call_all(p->reactor);
 }
 
+/* Nothing of it has come, as far as is known here. */
+static bool
+is_silent(const struct hs_parked *parked, const void *created_before_ns)
+{
+    const struct hs_spot *s = HS_CONTAINER(parked, const struct hs_spot, parked);
+
+    return !s->given && s->lingering == NULL &&
+           s->conn->created_ns < *(const int64_t *)created_before_ns;
+}
+
+bool
+hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                 void **ret_arg)
+{
+    int64_t before = hs_now() - silence_ns;
+    struct hs_parked *parked;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
+    while ((parked = hs_reactor_take(p->reactor, is_silent, &before)) != NULL) {
+        struct hs_spot *s = HS_CONTAINER(parked, struct hs_spot, parked);
+
+        if (look(s) == HS_WANT) {
+            *ret_conn = s->conn;
+            *ret_arg = s->arg;
+            return true;
+        }
+        hs_reactor_queue(p->reactor, parked); /* There is news of it. */
+    }
+    return false;
+}
+
 bool
 hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
 {
@@ -506,7 +555,7 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
     struct hs_spot *s;
 
     HS_CHECK(p, PARKING_MAGIC);
-    if ((parked = hs_reactor_take(p->reactor)) == NULL &&
+    if ((parked = hs_reactor_take(p->reactor, NULL, NULL)) == NULL &&
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);
@@ -526,6 +575,7 @@ hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due)
     struct hs_reactor_counts counts;
 
     HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
     hs_reactor_counts(p->reactor, &counts);
     *ret_parked = counts.waiting;
     *ret_due = counts.due;

@@ -144,6 +144,31 @@ START_TEST(what_the_last_message_left_is_given_at_once)
 }
 END_TEST
 
+/* A message is taken, and half of the next had come with it. */
+START_TEST(what_a_message_left_may_be_looked_at_and_left_too)
+{
+    struct hs_parking *p = parking();
+    struct pair a = pair_unix();
+
+    park(p, a.c, HS_NEVER);
+    put(a.peer, "oneha", 5);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    peek_at(a.c, 5);
+    recv_exactly(a.c, 3);
+    park(p, a.c, HS_NEVER);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    peek_at(a.c, 2);
+    park(p, a.c, HS_NEVER);
+    ck_assert_uint_eq(parked(p), 1);
+    put(a.peer, "lf", 2);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    ck_assert_int_eq(ask(p, a.c, HS_NEVER, false), HS_PARKING_UNREAD);
+    recv_exactly(a.c, 4);
+    pair_free(&a);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(one_that_pipelines_starves_nobody)
 {
     struct hs_parking *p = parking();
@@ -187,7 +212,7 @@ START_TEST(half_a_message_that_was_looked_at_waits_for_its_rest)
 }
 END_TEST
 
-START_TEST(the_end_in_the_middle_of_a_message_is_its_reader_s)
+START_TEST(the_end_in_the_middle_of_a_message_is_told_as_such)
 {
     struct hs_parking *p = parking();
     struct pair a = pair_unix();
@@ -198,8 +223,7 @@ START_TEST(the_end_in_the_middle_of_a_message_is_its_reader_s)
     peek_at(a.c, 2);
     park(p, a.c, HS_NEVER);
     ck_assert_int_eq(shutdown(a.peer, SHUT_WR), 0);
-    expect(p, a.c, HS_PARKED_MESSAGE);
-    ck_assert_int_eq(ask(p, a.c, HS_NEVER, false), HS_PARKING_UNREAD);
+    expect_ended(p, a.c, HS_ENDING_TRUNCATED);
     pair_free(&a);
     hs_parking_unref(p);
 }
@@ -461,6 +485,44 @@ START_TEST(tending_gives_what_has_ended_and_leaves_messages_in_their_order)
 }
 END_TEST
 
+START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
+{
+    struct hs_parking *p = parking();
+    struct pair spoke = pair_unix(), old = pair_unix(), young = pair_unix(), asks = pair_unix();
+    struct hs_conn *conn;
+    void *arg;
+
+    park(p, spoke.c, HS_NEVER);
+    put(spoke.peer, "x", 1);
+    expect(p, spoke.c, HS_PARKED_MESSAGE);
+    recv_exactly(spoke.c, 1);
+    park(p, spoke.c, HS_NEVER);
+    park(p, asks.c, HS_NEVER);
+    park(p, old.c, HS_NEVER);
+    park(p, young.c, HS_NEVER);
+    put(asks.peer, "x", 1);
+    ck_assert(!hs_parking_evict(p, 100 * SECOND, &conn, &arg));
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, old.c);
+    ck_assert_ptr_eq(arg, &mark);
+    ck_assert(!hs_conn_is_closed(conn));
+    hs_conn_unref(conn);
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, young.c);
+    hs_conn_unref(conn);
+    ck_assert(!hs_parking_evict(p, 0, &conn, &arg));
+    expect(p, asks.c, HS_PARKED_MESSAGE);
+    ck_assert(hs_parking_take(p, &conn, &arg));
+    ck_assert_ptr_eq(conn, spoke.c);
+    hs_conn_unref(conn);
+    pair_free(&spoke);
+    pair_free(&old);
+    pair_free(&young);
+    pair_free(&asks);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(all_can_be_taken_whatever_they_wait_for)
 {
     struct hs_parking *p = parking();
@@ -501,12 +563,15 @@ START_TEST(a_message_over_tls_is_given_when_its_record_is_whole)
     struct pump pump;
     struct tls_pair t = pumped_pair(&pump, versions[_i]);
     struct hs_op op = op_in(10 * SECOND);
+    int pieces = 0; /* that were no news */
 
     park(p, t.server, HS_NEVER);
     ASSERT_OK(DONE(hs_conn_send_all(t.client, &op, (const uint8_t *)"hello", 5, fresh())));
-    while (pump_move(&pump, 0, 3) == 3 && due(p) == 0)
-        if (hs_parking_tend(p, 1, &got) > 0)
-            ck_abort_msg("news of half a record");
+    while (pump_move(&pump, 0, 3) == 3) {
+        ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+        pieces += due(p) == 0 ? 1 : 0;
+    }
+    ck_assert_int_gt(pieces, 5);
     expect(p, t.server, HS_PARKED_MESSAGE);
     recv_exactly(t.server, 5);
     tls_pair_free(&t);
@@ -549,6 +614,270 @@ START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
     tls_pair_free(&t);
     tls_pair_free(&cut);
     hs_parking_unref(p);
+}
+END_TEST
+
+/* ---- A model ------------------------------------------------------------------------------- */
+
+#define CONNS 5
+#define ACTS 500
+
+/* What is believed of one connection. Unix sockets: what a peer does is here when its call is over.
+ */
+struct belief {
+    struct pair pair;
+    enum { OWNED, PARKED, LINGERING, OVER } state;
+    bool peer_ended, closed_here;
+    bool late, stays, more; /* as it was parked */
+    bool given, rest;
+    int unread, buffered; /* bytes in the kernel, and in the buffer */
+    int read, read_when_given, buffered_when_given;
+};
+
+struct model {
+    struct hs_parking *p;
+    struct belief conns[CONNS];
+    bool draining;
+    uint64_t random;
+};
+
+static unsigned
+pick(struct model *m, unsigned n)
+{
+    m->random ^= m->random << 13;
+    m->random ^= m->random >> 7;
+    m->random ^= m->random << 17;
+    return (unsigned)((m->random >> 11) % n);
+}
+
+/* HS_PARKED_FINISHED for what lingers; -1: no news. */
+static int
+expected_news(const struct model *m, const struct belief *b)
+{
+    if (b->state == LINGERING)
+        return b->peer_ended || b->closed_here || b->late ? HS_PARKED_FINISHED : -1;
+    if (b->state != PARKED)
+        return -1;
+    if (b->closed_here)
+        return HS_PARKED_ENDED;
+    if (b->unread > 0 || (b->buffered > 0 && !b->more))
+        return HS_PARKED_MESSAGE;
+    if (b->peer_ended)
+        return HS_PARKED_ENDED;
+    if (m->draining && !b->stays)
+        return HS_PARKED_QUIET;
+    return b->late ? HS_PARKED_EXPIRED : -1;
+}
+
+static enum hs_parking_answer
+expected_answer(const struct model *m, const struct belief *b, bool newcomer)
+{
+    bool more = b->given && b->read == b->read_when_given;
+
+    if (b->closed_here)
+        return HS_PARKING_CLOSED;
+    if (more && b->buffered == b->buffered_when_given && !b->rest)
+        return HS_PARKING_UNREAD;
+    if (m->draining && !newcomer && !more && b->unread == 0 && b->buffered == 0 && !b->peer_ended)
+        return HS_PARKING_QUIET;
+    return HS_PARKING_TAKEN;
+}
+
+static struct belief *
+belief_of(struct model *m, const struct hs_conn *c)
+{
+    for (int i = 0; i < CONNS; i++)
+        if (m->conns[i].pair.c == c)
+            return &m->conns[i];
+    ck_abort_msg("a connection that nobody has parked");
+}
+
+/* Right as it is believed, in every part; then it is the model's again. */
+static void
+check_news(struct model *m, const struct hs_parked_conn *got)
+{
+    struct belief *b = belief_of(m, got->conn);
+    bool over = got->news == HS_PARKED_ENDED || got->news == HS_PARKED_FINISHED;
+
+    ck_assert_int_eq(got->news, expected_news(m, b));
+    ck_assert_ptr_eq(got->arg, b);
+    if (over) {
+        enum hs_ending ending =
+            got->news == HS_PARKED_ENDED && b->buffered > 0 ? HS_ENDING_TRUNCATED : HS_ENDING_CLEAN;
+
+        ck_assert_int_eq(got->closed_here, b->closed_here);
+        if (!b->closed_here && b->peer_ended)
+            ck_assert_int_eq(got->ending, ending);
+        else if (!b->closed_here)
+            ck_assert_int_eq(got->ending, HS_ENDING_DEADLINE);
+        ck_assert(hs_conn_is_closed(got->conn));
+    }
+    if (got->news == HS_PARKED_MESSAGE) {
+        b->given = true;
+        b->rest = b->buffered > 0 && !b->more;
+        b->read_when_given = b->read;
+        b->buffered_when_given = b->buffered;
+    }
+    b->state = over ? OVER : OWNED;
+    b->late = false;
+    hs_conn_unref(got->conn);
+}
+
+static void
+do_park(struct model *m, struct belief *b)
+{
+    bool newcomer = pick(m, 4) == 0;
+    enum hs_parking_answer want = expected_answer(m, b, newcomer), got;
+    int64_t span = pick(m, 3) == 0 ? 0 : HS_NEVER;
+
+    ASSERT_OK(hs_parking_park(m->p, b->pair.c, b, span, newcomer, fresh(), &got));
+    ck_assert_int_eq(got, want);
+    if (got == HS_PARKING_TAKEN) {
+        b->more = b->given && b->read == b->read_when_given;
+        b->stays = newcomer || b->more;
+        b->late = span == 0;
+        b->state = PARKED;
+    }
+}
+
+static void
+do_linger(struct model *m, struct belief *b)
+{
+    int64_t span = pick(m, 2) == 0 ? MS : HS_NEVER;
+    struct hs_close_report report;
+    hs_err rv = hs_parking_linger(m->p, b->pair.c, b, span, fresh(), &report);
+
+    if (b->closed_here) {
+        ASSERT_ERR(HS_E_CLOSED, rv);
+        b->state = OVER;
+    } else if (b->peer_ended) {
+        ASSERT_OK(rv);
+        ck_assert_int_eq(report.ending, HS_ENDING_CLEAN);
+        b->state = OVER;
+    } else {
+        ASSERT_ERR(HS_WANT, rv);
+        b->late = span == MS;
+        b->state = LINGERING;
+    }
+    b->unread = 0;
+}
+
+static void
+act_on_own(struct model *m, struct belief *b)
+{
+    unsigned what = pick(m, 10);
+
+    if (what == 0) {
+        do_linger(m, b);
+    } else if (what <= 2 && b->buffered + b->unread > 0 && !b->closed_here) {
+        int all = b->buffered + b->unread;
+
+        peek_at(b->pair.c, (size_t)all);
+        b->buffered = all;
+        b->unread = 0;
+    } else if (what <= 5 && b->buffered > 0 && !b->closed_here) {
+        recv_exactly(b->pair.c, 1);
+        b->buffered--;
+        b->read++;
+    } else {
+        do_park(m, b);
+    }
+}
+
+static void
+act_as_peer(struct model *m, struct belief *b)
+{
+    if (b->peer_ended || b->closed_here || b->state == OVER || b->state == LINGERING)
+        return;
+    if (pick(m, 12) == 0) {
+        ck_assert_int_eq(shutdown(b->pair.peer, SHUT_WR), 0);
+        b->peer_ended = true;
+    } else if (b->unread + b->buffered < 4) {
+        put(b->pair.peer, "x", 1);
+        b->unread++;
+    }
+}
+
+static int
+news_due(const struct model *m)
+{
+    int n = 0;
+
+    for (int i = 0; i < CONNS; i++)
+        n += expected_news(m, &m->conns[i]) >= 0;
+    return n;
+}
+
+/* All news that there are, and no more, by either way. */
+static void
+collect(struct model *m, bool tend)
+{
+    struct hs_parked_conn got[CONNS];
+
+    if (tend)
+        for (size_t i = 0, n = hs_parking_tend(m->p, CONNS, got); i < n; i++) {
+            ck_assert_int_ne(got[i].news, HS_PARKED_MESSAGE);
+            check_news(m, &got[i]);
+        }
+    else if (news_due(m) > 0) {
+        ASSERT_OK(DONE(hs_parking_next(m->p, fresh(), got)));
+        check_news(m, got);
+    }
+}
+
+static void
+act(struct model *m)
+{
+    struct belief *b = &m->conns[pick(m, CONNS)];
+
+    switch (pick(m, 8)) {
+    case 0:
+        collect(m, true);
+        break;
+    case 1:
+        collect(m, false);
+        break;
+    case 2:
+        if (pick(m, 60) == 0) {
+            hs_parking_drain(m->p);
+            m->draining = true;
+        } else if (pick(m, 30) == 0 && b->state != OVER) {
+            hs_conn_close(b->pair.c, false);
+            b->closed_here = true;
+        }
+        break;
+    case 3:
+    case 4:
+        act_as_peer(m, b);
+        break;
+    default:
+        if (b->state == OWNED)
+            act_on_own(m, b);
+    }
+}
+
+START_TEST(any_order_of_acts_keeps_the_promises)
+{
+    struct model m = {.random = ((uint64_t)_i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
+    struct hs_conn *left;
+    void *arg;
+
+    m.p = parking();
+    for (int i = 0; i < CONNS; i++)
+        m.conns[i].pair = pair_unix();
+    for (int i = 0; i < ACTS; i++)
+        act(&m);
+    while (news_due(&m) > 0)
+        collect(&m, false);
+    for (int i = 0; i < CONNS; i++)
+        if (m.conns[i].state == PARKED || m.conns[i].state == LINGERING) {
+            ck_assert(hs_parking_take(m.p, &left, &arg));
+            hs_conn_unref(left);
+        }
+    ck_assert(!hs_parking_take(m.p, &left, &arg));
+    for (int i = 0; i < CONNS; i++)
+        pair_free(&m.conns[i].pair);
+    hs_parking_unref(m.p);
 }
 END_TEST
 
@@ -689,9 +1018,10 @@ main(void)
     (void)signal(SIGPIPE, SIG_IGN); /* Peers write to what was closed. */
     tcase_add_test(tc, a_message_is_given_and_the_quiet_one_is_parked_again);
     tcase_add_test(tc, what_the_last_message_left_is_given_at_once);
+    tcase_add_test(tc, what_a_message_left_may_be_looked_at_and_left_too);
     tcase_add_test(tc, one_that_pipelines_starves_nobody);
     tcase_add_test(tc, half_a_message_that_was_looked_at_waits_for_its_rest);
-    tcase_add_test(tc, the_end_in_the_middle_of_a_message_is_its_reader_s);
+    tcase_add_test(tc, the_end_in_the_middle_of_a_message_is_told_as_such);
     tcase_add_test(tc, who_reads_nothing_of_a_message_is_told_so);
     tcase_add_test(tc, silence_expires_and_what_came_in_time_does_not);
     tcase_add_test(tc, the_peer_s_end_closes_a_quiet_one);
@@ -703,10 +1033,12 @@ main(void)
     tcase_add_test(tc, lingering_has_its_time_and_may_be_cut_short);
     tcase_add_test(tc, a_drain_tells_of_the_quiet_and_serves_what_has_arrived);
     tcase_add_test(tc, tending_gives_what_has_ended_and_leaves_messages_in_their_order);
+    tcase_add_test(tc, the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken);
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);
+    tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
     return run_case(tc);
 }

@@ -223,9 +223,9 @@ START_TEST(all_that_wait_can_be_taken_the_longest_first)
     }
     say(&t[1]);
     ck_assert_ptr_eq(next_now(r), &t[1]);
-    ck_assert_ptr_eq(hs_reactor_take(r), &t[0].parked);
-    ck_assert_ptr_eq(hs_reactor_take(r), &t[2].parked);
-    ck_assert_ptr_null(hs_reactor_take(r));
+    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t[0].parked);
+    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t[2].parked);
+    ck_assert_ptr_null(hs_reactor_take(r, NULL, NULL));
     for (int i = 0; i < 3; i++)
         thing_fini(r, &t[i]);
     hs_reactor_free(r);
@@ -244,7 +244,7 @@ START_TEST(a_descriptor_that_cannot_be_watched_stays_its_owner_s)
     ASSERT_ERR(HS_E_SYSTEM, hs_reactor_park(r, &t.parked, fds[0], EPOLLIN, HS_NEVER, fresh()));
     ck_assert_uint_eq(counts(r).waiting, 0);
     park(r, &t, HS_NEVER);
-    ck_assert_ptr_eq(hs_reactor_take(r), &t.parked);
+    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t.parked);
     (void)close(fds[1]);
     thing_fini(r, &t);
     hs_reactor_free(r);
@@ -355,7 +355,7 @@ use_in_child(void *arg)
 
     if (hs_reactor_next(r, true, fresh(), &p) != HS_E_FORKED ||
         hs_reactor_park(r, &mine, -1, 0, HS_NEVER, fresh()) != HS_E_FORKED ||
-        hs_reactor_take(r) != NULL)
+        hs_reactor_take(r, NULL, NULL) != NULL)
         return 1;
     hs_reactor_queue(r, &mine);
     hs_reactor_free(r);
@@ -464,7 +464,7 @@ act(struct world *w)
             check_given(w, t);
         break;
     case 3:
-        if (pick(w, 10) == 0 && (p = hs_reactor_take(w->r)) != NULL) {
+        if (pick(w, 10) == 0 && (p = hs_reactor_take(w->r, NULL, NULL)) != NULL) {
             ck_assert_int_eq(w->belief[thing_of(p) - w->things], PARKED);
             w->belief[thing_of(p) - w->things] = MINE;
             w->late[thing_of(p) - w->things] = false;
@@ -494,7 +494,7 @@ settle(struct world *w)
     ck_assert_ptr_null(next_now(w->r));
     ck_assert_uint_eq(counts(w->r).waiting, quiet);
     for (; quiet > 0; quiet--)
-        ck_assert_ptr_nonnull(hs_reactor_take(w->r));
+        ck_assert_ptr_nonnull(hs_reactor_take(w->r, NULL, NULL));
 }
 
 START_TEST(any_order_of_acts_keeps_the_promises)
@@ -572,7 +572,7 @@ disturb(void *arg)
 
     for (unsigned i = 0; !atomic_load(&s->over); i++) {
         hs_reactor_call(s->r, &s->things[i % MANY].parked);
-        if (i % 7 == 0 && (p = hs_reactor_take(s->r)) != NULL) {
+        if (i % 7 == 0 && (p = hs_reactor_take(s->r, NULL, NULL)) != NULL) {
             ck_assert_int_eq(atomic_fetch_add(&thing_of(p)->owners, 1), 0);
             take_turn(s, thing_of(p));
         }

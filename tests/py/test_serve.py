@@ -19,6 +19,7 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.serving.options import ServeOptions
 from support import Call, connect_to, run_threaded
+from support.signals import wait_until_caught
 
 LOCAL = ("127.0.0.1", 0)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -1023,6 +1024,7 @@ def test_sigterm_drains_and_the_request_under_way_is_answered(driver: str) -> No
             client.sendall(b"?")
             assert client.recv(5, socket.MSG_WAITALL) == b"begun"
             client.sendall(b"12")
+            wait_until_caught(process.pid, signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert rest_of(client) == b"whole"
         assert process.stdout.readline() == "SIGTERM\n"
@@ -1039,6 +1041,7 @@ def test_a_second_sigterm_cuts(driver: str) -> None:
             client.sendall(b"?")
             assert client.recv(5, socket.MSG_WAITALL) == b"begun"
             client.sendall(b"1")  # Half a request: it stays busy, so the drain waits for it.
+            wait_until_caught(process.pid, signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert poll_until(lambda: not accepts(address), 10)
             process.send_signal(signal.SIGTERM)

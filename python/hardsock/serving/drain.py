@@ -113,7 +113,7 @@ class Drain:
         found = [served for served in self._ledger.active if served.handled is not None]
         for served in found:
             assert served.handled is not None
-            self._ledger.settle(served, served.handled, ending="closed")
+            self._ledger.settle(served, served.handled, error=served.error, ending="closed")
         return found
 
     def _give_up(self) -> list[Served]:
@@ -141,7 +141,7 @@ class Drain:
             completed=ended[Outcome.COMPLETED],
             told=ended[Outcome.TOLD],
             failed=ended[Outcome.FAILED],
-            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT],
+            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT] + ended[Outcome.EVICTED],
             cancelled=ended[Outcome.CANCELLED],
             aborted=ended[Outcome.ABORTED],
             unaccepted=unaccepted,

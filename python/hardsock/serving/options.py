@@ -20,6 +20,7 @@ __all__ = [
     "ServeOptions",
     "check_handler",
     "descriptors_for_connections",
+    "many_connections",
 ]
 
 MAX_BATCH = 64
@@ -28,6 +29,7 @@ MAX_BATCH = 64
 _MAX_CONNECTIONS = 1_000_000
 _MAX_WORKERS = 10_000
 _SPARE_DESCRIPTORS = 64
+_MANY = 10_000
 
 
 class DefaultCount(int):
@@ -46,8 +48,9 @@ class ServeOptions:
     drain_timeout: float
     workers: int = DefaultCount(64)
     max_connections: int | None = None
-    """Never None once made: the default is *workers*."""
+    """Never None once made: the default is *workers*, or many if quiet ones cost no thread."""
     idle_timeout: float | None = None
+    per: str = "connection"
     read_timeout: float | None = None
     write_timeout: float | None = None
     handler_timeout: float | None = None
@@ -57,6 +60,8 @@ class ServeOptions:
     def __post_init__(self) -> None:
         _required("drain_timeout", self.drain_timeout)
         _check_seconds("drain_timeout", self.drain_timeout, 0)
+        if self.per not in ("connection", "message"):
+            raise ValueError(f'per must be "connection" or "message", got {self.per!r}')
         _required("workers", self.workers)
         _check_int("workers", self.workers, 1, _MAX_WORKERS)
         _check_int("max_connections", self.max_connections, 1, _MAX_CONNECTIONS)
@@ -79,7 +84,9 @@ class ServeOptions:
 
     def _settle_connections(self) -> None:
         if self.max_connections is None:
-            object.__setattr__(self, "max_connections", int(self.workers))
+            each = self.per == "connection"
+            limit = int(self.workers) if each else max(int(self.workers), many_connections())
+            object.__setattr__(self, "max_connections", limit)
         elif self.max_connections < self.workers:
             if not isinstance(self.workers, DefaultCount):
                 raise ValueError(
@@ -91,7 +98,8 @@ class ServeOptions:
 
     def _check_timeouts(self) -> None:
         handler = self.handler_timeout
-        for name in ("idle_timeout", "read_timeout", "write_timeout"):
+        within = ("idle_timeout", "read_timeout", "write_timeout")
+        for name in within[1:] if self.per == "message" else within:
             seconds = getattr(self, name)
             if handler is not None and seconds is not None and seconds > handler:
                 raise ValueError(
@@ -108,6 +116,11 @@ class ServeOptions:
                 "other: a drain would cut every orderly end; give linger of at most drain_timeout"
             )
         object.__setattr__(self, "linger", float(self.drain_timeout))
+
+
+def many_connections() -> int:
+    """10,000, or what the limit of descriptors (RLIMIT_NOFILE) allows if that is less."""
+    return int(min(_MANY, descriptors_for_connections()))
 
 
 def check_drain(timeout: float, grace: float | None) -> tuple[float, float]:
