@@ -95,10 +95,12 @@ from hardsock._records import (
 )
 from hardsock._scope import current, scope, shield, timeout
 from hardsock._serve import serve
+from hardsock._serve_processes import serve_processes
 from hardsock._tls import Certificate, TLSConfig
 from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
+from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
 from hardsock.serving.systemd import systemd_notify
@@ -142,6 +144,9 @@ __all__ = [
     "HandshakeStats",
     "PeerLimits",
     "PeerStats",
+    "ProcessInfo",
+    "ProcessServer",
+    "ProcessesReport",
     "ProxyProtocol",
     "ProxyStats",
     "HardsockError",
@@ -199,6 +204,7 @@ __all__ = [
     "resolver_stats",
     "scope",
     "serve",
+    "serve_processes",
     "shield",
     "systemd_notify",
     "systemd_sockets",
