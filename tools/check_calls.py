@@ -19,12 +19,13 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         (
             "csrc/connect/connector.c",
             "csrc/cancel/loop.c",
+            "csrc/cancel/reactor.c",
+            "csrc/cancel/wait.c",
             "csrc/listen/handshakes.c",
             "csrc/pool/keeper.c",
             "csrc/stream/departures.c",
-            "csrc/stream/linger.c",
         ),
-        "only connectors, handshakes, loops, departures, the keeper and linger.c drain an epoll",
+        "only wait.c waits, and only those that own an epoll set drain it",
     ),
     (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (

@@ -15,6 +15,7 @@ enum hs_rank {
     HS_RANK_LOOP = 1,
     HS_RANK_WAKELIST,
     HS_RANK_SLOTS,
+    HS_RANK_REACTOR,
     HS_RANK_TOKEN,
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,

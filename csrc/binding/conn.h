@@ -24,7 +24,8 @@ typedef struct {
                                  * its timeout_ns counts, not this one's; write once */
     atomic_int life;            /* enum conn_life; leaves CONN_HELD once, under the object's lock */
     PyObject *weakrefs;
-    PyObject *pool;        /* owns: the Pool that lent it, or NULL; write once */
+    PyObject *state; /* owns: whatever its user puts there, or NULL; under the object's lock */
+    PyObject *pool;  /* owns: the Pool that lent it, or NULL; write once */
     struct hs_lease lease; /* of that pool; write once; used while held, or by who ended that */
     struct opened opened;  /* where it was made or, from a pool, borrowed */
 } ConnObject;
@@ -90,6 +91,8 @@ PyObject *conn_kept(struct job *job, PyObject *result);
 void conn_release_control(struct io *io);
 /* Builds io->control of a sequence of (level, type, data). */
 int conn_parse_ancillary(struct io *io, PyObject *ancdata, int family);
+/* conn_io.c: the words of enum hs_ending. */
+extern const char *const conn_endings[];
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 

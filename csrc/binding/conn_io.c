@@ -667,13 +667,14 @@ attempt_finish(struct job *job)
     return hs_conn_finish(job->call.conn, &job->call.op, job->call.err, &job->u.report);
 }
 
+const char *const conn_endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};
+
 static PyObject *
 report_object(struct job *job)
 {
-    static const char *const endings[] = {"clean", "deadline", "reset", "dead peer", "truncated"};
     const struct hs_close_report *r = &job->u.report;
 
-    return PyObject_CallFunction(job->call.st->close_report, "snnd", endings[r->ending],
+    return PyObject_CallFunction(job->call.st->close_report, "snnd", conn_endings[r->ending],
                                  (Py_ssize_t)r->unsent, (Py_ssize_t)r->discarded,
                                  (double)(hs_now() - job->call.started_ns) / 1e9);
 }

@@ -102,6 +102,7 @@
     X(hub)                                                                                         \
     X(slots)                                                                                       \
     X(departures)                                                                                  \
+    X(parking)                                                                                     \
     X(operation)                                                                                   \
     X(framing)                                                                                     \
     X(decoder)                                                                                     \

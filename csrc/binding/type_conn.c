@@ -336,6 +336,7 @@ conn_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     opened_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
+    Py_XDECREF(self->state);
     Py_XDECREF(self->pool);
     Py_XDECREF(self->whose);
     object_free(obj);
@@ -344,10 +345,19 @@ conn_dealloc(PyObject *obj)
 static int
 conn_traverse(PyObject *self, visitproc visit, void *arg)
 {
+    Py_VISIT(((ConnObject *)self)->state);
     Py_VISIT(((ConnObject *)self)->pool);
     Py_VISIT(((ConnObject *)self)->whose);
     Py_VISIT(((ConnObject *)self)->opened.owner);
     HS_VISIT_HEAD(self);
+    return 0;
+}
+
+/* What a user puts there may well lead back here. */
+static int
+conn_clear(PyObject *self)
+{
+    Py_CLEAR(((ConnObject *)self)->state);
     return 0;
 }
 
@@ -445,6 +455,30 @@ get_proxy(PyObject *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+get_state(PyObject *obj, void *Py_UNUSED(closure))
+{
+    PyObject *state;
+
+    HS_BEGIN_LOCKED(obj);
+    state = Py_XNewRef(((ConnObject *)obj)->state);
+    HS_END_LOCKED();
+    return state == NULL ? Py_NewRef(Py_None) : state;
+}
+
+static int
+set_state(PyObject *obj, PyObject *value, void *Py_UNUSED(closure))
+{
+    PyObject *was;
+
+    HS_BEGIN_LOCKED(obj);
+    was = ((ConnObject *)obj)->state;
+    ((ConnObject *)obj)->state = Py_XNewRef(value);
+    HS_END_LOCKED();
+    Py_XDECREF(was);
+    return 0;
+}
+
+static PyObject *
 get_timeout(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyObject_CallMethod(self, "gettimeout", NULL);
@@ -498,6 +532,10 @@ static PyGetSetDef conn_getset[] = {
      "The proxy through which the client came, as socket has an address: getpeername() is the\n"
      "client then. None without hardsock.ProxyProtocol, or when the peer speaks for itself.",
      NULL},
+    {"state", get_state, set_state,
+     "Anything that goes with the connection and is freed with it; None at first. A handler that\n"
+     "is called per message keeps here what it knows from the last one.",
+     NULL},
     {"timeout", get_timeout, NULL, "What settimeout() set: seconds or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -540,6 +578,7 @@ static PyType_Slot conn_slots[] = {
     {Py_tp_dealloc, HS_SLOT(conn_dealloc)},
     {Py_tp_finalize, HS_SLOT(conn_finalize)},
     {Py_tp_traverse, HS_SLOT(conn_traverse)},
+    {Py_tp_clear, HS_SLOT(conn_clear)},
     {Py_tp_repr, HS_SLOT(conn_repr)},
     {Py_tp_methods, conn_methods},
     {Py_tp_getset, conn_getset},

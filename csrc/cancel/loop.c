@@ -15,12 +15,13 @@
  * under the lock of a wake list that the bell listens to, and takes the loop's lock inside. So once
  * a bell has left its lists and then, under the loop's lock, the rung list, nobody else knows it.
  *
- * Times: a binary heap of parked bells. The timerfd is set only when the earliest time becomes
+ * Times: a heap of parked bells. The timerfd is set only when the earliest time becomes
  * earlier than what it is set to; it may fire for a bell that has left, and is then set anew. An op
  * that is over before its deadline costs no system call.
  */
 #include "loop.h"
 
+#include "timers.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
@@ -39,7 +40,6 @@
 #define LOOP_FREED 0x75
 #define BELL_FREED 0x76
 #define BATCH 128
-#define NO_INDEX SIZE_MAX
 /* Places for the two descriptors of our own, in the data of their events. */
 #define RINGING UINT64_MAX
 #define TIMER (UINT64_MAX - 1)
@@ -57,9 +57,8 @@ struct hs_loop {
     struct hs_waker *waker; /* owns: a reference */
     struct place **places;  /* own; by number, made on first use: lists must not move */
     size_t n_places;
-    struct hs_bell **heap; /* own; by at_ns */
-    size_t n_heap, heap_capacity;
-    int64_t timer_ns; /* what timer_fd is set to */
+    struct hs_timers timers; /* hs_bell.timer */
+    int64_t timer_ns;        /* what timer_fd is set to */
     struct hs_list due;
     size_t bells;
     struct hs_lock lock;
@@ -76,8 +75,7 @@ struct hs_bell {
     struct hs_list parked; /* in a place, or alone */
     struct hs_list due;
     struct hs_list rung; /* guarded by loop->lock */
-    int64_t at_ns;
-    size_t index; /* in the heap, or NO_INDEX */
+    struct hs_timer timer;
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -153,7 +151,7 @@ hs_loop_free(struct hs_loop *l)
     for (size_t i = 0; i < l->n_places; i++)
         free(l->places[i]);
     free(l->places);
-    free(l->heap);
+    hs_timers_fini(&l->timers);
     if (is_ours(l)) /* A thread that is not in the forked child may have held it. */
         hs_lock_fini(&l->lock);
     memset(l, LOOP_FREED, sizeof(*l));
@@ -178,8 +176,7 @@ hs_bell_new(struct hs_loop *l, void *arg, struct hs_error *err, struct hs_bell *
     b->magic = BELL_MAGIC;
     b->loop = l;
     b->arg = arg;
-    b->at_ns = HS_NEVER;
-    b->index = NO_INDEX;
+    b->timer = (struct hs_timer)HS_TIMER_INIT;
     hs_list_init(&b->parked);
     hs_list_init(&b->due);
     hs_list_init(&b->rung);
@@ -247,74 +244,10 @@ collect_rung(struct hs_loop *l)
 /* ---- Times --------------------------------------------------------------------------------- */
 
 static void
-put(struct hs_loop *l, size_t i, struct hs_bell *b)
-{
-    l->heap[i] = b;
-    b->index = i;
-}
-
-static void
-sift_up(struct hs_loop *l, size_t i, struct hs_bell *b)
-{
-    for (; i > 0 && l->heap[(i - 1) / 2]->at_ns > b->at_ns; i = (i - 1) / 2)
-        put(l, i, l->heap[(i - 1) / 2]);
-    put(l, i, b);
-}
-
-static void
-sift_down(struct hs_loop *l, size_t i, struct hs_bell *b)
-{
-    for (;;) {
-        size_t child = 2 * i + 1;
-
-        if (child + 1 < l->n_heap && l->heap[child + 1]->at_ns < l->heap[child]->at_ns)
-            child++;
-        if (child >= l->n_heap || l->heap[child]->at_ns >= b->at_ns)
-            break;
-        put(l, i, l->heap[child]);
-        i = child;
-    }
-    put(l, i, b);
-}
-
-static void
-heap_remove(struct hs_loop *l, struct hs_bell *b)
-{
-    size_t i = b->index;
-    struct hs_bell *last;
-
-    if (i == NO_INDEX)
-        return;
-    b->index = NO_INDEX;
-    last = l->heap[--l->n_heap];
-    if (last == b)
-        return;
-    if (i > 0 && l->heap[(i - 1) / 2]->at_ns > last->at_ns)
-        sift_up(l, i, last);
-    else
-        sift_down(l, i, last);
-}
-
-static hs_err
-heap_reserve(struct hs_loop *l, struct hs_error *err)
-{
-    size_t capacity = l->heap_capacity == 0 ? 64 : 2 * l->heap_capacity;
-    struct hs_bell **heap;
-
-    if (l->n_heap < l->heap_capacity)
-        return HS_OK;
-    if ((heap = realloc(l->heap, capacity * sizeof(struct hs_bell *))) == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    l->heap = heap;
-    l->heap_capacity = capacity;
-    return HS_OK;
-}
-
-static void
 set_timer(struct hs_loop *l)
 {
     struct itimerspec spec = {0};
-    int64_t earliest = l->n_heap > 0 ? l->heap[0]->at_ns : HS_NEVER;
+    int64_t earliest = hs_timers_earliest(&l->timers);
 
     if (earliest >= l->timer_ns)
         return;
@@ -329,15 +262,12 @@ collect_expired(struct hs_loop *l)
     int64_t now = hs_now();
     uint64_t count;
     ssize_t ignored = read(l->timer_fd, &count, sizeof(count));
+    struct hs_timer *timer;
 
     (void)ignored;
     l->timer_ns = HS_NEVER;
-    while (l->n_heap > 0 && l->heap[0]->at_ns <= now) {
-        struct hs_bell *b = l->heap[0];
-
-        heap_remove(l, b);
-        make_due(b);
-    }
+    while ((timer = hs_timers_expired(&l->timers, now)) != NULL)
+        make_due(HS_CONTAINER(timer, struct hs_bell, timer));
     set_timer(l);
 }
 
@@ -452,8 +382,8 @@ hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
     HS_CHECK(b, BELL_MAGIC);
     if (!is_ours(l))
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
-    if ((rv = heap_reserve(l, err)) < 0)
-        return rv;
+    if (!hs_timers_reserve(&l->timers))
+        return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
     if (op->want_fd >= 0 && ((rv = find_place(l, op->want_fd, err, &p)) < 0 ||
                              (rv = enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
@@ -464,11 +394,8 @@ hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
         make_due(b); /* It will find out what happened. */
         hs_eventfd_ring(l->waker->efd);
     }
-    b->at_ns = op->want_at_ns;
-    if (b->at_ns != HS_NEVER) {
-        sift_up(l, l->n_heap++, b);
-        set_timer(l);
-    }
+    hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
+    set_timer(l);
     return HS_OK;
 }
 
@@ -480,7 +407,7 @@ hs_bell_unpark(struct hs_bell *b)
     HS_CHECK(b, BELL_MAGIC);
     hs_list_unlink(&b->parked);
     hs_list_unlink(&b->due);
-    heap_remove(l, b);
+    hs_timers_remove(&l->timers, &b->timer);
     if (!is_ours(l))
         return; /* The lists are the parent's. */
     for (size_t i = 0; i < HS_BELL_EARS; i++)

@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -272,6 +273,18 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
     if (rv == HS_OK)
         *ret_revents = revents;
     return rv;
+}
+
+hs_err
+hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event, struct hs_error *err)
+{
+    int n = epoll_wait(epoll_fd, ret_event, 1, SLICE_NS / HS_NS_PER_MS);
+
+    if (n == 1)
+        return HS_OK;
+    if (n < 0 && errno != EINTR)
+        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "epoll_wait");
+    return HS_INTR;
 }
 
 static const char while_waiting[] = "while waiting";

@@ -69,7 +69,14 @@ void hs_wakelist_join_bell(struct hs_wakelist *w, struct hs_wakenode *node, stru
 HS_NODISCARD hs_err hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns,
                             struct hs_error *err, short *ret_revents);
 
-/* The same for an op: sleeps, or with op->stepping fills want_* and returns HS_WANT.
+/* For one of several threads at one epoll set, of which each event wakes one: takes one event.
+ * HS_OK, HS_INTR (a signal, or a slice of one second), or HS_E_SYSTEM. Wakers are not heard: what
+ * has to end the wait is in the set. */
+struct epoll_event;
+HS_NODISCARD hs_err hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event,
+                                  struct hs_error *err);
+
+/* The same as hs_wait for an op: sleeps, or with op->stepping fills want_* and returns HS_WANT.
  * until_ns is a further time at which the caller wants control back (HS_OK with revents 0). */
 HS_NODISCARD hs_err hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns,
                                int64_t until_ns, struct hs_error *err, short *ret_revents);

@@ -392,7 +392,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, departures;
+        notifiers, slots, departures, parkings;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
@@ -838,6 +838,76 @@ struct hs_close_report {
  * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
 HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
                                           struct hs_close_report *ret_report);
+/* ---- Parked connections -------------------------------------------------------------------- */
+
+/* The connections of a server that are quiet, and the threads that wait for one that is not. A
+ * parked one costs memory and no thread; what the peer does meanwhile costs nobody anything but, at
+ * most, a look. Any number of threads may be in any call; whoever is given a connection owns it
+ * until it parks it again. A connection belongs to one parking at most, from its first time on. */
+struct hs_parking;
+
+enum hs_parked_news {
+    HS_PARKED_MESSAGE, /* bytes of the peer's have come that nobody has read */
+    HS_PARKED_ENDED,   /* the peer ended it, and all is read; or it was closed here: it is closed */
+    HS_PARKED_EXPIRED, /* its time has passed, and nothing has come */
+    HS_PARKED_QUIET,   /* hs_parking_drain asked, and nothing has come */
+    HS_PARKED_FINISHED, /* it has lingered, and is closed */
+};
+struct hs_parked_conn {
+    struct hs_conn *conn; /* the caller's reference */
+    void *arg;
+    enum hs_parked_news news;
+    enum hs_ending ending; /* of HS_PARKED_ENDED and HS_PARKED_FINISHED */
+    bool closed_here;      /* ending is of no meaning: it was closed on this side meanwhile */
+    bool alone;            /* no other thread waits for the next one */
+};
+enum hs_parking_answer {
+    HS_PARKING_TAKEN,
+    HS_PARKING_QUIET,  /* not after hs_parking_drain: nothing has come */
+    HS_PARKING_CLOSED, /* it was closed, or detached */
+    HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
+    HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
+    HS_PARKING_UNREAD, /* whoever was given a message neither took nor looked at any byte of it */
+};
+
+HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);
+HS_API struct hs_parking *hs_parking_ref(struct hs_parking *p);
+HS_API void hs_parking_unref(struct hs_parking *p); /* NULL is fine; nothing may be parked */
+/* Parks conn for a span_ns (HS_NEVER: for ever) until a message begins, and takes a reference. What
+ * was looked at and left (peeked) counts as the beginning of a message: the rest is waited for.
+ * arg: for whoever is given it. newcomer: after hs_parking_drain, too. Anything but
+ * HS_PARKING_TAKEN: it is still the caller's. HS_E_BUSY (somebody reads), HS_E_NOMEM, HS_E_SYSTEM,
+ * HS_E_FORKED: the same. */
+HS_API HS_NODISCARD hs_err hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg,
+                                           int64_t span_ns, bool newcomer, struct hs_error *err,
+                                           enum hs_parking_answer *ret_answer);
+/* hs_conn_finish of conn, as a parked one: HS_WANT when it goes on; HS_OK when it was over at once:
+ * then conn is still the caller's. Errors as of hs_conn_finish and hs_parking_park. */
+HS_API HS_NODISCARD hs_err hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg,
+                                             int64_t span_ns, struct hs_error *err,
+                                             struct hs_close_report *ret_report);
+/* Waits for the next one with news. HS_INTR: a signal came, or a second has passed. HS_E_CLOSED
+ * once hs_parking_close was called and nothing is due. */
+HS_API HS_NODISCARD hs_err hs_parking_next(struct hs_parking *p, struct hs_error *err,
+                                           struct hs_parked_conn *ret_parked);
+/* For when no thread is free to wait: gives those that are due with other news than a message, up
+ * to max, without waiting; returns how many. */
+HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked);
+/* From now on nothing is parked without need: all that are quiet are due, as HS_PARKED_QUIET, or as
+ * a message if one has come. */
+HS_API void hs_parking_drain(struct hs_parking *p);
+/* When places run out: the one that has been here for the longest of those of which not a byte has
+ * come, if it was made at least silence_ns ago; the caller's, and not closed. False: there is
+ * none. */
+HS_API bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                             void **ret_arg);
+/* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
+HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
+HS_API void hs_parking_close(struct hs_parking *p);
+/* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
+ * nobody has taken. */
+HS_API void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
+
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
  * is in progress or received bytes are still buffered here (they would be lost). */
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);

@@ -9,6 +9,7 @@
  * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
  * - Events name place and generation: an old one finds a new generation and is nothing.
+ * - The heap has exactly the WAITING places, by their deadlines.
  * - silent lists exactly the WAITING places of which not a byte has come in their stage, oldest
  *   first; ready the READY ones.
  * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
@@ -28,6 +29,7 @@
 #include "../base/lock.h"
 #include "../base/network.h"
 #include "../base/time.h"
+#include "../cancel/timers.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
 
@@ -59,7 +61,8 @@ struct place {
     struct hs_tls_config *config; /* borrows: one of the two */
     struct hs_permit permit;
     struct hs_op op;
-    struct hs_list link; /* in silent or ready, or alone */
+    struct hs_list link;   /* in silent or ready, or alone */
+    struct hs_timer timer; /* of op.want_at_ns, while WAITING */
     int64_t since_ns;
     uint32_t generation;
     enum state state;
@@ -80,6 +83,7 @@ struct hs_handshakes {
     size_t *free_places;  /* own; a stack */
     size_t n_free, taken;
     struct hs_list silent, ready; /* place.link */
+    struct hs_timers timers;      /* place.timer */
     bool listening, closed, held, last_call;
     int64_t next_start_ns, paused_until_ns, timer_ns;
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
@@ -120,8 +124,10 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
     h->free_places = calloc(h->max, sizeof(*h->free_places));
     if (h->places == NULL || h->free_places == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
-    for (size_t i = 0; i < h->max; i++)
+    for (size_t i = 0; i < h->max; i++) {
         hs_list_init(&h->places[i].link);
+        h->places[i].timer = (struct hs_timer)HS_TIMER_INIT;
+    }
     while (h->n_free < h->max) {
         h->free_places[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
@@ -240,6 +246,7 @@ hs_handshakes_free(struct hs_handshakes *h)
     if (is_ours(h))
         hs_lock_fini(&h->lock);
     hs_peers_unref(h->peers);
+    hs_timers_fini(&h->timers);
     free(h->proxies);
     free(h->places);
     free(h->free_places);
@@ -309,6 +316,15 @@ update_listening_locked(struct hs_handshakes *h)
 
 static void cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why);
 
+/* Of a WAITING or READY place, which is the caller's from now on. */
+static void
+claim_locked(struct hs_handshakes *h, struct place *p)
+{
+    hs_list_unlink(&p->link);
+    hs_timers_remove(&h->timers, &p->timer);
+    p->state = BUSY;
+}
+
 /* The oldest silent place, if newcomers need it; the caller's. */
 static struct place *
 claim_evicted_locked(struct hs_handshakes *h, int64_t now)
@@ -319,8 +335,7 @@ claim_evicted_locked(struct hs_handshakes *h, int64_t now)
         next_newcomer_locked(h) > now)
         return NULL;
     p = HS_CONTAINER(h->silent.next, struct place, link);
-    hs_list_unlink(&p->link);
-    p->state = BUSY;
+    claim_locked(h, p);
     return p;
 }
 
@@ -549,14 +564,16 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
     bool armed = false, silent = is_silent(p);
 
     hs_lock_take(&h->lock);
-    if (!h->closed) {
+    if (!h->closed && hs_timers_reserve(&h->timers)) {
         p->state = WAITING;
         armed = epoll_ctl(h->epoll_fd, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD,
                           hs_conn_fileno(p->conn), &ev) == 0;
-        if (armed)
+        if (armed) {
+            hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
             set_timer_locked(h, p->op.want_at_ns);
-        else
+        } else {
             p->state = BUSY;
+        }
         if (armed && silent) {
             hs_list_append(&h->silent, &p->link);
             update_listening_locked(h); /* A full house may have become one with room. */
@@ -722,12 +739,10 @@ claim(struct hs_handshakes *h, uint64_t event)
     struct place *p = &h->places[(uint32_t)event];
 
     hs_lock_take(&h->lock);
-    if (p->state == WAITING && p->generation == event >> 32) {
-        p->state = BUSY;
-        hs_list_unlink(&p->link);
-    } else {
+    if (p->state == WAITING && p->generation == event >> 32)
+        claim_locked(h, p);
+    else
         p = NULL;
-    }
     hs_lock_drop(&h->lock);
     return p;
 }
@@ -737,29 +752,20 @@ static struct place *
 claim_expired(struct hs_handshakes *h)
 {
     struct place *found = NULL;
-    int64_t next = HS_NEVER, now = hs_now();
+    struct hs_timer *timer;
+    int64_t next;
     uint64_t ticks;
     ssize_t ignored;
 
     hs_lock_take(&h->lock);
-    for (size_t i = 0; i < h->max; i++) {
-        struct place *p = &h->places[i];
-
-        if (p->state != WAITING)
-            continue;
-        if (found == NULL && p->op.want_at_ns <= now)
-            found = p;
-        else
-            next = hs_min_ns(next, p->op.want_at_ns);
-    }
-    if (found != NULL) {
-        found->state = BUSY;
-        hs_list_unlink(&found->link);
+    if ((timer = hs_timers_expired(&h->timers, hs_now())) != NULL) {
+        found = HS_CONTAINER(timer, struct place, timer);
+        claim_locked(h, found);
     }
     ignored = read(h->timer_fd, &ticks, sizeof(ticks));
     (void)ignored;
     h->timer_ns = HS_NEVER;
-    if (next < HS_NEVER)
+    if ((next = hs_timers_earliest(&h->timers)) < HS_NEVER)
         set_timer_locked(h, next > 0 ? next : 1);
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
@@ -774,8 +780,7 @@ claim_ready(struct hs_handshakes *h)
     hs_lock_take(&h->lock);
     if (!h->held && !hs_list_empty(&h->ready)) {
         p = HS_CONTAINER(h->ready.next, struct place, link);
-        hs_list_unlink(&p->link);
-        p->state = BUSY;
+        claim_locked(h, p);
     }
     hs_lock_drop(&h->lock);
     return p;
@@ -817,10 +822,8 @@ hs_handshakes_close(struct hs_handshakes *h)
         enum state state;
 
         hs_lock_take(&h->lock);
-        if ((state = p->state) == WAITING || state == READY) {
-            p->state = BUSY;
-            hs_list_unlink(&p->link);
-        }
+        if ((state = p->state) == WAITING || state == READY)
+            claim_locked(h, p);
         hs_lock_drop(&h->lock);
         if (state == WAITING)
             cut(h, p, HS_TLS_LOCAL);

@@ -4,6 +4,7 @@
  * conn_impl.h for the invariants.
  */
 #include "conn.h"
+#include "parking.h"
 
 #include "conn_impl.h"
 #include "sockopt.h"
@@ -151,6 +152,7 @@ hs_conn_unref(struct hs_conn *c)
     hs_deframer_fini(&c->in);
     hs_slots_unref(c->slots);
     hs_departures_unref(c->departures);
+    hs_spot_free(c->spot);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);
@@ -339,6 +341,7 @@ hs_conn_tell_guest(struct hs_conn *c)
 
     if (guest != NULL)
         guest->ended(guest, hs_fd_is_ours(&c->fd));
+    hs_spot_ended(c->spot);
 }
 
 bool

@@ -1,13 +1,13 @@
 /* linger.c: see linger.h.
  *
  * Invariants, all under lock (rank LINGER):
- * - A place that is taken is in the epoll set, under its index; only the thread takes it out and
- *   closes it, and moves the last place to where it was.
+ * - entries lists the n that there are; each is parked in the reactor, or in the hands of the
+ *   thread, which alone takes one out and closes its descriptor.
  * - What one connection does costs no other anything: what is ready is read, and each counts its
  *   own.
- * - There is a thread exactly while running; it ends when no place is taken, in the same critical
- *   section, and takes the epoll set with it.
- * - Around a fork the lock is held, so that the child finds the table whole: it closes its copies
+ * - There is a thread exactly while there is a reactor; it ends when there is no entry, in the same
+ *   critical section, and takes the reactor with it.
+ * - Around a fork the lock is held, so that the child finds the list whole: it closes its copies
  *   and begins anew.
  */
 #include "linger.h"
@@ -16,35 +16,49 @@
 #include "../base/lock.h"
 #include "../base/thread.h"
 #include "../base/time.h"
-#include "../cancel/wait.h"
+#include "../cancel/reactor.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#define MAX_PLACES 1024 /* More than these are closed at once. */
+#define MAX_ENTRIES 1024 /* More than these are closed at once. */
 #define PATIENCE_NS (5 * HS_NS_PER_S)
 #define STACK_BYTES ((size_t)128 * 1024)
 /* Nobody may keep us busy by sending: 16 MiB at most. Tickets have some hundred bytes, which may
  * come one by one. */
 #define MAX_READS 1024
-#define BATCH 64
 
-static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
-/* All below are guarded by lock. */
-static struct {
+struct entry {
+    struct hs_parked parked;
+    struct hs_list link;
     int64_t until_ns;
     int fd;
     int reads;
-} places[MAX_PLACES]; /* the first n are taken */
+};
+
+static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
+/* All below are guarded by lock. */
+static struct hs_list entries = {&entries, &entries}; /* own; entry.link */
 static long n;
-static int epoll_fd = -1;
-static bool running;
+static struct hs_reactor *reactor; /* the thread's; NULL: there is none */
+
+static struct entry *
+first_entry(void)
+{
+    return HS_CONTAINER(entries.next, struct entry, link);
+}
+
+static void
+end_entry(struct entry *e)
+{
+    hs_list_unlink(&e->link);
+    n--;
+    hs_fd_close_number(e->fd);
+    free(e);
+}
 
 static void
 before_fork(void)
@@ -62,11 +76,9 @@ static void
 after_fork_in_child(void)
 {
     while (n > 0)
-        hs_fd_close_number(places[--n].fd);
-    if (epoll_fd >= 0)
-        (void)close(epoll_fd);
-    epoll_fd = -1;
-    running = false;
+        end_entry(first_entry());
+    hs_reactor_free(reactor);
+    reactor = NULL;
     hs_lock_drop(&lock);
 }
 
@@ -78,73 +90,38 @@ watch_forks(void)
 }
 
 static bool
-watch_place(int op, long i)
+park(struct hs_reactor *r, struct entry *e)
 {
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
-
-    return epoll_ctl(epoll_fd, op, places[i].fd, &ev) == 0;
-}
-
-static void
-leave_place(long i)
-{
-    /* Closing alone leaves it in the set while somebody has a duplicate. */
-    (void)epoll_ctl(epoll_fd, EPOLL_CTL_DEL, places[i].fd, NULL);
-    hs_fd_close_number(places[i].fd);
-    places[i] = places[--n];
-    if (i < n && !watch_place(EPOLL_CTL_MOD, i))
-        places[i].until_ns = 0; /* It would not be heard of again. */
+    return hs_reactor_park(r, &e->parked, e->fd, EPOLLIN, e->until_ns, NULL) == HS_OK;
 }
 
 /* True: it is over. */
 static bool
-drain(long i)
+drain(struct entry *e)
 {
     uint8_t scratch[16384];
-    ssize_t got = recv(places[i].fd, scratch, sizeof(scratch), MSG_DONTWAIT);
+    ssize_t got = recv(e->fd, scratch, sizeof(scratch), MSG_DONTWAIT);
 
     if (got > 0)
-        return ++places[i].reads >= MAX_READS;
+        return ++e->reads >= MAX_READS;
     return got == 0 || (errno != EAGAIN && errno != EINTR);
 }
 
-/* Of a batch those stay behind that were moved: the set, which is asked for what is and not for
- * what has changed, names them again. */
-static void
-read_ready(void)
-{
-    struct epoll_event events[BATCH];
-    int n_ready = epoll_wait(epoll_fd, events, BATCH, 0);
-
-    for (int k = 0; k < n_ready; k++) {
-        long i = (long)events[k].data.u64;
-
-        if (i < n && drain(i))
-            leave_place(i);
-    }
-}
-
-/* Reads what is there; closes what has ended or had its time. False: none is left, and the thread
- * has to go. */
+/* False: there is none left, and the thread has to go. */
 static bool
-sweep(void)
+serve(struct hs_reactor *r, struct entry *e)
 {
-    int64_t now;
     bool more;
 
     hs_lock_take(&lock);
-    read_ready();
-    now = hs_now();
-    for (long i = 0; i < n;)
-        if (places[i].until_ns <= now)
-            leave_place(i);
-        else
-            i++;
+    if (e->parked.cause == HS_CAUSE_TIME || drain(e) || !park(r, e)) {
+        hs_reactor_forget(r, &e->parked);
+        end_entry(e);
+    }
     more = n > 0;
     if (!more) {
-        (void)close(epoll_fd);
-        epoll_fd = -1;
-        running = false;
+        hs_reactor_free(r);
+        reactor = NULL;
     }
     hs_lock_drop(&lock);
     return more;
@@ -153,46 +130,63 @@ sweep(void)
 static void *
 run(void *arg)
 {
-    int fd = (int)(intptr_t)arg;
-    short revents;
+    struct hs_reactor *r = arg;
+    struct hs_parked *p;
 
-    do {
-        hs_err rv = hs_wait(fd, POLLIN, NULL, hs_deadline_after(HS_NS_PER_S), NULL, &revents);
-
-        (void)rv; /* Whatever woke us: the sockets tell. */
-    } while (sweep());
+    do /* There is an entry, so this is woken at its time at the latest. */
+        while (hs_reactor_next(r, true, NULL, &p) != HS_OK)
+            continue;
+    while (serve(r, HS_CONTAINER(p, struct entry, parked)));
     return NULL;
 }
 
+/* With its first entry, so that the thread never waits for nothing. */
 static bool
-start_locked(void)
+start_locked(struct entry *e)
 {
-    if (running)
-        return true;
-    if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    struct hs_reactor *r;
+
+    if (hs_reactor_new(NULL, &r) != HS_OK)
         return false;
-    running = hs_thread_start("hs-linger", STACK_BYTES, run, (void *)(intptr_t)epoll_fd) == 0;
-    if (!running) {
-        (void)close(epoll_fd);
-        epoll_fd = -1;
+    if (park(r, e)) {
+        if (hs_thread_start("hs-linger", STACK_BYTES, run, r) == 0) {
+            reactor = r;
+            return true;
+        }
+        (void)hs_reactor_take(r, NULL, NULL);
     }
-    return running;
+    hs_reactor_free(r);
+    return false;
+}
+
+static bool
+add_locked(int fd)
+{
+    struct entry *e;
+
+    if (n >= MAX_ENTRIES || (e = calloc(1, sizeof(*e))) == NULL)
+        return false;
+    e->fd = fd;
+    e->until_ns = hs_deadline_after(PATIENCE_NS);
+    if (reactor != NULL ? !park(reactor, e) : !start_locked(e)) {
+        if (reactor != NULL)
+            hs_reactor_forget(reactor, &e->parked);
+        free(e);
+        return false;
+    }
+    hs_list_append(&entries, &e->link);
+    n++;
+    return true;
 }
 
 void
 hs_linger(int fd)
 {
-    bool kept = false;
+    bool kept;
 
     (void)shutdown(fd, SHUT_WR);
     hs_lock_take(&lock);
-    if (n < MAX_PLACES && start_locked()) {
-        places[n].fd = fd;
-        places[n].until_ns = hs_deadline_after(PATIENCE_NS);
-        places[n].reads = 0;
-        kept = watch_place(EPOLL_CTL_ADD, n);
-        n += kept ? 1 : 0;
-    }
+    kept = add_locked(fd);
     hs_lock_drop(&lock);
     if (!kept)
         hs_fd_close_number(fd);

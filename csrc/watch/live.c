@@ -15,6 +15,7 @@
 #include "../stream/conn.h"
 #include "../stream/departures.h"
 #include "../stream/linger.h"
+#include "../stream/parking.h"
 
 void
 hs_live_counts(struct hs_live *ret_live)
@@ -36,5 +37,6 @@ hs_live_counts(struct hs_live *ret_live)
         .breakers = hs_breaker_live(),
         .pools = hs_pool_live(),
         .notifiers = hs_notifier_live(),
+        .parkings = hs_parking_live(),
     };
 }

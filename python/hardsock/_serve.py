@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Literal
 
 from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
@@ -11,6 +12,7 @@ from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
+from hardsock.serving.messages import MessageServer
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
     DefaultCount,
@@ -29,6 +31,7 @@ def serve(
     address: Address | socket.socket | int | Listener,
     *,
     drain_timeout: float,
+    per: Literal["connection", "message"] = "connection",
     workers: int = DefaultCount(64),
     max_connections: int | None = None,
     idle_timeout: float | None = None,
@@ -74,15 +77,21 @@ def serve(
 
     Args:
         handler: Called with a ``Connection``, which is the server's again when it returns.
+        per: How often. ``"connection"``: once; it waits for each message itself, and a connection
+            costs a thread however quiet it is. ``"message"``: whenever a message begins; it reads
+            one, answers, and returns, and the connection costs no thread until the next. What it
+            wants to know then it keeps in ``conn.state``. It ends the connection by
+            ``close_write()``, after which the server waits for the client's end, or ``close()``.
         address: As for ``listen``; or a ``Listener``, which is the server's from now on.
         drain_timeout: Seconds that the end may take. See ``Server.drain``.
         workers: How many handlers run at the same time; one that waits in a call of its connection
             does not count. By default 64, or *max_connections* if that is less.
-        max_connections: Connections accepted and not finished, each of which has a thread, started
-            when needed; by default *workers*. More than *workers* is for clients that stay
-            connected and are quiet most of the time.
+        max_connections: Connections accepted and not finished. Per connection each has a thread,
+            started when needed; by default *workers*. More than *workers* is for clients that
+            stay connected and are quiet most of the time. Per message by default 10,000, or what
+            the limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         idle_timeout: Seconds after which a connection is ended on which nothing has moved while
-            its handler waits for the beginning of a message.
+            its handler waits for the beginning of a message, or while it has none.
         read_timeout: Seconds that one message of the client's may take, from its first byte until
             the handler begins to answer: all calls that receive it together.
         write_timeout: Seconds that one answer may take, from the handler's first byte until it
@@ -111,6 +120,7 @@ def serve(
         raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
     checked = ServeOptions(
         drain_timeout=drain_timeout,
+        per=per,
         workers=workers,
         max_connections=max_connections,
         idle_timeout=idle_timeout,
@@ -144,6 +154,8 @@ def serve(
         },
     )
     try:
+        if checked.per == "message":
+            return MessageServer(handler, listener, checked, token)
         return Server(handler, listener, checked, token)
     except BaseException:
         if listener is not address:

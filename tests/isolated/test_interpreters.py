@@ -88,7 +88,7 @@ kept = {
     "Borrowing": pool.connection(timeout=5), "Hub": hub, "Operation": listener._op_accept(hub),
     "Framing": hs.LengthPrefix()._core, "Decoder": hs.Decoder(hs.LengthPrefix()),
     "TLSContext": hs.TLSConfig(insecure_skip_verify=True)._context, "Breaker": breaker,
-    "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
+    "Permit": breaker.permit("a"), "Slots": _core.Slots(1), "Parking": _core.Parking(),
     "Departures": _core.Departures(), "lent": pool.acquire(timeout=5),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.

@@ -19,6 +19,7 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.serving.options import ServeOptions
 from support import Call, connect_to, run_threaded
+from support.signals import wait_until_caught
 
 LOCAL = ("127.0.0.1", 0)
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -697,6 +698,22 @@ def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> No
     assert outcomes == ["enough"]
 
 
+def test_who_has_just_connected_is_about_to_ask_per_message() -> None:
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(100).upper())
+
+    server = hs.serve(handler, LOCAL, per="message", drain_timeout=60)
+    with connect_to(server.address) as client:
+        client.settimeout(10)
+        assert poll_until(lambda: server.stats().parked == 1, 10)
+        server.stop()
+        assert server.draining.wait(10)
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"HELLO"
+    assert server.wait(10)
+    assert server.stats().handled == 1
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_who_has_just_connected_is_about_to_ask(told: bool) -> None:
     """A client that is closed before its first request is lost; an idle one asks elsewhere."""
@@ -1023,6 +1040,7 @@ def test_sigterm_drains_and_the_request_under_way_is_answered(driver: str) -> No
             client.sendall(b"?")
             assert client.recv(5, socket.MSG_WAITALL) == b"begun"
             client.sendall(b"12")
+            wait_until_caught(process.pid, signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert rest_of(client) == b"whole"
         assert process.stdout.readline() == "SIGTERM\n"
@@ -1039,6 +1057,7 @@ def test_a_second_sigterm_cuts(driver: str) -> None:
             client.sendall(b"?")
             assert client.recv(5, socket.MSG_WAITALL) == b"begun"
             client.sendall(b"1")  # Half a request: it stays busy, so the drain waits for it.
+            wait_until_caught(process.pid, signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert poll_until(lambda: not accepts(address), 10)
             process.send_signal(signal.SIGTERM)

@@ -9,12 +9,14 @@
 
 #include "../c/support.h"
 #include "../../csrc/base/addr.h"
+#include "../../csrc/stream/linger.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* What no call may return: a scenario found something that must not be. */
@@ -543,6 +545,83 @@ out:
     return rv;
 }
 
+/* A message, a silence, an end that is waited for: whatever fails, one that is parked has news. */
+static hs_err
+park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
+{
+    const enum hs_parked_news expected[] = {HS_PARKED_MESSAGE, HS_PARKED_EXPIRED};
+    struct hs_op op = short_op();
+    struct hs_close_report report;
+    enum hs_parking_answer answer;
+    struct hs_parked_conn got;
+    uint8_t byte;
+    hs_err rv;
+
+    for (int i = 0; i < 2; i++) {
+        if ((rv = hs_parking_park(p, c, NULL, i == 0 ? SECOND : MS, false, NULL, &answer)) != HS_OK)
+            return rv;
+        if (answer != HS_PARKING_TAKEN || (i == 0 && write(peer, "x", 1) != 1))
+            return WRONG;
+        if ((rv = SOON(hs_parking_next(p, NULL, &got))) != HS_OK)
+            return rv;
+        hs_conn_unref(got.conn);
+        if (got.news != expected[i])
+            return got.news == HS_PARKED_ENDED ? HS_E_RESET : WRONG;
+        if (i == 0 && (rv = SOON(hs_conn_recv_exactly(c, &op, &byte, 1, NULL))) != HS_OK)
+            return rv;
+    }
+    if ((rv = hs_parking_linger(p, c, NULL, MS, NULL, &report)) != HS_WANT)
+        return rv;
+    if ((rv = SOON(hs_parking_next(p, NULL, &got))) == HS_OK)
+        hs_conn_unref(got.conn);
+    return rv;
+}
+
+static hs_err
+park_a_connection(void)
+{
+    int fds[2], fd;
+    struct hs_parking *p = NULL;
+    struct hs_conn *c = NULL, *left;
+    void *arg;
+    hs_err rv;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return WRONG;
+    fd = fds[0];
+    if ((rv = hs_conn_adopt(fd, NULL, NULL, &c)) == HS_OK &&
+        (rv = hs_parking_new(NULL, &p)) == HS_OK)
+        rv = park_in_turns(p, c, fds[1]);
+    if (c == NULL)
+        (void)close(fd);
+    (void)close(fds[1]);
+    while (p != NULL && hs_parking_take(p, &left, &arg))
+        hs_conn_unref(left);
+    hs_conn_unref(c);
+    hs_parking_unref(p);
+    return rv;
+}
+
+/* Whatever fails, the descriptor is closed in the end, and no thread is left over. */
+static hs_err
+linger_twice(void)
+{
+    hs_err rv = HS_OK;
+
+    for (int i = 0; i < 2 && rv == HS_OK; i++) {
+        int64_t until = hs_deadline_after(10 * SECOND);
+        int fds[2];
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+            return WRONG;
+        hs_linger(fds[0]);
+        (void)close(fds[1]);
+        while (hs_linger_live() > 0 && rv == HS_OK)
+            rv = hs_now() < until ? HS_OK : WRONG;
+    }
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -559,6 +638,8 @@ static const struct scenario {
     {"wait in a loop", wait_in_a_loop},
     {"use a pool", use_pool},
     {"watch departures", watch_departures},
+    {"park a connection", park_a_connection},
+    {"linger", linger_twice},
 };
 
 struct round {

@@ -205,3 +205,16 @@ GUARD(__wrap_hs_conn_read_line, __real_hs_conn_read_line,
 GUARD(__wrap_hs_slots_new, __real_hs_slots_new,
       (long n, struct hs_error *err, struct hs_slots **ret_slots), (n, err, ret_slots), ret_slots,
       ret_slots)
+GUARD(__wrap_hs_parking_new, __real_hs_parking_new,
+      (struct hs_error * err, struct hs_parking **ret_p), (err, ret_p), ret_p, ret_p)
+GUARD(__wrap_hs_parking_park, __real_hs_parking_park,
+      (struct hs_parking * p, struct hs_conn *conn, void *arg, int64_t span_ns, bool newcomer,
+       struct hs_error *err, enum hs_parking_answer *ret_answer),
+      (p, conn, arg, span_ns, newcomer, err, ret_answer), ret_answer, ret_answer)
+GUARD(__wrap_hs_parking_linger, __real_hs_parking_linger,
+      (struct hs_parking * p, struct hs_conn *conn, void *arg, int64_t span_ns,
+       struct hs_error *err, struct hs_close_report *ret_report),
+      (p, conn, arg, span_ns, err, ret_report), ret_report, ret_report)
+GUARD(__wrap_hs_parking_next, __real_hs_parking_next,
+      (struct hs_parking * p, struct hs_error *err, struct hs_parked_conn *ret_parked),
+      (p, err, ret_parked), ret_parked, ret_parked)

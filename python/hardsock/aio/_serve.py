@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import resource
 import socket
-from typing import Any
+from typing import Any, Literal
 
 from hardsock._connect import Address, name_in
 from hardsock._core import Breaker, CancelToken
@@ -20,11 +19,9 @@ from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
 from hardsock.aio._server import Handler, Server
 from hardsock.serving.opening import open_listener
-from hardsock.serving.options import SPARE_DESCRIPTORS, DefaultSeconds, ServeOptions
+from hardsock.serving.options import DefaultSeconds, ServeOptions, many_connections
 
 __all__ = ["serve"]
-
-_MOST_BY_DEFAULT = 10_000
 
 
 @suggests
@@ -33,6 +30,7 @@ def serve(
     address: Address | socket.socket | int | Listener | BlockingListener,
     *,
     drain_timeout: float,
+    per: Literal["connection"] = "connection",
     max_connections: int | None = None,
     idle_timeout: float | None = None,
     read_timeout: float | None = None,
@@ -72,6 +70,7 @@ def serve(
 
     Args:
         handler: A coroutine function, called with an ``aio.Connection``.
+        per: ``"connection"``; ``hardsock.serve`` has ``"message"`` for what a task does anyway.
         max_connections: Connections accepted and not finished. By default 10,000, or what the
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
@@ -88,11 +87,12 @@ def serve(
         HardsockError: From ``async with``: as ``listen`` does.
     """
     _check_handler(handler)
+    _check_per(per)
     if token is not None and not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
     checked = ServeOptions(
         drain_timeout=drain_timeout,
-        max_connections=_default_connections() if max_connections is None else max_connections,
+        max_connections=many_connections() if max_connections is None else max_connections,
         idle_timeout=idle_timeout,
         read_timeout=read_timeout,
         write_timeout=write_timeout,
@@ -130,11 +130,15 @@ def serve(
     return Server(handler, open_it, checked, token)
 
 
-def _default_connections() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MOST_BY_DEFAULT
-    return max(1, min(_MOST_BY_DEFAULT, soft - SPARE_DESCRIPTORS))
+def _check_per(per: object) -> None:
+    if per == "message":
+        raise ValueError(
+            'per="message" is for threads: hardsock.serve() has it so that a quiet connection needs '
+            "none. Here each connection has a task, which costs little while it waits: read the next "
+            "message in a loop"
+        )
+    if per != "connection":
+        raise ValueError(f'per must be "connection", got {per!r}')
 
 
 def _check_handler(handler: Handler) -> None:

@@ -23,7 +23,7 @@ from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 from hardsock.serving.turn import Turn
 
-__all__ = ["Drain", "Limit"]
+__all__ = ["Drain", "Limit", "seconds_to_begin"]
 
 _LOOK = 0.02
 """Seconds between two looks for connections that have become idle."""
@@ -93,7 +93,7 @@ class Drain:
     def _find_idle(self, now: float) -> list[Served]:
         found = list(self._idle.look(once=now >= self._cut_at))
         if now < self._cut_at:
-            found = [served for served in found if not _is_newcomer(served, now)]
+            found = [served for served in found if seconds_to_begin(served, now) <= 0]
         for served in found:
             served.ended_by = Outcome.IDLE
         return found
@@ -113,7 +113,7 @@ class Drain:
         found = [served for served in self._ledger.active if served.handled is not None]
         for served in found:
             assert served.handled is not None
-            self._ledger.settle(served, served.handled, ending="closed")
+            self._ledger.settle(served, served.handled, error=served.error, ending="closed")
         return found
 
     def _give_up(self) -> list[Served]:
@@ -141,7 +141,7 @@ class Drain:
             completed=ended[Outcome.COMPLETED],
             told=ended[Outcome.TOLD],
             failed=ended[Outcome.FAILED],
-            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT],
+            idle_closed=ended[Outcome.IDLE] + ended[Outcome.IDLE_TIMEOUT] + ended[Outcome.EVICTED],
             cancelled=ended[Outcome.CANCELLED],
             aborted=ended[Outcome.ABORTED],
             unaccepted=unaccepted,
@@ -151,8 +151,9 @@ class Drain:
         )
 
 
-def _is_newcomer(served: Served, now: float) -> bool:
-    return now - served.accepted < _NEWCOMER and served.conn.bytes_received == 0
+def seconds_to_begin(served: Served, now: float) -> float:
+    """Return how many seconds are left for its first byte; not above 0: it has had its time."""
+    return served.accepted + _NEWCOMER - now if served.conn.bytes_received == 0 else 0.0
 
 
 def _cut_connection(

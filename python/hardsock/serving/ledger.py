@@ -25,6 +25,7 @@ class Phase(Enum):
     """Where a connection is."""
 
     WAITING = "waiting"
+    PARKED = "parked"
     HANDLER = "handler"
     LINGERING = "lingering"
 
@@ -36,19 +37,26 @@ class Outcome(Enum):
     TOLD = "told"
     FAILED = "failed"
     IDLE_TIMEOUT = "idle timeout"
+    EVICTED = "evicted"
     IDLE = "idle"
     CANCELLED = "cancelled"
     ABORTED = "aborted"
 
 
 _HANDLED = (Outcome.COMPLETED, Outcome.TOLD)
-_CUT = (Outcome.IDLE_TIMEOUT, Outcome.IDLE, Outcome.CANCELLED, Outcome.ABORTED)
+_CUT = (
+    Outcome.IDLE_TIMEOUT,
+    Outcome.EVICTED,
+    Outcome.IDLE,
+    Outcome.CANCELLED,
+    Outcome.ABORTED,
+)
 
 
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("accepted", "conn", "ended_by", "error", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
         self.conn = conn
@@ -62,6 +70,8 @@ class Served:
         """Why the server cancelled its token, if it did."""
         self.handled: Outcome | None = None
         """How its handler ended, while it lingers: its answer is out, so nothing of it is cut."""
+        self.error: str | None = None
+        """The same: the class of the exception that its handler failed with, if it did."""
         self.outcome: Outcome | None = None
         self.overran = False
         """Its handler ran for longer than ``handler_timeout``."""
@@ -146,7 +156,7 @@ class Ledger:
         if len(self.active) > self._limit and self._lingering:
             oldest = next(iter(self._lingering))
             assert oldest.handled is not None
-            self.settle(oldest, oldest.handled, ending="closed")
+            self.settle(oldest, oldest.handled, error=oldest.error, ending="closed")
         self._peak = max(self._peak, len(self.active))
         return oldest
 
@@ -164,9 +174,10 @@ class Ledger:
         self._delay_max = max(self._delay_max, delay)
         return True
 
-    def linger(self, served: Served, outcome: Outcome) -> None:
+    def linger(self, served: Served, outcome: Outcome, error: str | None = None) -> None:
         """Its handler has ended, and its peer's end is waited for."""
         served.phase = Phase.LINGERING
+        served.error = error
         if served.outcome is None:
             served.handled = outcome
             self._lingering[served] = None
@@ -187,7 +198,8 @@ class Ledger:
         marks = served.conn._marks
         self._read_timeouts += marks & READ_LATE
         self._write_timeouts += (marks & WRITE_LATE) >> 1
-        self._departed += (marks & LEFT) >> 2
+        if served.phase is not Phase.PARKED:  # Else nobody worked for it.
+            self._departed += (marks & LEFT) >> 2
         self._overran += served.overran
         if outcome is Outcome.FAILED:
             self._errors[error or "unknown"] += 1
@@ -214,11 +226,13 @@ class Ledger:
             accepted=self._accepted,
             active=len(self.active),
             waiting=sum(served.phase is Phase.WAITING for served in self.active),
+            parked=sum(served.phase is Phase.PARKED for served in self.active),
             peak_active=self._peak,
             handled=sum(self._outcomes[outcome] for outcome in _HANDLED),
             failed=self._outcomes[Outcome.FAILED],
             cut=sum(self._outcomes[outcome] for outcome in _CUT),
             idle_timeouts=self._outcomes[Outcome.IDLE_TIMEOUT],
+            evicted=self._outcomes[Outcome.EVICTED],
             read_timeouts=self._read_timeouts,
             write_timeouts=self._write_timeouts,
             handler_timeouts=self._overran,

@@ -20,6 +20,7 @@ __all__ = [
     "DefaultSeconds",
     "ServeOptions",
     "check_handler",
+    "many_connections",
 ]
 
 MAX_BATCH = 64
@@ -29,6 +30,9 @@ _MAX_CONNECTIONS = 1_000_000
 _MAX_WORKERS = 10_000
 SPARE_DESCRIPTORS = 64
 """For the listener, its reserve, files, and what handlers open."""
+
+
+_MANY = 10_000
 
 
 class DefaultCount(int):
@@ -47,17 +51,20 @@ class ServeOptions:
     drain_timeout: float
     workers: int = DefaultCount(64)
     max_connections: int | None = None
-    """Never None once made: the default is *workers*."""
+    """Never None once made: the default is *workers*, or many if quiet ones cost no thread."""
     idle_timeout: float | None = None
     read_timeout: float | None = None
     write_timeout: float | None = None
     handler_timeout: float | None = None
+    per: str = "connection"
     linger: float = DefaultSeconds(2.0)
     name: str = "hardsock-serve"
 
     def __post_init__(self) -> None:
         _required("drain_timeout", self.drain_timeout)
         _check_seconds("drain_timeout", self.drain_timeout, 0)
+        if self.per not in ("connection", "message"):
+            raise ValueError(f'per must be "connection" or "message", got {self.per!r}')
         _required("workers", self.workers)
         _check_int("workers", self.workers, 1, _MAX_WORKERS)
         _check_int("max_connections", self.max_connections, 1, _MAX_CONNECTIONS)
@@ -80,7 +87,9 @@ class ServeOptions:
 
     def _settle_connections(self) -> None:
         if self.max_connections is None:
-            object.__setattr__(self, "max_connections", int(self.workers))
+            each = self.per == "connection"
+            limit = int(self.workers) if each else max(int(self.workers), many_connections())
+            object.__setattr__(self, "max_connections", limit)
         elif self.max_connections < self.workers:
             if not isinstance(self.workers, DefaultCount):
                 raise ValueError(
@@ -109,6 +118,14 @@ class ServeOptions:
                 "other: a drain would cut every orderly end; give linger of at most drain_timeout"
             )
         object.__setattr__(self, "linger", float(self.drain_timeout))
+
+
+def many_connections() -> int:
+    """10,000, or what the limit of descriptors (RLIMIT_NOFILE) allows if that is less."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MANY
+    return max(1, min(_MANY, soft - SPARE_DESCRIPTORS))
 
 
 def check_drain(timeout: float, grace: float | None) -> tuple[float, float]:

@@ -13,9 +13,12 @@ class ServerStats(NamedTuple):
 
     accepted: int
     active: int
-    """Accepted and not finished: waiting for a worker, in the handler, or lingering."""
+    """Accepted and not finished: waiting for a worker, parked, in the handler, or lingering."""
     waiting: int
-    """Of these, accepted but not given to the handler yet."""
+    """Of these, accepted but not given to the handler yet; with ``per="message"``: whose message
+    no worker has taken yet."""
+    parked: int
+    """Of these, quiet, and without a thread: only with ``per="message"``."""
     peak_active: int
     handled: int
     """The handler returned, and the connection was ended in an orderly way or by its peer."""
@@ -25,6 +28,9 @@ class ServerStats(NamedTuple):
     """Ended by the server: idle for too long, or idle, cancelled or aborted in a drain."""
     idle_timeouts: int
     """Of these, idle for longer than ``idle_timeout``."""
+    evicted: int
+    """Of these, closed for others who waited, when ``max_connections`` were reached: they had not
+    sent a byte. Only with ``per="message"``."""
     read_timeouts: int
     """Connections on which a message was not here ``read_timeout`` after its first byte."""
     write_timeouts: int
@@ -52,7 +58,7 @@ class ServerStats(NamedTuple):
     workers: int
     """Threads that run handlers, wait for a slot, or for a connection."""
     start_delay_max: float
-    """Seconds from accept to the start of the handler, at most."""
+    """Seconds from accept to the start of the handler, at most; not known with ``per="message"``."""
     start_delay_mean: float
     full_count: int
     """Times that accepting stood still because ``max_connections`` were active."""
@@ -69,7 +75,8 @@ class CutConnection(NamedTuple):
     """``"cancelled"``: its calls were ended by its token and its handler left. ``"aborted"``: the
     handler did not leave in time, so the connection was reset under it."""
     phase: str
-    """Where it was: ``"waiting"`` for a worker, in the ``"handler"``, or ``"lingering"``."""
+    """Where it was: ``"waiting"`` for a worker, ``"parked"``, in the ``"handler"``, or
+    ``"lingering"``."""
     age: float
     """Seconds since it was accepted."""
     bytes_received: int

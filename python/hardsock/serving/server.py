@@ -32,7 +32,7 @@ from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.shedding import count_shed
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
 from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
-from hardsock.serving.workers import Workers, look_at
+from hardsock.serving.workers import Crew, Workers, look_at
 
 __all__ = ["Handler", "Server"]
 
@@ -68,10 +68,7 @@ class Server(ServerFace):
         self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
         self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
         self._limit: Limit | None = None  # guarded by lock
-        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
-        # A thread for each connection, of which as many run as there are workers.
-        self._slots = Slots(options.workers) if options.workers < options.limit else None
-        self._workers = Workers(self._serve, options.limit, options.name, self._seldom)
+        self._begin_workers()
         self._thread = new_thread(self._main, options.name)
         self._watcher = new_thread(
             tend_departures, f"{options.name}-departures", self._departures, self._nobody_left
@@ -82,8 +79,17 @@ class Server(ServerFace):
             start_thread(self._thread)
         except RuntimeError:
             self._nobody_left.cancel()
-            self._workers.close(time.monotonic())
+            self._end_workers(time.monotonic())
             raise
+
+    def _begin_workers(self) -> None:
+        options = self._options
+        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
+        # A thread for each connection, of which as many run as there are workers.
+        self._slots = Slots(options.workers) if options.workers < options.limit else None
+        self._workers: Workers | Crew = Workers(
+            self._serve, options.limit, options.name, self._seldom
+        )
 
     # ---- asking ------------------------------------------------------------------------------
 
@@ -180,7 +186,7 @@ class Server(ServerFace):
         try:
             drain = self._begin_drain()
             outside = self._run_drain(drain)
-            self._workers.close(drain.end)
+            self._end_workers(drain.end)
             self._nobody_left.cancel()
             self._watcher.join(max(0.0, drain.end - time.monotonic()))
             self._report = self._sum_up(drain, outside)
@@ -194,7 +200,7 @@ class Server(ServerFace):
             try:
                 self._take(
                     self._listener.accept_many(
-                        min(room, MAX_BATCH), timeout=self._idle.interval, token=self._draining
+                        min(room, MAX_BATCH), timeout=self._look_again(), token=self._draining
                     )
                 )
                 self._accepting = True
@@ -216,6 +222,7 @@ class Server(ServerFace):
         While it waits nothing is accepted: the kernel's queue holds who comes.
         """
         while not self._draining.cancelled:
+            self._look()
             now = time.monotonic()
             with self._lock:
                 turn = self._idle.step(now)
@@ -229,13 +236,21 @@ class Server(ServerFace):
                 turn.perform()
             if room:
                 return room
+            wait = self._look_again(full=True)
             try:
-                self._listener._tend(timeout=self._idle.interval, token=bell)
+                self._listener._tend(timeout=wait, token=bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                bell.wait(self._idle.interval)  # It was closed, which the next accept tells.
+                bell.wait(wait)  # It was closed, which the next accept tells.
         return 0
+
+    def _look(self) -> None:
+        """Now and then, in the thread that accepts."""
+
+    def _look_again(self, *, full: bool = False) -> float | None:
+        """Seconds until the next look; *full*: nothing can be accepted."""
+        return self._idle.interval
 
     def _take(self, conns: list[Connection]) -> None:
         taken = [served(conn, self._token) for conn in conns]
@@ -247,9 +262,19 @@ class Server(ServerFace):
         for each in taken:
             watch_departure(self._departures, each, self._seldom)
             bound_turns(each, self._options)
-            if self._slots is not None:
-                each.conn._join_slots(self._slots)
-            self._workers.give(each)
+            self._begin(each)
+
+    def _begin(self, served: Served) -> None:
+        """Have it served; in the thread that accepts."""
+        assert isinstance(self._workers, Workers)
+        if self._slots is not None:
+            served.conn._join_slots(self._slots)
+        self._workers.give(served)
+
+    def _end_workers(self, until: float) -> None:
+        """Let them end, and wait for those that do by then."""
+        assert isinstance(self._workers, Workers)
+        self._workers.close(until)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
@@ -276,30 +301,38 @@ class Server(ServerFace):
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
             return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        exc = self._call(served)
+        if os.getpid() != self._pid:
+            if exc is not None:
+                raise exc
+            return None
+        return self._judge(served, exc)
+
+    def _call(self, served: Served) -> BaseException | None:
+        """Call the handler; what it raised."""
         scope = None
         try:
             scope = bound_handler(served, self._options)
             enter(self._context, scope).run(self._handler, served.conn)
         except BaseException as exc:
-            if os.getpid() != self._pid:
-                raise
-            return self._judge(served, exc, scope)
-        if os.getpid() != self._pid:
-            return None
-        return self._judge(served, None, scope)
+            return exc
+        finally:
+            note_overrun(served, scope, self._options)
+        return None
 
-    def _judge(
-        self, served: Served, exc: BaseException | None, scope: CancelToken | None
-    ) -> Verdict:
-        note_overrun(served, scope, self._options)
+    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
         verdict = judge(
             served, exc, server=self._token, draining=self._draining, seldom=self._seldom
         )
+        self._lingers_by(served, verdict)
+        return verdict
+
+    def _lingers_by(self, served: Served, verdict: Verdict) -> None:
+        """Say so at once if its end is waited for: it makes room."""
         if verdict.end is End.FINISH:
             with self._lock:
-                self._ledger.linger(served, verdict.outcome)
+                self._ledger.linger(served, verdict.outcome, verdict.error)
             self._ring()
-        return verdict
 
     def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"
@@ -309,8 +342,14 @@ class Server(ServerFace):
             served.conn.abort()
             ending = "aborted"
         served.conn.close()
+        self._settle(served, verdict.outcome, ending, error=verdict.error)
+
+    def _settle(
+        self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None
+    ) -> None:
+        """It is closed, and nobody works on it."""
         with self._lock:
-            self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
+            self._ledger.settle(served, outcome, error=error, ending=ending)
             served.left = True
         self._ring()
 
@@ -344,6 +383,7 @@ class Server(ServerFace):
         outside = None
         self._listener._last_call()
         while True:
+            self._look_in_drain(drain)
             with self._lock:
                 if self._limit is not None:
                     drain.tighten(self._limit)
@@ -359,6 +399,9 @@ class Server(ServerFace):
                 return outside
             else:
                 bell.wait(turn.wait)
+
+    def _look_in_drain(self, drain: Drain) -> None:
+        """Before each step of it."""
 
     def _accept_rest(self, drain: Drain, room: int, wait: float | None, bell: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""

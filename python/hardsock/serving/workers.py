@@ -1,4 +1,4 @@
-"""A bounded number of threads that take connections from a queue: started late, used again.
+"""A bounded number of threads, started late, used again; and those that serve from a queue.
 
 The queue is bounded by the server, which accepts nothing while it is full.
 """
@@ -17,9 +17,77 @@ from hardsock.serving.ledger import Served
 from hardsock.serving.seldom import Seldom
 from hardsock.serving.threads import new_thread, start_thread
 
-__all__ = ["Workers"]
+__all__ = ["Crew", "Workers"]
 
 _Run = Callable[[Served], bool]
+
+
+class Crew:
+    """Threads up to a limit, which are not ended before all are.
+
+    Args:
+        main: What each runs, until it is told to return.
+        seldom: The server's log.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        name: str,
+        main: Callable[..., object],
+        *args: object,
+        seldom: Seldom,
+    ) -> None:
+        self.limit = limit
+        self._name = name
+        self._main: Callable[..., object] | None = main
+        self._args = args
+        self._lock = threading.RLock()
+        self._seldom = seldom
+        self._threads: list[threading.Thread] = []
+        start_thread(self._new())
+
+    @property
+    def count(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
+
+    def grow(self) -> bool:
+        """Start another one; False if there is none."""
+        with self._lock:
+            if len(self._threads) >= self.limit:
+                return False
+            thread = self._new()
+        try:
+            start_thread(thread)
+        except RuntimeError as exc:  # No more threads for this process: the others go on.
+            with self._lock:
+                self._threads.remove(thread)
+            self._warn(exc)
+            return False
+        return True
+
+    def _warn(self, exc: RuntimeError) -> None:
+        self._seldom.log(
+            "workers", logging.WARNING, "%d of %d workers: %s", self.count, self.limit, str(exc)
+        )
+
+    def _new(self) -> threading.Thread:
+        assert self._main is not None
+        thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", *self._args)
+        self._threads.append(thread)
+        return thread
+
+    def includes(self, thread: threading.Thread) -> bool:
+        """Whether it is one of these."""
+        return thread in self._threads
+
+    def join(self, until: float) -> None:
+        """Wait for those that end by then."""
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        self._main = None  # The way back to the server, which would be a cycle.
+        self._args = ()
 
 
 class Workers:
@@ -31,56 +99,27 @@ class Workers:
     """
 
     def __init__(self, run: _Run, limit: int, name: str, seldom: Seldom) -> None:
-        self._run: _Run | None = run
-        self._limit = limit
-        self._name = name
-        self._seldom = seldom
         self._queue: SimpleQueue[Served | None] = SimpleQueue()
         self._lock = threading.RLock()
-        self._free = 0  # threads that wait, or are about to
+        self._free = 1  # threads that wait, or are about to
         self._given = 0  # connections that no thread has taken yet
-        self._threads: list[threading.Thread] = []
-        self._start(self._new())
+        self._crew = Crew(limit, name, self._main, run, seldom=seldom)
 
     @property
     def count(self) -> int:
         """How many threads there are."""
-        return len(self._threads)
+        return self._crew.count
 
     def give(self, served: Served) -> None:
         """Have a connection served, as soon as a thread is free."""
         with self._lock:
             self._given += 1
-            more = self._given > self._free and len(self._threads) < self._limit
-            thread = self._new() if more else None
+            more = self._given > self._free and self._crew.count < self._crew.limit
+            self._free += more
         self._queue.put(served)
-        if thread is None:
-            return
-        try:
-            self._start(thread)
-        except RuntimeError as exc:  # No more threads for this process: the others go on.
-            self._warn(exc)
-
-    def _warn(self, exc: RuntimeError) -> None:
-        self._seldom.log(
-            "workers", logging.WARNING, "%d of %d workers: %s", self.count, self._limit, str(exc)
-        )
-
-    def _new(self) -> threading.Thread:
-        name = f"{self._name}-{len(self._threads)}"
-        thread = new_thread(self._main, name, self._run)
-        self._threads.append(thread)
-        self._free += 1
-        return thread
-
-    def _start(self, thread: threading.Thread) -> None:
-        try:
-            start_thread(thread)
-        except RuntimeError:
+        if more and not self._crew.grow():
             with self._lock:
-                self._threads.remove(thread)
                 self._free -= 1
-            raise
 
     def _main(self, run: _Run) -> None:
         while True:
@@ -98,15 +137,13 @@ class Workers:
 
     def includes(self, thread: threading.Thread) -> bool:
         """Whether it is one of these."""
-        return thread in self._threads
+        return self._crew.includes(thread)
 
     def close(self, until: float) -> None:
         """Let the threads end once they are free, and join those that do by then."""
-        for _ in self._threads:
+        for _ in range(self._crew.count):
             self._queue.put(None)
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        self._run = None  # The way back to the server, which would be a cycle.
+        self._crew.join(until)
 
 
 def look_at(runner: object) -> tuple[str | None, str | None]:

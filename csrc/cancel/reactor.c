@@ -1,0 +1,518 @@
+/* reactor.c: see reactor.h.
+ *
+ * What is parked is OWNED (by whoever parks it, or was given it), WAITING, or DUE.
+ *
+ * Invariants, all under lock (rank REACTOR):
+ * - waiting lists exactly the WAITING ones in the order of their parking, due the DUE ones in the
+ *   order in which they became so. WAITING ones are in the heap unless their time is HS_NEVER;
+ *   nothing else is.
+ * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
+ *   again. An event names place and generation; parking counts the generation up, so that the event
+ *   of an earlier time, which another thread may still have in its hands, is nothing.
+ * - Only who owns it arms a descriptor, under the lock and before it is WAITING to others: so no
+ *   number is armed that a next owner has closed.
+ * - timer_ns is what the timer is set to, never later than the earliest of the heap.
+ * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
+ *   woken somebody who has not looked yet. Whoever takes one and leaves others rings on: one ring
+ *   is enough for several.
+ *
+ * Threads sleep in epoll_wait(2) for one event each: the kernel wakes one for each event, the last
+ * to come first, and another if more is ready. The timer and the eventfd are edge-triggered for the
+ * same reason. Nobody hands anything over to another thread while there is somebody awake.
+ */
+#include "reactor.h"
+
+#include "wait.h"
+#include "../base/check.h"
+#include "../base/err.h"
+#include "../base/time.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#define REACTOR_MAGIC 0x70c34ea7U
+#define FREED 0x7a
+#define BATCH 64
+/* In the data of the events of our own two descriptors. */
+#define RINGING UINT64_MAX
+#define TIMER (UINT64_MAX - 1)
+
+enum state { OWNED, WAITING, DUE };
+
+struct place {
+    struct hs_parked *parked; /* NULL: free */
+    uint32_t generation;      /* not UINT32_MAX: see above */
+    bool added;               /* its descriptor has been put into the set */
+};
+
+struct hs_reactor {
+    unsigned magic;
+    unsigned fork_generation;
+    int epoll_fd, timer_fd, ring_fd; /* own */
+    struct hs_lock lock;
+    /* All below are guarded by lock. */
+    struct place *places;  /* own */
+    uint32_t *free_places; /* own; a stack, of room for all */
+    size_t n_places, n_free;
+    struct hs_timers timers;
+    int64_t timer_ns;
+    struct hs_list waiting, due; /* hs_parked.link */
+    struct hs_reactor_counts counts;
+    bool closed;
+};
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static hs_err
+open_descriptors(struct hs_reactor *r, struct hs_error *err)
+{
+    struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
+    struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
+
+    if ((r->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
+    if ((r->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "timerfd_create");
+    if ((r->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
+    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer_fd, &timer) != 0 ||
+        epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
+    return HS_OK;
+}
+
+hs_err
+hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
+{
+    struct hs_reactor *r = calloc(1, sizeof(*r));
+    hs_err rv;
+
+    if (r == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory for a reactor");
+    r->magic = REACTOR_MAGIC;
+    r->fork_generation = hs_fork_generation();
+    r->epoll_fd = r->timer_fd = r->ring_fd = -1;
+    r->timer_ns = HS_NEVER;
+    hs_list_init(&r->waiting);
+    hs_list_init(&r->due);
+    hs_lock_init(&r->lock, HS_RANK_REACTOR);
+    if ((rv = open_descriptors(r, err)) != HS_OK)
+        hs_reactor_free(r);
+    else
+        *ret_r = r;
+    return rv;
+}
+
+static bool
+is_ours(const struct hs_reactor *r)
+{
+    return r->fork_generation == hs_fork_generation();
+}
+
+static void
+close_if_open(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+void
+hs_reactor_free(struct hs_reactor *r)
+{
+    if (r == NULL)
+        return;
+    HS_CHECK(r, REACTOR_MAGIC);
+    HS_ASSERT(!is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
+    HS_ASSERT(!is_ours(r) || r->counts.sleeping == 0);
+    close_if_open(r->epoll_fd);
+    close_if_open(r->timer_fd);
+    close_if_open(r->ring_fd);
+    hs_timers_fini(&r->timers);
+    free(r->places);
+    free(r->free_places);
+    if (is_ours(r))
+        hs_lock_fini(&r->lock);
+    memset(r, FREED, sizeof(*r));
+    free(r);
+}
+
+int
+hs_reactor_fileno(const struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    return r->epoll_fd;
+}
+
+static hs_err
+refuse_forked(struct hs_error *err)
+{
+    return hs_err_setx(err, HS_E_FORKED, "reactor", "%s", hs_err_text(HS_E_FORKED));
+}
+
+/* ---- Changing hands ------------------------------------------------------------------------ */
+
+static void
+stop_waiting_locked(struct hs_reactor *r, struct hs_parked *p)
+{
+    hs_list_unlink(&p->link);
+    hs_timers_remove(&r->timers, &p->timer);
+    r->counts.waiting--;
+    p->state = OWNED;
+}
+
+static void
+become_due_locked(struct hs_reactor *r, struct hs_parked *p, enum hs_cause cause)
+{
+    if (p->state == WAITING)
+        stop_waiting_locked(r, p);
+    p->state = DUE;
+    p->cause = (unsigned char)cause;
+    hs_list_append(&r->due, &p->link);
+    r->counts.due++;
+}
+
+static void
+wait_locked(struct hs_reactor *r, struct hs_parked *p, int64_t at_ns)
+{
+    p->state = WAITING;
+    hs_list_append(&r->waiting, &p->link);
+    hs_timers_set(&r->timers, &p->timer, at_ns);
+    r->counts.waiting++;
+}
+
+/* Whether the caller has to ring once it has dropped the lock. */
+static bool
+needs_ring_locked(const struct hs_reactor *r)
+{
+    return r->counts.sleeping > 0 && (r->counts.due > 0 || r->closed);
+}
+
+static void
+drop_and_ring(struct hs_reactor *r)
+{
+    bool ring = needs_ring_locked(r);
+
+    hs_lock_drop(&r->lock);
+    if (ring)
+        hs_eventfd_ring(r->ring_fd);
+}
+
+/* ---- Places and times ---------------------------------------------------------------------- */
+
+static bool
+grow_locked(struct hs_reactor *r)
+{
+    size_t n = r->n_places == 0 ? 64 : 2 * r->n_places;
+    struct place *places;
+    uint32_t *stack;
+
+    if ((stack = realloc(r->free_places, n * sizeof(*stack))) == NULL)
+        return false;
+    r->free_places = stack;
+    if ((places = realloc(r->places, n * sizeof(*places))) == NULL)
+        return false;
+    r->places = places;
+    memset(places + r->n_places, 0, (n - r->n_places) * sizeof(*places));
+    while (r->n_places < n)
+        stack[r->n_free++] = (uint32_t)r->n_places++;
+    return true;
+}
+
+static struct place *
+place_of_locked(struct hs_reactor *r, struct hs_parked *p)
+{
+    struct place *place;
+
+    if (p->place == 0) {
+        if (r->n_free == 0 && !grow_locked(r))
+            return NULL;
+        p->place = r->free_places[--r->n_free] + 1;
+        p->timer = (struct hs_timer)HS_TIMER_INIT;
+        place = &r->places[p->place - 1];
+        place->parked = p;
+        place->added = false;
+        return place;
+    }
+    return &r->places[p->place - 1];
+}
+
+static void
+set_timer_locked(struct hs_reactor *r)
+{
+    int64_t earliest = hs_timers_earliest(&r->timers);
+    struct itimerspec spec = {0};
+
+    if (earliest >= r->timer_ns)
+        return;
+    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
+    if (timerfd_settime(r->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
+        r->timer_ns = earliest;
+}
+
+/* Only asked of who owns p, so that fd is still its own. */
+static hs_err
+arm_locked(struct hs_reactor *r, struct place *place, const struct hs_parked *p, int fd,
+           uint32_t events, struct hs_error *err)
+{
+    struct epoll_event ev = {.events = events | EPOLLONESHOT};
+    int ops[] = {place->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+                 place->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
+    int expected = place->added ? ENOENT : EEXIST;
+
+    ev.data.u64 = (uint64_t)place->generation << 32 | (p->place - 1);
+    if (epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
+        (errno == expected && epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
+        place->added = true;
+        return HS_OK;
+    }
+    return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "reactor",
+                      "epoll_ctl");
+}
+
+static hs_err
+park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, int64_t at_ns,
+            struct hs_error *err)
+{
+    struct place *place;
+    hs_err rv;
+
+    if (!hs_timers_reserve(&r->timers) || (place = place_of_locked(r, p)) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
+    HS_ASSERT(place->parked == p && p->state == OWNED);
+    place->generation = (place->generation + 1) & INT32_MAX;
+    if (fd >= 0 && (rv = arm_locked(r, place, p, fd, events, err)) != HS_OK)
+        return rv;
+    wait_locked(r, p, at_ns);
+    set_timer_locked(r);
+    return HS_OK;
+}
+
+hs_err
+hs_reactor_park(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, int64_t at_ns,
+                struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return refuse_forked(err);
+    hs_lock_take(&r->lock);
+    rv = park_locked(r, p, fd, events, at_ns, err);
+    hs_lock_drop(&r->lock);
+    return rv;
+}
+
+void
+hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (p->place == 0 || !is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    HS_ASSERT(p->state == OWNED && r->places[p->place - 1].parked == p);
+    r->places[p->place - 1].parked = NULL;
+    r->free_places[r->n_free++] = p->place - 1;
+    p->place = 0;
+    hs_lock_drop(&r->lock);
+}
+
+/* ---- What the kernel has ------------------------------------------------------------------- */
+
+static void
+collect_expired_locked(struct hs_reactor *r)
+{
+    int64_t now = hs_now();
+    struct hs_timer *timer;
+    uint64_t count;
+    ssize_t ignored = read(r->timer_fd, &count, sizeof(count));
+
+    (void)ignored;
+    r->timer_ns = HS_NEVER;
+    while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
+        become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
+    set_timer_locked(r);
+}
+
+static void
+hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
+{
+    struct place *place;
+
+    if (ev->data.u64 == TIMER) {
+        collect_expired_locked(r);
+    } else if (ev->data.u64 != RINGING) {
+        place = &r->places[(uint32_t)ev->data.u64];
+        if (place->parked == NULL || place->generation != ev->data.u64 >> 32 ||
+            place->parked->state != WAITING)
+            return;
+        place->parked->events = ev->events;
+        become_due_locked(r, place->parked, HS_CAUSE_READY);
+    }
+}
+
+static void
+collect_locked(struct hs_reactor *r)
+{
+    struct epoll_event events[BATCH];
+    int n = epoll_wait(r->epoll_fd, events, BATCH, 0);
+
+    for (int i = 0; i < n; i++)
+        hear_locked(r, &events[i]);
+}
+
+void
+hs_reactor_collect(struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    collect_locked(r);
+    drop_and_ring(r);
+}
+
+void
+hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    HS_ASSERT(p->state == OWNED);
+    collect_locked(r); /* Others first, even if this one comes again and again. */
+    become_due_locked(r, p, HS_CAUSE_CALLED);
+    drop_and_ring(r);
+}
+
+void
+hs_reactor_call(struct hs_reactor *r, struct hs_parked *p)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    if (p->state == WAITING)
+        become_due_locked(r, p, HS_CAUSE_CALLED);
+    drop_and_ring(r);
+}
+
+void
+hs_reactor_call_all(struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    while (!hs_list_empty(&r->waiting))
+        become_due_locked(r, HS_CONTAINER(r->waiting.next, struct hs_parked, link),
+                          HS_CAUSE_CALLED);
+    drop_and_ring(r);
+}
+
+struct hs_parked *
+hs_reactor_take(struct hs_reactor *r, bool (*fits)(const struct hs_parked *p, const void *arg),
+                const void *arg)
+{
+    struct hs_parked *p = NULL;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return NULL;
+    hs_lock_take(&r->lock);
+    for (struct hs_list *l = r->waiting.next; l != &r->waiting && p == NULL; l = l->next) {
+        p = HS_CONTAINER(l, struct hs_parked, link);
+        if (fits != NULL && !fits(p, arg))
+            p = NULL;
+    }
+    if (p != NULL)
+        stop_waiting_locked(r, p);
+    hs_lock_drop(&r->lock);
+    return p;
+}
+
+/* ---- Waiting ------------------------------------------------------------------------------- */
+
+/* HS_WANT: nothing is due; then the lock is still held. */
+static hs_err
+take_due_locked(struct hs_reactor *r, struct hs_error *err, struct hs_parked **ret_p)
+{
+    struct hs_parked *p;
+
+    if (r->counts.due > 0) {
+        p = HS_CONTAINER(r->due.next, struct hs_parked, link);
+        hs_list_unlink(&p->link);
+        r->counts.due--;
+        p->state = OWNED;
+        drop_and_ring(r);
+        *ret_p = p;
+        return HS_OK;
+    }
+    if (!r->closed)
+        return HS_WANT;
+    drop_and_ring(r);
+    return hs_err_setx(err, HS_E_CLOSED, "reactor", "it was closed");
+}
+
+static hs_err
+sleep_locked(struct hs_reactor *r, struct hs_error *err)
+{
+    struct epoll_event ev;
+    hs_err rv;
+
+    r->counts.sleeping++;
+    hs_lock_drop(&r->lock);
+    rv = hs_wait_epoll(r->epoll_fd, &ev, err);
+    hs_lock_take(&r->lock);
+    r->counts.sleeping--;
+    if (rv == HS_OK)
+        hear_locked(r, &ev);
+    return rv;
+}
+
+hs_err
+hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err, struct hs_parked **ret_p)
+{
+    hs_err rv, slept;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return refuse_forked(err);
+    hs_lock_take(&r->lock);
+    if (!wait)
+        collect_locked(r);
+    while ((rv = take_due_locked(r, err, ret_p)) == HS_WANT && wait)
+        if ((slept = sleep_locked(r, err)) != HS_OK) {
+            drop_and_ring(r); /* The ring that woke nobody else may have been for us. */
+            return slept;
+        }
+    if (rv == HS_WANT)
+        hs_lock_drop(&r->lock);
+    return rv;
+}
+
+void
+hs_reactor_close(struct hs_reactor *r)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    r->closed = true;
+    drop_and_ring(r);
+}
+
+void
+hs_reactor_counts(struct hs_reactor *r, struct hs_reactor_counts *ret_counts)
+{
+    *ret_counts = (struct hs_reactor_counts){0};
+    if (!is_ours(r))
+        return;
+    hs_lock_take(&r->lock);
+    *ret_counts = r->counts;
+    hs_lock_drop(&r->lock);
+}

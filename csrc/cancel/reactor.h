@@ -1,0 +1,76 @@
+/* reactor.h: what is parked until a descriptor or a time says that there is something to do, and
+ * the threads that wait for the next of it.
+ *
+ * A thing that is parked costs its own memory, a place, and no thread. Any number of threads may
+ * wait; each event wakes one of them. Whoever is given a thing owns it alone until it parks it
+ * again, so that no two threads ever work on one.
+ *
+ *     hs_reactor_park(r, &thing->parked, fd, EPOLLIN, deadline, ...)
+ *     hs_reactor_next(r, true, ..., &p) == HS_OK:  p is thing->parked; p->cause says why
+ *
+ * In a forked child it can only be freed.
+ */
+#ifndef HS_CANCEL_REACTOR_H
+#define HS_CANCEL_REACTOR_H
+
+#include "timers.h"
+#include "../base/list.h"
+
+enum hs_cause {
+    HS_CAUSE_READY,  /* parked.events: what epoll said */
+    HS_CAUSE_TIME,   /* its time has come */
+    HS_CAUSE_CALLED, /* by hs_reactor_call, or hs_reactor_queue */
+};
+
+/* Embedded in what can be parked. All zero before the first time; belongs to the reactor. */
+struct hs_parked {
+    struct hs_list link; /* in waiting or due; else of no meaning */
+    struct hs_timer timer;
+    uint32_t place;  /* index + 1; 0: none */
+    uint32_t events; /* of epoll(7), as the next: for whoever is given it */
+    unsigned char cause;
+    unsigned char state;
+};
+
+struct hs_reactor;
+
+HS_NODISCARD hs_err hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r);
+/* Nothing may be parked, nobody may wait. NULL is fine. */
+void hs_reactor_free(struct hs_reactor *r);
+/* Readable when somebody should call hs_reactor_next; for those who wait for other things, too. */
+int hs_reactor_fileno(const struct hs_reactor *r);
+/* Whoever waits, and who comes later, gets HS_E_CLOSED once nothing is due. Idempotent. */
+void hs_reactor_close(struct hs_reactor *r);
+
+/* Parks what the caller owns, until fd has one of the events, or at_ns. fd -1: only the time
+ * counts. fd must be surely its own during the call; closing it takes it out of the set by itself.
+ * On failure (HS_E_NOMEM, HS_E_SYSTEM, HS_E_FORKED) it is still the caller's. */
+HS_NODISCARD hs_err hs_reactor_park(struct hs_reactor *r, struct hs_parked *p, int fd,
+                                    uint32_t events, int64_t at_ns, struct hs_error *err);
+/* Makes what the caller owns due at once, behind all that is due now, also in the kernel. */
+void hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p);
+/* From any thread: makes it due if it waits; else its owner will find out what has changed. */
+void hs_reactor_call(struct hs_reactor *r, struct hs_parked *p);
+/* The same for all that wait. */
+void hs_reactor_call_all(struct hs_reactor *r);
+/* The next that is due, which is the caller's from now on. wait: sleeps until there is one, or
+ * HS_INTR (a signal, or a second has passed). Else HS_WANT when there is none. HS_E_CLOSED,
+ * HS_E_FORKED, HS_E_SYSTEM. */
+HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err,
+                                    struct hs_parked **ret_p);
+/* Makes due what the kernel has, without taking any. */
+void hs_reactor_collect(struct hs_reactor *r);
+/* The one that has waited for the longest of those that fit, which is the caller's from now on;
+ * NULL: none does. fits (NULL: all do) runs under the lock: it looks, and calls nothing. */
+struct hs_parked *hs_reactor_take(struct hs_reactor *r,
+                                  bool (*fits)(const struct hs_parked *p, const void *arg),
+                                  const void *arg);
+/* Gives up the place of what the caller owns. */
+void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
+
+struct hs_reactor_counts {
+    size_t waiting, due, sleeping; /* sleeping: threads */
+};
+void hs_reactor_counts(struct hs_reactor *r, struct hs_reactor_counts *ret_counts);
+
+#endif

@@ -1,0 +1,564 @@
+/* parking.c: connections in a reactor (cancel/reactor.h), and what there is to be said of each.
+ *
+ * Invariants:
+ * - A spot belongs to its connection and is freed with it. While it is parked or due, the parking
+ *   has a reference to the connection, which goes with it to whoever is given it.
+ * - All of a spot but `parking` and `conn` belongs to the owner of its hs_parked. Once it is parked
+ *   it may be somebody else's at any moment, and is not touched any more.
+ * - Closing marks the descriptor first and calls the spot after; draining says so first and calls
+ *   all after. Who parks looks at both marks after it has parked: one of the two makes it due.
+ * - given: a message was given. more: what is in the buffer was looked at and left, so only what
+ *   comes is news.
+ * - lingering: an op of hs_conn_finish that holds both directions from first step to last.
+ *
+ * What a client does while it is parked costs a look in the thread that was woken, which then waits
+ * on: half a TLS record, session tickets, key updates are no message. Looks read nothing: MSG_PEEK.
+ */
+#include "parking.h"
+
+#include "conn_impl.h"
+#include "../base/time.h"
+#include "../cancel/reactor.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define PARKING_MAGIC 0x70c3ba4cU
+#define FREED 0x7b
+#define SPOT_FREED 0x7c
+
+struct hs_parking {
+    unsigned magic;
+    atomic_int refs;
+    struct hs_reactor *reactor; /* owns */
+    atomic_bool draining;
+};
+
+struct lingering {
+    struct hs_op op;
+    struct hs_close_report report;
+};
+
+struct hs_spot {
+    struct hs_parked parked;
+    struct hs_parking *parking;  /* owns: a reference; write once, as the next */
+    struct hs_conn *conn;        /* borrows: the spot is its */
+    struct lingering *lingering; /* owns; NULL: it waits for a message */
+    void *arg;
+    int64_t until_ns;
+    uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
+    size_t buffered;
+    bool given, more;
+    bool known; /* it is a message: no other look is needed */
+    bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
+};
+
+static atomic_long live;
+
+long
+hs_parking_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+hs_err
+hs_parking_new(struct hs_error *err, struct hs_parking **ret_p)
+{
+    struct hs_parking *p = calloc(1, sizeof(*p));
+    hs_err rv;
+
+    if (p == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "parking", "no memory for a parking");
+    if ((rv = hs_reactor_new(err, &p->reactor)) != HS_OK) {
+        free(p);
+        return rv;
+    }
+    p->magic = PARKING_MAGIC;
+    p->refs = 1;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    *ret_p = p;
+    return HS_OK;
+}
+
+struct hs_parking *
+hs_parking_ref(struct hs_parking *p)
+{
+    HS_CHECK(p, PARKING_MAGIC);
+    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+    return p;
+}
+
+void
+hs_parking_unref(struct hs_parking *p)
+{
+    if (p == NULL)
+        return;
+    HS_CHECK(p, PARKING_MAGIC);
+    if (atomic_fetch_sub(&p->refs, 1) != 1)
+        return;
+    hs_reactor_free(p->reactor);
+    memset(p, FREED, sizeof(*p));
+    free(p);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+void
+hs_parking_close(struct hs_parking *p)
+{
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_close(p->reactor);
+}
+
+void
+hs_spot_free(struct hs_spot *s)
+{
+    if (s == NULL)
+        return;
+    hs_reactor_forget(s->parking->reactor, &s->parked);
+    hs_parking_unref(s->parking);
+    free(s->lingering);
+    memset(s, SPOT_FREED, sizeof(*s));
+    free(s);
+}
+
+void
+hs_spot_ended(struct hs_spot *s)
+{
+    if (s != NULL)
+        hs_reactor_call(s->parking->reactor, &s->parked);
+}
+
+static struct hs_spot *
+spot_of(struct hs_parking *p, struct hs_conn *c, struct hs_error *err)
+{
+    struct hs_spot *s = c->spot;
+
+    if (s == NULL) {
+        if ((s = calloc(1, sizeof(*s))) == NULL) {
+            (void)hs_err_setx(err, HS_E_NOMEM, "park", "no memory to park a connection");
+            return NULL;
+        }
+        s->parking = hs_parking_ref(p);
+        s->conn = c;
+        c->spot = s;
+    }
+    HS_ASSERT(s->parking == p);
+    return s;
+}
+
+/* ---- Looking ------------------------------------------------------------------------------- */
+
+static uint64_t
+bytes_read(struct hs_conn *c)
+{
+    return atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) -
+           atomic_load_explicit(&c->buffered, memory_order_relaxed);
+}
+
+/* With HS_DIR_IN visited. HS_OK: there are bytes; HS_WANT: there are none; HS_E_END, or how it
+ * broke. */
+static hs_err
+peek(const struct hs_spot *s)
+{
+    struct hs_conn *c = s->conn;
+    uint8_t byte;
+    short want;
+    size_t n = 0;
+    hs_err rv;
+
+    if (atomic_load(&c->buffered) > 0 && !s->more)
+        return HS_OK;
+    rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), &byte, 1, MSG_PEEK, NULL, &want, &n);
+    if (rv == HS_OK && n == 0)
+        rv = atomic_load(&c->buffered) > 0 ? HS_E_TRUNCATED : HS_E_END;
+    return rv;
+}
+
+/* HS_E_CLOSED here; HS_OK, too, when somebody reads who should not. */
+static hs_err
+look(const struct hs_spot *s)
+{
+    hs_err rv;
+
+    if (hs_fd_is_closed(&s->conn->fd))
+        return HS_E_CLOSED;
+    if (s->known)
+        return HS_OK;
+    if (!hs_call_visit(s->conn, HS_DIR_IN))
+        return hs_fd_is_closed(&s->conn->fd) ? HS_E_CLOSED : HS_OK;
+    rv = peek(s);
+    hs_call_leave(s->conn, HS_DIR_IN);
+    return rv;
+}
+
+/* Without TLS, epoll(7) has said all there is to say. */
+static bool
+surely_has_data(const struct hs_spot *s)
+{
+    return s->parked.cause == HS_CAUSE_READY && s->parked.events == EPOLLIN && s->conn->tls == NULL;
+}
+
+static enum hs_ending
+ending_of(hs_err rv)
+{
+    if (rv == HS_E_END)
+        return HS_ENDING_CLEAN;
+    if (rv == HS_E_TRUNCATED)
+        return HS_ENDING_TRUNCATED;
+    return rv == HS_E_DEAD_PEER ? HS_ENDING_DEAD_PEER : HS_ENDING_RESET;
+}
+
+/* ---- Parking ------------------------------------------------------------------------------- */
+
+/* Of what the caller owns, and not any more when this returns HS_OK: so all that is needed after is
+ * in variables. A descriptor that is closed is no failure: it is due. */
+static hs_err
+wait_for(struct hs_spot *s, int fd, uint32_t events, int64_t at_ns, struct hs_error *err)
+{
+    struct hs_parking *p = s->parking;
+    struct hs_conn *c = s->conn;
+    bool stays = s->stays || s->lingering != NULL;
+    hs_err rv = HS_OK;
+
+    (void)hs_conn_ref(c); /* Whoever is given it may be quicker than we are. */
+    (void)hs_parking_ref(p);
+    if (hs_fd_hold(&c->fd, NULL) != HS_OK) {
+        hs_reactor_queue(p->reactor, &s->parked);
+    } else {
+        rv = hs_reactor_park(p->reactor, &s->parked, fd, events, at_ns, err);
+        if (rv == HS_OK && (hs_fd_is_closed(&c->fd) || (!stays && atomic_load(&p->draining))))
+            hs_reactor_call(p->reactor, &s->parked);
+        hs_fd_drop(&c->fd);
+    }
+    hs_conn_unref(c);
+    hs_parking_unref(p);
+    return rv;
+}
+
+static hs_err
+wait_for_message(struct hs_spot *s, struct hs_error *err)
+{
+    s->known = false;
+    return wait_for(s, s->conn->fd.number, EPOLLIN | EPOLLRDHUP, s->until_ns, err);
+}
+
+/* Whether there are bytes that no readiness of the descriptor will tell of. */
+static bool
+has_above(const struct hs_spot *s)
+{
+    struct hs_conn *c = s->conn;
+
+    if (atomic_load(&c->buffered) > 0)
+        return !s->more;
+    return c->tls != NULL && hs_tls_has_pending(c->tls);
+}
+
+static bool
+is_unfit(struct hs_conn *c)
+{
+    return atomic_load(&c->broken) != HS_OK || hs_conn_half_sent(c) ||
+           atomic_load(&c->dirs[HS_DIR_IN].poison) != HS_OK ||
+           atomic_load(&c->dirs[HS_DIR_OUT].poison) != HS_OK;
+}
+
+/* HS_PARKING_TAKEN: it can be. */
+static enum hs_parking_answer
+judge(struct hs_spot *s, bool newcomer)
+{
+    struct hs_conn *c = s->conn;
+    size_t buffered = atomic_load(&c->buffered);
+
+    if (hs_fd_is_closed(&c->fd))
+        return HS_PARKING_CLOSED;
+    if (is_unfit(c))
+        return HS_PARKING_UNFIT;
+    if (atomic_load(&c->out_ended))
+        return HS_PARKING_ENDING;
+    s->more = s->given && s->read == bytes_read(c);
+    if (s->more && s->buffered == buffered)
+        return HS_PARKING_UNREAD;
+    s->stays = newcomer || s->more;
+    if (s->stays || !atomic_load(&s->parking->draining))
+        return HS_PARKING_TAKEN;
+    return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
+}
+
+hs_err
+hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t span_ns,
+                bool newcomer, struct hs_error *err, enum hs_parking_answer *ret_answer)
+{
+    enum hs_parking_answer answer;
+    struct hs_spot *s;
+    hs_err rv = HS_OK;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    HS_CHECK(conn, CONN_MAGIC);
+    if (!hs_fd_is_ours(&conn->fd))
+        return hs_err_setx(err, HS_E_FORKED, "park", "%s", hs_err_text(HS_E_FORKED));
+    if (!hs_fd_is_closed(&conn->fd) && atomic_load(&conn->dirs[HS_DIR_IN].user) == USER_CALL)
+        return hs_err_setx(err, HS_E_BUSY, "park", "a call is reading on this connection");
+    if ((s = spot_of(p, conn, err)) == NULL)
+        return HS_E_NOMEM;
+    s->known = false;
+    if ((answer = judge(s, newcomer)) == HS_PARKING_TAKEN) {
+        s->arg = arg;
+        s->until_ns = hs_deadline_after(span_ns);
+        (void)hs_conn_ref(conn);
+        if (has_above(s))
+            hs_reactor_queue(p->reactor, &s->parked);
+        else if ((rv = wait_for_message(s, err)) != HS_OK)
+            hs_conn_unref(conn);
+    }
+    if (rv == HS_OK)
+        *ret_answer = answer;
+    return rv;
+}
+
+/* ---- Lingering ----------------------------------------------------------------------------- */
+
+static uint32_t
+epoll_events(short want)
+{
+    return ((want & POLLIN) != 0 ? (uint32_t)EPOLLIN : 0) |
+           ((want & POLLOUT) != 0 ? (uint32_t)EPOLLOUT : 0);
+}
+
+/* HS_WANT: it is parked again. */
+static hs_err
+step(struct hs_spot *s, struct hs_error *err)
+{
+    struct lingering *l = s->lingering;
+    hs_err rv, waits;
+
+    rv = hs_conn_finish(s->conn, &l->op, err, &l->report);
+    if (rv == HS_INTR) { /* There is much to throw away: others first. */
+        hs_reactor_queue(s->parking->reactor, &s->parked);
+        return HS_WANT;
+    }
+    if (rv != HS_WANT)
+        return rv;
+    waits = wait_for(s, l->op.want_fd, epoll_events(l->op.want_events), l->op.want_at_ns, err);
+    if (waits == HS_OK)
+        return HS_WANT;
+    hs_conn_abandon(s->conn, &l->op, NULL);
+    return waits;
+}
+
+hs_err
+hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t span_ns,
+                  struct hs_error *err, struct hs_close_report *ret_report)
+{
+    struct hs_spot *s;
+    hs_err rv;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    HS_CHECK(conn, CONN_MAGIC);
+    if ((s = spot_of(p, conn, err)) == NULL)
+        return HS_E_NOMEM;
+    HS_ASSERT(s->lingering == NULL);
+    if ((s->lingering = calloc(1, sizeof(*s->lingering))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "finish", "no memory to park a connection");
+    s->lingering->op = (struct hs_op)HS_OP_INIT(hs_deadline_after(span_ns), NULL);
+    s->lingering->op.stepping = true;
+    s->arg = arg;
+    (void)hs_conn_ref(conn);
+    if ((rv = step(s, err)) == HS_WANT)
+        return rv;
+    if (rv == HS_OK)
+        *ret_report = s->lingering->report;
+    free(s->lingering);
+    s->lingering = NULL;
+    hs_conn_unref(conn);
+    return rv;
+}
+
+/* ---- News ---------------------------------------------------------------------------------- */
+
+/* HS_WANT: it waits on. */
+static hs_err
+tell_lingering(struct hs_spot *s, struct hs_parked_conn *ret)
+{
+    hs_err rv = step(s, NULL);
+
+    if (rv == HS_WANT)
+        return rv;
+    if (rv != HS_OK)
+        hs_conn_end(s->conn, HS_END_ORDERLY);
+    *ret = (struct hs_parked_conn){
+        .conn = s->conn,
+        .arg = s->arg,
+        .news = HS_PARKED_FINISHED,
+        .ending = rv == HS_OK ? s->lingering->report.ending : HS_ENDING_CLEAN,
+        .closed_here = rv != HS_OK,
+    };
+    free(s->lingering);
+    s->lingering = NULL;
+    return HS_OK;
+}
+
+static void
+give_message(struct hs_spot *s, struct hs_parked_conn *ret)
+{
+    s->given = true;
+    s->read = bytes_read(s->conn);
+    s->buffered = atomic_load(&s->conn->buffered);
+    ret->news = HS_PARKED_MESSAGE;
+}
+
+static void
+give_ended(struct hs_spot *s, hs_err how, struct hs_parked_conn *ret)
+{
+    ret->news = HS_PARKED_ENDED;
+    ret->closed_here = how == HS_E_CLOSED;
+    ret->ending = ending_of(how);
+    if (how == HS_E_RESET || how == HS_E_DEAD_PEER)
+        hs_conn_set_broken(s->conn, how);
+    hs_conn_end(s->conn, HS_END_ORDERLY);
+}
+
+/* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */
+static hs_err
+tell(struct hs_spot *s, struct hs_parked_conn *ret)
+{
+    bool asked = !s->stays && atomic_load(&s->parking->draining);
+    hs_err rv;
+
+    if (s->lingering != NULL)
+        return tell_lingering(s, ret);
+    rv = surely_has_data(s) ? HS_OK : look(s);
+    if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked &&
+        wait_for_message(s, NULL) == HS_OK) /* Else there is no memory for more than it had. */
+        return HS_WANT;
+    *ret = (struct hs_parked_conn){.conn = s->conn, .arg = s->arg};
+    if (rv == HS_OK)
+        give_message(s, ret);
+    else if (rv != HS_WANT)
+        give_ended(s, rv, ret);
+    else
+        ret->news = asked ? HS_PARKED_QUIET : HS_PARKED_EXPIRED;
+    return HS_OK;
+}
+
+hs_err
+hs_parking_next(struct hs_parking *p, struct hs_error *err, struct hs_parked_conn *ret_parked)
+{
+    struct hs_reactor_counts counts;
+    struct hs_parked *parked;
+    hs_err rv;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    do {
+        if ((rv = hs_reactor_next(p->reactor, true, err, &parked)) != HS_OK)
+            return rv;
+    } while (tell(HS_CONTAINER(parked, struct hs_spot, parked), ret_parked) == HS_WANT);
+    hs_reactor_counts(p->reactor, &counts);
+    ret_parked->alone = counts.sleeping == 0;
+    return HS_OK;
+}
+
+/* Goes once round: messages come behind those that came meanwhile, in their order. */
+size_t
+hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked)
+{
+    struct hs_reactor_counts counts;
+    struct hs_parked *parked;
+    size_t n = 0, left;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
+    hs_reactor_counts(p->reactor, &counts);
+    for (left = counts.due; left > 0 && n < max; left--) {
+        struct hs_spot *s;
+
+        if (hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
+            break;
+        s = HS_CONTAINER(parked, struct hs_spot, parked);
+        if (tell(s, &ret_parked[n]) != HS_OK)
+            continue;
+        if (ret_parked[n].news != HS_PARKED_MESSAGE) {
+            n++;
+            continue;
+        }
+        s->known = true;
+        hs_reactor_queue(p->reactor, parked);
+    }
+    return n;
+}
+
+void
+hs_parking_drain(struct hs_parking *p)
+{
+    HS_CHECK(p, PARKING_MAGIC);
+    atomic_store(&p->draining, true);
+    hs_reactor_call_all(p->reactor);
+}
+
+/* Nothing of it has come, as far as is known here. */
+static bool
+is_silent(const struct hs_parked *parked, const void *created_before_ns)
+{
+    const struct hs_spot *s = HS_CONTAINER(parked, const struct hs_spot, parked);
+
+    return !s->given && s->lingering == NULL &&
+           s->conn->created_ns < *(const int64_t *)created_before_ns;
+}
+
+bool
+hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
+                 void **ret_arg)
+{
+    int64_t before = hs_now() - silence_ns;
+    struct hs_parked *parked;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
+    while ((parked = hs_reactor_take(p->reactor, is_silent, &before)) != NULL) {
+        struct hs_spot *s = HS_CONTAINER(parked, struct hs_spot, parked);
+
+        if (look(s) == HS_WANT) {
+            *ret_conn = s->conn;
+            *ret_arg = s->arg;
+            return true;
+        }
+        hs_reactor_queue(p->reactor, parked); /* There is news of it. */
+    }
+    return false;
+}
+
+bool
+hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
+{
+    struct hs_parked *parked;
+    struct hs_spot *s;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    if ((parked = hs_reactor_take(p->reactor, NULL, NULL)) == NULL &&
+        hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
+        return false;
+    s = HS_CONTAINER(parked, struct hs_spot, parked);
+    if (s->lingering != NULL) {
+        hs_conn_abandon(s->conn, &s->lingering->op, NULL);
+        free(s->lingering);
+        s->lingering = NULL;
+    }
+    *ret_conn = s->conn;
+    *ret_arg = s->arg;
+    return true;
+}
+
+void
+hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due)
+{
+    struct hs_reactor_counts counts;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    hs_reactor_collect(p->reactor);
+    hs_reactor_counts(p->reactor, &counts);
+    *ret_parked = counts.waiting;
+    *ret_due = counts.due;
+}

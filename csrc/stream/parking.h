@@ -1,0 +1,20 @@
+/* parking.h: what connections know of where they are parked.
+ *
+ * What servers ask of a parking is in hardsock.h.
+ */
+#ifndef HS_STREAM_PARKING_H
+#define HS_STREAM_PARKING_H
+
+#include "hardsock.h"
+
+/* A connection's place in a parking, made when it is parked for the first time. */
+struct hs_spot;
+
+/* The connection was closed, or has left us. NULL is fine. */
+void hs_spot_ended(struct hs_spot *s);
+/* With the connection. NULL is fine. */
+void hs_spot_free(struct hs_spot *s);
+
+long hs_parking_live(void);
+
+#endif

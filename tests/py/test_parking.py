@@ -1,0 +1,149 @@
+"""The binding of parked connections, beneath servers: what is kept, what is given back, and when."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+import hardsock as hs
+from hardsock._core import Parking
+from support import Call
+
+MESSAGE, ENDED, EXPIRED, QUIET, FINISHED = range(5)  # news
+TAKEN, NOTHING_CAME, CLOSED, ENDING, UNFIT, UNREAD = range(6)  # answers
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[hs.Connection, socket.socket]]:
+    ours, peer = socket.socketpair()
+    conn = hs.adopt(ours)
+    yield conn, peer
+    conn.close()
+    peer.close()
+
+
+class Thing:
+    """Something that can be weakly referenced."""
+
+    kept: object = None
+
+
+def test_a_message_comes_with_what_was_parked(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, peer = pair
+    parking = Parking()
+    what = Thing()
+    assert parking.park(conn, what, None) == TAKEN
+    assert parking.counts() == (1, 0)
+    peer.sendall(b"hello")
+    assert parking.next() == (what, MESSAGE, None, True)
+    assert conn.recv(10) == b"hello"
+    peer.sendall(b"again")
+    assert parking.turn(conn, what, 100) == (what, MESSAGE, None, True)
+    assert parking.turn(conn, what, 100) == UNREAD
+    assert conn.recv(10) == b"again"
+    assert parking.turn(conn, what, 0.001) == (what, EXPIRED, None, True)
+
+
+def test_a_waiting_thread_is_given_what_comes(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, peer = pair
+    parking = Parking()
+    with Call(parking.turn, conn, "what", None) as turn:
+        turn.wait_until_blocked()
+        peer.close()
+        assert turn.result(5) == ("what", ENDED, "clean", True)
+    assert conn.closed
+    with Call(parking.next) as waiting:
+        waiting.wait_until_blocked()
+        parking.close()
+        assert waiting.result(5) is None
+
+
+def test_draining_gives_the_quiet_back(pair: tuple[hs.Connection, socket.socket]) -> None:
+    conn, _peer = pair
+    parking = Parking()
+    assert parking.park(conn, "what", None) == TAKEN
+    parking.drain()
+    assert parking.tend() == [("what", QUIET, None, False)]
+    assert parking.park(conn, "what", None) == NOTHING_CAME
+    assert parking.park(conn, "what", None, True) == TAKEN
+    assert parking.take() == "what"
+    assert parking.take() is None
+
+
+def test_lingering_ends_parked(pair: tuple[hs.Connection, socket.socket]) -> None:
+    conn, peer = pair
+    parking = Parking()
+    assert parking.linger(conn, "what", 100) is None
+    peer.close()
+    assert parking.next() == ("what", FINISHED, "clean", True)
+    assert parking.linger(conn, "what", 100) == "closed"
+    assert parking.park(conn, "what", 100) == CLOSED
+
+
+def test_what_is_parked_is_kept_and_nothing_else_is(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, peer = pair
+    parking = Parking()
+    what = Thing()
+    before = sys.getrefcount(what)
+    assert parking.park(conn, what, None) == TAKEN
+    peer.sendall(b"x")
+    parking.next()
+    assert parking.park(conn, what, None) == UNREAD
+    with pytest.raises(TypeError, match="conn must be a Connection"):
+        parking.park(what, what, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="seconds"):
+        parking.park(conn, what, -1)
+    assert conn.recv(1) == b"x"
+    with Call(conn.recv, 1) as reading:
+        reading.wait_until_blocked()
+        with pytest.raises(hs.Busy):
+            parking.park(conn, what, None)
+        peer.sendall(b"y")
+        reading.result(5)
+    assert parking.park(conn, what, None) == TAKEN
+    alive = weakref.ref(what)
+    del what
+    assert alive() is not None
+    del parking
+    gc.collect()
+    assert alive() is None
+    assert before > 1
+
+
+def test_the_state_of_a_connection_goes_with_it(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    conn, _peer = pair
+    assert conn.state is None
+    state = Thing()
+    alive = weakref.ref(state)
+    conn.state = state
+    assert conn.state is state
+    conn.state = None
+    del state
+    assert alive() is None
+    del conn.state
+    assert conn.state is None
+
+
+def test_a_state_that_leads_back_to_its_connection_is_collected() -> None:
+    ours, peer = socket.socketpair()
+    with peer, hs.adopt(ours) as conn:
+        state = Thing()
+        state.kept = conn
+        conn.state = state
+    alive = weakref.ref(state)
+    del conn, state
+    gc.collect()
+    assert alive() is None
