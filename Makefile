@@ -71,7 +71,7 @@ TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
 TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 # Those of the tool are its own Makefile's.
-FUZZ_TUNE := tests/fuzz/fuzz_profile.c tests/fuzz/fuzz_sysctl_conf.c
+FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples)

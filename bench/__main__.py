@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import build, machine, report, runner, works
+from .model import Work
 
 LATEST = build.OUT / "latest.json"
 ROUNDS, QUICK_ROUNDS = 61, 9
@@ -52,12 +53,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def plan_for(options: argparse.Namespace, fresh_worker: bool) -> runner.Plan:
-    if fresh_worker:  # one round is thousands of connections: few are enough
+def plan_for(options: argparse.Namespace, work: Work) -> runner.Plan:
+    if work.fresh_worker:  # one round is thousands of connections: few are enough
         rounds = QUICK_MEMORY_ROUNDS if options.quick else MEMORY_ROUNDS
         rounds = min(rounds, options.repeat or rounds)
     else:
         rounds = options.repeat or (QUICK_ROUNDS if options.quick else ROUNDS)
+        rounds = min(rounds, work.most_rounds or rounds)
     return runner.Plan(
         rounds=rounds,
         seconds_factor=QUICK_SECONDS_FACTOR if options.quick else 1.0,
@@ -94,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     plans: dict[str, object] = {"quick": options.quick}
     try:
         for work in chosen:
-            plan = plan_for(options, work.fresh_worker)
+            plan = plan_for(options, work)
             plans[work.name] = {**asdict(plan), "only": sorted(plan.only) if plan.only else None}
             series = runner.run_work(work, plan, progress)
             rows += report.rows_of(work, series)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 class Measure(enum.Enum):
     """What one slice of a work yields."""
 
-    RATE = "rate"  # {"ops": n, "ns": elapsed, ...}
+    RATE = "rate"  # {"ops": n, "ns": elapsed, ...}; may have latencies_ns, too
     CPU = "cpu"  # {"ops": n, "cpu_ns": the worker's time on a CPU, ...}
     LATENCY = "latency"  # {"latencies_ns": [...]}
     SHARES = "shares"  # {"least": n, "most": n, "latencies_ns": [the longest wait]}
@@ -58,6 +58,7 @@ class Work:
     function: str = ""
     tls: bool = False  # makes certificates; their folder is in the environment as BENCH_TLS
     fresh_worker: bool = False  # a new process for every slice
+    most_rounds: int | None = None  # where slices are long
     cpu: Work | None = None  # what the same slices say of the worker's time on a CPU
 
 

@@ -10,7 +10,19 @@ from .model import Goal, Measure, Work
 from .runner import Series
 from .stats import Spread, quantile
 
-HEADINGS = ("work", "implementation", "cost", "p99", "per s", "x C", "x stdlib", "goal", "met?")
+HEADINGS = (
+    "work",
+    "implementation",
+    "cost",
+    "p50",
+    "p99",
+    "max",
+    "per s",
+    "x C",
+    "x stdlib",
+    "goal",
+    "met?",
+)
 LEFT_ALIGNED = {"work", "implementation", "goal", "met?"}
 
 
@@ -30,7 +42,9 @@ class Row:
     work: Work
     series: Series
     cost: Spread | None
+    p50: float | None
     p99: float | None
+    longest: float | None
     against_floor: Spread | None
     against_stdlib: Spread | None
     verdicts: tuple[Verdict, ...]
@@ -59,7 +73,9 @@ def rows_of(work: Work, all_series: Sequence[Series]) -> list[Row]:
             work=work,
             series=series,
             cost=Spread.of(series.costs) if series.costs else None,
+            p50=quantile(series.latencies_ns, 0.5) if series.latencies_ns else None,
             p99=quantile(series.latencies_ns, 0.99) if series.latencies_ns else None,
+            longest=max(series.latencies_ns, default=None),
             against_floor=ratio(series, floor),
             against_stdlib=ratio(series, by_name.get("stdlib")),
             verdicts=tuple(judge(g, series, by_name) for g in work.goals if g.of == series.name),
@@ -114,7 +130,9 @@ def _lines(row: Row) -> list[list[str]]:
     first = [
         *head,
         _amount(measure, row.cost.median),
+        _tail(measure, row.p50) if is_rate else "",
         _tail(measure, row.p99),
+        _tail(measure, row.longest) if is_rate else "",
         per_second,
         _spread(row.against_floor),
         _spread(row.against_stdlib),
@@ -154,7 +172,7 @@ def table(rows: Sequence[Row]) -> str:
 
 LEGEND = """\
 cost: median per operation (rate), p50 (latency), per connection (memory), or most served to least
-served (beside it the longest wait); less is better.
+served (beside it the longest wait); less is better. p50, p99 and max are of single operations.
 x C, x stdlib: median over the rounds of the ratio within a round [quartiles]; goals are judged on
 the medians. x C of a latency is against a bare eventfd wake. CPU: time that the worker (not its
 peer) was on a CPU; per s is then per second of that.
@@ -181,8 +199,9 @@ def _row_json(row: Row) -> dict[str, Any]:
         "measure": row.work.measure.value,
         "unit": unit,
         "cost": _spread_json(row.cost),
-        "p50": quantile(latencies, 0.5) if latencies else None,
+        "p50": row.p50,
         "p99": row.p99,
+        "max": row.longest,
         "samples": len(latencies) or None,
         "connections": row.series.connections,
         "ratio_to_c": _spread_json(row.against_floor),

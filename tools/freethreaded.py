@@ -101,12 +101,30 @@ def fetch_from(suite: str, scratch: Path) -> Path:
     }
     apt = ["apt-get", "-qq", *(f"-o{k}={v}" for k, v in options.items())]
     run([*apt, "update"], cwd=scratch)
-    run([*apt, "source", "--download-only", f"python{VERSION}"], cwd=scratch)
+    for version in listed_versions(["apt-cache", *apt[2:]], scratch):
+        try:
+            run([*apt, "source", "--download-only", f"python{VERSION}={version}"], cwd=scratch)
+            break
+        except distro.DistroError as exc:
+            distro.say(f"{suite} lists python{VERSION} {version}, which is not to be had")
+            problem = exc
+    else:
+        raise problem
     (description,) = scratch.glob("*.dsc")
     # Debian's patches look for packages in its own places, which such an interpreter does not have.
     unpack = ["dpkg-source", "--skip-patches", "-x", description.name, "source"]
     run(unpack, cwd=scratch)
     return scratch / "source"
+
+
+def listed_versions(apt_cache: list[str], scratch: Path) -> list[str]:
+    """Newest first. A mirror in the middle of an update lists one that it does not have yet."""
+    command = [*apt_cache, "showsrc", "--only-source", f"python{VERSION}"]
+    shown = subprocess.run(command, cwd=scratch, capture_output=True, text=True).stdout
+    versions = [line.split()[1] for line in shown.splitlines() if line.startswith("Version: ")]
+    if not versions:
+        raise distro.DistroError(f"no source package of python{VERSION} is listed")
+    return versions[::-1]  # apt shows the oldest first.
 
 
 def lacking() -> list[str]:

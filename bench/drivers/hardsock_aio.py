@@ -6,6 +6,7 @@ import asyncio
 
 from . import hardsock
 from ._hardsock_asyncio import tls_works_with, works_with
+from ._hardsock_http import http_works_with
 
 version = hardsock.version
 _works = works_with(asyncio.run)
@@ -16,6 +17,13 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+
+_http_works = http_works_with(asyncio.run)
+http_raw = _http_works.http_raw
+http_raw_churn = _http_works.http_raw_churn
+http_parsed = _http_works.http_parsed
+http_parsed_churn = _http_works.http_parsed_churn
+http_idle_memory = _http_works.http_idle_memory
 
 _tls_works = tls_works_with(asyncio.run)
 tls_handshake = _tls_works.tls_handshake

@@ -8,6 +8,7 @@ import uvloop
 
 from . import hardsock
 from ._hardsock_asyncio import tls_works_with, works_with
+from ._hardsock_http import http_works_with
 
 _works = works_with(uvloop.run)
 request_reply = _works.request_reply
@@ -17,6 +18,13 @@ frames_1m = _works.frames_1m
 crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory_awaited = _works.idle_memory_awaited
+
+_http_works = http_works_with(uvloop.run)
+http_raw = _http_works.http_raw
+http_raw_churn = _http_works.http_raw_churn
+http_parsed = _http_works.http_parsed
+http_parsed_churn = _http_works.http_parsed_churn
+http_idle_memory = _http_works.http_idle_memory
 
 _tls_works = tls_works_with(uvloop.run)
 tls_handshake = _tls_works.tls_handshake

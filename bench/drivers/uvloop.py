@@ -7,6 +7,7 @@ from importlib import metadata
 import uvloop
 
 from ._streams import StreamWorks
+from ._streams_http import http_works_with
 from ._streams_tls import StreamTLSWorks
 
 _works = StreamWorks(uvloop.run)
@@ -20,6 +21,13 @@ crowd_churn = _works.crowd_churn
 crowd_echo = _works.crowd_echo
 idle_memory = _works.idle_memory
 idle_memory_awaited = _works.idle_memory_awaited
+
+_http_works = http_works_with(uvloop.run)
+http_raw = _http_works.http_raw
+http_raw_churn = _http_works.http_raw_churn
+http_parsed = _http_works.http_parsed
+http_parsed_churn = _http_works.http_parsed_churn
+http_idle_memory = _http_works.http_idle_memory
 
 _tls_works = StreamTLSWorks(uvloop.run)
 tls_handshake = _tls_works.tls_handshake

@@ -66,18 +66,25 @@ func command(format string, values ...any) (answer result, err error) {
 	return
 }
 
+// meetCrowd opens a server for the crowd, and connects to the crowd.
+func meetCrowd(address string, open func() (int, error)) (err error) {
+	if crowd.port, err = open(); err != nil {
+		return
+	}
+	if crowd.conn, err = net.Dial("tcp", address); err != nil {
+		return
+	}
+	crowd.answers = bufio.NewReader(crowd.conn)
+	return
+}
+
 func withCrowd(name string) work {
 	return func(address string, length time.Duration, count int) (result, error) {
 		if crowd.conn == nil {
-			port, err := openServer()
-			if err != nil {
+			if err := meetCrowd(address, openServer); err != nil {
 				return result{}, err
 			}
-			if crowd.conn, err = net.Dial("tcp", address); err != nil {
-				return result{}, err
-			}
-			crowd.answers = bufio.NewReader(crowd.conn)
-			if _, err = command("open %d %d", port, count); err != nil {
+			if _, err := command("open %d %d", crowd.port, count); err != nil {
 				return result{}, err
 			}
 		}

@@ -44,6 +44,10 @@ var works = map[string]work{
 	"crowd_echo":          withCrowd("echo"),
 	"crowd_churn":         withCrowd("churn"),
 
+	"http_parsed":       withHTTPCrowd("ask"),
+	"http_parsed_churn": withHTTPCrowd("churn"),
+	"http_idle_memory":  httpIdleMemory,
+
 	"pool_checkout":   poolCheckout,
 	"pool_checkout_8": poolCheckoutThreads,
 	"pool_fairness":   poolFairness,

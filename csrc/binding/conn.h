@@ -22,6 +22,9 @@ typedef struct {
     _Atomic int64_t timeout_ns; /* settimeout(); HS_NEVER: none, 0: non-blocking */
     PyObject *whose;            /* owns: the Connection that this is a file's handle of, or NULL;
                                  * its timeout_ns counts, not this one's; write once */
+    PyObject *bound;            /* owns: what bind() was given, or NULL; guarded by the object's
+                                 * lock; that of `whose` counts, as its timeout_ns does */
+    atomic_bool is_bound;       /* so that a call looks there only if it has to */
     atomic_int life;            /* enum conn_life; leaves CONN_HELD once, under the object's lock */
     PyObject *weakrefs;
     PyObject *state; /* owns: whatever its user puts there, or NULL; under the object's lock */
@@ -65,7 +68,10 @@ conn_timeout(PyObject *obj)
     return self->whose == NULL ? &self->timeout_ns : &((ConnObject *)self->whose)->timeout_ns;
 }
 
-/* call_begin for a job on this connection: Closed when it was closed. */
+/* A new reference to the token that it is bound to, or NULL. */
+PyObject *conn_bound(PyObject *obj);
+/* call_begin for a job on this connection, under its lease if it has one: Closed when it was
+ * closed, and from the job itself when it is returned before that begins. */
 int conn_job_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
                    PyObject *token);
 /* What most jobs do when they are given up: the core keeps what had arrived, or poisons what is
@@ -75,8 +81,8 @@ void conn_job_give_up(struct job *job);
  * default. */
 PyObject *line_argument(PyObject *line);
 extern const struct hs_framing conn_default_line;
-/* A frame that is there already; NULL without an exception: there is none. */
-PyObject *conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg);
+/* A frame that is there already; NULL without an exception: there is none, or it is let go. */
+PyObject *conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg);
 
 /* conn_io.c, for conn_msg.c: a buffer or several, pinned until the job ends. names: of the flags
  * that are allowed, for the message. */
@@ -96,8 +102,13 @@ extern const char *const conn_endings[];
 /* conn_tls.c: a TLSInfo, or None. */
 PyObject *conn_tls_info(struct hs_conn *core, mod_state *st);
 
-/* The core connection, or Closed and NULL. */
+/* The core connection, or Closed and NULL. For those who only look: another thread may return a
+ * borrowed connection as soon as this one detaches, or at once where there is no GIL. */
 struct hs_conn *conn_core(ConnObject *self, const char *op);
+/* For what acts at once, without a job: runs fn, which neither waits nor calls Python, while nobody
+ * can return the connection. 0, or -1 with what fn failed with, or Closed. */
+typedef hs_err (*conn_act_fn)(struct hs_conn *core, void *arg, struct hs_error *err);
+int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
 
 /* The methods that live outside type_conn.c: JOB(name) can wait, and has a twin for event loops
  * (job.h); FAST(name) takes METH_FASTCALL | METH_KEYWORDS, PLAIN(name, flags) one argument or none.
@@ -147,6 +158,7 @@ struct hs_conn *conn_core(ConnObject *self, const char *op);
     PLAIN(getpeername, METH_NOARGS)                                                                \
     PLAIN(settimeout, METH_O)                                                                      \
     PLAIN(gettimeout, METH_NOARGS)                                                                 \
+    PLAIN(bind, METH_O)                                                                            \
     PLAIN(setblocking, METH_O)                                                                     \
     PLAIN(getblocking, METH_NOARGS)                                                                \
     PLAIN(set_read_deadline, METH_O)                                                               \

@@ -281,14 +281,19 @@ JOB_METHODS(conn, recv_frames)
 /* A frame that is there already: for iteration, which must be cheap. NULL without an exception:
  * there is none, or something to be told. */
 PyObject *
-conn_take_buffered_frame(struct hs_conn *conn, const struct framing_arg *arg)
+conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg)
 {
+    hs_err rv = HS_E_CLOSED;
     PyObject *frame;
 
-    if (hs_conn_try_frames(conn, arg->f) != HS_OK)
+    HS_BEGIN_LOCKED((PyObject *)self); /* What it has claimed no return can miss. */
+    if (!conn_is_let_go(self))
+        rv = hs_conn_try_frames(self->core, arg->f);
+    HS_END_LOCKED();
+    if (rv != HS_OK)
         return NULL;
-    frame = take_frame(conn, arg);
-    hs_conn_try_end(conn);
+    frame = take_frame(self->core, arg);
+    hs_conn_try_end(self->core);
     return frame;
 }
 

@@ -125,13 +125,18 @@ make_bytes(struct io *io, long size)
 }
 
 /* The core has let go of the direction: what no object can be made of is lost, and nobody may read
- * on behind it. */
+ * on behind it. If another thread has returned the connection by now, the loss is the caller's, and
+ * the next borrower's nothing. */
 PyObject *
 conn_kept(struct job *job, PyObject *bytes)
 {
-    if (bytes == NULL && job->u.io.n > 0 && (job->u.io.flags & MSG_PEEK) == 0)
+    if (bytes != NULL || job->u.io.n == 0 || (job->u.io.flags & MSG_PEEK) != 0)
+        return bytes;
+    HS_BEGIN_LOCKED(job->owner);
+    if (!conn_is_let_go((ConnObject *)job->owner))
         hs_conn_lost_input(job->call.conn);
-    return bytes;
+    HS_END_LOCKED();
+    return NULL;
 }
 
 static PyObject *
@@ -570,7 +575,10 @@ CONN_DOC(_lost_output, "_lost_output($self, /)\n--\n\n"
 PyObject *
 conn__lost_output(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_conn_lost_output(((ConnObject *)self)->core);
+    HS_BEGIN_LOCKED(self);
+    if (!conn_is_let_go((ConnObject *)self))
+        hs_conn_lost_output(((ConnObject *)self)->core);
+    HS_END_LOCKED();
     Py_RETURN_NONE;
 }
 

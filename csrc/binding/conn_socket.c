@@ -59,17 +59,24 @@ CONN_DOC(pending,
          "it waits, as with ssl. More than 0 means that recv() would not wait; so it is 1 when\n"
          "there is nothing left but the end of a TLS stream, which has been read already.");
 
+static hs_err
+act_pending(struct hs_conn *core, void *arg, struct hs_error *Py_UNUSED(err))
+{
+    bool ready;
+    size_t n = hs_conn_pending(core, &ready);
+
+    *(size_t *)arg = n > 0 ? n : ready;
+    return HS_OK;
+}
+
 PyObject *
 conn_pending(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    struct hs_conn *core = conn_core((ConnObject *)self, "pending");
-    bool ready;
     size_t n;
 
-    if (core == NULL)
+    if (conn_act((ConnObject *)self, "pending", act_pending, &n) < 0)
         return NULL;
-    n = hs_conn_pending(core, &ready);
-    return PyLong_FromSize_t(n > 0 ? n : ready);
+    return PyLong_FromSize_t(n);
 }
 
 CONN_DOC(dup, "dup($self, /)\n--\n\n"
@@ -130,19 +137,19 @@ CONN_DOC(set_inheritable,
          "Whether programs that this process starts get the descriptor (FD_CLOEXEC, PEP 446).\n\n"
          "One that does keeps the connection open after our close().");
 
-PyObject *
-conn_set_inheritable(PyObject *obj, PyObject *value)
+static hs_err
+act_set_inheritable(struct hs_conn *core, void *on, struct hs_error *err)
 {
-    ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "set_inheritable");
-    int on = core == NULL ? -1 : PyObject_IsTrue(value);
-    struct hs_error err = {0};
-    hs_err rv;
+    return hs_conn_set_inheritable(core, *(int *)on > 0, err);
+}
 
-    if (on < 0)
+PyObject *
+conn_set_inheritable(PyObject *self, PyObject *value)
+{
+    int on = PyObject_IsTrue(value);
+
+    if (on < 0 || conn_act((ConnObject *)self, "set_inheritable", act_set_inheritable, &on) < 0)
         return NULL;
-    if ((rv = hs_conn_set_inheritable(core, on > 0, &err)) != HS_OK)
-        return fail(self, &err, rv);
     Py_RETURN_NONE;
 }
 
@@ -187,6 +194,55 @@ conn_gettimeout(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyFloat_FromDouble((double)span / 1e9);
 }
 
+static ConnObject *
+whose(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return self->whose == NULL ? self : (ConnObject *)self->whose;
+}
+
+CONN_DOC(bind,
+         "bind($self, token, /)\n--\n\n"
+         "Let each later call on this connection, and on its files, end with token as well.\n\n"
+         "For what is read after the block of a scope has been left, such as the body of an\n"
+         "answer: the deadline and the cancel of the request still reach it, from any thread.\n"
+         "None: no more. One token at a time; calls in progress go on as they began.");
+
+PyObject *
+conn_bind(PyObject *obj, PyObject *token)
+{
+    ConnObject *self = whose(obj);
+    PyObject *old;
+
+    if (token == Py_None)
+        token = NULL;
+    else if (token_core(state_of(obj), token) == NULL)
+        return NULL;
+    Py_XINCREF(token);
+    HS_BEGIN_LOCKED((PyObject *)self);
+    old = self->bound;
+    self->bound = token;
+    atomic_store(&self->is_bound, token != NULL);
+    HS_END_LOCKED();
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+PyObject *
+conn_bound(PyObject *obj)
+{
+    ConnObject *self = whose(obj);
+    PyObject *token = NULL;
+
+    if (!atomic_load_explicit(&self->is_bound, memory_order_relaxed))
+        return NULL;
+    HS_BEGIN_LOCKED((PyObject *)self);
+    token = Py_XNewRef(self->bound);
+    HS_END_LOCKED();
+    return token;
+}
+
 CONN_DOC(setblocking, "setblocking($self, flag, /)\n--\n\n"
                       "True is settimeout(None), False is settimeout(0).");
 
@@ -209,15 +265,28 @@ conn_getblocking(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(atomic_load(conn_timeout(self)) != 0);
 }
 
-static PyObject *
-set_deadline(PyObject *obj, PyObject *timeout, const char *op, enum hs_dir dir)
-{
-    struct hs_conn *core = conn_core((ConnObject *)obj, op);
+struct deadline {
+    enum hs_dir dir;
     int64_t span;
+};
 
-    if (core == NULL || parse_seconds(timeout, "timeout", &span) < 0)
+static hs_err
+act_set_deadline(struct hs_conn *core, void *arg, struct hs_error *Py_UNUSED(err))
+{
+    const struct deadline *d = arg;
+
+    hs_conn_set_deadline(core, d->dir, d->span == HS_NEVER ? HS_NEVER : hs_deadline_after(d->span));
+    return HS_OK;
+}
+
+static PyObject *
+set_deadline(PyObject *self, PyObject *timeout, const char *op, enum hs_dir dir)
+{
+    struct deadline d = {.dir = dir};
+
+    if (parse_seconds(timeout, "timeout", &d.span) < 0 ||
+        conn_act((ConnObject *)self, op, act_set_deadline, &d) < 0)
         return NULL;
-    hs_conn_set_deadline(core, dir, span == HS_NEVER ? HS_NEVER : hs_deadline_after(span));
     Py_RETURN_NONE;
 }
 
@@ -248,15 +317,21 @@ CONN_DOC(set_half_closed_timeout,
          "After close_write() it bounds reading, after the peer's end writing: then the\n"
          "direction's deadline is moved there, unless it has an earlier one.");
 
+static hs_err
+act_set_half_closed(struct hs_conn *core, void *span, struct hs_error *Py_UNUSED(err))
+{
+    hs_conn_set_half_closed(core, *(int64_t *)span);
+    return HS_OK;
+}
+
 PyObject *
 conn_set_half_closed_timeout(PyObject *self, PyObject *timeout)
 {
-    struct hs_conn *core = conn_core((ConnObject *)self, "set_half_closed_timeout");
     int64_t span;
 
-    if (core == NULL || parse_seconds(timeout, "timeout", &span) < 0)
+    if (parse_seconds(timeout, "timeout", &span) < 0 ||
+        conn_act((ConnObject *)self, "set_half_closed_timeout", act_set_half_closed, &span) < 0)
         return NULL;
-    hs_conn_set_half_closed(core, span);
     Py_RETURN_NONE;
 }
 
@@ -267,28 +342,42 @@ CONN_DOC(set_min_receive_rate,
          "a message on it has grace seconds plus a second for each bytes_per_second bytes. A\n"
          "sender that is slower makes them raise DeadlineExceeded with phase 'min_rate'.");
 
+struct rate {
+    long per_s;
+    int64_t grace;
+};
+
+static hs_err
+act_set_min_rate(struct hs_conn *core, void *arg, struct hs_error *Py_UNUSED(err))
+{
+    const struct rate *r = arg;
+
+    hs_conn_set_min_rate(core, (uint64_t)r->per_s, r->grace);
+    return HS_OK;
+}
+
 PyObject *
 conn_set_min_receive_rate(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
     static const struct params p = {"set_min_receive_rate", 1, 1, 1, {"bytes_per_second", "grace"}};
-    struct hs_conn *core = conn_core((ConnObject *)self, "set_min_receive_rate");
     PyObject *values[MAX_PARAMS];
-    int64_t grace;
-    long rate = 0;
+    struct rate r = {0};
 
-    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_seconds(values[1], "grace", &grace) < 0)
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_seconds(values[1], "grace", &r.grace) < 0)
         return NULL;
-    if (values[0] != Py_None && parse_long(values[0], "bytes_per_second", 1, LONG_MAX, &rate) < 0)
+    if (values[0] != Py_None &&
+        parse_long(values[0], "bytes_per_second", 1, LONG_MAX, &r.per_s) < 0)
         return NULL;
     if (values[1] == NULL)
-        grace = 1000 * 1000 * 1000;
-    if (grace == HS_NEVER) {
+        r.grace = 1000 * 1000 * 1000;
+    if (r.grace == HS_NEVER) {
         PyErr_SetString(PyExc_ValueError, "grace must be a finite number of seconds");
         return NULL;
     }
-    hs_conn_set_min_rate(core, (uint64_t)rate, grace);
+    if (conn_act((ConnObject *)self, "set_min_receive_rate", act_set_min_rate, &r) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
@@ -297,52 +386,67 @@ conn_set_min_receive_rate(PyObject *self, PyObject *const *args, Py_ssize_t narg
 CONN_DOC(getsockopt, "getsockopt($self, level, optname, buflen=0, /)\n--\n\n"
                      "getsockopt(2): an int, or bytes of at most buflen when buflen is not 0.");
 
+struct option {
+    long level, name;
+    void *value;
+    socklen_t len;
+};
+
+/* SO_ERROR is a question that takes the answer away. */
+static hs_err
+act_getsockopt(struct hs_conn *core, void *arg, struct hs_error *err)
+{
+    struct option *o = arg;
+
+    return hs_conn_getsockopt(core, (int)o->level, (int)o->name, o->value, &o->len, err);
+}
+
 PyObject *
-conn_getsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+conn_getsockopt(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"getsockopt", 2, 3, 3, {"level", "optname", "buflen"}};
-    ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "getsockopt");
     PyObject *values[MAX_PARAMS];
     char bytes[MAX_OPTION_BYTES];
-    long level, name, size = 0;
-    socklen_t len;
-    struct hs_error err = {0};
+    struct option o = {0};
+    long size = 0;
     int number = 0;
-    hs_err rv;
 
-    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &level) < 0 ||
-        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &name) < 0 ||
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &o.level) < 0 ||
+        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &o.name) < 0 ||
         parse_long(values[2], "buflen", 0, MAX_OPTION_BYTES, &size) < 0)
         return NULL;
-    len = size == 0 ? sizeof(number) : (socklen_t)size;
-    rv = hs_conn_getsockopt(core, (int)level, (int)name, size == 0 ? (void *)&number : bytes, &len,
-                            &err);
-    if (rv != HS_OK)
-        return fail(self, &err, rv);
-    return size == 0 ? PyLong_FromLong(number) : PyBytes_FromStringAndSize(bytes, len);
+    o.value = size == 0 ? (void *)&number : bytes;
+    o.len = size == 0 ? sizeof(number) : (socklen_t)size;
+    if (conn_act((ConnObject *)self, "getsockopt", act_getsockopt, &o) < 0)
+        return NULL;
+    return size == 0 ? PyLong_FromLong(number) : PyBytes_FromStringAndSize(bytes, o.len);
 }
 
 CONN_DOC(setsockopt, "setsockopt($self, level, optname, value, /)\n--\n\n"
                      "setsockopt(2) with an int or a bytes-like value.");
 
+static hs_err
+act_setsockopt(struct hs_conn *core, void *arg, struct hs_error *err)
+{
+    const struct option *o = arg;
+
+    return hs_conn_setsockopt(core, (int)o->level, (int)o->name, o->value, o->len, err);
+}
+
 PyObject *
-conn_setsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+conn_setsockopt(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"setsockopt", 3, 3, 3, {"level", "optname", "value"}};
-    ConnObject *self = (ConnObject *)obj;
-    struct hs_conn *core = conn_core(self, "setsockopt");
     PyObject *values[MAX_PARAMS];
-    struct hs_error err = {0};
+    struct option o = {0};
     Py_buffer view = {0};
-    long level, name, value;
-    int number;
-    hs_err rv;
+    long value;
+    int number, rv;
 
-    if (core == NULL || parse_args(&p, args, nargs, kwnames, values) < 0 ||
-        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &level) < 0 ||
-        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &name) < 0)
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[0], "level", INT32_MIN, INT32_MAX, &o.level) < 0 ||
+        parse_long(values[1], "optname", INT32_MIN, INT32_MAX, &o.name) < 0)
         return NULL;
     if (PyIndex_Check(values[2])) {
         value = PyLong_AsLong(values[2]); /* bool too: socket code says setsockopt(.., True) */
@@ -353,15 +457,19 @@ conn_setsockopt(PyObject *obj, PyObject *const *args, Py_ssize_t nargs, PyObject
             return NULL;
         }
         number = (int)value;
-        rv = hs_conn_setsockopt(core, (int)level, (int)name, &number, sizeof(number), &err);
+        o.value = &number;
+        o.len = sizeof(number);
     } else {
         if (PyObject_GetBuffer(values[2], &view, PyBUF_SIMPLE) < 0)
             return NULL;
-        rv = hs_conn_setsockopt(core, (int)level, (int)name, view.buf, (socklen_t)view.len, &err);
-        PyBuffer_Release(&view);
+        o.value = view.buf;
+        o.len = (socklen_t)view.len;
     }
-    if (rv != HS_OK)
-        return fail(self, &err, rv);
+    rv = conn_act((ConnObject *)self, "setsockopt", act_setsockopt, &o);
+    if (view.obj != NULL)
+        PyBuffer_Release(&view);
+    if (rv < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 

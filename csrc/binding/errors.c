@@ -56,7 +56,7 @@ class_of(mod_state *st, const struct hs_error *err, hs_err code)
     case HS_E_CERTIFICATE:
         return st->certificate_error;
     default:
-        return st->hardsock_error;
+        return st->socket_error;
     }
 }
 
@@ -281,6 +281,8 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
         cause = token_cause(c->given, &reason);
     if (cause == NULL && c->token != NULL)
         cause = token_cause(c->token, &reason);
+    if (cause == NULL && c->bound != NULL)
+        cause = token_cause(c->bound, &reason);
     if (cause != NULL)
         PyException_SetCause(exc, cause);
 }
@@ -364,6 +366,7 @@ consider_own(struct limit *l, const struct call *c)
     consider(l, c->op.deadline_ns, text);
     consider_token(l, c->st, c->given, false);
     consider_token(l, c->st, c->token, true);
+    consider_token(l, c->st, c->bound, false);
     consider_conn(l, c);
 }
 

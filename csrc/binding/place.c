@@ -1,13 +1,32 @@
 /* place.c: where in the program somebody makes or borrows a connection.
  *
- * The innermost frame is the caller of our C function. Frames of the package itself, and of
- * contextlib, are passed over.
+ * The innermost frame is the caller of our C function. Frames of the package itself and of
+ * contextlib are passed over, and so are those of the libraries that are registered as users of
+ * ours (_sites.py): the line that is wanted is that of the program which called the library. What
+ * such a library calls back is most often the hook through which it came to us, so a frame whose
+ * caller is the library's is passed over as well, unless the library is one that calls handlers.
+ * Where a thread or an event loop begins the search ends; if it has found no line of the program,
+ * the innermost one that is not our own has to do.
+ *
+ * How a file's frames are taken is found out once, by the name of the frame's module, and then
+ * looked up by the name of the file, whose hash is known. Names such as "<string>" stand for code
+ * of any module and are not kept.
  */
 #include "place.h"
 
 #include "compat_frame.h"
 
 #include <string.h>
+
+enum kind {
+    KIND_PROGRAM,    /* what is looked for */
+    KIND_OURS,       /* hardsock, contextlib */
+    KIND_LIBRARY,    /* passed over, with the hooks that it calls */
+    KIND_DISPATCHER, /* a library that calls handlers of the program: those stand for themselves */
+    KIND_END,        /* outside of it is nobody who asked */
+};
+
+#define MAX_FILES 4096 /* that are remembered: programs may make up names without end */
 
 static int
 find_package(mod_state *st)
@@ -31,7 +50,10 @@ place_init(mod_state *st)
     if (contextlib != NULL)
         st->contextlib_file = PyObject_GetAttrString(contextlib, "__file__");
     Py_XDECREF(contextlib);
-    return st->contextlib_file == NULL ? -1 : find_package(st);
+    if (st->contextlib_file == NULL || (st->module_kinds = PyDict_New()) == NULL ||
+        (st->file_kinds = PyDict_New()) == NULL)
+        return -1;
+    return find_package(st);
 }
 
 bool
@@ -56,45 +78,167 @@ starts_with(PyObject *text, PyObject *prefix)
     return PyUnicode_Tailmatch(text, prefix, 0, PY_SSIZE_T_MAX, -1) == 1;
 }
 
-static bool
-is_ours(mod_state *st, PyCodeObject *code)
+/* ---- How the frames of a file are taken ---------------------------------------------------- */
+
+/* The kind of a module by its name or that of a package that it is in: "a.b.c", "a.b", "a". */
+static enum kind
+kind_of_module(mod_state *st, PyObject *name)
 {
-    return starts_with(code->co_filename, st->package_dir) ||
-           PyUnicode_Compare(code->co_filename, st->contextlib_file) == 0;
+    Py_ssize_t end = PyUnicode_GET_LENGTH(name);
+    enum kind kind = KIND_PROGRAM;
+
+    while (end > 0 && kind == KIND_PROGRAM) {
+        PyObject *package = PyUnicode_Substring(name, 0, end);
+        PyObject *found =
+            package == NULL ? NULL : PyDict_GetItemWithError(st->module_kinds, package);
+
+        Py_XDECREF(package);
+        if (found != NULL)
+            kind = (enum kind)PyLong_AsLong(found);
+        end = PyUnicode_FindChar(name, '.', 0, end, -1);
+    }
+    return kind;
 }
 
-/* Takes frame; the next one outward, or NULL: there is none, or no memory to look at it. */
+static enum kind
+find_kind(mod_state *st, PyFrameObject *frame, PyObject *file)
+{
+    PyObject *globals, *name;
+    enum kind kind = KIND_PROGRAM;
+
+    if (starts_with(file, st->package_dir) || PyUnicode_Compare(file, st->contextlib_file) == 0)
+        return KIND_OURS;
+    if ((globals = hs_frame_globals(frame)) == NULL)
+        return KIND_PROGRAM;
+    name = PyDict_Check(globals) ? PyDict_GetItemString(globals, "__name__") : NULL;
+    Py_XINCREF(name);
+    if (name != NULL && PyUnicode_Check(name))
+        kind = kind_of_module(st, name);
+    Py_XDECREF(name);
+    Py_DECREF(globals);
+    return kind;
+}
+
+static void
+remember(mod_state *st, PyObject *file, enum kind kind)
+{
+    PyObject *value;
+
+    if (PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<')
+        return;
+    if (PyDict_GET_SIZE(st->file_kinds) >= MAX_FILES)
+        PyDict_Clear(st->file_kinds);
+    if ((value = PyLong_FromLong(kind)) != NULL)
+        (void)PyDict_SetItem(st->file_kinds, file, value);
+    Py_XDECREF(value);
+}
+
+/* Sets no exception: that a place cannot be told apart fails no call. */
+static enum kind
+kind_of(mod_state *st, PyFrameObject *frame)
+{
+    PyCodeObject *code = PyFrame_GetCode(frame);
+    PyObject *file = code->co_filename;
+    /* Small ints are never freed, so this one may be borrowed without a lock. */
+    PyObject *known = PyDict_GetItemWithError(st->file_kinds, file);
+    enum kind kind;
+
+    if (known != NULL) {
+        kind = (enum kind)PyLong_AsLong(known);
+    } else {
+        kind = find_kind(st, frame, file);
+        remember(st, file, kind);
+        PyErr_Clear();
+    }
+    Py_DECREF(code);
+    return kind;
+}
+
+PyDoc_STRVAR(site_kinds_doc,
+             "_site_kinds(kinds, /)\n--\n\n"
+             "Take the frames of modules and packages as a dict says: 2: of a library, passed\n"
+             "over with the hooks that it calls; 3: of a library that calls handlers, which are\n"
+             "not; 4: no frame further out has asked; 0: of the program.");
+
+static PyObject *
+core_site_kinds(PyObject *module, PyObject *kinds)
+{
+    mod_state *st = state_of_module(module);
+
+    if (PyDict_Update(st->module_kinds, kinds) < 0)
+        return NULL;
+    PyDict_Clear(st->file_kinds);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef place_functions[] = {
+    {"_site_kinds", core_site_kinds, METH_O, site_kinds_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- The search ---------------------------------------------------------------------------- */
+
+/* A new reference to the next frame outward, or NULL: there is none, or no memory to look at it. */
 static PyFrameObject *
-outward(PyFrameObject *frame)
+caller_of(PyFrameObject *frame)
 {
     PyFrameObject *back = PyFrame_GetBack(frame);
 
     if (back == NULL)
         PyErr_Clear(); /* An object for a frame is made when somebody looks. */
+    return back;
+}
+
+/* The same; takes frame. */
+static PyFrameObject *
+outward(PyFrameObject *frame)
+{
+    PyFrameObject *back = caller_of(frame);
+
     Py_DECREF(frame);
     return back;
 }
 
-/* Takes frame; the next frame outward that is not ours, or NULL. */
-static PyFrameObject *
-find_outside(mod_state *st, PyFrameObject *frame)
+/* A frame of the program is its own place unless a library called it. */
+static bool
+is_place(mod_state *st, PyFrameObject *frame)
 {
-    while (frame != NULL) {
-        PyCodeObject *code = PyFrame_GetCode(frame);
-        bool ours = is_ours(st, code);
+    PyFrameObject *back = caller_of(frame);
+    bool found = back == NULL || kind_of(st, back) != KIND_LIBRARY;
 
-        Py_DECREF(code);
-        if (!ours)
+    Py_XDECREF(back);
+    return found;
+}
+
+/* A new reference to the frame that is the place, or NULL: all are our own. */
+static PyFrameObject *
+find_place(mod_state *st)
+{
+    PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get()), *rather = NULL;
+    bool is_hook = false; /* rather is a frame of the program, though one that a library called */
+
+    for (; frame != NULL; frame = outward(frame)) {
+        enum kind kind = kind_of(st, frame);
+
+        if (kind == KIND_END && rather != NULL)
             break;
-        frame = outward(frame);
+        if (kind == KIND_PROGRAM && is_place(st, frame)) {
+            Py_XDECREF(rather);
+            return frame;
+        }
+        if (kind != KIND_OURS && (rather == NULL || (kind == KIND_PROGRAM && !is_hook))) {
+            is_hook = kind == KIND_PROGRAM;
+            Py_XSETREF(rather, (PyFrameObject *)Py_NewRef((PyObject *)frame));
+        }
     }
-    return frame;
+    Py_XDECREF(frame);
+    return rather;
 }
 
 bool
 place_outside(mod_state *st, struct place *ret_place)
 {
-    PyFrameObject *frame = find_outside(st, PyThreadState_GetFrame(PyThreadState_Get()));
+    PyFrameObject *frame = find_place(st);
     PyCodeObject *code;
 
     if (frame == NULL)
@@ -110,7 +254,7 @@ place_outside(mod_state *st, struct place *ret_place)
 PyObject *
 place_trace(mod_state *st, int n)
 {
-    PyFrameObject *frame = find_outside(st, PyThreadState_GetFrame(PyThreadState_Get()));
+    PyFrameObject *frame = find_place(st);
     PyObject *list = PyList_New(0), *tuple = NULL;
 
     for (; frame != NULL && list != NULL && n > 0; n--) {

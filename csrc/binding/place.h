@@ -17,9 +17,9 @@ int place_init(mod_state *st);
 /* The innermost frame: no more than a look. False, without an exception: there is none.
  * borrows: code, which the frame keeps while it runs. */
 bool place_of_caller(struct place *ret_place);
-/* The innermost that is not our own or contextlib's; else as above. */
+/* That of the program which asked: not our own, nor a library's (see place.c); else as above. */
 bool place_outside(mod_state *st, struct place *ret_place);
-/* n frames, the innermost outside first: a tuple of (code, offset), or NULL with an exception. */
+/* n frames, from that place outward: a tuple of (code, offset), or NULL with an exception. */
 PyObject *place_trace(mod_state *st, int n);
 int place_line(const struct place *place);
 

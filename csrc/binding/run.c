@@ -73,11 +73,13 @@ static int
 link_tokens(struct call *c, struct hs_token *ambient, struct hs_token *given)
 {
     struct hs_token *const both[] = {given, ambient};
+    struct hs_token *linked;
     hs_err rv;
 
-    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, c->err, &c->linked)) != HS_OK)
+    if ((rv = hs_token_new(both, 2, HS_NEVER, NULL, c->err, &linked)) != HS_OK)
         return raise_error(c, rv);
-    c->op.token = c->linked;
+    hs_token_unref(c->linked); /* That of before, which the new one keeps. */
+    c->linked = c->op.token = linked;
     return 0;
 }
 
@@ -133,10 +135,25 @@ call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, in
     return choose_token(c, token);
 }
 
+int
+call_bind(struct call *c, PyObject *token)
+{
+    struct hs_token *core = token == NULL ? NULL : token_core(c->st, token);
+
+    c->bound = token;
+    if (core == NULL || core == c->op.token)
+        return token != NULL && core == NULL ? -1 : 0;
+    if (c->op.token != NULL)
+        return link_tokens(c, c->op.token, core);
+    c->op.token = core;
+    return 0;
+}
+
 void
 call_end(struct call *c)
 {
     hs_token_unref(c->linked);
+    Py_XDECREF(c->bound);
     Py_XDECREF(c->token);
     Py_XDECREF(c->given);
 }

@@ -13,7 +13,8 @@ struct call {
     int64_t started_ns;
     PyObject *token;         /* owns: the ambient CancelToken, or NULL */
     PyObject *given;         /* owns: the token= that the caller gave, or NULL */
-    struct hs_token *linked; /* owns: made when a token and an ambient scope both apply */
+    PyObject *bound;         /* owns: the token that the connection is bound to, or NULL */
+    struct hs_token *linked; /* owns: made when several of these apply */
     struct hs_conn *conn;    /* borrows: what is used, and for addresses in errors; or NULL */
     struct hs_connector *connector;        /* borrows: for the attempts in errors, or NULL */
     const struct hs_dial_failure *failure; /* borrows: the same of a pool's dial, or NULL */
@@ -33,6 +34,8 @@ struct call {
  * call_end afterwards in any case. */
 int call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token,
                int64_t default_ns);
+/* Lets it end with token as well; takes token, which is a CancelToken, or NULL: nothing. */
+int call_bind(struct call *c, PyObject *token);
 void call_end(struct call *c);
 
 /* Detaches, calls fn(c, arg) once, re-attaches. No core lock is held when it returns. */

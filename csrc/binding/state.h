@@ -40,6 +40,7 @@
     X(tls_error, "hardsock._errors", "TLSError")                                                   \
     X(certificate_error, "hardsock._errors", "CertificateError")                                   \
     X(hardsock_error, "hardsock._errors", "HardsockError")                                         \
+    X(socket_error, "hardsock._errors", "SocketError")                                             \
     X(setting, "hardsock._records", "Setting")                                                     \
     X(attempt, "hardsock._records", "Attempt")                                                     \
     X(answer, "hardsock._records", "Answer")                                                       \
@@ -117,12 +118,15 @@
     X(watch)                                                                                       \
     X(notifier)                                                                                    \
     X(opened)                                                                                      \
+    X(place)                                                                                       \
     X(breaker)
 
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \
     X(package_dir)     /* a str with a slash at the end: where our own Python files are */         \
     X(contextlib_file) /* a str: its frames only pass calls on */                                  \
+    X(module_kinds)    /* a dict: how place.c takes the frames of a module, by its name */         \
+    X(file_kinds)      /* a dict: what came of that, by the name of a code's file */               \
     X(scope)           /* the ContextVar of the ambient token */                                   \
     X(owner)           /* the ContextVar that says to whom belongs what is opened */               \
     X(thrown_away)     /* a list */                                                                \

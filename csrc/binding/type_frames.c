@@ -32,9 +32,7 @@ frames_next(PyObject *obj)
     ConnObject *conn = (ConnObject *)self->conn;
     PyObject *frame;
 
-    if (conn_is_let_go(conn))
-        return wait_for_frame(self);
-    frame = conn_take_buffered_frame(conn->core, &self->framing);
+    frame = conn_take_buffered_frame(conn, &self->framing);
     if (frame == NULL && !PyErr_Occurred())
         frame = wait_for_frame(self);
     return frame;

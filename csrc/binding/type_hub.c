@@ -32,7 +32,7 @@ static PyObject *
 hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {
-        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive", "find"}};
+        "Hub", 0, 0, 0, {"get_loop", "get_running", "cancelled", "drive", "find", "told"}};
     PyObject *values[MAX_PARAMS];
     struct hs_error err = {0};
     HubObject *self;
@@ -51,6 +51,7 @@ hub_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->cancelled = Py_XNewRef(values[2]);
     self->drive = Py_XNewRef(values[3]);
     self->find = Py_XNewRef(values[4]);
+    self->told = Py_XNewRef(values[5]);
     self->process = getpid();
     self->budget = HUB_BUDGET;
     self->thread = PyThread_get_thread_ident();
@@ -245,6 +246,7 @@ hub_traverse(PyObject *obj, visitproc visit, void *arg)
     Py_VISIT(self->cancelled);
     Py_VISIT(self->drive);
     Py_VISIT(self->find);
+    Py_VISIT(self->told);
     for (OperationObject *op = self->parked; op != NULL; op = op->next)
         Py_VISIT(op);
     return 0;
@@ -263,6 +265,7 @@ hub_clear(PyObject *obj)
     Py_CLEAR(self->cancelled);
     Py_CLEAR(self->drive);
     Py_CLEAR(self->find);
+    Py_CLEAR(self->told);
     return 0;
 }
 
@@ -306,7 +309,7 @@ static PyMethodDef hub_methods[] = {
 };
 
 PyDoc_STRVAR(hub_doc, "Hub(*, get_loop=None, get_running=None, cancelled=None, drive=None, "
-                      "find=None)\n--\n\n"
+                      "find=None, told=None)\n--\n\n"
                       "One event loop's waiting room; see hardsock.aio.");
 
 static PyType_Slot hub_slots[] = {

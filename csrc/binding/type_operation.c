@@ -100,6 +100,22 @@ operation_end(OperationObject *op)
     Py_CLEAR(op->stop);
 }
 
+/* The scopes of this task learn that the task knows: see hardsock.aio._host_scope. */
+static void
+tell(OperationObject *op, hs_err rv)
+{
+    PyObject *told = op->hub->told, *type, *value, *traceback, *result;
+
+    if (told == NULL ||
+        (HS_ERR_CLASS(rv) != HS_CLASS_TIMEOUT && HS_ERR_CLASS(rv) != HS_CLASS_CANCELLED))
+        return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if ((result = PyObject_CallNoArgs(told)) == NULL)
+        PyErr_WriteUnraisable(told);
+    Py_XDECREF(result);
+    PyErr_Restore(type, value, traceback);
+}
+
 enum step { STEP_DONE, STEP_PARKED, STEP_YIELD, STEP_FAILED };
 
 /* STEP_DONE: *ret_value is a new reference. */
@@ -128,6 +144,7 @@ step_with(OperationObject *op, PyObject **ret_value)
         break;
     default:
         (void)raise_error(&op->job.call, rv);
+        tell(op, rv);
     }
     operation_end(op);
     return result;
@@ -400,6 +417,16 @@ operation_result(PyObject *obj, PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
+PyDoc_STRVAR(done_doc, "done($self, /)\n--\n\n"
+                       "Whether the task is being resumed; for libraries that look at what tasks\n"
+                       "wait for.");
+
+static PyObject *
+operation_done(PyObject *obj, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(((OperationObject *)obj)->state != OP_PARKED);
+}
+
 static PyObject *
 get_blocking(PyObject *obj, void *Py_UNUSED(closure))
 {
@@ -583,6 +610,7 @@ static PyMethodDef operation_methods[] = {
      add_done_callback_doc},
     {"cancel", HS_METHOD(operation_cancel), METH_FASTCALL | METH_KEYWORDS, cancel_doc},
     {"result", operation_result, METH_NOARGS, result_doc},
+    {"done", operation_done, METH_NOARGS, done_doc},
     {"step", operation_step, METH_NOARGS, step_doc},
     {"unpark", operation_unpark_method, METH_NOARGS, unpark_doc},
     {"value", operation_value, METH_NOARGS, value_doc},

@@ -29,7 +29,7 @@ core_live(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
                          "connectors", live.connectors, "lookups", live.lookups, "orphans",
                          live.orphans, "buffers", live.buffers, "lingering", live.lingering,
                          "breakers", live.breakers, "pools", live.pools, "slots", live.slots,
-                         "departures", live.departures, "parkings", live.parkings);
+                         "parkings", live.parkings, "departures", live.departures);
 }
 
 PyDoc_STRVAR(resolver_stats_doc,

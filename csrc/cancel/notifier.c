@@ -15,8 +15,7 @@
  * - The lock is held while ops are stepped, which do not block, and never while serve runs.
  * - An alarm that is not over is in `all`. With a thread it is also in exactly one of: the loop
  *   (parked), again, due; or it is current. Its owner ends it once. If it is current then, the
- *   thread
- *   frees it; else hs_alarm_end does.
+ *   thread frees it; else hs_alarm_end does.
  * - Nobody else knows anything on the thread's stack while it is in serve.
  * - stop: from then on nothing is told, and new alarms are refused.
  *

@@ -253,7 +253,11 @@ struct hs_bell;
  * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
  * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
  * a part is here; it is HS_E_CANCELLED when nothing is there and the next message would have to be
- * waited for. A call that sends may not begin, nor wait. */
+ * waited for. A call that sends may not begin, nor wait.
+ *
+ * lease is for connections that a pool lent: a call that names the lease under which it is made is
+ * HS_E_CLOSED once that has ended, also when another thread ends it at this moment: it never
+ * touches what is the next borrower's. The pool has to live as long as the call. */
 struct hs_op {
     int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
     struct hs_token *token; /* borrows until the call has ended; may be NULL */
@@ -262,6 +266,7 @@ struct hs_op {
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
+    uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
     int send_flags;         /* of send(2), for calls that send: 0 or MSG_MORE */
     short want_events;      /* POLLIN, POLLOUT */
@@ -278,7 +283,7 @@ struct hs_op {
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, -1, 0, 0, 0, false, false, false, false,    \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
             false, false                                                                           \
     }
 
@@ -392,7 +397,7 @@ HS_API void hs_alarm_end(struct hs_alarm *a);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, departures, parkings;
+        notifiers, slots, parkings, departures;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);

@@ -33,14 +33,23 @@ peek(int fd, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
     return HS_OK;
 }
 
-/* What was seen is there. */
+/* What was seen is there, in as many pieces as the kernel likes, unless another process that has
+ * the socket, too, has read it meanwhile. */
 static hs_err
 take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
 {
-    ssize_t n = recv(fd, buf, len, MSG_DONTWAIT);
+    for (size_t taken = 0; taken < len;) {
+        ssize_t n = recv(fd, buf + taken, len - taken, MSG_DONTWAIT);
 
-    return n == (ssize_t)len ? HS_OK
-                             : hs_err_set(err, HS_E_RESET, errno, "accept", "the PROXY header");
+        if (n > 0)
+            taken += (size_t)n;
+        else if (n == 0 || errno == EAGAIN)
+            return hs_err_setx(err, HS_E_RESET, "accept",
+                               "somebody else has read %zu bytes of the PROXY header", len - taken);
+        else if (errno != EINTR)
+            return hs_err_set(err, HS_E_RESET, errno, "accept", "the PROXY header");
+    }
+    return HS_OK;
 }
 
 static hs_err

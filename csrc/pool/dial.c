@@ -262,6 +262,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     p->stats.connected++;
     p->endpoints[m->endpoint].failures = 0;
     p->endpoints[m->endpoint].next_dial_ns = 0;
+    hs_conn_set_lease(conn, &m->lease_id);
     m->conn = conn;
     m->epoch = p->epoch;
     m->times_lent = 0;

@@ -1,9 +1,14 @@
 /* give_back.c: the end of a lease: returned, discarded, or thrown away.
  *
- * What comes back is looked at before the lock is taken, while it is still the borrower's. A lease
- * that a finalizer finds thrown away goes onto a stack without a lock: finalizers run wherever the
- * garbage collector does. Whoever comes by next, or the keeper, closes it; nobody knows in what
- * state it is, so it is never lent again.
+ * Who returns a lease takes its id out of the member, by one atomic operation: of two that return
+ * it one finds it gone, and so does every call that names the lease and has not claimed the
+ * connection by then. What comes back is looked at after that and before the lock is taken, while
+ * it is nobody else's: a call that is still in progress is seen, and no other can begin. Then,
+ * under the lock, it is given to the next.
+ *
+ * A lease that a finalizer finds thrown away goes onto a stack without a lock: finalizers run
+ * wherever the garbage collector does. Whoever comes by next, or the keeper, closes it; nobody
+ * knows in what state it is, so it is never lent again.
  */
 #include "keeper.h"
 
@@ -83,41 +88,37 @@ judge(const struct hs_pool *p, const struct hs_member *m, enum hs_return how)
 }
 
 static hs_err
-check_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_error *err)
+take_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_error *err)
 {
+    uint64_t id = lease->id;
+
     if (lease->id == 0)
         return hs_err_setx(err, HS_E_INVALID, op_name, "%s", returned_before);
     if (lease->pool != p)
         return hs_err_setx(err, HS_E_INVALID, op_name, "this connection is another pool's");
-    if (atomic_load_explicit(&lease->member->lease_id, memory_order_relaxed) != lease->id)
+    if (!atomic_compare_exchange_strong(&lease->member->lease_id, &id, 0))
         return hs_err_setx(err, HS_E_INVALID, op_name, "%s", returned_before);
+    hs_conn_end_lease(lease->member->conn);
     return HS_OK;
 }
 
-/* The second of two that return it at the same moment finds out under the lock. */
-static hs_err
-end(struct hs_pool *p, const struct hs_lease *lease, enum hs_return how, enum hs_pool_reason *why,
+static void
+end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum hs_pool_reason *why,
     bool *ret_late)
 {
-    struct hs_member *m = lease->member;
     struct deeds d = {0};
     int64_t boot_now = hs_boot_now();
-    hs_err rv = HS_E_INVALID;
 
     hs_lock_take(&p->lock);
-    if (atomic_load_explicit(&m->lease_id, memory_order_relaxed) == lease->id) {
-        *ret_late = m->overdue;
-        hs_pool_end_lease_locked(p, m, boot_now, how != HS_RETURN_UNTOUCHED);
-        if (*why == HS_POOL_NONE) {
-            *why = hs_pool_offer_locked(p, m, boot_now, boot_now, &d);
-        } else {
-            m->site->dirty += *why == HS_POOL_DIRTY;
-            hs_pool_doom_locked(p, m, *why, &d);
-        }
-        rv = HS_OK;
+    *ret_late = m->overdue;
+    hs_pool_end_lease_locked(p, m, boot_now, how != HS_RETURN_UNTOUCHED);
+    if (*why == HS_POOL_NONE) {
+        *why = hs_pool_offer_locked(p, m, boot_now, boot_now, &d);
+    } else {
+        m->site->dirty += *why == HS_POOL_DIRTY;
+        hs_pool_doom_locked(p, m, *why, &d);
     }
     hs_pool_leave(p, &d);
-    return rv;
 }
 
 hs_err
@@ -130,11 +131,10 @@ hs_pool_release(struct hs_pool *p, struct hs_lease *lease, enum hs_return how, s
 
     HS_CHECK(p, POOL_MAGIC);
     if (lease->id == 0 || lease->pool != p || hs_conn_is_ours(lease->conn)) {
-        if ((rv = check_lease(p, lease, err)) != HS_OK)
+        if ((rv = take_lease(p, lease, err)) != HS_OK)
             return rv;
         why = judge(p, lease->member, how);
-        if (end(p, lease, how, &why, &late) != HS_OK)
-            return hs_err_setx(err, HS_E_INVALID, op_name, "%s", returned_before);
+        end(p, lease->member, how, &why, &late);
     } /* Else the parent's: nothing is ours to do. */
     *lease = (struct hs_lease){0};
     if (ret_reason != NULL)

@@ -69,7 +69,7 @@ describe(const struct hs_member *m, int64_t boot_now)
 {
     struct hs_lent l = {
         .holder = m->holder,
-        .id = atomic_load_explicit(&m->lease_id, memory_order_relaxed),
+        .id = m->lent_as,
         .times_lent = m->times_lent,
         .age_ns = boot_now - m->since_boot,
         .endpoint = m->endpoint,

@@ -46,6 +46,7 @@ lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, str
     };
     hs_list_append(&p->lent, &m->link);
     atomic_store_explicit(&m->lease_id, ret_lease->id, memory_order_relaxed);
+    m->lent_as = ret_lease->id;
     m->since_boot = boot_now;
     m->holder = *holder;
     m->site = site;

@@ -58,7 +58,8 @@ struct hs_member {
     struct hs_conn *conn;      /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
     struct hs_conn *inherited; /* owns; in a forked child: the parent's, that a lease may name */
     size_t endpoint;
-    _Atomic uint64_t lease_id; /* 0: not lent; written under the lock */
+    _Atomic uint64_t lease_id; /* 0: not lent, or being returned; see give_back.c */
+    uint64_t lent_as;          /* LENT: the lease's id, for those who only tell */
     uint64_t times_lent;
     uint64_t stint;     /* counts its states: whether it is still the same one */
     uint64_t epoch;     /* of the pool when it was dialled */

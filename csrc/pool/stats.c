@@ -192,7 +192,7 @@ find_disagreement(const struct hs_pool *p)
         stalled += m->stalled;
         if (has_conn && m->conn == NULL)
             return "a member without a connection";
-        if ((m->state == MEMBER_LENT) != (atomic_load(&m->lease_id) != 0))
+        if (m->state != MEMBER_LENT && atomic_load(&m->lease_id) != 0)
             return "a lease that is nobody's";
     }
     for (size_t i = 0; i < MEMBER_STATES; i++)

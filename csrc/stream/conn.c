@@ -151,8 +151,8 @@ hs_conn_unref(struct hs_conn *c)
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);
     hs_slots_unref(c->slots);
-    hs_departures_unref(c->departures);
     hs_spot_free(c->spot);
+    hs_departures_unref(c->departures);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);

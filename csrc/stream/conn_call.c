@@ -85,14 +85,33 @@ hs_call_leave(struct hs_conn *c, enum hs_dir dir)
 }
 
 hs_err
-hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+hs_lease_hold(struct hs_conn *c, const struct hs_op *op, struct hs_error *err)
+{
+    if (op->lease == 0)
+        return HS_OK;
+    if (c->lease != NULL) {
+        atomic_fetch_add(&c->entering, 1);
+        if (atomic_load(c->lease) == op->lease)
+            return HS_OK;
+        atomic_fetch_sub(&c->entering, 1);
+    }
+    if (!hs_fd_is_ours(&c->fd))
+        return hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+    return hs_err_setx(err, HS_E_CLOSED, NULL, "it was returned to its pool");
+}
+
+void
+hs_lease_drop(struct hs_conn *c, const struct hs_op *op)
+{
+    if (op->lease != 0)
+        atomic_fetch_sub(&c->entering, 1);
+}
+
+static hs_err
+claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((op->claim & (1U << dir)) != 0)
-        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
-                   ? HS_OK
-                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
     if (!hs_call_take(c, dir)) {
@@ -102,6 +121,22 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     }
     op->claim = (uint8_t)(op->claim | (1U << dir));
     return HS_OK;
+}
+
+hs_err
+hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+{
+    hs_err rv;
+
+    if ((op->claim & (1U << dir)) != 0)
+        return hs_fd_is_ours(&c->fd) /* or forked between two steps */
+                   ? HS_OK
+                   : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
+    if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
+        return rv;
+    rv = claim(c, op, dir, err);
+    hs_lease_drop(c, op);
+    return rv;
 }
 
 void

@@ -83,8 +83,13 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (c->tls == NULL)
-        return hs_conn_shutdown(c, SHUT_WR, err);
+    if (c->tls == NULL) {
+        if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
+            return rv;
+        rv = hs_conn_shutdown(c, SHUT_WR, err);
+        hs_lease_drop(c, op);
+        return rv;
+    }
     if (atomic_load(&c->out_ended) && !hs_fd_is_closed(&c->fd))
         return HS_OK;
     if ((rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)

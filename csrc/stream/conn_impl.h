@@ -19,6 +19,10 @@
  * - poison, which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
+ * - A call that names its lease counts itself in `entering` before it looks at the lease's word,
+ *   and leaves the count when it has its claim, or has done all that it does. Ending a lease writes
+ *   the word first, waits until nobody is entering, and then looks for claims: each call is
+ *   refused, or over, or found to be in progress.
  */
 #ifndef HS_STREAM_CONN_IMPL_H
 #define HS_STREAM_CONN_IMPL_H
@@ -73,6 +77,7 @@ struct hs_conn {
     bool shaking;                 /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
+    atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
@@ -82,6 +87,8 @@ struct hs_conn {
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */
+    /* Borrows: the pool's word for the lease that it is under now; NULL: no pool's; write once. */
+    const _Atomic uint64_t *lease;
     struct hs_wakelist wakers;
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
@@ -101,6 +108,10 @@ struct hs_conn {
     struct hs_sockopts opts;             /* as asked; immutable */
 };
 
+/* Keeps the lease that op names, if any, from ending: for a moment, in which nothing may wait.
+ * HS_E_CLOSED: it has ended. After HS_OK call hs_lease_drop once. */
+HS_NODISCARD hs_err hs_lease_hold(struct hs_conn *c, const struct hs_op *op, struct hs_error *err);
+void hs_lease_drop(struct hs_conn *c, const struct hs_op *op);
 /* Adds the direction to the op's claim; each claim holds the descriptor. */
 HS_NODISCARD hs_err hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir,
                                   struct hs_error *err);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -63,6 +64,20 @@ hs_conn_probe(struct hs_conn *c)
     live = look(c);
     hs_call_leave(c, HS_DIR_IN);
     return live;
+}
+
+void
+hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    c->lease = word;
+}
+
+void
+hs_conn_end_lease(struct hs_conn *c)
+{
+    while (atomic_load(&c->entering) != 0)
+        (void)sched_yield();
 }
 
 void

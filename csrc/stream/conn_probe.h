@@ -20,6 +20,13 @@ enum hs_liveness {
  * tickets, key updates) is taken in on the way: readable does not mean stale. */
 enum hs_liveness hs_conn_probe(struct hs_conn *c);
 
+/* Once, before others know c: where its pool tells which lease it is under, 0 for none. borrows:
+ * word, as long as calls name leases. */
+void hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word);
+/* The word has changed, with seq_cst. After this no call that names the earlier lease touches c,
+ * but those that hs_conn_leftover finds. Spins for as long as somebody looks. */
+void hs_conn_end_lease(struct hs_conn *c);
+
 /* A moment in a connection's life, in bytes. */
 struct hs_conn_mark {
     _Atomic uint64_t received, sent;

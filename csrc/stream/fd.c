@@ -107,18 +107,22 @@ hs_fd_no_socket(int number, const char *op, struct hs_error *err)
         hs_err_fill(err, HS_E_INVALID, errno, op, "descriptor %d", number);
 }
 
-hs_err
-hs_fd_check_free(int number, const char *op, struct hs_error *err)
+static hs_err
+refuse_owned(int number, const char *op, struct hs_error *err)
 {
-    _Atomic uint64_t *owner = number >= 0 ? owner_of(number, false) : NULL;
-
-    if (owner == NULL || atomic_load(owner) == 0)
-        return HS_OK;
     return hs_err_setx(err, HS_E_INVALID, op,
                        "descriptor %d has an owner here already, a Connection or Listener (after a "
                        "fork, also one of the parent's): detach() it from that one, or take an "
                        "os.dup() of it",
                        number);
+}
+
+hs_err
+hs_fd_check_free(int number, const char *op, struct hs_error *err)
+{
+    _Atomic uint64_t *owner = number >= 0 ? owner_of(number, false) : NULL;
+
+    return owner == NULL || atomic_load(owner) == 0 ? HS_OK : refuse_owned(number, op, err);
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -158,9 +162,7 @@ hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
     f->was_blocking = (status & O_NONBLOCK) == 0;
     f->inheritable = (flags & FD_CLOEXEC) == 0;
     if (owner != NULL && !atomic_compare_exchange_strong(owner, &nobody, f->id))
-        return hs_fd_check_free(number, op, err) != HS_OK
-                   ? HS_E_INVALID
-                   : hs_err_setx(err, HS_E_INVALID, op, "descriptor %d had an owner here", number);
+        return refuse_owned(number, op, err); /* It came since hs_fd_check_free looked. */
     if ((!f->was_blocking || fcntl(number, F_SETFL, status | O_NONBLOCK) == 0) &&
         fcntl(number, F_SETFD, FD_CLOEXEC) == 0)
         return HS_OK;

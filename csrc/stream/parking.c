@@ -12,7 +12,7 @@
  * - lingering: an op of hs_conn_finish that holds both directions from first step to last.
  *
  * What a client does while it is parked costs a look in the thread that was woken, which then waits
- * on: half a TLS record, session tickets, key updates are no message. Looks read nothing: MSG_PEEK.
+ * on: half a TLS record, session tickets, key updates are no message. Looks only peek.
  */
 #include "parking.h"
 

@@ -70,6 +70,7 @@ static const struct row rows[] = {
 
 #define MAX_KEEPALIVE_S 32767 /* MAX_TCP_KEEPIDLE, include/net/tcp.h */
 #define SHORTEST_SPREAD_S 5
+#define SHORTEST_TWO_INTERVALS_S 12
 #define NROWS (sizeof(rows) / sizeof(rows[0]))
 _Static_assert(NROWS <= HS_SETTINGS_MAX, "an audit must have room for every row");
 
@@ -98,8 +99,12 @@ struct schedule {
  * the time. Kernel timers run late by an eighth at most (8/63, kernel/time/timer.c), and timers of
  * more than 16 s are so coarse (2 s at 250 Hz) that thousands fire at once: hence a seventh on top
  * of the interval, and a quiet time that stays at 16 s until that is less than a third. Keepalive
- * counts in whole seconds. Below five of them there is no room for any of this: a probe is sent
- * every second, and less than two seconds cannot be had on an idle connection. */
+ * counts in whole seconds. Thousands that are opened within half a second stay in that half of each
+ * second for good, and what the network drops of their probes is sent again an interval later: on
+ * most kernels one second is a whole number of timer ticks, so that it meets the next probes there
+ * and is dropped once more. Intervals of two lengths set them apart, where they fit. Below five
+ * seconds there is no room for any of this: a probe is sent every second, and less than two seconds
+ * cannot be had on an idle connection. */
 static struct schedule
 schedule_for(int dead_after_ms)
 {
@@ -109,7 +114,8 @@ schedule_for(int dead_after_ms)
     if (seconds < SHORTEST_SPREAD_S)
         return (struct schedule){1, 1, 1, 1, seconds < 2 ? dead_after_ms : seconds * 1000};
     idle = seconds / 3 > idle ? seconds / 3 : idle;
-    interval = (seconds - idle) / 8 > 1 ? (seconds - idle) / 8 : 1;
+    interval = seconds < SHORTEST_TWO_INTERVALS_S ? 1 : 2;
+    interval = (seconds - idle) / 8 > interval ? (seconds - idle) / 8 : interval;
     interval = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
     user_timeout_ms = dead_after_ms - interval * 1000 - interval * 1000 / 7;
     /* Room for four probes, and for three of timers that are all as late as can be. */
@@ -119,7 +125,7 @@ schedule_for(int dead_after_ms)
     idle = late < idle ? late : idle;
     idle = idle < 1 ? 1 : idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
     return (struct schedule){
-        .idle_min_s = idle / 4 > 1 ? idle / 4 : 1,
+        .idle_min_s = (idle + 2) / 4 > 1 ? (idle + 2) / 4 : 1,
         .idle_max_s = idle,
         .interval_min_s = interval * 2 / 3 > 1 ? interval * 2 / 3 : 1,
         .interval_max_s = interval,

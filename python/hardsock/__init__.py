@@ -7,6 +7,7 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
     Breaker,
@@ -22,6 +23,7 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
+from hardsock._create_connection import create_connection
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -47,6 +49,7 @@ from hardsock._errors import (
     DeadPeer,
     DescriptorWarning,
     EndOfStream,
+    EscapeWarning,
     FrameError,
     FrameTooLarge,
     HardsockError,
@@ -58,6 +61,7 @@ from hardsock._errors import (
     Reset,
     ResolveError,
     SettingWarning,
+    SocketError,
     TLSError,
     Truncated,
     WrongProcess,
@@ -65,6 +69,7 @@ from hardsock._errors import (
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
+from hardsock._notes import Note, note
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -93,10 +98,13 @@ from hardsock._records import (
     Setting,
     TLSInfo,
 )
-from hardsock._scope import current, scope, shield, timeout
+from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
 from hardsock._serve_processes import serve_processes
+from hardsock._sites import skip_sites
+from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
+from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
@@ -135,6 +143,7 @@ __all__ = [
     "DescriptorWarning",
     "DrainReport",
     "EndOfStream",
+    "EscapeWarning",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -159,6 +168,7 @@ __all__ = [
     "Listener",
     "ListenerSocket",
     "ListenerStats",
+    "Note",
     "OpenConnection",
     "PeerCertificate",
     "Permit",
@@ -175,22 +185,27 @@ __all__ = [
     "Reset",
     "Resolution",
     "ResolveError",
+    "SSLContext",
     "Server",
     "ServerStats",
     "Setting",
     "SettingWarning",
     "Site",
+    "SocketError",
     "SocketOptions",
     "TLSConfig",
     "TLSError",
     "TLSInfo",
+    "TLSSocket",
     "TakenOver",
     "Truncated",
     "WrongProcess",
     "__version__",
     "adopt",
     "connect",
+    "create_connection",
     "current",
+    "deadline",
     "draining",
     "fd_inventory",
     "fd_snapshot",
@@ -198,7 +213,9 @@ __all__ = [
     "hand_over",
     "listen",
     "listen_fds",
+    "note",
     "open_connections",
+    "remaining",
     "reset_counts",
     "resolve",
     "resolver_stats",
@@ -206,6 +223,9 @@ __all__ = [
     "serve",
     "serve_processes",
     "shield",
+    "skip_sites",
+    "sleep",
+    "ssl_context",
     "systemd_notify",
     "systemd_sockets",
     "take_over",

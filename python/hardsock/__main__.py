@@ -1,4 +1,4 @@
-"""The command line: ``hardsock demo``, ``hardsock explain HOST:PORT``."""
+"""The command line: ``hardsock demo``, ``hardsock explain HOST:PORT``, ``explain --adapters``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hardsock.demo import run
 
             return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+        if arguments.adapters:
+            from hardsock.adapters._known import report
+
+            print(report(arguments.json))
+            return 0
         from hardsock.explain import explain
 
         return explain(arguments.address, timeout=arguments.timeout, as_json=arguments.json)
@@ -56,7 +61,16 @@ def _make_parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 if the address can be tried, 1 if the name has no address or the "
         "lookup took too long, 2 for wrong usage.",
     )
-    explain.add_argument("address", metavar="HOST:PORT", help="also [IPv6]:PORT and unix:PATH")
+    what = explain.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "address", nargs="?", metavar="HOST:PORT", help="also [IPv6]:PORT and unix:PATH"
+    )
+    what.add_argument(
+        "--adapters",
+        action="store_true",
+        help="instead: the libraries that are installed here, the line that puts each under "
+        "hardsock's promises, and what is lost",
+    )
     explain.add_argument(
         "--timeout", type=float, default=5.0, metavar="S", help="seconds for all of a connect (5)"
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hardsock import _core
 from hardsock._errors import DescriptorWarning
+from hardsock._notes import Note, note_of
 from hardsock._pool import living_pools
 from hardsock._pool_records import Site, site_at, thread_name
 
@@ -110,11 +111,15 @@ class Descriptor:
     """What the kernel calls it, such as ``"socket:[4711]"`` or a path; cut when it is long."""
     connection: OpenConnection | None = field(default=None, compare=False)
     """What of hardsock it belongs to, with the line that made it."""
+    note: Note | None = field(default=None, compare=False)
+    """What ``hardsock.note()`` said about it."""
     _identity: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         if self.connection is not None:
             return f"descriptor {self.fd}: {self.connection}"
+        if self.note is not None:
+            return f"descriptor {self.fd}: {self.target}: {self.note}"
         return f"descriptor {self.fd}: {self.target}"
 
 
@@ -202,7 +207,14 @@ def fd_snapshot() -> FdSnapshot:
     ours = _open_ones()
     return FdSnapshot(
         descriptors=tuple(
-            Descriptor(fd, kind, target, ours.get(fd) if kind == "socket" else None, (dev, ino))
+            Descriptor(
+                fd,
+                kind,
+                target,
+                ours.get(fd) if kind == "socket" else None,
+                note_of(fd, dev, ino),
+                (dev, ino),
+            )
             for fd, kind, dev, ino, target in _core._fd_list()
         ),
         limit=_usage()[1],

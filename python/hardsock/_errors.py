@@ -1,11 +1,14 @@
 """What can go wrong, by cause.
 
 Every exception tells what happened in attributes, not in its text: nothing has to be parsed. All
-derive from ``OSError``, and from the class that code written for ``socket`` already catches.
+failures derive from ``OSError``, and from the class that code written for ``socket`` already
+catches. ``Cancelled`` is no failure and does not: code that takes an ``OSError`` for an outage, and
+tries again, lets it through (docs/adr/0018).
 """
 
 from __future__ import annotations
 
+import errno as _errno
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,7 @@ __all__ = [
     "DeadlineExceeded",
     "DescriptorWarning",
     "EndOfStream",
+    "EscapeWarning",
     "FrameError",
     "FrameTooLarge",
     "HardsockError",
@@ -40,6 +44,7 @@ __all__ = [
     "Reset",
     "ResolveError",
     "SettingWarning",
+    "SocketError",
     "TLSError",
     "Truncated",
     "WrongProcess",
@@ -52,8 +57,12 @@ def _address_text(raw: bytes | None) -> str | None:
     return None if raw is None else _core._format_address(raw)
 
 
-class HardsockError(OSError):
-    """Base of all errors of hardsock; itself raised when a system call failed (see ``errno``)."""
+class HardsockError(Exception):
+    """Base of all errors of hardsock: ``SocketError`` and ``Cancelled``."""
+
+    if TYPE_CHECKING:  # Those of OSError, which ``Cancelled`` has of its own.
+        errno: int | None
+        strerror: str | None
 
     op: str | None = None
     """The call: ``"connect"``, ``"recv"``, ``"sendall"``, ..."""
@@ -72,7 +81,7 @@ class HardsockError(OSError):
     """Bytes that the call had moved: received and kept, or taken by the kernel to be sent."""
     reason: str | None = None
     """Why a token ended: what was given to ``cancel()``, or the name of the expired token."""
-    hint: str | None = "the kernel refused it: see errno, and the manual page of the call"
+    hint: str | None = "see the class of the error for what it means"
     """One sentence of advice: from measured state where something could be measured."""
     attempts: tuple[Attempt, ...] = ()
     """For connecting: every address that was tried."""
@@ -88,7 +97,7 @@ class HardsockError(OSError):
         return _address_text(self._peer)
 
     def __str__(self) -> str:
-        parts = [self.strerror or self.__class__.__name__]
+        parts = [getattr(self, "strerror", None) or self.__class__.__name__]
         if self.op is not None and not parts[0].startswith(f"{self.op}: "):
             parts[0] = f"{self.op}: {parts[0]}"
         if isinstance(self, DeadlineExceeded) and self.limit is not None:
@@ -111,7 +120,13 @@ class HardsockError(OSError):
         return f"{text}. {self.hint}" if self.hint else text
 
 
-class DeadlineExceeded(HardsockError, TimeoutError):
+class SocketError(HardsockError, OSError):
+    """Base of all failures; itself raised when a system call failed (see ``errno``)."""
+
+    hint: str | None = "the kernel refused it: see errno, and the manual page of the call"
+
+
+class DeadlineExceeded(SocketError, TimeoutError):
     """The deadline of the call, its token, the ambient scope or the connection passed first."""
 
     hint: str | None = "see phase for where the time went, and limit for what allowed no more"
@@ -139,7 +154,7 @@ class PoolTimeout(DeadlineExceeded):
     """What the last dial that failed said, if one has."""
 
 
-class PoolRefused(HardsockError):
+class PoolRefused(SocketError):
     """The pool would not let the caller wait: ``max_waiting`` do already, or it is a deadlock."""
 
     hint: str | None = "let fewer callers wait, or allow more with max_waiting and max_size"
@@ -149,13 +164,21 @@ class Cancelled(HardsockError):
     """The token or the ambient scope was cancelled; ``reason`` and ``__cause__`` tell by what.
 
     An ``Exception``, not a ``BaseException``: cancelling is something that other threads do to a
-    call, and the caller should see it where it handles the failure of that call.
+    call, and the caller sees it. No ``OSError``: it is no failure of the network, so a library that
+    tries again after one passes it on instead.
     """
+
+    errno = _errno.ECANCELED
+
+    @property
+    def strerror(self) -> str | None:  # type: ignore[override]
+        """The text; as an ``OSError`` has it."""
+        return self.args[1] if len(self.args) > 1 else None
 
     hint: str | None = "no failure of the peer: reason says why it was cancelled"
 
 
-class ConnectError(HardsockError, ConnectionError):
+class ConnectError(SocketError, ConnectionError):
     """No address could be connected; ``attempts`` has all, ``errno`` is that of the first."""
 
     hint: str | None = "see attempts for what every address said"
@@ -188,13 +211,13 @@ class BreakerOpen(ConnectError):
         return super().__str__() + again
 
 
-class ResolveError(HardsockError, socket.gaierror):
+class ResolveError(SocketError, socket.gaierror):
     """The name has no address, or the resolver failed; ``errno`` is an ``EAI_*`` code."""
 
     hint: str | None = "see what `getent ahosts NAME` says on this machine"
 
 
-class Reset(HardsockError, ConnectionResetError):
+class Reset(SocketError, ConnectionResetError):
     """The peer reset the connection. Whether what was sent has arrived is unknown."""
 
     hint: str | None = (
@@ -220,7 +243,7 @@ class BrokenPipe(Reset, BrokenPipeError):
     )
 
 
-class DeadPeer(HardsockError, ConnectionAbortedError):
+class DeadPeer(SocketError, ConnectionAbortedError):
     """The peer stopped answering: keepalive, TCP_USER_TIMEOUT or retransmissions gave up."""
 
     hint: str | None = (
@@ -229,7 +252,7 @@ class DeadPeer(HardsockError, ConnectionAbortedError):
     )
 
 
-class Truncated(HardsockError, EOFError):
+class Truncated(SocketError, EOFError):
     """The peer ended its stream in the middle of what was asked for."""
 
     hint: str | None = (
@@ -243,13 +266,13 @@ class EndOfStream(Truncated):
     hint: str | None = "the peer has ended its stream and will send no more: connect again"
 
 
-class Poisoned(HardsockError, BrokenPipeError):
+class Poisoned(SocketError, BrokenPipeError):
     """An earlier call left half a message in this direction; it cannot be used any more."""
 
     hint: str | None = "half a message is out, or was lost: nothing can follow it, so connect again"
 
 
-class Closed(HardsockError):
+class Closed(SocketError):
     """The object was closed here, before or during the call."""
 
     hint: str | None = (
@@ -265,7 +288,7 @@ class WrongProcess(Closed):
     )
 
 
-class Busy(HardsockError):
+class Busy(SocketError):
     """Another call is using this direction: a connection has one reader and one writer."""
 
     hint: str | None = (
@@ -273,7 +296,7 @@ class Busy(HardsockError):
     )
 
 
-class TLSError(HardsockError, ssl.SSLError):
+class TLSError(SocketError, ssl.SSLError):
     """TLS failed; ``phase`` is ``"tls"`` when it was the handshake. ``failure`` says of what.
 
     The connection is unusable afterwards.
@@ -303,7 +326,7 @@ class CertificateError(TLSError, ssl.SSLCertVerificationError):
     verify_message: str = ""
 
 
-class FrameError(HardsockError):
+class FrameError(SocketError):
     """What the peer sent, or what was to be sent, is no frame that the framing allows."""
 
     hint: str | None = "the peer speaks another protocol or another framing: compare both ends"
@@ -333,6 +356,10 @@ class BadFrame(FrameError):
 
 class LeakWarning(ResourceWarning):
     """A connection that a pool had lent was thrown away instead of returned."""
+
+
+class EscapeWarning(UserWarning):
+    """A connection leaves hardsock, and its deadlines and its place in the ledger with it."""
 
 
 class PoolWarning(UserWarning):

@@ -143,18 +143,21 @@ class Owners:
                     owner.old_threads[ident] = threads[ident]
 
     def leftovers(self, owner: Owner, allowed: Sequence[str], wait: float) -> list[Finding]:
-        """What it has left. Asks again, with growing pauses, for up to *wait* seconds."""
-        pause, end = _FIRST_PAUSE, time.monotonic() + wait
-        collected = False
+        """What it has left. Asks again, with growing pauses, for up to *wait* seconds.
+
+        Garbage is collected before each look but the first: a thread that ends meanwhile may leave
+        a cycle behind that holds something closed.
+        """
+        pause, end = 0.0, time.monotonic() + wait
+        last = False
         while found := [one for one in self._look(owner) if not one.matches(allowed)]:
-            if not collected:
-                gc.collect()
-                collected = True
-            elif time.monotonic() >= end:
+            if last:
                 break
-            else:
+            last = time.monotonic() >= end
+            if pause:
                 time.sleep(min(pause, max(0.0, end - time.monotonic())))
-                pause *= 2
+            pause = pause * 2 or _FIRST_PAUSE
+            gc.collect()
         return found + self._claim_dropped(owner, allowed)
 
     def strays(self) -> list[Finding]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hardsock._errors import Cancelled, HardsockError
+from hardsock._errors import Cancelled, SocketError
 from hardsock._scope import scope
 from hardsock._scope import timeout as _timeout
 
@@ -132,7 +132,7 @@ class Lease(Generic[_Hook]):
             return False
         self._pool._check_failed(self._conn)
         if not self._may_fail:
-            raise HardsockError(None, "on_connect returned False")
+            raise SocketError(None, "on_connect returned False")
         return False
 
     def _is_over(self, exc: Exception) -> bool:

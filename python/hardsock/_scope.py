@@ -1,18 +1,25 @@
 """The ambient scope: a token that every hardsock call below obeys, in this thread or task.
 
 It lives in a ``contextvars.ContextVar``: asyncio tasks inherit it, and so do threads started with
-``contextvars.copy_context().run``.
+``contextvars.copy_context().run``. In a task of an event loop a scope ends the loop's own waits,
+too: see ``hardsock.aio._host_scope``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ContextDecorator, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from hardsock._core import CancelToken
 from hardsock._core import scope as _scope
 
-__all__ = ["current", "scope", "shield", "timeout"]
+if TYPE_CHECKING:
+    from hardsock.aio._host_scope import HostScope
+
+__all__ = ["current", "in_event_loop", "remaining", "scope", "shield", "sleep", "timeout"]
 
 
 def current() -> CancelToken | None:
@@ -20,53 +27,154 @@ def current() -> CancelToken | None:
     return _scope.get()
 
 
-@contextmanager
-def _ambient(token: CancelToken) -> Iterator[CancelToken]:
-    previous = _scope.set(token)
-    try:
-        yield token
-    finally:
-        _scope.reset(previous)
+def remaining(limit: float | None = None) -> float | None:
+    """Return the seconds that the ambient scope leaves, or *limit* if that is less.
+
+    For code that hands a time limit to something which knows no scopes. ``None``: neither the scope
+    nor *limit* sets one. 0.0 when the scope has ended, by its deadline or by a cancel.
+    """
+    token = current()
+    if token is None:
+        return limit
+    left = 0.0 if token.cancelled else token.remaining
+    if left is None or limit is None:
+        return limit if left is None else left
+    return min(left, limit)
 
 
-@contextmanager
-def timeout(seconds: float | None, *, name: str | None = None) -> Iterator[CancelToken]:
-    """Give every call in the block one deadline, *seconds* from now.
+def sleep(seconds: float, *, token: CancelToken | None = None) -> None:
+    """Sleep for *seconds*, unless *token* or the ambient scope ends first.
+
+    As ``time.sleep``, but a pause between two tries ends with what it belongs to. Blocks the thread;
+    in an event loop use the loop's own. ``sleep(0)`` only asks whether they have ended.
+
+    Raises:
+        DeadlineExceeded: The deadline came first.
+        Cancelled: The token or the scope was cancelled, before the call or during it.
+        ValueError: *seconds* is negative or no number.
+    """
+    if seconds is None:
+        raise TypeError("seconds must be a number, not None: a sleep needs an end")
+    ambient = current()
+    if token is None:
+        token = CancelToken() if ambient is None else ambient
+    elif ambient is not None and ambient is not token:
+        token = CancelToken.linked((token, ambient))
+    if token.wait(seconds):
+        token.check()
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop runs in this thread; loads nothing."""
+    asyncio = sys.modules.get("_asyncio")  # In C: never half imported, as asyncio may be.
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        return True
+    trio = sys.modules.get("trio.lowlevel")
+    in_trio_run = getattr(trio, "in_trio_run", None)
+    return in_trio_run is not None and bool(in_trio_run())
+
+
+class Ambient(ContextDecorator):
+    """A token that is ambient in a block; in a task of an event loop the block ends with it."""
+
+    __slots__ = ("_host", "_make", "_previous")
+
+    def __init__(self, make: Callable[[CancelToken | None], CancelToken]) -> None:
+        self._make = make
+        self._host: HostScope | None = None
+        self._previous: Any = None
+
+    def _recreate_cm(self) -> Ambient:  # For each call of a function that it decorates.
+        return Ambient(self._make)
+
+    def __enter__(self) -> CancelToken:
+        if self._previous is not None:
+            raise RuntimeError("this scope is entered already: make another one")
+        token = self._make(current())
+        self._previous = _scope.set(token)
+        if in_event_loop():
+            try:
+                self._host = _host_scope(token)
+            except BaseException:
+                self._reset()
+                raise
+        return token
+
+    def _reset(self) -> None:
+        _scope.reset(self._previous)
+        self._previous = None
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._reset()
+        host, self._host = self._host, None
+        if host is not None:
+            host.leave(exc_type, exc, traceback)
+
+
+def _host_scope(token: CancelToken) -> HostScope | None:
+    from hardsock.aio._host_scope import host_scope
+
+    return host_scope(token)
+
+
+def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
+    """Give every call in the block one deadline, *seconds* from where it begins.
 
     Nested scopes can only tighten it. The token that is yielded can be cancelled from other
-    threads, and its deadline moved with ``set_timeout``.
+    threads, and its deadline moved with ``set_timeout``. In a task of asyncio or trio the block
+    ends then whatever it awaits, as ``asyncio.timeout`` does: see ``hardsock.aio.timeout``.
 
-    Raises (from the calls in the block):
+    Raises (from the calls in the block, or where it ends):
         DeadlineExceeded: When the time is up.
         Cancelled: When the token was cancelled.
     """
-    outer = current()
-    token = CancelToken(seconds, name=name) if outer is None else outer.child(seconds, name=name)
-    with _ambient(token):
-        yield token
+
+    def make(outer: CancelToken | None) -> CancelToken:
+        if outer is None:
+            return CancelToken(seconds, name=name)
+        return outer.child(seconds, name=name)
+
+    return Ambient(make)
 
 
-@contextmanager
-def scope(token: CancelToken) -> Iterator[CancelToken]:
-    """Make *token* ambient for the block, beside the scopes around it."""
+def scope(token: CancelToken) -> Ambient:
+    """Make *token* ambient for the block, beside the scopes around it.
+
+    In a task of asyncio or trio the block ends with it, whatever it awaits.
+    """
     if not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken, not {type(token).__name__}")
-    outer = current()
-    if outer is not None and outer is not token:
-        with _ambient(CancelToken.linked((token, outer))) as linked:
-            yield linked
-        return
-    with _ambient(token):
-        yield token
+
+    def make(outer: CancelToken | None) -> CancelToken:
+        if outer is None or outer is token:
+            return token
+        return CancelToken.linked((token, outer))
+
+    return Ambient(make)
 
 
 @contextmanager
 def shield(seconds: float, *, name: str | None = None) -> Iterator[CancelToken]:
     """Keep outer cancellation and deadlines out of the block, for cleanup that has to wait.
 
-    *seconds* is required: a shield without a deadline of its own could hang for ever.
+    *seconds* is required: a shield without a deadline of its own could hang for ever. The event
+    loop's own cancelling (``task.cancel()``, a trio cancel scope) is not kept out.
     """
     if seconds is None:
         raise TypeError("seconds must be a number: a shield needs a deadline of its own")
-    with _ambient(CancelToken(seconds, name=name)) as token:
-        yield token
+    held = []
+    if in_event_loop():
+        from hardsock.aio._host_scope import shielded_from
+
+        held = shielded_from()
+    try:
+        with Ambient(lambda _outer: CancelToken(seconds, name=name)) as token:
+            yield token
+    finally:
+        for host in held:
+            host.release()

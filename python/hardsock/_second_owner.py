@@ -1,4 +1,5 @@
-"""What to do when ``detach()`` is refused after somebody has taken the number already.
+"""What to do when ``detach()`` is refused after somebody has taken the number already; and a
+warning when it is ``ssl`` that takes it.
 
 ``ssl.SSLContext.wrap_socket`` makes an ``SSLSocket`` of ``sock.fileno()`` first and calls
 ``sock.detach()`` after: when that raises, two objects own one descriptor, and the SSLSocket closes
@@ -10,6 +11,31 @@ from __future__ import annotations
 
 import gc
 import socket
+import ssl
+import warnings
+from types import CodeType
+from typing import Any
+
+from hardsock import _core
+from hardsock._errors import EscapeWarning
+from hardsock._pool_records import site_at
+
+_CREATE = ssl.SSLSocket._create.__func__.__code__  # type: ignore[attr-defined]
+_told: dict[Any, Any] = {}
+"""What the warnings module keeps of what it has told: once for each line."""
+
+
+def leaving(caller: CodeType) -> None:
+    """Warn if it is ``ssl`` that is about to take the descriptor of a connection."""
+    if caller is not _CREATE:
+        return
+    site = site_at(*_core._here())
+    text = (
+        "ssl takes the descriptor away: deadlines, cancelling and the ledger end here. Write "
+        "hardsock.ssl_context(context).wrap_socket(conn, ...) instead of context.wrap_socket(conn, "
+        "...), or conn.upgrade_to_tls(config, server_name=...)"
+    )
+    warnings.warn_explicit(text, EscapeWarning, site.file, site.line, registry=_told)
 
 
 def disown(number: int) -> int:

@@ -280,14 +280,36 @@ close_all(const int *fds, size_t n)
         (void)close(fds[i]);
 }
 
-struct hs_addr
-refused_addr(void)
+static int
+bound_to(const struct hs_addr *addr)
 {
-    struct hs_addr addr;
-    int fd = tcp_listener(1, &addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
-    (void)close(fd);
-    return addr;
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
+    ck_assert_int_eq(bind(fd, &addr->sa, addr->len), 0);
+    return fd;
+}
+
+int
+refused_addr(struct hs_addr *ret_addr)
+{
+    const struct hs_addr any = addr_of("127.0.0.1:0");
+    int fd = bound_to(&any);
+
+    ret_addr->len = sizeof(ret_addr->storage);
+    ck_assert_int_eq(getsockname(fd, &ret_addr->sa, &ret_addr->len), 0);
+    return fd;
+}
+
+/* Both sockets allow it (SO_REUSEADDR), and only one of them listens: socket(7). */
+int
+listener_at(const struct hs_addr *addr, int backlog)
+{
+    int fd = bound_to(addr);
+
+    ck_assert_int_eq(listen(fd, backlog), 0);
+    return fd;
 }
 
 void

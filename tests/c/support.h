@@ -78,8 +78,11 @@ int tcp_listener(int backlog, struct hs_addr *ret_addr);
 #define BLACK_HOLE_FDS 4
 void black_hole(int fds[BLACK_HOLE_FDS], struct hs_addr *ret_addr);
 void close_all(const int *fds, size_t n);
-/* An address that refuses. */
-struct hs_addr refused_addr(void);
+/* An address that refuses, and goes on refusing until the descriptor that is returned is closed:
+ * its port is kept from everybody else on this machine, who could get it by chance. */
+int refused_addr(struct hs_addr *ret_addr);
+/* Listens there, on an address that is so kept: a server that comes back. */
+int listener_at(const struct hs_addr *addr, int backlog);
 void tcp_pair(int fds[2]);
 
 /* A connection and the plain descriptor of its peer. */

@@ -89,7 +89,8 @@ stats_of(struct hs_breaker *b)
 
 START_TEST(a_lone_address_is_refused_at_once_when_it_is_open)
 {
-    struct hs_addr addr = refused_addr();
+    struct hs_addr addr;
+    int kept = refused_addr(&addr);
     struct hs_endpoint ep = endpoint_of(&addr);
     struct hs_breaker *b = breaker();
     struct hs_op op = op_in(10 * SECOND);
@@ -116,32 +117,31 @@ START_TEST(a_lone_address_is_refused_at_once_when_it_is_open)
     hs_connector_free(cn);
     ck_assert_uint_eq(stats_of(b).refused, 1);
     hs_breaker_unref(b);
+    (void)close(kept);
 }
 END_TEST
 
 START_TEST(it_closes_when_the_address_is_back)
 {
     struct hs_addr addr;
-    int listener = tcp_listener(8, &addr);
+    int kept = refused_addr(&addr), listener;
     struct hs_endpoint ep = endpoint_of(&addr);
     struct hs_breaker *b;
     char text[HS_ADDR_TEXT_SIZE];
 
     options.open_ns = 1; /* half open as soon as anybody looks */
     b = breaker();
-    (void)close(listener);
     for (int i = 0; i < 5; i++)
         ASSERT_ERR(HS_E_CONNECT, dial(&ep, b));
     (void)hs_addr_text(&addr, text, sizeof(text));
     ck_assert_int_ne(status_of(b, text).state, HS_BREAKER_CLOSED);
-    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(bind(listener, &addr.sa, addr.len), 0);
-    ck_assert_int_eq(listen(listener, 8), 0);
+    listener = listener_at(&addr, 8);
     EVENTUALLY(dial(&ep, b) == HS_OK); /* Its last opening may have been for more than 1 ns. */
     ck_assert_int_eq(status_of(b, text).state, HS_BREAKER_CLOSED);
     ck_assert_uint_ge(stats_of(b).opened, 2);
     ck_assert_uint_eq(stats_of(b).closed, 1);
     (void)close(listener);
+    (void)close(kept);
     hs_breaker_unref(b);
 }
 END_TEST

@@ -110,7 +110,8 @@ END_TEST
 
 START_TEST(a_refusal_is_told_with_its_errno_and_a_hint)
 {
-    struct hs_addr addr = refused_addr();
+    struct hs_addr addr;
+    int kept = refused_addr(&addr);
     struct hs_endpoint ep = endpoint_of(&addr);
     struct hs_connector *cn = connector(&ep);
     struct hs_op op = op_in(10 * SECOND);
@@ -131,6 +132,7 @@ START_TEST(a_refusal_is_told_with_its_errno_and_a_hint)
     ck_assert_int_eq(log[0].phase, HS_ATTEMPT_CONNECT);
     ASSERT_ERR(HS_E_INVALID, run(cn, &op, &c));
     hs_connector_free(cn);
+    (void)close(kept);
 }
 END_TEST
 

@@ -4,6 +4,8 @@
  */
 #include "pool_support.h"
 
+#include "../../csrc/stream/conn_impl.h"
+
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -346,6 +348,152 @@ START_TEST(second_return_is_refused)
 }
 END_TEST
 
+/* ---- Calls under a lease ------------------------------------------------------------------- */
+
+static struct hs_op
+op_under(uint64_t lease, int64_t deadline_ns)
+{
+    struct hs_op op = HS_OP_INIT(deadline_ns, NULL);
+
+    op.lease = lease;
+    return op;
+}
+
+static hs_err
+recv_under(struct hs_conn *c, uint64_t lease, uint8_t *ret_byte)
+{
+    struct hs_op op = op_under(lease, HS_TRY_ONCE);
+    size_t n;
+
+    return DONE(hs_conn_recv(c, &op, ret_byte, 1, 0, fresh(), &n));
+}
+
+START_TEST(call_under_an_ended_lease_touches_nothing_of_the_next_borrowers)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+    uint64_t ended = lease.id;
+    struct hs_op op = op_under(ended, HS_TRY_ONCE);
+    struct hs_framing line = {.kind = HS_FRAMING_LINE, .max_size = 99};
+    struct hs_close_report report;
+    int peer = server_accept(&s);
+    uint8_t byte;
+    size_t n;
+
+    put(peer, "a", 1);
+    ASSERT_OK(recv_under(lease.conn, ended, &byte));
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    lease = take(p); /* The same connection. */
+    ck_assert_uint_eq(lease.times_lent, 2);
+    put(peer, "b", 1);
+
+    ASSERT_ERR(HS_E_CLOSED, recv_under(lease.conn, ended, &byte));
+    ck_assert_str_eq(last_error()->msg, "it was returned to its pool");
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_recv_frames(lease.conn, &op, &line, fresh()));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_peek(lease.conn, &op, 1, fresh()));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_send(lease.conn, &op, (const uint8_t *)"x", 1, fresh(), &n));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_close_write(lease.conn, &op, fresh()));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_finish(lease.conn, &op, fresh(), &report));
+    ck_assert_uint_eq(op.claim, 0);
+    hs_conn_abandon(lease.conn, &op, NULL);
+
+    ASSERT_OK(recv_under(lease.conn, lease.id, &byte));
+    ck_assert_uint_eq(byte, 'b');
+    ck_assert_int_eq(give(p, &lease), HS_POOL_NONE);
+    (void)close(peer);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(call_that_names_a_lease_of_no_pool_is_refused)
+{
+    struct pair p = pair_tcp();
+    uint8_t byte;
+
+    put(p.peer, "a", 1);
+    ASSERT_ERR(HS_E_CLOSED, recv_under(p.c, 1, &byte));
+    ASSERT_OK(recv_under(p.c, 0, &byte));
+    pair_free(&p);
+}
+END_TEST
+
+static int
+recv_in_child(void *arg)
+{
+    const struct hs_lease *lease = arg;
+    uint8_t byte;
+
+    return recv_under(lease->conn, lease->id, &byte) == HS_E_FORKED ? 0 : 1;
+}
+
+START_TEST(call_under_the_parents_lease_is_told_of_the_fork)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct hs_lease lease = take(p);
+
+    ck_assert_int_eq(in_child(recv_in_child, &lease), 0);
+    (void)give(p, &lease);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
+struct returning {
+    struct thread thread;
+    struct hs_pool *pool;
+    struct hs_lease lease;
+    enum hs_pool_reason why;
+    atomic_bool *held;
+    bool returned_while_held;
+};
+
+static void *
+give_back(void *arg)
+{
+    struct returning *r = arg;
+
+    r->why = give(r->pool, &r->lease);
+    r->returned_while_held = *r->held;
+    return NULL;
+}
+
+/* A call that has seen its lease well is followed by its claim before anybody can have the
+ * connection: the return waits for that moment, and finds the claim. */
+START_TEST(lease_does_not_end_between_a_calls_look_and_its_claim)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    atomic_bool held = true;
+    struct returning r = {.pool = p, .lease = take(p), .held = &held};
+    struct hs_conn *c = hs_conn_ref(r.lease.conn);
+    struct hs_op op = op_under(r.lease.id, HS_TRY_ONCE);
+    uint8_t byte;
+
+    ASSERT_OK(hs_lease_hold(c, &op, fresh()));
+    thread_start(&r.thread, give_back, &r);
+    EVENTUALLY(atomic_load(c->lease) == 0);
+    ASSERT_ERR(HS_E_CLOSED, recv_under(c, op.lease, &byte)); /* Who looks now is refused. */
+    ck_assert(hs_call_take(c, HS_DIR_IN));
+    ASSERT_OK(hs_fd_hold(&c->fd, fresh()));
+    op.claim = 1U << HS_DIR_IN;
+    held = false;
+    hs_lease_drop(c, &op);
+    (void)thread_join(&r.thread);
+    ck_assert(!r.returned_while_held);
+    ck_assert_int_eq(r.why, HS_POOL_BUSY);
+    hs_conn_abandon(c, &op, NULL);
+    hs_conn_unref(c);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
 START_TEST(return_to_another_pool_is_refused)
 {
     struct server s = server_new();
@@ -578,6 +726,10 @@ main(void)
     tcase_add_test(tc, event_loop_is_rung_when_its_waiter_is_served);
     tcase_add_test(tc, waiting_for_oneself_is_refused_at_once);
     tcase_add_test(tc, second_return_is_refused);
+    tcase_add_test(tc, call_under_an_ended_lease_touches_nothing_of_the_next_borrowers);
+    tcase_add_test(tc, call_that_names_a_lease_of_no_pool_is_refused);
+    tcase_add_test(tc, call_under_the_parents_lease_is_told_of_the_fork);
+    tcase_add_test(tc, lease_does_not_end_between_a_calls_look_and_its_claim);
     tcase_add_test(tc, return_to_another_pool_is_refused);
     tcase_add_test(tc, bytes_not_marked_clean_are_never_left_to_the_next);
     tcase_add_test(tc, answered_is_enough_if_that_is_wanted);

@@ -18,6 +18,7 @@
 #include "pool_support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
@@ -57,6 +58,7 @@ struct world {
     bool tells;
     struct hs_pool *p;
     struct server server;
+    int kept; /* keeps its port from others while it is down */
     bool up;
     struct peer peers[PEERS];
     struct actor actors[CALLERS];
@@ -185,14 +187,8 @@ reset(struct peer *peer)
 static void
 listen_again(struct world *w)
 {
-    const int on = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
-    ck_assert_int_eq(bind(fd, &w->server.addr.sa, w->server.addr.len), 0);
-    ck_assert_int_eq(listen(fd, 128), 0);
-    w->server.fd = fd;
+    w->server.fd = listener_at(&w->server.addr, 128);
+    ck_assert_int_eq(fcntl(w->server.fd, F_SETFL, O_NONBLOCK), 0);
     w->up = true;
 }
 
@@ -504,8 +500,8 @@ world_init(struct world *w, uint64_t seed)
     w->tells = getenv("HS_MODEL_SEED") != NULL;
     for (size_t i = 0; i < PEERS; i++)
         w->peers[i].fd = -1;
-    w->server = server_new();
-    go_down(w);
+    w->kept = refused_addr(&w->server.addr);
+    w->server.ep = endpoint_of(&w->server.addr);
     listen_again(w);
     o.reuse = seed % 2 == 0 ? HS_REUSE_MARKED : HS_REUSE_ANSWERED;
     o.oldest_first = seed % 5 == 0;
@@ -553,6 +549,7 @@ world_end(struct world *w)
     for (size_t i = 0; i < PEERS; i++)
         hang_up(&w->peers[i]);
     go_down(w);
+    (void)close(w->kept);
 }
 
 START_TEST(any_order_of_acts_keeps_the_promises)

@@ -142,7 +142,8 @@ END_TEST
 
 START_TEST(failed_dial_is_told_to_all_whom_nothing_else_can_serve)
 {
-    struct hs_addr refused = refused_addr();
+    struct hs_addr refused;
+    int kept = refused_addr(&refused);
     struct hs_pool_options o = options(4);
     struct caller c[3] = {0};
     struct hs_pool_stats stats;
@@ -159,19 +160,18 @@ START_TEST(failed_dial_is_told_to_all_whom_nothing_else_can_serve)
     ck_assert_int_eq(stats.dial_error.code, HS_E_CONNECT);
     ck_assert_uint_ge(stats.dial_failures, 1);
     pool_end(p);
+    (void)close(kept);
 }
 END_TEST
 
 START_TEST(failed_dials_back_off_and_begin_again)
 {
-    struct server s = server_new();
-    struct hs_addr addr = s.addr;
+    struct hs_addr addr;
+    int kept = refused_addr(&addr), listener;
     struct hs_pool_options o = options(1);
     struct stepped w = stepped_new(10 * SECOND);
     struct hs_pool *p;
-    int on = 1;
 
-    server_free(&s);
     o.keep_trying = true;
     o.backoff_min_ns = MS;
     o.backoff_max_ns = 4 * MS;
@@ -179,16 +179,14 @@ START_TEST(failed_dials_back_off_and_begin_again)
     ASSERT_ERR(HS_WANT, stepped_step(&w, p));
     EVENTUALLY(closed(p, HS_POOL_DIAL_FAILED) >= 3);
     ck_assert_uint_eq(stats_of(p).waiting, 1); /* It goes on waiting, as was asked. */
-    s.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ck_assert_int_eq(setsockopt(s.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
-    ck_assert_int_eq(bind(s.fd, &addr.sa, addr.len), 0);
-    ck_assert_int_eq(listen(s.fd, 8), 0);
+    listener = listener_at(&addr, 8);
     EVENTUALLY(stats_of(p).lent == 1);
     ASSERT_OK(stepped_step(&w, p));
     ck_assert_uint_eq(stats_of(p).dial_failures, 0);
     (void)give(p, &w.lease);
     pool_end(p);
-    server_free(&s);
+    (void)close(listener);
+    (void)close(kept);
 }
 END_TEST
 
@@ -241,7 +239,8 @@ START_TEST(endpoints_share_the_load_and_replace_one_another)
     struct server s = server_new(), t = server_new();
     struct hs_pool_options o = options(4);
     struct hs_endpoint eps[3] = {s.ep, t.ep};
-    struct hs_addr refused = refused_addr();
+    struct hs_addr refused;
+    int kept = refused_addr(&refused);
     struct hs_lease lease[4];
     struct hs_lent lent[4];
     size_t at[3] = {0};
@@ -260,6 +259,7 @@ START_TEST(endpoints_share_the_load_and_replace_one_another)
     for (size_t i = 0; i < 4; i++)
         (void)give(p, &lease[i]);
     pool_end(p);
+    (void)close(kept);
     server_free(&s);
     server_free(&t);
 }

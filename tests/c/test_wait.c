@@ -305,6 +305,24 @@ START_TEST(the_last_hold_closes_the_descriptor)
 }
 END_TEST
 
+/* Of two that take one number at the same time both may have found it free before. */
+START_TEST(number_that_has_an_owner_cannot_be_taken)
+{
+    int number = dup(STDERR_FILENO), flags;
+    struct hs_fd first, second;
+
+    hs_fd_init(&first, number);
+    flags = fcntl(number, F_GETFL);
+    ASSERT_ERR(HS_E_INVALID, hs_fd_take(&second, number, "adopt", fresh()));
+    ck_assert_ptr_nonnull(strstr(last_error()->msg, "has an owner here already"));
+    ck_assert_int_eq(fcntl(number, F_GETFL), flags); /* Nothing was changed. */
+    ASSERT_OK(hs_fd_hold(&first, fresh()));
+    hs_fd_drop(&first);
+    ck_assert(hs_fd_mark_closed(&first));
+    hs_fd_drop(&first);
+}
+END_TEST
+
 START_TEST(a_number_is_not_given_out_again_while_it_is_held)
 {
     int number = open("/dev/null", O_RDONLY | O_CLOEXEC), other;
@@ -369,6 +387,7 @@ main(void)
     tcase_add_test(tc, a_stepped_wait_says_what_to_watch);
     tcase_add_test(tc, a_further_time_gives_control_back_without_error);
     tcase_add_test(tc, the_last_hold_closes_the_descriptor);
+    tcase_add_test(tc, number_that_has_an_owner_cannot_be_taken);
     tcase_add_test(tc, a_number_is_not_given_out_again_while_it_is_held);
     tcase_add_test(tc, detaching_is_refused_while_somebody_holds_it);
     tcase_add_test_raise_signal(tc, using_a_number_without_a_hold_ends_the_process, SIGABRT);

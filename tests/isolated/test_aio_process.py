@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+from support.require import need_testcapi
+
 # -X dev switches on asyncio's debug mode, which logs each step that took 0.1 s: on a busy machine
 # any may.
 NO_CLOCK = """
@@ -541,10 +543,7 @@ assert not any(_live().values()), _live()
 
 
 WITHOUT_MEMORY = """
-try:
-    from _testcapi import remove_mem_hooks, set_nomemory
-except ImportError:
-    sys.exit()
+from _testcapi import remove_mem_hooks, set_nomemory
 
 async def attempt(call, nth):
     ours, theirs = pair()
@@ -590,14 +589,12 @@ assert poisoned  # Where the last step failed: what was received is gone, and th
 
 
 def test_what_is_lost_for_want_of_memory_is_told() -> None:
+    need_testcapi()
     silent(WITHOUT_MEMORY)
 
 
 ACCEPTED_WITHOUT_MEMORY = """
-try:
-    from _testcapi import remove_mem_hooks, set_nomemory
-except ImportError:
-    sys.exit()
+from _testcapi import remove_mem_hooks, set_nomemory
 
 BATCH = 3
 result = [None]
@@ -657,4 +654,5 @@ asyncio.run(main())
 
 
 def test_accepting_loses_no_connection_for_want_of_memory() -> None:
+    need_testcapi()
     silent(ACCEPTED_WITHOUT_MEMORY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from support.require import need_testcapi
+
 PRELUDE = """
 import gc, socket, sys, threading
 import hardsock as hs
@@ -27,11 +29,7 @@ def silent(code: str) -> None:
 
 
 WITHOUT_MEMORY = """
-try:
-    from _testcapi import remove_mem_hooks, set_nomemory
-except ImportError:
-    listener.close()
-    sys.exit()
+from _testcapi import remove_mem_hooks, set_nomemory
 
 def fail_each(call):
     "Call it with the first, the second, ... allocation failing, until it wants no more of them."
@@ -95,6 +93,7 @@ assert before == _core._opened()
 
 
 def test_telling_without_memory_fails_cleanly() -> None:
+    need_testcapi()
     silent(WITHOUT_MEMORY + "for conn in [*conns, *accepted, listener]:\n    conn.close()\n")
 
 
@@ -158,10 +157,9 @@ def test_subinterpreters_tell_of_their_own() -> None:
     silent(
         """
 try:
+    import _interpreters as interpreters
+except ImportError:  # before Python 3.13
     import _xxsubinterpreters as interpreters
-except ImportError:
-    listener.close()
-    sys.exit()
 other = interpreters.create()
 try:
     interpreters.run_string(other, '''

@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from hardsock import _core
+from support.require import need_testcapi
 
 PRELUDE = """
 import os, sys
@@ -88,8 +89,9 @@ kept = {
     "Borrowing": pool.connection(timeout=5), "Hub": hub, "Operation": listener._op_accept(hub),
     "Framing": hs.LengthPrefix()._core, "Decoder": hs.Decoder(hs.LengthPrefix()),
     "TLSContext": hs.TLSConfig(insecure_skip_verify=True)._context, "Breaker": breaker,
-    "Permit": breaker.permit("a"), "Slots": _core.Slots(1), "Parking": _core.Parking(),
-    "Departures": _core.Departures(), "lent": pool.acquire(timeout=5),
+    "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
+    "Departures": _core.Departures(), "Parking": _core.Parking(),
+    "lent": pool.acquire(timeout=5),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.
 kept["files"] = [conn.makefile("r"), conn.makefile("wb", buffering=0), conn.dup()]
@@ -200,7 +202,7 @@ hs.kept.on_cancel(print)
 
 
 def test_an_interpreter_ends_while_deadlines_are_watched() -> None:
-    pytest.importorskip("_testcapi")
+    need_testcapi()
     run(
         f"""
         import _testcapi
@@ -242,7 +244,7 @@ atexit.register(os.write, write, b"x")
 
 
 def test_an_interpreter_that_ends_waits_for_the_callback_that_runs() -> None:
-    pytest.importorskip("_testcapi")
+    need_testcapi()
     said = run(
         f"""
         import _testcapi

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+from support.require import need_testcapi
+
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
 import hardsock as hs
@@ -152,3 +154,108 @@ def test_a_child_forked_by_a_handler_is_no_server() -> None:
         """
     )
     assert out == "b'0'\nTrue\n"
+
+
+TAKEN_WITHOUT_MEMORY = """
+import asyncio, logging, socket
+from _testcapi import remove_mem_hooks, set_nomemory
+from hardsock import aio
+
+BATCH = 3
+said = []
+
+class Saying(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+logger = logging.getLogger("hardsock.serve")
+logger.propagate = False
+logger.addHandler(Saying())
+
+def batch(listener):
+    clients = [socket.create_connection(listener.address) for _ in range(BATCH)]
+    while listener.stats().queue_length < BATCH:
+        time.sleep(0)
+    for client in clients:
+        client.sendall(b"x")
+        client.settimeout(20)
+    return clients, listener.accept_many(BATCH, timeout=5)
+
+def take(server, conns, nth):
+    "With the nth allocation failing: none may be left over, and at most one given up."
+    set_nomemory(nth, nth + 1)
+    try:
+        server._take(conns)
+    finally:
+        remove_mem_hooks()
+    assert conns == [], nth
+
+def answer_of(client):
+    try:
+        return client.recv(1)
+    except ConnectionResetError:
+        return b""
+
+def judge(nth, answers):
+    lost = answers.count(b"")
+    assert lost <= 1 and answers.count(b"x") == BATCH - lost, (nth, answers)
+    return lost
+
+def books_balance(stats):
+    assert stats.active == 0, stats
+    assert stats.accepted == stats.handled + stats.failed + stats.cut, stats
+"""
+
+
+def test_the_threaded_server_loses_no_other_connection_for_want_of_memory() -> None:
+    need_testcapi()
+    out = run(
+        TAKEN_WITHOUT_MEMORY
+        + """
+listener = hs.listen(("127.0.0.1", 0))
+lost = 0
+with hs.serve(echo, ("127.0.0.1", 0), workers=4, drain_timeout=20) as server:
+    for nth in range(120):
+        clients, conns = batch(listener)
+        take(server, conns, nth)
+        lost += judge(nth, [answer_of(client) for client in clients])
+        for client in clients:
+            client.close()
+books_balance(server.stats())
+listener.close()
+assert lost > 0 and any("no memory" in line for line in said), (lost, said)
+print("done")
+"""
+    )
+    assert out == "done\n"
+
+
+def test_the_awaited_server_loses_no_other_connection_for_want_of_memory() -> None:
+    need_testcapi()
+    out = run(
+        TAKEN_WITHOUT_MEMORY
+        + """
+async def echo(conn):
+    while data := await conn.recv(4096):
+        await conn.sendall(data)
+
+async def main():
+    listener = hs.listen(("127.0.0.1", 0))
+    loop, lost = asyncio.get_running_loop(), 0
+    async with aio.serve(echo, ("127.0.0.1", 0), drain_timeout=20) as server:
+        for nth in range(120):
+            clients, conns = batch(listener)
+            take(server, conns, nth)
+            answers = [loop.run_in_executor(None, answer_of, client) for client in clients]
+            lost += judge(nth, list(await asyncio.gather(*answers)))
+            for client in clients:
+                client.close()
+    books_balance(server.stats())
+    listener.close()
+    assert lost > 0 and any("no memory" in line for line in said), (lost, said)
+
+asyncio.run(main())
+print("done")
+"""
+    )
+    assert out == "done\n"

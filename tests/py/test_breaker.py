@@ -314,7 +314,7 @@ def test_nested_breakers_do_not_count_each_other() -> None:
         (hs.ConnectError(errno.ENOENT, "no unix path"), "refused"),
         (hs.ConnectError(errno.EHOSTUNREACH, ""), "unreachable"),
         (hs.ConnectError(errno.EMFILE, ""), "not_counted"),
-        (hs.HardsockError(errno.ENETUNREACH, ""), "not_counted"),
+        (hs.SocketError(errno.ENETUNREACH, ""), "not_counted"),
         (hs.Reset(errno.ECONNRESET, ""), "reset"),
         (hs.Truncated(None, ""), "reset"),
         (hs.EndOfStream(None, ""), "reset"),

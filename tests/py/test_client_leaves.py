@@ -235,11 +235,13 @@ def test_callbacks_of_the_scope_run() -> None:
 
 def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
     cancelled: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    let_go = threading.Event()
 
     def handler(conn: hs.Connection) -> None:
         token = hs.current()
         assert token is not None
         fd = conn.detach()
+        let_go.set()
         with socket.socket(fileno=fd) as theirs:
             theirs.settimeout(10)
             theirs.sendall(b"!")
@@ -252,6 +254,7 @@ def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
         client = connect_to(server.address)
         client.settimeout(10)
         assert client.recv(1) == b"!"
+        assert let_go.wait(10)
         reset(client)
         assert cancelled.get(timeout=10) is False
         assert poll_until(lambda: server.stats().active == 0, 10)

@@ -19,6 +19,7 @@ import pytest
 
 import hardsock as hs
 import hardsock.aio
+from hardsock.lab.servers.process import free_port
 from support import BlackHole, Call, EchoServer, Namespace, require
 
 
@@ -306,9 +307,7 @@ def test_a_source_is_what_create_connection_takes(source: Any) -> None:
 
 
 def test_a_source_may_be_a_port_of_any_address() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with EchoServer() as echo, hs.connect(echo.address, source=("", port), timeout=5) as conn:
         assert conn.getsockname() == ("127.0.0.1", port)
         conn.abort()

@@ -17,6 +17,7 @@ from hardsock.demo.scene import Bound, Outcome, Scene
 from hardsock.demo.scenes import SCENES, rst_storm
 from hardsock.lab import Namespace, Unavailable
 from hardsock.lab.servers.process import PeerMissing, find_program
+from support.require import need_module
 
 COMMAND = [sys.executable, "-m", "hardsock", "demo"]
 IN_NAMESPACES = {"three-black-holes", "dead-dns", "tune"}
@@ -119,14 +120,14 @@ def test_no_color_is_respected() -> None:
 
 
 def test_rich_table_on_a_terminal() -> None:
-    pytest.importorskip("rich")
+    need_module("rich")
     status, shown = on_terminal(["black-hole"])
 
     assert (0, True, True) == (status, GREEN in shown, "2 passed" in shown)
 
 
 def test_rich_table_without_colour() -> None:
-    pytest.importorskip("rich")
+    need_module("rich")
     status, shown = on_terminal(["black-hole"], NO_COLOR="1")
 
     assert (0, False, True) == (status, "\x1b[3" in shown, "2 passed" in shown)

@@ -209,6 +209,58 @@ def test_code_made_at_run_time_is_kept_as_long_as_it_is_told(listener: hs.Listen
     conn.close()
 
 
+# ---- notes
+
+
+def _descriptor(fd: int) -> hs.Descriptor:
+    (found,) = (one for one in hs.fd_snapshot().descriptors if one.fd == fd)
+    return found
+
+
+def test_a_note_names_a_descriptor_that_is_not_ours_and_the_line_that_said_so() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        hs.note(left, "libpq orders")
+        hs.note(right.fileno(), "another")
+        noted = _descriptor(left.fileno()).note
+        assert noted is not None
+        assert "libpq orders" == noted.name
+        assert _here().rpartition("/")[2].partition(":")[0] in noted.site.file
+        assert "libpq orders, noted at " in str(_descriptor(left.fileno()))
+        hs.note(left, None)
+        assert _descriptor(left.fileno()).note is None
+        assert "another" == getattr(_descriptor(right.fileno()).note, "name", None)
+        hs.note(right, None)
+
+
+def test_a_note_is_void_when_the_number_is_something_else() -> None:
+    first = socket.socket()
+    number = first.fileno()
+    hs.note(number, "the first")
+    second = socket.socket()
+    os.dup2(second.fileno(), number)
+    assert _descriptor(number).note is None
+    hs.note(number, "the second")
+    assert "the second" == getattr(_descriptor(number).note, "name", None)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("fd", "name", "error"),
+    [
+        (True, "x", TypeError),
+        ("7", "x", TypeError),
+        (0, 7, TypeError),
+        (0, "", ValueError),
+        (10_000, "x", OSError),
+    ],
+)
+def test_a_note_that_cannot_be_is_refused(fd: int, name: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        hs.note(fd, name)
+
+
 # ---- snapshots
 
 

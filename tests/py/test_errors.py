@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import os
+import pickle
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -40,6 +43,42 @@ def test_every_class_has_a_phase_and_a_hint(cls: type[hs.HardsockError]) -> None
     assert error.phase
     assert error.hint
     assert error.hint in str(error)
+
+
+@pytest.mark.parametrize("cls", ERRORS)
+def test_what_is_a_failure_is_an_os_error_and_a_cancel_is_none(cls: type[hs.HardsockError]) -> None:
+    assert issubclass(cls, OSError) == (cls not in (hs.HardsockError, hs.Cancelled))
+    assert issubclass(cls, hs.SocketError) == issubclass(cls, OSError)
+
+
+def test_a_cancel_has_what_an_os_error_has(pair: Pair) -> None:
+    token = hs.CancelToken()
+    token.cancel("enough")
+    with pytest.raises(hs.Cancelled) as caught:
+        pair[0].recv(1, token=token)
+    for error in (caught.value, copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert (error.errno, error.strerror) == (errno.ECANCELED, caught.value.strerror)
+        assert (error.reason, error.op, str(error)) == ("enough", "recv", str(caught.value))
+    assert hs.Cancelled().strerror is None
+
+
+def test_a_loop_that_tries_again_after_an_os_error_passes_a_cancel_on(pair: Pair) -> None:
+    token, tries = hs.CancelToken(), []
+
+    def stubborn() -> bytes:
+        while True:
+            try:
+                tries.append(1)
+                return pair[0].recv(1, token=token)
+            except OSError:
+                continue
+
+    with Call(stubborn) as call:
+        call.wait_until_blocked()
+        token.cancel("shutting down")
+        with pytest.raises(hs.Cancelled):
+            call.result(10)
+    assert len(tries) == 1
 
 
 def addresses(conn: hs.Connection) -> tuple[str, str]:

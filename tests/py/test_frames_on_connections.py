@@ -217,7 +217,7 @@ def test_errors_are_of_the_classes_that_code_already_catches() -> None:
     assert issubclass(hs.BadFrame, hs.FrameError)
     assert issubclass(hs.FrameError, hs.HardsockError)
     assert not issubclass(hs.FrameError, hs.Truncated)
-    assert issubclass(hs.HardsockError, OSError)
+    assert issubclass(hs.SocketError, OSError)
     assert issubclass(hs.Poisoned, BrokenPipeError)
 
 

@@ -142,11 +142,15 @@ def test_waitress() -> None:
             ask(listener.address)
             assert listener.stats().accepted == 1  # It listens nowhere else.
         finally:
+            # The workers first: one that has answered still pulls the trigger, which close() closes.
+            server.task_dispatcher.shutdown(timeout=60)
+            for worker in threading.enumerate():
+                if worker.name.startswith("waitress-"):
+                    worker.join()
             server.trigger.pull_trigger(
                 server.close
             )  # In its own thread: it ends with its sockets.
-            thread.join(10)
-            server.task_dispatcher.shutdown()
+            thread.join(60)
         assert not thread.is_alive()
 
 
@@ -155,7 +159,7 @@ def test_cheroot() -> None:
     from cheroot import wsgi
 
     with hs.listen(("127.0.0.1", 0)) as listener:
-        server = wsgi.Server(listener.address, app, numthreads=2)
+        server = wsgi.Server(listener.address, app, numthreads=2, shutdown_timeout=60)
         server.bind = lambda *args: setattr(server, "socket", listener.to_socket())
         thread = threading.Thread(target=server.start)
         thread.start()
@@ -164,7 +168,7 @@ def test_cheroot() -> None:
             assert listener.stats().accepted == 1
         finally:
             server.stop()
-            thread.join(10)
+            thread.join(60)
             getattr(logging, "statistics", {}).clear()  # It keeps every server there.
         assert not thread.is_alive()
 

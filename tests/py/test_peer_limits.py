@@ -117,6 +117,36 @@ def test_behind_a_proxy_the_client_counts() -> None:
         assert peer_stats(listener).refused_connections == 1
 
 
+def test_behind_a_proxy_it_is_the_client_that_comes_too_fast() -> None:
+    """It is reset after its header; another client of the same proxy comes in, at any pace."""
+    limits = hs.PeerLimits(rate=1, burst=1)
+    trusted = hs.ProxyProtocol(["127.0.0.0/8"])
+    with (
+        hs.listen(("127.0.0.1", 0), peer_limits=limits, proxy_protocol=trusted) as listener,
+        keeping_all(listener) as kept,
+    ):
+
+        def come_and_wait(address: str) -> None:
+            before = len(kept) + peer_stats(listener).refused_rate
+            with connect_to(listener.address) as sock:
+                sock.sendall(HEADER.format(address).encode())
+                poll_until(
+                    lambda: len(kept) + peer_stats(listener).refused_rate > before, timeout=TIMEOUT
+                )
+
+        def is_refused() -> bool:  # Unless a second has passed since the last one.
+            come_and_wait("192.0.2.1")
+            return peer_stats(listener).refused_rate > 0
+
+        poll_until(is_refused, timeout=TIMEOUT)
+        assert kept
+        known = len(kept)
+        come_and_wait("192.0.2.2")
+        assert len(kept) == known + 1
+        assert kept[-1].getpeername()[0] == "192.0.2.2"
+        assert peer_stats(listener).refused_connections == 0
+
+
 def test_a_server_goes_on_for_others() -> None:
     """One peer holds all that it may; a request from another is answered."""
     with hs.serve(

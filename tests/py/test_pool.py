@@ -332,20 +332,24 @@ def test_timeout_names_the_holders(peer: Peer) -> None:
         pool.release(second)
 
 
-def test_timeout_tells_of_the_last_dial_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
-    with hs.Pool(address, keep_trying=True) as pool:
+@pytest.fixture
+def refusing() -> Iterator[tuple[str, int]]:
+    """An address at which nobody listens: it is kept, so that nobody else on this machine does."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()
+
+
+def test_timeout_tells_of_the_last_dial_error(refusing: tuple[str, int]) -> None:
+    with hs.Pool(refusing, keep_trying=True) as pool:
         with pytest.raises(hs.PoolTimeout) as caught:
             pool.acquire(timeout=0.05)
         assert caught.value.last_dial_error is not None
         assert "refused" in str(caught.value)
 
 
-def test_failed_dial_is_raised_to_whom_nothing_else_serves() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
-    with hs.Pool(address) as pool, pytest.raises(hs.ConnectionRefused) as caught:
+def test_failed_dial_is_raised_to_whom_nothing_else_serves(refusing: tuple[str, int]) -> None:
+    with hs.Pool(refusing) as pool, pytest.raises(hs.ConnectionRefused) as caught:
         pool.acquire(timeout=5)
     assert caught.value.op == "connect"
 
@@ -366,19 +370,19 @@ def fields(call: Any) -> dict[str, Any]:
     return found
 
 
-def test_error_of_a_dial_loses_nothing_on_its_way_through_a_pool() -> None:
+def test_error_of_a_dial_loses_nothing_on_its_way_through_a_pool(
+    refusing: tuple[str, int],
+) -> None:
     async def awaited(**settings: Any) -> None:
-        async with aio.Pool(address, **settings) as pool:
+        async with aio.Pool(refusing, **settings) as pool:
             await pool.acquire(timeout=5)
 
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        address = gone.getsockname()
     breaker = hs.Breaker(failures=1)
     for settings in {}, {"breaker": breaker}, {"breaker": breaker}:
-        direct = fields(lambda settings=settings: hs.connect(address, timeout=5, **settings))
+        direct = fields(lambda settings=settings: hs.connect(refusing, timeout=5, **settings))
         if settings and direct["class"] is not hs.BreakerOpen:
             continue  # It opens the breaker for the next.
-        with hs.Pool(address, **settings) as pool:
+        with hs.Pool(refusing, **settings) as pool:
             assert fields(lambda: pool.acquire(timeout=5)) == direct
             assert fields(pool.connection(timeout=5).__enter__) == direct
         assert fields(lambda settings=settings: asyncio.run(awaited(**settings))) == direct

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -284,3 +285,73 @@ def test_pool_closes_under_its_waiters(any_run: Run, echo: EchoServer) -> None:
             assert (await pool.close(timeout=5)).clean
 
     any_run(main())
+
+
+# ---- calls that were made before the return, and run after it
+
+
+LATE_CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "recv": lambda core, hub, file: core._op_recv(hub, 1),
+    "recv_into": lambda core, hub, file: core._op_recv_into(hub, bytearray(1)),
+    "recvfrom": lambda core, hub, file: core._op_recvfrom(hub, 1),
+    "recvfrom_into": lambda core, hub, file: core._op_recvfrom_into(hub, bytearray(1)),
+    "recvmsg": lambda core, hub, file: core._op_recvmsg(hub, 1),
+    "recvmsg_into": lambda core, hub, file: core._op_recvmsg_into(hub, [bytearray(1)]),
+    "recv_exactly": lambda core, hub, file: core._op_recv_exactly(hub, 1),
+    "recv_until": lambda core, hub, file: core._op_recv_until(hub, b"\n"),
+    "recv_line": lambda core, hub, file: core._op_recv_line(hub),
+    "recv_lines": lambda core, hub, file: core._op_recv_lines(hub),
+    "recv_frame": lambda core, hub, file: core._op_recv_frame(hub, hs.Line()),
+    "recv_frames": lambda core, hub, file: core._op_recv_frames(hub, hs.Line()),
+    "peek": lambda core, hub, file: core._op_peek(hub, 1),
+    "send": lambda core, hub, file: core._op_send(hub, b"stray"),
+    "sendall": lambda core, hub, file: core._op_sendall(hub, b"stray"),
+    "sendmsg": lambda core, hub, file: core._op_sendmsg(hub, [b"stray"]),
+    "send_frame": lambda core, hub, file: core._op_send_frame(
+        hub, b"stray", hs.LengthPrefix(width=4)
+    ),
+    "sendfile": lambda core, hub, file: core._op_sendfile(hub, file),
+    "close_write": lambda core, hub, file: core._op_close_write(hub),
+    "upgrade_to_tls": lambda core, hub, file: core._op_upgrade_to_tls(
+        hub, hs.TLSConfig(), server_name="x.test"
+    ),
+    "confirm": lambda core, hub, file: core._op_confirm(hub),
+    "finish": lambda core, hub, file: core._op_finish(hub),
+}
+
+
+@pytest.mark.parametrize("name", LATE_CALLS)
+def test_a_call_that_begins_after_the_return_is_not_the_next_borrowers(
+    run: Run, echo: EchoServer, tmp_path: Path, name: str
+) -> None:
+    """As in a thread that is between its look at the lease and its work when another returns."""
+    file = tmp_path / "stray"
+    file.write_bytes(b"stray")
+
+    async def main(stray: BinaryIO) -> None:
+        async with aio.Pool(echo.address[:2], max_size=1) as pool:
+            first = await pool.acquire(timeout=5)
+            core, hub = first.blocking, first._hub
+            assert await ask(first) == b"hello"
+            late = LATE_CALLS[name](core, hub, stray)
+            await pool.release(first)
+            second = await pool.acquire(timeout=5)
+            assert pool.stats().opened == 1
+            await second.sendall(b"mine\n", timeout=5)
+            while unread(second.fileno()) < 5:
+                await asyncio.sleep(0)
+            with pytest.raises(hs.Closed, match="returned to its pool"):
+                await late
+            assert await second.recv_exactly(5, timeout=5) == b"mine\n"
+            assert await ask(second) == b"hello"
+            await pool.release(second)
+            assert pool.stats().idle == 1
+
+    with file.open("rb") as stray:
+        run(main(stray))
+
+
+def test_no_call_is_missing_above() -> None:
+    """Whatever can wait on a connection is there."""
+    names = {name.removeprefix("_op_") for name in dir(hs.Connection) if name.startswith("_op_")}
+    assert names == set(LATE_CALLS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import ssl
@@ -16,7 +15,9 @@ import hardsock as hs
 from hardsock import aio
 from hardsock.lab.waits import poll_until
 from support import Call, connect_to, require
-from support.servers import haproxy
+from support.conversation import Handlers
+from support.servers import haproxy, nginx_stream
+from support.serving import DRIVERS, serving
 from support.tls import Identities
 
 LOOPBACK = hs.ProxyProtocol(["127.0.0.0/8"])
@@ -195,48 +196,55 @@ def test_the_header_and_the_client_hello_in_one_segment(ids: Identities) -> None
 
 
 @contextlib.contextmanager
-def echo_of_peer(kind: str, **settings: Any) -> Iterator[hs.Listener]:
+def telling(driver: str, **settings: Any) -> Iterator[hs.Listener]:
     """A server that tells each client who it is."""
-    if kind == "threads":
 
-        def handler(conn: hs.Connection) -> None:
-            conn.sendall(repr((conn.getpeername(), conn.proxy is not None)).encode())
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(repr((conn.getpeername(), conn.proxy is not None)).encode())
 
-        with hs.listen(("127.0.0.1", 0), **settings) as listener:
-            with hs.serve(handler, listener, drain_timeout=5):
-                yield listener
-        return
-
-    async def handle(conn: aio.Connection) -> None:
+    async def awaited(conn: aio.Connection) -> None:
         await conn.sendall(repr((conn.getpeername(), conn.proxy is not None)).encode())
 
-    async def serve(listener: hs.Listener, token: hs.CancelToken) -> None:
-        async with aio.serve(handle, listener, drain_timeout=5) as server:
-            with contextlib.suppress(hs.Cancelled):
-                await aio.wait_cancelled(token)
-            server.stop()
-
-    with hs.listen(("127.0.0.1", 0), **settings) as listener:
-        token = hs.CancelToken()
-        with Call(asyncio.run, serve(listener, token)):
-            try:
-                yield listener
-            finally:
-                token.cancel()
+    with serving(driver, Handlers(handler, awaited), **settings) as server:
+        yield server.listener
 
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("word", ["send-proxy", "send-proxy-v2"])
-def test_behind_haproxy(word: str, secured: bool, ids: Identities) -> None:
+def test_behind_haproxy(word: str, driver: str, secured: bool, ids: Identities) -> None:
     """haproxy passes TLS through: its header stands in front of the client's."""
-    settings: dict[str, Any] = {"proxy_protocol": LOOPBACK}
-    config: hs.TLSConfig | bool = False
-    if secured:
-        settings["tls"], config = ids.server(), ids.client()
-    with echo_of_peer("threads", **settings) as listener:
+    settings, config = settings_behind(secured, ids)
+    with telling(driver, **settings) as listener:
         with require(haproxy(listener.getsockname(), send_proxy=word)) as front:
-            with hs.connect(front.address, tls=config, timeout=TIMEOUT) as conn:
-                assert read_all(conn) == repr((conn.getsockname(), True))
+            for _ in range(20):
+                with hs.connect(front.address, tls=config, timeout=TIMEOUT) as conn:
+                    assert read_all(conn) == repr((conn.getsockname(), True))
+        assert proxy_stats(listener).headers >= 20
+
+
+@pytest.mark.parametrize("how", ["plain", "tls", "tls in one segment"])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_behind_nginx(how: str, driver: str, ids: Identities) -> None:
+    """It sends version 1. If it reads the hello first, it writes both at once."""
+    settings, config = settings_behind(how != "plain", ids)
+    extra = "ssl_preread on;" if how == "tls in one segment" else ""
+    with telling(driver, **settings) as listener:
+        with require(nginx_stream(listener.getsockname(), extra=extra)) as front:
+            for _ in range(20):
+                with hs.connect(front.address, tls=config, timeout=TIMEOUT) as conn:
+                    assert read_all(conn) == repr((conn.getsockname(), True))
+        stats = proxy_stats(listener)
+    assert stats.headers >= 20
+    assert stats.malformed == 0
+
+
+def settings_behind(secured: bool, ids: Identities) -> tuple[dict[str, Any], hs.TLSConfig | bool]:
+    """Of the server behind a proxy, and of its clients."""
+    settings: dict[str, Any] = {"proxy_protocol": LOOPBACK}
+    if not secured:
+        return settings, False
+    return settings | {"tls": ids.server()}, ids.client()
 
 
 def read_all(conn: hs.Connection) -> str:

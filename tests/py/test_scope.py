@@ -120,3 +120,62 @@ def test_asyncio_tasks_have_their_own_scopes() -> None:
     assert short is not None
     assert long is not None
     assert short <= 10 < long <= 50
+
+
+# ---- What is left, and pauses
+
+
+def test_remaining_is_the_nearer_of_the_scope_and_a_limit() -> None:
+    assert hs.remaining() is None
+    assert hs.remaining(3.0) == 3.0
+    with hs.timeout(None):
+        assert hs.remaining() is None
+        assert hs.remaining(3.0) == 3.0
+    with hs.timeout(60) as token:
+        left = hs.remaining()
+        assert left is not None
+        assert 50 < left <= 60
+        assert hs.remaining(1.0) == 1.0
+        assert 50 < (hs.remaining(100.0) or 0) <= 60
+        token.cancel()
+        assert hs.remaining() == hs.remaining(1.0) == 0.0
+    with hs.timeout(0):
+        assert hs.remaining() == 0.0
+
+
+def test_sleep_ends_with_the_scope_and_says_why() -> None:
+    with hs.timeout(0.02, name="request"), pytest.raises(hs.DeadlineExceeded) as caught:
+        hs.sleep(60)
+    assert caught.value.reason == "request"
+
+
+def test_sleep_is_cancelled_from_another_thread_by_either_token() -> None:
+    for by_scope in (False, True):
+        token, ambient = hs.CancelToken(), hs.CancelToken()
+
+        def pause(token: hs.CancelToken = token, ambient: hs.CancelToken = ambient) -> None:
+            with hs.scope(ambient):
+                hs.sleep(60, token=token)
+
+        with Call(pause) as call:
+            (ambient if by_scope else token).cancel("shutting down")
+            with pytest.raises(hs.Cancelled) as caught:
+                call.result()
+        assert caught.value.reason == "shutting down"
+
+
+def test_sleep_without_any_scope_only_sleeps() -> None:
+    hs.sleep(0)
+    hs.sleep(0.001)
+    with hs.timeout(60):
+        hs.sleep(0.001)
+    with hs.timeout(0), pytest.raises(hs.DeadlineExceeded):
+        hs.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [(-1, ValueError), (float("nan"), ValueError), (None, TypeError)]
+)
+def test_sleep_refuses_what_is_no_time(wrong: float, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        hs.sleep(wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import importlib
 import io
 import os
 import select
@@ -22,7 +23,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from support import Call
-from support.require import need_module
+from support.require import need_module, need_testcapi
 from support.tls import Identities, tls_pair
 
 Pair = tuple[hs.Connection, socket.socket]
@@ -416,6 +417,7 @@ def test_an_owner_whose_number_others_closed_harms_no_new_owner() -> None:
             os.close(other)
 
 
+@pytest.mark.filterwarnings("ignore::hardsock.EscapeWarning")
 @pytest.mark.parametrize("how", ["buffered", "busy", "tls"])
 def test_ssl_does_not_become_a_second_owner(how: str, ids: Identities) -> None:
     """It takes the number first and asks to detach() after."""
@@ -634,7 +636,8 @@ def _close_rights(ancillary: list[tuple[int, int, bytes]]) -> None:
 
 
 def test_received_descriptors_are_closed_when_no_result_can_be_made() -> None:
-    testcapi = pytest.importorskip("_testcapi")
+    need_testcapi()
+    testcapi = importlib.import_module("_testcapi")
     lost = 0
     for nth in range(1, 30):
         ours, theirs = socket.socketpair()

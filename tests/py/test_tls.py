@@ -20,6 +20,11 @@ from typing import Any
 import pytest
 import redis
 import urllib3
+
+from support.require import need_module
+
+need_module("cryptography")
+
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 

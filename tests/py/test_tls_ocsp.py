@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.require import need_module
+
+need_module("cryptography")
+
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.ocsp import OCSPResponseStatus
 

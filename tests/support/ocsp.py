@@ -5,6 +5,10 @@ from __future__ import annotations
 import datetime
 from typing import Literal
 
+from support.require import need_module
+
+need_module("cryptography")
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from hardsock.lab.unavailable import Unavailable
 
-__all__ = ["Unavailable", "available", "need_module", "require"]
+__all__ = ["Unavailable", "available", "need_module", "need_testcapi", "require"]
 
 T = TypeVar("T")
 
@@ -40,11 +40,21 @@ def require(needed: AbstractContextManager[T]) -> Iterator[T]:
         yield value
 
 
-def need_module(name: str) -> None:
+def need_module(name: str, why: str = "") -> None:
     """Skip the test, or the module that is being imported, where a package is not to be had.
 
-    Some have nothing to install for a newer or a free-threaded interpreter.
+    Some have nothing to install for a newer or a free-threaded interpreter. *why* is for a module
+    that is no package: who lacks it.
     """
     if importlib.util.find_spec(name) is None:
         with available():
-            raise Unavailable(f"{name} is not installed")
+            raise Unavailable(f"{name} is not installed" + (f": {why}" if why else ""))
+
+
+def need_testcapi() -> None:
+    """Skip the test where CPython's own test module is missing; see `need_module`.
+
+    It makes allocations fail (``set_nomemory``), and runs code in an interpreter that ends before
+    the process does (``run_in_subinterp``).
+    """
+    need_module("_testcapi", "this Python was built, or packaged, without its own tests")

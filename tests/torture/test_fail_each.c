@@ -9,6 +9,7 @@
 
 #include "../c/support.h"
 #include "../../csrc/base/addr.h"
+#include "../../csrc/listen/peers.h"
 #include "../../csrc/stream/linger.h"
 
 #include <errno.h>
@@ -398,6 +399,137 @@ frames_and_files(void)
     return rv;
 }
 
+/* A line, and what stands before the end, as a file reads them. */
+static hs_err
+read_a_line(struct hs_conn *c, const char *want)
+{
+    hs_err rv = HS_E_NOMEM;
+    struct hs_op op;
+    size_t n = 0;
+
+    for (int i = 0; i < 2 && rv == HS_E_NOMEM; i++) { /* Nothing is lost by it. */
+        op = short_op();
+        rv = SOON(hs_conn_read_line(c, &op, 0, SIZE_MAX, NULL, &n));
+    }
+    if (rv != HS_OK) {
+        hs_conn_abandon(c, &op, NULL);
+        return rv;
+    }
+    if (n != strlen(want) || memcmp(hs_conn_peeked(c), want, n) != 0)
+        rv = WRONG;
+    hs_conn_read_line_end(c, &op, n);
+    return rv;
+}
+
+static hs_err
+read_lines(void)
+{
+    struct hs_op out = short_op(), end = short_op();
+    int fds[2] = {dup(plain_fd), dup(plain_peer)};
+    struct hs_conn *a = NULL, *b = NULL;
+    hs_err rv;
+
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &a)) == HS_OK &&
+        (rv = hs_conn_adopt(fds[1], NULL, NULL, &b)) == HS_OK &&
+        (rv = SOON(hs_conn_send_all(a, &out, (const uint8_t *)"line\nrest", 9, NULL))) == HS_OK &&
+        (rv = read_a_line(b, "line\n")) == HS_OK &&
+        (rv = SOON(hs_conn_close_write(a, &end, NULL))) == HS_OK &&
+        (rv = read_a_line(b, "rest")) == HS_OK)
+        rv = read_a_line(b, "");
+    if (a == NULL)
+        (void)close(fds[0]);
+    if (b == NULL)
+        (void)close(fds[1]);
+    hs_conn_unref(a);
+    hs_conn_unref(b);
+    return rv;
+}
+
+/* What is told, and given back, by a notifier. */
+struct told {
+    atomic_int times, released;
+};
+
+static void
+tell(struct hs_notifier *n, void *arg)
+{
+    struct told *t;
+
+    (void)arg;
+    while ((t = hs_notifier_next(n)) != NULL)
+        t->times++;
+}
+
+static hs_err
+await_token(void *arg, struct hs_op *op, struct hs_error *err)
+{
+    (void)arg;
+    return hs_token_await(op, err);
+}
+
+static void
+release_told(void *arg)
+{
+    ((struct told *)arg)->released++;
+}
+
+/* It is told once, late at worst, when the alarm was made and the thread runs. */
+static hs_err
+be_notified(void)
+{
+    const struct hs_notifier_hooks hooks = {.serve = tell};
+    const struct hs_alarm_hooks alarm_hooks = {.step = await_token, .release = release_told};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+    struct hs_notifier *n = NULL;
+    struct hs_token *token = NULL;
+    struct hs_alarm *alarm = NULL;
+    struct told told = {0};
+    hs_err rv;
+
+    if ((rv = hs_token_new(NULL, 0, hs_deadline_after(MS), NULL, NULL, &token)) == HS_OK &&
+        (rv = hs_notifier_new(&hooks, NULL, &n)) == HS_OK) {
+        op.token = token;
+        op.stepping = true;
+        if ((rv = hs_alarm_new(n, &alarm_hooks, &told, &op, NULL, &alarm)) == HS_OK &&
+            (rv = hs_notifier_start(n, NULL)) == HS_OK)
+            for (int64_t until = hs_deadline_after(span); told.times == 0;) {
+                if (hs_now() > until) {
+                    rv = HS_E_DEADLINE; /* Something has failed, and its pause is not over. */
+                    break;
+                }
+                breathe();
+            }
+        hs_alarm_end(alarm);
+        hs_notifier_stop(n, HS_STOP_ALL);
+        if (told.released != (alarm != NULL) || told.times > 1)
+            rv = WRONG;
+    }
+    hs_notifier_unref(n);
+    hs_token_unref(token);
+    return rv;
+}
+
+/* With an exempt network, which is a copy of its own. */
+static hs_err
+count_peers(void)
+{
+    const struct hs_network exempt = {.family = AF_INET, .prefix = 8, .bits = {10}};
+    const struct hs_peer_limits limits = {
+        .connections = 1, .table_size = 3, .exempt = &exempt, .n_exempt = 1};
+    struct hs_peer_places places[2];
+    struct hs_peers *p = NULL;
+    hs_err rv = hs_peers_new(&limits, NULL, &p);
+
+    if (rv != HS_OK)
+        return p == NULL ? rv : WRONG;
+    if (!hs_peers_enter(p, &addr, hs_now(), &places[0]) ||
+        hs_peers_enter(p, &addr, hs_now(), &places[1]) || hs_peers_find_disagreement(p) != NULL)
+        rv = WRONG;
+    hs_peers_leave(p, &places[0]);
+    hs_peers_unref(p);
+    return rv;
+}
+
 /* Steps, parks, is due, steps again: as an event loop does with a call that waits. */
 static hs_err
 drive(struct hs_loop *l, struct hs_conn *c, struct hs_op *op, int peer)
@@ -510,41 +642,6 @@ use_pool(void)
     return rv;
 }
 
-/* Unwatched for want of something, or not told in time, but never the wrong one cancelled. */
-static hs_err
-watch_departures(void)
-{
-    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
-    struct hs_callback *fired = NULL;
-    struct hs_departures *d = NULL;
-    struct hs_token *token = NULL;
-    struct hs_conn *c = NULL;
-    int fds[2] = {-1, -1};
-    hs_err rv = HS_OK;
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
-        return WRONG;
-    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
-        (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
-        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
-        (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
-        (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
-        goto out;
-    (void)close(fds[1]);
-    fds[1] = -1;
-    rv = SOON(hs_departures_tend(d, &op, NULL, &fired));
-    rv = rv == HS_E_DEADLINE && hs_token_check(token) == HS_E_CANCELLED ? HS_OK : WRONG;
-out:
-    if (c == NULL)
-        (void)close(fds[0]);
-    if (fds[1] >= 0)
-        (void)close(fds[1]);
-    hs_conn_unref(c);
-    hs_token_unref(token);
-    hs_departures_unref(d);
-    return rv;
-}
-
 /* A message, a silence, an end that is waited for: whatever fails, one that is parked has news. */
 static hs_err
 park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
@@ -602,6 +699,41 @@ park_a_connection(void)
     return rv;
 }
 
+/* Unwatched for want of something, or not told in time, but never the wrong one cancelled. */
+static hs_err
+watch_departures(void)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_callback *fired = NULL;
+    struct hs_departures *d = NULL;
+    struct hs_token *token = NULL;
+    struct hs_conn *c = NULL;
+    int fds[2] = {-1, -1};
+    hs_err rv = HS_OK;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+        return WRONG;
+    if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
+        (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
+        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
+        (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
+        (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
+        goto out;
+    (void)close(fds[1]);
+    fds[1] = -1;
+    rv = SOON(hs_departures_tend(d, &op, NULL, &fired));
+    rv = rv == HS_E_DEADLINE && hs_token_check(token) == HS_E_CANCELLED ? HS_OK : WRONG;
+out:
+    if (c == NULL)
+        (void)close(fds[0]);
+    if (fds[1] >= 0)
+        (void)close(fds[1]);
+    hs_conn_unref(c);
+    hs_token_unref(token);
+    hs_departures_unref(d);
+    return rv;
+}
+
 /* Whatever fails, the descriptor is closed in the end, and no thread is left over. */
 static hs_err
 linger_twice(void)
@@ -635,10 +767,13 @@ static const struct scenario {
     {"token with fileno", token_with_fileno},
     {"decode", decode},
     {"frames and files", frames_and_files},
+    {"read lines", read_lines},
+    {"be notified", be_notified},
+    {"count peers", count_peers},
     {"wait in a loop", wait_in_a_loop},
     {"use a pool", use_pool},
-    {"watch departures", watch_departures},
     {"park a connection", park_a_connection},
+    {"watch departures", watch_departures},
     {"linger", linger_twice},
 };
 

@@ -325,6 +325,102 @@ START_TEST(a_million_checkouts_by_sixty_four_threads)
 }
 END_TEST
 
+/* ---- A handle that is kept after the return ------------------------------------------------ */
+
+#define TURNS 20000
+
+/* One lease: what both threads know of it. The peer says one byte in each, its label. */
+struct lending {
+    struct hs_conn *conn; /* owns */
+    uint64_t lease;
+    atomic_bool heard;
+};
+static struct lending lendings[TURNS];
+static atomic_int turn;
+
+static uint8_t
+label_of(const struct lending *l)
+{
+    return (uint8_t)(l->lease % 251);
+}
+
+/* True: the label was heard; nothing else may ever be. */
+static bool
+listen_under(struct lending *l)
+{
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    uint8_t byte;
+    size_t n;
+
+    op.lease = l->lease;
+    if (DONE(hs_conn_recv(l->conn, &op, &byte, 1, 0, NULL, &n)) != HS_OK)
+        return false;
+    if (n == 0)
+        return false; /* It was in progress when the connection was returned, and so ended. */
+    ck_assert_uint_eq(byte, label_of(l));
+    l->heard = true;
+    return true;
+}
+
+/* Has the handle of the last lease but one, or two, and reads on it, over and over. */
+static void *
+keep_reading(void *arg)
+{
+    uint64_t random = 362436069U;
+    (void)arg;
+
+    while (!stop) {
+        int back = (int)(next_random(&random) % 3), at = turn - back;
+
+        if (at >= 0)
+            (void)listen_under(&lendings[at]);
+    }
+    return NULL;
+}
+
+START_TEST(no_byte_reaches_who_had_the_connection_before)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p = pool_of(&s, &o);
+    struct thread reader;
+    int peer = -1, reused = 0;
+
+    turn = -1;
+    thread_start(&reader, keep_reading, NULL);
+    for (int i = 0; i < TURNS; i++) {
+        struct hs_lease lease = take(p);
+        struct lending *l = &lendings[i];
+        uint8_t label;
+
+        if (lease.times_lent == 1)
+            peer = server_accept(&s);
+        else
+            reused++;
+        l->conn = hs_conn_ref(lease.conn);
+        l->lease = lease.id;
+        turn = i;
+        label = label_of(l);
+        put(peer, &label, 1);
+        while (!l->heard)
+            (void)listen_under(l);
+        if (give(p, &lease) != HS_POOL_NONE) { /* The other was in a call. */
+            (void)close(peer);
+            peer = -1;
+        }
+    }
+    stop = true;
+    (void)thread_join(&reader);
+    ck_assert_int_gt(reused, TURNS / 100);
+    for (int i = 0; i < TURNS; i++)
+        hs_conn_unref(lendings[i].conn);
+    pool_end(p);
+    if (peer >= 0)
+        (void)close(peer);
+    server_free(&s);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -334,5 +430,6 @@ main(void)
     tcase_add_test(tc, no_place_is_lost_in_a_storm);
     tcase_add_test(tc, cancels_lose_nothing);
     tcase_add_test(tc, a_million_checkouts_by_sixty_four_threads);
+    tcase_add_test(tc, no_byte_reaches_who_had_the_connection_before);
     return run_case(tc);
 }

@@ -6,6 +6,8 @@
 #include "inject.h"
 
 #include "../c/support.h"
+#include "../../csrc/base/addr.h"
+#include "../../csrc/listen/proxy_reader.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -465,6 +467,90 @@ START_TEST(a_wake_up_with_no_error_is_not_yet_a_connection)
 }
 END_TEST
 
+/* ---- A header that somebody else reads, too ------------------------------------------------ */
+
+static void
+steal_five_bytes(void *arg)
+{
+    char bytes[5];
+
+    ck_assert_int_eq(read(*(int *)arg, bytes, sizeof(bytes)), 5);
+}
+
+/* Between the look, which is the first recv, and the second. */
+static void
+steal_at_the_next(void *arg)
+{
+    inject_hook(CALL_recv, steal_five_bytes, arg);
+}
+
+static struct hs_conn *
+proxied(int fds[2], const char *behind)
+{
+    static const char header[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n";
+    struct hs_conn *c;
+
+    tcp_pair(fds);
+    put(fds[1], header, sizeof(header) - 1);
+    put(fds[1], behind, strlen(behind));
+    ASSERT_OK(hs_conn_adopt(fds[0], NULL, fresh(), &c));
+    return c;
+}
+
+START_TEST(header_of_which_a_part_is_gone_is_no_errno_of_another_call)
+{
+    struct hs_proxy_reader r = {0};
+    int fds[2];
+    struct hs_conn *c = proxied(fds, "");
+    bool local;
+
+    inject_hook(CALL_recv, steal_at_the_next, &fds[0]);
+    errno = EPERM;
+    ASSERT_ERR(HS_E_RESET, hs_proxy_read(&r, c, fresh(), &local));
+    ck_assert_int_eq(last_error()->sys, 0);
+    ck_assert_str_eq(last_error()->msg, "somebody else has read 5 bytes of the PROXY header");
+    hs_proxy_reader_fini(&r);
+    hs_conn_unref(c);
+    (void)close(fds[1]);
+}
+END_TEST
+
+static void
+shrink(void *arg)
+{
+    (void)arg;
+    inject_storm(0, 1, 7);
+}
+
+static void
+shrink_at_the_next(void *arg)
+{
+    inject_hook(CALL_recv, shrink, arg);
+}
+
+START_TEST(header_that_is_taken_in_pieces_is_whole)
+{
+    struct hs_proxy_reader r = {0};
+    int fds[2];
+    struct hs_conn *c = proxied(fds, "hello");
+    struct hs_addr peer;
+    char rest[5];
+    bool local;
+
+    inject_hook(CALL_recv, shrink_at_the_next, NULL);
+    ASSERT_OK(hs_proxy_read(&r, c, fresh(), &local));
+    (void)inject_disarm();
+    ck_assert(!local);
+    ASSERT_OK(hs_conn_peer_addr(c, fresh(), &peer));
+    ck_assert_int_eq(hs_addr_port(&peer), 1234);
+    ck_assert_int_eq(read(fds[0], rest, 5), 5);
+    ck_assert_mem_eq(rest, "hello", 5);
+    hs_proxy_reader_fini(&r);
+    hs_conn_unref(c);
+    (void)close(fds[1]);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -481,5 +567,7 @@ main(void)
     tcase_add_test(tc, the_reserve_descriptor_is_taken_back_once);
     tcase_add_test(tc, clients_that_fail_are_counted_and_passed_over);
     tcase_add_loop_test(tc, a_wake_up_with_no_error_is_not_yet_a_connection, 0, 2);
+    tcase_add_test(tc, header_of_which_a_part_is_gone_is_no_errno_of_another_call);
+    tcase_add_test(tc, header_that_is_taken_in_pieces_is_whole);
     return run_case(tc);
 }

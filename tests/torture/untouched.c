@@ -205,6 +205,13 @@ GUARD(__wrap_hs_conn_read_line, __real_hs_conn_read_line,
 GUARD(__wrap_hs_slots_new, __real_hs_slots_new,
       (long n, struct hs_error *err, struct hs_slots **ret_slots), (n, err, ret_slots), ret_slots,
       ret_slots)
+GUARD(__wrap_hs_departures_new, __real_hs_departures_new,
+      (struct hs_error * err, struct hs_departures **ret_departures), (err, ret_departures),
+      ret_departures, ret_departures)
+GUARD(__wrap_hs_departures_tend, __real_hs_departures_tend,
+      (struct hs_departures * d, struct hs_op *op, struct hs_error *err,
+       struct hs_callback **ret_fired),
+      (d, op, err, ret_fired), ret_fired, ret_fired)
 GUARD(__wrap_hs_parking_new, __real_hs_parking_new,
       (struct hs_error * err, struct hs_parking **ret_p), (err, ret_p), ret_p, ret_p)
 GUARD(__wrap_hs_parking_park, __real_hs_parking_park,

@@ -21,7 +21,9 @@ from support.require import require
 TOP = Path(__file__).resolve().parent.parent.parent
 BINARY = Path(os.environ.get("HARDSOCK_TUNE", TOP / "build/tune/release/hardsock-tune"))
 
-OK, DRIFT, USAGE, PROFILE, PERMISSION, REFUSED, PARTLY, CONFLICT, SYSTEM, RESIDUE = range(10)
+OK, DRIFT, USAGE, PROFILE, PERMISSION, REFUSED, PARTLY, CONFLICT, SYSTEM, RESIDUE, GLOBAL = range(
+    11
+)
 
 DEFAULTS = {
     "kernel/osrelease": "6.18.0",

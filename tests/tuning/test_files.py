@@ -177,7 +177,13 @@ def test_interface_with_a_pattern_in_its_name_is_not_persisted(root: Root, tmp_p
         ({f"{ETC}/50-g.conf": "-net/ipv4/tcp_fin_timeout = 036"}, []),
         ({f"{ETC}/50-g.txt": "net.ipv4.tcp_fin_timeout = 5"}, []),
         ({f"{ETC}/50-g.conf": "# net.ipv4.tcp_fin_timeout = 5\n; net.ipv4.tcp_fin_timeout = 5"}, []),
-        ({"etc/tuned/active_profile": "balanced\n"}, ["tuned"]),
+        (
+            {
+                "etc/tuned/active_profile": "balanced\n",
+                "usr/lib/tuned/balanced/tuned.conf": "[sysctl]\nnet.ipv4.tcp_fin_timeout=5\n",
+            },
+            ["tuned"],
+        ),
     ],
 )  # fmt: skip
 def test_conflicts_follow_both_loaders(
@@ -188,7 +194,126 @@ def test_conflicts_follow_both_loaders(
     file = profile(tmp_path / "p.yaml", "net.ipv4.tcp_fin_timeout: {value: 30}")
     done = root.tune("conflicts", file)
     assert done.returncode == (CONFLICT if winners else OK)
-    assert [row["by"] for row in root.answer("conflicts", file)] == winners
+    assert [row["by"] for row in root.answer("conflicts", file)["conflicts"]] == winners
+
+
+UFW = {
+    "etc/ufw/ufw.conf": "ENABLED=yes\n",
+    "etc/default/ufw": "# x\nIPT_SYSCTL=/etc/ufw/sysctl.conf\n",
+    "etc/ufw/sysctl.conf": "net/ipv4/conf/all/rp_filter=2\nnet/ipv4/ip_forward=1\n",
+}
+TUNED = {"etc/tuned/active_profile": "mine other\n"}
+NETWORKD = "etc/systemd/network/10.network"
+
+
+@pytest.mark.parametrize(
+    ("files", "setters"),
+    [
+        (UFW, [("ufw", "net.ipv4.ip_forward", "1"), ("ufw", "net.ipv4.conf.all.rp_filter", "2")]),
+        ({**UFW, "etc/ufw/ufw.conf": "ENABLED=no\n"}, []),
+        (
+            {**TUNED, "etc/tuned/mine/tuned.conf": "[main]\ninclude=far\n",
+             "usr/lib/tuned/far/tuned.conf": "[sysctl]\nnet.core.somaxconn=>10000\n"},
+            [],  # It only raises, and what is wanted is at least 5000.
+        ),
+        (
+            {**TUNED, "etc/tuned/mine/tuned.conf": "[sysctl]\nnet.core.somaxconn=>10\n"
+             "vm.swappiness=1\n"},
+            [("tuned", "vm.swappiness", "1")],
+        ),
+        (
+            {**TUNED, "etc/tuned/mine/tuned.conf": "[sysctl]\nnet.core.somaxconn=<10\n"},
+            [("tuned", "net.core.somaxconn", "10")],
+        ),
+        (
+            {NETWORKD: "[Match]\nName=eth0 wl*\n[Network]\nIPv4ReversePathFilter=strict\n"},
+            [("systemd-networkd", "net.ipv4.conf.eth0.rp_filter", "1")],
+        ),
+        ({NETWORKD: "[Match]\nName=eth1\n[Network]\nIPv4ReversePathFilter=strict\n"}, []),
+        ({NETWORKD: "[Network]\nIPv4ReversePathFilter=no\n"}, []),
+        ({"usr/bin/dockerd": ""}, [("Docker", "net.ipv4.ip_forward", "1")]),
+        ({"usr/bin/kubelet": ""}, [("kubelet", "kernel.panic", "10")]),
+        (
+            {"etc/cloud/cloud.cfg.d/99.cfg": "runcmd:\n  - sysctl -w vm.swappiness=1\n"
+             "  # sysctl -w kernel.panic=9\n  - [ sysctl, -w, 'kernel.panic=3' ]\n"},
+            [("cloud-init", "kernel.panic", "3"), ("cloud-init", "vm.swappiness", "1")],
+        ),
+        (
+            {"usr/sbin/NetworkManager": ""},
+            [("NetworkManager", "net.ipv6.conf.eth0.use_tempaddr", "?")],
+        ),
+    ],
+)  # fmt: skip
+def test_programs_that_set_a_key_later_are_named(
+    root: Root, tmp_path: Path, files: dict[str, str], setters: list[tuple[str, str, str]]
+) -> None:
+    for name, text in files.items():
+        write(root, name, text)
+    for key, value in (("net/ipv4/ip_forward", "0"), ("net/ipv4/conf/all/rp_filter", "0"),
+                       ("net/ipv4/conf/eth0/rp_filter", "0"), ("vm/swappiness", "60"),
+                       ("net/ipv6/conf/eth0/use_tempaddr", "0"), ("kernel/panic", "0")):  # fmt: skip
+        root.put(key, value)
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.core.somaxconn: {at_least: 10000}
+        net.ipv4.ip_forward: {value: 0}
+        net.ipv4.conf.all.rp_filter: {value: 0}
+        net.ipv4.conf.eth0.rp_filter: {value: 0}
+        net.ipv6.conf.eth0.use_tempaddr: {value: 0}
+        kernel.panic: {value: 0}
+        vm.swappiness: {value: 60}
+        """,
+    )
+    found = root.answer("conflicts", file)["conflicts"]
+    assert sorted((row["by"], row["key"], row["value"]) for row in found) == sorted(setters)
+    assert all(row["where"].startswith("/") for row in found)
+
+
+def test_a_profile_of_tuned_that_is_not_found_is_told(root: Root, mine: Path) -> None:
+    write(root, "etc/tuned/active_profile", "nowhere\n")
+    done = root.tune("conflicts", mine)
+    assert (done.returncode, "'nowhere'" in done.stderr or "nowhere of tuned" in done.stderr) == (
+        OK, True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("proc", [None, "proc", "proc/sys"])
+def test_persist_works_on_an_image_without_a_kernel(tmp_path: Path, proc: str | None) -> None:
+    image = tmp_path / "image"
+    (image / "etc/sysctl.d").mkdir(parents=True)
+    (image / "etc/sysctl.d/10-vendor.conf").write_text("net.ipv4.tcp_max_syn_backlog = 100000\n")
+    if proc is not None:
+        (image / proc).mkdir(parents=True)
+    file = profile(
+        tmp_path / "p.yaml",
+        """
+        net.ipv4.tcp_fin_timeout: {value: 30}
+        net.core.somaxconn: {at_least: 65535}
+        net.ipv4.tcp_retries2: {at_least: 8}
+        net.ipv4.tcp_max_syn_backlog: {at_least: 65535}
+        net.ipv4.tcp_max_tw_buckets: {at_least: 65536}
+        net.ipv4.conf.*.rp_filter: {value: 2}
+        net.netfilter.nf_conntrack_tcp_timeout_close_wait: {value: 3600}
+        """,
+    )
+    done = tune("persist", file, root=image)
+    # What depends on the memory of the machine cannot be told here, and is named.
+    assert (done.returncode, done.stderr.count("left out")) == (DRIFT, 1), done.stderr
+    assert "net.ipv4.tcp_max_tw_buckets: left out: an image does not tell" in done.stderr
+    lines = (image / ETC / NAME).read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "net.ipv4.tcp_fin_timeout = 30",
+        "net.core.somaxconn = 65535",
+        "net.ipv4.tcp_retries2 = 15",
+        "net.ipv4.tcp_max_syn_backlog = 100000",
+        "net.ipv4.conf.*.rp_filter = 2",
+        "net.netfilter.nf_conntrack_tcp_timeout_close_wait = 3600",
+    ]
+    assert "nf_conntrack" in (image / "etc/modules-load.d" / NAME).read_text()
+    assert tune("conflicts", file, root=image).returncode == OK
+    assert tune("check", file, root=image).returncode == SYSTEM, "there is nothing to check"
+    assert tune("unpersist", root=image).returncode == OK
 
 
 def test_a_link_to_dev_null_masks(root: Root, tmp_path: Path) -> None:
@@ -373,6 +498,9 @@ def test_install_puts_everything_in_its_place_and_uninstall_takes_it_away(tmp_pa
         "usr/share/man/man8/hardsock-tune.8",
         "usr/share/bash-completion/completions/hardsock-tune",
         "usr/share/zsh/site-functions/_hardsock-tune",
+        "usr/share/hardsock/hardsock-tune.schema.json",
+        "usr/lib/systemd/system/hardsock-tune-check.service",
+        "usr/lib/systemd/system/hardsock-tune-check.timer",
     }
 
     def found() -> set[str]:
@@ -446,11 +574,14 @@ def test_import_lists_settings_for_programs(tmp_path: Path) -> None:
     conf.write_text("net.ipv4.tcp_sack = 0x1\nkernel.modprobe = x\n")
     document = answer("import", conf)
     assert document["settings"] == [
-        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1}
-    ]
+        {"key": "net.ipv4.tcp_sack", "value": "1", "file": str(conf), "line": 1,
+         "constraint": "value"}
+    ]  # fmt: skip
     assert len(document["messages"]) == 2
     assert (document["verdict"], document["exit"]) == ("drift", DRIFT)
-    assert tune("import", conf, "--format", "tsv").stdout == f"net.ipv4.tcp_sack\t1\t{conf}\t1\n"
+    assert tune("import", conf, "--format", "tsv").stdout == (
+        f"net.ipv4.tcp_sack\t1\t{conf}\t1\tvalue\n"
+    )
 
 
 def test_persist_and_unpersist_answer_programs_too(root: Root, mine: Path) -> None:

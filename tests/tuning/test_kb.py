@@ -18,7 +18,9 @@ KBGEN = BINARY.parent / "kbgen"
 def explain(tmp_path: Path, *names: str) -> dict[str, dict[str, Any]]:
     """What is known, without this machine's values."""
     (tmp_path / "empty/proc/sys").mkdir(parents=True)
-    return {row["key"]: row for row in answer("explain", *names, root=tmp_path / "empty")}
+    return {
+        row["key"]: row for row in answer("explain", *names, root=tmp_path / "empty")["answers"]
+    }
 
 
 @pytest.mark.parametrize(

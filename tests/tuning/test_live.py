@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support_tune import BINARY, DRIFT, OK, Root, profile
+from support_tune import BINARY, DRIFT, GLOBAL, OK, Root, profile
 
 from hardsock.lab import Namespace
 
@@ -58,7 +58,7 @@ result = [before["ports-overlap"]["advice"], done.returncode, "ports-overlap" in
     )
     assert result == [
         "set net.ipv4.ip_local_reserved_ports to 40000",
-        DRIFT,
+        GLOBAL,
         False,
         "40000",
     ]
@@ -66,7 +66,10 @@ result = [before["ports-overlap"]["advice"], done.returncode, "ports-overlap" in
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_that_the_kernel_picked_is_no_drift(ns: Namespace, host: str) -> None:
-    """Twenty times: the kernel picks at random, with the parity that connect() avoids."""
+    """Twenty times: the kernel picks at random, with the parity that connect() avoids.
+
+    Not --strict: findings see the processes of the whole machine, which may be near their limits.
+    """
     result = ask(
         ns,
         f"""
@@ -74,7 +77,7 @@ held = [listen(0, host={host!r}) for _ in range(20)]
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.bind(("127.0.0.1", 0))
 ports = sorted(s.getsockname()[1] for s in [*held, udp])
 found = findings()
-done = subprocess.run([args[0], "check", "baseline", "--strict"], capture_output=True)
+done = subprocess.run([args[0], "check", "baseline", "--strict=missing"], capture_output=True)
 result = [found["ports-picked"]["what"], "ports-overlap" in found, done.returncode, ports]
 """,
     )
@@ -212,8 +215,9 @@ def test_drops_of_the_backlog_are_found_and_name_the_setting(root: Root) -> None
     assert root.answer()["findings"] == []
     stat.write_text(quiet + "00001234 0000001f 00000000 00000000\n" + quiet)
     (finding,) = root.answer()["findings"]
-    assert [finding["id"], finding["severity"]] == ["backlog-drops", "warning"]
-    assert finding["what"].startswith("since boot 31 packets met a CPU's queue that held 1000")
+    assert [finding["id"], finding["severity"]] == ["backlog-drops", "info"]
+    assert finding["what"].startswith("31 packets met a CPU's queue that held 1000")
+    assert finding["what"].endswith("since boot")
     assert "net.core.netdev_max_backlog" in finding["advice"]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from support_tune import BINARY, OK, PROFILE, USAGE, Root, answer, tune
+from support_tune import BINARY, OK, PROFILE, TOP, USAGE, Root, answer, tune
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ def test_an_error_is_answered_with_the_settings_behind_it(seen: str) -> None:
     done = tune("explain", seen)
     assert done.returncode == OK
     assert "net.ipv4.ip_local_port_range" in done.stdout
-    (row,) = answer("explain", seen)
+    (row,) = answer("explain", seen)["answers"]
     assert row["symptom"] == "EADDRNOTAVAIL"
     for key in row["keys"].split():
         assert tune("explain", key.replace("*", "default")).returncode == OK
@@ -59,27 +60,84 @@ def test_list_keys_names_every_known_setting() -> None:
     lines = tune("list", "--keys", "-f", "tsv").stdout.splitlines()
     assert len(lines) > 500
     assert all(len(line.split("\t")) == 2 for line in lines)
-    keys = [row["key"] for row in answer("list", "--keys")]
+    keys = [row["key"] for row in answer("list", "--keys")["keys"]]
     assert keys == [line.split("\t")[0] for line in lines]
     assert "net.ipv4.conf.*.rp_filter" in tune("list", "--keys").stdout
 
 
-COMMANDS = "check explain list show lint diff apply revert status persist unpersist conflicts export import"
+COMMANDS = "check explain list show lint judge recommend diff apply revert status persist unpersist conflicts export import"
 
 
 @pytest.mark.parametrize("name", COMMANDS.split())
 @pytest.mark.parametrize("order", [0, 1])
 def test_help_of_a_command_is_about_it_with_an_example(name: str, order: int) -> None:
     words = [name, "--help"]
-    done = tune(*(reversed(words) if order else words))
+    done = tune(*(reversed(words) if order else words), env={"COLUMNS": "80"})
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[0].startswith(f"usage: hardsock-tune {name}")) == (OK, True)
-    assert len(lines) < 12
-    (example,) = [line.removeprefix("example:  ") for line in lines if line.startswith("example")]
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    (example,) = [line.removeprefix("example: ") for line in lines if line.startswith("example")]
     assert example.startswith(f"hardsock-tune {name}")
-    everything = tune("--help").stdout
-    for option in done.stdout.split("options:")[1].split("example:")[0].split():
-        assert option in everything
+    manual = (TOP / "tuning/man/hardsock-tune.8").read_text()
+    for option in re.findall(r"^ {2,}(?:-\w, )?--([a-z-]+)", done.stdout, re.MULTILINE):
+        assert f"Fl -{option}" in manual, option
+
+
+def test_the_help_fits_a_screen_and_names_every_command_and_exit_code() -> None:
+    text = tune("--help").stdout
+    lines = text.splitlines()
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 80
+    for name in COMMANDS.split():
+        assert f"\n  {name} " in text
+    for code in range(11):
+        assert re.search(rf"\b{code} [a-z]", text), code
+
+
+@pytest.mark.parametrize("name", COMMANDS.split())
+def test_the_manual_has_an_example_of_each_command(name: str) -> None:
+    text = (TOP / "tuning/man/hardsock-tune.8").read_text()
+    examples = text[text.index(".Sh EXAMPLES") :]
+    assert re.search(rf"^\.Dl .*hardsock-tune {name}\b", examples, re.MULTILINE)
+    assert re.search(rf"^\.It Cm {name}\b", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("shell", ["hardsock-tune.bash", "_hardsock-tune"])
+def test_completions_know_every_command_and_option(shell: str) -> None:
+    text = (TOP / "tuning/completion" / shell).read_text()
+    for name in COMMANDS.split():
+        assert re.search(rf"\b{name}\b", text), name
+        told = tune(name, "--help").stdout
+        for option in re.findall(r"^ {2,}(?:-\w, )?(--[a-z-]+)", told, re.MULTILINE):
+            assert option in text, option
+
+
+COMPLETE = """
+. {file}
+COMP_WORDS=(hardsock-tune {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+PATH={path}:$PATH
+_hardsock_tune; printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "some"),
+    [
+        ("jud", "judge"),
+        ("check --hist", "--history"),
+        ("check high", "high-churn-client"),
+        ("explain net.ipv4.tcp_rm", "net.ipv4.tcp_rmem"),
+        ("check -f prom", "prometheus"),
+        ("export --to ans", "ansible"),
+    ],
+)
+def test_bash_completes_keys_profiles_and_words(words: str, some: str) -> None:
+    script = COMPLETE.format(
+        file=TOP / "tuning/completion/hardsock-tune.bash", words=words, path=BINARY.parent
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.stderr, some in done.stdout.split()) == ("", True), done.stdout
 
 
 def test_no_option_that_is_told_is_refused(root: Root) -> None:

@@ -1,8 +1,8 @@
 # Completion of hardsock-tune for bash.
 _hardsock_tune() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=check
-    local commands='check explain list show lint diff apply revert status persist unpersist conflicts export import'
-    local options='--profile --format --set --netns --root --state --to --output --dry-run --force --keep --all --keys --strict --quiet --help --version'
+    local commands='check explain list show lint judge recommend diff apply revert status persist unpersist conflicts export import'
+    local options='--profile --format --set --netns --root --from --baseline --state --to --output --history --trust --waivers --dry-run --force --keep --all --keys --system --strict --quiet --help --version'
     COMPREPLY=()
     case $prev in
         -f | --format) mapfile -t COMPREPLY < <(compgen -W 'pretty tsv json prometheus junit sarif' -- "$cur") && return ;;
@@ -26,8 +26,8 @@ _hardsock_tune() {
     done
     case $command in
         explain) mapfile -t COMPREPLY < <(compgen -W "$(hardsock-tune list --keys --format tsv 2>/dev/null | cut -f1 | grep -vF '*')" -- "$cur") ;;
-        import) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
-        list | revert | status | unpersist) ;;
+        import | judge) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+        list | recommend | revert | status | unpersist) ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$(hardsock-tune list --format tsv 2>/dev/null | cut -f1)" -- "$cur"
             compgen -f -X '!*.yaml' -- "$cur") ;;
     esac

@@ -27,12 +27,20 @@
 
 EMBED(article_2023, "article-2023.yaml");
 EMBED(baseline, "baseline.yaml");
+EMBED(bbr_wan, "bbr-wan.yaml");
 EMBED(busy_server, "busy-server.yaml");
+EMBED(cis, "cis.yaml");
 EMBED(container, "container.yaml");
+EMBED(edge_proxy, "edge-proxy.yaml");
+EMBED(elasticsearch, "elasticsearch.yaml");
 EMBED(folklore, "folklore.yaml");
 EMBED(high_churn_client, "high-churn-client.yaml");
+EMBED(kafka, "kafka.yaml");
+EMBED(kubernetes_node, "kubernetes-node.yaml");
 EMBED(long_haul, "long-haul.yaml");
 EMBED(low_latency, "low-latency.yaml");
+EMBED(postgresql, "postgresql.yaml");
+EMBED(redis, "redis.yaml");
 
 const struct builtin *
 builtin_at(size_t i)
@@ -40,12 +48,20 @@ builtin_at(size_t i)
     static const struct builtin all[] = {
         {"article-2023", profile_article_2023, profile_article_2023_end},
         {"baseline", profile_baseline, profile_baseline_end},
+        {"bbr-wan", profile_bbr_wan, profile_bbr_wan_end},
         {"busy-server", profile_busy_server, profile_busy_server_end},
+        {"cis", profile_cis, profile_cis_end},
         {"container", profile_container, profile_container_end},
+        {"edge-proxy", profile_edge_proxy, profile_edge_proxy_end},
+        {"elasticsearch", profile_elasticsearch, profile_elasticsearch_end},
         {"folklore", profile_folklore, profile_folklore_end},
         {"high-churn-client", profile_high_churn_client, profile_high_churn_client_end},
+        {"kafka", profile_kafka, profile_kafka_end},
+        {"kubernetes-node", profile_kubernetes_node, profile_kubernetes_node_end},
         {"long-haul", profile_long_haul, profile_long_haul_end},
         {"low-latency", profile_low_latency, profile_low_latency_end},
+        {"postgresql", profile_postgresql, profile_postgresql_end},
+        {"redis", profile_redis, profile_redis_end},
     };
 
     return i < sizeof(all) / sizeof(all[0]) ? &all[i] : NULL;

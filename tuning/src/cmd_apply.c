@@ -60,14 +60,16 @@ apply(const struct options *o, struct store *st, struct report *r, struct change
     struct journal j;
     struct plan plan;
     enum exit_code rv = tx_prepare(o, r, &plan, &j);
-    bool left_out, ignored;
+    enum exit_code left_out = rv;
+    bool ignored;
 
-    if (rv != EXIT_AS_WANTED && rv != EXIT_DRIFT)
+    if (!tx_can_run(rv))
         return rv;
     tx_order(&j);
-    left_out = rv == EXIT_DRIFT;
-    c->summary = left_out ? "nothing to do, but not all settings can be had here"
-                          : "nothing to do: everything is as wanted";
+    c->summary = left_out == EXIT_GLOBAL ? "nothing to do, but for settings of the whole machine"
+                 : left_out != EXIT_AS_WANTED
+                     ? "nothing to do, but not all settings can be had here"
+                     : "nothing to do: everything is as wanted";
     if (j.n == 0)
         return rv;
     if (o->dry_run) {
@@ -83,9 +85,11 @@ apply(const struct options *o, struct store *st, struct report *r, struct change
     j.time = now_text();
     tx_add_sides(&r->sys, &plan, &j);
     hold_signals();
-    c->summary = mem_format("applied as transaction %u; hardsock-tune revert takes it back", j.id);
+    c->summary =
+        mem_format("applied as transaction %u%s; hardsock-tune revert takes it back", j.id,
+                   left_out == EXIT_GLOBAL ? ", without the settings of the whole machine" : "");
     rv = tx_run(&r->sys, st, &plan, &j, c);
-    return rv == EXIT_AS_WANTED && left_out ? EXIT_DRIFT : rv;
+    return rv == EXIT_AS_WANTED ? left_out : rv;
 }
 
 static enum exit_code
@@ -120,7 +124,7 @@ cmd_apply(const struct options *o)
         return rv;
     }
     rv = apply(o, &st, &r, &c);
-    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || c.n > 0 || o->format == FORMAT_JSON)
+    if (tx_can_run(rv) || c.n > 0 || o->format == FORMAT_JSON)
         changes_show(o, &c, rv);
     store_close(&st);
     report_close(&r);

@@ -43,6 +43,8 @@ cmd_check(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     rv = report_verdict(o, &r);
+    if (history_save(&r.history) != EXIT_AS_WANTED)
+        rv = EXIT_SYSTEM;
     if (o->output == NULL || out_to_file(o->output))
         show(o, &r, rv);
     else
@@ -62,7 +64,9 @@ cmd_diff(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     rv = tx_prepare(o, &r, &plan, &j);
-    if (rv == EXIT_AS_WANTED || rv == EXIT_DRIFT)
+    if (j.n > 0 && tx_can_run(rv))
+        rv = EXIT_DRIFT;
+    else if (rv == EXIT_DRIFT)
         rv = plan.counts[STATUS_DRIFT] > 0 ? EXIT_DRIFT : EXIT_AS_WANTED;
     report_diff(o, &r, &plan, &j, rv);
     report_close(&r);

@@ -5,13 +5,14 @@
  */
 #include "conf.h"
 #include "key.h"
+#include "later.h"
 #include "mem.h"
 #include "out.h"
 #include "winners.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 void
 winner_show(const struct options *o, const struct winner *w, const char *first)
@@ -63,15 +64,65 @@ where_of(const struct line *l, const struct item *it)
     return mem_format("%s:%zu, as %s", l->file, l->number, key_show(l->path));
 }
 
+/* Whether what is set later leaves the wanted value as it is. */
+static bool
+keeps(const struct setter *one, const struct item *it)
+{
+    struct value v;
+    const char *why;
+
+    if (one->value == NULL)
+        return false;
+    if (one->bound == '\0' || it->target.type != TYPE_INTS ||
+        !value_parse(one->value, it->target.type, it->kb == NULL ? 0 : it->kb->fields, false, &v,
+                     &why))
+        return agrees(it, one->value);
+    for (size_t i = 0; i < v.n; i++)
+        if (one->bound == '>' ? v.num[i] > it->target.num[i] : v.num[i] < it->target.num[i])
+            return false;
+    return true;
+}
+
+/* A pattern stands for interfaces, and `all` and `default` are none. */
+static bool
+sets(const struct setter *one, const char *path)
+{
+    if (strpbrk(one->path, "*?[") == NULL)
+        return strcmp(one->path, path) == 0;
+    return strstr(path, "/conf/all/") == NULL && strstr(path, "/conf/default/") == NULL &&
+           fnmatch(one->path, path, FNM_PATHNAME) == 0;
+}
+
+/* The last one of each program counts. */
+static void
+add_later(struct winners *all, const struct item *it, const struct setters *later)
+{
+    const char *path = it->setting->path, *alias = kb_alias(path);
+
+    for (size_t i = 0; i < later->n; i++) {
+        const struct setter *one = &later->items[i];
+        bool again = false;
+
+        if (!sets(one, path) && (alias == NULL || !sets(one, alias)))
+            continue;
+        for (size_t k = i + 1; k < later->n; k++)
+            again |= strcmp(later->items[k].by, one->by) == 0 &&
+                     strcmp(later->items[k].path, one->path) == 0;
+        if (!again && !keeps(one, it))
+            add(all, it, one->by, one->where, one->value == NULL ? "?" : one->value);
+    }
+}
+
 void
 winners_find(const struct sys *s, const struct plan plans[], size_t n, struct winners *ret)
 {
-    const bool tuned = access(mem_format("%s/etc/tuned/active_profile", s->root), F_OK) == 0;
+    struct setters later;
     struct winners all = {0};
     struct conf conf[2];
 
-    conf_load(s, LOADER_SYSTEMD, &conf[LOADER_SYSTEMD]);
-    conf_load(s, LOADER_PROCPS, &conf[LOADER_PROCPS]);
+    conf_load(s, LOADER_SYSTEMD, false, &conf[LOADER_SYSTEMD]);
+    conf_load(s, LOADER_PROCPS, false, &conf[LOADER_PROCPS]);
+    later_find(s, &later);
     for (size_t i = 0; i < n; i++)
         for (size_t k = 0; k < plans[i].n; k++) {
             const struct item *it = &plans[i].items[k];
@@ -82,8 +133,8 @@ winners_find(const struct sys *s, const struct plan plans[], size_t n, struct wi
                 if (l != NULL && !agrees(it, l->value))
                     add(&all, it, loader_name((enum loader)loader), where_of(l, it), l->value);
             }
-            if (it->target_text != NULL && tuned)
-                add(&all, it, "tuned", "/etc/tuned/active_profile", "?");
+            if (it->target_text != NULL)
+                add_later(&all, it, &later);
         }
     *ret = all;
 }
@@ -98,15 +149,13 @@ cmd_conflicts(const struct options *o)
     if (rv != EXIT_AS_WANTED)
         return rv;
     winners_find(&r.sys, r.plans, r.n, &all);
-    json_reset();
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    rv = all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
+    json_rows(o, "conflicts", "conflicts");
     for (size_t i = 0; i < all.n; i++)
         winner_show(o, &all.items[i], NULL);
-    if (o->format == FORMAT_JSON)
-        json_close();
-    else if (o->format == FORMAT_PRETTY && all.n == 0)
+    json_rows_end(o, rv);
+    if (o->format == FORMAT_PRETTY && all.n == 0)
         (void)puts("no file sets another value at the next boot");
     report_close(&r);
-    return all.n > 0 ? EXIT_CONFLICT : EXIT_AS_WANTED;
+    return rv;
 }

@@ -173,7 +173,7 @@ show_symptom(const struct options *o, const struct kb_symptom *s)
         tsv_line(kb_string(s->name), "keys", keys, NULL);
     } else {
         put_painted(o, PAINT_BOLD, kb_string(s->name), 0);
-        (void)printf(": %s\n", kb_string(s->message));
+        put_rest((int)strlen(kb_string(s->name)), 2, mem_format(": %s", kb_string(s->message)));
         put_wrapped(2, "meaning    ", kb_string(s->meaning));
         put_wrapped(2, "settings   ", keys);
     }
@@ -213,17 +213,14 @@ cmd_explain(const struct options *o)
         return fail_with(EXIT_USAGE, "explain wants a key, such as net.core.somaxconn");
     if ((rv = sys_open(o, &s)) != EXIT_AS_WANTED)
         return rv;
-    json_reset();
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "explain", "answers");
     for (size_t i = 0; i < o->n_args; i++) {
         enum exit_code one = explain(o, &s, o->args[i]);
 
         if (one != EXIT_AS_WANTED)
             rv = one;
     }
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, rv);
     sys_close(&s);
     return rv;
 }

@@ -1,12 +1,12 @@
-/* cmd_import.c: `import FILE...`: sysctl.conf files as a profile, or as a list of settings.
+/* cmd_import.c: `import FILE...`: files of sysctl, tuned or Ansible as a profile, or as a list.
  *
  * The profile is made before anything is printed: it is whole, or there is none.
  */
+#include "foreign.h"
 #include "import.h"
 #include "key.h"
 #include "out.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,7 +16,8 @@ show_setting(const struct options *o, const struct setting *s)
     const char *value = s->want == WANT_UNSET ? "" : s->texts[0];
 
     if (o->format == FORMAT_TSV) {
-        tsv_line(key_show(s->path), value, s->file, mem_format("%zu", s->line), NULL);
+        tsv_line(key_show(s->path), value, s->file, mem_format("%zu", s->line), want_name(s->want),
+                 NULL);
         return;
     }
     json_open(NULL, '{');
@@ -24,6 +25,7 @@ show_setting(const struct options *o, const struct setting *s)
     json_text("value", value);
     json_text("file", s->file);
     json_number("line", (int64_t)s->line);
+    json_text("constraint", want_name(s->want));
     json_close();
 }
 
@@ -51,24 +53,52 @@ show(const struct options *o, const struct setting *settings, size_t n, enum exi
     return rv;
 }
 
+static bool
+ends_in(const char *path, const char *end)
+{
+    size_t len = strlen(path), n = strlen(end);
+
+    return len > n && strcmp(path + len - n, end) == 0;
+}
+
+/* A file of another tool is told apart by its name, or by what it begins with. */
+static enum exit_code
+read_file(const struct options *o, const char *path, struct conf *c)
+{
+    size_t len;
+    char *text;
+    enum exit_code rv = conf_text(path, &text, &len);
+
+    if (rv != EXIT_AS_WANTED)
+        return rv;
+    if (ends_in(path, ".yml") || ends_in(path, ".yaml"))
+        return ansible_read(path, text, len, c) ? EXIT_AS_WANTED : EXIT_PROFILE;
+    if (tuned_is(text))
+        tuned_read(o->root == NULL ? "" : o->root, path, text, c);
+    else
+        conf_read(path, text, len, true, c);
+    return EXIT_AS_WANTED;
+}
+
 enum exit_code
 cmd_import(const struct options *o)
 {
-    const struct sys here = {.root = ""};
+    const struct sys s = {.root = o->root == NULL ? "" : o->root};
     struct setting *settings;
     struct conf c = {0};
     size_t n, left_out;
 
-    if (o->n_args == 0)
-        return fail_with(EXIT_USAGE, "import wants a file, such as /etc/sysctl.conf");
+    if (o->n_args == 0 && !o->system)
+        return fail_with(EXIT_USAGE, "import wants a file, such as /etc/sysctl.conf, or --system");
+    if (o->system && o->n_args > 0)
+        return fail_with(EXIT_USAGE, "import --system takes no file: it reads those of the boot");
+    if (o->system)
+        conf_load(&s, o->loader != NULL ? LOADER_PROCPS : LOADER_SYSTEMD, true, &c);
     for (size_t i = 0; i < o->n_args; i++) {
-        size_t len;
-        char *text = sys_file(&here, o->args[i], CONF_MAX, &len);
+        enum exit_code rv = read_file(o, o->args[i], &c);
 
-        if (text == NULL)
-            return fail_with(errno == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot read %s: %s",
-                             o->args[i], strerror(errno));
-        conf_read(o->args[i], text, len, true, &c);
+        if (rv != EXIT_AS_WANTED)
+            return rv;
     }
     settings = import_settings(&c, &n, &left_out);
     if (n == 0)

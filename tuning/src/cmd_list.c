@@ -8,6 +8,7 @@
 #include "profile.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void
 list_line(const struct options *o, const struct profile_name *name)
@@ -38,8 +39,7 @@ list_keys(const struct options *o)
 {
     const struct kb_key *k;
 
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "list", "keys");
     for (size_t i = 0; (k = kb_at(i)) != NULL; i++) {
         const char *key = key_show(kb_path(k)), *meaning = kb_text(k, KB_MEANING);
 
@@ -56,8 +56,7 @@ list_keys(const struct options *o)
             put_wrapped(4, "", meaning);
         }
     }
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, EXIT_AS_WANTED);
 }
 
 enum exit_code
@@ -66,17 +65,14 @@ cmd_list(const struct options *o)
     size_t n;
     struct profile_name *names = profile_names(o, &n);
 
-    json_reset();
     if (o->keys) {
         list_keys(o);
         return EXIT_AS_WANTED;
     }
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "list", "profiles");
     for (size_t i = 0; i < n; i++)
         list_line(o, &names[i]);
-    if (o->format == FORMAT_JSON)
-        json_close();
+    json_rows_end(o, EXIT_AS_WANTED);
     return EXIT_AS_WANTED;
 }
 
@@ -90,6 +86,8 @@ show_setting(const struct options *o, const struct setting *w)
         json_text("wanted", setting_show(w));
         json_text("why", w->why);
         json_text("risk", w->risk);
+        json_text("source", w->source);
+        json_text("wrong_if", w->wrong_if);
         json_text("from", w->profile);
         json_text("article", w->article);
         json_text("verdict", w->verdict);
@@ -102,7 +100,8 @@ show_setting(const struct options *o, const struct setting *w)
         return;
     }
     put_painted(o, PAINT_BOLD, key_show(w->path), 0);
-    (void)printf("%s%s\n", w->want == WANT_NOTHING ? "" : ": ", printable(setting_show(w)));
+    put_rest((int)strlen(key_show(w->path)), 4,
+             w->want == WANT_NOTHING ? "" : mem_format(": %s", setting_show(w)));
     if (w->article != NULL)
         put_wrapped(2, "article   ", w->article);
     if (w->verdict != NULL)
@@ -111,6 +110,10 @@ show_setting(const struct options *o, const struct setting *w)
         put_wrapped(2, "why       ", w->why);
     if (w->risk != NULL)
         put_wrapped(2, "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(2, "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(2, "source    ", w->source);
 }
 
 enum exit_code
@@ -124,9 +127,8 @@ cmd_show(const struct options *o)
         return fail_with(EXIT_USAGE, "show wants one profile; `hardsock-tune list` names them");
     if ((rv = profile_load(o, name, &p)) != EXIT_AS_WANTED)
         return rv;
-    json_reset();
     if (o->format == FORMAT_JSON) {
-        json_open(NULL, '{');
+        json_head("show");
         json_text("name", p.name);
         json_text("source", p.source);
         json_text("summary", p.summary);
@@ -144,9 +146,6 @@ cmd_show(const struct options *o)
     }
     for (size_t i = 0; i < p.n; i++)
         show_setting(o, &p.settings[i]);
-    if (o->format == FORMAT_JSON) {
-        json_close();
-        json_close();
-    }
+    json_rows_end(o, EXIT_AS_WANTED);
     return EXIT_AS_WANTED;
 }

@@ -114,21 +114,29 @@ put_line(struct text *t, const struct item *it)
         text_format(t, "%s = %s\n", key, it->target_text);
 }
 
-static void
+/* How many settings were left out. */
+static size_t
 compose(const struct options *o, const struct report *r, const struct plan *plan, struct file *f)
 {
+    size_t left_out = 0;
+
     f->items = mem_alloc((plan->n + 1) * sizeof(struct item *));
     text_puts(&f->text, HEADER "; `hardsock-tune unpersist` removes it.\n");
     for (size_t i = 0; i < r->n; i++)
         text_format(&f->text, "# Profile %s, %016llx\n", r->profiles[i].name,
                     (unsigned long long)r->profiles[i].hash);
-    for (size_t i = 0; i < plan->n; i++)
-        if (goes_in(o, &plan->items[i])) {
-            const struct item *it = &plan->items[i];
-            f->items[f->n++] = &plan->items[i];
-            add_module(&f->modules, &plan->items[i]);
+    for (size_t i = 0; i < plan->n; i++) {
+        const struct item *it = &plan->items[i];
+
+        if (goes_in(o, it)) {
+            f->items[f->n++] = it;
+            add_module(&f->modules, it);
             put_line(&f->text, it);
+        } else {
+            left_out += it->status == STATUS_MISSING;
         }
+    }
+    return left_out;
 }
 
 static void
@@ -248,13 +256,18 @@ persist(const struct options *o, const struct report *r, struct file *f)
 
     if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, &plan) || !plan_rules(&r->sys, &plan))
         return EXIT_CONFLICT;
-    compose(o, r, &plan, f);
+    if (compose(o, r, &plan, f) > 0 && r->sys.image)
+        rv = EXIT_DRIFT;
     if (!o->dry_run) {
+        const enum exit_code left_out = rv;
+
         if ((rv = store_both(o, r, f)) != EXIT_AS_WANTED)
             return rv;
         winners_find(&r->sys, &plan, 1, &winners);
         if (winners.n > 0)
-            rv = fail_with(EXIT_CONFLICT, "other files win at the next boot");
+            rv = fail_with(EXIT_CONFLICT, "other files or programs win at the next boot");
+        else
+            rv = left_out;
     }
     show(o, f, &winners, rv);
     return rv;

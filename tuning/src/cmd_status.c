@@ -106,16 +106,13 @@ cmd_status(const struct options *o)
     store_say_foreign(&st, &all);
     if (st.hidden && rv == EXIT_AS_WANTED)
         rv = fail_with(EXIT_PERMISSION, "what root applied is not known: only root may read that");
-    json_reset();
-    if (o->format == FORMAT_JSON)
-        json_open(NULL, '[');
+    json_rows(o, "status", "transactions");
     for (size_t i = 0; i < all.n; i++) {
         one = show_journal(o, &s, &all.items[i]);
         rv = one > rv ? one : rv;
     }
-    if (o->format == FORMAT_JSON)
-        json_close();
-    else if (all.n == 0 && rv == EXIT_AS_WANTED && o->format == FORMAT_PRETTY)
+    json_rows_end(o, rv);
+    if (all.n == 0 && rv == EXIT_AS_WANTED && o->format == FORMAT_PRETTY)
         (void)puts("nothing is applied");
 out:
     store_close(&st);

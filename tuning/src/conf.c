@@ -9,6 +9,7 @@
 #include "root.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,14 +27,52 @@ loader_name(enum loader loader)
     return loader == LOADER_SYSTEMD ? "systemd-sysctl" : "sysctl --system";
 }
 
-static const char *
-trim(const char *s, size_t len)
+const char *
+conf_trim(const char *s, size_t len)
 {
     while (len > 0 && (s[0] == ' ' || s[0] == '\t'))
         s++, len--;
     while (len > 0 && (s[len - 1] == ' ' || s[len - 1] == '\t' || s[len - 1] == '\r'))
         len--;
     return mem_copy(s, len);
+}
+
+/* What is no assignment is told, or kept. */
+static void
+skip_line(struct conf *c, const char *file, size_t number, const char *name, const char *fault,
+          bool loud)
+{
+    if (loud)
+        say("%s:%zu: '%.80s' %s", file, number, name, fault);
+    c->skipped++;
+    if (!c->keep)
+        return;
+    c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
+    c->lines[c->n++] = (struct line){.file = file, .number = number, .path = name, .fault = fault};
+}
+
+void
+conf_skip(struct conf *c, const char *file, size_t number, const char *name, const char *fault)
+{
+    skip_line(c, file, number, name, fault, !c->quiet);
+}
+
+void
+conf_add(struct conf *c, const char *file, size_t number, const char *name, const char *value,
+         char bound)
+{
+    struct line l = {.file = file, .number = number, .value = value, .bound = bound};
+    char path[KEY_MAX];
+    const char *why;
+
+    if (!key_parse(name, strlen(name), path, &why)) {
+        conf_skip(c, file, number, name, why);
+        return;
+    }
+    l.path = mem_dup(path);
+    l.pattern = strpbrk(path, "*?[") != NULL;
+    c->lines = mem_grow(c->lines, c->n, &c->capacity, sizeof(*c->lines));
+    c->lines[c->n++] = l;
 }
 
 static void
@@ -45,21 +84,17 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
     bool minus;
     char path[KEY_MAX];
 
-    name = trim(text, equals == NULL ? len : (size_t)(equals - text));
+    name = conf_trim(text, equals == NULL ? len : (size_t)(equals - text));
     minus = *name == '-';
     name += minus;
     if (equals != NULL)
-        l.value = trim(equals + 1, len - (size_t)(equals + 1 - text));
+        l.value = conf_trim(equals + 1, len - (size_t)(equals + 1 - text));
     if (equals == NULL && !minus) {
-        if (loud)
-            say("%s:%zu: no key = value", file, number);
-        c->skipped++;
+        skip_line(c, file, number, name, "is no key = value", loud);
         return;
     }
     if (!key_parse(name, strlen(name), path, &why)) {
-        if (loud)
-            say("%s:%zu: '%.80s' %s", file, number, name, why);
-        c->skipped++;
+        skip_line(c, file, number, name, why, loud);
         return;
     }
     l.comment = comment;
@@ -73,7 +108,7 @@ add_line(struct conf *c, const char *file, size_t number, const char *text, size
 static const char *
 comment_of(const char *line, const char *before)
 {
-    const char *text = trim(line + 1, strlen(line + 1));
+    const char *text = conf_trim(line + 1, strlen(line + 1));
 
     if (strchr(text, '=') != NULL || strspn(text, "#-=*; ") == strlen(text))
         return NULL;
@@ -90,12 +125,10 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
     for (size_t number = 1; text < end && c->n < MAX_LINES; number++) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
         size_t n = newline == NULL ? (size_t)(end - text) : (size_t)(newline - text);
-        const char *line = trim(text, n);
+        const char *line = conf_trim(text, n);
 
         if (memchr(text, '\0', n) != NULL) {
-            if (loud)
-                say("%s:%zu: holds a NUL character", file, number);
-            c->skipped++;
+            skip_line(c, file, number, line, "holds a NUL character", loud);
         } else if (*line == '#' || *line == ';') {
             comment = loud ? comment_of(line, comment) : NULL;
         } else {
@@ -107,6 +140,31 @@ conf_read(const char *file, const char *text, size_t len, bool loud, struct conf
         if (newline == NULL)
             break;
     }
+}
+
+enum exit_code
+conf_text(const char *path, char **ret_text, size_t *ret_len)
+{
+    const struct sys here = {.root = ""};
+    char *text = sys_file(&here, path, CONF_MAX, ret_len);
+
+    if (text == NULL)
+        return fail_with(errno == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot read %s: %s",
+                         path, strerror(errno));
+    *ret_text = text;
+    return EXIT_AS_WANTED;
+}
+
+enum exit_code
+conf_file(const char *path, bool loud, struct conf *c)
+{
+    size_t len;
+    char *text;
+    enum exit_code rv = conf_text(path, &text, &len);
+
+    if (rv == EXIT_AS_WANTED)
+        conf_read(path, text, len, loud, c);
+    return rv;
 }
 
 static int
@@ -155,7 +213,7 @@ list_files(const struct sys *s, size_t *ret_n)
 }
 
 void
-conf_load(const struct sys *s, enum loader loader, struct conf *ret)
+conf_load(const struct sys *s, enum loader loader, bool loud, struct conf *ret)
 {
     struct conf c = {0};
     size_t n, len;
@@ -164,9 +222,9 @@ conf_load(const struct sys *s, enum loader loader, struct conf *ret)
 
     for (size_t i = 0; i < n; i++)
         if ((text = sys_file(s, files[i].path, CONF_MAX, &len)) != NULL)
-            conf_read(files[i].path, text, len, false, &c);
+            conf_read(files[i].path, text, len, loud, &c);
     if (loader == LOADER_PROCPS && (text = sys_file(s, "/etc/sysctl.conf", CONF_MAX, &len)) != NULL)
-        conf_read("/etc/sysctl.conf", text, len, false, &c);
+        conf_read("/etc/sysctl.conf", text, len, loud, &c);
     *ret = c;
 }
 

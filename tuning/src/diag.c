@@ -263,12 +263,17 @@ find_chosen(const struct sys *s, struct diag *d)
     if (sys_value(s, RANGE, &range, NULL, &sys) != ACCESS_OK || range.type != TYPE_INTS ||
         range.n != 2 || range.num[0] < 0 || range.num[1] >= PORTS)
         return;
-    for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++)
+    for (unsigned port = (unsigned)range.num[0]; port <= (unsigned)range.num[1]; port++) {
+        if ((d->tcp_ports.ports[port / 64] | d->udp_ports.ports[port / 64]) == 0) {
+            port |= 63; /* None of these. */
+            continue;
+        }
         if ((value_has_port(&d->tcp_ports, port) && (port ^ (unsigned)range.num[0]) % 2 == 1) ||
             (value_has_port(&d->udp_ports, port) && !value_has_port(&d->tcp_ports, port))) {
             value_add_port(&d->chosen, port);
             n++;
         }
+    }
     if (n > 0)
         forget_services(s, &d->chosen);
 }

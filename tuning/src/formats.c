@@ -81,7 +81,7 @@ prometheus_settings(const struct report *r)
         }
     put_metric("settings", "Settings of a profile by status.");
     for (size_t i = 0; i < r->n; i++)
-        for (int status = 0; status <= STATUS_REMARK; status++) {
+        for (int status = 0; status < STATUSES; status++) {
             (void)fputs("hardsock_tune_settings{", stdout);
             put_label("profile", r->profiles[i].name, false);
             put_label("status", status_name((enum status)status), true);
@@ -98,12 +98,12 @@ prometheus_findings(const struct findings *f)
         size_t n = 0, before = 0;
 
         for (size_t k = 0; k < f->n; k++)
-            if (strcmp(f->items[k].id, f->items[i].id) == 0) {
+            if (strcmp(f->items[k].id, f->items[i].id) == 0 && f->items[k].waived == NULL) {
                 worst = f->items[k].severity > worst ? f->items[k].severity : worst;
                 before += k < i;
                 n++;
             }
-        if (before > 0)
+        if (before > 0 || f->items[i].waived != NULL)
             continue; /* A series stands once. */
         (void)fputs("hardsock_tune_findings{", stdout);
         put_label("id", f->items[i].id, false);
@@ -157,7 +157,8 @@ junit_case(const struct profile *profile, const struct item *it)
         return;
     }
     (void)fputs(is_bad(it) ? "><failure" : "><skipped", stdout);
-    put_xml("message", sentence(it));
+    put_xml("message", it->status == STATUS_WAIVED ? mem_format("%s; %s", sentence(it), it->reason)
+                                                   : sentence(it));
     (void)puts("/></testcase>");
 }
 
@@ -192,7 +193,8 @@ sarif_text(const char *key, const char *text)
 }
 
 static void
-sarif_result(const char *rule, const char *level, const char *text, const char *uri)
+sarif_result(const char *rule, const char *level, const char *text, const char *uri,
+             const char *waived)
 {
     json_open(NULL, '{');
     json_text("ruleId", rule);
@@ -209,6 +211,14 @@ sarif_result(const char *rule, const char *level, const char *text, const char *
         json_close();
     }
     json_close();
+    if (waived != NULL) {
+        json_open("suppressions", '[');
+        json_open(NULL, '{');
+        json_text("kind", "external");
+        json_text("justification", waived);
+        json_close();
+        json_close();
+    }
     json_close();
 }
 
@@ -220,7 +230,7 @@ sarif_rules(const struct report *r)
         for (size_t k = 0; k < r->plans[i].n; k++) {
             const struct setting *w = r->plans[i].items[k].setting;
 
-            if (!is_bad(&r->plans[i].items[k]))
+            if (!is_bad(&r->plans[i].items[k]) && r->plans[i].items[k].status != STATUS_WAIVED)
                 continue;
             json_open(NULL, '{');
             json_text("id", mem_format("%s/%s", r->profiles[i].name, key_show(w->path)));
@@ -242,15 +252,20 @@ sarif_results(const struct report *r)
         for (size_t k = 0; k < r->plans[i].n; k++) {
             const struct item *it = &r->plans[i].items[k];
 
+            if (it->status == STATUS_WAIVED)
+                sarif_result(mem_format("%s/%s", r->profiles[i].name, key_show(it->setting->path)),
+                             "error", sentence(it), mem_format("proc/sys/%s", it->setting->path),
+                             it->reason);
             if (is_bad(it))
                 sarif_result(mem_format("%s/%s", r->profiles[i].name, key_show(it->setting->path)),
-                             "error", sentence(it), mem_format("proc/sys/%s", it->setting->path));
+                             "error", sentence(it), mem_format("proc/sys/%s", it->setting->path),
+                             NULL);
         }
     for (size_t i = 0; i < r->findings.n; i++) {
         const struct finding *f = &r->findings.items[i];
 
         sarif_result(mem_format("finding/%s", f->id), levels[f->severity],
-                     mem_format("%s. %s", f->what, f->advice), NULL);
+                     mem_format("%s. %s", f->what, f->advice), NULL, f->waived);
     }
     json_close();
 }

@@ -15,30 +15,24 @@
 #define NODES_ALL 4
 #define NODES_EACH 4
 
-static void
-put_string(struct text *t, const char *s)
-{
-    text_puts(t, "\"");
-    for (; *s != '\0'; s++) {
-        if (*s == '"' || *s == '\\')
-            text_puts(t, "\\");
-        text_add(t, s, 1);
-    }
-    text_puts(t, "\"");
-}
-
 /* False for an assignment that a later one replaces, which is told. */
 static bool
 is_counted(const struct conf *c, size_t at)
 {
     const struct line *l = &c->lines[at];
+    const char *alias = l->value == NULL ? NULL : kb_alias(l->path);
 
-    for (size_t i = at + 1; i < c->n && l->value != NULL; i++)
-        if (c->lines[i].value != NULL && strcmp(c->lines[i].path, l->path) == 0) {
-            say("%s:%zu: %s is set again by %s:%zu, which holds", l->file, l->number,
-                key_show(l->path), c->lines[i].file, c->lines[i].number);
-            return false;
-        }
+    for (size_t i = at + 1; i < c->n && l->value != NULL; i++) {
+        const struct line *later = &c->lines[i];
+
+        if (later->value == NULL || (strcmp(later->path, l->path) != 0 &&
+                                     (alias == NULL || strcmp(later->path, alias) != 0)))
+            continue;
+        say("%s:%zu: %s is set again by %s:%zu%s, which holds", l->file, l->number,
+            key_show(l->path), later->file, later->number,
+            strcmp(later->path, l->path) == 0 ? "" : mem_format(", as %s", key_show(later->path)));
+        return false;
+    }
     return true;
 }
 
@@ -90,20 +84,27 @@ refusal(const struct line *l, const struct kb_key *k, const char *value, struct 
     return NULL;
 }
 
+const char *
+import_refusal(const struct line *l, struct value *ret_value, const char **ret_comment)
+{
+    const struct kb_key *k = kb_find(l->path);
+    const char *value = l->value, *end = trailing_comment(value);
+
+    if (end != NULL && k != NULL && k->type == TYPE_INTS) {
+        value = mem_copy(value, (size_t)(end - value));
+        *ret_comment = mem_dup(end + 1 + strspn(end + 1, " \t#;"));
+    }
+    return refusal(l, k, value, ret_value);
+}
+
 static bool
 take_line(const struct line *l, struct setting *ret)
 {
     const struct vars none = {0};
-    const struct kb_key *k = kb_find(l->path);
     struct setting s = {.path = l->path, .file = l->file, .line = l->number, .column = 1};
     struct value v;
-    const char *value = l->value, *end = trailing_comment(value), *why;
+    const char *why = import_refusal(l, &v, &s.why);
 
-    if (end != NULL && k != NULL && k->type == TYPE_INTS) {
-        value = mem_copy(value, (size_t)(end - value));
-        s.why = mem_dup(end + 1 + strspn(end + 1, " \t#;"));
-    }
-    why = refusal(l, k, value, &v);
     if (s.why == NULL || *s.why == '\0')
         s.why = l->comment;
     if (s.why != NULL && !is_printable(s.why))
@@ -113,8 +114,11 @@ take_line(const struct line *l, struct setting *ret)
         say("%s:%zu: left out: %s %s", l->file, l->number, key_show(l->path), why);
         return false;
     }
-    s.want = *value_show(&v) == '\0' ? WANT_UNSET : WANT_EXACT;
-    s.n = s.want == WANT_EXACT;
+    s.want = *value_show(&v) == '\0' ? WANT_UNSET
+             : l->bound == '>'       ? WANT_AT_LEAST
+             : l->bound == '<'       ? WANT_AT_MOST
+                                     : WANT_EXACT;
+    s.n = s.want != WANT_UNSET;
     s.texts[0] = value_show(&v);
     *ret = s;
     /* Says what is wrong by itself. */
@@ -156,18 +160,18 @@ import_compose(const struct setting *settings, size_t n, struct text *t)
         const struct setting *s = &settings[i];
 
         text_puts(t, "  ");
-        put_string(t, key_show(s->path));
+        yaml_quote(t, key_show(s->path));
         if (s->want == WANT_UNSET) {
             text_puts(t, ":\n    unset: true");
         } else {
-            text_puts(t, ":\n    value: ");
-            put_string(t, s->texts[0]);
+            text_format(t, ":\n    %s: ", want_name(s->want));
+            yaml_quote(t, s->texts[0]);
         }
         text_puts(t, "\n    why: ");
-        put_string(t, s->why == NULL
+        yaml_quote(t, s->why == NULL
                           ? mem_format("Imported from %s, line %zu.", printable(s->file), s->line)
                           : mem_format("%s (%s, line %zu)", s->why, printable(s->file), s->line));
-        text_puts(t, "\n    risk: \"Not stated there.\"\n");
+        text_puts(t, "\n    risk: \"" RISK_UNSTATED "\"\n");
     }
     if (t->len <= YAML_MAX_SIZE && NODES_ALL + NODES_EACH * n <= YAML_MAX_NODES)
         return true;

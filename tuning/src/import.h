@@ -9,6 +9,9 @@
 #include "mem.h"
 #include "profile.h"
 
+/* The value of a line, read as the kernel would. Why no profile can hold it, or NULL.
+ * *ret_comment is what stands behind a number, which the kernel drops; else untouched. */
+const char *import_refusal(const struct line *l, struct value *ret_value, const char **ret_comment);
 /* The last assignment of each key; says what is left out, and why, and counts it. NULL if nothing
  * is left. */
 struct setting *import_settings(const struct conf *c, size_t *ret_n, size_t *ret_left_out);

@@ -123,6 +123,20 @@ kb_default_of(const struct kb_key *k, const char *path, const char *kernel)
     return found;
 }
 
+bool
+kb_default_value(const struct kb_key *k, const char *path, const char *kernel,
+                 struct value *ret_value)
+{
+    const char *text = k == NULL ? NULL : kb_default_of(k, path, kernel), *remark, *why;
+
+    if (text == NULL)
+        return false;
+    remark = strstr(text, " (");
+    if (remark != NULL)
+        text = mem_copy(text, (size_t)(remark - text));
+    return value_parse(text, k->type, k->fields, false, ret_value, &why);
+}
+
 const char *
 kb_default(const struct kb_key *k, const char *path)
 {
@@ -268,6 +282,14 @@ kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level)
             return "outside the range that makes sense for this setting; kernels may accept it";
         }
     return NULL;
+}
+
+const char *
+level_name(enum level level)
+{
+    static const char *const names[] = {"harmful", "doubtful", "pointless", "range"};
+
+    return names[level];
 }
 
 const char *

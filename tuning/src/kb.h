@@ -109,6 +109,9 @@ const char *kb_alias(const char *path);
 const char *kb_default(const struct kb_key *k, const char *path);
 /* What that kernel starts with; an empty version is the newest. */
 const char *kb_default_of(const struct kb_key *k, const char *path, const char *kernel);
+/* The same as a value, without the remark in parentheses. False if it is none. */
+bool kb_default_value(const struct kb_key *k, const char *path, const char *kernel,
+                      struct value *ret_value);
 const char *kb_scope_name(enum scope scope);
 const char *kb_effect_text(const struct kb_key *k);
 /* As a sentence; NULL for keys without interfaces. */
@@ -119,6 +122,8 @@ const char *kb_since_text(const struct kb_key *k);
 const char *kb_doubt(const struct kb_key *k, const struct value *v);
 /* The same with its level; *ret_level is untouched without one. */
 const char *kb_judge(const struct kb_key *k, const struct value *v, enum level *ret_level);
+
+const char *level_name(enum level level);
 
 const struct kb_symptom *kb_symptom_at(size_t i); /* NULL after the last */
 const char *kb_string(uint32_t offset);           /* of a symptom */

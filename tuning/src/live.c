@@ -36,7 +36,65 @@ found(struct findings *f, const char *id, enum severity severity, const char *wh
       const char *advice)
 {
     f->items = mem_grow(f->items, f->n, &f->capacity, sizeof(*f->items));
-    f->items[f->n++] = (struct finding){id, severity, what, advice};
+    f->items[f->n++] =
+        (struct finding){.id = id, .severity = severity, .what = what, .advice = advice};
+}
+
+/* Of the finding that was added last. */
+static void
+about(struct findings *f, const char *subject)
+{
+    f->items[f->n - 1].subject = subject;
+}
+
+const char *
+duration_text(int64_t ms)
+{
+    if (ms < 2 * 60 * 1000)
+        return mem_format("%lld s", (long long)(ms + 999) / 1000);
+    if (ms < 2 * 3600 * 1000)
+        return mem_format("%lld min", (long long)ms / (60 * 1000));
+    if (ms < (int64_t)48 * 3600 * 1000)
+        return mem_format("%lld h", (long long)ms / (3600 * 1000));
+    return mem_format("%lld days", (long long)ms / ((int64_t)24 * 3600 * 1000));
+}
+
+/* A counter: a warning where it grew since the last check, nothing where it did not, and where
+ * nobody knows, only for information, since it may be over since long. */
+static bool
+is_news(struct history *h, const char *name, int64_t n, struct finding *ret, const char **ret_when)
+{
+    *ret = (struct finding){.severity = SEVERITY_INFO};
+    if (!history_count(h, name, n, &ret->more))
+        return n > 0;
+    ret->severity = SEVERITY_WARNING;
+    ret->more_ms = h->passed_ms;
+    *ret_when = mem_format("in the last %s", duration_text(h->passed_ms));
+    return ret->more > 0;
+}
+
+static void
+add_counter(struct findings *f, const struct finding *one, const char *id, const char *what,
+            const char *advice)
+{
+    struct finding *last;
+
+    found(f, id, one->severity, what, advice);
+    last = &f->items[f->n - 1];
+    last->more = one->more;
+    last->more_ms = one->more_ms;
+}
+
+void
+findings_date(struct findings *f, struct history *h)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        struct finding *one = &f->items[i];
+
+        one->first = history_date(h, one->subject == NULL
+                                         ? one->id
+                                         : mem_format("%s %s", one->id, printable(one->subject)));
+    }
 }
 
 void
@@ -94,10 +152,15 @@ about_ports(const struct sys *s, const struct diag *d, struct findings *f)
         reserved = (struct value){.type = TYPE_PORTS, .ports = mem_alloc(PORTS / 8)};
     stolen.ports = mem_alloc(PORTS / 8);
     picked.ports = mem_alloc(PORTS / 8);
-    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++)
+    for (unsigned p = (unsigned)range.num[0]; p <= (unsigned)range.num[1]; p++) {
+        if ((d->tcp_ports.ports[p / 64] | d->udp_ports.ports[p / 64]) == 0) {
+            p |= 63; /* None of these. */
+            continue;
+        }
         if ((value_has_port(&d->tcp_ports, p) || value_has_port(&d->udp_ports, p)) &&
             !value_has_port(&reserved, p))
             value_add_port(value_has_port(&d->chosen, p) ? &picked : &stolen, p);
+    }
     if (value_count_ports(&picked, 0, PORTS - 1) > 0)
         found(f, "ports-picked", SEVERITY_INFO,
               mem_format("ports %s are listened on and seem to have been picked by the kernel "
@@ -129,11 +192,13 @@ about_listeners(const struct sys *s, const struct diag *d, struct findings *f)
     for (size_t i = 0; i < d->n_listeners && d->has_backlogs; i++) {
         const struct listener *l = &d->listeners[i];
 
-        if (l->backlog > 0 && l->waiting * 2 > l->backlog)
+        if (l->backlog > 0 && l->waiting * 2 > l->backlog) {
             found(f, "accept-queue", l->waiting > l->backlog ? SEVERITY_CRITICAL : SEVERITY_WARNING,
                   mem_format("%u connections wait for accept() on %s, which holds %u", l->waiting,
                              diag_address(l->family, l->addr, l->port), l->backlog),
                   "the program accepts too slowly, or its listen() backlog is too small");
+            about(f, diag_address(l->family, l->addr, l->port));
+        }
     }
     if (!d->has_backlogs || !numbers(s, "net/core/somaxconn", 1, &cap))
         return;
@@ -180,10 +245,9 @@ counter(const char *text, const char *group, const char *name)
     return -1;
 }
 
-/* What was, once or often: it may be over since long, so it fails no check. What goes wrong at this
- * moment has findings of its own: queues, ports, memory, TIME_WAIT. */
+/* What goes wrong at this moment has findings of its own: queues, ports, memory, TIME_WAIT. */
 static void
-about_counters(const struct sys *s, struct findings *f)
+about_counters(const struct sys *s, struct history *h, struct findings *f)
 {
     static const struct {
         const char *name, *id, *what, *advice;
@@ -205,23 +269,33 @@ about_counters(const struct sys *s, struct findings *f)
 
     for (size_t i = 0; text != NULL && i < sizeof(rows) / sizeof(rows[0]); i++) {
         long long n = counter(text, "TcpExt:", rows[i].name);
+        const char *when = "since this namespace began";
+        struct finding one;
 
-        if (n > 0)
-            found(f, rows[i].id, SEVERITY_INFO,
-                  mem_format("%lld %s since this namespace began (%s)", n, rows[i].what,
-                             rows[i].name),
-                  rows[i].advice);
+        if (n >= 0 && is_news(h, rows[i].name, n, &one, &when))
+            add_counter(f, &one, rows[i].id,
+                        mem_format("%lld %s %s (%s)", one.more > 0 ? (long long)one.more : n,
+                                   rows[i].what, when, rows[i].name),
+                        rows[i].advice);
     }
+}
+
+long long
+live_counter(const struct sys *s, const char *name)
+{
+    size_t len;
+    char *text = sys_file(s, "/proc/net/netstat", SMALL, &len);
+
+    return text == NULL ? -1 : counter(text, "TcpExt:", name);
 }
 
 /* /proc/net/softnet_stat: a row of hexadecimal columns per CPU, of which the second counts packets
  * that found the queue of net.core.netdev_max_backlog full. Not of this namespace alone: the queue
  * of a CPU serves all of them. */
-static void
-about_backlog(const struct sys *s, struct findings *f)
+long long
+live_softnet_drops(const struct sys *s)
 {
     unsigned long long drops = 0;
-    struct value cap;
     size_t len;
     char *text = sys_file(s, "/proc/net/softnet_stat", SMALL, &len), *line = text, *rest = NULL;
 
@@ -232,14 +306,25 @@ about_backlog(const struct sys *s, struct findings *f)
         if ((line = strchr(line, '\n')) != NULL)
             line++;
     }
-    if (drops == 0 || !numbers(s, "net/core/netdev_max_backlog", 1, &cap))
+    return text == NULL ? -1 : (long long)(drops & INT64_MAX);
+}
+
+static void
+about_backlog(const struct sys *s, struct history *h, struct findings *f)
+{
+    const long long drops = live_softnet_drops(s);
+    const char *when = "since boot";
+    struct finding one;
+    struct value cap;
+    if (drops < 0 || !numbers(s, "net/core/netdev_max_backlog", 1, &cap) ||
+        !is_news(h, "softnet_drops", drops, &one, &when))
         return;
-    found(f, "backlog-drops", SEVERITY_WARNING,
-          mem_format(
-              "since boot %llu packets met a CPU's queue that held %lld already (softnet_stat)",
-              drops, (long long)cap.num[0]),
-          "bursts on loopback or veth, as of keepalive probes in step: raise "
-          "net.core.netdev_max_backlog (explain it first), or spread the senders");
+    add_counter(
+        f, &one, "backlog-drops",
+        mem_format("%lld packets met a CPU's queue that held %lld already (softnet_stat), %s",
+                   one.more > 0 ? (long long)one.more : drops, (long long)cap.num[0], when),
+        "bursts on loopback or veth, as of keepalive probes in step: raise "
+        "net.core.netdev_max_backlog (explain it first), or spread the senders");
 }
 
 /* "TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1" */
@@ -330,6 +415,7 @@ about_process(const struct sys *s, const char *pid, unsigned long long nr_open, 
                       : mem_format("raise its hard RLIMIT_NOFILE, at most fs.nr_open (%llu); "
                                    "fs.file-max does not matter here",
                                    nr_open));
+    about(f, mem_format("%s %s", pid, name == NULL ? "?" : name));
 }
 
 static void
@@ -358,14 +444,14 @@ about_files(const struct sys *s, struct findings *f)
 }
 
 void
-live_look(const struct sys *s, const struct diag *d, struct findings *ret)
+live_look(const struct sys *s, const struct diag *d, struct history *h, struct findings *ret)
 {
     struct findings f = {0};
 
     about_ports(s, d, &f);
     about_listeners(s, d, &f);
-    about_counters(s, &f);
-    about_backlog(s, &f);
+    about_counters(s, h, &f);
+    about_backlog(s, h, &f);
     about_memory(s, &f);
     about_files(s, &f);
     *ret = f;

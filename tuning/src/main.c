@@ -5,6 +5,7 @@
  */
 #include "mem.h"
 #include "out.h"
+#include "strict.h"
 #include "suggest.h"
 #include "value.h"
 
@@ -26,21 +27,26 @@ static const struct command {
     const char *args, *help, *options, *example;
 } commands[] = {
     {"check", cmd_check, "[PROFILE...]", "what differs from the profiles (default: baseline)",
-     "--profile --set --netns --root --format --output --strict --quiet",
+     "--profile --set --trust --netns --root --from --baseline --format --output --history "
+     "--waivers --strict --quiet",
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
-     "--netns --root --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
+     "--netns --root --from --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
     {"list", cmd_list, "", "the profiles there are", "--keys --format",
      "hardsock-tune list --keys"},
-    {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --format",
+    {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --trust --format",
      "hardsock-tune show high-churn-client"},
     {"lint", cmd_lint, "PROFILE...", "errors and doubts in a profile", "--strict --set",
      "hardsock-tune lint --strict ./vendor.yaml"},
+    {"judge", cmd_judge, "FILE...", "a verdict on each line of a sysctl.conf or profile",
+     "--strict --quiet --set --format", "hardsock-tune judge ./vendor.conf"},
+    {"recommend", cmd_recommend, "", "a profile for what this machine shows, with evidence",
+     "--netns --root --format", "hardsock-tune recommend > ./mine.yaml"},
     {"diff", cmd_diff, "[PROFILE...]", "what apply would change",
-     "--profile --set --netns --root --state --format --strict --force --quiet",
+     "--profile --set --trust --netns --root --state --format --strict --force --quiet",
      "hardsock-tune diff busy-server"},
     {"apply", cmd_apply, "PROFILE...", "change the settings in one transaction",
-     "--profile --set --netns --root --state --format --dry-run --force --strict --quiet",
+     "--profile --set --trust --netns --root --state --format --dry-run --force --strict --quiet",
      "hardsock-tune apply --dry-run busy-server"},
     {"revert", cmd_revert, "", "take the last transaction back (--all: every one)",
      "--netns --root --state --format --dry-run --force --keep --all",
@@ -48,77 +54,128 @@ static const struct command {
     {"status", cmd_status, "", "what is applied, and what changed since",
      "--netns --root --state --format", "hardsock-tune status"},
     {"persist", cmd_persist, "PROFILE...", "write a sysctl.d file for the next boot",
-     "--profile --set --root --output --format --dry-run --quiet",
+     "--profile --set --trust --root --output --format --dry-run --quiet",
      "hardsock-tune persist --dry-run busy-server"},
     {"unpersist", cmd_unpersist, "", "remove that file", "--root --output --format --dry-run",
      "hardsock-tune unpersist"},
     {"conflicts", cmd_conflicts, "[PROFILE...]", "which files win at the next boot",
-     "--profile --set --root --format", "hardsock-tune conflicts busy-server"},
-    {"export", cmd_export, "PROFILE...", "print for another tool (--to)", "--to --profile --set",
-     "hardsock-tune export --to ansible busy-server"},
-    {"import", cmd_import, "FILE...", "turn sysctl.conf files into a profile", "--format",
-     "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
+     "--profile --set --trust --root --format", "hardsock-tune conflicts busy-server"},
+    {"export", cmd_export, "PROFILE...", "print for another tool (--to)",
+     "--to --profile --set --trust", "hardsock-tune export --to ansible busy-server"},
+    {"import", cmd_import, "FILE...", "sysctl.conf, tuned or Ansible files as a profile",
+     "--system --root --format", "hardsock-tune import /etc/sysctl.conf > vendor.yaml"},
+};
+
+/* Of all commands; each names its own. */
+static const struct {
+    const char *name, *spelled, *help;
+} option_helps[] = {
+    {"--profile", "-p, --profile NAME|PATH", "a profile; may be repeated; `all` for check"},
+    {"--set", "-s, --set NAME=NUMBER", "a variable of the profile"},
+    {"--trust", "--trust FILE", "who may sign profiles"},
+    {"--netns", "-N, --netns NAME|PID|PATH", "work in that network namespace"},
+    {"--root", "-R, --root DIR", "a directory instead of / (tests, images)"},
+    {"--from", "--from FILE", "a saved `sysctl -a` instead of this machine"},
+    {"--baseline", "--baseline FILE", "compare with another machine's saved `sysctl -a`"},
+    {"--state", "--state DIR", "where transactions are kept (/run/hardsock-tune)"},
+    {"--to", "--to FORMAT", "sysctl.d, kubernetes, ansible, tuned or nixos"},
+    {"--format", "-f, --format FORMAT", "pretty, tsv or json; check also prometheus, junit, sarif"},
+    {"--output", "-o, --output NAME",
+     "name of the sysctl.d file (90-hardsock.conf); check: a file that is replaced at once"},
+    {"--history", "--history FILE", "what the last check saw, for ages and rates"},
+    {"--waivers", "--waivers FILE", "instead of /etc/hardsock/waivers.yaml"},
+    {"--dry-run", "-n, --dry-run", "only show what would be done"},
+    {"--force", "--force",
+     "revert: also what somebody else changed since; apply: also what revert could not undo"},
+    {"--keep", "--keep", "leave and forget what somebody else changed"},
+    {"--all", "--all", "every transaction"},
+    {"--system", "--system[=LOADER]", "what sysctl.d sets at boot, as systemd or procps"},
+    {"--keys", "--keys", "every setting that is known"},
+    {"--strict", "--strict[=CLASS,...]", "missing keys, warnings and doubts count too"},
+    {"--quiet", "-q, --quiet", "only what differs"},
 };
 
 static void
 usage(FILE *to)
 {
-    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\ncommands:\n", to);
+    (void)fputs("usage: hardsock-tune [COMMAND] [OPTIONS]\n\n", to);
     for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        (void)fprintf(to, "  %-10s %-14s %s\n", commands[i].name, commands[i].args,
+        (void)fprintf(to, "  %-10s %-13s %s\n", commands[i].name, commands[i].args,
                       commands[i].help);
-    (void)fputs(
-        "\noptions:\n"
-        "  -p, --profile NAME|PATH   a profile; may be repeated; `all` for check\n"
-        "  -f, --format FORMAT       pretty, tsv or json; check also prometheus, junit, sarif\n"
-        "  -s, --set NAME=NUMBER     a variable of the profile\n"
-        "  -N, --netns NAME|PID|PATH work in that network namespace\n"
-        "  -R, --root DIR            a directory instead of / (tests, images)\n"
-        "      --state DIR           where transactions are kept (/run/hardsock-tune)\n"
-        "      --to FORMAT           sysctl.d, kubernetes, ansible, tuned or nixos\n"
-        "  -o, --output NAME         name of the sysctl.d file (90-hardsock.conf);\n"
-        "                            check: a file that is replaced at once\n"
-        "  -n, --dry-run             apply, revert, persist: only show\n"
-        "      --force               revert: also what somebody else changed since;\n"
-        "                            apply: also what revert could not undo\n"
-        "      --keep                revert: leave and forget what somebody else changed\n"
-        "      --all                 revert: every transaction\n"
-        "      --keys                list: every setting that is known\n"
-        "      --strict              missing keys, warnings and doubts count too\n"
-        "  -q, --quiet               only what differs\n"
-        "  -h, --help, -V, --version\n"
-        "\nexit codes:\n"
-        "  0 as wanted         4 no permission                8 system error\n"
-        "  1 drift             5 kernel refused               9 residue: could not be\n"
-        "  2 usage             6 partly applied, rolled back    rolled back or reverted\n"
-        "  3 bad profile       7 conflict\n",
-        to);
+    (void)fputs("\nWithout a command it checks, which only reads. `hardsock-tune COMMAND --help`\n"
+                "has the options and an example; -V is the version.\n\n"
+                "exit codes: 0 as wanted, 1 drift, 2 usage, 3 bad profile, 4 no permission,\n"
+                "  5 refused by the kernel, 6 partly applied and rolled back, 7 conflict,\n"
+                "  8 system error, 9 residue, 10 only settings of the whole machine left out\n",
+                to);
 }
 
-enum { OPT_STATE = 256, OPT_TO, OPT_FORCE, OPT_KEEP, OPT_ALL, OPT_STRICT, OPT_KEYS };
-
-static const struct option long_options[] = {
-    {"profile", required_argument, NULL, 'p'}, {"format", required_argument, NULL, 'f'},
-    {"set", required_argument, NULL, 's'},     {"netns", required_argument, NULL, 'N'},
-    {"root", required_argument, NULL, 'R'},    {"state", required_argument, NULL, OPT_STATE},
-    {"to", required_argument, NULL, OPT_TO},   {"output", required_argument, NULL, 'o'},
-    {"dry-run", no_argument, NULL, 'n'},       {"force", no_argument, NULL, OPT_FORCE},
-    {"all", no_argument, NULL, OPT_ALL},       {"keys", no_argument, NULL, OPT_KEYS},
-    {"strict", no_argument, NULL, OPT_STRICT}, {"quiet", no_argument, NULL, 'q'},
-    {"help", no_argument, NULL, 'h'},          {"version", no_argument, NULL, 'V'},
-    {"keep", no_argument, NULL, OPT_KEEP},     {NULL, 0, NULL, 0},
+enum {
+    OPT_STATE = 256,
+    OPT_TO,
+    OPT_FORCE,
+    OPT_KEEP,
+    OPT_ALL,
+    OPT_STRICT,
+    OPT_KEYS,
+    OPT_HISTORY,
+    OPT_WAIVERS,
+    OPT_FROM,
+    OPT_BASELINE,
+    OPT_TRUST,
+    OPT_SYSTEM,
 };
 
-/* About one command; what its options mean stands in the whole help, and in the manual. */
+static const struct option long_options[] = {
+    {"profile", required_argument, NULL, 'p'},
+    {"format", required_argument, NULL, 'f'},
+    {"set", required_argument, NULL, 's'},
+    {"netns", required_argument, NULL, 'N'},
+    {"root", required_argument, NULL, 'R'},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"to", required_argument, NULL, OPT_TO},
+    {"output", required_argument, NULL, 'o'},
+    {"dry-run", no_argument, NULL, 'n'},
+    {"force", no_argument, NULL, OPT_FORCE},
+    {"all", no_argument, NULL, OPT_ALL},
+    {"keys", no_argument, NULL, OPT_KEYS},
+    {"strict", optional_argument, NULL, OPT_STRICT},
+    {"quiet", no_argument, NULL, 'q'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'V'},
+    {"keep", no_argument, NULL, OPT_KEEP},
+    {"history", required_argument, NULL, OPT_HISTORY},
+    {"waivers", required_argument, NULL, OPT_WAIVERS},
+    {"from", required_argument, NULL, OPT_FROM},
+    {"baseline", required_argument, NULL, OPT_BASELINE},
+    {"trust", required_argument, NULL, OPT_TRUST},
+    {"system", optional_argument, NULL, OPT_SYSTEM},
+    {NULL, 0, NULL, 0},
+};
+
+/* The width of `-N, --netns NAME|PID|PATH`, and a gap. */
+#define OPTION_WIDTH 27
+
 static void
 usage_of(const struct command *c)
 {
     (void)printf("usage: hardsock-tune %s%s%s [OPTIONS]\n\n%s\n\n", c->name,
                  *c->args == '\0' ? "" : " ", c->args, c->help);
-    put_wrapped(0, "options:  ", c->options);
-    (void)printf("example:  %s\n\n`hardsock-tune --help` has every option and exit code; more in "
-                 "hardsock-tune(8).\n",
-                 c->example);
+    for (const char *word = c->options; *word != '\0'; word += *word == ' ') {
+        size_t len = strcspn(word, " ");
+
+        for (size_t i = 0; i < sizeof(option_helps) / sizeof(option_helps[0]); i++)
+            if (strlen(option_helps[i].name) == len &&
+                memcmp(option_helps[i].name, word, len) == 0) {
+                const char *spelled = option_helps[i].spelled;
+                const char *gap = spelled[1] == '-' ? "    " : "";
+
+                put_wrapped(2, mem_format("%s%-*s", gap, OPTION_WIDTH - (int)strlen(gap), spelled),
+                            option_helps[i].help);
+            }
+        word += len;
+    }
+    (void)printf("\nexample: %s\n\nMore in hardsock-tune(8).\n", c->example);
 }
 
 static bool
@@ -168,6 +225,18 @@ take_root(struct options *o, const char *path)
     return true;
 }
 
+/* As which of the two programs that load sysctl.d. */
+static bool
+take_system(struct options *o, const char *loader)
+{
+    o->system = true;
+    o->loader = loader != NULL && strcmp(loader, "procps") == 0 ? loader : NULL;
+    if (loader == NULL || o->loader != NULL || strcmp(loader, "systemd") == 0)
+        return true;
+    say("--system: '%s' is not systemd or procps", loader);
+    return false;
+}
+
 static bool
 take_option(struct options *o, int c)
 {
@@ -191,6 +260,23 @@ take_option(struct options *o, int c)
     case OPT_STATE:
         o->state = optarg;
         return true;
+    case OPT_HISTORY:
+        o->history = optarg;
+        return true;
+    case OPT_WAIVERS:
+        o->waivers = optarg;
+        return true;
+    case OPT_FROM:
+        o->from = optarg;
+        return true;
+    case OPT_BASELINE:
+        o->baseline = optarg;
+        return true;
+    case OPT_TRUST:
+        o->trust = optarg;
+        return true;
+    case OPT_SYSTEM:
+        return take_system(o, optarg);
     case OPT_TO:
         o->to = optarg;
         return true;
@@ -208,7 +294,7 @@ take_option(struct options *o, int c)
     case OPT_KEYS:
         return o->keys = true;
     case OPT_STRICT:
-        return o->strict = true;
+        return strict_parse(optarg, &o->strict);
     case 'q':
         return o->quiet = true;
     default:
@@ -230,12 +316,17 @@ wants_color(void)
 
 /* Who asked for JSON gets a document, also when there was nothing to show or the command failed. */
 static enum exit_code
-answer(const struct options *o, const struct command *command)
+answer(struct options *o, const struct command *command)
 {
     enum exit_code rv;
 
     if (o->format > FORMAT_JSON && command->fn != cmd_check)
         return fail_with(EXIT_USAGE, "--format: %s knows pretty, tsv and json", command->name);
+    if (o->from != NULL && command->fn != cmd_check && command->fn != cmd_explain)
+        return fail_with(EXIT_USAGE, "--from is for check and explain, which only read");
+    if (o->baseline != NULL && command->fn != cmd_check)
+        return fail_with(EXIT_USAGE, "--baseline is for check");
+    o->image = command->fn == cmd_persist || command->fn == cmd_conflicts;
     rv = command->fn(o);
     if (o->format == FORMAT_JSON && !json_begun()) {
         json_head(command->name);

@@ -118,9 +118,18 @@ mem_grow(void *array, size_t used, size_t *capacity, size_t item)
     return bigger;
 }
 
+static unsigned rounds;
+
+unsigned
+mem_round(void)
+{
+    return rounds;
+}
+
 void
 mem_release(void)
 {
+    rounds++;
     while (blocks != NULL) {
         struct block *next = blocks->next;
 

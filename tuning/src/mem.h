@@ -19,6 +19,8 @@ char *mem_format(const char *fmt, ...) PRINTF(1, 2);
 /* Doubles an array held in the arena when it is full. */
 void *mem_grow(void *array, size_t used, size_t *capacity, size_t item);
 void mem_release(void);
+/* How often that was done: what was kept from another round is gone. */
+unsigned mem_round(void);
 
 struct text {
     char *s; /* NUL-terminated once anything was added; "" before by text_str */

@@ -23,7 +23,7 @@ weight_of(const struct item *it)
 {
     static const int weights[] = {
         [STATUS_OK] = 2,     [STATUS_DRIFT] = 2,   [STATUS_MISSING] = 3, [STATUS_GLOBAL] = 4,
-        [STATUS_DENIED] = 5, [STATUS_SKIPPED] = 1, [STATUS_REMARK] = 0};
+        [STATUS_DENIED] = 5, [STATUS_SKIPPED] = 1, [STATUS_REMARK] = 0,  [STATUS_WAIVED] = 0};
 
     return weights[it->status];
 }
@@ -39,7 +39,8 @@ gather(const struct plan plans[], size_t n, const char *path)
 
             if (strcmp(it->setting->path, path) != 0)
                 continue;
-            if (it->target_text != NULL)
+            /* A default that will do pulls no other value down. */
+            if (it->target_text != NULL && !it->by_default)
                 f.items[f.n++] = it;
             else if (f.other == NULL || weight_of(it) > weight_of(f.other))
                 f.other = it;

@@ -65,12 +65,6 @@ begin(const char *key)
 }
 
 void
-json_reset(void)
-{
-    json.depth = 0;
-}
-
-void
 json_open(const char *key, char bracket)
 {
     json.begun = true;
@@ -127,6 +121,7 @@ json_begun(void)
 void
 json_head(const char *command)
 {
+    json.depth = 0;
     json_open(NULL, '{');
     json_number("version", 1);
     json_text("command", command);
@@ -145,6 +140,24 @@ json_tail(enum exit_code rv)
         json_text(NULL, lines[i]);
     json_close();
     json_close();
+}
+
+void
+json_rows(const struct options *o, const char *command, const char *key)
+{
+    if (o->format != FORMAT_JSON)
+        return;
+    json_head(command);
+    json_open(key, '[');
+}
+
+void
+json_rows_end(const struct options *o, enum exit_code rv)
+{
+    if (o->format != FORMAT_JSON)
+        return;
+    json_close();
+    json_tail(rv);
 }
 
 static void
@@ -198,16 +211,17 @@ put_painted(const struct options *o, enum paint paint, const char *text, int wid
 }
 
 /* Of the terminal; else what COLUMNS says. */
-static int
-columns(void)
+int
+out_columns(void)
 {
     static int known;
-    const char *text = getenv("COLUMNS");
+    const char *text;
     struct winsize size;
     long n = 0;
 
     if (known != 0)
         return known;
+    text = getenv("COLUMNS");
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
         n = size.ws_col;
     else if (text != NULL)
@@ -227,7 +241,7 @@ put_rest(int column, int indent, const char *text)
     while (*text != '\0') {
         int len = (int)strcspn(text, " ");
 
-        if (column + len > columns() && column > indent) {
+        if (column + len > out_columns() && column > indent) {
             (void)printf("\n%*s", indent, "");
             column = indent;
         }
@@ -235,8 +249,8 @@ put_rest(int column, int indent, const char *text)
         column += len;
         text += len;
         if (*text == ' ') {
-            if (column < columns() && text[1] != '\0' &&
-                column + 1 + (int)strcspn(text + 1, " ") <= columns())
+            if (column < out_columns() && text[1] != '\0' &&
+                column + 1 + (int)strcspn(text + 1, " ") <= out_columns())
                 (void)putchar(' ');
             column++;
             text++;
@@ -258,11 +272,36 @@ static struct {
     const char *path, *draft; /* NULL: stdout is what it was */
 } file;
 
+static int
+open_draft(const char *draft)
+{
+    return open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+}
+
+bool
+out_replace(const char *option, const char *path, const char *text, size_t len)
+{
+    const char *draft = mem_format("%s.%ld.new", path, (long)getpid());
+    int fd = open_draft(draft);
+    bool ok;
+
+    if (fd >= 0) {
+        ok = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0 && rename(draft, path) == 0;
+        (void)close(fd);
+        if (ok)
+            return true;
+    }
+    say("%s: %s: %s", option, path, strerror(errno));
+    if (fd >= 0)
+        (void)unlink(draft);
+    return false;
+}
+
 bool
 out_to_file(const char *path)
 {
     const char *draft = mem_format("%s.%ld.new", path, (long)getpid());
-    int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    int fd = open_draft(draft);
 
     /* The collector that reads it is another user, whatever our umask says. */
     if (fd < 0 || fchmod(fd, 0644) != 0 || dup2(fd, STDOUT_FILENO) < 0) {
@@ -299,8 +338,8 @@ const char *
 exit_name(enum exit_code rv)
 {
     static const char *const names[] = {
-        "as wanted", "drift",          "usage",    "bad profile",  "no permission",
-        "refused",   "partly applied", "conflict", "system error", "residue",
+        "as wanted",      "drift",    "usage",        "bad profile", "no permission",   "refused",
+        "partly applied", "conflict", "system error", "residue",     "global left out",
     };
 
     return names[rv];

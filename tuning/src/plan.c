@@ -5,6 +5,7 @@
  */
 #include "plan.h"
 
+#include "conf.h"
 #include "key.h"
 #include "mem.h"
 
@@ -15,7 +16,7 @@ const char *
 status_name(enum status status)
 {
     static const char *const names[] = {"ok",     "drift",   "missing", "global",
-                                        "denied", "skipped", "remark"};
+                                        "denied", "skipped", "remark",  "waived"};
 
     return names[status];
 }
@@ -129,7 +130,7 @@ plan_look(const struct sys *s, struct item *it)
     it->reason = NULL;
     if (it->status != STATUS_DRIFT)
         return;
-    it->may_write = sys_may_write(s, it->setting->path);
+    it->may_write = s->image ? 0 : sys_may_write(s, it->setting->path);
     /* fs keys could be written from here, and would change the whole machine. */
     if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns) {
         it->may_write = EACCES;
@@ -140,6 +141,55 @@ plan_look(const struct sys *s, struct item *it)
     }
 }
 
+static bool
+is_default(const struct sys *s, const struct item *it)
+{
+    struct value usual;
+
+    return kb_default_value(it->kb, it->setting->path, s->kernel, &usual) &&
+           value_equal(&usual, &it->current);
+}
+
+/* What a machine that boots this image will start with: from its own files, or else what current
+ * kernels do. False if that depends on the machine. */
+static bool
+assume(const struct sys *s, struct item *it)
+{
+    const char *path = it->setting->path, *why;
+    const struct line *l;
+    struct conf c;
+
+    conf_load(s, LOADER_SYSTEMD, false, &c);
+    l = conf_winner(&c, path);
+    if (it->setting->want == WANT_EXACT) {
+        it->current = it->setting->values[0];
+    } else if (l != NULL && it->kb != NULL) {
+        if (!value_parse(l->value, it->kb->type, it->kb->fields, false, &it->current, &why))
+            return false;
+    } else if (!kb_default_value(it->kb, path, "", &it->current)) {
+        return false;
+    }
+    it->current_text = value_show(&it->current);
+    return true;
+}
+
+/* Reads the value; in an image, says what it will be. */
+static enum access
+read_value(const struct sys *s, struct item *it, int *ret_sys)
+{
+    if (!s->image)
+        return sys_value(s, it->setting->path, &it->current, &it->current_text, ret_sys);
+    *ret_sys = ENOENT;
+    return assume(s, it) ? ACCESS_OK : ACCESS_MISSING;
+}
+
+static const char *
+why_missing(const struct sys *s, const char *path)
+{
+    return s->image ? "an image does not tell what the machine will have: persist it there"
+                    : sys_why_missing(s, path);
+}
+
 static void
 look(const struct sys *s, const struct profile *p, const struct diag *d, struct item *it)
 {
@@ -147,10 +197,10 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
     struct value listening = {.type = TYPE_PORTS};
     int sys = 0;
 
-    switch (sys_value(s, w->path, &it->current, &it->current_text, &sys)) {
+    switch (read_value(s, it, &sys)) {
     case ACCESS_MISSING:
         it->status = STATUS_MISSING;
-        it->reason = sys_why_missing(s, w->path);
+        it->reason = why_missing(s, w->path);
         if (w->want == WANT_UNSET || w->want == WANT_NOTHING)
             it->status = w->want == WANT_UNSET ? STATUS_OK : STATUS_REMARK;
         else if (it->kb != NULL && it->kb->scope != SCOPE_NAMESPACE && !s->first_ns &&
@@ -181,6 +231,9 @@ look(const struct sys *s, const struct profile *p, const struct diag *d, struct 
         listening = plan_listening(d, &range);
     }
     it->target = plan_nearest(w, &it->current, &listening);
+    it->by_default = w->or_default && is_default(s, it);
+    if (it->by_default)
+        it->target = it->current;
     it->target_text = value_show(&it->target);
     it->status = value_equal(&it->current, &it->target) ? STATUS_OK : STATUS_DRIFT;
     plan_look(s, it);
@@ -220,6 +273,10 @@ add_pattern(const struct sys *s, const struct profile *p, const struct diag *d,
 {
     const char *star = strchr(w->path, '*');
     char **names = sys_names(s, mem_copy(w->path, (size_t)(star - w->path) - 1));
+    char *all[] = {mem_dup("all"), NULL};
+
+    if (s->image) /* The pattern itself is persisted. */
+        names = all;
 
     if (*names == NULL)
         add_item(s, p, d, w, NULL, plan, capacity);

@@ -16,6 +16,8 @@ enum status {
     STATUS_DENIED,  /* cannot be read */
     STATUS_SKIPPED, /* not for this kernel */
     STATUS_REMARK,  /* nothing is wanted */
+    STATUS_WAIVED,  /* drift, missing or denied, and accepted on this host */
+    STATUSES
 };
 
 struct item {
@@ -27,13 +29,14 @@ struct item {
     const char *current_text, *target_text; /* NULL where there is none */
     const char *reason;                     /* for every status but ok and drift */
     const char *doubt;
-    int may_write; /* 0 or an errno; for drift */
+    bool by_default; /* as wanted only since it is what the kernel starts with */
+    int may_write;   /* 0 or an errno; for drift */
 };
 
 struct plan {
     struct item *items;
     size_t n;
-    size_t counts[STATUS_REMARK + 1];
+    size_t counts[STATUSES];
 };
 
 void plan_make(const struct sys *s, const struct profile *p, const struct diag *d,

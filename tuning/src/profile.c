@@ -10,6 +10,7 @@
 #include "mem.h"
 #include "suggest.h"
 #include "root.h"
+#include "signature.h"
 #include "tree.h"
 
 #include <dirent.h>
@@ -70,9 +71,8 @@ is_trusted(const struct stat *file)
            (stat("/", &top) == 0 && file->st_uid == top.st_uid);
 }
 
-/* NULL with errno. What is found by name must be trusted: it may stand for a built-in one. */
-static unsigned char *
-read_file(const char *root, const char *path, bool by_name, size_t *ret_len)
+unsigned char *
+yaml_file(const char *root, const char *path, bool trusted, size_t *ret_len)
 {
     unsigned char *buf = NULL;
     struct stat st;
@@ -83,7 +83,7 @@ read_file(const char *root, const char *path, bool by_name, size_t *ret_len)
         return NULL;
     if (fstat(fd, &st) == 0 && !S_ISREG(st.st_mode)) {
         errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-    } else if (by_name && !is_trusted(&st)) {
+    } else if (trusted && !is_trusted(&st)) {
         errno = EPERM;
     } else {
         buf = mem_alloc(YAML_MAX_SIZE + 2);
@@ -110,7 +110,8 @@ find_named(const struct options *o, const char *name, const char **ret_source, s
             continue;
         path = mem_format("%s/%s.yaml", dirs[i], name);
         *ret_source = mem_format("%s%s", roots[i], path);
-        if ((text = read_file(roots[i], path, true, ret_len)) != NULL)
+        /* It must be trusted: it may stand for a built-in one. */
+        if ((text = yaml_file(roots[i], path, true, ret_len)) != NULL)
             return text;
         if (errno != ENOENT && errno != ENOTDIR && errno != EACCES)
             return NULL;
@@ -141,20 +142,56 @@ say_no_profile(const struct options *o, const char *name)
             near.best == NULL ? "" : mem_format(" (did you mean %s?)", near.best));
 }
 
+/* What was found for a name or a path. */
+struct found {
+    const char *source, *signer;
+    const unsigned char *text;
+    size_t len;
+};
+
+/* Where signers are named, everything but what is built in must be signed by one of them. */
 static enum exit_code
-find(const struct options *o, const char *name, const char **ret_source,
-     const unsigned char **ret_text, size_t *ret_len)
+check_signature(const struct options *o, struct found *ret)
 {
+    const char *root = o->trust != NULL ? "" : root_of(o), *why;
+    const char *list = o->trust != NULL ? o->trust : SIGNERS_FILE;
+    struct blob signers = {0}, signature = {0}, text = {ret->text, ret->len};
+
+    if (o->unsigned_too || strncmp(ret->source, "built-in:", 9) == 0)
+        return EXIT_AS_WANTED;
+    signers.data = yaml_file(root, list, true, &signers.len);
+    if (signers.data == NULL && errno == ENOENT && o->trust == NULL)
+        return EXIT_AS_WANTED;
+    if (signers.data == NULL)
+        return fail_with(EXIT_PERMISSION, "cannot read the allowed signers in %s: %s", list,
+                         errno == EPERM ? "it belongs to somebody else, or everybody may write it"
+                                        : strerror(errno));
+    signature.data = yaml_file("", mem_format("%s.sig", ret->source), false, &signature.len);
+    if (signature.data == NULL)
+        return fail_with(EXIT_PERMISSION, "%s: no signature (%s.sig): %s; %s names who may sign",
+                         ret->source, ret->source, strerror(errno), list);
+    ret->signer = signature_verify(&signers, &signature, &text, &why);
+    if (ret->signer == NULL)
+        return fail_with(EXIT_PERMISSION, "%s: %s (%s)", ret->source, why, list);
+    return EXIT_AS_WANTED;
+}
+
+static enum exit_code
+find(const struct options *o, const char *name, struct found *ret)
+{
+    const char **ret_source = &ret->source;
+    const unsigned char **ret_text = &ret->text;
+    size_t *ret_len = &ret->len;
     int sys;
 
     if (strchr(name, '/') != NULL) {
         *ret_source = name;
-        *ret_text = read_file("", name, false, ret_len);
+        *ret_text = yaml_file("", name, false, ret_len);
     } else {
         *ret_text = find_named(o, name, ret_source, ret_len);
     }
     if (*ret_text != NULL)
-        return EXIT_AS_WANTED;
+        return check_signature(o, ret);
     sys = errno;
     if (sys == ENOENT && strchr(name, '/') == NULL)
         say_no_profile(o, name);
@@ -197,9 +234,8 @@ static enum exit_code
 load_parent(struct family *f, const char *file, const struct node *n, int depth, struct profile *p)
 {
     struct profile parent = {0};
-    const unsigned char *text;
-    const char *source, *fault = NULL;
-    size_t len;
+    struct found found = {0};
+    const char *fault = NULL;
     enum exit_code rv;
 
     if (n->kind != NODE_SCALAR || strchr(n->text, '/') != NULL)
@@ -212,8 +248,8 @@ load_parent(struct family *f, const char *file, const struct node *n, int depth,
         say_at(file, n->line, n->column, "%s", fault);
         return EXIT_PROFILE;
     }
-    if ((rv = find(f->o, n->text, &source, &text, &len)) != EXIT_AS_WANTED ||
-        (rv = load(f, source, text, len, depth + 1, &parent)) != EXIT_AS_WANTED)
+    if ((rv = find(f->o, n->text, &found)) != EXIT_AS_WANTED ||
+        (rv = load(f, found.source, found.text, found.len, depth + 1, &parent)) != EXIT_AS_WANTED)
         return rv;
     inherit(p, &parent);
     if (p->n <= MAX_SETTINGS)
@@ -222,11 +258,39 @@ load_parent(struct family *f, const char *file, const struct node *n, int depth,
     return EXIT_PROFILE;
 }
 
+/* Many profiles extend the same few, which are built in: each is parsed once a round. */
+static const struct node *
+tree_of(const char *file, const unsigned char *text, size_t len)
+{
+    static struct {
+        const unsigned char *text;
+        const struct node *root;
+    } known[32];
+    static size_t n;
+    static unsigned round;
+    const struct node *root;
+
+    if (strncmp(file, "built-in:", 9) != 0)
+        return yaml_read(file, text, len);
+    if (round != mem_round())
+        n = 0;
+    round = mem_round();
+    for (size_t i = 0; i < n; i++)
+        if (known[i].text == text)
+            return known[i].root;
+    root = yaml_read(file, text, len);
+    if (n < sizeof(known) / sizeof(known[0])) {
+        known[n].text = text;
+        known[n++].root = root;
+    }
+    return root;
+}
+
 static enum exit_code
 load(struct family *f, const char *file, const unsigned char *text, size_t len, int depth,
      struct profile *p)
 {
-    const struct node *root = yaml_read(file, text, len), *extends;
+    const struct node *root = tree_of(file, text, len), *extends;
     enum exit_code rv = EXIT_AS_WANTED;
 
     p->source = file;
@@ -264,12 +328,14 @@ profile_from_text(const struct options *o, const char *file, const unsigned char
 enum exit_code
 profile_load(const struct options *o, const char *name, struct profile *ret)
 {
-    const unsigned char *text;
-    const char *source;
-    size_t len;
-    enum exit_code rv = find(o, name, &source, &text, &len);
+    struct found found = {0};
+    enum exit_code rv = find(o, name, &found);
 
-    return rv != EXIT_AS_WANTED ? rv : profile_from_text(o, source, text, len, ret);
+    if (rv != EXIT_AS_WANTED)
+        return rv;
+    rv = profile_from_text(o, found.source, found.text, found.len, ret);
+    ret->signer = found.signer;
+    return rv;
 }
 
 static int

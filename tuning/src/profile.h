@@ -31,12 +31,14 @@ struct setting {
     const char *texts[MAX_CHOICES];
     struct value values[MAX_CHOICES];
     size_t n;
-    bool listening; /* contains: what listens on the machine as well */
-    const char *why, *risk, *since, *scope, *verdict, *article, *module;
+    bool or_default; /* what the kernel starts with is as wanted, too */
+    bool listening;  /* contains: what listens on the machine as well */
+    const char *why, *risk, *source, *wrong_if, *since, *scope, *verdict, *article, *module;
 };
 
 struct profile {
     const char *name, *summary, *source;
+    const char *signer;          /* whose signature was verified; or NULL */
     const char *kernel, *module; /* what it requires */
     struct setting *settings;
     size_t n, capacity;
@@ -46,11 +48,17 @@ struct profile {
 
 /* A name or a path. Says what is wrong, with the place. */
 enum exit_code profile_load(const struct options *o, const char *name, struct profile *ret);
+/* A YAML file below root; NULL with errno. trusted: EPERM unless it is root's or ours, and not for
+ * everybody to write. */
+unsigned char *yaml_file(const char *root, const char *path, bool trusted, size_t *ret_len);
 /* Text that is already here: for the fuzzer and for `lint`. */
 enum exit_code profile_from_text(const struct options *o, const char *file,
                                  const unsigned char *text, size_t len, struct profile *ret);
 /* "at least 4096" */
 const char *setting_show(const struct setting *s);
+/* Whether the author says what may go wrong, other than that nobody said it. */
+bool setting_names_risk(const struct setting *s);
+#define RISK_UNSTATED "Not stated there."
 const char *want_name(enum want want);
 
 /* One YAML document, without what it extends; for profile.c. */

@@ -6,6 +6,9 @@
 
 #include "effective.h"
 #include "mem.h"
+#include "saved.h"
+#include "strict.h"
+#include "waive.h"
 
 #include <string.h>
 
@@ -18,6 +21,23 @@ add_profile(const struct options *o, const char *name, struct report *r)
         return fail_with(EXIT_USAGE, "more than %d profiles", MAX_NAMES);
     if ((rv = profile_load(o, name, &r->profiles[r->n])) != EXIT_AS_WANTED)
         return rv;
+    plan_make(&r->sys, &r->profiles[r->n], &r->diag, &r->plans[r->n]);
+    r->n++;
+    return EXIT_AS_WANTED;
+}
+
+/* What another machine has, as one more profile. */
+static enum exit_code
+add_baseline(const struct options *o, struct report *r)
+{
+    struct saved saved;
+    enum exit_code rv;
+
+    if (r->n == MAX_NAMES)
+        return fail_with(EXIT_USAGE, "more than %d profiles", MAX_NAMES);
+    if ((rv = saved_read(o->baseline, &saved)) != EXIT_AS_WANTED)
+        return rv;
+    saved_profile(&saved, &r->profiles[r->n]);
     plan_make(&r->sys, &r->profiles[r->n], &r->diag, &r->plans[r->n]);
     r->n++;
     return EXIT_AS_WANTED;
@@ -46,8 +66,17 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     memset(ret, 0, sizeof(*ret));
     if ((rv = sys_open(o, &ret->sys)) != EXIT_AS_WANTED)
         return rv;
+    if (!ret->sys.image && !sys_has_settings(&ret->sys)) {
+        report_close(ret);
+        return fail_with(EXIT_SYSTEM, "%s/proc/sys holds no network settings: no kernel runs there",
+                         ret->sys.root);
+    }
+    if (with_findings)
+        sys_remember(&ret->sys);
     diag_read(&ret->sys, &ret->diag);
-    if (o->n_profiles == 0 && o->n_args == 0)
+    if (o->baseline != NULL)
+        rv = add_baseline(o, ret);
+    else if (o->n_profiles == 0 && o->n_args == 0)
         rv = add_profile(o, "baseline", ret);
     for (size_t i = 0; i < o->n_profiles && rv == EXIT_AS_WANTED; i++)
         rv = add_named(o, o->profiles[i], ret);
@@ -59,10 +88,19 @@ report_make(const struct options *o, bool with_findings, struct report *ret)
     }
     if (!with_findings)
         return EXIT_AS_WANTED;
-    live_look(&ret->sys, &ret->diag, &ret->findings);
-    for (size_t i = 0; i < ret->n; i++)
+    if ((rv = history_open(o, &ret->sys, &ret->history)) != EXIT_AS_WANTED) {
+        report_close(ret);
+        return rv;
+    }
+    if (ret->sys.saved == NULL)
+        live_look(&ret->sys, &ret->diag, &ret->history, &ret->findings);
+    /* The other machine's interfaces are compared one by one already. */
+    for (size_t i = o->baseline != NULL; i < ret->n; i++)
         effective_look(&ret->sys, ret->profiles[i].name, &ret->plans[i], &ret->findings);
-    return EXIT_AS_WANTED;
+    if ((rv = waive(o, ret)) != EXIT_AS_WANTED)
+        report_close(ret);
+    findings_date(&ret->findings, &ret->history);
+    return rv;
 }
 
 void
@@ -82,11 +120,18 @@ report_verdict(const struct options *o, const struct report *r)
         drift |= counts[STATUS_DRIFT] > 0;
         denied |= counts[STATUS_DENIED] > 0;
         /* What belongs to the whole machine is not this namespace's fault. */
-        if (o->strict)
+        if ((o->strict & STRICT_MISSING) != 0)
             drift |= counts[STATUS_MISSING] > 0;
+        if ((o->strict & STRICT_WAIVED) != 0)
+            drift |= counts[STATUS_WAIVED] > 0;
     }
-    for (size_t i = 0; i < r->findings.n && o->strict; i++)
-        drift |= r->findings.items[i].severity != SEVERITY_INFO;
+    for (size_t i = 0; i < r->findings.n; i++) {
+        static const unsigned classes[] = {0, STRICT_WARNING, STRICT_CRITICAL};
+        const struct finding *f = &r->findings.items[i];
+
+        drift |=
+            (o->strict & (f->waived != NULL ? (unsigned)STRICT_WAIVED : classes[f->severity])) != 0;
+    }
     if (drift)
         return EXIT_DRIFT;
     return denied ? EXIT_PERMISSION : EXIT_AS_WANTED;

@@ -18,6 +18,7 @@ struct report {
     size_t n;
     struct diag diag;
     struct findings findings;
+    struct history history;
 };
 
 /* Opens the system, loads the profiles that o names (default: baseline), and looks. */

@@ -15,6 +15,20 @@
 
 #define KEY_WIDTH 38
 #define INDENT 11
+#define NARROW 72 /* columns, below which a value stands under its key */
+
+static bool
+is_narrow(void)
+{
+    return out_columns() < NARROW;
+}
+
+/* Of what is said about a setting. */
+static int
+indent(void)
+{
+    return is_narrow() ? 2 : INDENT;
+}
 
 static const char *
 or_empty(const char *text)
@@ -36,6 +50,8 @@ paint_of(enum status status)
         return PAINT_WARN;
     case STATUS_SKIPPED:
     case STATUS_REMARK:
+    case STATUS_WAIVED:
+    case STATUSES:
         break;
     }
     return PAINT_DIM;
@@ -62,6 +78,8 @@ state_of(const struct item *it)
     if (it->status == STATUS_DRIFT && it->target_text != NULL)
         return mem_format("%s, wanted: %s", shown(it->current_text),
                           with_unit(it, setting_show(it->setting)));
+    if (it->status == STATUS_WAIVED && it->current_text != NULL)
+        return mem_format("%s, %s", shown(it->current_text), it->reason);
     if (it->current_text != NULL)
         return *it->current_text == '\0' ? "(empty)" : with_unit(it, it->current_text);
     return it->reason != NULL ? it->reason : "";
@@ -75,33 +93,43 @@ put_item(const struct options *o, const struct item *it)
 
     (void)fputs("  ", stdout);
     put_painted(o, paint_of(it->status), status_name(it->status), 9);
-    put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
-    (void)putchar(' ');
     width = (int)strlen(key_show(w->path));
-    put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
+    if (is_narrow()) {
+        (void)printf("%s\n", printable(key_show(w->path)));
+        put_wrapped(4, "", state_of(it));
+    } else {
+        put_painted(o, PAINT_NONE, key_show(w->path), KEY_WIDTH);
+        (void)putchar(' ');
+        put_rest(INDENT + (width > KEY_WIDTH ? width : KEY_WIDTH) + 1, INDENT, state_of(it));
+    }
     if (w->article != NULL)
-        put_wrapped(11, "article   ", w->article);
+        put_wrapped(indent(), "article   ", w->article);
     if (w->verdict != NULL)
-        put_wrapped(11, "verdict   ", w->verdict);
+        put_wrapped(indent(), "verdict   ", w->verdict);
     if (it->status != STATUS_DRIFT)
         return;
     if (w->want != WANT_EXACT && it->target_text != NULL)
-        put_wrapped(11, "to write  ", it->target_text);
+        put_wrapped(indent(), "to write  ", it->target_text);
     if (w->why != NULL)
-        put_wrapped(11, "why       ", w->why);
+        put_wrapped(indent(), "why       ", w->why);
     if (w->risk != NULL)
-        put_wrapped(11, "risk      ", w->risk);
+        put_wrapped(indent(), "risk      ", w->risk);
+    if (w->wrong_if != NULL)
+        put_wrapped(indent(), "wrong if  ", w->wrong_if);
+    if (w->source != NULL)
+        put_wrapped(indent(), "source    ", w->source);
     if (it->kb != NULL)
-        put_wrapped(11, "acts      ", kb_effect_text(it->kb));
+        put_wrapped(indent(), "acts      ", kb_effect_text(it->kb));
     if (it->doubt != NULL)
-        put_wrapped(11, "doubt     ", it->doubt);
+        put_wrapped(indent(), "doubt     ", it->doubt);
     if (it->reason != NULL)
-        put_wrapped(11, "but       ", it->reason);
+        put_wrapped(indent(), "but       ", it->reason);
 }
 
 static void
-put_findings(const struct options *o, const struct findings *f)
+put_findings(const struct options *o, const struct report *r)
 {
+    const struct findings *f = &r->findings;
     static const enum paint paints[] = {PAINT_DIM, PAINT_WARN, PAINT_BAD};
 
     bool headed = false;
@@ -113,10 +141,17 @@ put_findings(const struct options *o, const struct findings *f)
             put_painted(o, PAINT_BOLD, "this machine, now", 0), (void)putchar('\n');
         headed = true;
         (void)fputs("  ", stdout);
-        put_painted(o, paints[f->items[i].severity], severity_name(f->items[i].severity), 8);
+        put_painted(o, f->items[i].waived != NULL ? PAINT_DIM : paints[f->items[i].severity],
+                    f->items[i].waived != NULL ? "waived" : severity_name(f->items[i].severity), 8);
         (void)putchar(' ');
-        put_rest(INDENT, INDENT, f->items[i].what);
-        put_wrapped(11, "advice    ", f->items[i].advice);
+        put_rest(INDENT, is_narrow() ? 4 : INDENT, f->items[i].what);
+        put_wrapped(indent(), "advice    ", f->items[i].advice);
+        if (f->items[i].waived != NULL)
+            put_wrapped(indent(), "waived    ", f->items[i].waived);
+        if (f->items[i].first != 0 && f->items[i].first < r->history.time)
+            put_wrapped(indent(), "age       ",
+                        mem_format("first seen %s ago",
+                                   duration_text((r->history.time - f->items[i].first) * 1000)));
     }
 }
 
@@ -129,19 +164,24 @@ report_pretty(const struct options *o, const struct report *r, enum exit_code rv
         const struct plan *plan = &r->plans[i];
 
         put_painted(o, PAINT_BOLD, r->profiles[i].name, 0);
-        (void)printf(" (%s)\n", printable(r->profiles[i].source));
+        (void)printf(" (%s%s%s)\n", printable(r->profiles[i].source),
+                     r->profiles[i].signer == NULL ? "" : ", signed by ",
+                     r->profiles[i].signer == NULL ? "" : printable(r->profiles[i].signer));
         put_wrapped(2, "", r->profiles[i].summary);
         for (size_t k = 0; k < plan->n; k++)
-            if (!o->quiet || plan->items[k].status == STATUS_DRIFT ||
-                plan->items[k].status == STATUS_DENIED)
+            /* Of another machine's settings only what differs is worth a line. */
+            if ((!o->quiet &&
+                 (o->baseline == NULL || i > 0 || plan->items[k].status != STATUS_OK)) ||
+                plan->items[k].status == STATUS_DRIFT || plan->items[k].status == STATUS_DENIED)
                 put_item(o, &plan->items[k]);
         drift += plan->counts[STATUS_DRIFT];
         ok += plan->counts[STATUS_OK];
         other += plan->n - plan->counts[STATUS_DRIFT] - plan->counts[STATUS_OK];
     }
-    put_findings(o, &r->findings);
-    (void)printf("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings\n", exit_name(rv),
-                 ok, drift, other, r->findings.n);
+    put_findings(o, r);
+    put_rest(0, 2,
+             mem_format("%s: %zu as wanted, %zu differ, %zu not compared, %zu findings",
+                        exit_name(rv), ok, drift, other, r->findings.n));
 }
 
 void
@@ -176,6 +216,8 @@ json_item(const struct item *it)
     json_text("constraint_text", setting_show(w));
     json_text("why", w->why);
     json_text("risk", w->risk);
+    json_text("source", w->source);
+    json_text("wrong_if", w->wrong_if);
     json_text("scope", it->kb == NULL ? NULL : kb_scope_name(it->kb->scope));
     json_text("unit", it->kb == NULL ? NULL : kb_text(it->kb, KB_UNIT));
     json_text("acts", it->kb == NULL ? NULL : kb_effect_text(it->kb));
@@ -187,6 +229,16 @@ json_item(const struct item *it)
     json_close();
 }
 
+/* null where it is not known. */
+static void
+json_count(const char *key, bool known, int64_t n)
+{
+    if (known)
+        json_number(key, n);
+    else
+        json_text(key, NULL);
+}
+
 static void
 json_profiles(const struct report *r)
 {
@@ -196,6 +248,7 @@ json_profiles(const struct report *r)
         json_text("name", r->profiles[i].name);
         json_text("source", r->profiles[i].source);
         json_text("summary", r->profiles[i].summary);
+        json_text("signer", r->profiles[i].signer);
         json_text("hash", mem_format("%016llx", (unsigned long long)r->profiles[i].hash));
         json_open("settings", '[');
         for (size_t k = 0; k < r->plans[i].n; k++)
@@ -210,7 +263,6 @@ void
 report_json(const struct options *o, const char *command, const struct report *r, enum exit_code rv)
 {
     (void)o;
-    json_reset();
     json_head(command);
     json_text("kernel", r->sys.kernel);
     json_bool("first_namespace", r->sys.first_ns);
@@ -224,6 +276,11 @@ report_json(const struct options *o, const char *command, const struct report *r
         json_text("severity", severity_name(f->severity));
         json_text("what", f->what);
         json_text("advice", f->advice);
+        json_text("subject", f->subject);
+        json_count("age_seconds", f->first != 0, r->history.time - f->first);
+        json_text("waived", f->waived);
+        json_count("more", f->more > 0, f->more);
+        json_count("more_milliseconds", f->more > 0, f->more_ms);
         json_close();
     }
     json_close();

@@ -176,7 +176,7 @@ take_want(const char *file, const struct node *n, struct setting *s)
     }
     return unknown(file, n, "a setting",
                    "value, at_least, at_most, range, one_of, contains, unset, why, risk, since, "
-                   "scope, requires, article, verdict");
+                   "source, wrong_if, scope, requires, or_default, article, verdict");
 }
 
 static bool
@@ -215,6 +215,10 @@ take_field(const char *file, const struct node *n, struct setting *s)
         return take_text(file, n, &s->why);
     if (strcmp(n->key, "risk") == 0)
         return take_text(file, n, &s->risk);
+    if (strcmp(n->key, "source") == 0)
+        return take_text(file, n, &s->source);
+    if (strcmp(n->key, "wrong_if") == 0)
+        return take_text(file, n, &s->wrong_if);
     if (strcmp(n->key, "verdict") == 0)
         return take_text(file, n, &s->verdict);
     if (strcmp(n->key, "article") == 0)
@@ -225,6 +229,10 @@ take_field(const char *file, const struct node *n, struct setting *s)
         return take_scope(file, n, &s->scope);
     if (strcmp(n->key, "requires") == 0)
         return take_requires(file, n, &s->since, &s->module);
+    if (strcmp(n->key, "or_default") == 0) {
+        s->or_default = n->kind == NODE_SCALAR && strcmp(n->text, "true") == 0;
+        return s->or_default || bad(file, n, "or_default takes only true");
+    }
     return take_want(file, n, s);
 }
 

@@ -86,6 +86,12 @@ setting_finish(struct setting *s, const struct vars *vars)
     return true;
 }
 
+bool
+setting_names_risk(const struct setting *s)
+{
+    return s->risk != NULL && strcmp(s->risk, RISK_UNSTATED) != 0;
+}
+
 const char *
 want_name(enum want want)
 {

@@ -10,6 +10,7 @@
 #include "mem.h"
 #include "netns.h"
 #include "root.h"
+#include "saved.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -27,6 +28,7 @@
 #define READ_MAX (256 * 1024)
 #define READ_FIRST 2048
 #define MAX_DIR 4096
+#define SLOTS 1024 /* of what is remembered */
 
 static void
 learn_kernel(struct sys *s)
@@ -43,6 +45,33 @@ learn_kernel(struct sys *s)
     (void)snprintf(s->arch, sizeof(s->arch), "%s", u.machine);
 }
 
+/* From a file: `sysctl -a` of some machine. */
+static enum exit_code
+open_saved(const struct options *o, struct sys *ret_sys)
+{
+    struct saved *saved = mem_alloc(sizeof(*saved));
+    struct sys s = {.root = "", .proc_sys = -1, .fake = true, .saved = saved};
+    const char *release;
+    enum exit_code rv;
+
+    if (o->netns != NULL || o->root != NULL)
+        return fail_with(EXIT_USAGE, "--from excludes --netns and --root");
+    if ((rv = saved_read(o->from, saved)) != EXIT_AS_WANTED)
+        return rv;
+    if ((release = saved_find(saved, "kernel/osrelease")) != NULL)
+        (void)snprintf(s.kernel, sizeof(s.kernel), "%s", release);
+    s.first_ns = saved_find(saved, "net/core/netdev_max_backlog") != NULL;
+    *ret_sys = s;
+    return EXIT_AS_WANTED;
+}
+
+/* An image has an empty /proc, if any: it is a place to mount on. */
+bool
+sys_has_settings(const struct sys *s)
+{
+    return s->saved != NULL || (s->proc_sys >= 0 && faccessat(s->proc_sys, "net", F_OK, 0) == 0);
+}
+
 enum exit_code
 sys_open(const struct options *o, struct sys *ret_sys)
 {
@@ -51,6 +80,8 @@ sys_open(const struct options *o, struct sys *ret_sys)
     const char *path, *ignored;
     int sys;
 
+    if (o->from != NULL)
+        return open_saved(o, ret_sys);
     if (o->netns != NULL && o->root != NULL)
         return fail_with(EXIT_USAGE, "--netns and --root exclude each other");
     if (o->root != NULL) {
@@ -64,8 +95,14 @@ sys_open(const struct options *o, struct sys *ret_sys)
             return rv;
     }
     path = mem_format("%s/proc/sys", s.root);
-    if ((s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY)) < 0) {
-        sys = errno;
+    s.proc_sys = root_open(s.root, "/proc/sys", O_PATH | O_DIRECTORY);
+    sys = errno;
+    if (o->image && s.fake && !sys_has_settings(&s)) {
+        s.image = s.first_ns = true;
+        *ret_sys = s;
+        return EXIT_AS_WANTED;
+    }
+    if (s.proc_sys < 0) {
         return fail_with(sys == EACCES ? EXIT_PERMISSION : EXIT_SYSTEM, "cannot open %s: %s", path,
                          strerror(sys));
     }
@@ -123,8 +160,44 @@ read_once(const struct sys *s, const char *path, char *buf, size_t size)
     return n;
 }
 
-enum access
-sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
+/* What is known of one key. */
+struct known {
+    const char *path, *text;
+    int sys;       /* of the read; 0 or an errno */
+    int may_write; /* 0 or an errno; -1: not asked yet */
+};
+
+struct memory {
+    struct known slots[SLOTS];
+    size_t n;
+};
+
+void
+sys_remember(struct sys *s)
+{
+    s->memory = mem_alloc(sizeof(*s->memory));
+}
+
+/* The slot of the key, or the free one where it belongs; NULL: nothing is remembered. */
+static struct known *
+slot_of(const struct sys *s, const char *path)
+{
+    uint32_t hash = 2166136261U;
+
+    if (s->memory == NULL || s->memory->n > SLOTS / 4 * 3)
+        return NULL;
+    for (const char *c = path; *c != '\0'; c++)
+        hash = (hash ^ (unsigned char)*c) * 16777619U;
+    for (;; hash++) {
+        struct known *k = &s->memory->slots[hash % SLOTS];
+
+        if (k->path == NULL || strcmp(k->path, path) == 0)
+            return k;
+    }
+}
+
+static enum access
+ask(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
 {
     static char buf[READ_MAX];
     ssize_t n = read_once(s, path, buf, READ_FIRST);
@@ -139,6 +212,31 @@ sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_
         n--;
     *ret_text = mem_copy(buf, strnlen(buf, (size_t)n));
     return ACCESS_OK;
+}
+
+enum access
+sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno)
+{
+    struct known *k = slot_of(s, path);
+    enum access rv;
+
+    if (s->saved != NULL) {
+        *ret_text = saved_find(s->saved, path);
+        *ret_errno = *ret_text == NULL ? ENOENT : 0;
+        return *ret_text == NULL ? ACCESS_MISSING : ACCESS_OK;
+    }
+    if (k != NULL && k->path != NULL) {
+        *ret_errno = k->sys;
+        if (k->sys == 0)
+            *ret_text = k->text;
+        return k->sys == 0 ? ACCESS_OK : access_of(k->sys);
+    }
+    rv = ask(s, path, ret_text, ret_errno);
+    if (k != NULL && s->memory != NULL) {
+        *k = (struct known){mem_dup(path), rv == ACCESS_OK ? *ret_text : NULL, *ret_errno, -1};
+        s->memory->n++;
+    }
+    return rv;
 }
 
 static int
@@ -191,8 +289,8 @@ sys_write(const struct sys *s, const char *path, const char *text)
     return sys;
 }
 
-int
-sys_may_write(const struct sys *s, const char *path)
+static int
+ask_may_write(const struct sys *s, const char *path)
 {
     struct statvfs fs;
     int fd;
@@ -209,9 +307,25 @@ sys_may_write(const struct sys *s, const char *path)
     return errno;
 }
 
+int
+sys_may_write(const struct sys *s, const char *path)
+{
+    struct known *k = slot_of(s, path);
+
+    if (s->saved != NULL)
+        return 0; /* Nobody knows. */
+    if (k == NULL || k->path == NULL)
+        return ask_may_write(s, path);
+    if (k->may_write < 0)
+        k->may_write = ask_may_write(s, path);
+    return k->may_write;
+}
+
 bool
 sys_has_module(const struct sys *s, const char *name)
 {
+    if (s->saved != NULL || s->image)
+        return true; /* It may be: the key itself tells. */
     return access(mem_format("%s/sys/module/%s", s->root, name), F_OK) == 0;
 }
 
@@ -233,6 +347,9 @@ sys_why_missing(const struct sys *s, const char *path)
     since = kb_text(k, KB_SINCE) != NULL ? kb_text(k, KB_SINCE) : kb_text(k, KB_PRESENT);
     if (since != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, since) < 0)
         return mem_format("%s; this is %s", kb_since_text(k), s->kernel);
+    if (s->saved != NULL)
+        return mem_format("not in %s: not there, or not to be read by who saved it",
+                          s->saved->file);
     if (module != NULL && !sys_has_module(s, module))
         return mem_format("module %s is not loaded", module);
     if (k->scope != SCOPE_NAMESPACE && !s->first_ns)
@@ -272,9 +389,11 @@ sys_names(const struct sys *s, const char *dir)
 {
     size_t n = 0, capacity = 0;
     char **names = NULL;
-    int fd = open_beneath(s->proc_sys, dir, O_RDONLY | O_DIRECTORY);
+    int fd = s->saved != NULL ? -1 : open_beneath(s->proc_sys, dir, O_RDONLY | O_DIRECTORY);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
+    if (s->saved != NULL)
+        return saved_names(s->saved, dir);
     /* cppcheck-suppress readdirCalled; there is one thread */
     for (struct dirent *entry; d != NULL && n < MAX_DIR && (entry = readdir(d)) != NULL;) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
@@ -297,8 +416,13 @@ sys_file(const struct sys *s, const char *path, size_t limit, size_t *ret_len)
     char chunk[8192];
     struct text t = {0};
     ssize_t n = 0;
-    int fd = root_open(s->root, path, O_RDONLY | O_NONBLOCK);
+    int fd;
 
+    if (s->saved != NULL) {
+        errno = ENOENT;
+        return NULL;
+    }
+    fd = root_open(s->root, path, O_RDONLY | O_NONBLOCK);
     if (fd < 0)
         return NULL;
     while (t.len < limit && (n = read(fd, chunk, sizeof(chunk))) > 0)

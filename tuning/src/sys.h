@@ -9,14 +9,20 @@
 
 #include "kb.h"
 
+struct saved;
+struct memory;
+
 struct sys {
     const char *root; /* "" for the real one */
     bool fake;
+    bool image;    /* no kernel runs in it: no setting can be read */
     bool first_ns; /* global keys are visible */
     int proc_sys;
+    const struct saved *saved; /* instead of /proc/sys; then nothing else is known either */
     char kernel[65];
     char arch[65];
     uint64_t ns_inode, ns_cookie;
+    struct memory *memory; /* of what was read; NULL: each read asks the kernel */
 };
 
 enum access { ACCESS_OK, ACCESS_MISSING, ACCESS_DENIED, ACCESS_FAILED };
@@ -24,7 +30,11 @@ enum access { ACCESS_OK, ACCESS_MISSING, ACCESS_DENIED, ACCESS_FAILED };
 /* Enters o->netns for the rest of the process, then opens. Says why it failed. */
 enum exit_code sys_open(const struct options *o, struct sys *ret_sys);
 void sys_close(struct sys *s);
+/* False for the empty /proc of an image. */
+bool sys_has_settings(const struct sys *s);
 
+/* From now on each key is read once: for a look that writes nothing, over many profiles. */
+void sys_remember(struct sys *s);
 /* The raw text, in the arena. *ret_errno is set unless ACCESS_OK. */
 enum access sys_read(const struct sys *s, const char *path, const char **ret_text, int *ret_errno);
 /* One write(2). 0, an errno, or EMSGSIZE for a short write. Does not read back. */

@@ -231,3 +231,15 @@ yaml_read(const char *name, const unsigned char *text, size_t len)
     }
     return ok ? r.root : NULL;
 }
+
+void
+yaml_quote(struct text *t, const char *s)
+{
+    text_puts(t, "\"");
+    for (; *s != '\0'; s++) {
+        if (*s == '"' || *s == '\\')
+            text_puts(t, "\\");
+        text_add(t, s, 1);
+    }
+    text_puts(t, "\"");
+}

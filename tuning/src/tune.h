@@ -23,6 +23,7 @@ enum exit_code {
     EXIT_CONFLICT = 7,
     EXIT_SYSTEM = 8,
     EXIT_RESIDUE = 9,
+    EXIT_GLOBAL = 10,
 };
 
 /* From the fourth on: of `check` alone. */
@@ -35,7 +36,7 @@ enum format {
     FORMAT_SARIF
 };
 
-#define MAX_NAMES 16
+#define MAX_NAMES 64
 #define PRINTF(a, b) __attribute__((format(printf, a, b)))
 
 struct assignment {
@@ -49,8 +50,12 @@ struct options {
     size_t n_profiles;
     struct assignment sets[MAX_NAMES];
     size_t n_sets;
-    const char *netns, *root, *state, *to, *output;
-    bool strict, quiet, dry_run, force, keep, all, keys, color;
+    const char *netns, *root, *state, *to, *output, *history, *waivers, *from, *baseline, *trust,
+        *loader;
+    unsigned strict;   /* of enum strict */
+    bool image;        /* a --root without a kernel will do */
+    bool unsigned_too; /* lint and judge: whoever wrote it */
+    bool quiet, dry_run, force, keep, all, keys, system, color;
     char **args; /* what is left of the command line */
     size_t n_args;
 };
@@ -70,5 +75,7 @@ enum exit_code cmd_unpersist(const struct options *o);
 enum exit_code cmd_conflicts(const struct options *o);
 enum exit_code cmd_export(const struct options *o);
 enum exit_code cmd_import(const struct options *o);
+enum exit_code cmd_judge(const struct options *o);
+enum exit_code cmd_recommend(const struct options *o);
 
 #endif

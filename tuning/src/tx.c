@@ -52,7 +52,6 @@ show_change(const struct options *o, const struct change *c)
 void
 changes_show(const struct options *o, const struct changes *c, enum exit_code rv)
 {
-    json_reset();
     if (o->format == FORMAT_JSON) {
         json_head(c->command);
         json_bool("dry_run", o->dry_run);

@@ -27,10 +27,12 @@ void change_add(struct changes *c, const char *action, const char *path, const c
 void changes_show(const struct options *o, const struct changes *c, enum exit_code rv);
 
 /* One plan for all profiles, and its steps. Says what stands against it (conflicting profiles, keys
- * that cannot be written, broken rules). EXIT_DRIFT: it can be done,
- * but some settings were left out, since they cannot be had here. */
+ * that cannot be written, broken rules). It can be done too with EXIT_DRIFT, where some settings
+ * were left out since they cannot be had here, and with EXIT_GLOBAL, where all of these belong to
+ * the machine's first network namespace. */
 enum exit_code tx_prepare(const struct options *o, const struct report *r, struct plan *ret_plan,
                           struct journal *ret);
+bool tx_can_run(enum exit_code rv);
 /* Adds what the steps would change besides: entries to keep where the plan wants the present value,
  * side effects else. */
 void tx_add_sides(const struct sys *s, const struct plan *plan, struct journal *j);

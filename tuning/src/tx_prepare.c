@@ -8,12 +8,34 @@
 
 #include "key.h"
 #include "mem.h"
+#include "strict.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define START_KEY "net/ipv4/ip_unprivileged_port_start"
+
+static enum exit_code
+leave_out(const struct options *o, const char *key, const char *reason, enum exit_code rv)
+{
+    if ((o->strict & STRICT_MISSING) != 0)
+        return fail_with(EXIT_REFUSED, "%s: %s", key, reason);
+    if (!o->quiet)
+        say("%s: left out: %s", key, reason);
+    return rv;
+}
+
+/* Failures beat what is left out; what could be had in the first namespace counts least. */
+static enum exit_code
+worse(enum exit_code a, enum exit_code b)
+{
+    if (a == EXIT_GLOBAL || b == EXIT_GLOBAL)
+        return a == EXIT_AS_WANTED || b == EXIT_AS_WANTED || a == b ? EXIT_GLOBAL
+               : a == EXIT_GLOBAL                                   ? b
+                                                                    : a;
+    return a > b ? a : b;
+}
 
 static enum exit_code
 take_item(const struct options *o, const struct item *it, struct journal *j)
@@ -24,23 +46,17 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
     case STATUS_DENIED:
         return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
     case STATUS_MISSING:
+        return leave_out(o, key, it->reason, EXIT_DRIFT);
     case STATUS_GLOBAL:
-        if (o->strict)
-            return fail_with(EXIT_REFUSED, "%s: %s", key, it->reason);
-        if (!o->quiet)
-            say("%s: left out: %s", key, it->reason);
-        return EXIT_DRIFT;
+        return leave_out(o, key, it->reason, EXIT_GLOBAL);
     case STATUS_DRIFT:
         if (it->kb != NULL && kb_text(it->kb, KB_CHECK_ONLY) != NULL) {
             say("%s: left out: apply does not set it: %s", key, kb_text(it->kb, KB_CHECK_ONLY));
             return EXIT_DRIFT;
         }
         if (it->may_write != 0 && it->reason != NULL && strncmp(it->reason, "global", 6) == 0 &&
-            !o->strict) {
-            if (!o->quiet)
-                say("%s: left out: %s", key, it->reason);
-            return EXIT_DRIFT;
-        }
+            (o->strict & STRICT_MISSING) == 0)
+            return leave_out(o, key, it->reason, EXIT_GLOBAL);
         if (it->may_write != 0)
             return fail_with(EXIT_PERMISSION, "%s: %s", key, it->reason);
         journal_add(j, it->setting->path, it->current_text, it->target_text, ENTRY_STEP);
@@ -48,6 +64,8 @@ take_item(const struct options *o, const struct item *it, struct journal *j)
     case STATUS_OK:
     case STATUS_SKIPPED:
     case STATUS_REMARK:
+    case STATUS_WAIVED:
+    case STATUSES:
         break;
     }
     return EXIT_AS_WANTED;
@@ -103,19 +121,24 @@ tx_prepare(const struct options *o, const struct report *r, struct plan *ret_pla
            struct journal *ret)
 {
     struct journal j = {.profiles = "", .boot = boot_id(&r->sys), .ns_cookie = r->sys.ns_cookie};
-    enum exit_code rv = EXIT_AS_WANTED, one;
+    enum exit_code rv = EXIT_AS_WANTED;
 
     for (size_t i = 0; i < r->n; i++)
         j.profiles = mem_format("%s%s%s", j.profiles, i > 0 ? " " : "", r->profiles[i].name);
     if (!plan_merge(&r->sys, &r->diag, r->plans, r->n, ret_plan))
         return EXIT_CONFLICT;
     for (size_t i = 0; i < ret_plan->n; i++)
-        if ((one = take_item(o, &ret_plan->items[i], &j)) > rv)
-            rv = one;
+        rv = worse(rv, take_item(o, &ret_plan->items[i], &j));
     if (!plan_rules(&r->sys, ret_plan) || !may_be_undone(o, &j))
         rv = EXIT_CONFLICT;
     *ret = j;
     return rv;
+}
+
+bool
+tx_can_run(enum exit_code rv)
+{
+    return rv == EXIT_AS_WANTED || rv == EXIT_DRIFT || rv == EXIT_GLOBAL;
 }
 
 static int

@@ -338,8 +338,12 @@ value_count_ports(const struct value *v, unsigned low, unsigned high)
 {
     size_t n = 0;
 
-    for (unsigned p = low; p <= high && p < PORTS; p++)
-        n += value_has_port(v, p);
+    for (unsigned p = low; p <= high && p < PORTS; p++) {
+        if (v->ports == NULL || v->ports[p / 64] == 0)
+            p |= 63; /* None of these. */
+        else
+            n += value_has_port(v, p);
+    }
     return n;
 }
 

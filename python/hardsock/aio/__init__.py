@@ -7,13 +7,19 @@ cancelling works, and so do tokens and ambient scopes, from other threads as wel
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hardsock.aio._connection import Connection
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import adopt, connect, listen, resolve
 from hardsock.aio._pool import Pool
 from hardsock.aio._serve import serve
 from hardsock.aio._server import Server
+from hardsock.aio._timeout import sleep, timeout
 from hardsock.aio._wait import wait
+
+if TYPE_CHECKING:
+    from hardsock.aio.loop import EventLoop as EventLoop
 
 __all__ = [
     "Connection",
@@ -25,5 +31,16 @@ __all__ = [
     "listen",
     "resolve",
     "serve",
+    "sleep",
+    "timeout",
     "wait",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``EventLoop``, imported when it is asked for: it loads what only asyncio's protocols need."""
+    if name != "EventLoop":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hardsock.aio.loop import EventLoop
+
+    return EventLoop

@@ -10,11 +10,12 @@ import asyncio
 import contextvars
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from hardsock._core import Hub
 
-__all__ = ["current_hub", "current_task", "forget"]
+__all__ = ["current_hub", "current_task", "forget", "scope_told", "tell_scopes"]
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = (
     weakref.WeakKeyDictionary()
@@ -44,6 +45,16 @@ def current_task() -> Any:
 
         return trio.lowlevel.current_task()
     return asyncio.current_task()
+
+
+# Set by hardsock.aio._host_scope, once there is a scope in a task.
+scope_told: list[Callable[[], None]] = []
+
+
+def tell_scopes() -> None:
+    """A call of the running task was ended by a deadline or a cancel: its scopes may care."""
+    for tell in scope_told:
+        tell()
 
 
 def _trio_runs() -> bool:
@@ -82,6 +93,7 @@ def _open(loop: asyncio.AbstractEventLoop) -> Hub:
         get_running=asyncio._get_running_loop,
         cancelled=asyncio.CancelledError,
         find=current_hub,
+        told=tell_scopes,
     )
     run = hub.run
     # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or

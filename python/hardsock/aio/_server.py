@@ -27,7 +27,7 @@ from hardsock.serving.departing import watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.overdue import (
     Overdue,
@@ -255,7 +255,16 @@ class Server(ServerFace):
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
     def _take(self, conns: list[_core.Connection]) -> None:
-        for conn in conns:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: _core.Connection) -> None:
+        each = None
+        try:
             each = served(conn, self._token)
             if (lingering := self._ledger.admit(each)) is not None:
                 lingering.conn.close()
@@ -265,6 +274,10 @@ class Server(ServerFace):
             each.runner = self._tasks.start(
                 enter(self._context, scope), self._serve, each, name=each.peer
             )
+        except MemoryError:
+            conn.abort()
+            self._ledger.give_up(each)
+            raise
 
     # ---- serving, in the tasks
 

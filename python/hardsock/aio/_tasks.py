@@ -69,9 +69,14 @@ class AsyncioTasks:
         self, context: Context, function: Callable[..., Any], *args: object, name: str
     ) -> asyncio.Task[object]:
         loop = asyncio.get_running_loop()
-        if sys.version_info >= (3, 11) and type(loop).create_task is _PLAIN:
-            return loop.create_task(function(*args), name=name, context=context)
-        task: asyncio.Task[object] = context.run(loop.create_task, function(*args))
+        coroutine = function(*args)
+        try:
+            if sys.version_info >= (3, 11) and type(loop).create_task is _PLAIN:
+                return loop.create_task(coroutine, name=name, context=context)
+            task: asyncio.Task[object] = context.run(loop.create_task, coroutine)
+        except MemoryError:
+            coroutine.close()  # Nobody is going to await it, which is no mistake of the caller's.
+            raise
         task.set_name(name)
         return task
 

@@ -24,7 +24,7 @@ def current_hub() -> Hub:
     try:
         return _hub.get()
     except LookupError:
-        hub = Hub(drive=_drive, find=_host.current_hub)
+        hub = Hub(drive=_drive, find=_host.current_hub, told=_host.tell_scopes)
         _hub.set(hub)
         trio.lowlevel.spawn_system_task(_watch, hub)
         return hub
@@ -123,3 +123,24 @@ class TrioTasks:
 
     async def close(self, *exc_info: Any) -> None:
         await self._manager.__aexit__(*exc_info)
+
+
+class TrioBlock:
+    """A block that trio can cancel; see ``hardsock.aio._host_scope``."""
+
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+        self._trio = trio.lowlevel.current_trio_token()
+
+    def enter(self) -> None:
+        self._scope.__enter__()
+
+    def soon(self, function: Callable[[], object]) -> None:
+        # Tasks that are resumed now run in the next batch, in any order: this comes after it.
+        self._trio.run_sync_soon(self._trio.run_sync_soon, function)
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    def leave(self, *exc_info: Any) -> bool:
+        return bool(self._scope.__exit__(*exc_info)) and self._scope.cancelled_caught

@@ -55,9 +55,16 @@ def _create(request: dict[str, Any]) -> list[str]:
     except OSError as exc:
         why = " (see user.max_user_namespaces)" if exc.errno == errno.ENOSPC else ""
         raise Unavailable(f"cannot make {'+'.join(kinds)} namespaces: {exc}{why}") from exc
+    _begin(request)
     inside.ready(kinds)
     inside.wait_for_stop()
     return kinds
+
+
+def _begin(request: dict[str, Any]) -> None:
+    """From now on the time runs. At its end this process prints where it is, and ends."""
+    inside._reply({"begins_until": time.monotonic() + request["timeout"]})
+    faulthandler.dump_traceback_later(request["timeout"], exit=True)
 
 
 def _unshare(kinds: list[str]) -> None:
@@ -75,16 +82,19 @@ def _unshare(kinds: list[str]) -> None:
 
 def _run(request: dict[str, Any]) -> Any:
     _enter_namespaces(request)
-    faulthandler.dump_traceback_later(max(0.001, request["warn_at"] - time.monotonic()))
+    faulthandler.dump_traceback_later(request["start_limit"], exit=True)  # It is a thread.
     target: str = request["target"]
     if request["is_script"]:
         scope: dict[str, Any] = {"__name__": "__namespace__", "args": request["args"]}
-        exec(compile(target, "<namespace script>", "exec"), scope)
+        script = compile(target, "<namespace script>", "exec")
+        _begin(request)
+        exec(script, scope)
         return scope.get("result")
     module, _, qualname = target.partition(":")
     function: Any = _load(module, request["file"])
     for name in qualname.split("."):
         function = getattr(function, name)
+    _begin(request)
     return function(*request["args"], **request["kwargs"])
 
 
@@ -110,6 +120,7 @@ def _load(name: str, file: str | None) -> ModuleType:
 
 def _exec(request: dict[str, Any]) -> None:
     _enter_namespaces(request)
+    _begin(request)
     os.execvp(request["argv"][0], request["argv"])
 
 

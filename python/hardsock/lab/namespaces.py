@@ -27,6 +27,11 @@ from hardsock.lab.waits import Deadline, readable
 Target = str | Callable[..., Any]
 
 _KINDS = ("user", "net", "mnt")
+# For an interpreter to start and to load what it is to run, which says nothing about that. On a
+# busy machine it takes seconds.
+_START_LIMIT = 60.0
+# At its deadline a function ends by itself; it is killed if it cannot even do that.
+_GRACE = 10.0
 _BOOTSTRAP = (
     "import json, sys\n"
     "sys.path[:] = json.loads(sys.argv.pop(1))\n"
@@ -64,6 +69,7 @@ class Running:
     """A function at work inside a namespace. Leaving its ``with`` block stops it.
 
     Its standard input is the stop signal: it ends when `stop` is called (`inside.wait_for_stop`).
+    Its time begins when it says so, not when its interpreter is started.
     """
 
     def __init__(
@@ -76,7 +82,9 @@ class Running:
         stdout: int | None = None,
         stderr: int | None = None,
     ) -> None:
-        self._deadline = Deadline(timeout)
+        self._deadline = Deadline(_START_LIMIT + _GRACE)
+        self._until: float | None = None
+        """By when it ends, as time.monotonic() tells time; None: it has not begun."""
         self._buffer = b""
         self._answer: dict[str, Any] | None = None
         self._reply_fd, child_fd = os.pipe()
@@ -84,7 +92,8 @@ class Running:
             **request,
             "reply_fd": child_fd,
             "outer": {kind: namespace_inode(kind) for kind in _KINDS},
-            "warn_at": time.monotonic() + timeout * 0.8,
+            "start_limit": _START_LIMIT,
+            "timeout": timeout,
         }
         command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), json.dumps(request)]
         try:
@@ -129,12 +138,16 @@ class Running:
 
     def output(self) -> tuple[bytes, bytes]:
         """Wait for the end of a program run by `Namespace.exec`; return what it printed."""
+        self._await_begin()
+        assert self._until is not None
         try:
-            out, err = self.process.communicate(timeout=self._deadline.left())
+            out, err = self.process.communicate(timeout=max(0.0, self._until - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise RemoteTimeout(f"{self.process.args!r} still ran at the deadline") from None
-        if readable(self._reply_fd, 0) and (data := os.read(self._reply_fd, 65536)):
-            self._check(json.loads(data))
+        if not self._buffer and readable(self._reply_fd, 0):
+            self._buffer = os.read(self._reply_fd, 65536)
+        if self._buffer:  # Nothing comes after an exec that succeeded.
+            self._read_message()
         return out, err
 
     def close(self) -> None:
@@ -163,23 +176,38 @@ class Running:
         if self._reply_fd < 0:
             raise RemoteError("is over: it failed or was closed")
         try:
+            self._await_begin()
             return self._read_message()
         except BaseException:
             self.close()
             raise
 
+    def _await_begin(self) -> None:
+        if self._until is None:
+            until: float = self._read_message()["begins_until"]
+            self._until = until
+            self._deadline = Deadline(until + _GRACE - time.monotonic())
+
     def _read_message(self) -> dict[str, Any]:
         while b"\n" not in self._buffer:
             if not readable(self._reply_fd, self._deadline.left()):
-                raise RemoteTimeout("no answer from inside the namespace by the deadline")
+                raise RemoteTimeout("it ran far beyond its deadline, and was killed")
             data = os.read(self._reply_fd, 65536)
             if not data:
-                raise RemoteError(f"died without an answer, status {self.process.wait()}")
+                raise self._why_silent()
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         self._check(message)
         return message
+
+    def _why_silent(self) -> RemoteError:
+        status = self.process.wait()
+        if self._until is not None and time.monotonic() >= self._until:
+            return RemoteTimeout(
+                "it still ran at its deadline, and ended; where it was stands on its standard error"
+            )
+        return RemoteError(f"died without an answer, status {status}")
 
     def _check(self, message: dict[str, Any]) -> None:
         if message.get("unavailable"):
@@ -200,7 +228,7 @@ class Namespace:
         self._fds: dict[str, int] = {}
 
     def __enter__(self) -> Namespace:
-        with Running({"action": "create", "kinds": self._kinds}, timeout=10.0) as creator:
+        with Running({"action": "create", "kinds": self._kinds}, timeout=60.0) as creator:
             kinds: list[str] = creator.wait_ready()
             try:
                 for kind in kinds:
@@ -227,7 +255,8 @@ class Namespace:
                 inside: what it does should stand below ``if __name__ == "__main__":``),
                 ``"module:qualname"``, or the text of a script, which finds its arguments in ``args`` and leaves its answer in ``result``.
             args: Arguments and keyword arguments; anything JSON can carry, as can the answer.
-            timeout: Seconds for its whole life. Shortly before that it prints where it hangs.
+            timeout: Seconds from when it begins; starting the interpreter has a limit of its own.
+                Then it prints where it is, and ends.
         """
         file: str | None = None
         if callable(target):

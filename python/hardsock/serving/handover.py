@@ -19,7 +19,7 @@ from typing import Any
 
 from hardsock._connect import connect
 from hardsock._core import CancelToken, Connection, Listener
-from hardsock._errors import ConnectError, HardsockError
+from hardsock._errors import ConnectError, HardsockError, SocketError
 from hardsock._serve import serve
 from hardsock.serving.inherited import InheritedSockets, check_name
 
@@ -110,8 +110,8 @@ def take_over(
         raise
 
 
-def _refused(text: str) -> HardsockError:
-    exc = HardsockError(None, text)
+def _refused(text: str) -> SocketError:
+    exc = SocketError(None, text)
     exc.op = "take_over"
     exc.hint = "is it hardsock.hand_over that listens there?"
     return exc

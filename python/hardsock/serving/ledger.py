@@ -6,6 +6,7 @@ whose calls may overlap guards every call.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
@@ -15,7 +16,9 @@ from hardsock._core import CancelToken, Connection
 from hardsock._errors import HardsockError
 from hardsock.serving.records import ServerStats
 
-__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "is_idle", "served"]
+__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "is_idle", "served", "tell_given_up"]
+
+logger = logging.getLogger("hardsock.serve")
 
 READ_LATE, WRITE_LATE, LEFT = 1, 2, 4
 """Bits of ``Connection._marks``."""
@@ -91,6 +94,14 @@ def served(conn: Connection, server: CancelToken) -> Served:
     return Served(conn, peer, server.child(name=peer))
 
 
+def tell_given_up() -> None:
+    """Log that an accepted connection was aborted for want of memory, if there is some for that."""
+    try:
+        logger.error("no memory for a connection that was accepted: it was aborted")
+    except MemoryError:
+        pass
+
+
 def _peer_name(conn: Connection) -> str:
     """The peer as ``HardsockError.peer`` names it."""
     try:
@@ -150,8 +161,8 @@ class Ledger:
 
         It was answered, and the kernel goes on delivering.
         """
-        self._accepted += 1
         self.active[served] = None
+        self._accepted += 1
         oldest = None
         if len(self.active) > self._limit and self._lingering:
             oldest = next(iter(self._lingering))
@@ -206,6 +217,11 @@ class Ledger:
         elif self._draining.cancelled and outcome in (Outcome.CANCELLED, Outcome.ABORTED):
             self.cut.append(served)
         return True
+
+    def give_up(self, served: Served | None) -> None:
+        """There is no memory for it; it is aborted, and fails if it was admitted."""
+        if served is not None and served in self.active:
+            self.settle(served, Outcome.FAILED, error="MemoryError", ending="aborted")
 
     def full(self, now: float) -> None:
         """Accepting stands still for want of room."""

@@ -15,11 +15,11 @@ from hardsock._options import _check_int, _check_seconds
 
 __all__ = [
     "MAX_BATCH",
-    "SPARE_DESCRIPTORS",
     "DefaultCount",
     "DefaultSeconds",
     "ServeOptions",
     "check_handler",
+    "descriptors_for_connections",
     "many_connections",
 ]
 
@@ -28,10 +28,7 @@ MAX_BATCH = 64
 
 _MAX_CONNECTIONS = 1_000_000
 _MAX_WORKERS = 10_000
-SPARE_DESCRIPTORS = 64
-"""For the listener, its reserve, files, and what handlers open."""
-
-
+_SPARE_DESCRIPTORS = 64
 _MANY = 10_000
 
 
@@ -122,10 +119,7 @@ class ServeOptions:
 
 def many_connections() -> int:
     """10,000, or what the limit of descriptors (RLIMIT_NOFILE) allows if that is less."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _MANY
-    return max(1, min(_MANY, soft - SPARE_DESCRIPTORS))
+    return int(min(_MANY, descriptors_for_connections()))
 
 
 def check_drain(timeout: float, grace: float | None) -> tuple[float, float]:
@@ -156,9 +150,21 @@ def _required(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number, got {value!r}: without a limit it could hang")
 
 
+def descriptors_for_connections() -> float:
+    """What the limit of descriptors leaves for connections; infinite without a limit.
+
+    The others are for the listener, its reserve, files, and what handlers open. Of very few half
+    are for connections: a server of one would keep all others waiting.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return math.inf
+    return max(1, soft - min(_SPARE_DESCRIPTORS, soft // 2))
+
+
 def _check_descriptors(connections: int) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and connections + SPARE_DESCRIPTORS > soft:
+    if connections > descriptors_for_connections():
         warnings.warn(
             f"max_connections={connections}, but this process may have {soft} descriptors: clients "
             "would be turned away before that; raise `ulimit -n` (RLIMIT_NOFILE)",

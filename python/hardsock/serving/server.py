@@ -25,7 +25,7 @@ from hardsock.serving.departing import tend_departures, watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Served, served
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
@@ -253,16 +253,29 @@ class Server(ServerFace):
         return self._idle.interval
 
     def _take(self, conns: list[Connection]) -> None:
-        taken = [served(conn, self._token) for conn in conns]
-        with self._lock:
-            making_room = [self._ledger.admit(each) for each in taken]
-        for lingering in making_room:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: Connection) -> None:
+        each = None
+        try:
+            each = served(conn, self._token)
+            with self._lock:
+                lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
-        for each in taken:
             watch_departure(self._departures, each, self._seldom)
             bound_turns(each, self._options)
             self._begin(each)
+        except MemoryError:
+            conn.abort()
+            with self._lock:
+                self._ledger.give_up(each)
+            raise
 
     def _begin(self, served: Served) -> None:
         """Have it served; in the thread that accepts."""

@@ -57,25 +57,33 @@ class Crew:
         with self._lock:
             if len(self._threads) >= self.limit:
                 return False
-            thread = self._new()
+        thread = None
         try:
+            thread = self._new()
             start_thread(thread)
-        except RuntimeError as exc:  # No more threads for this process: the others go on.
+        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             with self._lock:
-                self._threads.remove(thread)
+                if thread in self._threads:
+                    self._threads.remove(thread)
             self._warn(exc)
             return False
         return True
 
-    def _warn(self, exc: RuntimeError) -> None:
+    def _warn(self, exc: Exception) -> None:
         self._seldom.log(
-            "workers", logging.WARNING, "%d of %d workers: %s", self.count, self.limit, str(exc)
+            "workers",
+            logging.WARNING,
+            "%d of %d workers: %s",
+            self.count,
+            self.limit,
+            str(exc) or type(exc).__name__,
         )
 
     def _new(self) -> threading.Thread:
         assert self._main is not None
         thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", *self._args)
-        self._threads.append(thread)
+        with self._lock:
+            self._threads.append(thread)
         return thread
 
     def includes(self, thread: threading.Thread) -> bool:
@@ -113,10 +121,10 @@ class Workers:
     def give(self, served: Served) -> None:
         """Have a connection served, as soon as a thread is free."""
         with self._lock:
+            self._queue.put(served)  # First: without memory for it nothing has changed.
             self._given += 1
             more = self._given > self._free and self._crew.count < self._crew.limit
             self._free += more
-        self._queue.put(served)
         if more and not self._crew.grow():
             with self._lock:
                 self._free -= 1

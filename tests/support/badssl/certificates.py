@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from support.require import need_module
+
+need_module("cryptography")
+
 from cryptography import x509
 
 from support.badssl.world import HOST, Make, Options, Row, Verify, World, by_program

@@ -18,7 +18,7 @@ from hardsock.lab.servers import (
     redis_server,
 )
 from support.servers.databases import postgres
-from support.servers.proxies import haproxy, openssl_s_server, stunnel
+from support.servers.proxies import haproxy, nginx_stream, openssl_s_server, stunnel
 
 __all__ = [
     "PeerMissing",
@@ -27,6 +27,7 @@ __all__ = [
     "haproxy",
     "http_server",
     "nginx",
+    "nginx_stream",
     "openssl_s_server",
     "postgres",
     "redis_server",

@@ -1,4 +1,4 @@
-"""Servers in front of servers, and bare TLS: haproxy, stunnel, openssl s_server."""
+"""Servers in front of servers, and bare TLS: haproxy, nginx, stunnel, openssl s_server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
+from hardsock.lab.servers.process import (
+    PeerMissing,
+    Server,
+    find_program,
+    free_port,
+    running,
+    work_directory,
+)
 
 _HAPROXY = """\
 global
@@ -22,6 +29,28 @@ frontend front
 backend back
     server peer {backend[0]}:{backend[1]}{server}
 """
+
+_NGINX = """\
+daemon off;
+pid {directory}/pid;
+error_log {directory}/error.log;
+load_module {module};
+worker_processes 1;
+worker_rlimit_nofile 1024;
+events {{ worker_connections 512; }}
+stream {{
+    server {{
+        listen 127.0.0.1:{port};
+        proxy_pass {backend[0]}:{backend[1]};
+        proxy_protocol on;
+        {extra}
+    }}
+}}
+"""
+_STREAM_MODULES = (
+    "/usr/lib/nginx/modules/ngx_stream_module.so",
+    "/usr/lib64/nginx/modules/ngx_stream_module.so",
+)
 
 _PEM_END = "-----END CERTIFICATE-----\n"
 
@@ -81,6 +110,31 @@ def haproxy(
         )
         with running("haproxy", [program, "-db", "-f", str(config)], port, directory) as started:
             yield started
+
+
+@contextmanager
+def nginx_stream(backend: tuple[str, int], *, extra: str = "") -> Iterator[Server]:
+    """nginx in front of *backend*, which passes bytes on and says who the client is (PROXY v1).
+
+    Args:
+        extra: More lines, such as ``ssl_preread on;``: it reads the ClientHello before it connects,
+            and sends it behind its header at once.
+    """
+    program = find_program("nginx")
+    module = next((path for path in _STREAM_MODULES if Path(path).exists()), None)
+    if module is None:
+        raise PeerMissing("nginx has no stream module: libnginx-mod-stream")
+    with work_directory() as directory:
+        port = free_port()
+        config = directory / "nginx.conf"
+        config.write_text(
+            _NGINX.format(
+                directory=directory, module=module, port=port, backend=backend, extra=extra
+            )
+        )
+        argv = [program, "-e", f"{directory}/error.log", "-p", str(directory), "-c", str(config)]
+        with running("nginx", argv, port, directory) as server:
+            yield server
 
 
 @contextmanager

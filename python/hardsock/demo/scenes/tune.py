@@ -48,7 +48,7 @@ def _run(*command: str) -> int:
 def _apply_and_revert(program: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as state:
         before = _settings()
-        # 1: as far as a namespace goes; the profile also has settings of the whole machine.
+        # 10: all but the settings of the whole machine, which a namespace has no say in.
         applied = _run(program, "apply", _PROFILE, "--state", state)
         changed = _settings()
         reverted = _run(program, "revert", "--state", state)
@@ -56,7 +56,7 @@ def _apply_and_revert(program: str) -> dict[str, float]:
     return {
         "changed": sum(changed[key] != value for key, value in before.items() if key in changed),
         "left over": sum(after[key] != value for key, value in before.items() if key in after),
-        "failures": (applied not in (0, 1)) + (reverted != 0),
+        "failures": (applied not in (0, 10)) + (reverted != 0),
     }
 
 

@@ -80,7 +80,8 @@ messages:
   returned: always
 """
 
-AS_WANTED, DRIFT = 0, 1
+AS_WANTED, DRIFT, GLOBAL = 0, 1, 10
+LEFT_OUT = (DRIFT, GLOBAL)
 FAILURES = {
     2: "the call was wrong",
     3: "a profile is wrong",
@@ -129,12 +130,12 @@ class Tune:
         changes = answer.get("changes", [])
         messages = answer.get("messages") or [line for line in err.splitlines() if line]
         text = "; ".join(messages) or "no message"
-        if code not in (AS_WANTED, DRIFT):
+        if code not in (AS_WANTED, *LEFT_OUT):
             why = FAILURES.get(code, f"exit code {code}")
             self.module.fail_json(
                 msg=f"hardsock-tune {command}: {why}: {text}", rc=code, changes=changes
             )
-        if code == DRIFT and not self.module.params["allow_partial"]:
+        if code in LEFT_OUT and not self.module.params["allow_partial"]:
             self.module.fail_json(
                 msg=f"hardsock-tune {command}: settings were left out: {text}",
                 rc=code,

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const body = "hello, world\n"
+
+func serveHTTP() (int, error) {
+	if _, err := raiseDescriptorLimit(); err != nil {
+		return 0, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, body)
+	})}
+	go server.Serve(listener)
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+func withHTTPCrowd(name string) work {
+	return func(address string, length time.Duration, count int) (result, error) {
+		if crowd.conn == nil {
+			if err := meetCrowd(address, serveHTTP); err != nil {
+				return result{}, err
+			}
+			if _, err := command("open %d %d", crowd.port, count); err != nil {
+				return result{}, err
+			}
+		}
+		return command("%s %f", name, length.Seconds())
+	}
+}
+
+func httpIdleMemory(address string, _ time.Duration, count int) (result, error) {
+	count, err := allowedConnections(count)
+	if err != nil {
+		return result{}, err
+	}
+	if err := meetCrowd(address, serveHTTP); err != nil {
+		return result{}, err
+	}
+	if _, err := command("open %d %d", crowd.port, memoryWarmUp); err != nil {
+		return result{}, err
+	}
+	before, err := anonymousBytes()
+	if err != nil {
+		return result{}, err
+	}
+	if _, err := command("open %d %d", crowd.port, count-memoryWarmUp); err != nil {
+		return result{}, err
+	}
+	after, err := anonymousBytes()
+	return result{Connections: count - memoryWarmUp, Bytes: after - before}, err
+}

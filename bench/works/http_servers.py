@@ -1,0 +1,98 @@
+"""HTTP servers with connections that stay, one process each, on one core; the clients on another.
+
+The clients are peers/http_crowd.c. Up to 500 connections each of them always has one request on its
+way, as wrk does it; with more, 256 requests are on their way on connections in a random order.
+Connections are opened, and each asked on once, before it is measured. Churn: connect, one request,
+end; 64 at any time. Every client must be served: a server that leaves one without an answer for
+half a minute has failed. The answer is "hello, world" with its length, and what the server adds.
+
+Raw: the handler finds the end of a head and answers. Parsed: httptools (Go: net/http; gunicorn: its
+own parser) reads the fields of the head, so that all do equal work. hardsock-threads has 64 workers
+and a thread for each connection, socketserver a thread for each, gunicorn one process of gthread
+with 64 threads, uvicorn one process with httptools on uvloop, Go has GOMAXPROCS=1 since it may use
+one core only.
+
+Idle memory is the growth of the server's anonymous memory (gunicorn: of its worker process) from
+the 500th to the last of 10,000 connections that were asked on once. Threads count with what they
+touch of their stacks.
+"""
+
+from __future__ import annotations
+
+from ..model import Goal, Measure, Placement, Work
+
+_RAW = ("hardsock-threads", "hardsock-aio", "hardsock-aio-uvloop", "asyncio", "uvloop")
+_ALL = (*_RAW, "socketserver", "gunicorn", "uvicorn", "go")
+_MOST_IN_FLIGHT = 256
+_CHURNERS = 64
+ROUNDS = 15
+
+
+_NEAR_AIO = Goal(
+    text="within 3 x of aio", of="hardsock-threads", against="hardsock-aio", at_most=3.0
+)
+
+
+def _kept(connections: int, kind: str) -> Work:
+    in_flight = connections if connections <= 500 else _MOST_IN_FLIGHT
+    goals: tuple[Goal, ...] = (_NEAR_AIO,)
+    if kind == "parsed":
+        goals += (
+            Goal(text="ahead of Go", of="hardsock-aio-uvloop", against="go", at_most=1.0),
+            Goal(text=">= 2 x uvicorn", of="hardsock-aio-uvloop", against="uvicorn", at_most=0.5),
+            Goal(text=">= 5 x gunicorn", of="hardsock-threads", against="gunicorn", at_most=0.2),
+        )
+    return Work(
+        name=f"http_{kind}_{connections}",
+        function=f"http_{kind}",
+        title=f"HTTP {kind}, {connections:,} kept",
+        measure=Measure.RATE,
+        peer_program="http_crowd",
+        peer_mode=str(in_flight),
+        placement=Placement.SPLIT,
+        implementations=_ALL if kind == "parsed" else (*_RAW, "socketserver"),
+        goals=goals,
+        floor=None,
+        seconds=0.25,
+        count=connections,
+        most_rounds=ROUNDS,
+    )
+
+
+def _churn(kind: str) -> Work:
+    return Work(
+        name=f"http_{kind}_churn",
+        title=f"HTTP {kind}, connections",
+        measure=Measure.RATE,
+        peer_program="http_crowd",
+        peer_mode=str(_CHURNERS),
+        placement=Placement.SPLIT,
+        implementations=_ALL if kind == "parsed" else (*_RAW, "socketserver"),
+        goals=(),
+        floor=None,
+        seconds=0.25,
+        count=_CHURNERS,
+        most_rounds=ROUNDS,
+    )
+
+
+IDLE_MEMORY = Work(
+    name="http_idle_memory",
+    title="HTTP, idle connection",
+    measure=Measure.MEMORY,
+    peer_program="http_crowd",
+    peer_mode=str(_MOST_IN_FLIGHT),
+    placement=Placement.SPLIT,
+    implementations=_ALL,
+    floor=None,
+    goals=(),
+    count=10_000,
+    fresh_worker=True,
+)
+
+WORKS: tuple[Work, ...] = (
+    *(_kept(n, kind) for kind in ("raw", "parsed") for n in (10, 64, 500, 5_000, 10_000)),
+    _churn("raw"),
+    _churn("parsed"),
+    IDLE_MEMORY,
+)

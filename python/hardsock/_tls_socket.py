@@ -1,0 +1,245 @@
+"""The face of an ``ssl.SSLSocket`` on a connection that speaks hardsock's TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hardsock._core import Connection
+from hardsock._records import PeerCertificate, TLSInfo
+from hardsock._tls import TLSConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TLSSocket"]
+
+_NAMES = {  # RFC 4514 section 3, and what OpenSSL calls others
+    "C": "countryName",
+    "CN": "commonName",
+    "DC": "domainComponent",
+    "L": "localityName",
+    "O": "organizationName",
+    "OU": "organizationalUnitName",
+    "ST": "stateOrProvinceName",
+    "STREET": "streetAddress",
+    "UID": "userId",
+}
+_KINDS = {"IP": "IP Address"}
+_HOT = ("recv", "recv_into", "send", "sendall", "makefile")
+"""Methods that are the connection's own: they cost no more than without this face."""
+
+
+def _split(text: str, at: str) -> list[str]:
+    """Split at *at* where no backslash stands before it (RFC 4514 section 2.4)."""
+    parts, current, escaped = [], "", False
+    for char in text:
+        if char == at and not escaped:
+            parts.append(current)
+            current = ""
+        else:
+            current += char
+        escaped = char == "\\" and not escaped
+    return [*parts, current]
+
+
+def _unescaped(text: str) -> str:
+    out, at = bytearray(), 0
+    while at < len(text):
+        if text[at] != "\\":
+            out += text[at].encode()
+            at += 1
+            continue
+        digits = text[at + 1 : at + 3]
+        if len(digits) == 2 and all(one in "0123456789abcdefABCDEF" for one in digits):
+            out += bytes.fromhex(digits)
+            at += 3
+        else:
+            out += text[at + 1 : at + 2].encode()
+            at += 2
+    return out.decode("utf-8", "replace")
+
+
+def _name(text: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """A distinguished name as ``getpeercert()`` has it, the widest part first."""
+    found = []
+    for group in reversed(_split(text, ",")) if text else []:
+        pairs = [one.partition("=") for one in _split(group, "+")]
+        found.append(tuple((_NAMES.get(k.strip(), k.strip()), _unescaped(v)) for k, _, v in pairs))
+    return tuple(found)
+
+
+def _alternative(text: str) -> tuple[str, str]:
+    kind, _, value = text.partition(":")
+    if kind == "IP" and ":" in value:  # as OpenSSL prints it, without "::"
+        value = ":".join(f"{int(g, 16):X}" for g in ipaddress.ip_address(value).exploded.split(":"))
+    return _KINDS.get(kind, kind), value
+
+
+def _certificate(found: PeerCertificate) -> dict[str, Any]:
+    day = "%b %d %H:%M:%S %Y GMT"
+    return {
+        "subject": _name(found.subject),
+        "issuer": _name(found.issuer),
+        "version": 3,
+        "serialNumber": found.serial.upper(),
+        "notBefore": found.not_before.strftime(day).replace(" 0", "  ", 1),
+        "notAfter": found.not_after.strftime(day).replace(" 0", "  ", 1),
+        "subjectAltName": tuple(_alternative(one) for one in found.names),
+    }
+
+
+class TLSSocket:
+    """What ``hardsock.ssl_context().wrap_socket(conn)`` returns: code written for ``ssl`` uses it.
+
+    It has the methods of an ``ssl.SSLSocket``. Reading, writing, files, timeouts and everything
+    else are those of ``connection``, with its deadlines, tokens and place in the ledger. It is no
+    instance of ``ssl.SSLSocket``, whose own methods would not know the connection.
+
+    Closing either closes both. ``session`` is ``None``: sessions are resumed without being asked.
+    """
+
+    connection: Connection
+    """The connection, on which the handshake was done."""
+    context: ssl.SSLContext
+    """The context that made it."""
+    server_side: bool
+    server_hostname: str | None
+    session: None = None
+
+    def __init__(
+        self,
+        connection: Connection,
+        context: ssl.SSLContext,
+        config: TLSConfig,
+        server_side: bool,
+        server_hostname: str | None,
+    ) -> None:
+        self.connection = connection
+        self.context = context
+        self.server_side = server_side
+        self.server_hostname = server_hostname
+        self._config = config
+        for name in _HOT:
+            setattr(self, name, getattr(connection, name))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "connection":  # not made yet
+            raise AttributeError(name)
+        return getattr(self.connection, name)
+
+    # ---- the handshake and its end
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Do the handshake, if ``do_handshake_on_connect=False`` has put it off."""
+        if self.connection.tls is None:
+            self.connection.upgrade_to_tls(self._config, server_name=self.server_hostname)
+
+    def unwrap(self) -> Connection:
+        """End the TLS stream (close_notify) and wait for the peer's end of it.
+
+        What the peer still sends until then is dropped. The connection that is returned can only
+        be closed: nothing plain passes where there was TLS.
+        """
+        self.connection.close_write()
+        while self.connection.recv(65536):
+            pass
+        return self.connection
+
+    def _info(self) -> TLSInfo:
+        info = self.connection.tls
+        if info is None:
+            raise ValueError("handshake not done yet")
+        return info
+
+    # ---- what was agreed on
+
+    def version(self) -> str | None:
+        """``"TLSv1.3"`` or ``"TLSv1.2"``; ``None`` before the handshake."""
+        info = self.connection.tls
+        return None if info is None else info.version
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """Name, version and secret bits of the cipher."""
+        info = self.connection.tls
+        if info is None:
+            return None
+        name = info.cipher
+        bits = 128 if "128" in name.partition("SHA")[0] else 256
+        return name, info.version, bits
+
+    def selected_alpn_protocol(self) -> str | None:
+        """The application protocol that was chosen, if any (RFC 7301)."""
+        info = self.connection.tls
+        return None if info is None else info.alpn
+
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+        """The peer's certificate as ``ssl`` has it: in DER, or as a dict, empty if not verified."""
+        info = self._info()
+        if not info.peer_chain:
+            return None
+        if binary_form:
+            return info.peer_chain[0]
+        found = info.peer_certificate if info.verified else None
+        return {} if found is None else _certificate(found)
+
+    def get_unverified_chain(self) -> list[bytes]:
+        """The peer's certificates as it sent them, in DER."""
+        return list(self._info().peer_chain)
+
+    @property
+    def session_reused(self) -> bool | None:
+        """Whether an earlier session was resumed."""
+        info = self.connection.tls
+        return None if info is None else info.resumed
+
+    def selected_npn_protocol(self) -> None:
+        """``None``: NPN is gone."""
+
+    def compression(self) -> None:
+        """``None``: there is none."""
+
+    def shared_ciphers(self) -> None:
+        """``None``: not kept."""
+
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> None:
+        """``None``: none is to be had; see ``docs/adapters.md``."""
+        if cb_type != "tls-unique":
+            raise ValueError(f"cb_type must be 'tls-unique', got {cb_type!r}")
+
+    def verify_client_post_handshake(self) -> None:
+        """Refused: raises ssl.SSLError, as for a version that has none (RFC 8446 section 4.6.2)."""
+        raise ssl.SSLError("post-handshake authentication is not supported")
+
+    # ---- as a socket
+
+    def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:
+        """As ``recv``, or ``recv_into`` with a *buffer*."""
+        if buffer is None:
+            return self.connection.recv(len)
+        return self.connection.recv_into(buffer, min(len, memoryview(buffer).nbytes))
+
+    def write(self, data: Any) -> int:
+        """As ``send``."""
+        return self.connection.send(data)
+
+    def detach(self) -> int:
+        """Refused, as the connection does: nothing plain may follow TLS."""
+        return self.connection.detach()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        self.connection.close()
+
+    def __repr__(self) -> str:
+        return f"<hardsock.TLSSocket on {self.connection!r}>"

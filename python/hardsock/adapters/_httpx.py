@@ -1,0 +1,306 @@
+"""Clients and transports of httpx and httpx2 over hardsock's connections; `clients` makes the classes.
+
+Public hooks: transports, httpcore's network backends, request extensions, the ``send`` of a client.
+Private ones: ``HTTPTransport._pool`` and its ``_network_backend`` and ``_max_connections``, and the
+clients' ``_init_transport`` and ``_init_proxy_transport``, so that proxies of the environment are
+used, too. `check_hooks` looks for them on import.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NamedTuple
+
+import hardsock as hs
+from hardsock.adapters._httpcore import backends
+from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
+
+__all__ = ["Clients", "clients"]
+
+_KEY = "hardsock"
+_ALPN = {False: ("http/1.1",), True: ("h2", "http/1.1")}
+
+
+class Clients(NamedTuple):
+    """The classes for one library."""
+
+    client: Any
+    async_client: Any
+    transport: Any
+    async_transport: Any
+
+
+def check_hooks(library: Any) -> None:
+    """Refuse a version that lacks what is not public, rather than go round hardsock unseen."""
+    missing = [
+        f"{owner.__name__}.{name}"
+        for owner in (library.Client, library.AsyncClient)
+        for name in ("_init_transport", "_init_proxy_transport")
+        if not hasattr(owner, name)
+    ]
+    for transport in (library.HTTPTransport, library.AsyncHTTPTransport):
+        if "_pool" not in transport.__init__.__code__.co_names:
+            missing.append(f"{transport.__name__}._pool")
+    if missing:
+        raise ImportError(
+            f"{library.__name__} {library.__version__} has no {', '.join(missing)}: this version "
+            "of hardsock does not know it"
+        )
+
+
+@functools.cache
+def _default_config(alpn: tuple[str, ...]) -> hs.TLSConfig:
+    """One for all clients: to read what the system trusts takes tens of milliseconds."""
+    return hs.TLSConfig(alpn=alpn)
+
+
+def _config(
+    tls: hs.TLSConfig | None, http1: bool, http2: bool, verify: Any, cert: Any
+) -> hs.TLSConfig:
+    """The TLS settings of a transport."""
+    make = getattr(verify, "tls_config", None)
+    if tls is None and callable(make) and cert is None:  # a context of hardsock.ssl_context
+        made: hs.TLSConfig = make(False)
+        return made
+    for name, value, plain in (("verify", verify, True), ("cert", cert, None)):
+        if value is not plain:
+            raise ValueError(
+                f"{name}={value!r} is not taken: TLS is hardsock's here. Say "
+                "tls=hardsock.TLSConfig(ca=..., certificates=...) instead"
+            )
+    wanted = _ALPN[http2] if http1 else ("h2",)
+    if tls is None:
+        return _default_config(wanted)
+    if not isinstance(tls, hs.TLSConfig):
+        raise TypeError(f"tls must be a hardsock.TLSConfig or None, not {type(tls).__name__}")
+    if http2 and "h2" not in (tls.alpn or ()):
+        raise ValueError(
+            "http2=True wants tls=TLSConfig(alpn=('h2', 'http/1.1')), which lacks 'h2'"
+        )
+    return tls
+
+
+def _clamped(timeouts: Any, total: Total) -> dict[str, Any]:
+    """The limit of the library's own queue is not more than what is left: no token reaches it."""
+    given = dict(timeouts or {})
+    left = total.token.remaining
+    if left is not None and (given.get("pool") is None or given["pool"] > left):
+        given["pool"] = max(0.0, left)
+    return given
+
+
+def clients(library: Any, core: Any) -> Clients:
+    """Make the classes over *library* (httpx or httpx2) and *core* (httpcore or httpcore2)."""
+    check_hooks(library)
+    made = backends(core)
+
+    def late(exc: hs.DeadlineExceeded, request: Any) -> Exception:
+        """What stands for the total's end: an error of the library, as its own limits have it."""
+        if scope_has_ended():
+            return exc
+        error: Exception = library.PoolTimeout(str(exc), request=request)
+        error.hardsock_error = exc  # type: ignore[attr-defined]
+        return error
+
+    def total_of(request: Any, seconds: float | None) -> Total:
+        total = request.extensions.get(_KEY)
+        if not isinstance(total, Total):
+            total = Total(seconds)
+        request.extensions = {**request.extensions, _KEY: total}
+        return total
+
+    class BoundStream(library.SyncByteStream):
+        """A body whose every piece is read in the scope of its exchange."""
+
+        def __init__(self, stream: Any, total: Total, queue: Queue | None) -> None:
+            self._stream, self._total, self._queue = stream, total, queue
+
+        def __iter__(self) -> Iterator[bytes]:
+            pieces = iter(self._stream)
+            while True:
+                with self._total.enter():
+                    try:
+                        piece = next(pieces)
+                    except StopIteration:
+                        return
+                yield piece
+
+        def close(self) -> None:
+            queue, self._queue = self._queue, None
+            try:
+                self._stream.close()
+            finally:
+                if queue is not None:
+                    queue.give()
+
+    class Transport(library.HTTPTransport):
+        """A transport: ``Client(transport=Transport(total=10))``, with the library's parameters.
+
+        Args:
+            total: Seconds for each exchange, from its place in the queue to the last byte of its
+                body. A `Client` of this module counts redirects and authentication in.
+            tls: ``None``: hardsock's defaults, with the right ``alpn``.
+            socket: Options for the sockets.
+        """
+
+        def __init__(
+            self,
+            *,
+            total: float | None = None,
+            tls: hs.TLSConfig | None = None,
+            socket: hs.SocketOptions | None = None,
+            verify: Any = True,
+            cert: Any = None,
+            http1: bool = True,
+            http2: bool = False,
+            **settings: Any,
+        ) -> None:
+            config = _config(tls, http1, http2, verify, cert)
+            super().__init__(http1=http1, http2=http2, **settings)
+            self._total = total
+            self._pool._network_backend = made.sync(tls=config, options=socket)
+            size = self._pool._max_connections
+            # With HTTP/2 exchanges share connections: the library's own queue decides.
+            self._queue = None if http2 or size >= sys.maxsize else Queue(size)
+
+        def handle_request(self, request: Any) -> Any:
+            total = total_of(request, self._total)
+            with total.enter():
+                try:
+                    return self._exchange(request, total)
+                except hs.DeadlineExceeded as exc:
+                    raise late(exc, request) from exc
+
+        def _exchange(self, request: Any, total: Total) -> Any:
+            timeouts = request.extensions.get("timeout")
+            if self._queue is None:
+                extensions = {**request.extensions, "timeout": _clamped(timeouts, total)}
+                request.extensions = extensions
+            else:
+                try:
+                    self._queue.take((timeouts or {}).get("pool"))
+                except QueueTimeout:
+                    raise library.PoolTimeout(
+                        "no connection became free in time", request=request
+                    ) from None
+            try:
+                response = super().handle_request(request)
+            except BaseException as exc:
+                if self._queue is not None:
+                    self._queue.give()
+                elif isinstance(exc, library.PoolTimeout):
+                    total.token.check()  # Its end was the queue's limit.
+                raise
+            response.stream = BoundStream(response.stream, total, self._queue)
+            return response
+
+    class AsyncBoundStream(library.AsyncByteStream):
+        def __init__(self, stream: Any, total: Total) -> None:
+            self._stream, self._total = stream, total
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            pieces = aiter(self._stream)
+            while True:
+                with self._total.enter():
+                    try:
+                        piece = await anext(pieces)
+                    except StopAsyncIteration:
+                        return
+                yield piece
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    class AsyncTransport(library.AsyncHTTPTransport):
+        """The awaited twin of `Transport`, on asyncio, uvloop and trio."""
+
+        def __init__(
+            self,
+            *,
+            total: float | None = None,
+            tls: hs.TLSConfig | None = None,
+            socket: hs.SocketOptions | None = None,
+            verify: Any = True,
+            cert: Any = None,
+            http1: bool = True,
+            http2: bool = False,
+            **settings: Any,
+        ) -> None:
+            config = _config(tls, http1, http2, verify, cert)
+            super().__init__(http1=http1, http2=http2, **settings)
+            self._total = total
+            self._pool._network_backend = made.asynchronous(tls=config, options=socket)
+
+        async def handle_async_request(self, request: Any) -> Any:
+            total = total_of(request, self._total)
+            try:
+                with total.enter():
+                    response = await super().handle_async_request(request)
+            except hs.DeadlineExceeded as exc:
+                raise late(exc, request) from exc
+            response.stream = AsyncBoundStream(response.stream, total)
+            return response
+
+    def split(settings: dict[str, Any]) -> dict[str, Any]:
+        """What goes to the transports; the rest stays with the client."""
+        total = settings.get("total")
+        if total is not None:
+            settings.setdefault("timeout", total)
+        return {name: settings.pop(name, None) for name in ("total", "tls", "socket")}
+
+    class Client(library.Client):
+        """A client: that of the library, with ``total=``, ``tls=`` and ``socket=``; see `client`."""
+
+        def __init__(self, **settings: Any) -> None:
+            self._ours = split(settings)
+            super().__init__(**settings)
+
+        def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
+            return transport or Transport(**self._ours, **named(args, settings))
+
+        def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
+            return Transport(proxy=proxy, **self._ours, **named(args, settings))
+
+        def send(self, request: Any, **how: Any) -> Any:
+            total = Total(self._ours["total"])
+            request.extensions = {**request.extensions, _KEY: total}
+            with total.enter():
+                try:
+                    return super().send(request, **how)
+                except hs.DeadlineExceeded as exc:
+                    raise late(exc, request) from exc
+
+    class AsyncClient(library.AsyncClient):
+        """The awaited twin of `Client`, on asyncio, uvloop and trio."""
+
+        def __init__(self, **settings: Any) -> None:
+            self._ours = split(settings)
+            super().__init__(**settings)
+
+        def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
+            return transport or AsyncTransport(**self._ours, **named(args, settings))
+
+        def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
+            return AsyncTransport(proxy=proxy, **self._ours, **named(args, settings))
+
+        async def send(self, request: Any, **how: Any) -> Any:
+            total = Total(self._ours["total"])
+            request.extensions = {**request.extensions, _KEY: total}
+            try:
+                with total.enter():
+                    return await super().send(request, **how)
+            except hs.DeadlineExceeded as exc:
+                raise late(exc, request) from exc
+
+    for cls in (Client, AsyncClient, Transport, AsyncTransport):
+        cls.__qualname__ = cls.__name__
+    return Clients(Client, AsyncClient, Transport, AsyncTransport)
+
+
+def named(args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    """The hooks' settings; the libraries give them by name."""
+    if args:
+        raise TypeError("this version of the library calls its hooks in another way")
+    return settings

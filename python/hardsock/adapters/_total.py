@@ -1,0 +1,158 @@
+"""One deadline for a whole exchange, up to the last byte of a body that is read later.
+
+A `Total` is made when a request is sent. Whatever is done for the request runs in its scope: the
+queue, lookup, connect, TLS, headers, and each piece of the body, also when that is read outside of
+the block in which the request was sent, in another task or in another thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import ContextVar, Token
+from typing import Any
+
+from hardsock._core import CancelToken
+from hardsock._errors import Cancelled, DeadlineExceeded
+from hardsock._scope import Ambient, current, scope
+
+__all__ = ["Queue", "QueueTimeout", "Total", "scope_has_ended"]
+
+
+def _has_ended(token: CancelToken | None) -> bool:
+    if token is None:
+        return False
+    try:
+        token.check()
+    except (DeadlineExceeded, Cancelled):
+        return True
+    return False
+
+
+_callers: ContextVar[CancelToken | None] = ContextVar("hardsock caller's token", default=None)
+_inside: ContextVar[Total | None] = ContextVar("hardsock total", default=None)
+
+
+def scope_has_ended() -> bool:
+    """Whether the caller's own scope is over, as against a time limit of the library.
+
+    What the caller's scope ends is not an outage: it must not be retried, nor look like one.
+    """
+    total = _inside.get()
+    if total is None:
+        return _has_ended(current())
+    return _has_ended(total.callers) or _has_ended(total.reading)
+
+
+class Total:
+    """The scope of one exchange.
+
+    Attributes:
+        callers: The scope in which the request was sent, which goes on bounding the body.
+        token: Its own token, below that one.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        outer = _inside.get()
+        self.callers = current()
+        self.reading: CancelToken | None = None
+        if outer is not None:  # A client that uses another one, for authentication say.
+            self.callers = outer.callers
+        self.token = (
+            CancelToken(seconds, name="total")
+            if self.callers is None
+            else self.callers.child(seconds, name="total")
+        )
+
+    def enter(self) -> Entered:
+        """A context manager: the scope around some part of the exchange."""
+        return Entered(self)
+
+
+class Entered:
+    """A part of an exchange; see `Total`."""
+
+    __slots__ = ("_ambient", "_inside", "_total")
+
+    def __init__(self, total: Total) -> None:
+        self._total = total
+        self._ambient: Ambient | None = None
+        self._inside: Token[Total | None] | None = None
+
+    def __enter__(self) -> None:
+        here = current()
+        if here is self._total.token:
+            return
+        self._total.reading = here
+        self._inside = _inside.set(self._total)
+        self._ambient = scope(self._total.token)
+        self._ambient.__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._ambient is None or self._inside is None:
+            return
+        try:
+            self._ambient.__exit__(*exc_info)
+        finally:
+            _inside.reset(self._inside)
+            self._ambient = self._inside = None
+
+
+class QueueTimeout(Exception):
+    """A place in a queue was waited for as long as the library was told to."""
+
+
+class Queue:
+    """At most *size* at a time, in the order of arrival; a wait ends with its scope, too.
+
+    For threads. A library's own queue of connections waits on what no token can reach.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._lock = threading.Lock()  # Guards all fields; nothing waits under it.
+        self._waiting: deque[CancelToken] = deque()
+
+    def take(self, timeout: float | None) -> None:
+        """Wait for a place.
+
+        Raises:
+            QueueTimeout: After *timeout* seconds.
+            DeadlineExceeded, Cancelled: The scope has ended.
+        """
+        with self._lock:
+            if self._free > 0:
+                self._free -= 1
+                return
+            turn = CancelToken(name="turn")
+            self._waiting.append(turn)
+        ambient = current()
+        either = turn if ambient is None else CancelToken.linked((turn, ambient))
+        try:
+            either.wait(timeout)
+        except BaseException:
+            self._leave(turn)
+            raise
+        if self._leave(turn, keep=True):
+            return
+        if ambient is not None:
+            ambient.check()
+        raise QueueTimeout
+
+    def _leave(self, turn: CancelToken, *, keep: bool = False) -> bool:
+        """Whether its turn had come; without *keep* the place goes to the next one."""
+        with self._lock:
+            if not turn.cancelled:
+                self._waiting.remove(turn)
+                return False
+        if not keep:
+            self.give()
+        return True
+
+    def give(self) -> None:
+        """Give a place back."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().cancel()
+            else:
+                self._free += 1

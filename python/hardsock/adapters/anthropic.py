@@ -1,0 +1,59 @@
+"""anthropic over hardsock: ``adapters.anthropic.client(total=30)``, tested with anthropic 2.14 to 2.14.
+
+A Stop button for what a model streams: ``with hardsock.scope(token): ...`` around the request, and
+``token.cancel()`` from any thread ends it in milliseconds, wherever it is: connecting, waiting for the
+first word, in the middle of the stream, in the pause before the library tries again.
+
+What is raised: ``hardsock.Cancelled`` or ``hardsock.DeadlineExceeded`` for what the caller's scope or
+token ended, which the library neither retries nor wraps (they are ``AnthropicError``, too); its own errors,
+with its own retries, for the rest. ``total`` counts for each try; a scope around the call for all.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import anthropic as _library
+
+import hardsock as hs
+from hardsock.adapters._sdk import clients
+from hardsock.adapters._versions import check
+
+__all__ = ["async_client", "client"]
+
+check("anthropic", version("anthropic"), "2.14", "2.14")
+_made = clients(_library, _library.Anthropic, _library.AsyncAnthropic, _library.AnthropicError)
+
+
+def client(
+    *,
+    total: float | None = None,
+    tls: hs.TLSConfig | None = None,
+    socket: hs.SocketOptions | None = None,
+    **settings: object,
+) -> _library.Anthropic:
+    """Return a client over hardsock.
+
+    Args:
+        total: Seconds for each try, from the queue of the pool to the last byte of the stream.
+            Also the default of the library's ``timeout``.
+        tls: ``None``: hardsock's defaults.
+        socket: Options for the sockets.
+        settings: Those of ``anthropic.Anthropic``, but for ``http_client``.
+    """
+    made: _library.Anthropic = _made.client(total=total, tls=tls, socket=socket, **settings)
+    return made
+
+
+def async_client(
+    *,
+    total: float | None = None,
+    tls: hs.TLSConfig | None = None,
+    socket: hs.SocketOptions | None = None,
+    **settings: object,
+) -> _library.AsyncAnthropic:
+    """Return a client whose calls are awaited; as `client`."""
+    made: _library.AsyncAnthropic = _made.async_client(
+        total=total, tls=tls, socket=socket, **settings
+    )
+    return made

@@ -1,0 +1,187 @@
+"""http.client, urllib.request and xmlrpc.client over hardsock.
+
+    from hardsock.adapters.http import HTTPSConnection, opener, server_proxy
+
+    conn = HTTPSConnection("example.org", total=10)     # as http.client has it
+    opener(total=10).open("https://example.org/")       # as urllib.request has it
+    server_proxy("https://example.org/rpc", total=10)   # as xmlrpc.client has it
+
+*total* (or a scope) covers a request from its beginning to the last byte of its answer: lookup,
+connecting, a proxy's tunnel, TLS, redirects, and the body wherever it is read. At the deadline
+``hardsock.DeadlineExceeded``, a ``TimeoutError``, is raised (urllib.request: as the reason of a
+``URLError``, up to the answer's head), after a cancel ``hardsock.Cancelled``.
+
+TLS is hardsock's; ``context=`` must be made by ``hardsock.ssl_context()``. Of ``http.client`` it
+uses the attribute ``_create_connection``, which is not public and the same in CPython 3.10 to 3.14.
+"""
+
+from __future__ import annotations
+
+import http.client
+import urllib.request
+import xmlrpc.client
+from typing import Any
+
+from hardsock._create_connection import create_connection
+from hardsock._scope import timeout
+from hardsock.adapters._tls import context_or_default
+
+__all__ = [
+    "HTTPConnection",
+    "HTTPSConnection",
+    "SafeTransport",
+    "Transport",
+    "opener",
+    "server_proxy",
+]
+
+
+class _Over:
+    """What both kinds of connections do differently from http.client's."""
+
+    sock: Any
+    total: float | None
+
+    def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.total = total
+        self._create_connection = create_connection
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        """As http.client has it: *total* begins here, and holds for the answer."""
+        with timeout(self.total, name="total of the request") as token:
+            if self.sock is None:
+                self.connect()  # type: ignore[attr-defined]
+            self.sock.bind(token)
+            super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+
+class HTTPConnection(_Over, http.client.HTTPConnection):
+    """``http.client.HTTPConnection``; *total*: seconds for each request, its answer included."""
+
+
+class HTTPSConnection(_Over, http.client.HTTPSConnection):
+    """``http.client.HTTPSConnection``; *total* as of ``HTTPConnection``."""
+
+    def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, context=context_or_default(context), **kwargs)
+
+
+# ---- urllib.request
+
+
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(HTTPConnection, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def __init__(self, context: Any) -> None:
+        super().__init__(context=context)
+        self._ours = context
+
+    def https_open(self, req: Any) -> Any:
+        return self.do_open(HTTPSConnection, req, context=self._ours)
+
+
+class Opener(urllib.request.OpenerDirector):
+    """``urllib.request.OpenerDirector`` over hardsock; see ``opener``."""
+
+    total: float | None = None
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        """As urllib.request has it; with its redirects and its body it takes *total* seconds."""
+        with timeout(self.total, name="total of the request"):
+            return super().open(*args, **kwargs)
+
+
+def opener(*handlers: Any, total: float | None = None, context: Any = None) -> Opener:
+    """Make what ``urllib.request.build_opener`` makes, over hardsock.
+
+    Args:
+        handlers: Further ones, as ``build_opener`` takes them, made already.
+        total: Seconds for each ``open`` as a whole; ``None``: the ambient scope alone decides.
+        context: Made by ``hardsock.ssl_context()``; ``None``: trusts whom the system trusts.
+    """
+    made = Opener()
+    made.total = total
+    usual = (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    )
+    for kind in usual:
+        if not any(isinstance(one, kind) for one in handlers):
+            made.add_handler(kind())
+    made.add_handler(_HTTPHandler())
+    made.add_handler(_HTTPSHandler(context_or_default(context)))
+    for one in handlers:
+        made.add_handler(one)
+    return made
+
+
+# ---- xmlrpc.client
+
+
+class _Calling:
+    """What both kinds of transports do differently from xmlrpc.client's."""
+
+    total: float | None
+    _connection: Any
+    _extra_headers: Any
+
+    def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.total = total
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """As xmlrpc.client has it; with its second try it takes *total* seconds at most."""
+        with timeout(self.total, name="total of the call"):
+            return super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def _make(self, host: Any, kind: Any, **kwargs: Any) -> Any:
+        if not self._connection or host != self._connection[0]:
+            name, self._extra_headers, given = self.get_host_info(host)  # type: ignore[attr-defined]
+            self._connection = host, kind(name, **kwargs, **(given or {}))
+        return self._connection[1]
+
+
+class Transport(_Calling, xmlrpc.client.Transport):
+    """``xmlrpc.client.Transport`` over hardsock; *total*: seconds for each call."""
+
+    def make_connection(self, host: Any) -> Any:
+        """As xmlrpc.client has it."""
+        return self._make(host, HTTPConnection)
+
+
+class SafeTransport(_Calling, xmlrpc.client.SafeTransport):
+    """``xmlrpc.client.SafeTransport`` over hardsock; *total*: seconds for each call."""
+
+    def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, context=context_or_default(context), **kwargs)
+
+    def make_connection(self, host: Any) -> Any:
+        """As xmlrpc.client has it."""
+        return self._make(host, HTTPSConnection, context=self.context)  # type: ignore[attr-defined]
+
+
+def server_proxy(
+    uri: str, *, total: float | None = None, context: Any = None, **kwargs: Any
+) -> xmlrpc.client.ServerProxy:
+    """Make an ``xmlrpc.client.ServerProxy`` each of whose calls takes *total* seconds at most.
+
+    Args:
+        uri: ``http://`` or ``https://``.
+        total: Seconds; ``None``: the ambient scope alone decides.
+        context: Made by ``hardsock.ssl_context()``; ``None``: trusts whom the system trusts.
+        kwargs: As ``ServerProxy`` takes them, but for ``transport``.
+    """
+    headers = kwargs.pop("headers", ())
+    transport: Any
+    if uri.lower().startswith("https:"):
+        transport = SafeTransport(total=total, context=context, headers=headers)
+    else:
+        transport = Transport(total=total, headers=headers)
+    return xmlrpc.client.ServerProxy(uri, transport, **kwargs)

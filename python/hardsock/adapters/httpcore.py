@@ -1,0 +1,16 @@
+"""httpcore over hardsock: its public hook, ``ConnectionPool(network_backend=NetworkBackend())``.
+
+Tested with httpcore 1.0 to 1.0. Covered: lookup, connect, TLS, every read and write, pauses between
+connect retries. Lost: the pool's own queue waits on what no token reaches; give it
+``extensions={"timeout": {"pool": seconds}}``, or use the httpx adapter, which has a queue of its own.
+"""
+
+from __future__ import annotations
+
+import httpcore
+
+from hardsock.adapters._httpcore import backends
+
+__all__ = ["AsyncNetworkBackend", "NetworkBackend"]
+
+NetworkBackend, AsyncNetworkBackend = backends(httpcore)

@@ -1,0 +1,47 @@
+"""httpx over hardsock: ``adapters.httpx.client(total=10)``, tested with httpx 0.28 to 0.28.
+
+One deadline for the queue of the pool, name lookup, connect, TLS, every byte of the body, redirects
+and authentication; the same bounds by any scope around, and a cancel from any thread or task, also
+in the middle of a streamed body.
+
+What is raised: the library's own errors (``TimeoutException`` for its limits and for ``total``), with
+hardsock's error in ``hardsock_error`` of the library's or of its ``__cause__``. What the caller's scope
+or token ended is ``hardsock.DeadlineExceeded`` or ``hardsock.Cancelled`` itself: it is no outage, so
+nothing should try again.
+
+Lost: ``verify=`` and ``cert=`` (refused by name: ``tls=hardsock.TLSConfig(...)`` takes their place); a
+response whose body is neither read nor closed holds its connection, as ever.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import httpcore
+import httpx
+
+from hardsock.adapters._httpx import clients
+from hardsock.adapters._versions import check
+
+__all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport", "async_client", "client"]
+
+check("httpx", version("httpx"), "0.28", "0.28")
+Client, AsyncClient, Transport, AsyncTransport = clients(httpx, httpcore)
+
+
+def client(*, total: float | None = None, **settings: Any) -> Any:
+    """Return a ``httpx.Client`` over hardsock.
+
+    Args:
+        total: Seconds for each ``send``, redirects and the whole body included, also if the body
+            is streamed after the call returned. Also the default of ``timeout=``.
+        settings: ``tls=`` (a ``hardsock.TLSConfig``), ``socket=`` (``hardsock.SocketOptions``), and
+            those of ``httpx.Client``.
+    """
+    return Client(total=total, **settings)
+
+
+def async_client(*, total: float | None = None, **settings: Any) -> Any:
+    """Return an ``httpx.AsyncClient`` over hardsock; as `client`."""
+    return AsyncClient(total=total, **settings)

@@ -1,0 +1,311 @@
+"""psycopg 3 under hardsock's deadlines: the query is cancelled, the connection stays usable.
+
+    import hardsock.adapters.psycopg
+
+    with hardsock.adapters.psycopg.connect("host=db dbname=orders", autocommit=True) as conn:
+        with hardsock.timeout(1.0):
+            conn.execute("select ...")
+
+libpq owns the socket, so hardsock neither reads nor closes it: it does the name lookup, every wait,
+and what comes after. A scope covers the lookup, connecting, TLS, each statement and its rows, and
+the wait for a connection of ``ConnectionPool``. When it ends, the server is asked to stop the
+statement, for at most a second in all; then the connection can be used again, or, if the server did
+not answer, is closed: half an answer is never left.
+
+At the deadline ``psycopg.errors.QueryCanceled`` (a statement), ``ConnectionTimeout`` (connecting) or
+``psycopg_pool.PoolTimeout``, caused by ``hardsock.DeadlineExceeded``. After a cancel, from any
+thread: ``hardsock.Cancelled``. The descriptor is named in ``hardsock.fd_snapshot()``.
+
+Lost: the ledger, hardsock's TLS and its honest endings, since libpq does the I/O; ``COPY`` and
+server-side cursors end, too, but a statement in pipeline mode takes its pipeline with it. Without a
+scope it is as ever.
+
+Tested with psycopg 3.2 to 3.3, psycopg_pool 3.2 to 3.3. What is not public there and used here:
+``Connection._connect_gen``, ``errors._WaitTimeout``, ``ConnectionPool._waiting``.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Generator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psycopg
+from psycopg import errors, waiting
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
+
+from hardsock._connect import resolve
+from hardsock._core import CancelToken
+from hardsock._errors import DeadlineExceeded, HardsockError, ResolveError
+from hardsock._notes import note
+from hardsock._scope import current, remaining, shield
+from hardsock.adapters._versions import check
+
+__all__ = ["Connection", "ConnectionPool", "connect"]
+
+check("psycopg", version("psycopg"), "3.2", "3.3")
+
+_ASK = 0.5
+"""Seconds to ask the server to stop, and again for its answer."""
+
+
+# ---- Waiting
+
+
+def _drive(gen: Any, token: CancelToken, fd: int | None, until: float | None) -> Any:
+    """Run a generator of psycopg to its end; raise what ended *token* before that.
+
+    Args:
+        fd: The descriptor that it waits for; ``None``: it says so itself each time (connecting).
+        until: When ``_WaitTimeout`` is due, as ``time.monotonic()`` tells time.
+    """
+    try:
+        want = next(gen)
+        while True:
+            number, events = want if fd is None else (fd, want)
+            want = gen.send(_ready(number, events, token, until))
+    except StopIteration as ex:
+        return ex.value
+
+
+def _ready(fd: int, events: int, token: CancelToken, until: float | None) -> int:
+    poller = select.poll()
+    reading = events & waiting.READY_R
+    wanted = (select.POLLIN if reading else 0) | (select.POLLOUT if events & waiting.READY_W else 0)
+    poller.register(token.fileno(), select.POLLIN)
+    poller.register(fd, wanted)
+    while True:
+        limits = [one for one in (token.remaining, _left(until)) if one is not None]
+        found = dict(poller.poll(max(0.0, min(limits)) * 1000 + 1 if limits else None))
+        token.check()
+        got = found.get(fd, 0)
+        if got:
+            failed = got & ~(select.POLLIN | select.POLLOUT)
+            ready = waiting.READY_R if reading and (got & select.POLLIN or failed) else 0
+            if events & waiting.READY_W and (got & select.POLLOUT or failed):
+                ready |= waiting.READY_W
+            return int(ready)
+        if until is not None and time.monotonic() >= until:
+            raise errors._WaitTimeout("wait timeout expired")
+
+
+def _left(until: float | None) -> float | None:
+    return None if until is None else until - time.monotonic()
+
+
+# ---- Names
+
+
+def _list(params: dict[str, Any], name: str, variable: str) -> list[str]:
+    given = params.get(name) or os.environ.get(variable) or ""
+    return str(given).split(",")
+
+
+def _with_addresses(params: dict[str, Any]) -> dict[str, Any]:
+    """*params* with ``hostaddr``, so that libpq, which would block, looks nothing up."""
+    hosts = _list(params, "host", "PGHOST")
+    if params.get("hostaddr") or os.environ.get("PGHOSTADDR") or params.get("service"):
+        return params
+    if not any(one and not one.startswith(("/", "@")) for one in hosts):
+        return params
+    ports = _list(params, "port", "PGPORT")
+    rows: list[tuple[str, str, str]] = []
+    for number, host in enumerate(hosts):
+        port = ports[number] if len(ports) > 1 else ports[0]
+        if not host or host.startswith(("/", "@")):
+            rows.append((host, port, ""))
+            continue
+        plan = resolve((host, int(port or 5432))).plan
+        rows += [(host, port, one.rpartition(":")[0].strip("[]")) for one in plan]
+    names = ("host", "port", "hostaddr")
+    columns = (",".join(column) for column in zip(*rows, strict=True))
+    return {**params, **dict(zip(names, columns, strict=True))}
+
+
+# ---- Connections
+
+
+class Connection(psycopg.Connection[Any]):
+    """``psycopg.Connection`` whose waits end with the ambient scope."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
+        """As psycopg has it; the lookup and every wait end with the scope."""
+        ours = {
+            name: kwargs.pop(name)
+            for name in (
+                *("autocommit", "prepare_threshold", "context"),
+                *("row_factory", "cursor_factory"),
+            )
+            if name in kwargs
+        }
+        params = conninfo_to_dict(conninfo, **kwargs)
+        try:
+            params = _with_addresses(params)
+        except ResolveError as exc:
+            raise psycopg.OperationalError(str(exc)) from exc
+        except DeadlineExceeded as exc:
+            raise errors.ConnectionTimeout(str(exc)) from exc
+        conn = super().connect(make_conninfo("", **params), **ours)
+        info = conn.info
+        note(conn.pgconn.socket, f"libpq {info.host}:{info.port}/{info.dbname}")
+        return conn
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        gen = super()._connect_gen(*args, **kwargs)
+        token = current()
+        if token is None:
+            return (yield from gen)
+        try:  # It waits by itself, and so never asks its caller to.
+            return _drive(gen, token, None, None)
+        except DeadlineExceeded as exc:
+            raise errors.ConnectionTimeout(str(exc)) from exc
+        finally:
+            gen.close()
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg has it; at the end of the scope the statement is cancelled in the server."""
+        token = current()
+        if token is None:
+            return super().wait(gen, interval=interval, timeout=timeout)
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            return _drive(gen, token, self.pgconn.socket, until)
+        except HardsockError as why:
+            with shield(2 * _ASK + 1.0):
+                self._give_up(gen)
+            if isinstance(why, DeadlineExceeded):
+                raise errors.QueryCanceled(f"cancelled: {why}") from why
+            raise
+
+    def _give_up(self, gen: Any) -> None:
+        """Ask the server to stop; without an answer the connection is in no state to be used."""
+        if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+            gen.close()
+            return
+        try:
+            self._ask_to_stop()
+            super().wait(gen, timeout=_ASK)
+        except errors.QueryCanceled:
+            return  # Only this says that the answer is over.
+        except BaseException as exc:
+            self.pgconn.finish()
+            if not isinstance(exc, Exception):
+                raise
+
+    def _ask_to_stop(self) -> None:
+        if psycopg.capabilities.has_cancel_safe():
+            self.cancel_safe(timeout=_ASK)
+        else:  # That of an older libpq blocks without a limit.
+            threading.Thread(target=self._cancel_quietly, daemon=True).start()
+
+    def _cancel_quietly(self) -> None:
+        with contextlib.suppress(Exception):
+            self.cancel()
+
+
+def connect(conninfo: str = "", **kwargs: Any) -> Any:
+    """Make a connection as ``psycopg.connect`` does; see ``Connection``."""
+    return Connection.connect(conninfo, **kwargs)
+
+
+# ---- The pool
+
+
+class _Waiting(collections.deque):  # type: ignore[type-arg]
+    """The pool's queue; it tells a thread under a scope where in it the thread stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.local = threading.local()
+
+    def append(self, place: Any, /) -> None:
+        super().append(place)
+        stand = getattr(self.local, "stand", None)
+        if stand is not None:
+            stand.take(place)
+
+
+class _Stand:
+    """A caller of ``getconn`` in the queue, who is to leave it when *token* ends."""
+
+    def __init__(self, token: CancelToken) -> None:
+        self._token = token
+        self._place: Any = None
+
+    def take(self, place: Any) -> None:
+        self._place = place
+        self.leave_if_ended()
+
+    def leave_if_ended(self) -> None:
+        """Also called by whoever ends the token; both may come, and the first one counts."""
+        place = self._place
+        if place is not None and self._token.wait(0):
+            try:
+                self._token.check()
+            except HardsockError as exc:
+                place.fail(exc)
+
+
+def _pool_class() -> Any:
+    """``psycopg_pool`` is a package of its own, so that it may be missing."""
+    try:
+        found = version("psycopg_pool")
+    except PackageNotFoundError:
+        return None
+    check("psycopg_pool", found, "3.2", "3.3")
+    import psycopg_pool
+
+    class ConnectionPool(psycopg_pool.ConnectionPool):
+        """``psycopg_pool.ConnectionPool`` of this module's connections; its queue ends, too."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.setdefault("connection_class", Connection)
+            wants_open = kwargs.pop("open", True)
+            super().__init__(*args, open=False, **kwargs)
+            self._waiting = self._line = _Waiting()
+            if wants_open or wants_open is None:
+                self.open()
+
+        def getconn(self, timeout: float | None = None) -> Any:
+            """As psycopg_pool has it, at most until the scope ends."""
+            token = current()
+            if token is None:
+                return super().getconn(timeout)
+            stand = _Stand(token)
+            callback = token.on_cancel(stand.leave_if_ended)
+            self._line.local.stand = stand
+            try:
+                token.check()
+                return super().getconn(remaining(self.timeout if timeout is None else timeout))
+            except DeadlineExceeded as exc:
+                raise psycopg_pool.PoolTimeout(f"couldn't get a connection: {exc}") from exc
+            except psycopg_pool.PoolTimeout as exc:
+                raise _explained(exc, token) from exc.__cause__
+            finally:
+                self._line.local.stand = None
+                callback.remove()
+
+    return ConnectionPool
+
+
+def _explained(exc: Exception, token: CancelToken) -> Exception:
+    """The same; caused by the scope, if its time is up."""
+    try:
+        token.check()
+    except DeadlineExceeded as why:
+        exc.__cause__ = why
+    except HardsockError as why:
+        return why
+    return exc
+
+
+ConnectionPool = _pool_class()

@@ -1,0 +1,264 @@
+"""redis-py (the synchronous client) over hardsock.
+
+    import hardsock.adapters.redis
+
+    client = hardsock.adapters.redis.client("rediss://db.example.org", total=1.0, size=16)
+    client.get("key")
+
+*total* (or a scope) covers a command, or the commands of a pipeline, as a whole: the wait for a
+connection of the pool (``size=``), the lookup, connecting, TLS, the greeting, redis-py's tries with
+their pauses, and every byte of the reply. ``socket_timeout`` becomes a total for each reply, so
+that a reply which drips buys nothing. Pub/sub and blocking commands end with a scope, too.
+
+At the deadline ``redis.exceptions.TimeoutError``; after a cancel, from any thread,
+``hardsock.Cancelled``. Neither is tried again, and the connection is closed.
+
+For one's own pool: ``connection_class=hardsock.adapters.redis.Connection`` (``SSLConnection``,
+``UnixConnection``), and ``queue_class=hardsock.adapters.redis.ScopedQueue`` for a
+``BlockingConnectionPool``.
+
+TLS is hardsock's, set up by the ``ssl_*`` parameters; those of OCSP are refused (hardsock checks what
+is stapled by itself). Lost: the cluster client, which makes pools of its own, and ``fork``.
+
+Tested with redis-py 5.1 to 8.1. What is not public there and used here: ``Connection._connect``, which
+is redis-py's own seam, ``SSLConnection._wrap_socket_with_ssl``, ``Retry._backoff``.
+"""
+
+from __future__ import annotations
+
+import copy
+import ssl
+import threading
+from importlib.metadata import version
+from typing import Any
+
+import redis
+import redis.backoff
+import redis.connection
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from hardsock._connect import connect
+from hardsock._create_connection import create_connection
+from hardsock._errors import DeadlineExceeded
+from hardsock._scope import remaining, sleep, timeout
+from hardsock._ssl_context import SSLContext
+from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.adapters._versions import check
+
+__all__ = [
+    "BlockingConnectionPool",
+    "Connection",
+    "Redis",
+    "SSLConnection",
+    "ScopedQueue",
+    "UnixConnection",
+    "client",
+]
+
+check("redis", version("redis"), "5.1", "8.1")
+
+_MAX_CONTEXTS = 64
+_contexts: dict[tuple[Any, ...], SSLContext] = {}
+_contexts_lock = threading.Lock()
+
+
+class _Patient(redis.backoff.AbstractBackoff):
+    """A backoff whose pauses end with the scope: it makes them itself, and asks for none."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def compute(self, failures: int) -> float:
+        try:
+            sleep(max(0.0, self._inner.compute(failures)))
+        except DeadlineExceeded as exc:
+            raise RedisTimeout(f"no time left for another try: {exc}") from exc
+        return 0.0
+
+
+class _Over:
+    """What all kinds of connections do differently from redis-py's."""
+
+    retry: Any
+    socket_timeout: float | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.retry._backoff, _Patient):
+            self.retry = copy.copy(self.retry)
+            self.retry._backoff = _Patient(self.retry._backoff)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; the time-out is a total for the whole reply."""
+        seconds = kwargs.get("timeout", self.socket_timeout)
+        if not isinstance(seconds, (int, float)) or not seconds:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        with timeout(seconds, name="socket_timeout"):
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+
+
+class Connection(_Over, redis.Connection):
+    """``redis.Connection`` over a ``hardsock.Connection``."""
+
+    def _connect(self) -> Any:
+        conn = create_connection((self.host, self.port), self.socket_connect_timeout)
+        conn.settimeout(self.socket_timeout)
+        return conn
+
+
+class UnixConnection(_Over, redis.UnixDomainSocketConnection):
+    """``redis.UnixDomainSocketConnection`` over a ``hardsock.Connection``."""
+
+    def _connect(self) -> Any:
+        conn = connect(f"unix:{self.path}", timeout=self.socket_connect_timeout)
+        conn.settimeout(self.socket_timeout)
+        return conn
+
+
+class SSLConnection(_Over, redis.SSLConnection):
+    """``redis.SSLConnection`` over hardsock's TLS."""
+
+    def _connect(self) -> Any:
+        with timeout(self.socket_connect_timeout, name="socket_connect_timeout"):
+            conn = create_connection((self.host, self.port), None)
+            try:
+                sock = _context_of(self).wrap_socket(conn, server_hostname=self.host)
+            except BaseException:
+                conn.close()
+                raise
+        conn.settimeout(self.socket_timeout)
+        return sock
+
+
+def _context_of(conn: Any) -> SSLContext:
+    """The context for what the connection was told: made once, so that sessions are resumed."""
+    for name in ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled"):
+        if getattr(conn, name, False):
+            raise redis.RedisError(
+                f"{name} is not for hardsock, which checks what is stapled itself"
+            )
+    key = tuple(
+        getattr(conn, name, None)
+        for name in (
+            "cert_reqs",
+            "check_hostname",
+            "ca_certs",
+            "ca_path",
+            "ca_data",
+            "certfile",
+            "keyfile",
+            "certificate_password",
+            "ssl_min_version",
+            "ssl_ciphers",
+        )
+    )
+    with _contexts_lock:
+        found = _contexts.get(key)
+        if found is None:
+            if len(_contexts) >= _MAX_CONTEXTS:
+                _contexts.clear()
+            found = _contexts[key] = _make_context(conn)
+        return found
+
+
+def _make_context(conn: Any) -> SSLContext:
+    made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = bool(conn.check_hostname)
+    made.verify_mode = conn.cert_reqs
+    if conn.certfile or conn.keyfile:
+        made.load_cert_chain(conn.certfile, conn.keyfile, conn.certificate_password)
+    if conn.ca_certs is None and conn.ca_path is None and conn.ca_data is None:
+        made.load_default_certs()
+    else:
+        made.load_verify_locations(conn.ca_certs, conn.ca_path, conn.ca_data)
+    made.minimum_version = getattr(conn, "ssl_min_version", None) or ssl.TLSVersion.TLSv1_2
+    if getattr(conn, "ssl_ciphers", None):
+        made.set_ciphers(conn.ssl_ciphers)
+    return made
+
+
+class BlockingConnectionPool(redis.BlockingConnectionPool):
+    """``redis.BlockingConnectionPool`` whose wait ends with the scope."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("connection_class", Connection)
+        kwargs.setdefault("queue_class", ScopedQueue)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; no connection by the deadline is a ``TimeoutError``."""
+        try:
+            return super().get_connection(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+        except redis.ConnectionError as exc:
+            raise_if_cancelled(exc)
+            if remaining() == 0.0:
+                raise RedisTimeout(f"no connection of the pool in time: {exc}") from exc
+            raise
+
+
+class _Pipeline(redis.client.Pipeline):
+    total: float | None = None
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        with timeout(self.total, name="total of the pipeline"):
+            return super().execute(*args, **kwargs)
+
+
+class Redis(redis.Redis):
+    """``redis.Redis`` each of whose commands takes ``total`` seconds at most; see ``client``."""
+
+    total: float | None = None
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it, within ``total``."""
+        if self.total is None:
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+        with timeout(self.total, name="total of the command"):
+            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
+        made = super().pipeline(*args, **kwargs)
+        if type(made) is redis.client.Pipeline:
+            made.__class__ = _Pipeline
+            made.total = self.total  # type: ignore[attr-defined]
+        return made
+
+
+def _class_of(url: str) -> Any:
+    scheme = url.partition(":")[0].lower()
+    classes = {"redis": Connection, "rediss": SSLConnection, "unix": UnixConnection}
+    if scheme not in classes:
+        raise ValueError(f"url must begin with redis://, rediss:// or unix://, got {url!r}")
+    return classes[scheme]
+
+
+def client(
+    url: str, *, total: float | None = None, size: int | None = None, **settings: Any
+) -> Redis:
+    """Make a ``redis.Redis`` each of whose commands takes *total* seconds at most.
+
+    Args:
+        url: As ``redis.from_url`` takes it.
+        total: Seconds for a command, or a pipeline, as a whole; ``None``: the ambient scope alone
+            decides. Blocking commands (BLPOP) need one that is longer than they may block.
+        size: Connections at most; who comes when all are in use waits, within *total*. ``None``: no
+            limit, as redis-py has it.
+        settings: Further ones of redis-py's connections and pools.
+    """
+    kind = _class_of(url)
+    pool: Any
+    if size is None:
+        pool = redis.ConnectionPool.from_url(url, connection_class=kind, **settings)
+    else:
+        settings.setdefault("timeout", None)
+        pool = BlockingConnectionPool.from_url(
+            url, connection_class=kind, max_connections=size, **settings
+        )
+    made = Redis(connection_pool=pool)
+    made.auto_close_connection_pool = True
+    made.total = total
+    return made

@@ -1,0 +1,61 @@
+"""smtplib over hardsock.
+
+    from hardsock.adapters.smtplib import SMTP
+
+    with hardsock.timeout(30), SMTP("mail.example.org", 587) as smtp:
+        smtp.starttls()
+        smtp.send_message(message)
+
+A scope covers everything in its block; ``timeout=`` is a total for each wait. What ``smtplib`` makes
+of an error is as ever: most become ``SMTPServerDisconnected``, with ``hardsock.DeadlineExceeded`` as
+their context. ``hardsock.Cancelled`` passes through. Where ``smtplib`` without a context verifies no
+certificate, this verifies it by whom the system trusts; ``context=`` must be made by
+``hardsock.ssl_context()``. It uses ``SMTP._get_socket``, which is not public and the same in CPython
+3.10 to 3.14.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from typing import Any
+
+from hardsock._create_connection import create_connection
+from hardsock.adapters._tls import context_or_default
+
+__all__ = ["LMTP", "SMTP", "SMTP_SSL"]
+
+
+class _Over:
+    source_address: Any
+
+    def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
+        if timeout is not None and not timeout:
+            raise ValueError("Non-blocking socket (timeout=0) is not supported")
+        return create_connection((host, port), timeout, self.source_address)
+
+    def starttls(self, *, context: Any = None) -> Any:
+        """As smtplib has it, but for the certificate, which is verified."""
+        return super().starttls(context=context_or_default(context))  # type: ignore[misc]
+
+
+class SMTP(_Over, smtplib.SMTP):  # type: ignore[misc]
+    """``smtplib.SMTP`` over hardsock."""
+
+
+class LMTP(_Over, smtplib.LMTP):  # type: ignore[misc]
+    """``smtplib.LMTP`` over hardsock, for TCP; a path of a unix socket is as in smtplib."""
+
+
+class SMTP_SSL(_Over, smtplib.SMTP_SSL):  # type: ignore[misc]
+    """``smtplib.SMTP_SSL`` over hardsock's TLS."""
+
+    def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, context=context_or_default(context), **kwargs)  # type: ignore[call-overload]
+
+    def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
+        plain = super()._get_socket(host, port, timeout)
+        try:
+            return self.context.wrap_socket(plain, server_hostname=self._host)  # type: ignore[attr-defined]
+        except BaseException:
+            plain.close()
+            raise

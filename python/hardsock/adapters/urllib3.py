@@ -1,0 +1,332 @@
+"""urllib3 over hardsock: one deadline for a request, cancelling from any thread, the ledger.
+
+    from hardsock.adapters.urllib3 import PoolManager
+
+    http = PoolManager(total=10)
+    http.request("GET", "https://example.org/")
+
+*total* (or a scope, ``with hardsock.timeout(10):``) covers the wait for a connection of the pool,
+the lookup, connecting, TLS, each redirect, each pause before another try, and every byte of the
+answer, also when it is read after the call has returned (``preload_content=False``). A ``Timeout``
+of urllib3 counts besides, and each of its reads is a total for that read: a peer that drips bytes
+buys nothing.
+
+At the deadline: urllib3's own ``ConnectTimeoutError``, ``ReadTimeoutError``, ``EmptyPoolError`` or
+``MaxRetryError`` of those, caused by ``hardsock.DeadlineExceeded``. After a cancel:
+``hardsock.Cancelled``. Neither is tried again, and the connection is closed, never used for another
+request.
+
+TLS is hardsock's, set up by the usual parameters. ``ssl_context=`` must be made by
+``hardsock.ssl_context()``. Not for: a caller's own ``ConnectionCls``, HTTP/2 (``urllib3.http2``),
+SOCKS proxies, pyOpenSSL.
+
+Tested with urllib3 2.0 to 2.8. What is not public there and used here: ``HTTPConnection._new_conn``,
+``_dns_host``, ``Retry._sleep_backoff`` and ``sleep_for_retry``, ``HTTPSConnection.proxy_config``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import socket
+import ssl
+import sys
+import threading
+from importlib.metadata import version
+from typing import Any
+
+import urllib3
+import urllib3.connection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    EmptyPoolError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+from urllib3.util.retry import Retry
+from urllib3.util.ssl_ import resolve_cert_reqs
+
+from hardsock._create_connection import create_connection
+from hardsock._errors import DeadlineExceeded, ResolveError
+from hardsock._scope import current, sleep, timeout
+from hardsock._ssl_context import SSLContext
+from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.adapters._tls import checked
+from hardsock.adapters._versions import check
+
+__all__ = [
+    "HTTPConnection",
+    "HTTPConnectionPool",
+    "HTTPSConnection",
+    "HTTPSConnectionPool",
+    "PoolManager",
+    "ProxyManager",
+]
+
+if importlib.util.find_spec("urllib3.backend") is not None:
+    raise ImportError(
+        "the urllib3 that is installed is urllib3-future, which niquests puts in its place: there is "
+        "no adapter for that. Install urllib3, or leave niquests out"
+    )
+check("urllib3", version("urllib3"), "2.0", "2.8")
+
+_NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""urllib3's only default; hardsock has it, too."""
+_MAX_CONTEXTS = 64
+_contexts: dict[tuple[Any, ...], SSLContext] = {}
+_contexts_lock = threading.Lock()
+
+
+# ---- TLS
+
+
+def _context_of(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
+    """The context for what the connection was told: made once, so that sessions are resumed."""
+    key = (
+        conn.cert_reqs,
+        conn.ssl_version,
+        conn.ssl_minimum_version,
+        conn.ssl_maximum_version,
+        conn.ca_certs,
+        conn.ca_cert_dir,
+        conn.ca_cert_data,
+        conn.cert_file,
+        conn.key_file,
+        conn.key_password,
+        conn.assert_hostname,
+        conn.assert_fingerprint,
+    )
+    with _contexts_lock:
+        found = _contexts.get(key)
+        if found is None:
+            if len(_contexts) >= _MAX_CONTEXTS:
+                _contexts.clear()
+            found = _contexts[key] = _make_context(conn)
+        return found
+
+
+def _make_context(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
+    made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion(conn.ssl_minimum_version or ssl.TLSVersion.TLSv1_2)
+    if conn.ssl_maximum_version is not None:
+        made.maximum_version = ssl.TLSVersion(conn.ssl_maximum_version)
+    verify = resolve_cert_reqs(conn.cert_reqs)
+    if verify != ssl.CERT_REQUIRED:
+        made.check_hostname = False
+    made.verify_mode = verify
+    made.hostname_checks_common_name = False
+    if not (conn.ca_certs or conn.ca_cert_dir or conn.ca_cert_data):
+        made.load_default_certs()
+    return made
+
+
+# ---- Connections
+
+
+class _Over:
+    """What both kinds of connections do differently from urllib3's."""
+
+    sock: Any
+
+    def _new_conn(self: Any) -> Any:
+        try:
+            conn = create_connection((self._dns_host, self.port), self.timeout, self.source_address)
+        except ResolveError as exc:
+            raise NameResolutionError(self.host, self, exc) from exc
+        except DeadlineExceeded as exc:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out: {exc}") from exc
+        except OSError as exc:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
+        for option in self.socket_options or ():
+            if tuple(option) != _NODELAY:
+                conn.setsockopt(*option)
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return conn
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """As urllib3 has it; the scope in which it begins holds for the answer, too."""
+        if self.sock is None:
+            self.connect()
+        _bind(self.sock)
+        return super().request(*args, **kwargs)  # type: ignore[misc]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it could be used again: open, and nothing has come that nobody asked for."""
+        pending = getattr(self.sock, "pending", None)
+        if pending is not None and pending():
+            return False
+        return bool(super().is_connected)  # type: ignore[misc]
+
+
+def _bind(sock: Any) -> None:
+    """The connection, or that below urllib3's TLS within TLS, ends with the scope from now on."""
+    getattr(sock, "socket", sock).bind(current())
+
+
+class HTTPConnection(_Over, urllib3.connection.HTTPConnection):
+    """urllib3's, over a ``hardsock.Connection``."""
+
+
+class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
+    """urllib3's, over hardsock's TLS."""
+
+    def connect(self) -> None:
+        """Connect, through a proxy if there is one, and do the handshakes."""
+        if self.ssl_context is None:
+            self.ssl_context = _context_of(self)
+        checked(self.ssl_context, "ssl_context")
+        proxy = self.proxy_config
+        if proxy is not None:
+            if proxy.ssl_context is None:
+                self.proxy_config = proxy._replace(ssl_context=_context_of(self))
+            else:
+                checked(proxy.ssl_context, "proxy_ssl_context")
+        super().connect()
+
+
+# ---- Trying again
+
+
+class _Patient(Retry):
+    """A ``Retry`` that ends with the ambient scope."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: Any = None,
+        error: Exception | None = None,
+        _pool: Any = None,
+        _stacktrace: Any = None,
+    ) -> Any:
+        token = current()
+        if error is not None and token is not None and token.wait(0):
+            token_error = error.__cause__ or error
+            if isinstance(error, ReadTimeoutError):
+                raise error.with_traceback(_stacktrace) from token_error
+            raise MaxRetryError(_pool, url or "", error) from token_error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            sleep(seconds)
+        except DeadlineExceeded as exc:
+            url = self.history[-1].url if self.history else None
+            raise ReadTimeoutError(
+                None,  # type: ignore[arg-type]
+                url,
+                f"no time left in the pause before another try: {exc}",
+            ) from exc
+
+    def _sleep_backoff(self) -> None:
+        if (seconds := self.get_backoff_time()) > 0:
+            self._pause(seconds)
+
+    def sleep_for_retry(self, response: Any) -> bool:
+        seconds = self.get_retry_after(response)
+        if not seconds:
+            return False
+        self._pause(seconds)
+        return True
+
+
+_patient: dict[type[Retry], type[Retry]] = {Retry: _Patient}
+
+
+def _patient_one(given: Retry) -> Retry:
+    """The same that ends with the scope; a class of the caller's own keeps what it does."""
+    kind = type(given)
+    if issubclass(kind, _Patient):
+        return given
+    if kind not in _patient:
+        _patient[kind] = type(kind.__name__, (_Patient, kind), {})
+    same = copy.copy(given)
+    same.__class__ = _patient[kind]
+    return same
+
+
+# ---- Pools
+
+
+class _Pooled:
+    """What both kinds of pools do differently from urllib3's."""
+
+    QueueCls = ScopedQueue
+    retries: Any
+
+    def urlopen(  # as urllib3 has it
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Any = None,
+        retries: Any = None,
+        redirect: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As urllib3 has it, within the ambient scope."""
+        if not isinstance(retries, Retry):
+            retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
+        try:
+            return super().urlopen(  # type: ignore[misc]
+                method, url, body, headers, _patient_one(retries), redirect, *args, **kwargs
+            )
+        except EmptyPoolError as exc:
+            raise_if_cancelled(exc)
+            raise
+
+
+class HTTPConnectionPool(_Pooled, urllib3.HTTPConnectionPool):  # type: ignore[misc]
+    """urllib3's, over hardsock."""
+
+    ConnectionCls = HTTPConnection
+
+
+class HTTPSConnectionPool(_Pooled, urllib3.HTTPSConnectionPool):  # type: ignore[misc]
+    """urllib3's, over hardsock."""
+
+    ConnectionCls = HTTPSConnection
+
+
+_POOLS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+
+
+class _Managed:
+    """What both kinds of managers do differently from urllib3's."""
+
+    total: float | None
+
+    def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.total = total
+        self.pool_classes_by_scheme = dict(_POOLS)
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """As urllib3 has it; with its redirects it takes *total* seconds at most."""
+        if self.total is None:
+            return super().urlopen(*args, **kwargs)  # type: ignore[misc]
+        with timeout(self.total, name="total of the request"):
+            return super().urlopen(*args, **kwargs)  # type: ignore[misc]
+
+
+class PoolManager(_Managed, urllib3.PoolManager):
+    """``urllib3.PoolManager`` over hardsock.
+
+    Args:
+        total: Seconds for each request as a whole: the wait for a connection, redirects, pauses
+            between tries and the body included. ``None``: the ambient scope alone decides.
+        Else as urllib3 has it.
+    """
+
+
+class ProxyManager(_Managed, urllib3.ProxyManager):
+    """``urllib3.ProxyManager`` over hardsock; *total* as of ``PoolManager``."""
+
+    def __init__(self, proxy_url: str, *args: Any, **kwargs: Any) -> None:
+        if proxy_url.lower().startswith("socks"):
+            raise ValueError(f"proxy_url must be http:// or https://, got {proxy_url!r}")
+        super().__init__(proxy_url, *args, **kwargs)

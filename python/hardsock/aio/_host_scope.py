@@ -1,0 +1,251 @@
+"""An ambient scope that ends the event loop's own waits, too: futures, sleeps, locks, queues.
+
+hardsock's calls look at the scope themselves. Everything else that a task waits on, the loop alone
+can end: by cancelling the task (asyncio), or a cancel scope around the block (trio). So a scope in
+a task parks one operation that waits for the scope's token; once it is due, the block is cancelled,
+and the cancellation becomes the token's error where the block ends.
+
+Calls of hardsock go first: they are resumed in the same run of the Hub, with the better error, and
+the block is cancelled one turn of the loop later, if the task is still in it. A task that such an
+error has told already is on its way out, and may be in the middle of tidying up with waits of its
+own (a library that closes a connection): it has a second before it is cancelled as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hardsock._core import CancelToken, Operation
+from hardsock._core import scope as ambient
+from hardsock._errors import HardsockError
+from hardsock.aio._host import current_hub, current_task, scope_told
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["HostScope", "host_scope", "shielded_from", "without_scopes"]
+
+GRACE = 1.0
+"""Seconds for a block to end by itself, when a call of hardsock in it has raised the scope's error."""
+
+
+class _Block(Protocol):
+    """What the host knows of the block."""
+
+    def enter(self) -> None: ...
+
+    def soon(self, function: Any) -> None:
+        """Call *function* in a later turn of the loop; from its thread."""
+
+    def cancel(self) -> None: ...
+
+    def leave(self, *exc_info: Any) -> bool:
+        """Whether *exc_info* is the cancellation by `cancel`, and nobody else wants to cancel."""
+
+
+class _AsyncioBlock:
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._loop = task.get_loop()
+        self._cancelling = 0
+        self._cancelled = False
+
+    def enter(self) -> None:
+        cancelling = getattr(self._task, "cancelling", None)  # Python 3.10 does not count.
+        self._cancelling = 0 if cancelling is None else cancelling()
+
+    def soon(self, function: Any) -> None:
+        self._loop.call_soon(function)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._task.cancel("hardsock's scope around it has ended")
+
+    def leave(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if not self._cancelled:
+            return False
+        uncancel = getattr(self._task, "uncancel", None)
+        if uncancel is not None and uncancel() > self._cancelling:
+            return False
+        return isinstance(exc, asyncio.CancelledError)
+
+
+def _block_for(task: Any) -> _Block:
+    if isinstance(task, asyncio.Task):
+        return _AsyncioBlock(task)
+    from hardsock.aio._trio import TrioBlock
+
+    return TrioBlock()
+
+
+class HostScope:
+    """One block in one task, from `enter` to `leave`; belongs to the thread of its loop."""
+
+    __slots__ = (
+        "_block",
+        "_due",
+        "_error",
+        "_held",
+        "_left",
+        "_operation",
+        "_previous",
+        "_task",
+        "_token",
+        "_told",
+    )
+
+    def __init__(self, token: CancelToken, task: Any) -> None:
+        self._token = token
+        self._task = task
+        self._block = _block_for(task)
+        self._due = self._left = self._told = False
+        self._held = 0
+        self._error: BaseException | None = None
+        self._operation: Operation | None = None
+        self._previous: HostScope | None = None
+
+    def enter(self) -> None:
+        """Begin; the token must be ambient already."""
+        operation = self._operation = self._token._op_wait(current_hub(), None)
+        self._block.enter()
+        self._previous = _innermost.get()
+        _innermost.set(self)
+        self._look(operation)
+
+    def _look(self, operation: Operation) -> None:
+        """Its token may have ended: step the operation, which is parked again if it has not."""
+        while (ended := operation.step()) is None:
+            pass  # A signal handler ran.
+        if not ended:
+            operation.add_done_callback(self._look)
+            return
+        try:
+            self._token.check()
+        except HardsockError as error:
+            self._error = error.with_traceback(None)
+        self._block.soon(self._end)
+
+    def _end(self) -> None:
+        if self._left:
+            return
+        if self._held:
+            self._due = True
+        elif self._told:
+            self._operation = CancelToken()._op_wait(current_hub(), GRACE)
+            self._cancel_later(self._operation)
+        else:
+            self._block.cancel()
+
+    def _cancel_later(self, operation: Operation) -> None:
+        while (ended := operation.step()) is None:
+            pass
+        if ended:
+            self._told = False
+            self._end()
+        else:
+            operation.add_done_callback(self._cancel_later)
+
+    def tell(self) -> None:
+        """A call of hardsock in the block has just raised; was it by this scope?"""
+        if not self._told:
+            try:
+                self._token.check()
+            except HardsockError:
+                self._told = True
+
+    def leave(self, *exc_info: Any) -> None:
+        """End; raises the token's error in the place of the cancellation that it caused.
+
+        Raises:
+            DeadlineExceeded, Cancelled: The block was cancelled because the token had ended.
+        """
+        self._left = True
+        if self._operation is not None:
+            self._operation.close()
+        if _innermost.get() is self:
+            _innermost.set(self._previous)
+        error, self._error = self._error, None
+        try:
+            if self._block.leave(*exc_info) and error is not None:
+                raise error from exc_info[1]
+        finally:
+            del error, exc_info  # Its traceback holds this frame.
+
+    def hold(self) -> None:
+        """A shield in the block begins."""
+        self._held += 1
+
+    def release(self) -> None:
+        """It ends: what became due meanwhile happens at the next wait.
+
+        Not now: a task that cancels itself and does not wait any more in the block would carry the
+        cancellation out of it.
+        """
+        self._held -= 1
+        if self._due and not self._held:
+            self._due = False
+            self._block.soon(self._end)
+
+    def and_outer_ones(self, task: Any) -> list[HostScope]:
+        """This one and those around it, of *task* alone: a task inherits its creator's."""
+        found: list[HostScope] = []
+        scope: HostScope | None = self
+        while scope is not None:
+            if scope._task is task and not scope._left:
+                found.append(scope)
+            scope = scope._previous
+        return found
+
+
+_innermost: ContextVar[HostScope | None] = ContextVar("hardsock host scope", default=None)
+
+
+def _tell() -> None:
+    innermost = _innermost.get()
+    if innermost is not None:
+        for scope in innermost.and_outer_ones(current_task()):
+            scope.tell()
+
+
+scope_told.append(_tell)
+
+
+def host_scope(token: CancelToken) -> HostScope | None:
+    """Begin a block of the running task under *token*; None where no task runs."""
+    try:
+        task = current_task()
+    except RuntimeError:  # A callback of the loop, or the loop of another kind in a guest.
+        return None
+    if task is None:
+        return None
+    scope = HostScope(token, task)
+    scope.enter()
+    return scope
+
+
+def shielded_from() -> list[HostScope]:
+    """Hold the cancellations of all blocks that the running task is in; release each later."""
+    innermost = _innermost.get()
+    if innermost is None:
+        return []
+    try:
+        task = current_task()
+    except RuntimeError:
+        return []
+    scopes = innermost.and_outer_ones(task)
+    for scope in scopes:
+        scope.hold()
+    return scopes
+
+
+def without_scopes() -> None:
+    """Leave all scopes of hardsock, in the current context: for what outlives who began it."""
+    ambient.set(None)
+    _innermost.set(None)

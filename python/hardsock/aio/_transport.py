@@ -1,0 +1,519 @@
+"""asyncio's stream transport over a connection of hardsock, driven by Operations without a task.
+
+Invariants, all in the thread of the loop:
+- At most one Operation that receives, and one that sends; each is parked in the Hub, which calls
+  back, or none exists.
+- Nothing is received while reading is paused, or after the end.
+- ``connection_lost`` is called once, and nothing of the protocol after it.
+- Operations run in a copy of the context in which the connection was made, without hardsock's scopes:
+  a connection in a pool outlives the call that opened it. ``write`` leaves the caller's scope, too.
+- What is still to be sent when the transport is closed has `FLUSH_TIMEOUT` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import inspect
+import socket
+from collections.abc import Callable
+from typing import IO, Any
+
+from hardsock import _core
+from hardsock._core import Hub, Operation
+from hardsock._errors import Closed, HardsockError
+from hardsock.aio._connection import Connection
+from hardsock.aio._host_scope import without_scopes
+
+__all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport"]
+
+FLUSH_TIMEOUT = 30.0
+"""Seconds for what was written before ``close``: a peer that does not read holds nothing for ever."""
+
+_CHUNK = 262144
+_HIGH = 65536
+_IN_A_ROW = 8  # Pieces that one connection receives before the others have their turn.
+
+
+_WITH_TRANSPORT = "transport" in inspect.signature(asyncio.Server._attach).parameters  # type: ignore[attr-defined]
+
+
+def _attached(method: Callable[..., None], transport: Transport) -> None:
+    """A server counts its connections; from some 3.12 on it knows them."""
+    if _WITH_TRANSPORT:
+        method(transport)
+    else:
+        method()
+
+
+class _Busy:
+    """Stands for an Operation that somebody awaits."""
+
+    def close(self) -> None:
+        """It ends by itself when the connection is closed."""
+
+
+class SocketFace:
+    """What ``get_extra_info("socket")`` gives: of a socket, all that does not read, write or close."""
+
+    def __init__(self, conn: _core.Connection) -> None:
+        self._conn = conn
+        self.family = socket.AddressFamily(conn.family)
+        self.type = socket.SOCK_STREAM
+        self.proto = 0 if conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
+
+    def fileno(self) -> int:
+        """The descriptor's number, -1 when closed."""
+        return self._conn.fileno()
+
+    def getsockname(self) -> Any:
+        """Our address."""
+        return self._conn.getsockname()
+
+    def getpeername(self) -> Any:
+        """The peer's address."""
+        return self._conn.getpeername()
+
+    def getsockopt(self, *args: int) -> Any:
+        """getsockopt(2)."""
+        return self._conn.getsockopt(*args)
+
+    def setsockopt(self, level: int, optname: int, value: Any) -> None:
+        """setsockopt(2)."""
+        self._conn.setsockopt(level, optname, value)
+
+    def gettimeout(self) -> float:
+        """Zero: as of any socket in an event loop."""
+        return 0.0
+
+    def settimeout(self, value: float | None) -> None:
+        """Only 0, as of any socket in an event loop."""
+        if value != 0:
+            raise ValueError("settimeout() takes only 0 here: the event loop waits")
+
+    def setblocking(self, flag: bool) -> None:
+        """Only False, as of any socket in an event loop."""
+        if flag:
+            raise ValueError("setblocking() takes only False here: the event loop waits")
+
+    def __repr__(self) -> str:
+        return f"<hardsock.aio.SocketFace of {self._conn!r}>"
+
+
+class Transport(asyncio.Transport):
+    """See the module."""
+
+    _start_tls_compatible = True
+    _extra: dict[str, Any]
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        hub: Hub,
+        conn: _core.Connection,
+        protocol: asyncio.BaseProtocol,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> None:
+        super().__init__(extra)
+        self._loop, self._hub, self._conn, self._server = loop, hub, conn, server
+        self._context = contextvars.copy_context()
+        self._context.run(without_scopes)
+        self._extra.update(socket=SocketFace(conn))
+        self._reading: Operation | None = None
+        self._sending: Operation | _Busy | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._in_flight = 0
+        self._queue: collections.deque[bytes] = collections.deque()
+        self._queued = 0
+        self._high, self._low = _HIGH, _HIGH // 4
+        self._may_write = True
+        self._paused = self._closing = self._lost = self._ended = self._eof_wanted = False
+        self.set_protocol(protocol)
+        if server is not None:
+            _attached(server._attach, self)
+
+    # ---- beginning
+
+    def begin(self, waiter: asyncio.Future[Any] | None = None) -> None:
+        """Tell the protocol, begin to read, then wake *waiter*."""
+        self._loop.call_soon(self._made, waiter, context=self._context)
+
+    def _made(self, waiter: asyncio.Future[Any] | None) -> None:
+        self._protocol.connection_made(self)
+        if not self._paused and not self._closing:
+            self._receive()
+        if waiter is not None and not waiter.cancelled():
+            waiter.set_result(None)
+
+    def go_on(self) -> None:
+        """Begin to read for a protocol that knows it is connected."""
+        self._loop.call_soon(self._receive_again, None, context=self._context)
+
+    def leave(self) -> _core.Connection:
+        """Give the connection to another transport: nothing is called back any more."""
+        if self._closing or self._sending is not None:
+            raise RuntimeError("the transport is closing, or has not sent everything yet")
+        self._stop_reading()
+        self._closing = self._lost = True
+        self._server = False
+        return self._conn
+
+    # ---- the protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """See ``asyncio.BaseTransport``."""
+        self._protocol: Any = protocol
+        self._deliver: Callable[[bytes], None]
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            self._deliver = self._deliver_into_buffers
+        else:
+            self._deliver = protocol.data_received  # type: ignore[attr-defined]
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """See ``asyncio.BaseTransport``."""
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
+
+    def _deliver_into_buffers(self, data: bytes) -> None:
+        view = memoryview(data)
+        protocol = self._protocol
+        while view and not self._lost:
+            buffer = protocol.get_buffer(len(view))
+            size = min(len(buffer), len(view))
+            if not size:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            buffer[:size] = view[:size]
+            protocol.buffer_updated(size)
+            view = view[size:]
+
+    # ---- receiving
+
+    def _receive(self, operation: Operation | None = None) -> None:
+        """Take what is there, up to a few pieces, and park for more."""
+        self._reading = None
+        try:
+            for _ in range(_IN_A_ROW):
+                if operation is None:
+                    operation = self._conn._op_recv(self._hub, _CHUNK)
+                ended = operation.step()
+                if ended is False:
+                    operation.add_done_callback(self._receive, context=self._context)
+                    self._reading = operation
+                    return
+                if ended is None:
+                    break
+                data = operation.value()
+                operation = None
+                if not data:
+                    self._at_end()
+                    return
+                try:
+                    self._deliver(data)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    self._fail(exc, "an error in data_received()")
+                    return
+                if self._paused or self._closing:
+                    return
+        except (OSError, HardsockError) as exc:
+            self._fail(exc)
+            return
+        self._loop.call_soon(self._receive_again, operation, context=self._context)
+
+    def _receive_again(self, operation: Operation | None) -> None:
+        if self._reading is None and not (self._paused or self._closing or self._ended):
+            self._receive(operation)
+        elif operation is not None:
+            operation.close()
+
+    def _stop_reading(self) -> None:
+        operation, self._reading = self._reading, None
+        if operation is not None:
+            operation.close()  # Nothing that has arrived is lost.
+
+    def _at_end(self) -> None:
+        self._ended = True
+        try:
+            keep_open = self._protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._fail(exc, "an error in eof_received()")
+            return
+        if not keep_open:
+            self.close()
+
+    def pause_reading(self) -> None:
+        """See ``asyncio.ReadTransport``."""
+        if not (self._closing or self._paused):
+            self._paused = True
+            self._stop_reading()
+
+    def resume_reading(self) -> None:
+        """See ``asyncio.ReadTransport``."""
+        if self._closing or not self._paused:
+            return
+        self._paused = False
+        if not self._ended and self._reading is None:
+            self._loop.call_soon(self._receive_again, None, context=self._context)
+
+    def is_reading(self) -> bool:
+        """See ``asyncio.ReadTransport``."""
+        return not (self._closing or self._paused)
+
+    # ---- sending
+
+    def write(self, data: Any) -> None:
+        """See ``asyncio.WriteTransport``; tried at once, and it never waits."""
+        if type(data) is not bytes:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(
+                    "data must be a bytes-like object, not "  # The words of asyncio.
+                    f"{type(data).__name__!r}"
+                )
+            data = bytes(data)
+        if self._eof_wanted:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self._lost or not data:
+            return
+        if self._sending is None:
+            self._send(data)
+        else:
+            self._queue.append(data)
+            self._queued += len(data)
+        if self._sending is not None:
+            self._maybe_pause()
+
+    def writelines(self, list_of_data: Any) -> None:
+        """See ``asyncio.WriteTransport``."""
+        self.write(b"".join(list_of_data))
+
+    def _send(self, data: bytes) -> None:
+        scope = _core.scope
+        ambient = scope.get()
+        if ambient is None:
+            operation = self._conn._op_sendall(self._hub, data)
+        else:  # The caller's time limit is for the caller, not for the connection.
+            token = scope.set(None)
+            try:
+                operation = self._conn._op_sendall(self._hub, data)
+            finally:
+                scope.reset(token)
+        self._in_flight = len(data)
+        self._step_sending(operation)
+
+    def _step_sending(self, operation: Operation) -> None:
+        self._sending = operation
+        try:
+            ended = operation.step()
+        except (OSError, HardsockError) as exc:
+            self._sending = None
+            self._in_flight = 0
+            self._fail(exc)
+            return
+        if ended:
+            self._sending = None
+            self._in_flight = 0
+        elif ended is None:
+            self._loop.call_soon(self._go_on_sending, operation, context=self._context)
+        else:
+            operation.add_done_callback(self._go_on_sending, context=self._context)
+
+    def _go_on_sending(self, operation: Operation) -> None:
+        if self._lost or operation is not self._sending:
+            return
+        self._step_sending(operation)
+        self._send_queued()
+
+    def _send_queued(self) -> None:
+        while self._waiters and (self._sending is None or self._lost):
+            waiter = self._waiters.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+        while self._sending is None and self._queue and not self._lost:
+            data = b"".join(self._queue)
+            self._queue.clear()
+            self._queued = 0
+            self._send(data)
+        if not self._lost:
+            self._maybe_resume()
+        if self._sending is None and not self._lost:
+            self._sent()
+
+    def _sent(self) -> None:
+        """All that was written is with the kernel."""
+        if self._eof_wanted and not self._closing:
+            self._shut()
+        if self._closing:
+            self._loop.call_soon(self._end, None, context=self._context)
+
+    async def sendfile(self, file: IO[bytes], offset: int, count: int | None) -> int:
+        """Send a file behind what was written, by sendfile(2) where that can be.
+
+        Raises:
+            RuntimeError: The transport is closing, or sends a file already.
+        """
+        if self._closing or self._eof_wanted:
+            raise RuntimeError("the transport is closing")
+        while isinstance(self._sending, Operation):
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+        if self._sending is not None or self._closing:
+            raise RuntimeError("the transport is closing, or sends another file")
+        self._sending = _Busy()
+        try:
+            return await Connection(self._conn).sendfile(file, offset, count)
+        except (OSError, HardsockError) as exc:
+            self._fail(exc)
+            raise
+        finally:
+            self._sending = None
+            if not self._lost:
+                self._send_queued()
+
+    def write_eof(self) -> None:
+        """See ``asyncio.WriteTransport``."""
+        if self._closing or self._eof_wanted:
+            return
+        self._eof_wanted = True
+        if self._sending is None:
+            self._shut()
+
+    def _shut(self) -> None:
+        try:
+            self._conn.shutdown(socket.SHUT_WR)
+        except (OSError, HardsockError) as exc:
+            self._fail(exc)
+
+    def can_write_eof(self) -> bool:
+        """Without TLS."""
+        return self._conn.tls is None
+
+    # ---- flow control
+
+    def _maybe_pause(self) -> None:
+        if self._may_write and self.get_write_buffer_size() > self._high:
+            self._may_write = False
+            self._call(self._protocol.pause_writing, "pause_writing")
+
+    @property
+    def _protocol_paused(self) -> bool:
+        """What asyncio's TLS of Python 3.10 looks at."""
+        return not self._may_write
+
+    def _maybe_resume(self) -> None:
+        if not self._may_write and self.get_write_buffer_size() <= self._low:
+            self._may_write = True
+            self._call(self._protocol.resume_writing, "resume_writing")
+
+    def _call(self, function: Callable[[], Any], name: str) -> None:
+        try:
+            function()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self._report(exc, f"protocol.{name}() failed")
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the kernel has not taken, or not all of them."""
+        return self._queued + self._in_flight
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """See ``asyncio.WriteTransport``."""
+        return self._low, self._high
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """See ``asyncio.WriteTransport``."""
+        if high is None:
+            high = _HIGH if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high, self._low = high, low
+        self._maybe_pause()
+
+    # ---- ending
+
+    def is_closing(self) -> bool:
+        """See ``asyncio.BaseTransport``."""
+        return self._closing
+
+    def close(self) -> None:
+        """See ``asyncio.BaseTransport``: what was written is sent first, for a while."""
+        if self._closing:
+            return
+        self._closing = True
+        self._stop_reading()
+        if self._sending is None:
+            self._loop.call_soon(self._end, None, context=self._context)
+        else:
+            self._conn.set_write_deadline(FLUSH_TIMEOUT)
+
+    def abort(self) -> None:
+        """See ``asyncio.WriteTransport``: a reset."""
+        self._conn.abort()
+        self._schedule_end(None)
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        """What asyncio's TLS ends a transport with."""
+        self._conn.close()
+        self._schedule_end(exc)
+
+    def _fail(self, exc: BaseException, what: str | None = None) -> None:
+        """The connection is of no more use; *what* was a fault of the protocol."""
+        if what is not None:
+            self._report(exc, what)
+        self._schedule_end(None if isinstance(exc, Closed) and self._closing else exc)
+
+    def _report(self, exc: BaseException, what: str) -> None:
+        self._loop.call_exception_handler(
+            {"message": what, "exception": exc, "transport": self, "protocol": self._protocol}
+        )
+
+    def _schedule_end(self, exc: BaseException | None) -> None:
+        if self._lost:
+            return
+        self._closing = True
+        self._stop_reading()
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.close()
+        self._queue.clear()
+        self._queued = self._in_flight = 0
+        self._loop.call_soon(self._end, exc, context=self._context)
+        self._lost = True
+        self._send_queued()
+
+    def _end(self, exc: BaseException | None) -> None:
+        if self._server is False:
+            return
+        self._lost = True
+        server, self._server = self._server, False
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._conn.close()
+            if server is not None:
+                _attached(server._detach, self)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See ``asyncio.BaseTransport``; also ``"hardsock"``, the connection."""
+        if name in ("peername", "sockname") and name not in self._extra:
+            try:
+                value = self._conn.getpeername() if name == "peername" else self._conn.getsockname()
+            except OSError:
+                return default
+            self._extra[name] = value
+        if name == "hardsock":
+            return self._conn
+        return self._extra.get(name, default)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._lost else "closing" if self._closing else "open"
+        return f"<hardsock.aio.Transport {state} of {self._conn!r}>"

@@ -1,0 +1,1 @@
+"""What every adapter of `hardsock.adapters` keeps, on real servers."""

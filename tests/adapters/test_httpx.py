@@ -1,0 +1,472 @@
+"""httpx and httpx2 over hardsock: one deadline over everything, and a cancel from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from adapters.web import Web
+from support import BlackHole, Namespace
+from support.loops import RUNS
+from support.pki import make_authority
+from support.require import need_module, require
+
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+SOON = 0.15
+LATE = 60.0
+AT_ONCE = 5.0  # What would otherwise take for ever; a busy machine may need a while.
+
+LIBRARIES = ["httpx", "httpx2"]
+WAYS = ["sync", *RUNS, "trio"]
+
+
+@dataclass
+class Files:
+    ca: Path
+    serving: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    authority = make_authority(tmp_path_factory.mktemp("pki"), "ca")
+    identity = authority.issue(file="server")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(identity.certificate, identity.key)
+    serving.set_alpn_protocols(["http/1.1"])
+    return Files(authority.certificate, serving)
+
+
+@pytest.fixture(params=["plain", "tls"])
+def web(request: pytest.FixtureRequest, files: Files) -> Iterator[Web]:
+    with Web(tls=files.serving if request.param == "tls" else None) as server:
+        yield server
+
+
+class Way:
+    """One library, in one way of waiting."""
+
+    def __init__(self, library: str, way: str, files: Files) -> None:
+        need_module(library)
+        self.library: Any = importlib.import_module(library)
+        self.adapter: Any = importlib.import_module(f"hardsock.adapters.{library}")
+        self.way, self._files = way, files
+
+    def run(self, main: Callable[[], Awaitable[Any]]) -> Any:
+        if self.way == "trio":
+            need_module("trio")
+            import trio
+
+            return trio.run(main)
+        if self.way == "uvloop":
+            need_module("uvloop")
+        return RUNS[self.way](main())  # type: ignore[arg-type]
+
+    def settings(self, **more: Any) -> dict[str, Any]:
+        config = hs.TLSConfig(ca=self._files.ca, alpn=("http/1.1",))
+        return {"tls": config, "trust_env": False, "timeout": LATE, **more}
+
+    def get(self, *urls: str, scope: Any = None, **settings: Any) -> Any:
+        """The text of the last page, or the error."""
+        scope = contextlib.nullcontext() if scope is None else scope
+        made = self.settings(**settings)
+        if self.way == "sync":
+            try:
+                with scope, self.adapter.client(**made) as client:
+                    return [client.get(url).text for url in urls][-1]
+            except Exception as exc:
+                return exc
+
+        async def main() -> Any:
+            with scope:
+                async with self.adapter.async_client(**made) as client:
+                    return [(await client.get(url)).text for url in urls][-1]
+
+        try:
+            return self.run(main)
+        except Exception as exc:
+            return exc
+
+    def stream(self, url: str, *, scope: Any, on_piece: Callable[[], None], **settings: Any) -> Any:
+        """Read a body piece by piece; the scope is only around the sending of the request."""
+        made = self.settings(**settings)
+        if self.way == "sync":
+            try:
+                with self.adapter.client(**made) as client:
+                    with scope:
+                        response = client.send(client.build_request("GET", url), stream=True)
+                    try:
+                        for _ in response.iter_raw():
+                            on_piece()
+                    finally:
+                        response.close()
+            except Exception as exc:
+                return exc
+
+        async def main() -> None:
+            async with self.adapter.async_client(**made) as client:
+                with scope:
+                    response = await client.send(client.build_request("GET", url), stream=True)
+                try:
+                    async for _ in response.aiter_raw():
+                        on_piece()
+                finally:
+                    await response.aclose()
+
+        try:
+            return self.run(main)
+        except Exception as exc:
+            return exc
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, library: str, files: Files) -> Way:
+    return Way(library, request.param, files)
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < AT_ONCE
+
+
+@contextlib.contextmanager
+def cancelled_when(ready: Callable[[], object]) -> Iterator[hs.CancelToken]:
+    """A token that another thread cancels as soon as *ready* has returned."""
+    token = hs.CancelToken()
+
+    def act() -> None:
+        ready()
+        token.cancel("the user pressed Stop")
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield token
+    finally:
+        thread.join()
+
+
+def test_pages_come_over_one_connection_that_is_kept(way: Way, web: Web) -> None:
+    assert way.get(web.url("/hello"), web.url("/echo/text"), web.url("/hello")) == "1"
+    assert web.connections == 1
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/begun", "/redirect/drip"])
+def test_the_total_ends_whatever_the_server_does(way: Way, web: Web, path: str) -> None:
+    with at_once():
+        error = way.get(web.url(path), total=SOON, follow_redirects=True)
+    assert isinstance(error, way.library.TimeoutException), error
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip"])
+def test_the_scope_around_ends_it_as_itself(way: Way, web: Web, path: str) -> None:
+    with at_once():
+        error = way.get(web.url(path), scope=hs.timeout(SOON, name="mine"), total=LATE)
+    assert isinstance(error, hs.DeadlineExceeded), error
+    assert error.reason == "mine"
+
+
+@pytest.mark.parametrize("path", ["/silent", "/drip", "/begun"])
+def test_another_thread_cancels_it(way: Way, web: Web, path: str) -> None:
+    with at_once(), cancelled_when(web.arrived.acquire) as token:
+        error = way.get(web.url(path), scope=hs.scope(token), total=LATE)
+    assert isinstance(error, hs.Cancelled), error
+    assert error.reason == "the user pressed Stop"
+
+
+def test_a_body_that_is_streamed_later_obeys_the_total(way: Way, web: Web) -> None:
+    with at_once():
+        error = way.stream(
+            web.url("/drip"), scope=contextlib.nullcontext(), on_piece=lambda: None, total=SOON
+        )
+    assert isinstance(error, way.library.TimeoutException), error
+
+
+def test_a_body_that_is_streamed_later_obeys_the_scope_of_the_request(way: Way, web: Web) -> None:
+    begun = threading.Event()
+    with at_once(), cancelled_when(begun.wait) as token:
+        error = way.stream(web.url("/drip"), scope=hs.scope(token), on_piece=begun.set)
+    assert isinstance(error, hs.Cancelled), error
+
+
+def test_the_limits_of_the_library_stay_its_own(way: Way, web: Web) -> None:
+    error = way.get(web.url("/silent"), timeout=SOON, scope=hs.timeout(LATE))
+    assert isinstance(error, way.library.ReadTimeout), error
+    cause = error.__cause__
+    assert isinstance(cause.hardsock_error, hs.DeadlineExceeded)
+    assert cause.hardsock_error.op == "recv"
+
+
+@pytest.mark.parametrize("path", ["/truncated", "/reset"])
+def test_a_body_that_is_cut_is_an_error_of_the_library(way: Way, web: Web, path: str) -> None:
+    error = way.get(web.url(path))
+    assert isinstance(error, way.library.TransportError), error
+
+
+def test_a_cancelled_call_never_hands_on_its_connection(way: Way, web: Web) -> None:
+    settings = way.settings()
+    token = hs.CancelToken()
+
+    def cancel() -> None:
+        web.arrived.acquire()
+        token.cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    if way.way == "sync":
+        with way.adapter.client(**settings) as client:
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                client.get(web.url("/drip"))
+            answers = [client.get(web.url(f"/echo/{n}")).text for n in range(3)]
+    else:
+
+        async def main() -> list[str]:
+            async with way.adapter.async_client(**settings) as client:
+                with pytest.raises(hs.Cancelled), hs.scope(token):
+                    await client.get(web.url("/drip"))
+                return [(await client.get(web.url(f"/echo/{n}"))).text for n in range(3)]
+
+        answers = way.run(main)
+    thread.join()
+    assert answers == ["0", "1", "2"]
+    assert web.connections == 2
+
+
+def test_a_full_pool_is_waited_for_under_the_same_deadline(way: Way, web: Web) -> None:
+    limits = way.library.Limits(max_connections=1)
+    if way.way == "sync":
+        with way.adapter.client(**way.settings(limits=limits, total=LATE)) as client:
+            with client.stream("GET", web.url("/begun")):
+                with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+                    client.get(web.url("/hello"))
+                with at_once(), pytest.raises(way.library.PoolTimeout):
+                    client.get(web.url("/hello"), timeout=SOON)
+                with at_once(), pytest.raises(hs.Cancelled):
+                    with cancelled_when(lambda: None) as token, hs.scope(token):
+                        client.get(web.url("/hello"))
+            assert client.get(web.url("/hello")).text == "2"
+            assert client.get(web.url("/hello")).text == "2"
+        return
+
+    async def main() -> None:
+        settings = way.settings(limits=limits, total=LATE)
+        async with way.adapter.async_client(**settings) as client:
+            async with client.stream("GET", web.url("/begun")):
+                with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+                    await client.get(web.url("/hello"))
+                with at_once(), pytest.raises(way.library.PoolTimeout):
+                    await client.get(web.url("/hello"), timeout=SOON)
+                with at_once(), pytest.raises(hs.Cancelled):
+                    with cancelled_when(lambda: None) as token, hs.scope(token):
+                        await client.get(web.url("/hello"))
+            assert (await client.get(web.url("/hello"))).text == "2"
+
+    way.run(main)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_with_http2_the_queue_of_the_library_keeps_the_deadline(library: str, files: Files) -> None:
+    need_module("h2")
+    way = Way(library, "sync", files)
+    config = hs.TLSConfig(ca=files.ca, alpn=("h2", "http/1.1"))
+    settings = way.settings(
+        tls=config, http2=True, limits=way.library.Limits(max_connections=1), total=LATE
+    )
+    with Web(tls=files.serving) as web, way.adapter.client(**settings) as client:
+        with client.stream("GET", web.url("/begun")) as response:
+            assert response.http_version == "HTTP/1.1"  # That is what this server speaks.
+            with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+                client.get(web.url("/hello"))
+
+
+def test_a_connect_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> None:
+    with BlackHole() as hole:
+        url = f"http://127.0.0.1:{hole.port}/"
+        with at_once():
+            error = way.get(url, total=SOON)
+        assert isinstance(error, way.library.ConnectTimeout), error
+        with at_once():
+            error = way.get(url, scope=hs.timeout(SOON), total=LATE)
+        assert isinstance(error, hs.DeadlineExceeded), error
+
+
+def test_a_handshake_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> None:
+    for settings, wanted in (
+        ({"total": SOON}, way.library.ConnectTimeout),
+        ({"total": LATE, "scope": hs.timeout(SOON)}, hs.DeadlineExceeded),
+    ):
+        with Silent() as silent:
+            with at_once():
+                error = way.get(f"https://127.0.0.1:{silent.port}/", **settings)
+        assert isinstance(error, wanted), error
+
+
+class Silent:
+    """Accepts, and says nothing."""
+
+    def __enter__(self) -> Silent:
+        import socket
+
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self._listener.close()
+
+
+def test_a_refused_connect_is_an_error_of_the_library_with_every_attempt(way: Way) -> None:
+    with Silent() as gone:
+        url = f"http://127.0.0.1:{gone.port}/"
+    error = way.get(url)
+    assert isinstance(error, way.library.ConnectError)
+    assert isinstance(error.__cause__.hardsock_error, hs.ConnectionRefused)
+
+
+def test_a_certificate_of_a_stranger_is_refused(way: Way, files: Files) -> None:
+    with Web(tls=files.serving) as web:
+        error = way.get(web.url("/hello"), tls=hs.TLSConfig(alpn=("http/1.1",)))
+    assert isinstance(error, way.library.ConnectError), error
+    assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)
+
+
+def test_a_context_of_hardsock_may_be_given_for_its_settings(way: Way, files: Files) -> None:
+    with Web(tls=files.serving) as web:
+        context = hs.ssl_context(ca=files.ca)
+        assert way.get(web.url("/hello"), tls=None, verify=context) == "1"
+        error = way.get(web.url("/hello"), tls=None, verify=hs.ssl_context())
+    assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)
+
+
+def test_totals_count_from_each_request(way: Way, web: Web) -> None:
+    assert way.get(*[web.url("/hello")] * 5, total=LATE) == "1"
+
+
+def test_settings_that_hardsock_does_not_take_are_refused_by_name(way: Way) -> None:
+    make = way.adapter.client if way.way == "sync" else way.adapter.async_client
+    with pytest.raises(ValueError, match="verify=False is not taken"):
+        make(verify=False)
+    with pytest.raises(ValueError, match="cert="):
+        make(cert="client.pem")
+    with pytest.raises(TypeError, match=r"tls must be a hardsock\.TLSConfig"):
+        make(tls=True)
+    with pytest.raises(ValueError, match="lacks 'h2'"):
+        way.adapter.Transport(http2=True, tls=hs.TLSConfig(alpn=("http/1.1",)))
+
+
+def test_proxies_of_the_environment_are_used_over_hardsock(
+    way: Way, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Silent() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "")
+        with at_once():
+            error = way.get(web.url("/hello"), trust_env=True, total=SOON)
+    assert isinstance(error, way.library.TimeoutException), error
+    assert web.connections == 0
+
+
+def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
+    from support import DeadDNS, use_dns
+
+    way = Way(library, name, Files(Path(ca), None))  # type: ignore[arg-type]
+    with DeadDNS("127.0.0.1", 53):
+        use_dns("127.0.0.1", timeout=2, attempts=2)
+        began = time.monotonic()
+        error = way.get("http://nobody.test/", total=0.3)
+        took = time.monotonic() - began
+        assert isinstance(error, way.library.ConnectTimeout), error
+        return took
+
+
+@pytest.mark.net
+def test_a_dead_name_server_costs_the_total_and_no_more(way: Way, files: Files) -> None:
+    with require(Namespace()) as namespace:
+        took = namespace.run(_ask_a_dead_name_server, way.library.__name__, way.way, str(files.ca))
+    assert took < 2, "the resolver alone takes eight seconds"
+
+
+# ---- httpcore, by its public hook
+
+
+@pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
+def test_a_pool_of_httpcore_takes_the_backend(name: str, web: Web, files: Files) -> None:
+    need_module(name)
+    core: Any = importlib.import_module(name)
+    adapter: Any = importlib.import_module(f"hardsock.adapters.{name}")
+    context = ssl.create_default_context(cafile=str(files.ca))
+    for backend in (  # TLS by a given SSLContext, and by hardsock.
+        adapter.NetworkBackend(),
+        adapter.NetworkBackend(tls=hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))),
+        None,
+    ):
+        if backend is None:  # A context of hardsock is taken for its settings.
+            context = hs.ssl_context(ca=files.ca)
+            backend = adapter.NetworkBackend()
+        with core.ConnectionPool(network_backend=backend, ssl_context=context) as pool:
+            assert pool.request("GET", web.url("/echo/a")).content == b"a"
+            assert pool.request("GET", web.url("/echo/b")).content == b"b"
+            with at_once(), pytest.raises(core.ReadTimeout):
+                pool.request("GET", web.url("/silent"), extensions={"timeout": {"read": SOON}})
+            with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+                pool.request("GET", web.url("/drip"))
+
+
+@pytest.mark.parametrize("loop", [*RUNS, "trio"])
+@pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
+def test_an_awaited_pool_of_httpcore_takes_the_backend(
+    name: str, loop: str, web: Web, files: Files
+) -> None:
+    need_module(name)
+    core: Any = importlib.import_module(name)
+    adapter: Any = importlib.import_module(f"hardsock.adapters.{name}")
+    context = ssl.create_default_context(cafile=str(files.ca))
+
+    async def main() -> None:
+        for backend in (
+            adapter.AsyncNetworkBackend(),
+            adapter.AsyncNetworkBackend(tls=hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))),
+        ):
+            pool = core.AsyncConnectionPool(network_backend=backend, ssl_context=context)
+            async with pool:
+                assert (await pool.request("GET", web.url("/echo/a"))).content == b"a"
+                with at_once(), pytest.raises(core.ReadTimeout):
+                    await pool.request(
+                        "GET", web.url("/silent"), extensions={"timeout": {"read": SOON}}
+                    )
+                with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+                    await pool.request("GET", web.url("/drip"))
+
+    Way("httpx", loop, files).run(main)
+
+
+def test_pauses_between_connect_retries_end_with_the_scope(files: Files) -> None:
+    need_module("httpcore")
+    import httpcore
+
+    from hardsock.adapters.httpcore import NetworkBackend
+
+    with Silent() as gone:
+        url = f"http://127.0.0.1:{gone.port}/"
+    with httpcore.ConnectionPool(network_backend=NetworkBackend(), retries=20) as pool:
+        with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
+            pool.request("GET", url)

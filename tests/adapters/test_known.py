@@ -1,0 +1,106 @@
+"""``hardsock explain --adapters``, and that it says what the documents and the modules say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hardsock.adapters
+from hardsock.__main__ import main
+from hardsock.adapters import _known
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "adapters.md").read_text()
+
+
+def _shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["explain", "--adapters", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_it_lists_what_is_installed_and_the_line_to_write(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = _shown(capsys)
+    assert re.search(
+        r"^requests 2\.\d+\.\d+\n  write   session = hardsock\.adapters\.requests\.session\(total=10\)\n"
+        r"  covers  all\n  lost    SOCKS proxies\n",
+        shown,
+        re.MULTILINE,
+    )
+    assert "\nsmtplib\n  write   from hardsock.adapters.smtplib import SMTP\n" in shown
+    assert "psycopg2 " not in shown
+
+
+def test_what_is_refused_is_told_where_it_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"psycopg2": "2.9.9", "urllib3": "2.99.0"}
+    monkeypatch.setattr(_known, "_installed", versions.get)
+    shown = _shown(capsys)
+    assert "psycopg2 2.9.9\n  cannot  its C library" in shown
+    assert "  rather  psycopg 3\n" in shown
+    assert "urllib3 2.99.0\n" in shown
+    assert "  beware  tested with 2.0 to 2.8 only\n" in shown
+    assert "requests" not in shown.partition("psycopg2")[0].splitlines()[0]
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(_shown(capsys, "--json"))
+    by_name = {one["library"]: one for one in found["adapters"]}
+    assert by_name["redis"]["tested"] is True
+    assert by_name["urllib3"]["line"].startswith("http = ")
+    assert {one["library"] for one in found["refused"]} <= {"grpcio"}
+
+
+def test_an_address_or_adapters_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["explain"], ["explain", "x:1", "--adapters"]):
+        with pytest.raises(SystemExit) as caught:
+            main(wrong)
+        assert caught.value.code == 2
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("one", _known.ADAPTERS, ids=lambda one: one.library)
+def test_the_page_and_the_module_say_the_same(one: _known.Adapter) -> None:
+    names = {"redis": "redis-py", "psycopg": "psycopg 3"}
+    assert names.get(one.library, one.library) in PAGE
+    module = re.search(r"hardsock\.adapters\.(\w+)", one.line)
+    if module is None:
+        return
+    loaded = importlib.import_module(f"hardsock.adapters.{module[1]}")
+    for name in re.findall(rf"adapters\.{module[1]}\.(\w+)|import (\w+)$", one.line):
+        assert hasattr(loaded, "".join(name))
+    if one.newest:
+        assert f"{one.oldest} to {one.newest}" in (loaded.__doc__ or "")
+        (row,) = (
+            line for line in PAGE.splitlines() if one.line.split("(")[0] in line and line[0] == "|"
+        )
+        assert one.oldest in row
+        assert one.newest in row
+
+
+@pytest.mark.parametrize("one", _known.REFUSED, ids=lambda one: one.library)
+def test_the_page_tells_of_what_is_refused(one: _known.Refused) -> None:
+    assert one.library.removesuffix("-binary") in PAGE
+
+
+def test_hardsock_imports_no_library_and_no_adapter() -> None:
+    code = (
+        "import sys, hardsock, hardsock.adapters, hardsock.adapters._known as k\n"
+        "k.report(False)\n"
+        "print([m for m in sys.modules if m.split('.')[0] in "
+        "('requests', 'urllib3', 'redis', 'psycopg', 'pymysql') "
+        "or m in ('http.client', 'smtplib', 'ftplib')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+    assert hardsock.adapters.UntestedVersionWarning

@@ -1,0 +1,221 @@
+"""psycopg and its pool under hardsock's deadlines, against a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import pytest
+
+import hardsock as hs
+import hardsock.adapters.psycopg
+from adapters.http_contract import SHORT, WAITS, causes
+from hardsock.lab.servers.process import Server
+from pool.relay import Relay
+from support import BlackHole, Call, Namespace, PeerScript, require
+from support.servers import postgres
+
+SLOW = "select pg_sleep(60)"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with require(postgres()) as server:
+        yield server
+
+
+@pytest.fixture(params=["scope", "cancel"])
+def end(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def _info(address: Any) -> str:
+    host, port = address
+    return f"host={host} port={port} user=postgres dbname=postgres"
+
+
+@contextlib.contextmanager
+def _connected(server: Server) -> Iterator[Any]:
+    with hs.timeout(60):
+        conn = hardsock.adapters.psycopg.connect(_info(server.address), autocommit=True)
+    with contextlib.closing(conn):
+        yield conn
+
+
+def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
+    began = time.monotonic()
+    if end == "cancel":
+        token = hs.CancelToken()
+
+        def within() -> None:
+            with hs.scope(token):
+                call()
+
+        with Call(within) as running:
+            running.wait_until_blocked(WAITS, timeout=20.0)
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled) as cancelled:
+                running.result(20.0)
+        assert cancelled.value.reason == "stop button"
+    else:
+        with hs.timeout(SHORT), pytest.raises(timed_out) as late:
+            call()
+        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+    assert time.monotonic() - began < 20
+
+
+def test_a_slow_statement_is_cancelled_and_the_connection_stays_usable(
+    server: Server, end: str
+) -> None:
+    with _connected(server) as conn:
+        for _ in range(3):
+            _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
+            with hs.timeout(60):
+                assert conn.execute("select 41 + 1").fetchone() == (42,)
+                busy = conn.execute(
+                    "select count(*) from pg_stat_activity where query = %s and state = 'active'",
+                    [SLOW],
+                )
+                assert busy.fetchone() == (0,)
+
+
+def test_in_a_transaction_it_can_be_rolled_back(server: Server, end: str) -> None:
+    with _connected(server) as conn:
+        with contextlib.suppress(psycopg.errors.QueryCanceled, hs.Cancelled), conn.transaction():
+            _ends(end, lambda: conn.execute(SLOW), psycopg.errors.QueryCanceled)
+            raise psycopg.errors.QueryCanceled("leave")
+        with hs.timeout(60):
+            assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_rows_that_come_slowly_are_cancelled(server: Server, end: str) -> None:
+    slow_rows = "copy (select pg_sleep(0.05) from generate_series(1, 1000)) to stdout"
+    with _connected(server) as conn:
+
+        def read() -> None:
+            with conn.cursor() as cursor, cursor.copy(slow_rows) as copy:
+                for _ in copy:
+                    pass
+
+        _ends(end, read, psycopg.errors.QueryCanceled)
+
+
+def test_a_black_hole_ends(end: str) -> None:
+    with BlackHole() as hole:
+        _ends(
+            end,
+            lambda: hardsock.adapters.psycopg.connect(_info(hole.address)),
+            psycopg.errors.ConnectionTimeout,
+        )
+
+
+def test_a_server_that_says_nothing_ends(end: str) -> None:
+    with PeerScript([("stall",)]) as peer:
+        _ends(
+            end,
+            lambda: hardsock.adapters.psycopg.connect(_info(peer.address)),
+            psycopg.errors.ConnectionTimeout,
+        )
+
+
+def _dead_dns(end: str) -> bool:
+    from support import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        _ends(
+            end,
+            lambda: hardsock.adapters.psycopg.connect(_info(("nobody.test", 5432))),
+            psycopg.errors.ConnectionTimeout,
+        )
+    return True
+
+
+@pytest.mark.net
+def test_a_dead_name_server_ends(end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_psycopg:_dead_dns", end)
+
+
+def test_a_server_that_does_not_stop_costs_the_connection_and_not_the_caller(
+    server: Server,
+) -> None:
+    with Relay(server.address) as relay, hs.timeout(60):
+        conn = hardsock.adapters.psycopg.connect(_info(relay.address), autocommit=True)
+        relay.hold_replies()
+        with hs.timeout(SHORT), pytest.raises(psycopg.errors.QueryCanceled):
+            conn.execute(SLOW)
+        assert conn.closed
+        assert conn.broken
+        conn.close()
+
+
+def test_the_queue_of_the_pool_ends(server: Server, end: str) -> None:
+    with hardsock.adapters.psycopg.ConnectionPool(
+        _info(server.address), min_size=1, max_size=1
+    ) as pool:
+        held = pool.getconn()
+        _ends(end, pool.getconn, psycopg_pool.PoolTimeout)
+        pool.putconn(held)
+        with hs.timeout(60), pool.connection() as conn:
+            assert conn.execute("select 7").fetchone() == (7,)
+        assert pool.getconn(5) is held
+        pool.putconn(held)
+
+
+def test_a_scope_that_has_ended_takes_no_place(server: Server) -> None:
+    with hardsock.adapters.psycopg.ConnectionPool(
+        _info(server.address), min_size=1, max_size=1
+    ) as pool:
+        token = hs.CancelToken()
+        token.cancel()
+        with hs.scope(token), pytest.raises(hs.Cancelled):
+            pool.getconn()
+        with pool.connection(60) as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_it_works_without_any_scope_and_names_its_descriptor(server: Server) -> None:
+    conn = hardsock.adapters.psycopg.connect(_info(server.address))
+    with contextlib.closing(conn):
+        assert conn.execute("select 1").fetchone() == (1,)
+        (found,) = (one for one in hs.fd_snapshot().descriptors if one.fd == conn.pgconn.socket)
+        assert found.note is not None
+        assert found.note.name == "libpq {}:{}/postgres".format(*server.address)
+        assert found.note.site.function == (
+            "test_it_works_without_any_scope_and_names_its_descriptor"
+        )
+
+
+def test_a_notification_that_does_not_come_leaves_the_connection_as_it_was(
+    server: Server,
+) -> None:
+    with _connected(server) as conn:
+        with hs.timeout(60):
+            conn.execute("listen news")
+            assert list(conn.notifies(timeout=0.05)) == []
+        with hs.timeout(SHORT), pytest.raises(psycopg.errors.QueryCanceled):
+            next(conn.notifies())
+        with hs.timeout(60):
+            conn.execute("notify news, 'x'")
+            assert next(conn.notifies(timeout=5)).payload == "x"
+
+
+def test_names_are_looked_up_by_hardsock(server: Server) -> None:
+    host, port = server.address
+    with hs.timeout(60):
+        conn = hardsock.adapters.psycopg.connect(_info(("localhost", port)))
+        assert conn.info.hostaddr == "127.0.0.1"
+        conn.close()
+        with socket.socket() as unused:
+            unused.bind((host, 0))
+            both = f"host=localhost,localhost port={unused.getsockname()[1]},{port}"
+            conn = hardsock.adapters.psycopg.connect(f"{both} user=postgres dbname=postgres")
+            conn.close()
+        with pytest.raises(psycopg.OperationalError, match="no such name"):
+            hardsock.adapters.psycopg.connect(_info(("nobody.invalid", port)))

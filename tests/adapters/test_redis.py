@@ -1,0 +1,250 @@
+"""redis-py over hardsock, against a real redis-server and against bad peers."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+import hardsock as hs
+import hardsock.adapters.redis
+from adapters.http_contract import SHORT, WAITS, causes, nothing_open, server_context
+from hardsock.lab.servers.process import Server
+from support import BlackHole, Call, Namespace, PeerScript, require
+from support.servers import redis_server
+from support.tls import Identities
+
+_QUIET: dict[str, Any] = {"protocol": 2}
+"""Without HELLO; what a scripted peer hears first may still be a greeting."""
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with require(redis_server()) as server:
+        yield server
+
+
+@pytest.fixture(params=["deadline", "scope", "cancel"])
+def end(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def _client(
+    address: Any, end: str = "", tls: Identities | None = None, **settings: Any
+) -> Iterator[Any]:
+    host, port = address
+    if tls is not None:
+        settings["ssl_ca_certs"] = str(tls.ca)
+    url = f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
+    total = SHORT if end == "deadline" else None
+    with hardsock.adapters.redis.client(url, total=total, **settings) as made:
+        yield made
+        made.connection_pool.disconnect()
+
+
+def _ends(end: str, call: Any) -> None:
+    if end == "cancel":
+        token = hs.CancelToken()
+
+        def within() -> None:
+            with hs.scope(token):
+                call()
+
+        with Call(within) as running:
+            running.wait_until_blocked(WAITS, timeout=20.0)
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled):
+                running.result(20.0)
+        return
+    scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
+    with scope, pytest.raises(redis.exceptions.TimeoutError) as late:
+        call()
+    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_reply_that_does_not_come_ends(end: str, tls: bool, fault: str, ids: Identities) -> None:
+    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    context = server_context(ids) if tls else None
+    with PeerScript([("recv", 1), last], check=False, tls=context) as peer:
+        with _client(peer.address, end, ids if tls else None, **_QUIET) as client:
+            _ends(end, lambda: client.get("key"))
+            nothing_open()
+
+
+def test_a_connect_into_a_black_hole_ends(end: str) -> None:
+    with BlackHole() as hole, _client(hole.address, end) as client:
+        _ends(end, client.ping)
+        nothing_open()
+
+
+def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
+    with PeerScript([("stall",)]) as peer, _client(peer.address, end, ids) as client:
+        _ends(end, client.ping)
+        nothing_open()
+
+
+def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
+    with _client(server.address, end, size=1) as client:
+        held = client.connection_pool.get_connection()
+        _ends(end, client.ping)
+        client.connection_pool.release(held)
+        with hs.timeout(30):
+            client.total = None
+            assert client.ping()
+    nothing_open()
+
+
+def test_the_pauses_between_tries_end(end: str) -> None:
+    again = Retry(ConstantBackoff(60), 3)
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+    with _client(address, end, retry=again, **_QUIET) as client:
+        if end == "cancel":
+            _ends(end, client.ping)
+        else:
+            scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
+            with scope, pytest.raises(redis.exceptions.TimeoutError, match="no time left"):
+                client.ping()
+    nothing_open()
+
+
+def _dead_dns(end: str) -> bool:
+    from support import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        with _client(("nobody.test", 6379), end) as client:
+            _ends(end, client.ping)
+    return True
+
+
+@pytest.mark.net
+def test_a_dead_name_server_ends(end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_redis:_dead_dns", end)
+
+
+def test_socket_timeout_is_a_total_for_the_reply() -> None:
+    drip = [("recv", 1), ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)]
+    with PeerScript(drip, check=False) as peer:
+        with _client(peer.address, socket_timeout=0.2, retry=None, **_QUIET) as client:
+            with hs.timeout(30), pytest.raises(redis.exceptions.TimeoutError):
+                client.get("key")
+
+
+def test_commands_pipelines_and_scripts_work(server: Server) -> None:
+    with _client(server.address, size=4) as client, hs.timeout(30):
+        client.set("a", "1")
+        with client.pipeline() as pipe:
+            pipe.incr("a").incr("a").get("a")
+            assert pipe.execute() == [2, 3, b"3"]
+        assert client.eval("return ARGV[1]", 0, "x" * 100_000) == b"x" * 100_000
+        client.delete("a")
+    nothing_open()
+
+
+def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(server: Server) -> None:
+    with _client(server.address, size=1) as client:
+        token = hs.CancelToken()
+
+        def pop() -> None:
+            with hs.scope(token):
+                client.blpop("never", 0)
+
+        with Call(pop) as call:
+            call.wait_until_blocked()
+            token.cancel()
+            with pytest.raises(hs.Cancelled):
+                call.result(20)
+        with hs.timeout(30):
+            for number in range(5):
+                assert client.echo(f"answer {number}") == b"answer %d" % number
+    nothing_open()
+
+
+def test_a_subscriber_is_stopped_from_another_thread(server: Server) -> None:
+    with _client(server.address) as client:
+        token, got = hs.CancelToken(), threading.Event()
+
+        def listen() -> None:
+            with hs.scope(token), client.pubsub() as subscriber:
+                subscriber.subscribe("news")
+                for message in subscriber.listen():
+                    if message["type"] == "message":
+                        got.set()
+
+        with Call(listen) as call:
+            with hs.timeout(30):
+                while not client.publish("news", "x"):
+                    hs.sleep(0.001)
+            assert got.wait(20)
+            token.cancel()
+            with pytest.raises(hs.Cancelled):
+                call.result(20)
+
+
+def test_a_message_that_does_not_come_in_time_is_none(server: Server) -> None:
+    with _client(server.address) as client, hs.timeout(30), client.pubsub() as subscriber:
+        subscriber.subscribe("news")
+        assert subscriber.get_message(timeout=5)["type"] == "subscribe"
+        assert subscriber.get_message(timeout=0.05) is None
+        assert subscriber.get_message() is None
+
+
+def test_the_ledger_names_the_line_of_the_program(server: Server) -> None:
+    with _client(server.address) as client, hs.timeout(30):
+        client.ping()
+        (found,) = (one for one in hs.open_connections() if one.how == "connect")
+        assert found.site.function == "test_the_ledger_names_the_line_of_the_program"
+
+
+def test_without_an_adapter_a_cancel_is_no_outage(server: Server) -> None:
+    """As somebody would write it who has not heard of adapters."""
+
+    class Own(redis.Connection):
+        def _connect(self) -> Any:
+            return hs.connect((self.host, self.port), timeout=5)
+
+    with PeerScript([("recv", 1), ("stall",)]) as peer:
+        host, port = peer.address
+        pool = redis.ConnectionPool(
+            connection_class=Own,
+            host=host,
+            port=port,
+            retry=Retry(ConstantBackoff(60), 3),
+            **_QUIET,
+        )
+        token = hs.CancelToken()
+
+        def ping() -> None:
+            with hs.scope(token):
+                redis.Redis(connection_pool=pool).ping()
+
+        with Call(ping) as call:
+            peer.wait_steps(1)
+            token.cancel("shutting down")
+            with pytest.raises(hs.Cancelled):
+                call.result(20)
+
+
+def test_settings_are_checked(ids: Identities) -> None:
+    with pytest.raises(ValueError, match="url must begin with"):
+        hardsock.adapters.redis.client("http://x")
+    with PeerScript([("stall",)]) as peer:
+        with _client(peer.address, tls=ids, ssl_validate_ocsp_stapled=True) as client:
+            with pytest.raises(redis.RedisError, match="ssl_validate_ocsp_stapled is not for"):
+                client.ping()

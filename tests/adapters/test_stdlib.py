@@ -1,0 +1,416 @@
+"""The standard library's clients over hardsock."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import threading
+import urllib.error
+import urllib.request
+import xmlrpc.client
+import xmlrpc.server
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import hardsock as hs
+import hardsock.adapters.http
+from adapters.dialog import Dialog
+from adapters.http_contract import *
+from adapters.http_contract import SHORT, WAITS, causes, nothing_open, server_context
+from adapters.http_peer import HttpPeer
+from hardsock.adapters import ftplib, imaplib, poplib, smtplib
+from support import Call, PeerScript
+from support.tls import Identities
+
+
+class HttpClient:
+    """One connection, as http.client is used."""
+
+    def __init__(self, total: float | None, context: hs.SSLContext | None) -> None:
+        self._total, self._context = total, context
+        self.conn: Any = None
+
+    def _answer(self, method: str, url: str, body: bytes | None = None) -> Any:
+        parts = urlsplit(url)
+        if self.conn is None and parts.scheme == "https":
+            self.conn = hardsock.adapters.http.HTTPSConnection(
+                parts.netloc, total=self._total, context=self._context
+            )
+        elif self.conn is None:
+            self.conn = hardsock.adapters.http.HTTPConnection(parts.netloc, total=self._total)
+        try:
+            self.conn.request(method, parts.path + "?" + parts.query, body)
+            return self.conn.getresponse()
+        except ConnectionResetError:
+            if method != "POST":
+                raise
+            return self.conn.getresponse()
+        except BaseException:
+            self.conn.close()
+            raise
+
+    def get(self, url: str) -> bytes:
+        answer = self._answer("GET", url)
+        try:
+            return answer.read()  # type: ignore[no-any-return]
+        except BaseException:
+            self.conn.close()
+            raise
+
+    def post(self, url: str, body: bytes) -> int:
+        return int(self._answer("POST", url, body).status)
+
+    def stream(self, url: str) -> Iterator[bytes]:
+        answer = self._answer("GET", url)
+
+        def body() -> Iterator[bytes]:
+            try:
+                while data := answer.read1():
+                    yield data
+            finally:
+                answer.close()
+                self.conn.close()
+
+        return body()
+
+
+class HttpDriver:
+    name = "http.client"
+    timed_out = (hs.DeadlineExceeded,)
+    failed = (OSError, http.client.HTTPException)
+    lacks = frozenset({"queue", "retries", "redirects"})
+
+    @contextlib.contextmanager
+    def client(
+        self, total: float | None, ca: Path | None = None, retries: int = 0
+    ) -> Iterator[HttpClient]:
+        one = HttpClient(total, None if ca is None else hs.ssl_context(ca=ca))
+        yield one
+        if one.conn is not None:
+            one.conn.close()
+
+
+class OpenerClient:
+    def __init__(self, opener: Any) -> None:
+        self._opener = opener
+
+    def get(self, url: str) -> bytes:
+        with self._opener.open(url) as answer:
+            return answer.read()  # type: ignore[no-any-return]
+
+    def post(self, url: str, body: bytes) -> int:
+        try:
+            with self._opener.open(url, body) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return exc.code
+
+    def stream(self, url: str) -> Iterator[bytes]:
+        answer = self._opener.open(url)
+
+        def body() -> Iterator[bytes]:
+            with answer:
+                while data := answer.read1():
+                    yield data
+
+        return body()
+
+
+class OpenerDriver:
+    name = "urllib.request"
+    timed_out = (hs.DeadlineExceeded, urllib.error.URLError)
+    failed = (OSError, http.client.HTTPException)
+    lacks = frozenset({"queue", "retries", "reuse"})
+
+    @contextlib.contextmanager
+    def client(
+        self, total: float | None, ca: Path | None = None, retries: int = 0
+    ) -> Iterator[OpenerClient]:
+        context = None if ca is None else hs.ssl_context(ca=ca)
+        no_proxy = urllib.request.ProxyHandler({})
+        yield OpenerClient(hardsock.adapters.http.opener(no_proxy, total=total, context=context))
+
+
+DRIVERS = [HttpDriver(), OpenerDriver()]
+
+
+# ---- http.client and xmlrpc alone
+
+
+def test_a_tunnel_is_under_the_deadline_too(ids: Identities) -> None:
+    with PeerScript([("stall",)]) as proxy:
+        context = hs.ssl_context(ca=ids.ca)
+        conn = hardsock.adapters.http.HTTPSConnection(*proxy.address, total=0.2, context=context)
+        conn.set_tunnel("nobody.test", 443)
+        with pytest.raises(hs.DeadlineExceeded):
+            conn.request("GET", "/")
+        conn.close()
+    nothing_open()
+
+
+def test_xmlrpc_answers_and_ends(ids: Identities) -> None:
+    with xmlrpc.server.SimpleXMLRPCServer(("127.0.0.1", 0), logRequests=False) as server:
+        server.register_function(lambda a, b: a + b, "add")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        with hardsock.adapters.http.server_proxy(url, total=30) as proxy:
+            assert [proxy.add(2, 3), proxy.add(4, 5)] == [5, 9]
+        server.shutdown()
+        thread.join()
+    for tls in (False, True):
+        with HttpPeer(server_context(ids) if tls else None) as peer:
+            context = hs.ssl_context(ca=ids.ca)
+            url = peer.url("/drip")
+            with hardsock.adapters.http.server_proxy(url, total=0.2, context=context) as proxy:
+                with pytest.raises(hs.DeadlineExceeded):
+                    proxy.add(1, 2)
+    nothing_open()
+
+
+# ---- Protocols of lines
+
+
+@contextlib.contextmanager
+def _smtp(port: int) -> Iterator[Any]:
+    made = smtplib.SMTP(local_hostname="here")
+    made._host = "127.0.0.1"  # type: ignore[attr-defined] # as its constructor sets it
+    with contextlib.closing(made):
+        made.connect("127.0.0.1", port)
+        yield made
+
+
+@contextlib.contextmanager
+def _pop(port: int) -> Iterator[Any]:
+    with contextlib.closing(poplib.POP3("127.0.0.1", port)) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _imap(port: int) -> Iterator[Any]:
+    made = imaplib.IMAP4("127.0.0.1", port)
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(OSError):
+            made.shutdown()
+
+
+@contextlib.contextmanager
+def _ftp(port: int) -> Iterator[Any]:
+    with contextlib.closing(ftplib.FTP()) as made:
+        made.connect("127.0.0.1", port)
+        yield made
+
+
+_CAPABLE: list[Any] = [
+    ("any",),
+    ("say", b"* CAPABILITY IMAP4rev1 STARTTLS"),
+    ("echo", b"TAG OK done"),
+]
+_Use = tuple[
+    list[Any], Callable[[int], contextlib.AbstractContextManager[Any]], Callable[[Any], Any]
+]
+_SILENT: dict[str, _Use] = {
+    "smtp": ([("say", b"220 ready"), ("hear", b"EHLO")], _smtp, lambda c: c.ehlo()),
+    "pop": ([("say", b"+OK"), ("hear", b"USER")], _pop, lambda c: c.user("u")),
+    "imap": ([("say", b"* OK"), *_CAPABLE, ("any",)], _imap, lambda c: c.noop()),
+    "ftp": ([("say", b"220 ready"), ("hear", b"USER")], _ftp, lambda c: c.login()),
+}
+"""Of each protocol: what the server says until it falls silent, and what the client does then."""
+
+
+@pytest.mark.parametrize("protocol", _SILENT)
+@pytest.mark.parametrize("fault", ["stall", "drip"])
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+def test_a_server_that_falls_silent_or_drips_ends(protocol: str, fault: str, ending: str) -> None:
+    steps, connected, act = _SILENT[protocol]
+    last = ("stall",) if fault == "stall" else ("drip", b"2" * 5000, 0.01)
+    with Dialog([*steps, last]) as server, connected(server.port) as client:
+        if ending == "scope":
+            with hs.timeout(SHORT), pytest.raises(Exception) as caught:
+                act(client)
+            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(caught.value))
+        else:
+            token = hs.CancelToken()
+
+            def within() -> None:
+                with hs.scope(token):
+                    act(client)
+
+            with Call(within) as call:
+                call.wait_until_blocked(WAITS)
+                token.cancel("stop")
+                with pytest.raises(hs.Cancelled):
+                    call.result(20)
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "pop", "imap"])
+def test_a_stalled_handshake_from_the_beginning_ends(protocol: str, ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    use: dict[str, Callable[[int], Any]] = {
+        "smtp": lambda p: smtplib.SMTP_SSL("127.0.0.1", p, context=context),
+        "pop": lambda p: poplib.POP3_SSL("127.0.0.1", p, context=context),
+        "imap": lambda p: imaplib.IMAP4_SSL("127.0.0.1", p, ssl_context=context),
+    }
+    with Dialog([("stall",)]) as server, hs.timeout(SHORT), pytest.raises(hs.DeadlineExceeded):
+        use[protocol](server.port)
+    nothing_open()
+
+
+def test_smtp_delivers_plain_and_after_starttls(ids: Identities) -> None:
+    mail = [("hear", b"mail FROM"), ("say", b"250 ok"), ("hear", b"rcpt TO"), ("say", b"250 ok")]
+    mail += [
+        ("hear", b"data"),
+        ("say", b"354 go"),
+        ("hear", b"Subject: x"),
+        ("any",),
+        ("hear", b"hello"),
+    ]
+    mail += [("hear", b"."), ("say", b"250 kept"), ("hear", b"QUIT"), ("say", b"221 bye")]
+    begin = [("say", b"220 ready"), ("hear", b"EHLO"), ("say", b"250-me"), ("say", b"250 STARTTLS")]
+    again = [
+        ("hear", b"STARTTLS"),
+        ("say", b"220 go"),
+        ("begin_tls",),
+        ("hear", b"EHLO"),
+        ("say", b"250 me"),
+    ]
+    for tls in (False, True):
+        steps = [*begin, *(again if tls else ()), *mail]
+        with (
+            Dialog(steps, server_context(ids)) as server,
+            hs.timeout(30),
+            _smtp(server.port) as smtp,
+        ):
+            smtp.ehlo()
+            if tls:
+                smtp.starttls(context=hs.ssl_context(ca=ids.ca))
+                assert isinstance(smtp.sock, hs.TLSSocket)
+            smtp.sendmail("a@b", ["c@d"], "Subject: x\r\n\r\nhello")
+    nothing_open()
+
+
+def test_starttls_verifies_whom_it_speaks_to(ids: Identities) -> None:
+    steps = [("say", b"220 ready"), ("hear", b"EHLO"), ("say", b"250-me"), ("say", b"250 STARTTLS")]
+    steps += [("hear", b"STARTTLS"), ("say", b"220 go"), ("begin_tls",)]
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30), _smtp(server.port) as smtp:
+        with pytest.raises(hs.CertificateError):
+            smtp.starttls()
+    nothing_open()
+
+
+def test_pop_speaks_over_tls(ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    steps: list[Any] = [("begin_tls",), ("say", b"+OK"), ("hear", b"STAT"), ("say", b"+OK 2 320")]
+    steps += [("hear", b"QUIT"), ("say", b"+OK")]
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30):
+        box = poplib.POP3_SSL("127.0.0.1", server.port, context=context)
+        assert box.stat() == (2, 320)
+        box.quit()
+    steps = [("say", b"+OK"), ("hear", b"CAPA"), ("say", b"+OK"), ("say", b"STLS"), ("say", b".")]
+    steps += [
+        ("hear", b"STLS"),
+        ("say", b"+OK"),
+        ("begin_tls",),
+        ("hear", b"NOOP"),
+        ("say", b"+OK"),
+    ]
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30), _pop(server.port) as box:
+        box.stls(context)
+        assert box.noop() == b"+OK"
+    nothing_open()
+
+
+def test_imap_speaks_over_tls(ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    bye: list[Any] = [("any",), ("say", b"* BYE"), ("echo", b"TAG OK done")]
+    steps: list[Any] = [("begin_tls",), ("say", b"* OK"), *_CAPABLE, *bye]
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30):
+        with imaplib.IMAP4_SSL("127.0.0.1", server.port, ssl_context=context) as imap:
+            assert "STARTTLS" in imap.capabilities
+    steps = [("say", b"* OK"), *_CAPABLE, ("any",), ("echo", b"TAG OK go"), ("begin_tls",)]
+    steps += [*_CAPABLE, *bye]
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30), _imap(server.port) as imap:
+        imap.starttls(context)
+        assert isinstance(imap.sock, hs.TLSSocket)
+        imap.logout()
+    nothing_open()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_ftp_fetches_and_stores(tls: bool, ids: Identities) -> None:
+    secure = [("hear", b"AUTH TLS"), ("say", b"234 go"), ("begin_tls",)]
+    login = [("hear", b"USER u"), ("say", b"331 pw"), ("hear", b"PASS p"), ("say", b"230 in")]
+    prot = [("hear", b"PBSZ 0"), ("say", b"200 ok"), ("hear", b"PROT P"), ("say", b"200 ok")]
+    work = [
+        ("hear", b"TYPE I"),
+        ("say", b"200 ok"),
+        ("hear", b"PASV"),
+        ("data", b"hello world", tls),
+    ]
+    work += [
+        ("hear", b"TYPE I"),
+        ("say", b"200 ok"),
+        ("hear", b"PASV"),
+        ("take", tls),
+        ("hear", b"QUIT"),
+        ("say", b"221 bye"),
+    ]
+    steps = [("say", b"220 ready"), *(secure if tls else ()), *login, *(prot if tls else ()), *work]
+    got: list[bytes] = []
+    with Dialog(steps, server_context(ids)) as server, hs.timeout(30):
+        ftp: Any = ftplib.FTP_TLS(context=hs.ssl_context(ca=ids.ca)) if tls else ftplib.FTP()
+        ftp.connect("127.0.0.1", server.port)
+        ftp.login("u", "p")
+        if tls:
+            ftp.prot_p()
+            with pytest.raises(ValueError, match="nothing plain passes"):
+                ftp.ccc()
+        ftp.retrbinary("RETR x", got.append)
+        ftp.storbinary("STOR y", io.BytesIO(b"stored"))
+        ftp.quit()
+    assert server.taken == b"stored"
+    assert b"".join(got) == b"hello world"
+    nothing_open()
+
+
+def test_a_transfer_that_drips_ends() -> None:
+    steps = [
+        ("say", b"220"),
+        ("hear", b"TYPE I"),
+        ("say", b"200"),
+        ("hear", b"PASV"),
+        ("data", b"x" * 5000, False, 0.01),
+    ]
+    with Dialog(steps) as server, _ftp(server.port) as ftp:
+        with hs.timeout(SHORT), pytest.raises(hs.DeadlineExceeded):
+            ftp.retrbinary("RETR x", lambda _: None)
+    nothing_open()
+
+
+def test_what_is_not_for_hardsock_is_refused(ids: Identities) -> None:
+    import ssl
+
+    bare = ssl.create_default_context()
+    for make in (
+        lambda: smtplib.SMTP_SSL(context=bare),
+        lambda: poplib.POP3_SSL("x", context=bare),
+        lambda: imaplib.IMAP4_SSL(ssl_context=bare),
+        lambda: ftplib.FTP_TLS(context=bare),
+        lambda: hardsock.adapters.http.HTTPSConnection("x", context=bare),
+    ):
+        with pytest.raises(TypeError, match=r"=hardsock\.ssl_context\(context\)"):
+            make()
+    with Dialog([("say", b"220"), ("hear", b"TYPE I"), ("say", b"200")]) as server:
+        with hs.timeout(30), _ftp(server.port) as ftp:
+            ftp.set_pasv(False)
+            with pytest.raises(ValueError, match="active mode"):
+                ftp.retrbinary("RETR x", lambda _: None)
+    assert xmlrpc.client.ServerProxy  # what server_proxy() makes

@@ -1,0 +1,677 @@
+"""Transports and streams over hardsock behave as asyncio's own, and better where those may hang."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from hardsock import aio
+from hardsock.aio import _transport, streams
+from hardsock.aio import loop as hsloop
+from support.loops import RUNS
+from support.pki import make_authority
+from support.require import need_module
+
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+LATE = 30.0
+# What is compared: asyncio's loop says what should be seen.
+LOOPS: dict[str, Callable[[Any], Any]] = {"asyncio": asyncio.run, "hardsock": hsloop.run}
+
+
+@pytest.fixture(params=list(LOOPS))
+def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
+    runner = LOOPS[request.param]
+    return lambda main: runner(main())
+
+
+@dataclass
+class Files:
+    serving: ssl.SSLContext
+    asking: ssl.SSLContext
+    server: hs.TLSConfig
+    client: hs.TLSConfig
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    authority = make_authority(tmp_path_factory.mktemp("pki"), "ca")
+    identity = authority.issue(file="server")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(identity.certificate, identity.key)
+    return Files(
+        serving,
+        ssl.create_default_context(cafile=str(authority.certificate)),
+        hs.TLSConfig(
+            role="server",
+            certificates=hs.Certificate(chain=identity.certificate, key=identity.key),
+        ),
+        hs.TLSConfig(ca=authority.certificate),
+    )
+
+
+class Noting(asyncio.Protocol):
+    """Notes what it is told."""
+
+    def __init__(self, *, keep_open: bool = False) -> None:
+        self.events: list[Any] = []
+        self.received = bytearray()
+        self.keep_open = keep_open
+        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.changed = asyncio.Event()
+        self.transport: Any = None
+
+    def _note(self, event: Any) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self._note("made")
+
+    def data_received(self, data: bytes) -> None:
+        if not self.received:
+            self._note("data")
+        self.received += data
+        self.changed.set()
+
+    def eof_received(self) -> bool:
+        self._note("eof")
+        return self.keep_open
+
+    def pause_writing(self) -> None:
+        self._note("pause")
+
+    def resume_writing(self) -> None:
+        self._note("resume")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._note("lost")
+        self.lost.set_result(exc)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with aio.timeout(LATE):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def pair(
+    *, keep_open: bool = False, ssl_server: Any = None, ssl_client: Any = None
+) -> tuple[Noting, Noting, Any]:
+    """A client, the server's end, and the server."""
+    accepted: asyncio.Future[Noting] = asyncio.get_running_loop().create_future()
+
+    class Accepted(Noting):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            accepted.set_result(self)
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Accepted(keep_open=keep_open), "127.0.0.1", 0, ssl=ssl_server
+    )
+    port = server.sockets[0].getsockname()[1]
+    name = None if ssl_client is None else "localhost"
+    _, client = await loop.create_connection(
+        Noting, "127.0.0.1", port, ssl=ssl_client, server_hostname=name
+    )
+    return client, await accepted, server
+
+
+async def end(*protocols: Noting, server: Any) -> None:
+    for protocol in protocols:
+        protocol.transport.close()
+        await protocol.lost
+    server.close()
+    await server.wait_closed()
+
+
+def test_callbacks_come_in_the_order_of_asyncio(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        client.transport.write(b"question")
+        await accepted.until(lambda: accepted.received == b"question")
+        accepted.transport.writelines([b"an", bytearray(b"sw"), memoryview(b"er")])
+        accepted.transport.close()
+        assert accepted.transport.is_closing()
+        assert await client.lost is None
+        assert client.events == ["made", "data", "eof", "lost"]
+        assert client.received == b"answer"
+        assert await accepted.lost is None
+        assert accepted.events == ["made", "data", "lost"]
+        client.transport.write(b"too late")  # Does nothing, as ever.
+        await end(server=server)
+
+    run(main)
+
+
+def test_half_closed_connections_go_on_in_the_other_direction(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair(keep_open=True)
+        assert client.transport.can_write_eof()
+        client.transport.write(b"all")
+        client.transport.write_eof()
+        with pytest.raises(RuntimeError, match="after write_eof"):
+            client.transport.write(b"more")
+        await accepted.until(lambda: "eof" in accepted.events)
+        accepted.transport.write(b"answer")
+        await client.until(lambda: client.received == b"answer")
+        await end(accepted, client, server=server)
+
+    run(main)
+
+
+def test_paused_reading_delivers_nothing_and_loses_nothing(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        accepted.transport.pause_reading()
+        assert not accepted.transport.is_reading()
+        client.transport.write(b"early")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not accepted.received
+        accepted.transport.resume_reading()
+        accepted.transport.resume_reading()
+        await accepted.until(lambda: accepted.received == b"early")
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+def test_writers_are_told_to_pause_and_to_go_on(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        accepted.transport.pause_reading()
+        client.transport.set_write_buffer_limits(high=100_000)
+        assert client.transport.get_write_buffer_limits() == (25_000, 100_000)
+        sent = 0
+        while "pause" not in client.events:
+            client.transport.write(b"x" * 65536)
+            sent += 65536
+        assert client.transport.get_write_buffer_size() > 100_000
+        accepted.transport.resume_reading()
+        await client.until(lambda: "resume" in client.events)
+        await accepted.until(lambda: len(accepted.received) == sent)
+        assert client.transport.get_write_buffer_size() == 0
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+def test_what_was_written_before_close_still_arrives(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        accepted.transport.pause_reading()
+        while "pause" not in client.events:
+            client.transport.write(b"x" * 65536)
+        client.transport.write(b"the end")
+        client.transport.close()
+        accepted.transport.resume_reading()
+        assert await accepted.lost is None
+        assert accepted.received.endswith(b"the end")
+        assert await client.lost is None
+        await end(server=server)
+
+    run(main)
+
+
+def test_abort_resets_and_loses_what_was_written(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        client.transport.abort()
+        assert await client.lost is None
+        await accepted.lost
+        await end(server=server)
+
+    run(main)
+
+
+def test_a_reset_by_the_peer_is_an_error(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        sock = accepted.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        accepted.transport.abort()
+        assert isinstance(await client.lost, ConnectionResetError)
+        await accepted.lost
+        await end(server=server)
+
+    run(main)
+
+
+def test_a_fault_of_the_protocol_ends_the_connection_and_is_reported(run: Any) -> None:
+    async def main() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
+        client, accepted, server = await pair()
+
+        def fail(_data: bytes) -> None:
+            raise ZeroDivisionError
+
+        accepted.data_received = fail  # type: ignore[method-assign]
+        accepted.transport.set_protocol(accepted)
+        client.transport.write(b"x")
+        assert isinstance(await accepted.lost, ZeroDivisionError)
+        assert isinstance(told[0]["exception"], ZeroDivisionError)
+        await client.lost
+        await end(server=server)
+
+    run(main)
+
+
+class Buffered(asyncio.BufferedProtocol):
+    def __init__(self, size: int) -> None:
+        self._buffer = bytearray(size)
+        self.received = bytearray()
+        self.lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received += self._buffer[:nbytes]
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost.set_result(exc)
+
+
+def test_buffered_protocols_get_all_in_order(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        buffered = Buffered(1000)
+        accepted.transport.set_protocol(buffered)
+        assert accepted.transport.get_protocol() is buffered
+        data = bytes(range(256)) * 5000
+        client.transport.write(data)
+        client.transport.close()
+        assert await buffered.lost is None
+        assert buffered.received == data
+        await end(server=server)
+
+    run(main)
+
+
+def test_a_file_is_sent_behind_what_was_written(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"f" * 3_000_000)
+
+    async def main() -> None:
+        client, accepted, server = await pair()
+        loop = asyncio.get_running_loop()
+        client.transport.write(b"head")
+        with (tmp_path / "file").open("rb") as file:
+            assert await loop.sendfile(client.transport, file, 5, 2_000_000) == 2_000_000
+        client.transport.write(b"tail")
+        await accepted.until(lambda: len(accepted.received) == 2_000_008)
+        assert accepted.received[:5] == b"headf"
+        assert accepted.received[-5:] == b"ftail"
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+def test_addresses_and_the_socket_are_told(run: Any) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        for ours, theirs in ((client, accepted), (accepted, client)):
+            extra = ours.transport.get_extra_info
+            assert extra("peername") == theirs.transport.get_extra_info("sockname")
+            sock = extra("socket")
+            assert sock.family == socket.AF_INET
+            assert sock.type == socket.SOCK_STREAM
+            assert sock.getsockname() == extra("sockname")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert extra("nothing", 5) == 5
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+def test_tls_by_a_given_context(run: Any, files: Files) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair(ssl_server=files.serving, ssl_client=files.asking)
+        assert client.transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        client.transport.write(b"x" * 1_000_000)
+        await accepted.until(lambda: len(accepted.received) == 1_000_000)
+        accepted.transport.write(b"answer")
+        await client.until(lambda: client.received == b"answer")
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+def test_start_tls_on_a_connection_that_is_there(run: Any, files: Files) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        client, accepted, server = await pair()
+        serving = asyncio.ensure_future(
+            loop.start_tls(accepted.transport, accepted, files.serving, server_side=True)
+        )
+        await asyncio.sleep(0)  # The server is ready before the client begins, as STARTTLS has it.
+        client.transport = await loop.start_tls(
+            client.transport, client, files.asking, server_hostname="localhost"
+        )
+        accepted.transport = await serving
+        client.transport.write(b"secret")
+        await accepted.until(lambda: accepted.received == b"secret")
+        await end(client, accepted, server=server)
+
+    run(main)
+
+
+# ---- what only hardsock's loop has
+
+
+def test_tls_of_hardsock_on_both_ends(files: Files) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair(ssl_server=files.server, ssl_client=files.client)
+        extra = client.transport.get_extra_info
+        assert extra("ssl_object").version() == "TLSv1.3"
+        assert extra("ssl_object").getpeercert(True)
+        assert extra("hardsock").tls.verified
+        assert not client.transport.can_write_eof()
+        client.transport.write(b"x" * 1_000_000)
+        await accepted.until(lambda: len(accepted.received) == 1_000_000)
+        accepted.transport.close()
+        assert await client.lost is None
+        await end(server=server)
+
+    hsloop.run(main())
+
+
+class StandsForOne(ssl.SSLContext):
+    """As ``hardsock.ssl_context`` makes them: it knows the settings of hardsock's TLS."""
+
+    config: hs.TLSConfig
+
+    def tls_config(self, _server_side: bool = False) -> hs.TLSConfig:
+        return self.config
+
+
+def test_a_context_that_stands_for_settings_of_hardsock_is_taken_for_them(files: Files) -> None:
+    serving = StandsForOne(ssl.PROTOCOL_TLS_SERVER)
+    serving.config = files.server
+    asking = StandsForOne(ssl.PROTOCOL_TLS_CLIENT)
+    asking.config = files.client
+
+    async def main() -> None:
+        client, accepted, server = await pair(ssl_server=serving, ssl_client=asking)
+        assert client.transport.get_extra_info("hardsock").tls is not None
+        assert accepted.transport.get_extra_info("hardsock").tls is not None
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="policies are on their way out")
+def test_a_policy_makes_loops_of_hardsock() -> None:
+    policy = hsloop.EventLoopPolicy()
+    loop = policy.new_event_loop()
+    assert isinstance(loop, aio.EventLoop)
+    loop.close()
+    with pytest.raises(AttributeError, match="nothing"):
+        hsloop.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="nothing"):
+        aio.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_start_tls_with_settings_of_hardsock(files: Files) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        client, accepted, server = await pair()
+        serving = asyncio.ensure_future(
+            loop.start_tls(accepted.transport, accepted, files.serving, server_side=True)
+        )
+        await asyncio.sleep(0)  # The server is ready before the client begins, as STARTTLS has it.
+        client.transport = await loop.start_tls(
+            client.transport,
+            client,
+            files.client,  # type: ignore[arg-type]
+            server_hostname="localhost",
+        )
+        accepted.transport = await serving
+        accepted.transport.write(b"secret")
+        await client.until(lambda: client.received == b"secret")
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
+
+
+def test_a_name_of_the_wrong_server_is_refused(files: Files) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Noting, "127.0.0.1", 0, ssl=files.serving)
+        port = server.sockets[0].getsockname()[1]
+        for context in (files.client, files.asking):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await loop.create_connection(
+                    Noting,
+                    "127.0.0.1",
+                    port,
+                    ssl=context,  # type: ignore[arg-type]
+                    server_hostname="wrong.test",
+                )
+        server.close()
+        await server.wait_closed()
+
+    hsloop.run(main())
+
+
+def test_a_peer_that_never_reads_holds_a_closed_transport_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_transport, "FLUSH_TIMEOUT", 0.05)
+
+    async def main() -> None:
+        client, accepted, server = await pair()
+        accepted.transport.pause_reading()
+        while "pause" not in client.events:
+            client.transport.write(b"x" * 65536)
+        client.transport.close()
+        assert isinstance(await client.lost, hs.DeadlineExceeded)
+        await end(accepted, server=server)
+
+    hsloop.run(main())
+
+
+def test_a_connection_outlives_the_scope_that_opened_it() -> None:
+    async def main() -> None:
+        with hs.timeout(LATE) as token:
+            client, accepted, server = await pair()
+            client.transport.write(b"in the scope")
+        token.cancel("the scope is over")
+        await accepted.until(lambda: accepted.received == b"in the scope")
+        with hs.timeout(LATE) as token:
+            token.cancel("so is this one")
+            accepted.transport.write(b"answer")
+        await client.until(lambda: client.received == b"answer")
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
+
+
+def test_handlers_see_the_context_of_their_server_but_no_scope() -> None:
+    variable = contextvars.ContextVar("variable", default="nothing")
+    seen: list[Any] = []
+
+    class Looking(Noting):
+        def data_received(self, data: bytes) -> None:
+            seen.append((variable.get(), hs.current()))
+            super().data_received(data)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        variable.set("the server's")
+        with hs.timeout(LATE):
+            server = await loop.create_server(Looking, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        _, client = await loop.create_connection(Noting, "127.0.0.1", port)
+        client.transport.write(b"x")
+        while not seen:
+            await asyncio.sleep(0)
+        await end(client, server=server)
+
+    hsloop.run(main())
+    assert seen == [("the server's", None)]
+
+
+def test_connects_obey_the_scope_and_tell_every_attempt() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        with pytest.raises(hs.ConnectionRefused):
+            await loop.create_connection(Noting, "localhost", port)
+        token = hs.CancelToken()
+        token.cancel("no more")
+        with pytest.raises(hs.Cancelled, match="no more"), hs.scope(token):
+            await loop.create_connection(Noting, "localhost", port)
+
+    hsloop.run(main())
+
+
+def test_connections_of_protocols_are_in_the_ledger() -> None:
+    async def main() -> None:
+        before = len(hs.open_connections())
+        client, accepted, server = await pair()
+        assert len(hs.open_connections()) == before + 3
+        await end(client, accepted, server=server)
+        assert len(hs.open_connections()) == before
+
+    hsloop.run(main())
+
+
+def test_unix_sockets_and_sockets_that_are_given(run: Any, tmp_path: Path) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted: list[Noting] = []
+
+        def factory() -> Noting:
+            accepted.append(Noting())
+            return accepted[-1]
+
+        path = str(tmp_path / "sock")
+        server = await loop.create_unix_server(factory, path)
+        _, first = await loop.create_unix_connection(Noting, path)
+        given = socket.socket(socket.AF_UNIX)
+        given.setblocking(False)
+        await loop.sock_connect(given, path)
+        _, second = await loop.create_unix_connection(Noting, sock=given)
+        for number, protocol in enumerate((first, second)):
+            protocol.transport.write(b"hello")
+            while len(accepted) <= number or accepted[number].transport is None:
+                await asyncio.sleep(0)
+            await accepted[number].until(lambda n=number: accepted[n].received == b"hello")  # type: ignore[misc]
+        await end(first, second, server=server)
+        for protocol in accepted:
+            await protocol.lost
+
+    run(main)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", b"localhost", "::1", None])
+def test_getaddrinfo_answers_as_ever(host: Any) -> None:
+    async def ask() -> Any:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(
+            host, 80, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE if host is None else 0
+        )
+
+    expected = asyncio.run(ask())
+    assert sorted(hsloop.run(ask())) == sorted(expected)
+
+
+def test_what_is_not_known_is_a_gaierror() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(socket.gaierror):
+            await loop.getaddrinfo("nobody.invalid", 80, flags=socket.AI_NUMERICHOST)
+        with pytest.raises(ValueError, match="server_hostname"):
+            await loop.create_connection(Noting, "127.0.0.1", 1, server_hostname="x")
+        with pytest.raises(TypeError, match="ssl must be"):
+            await loop.create_connection(Noting, "127.0.0.1", 1, ssl="yes")  # type: ignore[call-overload]
+
+    hsloop.run(main())
+
+
+# ---- streams, on any loop of asyncio
+
+
+@pytest.fixture(params=[*RUNS, "hardsock"])
+def any_run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    if request.param == "uvloop":
+        need_module("uvloop")
+    runner = hsloop.run if request.param == "hardsock" else RUNS[request.param]
+    return lambda main: runner(main())
+
+
+def test_streams_read_write_and_end(any_run: Any) -> None:
+    async def main() -> None:
+        async with await aio.listen(("127.0.0.1", 0)) as listener:
+            reader, writer = await streams.open_connection(listener.address, timeout=LATE)
+            peer = await listener.accept(timeout=LATE)
+        assert isinstance(reader, asyncio.StreamReader)
+        async with peer:
+            writer.write(b"question\n")
+            await writer.drain()
+            assert await peer.recv_line(timeout=LATE) == b"question"
+            await peer.sendall(b"one\ntwo and the rest")
+            assert await reader.readline() == b"one\n"
+            assert await reader.readuntil(b" ") == b"two "
+            assert await reader.readexactly(3) == b"and"
+            with pytest.raises(hs.DeadlineExceeded), hs.timeout(0.01):
+                await reader.readline()
+            await peer.close_write()
+            assert await reader.read() == b" the rest"
+            assert reader.at_eof()
+            writer.write_eof()
+            assert await peer.recv(1) == b""
+        writer.close()
+        await writer.wait_closed()
+
+    any_run(main)
+
+
+def test_streams_take_over_what_was_buffered(any_run: Any) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            conn = aio.adopt(ours)
+            theirs.sendall(b"line\nrest")
+            assert await conn.recv_line() == b"line"
+            reader, writer = streams.wrap(conn)
+            assert await reader.readexactly(4) == b"rest"
+            writer.close()
+            await writer.wait_closed()
+        assert conn.closed
+
+    any_run(main)
+
+
+def test_streams_carry_tls(any_run: Any, files: Files) -> None:
+    async def main() -> None:
+        async with await aio.listen(("127.0.0.1", 0), tls=files.server) as listener:
+            accepting = asyncio.ensure_future(listener.accept(timeout=LATE))
+            reader, writer = await streams.open_connection(
+                listener.address, tls=files.client, server_name="localhost", timeout=LATE
+            )
+            peer = await accepting
+        async with peer:
+            writer.write(b"x" * 500_000)
+            await writer.drain()
+            assert len(await peer.recv_exactly(500_000, timeout=LATE)) == 500_000
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    any_run(main)

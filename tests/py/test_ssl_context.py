@@ -1,0 +1,526 @@
+"""An ssl.SSLContext that keeps connections hardsock's: what is taken over, what is refused."""
+
+from __future__ import annotations
+
+import http.client
+import inspect
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from support import Call, PeerScript
+from support.pki import CLIENT
+from support.tls import Identities
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("ssl-context"))
+
+
+@pytest.fixture
+def context(ids: Identities) -> hs.SSLContext:
+    return hs.ssl_context(ca=ids.ca)
+
+
+def _peer(ids: Identities, **settings: Any) -> Callable[[ssl.SSLSocket], None] | Any:
+    """The standard library's server side, with its own idea of everything."""
+    one = settings.pop("identity", ids.server_identity)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(one.chain, one.key)
+    for name, value in settings.items():
+        attribute = getattr(made, name)
+        if callable(attribute):
+            attribute(value)
+        else:
+            setattr(made, name, value)
+    return made
+
+
+@contextmanager
+def _served(
+    ids: Identities, handle: Callable[[ssl.SSLSocket], object], **settings: Any
+) -> Iterator[tuple[str, int]]:
+    """One connection to a server of ``ssl``; what it raises is dropped."""
+    server = _peer(ids, **settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(20)
+
+    def run() -> None:
+        try:
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(20)
+                with server.wrap_socket(sock, server_side=True) as tls:
+                    handle(tls)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        listener.close()
+        thread.join(20)
+
+
+def _echo(sock: ssl.SSLSocket) -> None:
+    while data := sock.recv(65536):
+        sock.sendall(data)
+
+
+# ---- the face
+
+
+def test_the_connection_stays_hardsocks(ids: Identities, context: hs.SSLContext) -> None:
+    assert isinstance(context, ssl.SSLContext)
+    with _served(ids, _echo) as address, hs.timeout(20):
+        conn = hs.connect(address)
+        with context.wrap_socket(conn, server_hostname="localhost") as sock:
+            assert isinstance(sock, hs.TLSSocket)
+            assert sock.connection is conn
+            assert conn.fileno() in {one.fd for one in hs.open_connections()}
+            sock.sendall(b"over hardsock")
+            assert sock.recv(5) + sock.read(100) == b"over hardsock"  # type: ignore[operator]
+            assert sock.write(b"abc") == 3
+            room = bytearray(2)
+            assert sock.read(100, room) == 2
+            assert (bytes(room), sock.pending()) == (b"ab", 1)
+            assert sock.recv(1) == b"c"
+            with sock.makefile("rwb") as file:
+                file.write(b"line\n")
+                file.flush()
+                assert file.readline() == b"line\n"
+        assert conn.closed
+
+
+def test_a_deadline_bounds_handshake_and_later_calls(
+    ids: Identities, context: hs.SSLContext
+) -> None:
+    with PeerScript([("stall",)]) as silent, hs.connect(silent.address) as conn:
+        conn.settimeout(0.05)
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            context.wrap_socket(conn, server_hostname="localhost")
+        assert (caught.value.phase, caught.value.limit) == ("tls", "settimeout(0.05)")
+    drip = [("drip", b"x" * 1000, 0.01)]
+    with PeerScript(drip, tls=_peer(ids), check=False) as peer, hs.connect(peer.address) as conn:
+        with hs.timeout(20):
+            sock = context.wrap_socket(conn, server_hostname="localhost")
+        with hs.timeout(0.2), sock.makefile("rb") as file, pytest.raises(hs.DeadlineExceeded):
+            file.read(1000)
+
+
+def test_a_cancel_reaches_it_from_another_thread(ids: Identities, context: hs.SSLContext) -> None:
+    with PeerScript([("stall",)], tls=_peer(ids)) as peer, hs.connect(peer.address) as conn:
+        token = hs.CancelToken()
+        conn.bind(token)
+        sock = context.wrap_socket(conn, server_hostname="localhost")
+        with Call(sock.recv, 1) as call:
+            call.wait_until_blocked()
+            token.cancel("stop")
+            with pytest.raises(hs.Cancelled):
+                call.result(10)
+
+
+def test_what_was_agreed_on_is_told_as_ssl_tells_it(ids: Identities) -> None:
+    identity = ids.issue(("localhost", "db.test", "127.0.0.1", "::1"))
+    told: dict[str, Any] = {}
+    for ours in (False, True):
+        made: Any = ssl.create_default_context(cafile=str(ids.ca))
+        made = hs.ssl_context(made) if ours else made
+        made.set_alpn_protocols(["spdy/9", "http/1.1"])
+        with (
+            _served(ids, _echo, identity=identity, set_alpn_protocols=["http/1.1"]) as address,
+            hs.timeout(20),
+        ):
+            plain: Any = hs.connect(address) if ours else socket.create_connection(address, 20)
+            with made.wrap_socket(plain, server_hostname="localhost") as sock:
+                told[str(ours)] = (
+                    sock.getpeercert(),
+                    sock.getpeercert(True),
+                    sock.version(),
+                    sock.cipher(),
+                    sock.selected_alpn_protocol(),
+                    sock.compression(),
+                    sock.server_side,
+                    sock.server_hostname,
+                    sock.session_reused,
+                    sock.context is made,
+                )
+    assert told["True"] == told["False"]
+    assert told["True"][4] == "http/1.1"
+
+
+def test_names_with_any_character_in_them_are_told_alike(tmp_path: Path) -> None:
+    from hardsock._tls_socket import _name
+
+    assert _name(r"CN=a\,b\+c\\d\"e,OU=x+L=\C3\A9 y,O= z,2.5.4.17=#130131") == (
+        (("2.5.4.17", "#130131"),),
+        (("organizationName", " z"),),
+        (("organizationalUnitName", "x"), ("localityName", "é y")),
+        (("commonName", 'a,b+c\\d"e'),),
+    )
+    assert _name("") == ()
+
+
+def test_an_unverified_certificate_is_an_empty_dict(ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn)
+        assert sock.getpeercert() == {}
+        assert sock.getpeercert(binary_form=True) == sock.get_unverified_chain()[0]
+
+
+def test_the_handshake_can_be_put_off(ids: Identities, context: hs.SSLContext) -> None:
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost", do_handshake_on_connect=False)
+        assert (sock.version(), sock.cipher(), sock.selected_alpn_protocol()) == (None,) * 3
+        assert sock.session_reused is None
+        with pytest.raises(ValueError, match="handshake not done yet"):
+            sock.getpeercert()
+        sock.do_handshake()
+        sock.do_handshake()
+        assert sock.version() == "TLSv1.3"
+
+
+def test_unwrap_ends_the_stream_in_order(ids: Identities, context: hs.SSLContext) -> None:
+    ended: list[bytes] = []
+
+    def until_the_end(sock: ssl.SSLSocket) -> None:
+        ended.append(sock.recv(10))
+        sock.unwrap()
+
+    with _served(ids, until_the_end) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost")
+        assert sock.unwrap() is conn
+        with pytest.raises(OSError, match="ended"):
+            conn.sendall(b"plain")
+    assert ended == [b""]
+
+
+def test_an_end_without_close_notify_is_told(ids: Identities, context: hs.SSLContext) -> None:
+    with PeerScript([("half_close",)], tls=_peer(ids)) as peer, hs.timeout(20):
+        with hs.connect(peer.address) as conn:
+            sock = context.wrap_socket(conn, server_hostname="localhost")
+            with pytest.raises(hs.Truncated):
+                sock.recv(1)
+
+
+def test_what_it_cannot_do_is_refused_as_ssl_refuses_it(
+    ids: Identities, context: hs.SSLContext
+) -> None:
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        with pytest.raises(ValueError, match="check_hostname requires server_hostname"):
+            context.wrap_socket(conn)
+        with pytest.raises(ValueError, match="session must be None"):
+            context.wrap_socket(conn, server_hostname="localhost", session=object())
+        sock = context.wrap_socket(conn, server_hostname="localhost")
+        assert sock.get_channel_binding() is None
+        with pytest.raises(ValueError, match="cb_type must be 'tls-unique'"):
+            sock.get_channel_binding("tls-other")
+        with pytest.raises(ssl.SSLError, match="not supported"):
+            sock.verify_client_post_handshake()
+        with pytest.raises(ValueError, match="TLS"):
+            sock.detach()
+        with pytest.raises(AttributeError):
+            sock.no_such_method  # noqa: B018
+
+
+def test_a_real_socket_is_treated_as_ever(ids: Identities, context: hs.SSLContext) -> None:
+    with _served(ids, _echo) as address, socket.create_connection(address, 20) as plain:
+        with context.wrap_socket(plain, server_hostname="localhost") as sock:
+            assert isinstance(sock, ssl.SSLSocket)
+            sock.sendall(b"x")
+            assert sock.recv(1) == b"x"
+
+
+def test_its_parameters_are_those_of_ssl() -> None:
+    theirs = inspect.signature(ssl.SSLContext.wrap_socket).parameters
+    assert list(theirs) == list(inspect.signature(hs.SSLContext.wrap_socket).parameters)
+    for name in vars(ssl.SSLSocket):
+        if not name.startswith("_") and name not in ("accept", "connect", "connect_ex"):
+            known = hasattr(hs.TLSSocket, name) or hasattr(hs.Connection, name)
+            known = known or name in hs.TLSSocket.__annotations__
+            assert known or name in ("recvfrom", "sendto", "get_verified_chain"), name
+
+
+def test_a_server_side_takes_it_too(ids: Identities) -> None:
+    made = ssl.create_default_context(cafile=str(ids.ca))
+    server = hs.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    with hs.adopt(ours) as conn, theirs:
+        conn.settimeout(20)
+        with Call(lambda: server.wrap_socket(conn, server_side=True)) as call:
+            with made.wrap_socket(theirs, server_hostname="localhost") as client:
+                sock = call.result(20)
+                assert (sock.server_side, sock.getpeercert()) == (True, None)
+                client.sendall(b"hello")
+                assert sock.recv(5) == b"hello"
+        conn.abort()
+
+
+# ---- what libraries set up
+
+
+def test_a_certificate_of_somebody_else_is_refused(ids: Identities, tmp_path: Path) -> None:
+    other = Identities(tmp_path)
+    context = hs.ssl_context(ca=other.ca)
+    for later in (False, True):
+        if later:
+            context.load_verify_locations(cafile=str(ids.ca))
+        with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+            if later:
+                context.wrap_socket(conn, server_hostname="localhost")
+                continue
+            with pytest.raises(ssl.SSLCertVerificationError) as caught:
+                context.wrap_socket(conn, server_hostname="localhost")
+            assert isinstance(caught.value, hs.CertificateError)
+
+
+@pytest.mark.parametrize("how", ["file", "directory", "pem", "der"])
+def test_trust_may_come_from_anywhere(ids: Identities, tmp_path: Path, how: str) -> None:
+    context = hs.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    pem = ids.ca.read_text()
+    if how == "file":
+        context.load_verify_locations(ids.ca)
+    elif how == "directory":
+        from support.tls import openssl
+
+        digest = openssl("x509", "-hash", "-noout", "-in", ids.ca).decode().strip()
+        (tmp_path / f"{digest}.0").write_text(pem)
+        context.load_verify_locations(capath=str(tmp_path))
+    elif how == "pem":
+        context.load_verify_locations(cadata=pem)
+    else:
+        second = Identities(tmp_path).ca.read_text()
+        both = b"".join(map(ssl.PEM_cert_to_DER_cert, (second, pem)))
+        context.load_verify_locations(cadata=both)
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        assert context.wrap_socket(conn, server_hostname="localhost").getpeercert()
+
+
+def test_the_name_and_the_certificate_are_checked_as_it_says(ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        with pytest.raises(hs.CertificateError):
+            context.wrap_socket(conn, server_hostname="other.test")
+    context.check_hostname = False
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        context.wrap_socket(conn, server_hostname="other.test")
+    assert context.tls_config().insecure_skip_hostname
+    assert not context.tls_config().insecure_skip_verify
+
+
+@pytest.mark.filterwarnings("ignore:.*OP_NO_TLS.*:DeprecationWarning")
+def test_versions_ciphers_and_tickets_are_taken_over(ids: Identities) -> None:
+    context = hs.ssl_context(ca=ids.ca)
+    assert (context.tls_config().min_version, context.tls_config().max_version) == (
+        "TLSv1.2",
+        "TLSv1.3",
+    )
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
+    context.options |= ssl.OP_NO_TICKET
+    config = context.tls_config()
+    assert (config.max_version, config.ciphers) == ("TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384")
+    assert not config.sessions
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost")
+        assert sock.cipher() == ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLSv1.2", 256)
+    context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    context.options |= ssl.OP_NO_TLSv1_2
+    assert context.tls_config().min_version == "TLSv1.3"
+    context.options |= ssl.OP_NO_TLSv1_3
+    with pytest.raises(ValueError, match=r"must allow TLS 1\.2 or 1\.3"):
+        context.tls_config()
+
+
+def test_a_clients_certificate_is_shown(ids: Identities) -> None:
+    seen: list[Any] = []
+    alice = ids.issue(("alice.test",), usages=CLIENT)
+
+    def look(sock: ssl.SSLSocket) -> None:
+        seen.append(sock.getpeercert())
+        sock.sendall(b"x")
+
+    loaded, given = hs.ssl_context(ca=ids.ca), hs.ssl_context(ca=ids.ca, certificates=alice)
+    loaded.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)
+    loaded.load_cert_chain(alice.chain, alice.key, password=lambda: "not needed")
+    for context in (loaded, given):
+        with (
+            _served(
+                ids, look, load_verify_locations=str(ids.ca), verify_mode=ssl.CERT_REQUIRED
+            ) as address,
+            hs.timeout(20),
+            hs.connect(address) as conn,
+        ):
+            sock = context.wrap_socket(conn, server_hostname="localhost")
+            assert sock.recv(1) == b"x"
+    assert [("DNS", "alice.test")] == [one for cert in seen for one in cert["subjectAltName"]][:1]
+    assert len(seen) == 2
+
+
+def test_the_config_is_made_once_and_again_after_a_change(context: hs.SSLContext) -> None:
+    first = context.tls_config()
+    assert context.tls_config() is first
+    context.set_alpn_protocols(["h2"])
+    assert context.tls_config() is not first
+    assert context.tls_config().alpn == ("h2",)
+
+
+def test_one_that_trusts_nobody_is_refused(ids: Identities) -> None:
+    context = hs.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(ValueError, match="trusts nobody"):
+        context.tls_config()
+
+
+# ---- taken over from others
+
+
+def test_an_ssl_context_of_ssl_is_taken_over(ids: Identities) -> None:
+    given = ssl.create_default_context(cafile=str(ids.ca))
+    given.set_alpn_protocols(["h2", "http/1.1"])
+    given.minimum_version = ssl.TLSVersion.TLSv1_3
+    taken = hs.ssl_context(given)
+    config = taken.tls_config()
+    assert (config.alpn, config.min_version) == (("h2", "http/1.1"), "TLSv1.3")
+    with _served(ids, _echo, set_alpn_protocols=["h2"]) as address, hs.timeout(20):
+        with hs.connect(address) as conn:
+            sock = taken.wrap_socket(conn, server_hostname="localhost")
+            assert sock.selected_alpn_protocol() == "h2"
+
+
+def test_its_ciphers_are_taken_over_if_they_are_not_the_usual(ids: Identities) -> None:
+    given = ssl.create_default_context(cafile=str(ids.ca))
+    assert hs.ssl_context(given).tls_config().ciphers is None
+    given.set_ciphers("ECDHE+AESGCM")
+    ciphers = hs.ssl_context(given).tls_config().ciphers
+    assert ciphers is not None
+    assert "ECDHE-RSA-AES256-GCM-SHA384" in ciphers.split(":")
+    assert "TLS_" not in ciphers
+
+
+def test_no_verification_is_taken_over(ids: Identities) -> None:
+    given = ssl.create_default_context()
+    given.check_hostname, given.verify_mode = False, ssl.CERT_NONE
+    assert hs.ssl_context(given).tls_config().insecure_skip_verify
+
+
+def test_whom_it_trusts_must_be_to_be_read(ids: Identities) -> None:
+    empty = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(ValueError, match="ca must be given: whom the SSLContext trusts"):
+        hs.ssl_context(empty)
+    config = hs.ssl_context(empty, ca=[ids.ca, ids.ca.read_bytes()]).tls_config()
+    assert not config.insecure_skip_verify
+    assert hs.ssl_context(empty, ca="system").tls_config().ca is None
+
+
+def test_what_cannot_be_taken_over_is_refused_by_name(ids: Identities) -> None:
+    def fresh() -> hs.SSLContext:
+        return hs.ssl_context(ca=ids.ca)
+
+    with_crl = fresh()
+    with_crl.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    with_curve = fresh()
+    with_curve.set_ecdh_curve("prime256v1")
+    with_option = fresh()
+    with_option.options |= 0x4  # SSL_OP_LEGACY_SERVER_CONNECT
+    for made, named in (
+        (with_crl, "VERIFY_CRL_CHECK"),
+        (with_curve, r"set_ecdh_curve\(\)"),
+        (with_option, "options"),
+    ):
+        with pytest.raises(ValueError, match=f"cannot take over from the SSLContext: .*{named}"):
+            made.tls_config()
+    server = hs.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.sni_callback = lambda *_: None
+    with pytest.raises(ValueError, match="sni_callback"):
+        server.tls_config(server_side=True)
+    with pytest.raises(ValueError, match="given must be a client's SSLContext"):
+        hs.ssl_context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    with pytest.raises(ValueError, match="hardsock's already"):
+        hs.ssl_context(fresh())
+    with pytest.raises(
+        TypeError, match="given must be an SSLContext, a TLSConfig or None, not str"
+    ):
+        hs.ssl_context("x")  # type: ignore[arg-type]
+
+
+def test_a_tls_config_is_used_as_it_is(ids: Identities) -> None:
+    config = hs.TLSConfig(ca=ids.ca)
+    context = hs.ssl_context(config)
+    assert context.tls_config() is config
+    context.load_default_certs()  # as a library does
+    assert context.tls_config() is config
+    context.set_alpn_protocols(["http/1.1"])
+    assert context.tls_config() == hs.TLSConfig(ca=ids.ca, alpn=("http/1.1",))
+    with_own = hs.ssl_context(hs.TLSConfig(ca=ids.ca, alpn=["h2"]))
+    with_own.set_alpn_protocols(["http/1.1"])
+    assert with_own.tls_config().alpn == ["h2"]
+    with pytest.raises(ValueError, match="contradicts"):
+        context.tls_config(server_side=True)
+    with pytest.raises(ValueError, match="give them there"):
+        hs.ssl_context(config, ca=ids.ca)
+    assert not hs.ssl_context(hs.TLSConfig(insecure_skip_verify=True)).check_hostname
+
+
+# ---- a bare one takes the connection away
+
+
+def test_a_bare_context_warns_with_the_line_to_write_instead(ids: Identities) -> None:
+    bare = ssl.create_default_context(cafile=str(ids.ca))
+    with _served(ids, _echo) as address, hs.timeout(20):
+        with pytest.warns(hs.EscapeWarning, match=r"hardsock\.ssl_context\(context\)") as caught:
+            sock = bare.wrap_socket(hs.connect(address), server_hostname="localhost")  # type: ignore[arg-type]
+        assert [one.filename for one in caught] == [__file__]
+        sock.close()
+
+
+def test_as_an_error_the_warning_leaves_the_connection_as_it_was(ids: Identities) -> None:
+    bare = ssl.create_default_context(cafile=str(ids.ca))
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        with pytest.raises(hs.EscapeWarning):
+            bare.wrap_socket(conn, server_hostname="localhost")  # type: ignore[arg-type]
+        sock = hs.ssl_context(ca=ids.ca).wrap_socket(conn, server_hostname="localhost")
+        sock.sendall(b"x")
+        assert sock.recv(1) == b"x"
+
+
+def test_detaching_by_hand_is_no_escape() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, socket.socket(fileno=hs.adopt(ours).detach()):
+        pass
+
+
+def test_http_client_over_tls(ids: Identities, context: hs.SSLContext) -> None:
+    def answer(sock: ssl.SSLSocket) -> None:
+        while b"\r\n\r\n" not in sock.recv(65536):
+            pass
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with _served(ids, answer) as (_, port):
+        client = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+        client._create_connection = hs.create_connection  # type: ignore[attr-defined]
+        client.request("GET", "/")
+        assert isinstance(client.sock, hs.TLSSocket)
+        assert client.getresponse().read() == b"ok"
+        client.close()
+
+
+def test_an_expired_certificate_says_so(ids: Identities, context: hs.SSLContext) -> None:
+    old = ids.issue_between(timedelta(days=-30), timedelta(days=-1))
+    with _served(ids, _echo, identity=old) as address, hs.timeout(20), hs.connect(address) as conn:
+        with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+            context.wrap_socket(conn, server_hostname="localhost")

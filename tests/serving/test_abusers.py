@@ -1,0 +1,123 @@
+"""Programs that abuse servers, or load them: honest clients are served meanwhile, and sums add up."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from hardsock.lab.servers.process import clean_environment, find_program
+from support import http1
+from support.programs import openssl_s_client
+from support.require import available
+from support.serving import Server, abused
+from support.tls import Identities
+
+PATIENCE = 60.0
+
+
+def url(server: Server, tls: Identities | None, path: str = "/") -> str:
+    return f"{'http' if tls is None else 'https'}://127.0.0.1:{server.address[1]}{path}"
+
+
+@contextlib.contextmanager
+def program(name: str, *arguments: str | Path, cwd: Path | None = None) -> Iterator[list[str]]:
+    """Run it beside the block, and wait for its end; its output is in the list then."""
+    with available():
+        path = find_program(name)
+    output: list[str] = []
+    process = subprocess.Popen(
+        [path, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_environment(),
+        cwd=cwd,
+    )
+    with process:
+        try:
+            yield output
+            output.append(process.communicate(timeout=PATIENCE)[0])
+        except BaseException:
+            process.kill()
+            raise
+    assert process.returncode == 0, output
+
+
+# ---- slow clients -------------------------------------------------------------------------------
+
+SLOW = {
+    "headers": ["-H", "-i", "1", "-x", "8"],
+    "body": ["-B", "-i", "1", "-s", "8192", "-x", "8"],
+    "ranges": ["-R", "-a", "5", "-b", "1000"],
+    "reads": ["-X", "-n", "1", "-w", "1", "-y", "64", "-z", "1", "-k", "3"],
+}
+
+
+def test_slow_clients_of_every_kind(driver: str, tls: Identities | None, tmp_path: Path) -> None:
+    """slowhttptest in its four modes at once; its own probe must find the server available."""
+    settings = {"max_connections": 300}
+    if driver == "threads":
+        settings["workers"] = 4
+    with abused(driver, tls, **settings) as (server, honest), contextlib.ExitStack() as stack:
+        outputs = {}
+        for kind, options in SLOW.items():
+            where = url(server, tls, "/bytes/200000" if kind == "reads" else "/")
+            bounds = ["-c", "40", "-r", "40", "-l", "3", "-p", "20", "-u", where]
+            outputs[kind] = stack.enter_context(program("slowhttptest", *options, *bounds))
+        honest.wait_for_more(20)
+        stack.close()
+        for kind, output in outputs.items():
+            said = re.sub(r"\x1b\[[0-9;]*m", "", output[0])
+            assert "service available:   YES" in said, f"{kind}: {said[-2000:]}"
+        assert server.stats().peak_active > 40
+
+
+def test_the_times_of_a_message_free_a_full_server(driver: str, tls: Identities | None) -> None:
+    """More slow clients than places: each leaves its own when the time for a head is up."""
+    settings = {"max_connections": 16}
+    if driver == "threads":
+        settings["workers"] = 4
+    with abused(driver, tls, http1.Times(head=0.5), **settings) as (server, honest):
+        bounds = ["-c", "60", "-r", "60", "-l", "3", "-p", "20", "-u", url(server, tls)]
+        with program("slowhttptest", *SLOW["headers"], *bounds):
+            honest.wait_for_more(5)
+        assert server.stats().errors["DeadlineExceeded"] >= 16
+
+
+# ---- loads --------------------------------------------------------------------------------------
+
+
+def test_loads_are_answered_to_the_last_request(driver: str, tls: Identities | None) -> None:
+    """ab, h2load, wrk and curl at once: not one failed request."""
+    with abused(driver, tls, max_connections=200) as (server, honest):
+        where = url(server, tls)
+        with (
+            program("ab", "-q", "-k", "-n", "1500", "-c", "20", where) as ab,
+            program("ab", "-q", "-n", "300", "-c", "10", where) as ab_closing,
+            program("h2load", "--h1", "-n", "1500", "-c", "20", "-m", "4", where) as h2load,
+            program("wrk", "-t", "1", "-c", "20", "-d", "2s", where) as wrk,
+            program("curl", "-skS", "--parallel", *[where] * 50) as curl,
+        ):
+            honest.wait_for_more()
+        for output, count in ((ab[0], 1500), (ab_closing[0], 300)):
+            assert re.search(rf"Complete requests: +{count}\n", output), output
+            assert re.search(r"Failed requests: +0\n", output), output
+            assert "Non-2xx" not in output
+        assert "1500 succeeded, 0 failed, 0 errored, 0 timeout" in h2load[0], h2load[0]
+        assert "Socket errors" not in wrk[0], wrk[0]
+        assert "Non-2xx" not in wrk[0], wrk[0]
+        assert curl[0].count(http1.GREETING.decode()) == 50, curl[0]
+
+
+def test_a_client_of_openssl_stays_and_asks_twice(driver: str, ids: Identities) -> None:
+    with abused(driver, ids) as (server, _honest):
+        options = ["-CAfile", str(ids.ca)]
+        with available(), openssl_s_client(server.address, "localhost", options) as client:
+            for _ in range(2):
+                client.say(http1.request())
+                assert client.read_until(http1.GREETING).startswith(b"HTTP/1.1 200 OK\r\n")
+            client.end_input()

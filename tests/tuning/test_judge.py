@@ -1,0 +1,125 @@
+"""judge: a verdict on each line of a file that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support_tune import DRIFT, OK, PROFILE, SYSTEM, TOP, USAGE, answer, tune
+
+LINES = [
+    # What the line is, the line, the verdict, a word of the reason.
+    ("default", "net.core.somaxconn = 4096", "fine", "start with"),
+    ("sensible", "net.core.somaxconn = 65535", "fine", None),
+    ("slashes", "net/core/somaxconn = 65535", "fine", None),
+    ("pattern", "net.ipv4.conf.*.rp_filter = 2", "fine", None),
+    ("excluded", "-net.ipv4.conf.eth0.rp_filter", "fine", "excludes"),
+    ("vm", "vm.swappiness = 10", "fine", None),
+    ("harmful", "net.ipv4.tcp_timestamps = 0", "harmful", None),
+    ("gone", "net.ipv4.tcp_tw_recycle = 1", "pointless", "cannot be set"),
+    ("range", "net.ipv4.tcp_mem = 1 2 3", "range", "range"),
+    ("comment", "vm.swappiness = 10  # low", "doubtful", "comment"),
+    ("comment in a word", "net.core.default_qdisc = fq # fair", "invalid", "comment"),
+    ("secret", "net.ipv4.tcp_fastopen_key = 0-0-0-0", "doubtful", "secret"),
+    ("action", "net.ipv4.route.flush = 1", "doubtful", "action"),
+    ("outside", "dev.raid.speed_limit_max = 4", "unknown", "outside"),
+    ("typo", "net.ipv4.tcp_rmen = 4", "unknown", "not judged"),
+    ("other pattern", "net.ipv4.tcp_* = 4", "unknown", "pattern"),
+    ("no number", "net.ipv4.tcp_fin_timeout = abc", "invalid", "decimal"),
+    ("one field of three", "net.ipv4.tcp_rmem = 4096", "invalid", None),
+    ("empty", "net.core.somaxconn =", "invalid", None),
+    ("no assignment", "hello", "invalid", "no key = value"),
+    ("path trick", "net.ipv4.. = 1", "invalid", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "word"), [row[1:] for row in LINES], ids=[row[0] for row in LINES]
+)
+def test_each_line_has_its_verdict(
+    tmp_path: Path, line: str, verdict: str, word: str | None
+) -> None:
+    file = tmp_path / "vendor.conf"
+    file.write_text(f"# head\n{line}\n")
+    got = answer("judge", file)
+    (row,) = got["lines"]
+    assert (row["verdict"], row["line"], row["file"]) == (verdict, 2, str(file))
+    assert word is None or word in row["text"]
+    assert got["counts"][verdict] == 1
+    code = {"fine": OK, "harmful": PROFILE, "invalid": PROFILE}.get(verdict, DRIFT)
+    assert got["exit"] == tune("judge", file).returncode == code
+    assert tune("judge", "--strict", file).returncode == (OK if code == OK else PROFILE)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("net.core.somaxconn = 1024", "net.core.somaxconn = 4096"),
+        ("net.ipv4.ip_forward = 1", "net.ipv4.conf.all.forwarding = 0"),
+        ("net.netfilter.nf_conntrack_max = 1", "net.nf_conntrack_max = 65536"),
+    ],
+)
+def test_of_two_lines_for_one_variable_the_later_holds(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text(f"{first}\n\n{second}\n")
+    rows = answer("judge", file)["lines"]
+    assert rows[0]["verdict"] == "repeated"
+    assert f"line 3, as {second.split(' ')[0]}" in rows[0]["text"]
+    assert rows[1]["verdict"] != "repeated"
+
+
+def test_a_harmful_line_that_a_later_one_replaces_is_not_held_against_the_file(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.conf"
+    file.write_text("net.ipv4.tcp_timestamps = 0\nnet.ipv4.tcp_timestamps = 1\n")
+    assert tune("judge", file).returncode == DRIFT
+
+
+def test_a_nul_byte_spoils_its_own_line_only(tmp_path: Path) -> None:
+    file = tmp_path / "a.conf"
+    file.write_bytes(b"net.core.somaxconn\0 = 1\nnet.core.somaxconn = 4096\n")
+    assert [row["verdict"] for row in answer("judge", file)["lines"]] == ["invalid", "fine"]
+
+
+def test_a_profile_is_judged_by_its_settings(tmp_path: Path) -> None:
+    file = tmp_path / "v.yaml"
+    file.write_text(
+        "name: v\nsummary: s\nsettings:\n  net.ipv4.tcp_timestamps: 0\n"
+        "  net.ipv4.tcp_tw_recycle: {unset: true, why: w}\n  net.ipv4.tcp_sack: 1\n"
+    )
+    done = tune("judge", file, "--format", "tsv")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [(row[1], row[2], row[3]) for row in rows] == [
+        ("4", "harmful", "net.ipv4.tcp_timestamps"),
+        ("5", "fine", "net.ipv4.tcp_tw_recycle"),
+        ("6", "fine", "net.ipv4.tcp_sack"),
+    ]
+    assert done.returncode == PROFILE
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "tuning/profiles").glob("*.yaml")))
+def test_our_own_profiles_hold_nothing_harmful(path: Path) -> None:
+    assert tune("judge", path).returncode == OK
+
+
+def test_several_files_are_told_apart_and_quiet_hides_what_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "a.conf").write_text("net.core.somaxconn = 4096\n")
+    (tmp_path / "b.conf").write_text("net.ipv4.tcp_timestamps = 0\n")
+    done = tune("judge", "-q", tmp_path / "a.conf", tmp_path / "b.conf")
+    assert "b.conf:1: harmful" in done.stdout
+    assert "a.conf" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "1 fine, 1 harmful"
+
+
+def test_what_cannot_be_judged_is_told(tmp_path: Path) -> None:
+    assert tune("judge").returncode == USAGE
+    missing = tune("judge", tmp_path / "none.conf", "-f", "json")
+    assert (missing.returncode, json.loads(missing.stdout)["exit"]) == (SYSTEM, SYSTEM)
+    assert tune("judge", tmp_path / "none.yaml").returncode == PROFILE
+    (tmp_path / "empty.conf").write_text("")
+    done = tune("judge", tmp_path / "empty.conf")
+    assert (done.returncode, done.stdout) == (OK, "no settings\n")

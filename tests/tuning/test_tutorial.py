@@ -1,0 +1,94 @@
+"""docs/tune.md: every output on the page is what the program prints there.
+
+Each block of commands is run in turn on one machine that looks as the page says. With
+HARDSOCK_UPDATE_GOLDEN=1 the page is written anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+from support_tune import TOP, Root, tune
+
+PAGE = TOP / "docs/tune.md"
+BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+
+GUIDE = """# ten tips for a fast server
+net.ipv4.tcp_timestamps = 0
+net.ipv4.tcp_tw_recycle = 1
+net.core.somaxconn = 65535
+net.ipv4.tcp_fin_timeout = 15 seconds
+"""
+SITE = """name: site
+summary: What our services want.
+extends: baseline
+settings:
+  net.ipv4.tcp_retries2:
+    value: 9
+    why: A quarter of an hour is too long for our clients.
+    risk: A connection over a bad path may be given up too early.
+"""
+WAIVERS = """waivers:
+  net.ipv4.tcp_sack:
+    reason: The old balancer mishandles it; ticket 4711.
+    until: 2999-06-30
+"""
+
+
+class Machine:
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        root.put("net/core/somaxconn", "128")
+        root.put("net/ipv4/tcp_sack", "0")
+        root.listen(40000)
+        self.here = root.path
+        for name, text in (("guide.conf", GUIDE), ("site.yaml", SITE)):
+            (self.here / name).write_text(text)
+        for name in ("etc/sysctl.d", "etc/hardsock"):
+            (self.here / name).mkdir(parents=True)
+
+    def run(self, line: str) -> str:
+        words = shlex.split(line)
+        if words[0] == "cat":
+            if words[1].endswith("waivers.yaml"):
+                (self.here / words[1]).write_text(WAIVERS)
+            text = (self.here / words[1]).read_text()
+        else:
+            assert words[0] == "hardsock-tune"
+            files = ("./site.yaml", "guide.conf", "history")
+            args = [str(self.here / w) if w in files else w for w in words[1:]]
+            done = self.root.tune(*args, env={"COLUMNS": "80"})
+            text = done.stdout + done.stderr
+        text = text.replace(f"{self.here}/guide", "guide").replace(f"{self.here}/site", "./site")
+        return re.sub(r"\b[0-9a-f]{16}$", "...", text.replace(str(self.here), ""), flags=re.M)
+
+
+def rendered(page: str, machine: Machine) -> str:
+    def block(found: re.Match[str]) -> str:
+        lines = [line for line in found[1].splitlines() if line.startswith("$ ")]
+        return (
+            "```console\n" + "".join(f"{line}\n{machine.run(line[2:])}" for line in lines) + "```"
+        )
+
+    return BLOCK.sub(block, page)
+
+
+def test_every_output_of_the_tutorial_is_the_program_s_own(root: Root) -> None:
+    page = PAGE.read_text()
+    text = rendered(page, Machine(root))
+    if os.environ.get("HARDSOCK_UPDATE_GOLDEN"):
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text
+
+
+def test_the_tutorial_shows_each_step() -> None:
+    page = PAGE.read_text()
+    for command in ("check", "explain", "judge", "diff", "apply", "revert", "persist", "recommend"):
+        assert re.search(rf"^\$ hardsock-tune {command}\b", page, re.MULTILINE), command
+    assert len(BLOCK.findall(page)) >= 8
+    for name in re.findall(r"`(tuning/[\w./]+)`", page):
+        assert (TOP / Path(name)).exists(), name
+    assert tune("--version").returncode == 0
