@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.serving.idle import SteadyIdle
 
 from . import build, runner
 from .drivers import _common, _crowd, _hardsock_http, hardsock_threads
@@ -55,6 +57,7 @@ class Measured:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+        self.server: Any
         self.stats: Callable[[], hs.ServerStats]
         self.drain: Callable[[], hs.DrainReport]
 
@@ -62,7 +65,7 @@ class Measured:
         if self._kind == "threads":
             address = ("127.0.0.1", 0)
             with hs.serve(hardsock_threads._raw, address, workers=64, **SETTINGS) as server:
-                self.stats, self.drain = server.stats, server.drain
+                self.server, self.stats, self.drain = server, server.stats, server.drain
                 announce(server.address[1])
                 server.wait()
         elif self._kind == "aio-uvloop":
@@ -75,7 +78,7 @@ class Measured:
     async def _serve_awaited(self, announce: _crowd.Announce) -> None:
         loop = asyncio.get_running_loop()
         async with aio.serve(_hardsock_http._raw, ("127.0.0.1", 0), **SETTINGS) as server:
-            self.stats = server.stats
+            self.server, self.stats = server, server.stats
             self.drain = lambda: asyncio.run_coroutine_threadsafe(server.drain(), loop).result(60)
             announce(server.address[1])
             await server.wait()
@@ -87,6 +90,13 @@ def kernel_bytes() -> int:
         if line.startswith("Slab:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("no Slab: in meminfo")
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """The CPU time of one call: the machine may be busy."""
+    begun = time.thread_time()
+    call()
+    return time.thread_time() - begun
 
 
 def measure(kind: str, count: int, target: Target) -> dict[str, Any]:
@@ -102,9 +112,10 @@ def measure(kind: str, count: int, target: Target) -> dict[str, Any]:
     asked = crowd.command(f"ask {SECONDS}")
     request = (time.process_time() - cpu) / asked["ops"]
     latencies = sorted(asked["latencies_ns"])
-    begun = time.perf_counter()
-    server.stats()
-    stats = time.perf_counter() - begun
+    stats, look, collect = (
+        seconds_of(call)
+        for call in (server.stats, SteadyIdle(server.server._ledger).look, gc.collect)
+    )
     cpu = time.process_time()
     time.sleep(SECONDS)
     idle = (time.process_time() - cpu) / SECONDS
@@ -117,6 +128,8 @@ def measure(kind: str, count: int, target: Target) -> dict[str, Any]:
         "p50_us": latencies[len(latencies) // 2] / 1e3,
         "p99_us": latencies[len(latencies) * 99 // 100] / 1e3,
         "stats_ms": stats * 1e3,
+        "look_ms": look * 1e3,
+        "collect_ms": collect * 1e3,
         "idle_percent": idle * 100,
         "drain_ms": report.elapsed * 1e3,
         "idle_closed": report.idle_closed,
@@ -131,6 +144,8 @@ HEADINGS = {
     "p50_us": "p50 us",
     "p99_us": "p99 us",
     "stats_ms": "stats() ms",
+    "look_ms": "look for idle ones, ms",
+    "collect_ms": "gc.collect() ms",
     "idle_percent": "idle, % of a CPU",
     "drain_ms": "drain ms",
 }

@@ -1,31 +1,36 @@
-"""An HTTP/1.1 server (RFC 9112): a quiet keep-alive connection costs no thread.
+"""An HTTP/1.1 server (RFC 9112): neither a quiet nor a slow client costs it a thread.
 
 python http_server.py [HOST:PORT]
 """
 
 import sys
+import time
 from email.utils import formatdate
 
 import hardsock as hs
 
-MAX_HEAD, MAX_BODY = 16 * 1024, 1024 * 1024
+MAX_HEAD, MAX_BODY, MAX_SECONDS = 16 * 1024, 1024 * 1024, 10
 
 
 class Refused(Exception):
     """The request cannot be served, and where the next one begins is not known."""
 
 
-def read_request(conn: hs.Connection) -> tuple[str, str, bool, bytes]:
-    """Its method and target, whether the connection stays, and its body; each part in 10 seconds."""
-    try:
-        head = conn.recv_until(b"\r\n\r\n", max_size=MAX_HEAD, timeout=10).decode("latin-1")
-    except hs.FrameTooLarge:
-        raise Refused("431 Request Header Fields Too Large") from None
+class Progress:
+    """What the handler knows of a connection from the last time that it was called."""
+
+    begun: float | None = None  # the request that is coming in, if one is
+    head: tuple[str, str, bool, int] | None = None
+    answered = 0
+
+
+def parse(head: str) -> tuple[str, str, bool, int]:
+    """Method, target, whether the connection stays, and the size of the body."""
     request, *lines = head.split("\r\n")
     method, target, version = parts if len(parts := request.split(" ")) == 3 else ("", "", "")
     headers: dict[str, str] = {}
     for name, colon, value in (line.partition(":") for line in lines):
-        if not colon or not name or name.split() != [name] or name.lower() in headers:
+        if not colon or name.split() != [name] or name.lower() in headers:
             raise Refused("400 Bad Request")
         headers[name.lower()] = value.strip()
     if version not in ("HTTP/1.0", "HTTP/1.1") or (version == "HTTP/1.1" and "host" not in headers):
@@ -38,30 +43,41 @@ def read_request(conn: hs.Connection) -> tuple[str, str, bool, bytes]:
     if len(length) > 9 or int(length) > MAX_BODY:
         raise Refused("413 Content Too Large")
     stays = version == "HTTP/1.1" and "close" not in headers.get("connection", "").lower()
-    return method, target, stays, conn.recv_exactly(int(length), timeout=10)
+    return method, target, stays, int(length)
 
 
-def send_response(conn: hs.Connection, status: str, body: bytes, stays: bool, head: bool) -> None:
-    """All of it in one call; without a body for HEAD."""
-    stays = stays and not getattr(hs.draining(), "cancelled", False)  # A drain is told to clients.
-    lines = (
+def respond(conn: hs.Connection, status: str, body: bytes, stays: bool, head: bool) -> None:
+    stays = stays and not getattr(hs.draining(), "cancelled", False)  # Clients are told of a drain.
+    text = (
         f"HTTP/1.1 {status}\r\nDate: {formatdate(usegmt=True)}\r\nContent-Length: {len(body)}\r\n"
     )
-    lines += "\r\n" if stays else "Connection: close\r\n\r\n"
-    conn.sendall(lines.encode() + (b"" if head else body), timeout=10)
+    text += "\r\n" if stays else "Connection: close\r\n\r\n"
+    conn.sendall(text.encode() + (b"" if head else body), timeout=MAX_SECONDS)
     if not stays:
-        conn.close_write()  # The server waits for the client's end, without a thread.
+        conn.close_write()  # The server waits for the client's end.
 
 
 def handler(conn: hs.Connection) -> None:
-    """Called when a request begins; the connection's own count shows that state goes with it."""
-    conn.state = (conn.state or 0) + 1
+    """Called when bytes have come; timeout=0 takes what is here, and loses nothing of half a part."""
+    at = conn.state = conn.state or Progress()
+    at.begun = at.begun or time.monotonic()
     try:
-        method, target, stays, body = read_request(conn)
+        if at.head is None:
+            part = conn.recv_until(b"\r\n\r\n", max_size=MAX_HEAD, timeout=0)
+            at.head = parse(part.decode("latin-1"))
+        method, target, stays, length = at.head
+        body = conn.recv_exactly(length, timeout=0)
+    except hs.FrameTooLarge:
+        respond(conn, "431 Request Header Fields Too Large", b"", stays=False, head=False)
     except Refused as refused:
-        return send_response(conn, str(refused), b"", stays=False, head=False)
-    answer = f"{method} {target}: {len(body)} bytes, request {conn.state}\n".encode()
-    send_response(conn, "200 OK", answer, stays, head=method == "HEAD")
+        respond(conn, str(refused), b"", stays=False, head=False)
+    except hs.DeadlineExceeded:
+        if time.monotonic() - at.begun > MAX_SECONDS:
+            respond(conn, "408 Request Timeout", b"", stays=False, head=False)
+    else:
+        at.begun, at.head, at.answered = None, None, at.answered + 1
+        text = f"{method} {target}: {len(body)} bytes, request {at.answered}\n"
+        respond(conn, "200 OK", text.encode(), stays, head=method == "HEAD")
 
 
 if __name__ == "__main__":

@@ -32,10 +32,14 @@ core_live(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
                          "parkings", live.parkings, "departures", live.departures);
 }
 
-PyDoc_STRVAR(resolver_stats_doc,
-             "resolver_stats()\n--\n\n"
-             "Count name lookups: running, orphans (abandoned, still running in libc), the oldest\n"
-             "orphan's age in seconds, started and abandoned since the process began.");
+PyDoc_STRVAR(
+    resolver_stats_doc,
+    "resolver_stats()\n--\n\n"
+    "Count name lookups, as a dict:\n\n"
+    "running and queued: waited for, with a thread and without one yet; orphans:\n"
+    "abandoned, still running in libc; oldest_orphan: its age in seconds; inherited: those\n"
+    "that ran in the parent when this process was forked, whose answers never come here;\n"
+    "started and abandoned: since the process began.");
 
 static PyObject *
 core_resolver_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -43,8 +47,9 @@ core_resolver_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     struct hs_resolver_stats stats;
 
     hs_resolver_stats(&stats);
-    return Py_BuildValue("{s:l,s:l,s:d,s:K,s:K}", "running", stats.running, "orphans",
-                         stats.orphans, "oldest_orphan", (double)stats.oldest_orphan_ns / 1e9,
+    return Py_BuildValue("{s:l,s:l,s:l,s:d,s:l,s:K,s:K}", "running", stats.running, "queued",
+                         stats.queued, "orphans", stats.orphans, "oldest_orphan",
+                         (double)stats.oldest_orphan_ns / 1e9, "inherited", stats.inherited,
                          "started", (unsigned long long)stats.started, "abandoned",
                          (unsigned long long)stats.abandoned);
 }

@@ -535,6 +535,7 @@ hs_resolver_stats(struct hs_resolver_stats *ret_stats)
     if (!hs_list_empty(&orphaned))
         oldest = now - HS_CONTAINER(orphaned.next, struct hs_lookup, orphan)->abandoned_ns;
     *ret_stats = (struct hs_resolver_stats){.running = running,
+                                            .queued = turns.n_queued,
                                             .orphans = orphans,
                                             .live = lookups,
                                             .oldest_orphan_ns = oldest,

@@ -872,7 +872,7 @@ enum hs_parking_answer {
     HS_PARKING_CLOSED, /* it was closed, or detached */
     HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
     HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
-    HS_PARKING_UNREAD, /* whoever was given a message neither took nor looked at any byte of it */
+    HS_PARKING_UNREAD, /* who was given a message neither took nor looked at a byte that had come */
 };
 
 HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);
@@ -1039,7 +1039,9 @@ struct hs_answer {
 };
 
 struct hs_resolver_stats {
-    long running;             /* lookups somebody waits for */
+    long running;             /* lookups somebody waits for, with a thread */
+    long queued;              /* lookups that wait for a thread: their name's servers have as many
+                               * as they may */
     long orphans;             /* lookups whose callers have left; they end when libc lets them */
     long live;                /* lookups in memory: running, orphaned, queued or being read */
     int64_t oldest_orphan_ns; /* age, or 0 */

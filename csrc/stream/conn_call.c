@@ -175,7 +175,8 @@ turn_waits(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
         atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
 }
 
-/* Names a deadline that was the turn's. */
+/* Names a deadline that was the turn's. A call that would not wait in any case is told, too: who
+ * only ever looks at what is here would not hear of it else. */
 static void
 check_turn(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
@@ -186,7 +187,8 @@ check_turn(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir, struct hs
     };
     int64_t until = hs_turn_until(c, dir), now;
 
-    if (until == HS_NEVER || until > (now = hs_now()) || op->deadline_ns <= now ||
+    if (until == HS_NEVER || until > (now = hs_now()) ||
+        (op->deadline_ns <= now && op->deadline_ns != HS_TRY_ONCE) ||
         atomic_load(&c->dirs[dir].deadline_ns) <= now)
         return;
     atomic_store(&c->dirs[dir].late, true);

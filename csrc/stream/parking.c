@@ -52,6 +52,7 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
+    bool rest;  /* it was given for what the last message had left, not for what has come */
     bool known; /* it is a message: no other look is needed */
     bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
 };
@@ -280,12 +281,27 @@ judge(struct hs_spot *s, bool newcomer)
     if (atomic_load(&c->out_ended))
         return HS_PARKING_ENDING;
     s->more = s->given && s->read == bytes_read(c);
-    if (s->more && s->buffered == buffered)
+    if (s->more && s->buffered == buffered && !s->rest)
         return HS_PARKING_UNREAD;
     s->stays = newcomer || s->more;
     if (s->stays || !atomic_load(&s->parking->draining))
         return HS_PARKING_TAKEN;
     return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
+}
+
+/* Whoever had the last message is done with it: the next one has a time of its own, which has begun
+ * if it is here. */
+static void
+begin_turn(const struct hs_spot *s)
+{
+    struct direction *in = &s->conn->dirs[HS_DIR_IN], *out = &s->conn->dirs[HS_DIR_OUT];
+    bool bounded = atomic_load_explicit(&in->turn_ns, memory_order_relaxed) != HS_NEVER;
+    int64_t began = bounded && atomic_load(&s->conn->buffered) > 0 ? hs_now() : 0;
+
+    if (s->more)
+        return;
+    atomic_store_explicit(&in->turn_began_ns, began, memory_order_relaxed);
+    atomic_store_explicit(&out->turn_began_ns, 0, memory_order_relaxed);
 }
 
 hs_err
@@ -308,6 +324,7 @@ hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t s
     if ((answer = judge(s, newcomer)) == HS_PARKING_TAKEN) {
         s->arg = arg;
         s->until_ns = hs_deadline_after(span_ns);
+        begin_turn(s);
         (void)hs_conn_ref(conn);
         if (has_above(s))
             hs_reactor_queue(p->reactor, &s->parked);
@@ -405,6 +422,7 @@ static void
 give_message(struct hs_spot *s, struct hs_parked_conn *ret)
 {
     s->given = true;
+    s->rest = !s->more && atomic_load(&s->conn->buffered) > 0;
     s->read = bytes_read(s->conn);
     s->buffered = atomic_load(&s->conn->buffered);
     ret->news = HS_PARKED_MESSAGE;

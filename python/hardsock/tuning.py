@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Setting:
 
     key: str
     status: str
-    """``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped`` or ``remark``."""
+    """``ok``, ``drift``, ``missing``, ``global``, ``denied``, ``skipped``, ``remark`` or ``waived``."""
     current: str | None
     wanted: str | None
     """The nearest value that meets the constraint."""
@@ -55,6 +56,10 @@ class Setting:
     reason: str | None
     """For everything but ``ok`` and ``drift``: why."""
     writable: bool
+    source: str | None
+    """Who asks for it."""
+    wrong_if: str | None
+    """When it should not be set."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,10 @@ class Finding:
     """``info``, ``warning`` or ``critical``."""
     what: str
     advice: str
+    subject: str | None
+    """What it is about, where there can be several of a kind."""
+    waived: str | None
+    """Until when it is accepted on this host, and why."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def check(
     *profiles: str | os.PathLike[str],
     netns: str | int | None = None,
     root: str | os.PathLike[str] | None = None,
-    strict: bool = False,
+    strict: bool | Sequence[str] = False,
     timeout: float = 10.0,
 ) -> Report:
     """Compare this machine with *profiles* (default: baseline); reads only.
@@ -130,7 +139,8 @@ def check(
         profiles: Names, or paths with a slash.
         netns: Another network namespace: a name of ``ip netns``, a process id, or a path.
         root: A directory instead of ``/``.
-        strict: Let missing keys and findings count.
+        strict: Let missing keys and findings count; or only those of these classes:
+            ``missing``, ``warning``, ``critical``, ``waived``.
         timeout: Seconds for the program to answer.
 
     Raises:
@@ -141,8 +151,10 @@ def check(
         command += ["--netns", str(netns)]
     if root is not None:
         command += ["--root", os.fspath(root)]
-    if strict:
+    if strict is True:
         command.append("--strict")
+    elif strict:
+        command.append("--strict=" + ",".join(strict))
     command += ["--", *(os.fspath(p) for p in profiles)]
     try:
         done = subprocess.run(

@@ -275,7 +275,7 @@ START_TEST(the_kernel_is_asked_what_became_of_the_options)
     ck_assert_uint_le(n, HS_SETTINGS_MAX);
     ck_assert_int_eq(setting(settings, n, "nodelay")->effective, 1);
     ck_assert(!setting(settings, n, "nodelay")->differs);
-    ck_assert_int_eq(setting(settings, n, "user_timeout_ms")->effective, 28858);
+    ck_assert_int_eq(setting(settings, n, "user_timeout_ms")->effective, 27715);
     ck_assert(!setting(settings, n, "user_timeout_ms")->differs);
     ck_assert_int_ge(setting(settings, n, "keepalive_idle_s")->effective, 4);
     ck_assert_int_le(setting(settings, n, "keepalive_idle_s")->effective, 16);

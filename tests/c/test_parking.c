@@ -144,6 +144,31 @@ START_TEST(what_the_last_message_left_is_given_at_once)
 }
 END_TEST
 
+/* A message is taken, and half of the next had come with it. */
+START_TEST(what_a_message_left_may_be_looked_at_and_left_too)
+{
+    struct hs_parking *p = parking();
+    struct pair a = pair_unix();
+
+    park(p, a.c, HS_NEVER);
+    put(a.peer, "oneha", 5);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    peek_at(a.c, 5);
+    recv_exactly(a.c, 3);
+    park(p, a.c, HS_NEVER);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    peek_at(a.c, 2);
+    park(p, a.c, HS_NEVER);
+    ck_assert_uint_eq(parked(p), 1);
+    put(a.peer, "lf", 2);
+    expect(p, a.c, HS_PARKED_MESSAGE);
+    ck_assert_int_eq(ask(p, a.c, HS_NEVER, false), HS_PARKING_UNREAD);
+    recv_exactly(a.c, 4);
+    pair_free(&a);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(one_that_pipelines_starves_nobody)
 {
     struct hs_parking *p = parking();
@@ -604,7 +629,7 @@ struct belief {
     enum { OWNED, PARKED, LINGERING, OVER } state;
     bool peer_ended, closed_here;
     bool late, stays, more; /* as it was parked */
-    bool given;
+    bool given, rest;
     int unread, buffered; /* bytes in the kernel, and in the buffer */
     int read, read_when_given, buffered_when_given;
 };
@@ -651,7 +676,7 @@ expected_answer(const struct model *m, const struct belief *b, bool newcomer)
 
     if (b->closed_here)
         return HS_PARKING_CLOSED;
-    if (more && b->buffered == b->buffered_when_given)
+    if (more && b->buffered == b->buffered_when_given && !b->rest)
         return HS_PARKING_UNREAD;
     if (m->draining && !newcomer && !more && b->unread == 0 && b->buffered == 0 && !b->peer_ended)
         return HS_PARKING_QUIET;
@@ -689,6 +714,7 @@ check_news(struct model *m, const struct hs_parked_conn *got)
     }
     if (got->news == HS_PARKED_MESSAGE) {
         b->given = true;
+        b->rest = b->buffered > 0 && !b->more;
         b->read_when_given = b->read;
         b->buffered_when_given = b->buffered;
     }
@@ -992,6 +1018,7 @@ main(void)
     (void)signal(SIGPIPE, SIG_IGN); /* Peers write to what was closed. */
     tcase_add_test(tc, a_message_is_given_and_the_quiet_one_is_parked_again);
     tcase_add_test(tc, what_the_last_message_left_is_given_at_once);
+    tcase_add_test(tc, what_a_message_left_may_be_looked_at_and_left_too);
     tcase_add_test(tc, one_that_pipelines_starves_nobody);
     tcase_add_test(tc, half_a_message_that_was_looked_at_waits_for_its_rest);
     tcase_add_test(tc, the_end_in_the_middle_of_a_message_is_told_as_such);

@@ -382,3 +382,43 @@ def test_serving_where_threads_are_forbidden_says_so() -> None:
         interpreters.destroy(interpreter)
         """
     )
+
+
+BLOCKED = {
+    "a thread": """
+import threading
+entered = threading.Event()
+def wait():
+    entered.set()
+    threading.Event().wait()
+threading.Thread(target=wait, daemon=True).start()
+assert entered.wait(10)
+""",
+    "a callback": """
+import hardsock as hs, threading
+entered = threading.Event()
+def wait():
+    entered.set()
+    threading.Event().wait()
+hs.kept = hs.CancelToken(0.001)
+hs.kept.on_cancel(wait)
+assert entered.wait(10)
+""",
+}
+
+
+def test_exit_with_a_callback_that_blocks_elsewhere_is_as_with_a_thread_there() -> None:
+    """A legacy interpreter that only the process ends, with any thread in it, is a fatal error of
+    CPython's up to 3.12. Should that change for threads, it has to for callbacks."""
+    how = {}
+    for what, code in BLOCKED.items():
+        program = f"kept = create('legacy')\nrun_in(kept, {code!r})\nprint('exits', flush=True)"
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE + program],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.stdout == "exits\n", done.stderr
+        how[what] = (done.returncode, "Py_EndInterpreter" in done.stderr)
+    assert how["a thread"] == how["a callback"]

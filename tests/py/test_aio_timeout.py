@@ -16,7 +16,7 @@ import sniffio
 
 import hardsock as hs
 from hardsock import aio
-from hardsock.aio import _host_scope
+from hardsock.aio import _host, _host_scope
 from support.loops import RUNS
 from support.require import need_module
 
@@ -201,6 +201,29 @@ def test_a_time_limit_of_one_call_tells_the_scope_nothing(loop: str) -> None:
         theirs.close()
 
     run(loop, main)
+
+
+def test_a_fault_in_what_tells_the_scopes_keeps_the_error_of_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: seen.append(found.exc_type))
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(_host, "scope_told", [fail])
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        async with aio.adopt(ours) as conn:
+            with pytest.raises(hs.DeadlineExceeded) as caught:
+                await conn.recv(1, timeout=0)
+            assert caught.value.op == "recv"
+        theirs.close()
+
+    asyncio.run(main())
+    assert seen == [ZeroDivisionError]
 
 
 def test_a_block_that_is_late_but_done_is_not_disturbed(loop: str) -> None:

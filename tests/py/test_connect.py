@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import select
 import socket
@@ -165,6 +166,54 @@ def test_a_dead_name_server_ends_at_the_deadline_and_the_orphan_is_counted(
     assert result["orphans"] >= 1
     assert result["oldest_orphan"] > 0
     assert result["abandoned"] >= 2
+
+
+def _queued_and_inherited() -> list[dict[str, Any]]:
+    import hardsock as hs
+    from hardsock import aio
+    from support import DeadDNS, use_dns
+
+    def of_a_child() -> dict[str, Any]:
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.write(writer, json.dumps(hs.resolver_stats()).encode())
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with open(reader) as file:
+            told: dict[str, Any] = json.load(file)
+        os.waitpid(child, 0)
+        return told
+
+    async def main() -> list[dict[str, Any]]:
+        connects = [aio.connect(f"n{i}.dead.test:80", timeout=30) for i in range(70)]
+        tasks = [asyncio.ensure_future(one) for one in connects]
+        while hs.resolver_stats()["running"] < 64:  # As many as one zone may have.
+            await asyncio.sleep(0)
+        told = [hs.resolver_stats(), of_a_child()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return [*told, hs.resolver_stats()]
+
+    with DeadDNS("127.0.0.1", 53):
+        use_dns("127.0.0.1", timeout=30, attempts=1)
+        return asyncio.run(main())
+
+
+@pytest.mark.net
+def test_lookups_without_a_thread_and_those_of_the_parent_are_counted(
+    namespace: Namespace,
+) -> None:
+    waiting, child, after = namespace.run(_queued_and_inherited)
+    assert waiting["running"] + waiting["queued"] == 2 * 70  # A and AAAA
+    assert waiting["queued"] > 0
+    assert waiting["inherited"] == 0
+    assert child["inherited"] == waiting["running"]
+    assert (child["running"], child["queued"]) == (0, 0)
+    assert (after["running"], after["queued"]) == (0, 0)
+    assert after["orphans"] == waiting["running"]
 
 
 def _silent_aaaa() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.pki import CLIENT, make_authority
+from support.require import Unavailable, available
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -91,6 +93,17 @@ def test_every_test_that_a_document_names_exists(document: Path) -> None:
     for name, file in links:
         text = (document.parent / file).read_text()
         assert re.search(rf"(def|START_TEST)[ (]{name}\b", text), (name, file)
+
+
+def test_every_setting_that_scaling_names_can_be_explained() -> None:
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    keys = sorted(set(re.findall(r"`((?:net|fs|vm|kernel)\.[\w.-]+)`", text)))
+    assert len(keys) > 10
+    with available():
+        tune = shutil.which("hardsock-tune", path=Path(sys.executable).parent)
+        if tune is None:
+            raise Unavailable("hardsock-tune is not built")
+    subprocess.run([tune, "explain", *keys], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def test_every_adr_has_its_four_parts() -> None:

@@ -82,6 +82,7 @@ def test_the_http_server_answers_what_is_pipelined_in_order(address: tuple[str, 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
+        (b"POST / HTTP/1.0\r\nContent-Length: 500000\r\n\r\n" + bytes(500000), b"200"),
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", b"400"),
@@ -99,6 +100,25 @@ def test_the_http_server_says_why_it_refuses_and_ends(
 ) -> None:
     """Also when there is input that nobody reads: the answer arrives."""
     assert whole_answer(address, request_).startswith(b"HTTP/1.1 " + status)
+
+
+def test_the_http_server_serves_on_while_a_crowd_drips(address: tuple[str, int]) -> None:
+    """More of them than workers, in the middle of the head and of the body; one byte at a time."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect_to(address)) for _ in range(100)]
+        for n, client in enumerate(slow):
+            client.sendall(head if n % 2 else head[:20])
+        for byte in range(5):
+            for n, client in enumerate(slow):
+                client.sendall(b"%d" % byte if n % 2 else head[20 + byte : 21 + byte])
+            answer = whole_answer(address, b"GET / HTTP/1.0\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200")
+        for n, client in enumerate(slow):
+            client.sendall(b"5" if n % 2 else head[25:] + b"012345")
+        for client in slow:
+            client.settimeout(20)
+            assert b"POST /: 6 bytes" in client.recv(1000)
 
 
 def test_the_http_server_answers_what_has_arrived_when_it_is_told_to_end() -> None:

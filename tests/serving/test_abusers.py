@@ -8,11 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hardsock as hs
 from hardsock.lab.servers.process import clean_environment, find_program
 from support import http1
 from support.programs import openssl_s_client
 from support.require import available
-from support.serving import Server, abused
+from support.serving import Honest, Server, abused, few_workers, serving
 from support.tls import Identities
 
 PATIENCE = 60.0
@@ -59,9 +60,7 @@ SLOW = {
 
 def test_slow_clients_of_every_kind(driver: str, tls: Identities | None, tmp_path: Path) -> None:
     """slowhttptest in its four modes at once; its own probe must find the server available."""
-    settings = {"max_connections": 300}
-    if driver == "threads":
-        settings["workers"] = 4
+    settings = few_workers(driver, 170, max_connections=300)
     with abused(driver, tls, **settings) as (server, honest), contextlib.ExitStack() as stack:
         outputs = {}
         for kind, options in SLOW.items():
@@ -78,14 +77,34 @@ def test_slow_clients_of_every_kind(driver: str, tls: Identities | None, tmp_pat
 
 def test_the_times_of_a_message_free_a_full_server(driver: str, tls: Identities | None) -> None:
     """More slow clients than places: each leaves its own when the time for a head is up."""
-    settings = {"max_connections": 16}
-    if driver == "threads":
-        settings["workers"] = 4
+    settings = few_workers(driver, 14, max_connections=16)
     with abused(driver, tls, http1.Times(head=0.5), **settings) as (server, honest):
         bounds = ["-c", "60", "-r", "60", "-l", "3", "-p", "20", "-u", url(server, tls)]
         with program("slowhttptest", *SLOW["headers"], *bounds):
             honest.wait_for_more(5)
         assert server.stats().errors["DeadlineExceeded"] >= 16
+
+
+def test_a_flood_from_one_address_leaves_room_for_others(
+    driver: str, tls: Identities | None
+) -> None:
+    """More slow clients than places, and no time for a message: limits for each peer are enough."""
+    settings = few_workers(driver, 10, max_connections=24)
+    settings["peer_limits"] = hs.PeerLimits(connections=10, exempt=["127.0.0.9/32"])
+    if tls is not None:
+        settings["tls"] = tls.server()
+    with serving(driver, **settings) as server:
+        ca = None if tls is None else tls.ca
+        with Honest(server, ca=ca, source="127.0.0.9") as honest:
+            honest.wait_for_more()
+            bounds = ["-c", "60", "-r", "60", "-l", "3", "-p", "20", "-u", url(server, tls)]
+            with program("slowhttptest", *SLOW["headers"], *bounds):
+                honest.wait_for_more(20)
+            honest.wait_for_more()
+        peers = server.listener.stats().peers
+        assert peers is not None
+        assert peers.refused_connections >= 40
+        server.settled()
 
 
 # ---- loads --------------------------------------------------------------------------------------

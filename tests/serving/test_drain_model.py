@@ -29,7 +29,7 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
-from support.serving import Server, serving
+from support.serving import DRIVERS, Server, serving
 from support.tls import Identities
 
 SEEDS = 10
@@ -193,7 +193,7 @@ class World:
             "linger": self.random.choice([0.2, PATIENCE]),
             "max_connections": self.places,
         }
-        if driver == "threads":
+        if driver in ("threads", "messages"):
             self.settings["workers"] = workers
         if self.tls is not None:
             self.settings["tls"] = ids.server()
@@ -367,8 +367,13 @@ def test_any_drain_keeps_its_promises(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(SEEDS, NIGHTLY_SEEDS))
+@pytest.mark.parametrize("driver", [*DRIVERS, "uvloop"])
 def test_any_drain_keeps_its_promises_all_night(
-    seed: int, driver: str, ids: Identities, caplog: pytest.LogCaptureFixture
+    seed: int,
+    driver: str,
+    ids: Identities,
+    caplog: pytest.LogCaptureFixture,
+    event_loops: None,
 ) -> None:
     World(seed, driver, ids).run(driver)
     caplog.clear()

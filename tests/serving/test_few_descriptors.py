@@ -11,6 +11,7 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import http1
 from support.http1_process import child
+from support.serving import few_workers
 from support.tls import Identities
 
 PATIENCE = 30.0
@@ -39,8 +40,7 @@ def test_a_flood_of_clients_that_stay(
     settings: dict[str, Any] = {"idle_timeout": 1.0}
     if limit is not None:
         settings["max_connections"] = limit
-        if driver == "threads":
-            settings["workers"] = 4
+        settings = few_workers(driver, 2, **settings)
     with child(driver, tls, descriptors=DESCRIPTORS, **settings) as server:
         with contextlib.ExitStack() as stack:
             conns = []

@@ -8,24 +8,18 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import connect_to, http1, tls_raw
-from support.serving import Server, abused, serving
+from support.serving import Server, abused, few_workers, serving
 from support.tls import Identities
 
 PATIENCE = 30.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 HELLO = tls_raw.client_hello([tls_raw.ECDHE_ECDSA, tls_raw.ECDHE_RSA])
-
-
-def few_workers(driver: str, **settings: Any) -> dict[str, Any]:
-    """More connections than workers, where there are any."""
-    return {"workers": 2, **settings} if driver == "threads" else settings
 
 
 def connect(server: Server, tls: Identities | None) -> socket.socket:
@@ -51,7 +45,7 @@ def many(count: int, make: Callable[[], socket.socket]) -> Iterator[list[socket.
 
 
 def test_who_does_not_read_loses_only_its_own_place(driver: str, tls: Identities | None) -> None:
-    settings = few_workers(driver, max_connections=40)
+    settings = few_workers(driver, 12, max_connections=40)
     with abused(driver, tls, http1.Times(answer=1.0), **settings) as (server, honest):
         with many(12, lambda: connect(server, tls)) as deaf:
             for sock in deaf:
@@ -80,7 +74,7 @@ def drip(socks: list[socket.socket], pieces: bytes, until: Callable[[], bool]) -
 @pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nX: ", http1.LONG_BODY], ids=["head", "body"])
 def test_bytes_that_drip_buy_no_time(begun: bytes, driver: str, tls: Identities | None) -> None:
     """Each byte is one more sign of life, but the time for a head, or for a body, is one total."""
-    settings = few_workers(driver, max_connections=40)
+    settings = few_workers(driver, 12, max_connections=40)
     with abused(driver, tls, http1.Times(head=1.0, body=1.0), **settings) as (server, honest):
 
         def all_cut() -> bool:
@@ -157,7 +151,7 @@ HANDSHAKES = {
 
 def test_resets_in_every_state_are_counted_once(driver: str, tls: Identities | None) -> None:
     states = STATES if tls is None else {**STATES, **HANDSHAKES}
-    with abused(driver, tls, **few_workers(driver, max_connections=100)) as (server, honest):
+    with abused(driver, tls, **few_workers(driver, 0, max_connections=100)) as (server, honest):
         for make in states.values():
             with many(10, lambda make=make: make(server, tls)) as socks:  # type: ignore[misc]
                 for sock in socks:
@@ -182,9 +176,12 @@ def test_a_handler_that_raises_ends_only_its_own_connection(
         honest.wait_for_more()
         assert poll_until(lambda: server.stats().failed == 10, PATIENCE)
         assert server.stats().errors == {name: 10}
-    raised = [r.exc_info and r.exc_info[0] for r in caplog.records if r.levelno >= logging.ERROR]
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    raised = [record.exc_info[0] for record in logged if record.exc_info]
     caplog.clear()  # Their tracebacks keep connections.
-    assert [kind and kind.__name__ for kind in raised] == [name] * 10
+    # With its traceback at least once: a crowd of them may be told by a count.
+    assert {kind.__name__ for kind in raised if kind} == {name}
+    assert len(logged) <= 10
 
 
 # ---- the sums -----------------------------------------------------------------------------------
@@ -194,7 +191,7 @@ def test_a_drain_amid_all_of_them_puts_each_in_one_line(
     driver: str, tls: Identities | None
 ) -> None:
     """Idle, dripping, deaf, asking, and lingering ones: the report has each of them once."""
-    settings = few_workers(driver, max_connections=100, drain_timeout=60.0, linger=60.0)
+    settings = few_workers(driver, 20, max_connections=100, drain_timeout=60.0, linger=60.0)
     with contextlib.ExitStack() as stack:
         if tls is not None:
             settings["tls"] = tls.server()

@@ -28,10 +28,11 @@ Message = Callable[[], Steps]
 
 
 class Handlers(NamedTuple):
-    """The same handler for both kinds of servers."""
+    """The same handler for all kinds of servers."""
 
     blocking: Callable[[hs.Connection], None]
     awaited: Callable[[aio.Connection], Any]
+    per_message: Callable[[hs.Connection], None] | None = None
 
 
 def waiting(token: hs.CancelToken) -> Step:
@@ -50,7 +51,11 @@ def handlers(message: Message) -> Handlers:
         while await _carry_on_awaited(conn, message()):
             pass
 
-    return Handlers(blocking, awaited)
+    def per_message(conn: hs.Connection) -> None:
+        if not _carry_on(conn, message()):
+            conn.close_write()
+
+    return Handlers(blocking, awaited, per_message)
 
 
 def _carry_on(conn: hs.Connection, steps: Steps) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import queue
 import socket
 import ssl
@@ -27,13 +28,27 @@ from support.conversation import Handlers
 from support.loops import RUNS
 from support.tls import Identities
 
-__all__ = ["DRIVERS", "Honest", "Server", "abused", "check_sums", "serving"]
+__all__ = ["DRIVERS", "Honest", "Server", "abused", "check_sums", "few_workers", "serving"]
 
-DRIVERS = ("threads", "asyncio")
+# Where hs.serve can call a handler for each message, that is a third kind of server.
+_PER_MESSAGE = "per" in inspect.signature(hs.serve).parameters
+DRIVERS = ("threads", "asyncio", *(["messages"] if _PER_MESSAGE else []))
 _PATIENCE = 30.0
 _PACE = 0.02
 
 T = TypeVar("T")
+
+
+def few_workers(driver: str, slow: int, **settings: Any) -> dict[str, Any]:
+    """Settings with fewer workers than connections, where there are workers.
+
+    Args:
+        slow: Clients that are slow in the middle of a message: if the handler is called for each
+            message they hold a worker each, so that there have to be more.
+    """
+    if driver == "threads":
+        return {"workers": 2, **settings}
+    return {"workers": 2 + slow, **settings} if driver == "messages" else settings
 
 
 class Server:
@@ -130,8 +145,12 @@ def serving(
     handlers = http1.http_handlers(times) if isinstance(times, http1.Times) else times
     settings = {"drain_timeout": 10.0, **settings}
     address = settings.pop("address", ("127.0.0.1", 0))
-    if driver == "threads":
-        with hs.serve(handlers.blocking, address, **settings) as started:
+    if driver in ("threads", "messages"):
+        handler = handlers.blocking
+        if driver == "messages":
+            assert handlers.per_message is not None
+            handler, settings["per"] = handlers.per_message, "message"
+        with hs.serve(handler, address, **settings) as started:
             server = Server(started, None)
             yield server
     else:

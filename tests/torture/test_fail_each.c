@@ -699,6 +699,26 @@ park_a_connection(void)
     return rv;
 }
 
+/* Whatever fails, the descriptor is closed in the end, and no thread is left over. */
+static hs_err
+linger_twice(void)
+{
+    hs_err rv = HS_OK;
+
+    for (int i = 0; i < 2 && rv == HS_OK; i++) {
+        int64_t until = hs_deadline_after(10 * SECOND);
+        int fds[2];
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
+            return WRONG;
+        hs_linger(fds[0]);
+        (void)close(fds[1]);
+        while (hs_linger_live() > 0 && rv == HS_OK)
+            rv = hs_now() < until ? HS_OK : WRONG;
+    }
+    return rv;
+}
+
 /* Unwatched for want of something, or not told in time, but never the wrong one cancelled. */
 static hs_err
 watch_departures(void)
@@ -734,26 +754,6 @@ out:
     return rv;
 }
 
-/* Whatever fails, the descriptor is closed in the end, and no thread is left over. */
-static hs_err
-linger_twice(void)
-{
-    hs_err rv = HS_OK;
-
-    for (int i = 0; i < 2 && rv == HS_OK; i++) {
-        int64_t until = hs_deadline_after(10 * SECOND);
-        int fds[2];
-
-        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0)
-            return WRONG;
-        hs_linger(fds[0]);
-        (void)close(fds[1]);
-        while (hs_linger_live() > 0 && rv == HS_OK)
-            rv = hs_now() < until ? HS_OK : WRONG;
-    }
-    return rv;
-}
-
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -773,8 +773,8 @@ static const struct scenario {
     {"wait in a loop", wait_in_a_loop},
     {"use a pool", use_pool},
     {"park a connection", park_a_connection},
-    {"watch departures", watch_departures},
     {"linger", linger_twice},
+    {"watch departures", watch_departures},
 };
 
 struct round {

@@ -26,6 +26,26 @@ def test_report_is_typed_and_complete(root: Root) -> None:
     assert [f.id for f in report.findings] == ["ports-overlap"]
 
 
+def test_strict_may_name_classes(root: Root) -> None:
+    (root.path / "proc/net/sockstat").write_text("TCP: inuse 5 orphan 0 tw 131000 alloc 6 mem 5\n")
+    assert tuning.check(root=root.path).as_wanted
+    assert tuning.check(root=root.path, strict=["critical"]).as_wanted
+    assert not tuning.check(root=root.path, strict=["warning", "critical"]).as_wanted
+    assert not tuning.check(root=root.path, strict=True).as_wanted
+    with pytest.raises(tuning.TuningError, match="'all' is no class"):
+        tuning.check(root=root.path, strict=["all"])
+
+
+def test_a_setting_names_its_source_and_when_it_is_wrong(root: Root) -> None:
+    root.put("vm/overcommit_memory", "0")
+    (setting,) = [
+        s for s in tuning.check("redis", root=root.path).drift if s.key == "vm.overcommit_memory"
+    ]
+    assert setting.source is not None
+    assert setting.wrong_if is not None
+    assert "PostgreSQL" in setting.wrong_if
+
+
 def test_no_profile_is_the_baseline(root: Root) -> None:
     report = tuning.check(root=root.path)
     assert [p.name for p in report.profiles] == ["baseline"]

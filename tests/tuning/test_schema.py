@@ -46,6 +46,7 @@ CASES: list[tuple[str, list[str]]] = [
     ("answers", ["explain", "net.ipv4.brand_new"]),
     ("profiles", ["list"]),
     ("keys", ["list", "--keys"]),
+    ("symptoms", ["list", "--symptoms"]),
     *[("shown", ["show", p.stem]) for p in sorted((TOP / "tuning/profiles").glob("*.yaml"))],
     ("changes", ["apply", "-n", "busy-server"]),
     ("changes", ["revert"]),

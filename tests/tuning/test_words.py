@@ -24,6 +24,36 @@ def test_an_error_is_answered_with_the_settings_behind_it(seen: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "symptom"),
+    [
+        ("[ 12.3] TCP: request_sock_TCP: Possible SYN flooding on port 80. Sending cookies.",
+         "SYN-FLOODING"),
+        ("nf_conntrack: nf_conntrack: table full, dropping packet", "CONNTRACK-FULL"),
+        ("neighbour: arp_cache: neighbor table overflow!", "NEIGHBOURS-FULL"),
+        ("TCP: out of memory -- consider tuning tcp_mem", "TCP-MEMORY"),
+        ("OSError: [Errno 99] Cannot assign requested address", "EADDRNOTAVAIL"),
+        ("accept4: Too many open files in system", "ENFILE"),
+        ("accept4: too many open files", "EMFILE"),
+        ("syn-flooding", "SYN-FLOODING"),
+    ],
+)  # fmt: skip
+def test_a_line_of_a_log_is_answered(line: str, symptom: str) -> None:
+    (row,) = answer("explain", line)["answers"]
+    assert row["symptom"] == symptom
+
+
+def test_every_symptom_is_listed_and_names_known_keys() -> None:
+    rows = answer("list", "--symptoms")["symptoms"]
+    assert len(rows) > 15
+    shown = tune("list", "--symptoms").stdout
+    for row in rows:
+        assert row["symptom"] in shown
+        for key in row["keys"].split():
+            done = tune("explain", key.replace("*", "default"), "-f", "json")
+            assert '"meaning"' in done.stdout, key
+
+
+@pytest.mark.parametrize(
     ("args", "code", "said"),
     [
         (("explain", "tcp_rmen"), USAGE, "did you mean tcp_rmem?"),

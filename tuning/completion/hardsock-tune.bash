@@ -2,7 +2,7 @@
 _hardsock_tune() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=check
     local commands='check explain list show lint judge recommend diff apply revert status persist unpersist conflicts export import'
-    local options='--profile --format --set --netns --root --from --baseline --state --to --output --history --trust --waivers --dry-run --force --keep --all --keys --system --strict --quiet --help --version'
+    local options='--profile --format --set --netns --root --from --baseline --state --to --output --history --trust --waivers --dry-run --force --keep --all --keys --symptoms --system --strict --quiet --help --version'
     COMPREPLY=()
     case $prev in
         -f | --format) mapfile -t COMPREPLY < <(compgen -W 'pretty tsv json prometheus junit sarif' -- "$cur") && return ;;

@@ -146,13 +146,17 @@ say_unknown(const char *path)
 static const struct kb_symptom *
 symptom_of(const char *text)
 {
-    const struct kb_symptom *s;
+    const struct kb_symptom *s, *found = NULL;
 
-    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++)
-        if (strcasecmp(text, kb_string(s->name)) == 0 ||
-            strcasecmp(text, kb_string(s->message)) == 0)
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++) {
+        if (strcasecmp(text, kb_string(s->name)) == 0)
             return s;
-    return NULL;
+        /* A line of a log holds more; of two messages in it the longer one says more. */
+        if (strcasestr(text, kb_string(s->message)) != NULL &&
+            (found == NULL || strlen(kb_string(s->message)) > strlen(kb_string(found->message))))
+            found = s;
+    }
+    return found;
 }
 
 static void

@@ -59,12 +59,39 @@ list_keys(const struct options *o)
     json_rows_end(o, EXIT_AS_WANTED);
 }
 
+static void
+list_symptoms(const struct options *o)
+{
+    const struct kb_symptom *s;
+
+    json_rows(o, "list", "symptoms");
+    for (size_t i = 0; (s = kb_symptom_at(i)) != NULL; i++) {
+        if (o->format == FORMAT_JSON) {
+            json_open(NULL, '{');
+            json_text("symptom", kb_string(s->name));
+            json_text("message", kb_string(s->message));
+            json_text("keys", kb_string(s->keys));
+            json_close();
+        } else if (o->format == FORMAT_TSV) {
+            tsv_line(kb_string(s->name), kb_string(s->message), kb_string(s->keys), NULL);
+        } else {
+            put_painted(o, PAINT_BOLD, kb_string(s->name), 15);
+            put_rest(15, 4, mem_format(" %s", kb_string(s->message)));
+        }
+    }
+    json_rows_end(o, EXIT_AS_WANTED);
+}
+
 enum exit_code
 cmd_list(const struct options *o)
 {
     size_t n;
     struct profile_name *names = profile_names(o, &n);
 
+    if (o->symptoms) {
+        list_symptoms(o);
+        return EXIT_AS_WANTED;
+    }
     if (o->keys) {
         list_keys(o);
         return EXIT_AS_WANTED;

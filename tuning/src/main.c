@@ -32,7 +32,7 @@ static const struct command {
      "hardsock-tune check --strict busy-server"},
     {"explain", cmd_explain, "KEY...", "what a key means, and this machine's value",
      "--netns --root --from --format", "hardsock-tune explain tcp_rmem EADDRNOTAVAIL"},
-    {"list", cmd_list, "", "the profiles there are", "--keys --format",
+    {"list", cmd_list, "", "the profiles there are", "--keys --symptoms --format",
      "hardsock-tune list --keys"},
     {"show", cmd_show, "PROFILE", "what a profile wants, and why", "--set --trust --format",
      "hardsock-tune show high-churn-client"},
@@ -91,6 +91,7 @@ static const struct {
     {"--all", "--all", "every transaction"},
     {"--system", "--system[=LOADER]", "what sysctl.d sets at boot, as systemd or procps"},
     {"--keys", "--keys", "every setting that is known"},
+    {"--symptoms", "--symptoms", "errors and messages that explain knows"},
     {"--strict", "--strict[=CLASS,...]", "missing keys, warnings and doubts count too"},
     {"--quiet", "-q, --quiet", "only what differs"},
 };
@@ -124,6 +125,7 @@ enum {
     OPT_BASELINE,
     OPT_TRUST,
     OPT_SYSTEM,
+    OPT_SYMPTOMS,
 };
 
 static const struct option long_options[] = {
@@ -150,6 +152,7 @@ static const struct option long_options[] = {
     {"baseline", required_argument, NULL, OPT_BASELINE},
     {"trust", required_argument, NULL, OPT_TRUST},
     {"system", optional_argument, NULL, OPT_SYSTEM},
+    {"symptoms", no_argument, NULL, OPT_SYMPTOMS},
     {NULL, 0, NULL, 0},
 };
 
@@ -238,6 +241,29 @@ take_system(struct options *o, const char *loader)
 }
 
 static bool
+take_flag(struct options *o, int c)
+{
+    switch (c) {
+    case 'n':
+        return o->dry_run = true;
+    case OPT_FORCE:
+        return o->force = true;
+    case OPT_KEEP:
+        return o->keep = true;
+    case OPT_ALL:
+        return o->all = true;
+    case OPT_SYMPTOMS:
+        return o->symptoms = true;
+    case OPT_KEYS:
+        return o->keys = true;
+    case 'q':
+        return o->quiet = true;
+    default:
+        return false;
+    }
+}
+
+static bool
 take_option(struct options *o, int c)
 {
     switch (c) {
@@ -283,22 +309,10 @@ take_option(struct options *o, int c)
     case 'o':
         o->output = optarg;
         return true;
-    case 'n':
-        return o->dry_run = true;
-    case OPT_FORCE:
-        return o->force = true;
-    case OPT_KEEP:
-        return o->keep = true;
-    case OPT_ALL:
-        return o->all = true;
-    case OPT_KEYS:
-        return o->keys = true;
     case OPT_STRICT:
         return strict_parse(optarg, &o->strict);
-    case 'q':
-        return o->quiet = true;
     default:
-        return false;
+        return take_flag(o, c);
     }
 }
 

@@ -55,7 +55,7 @@ struct options {
     unsigned strict;   /* of enum strict */
     bool image;        /* a --root without a kernel will do */
     bool unsigned_too; /* lint and judge: whoever wrote it */
-    bool quiet, dry_run, force, keep, all, keys, system, color;
+    bool quiet, dry_run, force, keep, all, keys, symptoms, system, color;
     char **args; /* what is left of the command line */
     size_t n_args;
 };

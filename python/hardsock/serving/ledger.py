@@ -209,7 +209,7 @@ class Ledger:
         marks = served.conn._marks
         self._read_timeouts += marks & READ_LATE
         self._write_timeouts += (marks & WRITE_LATE) >> 1
-        if served.phase is not Phase.PARKED:  # Else nobody worked for it.
+        if served.phase is not Phase.PARKED:  # Else there was no handler to be left.
             self._departed += (marks & LEFT) >> 2
         self._overran += served.overran
         if outcome is Outcome.FAILED:

@@ -21,15 +21,12 @@ from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served
 from hardsock.serving.options import MAX_BATCH
-from hardsock.serving.overdue import unbound_turns
 from hardsock.serving.records import ServerStats
 from hardsock.serving.server import Server
-from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
+from hardsock.serving.verdict import End, Verdict, judge_lingering
 from hardsock.serving.workers import Crew
 
 __all__ = ["MessageServer"]
-
-logger = logging.getLogger("hardsock.serve")
 
 _News = tuple[Served, int, str | None, bool]
 
@@ -51,9 +48,7 @@ class MessageServer(Server):
         self._drains = False
         self._idle = IdleTimeout(self._ledger, None)  # Their times are the parking's.
         self._look_at = IdleTimeout(self._ledger, options.idle_timeout).interval
-        self._crew = self._workers = Crew(
-            options.workers, options.name, self._work, seldom=self._seldom
-        )
+        self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
         self._parking.close()
@@ -137,10 +132,12 @@ class MessageServer(Server):
         while news is not None:
             try:
                 news = self._turn(me, *news)
-            except BaseException:  # Ours, or no memory: handlers' are judged.
+            except BaseException as exc:  # Ours, or no memory: handlers' are judged.
                 if os.getpid() != self._pid:
                     raise
-                logger.critical("a worker failed, and goes on", exc_info=True)
+                self._seldom.log(
+                    "worker", logging.CRITICAL, "a worker failed, and goes on", exc_info=exc
+                )
                 news = self._parking.next()
 
     def _turn(
@@ -189,9 +186,7 @@ class MessageServer(Server):
             error = RuntimeError(
                 "the handler returned without reading a byte of the message that it was called for"
             )
-            return judge(
-                served, error, server=self._token, draining=self._draining, seldom=self._seldom
-            )
+            return self._judge(served, error)
         end = {_CLOSED: End.CLOSE, _UNFIT: End.ABORT}.get(answer, End.FINISH)
         verdict = Verdict(Outcome.COMPLETED, end)
         self._lingers_by(served, verdict)
@@ -232,8 +227,7 @@ class MessageServer(Server):
 
     def _finish(self, served: Served, verdict: Verdict) -> None:
         """End it by the verdict; lingering is parked, too."""
-        served.conn._leave_departures()
-        unbound_turns(served, self._options)
+        self._leave(served)
         if verdict.end is not End.FINISH:
             self._end(served, verdict)
             return

@@ -50,10 +50,10 @@ class ServeOptions:
     max_connections: int | None = None
     """Never None once made: the default is *workers*, or many if quiet ones cost no thread."""
     idle_timeout: float | None = None
+    per: str = "connection"
     read_timeout: float | None = None
     write_timeout: float | None = None
     handler_timeout: float | None = None
-    per: str = "connection"
     linger: float = DefaultSeconds(2.0)
     name: str = "hardsock-serve"
 
@@ -98,7 +98,8 @@ class ServeOptions:
 
     def _check_timeouts(self) -> None:
         handler = self.handler_timeout
-        for name in ("idle_timeout", "read_timeout", "write_timeout"):
+        within = ("idle_timeout", "read_timeout", "write_timeout")
+        for name in within[1:] if self.per == "message" else within:
             seconds = getattr(self, name)
             if handler is not None and seconds is not None and seconds > handler:
                 raise ValueError(

@@ -6,7 +6,7 @@ One thread of the parent watches them. Between parent and child there is a pipe:
 it is ready, how it is doing once a second, and its report at the end; the parent tells it to leave,
 and what tickets are sealed with. A child whose pipe ends has no parent any more, and drains.
 
-docs/adr/0019 says why processes are spawned and share one socket.
+docs/adr/0021 says why processes are spawned and share one socket.
 """
 
 from __future__ import annotations

@@ -298,8 +298,7 @@ class Server(ServerFace):
         try:
             verdict = self._handle(served)
         finally:
-            served.conn._leave_departures()
-            unbound_turns(served, self._options)
+            self._leave(served)
             if self._slots is not None:
                 served.conn._leave_slots()  # While it lingers it has none to give.
                 self._slots.give()
@@ -307,6 +306,11 @@ class Server(ServerFace):
             return False
         self._end(served, verdict)
         return True
+
+    def _leave(self, served: Served) -> None:
+        """Its handler is over: what is left has other bounds, and nobody to be told."""
+        served.conn._leave_departures()
+        unbound_turns(served, self._options)
 
     def _handle(self, served: Served) -> Verdict | None:
         """Run the handler; None in a forked child."""

@@ -23,29 +23,24 @@ _Run = Callable[[Served], bool]
 
 
 class Crew:
-    """Threads up to a limit, which are not ended before all are.
+    """Threads up to a limit, which are not ended before all are; one is there from the start.
 
     Args:
-        main: What each runs, until it is told to return.
         seldom: The server's log.
+        main: What each runs, until it is told to return.
     """
 
     def __init__(
-        self,
-        limit: int,
-        name: str,
-        main: Callable[..., object],
-        *args: object,
-        seldom: Seldom,
+        self, limit: int, name: str, seldom: Seldom, main: Callable[..., object], *args: object
     ) -> None:
         self.limit = limit
         self._name = name
+        self._seldom = seldom
         self._main: Callable[..., object] | None = main
         self._args = args
         self._lock = threading.RLock()
-        self._seldom = seldom
         self._threads: list[threading.Thread] = []
-        start_thread(self._new())
+        self._start(self._new())
 
     @property
     def count(self) -> int:
@@ -53,18 +48,14 @@ class Crew:
         return len(self._threads)
 
     def grow(self) -> bool:
-        """Start another one; False if there is none."""
-        with self._lock:
-            if len(self._threads) >= self.limit:
-                return False
-        thread = None
+        """Start another one, if that may and can be."""
         try:
-            thread = self._new()
-            start_thread(thread)
-        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             with self._lock:
-                if thread in self._threads:
-                    self._threads.remove(thread)
+                if len(self._threads) >= self.limit:
+                    return False
+                thread = self._new()
+            self._start(thread)
+        except (RuntimeError, MemoryError) as exc:  # No more threads: the others go on.
             self._warn(exc)
             return False
         return True
@@ -82,9 +73,16 @@ class Crew:
     def _new(self) -> threading.Thread:
         assert self._main is not None
         thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", *self._args)
-        with self._lock:
-            self._threads.append(thread)
+        self._threads.append(thread)
         return thread
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            start_thread(thread)
+        except (RuntimeError, MemoryError):
+            with self._lock:
+                self._threads.remove(thread)
+            raise
 
     def includes(self, thread: threading.Thread) -> bool:
         """Whether it is one of these."""
@@ -111,7 +109,7 @@ class Workers:
         self._lock = threading.RLock()
         self._free = 1  # threads that wait, or are about to
         self._given = 0  # connections that no thread has taken yet
-        self._crew = Crew(limit, name, self._main, run, seldom=seldom)
+        self._crew = Crew(limit, name, seldom, self._main, run)
 
     @property
     def count(self) -> int:
