@@ -303,6 +303,28 @@ tls_reload(PyObject *obj, PyObject *settings)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(ticket_keys_doc, "give_ticket_keys($self, keys, /)\n--\n\n"
+                              "Seal session tickets with the first of these, open them with all.");
+
+static PyObject *
+tls_give_ticket_keys(PyObject *obj, PyObject *keys)
+{
+    struct hs_error err = {0};
+    Py_buffer view;
+    hs_err rv;
+
+    if (PyObject_GetBuffer(keys, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    rv = hs_tls_config_give_ticket_keys(((TLSContextObject *)obj)->core, view.buf, (size_t)view.len,
+                                        &err);
+    PyBuffer_Release(&view);
+    if (rv != HS_OK) {
+        (void)raise_plain_error(state_of(obj), &err, rv);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 get_sessions_kept(PyObject *obj, void *Py_UNUSED(closure))
 {
@@ -311,6 +333,7 @@ get_sessions_kept(PyObject *obj, void *Py_UNUSED(closure))
 
 static PyMethodDef tls_methods[] = {
     {"reload", tls_reload, METH_O, reload_doc},
+    {"give_ticket_keys", tls_give_ticket_keys, METH_O, ticket_keys_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -635,6 +635,13 @@ HS_API HS_NODISCARD hs_err hs_tls_config_new(const struct hs_tls_options *o, str
 HS_API HS_NODISCARD hs_err hs_tls_config_reload(struct hs_tls_config *config,
                                                 const struct hs_tls_options *o,
                                                 struct hs_error *err);
+/* A server's keys for session tickets, so that several processes open each other's: 1 to 3 of
+ * HS_TLS_TICKET_KEY_SIZE random bytes each, of which the first seals and all open. They stay until
+ * others are given: replace them as often as half the lifetime of sessions. HS_E_INVALID. */
+#define HS_TLS_TICKET_KEY_SIZE 80
+HS_API HS_NODISCARD hs_err hs_tls_config_give_ticket_keys(struct hs_tls_config *config,
+                                                          const uint8_t *bytes, size_t len,
+                                                          struct hs_error *err);
 HS_API struct hs_tls_config *hs_tls_config_ref(struct hs_tls_config *config);
 HS_API void hs_tls_config_unref(struct hs_tls_config *config); /* NULL is fine */
 HS_API enum hs_tls_role hs_tls_config_role(const struct hs_tls_config *config);

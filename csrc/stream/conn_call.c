@@ -257,7 +257,8 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     deadline = atomic_load(&c->dirs[dir].deadline_ns);
-    if (dir == HS_DIR_OUT) /* What has arrived can be had, however late it is. */
+    /* What has arrived can be had, however late it is. */
+    if (dir == HS_DIR_OUT && atomic_load_explicit(&c->has_turns, memory_order_relaxed))
         deadline = hs_min_ns(deadline, hs_turn_until(c, HS_DIR_OUT));
     if ((rv = hs_call_check(c, op, deadline, err)) != HS_OK)
         return rv;

@@ -83,6 +83,7 @@ struct hs_conn {
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
     atomic_bool told;       /* the call that reads has been told not to wait: it ends by itself */
     atomic_bool in_slots;
+    atomic_bool has_turns;            /* somebody bounds one of them, or has */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
     _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */

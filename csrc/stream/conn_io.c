@@ -25,7 +25,8 @@ account(struct hs_conn *c, enum hs_dir dir, size_t n)
 
     atomic_store_explicit(&d->bytes, before + n, memory_order_relaxed); /* one writer */
     atomic_store_explicit(&d->last_ns, now, memory_order_relaxed);
-    hs_turn_moves(c, dir, now);
+    if (atomic_load_explicit(&c->has_turns, memory_order_relaxed))
+        hs_turn_moves(c, dir, now);
 }
 
 /* ---- Reading ------------------------------------------------------------------------------- */

@@ -127,6 +127,25 @@ hs_tls_config_reload(struct hs_tls_config *config, const struct hs_tls_options *
     return rv;
 }
 
+hs_err
+hs_tls_config_give_ticket_keys(struct hs_tls_config *config, const uint8_t *bytes, size_t len,
+                               struct hs_error *err)
+{
+    struct hs_tls_context *present;
+
+    if (config->role != HS_TLS_SERVER)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "ticket keys are a server's");
+    if (len == 0 || len % HS_TLS_TICKET_KEY_SIZE != 0 || len / HS_TLS_TICKET_KEY_SIZE > 3)
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "ticket keys must be 1 to 3 of %d bytes each, got %zu bytes in all",
+                           HS_TLS_TICKET_KEY_SIZE, len);
+    present = hs_tls_config_context(config);
+    if (present->tickets != NULL)
+        hs_tls_tickets_give(present->tickets, bytes, len / HS_TLS_TICKET_KEY_SIZE);
+    hs_tls_context_unref(present);
+    return HS_OK;
+}
+
 enum hs_tls_role
 hs_tls_config_role(const struct hs_tls_config *config)
 {

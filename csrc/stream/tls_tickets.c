@@ -1,7 +1,8 @@
 /* tls_tickets.c: see tls_tickets.h.
  *
  * keys[0] seals; all open. Rotation happens when somebody asks and it is time, so it needs no
- * timer. Guarded by the store's lock.
+ * timer. Guarded by the store's lock. Keys that were given are not replaced: whoever gives them to
+ * several processes does that.
  */
 #include "tls_tickets.h"
 
@@ -27,6 +28,7 @@ struct key {
 struct hs_tls_tickets {
     atomic_int refs;
     int64_t rotate_ns;
+    bool given;            /* guarded by the store's lock, as the next */
     struct key keys[KEYS]; /* guarded by the store's lock; the present one first */
 };
 
@@ -76,6 +78,25 @@ hs_tls_tickets_unref(struct hs_tls_tickets *t)
     free(t);
 }
 
+void
+hs_tls_tickets_give(struct hs_tls_tickets *t, const uint8_t *bytes, size_t n)
+{
+    struct key keys[KEYS] = {0};
+    int64_t now = hs_now();
+
+    for (size_t i = 0; i < n && i < KEYS; i++, bytes += HS_TLS_TICKET_KEY_SIZE) {
+        keys[i].made_ns = now;
+        memcpy(keys[i].name, bytes, sizeof(keys[i].name));
+        memcpy(keys[i].aes, bytes + 16, sizeof(keys[i].aes));
+        memcpy(keys[i].hmac, bytes + 48, sizeof(keys[i].hmac));
+    }
+    hs_tls_store_lock();
+    memcpy(t->keys, keys, sizeof(keys));
+    t->given = true;
+    hs_tls_store_unlock();
+    OPENSSL_cleanse(keys, sizeof(keys));
+}
+
 /* Without randomness the present key stays a little longer. */
 static void
 rotate_locked(struct hs_tls_tickets *t)
@@ -83,6 +104,8 @@ rotate_locked(struct hs_tls_tickets *t)
     int64_t now = hs_now();
     struct key fresh;
 
+    if (t->given)
+        return;
     if (now - t->keys[0].made_ns >= t->rotate_ns && make_key(&fresh)) {
         memmove(&t->keys[1], &t->keys[0], (KEYS - 1) * sizeof(t->keys[0]));
         t->keys[0] = fresh;

@@ -101,6 +101,7 @@ from hardsock._records import (
 )
 from hardsock._scope import current, remaining, scope, shield, sleep, timeout
 from hardsock._serve import serve
+from hardsock._serve_processes import serve_processes
 from hardsock._sites import skip_sites
 from hardsock._ssl_context import SSLContext, ssl_context
 from hardsock._tls import Certificate, TLSConfig
@@ -108,6 +109,7 @@ from hardsock._tls_socket import TLSSocket
 from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
+from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
 from hardsock.serving.records import CutConnection, DrainReport, ServerStats
 from hardsock.serving.server import Server
 from hardsock.serving.systemd import systemd_notify
@@ -152,6 +154,9 @@ __all__ = [
     "HandshakeStats",
     "PeerLimits",
     "PeerStats",
+    "ProcessInfo",
+    "ProcessServer",
+    "ProcessesReport",
     "ProxyError",
     "ProxyProtocol",
     "ProxyStats",
@@ -218,6 +223,7 @@ __all__ = [
     "resolver_stats",
     "scope",
     "serve",
+    "serve_processes",
     "shield",
     "skip_sites",
     "sleep",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Union
 
 from hardsock import _core
@@ -17,6 +17,8 @@ Source = Union[str, "os.PathLike[str]", bytes]
 """A file's path, or its content as bytes; PEM or DER."""
 
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+TICKET_KEY_SIZE = 80
+_MOST_TICKET_KEYS = 3
 _CLIENT_CERTIFICATES = ("none", "optional", "required")
 _OCSP = ("off", "check", "require")
 _SWITCHES = (
@@ -26,7 +28,7 @@ _SWITCHES = (
     "insecure_accept_truncation",
 )
 _ONLY = {
-    "server": ("client_certificates", "tickets"),
+    "server": ("client_certificates", "tickets", "ticket_keys"),
     "client": ("ocsp", "insecure_skip_verify", "insecure_skip_hostname"),
 }
 
@@ -173,6 +175,13 @@ class TLSConfig:
     verified ones."""
     tickets: int = 2
     """Server: session tickets sent after a full handshake, 0 to 8."""
+    ticket_keys: Sequence[bytes] | None = field(default=None, repr=False, compare=False)
+    """Server: what session tickets are sealed with, 1 to 3 secrets of 80 random bytes
+    (``os.urandom(80)``), so that several processes or machines resume each other's sessions. The
+    first one seals, all of them open. Not replaced by themselves: see ``replace_ticket_keys``.
+    After a ``reload`` of a server that asks for client certificates they have to be given again,
+    so that who is not trusted any more is not resumed. ``None``: made here and replaced twice in
+    *session_lifetime*."""
     session_lifetime: int = 7200
     """Seconds from a full handshake in which its session, and those that follow from resuming it, may
     be resumed; less when a certificate of its chain expires before (RFC 8446 section 4.6.1 allows
@@ -196,6 +205,8 @@ class TLSConfig:
     def __post_init__(self) -> None:
         self._check()
         object.__setattr__(self, "_context", _core.TLSContext(self._settings()))
+        if self.ticket_keys is not None:
+            self._context.give_ticket_keys(_check_ticket_keys(self.ticket_keys))
 
     def reload(self) -> None:
         """Read every file again; handshakes that begin later use what it says now.
@@ -204,6 +215,20 @@ class TLSConfig:
         that exist keep what they began with. Safe at any time, from any thread.
         """
         self._context.reload(self._settings())
+
+    def replace_ticket_keys(self, keys: Sequence[bytes], /) -> None:
+        """Seal and open tickets with *keys* from now on, as ``ticket_keys`` has them.
+
+        Give a new key behind the present one to all processes first, then to all in front of it:
+        so none is shown a ticket that it cannot open. ``serve_processes`` does that by itself.
+        """
+        self._context.give_ticket_keys(_check_ticket_keys(keys))
+        object.__setattr__(self, "ticket_keys", tuple(keys))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For another process, which reads the files again."""
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return _make, (given,)
 
     @property
     def sessions_kept(self) -> int:
@@ -312,6 +337,21 @@ class TLSConfig:
             "insecure_accept_truncation": self.insecure_accept_truncation,
             "insecure_key_log_file": log,
         }
+
+
+def _make(given: dict[str, Any]) -> TLSConfig:
+    return TLSConfig(**given)
+
+
+def _check_ticket_keys(keys: object) -> bytes:
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, Sequence):
+        raise TypeError("ticket_keys must be a sequence of bytes")
+    if not 1 <= len(keys) <= _MOST_TICKET_KEYS:
+        raise ValueError(f"ticket_keys must be 1 to {_MOST_TICKET_KEYS}, got {len(keys)}")
+    for key in keys:
+        if not isinstance(key, bytes) or len(key) != TICKET_KEY_SIZE:
+            raise ValueError(f"each of ticket_keys must be {TICKET_KEY_SIZE} bytes")
+    return b"".join(keys)
 
 
 _default: list[TLSConfig] = []

@@ -80,11 +80,12 @@ class Asks:
         assert stats.endings == {"aborted": 1}
 
 
+@pytest.mark.parametrize("per", ["connection", "message"])
 def test_a_reset_ends_what_the_handler_waits_for_elsewhere(
-    silent: hs.Listener, caplog: pytest.LogCaptureFixture
+    per: Any, silent: hs.Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = Asks(silent.address)
-    with hs.serve(handler, LOCAL, drain_timeout=5) as server:
+    with hs.serve(handler, LOCAL, per=per, drain_timeout=5) as server:
         client = connect_to(server.address)
         client.sendall(b"x")
         assert handler.asks.acquire(timeout=10)
@@ -198,6 +199,21 @@ def test_where_it_is_asked_for_an_end_cancels_too(first: str) -> None:
         assert server.stats().clients_left == 1
 
 
+def test_who_leaves_between_two_messages_has_left_no_handler() -> None:
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(10))
+
+    with hs.serve(handler, LOCAL, per="message", drain_timeout=5) as server:
+        client = connect_to(server.address)
+        client.settimeout(10)
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert poll_until(lambda: server.stats().parked == 1, 10)
+        reset(client)
+        assert poll_until(lambda: server.stats().active == 0, 10)
+        assert server.stats().clients_left == 0
+
+
 def test_callbacks_of_the_scope_run() -> None:
     """So that what knows no tokens can be ended, too."""
     ran = threading.Event()
@@ -228,6 +244,7 @@ def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
         let_go.set()
         with socket.socket(fileno=fd) as theirs:
             theirs.settimeout(10)
+            theirs.sendall(b"!")
             with pytest.raises(ConnectionResetError):
                 while theirs.recv(100):
                     pass
@@ -235,6 +252,8 @@ def test_a_handler_that_has_let_go_of_its_connection_works_on() -> None:
 
     with hs.serve(handler, LOCAL, drain_timeout=5) as server:
         client = connect_to(server.address)
+        client.settimeout(10)
+        assert client.recv(1) == b"!"
         assert let_go.wait(10)
         reset(client)
         assert cancelled.get(timeout=10) is False

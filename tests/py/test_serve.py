@@ -698,6 +698,22 @@ def test_draining_ends_other_waits_at_once_and_no_answer_begins_under_it() -> No
     assert outcomes == ["enough"]
 
 
+def test_who_has_just_connected_is_about_to_ask_per_message() -> None:
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(100).upper())
+
+    server = hs.serve(handler, LOCAL, per="message", drain_timeout=60)
+    with connect_to(server.address) as client:
+        client.settimeout(10)
+        assert poll_until(lambda: server.stats().parked == 1, 10)
+        server.stop()
+        assert server.draining.wait(10)
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"HELLO"
+    assert server.wait(10)
+    assert server.stats().handled == 1
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_who_has_just_connected_is_about_to_ask(told: bool) -> None:
     """A client that is closed before its first request is lost; an idle one asks elsewhere."""

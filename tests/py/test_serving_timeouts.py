@@ -225,6 +225,37 @@ def test_an_answer_that_is_read_slowly_is_ended_by_its_total() -> None:
         assert late(over(server)) == (0, 1, 0)
 
 
+def test_each_message_of_a_quiet_connection_has_its_own_times(silent: hs.Listener) -> None:
+    """Per message: reading and the handler are bounded, the quiet between two messages is not."""
+
+    def handler(conn: hs.Connection) -> None:
+        if conn.recv_exactly(4) == b"wait":
+            with hs.connect(silent.address, timeout=LONG) as other:
+                other.recv(1, timeout=LONG)
+        conn.sendall(b"done")
+
+    with hs.serve(
+        handler,
+        LOCAL,
+        per="message",
+        drain_timeout=5,
+        read_timeout=SHORT,
+        write_timeout=SHORT,
+        handler_timeout=4 * SHORT,
+    ) as server:
+        for last, want in ((b"he", (1, 0, 0)), (b"wait", (1, 0, 1))):
+            with connect_to(server.address) as client:
+                client.settimeout(10)
+                for _ in range(3):
+                    client.sendall(b"help")
+                    assert client.recv(4, socket.MSG_WAITALL) == b"done"
+                    hs.CancelToken().wait(1.5 * SHORT)
+                client.sendall(last)
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+            assert late(over(server)) == want
+
+
 @pytest.fixture
 def silent() -> Iterator[hs.Listener]:
     with hs.listen(LOCAL) as listener:

@@ -23,7 +23,7 @@ from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 from hardsock.serving.turn import Turn
 
-__all__ = ["Drain", "Limit"]
+__all__ = ["Drain", "Limit", "seconds_to_begin"]
 
 _LOOK = 0.02
 """Seconds between two looks for connections that have become idle."""
@@ -93,7 +93,7 @@ class Drain:
     def _find_idle(self, now: float) -> list[Served]:
         found = list(self._idle.look(once=now >= self._cut_at))
         if now < self._cut_at:
-            found = [served for served in found if not _is_newcomer(served, now)]
+            found = [served for served in found if seconds_to_begin(served, now) <= 0]
         for served in found:
             served.ended_by = Outcome.IDLE
         return found
@@ -151,8 +151,9 @@ class Drain:
         )
 
 
-def _is_newcomer(served: Served, now: float) -> bool:
-    return now - served.accepted < _NEWCOMER and served.conn.bytes_received == 0
+def seconds_to_begin(served: Served, now: float) -> float:
+    """Return how many seconds are left for its first byte; not above 0: it has had its time."""
+    return served.accepted + _NEWCOMER - now if served.conn.bytes_received == 0 else 0.0
 
 
 def _cut_connection(

@@ -17,7 +17,7 @@ import time
 
 from hardsock._core import Parking
 from hardsock._errors import HardsockError
-from hardsock.serving.drain import Drain
+from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served
 from hardsock.serving.options import MAX_BATCH
@@ -203,10 +203,25 @@ class MessageServer(Server):
             self._drop(served, Outcome.FAILED, ending)
         elif news == _ENDED:
             self._drop(served, served.ended_by or Outcome.COMPLETED, ending or "closed")
+        elif news == _QUIET and self._is_awaited(served):
+            pass
         elif news == _QUIET or self._drains:
             self._drop(served, Outcome.IDLE)
         else:
             self._drop(served, Outcome.IDLE_TIMEOUT)
+
+    def _is_awaited(self, served: Served) -> bool:
+        """Whether the drain waits for its first message: it has just connected, and may be lost."""
+        left = seconds_to_begin(served, time.monotonic())
+        if left <= 0:
+            return False
+        try:
+            answer = self._parking.park(served.conn, served, left, True)
+        except (HardsockError, MemoryError):
+            return False
+        if answer not in (_PARKED, _NOTHING_CAME):
+            self._finish(served, self._refused(served, answer))
+        return answer != _NOTHING_CAME
 
     def _drop(self, served: Served, outcome: Outcome, ending: str = "closed") -> None:
         served.conn.close()

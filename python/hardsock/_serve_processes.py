@@ -1,0 +1,145 @@
+"""Serving with several processes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from hardsock._connect import Address
+from hardsock._listen import listen
+from hardsock._names import suggests
+from hardsock._options import SocketOptions, _check_int, _check_seconds
+from hardsock._peer_limits import PeerLimits
+from hardsock._proxy_protocol import ProxyProtocol
+from hardsock._tls import TLSConfig
+from hardsock.serving.options import ServeOptions
+from hardsock.serving.processes import Plan, ProcessServer
+
+__all__ = ["serve_processes"]
+
+
+@suggests
+def serve_processes(
+    handler: Callable[..., object],
+    address: Address | socket.socket | int,
+    *,
+    drain_timeout: float,
+    processes: int | None = None,
+    start_timeout: float = 30.0,
+    name: str | None = None,
+    workers: int | None = None,
+    max_connections: int | None = None,
+    idle_timeout: float | None = None,
+    read_timeout: float | None = None,
+    write_timeout: float | None = None,
+    handler_timeout: float | None = None,
+    linger: float | None = None,
+    options: SocketOptions | None = None,
+    backlog: int = 4096,
+    dual_stack: bool | None = None,
+    defer_accept: int | None = None,
+    fastopen: int | None = None,
+    unix_mode: int | None = None,
+    unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int | None = None,
+    handshake_rate: int | None = None,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
+    timeout: float | None = None,
+) -> ProcessServer:
+    """Serve *address* with several processes, each of which runs ``serve`` or ``aio.serve``.
+
+    For handlers that compute, which the threads of one process cannot do at the same time::
+
+        if __name__ == "__main__":
+            with hs.serve_processes(handler, ("", 8080), processes=4, drain_timeout=10) as server:
+                server.wait()  # SIGTERM drains all, SIGHUP replaces them one by one
+
+    One that dies is started again, at once if it has lived for a minute, else after a pause that
+    grows from 1 to 30 s. With TLS their session tickets are sealed with the same keys, so that a
+    client is resumed by whichever process it meets.
+
+    Args:
+        handler: A function at the top of a module that a fresh interpreter can import, as
+            ``multiprocessing`` asks; ``async def`` is served by ``aio.serve`` in each process.
+        address: As for ``listen``.
+        drain_timeout: Seconds that the end of one process may take.
+        processes: How many; by default as many as this one may use CPUs.
+        start_timeout: Seconds that one may take from its start until it serves.
+        name: Of processes, tokens and log messages.
+        workers, max_connections, idle_timeout, read_timeout, write_timeout, handler_timeout, linger:
+            As for ``serve``, of each process; *workers* not for an ``async def``.
+        options, backlog, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale, tls,
+        max_handshakes, handshake_rate, proxy_protocol, peer_limits:
+            As for ``listen``. *max_handshakes*, *handshake_rate* and *peer_limits* are of each
+            process.
+        timeout: Seconds to look *address* up.
+
+    Raises:
+        HardsockError: As ``listen`` does.
+        ValueError, TypeError: A parameter is wrong, or two contradict each other.
+    """
+    count = len(os.sched_getaffinity(0)) if processes is None else processes
+    _check_int("processes", count, 1, 1024)
+    _check_seconds("start_timeout", start_timeout, 0.1)
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {type(handler).__name__}")
+    _check_importable(handler)
+    if workers is not None and inspect.iscoroutinefunction(handler):
+        raise ValueError("workers has no use for a handler that is a coroutine function")
+    serving = _given(
+        workers=workers,
+        max_connections=max_connections,
+        idle_timeout=idle_timeout,
+        read_timeout=read_timeout,
+        write_timeout=write_timeout,
+        handler_timeout=handler_timeout,
+        linger=linger,
+    )
+    title = "hardsock-serve" if name is None else name
+    ServeOptions(drain_timeout=drain_timeout, name=title, **serving)
+    serving["name"] = title
+    of_connections = _given(
+        options=options,
+        tls=tls,
+        max_handshakes=max_handshakes,
+        handshake_rate=handshake_rate,
+        proxy_protocol=proxy_protocol,
+        peer_limits=peer_limits,
+    )
+    listener = listen(
+        address,
+        options=options,
+        backlog=backlog,
+        dual_stack=dual_stack,
+        defer_accept=defer_accept,
+        fastopen=fastopen,
+        unix_mode=unix_mode,
+        unlink_stale=unlink_stale,
+        timeout=timeout,
+    )
+    try:
+        plan = Plan(handler, of_connections, serving, drain_timeout)
+        return ProcessServer(plan, listener, count, title, start_timeout)
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_importable(handler: Callable[..., object]) -> None:
+    try:
+        pickle.dumps(handler)
+    except Exception as exc:
+        raise ValueError(
+            "handler must be something that another process can import, a function at the top of "
+            f"a module for instance, got {handler!r}: {exc}"
+        ) from exc

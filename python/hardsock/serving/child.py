@@ -1,0 +1,117 @@
+"""What runs in each process of a ``ProcessServer``: one server, told what to do through a pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hardsock._core import Listener
+from hardsock._listen import listen
+from hardsock._tls import TLSConfig
+
+if TYPE_CHECKING:
+    from hardsock.serving.processes import Plan
+
+__all__ = ["run_child"]
+
+_INTERVAL = 1.0
+
+
+def run_child(plan: Plan, sock: socket.socket, pipe: Any) -> None:
+    """Serve until told to leave, or until the parent is gone."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # They go to a whole group, and are the parent's.
+    listener = listen(sock, **plan.listening)
+    if inspect.iscoroutinefunction(plan.handler):
+        asyncio.run(_serve_awaited(plan, listener, pipe))
+    else:
+        _serve(plan, listener, pipe)
+
+
+def _serve(plan: Plan, listener: Listener, pipe: Any) -> None:
+    from hardsock._serve import serve
+
+    with serve(plan.handler, listener, drain_timeout=plan.drain_timeout, **plan.serving) as server:
+        talk = _Talk(plan, server, listener, pipe, server.drain)
+        server.wait()
+    talk.finish()
+
+
+async def _serve_awaited(plan: Plan, listener: Listener, pipe: Any) -> None:
+    from hardsock import aio
+
+    handler: Any = plan.handler
+    async with aio.serve(
+        handler, listener, drain_timeout=plan.drain_timeout, **plan.serving
+    ) as server:
+        loop = asyncio.get_running_loop()
+
+        def drain(seconds: float) -> None:
+            asyncio.run_coroutine_threadsafe(server.drain(seconds), loop)
+
+        talk = _Talk(plan, server, listener, pipe, drain)
+        await server.wait()
+    talk.finish()
+
+
+class _Talk:
+    """The thread that talks to the parent."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        server: Any,
+        listener: Listener,
+        pipe: Any,
+        drain: Callable[[float], object],
+    ) -> None:
+        self._plan = plan
+        self._server = server
+        self._listener = listener
+        self._pipe = pipe
+        self._drain = drain
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._say("ready", None)
+        self._thread = threading.Thread(target=self._main, name="hardsock-parent", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        try:
+            while not self._over.is_set():
+                if self._pipe.poll(_INTERVAL):
+                    self._obey(*self._pipe.recv())
+                self._say("stats", self._server.stats()._asdict())
+        except (EOFError, OSError):
+            if not self._over.is_set():
+                self._server.stop("the parent is gone")
+
+    def _obey(self, what: str, *details: Any) -> None:
+        if what == "leave":
+            why, seconds = details
+            if why == "replaced":
+                self._listener._hand_over()  # The others have the same socket.
+            self._server.stop(why)
+            if seconds < self._plan.drain_timeout:
+                threading.Thread(target=self._drain, args=(seconds,), daemon=True).start()
+        elif what == "keys":
+            tls = self._plan.listening["tls"]
+            assert isinstance(tls, TLSConfig)
+            tls.replace_ticket_keys(details[0])
+
+    def _say(self, what: str, value: object) -> None:
+        with self._lock:
+            self._pipe.send((what, value))
+
+    def finish(self) -> None:
+        """Say how it went; the parent sees the end by itself."""
+        self._over.set()
+        with suppress(OSError, ValueError):
+            self._say("stats", self._server.stats()._asdict())
+            self._say("report", self._server.report)

@@ -1,0 +1,330 @@
+"""serve_processes: children that are watched, replaced and ended, with real clients."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hardsock as hs
+from hardsock.lab.waits import poll_until
+from support import connect_to
+from support.process_handlers import never, which, which_awaited
+from support.tls import Identities
+
+LOCAL = ("127.0.0.1", 0)
+HANDLERS = {"threads": which, "aio": which_awaited}
+TESTS = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def children_find_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh interpreter imports handlers by their module's name."""
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS)] + [before] * bool(before)))
+
+
+def ask(address: Any, line: bytes = b"which") -> int:
+    """Who answers."""
+    with connect_to(address) as client:
+        client.settimeout(20)
+        client.sendall(line + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not (piece := client.recv(100)):
+                raise EOFError(answer)
+            answer += piece
+        return int(answer.split()[1])
+
+
+def pids(server: hs.ProcessServer, state: str = "ready") -> list[int]:
+    return [process.pid for process in server.processes() if process.state == state]
+
+
+@pytest.fixture(params=HANDLERS)
+def server(request: pytest.FixtureRequest) -> Iterator[hs.ProcessServer]:
+    with hs.serve_processes(HANDLERS[request.param], LOCAL, processes=2, drain_timeout=10) as it:
+        assert it.wait_ready(60)
+        yield it
+
+
+def test_all_of_them_serve_and_the_sums_add_up(server: hs.ProcessServer) -> None:
+    assert server.ready
+    seen: collections.Counter[int] = collections.Counter()
+    while len(seen) < 2:
+        with connect_to(server.address) as one, connect_to(server.address) as two:
+            one.sendall(b"a\n")
+            two.sendall(b"b\n")
+            for client in (one, two):
+                client.settimeout(20)
+                seen[int(client.recv(100).split()[1])] += 1
+    assert sorted(seen) == sorted(pids(server))
+    report = server.drain()
+    assert not server.ready
+    assert report.clean
+    assert (report.started, report.died, report.lost) == (2, 0, 0)
+    assert report.accepted == report.handled + report.failed + report.cut == sum(seen.values())
+    assert len(report.reports) == 2
+    with pytest.raises(ConnectionRefusedError):
+        connect_to(server.address)
+
+
+def test_one_that_dies_is_started_again(server: hs.ProcessServer) -> None:
+    before = pids(server)
+    with pytest.raises((EOFError, ConnectionResetError)):
+        ask(server.address, b"die")
+    assert ask(server.address) in before, "the other one goes on"
+    assert poll_until(lambda: len(set(pids(server)) - set(before)) == 1, 60)
+    assert poll_until(lambda: len(pids(server)) == 2, 60)
+    report = server.drain()
+    assert (report.started, report.died) == (3, 1)
+
+
+def test_a_reload_replaces_all_of_them_and_loses_nobody(server: hs.ProcessServer) -> None:
+    before, lost, over = pids(server), [], threading.Event()
+    answered: collections.Counter[int] = collections.Counter()
+
+    def load() -> None:
+        while not over.is_set():
+            try:
+                answered[ask(server.address)] += 1
+            except (OSError, EOFError) as exc:
+                lost.append(exc)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert poll_until(lambda: sum(answered.values()) > 10, 30)
+        server.reload()
+        assert poll_until(
+            lambda: len(pids(server)) == 2 and not set(pids(server)) & set(before), 60
+        )
+        assert poll_until(lambda: not pids(server, "leaving"), 60)
+        new = pids(server)
+        assert poll_until(lambda: any(answered[pid] for pid in new), 30)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(60)
+    assert lost == []
+    report = server.drain()
+    assert (report.started, report.died, report.reloads) == (4, 0, 1)
+    assert report.accepted == report.handled + report.failed + report.cut == sum(answered.values())
+
+
+def test_a_handler_that_will_not_leave_does_not_hold_the_end_up() -> None:
+    with hs.serve_processes(never, LOCAL, processes=1, drain_timeout=1) as server:
+        assert server.wait_ready(60)
+        with connect_to(server.address) as client:
+            assert poll_until(
+                lambda: sum(p.stats.get("active", 0) for p in server.processes()) == 1, 30
+            )
+            report = server.drain()
+            client.settimeout(10)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    assert report.elapsed < 30
+    assert (report.accepted, report.cut) == (1, 1)
+
+
+def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a drain ends it all the same."""
+    monkeypatch.setenv("HARDSOCK_TEST_BREAKS_IMPORT", str(os.getpid()))
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5) as server:
+        assert not server.wait_ready(0)
+        assert poll_until(lambda: server._supervisor._died >= 2, 60)
+        assert not server.ready
+        monkeypatch.delenv("HARDSOCK_TEST_BREAKS_IMPORT")
+        assert server.wait_ready(60)
+        assert ask(server.address) == pids(server)[0]
+    assert server.report is not None
+    assert server.report.died >= 2
+
+
+def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
+    identities = Identities(tmp_path)
+    config = identities.client()
+    seen: dict[int, set[bool]] = collections.defaultdict(set)
+    with hs.serve_processes(
+        which, LOCAL, processes=2, drain_timeout=5, tls=identities.server()
+    ) as server:
+        assert server.wait_ready(60)
+
+        def visit() -> bool:
+            with (
+                hs.connect(server.address, tls=config, timeout=20) as one,
+                hs.connect(server.address, tls=config, timeout=20) as two,
+            ):
+                for conn in (one, two):
+                    conn.sendall(b"which\n")
+                    pid = int(conn.recv_line(timeout=20).split()[1])
+                    assert conn.tls is not None
+                    seen[pid].add(conn.tls.resumed)
+            return len(seen) == 2 and all(True in each for each in seen.values())
+
+        visit()
+        seen.clear()  # From here on every handshake can resume, whoever sealed the ticket.
+        assert poll_until(visit, 60)
+        assert all(each == {True} for each in seen.values())
+
+
+def test_tickets_of_one_process_are_opened_by_another_with_its_keys(tmp_path: Path) -> None:
+    """Two listeners stand for two processes; a key that is replaced opens for two more turns."""
+    identities = Identities(tmp_path)
+    client = identities.client()
+    keys = [os.urandom(80) for _ in range(4)]
+    first = identities.server(ticket_keys=keys[:1])
+    second = identities.server(ticket_keys=keys[:1])
+    resumed = []
+
+    def visit(config: hs.TLSConfig) -> None:
+        def answer(conn: hs.Connection) -> None:
+            conn.sendall(conn.recv_exactly(1))
+
+        with hs.serve(answer, port, drain_timeout=5, tls=config) as server:
+            with hs.connect(server.address, tls=client, timeout=10) as conn:
+                conn.sendall(b"x")
+                assert conn.recv_exactly(1, timeout=10) == b"x"
+                assert conn.tls is not None
+                resumed.append(conn.tls.resumed)
+
+    with socket.create_server(LOCAL) as sock:
+        port = sock.getsockname()  # Sessions are of one address.
+    visit(first)
+    visit(second)
+    second.replace_ticket_keys([keys[1], keys[0]])
+    visit(second)
+    second.replace_ticket_keys([keys[3], keys[2], keys[1]])
+    visit(second)
+    visit(first)
+    assert resumed == [False, True, True, True, False]
+
+
+def test_a_config_goes_to_another_process(tmp_path: Path) -> None:
+    config = Identities(tmp_path).server(ticket_keys=[os.urandom(80)], alpn=("h2",))
+    copy = pickle.loads(pickle.dumps(config))
+    assert copy == config
+    assert copy.ticket_keys == config.ticket_keys
+    assert str(config.ticket_keys) not in repr(config)
+
+
+PROGRAM = """
+import hardsock as hs
+from support.process_handlers import which
+
+if __name__ == "__main__":
+    with hs.serve_processes(which, ("127.0.0.1", 0), processes=2, drain_timeout=20) as server:
+        assert server.wait_ready(60)
+        print(server.address[1], flush=True)
+        server.wait()
+        print(server.report.reason, server.report.reloads, flush=True)
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    with subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, text=True) as it:
+        yield it
+        it.kill()
+
+
+def test_signals_reload_and_end_the_program(program: subprocess.Popen[str]) -> None:
+    assert program.stdout is not None
+    address = ("127.0.0.1", int(program.stdout.readline()))
+    first = ask(address)
+    assert poll_until(lambda: catches(program.pid, signal.SIGHUP), 30), "it is in wait()"
+    program.send_signal(signal.SIGHUP)
+    assert poll_until(lambda: ask(address) != first, 60)
+    with connect_to(address) as busy:
+        busy.settimeout(20)
+        busy.sendall(b"half")
+        assert poll_until(lambda: answered_twice(address), 60)
+        program.send_signal(signal.SIGTERM)
+        assert poll_until(lambda: refuses(address), 30)
+        busy.sendall(b" of it\n")
+        assert busy.recv(100).startswith(b"half of it ")
+    assert program.stdout.readline() == "SIGTERM 1\n"
+    assert program.wait(60) == 0
+
+
+def catches(pid: int, number: int) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def answered_twice(address: Any) -> bool:
+    return ask(address) > 0 and ask(address) > 0
+
+
+def refuses(address: Any) -> bool:
+    try:
+        connect_to(address).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_children_whose_parent_is_killed_end(program: subprocess.Popen[str]) -> None:
+    assert program.stdout is not None
+    address = ("127.0.0.1", int(program.stdout.readline()))
+    assert ask(address) > 0
+    program.kill()
+    assert poll_until(lambda: refuses(address), 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"processes": 0}, "processes"),
+        ({"processes": True}, "processes"),
+        ({"start_timeout": 0}, "start_timeout"),
+        ({"drain_timeout": -1}, "drain_timeout"),
+        ({"workers": 4, "max_connections": 2}, "workers=4 and max_connections=2"),
+        ({"handler": which_awaited, "workers": 4}, "workers has no use"),
+        ({"handler": lambda conn: None}, "handler must be something that another process can"),
+        ({"handler": 7}, "handler must be callable"),
+    ],
+)
+def test_bad_parameters_are_named(changes: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"handler": which, "address": LOCAL, "drain_timeout": 1} | changes
+    with pytest.raises((ValueError, TypeError), match=message):
+        hs.serve_processes(**settings)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([], "1 to 3, got 0"),
+        ([bytes(80)] * 4, "1 to 3, got 4"),
+        ([bytes(79)], "must be 80 bytes"),
+        (bytes(80), "a sequence of bytes"),
+    ],
+)
+def test_bad_ticket_keys_are_named(tmp_path: Path, keys: Any, message: str) -> None:
+    identities = Identities(tmp_path)
+    with pytest.raises((ValueError, TypeError), match=message):
+        identities.server(ticket_keys=keys)
+    with pytest.raises((ValueError, TypeError), match=message):
+        identities.server().replace_ticket_keys(keys)
+
+
+def test_ticket_keys_are_for_servers(tmp_path: Path) -> None:
+    identities = Identities(tmp_path)
+    with pytest.raises(ValueError, match="ticket_keys is for role='server'"):
+        identities.client(ticket_keys=[bytes(80)])
+    with pytest.raises(ValueError, match="ticket keys are a server's"):
+        identities.client().replace_ticket_keys([bytes(80)])
