@@ -222,7 +222,7 @@ def test_a_view_with_gaps_is_still_refused_for_its_gaps(conn: hs.Connection) -> 
 def test_no_protocol_of_pickle_takes_what_owns_a_descriptor(
     protocol: int, conn: hs.Connection
 ) -> None:
-    owners = [conn, hs.CancelToken(), hs.Breaker(), hs.TLSConfig()]
+    owners = [conn, hs.CancelToken(), hs.Breaker()]
     with hs.listen(LOCAL) as listener, hs.Pool(listener.address) as pool:
         for one in [*owners, listener, pool]:
             with pytest.raises(TypeError, match="cannot pickle"):

@@ -711,7 +711,9 @@ def test_who_has_just_connected_is_about_to_ask_per_message() -> None:
         client.sendall(b"hello")
         assert client.recv(5, socket.MSG_WAITALL) == b"HELLO"
     assert server.wait(10)
-    assert server.stats().handled == 1
+    report = server.drain(0)  # Either found it quiet after its answer, or gone.
+    assert report.clean
+    assert server.stats().handled + report.idle_closed == 1
 
 
 @pytest.mark.parametrize("told", [True, False])

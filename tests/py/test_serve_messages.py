@@ -368,6 +368,7 @@ def test_a_handler_may_close_or_detach_its_connection() -> None:
             one.sendall(b"c")
             assert one.recv(10) == b""
             two.sendall(b"d")
+            assert poll_until(lambda: server.stats().handled == 2, 10)
             stats = settled(server)
             assert (stats.handled, stats.endings) == (2, {"closed": 2})
             socket.socket(fileno=kept[0]).close()
