@@ -193,6 +193,67 @@ def test_the_handshake_can_be_put_off(ids: Identities, context: hs.SSLContext) -
         assert sock.version() == "TLSv1.3"
 
 
+_FIRST_CALLS: dict[str, Callable[[Any], object]] = {
+    "send": lambda sock: sock.send(b"secret"),
+    "sendall": lambda sock: sock.sendall(b"secret"),
+    "write": lambda sock: sock.write(b"secret"),
+    "sendmsg": lambda sock: sock.sendmsg([b"secret"]),
+    "send_frame": lambda sock: sock.send_frame(b"secret"),
+    "recv": lambda sock: sock.recv(1),
+    "recv_into": lambda sock: sock.recv_into(bytearray(1)),
+    "read": lambda sock: sock.read(1),
+    "read into": lambda sock: sock.read(1, bytearray(1)),
+    "peek": lambda sock: sock.peek(1),
+    "recv_exactly": lambda sock: sock.recv_exactly(1),
+    "makefile": lambda sock: sock.makefile("rb").read(1),
+    "_share": lambda sock: sock._share().recv(1),
+}
+
+
+@pytest.mark.parametrize("name", _FIRST_CALLS)
+def test_nothing_plain_passes_where_the_handshake_was_put_off(
+    context: hs.SSLContext, name: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, hs.timeout(20):
+        with hs.connect(listener.getsockname()) as conn:
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(20)
+                sock = context.wrap_socket(
+                    conn, server_hostname="localhost", do_handshake_on_connect=False
+                )
+                with Call(_FIRST_CALLS[name], sock) as call:
+                    first = peer.recv(1)
+                    peer.sendall(b"no TLS at all")
+                    with pytest.raises(hs.TLSError):
+                        call.result(20)
+                assert first == b"\x16"  # a record of the handshake (RFC 8446 section 5.1)
+                with pytest.raises(OSError):
+                    sock.sendall(b"secret")
+                peer.settimeout(0.0)
+                assert b"secret" not in peer.recv(65536)
+
+
+@pytest.mark.parametrize("name", ["send", "sendall", "write", "sendmsg", "makefile"])
+def test_the_first_call_does_the_handshake_that_was_put_off(
+    ids: Identities, context: hs.SSLContext, name: str
+) -> None:
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost", do_handshake_on_connect=False)
+        assert sock.fileno() == conn.fileno()
+        sock.settimeout(10)
+        assert sock.version() is None  # None of them has done it.
+        for refused in (sock.unwrap, sock.detach, lambda: sock._op_recv):
+            with pytest.raises(ValueError, match="handshake not done yet"):
+                refused()
+        with sock.makefile("rb") if name == "makefile" else sock:
+            if name != "makefile":
+                _FIRST_CALLS[name](sock)
+                assert sock.recv(6) == b"secret"
+            assert sock.version() == "TLSv1.3"
+            assert sock.recv.__self__ is conn  # no more expensive from now on
+
+
 def test_unwrap_ends_the_stream_in_order(ids: Identities, context: hs.SSLContext) -> None:
     ended: list[bytes] = []
 
