@@ -265,3 +265,24 @@ def test_a_tunnel_of_a_proxy_carries_tls_and_ends(secured: bool, ids: Identities
                     (found,) = (one for one in hs.open_connections() if one.how == "connect")
                     assert found.peer == proxy.address
     nothing_open()
+
+
+def test_a_proxy_is_not_offered_the_clients_certificate(ids: Identities) -> None:
+    """Nor on the second connection, when the target's context has loaded it."""
+    asking = server_context(ids)
+    asking.load_verify_locations(ids.ca)
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    identity = ids.client_identity
+    for _ in range(2):
+        with HttpPeer(server_context(ids)) as peer, Proxy(tls=asking) as proxy:
+            with (
+                hs.timeout(30),
+                hardsock.adapters.urllib3.ProxyManager(
+                    f"https://{proxy.address}",
+                    ca_certs=str(ids.ca),
+                    cert_file=str(identity.chain),
+                    key_file=str(identity.key),
+                ) as manager,
+            ):
+                assert manager.request("GET", peer.url("/ok?through")).data == b"through"
+        assert proxy.client_certificates == [None]
