@@ -72,6 +72,14 @@ def _version_of(one: Any) -> tuple[int, ...]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _key_of(*what: Any) -> tuple[Any, ...]:
+    """What tells whether it was loaded already: libraries do so again for each connection.
+
+    A file that has been written since is new. To be made before loading, recorded after success.
+    """
+    return tuple((one, *_version_of(one)) for one in what)
+
+
 class SSLContext(ssl.SSLContext):
     """See ``hardsock.ssl_context()``, which makes them."""
 
@@ -102,26 +110,17 @@ class SSLContext(ssl.SSLContext):
     def _note(self) -> None:
         self._changes += 1
 
-    def _is_new(self, *what: Any) -> bool:
-        """Whether it was not loaded yet: libraries do so again for each connection.
-
-        A file that has been written since is new.
-        """
-        key = tuple((one, *_version_of(one)) for one in what)
-        if key in self._loaded:
-            return False
-        self._loaded.add(key)
-        return True
-
     def load_verify_locations(
         self, cafile: Any = None, capath: Any = None, cadata: Any = None
     ) -> None:
         """As ``ssl`` has it; hardsock reads the same places when the first connection is wrapped."""
         data = cadata.encode("ascii") if isinstance(cadata, str) else cadata
         places = [None if one is None else os.fsdecode(one) for one in (cafile, capath)]
-        if any((*places, data)) and not self._is_new("ca", *places, data):
+        key = _key_of("ca", *places, data)
+        if any((*places, data)) and key in self._loaded:
             return
         super().load_verify_locations(cafile, capath, cadata)
+        self._loaded.add(key)
         found: list[Any] = [one for one in places if one is not None]
         if data is not None:
             found += [bytes(data)] if b"-----BEGIN" in data else _certificates_in(bytes(data))
@@ -143,9 +142,13 @@ class SSLContext(ssl.SSLContext):
     def load_cert_chain(self, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
         """As ``ssl`` has it. A client has one chain, the one that was loaded last."""
         secret = password() if callable(password) else password
-        if not self._is_new("chain", certfile, keyfile, secret):
+        key = _key_of("chain", certfile, keyfile, secret)
+        if key in self._loaded:
             return
         super().load_cert_chain(certfile, keyfile, secret)
+        if not self._is_server():  # The one before it is not loaded any more.
+            self._loaded = {one for one in self._loaded if one[0] != key[0]}
+        self._loaded.add(key)
         if isinstance(secret, (bytearray, str)):
             secret = secret.encode() if isinstance(secret, str) else bytes(secret)
         one = Certificate(chain=certfile, key=keyfile, password=secret)

@@ -601,3 +601,39 @@ def test_an_expired_certificate_says_so(ids: Identities, context: hs.SSLContext)
     with _served(ids, _echo, identity=old) as address, hs.timeout(20), hs.connect(address) as conn:
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             context.wrap_socket(conn, server_hostname="localhost")
+
+
+def test_what_could_not_be_loaded_is_not_taken_for_loaded(ids: Identities, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    context = hs.ssl_context(ca=ids.ca)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError):
+            context.load_verify_locations(bad)
+        with pytest.raises(ssl.SSLError):
+            context.load_verify_locations(cadata=b"no certificate")
+        with pytest.raises(ssl.SSLError):
+            context.load_cert_chain(bad)
+        with pytest.raises(FileNotFoundError):
+            context.load_cert_chain(tmp_path / "missing.pem")
+    assert context.tls_config().certificates is None
+
+
+def test_a_clients_chain_is_the_one_that_was_loaded_last(ids: Identities) -> None:
+    a, b = (ids.issue((f"{name}.test",), usages=CLIENT) for name in "ab")
+    context = hs.ssl_context(ca=ids.ca)
+    for one in (a, b, a):
+        context.load_cert_chain(one.chain, one.key)
+    told: list[Any] = []
+
+    def tell(sock: ssl.SSLSocket) -> None:
+        told.append(sock.getpeercert())
+        sock.sendall(b"x")
+
+    asked = {"load_verify_locations": str(ids.ca), "verify_mode": ssl.CERT_REQUIRED}
+    with _served(ids, tell, **asked) as address, hs.timeout(20), hs.connect(address) as conn:
+        assert context.wrap_socket(conn, server_hostname="localhost").recv(1) == b"x"
+    assert told[0]["subjectAltName"] == (("DNS", "a.test"),)
+    config = context.tls_config()
+    context.load_cert_chain(a.chain, a.key)  # as libraries do for each connection
+    assert context.tls_config() is config
