@@ -99,6 +99,7 @@ class SSLContext(ssl.SSLContext):
         chosen = ssl.PROTOCOL_TLS_CLIENT if protocol is None else protocol
         self = super().__new__(cls, chosen, *args, **kwargs)
         self._lock = threading.Lock()
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as hardsock's default
         self._base = None
         self._ca, self._system, self._identities = [], False, []
         self._alpn, self._ciphers, self._refused = (), None, []
@@ -183,6 +184,7 @@ class SSLContext(ssl.SSLContext):
             self.maximum_version,
             self.options,
             self.verify_flags,
+            self.security_level,
             self.keylog_filename,
             self.sni_callback,
         )
@@ -215,6 +217,9 @@ class SSLContext(ssl.SSLContext):
             "alpn": self._alpn,
             "certificates": tuple(self._identities) or None,
             "insecure_key_log_file": self.keylog_filename,
+            "security_level": max(2, self.security_level),
+            "strict_certificates": bool(self.verify_flags & ssl.VERIFY_X509_STRICT),
+            "whole_chains": not self.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN,
             **self._versions(),
         }
         if self._ciphers is not None and settings["min_version"] == "TLSv1.2":
@@ -397,7 +402,9 @@ def _take_over(given: ssl.SSLContext, ca: Any) -> SSLContext:
     if given.get_ciphers() != fresh.get_ciphers():
         names = [one["name"] for one in given.get_ciphers() if "TLS_" not in one["name"][:4]]
         if names:
-            taken.set_ciphers(":".join(names))
+            taken.set_ciphers(":".join([*names, f"@SECLEVEL={max(2, given.security_level)}"]))
+    if given.security_level > taken.security_level:  # for what names no cipher of its own
+        ssl.SSLContext.set_ciphers(taken, f"DEFAULT:@SECLEVEL={given.security_level}")
     if protocols := _alpn_of(given):
         taken.set_alpn_protocols(protocols)
     authorities = given.get_ca_certs(binary_form=True)

@@ -603,6 +603,63 @@ def test_an_expired_certificate_says_so(ids: Identities, context: hs.SSLContext)
             context.wrap_socket(conn, server_hostname="localhost")
 
 
+def _taken_over(change: Callable[[ssl.SSLContext], object], ca: Path) -> hs.SSLContext:
+    given = ssl.create_default_context(cafile=str(ca))
+    given.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    change(given)
+    return hs.ssl_context(given)
+
+
+def _refusal(context: ssl.SSLContext, ids: Identities, identity: hs.Certificate) -> str | None:
+    """What the handshake says against the *identity* of a server, if anything."""
+    with _served(ids, _echo, identity=identity) as address, hs.timeout(20):
+        with hs.connect(address) as conn:
+            try:
+                context.wrap_socket(conn, server_hostname="localhost")
+            except hs.TLSError as exc:
+                return str(exc)
+            return None
+
+
+def test_a_strict_context_stays_strict(ids: Identities) -> None:
+    # An authority without keyUsage, which RFC 5280 section 4.2.1.3 demands.
+    chain, key = ids.authority.intermediate("loose", may_sign=None).issue(file="loose-leaf")
+    loose = hs.Certificate(chain=chain, key=key)
+    for is_strict in (False, True):
+        context = _taken_over(
+            lambda given, flag=is_strict: setattr(  # type: ignore[misc]
+                given, "verify_flags", given.verify_flags | (flag * ssl.VERIFY_X509_STRICT)
+            ),
+            ids.ca,
+        )
+        assert context.tls_config().strict_certificates is is_strict
+        assert (_refusal(context, ids, loose) is not None) is is_strict
+
+
+def test_an_intermediate_is_no_root_unless_the_context_says_so(ids: Identities) -> None:
+    middle = ids.authority.intermediate("middle")
+    chain, key = middle.issue(("localhost",), file="leaf")
+    for is_partial in (False, True):
+        context = _taken_over(
+            lambda given, flag=is_partial: setattr(  # type: ignore[misc]
+                given, "verify_flags", given.verify_flags | (flag * ssl.VERIFY_X509_PARTIAL_CHAIN)
+            ),
+            middle.certificate,
+        )
+        assert context.tls_config().whole_chains is not is_partial
+        found = _refusal(context, ids, hs.Certificate(chain=chain, key=key))
+        assert (found is None) is is_partial
+
+
+def test_a_security_level_is_not_lowered(ids: Identities) -> None:
+    context = _taken_over(lambda given: given.set_ciphers("ECDHE+AESGCM:@SECLEVEL=4"), ids.ca)
+    assert (context.security_level, context.tls_config().security_level) == (4, 4)
+    assert _refusal(context, ids, ids.server_identity) is not None  # P-256 is worth 128 bits
+    context = _taken_over(lambda given: given.set_ciphers("ECDHE+AESGCM:@SECLEVEL=1"), ids.ca)
+    assert context.tls_config().security_level == 2
+    assert _refusal(context, ids, ids.server_identity) is None
+
+
 def test_what_could_not_be_loaded_is_not_taken_for_loaded(ids: Identities, tmp_path: Path) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("no certificate")
