@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import queue
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
+from urllib3.exceptions import NewConnectionError
 from urllib3.util.retry import Retry
 
 import hardsock as hs
@@ -286,3 +288,18 @@ def test_a_proxy_is_not_offered_the_clients_certificate(ids: Identities) -> None
             ):
                 assert manager.request("GET", peer.url("/ok?through")).data == b"through"
         assert proxy.client_certificates == [None]
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [((socket.IPPROTO_TCP, 9999, 1), NewConnectionError), ((1, "x", 1), TypeError)],
+)
+def test_an_option_that_cannot_be_set_leaves_nothing_open(option: Any, error: Any) -> None:
+    with HttpPeer() as peer, hs.timeout(30):
+        with hardsock.adapters.urllib3.PoolManager(
+            socket_options=[option], retries=False
+        ) as manager:
+            with pytest.raises(error) as caught:
+                manager.request("GET", peer.url("/ok?x"))
+            nothing_open()
+    del caught

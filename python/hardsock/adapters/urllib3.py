@@ -157,9 +157,15 @@ class _Over:
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out: {exc}") from exc
         except OSError as exc:
             raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
-        for option in self.socket_options or ():
-            if tuple(option) != _NODELAY:
-                conn.setsockopt(*option)
+        try:
+            for option in self.socket_options or ():
+                if tuple(option) != _NODELAY:
+                    conn.setsockopt(*option)
+        except BaseException as exc:
+            conn.close()
+            if not isinstance(exc, OSError):
+                raise
+            raise NewConnectionError(self, f"socket_options cannot be set: {exc}") from exc
         sys.audit("http.client.connect", self, self.host, self.port)
         return conn
 
