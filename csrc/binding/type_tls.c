@@ -162,7 +162,8 @@ get_enums(PyObject *dict, struct hs_tls_options *o)
         get_int(dict, "session_lifetime", 1, INT32_MAX, &lifetime) < 0 ||
         get_int(dict, "min_version", 0, 0xffff, &o->min_version) < 0 ||
         get_int(dict, "max_version", 0, 0xffff, &o->max_version) < 0 ||
-        get_int(dict, "tickets", 0, 8, &o->tickets) < 0)
+        get_int(dict, "tickets", 0, 8, &o->tickets) < 0 ||
+        get_int(dict, "security_level", 2, 5, &o->security_level) < 0)
         return -1;
     o->certs = (enum hs_tls_client_certs)certs;
     o->ocsp = (enum hs_tls_ocsp_mode)ocsp;
@@ -203,6 +204,8 @@ get_settings(PyObject *dict, struct settings *s)
         get_text(dict, "insecure_key_log_file", &s->o.insecure_key_log) < 0 ||
         get_bool(dict, "system_ca", &s->o.system_ca) < 0 ||
         get_bool(dict, "sessions", &s->o.sessions) < 0 ||
+        get_bool(dict, "strict_certificates", &s->o.strict_certificates) < 0 ||
+        get_bool(dict, "whole_chains", &s->o.whole_chains) < 0 ||
         get_bool(dict, "insecure_skip_verify", &s->o.insecure_skip_verify) < 0 ||
         get_bool(dict, "insecure_skip_hostname", &s->o.insecure_skip_hostname) < 0 ||
         get_bool(dict, "insecure_accept_truncation", &s->o.insecure_accept_truncation) < 0)

@@ -615,6 +615,9 @@ struct hs_tls_options {
     int min_version, max_version; /* HS_TLS_1_2 or HS_TLS_1_3 */
     const char *ciphers;          /* of TLS 1.2, or NULL; must keep to the rules above */
     const char *insecure_ciphers; /* the same without rules; lowers the security level to 0 */
+    int security_level;           /* 2 to 5, see SSL_CTX_set_security_level(3) */
+    bool strict_certificates;     /* X509_V_FLAG_X509_STRICT: RFC 5280 to the letter */
+    bool whole_chains;            /* an authority that is named must be a root */
     enum hs_tls_ocsp_mode ocsp;   /* client */
     bool sessions;                /* resumption */
     int tickets;                  /* server: sent after a full handshake, 0 to 8 */

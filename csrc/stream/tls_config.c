@@ -33,6 +33,7 @@ hs_tls_options_init(struct hs_tls_options *o, enum hs_tls_role role)
         .system_ca = role == HS_TLS_CLIENT,
         .min_version = HS_TLS_1_2,
         .max_version = HS_TLS_1_3,
+        .security_level = 2, /* 112 bits */
         .ocsp = role == HS_TLS_CLIENT ? HS_TLS_OCSP_CHECK : HS_TLS_OCSP_OFF,
         .sessions = true,
         .tickets = 2,

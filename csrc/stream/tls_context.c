@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20"
-#define SECURITY_LEVEL 2 /* 112 bits */
 #define GROUPS "X25519:P-256:P-384:P-521"
 /* Received records are decrypted out of it; several fit, so that bulk data takes fewer system
  * calls. Only there while something is in it. */
@@ -82,6 +81,9 @@ check_options(const struct hs_tls_options *o, struct hs_error *err)
         return hs_err_setx(err, HS_E_INVALID, "tls", "ciphers contradicts insecure_ciphers");
     if (o->tickets < 0 || o->tickets > 8)
         return hs_err_setx(err, HS_E_INVALID, "tls", "tickets must be in 0..8, got %d", o->tickets);
+    if (o->security_level < 2 || o->security_level > 5)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "security_level must be in 2..5, got %d",
+                           o->security_level);
     if (o->session_lifetime_s < 1 || o->session_lifetime_s > 604800) /* RFC 8446 section 4.6.1 */
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "session_lifetime must be in 1..604800 seconds");
@@ -117,17 +119,17 @@ set_ciphers(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
                        : o->insecure_ciphers != NULL ? o->insecure_ciphers
                                                      : CIPHERS_1_2;
 
-    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : SECURITY_LEVEL);
+    SSL_CTX_set_security_level(ctx, o->insecure_ciphers != NULL ? 0 : o->security_level);
     if (!SSL_CTX_set_cipher_list(ctx, list))
         return hs_tls_config_error(
             err, o->insecure_ciphers != NULL ? "insecure_ciphers" : "ciphers", list);
     if (!SSL_CTX_set1_groups_list(ctx, GROUPS))
         return hs_tls_config_error(err, "groups", GROUPS);
     /* "@SECLEVEL=0" in a list would lower it. */
-    if (o->insecure_ciphers == NULL && SSL_CTX_get_security_level(ctx) < SECURITY_LEVEL)
+    if (o->insecure_ciphers == NULL && SSL_CTX_get_security_level(ctx) < o->security_level)
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "ciphers: a security level below %d takes insecure_ciphers",
-                           SECURITY_LEVEL);
+                           o->security_level);
     return o->ciphers != NULL ? check_ciphers(ctx, err) : HS_OK;
 }
 
@@ -156,7 +158,8 @@ static hs_err
 load_trust(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
 {
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-    unsigned long flags = X509_V_FLAG_PARTIAL_CHAIN; /* What is named as trusted is trusted. */
+    /* What is named as trusted is trusted. */
+    unsigned long flags = o->whole_chains ? 0 : X509_V_FLAG_PARTIAL_CHAIN;
     hs_err rv = HS_OK;
 
     if (o->system_ca)
@@ -165,6 +168,8 @@ load_trust(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
         rv = hs_tls_load_cas(store, &o->cas[i], err);
     for (size_t i = 0; rv == HS_OK && i < o->n_crls; i++)
         rv = hs_tls_load_crls(store, &o->crls[i], err);
+    if (o->strict_certificates)
+        flags |= X509_V_FLAG_X509_STRICT;
     if (o->n_crls > 0)
         flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
     if (rv == HS_OK && !X509_STORE_set_flags(store, flags))

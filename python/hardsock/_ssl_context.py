@@ -72,6 +72,14 @@ def _version_of(one: Any) -> tuple[int, ...]:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _key_of(*what: Any) -> tuple[Any, ...]:
+    """What tells whether it was loaded already: libraries do so again for each connection.
+
+    A file that has been written since is new. To be made before loading, recorded after success.
+    """
+    return tuple((one, *_version_of(one)) for one in what)
+
+
 class SSLContext(ssl.SSLContext):
     """See ``hardsock.ssl_context()``, which makes them."""
 
@@ -91,6 +99,7 @@ class SSLContext(ssl.SSLContext):
         chosen = ssl.PROTOCOL_TLS_CLIENT if protocol is None else protocol
         self = super().__new__(cls, chosen, *args, **kwargs)
         self._lock = threading.Lock()
+        self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as hardsock's default
         self._base = None
         self._ca, self._system, self._identities = [], False, []
         self._alpn, self._ciphers, self._refused = (), None, []
@@ -102,26 +111,17 @@ class SSLContext(ssl.SSLContext):
     def _note(self) -> None:
         self._changes += 1
 
-    def _is_new(self, *what: Any) -> bool:
-        """Whether it was not loaded yet: libraries do so again for each connection.
-
-        A file that has been written since is new.
-        """
-        key = tuple((one, *_version_of(one)) for one in what)
-        if key in self._loaded:
-            return False
-        self._loaded.add(key)
-        return True
-
     def load_verify_locations(
         self, cafile: Any = None, capath: Any = None, cadata: Any = None
     ) -> None:
         """As ``ssl`` has it; hardsock reads the same places when the first connection is wrapped."""
         data = cadata.encode("ascii") if isinstance(cadata, str) else cadata
         places = [None if one is None else os.fsdecode(one) for one in (cafile, capath)]
-        if any((*places, data)) and not self._is_new("ca", *places, data):
+        key = _key_of("ca", *places, data)
+        if any((*places, data)) and key in self._loaded:
             return
         super().load_verify_locations(cafile, capath, cadata)
+        self._loaded.add(key)
         found: list[Any] = [one for one in places if one is not None]
         if data is not None:
             found += [bytes(data)] if b"-----BEGIN" in data else _certificates_in(bytes(data))
@@ -143,9 +143,13 @@ class SSLContext(ssl.SSLContext):
     def load_cert_chain(self, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
         """As ``ssl`` has it. A client has one chain, the one that was loaded last."""
         secret = password() if callable(password) else password
-        if not self._is_new("chain", certfile, keyfile, secret):
+        key = _key_of("chain", certfile, keyfile, secret)
+        if key in self._loaded:
             return
         super().load_cert_chain(certfile, keyfile, secret)
+        if not self._is_server():  # The one before it is not loaded any more.
+            self._loaded = {one for one in self._loaded if one[0] != key[0]}
+        self._loaded.add(key)
         if isinstance(secret, (bytearray, str)):
             secret = secret.encode() if isinstance(secret, str) else bytes(secret)
         one = Certificate(chain=certfile, key=keyfile, password=secret)
@@ -180,6 +184,7 @@ class SSLContext(ssl.SSLContext):
             self.maximum_version,
             self.options,
             self.verify_flags,
+            self.security_level,
             self.keylog_filename,
             self.sni_callback,
         )
@@ -212,6 +217,9 @@ class SSLContext(ssl.SSLContext):
             "alpn": self._alpn,
             "certificates": tuple(self._identities) or None,
             "insecure_key_log_file": self.keylog_filename,
+            "security_level": max(2, self.security_level),
+            "strict_certificates": bool(self.verify_flags & ssl.VERIFY_X509_STRICT),
+            "whole_chains": not self.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN,
             **self._versions(),
         }
         if self._ciphers is not None and settings["min_version"] == "TLSv1.2":
@@ -394,7 +402,9 @@ def _take_over(given: ssl.SSLContext, ca: Any) -> SSLContext:
     if given.get_ciphers() != fresh.get_ciphers():
         names = [one["name"] for one in given.get_ciphers() if "TLS_" not in one["name"][:4]]
         if names:
-            taken.set_ciphers(":".join(names))
+            taken.set_ciphers(":".join([*names, f"@SECLEVEL={max(2, given.security_level)}"]))
+    if given.security_level > taken.security_level:  # for what names no cipher of its own
+        ssl.SSLContext.set_ciphers(taken, f"DEFAULT:@SECLEVEL={given.security_level}")
     if protocols := _alpn_of(given):
         taken.set_alpn_protocols(protocols)
     authorities = given.get_ca_certs(binary_form=True)

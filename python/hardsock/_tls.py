@@ -23,6 +23,8 @@ _CLIENT_CERTIFICATES = ("none", "optional", "required")
 _OCSP = ("off", "check", "require")
 _SWITCHES = (
     "sessions",
+    "strict_certificates",
+    "whole_chains",
     "insecure_skip_verify",
     "insecure_skip_hostname",
     "insecure_accept_truncation",
@@ -166,6 +168,13 @@ class TLSConfig:
     ciphers: str | None = None
     """Ciphers of TLS 1.2 as ciphers(1) writes them; none without forward secrecy and authenticated
     encryption is taken."""
+    security_level: int = 2
+    """Bits that keys, signatures and ciphers must be worth, 2 (112 bits) to 5 (256 bits), as
+    SSL_CTX_set_security_level(3) has it."""
+    strict_certificates: bool = False
+    """Refuse certificates that do not keep to RFC 5280 to the letter (``VERIFY_X509_STRICT``)."""
+    whole_chains: bool = False
+    """Chains must end at a root: what ``ca`` names is trusted by itself only if it is one."""
     ocsp: Literal["off", "check", "require"] = "check"
     """Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also that there
     is none. A certificate that says "must staple" (RFC 7633) requires it by itself. Where the
@@ -244,6 +253,7 @@ class TLSConfig:
         for name in _SWITCHES:
             _check_switch(name, getattr(self, name))
         _check_number("tickets", self.tickets, 0, 8)
+        _check_number("security_level", self.security_level, 2, 5)
         _check_number("session_lifetime", self.session_lifetime, 1, 604800)
         _check_seconds("handshake_timeout", self.handshake_timeout, 0.001)
         for name in ("ciphers", "insecure_ciphers"):
@@ -325,6 +335,9 @@ class TLSConfig:
             "max_version": _VERSIONS[self.max_version],
             "ciphers": self.ciphers,
             "insecure_ciphers": self.insecure_ciphers,
+            "security_level": self.security_level,
+            "strict_certificates": self.strict_certificates,
+            "whole_chains": self.whole_chains,
             "ocsp": _OCSP.index(self.ocsp),
             "sessions": self.sessions,
             "tickets": self.tickets,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ _NAMES = {  # RFC 4514 section 3, and what OpenSSL calls others
 _KINDS = {"IP": "IP Address"}
 _HOT = ("recv", "recv_into", "send", "sendall", "makefile")
 """Methods that are the connection's own: they cost no more than without this face."""
+_LOCAL = frozenset(
+    """abort audit bind cancel_on_end fileno get_inheritable getblocking getpeername getsockname
+    getsockopt gettimeout mark_clean pending set_half_closed_timeout set_inheritable
+    set_min_receive_rate set_read_deadline set_write_deadline setblocking setsockopt settimeout
+    shutdown state tcp_info _join_slots _leave_departures _leave_slots _lost_output
+    _set_turns""".split()
+)
+"""What passes no byte of the stream, and therefore does not want the handshake first."""
 
 
 def _split(text: str, at: str) -> list[str]:
@@ -124,27 +133,56 @@ class TLSSocket:
         self._config = config
         self._io_refs = 0
         self._let_go = False
-        for name in _HOT:
-            setattr(self, name, getattr(connection, name))
+        self._bind_hot()
+
+    def _bind_hot(self) -> None:
+        # Before the handshake these would be the plain connection's.
+        if self.connection.tls is not None:
+            for name in _HOT:
+                setattr(self, name, getattr(self.connection, name))
 
     def __getattr__(self, name: str) -> Any:
         if name == "connection":  # not made yet
             raise AttributeError(name)
-        return getattr(self.connection, name)
+        found = getattr(self.connection, name)
+        if name in _LOCAL or not callable(found) or self.connection.tls is not None:
+            return found
+        return self._after_handshake(name, found)
+
+    def _after_handshake(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The *method* of the connection, which passes nothing before the handshake was done.
+
+        As with ``ssl``, the first call that reads or writes does the handshake. What belongs to an
+        event loop would block it, and is refused.
+        """
+        if name.startswith("_op_"):
+            raise ValueError(f"handshake not done yet: do_handshake() must precede {name[4:]}()")
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not (self.connection.poisoned or self.connection.closed):  # else it says so itself
+                self.do_handshake()
+            return method(*args, **kwargs)
+
+        return call
 
     # ---- the handshake and its end
 
     def do_handshake(self, block: bool = False) -> None:
-        """Do the handshake, if ``do_handshake_on_connect=False`` has put it off."""
+        """Do the handshake, if ``do_handshake_on_connect=False`` has put it off.
+
+        The first call that reads or writes does so, too: nothing plain is sent or taken.
+        """
         if self.connection.tls is None:
             self.connection.upgrade_to_tls(self._config, server_name=self.server_hostname)
+            self._bind_hot()
 
     def unwrap(self) -> Connection:
         """End the TLS stream (close_notify) and wait for the peer's end of it.
 
         What the peer still sends until then is dropped. The connection that is returned can only
-        be closed: nothing plain passes where there was TLS.
+        be closed: nothing plain passes where there was TLS. ValueError: there was no handshake.
         """
+        self._info()
         self.connection.close_write()
         while self.connection.recv(65536):
             pass
@@ -220,15 +258,16 @@ class TLSSocket:
     def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:
         """As ``recv``, or ``recv_into`` with a *buffer*."""
         if buffer is None:
-            return self.connection.recv(len)
-        return self.connection.recv_into(buffer, min(len, memoryview(buffer).nbytes))
+            return bytes(self.recv(len))
+        return int(self.recv_into(buffer, min(len, memoryview(buffer).nbytes)))
 
     def write(self, data: Any) -> int:
         """As ``send``."""
-        return self.connection.send(data)
+        return int(self.send(data))
 
     def detach(self) -> int:
-        """Refused, as the connection does: nothing plain may follow TLS."""
+        """Refused, as the connection does: nothing plain may follow TLS, nor come in its place."""
+        self._info()
         return self.connection.detach()
 
     def close(self) -> None:

@@ -50,14 +50,17 @@ def parse_via(via: object) -> Proxy:
     """Read ``"http://user:password@proxy:3128"``; also ``https://`` and ``socks5://``."""
     if not isinstance(via, str):
         raise TypeError(f"via must be a URL, not {type(via).__name__}")
-    parts = urlsplit(via)
     shown = via.rpartition("@")[2]
+    try:
+        parts = urlsplit(via)
+    except ValueError:  # which shows the password
+        raise ValueError(f"via must be a proxy's URL, got {shown!r}") from None
     if parts.scheme not in _PORTS:
         raise ValueError(f"via must begin with http://, https:// or socks5://, got {shown!r}")
     try:
         port = parts.port
-    except ValueError as exc:
-        raise ValueError(f"via has no good port: {shown!r}") from exc
+    except ValueError:  # which may show a part of the password
+        raise ValueError(f"via has no good port: {shown!r}") from None
     if not parts.hostname or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(f"via must be a proxy's URL such as http://proxy:3128, got {shown!r}")
     return Proxy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import socket
 import ssl
 import threading
 import time
@@ -19,6 +20,7 @@ from adapters.web import Web
 from support import BlackHole, Namespace
 from support.loops import RUNS
 from support.pki import make_authority
+from support.proxy import Proxy
 from support.require import need_module, require
 
 pytestmark = pytest.mark.usefixtures("event_loops")
@@ -35,6 +37,7 @@ WAYS = ["sync", *RUNS, "trio"]
 class Files:
     ca: Path
     serving: ssl.SSLContext
+    identity: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(identity.certificate, identity.key)
     serving.set_alpn_protocols(["http/1.1"])
-    return Files(authority.certificate, serving)
+    return Files(authority.certificate, serving, identity)
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -385,6 +388,34 @@ def test_proxies_of_the_environment_are_used_over_hardsock(
     assert web.connections == 0
 
 
+@contextlib.contextmanager
+def _proxied(files: Files) -> Iterator[Proxy]:
+    """A proxy over TLS that asks for a certificate, and tells what it was shown."""
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asking.load_cert_chain(files.identity.certificate, files.identity.key)
+    asking.load_verify_locations(files.ca)
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    with Proxy(tls=asking) as proxy:
+        yield proxy
+        with contextlib.suppress(OSError):  # for one connection: there may have been none
+            socket.create_connection(proxy.address.split(":"), 20).close()  # type: ignore[arg-type]
+
+
+def test_what_tls_says_is_never_left_to_an_inner_handshake(way: Way, files: Files) -> None:
+    identity = hs.Certificate(chain=files.identity.certificate, key=files.identity.key)
+    given: list[dict[str, Any]] = [
+        {"tls": hs.TLSConfig(ca=files.ca, certificates=identity, alpn=("http/1.1",))},
+        {"tls": None, "verify": hs.ssl_context(ca=files.ca, certificates=identity)},
+    ]
+    for settings in given:
+        with _proxied(files) as proxy, Web(tls=files.serving) as web:
+            error = way.get(web.url("/hello"), proxy=f"https://{proxy.address}", **settings)
+            assert isinstance(error, way.library.ConnectError), error
+            assert "TLS within TLS is not supported with tls=" in str(error)
+            assert web.connections == 0
+        assert (proxy.client_certificates, proxy.targets) == ([], [])
+
+
 def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
     from support import DeadDNS, use_dns
 
@@ -406,6 +437,33 @@ def test_a_dead_name_server_costs_the_total_and_no_more(way: Way, files: Files) 
 
 
 # ---- httpcore, by its public hook
+
+
+@pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_backend_with_tls_refuses_an_inner_handshake(
+    name: str, awaited: bool, files: Files
+) -> None:
+    need_module(name)
+    core: Any = importlib.import_module(name)
+    adapter: Any = importlib.import_module(f"hardsock.adapters.{name}")
+    config = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
+    with _proxied(files) as proxy, Web(tls=files.serving) as web:
+        way = {"proxy": core.Proxy(f"https://{proxy.address}")}
+
+        async def main() -> None:
+            backend = adapter.AsyncNetworkBackend(tls=config)
+            async with core.AsyncConnectionPool(network_backend=backend, **way) as pool:
+                await pool.request("GET", web.url("/hello"))
+
+        with pytest.raises(core.ConnectError, match="TLS within TLS is not supported"):
+            if awaited:
+                RUNS["asyncio"](main())
+            else:
+                backend = adapter.NetworkBackend(tls=config)
+                with core.ConnectionPool(network_backend=backend, **way) as pool:
+                    pool.request("GET", web.url("/hello"))
+        assert web.connections <= 1  # The proxy's; no request came over it.
 
 
 @pytest.mark.parametrize("name", ["httpcore", "httpcore2"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import queue
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
+from urllib3.exceptions import NewConnectionError
 from urllib3.util.retry import Retry
 
 import hardsock as hs
@@ -265,3 +267,39 @@ def test_a_tunnel_of_a_proxy_carries_tls_and_ends(secured: bool, ids: Identities
                     (found,) = (one for one in hs.open_connections() if one.how == "connect")
                     assert found.peer == proxy.address
     nothing_open()
+
+
+def test_a_proxy_is_not_offered_the_clients_certificate(ids: Identities) -> None:
+    """Nor on the second connection, when the target's context has loaded it."""
+    asking = server_context(ids)
+    asking.load_verify_locations(ids.ca)
+    asking.verify_mode = ssl.CERT_OPTIONAL
+    identity = ids.client_identity
+    for _ in range(2):
+        with HttpPeer(server_context(ids)) as peer, Proxy(tls=asking) as proxy:
+            with (
+                hs.timeout(30),
+                hardsock.adapters.urllib3.ProxyManager(
+                    f"https://{proxy.address}",
+                    ca_certs=str(ids.ca),
+                    cert_file=str(identity.chain),
+                    key_file=str(identity.key),
+                ) as manager,
+            ):
+                assert manager.request("GET", peer.url("/ok?through")).data == b"through"
+        assert proxy.client_certificates == [None]
+
+
+@pytest.mark.parametrize(
+    ("option", "error"),
+    [((socket.IPPROTO_TCP, 9999, 1), NewConnectionError), ((1, "x", 1), TypeError)],
+)
+def test_an_option_that_cannot_be_set_leaves_nothing_open(option: Any, error: Any) -> None:
+    with HttpPeer() as peer, hs.timeout(30):
+        with hardsock.adapters.urllib3.PoolManager(
+            socket_options=[option], retries=False
+        ) as manager:
+            with pytest.raises(error) as caught:
+                manager.request("GET", peer.url("/ok?x"))
+            nothing_open()
+    del caught

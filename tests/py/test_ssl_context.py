@@ -193,6 +193,67 @@ def test_the_handshake_can_be_put_off(ids: Identities, context: hs.SSLContext) -
         assert sock.version() == "TLSv1.3"
 
 
+_FIRST_CALLS: dict[str, Callable[[Any], object]] = {
+    "send": lambda sock: sock.send(b"secret"),
+    "sendall": lambda sock: sock.sendall(b"secret"),
+    "write": lambda sock: sock.write(b"secret"),
+    "sendmsg": lambda sock: sock.sendmsg([b"secret"]),
+    "send_frame": lambda sock: sock.send_frame(b"secret"),
+    "recv": lambda sock: sock.recv(1),
+    "recv_into": lambda sock: sock.recv_into(bytearray(1)),
+    "read": lambda sock: sock.read(1),
+    "read into": lambda sock: sock.read(1, bytearray(1)),
+    "peek": lambda sock: sock.peek(1),
+    "recv_exactly": lambda sock: sock.recv_exactly(1),
+    "makefile": lambda sock: sock.makefile("rb").read(1),
+    "_share": lambda sock: sock._share().recv(1),
+}
+
+
+@pytest.mark.parametrize("name", _FIRST_CALLS)
+def test_nothing_plain_passes_where_the_handshake_was_put_off(
+    context: hs.SSLContext, name: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, hs.timeout(20):
+        with hs.connect(listener.getsockname()) as conn:
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(20)
+                sock = context.wrap_socket(
+                    conn, server_hostname="localhost", do_handshake_on_connect=False
+                )
+                with Call(_FIRST_CALLS[name], sock) as call:
+                    first = peer.recv(1)
+                    peer.sendall(b"no TLS at all")
+                    with pytest.raises(hs.TLSError):
+                        call.result(20)
+                assert first == b"\x16"  # a record of the handshake (RFC 8446 section 5.1)
+                with pytest.raises(OSError):
+                    sock.sendall(b"secret")
+                peer.settimeout(0.0)
+                assert b"secret" not in peer.recv(65536)
+
+
+@pytest.mark.parametrize("name", ["send", "sendall", "write", "sendmsg", "makefile"])
+def test_the_first_call_does_the_handshake_that_was_put_off(
+    ids: Identities, context: hs.SSLContext, name: str
+) -> None:
+    with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+        sock = context.wrap_socket(conn, server_hostname="localhost", do_handshake_on_connect=False)
+        assert sock.fileno() == conn.fileno()
+        sock.settimeout(10)
+        assert sock.version() is None  # None of them has done it.
+        for refused in (sock.unwrap, sock.detach, lambda: sock._op_recv):
+            with pytest.raises(ValueError, match="handshake not done yet"):
+                refused()
+        with sock.makefile("rb") if name == "makefile" else sock:
+            if name != "makefile":
+                _FIRST_CALLS[name](sock)
+                assert sock.recv(6) == b"secret"
+            assert sock.version() == "TLSv1.3"
+            assert sock.recv.__self__ is conn  # no more expensive from now on
+
+
 def test_unwrap_ends_the_stream_in_order(ids: Identities, context: hs.SSLContext) -> None:
     ended: list[bytes] = []
 
@@ -540,3 +601,96 @@ def test_an_expired_certificate_says_so(ids: Identities, context: hs.SSLContext)
     with _served(ids, _echo, identity=old) as address, hs.timeout(20), hs.connect(address) as conn:
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             context.wrap_socket(conn, server_hostname="localhost")
+
+
+def _taken_over(change: Callable[[ssl.SSLContext], object], ca: Path) -> hs.SSLContext:
+    given = ssl.create_default_context(cafile=str(ca))
+    given.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    change(given)
+    return hs.ssl_context(given)
+
+
+def _refusal(context: ssl.SSLContext, ids: Identities, identity: hs.Certificate) -> str | None:
+    """What the handshake says against the *identity* of a server, if anything."""
+    with _served(ids, _echo, identity=identity) as address, hs.timeout(20):
+        with hs.connect(address) as conn:
+            try:
+                context.wrap_socket(conn, server_hostname="localhost")
+            except hs.TLSError as exc:
+                return str(exc)
+            return None
+
+
+def test_a_strict_context_stays_strict(ids: Identities) -> None:
+    # An authority without keyUsage, which RFC 5280 section 4.2.1.3 demands.
+    chain, key = ids.authority.intermediate("loose", may_sign=None).issue(file="loose-leaf")
+    loose = hs.Certificate(chain=chain, key=key)
+    for is_strict in (False, True):
+        context = _taken_over(
+            lambda given, flag=is_strict: setattr(  # type: ignore[misc]
+                given, "verify_flags", given.verify_flags | (flag * ssl.VERIFY_X509_STRICT)
+            ),
+            ids.ca,
+        )
+        assert context.tls_config().strict_certificates is is_strict
+        assert (_refusal(context, ids, loose) is not None) is is_strict
+
+
+def test_an_intermediate_is_no_root_unless_the_context_says_so(ids: Identities) -> None:
+    middle = ids.authority.intermediate("middle")
+    chain, key = middle.issue(("localhost",), file="leaf")
+    for is_partial in (False, True):
+        context = _taken_over(
+            lambda given, flag=is_partial: setattr(  # type: ignore[misc]
+                given, "verify_flags", given.verify_flags | (flag * ssl.VERIFY_X509_PARTIAL_CHAIN)
+            ),
+            middle.certificate,
+        )
+        assert context.tls_config().whole_chains is not is_partial
+        found = _refusal(context, ids, hs.Certificate(chain=chain, key=key))
+        assert (found is None) is is_partial
+
+
+def test_a_security_level_is_not_lowered(ids: Identities) -> None:
+    context = _taken_over(lambda given: given.set_ciphers("ECDHE+AESGCM:@SECLEVEL=4"), ids.ca)
+    assert (context.security_level, context.tls_config().security_level) == (4, 4)
+    assert _refusal(context, ids, ids.server_identity) is not None  # P-256 is worth 128 bits
+    context = _taken_over(lambda given: given.set_ciphers("ECDHE+AESGCM:@SECLEVEL=1"), ids.ca)
+    assert context.tls_config().security_level == 2
+    assert _refusal(context, ids, ids.server_identity) is None
+
+
+def test_what_could_not_be_loaded_is_not_taken_for_loaded(ids: Identities, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    context = hs.ssl_context(ca=ids.ca)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError):
+            context.load_verify_locations(bad)
+        with pytest.raises(ssl.SSLError):
+            context.load_verify_locations(cadata=b"no certificate")
+        with pytest.raises(ssl.SSLError):
+            context.load_cert_chain(bad)
+        with pytest.raises(FileNotFoundError):
+            context.load_cert_chain(tmp_path / "missing.pem")
+    assert context.tls_config().certificates is None
+
+
+def test_a_clients_chain_is_the_one_that_was_loaded_last(ids: Identities) -> None:
+    a, b = (ids.issue((f"{name}.test",), usages=CLIENT) for name in "ab")
+    context = hs.ssl_context(ca=ids.ca)
+    for one in (a, b, a):
+        context.load_cert_chain(one.chain, one.key)
+    told: list[Any] = []
+
+    def tell(sock: ssl.SSLSocket) -> None:
+        told.append(sock.getpeercert())
+        sock.sendall(b"x")
+
+    asked = {"load_verify_locations": str(ids.ca), "verify_mode": ssl.CERT_REQUIRED}
+    with _served(ids, tell, **asked) as address, hs.timeout(20), hs.connect(address) as conn:
+        assert context.wrap_socket(conn, server_hostname="localhost").recv(1) == b"x"
+    assert told[0]["subjectAltName"] == (("DNS", "a.test"),)
+    config = context.tls_config()
+    context.load_cert_chain(a.chain, a.key)  # as libraries do for each connection
+    assert context.tls_config() is config

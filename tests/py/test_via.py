@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import hardsock as hs
+from hardsock._via import parse_via
 from support import Call, PeerScript
 from support.echo import EchoServer
 from support.proxy import Proxy
@@ -50,6 +52,24 @@ def test_user_and_password_are_told(scheme: str, echo: EchoServer) -> None:
         assert caught.value.host == f"name.test:{echo.address[1]}"
         assert caught.value.status == (407 if scheme == "http" else None)
         assert "wrong@" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "via",
+    [
+        "http://user:secret#1@proxy:3128",
+        "http://user:secret/1@proxy:3128",
+        "http://user:secret?1@proxy:3128",
+        "http://user:secret[1@proxy:3128",
+        "http://user:secret]1@proxy:port",
+        "http://user:secret\u21001@proxy:3128",
+        "ftp://user:secret@proxy:3128",
+    ],
+)
+def test_no_part_of_a_password_is_shown(via: str) -> None:
+    with pytest.raises(ValueError, match="via") as caught:
+        parse_via(via)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_tls_is_with_the_target(ids: Identities) -> None:

@@ -17,6 +17,7 @@ class Proxy:
     ) -> None:
         self._user, self._tls, self._interim = user, tls, interim
         self.targets: list[tuple[str, int]] = []
+        self.client_certificates: list[bytes | None] = []
 
     def __enter__(self) -> Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -35,7 +36,8 @@ class Proxy:
             sock, _ = self._listener.accept()
             sock.settimeout(30)
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
+                secured = sock = self._tls.wrap_socket(sock, server_side=True)
+                self.client_certificates.append(secured.getpeercert(True))
             with sock:
                 first = self._exactly(sock, 1)
                 server = self._socks(sock) if first == b"\x05" else self._http(sock, first)

@@ -16,7 +16,12 @@ from hardsock import aio
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
 from hardsock.adapters._total import scope_has_ended
 
-__all__ = ["Backends", "backends"]
+__all__ = ["NO_TLS_WITHIN_TLS", "Backends", "backends"]
+
+NO_TLS_WITHIN_TLS = (
+    "TLS within TLS is not supported with tls=, whose settings an inner handshake would not heed: "
+    "take a proxy by http://, or leave tls= out"
+)
 
 
 class Backends(NamedTuple):
@@ -109,8 +114,10 @@ def backends(core: Any) -> Backends:
         return mapped(core.WriteTimeout, core.WriteError)
 
     class Stream(core.NetworkStream):
-        def __init__(self, conn: Any, config: hs.TLSConfig | None, tls: Any = None) -> None:
-            self._conn, self._config, self._tls = conn, config, tls
+        def __init__(
+            self, conn: Any, config: hs.TLSConfig | None, tls: Any = None, strict: bool = False
+        ) -> None:
+            self._conn, self._config, self._tls, self._strict = conn, config, tls, strict
 
         def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
             try:
@@ -148,13 +155,16 @@ def backends(core: Any) -> Backends:
         def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
+            if self._tls is not None and self._strict:
+                raise core.ConnectError(NO_TLS_WITHIN_TLS)
             config = _config_for(self._config, context)
             if config is None or self._tls is not None:
                 inner = TLSOverBio(self._conn, context, name)
                 inner.handshake(timeout)
                 return Stream(inner, None, inner.ssl_object)
             self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
-            return Stream(self._conn, self._config, TLSFace(self._conn.tls))
+            face = TLSFace(self._conn.tls)
+            return Stream(self._conn, self._config, face, self._strict)
 
         def get_extra_info(self, info: str) -> Any:
             return _extra(self._conn, info, self._tls)
@@ -165,7 +175,8 @@ def backends(core: Any) -> Backends:
         Args:
             tls: For connections to https servers. ``None``: the ``ssl_context`` of the pool, by the
                 ``ssl`` module, over a connection of hardsock. It replaces the pool's context as a
-                whole; its ``alpn`` must have what the pool speaks.
+                whole; its ``alpn`` must have what the pool speaks. TLS within TLS, which is what
+                an ``https://`` proxy takes, raises ``ConnectError`` with it.
             options: For the sockets.
         """
 
@@ -174,8 +185,10 @@ def backends(core: Any) -> Backends:
             *,
             tls: hs.TLSConfig | None = None,
             options: hs.SocketOptions | None = None,
+            _strict: bool = True,
         ) -> None:
             self._config, self._options = tls, options
+            self._strict = _strict and tls is not None
 
         def connect_tcp(
             self,
@@ -208,14 +221,16 @@ def backends(core: Any) -> Backends:
             except BaseException:
                 conn.close()
                 raise
-            return Stream(conn, self._config)
+            return Stream(conn, self._config, strict=self._strict)
 
         def sleep(self, seconds: float) -> None:
             hs.sleep(seconds)
 
     class AsyncStream(core.AsyncNetworkStream):
-        def __init__(self, conn: Any, config: hs.TLSConfig | None, tls: Any = None) -> None:
-            self._conn, self._config, self._tls = conn, config, tls
+        def __init__(
+            self, conn: Any, config: hs.TLSConfig | None, tls: Any = None, strict: bool = False
+        ) -> None:
+            self._conn, self._config, self._tls, self._strict = conn, config, tls, strict
 
         async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
             try:
@@ -253,13 +268,16 @@ def backends(core: Any) -> Backends:
         async def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
+            if self._tls is not None and self._strict:
+                raise core.ConnectError(NO_TLS_WITHIN_TLS)
             config = _config_for(self._config, context)
             if config is None or self._tls is not None:
                 inner = AsyncTLSOverBio(self._conn, context, name)
                 await inner.handshake(timeout)
                 return AsyncStream(inner, None, inner.ssl_object)
             await self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
-            return AsyncStream(self._conn, self._config, TLSFace(self._conn.tls))
+            face = TLSFace(self._conn.tls)
+            return AsyncStream(self._conn, self._config, face, self._strict)
 
         def get_extra_info(self, info: str) -> Any:
             return _extra(self._conn, info, self._tls)
@@ -272,8 +290,10 @@ def backends(core: Any) -> Backends:
             *,
             tls: hs.TLSConfig | None = None,
             options: hs.SocketOptions | None = None,
+            _strict: bool = True,
         ) -> None:
             self._config, self._options = tls, options
+            self._strict = _strict and tls is not None
 
         async def connect_tcp(
             self,
@@ -306,7 +326,7 @@ def backends(core: Any) -> Backends:
             except BaseException:
                 conn.close()
                 raise
-            return AsyncStream(conn, self._config)
+            return AsyncStream(conn, self._config, strict=self._strict)
 
         async def sleep(self, seconds: float) -> None:
             await aio.sleep(seconds)

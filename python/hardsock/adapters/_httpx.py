@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import hardsock as hs
-from hardsock.adapters._httpcore import backends
+from hardsock.adapters._httpcore import NO_TLS_WITHIN_TLS, backends
 from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
 
 __all__ = ["Clients", "clients"]
@@ -80,6 +80,12 @@ def _config(
             "http2=True wants tls=TLSConfig(alpn=('h2', 'http/1.1')), which lacks 'h2'"
         )
     return tls
+
+
+def _is_tls_within_tls(strict: bool, proxy: Any, url: Any) -> bool:
+    """Whether the target's handshake would be in a proxy's, and what was given not heeded there."""
+    own = str(getattr(proxy, "url", proxy or ""))
+    return strict and own.lower().startswith("https:") and url.scheme == "https"
 
 
 def _clamped(timeouts: Any, total: Total) -> dict[str, Any]:
@@ -160,12 +166,23 @@ def clients(library: Any, core: Any) -> Clients:
             config = _config(tls, http1, http2, verify, cert)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
-            self._pool._network_backend = made.sync(tls=config, options=socket)
+            # What nobody gave needs not be heeded.
+            self._strict = tls is not None or verify is not True
+            self._proxy = settings.get("proxy")
+            self._pool._network_backend = made.sync(
+                tls=config, options=socket, _strict=self._strict
+            )
             size = self._pool._max_connections
             # With HTTP/2 exchanges share connections: the library's own queue decides.
             self._queue = None if http2 or size >= sys.maxsize else Queue(size)
 
+        def _check_proxy(self, request: Any) -> None:
+            # Before the handshake with the proxy, which would be shown the client's certificate.
+            if _is_tls_within_tls(self._strict, self._proxy, request.url):
+                raise library.ConnectError(NO_TLS_WITHIN_TLS, request=request)
+
         def handle_request(self, request: Any) -> Any:
+            self._check_proxy(request)
             total = total_of(request, self._total)
             with total.enter():
                 try:
@@ -231,9 +248,20 @@ def clients(library: Any, core: Any) -> Clients:
             config = _config(tls, http1, http2, verify, cert)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
-            self._pool._network_backend = made.asynchronous(tls=config, options=socket)
+            # What nobody gave needs not be heeded.
+            self._strict = tls is not None or verify is not True
+            self._proxy = settings.get("proxy")
+            self._pool._network_backend = made.asynchronous(
+                tls=config, options=socket, _strict=self._strict
+            )
+
+        def _check_proxy(self, request: Any) -> None:
+            # Before the handshake with the proxy, which would be shown the client's certificate.
+            if _is_tls_within_tls(self._strict, self._proxy, request.url):
+                raise library.ConnectError(NO_TLS_WITHIN_TLS, request=request)
 
         async def handle_async_request(self, request: Any) -> Any:
+            self._check_proxy(request)
             total = total_of(request, self._total)
             try:
                 with total.enter():

@@ -47,6 +47,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import resolve_cert_reqs
+from urllib3.util.timeout import Timeout
 
 from hardsock._create_connection import create_connection
 from hardsock._errors import DeadlineExceeded, ResolveError
@@ -82,9 +83,8 @@ _contexts_lock = threading.Lock()
 # ---- TLS
 
 
-def _context_of(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
-    """The context for what the connection was told: made once, so that sessions are resumed."""
-    key = (
+def _trust_of(conn: urllib3.connection.HTTPSConnection) -> tuple[Any, ...]:
+    return (
         conn.cert_reqs,
         conn.ssl_version,
         conn.ssl_minimum_version,
@@ -92,12 +92,26 @@ def _context_of(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
         conn.ca_certs,
         conn.ca_cert_dir,
         conn.ca_cert_data,
-        conn.cert_file,
-        conn.key_file,
-        conn.key_password,
-        conn.assert_hostname,
-        conn.assert_fingerprint,
     )
+
+
+def _context_of(conn: urllib3.connection.HTTPSConnection) -> SSLContext:
+    """The context for what the connection was told: made once, so that sessions are resumed."""
+    own = (conn.cert_file, conn.key_file, conn.key_password)
+    return _kept((*_trust_of(conn), *own, conn.assert_hostname, conn.assert_fingerprint), conn)
+
+
+def _context_of_proxy(conn: urllib3.connection.HTTPSConnection, proxy: Any) -> SSLContext:
+    """The context for the way to a proxy.
+
+    It is never the target's: urllib3 loads the client's certificate into that, and no proxy may
+    be offered it.
+    """
+    asserted = (proxy.assert_hostname, proxy.assert_fingerprint)
+    return _kept(("proxy", *_trust_of(conn), *asserted), conn)
+
+
+def _kept(key: tuple[Any, ...], conn: urllib3.connection.HTTPSConnection) -> SSLContext:
     with _contexts_lock:
         found = _contexts.get(key)
         if found is None:
@@ -133,17 +147,25 @@ class _Over:
     sock: Any
 
     def _new_conn(self: Any) -> Any:
+        # On the way to a tunnel urllib3 has not resolved it.
+        limit = Timeout.resolve_default_timeout(self.timeout)
         try:
-            conn = create_connection((self._dns_host, self.port), self.timeout, self.source_address)
+            conn = create_connection((self._dns_host, self.port), limit, self.source_address)
         except ResolveError as exc:
             raise NameResolutionError(self.host, self, exc) from exc
         except DeadlineExceeded as exc:
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out: {exc}") from exc
         except OSError as exc:
             raise NewConnectionError(self, f"Failed to establish a new connection: {exc}") from exc
-        for option in self.socket_options or ():
-            if tuple(option) != _NODELAY:
-                conn.setsockopt(*option)
+        try:
+            for option in self.socket_options or ():
+                if tuple(option) != _NODELAY:
+                    conn.setsockopt(*option)
+        except BaseException as exc:
+            conn.close()
+            if not isinstance(exc, OSError):
+                raise
+            raise NewConnectionError(self, f"socket_options cannot be set: {exc}") from exc
         sys.audit("http.client.connect", self, self.host, self.port)
         return conn
 
@@ -183,7 +205,7 @@ class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
         proxy = self.proxy_config
         if proxy is not None:
             if proxy.ssl_context is None:
-                self.proxy_config = proxy._replace(ssl_context=_context_of(self))
+                self.proxy_config = proxy._replace(ssl_context=_context_of_proxy(self, proxy))
             else:
                 checked(proxy.ssl_context, "proxy_ssl_context")
         super().connect()
