@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib
 import os
 import pickle
 import signal
@@ -150,6 +151,39 @@ def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.Mo
         assert ask(server.address) == pids(server)[0]
     assert server.report is not None
     assert server.report.died >= 2
+
+
+SLOW_TO_IMPORT = """
+import time
+
+from support.process_handlers import which
+
+if __name__ != "__main__" and {parent} == __import__("os").getppid():
+    open({mark!r}, "w").close()
+    time.sleep(2)
+
+
+def handler(conn):
+    which(conn)
+"""
+
+
+def test_one_that_is_ready_only_after_the_stop_is_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "importing"
+    source = SLOW_TO_IMPORT.format(parent=os.getpid(), mark=str(mark))
+    (tmp_path / "slow_to_import.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = importlib.import_module("slow_to_import").handler
+    with hs.serve_processes(handler, LOCAL, processes=1, drain_timeout=60) as server:
+        assert poll_until(mark.exists, 60)
+        server.stop()
+        assert server.wait(60)
+    assert "is killed" not in caplog.text
+    assert server.report is not None
+    assert (server.report.started, server.report.died) == (1, 0)
+    assert len(server.report.reports) == 1, "it has said how it went"
 
 
 def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ class _Child:
         self.ready = False
         self.leaving = False
         self.kill_at: float | None = None
+        self.killed = False
         self.replaces: _Child | None = None
         self.stats: dict[str, Any] = {}
         self.report: DrainReport | None = None
@@ -445,7 +446,8 @@ class _Supervisor:
     def _is_ready(self, child: _Child) -> None:
         server = self._server
         child.ready = True
-        child.kill_at = None
+        if not child.leaving:  # It has its limit from being told to leave.
+            child.kill_at = None
         if child.replaces is not None:
             self._send_away(child.replaces, "replaced", server._plan.drain_timeout)
             child.replaces = None
@@ -538,18 +540,17 @@ class _Supervisor:
         left = max(0.0, server._end_at - now)
         for child in server._children:
             self._send_away(child, server._reason or "", left)
-            child.kill_at = min(child.kill_at or now, server._end_at + _MORE)
-            if server._kill:
-                child.kill_at = now
+            limit = now if server._kill else server._end_at + _MORE
+            child.kill_at = limit if child.kill_at is None else min(child.kill_at, limit)
 
     def _kill_late(self, now: float) -> None:
         for child in self._server._children:
-            if child.kill_at is not None and now >= child.kill_at:
+            if not child.killed and child.kill_at is not None and now >= child.kill_at:
                 logger.error(
                     "process %d (pid %s) is killed: it did not %s in time",
                     child.number, child.process.pid, "end" if child.leaving else "start",
                 )  # fmt: skip
-                child.kill_at = None
+                child.killed = True
                 child.process.kill()
 
     def sum_up(self) -> ProcessesReport:
