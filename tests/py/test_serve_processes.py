@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import importlib
 import os
 import pickle
@@ -211,6 +212,66 @@ def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
         seen.clear()  # From here on every handshake can resume, whoever sealed the ticket.
         assert poll_until(visit, 60)
         assert all(each == {True} for each in seen.values())
+
+
+def test_a_reload_with_a_bad_certificate_ends_there_and_the_old_ones_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that dies is started again when the file is good."""
+    identities = Identities(tmp_path)
+    config = identities.client()
+    tls = identities.server()
+    mine = Path(str(identities.server_identity.chain))
+
+    def visit(line: bytes = b"which") -> int:
+        with hs.connect(server.address, tls=config, timeout=20) as conn:
+            conn.sendall(line + b"\n")
+            return int(conn.recv_line(timeout=20).split()[1])
+
+    with hs.serve_processes(which, LOCAL, processes=2, drain_timeout=5, tls=tls) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        good = mine.read_bytes()
+        mine.write_bytes(b"garbage")
+        descriptors = len(os.listdir("/proc/self/fd"))
+        server.reload()
+        assert poll_until(lambda: "the reload ends here" in caplog.text, 60)
+        assert "cannot be started" in caplog.text
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert pids(server) == before
+        assert visit() in before
+        with pytest.raises((hs.HardsockError, EOFError)):
+            visit(b"die")
+        assert poll_until(lambda: caplog.text.count("cannot be started") >= 2, 60)
+        assert visit() in before
+        mine.write_bytes(good)
+        assert poll_until(lambda: len(pids(server)) == 2, 60)
+        assert not server.closed
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Descriptors may be short for a while: each part fails once."""
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before, descriptors = pids(server), len(os.listdir("/proc/self/fd"))
+        for number, (owner, name) in enumerate(
+            [(server._spawn, "Pipe"), (server._spawn, "Process"), (os, "dup")], 1
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, fail_of_descriptors)
+                server.reload()
+                assert poll_until(lambda n=number: caplog.text.count("reload ends") == n, 60)
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert pids(server) == before
+        assert ask(server.address) in before
+        server.reload()
+        assert poll_until(lambda: pids(server) and pids(server) != before, 60)
+
+
+def fail_of_descriptors(*_args: Any, **_kwargs: Any) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_tickets_of_one_process_are_opened_by_another_with_its_keys(tmp_path: Path) -> None:

@@ -364,37 +364,49 @@ class _Supervisor:
                 self._start(number, now)
 
     def _start(self, number: int, now: float, replaces: _Child | None = None) -> None:
+        """What fails here, for instance files that cannot be read, must not end those that serve."""
+        server = self._server
+        try:
+            process, pipe = self._spawn(number)
+        except Exception as exc:
+            why = f"{type(exc).__name__}: {exc}"  # A record may be kept, and exc holds frames.
+            logger.error("process %d cannot be started: %s", number, why)
+            if replaces is None:
+                self._pause(number, now)
+            else:
+                self._end_the_reload()
+            return
+        self._started += 1
+        child = _Child(number, process, pipe, now)
+        child.replaces = replaces
+        child.kill_at = now + server._start_timeout
+        with server._lock:
+            server._children.append(child)
+
+    def _spawn(self, number: int) -> tuple[BaseProcess, Any]:
+        """The process, and the parent's end of its pipe."""
         from hardsock.serving.child import run_child
 
         server = self._server
-        ours, theirs = server._spawn.Pipe()
         plan = server._plan
         if server._tickets is not None:
             listening = dict(plan.listening)
             listening["tls"] = replace(listening["tls"], ticket_keys=server._tickets.keys)
             plan = replace(plan, listening=listening)
-        with socket.socket(fileno=os.dup(server._listener.fileno())) as sock:
-            process = server._spawn.Process(
-                target=run_child, args=(plan, sock, theirs), name=f"{server._name}-{number}",
-                daemon=True,
-            )  # fmt: skip
-            try:
+        ours, theirs = server._spawn.Pipe()
+        try:
+            with socket.socket(fileno=os.dup(server._listener.fileno())) as sock:
+                process = server._spawn.Process(
+                    target=run_child, args=(plan, sock, theirs), name=f"{server._name}-{number}",
+                    daemon=True,
+                )  # fmt: skip
                 process.start()
-            except BaseException as exc:
-                ours.close()
-                if not isinstance(exc, OSError):
-                    raise
-                logger.error("process %d cannot be started: %s", number, exc)
-                self._pause(number, now)
-                return
-            finally:
-                theirs.close()
-        self._started += 1
-        child = _Child(number, process, ours, now)
-        child.replaces = replaces
-        child.kill_at = now + server._start_timeout
-        with server._lock:
-            server._children.append(child)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def _pause(self, number: int, now: float) -> None:
         self._pauses[number] = min(max(2 * self._pauses[number], _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -490,8 +502,7 @@ class _Supervisor:
             else:
                 self._pause(child.number, now)
             if child.replaces is not None:
-                self._reload = None
-                logger.error("the reload ends here: what was to be new did not come up")
+                self._end_the_reload()
         child.process.close()
 
     def _count(self, child: _Child) -> None:
@@ -522,6 +533,10 @@ class _Supervisor:
         old = next((c for c in server._children if c.number == number and not c.leaving), None)
         if old is not None:
             self._start(number, now, replaces=old)
+
+    def _end_the_reload(self) -> None:
+        self._reload = None
+        logger.error("the reload ends here: what was to be new did not come up")
 
     def _turn_keys(self, now: float) -> None:
         tickets = self._server._tickets
