@@ -21,7 +21,7 @@ import pytest
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import connect_to
-from support.process_handlers import never, which, which_awaited
+from support.process_handlers import closes_all, never, orphans, which, which_awaited
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
@@ -138,6 +138,37 @@ def test_a_handler_that_will_not_leave_does_not_hold_the_end_up() -> None:
                 client.recv(1)
     assert report.elapsed < 30
     assert (report.accepted, report.cut) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["program", "copy"])
+def test_one_that_leaves_a_child_of_its_own_is_replaced(tmp_path: Path, how: str) -> None:
+    """Its child holds the pipes, so that they do not end with it."""
+    path = tmp_path / "pid"
+    with hs.serve_processes(orphans, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        with connect_to(server.address) as client:
+            client.sendall(f"{how} {path}\n".encode())
+            assert poll_until(path.exists, 30)
+        try:
+            assert poll_until(lambda: pids(server) and pids(server) != before, 30)
+            report = server.drain()
+        finally:
+            os.kill(int(path.read_text()), signal.SIGKILL)
+    assert (report.started, report.died) == (2, 1)
+    assert report.elapsed < 30
+
+
+def test_one_that_closes_what_connects_it_is_killed() -> None:
+    with hs.serve_processes(closes_all, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        with connect_to(server.address) as client:
+            client.sendall(b"now\n")
+            assert poll_until(lambda: pids(server) and pids(server) != before, 60)
+            client.sendall(b"end\n")
+        report = server.drain()
+    assert (report.started, report.died) == (2, 1)
 
 
 def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:

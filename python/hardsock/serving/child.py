@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import signal
 import socket
 import threading
@@ -27,6 +28,8 @@ def run_child(plan: Plan, sock: socket.socket, pipe: Any) -> None:
     """Serve until told to leave, or until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # They go to a whole group, and are the parent's.
+    for end in (pipe, sock):  # They came so. Programs that the handler starts must not hold them.
+        os.set_inheritable(end.fileno(), False)
     listener = listen(sock, **plan.listening)
     if inspect.iscoroutinefunction(plan.handler):
         asyncio.run(_serve_awaited(plan, listener, pipe))

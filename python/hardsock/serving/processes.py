@@ -41,7 +41,9 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _WELL = 60.0
 """Seconds after which one that ends is started again at once."""
 _MORE = 5.0
-"""Seconds beyond its drain that a child has to end."""
+"""Seconds beyond its drain that a child has to end; and to end when it cannot be told any more."""
+_SOON = 0.02
+"""Seconds after which one that seems to end is looked at again."""
 
 
 class ProcessInfo(NamedTuple):
@@ -111,9 +113,25 @@ class _Child:
         self.leaving = False
         self.kill_at: float | None = None
         self.killed = False
+        self.lost = False
         self.replaces: _Child | None = None
         self.stats: dict[str, Any] = {}
         self.report: DrainReport | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Asked of the kernel: the pipe and the sentinel may be held by others, or closed early."""
+        if self.process.exitcode is not None:
+            return True
+        if not self.lost or self.process.pid is None:
+            return False
+        try:
+            os.kill(self.process.pid, 0)
+        except ProcessLookupError:  # Somebody else has waited for it.
+            return True
+        except PermissionError:  # It has become another user's.
+            pass
+        return False
 
     @property
     def state(self) -> str:
@@ -353,6 +371,9 @@ class _Supervisor:
                     return
             self._kill_late(now)
             self._wait()
+            for child in list(server._children):
+                if child.ended:
+                    self._bury(child)
 
     # ---- starting
 
@@ -420,7 +441,8 @@ class _Supervisor:
         server = self._server
         waited: list[Any] = [server._wake]
         for child in server._children:
-            waited += [child.process.sentinel, child.pipe]
+            if not child.lost:
+                waited += [child.process.sentinel, child.pipe]
         for found in wait(waited, timeout=self._seconds()):
             if found == server._wake:
                 with suppress(BlockingIOError):
@@ -430,10 +452,12 @@ class _Supervisor:
                 if found is child.pipe:
                     self._hear(child)
                 elif found == child.process.sentinel:
-                    self._bury(child)
+                    self._lose(child)
 
     def _seconds(self) -> float:
-        """Until the next time that is known of; a second at most, since ``reload`` may be asked."""
+        """Until the next time that is known of; a second at most, since one may end unheard."""
+        if any(child.lost for child in self._server._children):
+            return _SOON
         times = [child.kill_at for child in self._server._children if child.kill_at is not None]
         times += [at for at in self._next_start if at > 0]
         now = time.monotonic()
@@ -450,10 +474,14 @@ class _Supervisor:
                 elif kind == "report":
                     child.report = value
         except (EOFError, OSError):
-            with suppress(OSError):
-                child.pipe.close()
-            child.process.join(_MORE)
-            self._bury(child)
+            self._lose(child)
+
+    def _lose(self, child: _Child) -> None:
+        """It ends, as a rule. One that has only closed what connects it cannot be told anything."""
+        if not child.lost:
+            child.lost = True
+            if not child.leaving:
+                child.kill_at = time.monotonic() + _MORE
 
     def _is_ready(self, child: _Child) -> None:
         server = self._server
@@ -470,24 +498,24 @@ class _Supervisor:
         if not child.leaving:
             child.leaving = True
             child.tell("leave", why, seconds)
-            child.kill_at = time.monotonic() + seconds + _MORE
+            if not child.lost:
+                child.kill_at = time.monotonic() + seconds + _MORE
 
     def _bury(self, child: _Child) -> None:
         server = self._server
         if child not in server._children:
             return
-        if not child.pipe.closed:  # Its last words.
-            with suppress(EOFError, OSError):
-                while child.pipe.poll():
-                    kind, value = child.pipe.recv()
-                    if kind == "report":
-                        child.report = value
-                    elif kind == "stats":
-                        child.stats = value
+        with suppress(EOFError, OSError):  # Its last words.
+            while child.pipe.poll():
+                kind, value = child.pipe.recv()
+                if kind == "report":
+                    child.report = value
+                elif kind == "stats":
+                    child.stats = value
+        with suppress(OSError):
             child.pipe.close()
         with server._lock:
             server._children.remove(child)
-        child.process.join()
         self._count(child)
         now = time.monotonic()
         if not child.leaving:
@@ -503,7 +531,8 @@ class _Supervisor:
                 self._pause(child.number, now)
             if child.replaces is not None:
                 self._end_the_reload()
-        child.process.close()
+        with suppress(ValueError):  # Somebody else has waited for it.
+            child.process.close()
 
     def _count(self, child: _Child) -> None:
         stats = child.stats
@@ -563,7 +592,7 @@ class _Supervisor:
             if not child.killed and child.kill_at is not None and now >= child.kill_at:
                 logger.error(
                     "process %d (pid %s) is killed: it did not %s in time",
-                    child.number, child.process.pid, "end" if child.leaving else "start",
+                    child.number, child.process.pid, "end" if child.leaving or child.lost else "start",
                 )  # fmt: skip
                 child.killed = True
                 child.process.kill()
