@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import errno
 import importlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -14,12 +15,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
+from hardsock.serving.child import _Talk
+from hardsock.serving.processes import Plan
 from support import connect_to
 from support.process_handlers import closes_all, never, orphans, which, which_awaited
 from support.tls import Identities
@@ -169,6 +172,50 @@ def test_one_that_closes_what_connects_it_is_killed() -> None:
             client.sendall(b"end\n")
         report = server.drain()
     assert (report.started, report.died) == (2, 1)
+
+
+def test_the_last_numbers_are_the_final_ones() -> None:
+    """The thread that says them once a second may be held up while it takes them."""
+    ours, theirs = multiprocessing.Pipe()
+    server = SlowToCount()
+    talk = _Talk(Plan(which, {}, {}, 1.0), server, None, theirs, lambda _: None)  # type: ignore[arg-type]
+    end = threading.Thread(target=talk.finish)
+    with ours, theirs:
+        assert ours.recv() == ("ready", None)
+        ours.send(("nothing",))
+        assert server.counting.wait(30)
+        end.start()
+        end.join(0.2)  # With the fault it has ended by now.
+        server.go.set()
+        end.join(30)
+        talk._thread.join(30)
+        said = []
+        while ours.poll():
+            said.append(ours.recv())
+    assert [kind for kind, _ in said][-2:] == ["stats", "report"]
+    assert said[-2][1] == {"number": server.calls}
+
+
+class SlowToCount:
+    """A server whose first numbers take time."""
+
+    report = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.counting, self.go = threading.Event(), threading.Event()
+
+    def stats(self) -> Numbers:
+        self.calls += 1
+        number = self.calls
+        if number == 1:
+            self.counting.set()
+            self.go.wait(30)
+        return Numbers(number)
+
+
+class Numbers(NamedTuple):
+    number: int
 
 
 def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
