@@ -82,6 +82,41 @@ def test_one_who_is_not_ready_changes_nothing(path: Path) -> None:
         assert not path.exists()
 
 
+GIVER_OF_ANOTHER_USER = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as unix, socket.create_server(("127.0.0.1", 0)) as mine:
+    unix.bind(sys.argv[1])
+    os.setuid(65534)
+    unix.listen()
+    print("listening", flush=True)
+    conn, _ = unix.accept()
+    try:
+        socket.send_fds(conn, [b"web\\n"], [mine.fileno()])
+        while conn.recv(100):
+            print("asked", flush=True)
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+def test_nothing_is_taken_from_a_process_of_another_user(path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GIVER_OF_ANOTHER_USER, path], stdout=subprocess.PIPE, text=True
+    ) as giver:
+        try:
+            assert giver.stdout is not None
+            assert giver.stdout.readline() == "listening\n"
+            before = os.listdir("/proc/self/fd")
+            with pytest.raises(PermissionError, match="user 65534 listens there") as caught:
+                hs.take_over(path, timeout=10)
+            assert caught.value.filename == str(path)
+            assert os.listdir("/proc/self/fd") == before
+            assert giver.stdout.read() == ""  # It was not even asked.
+        finally:
+            giver.kill()
+
+
 def test_where_nobody_is_the_address_is_listened_on(path: Path) -> None:
     with hs.take_over(path) as taken:
         assert not taken.replaces

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import collections
+import errno
+import importlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -12,14 +15,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
+from hardsock.serving.child import _Talk
+from hardsock.serving.processes import Plan
 from support import connect_to
-from support.process_handlers import never, which, which_awaited
+from support.process_handlers import closes_all, never, orphans, which, which_awaited
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
@@ -138,6 +143,81 @@ def test_a_handler_that_will_not_leave_does_not_hold_the_end_up() -> None:
     assert (report.accepted, report.cut) == (1, 1)
 
 
+@pytest.mark.parametrize("how", ["program", "copy"])
+def test_one_that_leaves_a_child_of_its_own_is_replaced(tmp_path: Path, how: str) -> None:
+    """Its child holds the pipes, so that they do not end with it."""
+    path = tmp_path / "pid"
+    with hs.serve_processes(orphans, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        with connect_to(server.address) as client:
+            client.sendall(f"{how} {path}\n".encode())
+            assert poll_until(path.exists, 30)
+        try:
+            assert poll_until(lambda: pids(server) and pids(server) != before, 30)
+            report = server.drain()
+        finally:
+            os.kill(int(path.read_text()), signal.SIGKILL)
+    assert (report.started, report.died) == (2, 1)
+    assert report.elapsed < 30
+
+
+def test_one_that_closes_what_connects_it_is_killed() -> None:
+    with hs.serve_processes(closes_all, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        with connect_to(server.address) as client:
+            client.sendall(b"now\n")
+            assert poll_until(lambda: pids(server) and pids(server) != before, 60)
+            client.sendall(b"end\n")
+        report = server.drain()
+    assert (report.started, report.died) == (2, 1)
+
+
+def test_the_last_numbers_are_the_final_ones() -> None:
+    """The thread that says them once a second may be held up while it takes them."""
+    ours, theirs = multiprocessing.Pipe()
+    server = SlowToCount()
+    talk = _Talk(Plan(which, {}, {}, 1.0), server, None, theirs, lambda _: None)  # type: ignore[arg-type]
+    end = threading.Thread(target=talk.finish)
+    with ours, theirs:
+        assert ours.recv() == ("ready", None)
+        ours.send(("nothing",))
+        assert server.counting.wait(30)
+        end.start()
+        end.join(0.2)  # With the fault it has ended by now.
+        server.go.set()
+        end.join(30)
+        talk._thread.join(30)
+        said = []
+        while ours.poll():
+            said.append(ours.recv())
+    assert [kind for kind, _ in said][-2:] == ["stats", "report"]
+    assert said[-2][1] == {"number": server.calls}
+
+
+class SlowToCount:
+    """A server whose first numbers take time."""
+
+    report = None
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.counting, self.go = threading.Event(), threading.Event()
+
+    def stats(self) -> Numbers:
+        self.calls += 1
+        number = self.calls
+        if number == 1:
+            self.counting.set()
+            self.go.wait(30)
+        return Numbers(number)
+
+
+class Numbers(NamedTuple):
+    number: int
+
+
 def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a drain ends it all the same."""
     monkeypatch.setenv("HARDSOCK_TEST_BREAKS_IMPORT", str(os.getpid()))
@@ -150,6 +230,39 @@ def test_what_does_not_come_up_is_tried_again_with_pauses(monkeypatch: pytest.Mo
         assert ask(server.address) == pids(server)[0]
     assert server.report is not None
     assert server.report.died >= 2
+
+
+SLOW_TO_IMPORT = """
+import time
+
+from support.process_handlers import which
+
+if __name__ != "__main__" and {parent} == __import__("os").getppid():
+    open({mark!r}, "w").close()
+    time.sleep(2)
+
+
+def handler(conn):
+    which(conn)
+"""
+
+
+def test_one_that_is_ready_only_after_the_stop_is_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "importing"
+    source = SLOW_TO_IMPORT.format(parent=os.getpid(), mark=str(mark))
+    (tmp_path / "slow_to_import.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    handler = importlib.import_module("slow_to_import").handler
+    with hs.serve_processes(handler, LOCAL, processes=1, drain_timeout=60) as server:
+        assert poll_until(mark.exists, 60)
+        server.stop()
+        assert server.wait(60)
+    assert "is killed" not in caplog.text
+    assert server.report is not None
+    assert (server.report.started, server.report.died) == (1, 0)
+    assert len(server.report.reports) == 1, "it has said how it went"
 
 
 def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
@@ -177,6 +290,66 @@ def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
         seen.clear()  # From here on every handshake can resume, whoever sealed the ticket.
         assert poll_until(visit, 60)
         assert all(each == {True} for each in seen.values())
+
+
+def test_a_reload_with_a_bad_certificate_ends_there_and_the_old_ones_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that dies is started again when the file is good."""
+    identities = Identities(tmp_path)
+    config = identities.client()
+    tls = identities.server()
+    mine = Path(str(identities.server_identity.chain))
+
+    def visit(line: bytes = b"which") -> int:
+        with hs.connect(server.address, tls=config, timeout=20) as conn:
+            conn.sendall(line + b"\n")
+            return int(conn.recv_line(timeout=20).split()[1])
+
+    with hs.serve_processes(which, LOCAL, processes=2, drain_timeout=5, tls=tls) as server:
+        assert server.wait_ready(60)
+        before = pids(server)
+        good = mine.read_bytes()
+        mine.write_bytes(b"garbage")
+        descriptors = len(os.listdir("/proc/self/fd"))
+        server.reload()
+        assert poll_until(lambda: "the reload ends here" in caplog.text, 60)
+        assert "cannot be started" in caplog.text
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+        assert pids(server) == before
+        assert visit() in before
+        with pytest.raises((hs.HardsockError, EOFError)):
+            visit(b"die")
+        assert poll_until(lambda: caplog.text.count("cannot be started") >= 2, 60)
+        assert visit() in before
+        mine.write_bytes(good)
+        assert poll_until(lambda: len(pids(server)) == 2, 60)
+        assert not server.closed
+
+
+def test_a_process_that_cannot_be_started_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Descriptors may be short for a while: each part fails once."""
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5) as server:
+        assert server.wait_ready(60)
+        before, descriptors = pids(server), len(os.listdir("/proc/self/fd"))
+        for number, (owner, name) in enumerate(
+            [(server._spawn, "Pipe"), (server._spawn, "Process"), (os, "dup")], 1
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, fail_of_descriptors)
+                server.reload()
+                assert poll_until(lambda n=number: caplog.text.count("reload ends") == n, 60)
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert pids(server) == before
+        assert ask(server.address) in before
+        server.reload()
+        assert poll_until(lambda: pids(server) and pids(server) != before, 60)
+
+
+def fail_of_descriptors(*_args: Any, **_kwargs: Any) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def test_tickets_of_one_process_are_opened_by_another_with_its_keys(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 
 import hardsock as hs
 from hardsock import aio
@@ -29,6 +31,25 @@ def obey(line: bytes) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if line == b"exit":
         os._exit(3)
+
+
+def orphans(conn: hs.Connection) -> None:
+    """End, and leave a program, or a copy of this one, that holds what it has inherited."""
+    how, path = bytes(conn.recv_line(timeout=20)).decode().split()
+    if how == "program":
+        os.system(f"sleep 600 >/dev/null 2>&1 & echo $! >{path}.new; mv {path}.new {path}")
+    elif (pid := os.fork()) == 0:
+        time.sleep(600)
+    else:
+        Path(path).write_text(f"{pid}\n")
+    os._exit(1)
+
+
+def closes_all(conn: hs.Connection) -> None:
+    """Close what it did not open."""
+    conn.recv_line(timeout=20)
+    os.closerange(3, 1024)
+    time.sleep(600)
 
 
 def never(_conn: hs.Connection) -> None:

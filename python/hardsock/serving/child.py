@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import signal
 import socket
 import threading
@@ -27,6 +28,8 @@ def run_child(plan: Plan, sock: socket.socket, pipe: Any) -> None:
     """Serve until told to leave, or until the parent is gone."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # They go to a whole group, and are the parent's.
+    for end in (pipe, sock):  # They came so. Programs that the handler starts must not hold them.
+        os.set_inheritable(end.fileno(), False)
     listener = listen(sock, **plan.listening)
     if inspect.iscoroutinefunction(plan.handler):
         asyncio.run(_serve_awaited(plan, listener, pipe))
@@ -78,7 +81,7 @@ class _Talk:
         self._drain = drain
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._say("ready", None)
+        pipe.send(("ready", None))
         self._thread = threading.Thread(target=self._main, name="hardsock-parent", daemon=True)
         self._thread.start()
 
@@ -87,7 +90,7 @@ class _Talk:
             while not self._over.is_set():
                 if self._pipe.poll(_INTERVAL):
                     self._obey(*self._pipe.recv())
-                self._say("stats", self._server.stats()._asdict())
+                self._say_stats()
         except (EOFError, OSError):
             if not self._over.is_set():
                 self._server.stop("the parent is gone")
@@ -105,13 +108,15 @@ class _Talk:
             assert isinstance(tls, TLSConfig)
             tls.replace_ticket_keys(details[0])
 
-    def _say(self, what: str, value: object) -> None:
+    def _say_stats(self) -> None:
+        """Taken within the lock: later ones, above all the final ones, are also said later."""
         with self._lock:
-            self._pipe.send((what, value))
+            if not self._over.is_set():
+                self._pipe.send(("stats", self._server.stats()._asdict()))
 
     def finish(self) -> None:
         """Say how it went; the parent sees the end by itself."""
         self._over.set()
-        with suppress(OSError, ValueError):
-            self._say("stats", self._server.stats()._asdict())
-            self._say("report", self._server.report)
+        with self._lock, suppress(OSError, ValueError):
+            self._pipe.send(("stats", self._server.stats()._asdict()))
+            self._pipe.send(("report", self._server.report))

@@ -93,7 +93,8 @@ def take_over(
 
     Raises:
         HardsockError: Somebody is there, and does not answer in time or not as it should.
-        PermissionError: The path belongs to another user.
+        PermissionError: The path may not be connected to; or a process of another user, who is not
+            root, listens there. Nothing is taken from it: it could give any sockets.
     """
     deadline = CancelToken(timeout) if token is None else token.child(timeout)
     try:
@@ -103,6 +104,13 @@ def take_over(
             return TakenOver(None, [], timeout)
         raise
     try:
+        if not _is_trusted(uid := _uid_of_peer(conn)):
+            raise PermissionError(
+                errno.EPERM,
+                f"user {uid} listens there, and sockets are taken from root and user "
+                f"{os.geteuid()} only",
+                os.fspath(path),
+            )
         conn.sendall(_ASK + b"\n", token=deadline)
         return TakenOver(conn, _receive(conn, deadline), timeout)
     except BaseException:
@@ -199,7 +207,7 @@ class _Giving:
         self.given = CancelToken(name="hand-over")
 
     def __call__(self, conn: Connection) -> None:
-        if not _is_trusted(conn):
+        if not _is_trusted(_uid_of_peer(conn)):
             return
         conn.settimeout(self._timeout)
         if conn.recv_until(b"\n", max_size=256).rstrip() != _ASK or self.given.cancelled:
@@ -223,8 +231,13 @@ class _Giving:
         self.leave()
 
 
-def _is_trusted(conn: Connection) -> bool:
-    """SO_PEERCRED of unix(7): who the peer was when it connected."""
-    packed: Any = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", packed)
+def _uid_of_peer(conn: Connection) -> int:
+    """SO_PEERCRED of unix(7): who the peer was when it connected, or when it began to listen."""
+    packed: Any = conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    _pid, uid, _gid = struct.unpack("iII", packed)
+    return int(uid)
+
+
+def _is_trusted(uid: int) -> bool:
+    """The same for both sides: nobody gives to, or takes from, anybody else."""
     return uid in (0, os.geteuid())

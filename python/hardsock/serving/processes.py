@@ -41,7 +41,9 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 _WELL = 60.0
 """Seconds after which one that ends is started again at once."""
 _MORE = 5.0
-"""Seconds beyond its drain that a child has to end."""
+"""Seconds beyond its drain that a child has to end; and to end when it cannot be told any more."""
+_SOON = 0.02
+"""Seconds after which one that seems to end is looked at again."""
 
 
 class ProcessInfo(NamedTuple):
@@ -110,9 +112,26 @@ class _Child:
         self.ready = False
         self.leaving = False
         self.kill_at: float | None = None
+        self.killed = False
+        self.lost = False
         self.replaces: _Child | None = None
         self.stats: dict[str, Any] = {}
         self.report: DrainReport | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Asked of the kernel: the pipe and the sentinel may be held by others, or closed early."""
+        if self.process.exitcode is not None:
+            return True
+        if not self.lost or self.process.pid is None:
+            return False
+        try:
+            os.kill(self.process.pid, 0)
+        except ProcessLookupError:  # Somebody else has waited for it.
+            return True
+        except PermissionError:  # It has become another user's.
+            pass
+        return False
 
     @property
     def state(self) -> str:
@@ -352,6 +371,9 @@ class _Supervisor:
                     return
             self._kill_late(now)
             self._wait()
+            for child in list(server._children):
+                if child.ended:
+                    self._bury(child)
 
     # ---- starting
 
@@ -363,37 +385,49 @@ class _Supervisor:
                 self._start(number, now)
 
     def _start(self, number: int, now: float, replaces: _Child | None = None) -> None:
+        """What fails here, for instance files that cannot be read, must not end those that serve."""
+        server = self._server
+        try:
+            process, pipe = self._spawn(number)
+        except Exception as exc:
+            why = f"{type(exc).__name__}: {exc}"  # A record may be kept, and exc holds frames.
+            logger.error("process %d cannot be started: %s", number, why)
+            if replaces is None:
+                self._pause(number, now)
+            else:
+                self._end_the_reload()
+            return
+        self._started += 1
+        child = _Child(number, process, pipe, now)
+        child.replaces = replaces
+        child.kill_at = now + server._start_timeout
+        with server._lock:
+            server._children.append(child)
+
+    def _spawn(self, number: int) -> tuple[BaseProcess, Any]:
+        """The process, and the parent's end of its pipe."""
         from hardsock.serving.child import run_child
 
         server = self._server
-        ours, theirs = server._spawn.Pipe()
         plan = server._plan
         if server._tickets is not None:
             listening = dict(plan.listening)
             listening["tls"] = replace(listening["tls"], ticket_keys=server._tickets.keys)
             plan = replace(plan, listening=listening)
-        with socket.socket(fileno=os.dup(server._listener.fileno())) as sock:
-            process = server._spawn.Process(
-                target=run_child, args=(plan, sock, theirs), name=f"{server._name}-{number}",
-                daemon=True,
-            )  # fmt: skip
-            try:
+        ours, theirs = server._spawn.Pipe()
+        try:
+            with socket.socket(fileno=os.dup(server._listener.fileno())) as sock:
+                process = server._spawn.Process(
+                    target=run_child, args=(plan, sock, theirs), name=f"{server._name}-{number}",
+                    daemon=True,
+                )  # fmt: skip
                 process.start()
-            except BaseException as exc:
-                ours.close()
-                if not isinstance(exc, OSError):
-                    raise
-                logger.error("process %d cannot be started: %s", number, exc)
-                self._pause(number, now)
-                return
-            finally:
-                theirs.close()
-        self._started += 1
-        child = _Child(number, process, ours, now)
-        child.replaces = replaces
-        child.kill_at = now + server._start_timeout
-        with server._lock:
-            server._children.append(child)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return process, ours
 
     def _pause(self, number: int, now: float) -> None:
         self._pauses[number] = min(max(2 * self._pauses[number], _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -407,7 +441,8 @@ class _Supervisor:
         server = self._server
         waited: list[Any] = [server._wake]
         for child in server._children:
-            waited += [child.process.sentinel, child.pipe]
+            if not child.lost:
+                waited += [child.process.sentinel, child.pipe]
         for found in wait(waited, timeout=self._seconds()):
             if found == server._wake:
                 with suppress(BlockingIOError):
@@ -417,10 +452,12 @@ class _Supervisor:
                 if found is child.pipe:
                     self._hear(child)
                 elif found == child.process.sentinel:
-                    self._bury(child)
+                    self._lose(child)
 
     def _seconds(self) -> float:
-        """Until the next time that is known of; a second at most, since ``reload`` may be asked."""
+        """Until the next time that is known of; a second at most, since one may end unheard."""
+        if any(child.lost for child in self._server._children):
+            return _SOON
         times = [child.kill_at for child in self._server._children if child.kill_at is not None]
         times += [at for at in self._next_start if at > 0]
         now = time.monotonic()
@@ -437,15 +474,20 @@ class _Supervisor:
                 elif kind == "report":
                     child.report = value
         except (EOFError, OSError):
-            with suppress(OSError):
-                child.pipe.close()
-            child.process.join(_MORE)
-            self._bury(child)
+            self._lose(child)
+
+    def _lose(self, child: _Child) -> None:
+        """It ends, as a rule. One that has only closed what connects it cannot be told anything."""
+        if not child.lost:
+            child.lost = True
+            if not child.leaving:
+                child.kill_at = time.monotonic() + _MORE
 
     def _is_ready(self, child: _Child) -> None:
         server = self._server
         child.ready = True
-        child.kill_at = None
+        if not child.leaving:  # It has its limit from being told to leave.
+            child.kill_at = None
         if child.replaces is not None:
             self._send_away(child.replaces, "replaced", server._plan.drain_timeout)
             child.replaces = None
@@ -456,24 +498,24 @@ class _Supervisor:
         if not child.leaving:
             child.leaving = True
             child.tell("leave", why, seconds)
-            child.kill_at = time.monotonic() + seconds + _MORE
+            if not child.lost:
+                child.kill_at = time.monotonic() + seconds + _MORE
 
     def _bury(self, child: _Child) -> None:
         server = self._server
         if child not in server._children:
             return
-        if not child.pipe.closed:  # Its last words.
-            with suppress(EOFError, OSError):
-                while child.pipe.poll():
-                    kind, value = child.pipe.recv()
-                    if kind == "report":
-                        child.report = value
-                    elif kind == "stats":
-                        child.stats = value
+        with suppress(EOFError, OSError):  # Its last words.
+            while child.pipe.poll():
+                kind, value = child.pipe.recv()
+                if kind == "report":
+                    child.report = value
+                elif kind == "stats":
+                    child.stats = value
+        with suppress(OSError):
             child.pipe.close()
         with server._lock:
             server._children.remove(child)
-        child.process.join()
         self._count(child)
         now = time.monotonic()
         if not child.leaving:
@@ -488,9 +530,9 @@ class _Supervisor:
             else:
                 self._pause(child.number, now)
             if child.replaces is not None:
-                self._reload = None
-                logger.error("the reload ends here: what was to be new did not come up")
-        child.process.close()
+                self._end_the_reload()
+        with suppress(ValueError):  # Somebody else has waited for it.
+            child.process.close()
 
     def _count(self, child: _Child) -> None:
         stats = child.stats
@@ -521,6 +563,10 @@ class _Supervisor:
         if old is not None:
             self._start(number, now, replaces=old)
 
+    def _end_the_reload(self) -> None:
+        self._reload = None
+        logger.error("the reload ends here: what was to be new did not come up")
+
     def _turn_keys(self, now: float) -> None:
         tickets = self._server._tickets
         if tickets is not None and tickets.step(now):
@@ -538,18 +584,17 @@ class _Supervisor:
         left = max(0.0, server._end_at - now)
         for child in server._children:
             self._send_away(child, server._reason or "", left)
-            child.kill_at = min(child.kill_at or now, server._end_at + _MORE)
-            if server._kill:
-                child.kill_at = now
+            limit = now if server._kill else server._end_at + _MORE
+            child.kill_at = limit if child.kill_at is None else min(child.kill_at, limit)
 
     def _kill_late(self, now: float) -> None:
         for child in self._server._children:
-            if child.kill_at is not None and now >= child.kill_at:
+            if not child.killed and child.kill_at is not None and now >= child.kill_at:
                 logger.error(
                     "process %d (pid %s) is killed: it did not %s in time",
-                    child.number, child.process.pid, "end" if child.leaving else "start",
+                    child.number, child.process.pid, "end" if child.leaving or child.lost else "start",
                 )  # fmt: skip
-                child.kill_at = None
+                child.killed = True
                 child.process.kill()
 
     def sum_up(self) -> ProcessesReport:
