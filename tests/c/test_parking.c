@@ -4,6 +4,8 @@
  */
 #include "support_tls.h"
 
+#include "../../csrc/stream/conn_probe.h"
+
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -385,6 +387,39 @@ START_TEST(what_lingers_is_read_to_its_end_without_a_thread)
     ck_assert_int_eq(got.news, HS_PARKED_FINISHED);
     ck_assert_int_eq(got.ending, HS_ENDING_CLEAN);
     ck_assert(!got.closed_here && hs_conn_is_closed(a.c));
+    hs_conn_unref(got.conn);
+    hs_conn_unref(a.c);
+    hs_parking_unref(p);
+}
+END_TEST
+
+/* As a server does it: the bounds of the turn end with the handler, in the middle of a turn. */
+START_TEST(who_lingers_in_the_middle_of_a_turn_has_all_its_time)
+{
+    struct hs_parking *p = parking();
+    struct hs_close_report report;
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_parked_conn got;
+    struct pair a = pair_tcp();
+
+    hs_conn_set_turns(a.c, 100 * SECOND, 100 * SECOND);
+    put(a.peer, "hello", 5);
+    recv_exactly(a.c, 5);
+    ASSERT_OK(DONE(hs_conn_close_write(a.c, &op, fresh())));
+    if (_i == 0)
+        hs_conn_set_turns(a.c, HS_NEVER, HS_NEVER);
+    else if (_i == 1)
+        hs_conn_renew(a.c);
+    else
+        hs_conn_set_turns(a.c, HS_NEVER - 1, HS_NEVER - 1);
+    put(a.peer, "more", 4);
+    ASSERT_ERR(HS_WANT, hs_parking_linger(p, a.c, &mark, 100 * SECOND, fresh(), &report));
+    put(a.peer, "and more", 8);
+    (void)close(a.peer);
+    a.peer = -1;
+    got = next(p);
+    ck_assert_int_eq(got.news, HS_PARKED_FINISHED);
+    ck_assert_int_eq(got.ending, HS_ENDING_CLEAN);
     hs_conn_unref(got.conn);
     hs_conn_unref(a.c);
     hs_parking_unref(p);
@@ -1030,6 +1065,7 @@ main(void)
     tcase_add_test(tc, one_that_is_detached_is_told_of);
     tcase_add_test(tc, what_cannot_be_used_any_more_is_not_taken);
     tcase_add_test(tc, what_lingers_is_read_to_its_end_without_a_thread);
+    tcase_add_loop_test(tc, who_lingers_in_the_middle_of_a_turn_has_all_its_time, 0, 3);
     tcase_add_test(tc, lingering_has_its_time_and_may_be_cut_short);
     tcase_add_test(tc, a_drain_tells_of_the_quiet_and_serves_what_has_arrived);
     tcase_add_test(tc, tending_gives_what_has_ended_and_leaves_messages_in_their_order);
