@@ -254,8 +254,8 @@ has_above(const struct hs_spot *s)
 {
     struct hs_conn *c = s->conn;
 
-    if (atomic_load(&c->buffered) > 0)
-        return !s->more;
+    if (atomic_load(&c->buffered) > 0 && !s->more)
+        return true;
     return c->tls != NULL && hs_tls_has_pending(c->tls);
 }
 

@@ -635,6 +635,36 @@ START_TEST(what_tls_holds_of_the_next_message_is_given_at_once)
 }
 END_TEST
 
+/* They come in one read of the socket, which then has nothing more to tell of. */
+START_TEST(what_was_looked_at_hides_nothing_that_tls_holds)
+{
+    static const size_t sizes[] = {100, 16300, 200};
+    struct hs_parking *p = parking();
+    struct pump pump;
+    struct tls_pair t = pumped_pair(&pump, versions[_i]);
+    struct hs_parked_conn got;
+    uint8_t bytes[16300] = {0};
+
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        struct hs_op op = op_in(10 * SECOND);
+
+        ASSERT_OK(DONE(hs_conn_send_all(t.client, &op, bytes, sizes[i], fresh())));
+    }
+    while (pump_move(&pump, 0, SIZE_MAX) > 0)
+        ;
+    park(p, t.server, HS_NEVER);
+    expect(p, t.server, HS_PARKED_MESSAGE);
+    peek_at(t.server, 4);
+    park(p, t.server, HS_NEVER);
+    ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+    ck_assert_uint_eq(due(p), 1);
+    expect(p, t.server, HS_PARKED_MESSAGE);
+    tls_pair_free(&t);
+    pump_free(&pump);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
 {
     struct hs_parking *p = parking();
@@ -1073,6 +1103,7 @@ main(void)
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
+    tcase_add_loop_test(tc, what_was_looked_at_hides_nothing_that_tls_holds, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
