@@ -682,6 +682,45 @@ START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
 }
 END_TEST
 
+/* A peer that talks for ever without saying anything holds up nobody, and is no end. */
+START_TEST(a_flood_of_key_updates_is_taken_in_slices_while_parked)
+{
+    struct hs_parking *p = parking();
+    struct hs_parked_conn got;
+    struct pair other = pair_tcp();
+    struct shaking s;
+    SSL_CTX *ctx;
+    SSL *raw = raw_client_of(&s, &ctx, HS_TLS_1_3);
+    int slices = 0;
+
+    for (size_t sent = 0; sent < 20000; sent++) {
+        ck_assert_int_eq(SSL_key_update(raw, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        if (SSL_do_handshake(raw) != 1)
+            break;
+    }
+    park(p, s.c, _i == 0 ? HS_NEVER : 0);
+    if (_i != 0) {
+        expect(p, s.c, HS_PARKED_EXPIRED);
+    } else {
+        park(p, other.c, HS_NEVER);
+        put(other.peer, "x", 1);
+        expect(p, other.c, HS_PARKED_MESSAGE);
+        do {
+            ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+            slices++;
+        } while (due(p) > 0);
+        ck_assert_int_ge(slices, 2);
+        ck_assert(SSL_want(raw) == SSL_NOTHING || SSL_do_handshake(raw) == 1);
+        raw_write(raw, "data", 4);
+        expect(p, s.c, HS_PARKED_MESSAGE);
+        recv_exactly(s.c, 4);
+    }
+    pair_free(&other);
+    raw_client_free(&s, raw, ctx);
+    hs_parking_unref(p);
+}
+END_TEST
+
 /* ---- A model ------------------------------------------------------------------------------- */
 
 #define CONNS 5
@@ -1105,6 +1144,7 @@ main(void)
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
     tcase_add_loop_test(tc, what_was_looked_at_hides_nothing_that_tls_holds, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);
+    tcase_add_loop_test(tc, a_flood_of_key_updates_is_taken_in_slices_while_parked, 0, 2);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
     return run_case(tc);
