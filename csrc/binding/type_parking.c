@@ -6,11 +6,13 @@
  */
 #include "conn.h"
 
-#define MAX_TENDED 64
+#define MAX_TENDED 16
+#define CLOSED_HERE (HS_ENDING_TRUNCATED + 1) /* behind those that the core knows */
 
 typedef struct {
     HS_HEAD
-    struct hs_parking *core; /* owns: a reference; write once */
+    struct hs_parking *core;            /* owns: a reference; write once, as the next */
+    PyObject *endings[CLOSED_HERE + 1]; /* owns: strings */
 } ParkingObject;
 
 static PyObject *
@@ -25,6 +27,14 @@ parking_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
     if (parse_tuple(&p, args, kwargs, values) < 0 || (self = object_new(st, type)) == NULL)
         return NULL;
+    for (int i = 0; i <= CLOSED_HERE; i++) {
+        const char *text = i == CLOSED_HERE ? "closed" : conn_endings[i];
+
+        if ((self->endings[i] = PyUnicode_InternFromString(text)) == NULL) {
+            Py_DECREF(self);
+            return NULL;
+        }
+    }
     if ((rv = hs_parking_new(&err, &self->core)) != HS_OK) {
         Py_DECREF(self);
         (void)raise_plain_error(st, &err, rv);
@@ -76,18 +86,32 @@ parse_call(PyObject *self, struct parking_call *c, PyObject *const *args, Py_ssi
     return 0;
 }
 
-/* A tuple, which takes the reference to what; the one to the connection goes. */
+/* News are told in tuples that were made before: once they are taken out there is no other way to
+ * hear of them. So nothing here needs memory: small integers are there. */
 static PyObject *
-news_object(const struct hs_parked_conn *parked)
+new_news(void)
+{
+    PyObject *news = PyTuple_New(4);
+
+    if (news != NULL)
+        PyObject_GC_UnTrack(news); /* Nobody is to find it while it is empty. */
+    return news;
+}
+
+/* It takes the reference to what; the one to the connection goes. */
+static void
+fill_news(PyObject *self, PyObject *news, const struct hs_parked_conn *parked)
 {
     bool ends = parked->news == HS_PARKED_ENDED || parked->news == HS_PARKED_FINISHED;
-    const char *ending = !ends                 ? NULL
-                         : parked->closed_here ? "closed"
-                                               : conn_endings[parked->ending];
+    int which = parked->closed_here ? CLOSED_HERE : (int)parked->ending;
+    PyObject *ending = ends ? ((ParkingObject *)self)->endings[which] : Py_None;
 
     hs_conn_unref(parked->conn);
-    return Py_BuildValue("(NizN)", parked->arg, (int)parked->news, ending,
-                         PyBool_FromLong(parked->alone));
+    PyTuple_SET_ITEM(news, 0, parked->arg);
+    PyTuple_SET_ITEM(news, 1, PyLong_FromLong((long)parked->news));
+    PyTuple_SET_ITEM(news, 2, Py_NewRef(ending));
+    PyTuple_SET_ITEM(news, 3, PyBool_FromLong(parked->alone));
+    PyObject_GC_Track(news);
 }
 
 static void
@@ -137,16 +161,22 @@ next_detached(void *arg)
     c->rv = hs_parking_next(c->core, &c->err, c->parked);
 }
 
+/* Takes the reference to news. */
 static PyObject *
-wait_for_next(PyObject *self, struct parking_call *c)
+wait_for_next(PyObject *self, struct parking_call *c, PyObject *news)
 {
     while (c->rv == HS_INTR) {
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0) {
+            Py_DECREF(news);
             return NULL;
+        }
         run_detached(next_detached, c);
     }
-    if (c->rv == HS_OK)
-        return news_object(c->parked);
+    if (c->rv == HS_OK) {
+        fill_news(self, news, c->parked);
+        return news;
+    }
+    Py_DECREF(news);
     if (c->rv == HS_E_CLOSED)
         Py_RETURN_NONE;
     (void)raise_plain_error(state_of(self), &c->err, c->rv);
@@ -162,9 +192,12 @@ static PyObject *
 parking_next(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct parking_call c = {.core = ((ParkingObject *)self)->core};
+    PyObject *news = new_news();
 
+    if (news == NULL)
+        return NULL;
     run_detached(next_detached, &c);
-    return wait_for_next(self, &c);
+    return wait_for_next(self, &c, news);
 }
 
 static void
@@ -179,21 +212,31 @@ turn_detached(void *arg)
 
 PyDoc_STRVAR(turn_doc, "turn($self, conn, what, seconds, /)\n--\n\n"
                        "As park, and when that took it, as next; without a moment in between in\n"
-                       "which another thread runs Python.");
+                       "which another thread runs Python. 0: it is parked, but waiting failed,\n"
+                       "and next tells why.");
 
 static PyObject *
 parking_turn(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     /* It may not be taken, and then the error is about parking it. */
     struct parking_call c = {.answer = HS_PARKING_UNFIT};
+    PyObject *news;
 
     if (parse_call(self, &c, args, nargs, "turn") < 0)
         return NULL;
     if (c.answer == HS_PARKING_CLOSED)
         return PyLong_FromLong(HS_PARKING_CLOSED);
+    if ((news = new_news()) == NULL) {
+        Py_DECREF(c.what);
+        return NULL;
+    }
     run_detached(turn_detached, &c);
-    if (c.answer == HS_PARKING_TAKEN)
-        return wait_for_next(self, &c);
+    if (c.answer == HS_PARKING_TAKEN) {
+        if (c.rv == HS_OK || c.rv == HS_INTR || c.rv == HS_E_CLOSED)
+            return wait_for_next(self, &c, news);
+        c.rv = HS_OK; /* It is somebody else's to speak of, and no failure of conn. */
+    }
+    Py_DECREF(news);
     return end_parking(self, &c) < 0 ? NULL : PyLong_FromLong(c.answer);
 }
 
@@ -246,20 +289,27 @@ static PyObject *
 parking_tend(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct parking_call c = {.core = ((ParkingObject *)self)->core};
-    PyObject *list;
+    PyObject *list = PyList_New(MAX_TENDED);
 
-    run_detached(tend_detached, &c);
-    list = PyList_New((Py_ssize_t)c.n);
-    for (size_t i = 0; i < c.n; i++) {
-        PyObject *item = news_object(&c.parked[i]);
+    if (list == NULL)
+        return NULL;
+    PyObject_GC_UnTrack(list);
+    for (Py_ssize_t i = 0; i < MAX_TENDED; i++) {
+        PyObject *news = new_news();
 
-        if (item == NULL)
-            Py_CLEAR(list);
-        if (list != NULL)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-        else
-            Py_XDECREF(item);
+        if (news == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyList_SET_ITEM(list, i, news);
     }
+    run_detached(tend_detached, &c);
+    for (size_t i = 0; i < c.n; i++)
+        fill_news(self, PyList_GET_ITEM(list, (Py_ssize_t)i), &c.parked[i]);
+    for (size_t i = c.n; i < MAX_TENDED; i++)
+        Py_DECREF(PyList_GET_ITEM(list, (Py_ssize_t)i));
+    Py_SET_SIZE(list, (Py_ssize_t)c.n); /* Slicing may need memory. */
+    PyObject_GC_Track(list);
     return list;
 }
 
@@ -380,6 +430,8 @@ parking_dealloc(PyObject *obj)
         Py_DECREF((PyObject *)what);
     }
     hs_parking_unref(self->core);
+    for (int i = 0; i <= CLOSED_HERE; i++)
+        Py_XDECREF(self->endings[i]);
     object_free(obj);
 }
 

@@ -226,6 +226,8 @@ hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns)
     HS_CHECK(c, CONN_MAGIC);
     atomic_store(&c->dirs[HS_DIR_IN].turn_ns, read_ns);
     atomic_store(&c->dirs[HS_DIR_OUT].turn_ns, write_ns);
+    for (int dir = HS_DIR_IN; dir <= HS_DIR_OUT; dir++) /* It had other bounds. */
+        atomic_store(&c->dirs[dir].turn_began_ns, 0);
     if (read_ns != HS_NEVER || write_ns != HS_NEVER)
         atomic_store(&c->has_turns, true);
 }

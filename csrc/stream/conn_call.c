@@ -156,8 +156,9 @@ hs_turn_until(struct hs_conn *c, enum hs_dir dir)
 {
     struct direction *d = &c->dirs[dir];
     int64_t began = atomic_load_explicit(&d->turn_began_ns, memory_order_relaxed);
+    int64_t span = atomic_load_explicit(&d->turn_ns, memory_order_relaxed);
 
-    return began == 0 ? HS_NEVER : began + atomic_load_explicit(&d->turn_ns, memory_order_relaxed);
+    return began == 0 || span >= HS_NEVER - began ? HS_NEVER : began + span;
 }
 
 /* Before a wait. */

@@ -148,6 +148,8 @@ hs_conn_renew(struct hs_conn *c)
     set_never(&c->dirs[HS_DIR_OUT].deadline_ns);
     set_never(&c->dirs[HS_DIR_IN].turn_ns);
     set_never(&c->dirs[HS_DIR_OUT].turn_ns);
+    atomic_store_explicit(&c->dirs[HS_DIR_IN].turn_began_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&c->dirs[HS_DIR_OUT].turn_began_ns, 0, memory_order_relaxed);
     set_never(&c->half_closed_ns);
     if (atomic_load_explicit(&c->pace.min_rate, memory_order_relaxed) != 0)
         atomic_store(&c->pace.min_rate, 0);

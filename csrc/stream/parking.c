@@ -161,8 +161,8 @@ bytes_read(struct hs_conn *c)
            atomic_load_explicit(&c->buffered, memory_order_relaxed);
 }
 
-/* With HS_DIR_IN visited. HS_OK: there are bytes; HS_WANT: there are none; HS_E_END, or how it
- * broke. */
+/* With HS_DIR_IN visited. HS_OK: there are bytes; HS_WANT: there are none; HS_INTR: TLS talks to
+ * itself and has not said all of it; HS_E_END, or how it broke. */
 static hs_err
 peek(const struct hs_spot *s)
 {
@@ -254,8 +254,8 @@ has_above(const struct hs_spot *s)
 {
     struct hs_conn *c = s->conn;
 
-    if (atomic_load(&c->buffered) > 0)
-        return !s->more;
+    if (atomic_load(&c->buffered) > 0 && !s->more)
+        return true;
     return c->tls != NULL && hs_tls_has_pending(c->tls);
 }
 
@@ -449,8 +449,14 @@ tell(struct hs_spot *s, struct hs_parked_conn *ret)
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
     rv = surely_has_data(s) ? HS_OK : look(s);
-    if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked &&
-        wait_for_message(s, NULL) == HS_OK) /* Else there is no memory for more than it had. */
+    if (rv == HS_INTR && s->until_ns > hs_now()) { /* Others first. */
+        hs_reactor_queue(s->parking->reactor, &s->parked);
+        return HS_WANT;
+    }
+    if (rv == HS_INTR)
+        rv = HS_WANT;
+    else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked &&
+             wait_for_message(s, NULL) == HS_OK) /* Else there is no memory for more than it had. */
         return HS_WANT;
     *ret = (struct hs_parked_conn){.conn = s->conn, .arg = s->arg};
     if (rv == HS_OK)

@@ -537,3 +537,33 @@ raw_read(SSL *ssl, void *bytes, size_t n)
         done += got;
     }
 }
+
+SSL *
+raw_client_of(struct shaking *server, SSL_CTX **ret_ctx, int version)
+{
+    struct hs_tls_options o = server_options();
+    struct hs_sockopts opts;
+    int fds[2];
+    SSL *ssl;
+
+    only_version(&o, version);
+    *ret_ctx = raw_context(false);
+    hs_sockopts_init(&opts);
+    opts.nodelay = 1;
+    tcp_pair(fds);
+    *server = (struct shaking){.config = config_of(&o)};
+    ASSERT_OK(hs_conn_adopt(fds[1], &opts, fresh(), &server->c));
+    ssl = raw_new(*ret_ctx, fds[0], false);
+    shake_raw(server, ssl);
+    ASSERT_OK(server->rv);
+    return ssl;
+}
+
+void
+raw_client_free(struct shaking *server, SSL *ssl, SSL_CTX *ctx)
+{
+    raw_free(ssl);
+    SSL_CTX_free(ctx);
+    hs_conn_unref(server->c);
+    hs_tls_config_unref(server->config);
+}

@@ -122,6 +122,9 @@ SSL *raw_new(SSL_CTX *ctx, int fd, bool server);
 void raw_free(SSL *ssl);
 /* A handshake of ours with a raw end. */
 void shake_raw(struct shaking *ours, SSL *raw);
+/* One that has shaken hands with a server of ours. */
+SSL *raw_client_of(struct shaking *server, SSL_CTX **ret_ctx, int version);
+void raw_client_free(struct shaking *server, SSL *ssl, SSL_CTX *ctx);
 /* Writes or reads exactly n bytes while the socket lets it. */
 void raw_write(SSL *ssl, const void *bytes, size_t n);
 void raw_read(SSL *ssl, void *bytes, size_t n);

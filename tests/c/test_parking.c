@@ -4,6 +4,8 @@
  */
 #include "support_tls.h"
 
+#include "../../csrc/stream/conn_probe.h"
+
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -391,6 +393,39 @@ START_TEST(what_lingers_is_read_to_its_end_without_a_thread)
 }
 END_TEST
 
+/* As a server does it: the bounds of the turn end with the handler, in the middle of a turn. */
+START_TEST(who_lingers_in_the_middle_of_a_turn_has_all_its_time)
+{
+    struct hs_parking *p = parking();
+    struct hs_close_report report;
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_parked_conn got;
+    struct pair a = pair_tcp();
+
+    hs_conn_set_turns(a.c, 100 * SECOND, 100 * SECOND);
+    put(a.peer, "hello", 5);
+    recv_exactly(a.c, 5);
+    ASSERT_OK(DONE(hs_conn_close_write(a.c, &op, fresh())));
+    if (_i == 0)
+        hs_conn_set_turns(a.c, HS_NEVER, HS_NEVER);
+    else if (_i == 1)
+        hs_conn_renew(a.c);
+    else
+        hs_conn_set_turns(a.c, HS_NEVER - 1, HS_NEVER - 1);
+    put(a.peer, "more", 4);
+    ASSERT_ERR(HS_WANT, hs_parking_linger(p, a.c, &mark, 100 * SECOND, fresh(), &report));
+    put(a.peer, "and more", 8);
+    (void)close(a.peer);
+    a.peer = -1;
+    got = next(p);
+    ck_assert_int_eq(got.news, HS_PARKED_FINISHED);
+    ck_assert_int_eq(got.ending, HS_ENDING_CLEAN);
+    hs_conn_unref(got.conn);
+    hs_conn_unref(a.c);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(lingering_has_its_time_and_may_be_cut_short)
 {
     struct hs_parking *p = parking();
@@ -600,6 +635,36 @@ START_TEST(what_tls_holds_of_the_next_message_is_given_at_once)
 }
 END_TEST
 
+/* They come in one read of the socket, which then has nothing more to tell of. */
+START_TEST(what_was_looked_at_hides_nothing_that_tls_holds)
+{
+    static const size_t sizes[] = {100, 16300, 200};
+    struct hs_parking *p = parking();
+    struct pump pump;
+    struct tls_pair t = pumped_pair(&pump, versions[_i]);
+    struct hs_parked_conn got;
+    uint8_t bytes[16300] = {0};
+
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        struct hs_op op = op_in(10 * SECOND);
+
+        ASSERT_OK(DONE(hs_conn_send_all(t.client, &op, bytes, sizes[i], fresh())));
+    }
+    while (pump_move(&pump, 0, SIZE_MAX) > 0)
+        ;
+    park(p, t.server, HS_NEVER);
+    expect(p, t.server, HS_PARKED_MESSAGE);
+    peek_at(t.server, 4);
+    park(p, t.server, HS_NEVER);
+    ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+    ck_assert_uint_eq(due(p), 1);
+    expect(p, t.server, HS_PARKED_MESSAGE);
+    tls_pair_free(&t);
+    pump_free(&pump);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
 {
     struct hs_parking *p = parking();
@@ -613,6 +678,45 @@ START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
     expect_ended(p, cut.server, HS_ENDING_TRUNCATED);
     tls_pair_free(&t);
     tls_pair_free(&cut);
+    hs_parking_unref(p);
+}
+END_TEST
+
+/* A peer that talks for ever without saying anything holds up nobody, and is no end. */
+START_TEST(a_flood_of_key_updates_is_taken_in_slices_while_parked)
+{
+    struct hs_parking *p = parking();
+    struct hs_parked_conn got;
+    struct pair other = pair_tcp();
+    struct shaking s;
+    SSL_CTX *ctx;
+    SSL *raw = raw_client_of(&s, &ctx, HS_TLS_1_3);
+    int slices = 0;
+
+    for (size_t sent = 0; sent < 20000; sent++) {
+        ck_assert_int_eq(SSL_key_update(raw, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        if (SSL_do_handshake(raw) != 1)
+            break;
+    }
+    park(p, s.c, _i == 0 ? HS_NEVER : 0);
+    if (_i != 0) {
+        expect(p, s.c, HS_PARKED_EXPIRED);
+    } else {
+        park(p, other.c, HS_NEVER);
+        put(other.peer, "x", 1);
+        expect(p, other.c, HS_PARKED_MESSAGE);
+        do {
+            ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+            slices++;
+        } while (due(p) > 0);
+        ck_assert_int_ge(slices, 2);
+        ck_assert(SSL_want(raw) == SSL_NOTHING || SSL_do_handshake(raw) == 1);
+        raw_write(raw, "data", 4);
+        expect(p, s.c, HS_PARKED_MESSAGE);
+        recv_exactly(s.c, 4);
+    }
+    pair_free(&other);
+    raw_client_free(&s, raw, ctx);
     hs_parking_unref(p);
 }
 END_TEST
@@ -1030,6 +1134,7 @@ main(void)
     tcase_add_test(tc, one_that_is_detached_is_told_of);
     tcase_add_test(tc, what_cannot_be_used_any_more_is_not_taken);
     tcase_add_test(tc, what_lingers_is_read_to_its_end_without_a_thread);
+    tcase_add_loop_test(tc, who_lingers_in_the_middle_of_a_turn_has_all_its_time, 0, 3);
     tcase_add_test(tc, lingering_has_its_time_and_may_be_cut_short);
     tcase_add_test(tc, a_drain_tells_of_the_quiet_and_serves_what_has_arrived);
     tcase_add_test(tc, tending_gives_what_has_ended_and_leaves_messages_in_their_order);
@@ -1037,7 +1142,9 @@ main(void)
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
+    tcase_add_loop_test(tc, what_was_looked_at_hides_nothing_that_tls_holds, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);
+    tcase_add_loop_test(tc, a_flood_of_key_updates_is_taken_in_slices_while_parked, 0, 2);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
     return run_case(tc);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import socket
 import sys
 import weakref
@@ -13,6 +14,7 @@ import pytest
 import hardsock as hs
 from hardsock._core import Parking
 from support import Call
+from support.require import need_testcapi
 
 MESSAGE, ENDED, EXPIRED, QUIET, FINISHED = range(5)  # news
 TAKEN, NOTHING_CAME, CLOSED, ENDING, UNFIT, UNREAD = range(6)  # answers
@@ -147,3 +149,45 @@ def test_a_state_that_leads_back_to_its_connection_is_collected() -> None:
     del conn, state
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("how", ["next", "turn", "tend"])
+def test_no_news_are_lost_for_want_of_memory(how: str) -> None:
+    """What has news is given, or is still there; what was to be parked is, or is the caller's."""
+    need_testcapi()
+    testcapi = importlib.import_module("_testcapi")
+    spare = [(n, n, n, n) for n in range(5000)]
+    failed = 0
+    for nth in range(30):  # how many allocations succeed first
+        parking = Parking()
+        (ours, peer), (mine, other) = socket.socketpair(), socket.socketpair()
+        with peer, other, hs.adopt(ours) as conn, hs.adopt(mine) as second:
+            assert parking.park(conn, "first", None) == TAKEN
+            if how == "tend":
+                peer.shutdown(socket.SHUT_WR)
+            else:
+                peer.sendall(b"x")
+            spare += [(n, nth, n, n) for n in range(100)]  # Kept ones are gone: all need memory.
+            got = None
+            testcapi.set_nomemory(nth, nth + 1)
+            try:
+                if how == "next":
+                    got = parking.next()
+                elif how == "tend":
+                    got = parking.tend()
+                else:
+                    got = parking.turn(second, "second", None)
+            except MemoryError:
+                failed += 1
+            finally:
+                testcapi.remove_mem_hooks()
+            if got is None:
+                if how == "turn":
+                    assert parking.park(second, "second", None) == TAKEN
+                got = parking.tend() if how == "tend" else parking.next()
+            expected = ("first", MESSAGE, None, True)
+            assert got == ([("first", ENDED, "clean", False)] if how == "tend" else expected)
+            assert parking.counts() == (1 if how == "turn" else 0, 0)
+            parking.drain()
+            assert [news[0] for news in parking.tend()] == ["second"] * (how == "turn")
+    assert failed > 0

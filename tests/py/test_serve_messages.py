@@ -347,6 +347,29 @@ def test_a_handler_that_has_ended_its_side_is_waited_for_without_a_worker(
     assert (stats.handled, stats.endings) == (8, {"clean": 8})
 
 
+def test_a_handler_that_has_ended_its_side_in_mid_message_leaves_the_client_its_time(
+    connect: Connect, settings: Any
+) -> None:
+    """The bounds of the message end with the handler: what the client still sends is thrown away.
+
+    It had the answer in any case, whatever the time that the message had taken.
+    """
+
+    def early(conn: hs.Connection) -> None:
+        conn.recv(10)
+        conn.sendall(b"enough\n")
+        conn.close_write()
+
+    with serving(early, read_timeout=30, linger=10.0, **settings) as server:
+        with connect(server.address) as client:
+            client.sendall(b"half of a ")
+            assert client.recv(10, timeout=10) == b"enough\n"
+            assert client.recv(10, timeout=10) == b""
+            assert poll_until(lambda: server.stats().parked == 0, 10)
+            client.sendall(b"message, and the rest of it")
+        assert settled(server).endings == {"clean": 1}
+
+
 def test_a_client_that_does_not_end_is_given_up_after_the_linger() -> None:
     with serving(farewell, linger=0.01) as server, connect_to(server.address) as client:
         client.sendall(b"go\n")

@@ -19,7 +19,7 @@ from hardsock._core import Parking
 from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Outcome, Phase, Served
+from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
 from hardsock.serving.records import ServerStats
 from hardsock.serving.server import Server
@@ -80,7 +80,10 @@ class MessageServer(Server):
     def _look(self) -> None:
         while ended := self._parking.tend():
             for served, news, ending, _ in ended:
-                self._over(served, news, ending)
+                try:
+                    self._over(served, news, ending)
+                except MemoryError:  # The drain reports it; the others have their news, too.
+                    tell_given_up()
         with self._lock:
             full = self._ledger.room == 0
         if full and not self._drains:
@@ -159,7 +162,8 @@ class MessageServer(Server):
             else:
                 if not isinstance(answer, int):
                     return answer
-                self._finish(served, self._refused(served, answer))
+                if answer != _PARKED:  # Else it is somebody else's, and next() says what failed.
+                    self._finish(served, self._refused(served, answer))
         elif os.getpid() != self._pid:
             return None
         else:

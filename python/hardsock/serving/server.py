@@ -196,8 +196,10 @@ class Server(ServerFace):
             self._ended.cancel("the server has ended")
 
     def _accept_until_told(self) -> None:
-        while room := self._wait_for_room():
+        while True:
             try:
+                if not (room := self._wait_for_room()):
+                    return
                 self._take(
                     self._listener.accept_many(
                         min(room, MAX_BATCH), timeout=self._look_again(), token=self._draining
