@@ -46,6 +46,23 @@ hs_stop_new(void)
     return PyObject_CallNoArgs(PyExc_StopIteration);
 }
 
+/* returns: new reference to what dict has under key, or NULL; sets no exception. Without the GIL
+ * another thread may replace the value at any time, so a borrowed one would not do. */
+static inline PyObject *
+hs_dict_get(PyObject *dict, const char *key)
+{
+    PyObject *value = NULL;
+
+#if PY_VERSION_HEX >= 0x030D0000
+    if (PyDict_GetItemStringRef(dict, key, &value) < 0)
+        PyErr_Clear();
+#else
+    value = PyDict_GetItemString(dict, key);
+    Py_XINCREF(value);
+#endif
+    return value;
+}
+
 /* Ends an iteration with a value that may be a tuple or an exception itself. Takes both. */
 static inline void
 hs_stop_iteration(PyObject *stop, PyObject *value)

@@ -110,8 +110,7 @@ find_kind(mod_state *st, PyFrameObject *frame, PyObject *file)
         return KIND_OURS;
     if ((globals = hs_frame_globals(frame)) == NULL)
         return KIND_PROGRAM;
-    name = PyDict_Check(globals) ? PyDict_GetItemString(globals, "__name__") : NULL;
-    Py_XINCREF(name);
+    name = PyDict_Check(globals) ? hs_dict_get(globals, "__name__") : NULL;
     if (name != NULL && PyUnicode_Check(name))
         kind = kind_of_module(st, name);
     Py_XDECREF(name);

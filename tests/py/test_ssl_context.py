@@ -610,7 +610,7 @@ def _taken_over(change: Callable[[ssl.SSLContext], object], ca: Path) -> hs.SSLC
     return hs.ssl_context(given)
 
 
-def _refusal(context: ssl.SSLContext, ids: Identities, identity: hs.Certificate) -> str | None:
+def _refusal(context: hs.SSLContext, ids: Identities, identity: hs.Certificate) -> str | None:
     """What the handshake says against the *identity* of a server, if anything."""
     with _served(ids, _echo, identity=identity) as address, hs.timeout(20):
         with hs.connect(address) as conn:
