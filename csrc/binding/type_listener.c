@@ -133,12 +133,29 @@ parse_options(PyObject **values, struct hs_listen_options *o)
     return 0;
 }
 
+struct opening {
+    const struct hs_endpoint *ep;
+    const struct hs_listen_options *options;
+    struct hs_error *err;
+    struct hs_listener **ret_core;
+    hs_err rv;
+};
+
+static void
+open_core(void *arg)
+{
+    struct opening *o = arg;
+
+    o->rv = hs_listener_open(o->ep, o->options, o->err, o->ret_core);
+}
+
 /* An int is the descriptor of a listening socket to own; it is not taken on failure. */
 static hs_err
 open_listener(PyObject *address, const struct hs_listen_options *options, struct hs_error *err,
               struct hs_listener **ret_core)
 {
     struct hs_endpoint ep;
+    struct opening opening;
     long fd;
 
     if (PyLong_Check(address) && !PyBool_Check(address)) {
@@ -148,7 +165,9 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     }
     if (parse_endpoint(address, "address", &ep) < 0)
         return HS_E_INVALID;
-    return hs_listener_open(&ep, options, err, ret_core);
+    opening = (struct opening){.ep = &ep, .options = options, .err = err, .ret_core = ret_core};
+    run_detached(open_core, &opening); /* the folder of a unix path may be locked for a moment */
+    return opening.rv;
 }
 
 static int

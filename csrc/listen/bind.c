@@ -4,18 +4,31 @@
  * permission bits before listen(2): nobody can connect while they are wrong. A path is stale when
  * it is a socket and connecting to it is refused; only then is it replaced. An empty host is one
  * dual-stack socket, or IPv4 alone where the kernel has no IPv6.
+ *
+ * From looking at a unix path until listen(2), and while a path is removed, its folder is locked
+ * (flock(2)): otherwise two processes that find the same stale path remove each other's new one,
+ * or take one that is bound and does not listen yet for stale. The lock is advisory, and held for
+ * microseconds. Where it is not to be had within LOCK_TRIES milliseconds (another program keeps it,
+ * the folder cannot be read, the filesystem has no locks), we go on without: a stranger's lock must
+ * not keep a server from starting.
  */
 #include "bind.h"
 
 #include "../base/err.h"
+#include "../base/time.h"
+#include "../cancel/wait.h"
 #include "../stream/sockopt.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { LOCK_TRIES = 250 };
 
 static hs_err
 open_socket(int family, const struct hs_sockopts *o, struct hs_error *err, struct bound *b)
@@ -32,6 +45,44 @@ open_socket(int family, const struct hs_sockopts *o, struct hs_error *err, struc
         setsockopt(b->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "listen", "SO_REUSEADDR");
     return rv;
+}
+
+/* The folder of a unix path, locked; -1: without. */
+static int
+lock_folder(const char *path)
+{
+    char folder[sizeof(((struct sockaddr_un *)0)->sun_path) + 1] = ".";
+    const char *slash = strrchr(path, '/');
+    short ignored;
+    int fd;
+
+    if (slash != NULL) {
+        memcpy(folder, path, (size_t)(slash - path) + 1); /* with the slash: "/" is one, too */
+        folder[slash - path + 1] = '\0';
+    }
+    if ((fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return -1;
+    for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+        if ((errno != EWOULDBLOCK && errno != EINTR) || i == LOCK_TRIES ||
+            hs_wait(-1, 0, NULL, hs_now() + HS_NS_PER_MS, NULL, &ignored) == HS_E_SYSTEM) {
+            (void)close(fd);
+            return -1;
+        }
+    }
+    return fd;
+}
+
+/* Unlocked first: a process that was forked meanwhile has the same lock. errno stays. */
+static void
+unlock_folder(int fd)
+{
+    const int sys = errno;
+
+    if (fd >= 0) {
+        (void)flock(fd, LOCK_UN);
+        (void)close(fd);
+    }
+    errno = sys;
 }
 
 static bool
@@ -88,23 +139,24 @@ void
 hs_bound_remove_path(const struct bound *b)
 {
     struct stat st;
+    int lock;
 
-    if (b->path[0] != '\0' && lstat(b->path, &st) == 0 && st.st_dev == b->device &&
-        st.st_ino == b->inode)
+    if (b->path[0] == '\0')
+        return;
+    lock = lock_folder(b->path);
+    if (lstat(b->path, &st) == 0 && st.st_dev == b->device && st.st_ino == b->inode)
         (void)unlink(b->path);
+    unlock_folder(lock);
 }
 
 static hs_err
-bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
-          const struct hs_sockopts *sockopts, struct hs_error *err, struct bound *b)
+bind_and_listen(const struct hs_addr *addr, const struct hs_listen_options *o, struct hs_error *err,
+                struct bound *b)
 {
     char text[HS_ADDR_TEXT_SIZE];
     int sys;
     hs_err rv;
 
-    *b = (struct bound){.fd = -1};
-    if ((rv = open_socket(addr->sa.sa_family, sockopts, err, b)) != HS_OK)
-        return rv;
     if (bind_replacing(b->fd, addr, o->unlink_stale) != 0) {
         sys = errno;
         return hs_err_set(err, HS_E_SYSTEM, sys, "listen", "bind to %.150s",
@@ -120,6 +172,23 @@ bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
                           hs_addr_text(addr, text, sizeof(text)));
     }
     return HS_OK;
+}
+
+static hs_err
+bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
+          const struct hs_sockopts *sockopts, struct hs_error *err, struct bound *b)
+{
+    const bool is_path = addr->sa.sa_family == AF_UNIX && addr->un.sun_path[0] != '\0';
+    hs_err rv;
+    int lock;
+
+    *b = (struct bound){.fd = -1};
+    if ((rv = open_socket(addr->sa.sa_family, sockopts, err, b)) != HS_OK)
+        return rv;
+    lock = is_path ? lock_folder(addr->un.sun_path) : -1;
+    rv = bind_and_listen(addr, o, err, b);
+    unlock_folder(lock);
+    return rv;
 }
 
 static hs_err

@@ -63,7 +63,11 @@ def listen(
         defer_accept: Seconds of TCP_DEFER_ACCEPT. It hides silent clients, also from your limits.
         fastopen: Queue length of TCP_FASTOPEN.
         unix_mode: Permission bits of a unix path, set before anybody can connect.
-        unlink_stale: Replace a unix path on which nobody listens.
+        unlink_stale: Replace a unix path on which nobody listens. Of several processes that do so
+            at once one gets it, and the others EADDRINUSE: its folder is locked with flock(2)
+            meanwhile. Without the lock (the folder cannot be read, or another program keeps it
+            locked for 0.25 s), and beside programs that do not lock, they can still
+            remove each other's new path.
         tls: A ``TLSConfig`` of role ``"server"``: accepting returns connections whose handshake is
             done. Silent and slow clients take none of the acceptor's time and are cut at the
             config's ``handshake_timeout``; failures are counted by kind (``stats()``).

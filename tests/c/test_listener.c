@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,6 +362,68 @@ START_TEST(a_path_is_replaced_when_stale_and_only_then)
 }
 END_TEST
 
+struct replacing {
+    const char *text;
+    pthread_barrier_t *begin;
+    struct hs_listener *listener;
+    int sys;
+};
+
+static void *
+replace_stale(void *arg)
+{
+    struct replacing *r = arg;
+    struct hs_listen_options opts;
+    struct hs_error err = {0};
+    struct hs_endpoint ep;
+
+    hs_listen_options_init(&opts);
+    opts.unlink_stale = true;
+    ASSERT_OK(hs_endpoint_parse(r->text, strlen(r->text), &err, &ep));
+    (void)pthread_barrier_wait(r->begin);
+    if (hs_listener_open(&ep, &opts, &err, &r->listener) != HS_OK)
+        r->sys = err.sys;
+    return NULL;
+}
+
+START_TEST(of_many_that_replace_a_stale_path_at_once_one_has_it)
+{
+    enum { THREADS = 4, ROUNDS = 200 };
+    char folder[40], text[80];
+    pthread_barrier_t begin;
+
+    make_folder(folder);
+    (void)snprintf(text, sizeof(text), "unix:%s/s", folder);
+    ck_assert_int_eq(pthread_barrier_init(&begin, NULL, THREADS), 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct replacing each[THREADS];
+        struct hs_listener *l = open_with(text, NULL);
+        pthread_t threads[THREADS];
+        int stale, n_open = 0;
+
+        ASSERT_OK(hs_listener_detach(l, fresh(), &stale));
+        hs_listener_unref(l);
+        (void)close(stale);
+        for (int i = 0; i < THREADS; i++) {
+            each[i] = (struct replacing){.text = text, .begin = &begin};
+            ck_assert_int_eq(pthread_create(&threads[i], NULL, replace_stale, &each[i]), 0);
+        }
+        for (int i = 0; i < THREADS; i++)
+            ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+        for (int i = 0; i < THREADS; i++) {
+            n_open += each[i].listener != NULL;
+            if (each[i].listener == NULL)
+                ck_assert_int_eq(each[i].sys, EADDRINUSE);
+            else
+                hs_listener_unref(each[i].listener); /* and its path goes */
+        }
+        ck_assert_int_eq(n_open, 1);
+    }
+    (void)pthread_barrier_destroy(&begin);
+    ck_assert_int_eq(rmdir(folder), 0);
+}
+END_TEST
+
 START_TEST(a_path_that_is_another_listeners_by_now_stays)
 {
     char folder[40], text[80], path[60], aside[60];
@@ -654,6 +717,7 @@ main(void)
     tcase_add_test(tc, out_of_descriptors_a_thread_that_never_waited_backs_off_too);
     tcase_add_test(tc, a_unix_path_is_made_with_its_mode_and_goes_with_the_listener);
     tcase_add_test(tc, a_path_is_replaced_when_stale_and_only_then);
+    tcase_add_test(tc, of_many_that_replace_a_stale_path_at_once_one_has_it);
     tcase_add_loop_test(tc, a_path_that_is_another_listeners_by_now_stays, 0, 2);
     tcase_add_test(tc, no_host_is_every_address_of_both_families);
     tcase_add_test(tc, what_cannot_be_listened_on_is_refused);

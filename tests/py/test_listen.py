@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -186,6 +187,20 @@ def test_unix_paths_are_made_replaced_when_stale_and_removed(tmp_path: Path) -> 
         assert caught.value.errno == errno.EADDRINUSE
         with hs.connect(f"unix:{path}", timeout=5), listener.accept(timeout=5):
             pass
+    assert not path.exists()
+
+
+def test_a_lock_that_somebody_keeps_on_the_folder_does_not_stop_a_listener(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with hs.listen(f"unix:{path}"), hs.connect(f"unix:{path}", timeout=10):
+            pass
+    finally:
+        os.close(folder)
     assert not path.exists()
 
 
