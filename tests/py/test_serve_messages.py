@@ -17,6 +17,7 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock.lab.waits import poll_until
+from hardsock.serving.ledger import Outcome
 from support import Call, connect_to, run_threaded
 from support.tls import Identities
 
@@ -750,6 +751,28 @@ def test_when_the_time_is_up_calls_are_cancelled() -> None:
         report = drained(server, timeout=0.2)
         assert is_reset(client)
     assert (report.cancelled, report.aborted) == (1, 0)
+
+
+def test_a_drain_that_gives_up_while_a_handler_returns_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its account is closed before it lingers, and its linger's end is news all the same."""
+    server = serving(farewell, workers=1, linger=0.01)
+    ledger = server._ledger
+    original = ledger.linger
+
+    def too_late(served: Any, *args: Any) -> None:
+        ledger.settle(served, Outcome.ABORTED, ending="aborted")
+        original(served, *args)
+
+    monkeypatch.setattr(ledger, "linger", too_late)
+    with connect_to(server.address) as client:
+        client.sendall(b"go\n")
+        assert client.recv(10) == b"bye\n"
+        assert client.recv(10) == b""
+        assert poll_until(lambda: server._parking.counts() == (0, 0), 10)  # type: ignore[attr-defined]
+        drained(server)
+    assert "failed" not in caplog.text
 
 
 def test_a_token_ends_the_server_with_all_that_is_parked() -> None:

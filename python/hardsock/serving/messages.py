@@ -119,8 +119,8 @@ class MessageServer(Server):
         """Time is up: of some nothing has come, others have asked for what nobody began."""
         silent, _ = self._parking.counts()
         while (served := self._parking.take()) is not None:
-            if served.handled is not None:
-                self._drop(served, served.handled)
+            if served.handled is not None or served.outcome is not None:
+                self._drop(served, served.handled or served.outcome or Outcome.COMPLETED)
             elif silent > 0 and not served.conn.buffered:
                 self._drop(served, Outcome.IDLE)
             else:
@@ -200,8 +200,9 @@ class MessageServer(Server):
 
     def _over(self, served: Served, news: int, ending: str | None) -> None:
         if news == _FINISHED:
-            assert served.handled is not None
-            self._drop(served, served.handled, ending or "closed")
+            # None: a drain settled it while its handler returned.
+            outcome = served.handled or served.outcome or Outcome.COMPLETED
+            self._drop(served, outcome, ending or "closed")
         elif news == _ENDED and ending == "truncated":
             served.error = "Truncated"
             self._drop(served, Outcome.FAILED, ending)
