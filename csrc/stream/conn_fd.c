@@ -6,6 +6,7 @@
 #include "conn.h"
 
 #include "conn_impl.h"
+#include "departures.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,13 +59,14 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
     if ((rv = claim_both(c, &op, err)) != HS_OK)
         return rv;
     hs_conn_remember_local(c);
-    hs_conn_leave_departures(c); /* The number lives on, and its epoll entry would. */
     if ((rv = check_whole(c, "detach", err)) != HS_OK ||
-        (rv = hs_fd_detach(&c->fd, 2, err, ret_fd)) != HS_OK)
+        (rv = hs_fd_detach(&c->fd, 2, err, ret_fd)) != HS_OK) {
         release_both(c, &op);
-    else
-        hs_conn_tell_guest(c);
-    return rv;
+        return rv;
+    }
+    hs_departures_given_away(c);
+    hs_conn_tell_guest(c);
+    return HS_OK;
 }
 
 /* What is known about the stream is true of the second as well. */

@@ -225,8 +225,8 @@ place_of_locked(struct hs_departures *d, const struct hs_conn *c)
     return p != NULL && p->token != NULL && p->owner == c->fd.id ? p : NULL;
 }
 
-void
-hs_conn_leave_departures(struct hs_conn *c)
+static void
+leave(struct hs_conn *c, bool given_away)
 {
     struct hs_departures *d = c->departures;
     struct hs_token *token = NULL;
@@ -241,11 +241,24 @@ hs_conn_leave_departures(struct hs_conn *c)
         p->token = NULL;
         p->generation++;
         if (d->epoll_fd >= 0 &&
-            !hs_fd_is_closed(&c->fd)) /* Else the kernel has done it, or is about to. */
+            (given_away ||
+             !hs_fd_is_closed(&c->fd))) /* Else the kernel has done it, or is about to. */
             (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
     }
     hs_lock_drop(&d->lock);
     hs_token_unref(token);
+}
+
+void
+hs_conn_leave_departures(struct hs_conn *c)
+{
+    leave(c, false);
+}
+
+void
+hs_departures_given_away(struct hs_conn *c)
+{
+    leave(c, true);
 }
 
 hs_err
@@ -263,9 +276,12 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
                          "no server watches this connection for its handler");
     } else {
         hs_lock_take(&d->lock);
-        if (d->epoll_fd >= 0 && (p = place_of_locked(d, c)) != NULL &&
-            (rv = arm_locked(d, c->fd.number, on, err)) == HS_OK)
+        p = place_of_locked(d, c);
+        if (p != NULL && d->epoll_fd >= 0 && (rv = arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
+        else if (p == NULL && atomic_load(&c->left) == 0) /* Else it has been told already. */
+            rv = hs_err_setx(err, HS_E_INVALID, "cancel_on_end",
+                             "the server does not watch this connection any more");
         hs_lock_drop(&d->lock);
     }
     hs_fd_drop(&c->fd);

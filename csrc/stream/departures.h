@@ -11,5 +11,7 @@
 #include "hardsock.h"
 
 long hs_departures_live(void);
+/* Its descriptor is the caller's now: the number lives on, and its entry in the set would. */
+void hs_departures_given_away(struct hs_conn *c);
 
 #endif

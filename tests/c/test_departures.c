@@ -5,6 +5,7 @@
 #include "support.h"
 
 #include "../../csrc/base/time.h"
+#include "../../csrc/stream/conn_impl.h"
 
 #include <string.h>
 #include <sys/socket.h>
@@ -202,7 +203,7 @@ START_TEST(who_has_left_the_set_is_watched_no_more)
     size_t n;
 
     hs_conn_leave_departures(w.pair.c);
-    ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh())); /* Nothing comes of it. */
+    ASSERT_ERR(HS_E_INVALID, hs_conn_cancel_on_end(w.pair.c, true, fresh()));
     reset_peer(&w.pair);
     ASSERT_ERR(HS_E_RESET, read_under(&w, buf, 1, &n));
     ck_assert(!is_over(&w));
@@ -219,6 +220,31 @@ START_TEST(who_gives_the_descriptor_away_is_watched_no_more)
     reset_peer(&w.pair);
     ck_assert(!is_over(&w));
     ck_assert_int_eq(close(fd), 0);
+    watched_free(&w);
+}
+END_TEST
+
+START_TEST(who_may_not_give_the_descriptor_away_is_watched_on)
+{
+    struct watched w = watch(pair_tcp());
+    struct hs_op op = op_in(10 * SECOND);
+    int fd;
+
+    put(w.pair.peer, "x", 1);
+    if (_i == 0) {
+        ASSERT_OK(DONE(hs_conn_peek(w.pair.c, &op, 1, fresh())));
+        hs_conn_frames_end(w.pair.c, &op);
+    } else {
+        ASSERT_OK(hs_fd_hold(&w.pair.c->fd, NULL)); /* As a call does that only asks. */
+    }
+    ASSERT_ERR(HS_E_BUSY, hs_conn_detach(w.pair.c, fresh(), &fd));
+    if (_i != 0)
+        hs_fd_drop(&w.pair.c->fd);
+    ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh()));
+    ck_assert(!is_over(&w));
+    end_peer(&w.pair);
+    ck_assert(is_over(&w));
+    ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh())); /* It has been told. */
     watched_free(&w);
 }
 END_TEST
@@ -408,6 +434,7 @@ main(void)
     tcase_add_test(tc, unix_sockets_have_resets_too);
     tcase_add_test(tc, who_has_left_the_set_is_watched_no_more);
     tcase_add_test(tc, who_gives_the_descriptor_away_is_watched_no_more);
+    tcase_add_loop_test(tc, who_may_not_give_the_descriptor_away_is_watched_on, 0, 2);
     tcase_add_test(tc, a_number_that_is_used_again_is_somebody_else);
     tcase_add_test(tc, callbacks_are_the_caller_s_to_run);
     tcase_add_test(tc, nobody_watches_a_connection_of_nobody_s);

@@ -17,6 +17,9 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock.lab.waits import poll_until
+from hardsock.serving.ledger import Outcome
+from hardsock.serving.seldom import Seldom
+from hardsock.serving.workers import Crew
 from support import Call, connect_to, run_threaded
 from support.tls import Identities
 
@@ -468,6 +471,64 @@ def test_a_worker_that_fails_goes_on(
     caplog.clear()
 
 
+class NoMemory:
+    """A parking in which waiting fails for want of memory, for a while."""
+
+    def __init__(self, parking: Any, times: int) -> None:
+        self._parking = parking
+        self.times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parking, name)
+
+    def next(self) -> Any:
+        if self.times > 0:
+            self.times -= 1
+            raise MemoryError
+        return self._parking.next()
+
+
+def test_a_worker_that_cannot_even_wait_or_tell_of_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_memory(*_args: object, **_kwargs: object) -> None:
+        raise MemoryError
+
+    with serving(line, workers=1) as server:
+        parking = NoMemory(server._parking, 3)  # type: ignore[attr-defined]
+        with hs.connect(server.address, timeout=10) as client:
+            assert ask(client) == b"1 hello\n"
+            monkeypatch.setattr(server, "_parking", parking)
+            monkeypatch.setattr(server._seldom, "log", no_memory)
+        assert poll_until(lambda: parking.times == 0, 10)
+        with hs.connect(server.address, timeout=10) as client:
+            assert ask(client) == b"1 hello\n"
+        monkeypatch.undo()
+        settled(server, 2)
+
+
+def test_a_thread_that_dies_leaves_its_place_and_one_that_never_ran_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+
+    def die() -> None:
+        go.wait(10)
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _args: None)
+    crew = Crew(1, "crew", Seldom(logging.getLogger("crew")), die)
+    assert not crew.grow()
+    go.set()
+    assert poll_until(lambda: crew.count == 0, 10)
+    go.clear()
+    assert crew.grow()
+    crew._threads.append(threading.Thread(target=die))
+    go.set()
+    crew.join(time.monotonic() + 10)
+    assert poll_until(lambda: crew.count == 1, 10)
+
+
 def test_half_an_answer_ends_in_a_reset() -> None:
     def handler(conn: hs.Connection) -> None:
         conn.recv(1)
@@ -751,6 +812,28 @@ def test_when_the_time_is_up_calls_are_cancelled() -> None:
         report = drained(server, timeout=0.2)
         assert is_reset(client)
     assert (report.cancelled, report.aborted) == (1, 0)
+
+
+def test_a_drain_that_gives_up_while_a_handler_returns_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its account is closed before it lingers, and its linger's end is news all the same."""
+    server = serving(farewell, workers=1, linger=0.01)
+    ledger = server._ledger
+    original = ledger.linger
+
+    def too_late(served: Any, *args: Any) -> None:
+        ledger.settle(served, Outcome.ABORTED, ending="aborted")
+        original(served, *args)
+
+    monkeypatch.setattr(ledger, "linger", too_late)
+    with connect_to(server.address) as client:
+        client.sendall(b"go\n")
+        assert client.recv(10) == b"bye\n"
+        assert client.recv(10) == b""
+        assert poll_until(lambda: server._parking.counts() == (0, 0), 10)  # type: ignore[attr-defined]
+        drained(server)
+    assert "failed" not in caplog.text
 
 
 def test_a_token_ends_the_server_with_all_that_is_parked() -> None:

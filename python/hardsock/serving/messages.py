@@ -38,6 +38,8 @@ _NEWCOMER = 0.25
 """Seconds that a client has to say something when the server drains, or is full and others wait:
 its first message comes right behind the end of TCP's handshake."""
 
+_FAILED_WAIT_PAUSE = 0.1
+
 
 class MessageServer(Server):
     """A running server; ``hardsock.serve(per="message")`` makes it."""
@@ -78,6 +80,8 @@ class MessageServer(Server):
             self._finish(served, self._refused(served, answer))
 
     def _look(self) -> None:
+        if not self._crew.count:  # The last one had no memory to go on.
+            self._crew.grow()
         while ended := self._parking.tend():
             for served, news, ending, _ in ended:
                 try:
@@ -119,8 +123,8 @@ class MessageServer(Server):
         """Time is up: of some nothing has come, others have asked for what nobody began."""
         silent, _ = self._parking.counts()
         while (served := self._parking.take()) is not None:
-            if served.handled is not None:
-                self._drop(served, served.handled)
+            if served.handled is not None or served.outcome is not None:
+                self._drop(served, served.handled or served.outcome or Outcome.COMPLETED)
             elif silent > 0 and not served.conn.buffered:
                 self._drop(served, Outcome.IDLE)
             else:
@@ -133,17 +137,30 @@ class MessageServer(Server):
 
     def _work(self) -> None:
         me = threading.current_thread()
-        news: _News | None = self._parking.next()
-        while news is not None:
+        news: _News | None = None
+        while True:
+            waits = news is None
             try:
-                news = self._turn(me, *news)
+                news = self._parking.next() if news is None else self._turn(me, *news)
+                if news is None:
+                    return
             except BaseException as exc:  # Ours, or no memory: handlers' are judged.
-                if os.getpid() != self._pid:
-                    raise
+                news = None
+                self._go_on(exc)
+                if waits:  # It may fail again at once.
+                    time.sleep(_FAILED_WAIT_PAUSE)
+
+    def _go_on(self, exc: BaseException) -> None:
+        """Tell of it, if there is memory for that; in a forked child it is raised."""
+        try:
+            if os.getpid() == self._pid:
                 self._seldom.log(
                     "worker", logging.CRITICAL, "a worker failed, and goes on", exc_info=exc
                 )
-                news = self._parking.next()
+                return
+        except MemoryError:
+            return
+        raise exc
 
     def _turn(
         self, me: threading.Thread, served: Served, news: int, ending: str | None, alone: bool
@@ -200,8 +217,9 @@ class MessageServer(Server):
 
     def _over(self, served: Served, news: int, ending: str | None) -> None:
         if news == _FINISHED:
-            assert served.handled is not None
-            self._drop(served, served.handled, ending or "closed")
+            # None: a drain settled it while its handler returned.
+            outcome = served.handled or served.outcome or Outcome.COMPLETED
+            self._drop(served, outcome, ending or "closed")
         elif news == _ENDED and ending == "truncated":
             served.error = "Truncated"
             self._drop(served, Outcome.FAILED, ending)

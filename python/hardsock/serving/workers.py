@@ -72,9 +72,16 @@ class Crew:
 
     def _new(self) -> threading.Thread:
         assert self._main is not None
-        thread = new_thread(self._main, f"{self._name}-{len(self._threads)}", *self._args)
+        thread = new_thread(self._run, f"{self._name}-{len(self._threads)}", self._main, self._args)
         self._threads.append(thread)
         return thread
+
+    def _run(self, main: Callable[..., object], args: tuple[object, ...]) -> None:
+        try:
+            main(*args)
+        except BaseException:  # It is none any more: another one may take its place.
+            self._threads.remove(threading.current_thread())
+            raise
 
     def _start(self, thread: threading.Thread) -> None:
         try:
@@ -90,8 +97,9 @@ class Crew:
 
     def join(self, until: float) -> None:
         """Wait for those that end by then."""
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        for thread in tuple(self._threads):
+            if thread.ident is not None:  # Else it is about to be started, or could not be.
+                thread.join(max(0.0, until - time.monotonic()))
         self._main = None  # The way back to the server, which would be a cycle.
         self._args = ()
 
