@@ -29,6 +29,7 @@
 #define PARKING_MAGIC 0x70c3ba4cU
 #define FREED 0x7b
 #define SPOT_FREED 0x7c
+#define TOLD_SLICE 64
 
 struct hs_parking {
     unsigned magic;
@@ -212,6 +213,23 @@ ending_of(hs_err rv)
     if (rv == HS_E_TRUNCATED)
         return HS_ENDING_TRUNCATED;
     return rv == HS_E_DEAD_PEER ? HS_ENDING_DEAD_PEER : HS_ENDING_RESET;
+}
+
+/* What a user of the descriptor asked the kernel to tell (time stamps, zero copies) keeps it ready
+ * until it is read. While a connection is parked nobody does. */
+static void
+drop_told(const struct hs_spot *s)
+{
+    struct msghdr msg = {0};
+
+    if (s->parked.cause != HS_CAUSE_READY || (s->parked.events & EPOLLERR) == 0 ||
+        s->conn->family == AF_UNIX || /* There the flag is not known, and it would be a read. */
+        hs_fd_hold(&s->conn->fd, NULL) != HS_OK)
+        return;
+    for (int i = 0; i < TOLD_SLICE; i++)
+        if (recvmsg(hs_fd_number(&s->conn->fd), &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+            break;
+    hs_fd_drop(&s->conn->fd);
 }
 
 /* ---- Parking ------------------------------------------------------------------------------- */
@@ -400,18 +418,19 @@ hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t
 static hs_err
 tell_lingering(struct hs_spot *s, struct hs_parked_conn *ret)
 {
-    hs_err rv = step(s, NULL);
+    hs_err rv;
 
-    if (rv == HS_WANT)
+    drop_told(s);
+    if ((rv = step(s, NULL)) == HS_WANT)
         return rv;
-    if (rv != HS_OK)
-        hs_conn_end(s->conn, HS_END_ORDERLY);
+    if (rv != HS_OK) /* Of what was sent nobody knows how far it came, unless it was closed here. */
+        hs_conn_end(s->conn, rv == HS_E_CLOSED ? HS_END_ORDERLY : HS_END_ABORT);
     *ret = (struct hs_parked_conn){
         .conn = s->conn,
         .arg = s->arg,
         .news = HS_PARKED_FINISHED,
-        .ending = rv == HS_OK ? s->lingering->report.ending : HS_ENDING_CLEAN,
-        .closed_here = rv != HS_OK,
+        .ending = rv == HS_OK ? s->lingering->report.ending : ending_of(rv),
+        .closed_here = rv == HS_E_CLOSED,
     };
     free(s->lingering);
     s->lingering = NULL;
@@ -453,6 +472,8 @@ tell(struct hs_spot *s, struct hs_parked_conn *ret)
         hs_reactor_queue(s->parking->reactor, &s->parked);
         return HS_WANT;
     }
+    if (rv == HS_WANT)
+        drop_told(s);
     if (rv == HS_INTR)
         rv = HS_WANT;
     else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked &&

@@ -6,6 +6,7 @@
 
 #include "../../csrc/stream/conn_probe.h"
 
+#include <linux/net_tstamp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -586,6 +587,41 @@ START_TEST(all_can_be_taken_whatever_they_wait_for)
 }
 END_TEST
 
+/* Else its thread would run in circles. */
+START_TEST(what_the_kernel_tells_of_what_was_sent_is_no_news)
+{
+    const int stamps = SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE;
+    struct hs_parking *p = parking();
+    struct hs_close_report report;
+    struct hs_op op = op_in(10 * SECOND);
+    struct pair a = pair_tcp();
+    struct hs_parked_conn got;
+    struct pollfd ready = {.fd = hs_conn_fileno(a.c)};
+    char byte;
+
+    ASSERT_OK(
+        hs_conn_setsockopt(a.c, SOL_SOCKET, SO_TIMESTAMPING, &stamps, sizeof(stamps), fresh()));
+    ASSERT_OK(DONE(hs_conn_send_all(a.c, &op, (const uint8_t *)"x", 1, fresh())));
+    ck_assert_int_eq(poll(&ready, 1, 10000), 1);
+    ck_assert_int_eq(ready.revents, POLLERR);
+    if (_i == 0)
+        park(p, a.c, HS_NEVER);
+    else
+        ASSERT_ERR(HS_WANT, hs_parking_linger(p, a.c, &mark, 100 * SECOND, fresh(), &report));
+    ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
+    ck_assert_int_eq(poll(&ready, 1, 0), 0);
+    ck_assert_uint_eq(parked(p), 1);
+    ck_assert_int_eq(read(a.peer, &byte, 1), 1);
+    (void)close(a.peer);
+    a.peer = -1;
+    got = next(p);
+    ck_assert_int_eq(got.ending, HS_ENDING_CLEAN);
+    hs_conn_unref(got.conn);
+    pair_free(&a);
+    hs_parking_unref(p);
+}
+END_TEST
+
 /* ---- TLS ----------------------------------------------------------------------------------- */
 
 static const int versions[] = {HS_TLS_1_2, HS_TLS_1_3};
@@ -678,6 +714,25 @@ START_TEST(an_orderly_end_of_tls_is_told_from_a_cut)
     expect_ended(p, cut.server, HS_ENDING_TRUNCATED);
     tls_pair_free(&t);
     tls_pair_free(&cut);
+    hs_parking_unref(p);
+}
+END_TEST
+
+START_TEST(a_linger_that_fails_is_not_told_as_closed_here)
+{
+    struct hs_parking *p = parking();
+    struct tls_pair t = default_pair(true, versions[_i]);
+    struct hs_close_report report;
+    struct hs_parked_conn got;
+
+    ASSERT_ERR(HS_WANT, hs_parking_linger(p, t.server, &mark, 100 * SECOND, fresh(), &report));
+    put(hs_conn_fileno(t.client), "this is no record", 17);
+    got = next(p);
+    ck_assert_int_eq(got.news, HS_PARKED_FINISHED);
+    ck_assert(!got.closed_here && hs_conn_is_closed(got.conn));
+    ck_assert_int_eq(got.ending, HS_ENDING_RESET);
+    hs_conn_unref(got.conn);
+    tls_pair_free(&t);
     hs_parking_unref(p);
 }
 END_TEST
@@ -1140,11 +1195,13 @@ main(void)
     tcase_add_test(tc, tending_gives_what_has_ended_and_leaves_messages_in_their_order);
     tcase_add_test(tc, the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken);
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
+    tcase_add_loop_test(tc, what_the_kernel_tells_of_what_was_sent_is_no_news, 0, 2);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
     tcase_add_loop_test(tc, what_was_looked_at_hides_nothing_that_tls_holds, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);
     tcase_add_loop_test(tc, a_flood_of_key_updates_is_taken_in_slices_while_parked, 0, 2);
+    tcase_add_loop_test(tc, a_linger_that_fails_is_not_told_as_closed_here, 0, 2);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
     return run_case(tc);
