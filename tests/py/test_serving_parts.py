@@ -164,6 +164,17 @@ def test_a_byte_between_two_looks_is_not_idle() -> None:
     assert len(drain.step(200.04).cancel) == 1
 
 
+def test_two_steps_at_once_are_one_look() -> None:
+    """A reader that took a request a moment ago, and has not counted it yet, is no idle one."""
+    stage = Stage()
+    served = stage.connection(idle=True)
+    conn: Any = served.conn
+    drain = stage.drain(end=210.0, grace=1.0)
+    assert drain.step(200.0).cancel == drain.step(200.001).cancel == []
+    conn.bytes_received += 1
+    assert drain.step(200.02).cancel == []
+
+
 def test_without_time_for_two_looks_one_is_enough() -> None:
     stage = Stage()
     served = stage.connection(idle=True)

@@ -26,7 +26,9 @@ from hardsock.serving.turn import Turn
 __all__ = ["Drain", "Limit", "seconds_to_begin"]
 
 _LOOK = 0.02
-"""Seconds between two looks for connections that have become idle."""
+"""Seconds between two looks for connections that have become idle; half of it at the least. A reader
+that has just taken a request looks idle until it has counted it, and steps follow each other at once
+while connections end."""
 _NEWCOMER = 1.0
 """Seconds that a client has for its first byte. It has just connected and is about to send; closing
 it is losing it, where one that has had an answer can ask again elsewhere."""
@@ -47,6 +49,7 @@ class Drain:
     def __init__(self, ledger: Ledger, now: float, limit: Limit) -> None:
         self._ledger = ledger
         self._idle = SteadyIdle(ledger)
+        self._next_look = now
         self._began = now
         self._set_limit(limit)
         self._closing: list[Served] = []
@@ -91,6 +94,9 @@ class Drain:
         return min(_LOOK, max(0.0, due - now))
 
     def _find_idle(self, now: float) -> list[Served]:
+        if now < min(self._next_look, self._cut_at):
+            return []
+        self._next_look = now + _LOOK / 2
         found = list(self._idle.look(once=now >= self._cut_at))
         if now < self._cut_at:
             found = [served for served in found if seconds_to_begin(served, now) <= 0]
