@@ -16,7 +16,7 @@ import contextlib
 import gc
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,9 +30,9 @@ from support import BlackHole, Call, Namespace, PeerScript, require
 from support.tls import Identities
 
 SHORT = 0.25
-WAITS = (*IO_WAITS, "futex")
-"""A queue of the library's waits for a lock. So may a thread that is only busy: then the cancel comes
-earlier."""
+QUEUE_WAITS = (*IO_WAITS, "futex")
+"""A queue of the library's waits for a lock. So may a thread that is only busy, and then the cancel comes
+earlier: not for a wait on a peer, which would never have seen the client."""
 LATE = 10.0  # by then it was not ended by its deadline
 
 
@@ -126,6 +126,7 @@ def ends(
     end: str,
     call: Callable[[], object],
     when: Callable[[], object] = lambda: None,
+    waits: Sequence[str] = IO_WAITS,
 ) -> None:
     """*call* is ended by *end*, in time, with the right error; a cancel comes after *when* returned."""
     began = time.monotonic()
@@ -138,7 +139,7 @@ def ends(
 
         with Call(within) as running:
             when()
-            running.wait_until_blocked(WAITS, timeout=20.0)
+            running.wait_until_blocked(waits, timeout=20.0)
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled) as cancelled:
                 running.result(20.0)
@@ -208,7 +209,7 @@ def test_the_queue_of_the_pool_ends(
         with hs.timeout(60):
             chunks = client.stream(peer.url("/chunks"))
             assert next(chunks) == b"first"
-        ends(driver, end, lambda: client.get(peer.url("/ok?x")))
+        ends(driver, end, lambda: client.get(peer.url("/ok?x")), waits=QUEUE_WAITS)
         assert [path for path, _ in peer.seen] == ["/chunks"]
         del chunks
 

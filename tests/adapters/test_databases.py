@@ -17,7 +17,8 @@ import websocket
 
 import hardsock as hs
 import hardsock.adapters.pymysql
-from adapters.http_contract import SHORT, WAITS, causes, nothing_open, server_context
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from hardsock.lab.threads import IO_WAITS
 from support import BlackHole, Call, PeerScript, require
 from support.servers import postgres
 from support.tls import Identities
@@ -139,7 +140,7 @@ def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(WAITS, timeout=20.0)
+            running.wait_until_blocked(IO_WAITS, timeout=20.0)
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled):
                 running.result(20.0)

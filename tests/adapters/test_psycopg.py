@@ -14,7 +14,7 @@ import pytest
 
 import hardsock as hs
 import hardsock.adapters.psycopg
-from adapters.http_contract import SHORT, WAITS, causes
+from adapters.http_contract import QUEUE_WAITS, SHORT, causes
 from hardsock.lab.servers.process import Server
 from pool.relay import Relay
 from support import BlackHole, Call, Namespace, PeerScript, require
@@ -57,7 +57,7 @@ def _ends(end: str, call: Any, timed_out: type[Exception]) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(WAITS, timeout=20.0)
+            running.wait_until_blocked(QUEUE_WAITS, timeout=20.0)
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled) as cancelled:
                 running.result(20.0)

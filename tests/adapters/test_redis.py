@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,8 +14,10 @@ from redis.retry import Retry
 
 import hardsock as hs
 import hardsock.adapters.redis
-from adapters.http_contract import SHORT, WAITS, causes, nothing_open, server_context
+from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
 from hardsock.lab.servers.process import Server
+from hardsock.lab.threads import IO_WAITS
+from hardsock.lab.waits import poll_until
 from support import BlackHole, Call, Namespace, PeerScript, require
 from support.servers import redis_server
 from support.tls import Identities
@@ -59,7 +61,7 @@ def _client(
         made.connection_pool.disconnect()
 
 
-def _ends(end: str, call: Any) -> None:
+def _ends(end: str, call: Any, waits: Sequence[str] = IO_WAITS) -> None:
     if end == "cancel":
         token = hs.CancelToken()
 
@@ -68,7 +70,7 @@ def _ends(end: str, call: Any) -> None:
                 call()
 
         with Call(within) as running:
-            running.wait_until_blocked(WAITS, timeout=20.0)
+            running.wait_until_blocked(waits, timeout=20.0)
             token.cancel("stop button")
             with pytest.raises(hs.Cancelled):
                 running.result(20.0)
@@ -105,7 +107,7 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
 def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
     with _client(server.address, end, size=1) as client:
         held = client.connection_pool.get_connection(*_NAME)
-        _ends(end, client.ping)
+        _ends(end, client.ping, QUEUE_WAITS)
         client.connection_pool.release(held)
         with hs.timeout(30):
             client.total = None
@@ -194,9 +196,7 @@ def test_a_subscriber_is_stopped_from_another_thread(server: Server) -> None:
                         got.set()
 
         with Call(listen) as call:
-            with hs.timeout(30):
-                while not client.publish("news", "x"):
-                    hs.sleep(0.001)
+            assert poll_until(lambda: client.publish("news", "x") > 0, 30)
             assert got.wait(20)
             token.cancel()
             with pytest.raises(hs.Cancelled):

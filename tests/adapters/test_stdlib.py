@@ -21,9 +21,10 @@ import hardsock as hs
 import hardsock.adapters.http
 from adapters.dialog import Dialog
 from adapters.http_contract import *
-from adapters.http_contract import SHORT, WAITS, causes, nothing_open, server_context
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import ftplib, imaplib, poplib, smtplib
+from hardsock.lab.threads import IO_WAITS
 from support import Call, PeerScript
 from support.tls import Identities
 
@@ -245,7 +246,7 @@ def test_a_server_that_falls_silent_or_drips_ends(protocol: str, fault: str, end
                     act(client)
 
             with Call(within) as call:
-                call.wait_until_blocked(WAITS)
+                call.wait_until_blocked(IO_WAITS)
                 token.cancel("stop")
                 with pytest.raises(hs.Cancelled):
                     call.result(20)

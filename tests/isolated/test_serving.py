@@ -169,6 +169,7 @@ TAKEN_WITHOUT_MEMORY = """
 import asyncio, logging, socket
 from _testcapi import remove_mem_hooks, set_nomemory
 from hardsock import aio
+from hardsock.lab.waits import poll_until
 
 BATCH = 3
 said = []
@@ -183,8 +184,7 @@ logger.addHandler(Saying())
 
 def batch(listener):
     clients = [socket.create_connection(listener.address) for _ in range(BATCH)]
-    while listener.stats().queue_length < BATCH:
-        time.sleep(0)
+    assert poll_until(lambda: listener.stats().queue_length >= BATCH, 20)
     for client in clients:
         client.sendall(b"x")
         client.settimeout(20)
@@ -218,8 +218,7 @@ def answer_all(server, n):
     assert [client.recv(1) for client in clients] == [b"x"] * n
     for client in clients:
         client.close()
-    while server.stats().active:
-        time.sleep(0)
+    assert poll_until(lambda: not server.stats().active, 20)
 
 def books_balance(stats):
     assert stats.active == 0, stats

@@ -18,6 +18,8 @@ import hardsock as hs
 from hardsock import aio
 from hardsock.aio import _transport, streams
 from hardsock.aio import loop as hsloop
+from hardsock.lab.waits import poll_until
+from support.kernel import unread
 from support.loops import RUNS
 from support.pki import make_authority
 from support.require import need_module
@@ -178,7 +180,10 @@ def test_paused_reading_delivers_nothing_and_loses_nothing(run: Any) -> None:
         accepted.transport.pause_reading()
         assert not accepted.transport.is_reading()
         client.transport.write(b"early")
-        for _ in range(10):
+        sock = accepted.transport.get_extra_info("socket")
+        # Once it is in the kernel's queue, a loop that still listened would have it in its next turn.
+        assert poll_until(lambda: unread(sock.fileno()) == 5, 10)
+        for _ in range(3):
             await asyncio.sleep(0)
         assert not accepted.received
         accepted.transport.resume_reading()

@@ -2,8 +2,9 @@
 
 0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
 1. Connections that are idle at two looks are cancelled, and closed if that does not make their
-   handlers leave. Those on which nothing has come yet have a second since they were accepted. Busy ones become idle, so this is looked at again and again. They were told, by
-   the token ``draining``.
+   handlers leave. Those on which nothing has come yet have a second since they were accepted. Busy
+   ones become idle, so this is looked at again and again. They were told, by the token
+   ``draining``.
 2. When only the grace is left, the tokens of all others are cancelled.
    Those that only linger are closed: they have been answered.
 3. When a quarter of the grace is left, the connections are reset under their handlers.
