@@ -26,6 +26,8 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 FUZZ_SECONDS ?= 30
 PYTEST_ARGS ?=
+# Worker processes of `make test-py`; 0 is one process, which --pdb wants.
+PYTEST_JOBS ?= 2
 PYTEST_LIMIT ?= 1500
 
 Q   := $(if $(filter 1,$(V)),,@)
@@ -201,7 +203,7 @@ test-c: need-check $(TESTS_$(FLAVOUR)) ## C tests, each program by itself
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR))
 
 test-py: need-dev build ## Python tests (PYTEST_ARGS adds arguments)
-	$(Q)$(pytest)
+	$(Q)$(pytest) -n $(PYTEST_JOBS) --dist worksteal
 
 torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fail in turn
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) --limit 600 $(TORT_$(FLAVOUR))
