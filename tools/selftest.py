@@ -6,6 +6,7 @@ import sys
 import types
 import unittest
 
+import check_abi
 import check_calls
 import check_floors
 import check_header
@@ -51,6 +52,31 @@ class Header(unittest.TestCase):
         source = "struct s { int a, b; };\nint main() { struct s x = {.b = 1}; return x.a; }\n"
         self.assertNotEqual(check_header.compile_with("c++", "c++17", source), "")
         self.assertEqual(check_header.compile_with("c++", "c++17", "int main() {}\n"), "")
+
+
+class Abi(unittest.TestCase):
+    def test_every_kind_of_change_is_a_changed_line(self):
+        text = (common.ROOT / check_abi.HEADER).read_text()
+        kept = check_abi.table(text)
+        self.assertEqual(check_abi.compare(kept, kept), [])
+        rows = [
+            ("int32_t hs_err", "int64_t hs_err"),
+            ("hs_conn_fileno(struct hs_conn *c)", "hs_conn_fileno(const struct hs_conn *c)"),
+            ("    int linger_s;", "    int linger_ms;"),
+            ("size_t max_idle; ", "uint16_t max_idle; "),
+            ("    bool stepping;", "    bool more, stepping;"),
+            ("    HS_ATTEMPT_SOCKET,", "    HS_ATTEMPT_SOCKET = 7,"),
+            ("RESET, BROKEN, 2", "RESET, BROKEN, 9"),
+        ]
+        for old, new in rows:
+            with self.subTest(old=old):
+                self.assertIn(old, text)
+                changed = text.replace(old, new)
+                self.assertNotEqual(check_abi.compare(kept, check_abi.table(changed)), [])
+
+    def test_what_is_exported_is_what_is_declared(self):
+        self.assertEqual(check_abi.symbols({"hs_a"}, {"hs_a"}), [])
+        self.assertEqual(len(check_abi.symbols({"hs_a", "hs_b"}, {"hs_a", "hs_c"})), 2)
 
 
 class Floors(unittest.TestCase):

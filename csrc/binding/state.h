@@ -14,7 +14,7 @@
 #define HS_BINDING_STATE_H
 
 #include "compat.h"
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 

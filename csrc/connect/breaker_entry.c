@@ -16,6 +16,7 @@
 #include "breaker_entry.h"
 
 #include "../base/time.h"
+#include "breaker.h"
 
 #include <errno.h>
 #include <string.h>

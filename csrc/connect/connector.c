@@ -22,6 +22,7 @@
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
 #include "attempt.h"
+#include "breaker.h"
 #include "connector.h"
 #include "resolve.h"
 
