@@ -12,21 +12,21 @@
  * - Options are filled by their hs_..._init before a field is set: new fields come at the end, with
  *   a default there. Structures that the caller owns are zeroed before use, or set by a macro.
  *
- * A request and its answer, in two seconds at most, with an address that needs no lookup:
+ * Five bytes to a server, in two seconds at most:
  *
+ *     struct hs_op connecting = HS_OP_INIT(hs_deadline_after(2000000000), NULL);
+ *     struct hs_op sending = HS_OP_INIT(connecting.deadline_ns, NULL);
  *     struct hs_error err = {0};
- *     struct hs_op op = HS_OP_INIT(hs_deadline_after(2000000000), NULL);
- *     struct hs_endpoint ep;
- *     struct hs_connector *connector = NULL;
- *     struct hs_conn *conn = NULL;
- *     uint8_t answer[5];
+ *     struct hs_connect_options options;
+ *     struct hs_connector *connector;
+ *     struct hs_endpoint where;
+ *     struct hs_conn *conn;
  *
- *     if (hs_endpoint_parse("127.0.0.1:7000", 14, &err, &ep) != HS_OK ||
- *         hs_connector_new(&ep, NULL, &err, &connector) != HS_OK ||
- *         hs_connector_run(connector, &op, &err, &conn) != HS_OK)
- *         fail(&err);
- *     op = (struct hs_op)HS_OP_INIT(op.deadline_ns, NULL);     (one op per call: it counts bytes)
- *     if (hs_conn_send_all(conn, &op, (const uint8_t *)"hello", 5, &err) != HS_OK)
+ *     hs_connect_options_init(&options);
+ *     if (hs_endpoint_parse("example.org:7000", 16, &err, &where) != HS_OK ||
+ *         hs_connector_new(&where, &options, &err, &connector) != HS_OK ||
+ *         hs_connector_run(connector, &connecting, &err, &conn) != HS_OK ||
+ *         hs_conn_send_all(conn, &sending, (const uint8_t *)"hello", 5, &err) != HS_OK)
  *         fail(&err);
  *
  * docs/c-api.md has the rest: HS_INTR, lookups before a listener is opened, pools, and what may
