@@ -69,6 +69,7 @@ CHECKS = [
     Check("selftest", lambda: [sys.executable, "tools/selftest.py"]),
     tool("check_floors"),
     tool("check_calls"),
+    tool("check_knots"),
     tool("check_style"),
     tool("check_words"),
     tool("check_outputs"),

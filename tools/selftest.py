@@ -10,6 +10,7 @@ import check_abi
 import check_calls
 import check_floors
 import check_header
+import check_knots
 import check_outputs
 import check_stub
 import check_style
@@ -111,6 +112,34 @@ class Floors(unittest.TestCase):
     def test_a_circle_on_one_floor_is_found(self):
         tree = {"csrc/base/a.h": '#include "b.h"\n', "csrc/base/b.h": '#include "a.h"\n'}
         self.assertIn("circle", check_floors.check(tree)[0])
+
+
+class Knots(unittest.TestCase):
+    TREE = {  # noqa: RUF012
+        "csrc/base/a.h": "void hs_a(void);\n",
+        "csrc/base/a.c": '#include "a.h"\n#include "b.h"\nvoid\nhs_a(void)\n{\n    hs_b();\n}\n',
+        "csrc/base/b.h": "void hs_b(void);\n",
+        "csrc/base/b.c": '#include "b.h"\nvoid\nhs_b(void)\n{\n}\n',
+        "csrc/base/c.c": "static void\nhs_b(void)\n{\n}\nvoid\nhs_c(void)\n{\n    hs_b();\n}\n",
+    }
+
+    def knots(self, old="", new=""):
+        tree = dict(self.TREE)
+        if old:
+            tree["csrc/base/b.c"] = tree["csrc/base/b.c"].replace(old, new)
+        return check_knots.knots(check_knots.graph_of(tree))
+
+    def test_calls_and_includes_tie_a_knot_and_names_of_statics_do_not(self):
+        self.assertEqual(self.knots(), [])
+        self.assertEqual(self.knots("{\n}", "{\n    hs_a();\n}"), [["a", "b"]])
+        self.assertEqual(self.knots('"b.h"', '"a.h"'), [["a", "b"]])
+        self.assertEqual(self.knots("{\n}", "{\n    /* hs_a() */\n}"), [])
+
+    def test_a_knot_may_neither_grow_nor_shrink_unseen(self):
+        for sizes, problems in (([3], 1), ([2], 0), ([], 1), ([2, 2], 1)):
+            found = {"base": [["x"] * size for size in sizes]}
+            with self.subTest(sizes=sizes):
+                self.assertEqual(len(check_knots.check(found, {"base": [2]})), problems)
 
 
 class Calls(unittest.TestCase):

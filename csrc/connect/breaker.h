@@ -9,8 +9,6 @@
 
 long hs_breaker_live(void);
 
-/* Of a client's handshake. */
-enum hs_fail hs_fail_of_tls(enum hs_tls_failure failure);
 /* When nothing else is left of a name's n_all addresses, none has connected, and these n were
  * refused: true if one must be let through after all, the one that is due first. n_forced: how many
  * this has let through already. At least one of several addresses is always tried (fail_fast:

@@ -16,7 +16,6 @@
 #include "breaker_entry.h"
 
 #include "../base/time.h"
-#include "breaker.h"
 
 #include <errno.h>
 #include <string.h>

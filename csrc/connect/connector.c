@@ -23,6 +23,7 @@
 #include "../stream/conn.h"
 #include "attempt.h"
 #include "breaker.h"
+#include "breaker_entry.h"
 #include "connector.h"
 #include "resolve.h"
 

@@ -26,7 +26,7 @@ class _Unchanged:
 UNCHANGED: Final = _Unchanged()
 
 
-def defaults(*, timeout: float | None | _Unchanged = UNCHANGED) -> Defaults:
+def defaults(*, timeout: float | _Unchanged | None = UNCHANGED) -> Defaults:
     """Set what holds, in the whole process, for calls that say nothing themselves.
 
     Say it once, where the program begins: ``hs.defaults(timeout=30)``. From then on a call that no
