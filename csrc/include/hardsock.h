@@ -276,15 +276,16 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same, as the next */
+    bool told_seen; /* the same, as the next two */
     bool left_seen;
+    bool quiet_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
         (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
-            false, false                                                                           \
+            false, false, false                                                                    \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -945,6 +946,20 @@ HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
  * for a message's first byte is neither. */
 HS_API void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
 
+/* For servers: what may end a call that waits for a message of which nothing has come. The call
+ * decides it, and asks the kernel last: what has arrived is never lost by it. The call is
+ * HS_E_CANCELLED with phase "idle_timeout" or "drain", and so are all that begin later. */
+enum hs_quiet { HS_QUIET_GOES_ON, HS_QUIET_FOR_LONG, HS_QUIET_NO_MORE };
+
+/* The most time between the last byte, either way, and the next message; HS_NEVER for no limit. */
+HS_API void hs_conn_set_idle_timeout(struct hs_conn *c, int64_t span_ns);
+/* From now on no message is waited for; but, if none has come yet, the first one until first_by_ns,
+ * since who has just connected is about to send it. Answers are waited for. */
+HS_API void hs_conn_expect_no_more(struct hs_conn *c, int64_t first_by_ns);
+/* Whether nothing is under way: all that came was read, all that was sent is acknowledged. Then a
+ * close loses nothing that either side has sent yet. */
+HS_API bool hs_conn_is_settled(struct hs_conn *c);
+
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
     uint64_t bytes_received, bytes_sent;             /* as the kernel took and gave them */
@@ -954,7 +969,9 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
-    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
+    enum hs_quiet quiet; /* what has ended a call that waited for a message, if that has happened */
+    int64_t idle_timeout_ns; /* HS_NEVER: none */
+    bool late_in, late_out;  /* a turn was longer than hs_conn_set_turns allows */
     bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
