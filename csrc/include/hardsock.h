@@ -303,15 +303,16 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same, as the next */
+    bool told_seen; /* the same, as the next two */
     bool left_seen;
+    bool quiet_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
         (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
-            false, false                                                                           \
+            false, false, false                                                                    \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */
@@ -787,6 +788,11 @@ HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
 HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
 HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
+/* For servers: what may end a call that waits for a message of which nothing has come. The call
+ * decides it, and asks the kernel last: what has arrived is never lost by it. The call is
+ * HS_E_CANCELLED with phase "idle_timeout" or "drain", and so are all that begin later. */
+enum hs_quiet { HS_QUIET_GOES_ON, HS_QUIET_FOR_LONG, HS_QUIET_NO_MORE };
+
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
     uint64_t bytes_received, bytes_sent;             /* as the kernel took and gave them */
@@ -796,7 +802,9 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
-    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
+    enum hs_quiet quiet; /* what has ended a call that waited for a message, if that has happened */
+    int64_t idle_timeout_ns; /* HS_NEVER: none */
+    bool late_in, late_out;  /* a turn was longer than hs_conn_set_turns allows */
     bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
