@@ -721,7 +721,8 @@ HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
  * name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes that
  * were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have put
  * them there to be taken for protected ones (CVE-2021-23222). After any failure but HS_E_INVALID,
- * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. */
+ * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. On a connection that
+ * speaks TLS already it begins another layer within that; a third is HS_E_INVALID. */
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);
