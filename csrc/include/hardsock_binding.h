@@ -51,6 +51,15 @@ void hs_conn_unshare(struct hs_conn *c, bool lost);
  * that would wait beyond it is HS_E_DEADLINE with phase "read_timeout" or "write_timeout". The wait
  * for a message's first byte is neither. */
 void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
+/* For servers, as enum hs_quiet says: the most time between the last byte, either way, and the next
+ * message; HS_NEVER for no limit. */
+void hs_conn_set_idle_timeout(struct hs_conn *c, int64_t span_ns);
+/* From now on no message is waited for; but, if none has come yet, the first one until first_by_ns,
+ * since who has just connected is about to send it. Answers are waited for. */
+void hs_conn_expect_no_more(struct hs_conn *c, int64_t first_by_ns);
+/* Whether nothing is under way: all that came was read, all that was sent is acknowledged. Then a
+ * close loses nothing that either side has sent yet. */
+bool hs_conn_is_settled(struct hs_conn *c);
 /* For messages: both, as far as they are known (len 0: not), also after it was closed. */
 void hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer);
 
