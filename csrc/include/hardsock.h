@@ -986,7 +986,9 @@ HS_API void hs_conn_leave_slots(struct hs_conn *c);
  * token is cancelled, so that nobody works for a client that is not there any more. */
 struct hs_departures;
 
-HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
+/* A connection is watched when it has been for young_ns, or hs_conn_cancel_on_end is asked for: so
+ * handlers that are over sooner cost no system call. */
+HS_API HS_NODISCARD hs_err hs_departures_new(int64_t young_ns, struct hs_error *err,
                                              struct hs_departures **ret_departures);
 HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
 HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
