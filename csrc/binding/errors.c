@@ -383,7 +383,10 @@ consider_own(struct limit *l, const struct call *c)
     if (c->op.deadline_ns == HS_TRY_ONCE)
         (void)snprintf(text, sizeof(text), "timeout=0");
     else
-        (void)snprintf(text, sizeof(text), c->by_default ? "settimeout(%g)" : "timeout=%g",
+        (void)snprintf(text, sizeof(text),
+                       c->by_process   ? "hs.defaults(timeout=%g)"
+                       : c->by_default ? "settimeout(%g)"
+                                       : "timeout=%g",
                        (double)c->span_ns / 1e9);
     consider(l, c->op.deadline_ns, text);
     consider_token(l, c->st, c->given, false);

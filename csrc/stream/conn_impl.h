@@ -30,6 +30,8 @@
 #ifndef HS_STREAM_CONN_IMPL_H
 #define HS_STREAM_CONN_IMPL_H
 
+#include "hardsock_binding.h"
+
 #include "fd.h"
 #include "frame.h"
 #include "layer.h"

@@ -197,7 +197,7 @@ reserve_young_locked(struct hs_departures *d)
         return true;
     if ((young = malloc(room * sizeof(*young))) == NULL)
         return false;
-    for (size_t i = 0; i < d->n_young; i++)
+    for (size_t i = 0; i < d->room_young; i++) /* It is full. */
         young[i] = d->young[(d->first_young + i) % d->room_young];
     free(d->young);
     d->young = young;
@@ -433,8 +433,8 @@ is_young_locked(const struct hs_departures *d, const struct young *y)
 }
 
 /* One that is closed at this moment may have a number that is another's, which is harmless: an
- * event of that one finds that this one was closed, and when it is to be watched itself it takes the
- * entry over. */
+ * event of that one finds that this one was closed, and when it is to be watched itself it takes
+ * the entry over. */
 static hs_err
 grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *err)
 {

@@ -22,7 +22,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,7 +34,9 @@ from hardsock.serving.turn import Turn
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
 from support.serving import DRIVERS, Server, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 SEEDS = 10
 NIGHTLY_SEEDS = 400
