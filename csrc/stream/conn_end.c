@@ -245,6 +245,19 @@ unacknowledged_bytes(struct hs_conn *c)
     return n > 0 && c->family != AF_UNIX && atomic_load(&c->fin_sent) ? n - 1 : n;
 }
 
+bool
+hs_conn_is_settled(struct hs_conn *c)
+{
+    bool settled;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load(&c->buffered) > 0 || hs_conn_has_unread(c) || hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    settled = unacknowledged(c) == 0;
+    hs_fd_drop(&c->fd);
+    return settled;
+}
+
 /* Says that no more comes. A connection that is broken already cannot be told so, and may still
  * hold what the peer had said. */
 static hs_err

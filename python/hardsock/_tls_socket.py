@@ -37,8 +37,8 @@ _LOCAL = frozenset(
     """abort audit bind cancel_on_end fileno get_inheritable getblocking getpeername getsockname
     getsockopt gettimeout mark_clean pending set_half_closed_timeout set_inheritable
     set_min_receive_rate set_read_deadline set_write_deadline setblocking setsockopt settimeout
-    shutdown state tcp_info _join_slots _leave_departures _leave_slots _lost_output
-    _set_turns""".split()
+    shutdown state tcp_info _expect_no_more _join_slots _leave_departures _leave_slots
+    _lost_output _set_idle_timeout _set_turns""".split()
 )
 """What passes no byte of the stream, and therefore does not want the handshake first."""
 

@@ -6,7 +6,7 @@
 #ifndef TESTS_C_SUPPORT_H
 #define TESTS_C_SUPPORT_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <check.h>
 #include <pthread.h>
