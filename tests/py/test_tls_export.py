@@ -13,15 +13,15 @@ from support.require import need_module
 need_module("scramp")
 need_module("pg8000")
 
-import pg8000.native
-import scramp
+import pg8000.native  # noqa: E402
+import scramp  # noqa: E402
 
-import hardsock as hs
-from hardsock import aio
-from support import require
-from support.loops import RUNS
-from support.servers import postgres
-from support.tls import Identities, tls_pair
+import hardsock as hs  # noqa: E402
+from hardsock import aio  # noqa: E402
+from support import require  # noqa: E402
+from support.loops import RUNS  # noqa: E402
+from support.servers import postgres  # noqa: E402
+from support.tls import Identities, tls_pair  # noqa: E402
 
 LABEL = "EXPERIMENTAL hardsock"
 VERSIONS = ["TLSv1.2", "TLSv1.3"]
