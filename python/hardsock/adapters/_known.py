@@ -49,6 +49,16 @@ ADAPTERS = (
         *("SOCKS proxies, HTTP/2, pyOpenSSL, one's own ConnectionCls", "2.0", "2.8"),
     ),
     Adapter(
+        *("botocore", 's3 = hardsock.adapters.botocore.client("s3", total=10)', _ALL),
+        "fetching credentials; scopes in upload_file and its like, unless use_threads=False",
+        *("1.35", "1.44"),
+    ),
+    Adapter(
+        "boto3",
+        's3 = hardsock.adapters.botocore.over(boto3.client("s3"), total=10)',
+        *(_ALL, "the same", "1.35", "1.44"),
+    ),
+    Adapter(
         "redis",
         'client = hardsock.adapters.redis.client("redis://db", total=1.0, size=16)',
         "all; pub/sub and blocking commands by a scope",
