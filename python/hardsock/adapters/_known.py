@@ -116,6 +116,22 @@ ADAPTERS = (
     Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.14", "3.14"),
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
     Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
+    Adapter(
+        *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application", _ALL),
+        *("HTTP/2, the ssl_context hook", "21.2", "27.0"),
+    ),
+    Adapter(
+        *("socketserver", "class Server(hardsock.adapters.socketserver.Mixin, HTTPServer): ..."),
+        *(_ALL, "handle_request(), ForkingMixIn", _STDLIB),
+    ),
+    Adapter(
+        *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))", _ALL),
+        *("its worker processes", "0.18", "0.18"),
+    ),
+    Adapter(
+        *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
+        *("accepting", "time-outs are its own", "3.0", "3.0"),
+    ),
     Adapter("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))", "I/O", "its own TLS"),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),
