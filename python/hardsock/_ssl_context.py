@@ -289,6 +289,8 @@ class SSLContext(ssl.SSLContext):
     ) -> Any:
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
+        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then.
+
         The deadline is that of the scope and of the connection's ``settimeout()``, for the whole
         handshake, and at most that of the TLSConfig (10 s). An end of the stream without
         close_notify raises ``Truncated``, whatever *suppress_ragged_eofs* says.
@@ -298,7 +300,8 @@ class SSLContext(ssl.SSLContext):
             DeadlineExceeded, Cancelled: The connection is unusable then.
             ValueError: See ``tls_config``; or *session* is given, or *server_hostname* is missing.
         """
-        if not isinstance(sock, Connection):
+        give = getattr(sock, "_give", None)  # hardsock.compat.socket: the connection behind it
+        if not isinstance(sock, Connection) and (give is None or sock.connection is None):
             return super().wrap_socket(
                 sock,
                 server_side,
@@ -313,6 +316,8 @@ class SSLContext(ssl.SSLContext):
             raise ValueError("check_hostname requires server_hostname")
         name = server_hostname.decode() if isinstance(server_hostname, bytes) else server_hostname
         config = self.tls_config(server_side)
+        if give is not None:
+            sock = give()
         wrapped = TLSSocket(sock, self, config, server_side, None if server_side else name or None)
         if do_handshake_on_connect:
             wrapped.do_handshake()
