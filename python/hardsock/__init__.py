@@ -7,6 +7,8 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from os import environ as _environ
+
 from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
@@ -67,6 +69,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
@@ -149,6 +152,7 @@ __all__ = [
     "FdGrowth",
     "FdSnapshot",
     "FdWatch",
+    "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
@@ -234,3 +238,6 @@ __all__ = [
     "tcp_counts",
     "timeout",
 ]
+
+if _environ.get("HARDSOCK_TRACE") == "1":
+    fd_watch(trace=True)
