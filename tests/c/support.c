@@ -46,9 +46,7 @@ assert_err(hs_err want, hs_err got, const char *what, const char *file, int line
                   what, hs_err_text(want), hs_err_text(got), own_error.msg, own_error.sys);
 }
 
-/* How much slower this run is said to be than a plain one; the runner's own time-outs follow it, too.
- */
-static int64_t
+int
 slowness(void)
 {
     const char *text = getenv("CK_TIMEOUT_MULTIPLIER");

@@ -34,6 +34,8 @@ void assert_err(hs_err want, hs_err got, const char *what, const char *file, int
         rv_;                                                                                       \
     })
 
+/* How much slower this run is said to be than a plain one: 10 under valgrind. */
+int slowness(void);
 struct hs_op op_in(int64_t span_ns);          /* a deadline from now; later in a slow run */
 struct hs_op op_with(struct hs_token *token); /* 10 s and a token */
 struct hs_op op_step(int64_t span_ns);        /* stepping */

@@ -21,7 +21,7 @@ import struct
 import termios
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,7 +30,9 @@ from hardsock.lab.waits import poll_until
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
 from support.serving import DRIVERS, Server, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 SEEDS = 10
 NIGHTLY_SEEDS = 400
