@@ -113,6 +113,7 @@ class socket(_base):
     """
 
     __slots__ = ("_conn", "_forks", "_number", "_tried")
+    _adopts_given = True  # a descriptor that is given, and what is accepted
 
     def __init__(
         self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
@@ -121,7 +122,7 @@ class socket(_base):
         self._number = -1  # of the descriptor that is hardsock's: a forked child finds it by this
         self._tried = False  # to connect, without waiting for it
         super().__init__(family, type, proto, fileno)
-        if fileno is not None:
+        if fileno is not None and self._adopts_given:
             self._adopt()
 
     # ---- who does the waiting
