@@ -65,7 +65,8 @@ TEST_CFLAGS := $(HS_STD) $(HS_INCLUDE) -Itests/c $(filter-out -Wconversion,$(HS_
 # ---- sources
 
 VERSION  := $(shell sed -n 's/^.define HS_VERSION "\(.*\)"/\1/p' csrc/include/hardsock.h 2>/dev/null)
-SONAME   := libhardsock.so.0
+ABI      := $(shell sed -n "s/^.define HS_ABI //p" csrc/include/hardsock.h 2>/dev/null)
+SONAME   := libhardsock.so.$(ABI)
 CORE_SRC := $(sort $(foreach d,base cancel stream connect listen pool watch,$(wildcard csrc/$(d)/*.c)))
 BIND_SRC := $(sort $(wildcard csrc/binding/*.c))
 TEST_SRC := $(sort $(wildcard tests/c/test_*.c))

@@ -4,7 +4,7 @@
  * owner may close it meanwhile; then the answer is about nothing, or about what has the number
  * next.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <linux/tcp.h>
 #include <netinet/in.h>

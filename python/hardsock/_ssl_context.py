@@ -290,6 +290,8 @@ class SSLContext(ssl.SSLContext):
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
         A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then.
+        On a ``TLSSocket``, or a connection that speaks TLS, it is TLS within TLS: with a target
+        behind an HTTPS proxy.
 
         The deadline is that of the scope and of the connection's ``settimeout()``, for the whole
         handshake, and at most that of the TLSConfig (10 s). An end of the stream without
@@ -300,6 +302,9 @@ class SSLContext(ssl.SSLContext):
             DeadlineExceeded, Cancelled: The connection is unusable then.
             ValueError: See ``tls_config``; or *session* is given, or *server_hostname* is missing.
         """
+        if isinstance(sock, TLSSocket):
+            sock.do_handshake()  # of the outer layer, if it was put off
+            sock = sock.connection
         give = getattr(sock, "_give", None)  # hardsock.compat.socket: the connection behind it
         if not isinstance(sock, Connection) and (give is None or sock.connection is None):
             return super().wrap_socket(

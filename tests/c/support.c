@@ -175,11 +175,18 @@ case_new(const char *name)
 int
 run_case(TCase *tc)
 {
+    return run_cases(&tc, 1);
+}
+
+int
+run_cases(TCase *const *tcs, size_t n)
+{
     Suite *suite = suite_create("hardsock");
     SRunner *runner;
     int failed;
 
-    suite_add_tcase(suite, tc);
+    for (size_t i = 0; i < n; i++)
+        suite_add_tcase(suite, tcs[i]);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);

@@ -6,7 +6,7 @@
 #ifndef TESTS_C_SUPPORT_H
 #define TESTS_C_SUPPORT_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <check.h>
 #include <pthread.h>
@@ -49,6 +49,7 @@ long count_fds(void);
 /* One suite, one case with the ledger around each test. */
 TCase *case_new(const char *name);
 int run_case(TCase *tc);
+int run_cases(TCase *const *tcs, size_t n);
 
 struct thread {
     pthread_t id;

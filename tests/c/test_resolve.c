@@ -278,7 +278,8 @@ START_TEST(hundreds_of_abandoned_lookups_cost_memory_and_no_service)
         hs_connector_free(start_one(name));
     }
     ck_assert_int_eq(resolver().orphans, 2 * names);
-    ck_assert(SANITIZED || slowness() > 1 || memory_bytes(1) - before < (size_t)2 * names * 64 * 1024);
+    ck_assert(SANITIZED || slowness() > 1 ||
+              memory_bytes(1) - before < (size_t)2 * names * 64 * 1024);
     ASSERT_OK(look_up("fast.test", 10 * SECOND));
     EVENTUALLY(resolver().live == 0);
     name_server_stop(server);
