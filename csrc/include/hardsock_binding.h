@@ -318,6 +318,16 @@ struct hs_fd_usage {
 void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
 #define HS_TCP_STATES 13
+struct hs_fd_socket {
+    int family, type;
+    bool listens;
+    int state; /* index as in hs_diag_count(); 0: no TCP, or the kernel does not say */
+    struct hs_addr local, peer; /* len 0: it has none */
+};
+/* What the socket fd is, whoever made it: asks the kernel, opens nothing and changes nothing.
+ * False: fd is no socket, or not open. */
+bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
+
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
