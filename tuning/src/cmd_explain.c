@@ -105,7 +105,7 @@ show(const struct options *o, const char *path, const char *value, const struct 
     (void)printf("%s%s\n", value == NULL ? "" : " = ", value == NULL ? "" : printable(value));
     for (size_t i = 0; i < n; i++)
         if (facts[i].text != NULL)
-            put_wrapped(2, mem_format("%-11s", facts[i].label), facts[i].text);
+            put_wrapped(2, mem_format("%-10s ", facts[i].label), facts[i].text);
 }
 
 /* One word is enough where only one known key ends in it. */

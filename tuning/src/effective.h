@@ -8,9 +8,9 @@
 #include "live.h"
 #include "plan.h"
 
-/* The number that holds on the interface of path (net/ipv4/conf/eth0/...) now; of conf.all, those of
- * all interfaces, and with conf.default that of one that appears later. NULL where the key has no
- * such rule, or cannot be read. */
+/* The number that holds on the interface of path (net/ipv4/conf/eth0/...) now; of conf.all, those
+ * of all interfaces, and with conf.default that of one that appears later. NULL where the key has
+ * no such rule, or cannot be read. */
 const char *effective_text(const struct sys *s, const char *path);
 /* Interfaces where another value would hold than the plan wants, once it is applied; those that
  * appear later too. */
