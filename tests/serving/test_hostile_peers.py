@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +16,9 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import connect_to, http1, tls_raw
 from support.serving import Server, abused, few_workers, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 PATIENCE = 30.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -151,7 +154,8 @@ HANDSHAKES = {
 
 def test_resets_in_every_state_are_counted_once(driver: str, tls: Identities | None) -> None:
     states = STATES if tls is None else {**STATES, **HANDSHAKES}
-    with abused(driver, tls, **few_workers(driver, 0, max_connections=100)) as (server, honest):
+    # Ten that do not read their answers hold ten workers.
+    with abused(driver, tls, **few_workers(driver, 10, max_connections=100)) as (server, honest):
         for make in states.values():
             with many(10, lambda make=make: make(server, tls)) as socks:  # type: ignore[misc]
                 for sock in socks:
