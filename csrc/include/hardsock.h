@@ -162,6 +162,36 @@ HS_API int64_t hs_now(void);
 /* Saturates at HS_NEVER; a negative span counts as zero. */
 HS_API int64_t hs_deadline_after(int64_t span_ns);
 
+/* ---- Histograms with fixed edges ----------------------------------------------------------- */
+
+enum hs_edges {
+    HS_EDGES_DELAY, /* 10 us to 10 s, in steps of 1, 2.5, 5 */
+    HS_EDGES_AGE,   /* 10 ms to 7 days */
+};
+
+#define HS_FIXED_BUCKETS_MAX 24
+
+struct hs_fixed_counts {
+    size_t n_edges; /* buckets: one more */
+    uint64_t count; /* of all buckets */
+    uint64_t sum_ns;
+    int64_t edges_ns[HS_FIXED_BUCKETS_MAX];
+    uint64_t buckets[HS_FIXED_BUCKETS_MAX]; /* [i]: at most edge i, above edge i - 1; not cumulative
+                                             */
+};
+
+/* Added to and read from any thread, without a lock. */
+struct hs_fixed_histogram;
+
+HS_API HS_NODISCARD hs_err hs_fixed_histogram_new(enum hs_edges edges, struct hs_error *err,
+                                                  struct hs_fixed_histogram **ret_h);
+/* NULL is fine. */
+HS_API void hs_fixed_histogram_free(struct hs_fixed_histogram *h);
+/* A negative duration counts as zero. */
+HS_API void hs_fixed_histogram_add(struct hs_fixed_histogram *h, int64_t ns);
+HS_API void hs_fixed_histogram_read(const struct hs_fixed_histogram *h,
+                                    struct hs_fixed_counts *ret_counts);
+
 /* ---- Tokens: cancellation, deadlines, reasons ---------------------------------------------- */
 
 struct hs_token;

@@ -754,6 +754,24 @@ out:
     return rv;
 }
 
+static hs_err
+count_delays(void)
+{
+    struct hs_fixed_histogram *h[4] = {NULL};
+    struct hs_fixed_counts counts;
+    hs_err rv = HS_OK;
+
+    for (size_t i = 0; i < LENGTH(h) && rv == HS_OK; i++)
+        if ((rv = hs_fixed_histogram_new(HS_EDGES_DELAY, NULL, &h[i])) == HS_OK) {
+            hs_fixed_histogram_add(h[i], MS);
+            hs_fixed_histogram_read(h[i], &counts);
+            rv = counts.count == 1 ? HS_OK : WRONG;
+        }
+    for (size_t i = 0; i < LENGTH(h); i++)
+        hs_fixed_histogram_free(h[i]);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -775,6 +793,7 @@ static const struct scenario {
     {"park a connection", park_a_connection},
     {"linger", linger_twice},
     {"watch departures", watch_departures},
+    {"count delays", count_delays},
 };
 
 struct round {
