@@ -928,6 +928,13 @@ HS_API HS_NODISCARD hs_err hs_parking_linger(struct hs_parking *p, struct hs_con
  * once hs_parking_close was called and nothing is due. */
 HS_API HS_NODISCARD hs_err hs_parking_next(struct hs_parking *p, struct hs_error *err,
                                            struct hs_parked_conn *ret_parked);
+/* For a server in an event loop, instead of hs_parking_next: waits for the next with news, and
+ * gives up to max that are there. alone is of no meaning. One call at a time. HS_INTR and HS_WANT:
+ * again; HS_E_CLOSED as above; HS_E_DEADLINE, HS_E_CANCELLED: of op. On failure nothing was given.
+ */
+HS_API HS_NODISCARD hs_err hs_parking_poll(struct hs_parking *p, struct hs_op *op, size_t max,
+                                           struct hs_error *err, struct hs_parked_conn *ret_parked,
+                                           size_t *ret_n);
 /* For when no thread is free to wait: gives those that are due with other news than a message, up
  * to max, without waiting; returns how many. */
 HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked);

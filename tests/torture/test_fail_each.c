@@ -652,6 +652,7 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
     enum hs_parking_answer answer;
     struct hs_parked_conn got;
     uint8_t byte;
+    size_t n;
     hs_err rv;
 
     for (int i = 0; i < 2; i++) {
@@ -659,7 +660,9 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
             return rv;
         if (answer != HS_PARKING_TAKEN || (i == 0 && write(peer, "x", 1) != 1))
             return WRONG;
-        if ((rv = SOON(hs_parking_next(p, NULL, &got))) != HS_OK)
+        rv = i == 0 ? SOON(hs_parking_poll(p, &op, 1, NULL, &got, &n))
+                    : SOON(hs_parking_next(p, NULL, &got));
+        if (rv != HS_OK)
             return rv;
         hs_conn_unref(got.conn);
         if (got.news != expected[i])
