@@ -416,7 +416,7 @@ struct taking {
     int64_t silence_ns;
     struct hs_conn *conn;
     void *what;
-    bool took;
+    bool took, quiet;
 };
 
 static void
@@ -424,22 +424,34 @@ take_detached(void *arg)
 {
     struct taking *t = arg;
 
-    if ((t->took = hs_parking_take(t->core, &t->conn, &t->what)))
+    if ((t->took = hs_parking_take(t->core, &t->conn, &t->what, &t->quiet)))
         hs_conn_unref(t->conn); /* what keeps it */
 }
 
-PyDoc_STRVAR(take_doc, "take($self, /)\n--\n\n"
-                       "The what of any that is here, as it is; None: there is none.");
+PyDoc_STRVAR(take_doc,
+             "take($self, /)\n--\n\n"
+             "Any that is here, as it is: (what, whether nothing of its has come, None, False);\n"
+             "None: there is none.");
 
 static PyObject *
 parking_take(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct taking t = {.core = ((ParkingObject *)self)->core};
+    PyObject *news = new_news();
 
+    if (news == NULL)
+        return NULL;
     run_detached(take_detached, &t);
-    if (!t.took)
+    if (!t.took) {
+        Py_DECREF(news);
         Py_RETURN_NONE;
-    return t.what;
+    }
+    PyTuple_SET_ITEM(news, 0, t.what);
+    PyTuple_SET_ITEM(news, 1, PyBool_FromLong(t.quiet));
+    PyTuple_SET_ITEM(news, 2, Py_NewRef(Py_None));
+    PyTuple_SET_ITEM(news, 3, Py_NewRef(Py_False));
+    PyObject_GC_Track(news);
+    return news;
 }
 
 static void
@@ -505,9 +517,10 @@ parking_dealloc(PyObject *obj)
     ParkingObject *self = (ParkingObject *)obj;
     struct hs_conn *conn;
     void *what;
+    bool quiet;
 
     PyObject_GC_UnTrack(obj);
-    while (self->core != NULL && hs_parking_take(self->core, &conn, &what)) {
+    while (self->core != NULL && hs_parking_take(self->core, &conn, &what, &quiet)) {
         hs_conn_unref(conn);
         Py_DECREF((PyObject *)what);
     }

@@ -946,8 +946,10 @@ HS_API void hs_parking_drain(struct hs_parking *p);
  * none. */
 HS_API bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
                              void **ret_arg);
-/* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
-HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
+/* Any that is parked or due, whatever it waits for, as it is: for the end. *ret_quiet: it waits for
+ * a message of which nothing has come. False: there is none. */
+HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg,
+                            bool *ret_quiet);
 HS_API void hs_parking_close(struct hs_parking *p);
 /* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
  * nobody has taken. */

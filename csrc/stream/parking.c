@@ -618,7 +618,7 @@ hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_
 }
 
 bool
-hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
+hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg, bool *ret_quiet)
 {
     struct hs_parked *parked;
     struct hs_spot *s;
@@ -628,6 +628,7 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);
+    *ret_quiet = s->lingering == NULL && look(s) == HS_WANT;
     if (s->lingering != NULL) {
         hs_conn_abandon(s->conn, &s->lingering->op, NULL);
         free(s->lingering);

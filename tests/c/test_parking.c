@@ -527,6 +527,7 @@ START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
     struct pair spoke = pair_unix(), old = pair_unix(), young = pair_unix(), asks = pair_unix();
     struct hs_conn *conn;
     void *arg;
+    bool quiet;
 
     park(p, spoke.c, HS_NEVER);
     put(spoke.peer, "x", 1);
@@ -548,7 +549,7 @@ START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
     hs_conn_unref(conn);
     ck_assert(!hs_parking_evict(p, 0, &conn, &arg));
     expect(p, asks.c, HS_PARKED_MESSAGE);
-    ck_assert(hs_parking_take(p, &conn, &arg));
+    ck_assert(hs_parking_take(p, &conn, &arg, &quiet));
     ck_assert_ptr_eq(conn, spoke.c);
     hs_conn_unref(conn);
     pair_free(&spoke);
@@ -562,11 +563,12 @@ END_TEST
 START_TEST(all_can_be_taken_whatever_they_wait_for)
 {
     struct hs_parking *p = parking();
-    struct pair pairs[3] = {pair_unix(), pair_unix(), pair_unix()};
+    struct pair pairs[4] = {pair_unix(), pair_unix(), pair_unix(), pair_unix()};
     struct hs_close_report report;
     struct hs_parked_conn got;
     struct hs_conn *conn;
     void *arg;
+    bool quiet;
     int n = 0;
 
     park(p, pairs[0].c, HS_NEVER);
@@ -574,14 +576,17 @@ START_TEST(all_can_be_taken_whatever_they_wait_for)
     put(pairs[1].peer, "x", 1);
     ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
     ASSERT_ERR(HS_WANT, hs_parking_linger(p, pairs[2].c, &mark, SECOND, fresh(), &report));
-    for (; hs_parking_take(p, &conn, &arg); n++) {
+    hs_parking_drain(p);
+    ck_assert_int_eq(ask(p, pairs[3].c, HS_NEVER, true), HS_PARKING_TAKEN);
+    for (; hs_parking_take(p, &conn, &arg, &quiet); n++) {
         ck_assert_ptr_eq(arg, &mark);
+        ck_assert_int_eq(quiet, conn == pairs[0].c || conn == pairs[3].c);
         hs_conn_unref(conn);
     }
-    ck_assert_int_eq(n, 3);
+    ck_assert_int_eq(n, 4);
     hs_parking_close(p);
     ASSERT_ERR(HS_E_CLOSED, hs_parking_next(p, fresh(), &got));
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         pair_free(&pairs[i]);
     hs_parking_unref(p);
 }
@@ -1022,6 +1027,7 @@ START_TEST(any_order_of_acts_keeps_the_promises)
     struct model m = {.random = ((uint64_t)_i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
     struct hs_conn *left;
     void *arg;
+    bool quiet;
 
     m.p = parking();
     for (int i = 0; i < CONNS; i++)
@@ -1032,10 +1038,10 @@ START_TEST(any_order_of_acts_keeps_the_promises)
         collect(&m, false);
     for (int i = 0; i < CONNS; i++)
         if (m.conns[i].state == PARKED || m.conns[i].state == LINGERING) {
-            ck_assert(hs_parking_take(m.p, &left, &arg));
+            ck_assert(hs_parking_take(m.p, &left, &arg, &quiet));
             hs_conn_unref(left);
         }
-    ck_assert(!hs_parking_take(m.p, &left, &arg));
+    ck_assert(!hs_parking_take(m.p, &left, &arg, &quiet));
     for (int i = 0; i < CONNS; i++)
         pair_free(&m.conns[i].pair);
     hs_parking_unref(m.p);

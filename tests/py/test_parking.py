@@ -110,7 +110,7 @@ def test_draining_gives_the_quiet_back(pair: tuple[hs.Connection, socket.socket]
     assert parking.tend() == [("what", QUIET, None, False)]
     assert parking.park(conn, "what", None) == NOTHING_CAME
     assert parking.park(conn, "what", None, True) == TAKEN
-    assert parking.take() == "what"
+    assert parking.take() == ("what", True, None, False)
     assert parking.take() is None
 
 

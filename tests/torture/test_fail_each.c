@@ -683,6 +683,7 @@ park_a_connection(void)
     int fds[2], fd;
     struct hs_parking *p = NULL;
     struct hs_conn *c = NULL, *left;
+    bool quiet;
     void *arg;
     hs_err rv;
 
@@ -695,7 +696,7 @@ park_a_connection(void)
     if (c == NULL)
         (void)close(fd);
     (void)close(fds[1]);
-    while (p != NULL && hs_parking_take(p, &left, &arg))
+    while (p != NULL && hs_parking_take(p, &left, &arg, &quiet))
         hs_conn_unref(left);
     hs_conn_unref(c);
     hs_parking_unref(p);

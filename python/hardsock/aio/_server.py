@@ -44,6 +44,8 @@ __all__ = ["Handler", "Server"]
 Handler = Callable[[Connection], Awaitable[object]]
 """Awaited with each connection; the server ends the connection when it returns."""
 
+Background = dict[str, Callable[[], Awaitable[None]]]
+
 logger = logging.getLogger("hardsock.serve")
 
 
@@ -65,11 +67,7 @@ class Server(ServerCore):
         self._handler = handler
         self._open_listener = open_listener
         self._idle = IdleTimeout(self._ledger, options.idle_timeout)
-        self._overdue = Overdue(self._ledger, options.handler_timeout)
-        self._interval = min(
-            (i for i in (self._idle.interval, self._overdue.interval) if i is not None),
-            default=None,
-        )
+        self._overdue = Overdue(options.handler_timeout)
         self._context: Context
 
     async def __aenter__(self) -> Self:
@@ -80,11 +78,18 @@ class Server(ServerCore):
         self._address = self._listener.address
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()
+        own = {self._options.name: self._main} | self._begin_tending()
         self._own = [  # An event loop holds its tasks only weakly.
-            self._tasks.start(self._context, self._main, name=self._options.name),
-            self._tasks.start(self._context, self._tend_departures, name="departures"),
+            self._tasks.start(self._context, each, name=name) for name, each in own.items()
         ]
         return self
+
+    def _begin_tending(self) -> Background:
+        """What runs beside the task that accepts, by its name."""
+        return {"departures": self._tend_departures}
+
+    def _end_tending(self) -> None:
+        """Let it end."""
 
     async def __aexit__(self, *exc_info: Any) -> None:
         try:
@@ -156,9 +161,14 @@ class Server(ServerCore):
             self._draining.cancel("the server has ended")
             if self._report is None:  # The event loop cancelled us: so it does the handlers.
                 self._token.cancel("the server was cancelled")
+                self._abandon()
                 self._report = self._sum_up(self._begin_drain(), outside, self._tasks.look)
+            self._end_tending()
             self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
+
+    def _abandon(self) -> None:
+        """End what no task would."""
 
     async def _tend_departures(self) -> None:
         try:
@@ -176,7 +186,7 @@ class Server(ServerCore):
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
-                self._take(await self._accept(room, self._interval, self._draining))
+                self._take(await self._accept(room, self._look_again(), self._draining))
                 self._accepting = True
             except Closed:
                 return
@@ -204,23 +214,33 @@ class Server(ServerCore):
         While it waits nothing is accepted: the kernel's queue holds who comes.
         """
         while not self._draining.cancelled:
+            self._look()
             now = time.monotonic()
             if (turn := self._idle.step(now)) is not None:
                 turn.perform()
-            for late in self._overdue.step(now):
-                self._tasks.cancel(late.runner)
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
+            again = self._look_again(full=True)
             try:
-                await self._tend(self._interval, self._bell)
+                await self._tend(again, self._bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, self._interval)  # Closed: the next accept tells.
+                await wait(self._bell, again)  # Closed: the next accept tells.
         return 0
+
+    def _look(self) -> None:
+        """Now and then, in the task that accepts."""
+        for late in self._overdue.step(time.monotonic()):
+            self._tasks.cancel(late.runner)
+
+    def _look_again(self, *, full: bool = False) -> float | None:
+        """Seconds until the next look; *full*: nothing can be accepted."""
+        intervals = (self._idle.interval, self._overdue.interval)
+        return min((i for i in intervals if i is not None), default=None)
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
@@ -230,6 +250,7 @@ class Server(ServerCore):
         served.runner = self._tasks.start(
             enter(self._context, scope), self._serve, served, name=served.peer
         )
+        self._overdue.begin(served, served.accepted)
 
     # ---- serving, in the tasks
 
@@ -245,10 +266,8 @@ class Server(ServerCore):
                 failure: BaseException | None = None
                 try:
                     await self._handler(Connection(served.conn))
-                except (KeyboardInterrupt, GeneratorExit):
-                    raise  # Ctrl-C comes to whichever task runs; what is closed may not go on.
                 except BaseException as exc:
-                    if self._tasks.is_cancel(exc):
+                    if self._is_for_the_task(exc):
                         raise
                     failure = exc
                 note_overrun(served, scope, self._options)
@@ -259,7 +278,13 @@ class Server(ServerCore):
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
                 self._end_now(served, self._judge_cancelled(served))
             served.left = True
+            self._overdue.end(served)
             self._ring()
+
+    def _is_for_the_task(self, exc: BaseException) -> bool:
+        """Whether its task has to end, too: Ctrl-C comes to whichever task runs; what is closed may
+        not go on."""
+        return isinstance(exc, (KeyboardInterrupt, GeneratorExit)) or self._tasks.is_cancel(exc)
 
     def _judge_cancelled(self, served: Served) -> Verdict:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
@@ -291,11 +316,14 @@ class Server(ServerCore):
         while True:
             if self._limit is not None:
                 drain.tighten(self._limit)
+            self._look_in_drain(drain)
             with self._lock:
                 turn = drain.step(time.monotonic())
             bell = self._bell = CancelToken(name="drain")
             turn.perform()
             for each in turn.abort:
+                if each.runner is None:
+                    continue
                 self._tasks.keep(each.runner)  # The ledger has let go of it.
                 self._tasks.cancel(each.runner)
             if outside is None and not await self._accept_rest(drain, turn.wait, bell):
@@ -306,6 +334,9 @@ class Server(ServerCore):
                 return outside
             else:
                 await wait(bell, turn.wait)
+
+    def _look_in_drain(self, drain: Drain) -> None:
+        """Before each step of it."""
 
     async def _accept_rest(self, drain: Drain, timeout: float | None, bell: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""

@@ -19,7 +19,8 @@ from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain
 from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served
-from hardsock.serving.quiet import MESSAGE, PARKED, News, QuietConnections
+from hardsock.serving.overdue import look_interval
+from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
 from hardsock.serving.server import Server
 from hardsock.serving.verdict import End, Verdict
 from hardsock.serving.workers import Crew
@@ -51,9 +52,14 @@ class MessageServer(QuietConnections, Server):
     def _look_for_ends(self) -> None:
         if not self._crew.count:  # The last one had no memory to go on.
             self._crew.grow()
-        while ended := self._parking.tend():
-            for served, news, ending, _ in ended:
-                self._hear(served, news, ending)
+        super()._look_for_ends()
+
+    def _look_again(self, *, full: bool = False) -> float | None:
+        # How late an idle timeout may be noticed: the times themselves are the parking's.
+        seconds = look_interval(self._options.idle_timeout)
+        if not full:
+            return seconds
+        return NEWCOMER if seconds is None else min(NEWCOMER, seconds)
 
     def _look_in_drain(self, drain: Drain) -> None:
         super()._look_in_drain(drain)

@@ -14,11 +14,10 @@ from hardsock.serving.core import ServerCore
 from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
-from hardsock.serving.overdue import look_interval
 from hardsock.serving.records import ServerStats
 from hardsock.serving.verdict import End, Verdict, judge_lingering
 
-__all__ = ["MESSAGE", "PARKED", "News", "QuietConnections"]
+__all__ = ["MESSAGE", "NEWCOMER", "PARKED", "News", "QuietConnections"]
 
 News = tuple[Served, int, "str | None", bool]
 """Whose, which, how it ended, and whether no other thread waits for the next."""
@@ -27,7 +26,7 @@ News = tuple[Served, int, "str | None", bool]
 MESSAGE, _ENDED, _EXPIRED, _QUIET, _FINISHED = range(5)
 PARKED, _NOTHING_CAME, _CLOSED, _ENDING, _UNFIT, _UNREAD = range(6)
 
-_NEWCOMER = 0.25
+NEWCOMER = 0.25
 """Seconds that a client has to say something when the server drains, or is full and others wait:
 its first message comes right behind the end of TCP's handshake."""
 
@@ -43,8 +42,6 @@ class QuietConnections(ServerCore):
 
     def _begin_parking(self) -> None:
         self._parking = Parking()
-        # How late an idle timeout may be noticed: the times themselves are the parking's.
-        self._look_at = look_interval(self._options.idle_timeout)
 
     def stats(self) -> ServerStats:
         """Return its counters."""
@@ -58,7 +55,7 @@ class QuietConnections(ServerCore):
         served.phase = Phase.PARKED
         seconds = self._options.idle_timeout
         if self._drains:
-            seconds = _NEWCOMER if seconds is None else min(seconds, _NEWCOMER)
+            seconds = NEWCOMER if seconds is None else min(seconds, NEWCOMER)
         try:
             answer = self._parking.park(served.conn, served, seconds, self._drains)
         except (HardsockError, MemoryError) as exc:
@@ -84,14 +81,9 @@ class QuietConnections(ServerCore):
         except HardsockError:
             return  # It was closed, which the next accept tells.
         for _ in range(min(waiting, MAX_BATCH)):
-            if (served := self._parking.evict(_NEWCOMER)) is None:
+            if (served := self._parking.evict(NEWCOMER)) is None:
                 return
             self._drop(served, Outcome.EVICTED)
-
-    def _look_again(self, *, full: bool = False) -> float | None:
-        if not full:
-            return self._look_at
-        return _NEWCOMER if self._look_at is None else min(_NEWCOMER, self._look_at)
 
     # ---- draining
 
@@ -104,21 +96,23 @@ class QuietConnections(ServerCore):
             self._cut_parked()
 
     def _look_for_ends(self) -> None:
-        """Take the news that are no messages, if nobody else does."""
+        """Take the news that are no messages, which those who take messages may not come to."""
+        while ended := self._parking.tend():
+            for served, news, ending, _ in ended:
+                self._hear(served, news, ending)
 
     def _cut_parked(self) -> None:
         """Time is up: of some nothing has come, others have asked for what nobody began."""
-        silent, _ = self._parking.counts()
-        while (served := self._parking.take()) is not None:
+        while (found := self._parking.take()) is not None:
+            served, quiet = found[:2]
             if served.handled is not None or served.outcome is not None:
                 self._drop(served, served.handled or served.outcome or Outcome.COMPLETED)
-            elif silent > 0 and not served.conn.buffered:
+            elif quiet:
                 self._drop(served, Outcome.IDLE)
             else:
                 served.conn.abort()
                 served.ended_by = served.ended_by or Outcome.CANCELLED
                 self._settle(served, served.ended_by, "aborted")
-            silent -= 1
 
     # ---- news, and what parking said
 
