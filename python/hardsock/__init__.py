@@ -24,6 +24,7 @@ from hardsock._core import (
 )
 from hardsock._core import version as __version__
 from hardsock._create_connection import create_connection
+from hardsock._defaults import Defaults, defaults
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -139,6 +140,7 @@ __all__ = [
     "DeadPeer",
     "DeadlineExceeded",
     "Decoder",
+    "Defaults",
     "Delimiter",
     "Descriptor",
     "DescriptorWarning",
@@ -208,6 +210,7 @@ __all__ = [
     "create_connection",
     "current",
     "deadline",
+    "defaults",
     "draining",
     "fd_inventory",
     "fd_snapshot",

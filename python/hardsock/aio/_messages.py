@@ -15,7 +15,6 @@ from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import enter
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.overdue import bound_handler, note_overrun
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
@@ -32,7 +31,6 @@ class MessageServer(QuietConnections, Server):
 
     def _begin_tending(self) -> Background:
         self._begin_parking()
-        self._idle = IdleTimeout(self._ledger, None)  # Their times are the parking's.
         self._handlers = 0
         return {**super()._begin_tending(), "news": self._tend_parked}
 
@@ -116,7 +114,7 @@ class MessageServer(QuietConnections, Server):
                 self._leave(served)
                 self._end_now(served, self._judge_cancelled(served))
         note_overrun(served, scope, self._options)
-        if failure is None and served.ended_by is None:
+        if failure is None and served.over is None:
             self._park(served)
         else:
             self._finish(served, self._judge(served, failure))

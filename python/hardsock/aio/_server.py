@@ -25,7 +25,6 @@ from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
 from hardsock.serving.drain import Drain
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import (
@@ -66,7 +65,6 @@ class Server(ServerCore):
         super().__init__(options, token)
         self._handler = handler
         self._open_listener = open_listener
-        self._idle = IdleTimeout(self._ledger, options.idle_timeout)
         self._overdue = Overdue(options.handler_timeout)
         self._context: Context
 
@@ -216,8 +214,6 @@ class Server(ServerCore):
         while not self._draining.cancelled:
             self._look()
             now = time.monotonic()
-            if (turn := self._idle.step(now)) is not None:
-                turn.perform()
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
@@ -239,8 +235,7 @@ class Server(ServerCore):
 
     def _look_again(self, *, full: bool = False) -> float | None:
         """Seconds until the next look; *full*: nothing can be accepted."""
-        intervals = (self._idle.interval, self._overdue.interval)
-        return min((i for i in intervals if i is not None), default=None)
+        return self._overdue.interval
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)

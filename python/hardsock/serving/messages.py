@@ -17,7 +17,6 @@ import time
 
 from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served
 from hardsock.serving.overdue import look_interval
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
@@ -36,7 +35,6 @@ class MessageServer(QuietConnections, Server):
     def _begin_workers(self) -> None:
         options = self._options
         self._begin_parking()
-        self._idle = IdleTimeout(self._ledger, None)  # Their times are the parking's.
         self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
@@ -132,6 +130,6 @@ class MessageServer(QuietConnections, Server):
             if exc is not None:
                 raise exc
             return Verdict(Outcome.CANCELLED, End.CLOSE)  # The child's thread ends with this.
-        if exc is None and served.ended_by is None:
+        if exc is None and served.over is None:
             return None
         return self._judge(served, exc)

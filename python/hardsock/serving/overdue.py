@@ -25,7 +25,9 @@ _LONGEST_LOOK = 5.0
 
 
 def bound_turns(served: Served, options: ServeOptions) -> None:
-    """Bound what its handler will receive and send."""
+    """Bound what its handler will receive and send, and how long it waits for a message."""
+    if options.idle_timeout is not None:
+        served.conn._set_idle_timeout(options.idle_timeout)
     if options.read_timeout is not None or options.write_timeout is not None:
         served.conn._set_turns(options.read_timeout, options.write_timeout)
 

@@ -15,7 +15,7 @@ from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
 from hardsock.serving.records import ServerStats
-from hardsock.serving.verdict import End, Verdict, judge_lingering
+from hardsock.serving.verdict import End, Verdict, judge_lingering, quiet_end
 
 __all__ = ["MESSAGE", "NEWCOMER", "PARKED", "News", "QuietConnections"]
 
@@ -131,6 +131,8 @@ class QuietConnections(ServerCore):
             )
             return self._judge(served, error)
         end = {_CLOSED: End.CLOSE, _UNFIT: End.ABORT}.get(answer, End.FINISH)
+        if answer == _NOTHING_CAME:
+            end = quiet_end(served)
         verdict = Verdict(Outcome.COMPLETED, end)
         self._lingers_by(served, verdict)
         return verdict
@@ -148,9 +150,9 @@ class QuietConnections(ServerCore):
         elif news == _QUIET and self._is_awaited(served):
             pass
         elif news == _QUIET or self._drains:
-            self._drop(served, Outcome.IDLE)
+            self._end_quiet(served, Outcome.IDLE)
         else:
-            self._drop(served, Outcome.IDLE_TIMEOUT)
+            self._end_quiet(served, Outcome.IDLE_TIMEOUT)
 
     def _is_awaited(self, served: Served) -> bool:
         """Whether the drain waits for its first message: it has just connected, and may be lost."""
@@ -164,6 +166,11 @@ class QuietConnections(ServerCore):
         if answer not in (PARKED, _NOTHING_CAME):
             self._finish(served, self._refused(served, answer))
         return answer != _NOTHING_CAME
+
+    def _end_quiet(self, served: Served, outcome: Outcome) -> None:
+        verdict = Verdict(outcome, quiet_end(served))
+        self._lingers_by(served, verdict)
+        self._finish(served, verdict)
 
     def _drop(self, served: Served, outcome: Outcome, ending: str = "closed") -> None:
         served.conn.close()
