@@ -169,6 +169,9 @@ def _wrap_socket(
     conn = getattr(sock, "_conn", None) if type.__instancecheck__(routes.socket, sock) else None
     if conn is None or server_side or isinstance(self, SSLContext):
         return _wrap(self, sock, *rest)
+    if sock.gettimeout() == 0:  # Who waits with select(2) needs SSLWantReadError from each call.
+        report.tls_escaped("the socket does not block")
+        return _wrap(self, _without_hardsock(sock), *rest)
     try:
         config = _config_of(self)
     except ValueError as exc:
