@@ -60,6 +60,11 @@ class RoutedTLS(TLSSocket):
         """True is ``settimeout(None)``, False is ``settimeout(0)``."""
         self.settimeout(None if flag else 0.0)
 
+    @property
+    def _sslobj(self) -> RoutedTLS | None:
+        """What libraries (httpcore) take from an SSLSocket to ask about the TLS of it."""
+        return None if self.connection.tls is None else self
+
     def _bind_hot(self) -> None:
         """Those below are in the way of the connection's own."""
 
