@@ -215,7 +215,10 @@ void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due
  * token is cancelled, so that nobody works for a client that is not there any more. */
 struct hs_departures;
 
-HS_NODISCARD hs_err hs_departures_new(struct hs_error *err, struct hs_departures **ret_departures);
+/* A connection is watched when it has been for young_ns, or hs_conn_cancel_on_end is asked for: so
+ * handlers that are over sooner cost no system call. */
+HS_NODISCARD hs_err hs_departures_new(int64_t young_ns, struct hs_error *err,
+                                      struct hs_departures **ret_departures);
 struct hs_departures *hs_departures_ref(struct hs_departures *d);
 void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
 /* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */

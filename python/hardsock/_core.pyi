@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import ContextVar
 from types import CodeType, TracebackType
-from typing import IO, Any, Final, NoReturn, final
+from typing import IO, Any, Final, Literal, NoReturn, final
 
 from typing_extensions import Buffer, Self, disjoint_base
 
@@ -345,6 +345,12 @@ class Connection:
         self, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> None: ...
     def _op_confirm(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
+    def export_keying_material(
+        self, label: str, length: int, /, context: Buffer | None = None
+    ) -> bytes: ...
+    def channel_binding(
+        self, kind: Literal["tls-server-end-point", "tls-exporter"], /
+    ) -> bytes: ...
     @property
     def tls(self) -> TLSInfo | None: ...
     def mark_clean(self) -> None: ...

@@ -206,8 +206,8 @@ GUARD(__wrap_hs_slots_new, __real_hs_slots_new,
       (long n, struct hs_error *err, struct hs_slots **ret_slots), (n, err, ret_slots), ret_slots,
       ret_slots)
 GUARD(__wrap_hs_departures_new, __real_hs_departures_new,
-      (struct hs_error * err, struct hs_departures **ret_departures), (err, ret_departures),
-      ret_departures, ret_departures)
+      (int64_t young_ns, struct hs_error *err, struct hs_departures **ret_departures),
+      (young_ns, err, ret_departures), ret_departures, ret_departures)
 GUARD(__wrap_hs_departures_tend, __real_hs_departures_tend,
       (struct hs_departures * d, struct hs_op *op, struct hs_error *err,
        struct hs_callback **ret_fired),
