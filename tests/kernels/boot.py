@@ -3,7 +3,7 @@
     python tests/kernels/boot.py [--tune BINARY] [KERNEL_FOLDER ...]
 
 Without KVM, which a plain user or a machine inside a machine lacks: a run takes half a minute. The
-records of guest.sh are kept as `report.txt` beside the kernel, and what compare.py makes of them as
+records of guest.sh are kept as `report.txt` beside the kernel, and what agreement.py makes of them as
 `findings.tsv` beside them all. seen.py turns them into what `explain` cites.
 """
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import compare
+import agreement
 import fetch
 
 HERE = Path(__file__).parent
@@ -134,9 +134,9 @@ def main() -> int:
         state += f", {same} settings trees restored, {len(differing)} lines differ"
         took = time.monotonic() - began
         print(f"{kernel.name}: {len(records)} records, {took:.0f} s, {state}", flush=True)
-    answers = compare.compare(tune, kernels)
-    compare.write_table(answers, kernels[0].parent / "findings.tsv")
-    return 1 if compare.report(answers) or failed else 0
+    answers = agreement.compare(tune, kernels)
+    agreement.write_table(answers, kernels[0].parent / "findings.tsv")
+    return 1 if agreement.report(answers) or failed else 0
 
 
 if __name__ == "__main__":
