@@ -15,8 +15,8 @@ from support_tune import BINARY, TOP
 
 sys.path.insert(0, str(TOP / "tests/kernels"))
 
-import boot
 import agreement
+import boot
 import fetch
 import observe
 import seen
