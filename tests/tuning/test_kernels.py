@@ -297,6 +297,15 @@ def test_check_kernels_fails_when_a_kernel_disagrees(
     assert told in capsys.readouterr().out
 
 
+def test_kernels_are_named_by_folder_or_by_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "fetch", lambda series: [Path("/fetched") / s for s in series])
+    assert boot.folders([str(tmp_path)]) == [tmp_path]
+    assert boot.folders(["6.6", str(tmp_path)]) == [tmp_path, Path("/fetched/6.6")]
+    assert boot.folders([]) == [Path("/fetched") / s for s in fetch.SERIES]
+
+
 def test_missing_programs_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SystemExit, match=r"qemu-system-x86_64.*busybox.*cpio.*apt install"):
