@@ -554,6 +554,33 @@ def test_gunicorn_serves_and_its_workers_upstream_calls_end(tmp_path: Path) -> N
     assert re.search(r"1 at \S+program\.py:8 in app", err), err
 
 
+def test_what_is_loaded_for_each_connection_is_remembered_once(tmp_path: Path) -> None:
+    ids = Identities(tmp_path)
+    code = """
+        import abc, socket, ssl, sys
+        import hardsock
+        from hardsock.running import begin, parse, tls
+        begin(parse("read=5"))
+        context = ssl.create_default_context()
+        before = len(tls._calls[context])
+        for _ in range(100):
+            context.load_verify_locations(sys.argv[1])
+            context.set_alpn_protocols(["http/1.1"])
+        assert len(tls._calls[context]) == before + 2
+        config = tls._config_of(context)
+        assert tls._config_of(context) is config
+        context.set_alpn_protocols(["h2"])
+        assert tls._config_of(context).alpn == ("h2",)
+        class Abstract(abc.ABC): pass
+        class Both(socket.socket, Abstract): pass
+        with Both() as both, hardsock.compat.socket._base() as plain:
+            assert isinstance(both, socket.socket) and isinstance(plain, socket.socket)
+            assert isinstance(both, Both) and not isinstance(plain, Both)
+            assert issubclass(ssl.SSLSocket, socket.socket) and not issubclass(int, socket.socket)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(ids.ca)], check=True)
+
+
 # ---- the settings
 
 
