@@ -581,6 +581,18 @@ def test_what_is_loaded_for_each_connection_is_remembered_once(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(ids.ca)], check=True)
 
 
+def test_a_python_without_hardsock_runs_the_program_and_says_so(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "other")], check=True
+    )
+    other = str(tmp_path / "other" / "bin" / "python")
+    done = run("--read", "5", other, "-c", "import sys; print(sys.argv)", "a")
+    assert (done.returncode, done.stdout) == (0, "['-c', 'a']\n")
+    assert done.stderr == f"hardsock run: {other} has no hardsock: not under it\n"
+    done = run("--read", "5", other, "-I", "-c", "print(1)")
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
 # ---- the settings
 
 
