@@ -483,8 +483,10 @@ def test_asyncio_works_and_its_sockets_are_listed_with_their_lines(tmp_path: Pat
         tmp_path,
         """
         import asyncio
+        kept = []
         async def main():
             async def handle(reader, writer):
+                kept.append(writer)
                 writer.write(await reader.readexactly(5))
                 await writer.drain()
             server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -495,7 +497,8 @@ def test_asyncio_works_and_its_sockets_are_listed_with_their_lines(tmp_path: Pat
             import os, signal
             os.kill(os.getpid(), signal.SIGUSR2)
             await asyncio.sleep(0)
-            writer.close()
+            for one in (writer, *kept):
+                one.close()
             server.close()
         asyncio.run(main())
         """,
