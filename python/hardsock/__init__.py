@@ -38,6 +38,7 @@ from hardsock._descriptors import (
     fd_watch,
     open_connections,
 )
+from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
@@ -185,6 +186,9 @@ __all__ = [
     "PoolAudit",
     "PoolCloseReport",
     "PoolManager",
+    "DialLimits",
+    "DialPlace",
+    "DialStats",
     "PoolOptions",
     "PoolRefused",
     "PoolStats",
