@@ -73,6 +73,7 @@ static hs_err
 server_certificate(struct hs_tls *t, struct hs_error *err, X509 **ret_cert)
 {
     bool is_server = t->context->role == HS_TLS_SERVER;
+    X509 *cert;
 
     if (t->state != TLS_OPEN)
         return not_open(err);
@@ -81,9 +82,10 @@ server_certificate(struct hs_tls *t, struct hs_error *err, X509 **ret_cert)
                            "the session was resumed, and a server does not know by which "
                            "certificate it began: tickets=0 of its TLSConfig has each client shown "
                            "one");
-    *ret_cert = is_server ? SSL_get_certificate(t->ssl) : SSL_get0_peer_certificate(t->ssl);
-    if (*ret_cert == NULL)
+    cert = is_server ? SSL_get_certificate(t->ssl) : SSL_get0_peer_certificate(t->ssl);
+    if (cert == NULL)
         return hs_err_setx(err, HS_E_INVALID, NULL, "the server has shown no certificate");
+    *ret_cert = cert;
     return HS_OK;
 }
 

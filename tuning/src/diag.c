@@ -175,8 +175,8 @@ from_kernel(struct diag *d)
 
     if (fd < 0)
         return false;
-    /* IPv6 first, whose listeners accept for IPv4 too; a kernel without it refuses. Each dump begins
-     * with its listeners. */
+    /* IPv6 first, whose listeners accept for IPv4 too; a kernel without it refuses. Each dump
+     * begins with its listeners. */
     (void)dump(fd, AF_INET6, d);
     ok = dump(fd, AF_INET, d);
     (void)close(fd);

@@ -1,9 +1,9 @@
 /* mem.c: the arena, the growing text, and messages to people.
  *
- * Blocks of 1 MiB are linked; what is larger gets a block of its own. Blocks come zeroed, are never
- * used twice, and so large come from pages that count only once they are touched; smaller ones among
- * libyaml's buffers, which come and go, would leave holes that nothing fits. Messages are made
- * printable first: names and values come from files that a stranger may have written.
+ * Blocks of 1 MiB are linked; what is larger gets a block of its own. Blocks come zeroed and are
+ * never used twice; so large, they are pages that count only once they are touched. Smaller ones
+ * among libyaml's buffers, which come and go, would leave holes that nothing fits. Messages are
+ * made printable first: names and values come from files that a stranger may have written.
  */
 #include "mem.h"
 

@@ -321,6 +321,15 @@ class Connection:
         """As ``hardsock.Connection.cancel_on_end``."""
         self._conn.cancel_on_end(on)
 
+    @property
+    def state(self) -> Any:
+        """As ``hardsock.Connection.state``."""
+        return self._conn.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._conn.state = value
+
     # ---- TLS
 
     async def upgrade_to_tls(
