@@ -19,10 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from pathlib import Path
 
 import distro
+import tomllib
 
 VERSION = os.environ.get("FREETHREADED", "3.13")
 JOBS = os.environ.get("JOBS", "2")
