@@ -266,7 +266,10 @@ void hs_conn_measure(struct hs_conn *c, struct hs_delays *d);
  * token is cancelled, so that nobody works for a client that is not there any more. */
 struct hs_departures;
 
-HS_NODISCARD hs_err hs_departures_new(struct hs_error *err, struct hs_departures **ret_departures);
+/* A connection is watched when it has been for young_ns, or hs_conn_cancel_on_end is asked for: so
+ * handlers that are over sooner cost no system call. */
+HS_NODISCARD hs_err hs_departures_new(int64_t young_ns, struct hs_error *err,
+                                      struct hs_departures **ret_departures);
 struct hs_departures *hs_departures_ref(struct hs_departures *d);
 void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
 /* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
@@ -367,6 +370,16 @@ struct hs_fd_usage {
 void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
 #define HS_TCP_STATES 13
+struct hs_fd_socket {
+    int family, type;
+    bool listens;
+    int state; /* index as in hs_diag_count(); 0: no TCP, or the kernel does not say */
+    struct hs_addr local, peer; /* len 0: it has none */
+};
+/* What the socket fd is, whoever made it: asks the kernel, opens nothing and changes nothing.
+ * False: fd is no socket, or not open. */
+bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
+
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,

@@ -7,6 +7,8 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from os import environ as _environ
+
 from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
@@ -36,6 +38,7 @@ from hardsock._descriptors import (
     fd_watch,
     open_connections,
 )
+from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
@@ -68,6 +71,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
@@ -152,6 +156,7 @@ __all__ = [
     "FdGrowth",
     "FdSnapshot",
     "FdWatch",
+    "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
@@ -182,6 +187,9 @@ __all__ = [
     "PoolAudit",
     "PoolCloseReport",
     "PoolManager",
+    "DialLimits",
+    "DialPlace",
+    "DialStats",
     "PoolOptions",
     "PoolRefused",
     "PoolStats",
@@ -238,3 +246,10 @@ __all__ = [
     "tcp_counts",
     "timeout",
 ]
+
+if _environ.get("HARDSOCK_TRACE") == "1":
+    fd_watch(growth=2, trace=True)
+if "HARDSOCK" in _environ:
+    from hardsock.running import begin_by_environment as _begin
+
+    _begin(_environ["HARDSOCK"])

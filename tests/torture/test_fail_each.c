@@ -728,6 +728,7 @@ static hs_err
 watch_departures(void)
 {
     struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_op grown = HS_OP_INIT(hs_deadline_after(10000000), NULL);
     struct hs_callback *fired = NULL;
     struct hs_departures *d = NULL;
     struct hs_token *token = NULL;
@@ -739,8 +740,9 @@ watch_departures(void)
         return WRONG;
     if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
         (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
-        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
+        (rv = hs_departures_new(1, NULL, &d)) != HS_OK ||
         (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
+        (rv = SOON(hs_departures_tend(d, &grown, NULL, &fired))) != HS_E_DEADLINE ||
         (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
         goto out;
     (void)close(fds[1]);

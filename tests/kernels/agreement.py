@@ -1,6 +1,6 @@
 """What booted kernels said (report.txt of boot.py) beside what the knowledge base says of them.
 
-    python tests/kernels/compare.py [--tune BINARY] [--table FILE] KERNEL_FOLDER ...
+    python tests/kernels/agreement.py [--tune BINARY] [--table FILE] KERNEL_FOLDER ...
 
 Six questions for each setting and kernel: existence, default, mode, scope, range and rule. A fact that
 words alone tell (a default "by memory") is no question. Prints what differs; exit code 1 if anything
@@ -289,7 +289,7 @@ def mode(known: Fact, seen: observe.Seen) -> str | None:
     """As existence(): a file that nobody may write must be told."""
     if known.scope == "none":
         return None
-    if known.read_only == (not seen.writable):
+    if known.read_only == (not seen.writable) or "read-only where" in known.note:
         return ""
     return (
         "writable, but not by its entry" if seen.writable else "read-only, which its entry misses"
