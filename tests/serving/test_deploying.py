@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hardsock.lab.servers.process import clean_environment, find_program, free_port, running
+from hardsock.lab.servers.process import find_program, free_port, running
 from hardsock.lab.waits import poll_until
 from support import connect_to
 from support.require import Unavailable, available
@@ -52,7 +52,7 @@ class App:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, self._file, str(self.port)], env={**clean_environment(), "LAG": "1"}
+            [sys.executable, self._file, str(self.port)], env={**os.environ, "LAG": "1"}
         )
         assert poll_until(self._is_ready, PATIENCE)
 
@@ -177,7 +177,7 @@ def test_a_socket_that_stays_loses_nothing_over_restarts(tmp_path: Path) -> None
 
         def process() -> subprocess.Popen[bytes]:
             argv = [sys.executable, "-c", AS_SYSTEMD, str(sock.fileno()), str(app)]
-            return subprocess.Popen(argv, pass_fds=[sock.fileno()], env=clean_environment())
+            return subprocess.Popen(argv, pass_fds=[sock.fileno()])
 
         current = process()
         try:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hardsock as hs
-from hardsock.lab.servers.process import clean_environment
 from support import serving
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def child(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**clean_environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         cwd=Path(__file__).parent.parent,
     )
     with process:
