@@ -12,6 +12,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 import hardsock as hs
+import hardsock.adapters.http
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
 from adapters.http_contract import causes, nothing_open, server_context
@@ -133,3 +134,57 @@ def test_what_is_wrong_is_named() -> None:
         session.trust_env, session.proxies = False, {"http": "socks4://proxy.test:1"}
         with pytest.raises(requests.exceptions.InvalidSchema, match="socks5"):
             session.get("http://nobody.test/")
+
+
+# ---- Proxies of the environment, as the libraries read them
+
+
+def _by_requests(url: str, ids: Identities) -> bytes:
+    with hardsock.adapters.requests.session(30) as session:
+        return session.get(url, verify=str(ids.ca)).content
+
+
+def _by_opener(url: str, ids: Identities) -> bytes:
+    opener = hardsock.adapters.http.opener(total=30, context=hs.ssl_context(ca=ids.ca))
+    with opener.open(url) as answer:
+        return bytes(answer.read())
+
+
+@pytest.mark.parametrize("get", [_by_requests, _by_opener])
+@pytest.mark.parametrize("tls", [False, True])
+def test_proxies_of_the_environment_are_used(
+    get: Callable[[str, Identities], bytes],
+    tls: bool,
+    ids: Identities,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with HttpPeer(server_context(ids) if tls else None) as peer:
+        if tls:  # The proxy knows CONNECT only.
+            with Proxy() as proxy:
+                monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+                assert get(peer.url("/ok?through"), ids) == b"through"
+            assert proxy.targets == [("127.0.0.1", peer.port)]
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        with pytest.raises((requests.ConnectionError, OSError)) as refused:
+            get(peer.url("/ok?x"), ids)
+        assert any(isinstance(one, hs.ConnectError) for one in causes(refused.value))
+        del refused
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert get(peer.url("/ok?past"), ids) == b"past"
+    nothing_open()
+
+
+def test_socks_of_the_environment_is_used_by_requests(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with HttpPeer() as peer, Proxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://{proxy.address}")
+        assert _by_requests(peer.url("/ok?through"), ids) == b"through"
+        assert proxy.targets == [("127.0.0.1", peer.port)]
