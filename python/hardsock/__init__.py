@@ -249,7 +249,7 @@ __all__ = [
 ]
 
 if _environ.get("HARDSOCK_TRACE") == "1":
-    fd_watch(trace=True)
+    fd_watch(growth=2, trace=True)
 if "HARDSOCK" in _environ:
     from hardsock.running import begin_by_environment as _begin
 
