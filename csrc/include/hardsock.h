@@ -747,8 +747,7 @@ HS_API HS_NODISCARD hs_err hs_conn_tls_chain_copy(struct hs_conn *c, size_t i, u
 
 /* len secret bytes that both ends of this TLS, and nobody else, can derive for a purpose (RFC 5705,
  * RFC 8446 section 7.5). HS_E_INVALID: a plain connection, TLS that has failed, TLS 1.2 without the
- * extended master secret (RFC 7627), or a label or length that OpenSSL refuses. out is not written
- * then, but for what is not to be used. */
+ * extended master secret (RFC 7627), or a label or length that OpenSSL refuses. len > 0. */
 struct hs_tls_exported {
     const char *label;
     size_t label_len;

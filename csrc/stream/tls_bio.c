@@ -31,15 +31,13 @@ struct queue {
 /* An SSL object that fails queues the reason first and sends its alert after. The one below needs
  * an empty queue for that: SSL_get_error(3) takes any entry for its own. Nobody asks for more of an
  * entry than its code. */
-static struct queue
-put_aside(const struct hs_tls_io *io)
+static void
+put_aside(const struct hs_tls_io *io, struct queue *q)
 {
-    struct queue q = {.n = 0};
-
+    q->n = 0;
     if (io->below != NULL)
-        while (q.n < QUEUE_MAX && (q.codes[q.n] = ERR_get_error()) != 0)
-            q.n++;
-    return q;
+        while (q->n < QUEUE_MAX && (q->codes[q->n] = ERR_get_error()) != 0)
+            q->n++;
 }
 
 static void
@@ -85,9 +83,11 @@ is_closed(int fd)
 static hs_err
 ask_below(struct hs_tls_io *io, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
 {
-    struct queue q = put_aside(io);
-    hs_err rv = io->layer->try_recv(io->below, io->fd, buf, len, 0, err, &io->want, ret_n);
+    struct queue q;
+    hs_err rv;
 
+    put_aside(io, &q);
+    rv = io->layer->try_recv(io->below, io->fd, buf, len, 0, err, &io->want, ret_n);
     put_back(&q);
     return rv;
 }
@@ -154,7 +154,7 @@ bio_write(BIO *bio, const char *buf, int len)
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
-    q = put_aside(io);
+    put_aside(io, &q);
     rv = io->layer->try_send(io->below, io->fd, &iov, 1, io->send_flags, &err, &io->want, &n);
     put_back(&q);
     io->tired = rv == HS_INTR;

@@ -10,9 +10,11 @@
 #include "tls.h"
 #include "../base/err.h"
 
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char exporter_label[] = "EXPORTER-Channel-Binding"; /* RFC 9266 section 2 */
@@ -42,15 +44,25 @@ static hs_err
 export_locked(struct hs_tls *t, const struct hs_tls_exported *what, uint8_t *out, size_t len,
               struct hs_error *err)
 {
+    uint8_t *made; /* What fails may have written a part. */
+    bool derived;
     hs_err rv;
 
     if ((rv = check_derivable(t, err)) != HS_OK)
         return rv;
+    if ((made = malloc(len)) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for %zu derived bytes", len);
     ERR_clear_error();
-    if (SSL_export_keying_material(t->ssl, out, len, what->label, what->label_len, what->context,
-                                   what->context_len, what->context != NULL) == 1)
+    derived =
+        SSL_export_keying_material(t->ssl, made, len, what->label, what->label_len, what->context,
+                                   what->context_len, what->context != NULL) == 1;
+    ERR_clear_error();
+    if (derived)
+        memcpy(out, made, len);
+    OPENSSL_cleanse(made, len);
+    free(made);
+    if (derived)
         return HS_OK;
-    ERR_clear_error();
     return hs_err_setx(err, HS_E_INVALID, NULL,
                        "OpenSSL derives no %zu bytes for a label of %zu: one is too long, or the "
                        "label is one of TLS's own",

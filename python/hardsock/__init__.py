@@ -71,6 +71,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._escapes import warn_of_foreign_sockets
 from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
@@ -245,6 +246,7 @@ __all__ = [
     "take_over",
     "tcp_counts",
     "timeout",
+    "warn_of_foreign_sockets",
 ]
 
 if _environ.get("HARDSOCK_TRACE") == "1":

@@ -129,6 +129,10 @@ def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
     threads, and its deadline moved with ``set_timeout``. In a task of asyncio or trio the block
     ends then whatever it awaits, as ``asyncio.timeout`` does: see ``hardsock.aio.timeout``.
 
+    In a thread it reaches the calls of hardsock, and of libraries by their adapters, and nothing
+    else: a plain ``socket.socket`` waits as long as it likes, and so does a library that makes one
+    (a C client, or one without its adapter). ``warn_of_foreign_sockets()`` tells of those.
+
     Raises (from the calls in the block, or where it ends):
         DeadlineExceeded: When the time is up.
         Cancelled: When the token was cancelled.

@@ -116,6 +116,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("driver", drivers, indirect=True, ids=[one.name for one in drivers])
 
 
+def keep_what_a_driver_has(module: dict[str, Any]) -> None:
+    """Leave out the tests that are about what none of the module's DRIVERS has: nothing to skip."""
+    for name, needed in _NEEDS.items():
+        if all(needed & one.lacks for one in module["DRIVERS"]):
+            del module[name]
+
+
 def total_of(end: str) -> float | None:
     """What the client is made with."""
     return SHORT if end == "deadline" else None

@@ -137,6 +137,7 @@ class BotocoreDriver:
 
 
 DRIVERS = [BotocoreDriver()]
+keep_what_a_driver_has(globals())
 
 
 # ---- What is theirs alone

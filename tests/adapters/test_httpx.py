@@ -387,6 +387,20 @@ def test_settings_that_hardsock_does_not_take_are_refused_by_name(way: Way) -> N
         way.adapter.Transport(http2=True, tls=hs.TLSConfig(alpn=("http/1.1",)))
 
 
+def test_a_breaker_learns_from_requests(way: Way, web: Web) -> None:
+    breaker = hs.Breaker(failures=2, patience=0.01)
+    with Silent() as silent:
+        for _ in range(2):
+            way.get(f"http://127.0.0.1:{silent.port}/", total=0.3, breaker=breaker)
+        refused = way.get(f"http://127.0.0.1:{silent.port}/", total=30, breaker=breaker)
+    assert isinstance(refused, way.library.ConnectError), refused
+    assert isinstance(refused.hardsock_error, hs.BreakerOpen)  # type: ignore[attr-defined]
+    for number, statuses, wanted in (("1", None, 1), ("2", (200,), 2)):
+        how = {"breaker": breaker, "breaker_statuses": statuses}
+        assert way.get(web.url("/hello"), **how) == number
+        assert len(breaker.states()) == wanted
+
+
 def test_proxies_of_the_environment_are_used_over_hardsock(
     way: Way, web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:

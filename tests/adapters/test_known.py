@@ -31,7 +31,7 @@ def test_it_lists_what_is_installed_and_the_line_to_write(
     shown = _shown(capsys)
     assert re.search(
         r"^requests 2\.\d+\.\d+\n  write   session = hardsock\.adapters\.requests\.session\(total=10\)\n"
-        r"  covers  all\n  lost    SOCKS proxies\n",
+        r"  covers  all\n  lost    SOCKS4 proxies\n",
         shown,
         re.MULTILINE,
     )

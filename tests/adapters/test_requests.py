@@ -212,8 +212,8 @@ def test_what_cannot_go_through_hardsock_is_refused() -> None:
     with pytest.raises(ValueError, match="proxy_url must be http"):
         hardsock.adapters.urllib3.ProxyManager("socks5://127.0.0.1:1080")
     with hardsock.adapters.requests.session(1) as session:
-        session.proxies = {"http": "socks5://127.0.0.1:1"}
-        with pytest.raises(requests.exceptions.InvalidSchema, match="SOCKS"):
+        session.proxies = {"http": "socks4://127.0.0.1:1"}
+        with pytest.raises(requests.exceptions.InvalidSchema, match="socks5"):
             session.get("http://nobody.test/")
 
 

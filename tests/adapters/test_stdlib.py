@@ -139,6 +139,7 @@ class OpenerDriver:
 
 
 DRIVERS = [HttpDriver(), OpenerDriver()]
+keep_what_a_driver_has(globals())
 
 
 # ---- http.client and xmlrpc alone

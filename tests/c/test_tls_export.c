@@ -227,7 +227,10 @@ START_TEST(what_cannot_be_derived_is_refused)
                hs_conn_tls_binding(p.client, HS_TLS_BINDING_EXPORTER, got, &n, fresh()));
     tls_pair_free(&p);
     p = default_pair(false, HS_TLS_1_3);
+    memset(out, 7, sizeof(out));
     ASSERT_ERR(HS_E_INVALID, hs_conn_tls_export(p.client, &what, out, sizeof(out), fresh()));
+    for (size_t i = 0; i < sizeof(out); i++)
+        ck_assert_int_eq(out[i], 7);
     carry(p.client, p.server, "fine", 4);
     tls_pair_free(&p);
     p = default_pair(false, HS_TLS_1_2);

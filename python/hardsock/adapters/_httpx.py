@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import hardsock as hs
 from hardsock.adapters._httpcore import backends
+from hardsock.adapters._outcomes import Outcomes, cause_of, outcomes
 from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
 
 __all__ = ["Clients", "clients"]
 
 _KEY = "hardsock"
+_OURS = ("total", "tls", "proxy_tls", "socket", "breaker", "breaker_statuses")
 _ALPN = {False: ("http/1.1",), True: ("h2", "http/1.1")}
 
 
@@ -143,6 +146,25 @@ def clients(library: Any, core: Any) -> Clients:
         request.extensions = {**request.extensions, _KEY: total}
         return total
 
+    @contextmanager
+    def judged(learning: Outcomes | None, request: Any) -> Iterator[Callable[[int], None]]:
+        """One try, of which a breaker is told; call what is yielded with the status."""
+        if learning is None:
+            yield lambda status: None
+            return
+        url = request.url
+        try:
+            permit = learning.permit(url.host, url.port or (443 if url.scheme == "https" else 80))
+        except hs.BreakerOpen as exc:
+            error: Exception = library.ConnectError(str(exc), request=request)
+            error.hardsock_error = exc  # type: ignore[attr-defined]
+            raise error from exc
+        try:
+            yield lambda status: learning.answered(permit, status)
+        except BaseException as exc:
+            permit.record(cause_of(exc))
+            raise
+
     class BoundStream(library.SyncByteStream):
         """A body whose every piece is read in the scope of its exchange."""
 
@@ -177,6 +199,11 @@ def clients(library: Any, core: Any) -> Clients:
             proxy_tls: With an ``https://`` proxy. ``None``: the proxy's ``ssl_context``, which has
                 to be one of ``hardsock.ssl_context()``, else whom the system trusts.
             socket: Options for the sockets.
+            breaker: Learns from requests: a node that keeps failing, by refusing, by silence until a
+                limit of a second or more (see its ``patience``) or by a reset, is not tried for a
+                while: ``ConnectError`` with ``BreakerOpen``. Share one. A body that is streamed
+                later is not seen.
+            breaker_statuses: Statuses that are failures of the node as well, such as 503.
         """
 
         def __init__(
@@ -186,6 +213,8 @@ def clients(library: Any, core: Any) -> Clients:
             tls: hs.TLSConfig | None = None,
             proxy_tls: hs.TLSConfig | None = None,
             socket: hs.SocketOptions | None = None,
+            breaker: hs.Breaker | None = None,
+            breaker_statuses: Iterable[int] | None = None,
             verify: Any = True,
             cert: Any = None,
             http1: bool = True,
@@ -196,6 +225,7 @@ def clients(library: Any, core: Any) -> Clients:
             proxied = _proxied(library, settings.get("proxy"), proxy_tls)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
+            self._outcomes = outcomes(breaker, breaker_statuses or ())
             self._pool._network_backend = made.sync(tls=config, options=socket, **proxied)
             size = self._pool._max_connections
             # With HTTP/2 exchanges share connections: the library's own queue decides.
@@ -222,7 +252,9 @@ def clients(library: Any, core: Any) -> Clients:
                         "no connection became free in time", request=request
                     ) from None
             try:
-                response = super().handle_request(request)
+                with judged(self._outcomes, request) as answered:
+                    response = super().handle_request(request)
+                    answered(response.status_code)
             except BaseException as exc:
                 if self._queue is not None:
                     self._queue.give()
@@ -259,6 +291,8 @@ def clients(library: Any, core: Any) -> Clients:
             tls: hs.TLSConfig | None = None,
             proxy_tls: hs.TLSConfig | None = None,
             socket: hs.SocketOptions | None = None,
+            breaker: hs.Breaker | None = None,
+            breaker_statuses: Iterable[int] | None = None,
             verify: Any = True,
             cert: Any = None,
             http1: bool = True,
@@ -269,13 +303,15 @@ def clients(library: Any, core: Any) -> Clients:
             proxied = _proxied(library, settings.get("proxy"), proxy_tls)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
+            self._outcomes = outcomes(breaker, breaker_statuses or ())
             self._pool._network_backend = made.asynchronous(tls=config, options=socket, **proxied)
 
         async def handle_async_request(self, request: Any) -> Any:
             total = total_of(request, self._total)
             try:
-                with total.enter():
+                with total.enter(), judged(self._outcomes, request) as answered:
                     response = await super().handle_async_request(request)
+                    answered(response.status_code)
             except hs.DeadlineExceeded as exc:
                 raise late(exc, request) from exc
             response.stream = AsyncBoundStream(response.stream, total)
@@ -286,7 +322,7 @@ def clients(library: Any, core: Any) -> Clients:
         total = settings.get("total")
         if total is not None:
             settings.setdefault("timeout", total)
-        return {name: settings.pop(name, None) for name in ("total", "tls", "proxy_tls", "socket")}
+        return {name: settings.pop(name, None) for name in _OURS}
 
     class Client(library.Client):
         """A client: that of the library, with `Transport`'s parameters; see `client`."""

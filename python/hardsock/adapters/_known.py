@@ -42,11 +42,11 @@ _STDLIB = "CPython"
 ADAPTERS = (
     Adapter(
         *("requests", "session = hardsock.adapters.requests.session(total=10)", _ALL),
-        *("SOCKS proxies", "2.32", "2.34"),
+        *("SOCKS4 proxies", "2.32", "2.34"),
     ),
     Adapter(
         *("urllib3", "http = hardsock.adapters.urllib3.PoolManager(total=10)", _ALL),
-        *("SOCKS proxies, HTTP/2, pyOpenSSL, one's own ConnectionCls", "2.0", "2.8"),
+        *("SOCKS4 proxies, HTTP/2, pyOpenSSL, one's own ConnectionCls", "2.0", "2.8"),
     ),
     Adapter(
         *("botocore", 's3 = hardsock.adapters.botocore.client("s3", total=10)', _ALL),

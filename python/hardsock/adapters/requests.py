@@ -18,7 +18,7 @@ their causes. After a cancel, from any thread: ``hardsock.Cancelled``.
     with hardsock.scope(token):
         session.get(url)        # another thread: token.cancel("stop")
 
-TLS is hardsock's, set up by ``verify=`` and ``cert=``. Not for SOCKS proxies. Everything else is
+TLS is hardsock's, set up by ``verify=`` and ``cert=``. Not for SOCKS4 proxies. Everything else is
 requests' own; the adapter can be mounted by itself: ``session.mount("https://", Adapter())``.
 
 Tested with requests 2.32 to 2.34. All that it overrides is public; it stands on
@@ -27,6 +27,7 @@ Tested with requests 2.32 to 2.34. All that it overrides is public; it stands on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +37,7 @@ from requests.exceptions import ConnectTimeout, InvalidSchema
 from urllib3.exceptions import EmptyPoolError
 from urllib3.util.retry import Retry
 
+from hardsock._core import Breaker
 from hardsock._scope import timeout
 from hardsock.adapters import urllib3 as over
 from hardsock.adapters._versions import check
@@ -46,9 +48,26 @@ check("requests", version("requests"), "2.32", "2.34")
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """``requests.adapters.HTTPAdapter`` over hardsock; the parameters are the same."""
+    """``requests.adapters.HTTPAdapter`` over hardsock; the parameters are the same.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        breaker: Learns from requests, as ``breaker_statuses``: see
+            ``hardsock.adapters.urllib3.PoolManager``.
+    """
+
+    __attrs__ = [*requests.adapters.HTTPAdapter.__attrs__, "_learning"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        *args: Any,
+        breaker: Breaker | None = None,
+        breaker_statuses: Iterable[int] = (),
+        **kwargs: Any,
+    ) -> None:
+        self._learning: dict[str, Any] = {
+            "breaker": breaker,
+            "breaker_statuses": tuple(breaker_statuses),
+        }
         super().__init__(*args, **kwargs)
         if type(self.max_retries) is Retry:  # once, so that no request has to
             self.max_retries = over.patient(self.max_retries)
@@ -59,23 +78,33 @@ class Adapter(requests.adapters.HTTPAdapter):
         """As requests has it, of hardsock's connections."""
         super().init_poolmanager(connections, maxsize, block)
         self.poolmanager = over.PoolManager(
-            num_pools=connections, maxsize=maxsize, block=block, **pool_kwargs
+            num_pools=connections, maxsize=maxsize, block=block, **self._learning, **pool_kwargs
         )
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """As requests has it, of hardsock's connections."""
-        if proxy.lower().startswith("socks"):
-            raise InvalidSchema(f"no SOCKS proxies over hardsock, got {proxy!r}")
-        if proxy not in self.proxy_manager:
-            self.proxy_manager[proxy] = over.ProxyManager(
+        if proxy in self.proxy_manager:
+            return self.proxy_manager[proxy]
+        size: dict[str, Any] = {
+            "num_pools": self._pool_connections,  # type: ignore[attr-defined,unused-ignore]
+            "maxsize": self._pool_maxsize,  # type: ignore[attr-defined,unused-ignore]
+            "block": self._pool_block,  # type: ignore[attr-defined,unused-ignore]
+        }
+        if not proxy.lower().startswith("socks"):
+            made: Any = over.ProxyManager(
                 proxy,
                 proxy_headers=self.proxy_headers(proxy),
-                num_pools=self._pool_connections,  # type: ignore[attr-defined,unused-ignore]
-                maxsize=self._pool_maxsize,  # type: ignore[attr-defined,unused-ignore]
-                block=self._pool_block,  # type: ignore[attr-defined,unused-ignore]
+                **self._learning,
+                **size,
                 **proxy_kwargs,
             )
-        return self.proxy_manager[proxy]
+        else:
+            try:
+                made = over.PoolManager(via=proxy, **self._learning, **size, **proxy_kwargs)
+            except ValueError as exc:  # socks4
+                raise InvalidSchema(str(exc)) from exc
+        self.proxy_manager[proxy] = made
+        return made
 
     def build_connection_pool_key_attributes(
         self, request: Any, verify: Any, cert: Any = None
@@ -122,6 +151,8 @@ def session(total: float | None = None, **adapter: Any) -> Session:
     Args:
         total: Seconds; ``None``: the ambient scope alone decides.
         adapter: Parameters of ``requests.adapters.HTTPAdapter``: ``max_retries``, ``pool_maxsize``,
-            ``pool_block``, ``pool_connections``.
+            ``pool_block``, ``pool_connections``, and of ``Adapter``: ``breaker``,
+            ``breaker_statuses``. Proxies are those of requests, of the environment too: ``http://``,
+            ``https://``, and ``socks5://``, which looks names up as ``socks5h://`` does.
     """
     return Session(total, **adapter)

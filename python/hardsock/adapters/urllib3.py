@@ -17,11 +17,11 @@ At the deadline: urllib3's own ``ConnectTimeoutError``, ``ReadTimeoutError``, ``
 request.
 
 TLS is hardsock's, set up by the usual parameters. ``ssl_context=`` must be made by
-``hardsock.ssl_context()``. Not for: a caller's own ``ConnectionCls``, HTTP/2 (``urllib3.http2``),
-SOCKS proxies, pyOpenSSL.
+``hardsock.ssl_context()``. SOCKS proxies: ``PoolManager(via="socks5://...")``. Not for: a caller's
+own ``ConnectionCls``, HTTP/2 (``urllib3.http2``), pyOpenSSL.
 
 Tested with urllib3 2.0 to 2.8. What is not public there and used here: ``HTTPConnection._new_conn``,
-``_dns_host``, ``_tunnel_host`` and ``_tunnel_scheme``, ``_connect_tls_proxy``,
+``HTTPConnectionPool._new_conn`` and ``_make_request``, ``_dns_host``, ``_tunnel_host`` and ``_tunnel_scheme``, ``_connect_tls_proxy``,
 ``Retry._sleep_backoff`` and ``sleep_for_retry``, ``HTTPSConnection.proxy_config``.
 """
 
@@ -33,6 +33,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -50,10 +51,14 @@ from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import resolve_cert_reqs
 from urllib3.util.timeout import Timeout
 
+from hardsock._connect import connect
+from hardsock._core import Breaker
 from hardsock._create_connection import create_connection
 from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
 from hardsock._ssl_context import SSLContext
+from hardsock._via import parse_via
+from hardsock.adapters._outcomes import Outcomes, breaker_open_in, cause_of, outcomes
 from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
@@ -146,12 +151,16 @@ class _Over:
     """What both kinds of connections do differently from urllib3's."""
 
     sock: Any
+    via: str | None = None
 
     def _new_conn(self: Any) -> Any:
         # On the way to a tunnel urllib3 has not resolved it.
         limit = Timeout.resolve_default_timeout(self.timeout)
         try:
-            conn = create_connection((self._dns_host, self.port), limit, self.source_address)
+            if self.via is None:
+                conn = create_connection((self._dns_host, self.port), limit, self.source_address)
+            else:
+                conn = _connect_through(self, limit)
         except ResolveError as exc:
             raise NameResolutionError(self.host, self, exc) from exc
         except DeadlineExceeded as exc:
@@ -184,6 +193,15 @@ class _Over:
         if pending is not None and pending():
             return False
         return bool(super().is_connected)  # type: ignore[misc]
+
+
+def _connect_through(conn: Any, limit: Any) -> Any:
+    """To the target through a SOCKS proxy, which looks its name up."""
+    made = connect(
+        (conn._dns_host, conn.port), timeout=limit, source=conn.source_address, via=conn.via
+    )
+    made.settimeout(limit)
+    return made
 
 
 def _bind(sock: Any) -> None:
@@ -249,6 +267,8 @@ class _Patient(Retry):
         _stacktrace: Any = None,
     ) -> Any:
         token = current()
+        if error is not None and (refused := breaker_open_in(error)) is not None:
+            raise MaxRetryError(_pool, url or "", error) from refused
         if error is not None and token is not None and token.wait(0):
             if isinstance(error, ReadTimeoutError) or self.total is False:  # as urllib3 has it
                 raise error.with_traceback(_stacktrace)
@@ -301,6 +321,26 @@ class _Pooled:
 
     QueueCls = ScopedQueue
     retries: Any
+    outcomes: Outcomes | None = None
+    via: str | None = None
+
+    def _new_conn(self) -> Any:
+        conn = super()._new_conn()  # type: ignore[misc]
+        conn.via = self.via
+        return conn
+
+    def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # One try. What its answer still sends after the call has returned is not seen here.
+        if self.outcomes is None:
+            return super()._make_request(*args, **kwargs)  # type: ignore[misc]
+        permit = self.outcomes.permit(self.host, self.port)
+        try:
+            response = super()._make_request(*args, **kwargs)  # type: ignore[misc]
+        except BaseException as exc:
+            permit.record(cause_of(exc))
+            raise
+        self.outcomes.answered(permit, response.status)
+        return response
 
     def urlopen(  # as urllib3 has it
         self,
@@ -345,10 +385,29 @@ class _Managed:
 
     total: float | None
 
-    def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        total: float | None = None,
+        breaker: Breaker | None = None,
+        breaker_statuses: Iterable[int] = (),
+        via: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._outcomes = outcomes(breaker, breaker_statuses)
+        if via is not None and not parse_via(via).scheme.startswith("socks5"):
+            raise ValueError(
+                "via must be a SOCKS proxy; for http:// and https:// take ProxyManager"
+            )
+        self._via = via
         super().__init__(*args, **kwargs)
         self.total = total
         self.pool_classes_by_scheme = dict(_POOLS)
+
+    def _new_pool(self, *args: Any, **kwargs: Any) -> Any:
+        pool = super()._new_pool(*args, **kwargs)  # type: ignore[misc]
+        pool.outcomes, pool.via = self._outcomes, self._via
+        return pool
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """As urllib3 has it; with its redirects it takes *total* seconds at most."""
@@ -364,6 +423,11 @@ class PoolManager(_Managed, urllib3.PoolManager):
     Args:
         total: Seconds for each request as a whole: the wait for a connection, redirects, pauses
             between tries and the body included. ``None``: the ambient scope alone decides.
+        breaker: Learns from requests: a node whose tries keep failing, by refusing, by silence until
+            a limit of a second or more (see its ``patience``) or by a reset, is not tried for a
+            while, which raises ``BreakerOpen``, wrapped as a failed connection. Share one.
+        breaker_statuses: Statuses that are failures of the node as well, such as 502, 503 and 504.
+        via: A proxy for all: ``"socks5://user:password@proxy:1080"``. It looks names up.
         Else as urllib3 has it.
     """
 
@@ -373,5 +437,5 @@ class ProxyManager(_Managed, urllib3.ProxyManager):
 
     def __init__(self, proxy_url: str, *args: Any, **kwargs: Any) -> None:
         if proxy_url.lower().startswith("socks"):
-            raise ValueError(f"proxy_url must be http:// or https://, got {proxy_url!r}")
+            raise ValueError("proxy_url must be http:// or https://: PoolManager(via=) takes SOCKS")
         super().__init__(proxy_url, *args, **kwargs)

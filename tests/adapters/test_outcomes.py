@@ -1,0 +1,190 @@
+"""What a breaker learns from requests, and proxies by SOCKS, in the adapters of urllib3 and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from urllib3.exceptions import HTTPError
+
+import hardsock as hs
+import hardsock.adapters.http
+import hardsock.adapters.requests
+import hardsock.adapters.urllib3
+from adapters.http_contract import causes, nothing_open, server_context
+from adapters.http_peer import HttpPeer
+from support.proxy import Proxy
+from support.tls import Identities
+
+Get = Callable[[str], int]
+FAILURES = (requests.RequestException, HTTPError)
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("outcomes"))
+
+
+@contextmanager
+def _requests(ca: Path | None = None, **settings: Any) -> Iterator[Get]:
+    proxy = settings.pop("via", None)
+    with hardsock.adapters.requests.session(**settings) as session:
+        session.trust_env, session.verify = False, str(ca) if ca else True
+        session.proxies = {"http": proxy, "https": proxy} if proxy else {}
+        yield lambda url: session.get(url).status_code
+
+
+@contextmanager
+def _urllib3(ca: Path | None = None, **settings: Any) -> Iterator[Get]:
+    settings.setdefault("retries", False)
+    if ca is not None:
+        settings["ca_certs"] = str(ca)
+    with hardsock.adapters.urllib3.PoolManager(**settings) as manager:
+        yield lambda url: manager.request("GET", url).status
+
+
+CLIENTS: dict[str, Any] = {"requests": _requests, "urllib3": _urllib3}
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> Any:
+    return CLIENTS[request.param]
+
+
+def test_a_node_that_accepts_and_never_answers_is_ejected(client: Any) -> None:
+    breaker = hs.Breaker(failures=2, patience=0.01)
+    with HttpPeer() as peer, client(total=0.3, breaker=breaker) as get:
+        for _ in range(2):
+            with pytest.raises(FAILURES):
+                get(peer.url("/silent"))
+        with pytest.raises(FAILURES) as refused:
+            get(peer.url("/ok?x"))
+        assert any(isinstance(one, hs.BreakerOpen) for one in causes(refused.value))
+        (state,) = breaker.states()
+        assert (state.key, state.state) == (f"127.0.0.1:{peer.port}", "open")
+        del refused
+        breaker.reset()
+        assert get(peer.url("/ok?x")) == 200
+    nothing_open()
+
+
+def test_statuses_count_by_choice(client: Any) -> None:
+    for statuses, wanted in (((503,), 1), ((), 0)):
+        breaker = hs.Breaker(failures=1)
+        with HttpPeer() as peer:
+            with client(total=30, breaker=breaker, breaker_statuses=statuses) as get:
+                assert get(peer.url("/busy")) == 503
+                assert len(breaker.states()) == wanted
+
+
+def test_a_cancel_is_no_failure_of_the_node(client: Any) -> None:
+    breaker, token = hs.Breaker(failures=1), hs.CancelToken()
+    with HttpPeer() as peer, client(breaker=breaker) as get:
+        assert get(peer.url("/ok?x")) == 200
+        token.cancel()
+        with hs.scope(token), pytest.raises((hs.Cancelled, *FAILURES)):
+            get(peer.url("/silent"))
+    assert breaker.states() == []
+
+
+def test_nothing_is_tried_again_on_a_node_that_is_ejected() -> None:
+    breaker = hs.Breaker(failures=1)
+    with HttpPeer() as peer:
+        with _urllib3(breaker=breaker, retries=9) as get, hs.timeout(30):
+            breaker.permit(("127.0.0.1", peer.port)).record("refused")
+            with pytest.raises(HTTPError) as refused:
+                get(peer.url("/ok?x"))
+            assert any(isinstance(one, hs.BreakerOpen) for one in causes(refused.value))
+    assert breaker.stats().refused == 1
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_socks_is_under_the_deadline_too(client: Any, tls: bool, ids: Identities) -> None:
+    context = server_context(ids) if tls else None
+    with HttpPeer(context) as peer, Proxy(b"al ice") as proxy:
+        via = f"socks5://al%20ice:secret@{proxy.address}"
+        with client(ids.ca, total=30, via=via) as get:
+            assert get(peer.url("/ok?x")) == 200
+        assert proxy.targets == [("127.0.0.1", peer.port)]
+    with HttpPeer(context) as peer, Proxy() as proxy:
+        with client(ids.ca, total=0.5, via=f"socks5h://{proxy.address}") as get:
+            with pytest.raises(FAILURES) as late:
+                get(peer.url("/drip"))
+            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+            del late
+    nothing_open()
+
+
+def test_what_is_wrong_is_named() -> None:
+    make = hardsock.adapters.urllib3.PoolManager
+    with pytest.raises(ValueError, match="breaker_statuses has no use without breaker"):
+        make(breaker_statuses=(500,))
+    with pytest.raises(ValueError, match="must be statuses of HTTP, got 5"):
+        make(breaker=hs.Breaker(), breaker_statuses=(5,))
+    with pytest.raises(TypeError, match=r"breaker must be a hardsock\.Breaker, not bool"):
+        make(breaker=True)
+    for via in ("http://proxy:1", "https://proxy:1"):
+        with pytest.raises(ValueError, match="via must be a SOCKS proxy"):
+            make(via=via)
+    with hardsock.adapters.requests.session(total=5) as session:
+        session.trust_env, session.proxies = False, {"http": "socks4://proxy.test:1"}
+        with pytest.raises(requests.exceptions.InvalidSchema, match="socks5"):
+            session.get("http://nobody.test/")
+
+
+# ---- Proxies of the environment, as the libraries read them
+
+
+def _by_requests(url: str, ids: Identities) -> bytes:
+    with hardsock.adapters.requests.session(30) as session:
+        return session.get(url, verify=str(ids.ca)).content
+
+
+def _by_opener(url: str, ids: Identities) -> bytes:
+    opener = hardsock.adapters.http.opener(total=30, context=hs.ssl_context(ca=ids.ca))
+    with opener.open(url) as answer:
+        return bytes(answer.read())
+
+
+@pytest.mark.parametrize("get", [_by_requests, _by_opener])
+@pytest.mark.parametrize("tls", [False, True])
+def test_proxies_of_the_environment_are_used(
+    get: Callable[[str, Identities], bytes],
+    tls: bool,
+    ids: Identities,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with HttpPeer(server_context(ids) if tls else None) as peer:
+        if tls:  # The proxy knows CONNECT only.
+            with Proxy() as proxy:
+                monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
+                assert get(peer.url("/ok?through"), ids) == b"through"
+            assert proxy.targets == [("127.0.0.1", peer.port)]
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        with pytest.raises((requests.ConnectionError, OSError)) as refused:
+            get(peer.url("/ok?x"), ids)
+        assert any(isinstance(one, hs.ConnectError) for one in causes(refused.value))
+        del refused
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert get(peer.url("/ok?past"), ids) == b"past"
+    nothing_open()
+
+
+def test_socks_of_the_environment_is_used_by_requests(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with HttpPeer() as peer, Proxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://{proxy.address}")
+        assert _by_requests(peer.url("/ok?through"), ids) == b"through"
+        assert proxy.targets == [("127.0.0.1", peer.port)]
