@@ -258,6 +258,18 @@ class Words(unittest.TestCase):
         self.assertEqual(len(check_words.check("a", f"see {place}x")), 1)
         self.assertEqual(check_words.check("a", f"see docs{place}x, net{place}y"), [])
 
+    def test_words_for_men_and_women_are_found_but_not_what_is_quoted(self):
+        words = ("he", "whoever")
+        for line, problems in (
+            ("Whoever asks", 1),
+            ("then he waits.", 1),
+            ('send(b"he")', 0),
+            ("the header", 0),
+        ):
+            with self.subTest(line=line):
+                self.assertEqual(len(check_words.check("docs/a.md", line, words)), problems)
+        self.assertEqual(check_words.check("docs/adr/a.md", "he", words), [])
+
 
 class Outputs(unittest.TestCase):
     def problems(self, *lines):

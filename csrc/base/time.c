@@ -32,6 +32,15 @@ hs_calendar_s(void)
 }
 
 int64_t
+hs_calendar_ns(void)
+{
+    struct timespec ts;
+
+    HS_ASSERT(clock_gettime(CLOCK_REALTIME, &ts) == 0);
+    return (int64_t)ts.tv_sec * HS_NS_PER_S + ts.tv_nsec;
+}
+
+int64_t
 hs_deadline_after(int64_t span_ns)
 {
     int64_t now = hs_now();

@@ -22,8 +22,10 @@ hs_min_ns(int64_t a, int64_t b)
 /* Nanoseconds on CLOCK_BOOTTIME, which goes on while the machine is suspended: for ages, never for
  * deadlines. */
 int64_t hs_boot_now(void);
-/* Unix time in seconds, as certificates count: it can be set, also back. For nothing else. */
+/* Unix time in seconds, as certificates count, and in nanoseconds, as the kernel stamps what it
+ * receives: it can be set, also back. For nothing else. */
 int64_t hs_calendar_s(void);
+int64_t hs_calendar_ns(void);
 
 /* Time left until deadline as ppoll wants it, not below zero. */
 struct timespec hs_timespec_until(int64_t deadline_ns, int64_t now_ns);

@@ -140,6 +140,7 @@ module_free(void *module)
     HS_NAMES(HS_FREE_NAME)
 #undef HS_FREE_NAME
     notifier_fini(st);
+    hs_fixed_histogram_free(atomic_load(&st->attach_waits));
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -29,14 +29,37 @@ run_detached(void (*fn)(void *arg), void *arg)
     Py_END_ALLOW_THREADS
 }
 
+void
+run_waiting(mod_state *st, void (*fn)(void *arg), void *arg)
+{
+    struct hs_fixed_histogram *waits = atomic_load(&st->attach_waits);
+    int64_t since;
+
+    if (waits == NULL || may_not_detach()) {
+        run_detached(fn, arg);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    fn(arg);
+    since = hs_now();
+    Py_END_ALLOW_THREADS
+    hs_fixed_histogram_add(waits, hs_now() - since);
+}
+
 hs_err
 call_step(struct call *c, call_fn fn, void *arg)
 {
+    struct hs_fixed_histogram *waits = atomic_load(&c->st->attach_waits);
+    int64_t since = 0;
     hs_err rv;
 
     Py_BEGIN_ALLOW_THREADS
     rv = fn(c, arg);
+    if (waits != NULL)
+        since = hs_now();
     Py_END_ALLOW_THREADS
+    if (waits != NULL)
+        hs_fixed_histogram_add(waits, hs_now() - since);
     return rv;
 }
 

@@ -50,6 +50,8 @@ int call_run(struct call *c, call_fn fn, void *arg);
 
 /* Detaches around something that neither waits for long nor fails. */
 void run_detached(void (*fn)(void *arg), void *arg);
+/* The same around a wait: how long attaching takes after it is measured, if anybody wants it. */
+void run_waiting(mod_state *st, void (*fn)(void *arg), void *arg);
 
 /* ---- errors.c ---- */
 /* Sets the exception for c->err, with all that is known; returns -1. */

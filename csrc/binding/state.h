@@ -103,6 +103,7 @@
     X(hub)                                                                                         \
     X(slots)                                                                                       \
     X(departures)                                                                                  \
+    X(delays)                                                                                      \
     X(parking)                                                                                     \
     X(operation)                                                                                   \
     X(framing)                                                                                     \
@@ -141,7 +142,9 @@ typedef struct {
 #define HS_OBJECT_FIELD(field) PyObject *field;
     HS_OBJECTS(HS_OBJECT_FIELD)
 #undef HS_OBJECT_FIELD
-    struct hs_notifier *notifier;    /* owns: a reference */
+    struct hs_notifier *notifier; /* owns: a reference */
+    /* How long calls waited to attach again: owns, write once; NULL: nobody wants to know. */
+    struct hs_fixed_histogram *_Atomic attach_waits;
     _Atomic int64_t default_span_ns; /* hs.defaults(timeout=...): of calls without an end of their
                                       * own; HS_NEVER: none */
     /* opened.c: */

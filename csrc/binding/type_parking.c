@@ -171,7 +171,7 @@ wait_for_next(PyObject *self, struct parking_call *c, PyObject *news)
             Py_DECREF(news);
             return NULL;
         }
-        run_detached(next_detached, c);
+        run_waiting(state_of(self), next_detached, c);
     }
     if (c->rv == HS_OK) {
         fill_news(self, news, c->parked);
@@ -197,7 +197,7 @@ parking_next(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     if (news == NULL)
         return NULL;
-    run_detached(next_detached, &c);
+    run_waiting(state_of(self), next_detached, &c);
     return wait_for_next(self, &c, news);
 }
 
@@ -231,7 +231,7 @@ parking_turn(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
         Py_DECREF(c.what);
         return NULL;
     }
-    run_detached(turn_detached, &c);
+    run_waiting(state_of(self), turn_detached, &c);
     if (c.answer == HS_PARKING_TAKEN) {
         if (c.rv == HS_OK || c.rv == HS_INTR || c.rv == HS_E_CLOSED)
             return wait_for_next(self, &c, news);

@@ -248,6 +248,18 @@ void hs_parking_close(struct hs_parking *p);
  * nobody has taken. */
 void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
 
+/* ---- Delays --------------------------------------------------------------------------------- */
+
+/* How long the beginnings of messages lay in the kernel's queues of a server's connections before
+ * somebody looked: a sample of them, by the kernel's own stamps. Not of unix sockets. */
+struct hs_delays;
+
+HS_NODISCARD hs_err hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays);
+void hs_delays_unref(struct hs_delays *d); /* NULL is fine */
+void hs_delays_read(const struct hs_delays *d, struct hs_fixed_counts *ret_queue);
+/* Has c measured, if the kernel will; it has a reference then. Before others know c. */
+void hs_conn_measure(struct hs_conn *c, struct hs_delays *d);
+
 /* ---- Clients that leave -------------------------------------------------------------------- */
 
 /* A crowd of connections of which somebody wants to know whose peers have left: its connection's

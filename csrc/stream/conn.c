@@ -154,6 +154,7 @@ hs_conn_unref(struct hs_conn *c)
     hs_slots_unref(c->slots);
     hs_spot_free(c->spot);
     hs_departures_unref(c->departures);
+    hs_delays_unref(c->delays);
     if (hs_fd_is_ours(&c->fd)) { /* In a forked child threads that waited are gone, what they were
                                   * in the middle of is not. */
         hs_wakelist_fini(&c->wakers);

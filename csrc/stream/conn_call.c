@@ -4,6 +4,7 @@
  * forked, busy, an ended token, a passed deadline, a poisoned or broken direction.
  */
 #include "conn_impl.h"
+#include "delays.h"
 
 #include "../base/time.h"
 #include "../cancel/loop.h"
@@ -341,6 +342,8 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if (dir == HS_DIR_OUT && (rv = hs_conn_check_broken(c, err)) != HS_OK)
         return rv;
     op->begun = true;
+    if (dir == HS_DIR_IN && c->spot == NULL)
+        hs_delays_look(c);
     return HS_OK;
 }
 
@@ -481,10 +484,14 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     hs_err rv;
 
     turn_waits(c, op, dir);
-    if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
-        return wait_told(c, op, dir, want, err);
-    hs_slots_give(c->slots);
-    rv = wait_told(c, op, dir, want, err);
-    hs_slots_take(c->slots, op->token, deadline_of(c, op, dir));
+    if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE) {
+        rv = wait_told(c, op, dir, want, err);
+    } else {
+        hs_slots_give(c->slots);
+        rv = wait_told(c, op, dir, want, err);
+        hs_slots_take(c->slots, op->token, deadline_of(c, op, dir));
+    }
+    if (rv == HS_OK && dir == HS_DIR_IN && c->spot == NULL)
+        hs_delays_look(c);
     return rv;
 }

@@ -100,6 +100,7 @@ struct hs_conn {
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
     struct hs_departures *departures; /* owns a reference, or NULL; write once, as slots */
+    struct hs_delays *delays;         /* owns a reference, or NULL; write once, as slots */
     _Atomic uint64_t left; /* id of the token that was cancelled because the peer left, or 0 */
     /* Borrows: the pool's word for the lease that it is under now; NULL: no pool's; write once. */
     const _Atomic uint64_t *lease;

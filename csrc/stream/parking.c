@@ -17,6 +17,7 @@
 #include "parking.h"
 
 #include "conn_impl.h"
+#include "delays.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
 
@@ -441,6 +442,7 @@ tell_lingering(struct hs_spot *s, struct hs_parked_conn *ret)
 static void
 give_message(struct hs_spot *s, struct hs_parked_conn *ret)
 {
+    hs_delays_look(s->conn);
     s->given = true;
     s->rest = !s->more && atomic_load(&s->conn->buffered) > 0;
     s->read = bytes_read(s->conn);

@@ -115,7 +115,7 @@ from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
-from hardsock.serving.records import CutConnection, DrainReport, ServerStats
+from hardsock.serving.records import CutConnection, DelayCounts, DrainReport, ServerStats
 from hardsock.serving.server import Server
 from hardsock.serving.systemd import systemd_notify
 
@@ -148,6 +148,7 @@ __all__ = [
     "Delimiter",
     "Descriptor",
     "DescriptorWarning",
+    "DelayCounts",
     "DrainReport",
     "EndOfStream",
     "EscapeWarning",

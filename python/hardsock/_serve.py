@@ -41,6 +41,7 @@ def serve(
     linger: float = DefaultSeconds(2.0),
     token: CancelToken | None = None,
     name: str | None = None,
+    measure_delays: bool = False,
     options: SocketOptions | None = None,
     backlog: int = 4096,
     reuse_port: bool = False,
@@ -105,6 +106,8 @@ def serve(
             or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
         name: Of threads, tokens and log messages.
+        measure_delays: Count how late what arrives is noticed: ``ServerStats.delays``. The kernel then
+            stamps what it receives, which ``recvmsg`` with room for ancillary data shows as well.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
@@ -129,6 +132,7 @@ def serve(
         handler_timeout=handler_timeout,
         linger=linger,
         name="hardsock-serve" if name is None else name,
+        measure_delays=measure_delays,
     )
     listener = open_listener(
         address,

@@ -764,8 +764,9 @@ static hs_err
 count_delays(void)
 {
     struct hs_fixed_histogram *h[4] = {NULL};
+    struct hs_delays *d = NULL;
     struct hs_fixed_counts counts;
-    hs_err rv = HS_OK;
+    hs_err rv = hs_delays_new(NULL, &d);
 
     for (size_t i = 0; i < LENGTH(h) && rv == HS_OK; i++)
         if ((rv = hs_fixed_histogram_new(HS_EDGES_DELAY, NULL, &h[i])) == HS_OK) {
@@ -775,6 +776,7 @@ count_delays(void)
         }
     for (size_t i = 0; i < LENGTH(h); i++)
         hs_fixed_histogram_free(h[i]);
+    hs_delays_unref(d);
     return rv;
 }
 

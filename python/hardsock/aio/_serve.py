@@ -40,6 +40,7 @@ def serve(
     linger: float = DefaultSeconds(2.0),
     token: CancelToken | None = None,
     name: str | None = None,
+    measure_delays: bool = False,
     options: SocketOptions | None = None,
     backlog: int = 4096,
     reuse_port: bool = False,
@@ -80,8 +81,8 @@ def serve(
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
             its task cancelled, up to a quarter (at most 5 s) later.
-        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, token, name, timeout:
-            As for ``hardsock.serve``.
+        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, token, name,
+        measure_delays, timeout: As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
@@ -104,6 +105,7 @@ def serve(
         handler_timeout=handler_timeout,
         linger=linger,
         name="hardsock-serve" if name is None else name,
+        measure_delays=measure_delays,
     )
     asked: dict[str, object] = {
         "options": options,

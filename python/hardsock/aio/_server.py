@@ -47,6 +47,8 @@ Background = dict[str, Callable[[], Awaitable[None]]]
 
 logger = logging.getLogger("hardsock.serve")
 
+_BETWEEN_LAGS = 0.1
+
 
 class Server(ServerCore):
     """A server in an event loop; ``hardsock.aio.serve`` makes it.
@@ -84,7 +86,17 @@ class Server(ServerCore):
 
     def _begin_tending(self) -> Background:
         """What runs beside the task that accepts, by its name."""
-        return {"departures": self._tend_departures}
+        own: Background = {"departures": self._tend_departures}
+        return own if self._delays is None else {**own, "lag": self._measure_lag}
+
+    async def _measure_lag(self) -> None:
+        assert self._delays is not None
+        ended = False
+        while not ended:
+            due = time.monotonic() + _BETWEEN_LAGS
+            ended = await wait(self._ended, _BETWEEN_LAGS)
+            if not ended:
+                self._delays.lagged(max(0.0, time.monotonic() - due))
 
     def _end_tending(self) -> None:
         """Let it end."""

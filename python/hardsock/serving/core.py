@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hardsock._core import CancelToken, Connection
+from hardsock._core import CancelToken, Connection, Delays
 from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
 from hardsock.serving.drain import Drain, Limit
@@ -40,7 +40,8 @@ class ServerCore(ServerFace):
     def __init__(self, options: ServeOptions, token: CancelToken | None) -> None:
         super().__init__(options, token)
         self._lock = threading.RLock()
-        self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
+        self._delays = Delays() if options.measure_delays else None
+        self._ledger = Ledger(options.limit, self._draining, self._delays)  # guarded by lock
         self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
         self._limit: Limit | None = None  # guarded by lock
 
@@ -104,6 +105,8 @@ class ServerCore(ServerFace):
             if lingering is not None:
                 lingering.conn.close()
             bound_turns(each, self._options)
+            if self._delays is not None:
+                self._delays.measure(conn)
             self._begin(each)
         except MemoryError:
             conn.abort()

@@ -14,7 +14,7 @@ from enum import Enum
 from hardsock import _core
 from hardsock._core import CancelToken, Connection
 from hardsock._errors import HardsockError
-from hardsock.serving.records import ServerStats
+from hardsock.serving.records import DelayCounts, ServerStats
 
 __all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "served", "tell_given_up"]
 
@@ -121,16 +121,27 @@ def _peer_name(conn: Connection) -> str:
     return f"unix:{peer}"
 
 
+def _counts(delays: _core.Delays) -> dict[str, DelayCounts]:
+    return {
+        name: DelayCounts(tuple(edge / 1e9 for edge in edges), counts, total / 1e9)
+        for name, (edges, counts, total) in delays.read().items()
+    }
+
+
 class Ledger:
     """All connections of one server.
 
     Args:
         limit: How many may be active.
         draining: The token that is cancelled when the server begins to drain.
+        delays: Where delays are counted, if they are.
     """
 
-    def __init__(self, limit: int, draining: CancelToken) -> None:
+    def __init__(
+        self, limit: int, draining: CancelToken, delays: _core.Delays | None = None
+    ) -> None:
         self._limit = limit
+        self._delays = delays
         self._draining = draining
         self.active: dict[Served, None] = {}
         """In the order of arrival."""
@@ -189,6 +200,8 @@ class Ledger:
         self._started += 1
         self._delay_sum += delay
         self._delay_max = max(self._delay_max, delay)
+        if self._delays is not None:
+            self._delays.started(delay)
         return True
 
     def linger(self, served: Served, outcome: Outcome, error: str | None = None) -> None:
@@ -269,4 +282,5 @@ class Ledger:
             full_count=self._full_count,
             full_seconds=self._full_seconds + full,
             draining=self._draining.cancelled,
+            delays={} if self._delays is None else _counts(self._delays),
         )

@@ -56,6 +56,7 @@ class ServeOptions:
     handler_timeout: float | None = None
     linger: float = DefaultSeconds(2.0)
     name: str = "hardsock-serve"
+    measure_delays: bool = False
 
     def __post_init__(self) -> None:
         _required("drain_timeout", self.drain_timeout)
@@ -70,6 +71,10 @@ class ServeOptions:
         self._check_timeouts()
         _required("linger", self.linger)
         _check_seconds("linger", self.linger, 0)
+        if not isinstance(self.measure_delays, bool):
+            raise TypeError(
+                f"measure_delays must be a bool, not {type(self.measure_delays).__name__}"
+            )
         if not isinstance(self.name, str):
             raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
         self._settle_connections()

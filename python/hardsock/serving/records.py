@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-__all__ = ["CutConnection", "DrainReport", "ServerStats"]
+__all__ = ["CutConnection", "DelayCounts", "DrainReport", "ServerStats"]
+
+
+class DelayCounts(NamedTuple):
+    """How many delays were how long."""
+
+    edges: tuple[float, ...]
+    """Seconds, from 10 us to 10 s; they never change."""
+    counts: tuple[int, ...]
+    """How many were at most as long as each edge and longer than the one before; and, last, how many
+    were longer than all edges."""
+    seconds: float
+    """All together."""
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
+    def above(self, edge: float) -> int:
+        """How many were longer than *edge*, which is one of ``edges``.
+
+        Raises:
+            ValueError: It is none of them.
+        """
+        if edge not in self.edges:
+            raise ValueError(f"edge must be one of edges, got {edge!r}")
+        return sum(self.counts[self.edges.index(edge) + 1 :])
 
 
 class ServerStats(NamedTuple):
@@ -65,6 +93,13 @@ class ServerStats(NamedTuple):
     full_seconds: float
     """How long, all together."""
     draining: bool
+    delays: Mapping[str, DelayCounts] = MappingProxyType({})
+    """With ``measure_delays=True``, else empty. ``"queue"``: how long the beginning of a message lay
+    in the kernel's queue before a thread or task looked at it, by the kernel's own stamps (a sample,
+    one of seven; not on unix sockets, whose kernel has none). ``"start"``: from accept to the start
+    of the handler, for each connection; none with ``per="message"``. ``"loop"``: how late a timer of
+    the event loop was, ten times a second. ``"lock"``: how long threads that came back from waiting
+    waited for the interpreter's lock, for all of the interpreter since measuring began."""
 
 
 class CutConnection(NamedTuple):
