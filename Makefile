@@ -81,7 +81,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo check-adapters check-suites
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -289,12 +289,18 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 
 # ---- other platforms, and the night
 
-.PHONY: check-distros check-freethreaded nightly test-nightly
+.PHONY: check-distros check-freethreaded check-adapters check-suites nightly test-nightly
 check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
 	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
 
 check-freethreaded: need-dev ## the suite and a storm on CPython without its global lock, built in a cache
 	$(Q)$(PY) tools/freethreaded.py check
+
+check-adapters: need-dev build ## adapters with the oldest and newest version of each library (ADAPTERS)
+	$(Q)$(PY) tools/check_adapters.py $(ADAPTERS)
+
+check-suites: need-dev build ## libraries' own suites over their adapters, and what differs (SUITES_OF)
+	$(Q)$(PY) tools/suites.py $(SUITES_OF)
 
 # pytest says 5 where it finds no test.
 test-nightly: need-dev build ## Python tests that are too slow for each commit

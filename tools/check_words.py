@@ -1,4 +1,7 @@
-"""No path of the machine where a file happened to be written stands in the project."""
+"""No path of the machine where a file happened to be written stands in the project.
+
+Nor does a word that makes somebody a man or a woman: see CONTRIBUTING.md, "How we write".
+"""
 
 import re
 import sys
@@ -8,14 +11,22 @@ import common
 # Put together from pieces, or this file would find itself.
 PLACES = ["work", "root", "farm"]
 PATH = re.compile(r"(?<![\w.~-])/(" + "|".join(PLACES) + r")/")
+# Whole words, not in quotes. Decisions and changelogs tell of their time.
+GENDERED: tuple[str, ...] = ()
+EXEMPT = ("docs/adr/", "changelog.d/", "CHANGELOG", "tools/check_words.py", "tools/selftest.py")
+PROSE = (".c", ".h", ".md", ".py", ".pyi")
 
 
-def check(path: str, text: str) -> list[str]:
-    return [
-        f"{path}:{number}: a path of somebody's machine: {found[0]}"
-        for number, line in enumerate(text.split("\n"), 1)
-        if (found := PATH.search(line))
-    ]
+def check(path: str, text: str, gendered: tuple[str, ...] = GENDERED) -> list[str]:
+    word = re.compile(rf"(?<![\w\"'/-])({'|'.join(gendered)})(?![\w\"'/-])", re.I)
+    looked_at = bool(gendered) and path.endswith(PROSE) and not path.startswith(EXEMPT)
+    problems = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if found := PATH.search(line):
+            problems.append(f"{path}:{number}: a path of somebody's machine: {found[0]}")
+        if looked_at and (found := word.search(line)):
+            problems.append(f"{path}:{number}: say it without {found[0]!r}")
+    return problems
 
 
 def main() -> int:

@@ -46,6 +46,7 @@ def known_stages() -> list[Stage]:
         Stage("trixie", ["check-distros", "SUITES=trixie"], python),
         Stage("sid", ["check-distros", "SUITES=sid"], python),
         Stage("freethreaded", ["check-freethreaded"], python),
+        Stage("adapters", ["check-adapters"], python),
         Stage("tsan-py", ["tsan-py", "PYTEST_LIMIT=5400"], python),
         Stage("asan-py", ["asan-py", "PYTEST_LIMIT=3600"], python),
         Stage("marked", ["test-nightly", "PYTEST_LIMIT=3600"], python),

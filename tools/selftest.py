@@ -7,6 +7,7 @@ import types
 import unittest
 
 import check_abi
+import check_adapters
 import check_calls
 import check_floors
 import check_header
@@ -29,6 +30,37 @@ class Common(unittest.TestCase):
     def test_commented_out_includes_do_not_count(self):
         text = '/* #include <a.h> */\n#include "b.h"\n  #  include <c.h>\n// #include "d.h"\n'
         self.assertEqual(list(common.includes(text)), [(2, False, "b.h"), (3, True, "c.h")])
+
+
+try:
+    RANGES = check_adapters.ranges()
+except ImportError:
+    RANGES = None
+
+
+@unittest.skipIf(RANGES is None, "hardsock is not built")
+class Adapters(unittest.TestCase):
+    def test_every_library_with_a_range_is_in_a_group_and_every_test_is_there(self):
+        grouped = {name for group in check_adapters.GROUPS for name in group.libraries}
+        self.assertLessEqual(grouped, RANGES.keys())
+        wide = {name for name, (oldest, newest) in RANGES.items() if oldest != newest}
+        self.assertLessEqual(wide, grouped)
+        for group in check_adapters.GROUPS:
+            for name in group.tests:
+                self.assertTrue((common.ROOT / "tests/adapters" / name).exists(), name)
+
+    def test_one_version_is_run_once(self):
+        found = [
+            (group.name, end) for group, end in check_adapters.runs(["httpx", "redis"], "both")
+        ]
+        self.assertEqual(found, [("redis", "oldest"), ("redis", "newest"), ("httpx", "newest")])
+
+    def test_pins_are_the_table_s(self):
+        (group,) = (one for one in check_adapters.GROUPS if one.name == "requests")
+        oldest, newest = RANGES["urllib3"]
+        self.assertIn(f"urllib3=={oldest}.*", check_adapters.pins(group, "oldest"))
+        self.assertIn(f"urllib3=={newest}.*", check_adapters.pins(group, "newest"))
+        self.assertIn("urllib3", check_adapters.pins(group, "latest"))
 
 
 class Header(unittest.TestCase):
@@ -225,6 +257,18 @@ class Words(unittest.TestCase):
         place = "/" + "root" + "/"
         self.assertEqual(len(check_words.check("a", f"see {place}x")), 1)
         self.assertEqual(check_words.check("a", f"see docs{place}x, net{place}y"), [])
+
+    def test_words_for_men_and_women_are_found_but_not_what_is_quoted(self):
+        words = ("he", "whoever")
+        for line, problems in (
+            ("Whoever asks", 1),
+            ("then he waits.", 1),
+            ('send(b"he")', 0),
+            ("the header", 0),
+        ):
+            with self.subTest(line=line):
+                self.assertEqual(len(check_words.check("docs/a.md", line, words)), problems)
+        self.assertEqual(check_words.check("docs/adr/a.md", "he", words), [])
 
 
 class Outputs(unittest.TestCase):

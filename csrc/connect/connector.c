@@ -621,19 +621,24 @@ advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winn
     size_t slot;
     hs_err rv;
 
+    /* 1. Once: lookups for both families begin, or the one address is taken as it is. */
     if (!cn->started) {
         cn->started = true;
         if ((rv = start_lookups(cn, err)) != HS_OK)
             return rv;
     }
+    /* 2. Attempts that are ready: connected, failed, or a step further in their handshakes. */
     if ((rv = collect_attempts(cn, ret_winner)) != HS_WANT ||
         (rv = collect_expired(cn, ret_winner)) != HS_WANT)
         return rv;
+    /* 3. Addresses that have come meanwhile. */
     collect_answers(cn);
+    /* 4. New attempts, as many as the times and numbers of RFC 8305 allow. */
     if (cn->retry_ns != 0 && cn->retry_ns <= hs_now())
         rv = retry_unix(cn, ret_winner);
     while (rv == HS_WANT && may_start(cn, hs_now()))
         rv = start_next(cn, ret_winner);
+    /* 5. Nothing else is left: one of those that the breaker refused. */
     while (rv == HS_WANT && cn->n_skipped > 0 && !cn->committed && exhausted(cn) &&
            take_skipped(cn, &slot, &addr))
         rv = start_at(cn, slot, &addr, ret_winner);

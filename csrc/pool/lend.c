@@ -476,6 +476,7 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
     hs_err rv;
 
     for (;;) {
+        /* 1. One by one: the end of a wait, a wait that goes on, or a first try that may queue. */
         if (code != HS_OK)
             rv = settle(p, r, code, err, &lease, &to_probe);
         else if (r->waiter != NULL)
@@ -484,8 +485,10 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
             continue;
         if (rv != HS_OK)
             return rv;
+        /* 2. A lease. The kernel says whether its connection is well, outside of the lock. */
         if (!to_probe || (why = probe(&lease)) == HS_POOL_NONE)
             break;
+        /* 3. It is not: it is closed, and the caller keeps its place in the order of arrival. */
         if ((rv = go_on_without(p, &lease, why, op, r, code, err)) != HS_OK)
             return rv;
     }

@@ -38,7 +38,7 @@ class Note:
         return f"{self.name}, noted at {self.site}"
 
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # A handler of a signal may take a snapshot while its thread holds it.
 _notes: dict[int, tuple[tuple[int, int], Note]] = {}
 """By number: what the kernel had open there, and the note. One for each number at most."""
 

@@ -17,7 +17,7 @@ from redis.backoff import ConstantBackoff
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from adapters.test_redis import _NAME, _QUIET
+from adapters.test_redis import _NAME, _OLD, _QUIET
 from hardsock.lab.servers.process import Server, free_port
 from support import BlackHole, Namespace, PeerScript, require
 from support.loops import RUNS
@@ -144,6 +144,7 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None
     nothing_open()
 
 
+@pytest.mark.skipif(_OLD, reason="before 6.0 redis-py did not try to connect again")
 def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
     again = Retry(ConstantBackoff(60), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:

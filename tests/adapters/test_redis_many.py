@@ -13,6 +13,7 @@ import redis
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open
+from adapters.test_redis import _OLD
 from hardsock.lab.servers.process import (
     Server,
     clean_environment,
@@ -24,6 +25,11 @@ from hardsock.lab.servers.process import (
 from hardsock.lab.waits import poll_until
 from support import Call, PeerScript, require
 from support.servers import redis_server
+
+pytestmark = pytest.mark.skipif(
+    _OLD,
+    reason="before 6.0 redis-py left the connections of nodes that had failed to the collector",
+)
 
 
 @pytest.fixture(scope="module")

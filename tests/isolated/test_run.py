@@ -483,8 +483,10 @@ def test_asyncio_works_and_its_sockets_are_listed_with_their_lines(tmp_path: Pat
         tmp_path,
         """
         import asyncio
+        kept = []
         async def main():
             async def handle(reader, writer):
+                kept.append(writer)
                 writer.write(await reader.readexactly(5))
                 await writer.drain()
             server = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -495,7 +497,8 @@ def test_asyncio_works_and_its_sockets_are_listed_with_their_lines(tmp_path: Pat
             import os, signal
             os.kill(os.getpid(), signal.SIGUSR2)
             await asyncio.sleep(0)
-            writer.close()
+            for one in (writer, *kept):
+                one.close()
             server.close()
         asyncio.run(main())
         """,
@@ -552,6 +555,45 @@ def test_gunicorn_serves_and_its_workers_upstream_calls_end(tmp_path: Path) -> N
     assert process.returncode == 0
     assert len(set(re.findall(r"process (\d+), .*: at the exit\n", err))) == 3, err
     assert re.search(r"1 at \S+program\.py:8 in app", err), err
+
+
+def test_what_is_loaded_for_each_connection_is_remembered_once(tmp_path: Path) -> None:
+    ids = Identities(tmp_path)
+    code = """
+        import abc, socket, ssl, sys
+        import hardsock
+        from hardsock.running import begin, parse, tls
+        begin(parse("read=5"))
+        context = ssl.create_default_context()
+        before = len(tls._calls[context])
+        for _ in range(100):
+            context.load_verify_locations(sys.argv[1])
+            context.set_alpn_protocols(["http/1.1"])
+        assert len(tls._calls[context]) == before + 2
+        config = tls._config_of(context)
+        assert tls._config_of(context) is config
+        context.set_alpn_protocols(["h2"])
+        assert tls._config_of(context).alpn == ("h2",)
+        class Abstract(abc.ABC): pass
+        class Both(socket.socket, Abstract): pass
+        with Both() as both, hardsock.compat.socket._base() as plain:
+            assert isinstance(both, socket.socket) and isinstance(plain, socket.socket)
+            assert isinstance(both, Both) and not isinstance(plain, Both)
+            assert issubclass(ssl.SSLSocket, socket.socket) and not issubclass(int, socket.socket)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(ids.ca)], check=True)
+
+
+def test_a_python_without_hardsock_runs_the_program_and_says_so(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "other")], check=True
+    )
+    other = str(tmp_path / "other" / "bin" / "python")
+    done = run("--read", "5", other, "-c", "import sys; print(sys.argv)", "a")
+    assert (done.returncode, done.stdout) == (0, "['-c', 'a']\n")
+    assert done.stderr == f"hardsock run: {other} has no hardsock: not under it\n"
+    done = run("--read", "5", other, "-I", "-c", "print(1)")
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 # ---- the settings

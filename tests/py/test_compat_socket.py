@@ -147,6 +147,26 @@ def test_a_refused_connect_is_as_ever_and_the_socket_can_be_used_again(
             one.connect(listener.getsockname())
 
 
+def test_a_full_backlog_of_a_unix_listener_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with std.socket(std.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        with std.socket(std.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+            first.connect(path)
+            second.settimeout(0.05)
+            with pytest.raises(TimeoutError):
+                second.connect(path)
+            with hs.timeout(0.05), pytest.raises(hs.DeadlineExceeded):
+                second.settimeout(None)
+                second.connect(path)
+            assert second.connection is None
+            with Call(second.connect, path) as call:
+                listener.accept()[0].close()
+                call.result(20)
+            assert second.connection is not None
+
+
 def test_options_set_before_the_connect_hold_after_it(listener: socket.socket) -> None:
     with socket.socket() as one:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -89,7 +89,7 @@ def test_links_lead_to_files(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_test_that_a_document_names_exists(document: Path) -> None:
     links = re.findall(r"\[`(\w+)`\]\(([^)#]*tests/[^)#]+)\)", document.read_text())
-    assert len(links) > 10 or document.name != "README.md"
+    assert len(links) > 10 or document.name != "promises.md"
     for name, file in links:
         text = (document.parent / file).read_text()
         assert re.search(rf"(def|START_TEST)[ (]{name}\b", text), (name, file)

@@ -334,6 +334,7 @@ def test_names_with_path_tricks_are_refused(name: str) -> None:
         "kernel.core_pattern",
         "kernel.modprobe",
         "kernel.modules_disabled",
+        "kernel.kexec_load_disabled",
         "vm.drop_caches",
         "net.ipv4.route.flush",
         "net.ipv4.tcp_fastopen_key",

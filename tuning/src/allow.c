@@ -1,6 +1,6 @@
 /* allow.c: what this tool touches, and what it never does.
  *
- * Network settings are read and written. Of vm, kernel and fs only what the knowledge base knows
+ * Network settings are read and written. Of the rest only what the knowledge base knows
  * may stand in a profile: other settings run programs or act once. What it marks check_only is
  * compared, exported and persisted, but `apply` leaves it alone.
  */
@@ -27,11 +27,18 @@ key_allowed(const char *path, const char **ret_why)
         "net/mptcp/", "net/bridge/", "net/unix/", NULL,
     };
     static const char *const actions[] = {"net/ipv4/route/flush", "net/ipv6/route/flush", NULL};
+    static const char *const for_good[] = {"kernel/modules_disabled", "kernel/kexec_load_disabled",
+                                           NULL};
     static const char *const secrets[] = {"net/ipv4/tcp_fastopen_key",
                                           "net/ipv6/conf/*/stable_secret", NULL};
 
     if (is_one_of(actions, path)) {
         *ret_why = "is an action, not a setting: it cannot be read, checked or taken back";
+        return false;
+    }
+    if (is_one_of(for_good, path)) {
+        *ret_why = "cannot be undone before the next boot, once it is set: it is explained, but "
+                   "belongs in no profile";
         return false;
     }
     if (is_one_of(secrets, path)) {
@@ -44,7 +51,7 @@ key_allowed(const char *path, const char **ret_why)
     if (kb_find(path) != NULL)
         return true;
     *ret_why = "is outside net.core, net.ipv4, net.ipv6, net.netfilter, net.mptcp, net.bridge and "
-               "net.unix, and none of the vm, kernel and fs keys that this tool knows: other "
+               "net.unix, and none of the other keys that this tool knows: such "
                "settings can run programs or cannot be undone";
     return false;
 }

@@ -76,7 +76,7 @@ ADAPTERS = (
     ),
     Adapter(
         *("PyMySQL", "conn = hardsock.adapters.pymysql.connect(host=...)", _ALL),
-        *("unix sockets; a connection whose statement was given up is closed", "1.1", "2.2"),
+        *("unix sockets; a connection whose statement was given up is closed", "1.1", "1.2"),
     ),
     Adapter(
         *("http.client", "conn = hardsock.adapters.http.HTTPSConnection(host, total=10)"),

@@ -173,8 +173,8 @@ class _Endpoint(botocore.endpoint.Endpoint):
         caught_exception: Any = None,
     ) -> bool:
         token = current()
-        if token is not None and token.wait(0):
-            return False
+        if caught_exception is not None and token is not None and token.wait(0):
+            return False  # It is told as it is; an answer that wants another try ends in the pause.
         service = operation_model.service_model.service_id.hyphenize()
         answers = self._event_emitter.emit(
             f"needs-retry.{service}.{operation_model.name}",

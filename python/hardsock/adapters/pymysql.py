@@ -16,7 +16,7 @@ server may go on with the statement: give it a limit of its own (``max_execution
 
 TLS is hardsock's, set up by ``ssl=`` and the ``ssl_*`` parameters; an ``SSLContext`` has to be made by
 ``hardsock.ssl_context()``. Lost: unix sockets, which stay PyMySQL's own. ``connect(sock=)`` and
-``defer_connect`` are public; ``_create_ssl_ctx`` is not. Tested with PyMySQL 1.1 to 2.2.
+``defer_connect`` are public; ``_create_ssl_ctx`` is not. Tested with PyMySQL 1.1 to 1.2.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hardsock.adapters._versions import check
 
 __all__ = ["Connection", "connect"]
 
-check("PyMySQL", version("PyMySQL"), "1.1", "2.2")
+check("PyMySQL", version("PyMySQL"), "1.1", "1.2")
 
 _MODES = {
     **dict.fromkeys(("none", "0", "false", "no"), ssl.CERT_NONE),

@@ -259,20 +259,21 @@ class socket(_base):
         return (found.plan[0].rpartition(":")[0].strip("[]"), *address[1:])
 
     def _dial_address(self, address: Any, until: float | None) -> int:
+        started = False
         while True:
             code = _base.connect_ex(self, address)
             if code == errno.EAGAIN and self.family == _std.AF_UNIX:
                 if until is not None and time.monotonic() >= until:
                     raise TimeoutError("timed out")
                 _sleep(_RETRY_UNIX)
-                continue
-            if code != errno.EINPROGRESS:
-                return int(code)
-            if not _wait_for(_base.fileno(self), select.POLLOUT, until):
-                raise TimeoutError("timed out")
-            # Asked this way the kernel also makes the socket fit for another try (connect(2)).
-            code = _base.connect_ex(self, address)
-            return 0 if code == errno.EISCONN else int(code)
+            elif code in (errno.EINPROGRESS, errno.EALREADY):
+                started = True
+                if not _wait_for(_base.fileno(self), select.POLLOUT, until):
+                    raise TimeoutError("timed out")
+            else:
+                # The second call asks how the first has ended, and makes the socket fit for
+                # another try, which SO_ERROR does not (connect(2)).
+                return 0 if started and code == errno.EISCONN else int(code)
 
     # ---- accepting
 

@@ -37,6 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the subcommand."""
     parser = commands.add_parser(
         "run",
+        usage="hardsock run [-h] [--deadline S] [--connect S] [--read S] [--report] "
+        "[--report-to FILE]\n                    [--signal NAME] [--no-tls] PROGRAM [ARGS]",
         help="run a Python program, which is not changed, under hardsock's limits and ledger",
         description="Runs a Python program as python itself does. Connections that it makes through "
         "the socket and ssl modules are hardsock's if there is a limit; whoever makes a socket, "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import socket as _std
 import ssl
+from abc import ABCMeta
 from typing import Any
 
 from hardsock import _core
@@ -64,8 +65,11 @@ class Limits:
             self.token.set_timeout(_settings.deadline)
 
 
-class _Kind(type):
-    """What the program knows as ``socket.socket`` has more instances than its own."""
+class _Kind(ABCMeta):
+    """What the program knows as ``socket.socket`` has more instances than its own.
+
+    An ``ABCMeta``, so that the program's classes may have an abstract base beside it.
+    """
 
     def __instancecheck__(cls, instance: object) -> bool:
         return type.__instancecheck__(_plain if cls is socket else cls, instance)

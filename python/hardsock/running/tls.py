@@ -30,8 +30,9 @@ _READ = (
     *("verify_mode", "check_hostname", "minimum_version", "maximum_version", "options"),
     *("verify_flags", "keylog_filename", "sni_callback"),
 )
-_calls: WeakKeyDictionary[ssl.SSLContext, list[tuple[str, tuple[Any, ...], dict[str, Any]]]]
-_calls = WeakKeyDictionary()
+_Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+_calls: WeakKeyDictionary[ssl.SSLContext, tuple[_Call, ...]] = WeakKeyDictionary()
+"""Never changed in place: what has the same tuple has the same settings."""
 _configs: WeakKeyDictionary[ssl.SSLContext, tuple[Any, TLSConfig]] = WeakKeyDictionary()
 _wrap = ssl.SSLContext.wrap_socket
 
@@ -109,6 +110,17 @@ class RoutedTLS(TLSSocket):
         return make(self, *args, **kwargs)
 
 
+def _remember(context: ssl.SSLContext, call: _Call) -> None:
+    """Libraries repeat themselves for each connection, and what is set again replaces itself."""
+    kept = _calls.get(context, ())
+    if call[0].startswith("set_"):
+        others = tuple(one for one in kept if one[0] != call[0])
+        if (*others, call) != kept:
+            _calls[context] = (*others, call)
+    elif call not in kept:
+        _calls[context] = (*kept, call)
+
+
 def _remembering(name: str) -> Any:
     original = getattr(ssl.SSLContext, name)
 
@@ -116,7 +128,7 @@ def _remembering(name: str) -> Any:
     def call(self: ssl.SSLContext, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
         if not isinstance(self, SSLContext):
-            _calls.setdefault(self, []).append((name, args, kwargs))
+            _remember(self, (name, args, kwargs))
         return result
 
     return call
@@ -137,15 +149,15 @@ def _load_cert_chain(original: Any) -> Any:
 
 def _config_of(context: ssl.SSLContext) -> TLSConfig:
     """The same for hardsock; ValueError: something of it cannot be had."""
-    calls = _calls.get(context, [])
-    state = (len(calls), *(getattr(context, name) for name in _READ))
+    calls = _calls.get(context, ())
+    state = (calls, *(getattr(context, name) for name in _READ))
     kept = _configs.get(context)
     if kept is None or kept[0] != state:
         kept = _configs[context] = (state, _make_config(context, calls))
     return kept[1]
 
 
-def _make_config(context: ssl.SSLContext, calls: list[Any]) -> TLSConfig:
+def _make_config(context: ssl.SSLContext, calls: tuple[_Call, ...]) -> TLSConfig:
     made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
     made.verify_mode = context.verify_mode

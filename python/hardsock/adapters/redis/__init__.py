@@ -25,8 +25,9 @@ For one's own pool: ``connection_class=hardsock.adapters.redis.Connection`` (``S
 TLS is hardsock's, set up by the ``ssl_*`` parameters; those of OCSP are refused (hardsock checks what
 is stapled by itself). Lost: ``redis.asyncio.RedisCluster`` and asyncio's Sentinel, and ``fork``.
 
-Tested with redis-py 5.1 to 8.1. What is not public there and used here: ``Connection._connect``, which
-is redis-py's own seam, ``Retry._backoff``, ``ssl_context`` of asyncio's connections.
+Tested with redis-py 5.1 to 8.1, clusters and Sentinel from 6.0. What is not public there and used
+here: ``Connection._connect``, which is redis-py's own seam, ``Retry._backoff``, ``ssl_context`` of
+asyncio's connections.
 """
 
 from __future__ import annotations

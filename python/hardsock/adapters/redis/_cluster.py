@@ -98,6 +98,8 @@ class Cluster(redis.cluster.RedisCluster):
     def close(self) -> None:
         """As redis-py has it, and the connections of the nodes, which it leaves to the collector."""
         super().close()
+        if getattr(self, "nodes_manager", None) is None:  # It was never made whole.
+            return
         for node in self.get_nodes():
             if node.redis_connection is not None:
                 node.redis_connection.connection_pool.disconnect()
