@@ -7,7 +7,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from hardsock._connect import Address
 from hardsock._listen import listen
@@ -29,6 +29,7 @@ def serve_processes(
     *,
     drain_timeout: float,
     processes: int | None = None,
+    per: Literal["connection", "message"] = "connection",
     start_timeout: float = 30.0,
     name: str | None = None,
     workers: int | None = None,
@@ -70,6 +71,7 @@ def serve_processes(
         address: As for ``listen``.
         drain_timeout: Seconds that the end of one process may take.
         processes: How many; by default as many as this one may use CPUs.
+        per: As for ``serve`` and ``aio.serve``: how often *handler* is called.
         start_timeout: Seconds that one may take from its start until it serves.
         name: Of processes, tokens and log messages.
         workers, max_connections, idle_timeout, read_timeout, write_timeout, handler_timeout, linger:
@@ -93,6 +95,7 @@ def serve_processes(
     if workers is not None and inspect.iscoroutinefunction(handler):
         raise ValueError("workers has no use for a handler that is a coroutine function")
     serving = _given(
+        per=None if per == "connection" else per,
         workers=workers,
         max_connections=max_connections,
         idle_timeout=idle_timeout,

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ import pytest
 
 from support import Unavailable, available, connect_to
 from support.signals import wait_until_caught
+from support.tls import Identities
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @contextlib.contextmanager
-def http_server() -> Iterator[tuple[str, int]]:
-    argv = [sys.executable, "-W", "error", EXAMPLES / "http_server.py", "127.0.0.1:0"]
+def example(name: str, *arguments: object) -> Iterator[tuple[str, int]]:
+    argv = [sys.executable, "-W", "error", EXAMPLES / name, *map(str, arguments), "127.0.0.1:0"]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -42,7 +44,7 @@ def http_server() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
-    with http_server() as found:
+    with example("http_server.py") as found:
         yield found
 
 
@@ -123,7 +125,7 @@ def test_the_http_server_serves_on_while_a_crowd_drips(address: tuple[str, int])
 
 def test_the_http_server_answers_what_has_arrived_when_it_is_told_to_end() -> None:
     with contextlib.ExitStack() as stack:
-        with http_server() as address:
+        with example("http_server.py") as address:
             client = stack.enter_context(socket.create_connection(address, 20))
             client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
             quiet = stack.enter_context(socket.create_connection(address, 20))
@@ -143,3 +145,77 @@ def test_the_http_server_serves_curl(address: tuple[str, int]) -> None:
     argv = ["curl", "-sS", "--fail", "--max-time", "20", "-d", "x=1", f"{url}/a", f"{url}/b"]
     output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert output == "POST /a: 3 bytes, request 1\nPOST /b: 3 bytes, request 2\n"
+
+
+# ---- a line server ------------------------------------------------------------------------------
+
+
+def test_the_line_server_keeps_what_it_is_told() -> None:
+    with example("line_server.py") as address:
+        with connect_to(address) as client, connect_to(address) as other:
+            client.settimeout(20)
+            other.settimeout(20)
+            client.sendall(b"SET colour dark green\nGET colour\n")
+            assert read_lines(client, 2) == [b"OK", b"dark green"]
+            other.sendall(b"GET colour\nGET size\nwhat\n")
+            assert read_lines(other, 3)[:2] == [b"dark green", b"NONE"]
+            other.sendall(b"x" * 2000 + b"\n")
+            assert read_lines(other, 1) == [b"ERROR: at most 1024 bytes of UTF-8"]
+            client.sendall(b"QUIT\n")
+            assert read_lines(client, 1) == [b"BYE"]
+            assert client.recv(1) == b""
+
+
+def read_lines(client: socket.socket, count: int) -> list[bytes]:
+    said = b""
+    while said.count(b"\n") < count:
+        piece = client.recv(4096)
+        assert piece, said
+        said += piece
+    return said.splitlines()
+
+
+# ---- TLS in front of a server -------------------------------------------------------------------
+
+
+def test_the_terminator_speaks_tls_for_a_server_that_does_not(
+    address: tuple[str, int], tmp_path: Path
+) -> None:
+    ids = Identities(tmp_path)
+    identity = ids.issue()
+    backend = f"{address[0]}:{address[1]}"
+    context = ssl.create_default_context(cafile=str(ids.ca))
+    with example("tls_terminator.py", identity.chain, identity.key, backend) as (_, port):
+        for _ in range(2):
+            client = http.client.HTTPSConnection("localhost", port, timeout=20, context=context)
+            with contextlib.closing(client):
+                for _ in range(3):
+                    client.request("POST", "/", body=b"x" * 500_000)
+                    answer = client.getresponse()
+                    assert (answer.status, b"500000 bytes" in answer.read()) == (200, True)
+
+
+def test_the_terminator_passes_ends_and_failures_on(tmp_path: Path) -> None:
+    ids = Identities(tmp_path)
+    identity = ids.issue()
+    context = ssl.create_default_context(cafile=str(ids.ca))
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        backend.settimeout(20)
+        host, port = backend.getsockname()
+        with example("tls_terminator.py", identity.chain, identity.key, f"{host}:{port}") as front:
+            with (
+                connect_to(front) as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as client,
+                backend.accept()[0] as behind,
+            ):
+                client.settimeout(20)
+                behind.settimeout(20)
+                client.sendall(b"hello")
+                assert behind.recv(100) == b"hello"
+                behind.sendall(b"bye")
+                behind.shutdown(socket.SHUT_WR)
+                assert client.recv(100) == b"bye"
+                assert client.recv(100) == b"", "a whole stream, by close_notify"
+                client.close()
+                with contextlib.suppress(ConnectionResetError):
+                    assert behind.recv(100) == b""

@@ -24,11 +24,24 @@ from hardsock.lab.waits import poll_until
 from hardsock.serving.child import _Talk
 from hardsock.serving.processes import Plan
 from support import connect_to
-from support.process_handlers import closes_all, never, orphans, which, which_awaited
+from support.process_handlers import (
+    closes_all,
+    never,
+    orphans,
+    which,
+    which_awaited,
+    which_message,
+    which_message_awaited,
+)
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
-HANDLERS = {"threads": which, "aio": which_awaited}
+HANDLERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "threads": (which, {}),
+    "aio": (which_awaited, {}),
+    "messages": (which_message, {"per": "message"}),
+    "aio-messages": (which_message_awaited, {"per": "message"}),
+}
 TESTS = Path(__file__).resolve().parents[1]
 
 
@@ -58,7 +71,8 @@ def pids(server: hs.ProcessServer, state: str = "ready") -> list[int]:
 
 @pytest.fixture(params=HANDLERS)
 def server(request: pytest.FixtureRequest) -> Iterator[hs.ProcessServer]:
-    with hs.serve_processes(HANDLERS[request.param], LOCAL, processes=2, drain_timeout=10) as it:
+    handler, settings = HANDLERS[request.param]
+    with hs.serve_processes(handler, LOCAL, processes=2, drain_timeout=10, **settings) as it:
         assert it.wait_ready(60)
         yield it
 

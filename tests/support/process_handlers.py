@@ -25,6 +25,20 @@ async def which_awaited(conn: aio.Connection) -> None:
         await conn.sendall(line + b" %d\n" % os.getpid())
 
 
+def which_message(conn: hs.Connection) -> None:
+    """One line, for a server per message."""
+    line = conn.recv_until(b"\n", timeout=20)
+    obey(line)
+    conn.sendall(line + b" %d\n" % os.getpid())
+
+
+async def which_message_awaited(conn: aio.Connection) -> None:
+    """The same in an event loop."""
+    line = await conn.recv_until(b"\n", timeout=20)
+    obey(line)
+    await conn.sendall(line + b" %d\n" % os.getpid())
+
+
 def obey(line: bytes) -> None:
     """What a handler should not do."""
     if line == b"die":
