@@ -18,10 +18,12 @@ import random
 import socket
 import ssl
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from threading import enumerate as threads
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -456,6 +458,59 @@ def test_a_request_of_the_very_last_moment_is_answered(driver: str) -> None:
         for client in clients:
             client.read_to_the_end()
             assert client.answered() == client.arrived, (client, report)
+
+
+class Scarce:
+    """Something that is not to be had for want of memory, a few times."""
+
+    def __init__(self, real: Any, times: int) -> None:
+        self._real = real
+        self.times = times
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.times > 0:
+            self.times -= 1
+            raise MemoryError
+        return self._real(*args, **kwargs)
+
+
+@pytest.mark.parametrize("what", ["bell", "step", "perform", "sum"])
+def test_a_drain_outlives_a_want_of_memory(
+    driver: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it has no memory for: it ends in time, and nobody is left behind."""
+    gates = Gates()
+    with serving(driver, talking(gates), drain_timeout=PATIENCE, linger=0.2) as server:
+        clients = [Client(i, connect_to(server.address, PATIENCE), "") for i in range(4)]
+        for client in clients:
+            client.ask("A", client.arrived)
+            client.read_answer()
+        for client in clients[:2]:
+            client.ask("S", client.arrived)
+        assert poll_until(lambda: all(has_arrived(client) for client in clients), PATIENCE)
+        driven = sys.modules[
+            "hardsock.aio._server" if driver == "asyncio" else "hardsock.serving.server"
+        ]
+        owner, name = {
+            "bell": (driven, "CancelToken"),
+            "step": (Drain, "step"),
+            "perform": (Turn, "perform"),
+            "sum": (Drain, "_until_next"),
+        }[what]
+        real = getattr(owner, name)
+        scarce = Scarce(real, 5)
+        fake = scarce if what == "bell" else (lambda *args: scarce(*args))
+        monkeypatch.setattr(owner, name, fake)
+        began = time.monotonic()
+        report = server.drain(1.0)
+        assert time.monotonic() - began < PATIENCE / 2
+        assert scarce.times == 0
+        assert report.aborted + report.cancelled == 2, report
+        gates.open_all()
+        for client in clients:
+            client.read_to_the_end()
+            client.close()
+    assert poll_until(lambda: not any("hardsock-serve" in t.name for t in threads()), PATIENCE)
 
 
 @pytest.mark.nightly

@@ -24,7 +24,7 @@ from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.departing import watch_departure
-from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain, Limit
 from hardsock.serving.face import ServerFace
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
@@ -346,25 +346,34 @@ class Server(ServerFace):
 
     async def _run_drain(self, drain: Drain) -> LeftOutside:
         """Closing the listener resets who is queued: those for whom room comes free are served."""
-        outside = None
         self._listener._last_call()
         while True:
-            if self._limit is not None:
-                drain.tighten(self._limit)
-            turn = drain.step(time.monotonic())
-            bell = self._bell = CancelToken(name="drain")
-            turn.perform()
-            for each in turn.abort:
-                self._tasks.keep(each.runner)  # The ledger has let go of it.
-                self._tasks.cancel(each.runner)
-            if outside is None and not await self._accept_rest(drain, turn.wait, bell):
-                outside = close_listener(self._listener)
-            elif outside is None:
-                continue  # What was accepted is due for a look.
-            elif turn.wait is None:
-                return outside
-            else:
-                await wait(bell, turn.wait)
+            try:
+                if await self._step_of_drain(drain):
+                    break
+            except MemoryError:  # Time goes on, and perhaps there is some soon.
+                drain.forget_what_was_said()
+                time.sleep(NO_MEMORY_PAUSE)
+        return self._outside or LeftOutside()
+
+    async def _step_of_drain(self, drain: Drain) -> bool:
+        """Do what is due, and wait for the next; whether the drain is over."""
+        bell = self._bell = CancelToken(name="drain")
+        if self._limit is not None:
+            drain.tighten(self._limit)
+        turn = drain.step(time.monotonic())
+        turn.perform()
+        for each in turn.abort:
+            self._tasks.keep(each.runner)  # The ledger has let go of it.
+            self._tasks.cancel(each.runner)
+        if self._outside is None:
+            if not await self._accept_rest(drain, turn.wait, bell):
+                self._outside = close_listener(self._listener)
+            return False  # What was accepted is due for a look.
+        if turn.wait is None:
+            return True
+        await wait(bell, turn.wait)
+        return False
 
     async def _accept_rest(self, drain: Drain, timeout: float | None, bell: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 
-from hardsock._core import Parking
+from hardsock._core import CancelToken, Parking
 from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
@@ -47,11 +47,13 @@ class MessageServer(Server):
     def _begin_workers(self) -> None:
         options = self._options
         self._parking = Parking()
+        self._no_work_left = CancelToken(name=f"{options.name} workers")
         self._drains = False
         self._look_at = look_interval(options.idle_timeout)  # The times are the parking's.
         self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
+        self._no_work_left.cancel()
         self._parking.close()
         self._crew.join(until)
 
@@ -147,7 +149,14 @@ class MessageServer(Server):
                 news = None
                 self._go_on(exc)
                 if waits:  # It may fail again at once.
-                    time.sleep(_FAILED_WAIT_PAUSE)
+                    self._pause()
+
+    def _pause(self) -> None:
+        """Until it is worth another try, or the server ends."""
+        try:
+            self._no_work_left.wait(_FAILED_WAIT_PAUSE)
+        except (HardsockError, MemoryError):  # There is no memory for that wait either.
+            time.sleep(_FAILED_WAIT_PAUSE)
 
     def _go_on(self, exc: BaseException) -> None:
         """Tell of it, if there is memory for that; in a forked child it is raised."""
