@@ -3,8 +3,8 @@
  * What is parked is OWNED (by whoever parks it, or was given it), WAITING, or DUE.
  *
  * Invariants, all under lock (rank REACTOR):
- * - waiting lists exactly the WAITING ones of each lane in the order of their parking, due the DUE ones in the
- *   order in which they became so. WAITING ones are in the heap unless their time is HS_NEVER;
+ * - waiting lists exactly the WAITING ones of each lane in the order of their parking, due the DUE
+ *   ones in the order in which they became so. WAITING ones are in the heap unless their time is HS_NEVER;
  *   nothing else is.
  * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
  *   again. An event names place and generation; parking counts the generation up, so that the event

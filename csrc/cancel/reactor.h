@@ -64,8 +64,8 @@ HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_e
                                     struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);
-/* The one that has waited for the longest in the lane, which is the caller's from now on; NULL: there
- * is none, or it does not fit. fits (NULL: it does) runs under the lock: it looks, and calls
+/* The one that has waited for the longest in the lane, which is the caller's from now on; NULL:
+ * there is none, or it does not fit. fits (NULL: it does) runs under the lock: it looks, and calls
  * nothing. */
 struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
                                   bool (*fits)(const struct hs_parked *p, const void *arg),
