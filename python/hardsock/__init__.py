@@ -7,6 +7,8 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from os import environ as _environ
+
 from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
@@ -68,6 +70,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
@@ -151,6 +154,7 @@ __all__ = [
     "FdGrowth",
     "FdSnapshot",
     "FdWatch",
+    "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
@@ -237,3 +241,10 @@ __all__ = [
     "tcp_counts",
     "timeout",
 ]
+
+if _environ.get("HARDSOCK_TRACE") == "1":
+    fd_watch(trace=True)
+if "HARDSOCK" in _environ:
+    from hardsock.running import begin_by_environment as _begin
+
+    _begin(_environ["HARDSOCK"])

@@ -31,7 +31,7 @@ import pytest
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.serving.drain import Drain
-from hardsock.serving.messages import MessageServer
+from hardsock.serving.quiet import QuietConnections
 from hardsock.serving.turn import Turn
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
@@ -373,20 +373,20 @@ class World:
 @contextlib.contextmanager
 def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
     """Act before a drain ends what waits for messages, each time it does."""
-    perform, look = Turn.perform, MessageServer._look_in_drain
+    perform, look = Turn.perform, QuietConnections._look_in_drain
 
     def perform_late(turn: Turn) -> None:
         if turn.last:
             act()
         perform(turn)
 
-    def look_late(server: MessageServer, drain: Drain) -> None:
+    def look_late(server: QuietConnections, drain: Drain) -> None:
         act()
         look(server, drain)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Turn, "perform", perform_late)
-        patch.setattr(MessageServer, "_look_in_drain", look_late)
+        patch.setattr(QuietConnections, "_look_in_drain", look_late)
         yield
 
 
@@ -489,7 +489,9 @@ def test_a_drain_outlives_a_want_of_memory(
             client.ask("S", client.arrived)
         assert poll_until(lambda: all(has_arrived(client) for client in clients), PATIENCE)
         driven = sys.modules[
-            "hardsock.aio._server" if driver == "asyncio" else "hardsock.serving.server"
+            "hardsock.serving.server"
+            if driver in ("threads", "messages")
+            else "hardsock.aio._server"
         ]
         owner, name = {
             "bell": (driven, "CancelToken"),

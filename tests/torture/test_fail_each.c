@@ -652,6 +652,7 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
     enum hs_parking_answer answer;
     struct hs_parked_conn got;
     uint8_t byte;
+    size_t n;
     hs_err rv;
 
     for (int i = 0; i < 2; i++) {
@@ -659,7 +660,9 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
             return rv;
         if (answer != HS_PARKING_TAKEN || (i == 0 && write(peer, "x", 1) != 1))
             return WRONG;
-        if ((rv = SOON(hs_parking_next(p, NULL, &got))) != HS_OK)
+        rv = i == 0 ? SOON(hs_parking_poll(p, &op, 1, NULL, &got, &n))
+                    : SOON(hs_parking_next(p, NULL, &got));
+        if (rv != HS_OK)
             return rv;
         hs_conn_unref(got.conn);
         if (got.news != expected[i])
@@ -680,6 +683,7 @@ park_a_connection(void)
     int fds[2], fd;
     struct hs_parking *p = NULL;
     struct hs_conn *c = NULL, *left;
+    bool quiet;
     void *arg;
     hs_err rv;
 
@@ -692,7 +696,7 @@ park_a_connection(void)
     if (c == NULL)
         (void)close(fd);
     (void)close(fds[1]);
-    while (p != NULL && hs_parking_take(p, &left, &arg))
+    while (p != NULL && hs_parking_take(p, &left, &arg, &quiet))
         hs_conn_unref(left);
     hs_conn_unref(c);
     hs_parking_unref(p);
@@ -756,6 +760,24 @@ out:
     return rv;
 }
 
+static hs_err
+count_delays(void)
+{
+    struct hs_fixed_histogram *h[4] = {NULL};
+    struct hs_fixed_counts counts;
+    hs_err rv = HS_OK;
+
+    for (size_t i = 0; i < LENGTH(h) && rv == HS_OK; i++)
+        if ((rv = hs_fixed_histogram_new(HS_EDGES_DELAY, NULL, &h[i])) == HS_OK) {
+            hs_fixed_histogram_add(h[i], MS);
+            hs_fixed_histogram_read(h[i], &counts);
+            rv = counts.count == 1 ? HS_OK : WRONG;
+        }
+    for (size_t i = 0; i < LENGTH(h); i++)
+        hs_fixed_histogram_free(h[i]);
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -777,6 +799,7 @@ static const struct scenario {
     {"park a connection", park_a_connection},
     {"linger", linger_twice},
     {"watch departures", watch_departures},
+    {"count delays", count_delays},
 };
 
 struct round {
