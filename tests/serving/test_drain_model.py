@@ -515,6 +515,25 @@ def test_a_drain_outlives_a_want_of_memory(
     assert poll_until(lambda: not any("hardsock-serve" in t.name for t in threads()), PATIENCE)
 
 
+def test_accepting_outlives_a_want_of_memory(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one in which there is none to tell of it."""
+    settings: dict[str, Any] = {"max_connections": 1, "drain_timeout": PATIENCE, "linger": 0.2}
+    if driver in ("threads", "messages"):
+        settings["workers"] = 1
+    with serving(driver, talking(Gates()), **settings) as server:
+        full = Scarce(server._server._ledger.full, 3)
+        log = Scarce(server._server._seldom.log, 3)
+        monkeypatch.setattr(server._server._ledger, "full", full)
+        monkeypatch.setattr(server._server._seldom, "log", log)
+        for number in range(2):
+            client = Client(number, connect_to(server.address, PATIENCE), "")
+            client.ask("A", client.arrived)
+            client.read_answer()
+            assert client.answered() == client.arrived
+            assert poll_until(lambda: full.times == log.times == 0, PATIENCE)
+            client.close()
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(SEEDS, NIGHTLY_SEEDS))
 @pytest.mark.parametrize("driver", [*DRIVERS, "uvloop"])

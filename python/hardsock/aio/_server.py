@@ -182,8 +182,10 @@ class Server(ServerCore):
             self._departures.close()
 
     async def _accept_until_told(self) -> None:
-        while room := await self._wait_for_room():
+        while True:
             try:
+                if not (room := await self._wait_for_room()):
+                    return
                 self._take(await self._accept(room, self._look_again(), self._draining))
                 self._accepting = True
             except Closed:
