@@ -38,6 +38,7 @@ from hardsock._descriptors import (
     fd_watch,
     open_connections,
 )
+from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
@@ -185,6 +186,9 @@ __all__ = [
     "PoolAudit",
     "PoolCloseReport",
     "PoolManager",
+    "DialLimits",
+    "DialPlace",
+    "DialStats",
     "PoolOptions",
     "PoolRefused",
     "PoolStats",
@@ -243,7 +247,7 @@ __all__ = [
 ]
 
 if _environ.get("HARDSOCK_TRACE") == "1":
-    fd_watch(trace=True)
+    fd_watch(growth=2, trace=True)
 if "HARDSOCK" in _environ:
     from hardsock.running import begin_by_environment as _begin
 

@@ -204,6 +204,7 @@ class World:
         self.shortened = False
         self.obedient = self.random.random() < 0.5
         self.last_moments = 0
+        self.asked = False
         self.settings: dict[str, Any] = {
             "drain_timeout": PATIENCE,
             "linger": self.random.choice([0.2, PATIENCE]),
@@ -309,6 +310,7 @@ class World:
         self.last_moments += 1
         if self.last_moments == 1:  # Handlers that obey draining() may have ended already.
             self.ask_now("then", owed=not self.obedient)
+            self.asked = True
 
     def settled(self, server: Server) -> int:
         stats = server.stats()
@@ -327,6 +329,8 @@ class World:
                 with Call(self.drain_now, server) as draining:
                     assert poll_until(lambda: server.draining, PATIENCE)
                     begun_with = self.settled(server)
+                    # Without a connection there is no last moment of one.
+                    assert poll_until(lambda: self.asked or server._server.closed, PATIENCE)
                     self.during(server)
                     report = draining.result(self.timeout + PATIENCE)
                 took = time.monotonic() - asked
