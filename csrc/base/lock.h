@@ -20,7 +20,8 @@ enum hs_rank {
     HS_RANK_SWEEP, /* one walk over a token tree at a time */
     HS_RANK_RESOLVER,
     HS_RANK_LINGER,
-    HS_RANK_PEERS, /* of a listener */
+    HS_RANK_LINGER_TURN, /* its thread's, while it works; else only fork takes it */
+    HS_RANK_PEERS,       /* of a listener */
     HS_RANK_DEPARTURES,
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */

@@ -3,9 +3,9 @@
  * What is parked is OWNED (by whoever parks it, or was given it), WAITING, or DUE.
  *
  * Invariants, all under lock (rank REACTOR):
- * - waiting lists exactly the WAITING ones in the order of their parking, due the DUE ones in the
- *   order in which they became so. WAITING ones are in the heap unless their time is HS_NEVER;
- *   nothing else is.
+ * - waiting lists exactly the WAITING ones of each lane in the order of their parking, due the DUE
+ *   ones in the order in which they became so. WAITING ones are in the heap unless their time is
+ *   HS_NEVER; nothing else is.
  * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
  *   again. An event names place and generation; parking counts the generation up, so that the event
  *   of an earlier time, which another thread may still have in its hands, is nothing.
@@ -64,7 +64,7 @@ struct hs_reactor {
     size_t n_places, n_free;
     struct hs_timers timers;
     int64_t timer_ns;
-    struct hs_list waiting, due; /* hs_parked.link */
+    struct hs_list waiting[HS_LANES], due; /* hs_parked.link */
     struct hs_reactor_counts counts;
     bool closed, watched;
 };
@@ -101,7 +101,8 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
     r->fork_generation = hs_fork_generation();
     r->epoll_fd = r->timer_fd = r->ring_fd = -1;
     r->timer_ns = HS_NEVER;
-    hs_list_init(&r->waiting);
+    for (unsigned lane = 0; lane < HS_LANES; lane++)
+        hs_list_init(&r->waiting[lane]);
     hs_list_init(&r->due);
     hs_lock_init(&r->lock, HS_RANK_REACTOR);
     if ((rv = open_descriptors(r, err)) != HS_OK)
@@ -183,7 +184,8 @@ static void
 wait_locked(struct hs_reactor *r, struct hs_parked *p, int64_t at_ns)
 {
     p->state = WAITING;
-    hs_list_append(&r->waiting, &p->link);
+    HS_ASSERT(p->lane < HS_LANES);
+    hs_list_append(&r->waiting[p->lane], &p->link);
     hs_timers_set(&r->timers, &p->timer, at_ns);
     r->counts.waiting++;
 }
@@ -411,15 +413,16 @@ hs_reactor_call_all(struct hs_reactor *r)
     if (!is_ours(r))
         return;
     hs_lock_take(&r->lock);
-    while (!hs_list_empty(&r->waiting))
-        become_due_locked(r, HS_CONTAINER(r->waiting.next, struct hs_parked, link),
-                          HS_CAUSE_CALLED);
+    for (unsigned lane = 0; lane < HS_LANES; lane++)
+        while (!hs_list_empty(&r->waiting[lane]))
+            become_due_locked(r, HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link),
+                              HS_CAUSE_CALLED);
     drop_and_ring(r);
 }
 
 struct hs_parked *
-hs_reactor_take(struct hs_reactor *r, bool (*fits)(const struct hs_parked *p, const void *arg),
-                const void *arg)
+hs_reactor_take(struct hs_reactor *r, unsigned lane,
+                bool (*fits)(const struct hs_parked *p, const void *arg), const void *arg)
 {
     struct hs_parked *p = NULL;
 
@@ -427,13 +430,13 @@ hs_reactor_take(struct hs_reactor *r, bool (*fits)(const struct hs_parked *p, co
     if (!is_ours(r))
         return NULL;
     hs_lock_take(&r->lock);
-    for (struct hs_list *l = r->waiting.next; l != &r->waiting && p == NULL; l = l->next) {
-        p = HS_CONTAINER(l, struct hs_parked, link);
-        if (fits != NULL && !fits(p, arg))
+    if (!hs_list_empty(&r->waiting[lane])) {
+        p = HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link);
+        if (fits == NULL || fits(p, arg))
+            stop_waiting_locked(r, p);
+        else
             p = NULL;
     }
-    if (p != NULL)
-        stop_waiting_locked(r, p);
     hs_lock_drop(&r->lock);
     return p;
 }

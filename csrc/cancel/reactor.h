@@ -30,7 +30,10 @@ struct hs_parked {
     uint32_t events; /* of epoll(7), as the next: for whoever is given it */
     unsigned char cause;
     unsigned char state;
+    unsigned char lane; /* its owner's, below HS_LANES: among whom hs_reactor_take finds it */
 };
+
+#define HS_LANES 2
 
 struct hs_reactor;
 
@@ -65,9 +68,10 @@ HS_NODISCARD hs_err hs_reactor_poll(struct hs_reactor *r, struct hs_error *err,
                                     struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);
-/* The one that has waited for the longest of those that fit, which is the caller's from now on;
- * NULL: none does. fits (NULL: all do) runs under the lock: it looks, and calls nothing. */
-struct hs_parked *hs_reactor_take(struct hs_reactor *r,
+/* The one that has waited for the longest in the lane, which is the caller's from now on; NULL:
+ * there is none, or it does not fit. fits (NULL: it does) runs under the lock: it looks, and calls
+ * nothing. */
+struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
                                   bool (*fits)(const struct hs_parked *p, const void *arg),
                                   const void *arg);
 /* Gives up the place of what the caller owns. */

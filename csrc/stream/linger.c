@@ -3,11 +3,14 @@
  * Invariants, all under lock (rank LINGER):
  * - entries lists the n that there are; each is parked in the reactor, or in the hands of the
  *   thread, which alone takes one out and closes its descriptor.
+ * - turn is held while the thread has one in its hands, and by nobody else but fork: it reads, and
+ *   closes what it has taken out, under no other lock. So whoever brings one waits for neither, and
+ *   a child finds each descriptor in the list, or closed.
  * - What one connection does costs no other anything: what is ready is read, and each counts its
  *   own.
  * - There is a thread exactly while there is a reactor; it ends when there is no entry, in the same
  *   critical section, and takes the reactor with it.
- * - Around a fork the lock is held, so that the child finds the list whole: it closes its copies
+ * - Around a fork both locks are held, so that the child finds the list whole: it closes its copies
  *   and begins anew.
  */
 #include "linger.h"
@@ -39,6 +42,7 @@ struct entry {
     int reads;
 };
 
+static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_LINGER_TURN);
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
 /* All below are guarded by lock. */
 static struct hs_list entries = {&entries, &entries}; /* own; entry.link */
@@ -52,10 +56,15 @@ first_entry(void)
 }
 
 static void
-end_entry(struct entry *e)
+take_out_locked(struct entry *e)
 {
     hs_list_unlink(&e->link);
     n--;
+}
+
+static void
+end_entry(struct entry *e)
+{
     hs_fd_close_number(e->fd);
     free(e);
 }
@@ -63,6 +72,7 @@ end_entry(struct entry *e)
 static void
 before_fork(void)
 {
+    hs_lock_take(&turn);
     hs_lock_take(&lock);
 }
 
@@ -70,19 +80,25 @@ static void
 after_fork_in_parent(void)
 {
     hs_lock_drop(&lock);
+    hs_lock_drop(&turn);
 }
 
 static void
 after_fork_in_child(void)
 {
-    while (n > 0)
-        end_entry(first_entry());
+    while (n > 0) {
+        struct entry *e = first_entry();
+
+        take_out_locked(e);
+        end_entry(e);
+    }
     hs_reactor_free(reactor);
     reactor = NULL;
     hs_lock_drop(&lock);
+    hs_lock_drop(&turn);
 }
 
-HS_REGISTERS_FORK_LOCK(HS_RANK_LINGER)
+HS_REGISTERS_FORK_LOCK(HS_RANK_LINGER_TURN)
 static void
 watch_forks(void)
 {
@@ -111,19 +127,24 @@ drain(struct entry *e)
 static bool
 serve(struct hs_reactor *r, struct entry *e)
 {
-    bool more;
+    bool over, more;
 
+    hs_lock_take(&turn);
+    over = e->parked.cause == HS_CAUSE_TIME || drain(e) || !park(r, e);
     hs_lock_take(&lock);
-    if (e->parked.cause == HS_CAUSE_TIME || drain(e) || !park(r, e)) {
+    if (over)
+        take_out_locked(e);
+    more = n > 0;
+    if (!more)
+        reactor = NULL;
+    hs_lock_drop(&lock);
+    if (over) {
         hs_reactor_forget(r, &e->parked);
         end_entry(e);
     }
-    more = n > 0;
-    if (!more) {
+    if (!more)
         hs_reactor_free(r);
-        reactor = NULL;
-    }
-    hs_lock_drop(&lock);
+    hs_lock_drop(&turn);
     return more;
 }
 
@@ -153,7 +174,7 @@ start_locked(struct entry *e)
             reactor = r;
             return true;
         }
-        (void)hs_reactor_take(r, NULL, NULL);
+        (void)hs_reactor_take(r, 0, NULL, NULL);
     }
     hs_reactor_free(r);
     return false;

@@ -60,6 +60,9 @@ struct hs_spot {
     bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
 };
 
+/* Lanes: of SILENT ones nothing has come, as far as is known here. */
+enum { KNOWN, SILENT };
+
 static atomic_long live;
 
 long
@@ -246,6 +249,7 @@ wait_for(struct hs_spot *s, int fd, uint32_t events, int64_t at_ns, struct hs_er
     bool stays = s->stays || s->lingering != NULL;
     hs_err rv = HS_OK;
 
+    s->parked.lane = s->given || s->lingering != NULL ? KNOWN : SILENT;
     (void)hs_conn_ref(c); /* Whoever is given it may be quicker than we are. */
     (void)hs_parking_ref(p);
     if (hs_fd_hold(&c->fd, NULL) != HS_OK) {
@@ -587,14 +591,12 @@ hs_parking_drain(struct hs_parking *p)
     hs_reactor_call_all(p->reactor);
 }
 
-/* Nothing of it has come, as far as is known here. */
 static bool
-is_silent(const struct hs_parked *parked, const void *created_before_ns)
+is_older(const struct hs_parked *parked, const void *created_before_ns)
 {
     const struct hs_spot *s = HS_CONTAINER(parked, const struct hs_spot, parked);
 
-    return !s->given && s->lingering == NULL &&
-           s->conn->created_ns < *(const int64_t *)created_before_ns;
+    return s->conn->created_ns < *(const int64_t *)created_before_ns;
 }
 
 bool
@@ -606,7 +608,7 @@ hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_
 
     HS_CHECK(p, PARKING_MAGIC);
     hs_reactor_collect(p->reactor);
-    while ((parked = hs_reactor_take(p->reactor, is_silent, &before)) != NULL) {
+    while ((parked = hs_reactor_take(p->reactor, SILENT, is_older, &before)) != NULL) {
         struct hs_spot *s = HS_CONTAINER(parked, struct hs_spot, parked);
 
         if (look(s) == HS_WANT) {
@@ -626,7 +628,8 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg,
     struct hs_spot *s;
 
     HS_CHECK(p, PARKING_MAGIC);
-    if ((parked = hs_reactor_take(p->reactor, NULL, NULL)) == NULL &&
+    if ((parked = hs_reactor_take(p->reactor, KNOWN, NULL, NULL)) == NULL &&
+        (parked = hs_reactor_take(p->reactor, SILENT, NULL, NULL)) == NULL &&
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);

@@ -245,10 +245,45 @@ START_TEST(all_that_wait_can_be_taken_the_longest_first)
     }
     say(&t[1]);
     ck_assert_ptr_eq(next_now(r), &t[1]);
-    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t[0].parked);
-    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t[2].parked);
-    ck_assert_ptr_null(hs_reactor_take(r, NULL, NULL));
+    ck_assert_ptr_eq(hs_reactor_take(r, 0, NULL, NULL), &t[0].parked);
+    ck_assert_ptr_eq(hs_reactor_take(r, 0, NULL, NULL), &t[2].parked);
+    ck_assert_ptr_null(hs_reactor_take(r, 0, NULL, NULL));
     for (int i = 0; i < 3; i++)
+        thing_fini(r, &t[i]);
+    hs_reactor_free(r);
+}
+END_TEST
+
+static bool
+is_wanted(const struct hs_parked *p, const void *arg)
+{
+    ++*(int *)(uintptr_t)arg;
+    return p->lane == 1 && HS_CONTAINER(p, const struct thing, parked)->turns == 1;
+}
+
+/* Of ten thousand that wait in the other lane none is looked at, nor any behind the first. */
+START_TEST(only_the_first_of_a_lane_is_looked_at)
+{
+    struct hs_reactor *r = reactor();
+    struct thing t[6];
+    int looks = 0;
+
+    for (int i = 0; i < 6; i++) {
+        thing_init(&t[i]);
+        t[i].parked.lane = i % 2;
+        t[i].turns = i == 3;
+        park(r, &t[i], HS_NEVER);
+    }
+    ck_assert_ptr_null(hs_reactor_take(r, 1, is_wanted, &looks));
+    ck_assert_ptr_eq(hs_reactor_take(r, 1, NULL, NULL), &t[1].parked);
+    ck_assert_ptr_eq(hs_reactor_take(r, 1, is_wanted, &looks), &t[3].parked);
+    ck_assert_int_eq(looks, 2);
+    ck_assert_ptr_eq(hs_reactor_take(r, 0, NULL, NULL), &t[0].parked);
+    hs_reactor_call_all(r);
+    for (int i = 0; i < 3; i++) /* Those of both lanes. */
+        ck_assert_ptr_nonnull(next_now(r));
+    ck_assert_ptr_null(next_now(r));
+    for (int i = 0; i < 6; i++)
         thing_fini(r, &t[i]);
     hs_reactor_free(r);
 }
@@ -266,7 +301,7 @@ START_TEST(a_descriptor_that_cannot_be_watched_stays_its_owner_s)
     ASSERT_ERR(HS_E_SYSTEM, hs_reactor_park(r, &t.parked, fds[0], EPOLLIN, HS_NEVER, fresh()));
     ck_assert_uint_eq(counts(r).waiting, 0);
     park(r, &t, HS_NEVER);
-    ck_assert_ptr_eq(hs_reactor_take(r, NULL, NULL), &t.parked);
+    ck_assert_ptr_eq(hs_reactor_take(r, 0, NULL, NULL), &t.parked);
     (void)close(fds[1]);
     thing_fini(r, &t);
     hs_reactor_free(r);
@@ -366,14 +401,14 @@ all_are_called(struct hs_reactor *r, struct thing *t)
 static void
 it_is_queued(struct hs_reactor *r, struct thing *t)
 {
-    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, NULL, NULL)), t);
+    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, 0, NULL, NULL)), t);
     hs_reactor_queue(r, &t->parked);
 }
 
 static void
 its_time_comes(struct hs_reactor *r, struct thing *t)
 {
-    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, NULL, NULL)), t);
+    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, 0, NULL, NULL)), t);
     park(r, t, hs_now() + MS);
 }
 
@@ -452,7 +487,7 @@ use_in_child(void *arg)
 
     if (hs_reactor_next(r, true, fresh(), &p) != HS_E_FORKED ||
         hs_reactor_park(r, &mine, -1, 0, HS_NEVER, fresh()) != HS_E_FORKED ||
-        hs_reactor_take(r, NULL, NULL) != NULL)
+        hs_reactor_take(r, 0, NULL, NULL) != NULL)
         return 1;
     hs_reactor_queue(r, &mine);
     hs_reactor_free(r);
@@ -562,7 +597,7 @@ act(struct world *w)
             check_given(w, t);
         break;
     case 3:
-        if (pick(w, 10) == 0 && (p = hs_reactor_take(w->r, NULL, NULL)) != NULL) {
+        if (pick(w, 10) == 0 && (p = hs_reactor_take(w->r, 0, NULL, NULL)) != NULL) {
             ck_assert_int_eq(w->belief[thing_of(p) - w->things], PARKED);
             w->belief[thing_of(p) - w->things] = MINE;
             w->late[thing_of(p) - w->things] = false;
@@ -599,7 +634,7 @@ settle(struct world *w)
     ck_assert_ptr_null(next_now(w->r));
     ck_assert_uint_eq(counts(w->r).waiting, quiet);
     for (; quiet > 0; quiet--)
-        ck_assert_ptr_nonnull(hs_reactor_take(w->r, NULL, NULL));
+        ck_assert_ptr_nonnull(hs_reactor_take(w->r, 0, NULL, NULL));
 }
 
 START_TEST(any_order_of_acts_keeps_the_promises)
@@ -697,7 +732,7 @@ disturb(void *arg)
 
     for (unsigned i = 0; !atomic_load(&s->over); i++) {
         hs_reactor_call(s->r, &s->things[i % MANY].parked);
-        if (i % 7 == 0 && (p = hs_reactor_take(s->r, NULL, NULL)) != NULL) {
+        if (i % 7 == 0 && (p = hs_reactor_take(s->r, 0, NULL, NULL)) != NULL) {
             ck_assert_int_eq(atomic_fetch_add(&thing_of(p)->owners, 1), 0);
             take_turn(s, thing_of(p));
         }
@@ -755,6 +790,7 @@ main(void)
     tcase_add_test(tc, who_is_queued_comes_behind_all_that_are_ready);
     tcase_add_test(tc, calling_what_has_an_owner_does_nothing);
     tcase_add_test(tc, all_that_wait_can_be_taken_the_longest_first);
+    tcase_add_test(tc, only_the_first_of_a_lane_is_looked_at);
     tcase_add_test(tc, a_descriptor_that_cannot_be_watched_stays_its_owner_s);
     tcase_add_test(tc, closing_lets_all_go_who_wait);
     tcase_add_test(tc, a_closed_one_still_gives_what_is_due);

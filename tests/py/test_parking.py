@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import importlib
 import socket
@@ -16,7 +17,8 @@ import hardsock as hs
 from hardsock._core import Hub, Parking
 from hardsock.aio._host import current_hub
 from support import Call
-from support.require import need_testcapi
+from support.refused import refuse_epoll_wait
+from support.require import available, need_testcapi
 
 MESSAGE, ENDED, EXPIRED, QUIET, FINISHED = range(5)  # news
 TAKEN, NOTHING_CAME, CLOSED, ENDING, UNFIT, UNREAD = range(6)  # answers
@@ -182,6 +184,29 @@ def test_a_state_that_leads_back_to_its_connection_is_collected() -> None:
     del conn, state
     gc.collect()
     assert alive() is None
+
+
+def test_what_was_parked_is_parked_though_waiting_fails(
+    pair: tuple[hs.Connection, socket.socket],
+) -> None:
+    """turn() does both: whose failure it is must not be mixed up."""
+    conn, peer = pair
+    parking = Parking()
+    what = Thing()
+
+    def turn_and_wait() -> tuple[object, hs.HardsockError]:
+        refuse_epoll_wait(errno.ENOSYS)
+        answer = parking.turn(conn, what, None)
+        with pytest.raises(hs.HardsockError) as caught:
+            parking.next()
+        return answer, caught.value
+
+    with available(), Call(turn_and_wait) as call:
+        answer, exc = call.result(10)
+    assert answer == TAKEN
+    assert exc.errno == errno.ENOSYS
+    peer.sendall(b"x")
+    assert parking.next() == (what, MESSAGE, None, True), "another thread can wait"
 
 
 @pytest.mark.parametrize("how", ["next", "turn", "tend", "poll"])

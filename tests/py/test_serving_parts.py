@@ -178,6 +178,33 @@ def test_who_is_quiet_when_time_is_up_ends_by_that_and_not_by_the_cut() -> None:
     assert (quiet.ended_by, asked.ended_by) == (Outcome.IDLE, Outcome.CANCELLED)
 
 
+@pytest.mark.parametrize("failing", range(4))
+def test_a_step_without_memory_is_said_again(failing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are settled already are not found again, and have to be aborted all the same."""
+    stage = Stage()
+    all_of_them = [stage.connection() for _ in range(4)]
+    drain = stage.drain(end=210.0, grace=4.0)
+    settle, calls = stage.ledger.settle, 0
+
+    def settle_or_fail(*args: Any, **kwargs: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == failing + 1:
+            raise MemoryError
+        return settle(*args, **kwargs)
+
+    monkeypatch.setattr(stage.ledger, "settle", settle_or_fail)
+    with pytest.raises(MemoryError):
+        drain.step(209.5)
+    drain.forget_what_was_said()
+    turn = drain.step(209.52)
+    assert set(turn.abort) == set(all_of_them)
+    drain.forget_what_was_said()  # Doing it failed.
+    assert set(drain.step(209.54).abort) == set(all_of_them)
+    assert drain.step(209.56).abort == []
+    assert stage.report(drain, 210.0).aborted == 4
+
+
 def test_looks_are_not_more_frequent_than_needed() -> None:
     stage = Stage()
     stage.connection()

@@ -18,10 +18,12 @@ import random
 import socket
 import ssl
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from threading import enumerate as threads
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -202,6 +204,7 @@ class World:
         self.shortened = False
         self.obedient = self.random.random() < 0.5
         self.last_moments = 0
+        self.asked = False
         self.settings: dict[str, Any] = {
             "drain_timeout": PATIENCE,
             "linger": self.random.choice([0.2, PATIENCE]),
@@ -307,6 +310,7 @@ class World:
         self.last_moments += 1
         if self.last_moments == 1:  # Handlers that obey draining() may have ended already.
             self.ask_now("then", owed=not self.obedient)
+            self.asked = True
 
     def settled(self, server: Server) -> int:
         stats = server.stats()
@@ -325,6 +329,8 @@ class World:
                 with Call(self.drain_now, server) as draining:
                     assert poll_until(lambda: server.draining, PATIENCE)
                     begun_with = self.settled(server)
+                    # Without a connection there is no last moment of one.
+                    assert poll_until(lambda: self.asked or server._server.closed, PATIENCE)
                     self.during(server)
                     report = draining.result(self.timeout + PATIENCE)
                 took = time.monotonic() - asked
@@ -456,6 +462,80 @@ def test_a_request_of_the_very_last_moment_is_answered(driver: str) -> None:
         for client in clients:
             client.read_to_the_end()
             assert client.answered() == client.arrived, (client, report)
+
+
+class Scarce:
+    """Something that is not to be had for want of memory, a few times."""
+
+    def __init__(self, real: Any, times: int) -> None:
+        self._real = real
+        self.times = times
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.times > 0:
+            self.times -= 1
+            raise MemoryError
+        return self._real(*args, **kwargs)
+
+
+@pytest.mark.parametrize("what", ["bell", "step", "perform", "sum"])
+def test_a_drain_outlives_a_want_of_memory(
+    driver: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it has no memory for: it ends in time, and nobody is left behind."""
+    gates = Gates()
+    with serving(driver, talking(gates), drain_timeout=PATIENCE, linger=0.2) as server:
+        clients = [Client(i, connect_to(server.address, PATIENCE), "") for i in range(4)]
+        for client in clients:
+            client.ask("A", client.arrived)
+            client.read_answer()
+        for client in clients[:2]:
+            client.ask("S", client.arrived)
+        assert poll_until(lambda: all(has_arrived(client) for client in clients), PATIENCE)
+        driven = sys.modules[
+            "hardsock.serving.server"
+            if driver in ("threads", "messages")
+            else "hardsock.aio._server"
+        ]
+        owner, name = {
+            "bell": (driven, "CancelToken"),
+            "step": (Drain, "step"),
+            "perform": (Turn, "perform"),
+            "sum": (Drain, "_until_next"),
+        }[what]
+        real = getattr(owner, name)
+        scarce = Scarce(real, 5)
+        fake = scarce if what == "bell" else (lambda *args: scarce(*args))
+        monkeypatch.setattr(owner, name, fake)
+        began = time.monotonic()
+        report = server.drain(1.0)
+        assert time.monotonic() - began < PATIENCE / 2
+        assert scarce.times == 0
+        assert report.aborted + report.cancelled == 2, report
+        gates.open_all()
+        for client in clients:
+            client.read_to_the_end()
+            client.close()
+    assert poll_until(lambda: not any("hardsock-serve" in t.name for t in threads()), PATIENCE)
+
+
+def test_accepting_outlives_a_want_of_memory(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one in which there is none to tell of it."""
+    settings: dict[str, Any] = {"max_connections": 1, "drain_timeout": PATIENCE, "linger": 0.2}
+    if driver in ("threads", "messages"):
+        settings["workers"] = 1
+    with serving(driver, talking(Gates()), **settings) as server:
+        full = Scarce(server._server._ledger.full, 3)
+        log = Scarce(server._server._seldom.log, 3)
+        monkeypatch.setattr(server._server._ledger, "full", full)
+        monkeypatch.setattr(server._server._seldom, "log", log)
+        for number in range(2):
+            client = Client(number, connect_to(server.address, PATIENCE), "")
+            client.ask("A", client.arrived)
+            client.read_answer()
+            assert client.answered() == client.arrived
+            assert poll_until(lambda: full.times == log.times == 0, PATIENCE)
+            client.close()
 
 
 @pytest.mark.nightly

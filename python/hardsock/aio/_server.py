@@ -24,7 +24,7 @@ from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
-from hardsock.serving.drain import Drain
+from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import (
@@ -194,8 +194,10 @@ class Server(ServerCore):
             self._departures.close()
 
     async def _accept_until_told(self) -> None:
-        while room := await self._wait_for_room():
+        while True:
             try:
+                if not (room := await self._wait_for_room()):
+                    return
                 self._take(await self._accept(room, self._look_again(), self._draining))
                 self._accepting = True
             except Closed:
@@ -204,11 +206,15 @@ class Server(ServerCore):
                 self._accepting = True  # The drain begins, or a look at connections is due.
             except (HardsockError, MemoryError) as exc:
                 self._accepting = False
-                self._seldom.log(
-                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
-                )
-                await wait(self._draining, FAILED_ACCEPT_PAUSE)
+                await self._pause_accepting(exc)
                 self._accepting = True  # as far as is known
+
+    async def _pause_accepting(self, exc: Exception) -> None:
+        try:
+            self._tell_failed_accept(exc)
+            await wait(self._draining, FAILED_ACCEPT_PAUSE)
+        except MemoryError:  # There is none even for that.
+            time.sleep(NO_MEMORY_PAUSE)
 
     async def _accept(
         self, room: int, timeout: float | None, token: CancelToken | None = None
@@ -319,29 +325,38 @@ class Server(ServerCore):
 
     async def _run_drain(self, drain: Drain) -> LeftOutside:
         """Closing the listener resets who is queued: those for whom room comes free are served."""
-        outside = None
         self._listener._last_call()
         while True:
-            if self._limit is not None:
-                drain.tighten(self._limit)
-            self._look_in_drain(drain)
-            with self._lock:
-                turn = drain.step(time.monotonic())
-            bell = self._bell = CancelToken(name="drain")
-            turn.perform()
-            for each in turn.abort:
-                if each.runner is None:
-                    continue
-                self._tasks.keep(each.runner)  # The ledger has let go of it.
-                self._tasks.cancel(each.runner)
-            if outside is None and not await self._accept_rest(drain, turn.wait, bell):
-                outside = close_listener(self._listener)
-            elif outside is None:
-                continue  # What was accepted is due for a look.
-            elif turn.wait is None:
-                return outside
-            else:
-                await wait(bell, turn.wait)
+            try:
+                if await self._step_of_drain(drain):
+                    break
+            except MemoryError:  # Time goes on, and perhaps there is some soon.
+                drain.forget_what_was_said()
+                time.sleep(NO_MEMORY_PAUSE)
+        return self._outside or LeftOutside()
+
+    async def _step_of_drain(self, drain: Drain) -> bool:
+        """Do what is due, and wait for the next; whether the drain is over."""
+        bell = self._bell = CancelToken(name="drain")
+        if self._limit is not None:
+            drain.tighten(self._limit)
+        self._look_in_drain(drain)
+        with self._lock:
+            turn = drain.step(time.monotonic())
+        turn.perform()
+        for each in turn.abort:
+            if each.runner is None:
+                continue
+            self._tasks.keep(each.runner)  # The ledger has let go of it.
+            self._tasks.cancel(each.runner)
+        if self._outside is None:
+            if not await self._accept_rest(drain, turn.wait, bell):
+                self._outside = close_listener(self._listener)
+            return False  # What was accepted is due for a look.
+        if turn.wait is None:
+            return True
+        await wait(bell, turn.wait)
+        return False
 
     def _look_in_drain(self, drain: Drain) -> None:
         """Before each step of it."""

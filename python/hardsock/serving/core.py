@@ -114,6 +114,11 @@ class ServerCore(ServerFace):
                 self._ledger.give_up(each)
             raise
 
+    def _tell_failed_accept(self, exc: Exception) -> None:
+        self._seldom.log(
+            "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
+        )
+
     def _served(self, conn: Connection) -> Served:
         return served(conn, self._token)
 

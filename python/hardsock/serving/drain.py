@@ -24,10 +24,12 @@ from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 from hardsock.serving.turn import Turn
 
-__all__ = ["Drain", "Limit", "seconds_to_begin"]
+__all__ = ["NO_MEMORY_PAUSE", "Drain", "Limit", "seconds_to_begin"]
 
 _LOOK = 0.02
 """Seconds between two looks for handlers that ignore that their calls were ended."""
+NO_MEMORY_PAUSE = 0.02
+"""Seconds until a driver tries again that had no memory for a step; a plain sleep needs none."""
 _NEWCOMER = 1.0
 """Seconds that a client has for its first byte. It has just connected and is about to send; closing
 it is losing it, where one that has had an answer can ask again elsewhere."""
@@ -52,6 +54,8 @@ class Drain:
         self._began = now
         self._set_limit(limit)
         self._closing: list[Served] = []
+        self._aborting: list[Served] = []
+        self._failed = False
 
     def _set_limit(self, limit: Limit) -> None:
         self.end = limit.end
@@ -71,10 +75,12 @@ class Drain:
 
     def step(self, now: float) -> Turn:
         """Say what is due."""
+        if self._aborting and not self._failed:
+            self._aborting = []
+        self._failed = False
         last = self._find_new()
         close: list[Served] = []
         cancel: list[tuple[Served, str]] = []
-        abort: list[Served] = []
         if now >= self._next_look:
             self._set_next_look(now)
             close = [served for served in self._closing if not served.left]
@@ -86,8 +92,17 @@ class Drain:
                 cancel += [(served, _TIME_IS_UP) for served in others]
                 close += self._find_answered()
         if now >= self._abort_at:
-            abort = self._give_up()
-        return Turn(last, cancel, close, abort, self._until_next(now))
+            self._give_up()
+        return Turn(last, cancel, close, self._aborting, self._until_next(now))
+
+    def forget_what_was_said(self) -> None:
+        """A step, or doing what it said, failed for want of memory: the next says it again.
+
+        Tokens that were to be cancelled may stay as they are; such connections are aborted later.
+        """
+        self._failed = True
+        self._told = 0
+        self._next_look = 0.0
 
     def _set_next_look(self, now: float) -> None:
         """Steps follow each other at once while connections end, looks do not."""
@@ -141,12 +156,11 @@ class Drain:
             self._ledger.settle(served, served.handled, error=served.error, ending="closed")
         return found
 
-    def _give_up(self) -> list[Served]:
-        found = list(self._ledger.active)
-        for served in found:
+    def _give_up(self) -> None:
+        for served in list(self._ledger.active):
+            self._aborting.append(served)  # First: settled ones are not found again.
             served.ended_by = Outcome.ABORTED
             self._ledger.settle(served, Outcome.ABORTED, ending="aborted")
-        return found
 
     def report(
         self,

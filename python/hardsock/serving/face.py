@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from hardsock._core import CancelToken, Departures, Listener
+from hardsock.serving.closing import LeftOutside
 from hardsock.serving.ledger import Ledger
 from hardsock.serving.options import ServeOptions
 from hardsock.serving.records import DrainReport
@@ -30,6 +31,8 @@ class ServerFace:
     _address: Any = None
     _report: DrainReport | None = None
     _ledger: Ledger
+    _outside: LeftOutside | None = None
+    """Whom the closed listener has turned away; None: it is not closed yet."""
     _accepting = True
     """False while accepting fails."""
 

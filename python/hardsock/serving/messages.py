@@ -15,6 +15,7 @@ import os
 import threading
 import time
 
+from hardsock._core import CancelToken
 from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain
 from hardsock.serving.ledger import Outcome, Phase, Served
@@ -35,9 +36,11 @@ class MessageServer(QuietConnections, Server):
     def _begin_workers(self) -> None:
         options = self._options
         self._begin_parking()
+        self._no_work_left = CancelToken(name=f"{options.name} workers")
         self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
+        self._no_work_left.cancel()
         self._parking.close()
         self._crew.join(until)
 
@@ -83,7 +86,14 @@ class MessageServer(QuietConnections, Server):
                 news = None
                 self._go_on(exc)
                 if waits:  # It may fail again at once.
-                    time.sleep(_FAILED_WAIT_PAUSE)
+                    self._pause()
+
+    def _pause(self) -> None:
+        """Until it is worth another try, or the server ends."""
+        try:
+            self._no_work_left.wait(_FAILED_WAIT_PAUSE)
+        except (HardsockError, MemoryError):  # There is no memory for that wait either.
+            time.sleep(_FAILED_WAIT_PAUSE)
 
     def _go_on(self, exc: BaseException) -> None:
         """Tell of it, if there is memory for that; in a forked child it is raised."""

@@ -22,7 +22,7 @@ from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
 from hardsock.serving.departing import tend_departures
-from hardsock.serving.drain import Drain
+from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import bound_handler, note_overrun
@@ -187,11 +187,15 @@ class Server(ServerCore):
                 self._accepting = True  # The drain begins, or a look is due.
             except (HardsockError, MemoryError) as exc:
                 self._accepting = False
-                self._seldom.log(
-                    "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
-                )
-                self._draining.wait(FAILED_ACCEPT_PAUSE)
+                self._pause_accepting(exc)
                 self._accepting = True  # as far as is known
+
+    def _pause_accepting(self, exc: Exception) -> None:
+        try:
+            self._tell_failed_accept(exc)
+            self._draining.wait(FAILED_ACCEPT_PAUSE)
+        except MemoryError:  # There is none even for that.
+            time.sleep(NO_MEMORY_PAUSE)
 
     def _wait_for_room(self) -> int:
         """How many may be accepted now; 0 when the server drains.
@@ -300,25 +304,34 @@ class Server(ServerCore):
 
     def _run_drain(self, drain: Drain) -> LeftOutside:
         """Closing the listener resets who is queued: those for whom room comes free are served."""
-        outside = None
         self._listener._last_call()
         while True:
-            self._look_in_drain(drain)
-            with self._lock:
-                if self._limit is not None:
-                    drain.tighten(self._limit)
-                turn = drain.step(time.monotonic())
-                room = self._ledger.room
-                bell = self._bell = CancelToken(name="drain")
-            turn.perform()
-            if outside is None and not self._accept_rest(drain, room, turn.wait, bell):
-                outside = close_listener(self._listener)
-            elif outside is None:
-                continue  # What was accepted is due for a look.
-            elif turn.wait is None:
-                return outside
-            else:
-                bell.wait(turn.wait)
+            try:
+                if self._step_of_drain(drain):
+                    break
+            except MemoryError:  # Time goes on, and perhaps there is some soon.
+                drain.forget_what_was_said()
+                time.sleep(NO_MEMORY_PAUSE)
+        return self._outside or LeftOutside()
+
+    def _step_of_drain(self, drain: Drain) -> bool:
+        """Do what is due, and wait for the next; whether the drain is over."""
+        self._look_in_drain(drain)
+        with self._lock:
+            bell = self._bell = CancelToken(name="drain")
+            if self._limit is not None:
+                drain.tighten(self._limit)
+            turn = drain.step(time.monotonic())
+            room = self._ledger.room
+        turn.perform()
+        if self._outside is None:
+            if not self._accept_rest(drain, room, turn.wait, bell):
+                self._outside = close_listener(self._listener)
+            return False  # What was accepted is due for a look.
+        if turn.wait is None:
+            return True
+        bell.wait(turn.wait)
+        return False
 
     def _look_in_drain(self, drain: Drain) -> None:
         """Before each step of it."""
