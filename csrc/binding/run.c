@@ -37,6 +37,8 @@ call_step(struct call *c, call_fn fn, void *arg)
     Py_BEGIN_ALLOW_THREADS
     rv = fn(c, arg);
     Py_END_ALLOW_THREADS
+    if (c->op.came_ns != 0 && c->conn != NULL)
+        hs_conn_resumed(c->conn, &c->op);
     return rv;
 }
 

@@ -18,6 +18,7 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/histogram.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -49,6 +50,7 @@ static const int families[2] = {[V6] = AF_INET6, [V4] = AF_INET};
 struct hs_connector {
     unsigned magic;
     unsigned generation;
+    int64_t began_ns; /* of hs_connector_run */
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
@@ -832,16 +834,12 @@ check_usable(const struct hs_connector *cn, struct hs_error *err)
     return HS_OK;
 }
 
-hs_err
-hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
-                 struct hs_conn **ret_conn)
+static hs_err
+run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct attempt *winner = NULL;
     hs_err rv;
 
-    HS_CHECK(cn, CONNECTOR_MAGIC);
-    if ((rv = check_usable(cn, err)) != HS_OK)
-        return rv;
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
@@ -857,6 +855,23 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
         if (rv != HS_OK)
             return gave_up(cn, rv, err);
     }
+}
+
+hs_err
+hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
+                 struct hs_conn **ret_conn)
+{
+    hs_err rv;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    if ((rv = check_usable(cn, err)) != HS_OK)
+        return rv;
+    if (cn->began_ns == 0)
+        cn->began_ns = hs_now();
+    rv = run(cn, op, err, ret_conn);
+    if (rv != HS_INTR && rv != HS_WANT)
+        hs_span_add(HS_SPAN_CONNECT, hs_now() - cn->began_ns);
+    return rv;
 }
 
 hs_err

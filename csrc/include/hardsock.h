@@ -265,6 +265,7 @@ struct hs_op {
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
+    int64_t came_ns;        /* when bytes last came, or 0; see hs_conn_resumed */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
     uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
@@ -283,8 +284,8 @@ struct hs_op {
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
-            false, false                                                                           \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, 0, -1, 0, 0, 0, false, false, false,     \
+            false, false, false                                                                    \
     }
 
 /* ---- Worker slots -------------------------------------------------------------------------- */
@@ -401,6 +402,76 @@ struct hs_live {
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 HS_API void hs_live_counts(struct hs_live *ret_live);
+
+/* ---- How long things take ------------------------------------------------------------------ */
+
+/* Durations are counted by fixed edges, which are the same everywhere. */
+#define HS_EDGES 22
+/* The longest duration that is counted in the bucket; HS_NEVER for the last one, HS_EDGES. */
+HS_API int64_t hs_edge_ns(size_t bucket);
+struct hs_spread {
+    uint64_t count, sum_ns;
+    uint64_t buckets[HS_EDGES + 1]; /* each by itself, not added up */
+};
+
+/* X(name, text): of the process, since it began; pools have their own (hs_pool_stats). */
+#define HS_SPANS_ALL(X)                                                                            \
+    X(CONN_AGE, "conn_age")                     /* of connections, when they end */                \
+    X(READ_STALL_PEER, "read_stall_peer")       /* a call waited for the peer to send */           \
+    X(READ_STALL_APP, "read_stall_application") /* bytes had lain here; one read in 32 is asked */ \
+    X(READ_STALL_GIL, "read_stall_gil")         /* bytes were read, their caller could not run */  \
+    X(WRITE_STALL_PEER, "write_stall_peer")     /* a call waited for the peer to take */           \
+    X(CONNECT, "connect")                       /* lookup and TLS included; failed ones, too */    \
+    X(LOOKUP, "lookup")                         /* of a name, answered or not */                   \
+    X(HANDSHAKE, "handshake")                   /* of TLS, that succeeded, on either side */       \
+    X(WORKER_WAIT, "worker_wait")               /* something to do waited for a worker */
+enum hs_span {
+#define HS_SPAN_ENUM(name, text) HS_SPAN_##name,
+    HS_SPANS_ALL(HS_SPAN_ENUM)
+#undef HS_SPAN_ENUM
+        HS_SPANS,
+};
+HS_API const char *hs_span_name(enum hs_span span);
+HS_API void hs_span_read(enum hs_span span, struct hs_spread *ret_spread);
+
+/* ---- Lines of the program ------------------------------------------------------------------ */
+
+/* How a descriptor of ours came to be. X(name, text) */
+#define HS_MADE_ALL(X)                                                                             \
+    X(OTHER, "other") /* its maker did not say */                                                  \
+    X(CONNECT, "connect")                                                                          \
+    X(ACCEPT, "accept")                                                                            \
+    X(ADOPT, "adopt")                                                                              \
+    X(POOL, "pool")
+enum hs_made {
+#define HS_MADE_ENUM(name, text) HS_MADE_##name,
+    HS_MADE_ALL(HS_MADE_ENUM)
+#undef HS_MADE_ENUM
+        HS_MADE_KINDS,
+};
+HS_API const char *hs_made_name(enum hs_made how);
+
+/* A line of the program, as C strings: made once, never freed, so that anybody may look at one at
+ * any time. Beyond HS_SITES_MAX lines all are hs_site_unknown(). */
+#define HS_SITES_MAX 4096
+struct hs_site;
+HS_API struct hs_site *hs_site_intern(const char *file, const char *function, int line);
+HS_API struct hs_site *hs_site_unknown(void);
+struct hs_site_name {
+    const char *file, *function; /* for good */
+    int line;
+};
+HS_API void hs_site_name(const struct hs_site *s, struct hs_site_name *ret_name);
+struct hs_site_counts {
+    uint64_t opened;
+    uint64_t open[HS_MADE_KINDS]; /* now */
+    uint64_t leaked;              /* thrown away while they were open */
+    uint64_t received, sent;      /* bytes, of those that have ended */
+};
+HS_API void hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts);
+/* All that there are: how many, of which the first `room` are written. */
+HS_API size_t hs_sites(struct hs_site **sites, size_t room);
+HS_API void hs_site_leaked(struct hs_site *s);
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
@@ -957,6 +1028,39 @@ struct hs_conn_info {
     bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
     bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
+/* Where in the program it was made, in which thread (any number). Once; else it is of
+ * hs_site_unknown(). */
+HS_API void hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site,
+                             uint64_t thread);
+/* The caller of a call goes on, after whatever kept it from doing so since op->came_ns. */
+HS_API void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
+
+/* All that are open in this process, new references: how many there are, of which the first `room`
+ * are written, in no order. */
+HS_API size_t hs_conns(struct hs_conn **conns, size_t room);
+struct hs_conn_waits {
+    uint64_t count;
+    int64_t total_ns; /* of waits that are over */
+    int64_t since_ns; /* of one that lasts, or 0 */
+};
+struct hs_conn_row {
+    uint64_t id; /* never used again */
+    int fd;      /* -1: it has ended meanwhile, and the rest is of no use */
+    enum hs_made how;
+    const struct hs_site *site;
+    uint64_t thread;
+    const struct hs_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
+    bool tls;
+    struct hs_conn_info info;
+    struct hs_conn_waits reading, writing; /* for the peer */
+    int64_t application_ns;                /* the longest that bytes were found to have lain here */
+    int64_t gil_ns;                        /* in all: bytes were read, their caller could not run */
+    struct hs_addr local, peer;            /* len 0: not known */
+    int unread, unsent;                    /* bytes in the kernel's queues; -1: not known */
+};
+/* Costs three system calls. Takes no lock, never waits. */
+HS_API void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
+
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
  * connection; takes a reference of its own. */
 HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
@@ -1475,6 +1579,11 @@ HS_API HS_NODISCARD hs_err hs_pool_options_check(const struct hs_pool_options *o
 HS_API HS_NODISCARD hs_err hs_pool_new(const struct hs_endpoint *endpoints, size_t n,
                                        const struct hs_pool_options *o, struct hs_error *err,
                                        struct hs_pool **ret_pool);
+#define HS_POOL_NAME_SIZE 64
+/* Where in the program it was made, and what it is called, cut if it is long: for those who look.
+ * Once, before others know p. */
+HS_API void hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread,
+                             const char *name);
 HS_API struct hs_pool *hs_pool_ref(struct hs_pool *p);
 HS_API void hs_pool_unref(struct hs_pool *p); /* NULL is fine */
 
@@ -1499,8 +1608,10 @@ struct hs_lease {
 };
 
 /* Tells the pool of a place before it is used the first time. True: it was not known, and the pool
- * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. */
-HS_API bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder);
+ * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. where: the same
+ * place for those who only look; NULL: they are not told. */
+HS_API bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder,
+                              struct hs_site *where);
 /* Ends the table of sites of a closed pool of which nothing is lent: calls release for every code
  * that hs_pool_know_site said true for. */
 HS_API void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
@@ -1596,6 +1707,7 @@ HS_API HS_NODISCARD hs_err hs_pool_verify(struct hs_pool *p, struct hs_error *er
 struct hs_histogram {
     uint64_t count, sum_ns, max_ns;
     uint64_t buckets[HS_HISTOGRAM_BUCKETS];
+    uint64_t edges[HS_EDGES + 1]; /* the same again, by hs_edge_ns */
 };
 HS_API size_t hs_histogram_bucket(int64_t ns);
 /* The first duration beyond the bucket. */
@@ -1630,6 +1742,7 @@ HS_API void hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats);
 
 struct hs_lent {
     struct hs_holder holder;
+    const struct hs_site *site; /* the same place, for those who only look */
     uint64_t id, times_lent;
     int64_t age_ns; /* goes on while the machine is suspended */
     uint64_t bytes_sent, bytes_received;

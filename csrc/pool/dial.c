@@ -257,6 +257,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     struct deeds d = {0};
     int64_t boot_now = hs_boot_now(), lifetime;
 
+    hs_conn_set_site(conn, HS_MADE_POOL, p->where, p->thread);
     hs_lock_take(&p->lock);
     hs_histogram_add(&p->stats.dial, hs_now() - began_ns);
     p->stats.connected++;
@@ -264,6 +265,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     p->endpoints[m->endpoint].next_dial_ns = 0;
     hs_conn_set_lease(conn, &m->lease_id);
     m->conn = conn;
+    m->told = hs_conn_holder(conn);
     m->epoch = p->epoch;
     m->times_lent = 0;
     m->greeted = false;

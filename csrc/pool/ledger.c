@@ -20,7 +20,7 @@ hs_ledger_forget_lent(struct ledger *l)
 }
 
 bool
-hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
+hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_site *where)
 {
     struct site *made, *s;
     size_t i;
@@ -33,6 +33,7 @@ hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
         return false;
     made->code = holder->code;
     made->at = holder->at;
+    made->where = where != NULL ? where : hs_site_unknown();
     i = site_hash(holder->code, holder->at);
     hs_lock_take(&p->lock);
     if (p->ledger.n < SITES_MAX && site_find(&p->ledger, holder) == NULL) {
@@ -69,6 +70,7 @@ describe(const struct hs_member *m, int64_t boot_now)
 {
     struct hs_lent l = {
         .holder = m->holder,
+        .site = m->site->where,
         .id = m->lent_as,
         .times_lent = m->times_lent,
         .age_ns = boot_now - m->since_boot,

@@ -50,6 +50,7 @@ lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, str
     m->since_boot = boot_now;
     m->holder = *holder;
     m->site = site;
+    atomic_store_explicit(m->told, site->where, memory_order_relaxed);
     m->overdue = false;
     site->lent++;
     site->acquired++;
@@ -113,6 +114,7 @@ take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason w
     p->stats.acquired--;
     p->stats.wait.count--;
     p->stats.wait.buckets[hs_histogram_bucket(0)]--;
+    p->stats.wait.edges[0]--;
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
     hs_pool_doom_locked(p, lease->member, why, &d);
     hs_pool_leave(p, &d);

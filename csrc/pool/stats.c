@@ -5,6 +5,8 @@
  */
 #include "pool.h"
 
+#include "../base/histogram.h"
+
 #include <string.h>
 
 const char *
@@ -56,6 +58,7 @@ hs_histogram_add(struct hs_histogram *h, int64_t ns)
     if (v > h->max_ns)
         h->max_ns = v;
     h->buckets[hs_histogram_bucket(ns)]++;
+    h->edges[hs_edge_index(ns)]++;
 }
 
 /* ---- Asking -------------------------------------------------------------------------------- */

@@ -43,6 +43,8 @@ hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
     if (dir == HS_DIR_IN && op->told != NULL)
         atomic_store(&c->told, false);
+    if (atomic_load_explicit(&c->dirs[dir].waits_since_ns, memory_order_relaxed) != 0)
+        hs_stall_end(c, dir, hs_now());
     atomic_store(&c->dirs[dir].user, USER_NONE);
     if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
         hs_fd_drop(&c->fd);
@@ -412,6 +414,7 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     hs_err rv;
 
     turn_waits(c, op, dir);
+    hs_stall_begin(c, op, dir);
     if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE)
         return wait_told(c, op, dir, want, err);
     hs_slots_give(c->slots);

@@ -197,6 +197,7 @@ hs_conn_end(struct hs_conn *c, enum hs_end how)
     hs_conn_remember_local(c);
     if (!hs_fd_mark_closed(&c->fd))
         return;
+    hs_roll_ended(c);
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
         if (c->tls != NULL && how != HS_END_ABORT)
             unread = say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));

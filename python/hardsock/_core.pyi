@@ -489,6 +489,7 @@ class Pool:
         prepares: bool = False,
         trace_frames: int = 0,
         trace_every: int = 0,
+        name: str | None = None,
     ) -> Self: ...
     def acquire(
         self, *, timeout: float | None = None, token: CancelToken | None = None

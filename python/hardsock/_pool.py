@@ -177,6 +177,8 @@ class Pool(_core.Pool):
         addresses = _addresses(address)
         hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
         warn_of_greenlets()
+        endpoints = tuple(_core.parse_address(one) for one in addresses)
+        title = name if name is not None else ", ".join(endpoints)
         self = super().__new__(
             cls,
             addresses,
@@ -192,11 +194,12 @@ class Pool(_core.Pool):
             prepares=hooks.any(),
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
+            name=title,
         )
         self._hooks = hooks
         self._options = options
-        self._endpoints = tuple(_core.parse_address(one) for one in addresses)
-        self._name = name if name is not None else ", ".join(self._endpoints)
+        self._endpoints = endpoints
+        self._name = title
         self._tasks = {}
         self._told = self._warned = False
         self._made = Made(

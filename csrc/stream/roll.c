@@ -1,0 +1,283 @@
+/* roll.c: the list of all connections, and what one of them tells.
+ *
+ * See roll.h. Nothing here waits; looking takes one part's lock at a time, and only to copy
+ * pointers.
+ */
+#include "roll.h"
+
+#include "conn_impl.h"
+#include "../base/histogram.h"
+#include "../base/lock.h"
+#include "../base/site.h"
+#include "../base/time.h"
+
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#define PARTS 16
+/* One read in so many asks the kernel since when its bytes were there: it takes a system call. */
+#define READS_PER_QUESTION 32
+
+enum { COUNTED_NOT, COUNTED_OPENED, COUNTED_ENDED };
+
+static struct part {
+    struct hs_lock lock;
+    struct hs_list conns; /* guarded by lock */
+} parts[PARTS];
+
+static void
+for_each_lock(void (*fn)(struct hs_lock *lock))
+{
+    for (size_t i = 0; i < PARTS; i++)
+        fn(&parts[i].lock);
+}
+
+static void
+before_fork(void)
+{
+    for_each_lock(hs_lock_take_for_fork);
+}
+
+static void
+after_fork(void)
+{
+    for_each_lock(hs_lock_drop_after_fork);
+}
+
+HS_REGISTERS_FORK_LOCK(HS_RANK_ROLL)
+static void
+begin(void)
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        hs_lock_init(&parts[i].lock, HS_RANK_ROLL);
+        hs_list_init(&parts[i].conns);
+    }
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+static struct part *
+part_of(const struct hs_conn *c)
+{
+    return &parts[((uintptr_t)c >> 8) % PARTS];
+}
+
+void
+hs_roll_add(struct hs_conn *c)
+{
+    struct part *p = part_of(c);
+
+    hs_lock_take(&p->lock);
+    hs_list_append(&p->conns, &c->roll.link);
+    hs_lock_drop(&p->lock);
+}
+
+void
+hs_roll_remove(struct hs_conn *c)
+{
+    struct part *p = part_of(c);
+
+    hs_lock_take(&p->lock);
+    hs_list_unlink(&c->roll.link);
+    hs_lock_drop(&p->lock);
+}
+
+/* ---- Sites --------------------------------------------------------------------------------- */
+
+static void
+count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static struct hs_site *
+site_of(struct hs_conn *c)
+{
+    struct hs_site *site = atomic_load(&c->roll.site);
+
+    return site != NULL ? site : hs_site_unknown();
+}
+
+void
+hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint64_t thread)
+{
+    unsigned char not = COUNTED_NOT;
+
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(how < HS_MADE_KINDS && atomic_load(&c->roll.site) == NULL);
+    atomic_store_explicit(&c->roll.made, (unsigned char)how, memory_order_relaxed);
+    atomic_store_explicit(&c->roll.thread, thread, memory_order_relaxed);
+    count(&site->opened[how], 1);
+    atomic_store(&c->roll.site, site);
+    if (!atomic_compare_exchange_strong(&c->roll.counted, &not, COUNTED_OPENED))
+        count(&site->closed[how], 1);
+}
+
+void
+hs_roll_ended(struct hs_conn *c)
+{
+    unsigned char was = atomic_exchange(&c->roll.counted, COUNTED_ENDED);
+    struct hs_site *site = site_of(c);
+
+    if (was == COUNTED_OPENED) /* Also the copy in a forked child: it was copied as open. */
+        count(&site->closed[atomic_load(&c->roll.made)], 1);
+    if (!hs_fd_is_ours(&c->fd))
+        return;
+    hs_span_add(HS_SPAN_CONN_AGE, hs_now() - c->created_ns);
+    count(&site->received, atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed));
+    count(&site->sent, atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed));
+}
+
+/* ---- Stalls -------------------------------------------------------------------------------- */
+
+void
+hs_stall_begin(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    _Atomic int64_t *since = &c->dirs[dir].waits_since_ns;
+
+    if (op->deadline_ns != HS_TRY_ONCE && atomic_load_explicit(since, memory_order_relaxed) == 0)
+        atomic_store_explicit(since, hs_now(), memory_order_relaxed);
+}
+
+void
+hs_stall_end(struct hs_conn *c, enum hs_dir dir, int64_t now)
+{
+    struct direction *d = &c->dirs[dir];
+    int64_t span = now - atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed);
+
+    atomic_store_explicit(&d->waits_since_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&d->waited_ns,
+                          atomic_load_explicit(&d->waited_ns, memory_order_relaxed) + span,
+                          memory_order_relaxed);
+    atomic_store_explicit(&d->waits, atomic_load_explicit(&d->waits, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    hs_span_add(dir == HS_DIR_IN ? HS_SPAN_READ_STALL_PEER : HS_SPAN_WRITE_STALL_PEER, span);
+}
+
+void
+hs_stall_ask_kernel(struct hs_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = offsetof(struct tcp_info, tcpi_last_ack_recv);
+    int64_t span;
+
+    if (c->roll.reads++ % READS_PER_QUESTION != 0 || c->family == AF_UNIX ||
+        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return;
+    span = (int64_t)info.tcpi_last_data_recv * HS_NS_PER_MS;
+    hs_span_add(HS_SPAN_READ_STALL_APP, span);
+    if (span > atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed))
+        atomic_store_explicit(&c->roll.application_ns, span, memory_order_relaxed);
+}
+
+void
+hs_conn_resumed(struct hs_conn *c, struct hs_op *op)
+{
+    int64_t span = hs_now() - op->came_ns;
+
+    HS_CHECK(c, CONN_MAGIC);
+    op->came_ns = 0;
+    hs_span_add(HS_SPAN_READ_STALL_GIL, span);
+    atomic_fetch_add_explicit(&c->roll.gil_ns, span, memory_order_relaxed);
+}
+
+/* ---- Looking ------------------------------------------------------------------------------- */
+
+const char *
+hs_made_name(enum hs_made how)
+{
+    static const char *const names[] = {
+#define MADE_NAME(name, text) text,
+        HS_MADE_ALL(MADE_NAME)
+#undef MADE_NAME
+    };
+
+    HS_ASSERT(how < HS_MADE_KINDS);
+    return names[how];
+}
+
+static bool
+try_ref(struct hs_conn *c)
+{
+    int refs = atomic_load(&c->refs);
+
+    while (refs > 0)
+        if (atomic_compare_exchange_weak(&c->refs, &refs, refs + 1))
+            return true;
+    return false;
+}
+
+size_t
+hs_conns(struct hs_conn **conns, size_t room)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+
+            if (hs_fd_is_closed(&c->fd) || !hs_fd_is_ours(&c->fd))
+                continue;
+            if (n >= room)
+                n++;
+            else if (try_ref(c))
+                conns[n++] = c;
+        }
+        hs_lock_drop(&p->lock);
+    }
+    return n;
+}
+
+static void
+describe_waits(const struct direction *d, struct hs_conn_waits *ret_waits)
+{
+    *ret_waits = (struct hs_conn_waits){
+        .count = atomic_load_explicit(&d->waits, memory_order_relaxed),
+        .total_ns = atomic_load_explicit(&d->waited_ns, memory_order_relaxed),
+        .since_ns = atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed),
+    };
+}
+
+static void
+ask_kernel(struct hs_conn *c, struct hs_conn_row *row)
+{
+    int fd = hs_fd_number(&c->fd);
+
+    row->local.len = sizeof(row->local.storage);
+    if (getsockname(fd, &row->local.sa, &row->local.len) != 0)
+        row->local.len = 0;
+    row->unread = row->unsent = -1;
+    (void)ioctl(fd, SIOCINQ, &row->unread);
+    (void)ioctl(fd, SIOCOUTQ, &row->unsent);
+}
+
+void
+hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
+{
+    struct hs_conn_row row = {.fd = -1};
+
+    HS_CHECK(c, CONN_MAGIC);
+    row.id = c->fd.id;
+    row.how = (enum hs_made)atomic_load(&c->roll.made);
+    row.site = site_of(c);
+    row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
+    row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
+    row.tls = c->tls != NULL;
+    row.peer = c->peer;
+    row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);
+    row.gil_ns = atomic_load_explicit(&c->roll.gil_ns, memory_order_relaxed);
+    describe_waits(&c->dirs[HS_DIR_IN], &row.reading);
+    describe_waits(&c->dirs[HS_DIR_OUT], &row.writing);
+    hs_conn_info(c, &row.info);
+    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+        row.fd = hs_fd_number(&c->fd);
+        ask_kernel(c, &row);
+        hs_fd_drop(&c->fd);
+    }
+    *ret_row = row;
+}

@@ -1,0 +1,47 @@
+/* roll.h: the list of all connections of the process, for those who look at it, and what is noted
+ * on each for them.
+ *
+ * Looking needs neither the interpreter nor a connection's own calls: the reader takes references,
+ * and reads what is immutable or atomic. The list is in parts, each with a lock of its own, so that
+ * threads that open connections do not wait for one another.
+ *
+ * Invariants:
+ * - A connection is in the list from hs_roll_add to hs_roll_remove, which is called with no
+ *   reference left and before anything of it is taken apart. A reader takes a reference under the
+ *   part's lock, and only if there is one left.
+ * - Each connection is counted as opened by its site once, and as closed once if it was; whichever
+ *   of hs_conn_set_site and hs_roll_ended comes second sees that the other was there.
+ * - waits_since_ns of a direction is not 0 only while a call has it claimed. Only the claimer
+ *   writes it, and ends it before it lets the direction go.
+ */
+#ifndef HS_STREAM_ROLL_H
+#define HS_STREAM_ROLL_H
+
+#include "hardsock.h"
+#include "../base/list.h"
+
+#include <stdatomic.h>
+
+struct hs_roll_entry {
+    struct hs_list link; /* guarded by its part's lock */
+    struct hs_site *_Atomic site;
+    atomic_uchar made;    /* enum hs_made */
+    atomic_uchar counted; /* COUNTED_* in roll.c */
+    _Atomic uint64_t thread;
+    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
+    _Atomic int64_t application_ns, gil_ns;
+};
+
+void hs_roll_add(struct hs_conn *c);
+void hs_roll_remove(struct hs_conn *c);
+/* It was closed, or given away. Once. */
+void hs_roll_ended(struct hs_conn *c);
+
+/* In a call that has claimed dir: before it waits, and after; now: hs_now(). */
+void hs_stall_begin(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir);
+void hs_stall_end(struct hs_conn *c, enum hs_dir dir, int64_t now);
+/* Bytes were there without waiting: now and then, since when. Reading claimed. */
+void hs_stall_ask_kernel(struct hs_conn *c);
+
+#endif
