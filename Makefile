@@ -26,6 +26,8 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 FUZZ_SECONDS ?= 30
 PYTEST_ARGS ?=
+# Worker processes of the Python suite; 0 is one process, which --pdb wants.
+PYTEST_JOBS ?= 2
 PYTEST_LIMIT ?= 1500
 
 Q   := $(if $(filter 1,$(V)),,@)
@@ -182,6 +184,7 @@ build/release/hardsock.pc: csrc/hardsock.pc.in
 export CK_DEFAULT_TIMEOUT ?= 20
 run-c = $(TOOLPY) tools/run_ctests.py --jobs $(JOBS)
 pytest = timeout -k 10 $(PYTEST_LIMIT) $(PY) -m pytest $(PYTEST_ARGS)
+pytest-jobs = -n $(PYTEST_JOBS) --dist worksteal
 SAN_ENV_asan := ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=3
 SAN_ENV_tsan := TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:second_deadlock_stack=1:die_after_fork=0 CK_TIMEOUT_MULTIPLIER=5
 # libtsan of older compilers cannot place its shadow under much address randomisation.
@@ -201,7 +204,7 @@ test-c: need-check $(TESTS_$(FLAVOUR)) ## C tests, each program by itself
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) $(TESTS_$(FLAVOUR))
 
 test-py: need-dev build ## Python tests (PYTEST_ARGS adds arguments)
-	$(Q)$(pytest)
+	$(Q)$(pytest) $(pytest-jobs)
 
 torture: need-check $(TORT_$(FLAVOUR)) ## C tests that make every system call fail in turn
 	$(Q)$(SAN_ENV_$(FLAVOUR)) $(SAN_RUN_$(FLAVOUR)) $(run-c) --limit 600 $(TORT_$(FLAVOUR))
@@ -220,10 +223,10 @@ tsan: ## C tests under the thread sanitizer
 py-flavour = PYTHONPATH=$(CURDIR)/build/$(1)/$(PY_ABI) PYTHONMALLOC=malloc LD_PRELOAD=$$($(CC) -print-file-name=$(2).so)
 
 asan-py: need-dev package-asan ## Python tests with an ASan and UBSan extension
-	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(pytest)
+	$(Q)ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(call py-flavour,asan,libasan) $(pytest) $(pytest-jobs)
 
 tsan-py: need-dev package-tsan ## Python tests with a TSan extension
-	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1 $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(pytest)
+	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1 $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(pytest) $(pytest-jobs)
 
 valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
 	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(run-c) --limit 900 --wrap 'valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --track-fds=no' $(TESTS_debug)

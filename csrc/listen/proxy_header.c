@@ -20,7 +20,8 @@
 #define TYPE_CRC32C 0x03
 
 static const char v1_start[] = "PROXY ";
-static const uint8_t v2_start[12] = "\r\n\r\n\0\r\nQUIT\n";
+static const uint8_t v2_start[12] = {0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D,
+                                     0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A};
 
 static hs_err
 bad(struct hs_error *err, const char *what)

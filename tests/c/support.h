@@ -34,7 +34,7 @@ void assert_err(hs_err want, hs_err got, const char *what, const char *file, int
         rv_;                                                                                       \
     })
 
-struct hs_op op_in(int64_t span_ns);          /* a deadline from now */
+struct hs_op op_in(int64_t span_ns);          /* a deadline from now; later in a slow run */
 struct hs_op op_with(struct hs_token *token); /* 10 s and a token */
 struct hs_op op_step(int64_t span_ns);        /* stepping */
 /* What an event loop does between two steps: waits for what the op wants, 10 s at most. */

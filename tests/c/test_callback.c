@@ -469,12 +469,16 @@ static int
 sweep_once(void *arg)
 {
     struct hs_token *root, *child;
+    bool swept;
 
     (void)arg;
     if (hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &root) != HS_OK ||
         hs_token_new(&root, 1, HS_NEVER, NULL, NULL, &child) != HS_OK)
         return 1;
-    return hs_token_cancel(root, NULL, 0, NULL) && hs_token_check(child) == HS_E_CANCELLED ? 0 : 2;
+    swept = hs_token_cancel(root, NULL, 0, NULL) && hs_token_check(child) == HS_E_CANCELLED;
+    hs_token_unref(child);
+    hs_token_unref(root);
+    return swept ? 0 : 2;
 }
 
 START_TEST(a_fork_in_the_middle_of_a_sweep_leaves_the_child_able_to_cancel)

@@ -593,7 +593,7 @@ static void
 assert_reading_is_over(struct hs_conn *c)
 {
     struct hs_op op = op_in(SECOND);
-    uint8_t bytes[4];
+    uint8_t bytes[4] = {0};
     size_t n;
 
     ck_assert(info_of(c).poisoned_in);

@@ -909,12 +909,11 @@ do_linger(struct model *m, struct belief *b)
     if (b->closed_here) {
         ASSERT_ERR(HS_E_CLOSED, rv);
         b->state = OVER;
+    } else if (rv == HS_OK && span == MS && report.ending == HS_ENDING_DEADLINE) {
+        b->state = OVER; /* A slow machine: its time was up before the look. */
     } else if (b->peer_ended) {
         ASSERT_OK(rv);
         ck_assert_int_eq(report.ending, HS_ENDING_CLEAN);
-        b->state = OVER;
-    } else if (rv == HS_OK && span == MS) { /* A slow machine: its time was up before the look. */
-        ck_assert_int_eq(report.ending, HS_ENDING_DEADLINE);
         b->state = OVER;
     } else {
         ASSERT_ERR(HS_WANT, rv);

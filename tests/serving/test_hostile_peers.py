@@ -151,7 +151,8 @@ HANDSHAKES = {
 
 def test_resets_in_every_state_are_counted_once(driver: str, tls: Identities | None) -> None:
     states = STATES if tls is None else {**STATES, **HANDSHAKES}
-    with abused(driver, tls, **few_workers(driver, 0, max_connections=100)) as (server, honest):
+    # Ten that do not read their answers hold ten workers.
+    with abused(driver, tls, **few_workers(driver, 10, max_connections=100)) as (server, honest):
         for make in states.values():
             with many(10, lambda make=make: make(server, tls)) as socks:  # type: ignore[misc]
                 for sock in socks:
