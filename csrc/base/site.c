@@ -155,9 +155,3 @@ hs_sites(struct hs_site **sites, size_t room)
             give(s, sites, room, &n);
     return n;
 }
-
-void
-hs_site_leaked(struct hs_site *s)
-{
-    atomic_fetch_add_explicit(&s->leaked, 1, memory_order_relaxed);
-}

@@ -362,7 +362,8 @@ opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 {
     PyObject *item;
 
-    hs_site_leaked(place_site(st, &o->place));
+    hs_site_leaked(place_site(st, &o->place),
+                   o->how == OPENED_LISTEN ? NULL : conn_with((struct opened *)o)->core);
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
     item = Py_BuildValue("sKNOiLKO", how_names[o->how], (unsigned long long)o->serial,

@@ -19,6 +19,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/histogram.h"
+#include "../base/recorder.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -50,7 +51,8 @@ static const int families[2] = {[V6] = AF_INET6, [V4] = AF_INET};
 struct hs_connector {
     unsigned magic;
     unsigned generation;
-    int64_t began_ns; /* of hs_connector_run */
+    int64_t began_ns;     /* of hs_connector_run */
+    struct hs_site *site; /* or NULL; for those who look */
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
@@ -857,6 +859,28 @@ run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err, struct hs_c
     }
 }
 
+void
+hs_connector_set_site(struct hs_connector *cn, struct hs_site *site)
+{
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    cn->site = site;
+}
+
+static void
+note_end(const struct hs_connector *cn, hs_err rv, const struct hs_error *err)
+{
+    int64_t span = hs_now() - cn->began_ns;
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_event e = {.code = rv, .site = cn->site, .span_ns = span};
+
+    hs_span_add(HS_SPAN_CONNECT, span);
+    if (rv == HS_OK)
+        return;
+    e.sys = err != NULL ? err->sys : 0;
+    hs_event_text(&e, hs_endpoint_text(&cn->ep, text, sizeof(text)));
+    hs_event_note(HS_EVENT_CONNECT_FAILED, &e);
+}
+
 hs_err
 hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
                  struct hs_conn **ret_conn)
@@ -870,7 +894,7 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
         cn->began_ns = hs_now();
     rv = run(cn, op, err, ret_conn);
     if (rv != HS_INTR && rv != HS_WANT)
-        hs_span_add(HS_SPAN_CONNECT, hs_now() - cn->began_ns);
+        note_end(cn, rv, err);
     return rv;
 }
 

@@ -471,7 +471,61 @@ struct hs_site_counts {
 HS_API void hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts);
 /* All that there are: how many, of which the first `room` are written. */
 HS_API size_t hs_sites(struct hs_site **sites, size_t room);
-HS_API void hs_site_leaked(struct hs_site *s);
+/* What site had opened or borrowed was thrown away open: counted, and an event. c: may be NULL. */
+struct hs_conn;
+HS_API void hs_site_leaked(struct hs_site *s, struct hs_conn *c);
+
+/* ---- What went wrong last ------------------------------------------------------------------ */
+
+/* The flight recorder: the last HS_EVENTS_EACH events of each kind, always on, without a lock. A
+ * flood of one kind pushes out no other. X(name, text) */
+#define HS_EVENTS_ALL(X)                                                                           \
+    X(CONNECT_FAILED, "connect_failed") /* also cancelled, timed out, refused by a breaker */      \
+    X(DEADLINE, "deadline")             /* of a call that waited on a connection */                \
+    X(CANCELLED, "cancelled")           /* the same */                                             \
+    X(RESET, "reset")                   /* by the peer */                                          \
+    X(DEAD_PEER, "dead_peer")                                                                      \
+    X(LEAKED, "leaked")   /* thrown away while it was open */                                      \
+    X(OVERDUE, "overdue") /* lent for longer than its pool's leak_after */                         \
+    X(POOL_TIMEOUT, "pool_timeout")                                                                \
+    X(BREAKER_OPENED, "breaker_opened")                                                            \
+    X(BREAKER_CLOSED, "breaker_closed")                                                            \
+    X(DRAINING, "draining") /* a listener takes no more than what is in its queue */               \
+    X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
+    X(NO_DESCRIPTORS, "no_descriptors")                                                            \
+    X(FORKED, "forked") /* into this process */
+enum hs_event_kind {
+#define HS_EVENT_ENUM(name, text) HS_EVENT_##name,
+    HS_EVENTS_ALL(HS_EVENT_ENUM)
+#undef HS_EVENT_ENUM
+        HS_EVENT_KINDS,
+};
+#define HS_EVENTS_EACH 64
+#define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
+HS_API const char *hs_event_name(enum hs_event_kind kind);
+struct hs_event {
+    int64_t at_ns;              /* hs_now */
+    uint64_t number;            /* in the order in which they happened, from 1 on */
+    int32_t kind;               /* enum hs_event_kind */
+    hs_err code;                /* or HS_OK */
+    int32_t sys;                /* errno, or 0 */
+    int32_t fd;                 /* it may be something else by now; 0: none */
+    const struct hs_site *site; /* where its connection or pool was made; NULL: not known */
+    uint64_t thread;            /* pthread_self */
+    int64_t span_ns;            /* how long that had taken, or 0 */
+    char text[64];              /* the peer, or the name of the pool or breaker; cut if long */
+};
+/* The last ones, the oldest first: how many, at most `room` and HS_EVENTS_MAX. One that is being
+ * written at this moment is left out. */
+HS_API size_t hs_events(struct hs_event *events, size_t room);
+/* How many there have been, also those that are not kept any more. */
+HS_API uint64_t hs_event_count(enum hs_event_kind kind);
+/* All that are kept, as lines of text, to a descriptor. Async-signal-safe: for handlers of fatal
+ * signals. Fields: how long ago, kind, text, code, errno, span, line. */
+HS_API void hs_dump(int fd);
+/* From now on hs_dump(fd) at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT, before what was set for
+ * them until now; fd -1: no more. HS_E_SYSTEM. */
+HS_API HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
@@ -1327,6 +1381,8 @@ struct hs_attempt {
 HS_API HS_NODISCARD hs_err hs_connector_new(const struct hs_endpoint *ep,
                                             const struct hs_connect_options *opts,
                                             struct hs_error *err, struct hs_connector **ret_cn);
+/* Where in the program it connects, for those who look. */
+HS_API void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
 /* Releases everything: open attempts are closed, lookups abandoned. NULL is fine; never blocks. */
 HS_API void hs_connector_free(struct hs_connector *cn);
 /* Drives it to the end: HS_OK with a connection, or an error. Not for two threads at once. */

@@ -21,6 +21,7 @@
 #include "peers.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/recorder.h"
 #include "../base/time.h"
 #include "../cancel/loop.h"
 #include "../cancel/wait.h"
@@ -315,6 +316,17 @@ reset(int fd)
     (void)close(fd);
 }
 
+static void
+note(struct hs_listener *l, enum hs_event_kind kind)
+{
+    struct hs_event e = {0};
+    struct hs_addr addr;
+
+    if (hs_listener_addr(l, NULL, &addr) == HS_OK)
+        hs_event_peer(&e, &addr);
+    hs_event_note(kind, &e);
+}
+
 /* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
 static void
 shed(struct hs_listener *l)
@@ -322,6 +334,7 @@ shed(struct hs_listener *l)
     int reserve, fd;
 
     hs_wakers_spare(hs_deadline_after(SCARCE_NS));
+    note(l, HS_EVENT_NO_DESCRIPTORS);
     if ((reserve = atomic_exchange(&l->reserve_fd, -1)) < 0 && (reserve = open_reserve()) < 0)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
@@ -331,6 +344,7 @@ shed(struct hs_listener *l)
             break;
         reset(fd);
         count(&l->shed);
+        note(l, HS_EVENT_SHED);
     }
     keep_reserve(l, open_reserve());
 }
@@ -840,6 +854,7 @@ hs_listener_last_call(struct hs_listener *l)
     int64_t none = NO_LAST_CALL;
 
     HS_CHECK(l, LISTENER_MAGIC);
+    note(l, HS_EVENT_DRAINING);
     ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
     if (shares_port(l)) {
         atomic_store(&l->shares_port, true);

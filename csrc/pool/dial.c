@@ -389,6 +389,8 @@ hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k)
         dial->task.call_off = call_off;
         dial->task.forget = forget;
         rv = hs_connector_new(&p->endpoints[m->endpoint].ep, &p->o.connect, &err, &dial->connector);
+        if (rv == HS_OK)
+            hs_connector_set_site(dial->connector, p->where);
         if (rv == HS_OK && (rv = hs_task_begin(k, &dial->task, p, &err)) == HS_OK)
             return;
         hs_connector_free(dial->connector);

@@ -5,6 +5,7 @@
  */
 #include "ledger.h"
 
+#include "../base/recorder.h"
 #include "../cancel/loop.h"
 #include "pool.h"
 
@@ -136,6 +137,15 @@ hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n)
 
 /* ---- Overdue ------------------------------------------------------------------------------- */
 
+static void
+note_overdue(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+{
+    struct hs_event e = {.site = m->site->where, .span_ns = boot_now - m->since_boot};
+
+    hs_event_text(&e, p->name);
+    hs_event_note(HS_EVENT_OVERDUE, &e);
+}
+
 int64_t
 hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d)
 {
@@ -151,6 +161,7 @@ hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds 
         if (m->overdue)
             continue;
         m->overdue = m->untold = true;
+        note_overdue(p, m, boot_now);
         m->site->overdue++;
         p->stats.overdue++;
         d->changed = true;

@@ -13,6 +13,7 @@
  */
 #include "waiter.h"
 
+#include "../base/recorder.h"
 #include "../cancel/loop.h"
 #include "../cancel/token.h"
 #include "keeper.h"
@@ -492,12 +493,24 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
 }
 
 static void
+note_timeout(const struct hs_pool *p, int64_t span)
+{
+    struct hs_event e = {.code = HS_E_DEADLINE, .site = p->where, .span_ns = span};
+
+    hs_event_text(&e, p->name);
+    hs_event_note(HS_EVENT_POOL_TIMEOUT, &e);
+}
+
+static void
 account(struct hs_pool *p, const struct hs_request *r, hs_err rv, bool waited)
 {
     struct hs_pool_stats *s = &p->stats;
+    int64_t span = hs_now() - r->since_ns;
 
+    if (rv == HS_E_DEADLINE)
+        note_timeout(p, span);
     hs_lock_take(&p->lock);
-    hs_histogram_add(&s->wait, hs_now() - r->since_ns);
+    hs_histogram_add(&s->wait, span);
     if (rv == HS_OK) {
         s->acquired++;
         s->acquired_waited += waited;

@@ -121,8 +121,12 @@ count(_Atomic uint64_t *counter)
 void
 hs_conn_set_broken(struct hs_conn *c, hs_err code)
 {
-    if (hs_conn_set_once(&c->broken, code))
-        count(code == HS_E_DEAD_PEER ? &resets.dead_peer : &resets.by_peer);
+    bool dead = code == HS_E_DEAD_PEER;
+
+    if (!hs_conn_set_once(&c->broken, code))
+        return;
+    count(dead ? &resets.dead_peer : &resets.by_peer);
+    hs_roll_note(c, dead ? HS_EVENT_DEAD_PEER : HS_EVENT_RESET, code, hs_now() - c->created_ns);
 }
 
 void

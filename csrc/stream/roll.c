@@ -8,6 +8,7 @@
 #include "conn_impl.h"
 #include "../base/histogram.h"
 #include "../base/lock.h"
+#include "../base/recorder.h"
 #include "../base/site.h"
 #include "../base/time.h"
 
@@ -128,6 +129,35 @@ hs_roll_ended(struct hs_conn *c)
     hs_span_add(HS_SPAN_CONN_AGE, hs_now() - c->created_ns);
     count(&site->received, atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed));
     count(&site->sent, atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed));
+}
+
+/* ---- Events -------------------------------------------------------------------------------- */
+
+void
+hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t span_ns)
+{
+    struct hs_event e = {.code = code, .site = site_of(c), .span_ns = span_ns};
+
+    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+        e.fd = hs_fd_number(&c->fd);
+        hs_fd_drop(&c->fd);
+    }
+    hs_event_peer(&e, &c->peer);
+    hs_event_note(kind, &e);
+}
+
+void
+hs_site_leaked(struct hs_site *s, struct hs_conn *c)
+{
+    struct hs_event e = {.site = s};
+
+    count(&s->leaked, 1);
+    if (c != NULL) {
+        HS_CHECK(c, CONN_MAGIC);
+        e.span_ns = hs_now() - c->created_ns;
+        hs_event_peer(&e, &c->peer);
+    }
+    hs_event_note(HS_EVENT_LEAKED, &e);
 }
 
 /* ---- Stalls -------------------------------------------------------------------------------- */

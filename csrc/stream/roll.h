@@ -38,6 +38,9 @@ void hs_roll_remove(struct hs_conn *c);
 /* It was closed, or given away. Once. */
 void hs_roll_ended(struct hs_conn *c);
 
+/* An event that is about c. */
+void hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t span_ns);
+
 /* In a call that has claimed dir: before it waits, and after; now: hs_now(). */
 void hs_stall_begin(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir);
 void hs_stall_end(struct hs_conn *c, enum hs_dir dir, int64_t now);
