@@ -116,6 +116,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
+    X(report)                                                                                      \
     X(notifier)                                                                                    \
     X(opened)                                                                                      \
     X(place)                                                                                       \

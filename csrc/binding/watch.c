@@ -122,11 +122,6 @@ core_fd_usage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("ll", usage.open, usage.limit);
 }
 
-static const char *const tcp_states[HS_TCP_STATES] = {
-    NULL,    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2",    "time_wait",
-    "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
-};
-
 struct counting {
     const struct hs_addr *peer;
     uint32_t counts[HS_TCP_STATES];
@@ -175,7 +170,7 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
     }
     dict = PyDict_New();
     for (int state = 1; dict != NULL && state < HS_TCP_STATES; state++)
-        if (put_count(dict, tcp_states[state], PyLong_FromUnsignedLong(c.counts[state])) < 0)
+        if (put_count(dict, hs_tcp_state_name(state), PyLong_FromUnsignedLong(c.counts[state])) < 0)
             Py_CLEAR(dict);
     return dict;
 }

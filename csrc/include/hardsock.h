@@ -1092,6 +1092,8 @@ HS_API void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
 /* All that are open in this process, new references: how many there are, of which the first `room`
  * are written, in no order. */
 HS_API size_t hs_conns(struct hs_conn **conns, size_t room);
+/* Only how many, by how they were made. */
+HS_API void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
 struct hs_conn_waits {
     uint64_t count;
     int64_t total_ns; /* of waits that are over */
@@ -1111,8 +1113,10 @@ struct hs_conn_row {
     int64_t gil_ns;                        /* in all: bytes were read, their caller could not run */
     struct hs_addr local, peer;            /* len 0: not known */
     int unread, unsent;                    /* bytes in the kernel's queues; -1: not known */
+    int tcp_state;                         /* TCP_ESTABLISHED ..., tcp(7); 0: not TCP */
+    uint32_t retransmits, rtt_us;
 };
-/* Costs three system calls. Takes no lock, never waits. */
+/* Costs a few system calls. Takes no lock, never waits. */
 HS_API void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
 
 /* From now on blocking calls on it give a slot back while they wait. Once, before others know the
@@ -1340,6 +1344,9 @@ struct hs_breaker_stats {
 };
 HS_API void hs_breaker_stats(struct hs_breaker *b, int64_t now_ns,
                              struct hs_breaker_stats *ret_stats);
+/* All that there are in this process: new references. How many, of which the first `room` are
+ * written. */
+HS_API size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 /* Forgets a key, or all (NULL): closed, no failures. Returns how many were known. */
 HS_API size_t hs_breaker_reset(struct hs_breaker *b, const struct hs_breaker_key *key);
 
@@ -1496,6 +1503,10 @@ struct hs_listener_stats {
     bool peers_limited;
     struct hs_peer_stats peers;
 };
+
+/* All that there are in this process: new references. How many, of which the first `room` are
+ * written. */
+HS_API size_t hs_listeners(struct hs_listener **listeners, size_t room);
 
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */
 HS_API HS_NODISCARD hs_err hs_listener_open(const struct hs_endpoint *ep,
@@ -1808,6 +1819,22 @@ struct hs_lent {
 };
 /* The longest lent first; returns how many there are, of which it writes at most n. */
 HS_API size_t hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n);
+/* Those who wait for a connection, the first first. */
+struct hs_waiting {
+    uint64_t thread;
+    const struct hs_site *site;
+    int64_t age_ns;
+};
+HS_API size_t hs_pool_waiting(struct hs_pool *p, struct hs_waiting *waiting, size_t n);
+struct hs_pool_label {
+    const char *name; /* as long as the pool */
+    const struct hs_site *site;
+    uint64_t thread;
+    uint32_t id; /* never used again */
+};
+HS_API void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
+/* All that are tended: new references. Returns how many there are, of which it writes at most n. */
+HS_API size_t hs_pools(struct hs_pool **pools, size_t n);
 struct hs_site_stats {
     const void *code;
     int at;
@@ -1858,7 +1885,31 @@ struct hs_fd_usage {
 /* Cheaper than hs_fd_inventory: one system call on Linux 6.2 and later. Opens none. */
 HS_API void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
+/* What this process has, as one JSON object on one line, without the end of the line; needs no
+ * interpreter. X(name, text): what can be asked for. */
+#define HS_REPORTS_ALL(X)                                                                          \
+    X(METRICS, "metrics")         /* counters, gauges, histograms; pools; no more than needed */   \
+    X(CONNECTIONS, "connections") /* each with its line, age, bytes, waits */                      \
+    X(SITES, "sites")             /* the same by line */                                           \
+    X(POOLS, "pools")             /* with who holds, and who waits */                              \
+    X(SERVERS, "servers")         /* listeners */                                                  \
+    X(BREAKERS, "breakers")                                                                        \
+    X(EVENTS, "events") /* the flight recorder */
+enum hs_report_kind {
+#define HS_REPORT_ENUM(name, text) HS_REPORT_##name,
+    HS_REPORTS_ALL(HS_REPORT_ENUM)
+#undef HS_REPORT_ENUM
+        HS_REPORT_KINDS,
+};
+/* Changes when a name goes or means something else; names may be added. */
+#define HS_REPORT_VERSION 1
+HS_API const char *hs_report_name(enum hs_report_kind kind);
+/* Ends with free(3). HS_E_NOMEM. */
+HS_API HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err,
+                                     char **ret_text, size_t *ret_len);
+
 #define HS_TCP_STATES 13
+HS_API const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_API HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,

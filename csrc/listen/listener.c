@@ -22,6 +22,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/recorder.h"
+#include "../base/roster.h"
 #include "../base/time.h"
 #include "../cancel/loop.h"
 #include "../cancel/wait.h"
@@ -58,6 +59,7 @@ enum inheritance { UNKNOWN, INHERITED, NOT_INHERITED };
 struct hs_listener {
     unsigned magic;
     atomic_int refs;
+    struct hs_list roster; /* roster.h */
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
@@ -148,6 +150,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     l->reserve_fd = open_reserve();
     l->newcomers = NO_LAST_CALL;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_roster_add(HS_ROSTER_LISTENERS, &l->roster);
     *ret_l = l;
     return HS_OK;
 }
@@ -220,6 +223,7 @@ hs_listener_unref(struct hs_listener *l)
     HS_CHECK(l, LISTENER_MAGIC);
     if (atomic_fetch_sub(&l->refs, 1) != 1)
         return;
+    hs_roster_remove(HS_ROSTER_LISTENERS, &l->roster);
     hs_listener_close(l);
     close_reserve(l);
     hs_handshakes_free(l->handshakes);
@@ -230,6 +234,21 @@ hs_listener_unref(struct hs_listener *l)
     memset(l, FREED, sizeof(*l));
     free(l);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+static bool
+take(struct hs_list *link, size_t i, void *arg)
+{
+    struct hs_listener *l = HS_CONTAINER(link, struct hs_listener, roster);
+
+    ((struct hs_listener **)arg)[i] = l;
+    return hs_fd_is_ours(&l->fd) && !hs_fd_is_closed(&l->fd) && hs_roster_try_ref(&l->refs);
+}
+
+size_t
+hs_listeners(struct hs_listener **listeners, size_t room)
+{
+    return hs_roster_take(HS_ROSTER_LISTENERS, room, take, listeners);
 }
 
 void

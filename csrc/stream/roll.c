@@ -263,6 +263,24 @@ hs_conns(struct hs_conn **conns, size_t room)
     return n;
 }
 
+void
+hs_conns_count(uint64_t counts[HS_MADE_KINDS])
+{
+    memset(counts, 0, HS_MADE_KINDS * sizeof(counts[0]));
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+
+            if (!hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
+                counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
+        }
+        hs_lock_drop(&p->lock);
+    }
+}
+
 static void
 describe_waits(const struct direction *d, struct hs_conn_waits *ret_waits)
 {
@@ -277,6 +295,8 @@ static void
 ask_kernel(struct hs_conn *c, struct hs_conn_row *row)
 {
     int fd = hs_fd_number(&c->fd);
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
 
     row->local.len = sizeof(row->local.storage);
     if (getsockname(fd, &row->local.sa, &row->local.len) != 0)
@@ -284,6 +304,11 @@ ask_kernel(struct hs_conn *c, struct hs_conn_row *row)
     row->unread = row->unsent = -1;
     (void)ioctl(fd, SIOCINQ, &row->unread);
     (void)ioctl(fd, SIOCOUTQ, &row->unsent);
+    if (c->family != AF_UNIX && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
+        row->tcp_state = info.tcpi_state;
+        row->retransmits = info.tcpi_total_retrans;
+        row->rtt_us = info.tcpi_rtt;
+    }
 }
 
 void

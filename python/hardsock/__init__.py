@@ -71,6 +71,7 @@ from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
 from hardsock._notes import Note, note
+from hardsock._observe import Event, dump, dump_at_fatal_signals, events, metrics, report
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -145,6 +146,7 @@ __all__ = [
     "DrainReport",
     "EndOfStream",
     "EscapeWarning",
+    "Event",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -209,15 +211,20 @@ __all__ = [
     "current",
     "deadline",
     "draining",
+    "dump",
+    "dump_at_fatal_signals",
+    "events",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
     "hand_over",
     "listen",
     "listen_fds",
+    "metrics",
     "note",
     "open_connections",
     "remaining",
+    "report",
     "reset_counts",
     "resolve",
     "resolver_stats",
