@@ -23,7 +23,6 @@ from typing import Any
 
 import hardsock as hs
 from hardsock import aio
-from hardsock.serving.idle import SteadyIdle
 
 from . import build, runner
 from .drivers import _common, _crowd, _hardsock_http, hardsock_threads
@@ -46,7 +45,7 @@ WORK = Work(
 )
 SETTINGS: dict[str, Any] = {
     "drain_timeout": 30,
-    "idle_timeout": 600,  # so that it looks for idle ones, as a real server does
+    "idle_timeout": 600,  # so that each wait has its time, as in a real server
     "max_connections": 19_800,
     "backlog": _common.BACKLOG,
 }
@@ -112,10 +111,7 @@ def measure(kind: str, count: int, target: Target) -> dict[str, Any]:
     asked = crowd.command(f"ask {SECONDS}")
     request = (time.process_time() - cpu) / asked["ops"]
     latencies = sorted(asked["latencies_ns"])
-    stats, look, collect = (
-        seconds_of(call)
-        for call in (server.stats, SteadyIdle(server.server._ledger).look, gc.collect)
-    )
+    stats, collect = (seconds_of(call) for call in (server.stats, gc.collect))
     cpu = time.process_time()
     time.sleep(SECONDS)
     idle = (time.process_time() - cpu) / SECONDS
@@ -128,7 +124,6 @@ def measure(kind: str, count: int, target: Target) -> dict[str, Any]:
         "p50_us": latencies[len(latencies) // 2] / 1e3,
         "p99_us": latencies[len(latencies) * 99 // 100] / 1e3,
         "stats_ms": stats * 1e3,
-        "look_ms": look * 1e3,
         "collect_ms": collect * 1e3,
         "idle_percent": idle * 100,
         "drain_ms": report.elapsed * 1e3,
@@ -144,7 +139,6 @@ HEADINGS = {
     "p50_us": "p50 us",
     "p99_us": "p99 us",
     "stats_ms": "stats() ms",
-    "look_ms": "look for idle ones, ms",
     "collect_ms": "gc.collect() ms",
     "idle_percent": "idle, % of a CPU",
     "drain_ms": "drain ms",

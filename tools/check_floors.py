@@ -1,7 +1,7 @@
 """Who may include whom in csrc/ (DESIGN.md, "The house").
 
 A file includes only lower floors, and on its own floor without cycles. The binding includes the
-public header and its own folder, nothing else of the core. Python.h is for the binding alone,
+headers of csrc/include and its own folder, nothing else of the core. Python.h is for the binding alone,
 OpenSSL for csrc/stream/tls* alone.
 """
 
@@ -11,7 +11,7 @@ import sys
 import common
 
 FLOORS = ["base", "cancel", "stream", "connect", "listen", "pool", "watch", "binding"]
-PUBLIC = "csrc/include/hardsock.h"
+PUBLIC = ("csrc/include/hardsock.h", "csrc/include/hardsock_binding.h")
 PYTHON_HEADERS = ("Python.h", "structmember.h", "datetime.h", "frameobject.h")
 
 
@@ -39,16 +39,16 @@ def check_system(path: str, line: int, name: str) -> list[str]:
 
 def check_own(path: str, line: int, target: str) -> list[str]:
     here, there = floor_of(path), floor_of(target)
-    if target == PUBLIC:
-        return []
-    if path.startswith("csrc/include/"):
+    if path == PUBLIC[0] or (path == PUBLIC[1] and target != PUBLIC[0]):
         return [f"{path}:{line}: the public header includes nothing of the core ({target})"]
+    if target in PUBLIC:
+        return []
     if here is None:
         return [f"{path}:{line}: {path} stands on no known floor"]
     if there is None:
         return [f"{path}:{line}: {target} stands on no known floor, or does not exist"]
     if FLOORS[here] == "binding" and there != here:
-        return [f"{path}:{line}: the binding includes hardsock.h and itself only, not {target}"]
+        return [f"{path}:{line}: the binding includes csrc/include and itself only, not {target}"]
     if there > here:
         return [f"{path}:{line}: floor {FLOORS[here]} must not include {target}, a higher floor"]
     return []
@@ -84,9 +84,9 @@ def check(sources: dict[str, str]) -> list[str]:
         for line, is_system, name in common.includes(text):
             # Quotes do not make <Python.h> ours, nor brackets hardsock.h foreign.
             target = resolve(path, name, known)
-            if is_system and target not in known | {PUBLIC}:
+            if is_system and target not in known.union(PUBLIC):
                 problems += check_system(path, line, name)
-            elif is_system and name != "hardsock.h":
+            elif is_system and "csrc/include/" + name not in PUBLIC:
                 problems += check_system(path, line, name)
             elif target not in known and check_system("", 0, name):
                 problems += check_system(path, line, name)

@@ -69,11 +69,13 @@ CHECKS = [
     Check("selftest", lambda: [sys.executable, "tools/selftest.py"]),
     tool("check_floors"),
     tool("check_calls"),
+    tool("check_knots"),
     tool("check_style"),
     tool("check_words"),
     tool("check_outputs"),
     tool("check_stub"),
     Check("check_header", lambda: [sys.executable, "tools/check_header.py"], "c++"),
+    Check("check_abi", lambda: [sys.executable, "tools/check_abi.py"], "cc"),
     Check(
         "clang-format",
         lambda: on_files(

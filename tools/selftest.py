@@ -6,9 +6,11 @@ import sys
 import types
 import unittest
 
+import check_abi
 import check_calls
 import check_floors
 import check_header
+import check_knots
 import check_outputs
 import check_stub
 import check_style
@@ -53,6 +55,31 @@ class Header(unittest.TestCase):
         self.assertEqual(check_header.compile_with("c++", "c++17", "int main() {}\n"), "")
 
 
+class Abi(unittest.TestCase):
+    def test_every_kind_of_change_is_a_changed_line(self):
+        text = (common.ROOT / check_abi.HEADER).read_text()
+        kept = check_abi.table(text)
+        self.assertEqual(check_abi.compare(kept, kept), [])
+        rows = [
+            ("int32_t hs_err", "int64_t hs_err"),
+            ("hs_conn_fileno(struct hs_conn *c)", "hs_conn_fileno(const struct hs_conn *c)"),
+            ("    int linger_s;", "    int linger_ms;"),
+            ("size_t max_idle; ", "uint16_t max_idle; "),
+            ("    bool stepping;", "    bool more, stepping;"),
+            ("    HS_ATTEMPT_SOCKET,", "    HS_ATTEMPT_SOCKET = 7,"),
+            ("RESET, BROKEN, 2", "RESET, BROKEN, 9"),
+        ]
+        for old, new in rows:
+            with self.subTest(old=old):
+                self.assertIn(old, text)
+                changed = text.replace(old, new)
+                self.assertNotEqual(check_abi.compare(kept, check_abi.table(changed)), [])
+
+    def test_what_is_exported_is_what_is_declared(self):
+        self.assertEqual(check_abi.symbols({"hs_a"}, {"hs_a"}), [])
+        self.assertEqual(len(check_abi.symbols({"hs_a", "hs_b"}, {"hs_a", "hs_c"})), 2)
+
+
 class Floors(unittest.TestCase):
     BASE = {  # noqa: RUF012
         "csrc/include/hardsock.h": "",
@@ -85,6 +112,34 @@ class Floors(unittest.TestCase):
     def test_a_circle_on_one_floor_is_found(self):
         tree = {"csrc/base/a.h": '#include "b.h"\n', "csrc/base/b.h": '#include "a.h"\n'}
         self.assertIn("circle", check_floors.check(tree)[0])
+
+
+class Knots(unittest.TestCase):
+    TREE = {  # noqa: RUF012
+        "csrc/base/a.h": "void hs_a(void);\n",
+        "csrc/base/a.c": '#include "a.h"\n#include "b.h"\nvoid\nhs_a(void)\n{\n    hs_b();\n}\n',
+        "csrc/base/b.h": "void hs_b(void);\n",
+        "csrc/base/b.c": '#include "b.h"\nvoid\nhs_b(void)\n{\n}\n',
+        "csrc/base/c.c": "static void\nhs_b(void)\n{\n}\nvoid\nhs_c(void)\n{\n    hs_b();\n}\n",
+    }
+
+    def knots(self, old="", new=""):
+        tree = dict(self.TREE)
+        if old:
+            tree["csrc/base/b.c"] = tree["csrc/base/b.c"].replace(old, new)
+        return check_knots.knots(check_knots.graph_of(tree))
+
+    def test_calls_and_includes_tie_a_knot_and_names_of_statics_do_not(self):
+        self.assertEqual(self.knots(), [])
+        self.assertEqual(self.knots("{\n}", "{\n    hs_a();\n}"), [["a", "b"]])
+        self.assertEqual(self.knots('"b.h"', '"a.h"'), [["a", "b"]])
+        self.assertEqual(self.knots("{\n}", "{\n    /* hs_a() */\n}"), [])
+
+    def test_a_knot_may_neither_grow_nor_shrink_unseen(self):
+        for sizes, problems in (([3], 1), ([2], 0), ([], 1), ([2, 2], 1)):
+            found = {"base": [["x"] * size for size in sizes]}
+            with self.subTest(sizes=sizes):
+                self.assertEqual(len(check_knots.check(found, {"base": [2]})), problems)
 
 
 class Calls(unittest.TestCase):

@@ -7,7 +7,7 @@
 #ifndef HS_BASE_HISTOGRAM_H
 #define HS_BASE_HISTOGRAM_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 

@@ -25,6 +25,7 @@ enum hs_rank {
     HS_RANK_DEPARTURES,
     HS_RANK_TLS_STORE, /* sessions, ticket keys, a config's context */
     HS_RANK_TLS,       /* one SSL object */
+    HS_RANK_TLS_ABOVE, /* one whose records go through another's */
     HS_RANK_BREAKER,
     HS_RANK_CONN,
     HS_RANK_LISTENER,

@@ -13,7 +13,7 @@
 #ifndef HS_BASE_RECORDER_H
 #define HS_BASE_RECORDER_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 /* Fills in when, which number, which thread. */
 void hs_event_note(enum hs_event_kind kind, const struct hs_event *e);

@@ -10,7 +10,7 @@
 #ifndef HS_BASE_SITE_H
 #define HS_BASE_SITE_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 

@@ -628,6 +628,42 @@ conn__set_turns(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_idle_timeout,
+         "_set_idle_timeout($self, seconds, /)\n--\n\n"
+         "End calls that wait for a message when no byte went in either direction for so long:\n"
+         "Cancelled, with phase \"idle_timeout\". None: never.");
+
+PyObject *
+conn__set_idle_timeout(PyObject *self, PyObject *seconds)
+{
+    int64_t span_ns;
+
+    if (parse_seconds(seconds, "seconds", &span_ns) < 0)
+        return NULL;
+    hs_conn_set_idle_timeout(((ConnObject *)self)->core, span_ns);
+    Py_RETURN_NONE;
+}
+
+CONN_DOC(_expect_no_more,
+         "_expect_no_more($self, first_within, /)\n--\n\n"
+         "End calls that wait for a message of which nothing has come: Cancelled, with phase\n"
+         "\"drain\". A first message is waited for until *first_within* seconds after the\n"
+         "connection was made.");
+
+PyObject *
+conn__expect_no_more(PyObject *self, PyObject *first_within)
+{
+    struct hs_conn *c = ((ConnObject *)self)->core;
+    struct hs_conn_info info;
+    int64_t span_ns;
+
+    if (parse_seconds(first_within, "first_within", &span_ns) < 0)
+        return NULL;
+    hs_conn_info(c, &info);
+    hs_conn_expect_no_more(c, info.created_ns + (span_ns < HS_NEVER / 2 ? span_ns : HS_NEVER / 2));
+    Py_RETURN_NONE;
+}
+
 CONN_DOC(cancel_on_end,
          "cancel_on_end($self, on=True, /)\n--\n\n"
          "In a server's handler: whether the end of the client's stream cancels the handler.\n\n"

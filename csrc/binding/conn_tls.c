@@ -45,7 +45,9 @@ CONN_DOC(
     "that\n"
     "came before are still unread: somebody in the middle may have put them there. Raises "
     "TLSError, CertificateError, DeadlineExceeded, Cancelled, Reset or\n"
-    "Busy; after any failure but Busy and ValueError the connection is unusable.");
+    "Busy; after any failure but Busy and ValueError the connection is unusable.\n\n"
+    "On a connection that speaks TLS it begins a second layer within the first, as with a target\n"
+    "behind an HTTPS proxy; a third is a ValueError.");
 
 static int
 conn_prepare_upgrade_to_tls(PyObject *self, PyObject *const *args, Py_ssize_t nargs,

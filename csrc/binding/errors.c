@@ -263,6 +263,26 @@ ended_with(struct hs_token *t, hs_err code, struct hs_reason *ret_reason)
     return t != NULL && hs_token_reason(t, ret_reason) && ret_reason->code == code;
 }
 
+/* Whether the connection has ended the call by itself. */
+static bool
+add_quiet_reason(struct call *c, PyObject *dict)
+{
+    struct hs_conn_info info;
+    char idle[64];
+
+    if (strcmp(c->err->phase, "drain") == 0) {
+        put(dict, c->st->str_reason,
+            PyUnicode_FromString("the server is draining and this connection was idle"));
+        return true;
+    }
+    if (strcmp(c->err->phase, "idle_timeout") != 0)
+        return false;
+    hs_conn_info(c->conn, &info);
+    (void)snprintf(idle, sizeof(idle), "idle for %.6g s", (double)info.idle_timeout_ns / 1e9);
+    put(dict, c->st->str_reason, PyUnicode_FromString(idle));
+    return true;
+}
+
 static void
 add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
 {
@@ -270,6 +290,8 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
     struct hs_reason reason;
     PyObject *cause = NULL;
 
+    if (c->conn != NULL && c->err->phase != NULL && add_quiet_reason(c, dict))
+        return;
     /* The call's own deadline may have come first, and the token's end since. */
     if (!ended_with(c->op.token, code, &reason) && !ended_with(c->op.told, code, &reason))
         return;
@@ -361,7 +383,10 @@ consider_own(struct limit *l, const struct call *c)
     if (c->op.deadline_ns == HS_TRY_ONCE)
         (void)snprintf(text, sizeof(text), "timeout=0");
     else
-        (void)snprintf(text, sizeof(text), c->by_default ? "settimeout(%g)" : "timeout=%g",
+        (void)snprintf(text, sizeof(text),
+                       c->by_process   ? "hs.defaults(timeout=%g)"
+                       : c->by_default ? "settimeout(%g)"
+                                       : "timeout=%g",
                        (double)c->span_ns / 1e9);
     consider(l, c->op.deadline_ns, text);
     consider_token(l, c->st, c->given, false);

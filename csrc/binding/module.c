@@ -92,6 +92,7 @@ module_exec(PyObject *module)
         PyModule_AddObjectRef(module, "scope", st->scope) < 0 ||
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
+    atomic_init(&st->default_span_ns, HS_NEVER);
     if (notifier_init(st) < 0 || place_init(st) < 0 || opened_init(module, st) < 0 ||
         add_types(module, st) < 0)
         return -1;

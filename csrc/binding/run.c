@@ -114,6 +114,30 @@ choose_token(struct call *c, PyObject *given)
     return 0;
 }
 
+/* A call to which nothing else gives an end has that of hs.defaults. A token with a deadline of its
+ * own is such an end, also a later one: it was meant for this call. */
+static void
+limit_by_process(struct call *c)
+{
+    int64_t span = atomic_load_explicit(&c->st->default_span_ns, memory_order_relaxed);
+
+    if (span == HS_NEVER || c->is_patient || !c->by_default || c->span_ns != HS_NEVER ||
+        (c->op.token != NULL && hs_token_deadline(c->op.token) != HS_NEVER))
+        return;
+    c->by_process = true;
+    c->span_ns = span;
+    c->op.deadline_ns = span < HS_NEVER - c->started_ns ? c->started_ns + span : c->op.deadline_ns;
+}
+
+static void
+unlimit_by_process(struct call *c)
+{
+    if (!c->by_process || hs_token_deadline(c->op.token) == HS_NEVER)
+        return;
+    c->by_process = false;
+    c->op.deadline_ns = c->span_ns = HS_NEVER;
+}
+
 int
 call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, int64_t default_ns)
 {
@@ -134,7 +158,10 @@ call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token, in
         c->op.deadline_ns = HS_TRY_ONCE;
     else if (span < HS_NEVER - c->started_ns)
         c->op.deadline_ns = c->started_ns + span;
-    return choose_token(c, token);
+    if (choose_token(c, token) < 0)
+        return -1;
+    limit_by_process(c);
+    return 0;
 }
 
 int
@@ -145,9 +172,11 @@ call_bind(struct call *c, PyObject *token)
     c->bound = token;
     if (core == NULL || core == c->op.token)
         return token != NULL && core == NULL ? -1 : 0;
-    if (c->op.token != NULL)
-        return link_tokens(c, c->op.token, core);
-    c->op.token = core;
+    if (c->op.token != NULL && link_tokens(c, c->op.token, core) < 0)
+        return -1;
+    if (c->op.token == NULL)
+        c->op.token = core;
+    unlimit_by_process(c);
     return 0;
 }
 
@@ -159,3 +188,45 @@ call_end(struct call *c)
     Py_XDECREF(c->token);
     Py_XDECREF(c->given);
 }
+
+/* ---- hs.defaults ---------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(default_timeout_doc,
+             "_default_timeout($module)\n--\n\n"
+             "Seconds that end a call to which nothing else gives an end, or None: see "
+             "hardsock.defaults.");
+
+static PyObject *
+core_default_timeout(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    int64_t span = atomic_load(&state_of_module(module)->default_span_ns);
+
+    if (span == HS_NEVER)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble((double)span / 1e9);
+}
+
+PyDoc_STRVAR(set_default_timeout_doc, "_set_default_timeout($module, seconds, /)\n--\n\n"
+                                      "Set what _default_timeout returns.");
+
+static PyObject *
+core_set_default_timeout(PyObject *module, PyObject *seconds)
+{
+    int64_t span;
+
+    if (parse_seconds(seconds, "timeout", &span) < 0)
+        return NULL;
+    if (span == 0)
+        return PyErr_Format(PyExc_ValueError,
+                            "timeout must be more than 0 seconds, got %R: a call "
+                            "that may not wait at all says timeout=0 itself",
+                            seconds);
+    atomic_store(&state_of_module(module)->default_span_ns, span);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef run_functions[] = {
+    {"_default_timeout", core_default_timeout, METH_NOARGS, default_timeout_doc},
+    {"_set_default_timeout", core_set_default_timeout, METH_O, set_default_timeout_doc},
+    {NULL, NULL, 0, NULL},
+};

@@ -24,6 +24,8 @@ struct call {
     PyObject *pool;   /* borrows: what is waited for, when it is a pool; or NULL */
     bool nonblocking; /* settimeout(0): raise BlockingIOError */
     bool by_default;  /* no timeout= was given: span_ns is what settimeout said */
+    bool by_process;  /* nor did settimeout or a token: span_ns is that of hs.defaults */
+    bool is_patient;  /* hs.defaults is not for it: it waits for as long as nobody comes */
     int64_t span_ns;
     struct hs_error *err; /* borrows: the caller's, empty before each step; a call that waits in an
                            * event loop has none in between */

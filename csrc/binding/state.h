@@ -14,7 +14,7 @@
 #define HS_BINDING_STATE_H
 
 #include "compat.h"
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 
@@ -120,6 +120,7 @@
     X(notifier)                                                                                    \
     X(opened)                                                                                      \
     X(place)                                                                                       \
+    X(run)                                                                                         \
     X(breaker)
 
 /* Every other object of the state. X(field) */
@@ -144,7 +145,9 @@ typedef struct {
 #define HS_OBJECT_FIELD(field) PyObject *field;
     HS_OBJECTS(HS_OBJECT_FIELD)
 #undef HS_OBJECT_FIELD
-    struct hs_notifier *notifier; /* owns: a reference */
+    struct hs_notifier *notifier;    /* owns: a reference */
+    _Atomic int64_t default_span_ns; /* hs.defaults(timeout=...): of calls without an end of their
+                                      * own; HS_NEVER: none */
     /* opened.c: */
     struct opened *opened;    /* guarded by conn_type: those that live */
     _Atomic uint64_t serial;  /* the last one given */

@@ -467,7 +467,8 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.idle);
     case MARKS:
         return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
-                               (info.left ? 4 : 0));
+                               (info.left ? 4 : 0) | (info.quiet == HS_QUIET_FOR_LONG ? 8 : 0) |
+                               (info.quiet == HS_QUIET_NO_MORE ? 16 : 0));
     }
     Py_UNREACHABLE();
 }
@@ -478,6 +479,12 @@ get_closed(PyObject *obj, void *Py_UNUSED(closure))
     ConnObject *self = (ConnObject *)obj;
 
     return PyBool_FromLong(conn_is_let_go(self) || hs_conn_is_closed(self->core));
+}
+
+static PyObject *
+get_settled(PyObject *obj, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(hs_conn_is_settled(((ConnObject *)obj)->core));
 }
 
 static PyObject *
@@ -569,8 +576,12 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER(
         "_marks",
         "What its server is to know, added up: 1 and 2 when reading and writing took longer\n"
-        "than _set_turns allows, 4 when its peer was seen to leave.",
+        "than _set_turns allows, 4 when its peer was seen to leave, 8 and 16 when\n"
+        "_set_idle_timeout and _expect_no_more have ended a call.",
         MARKS),
+    {"_settled", get_settled, NULL,
+     "Whether nothing is under way: all that came was read, all that was sent is acknowledged.",
+     NULL},
     {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
     {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},

@@ -98,6 +98,7 @@ departures_prepare_tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     job->owner = Py_NewRef(self);
     job->attempt = attempt_tend;
     job->result = run_fired;
+    job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), values[0], values[1], HS_NEVER);
 }
 

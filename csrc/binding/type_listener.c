@@ -372,6 +372,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
     }
     begin_origin(self, &a->origin);
     job->call.listener = a->core;
+    job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
 

@@ -5,6 +5,8 @@
 #ifndef HS_CANCEL_NOTIFIER_H
 #define HS_CANCEL_NOTIFIER_H
 
+#include "hardsock_binding.h"
+
 long hs_notifier_live(void);
 
 #endif

@@ -7,6 +7,8 @@
 #ifndef HS_CANCEL_SLOTS_H
 #define HS_CANCEL_SLOTS_H
 
+#include "hardsock_binding.h"
+
 #include "wait.h"
 
 long hs_slots_live(void);

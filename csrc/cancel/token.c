@@ -24,6 +24,8 @@
  */
 #include "token.h"
 
+#include "hardsock_binding.h"
+
 #include "callback.h"
 #include "../base/check.h"
 #include "../base/err.h"

@@ -67,5 +67,7 @@ void hs_entry_record(struct entry *e, struct machine *m, const struct hs_permit 
                      enum hs_fail fail, int64_t now_ns);
 /* Sums the window into e->s. */
 void hs_entry_sum(struct entry *e, const struct machine *m, int64_t now_ns);
+/* Of a client's handshake. */
+enum hs_fail hs_fail_of_tls(enum hs_tls_failure failure);
 
 #endif

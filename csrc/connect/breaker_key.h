@@ -9,6 +9,8 @@
 
 bool hs_breaker_key_equal(const struct hs_breaker_key *a, const struct hs_breaker_key *b);
 bool hs_breaker_key_is_listener(const struct hs_breaker_key *key);
+/* For the server's side: its clients' failures, which weigh differently. */
+void hs_breaker_key_listener(const struct hs_addr *addr, struct hs_breaker_key *ret_key);
 uint64_t hs_breaker_key_hash(const struct hs_breaker_key *key, uint64_t seed);
 
 #endif

@@ -24,6 +24,8 @@
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
 #include "attempt.h"
+#include "breaker.h"
+#include "breaker_entry.h"
 #include "connector.h"
 #include "resolve.h"
 

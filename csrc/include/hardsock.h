@@ -9,6 +9,28 @@
  *   which belongs to the caller; errno is not part of any contract.
  * - ret_ parameters come last and are never written on failure, unless said otherwise.
  * - Objects are reference counted and may be used from any thread; each function says its limits.
+ * - Options are filled by their hs_..._init before a field is set: new fields come at the end, with
+ *   a default there. Structures that the caller owns are zeroed before use, or set by a macro.
+ *
+ * Five bytes to a server, in two seconds at most:
+ *
+ *     struct hs_op connecting = HS_OP_INIT(hs_deadline_after(2000000000), NULL);
+ *     struct hs_op sending = HS_OP_INIT(connecting.deadline_ns, NULL);
+ *     struct hs_error err = {0};
+ *     struct hs_connect_options options;
+ *     struct hs_connector *connector;
+ *     struct hs_endpoint where;
+ *     struct hs_conn *conn;
+ *
+ *     hs_connect_options_init(&options);
+ *     if (hs_endpoint_parse("example.org:7000", 16, &err, &where) != HS_OK ||
+ *         hs_connector_new(&where, &options, &err, &connector) != HS_OK ||
+ *         hs_connector_run(connector, &connecting, &err, &conn) != HS_OK ||
+ *         hs_conn_send_all(conn, &sending, (const uint8_t *)"hello", 5, &err) != HS_OK)
+ *         fail(&err);
+ *
+ * docs/c-api.md has the rest: HS_INTR, lookups before a listener is opened, pools, and what may
+ * change between versions. examples/c/ has whole programs.
  */
 #ifndef HARDSOCK_H
 #define HARDSOCK_H
@@ -25,6 +47,13 @@ extern "C" {
 #endif
 
 #define HS_VERSION "0.1.0.dev0"
+#define HS_VERSION_MAJOR 0
+#define HS_VERSION_MINOR 1
+#define HS_VERSION_PATCH 0
+/* For comparisons: 0.1.0 is 100. */
+#define HS_VERSION_NUMBER (HS_VERSION_MAJOR * 10000 + HS_VERSION_MINOR * 100 + HS_VERSION_PATCH)
+/* Of the binary interface: the last part of the library's name. docs/c-api.md has the rules. */
+#define HS_ABI 0
 
 #define HS_API __attribute__((visibility("default")))
 #define HS_NODISCARD __attribute__((warn_unused_result))
@@ -234,8 +263,6 @@ HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
  * HS_E_SYSTEM. */
 HS_API HS_NODISCARD hs_err hs_token_wait(struct hs_token *t, int64_t deadline_ns,
                                          struct hs_error *err);
-/* The same for an op whose token it is, so that it can be stepped. */
-HS_API HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
 
 /* A descriptor that turns readable when the token ends (also by deadline) and stays so.
  * Made on first use; belongs to the token; never read from it. */
@@ -265,7 +292,7 @@ struct hs_op {
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
-    int64_t came_ns;        /* when bytes last came, or 0; see hs_conn_resumed */
+    int64_t came_ns;        /* when bytes last came in this call, or 0 */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
     uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
@@ -277,31 +304,17 @@ struct hs_op {
                   * if they had gone out with this one */
     bool waited; /* the last step ended with HS_WANT; belongs to the callee */
     bool begun;  /* it got past what refuses a call before it does anything; the same */
-    bool told_seen; /* the same, as the next */
+    bool told_seen; /* the same, as the next two */
     bool left_seen;
+    bool quiet_seen;
 };
 
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
         (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, 0, -1, 0, 0, 0, false, false, false,     \
-            false, false, false                                                                    \
+            false, false, false, false                                                             \
     }
-
-/* ---- Worker slots -------------------------------------------------------------------------- */
-
-/* At most n threads of a crowd run at a time: a server's handlers. Slots are given in the order of
- * arrival. A call that waits on a connection that belongs to the crowd gives its thread's slot to
- * the next, and takes one back before it returns. */
-struct hs_slots;
-
-HS_API HS_NODISCARD hs_err hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots);
-HS_API struct hs_slots *hs_slots_ref(struct hs_slots *t);
-HS_API void hs_slots_unref(struct hs_slots *t); /* NULL is fine */
-/* Waits; when token or deadline end first the slot is taken all the same, as one too many. token
- * may be NULL. */
-HS_API void hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns);
-HS_API void hs_slots_give(struct hs_slots *t);
 
 /* ---- Event loops --------------------------------------------------------------------------- */
 
@@ -338,194 +351,6 @@ HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op
                                         struct hs_error *err);
 /* Before stepping or giving up an op that hs_loop_next has not named. Idempotent. */
 HS_API void hs_bell_unpark(struct hs_bell *bell);
-
-/* ---- Notifiers ----------------------------------------------------------------------------- */
-
-/* A thread that steps ops of which nobody awaits the end, and tells when they have ended.
- * Thread-safe as a whole. The thread starts with hs_notifier_start when there are alarms, and ends
- * with the last. */
-struct hs_notifier;
-struct hs_alarm;
-
-struct hs_notifier_hooks {
-    /* In the notifier's thread, with no lock held, when something is to be told: calls
-     * hs_notifier_next until that returns NULL. May block, and fork. */
-    void (*serve)(struct hs_notifier *n, void *arg);
-    void *arg;
-};
-
-struct hs_alarm_hooks {
-    /* A call of hardsock's with op: it does not block, since op->stepping is set. HS_OK: it is to
-     * be told. HS_WANT, HS_INTR: not yet. HS_E_NOMEM, HS_E_SYSTEM: it is tried again soon. Any
-     * other error: never. Under the notifier's lock: nothing of the notifier may be called. */
-    hs_err (*step)(void *arg, struct hs_op *op, struct hs_error *err);
-    /* Before it is told, while hs_alarm_end cannot have returned for it; under the notifier's lock.
-     * May be NULL. */
-    void (*hold)(void *arg);
-    /* Once: nobody knows arg any more. In the thread of hs_alarm_end, or in the notifier's. */
-    void (*release)(void *arg);
-    bool repeats;       /* after it was told it is stepped again */
-    bool survives_fork; /* a child steps it, too, once hs_notifier_start is called there */
-};
-
-HS_API HS_NODISCARD hs_err hs_notifier_new(const struct hs_notifier_hooks *hooks,
-                                           struct hs_error *err, struct hs_notifier **ret_notifier);
-HS_API struct hs_notifier *hs_notifier_ref(struct hs_notifier *n);
-HS_API void hs_notifier_unref(struct hs_notifier *n);
-/* Makes sure that alarms, if there are any, are looked at. Cheap when they are. */
-HS_API HS_NODISCARD hs_err hs_notifier_start(struct hs_notifier *n, struct hs_error *err);
-enum hs_stop {
-    HS_STOP_ALL,    /* wait for the thread's end */
-    HS_STOP_IDLE,   /* or until it is in a call, made between two hs_notifier_next */
-    HS_STOP_UNSEEN, /* do not wait: the thread may have been ended from outside, while in serve */
-};
-/* From now on nothing is told, and new alarms are refused with HS_E_CLOSED. In a call of its own
- * thread it does not wait. */
-HS_API void hs_notifier_stop(struct hs_notifier *n, enum hs_stop how);
-/* All notifiers of the process, one after the other. */
-HS_API void hs_notifier_stop_each(enum hs_stop how);
-/* In serve: the arg of the next alarm to be told, or NULL. The previous one has been told. */
-HS_API void *hs_notifier_next(struct hs_notifier *n);
-
-/* op: as for the first step. Takes arg if it succeeds. */
-HS_API HS_NODISCARD hs_err hs_alarm_new(struct hs_notifier *n, const struct hs_alarm_hooks *hooks,
-                                        void *arg, const struct hs_op *op, struct hs_error *err,
-                                        struct hs_alarm **ret_alarm);
-/* It is not told after this, but may be in this moment: see hold. Never blocks. NULL is fine. */
-HS_API void hs_alarm_end(struct hs_alarm *a);
-
-/* Called once for a process-wide view of what is alive: every count is zero when all is
- * released. */
-struct hs_live {
-    long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings, departures;
-    long lingering; /* closed, and still delivering: a few seconds at most */
-};
-HS_API void hs_live_counts(struct hs_live *ret_live);
-
-/* ---- How long things take ------------------------------------------------------------------ */
-
-/* Durations are counted by fixed edges, which are the same everywhere. */
-#define HS_EDGES 22
-/* The longest duration that is counted in the bucket; HS_NEVER for the last one, HS_EDGES. */
-HS_API int64_t hs_edge_ns(size_t bucket);
-struct hs_spread {
-    uint64_t count, sum_ns;
-    uint64_t buckets[HS_EDGES + 1]; /* each by itself, not added up */
-};
-
-/* X(name, text): of the process, since it began; pools have their own (hs_pool_stats). */
-#define HS_SPANS_ALL(X)                                                                            \
-    X(CONN_AGE, "conn_age")                     /* of connections, when they end */                \
-    X(READ_STALL_PEER, "read_stall_peer")       /* a call waited for the peer to send */           \
-    X(READ_STALL_APP, "read_stall_application") /* bytes had lain here; one read in 32 is asked */ \
-    X(READ_STALL_GIL, "read_stall_gil")         /* bytes were read, their caller could not run */  \
-    X(WRITE_STALL_PEER, "write_stall_peer")     /* a call waited for the peer to take */           \
-    X(CONNECT, "connect")                       /* lookup and TLS included; failed ones, too */    \
-    X(LOOKUP, "lookup")                         /* of a name, answered or not */                   \
-    X(HANDSHAKE, "handshake")                   /* of TLS, that succeeded, on either side */       \
-    X(WORKER_WAIT, "worker_wait")               /* something to do waited for a worker */
-enum hs_span {
-#define HS_SPAN_ENUM(name, text) HS_SPAN_##name,
-    HS_SPANS_ALL(HS_SPAN_ENUM)
-#undef HS_SPAN_ENUM
-        HS_SPANS,
-};
-HS_API const char *hs_span_name(enum hs_span span);
-HS_API void hs_span_read(enum hs_span span, struct hs_spread *ret_spread);
-
-/* ---- Lines of the program ------------------------------------------------------------------ */
-
-/* How a descriptor of ours came to be. X(name, text) */
-#define HS_MADE_ALL(X)                                                                             \
-    X(OTHER, "other") /* its maker did not say */                                                  \
-    X(CONNECT, "connect")                                                                          \
-    X(ACCEPT, "accept")                                                                            \
-    X(ADOPT, "adopt")                                                                              \
-    X(POOL, "pool")
-enum hs_made {
-#define HS_MADE_ENUM(name, text) HS_MADE_##name,
-    HS_MADE_ALL(HS_MADE_ENUM)
-#undef HS_MADE_ENUM
-        HS_MADE_KINDS,
-};
-HS_API const char *hs_made_name(enum hs_made how);
-
-/* A line of the program, as C strings: made once, never freed, so that anybody may look at one at
- * any time. Beyond HS_SITES_MAX lines all are hs_site_unknown(). */
-#define HS_SITES_MAX 4096
-struct hs_site;
-HS_API struct hs_site *hs_site_intern(const char *file, const char *function, int line);
-HS_API struct hs_site *hs_site_unknown(void);
-struct hs_site_name {
-    const char *file, *function; /* for good */
-    int line;
-};
-HS_API void hs_site_name(const struct hs_site *s, struct hs_site_name *ret_name);
-struct hs_site_counts {
-    uint64_t opened;
-    uint64_t open[HS_MADE_KINDS]; /* now */
-    uint64_t leaked;              /* thrown away while they were open */
-    uint64_t received, sent;      /* bytes, of those that have ended */
-};
-HS_API void hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts);
-/* All that there are: how many, of which the first `room` are written. */
-HS_API size_t hs_sites(struct hs_site **sites, size_t room);
-/* What site had opened or borrowed was thrown away open: counted, and an event. c: may be NULL. */
-struct hs_conn;
-HS_API void hs_site_leaked(struct hs_site *s, struct hs_conn *c);
-
-/* ---- What went wrong last ------------------------------------------------------------------ */
-
-/* The flight recorder: the last HS_EVENTS_EACH events of each kind, always on, without a lock. A
- * flood of one kind pushes out no other. X(name, text) */
-#define HS_EVENTS_ALL(X)                                                                           \
-    X(CONNECT_FAILED, "connect_failed") /* also cancelled, timed out, refused by a breaker */      \
-    X(DEADLINE, "deadline")             /* of a call that waited on a connection */                \
-    X(CANCELLED, "cancelled")           /* the same */                                             \
-    X(RESET, "reset")                   /* by the peer */                                          \
-    X(DEAD_PEER, "dead_peer")                                                                      \
-    X(LEAKED, "leaked")   /* thrown away while it was open */                                      \
-    X(OVERDUE, "overdue") /* lent for longer than its pool's leak_after */                         \
-    X(POOL_TIMEOUT, "pool_timeout")                                                                \
-    X(BREAKER_OPENED, "breaker_opened")                                                            \
-    X(BREAKER_CLOSED, "breaker_closed")                                                            \
-    X(DRAINING, "draining") /* a listener takes no more than what is in its queue */               \
-    X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
-    X(NO_DESCRIPTORS, "no_descriptors")                                                            \
-    X(FORKED, "forked") /* into this process */
-enum hs_event_kind {
-#define HS_EVENT_ENUM(name, text) HS_EVENT_##name,
-    HS_EVENTS_ALL(HS_EVENT_ENUM)
-#undef HS_EVENT_ENUM
-        HS_EVENT_KINDS,
-};
-#define HS_EVENTS_EACH 64
-#define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
-HS_API const char *hs_event_name(enum hs_event_kind kind);
-struct hs_event {
-    int64_t at_ns;              /* hs_now */
-    uint64_t number;            /* in the order in which they happened, from 1 on */
-    int32_t kind;               /* enum hs_event_kind */
-    hs_err code;                /* or HS_OK */
-    int32_t sys;                /* errno, or 0 */
-    int32_t fd;                 /* it may be something else by now; 0: none */
-    const struct hs_site *site; /* where its connection or pool was made; NULL: not known */
-    uint64_t thread;            /* pthread_self */
-    int64_t span_ns;            /* how long that had taken, or 0 */
-    char text[64];              /* the peer, or the name of the pool or breaker; cut if long */
-};
-/* The last ones, the oldest first: how many, at most `room` and HS_EVENTS_MAX. One that is being
- * written at this moment is left out. */
-HS_API size_t hs_events(struct hs_event *events, size_t room);
-/* How many there have been, also those that are not kept any more. */
-HS_API uint64_t hs_event_count(enum hs_event_kind kind);
-/* All that are kept, as lines of text, to a descriptor. Async-signal-safe: for handlers of fatal
- * signals. Fields: how long ago, kind, text, code, errno, span, line. */
-HS_API void hs_dump(int fd);
-/* From now on hs_dump(fd) at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT, before what was set for
- * them until now; fd -1: no more. HS_E_SYSTEM. */
-HS_API HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
@@ -834,12 +659,6 @@ HS_API HS_NODISCARD hs_err hs_conn_recv(struct hs_conn *c, struct hs_op *op, uin
  * to be received again. */
 HS_API HS_NODISCARD hs_err hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf,
                                                 size_t len, struct hs_error *err);
-/* For a caller that lost what a receive had returned, for want of memory: reading must not go on.
- * */
-HS_API void hs_conn_lost_input(struct hs_conn *c);
-/* For a caller that sends a message in several calls and will not finish it: nobody may write
- * behind the part that is out. */
-HS_API void hs_conn_lost_output(struct hs_conn *c);
 /* As many bytes as the kernel takes at once, at least one unless len is 0. */
 HS_API HS_NODISCARD hs_err hs_conn_send(struct hs_conn *c, struct hs_op *op, const uint8_t *buf,
                                         size_t len, struct hs_error *err, size_t *ret_n);
@@ -879,10 +698,6 @@ HS_API void hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *
  * A skipped frame is reported once, to whichever call reads next: recv, recv_exactly, peek too. */
 HS_API HS_NODISCARD hs_err hs_conn_recv_frames(struct hs_conn *c, struct hs_op *op,
                                                const struct hs_framing *f, struct hs_error *err);
-/* The same for what is there already, without looking at deadlines or tokens: HS_OK, or HS_WANT:
- * nothing has begun, and hs_conn_recv_frames will say why. Ends with hs_conn_try_end. */
-HS_API HS_NODISCARD hs_err hs_conn_try_frames(struct hs_conn *c, const struct hs_framing *f);
-HS_API void hs_conn_try_end(struct hs_conn *c);
 /* The frame at the front; false when no whole one is left. borrows: *ret_data, which is never NULL,
  * until hs_conn_frame_taken, which consumes it, or hs_conn_frames_end. */
 HS_API bool hs_conn_frame(struct hs_conn *c, const struct hs_framing *f, const uint8_t **ret_data,
@@ -894,15 +709,6 @@ HS_API void hs_conn_frames_end(struct hs_conn *c, struct hs_op *op);
 HS_API HS_NODISCARD hs_err hs_conn_peek(struct hs_conn *c, struct hs_op *op, size_t n,
                                         struct hs_error *err);
 HS_API const uint8_t *hs_conn_peeked(struct hs_conn *c);
-/* As files read lines: waits until the bytes up to and including the first LF at or behind offset
- * `from` are buffered, or limit (> 0) bytes, or all up to the peer's end. HS_OK: *ret_n is how many
- * that are (0: nothing came before the end), hs_conn_peeked gives them, and hs_conn_read_line_end
- * consumes n of them and ends the call. Nothing is consumed on failure. */
-HS_API HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
-                                             size_t limit, struct hs_error *err, size_t *ret_n);
-HS_API void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
-/* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
-HS_API size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* A message (what hs_conn_recv_exactly or a frame call waits for) whose first byte is here must
  * come on at bytes_per_s at least, grace_ns apart, or the call ends with HS_E_DEADLINE. 0: no
  * minimum. */
@@ -916,7 +722,8 @@ HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
  * name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes that
  * were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have put
  * them there to be taken for protected ones (CVE-2021-23222). After any failure but HS_E_INVALID,
- * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. */
+ * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. On a connection that
+ * speaks TLS already it begins another layer within that; a third is HS_E_INVALID. */
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);
@@ -971,76 +778,6 @@ struct hs_close_report {
  * in either direction) and HS_E_CLOSED leave it as it is, but for the FIN. */
 HS_API HS_NODISCARD hs_err hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
                                           struct hs_close_report *ret_report);
-/* ---- Parked connections -------------------------------------------------------------------- */
-
-/* The connections of a server that are quiet, and the threads that wait for one that is not. A
- * parked one costs memory and no thread; what the peer does meanwhile costs nobody anything but, at
- * most, a look. Any number of threads may be in any call; whoever is given a connection owns it
- * until it parks it again. A connection belongs to one parking at most, from its first time on. */
-struct hs_parking;
-
-enum hs_parked_news {
-    HS_PARKED_MESSAGE, /* bytes of the peer's have come that nobody has read */
-    HS_PARKED_ENDED,   /* the peer ended it, and all is read; or it was closed here: it is closed */
-    HS_PARKED_EXPIRED, /* its time has passed, and nothing has come */
-    HS_PARKED_QUIET,   /* hs_parking_drain asked, and nothing has come */
-    HS_PARKED_FINISHED, /* it has lingered, and is closed */
-};
-struct hs_parked_conn {
-    struct hs_conn *conn; /* the caller's reference */
-    void *arg;
-    enum hs_parked_news news;
-    enum hs_ending ending; /* of HS_PARKED_ENDED and HS_PARKED_FINISHED */
-    bool closed_here;      /* ending is of no meaning: it was closed on this side meanwhile */
-    bool alone;            /* no other thread waits for the next one */
-};
-enum hs_parking_answer {
-    HS_PARKING_TAKEN,
-    HS_PARKING_QUIET,  /* not after hs_parking_drain: nothing has come */
-    HS_PARKING_CLOSED, /* it was closed, or detached */
-    HS_PARKING_ENDING, /* sending was ended: it is for hs_parking_linger */
-    HS_PARKING_UNFIT,  /* broken, or a call stopped in the middle of a message */
-    HS_PARKING_UNREAD, /* who was given a message neither took nor looked at a byte that had come */
-};
-
-HS_API HS_NODISCARD hs_err hs_parking_new(struct hs_error *err, struct hs_parking **ret_p);
-HS_API struct hs_parking *hs_parking_ref(struct hs_parking *p);
-HS_API void hs_parking_unref(struct hs_parking *p); /* NULL is fine; nothing may be parked */
-/* Parks conn for a span_ns (HS_NEVER: for ever) until a message begins, and takes a reference. What
- * was looked at and left (peeked) counts as the beginning of a message: the rest is waited for.
- * arg: for whoever is given it. newcomer: after hs_parking_drain, too. Anything but
- * HS_PARKING_TAKEN: it is still the caller's. HS_E_BUSY (somebody reads), HS_E_NOMEM, HS_E_SYSTEM,
- * HS_E_FORKED: the same. */
-HS_API HS_NODISCARD hs_err hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg,
-                                           int64_t span_ns, bool newcomer, struct hs_error *err,
-                                           enum hs_parking_answer *ret_answer);
-/* hs_conn_finish of conn, as a parked one: HS_WANT when it goes on; HS_OK when it was over at once:
- * then conn is still the caller's. Errors as of hs_conn_finish and hs_parking_park. */
-HS_API HS_NODISCARD hs_err hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg,
-                                             int64_t span_ns, struct hs_error *err,
-                                             struct hs_close_report *ret_report);
-/* Waits for the next one with news. HS_INTR: a signal came, or a second has passed. HS_E_CLOSED
- * once hs_parking_close was called and nothing is due. */
-HS_API HS_NODISCARD hs_err hs_parking_next(struct hs_parking *p, struct hs_error *err,
-                                           struct hs_parked_conn *ret_parked);
-/* For when no thread is free to wait: gives those that are due with other news than a message, up
- * to max, without waiting; returns how many. */
-HS_API size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked);
-/* From now on nothing is parked without need: all that are quiet are due, as HS_PARKED_QUIET, or as
- * a message if one has come. */
-HS_API void hs_parking_drain(struct hs_parking *p);
-/* When places run out: the one that has been here for the longest of those of which not a byte has
- * come, if it was made at least silence_ns ago; the caller's, and not closed. False: there is
- * none. */
-HS_API bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
-                             void **ret_arg);
-/* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
-HS_API bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
-HS_API void hs_parking_close(struct hs_parking *p);
-/* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
- * nobody has taken. */
-HS_API void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due);
-
 /* Gives the descriptor back to the caller and leaves the connection closed. HS_E_BUSY while a call
  * is in progress or received bytes are still buffered here (they would be lost). */
 HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd);
@@ -1048,27 +785,15 @@ HS_API HS_NODISCARD hs_err hs_conn_detach(struct hs_conn *c, struct hs_error *er
  * the other reads or half sends. HS_E_BUSY as for hs_conn_detach; HS_E_INVALID with TLS. */
 HS_API HS_NODISCARD hs_err hs_conn_dup(struct hs_conn *c, struct hs_error *err,
                                        struct hs_conn **ret_conn);
-/* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */
-HS_API HS_NODISCARD hs_err hs_conn_get_inheritable(struct hs_conn *c, struct hs_error *err,
-                                                   bool *ret_inheritable);
-HS_API HS_NODISCARD hs_err hs_conn_set_inheritable(struct hs_conn *c, bool inheritable,
-                                                   struct hs_error *err);
 HS_API bool hs_conn_is_closed(struct hs_conn *c);
-/* For several owners of one connection (files made from a socket): it has one handle when it is
- * made, share adds one, and the unshare of the last closes it. lost: nobody closed it, so a TLS
- * peer is not told that what came was all. */
-HS_API void hs_conn_share(struct hs_conn *c);
-HS_API void hs_conn_unshare(struct hs_conn *c, bool lost);
 HS_API int hs_conn_fileno(struct hs_conn *c); /* -1 when closed */
-
 /* Absolute deadline for all present and future calls in one direction; HS_NEVER for none. */
 HS_API void hs_conn_set_deadline(struct hs_conn *c, enum hs_dir dir, int64_t deadline_ns);
 HS_API int64_t hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir);
-/* For servers: how long one message of the peer's may take from its first byte until the answer
- * begins, and one answer until the next message is waited for; spans, HS_NEVER for no limit. A call
- * that would wait beyond it is HS_E_DEADLINE with phase "read_timeout" or "write_timeout". The wait
- * for a message's first byte is neither. */
-HS_API void hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns);
+/* For servers: what may end a call that waits for a message of which nothing has come. The call
+ * decides it, and asks the kernel last: what has arrived is never lost by it. The call is
+ * HS_E_CANCELLED with phase "idle_timeout" or "drain", and so are all that begin later. */
+enum hs_quiet { HS_QUIET_GOES_ON, HS_QUIET_FOR_LONG, HS_QUIET_NO_MORE };
 
 struct hs_conn_info {
     int64_t created_ns, last_read_ns, last_write_ns; /* 0: never */
@@ -1079,81 +804,11 @@ struct hs_conn_info {
     bool poisoned_in, poisoned_out;
     bool idle; /* between two messages: a call waits to read, of whose message nothing has come,
                 * nothing is being written, and nothing came since the last write */
-    bool late_in, late_out; /* a turn was longer than hs_conn_set_turns allows */
+    enum hs_quiet quiet; /* what has ended a call that waited for a message, if that has happened */
+    int64_t idle_timeout_ns; /* HS_NEVER: none */
+    bool late_in, late_out;  /* a turn was longer than hs_conn_set_turns allows */
     bool left; /* a token was cancelled because its peer has left: hs_departures_watch */
 };
-/* Where in the program it was made, in which thread (any number). Once; else it is of
- * hs_site_unknown(). */
-HS_API void hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site,
-                             uint64_t thread);
-/* The caller of a call goes on, after whatever kept it from doing so since op->came_ns. */
-HS_API void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
-
-/* All that are open in this process, new references: how many there are, of which the first `room`
- * are written, in no order. */
-HS_API size_t hs_conns(struct hs_conn **conns, size_t room);
-/* Only how many, by how they were made. */
-HS_API void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
-struct hs_conn_waits {
-    uint64_t count;
-    int64_t total_ns; /* of waits that are over */
-    int64_t since_ns; /* of one that lasts, or 0 */
-};
-struct hs_conn_row {
-    uint64_t id; /* never used again */
-    int fd;      /* -1: it has ended meanwhile, and the rest is of no use */
-    enum hs_made how;
-    const struct hs_site *site;
-    uint64_t thread;
-    const struct hs_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
-    bool tls;
-    struct hs_conn_info info;
-    struct hs_conn_waits reading, writing; /* for the peer */
-    int64_t application_ns;                /* the longest that bytes were found to have lain here */
-    int64_t gil_ns;                        /* in all: bytes were read, their caller could not run */
-    struct hs_addr local, peer;            /* len 0: not known */
-    int unread, unsent;                    /* bytes in the kernel's queues; -1: not known */
-    int tcp_state;                         /* TCP_ESTABLISHED ..., tcp(7); 0: not TCP */
-    uint32_t retransmits, rtt_us;
-};
-/* Costs a few system calls. Takes no lock, never waits. */
-HS_API void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
-
-/* From now on blocking calls on it give a slot back while they wait. Once, before others know the
- * connection; takes a reference of its own. */
-HS_API void hs_conn_join_slots(struct hs_conn *c, struct hs_slots *t);
-/* Calls that begin from now on leave slots alone. */
-HS_API void hs_conn_leave_slots(struct hs_conn *c);
-
-/* ---- Clients that leave -------------------------------------------------------------------- */
-
-/* A crowd of connections of which somebody wants to know whose peers have left: its connection's
- * token is cancelled, so that nobody works for a client that is not there any more. */
-struct hs_departures;
-
-HS_API HS_NODISCARD hs_err hs_departures_new(struct hs_error *err,
-                                             struct hs_departures **ret_departures);
-HS_API struct hs_departures *hs_departures_ref(struct hs_departures *d);
-HS_API void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
-/* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
-HS_API void hs_departures_close(struct hs_departures *d);
-/* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
- * its side, as clients do that still wait for an answer. Once per connection, before others know
- * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they
- * have found nothing: they still receive what has arrived, and raise HS_E_RESET. */
-HS_API HS_NODISCARD hs_err hs_departures_watch(struct hs_departures *d, struct hs_conn *c,
-                                               struct hs_token *token, struct hs_error *err);
-/* Waits for peers that leave, and cancels their tokens. Returns HS_OK as soon as that has set off
- * callbacks, which the caller runs (hs_callbacks_run); then call it again. Else it ends by its
- * deadline or token only. */
-HS_API HS_NODISCARD hs_err hs_departures_tend(struct hs_departures *d, struct hs_op *op,
-                                              struct hs_error *err, struct hs_callback **ret_fired);
-/* From now on the end of the peer's stream counts as leaving, too; or not any more. HS_E_INVALID:
- * nobody watches c. HS_E_CLOSED. */
-HS_API HS_NODISCARD hs_err hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err);
-/* It is watched no more. A cancel that has begun is not taken back. */
-HS_API void hs_conn_leave_departures(struct hs_conn *c);
-
 HS_API void hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info);
 /* Bytes that can be had without the kernel, of which no readiness of the descriptor tells: those
  * in the buffer, and those that TLS has decrypted or holds as whole records. *ret_ready: reading
@@ -1167,9 +822,6 @@ HS_API HS_NODISCARD hs_err hs_conn_peer_addr(struct hs_conn *c, struct hs_error 
                                              struct hs_addr *ret_addr);
 /* The proxy's own address. False: there is none between. */
 HS_API bool hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr);
-/* For messages: both, as far as they are known (len 0: not), also after it was closed. */
-HS_API void hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local,
-                              struct hs_addr *ret_peer);
 /* getsockopt(2) and setsockopt(2) on the connection's own descriptor. */
 HS_API HS_NODISCARD hs_err hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value,
                                               socklen_t *len, struct hs_error *err);
@@ -1179,7 +831,6 @@ HS_API HS_NODISCARD hs_err hs_conn_setsockopt(struct hs_conn *c, int level, int 
 /* What was asked for and what the kernel says is in effect; settings has HS_SETTINGS_MAX places. */
 HS_API HS_NODISCARD hs_err hs_conn_audit(struct hs_conn *c, struct hs_setting *settings,
                                          struct hs_error *err, size_t *ret_n);
-
 /* Who reset whom, in this process since it began. A close with unread bytes makes the kernel send a
  * reset (RFC 1122 section 4.2.2.13); TCP only. */
 struct hs_reset_counts {
@@ -1190,7 +841,6 @@ struct hs_reset_counts {
     uint64_t by_unread; /* closed with unread bytes */
 };
 HS_API void hs_reset_counts(struct hs_reset_counts *ret_counts);
-
 /* ---- Name lookup --------------------------------------------------------------------------- */
 
 struct hs_answer {
@@ -1236,8 +886,6 @@ enum hs_fail {
 HS_API const char *hs_fail_name(enum hs_fail fail); /* "refused", "tls_certificate", ... */
 /* Of connect, send and recv. What only this machine can be blamed for is HS_FAIL_NOT_COUNTED. */
 HS_API enum hs_fail hs_fail_of_errno(int sys);
-/* Of a client's handshake. */
-HS_API enum hs_fail hs_fail_of_tls(enum hs_tls_failure failure);
 
 enum hs_breaker_state { HS_BREAKER_CLOSED, HS_BREAKER_HALF_OPEN, HS_BREAKER_OPEN };
 HS_API const char *hs_breaker_state_name(enum hs_breaker_state state); /* "half_open", ... */
@@ -1270,8 +918,6 @@ struct hs_breaker_key {
 };
 #define HS_BREAKER_KEY_TEXT_SIZE (HS_ADDR_TEXT_SIZE + 16)
 HS_API void hs_breaker_key_addr(const struct hs_addr *addr, struct hs_breaker_key *ret_key);
-/* For the server's side: its clients' failures, which weigh differently. */
-HS_API void hs_breaker_key_listener(const struct hs_addr *addr, struct hs_breaker_key *ret_key);
 /* What hs_breaker_key_text wrote gives the same key; other texts, of 1 to HS_BREAKER_NAME_MAX
  * bytes, are names. */
 HS_API HS_NODISCARD hs_err hs_breaker_key_parse(const char *text, size_t len, struct hs_error *err,
@@ -1306,13 +952,6 @@ HS_API enum hs_breaker_state hs_breaker_permit(struct hs_breaker *b,
  * was granted changes nothing. */
 HS_API void hs_breaker_record(struct hs_breaker *b, const struct hs_breaker_key *key,
                               struct hs_permit *permit, enum hs_fail fail, int64_t now_ns);
-/* When nothing else is left of a name's n_all addresses, none has connected, and these n were
- * refused: true if one must be let through after all, the one that is due first. n_forced: how many
- * this has let through already. At least one of several addresses is always tried (fail_fast:
- * unless all are open), and never more than max_ejected_permille of them are not. */
-HS_API bool hs_breaker_permit_one(struct hs_breaker *b, const struct hs_addr *const *refused,
-                                  size_t n, size_t n_all, size_t n_forced, int64_t now_ns,
-                                  size_t *ret_i, struct hs_permit *ret_permit);
 
 /* Keys that have never failed are not listed: they need no memory. */
 struct hs_breaker_status {
@@ -1344,9 +983,6 @@ struct hs_breaker_stats {
 };
 HS_API void hs_breaker_stats(struct hs_breaker *b, int64_t now_ns,
                              struct hs_breaker_stats *ret_stats);
-/* All that there are in this process: new references. How many, of which the first `room` are
- * written. */
-HS_API size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 /* Forgets a key, or all (NULL): closed, no failures. Returns how many were known. */
 HS_API size_t hs_breaker_reset(struct hs_breaker *b, const struct hs_breaker_key *key);
 
@@ -1388,8 +1024,6 @@ struct hs_attempt {
 HS_API HS_NODISCARD hs_err hs_connector_new(const struct hs_endpoint *ep,
                                             const struct hs_connect_options *opts,
                                             struct hs_error *err, struct hs_connector **ret_cn);
-/* Where in the program it connects, for those who look. */
-HS_API void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
 /* Releases everything: open attempts are closed, lookups abandoned. NULL is fine; never blocks. */
 HS_API void hs_connector_free(struct hs_connector *cn);
 /* Drives it to the end: HS_OK with a connection, or an error. Not for two threads at once. */
@@ -1504,10 +1138,6 @@ struct hs_listener_stats {
     struct hs_peer_stats peers;
 };
 
-/* All that there are in this process: new references. How many, of which the first `room` are
- * written. */
-HS_API size_t hs_listeners(struct hs_listener **listeners, size_t room);
-
 /* ep must not be AF_UNSPEC (look names up first). Returns a new reference. */
 HS_API HS_NODISCARD hs_err hs_listener_open(const struct hs_endpoint *ep,
                                             const struct hs_listen_options *opts,
@@ -1527,26 +1157,10 @@ HS_API bool hs_listener_is_closed(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_detach(struct hs_listener *l, struct hs_error *err,
                                               int *ret_fd);
 HS_API int hs_listener_fileno(struct hs_listener *l);
-/* For messages: the address from when it was made, also after it was closed. */
-HS_API void hs_listener_bound_addr(struct hs_listener *l, struct hs_addr *ret_addr);
 /* What is readable when hs_listener_accept may have something to do: with TLS not the socket. */
 HS_API int hs_listener_wait_fileno(struct hs_listener *l);
 HS_API HS_NODISCARD hs_err hs_listener_addr(struct hs_listener *l, struct hs_error *err,
                                             struct hs_addr *ret_addr);
-/* For a server that is full: moves the TLS handshakes that have begun, begins none and accepts
- * nobody; what is secured meanwhile waits for hs_listener_accept. Never HS_OK: it ends as the op
- * does, or with HS_E_CLOSED. Without TLS it merely waits. */
-HS_API HS_NODISCARD hs_err hs_listener_tend(struct hs_listener *l, struct hs_op *op,
-                                            struct hs_error *err);
-/* For a server that drains: who is in the kernel's queue now is accepted yet, nobody else, and
- * hs_listener_accept is HS_E_CLOSED once these have been returned: with TLS, once no handshake is
- * left of which a byte has come. The listener still has to be closed. With SO_REUSEPORT all are
- * accepted until the queue is empty, and in that moment the socket goes, so that nobody more comes
- * to it: see hs_listener_stats for what is then known of its queue (nobody). */
-HS_API void hs_listener_last_call(struct hs_listener *l);
-/* Another process has the same socket and listens on: nothing more is accepted here, what is queued
- * is the other's, and the path of a unix socket is not removed. */
-HS_API void hs_listener_hand_over(struct hs_listener *l);
 HS_API void hs_listener_stats(struct hs_listener *l, struct hs_listener_stats *ret_stats);
 HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_setting *settings,
                                              struct hs_error *err, size_t *ret_n);
@@ -1646,11 +1260,6 @@ HS_API HS_NODISCARD hs_err hs_pool_options_check(const struct hs_pool_options *o
 HS_API HS_NODISCARD hs_err hs_pool_new(const struct hs_endpoint *endpoints, size_t n,
                                        const struct hs_pool_options *o, struct hs_error *err,
                                        struct hs_pool **ret_pool);
-#define HS_POOL_NAME_SIZE 64
-/* Where in the program it was made, and what it is called, cut if it is long: for those who look.
- * Once, before others know p. */
-HS_API void hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread,
-                             const char *name);
 HS_API struct hs_pool *hs_pool_ref(struct hs_pool *p);
 HS_API void hs_pool_unref(struct hs_pool *p); /* NULL is fine */
 
@@ -1673,15 +1282,6 @@ struct hs_lease {
     uint64_t times_lent;      /* this one included: 1 when the connection is new */
     int64_t idle_ns;          /* how long it had been idle */
 };
-
-/* Tells the pool of a place before it is used the first time. True: it was not known, and the pool
- * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. where: the same
- * place for those who only look; NULL: they are not told. */
-HS_API bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder,
-                              struct hs_site *where);
-/* Ends the table of sites of a closed pool of which nothing is lent: calls release for every code
- * that hs_pool_know_site said true for. */
-HS_API void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
 
 /* What is known of a dial of a pool's that failed, beside its error: as a connector tells. */
 struct hs_dial_failure;
@@ -1769,6 +1369,11 @@ HS_API void hs_pool_abort_lent(struct hs_pool *p);
  * not agree. */
 HS_API HS_NODISCARD hs_err hs_pool_verify(struct hs_pool *p, struct hs_error *err);
 
+/* Durations are also counted by fixed edges, which are the same everywhere. */
+#define HS_EDGES 22
+/* The longest duration that is counted in the bucket; HS_NEVER for the last one, HS_EDGES. */
+HS_API int64_t hs_edge_ns(size_t bucket);
+
 /* Durations: four buckets for each power of two of nanoseconds. */
 #define HS_HISTOGRAM_BUCKETS 192
 struct hs_histogram {
@@ -1809,7 +1414,6 @@ HS_API void hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats);
 
 struct hs_lent {
     struct hs_holder holder;
-    const struct hs_site *site; /* the same place, for those who only look */
     uint64_t id, times_lent;
     int64_t age_ns; /* goes on while the machine is suspended */
     uint64_t bytes_sent, bytes_received;
@@ -1819,101 +1423,9 @@ struct hs_lent {
 };
 /* The longest lent first; returns how many there are, of which it writes at most n. */
 HS_API size_t hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n);
-/* Those who wait for a connection, the first first. */
-struct hs_waiting {
-    uint64_t thread;
-    const struct hs_site *site;
-    int64_t age_ns;
-};
-HS_API size_t hs_pool_waiting(struct hs_pool *p, struct hs_waiting *waiting, size_t n);
-struct hs_pool_label {
-    const char *name; /* as long as the pool */
-    const struct hs_site *site;
-    uint64_t thread;
-    uint32_t id; /* never used again */
-};
-HS_API void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
-/* All that are tended: new references. Returns how many there are, of which it writes at most n. */
-HS_API size_t hs_pools(struct hs_pool **pools, size_t n);
-struct hs_site_stats {
-    const void *code;
-    int at;
-    size_t lent; /* now */
-    uint64_t acquired, lost, overdue, dirty;
-    int64_t held_max_ns, held_sum_ns;
-};
-HS_API size_t hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n);
-/* Waits until a lease is overdue that was not told yet: each is told once. HS_E_CLOSED when the
- * pool is. */
-HS_API HS_NODISCARD hs_err hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op,
-                                                 struct hs_error *err, struct hs_lent *ret_lent);
-/* The connections that are open, lent ones or idle ones: new references. Returns how many there
- * are, of which it writes at most n. */
-HS_API size_t hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n);
 
-/* ---- Looking at the process and the kernel ------------------------------------------------- */
+/* ---- Advice -------------------------------------------------------------------------------- */
 
-enum hs_fd_kind {
-    HS_FD_SOCKET,
-    HS_FD_PIPE,
-    HS_FD_FILE,
-    HS_FD_DIRECTORY,
-    HS_FD_DEVICE,
-    HS_FD_EVENT,
-    HS_FD_OTHER,
-    HS_FD_KINDS,
-};
-HS_API const char *hs_fd_kind_name(enum hs_fd_kind kind);
-/* Counts open descriptors by kind without opening one (works at EMFILE). */
-HS_API void hs_fd_inventory(long counts[HS_FD_KINDS]);
-
-#define HS_FD_TARGET_SIZE 120
-struct hs_fd_entry {
-    int fd;
-    enum hs_fd_kind kind;
-    uint64_t dev, ino; /* tell whether a number is still the same thing; not for HS_FD_EVENT */
-    char target[HS_FD_TARGET_SIZE]; /* such as "socket:[4711]" or a path, cut if it is long */
-};
-/* Lists open descriptors in the order of their numbers, without opening one. Returns how many there
- * are, of which the first `room` are written. */
-HS_API size_t hs_fd_list(struct hs_fd_entry *entries, size_t room);
-
-struct hs_fd_usage {
-    long open;
-    long limit; /* RLIMIT_NOFILE as it is now; -1: none that an int could reach */
-};
-/* Cheaper than hs_fd_inventory: one system call on Linux 6.2 and later. Opens none. */
-HS_API void hs_fd_usage(struct hs_fd_usage *ret_usage);
-
-/* What this process has, as one JSON object on one line, without the end of the line; needs no
- * interpreter. X(name, text): what can be asked for. */
-#define HS_REPORTS_ALL(X)                                                                          \
-    X(METRICS, "metrics")         /* counters, gauges, histograms; pools; no more than needed */   \
-    X(CONNECTIONS, "connections") /* each with its line, age, bytes, waits */                      \
-    X(SITES, "sites")             /* the same by line */                                           \
-    X(POOLS, "pools")             /* with who holds, and who waits */                              \
-    X(SERVERS, "servers")         /* listeners */                                                  \
-    X(BREAKERS, "breakers")                                                                        \
-    X(EVENTS, "events") /* the flight recorder */
-enum hs_report_kind {
-#define HS_REPORT_ENUM(name, text) HS_REPORT_##name,
-    HS_REPORTS_ALL(HS_REPORT_ENUM)
-#undef HS_REPORT_ENUM
-        HS_REPORT_KINDS,
-};
-/* Changes when a name goes or means something else; names may be added. */
-#define HS_REPORT_VERSION 1
-HS_API const char *hs_report_name(enum hs_report_kind kind);
-/* Ends with free(3). HS_E_NOMEM. */
-HS_API HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err,
-                                     char **ret_text, size_t *ret_len);
-
-#define HS_TCP_STATES 13
-HS_API const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
-/* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
- * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
-HS_API HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
-                                         uint32_t counts[HS_TCP_STATES]);
 /* One sentence of advice from measured state for a failed call, or "". peer and endpoint may be
  * NULL. May read /proc and ask sock_diag; never waits for the network. */
 HS_API const char *hs_hint(const struct hs_error *err, int sys, const struct hs_addr *peer,

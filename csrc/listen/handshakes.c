@@ -31,6 +31,7 @@
 #include "../base/time.h"
 #include "../cancel/timers.h"
 #include "../cancel/wait.h"
+#include "../connect/breaker_key.h"
 #include "../stream/conn.h"
 
 #include <errno.h>

@@ -5,6 +5,8 @@
 #ifndef HS_LISTEN_LISTENER_H
 #define HS_LISTEN_LISTENER_H
 
+#include "hardsock_binding.h"
+
 long hs_listener_live(void);
 
 #endif

@@ -71,7 +71,6 @@ describe(const struct hs_member *m, int64_t boot_now)
 {
     struct hs_lent l = {
         .holder = m->holder,
-        .site = m->site->where,
         .id = m->lent_as,
         .times_lent = m->times_lent,
         .age_ns = boot_now - m->since_boot,
@@ -96,6 +95,24 @@ hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n)
     for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next, total++)
         if (total < n)
             lent[total] = describe(HS_CONTAINER(l, struct hs_member, link), boot_now);
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+size_t
+hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n)
+{
+    int64_t boot_now = hs_boot_now();
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next, total++)
+        if (total < n) {
+            const struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+            held[total] = (struct hs_held){describe(m, boot_now), m->site->where};
+        }
     hs_lock_drop(&p->lock);
     return total;
 }

@@ -6,7 +6,7 @@
 #ifndef HS_POOL_LEDGER_H
 #define HS_POOL_LEDGER_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #define SITE_BUCKETS 256
 /* Code that is made at run time must not fill the memory: beyond these all places are one. */

@@ -32,6 +32,16 @@ hs_pool_expired_locked(const struct hs_pool *p, const struct hs_member *m, int64
     return HS_POOL_NONE;
 }
 
+int64_t
+hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_member *m)
+{
+    bool spare = p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED] > p->o.min_idle;
+
+    return !spare || p->o.idle_timeout_ns >= HS_NEVER - m->since_boot
+               ? HS_NEVER
+               : m->since_boot + p->o.idle_timeout_ns;
+}
+
 static void
 lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
      int64_t boot_now, struct hs_lease *ret_lease)
@@ -99,12 +109,6 @@ probe(const struct hs_lease *lease)
     return hs_pool_judge_probe(hs_conn_probe(lease->conn), lease->times_lent == 1);
 }
 
-static bool
-idle_for_too_long(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
-{
-    return boot_now - m->since_boot >= p->o.idle_timeout_ns;
-}
-
 /* What try_acquire lent and counted before the kernel's answer. hs_pool_acquire counts the call. */
 static void
 take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason why)
@@ -139,7 +143,7 @@ hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs
     hs_lock_take(&p->lock);
     if ((m = pick(p)) != NULL && (site = site_find(&p->ledger, holder)) != NULL &&
         hs_pool_expired_locked(p, m, boot_now) == HS_POOL_NONE &&
-        !idle_for_too_long(p, m, boot_now)) {
+        boot_now < hs_pool_idle_until_locked(p, m)) {
         hs_list_unlink(&m->link);
         lend(p, m, holder, site, boot_now, &lease);
         to_probe = needs_probe(p, &lease, m->watched);
@@ -284,7 +288,7 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
     while (!p->closed && (m = pick(p)) != NULL && rv == HS_WANT) {
         enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
 
-        if (why == HS_POOL_NONE && idle_for_too_long(p, m, boot_now))
+        if (why == HS_POOL_NONE && boot_now >= hs_pool_idle_until_locked(p, m))
             why = HS_POOL_IDLE_TIMEOUT;
         if (why != HS_POOL_NONE) {
             hs_pool_doom_locked(p, m, why, &d);

@@ -173,6 +173,8 @@ enum hs_pool_reason hs_pool_judge_probe(enum hs_liveness live, bool fresh);
 /* Why an idle one may not be lent, or stay; HS_POOL_NONE. */
 enum hs_pool_reason hs_pool_expired_locked(const struct hs_pool *p, const struct hs_member *m,
                                            int64_t boot_now);
+/* Until when an idle one may stay so, to be lent or kept; HS_NEVER for the min_idle kept ready. */
+int64_t hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_member *m);
 
 /* ---- give_back.c ---- */
 /* m, which is LENT, is nobody's from now on: no list, no lease. */

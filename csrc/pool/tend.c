@@ -153,8 +153,7 @@ static enum hs_pool_reason
 judge_idle(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now, int64_t *ret_due)
 {
     enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
-    bool spare = p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED] > p->o.min_idle;
-    int64_t idle_until = spare ? after(m->since_boot, p->o.idle_timeout_ns) : HS_NEVER;
+    int64_t idle_until = hs_pool_idle_until_locked(p, m);
 
     if (why == HS_POOL_NONE && hs_pool_open(p) - p->n[MEMBER_CLOSING] > p->o.max_size)
         why = HS_POOL_SURPLUS;

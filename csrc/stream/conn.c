@@ -7,6 +7,7 @@
 #include "parking.h"
 
 #include "conn_impl.h"
+#include "roll.h"
 #include "sockopt.h"
 #include "../base/time.h"
 
@@ -49,6 +50,7 @@ conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts,
     for (int dir = HS_DIR_IN; dir <= HS_DIR_OUT; dir++)
         c->dirs[dir].deadline_ns = c->dirs[dir].turn_ns = HS_NEVER;
     c->half_closed_ns = c->pace.until_ns = c->handshake_until_ns = HS_NEVER;
+    c->quiet.span_ns = c->quiet.first_by_ns = HS_NEVER;
     hs_wakelist_init(&c->wakers);
     c->created_ns = hs_now();
     c->changed = changed;
@@ -234,15 +236,33 @@ hs_conn_set_turns(struct hs_conn *c, int64_t read_ns, int64_t write_ns)
         atomic_store(&c->has_turns, true);
 }
 
+/* Before others know c, or else a call that waits already is not bounded. */
+void
+hs_conn_set_idle_timeout(struct hs_conn *c, int64_t span_ns)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->quiet.span_ns, span_ns);
+    atomic_store(&c->quiet.bounded, true);
+}
+
+void
+hs_conn_expect_no_more(struct hs_conn *c, int64_t first_by_ns)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->quiet.first_by_ns, first_by_ns);
+    atomic_store(&c->quiet.bounded, true);
+    if (hs_fd_is_ours(&c->fd))
+        hs_wakelist_wake(&c->wakers);
+}
+
 int64_t
 hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
 {
     return atomic_load(&c->dirs[dir].deadline_ns);
 }
 
-/* What the kernel has of the peer's that no call has taken yet. */
-static bool
-has_unread(struct hs_conn *c)
+bool
+hs_conn_has_unread(struct hs_conn *c)
 {
     int unread = 0;
 
@@ -261,8 +281,7 @@ is_idle(struct hs_conn *c)
 
     return atomic_load(&in->user) == USER_CALL && atomic_load(&out->user) != USER_CALL &&
            !atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0 &&
-           !atomic_load(&c->told) && atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) &&
-           !has_unread(c);
+           atomic_load(&in->last_ns) <= atomic_load(&out->last_ns) && !hs_conn_has_unread(c);
 }
 
 void
@@ -284,6 +303,8 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .poisoned_in = broken || atomic_load(&in->poison) != HS_OK,
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
+        .quiet = (enum hs_quiet)atomic_load(&c->quiet.ended),
+        .idle_timeout_ns = atomic_load_explicit(&c->quiet.span_ns, memory_order_relaxed),
         .late_in = atomic_load(&in->late),
         .late_out = atomic_load(&out->late),
         .left = atomic_load(&c->left) != 0,

@@ -5,7 +5,7 @@
 #ifndef HS_STREAM_CONN_H
 #define HS_STREAM_CONN_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 /* Wraps a connected, non-blocking, close-on-exec socket whose options were applied and which was
  * found to differ from what was asked in `changed` places. Takes fd, but not on failure. */

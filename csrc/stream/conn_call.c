@@ -4,6 +4,7 @@
  * forked, busy, an ended token, a passed deadline, a poisoned or broken direction.
  */
 #include "conn_impl.h"
+#include "roll.h"
 
 #include "../base/time.h"
 #include "../cancel/loop.h"
@@ -41,13 +42,14 @@ void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
-    if (dir == HS_DIR_IN && op->told != NULL)
-        atomic_store(&c->told, false);
     if (atomic_load_explicit(&c->dirs[dir].waits_since_ns, memory_order_relaxed) != 0)
         hs_stall_end(c, dir, hs_now());
     atomic_store(&c->dirs[dir].user, USER_NONE);
-    if (hs_fd_is_ours(&c->fd)) /* In a forked child the hold is the parent's. */
-        hs_fd_drop(&c->fd);
+    if (!hs_fd_is_ours(&c->fd))
+        return; /* In a forked child the hold is the parent's. */
+    if (dir == HS_DIR_OUT && atomic_load(&c->quiet.first_by_ns) != HS_NEVER)
+        hs_wakelist_wake(&c->wakers); /* Who reads may have nothing to wait for any more. */
+    hs_fd_drop(&c->fd);
 }
 
 bool
@@ -246,6 +248,72 @@ is_new(const struct hs_conn *c)
     return atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) == 0;
 }
 
+/* ---- Quiet --------------------------------------------------------------------------------- */
+
+static hs_err
+refuse_quiet(struct hs_conn *c, struct hs_error *err)
+{
+    bool idle = atomic_load(&c->quiet.ended) == HS_QUIET_FOR_LONG;
+    hs_err rv = hs_err_setx(err, HS_E_CANCELLED, NULL, "%s while waiting for a message",
+                            hs_err_text(HS_E_CANCELLED));
+
+    if (err != NULL)
+        err->phase = idle ? "idle_timeout" : "drain";
+    return rv;
+}
+
+/* When a call that waits to read has to end since nothing has come; HS_NEVER while there is no such
+ * time. While somebody works on an answer it is not quiet: the time is that of the next look. */
+static int64_t
+quiet_until(struct hs_conn *c, enum hs_quiet *ret_why)
+{
+    int64_t in = atomic_load(&c->dirs[HS_DIR_IN].last_ns);
+    int64_t out = atomic_load(&c->dirs[HS_DIR_OUT].last_ns);
+    int64_t first_by = atomic_load(&c->quiet.first_by_ns), span = atomic_load(&c->quiet.span_ns);
+    int64_t since = out != 0 ? out : c->created_ns, until;
+
+    *ret_why = HS_QUIET_FOR_LONG;
+    if (atomic_load(&c->mid_message) || atomic_load(&c->buffered) > 0)
+        return HS_NEVER;
+    if (in > out || atomic_load(&c->dirs[HS_DIR_OUT].user) == USER_CALL)
+        return span == HS_NEVER ? HS_NEVER : hs_deadline_after(span);
+    until = span >= HS_NEVER - since ? HS_NEVER : since + span;
+    if (first_by == HS_NEVER)
+        return until;
+    if (!is_new(c))
+        first_by = 1; /* long past */
+    if (first_by < until)
+        *ret_why = HS_QUIET_NO_MORE;
+    return hs_min_ns(first_by, until);
+}
+
+/* Before a wait, when whoever changes the times will wake it. As with op->told the kernel is asked
+ * once more before the call ends. */
+static hs_err
+check_quiet(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err,
+            int64_t *ret_until_ns)
+{
+    enum hs_quiet why;
+    int64_t until;
+
+    if (dir == HS_DIR_OUT || !op->begun || op->deadline_ns == HS_TRY_ONCE ||
+        !atomic_load(&c->quiet.bounded))
+        return HS_OK;
+    if ((until = quiet_until(c, &why)) == HS_NEVER || until > hs_now()) {
+        op->quiet_seen = false;
+        *ret_until_ns = until;
+        return HS_OK;
+    }
+    if (!op->quiet_seen) {
+        op->quiet_seen = true;
+        return HS_INTR;
+    }
+    atomic_store(&c->quiet.ended, why);
+    return refuse_quiet(c, err);
+}
+
+/* ---- Begin and end ------------------------------------------------------------------------- */
+
 hs_err
 hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
@@ -255,8 +323,6 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_call_claim(c, op, dir, err)) != HS_OK)
         return rv;
-    if (dir == HS_DIR_IN && op->told != NULL)
-        atomic_store(&c->told, !is_new(c) && hs_token_is_cancelled(op->told));
     if (hs_fd_is_closed(&c->fd)) /* closed between two steps */
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     deadline = atomic_load(&c->dirs[dir].deadline_ns);
@@ -270,6 +336,8 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if (dir == HS_DIR_OUT && op->told != NULL && hs_token_is_cancelled(op->told))
         return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s before the call",
                            hs_err_text(HS_E_CANCELLED));
+    if (!op->begun && atomic_load_explicit(&c->quiet.ended, memory_order_relaxed) != 0)
+        return refuse_quiet(c, err);
     if ((rv = hs_conn_check_poison(c, dir, err)) != HS_OK)
         return rv;
     /* What had come before it broke can still be had: see check_end. */
@@ -361,7 +429,6 @@ listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
         hs_bell_listen(op->bell, HS_BELL_TOLD, hs_token_wakelist(op->told));
     if (!is_told(c, op, dir))
         return HS_OK;
-    atomic_store(&c->told, dir == HS_DIR_IN);
     if (op->told_seen)
         return refuse_told(err);
     op->told_seen = true;
@@ -374,6 +441,7 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
     bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
+    int64_t until = HS_NEVER;
     short revents;
     hs_err rv = HS_OK;
 
@@ -384,8 +452,10 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
     op->want_id = c->fd.id;
     if (c->tls != NULL && is_late(c, op, dir))
         rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
-    else if (!hs_fd_is_closed(&c->fd))
-        rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), HS_NEVER, err, &revents);
+    else if (!hs_fd_is_closed(&c->fd) && (rv = check_quiet(c, op, dir, err, &until)) == HS_OK)
+        rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), until, err, &revents);
+    else if (rv == HS_INTR)
+        rv = HS_OK; /* Try again, at once. */
     if (rv == HS_E_CANCELLED && !op->left_seen && is_left(c, op)) {
         if (err != NULL)
             *err = (struct hs_error){0};

@@ -4,6 +4,7 @@
  * hands the descriptor over.
  */
 #include "conn_impl.h"
+#include "roll.h"
 
 #include "sockopt.h"
 #include "../base/time.h"
@@ -176,16 +177,21 @@ set_linger(struct hs_conn *c, bool abortive)
         hs_sockopt_never_block_close(fd);
 }
 
-/* A TLS peer may still send tickets, which a closed socket would answer with a reset. Returns
- * whether it had sent data that nobody has read. */
+/* A TLS peer may still send tickets, which a closed socket would answer with a reset; so may who is
+ * between, when our stream is over on both sides, send the end of its own. Returns whether the peer
+ * had sent data that nobody has read. */
 static bool
 say_goodbye(struct hs_conn *c, bool clean)
 {
-    bool unread = false;
+    struct hs_tls *below = hs_tls_below(c->tls);
+    bool unread = false, ignored;
     int unsent = 0;
 
     if (hs_tls_say_goodbye(c->tls, clean, &unread) &&
         ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 && unsent > 0)
+        atomic_store(&c->fd.lingers, true);
+    if (below != NULL && !unread && atomic_load(&c->fin_sent) && atomic_load(&c->broken) == HS_OK &&
+        !hs_tls_ended(below, &ignored))
         atomic_store(&c->fd.lingers, true);
     return unread;
 }
@@ -245,6 +251,19 @@ unacknowledged_bytes(struct hs_conn *c)
     return n > 0 && c->family != AF_UNIX && atomic_load(&c->fin_sent) ? n - 1 : n;
 }
 
+bool
+hs_conn_is_settled(struct hs_conn *c)
+{
+    bool settled;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load(&c->buffered) > 0 || hs_conn_has_unread(c) || hs_fd_hold(&c->fd, NULL) != HS_OK)
+        return false;
+    settled = unacknowledged(c) == 0;
+    hs_fd_drop(&c->fd);
+    return settled;
+}
+
 /* Says that no more comes. A connection that is broken already cannot be told so, and may still
  * hold what the peer had said. */
 static hs_err
@@ -255,7 +274,7 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 
     if (c->tls != NULL && atomic_load(&c->dirs[HS_DIR_OUT].poison) == HS_OK &&
         !hs_conn_half_sent(c) && atomic_load(&c->broken) == HS_OK) /* Else the peer has not all. */
-        while ((rv = hs_tls_try_end(c->tls, err, &want)) != HS_OK)
+        while ((rv = hs_tls_try_end_all(c->tls, err, &want)) != HS_OK)
             if (rv != HS_WANT || (rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
                 return rv;
     atomic_store(&c->out_ended, true);

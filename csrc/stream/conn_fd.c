@@ -6,6 +6,7 @@
 #include "conn.h"
 
 #include "conn_impl.h"
+#include "roll.h"
 #include "departures.h"
 
 #include <errno.h>

@@ -16,6 +16,9 @@
  *   that comes, that of HS_DIR_OUT with the first call that sends, and either ends the other; that
  *   of HS_DIR_OUT ends, too, when a call waits to read and none writes. Times are relaxed atomics:
  *   two calls at the same time, one in each direction, have no turns that a timeout could be about.
+ * - quiet.first_by_ns is set first, and who waits to read is woken after; the reader joins the list
+ *   first and looks after, as it does at the mark of closing. A writer gives its direction back
+ *   before it looks whether a reader has to be woken, which may have been waiting for just that.
  * - poison, which is about one direction, and broken, about both, go from 0 to a code once.
  * - Closing marks the descriptor first and wakes the list after; a waiter joins the list first and
  *   looks at the mark after.
@@ -27,13 +30,15 @@
 #ifndef HS_STREAM_CONN_IMPL_H
 #define HS_STREAM_CONN_IMPL_H
 
+#include "hardsock_binding.h"
+
 #include "fd.h"
 #include "frame.h"
 #include "layer.h"
-#include "roll.h"
 #include "tls.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/list.h"
 #include "../cancel/wait.h"
 
 #include <netinet/in.h>
@@ -62,12 +67,34 @@ struct direction {
     _Atomic uint64_t waits;
 };
 
+/* How long a call may wait for a message of which nothing has come: what a server asks for, decided
+ * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it. */
+struct quiet {
+    atomic_bool bounded;         /* somebody sets one of the next two, or has */
+    _Atomic int64_t span_ns;     /* from the last byte on, either way; or HS_NEVER */
+    _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
+                                  * HS_NEVER: as many as come */
+    _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
+};
+
 /* The slowest that a message may come: by when its next byte has to be here. */
 struct pace {
     _Atomic uint64_t min_rate; /* bytes per second; 0: none */
     _Atomic int64_t grace_ns;
     int64_t since_ns; /* when the message's first byte was here, or 0 */
     int64_t until_ns; /* HS_NEVER outside of waits */
+};
+
+/* For those who look: see roll.h. */
+struct hs_roll_entry {
+    struct hs_list link; /* guarded by its part's lock */
+    struct hs_site *_Atomic site;
+    atomic_uchar made;    /* enum hs_made */
+    atomic_uchar counted; /* COUNTED_* in roll.c */
+    _Atomic uint64_t thread;
+    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
+    _Atomic int64_t application_ns, gil_ns;
 };
 
 struct hs_conn {
@@ -87,7 +114,6 @@ struct hs_conn {
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */
     atomic_bool may_linger; /* somebody other than us may have set SO_LINGER */
-    atomic_bool told;       /* the call that reads has been told not to wait: it ends by itself */
     atomic_bool in_slots;
     atomic_bool has_turns;            /* somebody bounds one of them, or has */
     struct hs_slots *slots;           /* owns a reference, or NULL; write once, before in_slots */
@@ -99,6 +125,7 @@ struct hs_conn {
     struct hs_deframer in; /* belongs to who has claimed HS_DIR_IN, as the next two */
     struct hs_frame found; /* consumed 0: none; the frame that a call waited for */
     struct pace pace;
+    struct quiet quiet;
     size_t read_size;        /* how much is asked of the kernel at once when buffering */
     _Atomic size_t buffered; /* in the buffer, for those who only look */
     atomic_bool mid_message; /* a call waits for the rest of something */
@@ -147,6 +174,8 @@ HS_NODISCARD hs_err hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_di
                                  struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err);
 HS_NODISCARD hs_err hs_conn_check_broken(struct hs_conn *c, struct hs_error *err);
+/* Whether the kernel has something of the peer's that no call has taken yet. */
+bool hs_conn_has_unread(struct hs_conn *c);
 /* Whether the kernel has nothing more to do with this TCP: it broke, or both sides ended. */
 HS_NODISCARD bool hs_conn_tcp_is_closed(struct hs_conn *c);
 /* The first code stays; whether this one is it. */

@@ -5,6 +5,7 @@
  * the connection was asked whether it broke.
  */
 #include "conn_impl.h"
+#include "roll.h"
 
 #include "../base/time.h"
 

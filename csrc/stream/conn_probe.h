@@ -6,7 +6,7 @@
 #ifndef HS_STREAM_CONN_PROBE_H
 #define HS_STREAM_CONN_PROBE_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 

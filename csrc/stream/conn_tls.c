@@ -5,6 +5,9 @@
  * middle finds it. c->layer changes when it has ended well; until then, and for ever if it does
  * not, reading and writing are poisoned: nothing plain may pass for something protected
  * (CVE-2023-40217).
+ *
+ * TLS within TLS (a target behind an HTTPS proxy): c->tls becomes the inner one, which owns the
+ * outer; who asks c->tls meanwhile may have got the outer one still, which lives as long.
  */
 #include "conn.h"
 #include "conn_impl.h"
@@ -14,6 +17,7 @@
 #include "../base/time.h"
 
 #include <linux/sockios.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 
 bool
@@ -91,14 +95,18 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
     struct hs_addr peer = {.len = sizeof(peer.storage)};
     hs_err rv;
 
-    if (c->tls != NULL)
-        return hs_err_setx(err, HS_E_INVALID, NULL, "the connection speaks TLS already");
+    if (hs_tls_below(c->tls) != NULL)
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "the connection speaks TLS within TLS already: there is no third layer");
     if ((rv = hs_conn_check_poison(c, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_conn_check_poison(c, HS_DIR_OUT, err)) != HS_OK ||
         (rv = hs_conn_check_broken(c, err)) != HS_OK)
         return rv;
     if (atomic_load(&c->out_ended))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "%s", hs_ended_here);
+    if (hs_conn_half_sent(c))
+        return hs_err_setx(err, HS_E_POISONED, NULL,
+                           "a TLS record of an earlier send is half out: no TLS can begin within");
     if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
         return has_left(c, err);
     return HS_OK;
@@ -119,38 +127,44 @@ begins_handshake(const struct hs_buf *buf)
  * client's first message or fail the handshake, and never pass for something protected. Anything
  * else is refused by name. A client has nothing to read before it has spoken. */
 static hs_err
-hand_over(struct hs_conn *c, struct hs_tls *tls, bool read_ahead, struct hs_error *err)
+check_ahead(struct hs_conn *c, struct hs_tls_config *config, bool read_ahead, struct hs_error *err)
 {
     if (hs_buf_len(&c->in.buf) == 0 && !hs_deframer_skipping(&c->in))
         return HS_OK;
-    if (!read_ahead || !hs_tls_is_server(tls) || hs_deframer_skipping(&c->in) ||
-        !begins_handshake(&c->in.buf))
+    if (!read_ahead || hs_tls_config_role(config) != HS_TLS_SERVER ||
+        hs_deframer_skipping(&c->in) || !begins_handshake(&c->in.buf))
         return refuse(err, HS_TLS_PLAINTEXT,
                       "bytes that came before TLS began are still unread: read them first, or "
                       "somebody in the middle put them there");
+    return HS_OK;
+}
+
+static void
+hand_over(struct hs_conn *c, struct hs_tls *tls)
+{
     hs_tls_hand_over(tls, &c->in.buf);
     hs_deframer_touched(&c->in);
     hs_input_changed(c);
-    return HS_OK;
 }
 
 static hs_err
 begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_name, bool read_ahead,
           struct hs_error *err)
 {
-    char where[HS_ADDR_TEXT_SIZE];
+    char peer[HS_ADDR_TEXT_SIZE], where[sizeof("within ") + HS_ADDR_TEXT_SIZE];
     struct hs_tls *tls;
     hs_err rv;
 
-    if ((rv = check_upgradable(c, err)) != HS_OK)
+    if ((rv = check_upgradable(c, err)) != HS_OK ||
+        (rv = check_ahead(c, config, read_ahead, err)) != HS_OK)
         return rv;
-    (void)hs_addr_text(&c->peer, where, sizeof(where));
-    if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), server_name, where, err, &tls)) != HS_OK)
+    (void)hs_addr_text(&c->peer, peer, sizeof(peer));
+    (void)snprintf(where, sizeof(where), "%s%s", c->tls != NULL ? "within " : "", peer);
+    if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), c->tls, server_name, where, err, &tls)) !=
+        HS_OK)
         return rv;
-    if ((rv = hand_over(c, tls, read_ahead, err)) != HS_OK) {
-        hs_tls_free(tls);
-        return rv;
-    }
+    if (hs_buf_len(&c->in.buf) > 0)
+        hand_over(c, tls);
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
     c->shaking_since_ns = hs_now();
     c->shaking = true;

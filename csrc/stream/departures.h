@@ -8,7 +8,7 @@
 #ifndef HS_STREAM_DEPARTURES_H
 #define HS_STREAM_DEPARTURES_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 long hs_departures_live(void);
 /* Its descriptor is the caller's now: the number lives on, and its entry in the set would. */

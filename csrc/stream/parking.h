@@ -5,7 +5,7 @@
 #ifndef HS_STREAM_PARKING_H
 #define HS_STREAM_PARKING_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 /* A connection's place in a parking, made when it is parked for the first time. */
 struct hs_spot;

@@ -12,10 +12,8 @@
 #include "../base/site.h"
 #include "../base/time.h"
 
-#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define PARTS 16
@@ -93,8 +91,8 @@ count(_Atomic uint64_t *counter, uint64_t n)
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-static struct hs_site *
-site_of(struct hs_conn *c)
+struct hs_site *
+hs_roll_site(struct hs_conn *c)
 {
     struct hs_site *site = atomic_load(&c->roll.site);
 
@@ -120,7 +118,7 @@ void
 hs_roll_ended(struct hs_conn *c)
 {
     unsigned char was = atomic_exchange(&c->roll.counted, COUNTED_ENDED);
-    struct hs_site *site = site_of(c);
+    struct hs_site *site = hs_roll_site(c);
 
     if (was == COUNTED_OPENED) /* Also the copy in a forked child: it was copied as open. */
         count(&site->closed[atomic_load(&c->roll.made)], 1);
@@ -136,7 +134,7 @@ hs_roll_ended(struct hs_conn *c)
 void
 hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t span_ns)
 {
-    struct hs_event e = {.code = code, .site = site_of(c), .span_ns = span_ns};
+    struct hs_event e = {.code = code, .site = hs_roll_site(c), .span_ns = span_ns};
 
     if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
         e.fd = hs_fd_number(&c->fd);
@@ -279,60 +277,4 @@ hs_conns_count(uint64_t counts[HS_MADE_KINDS])
         }
         hs_lock_drop(&p->lock);
     }
-}
-
-static void
-describe_waits(const struct direction *d, struct hs_conn_waits *ret_waits)
-{
-    *ret_waits = (struct hs_conn_waits){
-        .count = atomic_load_explicit(&d->waits, memory_order_relaxed),
-        .total_ns = atomic_load_explicit(&d->waited_ns, memory_order_relaxed),
-        .since_ns = atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed),
-    };
-}
-
-static void
-ask_kernel(struct hs_conn *c, struct hs_conn_row *row)
-{
-    int fd = hs_fd_number(&c->fd);
-    struct tcp_info info = {0};
-    socklen_t len = sizeof(info);
-
-    row->local.len = sizeof(row->local.storage);
-    if (getsockname(fd, &row->local.sa, &row->local.len) != 0)
-        row->local.len = 0;
-    row->unread = row->unsent = -1;
-    (void)ioctl(fd, SIOCINQ, &row->unread);
-    (void)ioctl(fd, SIOCOUTQ, &row->unsent);
-    if (c->family != AF_UNIX && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
-        row->tcp_state = info.tcpi_state;
-        row->retransmits = info.tcpi_total_retrans;
-        row->rtt_us = info.tcpi_rtt;
-    }
-}
-
-void
-hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
-{
-    struct hs_conn_row row = {.fd = -1};
-
-    HS_CHECK(c, CONN_MAGIC);
-    row.id = c->fd.id;
-    row.how = (enum hs_made)atomic_load(&c->roll.made);
-    row.site = site_of(c);
-    row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
-    row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
-    row.tls = c->tls != NULL;
-    row.peer = c->peer;
-    row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);
-    row.gil_ns = atomic_load_explicit(&c->roll.gil_ns, memory_order_relaxed);
-    describe_waits(&c->dirs[HS_DIR_IN], &row.reading);
-    describe_waits(&c->dirs[HS_DIR_OUT], &row.writing);
-    hs_conn_info(c, &row.info);
-    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
-        row.fd = hs_fd_number(&c->fd);
-        ask_kernel(c, &row);
-        hs_fd_drop(&c->fd);
-    }
-    *ret_row = row;
 }

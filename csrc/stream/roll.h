@@ -17,24 +17,12 @@
 #ifndef HS_STREAM_ROLL_H
 #define HS_STREAM_ROLL_H
 
-#include "hardsock.h"
-#include "../base/list.h"
-
-#include <stdatomic.h>
-
-struct hs_roll_entry {
-    struct hs_list link; /* guarded by its part's lock */
-    struct hs_site *_Atomic site;
-    atomic_uchar made;    /* enum hs_made */
-    atomic_uchar counted; /* COUNTED_* in roll.c */
-    _Atomic uint64_t thread;
-    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
-    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
-    _Atomic int64_t application_ns, gil_ns;
-};
+#include "hardsock_binding.h"
 
 void hs_roll_add(struct hs_conn *c);
 void hs_roll_remove(struct hs_conn *c);
+/* Never NULL. */
+struct hs_site *hs_roll_site(struct hs_conn *c);
 /* It was closed, or given away. Once. */
 void hs_roll_ended(struct hs_conn *c);
 

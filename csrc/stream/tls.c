@@ -69,6 +69,8 @@ call_begin(struct hs_tls *t, struct hs_error *err)
     if (ERR_peek_error() != 0) /* It is empty as a rule, and clearing it takes its time. */
         ERR_clear_error();
     t->io.rv = HS_OK;
+    t->io.want = 0;
+    t->io.tired = false;
     t->io.taken = 0;
     t->io.limit = t->state == TLS_OPEN ? IDLE_TALK_MAX : SIZE_MAX;
     return HS_OK;
@@ -131,14 +133,14 @@ meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
 
     switch (ssl_error) {
     case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
         if (t->io.tired)
             return HS_INTR;
-        *want = POLLIN;
-        return HS_WANT;
-    case SSL_ERROR_WANT_WRITE:
         if (t->io.rv < 0) /* See bio_write: reading may go on. */
             return hs_tls_io_error(&t->io, err);
-        *want = POLLOUT;
+        *want = t->io.want; /* A TLS below may wait for the other direction. */
+        if (*want == 0)
+            *want = ssl_error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
         return HS_WANT;
     case SSL_ERROR_ZERO_RETURN:
         /* With accept_truncation the end of TCP is taken for it. */
@@ -206,23 +208,26 @@ prepare(struct hs_tls *t, const char *name, const char *where, struct hs_error *
 }
 
 hs_err
-hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name, const char *where,
-           struct hs_error *err, struct hs_tls **ret_tls)
+hs_tls_new(struct hs_tls_config *config, int fd, struct hs_tls *below, const char *server_name,
+           const char *where, struct hs_error *err, struct hs_tls **ret_tls)
 {
     struct hs_tls *t = calloc(1, sizeof(*t));
     hs_err rv;
 
     if (t == NULL)
         return no_memory(err);
-    hs_lock_init(&t->lock, HS_RANK_TLS);
+    hs_lock_init(&t->lock, below != NULL ? HS_RANK_TLS_ABOVE : HS_RANK_TLS);
     t->config = hs_tls_config_ref(config);
     t->context = hs_tls_config_context(config);
+    t->io.layer = below != NULL ? &hs_tls_layer : &hs_tcp_layer;
     t->io.fd = fd;
-    if ((rv = prepare(t, server_name, where, err)) != HS_OK)
+    if ((rv = prepare(t, server_name, where, err)) != HS_OK) {
         hs_tls_free(t);
-    else
-        *ret_tls = t;
-    return rv;
+        return rv;
+    }
+    t->io.below = below;
+    *ret_tls = t;
+    return HS_OK;
 }
 
 void
@@ -235,6 +240,7 @@ hs_tls_free(struct hs_tls *t)
         SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         SSL_free(t->ssl);
     }
+    hs_tls_free(t->io.below);
     hs_buf_fini(&t->io.ahead);
     hs_tls_context_unref(t->context);
     hs_tls_config_unref(t->config);
@@ -246,10 +252,22 @@ hs_tls_free(struct hs_tls *t)
     free(t);
 }
 
-bool
-hs_tls_is_server(const struct hs_tls *t)
+struct hs_tls *
+hs_tls_below(const struct hs_tls *t)
 {
-    return t->context->role == HS_TLS_SERVER;
+    return t != NULL ? t->io.below : NULL;
+}
+
+bool
+hs_tls_has_failed(struct hs_tls *t, struct hs_error *err)
+{
+    bool failed;
+
+    hs_lock_take(&t->lock);
+    if ((failed = t->state == TLS_FAILED))
+        (void)repeat_failure(t, err);
+    hs_lock_drop(&t->lock);
+    return failed;
 }
 
 void
@@ -407,6 +425,8 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
 {
     hs_lock_take(&t->lock);
     *ret_tcp_closed = t->io.closed_at_eof;
+    if (!*ret_tcp_closed && t->io.below != NULL) /* whose stream then ended in an error */
+        (void)hs_tls_ended(t->io.below, ret_tcp_closed);
     hs_lock_drop(&t->lock);
     return atomic_load(&t->goodbye_received);
 }
@@ -415,7 +435,8 @@ hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed)
 static bool
 has_more(const struct hs_tls *t)
 {
-    return SSL_has_pending(t->ssl) || hs_buf_len(&t->io.ahead) > 0;
+    return SSL_has_pending(t->ssl) || hs_buf_len(&t->io.ahead) > 0 ||
+           (t->io.below != NULL && hs_tls_has_pending(t->io.below));
 }
 
 bool
@@ -594,7 +615,9 @@ hs_tls_is_half_sent(struct hs_tls *t)
 bool
 hs_tls_took_input(struct hs_tls *t)
 {
-    return atomic_load(&t->took_input) && atomic_exchange(&t->took_input, false);
+    bool took = atomic_load(&t->took_input) && atomic_exchange(&t->took_input, false);
+
+    return (t->io.below != NULL && hs_tls_took_input(t->io.below)) || took;
 }
 
 void
@@ -650,6 +673,14 @@ hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want)
     return write_call_end(t, send_goodbye(t, err, want));
 }
 
+hs_err
+hs_tls_try_end_all(struct hs_tls *t, struct hs_error *err, short *want)
+{
+    hs_err rv = hs_tls_try_end(t, err, want);
+
+    return rv == HS_OK && t->io.below != NULL ? hs_tls_try_end(t->io.below, err, want) : rv;
+}
+
 /* After a failed handshake: bytes that wait would make the kernel reset the connection, and our
  * alert would be lost with it. Two looks, as much as a flight of handshake messages. */
 static void
@@ -662,17 +693,15 @@ discard_raw(int fd)
             break;
 }
 
-bool
-hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
+/* With the lock held. */
+static bool
+part(struct hs_tls *t, bool clean, bool stays, bool *ret_unread)
 {
     bool expects_tickets = false, unread = false;
     char byte;
     short want;
 
-    hs_lock_take(&t->lock);
-    if (t->state != TLS_OPEN) {
-        discard_raw(t->io.fd);
-    } else {
+    if (t->state == TLS_OPEN) {
         ERR_clear_error();
         t->io.rv = HS_OK;
         t->io.taken = 0;
@@ -680,7 +709,7 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
         /* Takes in session tickets and the like, and stops at data. */
         unread = SSL_peek(t->ssl, &byte, 1) > 0;
         ERR_clear_error();
-        if (clean && t->state == TLS_OPEN && (ret_unread == NULL || !unread))
+        if (clean && t->state == TLS_OPEN && (stays || !unread))
             (void)send_goodbye(t, NULL, &want);
         ERR_clear_error();
         /* They are sent before data, so whoever got data has them. */
@@ -688,8 +717,24 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
                           t->context->role == HS_TLS_CLIENT &&
                           SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);
     }
+    *ret_unread = unread;
+    return expects_tickets;
+}
+
+bool
+hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
+{
+    bool expects_tickets, unread, stays = ret_unread == NULL;
+
+    hs_lock_take(&t->lock);
+    expects_tickets = part(t, clean, stays, &unread);
+    if (t->io.below != NULL)
+        (void)hs_tls_say_goodbye(t->io.below, clean && (stays || !unread),
+                                 stays ? NULL : &(bool){false});
+    if (t->state != TLS_OPEN)
+        discard_raw(t->io.fd);
     hs_lock_drop(&t->lock);
-    if (ret_unread != NULL)
+    if (!stays)
         *ret_unread = unread;
     return expects_tickets;
 }

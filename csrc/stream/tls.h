@@ -15,10 +15,16 @@ struct hs_tls;
 extern const struct hs_layer hs_tls_layer;
 
 /* server_name: as hs_conn_start_tls; where: makes sessions of one name apart that are at different
- * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. */
-HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, const char *server_name,
-                               const char *where, struct hs_error *err, struct hs_tls **ret_tls);
-bool hs_tls_is_server(const struct hs_tls *t);
+ * places ("192.0.2.1:443"). fd is borrowed until hs_tls_free. below: the TLS whose stream this one
+ * goes through, which must have shaken hands and have none below itself; taken over on success.
+ * NULL: none. */
+HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, struct hs_tls *below,
+                               const char *server_name, const char *where, struct hs_error *err,
+                               struct hs_tls **ret_tls);
+/* NULL: none, or t is NULL. */
+struct hs_tls *hs_tls_below(const struct hs_tls *t);
+/* It has failed for good, and err is told how. */
+bool hs_tls_has_failed(struct hs_tls *t, struct hs_error *err);
 /* What was received before, for the handshake to begin with. Empties buf. */
 void hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf);
 /* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */
@@ -28,8 +34,10 @@ int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want);
 /* See hs_conn_confirm. */
 HS_NODISCARD hs_err hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want);
-/* Sends close_notify; idempotent. */
+/* Sends close_notify; idempotent. The TLS below goes on. */
 HS_NODISCARD hs_err hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want);
+/* The same for the TLS below as well. */
+HS_NODISCARD hs_err hs_tls_try_end_all(struct hs_tls *t, struct hs_error *err, short *want);
 /* A record is encrypted and not all of it is out: its bytes must be tried again, and no others. */
 bool hs_tls_is_half_sent(struct hs_tls *t);
 /* A call that writes has read, because OpenSSL had to: somebody who waits for the descriptor to be

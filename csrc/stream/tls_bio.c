@@ -5,18 +5,51 @@
 #include "tls_bio.h"
 
 #include "layer.h"
+#include "tls.h"
 #include "../base/err.h"
 #include "../base/time.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 
 static BIO_METHOD *method;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* As many as OpenSSL keeps of a thread's errors. */
+#define QUEUE_MAX 16
+
+struct queue {
+    unsigned long codes[QUEUE_MAX];
+    size_t n;
+};
+
+/* An SSL object that fails queues the reason first and sends its alert after. The one below needs
+ * an empty queue for that: SSL_get_error(3) takes any entry for its own. Nobody asks for more of an
+ * entry than its code. */
+static struct queue
+put_aside(const struct hs_tls_io *io)
+{
+    struct queue q = {.n = 0};
+
+    if (io->below != NULL)
+        while (q.n < QUEUE_MAX && (q.codes[q.n] = ERR_get_error()) != 0)
+            q.n++;
+    return q;
+}
+
+static void
+put_back(const struct queue *q)
+{
+    for (size_t i = 0; i < q->n; i++) {
+        ERR_new();
+        ERR_set_error(ERR_GET_LIB(q->codes[i]), ERR_GET_REASON(q->codes[i]), NULL);
+    }
+}
 
 static int
 fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int direction,
@@ -49,13 +82,32 @@ is_closed(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
 }
 
+static hs_err
+ask_below(struct hs_tls_io *io, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
+{
+    struct queue q = put_aside(io);
+    hs_err rv = io->layer->try_recv(io->below, io->fd, buf, len, 0, err, &io->want, ret_n);
+
+    put_back(&q);
+    return rv;
+}
+
+/* HS_INTR: the layer below wants its caller to look at the clock, as we do when we are tired. A TLS
+ * below that could not write, for itself, may be read from all the same. */
+static bool
+would_block(struct hs_tls_io *io, hs_err rv)
+{
+    io->tired = rv == HS_INTR;
+    return rv == HS_WANT || rv == HS_INTR ||
+           (io->keep_reading && io->below != NULL && !hs_tls_has_failed(io->below, NULL));
+}
+
 static int
 bio_read(BIO *bio, char *buf, int len)
 {
     struct hs_tls_io *io = BIO_get_data(bio);
     struct hs_error err = {0};
     hs_err rv = HS_OK;
-    short want;
     size_t n;
 
     BIO_clear_retry_flags(bio);
@@ -65,10 +117,11 @@ bio_read(BIO *bio, char *buf, int len)
     if (io->tired)
         return fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
     if ((n = hs_buf_take(&io->ahead, (uint8_t *)buf, (size_t)len)) == 0)
-        rv = hs_tcp_layer.try_recv(NULL, io->fd, (uint8_t *)buf, (size_t)len, 0, &err, &want, &n);
+        rv = ask_below(io, (uint8_t *)buf, (size_t)len, &err, &n);
     if (rv != HS_OK)
-        return fail(bio, io, rv, &err, BIO_FLAGS_READ, rv == HS_WANT);
+        return fail(bio, io, rv, &err, BIO_FLAGS_READ, would_block(io, rv));
     io->rv = HS_OK;
+    io->want = 0;
     io->taken += n;
     if (n == 0 && !io->eof) {
         io->eof = true;
@@ -94,17 +147,22 @@ bio_write(BIO *bio, const char *buf, int len)
     struct hs_error err = {0};
     const struct iovec iov = {.iov_base = (void *)(uintptr_t)buf,
                               .iov_len = len > 0 ? (size_t)len : 0};
-    short want;
+    struct queue q;
     size_t n;
     hs_err rv;
 
     BIO_clear_retry_flags(bio);
     if (buf == NULL || len <= 0)
         return 0;
-    rv = hs_tcp_layer.try_send(NULL, io->fd, &iov, 1, io->send_flags, &err, &want, &n);
+    q = put_aside(io);
+    rv = io->layer->try_send(io->below, io->fd, &iov, 1, io->send_flags, &err, &io->want, &n);
+    put_back(&q);
+    io->tired = rv == HS_INTR;
     if (rv != HS_OK)
-        return fail(bio, io, rv, &err, BIO_FLAGS_WRITE, rv == HS_WANT || io->keep_reading);
+        return fail(bio, io, rv, &err, BIO_FLAGS_WRITE,
+                    rv == HS_WANT || rv == HS_INTR || io->keep_reading);
     io->rv = HS_OK;
+    io->want = 0;
     return (int)n;
 }
 
@@ -143,6 +201,8 @@ make_method(void)
 hs_err
 hs_tls_io_error(const struct hs_tls_io *io, struct hs_error *err)
 {
+    if (io->below != NULL && hs_tls_has_failed(io->below, err))
+        return io->rv;
     return hs_err_set(err, io->rv, io->sys, io->op, "%s", io->op != NULL ? io->op : "");
 }
 

@@ -8,6 +8,8 @@
  * - half_sent > 0: a record of so many bytes of the caller's is encrypted and not all of it is out.
  *   OpenSSL then takes the same bytes again and nothing else, not even close_notify. Belongs to the
  *   writer; others, who may be in a forked child with the lock gone astray, only look at it.
+ * - A TLS below belongs to the one above: it is entered with the lock of that one held, but by who
+ *   asked it something when there was none above. It is never given back.
  * - goodbye_begun: close_notify was given to OpenSSL, which from then on refuses data for ever;
  *   goodbye_sent: it is out.
  */

@@ -3,7 +3,7 @@
  * At EMFILE /proc/self/fd cannot be listed, but readlink(2) on /proc/self/fd/N needs no descriptor.
  * Descriptors opened or closed meanwhile may be missed: this is a picture for people, not a ledger.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <fcntl.h>
 #include <limits.h>

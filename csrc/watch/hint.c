@@ -3,7 +3,7 @@
  * Runs only after a failure. Reads /proc, asks sock_diag, counts descriptors; never waits for the
  * network, and says nothing rather than guess.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  * kernel filters by state and family; the peer is compared here. Covers the caller's network
  * namespace.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include "../base/addr.h"
 #include "../base/err.h"

@@ -7,7 +7,7 @@
 #ifndef HS_WATCH_JSON_H
 #define HS_WATCH_JSON_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 struct hs_json {
     char *text; /* owns */

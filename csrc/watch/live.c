@@ -2,7 +2,7 @@
  *
  * The one place that knows every kind of object. Counters are relaxed atomics of their modules.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include "../base/buf.h"
 #include "../cancel/notifier.h"

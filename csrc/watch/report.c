@@ -384,22 +384,22 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
 static void
 pool_people(struct hs_json *j, struct hs_pool *p)
 {
-    struct hs_lent *lent = calloc(NAMED_MAX, sizeof(*lent));
+    struct hs_held *held = calloc(NAMED_MAX, sizeof(*held));
     struct hs_waiting *waiting = calloc(NAMED_MAX, sizeof(*waiting));
-    size_t n_lent = lent == NULL ? 0 : hs_pool_lent(p, lent, NAMED_MAX);
+    size_t n_held = held == NULL ? 0 : hs_pool_holders(p, held, NAMED_MAX);
     size_t n_waiting = waiting == NULL ? 0 : hs_pool_waiting(p, waiting, NAMED_MAX);
 
-    j->failed |= lent == NULL || waiting == NULL;
+    j->failed |= held == NULL || waiting == NULL;
     hs_json_open(j, "holders", '[');
-    for (size_t i = 0; i < n_lent && i < NAMED_MAX; i++) {
+    for (size_t i = 0; i < n_held && i < NAMED_MAX; i++) {
         hs_json_open(j, NULL, '{');
-        site(j, "site", lent[i].site);
-        hs_json_number(j, "thread", lent[i].holder.thread);
-        hs_json_signed(j, "fd", lent[i].fd);
-        hs_json_seconds(j, "age", lent[i].age_ns);
-        hs_json_number(j, "received", lent[i].bytes_received);
-        hs_json_number(j, "sent", lent[i].bytes_sent);
-        hs_json_flag(j, "overdue", lent[i].overdue);
+        site(j, "site", held[i].site);
+        hs_json_number(j, "thread", held[i].lent.holder.thread);
+        hs_json_signed(j, "fd", held[i].lent.fd);
+        hs_json_seconds(j, "age", held[i].lent.age_ns);
+        hs_json_number(j, "received", held[i].lent.bytes_received);
+        hs_json_number(j, "sent", held[i].lent.bytes_sent);
+        hs_json_flag(j, "overdue", held[i].lent.overdue);
         hs_json_close(j, '}');
     }
     hs_json_close(j, ']');
@@ -412,7 +412,7 @@ pool_people(struct hs_json *j, struct hs_pool *p)
         hs_json_close(j, '}');
     }
     hs_json_close(j, ']');
-    free(lent);
+    free(held);
     free(waiting);
 }
 

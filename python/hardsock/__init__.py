@@ -24,6 +24,7 @@ from hardsock._core import (
 )
 from hardsock._core import version as __version__
 from hardsock._create_connection import create_connection
+from hardsock._defaults import Defaults, defaults
 from hardsock._descriptors import (
     Descriptor,
     FdAlarm,
@@ -140,6 +141,7 @@ __all__ = [
     "DeadPeer",
     "DeadlineExceeded",
     "Decoder",
+    "Defaults",
     "Delimiter",
     "Descriptor",
     "DescriptorWarning",
@@ -210,6 +212,7 @@ __all__ = [
     "create_connection",
     "current",
     "deadline",
+    "defaults",
     "draining",
     "dump",
     "dump_at_fatal_signals",

@@ -135,6 +135,7 @@ def connect(
     commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
     via: str | None = None,
+    proxy_tls: TLSConfig | None = None,
 ) -> Connection:
     """Connect to *address*: name lookup, every address, TLS; one deadline, one token.
 
@@ -162,9 +163,12 @@ def connect(
         breaker: Skips addresses that have kept failing, and learns from what happens now. Share
             one ``Breaker`` between all who connect to the same servers.
         via: A proxy: ``"http://user:password@proxy:3128"`` (CONNECT), ``"https://..."`` (the same
-            over TLS, for targets without), or ``"socks5://..."`` (RFC 1928). It looks the target's
-            name up. Everything else of the call (*source*, *options*, *breaker*, the race of
-            addresses) is about the way to the proxy; *tls* is with the target.
+            over TLS; with *tls* it is TLS within TLS), or ``"socks5://..."`` (RFC 1928). It looks
+            the target's name up. Everything else of the call (*source*, *options*, *breaker*, the
+            race of addresses) is about the way to the proxy; *tls* is with the target.
+        proxy_tls: The settings of the TLS with an ``https://`` proxy; ``None``: the system's
+            authorities. Never those of *tls*: a proxy is shown no certificate that is for the
+            target.
 
     Raises:
         ProxyError: The proxy does not connect to the target. A ``ConnectError``.
@@ -181,9 +185,12 @@ def connect(
     if via is not None:
         if commit != "tcp":
             raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
+        secured = (tls, server_name, proxy_tls)
         rest: dict[str, Any] = {"options": options, "source": source, "family": family}
         rest |= {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
-        return _through(via, address, tls, server_name, timeout, token, breaker=breaker, **rest)
+        return _through(via, address, *secured, timeout, token, breaker=breaker, **rest)
+    if proxy_tls is not None:
+        raise ValueError("proxy_tls has no use without via")
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -209,6 +216,7 @@ def _through(
     address: Address,
     tls: bool | TLSConfig,
     server_name: str | None,
+    proxy_tls: TLSConfig | None,
     timeout: float | None,
     token: CancelToken | None,
     **to_proxy: Any,
@@ -216,14 +224,14 @@ def _through(
     """``connect(via=)``: to the proxy, through it, and TLS, with one deadline."""
     proxy, left = parse_via(via), Left(timeout)
     host, port = target_of(address)
-    if tls and proxy.scheme == "https":
-        raise ValueError("tls through an https:// proxy would be TLS within TLS: not supported")
+    if proxy_tls is not None and proxy.scheme != "https":
+        raise ValueError(f"proxy_tls is for an https:// proxy, and via is {proxy}")
     config = client_config(tls)
     if config is None and server_name is not None:
         raise ValueError("server_name has no use without tls")
     conn = connect(
         (proxy.host, proxy.port),
-        tls=proxy.scheme == "https",
+        tls=proxy.scheme == "https" and (proxy_tls or True),
         timeout=left(),
         token=token,
         **to_proxy,

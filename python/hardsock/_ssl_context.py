@@ -289,6 +289,9 @@ class SSLContext(ssl.SSLContext):
     ) -> Any:
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
+        On a ``TLSSocket``, or a connection that speaks TLS, it is TLS within TLS: with a target
+        behind an HTTPS proxy.
+
         The deadline is that of the scope and of the connection's ``settimeout()``, for the whole
         handshake, and at most that of the TLSConfig (10 s). An end of the stream without
         close_notify raises ``Truncated``, whatever *suppress_ragged_eofs* says.
@@ -298,6 +301,9 @@ class SSLContext(ssl.SSLContext):
             DeadlineExceeded, Cancelled: The connection is unusable then.
             ValueError: See ``tls_config``; or *session* is given, or *server_hostname* is missing.
         """
+        if isinstance(sock, TLSSocket):
+            sock.do_handshake()  # of the outer layer, if it was put off
+            sock = sock.connection
         if not isinstance(sock, Connection):
             return super().wrap_socket(
                 sock,

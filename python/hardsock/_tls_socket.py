@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from hardsock._core import Connection
+from hardsock._core import CancelToken, Connection
 from hardsock._records import PeerCertificate, TLSInfo
+from hardsock._scope import current
 from hardsock._tls import TLSConfig
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ _LOCAL = frozenset(
     """abort audit bind cancel_on_end fileno get_inheritable getblocking getpeername getsockname
     getsockopt gettimeout mark_clean pending set_half_closed_timeout set_inheritable
     set_min_receive_rate set_read_deadline set_write_deadline setblocking setsockopt settimeout
-    shutdown state tcp_info _join_slots _leave_departures _leave_slots _lost_output
-    _set_turns""".split()
+    shutdown state tcp_info _expect_no_more _join_slots _leave_departures _leave_slots
+    _lost_output _set_idle_timeout _set_turns""".split()
 )
 """What passes no byte of the stream, and therefore does not want the handshake first."""
 
@@ -133,19 +135,21 @@ class TLSSocket:
         self._config = config
         self._io_refs = 0
         self._let_go = False
-        self._bind_hot()
+        self._shaken = False  # by this: the connection may have spoken TLS before, with a proxy
+        self._turn = threading.Lock()
+        self._tried: CancelToken | None = None
+        """Of the last turn that began; cancelled when that has ended."""
 
     def _bind_hot(self) -> None:
         # Before the handshake these would be the plain connection's.
-        if self.connection.tls is not None:
-            for name in _HOT:
-                setattr(self, name, getattr(self.connection, name))
+        for name in _HOT:
+            setattr(self, name, getattr(self.connection, name))
 
     def __getattr__(self, name: str) -> Any:
         if name == "connection":  # not made yet
             raise AttributeError(name)
         found = getattr(self.connection, name)
-        if name in _LOCAL or not callable(found) or self.connection.tls is not None:
+        if name in _LOCAL or not callable(found) or self._shaken:
             return found
         return self._after_handshake(name, found)
 
@@ -170,11 +174,31 @@ class TLSSocket:
     def do_handshake(self, block: bool = False) -> None:
         """Do the handshake, if ``do_handshake_on_connect=False`` has put it off.
 
-        The first call that reads or writes does so, too: nothing plain is sent or taken.
+        The first call that reads or writes does so, too: nothing plain is sent or taken. Of two
+        threads one does it, and the other waits until that has ended, or its own time is up.
         """
-        if self.connection.tls is None:
+        while not self._shaken and not self._turn.acquire(blocking=False):
+            self._wait_for_other()
+        if self._shaken:
+            return
+        self._tried = tried = CancelToken(name="another thread's handshake")
+        try:
             self.connection.upgrade_to_tls(self._config, server_name=self.server_hostname)
             self._bind_hot()
+            self._shaken = True
+        finally:
+            self._turn.release()
+            tried.cancel()
+
+    def _wait_for_other(self) -> None:
+        tried, ambient = self._tried, current()
+        if tried is None:
+            return  # It has begun this moment.
+        limits = (tried,) if ambient is None else (tried, ambient)
+        token = CancelToken.linked(limits, timeout=self.connection.gettimeout())
+        token.wait()
+        if not tried.cancelled:
+            token.check()
 
     def unwrap(self) -> Connection:
         """End the TLS stream (close_notify) and wait for the peer's end of it.
@@ -188,8 +212,11 @@ class TLSSocket:
             pass
         return self.connection
 
+    def _agreed(self) -> TLSInfo | None:
+        return self.connection.tls if self._shaken else None
+
     def _info(self) -> TLSInfo:
-        info = self.connection.tls
+        info = self._agreed()
         if info is None:
             raise ValueError("handshake not done yet")
         return info
@@ -198,12 +225,12 @@ class TLSSocket:
 
     def version(self) -> str | None:
         """``"TLSv1.3"`` or ``"TLSv1.2"``; ``None`` before the handshake."""
-        info = self.connection.tls
+        info = self._agreed()
         return None if info is None else info.version
 
     def cipher(self) -> tuple[str, str, int] | None:
         """Name, version and secret bits of the cipher."""
-        info = self.connection.tls
+        info = self._agreed()
         if info is None:
             return None
         name = info.cipher
@@ -212,7 +239,7 @@ class TLSSocket:
 
     def selected_alpn_protocol(self) -> str | None:
         """The application protocol that was chosen, if any (RFC 7301)."""
-        info = self.connection.tls
+        info = self._agreed()
         return None if info is None else info.alpn
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
@@ -232,7 +259,7 @@ class TLSSocket:
     @property
     def session_reused(self) -> bool | None:
         """Whether an earlier session was resumed."""
-        info = self.connection.tls
+        info = self._agreed()
         return None if info is None else info.resumed
 
     def selected_npn_protocol(self) -> None:

@@ -19,7 +19,7 @@ import hardsock as hs
 from adapters.web import Web
 from support import BlackHole, Namespace
 from support.loops import RUNS
-from support.pki import make_authority
+from support.pki import CLIENT, make_authority
 from support.proxy import Proxy
 from support.require import need_module, require
 
@@ -38,6 +38,16 @@ class Files:
     ca: Path
     serving: ssl.SSLContext
     identity: Any = None
+    client: hs.Certificate | None = None
+
+    @property
+    def asking(self) -> ssl.SSLContext:
+        """A server's that wants a client's certificate."""
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.load_cert_chain(self.identity.certificate, self.identity.key)
+        made.load_verify_locations(self.ca)
+        made.verify_mode = ssl.CERT_REQUIRED
+        return made
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +57,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(identity.certificate, identity.key)
     serving.set_alpn_protocols(["http/1.1"])
-    return Files(authority.certificate, serving, identity)
+    alice = authority.issue(("alice.test",), file="client", usages=CLIENT)
+    client = hs.Certificate(chain=alice.certificate, key=alice.key)
+    return Files(authority.certificate, serving, identity, client)
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -391,9 +403,7 @@ def test_proxies_of_the_environment_are_used_over_hardsock(
 @contextlib.contextmanager
 def _proxied(files: Files) -> Iterator[Proxy]:
     """A proxy over TLS that asks for a certificate, and tells what it was shown."""
-    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    asking.load_cert_chain(files.identity.certificate, files.identity.key)
-    asking.load_verify_locations(files.ca)
+    asking = files.asking
     asking.verify_mode = ssl.CERT_OPTIONAL
     with Proxy(tls=asking) as proxy:
         yield proxy
@@ -401,19 +411,45 @@ def _proxied(files: Files) -> Iterator[Proxy]:
             socket.create_connection(proxy.address.split(":"), 20).close()  # type: ignore[arg-type]
 
 
-def test_what_tls_says_is_never_left_to_an_inner_handshake(way: Way, files: Files) -> None:
-    identity = hs.Certificate(chain=files.identity.certificate, key=files.identity.key)
-    given: list[dict[str, Any]] = [
-        {"tls": hs.TLSConfig(ca=files.ca, certificates=identity, alpn=("http/1.1",))},
-        {"tls": None, "verify": hs.ssl_context(ca=files.ca, certificates=identity)},
+def test_each_layer_within_tls_has_its_own_settings(way: Way, files: Files) -> None:
+    for_target: list[dict[str, Any]] = [
+        {"tls": hs.TLSConfig(ca=files.ca, certificates=files.client, alpn=("http/1.1",))},
+        {"tls": None, "verify": hs.ssl_context(ca=files.ca, certificates=files.client)},
     ]
-    for settings in given:
-        with _proxied(files) as proxy, Web(tls=files.serving) as web:
-            error = way.get(web.url("/hello"), proxy=f"https://{proxy.address}", **settings)
-            assert isinstance(error, way.library.ConnectError), error
-            assert "TLS within TLS is not supported with tls=" in str(error)
-            assert web.connections == 0
-        assert (proxy.client_certificates, proxy.targets) == ([], [])
+    for index, settings in enumerate(for_target):
+        with _proxied(files) as proxy, Web(tls=files.asking) as web:
+            url = f"https://{proxy.address}"
+            if index == 0:
+                settings |= {"proxy": url, "proxy_tls": hs.TLSConfig(ca=files.ca)}
+            else:
+                context = hs.ssl_context(ca=files.ca)
+                settings |= {"proxy": way.library.Proxy(url, ssl_context=context)}
+            response = way.get(web.url("/hello"), **settings)
+            assert response == "1"
+        assert proxy.client_certificates == [None]  # It is for the target alone.
+        assert [port for _, port in proxy.targets] == [web.port]
+
+
+def test_a_proxy_of_which_nothing_was_said_has_to_be_trusted_by_the_system(
+    way: Way, files: Files
+) -> None:
+    with _proxied(files) as proxy, Web(tls=files.serving) as web:
+        error = way.get(web.url("/hello"), proxy=f"https://{proxy.address}")
+        assert isinstance(error, way.library.ConnectError), error
+        assert isinstance(error.__cause__.hardsock_error, hs.CertificateError)  # type: ignore[union-attr]
+    assert (proxy.targets, web.connections) == ([], 0)
+
+
+def test_settings_of_a_proxy_that_would_not_be_heeded_are_refused(way: Way, files: Files) -> None:
+    make = way.adapter.Transport
+    config = hs.TLSConfig(ca=files.ca)
+    with pytest.raises(ValueError, match="proxy_tls has no use without proxy"):
+        make(proxy_tls=config)
+    with pytest.raises(ValueError, match="proxy_tls is for an https:// proxy"):
+        make(proxy="http://proxy.test:3128", proxy_tls=config)
+    plain = ssl.create_default_context()
+    with pytest.raises(ValueError, match="the proxy's ssl_context is not taken"):
+        make(proxy=way.library.Proxy("https://proxy.test", ssl_context=plain))
 
 
 def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
@@ -439,31 +475,67 @@ def test_a_dead_name_server_costs_the_total_and_no_more(way: Way, files: Files) 
 # ---- httpcore, by its public hook
 
 
+def _ask_by_pool(name: str, awaited: bool, by: Proxy, url: str, **settings: Any) -> bytes:
+    """The body that a pool of httpcore gets through a proxy, by our backend with these settings."""
+    core: Any = importlib.import_module(name)
+    adapter: Any = importlib.import_module(f"hardsock.adapters.{name}")
+    way = {"proxy": core.Proxy(f"https://{by.address}")}
+    got: list[bytes] = []
+
+    async def main() -> None:
+        backend = adapter.AsyncNetworkBackend(**settings)
+        async with core.AsyncConnectionPool(network_backend=backend, **way) as pool:
+            got.append((await pool.request("GET", url)).content)
+
+    if awaited:
+        RUNS["asyncio"](main())
+    else:
+        backend = adapter.NetworkBackend(**settings)
+        with core.ConnectionPool(network_backend=backend, **way) as pool:
+            got.append(pool.request("GET", url).content)
+    return got[0]
+
+
 @pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_backend_with_tls_refuses_an_inner_handshake(
+def test_a_backend_that_knows_of_the_proxy_shows_it_no_certificate(
+    name: str, awaited: bool, files: Files
+) -> None:
+    need_module(name)
+    config = hs.TLSConfig(ca=files.ca, certificates=files.client, alpn=("http/1.1",))
+    with _proxied(files) as proxy, Web(tls=files.asking) as web:
+        told: dict[str, Any] = {
+            "proxy": f"https://{proxy.address}",
+            "proxy_tls": hs.TLSConfig(ca=files.ca),
+        }
+        assert _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config, **told) == b"1"
+    assert proxy.client_certificates == [None]
+
+
+@pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_backend_that_was_told_of_no_proxy_uses_one_for_both_layers_or_refuses(
     name: str, awaited: bool, files: Files
 ) -> None:
     need_module(name)
     core: Any = importlib.import_module(name)
-    adapter: Any = importlib.import_module(f"hardsock.adapters.{name}")
     config = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
     with _proxied(files) as proxy, Web(tls=files.serving) as web:
-        way = {"proxy": core.Proxy(f"https://{proxy.address}")}
+        assert _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config) == b"1"
+    config = hs.TLSConfig(ca=files.ca, certificates=files.client, alpn=("http/1.1",))
+    with _proxied(files) as proxy, Web(tls=files.serving) as web:
+        with pytest.raises(core.ConnectError, match="tell the backend of the proxy"):
+            _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config)
+    assert web.connections <= 1  # The proxy's; no request came over it.
 
-        async def main() -> None:
-            backend = adapter.AsyncNetworkBackend(tls=config)
-            async with core.AsyncConnectionPool(network_backend=backend, **way) as pool:
-                await pool.request("GET", web.url("/hello"))
 
-        with pytest.raises(core.ConnectError, match="TLS within TLS is not supported"):
-            if awaited:
-                RUNS["asyncio"](main())
-            else:
-                backend = adapter.NetworkBackend(tls=config)
-                with core.ConnectionPool(network_backend=backend, **way) as pool:
-                    pool.request("GET", web.url("/hello"))
-        assert web.connections <= 1  # The proxy's; no request came over it.
+def test_a_backend_names_what_contradicts_a_proxy() -> None:
+    need_module("httpcore")
+    make: Any = importlib.import_module("hardsock.adapters.httpcore").NetworkBackend
+    with pytest.raises(ValueError, match="proxy_tls has no use without proxy"):
+        make(proxy_tls=hs.TLSConfig())
+    with pytest.raises(ValueError, match="proxy_tls is for an https:// proxy"):
+        make(proxy="http://proxy.test:1", proxy_tls=hs.TLSConfig())
 
 
 @pytest.mark.parametrize("name", ["httpcore", "httpcore2"])

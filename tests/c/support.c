@@ -46,9 +46,7 @@ assert_err(hs_err want, hs_err got, const char *what, const char *file, int line
                   what, hs_err_text(want), hs_err_text(got), own_error.msg, own_error.sys);
 }
 
-/* How much slower this run is said to be than a plain one; the runner's own time-outs follow it, too.
- */
-static int64_t
+int
 slowness(void)
 {
     const char *text = getenv("CK_TIMEOUT_MULTIPLIER");
@@ -177,11 +175,18 @@ case_new(const char *name)
 int
 run_case(TCase *tc)
 {
+    return run_cases(&tc, 1);
+}
+
+int
+run_cases(TCase *const *tcs, size_t n)
+{
     Suite *suite = suite_create("hardsock");
     SRunner *runner;
     int failed;
 
-    suite_add_tcase(suite, tc);
+    for (size_t i = 0; i < n; i++)
+        suite_add_tcase(suite, tcs[i]);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     failed = srunner_ntests_failed(runner);

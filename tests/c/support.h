@@ -6,7 +6,7 @@
 #ifndef TESTS_C_SUPPORT_H
 #define TESTS_C_SUPPORT_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <check.h>
 #include <pthread.h>
@@ -34,6 +34,8 @@ void assert_err(hs_err want, hs_err got, const char *what, const char *file, int
         rv_;                                                                                       \
     })
 
+/* How much slower this run is said to be than a plain one: 10 under valgrind. */
+int slowness(void);
 struct hs_op op_in(int64_t span_ns);          /* a deadline from now; later in a slow run */
 struct hs_op op_with(struct hs_token *token); /* 10 s and a token */
 struct hs_op op_step(int64_t span_ns);        /* stepping */
@@ -47,6 +49,7 @@ long count_fds(void);
 /* One suite, one case with the ledger around each test. */
 TCase *case_new(const char *name);
 int run_case(TCase *tc);
+int run_cases(TCase *const *tcs, size_t n);
 
 struct thread {
     pthread_t id;

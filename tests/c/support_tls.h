@@ -90,6 +90,8 @@ struct shaking {
 hs_err shake_step(struct shaking *s);
 /* Both, until each has ended or neither could go on for a while. */
 void shake_both(struct shaking *a, struct shaking *b);
+/* Pairs that have shaken hands do it again within what they agreed on: TLS within TLS. */
+extern bool tls_within;
 /* Connections over TCP or a unix socket, not yet shaken. */
 struct tls_pair plain_pair(bool tcp);
 /* The same with a handshake for a.example; the configs are dropped. */

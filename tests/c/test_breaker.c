@@ -11,6 +11,8 @@
  */
 #include "support.h"
 
+#include "connect/breaker.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>

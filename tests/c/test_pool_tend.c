@@ -544,6 +544,31 @@ END_TEST
 
 /* ---- Age and size -------------------------------------------------------------------------- */
 
+START_TEST(one_that_is_kept_ready_is_lent_however_long_it_was_idle)
+{
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct hs_lease lease;
+    struct hs_pool *p;
+    int64_t late;
+
+    o.idle_timeout_ns = MS;
+    o.min_idle = 1;
+    p = pool_of(&s, &o);
+    for (uint64_t times = 1; times <= 3; times++) {
+        lease = take(p);
+        ck_assert_uint_eq(lease.times_lent, times);
+        (void)give(p, &lease);
+        late = hs_now() + 2 * MS;
+        EVENTUALLY(hs_now() >= late);
+    }
+    ck_assert_uint_eq(stats_of(p).opened, 1);
+    ck_assert_uint_eq(closed(p, HS_POOL_IDLE_TIMEOUT), 0);
+    pool_end(p);
+    server_free(&s);
+}
+END_TEST
+
 START_TEST(idle_connections_end_by_their_time_but_for_the_minimum)
 {
     struct server s = server_new();
@@ -928,6 +953,7 @@ main(void)
                         (int)LENGTH(dirts));
     tcase_add_test(tc, greeting_waits_for_the_first_borrower);
     tcase_add_test(tc, call_that_fails_after_a_failed_probe_gives_nothing);
+    tcase_add_test(tc, one_that_is_kept_ready_is_lent_however_long_it_was_idle);
     tcase_add_test(tc, idle_connections_end_by_their_time_but_for_the_minimum);
     tcase_add_test(tc, minimum_is_kept_ready);
     tcase_add_test(tc, old_connections_are_replaced_but_never_under_a_borrower);

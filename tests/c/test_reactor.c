@@ -157,18 +157,18 @@ START_TEST(times_come_in_their_order_and_readiness_takes_one_back)
 {
     struct hs_reactor *r = reactor();
     struct thing t[3];
-    int64_t now = hs_now();
+    int64_t now = hs_now(), unit = 20 * MS * slowness();
 
     for (int i = 0; i < 3; i++) {
         thing_init(&t[i]);
-        park(r, &t[i], now + (3 - i) * MS);
+        park(r, &t[i], now + (3 - i) * unit);
     }
     say(&t[1]);
     ck_assert_ptr_eq(next_waiting(r), &t[1]);
     ck_assert_ptr_eq(next_waiting(r), &t[2]);
-    ck_assert_int_ge(hs_now(), now + MS);
+    ck_assert_int_ge(hs_now(), now + unit);
     ck_assert_ptr_eq(next_waiting(r), &t[0]);
-    ck_assert_int_ge(hs_now(), now + 3 * MS);
+    ck_assert_int_ge(hs_now(), now + 3 * unit);
     for (int i = 0; i < 3; i++)
         thing_fini(r, &t[i]);
     hs_reactor_free(r);

@@ -105,19 +105,6 @@ START_TEST(a_plain_connection_has_nothing_to_tell)
 }
 END_TEST
 
-START_TEST(a_second_upgrade_is_refused)
-{
-    struct tls_pair p = default_pair(false, 0);
-    struct hs_tls_config *config = client_config();
-    struct hs_op op = op_in(SECOND);
-
-    ASSERT_ERR(HS_E_INVALID, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
-    carry(p.client, p.server, "fine", 4);
-    hs_tls_config_unref(config);
-    tls_pair_free(&p);
-}
-END_TEST
-
 /* ---- Called off, at every stage ------------------------------------------------------------ */
 
 enum { CUT_DEADLINE, CUT_OWN_TIMEOUT, CUT_CANCEL, CUT_CLOSE, CUT_ABORT, CUTS };
@@ -1060,7 +1047,6 @@ main(void)
     tls_world();
     tcase_add_loop_test(tc, both_ends_know_what_was_agreed_on, 0, 4);
     tcase_add_test(tc, a_plain_connection_has_nothing_to_tell);
-    tcase_add_test(tc, a_second_upgrade_is_refused);
     tcase_add_loop_test(tc, a_handshake_can_be_cut_at_every_stage, 0, CUTS * STAGES * 2);
     tcase_add_test(tc, an_abandoned_handshake_cannot_be_taken_up_again);
     tcase_add_test(tc, nobody_gets_between_two_steps);

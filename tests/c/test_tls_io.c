@@ -1002,13 +1002,9 @@ START_TEST(shutdown_wakes_a_reader_and_truncates)
 }
 END_TEST
 
-int
-main(void)
+static void
+add_tests(TCase *tc)
 {
-    TCase *tc = case_new("tls io");
-
-    (void)signal(SIGPIPE, SIG_DFL); /* Nothing here may raise it. */
-    tls_world();
     tcase_add_loop_test(tc, bytes_come_out_as_they_went_in, 0, 4);
     tcase_add_test(tc, peeked_bytes_stay);
     tcase_add_test(tc, pieces_are_gathered_in_order);
@@ -1030,6 +1026,30 @@ main(void)
     tcase_add_loop_test(tc, a_close_write_that_had_no_room_refuses_data_and_no_more, 0, 2);
     tcase_add_loop_test(tc, a_file_goes_out, 0, 2);
     tcase_add_loop_test(tc, a_file_that_shrinks_while_a_record_is_half_out_swallows_nothing, 0, 2);
+    tcase_add_loop_test(tc, a_damaged_record_is_the_end, 0, 2);
+    tcase_add_test(tc, a_forked_child_neither_hangs_nor_speaks);
+    tcase_add_test(tc, a_second_reader_or_writer_is_busy);
+    tcase_add_loop_test(tc, closing_wakes_readers_and_writers, 0, 2);
+    tcase_add_test(tc, shutdown_wakes_a_reader_and_truncates);
+}
+
+static void
+go_within(void)
+{
+    tls_within = true;
+}
+
+int
+main(void)
+{
+    TCase *tcs[] = {case_new("tls io"), case_new("tls io within tls")};
+    TCase *tc = tcs[0];
+
+    (void)signal(SIGPIPE, SIG_DFL); /* Nothing here may raise it. */
+    tls_world();
+    add_tests(tcs[0]);
+    tcase_add_checked_fixture(tcs[1], go_within, NULL);
+    add_tests(tcs[1]);
     tcase_add_loop_test(tc, half_a_ticket_stands_in_nobodys_way, 0, 3);
     tcase_add_test(tc, what_a_writer_took_in_reaches_the_reader_who_waits);
     tcase_add_test(tc, key_updates_pass_unseen);
@@ -1037,10 +1057,5 @@ main(void)
     tcase_add_test(tc, a_deadline_holds_against_a_flood);
     tcase_add_loop_test(tc, a_client_that_only_wrote_lingers_for_its_tickets, 0, 3);
     tcase_add_test(tc, renegotiation_is_refused_and_nothing_breaks);
-    tcase_add_loop_test(tc, a_damaged_record_is_the_end, 0, 2);
-    tcase_add_test(tc, a_forked_child_neither_hangs_nor_speaks);
-    tcase_add_test(tc, a_second_reader_or_writer_is_busy);
-    tcase_add_loop_test(tc, closing_wakes_readers_and_writers, 0, 2);
-    tcase_add_test(tc, shutdown_wakes_a_reader_and_truncates);
-    return run_case(tc);
+    return run_cases(tcs, LENGTH(tcs));
 }

@@ -65,6 +65,18 @@ async def _secured(driver: Driver, version: str) -> AsyncIterator[Pair]:
 
 
 @asynccontextmanager
+async def _secured_within(driver: Driver) -> AsyncIterator[Pair]:
+    """TLS 1.3 within TLS 1.2, as a proxy of older make would have it."""
+    client, server = _tls_configs("TLSv1.3")
+    async with _secured(driver, "TLSv1.2") as (ours, theirs):
+        async with driver.start(theirs.upgrade_to_tls, server, timeout=5) as answering:
+            await ours.upgrade_to_tls(client, server_name="localhost", timeout=5)
+            await answering.result(5)
+        await ours.confirm(timeout=5)
+        yield ours, theirs
+
+
+@asynccontextmanager
 async def _socketpair(driver: Driver) -> AsyncIterator[Pair]:
     left, right = socket.socketpair()
     async with driver.adopt(left) as ours, driver.adopt(right) as theirs:
@@ -78,6 +90,7 @@ TRANSPORTS: dict[str, Transport] = {
     "socketpair": lambda driver, path: _socketpair(driver),
     "tls12": lambda driver, path: _secured(driver, "TLSv1.2"),
     "tls13": lambda driver, path: _secured(driver, "TLSv1.3"),
+    "tls13 within tls12": lambda driver, path: _secured_within(driver),
 }
 ADDRESSES: dict[str, Callable[[Path], Any]] = {
     "tcp4": lambda path: ("127.0.0.1", 0),

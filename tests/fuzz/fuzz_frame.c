@@ -4,7 +4,7 @@
  * at once, one at a time, with no state but a position. Both must give the same frames, the same
  * errors and the same ending, and every header that can be read can be written again.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -20,9 +20,17 @@ from pathlib import Path
 
 RELEASES = ("bullseye", "bookworm", "trixie", "sid")
 SERIES = ("5.10", "6.1", "6.12", "newest")
-MODULES = ("nf_conntrack", "br_netfilter", "tcp_bbr", "sch_fq", "tcp_htcp", "dummy", "veth")
-"""Settings appear, or values become possible, when these are loaded; the last two make interfaces."""
+MODULES = (
+    *("nf_conntrack", "br_netfilter", "tcp_bbr", "sch_fq", "tcp_htcp", "dummy", "veth"),
+    *("ip_vs", "ip_vs_lblc", "ip_vs_lblcr", "sctp", "dccp", "tipc", "vsock", "mpls_router"),
+    *("smc", "rds", "rds_tcp", "vrf"),
+)
+"""Settings appear, or values become possible, when these are loaded; dummy and veth make interfaces.
+
+A kernel that is built without one goes without it."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+WANTED = "wanted"
+"""The file beside a kernel that holds the MODULES of when it was unpacked."""
 _IMAGE = re.compile(r"linux-image-(\d+\.\d+)\S*-cloud-amd64")
 
 
@@ -147,6 +155,13 @@ def copy_modules(root: Path, version: str, target: Path) -> None:
                 data = Path(path).read_bytes()
                 (target / plain).write_bytes(lzma.decompress(data) if path.endswith("xz") else data)
     (target / "modules").write_text("".join(f"{name}\n" for name in order))
+    (target / WANTED).write_text(" ".join(MODULES))
+
+
+def is_whole(target: Path) -> bool:
+    """Whether a kernel is in the cache, with the modules that are wanted today."""
+    stamp = target / WANTED
+    return stamp.exists() and stamp.read_text() == " ".join(MODULES)
 
 
 def fetch(series: list[str]) -> list[Path]:
@@ -163,7 +178,7 @@ def fetch(series: list[str]) -> list[Path]:
                 f"fetch: no kernel {one}; there are {', '.join(sorted(images, key=_numbers))}"
             )
         target = store / images[number].removeprefix("linux-image-")
-        if not (target / "modules").exists():
+        if not is_whole(target):
             print(f"fetch: {images[number]}", file=sys.stderr)
             unpack(apt.download(images[number]), target)
         folders.append(target)

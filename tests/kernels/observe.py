@@ -15,9 +15,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 COLUMNS = ("key", "kernel", "default", "module", "child", "low", "high", "clamped")
-_INTERFACES = re.compile(r"^net/(ipv4|ipv6)/(conf|neigh)/([^/]+)/(.+)$")
+_INTERFACES = re.compile(r"^net/(ipv4|ipv6|mpls)/(conf|neigh)/([^/]+)/(.+)$")
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Seen:
 
     default: str
     module: bool
+    writable: bool
     child: str = "absent"
     taken: list[int] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
@@ -37,27 +39,43 @@ class Seen:
         return bool(self.taken or self.refused or self.clamped)
 
 
+class Ruled(NamedTuple):
+    """What an interface did with a value in conf.all and one of its own."""
+
+    path: str
+    all: int
+    own: int
+    on: bool
+
+
 @dataclass
 class Report:
     """All that one kernel said."""
 
     kernel: str
+    modules: set[str] = field(default_factory=set)
+    """Those that were loaded, by name."""
     settings: dict[str, Seen] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
     copies: set[tuple[str, str]] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    """The keys of conf.all and conf.default that were written to see what else changes."""
+    rules: list[Ruled] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
     whole: bool = False
 
 
 def _wanted(path: str) -> bool:
     match = _INTERFACES.match(path)
-    return match is None or match[3] in ("default", "all")
+    return match is None or match[3] in (("lo",) if match[1] == "mpls" else ("default", "all"))
 
 
 def read(folder: Path) -> Report:
     """Read the report beside a kernel."""
     report = Report(folder.name)
+    modules = (folder / "modules").read_text().split()
+    report.modules = {name.removesuffix(".ko").replace("-", "_") for name in modules}
     for line in (folder / "report.txt").read_text().splitlines():
         kind, *parts = line.split("|")
         if kind == "KEY" and len(parts) >= 4 and _wanted(parts[1]):
@@ -68,8 +86,12 @@ def read(folder: Path) -> Report:
             report.statuses[parts[0]] = int(parts[1])
         elif kind == "DIFFERS":
             report.differences.append("|".join(parts))
-        elif kind == "COPY" and parts[0] != parts[1]:
-            report.copies.add((parts[0], parts[1]))
+        elif kind == "COPY":
+            report.written.add(parts[0])
+            if parts[0] != parts[1]:
+                report.copies.add((parts[0], parts[1]))
+        elif kind == "RULE":
+            report.rules.append(Ruled(parts[0], int(parts[1]), int(parts[2]), parts[3] == "on"))
         elif kind == "OUTPUT":
             text = "|".join(parts[1:])
             report.outputs[parts[0]] = report.outputs.get(parts[0], "") + text + "\n"
@@ -86,7 +108,8 @@ def _take_key(report: Report, parts: list[str]) -> None:
             report.settings[path].child = "write" if int(mode, 8) & 0o200 else "read"
         return
     if path not in report.settings:
-        report.settings[path] = Seen(value, module=place == "modules")
+        writable = bool(int(mode, 8) & 0o222)
+        report.settings[path] = Seen(value, module=place == "modules", writable=writable)
 
 
 def _take_probe(seen: Seen, value: int, said: str) -> None:

@@ -1,19 +1,24 @@
-"""From the table of observe.py to tuning/kb/seen.yaml: what `explain` cites as seen.
+"""From what kernels said (report.txt of boot.py) to tuning/kb/seen.yaml, which `explain` cites.
 
-    python tests/kernels/seen.py table.tsv > tuning/kb/seen.yaml
+    python tests/kernels/seen.py KERNEL_FOLDER ... > tuning/kb/seen.yaml
 
-A line a setting that the knowledge base knows: what each kernel starts with (512 MiB, modules loaded),
-kernels that agree taken together, and those that let a child network namespace only read it or hide it
-(not of neigh: its `default` is the first namespace's, its interfaces are each one's own).
+A line a setting that the knowledge base knows, three times. seen: what each kernel starts with (512 MiB,
+modules loaded), and those that let a child network namespace only read it or hide it (not of neigh:
+its `default` is the first namespace's, its interfaces are each one's own). agreed: which facts of the
+entry the kernels confirmed (compare.py). differs: which not, and what they say.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
+
+import compare
+import observe
 
 TUNING = Path(__file__).resolve().parent.parent.parent / "tuning"
 ABSENT = "not there"
@@ -48,24 +53,26 @@ def spans(values: Iterable[tuple[str, str]]) -> str:
     return ", ".join(parts)
 
 
-def main(file: str) -> None:
-    """Print the YAML."""
-    rows = [line.split("\t") for line in Path(file).read_text().splitlines()[1:]]
-    kernels = sorted(
-        {row[1] for row in rows}, key=lambda k: [int(n) for n in version(k).split(".")]
-    )
-    seen: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        seen.setdefault(row[0], {})[row[1]] = row
-    keys = known()
-    print(
-        "# Written by tests/kernels/seen.py from a run of `make check-kernels`; not by hand.\nseen:"
-    )
-    for path in sorted(seen):
-        generic = path.replace("/default/", "/*/") if path.startswith("net/ipv") else path
-        if path not in keys and generic not in keys:
+def kernels_of(reports: list[observe.Report]) -> list[str]:
+    """The releases, oldest first."""
+    return sorted({report.kernel for report in reports}, key=compare.number)
+
+
+def generic(path: str) -> str:
+    """The path with `*` for the name of an interface."""
+    return re.sub(r"^(net/(?:ipv4|ipv6|mpls)/(?:conf|neigh))/[^/]+/", r"\1/*/", path)
+
+
+def shown(reports: list[observe.Report], keys: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield key and text: what each kernel starts with, and who sees the key in a child namespace."""
+    kernels = kernels_of(reports)
+    seen: dict[str, dict[str, tuple[str, ...]]] = {}
+    for one in reports:
+        for row in observe.rows(one):
+            seen.setdefault(row[0], {})[row[1]] = row
+    for path, got in sorted(seen.items()):
+        if "/conf/all/" in path or generic(path) not in keys:
             continue
-        got = seen[path]
         if any(len(row[2]) > LONGEST for row in got.values()):
             continue
         text = spans((version(k), (got[k][2] or "empty") if k in got else ABSENT) for k in kernels)
@@ -75,8 +82,63 @@ def main(file: str) -> None:
         if any(child != "write" for _, child in children) and "/neigh/" not in path:
             words = {"write": "written", "read": "read", "absent": "hidden"}
             text += "; in a child namespace " + spans((k, words[c]) for k, c in children)
-        print(f"  {json.dumps(generic.replace('/', '.'))}: {json.dumps(text)}")
+        yield generic(path).replace("/", "."), text
+
+
+def agreed(answers: list[compare.Answer], kernels: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield key and text: which questions the kernels answered as the entry does."""
+    right: dict[str, dict[str, dict[str, bool]]] = {}
+    for one in answers:
+        by_kernel = right.setdefault(generic(one.key), {}).setdefault(one.question, {})
+        by_kernel[one.kernel] = by_kernel.get(one.kernel, True) and not one.differs
+    for path, questions in sorted(right.items()):
+        together: dict[tuple[str, ...], list[str]] = {}
+        for question in compare.QUESTIONS:
+            found = tuple(k for k in kernels if questions.get(question, {}).get(k))
+            if found:
+                together.setdefault(found, []).append(question)
+        parts = []
+        for found, words in together.items():
+            first, last = version(found[0]), version(found[-1])
+            parts.append(f"{', '.join(words)} on {first}" + (f" to {last}" * (last != first)))
+        if parts:
+            yield path.replace("/", "."), "; ".join(parts)
+
+
+def differing(answers: list[compare.Answer]) -> Iterator[tuple[str, str]]:
+    """Yield key and text: what the kernels answered otherwise."""
+    found: dict[str, list[str]] = {}
+    for one in answers:
+        if one.differs:
+            text = f"{version(one.kernel)}: {one.question}: {one.differs}"
+            found.setdefault(generic(one.key), []).append(text)
+    for path, texts in sorted(found.items()):
+        yield path.replace("/", "."), "; ".join(texts)
+
+
+def main(folders: list[Path], tune: Path = compare.TUNE) -> None:
+    """Print the YAML."""
+    reports = [observe.read(folder) for folder in folders]
+    answers = compare.compare(tune, folders)
+    keys = known()
+    print(
+        "# Written by tests/kernels/seen.py from a run of `make check-kernels`; not by hand.\nseen:"
+    )
+    parts = [
+        ("", shown(reports, keys)),
+        ("agreed", agreed(answers, kernels_of(reports))),
+        ("differs", differing(answers)),
+    ]
+    for name, rows in parts:
+        lines = [
+            f"  {json.dumps(key)}: {json.dumps(text)}"
+            for key, text in rows
+            if key.replace(".", "/") in keys
+        ]
+        if name and lines:
+            print(f"{name}:")
+        print(*lines, sep="\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main([Path(name) for name in sys.argv[1:]])

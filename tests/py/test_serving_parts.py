@@ -9,8 +9,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.serving.drain import Drain, Limit
-from hardsock.serving.idle import IdleTimeout
-from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
+from hardsock.serving.ledger import Ledger, Outcome, Served
 from hardsock.serving.seldom import Seldom
 from hardsock.serving.turn import Turn
 from hardsock.serving.verdict import End, judge
@@ -23,12 +22,16 @@ class FakeConnection:
         self.idle = idle
         self.write_poisoned = False
         self._marks = 0
+        self._settled = True
         self.created = 100.0
         self.last_read: float | None = None
         self.last_write: float | None = None
         self.bytes_received = 7
         self.bytes_sent = 8
         self.done: list[str] = []
+
+    def _expect_no_more(self, first_within: float) -> None:
+        self.done.append(f"first within {first_within}")
 
     def close(self) -> None:
         self.done.append("close")
@@ -70,24 +73,26 @@ class Stage:
 
 def test_a_drain_goes_through_its_phases_by_the_clock() -> None:
     stage = Stage()
-    idle, busy = stage.connection(idle=True), stage.connection()
+    quiet, busy = stage.connection(), stage.connection()
+    fake: Any = quiet.conn
     drain = stage.drain(end=210.0, grace=4.0)
 
     turn = drain.step(200.0)
-    assert (turn.cancel, turn.close, turn.abort) == ([], [], []), "one look is not enough"
-    assert turn.wait == pytest.approx(0.02)
+    assert turn == Turn([(busy, 1.0), (quiet, 1.0)], [], [], [], pytest.approx(0.02))
+    fake._marks = 16
     turn = drain.step(200.02)
-    assert ([s for s, _ in turn.cancel], turn.close, turn.abort) == ([idle], [], [])
+    assert (turn.last, [s for s, _ in turn.cancel], turn.close, turn.abort) == ([], [quiet], [], [])
+    assert quiet.ended_by is Outcome.IDLE
     turn = drain.step(200.04)
-    assert (turn.cancel, turn.close, turn.abort) == ([], [idle], []), "it did not leave by itself"
-    stage.leave(idle, Outcome.IDLE)
+    assert turn[:4] == ([], [], [quiet], []), "it did not leave by itself"
+    stage.leave(quiet, Outcome.IDLE)
     assert drain.step(205.995).wait == pytest.approx(0.005), "never past the next phase"
 
     turn = drain.step(206.0)
     assert [s for s, _ in turn.cancel] == [busy]
     assert busy.ended_by is Outcome.CANCELLED
     turn = drain.step(209.0)
-    assert (turn.cancel, turn.close, turn.abort) == ([], [], [busy])
+    assert turn[:4] == ([], [], [], [busy])
     assert turn.wait == pytest.approx(1.0), "its handler may still leave"
     assert drain.step(210.0).wait is None
 
@@ -144,77 +149,52 @@ def test_a_drain_can_be_shortened_only() -> None:
     assert len(drain.step(201.0).abort) == 1
 
 
-def test_lingering_and_waiting_are_never_idle() -> None:
+def test_each_connection_is_told_once_that_no_more_is_expected() -> None:
     stage = Stage()
-    lingering, waiting = stage.connection(idle=True), stage.connection(idle=True, waiting=True)
-    lingering.phase = Phase.LINGERING
+    first, waiting = stage.connection(), stage.connection(waiting=True)
     drain = stage.drain(end=210.0, grace=1.0)
-    assert drain.step(200.0).cancel == drain.step(200.1).cancel == []
-    assert waiting.idle_since() is None
+    assert {served for served, _ in drain.step(200.0).last} == {first, waiting}
+    late, gone = stage.connection(), stage.connection()
+    stage.leave(gone, Outcome.COMPLETED)
+    assert {served for served, _ in drain.step(200.1).last} >= {late}
+    assert drain.step(200.2).last == []
 
 
-def test_a_byte_between_two_looks_is_not_idle() -> None:
+def test_who_is_quiet_when_time_is_up_ends_by_that_and_not_by_the_cut() -> None:
+    """A request that comes at this moment is either served, or its connection is in the report."""
     stage = Stage()
-    served = stage.connection(idle=True)
-    conn: Any = served.conn
-    drain = stage.drain(end=210.0, grace=1.0)
-    drain.step(200.0)
-    conn.bytes_received += 1
-    assert drain.step(200.02).cancel == []
-    assert len(drain.step(200.04).cancel) == 1
+    quiet, asked = stage.connection(idle=True), stage.connection(idle=True)
+    lingering = stage.connection(idle=True)
+    stage.ledger.linger(lingering, Outcome.COMPLETED)
+    drain = stage.drain(end=210.0, grace=10.0)
+    turn = drain.step(200.0)
+    assert turn.last[-2:] == [(quiet, 0.0), (asked, 0.0)]
+    assert (turn.cancel, turn.close) == ([], [lingering])
+    fakes: list[Any] = [quiet.conn, asked.conn]
+    fakes[0]._marks, fakes[1].idle = 16, False
+    turn = drain.step(200.02)
+    assert turn.last == []
+    assert [served for served, _ in turn.cancel] == [quiet, asked]
+    assert (quiet.ended_by, asked.ended_by) == (Outcome.IDLE, Outcome.CANCELLED)
 
 
-def test_two_steps_at_once_are_one_look() -> None:
-    """A reader that took a request a moment ago, and has not counted it yet, is no idle one."""
+def test_looks_are_not_more_frequent_than_needed() -> None:
     stage = Stage()
-    served = stage.connection(idle=True)
-    conn: Any = served.conn
-    drain = stage.drain(end=210.0, grace=1.0)
-    assert drain.step(200.0).cancel == drain.step(200.001).cancel == []
-    conn.bytes_received += 1
-    assert drain.step(200.02).cancel == []
-
-
-def test_without_time_for_two_looks_one_is_enough() -> None:
-    stage = Stage()
-    served = stage.connection(idle=True)
-    ((found, reason),) = stage.drain(end=210.0, grace=10.0).step(200.0).cancel
-    assert found is served
-    assert "was idle" in reason
-
-
-def test_idleness_is_counted_from_the_last_byte() -> None:
-    stage = Stage()
-    served = stage.connection(idle=True)
-    conn: Any = served.conn
-    timeout = IdleTimeout(stage.ledger, 8.0)
-    assert timeout.interval == 2.0
-    assert timeout.step(107.0) == Turn([], [], [], 2.0)
-    assert timeout.step(108.0) is None, "not yet time for a look"
-    conn.last_read, conn.last_write = 105.0, 106.0
-    assert timeout.step(113.0) == Turn([], [], [], 2.0)
-    turn = timeout.step(115.0)
-    assert turn is not None
-    assert turn.cancel == [(served, "idle for 8 s")]
-    assert served.ended_by is Outcome.IDLE_TIMEOUT
-    turn = timeout.step(117.0)
-    assert turn is not None
-    assert (turn.cancel, turn.close) == ([], [served])
-
-
-def test_without_an_idle_timeout_nobody_looks() -> None:
-    timeout = IdleTimeout(Stage().ledger, None)
-    assert timeout.interval is None
-    assert timeout.step(1e9) is None
+    stage.connection()
+    drain = stage.drain(end=210.0, grace=10.0)
+    assert len(drain.step(200.0).cancel) == 1
+    stage.connection()
+    assert drain.step(200.001).cancel == []
+    assert len(drain.step(200.02).cancel) == 1
 
 
 def test_a_turn_does_what_it_says() -> None:
     stage = Stage()
     one, two = stage.connection(), stage.connection()
-    Turn([(one, "because")], [one], [two], None).perform()
+    Turn([(two, 2.5)], [(one, "because")], [one], [two], None).perform()
     assert one.token.reason == "because"
     fakes: list[Any] = [one.conn, two.conn]
-    assert [fake.done for fake in fakes] == [["close"], ["abort"]]
+    assert [fake.done for fake in fakes] == [["close"], ["first within 2.5", "abort"]]
 
 
 def _error(
@@ -235,7 +215,7 @@ def _error(
         (None, _error(hs.TLSError), False, (Outcome.FAILED, End.ABORT, "TLSError")),
         (None, _error(hs.EndOfStream), False, (Outcome.COMPLETED, End.FINISH, None)),
         (None, _error(hs.FrameTooLarge), False, (Outcome.FAILED, End.ABORT, "FrameTooLarge")),
-        (None, _error(hs.Cancelled, "drain"), False, (Outcome.TOLD, End.FINISH, None)),
+        (None, _error(hs.Cancelled, "drain"), False, (Outcome.TOLD, End.CLOSE, None)),
         (None, _error(hs.Cancelled, "own"), False, (Outcome.FAILED, End.ABORT, "Cancelled")),
         (None, _error(hs.Cancelled, "x"), True, (Outcome.CANCELLED, End.ABORT, None)),
         (None, KeyError("bug"), True, (Outcome.FAILED, End.ABORT, "KeyError")),
@@ -258,6 +238,29 @@ def test_verdicts(
         judge(served, exc, server=stage.server, draining=stage.draining, seldom=stage.seldom)
         == want
     )
+
+
+@pytest.mark.parametrize(
+    ("marks", "want"), [(0, Outcome.TOLD), (8, Outcome.IDLE_TIMEOUT), (16, Outcome.IDLE)]
+)
+def test_an_answer_that_is_on_its_way_is_never_followed_by_a_reset(
+    marks: int, want: Outcome
+) -> None:
+    stage = Stage()
+    served = stage.connection()
+    fake: Any = served.conn
+    fake._marks = marks
+    stage.draining.cancel("drain")
+    for settled, end in ((True, End.CLOSE), (False, End.FINISH)):
+        fake._settled = settled
+        verdict = judge(
+            served,
+            _error(hs.Cancelled, "drain"),
+            server=stage.server,
+            draining=stage.draining,
+            seldom=stage.seldom,
+        )
+        assert verdict == (want, end, None)
 
 
 @pytest.mark.parametrize(("reason", "logged"), [("it left", False), ("its own", True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import inspect
 import socket
@@ -252,6 +253,83 @@ def test_the_first_call_does_the_handshake_that_was_put_off(
                 assert sock.recv(6) == b"secret"
             assert sock.version() == "TLSv1.3"
             assert sock.recv.__self__ is conn  # no more expensive from now on
+
+
+def test_of_two_threads_one_does_the_handshake_that_was_put_off(
+    ids: Identities, context: hs.SSLContext
+) -> None:
+    for _ in range(20):
+        with _served(ids, _echo) as address, hs.timeout(20), hs.connect(address) as conn:
+            sock = context.wrap_socket(
+                conn, server_hostname="localhost", do_handshake_on_connect=False
+            )
+            calls = [lambda: sock.recv(6), lambda: sock.sendall(b"secret"), sock.do_handshake]  # noqa: B023
+            barrier = threading.Barrier(len(calls))
+
+            def run(call: Callable[[], object], barrier: threading.Barrier = barrier) -> object:
+                barrier.wait(20)
+                with hs.timeout(20):
+                    return call()
+
+            with contextlib.ExitStack() as stack:
+                started = [stack.enter_context(Call(run, call)) for call in calls]
+                assert started[0].result(20) == b"secret"
+                started[1].result(20)
+                started[2].result(20)
+            assert sock.version() == "TLSv1.3"
+
+
+def test_who_waits_for_anothers_handshake_has_a_time_of_its_own(context: hs.SSLContext) -> None:
+    with PeerScript([("recv", 100), ("stall",)], check=False) as peer, hs.timeout(20):
+        with hs.connect(peer.address) as conn:
+            sock = context.wrap_socket(
+                conn, server_hostname="localhost", do_handshake_on_connect=False
+            )
+
+            def shake(token: hs.CancelToken) -> None:
+                with hs.scope(token):
+                    sock.do_handshake()
+
+            first, second = hs.CancelToken(), hs.CancelToken()
+            with Call(shake, first) as doing:
+                peer.wait_received(100)
+                with pytest.raises(hs.DeadlineExceeded):
+                    shake(hs.CancelToken(timeout=0.05))
+                with Call(shake, second) as waiting:
+                    waiting.wait_until_blocked()
+                    second.cancel("enough")
+                    with pytest.raises(hs.Cancelled, match="enough"):
+                        waiting.result(20)
+                with Call(sock.recv, 1) as waiting:  # for the first, whose end is a failure
+                    waiting.wait_until_blocked()
+                    first.cancel()
+                    with pytest.raises(hs.Poisoned):
+                        waiting.result(20)
+                with pytest.raises(hs.Cancelled):
+                    doing.result(20)
+            with pytest.raises(hs.Poisoned):
+                sock.sendall(b"plain")
+
+
+def test_a_context_wraps_what_speaks_tls_already(ids: Identities, context: hs.SSLContext) -> None:
+    """TLS within TLS: a name is asked for and checked, whatever the outer layer has shown."""
+
+    def proxy(conn: hs.Connection) -> None:
+        conn.upgrade_to_tls(ids.server())
+        conn.sendall(conn.recv_exactly(6))
+
+    for put_off in (False, True):
+        with hs.serve(proxy, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server:
+            with hs.timeout(20), hs.connect(server.address) as conn:
+                outer = context.wrap_socket(
+                    conn, server_hostname="localhost", do_handshake_on_connect=not put_off
+                )
+                sock = context.wrap_socket(outer, server_hostname="localhost")
+                sock.sendall(b"secret")
+                assert sock.recv(6) == b"secret"
+            with hs.timeout(20), hs.connect(server.address, tls=ids.client()) as conn:
+                with pytest.raises(hs.CertificateError):
+                    context.wrap_socket(conn, server_hostname="other.test")
 
 
 def test_unwrap_ends_the_stream_in_order(ids: Identities, context: hs.SSLContext) -> None:

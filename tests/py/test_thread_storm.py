@@ -32,12 +32,14 @@ def answer(conn: hs.Connection) -> None:
 
 
 def serve(listener: hs.Listener) -> None:
-    answering = []
+    answering: list[threading.Thread] = []
     while True:
         try:
             conn = listener.accept()
         except hs.Closed:
             break
+        # One that has ended keeps its stack as long as its object lives (since CPython 3.13).
+        answering = [thread for thread in answering if thread.is_alive()]
         answering.append(threading.Thread(target=answer, args=(conn,)))
         answering[-1].start()
     for thread in answering:

@@ -633,9 +633,12 @@ def test_an_upgrade_while_somebody_reads_is_busy_and_harms_nothing(
     run(main)
 
 
-def test_a_connection_is_upgraded_once(ids: Identities) -> None:
+def test_a_connection_is_upgraded_twice_and_no_more(ids: Identities) -> None:
     with tls_pair(ids.client(), ids.server()) as (ours, theirs):
-        with pytest.raises(ValueError, match="the connection speaks TLS already"):
+        with Call(theirs.upgrade_to_tls, ids.server(), timeout=5) as answering:
+            ours.upgrade_to_tls(ids.client(), server_name="localhost", timeout=5)
+            answering.result()
+        with pytest.raises(ValueError, match="speaks TLS within TLS already"):
             ours.upgrade_to_tls(ids.client(), server_name="localhost", timeout=5)
         ours.sendall(b"x")
         assert theirs.recv(1, timeout=5) == b"x"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -92,6 +93,93 @@ def test_tls_is_with_the_target(ids: Identities) -> None:
             )
 
 
+def _proxy_context(ids: Identities) -> ssl.SSLContext:
+    """Of the ssl module: another implementation of the outer layer; it asks for a certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*ids.authority.issue())
+    context.load_verify_locations(ids.authority.certificate)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def _upper(conn: hs.Connection) -> None:
+    while data := conn.recv(100):
+        conn.sendall(data.upper())
+    conn.close_write()
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_tls_is_with_the_target_within_that_of_the_proxy(ids: Identities, version: Any) -> None:
+    tls = ids.client(certificates=ids.client_identity, min_version=version, max_version=version)
+    with (
+        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server,
+        Proxy(b"al ice", tls=_proxy_context(ids)) as proxy,
+        hs.timeout(30),
+    ):
+        target = ("localhost", server.address[1])
+        via = f"https://al%20ice:secret@localhost:{proxy.address.rpartition(':')[2]}"
+        with hs.connect(target, tls=tls, via=via, proxy_tls=ids.client()) as conn:
+            conn.sendall(b"secret")
+            assert conn.recv(100) == b"SECRET"
+            assert conn.tls is not None
+            assert (conn.tls.version, conn.tls.server_name) == (version, "localhost")
+            conn.sendall(b"last words")
+            conn.close_write()  # Of the inner stream: the tunnel stays, for the answer.
+            assert conn.recv_exactly(10) == b"LAST WORDS"
+            assert conn.recv(1) == b""
+            assert conn.finish().ending == "clean"
+    assert proxy.client_certificates == [None]  # that of tls= is for the target alone
+
+
+def test_the_proxy_has_to_be_the_one_that_was_asked_for(ids: Identities) -> None:
+    with Proxy(tls=_proxy_context(ids)) as proxy, hs.timeout(30):
+        with pytest.raises(hs.CertificateError):  # the system trusts no authority of the tests
+            hs.connect(("x.test", 443), tls=ids.client(), via=f"https://{proxy.address}")
+    assert proxy.targets == []
+
+
+def test_a_target_that_is_somebody_else_is_refused_behind_the_proxy(ids: Identities) -> None:
+    with (
+        hs.serve(_upper, ("127.0.0.1", 0), tls=ids.server(), drain_timeout=5) as server,
+        Proxy(tls=_proxy_context(ids)) as proxy,
+        hs.timeout(30),
+        pytest.raises(hs.CertificateError, match=r"other\.test"),
+    ):
+        hs.connect(
+            ("other.test", server.address[1]),
+            tls=ids.client(),
+            via=f"https://{proxy.address}",
+            proxy_tls=ids.client(),
+        )
+
+
+def test_a_target_that_stalls_behind_the_proxy_ends_at_the_deadline_and_by_a_cancel(
+    ids: Identities,
+) -> None:
+    def dial(address: tuple[str, int], via: str, **limits: Any) -> None:
+        config = ids.client()
+        hs.connect(("localhost", address[1]), tls=config, via=via, proxy_tls=config, **limits)
+
+    for by_token in (False, True):
+        with (
+            PeerScript([("recv", 100), ("stall",)], check=False) as target,
+            Proxy(tls=_proxy_context(ids)) as proxy,
+        ):
+            via, token = f"https://{proxy.address}", hs.CancelToken()
+            if not by_token:
+                with pytest.raises(hs.DeadlineExceeded) as caught:
+                    dial(target.address, via, timeout=1)
+                assert caught.value.phase == "tls"
+                continue
+            with Call(dial, target.address, via, token=token) as call:
+                target.wait_received(100)
+                call.wait_until_blocked()
+                token.cancel()
+                with pytest.raises(hs.Cancelled):
+                    call.result(20)
+    assert not [one for one in hs.open_connections() if one.how == "connect"]
+
+
 @pytest.mark.parametrize(
     ("scheme", "said", "why"),
     [
@@ -160,8 +248,10 @@ def test_what_is_no_proxy_is_refused(via: Any, named: str) -> None:
 
 
 def test_what_contradicts_a_proxy_is_refused(ids: Identities) -> None:
-    with pytest.raises(ValueError, match="TLS within TLS"):
-        hs.connect(("x.test", 1), via="https://x:1", tls=ids.client())
+    with pytest.raises(ValueError, match="proxy_tls has no use without via"):
+        hs.connect(("x.test", 1), tls=True, proxy_tls=ids.client())
+    with pytest.raises(ValueError, match="proxy_tls is for an https:// proxy, and via is socks5:"):
+        hs.connect(("x.test", 1), via="socks5://x:1", proxy_tls=ids.client())
     with pytest.raises(ValueError, match="commit='tls'"):
         hs.connect(("x.test", 1), via="http://x:1", tls=ids.client(), commit="tls")
     with pytest.raises(ValueError, match="server_name has no use"):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,7 +18,9 @@ from support import http1
 from support.programs import openssl_s_client
 from support.require import available
 from support.serving import Honest, Server, abused, few_workers, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 PATIENCE = 60.0
 CLIENTS = Path(__file__).parent / "clients"

@@ -20,17 +20,23 @@ import ssl
 import struct
 import termios
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
+from hardsock.serving.drain import Drain
+from hardsock.serving.messages import MessageServer
+from hardsock.serving.turn import Turn
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
 from support.serving import DRIVERS, Server, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 SEEDS = 10
 NIGHTLY_SEEDS = 400
@@ -43,10 +49,15 @@ HALF_A_HELLO = tls_raw.client_hello([tls_raw.ECDHE_ECDSA])[:40]
 # What a client has said when the drain begins; "now" asks in the last moment before it. Of a request
 # the first letter says what its handler does: Answer, answer and Leave, send a long Body, Wait and
 # obey, wait and Stay whatever happens, Err.
+# With "then" it asks in the very last moment: the drain is about to tell its connection that no
+# more is expected, and its handler waits.
 FIRST = [
     "",
     "now",
     "now",
+    "then",
+    "then",
+    "then",
     "half",
     "A",
     "AA",
@@ -84,9 +95,10 @@ class Gates:
             gate.cancel()
 
 
-def talking(gates: Gates) -> Handlers:
+def talking(gates: Gates, obedient: bool = True) -> Handlers:
     def message() -> Steps:
-        line = yield Step("recv_until", b"\n", {"token": hs.draining()})
+        told = {"token": hs.draining()} if obedient else {}
+        line = yield Step("recv_until", b"\n", told)
         request = line.decode()
         kind = request[0]
         if kind == "E":
@@ -188,6 +200,8 @@ class World:
         self.timeout = self.random.choice([0.3, 1.0, 3.0])
         self.grace = self.timeout * self.random.choice([0.25, 0.5])
         self.shortened = False
+        self.obedient = self.random.random() < 0.5
+        self.last_moments = 0
         self.settings: dict[str, Any] = {
             "drain_timeout": PATIENCE,
             "linger": self.random.choice([0.2, PATIENCE]),
@@ -236,7 +250,7 @@ class World:
     def say_first(self, client: Client) -> None:
         if client.first == "half":
             client.sock.sendall(client.request("A").encode())
-        elif client.first == "now":
+        elif client.first in ("now", "then"):
             pass
         elif client.first == "reset":
             client.reset()
@@ -277,13 +291,22 @@ class World:
         elif client.later == "close":
             client.close()
 
-    def drain_now(self, server: Server) -> hs.DrainReport:
+    def ask_now(self, which: str, *, owed: bool = True) -> None:
         for client in self.clients:
-            if client.first == "now":
+            if client.first == which:
                 client.ask("A", client.arrived)
-                if not has_arrived(client):
+                if not owed or not has_arrived(client):
                     client.late.append(client.arrived.pop())
+
+    def drain_now(self, server: Server) -> hs.DrainReport:
+        self.ask_now("now")
         return server.drain(self.timeout, self.grace)
+
+    def last_moment(self) -> None:
+        """Comes in whatever thread is about to let connections wait no longer."""
+        self.last_moments += 1
+        if self.last_moments == 1:  # Handlers that obey draining() may have ended already.
+            self.ask_now("then", owed=not self.obedient)
 
     def settled(self, server: Server) -> int:
         stats = server.stats()
@@ -291,9 +314,11 @@ class World:
 
     def run(self, driver: str) -> None:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(before_waits_end(self.last_moment))
             stack.callback(lambda: [client.sock.close() for client in self.clients])
             stack.callback(self.gates.open_all)
-            with serving(driver, talking(self.gates), **self.settings) as server:
+            handlers = talking(self.gates, self.obedient)
+            with serving(driver, handlers, **self.settings) as server:
                 self.before(server)
                 ended_before = self.settled(server)
                 asked = time.monotonic()
@@ -343,6 +368,26 @@ class World:
         assert len(unexplained) <= report.unaccepted, f"{unexplained}\n{report}"
 
 
+@contextlib.contextmanager
+def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
+    """Act before a drain ends what waits for messages, each time it does."""
+    perform, look = Turn.perform, MessageServer._look_in_drain
+
+    def perform_late(turn: Turn) -> None:
+        if turn.last:
+            act()
+        perform(turn)
+
+    def look_late(server: MessageServer, drain: Drain) -> None:
+        act()
+        look(server, drain)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Turn, "perform", perform_late)
+        patch.setattr(MessageServer, "_look_in_drain", look_late)
+        yield
+
+
 def owed_by(client: Client) -> int:
     """How many of its requests have to be answered: none from the one on that raises."""
     kinds = [request[0] for request in client.arrived]
@@ -363,6 +408,54 @@ def test_any_drain_keeps_its_promises(
 ) -> None:
     World(seed, driver, ids).run(driver)
     caplog.clear()  # Tracebacks of handlers keep their connections.
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_quiet_connections_are_not_lingered_for(driver: str, obedient: bool) -> None:
+    """Their clients do not close: each would cost the whole time."""
+    with contextlib.ExitStack() as stack:
+        settings: dict[str, Any] = {"drain_timeout": 2 * PATIENCE, "linger": PATIENCE}
+        handlers = talking(Gates(), obedient)
+        server = stack.enter_context(serving(driver, handlers, max_connections=60, **settings))
+        socks = [stack.enter_context(connect_to(server.address, PATIENCE)) for _ in range(50)]
+        for number, sock in enumerate(socks):
+            client = Client(number, sock, "")
+            client.ask("A", client.arrived)
+            client.read_answer()
+        report = server.drain()
+        assert report.elapsed < PATIENCE / 2
+        # Of the last one the handler may be on its way back.
+        assert report.told + report.idle_closed + report.completed == 50
+        assert report.clean
+
+
+def test_a_request_of_the_very_last_moment_is_answered(driver: str) -> None:
+    """It has arrived when the wait for it is about to be ended."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            serving(driver, talking(Gates(), obedient=False), drain_timeout=PATIENCE, linger=0.2)
+        )
+        socks = [stack.enter_context(connect_to(server.address, PATIENCE)) for _ in range(8)]
+        clients = [Client(number, sock, "then") for number, sock in enumerate(socks)]
+        for client in clients[:4]:  # The others have said nothing yet.
+            client.ask("A", client.arrived)
+            client.read_answer()
+        assert poll_until(lambda: server.stats().active == len(clients), PATIENCE)
+        moments = []
+
+        def last_moment() -> None:
+            moments.append(len(moments))
+            if len(moments) == 1:
+                for client in clients:
+                    client.ask("A", client.arrived)
+                    assert poll_until(lambda client=client: has_arrived(client), PATIENCE)
+
+        stack.enter_context(before_waits_end(last_moment))
+        report = server.drain(PATIENCE)
+        assert moments, "the seam is still where connections are told"
+        for client in clients:
+            client.read_to_the_end()
+            assert client.answered() == client.arrived, (client, report)
 
 
 @pytest.mark.nightly

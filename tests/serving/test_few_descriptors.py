@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,9 @@ from hardsock.lab.waits import poll_until
 from support import http1
 from support.http1_process import child
 from support.serving import few_workers
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 PATIENCE = 30.0
 DESCRIPTORS = 64

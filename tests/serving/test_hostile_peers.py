@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +16,9 @@ import hardsock as hs
 from hardsock.lab.waits import poll_until
 from support import connect_to, http1, tls_raw
 from support.serving import Server, abused, few_workers, serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 PATIENCE = 30.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -16,12 +16,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hardsock as hs
 from hardsock.lab.servers.process import clean_environment
 from support import serving
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 __all__ = ["Child", "child"]
 

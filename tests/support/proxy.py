@@ -10,7 +10,10 @@ import threading
 
 
 class Proxy:
-    """A proxy that works: CONNECT or SOCKS5, told apart by the first byte; for one connection."""
+    """A proxy that works: CONNECT or SOCKS5, told apart by the first byte; for one connection.
+
+    tls: what it speaks itself, before all else.
+    """
 
     def __init__(
         self, user: bytes = b"", tls: ssl.SSLContext | None = None, interim: bool = False

@@ -17,7 +17,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hardsock as hs
 from hardsock import aio
@@ -26,7 +26,9 @@ from hardsock.lab.waits import poll_until
 from support import http1
 from support.conversation import Handlers
 from support.loops import RUNS
-from support.tls import Identities
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 __all__ = ["DRIVERS", "Honest", "Server", "abused", "check_sums", "few_workers", "serving"]
 

@@ -159,6 +159,8 @@ talk(struct hs_conn *a, struct hs_conn *b)
     return rv;
 }
 
+static bool within;
+
 static hs_err
 live(void)
 {
@@ -170,7 +172,7 @@ live(void)
         return WRONG;
     if ((rv = hs_conn_adopt(fds[0], NULL, &error, &a)) == HS_OK &&
         (rv = hs_conn_adopt(fds[1], NULL, &error, &b)) == HS_OK &&
-        (rv = shake(a, b, &error)) == HS_OK)
+        (rv = shake(a, b, &error)) == HS_OK && (!within || (rv = shake(a, b, &error)) == HS_OK))
         rv = talk(a, b);
     if (a == NULL)
         (void)close(fds[0]);
@@ -183,6 +185,17 @@ live(void)
     return rv;
 }
 
+static hs_err
+live_within(void)
+{
+    hs_err rv;
+
+    within = true;
+    rv = live();
+    within = false;
+    return rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -191,6 +204,7 @@ static const struct scenario {
     {.name = "settings", .run = make_settings},
     {.name = "a life", .run = live},
     {.name = "a life after another", .run = live, .judged = true},
+    {.name = "a life within TLS", .run = live_within},
 };
 
 /* ---- Rounds -------------------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
  *
  * tools/check_header.py sees to it that the list is complete.
  */
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -19,6 +19,17 @@ struct fact {
 
 #define MAX_FACTS 32
 
+/* "default, scope on Linux 5.10.0 to 7.2.13; running 6.18.44" */
+static const char *
+verified_on(const struct kb_key *k)
+{
+    const char *agreed = kb_text(k, KB_AGREED), *running = kb_text(k, KB_VERIFIED);
+
+    if (agreed == NULL || running == NULL)
+        return agreed != NULL ? agreed : running;
+    return mem_format("%s; running %s", agreed, running);
+}
+
 static size_t
 gather(const struct sys *s, const char *path, const char **ret_value, struct fact facts[MAX_FACTS])
 {
@@ -27,10 +38,10 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         const char *label;
         enum kb_text which;
     } texts[] = {
-        {"removed", KB_REMOVED}, {"module", KB_MODULE}, {"rules", KB_RULES},
-        {"risk", KB_RISK},       {"myth", KB_MYTH},     {"note", KB_NOTE},
-        {"twin", KB_TWIN},       {"alias", KB_ALIAS},   {"not applied", KB_CHECK_ONLY},
-        {"seen", KB_SEEN},       {"source", KB_SOURCE}, {"verified", KB_VERIFIED},
+        {"removed", KB_REMOVED}, {"module", KB_MODULE},   {"rules", KB_RULES},
+        {"risk", KB_RISK},       {"myth", KB_MYTH},       {"note", KB_NOTE},
+        {"twin", KB_TWIN},       {"alias", KB_ALIAS},     {"not applied", KB_CHECK_ONLY},
+        {"seen", KB_SEEN},       {"differs", KB_DIFFERS}, {"source", KB_SOURCE},
     };
     struct value v;
     const char *refused = NULL, *doubt;
@@ -63,6 +74,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     facts[n++] = (struct fact){"since", kb_since_text(k)};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
+    facts[n++] = (struct fact){"verified", verified_on(k)};
     return n;
 }
 

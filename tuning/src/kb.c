@@ -1,7 +1,8 @@
 /* kb.c: looking things up in the knowledge base.
  *
  * The tables are sorted by path. Only one component of a path can be a name that machines give: the
- * fourth (net/ipv4/conf/eth0/rp_filter), so a second search with "*" in its place is enough.
+ * fourth (net/ipv4/conf/eth0/rp_filter) or, with AX.25, the third, so that another search with "*"
+ * in its place is enough.
  */
 #include "kb.h"
 
@@ -9,8 +10,6 @@
 #include "mem.h"
 
 #include <string.h>
-
-#define NAME_AT 3 /* components before the one that may be any name */
 
 const char *
 kb_path(const struct kb_key *k)
@@ -61,20 +60,18 @@ search(const char *path)
     return NULL;
 }
 
-const struct kb_key *
-kb_find(const char *path)
+/* With "*" for the component that comes after so many others. */
+static const struct kb_key *
+search_pattern(const char *path, int before)
 {
-    const struct kb_key *k = search(path);
     const char *name = path, *rest;
     char pattern[KEY_MAX + 2];
 
-    for (int i = 0; k == NULL && i < NAME_AT; i++) {
+    for (int i = 0; i < before; i++) {
         if ((name = strchr(name, '/')) == NULL)
             return NULL;
         name++;
     }
-    if (k != NULL)
-        return k;
     rest = name + strcspn(name, "/");
     if ((size_t)(name - path) + 1 + strlen(rest) >= sizeof(pattern))
         return NULL;
@@ -82,6 +79,16 @@ kb_find(const char *path)
     pattern[name - path] = '*';
     memcpy(pattern + (name - path) + 1, rest, strlen(rest) + 1);
     return search(pattern);
+}
+
+const struct kb_key *
+kb_find(const char *path)
+{
+    const struct kb_key *k = search(path);
+
+    if (k == NULL)
+        k = search_pattern(path, 3);
+    return k != NULL || strncmp(path, "net/ax25/", 9) != 0 ? k : search_pattern(path, 2);
 }
 
 const char *

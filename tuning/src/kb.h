@@ -55,7 +55,10 @@ enum kb_text {
     KB_NOTE,       /* a word on scopes of older versions, and the like */
     KB_SOURCE,
     KB_VERIFIED,
-    KB_SEEN, /* by kernel: what it starts with; from seen.yaml */
+    /* From seen.yaml, which a run of booted kernels writes: */
+    KB_SEEN,    /* by kernel: what it starts with */
+    KB_AGREED,  /* which of these facts the kernels confirmed */
+    KB_DIFFERS, /* and which not */
     KB_TEXTS
 };
 

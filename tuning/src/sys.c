@@ -333,7 +333,7 @@ const char *
 sys_why_missing(const struct sys *s, const char *path)
 {
     const struct kb_key *k = kb_find(path);
-    const char *since, *module = k == NULL ? NULL : kb_text(k, KB_MODULE);
+    const char *since, *removed, *module = k == NULL ? NULL : kb_text(k, KB_MODULE);
     char dir[KEY_MAX];
     struct stat st;
 
@@ -347,6 +347,11 @@ sys_why_missing(const struct sys *s, const char *path)
     since = kb_text(k, KB_SINCE) != NULL ? kb_text(k, KB_SINCE) : kb_text(k, KB_PRESENT);
     if (since != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, since) < 0)
         return mem_format("%s; this is %s", kb_since_text(k), s->kernel);
+    removed = kb_text(k, KB_REMOVED);
+    if (removed != NULL && s->kernel[0] != '\0' && kernel_compare(s->kernel, removed) >= 0)
+        return mem_format("gone from Linux; %s", kb_text(k, KB_NOTE) != NULL
+                                                     ? kb_text(k, KB_NOTE)
+                                                     : mem_format("not in %s", removed));
     if (s->saved != NULL)
         return mem_format("not in %s: not there, or not to be read by who saved it",
                           s->saved->file);

@@ -5,23 +5,21 @@ The two libraries have the same interfaces under two names; `backends` makes the
 
 from __future__ import annotations
 
+import functools
 import select
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import hardsock as hs
 from hardsock import aio
+from hardsock._via import parse_via
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
 from hardsock.adapters._total import scope_has_ended
 
-__all__ = ["NO_TLS_WITHIN_TLS", "Backends", "backends"]
-
-NO_TLS_WITHIN_TLS = (
-    "TLS within TLS is not supported with tls=, whose settings an inner handshake would not heed: "
-    "take a proxy by http://, or leave tls= out"
-)
+__all__ = ["Backends", "backends"]
 
 
 class Backends(NamedTuple):
@@ -74,13 +72,94 @@ def _extra(conn: Any, name: str, tls: Any) -> Any:
     return None
 
 
-def _config_for(config: hs.TLSConfig | None, context: Any) -> hs.TLSConfig | None:
-    """The settings of hardsock's TLS: given, or of a context of ``hardsock.ssl_context``."""
+@functools.cache
+def _for_proxies() -> hs.TLSConfig:
+    """For a proxy of which nothing was said: whom the system trusts, and no certificate of ours."""
+    return hs.TLSConfig(alpn=("http/1.1",))
+
+
+def _made_by(context: Any) -> hs.TLSConfig | None:
+    """The settings of a context of ``hardsock.ssl_context``; None: it is another."""
     make = getattr(context, "tls_config", None)
-    if config is not None or not callable(make):
-        return config
-    made: hs.TLSConfig = make(False)
+    made: hs.TLSConfig | None = make(False) if callable(make) else None
     return made
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a backend was told about TLS."""
+
+    tls: hs.TLSConfig | None
+    proxy: tuple[str, int] | None
+    proxy_tls: hs.TLSConfig | None
+
+    def of_proxy(self, context: Any) -> hs.TLSConfig | None:
+        """For the handshake with the proxy; None: by the ``ssl`` module and *context*."""
+        if self.proxy_tls is not None:
+            return self.proxy_tls
+        return _made_by(context) or (None if self.tls is None else _for_proxies())
+
+    def of_target(self, context: Any) -> hs.TLSConfig | None:
+        """The same for the target's."""
+        return self.tls if self.tls is not None else _made_by(context)
+
+
+class _Stream:
+    """What the streams of both kinds have in common: which settings a handshake takes."""
+
+    def __init__(self, conn: Any, settings: _Settings, to_proxy: bool, tls: Any = None) -> None:
+        self._conn, self._settings, self._to_proxy, self._tls = conn, settings, to_proxy, tls
+
+    def _plan(self, context: Any) -> hs.TLSConfig | None:
+        """The settings of hardsock's next handshake; None: by the ``ssl`` module and *context*."""
+        if self._to_proxy and self._tls is None:
+            return self._settings.of_proxy(context)
+        config = self._settings.of_target(context)
+        if self._tls is None or config is None:
+            return config
+        if not self._to_proxy and config.certificates:
+            raise ssl.SSLError(
+                "the proxy has been shown the certificate that is for the target: tell the "
+                "backend of the proxy, proxy='https://...'"
+            )
+        # Over a layer of the ssl module hardsock's own cannot go.
+        return None if isinstance(self._conn, (TLSOverBio, AsyncTLSOverBio)) else config
+
+    def get_extra_info(self, info: str) -> Any:
+        return _extra(self._conn, info, self._tls)
+
+
+class _Backend:
+    """What the backends of both kinds have in common; see `NetworkBackend`."""
+
+    def __init__(
+        self,
+        *,
+        tls: hs.TLSConfig | None = None,
+        options: hs.SocketOptions | None = None,
+        proxy: str | None = None,
+        proxy_tls: hs.TLSConfig | None = None,
+    ) -> None:
+        if proxy_tls is not None and proxy is None:
+            raise ValueError("proxy_tls has no use without proxy")
+        found = None if proxy is None else parse_via(proxy)
+        if found is not None and found.scheme != "https":
+            if proxy_tls is not None:
+                raise ValueError(f"proxy_tls is for an https:// proxy, and proxy is {found}")
+            found = None
+        self._options = options
+        self._settings = _Settings(
+            tls, None if found is None else (found.host, found.port), proxy_tls
+        )
+
+    def _opened(self, stream: Any, conn: Any, address: Any, socket_options: Any) -> Any:
+        try:
+            for option in socket_options or ():
+                conn.setsockopt(*option)
+        except BaseException:
+            conn.close()
+            raise
+        return stream(conn, self._settings, address == self._settings.proxy)
 
 
 def _address(host: str, port: int) -> tuple[str, int]:
@@ -113,12 +192,7 @@ def backends(core: Any) -> Backends:
     def writing() -> Any:
         return mapped(core.WriteTimeout, core.WriteError)
 
-    class Stream(core.NetworkStream):
-        def __init__(
-            self, conn: Any, config: hs.TLSConfig | None, tls: Any = None, strict: bool = False
-        ) -> None:
-            self._conn, self._config, self._tls, self._strict = conn, config, tls, strict
-
+    class Stream(_Stream, core.NetworkStream):
         def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
             try:
                 data: bytes = self._conn.recv(max_bytes, timeout=timeout)
@@ -155,40 +229,28 @@ def backends(core: Any) -> Backends:
         def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._tls is not None and self._strict:
-                raise core.ConnectError(NO_TLS_WITHIN_TLS)
-            config = _config_for(self._config, context)
-            if config is None or self._tls is not None:
+            config = self._plan(context)
+            if config is None:
                 inner = TLSOverBio(self._conn, context, name)
                 inner.handshake(timeout)
-                return Stream(inner, None, inner.ssl_object)
+                return Stream(inner, self._settings, self._to_proxy, inner.ssl_object)
             self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             face = TLSFace(self._conn.tls)
-            return Stream(self._conn, self._config, face, self._strict)
+            return Stream(self._conn, self._settings, self._to_proxy, face)
 
-        def get_extra_info(self, info: str) -> Any:
-            return _extra(self._conn, info, self._tls)
-
-    class Backend(core.NetworkBackend):
+    class Backend(_Backend, core.NetworkBackend):
         """A network backend: ``ConnectionPool(network_backend=NetworkBackend())``.
 
         Args:
             tls: For connections to https servers. ``None``: the ``ssl_context`` of the pool, by the
                 ``ssl`` module, over a connection of hardsock. It replaces the pool's context as a
-                whole; its ``alpn`` must have what the pool speaks. TLS within TLS, which is what
-                an ``https://`` proxy takes, raises ``ConnectError`` with it.
+                whole; its ``alpn`` must have what the pool speaks.
+            proxy: The ``https://`` proxy of the pool, which a backend cannot see. Without it the
+                handshake with the proxy takes *tls*, its client's certificate as well.
+            proxy_tls: For the handshake with *proxy*; ``None``: the pool's ``proxy_ssl_context`` if
+                it is of ``hardsock.ssl_context()``, else whom the system trusts.
             options: For the sockets.
         """
-
-        def __init__(
-            self,
-            *,
-            tls: hs.TLSConfig | None = None,
-            options: hs.SocketOptions | None = None,
-            _strict: bool = True,
-        ) -> None:
-            self._config, self._options = tls, options
-            self._strict = _strict and tls is not None
 
         def connect_tcp(
             self,
@@ -205,33 +267,19 @@ def backends(core: Any) -> Backends:
                     options=self._options,
                     source=None if local_address is None else (local_address, 0),
                 )
-            return self._opened(conn, socket_options)
+            return self._opened(Stream, conn, _address(host, port), socket_options)
 
         def connect_unix_socket(
             self, path: str, timeout: float | None = None, socket_options: Any = None
         ) -> Any:
             with connecting():
                 conn = hs.connect(f"unix:{path}", timeout=timeout, options=self._options)
-            return self._opened(conn, socket_options)
-
-        def _opened(self, conn: hs.Connection, socket_options: Any) -> Any:
-            try:
-                for option in socket_options or ():
-                    conn.setsockopt(*option)
-            except BaseException:
-                conn.close()
-                raise
-            return Stream(conn, self._config, strict=self._strict)
+            return self._opened(Stream, conn, None, socket_options)
 
         def sleep(self, seconds: float) -> None:
             hs.sleep(seconds)
 
-    class AsyncStream(core.AsyncNetworkStream):
-        def __init__(
-            self, conn: Any, config: hs.TLSConfig | None, tls: Any = None, strict: bool = False
-        ) -> None:
-            self._conn, self._config, self._tls, self._strict = conn, config, tls, strict
-
+    class AsyncStream(_Stream, core.AsyncNetworkStream):
         async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
             try:
                 data: bytes = await self._conn.recv(max_bytes, timeout=timeout)
@@ -268,32 +316,17 @@ def backends(core: Any) -> Backends:
         async def _start_tls(
             self, context: ssl.SSLContext, name: str | None, timeout: float | None
         ) -> Any:
-            if self._tls is not None and self._strict:
-                raise core.ConnectError(NO_TLS_WITHIN_TLS)
-            config = _config_for(self._config, context)
-            if config is None or self._tls is not None:
+            config = self._plan(context)
+            if config is None:
                 inner = AsyncTLSOverBio(self._conn, context, name)
                 await inner.handshake(timeout)
-                return AsyncStream(inner, None, inner.ssl_object)
+                return AsyncStream(inner, self._settings, self._to_proxy, inner.ssl_object)
             await self._conn.upgrade_to_tls(config, server_name=name, timeout=timeout)
             face = TLSFace(self._conn.tls)
-            return AsyncStream(self._conn, self._config, face, self._strict)
+            return AsyncStream(self._conn, self._settings, self._to_proxy, face)
 
-        def get_extra_info(self, info: str) -> Any:
-            return _extra(self._conn, info, self._tls)
-
-    class AsyncBackend(core.AsyncNetworkBackend):
+    class AsyncBackend(_Backend, core.AsyncNetworkBackend):
         """The awaited twin of `NetworkBackend`, on asyncio, uvloop and trio."""
-
-        def __init__(
-            self,
-            *,
-            tls: hs.TLSConfig | None = None,
-            options: hs.SocketOptions | None = None,
-            _strict: bool = True,
-        ) -> None:
-            self._config, self._options = tls, options
-            self._strict = _strict and tls is not None
 
         async def connect_tcp(
             self,
@@ -310,23 +343,14 @@ def backends(core: Any) -> Backends:
                     options=self._options,
                     source=None if local_address is None else (local_address, 0),
                 )
-            return self._opened(conn, socket_options)
+            return self._opened(AsyncStream, conn, _address(host, port), socket_options)
 
         async def connect_unix_socket(
             self, path: str, timeout: float | None = None, socket_options: Any = None
         ) -> Any:
             with connecting():
                 conn = await aio.connect(f"unix:{path}", timeout=timeout, options=self._options)
-            return self._opened(conn, socket_options)
-
-        def _opened(self, conn: aio.Connection, socket_options: Any) -> Any:
-            try:
-                for option in socket_options or ():
-                    conn.setsockopt(*option)
-            except BaseException:
-                conn.close()
-                raise
-            return AsyncStream(conn, self._config, strict=self._strict)
+            return self._opened(AsyncStream, conn, None, socket_options)
 
         async def sleep(self, seconds: float) -> None:
             await aio.sleep(seconds)

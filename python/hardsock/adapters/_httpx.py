@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 
 import hardsock as hs
-from hardsock.adapters._httpcore import NO_TLS_WITHIN_TLS, backends
+from hardsock.adapters._httpcore import backends
 from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
 
 __all__ = ["Clients", "clients"]
@@ -82,10 +82,36 @@ def _config(
     return tls
 
 
-def _is_tls_within_tls(strict: bool, proxy: Any, url: Any) -> bool:
-    """Whether the target's handshake would be in a proxy's, and what was given not heeded there."""
-    own = str(getattr(proxy, "url", proxy or ""))
-    return strict and own.lower().startswith("https:") and url.scheme == "https"
+def _proxied(library: Any, proxy: Any, proxy_tls: hs.TLSConfig | None) -> dict[str, Any]:
+    """What a backend has to know of a transport's proxy."""
+    if proxy is None:
+        if proxy_tls is not None:
+            raise ValueError("proxy_tls has no use without proxy")
+        return {}
+    if isinstance(proxy, (str, library.URL)):
+        proxy = library.Proxy(proxy)
+    context = getattr(proxy, "ssl_context", None)
+    make = getattr(context, "tls_config", None)
+    if context is not None and not callable(make):
+        raise ValueError(
+            "the proxy's ssl_context is not taken: TLS is hardsock's here. Say "
+            "proxy_tls=hardsock.TLSConfig(ca=...) instead, or give a hardsock.ssl_context()"
+        )
+    if proxy.url.scheme != "https":
+        if proxy_tls is not None:
+            raise ValueError(f"proxy_tls is for an https:// proxy, and proxy is {proxy.url}")
+        return {}
+    if proxy_tls is None:
+        proxy_tls = make(False) if callable(make) else _default_config(("http/1.1",))
+    netloc = proxy.url.netloc.decode()  # without user and password
+    return {"proxy": f"https://{netloc}", "proxy_tls": proxy_tls}
+
+
+def _ours_for(ours: dict[str, Any], proxy: Any) -> dict[str, Any]:
+    """What a client was given, for the transport by one of its proxies, or by none."""
+    if proxy is not None and proxy.url.scheme == "https":
+        return ours
+    return {**ours, "proxy_tls": None}
 
 
 def _clamped(timeouts: Any, total: Total) -> dict[str, Any]:
@@ -147,7 +173,9 @@ def clients(library: Any, core: Any) -> Clients:
         Args:
             total: Seconds for each exchange, from its place in the queue to the last byte of its
                 body. A `Client` of this module counts redirects and authentication in.
-            tls: ``None``: hardsock's defaults, with the right ``alpn``.
+            tls: With targets. ``None``: hardsock's defaults, with the right ``alpn``.
+            proxy_tls: With an ``https://`` proxy. ``None``: the proxy's ``ssl_context``, which has
+                to be one of ``hardsock.ssl_context()``, else whom the system trusts.
             socket: Options for the sockets.
         """
 
@@ -156,6 +184,7 @@ def clients(library: Any, core: Any) -> Clients:
             *,
             total: float | None = None,
             tls: hs.TLSConfig | None = None,
+            proxy_tls: hs.TLSConfig | None = None,
             socket: hs.SocketOptions | None = None,
             verify: Any = True,
             cert: Any = None,
@@ -164,25 +193,15 @@ def clients(library: Any, core: Any) -> Clients:
             **settings: Any,
         ) -> None:
             config = _config(tls, http1, http2, verify, cert)
+            proxied = _proxied(library, settings.get("proxy"), proxy_tls)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
-            # What nobody gave needs not be heeded.
-            self._strict = tls is not None or verify is not True
-            self._proxy = settings.get("proxy")
-            self._pool._network_backend = made.sync(
-                tls=config, options=socket, _strict=self._strict
-            )
+            self._pool._network_backend = made.sync(tls=config, options=socket, **proxied)
             size = self._pool._max_connections
             # With HTTP/2 exchanges share connections: the library's own queue decides.
             self._queue = None if http2 or size >= sys.maxsize else Queue(size)
 
-        def _check_proxy(self, request: Any) -> None:
-            # Before the handshake with the proxy, which would be shown the client's certificate.
-            if _is_tls_within_tls(self._strict, self._proxy, request.url):
-                raise library.ConnectError(NO_TLS_WITHIN_TLS, request=request)
-
         def handle_request(self, request: Any) -> Any:
-            self._check_proxy(request)
             total = total_of(request, self._total)
             with total.enter():
                 try:
@@ -238,6 +257,7 @@ def clients(library: Any, core: Any) -> Clients:
             *,
             total: float | None = None,
             tls: hs.TLSConfig | None = None,
+            proxy_tls: hs.TLSConfig | None = None,
             socket: hs.SocketOptions | None = None,
             verify: Any = True,
             cert: Any = None,
@@ -246,22 +266,12 @@ def clients(library: Any, core: Any) -> Clients:
             **settings: Any,
         ) -> None:
             config = _config(tls, http1, http2, verify, cert)
+            proxied = _proxied(library, settings.get("proxy"), proxy_tls)
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
-            # What nobody gave needs not be heeded.
-            self._strict = tls is not None or verify is not True
-            self._proxy = settings.get("proxy")
-            self._pool._network_backend = made.asynchronous(
-                tls=config, options=socket, _strict=self._strict
-            )
-
-        def _check_proxy(self, request: Any) -> None:
-            # Before the handshake with the proxy, which would be shown the client's certificate.
-            if _is_tls_within_tls(self._strict, self._proxy, request.url):
-                raise library.ConnectError(NO_TLS_WITHIN_TLS, request=request)
+            self._pool._network_backend = made.asynchronous(tls=config, options=socket, **proxied)
 
         async def handle_async_request(self, request: Any) -> Any:
-            self._check_proxy(request)
             total = total_of(request, self._total)
             try:
                 with total.enter():
@@ -276,20 +286,22 @@ def clients(library: Any, core: Any) -> Clients:
         total = settings.get("total")
         if total is not None:
             settings.setdefault("timeout", total)
-        return {name: settings.pop(name, None) for name in ("total", "tls", "socket")}
+        return {name: settings.pop(name, None) for name in ("total", "tls", "proxy_tls", "socket")}
 
     class Client(library.Client):
-        """A client: that of the library, with ``total=``, ``tls=`` and ``socket=``; see `client`."""
+        """A client: that of the library, with `Transport`'s parameters; see `client`."""
 
         def __init__(self, **settings: Any) -> None:
             self._ours = split(settings)
             super().__init__(**settings)
 
         def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
-            return transport or Transport(**self._ours, **named(args, settings))
+            ours = _ours_for(self._ours, None)
+            return transport or Transport(**ours, **named(args, settings))
 
         def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
-            return Transport(proxy=proxy, **self._ours, **named(args, settings))
+            ours = _ours_for(self._ours, proxy)
+            return Transport(proxy=proxy, **ours, **named(args, settings))
 
         def send(self, request: Any, **how: Any) -> Any:
             total = Total(self._ours["total"])
@@ -308,10 +320,12 @@ def clients(library: Any, core: Any) -> Clients:
             super().__init__(**settings)
 
         def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
-            return transport or AsyncTransport(**self._ours, **named(args, settings))
+            ours = _ours_for(self._ours, None)
+            return transport or AsyncTransport(**ours, **named(args, settings))
 
         def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
-            return AsyncTransport(proxy=proxy, **self._ours, **named(args, settings))
+            ours = _ours_for(self._ours, proxy)
+            return AsyncTransport(proxy=proxy, **ours, **named(args, settings))
 
         async def send(self, request: Any, **how: Any) -> Any:
             total = Total(self._ours["total"])

@@ -21,7 +21,8 @@ TLS is hardsock's, set up by the usual parameters. ``ssl_context=`` must be made
 SOCKS proxies, pyOpenSSL.
 
 Tested with urllib3 2.0 to 2.8. What is not public there and used here: ``HTTPConnection._new_conn``,
-``_dns_host``, ``Retry._sleep_backoff`` and ``sleep_for_retry``, ``HTTPSConnection.proxy_config``.
+``_dns_host``, ``_tunnel_host`` and ``_tunnel_scheme``, ``_connect_tls_proxy``,
+``Retry._sleep_backoff`` and ``sleep_for_retry``, ``HTTPSConnection.proxy_config``.
 """
 
 from __future__ import annotations
@@ -186,8 +187,8 @@ class _Over:
 
 
 def _bind(sock: Any) -> None:
-    """The connection, or that below urllib3's TLS within TLS, ends with the scope from now on."""
-    getattr(sock, "socket", sock).bind(current())
+    """The connection ends with the scope from now on."""
+    sock.bind(current())
 
 
 class HTTPConnection(_Over, urllib3.connection.HTTPConnection):
@@ -196,6 +197,8 @@ class HTTPConnection(_Over, urllib3.connection.HTTPConnection):
 
 class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
     """urllib3's, over hardsock's TLS."""
+
+    _secures_proxy = False
 
     def connect(self) -> None:
         """Connect, through a proxy if there is one, and do the handshakes."""
@@ -208,7 +211,26 @@ class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
                 self.proxy_config = proxy._replace(ssl_context=_context_of_proxy(self, proxy))
             else:
                 checked(proxy.ssl_context, "proxy_ssl_context")
-        super().connect()
+        if self._tunnel_host is None or self._tunnel_scheme != "https":
+            super().connect()
+            return
+        # urllib3 would do the inner handshake through memory. Told that the way to the proxy is
+        # plain, it takes our context for it, as for any other.
+        self._secures_proxy, self._tunnel_scheme = True, "http"
+        try:
+            super().connect()
+        finally:
+            self._secures_proxy, self._tunnel_scheme = False, "https"
+
+    def _new_conn(self) -> Any:
+        conn = super()._new_conn()
+        if not self._secures_proxy:
+            return conn
+        try:
+            return self._connect_tls_proxy(self.host, conn)
+        except BaseException:
+            conn.close()
+            raise
 
 
 # ---- Trying again

@@ -26,7 +26,6 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.departing import watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.overdue import (
@@ -71,12 +70,7 @@ class Server(ServerFace):
         self._handler = handler
         self._open_listener = open_listener
         self._ledger = Ledger(options.limit, self._draining)
-        self._idle = IdleTimeout(self._ledger, options.idle_timeout)
         self._overdue = Overdue(self._ledger, options.handler_timeout)
-        self._interval = min(
-            (i for i in (self._idle.interval, self._overdue.interval) if i is not None),
-            default=None,
-        )
         self._bell: CancelToken | None = None
         self._limit: Limit | None = None
         self._context: Context
@@ -205,7 +199,7 @@ class Server(ServerFace):
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
-                self._take(await self._accept(room, self._interval, self._draining))
+                self._take(await self._accept(room, self._overdue.interval, self._draining))
                 self._accepting = True
             except Closed:
                 return
@@ -234,8 +228,6 @@ class Server(ServerFace):
         """
         while not self._draining.cancelled:
             now = time.monotonic()
-            if (turn := self._idle.step(now)) is not None:
-                turn.perform()
             for late in self._overdue.step(now):
                 self._tasks.cancel(late.runner)
             if room := self._ledger.room:
@@ -244,11 +236,11 @@ class Server(ServerFace):
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
             try:
-                await self._tend(self._interval, self._bell)
+                await self._tend(self._overdue.interval, self._bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, self._interval)  # Closed: the next accept tells.
+                await wait(self._bell, self._overdue.interval)  # Closed: the next accept tells.
         return 0
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:

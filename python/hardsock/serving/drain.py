@@ -1,10 +1,10 @@
 """The phases of a drain: what is due now, and when to look again.
 
 0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
-1. Connections that are idle at two looks are cancelled, and closed if that does not make their
-   handlers leave. Those on which nothing has come yet have a second since they were accepted. Busy
-   ones become idle, so this is looked at again and again. They were told, by the token
-   ``draining``.
+1. All connections are told to wait for no further message; those on which nothing has come yet have
+   a second since they were accepted for a first one. Each decides by itself, when it would wait, and
+   asks the kernel last: what has arrived is answered. Handlers heard of it by the token ``draining``.
+   One that ignores the end of its call has its connection closed.
 2. When only the grace is left, the tokens of all others are cancelled.
    Those that only linger are closed: they have been answered.
 3. When a quarter of the grace is left, the connections are reset under their handlers.
@@ -17,9 +17,9 @@ told to, or until a connection is over.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
-from hardsock.serving.idle import SteadyIdle
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 from hardsock.serving.turn import Turn
@@ -27,9 +27,7 @@ from hardsock.serving.turn import Turn
 __all__ = ["Drain", "Limit", "seconds_to_begin"]
 
 _LOOK = 0.02
-"""Seconds between two looks for connections that have become idle; half of it at the least. A reader
-that has just taken a request looks idle until it has counted it, and steps follow each other at once
-while connections end."""
+"""Seconds between two looks for handlers that ignore that their calls were ended."""
 _NEWCOMER = 1.0
 """Seconds that a client has for its first byte. It has just connected and is about to send; closing
 it is losing it, where one that has had an answer can ask again elsewhere."""
@@ -49,7 +47,7 @@ class Drain:
 
     def __init__(self, ledger: Ledger, now: float, limit: Limit) -> None:
         self._ledger = ledger
-        self._idle = SteadyIdle(ledger)
+        self._told = 0  # how many of those admitted
         self._next_look = now
         self._began = now
         self._set_limit(limit)
@@ -69,19 +67,33 @@ class Drain:
         """Somebody else wants it to be over earlier; later is not listened to."""
         if limit.end < self.end:
             self._set_limit(limit)
+            self._next_look = min(self._next_look, self._cut_at)
 
     def step(self, now: float) -> Turn:
         """Say what is due."""
-        close = [served for served in self._closing if not served.left]
-        cancel = [(served, _IDLE) for served in self._find_idle(now)]
-        self._closing = [served for served, _ in cancel]
+        last = self._find_new()
+        close: list[Served] = []
+        cancel: list[tuple[Served, str]] = []
         abort: list[Served] = []
-        if now >= self._cut_at:
-            cancel += [(served, _TIME_IS_UP) for served in self._find_unfinished()]
-            close += self._find_answered()
+        if now >= self._next_look:
+            self._set_next_look(now)
+            close = [served for served in self._closing if not served.left]
+            self._closing = self._find_ended()
+            cancel = [(served, _IDLE) for served in self._closing]
+            if now >= self._cut_at:
+                quiet, others = self._find_unfinished()
+                last += [(served, 0.0) for served in quiet]
+                cancel += [(served, _TIME_IS_UP) for served in others]
+                close += self._find_answered()
         if now >= self._abort_at:
             abort = self._give_up()
-        return Turn(cancel, close, abort, self._until_next(now))
+        return Turn(last, cancel, close, abort, self._until_next(now))
+
+    def _set_next_look(self, now: float) -> None:
+        """Steps follow each other at once while connections end, looks do not."""
+        self._next_look = now + _LOOK / 2
+        if now < self._cut_at:
+            self._next_look = min(self._next_look, self._cut_at)
 
     def _until_next(self, now: float) -> float | None:
         working = self._ledger.active or any(
@@ -94,26 +106,32 @@ class Drain:
         due = self._abort_at if now >= self._cut_at else self._cut_at
         return min(_LOOK, max(0.0, due - now))
 
-    def _find_idle(self, now: float) -> list[Served]:
-        if now < min(self._next_look, self._cut_at):
-            return []
-        self._next_look = now + _LOOK / 2
-        found = list(self._idle.look(once=now >= self._cut_at))
-        if now < self._cut_at:
-            found = [served for served in found if seconds_to_begin(served, now) <= 0]
-        for served in found:
-            served.ended_by = Outcome.IDLE
+    def _find_new(self) -> list[tuple[Served, float]]:
+        """Those that nobody told yet: the latest."""
+        count = self._ledger.accepted - self._told
+        self._told += count
+        return [(served, _NEWCOMER) for served in islice(reversed(self._ledger.active), count)]
+
+    def _find_ended(self) -> list[Served]:
+        """Those whose calls have ended, and whose handlers are still there."""
+        found = []
+        for served in self._ledger.active:
+            if served.ended_by is None and served.handled is None and served.over is not None:
+                served.ended_by = served.over
+                found.append(served)
         return found
 
-    def _find_unfinished(self) -> list[Served]:
-        found = [
-            served
-            for served in self._ledger.active
-            if served.ended_by is None and served.handled is None
-        ]
-        for served in found:
-            served.ended_by = Outcome.CANCELLED
-        return found
+    def _find_unfinished(self) -> tuple[list[Served], list[Served]]:
+        """Those that are quiet, as far as can be seen, and may end by that; and all others."""
+        quiet, others = [], []
+        for served in self._ledger.active:
+            if served.ended_by is None and served.handled is None:
+                if served.phase is Phase.HANDLER and served.conn.idle:
+                    quiet.append(served)
+                else:
+                    served.ended_by = Outcome.CANCELLED
+                    others.append(served)
+        return quiet, others
 
     def _find_answered(self) -> list[Served]:
         """Those that only linger: what was sent arrives all the same, so they are not cut."""

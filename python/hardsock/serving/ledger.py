@@ -16,11 +16,11 @@ from hardsock._core import CancelToken, Connection
 from hardsock._errors import HardsockError
 from hardsock.serving.records import ServerStats
 
-__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "is_idle", "served", "tell_given_up"]
+__all__ = ["LEFT", "Ledger", "Outcome", "Phase", "Served", "served", "tell_given_up"]
 
 logger = logging.getLogger("hardsock.serve")
 
-READ_LATE, WRITE_LATE, LEFT = 1, 2, 4
+READ_LATE, WRITE_LATE, LEFT, IDLE_FOR_LONG, NO_MORE = 1, 2, 4, 8, 16
 """Bits of ``Connection._marks``."""
 
 
@@ -81,11 +81,12 @@ class Served:
         self.left = False
         """Nobody works on it any more."""
 
-    def idle_since(self) -> float | None:
-        """Since when it waits for a message of which nothing has come; None if it does not."""
-        if self.phase is not Phase.HANDLER or not is_idle(self.conn):
-            return None
-        return max(self.accepted, self.conn.last_read or 0.0, self.conn.last_write or 0.0)
+    @property
+    def over(self) -> Outcome | None:
+        """How the server has ended it, or the connection itself since nothing came; or None."""
+        if self.ended_by is None and (marks := self.conn._marks & (IDLE_FOR_LONG | NO_MORE)):
+            return Outcome.IDLE if marks & NO_MORE else Outcome.IDLE_TIMEOUT
+        return self.ended_by
 
 
 def served(conn: Connection, server: CancelToken) -> Served:
@@ -113,11 +114,6 @@ def _peer_name(conn: Connection) -> str:
     if isinstance(peer, bytes):
         return "unix:@" + peer[1:].decode(errors="backslashreplace")
     return f"unix:{peer}"
-
-
-def is_idle(conn: Connection) -> bool:
-    """Whether a call waits for the beginning of a message, and nothing is being answered."""
-    return conn.idle
 
 
 class Ledger:
@@ -150,6 +146,11 @@ class Ledger:
         self._full_count = 0
         self._full_seconds = 0.0
         self._full_since: float | None = None
+
+    @property
+    def accepted(self) -> int:
+        """How many were admitted so far."""
+        return self._accepted
 
     @property
     def room(self) -> int:

@@ -18,12 +18,12 @@ import time
 from hardsock._core import Parking
 from hardsock._errors import HardsockError
 from hardsock.serving.drain import Drain, seconds_to_begin
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
+from hardsock.serving.overdue import look_interval
 from hardsock.serving.records import ServerStats
 from hardsock.serving.server import Server
-from hardsock.serving.verdict import End, Verdict, judge_lingering
+from hardsock.serving.verdict import End, Verdict, judge_lingering, quiet_end
 from hardsock.serving.workers import Crew
 
 __all__ = ["MessageServer"]
@@ -48,8 +48,7 @@ class MessageServer(Server):
         options = self._options
         self._parking = Parking()
         self._drains = False
-        self._idle = IdleTimeout(self._ledger, None)  # Their times are the parking's.
-        self._look_at = IdleTimeout(self._ledger, options.idle_timeout).interval
+        self._look_at = look_interval(options.idle_timeout)  # The times are the parking's.
         self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
@@ -199,7 +198,7 @@ class MessageServer(Server):
             if exc is not None:
                 raise exc
             return Verdict(Outcome.CANCELLED, End.CLOSE)  # The child's thread ends with this.
-        if exc is None and served.ended_by is None:
+        if exc is None and served.over is None:
             return None
         return self._judge(served, exc)
 
@@ -211,6 +210,8 @@ class MessageServer(Server):
             )
             return self._judge(served, error)
         end = {_CLOSED: End.CLOSE, _UNFIT: End.ABORT}.get(answer, End.FINISH)
+        if answer == _NOTHING_CAME:
+            end = quiet_end(served)
         verdict = Verdict(Outcome.COMPLETED, end)
         self._lingers_by(served, verdict)
         return verdict
@@ -228,9 +229,9 @@ class MessageServer(Server):
         elif news == _QUIET and self._is_awaited(served):
             pass
         elif news == _QUIET or self._drains:
-            self._drop(served, Outcome.IDLE)
+            self._end_quiet(served, Outcome.IDLE)
         else:
-            self._drop(served, Outcome.IDLE_TIMEOUT)
+            self._end_quiet(served, Outcome.IDLE_TIMEOUT)
 
     def _is_awaited(self, served: Served) -> bool:
         """Whether the drain waits for its first message: it has just connected, and may be lost."""
@@ -244,6 +245,11 @@ class MessageServer(Server):
         if answer not in (_PARKED, _NOTHING_CAME):
             self._finish(served, self._refused(served, answer))
         return answer != _NOTHING_CAME
+
+    def _end_quiet(self, served: Served, outcome: Outcome) -> None:
+        verdict = Verdict(outcome, quiet_end(served))
+        self._lingers_by(served, verdict)
+        self._finish(served, verdict)
 
     def _drop(self, served: Served, outcome: Outcome, ending: str = "closed") -> None:
         served.conn.close()

@@ -11,14 +11,23 @@ from hardsock._core import CancelToken
 from hardsock.serving.ledger import Ledger, Phase, Served
 from hardsock.serving.options import ServeOptions
 
-__all__ = ["Overdue", "bound_handler", "bound_turns", "note_overrun", "unbound_turns"]
+__all__ = [
+    "Overdue",
+    "bound_handler",
+    "bound_turns",
+    "look_interval",
+    "note_overrun",
+    "unbound_turns",
+]
 
 _SHORTEST_LOOK = 0.01
 _LONGEST_LOOK = 5.0
 
 
 def bound_turns(served: Served, options: ServeOptions) -> None:
-    """Bound what its handler will receive and send."""
+    """Bound what its handler will receive and send, and how long it waits for a message."""
+    if options.idle_timeout is not None:
+        served.conn._set_idle_timeout(options.idle_timeout)
     if options.read_timeout is not None or options.write_timeout is not None:
         served.conn._set_turns(options.read_timeout, options.write_timeout)
 
@@ -42,15 +51,18 @@ def note_overrun(served: Served, scope: CancelToken | None, options: ServeOption
         served.overran = True
 
 
+def look_interval(seconds: float | None) -> float | None:
+    """How often to look for what is over after so many seconds: it is at most that late."""
+    return None if seconds is None else min(max(seconds / 4, _SHORTEST_LOOK), _LONGEST_LOOK)
+
+
 class Overdue:
     """Looks for handlers that are there though their time is over; at most an interval late."""
 
     def __init__(self, ledger: Ledger, seconds: float | None) -> None:
         self._ledger = ledger
         self._seconds = seconds
-        self.interval = (
-            None if seconds is None else min(max(seconds / 4, _SHORTEST_LOOK), _LONGEST_LOOK)
-        )
+        self.interval = look_interval(seconds)
         self._next = 0.0
 
     def step(self, now: float) -> list[Served]:

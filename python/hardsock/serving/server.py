@@ -24,7 +24,6 @@ from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.departing import tend_departures, watch_departure
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.face import ServerFace
-from hardsock.serving.idle import IdleTimeout
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
 from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
@@ -84,7 +83,6 @@ class Server(ServerFace):
 
     def _begin_workers(self) -> None:
         options = self._options
-        self._idle = IdleTimeout(self._ledger, options.idle_timeout)  # guarded by lock
         # A thread for each connection, of which as many run as there are workers.
         self._slots = Slots(options.workers) if options.workers < options.limit else None
         self._workers: Workers | Crew = Workers(
@@ -105,7 +103,8 @@ class Server(ServerFace):
     def drain(self, timeout: float | None = None, *, grace: float | None = None) -> DrainReport:
         """Stop accepting, let the connections end, and cut what has not ended in time.
 
-        Idle connections are closed at once, busy ones are told by ``draining``. When only *grace*
+        Connections that wait for a message of which nothing has arrived are closed at once, busy
+        ones after their answer; handlers are told by ``draining``. When only *grace*
         is left, tokens are cancelled; near its end connections are reset. It never takes longer:
         a handler that will not leave is named in the report, with its stack.
 
@@ -209,7 +208,7 @@ class Server(ServerFace):
             except Closed:
                 return
             except (Cancelled, DeadlineExceeded):
-                self._accepting = True  # The drain begins, or a look at idle connections is due.
+                self._accepting = True  # The drain begins, or a look is due.
             except (HardsockError, MemoryError) as exc:
                 self._accepting = False
                 self._seldom.log(
@@ -227,15 +226,12 @@ class Server(ServerFace):
             self._look()
             now = time.monotonic()
             with self._lock:
-                turn = self._idle.step(now)
                 if room := self._ledger.room:
                     self._ledger.not_full(now)
                     self._bell = None
                 else:
                     self._ledger.full(now)
                     bell = self._bell = self._draining.child(name="room")
-            if turn is not None:
-                turn.perform()
             if room:
                 return room
             wait = self._look_again(full=True)
@@ -252,7 +248,7 @@ class Server(ServerFace):
 
     def _look_again(self, *, full: bool = False) -> float | None:
         """Seconds until the next look; *full*: nothing can be accepted."""
-        return self._idle.interval
+        return None
 
     def _take(self, conns: list[Connection]) -> None:
         """Without memory for one of them the others are served all the same."""

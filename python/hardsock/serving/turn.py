@@ -12,6 +12,9 @@ __all__ = ["Turn"]
 class Turn(NamedTuple):
     """What a driver has to do, outside its locks, in this order. Nothing of it waits."""
 
+    last: list[tuple[Served, float]]
+    """Let it wait for no further message, and for a first one until so many seconds after it was
+    accepted."""
     cancel: list[tuple[Served, str]]
     """Cancel the token, with the reason."""
     close: list[Served]
@@ -21,6 +24,8 @@ class Turn(NamedTuple):
 
     def perform(self) -> None:
         """Do it."""
+        for served, seconds in self.last:
+            served.conn._expect_no_more(seconds)
         for served, reason in self.cancel:
             served.token.cancel(reason)
         for served in self.close:

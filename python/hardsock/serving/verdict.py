@@ -27,7 +27,7 @@ from hardsock._errors import (
 from hardsock.serving.ledger import LEFT, Outcome, Served
 from hardsock.serving.seldom import Seldom
 
-__all__ = ["End", "Verdict", "judge", "judge_lingering"]
+__all__ = ["End", "Verdict", "judge", "judge_lingering", "quiet_end"]
 
 logger = logging.getLogger("hardsock.serve")
 
@@ -80,7 +80,7 @@ def _judge(
     draining: CancelToken,
     seldom: Seldom,
 ) -> Verdict:
-    ended_by = served.ended_by
+    ended_by = served.over
     if exc is None:
         end = End.FINISH if ended_by is None else End.CLOSE
         return Verdict(ended_by or Outcome.COMPLETED, end)
@@ -91,13 +91,21 @@ def _judge(
         ended_by = Outcome.CANCELLED
     if ended_by is not None:
         idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
-        return Verdict(ended_by, End.CLOSE if idle else End.ABORT)
+        return Verdict(ended_by, quiet_end(served) if idle else End.ABORT)
     if isinstance(exc, HardsockError):
         if _is_of_the_client(served, exc):
             logger.debug("%s: %s", served.peer, exc)
             return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
         return _judge_error(served, exc, draining, seldom)
     return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+
+
+def quiet_end(served: Served) -> End:
+    """How one ends between two messages: at once, unless the last answer is still on its way.
+
+    A request that came after the close would be answered by a reset, which would destroy that.
+    """
+    return End.CLOSE if served.conn._settled else End.FINISH
 
 
 def _is_of_the_client(served: Served, exc: HardsockError) -> bool:
@@ -115,7 +123,7 @@ def _judge_error(
     served: Served, exc: HardsockError, draining: CancelToken, seldom: Seldom
 ) -> Verdict:
     if isinstance(exc, Cancelled) and draining.cancelled and exc.reason == draining.reason:
-        return Verdict(Outcome.TOLD, End.FINISH)
+        return Verdict(Outcome.TOLD, quiet_end(served))
     if not _is_of_the_peer(served, exc):
         _log_failure(served, exc, seldom)
     elif isinstance(exc, EndOfStream):  # How a reader of messages sees its client's ordinary end.
