@@ -34,6 +34,7 @@ enum hs_rank {
     HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
     HS_RANK_NOTIFIER,
     HS_RANK_NOTIFIERS, /* which there are */
+    HS_RANK_INSPECT,   /* which one there is */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such

@@ -96,7 +96,44 @@ core_dump_at_fatal_signals(PyObject *module, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+struct starting {
+    const char *path;
+    struct hs_error err;
+    hs_err rv;
+};
+
+static void
+start_detached(void *arg)
+{
+    struct starting *s = arg;
+
+    s->rv = HS_OK;
+    if (s->path != NULL)
+        s->rv = hs_inspect_start(s->path, &s->err);
+    else
+        hs_inspect_stop();
+}
+
+PyDoc_STRVAR(inspect_doc, "_inspect(path, /)\n--\n\n"
+                          "Serve reports at a unix socket with this path (bytes); None: no more.");
+
+static PyObject *
+core_inspect(PyObject *module, PyObject *path)
+{
+    struct starting s = {0};
+
+    if (path != Py_None && (s.path = PyBytes_AsString(path)) == NULL)
+        return NULL;
+    run_detached(start_detached, &s);
+    if (s.rv != HS_OK) {
+        raise_plain_error(state_of_module(module), &s.err, s.rv);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 PyMethodDef report_functions[] = {
+    {"_inspect", core_inspect, METH_O, inspect_doc},
     {"_report", core_report, METH_O, report_doc},
     {"_dump", core_dump, METH_O, dump_doc},
     {"_dump_at_fatal_signals", core_dump_at_fatal_signals, METH_O, dump_at_fatal_signals_doc},

@@ -533,6 +533,15 @@ struct hs_fd_usage {
 /* Cheaper than hs_fd_inventory: one system call on Linux 6.2 and later. Opens none. */
 void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
+/* A thread that answers at a unix socket, as long as the process lives or until hs_inspect_stop: a
+ * request is a line with the name of a report, the answer that report as a line. Only for the same
+ * user and root; whoever makes the directory of path keeps others out of it. A second start takes
+ * the place of the first. Not in a forked child, which may start its own. HS_E_INVALID: path is too
+ * long; HS_E_SYSTEM, HS_E_NOMEM, HS_E_BUSY. */
+HS_NODISCARD hs_err hs_inspect_start(const char *path, struct hs_error *err);
+/* Removes the socket; answers that are being sent end in the middle. */
+void hs_inspect_stop(void);
+
 #define HS_TCP_STATES 13
 const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..

@@ -69,6 +69,8 @@ from hardsock._errors import (
     WrongProcess,
 )
 from hardsock._framing import Delimiter, LengthPrefix, Line
+from hardsock._inspect import by_environment as _inspect_by_environment
+from hardsock._inspect import inspect
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
 from hardsock._notes import Note, note
@@ -221,6 +223,7 @@ __all__ = [
     "fd_snapshot",
     "fd_watch",
     "hand_over",
+    "inspect",
     "listen",
     "listen_fds",
     "metrics",
@@ -244,3 +247,5 @@ __all__ = [
     "tcp_counts",
     "timeout",
 ]
+
+_inspect_by_environment()
