@@ -1,7 +1,7 @@
 """What a server's costs do as its connections grow in number: the figures of docs/scaling.md.
 
     python -m bench.scaling             # 100 to 19,500 connections: some minutes
-    python -m bench.scaling --most 2000
+    python -m bench.scaling --most 2000 --kind aio-messages
 
 Each line is a server in a process of its own on one CPU, with the clients of peers/http_crowd.c on
 another. All connections are opened and asked on once; then 64 requests are on their way at any time,
@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ import hardsock as hs
 from hardsock import aio
 
 from . import build, runner
-from .drivers import _common, _crowd, _hardsock_http, hardsock_threads
+from .drivers import _common, _crowd, _hardsock_http, hardsock_messages, hardsock_threads
 from .model import Measure, Placement, Target, Work
 
 SIZES = (100, 1_000, 2_000, 5_000, 10_000, 19_500)
-KINDS = ("aio", "aio-uvloop", "threads")
+KINDS = ("aio", "aio-uvloop", "aio-messages", "messages", "threads")
 MOST_THREADS = 2_000  # a thread for each connection
 SECONDS = 2.0
 IN_FLIGHT = 64
@@ -61,12 +61,8 @@ class Measured:
         self.drain: Callable[[], hs.DrainReport]
 
     def serve(self, announce: _crowd.Announce) -> None:
-        if self._kind == "threads":
-            address = ("127.0.0.1", 0)
-            with hs.serve(hardsock_threads._raw, address, workers=64, **SETTINGS) as server:
-                self.server, self.stats, self.drain = server, server.stats, server.drain
-                announce(server.address[1])
-                server.wait()
+        if self._kind in ("threads", "messages"):
+            self._serve_in_threads(announce)
         elif self._kind == "aio-uvloop":
             import uvloop
 
@@ -74,9 +70,22 @@ class Measured:
         else:
             asyncio.run(self._serve_awaited(announce))
 
+    def _serve_in_threads(self, announce: _crowd.Announce) -> None:
+        settings: dict[str, Any] = {"workers": 64, **SETTINGS}
+        handler = hardsock_threads._raw
+        if self._kind == "messages":
+            settings["per"], handler = "message", hardsock_messages._raw
+        with hs.serve(handler, ("127.0.0.1", 0), **settings) as server:
+            self.server, self.stats, self.drain = server, server.stats, server.drain
+            announce(server.address[1])
+            server.wait()
+
     async def _serve_awaited(self, announce: _crowd.Announce) -> None:
         loop = asyncio.get_running_loop()
-        async with aio.serve(_hardsock_http._raw, ("127.0.0.1", 0), **SETTINGS) as server:
+        settings, handler = SETTINGS, _hardsock_http._raw
+        if self._kind == "aio-messages":
+            settings, handler = {**SETTINGS, "per": "message"}, _hardsock_http._raw_message
+        async with aio.serve(handler, ("127.0.0.1", 0), **settings) as server:
             self.server, self.stats = server, server.stats
             self.drain = lambda: asyncio.run_coroutine_threadsafe(server.drain(), loop).result(60)
             announce(server.address[1])
@@ -145,11 +154,11 @@ HEADINGS = {
 }
 
 
-def run_all(most: int) -> None:
+def run_all(most: int, kinds: Sequence[str] = KINDS) -> None:
     peer_cpus, worker_cpus = runner.cpus_for(Placement.SPLIT)
     print(f"| server | connections | {' | '.join(HEADINGS.values())} |")
     print("|---|" + "---:|" * (len(HEADINGS) + 1))
-    for kind in KINDS:
+    for kind in kinds:
         for count in SIZES:
             if count > (min(most, MOST_THREADS) if kind == "threads" else most):
                 continue
@@ -171,10 +180,11 @@ def run_all(most: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scaling", description=__doc__)
     parser.add_argument("--most", type=int, default=SIZES[-1], help="connections at most")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this (repeatable)")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is None:
-        run_all(options.most)
+        run_all(options.most, options.kind or KINDS)
         return
     kind, count, host, port = options.one
     _common.allowed_connections(0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import distro
+import tomllib
 
 VERSION = os.environ.get("FREETHREADED", "3.13")
 JOBS = os.environ.get("JOBS", "2")
@@ -32,7 +34,8 @@ NEEDED = {
     "sqlite3.h": "libsqlite3-dev",
 }
 MODULES = "import ctypes, sqlite3, ssl, zlib, sys; assert not sys._is_gil_enabled()"
-# What the tests need and what has wheels, or needs none, without the lock.
+# Without these there is nothing to test. Everything else that the tests name is tried by itself: what
+# cannot be had for this interpreter costs only the tests that need it, which say so.
 PACKAGES = (
     "setuptools>=77",
     "wheel",
@@ -40,15 +43,10 @@ PACKAGES = (
     "pytest>=8",
     "pytest-asyncio",
     "pytest-xdist",
-    "prometheus-client",
-    "redis",
-    "rich",
-    "sniffio",
-    "trio",
-    "urllib3",
+    "pyyaml",
 )
-# Each by itself: what cannot be had for this interpreter costs only the tests that need it.
-OPTIONAL = ("cryptography>=44", "uvloop", "psycopg", "psycopg-pool", "sqlalchemy")
+EXTRAS = ("dev", "bench", "trio", "prometheus", "demo")  # as ./bootstrap test has them
+TOOLS = ("ansible-core", "build", "codespell", "gcovr", "mypy", "ruff")  # for other stages
 STORM = ("-m", "nightly", "tests/py/test_thread_storm.py")
 
 
@@ -165,6 +163,27 @@ def pip(own: Path) -> list[str]:
     return [str(own), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
 
 
+def name_of(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0].lower()
+
+
+def others() -> list[str]:
+    """What the tests may need besides, in the words of pyproject.toml."""
+    project = tomllib.loads((distro.common.ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    known = {name_of(p) for p in PACKAGES} | set(TOOLS)
+    return sorted({r for extra in EXTRAS for r in extras[extra] if name_of(r) not in known})
+
+
+def tried(own: Path, package: str) -> bool:
+    """Install one if it is there in binary form; say whether."""
+    try:
+        run([*pip(own), "--only-binary=:all:", package])
+    except distro.DistroError:
+        return False
+    return True
+
+
 def make_venv(target: Path) -> Path:
     """Make a virtual environment with what the tests need; return its Python."""
     run([str(python()), "-m", "venv", "--without-pip", str(target)])
@@ -173,10 +192,8 @@ def make_venv(target: Path) -> Path:
     first = [sys.executable, "-m", "pip", "--python", str(own), "install", "-q"]
     run([*first, "--ignore-installed", "pip"])
     run([*pip(own), *PACKAGES])
-    for package in OPTIONAL:
-        try:
-            run([*pip(own), "--only-binary=:all:", package])
-        except distro.DistroError:
+    for package in others():
+        if not any(tried(own, name) for name in dict.fromkeys((package, name_of(package)))):
             distro.say(f"no {package} for CPython {VERSION}t: tests that need it are skipped")
     return own
 

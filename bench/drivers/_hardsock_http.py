@@ -28,13 +28,31 @@ async def _parsed(conn: aio.Connection) -> None:
                 await conn.sendall(_http.ANSWER)
 
 
-async def _serve(handler: Callable[[aio.Connection], Any], announce: Announce) -> None:
+async def _raw_message(conn: aio.Connection) -> None:
+    await conn.recv_until(_http.END)
+    await conn.sendall(_http.ANSWER)
+
+
+async def _parsed_message(conn: aio.Connection) -> None:
+    state: Any = conn  # Of a connection that is served per message.
+    request = state.state
+    if request is None:
+        request = state.state = _http.Request()
+    if request.feed(await conn.recv(_http.RECEIVE_SIZE)):
+        await conn.sendall(_http.ANSWER)
+
+
+async def _serve(
+    handler: Callable[[aio.Connection], Any], announce: Announce, per: str = "connection"
+) -> None:
+    settings: dict[str, Any] = {} if per == "connection" else {"per": per}
     async with aio.serve(
         handler,
         ("127.0.0.1", 0),
         drain_timeout=5,
         max_connections=_http.MOST_CONNECTIONS,
         backlog=_common.BACKLOG,
+        **settings,
     ) as server:
         announce(server.address[1])
         await server.wait()
@@ -44,4 +62,11 @@ def http_works_with(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> _http.Wor
     return _http.Works(
         raw=lambda announce: run(_serve(_raw, announce)),
         parsed=lambda announce: run(_serve(_parsed, announce)),
+    )
+
+
+def http_message_works_with(run: Callable[[Coroutine[Any, Any, Any]], Any]) -> _http.Works:
+    return _http.Works(
+        raw=lambda announce: run(_serve(_raw_message, announce, "message")),
+        parsed=lambda announce: run(_serve(_parsed_message, announce, "message")),
     )

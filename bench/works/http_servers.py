@@ -8,8 +8,9 @@ half a minute has failed. The answer is "hello, world" with its length, and what
 
 Raw: the handler finds the end of a head and answers. Parsed: httptools (Go: net/http; gunicorn: its
 own parser) reads the fields of the head, so that all do equal work. hardsock-threads has 64 workers
-and a thread for each connection, hardsock-messages 64 workers and no more threads, socketserver a thread for each, gunicorn one process of gthread
-with 64 threads, uvicorn one process with httptools on uvloop, Go has GOMAXPROCS=1 since it may use
+and a thread for each connection, hardsock-messages 64 workers and no more threads,
+hardsock-aio-messages a task for each message, socketserver a thread for each, gunicorn one process of
+gthread with 64 threads, uvicorn one process with httptools on uvloop, Go has GOMAXPROCS=1 since it may use
 one core only.
 
 Idle memory is the growth of the server's anonymous memory (gunicorn: of its worker process) from
@@ -21,7 +22,13 @@ from __future__ import annotations
 
 from ..model import Goal, Measure, Placement, Work
 
-_OURS = ("hardsock-threads", "hardsock-messages", "hardsock-aio", "hardsock-aio-uvloop")
+_OURS = (
+    "hardsock-threads",
+    "hardsock-messages",
+    "hardsock-aio",
+    "hardsock-aio-messages",
+    "hardsock-aio-uvloop",
+)
 _RAW = (*_OURS, "asyncio", "uvloop")
 _ALL = (*_RAW, "socketserver", "gunicorn", "uvicorn", "go")
 _MOST_IN_FLIGHT = 256

@@ -1,8 +1,13 @@
-/* histogram.h: durations counted by fixed edges, for who adds from any thread and who reads at any
- * time.
+/* histogram.h: how many values were at most how large, with fixed edges.
  *
- * All have the same edges (hs_edge_ns), so that they can be added up over pools, processes and
- * time. Adding is two relaxed additions; a reader may see one of them without the other.
+ * For what is counted on hot paths by many threads and read seldom: adding takes no lock and
+ * allocates nothing (two relaxed additions), and edges never change, so that counts of several
+ * processes and of several days can be added up, as Prometheus wants it. The pool's hs_histogram is
+ * another one: finer, and guarded by the pool's lock.
+ *
+ * The tables of edges are in histogram.c; each ends with a bucket for all that is beyond:
+ * HS_EDGES_DELAY: 10 25 50 100 250 500 us, 1 2.5 5 10 25 50 100 250 500 ms, 1 2.5 5 10 s
+ * HS_EDGES_AGE: 10 100 ms, 1 10 s, 1 10 min, 1 6 h, 1 7 days
  */
 #ifndef HS_BASE_HISTOGRAM_H
 #define HS_BASE_HISTOGRAM_H
@@ -11,21 +16,14 @@
 
 #include <stdatomic.h>
 
-struct hs_times {
-    _Atomic uint64_t buckets[HS_EDGES + 1];
-    _Atomic uint64_t sum_ns;
+struct hs_fixed_histogram {
+    unsigned magic;
+    enum hs_edges edges;                            /* write once */
+    _Atomic uint64_t sum_ns;                        /* only ever counters, as the next */
+    _Atomic uint64_t buckets[HS_FIXED_BUCKETS_MAX]; /* [i]: at most edge i, above edge i - 1 */
 };
 
-/* A negative duration counts as none. */
-void hs_times_add(struct hs_times *t, int64_t ns);
-void hs_times_read(struct hs_times *t, struct hs_spread *ret_spread);
-/* The same for who has a lock around it. */
-void hs_spread_add(struct hs_spread *s, int64_t ns);
-void hs_spread_merge(struct hs_spread *into, const struct hs_spread *from);
-/* The bucket that a duration is counted in. */
-size_t hs_edge_index(int64_t ns);
-
-/* The process's own, one for each HS_SPAN_. */
-void hs_span_add(enum hs_span span, int64_t ns);
+/* Of the caller's memory; there is nothing to be undone. Before others know of it. */
+void hs_fixed_histogram_init(struct hs_fixed_histogram *h, enum hs_edges edges);
 
 #endif

@@ -143,6 +143,8 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     FAST(set_min_receive_rate)                                                                     \
     FAST(_set_turns)                                                                               \
     FAST(cancel_on_end)                                                                            \
+    FAST(export_keying_material)                                                                   \
+    FAST(channel_binding)                                                                          \
     FAST(getsockopt)                                                                               \
     FAST(setsockopt)                                                                               \
     PLAIN(pending, METH_NOARGS)                                                                    \

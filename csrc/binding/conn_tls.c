@@ -192,6 +192,137 @@ conn_tls_info(struct hs_conn *core, mod_state *st)
         seconds_from(i.started_ns, i.finished_ns));
 }
 
+/* ---- Derived from the handshake ------------------------------------------------------------ */
+
+/* RFC 8446 section 7.1: HKDF-Expand-Label gives 255 hashes at most; of the smallest that is. */
+#define EXPORT_MAX (255L * 32)
+
+struct exporting {
+    struct hs_tls_exported what;
+    uint8_t *out;
+    size_t len;
+};
+
+static hs_err
+act_export(struct hs_conn *core, void *arg, struct hs_error *err)
+{
+    const struct exporting *e = arg;
+
+    return hs_conn_tls_export(core, &e->what, e->out, e->len, err);
+}
+
+static PyObject *
+run_export(PyObject *self, struct exporting *e, Py_buffer *context)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)e->len);
+
+    if (bytes == NULL)
+        return NULL;
+    if (context->obj !=
+        NULL) { /* An empty buffer may have no address, and is a context all the same. */
+        e->what.context = context->len > 0 ? context->buf : (const uint8_t *)"";
+        e->what.context_len = (size_t)context->len;
+    }
+    e->out = (uint8_t *)PyBytes_AS_STRING(bytes);
+    if (conn_act((ConnObject *)self, "export_keying_material", act_export, e) < 0)
+        Py_CLEAR(bytes);
+    return bytes;
+}
+
+CONN_DOC(export_keying_material,
+         "export_keying_material($self, label, length, /, context=None)\n--\n\n"
+         "length secret bytes that both ends of this TLS, and nobody else, derive for label.\n\n"
+         "RFC 5705; with TLS 1.3 RFC 8446 section 7.5. label is text, \"EXPORTER-...\" as IANA\n"
+         "lists it, or \"EXPERIMENTAL...\"; length from 1 to 8160. context: bytes that both ends\n"
+         "know; with TLS 1.2 None is not the same as b\"\". Within TLS within TLS it is of the\n"
+         "inner layer. Raises ValueError for a plain connection, TLS that has failed, and TLS 1.2\n"
+         "whose peer does not do the extended master secret (RFC 7627).");
+
+PyObject *
+conn_export_keying_material(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames)
+{
+    static const struct params p = {
+        "export_keying_material", 2, 3, 2, {"label", "length", "context"}};
+    PyObject *values[MAX_PARAMS], *result;
+    struct exporting e = {0};
+    Py_buffer context = {0};
+    Py_ssize_t label_len;
+    long len = 0;
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_long(values[1], "length", 1, EXPORT_MAX, &len) < 0)
+        return NULL;
+    if (!PyUnicode_Check(values[0]))
+        return PyErr_Format(PyExc_TypeError, "label must be str, not %.100s",
+                            Py_TYPE(values[0])->tp_name);
+    if ((e.what.label = PyUnicode_AsUTF8AndSize(values[0], &label_len)) == NULL)
+        return NULL;
+    e.what.label_len = (size_t)label_len;
+    e.len = (size_t)len;
+    if (values[2] != NULL && values[2] != Py_None &&
+        PyObject_GetBuffer(values[2], &context, PyBUF_SIMPLE) < 0)
+        return NULL;
+    result = run_export(self, &e, &context);
+    PyBuffer_Release(&context);
+    return result;
+}
+
+struct binding {
+    enum hs_tls_binding kind;
+    uint8_t out[HS_TLS_BINDING_MAX];
+    size_t len;
+};
+
+static hs_err
+act_bind(struct hs_conn *core, void *arg, struct hs_error *err)
+{
+    struct binding *b = arg;
+
+    return hs_conn_tls_binding(core, b->kind, b->out, &b->len, err);
+}
+
+static int
+parse_kind(PyObject *value, enum hs_tls_binding *ret)
+{
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "kind must be str, not %.100s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "tls-server-end-point") == 0) {
+        *ret = HS_TLS_BINDING_END_POINT;
+        return 0;
+    }
+    if (PyUnicode_CompareWithASCIIString(value, "tls-exporter") == 0) {
+        *ret = HS_TLS_BINDING_EXPORTER;
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "kind must be 'tls-server-end-point' or 'tls-exporter', got %R",
+                 value);
+    return -1;
+}
+
+CONN_DOC(channel_binding,
+         "channel_binding($self, kind, /)\n--\n\n"
+         "What ties a proof of who somebody is (SCRAM-...-PLUS) to this TLS.\n\n"
+         "kind: \"tls-server-end-point\" (RFC 5929 section 4), the hash of the server's\n"
+         "certificate; or \"tls-exporter\" (RFC 9266), 32 bytes of this connection alone.\n"
+         "Raises ValueError as export_keying_material() does, and for tls-server-end-point on a\n"
+         "server that has resumed a session, or if the certificate's signature has no hash.");
+
+PyObject *
+conn_channel_binding(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const struct params p = {"channel_binding", 1, 1, 1, {"kind"}};
+    PyObject *values[MAX_PARAMS];
+    struct binding b = {0};
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 || parse_kind(values[0], &b.kind) < 0 ||
+        conn_act((ConnObject *)self, "channel_binding", act_bind, &b) < 0)
+        return NULL;
+    return PyBytes_FromStringAndSize((const char *)b.out, (Py_ssize_t)b.len);
+}
+
 /* ---- Certificates -------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(read_doc,

@@ -64,6 +64,8 @@ struct borrowing {
     struct place place;
 };
 
+struct parked_news; /* of type_parking.c */
+
 struct framed { /* frames to be received */
     struct framing_arg arg;
     struct hs_framing own; /* what arg.f points to when it was not given as an object */
@@ -121,6 +123,7 @@ struct job {
         size_t peek_size;
         bool in_time;
         struct hs_callback *fired; /* owns: to be run */
+        struct parked_news *news;  /* owns */
     } u;
 };
 

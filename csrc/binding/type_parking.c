@@ -5,6 +5,7 @@
  * end.
  */
 #include "conn.h"
+#include "job.h"
 
 #define MAX_TENDED 16
 #define CLOSED_HERE (HS_ENDING_TRUNCATED + 1) /* behind those that the core knows */
@@ -285,10 +286,10 @@ PyDoc_STRVAR(tend_doc,
              "A list of those with other news than a message, as next has them; some, and\n"
              "an empty one when there are no more.");
 
+/* A list of as many empty news, for who has no other way to hear of them. */
 static PyObject *
-parking_tend(PyObject *self, PyObject *Py_UNUSED(ignored))
+new_list(void)
 {
-    struct parking_call c = {.core = ((ParkingObject *)self)->core};
     PyObject *list = PyList_New(MAX_TENDED);
 
     if (list == NULL)
@@ -303,15 +304,96 @@ parking_tend(PyObject *self, PyObject *Py_UNUSED(ignored))
         }
         PyList_SET_ITEM(list, i, news);
     }
-    run_detached(tend_detached, &c);
-    for (size_t i = 0; i < c.n; i++)
-        fill_news(self, PyList_GET_ITEM(list, (Py_ssize_t)i), &c.parked[i]);
-    for (size_t i = c.n; i < MAX_TENDED; i++)
-        Py_DECREF(PyList_GET_ITEM(list, (Py_ssize_t)i));
-    Py_SET_SIZE(list, (Py_ssize_t)c.n); /* Slicing may need memory. */
-    PyObject_GC_Track(list);
     return list;
 }
+
+static void
+fill_list(PyObject *self, PyObject *list, const struct hs_parked_conn *parked, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        fill_news(self, PyList_GET_ITEM(list, (Py_ssize_t)i), &parked[i]);
+    for (size_t i = n; i < MAX_TENDED; i++)
+        Py_DECREF(PyList_GET_ITEM(list, (Py_ssize_t)i));
+    Py_SET_SIZE(list, (Py_ssize_t)n); /* Slicing may need memory. */
+    PyObject_GC_Track(list);
+}
+
+static PyObject *
+parking_tend(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct parking_call c = {.core = ((ParkingObject *)self)->core};
+    PyObject *list = new_list();
+
+    if (list == NULL)
+        return NULL;
+    run_detached(tend_detached, &c);
+    fill_list(self, list, c.parked, c.n);
+    return list;
+}
+
+/* ---- In an event loop ---------------------------------------------------------------------- */
+
+struct parked_news {
+    PyObject *list; /* owns: empty until there are some */
+    size_t n;
+    struct hs_parked_conn parked[MAX_TENDED];
+};
+
+static hs_err
+attempt_poll(struct job *job)
+{
+    struct hs_parking *core = ((ParkingObject *)job->owner)->core;
+    struct parked_news *news = job->u.news;
+
+    return hs_parking_poll(core, &job->call.op, MAX_TENDED, job->call.err, news->parked, &news->n);
+}
+
+static PyObject *
+take_news(struct job *job)
+{
+    struct parked_news *news = job->u.news;
+    PyObject *list = news->list;
+
+    news->list = NULL;
+    fill_list(job->owner, list, news->parked, news->n);
+    return list;
+}
+
+static void
+release_news(struct job *job)
+{
+    Py_XDECREF(job->u.news->list);
+    PyMem_Free(job->u.news);
+}
+
+PyDoc_STRVAR(poll_doc,
+             "poll($self, /, *, timeout=None, token=None)\n--\n\n"
+             "Wait for the next with news; a list of some that have, as next has them.\n\n"
+             "Raises Closed when it was closed.");
+
+static int
+parking_prepare_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                     struct job *job)
+{
+    static const struct params p = {"poll", 0, 0, 0, {"timeout", "token"}};
+    PyObject *values[MAX_PARAMS];
+
+    if (parse_args(&p, args, nargs, kwnames, values) < 0)
+        return -1;
+    if ((job->u.news = PyMem_Calloc(1, sizeof(*job->u.news))) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    job->release = release_news;
+    if ((job->u.news->list = new_list()) == NULL)
+        return -1;
+    job->owner = Py_NewRef(self);
+    job->attempt = attempt_poll;
+    job->result = take_news;
+    return call_begin(&job->call, state_of(self), values[0], values[1], HS_NEVER);
+}
+
+STATIC_JOB_METHODS(parking, poll)
 
 static void
 drain_detached(void *arg)
@@ -334,7 +416,7 @@ struct taking {
     int64_t silence_ns;
     struct hs_conn *conn;
     void *what;
-    bool took;
+    bool took, quiet;
 };
 
 static void
@@ -342,22 +424,34 @@ take_detached(void *arg)
 {
     struct taking *t = arg;
 
-    if ((t->took = hs_parking_take(t->core, &t->conn, &t->what)))
+    if ((t->took = hs_parking_take(t->core, &t->conn, &t->what, &t->quiet)))
         hs_conn_unref(t->conn); /* what keeps it */
 }
 
-PyDoc_STRVAR(take_doc, "take($self, /)\n--\n\n"
-                       "The what of any that is here, as it is; None: there is none.");
+PyDoc_STRVAR(take_doc,
+             "take($self, /)\n--\n\n"
+             "Any that is here, as it is: (what, whether nothing of its has come, None, False);\n"
+             "None: there is none.");
 
 static PyObject *
 parking_take(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct taking t = {.core = ((ParkingObject *)self)->core};
+    PyObject *news = new_news();
 
+    if (news == NULL)
+        return NULL;
     run_detached(take_detached, &t);
-    if (!t.took)
+    if (!t.took) {
+        Py_DECREF(news);
         Py_RETURN_NONE;
-    return t.what;
+    }
+    PyTuple_SET_ITEM(news, 0, t.what);
+    PyTuple_SET_ITEM(news, 1, PyBool_FromLong(t.quiet));
+    PyTuple_SET_ITEM(news, 2, Py_NewRef(Py_None));
+    PyTuple_SET_ITEM(news, 3, Py_NewRef(Py_False));
+    PyObject_GC_Track(news);
+    return news;
 }
 
 static void
@@ -423,9 +517,10 @@ parking_dealloc(PyObject *obj)
     ParkingObject *self = (ParkingObject *)obj;
     struct hs_conn *conn;
     void *what;
+    bool quiet;
 
     PyObject_GC_UnTrack(obj);
-    while (self->core != NULL && hs_parking_take(self->core, &conn, &what)) {
+    while (self->core != NULL && hs_parking_take(self->core, &conn, &what, &quiet)) {
         hs_conn_unref(conn);
         Py_DECREF((PyObject *)what);
     }
@@ -448,6 +543,8 @@ static PyMethodDef parking_methods[] = {
     {"turn", HS_METHOD(parking_turn), METH_FASTCALL, turn_doc},
     {"linger", HS_METHOD(parking_linger), METH_FASTCALL, linger_doc},
     {"tend", parking_tend, METH_NOARGS, tend_doc},
+    {"poll", HS_METHOD(parking_poll), METH_FASTCALL | METH_KEYWORDS, poll_doc},
+    {"_op_poll", HS_METHOD(parking_op_poll), METH_FASTCALL | METH_KEYWORDS, OP_DOC("poll")},
     {"drain", parking_drain, METH_NOARGS, drain_doc},
     {"evict", parking_evict, METH_O, evict_doc},
     {"take", parking_take, METH_NOARGS, take_doc},

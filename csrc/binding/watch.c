@@ -5,6 +5,8 @@
 #include "args.h"
 #include "run.h"
 
+#include <limits.h>
+
 /* Steals value. */
 static int
 put_count(PyObject *dict, const char *name, PyObject *value)
@@ -122,6 +124,53 @@ core_fd_usage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("ll", usage.open, usage.limit);
 }
 
+/* A new reference; None: there is none, or not of a family whose addresses have a text here. */
+static PyObject *
+name_object(const struct hs_addr *addr)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+
+    if (addr->len == 0 || (addr->sa.sa_family != AF_INET && addr->sa.sa_family != AF_INET6 &&
+                           addr->sa.sa_family != AF_UNIX))
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeFSDefault(hs_addr_text(addr, text, sizeof(text)));
+}
+
+PyDoc_STRVAR(fd_socket_doc,
+             "_fd_socket(fd, /)\n--\n\n"
+             "Family, type, whether it listens, state of TCP, own and peer's address of a socket;\n"
+             "None: it is none.");
+
+static PyObject *
+core_fd_socket(PyObject *Py_UNUSED(module), PyObject *number)
+{
+    struct hs_fd_socket found;
+    long fd = PyLong_AsLong(number);
+
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    if (fd < 0 || fd > INT_MAX || !hs_fd_socket((int)fd, &found))
+        Py_RETURN_NONE;
+    return Py_BuildValue("iiOzNN", found.family, found.type, found.listens ? Py_True : Py_False,
+                         hs_tcp_state_name(found.state), name_object(&found.local),
+                         name_object(&found.peer));
+}
+
+PyDoc_STRVAR(unraisable_doc, "_unraisable(exc, where, /)\n--\n\n"
+                             "Tell sys.unraisablehook of an exception that can fail no call.");
+
+static PyObject *
+core_unraisable(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 2 || !PyExceptionInstance_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "_unraisable() takes an exception and an object");
+        return NULL;
+    }
+    PyErr_SetObject((PyObject *)Py_TYPE(args[0]), args[0]);
+    PyErr_WriteUnraisable(args[1]);
+    Py_RETURN_NONE;
+}
+
 struct counting {
     const struct hs_addr *peer;
     uint32_t counts[HS_TCP_STATES];
@@ -201,6 +250,8 @@ PyMethodDef watch_functions[] = {
     {"resolver_stats", core_resolver_stats, METH_NOARGS, resolver_stats_doc},
     {"fd_inventory", core_fd_inventory, METH_NOARGS, fd_inventory_doc},
     {"_fd_list", core_fd_list, METH_NOARGS, fd_list_doc},
+    {"_unraisable", HS_METHOD(core_unraisable), METH_FASTCALL, unraisable_doc},
+    {"_fd_socket", core_fd_socket, METH_O, fd_socket_doc},
     {"_fd_usage", core_fd_usage, METH_NOARGS, fd_usage_doc},
     {"reset_counts", core_reset_counts, METH_NOARGS, reset_counts_doc},
     {"tcp_counts", HS_METHOD(core_tcp_counts), METH_FASTCALL | METH_KEYWORDS, tcp_counts_doc},

@@ -15,6 +15,9 @@
  * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
  *   woken somebody who has not looked yet. Whoever takes one and leaves others rings on: one ring
  *   is enough for several.
+ * - watched: who polls has found nothing and waits for our epoll descriptor, which is readable
+ *   while the kernel has an event that nobody took. Ringing makes one. Any other look may take it,
+ *   which is why one ring is not enough: whoever leaves something due rings until it was polled.
  *
  * Threads sleep in epoll_wait(2) for one event each: the kernel wakes one for each event, the last
  * to come first, and another if more is ready. The timer and the eventfd are edge-triggered for the
@@ -63,7 +66,7 @@ struct hs_reactor {
     int64_t timer_ns;
     struct hs_list waiting, due; /* hs_parked.link */
     struct hs_reactor_counts counts;
-    bool closed;
+    bool closed, watched;
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -189,7 +192,7 @@ wait_locked(struct hs_reactor *r, struct hs_parked *p, int64_t at_ns)
 static bool
 needs_ring_locked(const struct hs_reactor *r)
 {
-    return r->counts.sleeping > 0 && (r->counts.due > 0 || r->closed);
+    return (r->counts.sleeping > 0 || r->watched) && (r->counts.due > 0 || r->closed);
 }
 
 static void
@@ -492,6 +495,25 @@ hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err, struct hs
         }
     if (rv == HS_WANT)
         hs_lock_drop(&r->lock);
+    return rv;
+}
+
+hs_err
+hs_reactor_poll(struct hs_reactor *r, struct hs_error *err, struct hs_parked **ret_p)
+{
+    hs_err rv;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!is_ours(r))
+        return refuse_forked(err);
+    hs_lock_take(&r->lock);
+    r->watched = false;
+    if (r->counts.due == 0)
+        collect_locked(r);
+    if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT) {
+        r->watched = true;
+        hs_lock_drop(&r->lock);
+    }
     return rv;
 }
 

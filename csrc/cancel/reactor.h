@@ -37,7 +37,7 @@ struct hs_reactor;
 HS_NODISCARD hs_err hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r);
 /* Nothing may be parked, nobody may wait. NULL is fine. */
 void hs_reactor_free(struct hs_reactor *r);
-/* Readable when somebody should call hs_reactor_next; for those who wait for other things, too. */
+/* Of epoll(7); for who is told to wait by hs_reactor_poll. */
 int hs_reactor_fileno(const struct hs_reactor *r);
 /* Whoever waits, and who comes later, gets HS_E_CLOSED once nothing is due. Idempotent. */
 void hs_reactor_close(struct hs_reactor *r);
@@ -57,6 +57,11 @@ void hs_reactor_call_all(struct hs_reactor *r);
  * HS_INTR (a signal, or a second has passed). Else HS_WANT when there is none. HS_E_CLOSED,
  * HS_E_FORKED, HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err,
+                                    struct hs_parked **ret_p);
+/* The same for who waits elsewhere, in an event loop: HS_WANT when nothing is due, and then
+ * hs_reactor_fileno is readable as soon as something may be. For one at a time, who calls again
+ * after each that is given, until HS_WANT: before that nothing is told. */
+HS_NODISCARD hs_err hs_reactor_poll(struct hs_reactor *r, struct hs_error *err,
                                     struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);

@@ -18,7 +18,7 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
-#include "../base/histogram.h"
+#include "../base/spans.h"
 #include "../base/recorder.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"

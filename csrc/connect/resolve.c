@@ -32,7 +32,7 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
-#include "../base/histogram.h"
+#include "../base/spans.h"
 #include "../base/lock.h"
 #include "../base/thread.h"
 #include "../base/time.h"

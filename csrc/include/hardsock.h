@@ -746,6 +746,30 @@ HS_API size_t hs_conn_tls_chain_length(struct hs_conn *c);
 HS_API HS_NODISCARD hs_err hs_conn_tls_chain_copy(struct hs_conn *c, size_t i, uint8_t **ret_der,
                                                   size_t *ret_len);
 
+/* len secret bytes that both ends of this TLS, and nobody else, can derive for a purpose (RFC 5705,
+ * RFC 8446 section 7.5). HS_E_INVALID: a plain connection, TLS that has failed, TLS 1.2 without the
+ * extended master secret (RFC 7627), or a label or length that OpenSSL refuses. out is not written
+ * then, but for what is not to be used. */
+struct hs_tls_exported {
+    const char *label;
+    size_t label_len;
+    const uint8_t *context; /* NULL: none, which for TLS 1.2 is not the same as an empty one */
+    size_t context_len;
+};
+HS_API HS_NODISCARD hs_err hs_conn_tls_export(struct hs_conn *c, const struct hs_tls_exported *what,
+                                              uint8_t *out, size_t len, struct hs_error *err);
+/* What a protocol above ties a proof of who it is to. HS_E_INVALID as hs_conn_tls_export, or, for
+ * END_POINT, when the server's certificate is not known (a server that has resumed) or its
+ * signature has no hash. */
+enum hs_tls_binding {
+    HS_TLS_BINDING_END_POINT, /* tls-server-end-point, RFC 5929: the hash of its certificate */
+    HS_TLS_BINDING_EXPORTER,  /* tls-exporter, RFC 9266: 32 bytes, of this connection alone */
+};
+#define HS_TLS_BINDING_MAX 64
+HS_API HS_NODISCARD hs_err hs_conn_tls_binding(struct hs_conn *c, enum hs_tls_binding kind,
+                                               uint8_t out[HS_TLS_BINDING_MAX], size_t *ret_len,
+                                               struct hs_error *err);
+
 /* Says that no more comes: FIN, or with TLS close_notify, for which there must be room first.
  * Reading goes on. Waits. */
 HS_API HS_NODISCARD hs_err hs_conn_close_write(struct hs_conn *c, struct hs_op *op,

@@ -232,6 +232,36 @@ HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err, ch
 /* hs_token_wait for an op whose token it is, so that it can be stepped. */
 HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
 
+/* ---- Histograms with fixed edges ------------------------------------------------------------ */
+
+enum hs_edges {
+    HS_EDGES_DELAY, /* 10 us to 10 s, in steps of 1, 2.5, 5 */
+    HS_EDGES_AGE,   /* 10 ms to 7 days */
+};
+
+#define HS_FIXED_BUCKETS_MAX 24
+
+struct hs_fixed_counts {
+    size_t n_edges; /* buckets: one more */
+    uint64_t count; /* of all buckets */
+    uint64_t sum_ns;
+    int64_t edges_ns[HS_FIXED_BUCKETS_MAX];
+    uint64_t buckets[HS_FIXED_BUCKETS_MAX]; /* [i]: at most edge i, above edge i - 1; not cumulative
+                                             */
+};
+
+/* Added to and read from any thread, without a lock. */
+struct hs_fixed_histogram;
+
+HS_NODISCARD hs_err hs_fixed_histogram_new(enum hs_edges edges, struct hs_error *err,
+                                           struct hs_fixed_histogram **ret_h);
+/* NULL is fine. */
+void hs_fixed_histogram_free(struct hs_fixed_histogram *h);
+/* A negative duration counts as zero. */
+void hs_fixed_histogram_add(struct hs_fixed_histogram *h, int64_t ns);
+void hs_fixed_histogram_read(const struct hs_fixed_histogram *h,
+                             struct hs_fixed_counts *ret_counts);
+
 /* ---- Connections ---------------------------------------------------------------------------- */
 
 /* For a caller that lost what a receive had returned, for want of memory: reading must not go
@@ -409,6 +439,13 @@ HS_NODISCARD hs_err hs_parking_linger(struct hs_parking *p, struct hs_conn *conn
  * once hs_parking_close was called and nothing is due. */
 HS_NODISCARD hs_err hs_parking_next(struct hs_parking *p, struct hs_error *err,
                                     struct hs_parked_conn *ret_parked);
+/* For a server in an event loop, instead of hs_parking_next: waits for the next with news, and
+ * gives up to max that are there. alone is of no meaning. One call at a time. HS_INTR and HS_WANT:
+ * again; HS_E_CLOSED as above; HS_E_DEADLINE, HS_E_CANCELLED: of op. On failure nothing was given.
+ */
+HS_NODISCARD hs_err hs_parking_poll(struct hs_parking *p, struct hs_op *op, size_t max,
+                                    struct hs_error *err, struct hs_parked_conn *ret_parked,
+                                    size_t *ret_n);
 /* For when no thread is free to wait: gives those that are due with other news than a message, up
  * to max, without waiting; returns how many. */
 size_t hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked);
@@ -420,8 +457,10 @@ void hs_parking_drain(struct hs_parking *p);
  * none. */
 bool hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_conn,
                       void **ret_arg);
-/* Any that is parked or due, whatever it waits for, as it is: for the end. False: there is none. */
-bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg);
+/* Any that is parked or due, whatever it waits for, as it is: for the end. *ret_quiet: it waits for
+ * a message of which nothing has come. False: there is none. */
+bool hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg,
+                     bool *ret_quiet);
 void hs_parking_close(struct hs_parking *p);
 /* parked: without news, also those that linger. due: with news, as far as the kernel can tell, that
  * nobody has taken. */
@@ -433,7 +472,10 @@ void hs_parking_counts(struct hs_parking *p, size_t *ret_parked, size_t *ret_due
  * token is cancelled, so that nobody works for a client that is not there any more. */
 struct hs_departures;
 
-HS_NODISCARD hs_err hs_departures_new(struct hs_error *err, struct hs_departures **ret_departures);
+/* A connection is watched when it has been for young_ns, or hs_conn_cancel_on_end is asked for: so
+ * handlers that are over sooner cost no system call. */
+HS_NODISCARD hs_err hs_departures_new(int64_t young_ns, struct hs_error *err,
+                                      struct hs_departures **ret_departures);
 struct hs_departures *hs_departures_ref(struct hs_departures *d);
 void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
 /* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
@@ -544,6 +586,16 @@ void hs_inspect_stop(void);
 
 #define HS_TCP_STATES 13
 const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
+struct hs_fd_socket {
+    int family, type;
+    bool listens;
+    int state; /* index as in hs_diag_count(); 0: no TCP, or the kernel does not say */
+    struct hs_addr local, peer; /* len 0: it has none */
+};
+/* What the socket fd is, whoever made it: asks the kernel, opens nothing and changes nothing.
+ * False: fd is no socket, or not open. */
+bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
+
 /* Counts this network namespace's TCP sockets towards peer by state (index: TCP_ESTABLISHED 1 ..
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,

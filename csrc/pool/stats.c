@@ -5,7 +5,7 @@
  */
 #include "waiter.h"
 
-#include "../base/histogram.h"
+#include "../base/spans.h"
 
 #include <string.h>
 

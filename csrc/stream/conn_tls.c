@@ -13,7 +13,7 @@
 #include "conn_impl.h"
 
 #include "../base/addr.h"
-#include "../base/histogram.h"
+#include "../base/spans.h"
 #include "../base/time.h"
 
 #include <linux/sockios.h>
@@ -337,4 +337,31 @@ hs_conn_tls_chain_copy(struct hs_conn *c, size_t i, uint8_t **ret_der, size_t *r
     struct hs_tls *tls = open_tls(c);
 
     return tls != NULL ? hs_tls_chain_copy(tls, i, ret_der, ret_len) : HS_E_INVALID;
+}
+
+/* ---- Deriving ------------------------------------------------------------------------------ */
+
+static hs_err
+no_tls(struct hs_error *err)
+{
+    return hs_err_setx(err, HS_E_INVALID, NULL,
+                       "the connection speaks no TLS: there is nothing to derive from");
+}
+
+hs_err
+hs_conn_tls_export(struct hs_conn *c, const struct hs_tls_exported *what, uint8_t *out, size_t len,
+                   struct hs_error *err)
+{
+    struct hs_tls *tls = open_tls(c);
+
+    return tls != NULL ? hs_tls_export(tls, what, out, len, err) : no_tls(err);
+}
+
+hs_err
+hs_conn_tls_binding(struct hs_conn *c, enum hs_tls_binding kind, uint8_t out[HS_TLS_BINDING_MAX],
+                    size_t *ret_len, struct hs_error *err)
+{
+    struct hs_tls *tls = open_tls(c);
+
+    return tls != NULL ? hs_tls_binding(tls, kind, out, ret_len, err) : no_tls(err);
 }

@@ -6,6 +6,11 @@
  *   hs_conn_unref leaves first. Its owner and generation tell it from former and later ones of the
  *   same number.
  * - An event names the generation of its place: what comes late for a former owner is dropped.
+ * - A connection is put into the set when it has been here for young_ns: most handlers are over by
+ *   then, and have cost no system call. Nothing is lost: what has happened meanwhile is told when
+ *   it is put in. young lists, in the order of their times, at least all that are to be put in;
+ *   those that have left or were put in since are skipped. While it lists any the timer is set to
+ *   the first or to an earlier time.
  * - A token is taken out of its place under the lock and cancelled outside. Before that c->left is
  *   set to its id: calls on the connection itself find out for themselves, and raise what is true.
  *
@@ -18,6 +23,7 @@
 #include "departures.h"
 
 #include "conn_impl.h"
+#include "../base/time.h"
 #include "../cancel/token.h"
 
 #include <errno.h>
@@ -27,28 +33,43 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define DEPARTURES_MAGIC 0x70c3de9aU
 #define FREED 0x7b
 #define ROUNDS 64
+/* In the data of the timer's events. */
+#define TIMER UINT64_MAX
 
 struct place {
     uint64_t owner;         /* hs_fd.id */
     struct hs_conn *conn;   /* borrows; see above */
     struct hs_token *token; /* owns; NULL: the place is free */
     uint32_t generation;
+    bool armed;  /* it is in the set */
     bool by_end; /* the end of the peer's stream counts, too */
+};
+
+struct young {
+    int64_t at_ns;
+    uint32_t fd, generation;
 };
 
 struct hs_departures {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
-    int epoll_fd; /* changes once, to -1, under lock, by who tends it */
+    int epoll_fd; /* changes once, to -1, under lock, by who tends it; timer_fd with it */
+    int timer_fd; /* in the set */
+    int64_t young_ns;
     struct hs_lock lock;
-    struct place *places; /* guarded by lock, as is n_places */
+    /* All below are guarded by lock. */
+    struct place *places; /* own */
     size_t n_places;
+    struct young *young; /* own; a ring */
+    size_t first_young, n_young, room_young;
+    bool timer_set;
 };
 
 static const char by_reset[] = "the client has left: its connection was reset, or is dead";
@@ -70,18 +91,42 @@ is_ours(const struct hs_departures *d)
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
+static hs_err
+open_descriptors(struct hs_departures *d, struct hs_error *err)
+{
+    struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
+
+    d->timer_fd = -1;
+    if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_create1");
+    if ((d->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "timerfd_create");
+    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer_fd, &timer) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_ctl");
+    return HS_OK;
+}
+
+static void
+close_if_open(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
 hs_err
-hs_departures_new(struct hs_error *err, struct hs_departures **ret_departures)
+hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures **ret_departures)
 {
     struct hs_departures *d = calloc(1, sizeof(*d));
+    hs_err rv;
 
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
-    if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0) {
-        int sys = errno;
-
+    d->young_ns = young_ns;
+    if ((rv = open_descriptors(d, err)) != HS_OK) {
+        close_if_open(d->epoll_fd);
+        close_if_open(d->timer_fd);
         free(d);
-        return hs_err_set(err, HS_E_SYSTEM, sys, "departures", "epoll_create1");
+        return rv;
     }
     d->magic = DEPARTURES_MAGIC;
     d->fork_generation = hs_fork_generation();
@@ -103,17 +148,18 @@ hs_departures_ref(struct hs_departures *d)
 void
 hs_departures_close(struct hs_departures *d)
 {
-    int fd;
+    int epoll_fd, timer_fd;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!is_ours(d))
         return;
     hs_lock_take(&d->lock);
-    fd = d->epoll_fd;
-    d->epoll_fd = -1;
+    epoll_fd = d->epoll_fd;
+    timer_fd = d->timer_fd;
+    d->epoll_fd = d->timer_fd = -1;
     hs_lock_drop(&d->lock);
-    if (fd >= 0)
-        (void)close(fd);
+    close_if_open(epoll_fd);
+    close_if_open(timer_fd);
 }
 
 /* Its connections hold references: whoever gives up the last has seen all of them leave. */
@@ -125,14 +171,15 @@ hs_departures_unref(struct hs_departures *d)
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
-    if (d->epoll_fd >= 0)
-        (void)close(d->epoll_fd);
+    close_if_open(d->epoll_fd);
+    close_if_open(d->timer_fd);
     if (is_ours(d)) { /* In a forked child the tokens are the parent's. */
         for (size_t i = 0; i < d->n_places; i++)
             hs_token_unref(d->places[i].token);
         hs_lock_fini(&d->lock);
     }
     free(d->places);
+    free(d->young);
     memset(d, FREED, sizeof(*d));
     free(d);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -140,12 +187,33 @@ hs_departures_unref(struct hs_departures *d)
 
 /* ---- Who is watched ------------------------------------------------------------------------ */
 
+static bool
+reserve_young_locked(struct hs_departures *d)
+{
+    size_t room = d->room_young == 0 ? 64 : 2 * d->room_young;
+    struct young *young;
+
+    if (d->n_young < d->room_young)
+        return true;
+    if ((young = malloc(room * sizeof(*young))) == NULL)
+        return false;
+    for (size_t i = 0; i < d->room_young; i++) /* It is full. */
+        young[i] = d->young[(d->first_young + i) % d->room_young];
+    free(d->young);
+    d->young = young;
+    d->first_young = 0;
+    d->room_young = room;
+    return true;
+}
+
 static hs_err
 reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
 {
     size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_places ? n : 2 * d->n_places;
     struct place *places;
 
+    if (!reserve_young_locked(d))
+        return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
     if (n <= d->n_places)
         return HS_OK;
     if ((places = realloc(d->places, wanted * sizeof(*places))) == NULL)
@@ -163,10 +231,33 @@ arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
 
     ev.data.u64 = (uint64_t)d->places[fd].generation << 32 | (uint32_t)fd;
     if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0))
+        (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+        d->places[fd].armed = true;
         return HS_OK;
+    }
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "departures",
                       "epoll_ctl");
+}
+
+static void
+set_timer_locked(struct hs_departures *d, int64_t at_ns)
+{
+    struct itimerspec spec = {.it_value = hs_timespec_until(at_ns, 0)};
+
+    d->timer_set = timerfd_settime(d->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0;
+}
+
+/* After reserve_locked. */
+static void
+begin_young_locked(struct hs_departures *d, int fd)
+{
+    struct young *y = &d->young[(d->first_young + d->n_young++) % d->room_young];
+
+    *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
+                        .fd = (uint32_t)fd,
+                        .generation = d->places[fd].generation};
+    if (!d->timer_set)
+        set_timer_locked(d, y->at_ns);
 }
 
 static hs_err
@@ -182,8 +273,12 @@ watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token
         return rv;
     p = &d->places[fd];
     p->generation++;
-    if ((rv = arm_locked(d, fd, false, err)) != HS_OK)
+    if (d->young_ns == 0 && (rv = arm_locked(d, fd, false, err)) != HS_OK)
         return rv;
+    if (d->young_ns > 0) {
+        p->armed = false;
+        begin_young_locked(d, fd);
+    }
     *ret_former = p->token;
     p->owner = c->fd.id;
     p->conn = c;
@@ -240,7 +335,7 @@ leave(struct hs_conn *c, bool given_away)
         token = p->token;
         p->token = NULL;
         p->generation++;
-        if (d->epoll_fd >= 0 &&
+        if (d->epoll_fd >= 0 && p->armed &&
             (given_away ||
              !hs_fd_is_closed(&c->fd))) /* Else the kernel has done it, or is about to. */
             (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
@@ -328,18 +423,76 @@ judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char *
     return token;
 }
 
-static struct hs_token *
-next_departed(struct hs_departures *d, const char **ret_why)
+static bool
+is_young_locked(const struct hs_departures *d, const struct young *y)
+{
+    const struct place *p = &d->places[y->fd];
+
+    return p->generation == y->generation && p->token != NULL && !p->armed &&
+           !hs_fd_is_closed(&p->conn->fd);
+}
+
+/* One that is closed at this moment may have a number that is another's, which is harmless: an
+ * event of that one finds that this one was closed, and when it is to be watched itself it takes
+ * the entry over. */
+static hs_err
+grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *err)
+{
+    struct hs_error failed = {0};
+    hs_err rv = arm_locked(d, (int)y->fd, false, &failed);
+
+    if (rv == HS_OK || hs_fd_is_closed(&d->places[y->fd].conn->fd))
+        return HS_OK;
+    if (err != NULL)
+        *err = failed;
+    return rv;
+}
+
+/* Those that come all the time are not looked at one by one: some wait a bit longer. */
+static hs_err
+collect_young_locked(struct hs_departures *d, struct hs_error *err)
+{
+    int64_t now = hs_now(), soonest;
+    struct young *y;
+    uint64_t count;
+    ssize_t ignored = read(d->timer_fd, &count, sizeof(count));
+    hs_err rv = HS_OK;
+
+    (void)ignored;
+    d->timer_set = false;
+    for (; d->n_young > 0; d->n_young--) {
+        y = &d->young[d->first_young];
+        if (is_young_locked(d, y) &&
+            (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
+            soonest = hs_deadline_after(d->young_ns / 4);
+            set_timer_locked(d, y->at_ns > soonest ? y->at_ns : soonest);
+            break;
+        }
+        d->first_young = (d->first_young + 1) % d->room_young;
+    }
+    return rv;
+}
+
+/* HS_OK with NULL: nobody has. */
+static hs_err
+next_departed(struct hs_departures *d, struct hs_error *err, struct hs_token **ret_token,
+              const char **ret_why)
 {
     struct hs_token *token = NULL;
     struct epoll_event ev;
+    hs_err rv = HS_OK;
 
-    while (token == NULL && epoll_wait(d->epoll_fd, &ev, 1, 0) == 1) {
+    while (rv == HS_OK && token == NULL && epoll_wait(d->epoll_fd, &ev, 1, 0) == 1) {
         hs_lock_take(&d->lock);
-        token = judge_locked(d, &ev, ret_why);
+        if (ev.data.u64 == TIMER)
+            rv = collect_young_locked(d, err);
+        else
+            token = judge_locked(d, &ev, ret_why);
         hs_lock_drop(&d->lock);
     }
-    return token;
+    if (rv == HS_OK)
+        *ret_token = token;
+    return rv;
 }
 
 hs_err
@@ -360,7 +513,11 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
     for (;;) {
-        for (unsigned round = 0; (token = next_departed(d, &why)) != NULL; round++) {
+        for (unsigned round = 0;; round++) {
+            if ((rv = next_departed(d, err, &token, &why)) != HS_OK)
+                return rv;
+            if (token == NULL)
+                break;
             (void)hs_token_cancel(token, why, 0, &fired);
             hs_token_unref(token);
             if (fired != NULL) {

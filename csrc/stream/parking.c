@@ -30,6 +30,7 @@
 #define FREED 0x7b
 #define SPOT_FREED 0x7c
 #define TOLD_SLICE 64
+#define LOOKS 64 /* of what has no news: others of the event loop wait, too */
 
 struct hs_parking {
     unsigned magic;
@@ -506,6 +507,47 @@ hs_parking_next(struct hs_parking *p, struct hs_error *err, struct hs_parked_con
     return HS_OK;
 }
 
+/* HS_OK: some were given, or HS_INTR: it has only looked. HS_WANT: nothing is due. */
+static hs_err
+poll_due(struct hs_parking *p, size_t max, struct hs_error *err, struct hs_parked_conn *ret_parked,
+         size_t *ret_n)
+{
+    struct hs_parked *parked;
+    hs_err rv = HS_INTR;
+    size_t n = 0;
+
+    for (int i = 0; i < LOOKS && n < max; i++) {
+        if ((rv = hs_reactor_poll(p->reactor, n == 0 ? err : NULL, &parked)) != HS_OK)
+            break;
+        rv = HS_INTR;
+        if (tell(HS_CONTAINER(parked, struct hs_spot, parked), &ret_parked[n]) == HS_OK)
+            n++;
+    }
+    if (n == 0)
+        return rv;
+    *ret_n = n;
+    return HS_OK;
+}
+
+hs_err
+hs_parking_poll(struct hs_parking *p, struct hs_op *op, size_t max, struct hs_error *err,
+                struct hs_parked_conn *ret_parked, size_t *ret_n)
+{
+    short revents;
+    hs_err rv;
+
+    HS_CHECK(p, PARKING_MAGIC);
+    if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        return rv;
+    while ((rv = poll_due(p, max, err, ret_parked, ret_n)) == HS_WANT) {
+        op->want_id = 0;
+        if ((rv = hs_wait_op(op, hs_reactor_fileno(p->reactor), POLLIN, op->deadline_ns, HS_NEVER,
+                             err, &revents)) != HS_OK)
+            return rv;
+    }
+    return rv;
+}
+
 /* Goes once round: messages come behind those that came meanwhile, in their order. */
 size_t
 hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_parked)
@@ -576,7 +618,7 @@ hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_
 }
 
 bool
-hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
+hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg, bool *ret_quiet)
 {
     struct hs_parked *parked;
     struct hs_spot *s;
@@ -586,6 +628,7 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg)
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);
+    *ret_quiet = s->lingering == NULL && look(s) == HS_WANT;
     if (s->lingering != NULL) {
         hs_conn_abandon(s->conn, &s->lingering->op, NULL);
         free(s->lingering);

@@ -6,7 +6,7 @@
 #include "roll.h"
 
 #include "conn_impl.h"
-#include "../base/histogram.h"
+#include "../base/spans.h"
 #include "../base/lock.h"
 #include "../base/recorder.h"
 #include "../base/site.h"

@@ -60,6 +60,12 @@ void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,
                                       size_t *ret_len);
+/* See hs_conn_tls_export and hs_conn_tls_binding. */
+HS_NODISCARD hs_err hs_tls_export(struct hs_tls *t, const struct hs_tls_exported *what,
+                                  uint8_t *out, size_t len, struct hs_error *err);
+HS_NODISCARD hs_err hs_tls_binding(struct hs_tls *t, enum hs_tls_binding kind,
+                                   uint8_t out[HS_TLS_BINDING_MAX], size_t *ret_len,
+                                   struct hs_error *err);
 /* After an end: whether the peer itself said so; else, whether TCP was over on both sides then. */
 bool hs_tls_ended(struct hs_tls *t, bool *ret_tcp_closed);
 /* Bytes that reading gives without the kernel; belongs to the reader. *ret_ready: it would not

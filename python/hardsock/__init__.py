@@ -7,6 +7,8 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from os import environ as _environ
+
 from hardsock import deadline
 from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
@@ -68,6 +70,7 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
+from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._inspect import by_environment as _inspect_by_environment
 from hardsock._inspect import inspect
@@ -155,6 +158,7 @@ __all__ = [
     "FdGrowth",
     "FdSnapshot",
     "FdWatch",
+    "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
     "HandshakeStats",
@@ -249,3 +253,9 @@ __all__ = [
 ]
 
 _inspect_by_environment()
+if _environ.get("HARDSOCK_TRACE") == "1":
+    fd_watch(trace=True)
+if "HARDSOCK" in _environ:
+    from hardsock.running import begin_by_environment as _begin
+
+    _begin(_environ["HARDSOCK"])

@@ -1,4 +1,4 @@
-"""The command line: ``hardsock demo``, ``hardsock explain HOST:PORT``, ``explain --adapters``."""
+"""The command line: ``hardsock demo``, ``explain HOST:PORT``, ``explain --adapters``, ``run``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hardsock.demo import run
 
             return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+        if arguments.command == "run":
+            from hardsock.running.command import run as run_program
+
+            return run_program(arguments)
         if arguments.adapters:
             from hardsock.adapters._known import report
 
@@ -75,6 +79,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "--timeout", type=float, default=5.0, metavar="S", help="seconds for all of a connect (5)"
     )
     explain.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+    from hardsock.running.command import add_parser
+
+    add_parser(commands)
     return parser
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._errors import DescriptorWarning
+from hardsock._foreign import ForeignSocket, describe
 from hardsock._notes import Note, note_of
 from hardsock._pool import living_pools
 from hardsock._pool_records import Site, site_at, thread_name
+from hardsock._traces import installed, trace_sockets
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -133,13 +135,24 @@ class Descriptor:
     """What of hardsock it belongs to, with the line that made it."""
     note: Note | None = field(default=None, compare=False)
     """What ``hardsock.note()`` said about it."""
+    foreign: ForeignSocket | None = field(default=None, compare=False)
+    """Of a socket that is not hardsock's: what it is, and who made it if that is traced."""
     _identity: tuple[int, int] = (0, 0)
+
+    @property
+    def site(self) -> Site | None:
+        """The line that made it, if that is known."""
+        if self.connection is not None:
+            return self.connection.site
+        return None if self.foreign is None else self.foreign.site
 
     def __str__(self) -> str:
         if self.connection is not None:
             return f"descriptor {self.fd}: {self.connection}"
         if self.note is not None:
             return f"descriptor {self.fd}: {self.target}: {self.note}"
+        if self.foreign is not None:
+            return f"descriptor {self.fd}: {self.foreign}"
         return f"descriptor {self.fd}: {self.target}"
 
 
@@ -208,8 +221,9 @@ class FdGrowth:
 
     @property
     def by_site(self) -> dict[Site, int]:
-        """How many of ``opened`` each line of the program made, the most first; hardsock's only."""
-        return dict(_sites_of([one.connection for one in self.opened]).most_common())
+        """How many of ``opened`` each line of the program made, the most first: of hardsock's, and
+        of all sockets once they are traced (``fd_watch``)."""
+        return dict(Counter(one.site for one in self.opened if one.site is not None).most_common())
 
     def __str__(self) -> str:
         lines = [f"{self.net:+d} descriptors in {self.seconds:.1f} s"]
@@ -222,28 +236,29 @@ def fd_snapshot() -> FdSnapshot:
     """List what is open, by descriptor; works when descriptors have run out, since it opens none.
 
     A picture, not a ledger: what other threads open or close meanwhile may be missed. Costs about
-    2 microseconds for each open descriptor. At most the first 65,536 numbers are looked at.
+    2 microseconds for each open descriptor, 10 for a socket that is not hardsock's. At most the
+    first 65,536 numbers are looked at.
     """
-    ours = _open_ones()
-    return FdSnapshot(
-        descriptors=tuple(
-            Descriptor(
-                fd,
-                kind,
-                target,
-                ours.get(fd) if kind == "socket" else None,
-                note_of(fd, dev, ino),
-                (dev, ino),
-            )
-            for fd, kind, dev, ino, target in _core._fd_list()
-        ),
-        limit=_usage()[1],
-        taken=time.monotonic(),
-    )
+    ours, tracer = _open_ones(), installed()
+    theirs = {} if tracer is None else tracer.of_sockets()
+    found = []
+    for fd, kind, dev, ino, target in _core._fd_list():
+        ours_there = ours.get(fd) if kind == "socket" else None
+        is_foreign = kind == "socket" and ours_there is None
+        foreign = describe(fd, theirs.get(fd)) if is_foreign else None
+        note = note_of(fd, dev, ino)
+        found.append(Descriptor(fd, kind, target, ours_there, note, foreign, (dev, ino)))
+    return FdSnapshot(tuple(found), limit=_usage()[1], taken=time.monotonic())
 
 
-def _sites_of(connections: list[OpenConnection | None]) -> Counter[Site]:
-    return Counter(one.site for one in connections if one is not None)
+def _sites() -> Counter[Site]:
+    """How many open ones each line has made."""
+    found, ours, tracer = Counter[Site](), _open_ones(), installed()
+    found.update(one.site for one in ours.values())
+    if tracer is not None:
+        theirs = tracer.of_sockets().items()
+        found.update(site_at(one.code, one.offset) for fd, one in theirs if fd not in ours)
+    return found
 
 
 def _usage() -> tuple[int, int | None]:
@@ -265,7 +280,8 @@ class FdAlarm:
     """How many make an alarm."""
     by_kind: dict[str, int]
     by_site: dict[Site, int]
-    """How many each line of the program made, the most first; hardsock's only."""
+    """How many each line of the program made, the most first: of hardsock's, and of all sockets if
+    they are traced."""
 
     def __str__(self) -> str:
         most = ", ".join(
@@ -276,7 +292,7 @@ class FdAlarm:
         )
         return (
             f"{self.open} descriptors are open, of {self.limit or 'unlimited'} (RLIMIT_NOFILE): "
-            f"{kinds}" + (f"; of hardsock: {most}" if most else "")
+            f"{kinds}" + (f"; {most}" if most else "")
         )
 
 
@@ -346,7 +362,7 @@ class FdWatch:
             limit=limit,
             threshold=threshold,
             by_kind={kind: count for kind, count in _core.fd_inventory().items() if count},
-            by_site=dict(_sites_of(list(_open_ones().values())).most_common()),
+            by_site=dict(_sites().most_common()),
         )
         with _lock:
             first, self._armed = self._armed and not self._closed, False
@@ -369,6 +385,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def _arm(used: int, limit: int | None) -> int:
     """Tell the core when to call us; returns after how many openings."""
+    global _unheard
     with _lock:
         if not _watches:
             _core._fd_watch(None, _MAX_OPENINGS, _check_all)
@@ -377,6 +394,8 @@ def _arm(used: int, limit: int | None) -> int:
         # Those that were told wait for better times, which one of the next looks finds.
         nearest = min((t for t in thresholds if t is not None), default=_NEVER_REACHED)
         due = max(1, min(nearest - used, _MAX_OPENINGS))
+        # The core counts hardsock's own openings: half for each, so that none is missed.
+        _unheard = due // 2
         # A number of 9 says that ten are open.
         _core._fd_watch(max(0, min(nearest - 1, _NEVER_REACHED)), due, _check_all)
         return due
@@ -396,6 +415,36 @@ def _check_all() -> int:
     return due
 
 
+# ---- sockets of others: an audit hook tells of each that is about to be made
+
+
+class _Hearing(threading.local):
+    """What this thread makes while it looks is not counted."""
+
+    looks = False
+
+
+_hearing = _Hearing()
+_unheard = 0  # sockets that may be made until the next look; approximate where threads race
+
+
+def _heard() -> None:
+    """Called by the tracer; what an alarm raises must not fail the call that makes a socket."""
+    global _unheard
+    if not _watches or _hearing.looks:
+        return
+    _unheard -= 1
+    if _unheard > 0:
+        return
+    _hearing.looks = True
+    try:
+        _check_all()
+    except Exception as exc:
+        _core._unraisable(exc, _heard)
+    finally:
+        _hearing.looks = False
+
+
 def _warn(alarm: FdAlarm) -> None:
     here = site_at(*_core._here())
     warnings.warn_explicit(str(alarm), DescriptorWarning, here.file, here.line)
@@ -406,10 +455,12 @@ def fd_watch(
     share: float | None = 0.8,
     count: int | None = None,
     on_alarm: Callable[[FdAlarm], object] | None = None,
+    trace: bool | None = None,
 ) -> FdWatch:
     """Give an alarm when so many descriptors are open that they may run out.
 
-    There is no thread for it. It looks when hardsock opens a connection or a listener: at the
+    There is no thread for it. It looks when hardsock opens a connection or a listener, and with
+    *trace* when any Python code makes a socket: at the
     descriptor's number each time (the kernel gives the lowest free one, so that as many are open at
     least), and at the exact count after as many openings as were missing for an alarm at the last
     one, but at least at each 64th. It also looks when a call finds no descriptor left, and
@@ -422,6 +473,11 @@ def fd_watch(
         on_alarm: ``on_alarm(alarm)`` is called in the thread that opened one too many, before that
             has its connection, and with no lock held. What it raises is reported as unraisable. The
             default warns (``DescriptorWarning``).
+        trace: Note the line that makes a socket, whatever library makes it, from now on: alarms and
+            snapshots then name the lines of all sockets of Python code. That takes an audit hook
+            (``sys.addaudithook``), which stays for the life of the process: some 2 microseconds
+            for each socket, 0.1 for each other event that is audited. ``None``: unless
+            ``HARDSOCK_TRACE=0`` is in the environment.
 
     Returns:
         The watch, which lasts until its ``close()``.
@@ -433,6 +489,8 @@ def fd_watch(
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(f"count must be an int of at least 1, got {count!r}")
     watch = FdWatch(share, count, _warn if on_alarm is None else on_alarm)
+    if trace or (trace is None and os.environ.get("HARDSOCK_TRACE") != "0"):
+        trace_sockets().on_socket(_heard)
     with _lock:
         _watches.append(watch)
     watch.check()

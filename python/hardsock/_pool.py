@@ -105,6 +105,12 @@ def _stacks(lent: Lent) -> str:
     return text
 
 
+def _described(options: object) -> str:
+    """What was given instead of options, and where it should have been given."""
+    name = type(options).__name__
+    return f"{name}: give these as socket_options" if isinstance(options, SocketOptions) else name
+
+
 class Pool(_core.Pool):
     """Connections to one endpoint, or to several that are equals, lent to one caller at a time.
 
@@ -119,7 +125,7 @@ class Pool(_core.Pool):
         socket_options: As ``connect(options=)``; tls, server_name, source, family and breaker are
             as ``connect`` has them.
         on_connect: ``on_connect(conn)`` is called by the first borrower of each connection, before
-            he gets it, for example to log in. If it raises, the connection is closed and
+            it gets it, for example to log in. If it raises, the connection is closed and
             ``acquire`` raises that.
         check: ``check(conn)`` is called before a connection is lent again that was idle for
             *check_after* seconds. If it raises or returns ``False`` the connection is closed, and
@@ -133,7 +139,7 @@ class Pool(_core.Pool):
             the holder's present one.
         name: For messages; the address by default.
 
-    Hooks run in the borrower's thread, under his deadline, and with no lock held.
+    Hooks run in the borrower's thread, under its deadline, and with no lock held.
     """
 
     _hooks: Hooks[Callable[[Connection], object]]
@@ -171,7 +177,7 @@ class Pool(_core.Pool):
         if options is None:
             options = PoolOptions(**settings)
         elif not isinstance(options, PoolOptions):
-            raise TypeError(f"options must be PoolOptions, not {type(options).__name__}")
+            raise TypeError(f"options must be PoolOptions, not {_described(options)}")
         if on_leak is not None and options.leak_after is None:
             raise ValueError("on_leak has no use without leak_after")
         addresses = _addresses(address)

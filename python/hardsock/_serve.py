@@ -109,7 +109,7 @@ def serve(
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
             As for ``listen``.
-        timeout: Seconds to look *address* up.
+        timeout: Seconds until it listens: to look *address* up.
 
     Raises:
         HardsockError: As ``listen`` does.

@@ -289,6 +289,7 @@ class SSLContext(ssl.SSLContext):
     ) -> Any:
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
+        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then.
         On a ``TLSSocket``, or a connection that speaks TLS, it is TLS within TLS: with a target
         behind an HTTPS proxy.
 
@@ -304,7 +305,8 @@ class SSLContext(ssl.SSLContext):
         if isinstance(sock, TLSSocket):
             sock.do_handshake()  # of the outer layer, if it was put off
             sock = sock.connection
-        if not isinstance(sock, Connection):
+        give = getattr(sock, "_give", None)  # hardsock.compat.socket: the connection behind it
+        if not isinstance(sock, Connection) and (give is None or sock.connection is None):
             return super().wrap_socket(
                 sock,
                 server_side,
@@ -319,6 +321,8 @@ class SSLContext(ssl.SSLContext):
             raise ValueError("check_hostname requires server_hostname")
         name = server_hostname.decode() if isinstance(server_hostname, bytes) else server_hostname
         config = self.tls_config(server_side)
+        if give is not None:
+            sock = give()
         wrapped = TLSSocket(sock, self, config, server_side, None if server_side else name or None)
         if do_handshake_on_connect:
             wrapped.do_handshake()

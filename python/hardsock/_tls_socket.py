@@ -271,10 +271,20 @@ class TLSSocket:
     def shared_ciphers(self) -> None:
         """``None``: not kept."""
 
-    def get_channel_binding(self, cb_type: str = "tls-unique") -> None:
-        """``None``: none is to be had; see ``docs/adapters.md``."""
-        if cb_type != "tls-unique":
-            raise ValueError(f"cb_type must be 'tls-unique', got {cb_type!r}")
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
+        """As ``Connection.channel_binding``; ``None`` before the handshake.
+
+        ``"tls-unique"`` is ``None``: TLS 1.3 has none, and that of TLS 1.2 may be somebody else's,
+        too (RFC 9266 section 1).
+        """
+        if cb_type not in ("tls-unique", "tls-server-end-point", "tls-exporter"):
+            raise ValueError(
+                "cb_type must be 'tls-server-end-point', 'tls-exporter' or 'tls-unique', "
+                f"got {cb_type!r}"
+            )
+        if cb_type == "tls-unique" or not self._shaken:
+            return None
+        return self.connection.channel_binding(cb_type)  # type: ignore[arg-type]
 
     def verify_client_post_handshake(self) -> None:
         """Refused: raises ssl.SSLError, as for a version that has none (RFC 8446 section 4.6.2)."""

@@ -16,7 +16,7 @@ import pytest
 
 from hardsock import CancelToken, _core
 from hardsock._owners import KINDS, Finding, Owner, Owners
-from hardsock._traces import Tracer
+from hardsock._traces import Tracer, trace_sockets
 
 _MARKER = (
     "may_leave(reason, *, sites=(), fds=(), threads=()): what this test may leave open, and why; "
@@ -92,12 +92,9 @@ def _kinds(config: pytest.Config) -> frozenset[str]:
     return kinds
 
 
-@functools.cache
 def _tracer() -> Tracer:
     """One for the process: an audit hook stays."""
-    tracer = Tracer()
-    tracer.install()
-    return tracer
+    return trace_sockets(files=True)
 
 
 # ---- tests

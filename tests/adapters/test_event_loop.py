@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -282,3 +283,46 @@ def test_uvicorn_serves(protocol: str, tls: bool, files: Files) -> None:
     before = len(hs.open_connections())
     hsloop.run(main())
     assert len(hs.open_connections()) == before
+
+
+# ---- hypercorn
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_hypercorn_serves(tls: bool, files: Files) -> None:
+    need_module("hypercorn")
+    need_module("httpx")
+    import hypercorn.asyncio
+    import hypercorn.config
+
+    from hardsock.adapters import httpx
+
+    config = hypercorn.config.Config()
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+        config.bind = [f"fd://{bound.fileno()}"]
+        config.errorlog = None
+        if tls:
+            config.certfile, config.keyfile = str(files.certificate), str(files.key)
+
+        async def main() -> None:
+            end = asyncio.Event()
+            serving = asyncio.create_task(
+                hypercorn.asyncio.serve(application, config, shutdown_trigger=end.wait)  # type: ignore[arg-type]
+            )
+            url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+            trust = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
+            async with httpx.async_client(total=LATE, tls=trust, trust_env=False) as client:
+                for size in (0, 1, 1_000_000):
+                    answer = await client.post(url, content=b"x" * size)
+                    assert answer.text == f"127.0.0.1 {size}"
+                answers = await asyncio.gather(*(client.get(url) for _ in range(50)))
+                assert {answer.text for answer in answers} == {"127.0.0.1 0"}
+                assert any(one.how == "accept" for one in hs.open_connections())
+            end.set()
+            await serving
+
+        before = len(hs.open_connections())
+        hsloop.run(main())
+        assert len(hs.open_connections()) == before
+        bound.detach()  # hypercorn has closed it.

@@ -270,6 +270,7 @@ def test_a_tunnel_of_a_proxy_carries_tls_and_ends(secured: bool, ids: Identities
                     response = session.get(peer.url(path), stream=True)
                     assert isinstance(response.raw.connection.sock, hs.TLSSocket)
                     assert response.content == b"through"
+                    del response  # which holds its pool, and that the connection
                     (found,) = (one for one in hs.open_connections() if one.how == "connect")
                     assert found.peer == proxy.address
     nothing_open()

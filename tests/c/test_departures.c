@@ -21,14 +21,20 @@ struct watched {
 };
 
 static struct watched
-watch(struct pair pair)
+watch_in(int64_t young_ns, struct pair pair)
 {
     struct watched w = {.pair = pair};
 
-    ASSERT_OK(hs_departures_new(fresh(), &w.d));
+    ASSERT_OK(hs_departures_new(young_ns, fresh(), &w.d));
     ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, "client", fresh(), &w.token));
     ASSERT_OK(hs_departures_watch(w.d, pair.c, w.token, fresh()));
     return w;
+}
+
+static struct watched
+watch(struct pair pair)
+{
+    return watch_in(0, pair);
 }
 
 static void
@@ -320,7 +326,7 @@ START_TEST(closed_it_watches_nobody_and_has_no_descriptor)
 
     hs_departures_close(w.d);
     hs_departures_close(w.d);
-    ck_assert_int_eq(count_fds(), fds - 1);
+    ck_assert_int_eq(count_fds(), fds - 2);
     ASSERT_ERR(HS_E_CLOSED, tend(w.d, &fired));
     ASSERT_ERR(HS_E_CLOSED, hs_departures_watch(w.d, late.c, w.token, fresh()));
     ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh()));
@@ -348,6 +354,64 @@ START_TEST(a_forked_child_watches_nobody)
 
     ck_assert_int_eq(in_child(use_in_child, &w), 0);
     reset_peer(&w.pair);
+    EVENTUALLY(is_over(&w));
+    watched_free(&w);
+}
+END_TEST
+
+/* ---- Those that have just come ------------------------------------------------------------- */
+
+START_TEST(what_happens_to_the_young_is_told_when_they_are_old_enough)
+{
+    struct watched w = watch_in(20 * MS, pair_tcp());
+    struct hs_op op = op_step(10 * SECOND);
+    struct hs_callback *fired;
+
+    reset_peer(&w.pair);
+    while (hs_token_check(w.token) == HS_OK) {
+        ASSERT_ERR(HS_WANT, hs_departures_tend(w.d, &op, fresh(), &fired));
+        if (hs_token_check(w.token) == HS_OK)
+            wait_for_want(&op);
+    }
+    watched_free(&w);
+}
+END_TEST
+
+START_TEST(the_young_that_leave_or_close_cost_nothing_more)
+{
+    struct watched w = watch_in(20 * MS, pair_tcp());
+    struct pair pairs[200];
+    struct hs_op op = op_step(10 * SECOND);
+    struct hs_callback *fired;
+
+    for (size_t i = 0; i < LENGTH(pairs); i++) {
+        pairs[i] = pair_tcp();
+        ASSERT_OK(hs_departures_watch(w.d, pairs[i].c, w.token, fresh()));
+        if (i % 2 == 0)
+            hs_conn_leave_departures(pairs[i].c);
+        else
+            hs_conn_close(pairs[i].c, false);
+    }
+    reset_peer(&w.pair);
+    while (hs_token_check(w.token) == HS_OK) {
+        ASSERT_ERR(HS_WANT, hs_departures_tend(w.d, &op, fresh(), &fired));
+        if (hs_token_check(w.token) == HS_OK)
+            wait_for_want(&op);
+    }
+    for (size_t i = 0; i < LENGTH(pairs); i++) {
+        ck_assert_uint_eq(pairs[i].c->left, 0);
+        pair_free(&pairs[i]);
+    }
+    watched_free(&w);
+}
+END_TEST
+
+START_TEST(who_asks_about_the_end_is_watched_at_once)
+{
+    struct watched w = watch_in(HS_NEVER / 2, pair_tcp());
+
+    end_peer(&w.pair);
+    ASSERT_OK(hs_conn_cancel_on_end(w.pair.c, true, fresh()));
     EVENTUALLY(is_over(&w));
     watched_free(&w);
 }
@@ -406,7 +470,7 @@ START_TEST(a_crowd_that_comes_and_goes_is_told_apart)
     struct thread threads[CROWD], tending;
     struct crowd crowd;
 
-    ASSERT_OK(hs_departures_new(fresh(), &crowd.d));
+    ASSERT_OK(hs_departures_new(_i == 0 ? 0 : MS, fresh(), &crowd.d));
     ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &crowd.end));
     thread_start(&tending, tend_until_end, &crowd);
     for (int i = 0; i < CROWD; i++)
@@ -431,6 +495,9 @@ main(void)
     tcase_add_test(tc, a_call_that_waits_on_it_is_told_of_the_reset_not_of_the_cancel);
     tcase_add_test(tc, an_end_cancels_only_where_it_is_asked_for);
     tcase_add_test(tc, who_does_not_ask_any_more_is_not_told);
+    tcase_add_test(tc, what_happens_to_the_young_is_told_when_they_are_old_enough);
+    tcase_add_test(tc, the_young_that_leave_or_close_cost_nothing_more);
+    tcase_add_test(tc, who_asks_about_the_end_is_watched_at_once);
     tcase_add_test(tc, unix_sockets_have_resets_too);
     tcase_add_test(tc, who_has_left_the_set_is_watched_no_more);
     tcase_add_test(tc, who_gives_the_descriptor_away_is_watched_no_more);
@@ -440,6 +507,6 @@ main(void)
     tcase_add_test(tc, nobody_watches_a_connection_of_nobody_s);
     tcase_add_test(tc, closed_it_watches_nobody_and_has_no_descriptor);
     tcase_add_test(tc, a_forked_child_watches_nobody);
-    tcase_add_test(tc, a_crowd_that_comes_and_goes_is_told_apart);
+    tcase_add_loop_test(tc, a_crowd_that_comes_and_goes_is_told_apart, 0, 2);
     return run_case(tc);
 }

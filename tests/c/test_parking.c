@@ -527,6 +527,7 @@ START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
     struct pair spoke = pair_unix(), old = pair_unix(), young = pair_unix(), asks = pair_unix();
     struct hs_conn *conn;
     void *arg;
+    bool quiet;
 
     park(p, spoke.c, HS_NEVER);
     put(spoke.peer, "x", 1);
@@ -548,7 +549,7 @@ START_TEST(the_oldest_silent_one_is_evicted_and_nobody_who_has_spoken)
     hs_conn_unref(conn);
     ck_assert(!hs_parking_evict(p, 0, &conn, &arg));
     expect(p, asks.c, HS_PARKED_MESSAGE);
-    ck_assert(hs_parking_take(p, &conn, &arg));
+    ck_assert(hs_parking_take(p, &conn, &arg, &quiet));
     ck_assert_ptr_eq(conn, spoke.c);
     hs_conn_unref(conn);
     pair_free(&spoke);
@@ -562,11 +563,12 @@ END_TEST
 START_TEST(all_can_be_taken_whatever_they_wait_for)
 {
     struct hs_parking *p = parking();
-    struct pair pairs[3] = {pair_unix(), pair_unix(), pair_unix()};
+    struct pair pairs[4] = {pair_unix(), pair_unix(), pair_unix(), pair_unix()};
     struct hs_close_report report;
     struct hs_parked_conn got;
     struct hs_conn *conn;
     void *arg;
+    bool quiet;
     int n = 0;
 
     park(p, pairs[0].c, HS_NEVER);
@@ -574,14 +576,17 @@ START_TEST(all_can_be_taken_whatever_they_wait_for)
     put(pairs[1].peer, "x", 1);
     ck_assert_uint_eq(hs_parking_tend(p, 1, &got), 0);
     ASSERT_ERR(HS_WANT, hs_parking_linger(p, pairs[2].c, &mark, SECOND, fresh(), &report));
-    for (; hs_parking_take(p, &conn, &arg); n++) {
+    hs_parking_drain(p);
+    ck_assert_int_eq(ask(p, pairs[3].c, HS_NEVER, true), HS_PARKING_TAKEN);
+    for (; hs_parking_take(p, &conn, &arg, &quiet); n++) {
         ck_assert_ptr_eq(arg, &mark);
+        ck_assert_int_eq(quiet, conn == pairs[0].c || conn == pairs[3].c);
         hs_conn_unref(conn);
     }
-    ck_assert_int_eq(n, 3);
+    ck_assert_int_eq(n, 4);
     hs_parking_close(p);
     ASSERT_ERR(HS_E_CLOSED, hs_parking_next(p, fresh(), &got));
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         pair_free(&pairs[i]);
     hs_parking_unref(p);
 }
@@ -1022,6 +1027,7 @@ START_TEST(any_order_of_acts_keeps_the_promises)
     struct model m = {.random = ((uint64_t)_i + 1) * UINT64_C(0x9e3779b97f4a7c15)};
     struct hs_conn *left;
     void *arg;
+    bool quiet;
 
     m.p = parking();
     for (int i = 0; i < CONNS; i++)
@@ -1032,10 +1038,10 @@ START_TEST(any_order_of_acts_keeps_the_promises)
         collect(&m, false);
     for (int i = 0; i < CONNS; i++)
         if (m.conns[i].state == PARKED || m.conns[i].state == LINGERING) {
-            ck_assert(hs_parking_take(m.p, &left, &arg));
+            ck_assert(hs_parking_take(m.p, &left, &arg, &quiet));
             hs_conn_unref(left);
         }
-    ck_assert(!hs_parking_take(m.p, &left, &arg));
+    ck_assert(!hs_parking_take(m.p, &left, &arg, &quiet));
     for (int i = 0; i < CONNS; i++)
         pair_free(&m.conns[i].pair);
     hs_parking_unref(m.p);
@@ -1110,6 +1116,29 @@ work(void *arg)
     return NULL;
 }
 
+/* As an event loop does. */
+static void *
+step(void *arg)
+{
+    struct storm *s = arg;
+    struct hs_parked_conn got[4];
+    struct hs_op op = op_step(60 * SECOND);
+    size_t n;
+    hs_err rv;
+
+    while ((rv = DONE(hs_parking_poll(s->p, &op, LENGTH(got), fresh(), got, &n))) != HS_E_CLOSED) {
+        if (rv == HS_WANT) {
+            wait_for_want(&op);
+            continue;
+        }
+        ASSERT_OK(rv);
+        for (size_t i = 0; i < n; i++)
+            serve(s, &got[i]);
+        op = op_step(60 * SECOND);
+    }
+    return NULL;
+}
+
 static void *
 tend(void *arg)
 {
@@ -1144,22 +1173,24 @@ talk(void *arg)
     return NULL;
 }
 
-START_TEST(a_storm_serves_all_and_tells_of_each_end_once)
+static void
+brew(int n_workers, void *(*serve_all)(void *))
 {
     static struct storm s;
     struct thread workers[CROWD], tender, talker;
 
+    memset(&s, 0, sizeof(s));
     s.p = parking();
     for (int i = 0; i < MANY; i++) {
         s.pairs[i] = pair_tcp();
         park(s.p, s.pairs[i].c, HS_NEVER);
     }
-    for (int i = 0; i < CROWD; i++)
-        thread_start(&workers[i], work, &s);
+    for (int i = 0; i < n_workers; i++)
+        thread_start(&workers[i], serve_all, &s);
     thread_start(&tender, tend, &s);
     thread_start(&talker, talk, &s);
     (void)thread_join(&talker);
-    for (int i = 0; i < CROWD; i++)
+    for (int i = 0; i < n_workers; i++)
         (void)thread_join(&workers[i]);
     (void)thread_join(&tender);
     ck_assert_int_eq(atomic_load(&s.over), MANY);
@@ -1167,6 +1198,87 @@ START_TEST(a_storm_serves_all_and_tells_of_each_end_once)
     for (int i = 0; i < MANY; i++)
         hs_conn_unref(s.pairs[i].c);
     hs_parking_unref(s.p);
+}
+
+START_TEST(a_storm_serves_all_and_tells_of_each_end_once)
+{
+    brew(CROWD, work);
+}
+END_TEST
+
+START_TEST(a_storm_serves_all_in_an_event_loop)
+{
+    brew(1, step);
+}
+END_TEST
+
+/* ---- In an event loop ---------------------------------------------------------------------- */
+
+static size_t
+poll_now(struct hs_parking *p, struct hs_op *op, size_t max, struct hs_parked_conn *got)
+{
+    size_t n = 0;
+    hs_err rv = DONE(hs_parking_poll(p, op, max, fresh(), got, &n));
+
+    if (rv != HS_WANT)
+        ASSERT_OK(rv);
+    return n;
+}
+
+START_TEST(all_that_have_news_are_given_up_to_what_there_is_room_for)
+{
+    struct hs_parking *p = parking();
+    struct hs_parked_conn got[3];
+    struct hs_op op = op_step(10 * SECOND);
+    struct pair pairs[3];
+    size_t n;
+
+    for (size_t i = 0; i < 3; i++) {
+        pairs[i] = pair_tcp();
+        park(p, pairs[i].c, HS_NEVER);
+    }
+    ck_assert_uint_eq(poll_now(p, &op, 3, got), 0);
+    ck_assert_int_ne(op.want_fd, -1);
+    for (size_t i = 0; i < 3; i++)
+        put(pairs[i].peer, "x", 1);
+    wait_for_want(&op);
+    for (size_t all = 0; all < 3; all += n) {
+        op = op_step(10 * SECOND);
+        while ((n = poll_now(p, &op, 2, got)) == 0)
+            wait_for_want(&op);
+        ck_assert_uint_le(n, 2);
+        for (size_t i = 0; i < n; i++) {
+            ck_assert_int_eq(got[i].news, HS_PARKED_MESSAGE);
+            hs_conn_unref(got[i].conn);
+        }
+    }
+    for (size_t i = 0; i < 3; i++)
+        pair_free(&pairs[i]);
+    hs_parking_unref(p);
+}
+END_TEST
+
+START_TEST(waiting_for_news_has_its_time_and_obeys_its_token)
+{
+    struct hs_parking *p = parking();
+    struct hs_callback *fired = NULL;
+    struct hs_parked_conn got;
+    struct hs_token *token;
+    struct hs_op op = op_in(MS);
+    size_t n;
+
+    ASSERT_ERR(HS_E_DEADLINE, DONE(hs_parking_poll(p, &op, 1, fresh(), &got, &n)));
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &token));
+    op = op_with(token);
+    op.stepping = true;
+    ASSERT_ERR(HS_WANT, DONE(hs_parking_poll(p, &op, 1, fresh(), &got, &n)));
+    ck_assert(hs_token_cancel(token, "test", 0, &fired));
+    ASSERT_ERR(HS_E_CANCELLED, DONE(hs_parking_poll(p, &op, 1, fresh(), &got, &n)));
+    hs_token_unref(token);
+    hs_parking_close(p);
+    op = op_in(SECOND);
+    ASSERT_ERR(HS_E_CLOSED, DONE(hs_parking_poll(p, &op, 1, fresh(), &got, &n)));
+    hs_parking_unref(p);
 }
 END_TEST
 
@@ -1206,5 +1318,8 @@ main(void)
     tcase_add_loop_test(tc, a_linger_that_fails_is_not_told_as_closed_here, 0, 2);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 150);
     tcase_add_test(tc, a_storm_serves_all_and_tells_of_each_end_once);
+    tcase_add_test(tc, a_storm_serves_all_in_an_event_loop);
+    tcase_add_test(tc, all_that_have_news_are_given_up_to_what_there_is_room_for);
+    tcase_add_test(tc, waiting_for_news_has_its_time_and_obeys_its_token);
     return run_case(tc);
 }

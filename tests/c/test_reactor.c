@@ -7,6 +7,8 @@
 
 #include "../../csrc/cancel/reactor.h"
 
+#include <poll.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -73,6 +75,26 @@ next_now(struct hs_reactor *r)
         return NULL;
     ASSERT_OK(rv);
     return thing_of(p);
+}
+
+static struct thing *
+poll_now(struct hs_reactor *r)
+{
+    struct hs_parked *p = NULL;
+    hs_err rv = hs_reactor_poll(r, fresh(), &p);
+
+    if (rv == HS_WANT)
+        return NULL;
+    ASSERT_OK(rv);
+    return thing_of(p);
+}
+
+static bool
+readable_within(struct hs_reactor *r, int ms)
+{
+    struct pollfd fd = {.fd = hs_reactor_fileno(r), .events = POLLIN};
+
+    return poll(&fd, 1, ms) == 1;
 }
 
 static struct thing *
@@ -304,6 +326,81 @@ START_TEST(a_closed_one_still_gives_what_is_due)
 }
 END_TEST
 
+/* Parked quietly, and found so by who polls; then the thing happens. */
+static void
+expect_told(struct hs_reactor *r, struct thing *t,
+            void (*happen)(struct hs_reactor *, struct thing *))
+{
+    thing_init(t);
+    park(r, t, HS_NEVER);
+    ck_assert_ptr_null(poll_now(r));
+    ck_assert(!readable_within(r, 0));
+    happen(r, t);
+    ck_assert(readable_within(r, 10000));
+    ck_assert_ptr_eq(poll_now(r), t);
+    ck_assert_ptr_null(poll_now(r));
+    ck_assert(!readable_within(r, 0));
+    thing_fini(r, t);
+}
+
+static void
+it_speaks(struct hs_reactor *r, struct thing *t)
+{
+    (void)r;
+    say(t);
+}
+
+static void
+it_is_called(struct hs_reactor *r, struct thing *t)
+{
+    hs_reactor_call(r, &t->parked);
+}
+
+static void
+all_are_called(struct hs_reactor *r, struct thing *t)
+{
+    (void)t;
+    hs_reactor_call_all(r);
+}
+
+static void
+it_is_queued(struct hs_reactor *r, struct thing *t)
+{
+    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, NULL, NULL)), t);
+    hs_reactor_queue(r, &t->parked);
+}
+
+static void
+its_time_comes(struct hs_reactor *r, struct thing *t)
+{
+    ck_assert_ptr_eq(thing_of(hs_reactor_take(r, NULL, NULL)), t);
+    park(r, t, hs_now() + MS);
+}
+
+static void
+somebody_collects(struct hs_reactor *r, struct thing *t)
+{
+    say(t);
+    hs_reactor_collect(r);
+}
+
+START_TEST(who_polls_is_told_by_the_descriptor_whatever_happens)
+{
+    static void (*const all[])(struct hs_reactor *, struct thing *) = {
+        it_speaks, it_is_called, all_are_called, it_is_queued, its_time_comes, somebody_collects};
+    struct hs_reactor *r = reactor();
+    struct hs_parked *p;
+    struct thing t;
+
+    for (size_t i = 0; i < LENGTH(all); i++)
+        expect_told(r, &t, all[i]);
+    hs_reactor_close(r);
+    ck_assert(readable_within(r, 10000));
+    ASSERT_ERR(HS_E_CLOSED, hs_reactor_poll(r, fresh(), &p));
+    hs_reactor_free(r);
+}
+END_TEST
+
 static void
 one_each(bool queue)
 {
@@ -390,6 +487,7 @@ struct world {
     enum belief belief[THINGS];
     int said[THINGS];  /* bytes that were not read */
     bool late[THINGS]; /* parked with a time that has passed */
+    bool watching;     /* the last to poll found nothing */
     uint64_t random;
 };
 
@@ -447,7 +545,7 @@ act(struct world *w)
     struct thing *t;
     struct hs_parked *p;
 
-    switch (pick(w, 6)) {
+    switch (pick(w, 7)) {
     case 0:
         if (w->said[i] < 3) {
             say(&w->things[i]);
@@ -470,6 +568,11 @@ act(struct world *w)
             w->late[thing_of(p) - w->things] = false;
         }
         break;
+    case 4:
+        if ((t = poll_now(w->r)) != NULL)
+            check_given(w, t);
+        w->watching = t == NULL;
+        break;
     default:
         if (w->belief[i] == MINE)
             act_on_own(w, i);
@@ -489,6 +592,8 @@ settle(struct world *w)
         expected += due;
         quiet += w->belief[i] == PARKED && !due;
     }
+    if (w->watching && expected > 0)
+        ck_assert(readable_within(w->r, 10000));
     for (; expected > 0; expected--)
         check_given(w, next_waiting(w->r));
     ck_assert_ptr_null(next_now(w->r));
@@ -563,6 +668,26 @@ weather(void *arg)
     return NULL;
 }
 
+/* The same as weather, of one that waits for the descriptor only. */
+static void *
+watch(void *arg)
+{
+    struct storm *s = arg;
+    struct hs_parked *p;
+    hs_err rv;
+
+    while ((rv = hs_reactor_poll(s->r, fresh(), &p)) != HS_E_CLOSED) {
+        if (rv == HS_WANT) {
+            ck_assert(readable_within(s->r, 10000));
+            continue;
+        }
+        ASSERT_OK(rv);
+        ck_assert_int_eq(atomic_fetch_add(&thing_of(p)->owners, 1), 0);
+        take_turn(s, thing_of(p));
+    }
+    return NULL;
+}
+
 /* Calls and takes what others park, as somebody who drains does. */
 static void *
 disturb(void *arg)
@@ -581,20 +706,22 @@ disturb(void *arg)
     return NULL;
 }
 
-START_TEST(a_storm_of_threads_gives_each_to_one_at_a_time)
+static void
+brew(int workers, void *(*work)(void *))
 {
     static struct storm s;
     struct thread threads[CROWD], disturber;
 
+    memset(&s, 0, sizeof(s));
     s.r = reactor();
     for (int i = 0; i < MANY; i++) {
         thing_init(&s.things[i]);
         hs_reactor_queue(s.r, &s.things[i].parked);
     }
-    for (int i = 0; i < CROWD; i++)
-        thread_start(&threads[i], weather, &s);
+    for (int i = 0; i < workers; i++)
+        thread_start(&threads[i], work, &s);
     thread_start(&disturber, disturb, &s);
-    for (int i = 0; i < CROWD; i++)
+    for (int i = 0; i < workers; i++)
         (void)thread_join(&threads[i]);
     atomic_store(&s.over, true);
     (void)thread_join(&disturber);
@@ -603,6 +730,17 @@ START_TEST(a_storm_of_threads_gives_each_to_one_at_a_time)
         thing_fini(s.r, &s.things[i]);
     }
     hs_reactor_free(s.r);
+}
+
+START_TEST(a_storm_of_threads_gives_each_to_one_at_a_time)
+{
+    brew(CROWD, weather);
+}
+END_TEST
+
+START_TEST(a_storm_leaves_nothing_untold_to_who_polls)
+{
+    brew(1, watch);
 }
 END_TEST
 
@@ -620,10 +758,12 @@ main(void)
     tcase_add_test(tc, a_descriptor_that_cannot_be_watched_stays_its_owner_s);
     tcase_add_test(tc, closing_lets_all_go_who_wait);
     tcase_add_test(tc, a_closed_one_still_gives_what_is_due);
+    tcase_add_test(tc, who_polls_is_told_by_the_descriptor_whatever_happens);
     tcase_add_test(tc, each_of_a_crowd_that_waits_is_given_one_that_is_ready);
     tcase_add_test(tc, each_of_a_crowd_that_waits_is_given_one_that_is_queued);
     tcase_add_test(tc, a_forked_child_can_only_free_it);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 60);
     tcase_add_test(tc, a_storm_of_threads_gives_each_to_one_at_a_time);
+    tcase_add_test(tc, a_storm_leaves_nothing_untold_to_who_polls);
     return run_case(tc);
 }

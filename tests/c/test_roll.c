@@ -3,7 +3,7 @@
  */
 #include "support.h"
 
-#include "base/histogram.h"
+#include "base/spans.h"
 
 #include <stdio.h>
 #include <string.h>

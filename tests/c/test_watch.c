@@ -170,6 +170,41 @@ START_TEST(how_full_the_table_is_can_be_told_when_it_is_full)
 }
 END_TEST
 
+START_TEST(a_socket_is_described_whoever_made_it_even_when_no_descriptor_is_left)
+{
+    struct hs_addr addr;
+    int listener = tcp_listener(8, &addr), fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int datagram = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), pipes[2];
+    struct hs_fd_socket found = {.family = 4711};
+
+    ck_assert_int_eq(pipe2(pipes, O_CLOEXEC), 0);
+    forbid_more_descriptors();
+    ck_assert(hs_fd_socket(fd, &found));
+    ck_assert_int_eq(found.state, TCP_CLOSE);
+    ck_assert_uint_eq(found.peer.len, 0);
+    ck_assert_int_eq(connect(fd, &addr.sa, addr.len), 0);
+    ck_assert(hs_fd_socket(fd, &found));
+    ck_assert_int_eq(found.family, AF_INET);
+    ck_assert_int_eq(found.type, SOCK_STREAM);
+    ck_assert(!found.listens);
+    ck_assert_int_eq(found.state, TCP_ESTABLISHED);
+    ck_assert(memcmp(&found.peer.storage, &addr.storage, addr.len) == 0);
+    ck_assert(hs_fd_socket(listener, &found));
+    ck_assert(found.listens);
+    ck_assert_int_eq(found.state, TCP_LISTEN);
+    ck_assert(memcmp(&found.local.storage, &addr.storage, addr.len) == 0);
+    ck_assert(hs_fd_socket(datagram, &found));
+    ck_assert_int_eq(found.type, SOCK_DGRAM);
+    ck_assert_int_eq(found.state, 0);
+    found.family = 4711;
+    ck_assert(!hs_fd_socket(pipes[0], &found));
+    ck_assert(!hs_fd_socket(-1, &found));
+    ck_assert_int_eq(found.family, 4711); /* not written on failure */
+    allow_descriptors();
+    close_all((int[]){listener, fd, datagram, pipes[0], pipes[1]}, 5);
+}
+END_TEST
+
 START_TEST(kinds_have_names)
 {
     for (int kind = 0; kind < HS_FD_KINDS; kind++)
@@ -273,6 +308,7 @@ main(void)
     tcase_add_test(tc, descriptors_are_counted_by_kind_even_when_none_is_left);
     tcase_add_test(tc, descriptors_are_listed_even_when_none_is_left);
     tcase_add_test(tc, how_full_the_table_is_can_be_told_when_it_is_full);
+    tcase_add_test(tc, a_socket_is_described_whoever_made_it_even_when_no_descriptor_is_left);
     tcase_add_test(tc, kinds_have_names);
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
     tcase_add_loop_test(tc, an_alert_comes_with_advice_where_there_is_any, 0, LENGTH(alerts));

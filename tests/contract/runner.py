@@ -1,10 +1,12 @@
 """Runs tests of the interpreter's own ``test`` package with connections of hardsock under them.
 
-    runner.py OUT plain|injected [-TEST...] MODULE[:CLASS,...]...
+    runner.py OUT plain|injected|compat [-TEST...] MODULE[:CLASS,...][#I/N]...
 
 Where the standard library makes a connected stream (``create_connection``, ``accept``,
 ``socketpair``) the test gets a `hardsock.Connection` instead of a `socket.socket`. Nothing else is
 touched: what the test, or the module under test, then does with it is the contract.
+
+With `compat` the `socket` module has the class and the functions of `hardsock.compat.socket`.
 
 Each outcome is a line of JSON in OUT, written before the next test begins, so that a test that
 never ends is known by having begun. ``-TEST`` leaves one out.
@@ -65,6 +67,23 @@ def inject() -> None:
     socket.create_connection = create_connection
     socket.socket.accept = accept_ours  # type: ignore[method-assign]
     socket.socketpair = lambda *args, **kwargs: tuple(map(take_over, socketpair(*args, **kwargs)))  # type: ignore[assignment]
+
+
+def stand_in() -> None:
+    from hardsock.compat import socket as ours
+
+    class Counted(ours.socket):  # The tests see it under the name that they know.
+        __slots__ = ()
+
+        def _connected(self, conn: Any) -> None:
+            global injected
+            injected += 1
+
+    Counted.__name__ = Counted.__qualname__ = "socket"
+    Counted.__module__ = "socket"
+    ours.socket = Counted  # type: ignore[misc]
+    for name in ("socket", "create_connection", "create_server", "fromfd", "socketpair"):
+        setattr(socket, name, getattr(ours, name))
 
 
 def inject_test_socket(module: Any) -> None:
@@ -149,6 +168,15 @@ def load(target: str) -> unittest.TestSuite:
     return unittest.TestSuite(map(loader.loadTestsFromTestCase, found))
 
 
+def part(target: str) -> list[unittest.TestCase]:
+    name, _, share = target.partition("#")
+    found = list(cases(load(name)))
+    if not share:
+        return found
+    which, of = map(int, share.split("/"))
+    return found[len(found) * (which - 1) // of : len(found) * which // of]
+
+
 def main() -> None:
     out, mode, *rest = sys.argv[1:]
     from test import support
@@ -156,11 +184,13 @@ def main() -> None:
     support.verbose = 0
     left_out = {one[1:] for one in rest if one.startswith("-")}
     targets = [one for one in rest if not one.startswith("-")]
-    if mode == "injected":
+    if mode == "compat":
+        stand_in()
+    elif mode == "injected":
         inject()
         if any(one.startswith("test.test_socket:") for one in targets):
             inject_test_socket(importlib.import_module("test.test_socket"))
-    chosen = [test for one in targets for test in cases(load(one)) if test.id() not in left_out]
+    chosen = [test for one in targets for test in part(one) if test.id() not in left_out]
     unittest.TestSuite(chosen).run(Recorder(out))
     sys.stdout.flush()
     os._exit(0)  # Threads that a failed test left behind are not waited for.

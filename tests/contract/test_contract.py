@@ -52,12 +52,23 @@ GROUPS = {
     "socketserver": "test.test_socketserver",
     "telnetlib": "test.test_telnetlib",
 }
+# The module that stands for `socket`: all of test_socket, and what makes sockets in other ways.
+PARTS = 8
+COMPAT = {f"socket {i}": f"test.test_socket#{i}/{PARTS}" for i in range(1, PARTS + 1)} | {
+    "asyncio": "test.test_asyncio.test_sock_lowlevel test.test_asyncio.test_streams",
+    "ftplib": "test.test_ftplib",
+    "smtplib": "test.test_smtplib",
+    "http": "test.test_httplib test.test_urllib2_localnet",
+    "socketserver": "test.test_socketserver",
+}
 # They wait ten seconds and more for what a plain socket waits for, too.
 SLOW = [
     "test.test_imaplib.NewIMAPSSLTests.test_imaplib_timeout_test",
     "test.test_imaplib.NewIMAPSSLTests.test_ssl_raises",
     "test.test_imaplib.NewIMAPSSLTests.test_ssl_verified",
     "test.test_imaplib.NewIMAPTests.test_imaplib_timeout_test",
+    # In a virtual machine without a host that answers it never ends.
+    "test.test_socket.ThreadedVSOCKSocketStreamTest.testStream",
 ]
 AT_ONCE = 8
 AT_TIMES = "At times"  # how the reason begins of a difference that shows when a race goes one way
@@ -107,20 +118,20 @@ def outcomes_of(folder: Path, targets: list[str], mode: str, left_out: list[str]
 def present(target: str) -> bool:
     """Whether this interpreter has the module; find_spec() raises if there is no package."""
     with suppress(ModuleNotFoundError):
-        return importlib.util.find_spec(target.partition(":")[0]) is not None
+        return importlib.util.find_spec(re.split("[:#]", target)[0]) is not None
     return False
 
 
-def listed() -> dict[str, str]:
-    """Return the tests in the page's table, and their reasons."""
-    rows = re.findall(r"^\| (`test_.*`) \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.M)
+def listed(mode: str) -> dict[str, str]:
+    """Return the tests in the page's table for the *mode*, and their reasons."""
+    first, _, second = PAGE.read_text(encoding="utf-8").partition("## `hardsock.compat.socket`")
+    text = first if mode == "injected" else second
+    rows = re.findall(r"^\| (`test_.*`) \| (.+) \|$", text, re.M)
     return {f"test.{one}": why for tests, why in rows for one in re.findall(r"`([^`]+)`", tests)}
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
+def run_all(folder: Path, groups: dict[str, str], mode: str) -> dict[str, Outcomes]:
     """What became of each group that this interpreter has, all run at once."""
-    folder = tmp_path_factory.mktemp("contract")
     with available():
         if not present("test.test_socket"):
             raise Unavailable(
@@ -129,11 +140,35 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
             )
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {
-            name: pool.submit(outcomes_of, folder / name, targets, "injected", SLOW)
-            for name in GROUPS
-            if (targets := [one for one in GROUPS[name].split() if present(one)])
+            name: pool.submit(outcomes_of, folder / name, targets, mode, SLOW)
+            for name in groups
+            if (targets := [one for one in groups[name].split() if present(one)])
         }
     return {name: one.result() for name, one in running.items()}
+
+
+def check(found: Outcomes, targets: str, mode: str, folder: Path) -> None:
+    passed, failed, differences = found.passed, found.failed, listed(mode)
+    assert passed
+    assert found.injected, "no connection of hardsock was used"
+    new = {test: text for test, text in failed.items() if test not in differences}
+    if new:  # What fails here on a plain socket too is the machine's.
+        others = [*passed, *(failed.keys() - new.keys()), *SLOW]
+        plain = outcomes_of(folder, [o for o in targets.split() if present(o)], "plain", others)
+        new = {test: text for test, text in new.items() if test in plain.passed}
+    assert not new, "new differences:\n\n" + "\n".join(f"{k}\n{v}" for k, v in new.items())
+    none = {test for test in passed if not differences.get(test, AT_TIMES).startswith(AT_TIMES)}
+    assert not none, f"{PAGE.name} lists what holds"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
+    return run_all(tmp_path_factory.mktemp("contract"), GROUPS, "injected")
+
+
+@pytest.fixture(scope="module")
+def found_compat(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
+    return run_all(tmp_path_factory.mktemp("compat"), COMPAT, "compat")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -142,25 +177,23 @@ def test_the_interpreters_own_tests_hold_or_their_difference_is_listed(
 ) -> None:
     if group not in found:
         pytest.skip(f"Python {sys.version_info[0]}.{sys.version_info[1]} has no {GROUPS[group]}")
-    passed, failed, differences = found[group].passed, found[group].failed, listed()
-    assert passed
-    assert found[group].injected, "no connection of hardsock was used"
-    new = {test: text for test, text in failed.items() if test not in differences}
-    if new:  # What fails here on a plain socket too is the machine's.
-        others = [*passed, *(failed.keys() - new.keys()), *SLOW]
-        targets = [one for one in GROUPS[group].split() if present(one)]
-        plain = outcomes_of(tmp_path, targets, "plain", others)
-        new = {test: text for test, text in new.items() if test in plain.passed}
-    assert not new, "new differences:\n\n" + "\n".join(f"{k}\n{v}" for k, v in new.items())
-    none = {test for test in passed if not differences.get(test, AT_TIMES).startswith(AT_TIMES)}
-    assert not none, f"{PAGE.name} lists what holds"
+    check(found[group], GROUPS[group], "injected", tmp_path)
 
 
-def test_each_listed_difference_is_a_test_of_some_interpreter() -> None:
-    names = {target.partition(":")[0] for group in GROUPS.values() for target in group.split()}
-    for test, reason in listed().items():
+@pytest.mark.parametrize("group", COMPAT)
+def test_they_hold_over_the_module_that_stands_for_socket_or_their_difference_is_listed(
+    found_compat: dict[str, Outcomes], group: str, tmp_path: Path
+) -> None:
+    check(found_compat[group], COMPAT[group], "compat", tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["injected", "compat"])
+def test_each_listed_difference_is_a_test_of_some_interpreter(mode: str) -> None:
+    groups = GROUPS if mode == "injected" else COMPAT
+    names = {re.split("[:#]", target)[0] for one in groups.values() for target in one.split()}
+    for test, reason in listed(mode).items():
         module, _, case = test.rpartition(".")[0].rpartition(".")
         assert module in names, test
         assert case[0].isupper(), test
         assert len(reason) > 20, f"{test}: no reason"
-    assert not set(SLOW) & set(listed())
+    assert not set(SLOW) & set(listed(mode))

@@ -4,7 +4,7 @@
 
 Without KVM, which a plain user or a machine inside a machine lacks: a run takes half a minute. The
 records of guest.sh are kept as `report.txt` beside the kernel, and what compare.py makes of them as
-`findings.tsv` beside all of them. seen.py turns them into what `explain` cites.
+`findings.tsv` beside them all. seen.py turns them into what `explain` cites.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def main() -> int:
         took = time.monotonic() - began
         print(f"{kernel.name}: {len(records)} records, {took:.0f} s, {state}", flush=True)
     answers = compare.compare(tune, kernels)
-    compare.write_table(answers, fetch.cache() / "findings.tsv")
+    compare.write_table(answers, kernels[0].parent / "findings.tsv")
     return 1 if compare.report(answers) or failed else 0
 
 

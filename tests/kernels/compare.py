@@ -289,7 +289,7 @@ def mode(known: Fact, seen: observe.Seen) -> str | None:
     """As existence(): a file that nobody may write must be told."""
     if known.scope == "none":
         return None
-    if known.read_only == (not seen.writable):
+    if known.read_only == (not seen.writable) or "read-only where" in known.note:
         return ""
     return (
         "writable, but not by its entry" if seen.writable else "read-only, which its entry misses"

@@ -111,3 +111,33 @@ def test_every_adr_has_its_four_parts() -> None:
         text = adr.read_text()
         for part in ("Context", "Decision", "Consequences", "What would change our mind"):
             assert f"**{part}.**" in text, (adr.name, part)
+
+
+def _named_functions() -> list[tuple[str, str]]:
+    text = (ROOT / "docs/journeys.md").read_text()
+    return re.findall(r"`(\w+)`\s+\(`([\w/.]+\.(?:c|py))`\)", text)
+
+
+def test_the_functions_of_each_journey_are_where_it_says() -> None:
+    named = _named_functions()
+    assert len(named) > 50
+    missing = []
+    for name, file in named:
+        path = ROOT / file
+        pattern = (
+            rf"^{name}\(" if file.endswith(".c") else rf"^\s*(?:async )?(?:def|class) {name}\b"
+        )
+        if not path.exists() or not re.search(pattern, path.read_text(), re.M):
+            missing.append(f"{name} in {file}")
+    assert missing == []
+
+
+def test_the_glossary_is_in_order_and_names_files_that_exist() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| (.+) \|$", (ROOT / "docs/glossary.md").read_text(), re.M
+    )
+    terms = [term for term, _ in rows[1:]]
+    assert terms == sorted(terms, key=str.lower)
+    paths = re.findall(r"`((?:csrc|python)/[\w/.]+)`", " ".join(what for _, what in rows))
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -1025,3 +1025,10 @@ def test_manager_has_a_pool_for_each_endpoint(peer: Peer) -> None:
             manager.pool(peer.address)
     finally:
         other.close()
+
+
+def test_socket_options_given_as_the_pools_own_are_refused_by_the_right_name() -> None:
+    with pytest.raises(TypeError, match=r"not SocketOptions: give these as socket_options$"):
+        hs.Pool(("127.0.0.1", 1), hs.SocketOptions())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"options must be PoolOptions, not int$"):
+        hs.Pool(("127.0.0.1", 1), 5)  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock import aio
 from hardsock.lab.waits import poll_until
 from hardsock.serving.ledger import Outcome
 from hardsock.serving.seldom import Seldom
@@ -929,16 +928,6 @@ def test_many_connections_are_allowed_by_default() -> None:
 def test_per_is_one_of_two() -> None:
     with pytest.raises(ValueError, match='per must be "connection" or "message", got \'request\''):
         serving(line, per="request")
-
-
-def test_an_event_loop_s_server_says_why_it_has_no_such_thing() -> None:
-    async def handler(conn: aio.Connection) -> None:
-        raise AssertionError(conn)
-
-    with pytest.raises(ValueError, match="each connection has a task"):
-        aio.serve(handler, LOCAL, drain_timeout=1, per="message")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="per must be"):
-        aio.serve(handler, LOCAL, drain_timeout=1, per="x")  # type: ignore[arg-type]
 
 
 def test_unix_sockets_are_served(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def test_the_handshake_can_be_put_off(ids: Identities, context: hs.SSLContext) -
         sock = context.wrap_socket(conn, server_hostname="localhost", do_handshake_on_connect=False)
         assert (sock.version(), sock.cipher(), sock.selected_alpn_protocol()) == (None,) * 3
         assert sock.session_reused is None
+        assert sock.get_channel_binding("tls-exporter") is None
         with pytest.raises(ValueError, match="handshake not done yet"):
             sock.getpeercert()
         sock.do_handshake()
@@ -365,7 +366,9 @@ def test_what_it_cannot_do_is_refused_as_ssl_refuses_it(
             context.wrap_socket(conn, server_hostname="localhost", session=object())
         sock = context.wrap_socket(conn, server_hostname="localhost")
         assert sock.get_channel_binding() is None
-        with pytest.raises(ValueError, match="cb_type must be 'tls-unique'"):
+        for kind in ("tls-server-end-point", "tls-exporter"):
+            assert sock.get_channel_binding(kind) == conn.channel_binding(kind)
+        with pytest.raises(ValueError, match="cb_type must be 'tls-server-end-point'"):
             sock.get_channel_binding("tls-other")
         with pytest.raises(ssl.SSLError, match="not supported"):
             sock.verify_client_post_handshake()

@@ -29,7 +29,7 @@ import pytest
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.serving.drain import Drain
-from hardsock.serving.messages import MessageServer
+from hardsock.serving.quiet import QuietConnections
 from hardsock.serving.turn import Turn
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
@@ -371,20 +371,20 @@ class World:
 @contextlib.contextmanager
 def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
     """Act before a drain ends what waits for messages, each time it does."""
-    perform, look = Turn.perform, MessageServer._look_in_drain
+    perform, look = Turn.perform, QuietConnections._look_in_drain
 
     def perform_late(turn: Turn) -> None:
         if turn.last:
             act()
         perform(turn)
 
-    def look_late(server: MessageServer, drain: Drain) -> None:
+    def look_late(server: QuietConnections, drain: Drain) -> None:
         act()
         look(server, drain)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Turn, "perform", perform_late)
-        patch.setattr(MessageServer, "_look_in_drain", look_late)
+        patch.setattr(QuietConnections, "_look_in_drain", look_late)
         yield
 
 

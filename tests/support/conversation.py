@@ -33,6 +33,7 @@ class Handlers(NamedTuple):
     blocking: Callable[[hs.Connection], None]
     awaited: Callable[[aio.Connection], Any]
     per_message: Callable[[hs.Connection], None] | None = None
+    awaited_message: Callable[[aio.Connection], Any] | None = None
 
 
 def waiting(token: hs.CancelToken) -> Step:
@@ -55,7 +56,11 @@ def handlers(message: Message) -> Handlers:
         if not _carry_on(conn, message()):
             conn.close_write()
 
-    return Handlers(blocking, awaited, per_message)
+    async def awaited_message(conn: aio.Connection) -> None:
+        if not await _carry_on_awaited(conn, message()):
+            await conn.close_write()
+
+    return Handlers(blocking, awaited, per_message, awaited_message)
 
 
 def _carry_on(conn: hs.Connection, steps: Steps) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import queue
 import socket
 import ssl
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DRIVERS", "Honest", "Server", "abused", "check_sums", "few_workers", "serving"]
 
-# Where hs.serve can call a handler for each message, that is a third kind of server.
-_PER_MESSAGE = "per" in inspect.signature(hs.serve).parameters
-DRIVERS = ("threads", "asyncio", *(["messages"] if _PER_MESSAGE else []))
+DRIVERS = ("threads", "asyncio", "messages", "aio-messages")
+"""In threads and in an event loop, with a handler for each connection, or for each message."""
 _PATIENCE = 30.0
 _PACE = 0.02
 
@@ -147,16 +145,19 @@ def serving(
     handlers = http1.http_handlers(times) if isinstance(times, http1.Times) else times
     settings = {"drain_timeout": 10.0, **settings}
     address = settings.pop("address", ("127.0.0.1", 0))
+    per_message = driver.endswith("messages")
+    if per_message:
+        settings["per"] = "message"
     if driver in ("threads", "messages"):
-        handler = handlers.blocking
-        if driver == "messages":
-            assert handlers.per_message is not None
-            handler, settings["per"] = handlers.per_message, "message"
+        handler = handlers.per_message if per_message else handlers.blocking
+        assert handler is not None
         with hs.serve(handler, address, **settings) as started:
             server = Server(started, None)
             yield server
     else:
-        with _awaited_server(driver, handlers.awaited, address, settings) as server:
+        awaited = handlers.awaited_message if per_message else handlers.awaited
+        loop = "asyncio" if per_message else driver
+        with _awaited_server(loop, awaited, address, settings) as server:
             yield server
     assert server.stats().active == 0
     check_sums(server)

@@ -652,6 +652,7 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
     enum hs_parking_answer answer;
     struct hs_parked_conn got;
     uint8_t byte;
+    size_t n;
     hs_err rv;
 
     for (int i = 0; i < 2; i++) {
@@ -659,7 +660,9 @@ park_in_turns(struct hs_parking *p, struct hs_conn *c, int peer)
             return rv;
         if (answer != HS_PARKING_TAKEN || (i == 0 && write(peer, "x", 1) != 1))
             return WRONG;
-        if ((rv = SOON(hs_parking_next(p, NULL, &got))) != HS_OK)
+        rv = i == 0 ? SOON(hs_parking_poll(p, &op, 1, NULL, &got, &n))
+                    : SOON(hs_parking_next(p, NULL, &got));
+        if (rv != HS_OK)
             return rv;
         hs_conn_unref(got.conn);
         if (got.news != expected[i])
@@ -680,6 +683,7 @@ park_a_connection(void)
     int fds[2], fd;
     struct hs_parking *p = NULL;
     struct hs_conn *c = NULL, *left;
+    bool quiet;
     void *arg;
     hs_err rv;
 
@@ -692,7 +696,7 @@ park_a_connection(void)
     if (c == NULL)
         (void)close(fd);
     (void)close(fds[1]);
-    while (p != NULL && hs_parking_take(p, &left, &arg))
+    while (p != NULL && hs_parking_take(p, &left, &arg, &quiet))
         hs_conn_unref(left);
     hs_conn_unref(c);
     hs_parking_unref(p);
@@ -724,6 +728,7 @@ static hs_err
 watch_departures(void)
 {
     struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_op grown = HS_OP_INIT(hs_deadline_after(10000000), NULL);
     struct hs_callback *fired = NULL;
     struct hs_departures *d = NULL;
     struct hs_token *token = NULL;
@@ -735,8 +740,9 @@ watch_departures(void)
         return WRONG;
     if ((rv = hs_conn_adopt(fds[0], NULL, NULL, &c)) != HS_OK ||
         (rv = hs_token_new(NULL, 0, HS_NEVER, NULL, NULL, &token)) != HS_OK ||
-        (rv = hs_departures_new(NULL, &d)) != HS_OK ||
+        (rv = hs_departures_new(1, NULL, &d)) != HS_OK ||
         (rv = hs_departures_watch(d, c, token, NULL)) != HS_OK ||
+        (rv = SOON(hs_departures_tend(d, &grown, NULL, &fired))) != HS_E_DEADLINE ||
         (rv = hs_conn_cancel_on_end(c, true, NULL)) != HS_OK)
         goto out;
     (void)close(fds[1]);
@@ -751,6 +757,24 @@ out:
     hs_conn_unref(c);
     hs_token_unref(token);
     hs_departures_unref(d);
+    return rv;
+}
+
+static hs_err
+count_delays(void)
+{
+    struct hs_fixed_histogram *h[4] = {NULL};
+    struct hs_fixed_counts counts;
+    hs_err rv = HS_OK;
+
+    for (size_t i = 0; i < LENGTH(h) && rv == HS_OK; i++)
+        if ((rv = hs_fixed_histogram_new(HS_EDGES_DELAY, NULL, &h[i])) == HS_OK) {
+            hs_fixed_histogram_add(h[i], MS);
+            hs_fixed_histogram_read(h[i], &counts);
+            rv = counts.count == 1 ? HS_OK : WRONG;
+        }
+    for (size_t i = 0; i < LENGTH(h); i++)
+        hs_fixed_histogram_free(h[i]);
     return rv;
 }
 
@@ -775,6 +799,7 @@ static const struct scenario {
     {"park a connection", park_a_connection},
     {"linger", linger_twice},
     {"watch departures", watch_departures},
+    {"count delays", count_delays},
 };
 
 struct round {

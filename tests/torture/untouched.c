@@ -206,8 +206,8 @@ GUARD(__wrap_hs_slots_new, __real_hs_slots_new,
       (long n, struct hs_error *err, struct hs_slots **ret_slots), (n, err, ret_slots), ret_slots,
       ret_slots)
 GUARD(__wrap_hs_departures_new, __real_hs_departures_new,
-      (struct hs_error * err, struct hs_departures **ret_departures), (err, ret_departures),
-      ret_departures, ret_departures)
+      (int64_t young_ns, struct hs_error *err, struct hs_departures **ret_departures),
+      (young_ns, err, ret_departures), ret_departures, ret_departures)
 GUARD(__wrap_hs_departures_tend, __real_hs_departures_tend,
       (struct hs_departures * d, struct hs_op *op, struct hs_error *err,
        struct hs_callback **ret_fired),
@@ -225,3 +225,14 @@ GUARD(__wrap_hs_parking_linger, __real_hs_parking_linger,
 GUARD(__wrap_hs_parking_next, __real_hs_parking_next,
       (struct hs_parking * p, struct hs_error *err, struct hs_parked_conn *ret_parked),
       (p, err, ret_parked), ret_parked, ret_parked)
+GUARD(__wrap_hs_parking_poll, __real_hs_parking_poll,
+      (struct hs_parking * p, struct hs_op *op, size_t max, struct hs_error *err,
+       struct hs_parked_conn *ret_parked, size_t *ret_n),
+      (p, op, max, err, ret_parked, ret_n), ret_parked, ret_n)
+GUARD(__wrap_hs_fixed_histogram_new, __real_hs_fixed_histogram_new,
+      (enum hs_edges edges, struct hs_error *err, struct hs_fixed_histogram **ret_h),
+      (edges, err, ret_h), ret_h, ret_h)
+GUARD(__wrap_hs_conn_tls_binding, __real_hs_conn_tls_binding,
+      (struct hs_conn * c, enum hs_tls_binding kind, uint8_t out[HS_TLS_BINDING_MAX],
+       size_t *ret_len, struct hs_error *err),
+      (c, kind, out, ret_len, err), ret_len, ret_len)

@@ -90,6 +90,83 @@ def test_one_interface_is_held_against_conf_all(root: Root, tmp_path: Path) -> N
     assert "the kernel uses 2 on eth0" in effective(root, file)[0]
 
 
+@pytest.mark.parametrize(
+    ("key", "wanted", "all_", "default", "later"),
+    [
+        ("ipv6.accept_ra", 0, 0, 1, 1),  # conf.all changes nothing
+        ("ipv4.rp_filter", 1, 1, 2, 2),  # max
+        ("ipv4.rp_filter", 1, 1, 0, None),
+        ("ipv4.accept_source_route", 0, 0, 1, None),  # and
+        ("ipv4.send_redirects", 0, 0, 1, 1),  # or
+    ],
+)
+def test_an_interface_that_appears_later_is_foreseen(
+    root: Root, tmp_path: Path, key: str, wanted: int, all_: int, default: int, later: int | None
+) -> None:
+    family, leaf = key.split(".")
+    interface(root, "all", leaf, str(all_), family)
+    interface(root, "default", leaf, str(default), family)
+    text = f"net.{family}.conf.all.{leaf}: {{value: {wanted}}}"
+    told = effective(root, profile(tmp_path / "p.yaml", text))
+    assert len(told) == (later is not None), told
+    if later is not None:
+        assert f"uses {later} on interfaces that appear later (conf.default)" in told[0]
+    both = f"{text}\nnet.{family}.conf.default.{leaf}: {{value: {wanted}}}"
+    assert effective(root, profile(tmp_path / "q.yaml", both)) == []
+
+
+def test_a_new_interface_does_what_was_foreseen(ns: Namespace, tmp_path: Path) -> None:
+    file = profile(tmp_path / "p.yaml", "net.ipv6.conf.all.accept_ra: {value: 0}")
+    script = """
+import subprocess
+from hardsock.lab import inside
+def run(*words):
+    return subprocess.run([args[0], *words], capture_output=True, text=True).stdout
+inside.write_sysctl("net.ipv6.conf.all.accept_ra", "0")
+foreseen = [run("check", args[1]), run("explain", "net.ipv6.conf.all.accept_ra", "-f", "tsv")]
+subprocess.run(["ip", "link", "add", "e1", "type", "veth", "peer", "name", "e0"], check=True)
+result = [*foreseen, run("explain", "net.ipv6.conf.e0.accept_ra", "-f", "tsv")]
+"""
+    told, before, after = ns.run(script, str(BINARY), str(file))
+    assert "uses 1 on interfaces that appear later" in " ".join(told.split())
+    assert "effective\t1 on interfaces that appear later" in before
+    assert "effective\t1\n" in after
+
+
+def test_diff_tells_what_comes_of_it_on_interfaces(root: Root, tmp_path: Path) -> None:
+    """As if it were applied: the wanted 1 beside the 2 of an interface."""
+    interface(root, "all", "rp_filter", "0")
+    interface(root, "eth0", "rp_filter", "2")
+    file = profile(tmp_path / "p.yaml", "net.ipv4.conf.all.rp_filter: {value: 1}")
+    done = root.tune("diff", file)
+    assert done.returncode == DRIFT
+    assert "+net.ipv4.conf.all.rp_filter = 1" in done.stdout
+    assert "# profile t wants net.ipv4.conf.all.rp_filter 1, but the kernel uses 2 on eth0" in (
+        " ".join(done.stdout.split())
+    )
+    findings = root.answer("diff", file)["findings"]
+    assert [f["id"] for f in findings] == ["effective"]
+    assert "#" not in root.tune("diff", file, "-f", "tsv").stdout
+
+
+def test_explain_shows_each_interface_and_where_the_kernel_combines(root: Root) -> None:
+    for name, value in (("all", "1"), ("default", "0"), ("eth0", "2"), ("eth1", "0"), ("lo", "0")):
+        interface(root, name, "rp_filter", value)
+    row = root.answer("explain", "net.ipv4.conf.all.rp_filter")["answers"][0]
+    *interfaces, later = row["effective"].split(", ")
+    assert sorted(interfaces) == ["1 on eth1", "2 on eth0"]
+    assert later == "1 on interfaces that appear later"
+    assert row["rule"].startswith("include/linux/inetdevice.h:")
+    one = root.answer("explain", "net.ipv4.conf.eth1.rp_filter")["answers"][0]
+    assert one["effective"] == "1"
+
+
+def test_every_combined_key_names_the_line_that_combines(root: Root) -> None:
+    files = (BINARY.parents[3] / "tuning/kb").glob("*.yaml")
+    text = "".join(file.read_text() for file in files)
+    assert text.count("    combine: ") == text.count("    rule_source: ") > 80
+
+
 PATTERN = "net.ipv4.conf.*.rp_filter: {value: 1}"
 
 

@@ -159,6 +159,7 @@ def known_names() -> list[str]:
         ("keys: {net.ipv4.x: {source: s}}", "has no meaning"),
         ("keys: {net.ipv4.x: {meaning: m, source: s}}", "has no default"),
         ("keys: {net.ipv4.x: {meaning: m, source: s, default: 1}}", "has no verified"),
+        ("keys: {net.ipv4.x: {meaning: m, source: s, default: 1, combine: max}}", "rule_source"),
         ("keys: {net.ipv4.x: {meaning: m, type: float}}", "is not one of the words"),
         ("keys: {net.ipv4.x: {meaning: m, range: [2, 1]}}", "is no range"),
         ("keys: {net.ipv4.x: {meaning: m, before: {'5.4': 1, '6.1': 2}}}", "newest version"),

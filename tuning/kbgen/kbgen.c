@@ -51,7 +51,7 @@ static const char *const text_fields[KB_TEXTS] = {
     [KB_ABSENT] = "absent",     [KB_PRESENT] = "present",
     [KB_REMOVED] = "removed",   [KB_CHECK_ONLY] = "check_only",
     [KB_NOTE] = "note",         [KB_SOURCE] = "source",
-    [KB_VERIFIED] = "verified",
+    [KB_VERIFIED] = "verified", [KB_RULE_SOURCE] = "rule_source",
 };
 
 static bool
@@ -264,6 +264,8 @@ is_whole(const char *file, const struct node *n, const struct kb_key *k, const c
         return bad(file, n, "has no default:");
     if (k->scope == SCOPE_NONE && k->text[KB_VERIFIED] != 0)
         return bad(file, n, "is no setting, but verified:");
+    if ((k->combine == COMBINE_NONE) != (k->text[KB_RULE_SOURCE] == 0))
+        return bad(file, n, "combine: and rule_source: belong together");
     if ((k->text[KB_ABSENT] == 0) != (k->text[KB_PRESENT] == 0))
         return bad(file, n, "absent: and present: belong together");
     for (int i = 0; star != NULL && i < (strncmp(path, "net/ax25/", 9) == 0 ? 2 : 3); i++)

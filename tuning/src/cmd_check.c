@@ -4,6 +4,7 @@
  * a key that cannot be read; what is missing on this kernel counts only with --strict, and so do
  * findings.
  */
+#include "effective.h"
 #include "mem.h"
 #include "out.h"
 #include "report.h"
@@ -68,6 +69,8 @@ cmd_diff(const struct options *o)
         rv = EXIT_DRIFT;
     else if (rv == EXIT_DRIFT)
         rv = plan.counts[STATUS_DRIFT] > 0 ? EXIT_DRIFT : EXIT_AS_WANTED;
+    if (rv != EXIT_CONFLICT)
+        effective_look(&r.sys, r.n == 1 ? r.profiles[0].name : "of those", &plan, &r.findings);
     report_diff(o, &r, &plan, &j, rv);
     report_close(&r);
     return rv;

@@ -44,9 +44,8 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         {"seen", KB_SEEN},       {"differs", KB_DIFFERS}, {"source", KB_SOURCE},
     };
     struct value v;
-    const char *refused = NULL, *doubt;
+    const char *refused = NULL, *doubt, *effective;
     size_t n = 0;
-    int64_t number;
     int sys;
 
     *ret_value = NULL;
@@ -58,8 +57,8 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
         facts[n++] = (struct fact){"unreadable", strerror(sys)};
     else if ((doubt = kb_doubt(k, &v)) != NULL)
         facts[n++] = (struct fact){"doubt", doubt};
-    if (effective_now(s, path, &number))
-        facts[n++] = (struct fact){"effective", mem_format("%lld", (long long)number)};
+    if ((effective = effective_text(s, path)) != NULL)
+        facts[n++] = (struct fact){"effective", effective};
     if (k == NULL)
         return n;
     facts[n++] = (struct fact){"meaning", kb_text(k, KB_MEANING)};
@@ -71,6 +70,7 @@ gather(const struct sys *s, const char *path, const char **ret_value, struct fac
     facts[n++] = (struct fact){"scope", k->scope == SCOPE_NONE ? NULL : kb_scope_name(k->scope)};
     facts[n++] = (struct fact){"acts", k->scope == SCOPE_NONE ? NULL : kb_effect_text(k)};
     facts[n++] = (struct fact){"combined", kb_combine_text((enum combine)k->combine)};
+    facts[n++] = (struct fact){"rule", kb_text(k, KB_RULE_SOURCE)};
     facts[n++] = (struct fact){"since", kb_since_text(k)};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         facts[n++] = (struct fact){texts[i].label, kb_text(k, texts[i].which)};
@@ -105,7 +105,7 @@ show(const struct options *o, const char *path, const char *value, const struct 
     (void)printf("%s%s\n", value == NULL ? "" : " = ", value == NULL ? "" : printable(value));
     for (size_t i = 0; i < n; i++)
         if (facts[i].text != NULL)
-            put_wrapped(2, mem_format("%-11s", facts[i].label), facts[i].text);
+            put_wrapped(2, mem_format("%-10s ", facts[i].label), facts[i].text);
 }
 
 /* One word is enough where only one known key ends in it. */

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define PROC_LIMIT (1024 * 1024)
+#define FEW 1024 /* peers that are not worth a sort */
 #define RANGE "net/ipv4/ip_local_port_range"
 #define SERVICES_LIMIT (256 * 1024)
 /* States in which a socket holds its local port against others to the same peer. */
@@ -36,21 +37,62 @@ add_listener(struct diag *d, const struct listener *l)
     value_add_port(&d->tcp_ports, l->port);
 }
 
-/* Kept unmerged, with the local port in count, until all listeners are known. */
+static int
+same_peer(const struct peer *a, const struct peer *b)
+{
+    if (a->family != b->family)
+        return a->family < b->family ? -1 : 1;
+    if (a->port != b->port)
+        return a->port < b->port ? -1 : 1;
+    return memcmp(a->addr, b->addr, sizeof(a->addr));
+}
+
+static int
+by_peer(const void *a, const void *b)
+{
+    return same_peer(a, b);
+}
+
+/* The same peers together, with the sum of their connections. */
+static void
+combine(struct diag *d)
+{
+    size_t n = 0;
+
+    if (d->n_peers > 0)
+        qsort(d->peers, d->n_peers, sizeof(*d->peers), by_peer);
+    for (size_t i = 0; i < d->n_peers; i++)
+        if (i > 0 && same_peer(&d->peers[i], &d->peers[n - 1]) == 0) {
+            d->peers[n - 1].count += d->peers[i].count;
+            d->peers[n - 1].time_wait += d->peers[i].time_wait;
+        } else {
+            d->peers[n++] = d->peers[i];
+        }
+    d->n_peers = n;
+    d->combine_at = 2 * n > FEW ? 2 * n : FEW;
+}
+
+/* Listeners are known before: a local port that listens was not chosen from the range, that
+ * connection is an accepted one. */
 static void
 add_peer(struct diag *d, int family, const uint32_t addr[4], uint16_t port, uint16_t local,
          bool time_wait)
 {
     struct peer *p;
 
+    d->time_wait += time_wait;
+    if (value_has_port(&d->tcp_ports, local))
+        return;
+    /* A busy client has tens of thousands of connections, to a few servers. */
+    if (d->n_peers >= d->combine_at)
+        combine(d);
     d->peers = mem_grow(d->peers, d->n_peers, &d->cap_peers, sizeof(*d->peers));
     p = &d->peers[d->n_peers++];
     p->family = family;
     memcpy(p->addr, addr, sizeof(p->addr));
     p->port = port;
-    p->count = local;
+    p->count = 1;
     p->time_wait = time_wait;
-    d->time_wait += time_wait;
 }
 
 static void
@@ -133,17 +175,17 @@ from_kernel(struct diag *d)
 
     if (fd < 0)
         return false;
+    /* IPv6 first, whose listeners accept for IPv4 too; a kernel without it refuses. Each dump
+     * begins with its listeners. */
+    (void)dump(fd, AF_INET6, d);
     ok = dump(fd, AF_INET, d);
-    /* A kernel without IPv6 refuses the second. */
-    if (ok)
-        (void)dump(fd, AF_INET6, d);
     (void)close(fd);
     return ok;
 }
 
 /* One line of /proc/net/tcp: "  0: 0100007F:1F90 00000000:0000 0A ..." */
 static void
-take_line(struct diag *d, int family, bool tcp, const char *line)
+take_line(struct diag *d, int family, bool tcp, bool listeners, const char *line)
 {
     unsigned local, remote, state;
     char local_addr[33], remote_addr[33];
@@ -157,15 +199,15 @@ take_line(struct diag *d, int family, bool tcp, const char *line)
     if (!tcp) {
         if (remote == 0)
             value_add_port(&d->udp_ports, local);
-    } else if (state == TCP_LISTEN) {
+    } else if (state == TCP_LISTEN && listeners) {
         add_listener(d, &(struct listener){.family = family, .port = (uint16_t)local});
-    } else if (state < 32 && (STATES_USED >> state & 1U) != 0) {
+    } else if (!listeners && state < 32 && (STATES_USED >> state & 1U) != 0) {
         add_peer(d, family, nowhere, (uint16_t)remote, (uint16_t)local, state == TCP_TIME_WAIT);
     }
 }
 
 static void
-from_proc(const struct sys *s, const char *name, int family, bool tcp, struct diag *d)
+from_proc(const struct sys *s, const char *name, int family, bool listeners, struct diag *d)
 {
     size_t len;
     char *text = sys_file(s, mem_format("/proc/net/%s", name), PROC_LIMIT, &len), *save = NULL;
@@ -173,23 +215,7 @@ from_proc(const struct sys *s, const char *name, int family, bool tcp, struct di
     if (text == NULL)
         return;
     for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save))
-        take_line(d, family, tcp, line);
-}
-
-static int
-same_peer(const struct peer *a, const struct peer *b)
-{
-    if (a->family != b->family)
-        return a->family < b->family ? -1 : 1;
-    if (a->port != b->port)
-        return a->port < b->port ? -1 : 1;
-    return memcmp(a->addr, b->addr, sizeof(a->addr));
-}
-
-static int
-by_peer(const void *a, const void *b)
-{
-    return same_peer(a, b);
+        take_line(d, family, name[0] == 't', listeners, line);
 }
 
 static int
@@ -200,32 +226,6 @@ by_count(const void *a, const void *b)
     if (p->count != q->count)
         return p->count > q->count ? -1 : 1;
     return same_peer(p, q);
-}
-
-/* A local port that listens was not chosen from the range: that connection is an accepted one. */
-static void
-merge_peers(struct diag *d)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < d->n_peers; i++)
-        if (!value_has_port(&d->tcp_ports, (unsigned)d->peers[i].count))
-            d->peers[n++] = d->peers[i];
-    d->n_peers = n;
-    if (n == 0)
-        return;
-    qsort(d->peers, n, sizeof(*d->peers), by_peer);
-    n = 0;
-    for (size_t i = 0; i < d->n_peers; i++)
-        if (i > 0 && same_peer(&d->peers[i], &d->peers[n - 1]) == 0) {
-            d->peers[n - 1].count++;
-            d->peers[n - 1].time_wait += d->peers[i].time_wait;
-        } else {
-            d->peers[n] = d->peers[i];
-            d->peers[n++].count = 1;
-        }
-    d->n_peers = n;
-    qsort(d->peers, n, sizeof(*d->peers), by_count);
 }
 
 /* Takes out of ports what /etc/services names: "mysqlx 33060/tcp". */
@@ -283,19 +283,24 @@ diag_read(const struct sys *s, struct diag *ret)
 {
     struct diag d = {.tcp_ports = {.type = TYPE_PORTS},
                      .udp_ports = {.type = TYPE_PORTS},
-                     .chosen = {.type = TYPE_PORTS}};
+                     .chosen = {.type = TYPE_PORTS},
+                     .combine_at = FEW};
 
     d.tcp_ports.ports = mem_alloc(PORTS / 8);
     d.udp_ports.ports = mem_alloc(PORTS / 8);
     d.chosen.ports = mem_alloc(PORTS / 8);
     d.has_backlogs = !s->fake && from_kernel(&d);
     if (!d.has_backlogs) {
-        from_proc(s, "tcp", AF_INET, true, &d);
-        from_proc(s, "tcp6", AF_INET6, true, &d);
+        for (int listeners = 1; listeners >= 0; listeners--) {
+            from_proc(s, "tcp", AF_INET, listeners != 0, &d);
+            from_proc(s, "tcp6", AF_INET6, listeners != 0, &d);
+        }
     }
     from_proc(s, "udp", AF_INET, false, &d);
     from_proc(s, "udp6", AF_INET6, false, &d);
-    merge_peers(&d);
+    combine(&d);
+    if (d.n_peers > 0)
+        qsort(d.peers, d.n_peers, sizeof(*d.peers), by_count);
     find_chosen(s, &d);
     *ret = d;
 }

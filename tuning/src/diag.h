@@ -27,6 +27,7 @@ struct diag {
     size_t n_listeners, cap_listeners;
     struct peer *peers; /* most ports first */
     size_t n_peers, cap_peers;
+    size_t combine_at; /* so many peers may be the same ones again */
     size_t time_wait;
     bool has_backlogs;
     struct value tcp_ports, udp_ports; /* listening; bound without a peer */

@@ -112,17 +112,40 @@ effective(const struct view *v, const struct place *at, const char *name, enum c
     return true;
 }
 
-bool
-effective_now(const struct sys *s, const char *path, int64_t *ret)
+/* Interfaces that are there; not what only stands for some, nor loopback. */
+static bool
+is_interface(const char *name)
+{
+    return strcmp(name, "all") != 0 && strcmp(name, "default") != 0 && strcmp(name, "lo") != 0;
+}
+
+const char *
+effective_text(const struct sys *s, const char *path)
 {
     const struct kb_key *k = kb_find(path);
     const struct view v = {s, NULL};
+    const enum combine rule = k == NULL ? COMBINE_NONE : (enum combine)k->combine;
+    struct text t = {0};
     struct place at;
+    size_t n = 0;
+    int64_t number;
 
-    if (k == NULL || k->combine == COMBINE_NONE || !split(path, &at) ||
-        strcmp(at.name, "all") == 0 || strcmp(at.name, "default") == 0)
-        return false;
-    return effective(&v, &at, at.name, (enum combine)k->combine, ret);
+    if (rule == COMBINE_NONE || !split(path, &at))
+        return NULL;
+    if (is_interface(at.name) || strcmp(at.name, "lo") == 0)
+        return effective(&v, &at, at.name, rule, &number) ? mem_format("%lld", (long long)number)
+                                                          : NULL;
+    if (strcmp(at.name, "all") == 0)
+        for (char **names = sys_names(s, at.dir); *names != NULL; names++)
+            if (is_interface(*names) && effective(&v, &at, *names, rule, &number) &&
+                n++ < MAX_SHOWN)
+                text_format(&t, "%s%lld on %s", n > 1 ? ", " : "", (long long)number, *names);
+    if (n > MAX_SHOWN)
+        text_format(&t, " and %zu more", n - MAX_SHOWN);
+    if (effective(&v, &at, "default", rule, &number))
+        text_format(&t, "%s%lld on interfaces that appear later", n > 0 ? ", " : "",
+                    (long long)number);
+    return t.len > 0 ? text_str(&t) : NULL;
 }
 
 static bool
@@ -138,8 +161,18 @@ meets(const struct setting *w, int64_t n)
 static bool
 is_concerned(const struct plan *plan, const struct place *at, const char *name)
 {
-    return strcmp(name, "all") != 0 && strcmp(name, "default") != 0 && strcmp(name, "lo") != 0 &&
-           item_of(plan, key_of(at, name, at->leaf)) == NULL;
+    return is_interface(name) && item_of(plan, key_of(at, name, at->leaf)) == NULL;
+}
+
+/* A new interface starts with conf.default. */
+static bool
+is_wrong_later(const struct view *v, const struct place *at, enum combine rule,
+               const struct setting *w, int64_t *ret)
+{
+    const struct item *it = item_of(v->plan, key_of(at, "default", at->leaf));
+
+    /* Where the profile has a word on conf.default, the difference is that setting's. */
+    return it == NULL && effective(v, at, "default", rule, ret) && !meets(w, *ret);
 }
 
 static void
@@ -171,6 +204,9 @@ look_at(const struct view *v, const char *profile, const struct item *it, struct
     }
     if (bad > MAX_SHOWN)
         text_format(&where, " and %zu more", bad - MAX_SHOWN);
+    if (strcmp(at.name, "all") == 0 && is_wrong_later(v, &at, rule, it->setting, &n))
+        text_format(&where, "%s%lld on interfaces that appear later (conf.default)",
+                    bad++ > 0 ? ", " : "", (long long)n);
     if (bad > 0)
         finding_add(f, "effective", SEVERITY_WARNING,
                     mem_format("profile %s wants %s %s, but the kernel uses %s: %s", profile,

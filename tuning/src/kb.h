@@ -54,6 +54,7 @@ enum kb_text {
     KB_CHECK_ONLY, /* why `apply` leaves it alone */
     KB_NOTE,       /* a word on scopes of older versions, and the like */
     KB_SOURCE,
+    KB_RULE_SOURCE, /* where the kernel combines conf.all and conf.INTERFACE */
     KB_VERIFIED,
     /* From seen.yaml, which a run of booted kernels writes: */
     KB_SEEN,    /* by kernel: what it starts with */

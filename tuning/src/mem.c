@@ -1,7 +1,9 @@
 /* mem.c: the arena, the growing text, and messages to people.
  *
- * Blocks of 16 KiB are linked; what is larger gets a block of its own. Messages are made printable
- * first: names and values come from files that a stranger may have written.
+ * Blocks of 1 MiB are linked; what is larger gets a block of its own. Blocks come zeroed and are
+ * never used twice; so large, they are pages that count only once they are touched. Smaller ones
+ * among libyaml's buffers, which come and go, would leave holes that nothing fits. Messages are
+ * made printable first: names and values come from files that a stranger may have written.
  */
 #include "mem.h"
 
@@ -9,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 16384
+#define BLOCK (1024 * 1024)
 #define ALIGN 16
+#define SHORT 512 /* most texts that are put together are shorter */
 
 struct block {
     struct block *next;
@@ -29,42 +32,47 @@ static struct {
 static struct block *
 new_block(size_t size)
 {
-    struct block *b = malloc(sizeof(*b) + size);
+    struct block *b = calloc(1, sizeof(*b) + size);
 
     if (b == NULL) {
         (void)fputs("hardsock-tune: out of memory\n", stderr);
         exit(EXIT_SYSTEM);
     }
-    b->used = 0;
     b->size = size;
     b->next = blocks;
     blocks = b;
     return b;
 }
 
-void *
-mem_alloc(size_t size)
+/* All zero. */
+static void *
+take(size_t size, size_t align)
 {
     struct block *b = blocks;
-    void *p;
+    size_t at = b == NULL ? 0 : (b->used + align - 1) / align * align;
 
     if (size > SIZE_MAX / 4) {
         (void)fputs("hardsock-tune: out of memory\n", stderr);
         exit(EXIT_SYSTEM);
     }
-    size = (size + ALIGN - 1) / ALIGN * ALIGN;
-    if (b == NULL || b->size - b->used < size)
+    if (b == NULL || at > b->size || b->size - at < size) {
         b = new_block(size > BLOCK ? size : BLOCK);
-    p = b->bytes + b->used;
-    b->used += size;
-    memset(p, 0, size);
-    return p;
+        at = 0;
+    }
+    b->used = at + size;
+    return b->bytes + at;
+}
+
+void *
+mem_alloc(size_t size)
+{
+    return take(size, ALIGN);
 }
 
 char *
 mem_copy(const char *text, size_t len)
 {
-    char *p = mem_alloc(len + 1);
+    char *p = take(len + 1, 1);
 
     if (len > 0)
         memcpy(p, text, len);
@@ -82,13 +90,19 @@ format_args(const char *fmt, va_list args)
 {
     va_list again;
     int n;
-    char *p;
+    char *p = take(SHORT, 1);
 
     va_copy(again, args);
-    n = vsnprintf(NULL, 0, fmt, again);
+    n = vsnprintf(p, SHORT, fmt, again);
     va_end(again);
-    p = mem_alloc((size_t)(n < 0 ? 0 : n) + 1);
-    (void)vsnprintf(p, (size_t)(n < 0 ? 0 : n) + 1, fmt, args);
+    if (n < 0)
+        n = 0;
+    if (n < SHORT) {
+        blocks->used -= (size_t)(SHORT - n - 1);
+        return p;
+    }
+    p = take((size_t)n + 1, 1);
+    (void)vsnprintf(p, (size_t)n + 1, fmt, args);
     return p;
 }
 
@@ -107,11 +121,18 @@ mem_format(const char *fmt, ...)
 void *
 mem_grow(void *array, size_t used, size_t *capacity, size_t item)
 {
+    struct block *b = blocks;
+    const size_t old = *capacity * item;
     void *bigger;
 
     if (used < *capacity)
         return array;
     *capacity = *capacity == 0 ? 16 : *capacity * 2;
+    /* What was taken last grows where it is. */
+    if (old > 0 && (unsigned char *)array + old == b->bytes + b->used && b->size - b->used >= old) {
+        b->used += old;
+        return array;
+    }
     bigger = mem_alloc(*capacity * item);
     if (used > 0)
         memcpy(bigger, array, used * item);

@@ -42,7 +42,7 @@ plain_length(const char *s)
 static void
 put_json_text(const char *s)
 {
-    (void)putchar('"');
+    (void)putchar_unlocked('"');
     while (*s != '\0') {
         unsigned char c = (unsigned char)*s;
         size_t n = plain_length(s);
@@ -56,10 +56,19 @@ put_json_text(const char *s)
         else if (n == 0)
             (void)fputs("\\ufffd", stdout);
         else
-            (void)fwrite(s, 1, n, stdout);
+            (void)fwrite_unlocked(s, 1, n, stdout);
         s += n == 0 ? 1 : n;
     }
-    (void)putchar('"');
+    (void)putchar_unlocked('"');
+}
+
+/* Indented; there is one thread, so that no lock is needed for any character. */
+static void
+new_line(void)
+{
+    (void)putchar_unlocked('\n');
+    for (size_t i = 0; i < 2 * json.depth; i++)
+        (void)putchar_unlocked(' ');
 }
 
 static void
@@ -67,13 +76,13 @@ begin(const char *key)
 {
     if (json.depth > 0) {
         if (json.filled[json.depth - 1])
-            (void)putchar(',');
+            (void)putchar_unlocked(',');
         json.filled[json.depth - 1] = true;
-        (void)printf("\n%*s", (int)(2 * json.depth), "");
+        new_line();
     }
     if (key != NULL) {
         put_json_text(key);
-        (void)fputs(": ", stdout);
+        (void)fwrite_unlocked(": ", 1, 2, stdout);
     }
 }
 
@@ -95,7 +104,7 @@ json_close(void)
     bool filled = json.filled[--json.depth];
 
     if (filled)
-        (void)printf("\n%*s", (int)(2 * json.depth), "");
+        new_line();
     (void)putchar(json.closing[json.depth]);
     if (json.depth == 0)
         (void)putchar('\n');

@@ -320,4 +320,7 @@ report_diff(const struct options *o, const struct report *r, const struct plan *
         put_painted(o, PAINT_GOOD, mem_format("+%s = %s", key, it->target_text), 0);
         (void)putchar('\n');
     }
+    /* What comes of it on interfaces. */
+    for (size_t i = 0; i < r->findings.n && o->format == FORMAT_PRETTY; i++)
+        put_wrapped(0, "# ", r->findings.items[i].what);
 }

@@ -49,10 +49,20 @@ ADAPTERS = (
         *("SOCKS proxies, HTTP/2, pyOpenSSL, one's own ConnectionCls", "2.0", "2.8"),
     ),
     Adapter(
+        *("botocore", 's3 = hardsock.adapters.botocore.client("s3", total=10)', _ALL),
+        "fetching credentials; scopes in upload_file and its like, unless use_threads=False",
+        *("1.35", "1.44"),
+    ),
+    Adapter(
+        "boto3",
+        's3 = hardsock.adapters.botocore.over(boto3.client("s3"), total=10)',
+        *(_ALL, "the same", "1.35", "1.44"),
+    ),
+    Adapter(
         "redis",
         'client = hardsock.adapters.redis.client("redis://db", total=1.0, size=16)',
         "all; pub/sub and blocking commands by a scope",
-        "the cluster client, ssl_validate_ocsp*, use after a fork",
+        "asyncio's cluster and Sentinel, ssl_validate_ocsp*, use after a fork",
         *("5.1", "8.1"),
     ),
     Adapter(
@@ -106,6 +116,22 @@ ADAPTERS = (
     Adapter("aiohttp", "hardsock.aio.loop.run(main())", _ALL, "", "3.14", "3.14"),
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
     Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
+    Adapter(
+        *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application", _ALL),
+        *("HTTP/2, the ssl_context hook", "21.2", "27.0"),
+    ),
+    Adapter(
+        *("socketserver", "class Server(hardsock.adapters.socketserver.Mixin, HTTPServer): ..."),
+        *(_ALL, "handle_request(), ForkingMixIn", _STDLIB),
+    ),
+    Adapter(
+        *("hypercorn", "hardsock.aio.loop.run(hypercorn.asyncio.serve(app, config))", _ALL),
+        *("its worker processes", "0.18", "0.18"),
+    ),
+    Adapter(
+        *("waitress", "waitress.serve(app, sockets=[hardsock.listen(address).to_socket()])"),
+        *("accepting", "time-outs are its own", "3.0", "3.0"),
+    ),
     Adapter("pg8000", "pg8000.connect(user, sock=hardsock.connect(...))", "I/O", "its own TLS"),
     Adapter(
         *("websocket-client", "websocket.create_connection(url, socket=hardsock.connect(...))"),

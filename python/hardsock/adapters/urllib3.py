@@ -250,10 +250,9 @@ class _Patient(Retry):
     ) -> Any:
         token = current()
         if error is not None and token is not None and token.wait(0):
-            token_error = error.__cause__ or error
-            if isinstance(error, ReadTimeoutError):
-                raise error.with_traceback(_stacktrace) from token_error
-            raise MaxRetryError(_pool, url or "", error) from token_error
+            if isinstance(error, ReadTimeoutError) or self.total is False:  # as urllib3 has it
+                raise error.with_traceback(_stacktrace)
+            raise MaxRetryError(_pool, url or "", error) from (error.__cause__ or error)
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def _pause(self, seconds: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from hardsock import _core
 from hardsock._core import CancelToken
@@ -321,6 +321,15 @@ class Connection:
         """As ``hardsock.Connection.cancel_on_end``."""
         self._conn.cancel_on_end(on)
 
+    @property
+    def state(self) -> Any:
+        """As ``hardsock.Connection.state``."""
+        return self._conn.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._conn.state = value
+
     # ---- TLS
 
     async def upgrade_to_tls(
@@ -348,6 +357,16 @@ class Connection:
     ) -> None:
         """As ``hardsock.Connection.confirm``."""
         await self._conn._op_confirm(self._hub, timeout=timeout, token=token)
+
+    def export_keying_material(
+        self, label: str, length: int, /, context: Buffer | None = None
+    ) -> bytes:
+        """As ``hardsock.Connection.export_keying_material``."""
+        return self._conn.export_keying_material(label, length, context)
+
+    def channel_binding(self, kind: Literal["tls-server-end-point", "tls-exporter"], /) -> bytes:
+        """As ``hardsock.Connection.channel_binding``."""
+        return self._conn.channel_binding(kind)
 
     @property
     def tls(self) -> TLSInfo | None:

@@ -17,6 +17,7 @@ from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._tls import TLSConfig
 from hardsock.aio._listener import Listener
 from hardsock.aio._making import resolve
+from hardsock.aio._messages import MessageServer
 from hardsock.aio._server import Handler, Server
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import DefaultSeconds, ServeOptions, many_connections
@@ -30,7 +31,7 @@ def serve(
     address: Address | socket.socket | int | Listener | BlockingListener,
     *,
     drain_timeout: float,
-    per: Literal["connection"] = "connection",
+    per: Literal["connection", "message"] = "connection",
     max_connections: int | None = None,
     idle_timeout: float | None = None,
     read_timeout: float | None = None,
@@ -57,7 +58,7 @@ def serve(
     peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
 ) -> Server:
-    """Serve *address*: await ``handler(conn)`` for each connection, in a task of its own.
+    """Serve *address*: await ``handler(conn)`` for each connection, or message, in a task.
 
     It runs inside ``async with``, whose end drains::
 
@@ -70,7 +71,11 @@ def serve(
 
     Args:
         handler: A coroutine function, called with an ``aio.Connection``.
-        per: ``"connection"``; ``hardsock.serve`` has ``"message"`` for what a task does anyway.
+        per: How often. ``"connection"``: once, at once, so that it may speak first; it reads message
+            after message in a loop, and the connection has a task for as long as it lasts.
+            ``"message"``: whenever a message begins, as for ``hardsock.serve``; it answers one and
+            returns. A quiet connection then has no task and costs a third of the memory. What the
+            handler wants to know the next time it keeps in ``conn.state``.
         max_connections: Connections accepted and not finished. By default 10,000, or what the
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
@@ -87,11 +92,11 @@ def serve(
         HardsockError: From ``async with``: as ``listen`` does.
     """
     _check_handler(handler)
-    _check_per(per)
     if token is not None and not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
     checked = ServeOptions(
         drain_timeout=drain_timeout,
+        per=per,
         max_connections=many_connections() if max_connections is None else max_connections,
         idle_timeout=idle_timeout,
         read_timeout=read_timeout,
@@ -127,18 +132,8 @@ def serve(
             where = first_of(answer, target[1])
         return open_listener(where, asked)
 
-    return Server(handler, open_it, checked, token)
-
-
-def _check_per(per: object) -> None:
-    if per == "message":
-        raise ValueError(
-            'per="message" is for threads: hardsock.serve() has it so that a quiet connection needs '
-            "none. Here each connection has a task, which costs little while it waits: read the next "
-            "message in a loop"
-        )
-    if per != "connection":
-        raise ValueError(f'per must be "connection", got {per!r}')
+    driver = MessageServer if checked.per == "message" else Server
+    return driver(handler, open_it, checked, token)
 
 
 def _check_handler(handler: Handler) -> None:

@@ -1,8 +1,8 @@
 """The awaited server: one task accepts and later drains, one task per connection runs its handler.
 
-The twin of ``hardsock.serving.server``, and made of the same parts: options, ledger, the phases of a
-drain, verdicts. Everything runs in one thread, so nothing needs a lock; what other threads may do,
-``stop`` and cancelling the token, is a token's business.
+The twin of ``hardsock.serving.server``: what does not wait is in ``hardsock.serving.core``, for both.
+Everything but ``stats`` runs in one thread; what other threads may do besides, ``stop`` and
+cancelling the token, is a token's business.
 """
 
 from __future__ import annotations
@@ -23,21 +23,17 @@ from hardsock.aio._tasks import tasks_for
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
-from hardsock.serving.departing import watch_departure
-from hardsock.serving.drain import Drain, Limit
-from hardsock.serving.face import ServerFace
-from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
-from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
+from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
+from hardsock.serving.drain import Drain
+from hardsock.serving.ledger import Outcome, Served
+from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import (
     Overdue,
     bound_handler,
-    bound_turns,
     note_overrun,
-    unbound_turns,
 )
-from hardsock.serving.records import DrainReport, ServerStats
-from hardsock.serving.shedding import count_shed
-from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
+from hardsock.serving.records import DrainReport
+from hardsock.serving.verdict import End, Verdict, judge_lingering
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,16 +43,16 @@ __all__ = ["Handler", "Server"]
 Handler = Callable[[Connection], Awaitable[object]]
 """Awaited with each connection; the server ends the connection when it returns."""
 
+Background = dict[str, Callable[[], Awaitable[None]]]
+
 logger = logging.getLogger("hardsock.serve")
 
-_FAILED_ACCEPT_PAUSE = 1.0
 
-
-class Server(ServerFace):
+class Server(ServerCore):
     """A server in an event loop; ``hardsock.aio.serve`` makes it.
 
     It runs inside ``async with``, whose end drains with the ``drain_timeout`` it was given. ``stop``
-    may be called from any thread, everything else from the loop's.
+    and ``stats`` may be called from any thread, everything else from the loop's.
     """
 
     def __init__(
@@ -69,10 +65,7 @@ class Server(ServerFace):
         super().__init__(options, token)
         self._handler = handler
         self._open_listener = open_listener
-        self._ledger = Ledger(options.limit, self._draining)
-        self._overdue = Overdue(self._ledger, options.handler_timeout)
-        self._bell: CancelToken | None = None
-        self._limit: Limit | None = None
+        self._overdue = Overdue(options.handler_timeout)
         self._context: Context
 
     async def __aenter__(self) -> Self:
@@ -83,11 +76,18 @@ class Server(ServerFace):
         self._address = self._listener.address
         self._tasks = tasks_for(self._hub)
         await self._tasks.open()
+        own = {self._options.name: self._main} | self._begin_tending()
         self._own = [  # An event loop holds its tasks only weakly.
-            self._tasks.start(self._context, self._main, name=self._options.name),
-            self._tasks.start(self._context, self._tend_departures, name="departures"),
+            self._tasks.start(self._context, each, name=name) for name, each in own.items()
         ]
         return self
+
+    def _begin_tending(self) -> Background:
+        """What runs beside the task that accepts, by its name."""
+        return {"departures": self._tend_departures}
+
+    def _end_tending(self) -> None:
+        """Let it end."""
 
     async def __aexit__(self, *exc_info: Any) -> None:
         try:
@@ -97,15 +97,8 @@ class Server(ServerFace):
             self._listener.close()
             await self._tasks.close(*exc_info)
 
-    # ---- asking
-
-    def stats(self) -> ServerStats:
-        """Return its counters; ``workers`` are the tasks of handlers."""
-        return self._ledger.stats(
-            time.monotonic(),
-            workers=len(self._ledger.active),
-            shed=count_shed(self._listener),
-        )
+    def _count_workers(self) -> int:
+        return len(self._ledger.active)  # the tasks of handlers
 
     # ---- ending
 
@@ -121,15 +114,7 @@ class Server(ServerFace):
         Raises:
             RuntimeError: If a handler of this server awaits it: it would wait for itself.
         """
-        seconds, grace = check_drain(
-            self._options.drain_timeout if timeout is None else timeout, grace
-        )
-        self._refuse_to_wait("drain()")
-        limit = Limit(time.monotonic() + seconds, grace)
-        if self._limit is None or limit.end < self._limit.end:
-            self._limit = limit
-        self._draining.cancel("the server is draining")
-        self._ring()
+        self._ask_to_drain(timeout, grace)
         await wait(self._ended)
         assert self._report is not None
         return self._report
@@ -159,11 +144,6 @@ class Server(ServerFace):
                 "call stop(), or drain from another task"
             )
 
-    def _ring(self) -> None:
-        bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.cancel()
-
     # ---- accepting
 
     async def _main(self) -> None:
@@ -173,15 +153,20 @@ class Server(ServerFace):
             self._draining.cancel("the server has ended")  # unless that is why
             drain = self._begin_drain()
             outside = await self._run_drain(drain)
-            self._report = self._sum_up(drain, outside)
+            self._report = self._sum_up(drain, outside, self._tasks.look)
         finally:
             self._listener.close()
             self._draining.cancel("the server has ended")
             if self._report is None:  # The event loop cancelled us: so it does the handlers.
                 self._token.cancel("the server was cancelled")
-                self._report = self._sum_up(self._begin_drain(), outside)
+                self._abandon()
+                self._report = self._sum_up(self._begin_drain(), outside, self._tasks.look)
+            self._end_tending()
             self._nobody_left.cancel()
             self._ended.cancel("the server has ended")
+
+    def _abandon(self) -> None:
+        """End what no task would."""
 
     async def _tend_departures(self) -> None:
         try:
@@ -199,7 +184,7 @@ class Server(ServerFace):
     async def _accept_until_told(self) -> None:
         while room := await self._wait_for_room():
             try:
-                self._take(await self._accept(room, self._overdue.interval, self._draining))
+                self._take(await self._accept(room, self._look_again(), self._draining))
                 self._accepting = True
             except Closed:
                 return
@@ -210,7 +195,7 @@ class Server(ServerFace):
                 self._seldom.log(
                     "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
                 )
-                await wait(self._draining, _FAILED_ACCEPT_PAUSE)
+                await wait(self._draining, FAILED_ACCEPT_PAUSE)
                 self._accepting = True  # as far as is known
 
     async def _accept(
@@ -227,49 +212,40 @@ class Server(ServerFace):
         While it waits nothing is accepted: the kernel's queue holds who comes.
         """
         while not self._draining.cancelled:
+            self._look()
             now = time.monotonic()
-            for late in self._overdue.step(now):
-                self._tasks.cancel(late.runner)
             if room := self._ledger.room:
                 self._ledger.not_full(now)
                 return room
             self._ledger.full(now)
             self._bell = self._draining.child(name="room")
+            again = self._look_again(full=True)
             try:
-                await self._tend(self._overdue.interval, self._bell)
+                await self._tend(again, self._bell)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, self._overdue.interval)  # Closed: the next accept tells.
+                await wait(self._bell, again)  # Closed: the next accept tells.
         return 0
+
+    def _look(self) -> None:
+        """Now and then, in the task that accepts."""
+        for late in self._overdue.step(time.monotonic()):
+            self._tasks.cancel(late.runner)
+
+    def _look_again(self, *, full: bool = False) -> float | None:
+        """Seconds until the next look; *full*: nothing can be accepted."""
+        return self._overdue.interval
 
     async def _tend(self, timeout: float | None, token: CancelToken) -> None:
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
-    def _take(self, conns: list[_core.Connection]) -> None:
-        """Without memory for one of them the others are served all the same."""
-        while conns:
-            try:
-                self._take_one(conns.pop(0))
-            except MemoryError:
-                tell_given_up()
-
-    def _take_one(self, conn: _core.Connection) -> None:
-        each = None
-        try:
-            each = served(conn, self._token)
-            if (lingering := self._ledger.admit(each)) is not None:
-                lingering.conn.close()
-            watch_departure(self._departures, each, self._seldom)
-            bound_turns(each, self._options)
-            scope = bound_handler(each, self._options)
-            each.runner = self._tasks.start(
-                enter(self._context, scope), self._serve, each, name=each.peer
-            )
-        except MemoryError:
-            conn.abort()
-            self._ledger.give_up(each)
-            raise
+    def _begin(self, served: Served) -> None:
+        scope = bound_handler(served, self._options)
+        served.runner = self._tasks.start(
+            enter(self._context, scope), self._serve, served, name=served.peer
+        )
+        self._overdue.begin(served, served.accepted)
 
     # ---- serving, in the tasks
 
@@ -277,31 +253,33 @@ class Server(ServerFace):
         # One coroutine for all of it: each would stand in memory for as long as its client is quiet.
         scope = current()
         try:
-            if not self._ledger.start(served, served.runner, time.monotonic()):
+            with self._lock:
+                go = self._ledger.start(served, served.runner, time.monotonic())
+            if not go:
                 verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
             else:
+                failure: BaseException | None = None
                 try:
                     await self._handler(Connection(served.conn))
-                except (KeyboardInterrupt, GeneratorExit):
-                    raise  # Ctrl-C comes to whichever task runs; what is closed may not go on.
                 except BaseException as exc:
-                    if self._tasks.is_cancel(exc):
+                    if self._is_for_the_task(exc):
                         raise
-                    verdict = self._judge(served, exc, scope)
-                else:
-                    verdict = self._judge(served, None, scope)
+                    failure = exc
+                note_overrun(served, scope, self._options)
+                verdict = self._judge(served, failure)
+                del failure  # Its traceback leads back to this frame.
             await self._end(served, verdict)
         finally:
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
-                self._settle(served, self._judge_cancelled(served))
+                self._end_now(served, self._judge_cancelled(served))
             served.left = True
+            self._overdue.end(served)
             self._ring()
 
-    def _judge(
-        self, served: Served, exc: BaseException | None, scope: CancelToken | None
-    ) -> Verdict:
-        note_overrun(served, scope, self._options)
-        return judge(served, exc, server=self._token, draining=self._draining, seldom=self._seldom)
+    def _is_for_the_task(self, exc: BaseException) -> bool:
+        """Whether its task has to end, too: Ctrl-C comes to whichever task runs; what is closed may
+        not go on."""
+        return isinstance(exc, (KeyboardInterrupt, GeneratorExit)) or self._tasks.is_cancel(exc)
 
     def _judge_cancelled(self, served: Served) -> Verdict:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
@@ -309,21 +287,11 @@ class Server(ServerFace):
         return Verdict(Outcome.FAILED, End.ABORT, "Cancelled")
 
     async def _end(self, served: Served, verdict: Verdict) -> None:
-        served.conn._leave_departures()
-        unbound_turns(served, self._options)
+        self._leave(served)
         ending = "closed"
         if verdict.end is End.FINISH:
-            self._ledger.linger(served, verdict.outcome)
-            self._ring()
             verdict, ending = await self._linger(served, verdict)
-        self._settle(served, verdict, ending)
-
-    def _settle(self, served: Served, verdict: Verdict, ending: str = "closed") -> None:
-        if verdict.end is End.ABORT:
-            served.conn.abort()
-            ending = "aborted"
-        served.conn.close()
-        self._ledger.settle(served, verdict.outcome, error=verdict.error, ending=ending)
+        self._end_now(served, verdict, ending)
 
     async def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
@@ -336,14 +304,6 @@ class Server(ServerFace):
 
     # ---- draining
 
-    def _begin_drain(self) -> Drain:
-        seconds, grace = check_drain(self._options.drain_timeout, None)
-        now = time.monotonic()
-        self._ledger.not_full(now)
-        if self._token.cancelled:  # Everything is cancelled: only the grace is left.
-            seconds = grace
-        return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
-
     async def _run_drain(self, drain: Drain) -> LeftOutside:
         """Closing the listener resets who is queued: those for whom room comes free are served."""
         outside = None
@@ -351,10 +311,14 @@ class Server(ServerFace):
         while True:
             if self._limit is not None:
                 drain.tighten(self._limit)
-            turn = drain.step(time.monotonic())
+            self._look_in_drain(drain)
+            with self._lock:
+                turn = drain.step(time.monotonic())
             bell = self._bell = CancelToken(name="drain")
             turn.perform()
             for each in turn.abort:
+                if each.runner is None:
+                    continue
                 self._tasks.keep(each.runner)  # The ledger has let go of it.
                 self._tasks.cancel(each.runner)
             if outside is None and not await self._accept_rest(drain, turn.wait, bell):
@@ -365,6 +329,9 @@ class Server(ServerFace):
                 return outside
             else:
                 await wait(bell, turn.wait)
+
+    def _look_in_drain(self, drain: Drain) -> None:
+        """Before each step of it."""
 
     async def _accept_rest(self, drain: Drain, timeout: float | None, bell: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""
@@ -382,15 +349,3 @@ class Server(ServerFace):
         except (HardsockError, MemoryError):
             return False  # Closed: nobody is left.
         return True
-
-    def _sum_up(self, drain: Drain, outside: LeftOutside) -> DrainReport:
-        report = drain.report(
-            time.monotonic(),
-            reason=self._draining.reason,
-            unaccepted=outside.unaccepted,
-            handshakes=outside.handshakes,
-            look=self._tasks.look,
-        )
-        self._seldom.flush()
-        logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
-        return report

@@ -43,6 +43,9 @@ class Tasks(Protocol):
     def is_cancel(self, exc: BaseException) -> bool:
         """Whether *exc* says that the running task was cancelled, and has to leave it."""
 
+    async def breathe(self) -> None:
+        """Let others run."""
+
     async def close(self, *exc_info: Any) -> None:
         """After the last; waits as far as the event loop insists."""
 
@@ -105,6 +108,9 @@ class AsyncioTasks:
         # tell the two apart.
         cancelling = getattr(task, "cancelling", None)
         return cancelling is None or cancelling() > 0
+
+    async def breathe(self) -> None:
+        await asyncio.sleep(0)
 
     async def close(self, *exc_info: Any) -> None:
         pass

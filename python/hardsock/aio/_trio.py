@@ -121,6 +121,9 @@ class TrioTasks:
             subgroup is not None and subgroup(trio.Cancelled) is not None
         )
 
+    async def breathe(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def close(self, *exc_info: Any) -> None:
         await self._manager.__aexit__(*exc_info)
 

@@ -8,7 +8,7 @@ that can end it all the same asks `Overdue`.
 from __future__ import annotations
 
 from hardsock._core import CancelToken
-from hardsock.serving.ledger import Ledger, Phase, Served
+from hardsock.serving.ledger import Phase, Served
 from hardsock.serving.options import ServeOptions
 
 __all__ = [
@@ -59,22 +59,34 @@ def look_interval(seconds: float | None) -> float | None:
 class Overdue:
     """Looks for handlers that are there though their time is over; at most an interval late."""
 
-    def __init__(self, ledger: Ledger, seconds: float | None) -> None:
-        self._ledger = ledger
+    def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
         self.interval = look_interval(seconds)
         self._next = 0.0
+        self._begun: dict[Served, float] = {}  # in that order; not those that were found
+
+    def begin(self, served: Served, now: float) -> None:
+        """A call of its handler begins."""
+        if self._seconds is not None:
+            self._begun[served] = now
+
+    def end(self, served: Served) -> None:
+        """It is over."""
+        self._begun.pop(served, None)
 
     def step(self, now: float) -> list[Served]:
         """Return, once each, those that had an interval to leave by themselves, and did not."""
         if self._seconds is None or self.interval is None or now < self._next:
             return []
         self._next = now + self.interval
-        found = []
-        for served in self._ledger.active:  # In the order of arrival.
-            if now - served.accepted < self._seconds + self.interval:
+        due = []
+        for served, begun in self._begun.items():
+            if now - begun < self._seconds + self.interval:
                 break
-            if served.phase is Phase.HANDLER and served.ended_by is None and not served.overran:
-                served.overran = True
-                found.append(served)
+            due.append(served)
+        for served in due:
+            del self._begun[served]
+        found = [s for s in due if s.phase is Phase.HANDLER and s.ended_by is None]
+        for served in found:
+            served.overran = True
         return found

@@ -4,8 +4,7 @@ The thread that accepts is also the one that drains, so that no connection can s
 it has accepted is in the ledger before it looks. Others only ask it: they cancel the token
 ``draining``, which is the closing flag as well.
 
-One lock guards the ledger. It is never held over a call of a handler, a wait, or anything that runs
-code of users. It is reentrant, so that a signal handler may ask for statistics or for a drain.
+What does not wait is in ``hardsock.serving.core``.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
-from hardsock.serving.departing import tend_departures, watch_departure
-from hardsock.serving.drain import Drain, Limit
-from hardsock.serving.face import ServerFace
-from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
-from hardsock.serving.options import MAX_BATCH, ServeOptions, check_drain
-from hardsock.serving.overdue import bound_handler, bound_turns, note_overrun, unbound_turns
-from hardsock.serving.records import DrainReport, ServerStats
-from hardsock.serving.shedding import count_shed
+from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
+from hardsock.serving.departing import tend_departures
+from hardsock.serving.drain import Drain
+from hardsock.serving.ledger import Outcome, Served
+from hardsock.serving.options import MAX_BATCH, ServeOptions
+from hardsock.serving.overdue import bound_handler, note_overrun
+from hardsock.serving.records import DrainReport
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
-from hardsock.serving.verdict import End, Verdict, judge, judge_lingering
+from hardsock.serving.verdict import End, Verdict, judge_lingering
 from hardsock.serving.workers import Crew, Workers, look_at
 
 __all__ = ["Handler", "Server"]
@@ -40,10 +38,8 @@ Handler = Callable[[Connection], object]
 
 logger = logging.getLogger("hardsock.serve")
 
-_FAILED_ACCEPT_PAUSE = 1.0
 
-
-class Server(ServerFace):
+class Server(ServerCore):
     """A running server; ``hardsock.serve`` makes it. All methods may be called from any thread.
 
     As a context manager it drains at the end of the block, with the ``drain_timeout`` it was given.
@@ -63,10 +59,6 @@ class Server(ServerFace):
         self._address = listener.address
         self._context = context_for_handlers(self._draining)
         self._pid = os.getpid()
-        self._lock = threading.RLock()
-        self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
-        self._bell: CancelToken | None = None  # guarded by lock; wakes the thread that accepts
-        self._limit: Limit | None = None  # guarded by lock
         self._begin_workers()
         self._thread = new_thread(self._main, options.name)
         self._watcher = new_thread(
@@ -89,14 +81,8 @@ class Server(ServerFace):
             self._serve, options.limit, options.name, self._seldom
         )
 
-    # ---- asking ------------------------------------------------------------------------------
-
-    def stats(self) -> ServerStats:
-        """Return its counters."""
-        with self._lock:
-            return self._ledger.stats(
-                time.monotonic(), workers=self._workers.count, shed=count_shed(self._listener)
-            )
+    def _count_workers(self) -> int:
+        return self._workers.count
 
     # ---- ending ------------------------------------------------------------------------------
 
@@ -119,17 +105,7 @@ class Server(ServerFace):
             RuntimeError: If a handler of this server calls it: it would wait for itself. See
                 ``stop``.
         """
-        options = self._options
-        seconds, grace = check_drain(options.drain_timeout if timeout is None else timeout, grace)
-        self._refuse_to_wait("drain()")
-        with self._lock:
-            limit = Limit(time.monotonic() + seconds, grace)
-            if self._limit is None or limit.end < self._limit.end:
-                self._limit = limit
-            bell = self._bell
-        self._draining.cancel("the server is draining")
-        if bell is not None:
-            bell.cancel()
+        self._ask_to_drain(timeout, grace)
         self._ended.wait()
         self._thread.join(1.0)
         assert self._report is not None
@@ -188,7 +164,7 @@ class Server(ServerFace):
             self._end_workers(drain.end)
             self._nobody_left.cancel()
             self._watcher.join(max(0.0, drain.end - time.monotonic()))
-            self._report = self._sum_up(drain, outside)
+            self._report = self._sum_up(drain, outside, look_at)
         finally:
             self._listener.close()
             self._nobody_left.cancel()
@@ -214,7 +190,7 @@ class Server(ServerFace):
                 self._seldom.log(
                     "accept", logging.ERROR, "accepting failed, trying again in a second: %s", exc
                 )
-                self._draining.wait(_FAILED_ACCEPT_PAUSE)
+                self._draining.wait(FAILED_ACCEPT_PAUSE)
                 self._accepting = True  # as far as is known
 
     def _wait_for_room(self) -> int:
@@ -250,31 +226,6 @@ class Server(ServerFace):
         """Seconds until the next look; *full*: nothing can be accepted."""
         return None
 
-    def _take(self, conns: list[Connection]) -> None:
-        """Without memory for one of them the others are served all the same."""
-        while conns:
-            try:
-                self._take_one(conns.pop(0))
-            except MemoryError:
-                tell_given_up()
-
-    def _take_one(self, conn: Connection) -> None:
-        each = None
-        try:
-            each = served(conn, self._token)
-            with self._lock:
-                lingering = self._ledger.admit(each)
-            if lingering is not None:
-                lingering.conn.close()
-            watch_departure(self._departures, each, self._seldom)
-            bound_turns(each, self._options)
-            self._begin(each)
-        except MemoryError:
-            conn.abort()
-            with self._lock:
-                self._ledger.give_up(each)
-            raise
-
     def _begin(self, served: Served) -> None:
         """Have it served; in the thread that accepts."""
         assert isinstance(self._workers, Workers)
@@ -305,11 +256,6 @@ class Server(ServerFace):
         self._end(served, verdict)
         return True
 
-    def _leave(self, served: Served) -> None:
-        """Its handler is over: what is left has other bounds, and nobody to be told."""
-        served.conn._leave_departures()
-        unbound_turns(served, self._options)
-
     def _handle(self, served: Served) -> Verdict | None:
         """Run the handler; None in a forked child."""
         with self._lock:
@@ -335,45 +281,11 @@ class Server(ServerFace):
             note_overrun(served, scope, self._options)
         return None
 
-    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
-        verdict = judge(
-            served, exc, server=self._token, draining=self._draining, seldom=self._seldom
-        )
-        self._lingers_by(served, verdict)
-        return verdict
-
-    def _lingers_by(self, served: Served, verdict: Verdict) -> None:
-        """Say so at once if its end is waited for: it makes room."""
-        if verdict.end is End.FINISH:
-            with self._lock:
-                self._ledger.linger(served, verdict.outcome, verdict.error)
-            self._ring()
-
     def _end(self, served: Served, verdict: Verdict) -> None:
         ending = "closed"
         if verdict.end is End.FINISH:
             verdict, ending = self._linger(served, verdict)
-        if verdict.end is End.ABORT:
-            served.conn.abort()
-            ending = "aborted"
-        served.conn.close()
-        self._settle(served, verdict.outcome, ending, error=verdict.error)
-
-    def _settle(
-        self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None
-    ) -> None:
-        """It is closed, and nobody works on it."""
-        with self._lock:
-            self._ledger.settle(served, outcome, error=error, ending=ending)
-            served.left = True
-        self._ring()
-
-    def _ring(self) -> None:
-        """There is room, or the drain may go on."""
-        with self._lock:
-            bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.cancel()
+        self._end_now(served, verdict, ending)
 
     def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
         try:
@@ -383,15 +295,6 @@ class Server(ServerFace):
         return verdict, report.ending
 
     # ---- draining ----------------------------------------------------------------------------
-
-    def _begin_drain(self) -> Drain:
-        seconds, grace = check_drain(self._options.drain_timeout, None)
-        with self._lock:
-            now = time.monotonic()
-            self._ledger.not_full(now)
-            if self._token.cancelled:  # Everything is cancelled: only the grace is left.
-                seconds = grace
-            return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
 
     def _run_drain(self, drain: Drain) -> LeftOutside:
         """Closing the listener resets who is queued: those for whom room comes free are served."""
@@ -436,16 +339,3 @@ class Server(ServerFace):
         except (HardsockError, MemoryError):
             return False  # Closed: nobody is left.
         return True
-
-    def _sum_up(self, drain: Drain, outside: LeftOutside) -> DrainReport:
-        with self._lock:
-            report = drain.report(
-                time.monotonic(),
-                reason=self._draining.reason,
-                unaccepted=outside.unaccepted,
-                handshakes=outside.handshakes,
-                look=look_at,
-            )
-        self._seldom.flush()
-        logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
-        return report

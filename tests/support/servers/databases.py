@@ -30,10 +30,13 @@ _PROTOCOL_3 = 3 << 16
 
 
 @contextmanager
-def postgres(*, certificate: tuple[Path, Path] | None = None, **settings: str) -> Iterator[Server]:
+def postgres(
+    *, certificate: tuple[Path, Path] | None = None, access: str = "", **settings: str
+) -> Iterator[Server]:
     """PostgreSQL over TCP, trusting user ``postgres``; *settings* as in postgresql.conf.
 
-    With a (certificate, key) it speaks TLS to whoever asks for it.
+    With a (certificate, key) it speaks TLS to whoever asks for it. *access*: lines of pg_hba.conf
+    that come before those that trust.
     """
     programs = _postgres_programs()
     user = _postgres_user()
@@ -41,6 +44,9 @@ def postgres(*, certificate: tuple[Path, Path] | None = None, **settings: str) -
         data = directory / "data"
         port = free_port()
         _initdb(programs / "initdb", data, user)
+        if access:
+            rules = data / "pg_hba.conf"
+            rules.write_text(access + rules.read_text())
         if certificate is not None:
             settings = {**_tls_settings(directory, certificate, user), **settings}
         all_settings = {

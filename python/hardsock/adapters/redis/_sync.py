@@ -1,35 +1,10 @@
-"""redis-py (the synchronous client) over hardsock.
-
-    import hardsock.adapters.redis
-
-    client = hardsock.adapters.redis.client("rediss://db.example.org", total=1.0, size=16)
-    client.get("key")
-
-*total* (or a scope) covers a command, or the commands of a pipeline, as a whole: the wait for a
-connection of the pool (``size=``), the lookup, connecting, TLS, the greeting, redis-py's tries with
-their pauses, and every byte of the reply. ``socket_timeout`` becomes a total for each reply, so
-that a reply which drips buys nothing. Pub/sub and blocking commands end with a scope, too.
-
-At the deadline ``redis.exceptions.TimeoutError``; after a cancel, from any thread,
-``hardsock.Cancelled``. Neither is tried again, and the connection is closed.
-
-For one's own pool: ``connection_class=hardsock.adapters.redis.Connection`` (``SSLConnection``,
-``UnixConnection``), and ``queue_class=hardsock.adapters.redis.ScopedQueue`` for a
-``BlockingConnectionPool``.
-
-TLS is hardsock's, set up by the ``ssl_*`` parameters; those of OCSP are refused (hardsock checks what
-is stapled by itself). Lost: the cluster client, which makes pools of its own, and ``fork``.
-
-Tested with redis-py 5.1 to 8.1. What is not public there and used here: ``Connection._connect``, which
-is redis-py's own seam, ``SSLConnection._wrap_socket_with_ssl``, ``Retry._backoff``.
-"""
+"""Connections, pools and the client of redis-py that blocks; see the package."""
 
 from __future__ import annotations
 
 import copy
 import ssl
 import threading
-from importlib.metadata import version
 from typing import Any
 
 import redis
@@ -43,7 +18,6 @@ from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
 from hardsock._ssl_context import SSLContext
 from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
-from hardsock.adapters._versions import check
 
 __all__ = [
     "BlockingConnectionPool",
@@ -53,16 +27,19 @@ __all__ = [
     "ScopedQueue",
     "UnixConnection",
     "client",
+    "context_of",
 ]
-
-check("redis", version("redis"), "5.1", "8.1")
 
 _MAX_CONTEXTS = 64
 _contexts: dict[tuple[Any, ...], SSLContext] = {}
 _contexts_lock = threading.Lock()
 
 
-class _Patient(redis.backoff.AbstractBackoff):
+class ScopeEnded(RedisTimeout):
+    """The time-out of the scope. The cluster's client tries again after a ``TimeoutError`` alone."""
+
+
+class Patient(redis.backoff.AbstractBackoff):
     """A backoff whose pauses end with the scope: it makes them itself, and asks for none."""
 
     def __init__(self, inner: Any) -> None:
@@ -75,7 +52,7 @@ class _Patient(redis.backoff.AbstractBackoff):
         try:
             sleep(max(0.0, self._inner.compute(failures)))
         except DeadlineExceeded as exc:
-            raise RedisTimeout(f"no time left for another try: {exc}") from exc
+            raise ScopeEnded(f"no time left for another try: {exc}") from exc
         return 0.0
 
 
@@ -87,9 +64,9 @@ class _Over:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(self.retry._backoff, _Patient):
+        if not isinstance(self.retry._backoff, Patient):
             self.retry = copy.copy(self.retry)
-            self.retry._backoff = _Patient(self.retry._backoff)
+            self.retry._backoff = Patient(self.retry._backoff)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; the time-out is a total for the whole reply."""
@@ -125,7 +102,7 @@ class SSLConnection(_Over, redis.SSLConnection):
         with timeout(self.socket_connect_timeout, name="socket_connect_timeout"):
             conn = create_connection((self.host, self.port), None)
             try:
-                sock = _context_of(self).wrap_socket(conn, server_hostname=self.host)
+                sock = context_of(self).wrap_socket(conn, server_hostname=self.host)
             except BaseException:
                 conn.close()
                 raise
@@ -133,7 +110,7 @@ class SSLConnection(_Over, redis.SSLConnection):
         return sock
 
 
-def _context_of(conn: Any) -> SSLContext:
+def context_of(conn: Any) -> SSLContext:
     """The context for what the connection was told: made once, so that sessions are resumed."""
     for name in ("ssl_validate_ocsp", "ssl_validate_ocsp_stapled"):
         if getattr(conn, name, False):
@@ -186,12 +163,12 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("connection_class", Connection)
         kwargs.setdefault("queue_class", ScopedQueue)
-        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+        super().__init__(*args, **kwargs)
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; no connection by the deadline is a ``TimeoutError``."""
         try:
-            return super().get_connection(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+            return super().get_connection(*args, **kwargs)
         except redis.ConnectionError as exc:
             raise_if_cancelled(exc)
             if remaining() == 0.0:
@@ -215,16 +192,16 @@ class Redis(redis.Redis):
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it, within ``total``."""
         if self.total is None:
-            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+            return super().execute_command(*args, **kwargs)
         with timeout(self.total, name="total of the command"):
-            return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call,unused-ignore]
+            return super().execute_command(*args, **kwargs)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
         made = super().pipeline(*args, **kwargs)
         if type(made) is redis.client.Pipeline:
             made.__class__ = _Pipeline
-            made.total = self.total  # type: ignore[attr-defined]
+            made.total = self.total
         return made
 
 

@@ -1,0 +1,197 @@
+"""The client of asyncio; see the package."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import Any
+
+import redis.asyncio
+import redis.asyncio.client
+import redis.asyncio.connection
+import redis.backoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from hardsock._errors import DeadlineExceeded
+from hardsock._scope import current, remaining, timeout
+from hardsock.adapters._queue import raise_if_cancelled
+from hardsock.adapters.redis._sync import ScopeEnded, context_of
+from hardsock.aio import streams
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncRedis",
+    "AsyncSSLConnection",
+    "AsyncUnixConnection",
+    "async_client",
+]
+
+
+class _Patient(redis.backoff.AbstractBackoff):
+    """A backoff that asks for no pause when the scope has ended, and for none that is longer."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def compute(self, failures: int) -> float:
+        token = current()
+        if token is not None:
+            try:
+                token.check()
+            except DeadlineExceeded as exc:
+                raise ScopeEnded(f"no time left for another try: {exc}") from exc
+        seconds: float = self._inner.compute(failures)
+        left = remaining()
+        return seconds if left is None else min(seconds, left)
+
+
+class _Over:
+    """What all kinds of connections do differently from redis-py's."""
+
+    retry: Any
+    socket_timeout: float | None
+    socket_connect_timeout: float | None
+    _reader: Any
+    _writer: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.retry._backoff, _Patient):
+            self.retry = copy.copy(self.retry)
+            self.retry._backoff = _Patient(self.retry._backoff)
+
+    def _target(self) -> tuple[Any, dict[str, Any]]:
+        """The address, and the settings of TLS."""
+        raise NotImplementedError
+
+    async def _connect(self) -> None:
+        address, settings = self._target()
+        self._reader, self._writer = await streams.open_connection(
+            address, timeout=self.socket_connect_timeout, **settings
+        )
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; a cancel is no failure to connect."""
+        try:
+            return await super().connect(*args, **kwargs)  # type: ignore[misc]
+        except RedisConnectionError as exc:
+            raise_if_cancelled(exc)
+            raise
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; a cancel is no failure to connect."""
+        try:
+            return await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
+        except RedisConnectionError as exc:
+            raise_if_cancelled(exc)
+            raise
+
+
+class AsyncConnection(_Over, redis.asyncio.Connection):
+    """``redis.asyncio.Connection`` over a connection of hardsock."""
+
+    def _target(self) -> tuple[Any, dict[str, Any]]:
+        return (self.host, self.port), {}
+
+
+class AsyncUnixConnection(_Over, redis.asyncio.UnixDomainSocketConnection):
+    """``redis.asyncio.UnixDomainSocketConnection`` over a connection of hardsock."""
+
+    def _target(self) -> tuple[Any, dict[str, Any]]:
+        return f"unix:{self.path}", {}
+
+
+class AsyncSSLConnection(_Over, redis.asyncio.SSLConnection):
+    """``redis.asyncio.SSLConnection`` over hardsock's TLS."""
+
+    def _target(self) -> tuple[Any, dict[str, Any]]:
+        told: Any = self.ssl_context
+        names = ("keyfile", "certfile", "cert_reqs", "ca_certs", "ca_data", "check_hostname")
+        settings = SimpleNamespace(
+            **{name: getattr(told, name) for name in names},
+            ca_path=getattr(told, "ca_path", None),
+            ssl_min_version=told.min_version,
+            ssl_ciphers=getattr(told, "ciphers", None),
+            certificate_password=getattr(told, "password", None),
+        )
+        config = context_of(settings).tls_config()
+        return (self.host, self.port), {"tls": config, "server_name": self.host}
+
+
+class _Within:
+    """``total`` around one method."""
+
+    total: float | None = None
+
+    async def _within(self, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.total is None:
+            return await call(*args, **kwargs)
+        try:
+            with timeout(self.total, name=f"total of the {what}"):
+                return await call(*args, **kwargs)
+        except DeadlineExceeded as exc:
+            raise ScopeEnded(str(exc)) from exc
+
+
+class _Pipeline(_Within, redis.asyncio.client.Pipeline):
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._within("pipeline", super().execute, *args, **kwargs)
+
+
+class AsyncRedis(_Within, redis.asyncio.Redis):
+    """``redis.asyncio.Redis`` each of whose commands takes ``total`` seconds at most."""
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it, within ``total``."""
+        return await self._within("command", super().execute_command, *args, **kwargs)
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
+        made = super().pipeline(*args, **kwargs)
+        if type(made) is redis.asyncio.client.Pipeline:
+            made.__class__ = _Pipeline
+            made.total = self.total
+        return made
+
+
+_CLASSES: dict[str, Any] = {
+    "redis": AsyncConnection,
+    "rediss": AsyncSSLConnection,
+    "unix": AsyncUnixConnection,
+}
+
+
+def async_client(
+    url: str, *, total: float | None = None, size: int | None = None, **settings: Any
+) -> AsyncRedis:
+    """Make a ``redis.asyncio.Redis`` each of whose commands takes *total* seconds at most.
+
+    For asyncio and uvloop. ``await client.aclose()`` closes its connections.
+
+    Args:
+        url: As ``redis.asyncio.from_url`` takes it.
+        total: Seconds for a command, or a pipeline, as a whole; ``None``: the ambient scope alone
+            decides. Blocking commands (BLPOP) need one that is longer than they may block.
+        size: Connections at most; who comes when all are in use waits, within *total*. ``None``: no
+            limit, as redis-py has it.
+        settings: Further ones of redis-py's connections and pools.
+    """
+    scheme = url.partition(":")[0].lower()
+    if scheme not in _CLASSES:
+        raise ValueError(f"url must begin with redis://, rediss:// or unix://, got {url!r}")
+    # Not by from_url(): a class that the URL stands for goes before one that is given there.
+    settings.update(redis.asyncio.connection.parse_url(url))
+    settings["connection_class"] = _CLASSES[scheme]
+    pool: Any
+    if size is None:
+        pool = redis.asyncio.ConnectionPool(**settings)
+    else:
+        settings.setdefault("timeout", None)
+        pool = redis.asyncio.BlockingConnectionPool(max_connections=size, **settings)
+    made = AsyncRedis(connection_pool=pool)
+    made.auto_close_connection_pool = True
+    made.total = total
+    return made

@@ -1,0 +1,120 @@
+"""The client of a cluster; see the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+import redis.cluster
+from redis.exceptions import RedisClusterException
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from hardsock._scope import current, remaining, timeout
+from hardsock.adapters._queue import raise_if_cancelled
+from hardsock.adapters.redis._sync import Connection, ScopeEnded, SSLConnection
+
+__all__ = ["Cluster", "cluster"]
+
+
+def _telling(name: str) -> Any:
+    """The method of that name, whose time-out is ``ScopeEnded`` when it is that of the scope.
+
+    A cluster's client tries again after a ``TimeoutError``, looked up by its very class.
+    """
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return getattr(super(_OfCluster, self), name)(*args, **kwargs)
+        except RedisTimeout as exc:
+            token = current()
+            if type(exc) is not RedisTimeout or token is None or not token.wait(0):
+                raise
+            raise ScopeEnded(*exc.args) from exc
+
+    call.__name__ = name
+    return call
+
+
+class _OfCluster:
+    connect = _telling("connect")
+    send_packed_command = _telling("send_packed_command")
+    read_response = _telling("read_response")
+
+
+class _Connection(_OfCluster, Connection):
+    pass
+
+
+class _SSLConnection(_OfCluster, SSLConnection):
+    pass
+
+
+class _Pool(redis.ConnectionPool):
+    """The pool of a node, which redis-py tells by a class whether it is for TLS."""
+
+    def __init__(self, connection_class: Any = None, **kwargs: Any) -> None:
+        secured = isinstance(connection_class, type) and issubclass(
+            connection_class, redis.SSLConnection
+        )
+        super().__init__(_SSLConnection if secured else _Connection, **kwargs)
+
+
+def _within(total: float | None, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call it in *total* seconds; a cluster that cannot be reached any more is no cluster's fault."""
+    with timeout(total, name=f"total of the {what}"):
+        try:
+            return call(*args, **kwargs)
+        except RedisClusterException as exc:
+            raise_if_cancelled(exc)
+            if remaining() == 0.0:
+                raise ScopeEnded(f"no time left to look for the nodes: {exc}") from exc
+            raise
+
+
+class _Pipeline(redis.cluster.ClusterPipeline):
+    total: float | None = None
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return _within(self.total, "pipeline", super().execute, *args, **kwargs)
+
+
+class Cluster(redis.cluster.RedisCluster):
+    """``redis.cluster.RedisCluster`` each of whose commands takes ``total`` seconds at most."""
+
+    total: float | None = None
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it, within ``total``, redirections and looking for nodes included."""
+        return _within(self.total, "command", super().execute_command, *args, **kwargs)
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
+        made = super().pipeline(*args, **kwargs)
+        if type(made) is redis.cluster.ClusterPipeline:
+            made.__class__ = _Pipeline
+            made.total = self.total
+        return made
+
+    def close(self) -> None:
+        """As redis-py has it, and the connections of the nodes, which it leaves to the collector."""
+        super().close()
+        for node in self.get_nodes():
+            if node.redis_connection is not None:
+                node.redis_connection.connection_pool.disconnect()
+
+
+def cluster(url: str, *, total: float | None = None, **settings: Any) -> Cluster:
+    """Make a client of a cluster each of whose commands takes *total* seconds at most.
+
+    Making it asks a node for the others, which takes *total* seconds at most as well.
+
+    Args:
+        url: ``redis://`` or ``rediss://``, of any node.
+        total: Seconds; ``None``: the ambient scope alone decides.
+        settings: Further ones of ``redis.cluster.RedisCluster``.
+    """
+    made: Cluster = _within(
+        total, "look for nodes", Cluster, url=url, connection_pool_class=_Pool, **settings
+    )
+    made.total = total
+    return made

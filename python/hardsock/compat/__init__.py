@@ -1,0 +1,1 @@
+"""Modules that can stand for those of the standard library."""

@@ -1,0 +1,178 @@
+"""What every server does with its connections, whatever drives it: all that waits for nothing.
+
+One lock guards the ledger. It is never held over a call of a handler, a wait, or anything that runs
+code of users. It is reentrant, so that a signal handler may ask for statistics or for a drain. An
+event loop's server has it so that any thread may ask for its statistics.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from hardsock._core import CancelToken, Connection
+from hardsock.serving.closing import LeftOutside
+from hardsock.serving.departing import watch_departure
+from hardsock.serving.drain import Drain, Limit
+from hardsock.serving.face import ServerFace
+from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
+from hardsock.serving.options import ServeOptions, check_drain
+from hardsock.serving.overdue import bound_turns, unbound_turns
+from hardsock.serving.records import DrainReport, ServerStats
+from hardsock.serving.shedding import count_shed
+from hardsock.serving.verdict import End, Verdict, judge
+
+__all__ = ["FAILED_ACCEPT_PAUSE", "ServerCore"]
+
+logger = logging.getLogger("hardsock.serve")
+
+FAILED_ACCEPT_PAUSE = 1.0
+
+
+class ServerCore(ServerFace):
+    """The part of a server that accounts for its connections and ends them.
+
+    A driver says by ``_begin`` how one is served, and by ``_refuse_to_wait`` who may not wait.
+    """
+
+    def __init__(self, options: ServeOptions, token: CancelToken | None) -> None:
+        super().__init__(options, token)
+        self._lock = threading.RLock()
+        self._ledger = Ledger(options.limit, self._draining)  # guarded by lock
+        self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
+        self._limit: Limit | None = None  # guarded by lock
+
+    # ---- for drivers -------------------------------------------------------------------------
+
+    def _begin(self, served: Served) -> None:
+        """Have it served; from where connections are accepted."""
+        raise NotImplementedError
+
+    def _refuse_to_wait(self, what: str) -> None:
+        """Raise RuntimeError if it would wait for its caller."""
+        raise NotImplementedError
+
+    def _count_workers(self) -> int:
+        raise NotImplementedError
+
+    # ---- asking, and being told --------------------------------------------------------------
+
+    def stats(self) -> ServerStats:
+        """Return its counters."""
+        with self._lock:
+            return self._ledger.stats(
+                time.monotonic(), workers=self._count_workers(), shed=count_shed(self._listener)
+            )
+
+    def _ask_to_drain(self, timeout: float | None, grace: float | None) -> None:
+        seconds, grace = check_drain(
+            self._options.drain_timeout if timeout is None else timeout, grace
+        )
+        self._refuse_to_wait("drain()")
+        with self._lock:
+            limit = Limit(time.monotonic() + seconds, grace)
+            if self._limit is None or limit.end < self._limit.end:
+                self._limit = limit
+        self._draining.cancel("the server is draining")
+        self._ring()
+
+    def _ring(self) -> None:
+        """There is room, or the drain may go on."""
+        with self._lock:
+            bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.cancel()
+
+    # ---- beginnings and ends -----------------------------------------------------------------
+
+    def _take(self, conns: list[Connection]) -> None:
+        """Without memory for one of them the others are served all the same."""
+        while conns:
+            try:
+                self._take_one(conns.pop(0))
+            except MemoryError:
+                tell_given_up()
+
+    def _take_one(self, conn: Connection) -> None:
+        each = None
+        try:
+            each = served(conn, self._token)
+            with self._lock:
+                lingering = self._ledger.admit(each)
+            if lingering is not None:
+                lingering.conn.close()
+            watch_departure(self._departures, each, self._seldom)
+            bound_turns(each, self._options)
+            self._begin(each)
+        except MemoryError:
+            conn.abort()
+            with self._lock:
+                self._ledger.give_up(each)
+            raise
+
+    def _leave(self, served: Served) -> None:
+        """Its handler is over: what is left has other bounds, and nobody to be told."""
+        served.conn._leave_departures()
+        unbound_turns(served, self._options)
+
+    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
+        verdict = judge(
+            served, exc, server=self._token, draining=self._draining, seldom=self._seldom
+        )
+        self._lingers_by(served, verdict)
+        return verdict
+
+    def _lingers_by(self, served: Served, verdict: Verdict) -> None:
+        """Say so at once if its end is waited for: it makes room."""
+        if verdict.end is End.FINISH:
+            with self._lock:
+                self._ledger.linger(served, verdict.outcome, verdict.error)
+            self._ring()
+
+    def _end_now(self, served: Served, verdict: Verdict, ending: str = "closed") -> None:
+        """Close it; *ending* tells how, if it has ended."""
+        if verdict.end is End.ABORT:
+            served.conn.abort()
+            ending = "aborted"
+        served.conn.close()
+        self._settle(served, verdict.outcome, ending, error=verdict.error)
+
+    def _settle(
+        self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None
+    ) -> None:
+        """It is closed, and nobody works on it."""
+        with self._lock:
+            self._ledger.settle(served, outcome, error=error, ending=ending)
+            served.left = True
+        self._ring()
+
+    # ---- draining ----------------------------------------------------------------------------
+
+    def _begin_drain(self) -> Drain:
+        seconds, grace = check_drain(self._options.drain_timeout, None)
+        with self._lock:
+            now = time.monotonic()
+            self._ledger.not_full(now)
+            if self._token.cancelled:  # Everything is cancelled: only the grace is left.
+                seconds = grace
+            return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
+
+    def _sum_up(
+        self,
+        drain: Drain,
+        outside: LeftOutside,
+        look: Callable[[object], tuple[str | None, str | None]],
+    ) -> DrainReport:
+        with self._lock:
+            report = drain.report(
+                time.monotonic(),
+                reason=self._draining.reason,
+                unaccepted=outside.unaccepted,
+                handshakes=outside.handshakes,
+                look=look,
+            )
+        self._seldom.flush()
+        logger.log(logging.INFO if report.clean else logging.WARNING, "%s", report)
+        return report

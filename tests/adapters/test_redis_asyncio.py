@@ -1,0 +1,267 @@
+"""redis.asyncio over hardsock, against a real redis-server and against bad peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+
+import hardsock as hs
+import hardsock.adapters.redis
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.test_redis import _NAME, _QUIET
+from hardsock.lab.servers.process import Server, free_port
+from support import BlackHole, Namespace, PeerScript, require
+from support.loops import RUNS
+from support.servers import redis_server
+from support.tls import Identities
+
+pytestmark = pytest.mark.usefixtures("event_loops")
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with require(redis_server()) as server:
+        yield server
+
+
+@pytest.fixture(params=["deadline", "scope", "cancel"])
+def end(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=list(RUNS))
+def loop(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.asynccontextmanager
+async def _client(
+    address: Any, end: str = "", tls: Identities | None = None, **settings: Any
+) -> AsyncIterator[Any]:
+    host, port = address
+    if tls is not None:
+        settings["ssl_ca_certs"] = str(tls.ca)
+    url = f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
+    total = SHORT if end == "deadline" else None
+    made = hardsock.adapters.redis.async_client(url, total=total, **settings)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def _ends(
+    end: str, call: Callable[[], Coroutine[Any, Any, Any]], when: Callable[[], object] | None = None
+) -> None:
+    """*call* is ended by *end*; a cancel comes from another thread, once *when* has returned."""
+    if end == "cancel":
+        token = hs.CancelToken()
+
+        def stop() -> None:
+            if when is not None:
+                when()
+            token.cancel("stop button")
+
+        stopper = threading.Timer(SHORT, stop)  # Wherever it is by then, it has to end.
+        stopper.start()
+        try:
+            with pytest.raises(hs.Cancelled), hs.scope(token):
+                await call()
+        finally:
+            await asyncio.to_thread(stopper.join)
+        return
+    scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
+    with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late, scope:
+        await call()
+    assert isinstance(late.value, redis.exceptions.TimeoutError) or end == "scope"
+    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_reply_that_does_not_come_ends(
+    end: str, tls: bool, fault: str, ids: Identities, loop: str
+) -> None:
+    last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
+    context = server_context(ids) if tls else None
+    script = [("recv", 1), last]
+    with PeerScript(script, check=False, tls=context) as peer:
+
+        async def main() -> None:
+            async with _client(peer.address, end, ids if tls else None, **_QUIET) as client:
+                await _ends(end, lambda: client.get("key"), lambda: peer.wait_steps(1))
+
+        RUNS[loop](main())
+        nothing_open()
+
+
+def test_a_connect_into_a_black_hole_ends(end: str, loop: str) -> None:
+    with BlackHole() as hole:
+
+        async def main() -> None:
+            async with _client(hole.address, end) as client:
+                await _ends(end, client.ping)
+
+        RUNS[loop](main())
+        nothing_open()
+
+
+def test_a_stalled_handshake_ends(end: str, ids: Identities, loop: str) -> None:
+    with PeerScript([("stall",)], check=False) as peer:
+
+        async def main() -> None:
+            async with _client(peer.address, end, ids) as client:
+                await _ends(end, client.ping)
+
+        RUNS[loop](main())
+        nothing_open()
+
+
+def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None:
+    async def main() -> None:
+        async with _client(server.address, end, size=1) as client:
+            held = await client.connection_pool.get_connection(*_NAME)
+            await _ends(end, client.ping)
+            await client.connection_pool.release(held)
+            client.total = None
+            assert await client.ping()
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
+    again = Retry(ConstantBackoff(60), 3)
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+
+    async def main() -> None:
+        async with _client(address, end, retry=again, **_QUIET) as client:
+            await _ends(end, client.ping)
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def _dead_dns(end: str, loop: str) -> bool:
+    from support import DeadDNS, use_dns
+
+    async def main() -> None:
+        async with _client(("nobody.test", 6379), end) as client:
+            await _ends(end, client.ping)
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        RUNS[loop](main())
+    return True
+
+
+@pytest.mark.net
+def test_a_dead_name_server_ends(end: str, loop: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_redis_asyncio:_dead_dns", end, loop)
+
+
+def test_commands_pipelines_and_messages_work(server: Server, loop: str) -> None:
+    async def main() -> None:
+        async with _client(server.address, size=4, health_check_interval=1) as client:
+            await client.set("async a", "1")
+            async with client.pipeline() as pipe:
+                pipe.incr("async a").incr("async a").get("async a")
+                assert await pipe.execute() == [2, 3, b"3"]
+            assert await client.eval("return ARGV[1]", 0, "x" * 100_000) == b"x" * 100_000
+            await client.delete("async a")
+            async with client.pubsub() as subscriber:
+                await subscriber.subscribe("async news")
+                assert (await subscriber.get_message(timeout=5))["type"] == "subscribe"
+                assert await subscriber.get_message(timeout=0.05) is None
+                await client.publish("async news", "x")
+                assert (await subscriber.get_message(timeout=5))["data"] == b"x"
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def test_a_blocking_command_is_cancelled_and_the_next_gets_its_own_answer(
+    server: Server, loop: str
+) -> None:
+    async def main() -> None:
+        async with _client(server.address, size=1) as client:
+            await _ends("cancel", lambda: client.blpop("never", 0))
+            for number in range(5):
+                assert await client.echo(f"answer {number}") == b"answer %d" % number
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def test_a_subscriber_is_stopped_from_another_thread(server: Server, loop: str) -> None:
+    async def main() -> None:
+        async with _client(server.address) as client:
+
+            async def listen() -> None:
+                async with client.pubsub() as subscriber:
+                    await subscriber.subscribe("async endless")
+                    async for _ in subscriber.listen():
+                        pass
+
+            await _ends("cancel", listen)
+
+    RUNS[loop](main())
+    nothing_open()
+
+
+def test_tls_and_unix_sockets_carry_commands(ids: Identities, tmp_path: Path, loop: str) -> None:
+    path = tmp_path / "redis.sock"
+    identity = ids.server_identity
+    options = ["--tls-cert-file", str(identity.chain), "--tls-key-file", str(identity.key)]
+    options += ["--tls-ca-cert-file", str(ids.ca), "--tls-auth-clients", "no"]
+    port = free_port()
+    options += ["--tls-port", str(port), "--unixsocket", str(path)]
+    with require(redis_server(*options)):
+
+        async def main() -> None:
+            async with _client(("127.0.0.1", port), tls=ids) as client:
+                assert await client.echo("over TLS") == b"over TLS"
+                (found,) = (one for one in hs.open_connections() if one.how == "connect")
+                assert found.site.function == "main"
+            client = hardsock.adapters.redis.async_client(f"unix://{path}", total=30)
+            assert await client.echo("over a unix socket") == b"over a unix socket"
+            await client.aclose()
+
+        RUNS[loop](main())
+    nothing_open()
+
+
+def test_a_certificate_of_somebody_else_is_refused(
+    ids: Identities, tmp_path: Path, loop: str
+) -> None:
+    with PeerScript([("stall",)], check=False, tls=server_context(ids)) as peer:
+
+        async def main() -> None:
+            async with _client(peer.address, tls=Identities(tmp_path), retry=None) as client:
+                with pytest.raises(redis.exceptions.ConnectionError, match="issuer") as refused:
+                    await client.ping()
+                assert any(isinstance(one, hs.CertificateError) for one in causes(refused.value))
+
+        RUNS[loop](main())
+    nothing_open()
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="url must begin with"):
+        hardsock.adapters.redis.async_client("http://x")
