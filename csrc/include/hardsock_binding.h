@@ -584,6 +584,10 @@ HS_NODISCARD hs_err hs_inspect_start(const char *path, struct hs_error *err);
 /* Removes the socket; answers that are being sent end in the middle. */
 void hs_inspect_stop(void);
 
+/* Adds to the advice for a connect that has failed what the flight recorder knows of others to the
+ * same endpoint (as hs_endpoint_text writes it) in the last ten minutes, if there are several. */
+void hs_hint_history(const char *endpoint, char *buf, size_t size);
+
 #define HS_TCP_STATES 13
 const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
 struct hs_fd_socket {

@@ -368,6 +368,13 @@ class Pool(_core.Pool):
                 f"this thread holds {len(own)} of them itself, the first since {own[0].site}: "
                 "return it before borrowing another, or the two wait for each other"
             )
+        elif isinstance(exc, PoolTimeout) and lent:
+            others = stats.waiting
+            who = f"{others} other caller{'' if others == 1 else 's'}" if others else "nobody else"
+            exc.hint = (
+                f"{who} wait{'' if others > 1 else 's'} for this pool, held by {lent[0].site} "
+                f"for {lent[0].age:.0f} s" + (f"; {exc.hint}" if exc.hint else "")
+            )
 
     def _changed(self, conn: Connection) -> None:
         """Called by the core for a new connection with settings that the kernel changed."""

@@ -332,3 +332,37 @@ def test_report_is_json_with_a_version() -> None:
         assert found["report"] == name
         assert found["pid"] == os.getpid()
         assert json.dumps(found)
+
+
+# ---- hints
+
+
+def test_hint_tells_of_other_failures_to_the_same_address() -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()
+    hints = []
+    for _ in range(4):
+        with pytest.raises(hs.ConnectError) as caught:
+            hs.connect(dead)
+        hints.append(caught.value.hint or "")
+    assert "other connects" not in hints[0] + hints[1]
+    assert "2 other connects to this address have failed in the last 0 s" in hints[2]
+    assert "3 other connects to this address have failed" in hints[3]
+
+
+def test_hint_of_a_pool_names_who_holds_it_and_how_many_wait(listener: hs.Listener) -> None:
+    with hs.Pool(listener.getsockname(), max_size=1) as pool:
+        held = pool.acquire()
+        told = []
+
+        def wait() -> None:
+            with pytest.raises(hs.PoolTimeout) as caught:
+                pool.acquire(timeout=0.001)
+            told.append(caught.value.hint or "")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+        pool.release(held)
+    assert told[0].startswith(f"nobody else waits for this pool, held by {__file__}:")
+    assert " for 0 s" in told[0]
