@@ -153,9 +153,10 @@ class BuildTune(build_scripts):
     def run(self):
         target = Path(self.build_dir) / "hardsock-tune"
         target.parent.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["make", "-s", "-C", "tuning", "WERROR=", f"OUT={target.parent.resolve()}/tune"]
-        )
+        # libyaml is linked in: nothing in a wheel brings it along, and auditwheel, which would copy
+        # it, puts a Python script in the place of a program that needs a copied library.
+        command = ["make", "-s", "-C", "tuning", "WERROR=", "YAML_STATIC=1"]
+        done = subprocess.run([*command, f"OUT={target.parent.resolve()}/tune"])
         if done.returncode != 0:
             sys.exit("hardsock-tune cannot be built here; see the messages above.")
         self.copy_file(str(target.parent / "tune/hardsock-tune"), str(target))

@@ -35,7 +35,7 @@ departures_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 PyDoc_STRVAR(watch_doc, "watch($self, conn, token, /)\n--\n\n"
-                        "Cancel token when conn's peer leaves. Once, before others know conn.");
+                        "Cancel token when conn's peer leaves. By who has conn alone.");
 
 static PyObject *
 departures_watch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)

@@ -481,9 +481,10 @@ void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
 /* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
 void hs_departures_close(struct hs_departures *d);
 /* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
- * its side, as clients do that still wait for an answer. Once per connection, before others know
- * it. Takes references of its own. Calls on c itself are not ended by such a cancel before they
- * have found nothing: they still receive what has arrived, and raise HS_E_RESET. */
+ * its side, as clients do that still wait for an answer. By who has c alone, in one set of
+ * departures; again once it has left that. Takes references of its own. Calls on c itself are not
+ * ended by such a cancel before they have found nothing: they still receive what has arrived, and
+ * raise HS_E_RESET. */
 HS_NODISCARD hs_err hs_departures_watch(struct hs_departures *d, struct hs_conn *c,
                                         struct hs_token *token, struct hs_error *err);
 /* Waits for peers that leave, and cancels their tokens. Returns HS_OK as soon as that has set off

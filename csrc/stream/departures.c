@@ -296,7 +296,7 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
 
     HS_CHECK(d, DEPARTURES_MAGIC);
     HS_CHECK(c, CONN_MAGIC);
-    HS_ASSERT(c->departures == NULL);
+    HS_ASSERT(c->departures == NULL || c->departures == d);
     if (!is_ours(d))
         return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
@@ -306,7 +306,7 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
     hs_lock_drop(&d->lock);
     hs_fd_drop(&c->fd);
     hs_token_unref(former);
-    if (rv == HS_OK)
+    if (rv == HS_OK && c->departures == NULL)
         c->departures = hs_departures_ref(d);
     return rv;
 }

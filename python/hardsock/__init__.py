@@ -38,6 +38,7 @@ from hardsock._descriptors import (
     fd_watch,
     open_connections,
 )
+from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
@@ -189,6 +190,9 @@ __all__ = [
     "PoolAudit",
     "PoolCloseReport",
     "PoolManager",
+    "DialLimits",
+    "DialPlace",
+    "DialStats",
     "PoolOptions",
     "PoolRefused",
     "PoolStats",
@@ -254,7 +258,7 @@ __all__ = [
 
 _inspect_by_environment()
 if _environ.get("HARDSOCK_TRACE") == "1":
-    fd_watch(trace=True)
+    fd_watch(growth=2, trace=True)
 if "HARDSOCK" in _environ:
     from hardsock.running import begin_by_environment as _begin
 

@@ -6,15 +6,20 @@ import socket
 import ssl
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
+from hardsock._dial_limits import DialLimits
+from hardsock._dialing import Dialing, dialing
 from hardsock._errors import SettingWarning
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
+from hardsock._scope import sleep
 from hardsock._tls import TLSConfig, client_config
 from hardsock._via import parse_via, tunnel
 
@@ -136,6 +141,11 @@ def connect(
     breaker: Breaker | None = None,
     via: str | None = None,
     proxy_tls: TLSConfig | None = None,
+    limits: DialLimits | None = None,
+    handshake_tries: int = 1,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
 ) -> Connection:
     """Connect to *address*: name lookup, every address, TLS; one deadline, one token.
 
@@ -169,6 +179,18 @@ def connect(
         proxy_tls: The settings of the TLS with an ``https://`` proxy; ``None``: the system's
             authorities. Never those of *tls*: a proxy is shown no certificate that is for the
             target.
+        limits: Waits for a place first, within the deadline. Share one ``DialLimits``.
+        handshake_tries: How often to connect, within the deadline, while the handshake is lost: the
+            peer resets or ends the connection, or is silent for the TLSConfig's
+            ``handshake_timeout``. Nothing of the caller's has been sent by then, so that trying
+            again does nothing twice; the server counts one more connection. What a side refuses,
+            a certificate or a version, is not tried again.
+        tls_fallback: What handshakes use while *tls_breaker* is open for this peer: after handshakes
+            with *tls* that one side has refused. As of ``listen``.
+        tls_breaker: Decides between them; it must be shared by all who connect, or it learns
+            nothing.
+        insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*. Whoever is
+            between can make handshakes fail, and gets it.
 
     Raises:
         ProxyError: The proxy does not connect to the target. A ``ConnectError``.
@@ -182,15 +204,81 @@ def connect(
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
     warn_of_greenlets()
-    if via is not None:
-        if commit != "tcp":
-            raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
-        secured = (tls, server_name, proxy_tls)
-        rest: dict[str, Any] = {"options": options, "source": source, "family": family}
-        rest |= {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
-        return _through(via, address, *secured, timeout, token, breaker=breaker, **rest)
-    if proxy_tls is not None:
+    rest = (attempt_delay, max_in_flight, breaker)
+    plain = (
+        limits is None
+        and tls_fallback is None
+        and tls_breaker is None
+        and handshake_tries == 1
+        and handshake_tries is not True
+        and not insecure_allow_weaker_fallback
+    )
+    if plain and via is None and proxy_tls is None:
+        return _direct(
+            address, tls, server_name, commit, timeout, token, options, source, family, rest
+        )
+
+    def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
+        if via is None:
+            return _direct(
+                address, tls, server_name, commit, timeout, token, options, source, family, rest
+            )
+        to_proxy = {"options": options, "source": source, "family": family, "breaker": breaker}
+        return _through(
+            via, address, tls, server_name, proxy_tls, timeout, token, **to_proxy, **rare
+        )
+
+    rare = {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
+    if via is not None and commit != "tcp":
+        raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
+    if via is None and proxy_tls is not None:
         raise ValueError("proxy_tls has no use without via")
+    if plain:
+        return attempt(tls, timeout)
+    asked = dialing(
+        address,
+        server_name,
+        tls,
+        tries=handshake_tries,
+        fallback=tls_fallback,
+        breaker=tls_breaker,
+        allow_weaker=insecure_allow_weaker_fallback,
+    )
+    return _with_care(attempt, asked, limits, Left(timeout), token)
+
+
+def _with_care(
+    attempt: Callable[[bool | TLSConfig, float | None], Connection],
+    asked: Dialing,
+    limits: DialLimits | None,
+    left: Left,
+    token: CancelToken | None,
+) -> Connection:
+    while True:
+        with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
+            try:
+                conn = attempt(asked.choose(), left())
+            except BaseException as exc:
+                if (pause := asked.failed(exc, left())) is None:
+                    raise
+            else:
+                asked.succeeded()
+                return conn
+        sleep(pause, token=token)
+
+
+def _direct(
+    address: Address,
+    tls: bool | TLSConfig,
+    server_name: str | None,
+    commit: str,
+    timeout: float | None,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None],
+) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -204,7 +292,7 @@ def connect(
         token=token,
         sockopts=kernel_settings(options),
         **tls_settings(tls, server_name, commit),
-        **rare_settings(found or source, family, attempt_delay, max_in_flight, breaker),
+        **rare_settings(found or source, family, *rest),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=caller())

@@ -39,6 +39,7 @@ __all__ = [
 _LISTED = 5  # sites in a message
 _NEVER_REACHED = 2**31 - 2
 _MAX_OPENINGS = 64  # from one count to the next
+_FEW = 64  # descriptors, whose growth is nothing to speak of
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,8 @@ class FdAlarm:
     by_site: dict[Site, int]
     """How many each line of the program made, the most first: of hardsock's, and of all sockets if
     they are traced."""
+    grown_from: int | None = None
+    """For an alarm about growth alone: how many were open at the last one, or at the beginning."""
 
     def __str__(self) -> str:
         most = ", ".join(
@@ -290,8 +293,10 @@ class FdAlarm:
         kinds = ", ".join(
             f"{count} {kind}" for kind, count in sorted(self.by_kind.items(), key=lambda i: -i[1])
         )
+        grown = "" if self.grown_from is None else f"grown from {self.grown_from}, "
         return (
-            f"{self.open} descriptors are open, of {self.limit or 'unlimited'} (RLIMIT_NOFILE): "
+            f"{self.open} descriptors are open, {grown}"
+            f"of {self.limit or 'unlimited'} (RLIMIT_NOFILE): "
             f"{kinds}" + (f"; {most}" if most else "")
         )
 
@@ -303,10 +308,13 @@ class FdWatch:
         self,
         share: float | None,
         count: int | None,
+        growth: float | None,
         on_alarm: Callable[[FdAlarm], object],
     ) -> None:
         self._share = share
         self._count = count
+        self._growth = growth
+        self._base = max(_usage()[0], _FEW)
         self._on_alarm = on_alarm
         self._armed = True
         self._closed = False
@@ -349,7 +357,20 @@ class FdWatch:
             reasons.append(math.ceil(self._share * limit))
         if self._count is not None:
             reasons.append(self._count)
+        if self._growth is not None:
+            reasons.append(math.ceil(self._growth * self._base))
         return min(reasons, default=None)
+
+    def _grown_from(self, used: int) -> int | None:
+        """The base, if they are so many times as many; then the next alarm needs as much again."""
+        if self._growth is None:
+            return None
+        with _lock:
+            base = self._base
+            if used < self._growth * base:
+                return None
+            self._base = used
+        return base
 
     def _look(self, used: int, limit: int | None) -> FdAlarm | None:
         threshold = self._threshold(limit)
@@ -357,15 +378,19 @@ class FdWatch:
             if threshold is None or used < threshold * 0.9:
                 self._armed = True
             return None
+        grown_from = self._grown_from(used)
+        beyond = self._threshold(limit)
+        by_growth = beyond is None or used < beyond
         alarm = FdAlarm(
             open=used,
             limit=limit,
             threshold=threshold,
+            grown_from=grown_from if by_growth else None,
             by_kind={kind: count for kind, count in _core.fd_inventory().items() if count},
             by_site=dict(_sites().most_common()),
         )
         with _lock:
-            first, self._armed = self._armed and not self._closed, False
+            first, self._armed = self._armed and not self._closed, by_growth
         if first:
             self._on_alarm(alarm)
         return alarm
@@ -454,6 +479,7 @@ def fd_watch(
     *,
     share: float | None = 0.8,
     count: int | None = None,
+    growth: float | None = None,
     on_alarm: Callable[[FdAlarm], object] | None = None,
     trace: bool | None = None,
 ) -> FdWatch:
@@ -470,6 +496,8 @@ def fd_watch(
     Args:
         share: Of RLIMIT_NOFILE, above 0 and at most 1; ``None``: only *count* matters.
         count: So many; for where the limit is out of all proportion.
+        growth: So many times as many as there were at the beginning (64 at least), and again as
+            many times as at each such alarm: with 2, doubling. For leaks that are far from a limit.
         on_alarm: ``on_alarm(alarm)`` is called in the thread that opened one too many, before that
             has its connection, and with no lock held. What it raises is reported as unraisable. The
             default warns (``DescriptorWarning``).
@@ -482,13 +510,17 @@ def fd_watch(
     Returns:
         The watch, which lasts until its ``close()``.
     """
-    if share is None and count is None:
-        raise ValueError("share and count are both None: give one of them")
+    if share is None and count is None and growth is None:
+        raise ValueError("share, count and growth are all None: give one of them")
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share!r}")
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(f"count must be an int of at least 1, got {count!r}")
-    watch = FdWatch(share, count, _warn if on_alarm is None else on_alarm)
+    if growth is not None and not (
+        isinstance(growth, int | float) and not isinstance(growth, bool) and 1 < growth < math.inf
+    ):
+        raise ValueError(f"growth must be a number above 1, got {growth!r}")
+    watch = FdWatch(share, count, growth, _warn if on_alarm is None else on_alarm)
     if trace or (trace is None and os.environ.get("HARDSOCK_TRACE") != "0"):
         trace_sockets().on_socket(_heard)
     with _lock:

@@ -396,6 +396,23 @@ def server_context(tls: TLSConfig | None) -> _core.TLSContext | None:
     return tls._context
 
 
+def _weaker_demands(config: TLSConfig, than: TLSConfig) -> list[str]:
+    """In what of the settings that both roles have *config* asks for less."""
+    found = []
+    if _VERSIONS[config.min_version] < _VERSIONS[than.min_version]:
+        found.append("min_version")
+    if config.security_level < than.security_level:
+        found.append("security_level")
+    found += [
+        name
+        for name in ("strict_certificates", "whole_chains")
+        if getattr(than, name) and not getattr(config, name)
+    ]
+    if than.ciphers is not None and config.ciphers != than.ciphers:
+        found.append("ciphers")
+    return found
+
+
 def _weaker(config: TLSConfig, than: TLSConfig) -> list[str]:
     """In what *config*, of a server, asks for less than the other one."""
     found = [
@@ -403,16 +420,60 @@ def _weaker(config: TLSConfig, than: TLSConfig) -> list[str]:
         for name in ("insecure_ciphers", "insecure_accept_truncation", "insecure_key_log_file")
         if getattr(config, name) and getattr(config, name) != getattr(than, name)
     ]
-    if _VERSIONS[config.min_version] < _VERSIONS[than.min_version]:
-        found.append("min_version")
+    found += _weaker_demands(config, than)
     rank = _CLIENT_CERTIFICATES.index
     if rank(config.client_certificates) < rank(than.client_certificates):
         found.append("client_certificates")
     if than.client_certificates != "none":
         found += [n for n in ("ca", "crl") if getattr(config, n) != getattr(than, n)]
-    if than.ciphers is not None and config.ciphers != than.ciphers:
-        found.append("ciphers")
     return found
+
+
+def _weaker_client(config: TLSConfig, than: TLSConfig) -> list[str]:
+    """In what *config*, of a client, asks for less than the other one."""
+    found = [
+        field.name
+        for field in fields(config)
+        if field.name.startswith("insecure_")
+        and getattr(config, field.name)
+        and getattr(config, field.name) != getattr(than, field.name)
+    ]
+    found += _weaker_demands(config, than)
+    ocsp = ("off", "check", "require").index
+    if ocsp(config.ocsp) < ocsp(than.ocsp):
+        found.append("ocsp")
+    return found + [n for n in ("ca", "crl") if getattr(config, n) != getattr(than, n)]
+
+
+def check_client_fallback(
+    tls: TLSConfig | None,
+    fallback: TLSConfig | None,
+    breaker: _core.Breaker | None,
+    allow_weaker: bool,
+) -> None:
+    """Refuse what contradicts itself, and a fallback that is weaker unless that is allowed."""
+    if fallback is None:
+        if breaker is not None:
+            raise ValueError("tls_breaker has no use without tls_fallback")
+        if allow_weaker:
+            raise ValueError("insecure_allow_weaker_fallback has no use without tls_fallback")
+        return
+    if tls is None:
+        raise ValueError("tls_fallback has no use without tls")
+    if not isinstance(fallback, TLSConfig):
+        raise TypeError(f"tls_fallback must be a TLSConfig, not {type(fallback).__name__}")
+    if fallback.role != "client":
+        raise ValueError("tls_fallback must be a TLSConfig of role='client' to connect")
+    if breaker is None:
+        raise ValueError(
+            "tls_fallback needs tls_breaker=hardsock.Breaker(), shared by all connects"
+        )
+    weaker = _weaker_client(fallback, tls)
+    if weaker and not allow_weaker:
+        raise ValueError(
+            f"tls_fallback is weaker than tls in {', '.join(weaker)}: whoever makes handshakes fail "
+            "gets it. If that is meant, say insecure_allow_weaker_fallback=True"
+        )
 
 
 def fallback_settings(

@@ -12,6 +12,7 @@
 #include "support.h"
 
 #include "connect/breaker.h"
+#include "connect/breaker_entry.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -217,6 +217,24 @@ START_TEST(who_has_left_the_set_is_watched_no_more)
 }
 END_TEST
 
+START_TEST(who_has_left_the_set_may_come_again_with_another_token)
+{
+    struct watched w = watch(pair_tcp());
+    struct hs_token *second;
+    struct hs_reason reason;
+
+    hs_conn_leave_departures(w.pair.c);
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, "again", fresh(), &second));
+    ASSERT_OK(hs_departures_watch(w.d, w.pair.c, second, fresh()));
+    reset_peer(&w.pair);
+    EVENTUALLY(is_over(&w) || hs_token_check(second) == HS_E_CANCELLED);
+    ASSERT_OK(hs_token_check(w.token));
+    ck_assert(hs_token_reason(second, &reason));
+    hs_token_unref(second);
+    watched_free(&w);
+}
+END_TEST
+
 START_TEST(who_gives_the_descriptor_away_is_watched_no_more)
 {
     struct watched w = watch(pair_tcp());
@@ -500,6 +518,7 @@ main(void)
     tcase_add_test(tc, who_asks_about_the_end_is_watched_at_once);
     tcase_add_test(tc, unix_sockets_have_resets_too);
     tcase_add_test(tc, who_has_left_the_set_is_watched_no_more);
+    tcase_add_test(tc, who_has_left_the_set_may_come_again_with_another_token);
     tcase_add_test(tc, who_gives_the_descriptor_away_is_watched_no_more);
     tcase_add_loop_test(tc, who_may_not_give_the_descriptor_away_is_watched_on, 0, 2);
     tcase_add_test(tc, a_number_that_is_used_again_is_somebody_else);

@@ -1,12 +1,13 @@
 """Runs tests of the interpreter's own ``test`` package with connections of hardsock under them.
 
-    runner.py OUT plain|injected|compat [-TEST...] MODULE[:CLASS,...][#I/N]...
+    runner.py OUT plain|injected|compat|run [-TEST...] MODULE[:CLASS,...][#I/N]...
 
 Where the standard library makes a connected stream (``create_connection``, ``accept``,
 ``socketpair``) the test gets a `hardsock.Connection` instead of a `socket.socket`. Nothing else is
 touched: what the test, or the module under test, then does with it is the contract.
 
 With `compat` the `socket` module has the class and the functions of `hardsock.compat.socket`.
+With `run` the process is as one of `hardsock run --deadline 100`.
 
 Each outcome is a line of JSON in OUT, written before the next test begins, so that a test that
 never ends is known by having begun. ``-TEST`` leaves one out.
@@ -84,6 +85,21 @@ def stand_in() -> None:
     ours.socket = Counted  # type: ignore[misc]
     for name in ("socket", "create_connection", "create_server", "fromfd", "socketpair"):
         setattr(socket, name, getattr(ours, name))
+
+
+def put_under_run() -> None:
+    from hardsock.running import begin, parse, routes
+
+    class Counted(routes.Limits):
+        __slots__ = ()
+
+        def __init__(self, conn: Any) -> None:
+            global injected
+            injected += 1
+            super().__init__(conn)
+
+    routes.Limits = Counted  # type: ignore[misc]
+    begin(parse("deadline=100 signal=none"))
 
 
 def inject_test_socket(module: Any) -> None:
@@ -186,6 +202,8 @@ def main() -> None:
     targets = [one for one in rest if not one.startswith("-")]
     if mode == "compat":
         stand_in()
+    elif mode == "run":
+        put_under_run()
     elif mode == "injected":
         inject()
         if any(one.startswith("test.test_socket:") for one in targets):

@@ -61,6 +61,19 @@ COMPAT = {f"socket {i}": f"test.test_socket#{i}/{PARTS}" for i in range(1, PARTS
     "http": "test.test_httplib test.test_urllib2_localnet",
     "socketserver": "test.test_socketserver",
 }
+# A process of `hardsock run`: clients and their TLS, unchanged.
+RUN = {
+    "socket": "test.test_socket:BasicTCPTest,BasicTCPTest2,NetworkConnectionNoServer,"
+    "NetworkConnectionAttributesTest,NetworkConnectionBehaviourTest,TCPTimeoutTest,"
+    "NonBlockingTCPTests,CreateServerFunctionalTest,TestUnixDomain,BasicUDPTest",
+    "http": "test.test_httplib test.test_urllib2_localnet",
+    "mail": "test.test_smtplib test.test_poplib",
+    "imaplib": "test.test_imaplib",
+    "ftplib": "test.test_ftplib",
+    "xmlrpc": "test.test_xmlrpc",
+    "socketserver": "test.test_socketserver",
+    "asyncio": "test.test_asyncio.test_sock_lowlevel test.test_asyncio.test_streams",
+}
 # They wait ten seconds and more for what a plain socket waits for, too.
 SLOW = [
     "test.test_imaplib.NewIMAPSSLTests.test_imaplib_timeout_test",
@@ -124,8 +137,11 @@ def present(target: str) -> bool:
 
 def listed(mode: str) -> dict[str, str]:
     """Return the tests in the page's table for the *mode*, and their reasons."""
-    first, _, second = PAGE.read_text(encoding="utf-8").partition("## `hardsock.compat.socket`")
-    text = first if mode == "injected" else second
+    heads = {"compat": "## `hardsock.compat.socket`", "run": "## `hardsock run`"}
+    text = PAGE.read_text(encoding="utf-8")
+    if mode in heads:
+        text = text.partition(heads[mode])[2]
+    text = re.split("^## `hardsock", text, flags=re.M)[0]
     rows = re.findall(r"^\| (`test_.*`) \| (.+) \|$", text, re.M)
     return {f"test.{one}": why for tests, why in rows for one in re.findall(r"`([^`]+)`", tests)}
 
@@ -187,9 +203,21 @@ def test_they_hold_over_the_module_that_stands_for_socket_or_their_difference_is
     check(found_compat[group], COMPAT[group], "compat", tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["injected", "compat"])
+@pytest.fixture(scope="module")
+def found_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcomes]:
+    return run_all(tmp_path_factory.mktemp("run"), RUN, "run")
+
+
+@pytest.mark.parametrize("group", RUN)
+def test_they_hold_in_a_process_of_hardsock_run_or_their_difference_is_listed(
+    found_run: dict[str, Outcomes], group: str, tmp_path: Path
+) -> None:
+    check(found_run[group], RUN[group], "run", tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["injected", "compat", "run"])
 def test_each_listed_difference_is_a_test_of_some_interpreter(mode: str) -> None:
-    groups = GROUPS if mode == "injected" else COMPAT
+    groups = {"injected": GROUPS, "compat": COMPAT, "run": RUN}[mode]
     names = {re.split("[:#]", target)[0] for one in groups.values() for target in one.split()}
     for test, reason in listed(mode).items():
         module, _, case = test.rpartition(".")[0].rpartition(".")

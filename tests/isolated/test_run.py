@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from adapters.web import Web
 from hardsock.lab.servers.process import Server
 from hardsock.running.settings import Settings, parse
 from support import BlackHole, PeerScript, require
@@ -214,6 +215,45 @@ def test_what_a_server_gives_to_redis_and_http_is_as_ever(tmp_path: Path) -> Non
     assert done.stdout == "done\n", done.stderr
     assert "open, under hardsock: none" in done.stderr
     assert "dropped without a close(): none" in done.stderr
+
+
+def test_http_libraries_over_tls_keep_their_connections_as_ever(tmp_path: Path) -> None:
+    need_module("httpx")
+    need_module("requests")
+    ids = Identities(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)  # type: ignore[arg-type]
+    path = program(
+        tmp_path,
+        """
+        import asyncio, ssl, sys, httpx, requests, urllib3
+        url, ca = sys.argv[1:]
+        context = ssl.create_default_context(cafile=ca)
+        with httpx.Client(verify=context) as client:
+            print([client.get(url).text for _ in range(2)])
+        with requests.Session() as session:
+            print([session.get(url, verify=ca).text for _ in range(2)])
+        with urllib3.PoolManager(ca_certs=ca) as http:
+            print([http.request("GET", url).data.decode() for _ in range(2)])
+        async def main():
+            async with httpx.AsyncClient(verify=context) as client:
+                print([(await client.get(url)).text for _ in range(2)])
+        asyncio.run(main())
+        try:
+            requests.get(url)
+        except requests.exceptions.SSLError:
+            print("not trusted")
+        """,
+    )
+    with Web(tls=server) as web:
+        done = run("--deadline", "20", "--report", path, web.url("/hello"), str(ids.ca))
+        made = web.connections
+    assert done.returncode == 0, done.stderr
+    answers = done.stdout.splitlines()
+    assert answers[4] == "not trusted"
+    assert made == 5, "each client kept its connection"
+    assert len(answers) == 5
+    assert "open, under hardsock: none" in done.stderr
 
 
 # ---- what it does not reach

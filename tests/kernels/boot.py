@@ -1,9 +1,9 @@
 """Boot kernels with a static hardsock-tune in a virtual machine, and keep what they say.
 
-    python tests/kernels/boot.py [--tune BINARY] [KERNEL_FOLDER ...]
+    python tests/kernels/boot.py [--tune BINARY] [KERNEL ...]    # folders, or series such as 6.6
 
 Without KVM, which a plain user or a machine inside a machine lacks: a run takes half a minute. The
-records of guest.sh are kept as `report.txt` beside the kernel, and what compare.py makes of them as
+records of guest.sh are kept as `report.txt` beside the kernel, and what agreement.py makes of them as
 `findings.tsv` beside them all. seen.py turns them into what `explain` cites.
 """
 
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import compare
+import agreement
 import fetch
 
 HERE = Path(__file__).parent
@@ -108,18 +108,25 @@ def is_same(record: str) -> bool:
     return kind == "SAME" and int(parts[1]) >= SMALLEST
 
 
+def folders(names: list[str]) -> list[Path]:
+    """Find the kernels that are named, those in folders first; without a name, those of always."""
+    here = [Path(name) for name in names if Path(name).is_dir()]
+    series = [name for name in names if not Path(name).is_dir()]
+    return here + (fetch.fetch(series or list(fetch.SERIES)) if series or not names else [])
+
+
 def main() -> int:
     """Boot what was asked for; 1 if a kernel did not come to the end, or revert left a trace, or a
     kernel contradicts the knowledge base."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tune", type=Path, help="a static hardsock-tune; built by default")
     parser.add_argument("--memory", type=int, default=512, help="MiB of the guest")
-    parser.add_argument("kernels", nargs="*", type=Path)
+    parser.add_argument("kernels", nargs="*", help="folders, or series of Debian's releases")
     asked = parser.parse_args()
     check_programs()
     tune = asked.tune or static_tune()
     failed = 0
-    kernels = asked.kernels or fetch.fetch(list(fetch.SERIES))
+    kernels = folders(asked.kernels)
     for kernel in kernels:
         began = time.monotonic()
         records = boot(kernel, tune, ["net.core.somaxconn"], asked.memory)
@@ -134,9 +141,9 @@ def main() -> int:
         state += f", {same} settings trees restored, {len(differing)} lines differ"
         took = time.monotonic() - began
         print(f"{kernel.name}: {len(records)} records, {took:.0f} s, {state}", flush=True)
-    answers = compare.compare(tune, kernels)
-    compare.write_table(answers, kernels[0].parent / "findings.tsv")
-    return 1 if compare.report(answers) or failed else 0
+    answers = agreement.compare(tune, kernels)
+    agreement.write_table(answers, kernels[0].parent / "findings.tsv")
+    return 1 if agreement.report(answers) or failed else 0
 
 
 if __name__ == "__main__":

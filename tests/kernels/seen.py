@@ -5,7 +5,7 @@
 A line a setting that the knowledge base knows, three times. seen: what each kernel starts with (512 MiB,
 modules loaded), and those that let a child network namespace only read it or hide it (not of neigh:
 its `default` is the first namespace's, its interfaces are each one's own). agreed: which facts of the
-entry the kernels confirmed (compare.py). differs: which not, and what they say.
+entry the kernels confirmed (agreement.py). differs: which not, and what they say.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-import compare
+import agreement
 import observe
 
 TUNING = Path(__file__).resolve().parent.parent.parent / "tuning"
@@ -55,7 +55,7 @@ def spans(values: Iterable[tuple[str, str]]) -> str:
 
 def kernels_of(reports: list[observe.Report]) -> list[str]:
     """The releases, oldest first."""
-    return sorted({report.kernel for report in reports}, key=compare.number)
+    return sorted({report.kernel for report in reports}, key=agreement.number)
 
 
 def generic(path: str) -> str:
@@ -85,7 +85,7 @@ def shown(reports: list[observe.Report], keys: set[str]) -> Iterator[tuple[str, 
         yield generic(path).replace("/", "."), text
 
 
-def agreed(answers: list[compare.Answer], kernels: list[str]) -> Iterator[tuple[str, str]]:
+def agreed(answers: list[agreement.Answer], kernels: list[str]) -> Iterator[tuple[str, str]]:
     """Yield key and text: which questions the kernels answered as the entry does."""
     right: dict[str, dict[str, dict[str, bool]]] = {}
     for one in answers:
@@ -93,7 +93,7 @@ def agreed(answers: list[compare.Answer], kernels: list[str]) -> Iterator[tuple[
         by_kernel[one.kernel] = by_kernel.get(one.kernel, True) and not one.differs
     for path, questions in sorted(right.items()):
         together: dict[tuple[str, ...], list[str]] = {}
-        for question in compare.QUESTIONS:
+        for question in agreement.QUESTIONS:
             found = tuple(k for k in kernels if questions.get(question, {}).get(k))
             if found:
                 together.setdefault(found, []).append(question)
@@ -105,7 +105,7 @@ def agreed(answers: list[compare.Answer], kernels: list[str]) -> Iterator[tuple[
             yield path.replace("/", "."), "; ".join(parts)
 
 
-def differing(answers: list[compare.Answer]) -> Iterator[tuple[str, str]]:
+def differing(answers: list[agreement.Answer]) -> Iterator[tuple[str, str]]:
     """Yield key and text: what the kernels answered otherwise."""
     found: dict[str, list[str]] = {}
     for one in answers:
@@ -116,10 +116,10 @@ def differing(answers: list[compare.Answer]) -> Iterator[tuple[str, str]]:
         yield path.replace("/", "."), "; ".join(texts)
 
 
-def main(folders: list[Path], tune: Path = compare.TUNE) -> None:
+def main(folders: list[Path], tune: Path = agreement.TUNE) -> None:
     """Print the YAML."""
     reports = [observe.read(folder) for folder in folders]
-    answers = compare.compare(tune, folders)
+    answers = agreement.compare(tune, folders)
     keys = known()
     print(
         "# Written by tests/kernels/seen.py from a run of `make check-kernels`; not by hand.\nseen:"

@@ -23,8 +23,8 @@ from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)
 SHORT = 0.2
-KEPT = {"Served": 1, "CancelToken": 1, "tuple": 1}
-"""Of a connection, besides itself: its account, its token, and that token's parents."""
+KEPT = {"Served": 1}
+"""Of a connection, besides itself: its account."""
 
 
 @pytest.fixture(params=MAINS)

@@ -477,7 +477,7 @@ def test_alarm_may_open_connections_itself(listener: hs.Listener, low_limit: int
 
 
 def test_watch_without_reason_or_with_nonsense_is_refused() -> None:
-    with pytest.raises(ValueError, match="share and count are both None"):
+    with pytest.raises(ValueError, match="share, count and growth are all None"):
         hs.fd_watch(share=None)
     for share in (0, -0.5, 1.01, float("nan")):
         with pytest.raises(ValueError, match="share must be above 0 and at most 1"):

@@ -129,6 +129,33 @@ def test_what_an_alarm_raises_fails_no_call(
     assert len(kept) == 8
 
 
+def test_growth_is_told_each_time_that_it_doubles_and_names_the_line(
+    kept: list[socket.socket],
+) -> None:
+    alarms: list[hs.FdAlarm] = []
+    before = len(hs.fd_snapshot())
+    assert before < 64
+    with hs.fd_watch(share=None, growth=2, on_alarm=alarms.append):
+        while len(kept) < 300:
+            kept += socket.socketpair()
+    assert [one.grown_from for one in alarms] == [64, alarms[0].open]
+    assert 128 <= alarms[0].open <= 130
+    assert alarms[1].open >= 2 * alarms[0].open
+    assert "descriptors are open, grown from 64, of" in str(alarms[0])
+    (site, count), *_ = alarms[0].by_site.items()
+    assert (site.file, site.function) == (
+        __file__,
+        "test_growth_is_told_each_time_that_it_doubles_and_names_the_line",
+    )
+    assert count > 100
+
+
+@pytest.mark.parametrize("growth", [1, True, float("nan"), float("inf"), "2"])
+def test_growth_must_be_above_one(growth: Any) -> None:
+    with pytest.raises(ValueError, match="growth must be a number above 1, got"):
+        hs.fd_watch(growth=growth)
+
+
 _PROGRAM = """
 import socket, sys, hardsock as hs
 before = hs.fd_snapshot()

@@ -15,6 +15,7 @@ import pytest
 import hardsock as hs
 from hardsock import _core
 from hardsock._owners import KINDS, Finding, Owner, Owners
+from support.require import need_module
 from support.threads import run_threaded
 
 LEAKS = """
@@ -731,6 +732,27 @@ def test_owner_has_what_names_it() -> None:
     assert not owner.has(None, owner.began - 1, me)
     owner.alone = False
     assert not owner.has(None, owner.began, me)
+
+
+def test_a_leak_in_a_library_names_the_line_that_called_it(pytester: pytest.Pytester) -> None:
+    need_module("urllib3")
+    pytester.makepyfile(
+        """
+        import socket
+        import urllib3.connection
+        kept = []
+
+        def test_leaks():
+            listener = socket.create_server(("127.0.0.1", 0))
+            conn = urllib3.connection.HTTPConnection(*listener.getsockname())
+            kept.extend([listener, conn])
+            conn.connect()
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--hardsock-leaks=descriptors")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:6 in test_leaks*"])
+    result.stdout.fnmatch_lines(["*socket:*names_the_line_that_called_it.py:9 in test_leaks*"])
 
 
 def test_socket_of_the_standard_library_is_traced(pytester: pytest.Pytester) -> None:

@@ -89,8 +89,8 @@ from hardsock.lab import inside
 def one(key):
     try:
         return inside.read_sysctl(key)
-    except OSError as exc:
-        return type(exc).__name__
+    except FileNotFoundError:
+        return "not there"
 result = [one(k) for k in args]
 """
 

@@ -15,8 +15,8 @@ from support_tune import BINARY, TOP
 
 sys.path.insert(0, str(TOP / "tests/kernels"))
 
+import agreement
 import boot
-import compare
 import fetch
 import observe
 import seen
@@ -85,7 +85,7 @@ def test_a_report_that_breaks_off_is_not_whole(tmp_path: Path) -> None:
 
 def answers(folder: Path, path: str) -> dict[str, str]:
     """Question and what differs, of one setting."""
-    return {a.question: a.differs for a in compare.compare(BINARY, [folder]) if a.key == path}
+    return {a.question: a.differs for a in agreement.compare(BINARY, [folder]) if a.key == path}
 
 
 def test_a_kernel_that_is_as_the_entry_says_agrees(tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_the_rule_of_every_kind_is_worked_out() -> None:
         "conf.all alone rules": (0, 0, 2, 2),
     }
     for sentence, want in words.items():
-        got = tuple(compare.combines(sentence, a, b) for a, b in ((0, 0), (0, 2), (2, 0), (2, 2)))
+        got = tuple(agreement.combines(sentence, a, b) for a, b in ((0, 0), (0, 2), (2, 0), (2, 2)))
         assert got == want, sentence
-    assert compare.combines("something else", 1, 1) is None
+    assert agreement.combines("something else", 1, 1) is None
 
 
 def test_seen_yaml_has_what_was_shown_what_agrees_and_what_differs(
@@ -243,12 +243,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def said(tmp_path: Path) -> list[str]:
     """What a whole run says, of a kernel that has every key as its entry says."""
     lines = [f"KERNEL|{KERNEL}|480000"]
-    for path, fact in compare.facts(BINARY, compare.known_paths(BINARY)).items():
+    for path, fact in agreement.facts(BINARY, agreement.known_paths(BINARY)).items():
         if not path.startswith("net/") or fact.default is None or fact.module is not None:
             continue
-        there = compare.existence(fact, KERNEL, True, set()) == ""
+        there = agreement.existence(fact, KERNEL, True, set()) == ""
         if there and fact.scope != "none":
-            value = compare.default_of(fact.default, path, KERNEL).replace("empty", "")
+            value = agreement.default_of(fact.default, path, KERNEL).replace("empty", "")
             mode = "444" if fact.read_only else "644"
             child = {"namespace": mode, "global": None}.get(fact.scope, "444")
             lines += key(path, value, mode, child)
@@ -295,6 +295,15 @@ def test_check_kernels_fails_when_a_kernel_disagrees(
     assert changed != lines
     assert run(machine, changed, monkeypatch) == 1
     assert told in capsys.readouterr().out
+
+
+def test_kernels_are_named_by_folder_or_by_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "fetch", lambda series: [Path("/fetched") / s for s in series])
+    assert boot.folders([str(tmp_path)]) == [tmp_path]
+    assert boot.folders(["6.6", str(tmp_path)]) == [tmp_path, Path("/fetched/6.6")]
+    assert boot.folders([]) == [Path("/fetched") / s for s in fetch.SERIES]
 
 
 def test_missing_programs_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,21 @@ def test_the_static_program_needs_nothing_of_the_machine(root: Root, tmp_path: P
 
 
 @pytest.mark.slow
+def test_the_program_of_a_wheel_needs_libc_alone(tmp_path: Path) -> None:
+    """auditwheel replaces a program that needs a copied library by a Python script."""
+    need("readelf", "cc")
+    if "/" not in run("cc", "-print-file-name=libyaml.a").stdout:
+        pytest.skip("this distribution has no archive of libyaml")
+    assert '"YAML_STATIC=1"' in (TOP / "setup.py").read_text()
+    done = run(*MAKE, "YAML_STATIC=1", f"OUT={tmp_path}/tune")
+    assert done.returncode == OK, done.stderr
+    needed = re.findall(
+        r"NEEDED.*\[(.*)\]", run("readelf", "-d", tmp_path / "tune/hardsock-tune").stdout
+    )
+    assert [name for name in needed if not name.startswith(("libc.", "ld-"))] == []
+
+
+@pytest.mark.slow
 def test_the_debian_package_is_clean_and_holds_what_is_installed(tmp_path: Path) -> None:
     need("dpkg-deb", "dpkg-shlibdeps", "lintian")
     package = build("deb", tmp_path / "out")

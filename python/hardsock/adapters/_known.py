@@ -117,6 +117,26 @@ ADAPTERS = (
     Adapter("asyncpg", "hardsock.aio.loop.run(main())", _ALL, "", "0.32", "0.32"),
     Adapter("uvicorn", "uvicorn --loop hardsock.aio.loop:EventLoop", _ALL, "", "0.54", "0.54"),
     Adapter(
+        *("kombu", 'broker = hardsock.adapters.kombu.Connection("amqp://broker")', _ALL),
+        *("transports other than AMQP; pauses between tries end within a second", "5.3", "5.7"),
+    ),
+    Adapter(
+        *("celery", 'app.conf.broker_transport = "hardsock.adapters.kombu:Transport"'),
+        *("connecting, publishing, reading", "pauses between tries"),
+    ),
+    Adapter(
+        *("paho-mqtt", "client = hardsock.adapters.paho.Client(...)", "connecting and TLS"),
+        *("its loop waits in select(); proxies, websockets", "2.0", "2.2"),
+    ),
+    Adapter(
+        *("paramiko", "client.connect(host, sock=hardsock.connect((host, 22)))"),
+        *("connecting", "its thread reads outside of scopes: channel.settimeout()", "5.1", "5.1"),
+    ),
+    Adapter(
+        *("websockets", "websockets.sync.client.connect(url, sock=hardsock.connect(...))"),
+        *("connecting", "its thread reads outside of scopes: recv(timeout=)", "17.4", "17.4"),
+    ),
+    Adapter(
         *("gunicorn", "gunicorn -k hardsock.adapters.gunicorn.Worker app:application", _ALL),
         *("HTTP/2, the ssl_context hook", "21.2", "27.0"),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import hardsock
@@ -17,6 +18,8 @@ from hardsock._connect import (
     warn_of_changes,
 )
 from hardsock._core import Breaker, CancelToken
+from hardsock._dial_limits import DialLimits
+from hardsock._dialing import dialing
 from hardsock._listen import first_of
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
@@ -24,6 +27,7 @@ from hardsock._tls import TLSConfig
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub
 from hardsock.aio._listener import Listener
+from hardsock.aio._timeout import sleep
 
 __all__ = ["adopt", "connect", "listen", "resolve"]
 
@@ -42,8 +46,63 @@ async def connect(
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
+    limits: DialLimits | None = None,
+    handshake_tries: int = 1,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
+
+    async def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
+        rest = (attempt_delay, max_in_flight, breaker)
+        return await _attempt(
+            address, tls, server_name, commit, timeout, token, options, source, family, rest
+        )
+
+    if (
+        limits is None
+        and tls_fallback is None
+        and tls_breaker is None
+        and handshake_tries == 1
+        and not insecure_allow_weaker_fallback
+    ):
+        return await attempt(tls, timeout)
+    asked = dialing(
+        address,
+        server_name,
+        tls,
+        tries=handshake_tries,
+        fallback=tls_fallback,
+        breaker=tls_breaker,
+        allow_weaker=insecure_allow_weaker_fallback,
+    )
+    left = Left(timeout)
+    while True:
+        async with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
+            try:
+                conn = await attempt(asked.choose(), left())
+            except BaseException as exc:
+                if (pause := asked.failed(exc, left())) is None:
+                    raise
+            else:
+                asked.succeeded()
+                return conn
+        await sleep(pause, token=token)
+
+
+async def _attempt(
+    address: Address,
+    tls: bool | TLSConfig,
+    server_name: str | None,
+    commit: str,
+    timeout: float | None,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None],
+) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
         left = Left(timeout)
@@ -58,7 +117,7 @@ async def connect(
         token=token,
         sockopts=kernel_settings(options),
         **tls_settings(tls, server_name, commit),
-        **rare_settings(found or source, family, attempt_delay, max_in_flight, breaker),
+        **rare_settings(found or source, family, *rest),
     )
     if conn.changed_settings:
         warn_of_changes(conn.audit(), stacklevel=2)

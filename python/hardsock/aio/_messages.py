@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 
+from hardsock import _core
 from hardsock._errors import Closed, HardsockError
 from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import enter
-from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
-from hardsock.serving.overdue import bound_handler, note_overrun
+from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
+from hardsock.serving.overdue import note_overrun
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
 from hardsock.serving.verdict import End, Verdict
 
@@ -38,6 +39,9 @@ class MessageServer(QuietConnections, Server):
         return self._handlers
 
     # ---- accepting
+
+    def _served(self, conn: _core.Connection) -> Served:
+        return served(conn, None)
 
     def _look(self) -> None:
         super()._look()
@@ -85,8 +89,11 @@ class MessageServer(QuietConnections, Server):
         if served.outcome is not None or served.ended_by is not None:
             self._finish(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
             return
-        scope = bound_handler(served, self._options)
+        # One for each message: a quiet connection would keep half a KiB for it.
+        seconds = self._options.handler_timeout
+        served.token = scope = self._token.child(seconds, name=served.peer)
         served.phase = Phase.HANDLER
+        self._watch(served)
         served.runner = self._tasks.start(
             enter(self._context, scope), self._message, served, name=served.peer
         )
@@ -121,8 +128,9 @@ class MessageServer(QuietConnections, Server):
         del failure  # Its traceback leads back to this frame.
 
     def _park(self, served: Served) -> None:
+        served.conn._leave_departures()
         served.phase = Phase.PARKED
-        served.runner = None
+        served.runner = served.token = None
         try:
             answer = self._parking.park(served.conn, served, self._options.idle_timeout)
         except (HardsockError, MemoryError) as exc:

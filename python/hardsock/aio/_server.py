@@ -241,6 +241,7 @@ class Server(ServerCore):
         await self._listener._op__tend(self._hub, timeout=timeout, token=token)
 
     def _begin(self, served: Served) -> None:
+        self._watch(served)
         scope = bound_handler(served, self._options)
         served.runner = self._tasks.start(
             enter(self._context, scope), self._serve, served, name=served.peer

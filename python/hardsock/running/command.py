@@ -89,9 +89,11 @@ def _command(given: argparse.Namespace) -> list[str]:
     program: list[str] = given.program
     if given.module or given.code:
         return [sys.executable, "-m" if given.module else "-c", *program]
-    if Path(program[0]).exists():  # A directory or an archive with a __main__, too.
+    path = Path(program[0])
+    is_program = path.is_file() and os.access(path, os.X_OK) and path.suffix != ".py"
+    if path.exists() and not is_program:  # A directory or an archive with a __main__, too.
         return [sys.executable, *program]
-    found = shutil.which(program[0])
+    found = str(path) if is_program else shutil.which(program[0])
     return [] if found is None else [found, *program[1:]]
 
 

@@ -182,7 +182,7 @@ def install(settings: Settings) -> None:
     """Begin to note, and arrange for the reports."""
     global _settings
     _settings = settings
-    fd_watch(on_alarm=_on_alarm, trace=True)
+    fd_watch(growth=2, on_alarm=_on_alarm, trace=True)
     if settings.limits:
         _note_deadlines()
     os.register_at_fork(after_in_child=_in_child)

@@ -60,6 +60,11 @@ class RoutedTLS(TLSSocket):
         """True is ``settimeout(None)``, False is ``settimeout(0)``."""
         self.settimeout(None if flag else 0.0)
 
+    @property
+    def _sslobj(self) -> RoutedTLS | None:
+        """What libraries (httpcore) take from an SSLSocket to ask about the TLS of it."""
+        return None if self.connection.tls is None else self
+
     def _bind_hot(self) -> None:
         """Those below are in the way of the connection's own."""
 
@@ -169,6 +174,9 @@ def _wrap_socket(
     conn = getattr(sock, "_conn", None) if type.__instancecheck__(routes.socket, sock) else None
     if conn is None or server_side or isinstance(self, SSLContext):
         return _wrap(self, sock, *rest)
+    if sock.gettimeout() == 0:  # Who waits with select(2) needs SSLWantReadError from each call.
+        report.tls_escaped("the socket does not block")
+        return _wrap(self, _without_hardsock(sock), *rest)
     try:
         config = _config_of(self)
     except ValueError as exc:

@@ -98,12 +98,11 @@ class ServerCore(ServerFace):
     def _take_one(self, conn: Connection) -> None:
         each = None
         try:
-            each = served(conn, self._token)
+            each = self._served(conn)
             with self._lock:
                 lingering = self._ledger.admit(each)
             if lingering is not None:
                 lingering.conn.close()
-            watch_departure(self._departures, each, self._seldom)
             bound_turns(each, self._options)
             self._begin(each)
         except MemoryError:
@@ -111,6 +110,13 @@ class ServerCore(ServerFace):
             with self._lock:
                 self._ledger.give_up(each)
             raise
+
+    def _served(self, conn: Connection) -> Served:
+        return served(conn, self._token)
+
+    def _watch(self, served: Served) -> None:
+        """Have its token cancelled when its client leaves."""
+        watch_departure(self._departures, served, self._seldom)
 
     def _leave(self, served: Served) -> None:
         """Its handler is over: what is left has other bounds, and nobody to be told."""

@@ -16,6 +16,7 @@ logger = logging.getLogger("hardsock.serve")
 
 def watch_departure(departures: Departures, served: Served, seldom: Seldom) -> None:
     """Have the connection's token cancelled when its client leaves."""
+    assert served.token is not None
     try:
         departures.watch(served.conn, served.token)
     except (HardsockError, MemoryError) as exc:  # It is served all the same.

@@ -59,13 +59,13 @@ _CUT = (
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("accepted", "conn", "ended_by", "error", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("conn", "ended_by", "error", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
 
-    def __init__(self, conn: Connection, peer: str, token: CancelToken) -> None:
+    def __init__(self, conn: Connection, peer: str, token: CancelToken | None) -> None:
         self.conn = conn
         self.peer = peer
         self.token = token
-        self.accepted = conn.created
+        """All its calls end with it. A driver may have one only while a handler runs."""
         self.phase = Phase.WAITING
         self.runner: object = None
         """Whatever the driver needs to find the one that runs the handler."""
@@ -82,6 +82,11 @@ class Served:
         """Nobody works on it any more."""
 
     @property
+    def accepted(self) -> float:
+        """When, as ``time.monotonic()`` has it."""
+        return self.conn.created
+
+    @property
     def over(self) -> Outcome | None:
         """How the server has ended it, or the connection itself since nothing came; or None."""
         if self.ended_by is None and (marks := self.conn._marks & (IDLE_FOR_LONG | NO_MORE)):
@@ -89,10 +94,10 @@ class Served:
         return self.ended_by
 
 
-def served(conn: Connection, server: CancelToken) -> Served:
+def served(conn: Connection, server: CancelToken | None) -> Served:
     """Take a connection on: its token is *server*'s child, and bears the peer's name."""
     peer = _peer_name(conn)
-    return Served(conn, peer, server.child(name=peer))
+    return Served(conn, peer, None if server is None else server.child(name=peer))
 
 
 def tell_given_up() -> None:

@@ -43,6 +43,10 @@ class MessageServer(QuietConnections, Server):
 
     # ---- in the thread that accepts ----------------------------------------------------------
 
+    def _begin(self, served: Served) -> None:
+        self._watch(served)
+        super()._begin(served)
+
     def _look(self) -> None:
         self._look_for_ends()
         self._look_for_room()

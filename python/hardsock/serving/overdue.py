@@ -40,6 +40,7 @@ def unbound_turns(served: Served, options: ServeOptions) -> None:
 
 def bound_handler(served: Served, options: ServeOptions) -> CancelToken:
     """Return the token that is the handler's scope."""
+    assert served.token is not None
     if options.handler_timeout is None:
         return served.token
     return served.token.child(options.handler_timeout, name=served.peer)

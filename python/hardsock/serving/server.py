@@ -229,6 +229,7 @@ class Server(ServerCore):
     def _begin(self, served: Served) -> None:
         """Have it served; in the thread that accepts."""
         assert isinstance(self._workers, Workers)
+        self._watch(served)
         if self._slots is not None:
             served.conn._join_slots(self._slots)
         self._workers.give(served)
@@ -243,6 +244,7 @@ class Server(ServerCore):
     def _serve(self, served: Served) -> bool:
         """Serve one connection; False in a forked child, where the server is not."""
         if self._slots is not None:
+            assert served.token is not None
             self._slots.take(served.token)
         try:
             verdict = self._handle(served)

@@ -27,7 +27,8 @@ class Turn(NamedTuple):
         for served, seconds in self.last:
             served.conn._expect_no_more(seconds)
         for served, reason in self.cancel:
-            served.token.cancel(reason)
+            if served.token is not None:
+                served.token.cancel(reason)
         for served in self.close:
             served.conn.close()
         for served in self.abort:

@@ -115,6 +115,7 @@ def _is_of_the_client(served: Served, exc: HardsockError) -> bool:
     return (
         isinstance(exc, Cancelled)
         and bool(served.conn._marks & LEFT)
+        and served.token is not None
         and exc.reason == served.token.reason
     )
 

@@ -111,11 +111,13 @@ def running(
     user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
     is_ready: Callable[[socket.socket], bool] = lambda _sock: True,
+    ready_timeout: float = _READY_TIMEOUT,
 ) -> Iterator[Server]:
     """Run *argv* until the end of the block; yields once *port* accepts connections.
 
     Args:
         is_ready: Asked with such a connection, for servers that accept before they can serve.
+        ready_timeout: Seconds that it may take to begin.
     """
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
@@ -131,16 +133,18 @@ def running(
         )
     server = Server(name, _HOST, port, process.pid, directory)
     try:
-        _wait_until_ready(server, process, is_ready)
+        _wait_until_ready(server, process, is_ready, Deadline(ready_timeout))
         yield server
     finally:
         _stop(server, process, stop_signal)
 
 
 def _wait_until_ready(
-    server: Server, process: subprocess.Popen[bytes], is_ready: Callable[[socket.socket], bool]
+    server: Server,
+    process: subprocess.Popen[bytes],
+    is_ready: Callable[[socket.socket], bool],
+    deadline: Deadline,
 ) -> None:
-    deadline = Deadline(_READY_TIMEOUT)
     pidfd = os.pidfd_open(process.pid)
     try:
         while not _accepts(server, is_ready):

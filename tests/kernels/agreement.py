@@ -1,6 +1,6 @@
 """What booted kernels said (report.txt of boot.py) beside what the knowledge base says of them.
 
-    python tests/kernels/compare.py [--tune BINARY] [--table FILE] KERNEL_FOLDER ...
+    python tests/kernels/agreement.py [--tune BINARY] [--table FILE] KERNEL_FOLDER ...
 
 Six questions for each setting and kernel: existence, default, mode, scope, range and rule. A fact that
 words alone tell (a default "by memory") is no question. Prints what differs; exit code 1 if anything

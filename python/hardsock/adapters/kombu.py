@@ -1,0 +1,221 @@
+"""kombu and py-amqp, and so Celery, over hardsock.
+
+    from hardsock.adapters.kombu import Connection
+
+    with hardsock.timeout(5), Connection("amqp://broker.example.org") as broker:
+        broker.SimpleQueue("work").put("hello")
+
+A scope covers the lookup, connecting, TLS, AMQP's greeting, publishing, waiting for messages, and, within
+a second, the pauses between tries to connect. ``connect_timeout`` is a total for connecting and for TLS;
+``drain_events(timeout=)`` is one for each receive.
+
+At the deadline of a scope: ``kombu.exceptions.OperationalError``, caused by ``DeadlineExceeded``. Not that
+itself: it is a time-out, and kombu's loops take a time-out for "no message yet", and its tries one for an
+outage. After a cancel, from any thread: ``hardsock.Cancelled``. Neither is tried again.
+
+TLS is hardsock's, set up by the ``ssl=`` dictionary. For Celery: ``broker_transport =
+"hardsock.adapters.kombu:Transport"`` (``:SSLTransport``); for one's own ``kombu.Connection``: the same as
+``transport=``, without the pauses. Lost: transports other than AMQP; Redis has an adapter of its own.
+
+Tested with kombu 5.3 to 5.7 and amqp 5.1 to 5.4. What is not public there and used here:
+``_AbstractTransport._connect``, ``_init_socket``, ``SSLTransport._wrap_socket``, and
+``kombu.Connection._ensure_connection``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import amqp.transport
+import kombu
+import kombu.transport.pyamqp as pyamqp
+from kombu.exceptions import OperationalError
+
+from hardsock._create_connection import create_connection
+from hardsock._errors import DeadlineExceeded
+from hardsock._scope import current
+from hardsock._ssl_context import SSLContext
+from hardsock.adapters._versions import check
+
+__all__ = ["AMQPConnection", "Connection", "SSLTransport", "Transport"]
+
+check("kombu", version("kombu"), "5.3", "5.7")
+check("amqp", version("amqp"), "5.1", "5.4")
+
+
+def _look(cause: BaseException | None = None) -> None:
+    """Raise what ends things when the scope has ended: no time-out, and no failure of the network."""
+    token = current()
+    if token is None:
+        return
+    try:
+        token.check()
+    except DeadlineExceeded as exc:
+        raise OperationalError(str(cause or exc)) from (cause or exc)
+
+
+# ---- py-amqp
+
+
+class _Over:
+    """What both of amqp's transports do differently."""
+
+    sock: Any
+    connected: bool
+
+    def _connect(self, host: str, port: Any, timeout: float | None) -> None:
+        self.sock = create_connection((host, int(port)), timeout)
+
+    def _init_socket(self, socket_settings: Any, read_timeout: Any, write_timeout: Any) -> None:
+        # Not SO_RCVTIMEO and SO_SNDTIMEO, which say nothing to whoever waits in poll().
+        super()._init_socket(socket_settings, None, None)  # type: ignore[misc]
+        limits = [one for one in (read_timeout, write_timeout) if one is not None]
+        self.sock.settimeout(min(limits) if limits else None)
+
+    def connect(self) -> None:
+        """As amqp has it; whatever ends it leaves nothing open."""
+        try:
+            super().connect()  # type: ignore[misc]
+        except BaseException as exc:
+            sock, self.sock = self.sock, None
+            if sock is not None:
+                sock.close()
+            if isinstance(exc, DeadlineExceeded):
+                _look(exc)
+            raise
+
+    def read_frame(self, *args: Any, **kwargs: Any) -> Any:
+        """As amqp has it; what has come of a frame is kept."""
+        try:
+            return super().read_frame(*args, **kwargs)  # type: ignore[misc]
+        except TimeoutError as exc:
+            _look(exc)
+            raise
+
+    def write(self, s: Any) -> None:
+        """As amqp has it; a frame that went out in part ends the connection."""
+        try:
+            super().write(s)  # type: ignore[misc]
+        except TimeoutError as exc:
+            self.connected = False
+            _look(exc)
+            raise
+
+
+class _TCPTransport(_Over, amqp.transport.TCPTransport):
+    pass
+
+
+class _TLSTransport(_Over, amqp.transport.SSLTransport):
+    def _wrap_socket(self, sock: Any, context: Any = None, **sslopts: Any) -> Any:
+        if context:
+            made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            trusted = {key: context.get(key) for key in ("cafile", "capath", "cadata")}
+            made.check_hostname = bool(context.get("check_hostname"))
+            if any(trusted.values()):
+                made.load_verify_locations(**trusted)
+            else:
+                made.load_default_certs()
+            return made.wrap_socket(sock, **sslopts, do_handshake_on_connect=False)
+        return self._wrap_told(sock, **sslopts)
+
+    @staticmethod
+    def _wrap_told(
+        sock: Any,
+        *,
+        keyfile: Any = None,
+        certfile: Any = None,
+        cert_reqs: Any = None,
+        ca_certs: Any = None,
+        server_hostname: str | None = None,
+        ciphers: str | None = None,
+        tls_minimum_version: Any = None,
+        tls_maximum_version: Any = None,
+        **_: Any,
+    ) -> Any:
+        """The parameters are those of amqp, with its defaults: no name is checked that is not given."""
+        made = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        made.minimum_version = tls_minimum_version or ssl.TLSVersion.TLSv1_2
+        if tls_maximum_version is not None:
+            made.maximum_version = tls_maximum_version
+        if certfile is not None:
+            made.load_cert_chain(certfile, keyfile)
+        if ca_certs is not None:
+            made.load_verify_locations(ca_certs)
+        if ciphers is not None:
+            made.set_ciphers(ciphers)
+        made.check_hostname = server_hostname is not None
+        if cert_reqs is not None:
+            made.verify_mode = cert_reqs
+        if ca_certs is None and made.verify_mode != ssl.CERT_NONE:
+            made.load_default_certs()
+        return made.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+
+
+class AMQPConnection(pyamqp.Connection):
+    """kombu's ``amqp.Connection``, over hardsock."""
+
+    def Transport(  # amqp's name
+        self,
+        host: Any,
+        connect_timeout: Any,
+        ssl: Any = False,
+        read_timeout: Any = None,
+        write_timeout: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The transport for a connection; called by amqp."""
+        kwargs |= {"read_timeout": read_timeout, "write_timeout": write_timeout}
+        if ssl:
+            return _TLSTransport(host, connect_timeout=connect_timeout, ssl=ssl, **kwargs)
+        return _TCPTransport(host, connect_timeout=connect_timeout, **kwargs)
+
+    def connect(self, callback: Any = None) -> Any:
+        """As amqp has it; a greeting that was given up leaves nothing open."""
+        try:
+            return super().connect(callback)
+        except BaseException as exc:
+            self.collect()
+            if isinstance(exc, TimeoutError):
+                _look(exc)
+            raise
+
+
+# ---- kombu
+
+
+class Transport(pyamqp.Transport):
+    """``kombu.transport.pyamqp.Transport`` over hardsock: for ``transport=`` and Celery."""
+
+    Connection = AMQPConnection
+
+
+class SSLTransport(pyamqp.SSLTransport):
+    """``kombu.transport.pyamqp.SSLTransport`` over hardsock's TLS."""
+
+    Connection = AMQPConnection
+
+
+class Connection(kombu.Connection):
+    """``kombu.Connection`` over hardsock, for ``amqp://`` and ``amqps://``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("transport", Transport)
+        super().__init__(*args, **kwargs)
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        given: Callable[[], Any] | None = kwargs.get("callback")
+
+        def look() -> None:  # Called after each try, and once a second in the pauses.
+            _look()
+            if given is not None:
+                given()
+
+        if len(args) < 6:  # Where the callback is, if it is given by its place.
+            kwargs["callback"] = look
+        return super()._ensure_connection(*args, **kwargs)

@@ -1,0 +1,263 @@
+"""kombu (py-amqp) and paho-mqtt over hardsock, against RabbitMQ, mosquitto, and bad peers."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kombu
+import kombu.exceptions
+import paho.mqtt.client as mqtt
+import pytest
+
+import hardsock as hs
+from adapters.http_contract import SHORT, causes, nothing_open, server_context
+from adapters.http_peer import HttpPeer
+from hardsock.adapters.kombu import Connection, SSLTransport
+from hardsock.adapters.paho import Client
+from hardsock.lab.servers.process import Server
+from support import BlackHole, Call, PeerScript, require
+from support.servers.brokers import mosquitto, rabbitmq
+from support.tls import Identities
+
+_TIMEOUT = 60.0
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("brokers"))
+
+
+def _certificate(ids: Identities) -> tuple[Path, Path]:
+    return Path(ids.server_identity.chain), Path(ids.server_identity.key)
+
+
+# ---- kombu
+
+
+@pytest.fixture(scope="module")
+def rabbit(ids: Identities) -> Iterator[tuple[Server, int]]:
+    with require(rabbitmq(certificate=_certificate(ids))) as found:
+        yield found
+
+
+def _ends(end: str, call: Any, peer: PeerScript | None = None) -> None:
+    token = hs.CancelToken(SHORT if end == "scope" else None)
+
+    def within() -> None:
+        with hs.scope(token):
+            call()
+
+    with Call(within) as running:
+        if end == "cancel":
+            if peer is None:
+                running.wait_until_blocked()
+            else:
+                peer.wait_steps(1)
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled):
+                running.result(_TIMEOUT)
+        else:
+            with pytest.raises(kombu.exceptions.OperationalError) as late:
+                running.result(_TIMEOUT)
+            assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+            del late
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_broker_that_is_silent_or_stalls_ends(end: str, tls: bool) -> None:
+    script = [("stall",)] if tls else [("recv", 8), ("stall",)]
+    with PeerScript(script, check=False) as peer:
+        host, port = peer.address
+        broker = Connection(
+            f"amqp://{host}:{port}//", ssl={"cert_reqs": ssl.CERT_NONE} if tls else False
+        )
+        _ends(end, broker.ensure_connection, None if tls else peer)
+        broker.release()
+        nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_connect_into_a_black_hole_ends(end: str) -> None:
+    with BlackHole() as hole:
+        broker = Connection("amqp://{}:{}//".format(*hole.address))
+        _ends(end, broker.ensure_connection)
+        broker.release()
+        nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_the_pauses_between_tries_to_connect_end(end: str) -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        host, port = listener.address
+    broker = Connection(f"amqp://{host}:{port}//")
+    tried = threading.Event()
+    token = hs.CancelToken(SHORT if end == "scope" else None)
+
+    def ensure() -> None:
+        with hs.scope(token):
+            broker.ensure_connection(lambda *_: tried.set(), interval_start=30, interval_max=30)
+
+    with Call(ensure) as running:
+        if end == "cancel":
+            assert tried.wait(_TIMEOUT)
+            token.cancel("stop button")
+        with pytest.raises((kombu.exceptions.OperationalError, hs.Cancelled)) as ended:
+            running.result(20)
+        assert isinstance(ended.value, hs.Cancelled) == (end == "cancel")
+        del ended
+    nothing_open()
+
+
+def test_messages_go_through_and_waiting_ends(rabbit: tuple[Server, int]) -> None:
+    server = rabbit[0]
+    with (
+        hs.timeout(_TIMEOUT),
+        Connection(f"amqp://guest:guest@127.0.0.1:{server.port}//") as broker,
+    ):
+        queue = broker.SimpleQueue("work")
+        queue.put("x" * 300_000)
+        message = queue.get(timeout=_TIMEOUT)
+        assert len(message.payload) == 300_000
+        message.ack()
+        (found,) = (one for one in hs.open_connections() if one.how == "connect")
+        assert found.site.file == __file__
+        with pytest.raises(queue.Empty):
+            queue.get(timeout=0.1)
+        with hs.timeout(SHORT), pytest.raises(kombu.exceptions.OperationalError):
+            queue.get()
+        token = hs.CancelToken()
+
+        def wait() -> None:
+            with hs.scope(token):
+                queue.get()
+
+        with Call(wait) as waiting:
+            waiting.wait_until_blocked()
+            token.cancel("stop button")
+            with pytest.raises(hs.Cancelled):
+                waiting.result(_TIMEOUT)
+        for number in range(3):  # It is where it was.
+            queue.put(number)
+            message = queue.get(timeout=_TIMEOUT)
+            assert message.payload == number
+            message.ack()
+        queue.close()
+    nothing_open()
+
+
+@pytest.mark.parametrize("given", ["settings", "context", "transport"])
+def test_tls_of_rabbitmq(given: str, rabbit: tuple[Server, int], ids: Identities) -> None:
+    told: dict[str, Any] = {
+        "ca_certs": str(ids.ca),
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "server_hostname": "127.0.0.1",
+    }
+    if given == "context":
+        context = {"cafile": str(ids.ca), "check_hostname": True}
+        told = {"context": context, "server_hostname": "127.0.0.1"}
+    url = f"amqp://guest:guest@127.0.0.1:{rabbit[1]}//"
+    with hs.timeout(_TIMEOUT):
+        if given == "transport":
+            broker = kombu.Connection(url, ssl=told, transport=SSLTransport)
+        else:
+            broker = Connection(url, ssl=told)
+        with broker:
+            broker.connect()
+            assert any(one.how == "connect" for one in hs.open_connections())
+            with broker.SimpleQueue("secured") as queue:
+                queue.put("hello")
+                assert queue.get(timeout=_TIMEOUT).payload == "hello"
+    nothing_open()
+
+
+def test_a_certificate_of_somebody_else_is_refused(ids: Identities, tmp_path: Path) -> None:
+    with HttpPeer(server_context(ids)) as peer:  # any server of TLS
+        other = {"ca_certs": str(Identities(tmp_path).ca), "cert_reqs": ssl.CERT_REQUIRED}
+        broker = Connection(f"amqp://127.0.0.1:{peer.port}//", ssl=other)
+        with hs.timeout(_TIMEOUT), pytest.raises(kombu.exceptions.OperationalError) as refused:
+            broker.ensure_connection(max_retries=1, interval_start=0)
+        assert "issuer" in str(refused.value)
+        broker.release()
+        del refused
+    nothing_open()
+
+
+# ---- paho-mqtt
+
+
+def _mqtt(**settings: Any) -> Client:
+    return Client(mqtt.CallbackAPIVersion.VERSION2, **settings)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_mosquitto_serves_over_hardsock(tls: bool, ids: Identities) -> None:
+    with require(mosquitto(certificate=_certificate(ids) if tls else None)) as server:
+        client = _mqtt()
+        if tls:
+            client.tls_set(ca_certs=str(ids.ca))
+        subscribed, got = threading.Event(), threading.Event()
+        received: list[bytes] = []
+
+        def on_message(_client: Any, _data: Any, message: Any) -> None:
+            received.append(message.payload)
+            got.set()
+
+        client.on_message = on_message
+        client.on_subscribe = lambda *_: subscribed.set()
+        client.connect(*server.address)
+        client.loop_start()
+        try:
+            client.subscribe("news", qos=1)
+            assert subscribed.wait(_TIMEOUT)
+            (found,) = (one for one in hs.open_connections() if one.how == "connect")
+            assert found.site.function == "test_mosquitto_serves_over_hardsock"
+            client.publish("news", b"x" * 200_000, qos=1).wait_for_publish(_TIMEOUT)
+            assert got.wait(_TIMEOUT)
+            assert received == [b"x" * 200_000]
+        finally:
+            client.disconnect()
+            client.loop_stop()
+    nothing_open()
+
+
+@pytest.mark.parametrize("where", ["connect", "handshake"])
+@pytest.mark.parametrize("end", ["own", "scope", "cancel"])
+def test_connecting_to_a_broker_ends(where: str, end: str, ids: Identities) -> None:
+    with contextlib.ExitStack() as opened:
+        client = _mqtt()
+        client.connect_timeout = SHORT if end == "own" else 600
+        if where == "connect":
+            address = opened.enter_context(BlackHole()).address
+        else:
+            address = opened.enter_context(PeerScript([("stall",)], check=False)).address
+            client.tls_set(ca_certs=str(ids.ca))
+        token = hs.CancelToken(SHORT if end == "scope" else None)
+
+        def connect() -> None:
+            with hs.scope(token):
+                client.connect(*address)
+
+        with Call(connect) as running:
+            if end == "cancel":
+                running.wait_until_blocked()
+                token.cancel("stop button")
+            with pytest.raises(hs.Cancelled if end == "cancel" else TimeoutError):
+                running.result(_TIMEOUT)
+        nothing_open()
+
+
+def test_what_cannot_go_over_hardsock_is_refused() -> None:
+    with pytest.raises(ValueError, match="no websockets over hardsock"):
+        _mqtt(transport="websockets")
+    client = _mqtt()
+    client.tls_set_context(ssl.create_default_context())
+    with PeerScript([("stall",)], check=False) as peer:
+        with pytest.raises(TypeError, match=r"context must be made by hardsock\.ssl_context"):
+            client.connect(*peer.address)
+    nothing_open()
