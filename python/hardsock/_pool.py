@@ -26,6 +26,7 @@ from hardsock._errors import (
     PoolWarning,
 )
 from hardsock._greenlets import warn_of_greenlets
+from hardsock._observe import events
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
@@ -92,6 +93,9 @@ def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
     return addresses
 
 
+_EVENTS_TOLD = 8  # of the flight recorder, with the alarm of a leak
+
+
 def _log_leak(lent: Lent) -> None:
     _log.warning("connection lent for %.1f s and not returned: %s%s", lent.age, lent, _stacks(lent))
 
@@ -102,6 +106,9 @@ def _stacks(lent: Lent) -> str:
         text += "\nborrowed from:\n" + "\n".join(f"  {site}" for site in lent.stack)
     if now := lent.current_stack():
         text += "\nthe holder is at:\n" + "".join(now)
+    before = [one for one in events() if one.kind != "overdue"][-_EVENTS_TOLD:]
+    if before:
+        text += "\nwhat went wrong before:\n" + "\n".join(f"  {one}" for one in before)
     return text
 
 

@@ -334,6 +334,22 @@ def test_report_is_json_with_a_version() -> None:
         assert json.dumps(found)
 
 
+def test_alarm_of_a_leak_tells_what_went_wrong_before(
+    listener: hs.Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()
+    with pytest.raises(hs.ConnectError):
+        hs.connect(dead)
+    with hs.Pool(listener.getsockname(), leak_after=0.01) as pool:
+        held = pool.acquire()
+        end = time.monotonic() + 20
+        while "what went wrong before" not in caplog.text:
+            assert time.monotonic() < end, caplog.text
+        pool.release(held)
+    assert f"connect_failed 127.0.0.1:{dead[1]}" in caplog.text
+
+
 # ---- hints
 
 
