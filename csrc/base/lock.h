@@ -12,7 +12,8 @@
 #include <stdbool.h>
 
 enum hs_rank {
-    HS_RANK_LOOP = 1,
+    HS_RANK_ROLL = 1, /* a part of the list of connections */
+    HS_RANK_LOOP,
     HS_RANK_WAKELIST,
     HS_RANK_SLOTS,
     HS_RANK_REACTOR,
@@ -34,6 +35,7 @@ enum hs_rank {
     HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
     HS_RANK_NOTIFIER,
     HS_RANK_NOTIFIERS, /* which there are */
+    HS_RANK_INSPECT,   /* which one there is */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such

@@ -219,6 +219,8 @@ core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
         prepare_connector(module, values, job) < 0)
         return -1;
     origin_begin(job->call.st, &job->u.connecting.origin, OPENED_CONNECT);
+    hs_connector_set_site(job->u.connecting.connector,
+                          place_site(job->call.st, &job->u.connecting.origin.place));
     return 0;
 }
 

@@ -470,6 +470,7 @@ struct hinting {
     int sys;
     const struct hs_addr *peer;
     struct hs_conn *conn;
+    struct hs_connector *connector;
     char text[512];
 };
 
@@ -477,18 +478,24 @@ static void
 find_hint(void *arg)
 {
     struct hinting *h = arg;
+    char endpoint[HS_ADDR_TEXT_SIZE];
 
     if (h->conn != NULL)
         (void)hs_conn_hint(h->conn, h->err, h->text, sizeof(h->text));
     if (h->text[0] == '\0')
         (void)hs_hint(h->err, h->sys, h->peer, h->text, sizeof(h->text));
+    if (h->connector != NULL) {
+        (void)hs_endpoint_text(hs_connector_endpoint(h->connector), endpoint, sizeof(endpoint));
+        hs_hint_history(endpoint, h->text, sizeof(h->text));
+    }
 }
 
 static void
 add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
-    struct hinting h = {.err = c->err, .sys = c->err->sys, .conn = c->conn};
+    struct hinting h = {
+        .err = c->err, .sys = c->err->sys, .conn = c->conn, .connector = c->connector};
     int64_t began_ns;
     size_t n;
     const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);

@@ -127,6 +127,7 @@ module_free(void *module)
 {
     mod_state *st = state_of_module(module);
 
+    place_free_sites(st);
 #define HS_FREE_TYPE(stem) Py_XDECREF(st->stem##_type);
     HS_TYPES(HS_FREE_TYPE)
 #undef HS_FREE_TYPE

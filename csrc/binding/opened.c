@@ -136,6 +136,20 @@ begin(mod_state *st, struct opened *o)
     o->thread = PyThread_get_thread_ident();
 }
 
+/* For those who look without the interpreter. */
+static void
+tell_core(mod_state *st, struct opened *o)
+{
+    static const enum hs_made made[] = {
+        [OPENED_CONNECT] = HS_MADE_CONNECT,
+        [OPENED_ACCEPT] = HS_MADE_ACCEPT,
+        [OPENED_ADOPT] = HS_MADE_ADOPT,
+    };
+
+    if (o->how != OPENED_LISTEN)
+        hs_conn_set_site(conn_with(o)->core, made[o->how], place_site(st, &o->place), o->thread);
+}
+
 void
 opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
 {
@@ -145,6 +159,7 @@ opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
     Py_XINCREF(o->place.code);
     o->owner = Py_XNewRef(from->owner);
     put_in(st, o);
+    tell_core(st, o);
     watch_number(st, fd);
 }
 
@@ -347,6 +362,8 @@ opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 {
     PyObject *item;
 
+    hs_site_leaked(place_site(st, &o->place),
+                   o->how == OPENED_LISTEN ? NULL : conn_with((struct opened *)o)->core);
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
     item = Py_BuildValue("sKNOiLKO", how_names[o->how], (unsigned long long)o->serial,

@@ -276,3 +276,98 @@ place_line(const struct place *place)
 {
     return PyCode_Addr2Line((PyCodeObject *)place->code, place->at);
 }
+
+/* ---- Sites --------------------------------------------------------------------------------- */
+
+/* A place whose site is known. What a list holds stays until the module goes, so that no lock is
+ * needed where there is no GIL. */
+struct place_site {
+    PyObject *code; /* owns: its address must not become another's */
+    int at;
+    struct hs_site *site;
+    struct place_site *next;
+};
+
+static size_t
+list_of(const struct place *place)
+{
+    uintptr_t x = (uintptr_t)place->code;
+
+    return ((x >> 4) ^ (x >> 12) ^ (uintptr_t)(unsigned)place->at * 31) % HS_SITE_LISTS;
+}
+
+/* A new reference to bytes, or NULL. */
+static PyObject *
+encoded(PyObject *text)
+{
+    return PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+}
+
+static struct hs_site *
+intern(const struct place *place)
+{
+    PyCodeObject *code = (PyCodeObject *)place->code;
+    PyObject *file = encoded(code->co_filename), *function = encoded(code->co_name);
+    struct hs_site *site = hs_site_unknown();
+
+    if (file != NULL && function != NULL)
+        site =
+            hs_site_intern(PyBytes_AS_STRING(file), PyBytes_AS_STRING(function), place_line(place));
+    else
+        PyErr_Clear(); /* Want of memory: no call fails for this. */
+    Py_XDECREF(file);
+    Py_XDECREF(function);
+    return site;
+}
+
+/* Not of code that is made at run time, which would be kept for nothing. */
+static void
+keep_site(mod_state *st, const struct place *place, struct hs_site *site)
+{
+    PyObject *file = ((PyCodeObject *)place->code)->co_filename;
+    struct place_site *_Atomic *list = &st->sites[list_of(place)];
+    struct place_site *made;
+
+    if (PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<' ||
+        atomic_load_explicit(&st->n_sites, memory_order_relaxed) >= HS_SITES_MAX ||
+        (made = PyMem_Malloc(sizeof(*made))) == NULL)
+        return;
+    atomic_fetch_add_explicit(&st->n_sites, 1, memory_order_relaxed);
+    *made = (struct place_site){.code = Py_NewRef(place->code), .at = place->at, .site = site};
+    made->next = atomic_load_explicit(list, memory_order_relaxed);
+    /* Two threads may put the same place in: the second entry is never found. */
+    while (!atomic_compare_exchange_weak_explicit(list, &made->next, made, memory_order_release,
+                                                  memory_order_relaxed))
+        continue;
+}
+
+struct hs_site *
+place_site(mod_state *st, const struct place *place)
+{
+    struct place_site *s;
+    struct hs_site *site;
+
+    if (place->code == NULL)
+        return hs_site_unknown();
+    s = atomic_load_explicit(&st->sites[list_of(place)], memory_order_acquire);
+    for (; s != NULL; s = s->next)
+        if (s->code == place->code && s->at == place->at)
+            return s->site;
+    site = intern(place);
+    keep_site(st, place, site);
+    return site;
+}
+
+void
+place_free_sites(mod_state *st)
+{
+    for (size_t i = 0; i < HS_SITE_LISTS; i++) {
+        struct place_site *s = atomic_load_explicit(&st->sites[i], memory_order_relaxed), *next;
+
+        for (; s != NULL; s = next) {
+            next = s->next;
+            Py_DECREF(s->code);
+            PyMem_Free(s);
+        }
+    }
+}

@@ -22,5 +22,9 @@ bool place_outside(mod_state *st, struct place *ret_place);
 /* n frames, from that place outward: a tuple of (code, offset), or NULL with an exception. */
 PyObject *place_trace(mod_state *st, int n);
 int place_line(const struct place *place);
+/* The same as C strings, for those who look without the interpreter; never NULL. */
+struct hs_site *place_site(mod_state *st, const struct place *place);
+/* With the module. */
+void place_free_sites(mod_state *st);
 
 #endif

@@ -60,6 +60,8 @@ call_step(struct call *c, call_fn fn, void *arg)
     Py_END_ALLOW_THREADS
     if (waits != NULL)
         hs_fixed_histogram_add(waits, hs_now() - since);
+    if (c->op.came_ns != 0 && c->conn != NULL)
+        hs_conn_resumed(c->conn, &c->op);
     return rv;
 }
 

@@ -117,6 +117,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
+    X(report)                                                                                      \
     X(notifier)                                                                                    \
     X(opened)                                                                                      \
     X(place)                                                                                       \
@@ -133,6 +134,9 @@
     X(owner)           /* the ContextVar that says to whom belongs what is opened */               \
     X(thrown_away)     /* a list */                                                                \
     X(fd_check)        /* what the watch on descriptors calls, or NULL; write once */
+
+#define HS_SITE_LISTS 256
+struct place_site;
 
 typedef struct {
     PyObject *module; /* whose state this is */
@@ -153,6 +157,9 @@ typedef struct {
     atomic_bool tells_owners; /* somebody wants to know to whom they belong */
     atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
     atomic_int fd_due;        /* or after so many openings */
+    /* place.c: lists of what was interned, by a hash of the place; they only grow, at the head. */
+    struct place_site *_Atomic sites[HS_SITE_LISTS];
+    atomic_int n_sites;
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
 #undef HS_IMPORT_FIELD

@@ -177,15 +177,32 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
     return rv == HS_OK ? 0 : -1;
 }
 
+/* For those who look without the interpreter. name: a str, or NULL. */
+static void
+tell_core(PoolObject *self, PyObject *name)
+{
+    PyObject *text = name == NULL || !PyUnicode_Check(name)
+                         ? NULL
+                         : PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace");
+    struct place place;
+
+    if (!place_outside(self->st, &place))
+        place = (struct place){0};
+    hs_pool_set_site(self->core, place_site(self->st, &place), PyThread_get_thread_ident(),
+                     text == NULL ? "" : PyBytes_AS_STRING(text));
+    PyErr_Clear(); /* Want of memory for a name fails no pool. */
+    Py_XDECREF(text);
+}
+
 static PyObject *
 pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static const struct params p = {
-        "Pool",
-        3,
-        3,
-        3,
-        {"addresses", "settings", "connect", "hooked", "prepares", "trace_frames", "trace_every"}};
+    static const struct params p = {"Pool",
+                                    3,
+                                    3,
+                                    3,
+                                    {"addresses", "settings", "connect", "hooked", "prepares",
+                                     "trace_frames", "trace_every", "name"}};
     mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
@@ -206,6 +223,8 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->trace_every = every;
     if ((self->traces = PyDict_New()) == NULL || make_core(st, values, &self->core) < 0)
         Py_CLEAR(self);
+    else
+        tell_core(self, values[7]);
     return (PyObject *)self;
 }
 
@@ -219,7 +238,7 @@ know_place(PoolObject *self, struct hs_holder *holder, struct place *place)
         *place = (struct place){0};
     holder->code = place->code;
     holder->at = place->at;
-    if (place->code != NULL && hs_pool_know_site(self->core, holder))
+    if (place->code != NULL && hs_pool_know_site(self->core, holder, place_site(self->st, place)))
         Py_INCREF(place->code);
 }
 
@@ -826,7 +845,7 @@ static PyMethodDef pool_methods[] = {
 };
 
 PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, prepares=False, "
-                       "trace_frames=0, trace_every=0)\n--\n\n"
+                       "trace_frames=0, trace_every=0, name=None)\n--\n\n"
                        "The core of hardsock.Pool.");
 
 static PyMemberDef pool_members[] = {

@@ -124,11 +124,6 @@ core_fd_usage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("ll", usage.open, usage.limit);
 }
 
-static const char *const tcp_states[HS_TCP_STATES] = {
-    NULL,    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2",    "time_wait",
-    "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
-};
-
 /* A new reference; None: there is none, or not of a family whose addresses have a text here. */
 static PyObject *
 name_object(const struct hs_addr *addr)
@@ -157,7 +152,7 @@ core_fd_socket(PyObject *Py_UNUSED(module), PyObject *number)
     if (fd < 0 || fd > INT_MAX || !hs_fd_socket((int)fd, &found))
         Py_RETURN_NONE;
     return Py_BuildValue("iiOzNN", found.family, found.type, found.listens ? Py_True : Py_False,
-                         tcp_states[found.state], name_object(&found.local),
+                         hs_tcp_state_name(found.state), name_object(&found.local),
                          name_object(&found.peer));
 }
 
@@ -224,7 +219,7 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
     }
     dict = PyDict_New();
     for (int state = 1; dict != NULL && state < HS_TCP_STATES; state++)
-        if (put_count(dict, tcp_states[state], PyLong_FromUnsignedLong(c.counts[state])) < 0)
+        if (put_count(dict, hs_tcp_state_name(state), PyLong_FromUnsignedLong(c.counts[state])) < 0)
             Py_CLEAR(dict);
     return dict;
 }

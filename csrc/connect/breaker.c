@@ -14,6 +14,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/lock.h"
+#include "../base/roster.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "breaker_entry.h"
@@ -37,7 +38,8 @@
 
 struct hs_breaker {
     unsigned magic;
-    atomic_long refs;
+    atomic_int refs;
+    struct hs_list roster;            /* roster.h */
     _Atomic uint32_t fork_generation; /* whose lock and table these are */
     struct hs_lock lock;
     struct machine m;       /* guarded by lock */
@@ -161,6 +163,7 @@ hs_breaker_new(const struct hs_breaker_options *o, struct hs_error *err, struct 
     if (b->m.o.seed == 0)
         b->m.o.seed = b->m.random;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_roster_add(HS_ROSTER_BREAKERS, &b->roster);
     *ret_b = b;
     return HS_OK;
 }
@@ -295,6 +298,7 @@ hs_breaker_unref(struct hs_breaker *b)
     HS_CHECK(b, BREAKER_MAGIC);
     if (atomic_fetch_sub(&b->refs, 1) != 1)
         return;
+    hs_roster_remove(HS_ROSTER_BREAKERS, &b->roster);
     enter(b); /* For the sake of put_right: nobody else is here any more. */
     while (!hs_list_empty(&b->by_use))
         forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
@@ -304,6 +308,21 @@ hs_breaker_unref(struct hs_breaker *b)
     memset(b, FREED, sizeof(*b));
     free(b);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+static bool
+take(struct hs_list *link, size_t i, void *arg)
+{
+    struct hs_breaker *b = HS_CONTAINER(link, struct hs_breaker, roster);
+
+    ((struct hs_breaker **)arg)[i] = b;
+    return hs_roster_try_ref(&b->refs);
+}
+
+size_t
+hs_breakers(struct hs_breaker **breakers, size_t room)
+{
+    return hs_roster_take(HS_ROSTER_BREAKERS, room, take, breakers);
 }
 
 /* ---- Permits and reports -------------------------------------------------------------------- */

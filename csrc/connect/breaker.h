@@ -5,7 +5,7 @@
 #ifndef HS_CONNECT_BREAKER_H
 #define HS_CONNECT_BREAKER_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 long hs_breaker_live(void);
 

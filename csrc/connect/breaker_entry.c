@@ -15,6 +15,7 @@
  */
 #include "breaker_entry.h"
 
+#include "../base/recorder.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -196,6 +197,16 @@ enter(struct entry *e, struct machine *m, enum hs_breaker_state state)
 }
 
 static void
+note(enum hs_event_kind kind, const struct entry *e, int64_t span_ns)
+{
+    char text[HS_BREAKER_KEY_TEXT_SIZE];
+    struct hs_event event = {.span_ns = span_ns};
+
+    hs_event_text(&event, hs_breaker_key_text(&e->s.key, text, sizeof(text)));
+    hs_event_note(kind, &event);
+}
+
+static void
 open_it(struct entry *e, struct machine *m, int64_t now_ns)
 {
     /* It had been well for as long as it had been open before: that is forgiven. */
@@ -208,6 +219,7 @@ open_it(struct entry *e, struct machine *m, int64_t now_ns)
     enter(e, m, HS_BREAKER_OPEN);
     e->s.opened++;
     m->stats.opened++;
+    note(HS_EVENT_BREAKER_OPENED, e, e->span_ns);
 }
 
 static void
@@ -219,6 +231,7 @@ close_it(struct entry *e, struct machine *m, int64_t now_ns)
     memset(e->window, 0, sizeof(e->window));
     enter(e, m, HS_BREAKER_CLOSED);
     m->stats.closed++;
+    note(HS_EVENT_BREAKER_CLOSED, e, 0);
 }
 
 void

@@ -18,6 +18,8 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/spans.h"
+#include "../base/recorder.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -51,6 +53,8 @@ static const int families[2] = {[V6] = AF_INET6, [V4] = AF_INET};
 struct hs_connector {
     unsigned magic;
     unsigned generation;
+    int64_t began_ns;     /* of hs_connector_run */
+    struct hs_site *site; /* or NULL; for those who look */
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
@@ -839,16 +843,12 @@ check_usable(const struct hs_connector *cn, struct hs_error *err)
     return HS_OK;
 }
 
-hs_err
-hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
-                 struct hs_conn **ret_conn)
+static hs_err
+run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct attempt *winner = NULL;
     hs_err rv;
 
-    HS_CHECK(cn, CONNECTOR_MAGIC);
-    if ((rv = check_usable(cn, err)) != HS_OK)
-        return rv;
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
@@ -864,6 +864,45 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
         if (rv != HS_OK)
             return gave_up(cn, rv, err);
     }
+}
+
+void
+hs_connector_set_site(struct hs_connector *cn, struct hs_site *site)
+{
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    cn->site = site;
+}
+
+static void
+note_end(const struct hs_connector *cn, hs_err rv, const struct hs_error *err)
+{
+    int64_t span = hs_now() - cn->began_ns;
+    char text[HS_ADDR_TEXT_SIZE];
+    struct hs_event e = {.code = rv, .site = cn->site, .span_ns = span};
+
+    hs_span_add(HS_SPAN_CONNECT, span);
+    if (rv == HS_OK)
+        return;
+    e.sys = err != NULL ? err->sys : 0;
+    hs_event_text(&e, hs_endpoint_text(&cn->ep, text, sizeof(text)));
+    hs_event_note(HS_EVENT_CONNECT_FAILED, &e);
+}
+
+hs_err
+hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
+                 struct hs_conn **ret_conn)
+{
+    hs_err rv;
+
+    HS_CHECK(cn, CONNECTOR_MAGIC);
+    if ((rv = check_usable(cn, err)) != HS_OK)
+        return rv;
+    if (cn->began_ns == 0)
+        cn->began_ns = hs_now();
+    rv = run(cn, op, err, ret_conn);
+    if (rv != HS_INTR && rv != HS_WANT)
+        note_end(cn, rv, err);
+    return rv;
 }
 
 hs_err

@@ -32,6 +32,7 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/spans.h"
 #include "../base/lock.h"
 #include "../base/thread.h"
 #include "../base/time.h"
@@ -272,6 +273,7 @@ finish_locked(struct hs_lookup *l)
 {
     l->finished = true;
     l->finished_ns = hs_now();
+    hs_span_add(HS_SPAN_LOOKUP, l->finished_ns - l->started_ns);
     if (hs_list_empty(&l->tickets))
         orphans--;
     else

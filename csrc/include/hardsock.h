@@ -292,6 +292,7 @@ struct hs_op {
     struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
     size_t done;            /* bytes moved so far */
     int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
+    int64_t came_ns;        /* when bytes last came in this call, or 0 */
     uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
     uint64_t lease;         /* hs_lease.id, or 0: see above */
     int want_fd;            /* or -1: only the time counts */
@@ -311,8 +312,8 @@ struct hs_op {
 /* In the order of the members: designated initializers are no C++17. */
 #define HS_OP_INIT(deadline, tok)                                                                  \
     {                                                                                              \
-        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, -1, 0, 0, 0, false, false, false, false, \
-            false, false, false                                                                    \
+        (deadline), (tok), NULL, NULL, 0, HS_NEVER, 0, 0, 0, -1, 0, 0, 0, false, false, false,     \
+            false, false, false, false                                                             \
     }
 
 /* ---- Event loops --------------------------------------------------------------------------- */
@@ -1391,11 +1392,17 @@ HS_API void hs_pool_abort_lent(struct hs_pool *p);
  * not agree. */
 HS_API HS_NODISCARD hs_err hs_pool_verify(struct hs_pool *p, struct hs_error *err);
 
+/* Durations are also counted by fixed edges, which are the same everywhere. */
+#define HS_EDGES 22
+/* The longest duration that is counted in the bucket; HS_NEVER for the last one, HS_EDGES. */
+HS_API int64_t hs_edge_ns(size_t bucket);
+
 /* Durations: four buckets for each power of two of nanoseconds. */
 #define HS_HISTOGRAM_BUCKETS 192
 struct hs_histogram {
     uint64_t count, sum_ns, max_ns;
     uint64_t buckets[HS_HISTOGRAM_BUCKETS];
+    uint64_t edges[HS_EDGES + 1]; /* the same again, by hs_edge_ns */
 };
 HS_API size_t hs_histogram_bucket(int64_t ns);
 /* The first duration beyond the bucket. */

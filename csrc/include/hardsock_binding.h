@@ -9,6 +9,224 @@
 
 #include "hardsock.h"
 
+/* ---- How long things take ------------------------------------------------------------------ */
+
+struct hs_spread {
+    uint64_t count, sum_ns;
+    uint64_t buckets[HS_EDGES + 1]; /* each by itself, not added up */
+};
+
+/* X(name, text): of the process, since it began; pools have their own (hs_pool_stats). */
+#define HS_SPANS_ALL(X)                                                                            \
+    X(CONN_AGE, "conn_age")                     /* of connections, when they end */                \
+    X(READ_STALL_PEER, "read_stall_peer")       /* a call waited for the peer to send */           \
+    X(READ_STALL_APP, "read_stall_application") /* bytes had lain here; one read in 32 is asked */ \
+    X(READ_STALL_GIL, "read_stall_gil")         /* bytes were read, their caller could not run */  \
+    X(WRITE_STALL_PEER, "write_stall_peer")     /* a call waited for the peer to take */           \
+    X(CONNECT, "connect")                       /* lookup and TLS included; failed ones, too */    \
+    X(LOOKUP, "lookup")                         /* of a name, answered or not */                   \
+    X(HANDSHAKE, "handshake")                   /* of TLS, that succeeded, on either side */       \
+    X(WORKER_WAIT, "worker_wait")               /* something to do waited for a worker */
+enum hs_span {
+#define HS_SPAN_ENUM(name, text) HS_SPAN_##name,
+    HS_SPANS_ALL(HS_SPAN_ENUM)
+#undef HS_SPAN_ENUM
+        HS_SPANS,
+};
+const char *hs_span_name(enum hs_span span);
+void hs_span_read(enum hs_span span, struct hs_spread *ret_spread);
+
+/* ---- Lines of the program ------------------------------------------------------------------ */
+
+/* How a descriptor of ours came to be. X(name, text) */
+#define HS_MADE_ALL(X)                                                                             \
+    X(OTHER, "other") /* its maker did not say */                                                  \
+    X(CONNECT, "connect")                                                                          \
+    X(ACCEPT, "accept")                                                                            \
+    X(ADOPT, "adopt")                                                                              \
+    X(POOL, "pool")
+enum hs_made {
+#define HS_MADE_ENUM(name, text) HS_MADE_##name,
+    HS_MADE_ALL(HS_MADE_ENUM)
+#undef HS_MADE_ENUM
+        HS_MADE_KINDS,
+};
+const char *hs_made_name(enum hs_made how);
+
+/* A line of the program, as C strings: made once, never freed, so that anybody may look at one at
+ * any time. Beyond HS_SITES_MAX lines all are hs_site_unknown(). */
+#define HS_SITES_MAX 4096
+struct hs_site;
+struct hs_site *hs_site_intern(const char *file, const char *function, int line);
+struct hs_site *hs_site_unknown(void);
+struct hs_site_name {
+    const char *file, *function; /* for good */
+    int line;
+};
+void hs_site_name(const struct hs_site *s, struct hs_site_name *ret_name);
+struct hs_site_counts {
+    uint64_t opened;
+    uint64_t open[HS_MADE_KINDS]; /* now */
+    uint64_t leaked;              /* thrown away while they were open */
+    uint64_t received, sent;      /* bytes, of those that have ended */
+};
+void hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts);
+/* All that there are: how many, of which the first `room` are written. */
+size_t hs_sites(struct hs_site **sites, size_t room);
+/* What site had opened or borrowed was thrown away open: counted, and an event. c: may be NULL. */
+struct hs_conn;
+void hs_site_leaked(struct hs_site *s, struct hs_conn *c);
+
+/* ---- What went wrong last ------------------------------------------------------------------ */
+
+/* The flight recorder: the last HS_EVENTS_EACH events of each kind, always on, without a lock. A
+ * flood of one kind pushes out no other. X(name, text) */
+#define HS_EVENTS_ALL(X)                                                                           \
+    X(CONNECT_FAILED, "connect_failed") /* also cancelled, timed out, refused by a breaker */      \
+    X(DEADLINE, "deadline")             /* of a call that waited on a connection */                \
+    X(CANCELLED, "cancelled")           /* the same */                                             \
+    X(RESET, "reset")                   /* by the peer */                                          \
+    X(DEAD_PEER, "dead_peer")                                                                      \
+    X(LEAKED, "leaked")   /* thrown away while it was open */                                      \
+    X(OVERDUE, "overdue") /* lent for longer than its pool's leak_after */                         \
+    X(POOL_TIMEOUT, "pool_timeout")                                                                \
+    X(BREAKER_OPENED, "breaker_opened")                                                            \
+    X(BREAKER_CLOSED, "breaker_closed")                                                            \
+    X(DRAINING, "draining") /* a listener takes no more than what is in its queue */               \
+    X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
+    X(NO_DESCRIPTORS, "no_descriptors")                                                            \
+    X(FORKED, "forked") /* into this process */
+enum hs_event_kind {
+#define HS_EVENT_ENUM(name, text) HS_EVENT_##name,
+    HS_EVENTS_ALL(HS_EVENT_ENUM)
+#undef HS_EVENT_ENUM
+        HS_EVENT_KINDS,
+};
+#define HS_EVENTS_EACH 64
+#define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
+const char *hs_event_name(enum hs_event_kind kind);
+struct hs_event {
+    int64_t at_ns;              /* hs_now */
+    uint64_t number;            /* in the order in which they happened, from 1 on */
+    int32_t kind;               /* enum hs_event_kind */
+    hs_err code;                /* or HS_OK */
+    int32_t sys;                /* errno, or 0 */
+    int32_t fd;                 /* it may be something else by now; 0: none */
+    const struct hs_site *site; /* where its connection or pool was made; NULL: not known */
+    uint64_t thread;            /* pthread_self */
+    int64_t span_ns;            /* how long that had taken, or 0 */
+    char text[64];              /* the peer, or the name of the pool or breaker; cut if long */
+};
+/* The last ones, the oldest first: how many, at most `room` and HS_EVENTS_MAX. One that is being
+ * written at this moment is left out. */
+size_t hs_events(struct hs_event *events, size_t room);
+/* How many there have been, also those that are not kept any more. */
+uint64_t hs_event_count(enum hs_event_kind kind);
+/* All that are kept, as lines of text, to a descriptor. Async-signal-safe: for handlers of fatal
+ * signals. Fields: how long ago, kind, text, code, errno, span, line. */
+void hs_dump(int fd);
+/* From now on hs_dump(fd) at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT, before what was set for
+ * them until now; fd -1: no more. HS_E_SYSTEM. */
+HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
+
+/* ---- Looking at connections and their owners ----------------------------------------------- */
+
+/* Where in the program it was made, in which thread (any number). Once; else it is of
+ * hs_site_unknown(). */
+void hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint64_t thread);
+/* The caller of a call goes on, after whatever kept it from doing so since op->came_ns. */
+void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
+
+/* All that are open in this process, new references: how many there are, of which the first `room`
+ * are written, in no order. */
+size_t hs_conns(struct hs_conn **conns, size_t room);
+/* Only how many, by how they were made. */
+void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
+struct hs_conn_waits {
+    uint64_t count;
+    int64_t total_ns; /* of waits that are over */
+    int64_t since_ns; /* of one that lasts, or 0 */
+};
+struct hs_conn_row {
+    uint64_t id; /* never used again */
+    int fd;      /* -1: it has ended meanwhile, and the rest is of no use */
+    enum hs_made how;
+    const struct hs_site *site;
+    uint64_t thread;
+    const struct hs_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
+    bool tls;
+    struct hs_conn_info info;
+    struct hs_conn_waits reading, writing; /* for the peer */
+    int64_t application_ns;                /* the longest that bytes were found to have lain here */
+    int64_t gil_ns;                        /* in all: bytes were read, their caller could not run */
+    struct hs_addr local, peer;            /* len 0: not known */
+    int unread, unsent;                    /* bytes in the kernel's queues; -1: not known */
+    int tcp_state;                         /* TCP_ESTABLISHED ..., tcp(7); 0: not TCP */
+    uint32_t retransmits, rtt_us;
+};
+/* Costs a few system calls. Takes no lock, never waits. */
+void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
+
+/* Where in the program it connects, for those who look. */
+void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
+
+/* All that there are in this process: new references. How many, of which the first `room` are
+ * written. */
+size_t hs_listeners(struct hs_listener **listeners, size_t room);
+size_t hs_breakers(struct hs_breaker **breakers, size_t room);
+
+#define HS_POOL_NAME_SIZE 64
+/* Where in the program it was made, and what it is called, cut if it is long: for those who look.
+ * Once, before others know p. */
+void hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread, const char *name);
+/* Those who wait for a connection, the first first. */
+struct hs_waiting {
+    uint64_t thread;
+    const struct hs_site *site;
+    int64_t age_ns;
+};
+size_t hs_pool_waiting(struct hs_pool *p, struct hs_waiting *waiting, size_t n);
+struct hs_pool_label {
+    const char *name; /* as long as the pool */
+    const struct hs_site *site;
+    uint64_t thread;
+    uint32_t id; /* never used again */
+};
+void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
+/* All that are tended: new references. Returns how many there are, of which it writes at most n. */
+size_t hs_pools(struct hs_pool **pools, size_t n);
+/* As hs_pool_lent, with the borrower's line. */
+struct hs_held {
+    struct hs_lent lent;
+    const struct hs_site *site;
+};
+size_t hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n);
+
+/* ---- Reports ------------------------------------------------------------------------------- */
+
+/* What this process has, as one JSON object on one line, without the end of the line; needs no
+ * interpreter. X(name, text): what can be asked for. */
+#define HS_REPORTS_ALL(X)                                                                          \
+    X(METRICS, "metrics")         /* counters, gauges, histograms; pools; no more than needed */   \
+    X(CONNECTIONS, "connections") /* each with its line, age, bytes, waits */                      \
+    X(SITES, "sites")             /* the same by line */                                           \
+    X(POOLS, "pools")             /* with who holds, and who waits */                              \
+    X(SERVERS, "servers")         /* listeners */                                                  \
+    X(BREAKERS, "breakers")                                                                        \
+    X(EVENTS, "events") /* the flight recorder */
+enum hs_report_kind {
+#define HS_REPORT_ENUM(name, text) HS_REPORT_##name,
+    HS_REPORTS_ALL(HS_REPORT_ENUM)
+#undef HS_REPORT_ENUM
+        HS_REPORT_KINDS,
+};
+/* Changes when a name goes or means something else; names may be added. */
+#define HS_REPORT_VERSION 1
+const char *hs_report_name(enum hs_report_kind kind);
+/* Ends with free(3). HS_E_NOMEM. */
+HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text,
+                              size_t *ret_len);
+
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
 /* hs_token_wait for an op whose token it is, so that it can be stepped. */
@@ -313,8 +531,9 @@ void hs_listener_hand_over(struct hs_listener *l);
 /* ---- Pools ---------------------------------------------------------------------------------- */
 
 /* Tells the pool of a place before it is used the first time. True: it was not known, and the pool
- * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. */
-bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder);
+ * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. where: the same
+ * place for those who only look; NULL: they are not told. */
+bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_site *where);
 /* Ends the table of sites of a closed pool of which nothing is lent: calls release for every code
  * that hs_pool_know_site said true for. */
 void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
@@ -369,7 +588,21 @@ struct hs_fd_usage {
 /* Cheaper than hs_fd_inventory: one system call on Linux 6.2 and later. Opens none. */
 void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
+/* A thread that answers at a unix socket, as long as the process lives or until hs_inspect_stop: a
+ * request is a line with the name of a report, the answer that report as a line. Only for the same
+ * user and root; whoever makes the directory of path keeps others out of it. A second start takes
+ * the place of the first. Not in a forked child, which may start its own. HS_E_INVALID: path is too
+ * long; HS_E_SYSTEM, HS_E_NOMEM, HS_E_BUSY. */
+HS_NODISCARD hs_err hs_inspect_start(const char *path, struct hs_error *err);
+/* Removes the socket; answers that are being sent end in the middle. */
+void hs_inspect_stop(void);
+
+/* Adds to the advice for a connect that has failed what the flight recorder knows of others to the
+ * same endpoint (as hs_endpoint_text writes it) in the last ten minutes, if there are several. */
+void hs_hint_history(const char *endpoint, char *buf, size_t size);
+
 #define HS_TCP_STATES 13
+const char *hs_tcp_state_name(int state); /* "established", ...; NULL: there is none */
 struct hs_fd_socket {
     int family, type;
     bool listens;

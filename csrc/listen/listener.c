@@ -21,6 +21,8 @@
 #include "peers.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/recorder.h"
+#include "../base/roster.h"
 #include "../base/time.h"
 #include "../cancel/loop.h"
 #include "../cancel/wait.h"
@@ -57,6 +59,7 @@ enum inheritance { UNKNOWN, INHERITED, NOT_INHERITED };
 struct hs_listener {
     unsigned magic;
     atomic_int refs;
+    struct hs_list roster; /* roster.h */
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
@@ -147,6 +150,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     l->reserve_fd = open_reserve();
     l->newcomers = NO_LAST_CALL;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_roster_add(HS_ROSTER_LISTENERS, &l->roster);
     *ret_l = l;
     return HS_OK;
 }
@@ -219,6 +223,7 @@ hs_listener_unref(struct hs_listener *l)
     HS_CHECK(l, LISTENER_MAGIC);
     if (atomic_fetch_sub(&l->refs, 1) != 1)
         return;
+    hs_roster_remove(HS_ROSTER_LISTENERS, &l->roster);
     hs_listener_close(l);
     close_reserve(l);
     hs_handshakes_free(l->handshakes);
@@ -229,6 +234,21 @@ hs_listener_unref(struct hs_listener *l)
     memset(l, FREED, sizeof(*l));
     free(l);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+static bool
+take(struct hs_list *link, size_t i, void *arg)
+{
+    struct hs_listener *l = HS_CONTAINER(link, struct hs_listener, roster);
+
+    ((struct hs_listener **)arg)[i] = l;
+    return hs_fd_is_ours(&l->fd) && !hs_fd_is_closed(&l->fd) && hs_roster_try_ref(&l->refs);
+}
+
+size_t
+hs_listeners(struct hs_listener **listeners, size_t room)
+{
+    return hs_roster_take(HS_ROSTER_LISTENERS, room, take, listeners);
 }
 
 void
@@ -315,6 +335,17 @@ reset(int fd)
     (void)close(fd);
 }
 
+static void
+note(struct hs_listener *l, enum hs_event_kind kind)
+{
+    struct hs_event e = {0};
+    struct hs_addr addr;
+
+    if (hs_listener_addr(l, NULL, &addr) == HS_OK)
+        hs_event_peer(&e, &addr);
+    hs_event_note(kind, &e);
+}
+
 /* Turns the queued away with a reset: they learn at once, and no descriptor stays behind. */
 static void
 shed(struct hs_listener *l)
@@ -322,6 +353,7 @@ shed(struct hs_listener *l)
     int reserve, fd;
 
     hs_wakers_spare(hs_deadline_after(SCARCE_NS));
+    note(l, HS_EVENT_NO_DESCRIPTORS);
     if ((reserve = atomic_exchange(&l->reserve_fd, -1)) < 0 && (reserve = open_reserve()) < 0)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
@@ -331,6 +363,7 @@ shed(struct hs_listener *l)
             break;
         reset(fd);
         count(&l->shed);
+        note(l, HS_EVENT_SHED);
     }
     keep_reserve(l, open_reserve());
 }
@@ -840,6 +873,7 @@ hs_listener_last_call(struct hs_listener *l)
     int64_t none = NO_LAST_CALL;
 
     HS_CHECK(l, LISTENER_MAGIC);
+    note(l, HS_EVENT_DRAINING);
     ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
     if (shares_port(l)) {
         atomic_store(&l->shares_port, true);

@@ -257,6 +257,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     struct deeds d = {0};
     int64_t boot_now = hs_boot_now(), lifetime;
 
+    hs_conn_set_site(conn, HS_MADE_POOL, p->where, p->thread);
     hs_lock_take(&p->lock);
     hs_histogram_add(&p->stats.dial, hs_now() - began_ns);
     p->stats.connected++;
@@ -264,6 +265,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     p->endpoints[m->endpoint].next_dial_ns = 0;
     hs_conn_set_lease(conn, &m->lease_id);
     m->conn = conn;
+    m->told = hs_conn_holder(conn);
     m->epoch = p->epoch;
     m->times_lent = 0;
     m->greeted = false;
@@ -387,6 +389,8 @@ hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k)
         dial->task.call_off = call_off;
         dial->task.forget = forget;
         rv = hs_connector_new(&p->endpoints[m->endpoint].ep, &p->o.connect, &err, &dial->connector);
+        if (rv == HS_OK)
+            hs_connector_set_site(dial->connector, p->where);
         if (rv == HS_OK && (rv = hs_task_begin(k, &dial->task, p, &err)) == HS_OK)
             return;
         hs_connector_free(dial->connector);

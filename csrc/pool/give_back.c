@@ -24,6 +24,7 @@ hs_pool_end_lease_locked(struct hs_pool *p, struct hs_member *m, int64_t boot_no
     HS_ASSERT(m->state == MEMBER_LENT);
     hs_list_unlink(&m->link);
     atomic_store_explicit(&m->lease_id, 0, memory_order_relaxed);
+    atomic_store_explicit(m->told, NULL, memory_order_relaxed);
     site->lent--;
     if (!was_used) {
         m->times_lent--; /* Who comes next is the first to see it, if this one was to be. */

@@ -338,6 +338,19 @@ hs_keeper_add(struct hs_pool *p, struct hs_error *err)
     return rv;
 }
 
+size_t
+hs_pools(struct hs_pool **all, size_t room)
+{
+    size_t n = 0;
+
+    hs_lock_take(&lock);
+    for (struct hs_list *l = pools.next; l != &pools; l = l->next, n++)
+        if (n < room)
+            all[n] = hs_pool_ref(HS_CONTAINER(l, struct hs_pool, link));
+    hs_lock_drop(&lock);
+    return n;
+}
+
 /* ---- Fork ---------------------------------------------------------------------------------- */
 
 static void

@@ -5,6 +5,7 @@
  */
 #include "ledger.h"
 
+#include "../base/recorder.h"
 #include "../cancel/loop.h"
 #include "pool.h"
 
@@ -20,7 +21,7 @@ hs_ledger_forget_lent(struct ledger *l)
 }
 
 bool
-hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
+hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_site *where)
 {
     struct site *made, *s;
     size_t i;
@@ -33,6 +34,7 @@ hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder)
         return false;
     made->code = holder->code;
     made->at = holder->at;
+    made->where = where != NULL ? where : hs_site_unknown();
     i = site_hash(holder->code, holder->at);
     hs_lock_take(&p->lock);
     if (p->ledger.n < SITES_MAX && site_find(&p->ledger, holder) == NULL) {
@@ -97,6 +99,24 @@ hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n)
     return total;
 }
 
+size_t
+hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n)
+{
+    int64_t boot_now = hs_boot_now();
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next, total++)
+        if (total < n) {
+            const struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+            held[total] = (struct hs_held){describe(m, boot_now), m->site->where};
+        }
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
 static void
 describe_site(const struct site *s, struct hs_site_stats *sites, size_t n, size_t *total)
 {
@@ -134,6 +154,15 @@ hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n)
 
 /* ---- Overdue ------------------------------------------------------------------------------- */
 
+static void
+note_overdue(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now)
+{
+    struct hs_event e = {.site = m->site->where, .span_ns = boot_now - m->since_boot};
+
+    hs_event_text(&e, p->name);
+    hs_event_note(HS_EVENT_OVERDUE, &e);
+}
+
 int64_t
 hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d)
 {
@@ -149,6 +178,7 @@ hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds 
         if (m->overdue)
             continue;
         m->overdue = m->untold = true;
+        note_overdue(p, m, boot_now);
         m->site->overdue++;
         p->stats.overdue++;
         d->changed = true;

@@ -15,6 +15,7 @@
 struct site {
     const void *code; /* borrows: whoever said so keeps it until hs_pool_forget_sites */
     int at;
+    struct hs_site *where; /* the same, for those who look */
     struct site *next;
     size_t lent;
     uint64_t acquired, lost, overdue, dirty;

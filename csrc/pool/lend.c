@@ -13,6 +13,7 @@
  */
 #include "waiter.h"
 
+#include "../base/recorder.h"
 #include "../cancel/loop.h"
 #include "../cancel/token.h"
 #include "keeper.h"
@@ -60,6 +61,7 @@ lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, str
     m->since_boot = boot_now;
     m->holder = *holder;
     m->site = site;
+    atomic_store_explicit(m->told, site->where, memory_order_relaxed);
     m->overdue = false;
     site->lent++;
     site->acquired++;
@@ -117,6 +119,7 @@ take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason w
     p->stats.acquired--;
     p->stats.wait.count--;
     p->stats.wait.buckets[hs_histogram_bucket(0)]--;
+    p->stats.wait.edges[0]--;
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
     hs_pool_doom_locked(p, lease->member, why, &d);
     hs_pool_leave(p, &d);
@@ -497,12 +500,24 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
 }
 
 static void
+note_timeout(const struct hs_pool *p, int64_t span)
+{
+    struct hs_event e = {.code = HS_E_DEADLINE, .site = p->where, .span_ns = span};
+
+    hs_event_text(&e, p->name);
+    hs_event_note(HS_EVENT_POOL_TIMEOUT, &e);
+}
+
+static void
 account(struct hs_pool *p, const struct hs_request *r, hs_err rv, bool waited)
 {
     struct hs_pool_stats *s = &p->stats;
+    int64_t span = hs_now() - r->since_ns;
 
+    if (rv == HS_E_DEADLINE)
+        note_timeout(p, span);
     hs_lock_take(&p->lock);
-    hs_histogram_add(&s->wait, hs_now() - r->since_ns);
+    hs_histogram_add(&s->wait, span);
     if (rv == HS_OK) {
         s->acquired++;
         s->acquired_waited += waited;

@@ -185,6 +185,7 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     empty(p);
+    p->where = p->ledger.other.where = hs_site_unknown();
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -195,6 +196,15 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     else
         *ret_pool = p;
     return rv;
+}
+
+void
+hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread, const char *name)
+{
+    HS_CHECK(p, POOL_MAGIC);
+    p->where = site;
+    p->thread = thread;
+    (void)snprintf(p->name, sizeof(p->name), "%s", name);
 }
 
 struct hs_pool *

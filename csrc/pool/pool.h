@@ -55,7 +55,8 @@ struct hs_member {
     struct hs_pool *pool;
     uint32_t index;
     enum member_state state;
-    struct hs_conn *conn;      /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
+    struct hs_conn *conn;          /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
+    struct hs_site *_Atomic *told; /* conn's: its borrower's place, for those who look */
     struct hs_conn *inherited; /* owns; in a forked child: the parent's, that a lease may name */
     size_t endpoint;
     _Atomic uint64_t lease_id; /* 0: not lent, or being returned; see give_back.c */
@@ -91,6 +92,9 @@ struct hs_pool {
     unsigned magic;
     atomic_uint generation; /* hs_fork_generation() in which it works */
     uint32_t id;            /* never used again */
+    struct hs_site *where;  /* hs_pool_set_site; immutable, as the next two */
+    uint64_t thread;
+    char name[HS_POOL_NAME_SIZE];
     atomic_int refs;
     struct hs_list link;      /* guarded by the keeper's lock: in its list */
     struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */

@@ -3,7 +3,9 @@
  * Histograms are log-linear: four buckets for each power of two of nanoseconds, so that a bucket is
  * at most a quarter wider than its lower bound; up to 39 hours, and the last takes the rest.
  */
-#include "pool.h"
+#include "waiter.h"
+
+#include "../base/spans.h"
 
 #include <string.h>
 
@@ -56,6 +58,7 @@ hs_histogram_add(struct hs_histogram *h, int64_t ns)
     if (v > h->max_ns)
         h->max_ns = v;
     h->buckets[hs_histogram_bucket(ns)]++;
+    h->edges[hs_edge_index(ns)]++;
 }
 
 /* ---- Asking -------------------------------------------------------------------------------- */
@@ -111,6 +114,33 @@ hs_pool_conns(struct hs_pool *p, bool lent, struct hs_conn **conns, size_t n)
     for (const struct hs_list *l = list->next; l != list; l = l->next, total++)
         if (total < n)
             conns[total] = hs_conn_ref(HS_CONTAINER(l, struct hs_member, link)->conn);
+    hs_lock_drop(&p->lock);
+    return total;
+}
+
+void
+hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label)
+{
+    HS_CHECK(p, POOL_MAGIC);
+    *ret_label =
+        (struct hs_pool_label){.name = p->name, .site = p->where, .thread = p->thread, .id = p->id};
+}
+
+size_t
+hs_pool_waiting(struct hs_pool *p, struct hs_waiting *waiting, size_t n)
+{
+    int64_t now = hs_now();
+    size_t total = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->waiters.next; l != &p->waiters; l = l->next, total++)
+        if (total < n) {
+            const struct waiter *w = HS_CONTAINER(l, struct waiter, link);
+
+            waiting[total] = (struct hs_waiting){
+                .thread = w->holder.thread, .site = w->site->where, .age_ns = now - w->since_ns};
+        }
     hs_lock_drop(&p->lock);
     return total;
 }

@@ -16,6 +16,7 @@ hs_waiter_new(const struct hs_holder *holder, int64_t deadline_ns)
     hs_list_init(&w->link);
     w->holder = *holder;
     w->deadline_ns = deadline_ns;
+    w->since_ns = hs_now();
     w->generation = hs_fork_generation();
     w->refs = 1;
     hs_wakelist_init(&w->wake);

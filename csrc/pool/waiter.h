@@ -26,7 +26,7 @@ struct waiter {
     bool to_probe; /* with lease: the kernel is to be asked first */
     struct hs_holder holder;
     struct site *site;
-    int64_t deadline_ns;
+    int64_t deadline_ns, since_ns;
     uint64_t ticket; /* the queue is ordered by it */
     unsigned generation;
     atomic_int refs;

@@ -7,6 +7,7 @@
 #include "parking.h"
 
 #include "conn_impl.h"
+#include "roll.h"
 #include "sockopt.h"
 #include "../base/time.h"
 
@@ -61,6 +62,7 @@ static void
 conn_begin(struct hs_conn *c, struct hs_conn **ret_conn)
 {
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    hs_roll_add(c);
     *ret_conn = c;
 }
 
@@ -148,6 +150,7 @@ hs_conn_unref(struct hs_conn *c)
     HS_CHECK(c, CONN_MAGIC);
     if (atomic_fetch_sub(&c->refs, 1) != 1)
         return;
+    hs_roll_remove(c);
     hs_conn_leave_departures(c);
     hs_conn_end(c, HS_END_LOST);
     hs_deframer_fini(&c->in);

@@ -5,6 +5,7 @@
  */
 #include "conn_impl.h"
 #include "delays.h"
+#include "roll.h"
 
 #include "../base/time.h"
 #include "../cancel/loop.h"
@@ -42,6 +43,8 @@ void
 hs_call_release(struct hs_conn *c, struct hs_op *op, enum hs_dir dir)
 {
     op->claim = (uint8_t)(op->claim & ~(1U << dir));
+    if (atomic_load_explicit(&c->dirs[dir].waits_since_ns, memory_order_relaxed) != 0)
+        hs_stall_end(c, dir, hs_now());
     atomic_store(&c->dirs[dir].user, USER_NONE);
     if (!hs_fd_is_ours(&c->fd))
         return; /* In a forked child the hold is the parent's. */
@@ -355,6 +358,16 @@ hs_conn_set_once(_Atomic hs_err *where, hs_err code)
     return atomic_compare_exchange_strong(where, &none, code);
 }
 
+/* A call that had begun ends without what it was for. */
+static void
+note_given_up(struct hs_conn *c, enum hs_dir dir, hs_err rv)
+{
+    int64_t since = atomic_load_explicit(&c->dirs[dir].waits_since_ns, memory_order_relaxed);
+
+    hs_roll_note(c, rv == HS_E_DEADLINE ? HS_EVENT_DEADLINE : HS_EVENT_CANCELLED, rv,
+                 since == 0 ? 0 : hs_now() - since);
+}
+
 hs_err
 hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *name, hs_err rv,
             struct hs_error *err)
@@ -365,6 +378,9 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
         hs_conn_set_broken(c, rv);
     if (rv == HS_E_DEADLINE)
         check_turn(c, op, dir, err);
+    if (op->begun &&
+        (rv == HS_E_CANCELLED || (rv == HS_E_DEADLINE && op->deadline_ns != HS_TRY_ONCE)))
+        note_given_up(c, dir, rv);
     if (rv != HS_OK && err != NULL) {
         err->op = name;
         if (err->phase == NULL)
@@ -484,6 +500,7 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     hs_err rv;
 
     turn_waits(c, op, dir);
+    hs_stall_begin(c, op, dir);
     if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE) {
         rv = wait_told(c, op, dir, want, err);
     } else {

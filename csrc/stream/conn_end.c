@@ -4,6 +4,7 @@
  * hands the descriptor over.
  */
 #include "conn_impl.h"
+#include "roll.h"
 
 #include "sockopt.h"
 #include "../base/time.h"
@@ -121,8 +122,12 @@ count(_Atomic uint64_t *counter)
 void
 hs_conn_set_broken(struct hs_conn *c, hs_err code)
 {
-    if (hs_conn_set_once(&c->broken, code))
-        count(code == HS_E_DEAD_PEER ? &resets.dead_peer : &resets.by_peer);
+    bool dead = code == HS_E_DEAD_PEER;
+
+    if (!hs_conn_set_once(&c->broken, code))
+        return;
+    count(dead ? &resets.dead_peer : &resets.by_peer);
+    hs_roll_note(c, dead ? HS_EVENT_DEAD_PEER : HS_EVENT_RESET, code, hs_now() - c->created_ns);
 }
 
 void
@@ -202,6 +207,7 @@ hs_conn_end(struct hs_conn *c, enum hs_end how)
     hs_conn_remember_local(c);
     if (!hs_fd_mark_closed(&c->fd))
         return;
+    hs_roll_ended(c);
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
         if (c->tls != NULL && how != HS_END_ABORT)
             unread = say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));

@@ -6,6 +6,7 @@
 #include "conn.h"
 
 #include "conn_impl.h"
+#include "roll.h"
 #include "departures.h"
 
 #include <errno.h>
@@ -64,6 +65,7 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
         release_both(c, &op);
         return rv;
     }
+    hs_roll_ended(c);
     hs_departures_given_away(c);
     hs_conn_tell_guest(c);
     return HS_OK;

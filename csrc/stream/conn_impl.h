@@ -38,6 +38,7 @@
 #include "tls.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/list.h"
 #include "../cancel/wait.h"
 
 #include <netinet/in.h>
@@ -60,6 +61,10 @@ struct direction {
     _Atomic int64_t turn_ns;       /* the most that one turn may take, or HS_NEVER */
     _Atomic int64_t turn_began_ns; /* 0: it is not this direction's turn */
     atomic_bool late;              /* a turn was over before what it was for */
+    /* For who looks (roll.h); relaxed, and only the claimer writes: */
+    _Atomic int64_t waits_since_ns; /* a call waits for the peer; 0: none */
+    _Atomic int64_t waited_ns;
+    _Atomic uint64_t waits;
 };
 
 /* How long a call may wait for a message of which nothing has come: what a server asks for, decided
@@ -80,6 +85,18 @@ struct pace {
     int64_t until_ns; /* HS_NEVER outside of waits */
 };
 
+/* For those who look: see roll.h. */
+struct hs_roll_entry {
+    struct hs_list link; /* guarded by its part's lock */
+    struct hs_site *_Atomic site;
+    atomic_uchar made;    /* enum hs_made */
+    atomic_uchar counted; /* COUNTED_* in roll.c */
+    _Atomic uint64_t thread;
+    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
+    _Atomic int64_t application_ns, gil_ns;
+};
+
 struct hs_conn {
     unsigned magic;
     atomic_int refs;
@@ -89,6 +106,7 @@ struct hs_conn {
     const struct hs_layer *layer; /* changes once, with both directions claimed, as tls does */
     struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
     int64_t handshake_until_ns;   /* HS_NEVER but during a handshake; belongs to it, as the next */
+    int64_t shaking_since_ns;     /* of the first step */
     bool shaking;                 /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
@@ -122,6 +140,7 @@ struct hs_conn {
     atomic_uchar local_state;            /* LOCAL_*: whether local is there */
     struct sockaddr_in6 local;           /* of either family, from when it was closed on */
     struct hs_sockopts opts;             /* as asked; immutable */
+    struct hs_roll_entry roll;
 };
 
 /* Keeps the lease that op names, if any, from ending: for a moment, in which nothing may wait.

@@ -5,6 +5,7 @@
  * the connection was asked whether it broke.
  */
 #include "conn_impl.h"
+#include "roll.h"
 
 #include "../base/time.h"
 
@@ -16,17 +17,23 @@
 /* A round of a file is a megabyte. */
 #define FILE_SLICE_ROUNDS 8
 
-static void
+/* Returns the time. */
+static int64_t
 account(struct hs_conn *c, enum hs_dir dir, size_t n)
 {
     struct direction *d = &c->dirs[dir];
     uint64_t before = atomic_load_explicit(&d->bytes, memory_order_relaxed);
     int64_t now = hs_now();
 
+    if (atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed) != 0)
+        hs_stall_end(c, dir, now);
+    else if (dir == HS_DIR_IN)
+        hs_stall_ask_kernel(c);
     atomic_store_explicit(&d->bytes, before + n, memory_order_relaxed); /* one writer */
     atomic_store_explicit(&d->last_ns, now, memory_order_relaxed);
     if (atomic_load_explicit(&c->has_turns, memory_order_relaxed))
         hs_turn_moves(c, dir, now);
+    return now;
 }
 
 /* ---- Reading ------------------------------------------------------------------------------- */
@@ -76,7 +83,7 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
-        account(c, HS_DIR_IN, n);
+        op->came_ns = account(c, HS_DIR_IN, n);
     if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
     if (rv == HS_OK)
@@ -205,7 +212,7 @@ recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len
             return rv;
     }
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
-        account(c, HS_DIR_IN, *ret_n);
+        op->came_ns = account(c, HS_DIR_IN, *ret_n);
     if (rv == HS_OK && *ret_n == 0 && len > 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
     return rv;
@@ -293,7 +300,7 @@ sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_
 {
     if (rv == HS_OK) {
         op->done += n;
-        account(c, HS_DIR_OUT, n);
+        (void)account(c, HS_DIR_OUT, n);
     }
     return rv == HS_E_RESET ? ended_here(c, err) : rv;
 }
@@ -334,7 +341,7 @@ keep_last_words(struct hs_conn *c)
                               &want, &n) == HS_OK &&
            n > 0) {
         hs_buf_commit(&c->in.buf, n);
-        account(c, HS_DIR_IN, n);
+        (void)account(c, HS_DIR_IN, n);
     }
     hs_buf_trim(&c->in.buf);
     hs_input_changed(c);
@@ -470,7 +477,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
         } else if (rv == HS_OK && n > 0) {
             op->done += n;
-            account(c, HS_DIR_OUT, n);
+            (void)account(c, HS_DIR_OUT, n);
             if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
                 rv = HS_INTR;
         } else if (rv == HS_E_RESET) {

@@ -6,7 +6,7 @@
 #ifndef HS_STREAM_CONN_PROBE_H
 #define HS_STREAM_CONN_PROBE_H
 
-#include "hardsock.h"
+#include "hardsock_binding.h"
 
 #include <stdatomic.h>
 
@@ -23,6 +23,8 @@ enum hs_liveness hs_conn_probe(struct hs_conn *c);
 /* Once, before others know c: where its pool tells which lease it is under, 0 for none. borrows:
  * word, as long as calls name leases. */
 void hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word);
+/* Where its pool tells whose line has borrowed it; NULL: nobody's. Lives as long as c. */
+struct hs_site *_Atomic *hs_conn_holder(struct hs_conn *c);
 /* The word has changed, with seq_cst. After this no call that names the earlier lease touches c,
  * but those that hs_conn_leftover finds. Spins for as long as somebody looks. */
 void hs_conn_end_lease(struct hs_conn *c);

@@ -13,6 +13,7 @@
 #include "conn_impl.h"
 
 #include "../base/addr.h"
+#include "../base/spans.h"
 #include "../base/time.h"
 
 #include <linux/sockios.h>
@@ -165,6 +166,7 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
     if (hs_buf_len(&c->in.buf) > 0)
         hand_over(c, tls);
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
+    c->shaking_since_ns = hs_now();
     c->shaking = true;
     atomic_store(&c->tls, tls);
     return HS_OK;
@@ -229,10 +231,12 @@ start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
     rv = run_tls(c, op, config, server_name, read_ahead, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
-    if (rv == HS_OK)
+    if (rv == HS_OK) {
         c->layer = &hs_tls_layer;
-    else if (c->shaking)
+        hs_span_add(HS_SPAN_HANDSHAKE, hs_now() - c->shaking_since_ns);
+    } else if (c->shaking) {
         name_failure(c, op, rv, err);
+    }
     if (rv != HS_OK && (c->shaking || spoils(rv)))
         poison_both(c, rv);
     c->shaking = false;

@@ -4,6 +4,8 @@
  * network, and says nothing rather than guess.
  */
 #include "hardsock_binding.h"
+#include "../base/recorder.h"
+#include "../base/time.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +19,11 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Failures of before are told when there are so many of the last ten minutes. */
+#define HISTORY_LEAST 2
+#define HISTORY_NS (600 * HS_NS_PER_S)
+#define SLOW_NS (2 * HS_NS_PER_S)
 
 static bool
 read_proc(const char *path, char *buf, size_t size)
@@ -398,6 +405,35 @@ hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf, size_t si
     else if (err->code == HS_E_DEADLINE && is_in_phase(err, "write"))
         about_stuck_send(c, &info, buf, size);
     return buf;
+}
+
+/* This failure is the newest of them. */
+void
+hs_hint_history(const char *endpoint, char *buf, size_t size)
+{
+    int64_t now = hs_now(), first = now;
+    size_t others = 0, slow = 0;
+    uint64_t newest = 0;
+    struct hs_event e;
+
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < HS_EVENTS_EACH; i++) {
+            if (!hs_event_read((size_t)HS_EVENT_CONNECT_FAILED * HS_EVENTS_EACH + i, &e) ||
+                strncmp(e.text, endpoint, sizeof(e.text) - 1) != 0 || now - e.at_ns > HISTORY_NS)
+                continue;
+            if (pass == 0) {
+                newest = e.number > newest ? e.number : newest;
+            } else if (e.number != newest) {
+                others++;
+                slow += e.span_ns >= SLOW_NS;
+                first = hs_min_ns(first, e.at_ns);
+            }
+        }
+    if (others < HISTORY_LEAST)
+        return;
+    append(buf, size, "%s%zu other connects to this address have failed in the last %.0f s%s",
+           buf[0] == '\0' ? "" : "; ", others, (double)(now - first) / HS_NS_PER_S,
+           slow == others ? ", each after more than 2 s" : "");
 }
 
 const char *

@@ -74,9 +74,12 @@ from hardsock._errors import (
 from hardsock._escapes import warn_of_foreign_sockets
 from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
+from hardsock._inspect import by_environment as _inspect_by_environment
+from hardsock._inspect import inspect
 from hardsock._listen import listen, listen_fds
 from hardsock._listener_socket import ListenerSocket
 from hardsock._notes import Note, note
+from hardsock._observe import Event, dump, dump_at_fatal_signals, events, metrics, report
 from hardsock._options import SocketOptions
 from hardsock._peer_limits import PeerLimits
 from hardsock._pool import Pool, PoolManager
@@ -153,6 +156,7 @@ __all__ = [
     "DrainReport",
     "EndOfStream",
     "EscapeWarning",
+    "Event",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -222,15 +226,21 @@ __all__ = [
     "deadline",
     "defaults",
     "draining",
+    "dump",
+    "dump_at_fatal_signals",
+    "events",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
     "hand_over",
+    "inspect",
     "listen",
     "listen_fds",
+    "metrics",
     "note",
     "open_connections",
     "remaining",
+    "report",
     "reset_counts",
     "resolve",
     "resolver_stats",
@@ -249,6 +259,7 @@ __all__ = [
     "warn_of_foreign_sockets",
 ]
 
+_inspect_by_environment()
 if _environ.get("HARDSOCK_TRACE") == "1":
     fd_watch(growth=2, trace=True)
 if "HARDSOCK" in _environ:

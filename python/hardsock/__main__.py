@@ -1,4 +1,4 @@
-"""The command line: ``hardsock demo``, ``explain HOST:PORT``, ``explain --adapters``, ``run``."""
+"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hardsock.running.command import run as run_program
 
             return run_program(arguments)
+        if arguments.command in ("top", "ps", "attach"):
+            return _look(arguments)
         if arguments.adapters:
             from hardsock.adapters._known import report
 
@@ -36,6 +38,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: nobody reads the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    from hardsock.top.screen import attach, ps, top
+
+    if arguments.command == "ps":
+        return ps(arguments.format)
+    if arguments.command == "attach":
+        return attach(arguments.pid)
+    return top(arguments.pid, arguments.view, arguments.once, arguments.format, arguments.interval)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"must be between 0.1 and 3600 seconds, got {text}")
+    return value
+
+
+def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    formats = ("text", "json", "tsv")
+    top = commands.add_parser(
+        "top",
+        help="look at the sockets of a running process",
+        description="Shows what a process has open, by the line that opened it, what it waits for, "
+        "its pools, servers and breakers, and what went wrong last. Keys switch tables; arrows and "
+        "enter show one row in full; q ends. Without an inspect socket: the kernel's view.",
+        epilog="Exit status: 0; 1 if the process cannot be looked at, or has ended; 2 for wrong "
+        "usage.",
+    )
+    top.add_argument("pid", nargs="?", type=int, metavar="PID", help="default: the only one")
+    top.add_argument("--once", action="store_true", help="print once, and end")
+    top.add_argument("--format", choices=formats, default="text", help="json and tsv: once")
+    top.add_argument(
+        "--view",
+        choices=("sites", "connections", "pools", "waiters", "servers", "breakers", "events"),
+        default="sites",
+        help="the table to begin with (sites)",
+    )
+    top.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds (1)")
+
+    ps = commands.add_parser("ps", help="list the processes that can be inspected")
+    ps.add_argument("--format", choices=formats, default="text")
+
+    attach = commands.add_parser(
+        "attach",
+        help="switch the inspect socket of a running process on (Python 3.14)",
+        epilog="Exit status: 0; 1 if it cannot be done; 2 for wrong usage.",
+    )
+    attach.add_argument("pid", type=int, metavar="PID")
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -83,6 +135,7 @@ def _make_parser() -> argparse.ArgumentParser:
     from hardsock.running.command import add_parser
 
     add_parser(commands)
+    _add_looking(commands)
     return parser
 
 

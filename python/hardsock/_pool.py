@@ -26,6 +26,7 @@ from hardsock._errors import (
     PoolWarning,
 )
 from hardsock._greenlets import warn_of_greenlets
+from hardsock._observe import events
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._pool_hooks import Hooks, time_left
 from hardsock._pool_options import PoolOptions
@@ -92,6 +93,9 @@ def _addresses(address: Address | list[Address]) -> tuple[Address, ...]:
     return addresses
 
 
+_EVENTS_TOLD = 8  # of the flight recorder, with the alarm of a leak
+
+
 def _log_leak(lent: Lent) -> None:
     _log.warning("connection lent for %.1f s and not returned: %s%s", lent.age, lent, _stacks(lent))
 
@@ -102,6 +106,9 @@ def _stacks(lent: Lent) -> str:
         text += "\nborrowed from:\n" + "\n".join(f"  {site}" for site in lent.stack)
     if now := lent.current_stack():
         text += "\nthe holder is at:\n" + "".join(now)
+    before = [one for one in events() if one.kind != "overdue"][-_EVENTS_TOLD:]
+    if before:
+        text += "\nwhat went wrong before:\n" + "\n".join(f"  {one}" for one in before)
     return text
 
 
@@ -183,6 +190,8 @@ class Pool(_core.Pool):
         addresses = _addresses(address)
         hooks = Hooks(on_connect, check, check_after, reset, reset_timeout)
         warn_of_greenlets()
+        endpoints = tuple(_core.parse_address(one) for one in addresses)
+        title = name if name is not None else ", ".join(endpoints)
         self = super().__new__(
             cls,
             addresses,
@@ -198,11 +207,12 @@ class Pool(_core.Pool):
             prepares=hooks.any(),
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
+            name=title,
         )
         self._hooks = hooks
         self._options = options
-        self._endpoints = tuple(_core.parse_address(one) for one in addresses)
-        self._name = name if name is not None else ", ".join(self._endpoints)
+        self._endpoints = endpoints
+        self._name = title
         self._tasks = {}
         self._told = self._warned = False
         self._made = Made(
@@ -364,6 +374,13 @@ class Pool(_core.Pool):
             exc.hint = (
                 f"this thread holds {len(own)} of them itself, the first since {own[0].site}: "
                 "return it before borrowing another, or the two wait for each other"
+            )
+        elif isinstance(exc, PoolTimeout) and lent:
+            others = stats.waiting
+            who = f"{others} other caller{'' if others == 1 else 's'}" if others else "nobody else"
+            exc.hint = (
+                f"{who} wait{'' if others > 1 else 's'} for this pool, held by {lent[0].site} "
+                f"for {lent[0].age:.0f} s" + (f"; {exc.hint}" if exc.hint else "")
             )
 
     def _changed(self, conn: Connection) -> None:

@@ -15,7 +15,7 @@ take_from(struct hs_pool *p, const void *code, int at, uint64_t thread)
     struct hs_request r = {.holder = {.code = code, .at = at, .thread = thread, .task = 5}};
     struct hs_lease lease;
 
-    (void)hs_pool_know_site(p, &r.holder);
+    (void)hs_pool_know_site(p, &r.holder, NULL);
     ASSERT_OK(acquire(p, &op, &r, fresh(), &lease));
     return lease;
 }
@@ -71,7 +71,7 @@ START_TEST(waiter_served_by_another_is_listed_as_himself)
     struct hs_lent lent;
 
     w.request.holder = (struct hs_holder){.code = there, .at = 2, .thread = 9};
-    (void)hs_pool_know_site(p, &w.request.holder);
+    (void)hs_pool_know_site(p, &w.request.holder, NULL);
     ASSERT_ERR(HS_WANT, stepped_step(&w, p));
     (void)give(p, &a);
     ck_assert_uint_eq(hs_pool_lent(p, &lent, 1), 1);
@@ -103,8 +103,8 @@ START_TEST(places_are_counted)
     struct hs_lease a, b, c;
     struct hs_op op = op_in(10 * SECOND);
 
-    ck_assert(hs_pool_know_site(p, &h));
-    ck_assert(!hs_pool_know_site(p, &h)); /* Once. */
+    ck_assert(hs_pool_know_site(p, &h, NULL));
+    ck_assert(!hs_pool_know_site(p, &h, NULL)); /* Once. */
     a = take_from(p, here, 1, 1);
     b = take_from(p, here, 1, 1);
     c = take_from(p, there, 1, 1);
@@ -150,7 +150,7 @@ START_TEST(endless_places_do_not_fill_the_memory)
     int known = 0;
 
     for (h.at = 0; h.at < 10000; h.at++)
-        known += hs_pool_know_site(p, &h);
+        known += hs_pool_know_site(p, &h, NULL);
     ck_assert_int_eq(known, 4096);
     pool_end(p);
     server_free(&s);

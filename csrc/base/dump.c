@@ -1,0 +1,198 @@
+/* dump.c: the flight recorder as text, also from the handler of a fatal signal.
+ *
+ * Everything between hs_dump and write(2) is async-signal-safe: no allocation, no locale, no lock.
+ * The handlers stand in front of those that were set before (faulthandler's, or none), and pass the
+ * signal on: they dump, put the earlier one back, and return. A fault then happens again at once,
+ * and abort(3) raises its signal again by itself.
+ */
+#include "err.h"
+#include "recorder.h"
+#include "time.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+struct line {
+    char text[512];
+    size_t n;
+};
+
+static bool
+is_plain(char c)
+{
+    return (unsigned char)c >= ' ' && c != 127;
+}
+
+static void
+add(struct line *l, const char *text)
+{
+    static const char other = '?';
+
+    for (; *text != '\0' && l->n < sizeof(l->text) - 1; text++) /* One is kept for the end. */
+        l->text[l->n++] = *(is_plain(*text) ? text : &other);
+}
+
+static void
+add_number(struct line *l, uint64_t number, int min_digits)
+{
+    char digits[24];
+    int i = (int)sizeof(digits) - 1;
+
+    digits[i] = '\0';
+    for (; number > 0 || min_digits > 0; number /= 10, min_digits--)
+        digits[--i] = (char)('0' + number % 10);
+    add(l, &digits[i]);
+}
+
+/* Seconds with three places. */
+static void
+add_seconds(struct line *l, int64_t ns)
+{
+    uint64_t ms = ns > 0 ? (uint64_t)ns / 1000000 : 0;
+
+    add_number(l, ms / 1000, 1);
+    add(l, ".");
+    add_number(l, ms % 1000, 3);
+    add(l, " s");
+}
+
+static void
+put(int fd, struct line *l)
+{
+    size_t done = 0;
+
+    l->text[l->n++] = '\n';
+    while (done < l->n) {
+        ssize_t n = write(fd, l->text + done, l->n - done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            break;
+        done += (size_t)n;
+    }
+}
+
+static void
+put_event(int fd, const struct hs_event *e, int64_t now)
+{
+    struct hs_site_name name;
+    struct line l = {.n = 0};
+
+    add(&l, "  ");
+    add_seconds(&l, now - e->at_ns);
+    add(&l, " ago: ");
+    add(&l, hs_event_name((enum hs_event_kind)e->kind));
+    if (e->text[0] != '\0') {
+        add(&l, " ");
+        add(&l, e->text);
+    }
+    if (e->fd > 0) {
+        add(&l, " fd ");
+        add_number(&l, (uint64_t)e->fd, 1);
+    }
+    if (e->code != HS_OK) {
+        add(&l, ": ");
+        add(&l, hs_err_text(e->code));
+    }
+    if (e->sys > 0) {
+        add(&l, ", errno ");
+        add_number(&l, (uint64_t)e->sys, 1);
+    }
+    if (e->span_ns > 0) {
+        add(&l, " after ");
+        add_seconds(&l, e->span_ns);
+    }
+    if (e->site != NULL) {
+        hs_site_name(e->site, &name);
+        add(&l, " at ");
+        add(&l, name.file);
+        add(&l, ":");
+        add_number(&l, (uint64_t)name.line, 1);
+        add(&l, " in ");
+        add(&l, name.function);
+    }
+    put(fd, &l);
+}
+
+/* The one with the next number: looked for among all each time, which takes no memory. */
+static bool
+next_event(uint64_t after, struct hs_event *ret_event)
+{
+    struct hs_event e;
+    bool found = false;
+
+    for (size_t i = 0; i < HS_EVENTS_MAX; i++)
+        if (hs_event_read(i, &e) && e.number > after && (!found || e.number < ret_event->number)) {
+            *ret_event = e;
+            found = true;
+        }
+    return found;
+}
+
+void
+hs_dump(int fd)
+{
+    struct line head = {.n = 0};
+    struct hs_event e = {0};
+    int64_t now = hs_now();
+    int saved = errno;
+
+    add(&head, "hardsock: what happened last in process ");
+    add_number(&head, (uint64_t)getpid(), 1);
+    add(&head, ":");
+    put(fd, &head);
+    while (next_event(e.number, &e))
+        put_event(fd, &e, now);
+    errno = saved;
+}
+
+/* ---- Fatal signals ------------------------------------------------------------------------- */
+
+static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+#define N_FATAL (sizeof(fatal) / sizeof(fatal[0]))
+
+static struct sigaction earlier[N_FATAL];
+static atomic_int dump_fd = -1;
+static atomic_bool installed;
+
+static void
+on_fatal(int number, siginfo_t *info, void *context)
+{
+    int fd = atomic_exchange(&dump_fd, -1); /* Once, whatever happens in here. */
+
+    for (size_t i = 0; i < N_FATAL; i++)
+        (void)sigaction(fatal[i], &earlier[i], NULL);
+    if (fd >= 0)
+        hs_dump(fd);
+    (void)context;
+    if (info->si_code <= 0) /* Somebody sent it: it does not happen again by itself. */
+        (void)raise(number);
+}
+
+hs_err
+hs_dump_at_fatal_signals(int fd, struct hs_error *err)
+{
+    struct sigaction action = {.sa_sigaction = on_fatal,
+                               .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+
+    atomic_store(&dump_fd, fd);
+    if (fd < 0 || atomic_exchange(&installed, true))
+        return HS_OK;
+    (void)sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < N_FATAL; i++)
+        if (sigaction(fatal[i], NULL, &earlier[i]) != 0 ||
+            sigaction(fatal[i], &action, NULL) != 0) {
+            hs_err rv = hs_err_set(err, HS_E_SYSTEM, errno, "dump", "sigaction");
+
+            while (i-- > 0)
+                (void)sigaction(fatal[i], &earlier[i], NULL);
+            atomic_store(&installed, false);
+            atomic_store(&dump_fd, -1);
+            return rv;
+        }
+    return HS_OK;
+}

@@ -1,0 +1,280 @@
+/* roll.c: the list of all connections, and what one of them tells.
+ *
+ * See roll.h. Nothing here waits; looking takes one part's lock at a time, and only to copy
+ * pointers.
+ */
+#include "roll.h"
+
+#include "conn_impl.h"
+#include "../base/spans.h"
+#include "../base/lock.h"
+#include "../base/recorder.h"
+#include "../base/site.h"
+#include "../base/time.h"
+
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define PARTS 16
+/* One read in so many asks the kernel since when its bytes were there: it takes a system call. */
+#define READS_PER_QUESTION 32
+
+enum { COUNTED_NOT, COUNTED_OPENED, COUNTED_ENDED };
+
+static struct part {
+    struct hs_lock lock;
+    struct hs_list conns; /* guarded by lock */
+} parts[PARTS];
+
+static void
+for_each_lock(void (*fn)(struct hs_lock *lock))
+{
+    for (size_t i = 0; i < PARTS; i++)
+        fn(&parts[i].lock);
+}
+
+static void
+before_fork(void)
+{
+    for_each_lock(hs_lock_take_for_fork);
+}
+
+static void
+after_fork(void)
+{
+    for_each_lock(hs_lock_drop_after_fork);
+}
+
+HS_REGISTERS_FORK_LOCK(HS_RANK_ROLL)
+static void
+begin(void)
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        hs_lock_init(&parts[i].lock, HS_RANK_ROLL);
+        hs_list_init(&parts[i].conns);
+    }
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+static struct part *
+part_of(const struct hs_conn *c)
+{
+    return &parts[((uintptr_t)c >> 8) % PARTS];
+}
+
+void
+hs_roll_add(struct hs_conn *c)
+{
+    struct part *p = part_of(c);
+
+    hs_lock_take(&p->lock);
+    hs_list_append(&p->conns, &c->roll.link);
+    hs_lock_drop(&p->lock);
+}
+
+void
+hs_roll_remove(struct hs_conn *c)
+{
+    struct part *p = part_of(c);
+
+    hs_lock_take(&p->lock);
+    hs_list_unlink(&c->roll.link);
+    hs_lock_drop(&p->lock);
+}
+
+/* ---- Sites --------------------------------------------------------------------------------- */
+
+static void
+count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+struct hs_site *
+hs_roll_site(struct hs_conn *c)
+{
+    struct hs_site *site = atomic_load(&c->roll.site);
+
+    return site != NULL ? site : hs_site_unknown();
+}
+
+void
+hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint64_t thread)
+{
+    unsigned char not = COUNTED_NOT;
+
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(how < HS_MADE_KINDS && atomic_load(&c->roll.site) == NULL);
+    atomic_store_explicit(&c->roll.made, (unsigned char)how, memory_order_relaxed);
+    atomic_store_explicit(&c->roll.thread, thread, memory_order_relaxed);
+    count(&site->opened[how], 1);
+    atomic_store(&c->roll.site, site);
+    if (!atomic_compare_exchange_strong(&c->roll.counted, &not, COUNTED_OPENED))
+        count(&site->closed[how], 1);
+}
+
+void
+hs_roll_ended(struct hs_conn *c)
+{
+    unsigned char was = atomic_exchange(&c->roll.counted, COUNTED_ENDED);
+    struct hs_site *site = hs_roll_site(c);
+
+    if (was == COUNTED_OPENED) /* Also the copy in a forked child: it was copied as open. */
+        count(&site->closed[atomic_load(&c->roll.made)], 1);
+    if (!hs_fd_is_ours(&c->fd))
+        return;
+    hs_span_add(HS_SPAN_CONN_AGE, hs_now() - c->created_ns);
+    count(&site->received, atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed));
+    count(&site->sent, atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed));
+}
+
+/* ---- Events -------------------------------------------------------------------------------- */
+
+void
+hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t span_ns)
+{
+    struct hs_event e = {.code = code, .site = hs_roll_site(c), .span_ns = span_ns};
+
+    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+        e.fd = hs_fd_number(&c->fd);
+        hs_fd_drop(&c->fd);
+    }
+    hs_event_peer(&e, &c->peer);
+    hs_event_note(kind, &e);
+}
+
+void
+hs_site_leaked(struct hs_site *s, struct hs_conn *c)
+{
+    struct hs_event e = {.site = s};
+
+    count(&s->leaked, 1);
+    if (c != NULL) {
+        HS_CHECK(c, CONN_MAGIC);
+        e.span_ns = hs_now() - c->created_ns;
+        hs_event_peer(&e, &c->peer);
+    }
+    hs_event_note(HS_EVENT_LEAKED, &e);
+}
+
+/* ---- Stalls -------------------------------------------------------------------------------- */
+
+void
+hs_stall_begin(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+{
+    _Atomic int64_t *since = &c->dirs[dir].waits_since_ns;
+
+    if (op->deadline_ns != HS_TRY_ONCE && atomic_load_explicit(since, memory_order_relaxed) == 0)
+        atomic_store_explicit(since, hs_now(), memory_order_relaxed);
+}
+
+void
+hs_stall_end(struct hs_conn *c, enum hs_dir dir, int64_t now)
+{
+    struct direction *d = &c->dirs[dir];
+    int64_t span = now - atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed);
+
+    atomic_store_explicit(&d->waits_since_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&d->waited_ns,
+                          atomic_load_explicit(&d->waited_ns, memory_order_relaxed) + span,
+                          memory_order_relaxed);
+    atomic_store_explicit(&d->waits, atomic_load_explicit(&d->waits, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    hs_span_add(dir == HS_DIR_IN ? HS_SPAN_READ_STALL_PEER : HS_SPAN_WRITE_STALL_PEER, span);
+}
+
+void
+hs_stall_ask_kernel(struct hs_conn *c)
+{
+    struct tcp_info info;
+    socklen_t len = offsetof(struct tcp_info, tcpi_last_ack_recv);
+    int64_t span;
+
+    if (c->roll.reads++ % READS_PER_QUESTION != 0 || c->family == AF_UNIX ||
+        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return;
+    span = (int64_t)info.tcpi_last_data_recv * HS_NS_PER_MS;
+    hs_span_add(HS_SPAN_READ_STALL_APP, span);
+    if (span > atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed))
+        atomic_store_explicit(&c->roll.application_ns, span, memory_order_relaxed);
+}
+
+void
+hs_conn_resumed(struct hs_conn *c, struct hs_op *op)
+{
+    int64_t span = hs_now() - op->came_ns;
+
+    HS_CHECK(c, CONN_MAGIC);
+    op->came_ns = 0;
+    hs_span_add(HS_SPAN_READ_STALL_GIL, span);
+    atomic_fetch_add_explicit(&c->roll.gil_ns, span, memory_order_relaxed);
+}
+
+/* ---- Looking ------------------------------------------------------------------------------- */
+
+const char *
+hs_made_name(enum hs_made how)
+{
+    static const char *const names[] = {
+#define MADE_NAME(name, text) text,
+        HS_MADE_ALL(MADE_NAME)
+#undef MADE_NAME
+    };
+
+    HS_ASSERT(how < HS_MADE_KINDS);
+    return names[how];
+}
+
+static bool
+try_ref(struct hs_conn *c)
+{
+    int refs = atomic_load(&c->refs);
+
+    while (refs > 0)
+        if (atomic_compare_exchange_weak(&c->refs, &refs, refs + 1))
+            return true;
+    return false;
+}
+
+size_t
+hs_conns(struct hs_conn **conns, size_t room)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+
+            if (hs_fd_is_closed(&c->fd) || !hs_fd_is_ours(&c->fd))
+                continue;
+            if (n >= room)
+                n++;
+            else if (try_ref(c))
+                conns[n++] = c;
+        }
+        hs_lock_drop(&p->lock);
+    }
+    return n;
+}
+
+void
+hs_conns_count(uint64_t counts[HS_MADE_KINDS])
+{
+    memset(counts, 0, HS_MADE_KINDS * sizeof(counts[0]));
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+
+            if (!hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
+                counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
+        }
+        hs_lock_drop(&p->lock);
+    }
+}

@@ -1,0 +1,532 @@
+/* inspect.c: a unix socket at which this process tells what it has, served by a thread of our own.
+ *
+ * A request is a line with the name of a report, the answer is that report as a line of JSON. The
+ * thread needs no interpreter, so that it answers while Python code holds the GIL; nor any
+ * descriptor that is not there: some are kept for the day on which none is left. It only reads.
+ *
+ * Whoever asks has to be of the same user, or root (SO_PEERCRED); the directory that keeps others
+ * out is the caller's to make. What an asker can cost is bounded: so many at a time, the one that
+ * has been silent for longest goes first; a line's length; a time for each answer to be taken; and
+ * a quarter of one processor.
+ *
+ * Invariants:
+ * - `current` is guarded by `lock`. An inspector has two owners, `current` and its thread; all but
+ *   refs, reactor and path belong to the thread.
+ * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
+ *
+ * In a forked child the thread does not exist: its descriptors are closed there, and the child may
+ * start one of its own.
+ */
+#include "hardsock_binding.h"
+#include "../base/err.h"
+#include "../base/lock.h"
+#include "../base/thread.h"
+#include "../base/time.h"
+#include "../cancel/reactor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define CLIENTS 16
+#define SPARES 4 /* descriptors for when there are none */
+#define BACKLOG 64
+#define LINE_MAX_BYTES 256
+#define SILENCE_NS (60 * HS_NS_PER_S) /* between two requests, and for an answer to be taken */
+#define STACK_BYTES ((size_t)256 * 1024)
+/* After a report for so many times as long as it took nobody is given another one. */
+#define REST 3
+#define RETRY_NS (20 * HS_NS_PER_MS)
+
+struct client {
+    struct hs_parked parked;
+    int fd;
+    char line[LINE_MAX_BYTES];
+    size_t len;
+    char *answer; /* owns; NULL: none to be sent */
+    size_t answer_len, sent;
+    int64_t until_ns; /* when it is given up */
+    int64_t asked_ns; /* when a whole line was there; 0: none is */
+    bool last;        /* after this answer it is closed */
+};
+
+struct inspector {
+    atomic_int refs;
+    struct hs_reactor *reactor;
+    struct hs_parked listening;
+    int fd;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    int spares[SPARES]; /* -1: given up */
+    int64_t rests_until_ns;
+    struct client clients[CLIENTS];
+};
+
+static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
+static struct inspector *current; /* guarded by lock */
+
+static void
+close_fd(int *fd)
+{
+    int number = *fd;
+
+    *fd = -1; /* First: a child that is forked in between must not close what is somebody else's. */
+    if (number >= 0)
+        (void)close(number);
+}
+
+static void
+close_all(struct inspector *ins)
+{
+    close_fd(&ins->fd);
+    for (size_t i = 0; i < SPARES; i++)
+        close_fd(&ins->spares[i]);
+    for (size_t i = 0; i < CLIENTS; i++)
+        close_fd(&ins->clients[i].fd);
+}
+
+static void
+unref(struct inspector *ins)
+{
+    if (atomic_fetch_sub(&ins->refs, 1) != 1)
+        return;
+    hs_reactor_free(ins->reactor);
+    free(ins);
+}
+
+/* ---- Clients ------------------------------------------------------------------------------- */
+
+static void
+keep_spares(struct inspector *ins)
+{
+    for (size_t i = 0; i < SPARES; i++)
+        if (ins->spares[i] < 0)
+            ins->spares[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void
+end_client(struct inspector *ins, struct client *c)
+{
+    hs_reactor_forget(ins->reactor, &c->parked);
+    close_fd(&c->fd);
+    free(c->answer);
+    *c = (struct client){.fd = -1};
+    keep_spares(ins);
+}
+
+static void
+park(struct inspector *ins, struct client *c, uint32_t events, int64_t at_ns)
+{
+    if (hs_reactor_park(ins->reactor, &c->parked, events == 0 ? -1 : c->fd, events, at_ns, NULL) !=
+        HS_OK)
+        end_client(ins, c);
+}
+
+static void
+set_answer(struct client *c, char *text, size_t len)
+{
+    text[len] = '\n'; /* Instead of the NUL. */
+    c->answer = text;
+    c->answer_len = len + 1;
+    c->sent = 0;
+    c->until_ns = hs_now() + SILENCE_NS;
+}
+
+static void
+refuse(struct client *c, const char *why)
+{
+    char text[128];
+    char *copy;
+    int n =
+        snprintf(text, sizeof(text), "{\"version\":%d,\"error\":\"%s\"}", HS_REPORT_VERSION, why);
+
+    c->last = true;
+    if (n > 0 && (copy = strdup(text)) != NULL)
+        set_answer(c, copy, (size_t)n);
+}
+
+static void
+answer(struct inspector *ins, struct client *c, const char *name)
+{
+    int64_t began = hs_now();
+    enum hs_report_kind kind = HS_REPORT_METRICS;
+    char *text;
+    size_t len;
+
+    while (kind < HS_REPORT_KINDS && strcmp(name, hs_report_name(kind)) != 0)
+        kind++;
+    if (kind == HS_REPORT_KINDS)
+        refuse(c, "there is no such report");
+    else if (hs_report(kind, NULL, &text, &len) != HS_OK)
+        refuse(c, "no memory for a report");
+    else
+        set_answer(c, text, len);
+    ins->rests_until_ns = hs_now() + REST * (hs_now() - began);
+}
+
+static char *
+line_end(struct client *c)
+{
+    return memchr(c->line, '\n', c->len);
+}
+
+/* Answers the line that is here, if it may be answered now. */
+static void
+take_line(struct inspector *ins, struct client *c)
+{
+    char *end = line_end(c);
+    char name[LINE_MAX_BYTES];
+    size_t n;
+
+    if (end == NULL) {
+        if (c->len == sizeof(c->line))
+            refuse(c, "the request is too long");
+        return;
+    }
+    if (c->asked_ns == 0)
+        c->asked_ns = hs_now();
+    if (hs_now() < ins->rests_until_ns)
+        return;
+    n = (size_t)(end - c->line);
+    memcpy(name, c->line, n);
+    name[n > 0 && name[n - 1] == '\r' ? n - 1 : n] = '\0';
+    c->len -= n + 1;
+    memmove(c->line, end + 1, c->len);
+    c->asked_ns = 0;
+    answer(ins, c, name);
+}
+
+/* False: it has left, or is to be ended. */
+static bool
+send_answer(struct client *c)
+{
+    while (c->answer != NULL) {
+        ssize_t n =
+            send(c->fd, c->answer + c->sent, c->answer_len - c->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR;
+        c->sent += (size_t)n;
+        if (c->sent < c->answer_len)
+            continue;
+        free(c->answer);
+        c->answer = NULL;
+        if (c->last)
+            return false;
+    }
+    return true;
+}
+
+/* The same. */
+static bool
+receive(struct client *c)
+{
+    ssize_t n;
+
+    if (c->len == sizeof(c->line))
+        return true;
+    n = recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    c->len += (size_t)n;
+    if (n > 0)
+        c->until_ns = hs_now() + SILENCE_NS;
+    return n > 0;
+}
+
+static void
+serve(struct inspector *ins, struct client *c)
+{
+    bool goes_on = hs_now() < c->until_ns;
+
+    if (goes_on && c->answer == NULL && line_end(c) == NULL)
+        goes_on = receive(c);
+    if (goes_on && c->answer == NULL)
+        take_line(ins, c);
+    if (goes_on)
+        goes_on = send_answer(c);
+    if (!goes_on)
+        end_client(ins, c);
+    else if (c->answer != NULL)
+        park(ins, c, EPOLLOUT, c->until_ns);
+    else if (line_end(c) != NULL)
+        park(ins, c, 0, ins->rests_until_ns);
+    else
+        park(ins, c, EPOLLIN, c->until_ns);
+}
+
+static bool
+is_same(const struct hs_parked *p, const void *arg)
+{
+    return p == arg;
+}
+
+/* Whoever has waited for longest for an answer that may be given now: one who asks all the time
+ * comes no sooner than one who asks once. c, which is due, has to wait for its turn. */
+static void
+serve_in_turn(struct inspector *ins, struct client *c)
+{
+    struct client *first = c;
+
+    if (c->asked_ns != 0 && hs_now() >= ins->rests_until_ns)
+        for (size_t i = 0; i < CLIENTS; i++) {
+            struct client *other = &ins->clients[i];
+
+            if (other->fd >= 0 && other->asked_ns != 0 && other->asked_ns < first->asked_ns)
+                first = other;
+        }
+    if (first != c && hs_reactor_take(ins->reactor, 0, is_same, &first->parked) != NULL)
+        serve(ins, first);
+    serve(ins, c);
+}
+
+/* ---- Accepting ----------------------------------------------------------------------------- */
+
+static bool
+may_ask(int fd)
+{
+    struct ucred who;
+    socklen_t len = sizeof(who);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
+           (who.uid == geteuid() || who.uid == 0);
+}
+
+/* A free place; else that of whoever has been silent for longest, who is not in anybody's way. */
+static struct client *
+place_for_one(struct inspector *ins)
+{
+    struct client *longest = &ins->clients[0];
+
+    for (size_t i = 0; i < CLIENTS; i++) {
+        if (ins->clients[i].fd < 0)
+            return &ins->clients[i];
+        if (ins->clients[i].until_ns < longest->until_ns)
+            longest = &ins->clients[i];
+    }
+    return longest;
+}
+
+/* At the limit of descriptors one that was kept is given up; another thread may be quicker to take
+ * it, so there are several. */
+static int
+accept_one(struct inspector *ins)
+{
+    int fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    for (size_t i = 0; i < SPARES && fd < 0 && (errno == EMFILE || errno == ENFILE); i++) {
+        if (ins->spares[i] < 0)
+            continue;
+        close_fd(&ins->spares[i]);
+        fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
+    return fd;
+}
+
+static void
+welcome(struct inspector *ins, int fd)
+{
+    struct client *c = place_for_one(ins);
+
+    /* One that is due already is being waited for by nobody else, and ends when it is its turn. */
+    if (c->fd >= 0 && hs_reactor_take(ins->reactor, 0, is_same, &c->parked) == NULL) {
+        (void)close(fd);
+        return;
+    }
+    if (c->fd >= 0)
+        end_client(ins, c);
+    c->fd = fd;
+    c->until_ns = hs_now() + SILENCE_NS;
+    park(ins, c, EPOLLIN, c->until_ns);
+}
+
+static void
+accept_all(struct inspector *ins)
+{
+    bool starved = false;
+    int fd;
+
+    for (int i = 0; i < BACKLOG; i++) {
+        if ((fd = accept_one(ins)) < 0) {
+            starved = errno == EMFILE || errno == ENFILE;
+            break;
+        }
+        if (may_ask(fd))
+            welcome(ins, fd);
+        else
+            (void)close(fd);
+    }
+    keep_spares(ins);
+    /* Without a descriptor its readiness would be told for ever. */
+    if (hs_reactor_park(ins->reactor, &ins->listening, starved ? -1 : ins->fd,
+                        starved ? 0 : EPOLLIN, starved ? hs_now() + RETRY_NS : HS_NEVER,
+                        NULL) != HS_OK)
+        hs_reactor_queue(ins->reactor, &ins->listening);
+}
+
+/* ---- The thread ---------------------------------------------------------------------------- */
+
+static void *
+run(void *arg)
+{
+    struct inspector *ins = arg;
+    struct hs_parked *p;
+    hs_err rv;
+
+    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR) {
+        if (rv == HS_INTR)
+            continue;
+        if (p == &ins->listening)
+            accept_all(ins);
+        else
+            serve_in_turn(ins, HS_CONTAINER(p, struct client, parked));
+    }
+    while (rv == HS_E_CLOSED && hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
+        continue;
+    close_all(ins);
+    if (rv != HS_E_CLOSED) /* The kernel does not let it wait: what is parked stays where it is. */
+        return NULL;
+    for (size_t i = 0; i < CLIENTS; i++)
+        free(ins->clients[i].answer);
+    unref(ins);
+    return NULL;
+}
+
+static hs_err
+listen_at(struct inspector *ins, const char *path, struct hs_error *err)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    size_t size = strlen(path) + 1;
+
+    if (size > sizeof(addr.sun_path))
+        return hs_err_setx(err, HS_E_INVALID, "inspect", "path has %zu bytes, at most %zu fit",
+                           size - 1, sizeof(addr.sun_path) - 1);
+    memcpy(addr.sun_path, path, size);
+    memcpy(ins->path, path, size);
+    (void)unlink(path);
+    if ((ins->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
+    if (bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "bind %.80s", path);
+    if (listen(ins->fd, BACKLOG) != 0)
+        return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "listen");
+    return HS_OK;
+}
+
+static hs_err
+make(const char *path, struct hs_error *err, struct inspector **ret_ins)
+{
+    struct inspector *ins = calloc(1, sizeof(*ins));
+    hs_err rv;
+    int sys;
+
+    if (ins == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "inspect", "no memory to be inspected");
+    ins->refs = 2;
+    ins->fd = -1;
+    for (size_t i = 0; i < SPARES; i++)
+        ins->spares[i] = -1;
+    for (size_t i = 0; i < CLIENTS; i++)
+        ins->clients[i].fd = -1;
+    if ((rv = hs_reactor_new(err, &ins->reactor)) == HS_OK &&
+        (rv = listen_at(ins, path, err)) == HS_OK)
+        rv = hs_reactor_park(ins->reactor, &ins->listening, ins->fd, EPOLLIN, HS_NEVER, err);
+    keep_spares(ins);
+    if (rv == HS_OK && (sys = hs_thread_start("hs-inspect", STACK_BYTES, run, ins)) != 0)
+        rv = hs_err_set(err, HS_E_SYSTEM, sys, "inspect", "a thread");
+    if (rv == HS_OK) {
+        *ret_ins = ins;
+        return HS_OK;
+    }
+    close_all(ins);
+    ins->refs = 1;
+    if (ins->path[0] != '\0')
+        (void)unlink(ins->path);
+    if (ins->reactor != NULL)
+        (void)hs_reactor_take(ins->reactor, 0, is_same, &ins->listening);
+    unref(ins);
+    return rv;
+}
+
+hs_err
+hs_inspect_start(const char *path, struct hs_error *err)
+{
+    struct inspector *made = NULL;
+    hs_err rv;
+
+    hs_inspect_stop();
+    if ((rv = make(path, err, &made)) != HS_OK)
+        return rv;
+    hs_lock_take(&lock);
+    if (current == NULL) {
+        current = made;
+        made = NULL;
+    }
+    hs_lock_drop(&lock);
+    if (made != NULL) { /* Somebody else was quicker. */
+        (void)unlink(made->path);
+        hs_reactor_close(made->reactor);
+        unref(made);
+        return hs_err_setx(err, HS_E_BUSY, "inspect", "another thread starts it at this moment");
+    }
+    return HS_OK;
+}
+
+void
+hs_inspect_stop(void)
+{
+    struct inspector *ins;
+
+    hs_lock_take(&lock);
+    ins = current;
+    current = NULL;
+    hs_lock_drop(&lock);
+    if (ins == NULL)
+        return;
+    (void)unlink(ins->path);
+    hs_reactor_close(ins->reactor);
+    unref(ins);
+}
+
+/* ---- Fork ---------------------------------------------------------------------------------- */
+
+static void
+before_fork(void)
+{
+    hs_lock_take_for_fork(&lock);
+}
+
+static void
+after_fork_in_parent(void)
+{
+    hs_lock_drop_after_fork(&lock);
+}
+
+/* The path stays: it is the parent's. */
+static void
+after_fork_in_child(void)
+{
+    struct inspector *ins = current;
+
+    current = NULL;
+    if (ins != NULL) {
+        close_all(ins); /* Answers are lost: the thread may have been about to free one. */
+        hs_reactor_free(ins->reactor);
+        free(ins);
+    }
+    hs_lock_drop_after_fork(&lock);
+}
+
+HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT)
+static void
+watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}

@@ -1,0 +1,673 @@
+/* report.c: what this process has, as JSON, for a reader who may not need the interpreter.
+ *
+ * Each report takes references to what there is, asks each of them, and lets go. Locks are held
+ * only while pointers or numbers are copied. Ages are seconds before the moment of the report;
+ * times that are not known, or never were, are null.
+ */
+#include "json.h"
+
+#include "../base/err.h"
+#include "../base/time.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *
+hs_report_name(enum hs_report_kind kind)
+{
+    static const char *const names[] = {
+#define REPORT_NAME(name, text) text,
+        HS_REPORTS_ALL(REPORT_NAME)
+#undef REPORT_NAME
+    };
+
+    return kind < HS_REPORT_KINDS ? names[kind] : NULL;
+}
+
+const char *
+hs_tcp_state_name(int state)
+{
+    static const char *const names[HS_TCP_STATES] = {
+        NULL,    "established", "syn_sent", "syn_recv", "fin_wait1", "fin_wait2",    "time_wait",
+        "close", "close_wait",  "last_ack", "listen",   "closing",   "new_syn_recv",
+    };
+
+    return state > 0 && state < HS_TCP_STATES ? names[state] : NULL;
+}
+
+/* take_TYPE: all that there are, as hs_conns and its like list them; NULL: no memory. */
+#define DEFINE_TAKE(type, list)                                                                    \
+    static struct type **take_##type(size_t *ret_n)                                                \
+    {                                                                                              \
+        struct type **all;                                                                         \
+        size_t room, n;                                                                            \
+                                                                                                   \
+        *ret_n = 0;                                                                                \
+        for (;;) {                                                                                 \
+            room = list(NULL, 0) + 16;                                                             \
+            if ((all = calloc(room, sizeof(struct type *))) == NULL)                               \
+                return NULL;                                                                       \
+            if ((n = list(all, room)) <= room)                                                     \
+                break;                                                                             \
+            for (size_t i = 0; i < room; i++) /* More were made meanwhile. */                      \
+                type##_unref(all[i]);                                                              \
+            free((void *)all);                                                                     \
+        }                                                                                          \
+        *ret_n = n;                                                                                \
+        return all;                                                                                \
+    }
+
+DEFINE_TAKE(hs_conn, hs_conns)
+DEFINE_TAKE(hs_pool, hs_pools)
+DEFINE_TAKE(hs_listener, hs_listeners)
+DEFINE_TAKE(hs_breaker, hs_breakers)
+
+/* ---- Parts --------------------------------------------------------------------------------- */
+
+static void
+site(struct hs_json *j, const char *key, const struct hs_site *s)
+{
+    struct hs_site_name name;
+
+    if (s == NULL) {
+        hs_json_text(j, key, NULL);
+        return;
+    }
+    hs_site_name(s, &name);
+    hs_json_open(j, key, '{');
+    hs_json_text(j, "file", name.file);
+    hs_json_signed(j, "line", name.line);
+    hs_json_text(j, "function", name.function);
+    hs_json_close(j, '}');
+}
+
+static void
+address(struct hs_json *j, const char *key, const struct hs_addr *addr)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+
+    hs_json_text(j, key, addr->len == 0 ? NULL : hs_addr_text(addr, text, sizeof(text)));
+}
+
+/* When, as how long ago; 0: never. */
+static void
+ago(struct hs_json *j, const char *key, int64_t at_ns, int64_t now)
+{
+    hs_json_seconds(j, key, at_ns == 0 ? HS_NEVER : at_ns > now ? 0 : now - at_ns);
+}
+
+static void
+size(struct hs_json *j, const char *key, int n)
+{
+    if (n < 0)
+        hs_json_text(j, key, NULL);
+    else
+        hs_json_signed(j, key, n);
+}
+
+/* Cumulative, as Prometheus has them: how many took no longer than each edge. */
+static void
+histogram(struct hs_json *j, const char *key, const struct hs_spread *s)
+{
+    uint64_t sum = 0;
+
+    hs_json_open(j, key, '{');
+    hs_json_number(j, "count", s->count);
+    hs_json_seconds(j, "sum", (int64_t)s->sum_ns);
+    hs_json_open(j, "buckets", '[');
+    for (size_t i = 0; i < HS_EDGES; i++)
+        hs_json_number(j, NULL, sum += s->buckets[i]);
+    hs_json_close(j, ']');
+    hs_json_close(j, '}');
+}
+
+/* ---- Connections --------------------------------------------------------------------------- */
+
+static void
+waits(struct hs_json *j, const char *key, const struct hs_conn_waits *w, int64_t now)
+{
+    hs_json_open(j, key, '{');
+    hs_json_number(j, "count", w->count);
+    hs_json_seconds(j, "total", w->total_ns);
+    ago(j, "now", w->since_ns, now);
+    hs_json_close(j, '}');
+}
+
+static void
+connection(struct hs_json *j, const struct hs_conn_row *r, int64_t now)
+{
+    hs_json_open(j, NULL, '{');
+    hs_json_number(j, "id", r->id);
+    hs_json_signed(j, "fd", r->fd);
+    hs_json_text(j, "how", hs_made_name(r->how));
+    site(j, "site", r->site);
+    site(j, "holder", r->holder);
+    hs_json_number(j, "thread", r->thread);
+    address(j, "local", &r->local);
+    address(j, "peer", &r->peer);
+    hs_json_flag(j, "tls", r->tls);
+    hs_json_text(j, "state", hs_tcp_state_name(r->tcp_state));
+    ago(j, "age", r->info.created_ns, now);
+    ago(j, "last_read", r->info.last_read_ns, now);
+    ago(j, "last_write", r->info.last_write_ns, now);
+    hs_json_number(j, "received", r->info.bytes_received);
+    hs_json_number(j, "sent", r->info.bytes_sent);
+    hs_json_number(j, "buffered", r->info.buffered);
+    size(j, "unread", r->unread);
+    size(j, "unsent", r->unsent);
+    hs_json_number(j, "retransmits", r->retransmits);
+    hs_json_seconds(j, "rtt", (int64_t)r->rtt_us * 1000);
+    hs_json_flag(j, "poisoned", r->info.poisoned_in || r->info.poisoned_out);
+    waits(j, "reading", &r->reading, now);
+    waits(j, "writing", &r->writing, now);
+    hs_json_seconds(j, "application", r->application_ns);
+    hs_json_seconds(j, "gil", r->gil_ns);
+    hs_json_close(j, '}');
+}
+
+/* Rows of all that is open, or NULL. */
+static struct hs_conn_row *
+rows(size_t *ret_n)
+{
+    struct hs_conn_row *all = NULL;
+    struct hs_conn **conns;
+    size_t n, open = 0;
+
+    *ret_n = 0;
+    if ((conns = take_hs_conn(&n)) == NULL)
+        return NULL;
+    if ((all = malloc((n + 1) * sizeof(*all))) != NULL)
+        for (size_t i = 0; i < n; i++) {
+            hs_conn_describe(conns[i], &all[open]);
+            open += all[open].fd >= 0;
+        }
+    for (size_t i = 0; i < n; i++)
+        hs_conn_unref(conns[i]);
+    free((void *)conns);
+    *ret_n = open;
+    return all;
+}
+
+static void
+write_connections(struct hs_json *j)
+{
+    size_t n;
+    struct hs_conn_row *all = rows(&n);
+    int64_t now = hs_now();
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, "connections", '[');
+    for (size_t i = 0; i < n; i++)
+        connection(j, &all[i], now);
+    hs_json_close(j, ']');
+    free(all);
+}
+
+/* ---- Sites --------------------------------------------------------------------------------- */
+
+/* The line that is to be named for a row: of a pool's connection, who has borrowed it. */
+static const struct hs_site *
+named(const struct hs_conn_row *r)
+{
+    return r->holder != NULL ? r->holder : r->site;
+}
+
+static const char *
+kind_of(const struct hs_conn_row *r)
+{
+    if (r->how != HS_MADE_POOL)
+        return hs_made_name(r->how);
+    return r->holder != NULL ? "lent" : "idle";
+}
+
+static int
+by_site(const void *a, const void *b)
+{
+    const struct hs_conn_row *x = a, *y = b;
+    uintptr_t at = (uintptr_t)named(x), other = (uintptr_t)named(y);
+
+    if (at != other)
+        return at < other ? -1 : 1;
+    return strcmp(kind_of(x), kind_of(y));
+}
+
+static int64_t
+last_use(const struct hs_conn_row *r)
+{
+    int64_t at = r->info.created_ns;
+
+    if (r->info.last_read_ns > at)
+        at = r->info.last_read_ns;
+    return r->info.last_write_ns > at ? r->info.last_write_ns : at;
+}
+
+/* n rows of one site and kind. */
+static void
+group(struct hs_json *j, const struct hs_conn_row *r, size_t n, int64_t now)
+{
+    int64_t oldest = now, idle = now;
+    uint64_t received = 0, sent = 0, unread = 0, unsent = 0, retransmits = 0, waiting = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        oldest = hs_min_ns(oldest, r[i].info.created_ns);
+        idle = hs_min_ns(idle, last_use(&r[i]));
+        received += r[i].info.bytes_received;
+        sent += r[i].info.bytes_sent;
+        unread += r[i].unread > 0 ? (uint64_t)r[i].unread : 0;
+        unsent += r[i].unsent > 0 ? (uint64_t)r[i].unsent : 0;
+        retransmits += r[i].retransmits;
+        waiting += r[i].reading.since_ns != 0 || r[i].writing.since_ns != 0;
+    }
+    hs_json_open(j, NULL, '{');
+    site(j, "site", named(r));
+    hs_json_text(j, "how", kind_of(r));
+    hs_json_number(j, "open", n);
+    ago(j, "oldest", oldest, now);
+    ago(j, "idle", idle, now);
+    hs_json_number(j, "received", received);
+    hs_json_number(j, "sent", sent);
+    hs_json_number(j, "unread", unread);
+    hs_json_number(j, "unsent", unsent);
+    hs_json_number(j, "retransmits", retransmits);
+    hs_json_number(j, "waiting", waiting);
+    hs_json_close(j, '}');
+}
+
+static void
+write_totals(struct hs_json *j)
+{
+    struct hs_site **all;
+    size_t n, room = hs_sites(NULL, 0) + 16;
+
+    if ((all = calloc(room, sizeof(struct hs_site *))) == NULL) {
+        j->failed = true;
+        return;
+    }
+    n = hs_sites(all, room);
+    hs_json_open(j, "totals", '[');
+    for (size_t i = 0; i < n && i < room; i++) {
+        struct hs_site_counts c;
+
+        hs_site_counts(all[i], &c);
+        if (c.opened == 0 && c.leaked == 0)
+            continue;
+        hs_json_open(j, NULL, '{');
+        site(j, "site", all[i]);
+        hs_json_number(j, "opened", c.opened);
+        hs_json_number(j, "leaked", c.leaked);
+        hs_json_number(j, "received", c.received);
+        hs_json_number(j, "sent", c.sent);
+        hs_json_close(j, '}');
+    }
+    hs_json_close(j, ']');
+    free((void *)all);
+}
+
+static void
+write_sites(struct hs_json *j)
+{
+    size_t n;
+    struct hs_conn_row *all = rows(&n);
+    int64_t now = hs_now();
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    if (n > 1)
+        qsort(all, n, sizeof(*all), by_site);
+    hs_json_open(j, "sites", '[');
+    for (size_t from = 0, to; from < n; from = to) {
+        for (to = from + 1; to < n && by_site(&all[from], &all[to]) == 0; to++)
+            continue;
+        group(j, &all[from], to - from, now);
+    }
+    hs_json_close(j, ']');
+    free(all);
+    write_totals(j);
+}
+
+/* ---- Pools --------------------------------------------------------------------------------- */
+
+static void
+spread_of(const struct hs_histogram *h, struct hs_spread *ret_spread)
+{
+    *ret_spread = (struct hs_spread){.count = h->count, .sum_ns = h->sum_ns};
+    memcpy(ret_spread->buckets, h->edges, sizeof(h->edges));
+}
+
+/* clang-format off */
+#define POOL_NUMBERS(X)                                                                            \
+    X(max_size)                                                                                    \
+    X(idle) X(lent) X(dialing) X(handshaking) X(closing) X(waiting) X(opened) X(connected)         \
+        X(closed) X(acquired) X(acquired_waited) X(handed_over) X(timeouts) X(cancelled)           \
+            X(refused) X(failed) X(returned) X(probes) X(overdue) X(returned_late)                 \
+                X(dial_failures)
+
+/* clang-format on */
+
+static void
+pool_numbers(struct hs_json *j, struct hs_pool *p)
+{
+    struct hs_pool_label label;
+    struct hs_pool_stats s;
+    struct hs_spread spread;
+
+    hs_pool_stats(p, &s);
+    hs_pool_label(p, &label);
+    hs_json_text(j, "name", label.name);
+    hs_json_number(j, "id", label.id);
+    site(j, "site", label.site);
+    hs_json_flag(j, "is_closed", hs_pool_is_closed(p));
+#define POOL_NUMBER(name) hs_json_number(j, #name, s.name);
+    POOL_NUMBERS(POOL_NUMBER)
+#undef POOL_NUMBER
+    hs_json_open(j, "closed_by_reason", '{');
+    for (int i = HS_POOL_NONE + 1; i < HS_POOL_REASON_COUNT; i++)
+        hs_json_number(j, hs_pool_reason_name((enum hs_pool_reason)i), s.closed_by_reason[i]);
+    hs_json_close(j, '}');
+    hs_json_text(j, "dial_error", s.dial_error.code == HS_OK ? NULL : s.dial_error.msg);
+    spread_of(&s.wait, &spread);
+    histogram(j, "wait_seconds", &spread);
+    spread_of(&s.usage, &spread);
+    histogram(j, "use_seconds", &spread);
+    spread_of(&s.dial, &spread);
+    histogram(j, "dial_seconds", &spread);
+}
+
+#define NAMED_MAX 1000 /* of those who hold and who wait: the longest */
+
+static void
+pool_people(struct hs_json *j, struct hs_pool *p)
+{
+    struct hs_held *held = calloc(NAMED_MAX, sizeof(*held));
+    struct hs_waiting *waiting = calloc(NAMED_MAX, sizeof(*waiting));
+    size_t n_held = held == NULL ? 0 : hs_pool_holders(p, held, NAMED_MAX);
+    size_t n_waiting = waiting == NULL ? 0 : hs_pool_waiting(p, waiting, NAMED_MAX);
+
+    j->failed |= held == NULL || waiting == NULL;
+    hs_json_open(j, "holders", '[');
+    for (size_t i = 0; i < n_held && i < NAMED_MAX; i++) {
+        hs_json_open(j, NULL, '{');
+        site(j, "site", held[i].site);
+        hs_json_number(j, "thread", held[i].lent.holder.thread);
+        hs_json_signed(j, "fd", held[i].lent.fd);
+        hs_json_seconds(j, "age", held[i].lent.age_ns);
+        hs_json_number(j, "received", held[i].lent.bytes_received);
+        hs_json_number(j, "sent", held[i].lent.bytes_sent);
+        hs_json_flag(j, "overdue", held[i].lent.overdue);
+        hs_json_close(j, '}');
+    }
+    hs_json_close(j, ']');
+    hs_json_open(j, "waiters", '[');
+    for (size_t i = 0; i < n_waiting && i < NAMED_MAX; i++) {
+        hs_json_open(j, NULL, '{');
+        site(j, "site", waiting[i].site);
+        hs_json_number(j, "thread", waiting[i].thread);
+        hs_json_seconds(j, "age", waiting[i].age_ns);
+        hs_json_close(j, '}');
+    }
+    hs_json_close(j, ']');
+    free(held);
+    free(waiting);
+}
+
+static void
+pools(struct hs_json *j, bool people)
+{
+    size_t n;
+    struct hs_pool **all = take_hs_pool(&n);
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, "pools", '[');
+    for (size_t i = 0; i < n; i++) {
+        hs_json_open(j, NULL, '{');
+        pool_numbers(j, all[i]);
+        if (people)
+            pool_people(j, all[i]);
+        hs_json_close(j, '}');
+        hs_pool_unref(all[i]);
+    }
+    hs_json_close(j, ']');
+    free((void *)all);
+}
+
+static void
+write_pools(struct hs_json *j)
+{
+    pools(j, true);
+}
+
+/* ---- Servers, breakers, events ------------------------------------------------------------- */
+
+static void
+server(struct hs_json *j, struct hs_listener *l)
+{
+    struct hs_listener_stats s;
+    struct hs_addr addr;
+
+    hs_listener_stats(l, &s);
+    if (hs_listener_addr(l, NULL, &addr) != HS_OK)
+        addr.len = 0;
+    hs_json_open(j, NULL, '{');
+    address(j, "address", &addr);
+    hs_json_signed(j, "fd", hs_listener_fileno(l));
+    hs_json_number(j, "accepted", s.accepted);
+    hs_json_number(j, "shed", s.shed);
+    hs_json_number(j, "exhausted", s.exhausted);
+    hs_json_number(j, "aborted", s.aborted);
+    size(j, "queue", s.queue_length);
+    size(j, "backlog", s.backlog_effective);
+    hs_json_flag(j, "tls", s.tls);
+    hs_json_number(j, "handshakes", s.handshakes.in_progress);
+    hs_json_number(j, "handshakes_completed", s.handshakes.completed);
+    hs_json_close(j, '}');
+}
+
+static void
+write_servers(struct hs_json *j)
+{
+    size_t n;
+    struct hs_listener **all = take_hs_listener(&n);
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, "servers", '[');
+    for (size_t i = 0; i < n; i++) {
+        server(j, all[i]);
+        hs_listener_unref(all[i]);
+    }
+    hs_json_close(j, ']');
+    free((void *)all);
+}
+
+#define STATES_MAX 1000 /* keys of one breaker that are told */
+
+static void
+breaker(struct hs_json *j, struct hs_breaker *b)
+{
+    struct hs_breaker_status *s = calloc(STATES_MAX, sizeof(*s));
+    char text[HS_BREAKER_KEY_TEXT_SIZE];
+    int64_t now = hs_now();
+    size_t n = s == NULL ? 0 : hs_breaker_states(b, now, s, STATES_MAX);
+
+    if (s == NULL) {
+        j->failed = true;
+        return;
+    }
+    for (size_t i = 0; i < n && i < STATES_MAX; i++) {
+        hs_json_open(j, NULL, '{');
+        hs_json_text(j, "key", hs_breaker_key_text(&s[i].key, text, sizeof(text)));
+        hs_json_text(j, "state", hs_breaker_state_name(s[i].state));
+        ago(j, "opened", s[i].opened_ns, now);
+        hs_json_seconds(j, "retry_in",
+                        s[i].retry_ns == 0 || s[i].retry_ns == HS_NEVER ? HS_NEVER
+                        : s[i].retry_ns < now                           ? 0
+                                                                        : s[i].retry_ns - now);
+        hs_json_number(j, "calls", s[i].calls);
+        hs_json_number(j, "failures", s[i].failures);
+        hs_json_number(j, "refused", s[i].refused);
+        hs_json_close(j, '}');
+    }
+    free(s);
+}
+
+static void
+write_breakers(struct hs_json *j)
+{
+    size_t n;
+    struct hs_breaker **all = take_hs_breaker(&n);
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, "breakers", '[');
+    for (size_t i = 0; i < n; i++) {
+        breaker(j, all[i]);
+        hs_breaker_unref(all[i]);
+    }
+    hs_json_close(j, ']');
+    free((void *)all);
+}
+
+static void
+event(struct hs_json *j, const struct hs_event *e, int64_t now)
+{
+    hs_json_open(j, NULL, '{');
+    hs_json_number(j, "number", e->number);
+    hs_json_text(j, "kind", hs_event_name((enum hs_event_kind)e->kind));
+    ago(j, "age", e->at_ns, now);
+    hs_json_text(j, "what", e->text);
+    hs_json_text(j, "error", e->code == HS_OK ? NULL : hs_err_text(e->code));
+    hs_json_signed(j, "errno", e->sys);
+    size(j, "fd", e->fd > 0 ? e->fd : -1);
+    hs_json_seconds(j, "span", e->span_ns == 0 ? HS_NEVER : e->span_ns);
+    site(j, "site", e->site);
+    hs_json_number(j, "thread", e->thread);
+    hs_json_close(j, '}');
+}
+
+static void
+write_events(struct hs_json *j)
+{
+    struct hs_event *all = calloc(HS_EVENTS_MAX, sizeof(*all));
+    size_t n = all == NULL ? 0 : hs_events(all, HS_EVENTS_MAX);
+    int64_t now = hs_now();
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, "events", '[');
+    for (size_t i = 0; i < n; i++)
+        event(j, &all[i], now);
+    hs_json_close(j, ']');
+    free(all);
+}
+
+/* ---- Metrics ------------------------------------------------------------------------------- */
+
+static void
+write_open(struct hs_json *j)
+{
+    uint64_t open[HS_MADE_KINDS];
+
+    hs_conns_count(open);
+    hs_json_open(j, "open_connections", '{');
+    for (int how = 0; how < HS_MADE_KINDS; how++)
+        hs_json_number(j, hs_made_name((enum hs_made)how), open[how]);
+    hs_json_close(j, '}');
+}
+
+static void
+write_process(struct hs_json *j)
+{
+    struct hs_reset_counts r;
+    struct hs_resolver_stats s;
+    struct hs_fd_usage fds;
+
+    hs_fd_usage(&fds);
+    hs_json_open(j, "descriptors", '{');
+    hs_json_signed(j, "open", fds.open);
+    size(j, "limit", fds.limit > INT32_MAX ? -1 : (int)fds.limit);
+    hs_json_close(j, '}');
+    hs_reset_counts(&r);
+    hs_json_open(j, "resets", '{');
+    hs_json_number(j, "by_peer", r.by_peer);
+    hs_json_number(j, "dead_peer", r.dead_peer);
+    hs_json_number(j, "by_abort", r.by_abort);
+    hs_json_number(j, "by_linger", r.by_linger);
+    hs_json_number(j, "by_unread", r.by_unread);
+    hs_json_close(j, '}');
+    hs_resolver_stats(&s);
+    hs_json_open(j, "resolver", '{');
+    hs_json_signed(j, "running", s.running);
+    hs_json_signed(j, "queued", s.queued);
+    hs_json_signed(j, "orphans", s.orphans);
+    hs_json_seconds(j, "oldest_orphan", s.oldest_orphan_ns);
+    hs_json_number(j, "started", s.started);
+    hs_json_number(j, "abandoned", s.abandoned);
+    hs_json_close(j, '}');
+}
+
+static void
+write_metrics(struct hs_json *j)
+{
+    struct hs_spread spread;
+
+    write_open(j);
+    write_process(j);
+    hs_json_open(j, "events", '{');
+    for (int kind = 0; kind < HS_EVENT_KINDS; kind++)
+        hs_json_number(j, hs_event_name((enum hs_event_kind)kind),
+                       hs_event_count((enum hs_event_kind)kind));
+    hs_json_close(j, '}');
+    hs_json_open(j, "edges", '[');
+    for (size_t i = 0; i < HS_EDGES; i++)
+        hs_json_seconds(j, NULL, hs_edge_ns(i));
+    hs_json_close(j, ']');
+    hs_json_open(j, "seconds", '{');
+    for (int i = 0; i < HS_SPANS; i++) {
+        hs_span_read((enum hs_span)i, &spread);
+        histogram(j, hs_span_name((enum hs_span)i), &spread);
+    }
+    hs_json_close(j, '}');
+    pools(j, false);
+    write_servers(j);
+    write_breakers(j);
+}
+
+/* ---- The whole ----------------------------------------------------------------------------- */
+
+hs_err
+hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len)
+{
+    static void (*const writers[])(struct hs_json *) = {
+        [HS_REPORT_METRICS] = write_metrics, [HS_REPORT_CONNECTIONS] = write_connections,
+        [HS_REPORT_SITES] = write_sites,     [HS_REPORT_POOLS] = write_pools,
+        [HS_REPORT_SERVERS] = write_servers, [HS_REPORT_BREAKERS] = write_breakers,
+        [HS_REPORT_EVENTS] = write_events,
+    };
+    struct hs_json j = {0};
+
+    if (kind >= HS_REPORT_KINDS)
+        return hs_err_setx(err, HS_E_INVALID, "report", "there is no such report");
+    hs_json_open(&j, NULL, '{');
+    hs_json_number(&j, "version", HS_REPORT_VERSION);
+    hs_json_text(&j, "report", hs_report_name(kind));
+    hs_json_signed(&j, "pid", getpid());
+    hs_json_signed(&j, "at", hs_calendar_s());
+    writers[kind](&j);
+    hs_json_close(&j, '}');
+    return hs_json_end(&j, err, ret_text, ret_len);
+}

@@ -1,0 +1,130 @@
+"""What this process has and what went wrong last: figures, reports, the flight recorder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from hardsock import _core
+from hardsock._pool_records import Site, thread_name
+
+__all__ = ["Event", "dump", "dump_at_fatal_signals", "events", "metrics", "report"]
+
+
+class _HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+def report(name: str) -> dict[str, Any]:
+    """What this process has, as the inspect socket tells it: plain dicts, lists, numbers and str.
+
+    ``"metrics"``, ``"connections"``, ``"sites"``, ``"pools"``, ``"servers"``, ``"breakers"`` or
+    ``"events"``. Times are seconds; what is not known, or never was, is ``None``. Keys may be added
+    in later versions; ``"version"`` changes when one goes or means something else.
+
+    Raises:
+        ValueError: For another name.
+        MemoryError: If there is none for it.
+    """
+    return cast("dict[str, Any]", json.loads(_core._report(name)))
+
+
+def metrics() -> dict[str, Any]:
+    """Counters, gauges and histograms of this process since it began: ``report("metrics")``.
+
+    - ``open_connections``: how many, by how they were made;
+    - ``descriptors``: ``open`` and ``limit``; ``resets``; ``resolver``; ``events``: how often each
+      kind of the flight recorder's events has been;
+    - ``seconds``: histograms by name, each with ``count``, ``sum`` in seconds, and ``buckets``: how
+      many took no longer than each of ``edges`` (seconds, the same for all; the rest took longer).
+      ``read_stall_peer`` is how long calls waited for the peer to send, ``read_stall_application``
+      how long bytes had lain in the receive queue (one read in 32 asks the kernel, which counts in
+      ticks of up to 10 ms), ``read_stall_gil`` how long after the bytes were read their caller
+      could go on. ``conn_age`` is observed when a connection ends;
+    - ``pools``: a list with the counts of each, and ``wait_seconds``, ``use_seconds``,
+      ``dial_seconds``; ``servers``: listeners; ``breakers``: keys and their states.
+
+    In a forked child the counters go on from the parent's.
+    """
+    return report("metrics")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that went wrong, or was meant to be noticed."""
+
+    number: int
+    """In the order in which they happened, from 1 on."""
+    kind: str
+    """``"connect_failed"``, ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
+    ``"leaked"``, ``"overdue"``, ``"pool_timeout"``, ``"breaker_opened"``, ``"breaker_closed"``,
+    ``"draining"``, ``"shed"``, ``"no_descriptors"`` or ``"forked"``."""
+    age: float
+    """Seconds ago."""
+    what: str
+    """The peer's address, or the name of the pool or breaker; cut at 63 bytes."""
+    error: str | None
+    errno: int
+    """0: none."""
+    fd: int | None
+    """The number that it had then."""
+    span: float | None
+    """How long it had taken until then, or lasts, in seconds."""
+    site: Site | None
+    """The line that made the connection or the pool, or borrowed."""
+    thread: str
+
+    def __str__(self) -> str:
+        text = f"{self.age:.3f} s ago: {self.kind} {self.what}".rstrip()
+        text += f": {self.error}" if self.error else ""
+        text += f", errno {self.errno}" if self.errno else ""
+        text += f" after {self.span:.3f} s" if self.span is not None else ""
+        return text + (f" at {self.site}" if self.site is not None else "")
+
+
+def events() -> list[Event]:
+    """What the flight recorder keeps, the oldest first: the last 64 of each kind."""
+    return [
+        Event(
+            number=one["number"],
+            kind=one["kind"],
+            age=one["age"],
+            what=one["what"],
+            error=one["error"],
+            errno=one["errno"],
+            fd=one["fd"],
+            span=one["span"],
+            site=None if one["site"] is None else Site(**one["site"]),
+            thread=thread_name(one["thread"]),
+        )
+        for one in report("events")["events"]
+    ]
+
+
+def dump(file: int | _HasFileno | None = None) -> None:
+    """Write what the flight recorder keeps, a line for each event, to a descriptor.
+
+    Args:
+        file: A descriptor, or what has one; ``None``: standard error.
+    """
+    _core._dump(_descriptor(file))
+
+
+def dump_at_fatal_signals(file: int | _HasFileno | None = None) -> None:
+    """From now on ``dump(file)`` when the process dies of SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT.
+
+    Call it after ``faulthandler.enable()``: the dump comes first, then what faulthandler says. Keep
+    *file* open. Nothing is allocated in the handler.
+
+    Raises:
+        OSError: If a handler could not be set.
+    """
+    _core._dump_at_fatal_signals(_descriptor(file))
+
+
+def _descriptor(file: int | _HasFileno | None) -> int:
+    if isinstance(file, int):
+        return file
+    return (sys.stderr if file is None else file).fileno()
