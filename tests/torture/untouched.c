@@ -236,3 +236,9 @@ GUARD(__wrap_hs_conn_tls_binding, __real_hs_conn_tls_binding,
       (struct hs_conn * c, enum hs_tls_binding kind, uint8_t out[HS_TLS_BINDING_MAX],
        size_t *ret_len, struct hs_error *err),
       (c, kind, out, ret_len, err), ret_len, ret_len)
+GUARD(__wrap_hs_delays_new, __real_hs_delays_new,
+      (struct hs_error * err, struct hs_delays **ret_delays), (err, ret_delays), ret_delays,
+      ret_delays)
+GUARD(__wrap_hs_report, __real_hs_report,
+      (enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len),
+      (kind, err, ret_text, ret_len), ret_text, ret_len)
