@@ -2,7 +2,7 @@
  *
  * The kernel copies from the page cache (sendfile(2)), so of descriptors only those of regular
  * files will do: reading another kind could wait for ever. A file object that has no descriptor is
- * read and sent piece by piece, by hardsock._sendfile.
+ * read and sent piece by piece, by hardsock.files.sendfile.
  */
 #include "conn.h"
 
@@ -120,7 +120,7 @@ must_be_read(PyObject *file)
 static PyObject *
 send_by_reading(PyObject *self, PyObject **values)
 {
-    PyObject *module = PyImport_ImportModule("hardsock._sendfile");
+    PyObject *module = PyImport_ImportModule("hardsock.files.sendfile");
     PyObject *all[6] = {self}, *result;
 
     if (module == NULL)

@@ -1,4 +1,5 @@
-/* conn_makefile.c: what the files of makefile() need besides recv(); hardsock/_file.py is the rest.
+/* conn_makefile.c: what the files of makefile() need besides recv(); hardsock/files/binary.py is
+ * the rest.
  *
  * A file reads out of the connection's own receive buffer, so that it has none that could be lost,
  * and each of its calls is one call here: one deadline, all or nothing.

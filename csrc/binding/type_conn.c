@@ -173,7 +173,7 @@ PyDoc_STRVAR(detach_doc,
 static void
 disown(int number)
 {
-    PyObject *module = number < 0 ? NULL : PyImport_ImportModule("hardsock._second_owner");
+    PyObject *module = number < 0 ? NULL : PyImport_ImportModule("hardsock.files.second_owner");
     PyObject *found = module == NULL ? NULL : PyObject_CallMethod(module, "disown", "i", number);
 
     if (found == NULL)
@@ -192,7 +192,7 @@ warn_of_leaving(void)
     if (!place_of_caller(&place) ||
         PyUnicode_CompareWithASCIIString(((PyCodeObject *)place.code)->co_name, "_create") != 0)
         return 0;
-    if ((module = PyImport_ImportModule("hardsock._second_owner")) != NULL)
+    if ((module = PyImport_ImportModule("hardsock.files.second_owner")) != NULL)
         done = PyObject_CallMethod(module, "leaving", "O", place.code);
     Py_XDECREF(module);
     Py_XDECREF(done);
@@ -308,7 +308,7 @@ PyDoc_STRVAR(makefile_doc,
 static PyObject *
 conn_makefile(PyObject *self, PyObject *args, PyObject *kwargs)
 {
-    PyObject *module = PyImport_ImportModule("hardsock._file"), *fn, *all, *result = NULL;
+    PyObject *module = PyImport_ImportModule("hardsock.files.binary"), *fn, *all, *result = NULL;
     PyObject *first;
 
     if (module == NULL)

@@ -586,7 +586,7 @@ PyDoc_STRVAR(to_socket_doc, "to_socket($self, /)\n--\n\n"
 static PyObject *
 listener_to_socket(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *module = PyImport_ImportModule("hardsock._listener_socket");
+    PyObject *module = PyImport_ImportModule("hardsock.listening.listener_socket");
     PyObject *made =
         module == NULL ? NULL : PyObject_CallMethod(module, "ListenerSocket", "O", self);
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from os import environ as _environ
 
 from hardsock import deadline
-from hardsock._connect import Address, adopt, connect, resolve
 from hardsock._core import (
     Breaker,
     Callback,
@@ -25,19 +24,7 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
-from hardsock._create_connection import create_connection
 from hardsock._defaults import Defaults, defaults
-from hardsock._descriptors import (
-    Descriptor,
-    FdAlarm,
-    FdGrowth,
-    FdSnapshot,
-    FdWatch,
-    OpenConnection,
-    fd_snapshot,
-    fd_watch,
-    open_connections,
-)
 from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
@@ -72,27 +59,11 @@ from hardsock._errors import (
     WrongProcess,
 )
 from hardsock._escapes import warn_of_foreign_sockets
-from hardsock._foreign import ForeignSocket
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._inspect import by_environment as _inspect_by_environment
 from hardsock._inspect import inspect
-from hardsock._listen import listen, listen_fds
-from hardsock._listener_socket import ListenerSocket
-from hardsock._notes import Note, note
 from hardsock._observe import Event, dump, dump_at_fatal_signals, events, metrics, report
 from hardsock._options import SocketOptions
-from hardsock._peer_limits import PeerLimits
-from hardsock._pool import Pool, PoolManager
-from hardsock._pool_options import PoolOptions
-from hardsock._pool_records import (
-    Histogram,
-    Lent,
-    PoolAudit,
-    PoolCloseReport,
-    PoolStats,
-    Site,
-)
-from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import (
     Answer,
     Attempt,
@@ -109,19 +80,48 @@ from hardsock._records import (
     TLSInfo,
 )
 from hardsock._scope import current, remaining, scope, shield, sleep, timeout
-from hardsock._serve import serve
-from hardsock._serve_processes import serve_processes
-from hardsock._sites import skip_sites
-from hardsock._ssl_context import SSLContext, ssl_context
-from hardsock._tls import Certificate, TLSConfig
-from hardsock._tls_socket import TLSSocket
+from hardsock.connecting.connect import Address, adopt, connect, resolve
+from hardsock.connecting.create_connection import create_connection
+from hardsock.leaks.descriptors import (
+    Descriptor,
+    FdAlarm,
+    FdGrowth,
+    FdSnapshot,
+    FdWatch,
+    OpenConnection,
+    fd_snapshot,
+    fd_watch,
+    open_connections,
+)
+from hardsock.leaks.foreign import ForeignSocket
+from hardsock.leaks.notes import Note, note
+from hardsock.leaks.sites import skip_sites
+from hardsock.listening.listen import listen, listen_fds
+from hardsock.listening.listener_socket import ListenerSocket
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
+from hardsock.pool.options import PoolOptions
+from hardsock.pool.pool import Pool, PoolManager
+from hardsock.pool.records import (
+    Histogram,
+    Lent,
+    PoolAudit,
+    PoolCloseReport,
+    PoolStats,
+    Site,
+)
 from hardsock.serving.ambient import draining
 from hardsock.serving.handover import TakenOver, hand_over, take_over
 from hardsock.serving.inherited import InheritedSockets, systemd_sockets
 from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
 from hardsock.serving.records import CutConnection, DelayCounts, DrainReport, ServerStats
+from hardsock.serving.serve import serve
+from hardsock.serving.serve_processes import serve_processes
 from hardsock.serving.server import Server
 from hardsock.serving.systemd import systemd_notify
+from hardsock.tls.config import Certificate, TLSConfig
+from hardsock.tls.ssl_context import SSLContext, ssl_context
+from hardsock.tls.tls_socket import TLSSocket
 
 __all__ = [
     "Address",

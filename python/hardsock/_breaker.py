@@ -17,8 +17,8 @@ from hardsock._errors import (
 )
 
 if TYPE_CHECKING:
-    from hardsock._connect import Address
     from hardsock._core import Breaker, Permit
+    from hardsock.connecting.connect import Address
 
 __all__ = ["Guard", "failure_of"]
 

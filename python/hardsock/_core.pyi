@@ -8,9 +8,7 @@ from typing import IO, Any, Final, Literal, NoReturn, final
 from typing_extensions import Buffer, Self, disjoint_base
 
 from hardsock._breaker import Guard
-from hardsock._connect import Address
 from hardsock._framing import AnyFraming, Delimiter, LengthPrefix, Line
-from hardsock._listener_socket import ListenerSocket
 from hardsock._records import (
     BreakerState,
     BreakerStats,
@@ -20,7 +18,9 @@ from hardsock._records import (
     Setting,
     TLSInfo,
 )
-from hardsock._tls import TLSConfig
+from hardsock.connecting.connect import Address
+from hardsock.listening.listener_socket import ListenerSocket
+from hardsock.tls.config import TLSConfig
 
 version: Final[str]
 scope: Final[ContextVar[CancelToken | None]]

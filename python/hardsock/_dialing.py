@@ -11,7 +11,7 @@ from typing import Any
 
 from hardsock._core import Breaker, Permit
 from hardsock._errors import BreakerOpen, ConnectError, DeadlineExceeded, Reset, TLSError
-from hardsock._tls import TLSConfig, check_client_fallback, client_config
+from hardsock.tls.config import TLSConfig, check_client_fallback, client_config
 
 __all__ = ["Dialing", "dialing"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hardsock._records import Attempt
 
 if TYPE_CHECKING:
-    from hardsock._pool_records import Lent, PoolStats
+    from hardsock.pool.records import Lent, PoolStats
 
 __all__ = [
     "BadFrame",

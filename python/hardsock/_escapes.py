@@ -12,8 +12,8 @@ from typing import Any
 
 from hardsock import _core
 from hardsock._errors import EscapeWarning
-from hardsock._pool_records import site_at
 from hardsock._scope import current
+from hardsock.pool.records import site_at
 
 __all__ = ["warn_of_foreign_sockets"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from hardsock import _core
-from hardsock._pool_records import Site, thread_name
+from hardsock.pool.records import Site, thread_name
 
 __all__ = ["Event", "dump", "dump_at_fatal_signals", "events", "metrics", "report"]
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hardsock import CancelToken, _core
-from hardsock._owners import KINDS, Finding, Owner, Owners
-from hardsock._traces import Tracer, trace_sockets
+from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
+from hardsock.leaks.tracer import Tracer, trace_sockets
 
 _MARKER = (
     "may_leave(reason, *, sites=(), fds=(), threads=()): what this test may leave open, and why; "

@@ -516,7 +516,8 @@ def test_watches_of_several_tell_each_for_itself(listener: hs.Listener, low_limi
 FORKED = """
 import os, threading
 import hardsock as hs
-from hardsock import _descriptors, _pool
+from hardsock.leaks import descriptors as _descriptors
+from hardsock.pool import pool as _pool
 
 told = []
 watch = hs.fd_watch(share=None, count=len(hs.fd_snapshot()) + 3, on_alarm=told.append)

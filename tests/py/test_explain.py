@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hardsock.__main__ import main
-from hardsock.explain import _kernel_gives_up, _usable_ports
+from hardsock.cli.explain import _kernel_gives_up, _usable_ports
 from support import inside
 from support.dns import DeadDNS, use_dns
 from support.namespaces import Namespace
@@ -49,7 +49,7 @@ def use_two_ports(count: int) -> dict[str, Any]:
     """Explain an address of our own towards which *count* local ports are in use."""
     import socket
 
-    from hardsock.explain import examine
+    from hardsock.cli.explain import examine
 
     with socket.create_server(("127.0.0.1", 20000)) as listener:
         address = listener.getsockname()
@@ -208,7 +208,7 @@ def test_version_is_printed() -> None:
 def test_patience_of_the_kernel(
     retries: int, linear: int, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardsock.explain._number", lambda _key: linear)
+    monkeypatch.setattr("hardsock.cli.explain._number", lambda _key: linear)
 
     assert expected == _kernel_gives_up(retries)
 
@@ -219,6 +219,6 @@ def test_patience_of_the_kernel(
 def test_reserved_ports_are_not_counted(
     reserved: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hardsock.explain._read", lambda _path: reserved)
+    monkeypatch.setattr("hardsock.cli.explain._read", lambda _path: reserved)
 
     assert expected == _usable_ports((100, 109))

@@ -14,7 +14,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core
-from hardsock._owners import KINDS, Finding, Owner, Owners
+from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
 from support.require import need_module
 from support.threads import run_threaded
 
@@ -759,8 +759,8 @@ def test_socket_of_the_standard_library_is_traced(pytester: pytest.Pytester) -> 
     """Where a frame of the standard library made it, the caller's line is named."""
     code = """
         import socket, sys
-        from hardsock._traces import Tracer
-        from hardsock._pool_records import site_at
+        from hardsock.leaks.tracer import Tracer
+        from hardsock.pool.records import site_at
         tracer = Tracer()
         tracer.install()
         a, b = socket.socketpair()

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.serving.actions import Turn
+from hardsock.serving.disposition import End, judge
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.ledger import Ledger, Outcome, Served
 from hardsock.serving.seldom import Seldom
-from hardsock.serving.turn import Turn
-from hardsock.serving.verdict import End, judge
 
 
 class FakeConnection:

@@ -162,7 +162,7 @@ def test_what_was_agreed_on_is_told_as_ssl_tells_it(ids: Identities) -> None:
 
 
 def test_names_with_any_character_in_them_are_told_alike(tmp_path: Path) -> None:
-    from hardsock._tls_socket import _name
+    from hardsock.tls.tls_socket import _name
 
     assert _name(r"CN=a\,b\+c\\d\"e,OU=x+L=\C3\A9 y,O= z,2.5.4.17=#130131") == (
         (("2.5.4.17", "#130131"),),

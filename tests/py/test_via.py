@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock._via import parse_via
+from hardsock.connecting.proxies import parse_via
 from support import Call, PeerScript
 from support.echo import EchoServer
 from support.proxy import Proxy

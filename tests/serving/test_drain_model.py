@@ -30,9 +30,9 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
+from hardsock.serving.actions import Turn
 from hardsock.serving.drain import Drain
 from hardsock.serving.quiet import QuietConnections
-from hardsock.serving.turn import Turn
 from support import Call, connect_to, tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
 from support.serving import DRIVERS, Server, serving

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import hardsock as hs
 from hardsock import aio
-from hardsock._via import parse_via
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
 from hardsock.adapters._total import scope_has_ended
+from hardsock.connecting.proxies import parse_via
 
 __all__ = ["Backends", "backends"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hardsock._ssl_context import SSLContext, ssl_context
+from hardsock.tls.ssl_context import SSLContext, ssl_context
 
 __all__ = ["checked", "context_or_default"]
 

@@ -49,10 +49,10 @@ from botocore.exceptions import (
 
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, sleep, timeout
-from hardsock._ssl_context import SSLContext
 from hardsock.adapters import urllib3 as over_urllib3
 from hardsock.adapters._queue import caused_by, raise_if_cancelled
 from hardsock.adapters._versions import check
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["client", "over"]
 

@@ -21,8 +21,8 @@ import ftplib
 import sys
 from typing import Any
 
-from hardsock._create_connection import create_connection
 from hardsock.adapters._tls import context_or_default
+from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["FTP", "FTP_TLS"]
 

@@ -45,9 +45,9 @@ from gunicorn.workers.base_async import AsyncWorker
 
 from hardsock._core import Connection
 from hardsock._errors import DeadlineExceeded, FrameTooLarge, HardsockError
-from hardsock._serve import serve
-from hardsock._tls import Certificate, TLSConfig
 from hardsock.adapters._versions import check
+from hardsock.serving.serve import serve
+from hardsock.tls.config import Certificate, TLSConfig
 
 if TYPE_CHECKING:
     from hardsock.serving.server import Server

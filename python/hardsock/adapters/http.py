@@ -22,9 +22,9 @@ import urllib.request
 import xmlrpc.client
 from typing import Any
 
-from hardsock._create_connection import create_connection
 from hardsock._scope import timeout
 from hardsock.adapters._tls import context_or_default
+from hardsock.connecting.create_connection import create_connection
 
 __all__ = [
     "HTTPConnection",

@@ -34,11 +34,11 @@ import kombu
 import kombu.transport.pyamqp as pyamqp
 from kombu.exceptions import OperationalError
 
-from hardsock._create_connection import create_connection
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current
-from hardsock._ssl_context import SSLContext
 from hardsock.adapters._versions import check
+from hardsock.connecting.create_connection import create_connection
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["AMQPConnection", "Connection", "SSLTransport", "Transport"]
 

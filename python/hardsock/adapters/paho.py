@@ -25,12 +25,12 @@ from typing import Any
 
 import paho.mqtt.client
 
-from hardsock._connect import connect
-from hardsock._create_connection import create_connection
 from hardsock._scope import timeout
-from hardsock._ssl_context import SSLContext
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
+from hardsock.connecting.connect import connect
+from hardsock.connecting.create_connection import create_connection
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["Client"]
 

@@ -41,12 +41,12 @@ from psycopg import errors, waiting
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 
-from hardsock._connect import resolve
 from hardsock._core import CancelToken
 from hardsock._errors import DeadlineExceeded, HardsockError, ResolveError
-from hardsock._notes import note
 from hardsock._scope import current, remaining, shield
 from hardsock.adapters._versions import check
+from hardsock.connecting.connect import resolve
+from hardsock.leaks.notes import note
 
 __all__ = ["Connection", "ConnectionPool", "connect"]
 

@@ -28,10 +28,10 @@ from typing import Any
 import pymysql
 import pymysql.connections
 
-from hardsock._create_connection import create_connection
-from hardsock._ssl_context import SSLContext
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
+from hardsock.connecting.create_connection import create_connection
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["Connection", "connect"]
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 import smtplib
 from typing import Any
 
-from hardsock._create_connection import create_connection
 from hardsock.adapters._tls import context_or_default
+from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
 

@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hardsock._errors import HardsockError
-from hardsock._serve import serve
-from hardsock._tls import TLSConfig
+from hardsock.serving.serve import serve
+from hardsock.tls.config import TLSConfig
 
 if TYPE_CHECKING:
     from hardsock._core import Connection

@@ -51,17 +51,17 @@ from urllib3.util.retry import Retry
 from urllib3.util.ssl_ import resolve_cert_reqs
 from urllib3.util.timeout import Timeout
 
-from hardsock._connect import connect
 from hardsock._core import Breaker
-from hardsock._create_connection import create_connection
 from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
-from hardsock._ssl_context import SSLContext
-from hardsock._via import parse_via
 from hardsock.adapters._outcomes import Outcomes, breaker_open_in, cause_of, outcomes
 from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
+from hardsock.connecting.connect import connect
+from hardsock.connecting.create_connection import create_connection
+from hardsock.connecting.proxies import parse_via
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = [
     "HTTPConnection",

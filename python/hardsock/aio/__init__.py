@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hardsock.aio._connection import Connection
+from hardsock.aio._factories import adopt, connect, listen, resolve
 from hardsock.aio._listener import Listener
-from hardsock.aio._making import adopt, connect, listen, resolve
 from hardsock.aio._pool import Pool
 from hardsock.aio._serve import serve
 from hardsock.aio._server import Server

@@ -12,9 +12,9 @@ from hardsock._core import CancelToken
 from hardsock._errors import EndOfStream
 from hardsock._framing import AnyFraming, LengthPrefix, Line
 from hardsock._records import CloseReport, Setting, TLSInfo
-from hardsock._sendfile import must_be_read, send_by_reading_async
-from hardsock._tls import TLSConfig
 from hardsock.aio._host import current_hub, forget
+from hardsock.files.sendfile import must_be_read, send_by_reading_async
+from hardsock.tls.config import TLSConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self

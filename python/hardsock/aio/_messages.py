@@ -16,10 +16,10 @@ from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import enter
+from hardsock.serving.disposition import End, Verdict
 from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
 from hardsock.serving.overdue import note_overrun
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
-from hardsock.serving.verdict import End, Verdict
 
 __all__ = ["MessageServer"]
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, cast
 from hardsock import _core
 from hardsock._core import CancelToken
 from hardsock._errors import DeadlineExceeded
-from hardsock._pool import Pool as _Pool
-from hardsock._pool_hooks import Hooks, time_left
-from hardsock._pool_options import PoolOptions
-from hardsock._pool_records import Lent, PoolAudit, PoolCloseReport, PoolStats, Site
 from hardsock.aio._connection import Connection
 from hardsock.aio._host import current_hub, current_task
+from hardsock.pool.hooks import Hooks, time_left
+from hardsock.pool.options import PoolOptions
+from hardsock.pool.pool import Pool as _Pool
+from hardsock.pool.records import Lent, PoolAudit, PoolCloseReport, PoolStats, Site
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from hardsock._connect import Address
+    from hardsock.connecting.connect import Address
 
 __all__ = ["Pool"]
 

@@ -6,21 +6,21 @@ import inspect
 import socket
 from typing import Any, Literal
 
-from hardsock._connect import Address, name_in
 from hardsock._core import Breaker, CancelToken
 from hardsock._core import Listener as BlockingListener
-from hardsock._listen import first_of
 from hardsock._names import suggests
 from hardsock._options import SocketOptions
-from hardsock._peer_limits import PeerLimits
-from hardsock._proxy_protocol import ProxyProtocol
-from hardsock._tls import TLSConfig
+from hardsock.aio._factories import resolve
 from hardsock.aio._listener import Listener
-from hardsock.aio._making import resolve
 from hardsock.aio._messages import MessageServer
 from hardsock.aio._server import Handler, Server
+from hardsock.connecting.connect import Address, name_in
+from hardsock.listening.listen import first_of
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import DefaultSeconds, ServeOptions, many_connections
+from hardsock.tls.config import TLSConfig
 
 __all__ = ["serve"]
 

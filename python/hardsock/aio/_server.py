@@ -24,6 +24,7 @@ from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
+from hardsock.serving.disposition import End, Verdict, judge_lingering
 from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
@@ -33,7 +34,6 @@ from hardsock.serving.overdue import (
     note_overrun,
 )
 from hardsock.serving.records import DrainReport
-from hardsock.serving.verdict import End, Verdict, judge_lingering
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,10 +13,10 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from hardsock._connect import Address
 from hardsock._errors import Busy, Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock.aio._connection import Connection
-from hardsock.aio._making import connect
+from hardsock.aio._factories import connect
+from hardsock.connecting.connect import Address
 
 __all__ = ["Connectable", "Stream"]
 

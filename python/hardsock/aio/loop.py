@@ -31,9 +31,9 @@ from typing import Any, TypeVar
 import hardsock as hs
 from hardsock import _core
 from hardsock._core import Operation
+from hardsock.aio._factories import connect, resolve
 from hardsock.aio._host import current_hub
 from hardsock.aio._host_scope import without_scopes
-from hardsock.aio._making import connect, resolve
 from hardsock.aio._transport import Transport
 
 __all__ = ["EventLoop", "new_event_loop", "run"]

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hardsock._connect import Address
 from hardsock.aio._connection import Connection
+from hardsock.aio._factories import connect
 from hardsock.aio._host import current_hub
-from hardsock.aio._making import connect
 from hardsock.aio._transport import Transport
+from hardsock.connecting.connect import Address
 
 __all__ = ["open_connection", "wrap"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import trio
 
-from hardsock._connect import Address
 from hardsock._errors import Busy, Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock.aio._connection import Connection
-from hardsock.aio._making import connect
+from hardsock.aio._factories import connect
+from hardsock.connecting.connect import Address
 
 __all__ = ["Stream", "open_stream"]
 

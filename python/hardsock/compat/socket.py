@@ -34,14 +34,14 @@ from types import FunctionType
 from typing import IO, TYPE_CHECKING, Any
 
 from hardsock import _core
-from hardsock._connect import name_in
 from hardsock._core import Connection
-from hardsock._create_connection import create_connection as _create_connection
 from hardsock._errors import WrongProcess
 from hardsock._scope import current
 from hardsock._scope import sleep as _sleep
-from hardsock._second_owner import leaving as _leaving
-from hardsock._sites import skip_sites as _skip_sites
+from hardsock.connecting.connect import name_in
+from hardsock.connecting.create_connection import create_connection as _create_connection
+from hardsock.files.second_owner import leaving as _leaving
+from hardsock.leaks.sites import skip_sites as _skip_sites
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self

@@ -6,8 +6,8 @@ import fnmatch
 import gc
 from collections.abc import Sequence
 
-from hardsock._leftovers import Snapshot, changes, snapshot
 from hardsock.lab.waits import poll_until
+from hardsock.leaks.snapshot import Snapshot, changes, snapshot
 
 __all__ = ["Leak", "Snapshot", "differences", "leak_check", "snapshot"]
 

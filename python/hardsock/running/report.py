@@ -18,10 +18,10 @@ from types import CodeType
 from typing import Any
 
 from hardsock import _core
-from hardsock._descriptors import Descriptor, FdAlarm, fd_snapshot, fd_watch
 from hardsock._errors import DeadlineExceeded
-from hardsock._pool_records import Site, site_at
-from hardsock._traces import installed
+from hardsock.leaks.descriptors import Descriptor, FdAlarm, fd_snapshot, fd_watch
+from hardsock.leaks.tracer import installed
+from hardsock.pool.records import Site, site_at
 from hardsock.running.settings import Settings
 
 __all__ = ["dropped", "install", "text", "tls_escaped"]

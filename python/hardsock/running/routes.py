@@ -13,11 +13,11 @@ from abc import ABCMeta
 from typing import Any
 
 from hardsock import _core
-from hardsock._connect import name_in
 from hardsock._core import CancelToken, Connection
-from hardsock._create_connection import create_connection as _create_connection
-from hardsock._sites import skip_sites
 from hardsock.compat import socket as _compat
+from hardsock.connecting.connect import name_in
+from hardsock.connecting.create_connection import create_connection as _create_connection
+from hardsock.leaks.sites import skip_sites
 from hardsock.running import report
 from hardsock.running.settings import Settings
 

@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 from hardsock._core import Connection
 from hardsock._errors import Truncated
-from hardsock._ssl_context import SSLContext
-from hardsock._tls import TLSConfig
-from hardsock._tls_socket import TLSSocket
 from hardsock.running import report, routes
+from hardsock.tls.config import TLSConfig
+from hardsock.tls.ssl_context import SSLContext
+from hardsock.tls.tls_socket import TLSSocket
 
 __all__ = ["RoutedTLS", "install"]
 

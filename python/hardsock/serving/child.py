@@ -13,8 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hardsock._core import Listener
-from hardsock._listen import listen
-from hardsock._tls import TLSConfig
+from hardsock.listening.listen import listen
+from hardsock.tls.config import TLSConfig
 
 if TYPE_CHECKING:
     from hardsock.serving.processes import Plan
@@ -38,7 +38,7 @@ def run_child(plan: Plan, sock: socket.socket, pipe: Any) -> None:
 
 
 def _serve(plan: Plan, listener: Listener, pipe: Any) -> None:
-    from hardsock._serve import serve
+    from hardsock.serving.serve import serve
 
     with serve(plan.handler, listener, drain_timeout=plan.drain_timeout, **plan.serving) as server:
         talk = _Talk(plan, server, listener, pipe, server.drain)

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 
 from hardsock._core import CancelToken, Connection, Delays
+from hardsock.serving.base import ServerFace
 from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
+from hardsock.serving.disposition import End, Verdict, judge
 from hardsock.serving.drain import Drain, Limit
-from hardsock.serving.face import ServerFace
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import ServeOptions, check_drain
 from hardsock.serving.overdue import bound_turns, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
 from hardsock.serving.shedding import count_shed
-from hardsock.serving.verdict import End, Verdict, judge
 
 __all__ = ["FAILED_ACCEPT_PAUSE", "ServerCore"]
 

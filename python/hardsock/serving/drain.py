@@ -20,9 +20,9 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
+from hardsock.serving.actions import Turn
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
-from hardsock.serving.turn import Turn
 
 __all__ = ["NO_MEMORY_PAUSE", "Drain", "Limit", "seconds_to_begin"]
 

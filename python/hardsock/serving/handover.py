@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from hardsock._connect import connect
 from hardsock._core import CancelToken, Connection, Listener
 from hardsock._errors import ConnectError, HardsockError, SocketError
-from hardsock._serve import serve
+from hardsock.connecting.connect import connect
 from hardsock.serving.inherited import InheritedSockets, check_name
+from hardsock.serving.serve import serve
 
 __all__ = ["TakenOver", "hand_over", "take_over"]
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from hardsock._connect import Address
 from hardsock._core import Listener
-from hardsock._listen import listen
+from hardsock.connecting.connect import Address
+from hardsock.listening.listen import listen
 
 if TYPE_CHECKING:
     from typing_extensions import Self

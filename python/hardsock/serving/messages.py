@@ -17,12 +17,12 @@ import time
 
 from hardsock._core import CancelToken
 from hardsock._errors import HardsockError
+from hardsock.serving.disposition import End, Verdict
 from hardsock.serving.drain import Drain
 from hardsock.serving.ledger import Outcome, Phase, Served
 from hardsock.serving.overdue import look_interval
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
 from hardsock.serving.server import Server
-from hardsock.serving.verdict import End, Verdict
 from hardsock.serving.workers import Crew
 
 __all__ = ["MessageServer"]

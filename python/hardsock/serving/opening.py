@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import socket
 
-from hardsock._connect import Address
 from hardsock._core import Listener
-from hardsock._listen import listen
+from hardsock.connecting.connect import Address
+from hardsock.listening.listen import listen
 
 __all__ = ["open_listener"]
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardsock._core import CancelToken, Listener
-from hardsock._tls import TICKET_KEY_SIZE, TLSConfig
 from hardsock.serving.records import DrainReport
 from hardsock.serving.signals import handling
+from hardsock.tls.config import TICKET_KEY_SIZE, TLSConfig
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnContext

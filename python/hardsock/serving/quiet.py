@@ -11,11 +11,11 @@ import time
 from hardsock._core import Parking
 from hardsock._errors import HardsockError
 from hardsock.serving.core import ServerCore
+from hardsock.serving.disposition import End, Verdict, judge_lingering, quiet_end
 from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
 from hardsock.serving.records import ServerStats
-from hardsock.serving.verdict import End, Verdict, judge_lingering, quiet_end
 
 __all__ = ["MESSAGE", "NEWCOMER", "PARKED", "News", "QuietConnections"]
 

@@ -22,13 +22,13 @@ from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
 from hardsock.serving.departing import tend_departures
+from hardsock.serving.disposition import End, Verdict, judge_lingering
 from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import bound_handler, note_overrun
 from hardsock.serving.records import DrainReport
 from hardsock.serving.threads import new_thread, start_thread, tell_before_joining
-from hardsock.serving.verdict import End, Verdict, judge_lingering
 from hardsock.serving.workers import Crew, Workers, look_at
 
 __all__ = ["Handler", "Server"]

@@ -12,12 +12,12 @@ import redis.backoff
 import redis.connection
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from hardsock._connect import connect
-from hardsock._create_connection import create_connection
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
-from hardsock._ssl_context import SSLContext
 from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.connecting.connect import connect
+from hardsock.connecting.create_connection import create_connection
+from hardsock.tls.ssl_context import SSLContext
 
 __all__ = [
     "BlockingConnectionPool",

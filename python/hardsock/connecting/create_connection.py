@@ -7,9 +7,9 @@ import os
 import socket
 from typing import Any
 
-from hardsock._connect import connect
 from hardsock._core import Connection
 from hardsock._errors import ConnectError
+from hardsock.connecting.connect import connect
 
 __all__ = ["create_connection"]
 

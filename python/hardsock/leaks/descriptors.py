@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._errors import DescriptorWarning
-from hardsock._foreign import ForeignSocket, describe
-from hardsock._notes import Note, note_of
-from hardsock._pool import living_pools
-from hardsock._pool_records import Site, site_at, thread_name
-from hardsock._traces import installed, trace_sockets
+from hardsock.leaks.foreign import ForeignSocket, describe
+from hardsock.leaks.notes import Note, note_of
+from hardsock.leaks.tracer import installed, trace_sockets
+from hardsock.pool.pool import living_pools
+from hardsock.pool.records import Site, site_at, thread_name
 
 if TYPE_CHECKING:
     from typing_extensions import Self

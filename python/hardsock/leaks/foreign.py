@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hardsock import _core
-from hardsock._pool_records import Site, site_at, thread_name
+from hardsock.pool.records import Site, site_at, thread_name
 
 if TYPE_CHECKING:
-    from hardsock._traces import Trace
+    from hardsock.leaks.tracer import Trace
 
 __all__ = ["ForeignSocket", "describe"]
 

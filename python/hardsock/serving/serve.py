@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Literal
 
-from hardsock._connect import Address
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._names import suggests
 from hardsock._options import SocketOptions
-from hardsock._peer_limits import PeerLimits
-from hardsock._proxy_protocol import ProxyProtocol
-from hardsock._tls import TLSConfig
+from hardsock.connecting.connect import Address
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
 from hardsock.serving.messages import MessageServer
 from hardsock.serving.opening import open_listener
 from hardsock.serving.options import (
@@ -21,6 +20,7 @@ from hardsock.serving.options import (
     check_handler,
 )
 from hardsock.serving.server import Handler, Server
+from hardsock.tls.config import TLSConfig
 
 __all__ = ["serve"]
 

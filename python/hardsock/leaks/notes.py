@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hardsock import _core
-from hardsock._pool_records import Site, site_at
+from hardsock.pool.records import Site, site_at
 
 __all__ = ["Note", "note", "note_of"]
 

@@ -8,16 +8,16 @@ import warnings
 from pathlib import Path
 
 from hardsock import _core
-from hardsock._connect import Address, name_in, warn_of_changes
 from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._errors import SettingWarning
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
-from hardsock._peer_limits import PeerLimits
-from hardsock._proxy_protocol import ProxyProtocol
 from hardsock._records import Resolution
-from hardsock._tls import TLSConfig, fallback_settings, server_context
+from hardsock.connecting.connect import Address, name_in, warn_of_changes
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
+from hardsock.tls.config import TLSConfig, fallback_settings, server_context
 
 __all__ = ["listen", "listen_fds"]
 

@@ -9,15 +9,15 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal
 
-from hardsock._connect import Address
-from hardsock._listen import listen
 from hardsock._names import suggests
 from hardsock._options import SocketOptions, _check_int, _check_seconds
-from hardsock._peer_limits import PeerLimits
-from hardsock._proxy_protocol import ProxyProtocol
-from hardsock._tls import TLSConfig
+from hardsock.connecting.connect import Address
+from hardsock.listening.listen import listen
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
 from hardsock.serving.options import ServeOptions
 from hardsock.serving.processes import Plan, ProcessServer
+from hardsock.tls.config import TLSConfig
 
 __all__ = ["serve_processes"]
 

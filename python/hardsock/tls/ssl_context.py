@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from hardsock._core import Connection
-from hardsock._tls import Certificate, Source, TLSConfig
-from hardsock._tls_socket import TLSSocket
+from hardsock.tls.config import Certificate, Source, TLSConfig
+from hardsock.tls.tls_socket import TLSSocket
 
 __all__ = ["SSLContext", "ssl_context"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
-from hardsock._file import ConnectionFile, busy
+from hardsock.files.binary import ConnectionFile, busy
 
 _PASSED = 1e-9  # seconds: a deadline that is over, while 0 would mean to try once
 

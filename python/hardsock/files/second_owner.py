@@ -18,7 +18,7 @@ from typing import Any
 
 from hardsock import _core
 from hardsock._errors import EscapeWarning
-from hardsock._pool_records import site_at
+from hardsock.pool.records import site_at
 
 _CREATE = ssl.SSLSocket._create.__func__.__code__  # type: ignore[attr-defined]
 _told: dict[Any, Any] = {}

@@ -375,7 +375,7 @@ def makefile(
                 "buffering=0 goes with binary mode only (unbuffered streams must be binary), "
                 f"got mode {mode!r}"
             )
-        from hardsock._file_text import TextConnectionFile
+        from hardsock.files.text import TextConnectionFile
 
         reference = io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)
         result = TextConnectionFile(ConnectionFile(conn, binary, size), mode, reference, newline)

@@ -22,7 +22,7 @@ from hardsock._scope import timeout as _timeout
 if TYPE_CHECKING:
     from hardsock import _core
     from hardsock._core import CancelToken, Connection
-    from hardsock._pool import Pool
+    from hardsock.pool.pool import Pool
 
 __all__ = ["Hooks", "Lease", "Reset", "time_left"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hardsock._networks import Network, networks
 from hardsock._options import _check_seconds
+from hardsock.listening.networks import Network, networks
 
 __all__ = ["ProxyProtocol"]
 

@@ -25,7 +25,7 @@ __all__ = ["Trace", "Tracer", "installed", "trace_sockets"]
 
 _MAX_FILES = 4096  # the latest; a file that was opened long ago and is open yet has no site
 _STDLIB = os.path.dirname(os.__file__) + os.sep
-_OURS = os.path.dirname(__file__) + os.sep
+_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 

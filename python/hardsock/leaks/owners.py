@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hardsock import _core
-from hardsock._leftovers import Change, Snapshot, changes, rebased, snapshot
-from hardsock._pool import living_pools
-from hardsock._pool_records import Site, site_at
-from hardsock._traces import Trace, Tracer
+from hardsock.leaks.snapshot import Change, Snapshot, changes, rebased, snapshot
+from hardsock.leaks.tracer import Trace, Tracer
+from hardsock.pool.pool import living_pools
+from hardsock.pool.records import Site, site_at
 
 __all__ = ["KINDS", "Finding", "Owner", "Owners"]
 

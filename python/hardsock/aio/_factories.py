@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import hardsock
 from hardsock import _core
-from hardsock._connect import (
+from hardsock._core import Breaker, CancelToken
+from hardsock._dial_limits import DialLimits
+from hardsock._dialing import dialing
+from hardsock._options import SocketOptions, kernel_settings
+from hardsock._records import Resolution
+from hardsock.aio._connection import Connection
+from hardsock.aio._host import current_hub
+from hardsock.aio._listener import Listener
+from hardsock.aio._timeout import sleep
+from hardsock.connecting.connect import (
     Address,
     Left,
     name_in,
@@ -17,17 +26,8 @@ from hardsock._connect import (
     tls_settings,
     warn_of_changes,
 )
-from hardsock._core import Breaker, CancelToken
-from hardsock._dial_limits import DialLimits
-from hardsock._dialing import dialing
-from hardsock._listen import first_of
-from hardsock._options import SocketOptions, kernel_settings
-from hardsock._records import Resolution
-from hardsock._tls import TLSConfig
-from hardsock.aio._connection import Connection
-from hardsock.aio._host import current_hub
-from hardsock.aio._listener import Listener
-from hardsock.aio._timeout import sleep
+from hardsock.listening.listen import first_of
+from hardsock.tls.config import TLSConfig
 
 __all__ = ["adopt", "connect", "listen", "resolve"]
 

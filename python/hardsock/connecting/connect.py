@@ -20,8 +20,8 @@ from hardsock._names import caller, suggests
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
-from hardsock._tls import TLSConfig, client_config
-from hardsock._via import parse_via, tunnel
+from hardsock.connecting.proxies import parse_via, tunnel
+from hardsock.tls.config import TLSConfig, client_config
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hardsock._core import CancelToken, Connection
 from hardsock._records import PeerCertificate, TLSInfo
 from hardsock._scope import current
-from hardsock._tls import TLSConfig
+from hardsock.tls.config import TLSConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hardsock import _core
-from hardsock._connect import Address, tls_settings, warn_of_changes
 from hardsock._core import CancelToken, Connection
 from hardsock._errors import (
     Closed,
@@ -28,9 +27,10 @@ from hardsock._errors import (
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._observe import events
 from hardsock._options import SocketOptions, kernel_settings
-from hardsock._pool_hooks import Hooks, time_left
-from hardsock._pool_options import PoolOptions
-from hardsock._pool_records import (
+from hardsock.connecting.connect import Address, tls_settings, warn_of_changes
+from hardsock.pool.hooks import Hooks, time_left
+from hardsock.pool.options import PoolOptions
+from hardsock.pool.records import (
     Lent,
     PoolAudit,
     PoolCloseReport,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hardsock._core import Breaker
-    from hardsock._tls import TLSConfig
+    from hardsock.tls.config import TLSConfig
 
 __all__ = ["Pool", "PoolManager"]
 

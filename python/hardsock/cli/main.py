@@ -1,0 +1,139 @@
+"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from hardsock import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return its exit status. Wrong usage exits with status 2."""
+    parser = _make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        if arguments.command == "demo":
+            from hardsock.demo import run
+
+            return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+        if arguments.command == "run":
+            from hardsock.running.command import run as run_program
+
+            return run_program(arguments)
+        if arguments.command in ("top", "ps", "attach"):
+            return _look(arguments)
+        if arguments.adapters:
+            from hardsock.adapters._known import report
+
+            print(report(arguments.json))
+            return 0
+        from hardsock.cli.explain import explain
+
+        return explain(arguments.address, timeout=arguments.timeout, as_json=arguments.json)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head`: nobody reads the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    from hardsock.top.screen import attach, ps, top
+
+    if arguments.command == "ps":
+        return ps(arguments.format)
+    if arguments.command == "attach":
+        return attach(arguments.pid)
+    return top(arguments.pid, arguments.view, arguments.once, arguments.format, arguments.interval)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"must be between 0.1 and 3600 seconds, got {text}")
+    return value
+
+
+def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    formats = ("text", "json", "tsv")
+    top = commands.add_parser(
+        "top",
+        help="look at the sockets of a running process",
+        description="Shows what a process has open, by the line that opened it, what it waits for, "
+        "its pools, servers and breakers, and what went wrong last. Keys switch tables; arrows and "
+        "enter show one row in full; q ends. Without an inspect socket: the kernel's view.",
+        epilog="Exit status: 0; 1 if the process cannot be looked at, or has ended; 2 for wrong "
+        "usage.",
+    )
+    top.add_argument("pid", nargs="?", type=int, metavar="PID", help="default: the only one")
+    top.add_argument("--once", action="store_true", help="print once, and end")
+    top.add_argument("--format", choices=formats, default="text", help="json and tsv: once")
+    top.add_argument(
+        "--view",
+        choices=("sites", "connections", "pools", "waiters", "servers", "breakers", "events"),
+        default="sites",
+        help="the table to begin with (sites)",
+    )
+    top.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds (1)")
+
+    ps = commands.add_parser("ps", help="list the processes that can be inspected")
+    ps.add_argument("--format", choices=formats, default="text")
+
+    attach = commands.add_parser(
+        "attach",
+        help="switch the inspect socket of a running process on (Python 3.14)",
+        epilog="Exit status: 0; 1 if it cannot be done; 2 for wrong usage.",
+    )
+    attach.add_argument("pid", type=int, metavar="PID")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hardsock",
+        description="Sockets that cannot hang, cannot leak unseen, and say why they failed.",
+    )
+    parser.add_argument("--version", action="version", version=f"hardsock {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="show, measured live, what hardsock does where the standard library cannot",
+        description="Plays scenes on loopback and in private namespaces, each with the standard "
+        "library and with hardsock. Nothing of this machine is changed.",
+        epilog="Exit status: 0 if every bound was kept, 1 if one was missed, 2 for wrong usage.",
+    )
+    demo.add_argument("scenes", nargs="*", metavar="SCENE", help="play only these scenes")
+    demo.add_argument("--list", action="store_true", help="name the scenes and play none")
+    demo.add_argument("--plain", action="store_true", help="aligned text, even if rich is there")
+
+    explain = commands.add_parser(
+        "explain",
+        help="tell how a connect would go, without connecting",
+        description="Looks the name up and prints the plan of attempts, the options in effect and "
+        "what the kernel would limit. Nothing is sent to the address itself.",
+        epilog="Exit status: 0 if the address can be tried, 1 if the name has no address or the "
+        "lookup took too long, 2 for wrong usage.",
+    )
+    what = explain.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "address", nargs="?", metavar="HOST:PORT", help="also [IPv6]:PORT and unix:PATH"
+    )
+    what.add_argument(
+        "--adapters",
+        action="store_true",
+        help="instead: the libraries that are installed here, the line that puts each under "
+        "hardsock's promises, and what is lost",
+    )
+    explain.add_argument(
+        "--timeout", type=float, default=5.0, metavar="S", help="seconds for all of a connect (5)"
+    )
+    explain.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+    from hardsock.running.command import add_parser
+
+    add_parser(commands)
+    _add_looking(commands)
+    return parser

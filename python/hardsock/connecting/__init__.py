@@ -1,0 +1,1 @@
+"""Connecting: addresses, proxies, and what stands in for socket.create_connection."""

@@ -1,0 +1,1 @@
+"""What makefile() and sendfile() return and use."""

@@ -1,0 +1,1 @@
+"""Who owns what is open, where it was opened, and what was left behind."""

@@ -1,0 +1,1 @@
+"""Listening: whom to let in, and how many."""

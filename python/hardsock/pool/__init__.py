@@ -1,0 +1,1 @@
+"""Pools: lending connections, and knowing who holds them."""

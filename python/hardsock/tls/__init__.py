@@ -1,0 +1,1 @@
+"""TLS: configurations, and the faces that the ssl module's users expect."""
