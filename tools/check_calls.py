@@ -22,7 +22,7 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
             "csrc/cancel/reactor.c",
             "csrc/cancel/wait.c",
             "csrc/listen/handshakes.c",
-            "csrc/pool/keeper.c",
+            "csrc/pool/worker.c",
             "csrc/stream/departures.c",
         ),
         "only wait.c waits, and only those that own an epoll set drain it",

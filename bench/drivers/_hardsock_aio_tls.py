@@ -22,20 +22,20 @@ async def connect(target: Target, config: hs.TLSConfig) -> aio.Connection:
     )
 
 
-async def shake_hands(target: Target, config: hs.TLSConfig, wanted: bytes | None) -> None:
+async def run_handshake(target: Target, config: hs.TLSConfig, wanted: bytes | None) -> None:
     async with await connect(target, config) as conn:
         _tls.check(await conn.recv(1, timeout=DEADLINE), wanted)
 
 
 async def _handshake(target: Target, seconds: float) -> dict[str, Any]:
     config = client_config(sessions=False)
-    return await _common.rate_async(lambda: shake_hands(target, config, _tls.FULL), seconds)
+    return await _common.rate_async(lambda: run_handshake(target, config, _tls.FULL), seconds)
 
 
 async def _resume(target: Target, seconds: float) -> dict[str, Any]:
     config = client_config()
-    await shake_hands(target, config, None)
-    return await _common.rate_async(lambda: shake_hands(target, config, _tls.RESUMED), seconds)
+    await run_handshake(target, config, None)
+    return await _common.rate_async(lambda: run_handshake(target, config, _tls.RESUMED), seconds)
 
 
 async def _request_reply(target: Target, seconds: float) -> dict[str, Any]:

@@ -32,20 +32,20 @@ def exchange(conn: hs.Connection) -> None:
     conn.recv_exactly(64, timeout=DEADLINE)
 
 
-def shake_hands(target: Target, config: hs.TLSConfig, wanted: bytes | None) -> None:
+def run_handshake(target: Target, config: hs.TLSConfig, wanted: bytes | None) -> None:
     with connect(target, config) as conn:
         _tls.check(conn.recv(1, timeout=DEADLINE), wanted)
 
 
 def tls_handshake(target: Target, seconds: float, count: int) -> dict[str, Any]:
     config = client_config(sessions=False)
-    return _common.rate(lambda: shake_hands(target, config, _tls.FULL), seconds)
+    return _common.rate(lambda: run_handshake(target, config, _tls.FULL), seconds)
 
 
 def tls_resume(target: Target, seconds: float, count: int) -> dict[str, Any]:
     config = client_config()
-    shake_hands(target, config, None)
-    return _common.rate(lambda: shake_hands(target, config, _tls.RESUMED), seconds)
+    run_handshake(target, config, None)
+    return _common.rate(lambda: run_handshake(target, config, _tls.RESUMED), seconds)
 
 
 def tls_request_reply(target: Target, seconds: float, count: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Handshakes per second: TLS 1.3, from connect to close, one after the other.
 
-A client connects with a 5 s deadline, shakes hands, verifies certificate (ECDSA P-256, signed by an
+A client connects with a 5 s deadline, does its handshake, verifies certificate (ECDSA P-256, signed by an
 authority of the same kind) and name, receives one byte, and closes. The byte is the peer's word on
 whether the session was resumed; a slice in which it is not as it should be fails. The peer
 (peers/tls_peer.c) pins cipher and key exchange for all (peers/tls.h) and sends two tickets, as

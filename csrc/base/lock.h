@@ -31,8 +31,8 @@ enum hs_rank {
     HS_RANK_CONN,
     HS_RANK_LISTENER,
     HS_RANK_POOL,
-    HS_RANK_KEEPER,      /* which pools there are */
-    HS_RANK_KEEPER_TURN, /* the keeper's, while it works; else only fork takes it */
+    HS_RANK_POOL_WORKER,      /* which pools there are */
+    HS_RANK_POOL_WORKER_TURN, /* the pool worker's, while it works; else only fork takes it */
     HS_RANK_NOTIFIER,
     HS_RANK_NOTIFIERS, /* which there are */
     HS_RANK_INSPECT,   /* which one there is */

@@ -4,7 +4,7 @@
  * made is left out rather than hiding the error itself.
  */
 #include "args.h"
-#include "opened.h"
+#include "tracking.h"
 #include "run.h"
 
 #include <errno.h>
@@ -602,7 +602,7 @@ raise_error(struct call *c, hs_err code)
     PyObject *exc;
     bool own_wait;
 
-    opened_failed(c->st, c->err->sys);
+    tracking_failed(c->st, c->err->sys);
     if (code == HS_E_DEADLINE && c->nonblocking &&
         (c->op.token == NULL || hs_token_check(c->op.token) == HS_OK)) {
         errno = EAGAIN;

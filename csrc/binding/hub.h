@@ -31,7 +31,7 @@ typedef struct {
     struct scratch scratch;  /* owns */
     OperationObject *parked; /* a list; own: a reference each */
     OperationObject *woken;  /* a list: have begun, and are to be stepped again */
-    size_t operations;       /* those that have a bell */
+    size_t operations;       /* those that have a waiter */
     int budget;              /* left of HUB_BUDGET */
     unsigned long thread;    /* in which its loop was last seen to run */
     pid_t process;
@@ -48,8 +48,8 @@ enum operation_state {
 
 struct operation_object {
     HS_HEAD
-    HubObject *hub;       /* owns */
-    struct hs_bell *bell; /* owns; NULL once it has ended */
+    HubObject *hub;                     /* owns */
+    struct hs_loop_waiter *loop_waiter; /* owns; NULL once it has ended */
     enum operation_state state;
     bool blocking;                /* asyncio's protocol: what was yielded is waited for */
     bool cancelled;               /* by asyncio, while parked */

@@ -9,7 +9,7 @@
 
 #include "args.h"
 #include "framing.h"
-#include "opened.h"
+#include "tracking.h"
 #include "pool.h"
 #include "run.h"
 

@@ -1,11 +1,11 @@
-/* listener.h: the Listener object, for type_listener.c and for opened.c.
+/* listener.h: the Listener object, for type_listener.c and for tracking.c.
  *
- * opened.c copies what it tells of one; only its own type changes it.
+ * tracking.c copies what it tells of one; only its own type changes it.
  */
 #ifndef HS_BINDING_LISTENER_H
 #define HS_BINDING_LISTENER_H
 
-#include "opened.h"
+#include "tracking.h"
 
 struct unaccepted;
 

@@ -93,7 +93,7 @@ module_exec(PyObject *module)
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     atomic_init(&st->default_span_ns, HS_NEVER);
-    if (notifier_init(st) < 0 || place_init(st) < 0 || opened_init(module, st) < 0 ||
+    if (notifier_init(st) < 0 || place_init(st) < 0 || tracking_init(module, st) < 0 ||
         add_types(module, st) < 0)
         return -1;
 #define HS_ADD_FUNCTIONS(stem)                                                                     \

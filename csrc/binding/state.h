@@ -119,7 +119,7 @@
     X(watch)                                                                                       \
     X(report)                                                                                      \
     X(notifier)                                                                                    \
-    X(opened)                                                                                      \
+    X(tracking)                                                                                    \
     X(place)                                                                                       \
     X(run)                                                                                         \
     X(breaker)
@@ -151,7 +151,7 @@ typedef struct {
     struct hs_fixed_histogram *_Atomic attach_waits;
     _Atomic int64_t default_span_ns; /* hs.defaults(timeout=...): of calls without an end of their
                                       * own; HS_NEVER: none */
-    /* opened.c: */
+    /* tracking.c: */
     struct opened *opened;    /* guarded by conn_type: those that live */
     _Atomic uint64_t serial;  /* the last one given */
     atomic_bool tells_owners; /* somebody wants to know to whom they belong */
@@ -256,8 +256,8 @@ PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t
 struct origin;
 PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin);
 
-/* ---- opened.c ---- */
-int opened_init(PyObject *module, mod_state *st);
+/* ---- tracking.c ---- */
+int tracking_init(PyObject *module, mod_state *st);
 /* No watch and no owners from now on. What is noted in a finalizer while an interpreter ends would
  * keep from the garbage collector what it is about. */
 void opened_interpreter_ends(mod_state *st);

@@ -32,7 +32,7 @@ conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
     ConnObject *self = conn_alloc(st, c);
 
     if (self != NULL)
-        opened_add(st, &self->opened, origin, hs_conn_fileno(c));
+        tracking_add(st, &self->opened, origin, hs_conn_fileno(c));
     return (PyObject *)self;
 }
 
@@ -296,7 +296,7 @@ conn_share(PyObject *obj, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     shared->whose = Py_NewRef(self->whose == NULL ? obj : self->whose);
-    opened_share(state_of(obj), &shared->opened, &self->opened);
+    tracking_share(state_of(obj), &shared->opened, &self->opened);
     return (PyObject *)shared;
 }
 
@@ -371,9 +371,9 @@ conn_finalize(PyObject *obj)
     if (self->pool != NULL)
         pool_conn_warn(obj);
     else if (!hs_conn_is_closed(self->core))
-        opened_warn(&self->opened, obj);
+        tracking_warn(&self->opened, obj);
     if (self->pool != NULL || !hs_conn_is_closed(self->core))
-        opened_thrown_away(state_of(obj), &self->opened, obj);
+        tracking_thrown_away(state_of(obj), &self->opened, obj);
     let_go(self, true);
     PyErr_Restore(type, value, traceback);
 }
@@ -389,7 +389,7 @@ conn_dealloc(PyObject *obj)
     PyObject_GC_UnTrack(obj);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
-    opened_remove(state_of(obj), &self->opened);
+    tracking_remove(state_of(obj), &self->opened);
     hs_conn_unref(self->core);
     Py_XDECREF(self->state);
     Py_XDECREF(self->pool);

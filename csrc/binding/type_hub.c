@@ -279,7 +279,8 @@ hub_dealloc(PyObject *obj)
     Py_CLEAR(((HubObject *)obj)->trio);
     Py_CLEAR(((HubObject *)obj)->key);
     PyMem_Free(((HubObject *)obj)->scratch.bytes);
-    hs_loop_free(((HubObject *)obj)->core); /* Every Operation, and so every bell, held the hub. */
+    hs_loop_free(
+        ((HubObject *)obj)->core); /* Every Operation, and so every waiter, held the hub. */
     object_free(obj);
 }
 

@@ -257,7 +257,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->core = core;
     origin_begin(st, &origin, OPENED_LISTEN);
-    opened_add(st, &self->opened, &origin, hs_listener_fileno(core));
+    tracking_add(st, &self->opened, &origin, hs_listener_fileno(core));
     origin_end(&origin);
     return (PyObject *)self;
 }
@@ -748,8 +748,8 @@ listener_finalize(PyObject *self)
     if (core_of(self) == NULL || hs_listener_is_closed(core_of(self)))
         return;
     PyErr_Fetch(&type, &value, &traceback);
-    opened_warn(&((ListenerObject *)self)->opened, self);
-    opened_thrown_away(state_of(self), &((ListenerObject *)self)->opened, self);
+    tracking_warn(&((ListenerObject *)self)->opened, self);
+    tracking_thrown_away(state_of(self), &((ListenerObject *)self)->opened, self);
     hs_listener_close(core_of(self));
     PyErr_Restore(type, value, traceback);
 }
@@ -762,7 +762,7 @@ listener_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (((ListenerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    opened_remove(state_of(self), &((ListenerObject *)self)->opened);
+    tracking_remove(state_of(self), &((ListenerObject *)self)->opened);
     batches_free(((ListenerObject *)self)->left);
     hs_listener_unref(core_of(self));
     object_free(self);

@@ -57,7 +57,7 @@ operation_unpark(OperationObject *op)
 {
     if (op->state != OP_PARKED)
         return;
-    hs_bell_unpark(op->bell);
+    hs_loop_waiter_unpark(op->loop_waiter);
     step_again(op);
     Py_DECREF(op);
 }
@@ -71,7 +71,7 @@ park(OperationObject *op)
         PyErr_SetString(PyExc_RuntimeError, "the event loop of this operation has ended");
         return -1;
     }
-    if ((rv = hs_bell_park(op->bell, &op->job.call.op, op->job.call.err)) != HS_OK)
+    if ((rv = hs_loop_waiter_park(op->loop_waiter, &op->job.call.op, op->job.call.err)) != HS_OK)
         return raise_error(&op->job.call, rv);
     op->state = OP_PARKED;
     unlist(op);
@@ -90,10 +90,11 @@ operation_end(OperationObject *op)
     operation_unpark(op);
     unlist(op);
     op->state = OP_ENDED;
-    if (op->bell != NULL)
+    if (op->loop_waiter != NULL)
         op->hub->operations--;
-    hs_bell_free(op->bell); /* It may listen to a token or a connection that the job lets go of. */
-    op->bell = op->job.call.op.bell = NULL;
+    hs_loop_waiter_free(
+        op->loop_waiter); /* It may listen to a token or a connection that the job lets go of. */
+    op->loop_waiter = op->job.call.op.loop_waiter = NULL;
     job_end(&op->job);
     Py_CLEAR(op->callback);
     Py_CLEAR(op->context);
@@ -537,12 +538,12 @@ operation_start(prepare_fn prepare, PyObject *self, PyObject *const *args, Py_ss
     op->job.call.err = &err;
     if (prepare(self, args + 1, nargs - 1, kwnames, &op->job) < 0)
         goto fail;
-    if ((rv = hs_bell_new(op->hub->core, op, op->job.call.err, &op->bell)) != HS_OK) {
+    if ((rv = hs_loop_waiter_new(op->hub->core, op, op->job.call.err, &op->loop_waiter)) != HS_OK) {
         (void)raise_error(&op->job.call, rv);
         goto fail;
     }
     hub->operations++;
-    core->bell = op->bell;
+    core->loop_waiter = op->loop_waiter;
     core->stepping = true;
     op->job.call.err = NULL;
     return (PyObject *)op;
@@ -591,7 +592,7 @@ operation_dealloc(PyObject *obj)
 
     PyObject_GC_UnTrack(obj);
     (void)operation_clear(obj);
-    Py_CLEAR(op->hub); /* After the bell. */
+    Py_CLEAR(op->hub); /* After the waiter. */
     object_free(obj);
 }
 

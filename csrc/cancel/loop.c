@@ -11,13 +11,14 @@
  * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
  * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
  *
- * Threads: everything belongs to the loop's thread, but for `rung`. hs_bell_ring runs in others,
- * under the lock of a wake list that the bell listens to, and takes the loop's lock inside. So once
- * a bell has left its lists and then, under the loop's lock, the rung list, nobody else knows it.
+ * Threads: everything belongs to the loop's thread, but for `rung`. hs_loop_waiter_wake runs in
+ * others, under the lock of a wake list that the waiter listens to, and takes the loop's lock
+ * inside. So once a waiter has left its lists and then, under the loop's lock, the rung list,
+ * nobody else knows it.
  *
- * Times: a heap of parked bells. The timerfd is set only when the earliest time becomes
- * earlier than what it is set to; it may fire for a bell that has left, and is then set anew. An op
- * that is over before its deadline costs no system call.
+ * Times: a heap of parked waiters. The timerfd is set only when the earliest time becomes
+ * earlier than what it is set to; it may fire for a waiter that has left, and is then set anew. An
+ * op that is over before its deadline costs no system call.
  */
 #include "loop.h"
 
@@ -47,7 +48,7 @@
 struct place { /* of one descriptor number */
     uint64_t owner;
     uint32_t generation;
-    struct hs_list parked; /* hs_bell.parked */
+    struct hs_list parked; /* hs_loop_waiter.parked */
 };
 
 struct hs_loop {
@@ -57,15 +58,15 @@ struct hs_loop {
     struct hs_waker *waker; /* owns: a reference */
     struct place **places;  /* own; by number, made on first use: lists must not move */
     size_t n_places;
-    struct hs_timers timers; /* hs_bell.timer */
+    struct hs_timers timers; /* hs_loop_waiter.timer */
     int64_t timer_ns;        /* what timer_fd is set to */
     struct hs_list due;
-    size_t bells;
+    size_t loop_waiters;
     struct hs_lock lock;
-    struct hs_list rung; /* guarded by lock: hs_bell.rung */
+    struct hs_list rung; /* guarded by lock: hs_loop_waiter.rung */
 };
 
-struct hs_bell {
+struct hs_loop_waiter {
     unsigned magic;
     short events;
     struct hs_loop *loop;
@@ -141,7 +142,7 @@ hs_loop_free(struct hs_loop *l)
     if (l == NULL)
         return;
     HS_CHECK(l, LOOP_MAGIC);
-    HS_ASSERT(l->bells == 0 || !is_ours(l));
+    HS_ASSERT(l->loop_waiters == 0 || !is_ours(l));
     if (l->epoll_fd >= 0)
         (void)close(l->epoll_fd);
     if (l->timer_fd >= 0)
@@ -166,9 +167,10 @@ hs_loop_fileno(const struct hs_loop *l)
 }
 
 hs_err
-hs_bell_new(struct hs_loop *l, void *arg, struct hs_error *err, struct hs_bell **ret_bell)
+hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
+                   struct hs_loop_waiter **ret_waiter)
 {
-    struct hs_bell *b;
+    struct hs_loop_waiter *b;
 
     HS_CHECK(l, LOOP_MAGIC);
     if ((b = calloc(1, sizeof(*b))) == NULL)
@@ -180,18 +182,18 @@ hs_bell_new(struct hs_loop *l, void *arg, struct hs_error *err, struct hs_bell *
     hs_list_init(&b->parked);
     hs_list_init(&b->due);
     hs_list_init(&b->rung);
-    l->bells++;
-    *ret_bell = b;
+    l->loop_waiters++;
+    *ret_waiter = b;
     return HS_OK;
 }
 
 void
-hs_bell_free(struct hs_bell *b)
+hs_loop_waiter_free(struct hs_loop_waiter *b)
 {
     if (b == NULL)
         return;
-    hs_bell_unpark(b);
-    b->loop->bells--;
+    hs_loop_waiter_unpark(b);
+    b->loop->loop_waiters--;
     memset(b, BELL_FREED, sizeof(*b));
     free(b);
 }
@@ -199,18 +201,19 @@ hs_bell_free(struct hs_bell *b)
 /* ---- Being rung ---------------------------------------------------------------------------- */
 
 void
-hs_bell_listen(struct hs_bell *b, enum hs_bell_ear ear, struct hs_wakelist *list)
+hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
+                      struct hs_wakelist *list)
 {
     HS_CHECK(b, BELL_MAGIC);
-    if (b->lists[ear] == list)
+    if (b->lists[source] == list)
         return;
-    HS_ASSERT(b->lists[ear] == NULL);
-    b->lists[ear] = list;
-    hs_wakelist_join_bell(list, &b->nodes[ear], b->loop->waker, b);
+    HS_ASSERT(b->lists[source] == NULL);
+    b->lists[source] = list;
+    hs_wakelist_join_loop(list, &b->nodes[source], b->loop->waker, b);
 }
 
 void
-hs_bell_ring(struct hs_bell *b)
+hs_loop_waiter_wake(struct hs_loop_waiter *b)
 {
     struct hs_loop *l = b->loop;
 
@@ -221,7 +224,7 @@ hs_bell_ring(struct hs_bell *b)
 }
 
 static void
-make_due(struct hs_bell *b)
+make_due(struct hs_loop_waiter *b)
 {
     if (hs_list_empty(&b->due))
         hs_list_append(&b->loop->due, &b->due);
@@ -233,7 +236,7 @@ collect_rung(struct hs_loop *l)
     hs_waker_drain(l->waker);
     hs_lock_take(&l->lock);
     while (!hs_list_empty(&l->rung)) {
-        struct hs_bell *b = HS_CONTAINER(l->rung.next, struct hs_bell, rung);
+        struct hs_loop_waiter *b = HS_CONTAINER(l->rung.next, struct hs_loop_waiter, rung);
 
         hs_list_unlink(&b->rung);
         make_due(b);
@@ -267,7 +270,7 @@ collect_expired(struct hs_loop *l)
     (void)ignored;
     l->timer_ns = HS_NEVER;
     while ((timer = hs_timers_expired(&l->timers, now)) != NULL)
-        make_due(HS_CONTAINER(timer, struct hs_bell, timer));
+        make_due(HS_CONTAINER(timer, struct hs_loop_waiter, timer));
     set_timer(l);
 }
 
@@ -303,7 +306,7 @@ make_all_due(struct hs_loop *l, struct place *p)
     if (hs_list_empty(&p->parked))
         return;
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next)
-        make_due(HS_CONTAINER(i, struct hs_bell, parked));
+        make_due(HS_CONTAINER(i, struct hs_loop_waiter, parked));
     hs_eventfd_ring(l->waker->efd);
 }
 
@@ -363,7 +366,7 @@ collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
     if (p->generation != (uint32_t)(data >> 32))
         return; /* of a former owner */
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next) {
-        struct hs_bell *b = HS_CONTAINER(i, struct hs_bell, parked);
+        struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, parked);
 
         if ((b->events & revents) != 0)
             make_due(b);
@@ -373,7 +376,7 @@ collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
 /* ---- Driving ------------------------------------------------------------------------------- */
 
 hs_err
-hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
+hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_error *err)
 {
     struct hs_loop *l = b->loop;
     struct place *p = NULL;
@@ -400,7 +403,7 @@ hs_bell_park(struct hs_bell *b, const struct hs_op *op, struct hs_error *err)
 }
 
 void
-hs_bell_unpark(struct hs_bell *b)
+hs_loop_waiter_unpark(struct hs_loop_waiter *b)
 {
     struct hs_loop *l = b->loop;
 
@@ -443,12 +446,12 @@ hs_loop_collect(struct hs_loop *l)
 void *
 hs_loop_next(struct hs_loop *l)
 {
-    struct hs_bell *b;
+    struct hs_loop_waiter *b;
 
     HS_CHECK(l, LOOP_MAGIC);
     if (hs_list_empty(&l->due))
         return NULL;
-    b = HS_CONTAINER(l->due.next, struct hs_bell, due);
-    hs_bell_unpark(b);
+    b = HS_CONTAINER(l->due.next, struct hs_loop_waiter, due);
+    hs_loop_waiter_unpark(b);
     return b->arg;
 }

@@ -10,8 +10,8 @@
  *
  * Invariants:
  * - Everything in struct hs_notifier and its alarms is guarded by `lock`, also the loop and its
- *   bells, which are otherwise for one thread: so any thread arms and ends an alarm by itself, and
- *   the sleeping thread is not woken for it. The loop's descriptor tells it when a time comes.
+ *   waiters, which are otherwise for one thread: so any thread arms and ends an alarm by itself,
+ *   and the sleeping thread is not woken for it. The loop's descriptor tells it when a time comes.
  * - The lock is held while ops are stepped, which do not block, and never while serve runs.
  * - An alarm that is not over is in `all`. With a thread it is also in exactly one of: the loop
  *   (parked), again, due; or it is current. Its owner ends it once. If it is current then, the
@@ -77,7 +77,7 @@ struct hs_alarm {
     struct hs_alarm_hooks hooks;
     void *arg;
     struct hs_list all, link;
-    struct hs_bell *bell; /* owns; NULL: there is no thread, or it is over */
+    struct hs_loop_waiter *loop_waiter; /* owns; NULL: there is no thread, or it is over */
     struct hs_op op;
     bool ended; /* by its owner, while it was current */
 };
@@ -153,8 +153,8 @@ static void
 put_to_rest_locked(struct hs_alarm *a)
 {
     hs_list_unlink(&a->link);
-    hs_bell_free(a->bell);
-    a->bell = NULL;
+    hs_loop_waiter_free(a->loop_waiter);
+    a->loop_waiter = NULL;
 }
 
 /* It is over: out of the notifier, which the owner's end of it will not touch then. */
@@ -191,12 +191,13 @@ try_step_locked(struct hs_alarm *a)
     struct hs_error err = {0};
     hs_err rv;
 
-    if (a->bell == NULL && (rv = hs_bell_new(a->notifier->loop, a, &err, &a->bell)) != HS_OK)
+    if (a->loop_waiter == NULL &&
+        (rv = hs_loop_waiter_new(a->notifier->loop, a, &err, &a->loop_waiter)) != HS_OK)
         return rv;
-    a->op.bell = a->bell;
+    a->op.loop_waiter = a->loop_waiter;
     if ((rv = a->hooks.step(a->arg, &a->op, &err)) != HS_WANT)
         return rv;
-    rv = hs_bell_park(a->bell, &a->op, &err);
+    rv = hs_loop_waiter_park(a->loop_waiter, &a->op, &err);
     return rv == HS_OK ? HS_WANT : rv;
 }
 
@@ -386,7 +387,7 @@ is_over_locked(const struct hs_notifier *n)
     return n->stopped || hs_list_empty(&n->all);
 }
 
-/* Alarms without a bell; no thread. */
+/* Alarms without a waiter; no thread. */
 static void
 end_thread_locked(struct hs_notifier *n)
 {
@@ -424,7 +425,7 @@ run(void *arg)
     return NULL;
 }
 
-/* All alarms are without a bell. Those that are not over are stepped by the thread. */
+/* All alarms are without a waiter. Those that are not over are stepped by the thread. */
 static hs_err
 start_locked(struct hs_notifier *n, struct hs_error *err)
 {

@@ -166,8 +166,8 @@ hs_wakelist_wake(struct hs_wakelist *w)
         struct hs_wakenode *node = HS_CONTAINER(l, struct hs_wakenode, link);
         struct hs_waker *waker = node->waker;
 
-        if (node->bell != NULL)
-            hs_bell_ring(node->bell);
+        if (node->loop_waiter != NULL)
+            hs_loop_waiter_wake(node->loop_waiter);
         if (atomic_exchange(&waker->pending, true))
             continue;
         atomic_fetch_add_explicit(&waker->refs, 1, memory_order_relaxed);
@@ -185,15 +185,15 @@ hs_wakelist_wake(struct hs_wakelist *w)
 void
 hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
 {
-    hs_wakelist_join_bell(w, node, get_waker(), NULL);
+    hs_wakelist_join_loop(w, node, get_waker(), NULL);
 }
 
 void
-hs_wakelist_join_bell(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
-                      struct hs_bell *bell)
+hs_wakelist_join_loop(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
+                      struct hs_loop_waiter *loop_waiter)
 {
     node->waker = waker;
-    node->bell = bell;
+    node->loop_waiter = loop_waiter;
     hs_lock_take(&w->lock);
     hs_list_append(&w->nodes, &node->link);
     hs_lock_drop(&w->lock);
@@ -334,8 +334,8 @@ want(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t until_
     op->want_events = events;
     op->want_at_ns = hs_min_ns(deadline_ns, until_ns);
     if (op->token != NULL) {
-        if (op->bell != NULL && hs_token_is_ours(op->token))
-            hs_bell_listen(op->bell, HS_BELL_TOKEN, hs_token_wakelist(op->token));
+        if (op->loop_waiter != NULL && hs_token_is_ours(op->token))
+            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_TOKEN, hs_token_wakelist(op->token));
         op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
     }
     if ((rv = check(op, deadline_ns, while_waiting, err)) != HS_OK)

@@ -38,7 +38,7 @@ struct hs_wakelist {
 struct hs_wakenode {
     struct hs_list link;
     struct hs_waker *waker;
-    struct hs_bell *bell; /* NULL when a thread waits */
+    struct hs_loop_waiter *loop_waiter; /* NULL when a thread waits */
 };
 
 void hs_wakelist_init(struct hs_wakelist *w);
@@ -55,8 +55,8 @@ void hs_wakers_spare(int64_t until_ns);
 void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
 /* The same for an op that waits in an event loop; hs_wakelist_leave as before. */
-void hs_wakelist_join_bell(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
-                           struct hs_bell *bell);
+void hs_wakelist_join_loop(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
+                           struct hs_loop_waiter *loop_waiter);
 
 /* Waits until fd has one of the events, the token ends, the deadline passes, a signal handler ran,
  * or this thread's waker is woken. fd may be -1: then only the rest counts. token may be NULL.

@@ -210,7 +210,7 @@ wrap(struct attempt *a, struct hs_error *err)
 }
 
 hs_err
-hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err)
+hs_attempt_handshake(struct attempt *a, const struct hs_connect_options *opts, struct hs_error *err)
 {
     hs_err rv;
 

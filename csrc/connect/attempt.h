@@ -29,8 +29,8 @@ hs_err hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opt
 void hs_attempt_stop(struct attempt *a);
 /* After HS_OK of the two above, when TLS is wanted: begins it, or goes on with it. HS_WANT: a->op
  * says for what. Else log and *err say why. */
-hs_err hs_attempt_shake(struct attempt *a, const struct hs_connect_options *opts,
-                        struct hs_error *err);
+hs_err hs_attempt_handshake(struct attempt *a, const struct hs_connect_options *opts,
+                            struct hs_error *err);
 /* The winner's connection becomes the caller's. */
 HS_NODISCARD hs_err hs_attempt_take(struct attempt *a, struct hs_error *err,
                                     struct hs_conn **ret_conn);

@@ -9,8 +9,8 @@
  * first address; within a family glibc's order (RFC 6724) stands. If A comes in before AAAA, AAAA
  * gets 50 ms. A new attempt starts when 250 ms have passed, at once when one fails or none is
  * running. A seventh calls off the oldest. The first to connect wins, the others are closed at
- * once. With TLS the winner then shakes hands, alone, and its failure is the connect's; or, with
- * commit_at_tls, the race is about finished handshakes.
+ * once. With TLS the winner then does its handshake, alone, and its failure is the connect's; or,
+ * with commit_at_tls, the race is about finished handshakes.
  *
  * Owned by one caller at a time; takes no lock. fds: every attempt's until it ends, epoll_fd,
  * lookup_fd. After a fork the child's copy may only be freed.
@@ -475,7 +475,7 @@ secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
         cn->committed = true;
         stop_others(cn, a);
     }
-    rv = hs_attempt_shake(a, &cn->opts, &err);
+    rv = hs_attempt_handshake(a, &cn->opts, &err);
     if (rv < 0 && cn->tls_error.code == HS_OK)
         cn->tls_error = err;
     return rv;
@@ -750,7 +750,7 @@ no_connection(struct hs_connector *cn, struct hs_error *err)
 }
 
 static bool
-is_shaking(const struct hs_connector *cn)
+is_handshaking(const struct hs_connector *cn)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (cn->attempts[i].conn != NULL)
@@ -781,8 +781,8 @@ gave_up(struct hs_connector *cn, hs_err rv, struct hs_error *err)
             tell_starved(cn, err);
         err->op = "connect";
         if (err->phase == NULL)
-            err->phase = resolving ? "resolve" : is_shaking(cn) ? "tls" : "connect";
-        if (is_shaking(cn) && err->tls == HS_TLS_NONE)
+            err->phase = resolving ? "resolve" : is_handshaking(cn) ? "tls" : "connect";
+        if (is_handshaking(cn) && err->tls == HS_TLS_NONE)
             err->tls = rv == HS_E_DEADLINE ? HS_TLS_TIMEOUT : HS_TLS_LOCAL;
     }
     stop_all(cn, rv != HS_E_DEADLINE);

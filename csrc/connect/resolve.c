@@ -488,7 +488,7 @@ hs_lookup_answer(struct hs_ticket *ticket, uint16_t port, struct hs_answer *ret_
 /* The last caller has gone: what has not started never will, what runs becomes an orphan. Returns
  * how many references are given up with it. */
 static long
-forsake_locked(struct hs_lookup *l)
+abandon_locked(struct hs_lookup *l)
 {
     switch (l->turn.state) {
     case HS_TURN_QUEUED:
@@ -522,7 +522,7 @@ hs_lookup_leave(struct hs_ticket *ticket)
     hs_lock_take(&lock);
     hs_list_unlink(&ticket->link);
     if (hs_list_empty(&l->tickets))
-        refs += forsake_locked(l);
+        refs += abandon_locked(l);
     unref_locked(l, refs);
     hs_lock_drop(&lock);
     launch_queued(); /* Its place may be another's now. */

@@ -270,12 +270,12 @@ HS_API HS_NODISCARD hs_err hs_token_fileno(struct hs_token *t, struct hs_error *
 
 /* ---- Operations ---------------------------------------------------------------------------- */
 
-struct hs_bell;
+struct hs_loop_waiter;
 
 /* One call in progress. Make it once per call with HS_OP_INIT; a retry after HS_INTR or HS_WANT
  * passes the same op, so that it never buys time. With stepping set the call never sleeps: it
  * returns HS_WANT and says in want_* what to watch. Closing, cancelling and moving a deadline, from
- * whatever thread, ring the op's bell; without one its driver must step it again by itself then.
+ * whatever thread, wake the op's waiter; without one its driver must step it again by itself then.
  *
  * told is a second token, for servers that drain; only calls of a connection look at it. Once it is
  * cancelled, a call that receives still takes what has arrived, and goes on with a message of which
@@ -286,19 +286,19 @@ struct hs_bell;
  * HS_E_CLOSED once that has ended, also when another thread ends it at this moment: it never
  * touches what is the next borrower's. The pool has to live as long as the call. */
 struct hs_op {
-    int64_t deadline_ns;    /* absolute, HS_NEVER or HS_TRY_ONCE */
-    struct hs_token *token; /* borrows until the call has ended; may be NULL */
-    struct hs_token *told;  /* the same; see above */
-    struct hs_bell *bell;   /* borrows until the call has ended; may be NULL */
-    size_t done;            /* bytes moved so far */
-    int64_t want_at_ns;     /* step again at this time at the latest, or HS_NEVER */
-    int64_t came_ns;        /* when bytes last came in this call, or 0 */
-    uint64_t want_id;       /* whose want_fd it is: numbers are used again; 0: nobody's for long */
-    uint64_t lease;         /* hs_lease.id, or 0: see above */
-    int want_fd;            /* or -1: only the time counts */
-    int send_flags;         /* of send(2), for calls that send: 0 or MSG_MORE */
-    short want_events;      /* POLLIN, POLLOUT */
-    uint8_t claim;          /* directions held between steps; belongs to the callee */
+    int64_t deadline_ns;                /* absolute, HS_NEVER or HS_TRY_ONCE */
+    struct hs_token *token;             /* borrows until the call has ended; may be NULL */
+    struct hs_token *told;              /* the same; see above */
+    struct hs_loop_waiter *loop_waiter; /* borrows until the call has ended; may be NULL */
+    size_t done;                        /* bytes moved so far */
+    int64_t want_at_ns;                 /* step again at this time at the latest, or HS_NEVER */
+    int64_t came_ns;                    /* when bytes last came in this call, or 0 */
+    uint64_t want_id;  /* whose want_fd it is: numbers are used again; 0: nobody's for long */
+    uint64_t lease;    /* hs_lease.id, or 0: see above */
+    int want_fd;       /* or -1: only the time counts */
+    int send_flags;    /* of send(2), for calls that send: 0 or MSG_MORE */
+    short want_events; /* POLLIN, POLLOUT */
+    uint8_t claim;     /* directions held between steps; belongs to the callee */
     bool stepping;
     bool midway; /* bytes of the message went out with earlier calls: a failure to send poisons as
                   * if they had gone out with this one */
@@ -322,35 +322,35 @@ struct hs_op {
  * hs_loop_fileno for reading, as long as it likes; when it is readable it calls hs_loop_collect and
  * then steps the ops that hs_loop_next names:
  *
- *     hs_bell_new(loop, arg, ...);  op.bell = bell;  op.stepping = true;
- *     hs_conn_recv(conn, &op, ...) == HS_WANT:  hs_bell_park(bell, &op, ...)
+ *     hs_loop_waiter_new(loop, arg, ...);  op.loop_waiter = waiter;  op.stepping = true;
+ *     hs_conn_recv(conn, &op, ...) == HS_WANT:  hs_loop_waiter_park(waiter, &op, ...)
  *     hs_loop_next(loop) == arg:  hs_conn_recv(conn, &op, ...) again
  *
- * A loop and its bells belong to one thread. What rings a bell (closing, cancelling, a deadline
+ * A loop and its waiters belong to one thread. What rings a waiter (closing, cancelling, a deadline
  * that moves) may come from any thread. In a forked child the parent's loop can only be freed. */
 struct hs_loop;
 
 HS_API HS_NODISCARD hs_err hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop);
-HS_API void hs_loop_free(struct hs_loop *loop); /* free its bells first; NULL is fine */
+HS_API void hs_loop_free(struct hs_loop *loop); /* free its waiters first; NULL is fine */
 HS_API int hs_loop_fileno(const struct hs_loop *loop);
 /* Finds out, without waiting, which parked ops are due; at most about a hundred at a time, and the
  * descriptor stays readable while there are more. */
 HS_API void hs_loop_collect(struct hs_loop *loop);
-/* The next one that is due, unparked: what its bell was made with. NULL: none. */
+/* The next one that is due, unparked: what its waiter was made with. NULL: none. */
 HS_API void *hs_loop_next(struct hs_loop *loop);
 /* A descriptor that leaves us without being closed (hs_conn_detach): stop watching it. */
 HS_API void hs_loop_forget(struct hs_loop *loop, int fd);
 
-HS_API HS_NODISCARD hs_err hs_bell_new(struct hs_loop *loop, void *arg, struct hs_error *err,
-                                       struct hs_bell **ret_bell);
-/* Unparks; NULL is fine. The bell of an op that has ended, however, may still listen to what the op
- * used: free or unpark it before that goes. */
-HS_API void hs_bell_free(struct hs_bell *bell);
+HS_API HS_NODISCARD hs_err hs_loop_waiter_new(struct hs_loop *loop, void *arg, struct hs_error *err,
+                                              struct hs_loop_waiter **ret_waiter);
+/* Unparks; NULL is fine. The waiter of an op that has ended, however, may still listen to what the
+ * op used: free or unpark it before that goes. */
+HS_API void hs_loop_waiter_free(struct hs_loop_waiter *loop_waiter);
 /* After HS_WANT: waits for what the op wants. On failure it is not parked. */
-HS_API HS_NODISCARD hs_err hs_bell_park(struct hs_bell *bell, const struct hs_op *op,
-                                        struct hs_error *err);
+HS_API HS_NODISCARD hs_err hs_loop_waiter_park(struct hs_loop_waiter *loop_waiter,
+                                               const struct hs_op *op, struct hs_error *err);
 /* Before stepping or giving up an op that hs_loop_next has not named. Idempotent. */
-HS_API void hs_bell_unpark(struct hs_bell *bell);
+HS_API void hs_loop_waiter_unpark(struct hs_loop_waiter *loop_waiter);
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
@@ -1334,8 +1334,8 @@ HS_API HS_NODISCARD hs_err hs_pool_try_acquire(struct hs_pool *p, const struct h
 /* Waits for a connection. HS_E_DEADLINE, HS_E_CANCELLED: nothing was lent, nobody's place in the
  * queue is lost. HS_E_CLOSED; HS_E_LIMIT: max_waiting, or a deadlock that was to be refused; any
  * error of a dial, when that failed and nothing else could serve this caller. A stepped op needs a
- * bell: what it waits for has no descriptor. A caller that gives up after HS_INTR or HS_WANT frees
- * or unparks the bell, and calls hs_pool_abandon. */
+ * waiter: what it waits for has no descriptor. A caller that gives up after HS_INTR or HS_WANT
+ * frees or unparks the waiter, and calls hs_pool_abandon. */
 HS_API HS_NODISCARD hs_err hs_pool_acquire(struct hs_pool *p, struct hs_op *op,
                                            struct hs_request *request, struct hs_error *err,
                                            struct hs_lease *ret_lease);

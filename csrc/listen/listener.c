@@ -549,8 +549,8 @@ wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, stru
 
     if (!op->stepping)
         hs_wakelist_join(&l->wakers, &node);
-    else if (op->bell != NULL)
-        hs_bell_listen(op->bell, HS_BELL_OWNER, &l->wakers);
+    else if (op->loop_waiter != NULL)
+        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &l->wakers);
     op->want_id = l->fd.id;
     if (!hs_fd_is_closed(&l->fd))
         rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);

@@ -8,7 +8,7 @@
  * A dial that fails fails the callers only if nothing else can serve them: no other dial, no
  * connection that may come back, no endpoint that has not failed.
  */
-#include "keeper.h"
+#include "worker.h"
 #include "waiter.h"
 
 #include <stdlib.h>
@@ -170,10 +170,10 @@ note_stalled_locked(struct hs_pool *p, int64_t now, int64_t *again)
     for (size_t i = 0; i < p->n_members; i++) {
         struct hs_member *m = p->members[i];
 
-        if (m->shaking_ns == 0 || m->stalled)
+        if (m->handshaking_ns == 0 || m->stalled)
             continue;
-        if (now - m->shaking_ns < STALLED_NS) {
-            *again = hs_min_ns(*again, m->shaking_ns + STALLED_NS);
+        if (now - m->handshaking_ns < STALLED_NS) {
+            *again = hs_min_ns(*again, m->handshaking_ns + STALLED_NS);
             continue;
         }
         m->stalled = true;
@@ -234,7 +234,7 @@ static void
 dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const struct hs_error *why,
             struct hs_dial_failure *failure)
 {
-    struct deeds d = {.keeper = true};
+    struct deferred d = {.worker = true};
     struct hs_dial_failure *before;
 
     hs_lock_take(&p->lock);
@@ -254,7 +254,7 @@ dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const stru
 static void
 dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct hs_conn *conn)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
     int64_t boot_now = hs_boot_now(), lifetime;
 
     hs_conn_set_site(conn, HS_MADE_POOL, p->where, p->thread);
@@ -277,7 +277,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
     }
     (void)hs_pool_offer_locked(p, m, boot_now, boot_now, &d);
     /* There may be more wanted than max_dials let begin: nobody else will say so. */
-    d.keeper |= more_wanted(p);
+    d.worker |= more_wanted(p);
     hs_pool_leave(p, &d);
 }
 
@@ -291,17 +291,17 @@ destroy(struct dial *dial)
     free(dial);
 }
 
-/* In its TLS handshake from now on: the keeper looks whether it comes to an end. */
+/* In its TLS handshake from now on: the pool worker looks whether it comes to an end. */
 static void
 note_phase(struct dial *dial)
 {
     struct hs_pool *p = dial->task.pool;
-    struct deeds d = {.keeper = true};
+    struct deferred d = {.worker = true};
     const struct hs_attempt *attempts;
     bool shaking = false;
     size_t n;
 
-    if (p->o.connect.tls == NULL || dial->m->shaking_ns != 0)
+    if (p->o.connect.tls == NULL || dial->m->handshaking_ns != 0)
         return;
     attempts = hs_connector_attempts(dial->connector, &n);
     for (size_t i = 0; i < n; i++)
@@ -309,7 +309,7 @@ note_phase(struct dial *dial)
     if (!shaking)
         return;
     hs_lock_take(&p->lock);
-    dial->m->shaking_ns = hs_now();
+    dial->m->handshaking_ns = hs_now();
     hs_pool_leave(p, &d);
 }
 
@@ -347,7 +347,7 @@ give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
     struct hs_pool *p = task->pool;
     struct hs_member *m = dial->m;
     int64_t began_ns = dial->began_ns;
-    struct deeds d = {0};
+    struct deferred d = {0};
     struct hs_dial_failure *failure =
         why == HS_POOL_DIAL_FAILED ? failure_of(dial->connector, began_ns) : NULL;
 
@@ -374,7 +374,7 @@ forget(struct task *task)
 }
 
 void
-hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k)
+hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
     struct dial *dial = calloc(1, sizeof(*dial));
     struct hs_error err = {0};

@@ -7,10 +7,10 @@
  * under the lock, it is given to the next.
  *
  * A lease that a finalizer finds thrown away goes onto a stack without a lock: finalizers run
- * wherever the garbage collector does. Whoever comes by next, or the keeper, closes it; nobody
+ * wherever the garbage collector does. Whoever comes by next, or the pool worker, closes it; nobody
  * knows in what state it is, so it is never lent again.
  */
-#include "keeper.h"
+#include "worker.h"
 
 static const char op_name[] = "release";
 static const char returned_before[] = "this connection was returned before";
@@ -107,7 +107,7 @@ static void
 end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum hs_pool_reason *why,
     bool *ret_late)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
     int64_t boot_now = hs_boot_now();
 
     hs_lock_take(&p->lock);
@@ -117,7 +117,7 @@ end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum hs_pool_rea
         *why = hs_pool_offer_locked(p, m, boot_now, boot_now, &d);
     } else {
         m->site->dirty += *why == HS_POOL_DIRTY;
-        hs_pool_doom_locked(p, m, *why, &d);
+        hs_pool_retire_locked(p, m, *why, &d);
     }
     hs_pool_leave(p, &d);
 }
@@ -161,11 +161,11 @@ hs_pool_lose(struct hs_lease *lease)
     do {
         atomic_store_explicit(&m->lost, first, memory_order_relaxed);
     } while (!atomic_compare_exchange_weak(&p->lost, &first, m));
-    hs_keeper_ask(p);
+    hs_pool_worker_ask(p);
 }
 
 void
-hs_pool_take_lost_locked(struct hs_pool *p, struct deeds *d)
+hs_pool_take_lost_locked(struct hs_pool *p, struct deferred *d)
 {
     struct hs_member *m, *next;
     int64_t boot_now;
@@ -177,7 +177,7 @@ hs_pool_take_lost_locked(struct hs_pool *p, struct deeds *d)
         next = atomic_load_explicit(&m->lost, memory_order_relaxed);
         hs_pool_end_lease_locked(p, m, boot_now, true);
         m->site->lost++;
-        hs_pool_doom_locked(p, m, HS_POOL_LOST, d);
+        hs_pool_retire_locked(p, m, HS_POOL_LOST, d);
     }
 }
 

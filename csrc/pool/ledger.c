@@ -164,7 +164,7 @@ note_overdue(const struct hs_pool *p, const struct hs_member *m, int64_t boot_no
 }
 
 int64_t
-hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d)
+hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferred *d)
 {
     int64_t limit = p->o.overdue_after_ns;
 
@@ -225,8 +225,8 @@ hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
     do {
         if (!op->stepping)
             hs_wakelist_join(&p->changed, &node);
-        else if (op->bell != NULL)
-            hs_bell_listen(op->bell, HS_BELL_OWNER, &p->changed);
+        else if (op->loop_waiter != NULL)
+            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
         op->want_id = 0;
         if ((rv = tell_one(p, ret_lent)) == HS_WANT)
             rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);

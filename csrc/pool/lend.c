@@ -2,11 +2,11 @@
  *
  * Before a connection is lent again the kernel is asked whether the peer is there and has said
  * nothing that nobody asked for: one borrower must never read what was meant for another. The
- * keeper's epoll set cannot stand for that: between an event and the keeper's turn somebody may
- * borrow. The question is asked by the new borrower, after the lock was dropped: the connection is
- * LENT to this borrower by then, in a hand-over, too. If the answer is no, the borrower ends that
- * lease, closes the connection, and goes on to the next, or back to its own place in the queue,
- * which its ticket keeps.
+ * pool worker's epoll set cannot stand for that: between an event and the pool worker's turn
+ * somebody may borrow. The question is asked by the new borrower, after the lock was dropped: the
+ * connection is LENT to this borrower by then, in a hand-over, too. If the answer is no, the
+ * borrower ends that lease, closes the connection, and goes on to the next, or back to its own
+ * place in the queue, which its ticket keeps.
  *
  * Order of checks when a wait ends: a cancel wins over a connection that came meanwhile, which goes
  * on to the next; that wins over a deadline.
@@ -16,7 +16,7 @@
 #include "../base/recorder.h"
 #include "../cancel/loop.h"
 #include "../cancel/token.h"
-#include "keeper.h"
+#include "worker.h"
 
 static const char op_name[] = "acquire";
 
@@ -113,7 +113,7 @@ probe(const struct hs_lease *lease)
 static void
 take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason why)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
 
     hs_lock_take(&p->lock);
     p->stats.acquired--;
@@ -121,7 +121,7 @@ take_back(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reason w
     p->stats.wait.buckets[hs_histogram_bucket(0)]--;
     p->stats.wait.edges[0]--;
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
-    hs_pool_doom_locked(p, lease->member, why, &d);
+    hs_pool_retire_locked(p, lease->member, why, &d);
     hs_pool_leave(p, &d);
 }
 
@@ -177,9 +177,9 @@ insert_idle(struct hs_pool *p, struct hs_member *m)
     hs_list_append(after->next, &m->link);
 }
 
-/* The keeper comes by soon for what is new, and then learns until when it need not. */
+/* The pool worker comes by soon for what is new, and then learns until when it need not. */
 static void
-become_idle(struct hs_pool *p, struct hs_member *m, struct deeds *d)
+become_idle(struct hs_pool *p, struct hs_member *m, struct deferred *d)
 {
     int64_t span = hs_min_ns(p->o.idle_timeout_ns, p->o.ping_after_ns);
 
@@ -189,15 +189,15 @@ become_idle(struct hs_pool *p, struct hs_member *m, struct deeds *d)
     hs_pool_set_state_locked(p, m, MEMBER_IDLE);
     m->watched = false;
     insert_idle(p, m);
-    if (!p->restless) {
-        p->restless = true;
-        d->keeper = true;
+    if (!p->has_unwatched) {
+        p->has_unwatched = true;
+        d->worker = true;
     }
 }
 
 enum hs_pool_reason
 hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot, int64_t boot_now,
-                     struct deeds *d)
+                     struct deferred *d)
 {
     enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
     struct waiter *w = NULL;
@@ -209,7 +209,7 @@ hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
         why = HS_POOL_SURPLUS;
     m->since_boot = since_boot;
     if (why != HS_POOL_NONE) {
-        hs_pool_doom_locked(p, m, why, d);
+        hs_pool_retire_locked(p, m, why, d);
     } else if (w != NULL) {
         lend(p, m, &w->holder, w->site, boot_now, &w->lease);
         w->to_probe = needs_probe(p, &w->lease, false);
@@ -278,7 +278,7 @@ static hs_err
 take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct waiter *w,
               struct hs_error *err, struct hs_lease *ret_lease, bool *ret_probe)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
     int64_t boot_now = hs_boot_now();
     struct hs_member *m;
     hs_err rv = HS_WANT;
@@ -291,7 +291,7 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
         if (why == HS_POOL_NONE && boot_now >= hs_pool_idle_until_locked(p, m))
             why = HS_POOL_IDLE_TIMEOUT;
         if (why != HS_POOL_NONE) {
-            hs_pool_doom_locked(p, m, why, &d);
+            hs_pool_retire_locked(p, m, why, &d);
             continue;
         }
         hs_list_unlink(&m->link);
@@ -306,7 +306,7 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
         rv = check_may_wait(p, op, r, err);
     if (rv == HS_WANT && w != NULL) {
         queue_locked(p, r, w);
-        d.keeper = hs_dials_may_begin_locked(p);
+        d.worker = hs_dials_may_begin_locked(p);
     }
     hs_pool_leave(p, &d);
     return rv;
@@ -346,7 +346,7 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
        struct hs_lease *ret_lease, bool *ret_probe)
 {
     struct waiter *w = r->waiter;
-    struct deeds d = {0};
+    struct deferred d = {0};
     struct hs_error dial_error;
     struct hs_dial_failure *failure = NULL;
     hs_err rv = code == HS_OK ? HS_WANT : code;
@@ -410,15 +410,15 @@ sleep_in_queue(struct waiter *w, struct hs_op *op, struct hs_error *err)
 
     if (!op->stepping)
         hs_wakelist_join(&w->wake, &node);
-    else if (op->bell != NULL)
-        hs_bell_listen(op->bell, HS_BELL_OWNER, &w->wake);
+    else if (op->loop_waiter != NULL)
+        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &w->wake);
     op->want_id = 0;
     if (atomic_load(&w->state) == WAITER_QUEUED)
         rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
     if (!op->stepping)
         hs_wakelist_leave(&w->wake, &node);
-    else if (op->bell != NULL && rv != HS_WANT)
-        hs_bell_unpark(op->bell); /* The waiter may go now, and its list with it. */
+    else if (op->loop_waiter != NULL && rv != HS_WANT)
+        hs_loop_waiter_unpark(op->loop_waiter); /* The waiter may go now, and its list with it. */
     return rv;
 }
 
@@ -448,7 +448,7 @@ go_on_without(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reas
               const struct hs_op *op, struct hs_request *r, hs_err code, struct hs_error *err)
 {
     struct waiter *w = NULL;
-    struct deeds d = {0};
+    struct deferred d = {0};
 
     if (code != HS_OK)
         (void)refuse(err, code, hs_err_text(code));
@@ -456,7 +456,7 @@ go_on_without(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reas
         w = hs_waiter_new(&r->holder, deadline_of(op)); /* NULL: begin() tries again. */
     hs_lock_take(&p->lock);
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
-    hs_pool_doom_locked(p, lease->member, why, &d);
+    hs_pool_retire_locked(p, lease->member, why, &d);
     if (w != NULL && !p->closed && hs_list_empty(&p->idle)) {
         queue_locked(p, r, w);
         r->waiter = w;

@@ -1,10 +1,10 @@
 /* ping.c: asking an idle connection's server whether it still answers.
  *
- * A request and exactly the answer to it, given as bytes: the keeper knows no protocols, and no
- * Python. Meanwhile the connection is TENDED: nobody can be lent it. One that does not answer in
+ * A request and exactly the answer to it, given as bytes: the pool worker knows no protocols, and
+ * no Python. Meanwhile the connection is TENDED: nobody can be lent it. One that does not answer in
  * time, or something else, is closed.
  */
-#include "keeper.h"
+#include "worker.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,7 @@ end(struct ping *ping, bool well)
 {
     struct hs_pool *p = ping->task.pool;
     struct hs_member *m = ping->m;
-    struct deeds d = {0};
+    struct deferred d = {0};
     int64_t boot_now = hs_boot_now();
 
     hs_task_end(&ping->task);
@@ -33,7 +33,7 @@ end(struct ping *ping, bool well)
         p->scan_boot = 0; /* It was not in the list. */
         (void)hs_pool_offer_locked(p, m, m->since_boot, boot_now, &d);
     } else {
-        hs_pool_doom_locked(p, m, p->closed ? HS_POOL_POOL_CLOSED : HS_POOL_PING_FAILED, &d);
+        hs_pool_retire_locked(p, m, p->closed ? HS_POOL_POOL_CLOSED : HS_POOL_PING_FAILED, &d);
     }
     hs_pool_leave(p, &d);
 }
@@ -51,7 +51,7 @@ step(struct task *task)
         if (rv != HS_OK)
             goto out;
         ping->sent = true;
-        hs_bell_unpark(task->bell);
+        hs_loop_waiter_unpark(task->loop_waiter);
         task->op.done = 0;
     }
     rv = hs_conn_recv_exactly(conn, &task->op, ping->answer, o->pong_len, NULL);
@@ -80,10 +80,10 @@ forget(struct task *task)
 }
 
 void
-hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k)
+hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
     struct ping *ping = calloc(1, sizeof(*ping));
-    struct deeds d = {0};
+    struct deferred d = {0};
 
     if (ping != NULL) {
         ping->m = m;

@@ -2,13 +2,14 @@
  *
  * Owns the memory of pools and members. See pool.h for the states and the invariants.
  *
- * References: users' and, while it is listed, the keeper's. A closed pool leaves the keeper as soon
- * as nothing is dialled or tended; what is lent then is closed by whoever returns it.
+ * References: users' and, while it is listed, the pool worker's. A closed pool leaves the pool
+ * worker as soon as nothing is dialled or tended; what is lent then is closed by whoever returns
+ * it.
  */
 #include "waiter.h"
 
 #include "../cancel/loop.h"
-#include "keeper.h"
+#include "worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,7 +191,7 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
-        rv = hs_keeper_add(p, err);
+        rv = hs_pool_worker_add(p, err);
     if (rv != HS_OK)
         destroy(p);
     else
@@ -244,14 +245,14 @@ hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_sta
     p->n[state]++;
     p->n_stalled -= m->stalled;
     m->stalled = false;
-    m->shaking_ns = 0;
+    m->handshaking_ns = 0;
     m->state = state;
-    m->stint = ++p->stints;
+    m->state_epoch = ++p->state_epochs;
 }
 
 void
-hs_pool_doom_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                    struct deeds *d)
+hs_pool_retire_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                      struct deferred *d)
 {
     hs_list_unlink(&m->link);
     hs_pool_set_state_locked(p, m, MEMBER_CLOSING);
@@ -261,7 +262,7 @@ hs_pool_doom_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason 
 }
 
 static void
-free_member(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why, struct deeds *d)
+free_member(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why, struct deferred *d)
 {
     hs_pool_set_state_locked(p, m, MEMBER_FREE);
     hs_list_append(&p->free, &m->link);
@@ -270,12 +271,12 @@ free_member(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why, str
     p->stats.closed_by_reason[why]++;
     d->changed = true;
     if (p->n_waiting > 0 || p->o.min_idle > 0 || p->closed)
-        d->keeper = true; /* There is room for a dial. */
+        d->worker = true; /* There is room for a dial. */
 }
 
 void
 hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                        struct deeds *d)
+                        struct deferred *d)
 {
     HS_ASSERT(m->state == MEMBER_DIALING);
     free_member(p, m, why, d);
@@ -300,7 +301,7 @@ close_members(struct hs_member *m)
 }
 
 void
-hs_pool_leave(struct hs_pool *p, struct deeds *d)
+hs_pool_leave(struct hs_pool *p, struct deferred *d)
 {
     struct hs_member *m, *next;
 
@@ -310,13 +311,13 @@ hs_pool_leave(struct hs_pool *p, struct deeds *d)
         hs_lock_drop(&p->lock);
         if (d->woken != NULL)
             hs_waiter_wake(d->woken);
-        if (d->keeper)
-            hs_keeper_ask(p);
+        if (d->worker)
+            hs_pool_worker_ask(p);
         if (d->changed)
             hs_wakelist_wake(&p->changed);
         if (m == NULL)
             return;
-        *d = (struct deeds){0};
+        *d = (struct deferred){0};
         close_members(m);
         hs_lock_take(&p->lock);
         for (; m != NULL; m = next) {
@@ -345,7 +346,7 @@ add_members_locked(struct hs_pool *p, struct hs_member **members, size_t n, stru
     p->n_members = n;
 }
 
-/* Only the keeper adds members, so that n_members cannot change meanwhile. */
+/* Only the pool worker adds members, so that n_members cannot change meanwhile. */
 void
 hs_pool_make_room(struct hs_pool *p, size_t n)
 {
@@ -382,7 +383,7 @@ hs_pool_forget_parent(struct hs_pool *p)
     empty(p);
     memset(p->n, 0, sizeof(p->n));
     p->n_waiting = p->n_stalled = 0;
-    p->restless = false;
+    p->has_unwatched = false;
     p->scan_boot = HS_NEVER;
     p->arm_ns = p->next_dial_ns = p->visit_ns = 0;
     atomic_store(&p->lost, NULL);
@@ -406,7 +407,7 @@ hs_pool_forget_parent(struct hs_pool *p)
         atomic_store(&m->lease_id, 0);
         m->state = MEMBER_FREE;
         m->stalled = false;
-        m->shaking_ns = 0;
+        m->handshaking_ns = 0;
         hs_list_init(&m->link);
         hs_list_append(&p->free, &m->link);
         p->n[MEMBER_FREE]++;
@@ -421,34 +422,34 @@ hs_pool_enter(struct hs_pool *p, struct hs_error *err)
         return HS_OK;
     if (hs_pool_is_closed(p))
         return hs_err_setx(err, HS_E_CLOSED, "acquire", "the pool is closed");
-    return hs_keeper_add(p, err);
+    return hs_pool_worker_add(p, err);
 }
 
 /* ---- Size and end -------------------------------------------------------------------------- */
 
 static void
-doom_idle(struct hs_pool *p, enum hs_pool_reason why, struct deeds *d)
+retire_idle(struct hs_pool *p, enum hs_pool_reason why, struct deferred *d)
 {
     while (!hs_list_empty(&p->idle))
-        hs_pool_doom_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link), why, d);
+        hs_pool_retire_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link), why, d);
 }
 
 void
 hs_pool_evict(struct hs_pool *p)
 {
-    struct deeds d = {.keeper = true};
+    struct deferred d = {.worker = true};
 
     HS_CHECK(p, POOL_MAGIC);
     hs_lock_take(&p->lock);
     p->epoch++;
-    doom_idle(p, HS_POOL_EVICTED, &d);
+    retire_idle(p, HS_POOL_EVICTED, &d);
     hs_pool_leave(p, &d);
 }
 
 hs_err
 hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err)
 {
-    struct deeds d = {.keeper = true};
+    struct deferred d = {.worker = true};
     struct hs_pool_options o;
     hs_err rv;
 
@@ -464,8 +465,8 @@ hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err)
     hs_lock_take(&p->lock);
     p->o.max_size = max_size;
     while (hs_pool_open(p) - p->n[MEMBER_CLOSING] > max_size && !hs_list_empty(&p->idle))
-        hs_pool_doom_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link), HS_POOL_SURPLUS,
-                            &d);
+        hs_pool_retire_locked(p, HS_CONTAINER(p->idle.next, struct hs_member, link),
+                              HS_POOL_SURPLUS, &d);
     hs_pool_leave(p, &d);
     return HS_OK;
 }
@@ -473,14 +474,14 @@ hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err)
 void
 hs_pool_close(struct hs_pool *p)
 {
-    struct deeds d = {.keeper = true, .changed = true};
+    struct deferred d = {.worker = true, .changed = true};
 
     HS_CHECK(p, POOL_MAGIC);
     hs_lock_take(&p->lock);
     p->closed = true;
     hs_waiter_fail_all_locked(p, HS_E_CLOSED, &d);
     hs_pool_take_lost_locked(p, &d);
-    doom_idle(p, HS_POOL_POOL_CLOSED, &d);
+    retire_idle(p, HS_POOL_POOL_CLOSED, &d);
     hs_pool_leave(p, &d);
 }
 
@@ -536,8 +537,8 @@ await(struct hs_pool *p, struct hs_op *op, bool (*done)(struct hs_pool *), const
     for (bool is_done = false; rv == HS_OK && !is_done;) {
         if (!op->stepping)
             hs_wakelist_join(&p->changed, &node);
-        else if (op->bell != NULL)
-            hs_bell_listen(op->bell, HS_BELL_OWNER, &p->changed);
+        else if (op->loop_waiter != NULL)
+            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
         op->want_id = 0;
         if (!(is_done = done(p)))
             rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);

@@ -1,7 +1,7 @@
 /* pool.h: the inside of a pool, for the files that make it up: pool.c (life and size), lend.c (the
  * hand-over between callers), waiter.c (the queue), give_back.c (the end of a lease), tend.c (what
- * the keeper does for one pool), dial.c (dials and their back-off), ping.c, ledger.c (who holds
- * what, by place), stats.c (counting, and counting again). keeper.c is the thread.
+ * the pool worker does for one pool), dial.c (dials and their back-off), ping.c, ledger.c (who
+ * holds what, by place), stats.c (counting, and counting again). worker.c is the thread.
  *
  * A member is a place for one connection. Its memory is made once and lives as long as the pool, so
  * that a stale lease finds a number that is not its own instead of freed memory.
@@ -9,7 +9,7 @@
  *     FREE -> DIALING -> IDLE <-> LENT
  *               |         |  ^      |
  *               |         v  |      |
- *               |       TENDED      |     TENDED: out of the idle list, in the keeper's hands
+ *               |       TENDED      |     TENDED: out of the idle list, in the pool worker's hands
  *               v         v         v
  *              FREE <- CLOSING <----+
  *
@@ -21,7 +21,7 @@
  * - A state changes at the moment of assignment, never later by who was assigned to.
  *
  * Under the lock there is no system call, no callback, no allocation and no reference is dropped:
- * what has to be done is noted in struct deeds and done by hs_pool_leave, which drops the lock
+ * what has to be done is noted in struct deferred and done by hs_pool_leave, which drops the lock
  * first.
  */
 #ifndef HS_POOL_POOL_H
@@ -62,17 +62,17 @@ struct hs_member {
     _Atomic uint64_t lease_id; /* 0: not lent, or being returned; see give_back.c */
     uint64_t lent_as;          /* LENT: the lease's id, for those who only tell */
     uint64_t times_lent;
-    uint64_t stint;     /* counts its states: whether it is still the same one */
-    uint64_t epoch;     /* of the pool when it was dialled */
-    int64_t since_boot; /* when it became idle, or was lent */
+    uint64_t state_epoch; /* counts its states: whether it is still the same one */
+    uint64_t epoch;       /* of the pool when it was dialled */
+    int64_t since_boot;   /* when it became idle, or was lent */
     int64_t expires_boot;
     int64_t pinged_boot;  /* when an answer last came, or since_boot */
-    bool watched;         /* idle, and the keeper hears when something comes */
+    bool watched;         /* idle, and the pool worker hears when something comes */
     bool greeted;         /* never lent, and the peer has said something by itself */
     bool overdue, untold; /* lent for too long; and nobody was told yet */
     enum hs_pool_reason closing;
-    int64_t shaking_ns; /* DIALING: since when in its TLS handshake; 0: it is not */
-    bool stalled;       /* for so long that it holds nobody's place; in pool->n_stalled */
+    int64_t handshaking_ns; /* DIALING: since when in its TLS handshake; 0: it is not */
+    bool stalled;           /* for so long that it holds nobody's place; in pool->n_stalled */
     struct hs_holder holder;
     struct site *site;
     struct hs_conn_mark lent;       /* when it was lent */
@@ -96,7 +96,7 @@ struct hs_pool {
     uint64_t thread;
     char name[HS_POOL_NAME_SIZE];
     atomic_int refs;
-    struct hs_list link;      /* guarded by the keeper's lock: in its list */
+    struct hs_list link;      /* guarded by the pool worker's lock: in its list */
     struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */
     char server_name[256];    /* what o.connect.server_name points to */
 
@@ -111,13 +111,13 @@ struct hs_pool {
     size_t n_stalled;       /* of those that are DIALING */
     struct hs_list waiters; /* the first to come first */
     size_t n_waiting;
-    uint64_t leases, epoch, stints, tickets;
+    uint64_t leases, epoch, state_epochs, tickets;
     bool closed;
-    bool restless;              /* something became idle that the keeper does not watch yet */
+    bool has_unwatched;         /* something became idle that the pool worker does not watch yet */
     struct endpoint *endpoints; /* own */
     size_t n_endpoints, next_endpoint;
     int64_t next_dial_ns; /* by dial_interval_ns */
-    int64_t arm_ns;       /* when the restless are looked at; 0: not set */
+    int64_t arm_ns;       /* when the unwatched ones are looked at; 0: not set */
     int64_t scan_boot;    /* when an idle one is due for something */
     uint64_t random;
     struct ledger ledger;
@@ -125,29 +125,29 @@ struct hs_pool {
     struct hs_pool_stats stats;      /* counters and histograms only */
     struct hs_dial_failure *failure; /* owns: with stats.dial_error */
     int64_t dial_error_ns;
-    int64_t visit_ns;               /* without the lock: the keeper's, when it comes by next */
+    int64_t visit_ns;               /* without the lock: the pool worker's, when it comes by next */
     struct hs_member *_Atomic lost; /* a stack, without the lock: leases thrown away */
-    atomic_bool asks;               /* without the lock: the keeper should come by */
+    atomic_bool asks;               /* without the lock: the pool worker should come by */
 };
 
 /* What is to be done once the lock is dropped. */
-struct deeds {
+struct deferred {
     struct waiter *woken;
     struct hs_member *closing;
-    bool keeper, changed;
+    bool worker, changed;
 };
 
 /* ---- pool.c ---- */
-/* Drops the lock and does the deeds; closing members may make more of them. */
-void hs_pool_leave(struct hs_pool *p, struct deeds *d);
+/* Drops the lock and does what was deferred; closing members may make more of them. */
+void hs_pool_leave(struct hs_pool *p, struct deferred *d);
 void hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_state state);
 /* Takes m out of whatever list it is in; hs_pool_leave closes it. */
-void hs_pool_doom_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                         struct deeds *d);
+void hs_pool_retire_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
+                           struct deferred *d);
 /* A member that no dial needs any more, DIALING -> FREE. */
 void hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                             struct deeds *d);
-/* Makes it work again in a forked child. HS_E_CLOSED, or why there is no keeper. */
+                             struct deferred *d);
+/* Makes it work again in a forked child. HS_E_CLOSED, or why there is no pool worker. */
 HS_NODISCARD hs_err hs_pool_enter(struct hs_pool *p, struct hs_error *err);
 static inline size_t
 hs_pool_open(const struct hs_pool *p)
@@ -164,9 +164,9 @@ void hs_pool_make_room(struct hs_pool *p, size_t n);
 
 /* ---- lend.c ---- */
 /* m, which is in no list and nobody's hands, goes to the first who waits, or is idle since then; or
- * it is doomed, when it may not stay: why. */
+ * it is retired, when it may not stay: why. */
 enum hs_pool_reason hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
-                                         int64_t boot_now, struct deeds *d);
+                                         int64_t boot_now, struct deferred *d);
 /* What the kernel's answer means: HS_POOL_NONE, or why it is to be closed. fresh: nobody has used
  * it yet. What its peer says then is a greeting: in many protocols the server speaks first. */
 enum hs_pool_reason hs_pool_judge_probe(enum hs_liveness live, bool fresh);
@@ -181,11 +181,11 @@ int64_t hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_membe
 void hs_pool_end_lease_locked(struct hs_pool *p, struct hs_member *m, int64_t boot_now,
                               bool was_used);
 /* Closes what finalizers left. */
-void hs_pool_take_lost_locked(struct hs_pool *p, struct deeds *d);
+void hs_pool_take_lost_locked(struct hs_pool *p, struct deferred *d);
 
 /* ---- ledger.c ---- */
 /* Returns how long until the next one may be. */
-int64_t hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deeds *d);
+int64_t hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferred *d);
 void hs_ledger_forget_lent(struct ledger *l);
 
 /* ---- stats.c ---- */

@@ -69,17 +69,17 @@ count_handshakes_locked(const struct hs_pool *p, struct hs_pool_stats *s)
     int64_t now = hs_now();
 
     for (size_t i = 0; i < p->n_members && p->n[MEMBER_DIALING] > 0; i++)
-        if (p->members[i]->shaking_ns != 0) {
+        if (p->members[i]->handshaking_ns != 0) {
             s->handshaking++;
-            if (now - p->members[i]->shaking_ns > s->handshaking_ns)
-                s->handshaking_ns = now - p->members[i]->shaking_ns;
+            if (now - p->members[i]->handshaking_ns > s->handshaking_ns)
+                s->handshaking_ns = now - p->members[i]->handshaking_ns;
         }
 }
 
 void
 hs_pool_stats(struct hs_pool *p, struct hs_pool_stats *ret_stats)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
 
     HS_CHECK(p, POOL_MAGIC);
     hs_lock_take(&p->lock);
@@ -244,7 +244,7 @@ hs_err
 hs_pool_verify(struct hs_pool *p, struct hs_error *err)
 {
     const char *what;
-    struct deeds d = {0};
+    struct deferred d = {0};
 
     HS_CHECK(p, POOL_MAGIC);
     hs_lock_take(&p->lock);

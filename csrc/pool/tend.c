@@ -1,4 +1,4 @@
-/* tend.c: what the keeper does for one pool when it comes by.
+/* tend.c: what the pool worker does for one pool when it comes by.
  *
  * Idle connections: those that are idle for more than ARM_NS are entered into the epoll set, once
  * per idle time and for one event (EPOLLONESHOT), so that a connection in constant use costs no
@@ -6,10 +6,10 @@
  * anything else ends it. Then there is age, idle time, too many of them, too few of them, pings,
  * and leases that last too long.
  *
- * Runs in the keeper's thread. Ages are in boot time, visits in monotonic time: while the machine
- * is suspended no visit happens, but lending looks at the ages, too.
+ * Runs in the pool worker's thread. Ages are in boot time, visits in monotonic time: while the
+ * machine is suspended no visit happens, but lending looks at the ages, too.
  */
-#include "keeper.h"
+#include "worker.h"
 
 #include <sys/epoll.h>
 
@@ -21,7 +21,7 @@
 struct armed {
     struct hs_conn *conn; /* owns: a reference */
     struct hs_member *m;
-    uint64_t stint;
+    uint64_t state_epoch;
     uint32_t events;
 };
 
@@ -51,7 +51,7 @@ collect_unwatched(struct hs_pool *p, int64_t boot_now, struct armed *armed, bool
         armed[n++] = (struct armed){
             .conn = hs_conn_ref(m->conn),
             .m = m,
-            .stint = m->stint,
+            .state_epoch = m->state_epoch,
             .events = EPOLLRDHUP | EPOLLONESHOT | (was_greeted(m) ? 0U : (uint32_t)EPOLLIN),
         };
     }
@@ -68,7 +68,8 @@ watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
                                 (uint64_t)p->id << 32 | armed[i].m->index);
     hs_lock_take(&p->lock);
     for (size_t i = 0; i < n; i++)
-        if (done[i] && armed[i].m->state == MEMBER_IDLE && armed[i].m->stint == armed[i].stint)
+        if (done[i] && armed[i].m->state == MEMBER_IDLE &&
+            armed[i].m->state_epoch == armed[i].state_epoch)
             armed[i].m->watched = true;
     hs_lock_drop(&p->lock);
     for (size_t i = 0; i < n; i++)
@@ -77,14 +78,14 @@ watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
 
 /* Returns when there may be more to do. */
 static int64_t
-watch_idle(struct hs_pool *p, struct keeper *k, int64_t now)
+watch_idle(struct hs_pool *p, struct worker *k, int64_t now)
 {
     struct armed armed[BATCH];
     bool more;
     size_t n;
 
     hs_lock_take(&p->lock);
-    if (!p->restless) {
+    if (!p->has_unwatched) {
         hs_lock_drop(&p->lock);
         return HS_NEVER;
     }
@@ -95,10 +96,10 @@ watch_idle(struct hs_pool *p, struct keeper *k, int64_t now)
         return p->arm_ns;
     }
     n = collect_unwatched(p, hs_boot_now(), armed, &more);
-    p->restless = more;
+    p->has_unwatched = more;
     p->arm_ns = !more ? 0 : n == BATCH ? now : now + ARM_NS;
     hs_lock_drop(&p->lock);
-    watch(p, armed, n, hs_keeper_watch_fd(k));
+    watch(p, armed, n, hs_pool_worker_watch_fd(k));
     return more ? p->arm_ns : HS_NEVER;
 }
 
@@ -115,9 +116,9 @@ take_watched(struct hs_pool *p, uint32_t index)
 }
 
 void
-hs_pool_hear(struct hs_pool *p, uint32_t index)
+hs_pool_on_event(struct hs_pool *p, uint32_t index)
 {
-    struct deeds d = {0};
+    struct deferred d = {0};
     struct hs_member *m;
     enum hs_liveness live;
     enum hs_pool_reason why;
@@ -136,7 +137,7 @@ hs_pool_hear(struct hs_pool *p, uint32_t index)
     if (why == HS_POOL_NONE)
         (void)hs_pool_offer_locked(p, m, m->since_boot, hs_boot_now(), &d);
     else
-        hs_pool_doom_locked(p, m, why, &d);
+        hs_pool_retire_locked(p, m, why, &d);
     hs_pool_leave(p, &d);
 }
 
@@ -164,7 +165,7 @@ judge_idle(const struct hs_pool *p, const struct hs_member *m, int64_t boot_now,
 }
 
 static size_t
-scan_idle_locked(struct hs_pool *p, int64_t boot_now, struct hs_member **pinged, struct deeds *d)
+scan_idle_locked(struct hs_pool *p, int64_t boot_now, struct hs_member **pinged, struct deferred *d)
 {
     struct hs_list *l = p->idle.next, *next;
     size_t n = 0;
@@ -181,7 +182,7 @@ scan_idle_locked(struct hs_pool *p, int64_t boot_now, struct hs_member **pinged,
 
         next = l->next;
         if (why != HS_POOL_NONE) {
-            hs_pool_doom_locked(p, m, why, d);
+            hs_pool_retire_locked(p, m, why, d);
             continue;
         }
         if (ping <= boot_now && n < BATCH) {
@@ -204,10 +205,10 @@ span_after(int64_t now, int64_t span)
 }
 
 static void
-look_after(struct hs_pool *p, struct keeper *k, int64_t now, int64_t *until)
+look_after(struct hs_pool *p, struct worker *k, int64_t now, int64_t *until)
 {
     struct hs_member *pinged[BATCH], *dialled[BATCH];
-    struct deeds d = {0};
+    struct deferred d = {0};
     int64_t boot_now = hs_boot_now(), again;
     size_t n_pinged, n_dialled;
 
@@ -240,7 +241,7 @@ room_wanted(struct hs_pool *p)
 }
 
 int64_t
-hs_pool_tend(struct hs_pool *p, struct keeper *k, bool *ret_done)
+hs_pool_tend(struct hs_pool *p, struct worker *k, bool *ret_done)
 {
     int64_t now = hs_now(), until;
 

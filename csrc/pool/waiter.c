@@ -45,7 +45,7 @@ hs_waiter_queue_locked(struct hs_pool *p, struct waiter *w)
 
 void
 hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state state,
-                        struct deeds *d)
+                        struct deferred *d)
 {
     hs_list_unlink(&w->link);
     p->n_waiting--;
@@ -56,7 +56,7 @@ hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state s
 }
 
 struct waiter *
-hs_waiter_first_locked(struct hs_pool *p, struct deeds *d)
+hs_waiter_first_locked(struct hs_pool *p, struct deferred *d)
 {
     int64_t now = 0;
 
@@ -76,7 +76,7 @@ hs_waiter_first_locked(struct hs_pool *p, struct deeds *d)
 }
 
 void
-hs_waiter_fail_all_locked(struct hs_pool *p, hs_err why, struct deeds *d)
+hs_waiter_fail_all_locked(struct hs_pool *p, hs_err why, struct deferred *d)
 {
     while (!hs_list_empty(&p->waiters)) {
         struct waiter *w = HS_CONTAINER(p->waiters.next, struct waiter, link);

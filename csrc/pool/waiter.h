@@ -40,11 +40,11 @@ void hs_waiter_unref(struct waiter *w);
 void hs_waiter_queue_locked(struct hs_pool *p, struct waiter *w);
 /* Ends his waiting; hs_pool_leave wakes him. */
 void hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state state,
-                             struct deeds *d);
+                             struct deferred *d);
 /* The first who is not out of time, still queued; those who are are unlinked on the way. */
-struct waiter *hs_waiter_first_locked(struct hs_pool *p, struct deeds *d);
+struct waiter *hs_waiter_first_locked(struct hs_pool *p, struct deferred *d);
 /* Everybody gets why instead. */
-void hs_waiter_fail_all_locked(struct hs_pool *p, hs_err why, struct deeds *d);
+void hs_waiter_fail_all_locked(struct hs_pool *p, hs_err why, struct deferred *d);
 void hs_waiter_wake(struct waiter *list);
 
 #endif

@@ -428,8 +428,8 @@ listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
         return HS_OK;
     if (sleeps)
         hs_wakelist_join(hs_token_wakelist(op->told), node);
-    else if (op->bell != NULL)
-        hs_bell_listen(op->bell, HS_BELL_TOLD, hs_token_wakelist(op->told));
+    else if (op->loop_waiter != NULL)
+        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_TOLD, hs_token_wakelist(op->told));
     if (!is_told(c, op, dir))
         return HS_OK;
     if (op->told_seen)
@@ -450,8 +450,8 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
 
     if (sleeps)
         hs_wakelist_join(&c->wakers, &node);
-    else if (op->bell != NULL)
-        hs_bell_listen(op->bell, HS_BELL_OWNER, &c->wakers);
+    else if (op->loop_waiter != NULL)
+        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &c->wakers);
     op->want_id = c->fd.id;
     if (c->tls != NULL && is_late(c, op, dir))
         rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));

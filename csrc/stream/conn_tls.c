@@ -43,16 +43,16 @@ poison_both(struct hs_conn *c, hs_err why)
 void
 hs_conn_tls_abandoned(struct hs_conn *c)
 {
-    if (!c->shaking)
+    if (!c->handshaking)
         return;
-    c->shaking = false;
+    c->handshaking = false;
     c->handshake_until_ns = HS_NEVER;
     poison_both(c, HS_E_CANCELLED);
 }
 
 /* Who was promised TLS must not go on without. Only the caller's mistakes cost nothing. */
 static bool
-spoils(hs_err rv)
+poisons(hs_err rv)
 {
     switch (rv) {
     case HS_E_INVALID:
@@ -167,13 +167,13 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
         hand_over(c, tls);
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
     c->shaking_since_ns = hs_now();
-    c->shaking = true;
+    c->handshaking = true;
     atomic_store(&c->tls, tls);
     return HS_OK;
 }
 
 static hs_err
-shake_hands(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+run_handshake(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 {
     short want;
     hs_err rv;
@@ -213,9 +213,9 @@ run_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config, const
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
-    if (!c->shaking && (rv = begin_tls(c, config, server_name, read_ahead, err)) != HS_OK)
+    if (!c->handshaking && (rv = begin_tls(c, config, server_name, read_ahead, err)) != HS_OK)
         return rv;
-    return shake_hands(c, op, err);
+    return run_handshake(c, op, err);
 }
 
 static hs_err
@@ -234,12 +234,12 @@ start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
     if (rv == HS_OK) {
         c->layer = &hs_tls_layer;
         hs_span_add(HS_SPAN_HANDSHAKE, hs_now() - c->shaking_since_ns);
-    } else if (c->shaking) {
+    } else if (c->handshaking) {
         name_failure(c, op, rv, err);
     }
-    if (rv != HS_OK && (c->shaking || spoils(rv)))
+    if (rv != HS_OK && (c->handshaking || poisons(rv)))
         poison_both(c, rv);
-    c->shaking = false;
+    c->handshaking = false;
     c->handshake_until_ns = HS_NEVER;
     hs_call_release(c, op, HS_DIR_OUT);
     return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
@@ -295,7 +295,7 @@ open_tls(struct hs_conn *c)
     HS_CHECK(c, CONN_MAGIC);
     if (tls == NULL || !hs_fd_is_ours(&c->fd)) /* In a forked child a lost thread may be in it. */
         return NULL;
-    return hs_tls_has_shaken(tls) ? tls : NULL;
+    return hs_tls_is_handshaken(tls) ? tls : NULL;
 }
 
 bool

@@ -52,10 +52,10 @@ void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_i
  * on) is told whether there is data; then nothing is said, as a reset is due. */
 bool hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread);
 /* The handshake was done: without that OpenSSL has no session, and crashes when asked about it. */
-bool hs_tls_has_shaken(struct hs_tls *t);
+bool hs_tls_is_handshaken(struct hs_tls *t);
 /* A byte of the peer's has come. */
 bool hs_tls_has_heard(struct hs_tls *t);
-/* The next three only if hs_tls_has_shaken. */
+/* The next three only if hs_tls_is_handshaken. */
 void hs_tls_get_info(struct hs_tls *t, struct hs_tls_info *ret_info);
 size_t hs_tls_chain_length(struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der,

@@ -47,7 +47,7 @@ hs_tls_has_heard(struct hs_tls *t)
 }
 
 bool
-hs_tls_has_shaken(struct hs_tls *t)
+hs_tls_is_handshaken(struct hs_tls *t)
 {
     bool has;
 

@@ -150,9 +150,9 @@ ledger_close(void)
 {
     struct hs_live live;
 
-    EVENTUALLY(lookups_are_over(&live));   /* A forsaken lookup ends when libc lets it. */
+    EVENTUALLY(lookups_are_over(&live));   /* A abandoned lookup ends when libc lets it. */
     EVENTUALLY(notifiers_are_over(&live)); /* By their threads. */
-    EVENTUALLY(pools_are_over(&live));     /* Their keeper lets go of them, then ends. */
+    EVENTUALLY(pools_are_over(&live));     /* Their pool worker lets go of them, then ends. */
     ck_assert_int_eq(live.tokens, 0);
     ck_assert_int_eq(live.conns, 0);
     ck_assert_int_eq(live.listeners, 0);
@@ -160,7 +160,7 @@ ledger_close(void)
     ck_assert_int_eq(live.buffers, 0);
     ck_assert_int_eq(live.breakers, 0);
     ck_assert_int_eq(live.departures, 0);
-    EVENTUALLY(count_fds() == fds_before); /* The keeper of pools ends when it is ready. */
+    EVENTUALLY(count_fds() == fds_before); /* The pool worker of pools ends when it is ready. */
 }
 
 TCase *

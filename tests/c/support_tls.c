@@ -309,7 +309,7 @@ shake_step(struct shaking *s)
 
 /* What one sends the other has at once: several idle turns mean that nothing more will come. */
 void
-shake_both(struct shaking *a, struct shaking *b)
+handshake_both(struct shaking *a, struct shaking *b)
 {
     for (int idle = 0; idle < 50; idle++) {
         hs_err first = shake_step(a), second = shake_step(b);
@@ -348,7 +348,7 @@ shaken_pair(bool tcp, struct hs_tls_config *client, struct hs_tls_config *server
 
     for (int layers = 0; layers < (tls_within ? 2 : 1); layers++) {
         a.rv = b.rv = HS_WANT;
-        shake_both(&a, &b);
+        handshake_both(&a, &b);
         ck_assert_msg(a.rv == HS_OK && b.rv == HS_OK, "client: %s [%s]\nserver: %s [%s]",
                       hs_err_text(a.rv), a.err.msg, hs_err_text(b.rv), b.err.msg);
     }

@@ -89,10 +89,10 @@ struct shaking {
 /* HS_WANT when it has to be called again. */
 hs_err shake_step(struct shaking *s);
 /* Both, until each has ended or neither could go on for a while. */
-void shake_both(struct shaking *a, struct shaking *b);
+void handshake_both(struct shaking *a, struct shaking *b);
 /* Pairs that have shaken hands do it again within what they agreed on: TLS within TLS. */
 extern bool tls_within;
-/* Connections over TCP or a unix socket, not yet shaken. */
+/* Connections over TCP or a unix socket, before the handshake. */
 struct tls_pair plain_pair(bool tcp);
 /* The same with a handshake for a.example; the configs are dropped. */
 struct tls_pair shaken_pair(bool tcp, struct hs_tls_config *client, struct hs_tls_config *server);
@@ -102,7 +102,7 @@ void tls_pair_free(struct tls_pair *p);
 struct pump {
     int fds[2];
 };
-/* A pair that is connected by a pump, shaken or not. */
+/* A pair that is connected by a pump, with or without the handshake done. */
 struct tls_pair plain_pumped_pair(struct pump *ret_pump);
 struct tls_pair pumped_pair(struct pump *ret_pump, int version);
 /* The same, with the server's tickets still in the pump. */
@@ -124,7 +124,7 @@ SSL *raw_new(SSL_CTX *ctx, int fd, bool server);
 void raw_free(SSL *ssl);
 /* A handshake of ours with a raw end. */
 void shake_raw(struct shaking *ours, SSL *raw);
-/* One that has shaken hands with a server of ours. */
+/* One whose handshake is done with a server of ours. */
 SSL *raw_client_of(struct shaking *server, SSL_CTX **ret_ctx, int version);
 void raw_client_free(struct shaking *server, SSL *ssl, SSL_CTX *ctx);
 /* Writes or reads exactly n bytes while the socket lets it. */

@@ -300,7 +300,7 @@ START_TEST(a_new_op_waits_for_nothing_and_has_done_nothing)
 
     ck_assert_int_eq(op.deadline_ns, want.deadline_ns);
     ck_assert_ptr_eq(op.token, want.token);
-    ck_assert_ptr_null(op.bell);
+    ck_assert_ptr_null(op.loop_waiter);
     ck_assert_uint_eq(op.done, 0);
     ck_assert_int_eq(op.want_at_ns, want.want_at_ns);
     ck_assert_uint_eq(op.want_id, 0);

@@ -1,6 +1,7 @@
-/* test_loop.c: hs_loop and hs_bell: parking, being due, being rung, times, numbers that come back.
+/* test_loop.c: hs_loop and hs_loop_waiter: parking, being due, being rung, times, numbers that come
+ * back.
  *
- * A struct waiter is what a driver keeps for one call: the op, its bell, and how the last step
+ * A struct waiter is what a driver keeps for one call: the op, its waiter, and how the last step
  * ended. Most wait to receive a byte.
  */
 #include "support.h"
@@ -15,7 +16,7 @@
 
 struct waiter {
     struct hs_op op;
-    struct hs_bell *bell;
+    struct hs_loop_waiter *loop_waiter;
     struct hs_conn *conn;
     struct hs_listener *listener; /* instead of conn: accepts */
     uint8_t byte;
@@ -37,7 +38,7 @@ step(struct waiter *w)
 {
     size_t n = 0;
 
-    hs_bell_unpark(w->bell);
+    hs_loop_waiter_unpark(w->loop_waiter);
     if (w->listener == NULL)
         return w->rv = hs_conn_recv(w->conn, &w->op, &w->byte, 1, 0, fresh(), &n);
     w->rv = hs_listener_accept(w->listener, &w->op, 1, fresh(), &w->conn, &n);
@@ -49,8 +50,8 @@ set_up(struct waiter *w, struct hs_loop *l)
 {
     w->rv = HS_WANT;
     w->op.stepping = true;
-    ASSERT_OK(hs_bell_new(l, w, fresh(), &w->bell));
-    w->op.bell = w->bell;
+    ASSERT_OK(hs_loop_waiter_new(l, w, fresh(), &w->loop_waiter));
+    w->op.loop_waiter = w->loop_waiter;
 }
 
 /* Steps it for the first time: there is nothing yet. */
@@ -65,13 +66,13 @@ begin(struct waiter *w, struct hs_loop *l, struct hs_conn *c, struct hs_op op)
 static void
 park(struct waiter *w)
 {
-    ASSERT_OK(hs_bell_park(w->bell, &w->op, fresh()));
+    ASSERT_OK(hs_loop_waiter_park(w->loop_waiter, &w->op, fresh()));
 }
 
 static void
 end(struct waiter *w)
 {
-    hs_bell_free(w->bell);
+    hs_loop_waiter_free(w->loop_waiter);
     if (w->listener != NULL)
         hs_conn_unref(w->conn);
     else if (w->rv == HS_WANT)
@@ -171,7 +172,7 @@ START_TEST(an_edge_that_nobody_waited_for_is_found_by_the_next_try)
 
     begin(&w, l, p.c, op_in(10 * SECOND));
     park(&w);
-    hs_bell_unpark(w.bell);
+    hs_loop_waiter_unpark(w.loop_waiter);
     put(p.peer, "x", 1);
     ck_assert(is_readable(l, 10000));
     nothing_is_due(l);
@@ -223,7 +224,7 @@ START_TEST(one_socket_serves_a_reader_and_a_writer)
     struct hs_loop *l = loop_new();
     struct pair p = pair_small();
     struct hs_op out = op_step(10 * SECOND);
-    struct hs_bell *bell;
+    struct hs_loop_waiter *loop_waiter;
     struct waiter w;
     uint8_t sink[4096];
     size_t n;
@@ -231,10 +232,10 @@ START_TEST(one_socket_serves_a_reader_and_a_writer)
     (void)fill(p.c);
     begin(&w, l, p.c, op_in(10 * SECOND));
     park(&w);
-    ASSERT_OK(hs_bell_new(l, &out, fresh(), &bell));
-    out.bell = bell;
+    ASSERT_OK(hs_loop_waiter_new(l, &out, fresh(), &loop_waiter));
+    out.loop_waiter = loop_waiter;
     ASSERT_ERR(HS_WANT, hs_conn_send(p.c, &out, (const uint8_t *)"y", 1, fresh(), &n));
-    ASSERT_OK(hs_bell_park(bell, &out, fresh()));
+    ASSERT_OK(hs_loop_waiter_park(loop_waiter, &out, fresh()));
     nothing_is_due(l);
     while (recv(p.peer, sink, sizeof(sink), MSG_DONTWAIT) > 0)
         continue;
@@ -244,7 +245,7 @@ START_TEST(one_socket_serves_a_reader_and_a_writer)
     ck_assert_ptr_eq(hs_loop_next(l), &out);
     ck_assert_ptr_null(hs_loop_next(l));
     ASSERT_OK(hs_conn_send(p.c, &out, (const uint8_t *)"y", 1, fresh(), &n));
-    hs_bell_free(bell);
+    hs_loop_waiter_free(loop_waiter);
     put(p.peer, "x", 1);
     ck_assert_ptr_eq(next_due(l), &w);
     ASSERT_OK(step(&w));
@@ -318,7 +319,7 @@ START_TEST(a_cancel_is_found_whenever_it_comes)
             if (moment == COLLECTED)
                 ck_assert(hs_token_cancel(t, NULL, 0, NULL));
             if (moment == UNPARKED) {
-                hs_bell_unpark(w.bell);
+                hs_loop_waiter_unpark(w.loop_waiter);
                 ck_assert(hs_token_cancel(t, NULL, 0, NULL));
                 nothing_is_due(l);
             } else {
@@ -369,20 +370,20 @@ START_TEST(a_token_is_awaited)
     struct hs_loop *l = loop_new();
     struct hs_token *t = token(HS_NEVER);
     struct hs_op op = op_step(HS_NEVER);
-    struct hs_bell *bell;
+    struct hs_loop_waiter *loop_waiter;
 
-    ASSERT_OK(hs_bell_new(l, &op, fresh(), &bell));
+    ASSERT_OK(hs_loop_waiter_new(l, &op, fresh(), &loop_waiter));
     op.token = t;
-    op.bell = bell;
+    op.loop_waiter = loop_waiter;
     ASSERT_ERR(HS_WANT, hs_token_await(&op, fresh()));
-    ASSERT_OK(hs_bell_park(bell, &op, fresh()));
+    ASSERT_OK(hs_loop_waiter_park(loop_waiter, &op, fresh()));
     nothing_is_due(l);
     ck_assert(hs_token_cancel(t, NULL, 0, NULL));
     ck_assert(is_readable(l, 10000));
     hs_loop_collect(l);
     ck_assert_ptr_eq(hs_loop_next(l), &op);
     ASSERT_OK(hs_token_await(&op, fresh()));
-    hs_bell_free(bell);
+    hs_loop_waiter_free(loop_waiter);
     hs_token_unref(t);
     hs_loop_free(l);
 }
@@ -618,7 +619,7 @@ START_TEST(a_time_that_left_disturbs_nobody)
     begin(&soon, l, p.c, op_in(5 * MS));
     park(&late);
     park(&soon);
-    hs_bell_unpark(soon.bell);
+    hs_loop_waiter_unpark(soon.loop_waiter);
     ck_assert_ptr_eq(next_due(l), &late);
     ck_assert_int_ge(hs_now(), late.op.deadline_ns);
     ASSERT_ERR(HS_E_DEADLINE, step(&late));
@@ -665,17 +666,17 @@ START_TEST(a_past_time_is_due_at_once)
 {
     struct hs_loop *l = loop_new();
     struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
-    struct hs_bell *bell;
+    struct hs_loop_waiter *loop_waiter;
 
-    ASSERT_OK(hs_bell_new(l, &op, fresh(), &bell));
+    ASSERT_OK(hs_loop_waiter_new(l, &op, fresh(), &loop_waiter));
     for (int64_t at = -1; at <= 1; at++) {
         op.want_at_ns = at;
-        ASSERT_OK(hs_bell_park(bell, &op, fresh()));
+        ASSERT_OK(hs_loop_waiter_park(loop_waiter, &op, fresh()));
         ck_assert(is_readable(l, 10000));
         hs_loop_collect(l);
         ck_assert_ptr_eq(hs_loop_next(l), &op);
     }
-    hs_bell_free(bell);
+    hs_loop_waiter_free(loop_waiter);
     hs_loop_free(l);
 }
 END_TEST
@@ -686,7 +687,7 @@ END_TEST
 START_TEST(a_crowd_of_times_keeps_its_order)
 {
     static struct hs_op ops[TIMES];
-    static struct hs_bell *bells[TIMES];
+    static struct hs_loop_waiter *loop_waiters[TIMES];
     static int named[TIMES];
     struct hs_loop *l = loop_new();
     int64_t began = hs_now(), last = 0;
@@ -696,15 +697,15 @@ START_TEST(a_crowd_of_times_keeps_its_order)
     for (int i = 0; i < TIMES; i++) {
         ops[i] = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
         ops[i].want_at_ns = began + (int64_t)(rand_r(&seed) % 30) * MS;
-        ASSERT_OK(hs_bell_new(l, &ops[i], fresh(), &bells[i]));
-        ASSERT_OK(hs_bell_park(bells[i], &ops[i], fresh()));
+        ASSERT_OK(hs_loop_waiter_new(l, &ops[i], fresh(), &loop_waiters[i]));
+        ASSERT_OK(hs_loop_waiter_park(loop_waiters[i], &ops[i], fresh()));
         if (rand_r(&seed) % 3 == 0)
-            hs_bell_unpark(bells[rand_r(&seed) % (unsigned)(i + 1)]);
+            hs_loop_waiter_unpark(loop_waiters[rand_r(&seed) % (unsigned)(i + 1)]);
     }
     for (int i = 0; i < TIMES; i++)
-        hs_bell_unpark(bells[i]);
+        hs_loop_waiter_unpark(loop_waiters[i]);
     for (int i = 0; i < TIMES; i += 1 + (int)(rand_r(&seed) % 2), parked++)
-        ASSERT_OK(hs_bell_park(bells[i], &ops[i], fresh()));
+        ASSERT_OK(hs_loop_waiter_park(loop_waiters[i], &ops[i], fresh()));
     while (parked > 0) {
         struct hs_op *op;
 
@@ -718,7 +719,7 @@ START_TEST(a_crowd_of_times_keeps_its_order)
         }
     }
     for (int i = 0; i < TIMES; i++)
-        hs_bell_free(bells[i]);
+        hs_loop_waiter_free(loop_waiters[i]);
     hs_loop_free(l);
 }
 END_TEST
@@ -758,7 +759,7 @@ START_TEST(accepting_is_stepped_and_ended_by_closing)
     hs_conn_unref(w.conn);
     w.conn = NULL;
     w.op = op_step(10 * SECOND);
-    w.op.bell = w.bell;
+    w.op.loop_waiter = w.loop_waiter;
     ASSERT_ERR(HS_WANT, step(&w));
     park(&w);
     hs_listener_close(listener);
@@ -940,7 +941,7 @@ use_and_free(void *arg)
     hs_loop_collect(f->loop);
     if (hs_loop_next(f->loop) != NULL)
         return 2;
-    parked = hs_bell_park(f->w.bell, &f->w.op, NULL);
+    parked = hs_loop_waiter_park(f->w.loop_waiter, &f->w.op, NULL);
     if (parked != HS_E_FORKED)
         return 3;
     hs_loop_forget(f->loop, hs_conn_fileno(f->w.conn));
@@ -1014,9 +1015,9 @@ END_TEST
 START_TEST(freeing_a_loop_before_its_bells_ends_the_process)
 {
     struct hs_loop *l = loop_new();
-    struct hs_bell *bell;
+    struct hs_loop_waiter *loop_waiter;
 
-    ASSERT_OK(hs_bell_new(l, NULL, fresh(), &bell));
+    ASSERT_OK(hs_loop_waiter_new(l, NULL, fresh(), &loop_waiter));
     hs_loop_free(l);
 }
 END_TEST
@@ -1024,7 +1025,7 @@ END_TEST
 START_TEST(nothing_is_fine)
 {
     hs_loop_free(NULL);
-    hs_bell_free(NULL);
+    hs_loop_waiter_free(NULL);
 }
 END_TEST
 

@@ -287,16 +287,16 @@ START_TEST(event_loop_is_rung_when_its_waiter_is_served)
     struct hs_loop *loop;
 
     ASSERT_OK(hs_loop_new(fresh(), &loop));
-    ASSERT_OK(hs_bell_new(loop, &w, fresh(), &w.op.bell));
+    ASSERT_OK(hs_loop_waiter_new(loop, &w, fresh(), &w.op.loop_waiter));
     ASSERT_ERR(HS_WANT, stepped_step(&w, p));
-    ASSERT_OK(hs_bell_park(w.op.bell, &w.op, fresh()));
+    ASSERT_OK(hs_loop_waiter_park(w.op.loop_waiter, &w.op, fresh()));
     hs_loop_collect(loop);
     ck_assert_ptr_null(hs_loop_next(loop));
     (void)give(p, &lease);
     hs_loop_collect(loop);
     ck_assert_ptr_eq(hs_loop_next(loop), &w);
     ASSERT_OK(stepped_step(&w, p));
-    hs_bell_free(w.op.bell);
+    hs_loop_waiter_free(w.op.loop_waiter);
     hs_loop_free(loop);
     (void)give(p, &w.lease);
     pool_end(p);

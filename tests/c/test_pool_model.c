@@ -3,12 +3,13 @@
  *
  * Callers are stepped by hand, one thread plays all of them and the peer, so that after each act it
  * is known what every connection has been through. The pool is the real one, over real sockets;
- * only the keeper's thread is not in step. After each act: the pool's books agree with themselves
- * and with the callers; a call that failed has left its output alone; nobody is lent a connection
- * on which the peer had said or ended something; every answer is the one to the question.
+ * only the pool worker's thread is not in step. After each act: the pool's books agree with
+ * themselves and with the callers; a call that failed has left its output alone; nobody is lent a
+ * connection on which the peer had said or ended something; every answer is the one to the
+ * question.
  *
  * In C and not with hypothesis, since thousands of acts a second find what dozens do not, and since
- * shrinking needs runs that repeat exactly, which the keeper does not allow. The binding has
+ * shrinking needs runs that repeat exactly, which the pool worker does not allow. The binding has
  * storms of its own.
  *
  * A failure names its test with its seed: "any_order_of_acts_keeps_the_promises:17".
@@ -463,7 +464,7 @@ act_of_owner(struct world *w)
         tell(w, "owner: evicts");
         hs_pool_evict(w->p);
         break;
-    default: /* Long enough for the keeper to watch what is idle. */
+    default: /* Long enough for the pool worker to watch what is idle. */
         if (any(w, 4) == 0 && stats_of(w->p).lent > 0) {
             tell(w, "owner: waits 60 ms");
             hs_pool_evict(w->p);

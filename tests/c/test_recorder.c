@@ -114,7 +114,7 @@ END_TEST
 START_TEST(refused_connect_is_noted)
 {
     struct hs_addr addr;
-    int keeper = refused_addr(&addr);
+    int worker = refused_addr(&addr);
     struct hs_endpoint ep = endpoint_of(&addr);
     struct hs_connect_options o;
     struct hs_connector *cn;
@@ -131,7 +131,7 @@ START_TEST(refused_connect_is_noted)
                      hs_addr_text(&addr, text, sizeof(text)));
     ck_assert_int_eq(last_of(HS_EVENT_CONNECT_FAILED).code, HS_E_CONNECT);
     ck_assert_ptr_eq(last_of(HS_EVENT_CONNECT_FAILED).site, hs_site_intern("a.py", "f", 3));
-    (void)close(keeper);
+    (void)close(worker);
 }
 END_TEST
 

@@ -34,7 +34,7 @@ meet(struct outcome *o, struct hs_tls_config *client, struct hs_tls_config *serv
     *o = (struct outcome){.p = plain_pair(false)};
     o->client = (struct shaking){.c = o->p.client, .config = client, .name = name};
     o->server = (struct shaking){.c = o->p.server, .config = server};
-    shake_both(&o->client, &o->server);
+    handshake_both(&o->client, &o->server);
     (void)hs_conn_tls_info(o->p.client, &o->info);
 }
 
@@ -775,7 +775,7 @@ START_TEST(a_reload_changes_what_begins_later)
     (void)shake_step(&o.server);
     server.identities = &other;
     ASSERT_OK(hs_tls_config_reload(b, &server, fresh()));
-    shake_both(&o.client, &o.server); /* goes on with what it began with */
+    handshake_both(&o.client, &o.server); /* goes on with what it began with */
     ASSERT_OK(o.client.rv);
     meet(&p, a, b, "b.example");
     ASSERT_OK(p.client.rv);

@@ -116,7 +116,7 @@ START_TEST(the_inner_layer_is_the_one_that_counts)
     size_t n;
 
     bind_both(&p, HS_TLS_BINDING_EXPORTER, outer, &n);
-    shake_both(&a, &b);
+    handshake_both(&a, &b);
     ASSERT_OK(a.rv);
     bind_both(&p, HS_TLS_BINDING_EXPORTER, inner, &n);
     ck_assert(memcmp(outer, inner, n) != 0);

@@ -863,7 +863,7 @@ START_TEST(a_forked_child_leaves_a_handshake_alone)
 
     ASSERT_ERR(HS_WANT, shake_step(&a));
     ck_assert_int_eq(in_child(give_up_in_child, &a), 0);
-    shake_both(&a, &b);
+    handshake_both(&a, &b);
     ASSERT_OK(a.rv);
     ASSERT_OK(b.rv);
     carry(p.client, p.server, "whole", 5);

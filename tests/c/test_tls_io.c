@@ -703,20 +703,20 @@ START_TEST(what_a_writer_took_in_reaches_the_reader_who_waits)
 
     slow_server_open(&s);
     ASSERT_OK(hs_loop_new(fresh(), &loop));
-    ASSERT_OK(hs_bell_new(loop, &in, fresh(), &in.bell));
+    ASSERT_OK(hs_loop_waiter_new(loop, &in, fresh(), &in.loop_waiter));
     to_client(&s, 700);
     ASSERT_ERR(HS_E_DEADLINE, recv_now(s.client.c, buf, sizeof(buf), &n));
     ASSERT_ERR(HS_WANT, hs_conn_send(s.client.c, &out, (const uint8_t *)"x", 1, fresh(), &n));
     raw_write(s.ssl, "data", 4);
     ASSERT_ERR(HS_WANT, hs_conn_recv(s.client.c, &in, buf, sizeof(buf), 0, fresh(), &n));
-    ASSERT_OK(hs_bell_park(in.bell, &in, fresh()));
+    ASSERT_OK(hs_loop_waiter_park(in.loop_waiter, &in, fresh()));
     to_client(&s, SIZE_MAX);
     ASSERT_OK(hs_conn_send(s.client.c, &out, (const uint8_t *)"x", 1, fresh(), &n));
     hs_loop_collect(loop);
     ck_assert_ptr_eq(hs_loop_next(loop), &in);
     ASSERT_OK(hs_conn_recv(s.client.c, &in, buf, sizeof(buf), 0, fresh(), &n));
     ck_assert_uint_eq(n, 4);
-    hs_bell_free(in.bell);
+    hs_loop_waiter_free(in.loop_waiter);
     hs_loop_free(loop);
     slow_server_free(&s);
 }

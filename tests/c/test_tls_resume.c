@@ -72,7 +72,7 @@ meet(struct hs_tls_config *client, struct hs_tls_config *server)
     struct hs_tls_info info = {0};
     struct meeting m;
 
-    shake_both(&a, &b);
+    handshake_both(&a, &b);
     if (a.rv == HS_OK && b.rv == HS_OK) {
         carry(p.server, p.client, "tickets come before it", 22);
         ck_assert(hs_conn_tls_info(p.client, &info));

@@ -58,7 +58,7 @@ meet(struct outcome *o, const struct hs_tls_options *client, const struct hs_tls
     *o = (struct outcome){.p = plain_pair(false)};
     o->client = (struct shaking){.c = o->p.client, .config = config_of(client), .name = name};
     o->server = (struct shaking){.c = o->p.server, .config = config_of(server)};
-    shake_both(&o->client, &o->server);
+    handshake_both(&o->client, &o->server);
     (void)hs_conn_tls_info(o->p.client, &o->info);
     (void)hs_conn_tls_info(o->p.server, &o->server_info);
 }

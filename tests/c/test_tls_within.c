@@ -20,7 +20,7 @@ shake_within(struct tls_pair *p, struct hs_tls_config *client, const char *name,
     struct shaking b = {.c = p->server, .config = server, .rv = HS_WANT};
 
     *ret_client = (struct shaking){.c = p->client, .config = client, .name = name, .rv = HS_WANT};
-    shake_both(ret_client, &b);
+    handshake_both(ret_client, &b);
     hs_tls_config_unref(server);
     return ret_client->rv;
 }
@@ -100,7 +100,7 @@ START_TEST(an_alert_comes_through_the_outer_layer)
     a.config = client = config_of(&o);
     only_version(&so, HS_TLS_1_2);
     b.config = server = config_of(&so);
-    shake_both(&a, &b);
+    handshake_both(&a, &b);
     ASSERT_ERR(HS_E_TLS, b.rv);
     ck_assert_int_eq(b.err.tls, HS_TLS_VERSION);
     ASSERT_ERR(HS_E_TLS, a.rv);
@@ -354,7 +354,7 @@ meet_again(struct hs_tls_config *client, struct hs_tls_config *outer, struct hs_
     for (int i = 0; i < 2; i++) {
         b.config = servers[i];
         a.rv = b.rv = HS_WANT;
-        shake_both(&a, &b);
+        handshake_both(&a, &b);
         ASSERT_OK(a.rv);
         ck_assert(hs_conn_tls_info(p.client, &info));
         ck_assert_int_eq(info.resumed, want_resumed);

@@ -1,6 +1,6 @@
 /* test_turns.c: whose turn it is, beside a model that recounts everything from scratch.
  *
- * Lookups enter, run, are forsaken, end and are given up in an order that a seed decides, while
+ * Lookups enter, run, are abandoned, end and are given up in an order that a seed decides, while
  * time passes. After each act the books agree with a recount, and who was let through, or nobody,
  * is what the rules say. A failure names its test with its seed.
  */
@@ -19,7 +19,7 @@
 struct item {
     struct hs_turn turn;
     int zone;
-    bool forsaken;
+    bool abandoned;
     uint64_t entered; /* a number that grows */
 };
 
@@ -55,7 +55,7 @@ recount(const struct world *w)
         b.running[i->zone] += i->turn.state == HS_TURN_RUNNING;
         b.all_queued += i->turn.state == HS_TURN_QUEUED;
         b.all_running += i->turn.state == HS_TURN_RUNNING;
-        b.fresh += i->turn.state == HS_TURN_RUNNING && !i->forsaken &&
+        b.fresh += i->turn.state == HS_TURN_RUNNING && !i->abandoned &&
                    i->turn.started_ns + HS_TURN_FRESH_NS > w->now;
     }
     return b;
@@ -148,10 +148,10 @@ act(struct world *w)
     case HS_TURN_RUNNING:
         if (any(w, 3) != 0)
             break;
-        if (i->forsaken || any(w, 2) == 0) {
+        if (i->abandoned || any(w, 2) == 0) {
             hs_turns_leave(&w->t, &i->turn);
         } else {
-            i->forsaken = true;
+            i->abandoned = true;
             hs_turns_forsake(&w->t, &i->turn);
         }
         break;

@@ -53,7 +53,7 @@ def _tls_configs(version: str) -> tuple[hs.TLSConfig, hs.TLSConfig]:
 
 @asynccontextmanager
 async def _secured(driver: Driver, version: str) -> AsyncIterator[Pair]:
-    """Through connect and a listener, which shakes hands while it accepts."""
+    """Through connect and a listener, which does its handshake while it accepts."""
     client, server = _tls_configs(version)
     async with await driver.listen(("127.0.0.1", 0), tls=server) as listener:
         async with driver.start(listener.accept, timeout=5) as accepting:

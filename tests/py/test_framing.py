@@ -26,7 +26,7 @@ SKIP = "skip"
 # ---- the reference
 
 
-class Verdict(Exception):
+class Disposition(Exception):
     """How a stream ends: its text is "bad", "large", "kept", "skipped" or "truncated"."""
 
 
@@ -37,16 +37,16 @@ def split_line(f: hs.Line, data: bytes) -> tuple[int, int, int]:
             if byte == 13 and follower == b"\n":
                 return 0, i, 2
             if byte == 13 and follower == b"":
-                raise Verdict("truncated", i)
+                raise Disposition("truncated", i)
             if byte in b"\r\n":
-                raise Verdict("bad", i)
+                raise Disposition("bad", i)
         elif byte == 10:
             return 0, i, 1
         elif f.ending == "any" and byte == 13 and follower == b"\n":
             return 0, i, 2
         elif f.ending == "any" and byte == 13 and follower == b"":
-            raise Verdict("truncated", i)
-    raise Verdict("truncated", len(data))
+            raise Disposition("truncated", i)
+    raise Disposition("truncated", len(data))
 
 
 def split_delimiter(f: hs.Delimiter, data: bytes) -> tuple[int, int, int]:
@@ -54,8 +54,8 @@ def split_delimiter(f: hs.Delimiter, data: bytes) -> tuple[int, int, int]:
         if data.startswith(f.separator, i):
             return 0, i, len(f.separator)
         if f.separator.startswith(data[i:]):
-            raise Verdict("truncated", i)
-    raise Verdict("truncated", len(data))
+            raise Disposition("truncated", i)
+    raise Disposition("truncated", len(data))
 
 
 def split_prefix(f: hs.LengthPrefix, data: bytes) -> tuple[int, int, int]:
@@ -63,19 +63,19 @@ def split_prefix(f: hs.LengthPrefix, data: bytes) -> tuple[int, int, int]:
     if f.width == "varint":
         n = next((i for i, byte in enumerate(field) if byte < 128), None)
         if n is None and len(field) < 10:
-            raise Verdict("truncated", 0)
+            raise Disposition("truncated", 0)
         if n is None or n > 9 or (n > 0 and field[n] == 0) or (n == 9 and field[9] > 1):
-            raise Verdict("bad", 0)
+            raise Disposition("bad", 0)
         declared = sum((field[i] & 127) << 7 * i for i in range(n + 1))
         header = f.offset + n + 1
     else:
         if len(field) < f.width:
-            raise Verdict("truncated", 0)
+            raise Disposition("truncated", 0)
         declared = int.from_bytes(field[: f.width], f.byteorder)
         header = f.offset + f.width
     size = declared + f.adjustment - (header if f.includes_header else 0)
     if not 0 <= size < 2**64:
-        raise Verdict("bad", 0)
+        raise Disposition("bad", 0)
     return header, size, 0
 
 
@@ -95,17 +95,17 @@ def one_frame(f: Any, data: bytes) -> tuple[bytes | None, int]:
     try:
         header, size, tail = split(f, data)
         total = header + size + tail
-    except Verdict as exc:
+    except Disposition as exc:
         verdict, size = exc.args
         header, total = 0, size
     if size > f.max_size:
         if f.on_too_long != SKIP or total > max_skip:
-            raise Verdict("kept" if f.on_too_long == "keep" else "large", 0)
+            raise Disposition("kept" if f.on_too_long == "keep" else "large", 0)
         if verdict is not None or total > len(data):
-            raise Verdict(verdict or "truncated", 0)
+            raise Disposition(verdict or "truncated", 0)
         return None, total
     if verdict is not None or total > len(data):
-        raise Verdict(verdict or "truncated", 0)
+        raise Disposition(verdict or "truncated", 0)
     keep = f.keep_header if isinstance(f, hs.LengthPrefix) else f.keep
     return data[:total] if keep else data[header : header + size], total
 
@@ -115,7 +115,7 @@ def reference(f: Any, data: bytes) -> list[bytes | str]:
     while data:
         try:
             frame, total = one_frame(f, data)
-        except Verdict as exc:
+        except Disposition as exc:
             return [*outcome, exc.args[0]]
         outcome.append("skipped" if frame is None else frame)
         data = data[total:]

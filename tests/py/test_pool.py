@@ -838,7 +838,7 @@ def test_pings_are_bytes(peer: Peer) -> None:
         eventually(lambda: peer.received >= 3 * len(b"PING"))
         with pool.connection(timeout=5) as conn:
             assert conn.bytes_received >= 2 * len(b"PING")
-            assert conn.retry_is_safe  # What the keeper sent is not the borrower's.
+            assert conn.retry_is_safe  # What the pool worker sent is not the borrower's.
         assert pool.stats().opened == 1
 
 

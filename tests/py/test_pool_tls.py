@@ -93,7 +93,7 @@ def eventually(condition: Any) -> None:
 
 
 def watched(pool: hs.Pool) -> None:
-    """Long enough for the keeper to watch what is idle, and to hear what has come on it."""
+    """Long enough for the pool worker to watch what is idle, and to hear what has come on it."""
     until = time.monotonic() + 0.2
     while time.monotonic() < until:
         assert pool.stats().idle == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock.serving.actions import Turn
+from hardsock.serving.actions import Actions
 from hardsock.serving.disposition import End, judge
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.ledger import Ledger, Outcome, Served
@@ -78,7 +78,7 @@ def test_a_drain_goes_through_its_phases_by_the_clock() -> None:
     drain = stage.drain(end=210.0, grace=4.0)
 
     turn = drain.step(200.0)
-    assert turn == Turn([(busy, 1.0), (quiet, 1.0)], [], [], [], pytest.approx(0.02))
+    assert turn == Actions([(busy, 1.0), (quiet, 1.0)], [], [], [], pytest.approx(0.02))
     fake._marks = 16
     turn = drain.step(200.02)
     assert (turn.last, [s for s, _ in turn.cancel], turn.close, turn.abort) == ([], [quiet], [], [])
@@ -218,7 +218,7 @@ def test_looks_are_not_more_frequent_than_needed() -> None:
 def test_a_turn_does_what_it_says() -> None:
     stage = Stage()
     one, two = stage.connection(), stage.connection()
-    Turn([(two, 2.5)], [(one, "because")], [one], [two], None).perform()
+    Actions([(two, 2.5)], [(one, "because")], [one], [two], None).perform()
     assert one.token.reason == "because"
     fakes: list[Any] = [one.conn, two.conn]
     assert [fake.done for fake in fakes] == [["close"], ["first within 2.5", "abort"]]

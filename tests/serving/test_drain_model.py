@@ -30,7 +30,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
-from hardsock.serving.actions import Turn
+from hardsock.serving.actions import Actions
 from hardsock.serving.drain import Drain
 from hardsock.serving.quiet import QuietConnections
 from support import Call, connect_to, tls_raw
@@ -377,9 +377,9 @@ class World:
 @contextlib.contextmanager
 def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
     """Act before a drain ends what waits for messages, each time it does."""
-    perform, look = Turn.perform, QuietConnections._look_in_drain
+    perform, look = Actions.perform, QuietConnections._look_in_drain
 
-    def perform_late(turn: Turn) -> None:
+    def perform_late(turn: Actions) -> None:
         if turn.last:
             act()
         perform(turn)
@@ -389,7 +389,7 @@ def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
         look(server, drain)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Turn, "perform", perform_late)
+        patch.setattr(Actions, "perform", perform_late)
         patch.setattr(QuietConnections, "_look_in_drain", look_late)
         yield
 
@@ -500,7 +500,7 @@ def test_a_drain_outlives_a_want_of_memory(
         owner, name = {
             "bell": (driven, "CancelToken"),
             "step": (Drain, "step"),
-            "perform": (Turn, "perform"),
+            "perform": (Actions, "perform"),
             "sum": (Drain, "_until_next"),
         }[what]
         real = getattr(owner, name)

@@ -251,7 +251,7 @@ def p4(library: str, files: Files) -> Any:
         good = socket.create_connection(address, timeout=GIVE_UP)
         stack.enter_context(good)
         served: list[bool] = []
-        shaking = threading.Thread(target=shake_hands, args=(files, good, served), daemon=True)
+        shaking = threading.Thread(target=run_handshake, args=(files, good, served), daemon=True)
         shaking.start()
         accepting = threading.Thread(target=accept, daemon=True)
         started = time.monotonic()
@@ -263,7 +263,7 @@ def p4(library: str, files: Files) -> Any:
     return {"seconds": took, "hung": hung, "served": any(served)}
 
 
-def shake_hands(files: Files, sock: socket.socket, served: list[bool]) -> None:
+def run_handshake(files: Files, sock: socket.socket, served: list[bool]) -> None:
     with contextlib.suppress(OSError):
         files.client().wrap_socket(sock, server_hostname=NAME).close()
         served.append(True)

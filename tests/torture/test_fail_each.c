@@ -540,7 +540,7 @@ drive(struct hs_loop *l, struct hs_conn *c, struct hs_op *op, int peer)
     hs_err rv;
 
     while ((rv = hs_conn_recv(c, op, &byte, 1, 0, NULL, &n)) == HS_WANT) {
-        if ((rv = hs_bell_park(op->bell, op, NULL)) != HS_OK)
+        if ((rv = hs_loop_waiter_park(op->loop_waiter, op, NULL)) != HS_OK)
             break;
         if (peer >= 0 && write(peer, "x", 1) != 1)
             return WRONG;
@@ -567,13 +567,13 @@ wait_in_a_loop(void)
     late.deadline_ns = hs_deadline_after(MS);
     if ((rv = hs_conn_adopt(fd, NULL, NULL, &c)) == HS_OK &&
         (rv = hs_loop_new(NULL, &l)) == HS_OK &&
-        (rv = hs_bell_new(l, &op, NULL, &op.bell)) == HS_OK &&
+        (rv = hs_loop_waiter_new(l, &op, NULL, &op.loop_waiter)) == HS_OK &&
         (rv = drive(l, c, &op, plain_peer)) == HS_OK &&
-        (rv = hs_bell_new(l, &late, NULL, &late.bell)) == HS_OK &&
+        (rv = hs_loop_waiter_new(l, &late, NULL, &late.loop_waiter)) == HS_OK &&
         (rv = drive(l, c, &late, -1)) == HS_E_DEADLINE)
         rv = HS_OK;
-    hs_bell_free(op.bell);
-    hs_bell_free(late.bell);
+    hs_loop_waiter_free(op.loop_waiter);
+    hs_loop_waiter_free(late.loop_waiter);
     if (c != NULL) {
         hs_conn_abandon(c, &op, NULL);
         hs_conn_abandon(c, &late, NULL);
@@ -878,7 +878,7 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
     accept_leftovers();
     EVENTUALLY(nothing_is_alive());
     if (s->run == use_pool)
-        EVENTUALLY(count_fds() == fds); /* Its keeper ends when it is ready. */
+        EVENTUALLY(count_fds() == fds); /* Its pool worker ends when it is ready. */
     ck_assert_msg(count_fds() == fds, "%s, %s %d%s: %ld descriptors became %ld", s->name,
                   call_names[call], nth, persistent ? " and on" : "", fds, count_fds());
     if (nth == 1) {

@@ -1,5 +1,5 @@
 /* test_tls_fail.c: every call of the C library, and every allocation of OpenSSL's, fails in turn
- * while TLS is set up, shakes hands, carries bytes and ends.
+ * while TLS is set up, does its handshake, carries bytes and ends.
  *
  * As in test_fail_each.c: the nth fails, once alone and once with all that follow, until a run
  * makes fewer than that. A run may end in any error that is one, with nothing left open or alive,

@@ -71,9 +71,9 @@ GUARD(__wrap_hs_token_fileno, __real_hs_token_fileno,
       (struct hs_token * t, struct hs_error *err, int *ret_fd), (t, err, ret_fd), ret_fd, ret_fd)
 GUARD(__wrap_hs_loop_new, __real_hs_loop_new, (struct hs_error * err, struct hs_loop **ret_loop),
       (err, ret_loop), ret_loop, ret_loop)
-GUARD(__wrap_hs_bell_new, __real_hs_bell_new,
-      (struct hs_loop * loop, void *arg, struct hs_error *err, struct hs_bell **ret_bell),
-      (loop, arg, err, ret_bell), ret_bell, ret_bell)
+GUARD(__wrap_hs_loop_waiter_new, __real_hs_loop_waiter_new,
+      (struct hs_loop * loop, void *arg, struct hs_error *err, struct hs_loop_waiter **ret_waiter),
+      (loop, arg, err, ret_waiter), ret_waiter, ret_waiter)
 GUARD(__wrap_hs_endpoint_parse, __real_hs_endpoint_parse,
       (const char *text, size_t len, struct hs_error *err, struct hs_endpoint *ret_endpoint),
       (text, len, err, ret_endpoint), ret_endpoint, ret_endpoint)

@@ -16,7 +16,7 @@ from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
 from hardsock.serving.ambient import enter
-from hardsock.serving.disposition import End, Verdict
+from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
 from hardsock.serving.overdue import note_overrun
 from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
@@ -87,7 +87,7 @@ class MessageServer(QuietConnections, Server):
 
     def _start(self, served: Served) -> None:
         if served.outcome is not None or served.ended_by is not None:
-            self._finish(served, Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT))
+            self._finish(served, Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT))
             return
         # One for each message: a quiet connection would keep half a KiB for it.
         seconds = self._options.handler_timeout

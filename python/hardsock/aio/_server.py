@@ -24,7 +24,7 @@ from hardsock.aio._wait import wait
 from hardsock.serving.ambient import context_for_handlers, draining, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
-from hardsock.serving.disposition import End, Verdict, judge_lingering
+from hardsock.serving.disposition import Disposition, End, decide_lingering
 from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
@@ -275,7 +275,7 @@ class Server(ServerCore):
             with self._lock:
                 go = self._ledger.start(served, served.runner, time.monotonic())
             if not go:
-                verdict = Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+                disposition = Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
             else:
                 failure: BaseException | None = None
                 try:
@@ -285,9 +285,9 @@ class Server(ServerCore):
                         raise
                     failure = exc
                 note_overrun(served, scope, self._options)
-                verdict = self._judge(served, failure)
+                disposition = self._judge(served, failure)
                 del failure  # Its traceback leads back to this frame.
-            await self._end(served, verdict)
+            await self._end(served, disposition)
         finally:
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
                 self._end_now(served, self._judge_cancelled(served))
@@ -300,26 +300,26 @@ class Server(ServerCore):
         not go on."""
         return isinstance(exc, (KeyboardInterrupt, GeneratorExit)) or self._tasks.is_cancel(exc)
 
-    def _judge_cancelled(self, served: Served) -> Verdict:
+    def _judge_cancelled(self, served: Served) -> Disposition:
         if served.ended_by is not None or self._draining.cancelled or self._token.cancelled:
-            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
-        return Verdict(Outcome.FAILED, End.ABORT, "Cancelled")
+            return Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
+        return Disposition(Outcome.FAILED, End.ABORT, "Cancelled")
 
-    async def _end(self, served: Served, verdict: Verdict) -> None:
+    async def _end(self, served: Served, disposition: Disposition) -> None:
         self._leave(served)
         ending = "closed"
-        if verdict.end is End.FINISH:
-            verdict, ending = await self._linger(served, verdict)
-        self._end_now(served, verdict, ending)
+        if disposition.end is End.FINISH:
+            disposition, ending = await self._linger(served, disposition)
+        self._end_now(served, disposition, ending)
 
-    async def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
+    async def _linger(self, served: Served, disposition: Disposition) -> tuple[Disposition, str]:
         try:
             report = await served.conn._op_finish(
                 self._hub, timeout=self._options.linger, token=self._token
             )
         except HardsockError as exc:
-            return judge_lingering(served, verdict, exc)
-        return verdict, report.ending
+            return decide_lingering(served, disposition, exc)
+        return disposition, report.ending
 
     # ---- draining
 
@@ -342,20 +342,20 @@ class Server(ServerCore):
             drain.tighten(self._limit)
         self._look_in_drain(drain)
         with self._lock:
-            turn = drain.step(time.monotonic())
-        turn.perform()
-        for each in turn.abort:
+            actions = drain.step(time.monotonic())
+        actions.perform()
+        for each in actions.abort:
             if each.runner is None:
                 continue
             self._tasks.keep(each.runner)  # The ledger has let go of it.
             self._tasks.cancel(each.runner)
         if self._outside is None:
-            if not await self._accept_rest(drain, turn.wait, bell):
+            if not await self._accept_rest(drain, actions.wait, bell):
                 self._outside = close_listener(self._listener)
             return False  # What was accepted is due for a look.
-        if turn.wait is None:
+        if actions.wait is None:
             return True
-        await wait(bell, turn.wait)
+        await wait(bell, actions.wait)
         return False
 
     def _look_in_drain(self, drain: Drain) -> None:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from hardsock.serving.ledger import Served
 
-__all__ = ["Turn"]
+__all__ = ["Actions"]
 
 
-class Turn(NamedTuple):
+class Actions(NamedTuple):
     """What a driver has to do, outside its locks, in this order. Nothing of it waits."""
 
     last: list[tuple[Served, float]]

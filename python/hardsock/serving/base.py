@@ -14,13 +14,13 @@ from hardsock.serving.records import DrainReport
 from hardsock.serving.seldom import Seldom
 from hardsock.serving.signals import sigterm_drains
 
-__all__ = ["ServerFace"]
+__all__ = ["ServerBase"]
 
 
 logger = logging.getLogger("hardsock.serve")
 
 
-class ServerFace:
+class ServerBase:
     """The part of a server that is the same whatever drives it.
 
     A driver sets ``_listener`` and ``_address`` when it listens, ``_report`` and then ``_ended``

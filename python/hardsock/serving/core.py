@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 
 from hardsock._core import CancelToken, Connection, Delays
-from hardsock.serving.base import ServerFace
+from hardsock.serving.base import ServerBase
 from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
-from hardsock.serving.disposition import End, Verdict, judge
+from hardsock.serving.disposition import Disposition, End, judge
 from hardsock.serving.drain import Drain, Limit
 from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
 from hardsock.serving.options import ServeOptions, check_drain
@@ -31,7 +31,7 @@ logger = logging.getLogger("hardsock.serve")
 FAILED_ACCEPT_PAUSE = 1.0
 
 
-class ServerCore(ServerFace):
+class ServerCore(ServerBase):
     """The part of a server that accounts for its connections and ends them.
 
     A driver says by ``_begin`` how one is served, and by ``_refuse_to_wait`` who may not wait.
@@ -131,27 +131,27 @@ class ServerCore(ServerFace):
         served.conn._leave_departures()
         unbound_turns(served, self._options)
 
-    def _judge(self, served: Served, exc: BaseException | None) -> Verdict:
-        verdict = judge(
+    def _judge(self, served: Served, exc: BaseException | None) -> Disposition:
+        disposition = judge(
             served, exc, server=self._token, draining=self._draining, seldom=self._seldom
         )
-        self._lingers_by(served, verdict)
-        return verdict
+        self._lingers_by(served, disposition)
+        return disposition
 
-    def _lingers_by(self, served: Served, verdict: Verdict) -> None:
+    def _lingers_by(self, served: Served, disposition: Disposition) -> None:
         """Say so at once if its end is waited for: it makes room."""
-        if verdict.end is End.FINISH:
+        if disposition.end is End.FINISH:
             with self._lock:
-                self._ledger.linger(served, verdict.outcome, verdict.error)
+                self._ledger.linger(served, disposition.outcome, disposition.error)
             self._ring()
 
-    def _end_now(self, served: Served, verdict: Verdict, ending: str = "closed") -> None:
+    def _end_now(self, served: Served, disposition: Disposition, ending: str = "closed") -> None:
         """Close it; *ending* tells how, if it has ended."""
-        if verdict.end is End.ABORT:
+        if disposition.end is End.ABORT:
             served.conn.abort()
             ending = "aborted"
         served.conn.close()
-        self._settle(served, verdict.outcome, ending, error=verdict.error)
+        self._settle(served, disposition.outcome, ending, error=disposition.error)
 
     def _settle(
         self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None

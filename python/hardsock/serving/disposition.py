@@ -27,7 +27,7 @@ from hardsock._errors import (
 from hardsock.serving.ledger import LEFT, Outcome, Served
 from hardsock.serving.seldom import Seldom
 
-__all__ = ["End", "Verdict", "judge", "judge_lingering", "quiet_end"]
+__all__ = ["End", "Disposition", "judge", "decide_lingering", "quiet_end"]
 
 logger = logging.getLogger("hardsock.serve")
 
@@ -44,7 +44,7 @@ class End(Enum):
     ABORT = "abort"
 
 
-class Verdict(NamedTuple):
+class Disposition(NamedTuple):
     """How a connection is counted and ended."""
 
     outcome: Outcome
@@ -59,7 +59,7 @@ def judge(
     server: CancelToken,
     draining: CancelToken,
     seldom: Seldom,
-) -> Verdict:
+) -> Disposition:
     """Judge how a handler ended, and log it if that is due.
 
     Args:
@@ -67,10 +67,12 @@ def judge(
         draining: The token that told handlers.
         seldom: The server's log: handlers that fail all in one place are a number there.
     """
-    verdict = _judge(served, exc, server, draining, seldom)
-    if verdict.end is not End.ABORT and served.conn.write_poisoned:
-        return verdict._replace(end=End.ABORT)  # Half a message went out; the handler caught why.
-    return verdict
+    disposition = _judge(served, exc, server, draining, seldom)
+    if disposition.end is not End.ABORT and served.conn.write_poisoned:
+        return disposition._replace(
+            end=End.ABORT
+        )  # Half a message went out; the handler caught why.
+    return disposition
 
 
 def _judge(
@@ -79,11 +81,11 @@ def _judge(
     server: CancelToken,
     draining: CancelToken,
     seldom: Seldom,
-) -> Verdict:
+) -> Disposition:
     ended_by = served.over
     if exc is None:
         end = End.FINISH if ended_by is None else End.CLOSE
-        return Verdict(ended_by or Outcome.COMPLETED, end)
+        return Disposition(ended_by or Outcome.COMPLETED, end)
     foreign = not isinstance(exc, HardsockError)
     if foreign:
         _log_failure(served, exc, seldom)
@@ -91,13 +93,13 @@ def _judge(
         ended_by = Outcome.CANCELLED
     if ended_by is not None:
         idle = ended_by in (Outcome.IDLE, Outcome.IDLE_TIMEOUT)
-        return Verdict(ended_by, quiet_end(served) if idle else End.ABORT)
+        return Disposition(ended_by, quiet_end(served) if idle else End.ABORT)
     if isinstance(exc, HardsockError):
         if _is_of_the_client(served, exc):
             logger.debug("%s: %s", served.peer, exc)
-            return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+            return Disposition(Outcome.FAILED, End.ABORT, type(exc).__name__)
         return _judge_error(served, exc, draining, seldom)
-    return Verdict(Outcome.FAILED, End.ABORT, type(exc).__name__)
+    return Disposition(Outcome.FAILED, End.ABORT, type(exc).__name__)
 
 
 def quiet_end(served: Served) -> End:
@@ -122,17 +124,17 @@ def _is_of_the_client(served: Served, exc: HardsockError) -> bool:
 
 def _judge_error(
     served: Served, exc: HardsockError, draining: CancelToken, seldom: Seldom
-) -> Verdict:
+) -> Disposition:
     if isinstance(exc, Cancelled) and draining.cancelled and exc.reason == draining.reason:
-        return Verdict(Outcome.TOLD, quiet_end(served))
+        return Disposition(Outcome.TOLD, quiet_end(served))
     if not _is_of_the_peer(served, exc):
         _log_failure(served, exc, seldom)
     elif isinstance(exc, EndOfStream):  # How a reader of messages sees its client's ordinary end.
-        return Verdict(Outcome.COMPLETED, End.FINISH)
+        return Disposition(Outcome.COMPLETED, End.FINISH)
     else:
         logger.debug("%s: %s", served.peer, exc)
     end = End.FINISH if isinstance(exc, Truncated) else End.ABORT
-    return Verdict(Outcome.FAILED, end, type(exc).__name__)
+    return Disposition(Outcome.FAILED, end, type(exc).__name__)
 
 
 def _is_of_the_peer(served: Served, exc: HardsockError) -> bool:
@@ -157,11 +159,13 @@ def _place_of(exc: BaseException) -> tuple[object, ...]:
     return (type(exc), place.tb_frame.f_code, place.tb_lineno)
 
 
-def judge_lingering(served: Served, verdict: Verdict, exc: HardsockError) -> tuple[Verdict, str]:
-    """Judge what ``finish`` raised; returns the verdict that holds now, and the ending."""
+def decide_lingering(
+    served: Served, disposition: Disposition, exc: HardsockError
+) -> tuple[Disposition, str]:
+    """Judge what ``finish`` raised; returns the disposition that holds now, and the ending."""
     if isinstance(exc, Closed):
-        return verdict, "closed"
+        return disposition, "closed"
     if isinstance(exc, Cancelled):  # What was sent is whole, so let it arrive.
-        return verdict._replace(end=End.CLOSE), "closed"
+        return disposition._replace(end=End.CLOSE), "closed"
     logger.debug("%s: %s", served.peer, exc)
-    return verdict._replace(end=End.ABORT), "aborted"
+    return disposition._replace(end=End.ABORT), "aborted"

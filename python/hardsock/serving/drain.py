@@ -20,7 +20,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
-from hardsock.serving.actions import Turn
+from hardsock.serving.actions import Actions
 from hardsock.serving.ledger import Ledger, Outcome, Phase, Served
 from hardsock.serving.records import CutConnection, DrainReport
 
@@ -73,7 +73,7 @@ class Drain:
             self._set_limit(limit)
             self._next_look = min(self._next_look, self._cut_at)
 
-    def step(self, now: float) -> Turn:
+    def step(self, now: float) -> Actions:
         """Say what is due."""
         if self._aborting and not self._failed:
             self._aborting = []
@@ -93,7 +93,7 @@ class Drain:
                 close += self._find_answered()
         if now >= self._abort_at:
             self._give_up()
-        return Turn(last, cancel, close, self._aborting, self._until_next(now))
+        return Actions(last, cancel, close, self._aborting, self._until_next(now))
 
     def forget_what_was_said(self) -> None:
         """A step, or doing what it said, failed for want of memory: the next says it again.

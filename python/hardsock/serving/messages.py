@@ -17,7 +17,7 @@ import time
 
 from hardsock._core import CancelToken
 from hardsock._errors import HardsockError
-from hardsock.serving.disposition import End, Verdict
+from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.drain import Drain
 from hardsock.serving.ledger import Outcome, Phase, Served
 from hardsock.serving.overdue import look_interval
@@ -115,7 +115,7 @@ class MessageServer(QuietConnections, Server):
             self._crew.grow()
         if news != MESSAGE:
             self._over(served, news, ending)
-        elif (verdict := self._message(me, served)) is None:
+        elif (disposition := self._message(me, served)) is None:
             served.phase = Phase.PARKED
             try:
                 answer = self._parking.turn(served.conn, served, self._options.idle_timeout)
@@ -129,21 +129,21 @@ class MessageServer(QuietConnections, Server):
         elif os.getpid() != self._pid:
             return None
         else:
-            self._finish(served, verdict)
+            self._finish(served, disposition)
         del served  # Nothing is kept alive while the thread waits.
         return self._parking.next()
 
-    def _message(self, me: threading.Thread, served: Served) -> Verdict | None:
+    def _message(self, me: threading.Thread, served: Served) -> Disposition | None:
         """Run the handler once; None: it is to be parked again."""
         served.runner = me
         served.phase = Phase.HANDLER
         if served.outcome is not None or served.ended_by is not None:
-            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+            return Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
         exc = self._call(served)
         if os.getpid() != self._pid:
             if exc is not None:
                 raise exc
-            return Verdict(Outcome.CANCELLED, End.CLOSE)  # The child's thread ends with this.
+            return Disposition(Outcome.CANCELLED, End.CLOSE)  # The child's thread ends with this.
         if exc is None and served.over is None:
             return None
         return self._judge(served, exc)

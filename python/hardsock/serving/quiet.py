@@ -11,7 +11,7 @@ import time
 from hardsock._core import Parking
 from hardsock._errors import HardsockError
 from hardsock.serving.core import ServerCore
-from hardsock.serving.disposition import End, Verdict, judge_lingering, quiet_end
+from hardsock.serving.disposition import Disposition, End, decide_lingering, quiet_end
 from hardsock.serving.drain import Drain, seconds_to_begin
 from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
 from hardsock.serving.options import MAX_BATCH
@@ -123,7 +123,7 @@ class QuietConnections(ServerCore):
         except MemoryError:
             tell_given_up()
 
-    def _refused(self, served: Served, answer: int) -> Verdict:
+    def _refused(self, served: Served, answer: int) -> Disposition:
         """Why one is not parked again, or for the first time."""
         if answer == _UNREAD:
             error = RuntimeError(
@@ -133,9 +133,9 @@ class QuietConnections(ServerCore):
         end = {_CLOSED: End.CLOSE, _UNFIT: End.ABORT}.get(answer, End.FINISH)
         if answer == _NOTHING_CAME:
             end = quiet_end(served)
-        verdict = Verdict(Outcome.COMPLETED, end)
-        self._lingers_by(served, verdict)
-        return verdict
+        disposition = Disposition(Outcome.COMPLETED, end)
+        self._lingers_by(served, disposition)
+        return disposition
 
     def _over(self, served: Served, news: int, ending: str | None) -> None:
         if news == _FINISHED:
@@ -168,29 +168,29 @@ class QuietConnections(ServerCore):
         return answer != _NOTHING_CAME
 
     def _end_quiet(self, served: Served, outcome: Outcome) -> None:
-        verdict = Verdict(outcome, quiet_end(served))
-        self._lingers_by(served, verdict)
-        self._finish(served, verdict)
+        disposition = Disposition(outcome, quiet_end(served))
+        self._lingers_by(served, disposition)
+        self._finish(served, disposition)
 
     def _drop(self, served: Served, outcome: Outcome, ending: str = "closed") -> None:
         served.conn.close()
         self._settle(served, outcome, ending, error=served.error)
 
-    def _finish(self, served: Served, verdict: Verdict) -> None:
-        """End it by the verdict; lingering is parked, too."""
+    def _finish(self, served: Served, disposition: Disposition) -> None:
+        """End it by the disposition; lingering is parked, too."""
         self._leave(served)
-        if verdict.end is not End.FINISH:
-            self._end_now(served, verdict)
+        if disposition.end is not End.FINISH:
+            self._end_now(served, disposition)
             return
         try:
             ending = self._parking.linger(served.conn, served, self._options.linger)
         except (HardsockError, MemoryError) as exc:
             if isinstance(exc, HardsockError):
-                verdict, _ = judge_lingering(served, verdict, exc)
-            self._end_now(served, verdict._replace(end=End.ABORT))
+                disposition, _ = decide_lingering(served, disposition, exc)
+            self._end_now(served, disposition._replace(end=End.ABORT))
             return
         if ending is not None:
-            self._drop(served, verdict.outcome, ending)
+            self._drop(served, disposition.outcome, ending)
 
     def _settle(
         self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None

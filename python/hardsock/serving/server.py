@@ -22,7 +22,7 @@ from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
 from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
 from hardsock.serving.departing import tend_departures
-from hardsock.serving.disposition import End, Verdict, judge_lingering
+from hardsock.serving.disposition import Disposition, End, decide_lingering
 from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
 from hardsock.serving.options import MAX_BATCH, ServeOptions
@@ -251,23 +251,23 @@ class Server(ServerCore):
             assert served.token is not None
             self._slots.take(served.token)
         try:
-            verdict = self._handle(served)
+            disposition = self._handle(served)
         finally:
             self._leave(served)
             if self._slots is not None:
                 served.conn._leave_slots()  # While it lingers it has none to give.
                 self._slots.give()
-        if verdict is None:
+        if disposition is None:
             return False
-        self._end(served, verdict)
+        self._end(served, disposition)
         return True
 
-    def _handle(self, served: Served) -> Verdict | None:
+    def _handle(self, served: Served) -> Disposition | None:
         """Run the handler; None in a forked child."""
         with self._lock:
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
-            return Verdict(served.ended_by or Outcome.CANCELLED, End.ABORT)
+            return Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
         exc = self._call(served)
         if os.getpid() != self._pid:
             if exc is not None:
@@ -287,18 +287,18 @@ class Server(ServerCore):
             note_overrun(served, scope, self._options)
         return None
 
-    def _end(self, served: Served, verdict: Verdict) -> None:
+    def _end(self, served: Served, disposition: Disposition) -> None:
         ending = "closed"
-        if verdict.end is End.FINISH:
-            verdict, ending = self._linger(served, verdict)
-        self._end_now(served, verdict, ending)
+        if disposition.end is End.FINISH:
+            disposition, ending = self._linger(served, disposition)
+        self._end_now(served, disposition, ending)
 
-    def _linger(self, served: Served, verdict: Verdict) -> tuple[Verdict, str]:
+    def _linger(self, served: Served, disposition: Disposition) -> tuple[Disposition, str]:
         try:
             report = served.conn.finish(timeout=self._options.linger, token=self._token)
         except HardsockError as exc:
-            return judge_lingering(served, verdict, exc)
-        return verdict, report.ending
+            return decide_lingering(served, disposition, exc)
+        return disposition, report.ending
 
     # ---- draining ----------------------------------------------------------------------------
 
@@ -321,16 +321,16 @@ class Server(ServerCore):
             bell = self._bell = CancelToken(name="drain")
             if self._limit is not None:
                 drain.tighten(self._limit)
-            turn = drain.step(time.monotonic())
+            actions = drain.step(time.monotonic())
             room = self._ledger.room
-        turn.perform()
+        actions.perform()
         if self._outside is None:
-            if not self._accept_rest(drain, room, turn.wait, bell):
+            if not self._accept_rest(drain, room, actions.wait, bell):
                 self._outside = close_listener(self._listener)
             return False  # What was accepted is due for a look.
-        if turn.wait is None:
+        if actions.wait is None:
             return True
-        bell.wait(turn.wait)
+        bell.wait(actions.wait)
         return False
 
     def _look_in_drain(self, drain: Drain) -> None:

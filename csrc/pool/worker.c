@@ -1,4 +1,4 @@
-/* keeper.c: the one thread of the library that tends all pools.
+/* worker.c: the one thread of the library that tends all pools.
  *
  * It starts with the first pool and ends by itself when the last one is gone: nobody joins it, not
  * exit, not fork. It works in turns (step the tasks that are due, visit the pools that asked or are
@@ -6,9 +6,10 @@
  * it, one of which is the epoll set of idle connections.
  *
  * Invariants:
- * - `pools` and `current` are guarded by `lock`. Others add pools, only the keeper takes them out:
+ * - `pools` and `current` are guarded by `lock`. Others add pools, only the pool worker takes them
+ * out:
  *   a pool that it has found in the list stays there. A listed pool has a reference.
- * - All of struct keeper, its tasks and visit_ns of pools belong to its thread.
+ * - All of struct pool worker, its tasks and visit_ns of pools belong to its thread.
  * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
  *   It is the one lock that is held over system calls; no caller ever waits for it.
  *
@@ -16,7 +17,7 @@
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
 #include "../base/thread.h"
-#include "keeper.h"
+#include "worker.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -27,10 +28,10 @@
 #define STACK_BYTES ((size_t)256 * 1024)
 #define BATCH 128
 #define RETRY_NS (50 * HS_NS_PER_MS)
-/* Anything but 0: the owner of the one descriptor that is the keeper's own. */
+/* Anything but 0: the owner of the one descriptor that is the pool worker's own. */
 #define OWN_ID UINT64_MAX
 
-struct keeper {
+struct worker {
     struct hs_loop *loop; /* owns */
     int watch_fd;         /* own: the epoll set of idle connections */
     struct task watch;
@@ -39,23 +40,23 @@ struct keeper {
     bool watch_lost;      /* there was no memory to park it: it is tried again soon */
 };
 
-static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_KEEPER);
-static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_KEEPER_TURN);
+static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_POOL_WORKER);
+static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_POOL_WORKER_TURN);
 static struct hs_list pools = {&pools, &pools}; /* guarded by lock: hs_pool.link */
-static struct keeper *current;                  /* guarded by lock; NULL: no thread */
+static struct worker *current;                  /* guarded by lock; NULL: no thread */
 static struct hs_wakelist wakers = {
     .lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
     .nodes = {&wakers.nodes, &wakers.nodes},
 };
 
 int
-hs_keeper_watch_fd(const struct keeper *k)
+hs_pool_worker_watch_fd(const struct worker *k)
 {
     return k->watch_fd;
 }
 
 void
-hs_keeper_ask(struct hs_pool *p)
+hs_pool_worker_ask(struct hs_pool *p)
 {
     if (!atomic_exchange(&p->asks, true))
         hs_wakelist_wake(&wakers);
@@ -64,23 +65,23 @@ hs_keeper_ask(struct hs_pool *p)
 /* ---- Tasks --------------------------------------------------------------------------------- */
 
 static void
-step_again(struct keeper *k, struct task *t)
+step_again(struct worker *k, struct task *t)
 {
     if (hs_list_empty(&t->again))
         hs_list_append(&k->again, &t->again);
 }
 
 hs_err
-hs_task_begin(struct keeper *k, struct task *t, struct hs_pool *p, struct hs_error *err)
+hs_task_begin(struct worker *k, struct task *t, struct hs_pool *p, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((rv = hs_bell_new(k->loop, t, err, &t->bell)) != HS_OK)
+    if ((rv = hs_loop_waiter_new(k->loop, t, err, &t->loop_waiter)) != HS_OK)
         return rv;
-    t->keeper = k;
+    t->worker = k;
     t->pool = p;
     t->op.stepping = true;
-    t->op.bell = t->bell;
+    t->op.loop_waiter = t->loop_waiter;
     hs_list_init(&t->again);
     hs_list_init(&t->link);
     hs_list_append(&k->tasks, &t->link);
@@ -93,23 +94,23 @@ hs_task_end(struct task *t)
 {
     hs_list_unlink(&t->link);
     hs_list_unlink(&t->again);
-    hs_bell_free(t->bell);
+    hs_loop_waiter_free(t->loop_waiter);
 }
 
 static void
-run_task(struct keeper *k, struct task *t)
+run_task(struct worker *k, struct task *t)
 {
     struct hs_error err = {0};
     hs_err rv = t->step(t);
 
     if (rv == HS_INTR)
         step_again(k, t);
-    else if (rv == HS_WANT && hs_bell_park(t->bell, &t->op, &err) != HS_OK)
+    else if (rv == HS_WANT && hs_loop_waiter_park(t->loop_waiter, &t->op, &err) != HS_OK)
         t->call_off(t, &err);
 }
 
 static void
-run_tasks(struct keeper *k)
+run_tasks(struct worker *k)
 {
     struct hs_list now;
     struct task *t;
@@ -122,13 +123,13 @@ run_tasks(struct keeper *k)
     while (!hs_list_empty(&now)) {
         t = HS_CONTAINER(now.next, struct task, again);
         hs_list_unlink(&t->again);
-        hs_bell_unpark(t->bell);
+        hs_loop_waiter_unpark(t->loop_waiter);
         run_task(k, t);
     }
 }
 
 static void
-call_off_all(struct keeper *k, const struct hs_pool *p)
+call_off_all(struct worker *k, const struct hs_pool *p)
 {
     struct hs_list *l = k->tasks.next, *next;
 
@@ -144,7 +145,7 @@ call_off_all(struct keeper *k, const struct hs_pool *p)
 /* ---- The watch ----------------------------------------------------------------------------- */
 
 static void
-hear(uint64_t data)
+on_event(uint64_t data)
 {
     struct hs_list *l;
     struct hs_pool *p = NULL;
@@ -157,7 +158,7 @@ hear(uint64_t data)
     }
     hs_lock_drop(&lock);
     if (p != NULL)
-        hs_pool_hear(p, (uint32_t)data);
+        hs_pool_on_event(p, (uint32_t)data);
 }
 
 /* Takes all there is: the loop watches this descriptor's edges. */
@@ -167,10 +168,10 @@ step_watch(struct task *t)
     struct epoll_event events[BATCH];
     int n;
 
-    while ((n = epoll_wait(t->keeper->watch_fd, events, BATCH, 0)) > 0)
+    while ((n = epoll_wait(t->worker->watch_fd, events, BATCH, 0)) > 0)
         for (int i = 0; i < n; i++)
-            hear(events[i].data.u64);
-    t->op.want_fd = t->keeper->watch_fd;
+            on_event(events[i].data.u64);
+    t->op.want_fd = t->worker->watch_fd;
     t->op.want_id = OWN_ID;
     t->op.want_events = POLLIN;
     t->op.want_at_ns = HS_NEVER;
@@ -181,17 +182,17 @@ static void
 watch_unparked(struct task *t, const struct hs_error *err)
 {
     (void)err;
-    t->keeper->watch_lost = true;
+    t->worker->watch_lost = true;
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-destroy(struct keeper *k)
+destroy(struct worker *k)
 {
     if (k == NULL)
         return;
-    hs_bell_free(k->watch.bell);
+    hs_loop_waiter_free(k->watch.loop_waiter);
     hs_loop_free(k->loop);
     if (k->watch_fd >= 0)
         (void)close(k->watch_fd);
@@ -199,13 +200,13 @@ destroy(struct keeper *k)
 }
 
 static hs_err
-keeper_new(struct hs_error *err, struct keeper **ret_k)
+worker_new(struct hs_error *err, struct worker **ret_k)
 {
-    struct keeper *k = calloc(1, sizeof(*k));
+    struct worker *k = calloc(1, sizeof(*k));
     hs_err rv;
 
     if (k == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for the keeper of pools");
+        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for the pool worker of pools");
     hs_list_init(&k->tasks);
     hs_list_init(&k->again);
     k->watch = (struct task){.step = step_watch, .call_off = watch_unparked};
@@ -225,7 +226,7 @@ keeper_new(struct hs_error *err, struct keeper **ret_k)
 
 /* The pool leaves the list when it is closed and nothing of it is under way. */
 static int64_t
-visit(struct keeper *k, struct hs_pool *p)
+visit(struct worker *k, struct hs_pool *p)
 {
     bool done;
 
@@ -255,7 +256,7 @@ next_pool(const struct hs_list *l)
 }
 
 static int64_t
-work(struct keeper *k)
+work(struct worker *k)
 {
     int64_t until = HS_NEVER;
     struct hs_pool *p, *next;
@@ -289,7 +290,7 @@ is_over(void)
 static void *
 run(void *arg)
 {
-    struct keeper *k = arg;
+    struct worker *k = arg;
     struct hs_wakenode node;
     bool over = false;
 
@@ -311,14 +312,14 @@ run(void *arg)
 }
 
 hs_err
-hs_keeper_add(struct hs_pool *p, struct hs_error *err)
+hs_pool_worker_add(struct hs_pool *p, struct hs_error *err)
 {
-    struct keeper *made = NULL;
+    struct worker *made = NULL;
     hs_err rv = HS_OK;
     int sys;
 
     hs_lock_take(&lock);
-    if (current == NULL && (rv = keeper_new(err, &made)) == HS_OK &&
+    if (current == NULL && (rv = worker_new(err, &made)) == HS_OK &&
         (sys = hs_thread_start("hs-keeper", STACK_BYTES, run, made)) != 0) {
         destroy(made);
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "pool", "a thread to keep pools");
@@ -334,7 +335,7 @@ hs_keeper_add(struct hs_pool *p, struct hs_error *err)
         atomic_store_explicit(&p->generation, hs_fork_generation(), memory_order_release);
     hs_lock_drop(&lock);
     if (rv == HS_OK)
-        hs_keeper_ask(p);
+        hs_pool_worker_ask(p);
     return rv;
 }
 
@@ -375,7 +376,7 @@ drop_all(void)
 static void
 after_fork_in_child(void)
 {
-    struct keeper *k = current;
+    struct worker *k = current;
 
     hs_wakelist_init(&wakers);
     current = NULL;
@@ -390,7 +391,7 @@ after_fork_in_child(void)
     drop_all();
 }
 
-HS_REGISTERS_FORK_LOCK(HS_RANK_KEEPER_TURN)
+HS_REGISTERS_FORK_LOCK(HS_RANK_POOL_WORKER_TURN)
 static void
 watch_forks(void)
 {

@@ -1,7 +1,8 @@
-/* opened.h: the part of a Connection or Listener object that says where in the program it was made.
+/* tracking.h: the part of a Connection or Listener object that says where in the program it was
+ * made.
  *
- * Each is in a list of the module's from opened_add to opened_remove, so that what is open can be
- * told. In a listing nothing is kept alive: it is a copy.
+ * Each is in a list of the module's from tracking_add to tracking_remove, so that what is open can
+ * be told. In a listing nothing is kept alive: it is a copy.
  */
 #ifndef HS_BINDING_OPENED_H
 #define HS_BINDING_OPENED_H
@@ -40,9 +41,9 @@ void origin_like(struct origin *o, enum opened_how how, const struct opened *fro
 void origin_end(struct origin *o);
 
 /* Never fails; fd is looked at by the watch on descriptors, which may run Python code. */
-void opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd);
+void tracking_add(mod_state *st, struct opened *o, const struct origin *from, int fd);
 /* On the same connection. */
-void opened_share(mod_state *st, struct opened *o, const struct opened *from);
+void tracking_share(mod_state *st, struct opened *o, const struct opened *from);
 void opened_end(mod_state *st, struct opened *o);
 /* The rest of opened_lent, while owners are told. */
 void opened_list_lent(mod_state *st, struct opened *o);
@@ -59,7 +60,7 @@ opened_lent(mod_state *st, struct opened *o, const struct place *place)
 }
 
 static inline void
-opened_remove(mod_state *st, struct opened *o)
+tracking_remove(mod_state *st, struct opened *o)
 {
     if (o->listed)
         opened_end(st, o);
@@ -67,9 +68,9 @@ opened_remove(mod_state *st, struct opened *o)
 }
 /* Called by a finalizer of something open, with the exception state put away: tells the user, and
  * whoever wants to know owners. */
-void opened_warn(const struct opened *o, PyObject *obj);
-void opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj);
+void tracking_warn(const struct opened *o, PyObject *obj);
+void tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj);
 /* A call failed with this errno: the watch on descriptors looks if there are none left. */
-void opened_failed(mod_state *st, int sys);
+void tracking_failed(mod_state *st, int sys);
 
 #endif

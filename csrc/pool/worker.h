@@ -1,25 +1,26 @@
-/* keeper.h: the one thread that tends pools, as dials, pings and pools see it.
+/* worker.h: the one thread that tends pools, as dials, pings and pools see it.
  *
  * It runs as long as there are pools. It works in turns: what is due is stepped, then it sleeps in
  * hs_wait. A task is something with a stepped op that runs in it.
  */
-#ifndef HS_POOL_KEEPER_H
-#define HS_POOL_KEEPER_H
+#ifndef HS_POOL_WORKER_H
+#define HS_POOL_WORKER_H
 
 #include "../cancel/loop.h"
 #include "pool.h"
 
 #include <poll.h>
 
-struct keeper;
+struct worker;
 
 struct task {
-    struct hs_list link;  /* in keeper's list of tasks */
-    struct hs_list again; /* in keeper's list of those to be stepped in the next round */
-    struct keeper *keeper;
-    struct hs_pool *pool; /* borrows: it is in the keeper's list; NULL: the keeper's own */
+    struct hs_list link;  /* in pool worker's list of tasks */
+    struct hs_list again; /* in pool worker's list of those to be stepped in the next round */
+    struct worker *worker;
+    struct hs_pool
+        *pool; /* borrows: it is in the pool worker's list; NULL: the pool worker's own */
     struct hs_op op;
-    struct hs_bell *bell; /* owns */
+    struct hs_loop_waiter *loop_waiter; /* owns */
     /* Steps it once: HS_WANT to be parked again, HS_INTR to be stepped again soon; else it has
      * ended and freed itself. */
     hs_err (*step)(struct task *task);
@@ -30,36 +31,36 @@ struct task {
 };
 
 /* Lists the pool; starts the thread if it does not run. */
-HS_NODISCARD hs_err hs_keeper_add(struct hs_pool *p, struct hs_error *err);
+HS_NODISCARD hs_err hs_pool_worker_add(struct hs_pool *p, struct hs_error *err);
 /* From any thread: the pool asks for a visit. */
-void hs_keeper_ask(struct hs_pool *p);
+void hs_pool_worker_ask(struct hs_pool *p);
 
-/* In the keeper's thread: */
+/* In the pool worker's thread: */
 /* HS_OK: the task is stepped from now on. Else it is as it was. */
-HS_NODISCARD hs_err hs_task_begin(struct keeper *k, struct task *task, struct hs_pool *p,
+HS_NODISCARD hs_err hs_task_begin(struct worker *k, struct task *task, struct hs_pool *p,
                                   struct hs_error *err);
 void hs_task_end(struct task *task);
-int hs_keeper_watch_fd(const struct keeper *k);
+int hs_pool_worker_watch_fd(const struct worker *k);
 
 /* ---- tend.c ---- */
 /* Does what is due; returns when (hs_now) it wants to be visited again. *ret_done: the pool is
- * closed, and the keeper has nothing more to do with it. */
-int64_t hs_pool_tend(struct hs_pool *p, struct keeper *k, bool *ret_done);
+ * closed, and the pool worker has nothing more to do with it. */
+int64_t hs_pool_tend(struct hs_pool *p, struct worker *k, bool *ret_done);
 /* Something has come on a watched connection. */
-void hs_pool_hear(struct hs_pool *p, uint32_t index);
+void hs_pool_on_event(struct hs_pool *p, uint32_t index);
 
 /* ---- dial.c ---- */
 /* A member that is DIALING already. On failure the dial has failed, and the pool was told. */
-void hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k);
+void hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k);
 /* Reserves members for the dials that are wanted now; returns how many. */
 size_t hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **members, size_t n,
                               int64_t *ret_again_ns);
 
-/* There is something for the keeper to begin. */
+/* There is something for the pool worker to begin. */
 bool hs_dials_may_begin_locked(const struct hs_pool *p);
 
 /* ---- ping.c ---- */
 /* A member that is TENDED. */
-void hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct keeper *k);
+void hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct worker *k);
 
 #endif

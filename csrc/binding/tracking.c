@@ -1,5 +1,5 @@
-/* opened.c: which descriptors this interpreter's objects own, where in the program they were made,
- * and for whom.
+/* tracking.c: which descriptors this interpreter's objects own, where in the program they were
+ * made, and for whom.
  *
  * A place costs a look at one or two frames, at the beginning of the call: then the caller's line
  * is on the stack, whoever ends the call. The owner is whatever object the context variable
@@ -12,7 +12,7 @@
  * lowest free number, so a number tells that as many are open, at least. For numbers that are free
  * below ones in use all are counted as well, after so many openings as the last count said.
  */
-#include "opened.h"
+#include "tracking.h"
 
 #include "args.h"
 #include "conn.h"
@@ -51,7 +51,7 @@ watch_number(mod_state *st, int fd)
 }
 
 void
-opened_failed(mod_state *st, int sys)
+tracking_failed(mod_state *st, int sys)
 {
     if ((sys == EMFILE || sys == ENFILE) &&
         atomic_load_explicit(&st->fd_mark, memory_order_acquire) != INT_MAX)
@@ -151,7 +151,7 @@ tell_core(mod_state *st, struct opened *o)
 }
 
 void
-opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
+tracking_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
 {
     begin(st, o);
     o->how = from->how;
@@ -164,7 +164,7 @@ opened_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
 }
 
 void
-opened_share(mod_state *st, struct opened *o, const struct opened *from)
+tracking_share(mod_state *st, struct opened *o, const struct opened *from)
 {
     o->how = from->how;
     o->serial = from->serial;
@@ -343,7 +343,7 @@ core_opened(PyObject *module, PyObject *Py_UNUSED(ignored))
 /* ---- What was thrown away open ------------------------------------------------------------- */
 
 void
-opened_warn(const struct opened *o, PyObject *obj)
+tracking_warn(const struct opened *o, PyObject *obj)
 {
     int rv;
 
@@ -358,7 +358,7 @@ opened_warn(const struct opened *o, PyObject *obj)
 }
 
 void
-opened_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
+tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 {
     PyObject *item;
 
@@ -435,7 +435,7 @@ core_here(PyObject *module, PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("Oi", place.code, place.at);
 }
 
-PyMethodDef opened_functions[] = {
+PyMethodDef tracking_functions[] = {
     {"_here", core_here, METH_NOARGS, here_doc},
     {"_opened", core_opened, METH_NOARGS, opened_doc},
     {"_tell_owners", core_tell_owners, METH_O, tell_owners_doc},
@@ -444,7 +444,7 @@ PyMethodDef opened_functions[] = {
 };
 
 int
-opened_init(PyObject *module, mod_state *st)
+tracking_init(PyObject *module, mod_state *st)
 {
     atomic_init(&st->fd_mark, INT_MAX);
     if ((st->thrown_away = PyList_New(0)) == NULL ||
