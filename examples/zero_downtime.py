@@ -41,7 +41,7 @@ def replaceable(path: str, server: Any) -> contextlib.AbstractContextManager[obj
 
 
 def announce(server: Any) -> None:
-    """Tell whoever started us."""
+    """Tell the one who started us."""
     hs.systemd_notify(ready=True, store={"lines": server.listener})
     print(f"ready {server.address[1]}", flush=True)
 

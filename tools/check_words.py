@@ -12,7 +12,7 @@ import common
 PLACES = ["work", "root", "farm"]
 PATH = re.compile(r"(?<![\w.~-])/(" + "|".join(PLACES) + r")/")
 # Whole words, not in quotes. Decisions and changelogs tell of their time.
-GENDERED: tuple[str, ...] = ()
+GENDERED: tuple[str, ...] = ("he", "him", "his", "himself", "she", "hers", "whoever")
 EXEMPT = ("docs/adr/", "changelog.d/", "CHANGELOG", "tools/check_words.py", "tools/selftest.py")
 PROSE = (".c", ".h", ".md", ".py", ".pyi")
 

@@ -259,9 +259,9 @@ class Words(unittest.TestCase):
         self.assertEqual(check_words.check("a", f"see docs{place}x, net{place}y"), [])
 
     def test_words_for_men_and_women_are_found_but_not_what_is_quoted(self):
-        words = ("he", "whoever")
+        words = ("he", "the one who")
         for line, problems in (
-            ("Whoever asks", 1),
+            ("The one who asks", 1),
             ("then he waits.", 1),
             ('send(b"he")', 0),
             ("the header", 0),

@@ -355,7 +355,8 @@ put_decimal(char *to, unsigned value)
     return to;
 }
 
-/* By hand: whoever lists ten thousand connections would spend a third of the time in snprintf. */
+/* By hand: the one who lists ten thousand connections would spend a third of the time in snprintf.
+ * */
 static void
 ipv4_text(const uint8_t bytes[4], unsigned port, char text[INET6_ADDRSTRLEN])
 {

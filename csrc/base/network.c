@@ -1,6 +1,7 @@
 /* network.c: see network.h.
  *
- * A host's part of a network's bits is not looked at, so that whoever made them need not clear it.
+ * A host's part of a network's bits is not looked at, so that the one who made them need not clear
+ * it.
  */
 #include "network.h"
 

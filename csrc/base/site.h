@@ -1,9 +1,9 @@
 /* site.h: lines of the program, as C strings that outlive the interpreter's own, and what is
  * counted by line.
  *
- * A site is made once per (file, function, line) and never freed: whoever has a pointer to one may
- * read it at any time, in any thread, without a lock. Code that is made at run time must not fill
- * the memory: beyond HS_SITES_MAX all places are one.
+ * A site is made once per (file, function, line) and never freed: the one who has a pointer to one
+ * may read it at any time, in any thread, without a lock. Code that is made at run time must not
+ * fill the memory: beyond HS_SITES_MAX all places are one.
  *
  * Invariants: a bucket's list only grows, at its head; name and line of a site in it never change.
  */

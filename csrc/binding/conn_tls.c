@@ -1,7 +1,7 @@
 /* conn_tls.c: the methods of Connection that are about TLS, and close_write.
  *
- * The config is kept while the job runs, so that a caller may drop his; what a handshake agreed on
- * is read when somebody asks.
+ * The config is kept while the job runs, so that a caller may drop its own; what a handshake agreed
+ * on is read when somebody asks.
  */
 #include "conn.h"
 

@@ -2,7 +2,8 @@
  *
  * A prepare function parses arguments, pins buffers and fills the job; then either job_run drives
  * it to its end while the calling thread waits, or an Operation steps it (type_operation.c).
- * Whoever made it calls job_end, on every path; what was begun and has not ended is given up there.
+ * The one who made it calls job_end, on every path; what was begun and has not ended is given up
+ * there.
  */
 #ifndef HS_BINDING_JOB_H
 #define HS_BINDING_JOB_H

@@ -1,6 +1,6 @@
 /* pool_conn.c: what a lent Connection knows of its pool.
  *
- * Each lease has a Connection object of its own, so that whoever keeps one after he returned it
+ * Each lease has a Connection object of its own, so that the one who keeps one after the return
  * holds something closed, not somebody else's connection. conn_end ends it once: by release,
  * close, abort, detach, or by the finalizer, which only notes that the lease was thrown away.
  */

@@ -1,6 +1,7 @@
 /* run.h: one call from Python into the core: deadline, token, detaching, errors.
  *
- * Whoever makes a struct call begins it with call_begin and ends it with call_end on every path.
+ * The one who makes a struct call begins it with call_begin and ends it with call_end on every
+ * path.
  */
 #ifndef HS_BINDING_RUN_H
 #define HS_BINDING_RUN_H

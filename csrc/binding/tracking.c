@@ -2,7 +2,7 @@
  * made, and for whom.
  *
  * A place costs a look at one or two frames, at the beginning of the call: then the caller's line
- * is on the stack, whoever ends the call. The owner is whatever object the context variable
+ * is on the stack, no matter who ends the call. The owner is whatever object the context variable
  * _core.owner holds, and looked for only while somebody wants to know (a test runner).
  *
  * The list is guarded by conn_type's critical section, where there is no GIL to do so. Within it

@@ -67,7 +67,7 @@ tracking_remove(mod_state *st, struct opened *o)
     Py_CLEAR(o->place.code);
 }
 /* Called by a finalizer of something open, with the exception state put away: tells the user, and
- * whoever wants to know owners. */
+ * the one who wants to know owners. */
 void tracking_warn(const struct opened *o, PyObject *obj);
 void tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj);
 /* A call failed with this errno: the watch on descriptors looks if there are none left. */

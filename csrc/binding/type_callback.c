@@ -229,7 +229,7 @@ callback_traverse(PyObject *obj, visitproc visit, void *arg)
     return 0;
 }
 
-/* Unreachable, so it is not running: whoever runs it holds a reference. In a forked child it
+/* Unreachable, so it is not running: the one who runs it holds a reference. In a forked child it
  * changes nothing. */
 static int
 callback_clear(PyObject *obj)

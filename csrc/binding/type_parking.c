@@ -488,7 +488,7 @@ close_detached(void *arg)
 }
 
 PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
-                        "Whoever waits, or will, gets None once nothing has news. Idempotent.");
+                        "The one who waits, or will, gets None once nothing has news. Idempotent.");
 
 static PyObject *
 parking_close(PyObject *self, PyObject *Py_UNUSED(ignored))

@@ -142,7 +142,7 @@ static void
 permit_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
-    /* Attached: whoever drops an object expects nobody else to run meanwhile. */
+    /* Attached: the one who drops an object expects nobody else to run meanwhile. */
     hs_breaker_record(as_permit(self)->core, &as_permit(self)->key, &as_permit(self)->permit,
                       HS_FAIL_NOT_COUNTED, hs_now());
     hs_breaker_unref(as_permit(self)->core);

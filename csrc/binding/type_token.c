@@ -1,7 +1,7 @@
 /* type_token.c: the type CancelToken: making, cancelling, asking.
  *
  * An exception that cancels is noted under a number of its own, the cookie, which the core carries:
- * so whoever is woken finds the cause of the cancel that won, and of no other.
+ * so the one who is woken finds the cause of the cancel that won, and of no other.
  */
 #include "token.h"
 
@@ -377,7 +377,7 @@ STATIC_JOB_METHODS(token, wait)
 PyDoc_STRVAR(set_timeout_doc,
              "set_timeout($self, timeout, /)\n--\n\n"
              "Move the token's own deadline to timeout seconds from now; None takes it away.\n\n"
-             "Whoever waits under the token sees it at once. An ended token stays ended: then\n"
+             "The one who waits under the token sees it at once. An ended token stays ended: then\n"
              "this raises what check() raises.");
 
 struct moving {

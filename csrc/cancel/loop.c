@@ -1,10 +1,10 @@
 /* loop.c: all that the stepped ops of one event loop wait for, behind one descriptor.
  *
  * That descriptor is an epoll set. In it: the sockets that ops have waited for, edge-triggered, put
- * in once and left there (whoever reads tries first, so that an edge nobody waited for is not lost
- * but found by the next try); one timerfd for the earliest time; the eventfd that other threads
- * ring. So a call that waits costs no system call here, whatever loop drives it, and a loop with
- * ten thousand connections watches one descriptor.
+ * in once and left there (the one who reads tries first, so that an edge nobody waited for is not
+ * lost but found by the next try); one timerfd for the earliest time; the eventfd that other
+ * threads ring. So a call that waits costs no system call here, whatever loop drives it, and a loop
+ * with ten thousand connections watches one descriptor.
  *
  * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
  * the place of each number knows whose it is (op->want_id) and counts generations: events of former

@@ -1,6 +1,6 @@
 /* reactor.c: see reactor.h.
  *
- * What is parked is OWNED (by whoever parks it, or was given it), WAITING, or DUE.
+ * What is parked is OWNED (by the one who parks it, or was given it), WAITING, or DUE.
  *
  * Invariants, all under lock (rank REACTOR):
  * - waiting lists exactly the WAITING ones of each lane in the order of their parking, due the DUE
@@ -13,11 +13,12 @@
  *   number is armed that a next owner has closed.
  * - timer_ns is what the timer is set to, never later than the earliest of the heap.
  * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
- *   woken somebody who has not looked yet. Whoever takes one and leaves others rings on: one ring
- *   is enough for several.
+ *   woken somebody who has not looked yet. The one who takes one and leaves others rings on: one
+ *   ring is enough for several.
  * - watched: who polls has found nothing and waits for our epoll descriptor, which is readable
  *   while the kernel has an event that nobody took. Ringing makes one. Any other look may take it,
- *   which is why one ring is not enough: whoever leaves something due rings until it was polled.
+ *   which is why one ring is not enough: the one who leaves something due rings until it was
+ *   polled.
  *
  * Threads sleep in epoll_wait(2) for one event each: the kernel wakes one for each event, the last
  * to come first, and another if more is ready. The timer and the eventfd are edge-triggered for the

@@ -2,7 +2,7 @@
  * the threads that wait for the next of it.
  *
  * A thing that is parked costs its own memory, a place, and no thread. Any number of threads may
- * wait; each event wakes one of them. Whoever is given a thing owns it alone until it parks it
+ * wait; each event wakes one of them. The one who is given a thing owns it alone until it parks it
  * again, so that no two threads ever work on one.
  *
  *     hs_reactor_park(r, &thing->parked, fd, EPOLLIN, deadline, ...)
@@ -27,7 +27,7 @@ struct hs_parked {
     struct hs_list link; /* in waiting or due; else of no meaning */
     struct hs_timer timer;
     uint32_t place;  /* index + 1; 0: none */
-    uint32_t events; /* of epoll(7), as the next: for whoever is given it */
+    uint32_t events; /* of epoll(7), as the next: for the one who is given it */
     unsigned char cause;
     unsigned char state;
     unsigned char lane; /* its owner's, below HS_LANES: among whom hs_reactor_take finds it */
@@ -42,7 +42,7 @@ HS_NODISCARD hs_err hs_reactor_new(struct hs_error *err, struct hs_reactor **ret
 void hs_reactor_free(struct hs_reactor *r);
 /* Of epoll(7); for who is told to wait by hs_reactor_poll. */
 int hs_reactor_fileno(const struct hs_reactor *r);
-/* Whoever waits, and who comes later, gets HS_E_CLOSED once nothing is due. Idempotent. */
+/* The one who waits, and who comes later, gets HS_E_CLOSED once nothing is due. Idempotent. */
 void hs_reactor_close(struct hs_reactor *r);
 
 /* Parks what the caller owns, until fd has one of the events, or at_ns. fd -1: only the time

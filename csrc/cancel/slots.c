@@ -3,7 +3,7 @@
  * Invariants, all under lock (rank SLOTS):
  * - free + slots taken == n, where free is negative while threads that would not wait have one too
  *   many.
- * - Nobody waits while free > 0: whoever gives hands over to the first waiter, or adds to free.
+ * - Nobody waits while free > 0: the one who gives hands over to the first waiter, or adds to free.
  * - A waiter stands on its thread's stack, in the list or granted. It is woken under the lock,
  *   which it takes before it goes, so that nobody touches it later.
  * In a forked child nothing is counted: the threads that would give are not there.

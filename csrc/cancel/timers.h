@@ -1,6 +1,6 @@
 /* timers.h: many times, of which the earliest is asked for: a binary heap of intrusive nodes.
  *
- * No lock, no clock, no descriptor: whoever owns one guards it and waits for its first time.
+ * No lock, no clock, no descriptor: the one who owns one guards it and waits for its first time.
  */
 #ifndef HS_CANCEL_TIMERS_H
 #define HS_CANCEL_TIMERS_H

@@ -2,12 +2,12 @@
  *
  * Truth is one atomic pointer per token, `ended`: NULL while live, else an immutable reason. It is
  * set once, by compare-and-swap, so the first reason wins. A token is ended when its own pointer is
- * set or when that of any ancestor is: whoever asks walks up (trees are shallow), copies the reason
- * it finds into the token, and so makes it sticky. Hence cancelling is one store, and every
+ * set or when that of any ancestor is: the one who asks walks up (trees are shallow), copies the
+ * reason it finds into the token, and so makes it sticky. Hence cancelling is one store, and every
  * descendant is cancelled at that moment, however many there are.
  *
- * Deadlines need no timer: whoever asks or waits compares the clock with the earliest deadline on
- * the way up.
+ * Deadlines need no timer: the one who asks or waits compares the clock with the earliest deadline
+ * on the way up.
  *
  * What remains is to wake those who sleep and to collect callbacks. sweep() walks down through the
  * children without recursion, one token lock at a time, chaining the tokens to visit through their

@@ -1,9 +1,10 @@
 /* wait.c: hs_wait and the wakers of threads.
  *
  * Owns one eventfd per thread that ever waited; it is made on first use and closed when the thread
- * ends and nobody is about to write it. Only its thread reads it; whoever finds the thread's node
- * in a wake list, under the lock of that list, takes a reference and writes it after. After a fork
- * the child makes its own: a shared eventfd would let two processes steal each other's wake-ups.
+ * ends and nobody is about to write it. Only its thread reads it; the one who finds the thread's
+ * node in a wake list, under the lock of that list, takes a reference and writes it after. After a
+ * fork the child makes its own: a shared eventfd would let two processes steal each other's
+ * wake-ups.
  *
  * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
  * eventfd was read and before the state is looked at again; the thread leaves every list before it

@@ -1,10 +1,10 @@
 /* wait.h: the one place that sleeps, and how to be woken from it.
  *
- * A thread has one waker (an eventfd). Whoever wants to be woken links a node with its waker into
- * the wake lists of the things it depends on (a token, a connection), checks their state, and then
- * waits. Whoever changes the state stores it first and wakes the list after. So a wake-up is never
- * lost, tokens cost no descriptor, and state, not the eventfd, is the truth: an eventfd may fire
- * for an old reason, and then the waiter merely looks again.
+ * A thread has one waker (an eventfd). The one who wants to be woken links a node with its waker
+ * into the wake lists of the things it depends on (a token, a connection), checks their state, and
+ * then waits. The one who changes the state stores it first and wakes the list after. So a wake-up
+ * is never lost, tokens cost no descriptor, and state, not the eventfd, is the truth: an eventfd
+ * may fire for an old reason, and then the waiter merely looks again.
  */
 #ifndef HS_CANCEL_WAIT_H
 #define HS_CANCEL_WAIT_H

@@ -11,7 +11,7 @@
  * - While half open at most o.probes permits are held that have not expired. One that expired
  *   holds up nobody, yet its report is believed as long as the state is the same.
  * - open until retry_ns, which is at most max_open_ns away: from there on somebody may probe.
- *   So nothing is refused for ever, whoever forgets to report.
+ *   So nothing is refused for ever, no matter who forgets to report.
  */
 #include "breaker_entry.h"
 
@@ -24,7 +24,7 @@
 /* ---- What failures weigh -------------------------------------------------------------------- */
 
 /* client: towards an address that we connect to, or a name of the caller's.
- * listener: our own handshakes with whoever comes. There a client must not be able to open the
+ * listener: our own handshakes with the one who comes. There a client must not be able to open the
  * breaker by itself being broken, silent or gone, and nothing opens at once: it would take one
  * stranger with an old TLS version to switch a server over. */
 static const struct {

@@ -83,7 +83,7 @@ static uint64_t started, abandoned;
 static long forks;     /* threads of ours that are about to fork */
 static long inherited; /* lookups that the parent ran when this process was forked */
 
-/* Whoever waits for lookups to settle before a fork. */
+/* The one who waits for lookups to settle before a fork. */
 static struct hs_wakelist settling = {.lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
                                       .nodes = {&settling.nodes, &settling.nodes}};
 

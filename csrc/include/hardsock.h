@@ -717,13 +717,14 @@ HS_API void hs_conn_set_min_rate(struct hs_conn *c, uint64_t bytes_per_s, int64_
  * long as it likes. It works by moving that direction's deadline when the end is seen. */
 HS_API void hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns);
 
-/* Does the handshake, whoever's turn it is to begin, within the config's time and the op's; from
- * then on every call goes through TLS. server_name (client): whose certificate is expected, a host
- * name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes that
- * were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have put
- * them there to be taken for protected ones (CVE-2021-23222). After any failure but HS_E_INVALID,
- * HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. On a connection that
- * speaks TLS already it begins another layer within that; a third is HS_E_INVALID. */
+/* Does the handshake, no matter whose turn it is to begin, within the config's time and the op's;
+ * from then on every call goes through TLS. server_name (client): whose certificate is expected, a
+ * host name or an IP address; NULL only with insecure_skip_hostname. Claims both directions. Bytes
+ * that were received and not read are refused (HS_TLS_PLAINTEXT): somebody in the middle may have
+ * put them there to be taken for protected ones (CVE-2021-23222). After any failure but
+ * HS_E_INVALID, HS_E_BUSY and HS_E_FORKED, a give-up included, both directions are poisoned. On a
+ * connection that speaks TLS already it begins another layer within that; a third is HS_E_INVALID.
+ * */
 HS_API HS_NODISCARD hs_err hs_conn_start_tls(struct hs_conn *c, struct hs_op *op,
                                              struct hs_tls_config *config, const char *server_name,
                                              struct hs_error *err);
@@ -1195,7 +1196,7 @@ HS_API HS_NODISCARD hs_err hs_listener_audit(struct hs_listener *l, struct hs_se
  * Every connection that a pool began is in one of these states, and it counts all of them:
  *     opened == idle + lent + dialing + closing + closed
  * Who has to wait is served in the order of arrival: whatever comes free is handed to the first who
- * still wants it. Nobody waits for a dial of his own: a thread of the library's, one per process,
+ * still wants it. Nobody waits for a dial of their own: a thread of the library's, one per process,
  * dials, watches idle connections and closes old ones; a caller takes what is there first.
  *
  * In a forked child a pool is empty and dials for itself; leases of before are void. */
@@ -1287,7 +1288,7 @@ HS_API struct hs_pool *hs_pool_ref(struct hs_pool *p);
 HS_API void hs_pool_unref(struct hs_pool *p); /* NULL is fine */
 
 /* Who borrows, for the ledger; opaque numbers to the core. code and at name a place in the caller's
- * program, and whoever passes code keeps it alive: see hs_pool_know_site. */
+ * program, and the one who passes code keeps it alive: see hs_pool_know_site. */
 struct hs_holder {
     uint64_t thread;
     uint64_t task; /* 0: the thread itself */

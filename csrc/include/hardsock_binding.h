@@ -391,7 +391,7 @@ void hs_alarm_end(struct hs_alarm *a);
 
 /* The connections of a server that are quiet, and the threads that wait for one that is not. A
  * parked one costs memory and no thread; what the peer does meanwhile costs nobody anything but, at
- * most, a look. Any number of threads may be in any call; whoever is given a connection owns it
+ * most, a look. Any number of threads may be in any call; the one who is given a connection owns it
  * until it parks it again. A connection belongs to one parking at most, from its first time on. */
 struct hs_parking;
 
@@ -424,7 +424,7 @@ struct hs_parking *hs_parking_ref(struct hs_parking *p);
 void hs_parking_unref(struct hs_parking *p); /* NULL is fine; nothing may be parked */
 /* Parks conn for a span_ns (HS_NEVER: for ever) until a message begins, and takes a reference. What
  * was looked at and left (peeked) counts as the beginning of a message: the rest is waited for.
- * arg: for whoever is given it. newcomer: after hs_parking_drain, too. Anything but
+ * arg: for the one who is given it. newcomer: after hs_parking_drain, too. Anything but
  * HS_PARKING_TAKEN: it is still the caller's. HS_E_BUSY (somebody reads), HS_E_NOMEM, HS_E_SYSTEM,
  * HS_E_FORKED: the same. */
 HS_NODISCARD hs_err hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg,
@@ -490,7 +490,8 @@ HS_NODISCARD hs_err hs_departures_new(int64_t young_ns, struct hs_error *err,
                                       struct hs_departures **ret_departures);
 struct hs_departures *hs_departures_ref(struct hs_departures *d);
 void hs_departures_unref(struct hs_departures *d); /* NULL is fine */
-/* Nobody is watched any more; gives the descriptor back. By whoever tends it, and not meanwhile. */
+/* Nobody is watched any more; gives the descriptor back. By the one who tends it, and not
+ * meanwhile. */
 void hs_departures_close(struct hs_departures *d);
 /* Cancels token once c's peer has reset the connection or is found to be dead; not when it ended
  * its side, as clients do that still wait for an answer. By who has c alone, in one set of
@@ -590,9 +591,9 @@ void hs_fd_usage(struct hs_fd_usage *ret_usage);
 
 /* A thread that answers at a unix socket, as long as the process lives or until hs_inspect_stop: a
  * request is a line with the name of a report, the answer that report as a line. Only for the same
- * user and root; whoever makes the directory of path keeps others out of it. A second start takes
- * the place of the first. Not in a forked child, which may start its own. HS_E_INVALID: path is too
- * long; HS_E_SYSTEM, HS_E_NOMEM, HS_E_BUSY. */
+ * user and root; the one who makes the directory of path keeps others out of it. A second start
+ * takes the place of the first. Not in a forked child, which may start its own. HS_E_INVALID: path
+ * is too long; HS_E_SYSTEM, HS_E_NOMEM, HS_E_BUSY. */
 HS_NODISCARD hs_err hs_inspect_start(const char *path, struct hs_error *err);
 /* Removes the socket; answers that are being sent end in the middle. */
 void hs_inspect_stop(void);
@@ -609,7 +610,7 @@ struct hs_fd_socket {
     int state; /* index as in hs_diag_count(); 0: no TCP, or the kernel does not say */
     struct hs_addr local, peer; /* len 0: it has none */
 };
-/* What the socket fd is, whoever made it: asks the kernel, opens nothing and changes nothing.
+/* What the socket fd is, the one who made it: asks the kernel, opens nothing and changes nothing.
  * False: fd is no socket, or not open. */
 bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
 

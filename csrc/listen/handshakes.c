@@ -6,7 +6,7 @@
  * whom it comes, to SECURING, the TLS handshake, if there is TLS.
  *
  * Invariants, all under lock (rank LISTENER):
- * - A WAITING place is armed; whoever makes it BUSY owns it alone, and it is not armed. So two
+ * - A WAITING place is armed; the one who makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
  * - Events name place and generation: an old one finds a new generation and is nothing.
  * - The heap has exactly the WAITING places, by their deadlines.

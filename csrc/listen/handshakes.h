@@ -6,10 +6,10 @@
  * is no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and
  * what failed is counted by kind.
  *
- * All is behind one descriptor, an epoll set with the listening socket in it, so that whoever waits
- * for a connection, a thread or an event loop, drives every handshake; any number at once may.
- * While nobody accepts or tends, nothing moves. While it is held (a server is full) handshakes that
- * have begun go on, and wait, secured, to be taken.
+ * All is behind one descriptor, an epoll set with the listening socket in it, so that the one who
+ * waits for a connection, a thread or an event loop, drives every handshake; any number at once
+ * may. While nobody accepts or tends, nothing moves. While it is held (a server is full) handshakes
+ * that have begun go on, and wait, secured, to be taken.
  *
  * A client that has said nothing keeps its place only while nobody else wants it: when all places
  * are taken, the oldest silent one leaves to the next newcomer, once it had a moment to speak.

@@ -194,7 +194,7 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
         return rv;
     rv = hs_sockopts_apply(fd, b.family, &o->sockopts, HS_USE_CONNECTION, err, &b.changed);
     hs_sockopt_never_block_close(fd); /* Connections would inherit it. */
-    options.backlog = HS_UNSET;       /* Whoever called listen(2) chose it. */
+    options.backlog = HS_UNSET;       /* The one who called listen(2) chose it. */
     return rv == HS_OK ? listener_new(&b, &options, true, err, ret_l) : rv;
 }
 
@@ -433,8 +433,8 @@ last_call_made(const struct hs_listener *l)
 
 /* With SO_REUSEPORT the kernel goes on to give us a part of all clients until the socket is closed,
  * and resets those that are queued then. So it is closed in the moment in which the queue was seen
- * empty, not when handshakes and whoever else uses the listener are done with it. The number stays
- * ours: another file takes it. */
+ * empty, not when handshakes and the one who else uses the listener are done with it. The number
+ * stays ours: another file takes it. */
 static void
 retire(struct hs_listener *l)
 {

@@ -1,7 +1,7 @@
 /* proxy_header.h: the header that a proxy puts before a connection's own bytes, to say who is
  * behind it (HAProxy's proxy-protocol.txt, versions 1 and 2).
  *
- * A function of bytes alone: whoever reads decides from whom such a header is believed.
+ * A function of bytes alone: no matter who reads decides from whom such a header is believed.
  */
 #ifndef HS_LISTEN_PROXY_HEADER_H
 #define HS_LISTEN_PROXY_HEADER_H

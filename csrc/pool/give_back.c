@@ -7,8 +7,8 @@
  * under the lock, it is given to the next.
  *
  * A lease that a finalizer finds thrown away goes onto a stack without a lock: finalizers run
- * wherever the garbage collector does. Whoever comes by next, or the pool worker, closes it; nobody
- * knows in what state it is, so it is never lent again.
+ * wherever the garbage collector does. The one who comes by next, or the pool worker, closes it;
+ * nobody knows in what state it is, so it is never lent again.
  */
 #include "worker.h"
 

@@ -1,7 +1,7 @@
 /* ledger.c: the table of places, and the list of what is lent.
  *
  * See ledger.h. Who borrows is a handful of numbers in the member itself, so that borrowing costs
- * no allocation; names for them are found by whoever asks.
+ * no allocation; names for them are found by the one who asks.
  */
 #include "ledger.h"
 

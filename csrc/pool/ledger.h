@@ -1,7 +1,7 @@
 /* ledger.h: who holds what, counted by the place in the program that borrowed it.
  *
  * A site is a place: (code, at), two opaque values. Its memory lives as long as the ledger. The
- * ledger's owner guards it with his lock.
+ * ledger's owner guards it with its lock.
  */
 #ifndef HS_POOL_LEDGER_H
 #define HS_POOL_LEDGER_H
@@ -13,7 +13,7 @@
 #define SITES_MAX 4096
 
 struct site {
-    const void *code; /* borrows: whoever said so keeps it until hs_pool_forget_sites */
+    const void *code; /* borrows: the one who said so keeps it until hs_pool_forget_sites */
     int at;
     struct hs_site *where; /* the same, for those who look */
     struct site *next;

@@ -3,8 +3,8 @@
  * Owns the memory of pools and members. See pool.h for the states and the invariants.
  *
  * References: users' and, while it is listed, the pool worker's. A closed pool leaves the pool
- * worker as soon as nothing is dialled or tended; what is lent then is closed by whoever returns
- * it.
+ * worker as soon as nothing is dialled or tended; what is lent then is closed by the one who
+ * returns it.
  */
 #include "waiter.h"
 

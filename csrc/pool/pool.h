@@ -16,8 +16,9 @@
  * Invariants, under the pool's lock:
  * - n[state] counts the members in each state; opened == IDLE + TENDED + LENT + DIALING + CLOSING +
  *   closed. Debug builds look at it whenever the lock is dropped.
- * - Who waits stands in `waiters`, in the order of arrival, and only as long as he does: whoever
- *   leaves unlinks himself. While somebody waits nothing is idle.
+ * - Who waits stands in `waiters`, in the order of arrival, and only as long as that lasts: the one
+ * who
+ *   leaves unlinks its own entry. While somebody waits nothing is idle.
  * - A state changes at the moment of assignment, never later by who was assigned to.
  *
  * Under the lock there is no system call, no callback, no allocation and no reference is dropped:

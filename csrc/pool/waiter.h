@@ -1,8 +1,9 @@
 /* waiter.h: somebody who waits for a connection of a pool.
  *
  * The hand-over is an agreement of two: the giver, under the pool's lock, unlinks the first waiter
- * who is not out of time and writes what he gets; the waiter, under the lock, finds either that or
- * himself in the queue. Whoever leaves without having got anything unlinks himself at once.
+ * who is not out of time and writes what it gets; the waiter, under the lock, finds either that or
+ * itself in the queue. The one who leaves without having got anything unlinks its own entry at
+ * once.
  *
  * A waiter has two references at most: its owner's, and that of who is about to wake it.
  */
@@ -13,8 +14,8 @@
 
 enum waiter_state {
     WAITER_QUEUED,
-    WAITER_SERVED,  /* lease holds what he got */
-    WAITER_EXPIRED, /* passed over: out of time, which he will find out by himself */
+    WAITER_SERVED,  /* lease holds what it got */
+    WAITER_EXPIRED, /* passed over: out of time, which the waiter will find out */
     WAITER_FAILED,  /* why tells; the error is the pool's last dial's */
 };
 
@@ -38,7 +39,7 @@ struct waiter *hs_waiter_new(const struct hs_holder *holder, int64_t deadline_ns
 void hs_waiter_unref(struct waiter *w);
 /* Into the queue: behind all but those that came later. */
 void hs_waiter_queue_locked(struct hs_pool *p, struct waiter *w);
-/* Ends his waiting; hs_pool_leave wakes him. */
+/* Ends the waiting; hs_pool_leave wakes the waiter. */
 void hs_waiter_settle_locked(struct hs_pool *p, struct waiter *w, enum waiter_state state,
                              struct deferred *d);
 /* The first who is not out of time, still queued; those who are are unlinked on the way. */

@@ -288,8 +288,8 @@ quiet_until(struct hs_conn *c, enum hs_quiet *ret_why)
     return hs_min_ns(first_by, until);
 }
 
-/* Before a wait, when whoever changes the times will wake it. As with op->told the kernel is asked
- * once more before the call ends. */
+/* Before a wait, when the one who changes the times will wake it. As with op->told the kernel is
+ * asked once more before the call ends. */
 static hs_err
 check_quiet(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err,
             int64_t *ret_until_ns)
@@ -418,8 +418,8 @@ refuse_told(struct hs_error *err)
     return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s while waiting", hs_err_text(HS_E_CANCELLED));
 }
 
-/* Listens to op->told, looks at it after. Whoever is told tries once more before it ends: something
- * may have arrived between the last try and the cancel. */
+/* Listens to op->told, looks at it after. The one who is told tries once more before it ends:
+ * something may have arrived between the last try and the cancel. */
 static hs_err
 listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
             struct hs_wakenode *node, struct hs_error *err)

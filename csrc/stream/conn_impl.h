@@ -11,7 +11,8 @@
  * Invariants:
  * - user of a direction is USER_CALL exactly while one op has claimed it; only the claimer touches
  *   that direction's data (in and pace belong to HS_DIR_IN) and lets it go. USER_VISIT is the same
- *   for a moment in which nobody waits for anything: whoever comes meanwhile is not turned away.
+ *   for a moment in which nobody waits for anything: the one who comes meanwhile is not turned
+ *   away.
  * - A turn, for who bounds it (hs_conn_set_turns): that of HS_DIR_IN begins with the first byte
  *   that comes, that of HS_DIR_OUT with the first call that sends, and either ends the other; that
  *   of HS_DIR_OUT ends, too, when a call waits to read and none writes. Times are relaxed atomics:
@@ -109,7 +110,7 @@ struct hs_conn {
     int64_t shaking_since_ns;     /* of the first step */
     bool handshaking;             /* between the first step of a handshake and its last */
     struct direction dirs[2];
-    _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, whoever found out first */
+    _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, no matter who found out first */
     atomic_uint entering;   /* calls that look at `lease`, and have done nothing yet */
     atomic_bool out_ended;  /* by our own shutdown or close_notify */
     atomic_bool fin_sent;   /* by our own shutdown */

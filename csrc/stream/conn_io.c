@@ -38,7 +38,7 @@ account(struct hs_conn *c, enum hs_dir dir, size_t n)
 
 /* ---- Reading ------------------------------------------------------------------------------- */
 
-/* A reset is told once, to whoever asks the socket first; the other direction then reads an end
+/* A reset is told once, to the one who asks the socket first; the other direction then reads an end
  * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
  * orderly end a socket that has not ended its own side is in CLOSE_WAIT. close_notify is the peer's
  * own word, which nobody else can forge. */

@@ -117,7 +117,7 @@ hs_conn_was_answered(struct hs_conn *c)
            atomic_load_explicit(&c->dirs[HS_DIR_OUT].last_ns, memory_order_relaxed);
 }
 
-/* Loads with acquire: whoever let go of a direction stored what it left there before. */
+/* Loads with acquire: the one who let go of a direction stored what it left there before. */
 enum hs_leftover
 hs_conn_leftover(struct hs_conn *c)
 {

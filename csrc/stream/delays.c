@@ -1,8 +1,8 @@
 /* delays.c: see delays.h.
  *
  * The kernel stamps what it receives (SO_TIMESTAMPING_NEW, software, asked for once for each
- * connection), and tells the stamp of what is first in the queue to whoever only peeks. A peek is a
- * system call: one of SAMPLE looks makes it, so that what is measured costs some tens of
+ * connection), and tells the stamp of what is first in the queue to the one who only peeks. A peek
+ * is a system call: one of SAMPLE looks makes it, so that what is measured costs some tens of
  * nanoseconds a message. Looks at an empty queue are among them; SAMPLE is odd, so that a program
  * whose looks find nothing every other time is not measured at these alone.
  *

@@ -16,7 +16,7 @@
  *
  * The set is edge-triggered. RST, a keepalive that gave up and a peer that closed a unix socket
  * without reading all set the socket's error: EPOLLERR. That error is not asked for, since the
- * kernel tells it once, to whoever asks; it is the connection's. EPOLLERR alone may also be a
+ * kernel tells it once, to the one who asks; it is the connection's. EPOLLERR alone may also be a
  * message in the error queue, so the state of a TCP has to be CLOSE; and a call may have taken the
  * error away, so that state alone will do, unless our own end explains it (see check_end).
  */
@@ -162,7 +162,7 @@ hs_departures_close(struct hs_departures *d)
     close_if_open(timer_fd);
 }
 
-/* Its connections hold references: whoever gives up the last has seen all of them leave. */
+/* Its connections hold references: the one who gives up the last has seen all of them leave. */
 void
 hs_departures_unref(struct hs_departures *d)
 {

@@ -2,7 +2,8 @@
  * number.
  *
  * Invariants:
- * - close(2) is called by whoever brings the word to exactly CLOSED, that is closed and no holds;
+ * - close(2) is called by the one who brings the word to exactly CLOSED, that is closed and no
+ * holds;
  *   only hs_fd_drop does so, and it can happen once because holds cannot grow from there.
  * - The table has for each number the id of the hs_fd that owns it, or 0. An owner enters itself
  *   once, and takes out only itself, before the number is closed or given away. An owner that is

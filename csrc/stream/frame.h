@@ -136,10 +136,10 @@ hs_deframer_drop(struct hs_deframer *d, size_t n)
         hs_deframer_touched(d);
 }
 
-/* For reads that know no frames, and for whoever adds to the buffer without taking frames: throws
- * away what has arrived of a frame that is being skipped. HS_OK: there is no such frame, the bytes
- * in the buffer are the stream's. HS_WANT: at least *ret_need bytes of it are still to come. Else
- * its one report, as hs_deframer_next would give it. */
+/* For reads that know no frames, and for the one who adds to the buffer without taking frames:
+ * throws away what has arrived of a frame that is being skipped. HS_OK: there is no such frame, the
+ * bytes in the buffer are the stream's. HS_WANT: at least *ret_need bytes of it are still to come.
+ * Else its one report, as hs_deframer_next would give it. */
 HS_NODISCARD hs_err hs_deframer_skip(struct hs_deframer *d, struct hs_error *err, size_t *ret_need);
 /* The same, but keeps the report for later. */
 void hs_deframer_skip_quietly(struct hs_deframer *d);

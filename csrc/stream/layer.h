@@ -27,8 +27,9 @@ struct hs_layer {
 
 extern const struct hs_layer hs_tcp_layer;
 
-/* The tcp layer's, with ancillary data, for whoever knows that there is no other layer above it.
- * Descriptors that come with it are close-on-exec; msg_flags does not show how that was done. */
+/* The tcp layer's, with ancillary data, for the one who knows that there is no other layer above
+ * it. Descriptors that come with it are close-on-exec; msg_flags does not show how that was done.
+ * */
 hs_err hs_tcp_try_sendmsg(int fd, const struct msghdr *msg, int flags, struct hs_error *err,
                           short *want, size_t *ret_n);
 hs_err hs_tcp_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, short *want,

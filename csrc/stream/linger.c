@@ -4,8 +4,8 @@
  * - entries lists the n that there are; each is parked in the reactor, or in the hands of the
  *   thread, which alone takes one out and closes its descriptor.
  * - turn is held while the thread has one in its hands, and by nobody else but fork: it reads, and
- *   closes what it has taken out, under no other lock. So whoever brings one waits for neither, and
- *   a child finds each descriptor in the list, or closed.
+ *   closes what it has taken out, under no other lock. So the one who brings one waits for neither,
+ *   and a child finds each descriptor in the list, or closed.
  * - What one connection does costs no other anything: what is ready is read, and each counts its
  *   own.
  * - There is a thread exactly while there is a reactor; it ends when there is no entry, in the same

@@ -2,7 +2,7 @@
  *
  * Invariants:
  * - A spot belongs to its connection and is freed with it. While it is parked or due, the parking
- *   has a reference to the connection, which goes with it to whoever is given it.
+ *   has a reference to the connection, which goes with it to the one who is given it.
  * - All of a spot but `parking` and `conn` belongs to the owner of its hs_parked. Once it is parked
  *   it may be somebody else's at any moment, and is not touched any more.
  * - Closing marks the descriptor first and calls the spot after; draining says so first and calls
@@ -250,7 +250,7 @@ wait_for(struct hs_spot *s, int fd, uint32_t events, int64_t at_ns, struct hs_er
     hs_err rv = HS_OK;
 
     s->parked.lane = s->given || s->lingering != NULL ? KNOWN : SILENT;
-    (void)hs_conn_ref(c); /* Whoever is given it may be quicker than we are. */
+    (void)hs_conn_ref(c); /* The one who is given it may be quicker than we are. */
     (void)hs_parking_ref(p);
     if (hs_fd_hold(&c->fd, NULL) != HS_OK) {
         hs_reactor_queue(p->reactor, &s->parked);
@@ -313,8 +313,8 @@ judge(struct hs_spot *s, bool newcomer)
     return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
 }
 
-/* Whoever had the last message is done with it: the next one has a time of its own, which has begun
- * if it is here. */
+/* The one who had the last message is done with it: the next one has a time of its own, which has
+ * begun if it is here. */
 static void
 begin_turn(const struct hs_spot *s)
 {

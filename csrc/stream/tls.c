@@ -712,7 +712,7 @@ part(struct hs_tls *t, bool clean, bool stays, bool *ret_unread)
         if (clean && t->state == TLS_OPEN && (stays || !unread))
             (void)send_goodbye(t, NULL, &want);
         ERR_clear_error();
-        /* They are sent before data, so whoever got data has them. */
+        /* They are sent before data, so the one who got data has them. */
         expects_tickets = t->state == TLS_OPEN && !t->got_data && !t->goodbye_received &&
                           t->context->role == HS_TLS_CLIENT &&
                           SSL_version(t->ssl) >= TLS1_3_VERSION && !SSL_has_pending(t->ssl);

@@ -41,9 +41,9 @@ HS_NODISCARD hs_err hs_tls_try_end_all(struct hs_tls *t, struct hs_error *err, s
 /* A record is encrypted and not all of it is out: its bytes must be tried again, and no others. */
 bool hs_tls_is_half_sent(struct hs_tls *t);
 /* A call that writes has read, because OpenSSL had to: somebody who waits for the descriptor to be
- * readable must try again, since what he waits for may be here by now. Once. */
+ * readable must try again, since what it waits for may be here by now. Once. */
 bool hs_tls_took_input(struct hs_tls *t);
-/* For a caller that will come again with them in another call: the layer checks that he does. */
+/* For a caller that will come again with them in another call: the layer checks that it does. */
 void hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov);
 /* For a connection that closes now: says so if that may still be said, and takes in what the peer
  * has sent that is not data, so that the kernel finds nothing unread to reset the connection for.

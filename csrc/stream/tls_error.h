@@ -1,6 +1,6 @@
 /* tls_error.h: from what OpenSSL says to what happened.
  *
- * The only reader of OpenSSL's error queue; whoever asks here finds it empty afterwards.
+ * The only reader of OpenSSL's error queue; the one who asks here finds it empty afterwards.
  */
 #ifndef HS_STREAM_TLS_ERROR_H
 #define HS_STREAM_TLS_ERROR_H

@@ -89,7 +89,8 @@ judge_single(OCSP_SINGLERESP *single, const char *expected, struct tls_verdict *
     return HS_OK;
 }
 
-/* A certificate that is trusted by itself has a chain of one: whoever issued it has no say here. */
+/* A certificate that is trusted by itself has a chain of one: the one who issued it has no say
+ * here. */
 static bool
 is_pinned(SSL *ssl)
 {

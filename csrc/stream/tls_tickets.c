@@ -1,8 +1,8 @@
 /* tls_tickets.c: see tls_tickets.h.
  *
  * keys[0] seals; all open. Rotation happens when somebody asks and it is time, so it needs no
- * timer. Guarded by the store's lock. Keys that were given are not replaced: whoever gives them to
- * several processes does that.
+ * timer. Guarded by the store's lock. Keys that were given are not replaced: the one who gives them
+ * to several processes does that.
  */
 #include "tls_tickets.h"
 

@@ -1,4 +1,4 @@
-/* fdsocket.c: what a socket of this process is, whoever made it.
+/* fdsocket.c: what a socket of this process is, the one who made it.
  *
  * Only asks: no option, flag or buffer of the socket changes, and no descriptor is opened. Its
  * owner may close it meanwhile; then the answer is about nothing, or about what has the number

@@ -77,7 +77,7 @@ end_of_table(void)
 }
 
 /* How many are open, where the kernel says so without being asked for each (Linux 6.2 and later: it
- * is the size of the directory); else more than there can be. Whoever has seen as many is done,
+ * is the size of the directory); else more than there can be. The one who has seen as many is done,
  * which most often is far from the end of the table. */
 static size_t
 how_many(void)

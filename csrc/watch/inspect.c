@@ -4,10 +4,10 @@
  * thread needs no interpreter, so that it answers while Python code holds the GIL; nor any
  * descriptor that is not there: some are kept for the day on which none is left. It only reads.
  *
- * Whoever asks has to be of the same user, or root (SO_PEERCRED); the directory that keeps others
- * out is the caller's to make. What an asker can cost is bounded: so many at a time, the one that
- * has been silent for longest goes first; a line's length; a time for each answer to be taken; and
- * a quarter of one processor.
+ * The one who asks has to be of the same user, or root (SO_PEERCRED); the directory that keeps
+ * others out is the caller's to make. What an asker can cost is bounded: so many at a time, the one
+ * that has been silent for longest goes first; a line's length; a time for each answer to be taken;
+ * and a quarter of one processor.
  *
  * Invariants:
  * - `current` is guarded by `lock`. An inspector has two owners, `current` and its thread; all but
@@ -268,7 +268,7 @@ is_same(const struct hs_parked *p, const void *arg)
     return p == arg;
 }
 
-/* Whoever has waited for longest for an answer that may be given now: one who asks all the time
+/* The one who has waited for longest for an answer that may be given now: one who asks all the time
  * comes no sooner than one who asks once. c, which is due, has to wait for its turn. */
 static void
 serve_in_turn(struct inspector *ins, struct client *c)
@@ -299,7 +299,8 @@ may_ask(int fd)
            (who.uid == geteuid() || who.uid == 0);
 }
 
-/* A free place; else that of whoever has been silent for longest, who is not in anybody's way. */
+/* A free place; else that of the one who has been silent for longest, who is not in anybody's way.
+ * */
 static struct client *
 place_for_one(struct inspector *ins)
 {

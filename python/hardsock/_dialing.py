@@ -67,7 +67,7 @@ class Dialing:
         permit, self._permit = self._permit, None
         if permit is not None:
             refused = isinstance(exc, TLSError) and exc.failure not in _SILENT
-            # Never a class that opens at once: whoever is between can make a handshake fail.
+            # Never a class that opens at once: the one who is between can make a handshake fail.
             permit.record("tls_other" if refused else "not_counted")
         if self._begun >= self.tries or not _was_lost(exc):
             return None

@@ -71,7 +71,7 @@ pool_end(struct hs_pool *p)
     hs_pool_unref(p);
 }
 
-/* What a lease holds that was never lent: whoever gets a failure must find this. */
+/* What a lease holds that was never lent: the one who gets a failure must find this. */
 #define NOT_LENT ((struct hs_lease){.id = 0xdead, .times_lent = 0xbeef})
 
 static hs_err

@@ -212,7 +212,8 @@ START_TEST(a_broken_connection_raises_no_signal)
 }
 END_TEST
 
-/* O_NONBLOCK belongs to whoever shares the description: a descriptor that was passed, a child. */
+/* O_NONBLOCK belongs to the one who shares the description: a descriptor that was passed, a child.
+ * */
 START_TEST(a_socket_that_somebody_made_blocking_blocks_nobody)
 {
     struct pair p = pair_small();

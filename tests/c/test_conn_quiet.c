@@ -137,7 +137,8 @@ START_TEST(the_time_for_a_first_message_ends)
 }
 END_TEST
 
-/* In whoever's hands an answer is, it is waited for; its last byte ends the wait for the next. */
+/* No matter in whose hands an answer is, it is waited for; its last byte ends the wait for the
+ * next. */
 START_TEST(a_reader_ends_when_another_thread_has_answered)
 {
     struct pair p = pair_tcp();

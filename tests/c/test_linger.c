@@ -63,7 +63,7 @@ START_TEST(the_end_of_others_ends_nobody_s_patience)
         ck_assert(is_open(fds[i]));
         EVENTUALLY(all_is_read(fds[i]));
     }
-    for (long i = 0; i < 10; i++) { /* each by its own end, whoever was moved where */
+    for (long i = 0; i < 10; i++) { /* each by its own end, no matter who was moved where */
         (void)close(fds[i]);
         EVENTUALLY(number_is(9 - i));
     }

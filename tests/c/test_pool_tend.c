@@ -59,7 +59,7 @@ START_TEST(connection_that_comes_back_is_taken_before_the_dial_ends)
     (void)give(p, &lease);
     ASSERT_OK(caller_join(&c));
     ck_assert_uint_eq(c.lease.times_lent, 2);
-    ck_assert_uint_eq(stats_of(p).dialing, 1); /* It goes on, for whoever is next. */
+    ck_assert_uint_eq(stats_of(p).dialing, 1); /* It goes on, for the one who is next. */
     (void)give(p, &c.lease);
     pool_end(p);
     close_all(fds, BLACK_HOLE_FDS);

@@ -615,7 +615,7 @@ START_TEST(sessions_can_be_off)
 }
 END_TEST
 
-/* Rule 31: whoever fails under that name now is not believed for what he was before. */
+/* Rule 31: the one who fails under that name now is not believed for what was there before. */
 START_TEST(a_failed_handshake_forgets_the_name)
 {
     struct hs_tls_options client = client_options(), server = server_options();

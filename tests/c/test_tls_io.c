@@ -1,4 +1,4 @@
-/* test_tls_io.c: bytes over TLS: what must hold whoever reads, writes and ends, and when.
+/* test_tls_io.c: bytes over TLS: what must hold no matter who reads, writes and ends, and when.
  *
  * Records that are half out, ends that were announced and ends that were not, messages of TLS
  * itself between the data, peers that do what ours never do.

@@ -1,7 +1,7 @@
 /* test_tls_resume.c: how long a session stands for what was verified when it began.
  *
- * The clock is ours: it goes on when a test says so, and whoever asks for the time, OpenSSL or we,
- * is told by it.
+ * The clock is ours: it goes on when a test says so, and the one who asks for the time, OpenSSL or
+ * we, is told by it.
  */
 #include "support_tls.h"
 

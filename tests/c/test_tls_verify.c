@@ -1,7 +1,7 @@
 /* test_tls_verify.c: which certificates are believed, and what is said about the others.
  *
  * Names, chains, dates, revocation by list and by staple, certificates of clients; certificates
- * that were made to hurt whoever reads them.
+ * that were made to hurt the one who reads them.
  */
 #include "support_tls.h"
 
@@ -603,7 +603,7 @@ START_TEST(a_missing_staple_matters_when_somebody_says_so)
 }
 END_TEST
 
-/* Whoever issued it is not trusted here, so neither is his word about it. */
+/* The one who issued it is not trusted here, so neither is what they say about it. */
 START_TEST(a_staple_to_a_certificate_trusted_by_itself_is_not_judged)
 {
     struct hs_tls_options client = client_options(), server = server_options();

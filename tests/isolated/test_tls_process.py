@@ -173,7 +173,7 @@ def test_a_child_makes_connections_of_its_own_with_a_parent_s_config(ids: Identi
 def test_an_unclosed_connection_warns_and_its_peer_sees_no_clean_end(
     ids: Identities, version: str
 ) -> None:
-    """Whoever forgot to close cannot have meant that what he sent is all."""
+    """The one who forgot to close cannot have meant that what was sent is all."""
     silent(
         ids,
         """

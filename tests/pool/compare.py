@@ -128,12 +128,12 @@ CASES = (
         "interrupted_reader",
         "interrupted reader",
         "Ctrl-C hits who waits for an answer, which comes 0.5 s later. Right: the next borrower "
-        "gets his own answer.",
+        "gets its own answer.",
     ),
     Case(
         "unread_answer",
         "answer left unread",
-        "A borrower asks, and returns without reading. Right: the next one gets his own answer.",
+        "A borrower asks, and returns without reading. Right: the next one gets its own answer.",
     ),
 )
 

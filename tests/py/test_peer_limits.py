@@ -57,7 +57,7 @@ def keeping_all(listener: hs.Listener) -> Iterator[list[hs.Connection]]:
 
 
 def test_one_peer_takes_no_more_than_its_share() -> None:
-    """Whoever is beyond it is reset at once; its neighbour comes in; a place that is left is free."""
+    """The one who is beyond it is reset at once; its neighbour comes in; a place that is left is free."""
     limits = hs.PeerLimits(connections=2)
     with hs.listen(("127.0.0.1", 0), peer_limits=limits) as listener, keeping_all(listener) as kept:
         address = listener.getsockname()

@@ -301,7 +301,7 @@ def test_tls_sessions_are_resumed_in_any_of_them(tmp_path: Path) -> None:
             return len(seen) == 2 and all(True in each for each in seen.values())
 
         visit()
-        seen.clear()  # From here on every handshake can resume, whoever sealed the ticket.
+        seen.clear()  # From here on every handshake can resume, no matter who sealed the ticket.
         assert poll_until(visit, 60)
         assert all(each == {True} for each in seen.values())
 

@@ -538,7 +538,7 @@ def test_a_connection_is_upgraded_on_both_sides(ids: Identities, run: Any, only:
 
 
 def test_unread_plaintext_ends_an_upgrade(ids: Identities, run: Any) -> None:
-    """Whoever sits in the middle may have put it there, to be taken for protected."""
+    """The one who sits in the middle may have put it there, to be taken for protected."""
 
     async def main(driver: Driver) -> None:
         async with await driver.connect(peer.address, timeout=5) as conn:

@@ -310,7 +310,7 @@ def test_close_wakes_who_accepts_while_handshakes_are_in_progress(ids: Identitie
 
 
 def test_close_while_many_threads_accept_and_shake_hands(ids: Identities) -> None:
-    """Whoever is in the middle of a step cuts what it holds."""
+    """The one who is in the middle of a step cuts what it holds."""
     client = ids.client()
 
     def accept(_index: int) -> None:
@@ -509,7 +509,7 @@ def test_an_idle_connection_of_a_server_ends_with_close_notify(ids: Identities) 
 def test_a_client_s_broken_record_is_no_error_of_the_server(
     ids: Identities, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever can finish a handshake could fill the log with tracebacks, one for each record."""
+    """The one who can finish a handshake could fill the log with tracebacks, one for each record."""
     caplog.set_level(logging.DEBUG, "hardsock.serve")
     trusting = ssl.create_default_context(cafile=str(ids.ca))
 
@@ -528,7 +528,7 @@ def test_a_client_s_broken_record_is_no_error_of_the_server(
 
 
 def test_silent_clients_lock_nobody_out(ids: Identities) -> None:
-    """A stranger who holds every place, and more in the queue, waits behind whoever speaks."""
+    """A stranger who holds every place, and more in the queue, waits behind the one who speaks."""
     with accepting(ids.server(handshake_timeout=60), max_handshakes=4) as listener:
         with clients(listener.address, 12):
             wait_for(lambda: counters(listener).silent == 4)

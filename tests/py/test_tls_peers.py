@@ -273,7 +273,7 @@ def test_postgres_upgrades(version: str, world: World) -> None:
 
 
 def test_bytes_behind_the_answer_are_no_tls(world: World) -> None:
-    """Somebody in the middle put an answer of his own behind the S (CVE-2021-23222)."""
+    """Somebody in the middle put an answer of their own behind the S (CVE-2021-23222)."""
     with PeerScript([("recv", 8), ("send", b"SEvil answer"), ("recv_until_eof",)]) as peer:
         with hs.connect(peer.address, timeout=5) as conn, hs.timeout(5):
             conn.sendall(SSL_REQUEST)

@@ -277,7 +277,7 @@ class Authority:
 
     Attributes:
         directory: Where all its files are.
-        certificate: Its own, for whoever trusts it.
+        certificate: Its own, for the one who trusts it.
         parsed: The same.
         private_key: What it signs with.
         chain: What those whom it certifies send above their own certificate.

@@ -148,7 +148,7 @@ class Shaper:
                 self._sock.close()
 
     def stop(self) -> None:
-        """From another thread: wake whoever sends or reads."""
+        """From another thread: wake the one who sends or reads."""
         self.stopping = True
         with self._cutting:  # Not while the number is given back.
             shut(self._sock)
@@ -295,7 +295,7 @@ class RecordProxy:
         to_server: What becomes of the client's.
 
     Attributes:
-        client: The client's end, for whoever takes it.
+        client: The client's end, for the one who takes it.
         down: Counts what was sent to the client.
         up: Counts what was sent to the server.
     """

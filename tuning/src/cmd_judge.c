@@ -60,7 +60,7 @@ of_level(enum level level)
     return RANGE;
 }
 
-/* A key that any value can be wrong for, whoever sets it. True if that settles it. */
+/* A key that any value can be wrong for, no matter who sets it. True if that settles it. */
 static bool
 judge_key(const char *path, struct verdict *ret)
 {

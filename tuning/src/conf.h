@@ -28,7 +28,7 @@ struct conf {
     struct line *lines;
     size_t n, capacity;
     size_t skipped; /* lines that are no assignment */
-    bool quiet;     /* what is at fault is not told, whoever reads */
+    bool quiet;     /* what is at fault is not told, no matter who reads */
     bool keep;      /* those are lines too, with their fault; such a list has no winner */
 };
 

@@ -1,8 +1,8 @@
 /* store.h: the journals of transactions, below /run.
  *
  * One directory per network namespace, one file per transaction, written in full, synced and
- * renamed before the first setting changes. Whoever finds one after a kill knows every value from
- * before. The directory is locked by whoever changes settings.
+ * renamed before the first setting changes. The one who finds one after a kill knows every value
+ * from before. The directory is locked by the one who changes settings.
  */
 #ifndef TUNE_STORE_H
 #define TUNE_STORE_H

@@ -54,7 +54,7 @@ struct options {
         *loader;
     unsigned strict;   /* of enum strict */
     bool image;        /* a --root without a kernel will do */
-    bool unsigned_too; /* lint and judge: whoever wrote it */
+    bool unsigned_too; /* lint and judge: no matter who wrote it */
     bool quiet, dry_run, force, keep, all, keys, symptoms, system, color;
     char **args; /* what is left of the command line */
     size_t n_args;

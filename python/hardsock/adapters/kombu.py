@@ -70,7 +70,7 @@ class _Over:
         self.sock = create_connection((host, int(port)), timeout)
 
     def _init_socket(self, socket_settings: Any, read_timeout: Any, write_timeout: Any) -> None:
-        # Not SO_RCVTIMEO and SO_SNDTIMEO, which say nothing to whoever waits in poll().
+        # Not SO_RCVTIMEO and SO_SNDTIMEO, which say nothing to the one who waits in poll().
         super()._init_socket(socket_settings, None, None)  # type: ignore[misc]
         limits = [one for one in (read_timeout, write_timeout) if one is not None]
         self.sock.settimeout(min(limits) if limits else None)

@@ -255,7 +255,7 @@ class _Stand:
         self.leave_if_ended()
 
     def leave_if_ended(self) -> None:
-        """Also called by whoever ends the token; both may come, and the first one counts."""
+        """Also called by the one who ends the token; both may come, and the first one counts."""
         place = self._place
         if place is not None and self._token.wait(0):
             try:

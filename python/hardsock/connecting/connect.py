@@ -189,7 +189,7 @@ def connect(
             with *tls* that one side has refused. As of ``listen``.
         tls_breaker: Decides between them; it must be shared by all who connect, or it learns
             nothing.
-        insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*. Whoever is
+        insecure_allow_weaker_fallback: Take a *tls_fallback* that is weaker than *tls*. The one who is
             between can make handshakes fail, and gets it.
 
     Raises:

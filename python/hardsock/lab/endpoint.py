@@ -53,7 +53,7 @@ def connect_to(address: Address, timeout: float = 5.0) -> socket.socket:
 
 
 def shut(sock: socket.socket | None) -> None:
-    """Shut *sock* down, which wakes whoever is blocked on it in another thread."""
+    """Shut *sock* down, which wakes the one who is blocked on it in another thread."""
     if sock is not None:
         try:
             # Not ssl.SSLSocket.shutdown: that drops the SSL object under its user.

@@ -126,7 +126,7 @@ class ListenerSocket(socket.socket):
         return socket.socket(fileno=os.dup(self._number()))
 
     def shutdown(self, how: int, /) -> None:
-        """shutdown(2): whoever accepts raises Closed."""
+        """shutdown(2): the one who accepts raises Closed."""
         with self._plain() as plain:
             plain.shutdown(how)
 

@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "[--report-to FILE]\n                    [--signal NAME] [--no-tls] PROGRAM [ARGS]",
         help="run a Python program, which is not changed, under hardsock's limits and ledger",
         description="Runs a Python program as python itself does. Connections that it makes through "
-        "the socket and ssl modules are hardsock's if there is a limit; whoever makes a socket, "
+        "the socket and ssl modules are hardsock's if there is a limit; the one who makes a socket, "
         "its line is noted. Python programs that it starts are under the same settings.",
         epilog="The settings are passed on in HARDSOCK, which any program that imports hardsock reads: "
         'HARDSOCK="deadline=30 connect=2 read=5 report". Without --report, a report is printed only '

@@ -1,6 +1,6 @@
 """The account of a server's connections: what is active, and how all others ended.
 
-Each connection is admitted once and settled once, whoever is first. No locks, no threads: a driver
+Each connection is admitted once and settled once, no matter who is first. No locks, no threads: a driver
 whose calls may overlap guards every call.
 """
 

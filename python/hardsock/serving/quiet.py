@@ -1,7 +1,7 @@
 """Connections of which nobody works on one now: parked in C, with their idle timeouts, as are those
 that only linger. What servers do with the news of them, whatever drives them.
 
-Nothing here waits. Whoever was given a connection owns it until it parks it, and needs no lock.
+Nothing here waits. The one who was given a connection owns it until it parks it, and needs no lock.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class QuietConnections(ServerCore):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Whoever says nothing keeps a place only while nobody else wants it."""
+        """The one who says nothing keeps a place only while nobody else wants it."""
         try:
             waiting = self._listener.stats().queue_length or 0
         except HardsockError:
@@ -196,4 +196,4 @@ class QuietConnections(ServerCore):
         self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None
     ) -> None:
         super()._settle(served, outcome, ending, error=error)
-        served.conn.state = None  # Freed with the connection, whoever still has that.
+        served.conn.state = None  # Freed with the connection, no matter who still has that.

@@ -110,7 +110,7 @@ class Certificate:
     password: str | bytes | None = field(default=None, repr=False)
     """Of an encrypted key; a str is encoded in UTF-8. Without one such a key is an error; nobody is ever asked."""
     ocsp_response: Source | None = field(default=None, repr=False)
-    """A DER response that a server staples (RFC 6066 section 8). Whoever renews it calls
+    """A DER response that a server staples (RFC 6066 section 8). The one who renews it calls
     ``TLSConfig.reload``. One that the OpenSSL in use would not send is a ``ValueError`` when the
     config is made."""
 
@@ -471,7 +471,7 @@ def check_client_fallback(
     weaker = _weaker_client(fallback, tls)
     if weaker and not allow_weaker:
         raise ValueError(
-            f"tls_fallback is weaker than tls in {', '.join(weaker)}: whoever makes handshakes fail "
+            f"tls_fallback is weaker than tls in {', '.join(weaker)}: the one who makes handshakes fail "
             "gets it. If that is meant, say insecure_allow_weaker_fallback=True"
         )
 
@@ -495,7 +495,7 @@ def fallback_settings(
     weaker = _weaker(fallback, tls)
     if weaker and not allow_weaker:
         raise ValueError(
-            f"tls_fallback is weaker than tls in {', '.join(weaker)}: whoever makes handshakes fail "
+            f"tls_fallback is weaker than tls in {', '.join(weaker)}: the one who makes handshakes fail "
             "gets it. If that is meant, say insecure_allow_weaker_fallback=True"
         )
     return {

@@ -78,7 +78,7 @@ def _with_expired_cross_signature(world: World) -> Identity:
 
 
 def _impostor(world: World) -> Identity:
-    """Signed by somebody who only says that he is the root."""
+    """Signed by somebody who only claims to be the root."""
     directory = world.directory / "impostor"
     directory.mkdir(exist_ok=True)
     return make_authority(directory, "badssl root").issue([HOST], file="impostor")

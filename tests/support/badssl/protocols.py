@@ -190,7 +190,7 @@ BY_HAND = [
         random_end=tls_raw.DOWNGRADED_TO_1_2,
     ),
     chooses("compresses", "protocol", "compression", _GOOD, compression=1),
-    # RFC 5746: without it an attacker can put his own bytes before ours.
+    # RFC 5746: without it an attacker can put bytes of their own before ours.
     chooses("renegotiates-insecurely", "protocol", "renegotiation", _GOOD, extensions=None),
     chooses("unasked-extension", "protocol", "extension", _GOOD, extensions=[(0x3374, b"\2h2")]),
     talks("plain-http", "http", f"{HOST} speaks plain HTTP", _HTTP),

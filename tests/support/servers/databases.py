@@ -35,7 +35,7 @@ def postgres(
 ) -> Iterator[Server]:
     """PostgreSQL over TCP, trusting user ``postgres``; *settings* as in postgresql.conf.
 
-    With a (certificate, key) it speaks TLS to whoever asks for it. *access*: lines of pg_hba.conf
+    With a (certificate, key) it speaks TLS to the one who asks for it. *access*: lines of pg_hba.conf
     that come before those that trust.
     """
     programs = _postgres_programs()

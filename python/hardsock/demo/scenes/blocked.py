@@ -119,7 +119,7 @@ SCENES = (
     Scene(
         name="close",
         title="Close from another thread while recv is blocked",
-        shows="Closing wakes whoever waits, and no descriptor number is reused under a call.",
+        shows="Closing wakes the one who waits, and no descriptor number is reused under a call.",
         stdlib=_close_by_stdlib,
         hardsock=_close_by_hardsock,
         bounds=_LATENCY_BOUNDS,

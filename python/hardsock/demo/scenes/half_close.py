@@ -34,7 +34,7 @@ def _ask_and_shutdown(address: Address) -> bool:
 
 
 def _ask_and_close(address: Address) -> bool:
-    """The mistake: whoever closes has no ear for the answer."""
+    """The mistake: the one who closes has no ear for the answer."""
     with connect_to(address, _TIMEOUT) as sock:
         sock.sendall(_REQUEST)
     return False

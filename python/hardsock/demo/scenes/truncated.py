@@ -132,7 +132,7 @@ def _hardsock() -> Outcome:
 SCENE = Scene(
     name="truncated",
     title=f"A reply of {_ANNOUNCED} bytes that ends after {_SENT}",
-    shows="A stream that ends early is no clean end, and a reset is neither, whoever hears of it.",
+    shows="A stream that ends early is no clean end, and a reset is neither, no matter who hears of it.",
     stdlib=_stdlib,
     hardsock=_hardsock,
     bounds=(
