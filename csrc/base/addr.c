@@ -202,7 +202,7 @@ hs_endpoint_from_path(const char *path, size_t len, struct hs_error *err,
 }
 
 static hs_err
-parse_port(const char *text, size_t len, struct hs_error *err, long *ret_port)
+addr_parse_port(const char *text, size_t len, struct hs_error *err, long *ret_port)
 {
     long port = 0;
 
@@ -318,7 +318,7 @@ hs_endpoint_parse(const char *text, size_t len, struct hs_error *err,
     if (port_at == len)
         return hs_err_setx(err, HS_E_INVALID, NULL, "'%.*s' has no port behind its ':'", SHOWN(len),
                            text);
-    if ((rv = parse_port(text + port_at, len - port_at, err, &port)) != HS_OK)
+    if ((rv = addr_parse_port(text + port_at, len - port_at, err, &port)) != HS_OK)
         return rv;
     if (host == 1 && memchr(text + 1, ':', host_len) == NULL)
         return hs_err_setx(err, HS_E_INVALID, NULL, "only IPv6 addresses go in brackets");

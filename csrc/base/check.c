@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static void
-put(const char *s)
+check_put(const char *s)
 {
     ssize_t ignored = write(STDERR_FILENO, s, strlen(s));
 
@@ -27,12 +27,12 @@ hs_assert_failed(const char *file, int line, const char *what)
         *--p = (char)('0' + line % 10);
         line /= 10;
     } while (line > 0);
-    put("hardsock: bug: ");
-    put(file);
-    put(":");
-    put(p);
-    put(": ");
-    put(what);
-    put("\n");
+    check_put("hardsock: bug: ");
+    check_put(file);
+    check_put(":");
+    check_put(p);
+    check_put(": ");
+    check_put(what);
+    check_put("\n");
     abort();
 }

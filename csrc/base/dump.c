@@ -27,7 +27,7 @@ is_plain(char c)
 }
 
 static void
-add(struct line *l, const char *text)
+dump_add(struct line *l, const char *text)
 {
     static const char other = '?';
 
@@ -44,7 +44,7 @@ add_number(struct line *l, uint64_t number, int min_digits)
     digits[i] = '\0';
     for (; number > 0 || min_digits > 0; number /= 10, min_digits--)
         digits[--i] = (char)('0' + number % 10);
-    add(l, &digits[i]);
+    dump_add(l, &digits[i]);
 }
 
 /* Seconds with three places. */
@@ -54,13 +54,13 @@ add_seconds(struct line *l, int64_t ns)
     uint64_t ms = ns > 0 ? (uint64_t)ns / 1000000 : 0;
 
     add_number(l, ms / 1000, 1);
-    add(l, ".");
+    dump_add(l, ".");
     add_number(l, ms % 1000, 3);
-    add(l, " s");
+    dump_add(l, " s");
 }
 
 static void
-put(int fd, struct line *l)
+dump_put(int fd, struct line *l)
 {
     size_t done = 0;
 
@@ -82,40 +82,40 @@ put_event(int fd, const struct hs_event *e, int64_t now)
     struct hs_site_name name;
     struct line l = {.n = 0};
 
-    add(&l, "  ");
+    dump_add(&l, "  ");
     add_seconds(&l, now - e->at_ns);
-    add(&l, " ago: ");
-    add(&l, hs_event_name((enum hs_event_kind)e->kind));
+    dump_add(&l, " ago: ");
+    dump_add(&l, hs_event_name((enum hs_event_kind)e->kind));
     if (e->text[0] != '\0') {
-        add(&l, " ");
-        add(&l, e->text);
+        dump_add(&l, " ");
+        dump_add(&l, e->text);
     }
     if (e->fd > 0) {
-        add(&l, " fd ");
+        dump_add(&l, " fd ");
         add_number(&l, (uint64_t)e->fd, 1);
     }
     if (e->code != HS_OK) {
-        add(&l, ": ");
-        add(&l, hs_err_text(e->code));
+        dump_add(&l, ": ");
+        dump_add(&l, hs_err_text(e->code));
     }
     if (e->sys > 0) {
-        add(&l, ", errno ");
+        dump_add(&l, ", errno ");
         add_number(&l, (uint64_t)e->sys, 1);
     }
     if (e->span_ns > 0) {
-        add(&l, " after ");
+        dump_add(&l, " after ");
         add_seconds(&l, e->span_ns);
     }
     if (e->site != NULL) {
         hs_site_name(e->site, &name);
-        add(&l, " at ");
-        add(&l, name.file);
-        add(&l, ":");
+        dump_add(&l, " at ");
+        dump_add(&l, name.file);
+        dump_add(&l, ":");
         add_number(&l, (uint64_t)name.line, 1);
-        add(&l, " in ");
-        add(&l, name.function);
+        dump_add(&l, " in ");
+        dump_add(&l, name.function);
     }
-    put(fd, &l);
+    dump_put(fd, &l);
 }
 
 /* The one with the next number: looked for among all each time, which takes no memory. */
@@ -141,10 +141,10 @@ hs_dump(int fd)
     int64_t now = hs_now();
     int saved = errno;
 
-    add(&head, "hardsock: what happened last in process ");
+    dump_add(&head, "hardsock: what happened last in process ");
     add_number(&head, (uint64_t)getpid(), 1);
-    add(&head, ":");
-    put(fd, &head);
+    dump_add(&head, ":");
+    dump_put(fd, &head);
     while (next_event(e.number, &e))
         put_event(fd, &e, now);
     errno = saved;

@@ -70,7 +70,7 @@ hs_fixed_histogram_free(struct hs_fixed_histogram *h)
 
 /* Most of what is counted here is short: from the front. */
 static size_t
-bucket_of(const struct table *t, int64_t ns)
+histogram_bucket_of(const struct table *t, int64_t ns)
 {
     size_t i = 0;
 
@@ -86,7 +86,7 @@ hs_fixed_histogram_add(struct hs_fixed_histogram *h, int64_t ns)
     if (ns < 0)
         ns = 0;
     atomic_fetch_add_explicit(&h->sum_ns, (uint64_t)ns, memory_order_relaxed);
-    atomic_fetch_add_explicit(&h->buckets[bucket_of(&tables[h->edges], ns)], 1,
+    atomic_fetch_add_explicit(&h->buckets[histogram_bucket_of(&tables[h->edges], ns)], 1,
                               memory_order_relaxed);
 }
 

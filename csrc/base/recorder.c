@@ -143,7 +143,7 @@ hs_events(struct hs_event *events, size_t room)
 
 /* What another thread was writing will never be whole here. */
 static void
-after_fork_in_child(void)
+recorder_after_fork_in_child(void)
 {
     struct hs_event none = {0};
 
@@ -159,5 +159,5 @@ after_fork_in_child(void)
 __attribute__((constructor)) static void
 watch_forks(void)
 {
-    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
+    (void)pthread_atfork(NULL, NULL, recorder_after_fork_in_child);
 }

@@ -13,14 +13,14 @@ static struct {
 } rosters[HS_ROSTERS];
 
 static void
-before_fork(void)
+roster_before_fork(void)
 {
     for (int i = 0; i < HS_ROSTERS; i++)
         hs_lock_take_for_fork(&rosters[i].lock);
 }
 
 static void
-after_fork(void)
+roster_after_fork(void)
 {
     for (int i = 0; i < HS_ROSTERS; i++)
         hs_lock_drop_after_fork(&rosters[i].lock);
@@ -28,13 +28,13 @@ after_fork(void)
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_ROLL)
 static void
-begin(void)
+roster_begin(void)
 {
     for (int i = 0; i < HS_ROSTERS; i++) {
         hs_lock_init(&rosters[i].lock, HS_RANK_ROLL);
         hs_list_init(&rosters[i].list);
     }
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)pthread_atfork(roster_before_fork, roster_after_fork, roster_after_fork);
 }
 
 void

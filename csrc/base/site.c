@@ -16,7 +16,7 @@ static atomic_uint n_sites;
 static struct hs_site unknown = {.file = "?", .function = "?"};
 
 static size_t
-hash(const char *file, const char *function, int line)
+site_hash(const char *file, const char *function, int line)
 {
     uint32_t h = 2166136261U ^ (uint32_t)line;
 
@@ -28,7 +28,7 @@ hash(const char *file, const char *function, int line)
 }
 
 static bool
-is_same(const struct hs_site *s, const char *file, const char *function, int line)
+site_is_same(const struct hs_site *s, const char *file, const char *function, int line)
 {
     return s->line == line && strncmp(s->file, file, TEXT_MAX) == 0 &&
            strncmp(s->function, function, TEXT_MAX) == 0;
@@ -39,7 +39,7 @@ find(struct hs_site *from, const struct hs_site *until, const char *file, const 
      int line)
 {
     for (; from != until; from = from->next)
-        if (is_same(from, file, function, line))
+        if (site_is_same(from, file, function, line))
             return from;
     return NULL;
 }
@@ -55,7 +55,7 @@ free_site(struct hs_site *s)
 }
 
 static struct hs_site *
-make(const char *file, const char *function, int line)
+site_make(const char *file, const char *function, int line)
 {
     struct hs_site *s = calloc(1, sizeof(*s));
 
@@ -74,14 +74,14 @@ make(const char *file, const char *function, int line)
 struct hs_site *
 hs_site_intern(const char *file, const char *function, int line)
 {
-    struct hs_site *_Atomic *bucket = &buckets[hash(file, function, line)];
+    struct hs_site *_Atomic *bucket = &buckets[site_hash(file, function, line)];
     struct hs_site *head = atomic_load_explicit(bucket, memory_order_acquire), *made;
     struct hs_site *found = find(head, NULL, file, function, line);
 
     if (found != NULL)
         return found;
     if (atomic_fetch_add_explicit(&n_sites, 1, memory_order_relaxed) >= HS_SITES_MAX ||
-        (made = make(file, function, line)) == NULL) {
+        (made = site_make(file, function, line)) == NULL) {
         atomic_fetch_sub_explicit(&n_sites, 1, memory_order_relaxed);
         return &unknown;
     }

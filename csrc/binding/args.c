@@ -197,7 +197,7 @@ parse_long(PyObject *obj, const char *name, long min, long max, long *ret_value)
 }
 
 static int
-invalid(const char *name, const struct hs_error *err)
+args_invalid(const char *name, const struct hs_error *err)
 {
     PyErr_Format(PyExc_ValueError, "%s: %s", name, err->msg);
     return -1;
@@ -246,7 +246,7 @@ endpoint_from_path(const char *path, Py_ssize_t len, const char *name,
 
     return hs_endpoint_from_path(path, (size_t)len, &err, ret_endpoint) == HS_OK
                ? 0
-               : invalid(name, &err);
+               : args_invalid(name, &err);
 }
 
 /* A name and a port: paths have bytes, and addresses nothing to convert. */
@@ -269,7 +269,7 @@ endpoint_from_idn(PyObject *obj, const char *name, struct hs_endpoint *ret_endpo
         result = hs_endpoint_parse(PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text), &err,
                                    ret_endpoint) == HS_OK
                      ? 0
-                     : invalid(name, &err);
+                     : args_invalid(name, &err);
     Py_XDECREF(text);
     Py_XDECREF(tail);
     return result;
@@ -299,7 +299,7 @@ endpoint_from_text(PyObject *obj, const char *name, struct hs_endpoint *ret_endp
     else
         rv = hs_endpoint_parse(text, (size_t)len, &err, ret_endpoint);
     Py_XDECREF(unix_path);
-    return rv == HS_OK ? 0 : invalid(name, &err);
+    return rv == HS_OK ? 0 : args_invalid(name, &err);
 }
 
 static int
@@ -341,7 +341,7 @@ endpoint_from_tuple(PyObject *obj, const char *name, struct hs_endpoint *ret_end
     rv = hs_endpoint_from_host(PyBytes_AS_STRING(host), (size_t)PyBytes_GET_SIZE(host), port, &err,
                                ret_endpoint);
     Py_DECREF(host);
-    return rv == HS_OK ? set_v6_extras(obj, name, ret_endpoint) : invalid(name, &err);
+    return rv == HS_OK ? set_v6_extras(obj, name, ret_endpoint) : args_invalid(name, &err);
 }
 
 int

@@ -324,7 +324,7 @@ attempt_send_frame(struct job *job)
 }
 
 static PyObject *
-nothing(struct job *Py_UNUSED(job))
+conn_frame_nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
 }
@@ -367,7 +367,7 @@ conn_prepare_send_frame(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     PyObject *values[MAX_PARAMS];
 
     job->attempt = attempt_send_frame;
-    job->result = nothing;
+    job->result = conn_frame_nothing;
     job->release = release_sending;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         conn_job_begin(self, job, "send_frame", values[3], values[4]) < 0 ||

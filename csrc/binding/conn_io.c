@@ -176,7 +176,7 @@ count_moved(struct job *job)
 }
 
 static PyObject *
-nothing(struct job *Py_UNUSED(job))
+conn_io_nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
 }
@@ -460,7 +460,7 @@ conn_prepare_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     PyObject *values[MAX_PARAMS];
 
     job->attempt = attempt_sendall;
-    job->result = nothing;
+    job->result = conn_io_nothing;
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;
     return prepare_sending(self, job, "sendall", values);

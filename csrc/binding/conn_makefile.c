@@ -19,7 +19,7 @@ attempt_readline(struct job *job)
 
 /* Without memory for an object nothing is consumed. */
 static PyObject *
-take_line(struct job *job)
+conn_makefile_take_line(struct job *job)
 {
     struct hs_conn *conn = job->call.conn;
     size_t n = job->u.file_io.n;
@@ -43,7 +43,7 @@ prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     long limit = -1, start = 0;
 
     job->attempt = attempt_readline;
-    job->result = take_line;
+    job->result = conn_makefile_take_line;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         (values[0] != Py_None &&
          parse_long(values[0], "limit", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &limit) < 0) ||
@@ -73,7 +73,7 @@ attempt_write(struct job *job)
 }
 
 static PyObject *
-nothing(struct job *Py_UNUSED(job))
+conn_makefile_nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
 }
@@ -104,7 +104,7 @@ prepare_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
 
     job->release = release_write;
     job->attempt = attempt_write;
-    job->result = nothing;
+    job->result = conn_makefile_nothing;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         (midway = PyObject_IsTrue(values[2])) < 0 ||
         conn_job_begin(self, job, "write", values[3], NULL) < 0)

@@ -11,7 +11,7 @@
 #define MAX_OPTION_BYTES 1024
 
 static PyObject *
-fail(ConnObject *self, const struct hs_error *err, hs_err rv)
+conn_socket_fail(ConnObject *self, const struct hs_error *err, hs_err rv)
 {
     (void)raise_conn_error(state_of((PyObject *)self), self->core, err, rv);
     return NULL;
@@ -20,8 +20,8 @@ fail(ConnObject *self, const struct hs_error *err, hs_err rv)
 /* ---- Names --------------------------------------------------------------------------------- */
 
 static PyObject *
-name_object(PyObject *obj, const char *op,
-            hs_err (*get)(struct hs_conn *, struct hs_error *, struct hs_addr *))
+conn_socket_name_object(PyObject *obj, const char *op,
+                        hs_err (*get)(struct hs_conn *, struct hs_error *, struct hs_addr *))
 {
     ConnObject *self = (ConnObject *)obj;
     struct hs_conn *core = conn_core(self, op);
@@ -32,7 +32,7 @@ name_object(PyObject *obj, const char *op,
     if (core == NULL)
         return NULL;
     rv = get(core, &err, &addr);
-    return rv == HS_OK ? address_object(&addr) : fail(self, &err, rv);
+    return rv == HS_OK ? address_object(&addr) : conn_socket_fail(self, &err, rv);
 }
 
 CONN_DOC(getsockname, "getsockname($self, /)\n--\n\nOur address, as socket has it.");
@@ -41,13 +41,13 @@ CONN_DOC(getpeername, "getpeername($self, /)\n--\n\nThe peer's address, as socke
 PyObject *
 conn_getsockname(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return name_object(self, "getsockname", hs_conn_local_addr);
+    return conn_socket_name_object(self, "getsockname", hs_conn_local_addr);
 }
 
 PyObject *
 conn_getpeername(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return name_object(self, "getpeername", hs_conn_peer_addr);
+    return conn_socket_name_object(self, "getpeername", hs_conn_peer_addr);
 }
 
 /* ---- The descriptor ------------------------------------------------------------------------ */
@@ -104,7 +104,7 @@ conn_dup(PyObject *obj, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     if ((rv = hs_conn_dup(core, &err, &second)) != HS_OK)
-        return fail(self, &err, rv);
+        return conn_socket_fail(self, &err, rv);
     origin_begin(state_of(obj), &origin, OPENED_ADOPT);
     result = conn_object_new(state_of(obj), second, &origin);
     origin_end(&origin);
@@ -129,7 +129,7 @@ conn_get_inheritable(PyObject *obj, PyObject *Py_UNUSED(ignored))
     if (core == NULL)
         return NULL;
     rv = hs_conn_get_inheritable(core, &err, &inheritable);
-    return rv == HS_OK ? PyBool_FromLong(inheritable) : fail(self, &err, rv);
+    return rv == HS_OK ? PyBool_FromLong(inheritable) : conn_socket_fail(self, &err, rv);
 }
 
 CONN_DOC(set_inheritable,
@@ -513,7 +513,8 @@ conn_audit(PyObject *obj, PyObject *Py_UNUSED(ignored))
     if (core == NULL)
         return NULL;
     rv = hs_conn_audit(core, settings, &err, &n);
-    return rv == HS_OK ? settings_list(state_of(obj), settings, n) : fail(self, &err, rv);
+    return rv == HS_OK ? settings_list(state_of(obj), settings, n)
+                       : conn_socket_fail(self, &err, rv);
 }
 
 /* ---- tcp_info ------------------------------------------------------------------------------ */
@@ -602,7 +603,7 @@ conn_tcp_info(PyObject *obj, PyObject *Py_UNUSED(ignored))
     if (core == NULL)
         return NULL;
     if ((rv = hs_conn_getsockopt(core, IPPROTO_TCP, TCP_INFO, &info, &len, &err)) != HS_OK)
-        return fail(self, &err, rv);
+        return conn_socket_fail(self, &err, rv);
     dict = PyDict_New();
     for (size_t i = 0; dict != NULL && i < sizeof(info_fields) / sizeof(info_fields[0]); i++) {
         PyObject *value;

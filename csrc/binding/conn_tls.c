@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 
 static PyObject *
-nothing(struct job *Py_UNUSED(job))
+conn_tls_nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
 }
@@ -59,7 +59,7 @@ conn_prepare_upgrade_to_tls(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *values[MAX_PARAMS];
 
     job->attempt = attempt_upgrade;
-    job->result = nothing;
+    job->result = conn_tls_nothing;
     job->release = release_upgrade;
     u->read_ahead = true;
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
@@ -94,7 +94,7 @@ prepare_plain(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
 {
     PyObject *values[MAX_PARAMS];
 
-    job->result = nothing;
+    job->result = conn_tls_nothing;
     if (parse_args(p, args, nargs, kwnames, values) < 0)
         return -1;
     return conn_job_begin(self, job, p->function, values[0], values[1]);

@@ -100,7 +100,7 @@ parse_source(PyObject *obj, struct hs_addr sources[2])
 }
 
 static int
-parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
+connect_parse_options(mod_state *st, PyObject **values, struct hs_connect_options *o)
 {
     long family = AF_UNSPEC, in_flight;
     int64_t delay;
@@ -165,7 +165,7 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     job->owner = Py_NewRef(module);
     job->release = release_connecting;
     if (parse_endpoint(values[ADDRESS], "address", &ep) < 0 ||
-        parse_options(state_of_module(module), values, &options) < 0 ||
+        connect_parse_options(state_of_module(module), values, &options) < 0 ||
         call_begin(c, state_of_module(module), values[TIMEOUT], values[TOKEN], HS_NEVER) < 0 ||
         parse_tls_options(state_of_module(module), values, &options, &tls, &name) < 0)
         return -1;
@@ -194,7 +194,7 @@ connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
     int rv = -1;
 
     if (args != NULL && parse_tuple(&connect_params, args, kwargs, values) == 0 &&
-        parse_options(st, values, o) == 0)
+        connect_parse_options(st, values, o) == 0)
         rv = parse_tls_options(st, values, o, ret_tls, ret_name);
     Py_XDECREF(args);
     return rv;

@@ -97,7 +97,7 @@ errno_of(const struct hs_error *err, hs_err code)
 /* Steals value; an attribute that cannot be made is not worth losing the error for. dict is the
  * exception's own, borrowed. */
 static void
-put(PyObject *dict, PyObject *name, PyObject *value)
+errors_put(PyObject *dict, PyObject *name, PyObject *value)
 {
     if (value == NULL || PyDict_SetItem(dict, name, value) < 0)
         PyErr_Clear();
@@ -107,13 +107,13 @@ put(PyObject *dict, PyObject *name, PyObject *value)
 static void
 add_tls(mod_state *st, const struct hs_error *err, PyObject *dict)
 {
-    put(dict, st->str_failure, PyUnicode_FromString(hs_tls_failure_name(err->tls)));
+    errors_put(dict, st->str_failure, PyUnicode_FromString(hs_tls_failure_name(err->tls)));
     if (err->tls == HS_TLS_ALERT)
-        put(dict, st->str_alert, PyLong_FromLong(err->alert));
+        errors_put(dict, st->str_alert, PyLong_FromLong(err->alert));
     if (err->code != HS_E_CERTIFICATE)
         return;
-    put(dict, st->str_verify_code, PyLong_FromLong(err->verify));
-    put(dict, st->str_verify_message, text_object(err->msg));
+    errors_put(dict, st->str_verify_code, PyLong_FromLong(err->verify));
+    errors_put(dict, st->str_verify_message, text_object(err->msg));
 }
 
 static PyObject *
@@ -134,9 +134,9 @@ exception_of(mod_state *st, PyObject *cls, const struct hs_error *err, hs_err co
         return NULL;
     }
     if (err->op != NULL)
-        put(dict, st->str_op, PyUnicode_FromString(err->op));
+        errors_put(dict, st->str_op, PyUnicode_FromString(err->op));
     if (err->phase != NULL)
-        put(dict, st->str_phase, PyUnicode_FromString(err->phase));
+        errors_put(dict, st->str_phase, PyUnicode_FromString(err->phase));
     if (err->tls != HS_TLS_NONE)
         add_tls(st, err, dict);
     Py_DECREF(dict);
@@ -158,8 +158,8 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
     struct hs_addr local, peer;
 
     hs_conn_addresses(conn, &local, &peer);
-    put(dict, st->str__local, raw_address(&local));
-    put(dict, st->str__peer, raw_address(&peer));
+    errors_put(dict, st->str__local, raw_address(&local));
+    errors_put(dict, st->str__peer, raw_address(&peer));
 }
 
 static PyObject *
@@ -201,11 +201,11 @@ raise_conn_error(mod_state *st, struct hs_conn *conn, const struct hs_error *err
 static void
 add_oversize(mod_state *st, const struct hs_oversize *o, PyObject *dict)
 {
-    put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
+    errors_put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
     if (o->size_known)
-        put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
-    put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
-    put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
+        errors_put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
+    errors_put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
+    errors_put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
 }
 
 int
@@ -234,11 +234,11 @@ add_refusal(mod_state *st, const struct hs_error *err, PyObject *address, PyObje
     int64_t now = hs_now();
     double after = err->retry_ns > now ? (double)(err->retry_ns - now) / 1e9 : 0;
 
-    put(dict, st->str_address, address);
-    put(dict, st->str_last_error,
-        PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
+    errors_put(dict, st->str_address, address);
+    errors_put(dict, st->str_last_error,
+               PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
     if (err->retry_ns != HS_NEVER)
-        put(dict, st->str_retry_after, PyFloat_FromDouble(after));
+        errors_put(dict, st->str_retry_after, PyFloat_FromDouble(after));
 }
 
 int
@@ -271,15 +271,15 @@ add_quiet_reason(struct call *c, PyObject *dict)
     char idle[64];
 
     if (strcmp(c->err->phase, "drain") == 0) {
-        put(dict, c->st->str_reason,
-            PyUnicode_FromString("the server is draining and this connection was idle"));
+        errors_put(dict, c->st->str_reason,
+                   PyUnicode_FromString("the server is draining and this connection was idle"));
         return true;
     }
     if (strcmp(c->err->phase, "idle_timeout") != 0)
         return false;
     hs_conn_info(c->conn, &info);
     (void)snprintf(idle, sizeof(idle), "idle for %.6g s", (double)info.idle_timeout_ns / 1e9);
-    put(dict, c->st->str_reason, PyUnicode_FromString(idle));
+    errors_put(dict, c->st->str_reason, PyUnicode_FromString(idle));
     return true;
 }
 
@@ -296,7 +296,7 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
     if (!ended_with(c->op.token, code, &reason) && !ended_with(c->op.told, code, &reason))
         return;
     if (reason.text[0] != '\0')
-        put(dict, st->str_reason, text_object(reason.text));
+        errors_put(dict, st->str_reason, text_object(reason.text));
     if (reason.cookie == 0)
         return;
     if (c->given != NULL)
@@ -415,7 +415,7 @@ add_limit(struct call *c, bool of_dial, PyObject *dict)
     if (l.at_ns > hs_now() && strcmp(phase, "tls") == 0)
         (void)snprintf(l.text, sizeof(l.text), "handshake_timeout of the TLSConfig");
     if (l.text[0] != '\0')
-        put(dict, c->st->str_limit, text_object(l.text));
+        errors_put(dict, c->st->str_limit, text_object(l.text));
 }
 
 static PyObject *
@@ -457,12 +457,13 @@ add_target(struct call *c, PyObject *dict)
     char text[HS_ADDR_TEXT_SIZE];
 
     if (n == 1)
-        put(dict, c->st->str__peer, raw_address(&attempts[0].addr));
+        errors_put(dict, c->st->str__peer, raw_address(&attempts[0].addr));
     if (c->connector != NULL)
-        put(dict, c->st->str_host,
+        errors_put(
+            dict, c->st->str_host,
             text_object(hs_endpoint_text(hs_connector_endpoint(c->connector), text, sizeof(text))));
     else if (hs_dial_failure_host(c->failure)[0] != '\0')
-        put(dict, c->st->str_host, text_object(hs_dial_failure_host(c->failure)));
+        errors_put(dict, c->st->str_host, text_object(hs_dial_failure_host(c->failure)));
 }
 
 struct hinting {
@@ -507,7 +508,7 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
         h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
     if (h.text[0] != '\0')
-        put(dict, st->str_hint, text_object(h.text));
+        errors_put(dict, st->str_hint, text_object(h.text));
 }
 
 /* What the peer said before it reset us: see keep_last_words in the core. */
@@ -528,7 +529,7 @@ add_answer(struct call *c, PyObject *dict)
     if (_PyBytes_Resize(&bytes, (Py_ssize_t)n) < 0)
         PyErr_Clear();
     else
-        put(dict, c->st->str_answer, bytes);
+        errors_put(dict, c->st->str_answer, bytes);
 }
 
 static const struct hs_addr *
@@ -550,9 +551,9 @@ add_details(struct call *c, hs_err code, PyObject *exc)
         PyErr_Clear();
         return;
     }
-    put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
+    errors_put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
     if (c->op.done > 0)
-        put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
+        errors_put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
     if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
         add_reason(c, code, dict, exc);
     if (code == HS_E_DEADLINE)
@@ -566,19 +567,20 @@ add_details(struct call *c, hs_err code, PyObject *exc)
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
     if (c->host != NULL)
-        put(dict, st->str_host, text_object(c->host));
+        errors_put(dict, st->str_host, text_object(c->host));
     if (c->pool != NULL && c->failure == NULL)
-        put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
+        errors_put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
     if (c->pool != NULL && c->err->phase == NULL)
-        put(dict, st->str_phase, PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
+        errors_put(dict, st->str_phase,
+                   PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
     if (c->listener != NULL) {
         struct hs_addr local;
 
         hs_listener_bound_addr(c->listener, &local);
-        put(dict, st->str__local, raw_address(&local));
+        errors_put(dict, st->str__local, raw_address(&local));
     }
     if (c->connector != NULL || c->failure != NULL) {
-        put(dict, st->str_attempts, attempts_tuple(c));
+        errors_put(dict, st->str_attempts, attempts_tuple(c));
         add_target(c, dict);
     }
     add_hint(c, code, dict);

@@ -170,7 +170,7 @@ put_parameter(FramingObject *self, const char *name, PyObject *value)
 }
 
 static int
-fill(FramingObject *self, PyObject *kind, PyObject *parameters)
+framing_fill(FramingObject *self, PyObject *kind, PyObject *parameters)
 {
     mod_state *st = state_of((PyObject *)self);
     PyObject *name, *value;
@@ -204,7 +204,7 @@ framing_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (parse_tuple(&p, args, kwargs, values) < 0 ||
         (self = object_new(state_of_type(type), type)) == NULL)
         return NULL;
-    if (fill((FramingObject *)self, values[0], values[1]) < 0)
+    if (framing_fill((FramingObject *)self, values[0], values[1]) < 0)
         Py_CLEAR(self);
     return self;
 }

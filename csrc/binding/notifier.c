@@ -14,7 +14,7 @@
 #include "run.h"
 
 static void
-serve(struct hs_notifier *n, void *arg)
+notifier_serve(struct hs_notifier *n, void *arg)
 {
     PyThreadState *tstate = hs_process_ends() ? NULL : PyThreadState_New(arg);
     struct notice *notice;
@@ -85,7 +85,7 @@ notifier_interpreter_ends(mod_state *st)
 int
 notifier_init(mod_state *st)
 {
-    struct hs_notifier_hooks hooks = {.serve = serve, .arg = PyInterpreterState_Get()};
+    struct hs_notifier_hooks hooks = {.serve = notifier_serve, .arg = PyInterpreterState_Get()};
     struct hs_error err = {0};
     hs_err rv = hs_notifier_new(&hooks, &err, &st->notifier);
 

@@ -119,7 +119,7 @@ find_kind(mod_state *st, PyFrameObject *frame, PyObject *file)
 }
 
 static void
-remember(mod_state *st, PyObject *file, enum kind kind)
+place_remember(mod_state *st, PyObject *file, enum kind kind)
 {
     PyObject *value;
 
@@ -134,7 +134,7 @@ remember(mod_state *st, PyObject *file, enum kind kind)
 
 /* Sets no exception: that a place cannot be told apart fails no call. */
 static enum kind
-kind_of(mod_state *st, PyFrameObject *frame)
+place_kind_of(mod_state *st, PyFrameObject *frame)
 {
     PyCodeObject *code = PyFrame_GetCode(frame);
     PyObject *file = code->co_filename;
@@ -146,7 +146,7 @@ kind_of(mod_state *st, PyFrameObject *frame)
         kind = (enum kind)PyLong_AsLong(known);
     } else {
         kind = find_kind(st, frame, file);
-        remember(st, file, kind);
+        place_remember(st, file, kind);
         PyErr_Clear();
     }
     Py_DECREF(code);
@@ -203,7 +203,7 @@ static bool
 is_place(mod_state *st, PyFrameObject *frame)
 {
     PyFrameObject *back = caller_of(frame);
-    bool found = back == NULL || kind_of(st, back) != KIND_LIBRARY;
+    bool found = back == NULL || place_kind_of(st, back) != KIND_LIBRARY;
 
     Py_XDECREF(back);
     return found;
@@ -211,13 +211,13 @@ is_place(mod_state *st, PyFrameObject *frame)
 
 /* A new reference to the frame that is the place, or NULL: all are our own. */
 static PyFrameObject *
-find_place(mod_state *st)
+place_find_place(mod_state *st)
 {
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get()), *rather = NULL;
     bool is_hook = false; /* rather is a frame of the program, though one that a library called */
 
     for (; frame != NULL; frame = outward(frame)) {
-        enum kind kind = kind_of(st, frame);
+        enum kind kind = place_kind_of(st, frame);
 
         if (kind == KIND_END && rather != NULL)
             break;
@@ -237,7 +237,7 @@ find_place(mod_state *st)
 bool
 place_outside(mod_state *st, struct place *ret_place)
 {
-    PyFrameObject *frame = find_place(st);
+    PyFrameObject *frame = place_find_place(st);
     PyCodeObject *code;
 
     if (frame == NULL)
@@ -253,7 +253,7 @@ place_outside(mod_state *st, struct place *ret_place)
 PyObject *
 place_trace(mod_state *st, int n)
 {
-    PyFrameObject *frame = find_place(st);
+    PyFrameObject *frame = place_find_place(st);
     PyObject *list = PyList_New(0), *tuple = NULL;
 
     for (; frame != NULL && list != NULL && n > 0; n--) {
@@ -289,7 +289,7 @@ struct place_site {
 };
 
 static size_t
-list_of(const struct place *place)
+place_list_of(const struct place *place)
 {
     uintptr_t x = (uintptr_t)place->code;
 
@@ -325,7 +325,7 @@ static void
 keep_site(mod_state *st, const struct place *place, struct hs_site *site)
 {
     PyObject *file = ((PyCodeObject *)place->code)->co_filename;
-    struct place_site *_Atomic *list = &st->sites[list_of(place)];
+    struct place_site *_Atomic *list = &st->sites[place_list_of(place)];
     struct place_site *made;
 
     if (PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<' ||
@@ -349,7 +349,7 @@ place_site(mod_state *st, const struct place *place)
 
     if (place->code == NULL)
         return hs_site_unknown();
-    s = atomic_load_explicit(&st->sites[list_of(place)], memory_order_acquire);
+    s = atomic_load_explicit(&st->sites[place_list_of(place)], memory_order_acquire);
     for (; s != NULL; s = s->next)
         if (s->code == place->code && s->at == place->at)
             return s->site;

@@ -12,14 +12,14 @@
 #define POOL_DOC(name, text) const char pool##name##_doc[] = text
 
 static struct hs_pool *
-core_of(PyObject *self)
+pool_report_core_of(PyObject *self)
 {
     return ((PoolObject *)self)->core;
 }
 
 /* Steals value. */
 static int
-put(PyObject *dict, const char *name, PyObject *value)
+pool_report_put(PyObject *dict, const char *name, PyObject *value)
 {
     int rv = value == NULL ? -1 : PyDict_SetItemString(dict, name, value);
 
@@ -56,8 +56,8 @@ reasons_object(const struct hs_pool_stats *s)
     PyObject *dict = PyDict_New();
 
     for (int i = HS_POOL_NONE + 1; dict != NULL && i < HS_POOL_REASON_COUNT; i++)
-        if (put(dict, hs_pool_reason_name((enum hs_pool_reason)i),
-                PyLong_FromUnsignedLongLong(s->closed_by_reason[i])) < 0)
+        if (pool_report_put(dict, hs_pool_reason_name((enum hs_pool_reason)i),
+                            PyLong_FromUnsignedLongLong(s->closed_by_reason[i])) < 0)
             Py_CLEAR(dict);
     return dict;
 }
@@ -104,16 +104,17 @@ pool_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct hs_pool_stats s;
     PyObject *dict = PyDict_New();
 
-    hs_pool_stats(core_of(self), &s);
+    hs_pool_stats(pool_report_core_of(self), &s);
     if (dict == NULL)
         return NULL;
-#define PUT_NUMBER(name) put(dict, #name, PyLong_FromUnsignedLongLong(s.name)) < 0 ||
-    if (NUMBERS(PUT_NUMBER) put(dict, "closed_by_reason", reasons_object(&s)) < 0 ||
-        put(dict, "wait", histogram_object(&s.wait)) < 0 ||
-        put(dict, "dial", histogram_object(&s.dial)) < 0 ||
-        put(dict, "usage", histogram_object(&s.usage)) < 0 ||
-        put(dict, "handshaking_for", PyFloat_FromDouble((double)s.handshaking_ns / 1e9)) < 0 ||
-        put(dict, "last_dial_error", dial_error_object(&s)) < 0)
+#define PUT_NUMBER(name) pool_report_put(dict, #name, PyLong_FromUnsignedLongLong(s.name)) < 0 ||
+    if (NUMBERS(PUT_NUMBER) pool_report_put(dict, "closed_by_reason", reasons_object(&s)) < 0 ||
+        pool_report_put(dict, "wait", histogram_object(&s.wait)) < 0 ||
+        pool_report_put(dict, "dial", histogram_object(&s.dial)) < 0 ||
+        pool_report_put(dict, "usage", histogram_object(&s.usage)) < 0 ||
+        pool_report_put(dict, "handshaking_for",
+                        PyFloat_FromDouble((double)s.handshaking_ns / 1e9)) < 0 ||
+        pool_report_put(dict, "last_dial_error", dial_error_object(&s)) < 0)
         Py_CLEAR(dict);
 #undef PUT_NUMBER
     return dict;
@@ -149,7 +150,8 @@ site_object(const struct hs_site_stats *s)
 
 /* A list of n things that are next to each other in memory. */
 static PyObject *
-list_of(const char *things, size_t size, size_t n, PyObject *(*object)(const void *thing))
+pool_report_list_of(const char *things, size_t size, size_t n,
+                    PyObject *(*object)(const void *thing))
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
@@ -181,14 +183,14 @@ POOL_DOC(_lent, "_lent($self, /)\n--\n\nSee hardsock.Pool.lent.");
 PyObject *
 pool_lent(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    size_t room = hs_pool_lent(core_of(self), NULL, 0) + 16, n;
+    size_t room = hs_pool_lent(pool_report_core_of(self), NULL, 0) + 16, n;
     struct hs_lent *lent = PyMem_Calloc(room, sizeof(*lent));
     PyObject *list;
 
     if (lent == NULL)
         return PyErr_NoMemory();
-    n = hs_pool_lent(core_of(self), lent, room);
-    list = list_of((const char *)lent, sizeof(*lent), n < room ? n : room, lent_thing);
+    n = hs_pool_lent(pool_report_core_of(self), lent, room);
+    list = pool_report_list_of((const char *)lent, sizeof(*lent), n < room ? n : room, lent_thing);
     PyMem_Free(lent);
     return list;
 }
@@ -198,14 +200,15 @@ POOL_DOC(_sites, "_sites($self, /)\n--\n\nSee hardsock.Pool.sites.");
 PyObject *
 pool_sites(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    size_t room = hs_pool_sites(core_of(self), NULL, 0) + 16, n;
+    size_t room = hs_pool_sites(pool_report_core_of(self), NULL, 0) + 16, n;
     struct hs_site_stats *sites = PyMem_Calloc(room, sizeof(*sites));
     PyObject *list;
 
     if (sites == NULL)
         return PyErr_NoMemory();
-    n = hs_pool_sites(core_of(self), sites, room);
-    list = list_of((const char *)sites, sizeof(*sites), n < room ? n : room, site_thing);
+    n = hs_pool_sites(pool_report_core_of(self), sites, room);
+    list =
+        pool_report_list_of((const char *)sites, sizeof(*sites), n < room ? n : room, site_thing);
     PyMem_Free(sites);
     return list;
 }
@@ -223,7 +226,7 @@ peer_object(struct hs_conn *conn)
 }
 
 static int
-tcp_state(struct hs_conn *conn)
+pool_report_tcp_state(struct hs_conn *conn)
 {
     struct tcp_info info;
     socklen_t len = sizeof(info);
@@ -250,7 +253,7 @@ append_sockets(PyObject *list, struct hs_pool *core, bool lent)
         PyObject *item =
             rv < 0 ? NULL
                    : Py_BuildValue("OiNi", lent ? Py_True : Py_False, hs_conn_fileno(conns[i]),
-                                   peer_object(conns[i]), tcp_state(conns[i]));
+                                   peer_object(conns[i]), pool_report_tcp_state(conns[i]));
 
         if (item == NULL || PyList_Append(list, item) < 0)
             rv = -1;
@@ -268,7 +271,7 @@ PyObject *
 pool_sockets(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct hs_error err = {0};
-    hs_err rv = hs_pool_verify(core_of(self), &err);
+    hs_err rv = hs_pool_verify(pool_report_core_of(self), &err);
     PyObject *list;
 
     if (rv != HS_OK) {
@@ -276,8 +279,8 @@ pool_sockets(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     list = PyList_New(0);
-    if (list != NULL && (append_sockets(list, core_of(self), false) < 0 ||
-                         append_sockets(list, core_of(self), true) < 0))
+    if (list != NULL && (append_sockets(list, pool_report_core_of(self), false) < 0 ||
+                         append_sockets(list, pool_report_core_of(self), true) < 0))
         Py_CLEAR(list);
     return list;
 }

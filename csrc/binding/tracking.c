@@ -25,7 +25,7 @@
 /* check counts, tells whom it may concern, and says after how many openings to do so again. An
  * exception of its own fails no call. */
 static void
-look(mod_state *st)
+tracking_look(mod_state *st)
 {
     PyObject *type, *value, *traceback, *result;
     long due = 1;
@@ -47,7 +47,7 @@ watch_number(mod_state *st, int fd)
     if (mark == INT_MAX)
         return;
     if (atomic_fetch_sub_explicit(&st->fd_due, 1, memory_order_relaxed) <= 1 || fd >= mark)
-        look(st);
+        tracking_look(st);
 }
 
 void
@@ -55,7 +55,7 @@ tracking_failed(mod_state *st, int sys)
 {
     if ((sys == EMFILE || sys == ENFILE) &&
         atomic_load_explicit(&st->fd_mark, memory_order_acquire) != INT_MAX)
-        look(st);
+        tracking_look(st);
 }
 
 /* ---- Origins ------------------------------------------------------------------------------- */
@@ -115,7 +115,7 @@ put_in(mod_state *st, struct opened *o)
 }
 
 static void
-take_out(mod_state *st, struct opened *o)
+tracking_take_out(mod_state *st, struct opened *o)
 {
     HS_BEGIN_LOCKED((PyObject *)st->conn_type);
     if (o->next != NULL)
@@ -129,7 +129,7 @@ take_out(mod_state *st, struct opened *o)
 }
 
 static void
-begin(mod_state *st, struct opened *o)
+tracking_begin(mod_state *st, struct opened *o)
 {
     o->serial = atomic_fetch_add_explicit(&st->serial, 1, memory_order_relaxed) + 1;
     o->since_ns = hs_now();
@@ -138,7 +138,7 @@ begin(mod_state *st, struct opened *o)
 
 /* For those who look without the interpreter. */
 static void
-tell_core(mod_state *st, struct opened *o)
+tracking_tell_core(mod_state *st, struct opened *o)
 {
     static const enum hs_made made[] = {
         [OPENED_CONNECT] = HS_MADE_CONNECT,
@@ -153,13 +153,13 @@ tell_core(mod_state *st, struct opened *o)
 void
 tracking_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
 {
-    begin(st, o);
+    tracking_begin(st, o);
     o->how = from->how;
     o->place = from->place;
     Py_XINCREF(o->place.code);
     o->owner = Py_XNewRef(from->owner);
     put_in(st, o);
-    tell_core(st, o);
+    tracking_tell_core(st, o);
     watch_number(st, fd);
 }
 
@@ -179,7 +179,7 @@ tracking_share(mod_state *st, struct opened *o, const struct opened *from)
 void
 opened_list_lent(mod_state *st, struct opened *o)
 {
-    begin(st, o);
+    tracking_begin(st, o);
     o->owner = current_owner(st);
     put_in(st, o);
 }
@@ -187,7 +187,7 @@ opened_list_lent(mod_state *st, struct opened *o)
 void
 opened_end(mod_state *st, struct opened *o)
 {
-    take_out(st, o);
+    tracking_take_out(st, o);
     Py_CLEAR(o->owner);
 }
 

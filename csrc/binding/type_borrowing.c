@@ -46,7 +46,7 @@ acquire(BorrowingObject *self)
 }
 
 static PyObject *
-give_back(BorrowingObject *self, PyObject *conn, bool failed)
+borrowing_give_back(BorrowingObject *self, PyObject *conn, bool failed)
 {
     PyObject *method, *args, *kwargs, *result = NULL;
 
@@ -88,7 +88,7 @@ borrowing_enter(PyObject *obj, PyObject *Py_UNUSED(ignored))
     HS_END_LOCKED();
     if (!taken)
         return conn;
-    result = give_back(self, conn, false);
+    result = borrowing_give_back(self, conn, false);
     Py_XDECREF(result);
     Py_DECREF(conn);
     if (result != NULL)
@@ -115,7 +115,7 @@ borrowing_exit(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
     if (conn_is_let_go((ConnObject *)conn))
         result = Py_NewRef(Py_None); /* Closed or returned in the block. */
     else
-        result = give_back(self, conn, nargs > 0 && args[0] != Py_None);
+        result = borrowing_give_back(self, conn, nargs > 0 && args[0] != Py_None);
     Py_DECREF(conn);
     Py_XDECREF(result);
     if (result == NULL)

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static struct hs_breaker *
-core_of(PyObject *self)
+breaker_core_of(PyObject *self)
 {
     return ((BreakerObject *)self)->core;
 }
@@ -26,7 +26,7 @@ breaker_core(mod_state *st, PyObject *obj, struct hs_breaker **ret_core)
                      Py_TYPE(obj)->tp_name);
         return -1;
     }
-    *ret_core = core_of(obj);
+    *ret_core = breaker_core_of(obj);
     return 0;
 }
 
@@ -296,7 +296,7 @@ static PyObject *
 breaker_permit(PyObject *self, PyObject *key)
 {
     mod_state *st = state_of(self);
-    struct asking a = {.core = core_of(self)};
+    struct asking a = {.core = breaker_core_of(self)};
 
     if (parse_key(st, key, &a.key) < 0)
         return NULL;
@@ -381,7 +381,7 @@ PyDoc_STRVAR(states_doc,
 static PyObject *
 breaker_states(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    struct snapshot s = {.core = core_of(self)};
+    struct snapshot s = {.core = breaker_core_of(self)};
     mod_state *st = state_of(self);
     PyObject *list;
 
@@ -407,7 +407,7 @@ struct counting {
 };
 
 static void
-count_detached(void *arg)
+breaker_count_detached(void *arg)
 {
     struct counting *c = arg;
 
@@ -437,10 +437,10 @@ PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
 static PyObject *
 breaker_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    struct counting c = {.core = core_of(self)};
+    struct counting c = {.core = breaker_core_of(self)};
     const struct hs_breaker_stats *s = &c.stats;
 
-    run_detached(count_detached, &c);
+    run_detached(breaker_count_detached, &c);
     return PyObject_CallFunction(state_of(self)->breaker_stats, "KKKKKKKKKKKKKKnnN",
                                  (unsigned long long)s->permitted, (unsigned long long)s->refused,
                                  (unsigned long long)s->would_refuse, (unsigned long long)s->forced,
@@ -476,7 +476,7 @@ static PyObject *
 breaker_reset(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const struct params p = {"reset", 0, 1, 1, {"key"}};
-    struct resetting r = {.core = core_of(self)};
+    struct resetting r = {.core = breaker_core_of(self)};
     PyObject *values[MAX_PARAMS];
     struct hs_breaker_key key;
 
@@ -494,9 +494,9 @@ breaker_reset(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject 
 static PyObject *
 breaker_repr(PyObject *self)
 {
-    struct counting c = {.core = core_of(self)};
+    struct counting c = {.core = breaker_core_of(self)};
 
-    run_detached(count_detached, &c);
+    run_detached(breaker_count_detached, &c);
     return PyUnicode_FromFormat("<hardsock.Breaker %zd keys, %zd open>", (Py_ssize_t)c.stats.keys,
                                 (Py_ssize_t)c.stats.keys_open);
 }
@@ -509,7 +509,7 @@ breaker_dealloc(PyObject *self)
     PyObject_GC_UnTrack(self);
     if (((BreakerObject *)self)->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    hs_breaker_unref(core_of(self));
+    hs_breaker_unref(breaker_core_of(self));
     object_free(self);
 }
 

@@ -474,7 +474,7 @@ get_info(PyObject *obj, void *closure)
 }
 
 static PyObject *
-get_closed(PyObject *obj, void *Py_UNUSED(closure))
+conn_get_closed(PyObject *obj, void *Py_UNUSED(closure))
 {
     ConnObject *self = (ConnObject *)obj;
 
@@ -582,8 +582,8 @@ static PyGetSetDef conn_getset[] = {
     {"_settled", get_settled, NULL,
      "Whether nothing is under way: all that came was read, all that was sent is acknowledged.",
      NULL},
-    {"closed", get_closed, NULL, "Whether it was closed here.", NULL},
-    {"_closed", get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
+    {"closed", conn_get_closed, NULL, "Whether it was closed here.", NULL},
+    {"_closed", conn_get_closed, NULL, "As socket.socket has it, for code that looks there.", NULL},
     {"pool", pool_conn_get_pool, NULL, "The Pool that lent it, or None.", NULL},
     {"reused", pool_conn_get_reused, NULL, "Whether somebody had it from its pool before.", NULL},
     {"retry_is_safe", pool_conn_get_retry_is_safe, NULL,

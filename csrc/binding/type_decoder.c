@@ -16,7 +16,7 @@ typedef struct {
 } DecoderObject;
 
 static PyObject *
-fail(PyObject *self, const struct hs_error *err, hs_err rv)
+decoder_fail(PyObject *self, const struct hs_error *err, hs_err rv)
 {
     struct hs_oversize o;
 
@@ -64,13 +64,13 @@ decoder_feed(PyObject *self, PyObject *data)
     HS_END_LOCKED();
     PyBuffer_Release(&view);
     if (rv != HS_OK)
-        return fail(self, &err, rv);
+        return decoder_fail(self, &err, rv);
     Py_RETURN_NONE;
 }
 
 /* NULL without an exception: no frame is complete. */
 static PyObject *
-take(PyObject *self)
+decoder_take(PyObject *self)
 {
     const DecoderObject *d = (DecoderObject *)self;
     struct hs_error err;
@@ -87,7 +87,7 @@ take(PyObject *self)
                     ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)len)
                     : frame_object(&d->framing, data, len);
     HS_END_LOCKED();
-    return rv < 0 ? fail(self, &err, rv) : frame;
+    return rv < 0 ? decoder_fail(self, &err, rv) : frame;
 }
 
 PyDoc_STRVAR(next_doc,
@@ -99,7 +99,7 @@ PyDoc_STRVAR(next_doc,
 static PyObject *
 decoder_next(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *frame = take(self);
+    PyObject *frame = decoder_take(self);
 
     if (frame == NULL && !PyErr_Occurred())
         Py_RETURN_NONE;
@@ -121,7 +121,7 @@ decoder_eof(PyObject *self, PyObject *Py_UNUSED(ignored))
     rv = hs_decoder_eof(((DecoderObject *)self)->core, &err);
     HS_END_LOCKED();
     if (rv != HS_OK)
-        return fail(self, &err, rv);
+        return decoder_fail(self, &err, rv);
     Py_RETURN_NONE;
 }
 
@@ -198,7 +198,7 @@ static PyType_Slot decoder_slots[] = {
     {Py_tp_dealloc, HS_SLOT(decoder_dealloc)},
     {Py_tp_traverse, HS_SLOT(decoder_traverse)},
     {Py_tp_iter, HS_SLOT(PyObject_SelfIter)},
-    {Py_tp_iternext, HS_SLOT(take)},
+    {Py_tp_iternext, HS_SLOT(decoder_take)},
     {Py_tp_methods, decoder_methods},
     {Py_tp_getset, decoder_getset},
     {Py_tp_doc, (void *)(uintptr_t)decoder_doc},

@@ -69,7 +69,7 @@ delays_measure(PyObject *self, PyObject *conn)
 }
 
 static PyObject *
-add(PyObject *self, enum own which, PyObject *seconds)
+delays_add(PyObject *self, enum own which, PyObject *seconds)
 {
     int64_t span_ns;
 
@@ -85,7 +85,7 @@ PyDoc_STRVAR(started_doc, "started($self, seconds, /)\n--\n\n"
 static PyObject *
 delays_started(PyObject *self, PyObject *seconds)
 {
-    return add(self, START, seconds);
+    return delays_add(self, START, seconds);
 }
 
 PyDoc_STRVAR(lagged_doc, "lagged($self, seconds, /)\n--\n\n"
@@ -94,7 +94,7 @@ PyDoc_STRVAR(lagged_doc, "lagged($self, seconds, /)\n--\n\n"
 static PyObject *
 delays_lagged(PyObject *self, PyObject *seconds)
 {
-    return add(self, LOOP, seconds);
+    return delays_add(self, LOOP, seconds);
 }
 
 /* ((edge in ns, ...), (count, ...), sum in ns): one count more than edges. */

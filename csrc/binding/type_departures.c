@@ -68,7 +68,7 @@ departures_watch(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
 /* ---- Tending ------------------------------------------------------------------------------- */
 
 static hs_err
-attempt_tend(struct job *job)
+departures_attempt_tend(struct job *job)
 {
     struct hs_departures *core = ((DeparturesObject *)job->owner)->core;
 
@@ -99,7 +99,7 @@ departures_prepare_tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;
     job->owner = Py_NewRef(self);
-    job->attempt = attempt_tend;
+    job->attempt = departures_attempt_tend;
     job->result = run_fired;
     job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), values[0], values[1], HS_NEVER);
@@ -108,7 +108,7 @@ departures_prepare_tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 STATIC_JOB_METHODS(departures, tend)
 
 static void
-close_detached(void *arg)
+departures_close_detached(void *arg)
 {
     hs_departures_close(arg);
 }
@@ -119,7 +119,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 departures_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    run_detached(close_detached, ((DeparturesObject *)self)->core);
+    run_detached(departures_close_detached, ((DeparturesObject *)self)->core);
     Py_RETURN_NONE;
 }
 

@@ -67,8 +67,8 @@ frames_dealloc(PyObject *obj)
 }
 
 static int
-fill(FramesObject *self, PyObject *conn, const char *method, PyObject *framing, PyObject *timeout,
-     PyObject *token)
+frames_fill(FramesObject *self, PyObject *conn, const char *method, PyObject *framing,
+            PyObject *timeout, PyObject *token)
 {
     bool is_given = framing != NULL;
     int64_t span;
@@ -87,12 +87,13 @@ fill(FramesObject *self, PyObject *conn, const char *method, PyObject *framing, 
 }
 
 static PyObject *
-make(PyObject *conn, const char *method, PyObject *framing, PyObject *timeout, PyObject *token)
+frames_make(PyObject *conn, const char *method, PyObject *framing, PyObject *timeout,
+            PyObject *token)
 {
     mod_state *st = state_of(conn);
     FramesObject *self = object_new(st, st->frames_type);
 
-    if (self != NULL && fill(self, conn, method, framing, timeout, token) < 0)
+    if (self != NULL && frames_fill(self, conn, method, framing, timeout, token) < 0)
         Py_CLEAR(self);
     return (PyObject *)self;
 }
@@ -110,7 +111,7 @@ conn_lines(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kw
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    return make(self, "recv_line", line_argument(values[0]), values[1], values[2]);
+    return frames_make(self, "recv_line", line_argument(values[0]), values[1], values[2]);
 }
 
 CONN_DOC(frames, "frames($self, framing, /, *, timeout=None, token=None)\n--\n\n"
@@ -124,7 +125,7 @@ conn_frames(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *k
 
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return NULL;
-    return make(self, "recv_frame", values[0], values[1], values[2]);
+    return frames_make(self, "recv_frame", values[0], values[1], values[2]);
 }
 
 PyDoc_STRVAR(frames_doc, "An iterator over the lines or frames of a Connection.");

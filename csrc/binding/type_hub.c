@@ -194,7 +194,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
                         "still resume it (trio) it fails.");
 
 static void
-give_up(OperationObject *op)
+hub_give_up(OperationObject *op)
 {
     Py_INCREF(op);
     operation_end(op);
@@ -219,9 +219,9 @@ hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
 
     self->closed = true;
     while (self->parked != NULL)
-        (self->drive == NULL ? give_up : resume_or_give_up)(self->parked);
+        (self->drive == NULL ? hub_give_up : resume_or_give_up)(self->parked);
     while (self->drive == NULL && self->woken != NULL)
-        give_up(self->woken);
+        hub_give_up(self->woken);
     if (self->operations == 0) { /* Else they end first. */
         hs_loop_free(self->core);
         self->core = NULL;
@@ -230,7 +230,7 @@ hub_close(PyObject *obj, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-get_closed(PyObject *self, void *Py_UNUSED(closure))
+hub_get_closed(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(((HubObject *)self)->closed);
 }
@@ -297,7 +297,7 @@ get_is_asyncio(PyObject *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef hub_getset[] = {
     {"is_asyncio", get_is_asyncio, NULL, "Whether its loop is one of asyncio.", NULL},
-    {"closed", get_closed, NULL, "Whether its loop has ended.", NULL},
+    {"closed", hub_get_closed, NULL, "Whether its loop has ended.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

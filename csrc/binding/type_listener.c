@@ -13,16 +13,18 @@
 #define MAX_BATCH 1024
 
 static struct hs_listener *
-core_of(PyObject *self)
+listener_core_of(PyObject *self)
 {
     return ((ListenerObject *)self)->core;
 }
 
 static PyObject *
-fail(PyObject *self, struct hs_error *err, hs_err rv)
+listener_fail(PyObject *self, struct hs_error *err, hs_err rv)
 {
-    struct call c = {
-        .st = state_of(self), .err = err, .started_ns = hs_now(), .listener = core_of(self)};
+    struct call c = {.st = state_of(self),
+                     .err = err,
+                     .started_ns = hs_now(),
+                     .listener = listener_core_of(self)};
 
     (void)raise_error(&c, rv);
     return NULL;
@@ -107,7 +109,7 @@ parse_peer_limits(PyObject *obj, struct hs_peer_limits *o)
 }
 
 static int
-parse_options(PyObject **values, struct hs_listen_options *o)
+listener_parse_options(PyObject **values, struct hs_listen_options *o)
 {
     long backlog, mode = HS_UNSET, max_handshakes, rate = 0;
     int stale = values[UNLINK_STALE] == NULL ? 0 : PyObject_IsTrue(values[UNLINK_STALE]);
@@ -234,7 +236,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     hs_err rv;
 
     if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
-        parse_options(values, &options) < 0)
+        listener_parse_options(values, &options) < 0)
         return NULL;
     if (parse_references(st, values, &options) < 0) {
         drop_references(&options);
@@ -362,7 +364,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
     job->owner = Py_NewRef(self);
     job->attempt = attempt_accept;
     job->release = release_accepting;
-    a->core = core_of(self);
+    a->core = listener_core_of(self);
     a->max = max;
     if (hs_listener_is_closed(a->core) || (a->batch = take_left(self)) == NULL)
         a->batch = batch_new(max);
@@ -459,7 +461,7 @@ listener_prepare_accept_many(PyObject *self, PyObject *const *args, Py_ssize_t n
 STATIC_JOB_METHODS(listener, accept_many)
 
 static hs_err
-attempt_tend(struct job *job)
+listener_attempt_tend(struct job *job)
 {
     return hs_listener_tend(job->u.accepting.core, &job->call.op, job->call.err);
 }
@@ -479,7 +481,7 @@ listener_prepare__tend(PyObject *self, PyObject *const *args, Py_ssize_t nargs, 
     if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
         begin_accept(self, job, 1, values[0], values[1]) < 0)
         return -1;
-    job->attempt = attempt_tend;
+    job->attempt = listener_attempt_tend;
     return 0;
 }
 
@@ -493,7 +495,7 @@ PyDoc_STRVAR(last_call_doc,
 static PyObject *
 listener_last_call(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_listener_last_call(core_of(self));
+    hs_listener_last_call(listener_core_of(self));
     Py_RETURN_NONE;
 }
 
@@ -505,7 +507,7 @@ PyDoc_STRVAR(hand_over_doc,
 static PyObject *
 listener_hand_over(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_listener_hand_over(core_of(self));
+    hs_listener_hand_over(listener_core_of(self));
     Py_RETURN_NONE;
 }
 
@@ -514,7 +516,7 @@ listener_next(PyObject *self)
 {
     PyObject *conn = listener_accept(self, NULL, 0, NULL);
 
-    if (conn == NULL && hs_listener_is_closed(core_of(self)) &&
+    if (conn == NULL && hs_listener_is_closed(listener_core_of(self)) &&
         PyErr_ExceptionMatches(state_of(self)->closed))
         PyErr_Clear(); /* Closing ends the iteration. */
     return conn;
@@ -529,7 +531,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 listener_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    hs_listener_close(core_of(self));
+    hs_listener_close(listener_core_of(self));
     drop_left(self);
     Py_RETURN_NONE;
 }
@@ -543,10 +545,10 @@ listener_detach(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct hs_error err = {0};
     int fd;
-    hs_err rv = hs_listener_detach(core_of(self), &err, &fd);
+    hs_err rv = hs_listener_detach(listener_core_of(self), &err, &fd);
 
     if (rv != HS_OK)
-        return fail(self, &err, rv);
+        return listener_fail(self, &err, rv);
     drop_left(self);
     return PyLong_FromLong(fd);
 }
@@ -566,7 +568,7 @@ PyDoc_STRVAR(fileno_doc, "fileno($self, /)\n--\n\nThe descriptor's number, -1 wh
 static PyObject *
 listener_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromLong(hs_listener_fileno(core_of(self)));
+    return PyLong_FromLong(hs_listener_fileno(listener_core_of(self)));
 }
 
 PyDoc_STRVAR(wait_fileno_doc,
@@ -576,7 +578,7 @@ PyDoc_STRVAR(wait_fileno_doc,
 static PyObject *
 listener_wait_fileno(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromLong(hs_listener_wait_fileno(core_of(self)));
+    return PyLong_FromLong(hs_listener_wait_fileno(listener_core_of(self)));
 }
 
 PyDoc_STRVAR(to_socket_doc, "to_socket($self, /)\n--\n\n"
@@ -602,9 +604,9 @@ listener_getsockname(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct hs_error err = {0};
     struct hs_addr addr;
-    hs_err rv = hs_listener_addr(core_of(self), &err, &addr);
+    hs_err rv = hs_listener_addr(listener_core_of(self), &err, &addr);
 
-    return rv == HS_OK ? address_object(&addr) : fail(self, &err, rv);
+    return rv == HS_OK ? address_object(&addr) : listener_fail(self, &err, rv);
 }
 
 PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\nReturn the listener itself.");
@@ -691,7 +693,7 @@ listener_stats(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct hs_listener_stats s;
 
-    hs_listener_stats(core_of(self), &s);
+    hs_listener_stats(listener_core_of(self), &s);
     return PyObject_CallFunction(
         state_of(self)->listener_stats, "KKKKKKKNNNNNN", (unsigned long long)s.accepted,
         (unsigned long long)s.shed, (unsigned long long)s.exhausted, (unsigned long long)s.aborted,
@@ -711,15 +713,15 @@ listener_audit(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct hs_setting settings[HS_SETTINGS_MAX];
     struct hs_error err = {0};
     size_t n;
-    hs_err rv = hs_listener_audit(core_of(self), settings, &err, &n);
+    hs_err rv = hs_listener_audit(listener_core_of(self), settings, &err, &n);
 
-    return rv == HS_OK ? settings_list(state_of(self), settings, n) : fail(self, &err, rv);
+    return rv == HS_OK ? settings_list(state_of(self), settings, n) : listener_fail(self, &err, rv);
 }
 
 static PyObject *
-get_closed(PyObject *self, void *Py_UNUSED(closure))
+listener_get_closed(PyObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(hs_listener_is_closed(core_of(self)));
+    return PyBool_FromLong(hs_listener_is_closed(listener_core_of(self)));
 }
 
 static PyObject *
@@ -734,9 +736,10 @@ listener_repr(PyObject *self)
     char text[HS_ADDR_TEXT_SIZE];
     struct hs_addr addr;
 
-    if (hs_listener_addr(core_of(self), NULL, &addr) != HS_OK)
+    if (hs_listener_addr(listener_core_of(self), NULL, &addr) != HS_OK)
         return PyUnicode_FromString("<hardsock.Listener closed>");
-    return PyUnicode_FromFormat("<hardsock.Listener fd=%d %s>", hs_listener_fileno(core_of(self)),
+    return PyUnicode_FromFormat("<hardsock.Listener fd=%d %s>",
+                                hs_listener_fileno(listener_core_of(self)),
                                 hs_addr_text(&addr, text, sizeof(text)));
 }
 
@@ -745,12 +748,12 @@ listener_finalize(PyObject *self)
 {
     PyObject *type, *value, *traceback;
 
-    if (core_of(self) == NULL || hs_listener_is_closed(core_of(self)))
+    if (listener_core_of(self) == NULL || hs_listener_is_closed(listener_core_of(self)))
         return;
     PyErr_Fetch(&type, &value, &traceback);
     tracking_warn(&((ListenerObject *)self)->opened, self);
     tracking_thrown_away(state_of(self), &((ListenerObject *)self)->opened, self);
-    hs_listener_close(core_of(self));
+    hs_listener_close(listener_core_of(self));
     PyErr_Restore(type, value, traceback);
 }
 
@@ -764,7 +767,7 @@ listener_dealloc(PyObject *self)
         PyObject_ClearWeakRefs(self);
     tracking_remove(state_of(self), &((ListenerObject *)self)->opened);
     batches_free(((ListenerObject *)self)->left);
-    hs_listener_unref(core_of(self));
+    hs_listener_unref(listener_core_of(self));
     object_free(self);
 }
 
@@ -777,7 +780,7 @@ listener_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static PyGetSetDef listener_getset[] = {
-    {"closed", get_closed, NULL, "Whether it was closed.", NULL},
+    {"closed", listener_get_closed, NULL, "Whether it was closed.", NULL},
     {"address", get_address, NULL, "The address it listens on, as socket has it.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -45,7 +45,7 @@ unlist(OperationObject *op)
 
 /* It has begun, so it may hold a claim. */
 static void
-step_again(OperationObject *op)
+operation_step_again(OperationObject *op)
 {
     unlist(op);
     enlist(op, &op->hub->woken);
@@ -58,12 +58,12 @@ operation_unpark(OperationObject *op)
     if (op->state != OP_PARKED)
         return;
     hs_loop_waiter_unpark(op->loop_waiter);
-    step_again(op);
+    operation_step_again(op);
     Py_DECREF(op);
 }
 
 static int
-park(OperationObject *op)
+operation_park(OperationObject *op)
 {
     hs_err rv;
 
@@ -103,7 +103,7 @@ operation_end(OperationObject *op)
 
 /* The scopes of this task learn that the task knows: see hardsock.aio._host_scope. */
 static void
-tell(OperationObject *op, hs_err rv)
+operation_tell(OperationObject *op, hs_err rv)
 {
     PyObject *told = op->hub->told, *type, *value, *traceback, *result;
 
@@ -135,17 +135,17 @@ step_with(OperationObject *op, PyObject **ret_value)
         }
         break;
     case HS_INTR:
-        step_again(op);
+        operation_step_again(op);
         if (PyErr_CheckSignals() == 0)
             return STEP_YIELD;
         break;
     case HS_WANT:
-        if (park(op) == 0)
+        if (operation_park(op) == 0)
             return STEP_PARKED;
         break;
     default:
         (void)raise_error(&op->job.call, rv);
-        tell(op, rv);
+        operation_tell(op, rv);
     }
     operation_end(op);
     return result;

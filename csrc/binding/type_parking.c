@@ -420,7 +420,7 @@ struct taking {
 };
 
 static void
-take_detached(void *arg)
+parking_take_detached(void *arg)
 {
     struct taking *t = arg;
 
@@ -441,7 +441,7 @@ parking_take(PyObject *self, PyObject *Py_UNUSED(ignored))
 
     if (news == NULL)
         return NULL;
-    run_detached(take_detached, &t);
+    run_detached(parking_take_detached, &t);
     if (!t.took) {
         Py_DECREF(news);
         Py_RETURN_NONE;
@@ -455,7 +455,7 @@ parking_take(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static void
-evict_detached(void *arg)
+parking_evict_detached(void *arg)
 {
     struct taking *t = arg;
 
@@ -475,14 +475,14 @@ parking_evict(PyObject *self, PyObject *silence)
 
     if (parse_seconds(silence, "silence", &t.silence_ns) < 0)
         return NULL;
-    run_detached(evict_detached, &t);
+    run_detached(parking_evict_detached, &t);
     if (!t.took)
         Py_RETURN_NONE;
     return t.what;
 }
 
 static void
-close_detached(void *arg)
+parking_close_detached(void *arg)
 {
     hs_parking_close(arg);
 }
@@ -493,7 +493,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 parking_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    run_detached(close_detached, ((ParkingObject *)self)->core);
+    run_detached(parking_close_detached, ((ParkingObject *)self)->core);
     Py_RETURN_NONE;
 }
 

@@ -179,7 +179,7 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 
 /* For those who look without the interpreter. name: a str, or NULL. */
 static void
-tell_core(PoolObject *self, PyObject *name)
+pool_tell_core(PoolObject *self, PyObject *name)
 {
     PyObject *text = name == NULL || !PyUnicode_Check(name)
                          ? NULL
@@ -224,7 +224,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if ((self->traces = PyDict_New()) == NULL || make_core(st, values, &self->core) < 0)
         Py_CLEAR(self);
     else
-        tell_core(self, values[7]);
+        pool_tell_core(self, values[7]);
     return (PyObject *)self;
 }
 
@@ -276,7 +276,8 @@ look_at_new(PoolObject *self, ConnObject *conn)
 
 /* Takes shell, also on failure: then what was lent is given back. */
 static PyObject *
-lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease, const struct place *place)
+pool_lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease,
+          const struct place *place)
 {
     ConnObject *conn = (ConnObject *)shell;
 
@@ -322,7 +323,7 @@ try_borrow(PoolObject *self)
     holder.code = place.code;
     holder.at = place.at;
     if (hs_pool_try_acquire(self->core, &holder, &lease) == HS_OK)
-        return lend(self, shell, &lease, &place);
+        return pool_lend(self, shell, &lease, &place);
     Py_DECREF(shell);
     return NULL;
 }
@@ -355,7 +356,7 @@ release_acquire(struct job *job)
 }
 
 static PyObject *
-take_lease(struct job *job)
+pool_take_lease(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
     struct hs_lease lease = b->lease;
@@ -363,7 +364,7 @@ take_lease(struct job *job)
 
     b->lease = (struct hs_lease){0};
     b->shell = NULL;
-    return lend((PoolObject *)job->owner, shell, &lease, &b->place);
+    return pool_lend((PoolObject *)job->owner, shell, &lease, &b->place);
 }
 
 static int
@@ -373,7 +374,7 @@ begin_acquire(PoolObject *self, struct job *job, PyObject *timeout, PyObject *to
 
     job->owner = Py_NewRef((PyObject *)self);
     job->attempt = attempt_acquire;
-    job->result = take_lease;
+    job->result = pool_take_lease;
     job->give_up = give_up_acquire;
     job->release = release_acquire;
     b->core = self->core;
@@ -684,7 +685,7 @@ PyDoc_STRVAR(drain_doc,
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-close_detached(void *core)
+pool_close_detached(void *core)
 {
     hs_pool_close(core);
 }
@@ -694,7 +695,7 @@ PyDoc_STRVAR(close_doc, "_close($self, /)\n--\n\nSee hardsock.Pool.close; never 
 static PyObject *
 pool_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    run_detached(close_detached, ((PoolObject *)self)->core);
+    run_detached(pool_close_detached, ((PoolObject *)self)->core);
     Py_RETURN_NONE;
 }
 
@@ -714,7 +715,7 @@ pool_abort_lent(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static void
-evict_detached(void *core)
+pool_evict_detached(void *core)
 {
     hs_pool_evict(core);
 }
@@ -725,7 +726,7 @@ PyDoc_STRVAR(evict_doc, "evict($self, /)\n--\n\n"
 static PyObject *
 pool_evict(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    run_detached(evict_detached, ((PoolObject *)self)->core);
+    run_detached(pool_evict_detached, ((PoolObject *)self)->core);
     Py_RETURN_NONE;
 }
 
@@ -753,7 +754,7 @@ pool_resize(PyObject *obj, PyObject *size)
 }
 
 static PyObject *
-get_closed(PyObject *self, void *Py_UNUSED(closure))
+pool_get_closed(PyObject *self, void *Py_UNUSED(closure))
 {
     return PyBool_FromLong(hs_pool_is_closed(((PoolObject *)self)->core));
 }
@@ -793,7 +794,7 @@ pool_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     (void)pool_clear(obj);
     if (self->core != NULL) {
-        run_detached(close_detached, self->core);
+        run_detached(pool_close_detached, self->core);
         hs_pool_forget_sites(self->core, release_code);
         hs_pool_unref(self->core);
     }
@@ -811,7 +812,7 @@ pool_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 static PyGetSetDef pool_getset[] = {
-    {"closed", get_closed, NULL, "Whether it was closed.", NULL},
+    {"closed", pool_get_closed, NULL, "Whether it was closed.", NULL},
     {"_traces", get_traces, NULL, "Lease id to a tuple of (code, offset), outward.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

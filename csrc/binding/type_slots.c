@@ -33,7 +33,7 @@ struct taking {
 };
 
 static void
-take_detached(void *arg)
+slots_take_detached(void *arg)
 {
     struct taking *t = arg;
 
@@ -50,7 +50,7 @@ slots_take(PyObject *self, PyObject *token)
 
     if ((t.token = token_core(state_of(self), token)) == NULL)
         return NULL;
-    run_detached(take_detached, &t);
+    run_detached(slots_take_detached, &t);
     Py_RETURN_NONE;
 }
 

@@ -35,7 +35,7 @@ item(PyObject *dict, const char *name)
 }
 
 static int
-bad(const char *name)
+tls_bad(const char *name)
 {
     PyErr_Format(PyExc_TypeError, "%s is not what hardsock.TLSConfig makes of it", name);
     return -1;
@@ -53,7 +53,7 @@ get_source(PyObject *value, const char *name, struct hs_tls_source *ret)
         return 0;
     }
     if (!PyUnicode_Check(value))
-        return bad(name);
+        return tls_bad(name);
     return (ret->path = PyUnicode_AsUTF8(value)) == NULL ? -1 : 0;
 }
 
@@ -66,7 +66,7 @@ get_sources(PyObject *dict, const char *name, struct hs_tls_source **ret, size_t
     if (tuple == NULL)
         return 0;
     if (!PyTuple_Check(tuple))
-        return bad(name);
+        return tls_bad(name);
     n = PyTuple_GET_SIZE(tuple);
     if ((*ret = PyMem_Calloc((size_t)n + 1, sizeof(**ret))) == NULL) {
         PyErr_NoMemory();
@@ -85,7 +85,7 @@ get_identity(PyObject *value, struct hs_tls_identity *ret)
     PyObject *password;
 
     if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 4)
-        return bad("certificates");
+        return tls_bad("certificates");
     password = PyTuple_GET_ITEM(value, 3);
     if (PyBytes_Check(password))
         ret->password = PyBytes_AS_STRING(password);
@@ -106,7 +106,7 @@ get_identities(PyObject *dict, struct settings *s)
     if (tuple == NULL)
         return 0;
     if (!PyTuple_Check(tuple))
-        return bad("certificates");
+        return tls_bad("certificates");
     n = PyTuple_GET_SIZE(tuple);
     if ((s->identities = PyMem_Calloc((size_t)n + 1, sizeof(*s->identities))) == NULL) {
         PyErr_NoMemory();
@@ -179,7 +179,7 @@ get_alpn(PyObject *dict, struct hs_tls_options *o)
     if (wire == NULL)
         return 0;
     if (!PyBytes_Check(wire))
-        return bad("alpn");
+        return tls_bad("alpn");
     o->alpn = (const uint8_t *)PyBytes_AS_STRING(wire);
     o->alpn_len = (size_t)PyBytes_GET_SIZE(wire);
     return 0;
@@ -192,7 +192,7 @@ get_settings(PyObject *dict, struct settings *s)
     PyObject *timeout;
 
     if (!PyDict_Check(dict))
-        return bad("settings");
+        return tls_bad("settings");
     if (get_int(dict, "server", 0, 1, &server) < 0)
         return -1;
     hs_tls_options_init(&s->o, server ? HS_TLS_SERVER : HS_TLS_CLIENT);
@@ -236,7 +236,7 @@ struct making {
 };
 
 static void
-make(void *arg)
+tls_make(void *arg)
 {
     struct making *m = arg;
 
@@ -250,7 +250,7 @@ make_detached(mod_state *st, PyObject *dict, struct making *m)
     int result = get_settings(dict, &m->s);
 
     if (result == 0) {
-        run_detached(make, m);
+        run_detached(tls_make, m);
         if (m->rv != HS_OK)
             result = raise_plain_error(st, &m->err, m->rv);
     }

@@ -126,7 +126,7 @@ core_fd_usage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 
 /* A new reference; None: there is none, or not of a family whose addresses have a text here. */
 static PyObject *
-name_object(const struct hs_addr *addr)
+watch_name_object(const struct hs_addr *addr)
 {
     char text[HS_ADDR_TEXT_SIZE];
 
@@ -152,8 +152,8 @@ core_fd_socket(PyObject *Py_UNUSED(module), PyObject *number)
     if (fd < 0 || fd > INT_MAX || !hs_fd_socket((int)fd, &found))
         Py_RETURN_NONE;
     return Py_BuildValue("iiOzNN", found.family, found.type, found.listens ? Py_True : Py_False,
-                         hs_tcp_state_name(found.state), name_object(&found.local),
-                         name_object(&found.peer));
+                         hs_tcp_state_name(found.state), watch_name_object(&found.local),
+                         watch_name_object(&found.peer));
 }
 
 PyDoc_STRVAR(unraisable_doc, "_unraisable(exc, where, /)\n--\n\n"
@@ -179,7 +179,7 @@ struct counting {
 };
 
 static void
-count_detached(void *arg)
+watch_count_detached(void *arg)
 {
     struct counting *c = arg;
 
@@ -212,7 +212,7 @@ core_tcp_counts(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObj
         }
     }
     c.peer = ep.addr.len != 0 ? &ep.addr : NULL;
-    run_detached(count_detached, &c);
+    run_detached(watch_count_detached, &c);
     if (c.rv != HS_OK) {
         raise_plain_error(state_of_module(module), &c.err, c.rv);
         return NULL;

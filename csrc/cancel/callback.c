@@ -57,7 +57,7 @@ hs_callback_new(struct hs_token *t, struct hs_lock *lock, struct hs_list *callba
 }
 
 static void
-drop(struct hs_callback *cb)
+callback_drop(struct hs_callback *cb)
 {
     if (atomic_fetch_sub(&cb->refs, 1) != 1)
         return;
@@ -72,7 +72,7 @@ drop_duty(struct hs_callback *cb)
 {
     if (cb->release != NULL)
         cb->release(cb->arg);
-    drop(cb);
+    callback_drop(cb);
 }
 
 void
@@ -83,13 +83,13 @@ hs_callback_unref(struct hs_callback *cb)
     if (cb == NULL)
         return;
     t = cb->token;
-    drop(cb);
+    callback_drop(cb);
     hs_token_unref(t);
 }
 
 /* Ends it if it has not started. withdrawn: arg goes back to the caller, nobody releases it. */
 static enum state
-take_out(struct hs_callback *cb, bool withdrawn, bool *ret_by_us)
+callback_take_out(struct hs_callback *cb, bool withdrawn, bool *ret_by_us)
 {
     enum state before;
 
@@ -113,7 +113,7 @@ hs_callback_withdraw(struct hs_callback *cb)
 {
     bool ignored;
 
-    if (take_out(cb, true, &ignored) != IDLE)
+    if (callback_take_out(cb, true, &ignored) != IDLE)
         return false;
     hs_callback_unref(cb);
     return true;
@@ -197,7 +197,7 @@ hs_callbacks_run(struct hs_callback *fired)
 }
 
 static bool
-is_over(struct hs_callback *cb)
+callback_is_over(struct hs_callback *cb)
 {
     bool over;
 
@@ -217,10 +217,10 @@ hs_callback_remove(struct hs_callback *cb)
 
     if (!hs_token_is_ours(cb->token))
         return HS_E_FORKED; /* Its lock, and perhaps its runner, stayed with the parent process. */
-    if (take_out(cb, false, &by_us) != RUNNING || by_us)
+    if (callback_take_out(cb, false, &by_us) != RUNNING || by_us)
         return HS_OK;
     hs_wakelist_join(&cb->removers, &node);
-    while (!is_over(cb) && rv == HS_OK)
+    while (!callback_is_over(cb) && rv == HS_OK)
         rv = hs_wait(-1, 0, NULL, HS_NEVER, NULL, &ignored);
     hs_wakelist_leave(&cb->removers, &node);
     return rv;

@@ -92,7 +92,7 @@ watch_own(struct hs_loop *l, int fd, uint64_t data, struct hs_error *err)
 }
 
 static hs_err
-open_descriptors(struct hs_loop *l, struct hs_error *err)
+loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 {
     hs_err rv;
 
@@ -122,7 +122,7 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
     hs_list_init(&l->due);
     hs_list_init(&l->rung);
     hs_lock_init(&l->lock, HS_RANK_LOOP);
-    if ((rv = open_descriptors(l, err)) != HS_OK) {
+    if ((rv = loop_open_descriptors(l, err)) != HS_OK) {
         hs_loop_free(l);
         return rv;
     }
@@ -131,7 +131,7 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
 }
 
 static bool
-is_ours(const struct hs_loop *l)
+loop_is_ours(const struct hs_loop *l)
 {
     return l->fork_generation == hs_fork_generation();
 }
@@ -142,7 +142,7 @@ hs_loop_free(struct hs_loop *l)
     if (l == NULL)
         return;
     HS_CHECK(l, LOOP_MAGIC);
-    HS_ASSERT(l->loop_waiters == 0 || !is_ours(l));
+    HS_ASSERT(l->loop_waiters == 0 || !loop_is_ours(l));
     if (l->epoll_fd >= 0)
         (void)close(l->epoll_fd);
     if (l->timer_fd >= 0)
@@ -153,7 +153,7 @@ hs_loop_free(struct hs_loop *l)
         free(l->places[i]);
     free(l->places);
     hs_timers_fini(&l->timers);
-    if (is_ours(l)) /* A thread that is not in the forked child may have held it. */
+    if (loop_is_ours(l)) /* A thread that is not in the forked child may have held it. */
         hs_lock_fini(&l->lock);
     memset(l, LOOP_FREED, sizeof(*l));
     free(l);
@@ -260,7 +260,7 @@ set_timer(struct hs_loop *l)
 }
 
 static void
-collect_expired(struct hs_loop *l)
+loop_collect_expired(struct hs_loop *l)
 {
     int64_t now = hs_now();
     uint64_t count;
@@ -277,7 +277,7 @@ collect_expired(struct hs_loop *l)
 /* ---- Descriptors --------------------------------------------------------------------------- */
 
 static hs_err
-find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_place)
+loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_place)
 {
     size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_places ? n : 2 * l->n_places;
     struct place **places, *p;
@@ -311,7 +311,7 @@ make_all_due(struct hs_loop *l, struct place *p)
 }
 
 static hs_err
-enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_error *err)
+loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
 
@@ -335,7 +335,7 @@ void
 hs_loop_forget(struct hs_loop *l, int fd)
 {
     HS_CHECK(l, LOOP_MAGIC);
-    if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !is_ours(l))
+    if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !loop_is_ours(l))
         return;
     make_all_due(l, l->places[fd]);
     l->places[fd]->owner = 0;
@@ -383,12 +383,12 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
     hs_err rv = HS_OK;
 
     HS_CHECK(b, BELL_MAGIC);
-    if (!is_ours(l))
+    if (!loop_is_ours(l))
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    if (op->want_fd >= 0 && ((rv = find_place(l, op->want_fd, err, &p)) < 0 ||
-                             (rv = enter(l, op->want_fd, op->want_id, p, err)) < 0))
+    if (op->want_fd >= 0 && ((rv = loop_find_place(l, op->want_fd, err, &p)) < 0 ||
+                             (rv = loop_enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
     b->events = op->want_events;
     if (p != NULL)
@@ -411,7 +411,7 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
     hs_list_unlink(&b->parked);
     hs_list_unlink(&b->due);
     hs_timers_remove(&l->timers, &b->timer);
-    if (!is_ours(l))
+    if (!loop_is_ours(l))
         return; /* The lists are the parent's. */
     for (size_t i = 0; i < HS_BELL_EARS; i++)
         if (b->lists[i] != NULL) {
@@ -430,14 +430,14 @@ hs_loop_collect(struct hs_loop *l)
     int n;
 
     HS_CHECK(l, LOOP_MAGIC);
-    if (!is_ours(l))
+    if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
     n = epoll_wait(l->epoll_fd, events, BATCH, 0);
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 == RINGING)
             collect_rung(l);
         else if (events[i].data.u64 == TIMER)
-            collect_expired(l);
+            loop_collect_expired(l);
         else
             collect_ready(l, events[i].data.u64, events[i].events);
     }

@@ -159,7 +159,7 @@ put_to_rest_locked(struct hs_alarm *a)
 
 /* It is over: out of the notifier, which the owner's end of it will not touch then. */
 static void
-take_out_locked(struct hs_alarm *a)
+notifier_take_out_locked(struct hs_alarm *a)
 {
     put_to_rest_locked(a);
     hs_list_unlink(&a->all);
@@ -220,7 +220,7 @@ step_locked(struct hs_alarm *a)
         if (rv != HS_INTR)
             n->pause_until_ns = hs_now() + PAUSE_NS;
     } else {
-        take_out_locked(a);
+        notifier_take_out_locked(a);
     }
 }
 
@@ -273,7 +273,7 @@ hs_alarm_end(struct hs_alarm *a)
         a->ended = true;
         a = NULL; /* The thread frees it. */
     } else {
-        take_out_locked(a);
+        notifier_take_out_locked(a);
     }
     last = n->loop != NULL && hs_list_empty(&n->all);
     hs_lock_drop(&n->lock);
@@ -296,7 +296,7 @@ finish_current_locked(struct hs_notifier *n)
     if (a->hooks.repeats && !a->ended)
         hs_list_append(&n->again, &a->link);
     else
-        take_out_locked(a);
+        notifier_take_out_locked(a);
     return a->ended ? a : NULL;
 }
 
@@ -366,7 +366,7 @@ step_all_locked(struct hs_notifier *n)
 }
 
 static void
-sleep_locked(struct hs_notifier *n, bool pause)
+notifier_sleep_locked(struct hs_notifier *n, bool pause)
 {
     int64_t until = pause ? n->pause_until_ns : HS_NEVER;
     int fd = pause ? -1 : hs_loop_fileno(n->loop);
@@ -399,7 +399,7 @@ end_thread_locked(struct hs_notifier *n)
 }
 
 static void *
-run(void *arg)
+notifier_run(void *arg)
 {
     struct hs_notifier *n = arg;
     struct hs_wakenode node;
@@ -415,7 +415,7 @@ run(void *arg)
         if (!pause && !hs_list_empty(&n->due))
             serve_locked(n, &node);
         else
-            sleep_locked(n, pause);
+            notifier_sleep_locked(n, pause);
     }
     end_thread_locked(n);
     hs_lock_drop(&n->lock);
@@ -427,14 +427,14 @@ run(void *arg)
 
 /* All alarms are without a waiter. Those that are not over are stepped by the thread. */
 static hs_err
-start_locked(struct hs_notifier *n, struct hs_error *err)
+notifier_start_locked(struct hs_notifier *n, struct hs_error *err)
 {
     hs_err rv;
     int sys;
 
     if ((rv = hs_loop_new(err, &n->loop)) != HS_OK)
         return rv;
-    if ((sys = hs_thread_start("hs-notifier", STACK_BYTES, run, n)) != 0) {
+    if ((sys = hs_thread_start("hs-notifier", STACK_BYTES, notifier_run, n)) != 0) {
         hs_loop_free(n->loop);
         n->loop = NULL;
         return hs_err_set(err, HS_E_SYSTEM, sys, "notifier", "a thread to call back");
@@ -454,13 +454,13 @@ hs_notifier_start(struct hs_notifier *n, struct hs_error *err)
     HS_CHECK(n, NOTIFIER_MAGIC);
     hs_lock_take(&n->lock);
     if (n->loop == NULL && !n->stopped && !hs_list_empty(&n->all))
-        rv = start_locked(n, err);
+        rv = notifier_start_locked(n, err);
     hs_lock_drop(&n->lock);
     return rv;
 }
 
 static bool
-is_quiet(struct hs_notifier *n, enum hs_stop how)
+notifier_is_quiet(struct hs_notifier *n, enum hs_stop how)
 {
     bool quiet;
 
@@ -484,7 +484,7 @@ hs_notifier_stop(struct hs_notifier *n, enum hs_stop how)
     hs_lock_drop(&n->lock);
     hs_wakelist_wake(&n->wakers);
     hs_wakelist_join(&n->waiters, &node);
-    while (!is_quiet(n, how)) {
+    while (!notifier_is_quiet(n, how)) {
         hs_err ignored = hs_wait(-1, 0, NULL, HS_NEVER, NULL, &revents);
 
         (void)ignored; /* HS_INTR, or a change. */
@@ -525,7 +525,7 @@ hs_notifier_stop_each(enum hs_stop how)
 /* ---- Fork ---------------------------------------------------------------------------------- */
 
 static void
-before_fork(void)
+notifier_before_fork(void)
 {
     hs_lock_take_for_fork(&list_lock);
     for (struct hs_list *l = notifiers.next; l != &notifiers; l = l->next)
@@ -533,7 +533,7 @@ before_fork(void)
 }
 
 static void
-drop_all(void)
+notifier_drop_all(void)
 {
     for (struct hs_list *l = notifiers.next; l != &notifiers; l = l->next)
         hs_lock_drop_after_fork(&HS_CONTAINER(l, struct hs_notifier, link)->lock);
@@ -553,7 +553,7 @@ forget_parent(struct hs_notifier *n)
 
         next = l->next;
         if (!a->hooks.survives_fork)
-            take_out_locked(a);
+            notifier_take_out_locked(a);
         a->op.waited = false;
     }
     end_thread_locked(n);
@@ -563,16 +563,16 @@ forget_parent(struct hs_notifier *n)
 
 /* Runs after wait.c's handler: whatever was made before is the parent's by now. */
 static void
-after_fork_in_child(void)
+notifier_after_fork_in_child(void)
 {
     for (struct hs_list *l = notifiers.next; l != &notifiers; l = l->next)
         forget_parent(HS_CONTAINER(l, struct hs_notifier, link));
-    drop_all();
+    notifier_drop_all();
 }
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_NOTIFIERS)
 static void
-watch_forks(void)
+notifier_watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, drop_all, after_fork_in_child);
+    (void)pthread_atfork(notifier_before_fork, notifier_drop_all, notifier_after_fork_in_child);
 }

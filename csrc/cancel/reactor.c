@@ -73,7 +73,7 @@ struct hs_reactor {
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-open_descriptors(struct hs_reactor *r, struct hs_error *err)
+reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
@@ -106,7 +106,7 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
         hs_list_init(&r->waiting[lane]);
     hs_list_init(&r->due);
     hs_lock_init(&r->lock, HS_RANK_REACTOR);
-    if ((rv = open_descriptors(r, err)) != HS_OK)
+    if ((rv = reactor_open_descriptors(r, err)) != HS_OK)
         hs_reactor_free(r);
     else
         *ret_r = r;
@@ -114,13 +114,13 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
 }
 
 static bool
-is_ours(const struct hs_reactor *r)
+reactor_is_ours(const struct hs_reactor *r)
 {
     return r->fork_generation == hs_fork_generation();
 }
 
 static void
-close_if_open(int fd)
+reactor_close_if_open(int fd)
 {
     if (fd >= 0)
         (void)close(fd);
@@ -132,15 +132,15 @@ hs_reactor_free(struct hs_reactor *r)
     if (r == NULL)
         return;
     HS_CHECK(r, REACTOR_MAGIC);
-    HS_ASSERT(!is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
-    HS_ASSERT(!is_ours(r) || r->counts.sleeping == 0);
-    close_if_open(r->epoll_fd);
-    close_if_open(r->timer_fd);
-    close_if_open(r->ring_fd);
+    HS_ASSERT(!reactor_is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
+    HS_ASSERT(!reactor_is_ours(r) || r->counts.sleeping == 0);
+    reactor_close_if_open(r->epoll_fd);
+    reactor_close_if_open(r->timer_fd);
+    reactor_close_if_open(r->ring_fd);
     hs_timers_fini(&r->timers);
     free(r->places);
     free(r->free_places);
-    if (is_ours(r))
+    if (reactor_is_ours(r))
         hs_lock_fini(&r->lock);
     memset(r, FREED, sizeof(*r));
     free(r);
@@ -230,7 +230,7 @@ grow_locked(struct hs_reactor *r)
 }
 
 static struct place *
-place_of_locked(struct hs_reactor *r, struct hs_parked *p)
+reactor_place_of_locked(struct hs_reactor *r, struct hs_parked *p)
 {
     struct place *place;
 
@@ -248,7 +248,7 @@ place_of_locked(struct hs_reactor *r, struct hs_parked *p)
 }
 
 static void
-set_timer_locked(struct hs_reactor *r)
+reactor_set_timer_locked(struct hs_reactor *r)
 {
     int64_t earliest = hs_timers_earliest(&r->timers);
     struct itimerspec spec = {0};
@@ -262,8 +262,8 @@ set_timer_locked(struct hs_reactor *r)
 
 /* Only asked of who owns p, so that fd is still its own. */
 static hs_err
-arm_locked(struct hs_reactor *r, struct place *place, const struct hs_parked *p, int fd,
-           uint32_t events, struct hs_error *err)
+reactor_arm_locked(struct hs_reactor *r, struct place *place, const struct hs_parked *p, int fd,
+                   uint32_t events, struct hs_error *err)
 {
     struct epoll_event ev = {.events = events | EPOLLONESHOT};
     int ops[] = {place->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
@@ -287,14 +287,14 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     struct place *place;
     hs_err rv;
 
-    if (!hs_timers_reserve(&r->timers) || (place = place_of_locked(r, p)) == NULL)
+    if (!hs_timers_reserve(&r->timers) || (place = reactor_place_of_locked(r, p)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
     HS_ASSERT(place->parked == p && p->state == OWNED);
     place->generation = (place->generation + 1) & INT32_MAX;
-    if (fd >= 0 && (rv = arm_locked(r, place, p, fd, events, err)) != HS_OK)
+    if (fd >= 0 && (rv = reactor_arm_locked(r, place, p, fd, events, err)) != HS_OK)
         return rv;
     wait_locked(r, p, at_ns);
-    set_timer_locked(r);
+    reactor_set_timer_locked(r);
     return HS_OK;
 }
 
@@ -305,7 +305,7 @@ hs_reactor_park(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t even
     hs_err rv;
 
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     rv = park_locked(r, p, fd, events, at_ns, err);
@@ -317,7 +317,7 @@ void
 hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (p->place == 0 || !is_ours(r))
+    if (p->place == 0 || !reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     HS_ASSERT(p->state == OWNED && r->places[p->place - 1].parked == p);
@@ -341,7 +341,7 @@ collect_expired_locked(struct hs_reactor *r)
     r->timer_ns = HS_NEVER;
     while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
         become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
-    set_timer_locked(r);
+    reactor_set_timer_locked(r);
 }
 
 static void
@@ -375,7 +375,7 @@ void
 hs_reactor_collect(struct hs_reactor *r)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     collect_locked(r);
@@ -386,7 +386,7 @@ void
 hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     HS_ASSERT(p->state == OWNED);
@@ -399,7 +399,7 @@ void
 hs_reactor_call(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     if (p->state == WAITING)
@@ -411,7 +411,7 @@ void
 hs_reactor_call_all(struct hs_reactor *r)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     for (unsigned lane = 0; lane < HS_LANES; lane++)
@@ -428,7 +428,7 @@ hs_reactor_take(struct hs_reactor *r, unsigned lane,
     struct hs_parked *p = NULL;
 
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return NULL;
     hs_lock_take(&r->lock);
     if (!hs_list_empty(&r->waiting[lane])) {
@@ -466,7 +466,7 @@ take_due_locked(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
 }
 
 static hs_err
-sleep_locked(struct hs_reactor *r, struct hs_error *err)
+reactor_sleep_locked(struct hs_reactor *r, struct hs_error *err)
 {
     struct epoll_event ev;
     hs_err rv;
@@ -487,13 +487,13 @@ hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err, struct hs
     hs_err rv, slept;
 
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     if (!wait)
         collect_locked(r);
     while ((rv = take_due_locked(r, err, ret_p)) == HS_WANT && wait)
-        if ((slept = sleep_locked(r, err)) != HS_OK) {
+        if ((slept = reactor_sleep_locked(r, err)) != HS_OK) {
             drop_and_ring(r); /* The ring that woke nobody else may have been for us. */
             return slept;
         }
@@ -508,7 +508,7 @@ hs_reactor_poll(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
     hs_err rv;
 
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     r->watched = false;
@@ -525,7 +525,7 @@ void
 hs_reactor_close(struct hs_reactor *r)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     r->closed = true;
@@ -536,7 +536,7 @@ void
 hs_reactor_counts(struct hs_reactor *r, struct hs_reactor_counts *ret_counts)
 {
     *ret_counts = (struct hs_reactor_counts){0};
-    if (!is_ours(r))
+    if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
     *ret_counts = r->counts;

@@ -71,7 +71,7 @@ hs_slots_ref(struct hs_slots *t)
 }
 
 static bool
-is_ours(const struct hs_slots *t)
+slots_is_ours(const struct hs_slots *t)
 {
     return t->fork_generation == hs_fork_generation();
 }
@@ -84,7 +84,7 @@ hs_slots_unref(struct hs_slots *t)
     HS_CHECK(t, SLOTS_MAGIC);
     if (atomic_fetch_sub(&t->refs, 1) != 1)
         return;
-    if (is_ours(t)) {
+    if (slots_is_ours(t)) {
         HS_ASSERT(hs_list_empty(&t->waiting));
         hs_lock_fini(&t->lock);
     }
@@ -97,7 +97,7 @@ void
 hs_slots_give(struct hs_slots *t)
 {
     HS_CHECK(t, SLOTS_MAGIC);
-    if (!is_ours(t))
+    if (!slots_is_ours(t))
         return;
     hs_lock_take(&t->lock);
     if (t->free < 0 || hs_list_empty(&t->waiting)) {
@@ -143,7 +143,7 @@ hs_slots_take(struct hs_slots *t, struct hs_token *token, int64_t deadline_ns)
     struct waiter w = {.granted = false};
 
     HS_CHECK(t, SLOTS_MAGIC);
-    if (!is_ours(t))
+    if (!slots_is_ours(t))
         return;
     hs_lock_take(&t->lock);
     if (t->free > 0) {

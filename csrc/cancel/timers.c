@@ -29,7 +29,7 @@ hs_timers_reserve(struct hs_timers *t)
 }
 
 static void
-put(struct hs_timers *t, size_t i, struct hs_timer *timer)
+timers_put(struct hs_timers *t, size_t i, struct hs_timer *timer)
 {
     t->heap[i] = timer;
     timer->index = i;
@@ -39,8 +39,8 @@ static void
 sift_up(struct hs_timers *t, size_t i, struct hs_timer *timer)
 {
     for (; i > 0 && t->heap[(i - 1) / 2]->at_ns > timer->at_ns; i = (i - 1) / 2)
-        put(t, i, t->heap[(i - 1) / 2]);
-    put(t, i, timer);
+        timers_put(t, i, t->heap[(i - 1) / 2]);
+    timers_put(t, i, timer);
 }
 
 static void
@@ -53,10 +53,10 @@ sift_down(struct hs_timers *t, size_t i, struct hs_timer *timer)
             child++;
         if (child >= t->n || t->heap[child]->at_ns >= timer->at_ns)
             break;
-        put(t, i, t->heap[child]);
+        timers_put(t, i, t->heap[child]);
         i = child;
     }
-    put(t, i, timer);
+    timers_put(t, i, timer);
 }
 
 void

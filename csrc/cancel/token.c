@@ -100,7 +100,7 @@ hs_token_live(void)
 
 /* The sweeping thread, if there was one, is not in the child. */
 static void
-after_fork_in_child(void)
+token_after_fork_in_child(void)
 {
     hs_lock_init(&sweep_lock, HS_RANK_SWEEP);
 }
@@ -108,7 +108,7 @@ after_fork_in_child(void)
 __attribute__((constructor)) static void
 watch_forks(void)
 {
-    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
+    (void)pthread_atfork(NULL, NULL, token_after_fork_in_child);
 }
 
 static struct reason *
@@ -426,7 +426,7 @@ touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
 
 /* Wakes who waits on t and hands its children to the sweep. */
 static void
-visit(struct hs_token *t, bool ended, struct hs_token **queue, struct hs_list *fired)
+token_visit(struct hs_token *t, bool ended, struct hs_token **queue, struct hs_list *fired)
 {
     hs_lock_take(&t->lock);
     touch_locked(t, ended, fired);
@@ -493,13 +493,13 @@ sweep(struct hs_token *t, bool ended, struct hs_list *fired)
         return;
     hs_lock_take(&sweep_lock);
     t->in_sweep = true;
-    visit(t, ended, &queue, fired);
+    token_visit(t, ended, &queue, fired);
     while (queue != NULL) {
         next = queue;
         queue = next->sweep_next;
         if (ended)
             (void)hs_token_is_cancelled(next); /* Makes the ancestor's reason its own. */
-        visit(next, ended, &queue, fired);
+        token_visit(next, ended, &queue, fired);
         next->sweep_next = done;
         done = next;
     }
@@ -523,7 +523,7 @@ sweep_ended(struct hs_token *t)
 }
 
 static void
-hand_over(struct hs_callback *fired, struct hs_callback **ret_fired)
+token_hand_over(struct hs_callback *fired, struct hs_callback **ret_fired)
 {
     if (ret_fired != NULL)
         *ret_fired = fired;
@@ -542,7 +542,7 @@ hs_token_cancel(struct hs_token *t, const char *text, uint64_t cookie,
         *ret_fired = NULL;
     /* A deadline that passed unnoticed has run no callbacks yet. */
     if (first || atomic_load(&t->ended)->public.code == HS_E_DEADLINE)
-        hand_over(sweep_ended(t), ret_fired);
+        token_hand_over(sweep_ended(t), ret_fired);
     return first;
 }
 
@@ -553,7 +553,7 @@ hs_token_expire(struct hs_token *t, struct hs_callback **ret_fired)
         *ret_fired = NULL;
     if (hs_token_check(t) != HS_E_DEADLINE)
         return false;
-    hand_over(sweep_ended(t), ret_fired);
+    token_hand_over(sweep_ended(t), ret_fired);
     return true;
 }
 

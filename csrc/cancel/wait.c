@@ -47,7 +47,7 @@ hs_fork_generation(void)
 }
 
 static void
-after_fork_in_child(void)
+wait_after_fork_in_child(void)
 {
     atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
 }
@@ -58,7 +58,7 @@ after_fork_in_child(void)
 __attribute__((constructor(200))) static void
 watch_forks(void)
 {
-    (void)pthread_atfork(NULL, NULL, after_fork_in_child);
+    (void)pthread_atfork(NULL, NULL, wait_after_fork_in_child);
 }
 
 void
@@ -77,7 +77,7 @@ end_thread(void *arg)
 }
 
 static void
-make_key(void)
+wait_make_key(void)
 {
     key_made = pthread_key_create(&key, end_thread) == 0;
 }
@@ -128,7 +128,7 @@ get_waker(void)
         own_waker = NULL;
     }
     if (own_waker == NULL) {
-        (void)pthread_once(&once, make_key);
+        (void)pthread_once(&once, wait_make_key);
         own_waker = thread_waker_new();
     }
     return own_waker != NULL ? own_waker : &deaf;
@@ -291,7 +291,7 @@ hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event, struct hs_error *err)
 static const char while_waiting[] = "while waiting";
 
 static hs_err
-check(const struct hs_op *op, int64_t deadline_ns, const char *when, struct hs_error *err)
+wait_check(const struct hs_op *op, int64_t deadline_ns, const char *when, struct hs_error *err)
 {
     hs_err rv;
 
@@ -305,7 +305,7 @@ check(const struct hs_op *op, int64_t deadline_ns, const char *when, struct hs_e
 hs_err
 hs_op_check(const struct hs_op *op, int64_t deadline_ns, struct hs_error *err)
 {
-    return check(op, deadline_ns, "before the call", err);
+    return wait_check(op, deadline_ns, "before the call", err);
 }
 
 hs_err
@@ -316,7 +316,7 @@ hs_op_begin(struct hs_op *op, int64_t other_deadline_ns, struct hs_error *err)
     if (op->waited) {
         op->waited = false;
         return op->token != NULL && hs_token_is_cancelled(op->token)
-                   ? check(op, HS_NEVER, while_waiting, err)
+                   ? wait_check(op, HS_NEVER, while_waiting, err)
                    : HS_OK;
     }
     if ((rv = hs_op_check(op, op->deadline_ns, err)) != HS_OK)
@@ -339,7 +339,7 @@ want(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t until_
             hs_loop_waiter_listen(op->loop_waiter, HS_BELL_TOKEN, hs_token_wakelist(op->token));
         op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
     }
-    if ((rv = check(op, deadline_ns, while_waiting, err)) != HS_OK)
+    if ((rv = wait_check(op, deadline_ns, while_waiting, err)) != HS_OK)
         return rv;
     op->waited = true;
     return HS_WANT;

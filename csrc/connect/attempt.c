@@ -29,7 +29,7 @@
 /* Out of the epoll set first: a process forked meanwhile keeps the description open, and with it an
  * event that nobody could take out any more (epoll(7)). */
 static void
-close_fd(struct attempt *a)
+attempt_close_fd(struct attempt *a)
 {
     if (a->fd < 0)
         return;
@@ -50,18 +50,18 @@ end_with(struct attempt *a, int sys)
 {
     a->log.sys = sys;
     a->log.ended_ns = hs_now();
-    close_fd(a);
+    attempt_close_fd(a);
 }
 
 static hs_err
-fail(struct attempt *a, int sys)
+attempt_fail(struct attempt *a, int sys)
 {
     end_with(a, sys);
     return HS_E_SYSTEM;
 }
 
 static int
-open_socket(int family, const struct hs_sockopts *o)
+attempt_open_socket(int family, const struct hs_sockopts *o)
 {
     const int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
     int fd = -1;
@@ -96,12 +96,12 @@ bind_source(struct attempt *a, const struct hs_connect_options *opts)
 
     a->log.phase = HS_ATTEMPT_BIND;
     if (source == NULL)
-        return fail(a, EAFNOSUPPORT);
+        return attempt_fail(a, EAFNOSUPPORT);
     /* Without it every bind takes a whole local port, not just one towards this peer. */
     if (hs_addr_port(source) == 0)
         (void)setsockopt(a->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
     if (bind(a->fd, &source->sa, source->len) != 0)
-        return fail(a, errno);
+        return attempt_fail(a, errno);
     return HS_OK;
 }
 
@@ -121,8 +121,8 @@ again_or_fail(struct attempt *a, const struct hs_connect_options *opts, int sys)
     const struct hs_addr *source = source_for(opts, addr.sa.sa_family);
 
     if (a->tries >= MAX_TRIES || (source != NULL && hs_addr_port(source) != 0))
-        return fail(a, sys);
-    close_fd(a);
+        return attempt_fail(a, sys);
+    attempt_close_fd(a);
     return hs_attempt_start(a, &addr, opts);
 }
 
@@ -135,10 +135,10 @@ hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
 
     if (getpeername(a->fd, &peer.sa, &peer.len) != 0) {
         if (errno != ENOTCONN)
-            return fail(a, errno);
+            return attempt_fail(a, errno);
         if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
             sys = errno;
-        return sys == 0 ? HS_WANT : fail(a, sys);
+        return sys == 0 ? HS_WANT : attempt_fail(a, sys);
     }
     if (connected_to_itself(a, &peer))
         return again_or_fail(a, opts, ECONNREFUSED);
@@ -157,10 +157,10 @@ call_connect(struct attempt *a, const struct hs_connect_options *opts)
     if (errno == EADDRNOTAVAIL)
         return again_or_fail(a, opts, EADDRNOTAVAIL);
     if (errno == EAGAIN && a->log.addr.sa.sa_family == AF_UNIX) {
-        close_fd(a);
+        attempt_close_fd(a);
         return HS_WANT;
     }
-    return fail(a, errno);
+    return attempt_fail(a, errno);
 }
 
 hs_err
@@ -175,11 +175,11 @@ hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
         a->log.started_ns = hs_now();
     a->log.addr = *addr;
     a->log.phase = HS_ATTEMPT_SOCKET;
-    if ((a->fd = open_socket(family, &opts->sockopts)) < 0)
-        return fail(a, errno);
+    if ((a->fd = attempt_open_socket(family, &opts->sockopts)) < 0)
+        return attempt_fail(a, errno);
     hs_sockopts_draw(&opts->sockopts, &a->own);
     if (hs_sockopts_apply(a->fd, family, &a->own, HS_USE_CONNECTION, &err, &a->changed) != HS_OK)
-        return fail(a, err.sys);
+        return attempt_fail(a, err.sys);
     if (has_source(opts) && family != AF_UNIX && bind_source(a, opts) != HS_OK)
         return HS_E_SYSTEM;
     return call_connect(a, opts);
@@ -203,7 +203,7 @@ hs_attempt_stop(struct attempt *a)
 /* ---- TLS ----------------------------------------------------------------------------------- */
 
 static hs_err
-wrap(struct attempt *a, struct hs_error *err)
+attempt_wrap(struct attempt *a, struct hs_error *err)
 {
     return hs_conn_wrap(a->fd, a->log.addr.sa.sa_family, &a->log.addr, &a->own, a->changed, err,
                         &a->conn);
@@ -219,7 +219,7 @@ hs_attempt_handshake(struct attempt *a, const struct hs_connect_options *opts, s
         a->log.ended_ns = 0;
         a->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
         a->op.stepping = true;
-        if ((rv = wrap(a, err)) != HS_OK) {
+        if ((rv = attempt_wrap(a, err)) != HS_OK) {
             end_with(a, ENOMEM);
             return rv;
         }
@@ -244,7 +244,7 @@ hs_attempt_take(struct attempt *a, struct hs_error *err, struct hs_conn **ret_co
     if (a->epoll_fd >= 0)
         (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     a->epoll_fd = -1;
-    if (a->conn == NULL && (rv = wrap(a, err)) != HS_OK)
+    if (a->conn == NULL && (rv = attempt_wrap(a, err)) != HS_OK)
         (void)close(fd);
     a->fd = -1;
     if (rv != HS_OK)

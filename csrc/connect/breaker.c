@@ -108,7 +108,7 @@ check_ranges(const struct hs_breaker_options *o, struct hs_error *err)
 }
 
 static hs_err
-check_options(const struct hs_breaker_options *o, struct hs_error *err)
+breaker_check_options(const struct hs_breaker_options *o, struct hs_error *err)
 {
     hs_err rv = check_ranges(o, err);
 
@@ -142,7 +142,7 @@ hs_breaker_new(const struct hs_breaker_options *o, struct hs_error *err, struct 
     struct hs_breaker *b;
     hs_err rv;
 
-    if ((rv = check_options(o, err)) != HS_OK)
+    if ((rv = breaker_check_options(o, err)) != HS_OK)
         return rv;
     if ((b = calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "breaker", "no memory for a breaker");
@@ -193,7 +193,7 @@ put_right(struct hs_breaker *b)
 }
 
 static void
-enter(struct hs_breaker *b)
+breaker_enter(struct hs_breaker *b)
 {
     uint32_t own = hs_fork_generation(), found;
 
@@ -211,7 +211,7 @@ enter(struct hs_breaker *b)
 }
 
 static void
-leave(struct hs_breaker *b)
+breaker_leave(struct hs_breaker *b)
 {
     hs_lock_drop(&b->lock);
 }
@@ -219,15 +219,15 @@ leave(struct hs_breaker *b)
 /* ---- Table ---------------------------------------------------------------------------------- */
 
 static struct entry **
-bucket_of(struct hs_breaker *b, const struct hs_breaker_key *key)
+breaker_bucket_of(struct hs_breaker *b, const struct hs_breaker_key *key)
 {
     return &b->buckets[hs_breaker_key_hash(key, b->m.o.seed) & (b->n_buckets - 1)];
 }
 
 static struct entry *
-find_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
+breaker_find_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
 {
-    struct entry *e = *bucket_of(b, key);
+    struct entry *e = *breaker_bucket_of(b, key);
 
     while (e != NULL && !hs_breaker_key_equal(&e->s.key, key))
         e = e->next;
@@ -239,9 +239,9 @@ find_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
 }
 
 static void
-forget_locked(struct hs_breaker *b, struct entry *e)
+breaker_forget_locked(struct hs_breaker *b, struct entry *e)
 {
-    struct entry **at = bucket_of(b, &e->s.key);
+    struct entry **at = breaker_bucket_of(b, &e->s.key);
 
     while (*at != e)
         at = &(*at)->next;
@@ -261,20 +261,20 @@ make_room_locked(struct hs_breaker *b)
         struct entry *e = HS_CONTAINER(l, struct entry, lru);
 
         if (e->s.state == HS_BREAKER_CLOSED) {
-            forget_locked(b, e);
+            breaker_forget_locked(b, e);
             b->m.stats.evicted++;
             return;
         }
     }
-    forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
+    breaker_forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
     b->m.stats.evicted++;
 }
 
 /* NULL when there is no memory: then this failure is not remembered. */
 static struct entry *
-add_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
+breaker_add_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
 {
-    struct entry **at = bucket_of(b, key);
+    struct entry **at = breaker_bucket_of(b, key);
     struct entry *e;
 
     e = calloc(1, sizeof(*e) + (size_t)b->m.o.probes * sizeof(e->probes[0]));
@@ -299,10 +299,10 @@ hs_breaker_unref(struct hs_breaker *b)
     if (atomic_fetch_sub(&b->refs, 1) != 1)
         return;
     hs_roster_remove(HS_ROSTER_BREAKERS, &b->roster);
-    enter(b); /* For the sake of put_right: nobody else is here any more. */
+    breaker_enter(b); /* For the sake of put_right: nobody else is here any more. */
     while (!hs_list_empty(&b->by_use))
-        forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
-    leave(b);
+        breaker_forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
+    breaker_leave(b);
     hs_lock_fini(&b->lock);
     free(b->buckets);
     memset(b, FREED, sizeof(*b));
@@ -311,7 +311,7 @@ hs_breaker_unref(struct hs_breaker *b)
 }
 
 static bool
-take(struct hs_list *link, size_t i, void *arg)
+breaker_take(struct hs_list *link, size_t i, void *arg)
 {
     struct hs_breaker *b = HS_CONTAINER(link, struct hs_breaker, roster);
 
@@ -322,7 +322,7 @@ take(struct hs_list *link, size_t i, void *arg)
 size_t
 hs_breakers(struct hs_breaker **breakers, size_t room)
 {
-    return hs_roster_take(HS_ROSTER_BREAKERS, room, take, breakers);
+    return hs_roster_take(HS_ROSTER_BREAKERS, room, breaker_take, breakers);
 }
 
 /* ---- Permits and reports -------------------------------------------------------------------- */
@@ -341,12 +341,12 @@ hs_breaker_permit(struct hs_breaker *b, const struct hs_breaker_key *key, int64_
     enum hs_breaker_state state = HS_BREAKER_CLOSED;
     struct entry *e;
 
-    enter(b);
-    if ((e = find_locked(b, key)) != NULL)
+    breaker_enter(b);
+    if ((e = breaker_find_locked(b, key)) != NULL)
         state = hs_entry_permit(e, &b->m, now_ns, ret_permit);
     else
         permit_unknown_locked(b, now_ns, ret_permit);
-    leave(b);
+    breaker_leave(b);
     return state;
 }
 
@@ -385,18 +385,18 @@ hs_breaker_record(struct hs_breaker *b, const struct hs_breaker_key *key, struct
     *permit = (struct hs_permit){0};
     if (given.kind == PERMIT_NONE)
         return;
-    enter(b);
+    breaker_enter(b);
     fail = effective(b, &given, fail, now_ns);
     weight = hs_fail_weight(key, fail);
     count_report(&b->m.stats, fail, weight);
-    e = find_locked(b, key);
+    e = breaker_find_locked(b, key);
     if (e == NULL && given.generation != 0)
         b->m.stats.late++; /* Its entry has been forgotten. */
     else if (e == NULL && weight > 0)
-        e = add_locked(b, key);
+        e = breaker_add_locked(b, key);
     if (e != NULL)
         hs_entry_record(e, &b->m, &given, fail, now_ns);
-    leave(b);
+    breaker_leave(b);
 }
 
 /* ---- Several addresses of one name ---------------------------------------------------------- */
@@ -427,7 +427,7 @@ due_first_locked(struct hs_breaker *b, const struct hs_addr *const *addrs, size_
         int64_t due;
 
         hs_breaker_key_addr(addrs[i], &key);
-        e = find_locked(b, &key);
+        e = breaker_find_locked(b, &key);
         due = e != NULL && e->s.state != HS_BREAKER_CLOSED ? e->s.retry_ns : 0;
         if (i == 0 || due < earliest) {
             first = i;
@@ -446,7 +446,7 @@ hs_breaker_permit_one(struct hs_breaker *b, const struct hs_addr *const *refused
     struct entry *e = NULL;
     bool wanted;
 
-    enter(b);
+    breaker_enter(b);
     wanted = n > 0 && n_forced < quota(&b->m.o, n + n_forced, n_all);
     if (wanted) {
         *ret_i = due_first_locked(b, refused, n, &e);
@@ -455,7 +455,7 @@ hs_breaker_permit_one(struct hs_breaker *b, const struct hs_addr *const *refused
         else
             permit_unknown_locked(b, now_ns, ret_permit);
     }
-    leave(b);
+    breaker_leave(b);
     return wanted;
 }
 
@@ -466,7 +466,7 @@ hs_breaker_states(struct hs_breaker *b, int64_t now_ns, struct hs_breaker_status
 {
     size_t n = 0, total;
 
-    enter(b);
+    breaker_enter(b);
     for (struct hs_list *l = b->by_use.prev; l != &b->by_use && n < max; l = l->prev) {
         struct entry *e = HS_CONTAINER(l, struct entry, lru);
 
@@ -475,7 +475,7 @@ hs_breaker_states(struct hs_breaker *b, int64_t now_ns, struct hs_breaker_status
         s[n++] = e->s;
     }
     total = b->m.stats.keys;
-    leave(b);
+    breaker_leave(b);
     return total;
 }
 
@@ -484,7 +484,7 @@ hs_breaker_stats(struct hs_breaker *b, int64_t now_ns, struct hs_breaker_stats *
 {
     size_t n_open = 0;
 
-    enter(b);
+    breaker_enter(b);
     for (struct hs_list *l = b->by_use.next; l != &b->by_use; l = l->next) {
         struct entry *e = HS_CONTAINER(l, struct entry, lru);
 
@@ -493,7 +493,7 @@ hs_breaker_stats(struct hs_breaker *b, int64_t now_ns, struct hs_breaker_stats *
     }
     *ret_stats = b->m.stats;
     ret_stats->keys_open = n_open;
-    leave(b);
+    breaker_leave(b);
 }
 
 size_t
@@ -502,15 +502,15 @@ hs_breaker_reset(struct hs_breaker *b, const struct hs_breaker_key *key)
     struct entry *e;
     size_t n = 0;
 
-    enter(b);
-    if (key != NULL && (e = find_locked(b, key)) != NULL) {
-        forget_locked(b, e);
+    breaker_enter(b);
+    if (key != NULL && (e = breaker_find_locked(b, key)) != NULL) {
+        breaker_forget_locked(b, e);
         n = 1;
     }
     while (key == NULL && !hs_list_empty(&b->by_use)) {
-        forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
+        breaker_forget_locked(b, HS_CONTAINER(b->by_use.next, struct entry, lru));
         n++;
     }
-    leave(b);
+    breaker_leave(b);
     return n;
 }

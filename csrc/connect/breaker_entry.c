@@ -163,7 +163,7 @@ hs_entry_sum(struct entry *e, const struct machine *m, int64_t now_ns)
 /* ---- Changing state ------------------------------------------------------------------------- */
 
 static uint64_t
-next_random(struct machine *m) /* splitmix64 */
+breaker_entry_next_random(struct machine *m) /* splitmix64 */
 {
     uint64_t z = (m->random += UINT64_C(0x9e3779b97f4a7c15));
 
@@ -184,11 +184,11 @@ open_span(struct machine *m, unsigned openings)
     if (span == HS_NEVER)
         return span;
     part = span / 1000 * m->o.jitter_permille;
-    return span - (int64_t)(next_random(m) % ((uint64_t)part + 1));
+    return span - (int64_t)(breaker_entry_next_random(m) % ((uint64_t)part + 1));
 }
 
 static void
-enter(struct entry *e, struct machine *m, enum hs_breaker_state state)
+breaker_entry_enter(struct entry *e, struct machine *m, enum hs_breaker_state state)
 {
     e->s.state = state;
     e->generation = ++m->generation;
@@ -197,7 +197,7 @@ enter(struct entry *e, struct machine *m, enum hs_breaker_state state)
 }
 
 static void
-note(enum hs_event_kind kind, const struct entry *e, int64_t span_ns)
+breaker_entry_note(enum hs_event_kind kind, const struct entry *e, int64_t span_ns)
 {
     char text[HS_BREAKER_KEY_TEXT_SIZE];
     struct hs_event event = {.span_ns = span_ns};
@@ -216,10 +216,10 @@ open_it(struct entry *e, struct machine *m, int64_t now_ns)
     e->s.opened_ns = now_ns;
     e->s.retry_ns = e->span_ns < HS_NEVER - now_ns ? now_ns + e->span_ns : HS_NEVER;
     e->closed_ns = 0;
-    enter(e, m, HS_BREAKER_OPEN);
+    breaker_entry_enter(e, m, HS_BREAKER_OPEN);
     e->s.opened++;
     m->stats.opened++;
-    note(HS_EVENT_BREAKER_OPENED, e, e->span_ns);
+    breaker_entry_note(HS_EVENT_BREAKER_OPENED, e, e->span_ns);
 }
 
 static void
@@ -229,9 +229,9 @@ close_it(struct entry *e, struct machine *m, int64_t now_ns)
     e->s.opened_ns = e->s.retry_ns = 0;
     e->s.in_a_row = 0;
     memset(e->window, 0, sizeof(e->window));
-    enter(e, m, HS_BREAKER_CLOSED);
+    breaker_entry_enter(e, m, HS_BREAKER_CLOSED);
     m->stats.closed++;
-    note(HS_EVENT_BREAKER_CLOSED, e, 0);
+    breaker_entry_note(HS_EVENT_BREAKER_CLOSED, e, 0);
 }
 
 void
@@ -239,7 +239,7 @@ hs_entry_advance(struct entry *e, struct machine *m, int64_t now_ns)
 {
     if (e->s.state != HS_BREAKER_OPEN || now_ns < e->s.retry_ns)
         return;
-    enter(e, m, HS_BREAKER_HALF_OPEN);
+    breaker_entry_enter(e, m, HS_BREAKER_HALF_OPEN);
     m->stats.half_opened++;
 }
 
@@ -284,7 +284,8 @@ grant_probe(struct entry *e, struct machine *m, struct probe *p, int64_t now_ns,
 }
 
 static enum hs_breaker_state
-refuse(struct entry *e, struct machine *m, int64_t now_ns, struct hs_permit *ret_permit)
+breaker_entry_refuse(struct entry *e, struct machine *m, int64_t now_ns,
+                     struct hs_permit *ret_permit)
 {
     if (m->o.dry_run) {
         m->stats.would_refuse++;
@@ -309,10 +310,10 @@ hs_entry_permit(struct entry *e, struct machine *m, int64_t now_ns, struct hs_pe
         *ret_permit = permit_of(e, PERMIT_NORMAL, now_ns);
         break;
     case HS_BREAKER_OPEN:
-        return refuse(e, m, now_ns, ret_permit);
+        return breaker_entry_refuse(e, m, now_ns, ret_permit);
     case HS_BREAKER_HALF_OPEN:
         if ((p = free_probe(e, m, now_ns)) == NULL)
-            return refuse(e, m, now_ns, ret_permit);
+            return breaker_entry_refuse(e, m, now_ns, ret_permit);
         grant_probe(e, m, p, now_ns, ret_permit);
         break;
     }
@@ -332,7 +333,7 @@ hs_entry_force(struct entry *e, struct machine *m, int64_t now_ns, struct hs_per
 /* ---- Reports -------------------------------------------------------------------------------- */
 
 static void
-give_back(struct entry *e, const struct machine *m, uint64_t probe)
+breaker_entry_give_back(struct entry *e, const struct machine *m, uint64_t probe)
 {
     for (int i = 0; probe != 0 && i < m->o.probes; i++)
         if (e->probes[i].id == probe)
@@ -401,7 +402,7 @@ hs_entry_record(struct entry *e, struct machine *m, const struct hs_permit *perm
         m->stats.late++;
         return;
     }
-    give_back(e, m, permit->probe);
+    breaker_entry_give_back(e, m, permit->probe);
     if (fail == HS_FAIL_NONE)
         note_success(e, m, now_ns);
     else if (weight > 0 && permit->kind != PERMIT_FORCED)

@@ -132,7 +132,7 @@ prepare_tls(struct hs_connector *cn)
 }
 
 static hs_err
-open_descriptors(struct hs_connector *cn, struct hs_error *err)
+connector_open_descriptors(struct hs_connector *cn, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LOOKUP_SLOT};
 
@@ -144,7 +144,7 @@ open_descriptors(struct hs_connector *cn, struct hs_error *err)
 }
 
 static hs_err
-allocate(struct hs_connector *cn, struct hs_error *err)
+connector_allocate(struct hs_connector *cn, struct hs_error *err)
 {
     bool named = cn->ep.family == AF_UNSPEC;
 
@@ -157,7 +157,7 @@ allocate(struct hs_connector *cn, struct hs_error *err)
     if (cn->attempts == NULL || cn->log == NULL || cn->plan == NULL ||
         (named && (cn->found[V6] == NULL || cn->found[V4] == NULL)))
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
-    return named ? open_descriptors(cn, err) : HS_OK;
+    return named ? connector_open_descriptors(cn, err) : HS_OK;
 }
 
 hs_err
@@ -181,7 +181,7 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
     cn->epoll_fd = cn->lookup_fd = -1;
     cn->last_family = -1;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    if ((rv = allocate(cn, err)) != HS_OK) {
+    if ((rv = connector_allocate(cn, err)) != HS_OK) {
         hs_connector_free(cn);
         return rv;
     }
@@ -210,7 +210,7 @@ ask_breaker(struct hs_connector *cn, struct attempt *a, const struct hs_addr *ad
 }
 
 static void
-tell_breaker(struct hs_connector *cn, struct attempt *a, enum hs_fail how)
+connector_tell_breaker(struct hs_connector *cn, struct attempt *a, enum hs_fail how)
 {
     struct hs_breaker_key key;
 
@@ -222,7 +222,7 @@ tell_breaker(struct hs_connector *cn, struct attempt *a, enum hs_fail how)
 
 /* Of an attempt that has ended without a connection, and not because somebody cancelled. */
 static enum hs_fail
-failure_of(const struct attempt *a)
+connector_failure_of(const struct attempt *a)
 {
     if (a->log.tls != HS_TLS_NONE)
         return hs_fail_of_tls(a->log.tls);
@@ -258,10 +258,10 @@ take_skipped(struct hs_connector *cn, size_t *ret_slot, struct hs_addr *ret_addr
 /* ---- Ending --------------------------------------------------------------------------------- */
 
 static void
-call_off(struct hs_connector *cn, struct attempt *a, bool cancelled)
+connector_call_off(struct hs_connector *cn, struct attempt *a, bool cancelled)
 {
     hs_attempt_stop(a);
-    tell_breaker(cn, a, cancelled ? HS_FAIL_NOT_COUNTED : failure_of(a));
+    connector_tell_breaker(cn, a, cancelled ? HS_FAIL_NOT_COUNTED : connector_failure_of(a));
 }
 
 static void
@@ -269,7 +269,7 @@ stop_all(struct hs_connector *cn, bool cancelled)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (cn->attempts[i].log.ended_ns == 0)
-            call_off(cn, &cn->attempts[i], cancelled);
+            connector_call_off(cn, &cn->attempts[i], cancelled);
     cn->in_flight = 0;
 }
 
@@ -423,14 +423,14 @@ call_off_oldest(struct hs_connector *cn)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (cn->attempts[i].log.ended_ns == 0) {
-            call_off(cn, &cn->attempts[i], false);
+            connector_call_off(cn, &cn->attempts[i], false);
             cn->in_flight--;
             return;
         }
 }
 
 static hs_err
-watch(struct hs_connector *cn, size_t slot)
+connector_watch(struct hs_connector *cn, size_t slot)
 {
     struct attempt *a = &cn->attempts[slot];
     bool shaking = a->conn != NULL;
@@ -458,14 +458,14 @@ stop_others(struct hs_connector *cn, const struct attempt *winner)
 {
     for (size_t i = 0; i < cn->n_attempts; i++)
         if (&cn->attempts[i] != winner && cn->attempts[i].log.ended_ns == 0) {
-            call_off(cn, &cn->attempts[i], false);
+            connector_call_off(cn, &cn->attempts[i], false);
             cn->in_flight--;
         }
 }
 
 /* rv of an attempt so far: one that is connected goes on with TLS. */
 static hs_err
-secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
+connector_secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 {
     struct hs_error err = {0};
 
@@ -483,13 +483,13 @@ secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 
 /* rv of an attempt: HS_OK ends the race, a failure brings the next one forward. */
 static hs_err
-judge(struct hs_connector *cn, struct attempt *a, hs_err rv, struct attempt **ret_winner)
+connector_judge(struct hs_connector *cn, struct attempt *a, hs_err rv, struct attempt **ret_winner)
 {
     if (rv == HS_OK)
         *ret_winner = a;
     if (rv == HS_OK || rv == HS_WANT)
         return rv;
-    tell_breaker(cn, a, failure_of(a));
+    connector_tell_breaker(cn, a, connector_failure_of(a));
     cn->in_flight--;
     cn->next_attempt_ns = 0;
     return HS_WANT;
@@ -507,12 +507,12 @@ start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
         call_off_oldest(cn);
     cn->in_flight++;
     cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
-    rv = secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
+    rv = connector_secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
-    else if (rv == HS_WANT && watch(cn, slot) != HS_OK)
+    else if (rv == HS_WANT && connector_watch(cn, slot) != HS_OK)
         rv = HS_E_SYSTEM;
-    return judge(cn, a, rv, ret_winner);
+    return connector_judge(cn, a, rv, ret_winner);
 }
 
 static hs_err
@@ -531,24 +531,24 @@ static hs_err
 retry_unix(struct hs_connector *cn, struct attempt **ret_winner)
 {
     struct attempt *a = &cn->attempts[0];
-    hs_err rv = secure(cn, a, hs_attempt_start(a, &cn->ep.addr, &cn->opts));
+    hs_err rv = connector_secure(cn, a, hs_attempt_start(a, &cn->ep.addr, &cn->opts));
 
     cn->retry_ns = rv == HS_WANT && a->fd < 0 ? hs_now() + RETRY_NS : 0;
-    return judge(cn, a, rv, ret_winner);
+    return connector_judge(cn, a, rv, ret_winner);
 }
 
 static hs_err
-settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
+connector_settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
 {
     struct attempt *a = &cn->attempts[slot];
     hs_err rv;
 
     if (a->log.ended_ns != 0 || a->fd < 0)
         return HS_WANT;
-    rv = secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
-    if (rv == HS_WANT && watch(cn, slot) != HS_OK) /* It may have a new socket. */
+    rv = connector_secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
+    if (rv == HS_WANT && connector_watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
-    return judge(cn, a, rv, ret_winner);
+    return connector_judge(cn, a, rv, ret_winner);
 }
 
 /* What has happened to the running attempts since the last look. Never sleeps. */
@@ -561,11 +561,11 @@ collect_attempts(struct hs_connector *cn, struct attempt **ret_winner)
     int n;
 
     if (cn->epoll_fd < 0)
-        return cn->in_flight > 0 ? settle(cn, 0, ret_winner) : HS_WANT;
+        return cn->in_flight > 0 ? connector_settle(cn, 0, ret_winner) : HS_WANT;
     n = epoll_wait(cn->epoll_fd, events, MAX_ATTEMPTS + 1, 0);
     for (int i = 0; i < n && rv == HS_WANT; i++) {
         if (events[i].data.u32 != LOOKUP_SLOT) {
-            rv = settle(cn, events[i].data.u32, ret_winner);
+            rv = connector_settle(cn, events[i].data.u32, ret_winner);
         } else {
             ssize_t ignored = read(cn->lookup_fd, &count, sizeof(count));
 
@@ -588,7 +588,7 @@ handshakes_until(const struct hs_connector *cn)
 }
 
 static hs_err
-collect_expired(struct hs_connector *cn, struct attempt **ret_winner)
+connector_collect_expired(struct hs_connector *cn, struct attempt **ret_winner)
 {
     hs_err rv = HS_WANT;
 
@@ -596,7 +596,7 @@ collect_expired(struct hs_connector *cn, struct attempt **ret_winner)
         return HS_WANT;
     for (size_t i = 0; i < cn->n_attempts && rv == HS_WANT; i++)
         if (cn->attempts[i].conn != NULL)
-            rv = settle(cn, i, ret_winner);
+            rv = connector_settle(cn, i, ret_winner);
     return rv;
 }
 
@@ -619,7 +619,7 @@ exhausted(const struct hs_connector *cn)
 
 /* One round of all that can be done now: HS_OK with a winner, HS_WANT, or an error. */
 static hs_err
-advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
+connector_advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
 {
     struct hs_addr addr;
     size_t slot;
@@ -633,7 +633,7 @@ advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winn
     }
     /* 2. Attempts that are ready: connected, failed, or a step further in their handshakes. */
     if ((rv = collect_attempts(cn, ret_winner)) != HS_WANT ||
-        (rv = collect_expired(cn, ret_winner)) != HS_WANT)
+        (rv = connector_collect_expired(cn, ret_winner)) != HS_WANT)
         return rv;
     /* 3. Addresses that have come meanwhile. */
     collect_answers(cn);
@@ -798,7 +798,7 @@ take_winner(struct hs_connector *cn, struct attempt *winner, struct hs_error *er
 {
     hs_err rv = hs_attempt_take(winner, err, ret_conn);
 
-    tell_breaker(cn, winner, HS_FAIL_NONE);
+    connector_tell_breaker(cn, winner, HS_FAIL_NONE);
     cn->in_flight--;
     stop_all(cn, false);
     cn->failed = true; /* Used up: it gives one connection. */
@@ -844,7 +844,8 @@ check_usable(const struct hs_connector *cn, struct hs_error *err)
 }
 
 static hs_err
-run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err, struct hs_conn **ret_conn)
+connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
+              struct hs_conn **ret_conn)
 {
     struct attempt *winner = NULL;
     hs_err rv;
@@ -852,7 +853,7 @@ run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err, struct hs_c
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
-        rv = advance(cn, err, &winner);
+        rv = connector_advance(cn, err, &winner);
         if (rv == HS_OK)
             return take_winner(cn, winner, err, ret_conn);
         if (rv == HS_WANT && exhausted(cn))
@@ -899,7 +900,7 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
         return rv;
     if (cn->began_ns == 0)
         cn->began_ns = hs_now();
-    rv = run(cn, op, err, ret_conn);
+    rv = connector_run(cn, op, err, ret_conn);
     if (rv != HS_INTR && rv != HS_WANT)
         note_end(cn, rv, err);
     return rv;

@@ -131,7 +131,7 @@ settled(int64_t *ret_at)
 }
 
 static void
-settle(void)
+resolve_settle(void)
 {
     int64_t until = hs_now() + SETTLE_LIMIT_NS, at;
     struct hs_wakenode node;
@@ -162,20 +162,20 @@ open_gate(void)
 }
 
 static void
-before_fork(void)
+resolve_before_fork(void)
 {
     hs_lock_take(&lock);
 }
 
 static void
-after_fork_in_parent(void)
+resolve_after_fork_in_parent(void)
 {
     hs_lock_drop(&lock);
 }
 
 /* The threads are the parent's: the child starts with none and leaves their memory alone. */
 static void
-after_fork_in_child(void)
+resolve_after_fork_in_child(void)
 {
     hs_turns_init(&turns);
     hs_list_init(&orphaned);
@@ -188,17 +188,18 @@ after_fork_in_child(void)
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_RESOLVER)
 static void
-watch_forks(void)
+resolve_watch_forks(void)
 {
     hs_turns_init(&turns);
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    (void)pthread_atfork(resolve_before_fork, resolve_after_fork_in_parent,
+                         resolve_after_fork_in_child);
 }
 
 HS_REGISTERS_FORK_WAIT
 static void
 settle_at_forks(void)
 {
-    (void)pthread_atfork(settle, open_gate, NULL);
+    (void)pthread_atfork(resolve_settle, open_gate, NULL);
 }
 
 static void
@@ -285,7 +286,7 @@ finish_locked(struct hs_lookup *l)
 }
 
 static void *
-run(void *arg)
+resolve_run(void *arg)
 {
     struct hs_lookup *l = arg;
     struct addrinfo *list = NULL;
@@ -325,7 +326,7 @@ launch_queued(void)
         hs_lock_drop(&lock);
         if (l == NULL)
             return;
-        if ((sys = hs_thread_start("hs-resolve", STACK_BYTES, run, l)) == 0)
+        if ((sys = hs_thread_start("hs-resolve", STACK_BYTES, resolve_run, l)) == 0)
             continue;
         hs_lock_take(&lock);
         l->gai = EAI_SYSTEM;
@@ -336,7 +337,7 @@ launch_queued(void)
 }
 
 static struct hs_lookup *
-find_locked(struct hs_list *list, const char *host, int family, bool orphan, int *ret_count)
+resolve_find_locked(struct hs_list *list, const char *host, int family, bool orphan, int *ret_count)
 {
     struct hs_lookup *found = NULL;
 
@@ -363,10 +364,10 @@ joinable_locked(const char *host, int family)
 
     if (z == NULL)
         return NULL;
-    if ((l = find_locked(&z->running, host, family, false, &wanted)) != NULL ||
-        (l = find_locked(&z->queue, host, family, false, &wanted)) != NULL)
+    if ((l = resolve_find_locked(&z->running, host, family, false, &wanted)) != NULL ||
+        (l = resolve_find_locked(&z->queue, host, family, false, &wanted)) != NULL)
         return l;
-    l = find_locked(&z->running, host, family, true, &abandoned_before);
+    l = resolve_find_locked(&z->running, host, family, true, &abandoned_before);
     if (abandoned_before < MAX_PER_NAME)
         return NULL;
     orphans--; /* It is wanted again. */

@@ -42,7 +42,7 @@ hs_zone_name(const char *host)
 }
 
 static struct hs_list *
-bucket_of(struct hs_turns *t, const char *name)
+turns_bucket_of(struct hs_turns *t, const char *name)
 {
     uint32_t hash = 2166136261U; /* FNV-1a */
 
@@ -55,7 +55,7 @@ struct hs_zone *
 hs_turns_zone(struct hs_turns *t, const char *host)
 {
     const char *name = hs_zone_name(host);
-    struct hs_list *bucket = bucket_of(t, name);
+    struct hs_list *bucket = turns_bucket_of(t, name);
 
     for (struct hs_list *n = bucket->next; n != bucket; n = n->next) {
         struct hs_zone *z = HS_CONTAINER(n, struct hs_zone, link);
@@ -92,7 +92,7 @@ hs_turns_enter(struct hs_turns *t, struct hs_turn *turn, const char *host, struc
         hs_list_init(&z->ready);
         hs_list_init(&z->queue);
         hs_list_init(&z->running);
-        hs_list_append(bucket_of(t, z->name), &z->link);
+        hs_list_append(turns_bucket_of(t, z->name), &z->link);
     }
     z->refs++;
     *turn = (struct hs_turn){.zone = z, .state = HS_TURN_QUEUED};

@@ -31,7 +31,7 @@
 enum { LOCK_TRIES = 250 };
 
 static hs_err
-open_socket(int family, const struct hs_sockopts *o, struct hs_error *err, struct bound *b)
+bind_open_socket(int family, const struct hs_sockopts *o, struct hs_error *err, struct bound *b)
 {
     const int on = 1;
     hs_err rv;
@@ -183,7 +183,7 @@ bind_addr(const struct hs_addr *addr, const struct hs_listen_options *o,
     int lock;
 
     *b = (struct bound){.fd = -1};
-    if ((rv = open_socket(addr->sa.sa_family, sockopts, err, b)) != HS_OK)
+    if ((rv = bind_open_socket(addr->sa.sa_family, sockopts, err, b)) != HS_OK)
         return rv;
     lock = is_path ? lock_folder(addr->un.sun_path) : -1;
     rv = bind_and_listen(addr, o, err, b);

@@ -98,7 +98,7 @@ struct hs_handshakes {
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-watch(int epoll_fd, int fd, uint64_t what)
+handshakes_watch(int epoll_fd, int fd, uint64_t what)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = what};
 
@@ -106,20 +106,20 @@ watch(int epoll_fd, int fd, uint64_t what)
 }
 
 static hs_err
-open_descriptors(struct hs_handshakes *h, struct hs_error *err)
+handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 {
     h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (h->epoll_fd < 0 || h->timer_fd < 0 ||
-        watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
-        watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
+        handshakes_watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
+        handshakes_watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
     h->listening = true;
     return HS_OK;
 }
 
 static hs_err
-allocate(struct hs_handshakes *h, struct hs_error *err)
+handshakes_allocate(struct hs_handshakes *h, struct hs_error *err)
 {
     h->places = calloc(h->max, sizeof(*h->places));
     h->free_places = calloc(h->max, sizeof(*h->free_places));
@@ -133,7 +133,7 @@ allocate(struct hs_handshakes *h, struct hs_error *err)
         h->free_places[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
     }
-    return open_descriptors(h, err);
+    return handshakes_open_descriptors(h, err);
 }
 
 static hs_err
@@ -211,7 +211,8 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
         h->peers = hs_peers_ref(peers);
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
     if ((rv = take_tls(h, &o->tls, where, err)) != HS_OK ||
-        (rv = take_proxies(h, &o->proxy, err)) != HS_OK || (rv = allocate(h, err)) != HS_OK)
+        (rv = take_proxies(h, &o->proxy, err)) != HS_OK ||
+        (rv = handshakes_allocate(h, err)) != HS_OK)
         hs_handshakes_free(h);
     else
         *ret_h = h;
@@ -220,7 +221,7 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
 
 /* In a forked child the epoll set is the parent's, too: it is only closed, never changed. */
 static bool
-is_ours(const struct hs_handshakes *h)
+handshakes_is_ours(const struct hs_handshakes *h)
 {
     return h->fork_generation == hs_fork_generation();
 }
@@ -244,7 +245,7 @@ hs_handshakes_free(struct hs_handshakes *h)
     hs_tls_config_unref(h->fallback);
     hs_breaker_unref(h->breaker);
     free(h->witnesses);
-    if (is_ours(h))
+    if (handshakes_is_ours(h))
         hs_lock_fini(&h->lock);
     hs_peers_unref(h->peers);
     hs_timers_fini(&h->timers);
@@ -263,7 +264,7 @@ hs_handshakes_fileno(const struct hs_handshakes *h)
 /* ---- Newcomers ----------------------------------------------------------------------------- */
 
 static void
-set_timer_locked(struct hs_handshakes *h, int64_t at_ns)
+handshakes_set_timer_locked(struct hs_handshakes *h, int64_t at_ns)
 {
     const struct itimerspec spec = {
         .it_value = {.tv_sec = at_ns / HS_NS_PER_S, .tv_nsec = at_ns % HS_NS_PER_S}};
@@ -308,7 +309,7 @@ update_listening_locked(struct hs_handshakes *h)
     if (h->closed)
         return;
     if (!welcome && from < HS_NEVER)
-        set_timer_locked(h, from);
+        handshakes_set_timer_locked(h, from);
     if (welcome == h->listening)
         return;
     h->listening = welcome;
@@ -489,7 +490,7 @@ hear(struct hs_handshakes *h, const struct place *p, enum hs_fail fail)
 
 /* The fallback's own success or failure tells nothing about the main settings. */
 static void
-tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
+handshakes_tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
 {
     if (h->breaker != NULL && p->config == h->config)
         hs_breaker_record(h->breaker, &h->key, &p->permit, hear(h, p, blame(failure)), hs_now());
@@ -499,7 +500,7 @@ tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failu
 
 /* Of a place that the caller owns: moves its connection out. */
 static struct hs_conn *
-leave(struct hs_handshakes *h, struct place *p)
+handshakes_leave(struct hs_handshakes *h, struct place *p)
 {
     struct hs_conn *conn = p->conn;
     int fd = hs_conn_fileno(conn);
@@ -520,17 +521,17 @@ leave(struct hs_handshakes *h, struct place *p)
 }
 
 static void
-drop(struct hs_handshakes *h, struct place *p)
+handshakes_drop(struct hs_handshakes *h, struct place *p)
 {
     struct hs_op op = p->op;
-    struct hs_conn *conn = leave(h, p);
+    struct hs_conn *conn = handshakes_leave(h, p);
 
     hs_conn_abandon(conn, &op, NULL);
     hs_conn_unref(conn);
 }
 
 static void
-count(_Atomic uint64_t *counter)
+handshakes_count(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
@@ -539,12 +540,12 @@ static void
 cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
 {
     if (p->stage == SECURING) {
-        tell_breaker(h, p, why);
-        count(&h->failed[why]);
+        handshakes_tell_breaker(h, p, why);
+        handshakes_count(&h->failed[why]);
     } else {
-        count(&h->ended);
+        handshakes_count(&h->ended);
     }
-    drop(h, p);
+    handshakes_drop(h, p);
 }
 
 /* Behind a proxy that has spoken it is about the client. */
@@ -571,7 +572,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
                           hs_conn_fileno(p->conn), &ev) == 0;
         if (armed) {
             hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
-            set_timer_locked(h, p->op.want_at_ns);
+            handshakes_set_timer_locked(h, p->op.want_at_ns);
         } else {
             p->state = BUSY;
         }
@@ -588,14 +589,14 @@ static void
 cut_header(struct hs_handshakes *h, struct place *p, hs_err why)
 {
     if (why == HS_E_BAD_FRAME)
-        count(&h->malformed);
+        handshakes_count(&h->malformed);
     else if (why == HS_E_DEADLINE)
-        count(&h->header_timeouts);
+        handshakes_count(&h->header_timeouts);
     else if (why != HS_E_LIMIT) /* which its limit has counted */
-        count(&h->ended);
+        handshakes_count(&h->ended);
     if (why == HS_E_LIMIT)
         hs_conn_close(p->conn, true);
-    drop(h, p);
+    handshakes_drop(h, p);
 }
 
 /* HS_E_LIMIT: the client has as many as it may. */
@@ -620,7 +621,7 @@ read_header(struct hs_handshakes *h, struct place *p)
     hs_err rv = hs_proxy_read(&p->header, p->conn, NULL, &local);
 
     if (rv == HS_OK) {
-        count(local ? &h->local : &h->headers);
+        handshakes_count(local ? &h->local : &h->headers);
         return local ? HS_OK : let_client_in(h, p);
     } else if (rv == HS_WANT) {
         p->op.want_events = POLLIN;
@@ -638,20 +639,20 @@ begin_securing(struct hs_handshakes *h, struct place *p)
     if (h->config == NULL)
         return;
     p->since_ns = hs_now(); /* The client's time to speak. */
-    count(&h->started);
+    handshakes_count(&h->started);
     choose_config(h, p);
 }
 
 static hs_err
-secure(struct hs_handshakes *h, struct place *p, struct hs_error *err)
+handshakes_secure(struct hs_handshakes *h, struct place *p, struct hs_error *err)
 {
     hs_err rv;
 
     if (h->config == NULL)
         return HS_OK;
     if ((rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, err)) == HS_OK) {
-        tell_breaker(h, p, HS_TLS_NONE);
-        count(&h->completed);
+        handshakes_tell_breaker(h, p, HS_TLS_NONE);
+        handshakes_count(&h->completed);
     }
     return rv;
 }
@@ -674,7 +675,7 @@ keep_ready(struct hs_handshakes *h, struct place *p)
 
 /* Of a BUSY place. The connection when it is ready, else NULL. */
 static struct hs_conn *
-step(struct hs_handshakes *h, struct place *p, bool first)
+handshakes_step(struct hs_handshakes *h, struct place *p, bool first)
 {
     struct hs_error err = {0};
     hs_err rv = HS_OK;
@@ -687,8 +688,8 @@ step(struct hs_handshakes *h, struct place *p, bool first)
         if (rv == HS_OK)
             begin_securing(h, p);
     }
-    if (rv == HS_OK && (rv = secure(h, p, &err)) == HS_OK)
-        return keep_ready(h, p) ? NULL : leave(h, p);
+    if (rv == HS_OK && (rv = handshakes_secure(h, p, &err)) == HS_OK)
+        return keep_ready(h, p) ? NULL : handshakes_leave(h, p);
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
     else if (!wait_again(h, p, first))
@@ -729,13 +730,13 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
         p->header_until_ns = hs_deadline_after(h->header_timeout_ns);
     else
         begin_securing(h, p);
-    return step(h, p, true);
+    return handshakes_step(h, p, true);
 }
 
 /* ---- What is due --------------------------------------------------------------------------- */
 
 static struct place *
-claim(struct hs_handshakes *h, uint64_t event)
+handshakes_claim(struct hs_handshakes *h, uint64_t event)
 {
     struct place *p = &h->places[(uint32_t)event];
 
@@ -767,7 +768,7 @@ claim_expired(struct hs_handshakes *h)
     (void)ignored;
     h->timer_ns = HS_NEVER;
     if ((next = hs_timers_earliest(&h->timers)) < HS_NEVER)
-        set_timer_locked(h, next > 0 ? next : 1);
+        handshakes_set_timer_locked(h, next > 0 ? next : 1);
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
     return found;
@@ -794,15 +795,15 @@ hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
     struct place *p;
 
     if ((p = claim_ready(h)) != NULL) {
-        *ret_conn = leave(h, p);
+        *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
     if (epoll_wait(h->epoll_fd, &ev, 1, 0) != 1)
         return HS_DUE_NOTHING;
     if (ev.data.u64 == LISTENER_EVENT)
         return HS_DUE_NEWCOMERS;
-    p = ev.data.u64 == TIMER_EVENT ? claim_expired(h) : claim(h, ev.data.u64);
-    if (p != NULL && (*ret_conn = step(h, p, false)) != NULL)
+    p = ev.data.u64 == TIMER_EVENT ? claim_expired(h) : handshakes_claim(h, ev.data.u64);
+    if (p != NULL && (*ret_conn = handshakes_step(h, p, false)) != NULL)
         return HS_DUE_CONNECTION;
     return HS_DUE_SOMETHING;
 }
@@ -810,7 +811,7 @@ hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 void
 hs_handshakes_close(struct hs_handshakes *h)
 {
-    if (!is_ours(h))
+    if (!handshakes_is_ours(h))
         return;
     hs_lock_take(&h->lock);
     if (!h->closed && h->listening)
@@ -829,7 +830,7 @@ hs_handshakes_close(struct hs_handshakes *h)
         if (state == WAITING)
             cut(h, p, HS_TLS_LOCAL);
         else if (state == READY)
-            hs_conn_unref(leave(h, p));
+            hs_conn_unref(handshakes_leave(h, p));
     }
 }
 

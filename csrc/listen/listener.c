@@ -237,7 +237,7 @@ hs_listener_unref(struct hs_listener *l)
 }
 
 static bool
-take(struct hs_list *link, size_t i, void *arg)
+listener_take(struct hs_list *link, size_t i, void *arg)
 {
     struct hs_listener *l = HS_CONTAINER(link, struct hs_listener, roster);
 
@@ -248,7 +248,7 @@ take(struct hs_list *link, size_t i, void *arg)
 size_t
 hs_listeners(struct hs_listener **listeners, size_t room)
 {
-    return hs_roster_take(HS_ROSTER_LISTENERS, room, take, listeners);
+    return hs_roster_take(HS_ROSTER_LISTENERS, room, listener_take, listeners);
 }
 
 void
@@ -271,13 +271,13 @@ hs_listener_close(struct hs_listener *l)
 /* ---- Accepting ----------------------------------------------------------------------------- */
 
 static void
-count(_Atomic uint64_t *counter)
+listener_count(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
 static enum outcome
-classify(struct hs_listener *l, int sys)
+listener_classify(struct hs_listener *l, int sys)
 {
     switch (sys) {
     case EAGAIN:
@@ -285,10 +285,10 @@ classify(struct hs_listener *l, int sys)
     case EINTR:
         return NEXT;
     case ECONNABORTED:
-        count(&l->aborted);
+        listener_count(&l->aborted);
         return NEXT;
     case EPERM:
-        count(&l->denied);
+        listener_count(&l->denied);
         return NEXT;
     case ENETDOWN: /* Errors of the new connection, accept(2). */
     case EPROTO:
@@ -299,13 +299,13 @@ classify(struct hs_listener *l, int sys)
     case EOPNOTSUPP:
     case ENETUNREACH:
     case ETIMEDOUT:
-        count(&l->network_errors);
+        listener_count(&l->network_errors);
         return NEXT;
     case EMFILE:
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
-        count(&l->exhausted);
+        listener_count(&l->exhausted);
         return EXHAUSTED;
     case EINVAL: /* shut down from outside */
         return ENDED;
@@ -336,7 +336,7 @@ reset(int fd)
 }
 
 static void
-note(struct hs_listener *l, enum hs_event_kind kind)
+listener_note(struct hs_listener *l, enum hs_event_kind kind)
 {
     struct hs_event e = {0};
     struct hs_addr addr;
@@ -353,7 +353,7 @@ shed(struct hs_listener *l)
     int reserve, fd;
 
     hs_wakers_spare(hs_deadline_after(SCARCE_NS));
-    note(l, HS_EVENT_NO_DESCRIPTORS);
+    listener_note(l, HS_EVENT_NO_DESCRIPTORS);
     if ((reserve = atomic_exchange(&l->reserve_fd, -1)) < 0 && (reserve = open_reserve()) < 0)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
@@ -362,14 +362,14 @@ shed(struct hs_listener *l)
         if (fd < 0)
             break;
         reset(fd);
-        count(&l->shed);
-        note(l, HS_EVENT_SHED);
+        listener_count(&l->shed);
+        listener_note(l, HS_EVENT_SHED);
     }
     keep_reserve(l, open_reserve());
 }
 
 static void
-back_off(struct hs_listener *l)
+listener_back_off(struct hs_listener *l)
 {
     int64_t step = atomic_load(&l->backoff_ns);
 
@@ -417,7 +417,7 @@ verify_inherited(struct hs_listener *l, int fd)
         atomic_store(&l->inheritance, inheritance);
     }
     if (inheritance == NOT_INHERITED) {
-        count(&l->unverified);
+        listener_count(&l->unverified);
         if (hs_sockopts_apply(fd, l->bound.family, &l->options.sockopts, HS_USE_CONNECTION, NULL,
                               &changed) != HS_OK)
             changed = l->bound.changed + 1;
@@ -480,8 +480,8 @@ may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_plac
 }
 
 static hs_err
-wrap(struct hs_listener *l, int fd, const struct hs_addr *peer, const struct hs_peer_places *places,
-     struct hs_error *err, struct hs_conn **ret_conn)
+listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
+              const struct hs_peer_places *places, struct hs_error *err, struct hs_conn **ret_conn)
 {
     unsigned changed = verify_inherited(l, fd);
     struct hs_sockopts own;
@@ -504,7 +504,7 @@ wrap(struct hs_listener *l, int fd, const struct hs_addr *peer, const struct hs_
 }
 
 static enum outcome
-accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
+listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
     struct hs_peer_places places;
@@ -515,7 +515,7 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
         return LAST;
     fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-        if ((outcome = classify(l, errno)) == NOTHING)
+        if ((outcome = listener_classify(l, errno)) == NOTHING)
             return note_nobody(l);
         if (outcome == FAILED)
             (void)hs_err_set(err, HS_E_SYSTEM, errno, "accept", "accept4");
@@ -526,9 +526,9 @@ accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_con
         reset(fd);
         return NEXT;
     }
-    if (wrap(l, fd, &peer, &places, err, ret_conn) != HS_OK)
+    if (listener_wrap(l, fd, &peer, &places, err, ret_conn) != HS_OK)
         return FAILED;
-    count(&l->accepted);
+    listener_count(&l->accepted);
     recovered(l);
     return GOT;
 }
@@ -569,7 +569,7 @@ accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_c
     if (atomic_load(&l->backoff_until_ns) > hs_now())
         return EXHAUSTED;
     while (*n < max && failed < SLICE_ROUNDS) {
-        outcome = accept_one(l, err, &conns[*n]);
+        outcome = listener_accept_one(l, err, &conns[*n]);
         if (outcome == GOT)
             (*n)++;
         else if (outcome == NEXT)
@@ -579,15 +579,15 @@ accept_some(struct hs_listener *l, size_t max, struct hs_error *err, struct hs_c
     }
     if (outcome == EXHAUSTED) {
         shed(l);
-        back_off(l);
+        listener_back_off(l);
     }
     return outcome;
 }
 
 /* Newcomers begin their handshakes. */
 static enum outcome
-welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
-        struct hs_conn **conns, size_t *n)
+listener_welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
+                 struct hs_conn **conns, size_t *n)
 {
     enum outcome outcome = NEXT;
     struct hs_conn *conn = NULL;
@@ -595,7 +595,7 @@ welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
     while (*n < max && (outcome == NEXT || outcome == GOT)) {
         if (!hs_handshakes_take_place(l->handshakes))
             return NEXT;
-        if ((outcome = accept_one(l, err, &conn)) != GOT)
+        if ((outcome = listener_accept_one(l, err, &conn)) != GOT)
             hs_handshakes_give_back(l->handshakes);
         else if ((conn = hs_handshakes_add(l->handshakes, conn)) != NULL)
             conns[(*n)++] = conn;
@@ -604,7 +604,7 @@ welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error *err,
     }
     if (outcome == EXHAUSTED) {
         shed(l);
-        back_off(l);
+        listener_back_off(l);
         hs_handshakes_pause(l->handshakes, atomic_load(&l->backoff_until_ns));
     }
     return outcome;
@@ -617,7 +617,7 @@ nothing_is_due(struct hs_listener *l)
 }
 
 static bool
-is_over(const struct hs_op *op)
+listener_is_over(const struct hs_op *op)
 {
     return hs_op_check(op, op->deadline_ns, NULL) != HS_OK;
 }
@@ -630,7 +630,7 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
     enum outcome outcome;
 
     /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
-    for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !is_over(op)); i++)
+    for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !listener_is_over(op)); i++)
         switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
         case HS_DUE_NOTHING:
             return nothing_is_due(l);
@@ -638,7 +638,7 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
             (*n)++;
             break;
         case HS_DUE_NEWCOMERS:
-            outcome = welcome(l, max, &i, err, conns, n);
+            outcome = listener_welcome(l, max, &i, err, conns, n);
             if (outcome == LAST)
                 hs_handshakes_last_call(l->handshakes);
             else if (outcome == ENDED || outcome == FAILED)
@@ -716,7 +716,7 @@ tend_some(struct hs_listener *l, const struct hs_op *op)
 {
     struct hs_conn *conn = NULL;
 
-    for (int i = 0; i < SLICE_ROUNDS && (i == 0 || !is_over(op)); i++)
+    for (int i = 0; i < SLICE_ROUNDS && (i == 0 || !listener_is_over(op)); i++)
         if (hs_handshakes_next(l->handshakes, &conn) == HS_DUE_NOTHING)
             return NOTHING;
     return NEXT;
@@ -873,7 +873,7 @@ hs_listener_last_call(struct hs_listener *l)
     int64_t none = NO_LAST_CALL;
 
     HS_CHECK(l, LISTENER_MAGIC);
-    note(l, HS_EVENT_DRAINING);
+    listener_note(l, HS_EVENT_DRAINING);
     ask_queue(l, &stats); /* Of a unix socket unknown: until nobody is there. */
     if (shares_port(l)) {
         atomic_store(&l->shares_port, true);

@@ -58,7 +58,7 @@ struct hs_peers {
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-check(const struct hs_peer_limits *o, struct hs_error *err)
+peers_check(const struct hs_peer_limits *o, struct hs_error *err)
 {
     hs_err rv;
 
@@ -75,7 +75,7 @@ check(const struct hs_peer_limits *o, struct hs_error *err)
 }
 
 static bool
-allocate(struct hs_peers *p, const struct hs_peer_limits *o)
+peers_allocate(struct hs_peers *p, const struct hs_peer_limits *o)
 {
     size_t n = (size_t)o->table_size, chains = 1;
     struct hs_network *exempt = calloc(o->n_exempt + 1, sizeof(*exempt));
@@ -112,7 +112,7 @@ hs_peers_new(const struct hs_peer_limits *limits, struct hs_error *err, struct h
     struct hs_peers *p;
     hs_err rv;
 
-    if ((rv = check(limits, err)) != HS_OK)
+    if ((rv = peers_check(limits, err)) != HS_OK)
         return rv;
     if ((p = calloc(1, sizeof(*p))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a table of peers");
@@ -128,7 +128,7 @@ hs_peers_new(const struct hs_peer_limits *limits, struct hs_error *err, struct h
     hs_list_init(&p->free);
     hs_list_init(&p->quiet);
     hs_lock_init(&p->lock, HS_RANK_PEERS);
-    if (!allocate(p, limits)) {
+    if (!peers_allocate(p, limits)) {
         hs_peers_unref(p);
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a table of peers");
     }
@@ -170,7 +170,7 @@ chain_of(struct hs_peers *p, const struct hs_peer_key *key)
 }
 
 static uint32_t
-find_locked(struct hs_peers *p, const struct hs_peer_key *key)
+peers_find_locked(struct hs_peers *p, const struct hs_peer_key *key)
 {
     uint32_t i = *chain_of(p, key);
 
@@ -180,7 +180,7 @@ find_locked(struct hs_peers *p, const struct hs_peer_key *key)
 }
 
 static void
-forget_locked(struct hs_peers *p, struct entry *e)
+peers_forget_locked(struct hs_peers *p, struct entry *e)
 {
     uint32_t *at = chain_of(p, &e->key);
 
@@ -194,7 +194,7 @@ forget_locked(struct hs_peers *p, struct entry *e)
 static uint32_t
 find_or_make_locked(struct hs_peers *p, const struct hs_peer_key *key)
 {
-    uint32_t i = find_locked(p, key), *chain = chain_of(p, key);
+    uint32_t i = peers_find_locked(p, key), *chain = chain_of(p, key);
     struct hs_list *link = !hs_list_empty(&p->free) ? p->free.next : p->quiet.next;
     struct entry *e;
 
@@ -202,7 +202,7 @@ find_or_make_locked(struct hs_peers *p, const struct hs_peer_key *key)
         return i;
     e = HS_CONTAINER(link, struct entry, link);
     if (hs_list_empty(&p->free))
-        forget_locked(p, e);
+        peers_forget_locked(p, e);
     hs_list_unlink(link);
     *e = (struct entry){.key = *key, .next_in_chain = *chain};
     hs_list_init(&e->link);
@@ -216,7 +216,7 @@ find_or_make_locked(struct hs_peers *p, const struct hs_peer_key *key)
 /* ---- Coming and going ---------------------------------------------------------------------- */
 
 static bool
-is_full(const struct hs_peers *p, uint32_t i, int limit)
+peers_is_full(const struct hs_peers *p, uint32_t i, int limit)
 {
     return limit > 0 && i != 0 && p->entries[i - 1].connections >= (uint32_t)limit;
 }
@@ -265,13 +265,13 @@ enter_locked(struct hs_peers *p, const struct hs_peer_key *peer, const struct hs
 {
     struct hs_peer_places places = {.peer = find_or_make_locked(p, peer)};
 
-    if (is_full(p, places.peer, p->limits.connections)) {
+    if (peers_is_full(p, places.peer, p->limits.connections)) {
         p->stats.refused_connections++;
         return false;
     }
     sit_locked(p, places.peer);
     places.network = p->limits.network_connections > 0 ? find_or_make_locked(p, network) : 0;
-    if (is_full(p, places.network, p->limits.network_connections)) {
+    if (peers_is_full(p, places.network, p->limits.network_connections)) {
         p->stats.refused_network++;
         rise_locked(p, places.peer);
         return false;
@@ -364,7 +364,7 @@ hs_peers_stats(struct hs_peers *p, struct hs_peer_stats *ret_stats)
 }
 
 static size_t
-length(const struct hs_list *list)
+peers_length(const struct hs_list *list)
 {
     size_t n = 0;
 
@@ -390,9 +390,9 @@ find_disagreement_locked(struct hs_peers *p)
                 return "an entry that is quiet with connections, or not quiet without";
             seated += e->connections > 0;
         }
-    if (chained != p->stats.tracked || chained != seated + length(&p->quiet))
+    if (chained != p->stats.tracked || chained != seated + peers_length(&p->quiet))
         return "the chains and the lists";
-    return chained + length(&p->free) == n ? NULL : "the free ones";
+    return chained + peers_length(&p->free) == n ? NULL : "the free ones";
 }
 
 const char *

@@ -24,7 +24,7 @@ static const uint8_t v2_start[12] = {0x0D, 0x0A, 0x0D, 0x0A, 0x00, 0x0D,
                                      0x0A, 0x51, 0x55, 0x49, 0x54, 0x0A};
 
 static hs_err
-bad(struct hs_error *err, const char *what)
+proxy_header_bad(struct hs_error *err, const char *what)
 {
     return hs_err_setx(err, HS_E_BAD_FRAME, NULL, "PROXY header: %s", what);
 }
@@ -47,7 +47,7 @@ next_word(char **rest)
 
 /* Decimal, without a leading zero. */
 static bool
-parse_port(const char *word, uint16_t *ret_port)
+proxy_header_parse_port(const char *word, uint16_t *ret_port)
 {
     unsigned port = 0;
     size_t n = word == NULL ? 0 : strspn(word, "0123456789");
@@ -84,23 +84,23 @@ parse_v1_line(char *line, struct hs_error *err, struct hs_proxy_header *h)
     int family;
 
     if (protocol == NULL)
-        return bad(err, "no protocol");
+        return proxy_header_bad(err, "no protocol");
     if (strcmp(protocol, "UNKNOWN") == 0)
         return HS_OK; /* "the receiver must ignore anything presented before the CRLF" */
     if (strcmp(protocol, "TCP4") != 0 && strcmp(protocol, "TCP6") != 0)
-        return bad(err, "the protocol is none of TCP4, TCP6 and UNKNOWN");
+        return proxy_header_bad(err, "the protocol is none of TCP4, TCP6 and UNKNOWN");
     family = protocol[3] == '4' ? AF_INET : AF_INET6;
     source = next_word(&rest);
     destination = next_word(&rest);
     from = next_word(&rest);
     to = next_word(&rest);
     if (to == NULL || rest != NULL)
-        return bad(err, "not two addresses and two ports");
-    if (!parse_port(from, &from_port) || !parse_port(to, &to_port))
-        return bad(err, "a port is not a number in 0..65535");
+        return proxy_header_bad(err, "not two addresses and two ports");
+    if (!proxy_header_parse_port(from, &from_port) || !proxy_header_parse_port(to, &to_port))
+        return proxy_header_bad(err, "a port is not a number in 0..65535");
     if (!parse_address(family, source, from_port, &h->source) ||
         !parse_address(family, destination, to_port, &h->destination))
-        return bad(err, "an address is not one of its protocol");
+        return proxy_header_bad(err, "an address is not one of its protocol");
     h->proxied = true;
     return HS_OK;
 }
@@ -115,16 +115,16 @@ parse_v1(const uint8_t *bytes, size_t n, struct hs_error *err, size_t *ret_need,
     size_t length;
 
     if (memcmp(bytes, v1_start, n < start ? n : start) != 0)
-        return bad(err, "the stream begins with something else");
+        return proxy_header_bad(err, "the stream begins with something else");
     if (lf == NULL && n < V1_MAX) {
         *ret_need = n + 1;
         return HS_WANT;
     }
     if (lf == NULL || lf - bytes < (ptrdiff_t)start || lf[-1] != '\r')
-        return bad(err, "the line does not end with CR LF within 107 bytes");
+        return proxy_header_bad(err, "the line does not end with CR LF within 107 bytes");
     length = (size_t)(lf - bytes) - 1;
     if (memchr(bytes, '\0', length) != NULL)
-        return bad(err, "a NUL byte");
+        return proxy_header_bad(err, "a NUL byte");
     memcpy(line, bytes, length);
     line[length] = '\0';
     h->version = 1;
@@ -172,12 +172,12 @@ check_extensions(const uint8_t *header, size_t at, size_t length, struct hs_erro
         size_t size;
 
         if (length - at < 3)
-            return bad(err, "half an extension at its end");
+            return proxy_header_bad(err, "half an extension at its end");
         size = get_u16(header + at + 1);
         if (length - at - 3 < size)
-            return bad(err, "an extension is longer than the header");
+            return proxy_header_bad(err, "an extension is longer than the header");
         if (header[at] == TYPE_CRC32C && (size != 4 || !checksum_is_right(header, length, at + 3)))
-            return bad(err, "the checksum is wrong");
+            return proxy_header_bad(err, "the checksum is wrong");
         at += 3 + size;
     }
     return HS_OK;
@@ -220,11 +220,11 @@ parse_v2_addresses(const uint8_t *header, size_t length, struct hs_error *err,
     unsigned command = header[12] & 0xfU, family = header[13] >> 4, protocol = header[13] & 0xfU;
 
     if (command > 1)
-        return bad(err, "the command is neither LOCAL nor PROXY");
+        return proxy_header_bad(err, "the command is neither LOCAL nor PROXY");
     if (family > 3 || protocol > 2)
-        return bad(err, "an unknown family or protocol");
+        return proxy_header_bad(err, "an unknown family or protocol");
     if (length - V2_FIXED < sizes[family])
-        return bad(err, "too short for its addresses");
+        return proxy_header_bad(err, "too short for its addresses");
     /* Datagrams have no place here; unix addresses name nobody beyond the proxy's machine. */
     if (command == 1 && protocol == 1 && (family == 1 || family == 2)) {
         h->proxied = true;
@@ -243,9 +243,9 @@ parse_v2(const uint8_t *bytes, size_t n, struct hs_error *err, size_t *ret_need,
     size_t length;
 
     if (memcmp(bytes, v2_start, n < sizeof(v2_start) ? n : sizeof(v2_start)) != 0)
-        return bad(err, "the stream begins with something else");
+        return proxy_header_bad(err, "the stream begins with something else");
     if (n > 12 && bytes[12] >> 4 != 2)
-        return bad(err, "its version is not 2");
+        return proxy_header_bad(err, "its version is not 2");
     if (n < V2_FIXED) {
         *ret_need = V2_FIXED;
         return HS_WANT;

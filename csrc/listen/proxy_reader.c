@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 
 static hs_err
-peek(int fd, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
+proxy_reader_peek(int fd, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
 {
     ssize_t n;
 
@@ -36,7 +36,7 @@ peek(int fd, uint8_t *buf, size_t len, struct hs_error *err, size_t *ret_n)
 /* What was seen is there, in as many pieces as the kernel likes, unless another process that has
  * the socket, too, has read it meanwhile. */
 static hs_err
-take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
+proxy_reader_take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
 {
     for (size_t taken = 0; taken < len;) {
         ssize_t n = recv(fd, buf + taken, len - taken, MSG_DONTWAIT);
@@ -74,7 +74,7 @@ hs_proxy_read(struct hs_proxy_reader *r, struct hs_conn *conn, struct hs_error *
 
     if (before > 0)
         memcpy(bytes, r->bytes, before);
-    if ((rv = peek(fd, bytes + before, sizeof(bytes) - before, err, &n)) != HS_OK)
+    if ((rv = proxy_reader_peek(fd, bytes + before, sizeof(bytes) - before, err, &n)) != HS_OK)
         return rv;
     n += before;
     verdict = hs_proxy_header_parse(bytes, n, err, &need, &header);
@@ -82,7 +82,7 @@ hs_proxy_read(struct hs_proxy_reader *r, struct hs_conn *conn, struct hs_error *
         n = header.length;
     else if (verdict != HS_WANT)
         return verdict;
-    if ((rv = take(fd, bytes + before, n - before, err)) != HS_OK)
+    if ((rv = proxy_reader_take(fd, bytes + before, n - before, err)) != HS_OK)
         return rv;
     if (verdict == HS_WANT)
         return (rv = keep(r, bytes, n, err)) == HS_OK ? HS_WANT : rv;

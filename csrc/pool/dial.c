@@ -40,7 +40,7 @@ struct hs_dial_failure {
 
 /* NULL: there is no memory, or nothing was tried. The error stands for itself then. */
 static struct hs_dial_failure *
-failure_of(struct hs_connector *cn, int64_t began_ns)
+dial_failure_of(struct hs_connector *cn, int64_t began_ns)
 {
     size_t n = 0;
     const struct hs_attempt *attempts = cn == NULL ? NULL : hs_connector_attempts(cn, &n);
@@ -109,7 +109,7 @@ more_wanted(const struct hs_pool *p)
 }
 
 static bool
-is_full(const struct hs_pool *p, const struct endpoint *e)
+dial_is_full(const struct hs_pool *p, const struct endpoint *e)
 {
     return p->o.max_per_endpoint != 0 && e->open >= p->o.max_per_endpoint;
 }
@@ -123,7 +123,7 @@ choose(struct hs_pool *p, int64_t now, int64_t *again)
     for (size_t i = 0; i < p->n_endpoints; i++) {
         struct endpoint *e = &p->endpoints[(p->next_endpoint + i) % p->n_endpoints];
 
-        if (is_full(p, e))
+        if (dial_is_full(p, e))
             continue;
         if (e->next_dial_ns > now) {
             *again = hs_min_ns(*again, e->next_dial_ns);
@@ -208,7 +208,7 @@ hs_dials_wanted_locked(struct hs_pool *p, int64_t now, struct hs_member **member
 /* ---- Ending -------------------------------------------------------------------------------- */
 
 static void
-back_off(struct hs_pool *p, struct endpoint *e)
+dial_back_off(struct hs_pool *p, struct endpoint *e)
 {
     int64_t span = p->o.backoff_min_ns;
 
@@ -243,7 +243,7 @@ dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const stru
     before = p->failure;
     p->failure = failure;
     p->dial_error_ns = hs_now();
-    back_off(p, &p->endpoints[m->endpoint]);
+    dial_back_off(p, &p->endpoints[m->endpoint]);
     hs_pool_end_dial_locked(p, m, HS_POOL_DIAL_FAILED, &d);
     if (!something_else_may_serve(p))
         hs_waiter_fail_all_locked(p, why->code, &d);
@@ -284,7 +284,7 @@ dial_succeeded(struct hs_pool *p, struct hs_member *m, int64_t began_ns, struct 
 /* ---- The task ------------------------------------------------------------------------------ */
 
 static void
-destroy(struct dial *dial)
+dial_destroy(struct dial *dial)
 {
     hs_task_end(&dial->task);
     hs_connector_free(dial->connector);
@@ -314,7 +314,7 @@ note_phase(struct dial *dial)
 }
 
 static hs_err
-step(struct task *task)
+dial_step(struct task *task)
 {
     struct dial *dial = (struct dial *)(void *)task;
     struct hs_pool *p = task->pool;
@@ -329,8 +329,8 @@ step(struct task *task)
         note_phase(dial);
         return rv;
     }
-    failure = rv == HS_OK ? NULL : failure_of(dial->connector, began_ns);
-    destroy(dial);
+    failure = rv == HS_OK ? NULL : dial_failure_of(dial->connector, began_ns);
+    dial_destroy(dial);
     if (rv == HS_OK) {
         dial_succeeded(p, m, began_ns, conn);
     } else {
@@ -341,7 +341,7 @@ step(struct task *task)
 }
 
 static void
-give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
+dial_give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
 {
     struct dial *dial = (struct dial *)(void *)task;
     struct hs_pool *p = task->pool;
@@ -349,9 +349,9 @@ give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
     int64_t began_ns = dial->began_ns;
     struct deferred d = {0};
     struct hs_dial_failure *failure =
-        why == HS_POOL_DIAL_FAILED ? failure_of(dial->connector, began_ns) : NULL;
+        why == HS_POOL_DIAL_FAILED ? dial_failure_of(dial->connector, began_ns) : NULL;
 
-    destroy(dial);
+    dial_destroy(dial);
     if (why == HS_POOL_DIAL_FAILED) {
         dial_failed(p, m, began_ns, err, failure);
         return;
@@ -362,15 +362,15 @@ give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *err)
 }
 
 static void
-call_off(struct task *task, const struct hs_error *err)
+dial_call_off(struct task *task, const struct hs_error *err)
 {
-    give_up(task, err != NULL ? HS_POOL_DIAL_FAILED : HS_POOL_DIAL_CALLED_OFF, err);
+    dial_give_up(task, err != NULL ? HS_POOL_DIAL_FAILED : HS_POOL_DIAL_CALLED_OFF, err);
 }
 
 static void
-forget(struct task *task)
+dial_forget(struct task *task)
 {
-    destroy((struct dial *)(void *)task);
+    dial_destroy((struct dial *)(void *)task);
 }
 
 void
@@ -385,9 +385,9 @@ hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
         dial->m = m;
         dial->began_ns = now;
         dial->task.op = (struct hs_op)HS_OP_INIT(hs_deadline_after(p->o.dial_timeout_ns), NULL);
-        dial->task.step = step;
-        dial->task.call_off = call_off;
-        dial->task.forget = forget;
+        dial->task.step = dial_step;
+        dial->task.call_off = dial_call_off;
+        dial->task.forget = dial_forget;
         rv = hs_connector_new(&p->endpoints[m->endpoint].ep, &p->o.connect, &err, &dial->connector);
         if (rv == HS_OK)
             hs_connector_set_site(dial->connector, p->where);

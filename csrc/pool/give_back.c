@@ -71,7 +71,7 @@ judge_state(const struct hs_pool *p, const struct hs_member *m, enum hs_return h
 }
 
 static enum hs_pool_reason
-judge(const struct hs_pool *p, const struct hs_member *m, enum hs_return how)
+give_back_judge(const struct hs_pool *p, const struct hs_member *m, enum hs_return how)
 {
     switch (how) {
     case HS_RETURN_DISCARD:
@@ -89,7 +89,7 @@ judge(const struct hs_pool *p, const struct hs_member *m, enum hs_return how)
 }
 
 static hs_err
-take_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_error *err)
+give_back_take_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_error *err)
 {
     uint64_t id = lease->id;
 
@@ -104,8 +104,8 @@ take_lease(const struct hs_pool *p, const struct hs_lease *lease, struct hs_erro
 }
 
 static void
-end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum hs_pool_reason *why,
-    bool *ret_late)
+give_back_end(struct hs_pool *p, struct hs_member *m, enum hs_return how, enum hs_pool_reason *why,
+              bool *ret_late)
 {
     struct deferred d = {0};
     int64_t boot_now = hs_boot_now();
@@ -132,10 +132,10 @@ hs_pool_release(struct hs_pool *p, struct hs_lease *lease, enum hs_return how, s
 
     HS_CHECK(p, POOL_MAGIC);
     if (lease->id == 0 || lease->pool != p || hs_conn_is_ours(lease->conn)) {
-        if ((rv = take_lease(p, lease, err)) != HS_OK)
+        if ((rv = give_back_take_lease(p, lease, err)) != HS_OK)
             return rv;
-        why = judge(p, lease->member, how);
-        end(p, lease->member, how, &why, &late);
+        why = give_back_judge(p, lease->member, how);
+        give_back_end(p, lease->member, how, &why, &late);
     } /* Else the parent's: nothing is ours to do. */
     *lease = (struct hs_lease){0};
     if (ret_reason != NULL)

@@ -43,8 +43,8 @@ hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_member *m)
 }
 
 static void
-lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
-     int64_t boot_now, struct hs_lease *ret_lease)
+lend_lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
+          int64_t boot_now, struct hs_lease *ret_lease)
 {
     hs_pool_set_state_locked(p, m, MEMBER_LENT);
     *ret_lease = (struct hs_lease){
@@ -145,7 +145,7 @@ hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs
         hs_pool_expired_locked(p, m, boot_now) == HS_POOL_NONE &&
         boot_now < hs_pool_idle_until_locked(p, m)) {
         hs_list_unlink(&m->link);
-        lend(p, m, holder, site, boot_now, &lease);
+        lend_lend(p, m, holder, site, boot_now, &lease);
         to_probe = needs_probe(p, &lease, m->watched);
         p->stats.probes += to_probe;
         p->stats.acquired++;
@@ -211,7 +211,7 @@ hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
     if (why != HS_POOL_NONE) {
         hs_pool_retire_locked(p, m, why, d);
     } else if (w != NULL) {
-        lend(p, m, &w->holder, w->site, boot_now, &w->lease);
+        lend_lend(p, m, &w->holder, w->site, boot_now, &w->lease);
         w->to_probe = needs_probe(p, &w->lease, false);
         p->stats.handed_over++;
         hs_waiter_settle_locked(p, w, WAITER_SERVED, d);
@@ -224,7 +224,7 @@ hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
 /* ---- Acquiring ----------------------------------------------------------------------------- */
 
 static hs_err
-refuse(struct hs_error *err, hs_err code, const char *why)
+lend_refuse(struct hs_error *err, hs_err code, const char *why)
 {
     return hs_err_setx(err, code, op_name, "%s", why);
 }
@@ -252,10 +252,10 @@ check_may_wait(const struct hs_pool *p, const struct hs_op *op, const struct hs_
     if (r->ticket != 0)
         return HS_WANT; /* It has waited before, and got something that was of no use. */
     if (op->deadline_ns == HS_TRY_ONCE)
-        return refuse(err, HS_E_DEADLINE, "no connection is idle");
+        return lend_refuse(err, HS_E_DEADLINE, "no connection is idle");
     if (p->o.refuse_deadlock && waits_for_itself(p, &r->holder))
-        return refuse(err, HS_E_LIMIT,
-                      "deadlock: the caller holds every connection of this pool itself");
+        return lend_refuse(err, HS_E_LIMIT,
+                           "deadlock: the caller holds every connection of this pool itself");
     if (p->n_waiting >= p->o.max_waiting)
         return hs_err_setx(err, HS_E_LIMIT, op_name, "max_waiting: %zu callers wait already",
                            p->n_waiting);
@@ -295,13 +295,13 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
             continue;
         }
         hs_list_unlink(&m->link);
-        lend(p, m, &r->holder, site_of(&p->ledger, &r->holder), boot_now, ret_lease);
+        lend_lend(p, m, &r->holder, site_of(&p->ledger, &r->holder), boot_now, ret_lease);
         *ret_probe = needs_probe(p, ret_lease, m->watched);
         p->stats.probes += *ret_probe;
         rv = HS_OK;
     }
     if (p->closed)
-        rv = refuse(err, HS_E_CLOSED, "the pool is closed");
+        rv = lend_refuse(err, HS_E_CLOSED, "the pool is closed");
     else if (rv == HS_WANT)
         rv = check_may_wait(p, op, r, err);
     if (rv == HS_WANT && w != NULL) {
@@ -313,7 +313,7 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
 }
 
 static int64_t
-deadline_of(const struct hs_op *op)
+lend_deadline_of(const struct hs_op *op)
 {
     return op->token == NULL ? op->deadline_ns
                              : hs_min_ns(op->deadline_ns, hs_token_deadline(op->token));
@@ -322,15 +322,15 @@ deadline_of(const struct hs_op *op)
 /* HS_OK with a lease, to be asked about if *ret_probe; or HS_WANT with a place in the queue:
  * r->waiter. */
 static hs_err
-begin(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct hs_error *err,
-      struct hs_lease *ret_lease, bool *ret_probe)
+lend_begin(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct hs_error *err,
+           struct hs_lease *ret_lease, bool *ret_probe)
 {
     struct waiter *w;
     hs_err rv = take_or_queue(p, op, r, NULL, err, ret_lease, ret_probe);
 
     if (rv != HS_WANT)
         return rv;
-    if ((w = hs_waiter_new(&r->holder, deadline_of(op))) == NULL)
+    if ((w = hs_waiter_new(&r->holder, lend_deadline_of(op))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
     if ((rv = take_or_queue(p, op, r, w, err, ret_lease, ret_probe)) == HS_WANT)
         r->waiter = w;
@@ -342,8 +342,8 @@ begin(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, struct hs
 /* The end of waiting. code HS_OK: only if there is something to be had; HS_E_DEADLINE and others:
  * the waiter leaves. HS_WANT: it is still in the queue. */
 static hs_err
-settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *err,
-       struct hs_lease *ret_lease, bool *ret_probe)
+lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *err,
+            struct hs_lease *ret_lease, bool *ret_probe)
 {
     struct waiter *w = r->waiter;
     struct deferred d = {0};
@@ -391,7 +391,7 @@ settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_error *er
     if (w->why != HS_OK && rv == w->why && rv != HS_E_CLOSED && err != NULL)
         *err = dial_error;
     else if (rv != HS_OK)
-        (void)refuse(err, rv, rv == HS_E_CLOSED ? "the pool was closed" : hs_err_text(rv));
+        (void)lend_refuse(err, rv, rv == HS_E_CLOSED ? "the pool was closed" : hs_err_text(rv));
     else if (err != NULL)
         *err = (struct hs_error){0};
     hs_dial_failure_unref(r->failure);
@@ -428,7 +428,7 @@ wait_in_queue(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct 
               struct hs_lease *ret_lease, bool *ret_probe)
 {
     for (;;) {
-        hs_err rv = settle(p, r, HS_OK, err, ret_lease, ret_probe);
+        hs_err rv = lend_settle(p, r, HS_OK, err, ret_lease, ret_probe);
 
         if (rv != HS_WANT)
             return rv;
@@ -436,7 +436,7 @@ wait_in_queue(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struct 
         if (rv == HS_WANT || rv == HS_INTR)
             return rv;
         if (rv != HS_OK)
-            return settle(p, r, rv, err, ret_lease, ret_probe);
+            return lend_settle(p, r, rv, err, ret_lease, ret_probe);
     }
 }
 
@@ -451,9 +451,9 @@ go_on_without(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reas
     struct deferred d = {0};
 
     if (code != HS_OK)
-        (void)refuse(err, code, hs_err_text(code));
+        (void)lend_refuse(err, code, hs_err_text(code));
     else if ((code = hs_op_check(op, op->deadline_ns, err)) == HS_OK && r->ticket != 0)
-        w = hs_waiter_new(&r->holder, deadline_of(op)); /* NULL: begin() tries again. */
+        w = hs_waiter_new(&r->holder, lend_deadline_of(op)); /* NULL: begin() tries again. */
     hs_lock_take(&p->lock);
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
     hs_pool_retire_locked(p, lease->member, why, &d);
@@ -481,10 +481,10 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
     for (;;) {
         /* 1. One by one: the end of a wait, a wait that goes on, or a first try that may queue. */
         if (code != HS_OK)
-            rv = settle(p, r, code, err, &lease, &to_probe);
+            rv = lend_settle(p, r, code, err, &lease, &to_probe);
         else if (r->waiter != NULL)
             rv = wait_in_queue(p, op, r, err, &lease, &to_probe);
-        else if ((rv = begin(p, op, r, err, &lease, &to_probe)) == HS_WANT)
+        else if ((rv = lend_begin(p, op, r, err, &lease, &to_probe)) == HS_WANT)
             continue;
         if (rv != HS_OK)
             return rv;
@@ -509,7 +509,7 @@ note_timeout(const struct hs_pool *p, int64_t span)
 }
 
 static void
-account(struct hs_pool *p, const struct hs_request *r, hs_err rv, bool waited)
+lend_account(struct hs_pool *p, const struct hs_request *r, hs_err rv, bool waited)
 {
     struct hs_pool_stats *s = &p->stats;
     int64_t span = hs_now() - r->since_ns;
@@ -544,7 +544,7 @@ hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struc
     HS_CHECK(p, POOL_MAGIC);
     if (waited && w->generation != hs_fork_generation()) {
         r->waiter = NULL; /* Its queue is the parent's. */
-        return refuse(err, HS_E_FORKED, hs_err_text(HS_E_FORKED));
+        return lend_refuse(err, HS_E_FORKED, hs_err_text(HS_E_FORKED));
     }
     if (!waited) {
         r->since_ns = hs_now();
@@ -560,7 +560,7 @@ hs_pool_acquire(struct hs_pool *p, struct hs_op *op, struct hs_request *r, struc
         rv = borrow(p, op, r, HS_OK, err, ret_lease);
     if (rv == HS_WANT || rv == HS_INTR)
         return rv;
-    account(p, r, rv, r->ticket != 0);
+    lend_account(p, r, rv, r->ticket != 0);
     if (rv != HS_OK && err != NULL && err->op == NULL)
         err->op = op_name;
     return rv;
@@ -580,5 +580,5 @@ hs_pool_abandon(struct hs_pool *p, struct hs_request *r)
     if (w->generation != hs_fork_generation())
         return;
     r->waiter = w;
-    account(p, r, settle(p, r, HS_E_CANCELLED, NULL, &none, &ignored), true);
+    lend_account(p, r, lend_settle(p, r, HS_E_CANCELLED, NULL, &none, &ignored), true);
 }

@@ -17,7 +17,7 @@ struct ping {
 };
 
 static void
-end(struct ping *ping, bool well)
+ping_end(struct ping *ping, bool well)
 {
     struct hs_pool *p = ping->task.pool;
     struct hs_member *m = ping->m;
@@ -39,7 +39,7 @@ end(struct ping *ping, bool well)
 }
 
 static hs_err
-step(struct task *task)
+ping_step(struct task *task)
 {
     struct ping *ping = (struct ping *)(void *)task;
     const struct hs_pool_options *o = &task->pool->o;
@@ -58,22 +58,22 @@ step(struct task *task)
 out:
     if (rv == HS_WANT || rv == HS_INTR)
         return rv;
-    end(ping, rv == HS_OK && memcmp(ping->answer, o->pong, o->pong_len) == 0);
+    ping_end(ping, rv == HS_OK && memcmp(ping->answer, o->pong, o->pong_len) == 0);
     return HS_OK;
 }
 
 static void
-call_off(struct task *task, const struct hs_error *err)
+ping_call_off(struct task *task, const struct hs_error *err)
 {
     struct ping *ping = (struct ping *)(void *)task;
 
     (void)err;
     hs_conn_abandon(ping->m->conn, &task->op, ping->sent ? ping->answer : NULL);
-    end(ping, false);
+    ping_end(ping, false);
 }
 
 static void
-forget(struct task *task)
+ping_forget(struct task *task)
 {
     hs_task_end(task);
     free(task);
@@ -88,9 +88,9 @@ hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
     if (ping != NULL) {
         ping->m = m;
         ping->task.op = (struct hs_op)HS_OP_INIT(hs_deadline_after(p->o.ping_timeout_ns), NULL);
-        ping->task.step = step;
-        ping->task.call_off = call_off;
-        ping->task.forget = forget;
+        ping->task.step = ping_step;
+        ping->task.call_off = ping_call_off;
+        ping->task.forget = ping_forget;
         if (hs_task_begin(k, &ping->task, p, NULL) == HS_OK)
             return;
         free(ping);

@@ -48,7 +48,7 @@ hs_pool_options_init(struct hs_pool_options *o)
 }
 
 static hs_err
-invalid(struct hs_error *err, const char *why)
+pool_invalid(struct hs_error *err, const char *why)
 {
     return hs_err_setx(err, HS_E_INVALID, "pool", "%s", why);
 }
@@ -109,13 +109,13 @@ hs_pool_options_check(const struct hs_pool_options *o, struct hs_error *err)
 
     if (why == NULL)
         why = find_contradiction(o);
-    return why == NULL ? HS_OK : invalid(err, why);
+    return why == NULL ? HS_OK : pool_invalid(err, why);
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-empty(struct hs_pool *p)
+pool_empty(struct hs_pool *p)
 {
     hs_list_init(&p->idle);
     hs_list_init(&p->lent);
@@ -145,7 +145,7 @@ fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
 }
 
 static void
-destroy(struct hs_pool *p)
+pool_destroy(struct hs_pool *p)
 {
     for (size_t i = 0; i < p->n_members; i++) {
         hs_conn_unref(p->members[i]->conn);
@@ -173,7 +173,7 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     hs_err rv;
 
     if (n == 0)
-        return invalid(err, "a pool needs an endpoint");
+        return pool_invalid(err, "a pool needs an endpoint");
     if ((rv = hs_pool_options_check(o, err)) != HS_OK)
         return rv;
     if ((p = calloc(1, sizeof(*p))) == NULL)
@@ -185,7 +185,7 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     hs_list_init(&p->link);
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
-    empty(p);
+    pool_empty(p);
     p->where = p->ledger.other.where = hs_site_unknown();
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
@@ -193,7 +193,7 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
         rv = hs_pool_worker_add(p, err);
     if (rv != HS_OK)
-        destroy(p);
+        pool_destroy(p);
     else
         *ret_pool = p;
     return rv;
@@ -223,7 +223,7 @@ hs_pool_unref(struct hs_pool *p)
         return;
     HS_CHECK(p, POOL_MAGIC);
     if (atomic_fetch_sub(&p->refs, 1) == 1)
-        destroy(p);
+        pool_destroy(p);
 }
 
 /* xorshift: spreading in time needs no secrets. */
@@ -380,7 +380,7 @@ void
 hs_pool_forget_parent(struct hs_pool *p)
 {
     hs_wakelist_init(&p->changed);
-    empty(p);
+    pool_empty(p);
     memset(p->n, 0, sizeof(p->n));
     p->n_waiting = p->n_stalled = 0;
     p->has_unwatched = false;

@@ -198,7 +198,7 @@ hs_pool_check_locked(const struct hs_pool *p)
 #endif
 
 static size_t
-length(const struct hs_list *list)
+stats_length(const struct hs_list *list)
 {
     size_t n = 0;
 
@@ -234,8 +234,8 @@ find_disagreement(const struct hs_pool *p)
         closed += p->stats.closed_by_reason[i];
     if (closed != p->stats.closed)
         return "closed and its reasons";
-    if (length(&p->idle) != n[MEMBER_IDLE] || length(&p->lent) != n[MEMBER_LENT] ||
-        length(&p->free) != n[MEMBER_FREE] || length(&p->waiters) != p->n_waiting)
+    if (stats_length(&p->idle) != n[MEMBER_IDLE] || stats_length(&p->lent) != n[MEMBER_LENT] ||
+        stats_length(&p->free) != n[MEMBER_FREE] || stats_length(&p->waiters) != p->n_waiting)
         return "the lists and their counts";
     return identity_holds(p) ? NULL : "opened and idle + lent + dialing + closing + closed";
 }

@@ -59,7 +59,7 @@ collect_unwatched(struct hs_pool *p, int64_t boot_now, struct armed *armed, bool
 }
 
 static void
-watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
+tend_watch(struct hs_pool *p, struct armed *armed, size_t n, int epoll_fd)
 {
     bool done[BATCH];
 
@@ -99,7 +99,7 @@ watch_idle(struct hs_pool *p, struct worker *k, int64_t now)
     p->has_unwatched = more;
     p->arm_ns = !more ? 0 : n == BATCH ? now : now + ARM_NS;
     hs_lock_drop(&p->lock);
-    watch(p, armed, n, hs_pool_worker_watch_fd(k));
+    tend_watch(p, armed, n, hs_pool_worker_watch_fd(k));
     return more ? p->arm_ns : HS_NEVER;
 }
 

@@ -65,7 +65,7 @@ hs_pool_worker_ask(struct hs_pool *p)
 /* ---- Tasks --------------------------------------------------------------------------------- */
 
 static void
-step_again(struct worker *k, struct task *t)
+worker_step_again(struct worker *k, struct task *t)
 {
     if (hs_list_empty(&t->again))
         hs_list_append(&k->again, &t->again);
@@ -85,7 +85,7 @@ hs_task_begin(struct worker *k, struct task *t, struct hs_pool *p, struct hs_err
     hs_list_init(&t->again);
     hs_list_init(&t->link);
     hs_list_append(&k->tasks, &t->link);
-    step_again(k, t);
+    worker_step_again(k, t);
     return HS_OK;
 }
 
@@ -104,7 +104,7 @@ run_task(struct worker *k, struct task *t)
     hs_err rv = t->step(t);
 
     if (rv == HS_INTR)
-        step_again(k, t);
+        worker_step_again(k, t);
     else if (rv == HS_WANT && hs_loop_waiter_park(t->loop_waiter, &t->op, &err) != HS_OK)
         t->call_off(t, &err);
 }
@@ -188,7 +188,7 @@ watch_unparked(struct task *t, const struct hs_error *err)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-destroy(struct worker *k)
+worker_destroy(struct worker *k)
 {
     if (k == NULL)
         return;
@@ -216,7 +216,7 @@ worker_new(struct hs_error *err, struct worker **ret_k)
     else if ((rv = hs_loop_new(err, &k->loop)) == HS_OK)
         rv = hs_task_begin(k, &k->watch, NULL, err);
     if (rv != HS_OK) {
-        destroy(k);
+        worker_destroy(k);
         return rv;
     }
     hs_list_unlink(&k->watch.link); /* It is never called off. */
@@ -226,7 +226,7 @@ worker_new(struct hs_error *err, struct worker **ret_k)
 
 /* The pool leaves the list when it is closed and nothing of it is under way. */
 static int64_t
-visit(struct worker *k, struct hs_pool *p)
+worker_visit(struct worker *k, struct hs_pool *p)
 {
     bool done;
 
@@ -263,20 +263,20 @@ work(struct worker *k)
 
     if (k->watch_lost) {
         k->watch_lost = false;
-        step_again(k, &k->watch);
+        worker_step_again(k, &k->watch);
     }
     run_tasks(k);
     if (k->watch_lost)
         until = hs_now() + RETRY_NS;
     for (p = next_pool(&pools); p != NULL; p = next) {
         next = next_pool(&p->link);
-        until = hs_min_ns(until, visit(k, p));
+        until = hs_min_ns(until, worker_visit(k, p));
     }
     return hs_list_empty(&k->again) ? until : 0;
 }
 
 static bool
-is_over(void)
+worker_is_over(void)
 {
     bool over;
 
@@ -288,7 +288,7 @@ is_over(void)
 }
 
 static void *
-run(void *arg)
+worker_run(void *arg)
 {
     struct worker *k = arg;
     struct hs_wakenode node;
@@ -301,8 +301,8 @@ run(void *arg)
 
         hs_lock_take(&turn);
         until = work(k);
-        if ((over = is_over()))
-            destroy(k);
+        if ((over = worker_is_over()))
+            worker_destroy(k);
         hs_lock_drop(&turn);
         if (!over && hs_wait(hs_loop_fileno(k->loop), POLLIN, NULL, until, NULL, &revents) < 0)
             continue;
@@ -320,8 +320,8 @@ hs_pool_worker_add(struct hs_pool *p, struct hs_error *err)
 
     hs_lock_take(&lock);
     if (current == NULL && (rv = worker_new(err, &made)) == HS_OK &&
-        (sys = hs_thread_start("hs-keeper", STACK_BYTES, run, made)) != 0) {
-        destroy(made);
+        (sys = hs_thread_start("hs-keeper", STACK_BYTES, worker_run, made)) != 0) {
+        worker_destroy(made);
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "pool", "a thread to keep pools");
     } else if (rv == HS_OK && made != NULL) {
         current = made;
@@ -355,7 +355,7 @@ hs_pools(struct hs_pool **all, size_t room)
 /* ---- Fork ---------------------------------------------------------------------------------- */
 
 static void
-before_fork(void)
+worker_before_fork(void)
 {
     hs_lock_take_for_fork(&turn);
     hs_lock_take_for_fork(&lock);
@@ -364,7 +364,7 @@ before_fork(void)
 }
 
 static void
-drop_all(void)
+worker_drop_all(void)
 {
     for (struct hs_list *l = pools.next; l != &pools; l = l->next)
         hs_lock_drop_after_fork(&HS_CONTAINER(l, struct hs_pool, link)->lock);
@@ -374,7 +374,7 @@ drop_all(void)
 
 /* Runs after wait.c's handler: whatever was made before is the parent's by now. */
 static void
-after_fork_in_child(void)
+worker_after_fork_in_child(void)
 {
     struct worker *k = current;
 
@@ -387,13 +387,13 @@ after_fork_in_child(void)
 
         t->forget(t);
     }
-    destroy(k);
-    drop_all();
+    worker_destroy(k);
+    worker_drop_all();
 }
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_POOL_WORKER_TURN)
 static void
-watch_forks(void)
+worker_watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, drop_all, after_fork_in_child);
+    (void)pthread_atfork(worker_before_fork, worker_drop_all, worker_after_fork_in_child);
 }

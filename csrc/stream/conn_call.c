@@ -113,7 +113,7 @@ hs_lease_drop(struct hs_conn *c, const struct hs_op *op)
 }
 
 static hs_err
-claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
+conn_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err)
 {
     hs_err rv;
 
@@ -139,7 +139,7 @@ hs_call_claim(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
                    : hs_err_setx(err, HS_E_FORKED, NULL, "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_lease_hold(c, op, err)) != HS_OK)
         return rv;
-    rv = claim(c, op, dir, err);
+    rv = conn_call_claim(c, op, dir, err);
     hs_lease_drop(c, op);
     return rv;
 }
@@ -207,7 +207,7 @@ check_turn(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir, struct hs
 }
 
 static int64_t
-deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
+conn_call_deadline_of(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
     int64_t deadline = hs_min_ns(op->deadline_ns, atomic_load(&c->dirs[dir].deadline_ns));
 
@@ -396,7 +396,7 @@ hs_call_end(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, const char *na
 static bool
 is_late(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
 {
-    int64_t deadline = deadline_of(c, op, dir);
+    int64_t deadline = conn_call_deadline_of(c, op, dir);
 
     return deadline != HS_NEVER && deadline != HS_TRY_ONCE && deadline <= hs_now();
 }
@@ -443,7 +443,7 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
 {
     struct hs_wakenode node;
     int fd = hs_fd_number(&c->fd);
-    bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
+    bool sleeps = !op->stepping && conn_call_deadline_of(c, op, dir) != HS_TRY_ONCE;
     int64_t until = HS_NEVER;
     short revents;
     hs_err rv = HS_OK;
@@ -456,7 +456,7 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
     if (c->tls != NULL && is_late(c, op, dir))
         rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
     else if (!hs_fd_is_closed(&c->fd) && (rv = check_quiet(c, op, dir, err, &until)) == HS_OK)
-        rv = hs_wait_op(op, fd, want, deadline_of(c, op, dir), until, err, &revents);
+        rv = hs_wait_op(op, fd, want, conn_call_deadline_of(c, op, dir), until, err, &revents);
     else if (rv == HS_INTR)
         rv = HS_OK; /* Try again, at once. */
     if (rv == HS_E_CANCELLED && !op->left_seen && is_left(c, op)) {
@@ -478,7 +478,7 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
 static hs_err
 wait_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
 {
-    bool sleeps = !op->stepping && deadline_of(c, op, dir) != HS_TRY_ONCE;
+    bool sleeps = !op->stepping && conn_call_deadline_of(c, op, dir) != HS_TRY_ONCE;
     struct hs_wakenode node;
     hs_err rv;
 
@@ -501,12 +501,13 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
 
     turn_waits(c, op, dir);
     hs_stall_begin(c, op, dir);
-    if (op->stepping || !atomic_load(&c->in_slots) || deadline_of(c, op, dir) == HS_TRY_ONCE) {
+    if (op->stepping || !atomic_load(&c->in_slots) ||
+        conn_call_deadline_of(c, op, dir) == HS_TRY_ONCE) {
         rv = wait_told(c, op, dir, want, err);
     } else {
         hs_slots_give(c->slots);
         rv = wait_told(c, op, dir, want, err);
-        hs_slots_take(c->slots, op->token, deadline_of(c, op, dir));
+        hs_slots_take(c->slots, op->token, conn_call_deadline_of(c, op, dir));
     }
     if (rv == HS_OK && dir == HS_DIR_IN && c->spot == NULL)
         hs_delays_look(c);

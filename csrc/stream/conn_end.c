@@ -114,7 +114,7 @@ static struct {
 } resets;
 
 static void
-count(_Atomic uint64_t *counter)
+conn_end_count(_Atomic uint64_t *counter)
 {
     atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
@@ -126,7 +126,7 @@ hs_conn_set_broken(struct hs_conn *c, hs_err code)
 
     if (!hs_conn_set_once(&c->broken, code))
         return;
-    count(dead ? &resets.dead_peer : &resets.by_peer);
+    conn_end_count(dead ? &resets.dead_peer : &resets.by_peer);
     hs_roll_note(c, dead ? HS_EVENT_DEAD_PEER : HS_EVENT_RESET, code, hs_now() - c->created_ns);
 }
 
@@ -154,13 +154,13 @@ count_close(struct hs_conn *c, bool abortive, bool unread_above)
     if (c->family == AF_UNIX || atomic_load(&c->broken) != HS_OK)
         return;
     if (abortive)
-        count(&resets.by_abort);
+        conn_end_count(&resets.by_abort);
     else if (c->opts.linger_s == 0 ||
              (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
-        count(&resets.by_linger);
+        conn_end_count(&resets.by_linger);
     else if (unread_above ||
              (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0))
-        count(&resets.by_unread);
+        conn_end_count(&resets.by_unread);
 }
 
 /* ---- Closing ------------------------------------------------------------------------------- */

@@ -67,7 +67,7 @@ hs_pace_start(struct hs_conn *c, uint64_t have)
 
 /* A message that was reported as skipped is over; one that was kept may still be read. */
 static bool
-is_over(struct hs_conn *c, hs_err rv)
+conn_frame_is_over(struct hs_conn *c, hs_err rv)
 {
     return rv == HS_OK || (rv == HS_E_FRAME_TOO_LARGE && c->in.oversize.recoverable &&
                            c->in.oversize.discarded > 0);
@@ -87,7 +87,7 @@ hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err)
                           (unsigned long long)atomic_load(&p->min_rate));
         err->phase = "min_rate";
     }
-    if (is_over(c, rv))
+    if (conn_frame_is_over(c, rv))
         p->since_ns = 0;
     p->until_ns = HS_NEVER;
 }

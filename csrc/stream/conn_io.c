@@ -19,7 +19,7 @@
 
 /* Returns the time. */
 static int64_t
-account(struct hs_conn *c, enum hs_dir dir, size_t n)
+conn_io_account(struct hs_conn *c, enum hs_dir dir, size_t n)
 {
     struct direction *d = &c->dirs[dir];
     uint64_t before = atomic_load_explicit(&d->bytes, memory_order_relaxed);
@@ -83,7 +83,7 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;
     if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
-        op->came_ns = account(c, HS_DIR_IN, n);
+        op->came_ns = conn_io_account(c, HS_DIR_IN, n);
     if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
     if (rv == HS_OK)
@@ -106,7 +106,7 @@ take_buffered(struct hs_conn *c, uint8_t *buf, size_t len, bool peek)
 
 /* What a call had received but cannot return is kept for the next one. */
 static void
-put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
+conn_io_put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 {
     if (hs_buf_prepend(&c->in.buf, buf, op->done) != HS_OK)
         (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison,
@@ -117,7 +117,7 @@ put_back(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
 
 /* len bytes, or those before the peer's end. */
 static hs_err
-fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
+conn_io_fill(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, struct hs_error *err)
 {
     size_t n = 1;
     hs_err rv;
@@ -142,7 +142,7 @@ recv_some(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int fla
     hs_err rv;
 
     if ((flags & MSG_WAITALL) != 0) {
-        if ((rv = fill(c, op, buf, len, err)) == HS_OK)
+        if ((rv = conn_io_fill(c, op, buf, len, err)) == HS_OK)
             *ret_n = op->done;
         return rv;
     }
@@ -166,7 +166,7 @@ hs_conn_recv(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int 
     if (op->claim != 0)
         hs_pace_end(c, rv, err); /* Who reads like this knows no messages. */
     if (rv < 0 && op->claim != 0 && op->done > 0)
-        put_back(c, op, buf);
+        conn_io_put_back(c, op, buf);
     rv = hs_call_end(c, op, HS_DIR_IN, "recv", rv, err);
     if (rv == HS_OK)
         *ret_n = n;
@@ -212,7 +212,7 @@ recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len
             return rv;
     }
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
-        op->came_ns = account(c, HS_DIR_IN, *ret_n);
+        op->came_ns = conn_io_account(c, HS_DIR_IN, *ret_n);
     if (rv == HS_OK && *ret_n == 0 && len > 0 && (rv = check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
     return rv;
@@ -272,12 +272,12 @@ hs_conn_recv_exactly(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t l
 
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
-    if (rv == HS_OK && (rv = fill(c, op, buf, len, err)) == HS_OK && op->done < len)
+    if (rv == HS_OK && (rv = conn_io_fill(c, op, buf, len, err)) == HS_OK && op->done < len)
         rv = ended_after(op->done, len, err);
     if (op->claim != 0)
         hs_pace_end(c, rv, err);
     if (rv < 0 && op->claim != 0 && op->done > 0)
-        put_back(c, op, buf);
+        conn_io_put_back(c, op, buf);
     return hs_call_end(c, op, HS_DIR_IN, "recv_exactly", rv, err);
 }
 
@@ -300,7 +300,7 @@ sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_
 {
     if (rv == HS_OK) {
         op->done += n;
-        (void)account(c, HS_DIR_OUT, n);
+        (void)conn_io_account(c, HS_DIR_OUT, n);
     }
     return rv == HS_E_RESET ? ended_here(c, err) : rv;
 }
@@ -341,7 +341,7 @@ keep_last_words(struct hs_conn *c)
                               &want, &n) == HS_OK &&
            n > 0) {
         hs_buf_commit(&c->in.buf, n);
-        (void)account(c, HS_DIR_IN, n);
+        (void)conn_io_account(c, HS_DIR_IN, n);
     }
     hs_buf_trim(&c->in.buf);
     hs_input_changed(c);
@@ -410,7 +410,7 @@ hs_conn_send_all(struct hs_conn *c, struct hs_op *op, const uint8_t *buf, size_t
 
 /* Moves past n sent bytes. Empty pieces at the front are skipped too. */
 static void
-advance(struct iovec **iov, size_t *n_iov, size_t n)
+conn_io_advance(struct iovec **iov, size_t *n_iov, size_t n)
 {
     while (*n_iov > 0 && n >= (*iov)->iov_len) {
         n -= (*iov)->iov_len;
@@ -431,11 +431,11 @@ hs_conn_sendv(struct hs_conn *c, struct hs_op *op, struct iovec *iov, size_t n_i
     size_t n = 0;
     hs_err rv = hs_call_begin(c, op, HS_DIR_OUT, err);
 
-    advance(&iov, &n_iov, 0);
+    conn_io_advance(&iov, &n_iov, 0);
     for (unsigned round = 1; rv == HS_OK && n_iov > 0 && (all || n == 0); round++) {
         if ((rv = send_some(c, op, iov, n_iov, err, &n)) != HS_OK)
             break;
-        advance(&iov, &n_iov, n);
+        conn_io_advance(&iov, &n_iov, n);
         if (all && round % SLICE_ROUNDS == 0 && n_iov > 0)
             rv = HS_INTR;
     }
@@ -477,7 +477,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
         } else if (rv == HS_OK && n > 0) {
             op->done += n;
-            (void)account(c, HS_DIR_OUT, n);
+            (void)conn_io_account(c, HS_DIR_OUT, n);
             if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
                 rv = HS_INTR;
         } else if (rv == HS_E_RESET) {
@@ -493,7 +493,7 @@ hs_conn_abandon(struct hs_conn *c, struct hs_op *op, const uint8_t *buf)
     bool in = (op->claim & (1U << HS_DIR_IN)) != 0, out = (op->claim & (1U << HS_DIR_OUT)) != 0;
 
     if (in && buf != NULL && op->done > 0)
-        put_back(c, op, buf);
+        conn_io_put_back(c, op, buf);
     if (in && out && op->done > 0) /* finish: what it threw away is missing */
         (void)hs_conn_set_once(&c->dirs[HS_DIR_IN].poison, HS_E_CANCELLED);
     if (out && (op->done > 0 || op->midway || hs_conn_half_sent(c)))

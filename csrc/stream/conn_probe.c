@@ -18,7 +18,7 @@
  * less time than recv, and spares TLS its own; nothing is read, so that no claim is needed. It does
  * not wait. */
 static bool
-is_quiet(struct hs_conn *c)
+conn_probe_is_quiet(struct hs_conn *c)
 {
     struct pollfd p = {.events = POLLIN | POLLRDHUP};
     bool quiet;
@@ -34,7 +34,7 @@ is_quiet(struct hs_conn *c)
 }
 
 static enum hs_liveness
-look(struct hs_conn *c)
+conn_probe_look(struct hs_conn *c)
 {
     uint8_t byte;
     short want;
@@ -57,11 +57,11 @@ hs_conn_probe(struct hs_conn *c)
     enum hs_liveness live;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (is_quiet(c))
+    if (conn_probe_is_quiet(c))
         return HS_LIVE_IDLE;
     if (!hs_call_visit(c, HS_DIR_IN)) /* Closed; or somebody reads who should not. */
         return HS_LIVE_CLOSED;
-    live = look(c);
+    live = conn_probe_look(c);
     hs_call_leave(c, HS_DIR_IN);
     return live;
 }

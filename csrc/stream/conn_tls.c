@@ -65,7 +65,7 @@ poisons(hs_err rv)
 }
 
 static hs_err
-refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
+conn_tls_refuse(struct hs_error *err, enum hs_tls_failure failure, const char *why)
 {
     (void)hs_err_setx(err, HS_E_TLS, NULL, "%s", why);
     if (err != NULL)
@@ -133,14 +133,15 @@ check_ahead(struct hs_conn *c, struct hs_tls_config *config, bool read_ahead, st
         return HS_OK;
     if (!read_ahead || hs_tls_config_role(config) != HS_TLS_SERVER ||
         hs_deframer_skipping(&c->in) || !begins_handshake(&c->in.buf))
-        return refuse(err, HS_TLS_PLAINTEXT,
-                      "bytes that came before TLS began are still unread: read them first, or "
-                      "somebody in the middle put them there");
+        return conn_tls_refuse(
+            err, HS_TLS_PLAINTEXT,
+            "bytes that came before TLS began are still unread: read them first, or "
+            "somebody in the middle put them there");
     return HS_OK;
 }
 
 static void
-hand_over(struct hs_conn *c, struct hs_tls *tls)
+conn_tls_hand_over(struct hs_conn *c, struct hs_tls *tls)
 {
     hs_tls_hand_over(tls, &c->in.buf);
     hs_deframer_touched(&c->in);
@@ -164,7 +165,7 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
         HS_OK)
         return rv;
     if (hs_buf_len(&c->in.buf) > 0)
-        hand_over(c, tls);
+        conn_tls_hand_over(c, tls);
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
     c->shaking_since_ns = hs_now();
     c->handshaking = true;

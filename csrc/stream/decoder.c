@@ -73,7 +73,7 @@ repeat(const struct hs_decoder *d, struct hs_error *err)
 
 /* The error rv stands in d->broken, and stays there if it must not be survived. */
 static hs_err
-tell(struct hs_decoder *d, hs_err rv, struct hs_error *err)
+decoder_tell(struct hs_decoder *d, hs_err rv, struct hs_error *err)
 {
     bool fatal = rv == HS_E_BAD_FRAME || rv == HS_E_TRUNCATED ||
                  (rv == HS_E_FRAME_TOO_LARGE && !d->deframer.oversize.recoverable);
@@ -117,7 +117,7 @@ truncated(struct hs_decoder *d, size_t need, struct hs_error *err)
         rv = hs_err_setx(&d->broken, rv, NULL,
                          "the stream ended after %zu bytes of a frame, at least %zu are missing",
                          hs_buf_len(&d->deframer.buf), need);
-    return tell(d, rv, err);
+    return decoder_tell(d, rv, err);
 }
 
 hs_err
@@ -137,7 +137,7 @@ hs_decoder_next(struct hs_decoder *d, struct hs_error *err, const uint8_t **ret_
     if (rv == HS_WANT && d->ended && (hs_buf_len(&df->buf) > 0 || hs_deframer_skipping(df)))
         return truncated(d, need, err);
     if (rv < 0)
-        return tell(d, rv, err);
+        return decoder_tell(d, rv, err);
     if (rv != HS_OK)
         return rv;
     *ret_data = df->buf.data + df->buf.head + frame.start; /* No frame has less than one byte. */

@@ -29,7 +29,7 @@ sep_of(const struct hs_deframer *d)
 }
 
 static bool
-is_same(const struct hs_deframer *d, const struct hs_terminator *t)
+deframer_is_same(const struct hs_deframer *d, const struct hs_terminator *t)
 {
     if (d->terminator != t->kind)
         return false;
@@ -38,7 +38,7 @@ is_same(const struct hs_deframer *d, const struct hs_terminator *t)
 }
 
 static void
-forget(struct hs_deframer *d)
+deframer_forget(struct hs_deframer *d)
 {
     if (d->sep_len > sizeof(d->sep.bytes))
         free(d->sep.heap);
@@ -50,7 +50,7 @@ forget(struct hs_deframer *d)
 
 /* Without memory for it the next search starts from the beginning, which is all. */
 static void
-remember(struct hs_deframer *d, const struct hs_terminator *t)
+deframer_remember(struct hs_deframer *d, const struct hs_terminator *t)
 {
     uint8_t *heap;
 
@@ -74,13 +74,13 @@ hs_deframer_touched(struct hs_deframer *d)
     if (d->skip == HS_SKIP_SEARCH)
         d->scanned = 0; /* The terminator is still needed. */
     else
-        forget(d);
+        deframer_forget(d);
 }
 
 void
 hs_deframer_fini(struct hs_deframer *d)
 {
-    forget(d);
+    deframer_forget(d);
     hs_buf_fini(&d->buf);
     *d = (struct hs_deframer){0};
 }
@@ -122,7 +122,7 @@ skip_searched(struct hs_deframer *d)
     } else if (rv == HS_OK) {
         discard(d, end);
         d->skip = HS_SKIP_DONE;
-        forget(d);
+        deframer_forget(d);
     } else {
         discard(d, d->scanned);
         d->scanned = 0;
@@ -216,13 +216,13 @@ hs_deframer_next_slow(struct hs_deframer *d, const struct hs_framing *f, struct 
 
     if (d->skip != HS_SKIP_NONE)
         return hs_deframer_skip(d, err, ret_need);
-    if (d->terminator != HS_TERM_NONE && !is_same(d, &t))
-        forget(d);
+    if (d->terminator != HS_TERM_NONE && !deframer_is_same(d, &t))
+        deframer_forget(d);
     rv = hs_framing_find(f, front(d), hs_buf_len(&d->buf), &d->scanned, ret_need, err, ret_frame,
                          &d->oversize);
     if (d->terminator == HS_TERM_NONE && d->scanned > 0) {
         if (rv == HS_WANT || rv == HS_E_FRAME_TOO_LARGE)
-            remember(d, &t);
+            deframer_remember(d, &t);
         else
             d->scanned = 0;
     }

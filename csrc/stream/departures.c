@@ -84,7 +84,7 @@ hs_departures_live(void)
 }
 
 static bool
-is_ours(const struct hs_departures *d)
+departures_is_ours(const struct hs_departures *d)
 {
     return d->fork_generation == hs_fork_generation();
 }
@@ -92,7 +92,7 @@ is_ours(const struct hs_departures *d)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-open_descriptors(struct hs_departures *d, struct hs_error *err)
+departures_open_descriptors(struct hs_departures *d, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
 
@@ -107,7 +107,7 @@ open_descriptors(struct hs_departures *d, struct hs_error *err)
 }
 
 static void
-close_if_open(int fd)
+departures_close_if_open(int fd)
 {
     if (fd >= 0)
         (void)close(fd);
@@ -122,9 +122,9 @@ hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures *
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
     d->young_ns = young_ns;
-    if ((rv = open_descriptors(d, err)) != HS_OK) {
-        close_if_open(d->epoll_fd);
-        close_if_open(d->timer_fd);
+    if ((rv = departures_open_descriptors(d, err)) != HS_OK) {
+        departures_close_if_open(d->epoll_fd);
+        departures_close_if_open(d->timer_fd);
         free(d);
         return rv;
     }
@@ -151,15 +151,15 @@ hs_departures_close(struct hs_departures *d)
     int epoll_fd, timer_fd;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
-    if (!is_ours(d))
+    if (!departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
     epoll_fd = d->epoll_fd;
     timer_fd = d->timer_fd;
     d->epoll_fd = d->timer_fd = -1;
     hs_lock_drop(&d->lock);
-    close_if_open(epoll_fd);
-    close_if_open(timer_fd);
+    departures_close_if_open(epoll_fd);
+    departures_close_if_open(timer_fd);
 }
 
 /* Its connections hold references: the one who gives up the last has seen all of them leave. */
@@ -171,9 +171,9 @@ hs_departures_unref(struct hs_departures *d)
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
-    close_if_open(d->epoll_fd);
-    close_if_open(d->timer_fd);
-    if (is_ours(d)) { /* In a forked child the tokens are the parent's. */
+    departures_close_if_open(d->epoll_fd);
+    departures_close_if_open(d->timer_fd);
+    if (departures_is_ours(d)) { /* In a forked child the tokens are the parent's. */
         for (size_t i = 0; i < d->n_places; i++)
             hs_token_unref(d->places[i].token);
         hs_lock_fini(&d->lock);
@@ -225,7 +225,7 @@ reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
 }
 
 static hs_err
-arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
+departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
 
@@ -240,7 +240,7 @@ arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
 }
 
 static void
-set_timer_locked(struct hs_departures *d, int64_t at_ns)
+departures_set_timer_locked(struct hs_departures *d, int64_t at_ns)
 {
     struct itimerspec spec = {.it_value = hs_timespec_until(at_ns, 0)};
 
@@ -257,7 +257,7 @@ begin_young_locked(struct hs_departures *d, int fd)
                         .fd = (uint32_t)fd,
                         .generation = d->places[fd].generation};
     if (!d->timer_set)
-        set_timer_locked(d, y->at_ns);
+        departures_set_timer_locked(d, y->at_ns);
 }
 
 static hs_err
@@ -273,7 +273,7 @@ watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token
         return rv;
     p = &d->places[fd];
     p->generation++;
-    if (d->young_ns == 0 && (rv = arm_locked(d, fd, false, err)) != HS_OK)
+    if (d->young_ns == 0 && (rv = departures_arm_locked(d, fd, false, err)) != HS_OK)
         return rv;
     if (d->young_ns > 0) {
         p->armed = false;
@@ -297,7 +297,7 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
     HS_CHECK(d, DEPARTURES_MAGIC);
     HS_CHECK(c, CONN_MAGIC);
     HS_ASSERT(c->departures == NULL || c->departures == d);
-    if (!is_ours(d))
+    if (!departures_is_ours(d))
         return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
@@ -312,7 +312,7 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
 }
 
 static struct place *
-place_of_locked(struct hs_departures *d, const struct hs_conn *c)
+departures_place_of_locked(struct hs_departures *d, const struct hs_conn *c)
 {
     size_t i = (size_t)c->fd.number;
     struct place *p = c->fd.number >= 0 && i < d->n_places ? &d->places[i] : NULL;
@@ -321,17 +321,17 @@ place_of_locked(struct hs_departures *d, const struct hs_conn *c)
 }
 
 static void
-leave(struct hs_conn *c, bool given_away)
+departures_leave(struct hs_conn *c, bool given_away)
 {
     struct hs_departures *d = c->departures;
     struct hs_token *token = NULL;
     struct place *p;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (d == NULL || !is_ours(d))
+    if (d == NULL || !departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
-    if ((p = place_of_locked(d, c)) != NULL) {
+    if ((p = departures_place_of_locked(d, c)) != NULL) {
         token = p->token;
         p->token = NULL;
         p->generation++;
@@ -347,13 +347,13 @@ leave(struct hs_conn *c, bool given_away)
 void
 hs_conn_leave_departures(struct hs_conn *c)
 {
-    leave(c, false);
+    departures_leave(c, false);
 }
 
 void
 hs_departures_given_away(struct hs_conn *c)
 {
-    leave(c, true);
+    departures_leave(c, true);
 }
 
 hs_err
@@ -366,13 +366,14 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
         return rv;
-    if (d == NULL || !is_ours(d)) {
+    if (d == NULL || !departures_is_ours(d)) {
         rv = hs_err_setx(err, HS_E_INVALID, "cancel_on_end",
                          "no server watches this connection for its handler");
     } else {
         hs_lock_take(&d->lock);
-        p = place_of_locked(d, c);
-        if (p != NULL && d->epoll_fd >= 0 && (rv = arm_locked(d, c->fd.number, on, err)) == HS_OK)
+        p = departures_place_of_locked(d, c);
+        if (p != NULL && d->epoll_fd >= 0 &&
+            (rv = departures_arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
         else if (p == NULL && atomic_load(&c->left) == 0) /* Else it has been told already. */
             rv = hs_err_setx(err, HS_E_INVALID, "cancel_on_end",
@@ -439,7 +440,7 @@ static hs_err
 grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *err)
 {
     struct hs_error failed = {0};
-    hs_err rv = arm_locked(d, (int)y->fd, false, &failed);
+    hs_err rv = departures_arm_locked(d, (int)y->fd, false, &failed);
 
     if (rv == HS_OK || hs_fd_is_closed(&d->places[y->fd].conn->fd))
         return HS_OK;
@@ -465,7 +466,7 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
         if (is_young_locked(d, y) &&
             (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
             soonest = hs_deadline_after(d->young_ns / 4);
-            set_timer_locked(d, y->at_ns > soonest ? y->at_ns : soonest);
+            departures_set_timer_locked(d, y->at_ns > soonest ? y->at_ns : soonest);
             break;
         }
         d->first_young = (d->first_young + 1) % d->room_young;
@@ -506,7 +507,7 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
     hs_err rv;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
-    if (!is_ours(d))
+    if (!departures_is_ours(d))
         return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
     if (d->epoll_fd < 0)
         return hs_err_setx(err, HS_E_CLOSED, "departures", "it was closed");

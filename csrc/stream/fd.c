@@ -38,13 +38,13 @@ static struct block first_block;
 static struct block *_Atomic blocks[BLOCKS]; /* never freed */
 
 static struct block *
-block_of(unsigned i, bool make)
+block_of(unsigned i, bool fd_make)
 {
     struct block *found, *made;
 
     if (i == 0)
         return &first_block;
-    if (i >= BLOCKS || (found = atomic_load(&blocks[i])) != NULL || !make)
+    if (i >= BLOCKS || (found = atomic_load(&blocks[i])) != NULL || !fd_make)
         return i < BLOCKS ? found : NULL;
     if ((made = calloc(1, sizeof(*made))) == NULL)
         return NULL;
@@ -56,9 +56,9 @@ block_of(unsigned i, bool make)
 
 /* NULL: it is not in the table, for its size or for want of memory, and nobody is checked. */
 static _Atomic uint64_t *
-owner_of(int number, bool make)
+owner_of(int number, bool fd_make)
 {
-    struct block *block = block_of((unsigned)number / BLOCK_NUMBERS, make);
+    struct block *block = block_of((unsigned)number / BLOCK_NUMBERS, fd_make);
 
     return block != NULL ? &block->owners[(unsigned)number % BLOCK_NUMBERS] : NULL;
 }
@@ -73,7 +73,7 @@ is_owner(const struct hs_fd *f)
 
 /* False: the number is somebody else's by now. */
 static bool
-leave(const struct hs_fd *f)
+fd_leave(const struct hs_fd *f)
 {
     _Atomic uint64_t *owner = owner_of(f->number, false);
     uint64_t id = f->id;
@@ -129,7 +129,7 @@ hs_fd_check_free(int number, const char *op, struct hs_error *err)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
-make(struct hs_fd *f, int number)
+fd_make(struct hs_fd *f, int number)
 {
     f->number = number;
     f->generation = hs_fork_generation();
@@ -145,7 +145,7 @@ hs_fd_init(struct hs_fd *f, int number)
 {
     _Atomic uint64_t *owner = owner_of(number, true);
 
-    make(f, number);
+    fd_make(f, number);
     if (owner != NULL)
         atomic_store(owner, f->id);
 }
@@ -157,7 +157,7 @@ hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
     int status = fcntl(number, F_GETFL), flags = fcntl(number, F_GETFD);
     uint64_t nobody = 0;
 
-    make(f, number);
+    fd_make(f, number);
     if (status < 0 || flags < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, op, "fcntl");
     f->was_blocking = (status & O_NONBLOCK) == 0;
@@ -179,7 +179,7 @@ hs_fd_give_back(struct hs_fd *f)
 {
     int status;
 
-    if (!leave(f))
+    if (!fd_leave(f))
         return;
     if (f->was_blocking && (status = fcntl(f->number, F_GETFL)) >= 0)
         (void)fcntl(f->number, F_SETFL, status & ~O_NONBLOCK);
@@ -222,7 +222,7 @@ hs_fd_drop(struct hs_fd *f)
         return;
     if (atomic_load(&f->lingers))
         hs_linger(f->number); /* with its place in the table */
-    else if (leave(f))
+    else if (fd_leave(f))
         (void)close(f->number);
 }
 

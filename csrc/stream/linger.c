@@ -56,7 +56,7 @@ first_entry(void)
 }
 
 static void
-take_out_locked(struct entry *e)
+linger_take_out_locked(struct entry *e)
 {
     hs_list_unlink(&e->link);
     n--;
@@ -70,26 +70,26 @@ end_entry(struct entry *e)
 }
 
 static void
-before_fork(void)
+linger_before_fork(void)
 {
     hs_lock_take(&turn);
     hs_lock_take(&lock);
 }
 
 static void
-after_fork_in_parent(void)
+linger_after_fork_in_parent(void)
 {
     hs_lock_drop(&lock);
     hs_lock_drop(&turn);
 }
 
 static void
-after_fork_in_child(void)
+linger_after_fork_in_child(void)
 {
     while (n > 0) {
         struct entry *e = first_entry();
 
-        take_out_locked(e);
+        linger_take_out_locked(e);
         end_entry(e);
     }
     hs_reactor_free(reactor);
@@ -100,13 +100,14 @@ after_fork_in_child(void)
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_LINGER_TURN)
 static void
-watch_forks(void)
+linger_watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    (void)pthread_atfork(linger_before_fork, linger_after_fork_in_parent,
+                         linger_after_fork_in_child);
 }
 
 static bool
-park(struct hs_reactor *r, struct entry *e)
+linger_park(struct hs_reactor *r, struct entry *e)
 {
     return hs_reactor_park(r, &e->parked, e->fd, EPOLLIN, e->until_ns, NULL) == HS_OK;
 }
@@ -125,15 +126,15 @@ drain(struct entry *e)
 
 /* False: there is none left, and the thread has to go. */
 static bool
-serve(struct hs_reactor *r, struct entry *e)
+linger_serve(struct hs_reactor *r, struct entry *e)
 {
     bool over, more;
 
     hs_lock_take(&turn);
-    over = e->parked.cause == HS_CAUSE_TIME || drain(e) || !park(r, e);
+    over = e->parked.cause == HS_CAUSE_TIME || drain(e) || !linger_park(r, e);
     hs_lock_take(&lock);
     if (over)
-        take_out_locked(e);
+        linger_take_out_locked(e);
     more = n > 0;
     if (!more)
         reactor = NULL;
@@ -149,7 +150,7 @@ serve(struct hs_reactor *r, struct entry *e)
 }
 
 static void *
-run(void *arg)
+linger_run(void *arg)
 {
     struct hs_reactor *r = arg;
     struct hs_parked *p;
@@ -157,20 +158,20 @@ run(void *arg)
     do /* There is an entry, so this is woken at its time at the latest. */
         while (hs_reactor_next(r, true, NULL, &p) != HS_OK)
             continue;
-    while (serve(r, HS_CONTAINER(p, struct entry, parked)));
+    while (linger_serve(r, HS_CONTAINER(p, struct entry, parked)));
     return NULL;
 }
 
 /* With its first entry, so that the thread never waits for nothing. */
 static bool
-start_locked(struct entry *e)
+linger_start_locked(struct entry *e)
 {
     struct hs_reactor *r;
 
     if (hs_reactor_new(NULL, &r) != HS_OK)
         return false;
-    if (park(r, e)) {
-        if (hs_thread_start("hs-linger", STACK_BYTES, run, r) == 0) {
+    if (linger_park(r, e)) {
+        if (hs_thread_start("hs-linger", STACK_BYTES, linger_run, r) == 0) {
             reactor = r;
             return true;
         }
@@ -181,7 +182,7 @@ start_locked(struct entry *e)
 }
 
 static bool
-add_locked(int fd)
+linger_add_locked(int fd)
 {
     struct entry *e;
 
@@ -189,7 +190,7 @@ add_locked(int fd)
         return false;
     e->fd = fd;
     e->until_ns = hs_deadline_after(PATIENCE_NS);
-    if (reactor != NULL ? !park(reactor, e) : !start_locked(e)) {
+    if (reactor != NULL ? !linger_park(reactor, e) : !linger_start_locked(e)) {
         if (reactor != NULL)
             hs_reactor_forget(reactor, &e->parked);
         free(e);
@@ -207,7 +208,7 @@ hs_linger(int fd)
 
     (void)shutdown(fd, SHUT_WR);
     hs_lock_take(&lock);
-    kept = add_locked(fd);
+    kept = linger_add_locked(fd);
     hs_lock_drop(&lock);
     if (!kept)
         hs_fd_close_number(fd);

@@ -170,7 +170,7 @@ bytes_read(struct hs_conn *c)
 /* With HS_DIR_IN visited. HS_OK: there are bytes; HS_WANT: there are none; HS_INTR: TLS talks to
  * itself and has not said all of it; HS_E_END, or how it broke. */
 static hs_err
-peek(const struct hs_spot *s)
+parking_peek(const struct hs_spot *s)
 {
     struct hs_conn *c = s->conn;
     uint8_t byte;
@@ -188,7 +188,7 @@ peek(const struct hs_spot *s)
 
 /* HS_E_CLOSED here; HS_OK, too, when somebody reads who should not. */
 static hs_err
-look(const struct hs_spot *s)
+parking_look(const struct hs_spot *s)
 {
     hs_err rv;
 
@@ -198,7 +198,7 @@ look(const struct hs_spot *s)
         return HS_OK;
     if (!hs_call_visit(s->conn, HS_DIR_IN))
         return hs_fd_is_closed(&s->conn->fd) ? HS_E_CLOSED : HS_OK;
-    rv = peek(s);
+    rv = parking_peek(s);
     hs_call_leave(s->conn, HS_DIR_IN);
     return rv;
 }
@@ -293,7 +293,7 @@ is_unfit(struct hs_conn *c)
 
 /* HS_PARKING_TAKEN: it can be. */
 static enum hs_parking_answer
-judge(struct hs_spot *s, bool newcomer)
+parking_judge(struct hs_spot *s, bool newcomer)
 {
     struct hs_conn *c = s->conn;
     size_t buffered = atomic_load(&c->buffered);
@@ -310,7 +310,7 @@ judge(struct hs_spot *s, bool newcomer)
     s->stays = newcomer || s->more;
     if (s->stays || !atomic_load(&s->parking->draining))
         return HS_PARKING_TAKEN;
-    return look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
+    return parking_look(s) == HS_WANT ? HS_PARKING_QUIET : HS_PARKING_TAKEN;
 }
 
 /* The one who had the last message is done with it: the next one has a time of its own, which has
@@ -345,7 +345,7 @@ hs_parking_park(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t s
     if ((s = spot_of(p, conn, err)) == NULL)
         return HS_E_NOMEM;
     s->known = false;
-    if ((answer = judge(s, newcomer)) == HS_PARKING_TAKEN) {
+    if ((answer = parking_judge(s, newcomer)) == HS_PARKING_TAKEN) {
         s->arg = arg;
         s->until_ns = hs_deadline_after(span_ns);
         begin_turn(s);
@@ -371,7 +371,7 @@ epoll_events(short want)
 
 /* HS_WANT: it is parked again. */
 static hs_err
-step(struct hs_spot *s, struct hs_error *err)
+parking_step(struct hs_spot *s, struct hs_error *err)
 {
     struct lingering *l = s->lingering;
     hs_err rv, waits;
@@ -408,7 +408,7 @@ hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t
     s->lingering->op.stepping = true;
     s->arg = arg;
     (void)hs_conn_ref(conn);
-    if ((rv = step(s, err)) == HS_WANT)
+    if ((rv = parking_step(s, err)) == HS_WANT)
         return rv;
     if (rv == HS_OK)
         *ret_report = s->lingering->report;
@@ -427,7 +427,7 @@ tell_lingering(struct hs_spot *s, struct hs_parked_conn *ret)
     hs_err rv;
 
     drop_told(s);
-    if ((rv = step(s, NULL)) == HS_WANT)
+    if ((rv = parking_step(s, NULL)) == HS_WANT)
         return rv;
     if (rv != HS_OK) /* Of what was sent nobody knows how far it came, unless it was closed here. */
         hs_conn_end(s->conn, rv == HS_E_CLOSED ? HS_END_ORDERLY : HS_END_ABORT);
@@ -467,14 +467,14 @@ give_ended(struct hs_spot *s, hs_err how, struct hs_parked_conn *ret)
 
 /* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */
 static hs_err
-tell(struct hs_spot *s, struct hs_parked_conn *ret)
+parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
 {
     bool asked = !s->stays && atomic_load(&s->parking->draining);
     hs_err rv;
 
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
-    rv = surely_has_data(s) ? HS_OK : look(s);
+    rv = surely_has_data(s) ? HS_OK : parking_look(s);
     if (rv == HS_INTR && s->until_ns > hs_now()) { /* Others first. */
         hs_reactor_queue(s->parking->reactor, &s->parked);
         return HS_WANT;
@@ -507,7 +507,7 @@ hs_parking_next(struct hs_parking *p, struct hs_error *err, struct hs_parked_con
     do {
         if ((rv = hs_reactor_next(p->reactor, true, err, &parked)) != HS_OK)
             return rv;
-    } while (tell(HS_CONTAINER(parked, struct hs_spot, parked), ret_parked) == HS_WANT);
+    } while (parking_tell(HS_CONTAINER(parked, struct hs_spot, parked), ret_parked) == HS_WANT);
     hs_reactor_counts(p->reactor, &counts);
     ret_parked->alone = counts.sleeping == 0;
     return HS_OK;
@@ -526,7 +526,7 @@ poll_due(struct hs_parking *p, size_t max, struct hs_error *err, struct hs_parke
         if ((rv = hs_reactor_poll(p->reactor, n == 0 ? err : NULL, &parked)) != HS_OK)
             break;
         rv = HS_INTR;
-        if (tell(HS_CONTAINER(parked, struct hs_spot, parked), &ret_parked[n]) == HS_OK)
+        if (parking_tell(HS_CONTAINER(parked, struct hs_spot, parked), &ret_parked[n]) == HS_OK)
             n++;
     }
     if (n == 0)
@@ -571,7 +571,7 @@ hs_parking_tend(struct hs_parking *p, size_t max, struct hs_parked_conn *ret_par
         if (hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
             break;
         s = HS_CONTAINER(parked, struct hs_spot, parked);
-        if (tell(s, &ret_parked[n]) != HS_OK)
+        if (parking_tell(s, &ret_parked[n]) != HS_OK)
             continue;
         if (ret_parked[n].news != HS_PARKED_MESSAGE) {
             n++;
@@ -611,7 +611,7 @@ hs_parking_evict(struct hs_parking *p, int64_t silence_ns, struct hs_conn **ret_
     while ((parked = hs_reactor_take(p->reactor, SILENT, is_older, &before)) != NULL) {
         struct hs_spot *s = HS_CONTAINER(parked, struct hs_spot, parked);
 
-        if (look(s) == HS_WANT) {
+        if (parking_look(s) == HS_WANT) {
             *ret_conn = s->conn;
             *ret_arg = s->arg;
             return true;
@@ -633,7 +633,7 @@ hs_parking_take(struct hs_parking *p, struct hs_conn **ret_conn, void **ret_arg,
         hs_reactor_next(p->reactor, false, NULL, &parked) != HS_OK)
         return false;
     s = HS_CONTAINER(parked, struct hs_spot, parked);
-    *ret_quiet = s->lingering == NULL && look(s) == HS_WANT;
+    *ret_quiet = s->lingering == NULL && parking_look(s) == HS_WANT;
     if (s->lingering != NULL) {
         hs_conn_abandon(s->conn, &s->lingering->op, NULL);
         free(s->lingering);

@@ -35,26 +35,26 @@ for_each_lock(void (*fn)(struct hs_lock *lock))
 }
 
 static void
-before_fork(void)
+roll_before_fork(void)
 {
     for_each_lock(hs_lock_take_for_fork);
 }
 
 static void
-after_fork(void)
+roll_after_fork(void)
 {
     for_each_lock(hs_lock_drop_after_fork);
 }
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_ROLL)
 static void
-begin(void)
+roll_begin(void)
 {
     for (size_t i = 0; i < PARTS; i++) {
         hs_lock_init(&parts[i].lock, HS_RANK_ROLL);
         hs_list_init(&parts[i].conns);
     }
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)pthread_atfork(roll_before_fork, roll_after_fork, roll_after_fork);
 }
 
 static struct part *
@@ -86,7 +86,7 @@ hs_roll_remove(struct hs_conn *c)
 /* ---- Sites --------------------------------------------------------------------------------- */
 
 static void
-count(_Atomic uint64_t *counter, uint64_t n)
+roll_count(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
@@ -108,10 +108,10 @@ hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint
     HS_ASSERT(how < HS_MADE_KINDS && atomic_load(&c->roll.site) == NULL);
     atomic_store_explicit(&c->roll.made, (unsigned char)how, memory_order_relaxed);
     atomic_store_explicit(&c->roll.thread, thread, memory_order_relaxed);
-    count(&site->opened[how], 1);
+    roll_count(&site->opened[how], 1);
     atomic_store(&c->roll.site, site);
     if (!atomic_compare_exchange_strong(&c->roll.counted, &not, COUNTED_OPENED))
-        count(&site->closed[how], 1);
+        roll_count(&site->closed[how], 1);
 }
 
 void
@@ -121,12 +121,13 @@ hs_roll_ended(struct hs_conn *c)
     struct hs_site *site = hs_roll_site(c);
 
     if (was == COUNTED_OPENED) /* Also the copy in a forked child: it was copied as open. */
-        count(&site->closed[atomic_load(&c->roll.made)], 1);
+        roll_count(&site->closed[atomic_load(&c->roll.made)], 1);
     if (!hs_fd_is_ours(&c->fd))
         return;
     hs_span_add(HS_SPAN_CONN_AGE, hs_now() - c->created_ns);
-    count(&site->received, atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed));
-    count(&site->sent, atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed));
+    roll_count(&site->received,
+               atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed));
+    roll_count(&site->sent, atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed));
 }
 
 /* ---- Events -------------------------------------------------------------------------------- */
@@ -149,7 +150,7 @@ hs_site_leaked(struct hs_site *s, struct hs_conn *c)
 {
     struct hs_event e = {.site = s};
 
-    count(&s->leaked, 1);
+    roll_count(&s->leaked, 1);
     if (c != NULL) {
         HS_CHECK(c, CONN_MAGIC);
         e.span_ns = hs_now() - c->created_ns;

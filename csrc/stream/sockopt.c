@@ -148,7 +148,7 @@ hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms)
 /* The time tells processes apart that were forked from one parent, the count connections that were
  * opened at the same time. */
 static uint64_t
-next_random(void) /* splitmix64 */
+sockopt_next_random(void) /* splitmix64 */
 {
     uint64_t from = atomic_load_explicit(&seed, memory_order_relaxed);
     uint64_t z = atomic_fetch_add_explicit(&drawn, 1, memory_order_relaxed);
@@ -182,7 +182,7 @@ hs_sockopts_draw(const struct hs_sockopts *o, struct hs_sockopts *ret_own)
     if (o->dead_after_ms == HS_UNSET)
         return;
     s = schedule_for(o->dead_after_ms);
-    random = next_random();
+    random = sockopt_next_random();
     ret_own->keepalive_idle_s = between(s.idle_min_s, s.idle_max_s, (uint32_t)random);
     ret_own->keepalive_interval_s =
         between(s.interval_min_s, s.interval_max_s, (uint32_t)(random >> 32));

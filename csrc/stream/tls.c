@@ -93,7 +93,7 @@ write_call_end(struct hs_tls *t, hs_err rv)
 }
 
 static void
-give_up(struct hs_tls *t, const struct hs_error *err)
+tls_give_up(struct hs_tls *t, const struct hs_error *err)
 {
     if (t->state == TLS_HANDSHAKE && t->context->sessions != NULL && t->session_key != NULL)
         hs_tls_sessions_forget(t->context->sessions, t->session_key);
@@ -121,7 +121,7 @@ fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
     };
     hs_err rv = hs_tls_failed(&f, ssl_error, e);
 
-    give_up(t, e);
+    tls_give_up(t, e);
     return rv;
 }
 
@@ -155,7 +155,7 @@ meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-no_memory(struct hs_error *err)
+tls_no_memory(struct hs_error *err)
 {
     ERR_clear_error();
     return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a TLS connection");
@@ -169,7 +169,7 @@ prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_
     hs_err rv;
 
     if (name != NULL && (t->expected = strdup(name)) == NULL)
-        return no_memory(err);
+        return tls_no_memory(err);
     if (name == NULL && c->verify_name)
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "server_name must be given: the certificate is checked against it");
@@ -177,13 +177,13 @@ prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_
                          (c->verify_name && (rv = hs_tls_expect_name(t->ssl, name, err)) != HS_OK)))
         return rv;
     if (c->ocsp != HS_TLS_OCSP_OFF && !SSL_set_tlsext_status_type(t->ssl, TLSEXT_STATUSTYPE_ocsp))
-        return no_memory(err);
+        return tls_no_memory(err);
     SSL_set_connect_state(t->ssl);
     if (name == NULL || !c->sessions_on)
         return HS_OK;
     size = strlen(name) + strlen(where) + 2;
     if ((t->session_key = malloc(size)) == NULL)
-        return no_memory(err);
+        return tls_no_memory(err);
     (void)snprintf(t->session_key, size, "%s@%s", name, where);
     hs_tls_resume_offer(t);
     ERR_clear_error();
@@ -197,10 +197,10 @@ prepare(struct hs_tls *t, const char *name, const char *where, struct hs_error *
 
     ERR_clear_error();
     if ((t->ssl = SSL_new(t->context->ctx)) == NULL || (bio = hs_tls_bio_new(&t->io)) == NULL)
-        return no_memory(err);
+        return tls_no_memory(err);
     SSL_set_bio(t->ssl, bio, bio); /* takes bio */
     if (!SSL_set_app_data(t->ssl, t))
-        return no_memory(err);
+        return tls_no_memory(err);
     if (t->context->role == HS_TLS_CLIENT)
         return prepare_client(t, name, where, err);
     SSL_set_accept_state(t->ssl);
@@ -215,7 +215,7 @@ hs_tls_new(struct hs_tls_config *config, int fd, struct hs_tls *below, const cha
     hs_err rv;
 
     if (t == NULL)
-        return no_memory(err);
+        return tls_no_memory(err);
     hs_lock_init(&t->lock, below != NULL ? HS_RANK_TLS_ABOVE : HS_RANK_TLS);
     t->config = hs_tls_config_ref(config);
     t->context = hs_tls_config_context(config);
@@ -306,7 +306,7 @@ finished(struct hs_tls *t, struct hs_error *err)
         hs_err rv =
             hs_tls_refuse(e, HS_TLS_VERIFY, "the handshake ended without a verified certificate");
 
-        give_up(t, e);
+        tls_give_up(t, e);
         return rv;
     }
     if (SSL_session_reused(t->ssl) && t->context->ocsp != HS_TLS_OCSP_OFF)
@@ -480,7 +480,7 @@ hs_tls_pending(struct hs_tls *t, bool *ret_ready)
 
 /* FNV-1a: to tell whether a caller brings the same bytes again; nobody is kept out by it. */
 static uint64_t
-hash(const uint8_t *bytes, size_t n)
+tls_hash(const uint8_t *bytes, size_t n)
 {
     uint64_t h = UINT64_C(0xcbf29ce484222325);
 
@@ -516,7 +516,7 @@ check_same(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error *
 {
     if (t->half_sent_hash == 0)
         return HS_OK;
-    if (len < t->half_sent || hash(bytes, t->half_sent) != t->half_sent_hash)
+    if (len < t->half_sent || tls_hash(bytes, t->half_sent) != t->half_sent_hash)
         return hs_err_setx(err, HS_E_POISONED, NULL,
                            "a TLS record with the first %zu bytes of an earlier send is half out: "
                            "only the same bytes may be sent now",
@@ -630,7 +630,7 @@ hs_tls_keep_half_sent(struct hs_tls *t, const struct iovec *iov, size_t n_iov)
     bytes = gather(iov, n_iov, room, &len);
     hs_lock_take(&t->lock);
     if (t->half_sent > 0 && t->half_sent <= len)
-        t->half_sent_hash = hash(bytes, t->half_sent);
+        t->half_sent_hash = tls_hash(bytes, t->half_sent);
     hs_lock_drop(&t->lock);
 }
 

@@ -41,7 +41,7 @@ put_aside(const struct hs_tls_io *io, struct queue *q)
 }
 
 static void
-put_back(const struct queue *q)
+tls_bio_put_back(const struct queue *q)
 {
     for (size_t i = 0; i < q->n; i++) {
         ERR_new();
@@ -50,8 +50,8 @@ put_back(const struct queue *q)
 }
 
 static int
-fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int direction,
-     bool retry)
+tls_bio_fail(BIO *bio, struct hs_tls_io *io, hs_err rv, const struct hs_error *err, int direction,
+             bool retry)
 {
     io->rv = rv;
     io->sys = err->sys;
@@ -88,7 +88,7 @@ ask_below(struct hs_tls_io *io, uint8_t *buf, size_t len, struct hs_error *err, 
 
     put_aside(io, &q);
     rv = io->layer->try_recv(io->below, io->fd, buf, len, 0, err, &io->want, ret_n);
-    put_back(&q);
+    tls_bio_put_back(&q);
     return rv;
 }
 
@@ -115,11 +115,11 @@ bio_read(BIO *bio, char *buf, int len)
         return 0;
     io->tired = io->taken >= io->limit;
     if (io->tired)
-        return fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
+        return tls_bio_fail(bio, io, HS_WANT, &err, BIO_FLAGS_READ, true);
     if ((n = hs_buf_take(&io->ahead, (uint8_t *)buf, (size_t)len)) == 0)
         rv = ask_below(io, (uint8_t *)buf, (size_t)len, &err, &n);
     if (rv != HS_OK)
-        return fail(bio, io, rv, &err, BIO_FLAGS_READ, would_block(io, rv));
+        return tls_bio_fail(bio, io, rv, &err, BIO_FLAGS_READ, would_block(io, rv));
     io->rv = HS_OK;
     io->want = 0;
     io->taken += n;
@@ -156,11 +156,11 @@ bio_write(BIO *bio, const char *buf, int len)
         return 0;
     put_aside(io, &q);
     rv = io->layer->try_send(io->below, io->fd, &iov, 1, io->send_flags, &err, &io->want, &n);
-    put_back(&q);
+    tls_bio_put_back(&q);
     io->tired = rv == HS_INTR;
     if (rv != HS_OK)
-        return fail(bio, io, rv, &err, BIO_FLAGS_WRITE,
-                    rv == HS_WANT || rv == HS_INTR || io->keep_reading);
+        return tls_bio_fail(bio, io, rv, &err, BIO_FLAGS_WRITE,
+                            rv == HS_WANT || rv == HS_INTR || io->keep_reading);
     io->rv = HS_OK;
     io->want = 0;
     return (int)n;

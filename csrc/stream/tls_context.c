@@ -26,7 +26,7 @@
 #define READ_BUFFER 65536
 
 static hs_err
-no_memory(struct hs_error *err)
+tls_context_no_memory(struct hs_error *err)
 {
     ERR_clear_error();
     return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a TLS configuration");
@@ -57,7 +57,7 @@ check_alpn(const struct hs_tls_options *o, struct hs_error *err)
 }
 
 static hs_err
-check_options(const struct hs_tls_options *o, struct hs_error *err)
+tls_context_check_options(const struct hs_tls_options *o, struct hs_error *err)
 {
     bool server = o->role == HS_TLS_SERVER;
     hs_err rv;
@@ -173,7 +173,7 @@ load_trust(SSL_CTX *ctx, const struct hs_tls_options *o, struct hs_error *err)
     if (o->n_crls > 0)
         flags |= X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL;
     if (rv == HS_OK && !X509_STORE_set_flags(store, flags))
-        rv = no_memory(err);
+        rv = tls_context_no_memory(err);
     return rv;
 }
 
@@ -187,7 +187,7 @@ name_authorities(SSL_CTX *ctx, struct hs_error *err)
         X509 *ca = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
 
         if (ca != NULL && !SSL_CTX_add_client_CA(ctx, ca))
-            return no_memory(err);
+            return tls_context_no_memory(err);
     }
     return HS_OK;
 }
@@ -223,7 +223,7 @@ load_identities(struct hs_tls_context *c, const struct hs_tls_options *o, struct
     if (o->n_identities == 0)
         return HS_OK;
     if ((c->identities = calloc(o->n_identities, sizeof(*c->identities))) == NULL)
-        return no_memory(err);
+        return tls_context_no_memory(err);
     while (rv == HS_OK && c->n_identities < o->n_identities)
         if ((rv = hs_tls_load_identity(&o->identities[c->n_identities], err,
                                        &c->identities[c->n_identities])) == HS_OK)
@@ -249,7 +249,7 @@ set_sessions(struct hs_tls_context *c, const struct hs_tls_options *o,
     if (o->role == HS_TLS_CLIENT) {
         SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         if (c->sessions_on && (c->sessions = hs_tls_sessions_new()) == NULL)
-            return no_memory(err);
+            return tls_context_no_memory(err);
         return HS_OK;
     }
     /* Without the cache tickets hold all: with it and without tickets TLS 1.3 would keep every
@@ -265,7 +265,7 @@ set_sessions(struct hs_tls_context *c, const struct hs_tls_options *o,
         tickets != NULL ? hs_tls_tickets_ref(tickets) : hs_tls_tickets_new(o->session_lifetime_s);
     memset(id, 'h', sizeof(id)); /* One context for all that share the ticket keys. */
     if (c->tickets == NULL || !SSL_CTX_set_session_id_context(c->ctx, id, sizeof(id)))
-        return no_memory(err);
+        return tls_context_no_memory(err);
     return HS_OK;
 }
 
@@ -275,12 +275,12 @@ set_alpn(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_err
     if (o->alpn_len == 0)
         return HS_OK;
     if ((c->alpn = malloc(o->alpn_len)) == NULL)
-        return no_memory(err);
+        return tls_context_no_memory(err);
     memcpy(c->alpn, o->alpn, o->alpn_len);
     c->alpn_len = o->alpn_len;
     if (o->role == HS_TLS_CLIENT &&
         SSL_CTX_set_alpn_protos(c->ctx, c->alpn, (unsigned)c->alpn_len) != 0)
-        return no_memory(err);
+        return tls_context_no_memory(err);
     return HS_OK;
 }
 
@@ -325,7 +325,7 @@ build(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_tls_ti
 
     c->ctx = SSL_CTX_new(o->role == HS_TLS_SERVER ? TLS_server_method() : TLS_client_method());
     if (c->ctx == NULL)
-        return no_memory(err);
+        return tls_context_no_memory(err);
     if ((rv = set_rules(c->ctx, o, err)) != HS_OK || (rv = set_trust(c, o, err)) != HS_OK ||
         (rv = load_identities(c, o, err)) != HS_OK ||
         (rv = set_sessions(c, o, tickets, err)) != HS_OK || (rv = set_alpn(c, o, err)) != HS_OK ||
@@ -343,10 +343,10 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
     struct hs_tls_context *c;
     hs_err rv;
 
-    if ((rv = check_options(o, err)) != HS_OK)
+    if ((rv = tls_context_check_options(o, err)) != HS_OK)
         return rv;
     if ((c = calloc(1, sizeof(*c))) == NULL)
-        return no_memory(err);
+        return tls_context_no_memory(err);
     c->refs = 1;
     c->key_log_fd = -1;
     c->role = o->role;

@@ -75,7 +75,7 @@ is_our_fault(unsigned long code)
 }
 
 static enum hs_tls_failure
-classify(unsigned long code)
+tls_error_classify(unsigned long code)
 {
     int reason = ERR_GET_REASON(code);
 
@@ -92,7 +92,7 @@ classify(unsigned long code)
 }
 
 static hs_err
-note(struct hs_error *err, hs_err rv, enum hs_tls_failure failure)
+tls_error_note(struct hs_error *err, hs_err rv, enum hs_tls_failure failure)
 {
     if (err != NULL && err->code == rv && err->tls == HS_TLS_NONE)
         err->tls = failure;
@@ -109,7 +109,7 @@ hs_tls_refuse(struct hs_error *err, enum hs_tls_failure failure, const char *fmt
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    return note(err, hs_err_setx(err, rv, NULL, "%s", text), failure);
+    return tls_error_note(err, hs_err_setx(err, rv, NULL, "%s", text), failure);
 }
 
 hs_err
@@ -172,7 +172,7 @@ struct queue {
 static hs_err
 protocol_failed(const struct tls_failing *f, const struct queue *q, struct hs_error *err)
 {
-    enum hs_tls_failure failure = f->verify != 0 ? HS_TLS_VERIFY : classify(q->meant);
+    enum hs_tls_failure failure = f->verify != 0 ? HS_TLS_VERIFY : tls_error_classify(q->meant);
     const char *reason = ERR_reason_error_string(q->first);
     int alert = ERR_GET_REASON(q->meant) - SSL_AD_REASON_OFFSET;
     hs_err rv;
@@ -224,13 +224,14 @@ hs_tls_failed(const struct tls_failing *f, int ssl_error, struct hs_error *err)
 
     /* A reason in the queue was first: the connection may only have failed under our alert. */
     if (broke)
-        rv = note(err, hs_tls_io_error(f->io, err),
-                  f->handshake && f->is_server && f->io->received_ns == 0 ? HS_TLS_EMPTY
-                                                                          : HS_TLS_RESET);
+        rv = tls_error_note(err, hs_tls_io_error(f->io, err),
+                            f->handshake && f->is_server && f->io->received_ns == 0 ? HS_TLS_EMPTY
+                                                                                    : HS_TLS_RESET);
     else if (at_end || (q.first == 0 && f->ended))
         rv = ended_early(f, err);
     else if (q.no_memory)
-        rv = note(err, hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for TLS"), HS_TLS_LOCAL);
+        rv = tls_error_note(err, hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for TLS"),
+                            HS_TLS_LOCAL);
     else if (q.first == 0)
         rv = hs_tls_refuse(err, HS_TLS_LOCAL, "OpenSSL failed without a reason (%d)", ssl_error);
     else

@@ -14,11 +14,11 @@
 #define SKEW_S 300L
 #define MAX_AGE_S (14L * 86400)
 
-static hs_err refuse(struct tls_verdict *v, const char *expected, int code, const char *fmt, ...)
-    HS_PRINTF(4, 5);
+static hs_err tls_ocsp_refuse(struct tls_verdict *v, const char *expected, int code,
+                              const char *fmt, ...) HS_PRINTF(4, 5);
 
 static hs_err
-refuse(struct tls_verdict *v, const char *expected, int code, const char *fmt, ...)
+tls_ocsp_refuse(struct tls_verdict *v, const char *expected, int code, const char *fmt, ...)
 {
     char text[136];
     va_list ap;
@@ -78,14 +78,15 @@ judge_single(OCSP_SINGLERESP *single, const char *expected, struct tls_verdict *
 
     if (!OCSP_check_validity(this_update, next_update, SKEW_S,
                              next_update == NULL ? MAX_AGE_S : -1))
-        return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
-                      "its stapled OCSP response is out of date");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                               "its stapled OCSP response is out of date");
     if (status == V_OCSP_CERTSTATUS_REVOKED)
-        return refuse(v, expected, X509_V_ERR_CERT_REVOKED, "revoked, says its OCSP responder (%s)",
-                      reason >= 0 ? OCSP_crl_reason_str(reason) : "no reason given");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_CERT_REVOKED,
+                               "revoked, says its OCSP responder (%s)",
+                               reason >= 0 ? OCSP_crl_reason_str(reason) : "no reason given");
     if (status != V_OCSP_CERTSTATUS_GOOD)
-        return refuse(v, expected, X509_V_ERR_OCSP_CERT_UNKNOWN,
-                      "its OCSP responder does not know it");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_CERT_UNKNOWN,
+                               "its OCSP responder does not know it");
     return HS_OK;
 }
 
@@ -109,17 +110,18 @@ judge_basic(SSL *ssl, OCSP_BASICRESP *basic, const char *expected, struct tls_ve
     X509 *leaf, *issuer;
 
     if (chain == NULL || sk_X509_num(chain) == 0)
-        return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED, "no chain to check OCSP with");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                               "no chain to check OCSP with");
     leaf = sk_X509_value(chain, 0);
     issuer = sk_X509_value(chain, sk_X509_num(chain) > 1 ? 1 : 0);
     /* No flags: the signer must be the issuer, or one that the issuer named for it
      * (id-kp-OCSPSigning). OCSP_TRUSTOTHER would take the certificate's word about itself. */
     if (OCSP_basic_verify(basic, chain, store, 0) <= 0)
-        return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
-                      "its stapled OCSP response has no valid signature");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                               "its stapled OCSP response has no valid signature");
     if ((single = find_single(basic, leaf, issuer)) == NULL)
-        return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
-                      "its stapled OCSP response is about another certificate");
+        return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                               "its stapled OCSP response is about another certificate");
     return judge_single(single, expected, v);
 }
 
@@ -137,32 +139,34 @@ hs_tls_check_staple(SSL *ssl, enum hs_tls_ocsp_mode mode, const char *expected,
         const X509 *leaf = SSL_get0_peer_certificate(ssl);
 
         if (mode == HS_TLS_OCSP_REQUIRE)
-            return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
-                          "no OCSP response was stapled, and one is required here");
+            return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
+                                   "no OCSP response was stapled, and one is required here");
         if (leaf != NULL && must_staple(leaf))
-            return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
-                          "no OCSP response was stapled, and the certificate requires one");
+            return tls_ocsp_refuse(
+                v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
+                "no OCSP response was stapled, and the certificate requires one");
         *ret_state = HS_OCSP_NONE;
         return HS_OK;
     }
     if (is_pinned(ssl)) {
         if (mode == HS_TLS_OCSP_REQUIRE)
-            return refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
-                          "its stapled OCSP response cannot be checked: its issuer is not "
-                          "trusted here, only itself");
+            return tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_NEEDED,
+                                   "its stapled OCSP response cannot be checked: its issuer is not "
+                                   "trusted here, only itself");
         *ret_state = HS_OCSP_SKIPPED;
         return HS_OK;
     }
     response = d2i_OCSP_RESPONSE(NULL, &der, len);
     if (response == NULL)
-        rv = refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
-                    "what was stapled is no OCSP response");
+        rv = tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                             "what was stapled is no OCSP response");
     else if (OCSP_response_status(response) != OCSP_RESPONSE_STATUS_SUCCESSFUL)
-        rv = refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED, "its OCSP responder failed: %s",
-                    OCSP_response_status_str(OCSP_response_status(response)));
+        rv = tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                             "its OCSP responder failed: %s",
+                             OCSP_response_status_str(OCSP_response_status(response)));
     else if ((basic = OCSP_response_get1_basic(response)) == NULL)
-        rv = refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
-                    "its stapled OCSP response is of an unknown type");
+        rv = tls_ocsp_refuse(v, expected, X509_V_ERR_OCSP_VERIFY_FAILED,
+                             "its stapled OCSP response is of an unknown type");
     else
         rv = judge_basic(ssl, basic, expected, v);
     OCSP_BASICRESP_free(basic);

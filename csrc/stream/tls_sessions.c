@@ -40,7 +40,7 @@ hs_tls_sessions_new(void)
 
 /* Moves all that a name holds to the caller. */
 static size_t
-empty(struct name *name, SSL_SESSION *out[PER_NAME])
+tls_sessions_empty(struct name *name, SSL_SESSION *out[PER_NAME])
 {
     size_t n = name->n;
 
@@ -66,12 +66,12 @@ hs_tls_sessions_free(struct hs_tls_sessions *s)
     if (s == NULL)
         return;
     for (size_t i = 0; i < MAX_NAMES; i++)
-        free_all(out, empty(&s->names[i], out));
+        free_all(out, tls_sessions_empty(&s->names[i], out));
     free(s);
 }
 
 static struct name *
-find_locked(struct hs_tls_sessions *s, const char *key)
+tls_sessions_find_locked(struct hs_tls_sessions *s, const char *key)
 {
     for (size_t i = 0; i < MAX_NAMES; i++)
         if (s->names[i].key != NULL && strcmp(s->names[i].key, key) == 0) {
@@ -118,9 +118,9 @@ hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *se
     if (until > limits->until_ns)
         until = limits->until_ns;
     hs_tls_store_lock();
-    if ((name = find_locked(s, key)) == NULL) {
+    if ((name = tls_sessions_find_locked(s, key)) == NULL) {
         name = place_locked(s);
-        n_out = empty(name, out);
+        n_out = tls_sessions_empty(name, out);
         name->key = strdup(key);
         name->used = ++s->clock;
     }
@@ -144,7 +144,7 @@ hs_tls_sessions_take(struct hs_tls_sessions *s, const char *key, struct tls_limi
     struct name *name;
 
     hs_tls_store_lock();
-    name = find_locked(s, key);
+    name = tls_sessions_find_locked(s, key);
     while (name != NULL && found == NULL && name->n > 0) { /* the newest first */
         struct kept *last = &name->kept[name->n - 1];
 
@@ -175,8 +175,8 @@ hs_tls_sessions_forget(struct hs_tls_sessions *s, const char *key)
     struct name *name;
 
     hs_tls_store_lock();
-    if ((name = find_locked(s, key)) != NULL)
-        n_out = empty(name, out);
+    if ((name = tls_sessions_find_locked(s, key)) != NULL)
+        n_out = tls_sessions_empty(name, out);
     hs_tls_store_unlock();
     free_all(out, n_out);
 }

@@ -22,7 +22,7 @@ hs_tls_store_unlock(void)
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_TLS_STORE)
 static void
-watch_forks(void)
+tls_store_watch_forks(void)
 {
     (void)pthread_atfork(hs_tls_store_lock, hs_tls_store_unlock, hs_tls_store_unlock);
 }

@@ -33,7 +33,7 @@ struct hs_tls_tickets {
 };
 
 static bool
-make_key(struct key *key)
+tls_tickets_make_key(struct key *key)
 {
     struct key fresh = {.made_ns = hs_now()};
 
@@ -55,7 +55,7 @@ hs_tls_tickets_new(int64_t lifetime_s)
         return NULL;
     t->refs = 1;
     t->rotate_ns = lifetime_s * HS_NS_PER_S / 2;
-    if (!make_key(&t->keys[0])) {
+    if (!tls_tickets_make_key(&t->keys[0])) {
         hs_tls_tickets_unref(t);
         return NULL;
     }
@@ -106,7 +106,7 @@ rotate_locked(struct hs_tls_tickets *t)
 
     if (t->given)
         return;
-    if (now - t->keys[0].made_ns >= t->rotate_ns && make_key(&fresh)) {
+    if (now - t->keys[0].made_ns >= t->rotate_ns && tls_tickets_make_key(&fresh)) {
         memmove(&t->keys[1], &t->keys[0], (KEYS - 1) * sizeof(t->keys[0]));
         t->keys[0] = fresh;
         OPENSSL_cleanse(&fresh, sizeof(fresh));
@@ -117,7 +117,7 @@ rotate_locked(struct hs_tls_tickets *t)
 }
 
 static int
-find_locked(const struct hs_tls_tickets *t, const unsigned char name[16])
+tls_tickets_find_locked(const struct hs_tls_tickets *t, const unsigned char name[16])
 {
     for (int i = 0; i < KEYS; i++)
         if (t->keys[i].made_ns != 0 && CRYPTO_memcmp(t->keys[i].name, name, 16) == 0)
@@ -153,7 +153,7 @@ hs_tls_tickets_key(struct hs_tls_tickets *t, unsigned char name[16], unsigned ch
     hs_tls_store_lock();
     rotate_locked(t);
     if (enc == 0)
-        which = find_locked(t, name);
+        which = tls_tickets_find_locked(t, name);
     if (which >= 0)
         key = t->keys[which];
     hs_tls_store_unlock();

@@ -18,7 +18,7 @@ ask(int fd, int level, int name, int *ret_value)
 }
 
 static int
-tcp_state(int fd)
+fdsocket_tcp_state(int fd)
 {
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
@@ -51,7 +51,7 @@ hs_fd_socket(int fd, struct hs_fd_socket *ret_socket)
     found.listens = ask(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) && listens != 0;
     if (found.type == SOCK_STREAM && ask(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) &&
         protocol == IPPROTO_TCP)
-        found.state = tcp_state(fd);
+        found.state = fdsocket_tcp_state(fd);
     ask_name(fd, getsockname, &found.local);
     ask_name(fd, getpeername, &found.peer);
     *ret_socket = found;

@@ -29,7 +29,7 @@ hs_fd_kind_name(enum hs_fd_kind kind)
 }
 
 static enum hs_fd_kind
-kind_of(const struct stat *st, const char *target)
+fdtable_kind_of(const struct stat *st, const char *target)
 {
     if (strncmp(target, "socket:", 7) == 0)
         return HS_FD_SOCKET;
@@ -60,7 +60,7 @@ look_at(int fd, struct hs_fd_entry *ret_entry)
     ret_entry->target[n] = '\0';
     (void)fstat(fd, &st);
     ret_entry->fd = fd;
-    ret_entry->kind = kind_of(&st, ret_entry->target);
+    ret_entry->kind = fdtable_kind_of(&st, ret_entry->target);
     ret_entry->dev = st.st_dev;
     ret_entry->ino = st.st_ino;
     return true;

@@ -73,7 +73,7 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
 static struct inspector *current; /* guarded by lock */
 
 static void
-close_fd(int *fd)
+inspect_close_fd(int *fd)
 {
     int number = *fd;
 
@@ -85,11 +85,11 @@ close_fd(int *fd)
 static void
 close_all(struct inspector *ins)
 {
-    close_fd(&ins->fd);
+    inspect_close_fd(&ins->fd);
     for (size_t i = 0; i < SPARES; i++)
-        close_fd(&ins->spares[i]);
+        inspect_close_fd(&ins->spares[i]);
     for (size_t i = 0; i < CLIENTS; i++)
-        close_fd(&ins->clients[i].fd);
+        inspect_close_fd(&ins->clients[i].fd);
 }
 
 static void
@@ -115,14 +115,14 @@ static void
 end_client(struct inspector *ins, struct client *c)
 {
     hs_reactor_forget(ins->reactor, &c->parked);
-    close_fd(&c->fd);
+    inspect_close_fd(&c->fd);
     free(c->answer);
     *c = (struct client){.fd = -1};
     keep_spares(ins);
 }
 
 static void
-park(struct inspector *ins, struct client *c, uint32_t events, int64_t at_ns)
+inspect_park(struct inspector *ins, struct client *c, uint32_t events, int64_t at_ns)
 {
     if (hs_reactor_park(ins->reactor, &c->parked, events == 0 ? -1 : c->fd, events, at_ns, NULL) !=
         HS_OK)
@@ -140,7 +140,7 @@ set_answer(struct client *c, char *text, size_t len)
 }
 
 static void
-refuse(struct client *c, const char *why)
+inspect_refuse(struct client *c, const char *why)
 {
     char text[128];
     char *copy;
@@ -163,9 +163,9 @@ answer(struct inspector *ins, struct client *c, const char *name)
     while (kind < HS_REPORT_KINDS && strcmp(name, hs_report_name(kind)) != 0)
         kind++;
     if (kind == HS_REPORT_KINDS)
-        refuse(c, "there is no such report");
+        inspect_refuse(c, "there is no such report");
     else if (hs_report(kind, NULL, &text, &len) != HS_OK)
-        refuse(c, "no memory for a report");
+        inspect_refuse(c, "no memory for a report");
     else
         set_answer(c, text, len);
     ins->rests_until_ns = hs_now() + REST * (hs_now() - began);
@@ -179,7 +179,7 @@ line_end(struct client *c)
 
 /* Answers the line that is here, if it may be answered now. */
 static void
-take_line(struct inspector *ins, struct client *c)
+inspect_take_line(struct inspector *ins, struct client *c)
 {
     char *end = line_end(c);
     char name[LINE_MAX_BYTES];
@@ -187,7 +187,7 @@ take_line(struct inspector *ins, struct client *c)
 
     if (end == NULL) {
         if (c->len == sizeof(c->line))
-            refuse(c, "the request is too long");
+            inspect_refuse(c, "the request is too long");
         return;
     }
     if (c->asked_ns == 0)
@@ -242,28 +242,28 @@ receive(struct client *c)
 }
 
 static void
-serve(struct inspector *ins, struct client *c)
+inspect_serve(struct inspector *ins, struct client *c)
 {
     bool goes_on = hs_now() < c->until_ns;
 
     if (goes_on && c->answer == NULL && line_end(c) == NULL)
         goes_on = receive(c);
     if (goes_on && c->answer == NULL)
-        take_line(ins, c);
+        inspect_take_line(ins, c);
     if (goes_on)
         goes_on = send_answer(c);
     if (!goes_on)
         end_client(ins, c);
     else if (c->answer != NULL)
-        park(ins, c, EPOLLOUT, c->until_ns);
+        inspect_park(ins, c, EPOLLOUT, c->until_ns);
     else if (line_end(c) != NULL)
-        park(ins, c, 0, ins->rests_until_ns);
+        inspect_park(ins, c, 0, ins->rests_until_ns);
     else
-        park(ins, c, EPOLLIN, c->until_ns);
+        inspect_park(ins, c, EPOLLIN, c->until_ns);
 }
 
 static bool
-is_same(const struct hs_parked *p, const void *arg)
+inspect_is_same(const struct hs_parked *p, const void *arg)
 {
     return p == arg;
 }
@@ -282,9 +282,9 @@ serve_in_turn(struct inspector *ins, struct client *c)
             if (other->fd >= 0 && other->asked_ns != 0 && other->asked_ns < first->asked_ns)
                 first = other;
         }
-    if (first != c && hs_reactor_take(ins->reactor, 0, is_same, &first->parked) != NULL)
-        serve(ins, first);
-    serve(ins, c);
+    if (first != c && hs_reactor_take(ins->reactor, 0, inspect_is_same, &first->parked) != NULL)
+        inspect_serve(ins, first);
+    inspect_serve(ins, c);
 }
 
 /* ---- Accepting ----------------------------------------------------------------------------- */
@@ -318,26 +318,26 @@ place_for_one(struct inspector *ins)
 /* At the limit of descriptors one that was kept is given up; another thread may be quicker to take
  * it, so there are several. */
 static int
-accept_one(struct inspector *ins)
+inspect_accept_one(struct inspector *ins)
 {
     int fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     for (size_t i = 0; i < SPARES && fd < 0 && (errno == EMFILE || errno == ENFILE); i++) {
         if (ins->spares[i] < 0)
             continue;
-        close_fd(&ins->spares[i]);
+        inspect_close_fd(&ins->spares[i]);
         fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     }
     return fd;
 }
 
 static void
-welcome(struct inspector *ins, int fd)
+inspect_welcome(struct inspector *ins, int fd)
 {
     struct client *c = place_for_one(ins);
 
     /* One that is due already is being waited for by nobody else, and ends when it is its turn. */
-    if (c->fd >= 0 && hs_reactor_take(ins->reactor, 0, is_same, &c->parked) == NULL) {
+    if (c->fd >= 0 && hs_reactor_take(ins->reactor, 0, inspect_is_same, &c->parked) == NULL) {
         (void)close(fd);
         return;
     }
@@ -345,7 +345,7 @@ welcome(struct inspector *ins, int fd)
         end_client(ins, c);
     c->fd = fd;
     c->until_ns = hs_now() + SILENCE_NS;
-    park(ins, c, EPOLLIN, c->until_ns);
+    inspect_park(ins, c, EPOLLIN, c->until_ns);
 }
 
 static void
@@ -355,12 +355,12 @@ accept_all(struct inspector *ins)
     int fd;
 
     for (int i = 0; i < BACKLOG; i++) {
-        if ((fd = accept_one(ins)) < 0) {
+        if ((fd = inspect_accept_one(ins)) < 0) {
             starved = errno == EMFILE || errno == ENFILE;
             break;
         }
         if (may_ask(fd))
-            welcome(ins, fd);
+            inspect_welcome(ins, fd);
         else
             (void)close(fd);
     }
@@ -375,7 +375,7 @@ accept_all(struct inspector *ins)
 /* ---- The thread ---------------------------------------------------------------------------- */
 
 static void *
-run(void *arg)
+inspect_run(void *arg)
 {
     struct inspector *ins = arg;
     struct hs_parked *p;
@@ -422,7 +422,7 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
 }
 
 static hs_err
-make(const char *path, struct hs_error *err, struct inspector **ret_ins)
+inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 {
     struct inspector *ins = calloc(1, sizeof(*ins));
     hs_err rv;
@@ -440,7 +440,7 @@ make(const char *path, struct hs_error *err, struct inspector **ret_ins)
         (rv = listen_at(ins, path, err)) == HS_OK)
         rv = hs_reactor_park(ins->reactor, &ins->listening, ins->fd, EPOLLIN, HS_NEVER, err);
     keep_spares(ins);
-    if (rv == HS_OK && (sys = hs_thread_start("hs-inspect", STACK_BYTES, run, ins)) != 0)
+    if (rv == HS_OK && (sys = hs_thread_start("hs-inspect", STACK_BYTES, inspect_run, ins)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "inspect", "a thread");
     if (rv == HS_OK) {
         *ret_ins = ins;
@@ -451,7 +451,7 @@ make(const char *path, struct hs_error *err, struct inspector **ret_ins)
     if (ins->path[0] != '\0')
         (void)unlink(ins->path);
     if (ins->reactor != NULL)
-        (void)hs_reactor_take(ins->reactor, 0, is_same, &ins->listening);
+        (void)hs_reactor_take(ins->reactor, 0, inspect_is_same, &ins->listening);
     unref(ins);
     return rv;
 }
@@ -463,7 +463,7 @@ hs_inspect_start(const char *path, struct hs_error *err)
     hs_err rv;
 
     hs_inspect_stop();
-    if ((rv = make(path, err, &made)) != HS_OK)
+    if ((rv = inspect_make(path, err, &made)) != HS_OK)
         return rv;
     hs_lock_take(&lock);
     if (current == NULL) {
@@ -499,20 +499,20 @@ hs_inspect_stop(void)
 /* ---- Fork ---------------------------------------------------------------------------------- */
 
 static void
-before_fork(void)
+inspect_before_fork(void)
 {
     hs_lock_take_for_fork(&lock);
 }
 
 static void
-after_fork_in_parent(void)
+inspect_after_fork_in_parent(void)
 {
     hs_lock_drop_after_fork(&lock);
 }
 
 /* The path stays: it is the parent's. */
 static void
-after_fork_in_child(void)
+inspect_after_fork_in_child(void)
 {
     struct inspector *ins = current;
 
@@ -527,7 +527,8 @@ after_fork_in_child(void)
 
 HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT)
 static void
-watch_forks(void)
+inspect_watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    (void)pthread_atfork(inspect_before_fork, inspect_after_fork_in_parent,
+                         inspect_after_fork_in_child);
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 
 static void
-put(struct hs_json *j, const char *bytes, size_t n)
+json_put(struct hs_json *j, const char *bytes, size_t n)
 {
     if (j->failed)
         return;
@@ -35,7 +35,7 @@ put(struct hs_json *j, const char *bytes, size_t n)
 static void
 put_text(struct hs_json *j, const char *text)
 {
-    put(j, text, strlen(text));
+    json_put(j, text, strlen(text));
 }
 
 /* How many bytes of a well-formed UTF-8 sequence (Unicode 3.9, table 3-7) stand at s; 0: none. */
@@ -72,7 +72,7 @@ put_string(struct hs_json *j, const char *value)
     char escape[8];
     size_t n;
 
-    put(j, "\"", 1);
+    json_put(j, "\"", 1);
     for (; *s != '\0'; s += n > 0 ? n : 1) {
         n = sequence(s);
         if (n == 0) {
@@ -81,36 +81,36 @@ put_string(struct hs_json *j, const char *value)
             (void)snprintf(escape, sizeof(escape), "\\u%04x", *s);
             put_text(j, escape);
         } else {
-            put(j, (const char *)s, n);
+            json_put(j, (const char *)s, n);
         }
     }
-    put(j, "\"", 1);
+    json_put(j, "\"", 1);
 }
 
 static void
 put_key(struct hs_json *j, const char *key)
 {
     if (j->follows)
-        put(j, ",", 1);
+        json_put(j, ",", 1);
     j->follows = true;
     if (key == NULL)
         return;
     put_string(j, key);
-    put(j, ":", 1);
+    json_put(j, ":", 1);
 }
 
 void
 hs_json_open(struct hs_json *j, const char *key, char kind)
 {
     put_key(j, key);
-    put(j, &kind, 1);
+    json_put(j, &kind, 1);
     j->follows = false;
 }
 
 void
 hs_json_close(struct hs_json *j, char kind)
 {
-    put(j, &kind, 1);
+    json_put(j, &kind, 1);
     j->follows = true;
 }
 
@@ -170,7 +170,7 @@ hs_json_seconds(struct hs_json *j, const char *key, int64_t ns)
 hs_err
 hs_json_end(struct hs_json *j, struct hs_error *err, char **ret_text, size_t *ret_len)
 {
-    put(j, "", 1);
+    json_put(j, "", 1);
     if (j->failed) {
         free(j->text);
         *j = (struct hs_json){0};
