@@ -90,7 +90,7 @@ kept = {
     "Framing": hs.LengthPrefix()._core, "Decoder": hs.Decoder(hs.LengthPrefix()),
     "TLSContext": hs.TLSConfig(insecure_skip_verify=True)._context, "Breaker": breaker,
     "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
-    "Departures": _core.Departures(), "Parking": _core.Parking(),
+    "Departures": _core.Departures(), "Parking": _core.Parking(), "Delays": _core.Delays(),
     "lent": pool.acquire(timeout=5),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.
