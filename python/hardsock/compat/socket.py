@@ -280,8 +280,13 @@ class socket(_base):
     def accept(self) -> tuple[socket, Any]:
         """As ``socket.accept``; it obeys the scope, too, unless there is ``settimeout(0)``."""
         timeout = _base.gettimeout(self)
-        if timeout == 0 or self._conn is not None or current() is None:
+        if timeout == 0 or self._conn is not None or (timeout is not None and current() is None):
             fd, address = self._accept()  # type: ignore[attr-defined]
+        elif current() is None:
+            try:
+                fd, address = self._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:  # Another accept has a scope: see _accept_now.
+                fd, address = self._accept_in_scope(timeout)
         else:
             fd, address = self._accept_in_scope(timeout)
         made = self._accepted(fd)
@@ -303,14 +308,16 @@ class socket(_base):
                 continue
 
     def _accept_now(self, timeout: float | None) -> Any:
-        """Take a connection that is there; BlockingIOError: it is not any more."""
-        if timeout is not None:  # The descriptor does not block: at worst its own timeout decides.
-            return self._accept()  # type: ignore[attr-defined]
-        os.set_blocking(_base.fileno(self), False)
-        try:
-            return self._accept()  # type: ignore[attr-defined]
-        finally:
-            os.set_blocking(_base.fileno(self), True)
+        """Take a connection that is there; BlockingIOError: it is not any more.
+
+        With a timeout the descriptor does not block already: at worst its own timeout decides. Else
+        it does not from the first accept in a scope on. It cannot be restored: O_NONBLOCK is that of
+        all threads and processes which accept here, and one of them would block in spite of its
+        scope. What waits is ``accept()``, so that nobody sees it but who looks at the descriptor.
+        """
+        if timeout is None:
+            os.set_blocking(_base.fileno(self), False)
+        return self._accept()  # type: ignore[attr-defined]
 
     # ---- what the connection does instead
 
