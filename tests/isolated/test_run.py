@@ -191,6 +191,62 @@ def test_each_exchange_of_a_connection_that_is_kept_has_the_whole_deadline(tmp_p
     assert (done.stdout, done.stderr) == ("alive\n", "")
 
 
+def test_an_idle_connection_is_alive_after_its_deadline_and_has_a_new_one(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        import socket, sys, time
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        def exchange():
+            sock.sendall(b"?")
+            return sock.recv(1)
+        def probe():
+            sock.setblocking(False)
+            try:
+                return sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return "alive"
+            finally:
+                sock.setblocking(True)
+        print(exchange(), probe())
+        time.sleep(1.2)
+        print(probe(), exchange())
+        sock.sendall(b"#")
+        try:
+            sock.recv(1)
+        except TimeoutError as exc:
+            print(type(exc).__name__, flush=True)
+        sock.close()
+        """,
+    )
+
+    def answer(sock: socket.socket) -> None:
+        while sock.recv(1) == b"?":
+            sock.sendall(b"!")
+        sock.recv(1)
+
+    with PeerScript([("call", answer)]) as peer:
+        done = run("--deadline", "1", path, str(peer.address[1]))
+    assert done.stdout == "b'!' alive\nalive b'!'\nDeadlineExceeded\n", done.stderr
+
+
+def test_who_only_sends_goes_on_after_a_pause_of_the_deadline(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        import socket, sys, time
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        for _ in range(3):
+            sock.sendall(b"a line")
+            time.sleep(1.2)
+        sock.close()
+        """,
+    )
+    with PeerScript([("expect", b"a line" * 3)]) as peer:
+        done = run("--deadline", "1", path, str(peer.address[1]))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_a_server_gives_to_redis_and_http_is_as_ever(tmp_path: Path) -> None:
     need_module("redis")
     need_module("requests")

@@ -305,9 +305,7 @@ def test_a_task_that_is_cancelled_before_its_first_step_keeps_no_place(run: Run,
         async def handler(conn: aio.Connection) -> None:
             await conn.sendall(await conn.recv(4096))
 
-        async with aio.serve(
-            handler, LOCAL, drain_timeout=60, max_connections=2, per=per
-        ) as server:
+        async with aio.serve(handler, LOCAL, drain_timeout=5, max_connections=2, per=per) as server:
             tasks, start = server._tasks, server._tasks.start
 
             def start_and_cancel(*what: Any, **how: Any) -> object:
