@@ -199,7 +199,7 @@ inspect_take_line(struct inspector *ins, struct client *c)
     name[n > 0 && name[n - 1] == '\r' ? n - 1 : n] = '\0';
     c->len -= n + 1;
     memmove(c->line, end + 1, c->len);
-    c->asked_ns = 0;
+    c->asked_ns = line_end(c) != NULL ? hs_now() : 0; /* The next has been asked already. */
     answer(ins, c, name);
 }
 
@@ -262,29 +262,32 @@ inspect_serve(struct inspector *ins, struct client *c)
         inspect_park(ins, c, EPOLLIN, c->until_ns);
 }
 
-static bool
-inspect_is_same(const struct hs_parked *p, const void *arg)
-{
-    return p == arg;
-}
-
-/* The one who has waited for longest for an answer that may be given now: one who asks all the time
- * comes no sooner than one who asks once. c, which is due, has to wait for its turn. */
+/* The one that has waited for longest for an answer that may be given now: one that asks all the
+ * time comes no sooner than one that asks once. c, which is due, has to wait for its turn. One that
+ * is due, too, cannot be taken: it comes next, and c waits behind it. */
 static void
 serve_in_turn(struct inspector *ins, struct client *c)
 {
+    int64_t asked_ns = c->asked_ns != 0 ? c->asked_ns : HS_NEVER;
     struct client *first = c;
 
-    if (c->asked_ns != 0 && hs_now() >= ins->rests_until_ns)
+    if (c->answer == NULL && hs_now() >= ins->rests_until_ns)
         for (size_t i = 0; i < CLIENTS; i++) {
             struct client *other = &ins->clients[i];
 
-            if (other->fd >= 0 && other->asked_ns != 0 && other->asked_ns < first->asked_ns)
+            if (other->asked_ns != 0 && other->answer == NULL && other->asked_ns < asked_ns) {
                 first = other;
+                asked_ns = other->asked_ns;
+            }
         }
-    if (first != c && hs_reactor_take(ins->reactor, 0, inspect_is_same, &first->parked) != NULL)
+    if (first == c)
+        inspect_serve(ins, c);
+    else if (hs_reactor_take_this(ins->reactor, &first->parked)) {
         inspect_serve(ins, first);
-    inspect_serve(ins, c);
+        inspect_serve(ins, c);
+    } else {
+        hs_reactor_queue(ins->reactor, &c->parked);
+    }
 }
 
 /* ---- Accepting ----------------------------------------------------------------------------- */
@@ -337,7 +340,7 @@ inspect_welcome(struct inspector *ins, int fd)
     struct client *c = place_for_one(ins);
 
     /* One that is due already is being waited for by nobody else, and ends when it is its turn. */
-    if (c->fd >= 0 && hs_reactor_take(ins->reactor, 0, inspect_is_same, &c->parked) == NULL) {
+    if (c->fd >= 0 && !hs_reactor_take_this(ins->reactor, &c->parked)) {
         (void)close(fd);
         return;
     }
@@ -451,7 +454,7 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
     if (ins->path[0] != '\0')
         (void)unlink(ins->path);
     if (ins->reactor != NULL)
-        (void)hs_reactor_take(ins->reactor, 0, inspect_is_same, &ins->listening);
+        (void)hs_reactor_take_this(ins->reactor, &ins->listening);
     unref(ins);
     return rv;
 }

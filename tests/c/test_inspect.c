@@ -6,9 +6,11 @@
 
 #include "hardsock_binding.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -111,6 +113,191 @@ START_TEST(path_that_cannot_be_is_refused_and_leaves_nothing)
 }
 END_TEST
 
+/* ---- Who waits for whom -------------------------------------------------------------------- */
+
+#define PLACES 16 /* of the inspector, for those who ask */
+#define KEYS 1000
+#define GREEDY 12
+#define ROUNDS 41
+
+#define LONG 4
+
+/* A report of breakers that no socket's buffer takes whole, and that takes its time. */
+static void
+make_reports_long(struct hs_breaker *b[LONG])
+{
+    struct hs_breaker_options o;
+
+    hs_breaker_options_init(&o);
+    for (int k = 0; k < LONG * KEYS; k++) {
+        struct hs_breaker_key key;
+        struct hs_permit permit;
+        char name[HS_BREAKER_NAME_MAX + 1];
+        int n = snprintf(name, sizeof(name), "%0110d", k);
+
+        if (k % KEYS == 0)
+            ASSERT_OK(hs_breaker_new(&o, fresh(), &b[k / KEYS]));
+        ASSERT_OK(hs_breaker_key_parse(name, (size_t)n, fresh(), &key));
+        (void)hs_breaker_permit(b[k / KEYS], &key, hs_now(), &permit);
+        hs_breaker_record(b[k / KEYS], &key, &permit, HS_FAIL_REFUSED, hs_now());
+    }
+}
+
+static void
+make_reports_short(struct hs_breaker *b[LONG])
+{
+    for (int i = 0; i < LONG; i++)
+        hs_breaker_unref(b[i]);
+}
+
+static int
+dialled(void)
+{
+    int fd = dial();
+
+    ck_assert_int_ge(fd, 0);
+    return fd;
+}
+
+static size_t
+there(int fd)
+{
+    int n;
+
+    ck_assert_int_eq(ioctl(fd, FIONREAD, &n), 0);
+    return (size_t)n;
+}
+
+/* Asks for what does not fit, and gives back how much has come once no more does. */
+static size_t
+ask_and_let_it_wait(int fd, int other)
+{
+    size_t n;
+
+    put(fd, "breakers\n", 9);
+    do { /* Who is answered shows that the thread has been back with the rest. */
+        n = there(fd);
+        ck_assert(ask(other));
+    } while (n == 0 || there(fd) != n);
+    return n;
+}
+
+static void
+read_some(int fd, size_t n)
+{
+    static char bytes[65536];
+
+    while (n > 0) {
+        ssize_t got = recv(fd, bytes, n < sizeof(bytes) ? n : sizeof(bytes), 0);
+
+        ck_assert_int_gt(got, 0);
+        n -= (size_t)got;
+    }
+}
+
+/* One that reads slowly is silent for longest, and is parked again at each piece that it takes: it
+ * stands behind all others, and goes all the same. */
+START_TEST(newcomer_gets_the_place_of_one_that_reads_slowly)
+{
+    long fds = count_fds();
+    struct hs_breaker *b[LONG];
+    int asks[PLACES], slow, late;
+    size_t n;
+
+    make_reports_long(b);
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    slow = dialled();
+    for (int i = 1; i < PLACES; i++)
+        asks[i] = dialled();
+    n = ask_and_let_it_wait(slow, asks[1]);
+    for (int i = 1; i < PLACES; i++)
+        ck_assert(ask(asks[i]));
+    read_some(slow, n);
+    EVENTUALLY(there(slow) > 0);
+    ck_assert(ask(asks[1])); /* It waits again. */
+    late = dialled();
+    ck_assert(ask(late));
+    for (int i = 1; i < PLACES; i++) {
+        ck_assert(ask(asks[i]));
+        (void)close(asks[i]);
+    }
+    (void)close(slow);
+    (void)close(late);
+    make_reports_short(b);
+    stop_and_wait(fds);
+}
+END_TEST
+
+struct greedy {
+    int fd;
+    atomic_int answers;
+};
+
+/* Has always so many more requests there than were answered. */
+static void *
+ask_all_the_time(void *arg)
+{
+    struct greedy *g = arg;
+    static const char request[] = "metrics\n";
+    char bytes[65536];
+    ssize_t n;
+
+    for (int i = 0; i < 16; i++)
+        put(g->fd, request, sizeof(request) - 1);
+    while ((n = recv(g->fd, bytes, sizeof(bytes), 0)) > 0)
+        for (ssize_t i = 0; i < n; i++)
+            if (bytes[i] == '\n') {
+                atomic_fetch_add(&g->answers, 1);
+                (void)send(g->fd, request, sizeof(request) - 1, MSG_NOSIGNAL);
+            }
+    return NULL;
+}
+
+static int
+all_answers(struct greedy *g)
+{
+    int n = 0;
+
+    for (int i = 0; i < GREEDY; i++)
+        n += atomic_load(&g[i].answers);
+    return n;
+}
+
+/* Each of them had a request there before, and gets one answer until it is the turn of one that
+ * asks once. Not in turn: most rounds give it one at once, and some after a thousand. What a busy
+ * machine adds between two looks is no fault, so that most rounds count. */
+START_TEST(one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_turn)
+{
+    long fds = count_fds();
+    struct greedy g[GREEDY] = {0};
+    struct thread t[GREEDY];
+    int once, in_turn = 0;
+
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    once = dialled();
+    for (int i = 0; i < GREEDY; i++) {
+        g[i].fd = dialled();
+        thread_start(&t[i], ask_all_the_time, &g[i]);
+        EVENTUALLY(atomic_load(&g[i].answers) > 0);
+    }
+    for (int round = 0; round < ROUNDS; round++) {
+        int before = all_answers(g), n;
+
+        ck_assert(ask(once));
+        n = all_answers(g) - before;
+        in_turn += n >= GREEDY / 2 && n <= 2 * GREEDY;
+    }
+    ck_assert_int_gt(in_turn, ROUNDS / 2);
+    (void)close(once);
+    hs_inspect_stop();
+    for (int i = 0; i < GREEDY; i++) {
+        (void)thread_join(&t[i]);
+        (void)close(g[i].fd);
+    }
+    stop_and_wait(fds);
+}
+END_TEST
+
 static void *
 ask_until_it_ends(void *arg)
 {
@@ -181,6 +368,8 @@ main(void)
     tcase_add_test(tc, starts_answers_stops_and_starts_again);
     tcase_add_test(tc, second_start_takes_the_place_of_the_first);
     tcase_add_test(tc, path_that_cannot_be_is_refused_and_leaves_nothing);
+    tcase_add_test(tc, newcomer_gets_the_place_of_one_that_reads_slowly);
+    tcase_add_test(tc, one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_turn);
     tcase_add_test(tc, stop_ends_those_who_ask_at_that_moment);
     tcase_add_test(tc, forked_child_leaves_the_parents_alone);
     return run_case(tc);
