@@ -10,8 +10,14 @@
  * and a quarter of one processor.
  *
  * Invariants:
- * - `current` is guarded by `lock`. An inspector has two owners, `current` and its thread; all but
- *   refs, reactor and path belong to the thread.
+ * - lock is held from the beginning of a start or stop to its end, so that they come one after the
+ *   other: a socket at the path is that of `current`.
+ * - An inspector belongs to its thread once that is started; a stop closes its reactor and leaves
+ *   the rest to it. It takes itself off the list, under lock, before it frees anything: what is
+ *   `current` is there for the one who holds lock.
+ * - turn is held while the thread has something in its hands, and by nobody else but fork. With
+ *   both locks held each inspector that has a descriptor is on the list, and each descriptor of it
+ *   in the inspector, so that a child finds them all.
  * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
  *
  * In a forked child the thread does not exist: its descriptors are closed there, and the child may
@@ -27,7 +33,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,7 +64,7 @@ struct client {
 };
 
 struct inspector {
-    atomic_int refs;
+    struct hs_list link; /* in inspectors */
     struct hs_reactor *reactor;
     struct hs_parked listening;
     int fd;
@@ -69,15 +74,18 @@ struct inspector {
     struct client clients[CLIENTS];
 };
 
+static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_INSPECT_TURN);
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
-static struct inspector *current; /* guarded by lock */
+/* All below are guarded by lock. */
+static struct hs_list inspectors = {&inspectors, &inspectors}; /* also those that end */
+static struct inspector *current;
 
 static void
 inspect_close_fd(int *fd)
 {
     int number = *fd;
 
-    *fd = -1; /* First: a child that is forked in between must not close what is somebody else's. */
+    *fd = -1;
     if (number >= 0)
         (void)close(number);
 }
@@ -93,10 +101,11 @@ close_all(struct inspector *ins)
 }
 
 static void
-unref(struct inspector *ins)
+inspect_free(struct inspector *ins)
 {
-    if (atomic_fetch_sub(&ins->refs, 1) != 1)
-        return;
+    close_all(ins);
+    for (size_t i = 0; i < CLIENTS; i++)
+        free(ins->clients[i].answer);
     hs_reactor_free(ins->reactor);
     free(ins);
 }
@@ -377,6 +386,17 @@ accept_all(struct inspector *ins)
 
 /* ---- The thread ---------------------------------------------------------------------------- */
 
+static void
+inspect_work(struct inspector *ins, struct hs_parked *p)
+{
+    hs_lock_take(&turn);
+    if (p == &ins->listening)
+        accept_all(ins);
+    else
+        serve_in_turn(ins, HS_CONTAINER(p, struct client, parked));
+    hs_lock_drop(&turn);
+}
+
 static void *
 inspect_run(void *arg)
 {
@@ -384,22 +404,21 @@ inspect_run(void *arg)
     struct hs_parked *p;
     hs_err rv;
 
-    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR) {
-        if (rv == HS_INTR)
+    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR)
+        if (rv == HS_OK)
+            inspect_work(ins, p);
+    hs_lock_take(&turn);
+    if (rv != HS_E_CLOSED) { /* The kernel does not let it wait: what is parked stays there. */
+        close_all(ins);
+    } else {
+        while (hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
             continue;
-        if (p == &ins->listening)
-            accept_all(ins);
-        else
-            serve_in_turn(ins, HS_CONTAINER(p, struct client, parked));
+        hs_lock_take(&lock);
+        hs_list_unlink(&ins->link);
+        hs_lock_drop(&lock);
+        inspect_free(ins);
     }
-    while (rv == HS_E_CLOSED && hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
-        continue;
-    close_all(ins);
-    if (rv != HS_E_CLOSED) /* The kernel does not let it wait: what is parked stays where it is. */
-        return NULL;
-    for (size_t i = 0; i < CLIENTS; i++)
-        free(ins->clients[i].answer);
-    unref(ins);
+    hs_lock_drop(&turn);
     return NULL;
 }
 
@@ -433,7 +452,6 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 
     if (ins == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "inspect", "no memory to be inspected");
-    ins->refs = 2;
     ins->fd = -1;
     for (size_t i = 0; i < SPARES; i++)
         ins->spares[i] = -1;
@@ -449,14 +467,22 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
         *ret_ins = ins;
         return HS_OK;
     }
-    close_all(ins);
-    ins->refs = 1;
     if (ins->path[0] != '\0')
         (void)unlink(ins->path);
     if (ins->reactor != NULL)
         (void)hs_reactor_take_this(ins->reactor, &ins->listening);
-    unref(ins);
+    inspect_free(ins);
     return rv;
+}
+
+static void
+inspect_stop_locked(void)
+{
+    if (current == NULL)
+        return;
+    (void)unlink(current->path);
+    hs_reactor_close(current->reactor);
+    current = NULL;
 }
 
 hs_err
@@ -465,38 +491,22 @@ hs_inspect_start(const char *path, struct hs_error *err)
     struct inspector *made = NULL;
     hs_err rv;
 
-    hs_inspect_stop();
-    if ((rv = inspect_make(path, err, &made)) != HS_OK)
-        return rv;
     hs_lock_take(&lock);
-    if (current == NULL) {
+    inspect_stop_locked();
+    if ((rv = inspect_make(path, err, &made)) == HS_OK) {
         current = made;
-        made = NULL;
+        hs_list_append(&inspectors, &made->link); /* Before its thread can end: under the lock. */
     }
     hs_lock_drop(&lock);
-    if (made != NULL) { /* Somebody else was quicker. */
-        (void)unlink(made->path);
-        hs_reactor_close(made->reactor);
-        unref(made);
-        return hs_err_setx(err, HS_E_BUSY, "inspect", "another thread starts it at this moment");
-    }
-    return HS_OK;
+    return rv;
 }
 
 void
 hs_inspect_stop(void)
 {
-    struct inspector *ins;
-
     hs_lock_take(&lock);
-    ins = current;
-    current = NULL;
+    inspect_stop_locked();
     hs_lock_drop(&lock);
-    if (ins == NULL)
-        return;
-    (void)unlink(ins->path);
-    hs_reactor_close(ins->reactor);
-    unref(ins);
 }
 
 /* ---- Fork ---------------------------------------------------------------------------------- */
@@ -504,6 +514,7 @@ hs_inspect_stop(void)
 static void
 inspect_before_fork(void)
 {
+    hs_lock_take_for_fork(&turn);
     hs_lock_take_for_fork(&lock);
 }
 
@@ -511,24 +522,25 @@ static void
 inspect_after_fork_in_parent(void)
 {
     hs_lock_drop_after_fork(&lock);
+    hs_lock_drop_after_fork(&turn);
 }
 
 /* The path stays: it is the parent's. */
 static void
 inspect_after_fork_in_child(void)
 {
-    struct inspector *ins = current;
-
     current = NULL;
-    if (ins != NULL) {
-        close_all(ins); /* Answers are lost: the thread may have been about to free one. */
-        hs_reactor_free(ins->reactor);
-        free(ins);
+    while (!hs_list_empty(&inspectors)) {
+        struct inspector *ins = HS_CONTAINER(inspectors.next, struct inspector, link);
+
+        hs_list_unlink(&ins->link);
+        inspect_free(ins);
     }
     hs_lock_drop_after_fork(&lock);
+    hs_lock_drop_after_fork(&turn);
 }
 
-HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT)
+HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT_TURN)
 static void
 inspect_watch_forks(void)
 {

@@ -113,6 +113,118 @@ START_TEST(path_that_cannot_be_is_refused_and_leaves_nothing)
 }
 END_TEST
 
+#define STARTS 4
+
+static void *
+start_one(void *arg)
+{
+    (void)arg;
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    return NULL;
+}
+
+/* None takes away the socket of another: the last one's is there. */
+START_TEST(of_those_that_start_at_once_one_stays)
+{
+    long fds = count_fds();
+
+    for (int round = 0; round < 50; round++) {
+        struct thread t[STARTS];
+        int fd;
+
+        for (int i = 0; i < STARTS; i++)
+            thread_start(&t[i], start_one, NULL);
+        for (int i = 0; i < STARTS; i++)
+            (void)thread_join(&t[i]);
+        ck_assert_int_ge(fd = dial(), 0);
+        ck_assert(ask(fd));
+        (void)close(fd);
+    }
+    stop_and_wait(fds);
+}
+END_TEST
+
+static atomic_bool storm_is_over;
+
+static void *
+ask_in_a_storm(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&storm_is_over)) {
+        int fd = dial();
+
+        if (fd < 0)
+            continue;
+        (void)ask(fd);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static void *
+start_and_stop_in_a_storm(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&storm_is_over)) {
+        int fd;
+
+        ASSERT_OK(hs_inspect_start(path, fresh()));
+        ck_assert_int_ge(fd = dial(), 0);
+        ck_assert(ask(fd)); /* Also, so that those that end come to it. */
+        (void)close(fd);
+        hs_inspect_stop();
+        breathe();
+    }
+    return NULL;
+}
+
+/* Such as an inspector has: of a reactor, a spare one, or a socket that is bound to the path, which
+ * those are, too, that it has accepted. */
+static bool
+may_be_an_inspectors(int fd)
+{
+    struct sockaddr_un addr = {0};
+    socklen_t len = sizeof(addr);
+    char name[40], what[32] = "";
+
+    (void)snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    if (readlink(name, what, sizeof(what) - 1) > 0 &&
+        (strcmp(what, "anon_inode:[eventpoll]") == 0 || strcmp(what, "/dev/null") == 0))
+        return true;
+    return getsockname(fd, (struct sockaddr *)&addr, &len) == 0 && addr.sun_family == AF_UNIX &&
+           strncmp(addr.sun_path, path, sizeof(addr.sun_path)) == 0;
+}
+
+static int
+count_such(void *arg)
+{
+    int n = 0;
+
+    (void)arg;
+    for (int fd = 0; fd < 300; fd++)
+        n += may_be_an_inspectors(fd);
+    return n;
+}
+
+START_TEST(child_has_nothing_of_it_whenever_it_is_forked)
+{
+    long fds = count_fds();
+    int others = count_such(NULL);
+    struct thread t[3];
+
+    atomic_store(&storm_is_over, false);
+    thread_start(&t[0], start_and_stop_in_a_storm, NULL);
+    thread_start(&t[1], ask_in_a_storm, NULL);
+    thread_start(&t[2], ask_in_a_storm, NULL);
+    for (int i = 0; i < 300; i++)
+        ck_assert_int_eq(in_child(count_such, NULL), others);
+    atomic_store(&storm_is_over, true);
+    for (size_t i = 0; i < LENGTH(t); i++)
+        (void)thread_join(&t[i]);
+    stop_and_wait(fds);
+}
+END_TEST
+
 /* ---- Who waits for whom -------------------------------------------------------------------- */
 
 #define PLACES 16 /* of the inspector, for those who ask */
@@ -368,6 +480,8 @@ main(void)
     tcase_add_test(tc, starts_answers_stops_and_starts_again);
     tcase_add_test(tc, second_start_takes_the_place_of_the_first);
     tcase_add_test(tc, path_that_cannot_be_is_refused_and_leaves_nothing);
+    tcase_add_test(tc, of_those_that_start_at_once_one_stays);
+    tcase_add_test(tc, child_has_nothing_of_it_whenever_it_is_forked);
     tcase_add_test(tc, newcomer_gets_the_place_of_one_that_reads_slowly);
     tcase_add_test(tc, one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_turn);
     tcase_add_test(tc, stop_ends_those_who_ask_at_that_moment);
