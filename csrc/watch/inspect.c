@@ -47,7 +47,8 @@
 #define LINE_MAX_BYTES 256
 #define SILENCE_NS (60 * HS_NS_PER_S) /* between two requests, and for an answer to be taken */
 #define STACK_BYTES ((size_t)256 * 1024)
-/* After a report for so many times as long as it took nobody is given another one. */
+/* After work for so many times as long as it took nobody is accepted, or given a report. What is
+ * done all the same, as reading and sending, makes the rest longer, and is bounded for each. */
 #define REST 3
 #define RETRY_NS (20 * HS_NS_PER_MS)
 
@@ -161,10 +162,25 @@ inspect_refuse(struct client *c, const char *why)
         set_answer(c, copy, (size_t)n);
 }
 
-static void
-answer(struct inspector *ins, struct client *c, const char *name)
+static bool
+rests(const struct inspector *ins)
 {
-    int64_t began = hs_now();
+    return hs_now() < ins->rests_until_ns;
+}
+
+static void
+rest_after(struct inspector *ins, int64_t began_ns)
+{
+    int64_t now = hs_now();
+
+    if (ins->rests_until_ns < now)
+        ins->rests_until_ns = now;
+    ins->rests_until_ns += REST * (now - began_ns);
+}
+
+static void
+answer(struct client *c, const char *name)
+{
     enum hs_report_kind kind = HS_REPORT_METRICS;
     char *text;
     size_t len;
@@ -177,7 +193,6 @@ answer(struct inspector *ins, struct client *c, const char *name)
         inspect_refuse(c, "no memory for a report");
     else
         set_answer(c, text, len);
-    ins->rests_until_ns = hs_now() + REST * (hs_now() - began);
 }
 
 static char *
@@ -201,7 +216,7 @@ inspect_take_line(struct inspector *ins, struct client *c)
     }
     if (c->asked_ns == 0)
         c->asked_ns = hs_now();
-    if (hs_now() < ins->rests_until_ns)
+    if (rests(ins))
         return;
     n = (size_t)(end - c->line);
     memcpy(name, c->line, n);
@@ -209,7 +224,7 @@ inspect_take_line(struct inspector *ins, struct client *c)
     c->len -= n + 1;
     memmove(c->line, end + 1, c->len);
     c->asked_ns = line_end(c) != NULL ? hs_now() : 0; /* The next has been asked already. */
-    answer(ins, c, name);
+    answer(c, name);
 }
 
 /* False: it has left, or is to be ended. */
@@ -253,7 +268,8 @@ receive(struct client *c)
 static void
 inspect_serve(struct inspector *ins, struct client *c)
 {
-    bool goes_on = hs_now() < c->until_ns;
+    int64_t began = hs_now();
+    bool goes_on = began < c->until_ns;
 
     if (goes_on && c->answer == NULL && line_end(c) == NULL)
         goes_on = receive(c);
@@ -263,7 +279,10 @@ inspect_serve(struct inspector *ins, struct client *c)
         goes_on = send_answer(c);
     if (!goes_on)
         end_client(ins, c);
-    else if (c->answer != NULL)
+    rest_after(ins, began);
+    if (!goes_on)
+        return;
+    if (c->answer != NULL)
         inspect_park(ins, c, EPOLLOUT, c->until_ns);
     else if (line_end(c) != NULL)
         inspect_park(ins, c, 0, ins->rests_until_ns);
@@ -280,7 +299,7 @@ serve_in_turn(struct inspector *ins, struct client *c)
     int64_t asked_ns = c->asked_ns != 0 ? c->asked_ns : HS_NEVER;
     struct client *first = c;
 
-    if (c->answer == NULL && hs_now() >= ins->rests_until_ns)
+    if (c->answer == NULL && !rests(ins))
         for (size_t i = 0; i < CLIENTS; i++) {
             struct client *other = &ins->clients[i];
 
@@ -361,10 +380,24 @@ inspect_welcome(struct inspector *ins, int fd)
 }
 
 static void
+listen_again(struct inspector *ins, uint32_t events, int64_t at_ns)
+{
+    if (hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd, events, at_ns,
+                        NULL) != HS_OK)
+        hs_reactor_queue(ins->reactor, &ins->listening);
+}
+
+static void
 accept_all(struct inspector *ins)
 {
+    int64_t began = hs_now();
     bool starved = false;
     int fd;
+
+    if (began < ins->rests_until_ns) {
+        listen_again(ins, 0, ins->rests_until_ns);
+        return;
+    }
 
     for (int i = 0; i < BACKLOG; i++) {
         if ((fd = inspect_accept_one(ins)) < 0) {
@@ -377,11 +410,9 @@ accept_all(struct inspector *ins)
             (void)close(fd);
     }
     keep_spares(ins);
+    rest_after(ins, began);
     /* Without a descriptor its readiness would be told for ever. */
-    if (hs_reactor_park(ins->reactor, &ins->listening, starved ? -1 : ins->fd,
-                        starved ? 0 : EPOLLIN, starved ? hs_now() + RETRY_NS : HS_NEVER,
-                        NULL) != HS_OK)
-        hs_reactor_queue(ins->reactor, &ins->listening);
+    listen_again(ins, starved ? 0 : EPOLLIN, starved ? hs_now() + RETRY_NS : HS_NEVER);
 }
 
 /* ---- The thread ---------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 
 #include "hardsock_binding.h"
 
+#include <dirent.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -410,6 +411,71 @@ START_TEST(one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_tu
 }
 END_TEST
 
+/* Of the inspector's thread; in seconds. */
+static double
+cpu_of_thread(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    unsigned long ticks[2] = {0};
+    struct dirent *e;
+
+    ck_assert_ptr_nonnull(tasks);
+    while ((e = readdir(tasks)) != NULL) {
+        char name[300], text[400];
+        FILE *f;
+
+        (void)snprintf(name, sizeof(name), "/proc/self/task/%s/stat", e->d_name);
+        if ((f = fopen(name, "re")) == NULL)
+            continue;
+        if (fgets(text, sizeof(text), f) != NULL && strstr(text, "(hs-inspect)") != NULL)
+            ck_assert_int_eq(sscanf(strchr(text, ')'), /* proc_pid_stat(5): utime, stime */
+                                    ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                                    &ticks[0], &ticks[1]),
+                             2);
+        (void)fclose(f);
+    }
+    (void)closedir(tasks);
+    return (double)(ticks[0] + ticks[1]) / (double)sysconf(_SC_CLK_TCK);
+}
+
+static void *
+come_and_go(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&storm_is_over)) {
+        int fd = dial();
+
+        if (fd >= 0)
+            (void)close(fd);
+    }
+    return NULL;
+}
+
+/* Those that only come and go cost a quarter of one processor, too. Waiting and parking are not
+ * counted, which is why it may be a little more. */
+START_TEST(rests_from_those_that_only_come_and_go)
+{
+    long fds = count_fds();
+    struct thread t[2];
+    int64_t began;
+    double spent, passed;
+
+    ASSERT_OK(hs_inspect_start(path, fresh()));
+    atomic_store(&storm_is_over, false);
+    for (size_t i = 0; i < LENGTH(t); i++)
+        thread_start(&t[i], come_and_go, NULL);
+    for (began = hs_now(); hs_now() - began < SECOND;)
+        breathe();
+    spent = cpu_of_thread();
+    passed = (double)(hs_now() - began) / (double)SECOND;
+    atomic_store(&storm_is_over, true);
+    for (size_t i = 0; i < LENGTH(t); i++)
+        (void)thread_join(&t[i]);
+    ck_assert_msg(spent <= 0.3 * passed, "%.2f s of %.2f", spent, passed);
+    stop_and_wait(fds);
+}
+END_TEST
+
 static void *
 ask_until_it_ends(void *arg)
 {
@@ -484,6 +550,7 @@ main(void)
     tcase_add_test(tc, child_has_nothing_of_it_whenever_it_is_forked);
     tcase_add_test(tc, newcomer_gets_the_place_of_one_that_reads_slowly);
     tcase_add_test(tc, one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_turn);
+    tcase_add_test(tc, rests_from_those_that_only_come_and_go);
     tcase_add_test(tc, stop_ends_those_who_ask_at_that_moment);
     tcase_add_test(tc, forked_child_leaves_the_parents_alone);
     return run_case(tc);
