@@ -191,9 +191,9 @@ hs_conn_fileno(struct hs_conn *c)
 {
     int fd = -1;
 
-    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+    if (hs_fd_look(&c->fd, NULL) == HS_OK) {
         fd = hs_fd_number(&c->fd);
-        hs_fd_drop(&c->fd);
+        hs_fd_look_end(&c->fd);
     }
     return fd;
 }
@@ -267,10 +267,10 @@ hs_conn_has_unread(struct hs_conn *c)
 {
     int unread = 0;
 
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return unread > 0;
 }
 
@@ -319,13 +319,13 @@ hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -336,10 +336,10 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     *ret_addr = c->peer;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return HS_OK;
 }
 
@@ -391,11 +391,11 @@ hs_conn_remember_local(struct hs_conn *c)
     if (c->family == AF_UNIX ||
         !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
         return;
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
     if (getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
         atomic_store(&c->local_state, LOCAL_KNOWN);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
 }
 
 void
@@ -429,11 +429,11 @@ hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value, socklen_
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockopt", "getsockopt");
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -444,13 +444,13 @@ hs_conn_setsockopt(struct hs_conn *c, int level, int name, const void *value, so
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (level == SOL_SOCKET && name == SO_LINGER)
         atomic_store(&c->may_linger, true);
     if (setsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "setsockopt", "setsockopt");
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -460,10 +460,10 @@ hs_conn_audit(struct hs_conn *c, struct hs_setting *settings, struct hs_error *e
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     *ret_n =
         hs_sockopts_audit(hs_fd_number(&c->fd), c->family, &c->opts, HS_USE_CONNECTION, settings);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return HS_OK;
 }

@@ -409,6 +409,27 @@ START_TEST(looking_disturbs_nobody_who_opens_and_closes)
 }
 END_TEST
 
+START_TEST(looking_keeps_nobody_from_detaching)
+{
+    struct thread looker;
+    long looks = 0;
+    int fd;
+
+    atomic_store(&enough, false);
+    thread_start(&looker, look_all_the_time, &looks);
+    for (int i = 0; i < 3000; i++) {
+        struct pair p = pair_unix();
+
+        ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
+        ck_assert_int_eq(close(fd), 0);
+        pair_free(&p);
+    }
+    atomic_store(&enough, true);
+    (void)thread_join(&looker);
+    ck_assert_int_gt(looks, 0);
+}
+END_TEST
+
 static int
 count_in_child(void *arg)
 {
@@ -451,6 +472,7 @@ main(void)
     tcase_add_test(tc, bytes_that_lay_here_are_found_to_have_done_so);
     tcase_add_test(tc, caller_that_goes_on_late_is_counted);
     tcase_add_test(tc, looking_disturbs_nobody_who_opens_and_closes);
+    tcase_add_test(tc, looking_keeps_nobody_from_detaching);
     tcase_add_test(tc, forked_child_lists_only_its_own);
     return run_case(tc);
 }
