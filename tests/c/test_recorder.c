@@ -4,11 +4,13 @@
 #include "support.h"
 
 #include "base/recorder.h"
+#include "base/thread.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -355,6 +357,51 @@ START_TEST(abort_dumps_and_aborts)
 }
 END_TEST
 
+static void *
+fault_here(void *arg)
+{
+    char *nothing = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    *(volatile char *)nothing = 1;
+    return arg;
+}
+
+static void *
+abort_here(void *arg)
+{
+    (void)arg;
+    abort();
+}
+
+static void
+fault_in_a_thread_of_ours(void)
+{
+    if (hs_thread_start("hs-test", 1 << 18, fault_here, NULL) == 0)
+        for (;;)
+            breathe();
+}
+
+static void
+abort_in_a_thread_of_ours(void)
+{
+    if (hs_thread_start("hs-test", 1 << 18, abort_here, NULL) == 0)
+        for (;;)
+            breathe();
+}
+
+START_TEST(fault_in_a_thread_of_the_library_dumps_too)
+{
+    char *text;
+    int status = die_by(fault_in_a_thread_of_ours, &text);
+
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    ck_assert_ptr_ne(strstr(text, "shed last words"), NULL);
+    status = die_by(abort_in_a_thread_of_ours, &text);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    ck_assert_ptr_ne(strstr(text, "shed last words"), NULL);
+}
+END_TEST
+
 static int
 look_in_child(void *arg)
 {
@@ -393,6 +440,7 @@ main(void)
     tcase_add_test(tc, dump_to_nobody_ends);
     tcase_add_test(tc, fatal_signal_dumps_first_and_goes_on_to_the_earlier_handler);
     tcase_add_test(tc, abort_dumps_and_aborts);
+    tcase_add_test(tc, fault_in_a_thread_of_the_library_dumps_too);
     tcase_add_test(tc, forked_child_knows_what_happened_before_and_that_it_was_forked);
     return run_case(tc);
 }
