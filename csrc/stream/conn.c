@@ -163,7 +163,7 @@ hs_conn_unref(struct hs_conn *c)
         hs_wakelist_fini(&c->wakers);
         hs_tls_free(c->tls);
     }
-    free(c->proxy);
+    free(c->client);
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -338,21 +338,29 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    *ret_addr = c->peer;
+    *ret_addr = *hs_conn_peer(c);
     hs_fd_look_end(&c->fd);
     return HS_OK;
+}
+
+const struct hs_addr *
+hs_conn_peer(struct hs_conn *c)
+{
+    const struct hs_addr *client = atomic_load_explicit(&c->client, memory_order_acquire);
+
+    return client != NULL ? client : &c->peer;
 }
 
 hs_err
 hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
 {
-    struct hs_addr *proxy = malloc(sizeof(*proxy));
+    struct hs_addr *copy = malloc(sizeof(*copy));
 
-    if (proxy == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a proxy's address");
-    *proxy = c->peer;
-    c->proxy = proxy;
-    c->peer = *client;
+    if (copy == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a client's address");
+    *copy = *client;
+    HS_ASSERT(atomic_load(&c->client) == NULL);
+    atomic_store_explicit(&c->client, copy, memory_order_release);
     return HS_OK;
 }
 
@@ -376,9 +384,10 @@ bool
 hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
 {
     HS_CHECK(c, CONN_MAGIC);
-    if (c->proxy != NULL)
-        *ret_addr = *c->proxy;
-    return c->proxy != NULL;
+    if (atomic_load(&c->client) == NULL)
+        return false;
+    *ret_addr = c->peer;
+    return true;
 }
 
 /* A unix socket's may be long, and is not kept. */
@@ -402,7 +411,7 @@ void
 hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
 {
     ret_local->len = 0;
-    *ret_peer = c->peer;
+    *ret_peer = *hs_conn_peer(c);
     if (hs_conn_local_addr(c, NULL, ret_local) == HS_OK ||
         atomic_load(&c->local_state) != LOCAL_KNOWN)
         return;

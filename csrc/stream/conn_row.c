@@ -53,7 +53,7 @@ hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
     row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
     row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
     row.tls = c->tls != NULL;
-    row.peer = c->peer;
+    row.peer = *hs_conn_peer(c);
     row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);
     row.gil_ns = atomic_load_explicit(&c->roll.gil_ns, memory_order_relaxed);
     describe_waits(&c->dirs[HS_DIR_IN], &row.reading);

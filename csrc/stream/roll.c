@@ -141,7 +141,7 @@ hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t sp
         e.fd = hs_fd_number(&c->fd);
         hs_fd_look_end(&c->fd);
     }
-    hs_event_peer(&e, &c->peer);
+    hs_event_peer(&e, hs_conn_peer(c));
     hs_event_note(kind, &e);
 }
 
@@ -154,7 +154,7 @@ hs_site_leaked(struct hs_site *s, struct hs_conn *c)
     if (c != NULL) {
         HS_CHECK(c, CONN_MAGIC);
         e.span_ns = hs_now() - c->created_ns;
-        hs_event_peer(&e, &c->peer);
+        hs_event_peer(&e, hs_conn_peer(c));
     }
     hs_event_note(HS_EVENT_LEAKED, &e);
 }
