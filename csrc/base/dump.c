@@ -2,17 +2,24 @@
  *
  * Everything between hs_dump and write(2) is async-signal-safe: no allocation, no locale, no lock.
  * The handlers stand in front of those that were set before (faulthandler's, or none), and pass the
- * signal on: they dump, put the earlier one back, and return. A fault then happens again at once,
- * and abort(3) raises its signal again by itself.
+ * signal on: they dump, put the earlier ones back, and return. A fault then happens again at once,
+ * and abort(3) raises its signal again by itself. They stay in front until the dump is out, so that
+ * a second thread with a fault comes here, too, and waits for it: what it does after ends the
+ * process. It does not wait for ever, as the descriptor may take nothing any more.
+ *
+ * A program that survives the signal may ask for the handlers again.
  */
 #include "err.h"
 #include "recorder.h"
 #include "time.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct line {
@@ -120,13 +127,14 @@ put_event(int fd, const struct hs_event *e, int64_t now)
 
 /* The one with the next number: looked for among all each time, which takes no memory. */
 static bool
-next_event(uint64_t after, struct hs_event *ret_event)
+next_event(uint64_t after, uint64_t last, struct hs_event *ret_event)
 {
     struct hs_event e;
     bool found = false;
 
     for (size_t i = 0; i < HS_EVENTS_MAX; i++)
-        if (hs_event_read(i, &e) && e.number > after && (!found || e.number < ret_event->number)) {
+        if (hs_event_read(i, &e) && e.number > after && e.number <= last &&
+            (!found || e.number < ret_event->number)) {
             *ret_event = e;
             found = true;
         }
@@ -136,6 +144,7 @@ next_event(uint64_t after, struct hs_event *ret_event)
 void
 hs_dump(int fd)
 {
+    uint64_t last = hs_event_last(); /* Others may note faster than this is written. */
     struct line head = {.n = 0};
     struct hs_event e = {0};
     int64_t now = hs_now();
@@ -145,7 +154,7 @@ hs_dump(int fd)
     add_number(&head, (uint64_t)getpid(), 1);
     dump_add(&head, ":");
     dump_put(fd, &head);
-    while (next_event(e.number, &e))
+    while (next_event(e.number, last, &e))
         put_event(fd, &e, now);
     errno = saved;
 }
@@ -153,21 +162,54 @@ hs_dump(int fd)
 /* ---- Fatal signals ------------------------------------------------------------------------- */
 
 static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+#define DUMP_WAIT_NS (5 * HS_NS_PER_S)
 #define N_FATAL (sizeof(fatal) / sizeof(fatal[0]))
 
 static struct sigaction earlier[N_FATAL];
 static atomic_int dump_fd = -1;
 static atomic_bool installed;
+static _Atomic uint32_t dumper; /* a futex: the thread that dumps, or 0 */
+
+static void
+await_dump(uint32_t other)
+{
+    int64_t until = hs_now() + DUMP_WAIT_NS, left;
+    struct timespec span;
+
+    while (atomic_load(&dumper) == other && (left = until - hs_now()) > 0) {
+        span = (struct timespec){.tv_sec = left / HS_NS_PER_S, .tv_nsec = left % HS_NS_PER_S};
+        (void)syscall(SYS_futex, &dumper, FUTEX_WAIT_PRIVATE, other, &span, NULL, 0);
+    }
+}
+
+/* Once, whatever happens in here: a fault of the dump itself finds its own thread. */
+static void
+dump_once(void)
+{
+    uint32_t other = 0, self = (uint32_t)syscall(SYS_gettid);
+    int fd;
+
+    if (!atomic_compare_exchange_strong(&dumper, &other, self)) {
+        if (other != self)
+            await_dump(other);
+        return;
+    }
+    if ((fd = atomic_exchange(&dump_fd, -1)) >= 0)
+        hs_dump(fd);
+    atomic_store(&dumper, 0);
+    (void)syscall(SYS_futex, &dumper, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
 
 static void
 on_fatal(int number, siginfo_t *info, void *context)
 {
-    int fd = atomic_exchange(&dump_fd, -1); /* Once, whatever happens in here. */
+    int saved = errno;
 
-    for (size_t i = 0; i < N_FATAL; i++)
-        (void)sigaction(fatal[i], &earlier[i], NULL);
-    if (fd >= 0)
-        hs_dump(fd);
+    dump_once();
+    if (atomic_exchange(&installed, false))
+        for (size_t i = 0; i < N_FATAL; i++)
+            (void)sigaction(fatal[i], &earlier[i], NULL);
+    errno = saved;
     (void)context;
     if (info->si_code <= 0) /* Somebody sent it: it does not happen again by itself. */
         (void)raise(number);

@@ -106,6 +106,12 @@ hs_event_count(enum hs_event_kind kind)
     return atomic_load_explicit(&rings[kind].next, memory_order_relaxed);
 }
 
+uint64_t
+hs_event_last(void)
+{
+    return atomic_load_explicit(&last_number, memory_order_relaxed);
+}
+
 bool
 hs_event_read(size_t i, struct hs_event *ret_event)
 {

@@ -20,6 +20,8 @@ void hs_event_note(enum hs_event_kind kind, const struct hs_event *e);
 /* Sets e->text; addr NULL: nothing. */
 void hs_event_peer(struct hs_event *e, const struct hs_addr *addr);
 void hs_event_text(struct hs_event *e, const char *text);
+/* The number of the last event so far. Async-signal-safe. */
+uint64_t hs_event_last(void);
 /* Slot i of HS_EVENTS_MAX. False: nothing, or not whole at this moment. Async-signal-safe. */
 bool hs_event_read(size_t i, struct hs_event *ret_event);
 

@@ -1,7 +1,8 @@
 /* thread.c: see thread.h.
  *
  * Signals are for the program's own threads: all are blocked while the thread is made, which it
- * inherits.
+ * inherits. All but those that a fault raises in the thread that has it: blocked, they would end
+ * the process without a handler being run, and nothing would be dumped. abort(3) unblocks its own.
  */
 #include "thread.h"
 
@@ -12,20 +13,24 @@
 #include <string.h>
 #include <unistd.h>
 
+static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+
 int
 hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), void *arg)
 {
     pthread_attr_t attr;
     pthread_t thread;
-    sigset_t all, old;
+    sigset_t blocked, old;
     int sys;
 
     if ((sys = pthread_attr_init(&attr)) != 0)
         return sys;
     (void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     (void)pthread_attr_setstacksize(&attr, stack_bytes);
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    (void)sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+        (void)sigdelset(&blocked, faults[i]);
+    (void)pthread_sigmask(SIG_SETMASK, &blocked, &old);
     sys = pthread_create(&thread, &attr, fn, arg);
     if (sys == 0)
         (void)pthread_setname_np(thread, name);

@@ -1,4 +1,5 @@
-/* thread.h: threads of our own: detached, with a name, deaf to signals.
+/* thread.h: threads of our own: detached, with a name, deaf to signals but to those of
+ * their own faults.
  *
  * Nobody joins them: at exit and in a forked child they are simply not there any more.
  */

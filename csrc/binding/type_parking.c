@@ -390,6 +390,7 @@ parking_prepare_poll(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     job->owner = Py_NewRef(self);
     job->attempt = attempt_poll;
     job->result = take_news;
+    job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), values[0], values[1], HS_NEVER);
 }
 

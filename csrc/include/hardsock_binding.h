@@ -123,10 +123,12 @@ size_t hs_events(struct hs_event *events, size_t room);
 /* How many there have been, also those that are not kept any more. */
 uint64_t hs_event_count(enum hs_event_kind kind);
 /* All that are kept, as lines of text, to a descriptor. Async-signal-safe: for handlers of fatal
- * signals. Fields: how long ago, kind, text, code, errno, span, line. */
+ * signals. Fields: how long ago, kind, text, code, errno, span, line. What is noted meanwhile is
+ * left out. */
 void hs_dump(int fd);
 /* From now on hs_dump(fd) at SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT, before what was set for
- * them until now; fd -1: no more. HS_E_SYSTEM. */
+ * them until now; fd -1: no more. Once: after a signal that the process survived, ask again.
+ * HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 
 /* ---- Looking at connections and their owners ----------------------------------------------- */

@@ -783,9 +783,9 @@ hs_listener_fileno(struct hs_listener *l)
     int fd = -1;
 
     HS_CHECK(l, LISTENER_MAGIC);
-    if (hs_fd_hold(&l->fd, NULL) == HS_OK) {
+    if (hs_fd_look(&l->fd, NULL) == HS_OK) {
         fd = hs_fd_number(&l->fd);
-        hs_fd_drop(&l->fd);
+        hs_fd_look_end(&l->fd);
     }
     return fd;
 }
@@ -812,13 +812,13 @@ hs_listener_addr(struct hs_listener *l, struct hs_error *err, struct hs_addr *re
     hs_err rv;
 
     HS_CHECK(l, LISTENER_MAGIC);
-    if ((rv = hs_fd_hold(&l->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&l->fd, err)) != HS_OK)
         return rv;
     if (getsockname(hs_fd_number(&l->fd), &addr.sa, &addr.len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
-    hs_fd_drop(&l->fd);
+    hs_fd_look_end(&l->fd);
     return rv;
 }
 
@@ -834,14 +834,14 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
         stats->queue_length = 0;
         return;
     }
-    if (l->bound.family == AF_UNIX || hs_fd_hold(&l->fd, NULL) != HS_OK)
+    if (l->bound.family == AF_UNIX || hs_fd_look(&l->fd, NULL) != HS_OK)
         return;
     if (getsockopt(hs_fd_number(&l->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
         info.tcpi_state == TCP_LISTEN) {
         stats->backlog_effective = (int)info.tcpi_sacked;
         stats->queue_length = (int)info.tcpi_unacked;
     }
-    hs_fd_drop(&l->fd);
+    hs_fd_look_end(&l->fd);
 }
 
 static bool
@@ -850,10 +850,10 @@ shares_port(struct hs_listener *l)
     int on = 0;
     socklen_t len = sizeof(on);
 
-    if (l->bound.family == AF_UNIX || hs_fd_hold(&l->fd, NULL) != HS_OK)
+    if (l->bound.family == AF_UNIX || hs_fd_look(&l->fd, NULL) != HS_OK)
         return false;
     (void)getsockopt(hs_fd_number(&l->fd), SOL_SOCKET, SO_REUSEPORT, &on, &len);
-    hs_fd_drop(&l->fd);
+    hs_fd_look_end(&l->fd);
     return on != 0;
 }
 
@@ -916,10 +916,10 @@ hs_listener_audit(struct hs_listener *l, struct hs_setting *settings, struct hs_
     hs_err rv;
 
     HS_CHECK(l, LISTENER_MAGIC);
-    if ((rv = hs_fd_hold(&l->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&l->fd, err)) != HS_OK)
         return rv;
     *ret_n = hs_sockopts_audit(hs_fd_number(&l->fd), l->bound.family, &l->options.sockopts,
                                HS_USE_LISTENER, settings);
-    hs_fd_drop(&l->fd);
+    hs_fd_look_end(&l->fd);
     return HS_OK;
 }

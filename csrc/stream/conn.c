@@ -163,7 +163,7 @@ hs_conn_unref(struct hs_conn *c)
         hs_wakelist_fini(&c->wakers);
         hs_tls_free(c->tls);
     }
-    free(c->proxy);
+    free(c->client);
     memset(c, FREED, sizeof(*c));
     free(c);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -191,9 +191,9 @@ hs_conn_fileno(struct hs_conn *c)
 {
     int fd = -1;
 
-    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+    if (hs_fd_look(&c->fd, NULL) == HS_OK) {
         fd = hs_fd_number(&c->fd);
-        hs_fd_drop(&c->fd);
+        hs_fd_look_end(&c->fd);
     }
     return fd;
 }
@@ -267,10 +267,10 @@ hs_conn_has_unread(struct hs_conn *c)
 {
     int unread = 0;
 
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return unread > 0;
 }
 
@@ -319,13 +319,13 @@ hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -336,23 +336,31 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    *ret_addr = c->peer;
-    hs_fd_drop(&c->fd);
+    *ret_addr = *hs_conn_peer(c);
+    hs_fd_look_end(&c->fd);
     return HS_OK;
+}
+
+const struct hs_addr *
+hs_conn_peer(struct hs_conn *c)
+{
+    const struct hs_addr *client = atomic_load_explicit(&c->client, memory_order_acquire);
+
+    return client != NULL ? client : &c->peer;
 }
 
 hs_err
 hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
 {
-    struct hs_addr *proxy = malloc(sizeof(*proxy));
+    struct hs_addr *copy = malloc(sizeof(*copy));
 
-    if (proxy == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a proxy's address");
-    *proxy = c->peer;
-    c->proxy = proxy;
-    c->peer = *client;
+    if (copy == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a client's address");
+    *copy = *client;
+    HS_ASSERT(atomic_load(&c->client) == NULL);
+    atomic_store_explicit(&c->client, copy, memory_order_release);
     return HS_OK;
 }
 
@@ -376,9 +384,10 @@ bool
 hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
 {
     HS_CHECK(c, CONN_MAGIC);
-    if (c->proxy != NULL)
-        *ret_addr = *c->proxy;
-    return c->proxy != NULL;
+    if (atomic_load(&c->client) == NULL)
+        return false;
+    *ret_addr = c->peer;
+    return true;
 }
 
 /* A unix socket's may be long, and is not kept. */
@@ -391,18 +400,18 @@ hs_conn_remember_local(struct hs_conn *c)
     if (c->family == AF_UNIX ||
         !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
         return;
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
     if (getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
         atomic_store(&c->local_state, LOCAL_KNOWN);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
 }
 
 void
 hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *ret_peer)
 {
     ret_local->len = 0;
-    *ret_peer = c->peer;
+    *ret_peer = *hs_conn_peer(c);
     if (hs_conn_local_addr(c, NULL, ret_local) == HS_OK ||
         atomic_load(&c->local_state) != LOCAL_KNOWN)
         return;
@@ -429,11 +438,11 @@ hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value, socklen_
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockopt", "getsockopt");
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -444,13 +453,13 @@ hs_conn_setsockopt(struct hs_conn *c, int level, int name, const void *value, so
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (level == SOL_SOCKET && name == SO_LINGER)
         atomic_store(&c->may_linger, true);
     if (setsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "setsockopt", "setsockopt");
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -460,10 +469,10 @@ hs_conn_audit(struct hs_conn *c, struct hs_setting *settings, struct hs_error *e
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     *ret_n =
         hs_sockopts_audit(hs_fd_number(&c->fd), c->family, &c->opts, HS_USE_CONNECTION, settings);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return HS_OK;
 }

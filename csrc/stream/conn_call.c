@@ -74,11 +74,11 @@ hs_call_visit(struct hs_conn *c, enum hs_dir dir)
 {
     unsigned char none = USER_NONE;
 
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     if (atomic_compare_exchange_strong(&c->dirs[dir].user, &none, USER_VISIT))
         return true;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return false;
 }
 
@@ -86,7 +86,7 @@ void
 hs_call_leave(struct hs_conn *c, enum hs_dir dir)
 {
     atomic_store(&c->dirs[dir].user, USER_NONE);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
 }
 
 hs_err

@@ -257,10 +257,10 @@ hs_conn_is_settled(struct hs_conn *c)
     bool settled;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (atomic_load(&c->buffered) > 0 || hs_conn_has_unread(c) || hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (atomic_load(&c->buffered) > 0 || hs_conn_has_unread(c) || hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     settled = unacknowledged(c) == 0;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return settled;
 }
 

@@ -78,7 +78,8 @@ wrap_second(struct hs_conn *c, int fd, struct hs_error *err, struct hs_conn **re
     struct hs_conn *second;
     hs_err rv;
 
-    if ((rv = hs_conn_wrap(fd, c->family, &c->peer, &c->opts, c->changed, err, &second)) != HS_OK)
+    if ((rv = hs_conn_wrap(fd, c->family, hs_conn_peer(c), &c->opts, c->changed, err, &second)) !=
+        HS_OK)
         return rv;
     second->fd.was_blocking = c->fd.was_blocking;
     second->may_linger = true;
@@ -118,13 +119,13 @@ hs_conn_get_inheritable(struct hs_conn *c, struct hs_error *err, bool *ret_inher
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if ((flags = fcntl(hs_fd_number(&c->fd), F_GETFD)) < 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "get_inheritable", "fcntl");
     else
         *ret_inheritable = (flags & FD_CLOEXEC) == 0;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }
 
@@ -134,12 +135,12 @@ hs_conn_set_inheritable(struct hs_conn *c, bool inheritable, struct hs_error *er
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
-    if ((rv = hs_fd_hold(&c->fd, err)) != HS_OK)
+    if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
     if (fcntl(hs_fd_number(&c->fd), F_SETFD, inheritable ? 0 : FD_CLOEXEC) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "set_inheritable", "fcntl");
     else
         atomic_store(&c->fd.inheritable, inheritable);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return rv;
 }

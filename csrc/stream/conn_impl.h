@@ -134,8 +134,9 @@ struct hs_conn {
     _Atomic int64_t half_closed_ns;
     int64_t created_ns;
     unsigned changed;
-    struct hs_addr peer;                 /* immutable once others know c, as the next */
-    struct hs_addr *proxy;               /* owns; NULL: none between */
+    struct hs_addr peer;                 /* the socket's; immutable */
+    struct hs_addr *_Atomic client;      /* owns; write once: the peer is a proxy, and this its
+                                          * client. Others know c by then, and may look. */
     struct hs_conn_guest *_Atomic guest; /* NULL: none, or told already */
     struct hs_spot *_Atomic spot;        /* owns: where it is parked; NULL: it never was */
     atomic_uchar local_state;            /* LOCAL_*: whether local is there */
@@ -187,6 +188,8 @@ void hs_conn_set_broken(struct hs_conn *c, hs_err code);
 
 extern const char hs_ended_here[];
 
+/* Who is at the other end: the client, when there is a proxy between that has named it. */
+const struct hs_addr *hs_conn_peer(struct hs_conn *c);
 /* Before the descriptor goes: errors that come after still tell both addresses. */
 void hs_conn_remember_local(struct hs_conn *c);
 

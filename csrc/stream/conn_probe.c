@@ -25,11 +25,11 @@ conn_probe_is_quiet(struct hs_conn *c)
 
     if (atomic_load_explicit(&c->buffered, memory_order_relaxed) > 0 ||
         atomic_load_explicit(&c->dirs[HS_DIR_IN].user, memory_order_acquire) != USER_NONE ||
-        hs_fd_hold(&c->fd, NULL) != HS_OK)
+        hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     p.fd = hs_fd_number(&c->fd);
     quiet = poll(&p, 1, 0) == 0;
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return quiet && (c->tls == NULL || !hs_tls_has_pending(c->tls));
 }
 
@@ -169,11 +169,11 @@ hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data)
     bool done;
 
     HS_CHECK(c, CONN_MAGIC);
-    if (hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
     done = epoll_ctl(epoll_fd, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
            (errno == ENOENT && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
     return done;
 }
 

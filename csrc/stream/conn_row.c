@@ -53,16 +53,16 @@ hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
     row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
     row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
     row.tls = c->tls != NULL;
-    row.peer = c->peer;
+    row.peer = *hs_conn_peer(c);
     row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);
     row.gil_ns = atomic_load_explicit(&c->roll.gil_ns, memory_order_relaxed);
     describe_waits(&c->dirs[HS_DIR_IN], &row.reading);
     describe_waits(&c->dirs[HS_DIR_OUT], &row.writing);
     hs_conn_info(c, &row.info);
-    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+    if (hs_fd_look(&c->fd, NULL) == HS_OK) {
         row.fd = hs_fd_number(&c->fd);
         ask_kernel(c, &row);
-        hs_fd_drop(&c->fd);
+        hs_fd_look_end(&c->fd);
     }
     *ret_row = row;
 }

@@ -159,7 +159,7 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
     if ((rv = check_upgradable(c, err)) != HS_OK ||
         (rv = check_ahead(c, config, read_ahead, err)) != HS_OK)
         return rv;
-    (void)hs_addr_text(&c->peer, peer, sizeof(peer));
+    (void)hs_addr_text(hs_conn_peer(c), peer, sizeof(peer));
     (void)snprintf(where, sizeof(where), "%s%s", c->tls != NULL ? "within " : "", peer);
     if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), c->tls, server_name, where, err, &tls)) !=
         HS_OK)

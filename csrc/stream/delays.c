@@ -82,13 +82,13 @@ hs_conn_measure(struct hs_conn *c, struct hs_delays *d)
 
     HS_CHECK(c, CONN_MAGIC);
     HS_CHECK(d, DELAYS_MAGIC);
-    if (c->delays != NULL || c->family == AF_UNIX || hs_fd_hold(&c->fd, NULL) != HS_OK)
+    if (c->delays != NULL || c->family == AF_UNIX || hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
     if (setsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_TIMESTAMPING_NEW, &how, sizeof(how)) == 0) {
         atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
         c->delays = d;
     }
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
 }
 
 static void
@@ -125,8 +125,8 @@ hs_delays_look(struct hs_conn *c)
     if (d == NULL || atomic_load(&c->mid_message) || atomic_load(&c->buffered) > 0)
         return;
     if (atomic_fetch_add_explicit(&d->looks, 1, memory_order_relaxed) % SAMPLE != 0 ||
-        hs_fd_hold(&c->fd, NULL) != HS_OK)
+        hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
     measure(d, hs_fd_number(&c->fd));
-    hs_fd_drop(&c->fd);
+    hs_fd_look_end(&c->fd);
 }

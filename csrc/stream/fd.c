@@ -3,8 +3,12 @@
  *
  * Invariants:
  * - close(2) is called by the one who brings the word to exactly CLOSED, that is closed and no
- * holds;
- *   only hs_fd_drop does so, and it can happen once because holds cannot grow from there.
+ *   holds; only hs_fd_drop and hs_fd_look_end do so, and it can happen once because holds cannot
+ *   grow from there.
+ * - A look is a hold that is counted apart, too. The one who detaches is refused by holds, but
+ *   waits for looks: it sets CLOSED and DETACHED, so that none can begin, and the last look to end
+ *   wakes it. Nothing waits within a look, so that wait is short; it is a futex, of the process, as
+ *   there is no descriptor of the waiter's to write to, and nothing else can end the wait.
  * - The table has for each number the id of the hs_fd that owns it, or 0. An owner enters itself
  *   once, and takes out only itself, before the number is closed or given away. An owner that is
  *   not found there lost its number to a close(2) of somebody else's, after which the kernel gave
@@ -19,15 +23,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define CLOSED (UINT64_C(1) << 63)
+#define DETACHED (UINT64_C(1) << 62) /* with CLOSED: the number is not ours to close */
+#define LOOK ((UINT64_C(1) << 32) | 1)
+#define HOLDS UINT64_C(0xffffffff) /* with those of looks */
 #define BLOCK_NUMBERS 4096
 /* Numbers from 2^24 on, sixteen times what fs.nr_open allows by default, are not in the table. */
 #define BLOCKS 4096
 
 static _Atomic uint64_t last_id;
+static _Atomic uint32_t looks_ended; /* a futex: how often the last look at a detached one ended */
 
 /* ---- Who owns a number --------------------------------------------------------------------- */
 
@@ -193,8 +204,8 @@ hs_fd_is_ours(const struct hs_fd *f)
     return f->generation == hs_fork_generation();
 }
 
-hs_err
-hs_fd_hold(struct hs_fd *f, struct hs_error *err)
+static hs_err
+take_hold(struct hs_fd *f, uint64_t what, struct hs_error *err)
 {
     uint64_t state = atomic_load(&f->state);
 
@@ -208,22 +219,51 @@ hs_fd_hold(struct hs_fd *f, struct hs_error *err)
                                "descriptor %d was closed by other code, and has another owner here "
                                "by now",
                                f->number);
-    } while (!atomic_compare_exchange_weak(&f->state, &state, state + 1));
+    } while (!atomic_compare_exchange_weak(&f->state, &state, state + what));
     return HS_OK;
 }
 
-void
-hs_fd_drop(struct hs_fd *f)
+static void
+drop_hold(struct hs_fd *f, uint64_t what)
 {
-    uint64_t before = atomic_fetch_sub(&f->state, 1);
+    uint64_t before = atomic_fetch_sub(&f->state, what);
 
-    HS_ASSERT((before & ~CLOSED) != 0);
-    if (before != (CLOSED | 1) || !is_owner(f))
+    HS_ASSERT((before & HOLDS) != 0);
+    if (before == (CLOSED | DETACHED | what)) {
+        atomic_fetch_add(&looks_ended, 1);
+        (void)syscall(SYS_futex, &looks_ended, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+        return;
+    }
+    if (before != (CLOSED | what) || !is_owner(f))
         return;
     if (atomic_load(&f->lingers))
         hs_linger(f->number); /* with its place in the table */
     else if (fd_leave(f))
         (void)close(f->number);
+}
+
+hs_err
+hs_fd_hold(struct hs_fd *f, struct hs_error *err)
+{
+    return take_hold(f, 1, err);
+}
+
+void
+hs_fd_drop(struct hs_fd *f)
+{
+    drop_hold(f, 1);
+}
+
+hs_err
+hs_fd_look(struct hs_fd *f, struct hs_error *err)
+{
+    return take_hold(f, LOOK, err);
+}
+
+void
+hs_fd_look_end(struct hs_fd *f)
+{
+    drop_hold(f, LOOK);
 }
 
 /* In a forked child the holds were those of threads that are not here: they never drop. */
@@ -246,24 +286,40 @@ hs_fd_is_closed(struct hs_fd *f)
     return (atomic_load(&f->state) & CLOSED) != 0;
 }
 
+static void
+await_looks(struct hs_fd *f)
+{
+    uint32_t seen;
+
+    for (;;) {
+        seen = atomic_load(&looks_ended);
+        if ((atomic_load(&f->state) & HOLDS) == 0)
+            return;
+        (void)syscall(SYS_futex, &looks_ended, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    }
+}
+
 hs_err
 hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err, int *ret_fd)
 {
-    uint64_t expected = holds;
+    uint64_t state = atomic_load(&f->state), looks;
 
-    if (atomic_compare_exchange_strong(&f->state, &expected, CLOSED)) {
-        hs_fd_give_back(f);
-        *ret_fd = f->number;
-        return HS_OK;
-    }
-    if ((expected & CLOSED) != 0)
-        return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
-    return hs_err_setx(err, HS_E_BUSY, NULL, "a call is in progress");
+    do {
+        if ((state & CLOSED) != 0)
+            return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed here");
+        looks = (state >> 32) * LOOK;
+        if (state != looks + holds)
+            return hs_err_setx(err, HS_E_BUSY, NULL, "a call is in progress");
+    } while (!atomic_compare_exchange_weak(&f->state, &state, CLOSED | DETACHED | looks));
+    await_looks(f);
+    hs_fd_give_back(f);
+    *ret_fd = f->number;
+    return HS_OK;
 }
 
 int
 hs_fd_number(struct hs_fd *f)
 {
-    HS_ASSERT((atomic_load(&f->state) & ~CLOSED) != 0);
+    HS_ASSERT((atomic_load(&f->state) & HOLDS) != 0);
     return f->number;
 }

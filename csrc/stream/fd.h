@@ -18,7 +18,7 @@ struct hs_fd {
     int number;
     unsigned generation;    /* hs_fork_generation() when it was made */
     uint64_t id;            /* unlike the number never used again */
-    _Atomic uint64_t state; /* CLOSED bit and number of holds */
+    _Atomic uint64_t state; /* CLOSED and DETACHED bits, number of looks, number of holds */
     atomic_bool lingers;    /* set before the last drop: hs_linger has it then */
     bool was_blocking;      /* how hs_fd_detach gives it back */
     atomic_bool inheritable;
@@ -39,12 +39,16 @@ void hs_fd_close_number(int number);
 /* HS_OK, HS_E_CLOSED or HS_E_FORKED. After HS_OK call hs_fd_drop once. */
 HS_NODISCARD hs_err hs_fd_hold(struct hs_fd *f, struct hs_error *err);
 void hs_fd_drop(struct hs_fd *f);
+/* The same for a moment in which nothing waits, and nobody is called: who detaches waits until it
+ * is over. After HS_OK call hs_fd_look_end once. */
+HS_NODISCARD hs_err hs_fd_look(struct hs_fd *f, struct hs_error *err);
+void hs_fd_look_end(struct hs_fd *f);
 /* Marks it closed; true for the first. That caller then owes one hs_fd_drop. */
 bool hs_fd_mark_closed(struct hs_fd *f);
 bool hs_fd_is_closed(struct hs_fd *f);
 bool hs_fd_is_ours(const struct hs_fd *f); /* not inherited by fork */
 /* Takes the number away, unclosed and given back, and with it the caller's holds: HS_E_BUSY while
- * there are more. */
+ * there are more. The caller has no look; those of others are waited for. */
 HS_NODISCARD hs_err hs_fd_detach(struct hs_fd *f, unsigned holds, struct hs_error *err,
                                  int *ret_fd);
 /* Holds are asserted: the number may not be used without one. */

@@ -229,12 +229,12 @@ drop_told(const struct hs_spot *s)
 
     if (s->parked.cause != HS_CAUSE_READY || (s->parked.events & EPOLLERR) == 0 ||
         s->conn->family == AF_UNIX || /* There the flag is not known, and it would be a read. */
-        hs_fd_hold(&s->conn->fd, NULL) != HS_OK)
+        hs_fd_look(&s->conn->fd, NULL) != HS_OK)
         return;
     for (int i = 0; i < TOLD_SLICE; i++)
         if (recvmsg(hs_fd_number(&s->conn->fd), &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
             break;
-    hs_fd_drop(&s->conn->fd);
+    hs_fd_look_end(&s->conn->fd);
 }
 
 /* ---- Parking ------------------------------------------------------------------------------- */

@@ -137,11 +137,11 @@ hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t sp
 {
     struct hs_event e = {.code = code, .site = hs_roll_site(c), .span_ns = span_ns};
 
-    if (hs_fd_hold(&c->fd, NULL) == HS_OK) {
+    if (hs_fd_look(&c->fd, NULL) == HS_OK) {
         e.fd = hs_fd_number(&c->fd);
-        hs_fd_drop(&c->fd);
+        hs_fd_look_end(&c->fd);
     }
-    hs_event_peer(&e, &c->peer);
+    hs_event_peer(&e, hs_conn_peer(c));
     hs_event_note(kind, &e);
 }
 
@@ -154,7 +154,7 @@ hs_site_leaked(struct hs_site *s, struct hs_conn *c)
     if (c != NULL) {
         HS_CHECK(c, CONN_MAGIC);
         e.span_ns = hs_now() - c->created_ns;
-        hs_event_peer(&e, &c->peer);
+        hs_event_peer(&e, hs_conn_peer(c));
     }
     hs_event_note(HS_EVENT_LEAKED, &e);
 }

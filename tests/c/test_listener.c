@@ -544,6 +544,45 @@ START_TEST(a_listening_socket_can_be_adopted_and_nothing_else)
 }
 END_TEST
 
+struct asking {
+    struct hs_listener *listener;
+    atomic_long rounds;
+    struct thread thread;
+};
+
+static void *
+ask_until_it_ends(void *arg)
+{
+    struct asking *a = arg;
+    struct hs_listener_stats stats;
+    struct hs_addr addr;
+
+    for (; hs_listener_addr(a->listener, NULL, &addr) == HS_OK; atomic_fetch_add(&a->rounds, 1))
+        hs_listener_stats(a->listener, &stats);
+    return NULL;
+}
+
+START_TEST(asking_a_listener_keeps_nobody_from_detaching_it)
+{
+    struct hs_listen_options opts;
+    struct asking a;
+    struct hs_addr addr;
+    int fd;
+
+    hs_listen_options_init(&opts);
+    for (int i = 0; i < 300; i++) {
+        ASSERT_OK(hs_listener_adopt(tcp_listener(8, &addr), &opts, fresh(), &a.listener));
+        atomic_store(&a.rounds, 0);
+        thread_start(&a.thread, ask_until_it_ends, &a);
+        EVENTUALLY(atomic_load(&a.rounds) > 0);
+        ASSERT_OK(hs_listener_detach(a.listener, fresh(), &fd));
+        (void)thread_join(&a.thread);
+        hs_listener_unref(a.listener);
+        ck_assert_int_eq(close(fd), 0);
+    }
+}
+END_TEST
+
 START_TEST(accepted_connections_have_the_listeners_options)
 {
     struct hs_setting settings[HS_SETTINGS_MAX];
@@ -723,6 +762,7 @@ main(void)
     tcase_add_test(tc, what_cannot_be_listened_on_is_refused);
     tcase_add_test(tc, the_backlog_is_read_back);
     tcase_add_test(tc, a_listening_socket_can_be_adopted_and_nothing_else);
+    tcase_add_test(tc, asking_a_listener_keeps_nobody_from_detaching_it);
     tcase_add_test(tc, accepted_connections_have_the_listeners_options);
     tcase_add_test(tc, an_event_loop_can_drive_accept);
     tcase_add_test(tc, the_last_call_of_a_shared_port_leaves_the_rest_to_the_others);

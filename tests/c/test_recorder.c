@@ -4,11 +4,14 @@
 #include "support.h"
 
 #include "base/recorder.h"
+#include "base/thread.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -374,6 +377,179 @@ START_TEST(abort_dumps_and_aborts)
 }
 END_TEST
 
+static void *
+fault_here(void *arg)
+{
+    char *nothing = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    *(volatile char *)nothing = 1;
+    return arg;
+}
+
+static void *
+abort_here(void *arg)
+{
+    (void)arg;
+    abort();
+}
+
+static void
+fault_in_a_thread_of_ours(void)
+{
+    if (hs_thread_start("hs-test", 1 << 18, fault_here, NULL) == 0)
+        for (;;)
+            breathe();
+}
+
+static void
+abort_in_a_thread_of_ours(void)
+{
+    if (hs_thread_start("hs-test", 1 << 18, abort_here, NULL) == 0)
+        for (;;)
+            breathe();
+}
+
+START_TEST(fault_in_a_thread_of_the_library_dumps_too)
+{
+    char *text;
+    int status = die_by(fault_in_a_thread_of_ours, &text);
+
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+    ck_assert_ptr_ne(strstr(text, "shed last words"), NULL);
+    status = die_by(abort_in_a_thread_of_ours, &text);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    ck_assert_ptr_ne(strstr(text, "shed last words"), NULL);
+}
+END_TEST
+
+static void
+return_from(int number)
+{
+    (void)number;
+}
+
+static void
+survive_twice(void)
+{
+    (void)raise(SIGFPE);
+    if (hs_dump_at_fatal_signals(STDOUT_FILENO, NULL) == HS_OK)
+        (void)raise(SIGFPE);
+    _exit(3);
+}
+
+START_TEST(recorder_can_be_armed_again_after_a_signal_that_was_survived)
+{
+    char *text, *first;
+    int status;
+
+    ck_assert_ptr_ne(signal(SIGFPE, return_from), SIG_ERR);
+    status = die_by(survive_twice, &text);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+    first = strstr(text, "shed last words");
+    ck_assert_ptr_ne(first, NULL);
+    ck_assert_ptr_ne(strstr(first + 1, "shed last words"), NULL);
+}
+END_TEST
+
+static atomic_int blocked_tid;
+
+static void *
+fault_first(void *arg)
+{
+    atomic_store(&blocked_tid, gettid());
+    return fault_here(arg);
+}
+
+/* The second fault comes when the first one's dump is stuck in a full pipe. */
+static void
+fault_twice(void)
+{
+    for (int i = 0; i < HS_EVENTS_EACH; i++) {
+        note(HS_EVENT_CANCELLED, "a line that is there to fill the pipe");
+        note(HS_EVENT_RESET, "another line that is there to fill the pipe");
+    }
+    note(HS_EVENT_SHED, "very last words");
+    if (hs_thread_start("hs-test", 1 << 18, fault_first, NULL) != 0)
+        return;
+    while (atomic_load(&blocked_tid) == 0 || !hs_thread_sleeps(atomic_load(&blocked_tid)))
+        breathe();
+    (void)fault_here(NULL);
+}
+
+/* It sleeps or has died: either way no more comes of it as long as nobody reads. */
+static bool
+is_still(pid_t pid)
+{
+    siginfo_t info = {0};
+    char path[64], text[256], *end;
+    FILE *f;
+
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid)
+        return true;
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if ((f = fopen(path, "re")) == NULL)
+        return false;
+    end = fgets(text, sizeof(text), f) != NULL ? strrchr(text, ')') : NULL;
+    (void)fclose(f);
+    return end != NULL && end[2] == 'S';
+}
+
+START_TEST(second_fault_waits_until_the_first_one_is_dumped)
+{
+    const struct rlimit none = {0, 0};
+    int fds[2], status;
+    pid_t pid;
+
+    ck_assert_int_eq(pipe(fds), 0);
+    ck_assert_int_ge(fcntl(fds[1], F_SETPIPE_SZ, 4096), 4096);
+    if ((pid = fork()) == 0) {
+        (void)setrlimit(RLIMIT_CORE, &none);
+        if (hs_dump_at_fatal_signals(fds[1], NULL) == HS_OK)
+            fault_twice();
+        _exit(99);
+    }
+    (void)close(fds[1]);
+    EVENTUALLY(is_still(pid));
+    ck_assert_ptr_ne(strstr(read_all(fds[0]), "shed very last words"), NULL);
+    (void)close(fds[0]);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+}
+END_TEST
+
+static void *
+dump_and_close(void *arg)
+{
+    const int *fd = arg;
+
+    hs_dump(*fd);
+    (void)close(*fd);
+    return NULL;
+}
+
+/* Else it would go on for as long as others note faster than it writes. */
+START_TEST(dump_leaves_out_what_is_noted_while_it_is_written)
+{
+    static const char filler[1 << 12];
+    struct thread dumping;
+    const char *text;
+    int fds[2];
+
+    ck_assert_int_eq(pipe(fds), 0);
+    ck_assert_int_eq(fcntl(fds[1], F_SETPIPE_SZ, 1 << 12), 1 << 12);
+    ck_assert_int_eq(write(fds[1], filler, sizeof(filler)), sizeof(filler));
+    note(HS_EVENT_SHED, "in time");
+    thread_start(&dumping, dump_and_close, &fds[1]);
+    EVENTUALLY(dumping.tid != 0 && hs_thread_sleeps(dumping.tid)); /* at its first line */
+    note(HS_EVENT_SHED, "too late");
+    text = read_all(fds[0]) + (1 << 12);
+    (void)thread_join(&dumping);
+    ck_assert_ptr_ne(strstr(text, "shed in time"), NULL);
+    ck_assert_ptr_eq(strstr(text, "too late"), NULL);
+    (void)close(fds[0]);
+}
+END_TEST
+
 static int
 look_in_child(void *arg)
 {
@@ -413,6 +589,10 @@ main(void)
     tcase_add_test(tc, dump_to_nobody_ends);
     tcase_add_test(tc, fatal_signal_dumps_first_and_goes_on_to_the_earlier_handler);
     tcase_add_test(tc, abort_dumps_and_aborts);
+    tcase_add_test(tc, recorder_can_be_armed_again_after_a_signal_that_was_survived);
+    tcase_add_test(tc, second_fault_waits_until_the_first_one_is_dumped);
+    tcase_add_test(tc, dump_leaves_out_what_is_noted_while_it_is_written);
+    tcase_add_test(tc, fault_in_a_thread_of_the_library_dumps_too);
     tcase_add_test(tc, forked_child_knows_what_happened_before_and_that_it_was_forked);
     return run_case(tc);
 }

@@ -4,7 +4,9 @@
 #include "support.h"
 
 #include "base/spans.h"
+#include "stream/conn.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -409,6 +411,72 @@ START_TEST(looking_disturbs_nobody_who_opens_and_closes)
 }
 END_TEST
 
+START_TEST(looking_keeps_nobody_from_detaching)
+{
+    struct thread looker;
+    long looks = 0;
+    int fd;
+
+    atomic_store(&enough, false);
+    thread_start(&looker, look_all_the_time, &looks);
+    for (int i = 0; i < 3000; i++) {
+        struct pair p = pair_unix();
+
+        ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
+        ck_assert_int_eq(close(fd), 0);
+        pair_free(&p);
+    }
+    atomic_store(&enough, true);
+    (void)thread_join(&looker);
+    ck_assert_int_gt(looks, 0);
+}
+END_TEST
+
+static void *
+look_at_peers(void *arg)
+{
+    const struct hs_addr *client = arg;
+    struct hs_conn *conns[4];
+
+    while (!atomic_load(&enough)) {
+        size_t n = hs_conns(conns, LENGTH(conns));
+
+        for (size_t i = 0; i < n && i < LENGTH(conns); i++) {
+            struct hs_addr peer = row_of(conns[i]).peer;
+
+            hs_conn_unref(conns[i]);
+            ck_assert_int_eq(peer.len, peer.sa.sa_family == AF_INET ? sizeof(struct sockaddr_in)
+                                                                    : client->len);
+            if (peer.sa.sa_family == AF_INET6)
+                ck_assert_mem_eq(&peer.storage, &client->storage, client->len);
+        }
+    }
+    return NULL;
+}
+
+START_TEST(client_that_a_proxy_names_is_seen_whole_or_not_at_all)
+{
+    struct hs_addr client = addr_of("[2001:db8:1:2:3:4:5:6]:4242"), addr;
+    struct thread looker;
+
+    atomic_store(&enough, false);
+    thread_start(&looker, look_at_peers, &client);
+    for (int i = 0; i < 500; i++) {
+        struct pair p = pair_tcp();
+
+        ck_assert(!hs_conn_proxy_addr(p.c, &addr));
+        ASSERT_OK(hs_conn_set_client(p.c, &client, fresh()));
+        ck_assert(hs_conn_proxy_addr(p.c, &addr));
+        ck_assert_int_eq(addr.sa.sa_family, AF_INET);
+        ASSERT_OK(hs_conn_peer_addr(p.c, fresh(), &addr));
+        ck_assert_mem_eq(&addr.storage, &client.storage, client.len);
+        pair_free(&p);
+    }
+    atomic_store(&enough, true);
+    (void)thread_join(&looker);
+}
+END_TEST
+
 static int
 count_in_child(void *arg)
 {
@@ -451,6 +519,8 @@ main(void)
     tcase_add_test(tc, bytes_that_lay_here_are_found_to_have_done_so);
     tcase_add_test(tc, caller_that_goes_on_late_is_counted);
     tcase_add_test(tc, looking_disturbs_nobody_who_opens_and_closes);
+    tcase_add_test(tc, looking_keeps_nobody_from_detaching);
+    tcase_add_test(tc, client_that_a_proxy_names_is_seen_whole_or_not_at_all);
     tcase_add_test(tc, forked_child_lists_only_its_own);
     return run_case(tc);
 }

@@ -305,6 +305,66 @@ START_TEST(the_last_hold_closes_the_descriptor)
 }
 END_TEST
 
+struct detaching {
+    struct hs_fd fd;
+    int number;
+    atomic_bool done;
+};
+
+static void *
+detach_one(void *arg)
+{
+    struct detaching *d = arg;
+
+    ASSERT_OK(hs_fd_detach(&d->fd, 1, fresh(), &d->number));
+    atomic_store(&d->done, true);
+    return NULL;
+}
+
+START_TEST(detaching_is_refused_by_a_hold_and_waits_for_a_look)
+{
+    struct detaching d = {.number = -1};
+    int number = dup(STDERR_FILENO);
+    struct thread t;
+
+    hs_fd_init(&d.fd, number);
+    ASSERT_OK(hs_fd_hold(&d.fd, fresh()));
+    ASSERT_OK(hs_fd_hold(&d.fd, fresh()));
+    ASSERT_OK(hs_fd_look(&d.fd, fresh()));
+    ASSERT_ERR(HS_E_BUSY, hs_fd_detach(&d.fd, 1, fresh(), &d.number));
+    ck_assert_int_eq(d.number, -1);
+    hs_fd_drop(&d.fd);
+    ASSERT_OK(hs_fd_look(&d.fd, fresh()));
+    thread_start(&t, detach_one, &d);
+    EVENTUALLY(hs_fd_is_closed(&d.fd));
+    ASSERT_ERR(HS_E_CLOSED, hs_fd_look(&d.fd, fresh())); /* No other can begin. */
+    ck_assert(!hs_fd_mark_closed(&d.fd));
+    hs_fd_look_end(&d.fd);
+    ck_assert_int_eq(hs_fd_number(&d.fd), number); /* It is there for the other look. */
+    ck_assert(!atomic_load(&d.done));
+    hs_fd_look_end(&d.fd);
+    (void)thread_join(&t);
+    ck_assert_int_eq(d.number, number);
+    ck_assert(is_open(number));
+    (void)close(number);
+}
+END_TEST
+
+START_TEST(last_look_closes_what_was_closed_meanwhile)
+{
+    int number = dup(STDERR_FILENO);
+    struct hs_fd f;
+
+    hs_fd_init(&f, number);
+    ASSERT_OK(hs_fd_look(&f, fresh()));
+    ck_assert(hs_fd_mark_closed(&f));
+    hs_fd_drop(&f); /* the closer's */
+    ck_assert(is_open(number));
+    hs_fd_look_end(&f);
+    ck_assert(!is_open(number));
+}
+END_TEST
+
 /* Of two that take one number at the same time both may have found it free before. */
 START_TEST(number_that_has_an_owner_cannot_be_taken)
 {
@@ -387,6 +447,8 @@ main(void)
     tcase_add_test(tc, a_stepped_wait_says_what_to_watch);
     tcase_add_test(tc, a_further_time_gives_control_back_without_error);
     tcase_add_test(tc, the_last_hold_closes_the_descriptor);
+    tcase_add_test(tc, detaching_is_refused_by_a_hold_and_waits_for_a_look);
+    tcase_add_test(tc, last_look_closes_what_was_closed_meanwhile);
     tcase_add_test(tc, number_that_has_an_owner_cannot_be_taken);
     tcase_add_test(tc, a_number_is_not_given_out_again_while_it_is_held);
     tcase_add_test(tc, detaching_is_refused_while_somebody_holds_it);

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock import aio
+from hardsock import _core, aio
 from hardsock.compat import socket as compat
 from support import Call
 
@@ -195,6 +195,17 @@ def test_infinity_asks_for_no_end_and_accept_has_none(
         conn.close()
         with pytest.raises(hs.Closed):
             endless.result()
+
+
+def test_what_a_server_waits_with_for_news_has_no_end_either(another: hs.Connection) -> None:
+    parking = _core.Parking()
+    polling = Call(parking.poll)
+    with pytest.raises(hs.DeadlineExceeded):  # Later than the other would have ended.
+        another.recv(1, timeout=3 * SHORT)
+    assert polling.running
+    parking.close()
+    with pytest.raises(hs.Closed):
+        polling.result()
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan])
