@@ -5,7 +5,6 @@ lost, and the client's fallback for TLS.
 from __future__ import annotations
 
 import errno
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,5 +94,7 @@ def dialing(
     check_client_fallback(client_config(tls), fallback, breaker, allow_weaker)
     key = f"tls of {server_name or ''} at {address!r}"
     if len(key.encode()) > _MOST_KEY:
+        import hashlib  # Not with hardsock, which few give such names.
+
         key = f"tls of {hashlib.sha256(key.encode()).hexdigest()}"
     return Dialing(tries, tls, fallback, breaker, key)

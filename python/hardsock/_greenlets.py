@@ -7,11 +7,11 @@ is why it has to be said.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import warnings
 
 from hardsock._names import caller
+from hardsock._scope import in_event_loop
 
 __all__ = ["warn_of_greenlets"]
 
@@ -27,7 +27,7 @@ _warned = False
 def warn_of_greenlets() -> None:
     """Warn, once in a process, if gevent's hub runs in this thread: a RuntimeWarning."""
     global _warned
-    if _warned or "gevent" not in sys.modules or asyncio._get_running_loop() is not None:
+    if _warned or "gevent" not in sys.modules or in_event_loop():
         return
     try:
         from gevent._hub_local import get_hub_if_exists

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -28,6 +27,8 @@ def report(name: str) -> dict[str, Any]:
         ValueError: For another name.
         MemoryError: If there is none for it.
     """
+    import json  # Not with hardsock: few ask, and each process would wait for it.
+
     return cast("dict[str, Any]", json.loads(_core._report(name)))
 
 

@@ -49,6 +49,17 @@ def test_importing_prints_nothing_and_starts_no_thread() -> None:
     silent("assert threading.active_count() == 1")
 
 
+def test_importing_loads_nothing_big_that_only_some_calls_need() -> None:
+    code = """
+        import sys
+        before = set(sys.modules)
+        import hardsock
+        big = {"asyncio", "concurrent.futures", "hashlib", "json", "multiprocessing", "subprocess"}
+        assert not (big | {"gevent", "trio"}) & (set(sys.modules) - before)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
 def test_a_second_import_has_types_of_its_own() -> None:
     silent(
         """

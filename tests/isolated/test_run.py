@@ -496,6 +496,58 @@ def test_a_script_a_module_code_and_a_console_script(tmp_path: Path) -> None:
     assert "must be a number of seconds" in done.stderr
 
 
+def test_a_command_is_meant_though_a_folder_has_its_name(tmp_path: Path) -> None:
+    (bin_ := tmp_path / "bin").mkdir()
+    (command := bin_ / "tool").write_text(f"#!{sys.executable}\nprint('the command')\n")
+    command.chmod(0o755)
+    (here := tmp_path / "here").mkdir()
+    path = {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}"}
+    (here / "tool").mkdir()
+    assert run("tool", cwd=here, env=path).stdout == "the command\n"
+    (here / "tool" / "__main__.py").write_text("print('the folder')")
+    assert run("tool", cwd=here, env=path).stdout == "the command\n"
+    assert run("./tool", cwd=here, env=path).stdout == "the folder\n"
+    assert run("tool", cwd=here).stdout == "the folder\n"
+    (here / "other").mkdir()
+    done = run("other", cwd=here)
+    assert (done.returncode, done.stderr) == (127, "hardsock run: there is no 'other'\n")
+    (here / "tool.txt").write_text("print('the file')")
+    assert run("tool.txt", cwd=here).stdout == "the file\n"
+
+
+def test_empty_parts_of_the_path_are_the_current_folder_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "beside.py").write_text("")
+    path = str(tmp_path / "elsewhere" / "program.py")
+    Path(path).write_text("import beside")
+    source = os.environ.get("PYTHONPATH") or str(Path.cwd() / "python")
+    for python_path, code in ((f"{source}{os.pathsep}", 0), (source, 1), ("", 1)):
+        done = run("-c", "import beside", cwd="/", env={"PYTHONPATH": python_path})
+        assert done.returncode == 1
+        done = run(path, cwd=tmp_path, env={"PYTHONPATH": python_path})
+        assert done.returncode == code, (python_path, done.stderr)
+
+
+def test_a_socket_that_was_never_made_is_dropped_in_silence(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        import socket
+        class Never(socket.socket):
+            def __init__(self): raise ValueError
+        for make in (lambda: socket.socket(9999), Never):
+            try:
+                make()
+            except (OSError, ValueError) as exc:
+                print(type(exc).__name__)
+        """,
+    )
+    for how in ("--report", "--read=5"):
+        done = run(how, path)
+        assert done.stdout == "OSError\nValueError\n"
+        assert "Exception ignored" not in done.stderr
+
+
 def test_an_uncaught_exception_is_told_as_ever(tmp_path: Path) -> None:
     path = program(tmp_path, "def f():\n    raise LookupError('x')\nf()\n")
     plain = subprocess.run([sys.executable, path], capture_output=True, text=True)

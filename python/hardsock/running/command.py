@@ -92,11 +92,24 @@ def _command(given: argparse.Namespace) -> list[str]:
     if given.module or given.code:
         return [sys.executable, "-m" if given.module else "-c", *program]
     path = Path(program[0])
-    is_program = path.is_file() and os.access(path, os.X_OK) and path.suffix != ".py"
-    if path.exists() and not is_program:  # A directory or an archive with a __main__, too.
+    if path.is_file():
+        is_command = os.access(path, os.X_OK) and path.suffix != ".py"
+        return [str(path), *program[1:]] if is_command else [sys.executable, *program]
+    found = shutil.which(program[0])  # Before a folder, which may have the name of it by chance.
+    if found is None and _has_main(path):
         return [sys.executable, *program]
-    found = str(path) if is_program else shutil.which(program[0])
     return [] if found is None else [found, *program[1:]]
+
+
+def _has_main(path: Path) -> bool:
+    """Whether it is a folder that python runs."""
+    return path.is_dir() and any(path.glob("__main__.py*"))
+
+
+def _python_path(path: str) -> str:
+    """With the folder of the ``sitecustomize`` first. An empty part of *path* is a folder, too."""
+    parts = [one for one in path.split(os.pathsep) if one != _SITE] if path else []
+    return os.pathsep.join([_SITE, *parts])
 
 
 def run(given: argparse.Namespace) -> int:
@@ -123,7 +136,6 @@ def run(given: argparse.Namespace) -> int:
         print(f"hardsock run: there is no {given.program[0]!r}", file=sys.stderr)
         return 127
     environment = dict(os.environ, HARDSOCK=str(settings))
-    path = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one != _SITE]
-    environment["PYTHONPATH"] = os.pathsep.join([_SITE, *(one for one in path if one)])
+    environment["PYTHONPATH"] = _python_path(os.environ.get("PYTHONPATH", ""))
     sys.stdout.flush()
     os.execve(command[0], command, environment)

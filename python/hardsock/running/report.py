@@ -45,8 +45,8 @@ def _count(counter: Counter[Any], place: tuple[Any, ...]) -> None:
 
 def dropped(sock: Any, conn: Any) -> None:
     """A socket is thrown away: count it if nobody has closed it. Called by finalizers."""
-    if _finished or sys.is_finalizing() or sock._closed:
-        return
+    if _finished or sys.is_finalizing() or getattr(sock, "_closed", True):
+        return  # Without _closed it has never been made: its __init__ failed.
     if conn is None and sock.fileno() < 0:
         return
     tracer = installed()

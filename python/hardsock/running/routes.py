@@ -138,7 +138,7 @@ class socket(_compat.socket, metaclass=_Kind):
         return super().makefile(mode, *args, **kwargs)
 
     def __del__(self) -> None:
-        report.dropped(self, self._conn)
+        report.dropped(self, getattr(self, "_conn", None))
         _plain.__del__(self)  # type: ignore[attr-defined]
 
 
