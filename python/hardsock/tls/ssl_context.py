@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hardsock._core import Connection
+from hardsock._fork_locks import renew_in_child
 from hardsock.tls.config import Certificate, Source, TLSConfig
 from hardsock.tls.tls_socket import TLSSocket
 
@@ -98,7 +99,8 @@ class SSLContext(ssl.SSLContext):
     def __new__(cls, protocol: Any = None, *args: Any, **kwargs: Any) -> SSLContext:
         chosen = ssl.PROTOCOL_TLS_CLIENT if protocol is None else protocol
         self = super().__new__(cls, chosen, *args, **kwargs)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # Held while the settings are read, which takes long.
+        renew_in_child(self)
         self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as hardsock's default
         self._base = None
         self._ca, self._system, self._identities = [], False, []
