@@ -291,7 +291,8 @@ class SSLContext(ssl.SSLContext):
     ) -> Any:
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
-        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then.
+        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then; a handshake
+        that fails closes the connection, too, as ``ssl`` does. A ``Connection`` stays the caller's.
         On a ``TLSSocket``, or a connection that speaks TLS, it is TLS within TLS: with a target
         behind an HTTPS proxy.
 
@@ -325,9 +326,16 @@ class SSLContext(ssl.SSLContext):
         config = self.tls_config(server_side)
         if give is not None:
             sock = give()
-        wrapped = TLSSocket(sock, self, config, server_side, None if server_side else name or None)
-        if do_handshake_on_connect:
-            wrapped.do_handshake()
+        try:
+            wrapped = TLSSocket(
+                sock, self, config, server_side, None if server_side else name or None
+            )
+            if do_handshake_on_connect:
+                wrapped.do_handshake()
+        except BaseException:
+            if give is not None:  # Nobody else has it: closing the given socket does nothing now.
+                sock.close()
+            raise
         return wrapped
 
 
