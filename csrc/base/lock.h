@@ -34,8 +34,9 @@ enum hs_rank {
     HS_RANK_POOL_WORKER,      /* which pools there are */
     HS_RANK_POOL_WORKER_TURN, /* the pool worker's, while it works; else only fork takes it */
     HS_RANK_NOTIFIER,
-    HS_RANK_NOTIFIERS, /* which there are */
-    HS_RANK_INSPECT,   /* which one there is */
+    HS_RANK_NOTIFIERS,    /* which there are */
+    HS_RANK_INSPECT,      /* which one there is */
+    HS_RANK_INSPECT_TURN, /* its thread's, while it works; else only fork takes it */
 };
 
 /* For a constructor that registers pthread_atfork handlers which take a lock of this rank: such

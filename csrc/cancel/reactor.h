@@ -74,6 +74,9 @@ void hs_reactor_collect(struct hs_reactor *r);
 struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
                                   bool (*fits)(const struct hs_parked *p, const void *arg),
                                   const void *arg);
+/* Exactly this one, which is the caller's from now on; false: it does not wait (it is due, or has
+ * an owner). It must not be freed meanwhile. */
+bool hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p);
 /* Gives up the place of what the caller owns. */
 void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
 

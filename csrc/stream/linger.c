@@ -175,7 +175,7 @@ linger_start_locked(struct entry *e)
             reactor = r;
             return true;
         }
-        (void)hs_reactor_take(r, 0, NULL, NULL);
+        (void)hs_reactor_take_this(r, &e->parked);
     }
     hs_reactor_free(r);
     return false;

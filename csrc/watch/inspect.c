@@ -10,8 +10,14 @@
  * and a quarter of one processor.
  *
  * Invariants:
- * - `current` is guarded by `lock`. An inspector has two owners, `current` and its thread; all but
- *   refs, reactor and path belong to the thread.
+ * - lock is held from the beginning of a start or stop to its end, so that they come one after the
+ *   other: a socket at the path is that of `current`.
+ * - An inspector belongs to its thread once that is started; a stop closes its reactor and leaves
+ *   the rest to it. It takes itself off the list, under lock, before it frees anything: what is
+ *   `current` is there for the one who holds lock.
+ * - turn is held while the thread has something in its hands, and by nobody else but fork. With
+ *   both locks held each inspector that has a descriptor is on the list, and each descriptor of it
+ *   in the inspector, so that a child finds them all.
  * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
  *
  * In a forked child the thread does not exist: its descriptors are closed there, and the child may
@@ -27,7 +33,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +47,8 @@
 #define LINE_MAX_BYTES 256
 #define SILENCE_NS (60 * HS_NS_PER_S) /* between two requests, and for an answer to be taken */
 #define STACK_BYTES ((size_t)256 * 1024)
-/* After a report for so many times as long as it took nobody is given another one. */
+/* After work for so many times as long as it took nobody is accepted, or given a report. What is
+ * done all the same, as reading and sending, makes the rest longer, and is bounded for each. */
 #define REST 3
 #define RETRY_NS (20 * HS_NS_PER_MS)
 
@@ -59,7 +65,7 @@ struct client {
 };
 
 struct inspector {
-    atomic_int refs;
+    struct hs_list link; /* in inspectors */
     struct hs_reactor *reactor;
     struct hs_parked listening;
     int fd;
@@ -69,15 +75,18 @@ struct inspector {
     struct client clients[CLIENTS];
 };
 
+static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_INSPECT_TURN);
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
-static struct inspector *current; /* guarded by lock */
+/* All below are guarded by lock. */
+static struct hs_list inspectors = {&inspectors, &inspectors}; /* also those that end */
+static struct inspector *current;
 
 static void
 inspect_close_fd(int *fd)
 {
     int number = *fd;
 
-    *fd = -1; /* First: a child that is forked in between must not close what is somebody else's. */
+    *fd = -1;
     if (number >= 0)
         (void)close(number);
 }
@@ -93,10 +102,11 @@ close_all(struct inspector *ins)
 }
 
 static void
-unref(struct inspector *ins)
+inspect_free(struct inspector *ins)
 {
-    if (atomic_fetch_sub(&ins->refs, 1) != 1)
-        return;
+    close_all(ins);
+    for (size_t i = 0; i < CLIENTS; i++)
+        free(ins->clients[i].answer);
     hs_reactor_free(ins->reactor);
     free(ins);
 }
@@ -152,10 +162,25 @@ inspect_refuse(struct client *c, const char *why)
         set_answer(c, copy, (size_t)n);
 }
 
-static void
-answer(struct inspector *ins, struct client *c, const char *name)
+static bool
+rests(const struct inspector *ins)
 {
-    int64_t began = hs_now();
+    return hs_now() < ins->rests_until_ns;
+}
+
+static void
+rest_after(struct inspector *ins, int64_t began_ns)
+{
+    int64_t now = hs_now();
+
+    if (ins->rests_until_ns < now)
+        ins->rests_until_ns = now;
+    ins->rests_until_ns += REST * (now - began_ns);
+}
+
+static void
+answer(struct client *c, const char *name)
+{
     enum hs_report_kind kind = HS_REPORT_METRICS;
     char *text;
     size_t len;
@@ -168,7 +193,6 @@ answer(struct inspector *ins, struct client *c, const char *name)
         inspect_refuse(c, "no memory for a report");
     else
         set_answer(c, text, len);
-    ins->rests_until_ns = hs_now() + REST * (hs_now() - began);
 }
 
 static char *
@@ -192,15 +216,15 @@ inspect_take_line(struct inspector *ins, struct client *c)
     }
     if (c->asked_ns == 0)
         c->asked_ns = hs_now();
-    if (hs_now() < ins->rests_until_ns)
+    if (rests(ins))
         return;
     n = (size_t)(end - c->line);
     memcpy(name, c->line, n);
     name[n > 0 && name[n - 1] == '\r' ? n - 1 : n] = '\0';
     c->len -= n + 1;
     memmove(c->line, end + 1, c->len);
-    c->asked_ns = 0;
-    answer(ins, c, name);
+    c->asked_ns = line_end(c) != NULL ? hs_now() : 0; /* The next has been asked already. */
+    answer(c, name);
 }
 
 /* False: it has left, or is to be ended. */
@@ -244,7 +268,8 @@ receive(struct client *c)
 static void
 inspect_serve(struct inspector *ins, struct client *c)
 {
-    bool goes_on = hs_now() < c->until_ns;
+    int64_t began = hs_now();
+    bool goes_on = began < c->until_ns;
 
     if (goes_on && c->answer == NULL && line_end(c) == NULL)
         goes_on = receive(c);
@@ -254,7 +279,10 @@ inspect_serve(struct inspector *ins, struct client *c)
         goes_on = send_answer(c);
     if (!goes_on)
         end_client(ins, c);
-    else if (c->answer != NULL)
+    rest_after(ins, began);
+    if (!goes_on)
+        return;
+    if (c->answer != NULL)
         inspect_park(ins, c, EPOLLOUT, c->until_ns);
     else if (line_end(c) != NULL)
         inspect_park(ins, c, 0, ins->rests_until_ns);
@@ -262,29 +290,32 @@ inspect_serve(struct inspector *ins, struct client *c)
         inspect_park(ins, c, EPOLLIN, c->until_ns);
 }
 
-static bool
-inspect_is_same(const struct hs_parked *p, const void *arg)
-{
-    return p == arg;
-}
-
-/* The one who has waited for longest for an answer that may be given now: one who asks all the time
- * comes no sooner than one who asks once. c, which is due, has to wait for its turn. */
+/* The one that has waited for longest for an answer that may be given now: one that asks all the
+ * time comes no sooner than one that asks once. c, which is due, has to wait for its turn. One that
+ * is due, too, cannot be taken: it comes next, and c waits behind it. */
 static void
 serve_in_turn(struct inspector *ins, struct client *c)
 {
+    int64_t asked_ns = c->asked_ns != 0 ? c->asked_ns : HS_NEVER;
     struct client *first = c;
 
-    if (c->asked_ns != 0 && hs_now() >= ins->rests_until_ns)
+    if (c->answer == NULL && !rests(ins))
         for (size_t i = 0; i < CLIENTS; i++) {
             struct client *other = &ins->clients[i];
 
-            if (other->fd >= 0 && other->asked_ns != 0 && other->asked_ns < first->asked_ns)
+            if (other->asked_ns != 0 && other->answer == NULL && other->asked_ns < asked_ns) {
                 first = other;
+                asked_ns = other->asked_ns;
+            }
         }
-    if (first != c && hs_reactor_take(ins->reactor, 0, inspect_is_same, &first->parked) != NULL)
+    if (first == c)
+        inspect_serve(ins, c);
+    else if (hs_reactor_take_this(ins->reactor, &first->parked)) {
         inspect_serve(ins, first);
-    inspect_serve(ins, c);
+        inspect_serve(ins, c);
+    } else {
+        hs_reactor_queue(ins->reactor, &c->parked);
+    }
 }
 
 /* ---- Accepting ----------------------------------------------------------------------------- */
@@ -337,7 +368,7 @@ inspect_welcome(struct inspector *ins, int fd)
     struct client *c = place_for_one(ins);
 
     /* One that is due already is being waited for by nobody else, and ends when it is its turn. */
-    if (c->fd >= 0 && hs_reactor_take(ins->reactor, 0, inspect_is_same, &c->parked) == NULL) {
+    if (c->fd >= 0 && !hs_reactor_take_this(ins->reactor, &c->parked)) {
         (void)close(fd);
         return;
     }
@@ -349,10 +380,24 @@ inspect_welcome(struct inspector *ins, int fd)
 }
 
 static void
+listen_again(struct inspector *ins, uint32_t events, int64_t at_ns)
+{
+    if (hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd, events, at_ns,
+                        NULL) != HS_OK)
+        hs_reactor_queue(ins->reactor, &ins->listening);
+}
+
+static void
 accept_all(struct inspector *ins)
 {
+    int64_t began = hs_now();
     bool starved = false;
     int fd;
+
+    if (began < ins->rests_until_ns) {
+        listen_again(ins, 0, ins->rests_until_ns);
+        return;
+    }
 
     for (int i = 0; i < BACKLOG; i++) {
         if ((fd = inspect_accept_one(ins)) < 0) {
@@ -365,14 +410,23 @@ accept_all(struct inspector *ins)
             (void)close(fd);
     }
     keep_spares(ins);
+    rest_after(ins, began);
     /* Without a descriptor its readiness would be told for ever. */
-    if (hs_reactor_park(ins->reactor, &ins->listening, starved ? -1 : ins->fd,
-                        starved ? 0 : EPOLLIN, starved ? hs_now() + RETRY_NS : HS_NEVER,
-                        NULL) != HS_OK)
-        hs_reactor_queue(ins->reactor, &ins->listening);
+    listen_again(ins, starved ? 0 : EPOLLIN, starved ? hs_now() + RETRY_NS : HS_NEVER);
 }
 
 /* ---- The thread ---------------------------------------------------------------------------- */
+
+static void
+inspect_work(struct inspector *ins, struct hs_parked *p)
+{
+    hs_lock_take(&turn);
+    if (p == &ins->listening)
+        accept_all(ins);
+    else
+        serve_in_turn(ins, HS_CONTAINER(p, struct client, parked));
+    hs_lock_drop(&turn);
+}
 
 static void *
 inspect_run(void *arg)
@@ -381,22 +435,21 @@ inspect_run(void *arg)
     struct hs_parked *p;
     hs_err rv;
 
-    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR) {
-        if (rv == HS_INTR)
+    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR)
+        if (rv == HS_OK)
+            inspect_work(ins, p);
+    hs_lock_take(&turn);
+    if (rv != HS_E_CLOSED) { /* The kernel does not let it wait: what is parked stays there. */
+        close_all(ins);
+    } else {
+        while (hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
             continue;
-        if (p == &ins->listening)
-            accept_all(ins);
-        else
-            serve_in_turn(ins, HS_CONTAINER(p, struct client, parked));
+        hs_lock_take(&lock);
+        hs_list_unlink(&ins->link);
+        hs_lock_drop(&lock);
+        inspect_free(ins);
     }
-    while (rv == HS_E_CLOSED && hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
-        continue;
-    close_all(ins);
-    if (rv != HS_E_CLOSED) /* The kernel does not let it wait: what is parked stays where it is. */
-        return NULL;
-    for (size_t i = 0; i < CLIENTS; i++)
-        free(ins->clients[i].answer);
-    unref(ins);
+    hs_lock_drop(&turn);
     return NULL;
 }
 
@@ -430,7 +483,6 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 
     if (ins == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "inspect", "no memory to be inspected");
-    ins->refs = 2;
     ins->fd = -1;
     for (size_t i = 0; i < SPARES; i++)
         ins->spares[i] = -1;
@@ -446,14 +498,22 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
         *ret_ins = ins;
         return HS_OK;
     }
-    close_all(ins);
-    ins->refs = 1;
     if (ins->path[0] != '\0')
         (void)unlink(ins->path);
     if (ins->reactor != NULL)
-        (void)hs_reactor_take(ins->reactor, 0, inspect_is_same, &ins->listening);
-    unref(ins);
+        (void)hs_reactor_take_this(ins->reactor, &ins->listening);
+    inspect_free(ins);
     return rv;
+}
+
+static void
+inspect_stop_locked(void)
+{
+    if (current == NULL)
+        return;
+    (void)unlink(current->path);
+    hs_reactor_close(current->reactor);
+    current = NULL;
 }
 
 hs_err
@@ -462,38 +522,22 @@ hs_inspect_start(const char *path, struct hs_error *err)
     struct inspector *made = NULL;
     hs_err rv;
 
-    hs_inspect_stop();
-    if ((rv = inspect_make(path, err, &made)) != HS_OK)
-        return rv;
     hs_lock_take(&lock);
-    if (current == NULL) {
+    inspect_stop_locked();
+    if ((rv = inspect_make(path, err, &made)) == HS_OK) {
         current = made;
-        made = NULL;
+        hs_list_append(&inspectors, &made->link); /* Before its thread can end: under the lock. */
     }
     hs_lock_drop(&lock);
-    if (made != NULL) { /* Somebody else was quicker. */
-        (void)unlink(made->path);
-        hs_reactor_close(made->reactor);
-        unref(made);
-        return hs_err_setx(err, HS_E_BUSY, "inspect", "another thread starts it at this moment");
-    }
-    return HS_OK;
+    return rv;
 }
 
 void
 hs_inspect_stop(void)
 {
-    struct inspector *ins;
-
     hs_lock_take(&lock);
-    ins = current;
-    current = NULL;
+    inspect_stop_locked();
     hs_lock_drop(&lock);
-    if (ins == NULL)
-        return;
-    (void)unlink(ins->path);
-    hs_reactor_close(ins->reactor);
-    unref(ins);
 }
 
 /* ---- Fork ---------------------------------------------------------------------------------- */
@@ -501,6 +545,7 @@ hs_inspect_stop(void)
 static void
 inspect_before_fork(void)
 {
+    hs_lock_take_for_fork(&turn);
     hs_lock_take_for_fork(&lock);
 }
 
@@ -508,24 +553,25 @@ static void
 inspect_after_fork_in_parent(void)
 {
     hs_lock_drop_after_fork(&lock);
+    hs_lock_drop_after_fork(&turn);
 }
 
 /* The path stays: it is the parent's. */
 static void
 inspect_after_fork_in_child(void)
 {
-    struct inspector *ins = current;
-
     current = NULL;
-    if (ins != NULL) {
-        close_all(ins); /* Answers are lost: the thread may have been about to free one. */
-        hs_reactor_free(ins->reactor);
-        free(ins);
+    while (!hs_list_empty(&inspectors)) {
+        struct inspector *ins = HS_CONTAINER(inspectors.next, struct inspector, link);
+
+        hs_list_unlink(&ins->link);
+        inspect_free(ins);
     }
     hs_lock_drop_after_fork(&lock);
+    hs_lock_drop_after_fork(&turn);
 }
 
-HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT)
+HS_REGISTERS_FORK_LOCK(HS_RANK_INSPECT_TURN)
 static void
 inspect_watch_forks(void)
 {

@@ -289,6 +289,33 @@ START_TEST(only_the_first_of_a_lane_is_looked_at)
 }
 END_TEST
 
+START_TEST(one_that_waits_can_be_taken_wherever_it_stands)
+{
+    struct hs_reactor *r = reactor();
+    struct thing t[4];
+
+    for (int i = 0; i < 4; i++) {
+        thing_init(&t[i]);
+        ck_assert(!hs_reactor_take_this(r, &t[i].parked)); /* It was never parked. */
+        park(r, &t[i], hs_now() + 100 * SECOND);
+    }
+    ck_assert(hs_reactor_take_this(r, &t[2].parked));
+    ck_assert(!hs_reactor_take_this(r, &t[2].parked)); /* It is ours. */
+    hs_reactor_call(r, &t[1].parked);
+    ck_assert(!hs_reactor_take_this(r, &t[1].parked)); /* It is due. */
+    ck_assert(hs_reactor_take_this(r, &t[3].parked));
+    ck_assert_uint_eq(counts(r).waiting, 1);
+    ck_assert_ptr_eq(next_now(r), &t[1]);
+    ck_assert(hs_reactor_take_this(r, &t[0].parked));
+    for (int i = 0; i < 4; i++)
+        say(&t[i]);
+    ck_assert_ptr_null(next_now(r)); /* What was taken is silent. */
+    for (int i = 0; i < 4; i++)
+        thing_fini(r, &t[i]);
+    hs_reactor_free(r);
+}
+END_TEST
+
 START_TEST(a_descriptor_that_cannot_be_watched_stays_its_owner_s)
 {
     struct hs_reactor *r = reactor();
@@ -487,7 +514,7 @@ use_in_child(void *arg)
 
     if (hs_reactor_next(r, true, fresh(), &p) != HS_E_FORKED ||
         hs_reactor_park(r, &mine, -1, 0, HS_NEVER, fresh()) != HS_E_FORKED ||
-        hs_reactor_take(r, 0, NULL, NULL) != NULL)
+        hs_reactor_take(r, 0, NULL, NULL) != NULL || hs_reactor_take_this(r, &mine))
         return 1;
     hs_reactor_queue(r, &mine);
     hs_reactor_free(r);
@@ -574,13 +601,25 @@ act_on_own(struct world *w, unsigned i)
 }
 
 static void
+act_take_this(struct world *w, unsigned i)
+{
+    if (hs_reactor_take_this(w->r, &w->things[i].parked)) {
+        ck_assert_int_eq(w->belief[i], PARKED);
+        w->belief[i] = MINE;
+        w->late[i] = false;
+    } else if (w->belief[i] == PARKED) { /* It has become due by itself. */
+        ck_assert(w->late[i] || w->said[i] > 0);
+    }
+}
+
+static void
 act(struct world *w)
 {
     unsigned i = pick(w, THINGS);
     struct thing *t;
     struct hs_parked *p;
 
-    switch (pick(w, 7)) {
+    switch (pick(w, 8)) {
     case 0:
         if (w->said[i] < 3) {
             say(&w->things[i]);
@@ -607,6 +646,9 @@ act(struct world *w)
         if ((t = poll_now(w->r)) != NULL)
             check_given(w, t);
         w->watching = t == NULL;
+        break;
+    case 5:
+        act_take_this(w, i);
         break;
     default:
         if (w->belief[i] == MINE)
@@ -732,6 +774,10 @@ disturb(void *arg)
 
     for (unsigned i = 0; !atomic_load(&s->over); i++) {
         hs_reactor_call(s->r, &s->things[i % MANY].parked);
+        if (i % 5 == 0 && hs_reactor_take_this(s->r, &s->things[i % MANY].parked)) {
+            ck_assert_int_eq(atomic_fetch_add(&s->things[i % MANY].owners, 1), 0);
+            take_turn(s, &s->things[i % MANY]);
+        }
         if (i % 7 == 0 && (p = hs_reactor_take(s->r, 0, NULL, NULL)) != NULL) {
             ck_assert_int_eq(atomic_fetch_add(&thing_of(p)->owners, 1), 0);
             take_turn(s, thing_of(p));
@@ -791,6 +837,7 @@ main(void)
     tcase_add_test(tc, calling_what_has_an_owner_does_nothing);
     tcase_add_test(tc, all_that_wait_can_be_taken_the_longest_first);
     tcase_add_test(tc, only_the_first_of_a_lane_is_looked_at);
+    tcase_add_test(tc, one_that_waits_can_be_taken_wherever_it_stands);
     tcase_add_test(tc, a_descriptor_that_cannot_be_watched_stays_its_owner_s);
     tcase_add_test(tc, closing_lets_all_go_who_wait);
     tcase_add_test(tc, a_closed_one_still_gives_what_is_due);
