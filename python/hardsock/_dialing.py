@@ -8,8 +8,9 @@ import errno
 from dataclasses import dataclass
 from typing import Any
 
-from hardsock._core import Breaker, Permit
+from hardsock._core import Breaker, CancelToken, Permit
 from hardsock._errors import BreakerOpen, ConnectError, DeadlineExceeded, Reset, TLSError
+from hardsock._scope import current
 from hardsock.tls.config import TLSConfig, check_client_fallback, client_config
 
 __all__ = ["Dialing", "dialing"]
@@ -30,6 +31,12 @@ def _was_lost(exc: BaseException) -> bool:
     if isinstance(exc, ConnectError):  # It was connected, and reset before the first byte.
         return exc.errno == errno.ECONNRESET
     return isinstance(exc, (TLSError, Reset)) and getattr(exc, "failure", None) in _LOST
+
+
+def _left_of(token: CancelToken) -> float | None:
+    """What its deadline leaves; None: it has none, or was cancelled before that."""
+    left = token.remaining
+    return None if left and token.cancelled else left
 
 
 @dataclass
@@ -61,8 +68,14 @@ class Dialing:
         if self._permit is not None:
             self._permit.record()
 
-    def failed(self, exc: BaseException, left: float | None) -> float | None:
-        """Seconds to wait before another attempt; None: there is none."""
+    def failed(
+        self, exc: BaseException, left: float | None, token: CancelToken | None
+    ) -> float | None:
+        """Seconds to wait before another attempt; None: there is none.
+
+        *exc* is what the caller raises then: it tells more than the end of a pause that no attempt
+        would have followed, wherever the deadline is set. A cancel is for the pause to raise.
+        """
         permit, self._permit = self._permit, None
         if permit is not None:
             refused = isinstance(exc, TLSError) and exc.failure not in _SILENT
@@ -71,7 +84,8 @@ class Dialing:
         if self._begun >= self.tries or not _was_lost(exc):
             return None
         pause = 0.0 if self._begun == 1 else _FIRST_PAUSE * 2.0 ** (self._begun - 2)
-        return None if left is not None and left <= pause else pause
+        limits = [left, *(_left_of(one) for one in (token, current()) if one is not None)]
+        return None if any(one is not None and one <= pause for one in limits) else pause
 
 
 def dialing(

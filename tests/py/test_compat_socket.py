@@ -351,6 +351,33 @@ def test_hardsocks_context_keeps_the_connection(listener: socket.socket, tmp_pat
         one.close()
 
 
+@pytest.mark.parametrize("how", ["no TLS", "name", "interrupted"])
+def test_a_handshake_that_fails_leaves_nothing_open(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = Identities(tmp_path)
+    context = hs.ssl_context(ca=ids.ca)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)  # type: ignore[arg-type]
+    if how == "interrupted":
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(hs.TLSSocket, "do_handshake", interrupt)
+    script = [("send", b"no TLS at all\r\n")] if how == "no TLS" else []
+    with PeerScript(script, tls=None if script else server, check=False) as peer:
+        one = socket.create_connection(peer.address, 20)  # type: ignore[arg-type]
+        number = one.fileno()
+        with pytest.raises((ssl.SSLError, KeyboardInterrupt)) as failed:
+            context.wrap_socket(one, server_hostname="other.test")
+        one.close()
+        assert hs.open_connections() == []
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+        del failed
+
+
 def test_a_plain_context_takes_the_descriptor_and_hardsock_says_so(
     listener: socket.socket, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock import aio
+from hardsock import _dialing, aio
 from support import Call
 from support.loops import RUNS
 from support.tls import Identities
@@ -90,20 +91,61 @@ def test_the_deadline_is_for_all_tries(ids: Identities) -> None:
         assert 0.1 < time.monotonic() - began < 20
 
 
-def test_a_cancel_ends_the_pause_between_two_tries(ids: Identities) -> None:
-    token = hs.CancelToken()
+@pytest.mark.parametrize("limit", ["timeout", "scope", "token"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_the_lost_handshake_is_told_whatever_sets_the_deadline(
+    limit: str, awaited: bool, ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dialing, "_FIRST_PAUSE", 3600.0)  # No attempt would follow it.
+    seconds = {limit: 30.0}
+    settings: dict[str, Any] = {
+        "tls": ids.client(),
+        "handshake_tries": 3,
+        "timeout": seconds.get("timeout"),
+        "token": hs.CancelToken(seconds.get("token")),
+    }
+
+    def lose(listener: hs.Listener) -> None:
+        with hs.timeout(60):
+            for _ in range(2):
+                listener.accept().abort()
+
+    async def connect(address: Any) -> None:
+        with hs.timeout(seconds.get("scope")):
+            await aio.connect(address, **settings)
+
+    with hs.listen(("127.0.0.1", 0)) as listener, Call(lose, listener) as losing:
+        with pytest.raises((hs.Reset, hs.ConnectError, hs.TLSError)):
+            if awaited:
+                RUNS["asyncio"](connect(listener.address))
+            else:
+                with hs.timeout(seconds.get("scope")):
+                    hs.connect(listener.address, **settings)
+        losing.result(30)
+
+
+def test_a_cancel_ends_the_pause_between_two_tries(
+    ids: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = hs.CancelToken()
+
+    def cancelled_sleep(seconds: float, *, token: hs.CancelToken) -> None:
+        if seconds:
+            given.cancel("enough")
+        hs.sleep(seconds, token=token)
 
     def lose(listener: hs.Listener) -> None:
         with hs.timeout(30):
-            for number in range(9):
+            for _ in range(2):
                 listener.accept().abort()
-                if number == 7:  # A pause of several seconds begins.
-                    token.cancel("enough")
-                    return
 
+    monkeypatch.setattr(_dialing, "_FIRST_PAUSE", 3600.0)
+    monkeypatch.setattr(sys.modules["hardsock.connecting.connect"], "sleep", cancelled_sleep)
     with hs.listen(("127.0.0.1", 0)) as listener, Call(lose, listener):
-        with pytest.raises(hs.Cancelled, match="enough"):
-            hs.connect(listener.address, tls=ids.client(), handshake_tries=10, token=token)
+        with pytest.raises(hs.Cancelled, match="enough") as cancelled:
+            hs.connect(listener.address, tls=ids.client(), handshake_tries=3, token=given)
+        assert isinstance(cancelled.value.__context__, (hs.Reset, hs.ConnectError, hs.TLSError))
+        del cancelled
 
 
 def test_what_was_refused_is_not_tried_again(ids: Identities) -> None:

@@ -32,7 +32,6 @@ import importlib.util
 import socket
 import ssl
 import sys
-import threading
 from collections.abc import Iterable
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -58,7 +57,7 @@ from hardsock._scope import current, sleep, timeout
 from hardsock.adapters._causes import breaker_open_in, cause_of, handled, raise_if_cancelled
 from hardsock.adapters._outcomes import Outcomes, outcomes
 from hardsock.adapters._queue import ScopedQueue
-from hardsock.adapters._tls import checked
+from hardsock.adapters._tls import Contexts, checked
 from hardsock.adapters._versions import check
 from hardsock.connecting.connect import connect
 from hardsock.connecting.create_connection import create_connection
@@ -83,9 +82,7 @@ check("urllib3", version("urllib3"), "2.0", "2.8")
 
 _NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 """urllib3's only default; hardsock has it, too."""
-_MAX_CONTEXTS = 64
-_contexts: dict[tuple[Any, ...], SSLContext] = {}
-_contexts_lock = threading.Lock()
+_contexts = Contexts()
 
 
 # ---- TLS
@@ -120,13 +117,7 @@ def _context_of_proxy(conn: urllib3.connection.HTTPSConnection, proxy: Any) -> S
 
 
 def _kept(key: tuple[Any, ...], conn: urllib3.connection.HTTPSConnection) -> SSLContext:
-    with _contexts_lock:
-        found = _contexts.get(key)
-        if found is None:
-            if len(_contexts) >= _MAX_CONTEXTS:
-                _contexts.clear()
-            found = _contexts[key] = _make_context(conn)
-        return found
+    return _contexts.get(key, lambda: _make_context(conn))
 
 
 def _make_context(conn: urllib3.connection.HTTPSConnection) -> SSLContext:

@@ -91,16 +91,19 @@ async def _with_care(
     token: CancelToken | None,
 ) -> Connection:
     while True:
-        async with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
-            try:
+        try:
+            async with (
+                nullcontext() if limits is None else limits.place(timeout=left(), token=token)
+            ):
                 conn = await attempt(asked.choose(), left())
-            except BaseException as exc:
-                if (pause := asked.failed(exc, left())) is None:
-                    raise
-            else:
-                asked.succeeded()
-                return conn
-        await sleep(pause, token=token)
+        except BaseException as exc:
+            if (pause := asked.failed(exc, left(), token)) is None:
+                raise
+            # Here, so that what ends it has the lost handshake as its context.
+            await sleep(pause, token=token)
+        else:
+            asked.succeeded()
+            return conn
 
 
 async def _attempt(

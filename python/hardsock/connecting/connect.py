@@ -258,16 +258,17 @@ def _with_care(
     token: CancelToken | None,
 ) -> Connection:
     while True:
-        with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
-            try:
+        try:
+            with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
                 conn = attempt(asked.choose(), left())
-            except BaseException as exc:
-                if (pause := asked.failed(exc, left())) is None:
-                    raise
-            else:
-                asked.succeeded()
-                return conn
-        sleep(pause, token=token)
+        except BaseException as exc:
+            if (pause := asked.failed(exc, left(), token)) is None:
+                raise
+            # Here, so that what ends it has the lost handshake as its context.
+            sleep(pause, token=token)
+        else:
+            asked.succeeded()
+            return conn
 
 
 def _direct(

@@ -7,12 +7,14 @@ then is compared, since nobody tells when a foreign library closes.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
 
 from hardsock import _core
+from hardsock._fork_locks import renew_in_child
 from hardsock.pool.records import Site, site_at
 
 __all__ = ["Note", "note", "note_of"]
@@ -39,6 +41,7 @@ class Note:
 
 
 _lock = threading.RLock()  # A handler of a signal may take a snapshot while its thread holds it.
+renew_in_child(sys.modules[__name__], make=threading.RLock)
 _notes: dict[int, tuple[tuple[int, int], Note]] = {}
 """By number: what the kernel had open there, and the note. One for each number at most."""
 

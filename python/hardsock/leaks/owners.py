@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hardsock import _core
+from hardsock._fork_locks import renew_in_child
 from hardsock.leaks.snapshot import Change, Snapshot, changes, rebased, snapshot
 from hardsock.leaks.tracer import Trace, Tracer
 from hardsock.pool.pool import living_pools
@@ -86,6 +87,7 @@ class Owner:
 
 _users = 0
 _users_lock = threading.Lock()
+renew_in_child(sys.modules[__name__], "_users_lock")
 
 
 def _use(change: int) -> list[Any]:

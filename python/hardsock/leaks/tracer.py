@@ -20,6 +20,7 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from hardsock import _core
+from hardsock._fork_locks import renew_in_child
 
 __all__ = ["Trace", "Tracer", "installed", "trace_sockets"]
 
@@ -119,6 +120,7 @@ class Tracer:
 
 
 _lock = threading.Lock()
+renew_in_child(sys.modules[__name__])
 _installed: Tracer | None = None
 
 

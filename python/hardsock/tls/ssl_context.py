@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hardsock._core import Connection
+from hardsock._fork_locks import renew_in_child
 from hardsock.tls.config import Certificate, Source, TLSConfig
 from hardsock.tls.tls_socket import TLSSocket
 
@@ -98,7 +99,8 @@ class SSLContext(ssl.SSLContext):
     def __new__(cls, protocol: Any = None, *args: Any, **kwargs: Any) -> SSLContext:
         chosen = ssl.PROTOCOL_TLS_CLIENT if protocol is None else protocol
         self = super().__new__(cls, chosen, *args, **kwargs)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # Held while the settings are read, which takes long.
+        renew_in_child(self)
         self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as hardsock's default
         self._base = None
         self._ca, self._system, self._identities = [], False, []
@@ -289,7 +291,8 @@ class SSLContext(ssl.SSLContext):
     ) -> Any:
         """Do the handshake on *sock*: a ``Connection`` becomes a ``TLSSocket``, a socket as ever.
 
-        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then.
+        A ``hardsock.compat.socket.socket`` gives its connection away, and is closed then; a handshake
+        that fails closes the connection, too, as ``ssl`` does. A ``Connection`` stays the caller's.
         On a ``TLSSocket``, or a connection that speaks TLS, it is TLS within TLS: with a target
         behind an HTTPS proxy.
 
@@ -323,9 +326,16 @@ class SSLContext(ssl.SSLContext):
         config = self.tls_config(server_side)
         if give is not None:
             sock = give()
-        wrapped = TLSSocket(sock, self, config, server_side, None if server_side else name or None)
-        if do_handshake_on_connect:
-            wrapped.do_handshake()
+        try:
+            wrapped = TLSSocket(
+                sock, self, config, server_side, None if server_side else name or None
+            )
+            if do_handshake_on_connect:
+                wrapped.do_handshake()
+        except BaseException:
+            if give is not None:  # Nobody else has it: closing the given socket does nothing now.
+                sock.close()
+            raise
         return wrapped
 
 

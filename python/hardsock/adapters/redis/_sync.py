@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import ssl
-import threading
 from typing import Any
 
 import redis
@@ -16,6 +15,7 @@ from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._queue import ScopedQueue
+from hardsock.adapters._tls import Contexts
 from hardsock.connecting.connect import connect
 from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
@@ -31,9 +31,7 @@ __all__ = [
     "context_of",
 ]
 
-_MAX_CONTEXTS = 64
-_contexts: dict[tuple[Any, ...], SSLContext] = {}
-_contexts_lock = threading.Lock()
+_contexts = Contexts()
 
 
 class ScopeEnded(RedisTimeout):
@@ -133,13 +131,7 @@ def context_of(conn: Any) -> SSLContext:
             "ssl_ciphers",
         )
     )
-    with _contexts_lock:
-        found = _contexts.get(key)
-        if found is None:
-            if len(_contexts) >= _MAX_CONTEXTS:
-                _contexts.clear()
-            found = _contexts[key] = _make_context(conn)
-        return found
+    return _contexts.get(key, lambda: _make_context(conn))
 
 
 def _make_context(conn: Any) -> SSLContext:
