@@ -151,7 +151,8 @@ parse_addresses(PyObject *tuple, struct hs_endpoint **ret_endpoints)
 }
 
 static int
-make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
+make_core(mod_state *st, PyObject **values, const struct hs_pool_origin *origin,
+          struct hs_pool **ret_core)
 {
     struct hs_endpoint *endpoints = NULL;
     struct hs_tls_config *tls = NULL;
@@ -167,7 +168,8 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
     }
     if (connect_options(st, values[2], &o.connect, &tls, &name) == 0 &&
         set_all(values[1], &o) == 0 && parse_addresses(values[0], &endpoints) == 0) {
-        rv = hs_pool_new(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, &err, ret_core);
+        rv = hs_pool_new_at(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, origin, &err,
+                            ret_core);
         if (rv != HS_OK)
             (void)raise_plain_error(st, &err, rv);
     }
@@ -177,21 +179,26 @@ make_core(mod_state *st, PyObject **values, struct hs_pool **ret_core)
     return rv == HS_OK ? 0 : -1;
 }
 
-/* For those who look without the interpreter. name: a str, or NULL. */
-static void
-pool_tell_core(PoolObject *self, PyObject *name)
+/* For those who look without the interpreter. */
+static int
+make_core_here(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
-    PyObject *text = name == NULL || !PyUnicode_Check(name)
-                         ? NULL
-                         : PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace");
+    PyObject *name = values[7], *text = NULL;
+    struct hs_pool_origin origin = {.thread = PyThread_get_thread_ident(), .name = ""};
     struct place place;
+    int done;
 
-    if (!place_outside(self->st, &place))
+    if (name != NULL && PyUnicode_Check(name))
+        text = PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace");
+    if (text != NULL)
+        origin.name = PyBytes_AS_STRING(text);
+    if (!place_outside(st, &place))
         place = (struct place){0};
-    hs_pool_set_site(self->core, place_site(self->st, &place), PyThread_get_thread_ident(),
-                     text == NULL ? "" : PyBytes_AS_STRING(text));
+    origin.site = place_site(st, &place);
     PyErr_Clear(); /* Want of memory for a name fails no pool. */
+    done = make_core(st, values, &origin, ret_core);
     Py_XDECREF(text);
+    return done;
 }
 
 static PyObject *
@@ -221,10 +228,8 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->prepares = prepares != 0;
     self->trace_frames = (int)frames;
     self->trace_every = every;
-    if ((self->traces = PyDict_New()) == NULL || make_core(st, values, &self->core) < 0)
+    if ((self->traces = PyDict_New()) == NULL || make_core_here(st, values, &self->core) < 0)
         Py_CLEAR(self);
-    else
-        pool_tell_core(self, values[7]);
     return (PyObject *)self;
 }
 

@@ -178,9 +178,17 @@ size_t hs_listeners(struct hs_listener **listeners, size_t room);
 size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 
 #define HS_POOL_NAME_SIZE 64
-/* Where in the program it was made, and what it is called, cut if it is long: for those who look.
- * Once, before others know p. */
-void hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread, const char *name);
+/* Where in the program it is made, and what it is called, cut if it is long: for those who look. */
+struct hs_pool_origin {
+    struct hs_site *site;
+    uint64_t thread;
+    const char *name;
+};
+/* hs_pool_new, whose origin is unknown. Others can find a pool from when it is made. */
+HS_NODISCARD hs_err hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n,
+                                   const struct hs_pool_options *o,
+                                   const struct hs_pool_origin *origin, struct hs_error *err,
+                                   struct hs_pool **ret_pool);
 /* Those who wait for a connection, the first first. */
 struct hs_waiting {
     uint64_t thread;

@@ -166,8 +166,8 @@ pool_destroy(struct hs_pool *p)
 }
 
 hs_err
-hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-            struct hs_error *err, struct hs_pool **ret_pool)
+hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
+               const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool)
 {
     struct hs_pool *p;
     hs_err rv;
@@ -186,7 +186,10 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     pool_empty(p);
-    p->where = p->ledger.other.where = hs_site_unknown();
+    p->ledger.other.where = hs_site_unknown();
+    p->where = origin->site;
+    p->thread = origin->thread;
+    (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -199,13 +202,13 @@ hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_
     return rv;
 }
 
-void
-hs_pool_set_site(struct hs_pool *p, struct hs_site *site, uint64_t thread, const char *name)
+hs_err
+hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
+            struct hs_error *err, struct hs_pool **ret_pool)
 {
-    HS_CHECK(p, POOL_MAGIC);
-    p->where = site;
-    p->thread = thread;
-    (void)snprintf(p->name, sizeof(p->name), "%s", name);
+    const struct hs_pool_origin unknown = {.site = hs_site_unknown(), .name = ""};
+
+    return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
 }
 
 struct hs_pool *

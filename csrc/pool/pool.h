@@ -93,7 +93,7 @@ struct hs_pool {
     unsigned magic;
     atomic_uint generation; /* hs_fork_generation() in which it works */
     uint32_t id;            /* never used again */
-    struct hs_site *where;  /* hs_pool_set_site; immutable, as the next two */
+    struct hs_site *where;  /* its origin; immutable, as the next two */
     uint64_t thread;
     char name[HS_POOL_NAME_SIZE];
     atomic_int refs;

@@ -6,6 +6,7 @@
 #include "conn.h"
 
 #include "conn_impl.h"
+#include "delays.h"
 #include "roll.h"
 #include "departures.h"
 
@@ -65,6 +66,7 @@ hs_conn_detach(struct hs_conn *c, struct hs_error *err, int *ret_fd)
         release_both(c, &op);
         return rv;
     }
+    hs_delays_end(c, *ret_fd);
     hs_roll_ended(c);
     hs_departures_given_away(c);
     hs_conn_tell_guest(c);
@@ -83,6 +85,7 @@ wrap_second(struct hs_conn *c, int fd, struct hs_error *err, struct hs_conn **re
         return rv;
     second->fd.was_blocking = c->fd.was_blocking;
     second->may_linger = true;
+    hs_delays_share(c, second);
     second->broken = atomic_load(&c->broken);
     second->out_ended = atomic_load(&c->out_ended);
     second->fin_sent = atomic_load(&c->fin_sent);

@@ -5,6 +5,7 @@
  * the connection was asked whether it broke.
  */
 #include "conn_impl.h"
+#include "delays.h"
 #include "roll.h"
 
 #include "../base/time.h"
@@ -199,14 +200,15 @@ static hs_err
 recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len, int flags,
              struct hs_error *err, size_t *ret_n)
 {
+    hs_err (*try_recvmsg)(int, struct msghdr *, int, struct hs_error *, short *, size_t *) =
+        c->delays != NULL ? hs_delays_try_recvmsg : hs_tcp_try_recvmsg;
     const socklen_t room = (socklen_t)msg->msg_controllen;
     short want;
     hs_err rv;
 
     if (len > 0 && (c->tls != NULL || hs_buf_len(&c->in.buf) > 0))
         return recv_pieces(c, op, msg, flags, err, ret_n);
-    while ((rv = hs_tcp_try_recvmsg(hs_fd_number(&c->fd), msg, flags, err, &want, ret_n)) ==
-           HS_WANT) {
+    while ((rv = try_recvmsg(hs_fd_number(&c->fd), msg, flags, err, &want, ret_n)) == HS_WANT) {
         msg->msg_controllen = room;
         if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
             return rv;

@@ -11,6 +11,7 @@
 #include "delays.h"
 
 #include "conn_impl.h"
+#include "layer.h"
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/histogram.h"
@@ -24,6 +25,7 @@
 #define DELAYS_MAGIC 0x70c3de1aU
 #define FREED 0x7e
 #define SAMPLE 7
+#define CONTROL_ROOM 512 /* for all that the kernel says of a TCP's bytes */
 
 #ifndef SO_TIMESTAMPING_NEW
 #define SO_TIMESTAMPING_NEW 65
@@ -129,4 +131,71 @@ hs_delays_look(struct hs_conn *c)
         return;
     measure(d, hs_fd_number(&c->fd));
     hs_fd_look_end(&c->fd);
+}
+
+/* ---- What others see of it ----------------------------------------------------------------- */
+
+static bool
+is_stamps(const struct cmsghdr *m)
+{
+    return m->cmsg_level == SOL_SOCKET && m->cmsg_type == SO_TIMESTAMPING_NEW;
+}
+
+/* What is left of `from` without the stamps, as far as there is room. */
+static void
+copy_control(struct msghdr *from, struct msghdr *to)
+{
+    size_t room = to->msg_control != NULL ? to->msg_controllen : 0, n = 0;
+
+    to->msg_flags = from->msg_flags;
+    for (struct cmsghdr *m = CMSG_FIRSTHDR(from); m != NULL; m = CMSG_NXTHDR(from, m)) {
+        size_t space = CMSG_ALIGN(m->cmsg_len);
+
+        if (is_stamps(m))
+            continue;
+        if (space > room - n) {
+            to->msg_flags |= MSG_CTRUNC;
+            break;
+        }
+        memset((char *)to->msg_control + n, 0, space);
+        memcpy((char *)to->msg_control + n, m, m->cmsg_len);
+        n += space;
+    }
+    to->msg_controllen = n;
+}
+
+hs_err
+hs_delays_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, short *want,
+                      size_t *ret_n)
+{
+    union {
+        char bytes[CONTROL_ROOM];
+        struct cmsghdr align;
+    } control;
+    struct msghdr own = *msg;
+    hs_err rv;
+
+    own.msg_control = control.bytes;
+    own.msg_controllen = sizeof(control.bytes);
+    if ((rv = hs_tcp_try_recvmsg(fd, &own, flags, err, want, ret_n)) == HS_OK)
+        copy_control(&own, msg);
+    return rv;
+}
+
+void
+hs_delays_end(const struct hs_conn *c, int fd)
+{
+    const int off = 0;
+
+    if (c->delays != NULL)
+        (void)setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING_NEW, &off, sizeof(off));
+}
+
+void
+hs_delays_share(const struct hs_conn *c, struct hs_conn *to)
+{
+    if (c->delays == NULL)
+        return;
+    atomic_fetch_add_explicit(&c->delays->refs, 1, memory_order_relaxed);
+    to->delays = c->delays;
 }

@@ -6,7 +6,10 @@
 
 #include "../../csrc/stream/delays.h"
 
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define LOOKS 14 /* of which two are measured */
@@ -146,6 +149,64 @@ START_TEST(what_has_no_stamps_or_is_not_measured_costs_nothing)
 }
 END_TEST
 
+/* As much room for ancillary data as `room`; returns how much came, and the flags. */
+static size_t
+receive(struct hs_conn *c, size_t room, int *ret_flags)
+{
+    union {
+        char bytes[256];
+        struct cmsghdr align;
+    } control;
+    struct hs_op op = op_in(10 * SECOND);
+    uint8_t byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    size_t n;
+
+    msg.msg_control = room > 0 ? control.bytes : NULL;
+    msg.msg_controllen = room;
+    ASSERT_OK(DONE(hs_conn_recvmsg(c, &op, &msg, 0, fresh(), &n)));
+    ck_assert_uint_eq(n, 1);
+    *ret_flags = msg.msg_flags;
+    for (struct cmsghdr *m = CMSG_FIRSTHDR(&msg); m != NULL; m = CMSG_NXTHDR(&msg, m))
+        ck_assert_int_eq(m->cmsg_type, TCP_CM_INQ);
+    return msg.msg_controllen;
+}
+
+START_TEST(user_of_a_measured_connection_sees_no_stamps)
+{
+    struct hs_delays *d = delays();
+    struct pair p = pair_tcp();
+    struct hs_conn *second;
+    const int on = 1;
+    int flags, fd, how = 1;
+    socklen_t len = sizeof(how);
+
+    await_stamps();
+    hs_conn_measure(p.c, d);
+    put(p.peer, "abcdef", 6);
+    await_bytes(p.c);
+    ck_assert_uint_eq(receive(p.c, 0, &flags), 0);
+    ck_assert_int_eq(flags & MSG_CTRUNC, 0);
+    ck_assert_uint_eq(receive(p.c, 256, &flags), 0);
+    ck_assert_int_eq(flags & MSG_CTRUNC, 0);
+    ASSERT_OK(hs_conn_dup(p.c, fresh(), &second));
+    ck_assert_uint_eq(receive(second, 256, &flags), 0);
+    ASSERT_OK(hs_conn_setsockopt(p.c, IPPROTO_TCP, TCP_INQ, &on, sizeof(on), fresh()));
+    ck_assert_uint_eq(receive(p.c, 256, &flags), CMSG_SPACE(sizeof(int)));
+    ck_assert_int_eq(flags & MSG_CTRUNC, 0);
+    ck_assert_uint_eq(receive(p.c, 8, &flags), 0);
+    ck_assert_int_ne(flags & MSG_CTRUNC, 0);
+    ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
+    ck_assert_int_eq(getsockopt(fd, SOL_SOCKET, 65, &how, &len), 0); /* SO_TIMESTAMPING_NEW */
+    ck_assert_int_eq(how, 0);
+    ck_assert_int_eq(close(fd), 0);
+    hs_conn_unref(second);
+    pair_free(&p);
+    hs_delays_unref(d);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -154,5 +215,6 @@ main(void)
     tcase_add_test(tc, what_lay_in_the_queue_is_measured_from_its_arrival);
     tcase_add_test(tc, looking_takes_nothing_and_only_beginnings_count);
     tcase_add_test(tc, what_has_no_stamps_or_is_not_measured_costs_nothing);
+    tcase_add_test(tc, user_of_a_measured_connection_sees_no_stamps);
     return run_case(tc);
 }

@@ -707,6 +707,52 @@ START_TEST(lease_thrown_away_is_closed_and_its_place_is_free_again)
 }
 END_TEST
 
+/* ---- Those who look ------------------------------------------------------------------------ */
+
+static atomic_bool looked_enough;
+
+static void *
+look_at_labels(void *arg)
+{
+    struct hs_pool *pools[8];
+    struct hs_pool_label label;
+
+    while (!atomic_load(&looked_enough)) {
+        size_t n = hs_pools(pools, LENGTH(pools));
+
+        for (size_t i = 0; i < n && i < LENGTH(pools); i++) {
+            hs_pool_label(pools[i], &label);
+            ck_assert_str_eq(label.name, "orders");
+            ck_assert_ptr_eq(label.site, arg);
+            ck_assert_uint_eq(label.thread, 42);
+            hs_pool_unref(pools[i]);
+        }
+    }
+    return NULL;
+}
+
+START_TEST(pool_has_its_name_from_when_it_can_be_found)
+{
+    struct hs_pool_origin origin = {
+        .site = hs_site_intern("orders.py", "start", 7), .thread = 42, .name = "orders"};
+    struct server s = server_new();
+    struct hs_pool_options o = options(1);
+    struct thread looker;
+
+    atomic_store(&looked_enough, false);
+    thread_start(&looker, look_at_labels, origin.site);
+    for (int i = 0; i < 1000; i++) {
+        struct hs_pool *p;
+
+        ASSERT_OK(hs_pool_new_at(&s.ep, 1, &o, &origin, fresh(), &p));
+        pool_end(p);
+    }
+    atomic_store(&looked_enough, true);
+    (void)thread_join(&looker);
+    server_free(&s);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -738,5 +784,6 @@ main(void)
     tcase_add_test(tc, what_one_borrower_wished_does_not_bind_the_next);
     tcase_add_test(tc, retry_is_safe_while_a_reused_connection_sent_nothing);
     tcase_add_test(tc, lease_thrown_away_is_closed_and_its_place_is_free_again);
+    tcase_add_test(tc, pool_has_its_name_from_when_it_can_be_found);
     return run_case(tc);
 }

@@ -360,3 +360,23 @@ def test_a_time_that_cannot_be_is_named(name: str, value: Any) -> None:
 def test_times_that_contradict_each_other_are_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=10 and handler_timeout=5 contradict"):
         ServeOptions(drain_timeout=1, handler_timeout=5, **{name: 10})
+
+
+def test_who_spoke_last_waits_for_an_answer_and_is_not_idle() -> None:
+    """A handler that never answers has to bound its calls itself."""
+    taken: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def sink(conn: hs.Connection) -> None:
+        while data := conn.recv(16):
+            taken.put(data)
+
+    with hs.serve(sink, LOCAL, drain_timeout=5.0, idle_timeout=SHORT) as server:
+        with connect_to(server.address) as spoke:
+            spoke.sendall(b"a")
+            assert taken.get(timeout=LONG) == b"a"
+            for _ in range(2):  # Each of these is ended later than the first one would have been.
+                with connect_to(server.address) as silent:
+                    assert silent.recv(1) == b""
+            spoke.sendall(b"b")
+            assert taken.get(timeout=LONG) == b"b"
+        assert poll_until(lambda: server.stats().idle_timeouts == 2, 10)

@@ -92,7 +92,9 @@ def serve(
             stay connected and are quiet most of the time. Per message by default 10,000, or what
             the limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         idle_timeout: Seconds after which a connection is ended on which nothing has moved while
-            its handler waits for the beginning of a message, or while it has none.
+            its handler waits for the beginning of a message, or while it has none. A client that
+            spoke last waits for an answer, and is not idle: a handler that never answers (a log
+            sink) gives its calls a *timeout* instead.
         read_timeout: Seconds that one message of the client's may take, from its first byte until
             the handler begins to answer: all calls that receive it together.
         write_timeout: Seconds that one answer may take, from the handler's first byte until it
