@@ -51,6 +51,8 @@ hs_event_text(struct hs_event *e, const char *text)
 {
     size_t n = strnlen(text, sizeof(e->text) - 1);
 
+    while (n > 0 && ((unsigned char)text[n] & 0xC0) == 0x80) /* Never a part of a character. */
+        n--;
     memcpy(e->text, text, n);
     e->text[n] = '\0';
 }

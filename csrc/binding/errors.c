@@ -471,7 +471,7 @@ struct hinting {
     int sys;
     const struct hs_addr *peer;
     struct hs_conn *conn;
-    struct hs_connector *connector;
+    char endpoint[HS_ADDR_TEXT_SIZE]; /* what was to be connected to; "": nothing was */
     char text[512];
 };
 
@@ -479,24 +479,20 @@ static void
 find_hint(void *arg)
 {
     struct hinting *h = arg;
-    char endpoint[HS_ADDR_TEXT_SIZE];
 
     if (h->conn != NULL)
         (void)hs_conn_hint(h->conn, h->err, h->text, sizeof(h->text));
     if (h->text[0] == '\0')
         (void)hs_hint(h->err, h->sys, h->peer, h->text, sizeof(h->text));
-    if (h->connector != NULL) {
-        (void)hs_endpoint_text(hs_connector_endpoint(h->connector), endpoint, sizeof(endpoint));
-        hs_hint_history(endpoint, h->text, sizeof(h->text));
-    }
+    if (h->endpoint[0] != '\0')
+        hs_hint_history(h->endpoint, h->text, sizeof(h->text));
 }
 
 static void
 add_hint(struct call *c, hs_err code, PyObject *dict)
 {
     mod_state *st = c->st;
-    struct hinting h = {
-        .err = c->err, .sys = c->err->sys, .conn = c->conn, .connector = c->connector};
+    struct hinting h = {.err = c->err, .sys = c->err->sys, .conn = c->conn};
     int64_t began_ns;
     size_t n;
     const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
@@ -506,6 +502,12 @@ add_hint(struct call *c, hs_err code, PyObject *dict)
     h.peer = n > 0 ? &attempts[0].addr : c->target;
     if (code == HS_E_DEADLINE && n > 0 && c->err->tls == HS_TLS_NONE)
         h.sys = ETIMEDOUT;
+    if (code == HS_E_BREAKER_OPEN)
+        return; /* Its class says that it has failed before, and until when. */
+    if (c->connector != NULL)
+        (void)hs_endpoint_text(hs_connector_endpoint(c->connector), h.endpoint, sizeof(h.endpoint));
+    else if (c->failure != NULL)
+        (void)snprintf(h.endpoint, sizeof(h.endpoint), "%s", hs_dial_failure_host(c->failure));
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
     if (h.text[0] != '\0')
         errors_put(dict, st->str_hint, text_object(h.text));

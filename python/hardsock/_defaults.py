@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from hardsock import _core
+from hardsock._core import CancelToken
+from hardsock._errors import DeadlineExceeded
+from hardsock._scope import current
 
 __all__ = ["Defaults", "defaults"]
 
@@ -50,3 +55,28 @@ def defaults(*, timeout: float | _Unchanged | None = UNCHANGED) -> Defaults:
     if not isinstance(timeout, _Unchanged):
         _core._set_default_timeout(timeout)
     return before
+
+
+def last_resort(token: CancelToken | None = None) -> float | None:
+    """Seconds for a call that has no timeout; ``None``: *token* or the scope has a deadline, or the
+    process says nothing. What waits in C does this itself."""
+    if any(one is not None and one.deadline is not None for one in (token, current())):
+        return None
+    return _core._default_timeout()
+
+
+def limit_of(seconds: float) -> str:
+    """``DeadlineExceeded.limit`` where ``hs.defaults`` was the end."""
+    return f"hs.defaults(timeout={seconds:g})"
+
+
+@contextmanager
+def whole_call(timeout: float | None, token: CancelToken | None) -> Iterator[float | None]:
+    """The seconds of a call that has several parts: the last resort is one for all of them."""
+    seconds = last_resort(token) if timeout is None else timeout
+    try:
+        yield seconds
+    except DeadlineExceeded as exc:
+        if timeout is None and seconds is not None and (exc.limit or "").startswith("timeout="):
+            exc.limit = limit_of(seconds)
+        raise

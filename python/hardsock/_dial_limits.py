@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from hardsock._core import CancelToken
+from hardsock._defaults import last_resort, limit_of
 from hardsock._errors import DeadlineExceeded, HardsockError
 from hardsock._scope import current
 
@@ -212,6 +213,9 @@ class DialLimits:
     def _take(self, timeout: float | None, token: CancelToken | None) -> _Steps:
         since = time.monotonic()
         given = [one for one in (token, current()) if one is not None]
+        limit = None if timeout is None else f"timeout={timeout:.3g}"
+        if timeout is None and (timeout := last_resort(token)) is not None:
+            limit = limit_of(timeout)
         self._check(given)
         if (waiter := self._join(since)) is None:
             return
@@ -219,7 +223,7 @@ class DialLimits:
             while (pause := self._try(waiter, since)) != 0.0:
                 left = None if timeout is None else timeout - (time.monotonic() - since)
                 if left is not None and left <= 0:
-                    raise self._late(timeout, since)
+                    raise self._late(timeout, limit, since)
                 yield self._until(given if pause else [waiter.turn, *given], pause, left)
                 self._check(given)
         except BaseException:
@@ -243,14 +247,14 @@ class DialLimits:
                 exc.op, exc.phase = "connect", "limits"
                 raise
 
-    def _late(self, timeout: float | None, since: float) -> DeadlineExceeded:
+    def _late(self, timeout: float | None, limit: str | None, since: float) -> DeadlineExceeded:
         stats = self.stats()
         exc = DeadlineExceeded(
             None,
             f"connect: no place came free in {timeout:.3g} s: {stats.in_flight} are in flight, "
             f"{stats.waiting - 1} others wait",
         )
-        exc.op, exc.phase, exc.limit = "connect", "limits", f"timeout={timeout:.3g}"
+        exc.op, exc.phase, exc.limit = "connect", "limits", limit
         exc.elapsed = time.monotonic() - since
         return exc
 

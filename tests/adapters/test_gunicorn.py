@@ -141,6 +141,64 @@ def test_a_request_that_drips_is_cut(part: str) -> None:
         assert ask(server, "/pid")[0] == 200
 
 
+_UNREAD = b"POST /pid HTTP/1.1\r\nHost: x\r\n"
+_LENGTH = b"Content-Length: %d\r\n\r\n%s"
+_FORM, _LONG_FORM = (
+    b"--B\r\nContent-Disposition: form-data\r\n\r\n%s\r\n--B--\r\n" % bytes(size)
+    for size in (100, 200_000)
+)
+_BODIES = {
+    "small": _LENGTH % (7, b'{"a":1}'),
+    "form": _LENGTH % (len(_FORM), _FORM),
+    "long form": _LENGTH % (len(_LONG_FORM), _LONG_FORM),
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(_FORM), _FORM),
+}
+
+
+def answer(sock: socket.socket) -> bytes:
+    """The body of one answer; the connection stays."""
+    with contextlib.closing(http.client.HTTPResponse(sock)) as response:
+        response.begin()
+        return response.read()
+
+
+@pytest.mark.parametrize("body", _BODIES)
+def test_unread_bodies_hold_no_thread(body: str) -> None:
+    """As many as there are threads; then others, and a drain, which need not wait for them."""
+    options = ["--threads", "2", "--keep-alive", "600", "--graceful-timeout", "600"]
+    with gunicorn(*options, "--timeout", "600") as server, contextlib.ExitStack() as opened:
+        kept = [opened.enter_context(raw(server, _UNREAD + _BODIES[body])) for _ in range(2)]
+        worker, _ = (answer(sock) for sock in kept)
+        assert ask(server, "/pid")[0] == 200
+        for sock in kept:
+            sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(sock) == worker
+            sock.sendall(_UNREAD + _BODIES[body])
+            assert answer(sock) == worker
+        os.kill(int(worker), signal.SIGTERM)
+        assert [read_all(sock) for sock in kept] == [b"", b""]
+        assert poll_until(lambda: "drained in" in server.log(), _TIMEOUT)
+        assert "0 aborted" in server.log()
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 9\r\n\r\n", b"only"),
+        (b"Content-Length: 3000000\r\n\r\n", bytes(3_000_000)),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"no size\r\n\r\n"),
+    ],
+    ids=["stalls", "long", "malformed"],
+)
+def test_an_unread_body_that_cannot_be_discarded_ends_the_connection(
+    server: Server, head: bytes, body: bytes
+) -> None:
+    with raw(server, _UNREAD + head + body) as sock:
+        got = read_all(sock)
+    assert got.startswith(b"HTTP/1.1 200 OK")
+    assert got.count(b"HTTP/1.1") == 1
+
+
 def test_what_is_no_request_is_answered(server: Server) -> None:
     with raw(server, b"NO SUCH THING\r\n\r\n") as sock:
         assert b"400 Bad Request" in read_all(sock)

@@ -98,6 +98,25 @@ START_TEST(long_text_is_cut)
 }
 END_TEST
 
+/* All are UTF-8 for those who read them, wherever a name of four-byte letters begins. */
+START_TEST(long_text_is_cut_between_letters)
+{
+    const char *letter = "\xf0\x9d\x84\x9e";
+    char text[500];
+    size_t kept;
+
+    for (size_t before = 0; before < 4; before++) {
+        memset(text, 'x', before);
+        for (size_t i = before; i + 4 < sizeof(text); i += 4)
+            memcpy(text + i, letter, 5);
+        note(HS_EVENT_SHED, text);
+        kept = strlen(last_of(HS_EVENT_SHED).text);
+        ck_assert_uint_eq((kept - before) % 4, 0);
+        ck_assert_uint_gt(kept + 4, sizeof(last_of(HS_EVENT_SHED).text) - 1);
+    }
+}
+END_TEST
+
 START_TEST(no_more_than_there_is_room_for)
 {
     struct hs_event two[2];
@@ -383,6 +402,7 @@ main(void)
     tcase_add_test(tc, events_come_back_in_order);
     tcase_add_test(tc, flood_of_one_kind_pushes_out_no_other);
     tcase_add_test(tc, long_text_is_cut);
+    tcase_add_test(tc, long_text_is_cut_between_letters);
     tcase_add_test(tc, no_more_than_there_is_room_for);
     tcase_add_test(tc, refused_connect_is_noted);
     tcase_add_test(tc, deadline_of_a_call_is_noted_and_a_mere_look_is_not);

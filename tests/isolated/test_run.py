@@ -191,6 +191,62 @@ def test_each_exchange_of_a_connection_that_is_kept_has_the_whole_deadline(tmp_p
     assert (done.stdout, done.stderr) == ("alive\n", "")
 
 
+def test_an_idle_connection_is_alive_after_its_deadline_and_has_a_new_one(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        import socket, sys, time
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        def exchange():
+            sock.sendall(b"?")
+            return sock.recv(1)
+        def probe():
+            sock.setblocking(False)
+            try:
+                return sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                return "alive"
+            finally:
+                sock.setblocking(True)
+        print(exchange(), probe())
+        time.sleep(1.2)
+        print(probe(), exchange())
+        sock.sendall(b"#")
+        try:
+            sock.recv(1)
+        except TimeoutError as exc:
+            print(type(exc).__name__, flush=True)
+        sock.close()
+        """,
+    )
+
+    def answer(sock: socket.socket) -> None:
+        while sock.recv(1) == b"?":
+            sock.sendall(b"!")
+        sock.recv(1)
+
+    with PeerScript([("call", answer)]) as peer:
+        done = run("--deadline", "1", path, str(peer.address[1]))
+    assert done.stdout == "b'!' alive\nalive b'!'\nDeadlineExceeded\n", done.stderr
+
+
+def test_who_only_sends_goes_on_after_a_pause_of_the_deadline(tmp_path: Path) -> None:
+    path = program(
+        tmp_path,
+        """
+        import socket, sys, time
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        for _ in range(3):
+            sock.sendall(b"a line")
+            time.sleep(1.2)
+        sock.close()
+        """,
+    )
+    with PeerScript([("expect", b"a line" * 3)]) as peer:
+        done = run("--deadline", "1", path, str(peer.address[1]))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_a_server_gives_to_redis_and_http_is_as_ever(tmp_path: Path) -> None:
     need_module("redis")
     need_module("requests")
@@ -302,6 +358,82 @@ def test_tls_that_cannot_be_taken_over_stays_with_ssl_and_is_listed(tmp_path: Pa
     assert done.stdout == "SSLSocket b'hello'\n", done.stderr
     assert f"1 at {path}:6 in <module>: hardsock's TLS cannot take over" in done.stderr
     assert "set_ecdh_curve()" in done.stderr
+
+
+@pytest.mark.parametrize("deed", ["pathlib.Path('ca').unlink()", "shutil.copy(sys.argv[3], 'ca')"])
+def test_a_ca_that_is_gone_or_another_by_the_handshake_stays_with_ssl_and_is_listed(
+    tmp_path: Path, deed: str
+) -> None:
+    ids = Identities(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(ids.server_identity.chain, ids.server_identity.key)  # type: ignore[arg-type]
+    path = program(
+        tmp_path,
+        f"""
+        import pathlib, shutil, socket, ssl, sys
+        shutil.copy(sys.argv[2], "ca")
+        context = ssl.create_default_context(cafile="ca")
+        {deed}
+        sock = socket.create_connection(("localhost", int(sys.argv[1])), timeout=20)
+        with context.wrap_socket(sock, server_hostname="localhost") as tls:
+            print(type(tls).__name__, tls.recv(5))
+        """,
+    )
+    (other := tmp_path / "other").mkdir()
+    others = str(Identities(other).ca)
+    with PeerScript([("send", b"hello")], tls=server) as peer:
+        port = str(peer.address[1])
+        done = run("--deadline", "30", "--report", path, port, str(ids.ca), others, cwd=tmp_path)
+    assert done.stdout == "SSLSocket b'hello'\n", done.stderr
+    assert f"1 at {path}:7 in <module>: hardsock's TLS cannot load what has changed" in done.stderr
+
+
+def test_a_context_may_be_loaded_elsewhere_and_its_password_is_asked_for_once(
+    tmp_path: Path,
+) -> None:
+    ids = Identities(tmp_path)
+    chain, key = ids.server_identity.chain, ids.server_identity.key
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(chain, key)  # type: ignore[arg-type]
+    encrypt = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", str(key)]
+    subprocess.run([*encrypt, "-out", tmp_path / "encrypted"], check=True)
+    path = program(
+        tmp_path,
+        """
+        import os, socket, ssl, sys
+        asked = []
+        context = ssl.create_default_context(cafile=os.path.basename(sys.argv[2]))
+        context.load_cert_chain(sys.argv[3], "encrypted", lambda: asked.append(1) or "secret")
+        os.chdir("/")
+        sock = socket.create_connection(("localhost", int(sys.argv[1])), timeout=20)
+        with context.wrap_socket(sock, server_hostname="localhost") as tls:
+            print(type(tls).__name__, tls.recv(5), len(asked))
+        """,
+    )
+    with PeerScript([("send", b"hello")], tls=server) as peer:
+        rest = (str(peer.address[1]), str(ids.ca), str(chain))
+        done = run("--deadline", "30", path, *rest, cwd=Path(str(ids.ca)).parent)
+    assert done.stdout == "RoutedTLS b'hello' 1\n", done.stderr
+
+
+def test_a_file_that_is_written_and_loaded_again_is_loaded_again_here(tmp_path: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+    code = """
+        import shutil, ssl, sys
+        from hardsock.running import begin, parse, tls
+        begin(parse("read=5"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        seen = []
+        for each in sys.argv[2:]:
+            shutil.copy(each, sys.argv[1])
+            context.load_verify_locations(sys.argv[1])
+            seen.append(tls._config_of(context))
+        assert len(tls._calls[context]) == 1
+        assert seen[0] is not seen[1]
+    """
+    cas = [str(Identities(one).ca) for one in (tmp_path, other)]
+    where = str(tmp_path / "copy")
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), where, *cas], check=True)
 
 
 def test_tls_passes_for_that_of_the_ssl_module(tmp_path: Path) -> None:

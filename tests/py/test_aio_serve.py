@@ -297,6 +297,42 @@ def test_somebody_who_cancels_a_handler_s_task_is_obeyed() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("per", ["connection", "message"])
+def test_a_task_that_is_cancelled_before_its_first_step_keeps_no_place(run: Run, per: Any) -> None:
+    """Nothing of its function runs in asyncio, so that no ``finally`` gives the place back."""
+
+    async def main() -> None:
+        async def handler(conn: aio.Connection) -> None:
+            await conn.sendall(await conn.recv(4096))
+
+        async with aio.serve(handler, LOCAL, drain_timeout=5, max_connections=2, per=per) as server:
+            tasks, start = server._tasks, server._tasks.start
+
+            def start_and_cancel(*what: Any, **how: Any) -> object:
+                runner = start(*what, **how)
+                tasks.cancel(runner)
+                return runner
+
+            tasks.start = start_and_cancel  # type: ignore[method-assign]
+            clients = [await aio.connect(server.address, timeout=5) for _ in range(2)]
+            for each in clients:
+                await each.sendall(b"x")
+            for each in clients:
+                with pytest.raises(hs.Reset):
+                    await each.recv(1, timeout=5)
+                each.close()
+            tasks.start = start  # type: ignore[method-assign]
+            assert await ask(server.address, b"hello") == b"hello"
+            await eventually(lambda: server.stats().active == 0)
+            stats = server.stats()
+            assert (stats.workers, stats.failed, stats.errors) == (0, 2, {"Cancelled": 2})
+            assert not server._not_begun
+        assert server.report is not None
+        assert server.report.clean
+
+    run(main)
+
+
 def test_unread_input_does_not_destroy_the_answer(run: Run) -> None:
     async def main() -> None:
         async def refuse(conn: aio.Connection) -> None:

@@ -207,7 +207,8 @@ def test_a_dead_name_server_ends_at_the_timeout(namespace: Namespace) -> None:
 def test_accept_obeys_the_scope_and_its_timeout(listener: socket.socket) -> None:
     with hs.timeout(0.05), pytest.raises(hs.DeadlineExceeded):
         listener.accept()
-    assert os.get_blocking(listener.fileno())
+    assert listener.gettimeout() is None
+    assert listener.getblocking()
     listener.settimeout(0.05)
     with hs.timeout(60), pytest.raises(TimeoutError):
         listener.accept()
@@ -240,7 +241,43 @@ def test_a_connection_that_another_accept_takes_first_is_waited_for_again(
             listener.accept()
         assert stolen[0].getpeername() == first.getsockname()
         stolen[0].close()
-    assert os.get_blocking(listener.fileno())
+
+
+def test_two_accepts_of_one_listener_leave_each_other_their_scopes(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = std.socket._accept  # type: ignore[attr-defined]
+    taken: list[socket.socket] = []
+
+    def overtaken(self: socket.socket) -> Any:
+        if not taken:  # The whole of another accept, before this one's system call.
+            monkeypatch.undo()
+            taken.append(listener.accept()[0])
+        return accept(self)
+
+    def accepting() -> None:
+        with hs.timeout(0.2):
+            listener.accept()
+
+    monkeypatch.setattr(socket.socket, "_accept", overtaken, raising=False)
+    with _connect(listener) as one, Call(accepting) as call:
+        with pytest.raises(hs.DeadlineExceeded):
+            call.result(20)
+        assert taken[0].getpeername() == one.getsockname()
+        taken[0].close()
+
+
+def test_an_accept_without_a_scope_waits_as_ever_after_one_with_a_scope(
+    listener: socket.socket,
+) -> None:
+    with hs.timeout(0.01), pytest.raises(hs.DeadlineExceeded):
+        listener.accept()
+    with Call(listener.accept) as call:
+        call.wait_until_blocked()
+        with _connect(listener) as one:
+            two, address = call.result(20)
+            assert address == one.getsockname()
+            two.close()
 
 
 def test_what_does_not_block_stays_a_plain_socket_until_somebody_waits(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.compat import socket as compat
 from support import Call
 
 SHORT = 0.03
@@ -46,16 +49,82 @@ def test_a_call_that_says_nothing_ends_by_it_and_the_limit_is_named(conn: hs.Con
         conn.sendall(bytes(64 << 20))
 
 
-def test_a_connect_into_a_full_queue_ends_by_it() -> None:
+@pytest.fixture
+def full() -> Iterator[tuple[str, int]]:
+    """Where nobody can connect: the queue of a listener is full."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         for filler in (first, second):
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        with pytest.raises(hs.DeadlineExceeded) as caught:
-            hs.connect(full.getsockname())
+        yield full.getsockname()
+
+
+def _compat(address: tuple[str, int]) -> None:
+    with compat.socket() as sock:
+        sock.connect(address)
+
+
+LIMITS: dict[str, Any] = {"limits": hs.DialLimits(in_flight=1), "handshake_tries": 1}
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [
+        hs.connect,
+        compat.create_connection,
+        _compat,
+        lambda address: hs.connect(address, **LIMITS),
+        lambda address: asyncio.run(aio.connect(address, **LIMITS)),  # type: ignore[arg-type]
+        lambda address: hs.connect(("localhost", 9), via=f"http://{address[0]}:{address[1]}"),
+    ],
+)
+def test_a_connect_into_a_full_queue_ends_by_it(full: tuple[str, int], connect: Any) -> None:
+    with pytest.raises(hs.DeadlineExceeded) as caught:
+        connect(full)
     assert f"hs.defaults(timeout={SHORT})" == caught.value.limit
+
+
+def test_the_wait_for_a_place_to_dial_ends_by_it_and_by_what_else_is_said(
+    full: tuple[str, int],
+) -> None:
+    limits, longer = hs.DialLimits(in_flight=1), 4 * SHORT
+
+    def limit(wait: Callable[[], object], seconds: float) -> str | None:
+        began = time.monotonic()
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            wait()
+        assert caught.value.phase == "limits"
+        assert time.monotonic() - began >= seconds
+        return caught.value.limit
+
+    with limits.place():
+        assert {f"hs.defaults(timeout={SHORT})"} == {
+            limit(limits.place().__enter__, SHORT),
+            limit(lambda: hs.connect(full, limits=limits), SHORT),
+            limit(lambda: asyncio.run(aio.connect(full, limits=limits)), SHORT),  # type: ignore[arg-type]
+            limit(lambda: hs.connect(full, limits=limits, token=hs.CancelToken()), SHORT),
+        }
+        assert limit(lambda: hs.connect(full, limits=limits, timeout=longer), longer) == (
+            f"timeout={longer}"
+        )
+        limit(lambda: hs.connect(full, limits=limits, token=hs.CancelToken(longer)), longer)
+        with hs.timeout(longer):
+            limit(lambda: hs.connect(full, limits=limits), longer)
+
+
+def test_what_else_is_said_counts_for_a_socket_of_compat(full: tuple[str, int]) -> None:
+    began = time.monotonic()
+    with hs.timeout(4 * SHORT), pytest.raises(hs.DeadlineExceeded):
+        _compat(full)
+    with compat.socket() as sock:
+        sock.settimeout(4 * SHORT)
+        with pytest.raises(TimeoutError):
+            sock.connect(full)
+    assert time.monotonic() - began >= 8 * SHORT
+    with compat.socket() as sock:
+        assert sock.connect_ex(full) == errno.EAGAIN
 
 
 def test_a_dry_pool_ends_by_it() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -361,6 +362,8 @@ def fields(call: Any) -> dict[str, Any]:
     names = ("op", "phase", "errno", "peer", "attempts", "hint", "address", "last_error")
     found = {name: getattr(error, name, None) for name in names}
     found["class"] = type(error)
+    # How many others have failed is one more each time.
+    found["hint"] = re.sub(r"(; )?\d+ other connects to this .*", "", found["hint"] or "")
     if found["attempts"]:
         found["attempts"] = [(one.address, one.phase, one.errno) for one in error.attempts]
         assert all(0 <= one.started <= one.ended for one in error.attempts)

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import hardsock as hs
+from hardsock.adapters._causes import cause_of, handled
 from hardsock.adapters._httpcore import backends
-from hardsock.adapters._outcomes import Outcomes, cause_of, outcomes
+from hardsock.adapters._outcomes import Outcomes, outcomes
 from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
 
 __all__ = ["Clients", "clients"]
@@ -152,7 +153,7 @@ def clients(library: Any, core: Any) -> Clients:
         if learning is None:
             yield lambda status: None
             return
-        url = request.url
+        before, url = handled(), request.url
         try:
             permit = learning.permit(url.host, url.port or (443 if url.scheme == "https" else 80))
         except hs.BreakerOpen as exc:
@@ -162,7 +163,7 @@ def clients(library: Any, core: Any) -> Clients:
         try:
             yield lambda status: learning.answered(permit, status)
         except BaseException as exc:
-            permit.record(cause_of(exc))
+            permit.record(cause_of(exc, before))
             raise
 
     class BoundStream(library.SyncByteStream):

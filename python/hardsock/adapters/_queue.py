@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import queue
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 from hardsock._core import CancelToken
-from hardsock._errors import Cancelled, HardsockError
+from hardsock._errors import HardsockError
 from hardsock._scope import current
 
-__all__ = ["ScopedQueue", "caused_by", "raise_if_cancelled"]
-
-_Error = TypeVar("_Error", bound=BaseException)
+__all__ = ["ScopedQueue"]
 
 
 class ScopedQueue(queue.LifoQueue):  # type: ignore[type-arg]
@@ -60,19 +58,3 @@ class ScopedQueue(queue.LifoQueue):  # type: ignore[type-arg]
         except HardsockError as exc:
             raise queue.Empty from exc
         return super().get(block=False)  # It was shut down.
-
-
-def caused_by(exc: BaseException | None, kind: type[_Error]) -> _Error | None:
-    """*exc*, or the first of what has led to it, that is a *kind*."""
-    while exc is not None:
-        if isinstance(exc, kind):
-            return exc
-        exc = exc.__cause__ or exc.__context__
-    return None
-
-
-def raise_if_cancelled(exc: BaseException | None) -> None:
-    """Raise the ``Cancelled`` that has led to *exc*, if one has."""
-    cancelled = caused_by(exc, Cancelled)
-    if cancelled is not None:
-        raise cancelled

@@ -50,7 +50,7 @@ from botocore.exceptions import (
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, sleep, timeout
 from hardsock.adapters import urllib3 as over_urllib3
-from hardsock.adapters._queue import caused_by, raise_if_cancelled
+from hardsock.adapters._causes import caused_by, handled, raise_if_cancelled
 from hardsock.adapters._versions import check
 from hardsock.tls.ssl_context import SSLContext
 
@@ -127,14 +127,15 @@ class _Session(botocore.httpsession.URLLib3Session):
 
     def send(self, request: Any) -> Any:
         """As botocore has it; a cancel is none of its errors, and no time is no lost connection."""
+        before = handled()
         try:
             return super().send(request)
         except ConnectionClosedError as exc:
-            if not caused_by(exc, DeadlineExceeded):
+            if not caused_by(exc, DeadlineExceeded, before):
                 raise
             raise ReadTimeoutError(endpoint_url=request.url, error=exc) from exc
         except HTTPClientError as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             raise
 
 
@@ -160,8 +161,9 @@ class _Endpoint(botocore.endpoint.Endpoint):
             return super()._send_request(request_dict, operation_model)
 
     def _get_response(self, request: Any, operation_model: Any, context: Any) -> Any:
+        before = handled()
         success, exception = super()._get_response(request, operation_model, context)
-        raise_if_cancelled(exception)
+        raise_if_cancelled(exception, before)
         return success, exception
 
     def _needs_retry(  # as botocore has it, with a pause that ends with the scope

@@ -7,6 +7,8 @@ that cost no thread; on ``hardsock.serve``, so that
 
 - a client that sends its request slowly holds no thread until the head is there, and has *timeout*
   seconds (``--timeout``) for all of it, however it drips; each of the application's writes has as long;
+- a body that the application leaves unread is discarded, up to a megabyte within a second; else the
+  connection is closed after the answer;
 - a client that leaves cancels hardsock's calls of the application, also those to other servers through
   adapters: nothing works for nobody;
 - ``worker_connections`` are bounded, strangers in the kernel's queue cost nothing, and a lack of
@@ -25,7 +27,7 @@ Lost: HTTP/2, the ``ssl_context`` hook, ``do_handshake_on_connect``, ``suppress_
 request takes long; bound those by ``limits = {"handler_timeout": 30}``.
 
 Tested with gunicorn 21.2 to 27.0. What is not public there and used here: ``AsyncWorker.handle_request``,
-``Worker.PIPE``, ``Parser.unreader``.
+``Worker.PIPE``, ``Parser.unreader``, ``Request.body``.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gunicorn.http
-from gunicorn.http.errors import NoMoreData
+from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.util import write_error
 from gunicorn.workers.base_async import AsyncWorker
 
 from hardsock._core import Connection
 from hardsock._errors import DeadlineExceeded, FrameTooLarge, HardsockError
+from hardsock._scope import timeout
 from hardsock.adapters._versions import check
 from hardsock.serving.serve import serve
 from hardsock.tls.config import Certificate, TLSConfig
@@ -60,6 +63,10 @@ _HEAD_END = b"\r\n\r\n"
 _MOST_HEAD = 1 << 20
 _SILENT = 5.0
 """Seconds for the first byte of a connection when keep-alive is off; gthread has the same."""
+_DISCARD_MOST = 1 << 20
+_DISCARD_SECONDS = 1.0
+"""For what the application has left unread of a body. It has to be off the connection before that is
+parked: its bytes would be taken for a request that begins to arrive."""
 
 
 class _Progress:
@@ -74,6 +81,19 @@ class _Progress:
     def has_more(self) -> bool:
         """Whether the parser has read beyond the last request."""
         return bool(self.parser.unreader.buf.getbuffer().nbytes)
+
+
+def _discarded(body: Any) -> bool:
+    """Read what is left of a body; False: where the next request begins is not known."""
+    left = _DISCARD_MOST
+    try:
+        with timeout(_DISCARD_SECONDS, name="discarding the rest of a body"):
+            while left > 0 and (data := body.read(min(left, 65536))):
+                left -= len(data)
+    except (DeadlineExceeded, NoMoreData, ParseException):
+        return False
+    # gunicorn's own mark: reading it has failed, which the application may have caught.
+    return left > 0 and not getattr(body, "failed", False)
 
 
 def _tls_of(cfg: Any) -> TLSConfig | None:
@@ -200,6 +220,7 @@ class Worker(AsyncWorker):
             else:
                 request.proxy_protocol_info = progress.proxied
             stays = bool(self.handle_request(conn.getsockname(), request, conn, peer))
+            stays = stays and _discarded(request.body)
         except (StopIteration, NoMoreData):
             stays = False
         except HardsockError:

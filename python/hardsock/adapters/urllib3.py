@@ -34,6 +34,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterable
+from contextvars import ContextVar
 from importlib.metadata import version
 from typing import Any
 
@@ -54,8 +55,9 @@ from urllib3.util.timeout import Timeout
 from hardsock._core import Breaker
 from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
-from hardsock.adapters._outcomes import Outcomes, breaker_open_in, cause_of, outcomes
-from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.adapters._causes import breaker_open_in, cause_of, handled, raise_if_cancelled
+from hardsock.adapters._outcomes import Outcomes, outcomes
+from hardsock.adapters._queue import ScopedQueue
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
 from hardsock.connecting.connect import connect
@@ -253,6 +255,9 @@ class HTTPSConnection(_Over, urllib3.connection.HTTPSConnection):
 
 # ---- Trying again
 
+_before: ContextVar[BaseException | None] = ContextVar("hardsock_urllib3_before", default=None)
+"""What was being handled when the request began; not in the ``Retry``, which outlives it."""
+
 
 class _Patient(Retry):
     """A ``Retry`` that ends with the ambient scope."""
@@ -267,7 +272,7 @@ class _Patient(Retry):
         _stacktrace: Any = None,
     ) -> Any:
         token = current()
-        if error is not None and (refused := breaker_open_in(error)) is not None:
+        if error is not None and (refused := breaker_open_in(error, _before.get())) is not None:
             raise MaxRetryError(_pool, url or "", error) from refused
         if error is not None and token is not None and token.wait(0):
             if isinstance(error, ReadTimeoutError) or self.total is False:  # as urllib3 has it
@@ -333,11 +338,11 @@ class _Pooled:
         # One try. What its answer still sends after the call has returned is not seen here.
         if self.outcomes is None:
             return super()._make_request(*args, **kwargs)  # type: ignore[misc]
-        permit = self.outcomes.permit(self.host, self.port)
+        permit, before = self.outcomes.permit(self.host, self.port), handled()
         try:
             response = super()._make_request(*args, **kwargs)  # type: ignore[misc]
         except BaseException as exc:
-            permit.record(cause_of(exc))
+            permit.record(cause_of(exc, before))
             raise
         self.outcomes.answered(permit, response.status)
         return response
@@ -356,13 +361,17 @@ class _Pooled:
         """As urllib3 has it, within the ambient scope."""
         if not isinstance(retries, Retry):
             retries = Retry.from_int(retries, redirect=redirect, default=self.retries)
+        before = handled()
+        mark = _before.set(before)
         try:
             return super().urlopen(  # type: ignore[misc]
                 method, url, body, headers, patient(retries), redirect, *args, **kwargs
             )
         except EmptyPoolError as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             raise
+        finally:
+            _before.reset(mark)
 
 
 class HTTPConnectionPool(_Pooled, urllib3.HTTPConnectionPool):  # type: ignore[misc]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import hardsock
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken
+from hardsock._defaults import whole_call
 from hardsock._dial_limits import DialLimits
-from hardsock._dialing import dialing
+from hardsock._dialing import Dialing, dialing
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
 from hardsock.aio._connection import Connection
@@ -77,7 +79,17 @@ async def connect(
         breaker=tls_breaker,
         allow_weaker=insecure_allow_weaker_fallback,
     )
-    left = Left(timeout)
+    with whole_call(timeout, token) as seconds:
+        return await _with_care(attempt, asked, limits, Left(seconds), token)
+
+
+async def _with_care(
+    attempt: Callable[[bool | TLSConfig, float | None], Awaitable[Connection]],
+    asked: Dialing,
+    limits: DialLimits | None,
+    left: Left,
+    token: CancelToken | None,
+) -> Connection:
     while True:
         async with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
             try:

@@ -15,7 +15,6 @@ from hardsock._scope import current
 from hardsock.aio._connection import Connection
 from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
-from hardsock.serving.ambient import enter
 from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
 from hardsock.serving.overdue import note_overrun
@@ -94,16 +93,19 @@ class MessageServer(QuietConnections, Server):
         served.token = scope = self._token.child(seconds, name=served.peer)
         served.phase = Phase.HANDLER
         self._watch(served)
-        served.runner = self._tasks.start(
-            enter(self._context, scope), self._message, served, name=served.peer
-        )
+        self._start_task(served, self._message, scope)
         self._handlers += 1
         self._overdue.begin(served, time.monotonic())
+
+    def _end_not_begun(self, served: Served) -> None:
+        self._handlers -= 1
+        super()._end_not_begun(served)
 
     # ---- serving, in the tasks
 
     async def _message(self, served: Served) -> None:
         """Run the handler once."""
+        self._not_begun.discard(served)
         scope, over = current(), False
         try:
             failure: BaseException | None = None

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hardsock import _core
@@ -69,6 +70,8 @@ class Server(ServerCore):
         self._open_listener = open_listener
         self._overdue = Overdue(options.handler_timeout)
         self._context: Context
+        self._not_begun: set[Served] = set()
+        """Those whose task has not had its first step."""
 
     async def __aenter__(self) -> Self:
         self._hub = current_hub()
@@ -260,16 +263,42 @@ class Server(ServerCore):
 
     def _begin(self, served: Served) -> None:
         self._watch(served)
-        scope = bound_handler(served, self._options)
-        served.runner = self._tasks.start(
-            enter(self._context, scope), self._serve, served, name=served.peer
-        )
+        self._start_task(served, self._serve, bound_handler(served, self._options))
         self._overdue.begin(served, served.accepted)
+
+    def _start_task(
+        self, served: Served, function: Callable[[Served], Awaitable[None]], scope: CancelToken
+    ) -> None:
+        """Its task; *function* takes *served* out of ``_not_begun`` first of all."""
+        tell = partial(self._task_ended, served)
+        context = enter(self._context, scope)
+        self._not_begun.add(served)
+        try:
+            served.runner = self._tasks.start(context, function, served, name=served.peer)
+            self._tasks.tell_end(served.runner, tell)
+        except MemoryError:
+            self._not_begun.discard(served)
+            raise
+
+    def _task_ended(self, served: Served, runner: object) -> None:
+        # A task that is cancelled before its first step runs nothing of its function, no finally.
+        if served.runner is runner and served in self._not_begun:
+            self._not_begun.discard(served)
+            self._end_not_begun(served)
+
+    def _end_not_begun(self, served: Served) -> None:
+        self._overdue.end(served)
+        if served.outcome is None:
+            self._leave(served)
+            self._end_now(served, self._judge_cancelled(served))
+        served.left = True
+        self._ring()
 
     # ---- serving, in the tasks
 
     async def _serve(self, served: Served) -> None:
         # One coroutine for all of it: each would stand in memory for as long as its client is quiet.
+        self._not_begun.discard(served)
         scope = current()
         try:
             with self._lock:

@@ -37,6 +37,9 @@ class Tasks(Protocol):
     def keep(self, runner: object) -> None:
         """Hold it until it ends: nobody else does any more."""
 
+    def tell_end(self, runner: object, tell: Callable[[object], object]) -> None:
+        """Call *tell* with the runner after its end, if it may have one without a first step."""
+
     def look(self, runner: object) -> tuple[str | None, str | None]:
         """Return its name, and where it is now."""
 
@@ -90,6 +93,9 @@ class AsyncioTasks:
         task = cast("asyncio.Task[object]", runner)
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
+
+    def tell_end(self, runner: object, tell: Callable[[object], object]) -> None:
+        cast("asyncio.Task[object]", runner).add_done_callback(tell)
 
     def look(self, runner: object) -> tuple[str | None, str | None]:
         task = cast("asyncio.Task[object]", runner)

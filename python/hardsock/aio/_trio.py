@@ -108,6 +108,9 @@ class TrioTasks:
     def keep(self, runner: object) -> None:
         pass  # The nursery does.
 
+    def tell_end(self, runner: object, tell: Callable[[object], object]) -> None:
+        pass  # A task of trio is cancelled where it waits: it always has a first step.
+
     def look(self, runner: object) -> tuple[str | None, str | None]:
         it = cast("_TrioRunner", runner)
         if it.task is None:

@@ -35,7 +35,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hardsock import _core
 from hardsock._core import Connection
-from hardsock._errors import WrongProcess
+from hardsock._defaults import last_resort, limit_of
+from hardsock._errors import DeadlineExceeded, WrongProcess
 from hardsock._scope import current
 from hardsock._scope import sleep as _sleep
 from hardsock.connecting.connect import name_in
@@ -203,8 +204,7 @@ class socket(_base):
         if not self._waits():
             self._connect_plain(_base.connect, address)
             return
-        until, timeout = self._until(), _base.gettimeout(self)
-        code = self._dial(address, until, timeout)
+        code = self._dial(address)
         if code:
             raise OSError(code, os.strerror(code))
 
@@ -213,7 +213,7 @@ class socket(_base):
         if not self._waits():
             return int(self._connect_plain(_base.connect_ex, address))
         try:
-            return self._dial(address, self._until(), _base.gettimeout(self))
+            return self._dial(address)
         except TimeoutError:
             return errno.EAGAIN
 
@@ -228,12 +228,23 @@ class socket(_base):
         """How long a connect may take."""
         return _base.gettimeout(self)
 
-    def _until(self) -> float | None:
-        seconds = self._seconds()
-        return None if seconds is None else time.monotonic() + seconds
-
-    def _dial(self, address: Any, until: float | None, timeout: float | None) -> int:
+    def _dial(self, address: Any) -> int:
         """Connect while hardsock waits; 0 or an errno."""
+        began, seconds = time.monotonic(), self._seconds()
+        if seconds is not None:
+            return self._dial_until(address, began + seconds)
+        if (seconds := last_resort()) is None:
+            return self._dial_until(address, None)
+        try:
+            return self._dial_until(address, began + seconds)
+        except TimeoutError as exc:  # Nothing else has an end.
+            late = DeadlineExceeded(None, f"connect: not connected in {seconds:g} s")
+            late.op, late.phase = "connect", getattr(exc, "phase", "connect")
+            late.limit, late.elapsed = limit_of(seconds), time.monotonic() - began
+            raise late from exc
+
+    def _dial_until(self, address: Any, until: float | None) -> int:
+        timeout = _base.gettimeout(self)
         address = self._resolved(address, until)
         _base.settimeout(self, 0)
         try:
@@ -280,8 +291,13 @@ class socket(_base):
     def accept(self) -> tuple[socket, Any]:
         """As ``socket.accept``; it obeys the scope, too, unless there is ``settimeout(0)``."""
         timeout = _base.gettimeout(self)
-        if timeout == 0 or self._conn is not None or current() is None:
+        if timeout == 0 or self._conn is not None or (timeout is not None and current() is None):
             fd, address = self._accept()  # type: ignore[attr-defined]
+        elif current() is None:
+            try:
+                fd, address = self._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:  # Another accept has a scope: see _accept_now.
+                fd, address = self._accept_in_scope(timeout)
         else:
             fd, address = self._accept_in_scope(timeout)
         made = self._accepted(fd)
@@ -303,14 +319,16 @@ class socket(_base):
                 continue
 
     def _accept_now(self, timeout: float | None) -> Any:
-        """Take a connection that is there; BlockingIOError: it is not any more."""
-        if timeout is not None:  # The descriptor does not block: at worst its own timeout decides.
-            return self._accept()  # type: ignore[attr-defined]
-        os.set_blocking(_base.fileno(self), False)
-        try:
-            return self._accept()  # type: ignore[attr-defined]
-        finally:
-            os.set_blocking(_base.fileno(self), True)
+        """Take a connection that is there; BlockingIOError: it is not any more.
+
+        With a timeout the descriptor does not block already: at worst its own timeout decides. Else
+        it does not from the first accept in a scope on. It cannot be restored: O_NONBLOCK is that of
+        all threads and processes which accept here, and one of them would block in spite of its
+        scope. What waits is ``accept()``, so that nobody sees it but who looks at the descriptor.
+        """
+        if timeout is None:
+            os.set_blocking(_base.fileno(self), False)
+        return self._accept()  # type: ignore[attr-defined]
 
     # ---- what the connection does instead
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
+from hardsock._defaults import whole_call
 from hardsock._dial_limits import DialLimits
 from hardsock._dialing import Dialing, dialing
 from hardsock._errors import SettingWarning
@@ -234,7 +235,8 @@ def connect(
     if via is None and proxy_tls is not None:
         raise ValueError("proxy_tls has no use without via")
     if plain:
-        return attempt(tls, timeout)
+        with whole_call(timeout, token) as seconds:
+            return attempt(tls, seconds)
     asked = dialing(
         address,
         server_name,
@@ -244,7 +246,8 @@ def connect(
         breaker=tls_breaker,
         allow_weaker=insecure_allow_weaker_fallback,
     )
-    return _with_care(attempt, asked, limits, Left(timeout), token)
+    with whole_call(timeout, token) as seconds:
+        return _with_care(attempt, asked, limits, Left(seconds), token)
 
 
 def _with_care(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import socket as _std
 import ssl
+import time
 from abc import ABCMeta
 from typing import Any
 
@@ -46,13 +47,25 @@ class Limits:
         self.asked = conn.gettimeout()
         if self.asked != 0:
             conn.settimeout(_settings.seconds(self.asked, _settings.read))
+        if self.token is not None:
+            self._bind(conn)
+
+    def _bind(self, conn: Connection) -> None:
+        # What does not block has nothing to end, and pools ask so whether an idle connection is
+        # alive: its exchange is over, and the deadline of that has passed.
+        conn.bind(None if self.asked == 0 else self.token)
 
     def before_send(self, conn: Connection) -> None:
-        """An exchange begins with the first send, and with each that follows what was received."""
-        if self.token is None:
+        """An exchange begins with the first send, and with each that follows what was received.
+
+        So it does after a pause of the whole deadline: the one before cannot go on any more.
+        """
+        if self.token is None or _settings.deadline is None:
             return
         read, written = conn.last_read, conn.last_write
         if written is None or (read is not None and read >= written):
+            self._begin(conn)
+        elif self.token.cancelled and time.monotonic() - written >= _settings.deadline:
             self._begin(conn)
 
     def _begin(self, conn: Connection) -> None:
@@ -60,7 +73,7 @@ class Limits:
             return
         if self.token is None or self.token.cancelled:
             self.token = CancelToken(_settings.deadline, name="hardsock run --deadline")
-            conn.bind(self.token)
+            self._bind(conn)
         else:
             self.token.set_timeout(_settings.deadline)
 

@@ -8,6 +8,7 @@ What that cannot take over is left to ``ssl``, and told in the report.
 from __future__ import annotations
 
 import functools
+import os
 import ssl
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from hardsock._core import Connection
 from hardsock._errors import Truncated
 from hardsock.running import report, routes
 from hardsock.tls.config import TLSConfig
-from hardsock.tls.ssl_context import SSLContext
+from hardsock.tls.ssl_context import SSLContext, _version_of
 from hardsock.tls.tls_socket import TLSSocket
 
 __all__ = ["RoutedTLS", "install"]
@@ -30,7 +31,14 @@ _READ = (
     *("verify_mode", "check_hostname", "minimum_version", "maximum_version", "options"),
     *("verify_flags", "keylog_filename", "sni_callback"),
 )
-_Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+_FILES = {
+    "load_verify_locations": ("cafile", "capath", "cadata"),
+    "load_cert_chain": ("certfile", "keyfile", "password"),
+}
+"""Parameters of what reads files; the last of each is none."""
+_Files = tuple[tuple[Any, tuple[int, ...]], ...]
+_Call = tuple[str, tuple[Any, ...], dict[str, Any], _Files]
+"""The files are those that it read, each with what changes when it is written."""
 _calls: WeakKeyDictionary[ssl.SSLContext, tuple[_Call, ...]] = WeakKeyDictionary()
 """Never changed in place: what has the same tuple has the same settings."""
 _configs: WeakKeyDictionary[ssl.SSLContext, tuple[Any, TLSConfig]] = WeakKeyDictionary()
@@ -117,8 +125,22 @@ def _remember(context: ssl.SSLContext, call: _Call) -> None:
         others = tuple(one for one in kept if one[0] != call[0])
         if (*others, call) != kept:
             _calls[context] = (*others, call)
-    elif call not in kept:
-        _calls[context] = (*kept, call)
+    elif call not in kept:  # A file that is loaded again has been written since.
+        _calls[context] = (*(one for one in kept if one[:3] != call[:3]), call)
+
+
+def _call_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+    """To be made before the call: paths may lead elsewhere later, and files may be others."""
+    if name not in _FILES:
+        return name, args, kwargs, ()
+    given = {**dict(zip(_FILES[name], args, strict=False)), **kwargs}
+    files: list[tuple[Any, tuple[int, ...]]] = []
+    for each in _FILES[name][:-1]:
+        if isinstance(given.get(each), (str, bytes, os.PathLike)):
+            path = given[each] = os.path.abspath(os.fsdecode(given[each]))
+            if os.path.isfile(path):  # OpenSSL looks into a folder when it needs to.
+                files.append((path, _version_of(path)))
+    return name, (), given, tuple(files)
 
 
 def _remembering(name: str) -> Any:
@@ -126,9 +148,10 @@ def _remembering(name: str) -> Any:
 
     @functools.wraps(original)
     def call(self: ssl.SSLContext, *args: Any, **kwargs: Any) -> Any:
+        made = None if isinstance(self, SSLContext) else _call_of(name, args, kwargs)
         result = original(self, *args, **kwargs)
-        if not isinstance(self, SSLContext):
-            _remember(self, (name, args, kwargs))
+        if made is not None:
+            _remember(self, made)
         return result
 
     return call
@@ -148,7 +171,7 @@ def _load_cert_chain(original: Any) -> Any:
 
 
 def _config_of(context: ssl.SSLContext) -> TLSConfig:
-    """The same for hardsock; ValueError: something of it cannot be had."""
+    """The same for hardsock; ValueError, OSError: something of it cannot be had, or not any more."""
     calls = _calls.get(context, ())
     state = (calls, *(getattr(context, name) for name in _READ))
     kept = _configs.get(context)
@@ -168,7 +191,10 @@ def _make_config(context: ssl.SSLContext, calls: tuple[_Call, ...]) -> TLSConfig
         made.keylog_filename = context.keylog_filename
     if context.sni_callback is not None:
         raise ValueError("hardsock's TLS cannot take over from the SSLContext: sni_callback")
-    for name, args, kwargs in calls:
+    for name, args, kwargs, files in calls:
+        for path, version in files:
+            if _version_of(path) != version:
+                raise ValueError(f"hardsock's TLS cannot load what has changed since: {path}")
         getattr(made, name)(*args, **kwargs)
     return made.tls_config(False)
 
@@ -191,7 +217,7 @@ def _wrap_socket(
         return _wrap(self, _without_hardsock(sock), *rest)
     try:
         config = _config_of(self)
-    except ValueError as exc:
+    except (ValueError, OSError) as exc:
         report.tls_escaped(str(exc))
         return _wrap(self, _without_hardsock(sock), *rest)
     if self.check_hostname and not server_hostname:
@@ -224,8 +250,9 @@ def _without_hardsock(sock: Any) -> Any:
 
 def install() -> None:
     """Remember what contexts are told from now on, and wrap connections of hardsock."""
-    ssl.SSLContext.load_cert_chain = _load_cert_chain(ssl.SSLContext.load_cert_chain)  # type: ignore[method-assign]
     for name in _REMEMBERED:
         if hasattr(ssl.SSLContext, name):
             setattr(ssl.SSLContext, name, _remembering(name))
+    # Outside of what remembers: it is the password that is remembered, not who knows it.
+    ssl.SSLContext.load_cert_chain = _load_cert_chain(ssl.SSLContext.load_cert_chain)  # type: ignore[method-assign]
     ssl.SSLContext.wrap_socket = functools.wraps(_wrap)(_wrap_socket)  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, remaining, timeout
-from hardsock.adapters._queue import raise_if_cancelled
+from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters.redis._sync import ScopeEnded, context_of
 from hardsock.aio import streams
 
@@ -75,18 +75,20 @@ class _Over:
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; a cancel is no failure to connect."""
+        before = handled()
         try:
             return await super().connect(*args, **kwargs)  # type: ignore[misc]
         except RedisConnectionError as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             raise
 
     async def connect_check_health(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; a cancel is no failure to connect."""
+        before = handled()
         try:
             return await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
         except RedisConnectionError as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             raise
 
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._scope import current, remaining, timeout
-from hardsock.adapters._queue import raise_if_cancelled
+from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters.redis._sync import Connection, ScopeEnded, SSLConnection
 
 __all__ = ["Cluster", "cluster"]
@@ -61,11 +61,12 @@ class _Pool(redis.ConnectionPool):
 
 def _within(total: float | None, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
     """Call it in *total* seconds; a cluster that cannot be reached any more is no cluster's fault."""
+    before = handled()
     with timeout(total, name=f"total of the {what}"):
         try:
             return call(*args, **kwargs)
         except RedisClusterException as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             if remaining() == 0.0:
                 raise ScopeEnded(f"no time left to look for the nodes: {exc}") from exc
             raise

@@ -14,7 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
-from hardsock.adapters._queue import ScopedQueue, raise_if_cancelled
+from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters._queue import ScopedQueue
 from hardsock.connecting.connect import connect
 from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
@@ -167,10 +168,11 @@ class BlockingConnectionPool(redis.BlockingConnectionPool):
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it; no connection by the deadline is a ``TimeoutError``."""
+        before = handled()
         try:
             return super().get_connection(*args, **kwargs)
         except redis.ConnectionError as exc:
-            raise_if_cancelled(exc)
+            raise_if_cancelled(exc, before)
             if remaining() == 0.0:
                 raise RedisTimeout(f"no connection of the pool in time: {exc}") from exc
             raise
