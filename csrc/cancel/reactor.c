@@ -5,7 +5,7 @@
  * Invariants, all under lock (rank REACTOR):
  * - waiting lists exactly the WAITING ones of each lane in the order of their parking, due the DUE
  *   ones in the order in which they became so. WAITING ones are in the heap unless their time is
- *   HS_NEVER; nothing else is.
+ *   HS_NEVER; nothing else is. Those with a since_ns are in the ages of their lane, too.
  * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
  *   again. An event names place and generation; parking counts the generation up, so that the event
  *   of an earlier time, which another thread may still have in its hands, is nothing.
@@ -63,7 +63,7 @@ struct hs_reactor {
     struct place *places;  /* own */
     uint32_t *free_places; /* own; a stack, of room for all */
     size_t n_places, n_free;
-    struct hs_timers timers;
+    struct hs_timers timers, ages[HS_LANES];
     int64_t timer_ns;
     struct hs_list waiting[HS_LANES], due; /* hs_parked.link */
     struct hs_reactor_counts counts;
@@ -138,6 +138,8 @@ hs_reactor_free(struct hs_reactor *r)
     reactor_close_if_open(r->timer_fd);
     reactor_close_if_open(r->ring_fd);
     hs_timers_fini(&r->timers);
+    for (unsigned lane = 0; lane < HS_LANES; lane++)
+        hs_timers_fini(&r->ages[lane]);
     free(r->places);
     free(r->free_places);
     if (reactor_is_ours(r))
@@ -166,6 +168,7 @@ stop_waiting_locked(struct hs_reactor *r, struct hs_parked *p)
 {
     hs_list_unlink(&p->link);
     hs_timers_remove(&r->timers, &p->timer);
+    hs_timers_remove(&r->ages[p->lane], &p->age);
     r->counts.waiting--;
     p->state = OWNED;
 }
@@ -188,6 +191,7 @@ wait_locked(struct hs_reactor *r, struct hs_parked *p, int64_t at_ns)
     HS_ASSERT(p->lane < HS_LANES);
     hs_list_append(&r->waiting[p->lane], &p->link);
     hs_timers_set(&r->timers, &p->timer, at_ns);
+    hs_timers_set(&r->ages[p->lane], &p->age, p->since_ns != 0 ? p->since_ns : HS_NEVER);
     r->counts.waiting++;
 }
 
@@ -238,7 +242,7 @@ reactor_place_of_locked(struct hs_reactor *r, struct hs_parked *p)
         if (r->n_free == 0 && !grow_locked(r))
             return NULL;
         p->place = r->free_places[--r->n_free] + 1;
-        p->timer = (struct hs_timer)HS_TIMER_INIT;
+        p->timer = p->age = (struct hs_timer)HS_TIMER_INIT;
         place = &r->places[p->place - 1];
         place->parked = p;
         place->added = false;
@@ -287,7 +291,8 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     struct place *place;
     hs_err rv;
 
-    if (!hs_timers_reserve(&r->timers) || (place = reactor_place_of_locked(r, p)) == NULL)
+    if (!hs_timers_reserve(&r->timers) || !hs_timers_reserve(&r->ages[p->lane]) ||
+        (place = reactor_place_of_locked(r, p)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
     HS_ASSERT(place->parked == p && p->state == OWNED);
     place->generation = (place->generation + 1) & INT32_MAX;
@@ -421,18 +426,28 @@ hs_reactor_call_all(struct hs_reactor *r)
     drop_and_ring(r);
 }
 
+/* NULL: none waits in the lane. */
+static struct hs_parked *
+first_of_locked(struct hs_reactor *r, unsigned lane)
+{
+    if (r->ages[lane].n > 0)
+        return HS_CONTAINER(r->ages[lane].heap[0], struct hs_parked, age);
+    if (!hs_list_empty(&r->waiting[lane]))
+        return HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link);
+    return NULL;
+}
+
 struct hs_parked *
 hs_reactor_take(struct hs_reactor *r, unsigned lane,
                 bool (*fits)(const struct hs_parked *p, const void *arg), const void *arg)
 {
-    struct hs_parked *p = NULL;
+    struct hs_parked *p;
 
     HS_CHECK(r, REACTOR_MAGIC);
     if (!reactor_is_ours(r))
         return NULL;
     hs_lock_take(&r->lock);
-    if (!hs_list_empty(&r->waiting[lane])) {
-        p = HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link);
+    if ((p = first_of_locked(r, lane)) != NULL) {
         if (fits == NULL || fits(p, arg))
             stop_waiting_locked(r, p);
         else

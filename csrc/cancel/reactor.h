@@ -25,7 +25,10 @@ enum hs_cause {
 /* Embedded in what can be parked. All zero before the first time; belongs to the reactor. */
 struct hs_parked {
     struct hs_list link; /* in waiting or due; else of no meaning */
-    struct hs_timer timer;
+    struct hs_timer timer, age;
+    /* Its owner's: in its lane hs_reactor_take finds the earliest of these, however often one was
+     * parked again, before any that has none (0). */
+    int64_t since_ns;
     uint32_t place;  /* index + 1; 0: none */
     uint32_t events; /* of epoll(7), as the next: for the one who is given it */
     unsigned char cause;
@@ -68,9 +71,9 @@ HS_NODISCARD hs_err hs_reactor_poll(struct hs_reactor *r, struct hs_error *err,
                                     struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);
-/* The one that has waited for the longest in the lane, which is the caller's from now on; NULL:
- * there is none, or it does not fit. fits (NULL: it does) runs under the lock: it looks, and calls
- * nothing. */
+/* The one with the earliest since_ns in the lane, else the one that has waited for longest, which
+ * is the caller's from now on; NULL: there is none, or it does not fit. fits (NULL: it does) runs
+ * under the lock: it looks, and calls nothing. */
 struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
                                   bool (*fits)(const struct hs_parked *p, const void *arg),
                                   const void *arg);

@@ -26,7 +26,7 @@ struct hs_spread {
     X(CONNECT, "connect")                       /* lookup and TLS included; failed ones, too */    \
     X(LOOKUP, "lookup")                         /* of a name, answered or not */                   \
     X(HANDSHAKE, "handshake")                   /* of TLS, that succeeded, on either side */       \
-    X(WORKER_WAIT, "worker_wait")               /* something to do waited for a worker */
+    X(WORKER_WAIT, "worker_wait")               /* a connection, for its handler to begin */
 enum hs_span {
 #define HS_SPAN_ENUM(name, text) HS_SPAN_##name,
     HS_SPANS_ALL(HS_SPAN_ENUM)

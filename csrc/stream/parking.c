@@ -60,7 +60,8 @@ struct hs_spot {
     bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
 };
 
-/* Lanes: of SILENT ones nothing has come, as far as is known here. */
+/* Lanes: of SILENT ones nothing has come, as far as is known here. They are in the order in which
+ * they were made: one that drips half a record is looked at, parked again, and no younger. */
 enum { KNOWN, SILENT };
 
 static atomic_long live;
@@ -250,6 +251,7 @@ wait_for(struct hs_spot *s, int fd, uint32_t events, int64_t at_ns, struct hs_er
     hs_err rv = HS_OK;
 
     s->parked.lane = s->given || s->lingering != NULL ? KNOWN : SILENT;
+    s->parked.since_ns = s->parked.lane == SILENT ? c->created_ns : 0;
     (void)hs_conn_ref(c); /* The one who is given it may be quicker than we are. */
     (void)hs_parking_ref(p);
     if (hs_fd_hold(&c->fd, NULL) != HS_OK) {

@@ -656,6 +656,38 @@ START_TEST(a_message_over_tls_is_given_when_its_record_is_whole)
 }
 END_TEST
 
+/* One that sends a record byte by byte is parked again at each, and is no younger for it. */
+START_TEST(one_that_drips_half_a_record_is_evicted_before_a_younger_one)
+{
+    struct hs_parking *p = parking();
+    struct hs_parked_conn got;
+    struct pump pump;
+    struct tls_pair t = pumped_pair(&pump, versions[_i]);
+    struct pair young = pair_unix();
+    struct hs_op op = op_in(10 * SECOND);
+    struct hs_conn *conn;
+    void *arg;
+
+    park(p, t.server, HS_NEVER);
+    park(p, young.c, HS_NEVER);
+    ASSERT_OK(DONE(hs_conn_send_all(t.client, &op, (const uint8_t *)"hello", 5, fresh())));
+    for (int i = 0; i < 3; i++) {
+        ck_assert_uint_eq(pump_move(&pump, 0, 3), 3);
+        EVENTUALLY(hs_parking_tend(p, 1, &got) == 0 && due(p) == 0 && parked(p) == 2);
+    }
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, t.server);
+    hs_conn_unref(conn);
+    ck_assert(hs_parking_evict(p, 0, &conn, &arg));
+    ck_assert_ptr_eq(conn, young.c);
+    hs_conn_unref(conn);
+    pair_free(&young);
+    tls_pair_free(&t);
+    pump_free(&pump);
+    hs_parking_unref(p);
+}
+END_TEST
+
 START_TEST(what_tls_holds_of_the_next_message_is_given_at_once)
 {
     struct hs_parking *p = parking();
@@ -1311,6 +1343,7 @@ main(void)
     tcase_add_test(tc, all_can_be_taken_whatever_they_wait_for);
     tcase_add_loop_test(tc, what_the_kernel_tells_of_what_was_sent_is_no_news, 0, 2);
     tcase_add_loop_test(tc, a_message_over_tls_is_given_when_its_record_is_whole, 0, 2);
+    tcase_add_loop_test(tc, one_that_drips_half_a_record_is_evicted_before_a_younger_one, 0, 2);
     tcase_add_loop_test(tc, what_tls_holds_of_the_next_message_is_given_at_once, 0, 2);
     tcase_add_loop_test(tc, what_was_looked_at_hides_nothing_that_tls_holds, 0, 2);
     tcase_add_loop_test(tc, an_orderly_end_of_tls_is_told_from_a_cut, 0, 2);

@@ -289,6 +289,33 @@ START_TEST(only_the_first_of_a_lane_is_looked_at)
 }
 END_TEST
 
+START_TEST(the_oldest_is_taken_first_however_often_it_was_parked_again)
+{
+    static const int64_t since[] = {30, 10, 0, 20, 40};
+    static const int order[] = {1, 3, 0, 4, 2};
+    struct hs_reactor *r = reactor();
+    struct thing t[LENGTH(since)];
+
+    for (size_t i = 0; i < LENGTH(t); i++) {
+        thing_init(&t[i]);
+        t[i].parked.since_ns = since[i];
+        park(r, &t[i], HS_NEVER);
+    }
+    for (int i = 0; i < 3; i++) {
+        say(&t[i]);
+        ck_assert_ptr_eq(next_now(r), &t[i]);
+        hear(&t[i]);
+        park(r, &t[i], HS_NEVER);
+    }
+    for (size_t i = 0; i < LENGTH(t); i++)
+        ck_assert_ptr_eq(hs_reactor_take(r, 0, NULL, NULL), &t[order[i]].parked);
+    ck_assert_ptr_null(hs_reactor_take(r, 0, NULL, NULL));
+    for (size_t i = 0; i < LENGTH(t); i++)
+        thing_fini(r, &t[i]);
+    hs_reactor_free(r);
+}
+END_TEST
+
 START_TEST(one_that_waits_can_be_taken_wherever_it_stands)
 {
     struct hs_reactor *r = reactor();
@@ -837,6 +864,7 @@ main(void)
     tcase_add_test(tc, calling_what_has_an_owner_does_nothing);
     tcase_add_test(tc, all_that_wait_can_be_taken_the_longest_first);
     tcase_add_test(tc, only_the_first_of_a_lane_is_looked_at);
+    tcase_add_test(tc, the_oldest_is_taken_first_however_often_it_was_parked_again);
     tcase_add_test(tc, one_that_waits_can_be_taken_wherever_it_stands);
     tcase_add_test(tc, a_descriptor_that_cannot_be_watched_stays_its_owner_s);
     tcase_add_test(tc, closing_lets_all_go_who_wait);

@@ -57,6 +57,7 @@ def echo() -> Steps:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_messages_are_measured_on_each_kind_of_server(driver: str) -> None:
+    waited = hs.metrics()["seconds"]["worker_wait"]["count"]
     with serving(driver, handlers(echo), measure_delays=True) as server:
         with hs.connect(server.address, timeout=20) as client:
             for _ in range(MANY):
@@ -70,6 +71,8 @@ def test_messages_are_measured_on_each_kind_of_server(driver: str) -> None:
         assert queue.edges[0] == pytest.approx(1e-5)
         assert len(queue.counts) == len(queue.edges) + 1
         assert stats.delays["start"].total == (0 if driver.endswith("messages") else 1)
+        waited = hs.metrics()["seconds"]["worker_wait"]["count"] - waited
+        assert waited == stats.delays["start"].total
         assert stats.delays["lock"].total > 0
 
 
