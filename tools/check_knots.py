@@ -18,7 +18,7 @@ KNOTS = {
     "binding": [11, 3, 2, 2, 2, 2],
     "cancel": [4],
     "pool": [10],
-    "stream": [11, 7, 2],
+    "stream": [11, 8, 2],
 }
 
 DEFINITION = re.compile(r"^(\w+)\((?:[^()]|\([^()]*\))*\)\s*\{", re.M)

@@ -6,6 +6,8 @@
  */
 #include "spans.h"
 
+#include "hardsock_binding.h"
+
 #include "check.h"
 
 #define US INT64_C(1000)
@@ -107,4 +109,10 @@ hs_span_read(enum hs_span span, struct hs_spread *ret_spread)
 {
     HS_ASSERT(span < HS_SPANS);
     hs_times_read(&spans[span], ret_spread);
+}
+
+void
+hs_count_worker_wait(int64_t ns)
+{
+    hs_span_add(HS_SPAN_WORKER_WAIT, ns);
 }

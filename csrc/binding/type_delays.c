@@ -5,7 +5,6 @@
  * interpreter, from the first of these objects on.
  */
 #include "conn.h"
-#include "../base/spans.h"
 
 enum own { START, LOOP, OWN_COUNT };
 
@@ -78,7 +77,7 @@ delays_add(PyObject *self, enum own which, PyObject *seconds)
         return NULL;
     hs_fixed_histogram_add(((DelaysObject *)self)->own[which], span_ns);
     if (which == START) /* For who looks at the process, not at one server. */
-        hs_span_add(HS_SPAN_WORKER_WAIT, span_ns);
+        hs_count_worker_wait(span_ns);
     Py_RETURN_NONE;
 }
 

@@ -484,6 +484,8 @@ struct hs_delays;
 
 HS_NODISCARD hs_err hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays);
 void hs_delays_unref(struct hs_delays *d); /* NULL is fine */
+/* How long a connection waited for a worker of a server, for the process's own figures. */
+void hs_count_worker_wait(int64_t ns);
 void hs_delays_read(const struct hs_delays *d, struct hs_fixed_counts *ret_queue);
 /* Has c measured, if the kernel will; it has a reference then. Before others know c. */
 void hs_conn_measure(struct hs_conn *c, struct hs_delays *d);
