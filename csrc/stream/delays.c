@@ -153,7 +153,7 @@ copy_control(struct msghdr *from, struct msghdr *to)
 
         if (is_stamps(m))
             continue;
-        if (space > room - n) {
+        if (to->msg_control == NULL || space > room - n) {
             to->msg_flags |= MSG_CTRUNC;
             break;
         }
