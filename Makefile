@@ -28,7 +28,7 @@ FUZZ_SECONDS ?= 30
 PYTEST_ARGS ?=
 # Worker processes of the Python suite; 0 is one process, which --pdb wants.
 PYTEST_JOBS ?= 2
-PYTEST_LIMIT ?= 1500
+PYTEST_LIMIT ?= 2700
 
 Q   := $(if $(filter 1,$(V)),,@)
 say  = @printf '  %-6s %s\n' '$(1)' '$(2)'
