@@ -59,6 +59,7 @@ def test_websockets_over_a_connection(echo: tuple[Any, Identities | None]) -> No
     nothing_open()
 
 
+@pytest.mark.parametrize("echo", ["plain"], indirect=True)  # the same with TLS
 def test_ending_the_connection_ends_websockets(
     echo: tuple[Any, Identities | None],
 ) -> None:
@@ -66,9 +67,7 @@ def test_ending_the_connection_ends_websockets(
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
-    address, ids = echo
-    if ids is not None:
-        pytest.skip("the same with TLS")
+    address, _ = echo
     sock = hs.connect(address, timeout=_TIMEOUT)
     with connect(f"ws://127.0.0.1:{address[1]}/", sock=sock, close_timeout=1) as ws:
         ws.send("hello")
