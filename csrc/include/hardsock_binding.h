@@ -142,8 +142,8 @@ void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
 /* All that are open in this process, new references: how many there are, of which the first `room`
  * are written, in no order. */
 size_t hs_conns(struct hs_conn **conns, size_t room);
-/* Only how many, by how they were made. */
-void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
+/* Only how many, by how they were made, and how old they are. */
+void hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages);
 struct hs_conn_waits {
     uint64_t count;
     int64_t total_ns; /* of waits that are over */
@@ -175,6 +175,7 @@ void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
 /* All that there are in this process: new references. How many, of which the first `room` are
  * written. */
 size_t hs_listeners(struct hs_listener **listeners, size_t room);
+uint32_t hs_listener_id(const struct hs_listener *l); /* of the process; never used again */
 size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 
 #define HS_POOL_NAME_SIZE 64
@@ -183,6 +184,7 @@ struct hs_pool_origin {
     struct hs_site *site;
     uint64_t thread;
     const char *name;
+    bool named; /* its maker gave the name; else it is made of addresses */
 };
 /* hs_pool_new, whose origin is unknown. Others can find a pool from when it is made. */
 HS_NODISCARD hs_err hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n,
@@ -201,6 +203,7 @@ struct hs_pool_label {
     const struct hs_site *site;
     uint64_t thread;
     uint32_t id; /* never used again */
+    bool named;  /* as hs_pool_origin */
 };
 void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
 /* All that are tended: new references. Returns how many there are, of which it writes at most n. */

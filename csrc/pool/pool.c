@@ -190,6 +190,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     p->where = origin->site;
     p->thread = origin->thread;
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
+    p->named = origin->named;
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);

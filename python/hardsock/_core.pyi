@@ -512,6 +512,7 @@ class Pool:
         trace_frames: int = 0,
         trace_every: int = 0,
         name: str | None = None,
+        named: bool = False,
     ) -> Self: ...
     def acquire(
         self, *, timeout: float | None = None, token: CancelToken | None = None
