@@ -451,6 +451,27 @@ def test_tests_of_other_kinds(suite: pytest.Pytester) -> None:
     assert ">: thrown away, not closed, made at" in output
 
 
+AFTER_A_FAILURE = """
+import gc
+import hardsock as hs
+import pytest
+
+def test_keeps_all_in_its_traceback():
+    listener = hs.listen(("127.0.0.1", 0))
+    with pytest.raises(ValueError) as caught:  # The frame has this, and this has the frame.
+        raise ValueError
+    assert 0, caught
+
+def test_is_blamed_for_nothing():
+    gc.collect()
+"""
+
+
+@pytest.mark.slow
+def test_what_a_failed_test_held_is_not_the_next_ones(suite: pytest.Pytester) -> None:
+    _run(suite, AFTER_A_FAILURE, hardsock_leaks_wait="0").assert_outcomes(passed=1, failed=1)
+
+
 @pytest.mark.slow
 def test_waiting_has_an_end(suite: pytest.Pytester) -> None:
     code = OTHER_TESTS.replace("Timer(0.03", "Timer(10").replace(".start()", "")
