@@ -151,6 +151,20 @@ parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o
     return 0;
 }
 
+static void
+connecting_route(const struct call *c, struct call_route *route)
+{
+    struct hs_connector *connector = c->about;
+
+    route->attempts = hs_connector_attempts(connector, &route->n);
+    route->began_ns = c->started_ns;
+    route->refused = hs_connector_refused(connector);
+    (void)hs_endpoint_text(hs_connector_endpoint(connector), route->endpoint,
+                           sizeof(route->endpoint));
+}
+
+static const struct call_kind connecting_kind = {.route = connecting_route};
+
 /* What connect and resolve share. */
 static int
 prepare_connector(PyObject *module, PyObject **values, struct job *job)
@@ -174,7 +188,8 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     Py_XDECREF(name);
     if (rv != HS_OK)
         return raise_error(c, rv);
-    c->connector = job->u.connecting.connector;
+    c->kind = &connecting_kind;
+    c->about = job->u.connecting.connector;
     return 0;
 }
 
@@ -255,10 +270,11 @@ answer_object(struct call *c, const struct hs_answer *a)
 static PyObject *
 resolution_object(struct job *job)
 {
+    struct hs_connector *connector = job->u.connecting.connector;
     struct call *c = &job->call;
     size_t n_answers, n_plan;
-    const struct hs_answer *answers = hs_connector_answers(c->connector, &n_answers);
-    const struct hs_addr *plan = hs_connector_plan(c->connector, &n_plan);
+    const struct hs_answer *answers = hs_connector_answers(connector, &n_answers);
+    const struct hs_addr *plan = hs_connector_plan(connector, &n_plan);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n_answers);
 
     for (size_t i = 0; tuple != NULL && i < n_answers; i++) {
