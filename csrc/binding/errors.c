@@ -418,7 +418,7 @@ add_limit(struct call *c, bool of_dial, PyObject *dict)
         errors_put(dict, c->st->str_limit, text_object(l.text));
 }
 
-static PyObject *
+PyObject *
 attempts_tuple(struct call *c)
 {
     static const char *const phases[] = {
