@@ -417,7 +417,7 @@ add_limit(struct call *c, PyObject *dict)
         error_put(dict, c->st->str_limit, text_object(l.text));
 }
 
-static PyObject *
+PyObject *
 attempts_tuple(mod_state *st, const struct call_route *r)
 {
     static const char *const phases[] = {
