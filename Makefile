@@ -314,6 +314,10 @@ nightly: need-dev ## all that is too slow for each commit (STAGES); logs in buil
 .PHONY: bench compare demo dist install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
+ifeq ($(BENCH_ARGS),)
+	$(Q)$(PY) -m bench.adapters
+	$(Q)$(PY) -m bench.loops
+endif
 
 compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
 	$(Q)$(PY) tests/tls/compare.py
