@@ -26,12 +26,24 @@ attempt_resolve(struct job *job)
     return hs_connector_resolve(job->u.connecting.connector, &job->call.op, job->call.err);
 }
 
+static void
+connecting_route(const struct call *c, struct call_route *route)
+{
+    struct hs_connector *connector = c->about;
+
+    route->attempts = hs_connector_attempts(connector, &route->n);
+    route->began_ns = c->started_ns;
+    route->refused = hs_connector_refused(connector);
+    (void)hs_endpoint_text(hs_connector_endpoint(connector), route->endpoint,
+                           sizeof(route->endpoint));
+}
+
 /* (family, started, ended, addresses, error) of each lookup, seconds since began_ns. */
 static PyObject *
-lookups_tuple(struct call *c)
+lookups_tuple(const struct call *c)
 {
     size_t n;
-    const struct hs_answer *answers = hs_connector_answers(c->connector, &n);
+    const struct hs_answer *answers = hs_connector_answers(c->about, &n);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n);
 
     for (size_t i = 0; tuple != NULL && i < n; i++) {
@@ -57,14 +69,17 @@ static void
 tell_timeline(struct job *job)
 {
     PyObject *type, *value, *traceback, *told;
+    struct call_route route = {0};
 
-    if (job->u.connecting.timeline == NULL || job->call.connector == NULL)
+    if (job->u.connecting.timeline == NULL || job->u.connecting.connector == NULL)
         return;
+    connecting_route(&job->call, &route);
     PyErr_Fetch(&type, &value, &traceback);
     told = PyTuple_New(2);
     if (told != NULL) {
         PyTuple_SET_ITEM(told, 0, lookups_tuple(&job->call));
-        PyTuple_SET_ITEM(told, 1, PyTuple_GET_ITEM(told, 0) ? attempts_tuple(&job->call) : NULL);
+        PyTuple_SET_ITEM(told, 1,
+                         PyTuple_GET_ITEM(told, 0) ? attempts_tuple(job->call.st, &route) : NULL);
         if (PyTuple_GET_ITEM(told, 1) != NULL)
             (void)PyList_Append(job->u.connecting.timeline, told);
         Py_DECREF(told);
@@ -200,6 +215,8 @@ parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o
     return 0;
 }
 
+static const struct call_kind connecting_kind = {.route = connecting_route};
+
 /* What connect and resolve share. */
 static int
 prepare_connector(PyObject *module, PyObject **values, struct job *job)
@@ -223,7 +240,8 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     Py_XDECREF(name);
     if (rv != HS_OK)
         return raise_error(c, rv);
-    c->connector = job->u.connecting.connector;
+    c->kind = &connecting_kind;
+    c->about = job->u.connecting.connector;
     return 0;
 }
 
@@ -307,10 +325,11 @@ answer_object(struct call *c, const struct hs_answer *a)
 static PyObject *
 resolution_object(struct job *job)
 {
+    struct hs_connector *connector = job->u.connecting.connector;
     struct call *c = &job->call;
     size_t n_answers, n_plan;
-    const struct hs_answer *answers = hs_connector_answers(c->connector, &n_answers);
-    const struct hs_addr *plan = hs_connector_plan(c->connector, &n_plan);
+    const struct hs_answer *answers = hs_connector_answers(connector, &n_answers);
+    const struct hs_addr *plan = hs_connector_plan(connector, &n_plan);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n_answers);
 
     for (size_t i = 0; tuple != NULL && i < n_answers; i++) {
