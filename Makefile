@@ -77,7 +77,7 @@ TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
-PY_FILES  = $(wildcard setup.py python tests tools bench examples)
+PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
@@ -311,7 +311,7 @@ nightly: need-dev ## all that is too slow for each commit (STAGES); logs in buil
 
 # ---- use
 
-.PHONY: bench compare demo dist install clean
+.PHONY: bench compare demo dist wheel debian install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
 
@@ -325,6 +325,13 @@ demo: build ## show what it does, in a minute
 
 dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation
+
+wheel: need-dev ## a wheel by the release's steps, tried in bare trees of Debian releases (WHEEL_SUITES); root
+	$(Q)$(PY) packaging/wheel.py build
+	$(Q)$(PY) packaging/wheel.py check $(WHEEL_SUITES)
+
+debian: ## Debian packages, built and tried in a tree of Debian sid; root
+	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
 
 install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
