@@ -40,7 +40,7 @@ def tls() -> str:
     config = hs.TLSConfig()  # Raises if no trust store is found.
     if not (certificate := os.environ.get("HARDSOCK_TRY_CERTIFICATE")):
         return "the system's trust store was found"
-    server = hs.TLSConfig(cert=certificate, key=certificate)
+    server = hs.TLSConfig("server", certificates=[hs.Certificate(chain=certificate)])
     with hs.listen("127.0.0.1:0", tls=server) as listener:
 
         def answer() -> None:
@@ -53,9 +53,9 @@ def tls() -> str:
         with hs.connect(f"localhost:{port}", tls=config, timeout=10) as conn:
             conn.sendall(b"ping")
             assert conn.recv_exactly(4, timeout=10) == b"ping"
-            assert conn.tls_info is not None
-            assert conn.tls_info.verified
-            said = conn.tls_info.version
+            assert conn.tls is not None
+            assert conn.tls.verified
+            said = conn.tls.version
         thread.join()
     return f"{said} with a certificate that the system trusts"
 

@@ -356,8 +356,8 @@ core_read_certificate(PyObject *module, PyObject *der)
 PyDoc_STRVAR(openssl_version_doc,
              "openssl_version()\n--\n\n"
              "The OpenSSL that hardsock runs with, in its own words.\n\n"
-             "A str: \"OpenSSL 3.5.7 9 Jun 2026\". A wheel brings one of its own, with fixes of its\n"
-             "own date; a build from source uses the system's. Neither need be the one that\n"
+             "A str: \"OpenSSL 3.5.7 9 Jun 2026\". A wheel brings one of its own, with fixes of\n"
+             "its own date; a build from source uses the system's. Neither need be the one that\n"
              "ssl.OPENSSL_VERSION names.");
 
 static PyObject *
