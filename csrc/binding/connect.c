@@ -31,7 +31,7 @@ release_connecting(struct job *job)
 {
     hs_conn_unref(job->u.connecting.conn);
     hs_connector_free(job->u.connecting.connector);
-    origin_end(&job->u.connecting.origin);
+    opening_end(&job->u.connecting.opening);
 }
 
 static PyObject *
@@ -40,7 +40,7 @@ take_connection(struct job *job)
     struct hs_conn *conn = job->u.connecting.conn;
 
     job->u.connecting.conn = NULL;
-    return conn_object_new(job->call.st, conn, &job->u.connecting.origin);
+    return conn_object_new(job->call.st, conn, &job->u.connecting.opening);
 }
 
 enum {
@@ -233,9 +233,9 @@ core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
     if (parse_args(&connect_params, args, nargs, kwnames, values) < 0 ||
         prepare_connector(module, values, job) < 0)
         return -1;
-    origin_begin(job->call.st, &job->u.connecting.origin, OPENED_CONNECT);
+    opening_begin(job->call.st, &job->u.connecting.opening, OPENED_CONNECT);
     hs_connector_set_site(job->u.connecting.connector,
-                          place_site(job->call.st, &job->u.connecting.origin.place));
+                          call_site_intern(job->call.st, &job->u.connecting.opening.site));
     return 0;
 }
 
@@ -324,7 +324,7 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *values[MAX_PARAMS];
     struct hs_sockopts options;
     struct hs_error err = {0};
-    struct origin origin;
+    struct opening opening;
     PyObject *result;
     struct hs_conn *conn;
     int number;
@@ -339,9 +339,9 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    origin_begin(st, &origin, OPENED_ADOPT);
-    result = conn_object_new(st, hs_conn_ref(conn), &origin);
-    origin_end(&origin);
+    opening_begin(st, &opening, OPENED_ADOPT);
+    result = conn_object_new(st, hs_conn_ref(conn), &opening);
+    opening_end(&opening);
     if (result == NULL && hs_conn_detach(conn, NULL, &number) == HS_OK)
         number = -1; /* The caller's again. */
     hs_conn_unref(conn);
