@@ -51,6 +51,11 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         ("csrc/binding/run.c",),
         "only csrc/binding/run.c releases the GIL",
     ),
+    (
+        r"PyList_New\s*\((?!0\))",
+        ("csrc/binding/compat.h",),
+        "use hs_list_new: without the GIL this one crashes for want of memory",
+    ),
     (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),
 ]
 CORE_RULES: list[tuple[str, str]] = [

@@ -195,6 +195,8 @@ class Calls(unittest.TestCase):
             ("csrc/binding/run.c", "Py_BEGIN_ALLOW_THREADS", False),
             ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
             ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
+            ("csrc/binding/conn.c", "list = PyList_New(n);", True),
+            ("csrc/binding/conn.c", "list = PyList_New(0);", False),
             ("csrc/base/err.c", "snprintf(b, 4, x);", False),
             ("csrc/base/err.c", "fprintf(stderr, x);", True),
             ("csrc/base/err.c", "printf(x);", True),

@@ -343,6 +343,23 @@ consider_token(struct limit *l, mod_state *st, PyObject *token, bool ambient)
     consider(l, hs_token_deadline(core), text);
 }
 
+/* A call that was late from the start has no phase that tells its direction; what sends needs no
+ * more than the one. */
+static bool
+only_sends(const struct call *c, const char *phase)
+{
+    return strcmp(phase, "write") == 0 || (strcmp(phase, "start") == 0 && c->err->op != NULL &&
+                                           strncmp(c->err->op, "send", strlen("send")) == 0);
+}
+
+static bool
+only_receives(const struct call *c, const char *phase)
+{
+    return strcmp(phase, "read") == 0 || (strcmp(phase, "start") == 0 && c->err->op != NULL &&
+                                          (strncmp(c->err->op, "recv", strlen("recv")) == 0 ||
+                                           strncmp(c->err->op, "read", strlen("read")) == 0));
+}
+
 static void
 consider_conn(struct limit *l, const struct call *c)
 {
@@ -350,9 +367,9 @@ consider_conn(struct limit *l, const struct call *c)
 
     if (c->conn == NULL)
         return;
-    if (strcmp(phase, "write") != 0)
+    if (!only_sends(c, phase))
         consider(l, hs_conn_get_deadline(c->conn, HS_DIR_IN), "set_read_deadline");
-    if (strcmp(phase, "read") != 0)
+    if (!only_receives(c, phase))
         consider(l, hs_conn_get_deadline(c->conn, HS_DIR_OUT), "set_write_deadline");
 }
 
@@ -400,7 +417,7 @@ add_limit(struct call *c, PyObject *dict)
         error_put(dict, c->st->str_limit, text_object(l.text));
 }
 
-static PyObject *
+PyObject *
 attempts_tuple(mod_state *st, const struct call_route *r)
 {
     static const char *const phases[] = {

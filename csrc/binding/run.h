@@ -82,6 +82,9 @@ void error_put(PyObject *dict, PyObject *name, PyObject *value);
 PyObject *error_raw_address(const struct hs_addr *addr);
 /* Sets the exception for c->err, with all that is known; returns -1. */
 int raise_error(struct call *c, hs_err code);
+/* What a connect has tried so far, as an exception's `attempts`. Returns a new reference, or NULL
+ * with an exception. */
+PyObject *attempts_tuple(mod_state *st, const struct call_route *r);
 /* For calls that do not wait. */
 int raise_plain_error(mod_state *st, const struct hs_error *err, hs_err code);
 /* The same on a connection, whose addresses it tells. */

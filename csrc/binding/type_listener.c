@@ -452,7 +452,7 @@ take_list(struct job *job)
     struct accepting *a = &job->u.accepting;
     size_t there = a->batch->end - a->batch->begin;
     Py_ssize_t n = (Py_ssize_t)(there < a->max ? there : a->max), made = 0;
-    PyObject *list = PyList_New(n), *item;
+    PyObject *list = hs_list_new(n), *item;
 
     for (; list != NULL && made < n && (item = take_one(job)) != NULL; made++)
         PyList_SET_ITEM(list, made, item);

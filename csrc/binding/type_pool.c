@@ -184,7 +184,8 @@ static int
 make_core_here(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
     PyObject *name = values[7], *text = NULL;
-    struct hs_pool_opening opening = {.thread = PyThread_get_thread_ident(), .name = ""};
+    struct hs_pool_opening opening = {
+        .thread = PyThread_get_thread_ident(), .name = "", .named = values[8] == Py_True};
     struct call_site site;
     int done;
 
@@ -209,7 +210,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     3,
                                     3,
                                     {"addresses", "settings", "connect", "hooked", "prepares",
-                                     "trace_frames", "trace_every", "name"}};
+                                     "trace_frames", "trace_every", "name", "named"}};
     mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
@@ -910,7 +911,7 @@ static PyMethodDef pool_methods[] = {
 };
 
 PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, prepares=False, "
-                       "trace_frames=0, trace_every=0, name=None)\n--\n\n"
+                       "trace_frames=0, trace_every=0, name=None, named=False)\n--\n\n"
                        "The core of hardsock.Pool.");
 
 static PyMemberDef pool_members[] = {

@@ -60,6 +60,7 @@ struct hs_listener {
     unsigned magic;
     atomic_int refs;
     struct hs_list roster; /* roster.h */
+    uint32_t id;           /* never used again */
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
@@ -80,6 +81,7 @@ struct hs_listener {
 };
 
 static atomic_long live;
+static _Atomic uint32_t last_id;
 
 long
 hs_listener_live(void)
@@ -138,6 +140,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     l->where = where;
     l->bound = *b;
     l->options = *o;
@@ -243,6 +246,13 @@ listener_take(struct hs_list *link, size_t i, void *arg)
 
     ((struct hs_listener **)arg)[i] = l;
     return hs_fd_is_ours(&l->fd) && !hs_fd_is_closed(&l->fd) && hs_roster_try_ref(&l->refs);
+}
+
+uint32_t
+hs_listener_id(const struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    return l->id;
 }
 
 size_t

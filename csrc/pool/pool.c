@@ -191,6 +191,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     p->where = origin->site;
     p->thread = origin->thread;
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
+    p->named = origin->named;
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -448,6 +449,58 @@ hs_pool_evict(struct hs_pool *p)
     p->epoch++;
     retire_idle(p, HS_POOL_EVICTED, &d);
     hs_pool_leave(p, &d);
+}
+
+/* Of those in list; NULL: it is not there. */
+static struct hs_member *
+find_conn_locked(const struct hs_list *list, uint64_t conn_id)
+{
+    for (const struct hs_list *l = list->next; l != list; l = l->next) {
+        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (hs_conn_id(m->conn) == conn_id)
+            return m;
+    }
+    return NULL;
+}
+
+enum hs_retire
+hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns)
+{
+    struct deferred d = {.worker = true};
+    int64_t boot_now = hs_boot_now();
+    enum hs_retire how = HS_RETIRE_GONE;
+    struct hs_member *m;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    if ((m = find_conn_locked(&p->idle, conn_id)) == NULL) {
+        if (find_conn_locked(&p->lent, conn_id) != NULL)
+            how = HS_RETIRE_LENT;
+    } else if (boot_now - m->since_boot < idle_ns) {
+        how = HS_RETIRE_FRESH;
+    } else {
+        hs_pool_retire_locked(p, m, HS_POOL_EVICTED, &d);
+        how = HS_RETIRE_CLOSED;
+    }
+    hs_pool_leave(p, &d);
+    return how;
+}
+
+size_t
+hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room)
+{
+    struct hs_list *lists[] = {&p->idle, &p->lent};
+    size_t n = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (size_t i = 0; i < 2; i++)
+        for (const struct hs_list *l = lists[i]->next; l != lists[i]; l = l->next, n++)
+            if (n < room)
+                ids[n] = hs_conn_id(HS_CONTAINER(l, struct hs_member, link)->conn);
+    hs_lock_drop(&p->lock);
+    return n;
 }
 
 hs_err

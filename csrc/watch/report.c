@@ -373,6 +373,7 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
     hs_pool_stats(p, &s);
     hs_pool_label(p, &label);
     hs_json_text(j, "name", label.name);
+    hs_json_flag(j, "named", label.named);
     hs_json_number(j, "id", label.id);
     site(j, "site", label.site);
     hs_json_flag(j, "is_closed", hs_pool_is_closed(p));
@@ -483,6 +484,7 @@ server(struct hs_json *j, const void *item, int64_t now)
     if (hs_listener_addr(l, NULL, &addr) != HS_OK)
         addr.len = 0;
     hs_json_open(j, NULL, '{');
+    hs_json_number(j, "id", hs_listener_id(l));
     address(j, "address", &addr);
     hs_json_signed(j, "fd", hs_listener_fileno(l));
     hs_json_number(j, "accepted", s.accepted);
@@ -579,12 +581,14 @@ static void
 write_open(struct hs_json *j)
 {
     uint64_t open[HS_MADE_KINDS];
+    struct hs_spread ages;
 
-    hs_conns_count(open);
+    hs_conns_count(open, &ages);
     hs_json_open(j, "open_connections", '{');
     for (int how = 0; how < HS_MADE_KINDS; how++)
         hs_json_number(j, hs_made_name((enum hs_made)how), open[how]);
     hs_json_close(j, '}');
+    histogram(j, "live_conn_age", &ages);
 }
 
 static void
