@@ -362,6 +362,17 @@ class Connection:
         self, *, timeout: float | None = None, token: CancelToken | None = None
     ) -> None: ...
     def _op_confirm(self, hub: Hub, /, *args: Any, **kwargs: Any) -> Operation: ...
+    def request_client_certificate(
+        self,
+        *,
+        required: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> None: ...
+    def _op_request_client_certificate(
+        self, hub: Hub, /, *args: Any, **kwargs: Any
+    ) -> Operation: ...
     def export_keying_material(
         self, label: str, length: int, /, context: Buffer | None = None
     ) -> bytes: ...
