@@ -86,7 +86,9 @@ def test_metrics_stays_a_function_when_its_folder_is_imported() -> None:
 
 
 def test_unknown_name_is_an_attribute_error_that_names_it() -> None:
-    with pytest.raises(AttributeError, match="module 'hardsock' has no attribute 'pool_of_connections'"):
+    with pytest.raises(
+        AttributeError, match="module 'hardsock' has no attribute 'pool_of_connections'"
+    ):
         _ = hardsock.pool_of_connections  # type: ignore[attr-defined]
 
 
