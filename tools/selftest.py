@@ -178,9 +178,9 @@ class Calls(unittest.TestCase):
     def test_rules(self):
         rows = [
             # path, code, is it refused?
-            ("csrc/cancel/wait.c", "n = ppoll(f, 2, &t, NULL);", False),
+            ("csrc/cancel/waker.c", "n = ppoll(f, 2, &t, NULL);", False),
             ("csrc/stream/tcp.c", "n = ppoll(f, 2, &t, NULL);", True),
-            ("csrc/cancel/wait.c", "n = poll(f, 2, 5);", True),
+            ("csrc/cancel/waker.c", "n = poll(f, 2, 5);", True),
             ("csrc/stream/tcp.c", "layer->poll(f);", False),
             ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
             ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
