@@ -7,7 +7,7 @@
  * with ten thousand connections watches one descriptor.
  *
  * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
- * the place of each number knows whose it is (op->want_id) and counts generations: events of former
+ * the slot of each number knows whose it is (op->want_id) and counts generations: events of former
  * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
  * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
  *
@@ -45,7 +45,7 @@
 #define RINGING UINT64_MAX
 #define TIMER (UINT64_MAX - 1)
 
-struct place { /* of one descriptor number */
+struct slot { /* of one descriptor number */
     uint64_t owner;
     uint32_t generation;
     struct hs_list parked; /* hs_loop_waiter.parked */
@@ -56,8 +56,8 @@ struct hs_loop {
     unsigned fork_generation;
     int epoll_fd;           /* own */
     struct hs_waker *waker; /* owns: a reference */
-    struct place **places;  /* own; by number, made on first use: lists must not move */
-    size_t n_places;
+    struct slot **slots;    /* own; by number, made on first use: lists must not move */
+    size_t n_slots;
     struct hs_timers timers; /* hs_loop_waiter.timer */
     struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
@@ -73,7 +73,7 @@ struct hs_loop_waiter {
     void *arg;
     struct hs_wakelist *lists[HS_LISTEN_SOURCES]; /* NULL: not listening */
     struct hs_wakenode nodes[HS_LISTEN_SOURCES];
-    struct hs_list parked; /* in a place, or alone */
+    struct hs_list parked; /* in a slot, or alone */
     struct hs_list due;
     struct hs_list rung; /* guarded by loop->lock */
     struct hs_timer timer;
@@ -148,9 +148,9 @@ hs_loop_free(struct hs_loop *l)
     hs_timerfd_close(&l->timer);
     if (l->waker != NULL)
         hs_waker_unref(l->waker);
-    for (size_t i = 0; i < l->n_places; i++)
-        free(l->places[i]);
-    free(l->places);
+    for (size_t i = 0; i < l->n_slots; i++)
+        free(l->slots[i]);
+    free(l->slots);
     hs_timers_fini(&l->timers);
     if (loop_is_ours(l)) /* A thread that is not in the forked child may have held it. */
         hs_lock_fini(&l->lock);
@@ -262,23 +262,23 @@ loop_collect_expired(struct hs_loop *l)
 /* ---- Descriptors --------------------------------------------------------------------------- */
 
 static hs_err
-loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_place)
+loop_find_slot(struct hs_loop *l, int fd, struct hs_error *err, struct slot **ret_place)
 {
-    size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_places ? n : 2 * l->n_places;
-    struct place **places, *p;
+    size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_slots ? n : 2 * l->n_slots;
+    struct slot **slots, *p;
 
-    if (n > l->n_places) {
-        if ((places = realloc(l->places, wanted * sizeof(struct place *))) == NULL)
+    if (n > l->n_slots) {
+        if ((slots = realloc(l->slots, wanted * sizeof(struct slot *))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-        memset(places + l->n_places, 0, (wanted - l->n_places) * sizeof(struct place *));
-        l->places = places;
-        l->n_places = wanted;
+        memset(slots + l->n_slots, 0, (wanted - l->n_slots) * sizeof(struct slot *));
+        l->slots = slots;
+        l->n_slots = wanted;
     }
-    if ((p = l->places[fd]) == NULL) {
+    if ((p = l->slots[fd]) == NULL) {
         if ((p = calloc(1, sizeof(*p))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         hs_list_init(&p->parked);
-        l->places[fd] = p;
+        l->slots[fd] = p;
     }
     *ret_place = p;
     return HS_OK;
@@ -286,7 +286,7 @@ loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **
 
 /* Outside of hs_loop_collect nothing else makes the loop look. */
 static void
-make_all_due(struct hs_loop *l, struct place *p)
+make_all_due(struct hs_loop *l, struct slot *p)
 {
     if (hs_list_empty(&p->parked))
         return;
@@ -296,7 +296,7 @@ make_all_due(struct hs_loop *l, struct place *p)
 }
 
 static hs_err
-loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_error *err)
+loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
 
@@ -320,11 +320,11 @@ void
 hs_loop_forget(struct hs_loop *l, int fd)
 {
     HS_CHECK(l, LOOP_MAGIC);
-    if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !loop_is_ours(l))
+    if (fd < 0 || (size_t)fd >= l->n_slots || l->slots[fd] == NULL || !loop_is_ours(l))
         return;
-    make_all_due(l, l->places[fd]);
-    l->places[fd]->owner = 0;
-    l->places[fd]->generation++;
+    make_all_due(l, l->slots[fd]);
+    l->slots[fd]->owner = 0;
+    l->slots[fd]->generation++;
     (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -345,7 +345,7 @@ poll_events(uint32_t events)
 static void
 collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
 {
-    struct place *p = l->places[(uint32_t)data];
+    struct slot *p = l->slots[(uint32_t)data];
     short revents = poll_events(events);
 
     if (p->generation != (uint32_t)(data >> 32))
@@ -364,7 +364,7 @@ hs_err
 hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_error *err)
 {
     struct hs_loop *l = b->loop;
-    struct place *p = NULL;
+    struct slot *p = NULL;
     hs_err rv = HS_OK;
 
     HS_CHECK(b, WAITER_MAGIC);
@@ -372,7 +372,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    if (op->want_fd >= 0 && ((rv = loop_find_place(l, op->want_fd, err, &p)) < 0 ||
+    if (op->want_fd >= 0 && ((rv = loop_find_slot(l, op->want_fd, err, &p)) < 0 ||
                              (rv = loop_enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
     b->events = op->want_events;

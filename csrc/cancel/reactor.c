@@ -7,7 +7,7 @@
  *   ones in the order in which they became so. WAITING ones are in the heap unless their time is
  *   HS_NEVER; nothing else is. Those with a since_ns are in the ages of their lane, too.
  * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
- *   again. An event names place and generation; parking counts the generation up, so that the event
+ *   again. An event names slot and generation; parking counts the generation up, so that the event
  *   of an earlier time, which another thread may still have in its hands, is nothing.
  * - Only who owns it arms a descriptor, under the lock and before it is WAITING to others: so no
  *   number is armed that a next owner has closed.
@@ -48,7 +48,7 @@
 
 enum state { OWNED, WAITING, DUE };
 
-struct place {
+struct slot {
     struct hs_parked *parked; /* NULL: free */
     uint32_t generation;      /* not UINT32_MAX: see above */
     bool added;               /* its descriptor has been put into the set */
@@ -60,9 +60,9 @@ struct hs_reactor {
     int epoll_fd, ring_fd; /* own */
     struct hs_lock lock;
     /* All below are guarded by lock. */
-    struct place *places;  /* own */
-    uint32_t *free_places; /* own; a stack, of room for all */
-    size_t n_places, n_free;
+    struct slot *slots;   /* own */
+    uint32_t *free_slots; /* own; a stack, of room for all */
+    size_t n_slots, n_free;
     struct hs_timers timers, ages[HS_LANES];
     struct hs_timerfd timer;               /* own */
     struct hs_list waiting[HS_LANES], due; /* hs_parked.link */
@@ -141,8 +141,8 @@ hs_reactor_free(struct hs_reactor *r)
     hs_timers_fini(&r->timers);
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_timers_fini(&r->ages[lane]);
-    free(r->places);
-    free(r->free_places);
+    free(r->slots);
+    free(r->free_slots);
     if (reactor_is_ours(r))
         hs_lock_fini(&r->lock);
     memset(r, FREED, sizeof(*r));
@@ -218,54 +218,54 @@ drop_and_ring(struct hs_reactor *r)
 static bool
 grow_locked(struct hs_reactor *r)
 {
-    size_t n = r->n_places == 0 ? 64 : 2 * r->n_places;
-    struct place *places;
+    size_t n = r->n_slots == 0 ? 64 : 2 * r->n_slots;
+    struct slot *slots;
     uint32_t *stack;
 
-    if ((stack = realloc(r->free_places, n * sizeof(*stack))) == NULL)
+    if ((stack = realloc(r->free_slots, n * sizeof(*stack))) == NULL)
         return false;
-    r->free_places = stack;
-    if ((places = realloc(r->places, n * sizeof(*places))) == NULL)
+    r->free_slots = stack;
+    if ((slots = realloc(r->slots, n * sizeof(*slots))) == NULL)
         return false;
-    r->places = places;
-    memset(places + r->n_places, 0, (n - r->n_places) * sizeof(*places));
-    while (r->n_places < n)
-        stack[r->n_free++] = (uint32_t)r->n_places++;
+    r->slots = slots;
+    memset(slots + r->n_slots, 0, (n - r->n_slots) * sizeof(*slots));
+    while (r->n_slots < n)
+        stack[r->n_free++] = (uint32_t)r->n_slots++;
     return true;
 }
 
-static struct place *
-reactor_place_of_locked(struct hs_reactor *r, struct hs_parked *p)
+static struct slot *
+reactor_slot_of_locked(struct hs_reactor *r, struct hs_parked *p)
 {
-    struct place *place;
+    struct slot *slot;
 
-    if (p->place == 0) {
+    if (p->slot == 0) {
         if (r->n_free == 0 && !grow_locked(r))
             return NULL;
-        p->place = r->free_places[--r->n_free] + 1;
+        p->slot = r->free_slots[--r->n_free] + 1;
         p->timer = p->age = (struct hs_timer)HS_TIMER_INIT;
-        place = &r->places[p->place - 1];
-        place->parked = p;
-        place->added = false;
-        return place;
+        slot = &r->slots[p->slot - 1];
+        slot->parked = p;
+        slot->added = false;
+        return slot;
     }
-    return &r->places[p->place - 1];
+    return &r->slots[p->slot - 1];
 }
 
 /* Only asked of who owns p, so that fd is still its own. */
 static hs_err
-reactor_arm_locked(struct hs_reactor *r, struct place *place, const struct hs_parked *p, int fd,
+reactor_arm_locked(struct hs_reactor *r, struct slot *slot, const struct hs_parked *p, int fd,
                    uint32_t events, struct hs_error *err)
 {
     struct epoll_event ev = {.events = events | EPOLLONESHOT};
-    int ops[] = {place->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-                 place->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
-    int expected = place->added ? ENOENT : EEXIST;
+    int ops[] = {slot->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+                 slot->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
+    int expected = slot->added ? ENOENT : EEXIST;
 
-    ev.data.u64 = (uint64_t)place->generation << 32 | (p->place - 1);
+    ev.data.u64 = (uint64_t)slot->generation << 32 | (p->slot - 1);
     if (epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
         (errno == expected && epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
-        place->added = true;
+        slot->added = true;
         return HS_OK;
     }
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "reactor",
@@ -276,15 +276,15 @@ static hs_err
 park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, int64_t at_ns,
             struct hs_error *err)
 {
-    struct place *place;
+    struct slot *slot;
     hs_err rv;
 
     if (!hs_timers_reserve(&r->timers) || !hs_timers_reserve(&r->ages[p->lane]) ||
-        (place = reactor_place_of_locked(r, p)) == NULL)
+        (slot = reactor_slot_of_locked(r, p)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
-    HS_ASSERT(place->parked == p && p->state == OWNED);
-    place->generation = (place->generation + 1) & INT32_MAX;
-    if (fd >= 0 && (rv = reactor_arm_locked(r, place, p, fd, events, err)) != HS_OK)
+    HS_ASSERT(slot->parked == p && p->state == OWNED);
+    slot->generation = (slot->generation + 1) & INT32_MAX;
+    if (fd >= 0 && (rv = reactor_arm_locked(r, slot, p, fd, events, err)) != HS_OK)
         return rv;
     wait_locked(r, p, at_ns);
     hs_timerfd_set(&r->timer, at_ns);
@@ -310,13 +310,13 @@ void
 hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (p->place == 0 || !reactor_is_ours(r))
+    if (p->slot == 0 || !reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
-    HS_ASSERT(p->state == OWNED && r->places[p->place - 1].parked == p);
-    r->places[p->place - 1].parked = NULL;
-    r->free_places[r->n_free++] = p->place - 1;
-    p->place = 0;
+    HS_ASSERT(p->state == OWNED && r->slots[p->slot - 1].parked == p);
+    r->slots[p->slot - 1].parked = NULL;
+    r->free_slots[r->n_free++] = p->slot - 1;
+    p->slot = 0;
     hs_lock_drop(&r->lock);
 }
 
@@ -337,17 +337,17 @@ collect_expired_locked(struct hs_reactor *r)
 static void
 hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
 {
-    struct place *place;
+    struct slot *slot;
 
     if (ev->data.u64 == TIMER) {
         collect_expired_locked(r);
     } else if (ev->data.u64 != RINGING) {
-        place = &r->places[(uint32_t)ev->data.u64];
-        if (place->parked == NULL || place->generation != ev->data.u64 >> 32 ||
-            place->parked->state != WAITING)
+        slot = &r->slots[(uint32_t)ev->data.u64];
+        if (slot->parked == NULL || slot->generation != ev->data.u64 >> 32 ||
+            slot->parked->state != WAITING)
             return;
-        place->parked->events = ev->events;
-        become_due_locked(r, place->parked, HS_CAUSE_READY);
+        slot->parked->events = ev->events;
+        become_due_locked(r, slot->parked, HS_CAUSE_READY);
     }
 }
 

@@ -1,17 +1,17 @@
 /* departures.c: see departures.h.
  *
  * Invariants:
- * - places is indexed by descriptor number, and guarded by lock (rank DEPARTURES). A place with a
+ * - slots is indexed by descriptor number, and guarded by lock (rank DEPARTURES). A slot with a
  *   token is taken: conn is the connection whose descriptor it is, which has not been freed, since
  *   hs_conn_unref leaves first. Its owner and generation tell it from former and later ones of the
  *   same number.
- * - An event names the generation of its place: what comes late for a former owner is dropped.
+ * - An event names the generation of its slot: what comes late for a former owner is dropped.
  * - A connection is put into the set when it has been here for young_ns: most handlers are over by
  *   then, and have cost no system call. Nothing is lost: what has happened meanwhile is told when
  *   it is put in. young lists, in the order of their times, at least all that are to be put in;
  *   those that have left or were put in since are skipped. While it lists any the timer is set to
  *   the first or to an earlier time.
- * - A token is taken out of its place under the lock and cancelled outside. Before that c->left is
+ * - A token is taken out of its slot under the lock and cancelled outside. Before that c->left is
  *   set to its id: calls on the connection itself find out for themselves, and raise what is true.
  *
  * The set is edge-triggered. RST, a keepalive that gave up and a peer that closed a unix socket
@@ -42,10 +42,10 @@
 /* In the data of the timer's events. */
 #define TIMER UINT64_MAX
 
-struct place {
+struct slot {
     uint64_t owner;         /* hs_fd.id */
     struct hs_conn *conn;   /* borrows; see above */
-    struct hs_token *token; /* owns; NULL: the place is free */
+    struct hs_token *token; /* owns; NULL: the slot is free */
     uint32_t generation;
     bool armed;  /* it is in the set */
     bool by_end; /* the end of the peer's stream counts, too */
@@ -64,8 +64,8 @@ struct hs_departures {
     int64_t young_ns;
     struct hs_lock lock;
     /* All below are guarded by lock. */
-    struct place *places; /* own */
-    size_t n_places;
+    struct slot *slots; /* own */
+    size_t n_slots;
     struct young *young; /* own; a ring */
     size_t first_young, n_young, room_young;
     struct hs_timerfd timer; /* own; in the set, for the oldest of the young */
@@ -176,11 +176,11 @@ hs_departures_unref(struct hs_departures *d)
     departures_close_if_open(d->epoll_fd);
     hs_timerfd_close(&d->timer);
     if (departures_is_ours(d)) { /* In a forked child the tokens are the parent's. */
-        for (size_t i = 0; i < d->n_places; i++)
-            hs_token_unref(d->places[i].token);
+        for (size_t i = 0; i < d->n_slots; i++)
+            hs_token_unref(d->slots[i].token);
         hs_lock_fini(&d->lock);
     }
-    free(d->places);
+    free(d->slots);
     free(d->young);
     memset(d, FREED, sizeof(*d));
     free(d);
@@ -211,18 +211,18 @@ reserve_young_locked(struct hs_departures *d)
 static hs_err
 reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
 {
-    size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_places ? n : 2 * d->n_places;
-    struct place *places;
+    size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_slots ? n : 2 * d->n_slots;
+    struct slot *slots;
 
     if (!reserve_young_locked(d))
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
-    if (n <= d->n_places)
+    if (n <= d->n_slots)
         return HS_OK;
-    if ((places = realloc(d->places, wanted * sizeof(*places))) == NULL)
+    if ((slots = realloc(d->slots, wanted * sizeof(*slots))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
-    memset(places + d->n_places, 0, (wanted - d->n_places) * sizeof(*places));
-    d->places = places;
-    d->n_places = wanted;
+    memset(slots + d->n_slots, 0, (wanted - d->n_slots) * sizeof(*slots));
+    d->slots = slots;
+    d->n_slots = wanted;
     return HS_OK;
 }
 
@@ -231,10 +231,10 @@ departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_erro
 {
     struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
 
-    ev.data.u64 = (uint64_t)d->places[fd].generation << 32 | (uint32_t)fd;
+    ev.data.u64 = (uint64_t)d->slots[fd].generation << 32 | (uint32_t)fd;
     if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
         (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
-        d->places[fd].armed = true;
+        d->slots[fd].armed = true;
         return HS_OK;
     }
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "departures",
@@ -249,7 +249,7 @@ begin_young_locked(struct hs_departures *d, int fd)
 
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
-                        .generation = d->places[fd].generation};
+                         .generation = d->slots[fd].generation};
     hs_timerfd_set(&d->timer, y->at_ns);
 }
 
@@ -257,14 +257,14 @@ static hs_err
 watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token *token,
              struct hs_error *err, struct hs_token **ret_former)
 {
-    struct place *p;
+    struct slot *p;
     hs_err rv;
 
     if (d->epoll_fd < 0)
         return hs_err_setx(err, HS_E_CLOSED, "departures", "nobody watches any more");
     if ((rv = reserve_locked(d, fd, err)) != HS_OK)
         return rv;
-    p = &d->places[fd];
+    p = &d->slots[fd];
     p->generation++;
     if (d->young_ns == 0 && (rv = departures_arm_locked(d, fd, false, err)) != HS_OK)
         return rv;
@@ -304,11 +304,11 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
     return rv;
 }
 
-static struct place *
-departures_place_of_locked(struct hs_departures *d, const struct hs_conn *c)
+static struct slot *
+departures_slot_of_locked(struct hs_departures *d, const struct hs_conn *c)
 {
     size_t i = (size_t)c->fd.number;
-    struct place *p = c->fd.number >= 0 && i < d->n_places ? &d->places[i] : NULL;
+    struct slot *p = c->fd.number >= 0 && i < d->n_slots ? &d->slots[i] : NULL;
 
     return p != NULL && p->token != NULL && p->owner == c->fd.id ? p : NULL;
 }
@@ -318,13 +318,13 @@ departures_leave(struct hs_conn *c, bool given_away)
 {
     struct hs_departures *d = c->departures;
     struct hs_token *token = NULL;
-    struct place *p;
+    struct slot *p;
 
     HS_CHECK(c, CONN_MAGIC);
     if (d == NULL || !departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
-    if ((p = departures_place_of_locked(d, c)) != NULL) {
+    if ((p = departures_slot_of_locked(d, c)) != NULL) {
         token = p->token;
         p->token = NULL;
         p->generation++;
@@ -353,7 +353,7 @@ hs_err
 hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
 {
     struct hs_departures *d = c->departures;
-    struct place *p;
+    struct slot *p;
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
@@ -364,7 +364,7 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
                          "no server watches this connection for its handler");
     } else {
         hs_lock_take(&d->lock);
-        p = departures_place_of_locked(d, c);
+        p = departures_slot_of_locked(d, c);
         if (p != NULL && d->epoll_fd >= 0 &&
             (rv = departures_arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
@@ -398,7 +398,7 @@ is_broken(struct hs_conn *c, uint32_t events)
 static struct hs_token *
 judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char **ret_why)
 {
-    struct place *p = &d->places[(uint32_t)ev->data.u64];
+    struct slot *p = &d->slots[(uint32_t)ev->data.u64];
     struct hs_token *token = p->token;
     bool ended = p->by_end && (ev->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
 
@@ -420,7 +420,7 @@ judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char *
 static bool
 is_young_locked(const struct hs_departures *d, const struct young *y)
 {
-    const struct place *p = &d->places[y->fd];
+    const struct slot *p = &d->slots[y->fd];
 
     return p->generation == y->generation && p->token != NULL && !p->armed &&
            !hs_fd_is_closed(&p->conn->fd);
@@ -435,7 +435,7 @@ grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *
     struct hs_error failed = {0};
     hs_err rv = departures_arm_locked(d, (int)y->fd, false, &failed);
 
-    if (rv == HS_OK || hs_fd_is_closed(&d->places[y->fd].conn->fd))
+    if (rv == HS_OK || hs_fd_is_closed(&d->slots[y->fd].conn->fd))
         return HS_OK;
     if (err != NULL)
         *err = failed;

@@ -229,6 +229,9 @@ class Server(LingeringConnections):
                 bell.wait(wait)  # It was closed, which the next accept tells.
         return 0
 
+    def _where(self, runner: object) -> tuple[str | None, str | None]:
+        return look_at(runner)
+
     def _look(self) -> None:
         """Now and then, in the thread that accepts."""
 
