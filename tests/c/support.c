@@ -161,7 +161,10 @@ ledger_close(void)
     ck_assert_int_eq(live.connectors, 0);
     ck_assert_int_eq(live.buffers, 0);
     ck_assert_int_eq(live.breakers, 0);
+    ck_assert_int_eq(live.slots, 0);
+    ck_assert_int_eq(live.parkings, 0);
     ck_assert_int_eq(live.departures, 0);
+    ck_assert_int_eq(live.delays, 0);
     EVENTUALLY(count_fds() == fds_before); /* The pool worker of pools ends when it is ready. */
 }
 
