@@ -1,10 +1,10 @@
 /* foreign.c: TCP connections of other processes, from the kernel's tables, and their end.
  *
  * sock_diag(7) over NETLINK_SOCK_DIAG, in the caller's network namespace. How long one has been
- * idle comes from its tcp_info: since data was last sent, or received. Ending one asks the kernel for
- * exactly that socket, by its cookie, which is never used again, looks at what it says, and has it
- * destroyed (SOCK_DESTROY) by the next call: there is none that compares and destroys at once, so
- * that a byte of the few microseconds between can be lost. The owner sees ECONNABORTED, the peer a
+ * idle comes from its tcp_info: since data was last sent, or received. Ending one asks the kernel
+ * for exactly that socket by its cookie, which is never used again, looks at the answer, and has it
+ * destroyed (SOCK_DESTROY) by the next call. There is no call that compares and destroys at once,
+ * so a byte of the few microseconds between can be lost. The owner sees ECONNABORTED, the peer a
  * reset. It needs CAP_NET_ADMIN, and a kernel with CONFIG_INET_DIAG_DESTROY.
  */
 #include "hardsock_binding.h"
