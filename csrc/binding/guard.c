@@ -105,7 +105,7 @@ core_guard_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     if (l.failed)
         PyErr_NoMemory();
     else
-        list = PyList_New((Py_ssize_t)l.n);
+        list = hs_list_new((Py_ssize_t)l.n);
     for (size_t i = 0; list != NULL && i < l.n; i++) {
         PyObject *row = row_object(&l.seen[i], l.now);
 
@@ -332,7 +332,7 @@ core_guard_pool_ids(PyObject *module, PyObject *pool)
         return PyErr_NoMemory();
     if ((n = hs_pool_conn_ids(core, ids, room)) > room)
         n = room; /* Those that came meanwhile are too young for anything. */
-    list = PyList_New((Py_ssize_t)n);
+    list = hs_list_new((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
 

@@ -27,12 +27,12 @@ conn_alloc(mod_state *st, struct hs_conn *c)
 }
 
 PyObject *
-conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
+conn_object_new(mod_state *st, struct hs_conn *c, const struct opening *opening)
 {
     ConnObject *self = conn_alloc(st, c);
 
     if (self != NULL)
-        tracking_add(st, &self->opened, origin, hs_conn_fileno(c));
+        tracking_add(st, &self->opened, opening, hs_conn_fileno(c));
     return (PyObject *)self;
 }
 
@@ -187,13 +187,13 @@ static int
 warn_of_leaving(void)
 {
     PyObject *module, *done = NULL;
-    struct place place;
+    struct call_site site;
 
-    if (!place_of_caller(&place) ||
-        PyUnicode_CompareWithASCIIString(((PyCodeObject *)place.code)->co_name, "_create") != 0)
+    if (!call_site_of_caller(&site) ||
+        PyUnicode_CompareWithASCIIString(((PyCodeObject *)site.code)->co_name, "_create") != 0)
         return 0;
     if ((module = PyImport_ImportModule("hardsock.files.second_owner")) != NULL)
-        done = PyObject_CallMethod(module, "leaving", "O", place.code);
+        done = PyObject_CallMethod(module, "leaving", "O", site.code);
     Py_XDECREF(module);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;

@@ -167,7 +167,8 @@ pool_destroy(struct hs_pool *p)
 
 hs_err
 hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-               const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool)
+               const struct hs_pool_opening *origin, struct hs_error *err,
+               struct hs_pool **ret_pool)
 {
     struct hs_pool *p;
     hs_err rv;
@@ -186,10 +187,11 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     pool_empty(p);
-    p->ledger.other.where = hs_site_unknown();
+    p->ledger.other.where = hs_call_site_unknown();
     p->where = origin->site;
     p->thread = origin->thread;
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
+    p->named = origin->named;
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -206,7 +208,7 @@ hs_err
 hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
             struct hs_error *err, struct hs_pool **ret_pool)
 {
-    const struct hs_pool_origin unknown = {.site = hs_site_unknown(), .name = ""};
+    const struct hs_pool_opening unknown = {.site = hs_call_site_unknown(), .name = ""};
 
     return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
 }
@@ -580,26 +582,27 @@ is_renewed(struct hs_pool *p)
     return done;
 }
 
-/* Listens first, looks after. */
 static hs_err
-await(struct hs_pool *p, struct hs_op *op, bool (*done)(struct hs_pool *), const char *name,
-      struct hs_error *err)
+look_renewed(void *arg, struct hs_change *change)
 {
-    struct hs_wakenode node;
-    short revents;
+    (void)change;
+    return is_renewed(arg) ? HS_OK : HS_WANT;
+}
+
+static hs_err
+look_empty(void *arg, struct hs_change *change)
+{
+    (void)change;
+    return is_empty(arg) ? HS_OK : HS_WANT;
+}
+
+static hs_err
+await(struct hs_pool *p, struct hs_op *op, hs_look *look, const char *name, struct hs_error *err)
+{
     hs_err rv = hs_op_begin(op, HS_NEVER, err);
 
-    for (bool is_done = false; rv == HS_OK && !is_done;) {
-        if (!op->stepping)
-            hs_wakelist_join(&p->changed, &node);
-        else if (op->loop_waiter != NULL)
-            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
-        op->want_id = 0;
-        if (!(is_done = done(p)))
-            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-        if (!op->stepping)
-            hs_wakelist_leave(&p->changed, &node);
-    }
+    if (rv == HS_OK)
+        rv = hs_await_change(op, &p->changed, look, p, err);
     if (rv < 0 && err != NULL)
         err->op = name;
     return rv;
@@ -612,12 +615,12 @@ hs_pool_drain(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
         op->claim = 1; /* The first step. */
         hs_pool_evict(p);
     }
-    return await(p, op, is_renewed, "drain", err);
+    return await(p, op, look_renewed, "drain", err);
 }
 
 hs_err
 hs_pool_await_closed(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
 {
     HS_CHECK(p, POOL_MAGIC);
-    return await(p, op, is_empty, "close", err);
+    return await(p, op, look_empty, "close", err);
 }
