@@ -83,9 +83,10 @@ void hs_site_leaked(struct hs_site *s, struct hs_conn *c);
  * flood of one kind pushes out no other. X(name, text) */
 #define HS_EVENTS_ALL(X)                                                                           \
     X(CONNECT_FAILED, "connect_failed") /* also cancelled, timed out, refused by a breaker */      \
-    X(DEADLINE, "deadline")             /* of a call that waited on a connection */                \
-    X(CANCELLED, "cancelled")           /* the same */                                             \
-    X(RESET, "reset")                   /* by the peer */                                          \
+    X(CONNECT_SLOW, "connect_slow") /* it succeeded, but took longer than HS_SLOW_CONNECT_NS */    \
+    X(DEADLINE, "deadline")         /* of a call that waited on a connection */                    \
+    X(CANCELLED, "cancelled")       /* the same */                                                 \
+    X(RESET, "reset")               /* by the peer */                                              \
     X(DEAD_PEER, "dead_peer")                                                                      \
     X(LEAKED, "leaked")   /* thrown away while it was open */                                      \
     X(OVERDUE, "overdue") /* lent for longer than its pool's leak_after */                         \
@@ -103,6 +104,7 @@ enum hs_event_kind {
 #undef HS_EVENT_ENUM
         HS_EVENT_KINDS,
 };
+#define HS_SLOW_CONNECT_NS (2 * INT64_C(1000000000)) /* RFC 6298: one lost SYN costs 1 s */
 #define HS_EVENTS_EACH 64
 #define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
 const char *hs_event_name(enum hs_event_kind kind);

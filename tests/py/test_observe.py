@@ -24,6 +24,7 @@ from hardsock import _core
 from hardsock.lab.waits import poll_until
 from hardsock.serving.ledger import Phase
 from support import process_handlers
+from support.tls import Identities
 
 
 @pytest.fixture
@@ -382,6 +383,42 @@ def test_hint_tells_of_other_failures_to_the_same_address() -> None:
     assert "other connects" not in hints[0] + hints[1]
     assert "2 other connects to this address have failed in the last 0 s" in hints[2]
     assert "3 other connects to this address have failed" in hints[3]
+
+
+def test_hint_of_a_pools_dial_tells_of_others_too() -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()
+    for _ in range(3):
+        with hs.Pool(dead) as pool, pytest.raises(hs.ConnectError) as caught:
+            pool.acquire(timeout=20)
+    assert "2 other connects to this address have failed" in (caught.value.hint or "")
+
+
+@pytest.mark.slow
+def test_connect_that_took_over_two_seconds_is_an_event(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    ids = Identities(tmp_path_factory.mktemp("ca"))
+    began = time.monotonic()
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        port = listener.address[1]
+
+        def answer_late() -> None:
+            with listener.accept() as conn:
+                assert poll_until(lambda: time.monotonic() - began > 2.1, 60)
+                conn.upgrade_to_tls(ids.server())
+                conn.recv(1)
+
+        thread = threading.Thread(target=answer_late)
+        thread.start()
+        with hs.connect(listener.address, tls=ids.client(), timeout=60):
+            event = last("connect_slow")
+        thread.join()
+    assert event.what == f"127.0.0.1:{port}"
+    assert event.error is None
+    assert (event.span or 0) > 2
+    assert event.site is not None
+    assert event.site.function == "test_connect_that_took_over_two_seconds_is_an_event"
 
 
 def test_hint_of_a_pool_names_who_holds_it_and_how_many_wait(listener: hs.Listener) -> None:
