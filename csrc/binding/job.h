@@ -44,6 +44,10 @@ struct upgrading {
     bool read_ahead;
 };
 
+struct requesting {
+    bool required, wait;
+};
+
 /* Connections that are no result yet. */
 struct unaccepted {
     struct unaccepted *next;
@@ -122,6 +126,7 @@ struct job {
         struct filing filing;
         struct file_io file_io;
         struct upgrading upgrading;
+        struct requesting requesting;
         size_t peek_size;
         bool in_time;
         struct hs_callback *fired; /* owns: to be run */

@@ -432,6 +432,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
+    IDENT,
     MARKS,
 };
 
@@ -465,6 +466,8 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
+    case IDENT:
+        return PyLong_FromUnsignedLongLong(hs_conn_id(((ConnObject *)obj)->core));
     case MARKS:
         return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
                                (info.left ? 4 : 0) | (info.quiet == HS_QUIET_FOR_LONG ? 8 : 0) |
@@ -565,6 +568,7 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER("family", "AF_INET, AF_INET6 or AF_UNIX.", FAMILY),
     INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
                 CHANGED),
+    INFO_GETTER("_id", "As reports have it; never used again.", IDENT),
     INFO_GETTER("poisoned", "Whether a direction is unusable after a half-done message.", POISONED),
     INFO_GETTER("write_poisoned",
                 "Whether sending is: half a message is out, or the connection broke.",

@@ -22,6 +22,7 @@
  */
 #include "loop.h"
 
+#include "timerfd.h"
 #include "timers.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -33,7 +34,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define LOOP_MAGIC 0x70c310b0U
@@ -54,12 +54,12 @@ struct slot { /* of one descriptor number */
 struct hs_loop {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd, timer_fd;
+    int epoll_fd;           /* own */
     struct hs_waker *waker; /* owns: a reference */
     struct slot **slots;    /* own; by number, made on first use: lists must not move */
     size_t n_slots;
     struct hs_timers timers; /* hs_loop_waiter.timer */
-    int64_t timer_ns;        /* what timer_fd is set to */
+    struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
     size_t loop_waiters;
     struct hs_lock lock;
@@ -98,11 +98,11 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 
     if ((l->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
-    if ((l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "timerfd_create");
+    if ((rv = hs_timerfd_open(&l->timer, "loop", err)) != HS_OK)
+        return rv;
     if ((l->waker = hs_waker_new()) == NULL)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "eventfd");
-    if ((rv = watch_own(l, l->timer_fd, TIMER, err)) != HS_OK)
+    if ((rv = watch_own(l, l->timer.fd, TIMER, err)) != HS_OK)
         return rv;
     return watch_own(l, l->waker->efd, RINGING, err);
 }
@@ -117,8 +117,8 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory for a loop");
     l->magic = LOOP_MAGIC;
     l->fork_generation = hs_fork_generation();
-    l->epoll_fd = l->timer_fd = -1;
-    l->timer_ns = HS_NEVER;
+    l->epoll_fd = -1;
+    l->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_list_init(&l->due);
     hs_list_init(&l->rung);
     hs_lock_init(&l->lock, HS_RANK_LOOP);
@@ -145,8 +145,7 @@ hs_loop_free(struct hs_loop *l)
     HS_ASSERT(l->loop_waiters == 0 || !loop_is_ours(l));
     if (l->epoll_fd >= 0)
         (void)close(l->epoll_fd);
-    if (l->timer_fd >= 0)
-        (void)close(l->timer_fd);
+    hs_timerfd_close(&l->timer);
     if (l->waker != NULL)
         hs_waker_unref(l->waker);
     for (size_t i = 0; i < l->n_slots; i++)
@@ -249,31 +248,15 @@ collect_rung(struct hs_loop *l)
 /* ---- Times --------------------------------------------------------------------------------- */
 
 static void
-set_timer(struct hs_loop *l)
-{
-    struct itimerspec spec = {0};
-    int64_t earliest = hs_timers_earliest(&l->timers);
-
-    if (earliest >= l->timer_ns)
-        return;
-    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
-    if (timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
-        l->timer_ns = earliest;
-}
-
-static void
 loop_collect_expired(struct hs_loop *l)
 {
     int64_t now = hs_now();
-    uint64_t count;
-    ssize_t ignored = read(l->timer_fd, &count, sizeof(count));
     struct hs_timer *timer;
 
-    (void)ignored;
-    l->timer_ns = HS_NEVER;
+    hs_timerfd_heard(&l->timer);
     while ((timer = hs_timers_expired(&l->timers, now)) != NULL)
         make_due(HS_CONTAINER(timer, struct hs_loop_waiter, timer));
-    set_timer(l);
+    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
 }
 
 /* ---- Descriptors --------------------------------------------------------------------------- */
@@ -400,7 +383,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         hs_eventfd_ring(l->waker->efd);
     }
     hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
-    set_timer(l);
+    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
     return HS_OK;
 }
 

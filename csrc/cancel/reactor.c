@@ -11,7 +11,7 @@
  *   of an earlier time, which another thread may still have in its hands, is nothing.
  * - Only who owns it arms a descriptor, under the lock and before it is WAITING to others: so no
  *   number is armed that a next owner has closed.
- * - timer_ns is what the timer is set to, never later than the earliest of the heap.
+ * - The timer fires at the earliest of the heap or before.
  * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
  *   woken somebody who has not looked yet. The one who takes one and leaves others rings on: one
  *   ring is enough for several.
@@ -26,6 +26,7 @@
  */
 #include "reactor.h"
 
+#include "timerfd.h"
 #include "wait.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -36,7 +37,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define REACTOR_MAGIC 0x70c34ea7U
@@ -57,14 +57,14 @@ struct slot {
 struct hs_reactor {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd, timer_fd, ring_fd; /* own */
+    int epoll_fd, ring_fd; /* own */
     struct hs_lock lock;
     /* All below are guarded by lock. */
     struct slot *slots;   /* own */
     uint32_t *free_slots; /* own; a stack, of room for all */
     size_t n_slots, n_free;
     struct hs_timers timers, ages[HS_LANES];
-    int64_t timer_ns;
+    struct hs_timerfd timer;               /* own */
     struct hs_list waiting[HS_LANES], due; /* hs_parked.link */
     struct hs_reactor_counts counts;
     bool closed, watched;
@@ -77,14 +77,15 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
+    hs_err rv;
 
     if ((r->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
-    if ((r->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "timerfd_create");
+    if ((rv = hs_timerfd_open(&r->timer, "reactor", err)) != HS_OK)
+        return rv;
     if ((r->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
-    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer_fd, &timer) != 0 ||
+    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer.fd, &timer) != 0 ||
         epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
     return HS_OK;
@@ -100,8 +101,8 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory for a reactor");
     r->magic = REACTOR_MAGIC;
     r->fork_generation = hs_fork_generation();
-    r->epoll_fd = r->timer_fd = r->ring_fd = -1;
-    r->timer_ns = HS_NEVER;
+    r->epoll_fd = r->ring_fd = -1;
+    r->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_list_init(&r->waiting[lane]);
     hs_list_init(&r->due);
@@ -135,7 +136,7 @@ hs_reactor_free(struct hs_reactor *r)
     HS_ASSERT(!reactor_is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
     HS_ASSERT(!reactor_is_ours(r) || r->counts.sleeping == 0);
     reactor_close_if_open(r->epoll_fd);
-    reactor_close_if_open(r->timer_fd);
+    hs_timerfd_close(&r->timer);
     reactor_close_if_open(r->ring_fd);
     hs_timers_fini(&r->timers);
     for (unsigned lane = 0; lane < HS_LANES; lane++)
@@ -251,19 +252,6 @@ reactor_slot_of_locked(struct hs_reactor *r, struct hs_parked *p)
     return &r->slots[p->slot - 1];
 }
 
-static void
-reactor_set_timer_locked(struct hs_reactor *r)
-{
-    int64_t earliest = hs_timers_earliest(&r->timers);
-    struct itimerspec spec = {0};
-
-    if (earliest >= r->timer_ns)
-        return;
-    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
-    if (timerfd_settime(r->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
-        r->timer_ns = earliest;
-}
-
 /* Only asked of who owns p, so that fd is still its own. */
 static hs_err
 reactor_arm_locked(struct hs_reactor *r, struct slot *slot, const struct hs_parked *p, int fd,
@@ -299,7 +287,7 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     if (fd >= 0 && (rv = reactor_arm_locked(r, slot, p, fd, events, err)) != HS_OK)
         return rv;
     wait_locked(r, p, at_ns);
-    reactor_set_timer_locked(r);
+    hs_timerfd_set(&r->timer, at_ns);
     return HS_OK;
 }
 
@@ -339,14 +327,11 @@ collect_expired_locked(struct hs_reactor *r)
 {
     int64_t now = hs_now();
     struct hs_timer *timer;
-    uint64_t count;
-    ssize_t ignored = read(r->timer_fd, &count, sizeof(count));
 
-    (void)ignored;
-    r->timer_ns = HS_NEVER;
+    hs_timerfd_heard(&r->timer);
     while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
         become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
-    reactor_set_timer_locked(r);
+    hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers));
 }
 
 static void

@@ -683,6 +683,9 @@ bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
                                   uint32_t counts[HS_TCP_STATES]);
 
+/* The OpenSSL that runs, in its own words, with the date of its release. Static. */
+const char *hs_openssl_version(void);
+
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */
 struct hs_live {

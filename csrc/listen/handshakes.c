@@ -29,6 +29,7 @@
 #include "../base/lock.h"
 #include "../base/network.h"
 #include "../base/time.h"
+#include "../cancel/timerfd.h"
 #include "../cancel/timers.h"
 #include "../cancel/wait.h"
 #include "../connect/breaker_key.h"
@@ -40,7 +41,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define LISTENER_EVENT UINT64_MAX
@@ -75,8 +75,8 @@ struct hs_handshakes {
     struct hs_breaker_key key;
     struct hs_witnesses *witnesses; /* owns; guarded by lock; NULL without a breaker */
     unsigned fork_generation;
-    int epoll_fd, timer_fd; /* own */
-    int listen_fd;          /* borrows */
+    int epoll_fd;  /* own */
+    int listen_fd; /* borrows */
     size_t max;
     int64_t interval_ns; /* between two beginnings, or 0 */
     struct hs_lock lock;
@@ -86,7 +86,8 @@ struct hs_handshakes {
     struct hs_list silent, ready; /* slot.link */
     struct hs_timers timers;      /* slot.timer */
     bool listening, closed, held, last_call;
-    int64_t next_start_ns, paused_until_ns, timer_ns;
+    int64_t next_start_ns, paused_until_ns;
+    struct hs_timerfd timer; /* own */
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
     struct hs_network *proxies; /* own; immutable */
     size_t n_proxies;
@@ -108,10 +109,12 @@ handshakes_watch(int epoll_fd, int fd, uint64_t what)
 static hs_err
 handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 {
+    hs_err rv = hs_timerfd_open(&h->timer, "listen", err);
+
+    if (rv != HS_OK)
+        return rv;
     h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (h->epoll_fd < 0 || h->timer_fd < 0 ||
-        handshakes_watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
+    if (h->epoll_fd < 0 || handshakes_watch(h->epoll_fd, h->timer.fd, TIMER_EVENT) != HS_OK ||
         handshakes_watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
     h->listening = true;
@@ -201,10 +204,10 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
         return rv;
     if ((h = calloc(1, sizeof(*h))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
-    h->epoll_fd = h->timer_fd = -1;
+    h->epoll_fd = -1;
+    h->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     h->fork_generation = hs_fork_generation();
     h->listen_fd = listen_fd;
-    h->timer_ns = HS_NEVER;
     hs_list_init(&h->silent);
     hs_list_init(&h->ready);
     if (peers != NULL)
@@ -239,8 +242,7 @@ hs_handshakes_free(struct hs_handshakes *h)
         }
     if (h->epoll_fd >= 0)
         (void)close(h->epoll_fd);
-    if (h->timer_fd >= 0)
-        (void)close(h->timer_fd);
+    hs_timerfd_close(&h->timer);
     hs_tls_config_unref(h->config);
     hs_tls_config_unref(h->fallback);
     hs_breaker_unref(h->breaker);
@@ -262,18 +264,6 @@ hs_handshakes_fileno(const struct hs_handshakes *h)
 }
 
 /* ---- Newcomers ----------------------------------------------------------------------------- */
-
-static void
-handshakes_set_timer_locked(struct hs_handshakes *h, int64_t at_ns)
-{
-    const struct itimerspec spec = {
-        .it_value = {.tv_sec = at_ns / HS_NS_PER_S, .tv_nsec = at_ns % HS_NS_PER_S}};
-
-    if (at_ns >= h->timer_ns)
-        return;
-    h->timer_ns = at_ns;
-    (void)timerfd_settime(h->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
-}
 
 static int64_t
 next_newcomer_locked(const struct hs_handshakes *h)
@@ -308,8 +298,8 @@ update_listening_locked(struct hs_handshakes *h)
     ev.events = welcome ? EPOLLIN : 0;
     if (h->closed)
         return;
-    if (!welcome && from < HS_NEVER)
-        handshakes_set_timer_locked(h, from);
+    if (!welcome)
+        hs_timerfd_set(&h->timer, from);
     if (welcome == h->listening)
         return;
     h->listening = welcome;
@@ -572,7 +562,7 @@ wait_again(struct hs_handshakes *h, struct slot *p, bool first)
                           hs_conn_fileno(p->conn), &ev) == 0;
         if (armed) {
             hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
-            handshakes_set_timer_locked(h, p->op.want_at_ns);
+            hs_timerfd_set(&h->timer, p->op.want_at_ns);
         } else {
             p->state = BUSY;
         }
@@ -755,20 +745,14 @@ claim_expired(struct hs_handshakes *h)
 {
     struct slot *found = NULL;
     struct hs_timer *timer;
-    int64_t next;
-    uint64_t ticks;
-    ssize_t ignored;
 
     hs_lock_take(&h->lock);
     if ((timer = hs_timers_expired(&h->timers, hs_now())) != NULL) {
         found = HS_CONTAINER(timer, struct slot, timer);
         claim_locked(h, found);
     }
-    ignored = read(h->timer_fd, &ticks, sizeof(ticks));
-    (void)ignored;
-    h->timer_ns = HS_NEVER;
-    if ((next = hs_timers_earliest(&h->timers)) < HS_NEVER)
-        handshakes_set_timer_locked(h, next > 0 ? next : 1);
+    hs_timerfd_heard(&h->timer);
+    hs_timerfd_set(&h->timer, hs_timers_earliest(&h->timers));
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
     return found;

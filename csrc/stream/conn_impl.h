@@ -199,6 +199,10 @@ void hs_conn_remember_local(struct hs_conn *c);
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
                                   int flags, struct hs_error *err, size_t *ret_n);
 
+/* The same without a wait: HS_WANT. */
+HS_NODISCARD hs_err hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err,
+                                 short *want, size_t *ret_n);
+
 /* ---- conn_frame.c: with HS_DIR_IN claimed ---- */
 /* The buffer has changed: lets those who only look see it. */
 void hs_input_changed(struct hs_conn *c);

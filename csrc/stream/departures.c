@@ -24,6 +24,7 @@
 
 #include "conn_impl.h"
 #include "../base/time.h"
+#include "../cancel/timerfd.h"
 #include "../cancel/token.h"
 
 #include <errno.h>
@@ -33,7 +34,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define DEPARTURES_MAGIC 0x70c3de9aU
@@ -60,8 +60,7 @@ struct hs_departures {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
-    int epoll_fd; /* changes once, to -1, under lock, by who tends it; timer_fd with it */
-    int timer_fd; /* in the set */
+    int epoll_fd; /* own; changes once, to -1, under lock, by who tends it; timer with it */
     int64_t young_ns;
     struct hs_lock lock;
     /* All below are guarded by lock. */
@@ -69,7 +68,7 @@ struct hs_departures {
     size_t n_slots;
     struct young *young; /* own; a ring */
     size_t first_young, n_young, room_young;
-    bool timer_set;
+    struct hs_timerfd timer; /* own; in the set, for the oldest of the young */
 };
 
 static const char by_reset[] = "the client has left: its connection was reset, or is dead";
@@ -95,13 +94,13 @@ static hs_err
 departures_open_descriptors(struct hs_departures *d, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
+    hs_err rv;
 
-    d->timer_fd = -1;
     if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_create1");
-    if ((d->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "timerfd_create");
-    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer_fd, &timer) != 0)
+    if ((rv = hs_timerfd_open(&d->timer, "departures", err)) != HS_OK)
+        return rv;
+    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer.fd, &timer) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_ctl");
     return HS_OK;
 }
@@ -122,9 +121,10 @@ hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures *
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
     d->young_ns = young_ns;
+    d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     if ((rv = departures_open_descriptors(d, err)) != HS_OK) {
         departures_close_if_open(d->epoll_fd);
-        departures_close_if_open(d->timer_fd);
+        hs_timerfd_close(&d->timer);
         free(d);
         return rv;
     }
@@ -148,18 +148,20 @@ hs_departures_ref(struct hs_departures *d)
 void
 hs_departures_close(struct hs_departures *d)
 {
-    int epoll_fd, timer_fd;
+    struct hs_timerfd timer;
+    int epoll_fd;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
     epoll_fd = d->epoll_fd;
-    timer_fd = d->timer_fd;
-    d->epoll_fd = d->timer_fd = -1;
+    timer = d->timer;
+    d->epoll_fd = -1;
+    d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_lock_drop(&d->lock);
     departures_close_if_open(epoll_fd);
-    departures_close_if_open(timer_fd);
+    hs_timerfd_close(&timer);
 }
 
 /* Its connections hold references: the one who gives up the last has seen all of them leave. */
@@ -172,7 +174,7 @@ hs_departures_unref(struct hs_departures *d)
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
     departures_close_if_open(d->epoll_fd);
-    departures_close_if_open(d->timer_fd);
+    hs_timerfd_close(&d->timer);
     if (departures_is_ours(d)) { /* In a forked child the tokens are the parent's. */
         for (size_t i = 0; i < d->n_slots; i++)
             hs_token_unref(d->slots[i].token);
@@ -239,14 +241,6 @@ departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_erro
                       "epoll_ctl");
 }
 
-static void
-departures_set_timer_locked(struct hs_departures *d, int64_t at_ns)
-{
-    struct itimerspec spec = {.it_value = hs_timespec_until(at_ns, 0)};
-
-    d->timer_set = timerfd_settime(d->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0;
-}
-
 /* After reserve_locked. */
 static void
 begin_young_locked(struct hs_departures *d, int fd)
@@ -256,8 +250,7 @@ begin_young_locked(struct hs_departures *d, int fd)
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
                         .generation = d->slots[fd].generation};
-    if (!d->timer_set)
-        departures_set_timer_locked(d, y->at_ns);
+    hs_timerfd_set(&d->timer, y->at_ns);
 }
 
 static hs_err
@@ -455,18 +448,15 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
 {
     int64_t now = hs_now(), soonest;
     struct young *y;
-    uint64_t count;
-    ssize_t ignored = read(d->timer_fd, &count, sizeof(count));
     hs_err rv = HS_OK;
 
-    (void)ignored;
-    d->timer_set = false;
+    hs_timerfd_heard(&d->timer);
     for (; d->n_young > 0; d->n_young--) {
         y = &d->young[d->first_young];
         if (is_young_locked(d, y) &&
             (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
             soonest = hs_deadline_after(d->young_ns / 4);
-            departures_set_timer_locked(d, y->at_ns > soonest ? y->at_ns : soonest);
+            hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest);
             break;
         }
         d->first_young = (d->first_young + 1) % d->room_young;

@@ -20,6 +20,7 @@ from hardsock._core import (
     Listener,
     Permit,
     fd_inventory,
+    openssl_version,
     reset_counts,
     resolver_stats,
     tcp_counts,
@@ -61,7 +62,7 @@ from hardsock.leaks.sites import skip_sites  # which also tells the core of know
 from hardsock.metrics import metrics  # here: a folder of that name would hide it
 
 if TYPE_CHECKING:
-    from hardsock import deadline
+    from hardsock import deadline, guard
     from hardsock._defaults import Defaults, defaults
     from hardsock._dial_limits import DialLimits, DialPlace, DialStats
     from hardsock._escapes import warn_of_foreign_sockets
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     from hardsock._scope import current, remaining, scope, shield, sleep, timeout
     from hardsock.connecting.connect import Address, adopt, connect, resolve
     from hardsock.connecting.create_connection import create_connection
+    from hardsock.guard import Guard
     from hardsock.leaks.descriptors import (
         Descriptor,
         FdAlarm,
@@ -161,6 +163,7 @@ __all__ = [
     "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
+    "Guard",
     "HandshakeStats",
     "PeerLimits",
     "PeerStats",
@@ -229,6 +232,7 @@ __all__ = [
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "guard",
     "hand_over",
     "inspect",
     "listen",
@@ -236,6 +240,7 @@ __all__ = [
     "metrics",
     "note",
     "open_connections",
+    "openssl_version",
     "remaining",
     "report",
     "reset_counts",
@@ -259,6 +264,7 @@ __all__ = [
 # Where the rest is found: imported when it is used, so that a program pays for what it uses.
 # tools/check_names.py holds this against the imports above.
 _HOMES = {
+    "hardsock.guard": ("Guard",),
     "hardsock._defaults": ("Defaults", "defaults"),
     "hardsock._dial_limits": ("DialLimits", "DialPlace", "DialStats"),
     "hardsock._escapes": ("warn_of_foreign_sockets",),
@@ -324,13 +330,14 @@ _HOMES = {
     "hardsock.tls.ssl_context": ("SSLContext", "ssl_context"),
     "hardsock.tls.tls_socket": ("TLSSocket",),
 }
+_MODULES = ("deadline", "guard")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 if not TYPE_CHECKING:  # A checker that saw it would take every misspelt name for one of ours.
 
     def __getattr__(name: str) -> object:
-        if name == "deadline":
-            return _import_module("hardsock.deadline")
+        if name in _MODULES:
+            return _import_module(f"hardsock.{name}")
         if name not in _HOME_OF:
             raise AttributeError(f"module 'hardsock' has no attribute {name!r}")
         value = getattr(_import_module(_HOME_OF[name]), name)
