@@ -206,11 +206,23 @@ def of_core(module: str, name: str) -> Name:
     return Name(module, name, doc, doc, parameters, False, not isinstance(thing, type))
 
 
+def of_quantity(name: str) -> str:
+    """Return what a quantity of hardsock.guard says of itself."""
+    quantity = importlib.import_module("hardsock.guard.quantities").QUANTITIES.get(name)
+    if quantity is None:
+        return ""
+    unit = f" ({quantity.unit})" if quantity.unit else ""
+    return f"A quantity{unit}, {quantity.text}."
+
+
 def names() -> list[Name]:
     found = []
     for module in modules():
         for name in exported(tree_of(module)) or []:
-            found.append(describe(module, name))
+            one = describe(module, name)
+            if module == "hardsock.guard" and not one.doc:
+                one.doc = of_quantity(name)
+            found.append(one)
     return found
 
 

@@ -216,7 +216,7 @@ class Calls(unittest.TestCase):
             ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
             ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
             ("csrc/stream/tcp.c", 'set("poll(");', False),
-            ("csrc/connect/connector.c", "epoll_wait(e, v, 8, 0);", False),
+            ("csrc/connect/race.c", "epoll_wait(e, v, 8, 0);", False),
             ("csrc/pool/pool.c", "epoll_wait(e, v, 8, 0);", True),
             ("csrc/pool/pool.c", "pthread_cond_t c;", True),
             ("csrc/pool/pool.c", "pthread_mutex_lock(&m);", True),

@@ -264,6 +264,7 @@ __all__ = [
 # Where the rest is found: imported when it is used, so that a program pays for what it uses.
 # tools/check_names.py holds this against the imports above.
 _HOMES = {
+    "hardsock.guard": ("Guard",),
     "hardsock._defaults": ("Defaults", "defaults"),
     "hardsock._dial_limits": ("DialLimits", "DialPlace", "DialStats"),
     "hardsock._escapes": ("warn_of_foreign_sockets",),
@@ -330,12 +331,13 @@ _HOMES = {
     "hardsock.tls.ssl_context": ("SSLContext", "ssl_context"),
     "hardsock.tls.tls_socket": ("TLSSocket",),
 }
+_MODULES = ("deadline", "guard")
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 if not TYPE_CHECKING:  # A checker that saw it would take every misspelt name for one of ours.
 
     def __getattr__(name: str) -> object:
-        if name in ("deadline", "guard"):
+        if name in _MODULES:
             return _import_module(f"hardsock.{name}")
         if name not in _HOME_OF:
             raise AttributeError(f"module 'hardsock' has no attribute {name!r}")
