@@ -8,11 +8,11 @@
  *   churn SECONDS    connects, asks, ends with a reset; again
  *   pace SECONDS     each of the connections kept asks once a second, whatever became of the others
  *
- * But for pace, WINDOW requests are on their way at any time; always at most one on a connection. In
- * pace a request counts from when it was due, so a server that stands still is not asked less. The
- * answer to a line has the operations, the time, a sample of the latencies with the longest, and on
- * how many connections there were answers. An answer is whole when its body is. Who gets none for
- * half a minute is an error: a server that serves only some of its clients is not measured.
+ * WINDOW requests are on their way at any time, always at most one on a connection; in pace as many
+ * as are due. There a request counts from when it was due, so a server that stands still is not
+ * asked less. The answer to a line has the operations, the time, a sample of the latencies with the
+ * longest, and on how many connections there were answers. An answer is whole when its body is. Who
+ * gets none for half a minute is an error: a server that serves only some is not measured.
  * While it measures, the crowd never sleeps. The clients come from several addresses of the
  * loopback network, so that ports do not run out.
  */
