@@ -121,6 +121,7 @@
     X(notifier)                                                                                    \
     X(tracking)                                                                                    \
     X(place)                                                                                       \
+    X(faults)                                                                                      \
     X(run)                                                                                         \
     X(breaker)
 

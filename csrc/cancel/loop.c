@@ -25,6 +25,7 @@
 #include "timers.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -86,7 +87,7 @@ watch_own(struct hs_loop *l, int fd, uint64_t data, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = data};
 
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
+    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_ctl");
     return HS_OK;
 }
@@ -96,9 +97,9 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((l->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if ((l->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
-    if ((l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
+    if ((l->timer_fd = hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "timerfd_create");
     if ((l->waker = hs_waker_new()) == NULL)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "eventfd");
@@ -110,7 +111,7 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 hs_err
 hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
 {
-    struct hs_loop *l = calloc(1, sizeof(*l));
+    struct hs_loop *l = hs_sys_calloc(1, sizeof(*l));
     hs_err rv;
 
     if (l == NULL)
@@ -173,7 +174,7 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     struct hs_loop_waiter *b;
 
     HS_CHECK(l, LOOP_MAGIC);
-    if ((b = calloc(1, sizeof(*b))) == NULL)
+    if ((b = hs_sys_calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
     b->magic = BELL_MAGIC;
     b->loop = l;
@@ -283,14 +284,14 @@ loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **
     struct place **places, *p;
 
     if (n > l->n_places) {
-        if ((places = realloc(l->places, wanted * sizeof(struct place *))) == NULL)
+        if ((places = hs_sys_realloc(l->places, wanted * sizeof(struct place *))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         memset(places + l->n_places, 0, (wanted - l->n_places) * sizeof(struct place *));
         l->places = places;
         l->n_places = wanted;
     }
     if ((p = l->places[fd]) == NULL) {
-        if ((p = calloc(1, sizeof(*p))) == NULL)
+        if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         hs_list_init(&p->parked);
         l->places[fd] = p;
@@ -321,8 +322,8 @@ loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs
     p->owner = 0;
     p->generation++;
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
         p->owner = owner;
         return HS_OK;
     }
@@ -340,7 +341,7 @@ hs_loop_forget(struct hs_loop *l, int fd)
     make_all_due(l, l->places[fd]);
     l->places[fd]->owner = 0;
     l->places[fd]->generation++;
-    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    (void)hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static short

@@ -29,6 +29,7 @@
 #include "wait.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -78,14 +79,14 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
 
-    if ((r->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if ((r->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
-    if ((r->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
+    if ((r->timer_fd = hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "timerfd_create");
-    if ((r->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+    if ((r->ring_fd = hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
-    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer_fd, &timer) != 0 ||
-        epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
+    if (hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer_fd, &timer) != 0 ||
+        hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
     return HS_OK;
 }
@@ -93,7 +94,7 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 hs_err
 hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
 {
-    struct hs_reactor *r = calloc(1, sizeof(*r));
+    struct hs_reactor *r = hs_sys_calloc(1, sizeof(*r));
     hs_err rv;
 
     if (r == NULL)
@@ -221,10 +222,10 @@ grow_locked(struct hs_reactor *r)
     struct place *places;
     uint32_t *stack;
 
-    if ((stack = realloc(r->free_places, n * sizeof(*stack))) == NULL)
+    if ((stack = hs_sys_realloc(r->free_places, n * sizeof(*stack))) == NULL)
         return false;
     r->free_places = stack;
-    if ((places = realloc(r->places, n * sizeof(*places))) == NULL)
+    if ((places = hs_sys_realloc(r->places, n * sizeof(*places))) == NULL)
         return false;
     r->places = places;
     memset(places + r->n_places, 0, (n - r->n_places) * sizeof(*places));
@@ -275,8 +276,8 @@ reactor_arm_locked(struct hs_reactor *r, struct place *place, const struct hs_pa
     int expected = place->added ? ENOENT : EEXIST;
 
     ev.data.u64 = (uint64_t)place->generation << 32 | (p->place - 1);
-    if (epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
-        (errno == expected && epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
+        (errno == expected && hs_sys_epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
         place->added = true;
         return HS_OK;
     }

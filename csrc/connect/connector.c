@@ -20,6 +20,7 @@
 #include "../base/err.h"
 #include "../base/spans.h"
 #include "../base/recorder.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -136,9 +137,9 @@ connector_open_descriptors(struct hs_connector *cn, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LOOKUP_SLOT};
 
-    cn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (cn->lookup_fd < 0 || epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
+    cn->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
+    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (cn->lookup_fd < 0 || hs_sys_epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "connect", "descriptors for a name lookup");
     return HS_OK;
 }
@@ -149,11 +150,11 @@ connector_allocate(struct hs_connector *cn, struct hs_error *err)
     bool named = cn->ep.family == AF_UNSPEC;
 
     cn->capacity = named ? MAX_ATTEMPTS : 1;
-    cn->attempts = calloc(cn->capacity, sizeof(*cn->attempts));
-    cn->log = calloc(cn->capacity, sizeof(*cn->log));
-    cn->plan = calloc(cn->capacity, sizeof(*cn->plan));
+    cn->attempts = hs_sys_calloc(cn->capacity, sizeof(*cn->attempts));
+    cn->log = hs_sys_calloc(cn->capacity, sizeof(*cn->log));
+    cn->plan = hs_sys_calloc(cn->capacity, sizeof(*cn->plan));
     for (int i = 0; named && i < 2; i++)
-        cn->found[i] = calloc(HS_MAX_ADDRS, sizeof(struct hs_addr));
+        cn->found[i] = hs_sys_calloc(HS_MAX_ADDRS, sizeof(struct hs_addr));
     if (cn->attempts == NULL || cn->log == NULL || cn->plan == NULL ||
         (named && (cn->found[V6] == NULL || cn->found[V4] == NULL)))
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
@@ -169,7 +170,7 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
 
     if ((rv = check_target(ep, opts, err)) != HS_OK)
         return rv;
-    if ((cn = calloc(1, sizeof(*cn))) == NULL)
+    if ((cn = hs_sys_calloc(1, sizeof(*cn))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
     cn->magic = CONNECTOR_MAGIC;
     cn->generation = hs_fork_generation();
@@ -326,12 +327,12 @@ start_lookups(struct hs_connector *cn, struct hs_error *err)
 static bool
 has_route(const struct hs_addr *addr)
 {
-    int fd = socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = hs_sys_socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     bool found;
 
     if (fd < 0)
         return false;
-    found = connect(fd, &addr->sa, addr->len) == 0;
+    found = hs_sys_connect(fd, &addr->sa, addr->len) == 0;
     (void)close(fd);
     return found;
 }
@@ -442,8 +443,8 @@ connector_watch(struct hs_connector *cn, size_t slot)
 
     if (cn->epoll_fd < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
         return HS_OK;
-    if (epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd, &ev) ==
-        0) {
+    if (hs_sys_epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
+                         &ev) == 0) {
         a->epoll_fd = cn->epoll_fd;
         return HS_OK;
     }

@@ -59,6 +59,8 @@ from hardsock._errors import (
     WrongProcess,
 )
 from hardsock._escapes import warn_of_foreign_sockets
+from hardsock._faults import Faults, faults
+from hardsock._faults import by_environment as _faults_by_environment
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._inspect import by_environment as _inspect_by_environment
 from hardsock._inspect import inspect
@@ -157,6 +159,7 @@ __all__ = [
     "EndOfStream",
     "EscapeWarning",
     "Event",
+    "Faults",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -229,6 +232,7 @@ __all__ = [
     "dump",
     "dump_at_fatal_signals",
     "events",
+    "faults",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
@@ -259,6 +263,7 @@ __all__ = [
     "warn_of_foreign_sockets",
 ]
 
+_faults_by_environment()
 _inspect_by_environment()
 if _environ.get("HARDSOCK_TRACE") == "1":
     fd_watch(growth=2, trace=True)

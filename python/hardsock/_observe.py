@@ -61,7 +61,7 @@ class Event:
     kind: str
     """``"connect_failed"``, ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
     ``"leaked"``, ``"overdue"``, ``"pool_timeout"``, ``"breaker_opened"``, ``"breaker_closed"``,
-    ``"draining"``, ``"shed"``, ``"no_descriptors"`` or ``"forked"``."""
+    ``"draining"``, ``"shed"``, ``"no_descriptors"``, ``"forked"`` or ``"fault"``."""
     age: float
     """Seconds ago."""
     what: str
