@@ -71,8 +71,8 @@ static const struct {
     {"recv.short=0.2,", "part 2, \"\": empty"},
     {"recv", "part 1, \"recv\": it must be seed=N, log=FILE or CALL.KIND=CHANCE, as in "
              "recv.short=0.2"},
-    {"seed=7,conect.refused=0.1", "part 2, \"conect.refused=0.1\": there is no call \"conect\"; "
-                                  "there are connect, recv, send, ...: see docs/faults.md"},
+    {"seed=7,knock.refused=0.1", "part 2, \"knock.refused=0.1\": there is no call \"knock\"; "
+                                 "there are connect, recv, send, ...: see docs/faults.md"},
     {"connect.refusd=1", "part 1, \"connect.refusd=1\": connect has no \"refusd\"; it has fail, "
                          "reset, timeout, ..."},
     {"connect.short=1", "part 1, \"connect.short=1\": connect has no \"short\"; it has fail, "
