@@ -45,7 +45,7 @@ PACKAGES = (
     "pytest-xdist",
     "pyyaml",
 )
-EXTRAS = ("dev", "bench", "trio", "prometheus", "demo")  # as ./bootstrap test has them
+EXTRAS = ("dev", "bench", "trio", "prometheus", "otel", "demo")  # as ./bootstrap test has them
 TOOLS = ("ansible-core", "build", "codespell", "gcovr", "mypy", "ruff")  # for other stages
 STORM = ("-m", "nightly", "tests/py/test_thread_storm.py")
 

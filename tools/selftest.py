@@ -178,8 +178,8 @@ class Calls(unittest.TestCase):
     def test_rules(self):
         rows = [
             # path, code, is it refused?
-            ("csrc/cancel/wait.c", "n = hs_sys_ppoll(f, 2, &t, NULL);", False),
-            ("csrc/cancel/wait.c", "n = ppoll(f, 2, &t, NULL);", True),
+            ("csrc/cancel/waker.c", "n = hs_sys_ppoll(f, 2, &t, NULL);", False),
+            ("csrc/cancel/waker.c", "n = ppoll(f, 2, &t, NULL);", True),
             ("csrc/stream/tcp.c", "n = hs_sys_ppoll(f, 2, &t, NULL);", True),
             ("csrc/stream/tcp.c", "n = recv(fd, b, 1, 0);", True),
             ("csrc/stream/tcp.c", "n = hs_sys_recv(fd, b, 1, 0);", False),
@@ -190,7 +190,7 @@ class Calls(unittest.TestCase):
             ("csrc/stream/tls.c", "n = SSL_read_ex(s, b, 1, &n);", True),
             ("csrc/connect/resolve.c", "n = getaddrinfo(h, 0, &x, &y);", True),
             ("csrc/stream/tcp.c", "n = ppoll(f, 2, &t, NULL);", True),
-            ("csrc/cancel/wait.c", "n = poll(f, 2, 5);", True),
+            ("csrc/cancel/waker.c", "n = poll(f, 2, 5);", True),
             ("csrc/stream/tcp.c", "layer->poll(f);", False),
             ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
             ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
@@ -205,6 +205,8 @@ class Calls(unittest.TestCase):
             ("csrc/binding/run.c", "Py_BEGIN_ALLOW_THREADS", False),
             ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
             ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
+            ("csrc/binding/conn.c", "list = PyList_New(n);", True),
+            ("csrc/binding/conn.c", "list = PyList_New(0);", False),
             ("csrc/base/err.c", "snprintf(b, 4, x);", False),
             ("csrc/base/err.c", "fprintf(stderr, x);", True),
             ("csrc/base/err.c", "printf(x);", True),

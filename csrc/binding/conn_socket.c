@@ -476,7 +476,7 @@ conn_setsockopt(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 PyObject *
 settings_list(mod_state *st, const struct hs_setting *settings, size_t n)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = hs_list_new((Py_ssize_t)n);
 
     for (size_t i = 0; list != NULL && i < n; i++) {
         const struct hs_setting *s = &settings[i];

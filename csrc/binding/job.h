@@ -34,6 +34,7 @@ struct connecting {
     struct hs_connector *connector; /* owns */
     struct hs_conn *conn;           /* owns until it is a result */
     struct origin origin;           /* owns */
+    PyObject *timeline;             /* owns: a list that is told of the phases, or NULL */
 };
 
 struct upgrading {

@@ -153,7 +153,7 @@ static PyObject *
 pool_report_list_of(const char *things, size_t size, size_t n,
                     PyObject *(*object)(const void *thing))
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = hs_list_new((Py_ssize_t)n);
 
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = object(things + i * size);

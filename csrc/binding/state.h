@@ -117,13 +117,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
-    X(report)                                                                                      \
-    X(notifier)                                                                                    \
-    X(tracking)                                                                                    \
-    X(place)                                                                                       \
-    X(faults)                                                                                      \
-    X(run)                                                                                         \
-    X(breaker)
+    X(guard) X(faults) X(report) X(notifier) X(tracking) X(place) X(run) X(breaker)
 
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \

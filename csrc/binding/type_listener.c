@@ -18,13 +18,25 @@ listener_core_of(PyObject *self)
     return ((ListenerObject *)self)->core;
 }
 
+static void
+listener_describe(const struct call *c, hs_err Py_UNUSED(code), PyObject *dict)
+{
+    struct hs_addr local;
+
+    hs_listener_bound_addr(c->about, &local);
+    error_put(dict, c->st->str__local, error_raw_address(&local));
+}
+
+static const struct call_kind listener_kind = {.describe = listener_describe};
+
 static PyObject *
 listener_fail(PyObject *self, struct hs_error *err, hs_err rv)
 {
     struct call c = {.st = state_of(self),
                      .err = err,
                      .started_ns = hs_now(),
-                     .listener = listener_core_of(self)};
+                     .kind = &listener_kind,
+                     .about = listener_core_of(self)};
 
     (void)raise_error(&c, rv);
     return NULL;
@@ -198,19 +210,42 @@ drop_references(struct hs_listen_options *o)
     free((void *)(uintptr_t)o->peers.exempt);
 }
 
-/* For messages: what could be parsed before, unless it is a descriptor. */
 static void
-tell_target(struct call *c, PyObject *address, struct hs_endpoint *ep, char text[HS_ADDR_TEXT_SIZE])
+listening_route(const struct call *c, struct call_route *route)
 {
-    if (PyLong_Check(address))
-        return;
-    if (parse_endpoint(address, "address", ep) < 0) {
-        PyErr_Clear();
-        return;
-    }
-    c->host = hs_endpoint_text(ep, text, HS_ADDR_TEXT_SIZE);
+    const struct hs_endpoint *ep = c->about;
+
     if (ep->family != AF_UNSPEC)
-        c->target = &ep->addr;
+        route->target = &ep->addr;
+}
+
+static void
+listening_describe(const struct call *c, hs_err Py_UNUSED(code), PyObject *dict)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+
+    error_put(dict, c->st->str_host, text_object(hs_endpoint_text(c->about, text, sizeof(text))));
+}
+
+static const struct call_kind listening_kind = {.route = listening_route,
+                                                .describe = listening_describe};
+
+/* The address, which could be parsed before, unless it is a descriptor, is told too. */
+static void
+listening_failed(mod_state *st, PyObject *address, struct hs_error *err, hs_err rv)
+{
+    struct call c = {.st = st, .err = err, .started_ns = hs_now()};
+    struct hs_endpoint ep;
+
+    if (!PyLong_Check(address)) {
+        if (parse_endpoint(address, "address", &ep) == 0) {
+            c.kind = &listening_kind;
+            c.about = &ep;
+        } else {
+            PyErr_Clear();
+        }
+    }
+    (void)raise_error(&c, rv);
 }
 
 static PyObject *
@@ -231,8 +266,6 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listener *core;
     struct origin origin;
     ListenerObject *self;
-    struct hs_endpoint ep;
-    char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
     if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
@@ -245,12 +278,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     rv = open_listener(values[ADDRESS], &options, &err, &core);
     drop_references(&options);
     if (rv != HS_OK) {
-        if (!PyErr_Occurred()) {
-            struct call c = {.st = st, .err = &err, .started_ns = hs_now()};
-
-            tell_target(&c, values[ADDRESS], &ep, text);
-            raise_error(&c, rv);
-        }
+        if (!PyErr_Occurred())
+            listening_failed(st, values[ADDRESS], &err, rv);
         return NULL;
     }
     if ((self = object_new(st, type)) == NULL) {
@@ -373,7 +402,8 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         return -1;
     }
     begin_origin(self, &a->origin);
-    job->call.listener = a->core;
+    job->call.kind = &listener_kind;
+    job->call.about = a->core;
     job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
@@ -422,7 +452,7 @@ take_list(struct job *job)
     struct accepting *a = &job->u.accepting;
     size_t there = a->batch->end - a->batch->begin;
     Py_ssize_t n = (Py_ssize_t)(there < a->max ? there : a->max), made = 0;
-    PyObject *list = PyList_New(n), *item;
+    PyObject *list = hs_list_new(n), *item;
 
     for (; list != NULL && made < n && (item = take_one(job)) != NULL; made++)
         PyList_SET_ITEM(list, made, item);

@@ -184,7 +184,8 @@ static int
 make_core_here(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
     PyObject *name = values[7], *text = NULL;
-    struct hs_pool_origin origin = {.thread = PyThread_get_thread_ident(), .name = ""};
+    struct hs_pool_origin origin = {
+        .thread = PyThread_get_thread_ident(), .name = "", .named = values[8] == Py_True};
     struct place place;
     int done;
 
@@ -209,7 +210,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     3,
                                     3,
                                     {"addresses", "settings", "connect", "hooked", "prepares",
-                                     "trace_frames", "trace_every", "name"}};
+                                     "trace_frames", "trace_every", "name", "named"}};
     mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
@@ -337,11 +338,68 @@ static hs_err
 attempt_acquire(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
-    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, job->call.err, &b->lease);
 
-    job->call.failure = b->request.failure;
-    return rv;
+    return hs_pool_acquire(b->core, &job->call.op, &b->request, job->call.err, &b->lease);
 }
+
+/* A wait may end with the error of a dial: that is not the time of the call. */
+static bool
+is_own_wait(const struct call *c, hs_err code)
+{
+    return code == HS_E_DEADLINE && c->err->origin != HS_ORIGIN_DIAL;
+}
+
+static PyObject *
+acquire_class_of(const struct call *c, hs_err code)
+{
+    return is_own_wait(c, code) ? c->st->pool_timeout : NULL;
+}
+
+static void
+acquire_route(const struct call *c, struct call_route *route)
+{
+    const struct job *job = c->about;
+    const struct hs_dial_failure *failure = job->u.borrowing.request.failure;
+
+    if (failure == NULL)
+        return;
+    route->attempts = hs_dial_failure_attempts(failure, &route->n, &route->began_ns);
+    route->refused = hs_dial_failure_refused(failure);
+    (void)snprintf(route->endpoint, sizeof(route->endpoint), "%s", hs_dial_failure_host(failure));
+}
+
+static void
+acquire_describe(const struct call *c, hs_err code, PyObject *dict)
+{
+    const struct job *job = c->about;
+
+    if (job->u.borrowing.request.failure == NULL)
+        error_put(dict, c->st->str_host, PyObject_GetAttrString(job->owner, "_where"));
+    if (c->err->phase == NULL)
+        error_put(dict, c->st->str_phase,
+                  PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
+}
+
+/* The pool tells who holds what. */
+static void
+acquire_explain(const struct call *c, hs_err code, PyObject *exc)
+{
+    const struct job *job = c->about;
+    PyObject *result;
+
+    if (!is_own_wait(c, code) && code != HS_E_LIMIT)
+        return;
+    if ((result = PyObject_CallMethodOneArg(job->owner, c->st->str__explain, exc)) == NULL)
+        PyErr_Clear();
+    Py_XDECREF(result);
+}
+
+static const struct call_kind acquire_kind = {
+    .class_of = acquire_class_of,
+    .route = acquire_route,
+    .describe = acquire_describe,
+    .explain = acquire_explain,
+};
 
 static void
 give_up_acquire(struct job *job)
@@ -389,7 +447,8 @@ begin_acquire(PoolObject *self, struct job *job, PyObject *timeout, PyObject *to
     know_place(self, &b->request.holder, &b->place);
     if ((b->shell = shell_new(self)) == NULL)
         return -1;
-    job->call.pool = (PyObject *)self;
+    job->call.kind = &acquire_kind;
+    job->call.about = job;
     return call_begin(&job->call, self->st, timeout, token, HS_NEVER);
 }
 
@@ -851,7 +910,7 @@ static PyMethodDef pool_methods[] = {
 };
 
 PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, prepares=False, "
-                       "trace_frames=0, trace_every=0, name=None)\n--\n\n"
+                       "trace_frames=0, trace_every=0, name=None, named=False)\n--\n\n"
                        "The core of hardsock.Pool.");
 
 static PyMemberDef pool_members[] = {

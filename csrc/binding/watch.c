@@ -99,7 +99,7 @@ core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
         if ((entries = PyMem_Calloc(room, sizeof(*entries))) == NULL)
             return PyErr_NoMemory();
     } while ((n = hs_fd_list(entries, room)) > room);
-    list = PyList_New((Py_ssize_t)n);
+    list = hs_list_new((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = fd_object(&entries[i]);
 

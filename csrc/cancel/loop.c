@@ -11,7 +11,7 @@
  * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
  * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
  *
- * Threads: everything belongs to the loop's thread, but for `rung`. hs_loop_waiter_wake runs in
+ * Threads: everything belongs to the loop's thread, but for `rung`. loop_waiter_wake runs in
  * others, under the lock of a wake list that the waiter listens to, and takes the loop's lock
  * inside. So once a waiter has left its lists and then, under the loop's lock, the rung list,
  * nobody else knows it.
@@ -38,9 +38,9 @@
 #include <unistd.h>
 
 #define LOOP_MAGIC 0x70c310b0U
-#define BELL_MAGIC 0x70c3be11U
+#define WAITER_MAGIC 0x70c3be11U
 #define LOOP_FREED 0x75
-#define BELL_FREED 0x76
+#define WAITER_FREED 0x76
 #define BATCH 128
 /* Places for the two descriptors of our own, in the data of their events. */
 #define RINGING UINT64_MAX
@@ -72,8 +72,8 @@ struct hs_loop_waiter {
     short events;
     struct hs_loop *loop;
     void *arg;
-    struct hs_wakelist *lists[HS_BELL_EARS]; /* NULL: not listening */
-    struct hs_wakenode nodes[HS_BELL_EARS];
+    struct hs_wakelist *lists[HS_LISTEN_SOURCES]; /* NULL: not listening */
+    struct hs_wakenode nodes[HS_LISTEN_SOURCES];
     struct hs_list parked; /* in a place, or alone */
     struct hs_list due;
     struct hs_list rung; /* guarded by loop->lock */
@@ -176,7 +176,7 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     HS_CHECK(l, LOOP_MAGIC);
     if ((b = hs_sys_calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    b->magic = BELL_MAGIC;
+    b->magic = WAITER_MAGIC;
     b->loop = l;
     b->arg = arg;
     b->timer = (struct hs_timer)HS_TIMER_INIT;
@@ -195,33 +195,35 @@ hs_loop_waiter_free(struct hs_loop_waiter *b)
         return;
     hs_loop_waiter_unpark(b);
     b->loop->loop_waiters--;
-    memset(b, BELL_FREED, sizeof(*b));
+    memset(b, WAITER_FREED, sizeof(*b));
     free(b);
 }
 
 /* ---- Being rung ---------------------------------------------------------------------------- */
 
-void
-hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
-                      struct hs_wakelist *list)
+/* Called under the lock of a wake list that the waiter listens to, which rings the waker then. */
+static void
+loop_waiter_wake(void *arg)
 {
-    HS_CHECK(b, BELL_MAGIC);
-    if (b->lists[source] == list)
-        return;
-    HS_ASSERT(b->lists[source] == NULL);
-    b->lists[source] = list;
-    hs_wakelist_join_loop(list, &b->nodes[source], b->loop->waker, b);
-}
-
-void
-hs_loop_waiter_wake(struct hs_loop_waiter *b)
-{
+    struct hs_loop_waiter *b = arg;
     struct hs_loop *l = b->loop;
 
     hs_lock_take(&l->lock);
     if (hs_list_empty(&b->rung))
         hs_list_append(&l->rung, &b->rung);
     hs_lock_drop(&l->lock);
+}
+
+void
+hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
+                      struct hs_wakelist *list)
+{
+    HS_CHECK(b, WAITER_MAGIC);
+    if (b->lists[source] == list)
+        return;
+    HS_ASSERT(b->lists[source] == NULL);
+    b->lists[source] = list;
+    hs_wakelist_join_for(list, &b->nodes[source], b->loop->waker, loop_waiter_wake, b);
 }
 
 static void
@@ -383,7 +385,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
     struct place *p = NULL;
     hs_err rv = HS_OK;
 
-    HS_CHECK(b, BELL_MAGIC);
+    HS_CHECK(b, WAITER_MAGIC);
     if (!loop_is_ours(l))
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
@@ -408,13 +410,13 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
 {
     struct hs_loop *l = b->loop;
 
-    HS_CHECK(b, BELL_MAGIC);
+    HS_CHECK(b, WAITER_MAGIC);
     hs_list_unlink(&b->parked);
     hs_list_unlink(&b->due);
     hs_timers_remove(&l->timers, &b->timer);
     if (!loop_is_ours(l))
         return; /* The lists are the parent's. */
-    for (size_t i = 0; i < HS_BELL_EARS; i++)
+    for (size_t i = 0; i < HS_LISTEN_SOURCES; i++)
         if (b->lists[i] != NULL) {
             hs_wakelist_leave(b->lists[i], &b->nodes[i]);
             b->lists[i] = NULL;

@@ -474,6 +474,20 @@ hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p)
     return waits;
 }
 
+bool
+hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p)
+{
+    bool waits;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return false;
+    hs_lock_take(&r->lock);
+    waits = p->state == WAITING;
+    hs_lock_drop(&r->lock);
+    return waits;
+}
+
 /* ---- Waiting ------------------------------------------------------------------------------- */
 
 /* HS_WANT: nothing is due; then the lock is still held. */

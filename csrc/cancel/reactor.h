@@ -80,6 +80,8 @@ struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
 /* Exactly this one, which is the caller's from now on; false: it does not wait (it is due, or has
  * an owner). It must not be freed meanwhile. */
 bool hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p);
+/* Whether it waits, at this moment. It must not be freed meanwhile. */
+bool hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p);
 /* Gives up the place of what the caller owns. */
 void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
 

@@ -150,8 +150,8 @@ void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
 /* All that are open in this process, new references: how many there are, of which the first `room`
  * are written, in no order. */
 size_t hs_conns(struct hs_conn **conns, size_t room);
-/* Only how many, by how they were made. */
-void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
+/* Only how many, by how they were made, and how old they are. */
+void hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages);
 struct hs_conn_waits {
     uint64_t count;
     int64_t total_ns; /* of waits that are over */
@@ -177,12 +177,60 @@ struct hs_conn_row {
 /* Costs a few system calls. Takes no lock, never waits. */
 void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
 
+/* ---- Ending what is idle, for a guard -------------------------------------------------------- */
+
+/* What may be done about one, or was. */
+#define HS_RETIRE_ALL(X)                                                                           \
+    X(IDLE, "idle")     /* it may be ended */                                                      \
+    X(POOLED, "pooled") /* idle in its pool: hs_pool_retire */                                     \
+    X(ASKED, "asked")   /* its owner looks once more and ends it: hs_conn_was_retired */           \
+    X(CLOSED, "closed")                                                                            \
+    X(GONE, "gone") /* it had been closed already */                                               \
+    X(LENT, "lent")                                                                                \
+    X(YOUNG, "young")     /* not as old as asked */                                                \
+    X(FRESH, "fresh")     /* not idle for as long as asked */                                      \
+    X(BUSY, "busy")       /* a call, or the one who serves it, works on it */                      \
+    X(BYTES, "bytes")     /* sent by one side and not taken by the other */                        \
+    X(OWED, "owed")       /* one side waits for the other's answer */                              \
+    X(UNKNOWN, "unknown") /* nobody said how it was made, so whose turn it is, neither */
+enum hs_retire {
+#define HS_RETIRE_ENUM(name, text) HS_RETIRE_##name,
+    HS_RETIRE_ALL(HS_RETIRE_ENUM)
+#undef HS_RETIRE_ENUM
+        HS_RETIRE_KINDS,
+};
+const char *hs_retire_name(enum hs_retire how);
+
+/* hs_conn_row.id, without asking for the rest. */
+uint64_t hs_conn_id(const struct hs_conn *c);
+/* Whether it may be ended: nobody uses it, no byte is under way, none went for idle_ns, and it is
+ * at least age_ns old. Only looks. *ret_idle_ns: since the last byte. */
+enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
+                             int64_t *ret_idle_ns);
+/* The same, and ends it. HS_RETIRE_ASKED: the call that waits for a message, or the server that has
+ * it parked, looks once more. Ask hs_conn_was_retired later; if it was not, give hs_conn_unretire
+ * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). */
+enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
+                              int64_t *ret_idle_ns, int64_t *ret_was_ns);
+bool hs_conn_was_retired(struct hs_conn *c);
+void hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
+/* A server has it, whose handler works on it when no call does. */
+void hs_conn_set_served(struct hs_conn *c);
+/* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
+ * TCP; HS_E_SYSTEM. */
+HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
+/* Ends one that has been idle in the pool for idle_ns. HS_RETIRE_CLOSED, FRESH, LENT or GONE. */
+enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns);
+/* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */
+size_t hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room);
+
 /* Where in the program it connects, for those who look. */
 void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
 
 /* All that there are in this process: new references. How many, of which the first `room` are
  * written. */
 size_t hs_listeners(struct hs_listener **listeners, size_t room);
+uint32_t hs_listener_id(const struct hs_listener *l); /* of the process; never used again */
 size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 
 #define HS_POOL_NAME_SIZE 64
@@ -191,6 +239,7 @@ struct hs_pool_origin {
     struct hs_site *site;
     uint64_t thread;
     const char *name;
+    bool named; /* its maker gave the name; else it is made of addresses */
 };
 /* hs_pool_new, whose origin is unknown. Others can find a pool from when it is made. */
 HS_NODISCARD hs_err hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n,
@@ -209,6 +258,7 @@ struct hs_pool_label {
     const struct hs_site *site;
     uint64_t thread;
     uint32_t id; /* never used again */
+    bool named;  /* as hs_pool_origin */
 };
 void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
 /* All that are tended: new references. Returns how many there are, of which it writes at most n. */

@@ -61,6 +61,7 @@ struct hs_listener {
     unsigned magic;
     atomic_int refs;
     struct hs_list roster; /* roster.h */
+    uint32_t id;           /* never used again */
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
@@ -81,6 +82,7 @@ struct hs_listener {
 };
 
 static atomic_long live;
+static _Atomic uint32_t last_id;
 
 long
 hs_listener_live(void)
@@ -139,6 +141,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     l->where = where;
     l->bound = *b;
     l->options = *o;
@@ -244,6 +247,13 @@ listener_take(struct hs_list *link, size_t i, void *arg)
 
     ((struct hs_listener **)arg)[i] = l;
     return hs_fd_is_ours(&l->fd) && !hs_fd_is_closed(&l->fd) && hs_roster_try_ref(&l->refs);
+}
+
+uint32_t
+hs_listener_id(const struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    return l->id;
 }
 
 size_t
@@ -535,29 +545,33 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
 }
 
 static hs_err
+look_open(void *arg, struct hs_change *change)
+{
+    struct hs_listener *l = arg;
+
+    (void)change;
+    return hs_fd_is_closed(&l->fd) ? HS_OK : HS_WANT;
+}
+
+static hs_err
 wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
 {
-    struct hs_wakenode node;
-    int fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd);
-    int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
-    short revents;
-    hs_err rv = HS_OK;
+    struct hs_change change = {
+        .list = &l->wakers,
+        .look = look_open,
+        .arg = l,
+        .fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd),
+        .events = POLLIN,
+        .id = l->fd.id,
+        .deadline_ns = op->deadline_ns,
+        .until_ns = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER,
+    };
 
     if (l->handshakes != NULL) { /* They go on while newcomers have to wait. */
-        fd = hs_handshakes_fileno(l->handshakes);
-        until = HS_NEVER;
+        change.fd = hs_handshakes_fileno(l->handshakes);
+        change.until_ns = HS_NEVER;
     }
-
-    if (!op->stepping)
-        hs_wakelist_join(&l->wakers, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &l->wakers);
-    op->want_id = l->fd.id;
-    if (!hs_fd_is_closed(&l->fd))
-        rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);
-    if (!op->stepping)
-        hs_wakelist_leave(&l->wakers, &node);
-    return rv;
+    return hs_wait_change(op, &change, err);
 }
 
 static enum outcome

@@ -188,12 +188,21 @@ hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferr
 }
 
 /* HS_OK: told. HS_WANT: there is none. */
+struct overdue {
+    struct hs_pool *pool;
+    struct hs_lent *ret_lent;
+};
+
+/* A hs_look: HS_OK with one that was not told yet. */
 static hs_err
-tell_one(struct hs_pool *p, struct hs_lent *ret_lent)
+tell_one(void *arg, struct hs_change *change)
 {
+    struct overdue *o = arg;
+    struct hs_pool *p = o->pool;
     int64_t boot_now = hs_boot_now();
     hs_err rv = HS_WANT;
 
+    (void)change;
     hs_lock_take(&p->lock);
     if (p->closed)
         rv = HS_E_CLOSED;
@@ -205,7 +214,7 @@ tell_one(struct hs_pool *p, struct hs_lent *ret_lent)
         if (!m->untold)
             continue;
         m->untold = false;
-        *ret_lent = describe(m, boot_now);
+        *o->ret_lent = describe(m, boot_now);
         rv = HS_OK;
     }
     hs_lock_drop(&p->lock);
@@ -216,26 +225,12 @@ hs_err
 hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
                       struct hs_lent *ret_lent)
 {
-    struct hs_wakenode node;
-    short revents;
+    struct overdue o = {p, ret_lent};
     hs_err rv;
 
     HS_CHECK(p, POOL_MAGIC);
     if ((rv = hs_pool_enter(p, err)) != HS_OK || (rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
-    do {
-        if (!op->stepping)
-            hs_wakelist_join(&p->changed, &node);
-        else if (op->loop_waiter != NULL)
-            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
-        op->want_id = 0;
-        if ((rv = tell_one(p, ret_lent)) == HS_WANT)
-            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-        else if (rv == HS_OK)
-            op->claim = 1; /* Told. */
-        if (!op->stepping)
-            hs_wakelist_leave(&p->changed, &node);
-    } while (rv == HS_OK && op->claim == 0);
-    op->claim = 0;
+    rv = hs_await_change(op, &p->changed, tell_one, &o, err);
     return rv == HS_E_CLOSED ? hs_err_setx(err, rv, NULL, "the pool is closed") : rv;
 }

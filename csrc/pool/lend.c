@@ -402,22 +402,20 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
 }
 
 static hs_err
+look_served(void *arg, struct hs_change *change)
+{
+    const struct waiter *w = arg;
+
+    (void)change;
+    return atomic_load(&w->state) == WAITER_QUEUED ? HS_WANT : HS_OK;
+}
+
+static hs_err
 sleep_in_queue(struct waiter *w, struct hs_op *op, struct hs_error *err)
 {
-    struct hs_wakenode node;
-    short revents;
-    hs_err rv = HS_OK;
+    hs_err rv = hs_await_change(op, &w->wake, look_served, w, err);
 
-    if (!op->stepping)
-        hs_wakelist_join(&w->wake, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &w->wake);
-    op->want_id = 0;
-    if (atomic_load(&w->state) == WAITER_QUEUED)
-        rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-    if (!op->stepping)
-        hs_wakelist_leave(&w->wake, &node);
-    else if (op->loop_waiter != NULL && rv != HS_WANT)
+    if (op->stepping && op->loop_waiter != NULL && rv != HS_WANT)
         hs_loop_waiter_unpark(op->loop_waiter); /* The waiter may go now, and its list with it. */
     return rv;
 }

@@ -93,9 +93,10 @@ struct hs_pool {
     unsigned magic;
     atomic_uint generation; /* hs_fork_generation() in which it works */
     uint32_t id;            /* never used again */
-    struct hs_site *where;  /* its origin; immutable, as the next two */
+    struct hs_site *where;  /* its origin; immutable, as the next three */
     uint64_t thread;
     char name[HS_POOL_NAME_SIZE];
+    bool named;
     atomic_int refs;
     struct hs_list link;      /* guarded by the pool worker's lock: in its list */
     struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */

@@ -94,6 +94,7 @@ struct hs_roll_entry {
     atomic_uchar counted; /* COUNTED_* in roll.c */
     _Atomic uint64_t thread;
     struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    atomic_bool served;             /* a server's: its handler works on it when no call does */
     uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };

@@ -264,8 +264,11 @@ hs_conns(struct hs_conn **conns, size_t room)
 }
 
 void
-hs_conns_count(uint64_t counts[HS_MADE_KINDS])
+hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages)
 {
+    int64_t now = hs_now();
+
+    *ret_ages = (struct hs_spread){0};
     memset(counts, 0, HS_MADE_KINDS * sizeof(counts[0]));
     for (size_t i = 0; i < PARTS; i++) {
         struct part *p = &parts[i];
@@ -274,8 +277,10 @@ hs_conns_count(uint64_t counts[HS_MADE_KINDS])
         for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
             struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
 
-            if (!hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
-                counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
+            if (hs_fd_is_closed(&c->fd) || !hs_fd_is_ours(&c->fd))
+                continue;
+            hs_spread_add(ret_ages, now - c->created_ns);
+            counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
         }
         hs_lock_drop(&p->lock);
     }

@@ -64,7 +64,7 @@ from hardsock._faults import by_environment as _faults_by_environment
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._inspect import by_environment as _inspect_by_environment
 from hardsock._inspect import inspect
-from hardsock._observe import Event, dump, dump_at_fatal_signals, events, metrics, report
+from hardsock._observe import Event, dump, dump_at_fatal_signals, events, report
 from hardsock._options import SocketOptions
 from hardsock._records import (
     Answer,
@@ -102,6 +102,7 @@ from hardsock.listening.listen import listen, listen_fds
 from hardsock.listening.listener_socket import ListenerSocket
 from hardsock.listening.peer_limits import PeerLimits
 from hardsock.listening.proxy_protocol import ProxyProtocol
+from hardsock.metrics import metrics
 from hardsock.pool.options import PoolOptions
 from hardsock.pool.pool import Pool, PoolManager
 from hardsock.pool.records import (

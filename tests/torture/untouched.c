@@ -118,6 +118,9 @@ GUARD(__wrap_hs_conn_recvmsg, __real_hs_conn_recvmsg,
 GUARD(__wrap_hs_conn_tls_chain_copy, __real_hs_conn_tls_chain_copy,
       (struct hs_conn * c, size_t i, uint8_t **ret_der, size_t *ret_len), (c, i, ret_der, ret_len),
       ret_der, ret_len)
+GUARD(__wrap_hs_conn_set_user_timeout, __real_hs_conn_set_user_timeout,
+      (struct hs_conn * c, unsigned ms, unsigned *ret_was_ms), (c, ms, ret_was_ms), ret_was_ms,
+      ret_was_ms)
 GUARD(__wrap_hs_conn_finish, __real_hs_conn_finish,
       (struct hs_conn * c, struct hs_op *op, struct hs_error *err,
        struct hs_close_report *ret_report),

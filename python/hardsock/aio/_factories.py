@@ -13,6 +13,7 @@ from hardsock._core import Breaker, CancelToken
 from hardsock._defaults import whole_call
 from hardsock._dial_limits import DialLimits
 from hardsock._dialing import Dialing, dialing
+from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
 from hardsock.aio._connection import Connection
@@ -125,7 +126,7 @@ async def _attempt(
             await resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
         )
         timeout = left()
-    conn = await _core._op_connect(
+    conn = await connects.op_connect(
         current_hub(),
         address,
         timeout=timeout,

@@ -18,6 +18,7 @@ from hardsock._dialing import Dialing, dialing
 from hardsock._errors import SettingWarning
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
+from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
@@ -290,7 +291,7 @@ def _direct(
             _core.resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
         )
         timeout = left()
-    conn = _core.connect(
+    conn = connects.connect(
         address,
         timeout=timeout,
         token=token,

@@ -224,7 +224,8 @@ class Owners:
         findings, silent = [], []
         for one in found:
             if one.kind not in _FD_KINDS:
-                if owner.alone:
+                # Of objects there may be fewer: what failed before is garbage, collected by now.
+                if owner.alone and one.is_more:
                     findings.append(Finding(one.kind, one.text, None, one.name))
                 continue
             if one.fd in ours or one.fd in _global_fds():

@@ -208,6 +208,7 @@ class Pool(_core.Pool):
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
             name=title,
+            named=name is not None,
         )
         self._hooks = hooks
         self._options = options

@@ -120,6 +120,7 @@ class ServerCore(ServerBase):
         )
 
     def _served(self, conn: Connection) -> Served:
+        conn._set_served()
         return served(conn, self._token)
 
     def _watch(self, served: Served) -> None:
