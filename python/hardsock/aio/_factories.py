@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import hardsock
@@ -57,12 +58,7 @@ async def connect(
 ) -> Connection:
     """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
 
-    async def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
-        rest = (attempt_delay, max_in_flight, breaker)
-        return await _attempt(
-            address, tls, server_name, commit, timeout, token, options, source, family, rest
-        )
-
+    rest = (attempt_delay, max_in_flight, breaker)
     if (
         limits is None
         and tls_fallback is None
@@ -70,7 +66,11 @@ async def connect(
         and handshake_tries == 1
         and not insecure_allow_weaker_fallback
     ):
-        return await attempt(tls, timeout)
+        return await _attempt(
+            address, server_name, commit, token, options, source, family, rest, tls, timeout
+        )
+    # No function within this one: its cells would cost the usual call as well.
+    attempt = partial(_attempt, address, server_name, commit, token, options, source, family, rest)
     asked = dialing(
         address,
         server_name,
@@ -109,15 +109,15 @@ async def _with_care(
 
 async def _attempt(
     address: Address,
-    tls: bool | TLSConfig,
     server_name: str | None,
     commit: str,
-    timeout: float | None,
     token: CancelToken | None,
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
     rest: tuple[float, int, Breaker | None],
+    tls: bool | TLSConfig,
+    timeout: float | None,
 ) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:

@@ -219,22 +219,13 @@ def connect(
         return _direct(
             address, tls, server_name, commit, timeout, token, options, source, family, rest
         )
-
-    def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
-        if via is None:
-            return _direct(
-                address, tls, server_name, commit, timeout, token, options, source, family, rest
-            )
-        to_proxy = {"options": options, "source": source, "family": family, "breaker": breaker}
-        return _through(
-            via, address, tls, server_name, proxy_tls, timeout, token, **to_proxy, **rare
-        )
-
-    rare = {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
     if via is not None and commit != "tcp":
         raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
     if via is None and proxy_tls is not None:
         raise ValueError("proxy_tls has no use without via")
+    attempt = _attempts(
+        address, server_name, commit, token, options, source, family, rest, via, proxy_tls
+    )
     if plain:
         with whole_call(timeout, token) as seconds:
             return attempt(tls, seconds)
@@ -249,6 +240,38 @@ def connect(
     )
     with whole_call(timeout, token) as seconds:
         return _with_care(attempt, asked, limits, Left(seconds), token)
+
+
+def _attempts(
+    address: Address,
+    server_name: str | None,
+    commit: str,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None],
+    via: str | None,
+    proxy_tls: TLSConfig | None,
+) -> Callable[[bool | TLSConfig, float | None], Connection]:
+    """One attempt, of which only TLS and the time differ.
+
+    Not within ``connect``: what a function within another uses costs each call of the outer one a
+    cell, and the usual call needs none of it.
+    """
+
+    def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
+        if via is None:
+            return _direct(
+                address, tls, server_name, commit, timeout, token, options, source, family, rest
+            )
+        to_proxy = {"options": options, "source": source, "family": family, "breaker": rest[2]}
+        rare = {"attempt_delay": rest[0], "max_in_flight": rest[1]}
+        return _through(
+            via, address, tls, server_name, proxy_tls, timeout, token, **to_proxy, **rare
+        )
+
+    return attempt
 
 
 def _with_care(
