@@ -10,6 +10,7 @@ privilege) raises `Unavailable`.
 
 from __future__ import annotations
 
+from hardsock.lab.bad_proxy import BadProxy, Behaviour
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.dns import DeadDNS, ScriptedDNS, use_dns
 from hardsock.lab.inventory import differences, leak_check, snapshot
@@ -21,6 +22,8 @@ from hardsock.lab.waits import poll_until
 from hardsock.lab.wire import Impairment, InvalidResult, Wire, WireStats
 
 __all__ = [
+    "BadProxy",
+    "Behaviour",
     "BlackHole",
     "Call",
     "DeadDNS",
