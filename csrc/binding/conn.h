@@ -135,6 +135,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     JOB(finish)                                                                                    \
     JOB(upgrade_to_tls)                                                                            \
     JOB(confirm)                                                                                   \
+    JOB(request_client_certificate)                                                                \
     JOB(close_write)                                                                               \
     FAST(_file_readline)                                                                           \
     FAST(_file_write)                                                                              \

@@ -83,6 +83,52 @@ attempt_confirm(struct job *job)
 }
 
 static hs_err
+attempt_request(struct job *job)
+{
+    return hs_conn_request_certificate(job->call.conn, &job->call.op, job->u.requesting.required,
+                                       job->u.requesting.wait, job->call.err);
+}
+
+CONN_DOC(
+    request_client_certificate,
+    "request_client_certificate($self, /, *, required=True, wait=True, timeout=None, "
+    "token=None)\n--\n\n"
+    "Ask the client for a certificate after the handshake, and wait until it has answered.\n\n"
+    "For a server of TLS 1.3 (RFC 8446 section 4.6.2) whose TLSConfig says by ca= who may sign\n"
+    "it; afterwards conn.tls tells the certificate. required: a client that shows none fails\n"
+    "with CertificateError, as one does whose certificate is not accepted; then the\n"
+    "connection is over. False: it may show none. What the client sends before its answer is\n"
+    "kept to be received, up to 131072 bytes. wait=False only asks: a call that receives takes\n"
+    "the answer in, or raises CertificateError.\n\n"
+    "After DeadlineExceeded, Cancelled, and TLSError with failure 'protocol' (more came before\n"
+    "the answer), the connection goes on and the request stands: another call waits for the\n"
+    "same answer. TLSError with failure 'version': the client speaks TLS 1.2 and has shown\n"
+    "none in its handshake, or has not offered it (post_handshake_auth); nothing has changed.\n"
+    "Truncated: it has ended its stream.\n"
+    "Busy while another call reads or writes; ValueError on a client, a plain connection, and\n"
+    "with client_certificates='none'.");
+
+static int
+conn_prepare_request_client_certificate(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
+                                        PyObject *kwnames, struct job *job)
+{
+    static const struct params p = {
+        "request_client_certificate", 0, 0, 0, {"required", "wait", "timeout", "token"}};
+    PyObject *values[MAX_PARAMS];
+
+    job->attempt = attempt_request;
+    job->result = conn_tls_nothing;
+    job->u.requesting.required = job->u.requesting.wait = true;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        parse_bool(values[0], "required", &job->u.requesting.required) < 0 ||
+        parse_bool(values[1], "wait", &job->u.requesting.wait) < 0)
+        return -1;
+    return conn_job_begin(self, job, p.function, values[2], values[3]);
+}
+
+JOB_METHODS(conn, request_client_certificate)
+
+static hs_err
 attempt_close_write(struct job *job)
 {
     return hs_conn_close_write(job->call.conn, &job->call.op, job->call.err);
@@ -353,7 +399,21 @@ core_read_certificate(PyObject *module, PyObject *der)
     return tuple;
 }
 
+PyDoc_STRVAR(openssl_version_doc,
+             "openssl_version()\n--\n\n"
+             "The OpenSSL that hardsock runs with, in its own words.\n\n"
+             "A str: \"OpenSSL 3.5.7 9 Jun 2026\". A wheel brings one of its own, with fixes of\n"
+             "its own date; a build from source uses the system's. Neither need be the one that\n"
+             "ssl.OPENSSL_VERSION names.");
+
+static PyObject *
+core_openssl_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyUnicode_FromString(hs_openssl_version());
+}
+
 PyMethodDef tls_functions[] = {
+    {"openssl_version", core_openssl_version, METH_NOARGS, openssl_version_doc},
     {"read_certificate", core_read_certificate, METH_O, read_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -94,7 +94,7 @@ release_connecting(struct job *job)
     Py_CLEAR(job->u.connecting.timeline);
     hs_conn_unref(job->u.connecting.conn);
     hs_connector_free(job->u.connecting.connector);
-    origin_end(&job->u.connecting.origin);
+    opening_end(&job->u.connecting.opening);
 }
 
 static PyObject *
@@ -103,7 +103,7 @@ take_connection(struct job *job)
     struct hs_conn *conn = job->u.connecting.conn;
 
     job->u.connecting.conn = NULL;
-    return conn_object_new(job->call.st, conn, &job->u.connecting.origin);
+    return conn_object_new(job->call.st, conn, &job->u.connecting.opening);
 }
 
 enum {
@@ -288,9 +288,9 @@ core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
         return -1;
     if (values[TIMELINE] != NULL && PyList_Check(values[TIMELINE]))
         job->u.connecting.timeline = Py_NewRef(values[TIMELINE]);
-    origin_begin(job->call.st, &job->u.connecting.origin, OPENED_CONNECT);
+    opening_begin(job->call.st, &job->u.connecting.opening, OPENED_CONNECT);
     hs_connector_set_site(job->u.connecting.connector,
-                          place_site(job->call.st, &job->u.connecting.origin.place));
+                          call_site_intern(job->call.st, &job->u.connecting.opening.site));
     return 0;
 }
 
@@ -379,7 +379,7 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *values[MAX_PARAMS];
     struct hs_sockopts options;
     struct hs_error err = {0};
-    struct origin origin;
+    struct opening opening;
     PyObject *result;
     struct hs_conn *conn;
     int number;
@@ -394,9 +394,9 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    origin_begin(st, &origin, OPENED_ADOPT);
-    result = conn_object_new(st, hs_conn_ref(conn), &origin);
-    origin_end(&origin);
+    opening_begin(st, &opening, OPENED_ADOPT);
+    result = conn_object_new(st, hs_conn_ref(conn), &opening);
+    opening_end(&opening);
     if (result == NULL && hs_conn_detach(conn, NULL, &number) == HS_OK)
         number = -1; /* The caller's again. */
     hs_conn_unref(conn);

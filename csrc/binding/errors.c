@@ -394,7 +394,7 @@ consider_own(struct limit *l, const struct call *c)
     consider_conn(l, c);
 }
 
-/* Some have a limit of their own, which their phase or their place tells. */
+/* Some have a limit of their own, which their phase or their origin tells. */
 static void
 add_limit(struct call *c, PyObject *dict)
 {

@@ -15,12 +15,12 @@
 struct seen {
     struct hs_conn_row row;
     enum hs_retire state;
-    int64_t idle_ns;
 };
 
 struct looking {
     struct seen *seen;
     size_t n;
+    int64_t now; /* one for all, so that they can be compared */
     bool failed;
 };
 
@@ -45,6 +45,7 @@ look_detached(void *arg)
 {
     struct looking *l = arg;
     struct hs_conn **all;
+    int64_t ignored;
     size_t n;
 
     if ((all = take_conns(&n)) == NULL || (l->seen = calloc(n + 1, sizeof(*l->seen))) == NULL)
@@ -54,16 +55,26 @@ look_detached(void *arg)
 
         if (s != NULL) {
             hs_conn_describe(all[i], &s->row);
-            s->state = hs_conn_judge(all[i], 0, 0, &s->idle_ns);
+            s->state = hs_conn_judge(all[i], 0, 0, &ignored);
             l->n += s->state != HS_RETIRE_GONE && s->row.fd >= 0;
         }
         hs_conn_unref(all[i]);
     }
     free((void *)all);
+    l->now = hs_now();
+}
+
+static int64_t
+last_use(const struct hs_conn_info *info)
+{
+    int64_t last =
+        info->last_read_ns > info->last_write_ns ? info->last_read_ns : info->last_write_ns;
+
+    return last > info->created_ns ? last : info->created_ns;
 }
 
 static PyObject *
-row_object(const struct seen *s)
+row_object(const struct seen *s, int64_t now)
 {
     PyObject *local = s->row.local.len == 0 ? Py_NewRef(Py_None) : address_text(&s->row.local);
     PyObject *peer = s->row.peer.len == 0 ? Py_NewRef(Py_None) : address_text(&s->row.peer);
@@ -74,9 +85,9 @@ row_object(const struct seen *s)
         return NULL;
     }
     return Py_BuildValue("(KssddNNK)", (unsigned long long)s->row.id, hs_made_name(s->row.how),
-                         hs_retire_name(s->state),
-                         (double)(hs_now() - s->row.info.created_ns) / 1e9,
-                         (double)s->idle_ns / 1e9, local, peer, (unsigned long long)s->row.thread);
+                         hs_retire_name(s->state), (double)(now - s->row.info.created_ns) / 1e9,
+                         (double)(now - last_use(&s->row.info)) / 1e9, local, peer,
+                         (unsigned long long)s->row.thread);
 }
 
 PyDoc_STRVAR(rows_doc, "_guard_rows()\n--\n\n"
@@ -93,9 +104,9 @@ core_guard_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     if (l.failed)
         PyErr_NoMemory();
     else
-        list = PyList_New((Py_ssize_t)l.n);
+        list = hs_list_new((Py_ssize_t)l.n);
     for (size_t i = 0; list != NULL && i < l.n; i++) {
-        PyObject *row = row_object(&l.seen[i]);
+        PyObject *row = row_object(&l.seen[i], l.now);
 
         if (row == NULL)
             Py_CLEAR(list);
@@ -223,7 +234,7 @@ core_guard_retire(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
 {
     static const struct params params = {"_guard_retire", 3, 3, 3, {"id", "idle", "age", NULL}};
     struct acting a = {0};
-    PyObject *values[3], *kept;
+    PyObject *values[MAX_PARAMS], *kept;
 
     if (parse_args(&params, args, nargs, NULL, values) < 0 || parse_id(values[0], &a.id) < 0 ||
         parse_seconds(values[1], "idle", &a.idle_ns) < 0 ||
@@ -245,7 +256,7 @@ core_guard_outcome(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_
 {
     static const struct params params = {"_guard_outcome", 2, 2, 2, {"retiring", "give_up", NULL}};
     struct retiring *r;
-    PyObject *values[2];
+    PyObject *values[MAX_PARAMS];
     bool give_up = false;
 
     if (parse_args(&params, args, nargs, NULL, values) < 0 ||
@@ -283,7 +294,7 @@ core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     static const struct params params = {
         "_guard_user_timeout", 2, 2, 2, {"id", "milliseconds", NULL}};
     struct acting a = {0};
-    PyObject *values[2];
+    PyObject *values[MAX_PARAMS];
     long ms = 0;
 
     if (parse_args(&params, args, nargs, NULL, values) < 0 || parse_id(values[0], &a.id) < 0 ||
@@ -299,11 +310,12 @@ core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
 }
 
 PyDoc_STRVAR(pool_ids_doc, "_guard_pool_ids(pool, /)\n--\n\n"
-                           "The ids of a pool's connections, idle and lent.");
+                           "A pool's id, and those of its connections, idle and lent.");
 
 static PyObject *
 core_guard_pool_ids(PyObject *module, PyObject *pool)
 {
+    struct hs_pool_label label;
     struct hs_pool *core;
     PyObject *list;
     uint64_t *ids;
@@ -319,7 +331,7 @@ core_guard_pool_ids(PyObject *module, PyObject *pool)
         return PyErr_NoMemory();
     if ((n = hs_pool_conn_ids(core, ids, room)) > room)
         n = room; /* Those that came meanwhile are too young for anything. */
-    list = PyList_New((Py_ssize_t)n);
+    list = hs_list_new((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *id = PyLong_FromUnsignedLongLong(ids[i]);
 
@@ -329,7 +341,10 @@ core_guard_pool_ids(PyObject *module, PyObject *pool)
             PyList_SET_ITEM(list, (Py_ssize_t)i, id);
     }
     free(ids);
-    return list;
+    if (list == NULL)
+        return NULL;
+    hs_pool_label(core, &label);
+    return Py_BuildValue("(KN)", (unsigned long long)label.id, list);
 }
 
 PyMethodDef guard_functions[] = {

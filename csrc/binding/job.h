@@ -33,7 +33,7 @@ struct io { /* bytes in one buffer or in several pieces */
 struct connecting {
     struct hs_connector *connector; /* owns */
     struct hs_conn *conn;           /* owns until it is a result */
-    struct origin origin;           /* owns */
+    struct opening opening;         /* owns */
     PyObject *timeline;             /* owns: a list that is told of the phases, or NULL */
 };
 
@@ -42,6 +42,10 @@ struct upgrading {
     PyObject *name;               /* owns: what server_name points to, or NULL */
     const char *server_name;
     bool read_ahead;
+};
+
+struct requesting {
+    bool required, wait;
 };
 
 /* Connections that are no result yet. */
@@ -55,7 +59,7 @@ struct accepting {
     struct hs_listener *core; /* borrows: the owner's */
     struct unaccepted *batch; /* owns */
     size_t max;
-    struct origin origin; /* owns */
+    struct opening opening; /* owns */
 };
 
 struct borrowing {
@@ -63,7 +67,7 @@ struct borrowing {
     struct hs_request request;
     struct hs_lease lease; /* owns until it is a result */
     PyObject *shell;       /* owns: a Connection without a core, made before anything is lent */
-    struct place place;
+    struct call_site site;
 };
 
 struct parked_news; /* of type_parking.c */
@@ -122,6 +126,7 @@ struct job {
         struct filing filing;
         struct file_io file_io;
         struct upgrading upgrading;
+        struct requesting requesting;
         size_t peek_size;
         bool in_time;
         struct hs_callback *fired; /* owns: to be run */

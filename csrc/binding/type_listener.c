@@ -147,7 +147,7 @@ listener_parse_options(PyObject **values, struct hs_listen_options *o)
     return 0;
 }
 
-struct opening {
+struct core_open {
     const struct hs_endpoint *ep;
     const struct hs_listen_options *options;
     struct hs_error *err;
@@ -158,7 +158,7 @@ struct opening {
 static void
 open_core(void *arg)
 {
-    struct opening *o = arg;
+    struct core_open *o = arg;
 
     o->rv = hs_listener_open(o->ep, o->options, o->err, o->ret_core);
 }
@@ -169,7 +169,7 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
               struct hs_listener **ret_core)
 {
     struct hs_endpoint ep;
-    struct opening opening;
+    struct core_open call;
     long fd;
 
     if (PyLong_Check(address) && !PyBool_Check(address)) {
@@ -179,9 +179,9 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     }
     if (parse_endpoint(address, "address", &ep) < 0)
         return HS_E_INVALID;
-    opening = (struct opening){.ep = &ep, .options = options, .err = err, .ret_core = ret_core};
-    run_detached(open_core, &opening); /* the folder of a unix path may be locked for a moment */
-    return opening.rv;
+    call = (struct core_open){.ep = &ep, .options = options, .err = err, .ret_core = ret_core};
+    run_detached(open_core, &call); /* the folder of a unix path may be locked for a moment */
+    return call.rv;
 }
 
 static int
@@ -264,7 +264,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listen_options options;
     struct hs_error err = {0};
     struct hs_listener *core;
-    struct origin origin;
+    struct opening opening;
     ListenerObject *self;
     hs_err rv;
 
@@ -287,9 +287,9 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->core = core;
-    origin_begin(st, &origin, OPENED_LISTEN);
-    tracking_add(st, &self->opened, &origin, hs_listener_fileno(core));
-    origin_end(&origin);
+    opening_begin(st, &opening, OPENED_LISTEN);
+    tracking_add(st, &self->opened, &opening, hs_listener_fileno(core));
+    opening_end(&opening);
     return (PyObject *)self;
 }
 
@@ -370,19 +370,19 @@ release_accepting(struct job *job)
         keep_left(job->owner, a->batch);
     else
         batches_free(a->batch);
-    origin_end(&a->origin);
+    opening_end(&a->opening);
 }
 
 /* A server accepts in a thread or task of its own, where no line of the user's stands. */
 static void
-begin_origin(PyObject *self, struct origin *o)
+begin_opening(PyObject *self, struct opening *o)
 {
     ListenerObject *listener = (ListenerObject *)self;
 
     if (atomic_load(&listener->serves))
-        origin_like(o, OPENED_ACCEPT, &listener->opened);
+        opening_like(o, OPENED_ACCEPT, &listener->opened);
     else
-        origin_begin(state_of(self), o, OPENED_ACCEPT);
+        opening_begin(state_of(self), o, OPENED_ACCEPT);
 }
 
 static int
@@ -401,7 +401,7 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         PyErr_NoMemory();
         return -1;
     }
-    begin_origin(self, &a->origin);
+    begin_opening(self, &a->opening);
     job->call.kind = &listener_kind;
     job->call.about = a->core;
     job->call.is_patient = true;
@@ -414,7 +414,7 @@ take_one(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
     struct hs_conn *conn = a->batch->conns[a->batch->begin];
-    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->origin);
+    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->opening);
 
     if (obj != NULL) {
         a->batch->begin++;

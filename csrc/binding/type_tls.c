@@ -157,7 +157,7 @@ get_enums(PyObject *dict, struct hs_tls_options *o)
 {
     int certs = (int)o->certs, ocsp = (int)o->ocsp, lifetime = (int)o->session_lifetime_s;
 
-    if (get_int(dict, "client_certificates", 0, HS_TLS_CERTS_REQUIRED, &certs) < 0 ||
+    if (get_int(dict, "client_certificates", 0, HS_TLS_CERTS_ON_REQUEST, &certs) < 0 ||
         get_int(dict, "ocsp", 0, HS_TLS_OCSP_REQUIRE, &ocsp) < 0 ||
         get_int(dict, "session_lifetime", 1, INT32_MAX, &lifetime) < 0 ||
         get_int(dict, "min_version", 0, 0xffff, &o->min_version) < 0 ||
@@ -204,6 +204,7 @@ get_settings(PyObject *dict, struct settings *s)
         get_text(dict, "insecure_key_log_file", &s->o.insecure_key_log) < 0 ||
         get_bool(dict, "system_ca", &s->o.system_ca) < 0 ||
         get_bool(dict, "sessions", &s->o.sessions) < 0 ||
+        get_bool(dict, "post_handshake_auth", &s->o.post_handshake_auth) < 0 ||
         get_bool(dict, "strict_certificates", &s->o.strict_certificates) < 0 ||
         get_bool(dict, "whole_chains", &s->o.whole_chains) < 0 ||
         get_bool(dict, "insecure_skip_verify", &s->o.insecure_skip_verify) < 0 ||

@@ -538,7 +538,14 @@ HS_API size_t hs_decoder_take_rest(struct hs_decoder *d, uint8_t *to, size_t n);
 struct hs_tls_config;
 
 enum hs_tls_role { HS_TLS_CLIENT, HS_TLS_SERVER };
-enum hs_tls_client_certs { HS_TLS_CERTS_NONE, HS_TLS_CERTS_OPTIONAL, HS_TLS_CERTS_REQUIRED };
+/* ON_REQUEST: not in the handshake, by hs_conn_request_certificate; with TLS 1.2, which has no such
+ * request, as OPTIONAL. */
+enum hs_tls_client_certs {
+    HS_TLS_CERTS_NONE,
+    HS_TLS_CERTS_OPTIONAL,
+    HS_TLS_CERTS_REQUIRED,
+    HS_TLS_CERTS_ON_REQUEST
+};
 enum hs_tls_ocsp_mode { HS_TLS_OCSP_OFF, HS_TLS_OCSP_CHECK, HS_TLS_OCSP_REQUIRE };
 
 /* PEM or DER, in a file or in memory; both NULL: nothing. */
@@ -575,6 +582,7 @@ struct hs_tls_options {
     bool strict_certificates;     /* X509_V_FLAG_X509_STRICT: RFC 5280 to the letter */
     bool whole_chains;            /* an authority that is named must be a root */
     enum hs_tls_ocsp_mode ocsp;   /* client */
+    bool post_handshake_auth;     /* client: the server may ask for its certificate later */
     bool sessions;                /* resumption */
     int tickets;                  /* server: sent after a full handshake, 0 to 8 */
     int64_t session_lifetime_s;
@@ -746,6 +754,20 @@ HS_API HS_NODISCARD hs_err hs_conn_start_tls_read_ahead(struct hs_conn *c, struc
  * (HS_E_TLS). */
 HS_API HS_NODISCARD hs_err hs_conn_confirm(struct hs_conn *c, struct hs_op *op,
                                            struct hs_error *err);
+/* A TLS 1.3 server asks for the client's certificate after the handshake (RFC 8446 section 4.6.2),
+ * and waits for the answer: from HS_OK on hs_conn_tls_chain_copy tells it. required: a client that
+ * shows none fails (HS_E_CERTIFICATE), as one does whose certificate is not verified; after that
+ * the connection is over. What the client sends before it answers is kept to be received, up to
+ * HS_TLS_REQUEST_AHEAD bytes (HS_E_TLS with HS_TLS_PROTOCOL).
+ * After that, HS_E_DEADLINE, HS_E_CANCELLED and a call that is given up the connection goes on, and
+ * the request stands: a call that receives takes the answer in, and the next call of this one
+ * waits for it, or returns at once. HS_E_TLS with HS_TLS_VERSION or HS_TLS_LOCAL: the
+ * client cannot be asked, and nothing has changed. wait false:
+ * only ask. */
+#define HS_TLS_REQUEST_AHEAD ((size_t)131072)
+HS_API HS_NODISCARD hs_err hs_conn_request_certificate(struct hs_conn *c, struct hs_op *op,
+                                                       bool required, bool wait,
+                                                       struct hs_error *err);
 /* False: it is a plain connection. */
 HS_API bool hs_conn_tls_info(struct hs_conn *c, struct hs_tls_info *ret_info);
 /* The peer's certificates as it sent them, its own first; 0: none. Free *ret_der with free(3). */

@@ -479,19 +479,19 @@ note_nobody(struct hs_listener *l)
 
 /* Before anything else is done for a stranger. A proxy's clients come in when they are known. */
 static bool
-may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_places *ret_places)
+may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_slots *ret_slots)
 {
     if (l->peers == NULL ||
         (l->handshakes != NULL && hs_handshakes_expect_header(l->handshakes, peer))) {
-        *ret_places = (struct hs_peer_places){0};
+        *ret_slots = (struct hs_peer_slots){0};
         return true;
     }
-    return hs_peers_enter(l->peers, peer, hs_now(), ret_places);
+    return hs_peers_enter(l->peers, peer, hs_now(), ret_slots);
 }
 
 static hs_err
 listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
-              const struct hs_peer_places *places, struct hs_error *err, struct hs_conn **ret_conn)
+              const struct hs_peer_slots *slots, struct hs_error *err, struct hs_conn **ret_conn)
 {
     unsigned changed = verify_inherited(l, fd);
     struct hs_sockopts own;
@@ -502,10 +502,10 @@ listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
     if ((rv = hs_conn_wrap(fd, l->bound.family, peer, &own, changed, err, &conn)) != HS_OK) {
         (void)close(fd);
         if (l->peers != NULL)
-            hs_peers_leave(l->peers, places);
+            hs_peers_leave(l->peers, slots);
         return rv;
     }
-    if (l->peers != NULL && (rv = hs_peers_seat(l->peers, places, conn, err)) != HS_OK) {
+    if (l->peers != NULL && (rv = hs_peers_seat(l->peers, slots, conn, err)) != HS_OK) {
         hs_conn_unref(conn);
         return rv;
     }
@@ -517,7 +517,7 @@ static enum outcome
 listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
     enum outcome outcome;
     int fd;
 
@@ -532,11 +532,11 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
         return outcome;
     }
     note_newcomer(l);
-    if (!may_enter(l, &peer, &places)) {
+    if (!may_enter(l, &peer, &slots)) {
         reset(fd);
         return NEXT;
     }
-    if (listener_wrap(l, fd, &peer, &places, err, ret_conn) != HS_OK)
+    if (listener_wrap(l, fd, &peer, &slots, err, ret_conn) != HS_OK)
         return FAILED;
     listener_count(&l->accepted);
     recovered(l);
@@ -607,7 +607,7 @@ listener_welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error
     struct hs_conn *conn = NULL;
 
     while (*n < max && (outcome == NEXT || outcome == GOT)) {
-        if (!hs_handshakes_take_place(l->handshakes))
+        if (!hs_handshakes_take_slot(l->handshakes))
             return NEXT;
         if ((outcome = listener_accept_one(l, err, &conn)) != GOT)
             hs_handshakes_give_back(l->handshakes);

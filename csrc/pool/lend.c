@@ -43,8 +43,8 @@ hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_member *m)
 }
 
 static void
-lend_lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
-          int64_t boot_now, struct hs_lease *ret_lease)
+lend_lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder,
+          struct ledger_site *site, int64_t boot_now, struct hs_lease *ret_lease)
 {
     hs_pool_set_state_locked(p, m, MEMBER_LENT);
     *ret_lease = (struct hs_lease){
@@ -130,7 +130,7 @@ hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs
 {
     struct hs_lease lease;
     struct hs_member *m;
-    struct site *site;
+    struct ledger_site *site;
     int64_t boot_now;
     enum hs_pool_reason why;
     bool to_probe = false;

@@ -167,7 +167,8 @@ pool_destroy(struct hs_pool *p)
 
 hs_err
 hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-               const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool)
+               const struct hs_pool_opening *origin, struct hs_error *err,
+               struct hs_pool **ret_pool)
 {
     struct hs_pool *p;
     hs_err rv;
@@ -186,7 +187,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     pool_empty(p);
-    p->ledger.other.where = hs_site_unknown();
+    p->ledger.other.where = hs_call_site_unknown();
     p->where = origin->site;
     p->thread = origin->thread;
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
@@ -207,7 +208,7 @@ hs_err
 hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
             struct hs_error *err, struct hs_pool **ret_pool)
 {
-    const struct hs_pool_origin unknown = {.site = hs_site_unknown(), .name = ""};
+    const struct hs_pool_opening unknown = {.site = hs_call_site_unknown(), .name = ""};
 
     return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
 }

@@ -89,14 +89,14 @@ struct pace {
 /* For those who look: see roll.h. */
 struct hs_roll_entry {
     struct hs_list link; /* guarded by its part's lock */
-    struct hs_site *_Atomic site;
+    struct hs_call_site *_Atomic site;
     atomic_uchar made;    /* enum hs_made */
     atomic_uchar counted; /* COUNTED_* in roll.c */
     _Atomic uint64_t thread;
-    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
-    atomic_bool served;             /* a server's: its handler works on it when no call does */
-    _Atomic uint64_t service;       /* whose, times 8, and enum hs_phase; 0: no server's */
-    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
+    struct hs_call_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    atomic_bool served;                  /* a server's: its handler works on it when no call does */
+    _Atomic uint64_t service;            /* whose, times 8, and enum hs_phase; 0: no server's */
+    uint32_t reads;                      /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };
 
@@ -199,6 +199,10 @@ void hs_conn_remember_local(struct hs_conn *c);
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
                                   int flags, struct hs_error *err, size_t *ret_n);
+
+/* The same without a wait: HS_WANT. */
+HS_NODISCARD hs_err hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err,
+                                 short *want, size_t *ret_n);
 
 /* ---- conn_frame.c: with HS_DIR_IN claimed ---- */
 /* The buffer has changed: lets those who only look see it. */

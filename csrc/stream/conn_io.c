@@ -71,6 +71,17 @@ check_truncated(struct hs_conn *c, struct hs_error *err)
     return rv;
 }
 
+/* What a try that has not to wait gave. */
+static hs_err
+came(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err, size_t *ret_n)
+{
+    if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
+        hs_half_closed(c, HS_DIR_OUT);
+    if (rv == HS_OK)
+        *ret_n = n;
+    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
+}
+
 hs_err
 hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
               struct hs_error *err, size_t *ret_n)
@@ -85,11 +96,19 @@ hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int
             return rv;
     if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
         op->came_ns = conn_io_account(c, HS_DIR_IN, n);
-    if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
-        hs_half_closed(c, HS_DIR_OUT);
-    if (rv == HS_OK)
-        *ret_n = n;
-    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
+    return came(c, rv, n, err, ret_n);
+}
+
+hs_err
+hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err, short *want,
+             size_t *ret_n)
+{
+    size_t n = 0;
+    hs_err rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, 0, err, want, &n);
+
+    if (rv == HS_OK && n > 0)
+        (void)conn_io_account(c, HS_DIR_IN, n);
+    return came(c, rv, n, err, ret_n);
 }
 
 static size_t

@@ -20,6 +20,9 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 
+/* A record at least, so that one try takes what it has to. */
+#define REQUEST_PIECE ((size_t)16384)
+
 bool
 hs_conn_half_sent(struct hs_conn *c)
 {
@@ -276,6 +279,88 @@ hs_conn_confirm(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
                     break;
     }
     return hs_call_end(c, op, HS_DIR_IN, "confirm", rv, err);
+}
+
+/* ---- The client's certificate, later ------------------------------------------------------- */
+
+/* What comes before the answer is the application's: it is kept for it. */
+static hs_err
+take_ahead(struct hs_conn *c, struct hs_error *err, short *want)
+{
+    uint8_t *room;
+    size_t n = 0;
+    hs_err rv;
+
+    if (hs_buf_len(&c->in.buf) >= HS_TLS_REQUEST_AHEAD)
+        return conn_tls_refuse(err, HS_TLS_PROTOCOL,
+                               "more bytes came before the client's certificate than are kept: "
+                               "receive them, and call again");
+    if (hs_buf_reserve(&c->in.buf, REQUEST_PIECE, &room) != HS_OK)
+        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for received bytes");
+    rv = hs_input_try(c, room, REQUEST_PIECE, err, want, &n);
+    if (rv == HS_OK && n > 0)
+        hs_buf_commit(&c->in.buf, n);
+    else
+        hs_buf_trim(&c->in.buf);
+    if (rv == HS_OK && n > 0)
+        hs_input_changed(c);
+    if (rv == HS_OK && n == 0)
+        return hs_err_setx(err, HS_E_TRUNCATED, NULL,
+                           "the client ended its stream before it showed a certificate");
+    return rv;
+}
+
+static hs_err
+await_answer(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
+{
+    bool has = hs_tls_take_answer(c->tls); /* It came in with what somebody received. */
+    short want;
+    hs_err rv = HS_OK;
+
+    for (unsigned round = 1; !has && rv == HS_OK; round++) {
+        rv = take_ahead(c, err, &want);
+        if ((has = hs_tls_take_answer(c->tls))) /* What came behind it is told by who receives. */
+            break;
+        if (rv == HS_WANT)
+            rv = hs_call_wait(c, op, HS_DIR_IN, want, err);
+        if (rv == HS_OK && round % SLICE_ROUNDS == 0)
+            rv = HS_INTR;
+    }
+    if (has && rv < 0 && err != NULL)
+        *err = (struct hs_error){0};
+    return has ? HS_OK : rv;
+}
+
+static hs_err
+run_request(struct hs_conn *c, struct hs_op *op, bool required, bool wait, struct hs_error *err)
+{
+    short want;
+    hs_err rv;
+
+    if (c->layer != &hs_tls_layer)
+        return hs_err_setx(err, HS_E_INVALID, NULL,
+                           "a plain connection has no certificates: nothing can be asked for");
+    while ((rv = hs_tls_try_request(c->tls, required, err, &want)) == HS_WANT)
+        if ((rv = hs_call_wait(c, op, HS_DIR_OUT, want, err)) != HS_OK)
+            break;
+    return rv == HS_OK && wait ? await_answer(c, op, err) : rv;
+}
+
+hs_err
+hs_conn_request_certificate(struct hs_conn *c, struct hs_op *op, bool required, bool wait,
+                            struct hs_error *err)
+{
+    hs_err rv;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if ((rv = hs_call_begin(c, op, HS_DIR_IN, err)) == HS_OK &&
+        (rv = hs_call_begin(c, op, HS_DIR_OUT, err)) == HS_OK)
+        rv = run_request(c, op, required, wait, err);
+    if (rv == HS_INTR || rv == HS_WANT)
+        return rv;
+    if ((op->claim & (1U << HS_DIR_OUT)) != 0)
+        hs_call_release(c, op, HS_DIR_OUT);
+    return hs_call_end(c, op, HS_DIR_IN, "request_client_certificate", rv, err);
 }
 
 bool

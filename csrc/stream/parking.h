@@ -7,7 +7,7 @@
 
 #include "hardsock_binding.h"
 
-/* A connection's place in a parking, made when it is parked for the first time. */
+/* A connection's slot in a parking, made when it is parked for the first time. */
 struct hs_spot;
 
 /* The connection was closed, or has left us. NULL is fine. */

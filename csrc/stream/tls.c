@@ -1,7 +1,7 @@
 /* tls.c: driving one SSL object. See tls_impl.h for the invariants, tls.h for the contract.
  *
- * Every entry is call_begin() .. call_end(): the lock, an empty error queue, an io that has said
- * nothing yet; then one SSL call; then what it meant.
+ * Every entry is hs_tls_call_begin() .. call_end(): the lock, an empty error queue, an io that has
+ * said nothing yet; then one SSL call; then what it meant.
  */
 #include "tls.h"
 
@@ -55,9 +55,8 @@ repeat_failure(struct hs_tls *t, struct hs_error *err)
     return t->failure->code;
 }
 
-/* After HS_OK the lock is held. */
-static hs_err
-call_begin(struct hs_tls *t, struct hs_error *err)
+hs_err
+hs_tls_call_begin(struct hs_tls *t, struct hs_error *err)
 {
     hs_lock_take(&t->lock);
     if (t->state == TLS_FAILED) {
@@ -83,9 +82,8 @@ call_end(struct hs_tls *t, hs_err rv)
     return rv;
 }
 
-/* Of a call that does not read for anybody: see hs_tls_took_input. */
-static hs_err
-write_call_end(struct hs_tls *t, hs_err rv)
+hs_err
+hs_tls_write_call_end(struct hs_tls *t, hs_err rv)
 {
     if (t->io.taken > 0)
         atomic_store(&t->took_input, true);
@@ -125,9 +123,8 @@ fatal(struct hs_tls *t, int ssl_error, struct hs_error *err)
     return rv;
 }
 
-/* What a call that returned ret <= 0 meant. HS_E_END: close_notify. */
-static hs_err
-meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
+hs_err
+hs_tls_meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want)
 {
     int ssl_error = SSL_get_error(t->ssl, ret);
 
@@ -325,14 +322,14 @@ hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want)
     int ret;
     hs_err rv;
 
-    if ((rv = call_begin(t, err)) != HS_OK)
+    if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
         return rv;
     if (t->started_ns == 0)
         t->started_ns = hs_now();
     ret = SSL_do_handshake(t->ssl);
     if (ret == 1)
         rv = finished(t, err);
-    else if ((rv = meaning(t, ret, err, want)) == HS_E_END)
+    else if ((rv = hs_tls_meaning(t, ret, err, want)) == HS_E_END)
         rv = fatal(t, SSL_ERROR_ZERO_RETURN, err);
     return call_end(t, rv);
 }
@@ -344,13 +341,13 @@ hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want)
     int ret;
     hs_err rv;
 
-    if ((rv = call_begin(t, err)) != HS_OK)
+    if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
         return rv;
     if (SSL_version(t->ssl) < TLS1_3_VERSION || t->context->role == HS_TLS_SERVER)
         return call_end(t, HS_OK); /* The handshake has already told. */
     if ((ret = SSL_peek(t->ssl, &byte, 1)) > 0)
         return call_end(t, HS_OK);
-    rv = meaning(t, ret, err, want);
+    rv = hs_tls_meaning(t, ret, err, want);
     if (rv == HS_WANT)
         (void)SSL_free_buffers(t->ssl);
     if (rv == HS_E_END || (rv == HS_WANT && t->tickets > 0))
@@ -378,7 +375,7 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
             t->io.taken = 0;
             t->got_data = true;
         } else {
-            rv = meaning(t, ret, err, want);
+            rv = hs_tls_meaning(t, ret, err, want);
         }
     } while (rv == HS_OK && done < len && SSL_has_pending(t->ssl));
     if ((rv == HS_WANT && done == 0) || t->tickets != tickets)
@@ -402,14 +399,14 @@ tls_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs
     hs_err rv;
 
     (void)fd;
-    if ((rv = call_begin(t, err)) != HS_OK)
+    if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
         return rv;
     if ((flags & MSG_PEEK) == 0) {
         rv = read_records(t, buf, len, err, want, &n);
     } else {
         int ret = SSL_peek_ex(t->ssl, buf, len, &n);
 
-        rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
+        rv = ret == 1 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     }
     if (rv == HS_E_END) {
         n = 0;
@@ -460,13 +457,13 @@ hs_tls_pending(struct hs_tls *t, bool *ret_ready)
     char byte;
     short want;
 
-    *ret_ready = call_begin(t, NULL) != HS_OK; /* It says so at once. */
+    *ret_ready = hs_tls_call_begin(t, NULL) != HS_OK; /* It says so at once. */
     if (*ret_ready)
         return 0;
     n = t->state == TLS_OPEN ? SSL_pending(t->ssl) : 0;
     if (n == 0 && t->state == TLS_OPEN && has_more(t)) {
         ret = SSL_peek(t->ssl, &byte, 1);
-        rv = ret > 0 ? HS_OK : meaning(t, ret, NULL, &want);
+        rv = ret > 0 ? HS_OK : hs_tls_meaning(t, ret, NULL, &want);
         n = ret > 0 ? SSL_pending(t->ssl) : 0;
     }
     if (t->state == TLS_OPEN && (SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN) != 0)
@@ -538,7 +535,7 @@ write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error
     if ((rv = check_same(t, bytes, len, err)) != HS_OK)
         return rv;
     ret = SSL_write_ex(t->ssl, bytes, len, &n);
-    rv = ret == 1 ? HS_OK : meaning(t, ret, err, want);
+    rv = ret == 1 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     t->half_sent = rv == HS_OK ? 0 : len < RECORD_MAX ? len : RECORD_MAX;
     if (rv == HS_E_END)
         rv = hs_err_setx(err, HS_E_RESET, NULL, "the peer ended the TLS stream");
@@ -559,12 +556,12 @@ tls_try_send(void *state, int fd, const struct iovec *iov, size_t n_iov, int fla
 
     (void)fd;
     bytes = gather(iov, n_iov, room, &len);
-    if ((rv = call_begin(t, err)) != HS_OK)
+    if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
         return rv;
     t->io.send_flags = flags;
     rv = write_record(t, bytes, len, err, want, ret_n);
     t->io.send_flags = 0;
-    return write_call_end(t, rv);
+    return hs_tls_write_call_end(t, rv);
 }
 
 /* A record of this call that is half out is not read again: the file may have changed, and OpenSSL
@@ -595,9 +592,9 @@ tls_try_send_file(void *state, int fd, int file, int64_t *offset, size_t len, st
     if (n < 0)
         return errno == EINTR ? HS_INTR : hs_err_set(err, HS_E_SYSTEM, errno, "sendfile", "pread");
     if (n > 0) {
-        if ((rv = call_begin(t, err)) != HS_OK)
+        if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
             return rv;
-        rv = write_call_end(t, write_record(t, room, (size_t)n, err, want, &sent));
+        rv = hs_tls_write_call_end(t, write_record(t, room, (size_t)n, err, want, &sent));
         if (rv != HS_OK)
             return rv;
     }
@@ -652,10 +649,10 @@ send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
                            "a TLS record of an earlier send is half out: nothing can be said "
                            "behind it");
     if (SSL_in_init(t->ssl) && (ret = SSL_do_handshake(t->ssl)) <= 0)
-        return meaning(t, ret, err, want);
+        return hs_tls_meaning(t, ret, err, want);
     t->goodbye_begun = true;
     ret = SSL_shutdown(t->ssl);
-    rv = ret >= 0 ? HS_OK : meaning(t, ret, err, want);
+    rv = ret >= 0 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     if (rv == HS_E_END)
         rv = HS_OK;
     if (rv == HS_OK)
@@ -668,9 +665,9 @@ hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want)
 {
     hs_err rv;
 
-    if ((rv = call_begin(t, err)) != HS_OK)
+    if ((rv = hs_tls_call_begin(t, err)) != HS_OK)
         return rv;
-    return write_call_end(t, send_goodbye(t, err, want));
+    return hs_tls_write_call_end(t, send_goodbye(t, err, want));
 }
 
 hs_err

@@ -34,6 +34,11 @@ int64_t hs_tls_handshake_timeout(const struct hs_tls *t);
 HS_NODISCARD hs_err hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want);
 /* See hs_conn_confirm. */
 HS_NODISCARD hs_err hs_tls_try_confirm(struct hs_tls *t, struct hs_error *err, short *want);
+/* See hs_conn_request_certificate: HS_OK when the request is out, now or earlier. */
+HS_NODISCARD hs_err hs_tls_try_request(struct hs_tls *t, bool required, struct hs_error *err,
+                                       short *want);
+/* The answer to it is here, and was accepted. Once; then another may be sent. */
+bool hs_tls_take_answer(struct hs_tls *t);
 /* Sends close_notify; idempotent. The TLS below goes on. */
 HS_NODISCARD hs_err hs_tls_try_end(struct hs_tls *t, struct hs_error *err, short *want);
 /* The same for the TLS below as well. */

@@ -77,6 +77,11 @@ tls_context_check_options(const struct hs_tls_options *o, struct hs_error *err)
     if (o->insecure_skip_verify && o->ocsp == HS_TLS_OCSP_REQUIRE)
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "ocsp=require contradicts insecure_skip_verify");
+    if (o->post_handshake_auth && (server || o->max_version < HS_TLS_1_3))
+        return hs_err_setx(err, HS_E_INVALID, "tls",
+                           "post_handshake_auth is for a client that speaks TLS 1.3");
+    if (o->certs == HS_TLS_CERTS_ON_REQUEST && o->max_version < HS_TLS_1_3)
+        return hs_err_setx(err, HS_E_INVALID, "tls", "client certificates on request take TLS 1.3");
     if (o->ciphers != NULL && o->insecure_ciphers != NULL)
         return hs_err_setx(err, HS_E_INVALID, "tls", "ciphers contradicts insecure_ciphers");
     if (o->tickets < 0 || o->tickets > 8)
@@ -205,9 +210,13 @@ set_trust(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_er
         mode = SSL_VERIFY_PEER;
         if (server && o->certs == HS_TLS_CERTS_REQUIRED)
             mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        if (server && o->certs == HS_TLS_CERTS_ON_REQUEST)
+            mode |= SSL_VERIFY_POST_HANDSHAKE;
         rv = load_trust(c->ctx, o, err);
     }
     SSL_CTX_set_verify(c->ctx, mode, NULL);
+    if (!server)
+        SSL_CTX_set_post_handshake_auth(c->ctx, o->post_handshake_auth);
     if (rv == HS_OK && server && c->verify)
         rv = name_authorities(c->ctx, err);
     return rv;

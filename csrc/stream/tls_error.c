@@ -69,7 +69,8 @@ is_our_fault(unsigned long code)
 
     return reason == SSL_R_CALLBACK_FAILED || reason == SSL_R_CERT_CB_ERROR ||
            reason == SSL_R_UNABLE_TO_FIND_ECDH_PARAMETERS ||
-           reason == SSL_R_CANNOT_CHANGE_CIPHER || /* a key of ours cannot be made */
+           reason == SSL_R_CANNOT_CHANGE_CIPHER ||   /* a key of ours cannot be made */
+           reason == SSL_R_COPY_PARAMETERS_FAILED || /* the same */
            (ERR_COMMON_ERROR(code) && reason != ERR_R_ASN1_LIB && reason != ERR_R_X509_LIB &&
             reason != ERR_R_NESTED_ASN1_ERROR);
 }

@@ -10,6 +10,9 @@
  *   writer; others, who may be in a forked child with the lock gone astray, only look at it.
  * - A TLS below belongs to the one above: it is entered with the lock of that one held, but by who
  *   asked it something when there was none above. It is never given back.
+ * - request: a server's for the client's certificate, after the handshake. SENT from when OpenSSL
+ *   has it, which may be before it is out; ANSWERED when the client's Finished has come, which
+ *   OpenSSL verifies in the same call: only TLS_OPEN makes it an answer.
  * - goodbye_begun: close_notify was given to OpenSSL, which from then on refuses data for ever;
  *   goodbye_sent: it is out.
  */
@@ -23,6 +26,7 @@
 #include "../base/lock.h"
 
 enum tls_state { TLS_HANDSHAKE, TLS_OPEN, TLS_FAILED };
+enum tls_request { REQUEST_NONE, REQUEST_SENT, REQUEST_ANSWERED };
 
 struct hs_tls {
     struct hs_lock lock;
@@ -34,6 +38,8 @@ struct hs_tls {
     char *session_key;                /* owns: client, or NULL; immutable */
     struct tls_limits session_limits; /* client: of its session and all that follow from it */
     enum tls_state state;
+    enum tls_request request;
+    bool late_certificate;       /* of a server: the client's has come after the handshake */
     struct hs_error *failure;    /* owns */
     struct tls_verdict *verdict; /* owns; until the handshake is over */
     enum hs_ocsp_state ocsp;
@@ -45,6 +51,14 @@ struct hs_tls {
     uint64_t half_sent_hash; /* of those bytes, when another call has to bring them again; else 0 */
     int64_t started_ns, verified_ns, finished_ns;
 };
+
+/* ---- tls.c ---- */
+/* After HS_OK the lock is held, the error queue empty and io has said nothing yet. */
+HS_NODISCARD hs_err hs_tls_call_begin(struct hs_tls *t, struct hs_error *err);
+/* Of a call that does not read for anybody: see hs_tls_took_input. Drops the lock; returns rv. */
+HS_NODISCARD hs_err hs_tls_write_call_end(struct hs_tls *t, hs_err rv);
+/* What a call that returned ret <= 0 meant. HS_E_END: close_notify. */
+HS_NODISCARD hs_err hs_tls_meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want);
 
 /* The object behind an SSL, in callbacks: its lock is held. */
 struct hs_tls *hs_tls_of(const SSL *ssl);

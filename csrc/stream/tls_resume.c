@@ -102,15 +102,19 @@ get_second(const uint8_t at[8])
     return (int64_t)second;
 }
 
+/* before: of the session that this one follows from, or NULL. What it ends with stays. */
 static void
-write_note(SSL *ssl, SSL_SESSION *session, bool lists)
+write_note(SSL *ssl, SSL_SESSION *session, bool lists, const struct note *before)
 {
+    int64_t end = first_end(SSL_get0_verified_chain(ssl));
     uint8_t note[MAX_NOTE];
     size_t len = HEAD;
 
+    if (before != NULL && before->first_end_s < end)
+        end = before->first_end_s;
     note[0] = FORMAT;
-    put_second(note + 1, hs_calendar_s());
-    put_second(note + 9, first_end(SSL_get0_verified_chain(ssl)));
+    put_second(note + 1, before != NULL ? before->began_s : hs_calendar_s());
+    put_second(note + 9, end);
     if (lists && !note_chain(ssl, note, &len))
         len = 0;
     (void)SSL_SESSION_set1_ticket_appdata(session, note, len); /* Without one it is not resumed. */
@@ -177,12 +181,17 @@ on_ticket_made(SSL *ssl, void *arg)
 {
     const struct hs_tls_context *c = arg;
     SSL_SESSION *session = SSL_get_session(ssl);
+    bool late = hs_tls_of(ssl)->late_certificate;
     struct note note;
+    bool has = read_note(session, &note);
 
     if (!SSL_session_reused(ssl)) {
-        write_note(ssl, session, c->lists);
+        write_note(ssl, session, c->lists, late && has ? &note : NULL);
     } else {
-        int64_t left = read_note(session, &note) ? seconds_left(&note, c) : 0;
+        int64_t left = has ? seconds_left(&note, c) : 0;
+
+        if (late && has) /* The chain that the note has is not that of the certificate now. */
+            write_note(ssl, session, c->lists, &note);
         set_time(session, hs_calendar_s()); /* With TLS 1.2 it is that of the first handshake. */
         (void)SSL_SESSION_set_timeout(session, left > 0 ? (long)left : 1);
     }

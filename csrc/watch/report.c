@@ -87,15 +87,15 @@ write_list(struct hs_json *j, const char *key, void *all, size_t n, size_t size,
 /* ---- Parts --------------------------------------------------------------------------------- */
 
 static void
-site(struct hs_json *j, const char *key, const struct hs_site *s)
+site(struct hs_json *j, const char *key, const struct hs_call_site *s)
 {
-    struct hs_site_name name;
+    struct hs_call_site_name name;
 
     if (s == NULL) {
         hs_json_text(j, key, NULL);
         return;
     }
-    hs_site_name(s, &name);
+    hs_call_site_name(s, &name);
     hs_json_open(j, key, '{');
     hs_json_text(j, "file", name.file);
     hs_json_signed(j, "line", name.line);
@@ -225,7 +225,7 @@ write_connections(struct hs_json *j)
 /* ---- Sites --------------------------------------------------------------------------------- */
 
 /* The line that is to be named for a row: of a pool's connection, who has borrowed it. */
-static const struct hs_site *
+static const struct hs_call_site *
 named(const struct hs_conn_row *r)
 {
     return r->holder != NULL ? r->holder : r->site;
@@ -295,11 +295,11 @@ group(struct hs_json *j, const struct hs_conn_row *r, size_t n, int64_t now)
 static void
 total(struct hs_json *j, const void *item, int64_t now)
 {
-    const struct hs_site *s = *(const struct hs_site *const *)item;
-    struct hs_site_counts c;
+    const struct hs_call_site *s = *(const struct hs_call_site *const *)item;
+    struct hs_call_site_counts c;
 
     (void)now;
-    hs_site_counts(s, &c);
+    hs_call_site_counts(s, &c);
     if (c.opened == 0 && c.leaked == 0)
         return;
     hs_json_open(j, NULL, '{');
@@ -314,12 +314,12 @@ total(struct hs_json *j, const void *item, int64_t now)
 static void
 write_totals(struct hs_json *j)
 {
-    size_t n = 0, room = hs_sites(NULL, 0) + 16;
-    struct hs_site **all = calloc(room, sizeof(struct hs_site *));
+    size_t n = 0, room = hs_call_sites(NULL, 0) + 16;
+    struct hs_call_site **all = calloc(room, sizeof(struct hs_call_site *));
 
-    if (all != NULL && (n = hs_sites(all, room)) > room)
+    if (all != NULL && (n = hs_call_sites(all, room)) > room)
         n = room;
-    write_list(j, "totals", (void *)all, n, sizeof(struct hs_site *), total);
+    write_list(j, "totals", (void *)all, n, sizeof(struct hs_call_site *), total);
 }
 
 static void

@@ -756,8 +756,8 @@ look_at_labels(void *arg)
 
 START_TEST(pool_has_its_name_from_when_it_can_be_found)
 {
-    struct hs_pool_origin origin = {
-        .site = hs_site_intern("orders.py", "start", 7), .thread = 42, .name = "orders"};
+    struct hs_pool_opening origin = {
+        .site = hs_call_site_intern("orders.py", "start", 7), .thread = 42, .name = "orders"};
     struct server s = server_new();
     struct hs_pool_options o = options(1);
     struct thread looker;

@@ -17,7 +17,7 @@ pair_made(enum hs_made how)
 {
     struct pair p = pair_tcp();
 
-    hs_conn_set_site(p.c, how, hs_site_unknown(), 0);
+    hs_conn_set_site(p.c, how, hs_call_site_unknown(), 0);
     return p;
 }
 

@@ -36,7 +36,10 @@ def path_of(source: Any) -> Path:
     [
         ({"role": "both"}, "role must be one of 'client', 'server', got 'both'"),
         ({"ocsp": True}, "ocsp must be one of 'off', 'check', 'require', got True"),
-        ({"client_certificates": "yes"}, "must be one of 'none', 'optional', 'required', got"),
+        (
+            {"client_certificates": "yes"},
+            "must be one of 'none', 'optional', 'required', 'on_request', got",
+        ),
         ({"min_version": "TLSv1.1"}, "min_version must be one of 'TLSv1.2', 'TLSv1.3', got"),
         ({"max_version": 0x0304}, "max_version must be one of 'TLSv1.2', 'TLSv1.3', got 772"),
         ({"security_level": 1}, "security_level must be"),

@@ -159,7 +159,32 @@ talk(struct hs_conn *a, struct hs_conn *b)
     return rv;
 }
 
-static bool within;
+static bool within, asks;
+
+/* The server asks for the client's certificate, which the client answers while it receives. */
+static hs_err
+ask(struct hs_conn *client, struct hs_conn *server)
+{
+    struct hs_op in = op_step(SECOND), out = op_step(SECOND);
+    hs_err reads = HS_WANT, asked = HS_WANT;
+    uint8_t byte;
+    size_t n;
+
+    for (int i = 0; i < 50 && asked > 0 && reads > 0; i++) {
+        struct hs_error own = {0}, other = {0};
+
+        asked = hs_conn_request_certificate(server, &out, true, true, &own);
+        if (asked > 0)
+            reads = hs_conn_recv(client, &in, &byte, 1, 0, &other, &n);
+        if (asked < 0 || reads < 0)
+            error = asked < 0 ? own : other;
+    }
+    hs_conn_abandon(client, &in, NULL);
+    hs_conn_abandon(server, &out, NULL);
+    if (asked == HS_OK && hs_conn_tls_chain_length(server) == 0)
+        return WRONG;
+    return first_of(asked < 0 ? asked : HS_OK, reads < 0 ? reads : asked);
+}
 
 static hs_err
 live(void)
@@ -172,7 +197,8 @@ live(void)
         return WRONG;
     if ((rv = hs_conn_adopt(fds[0], NULL, &error, &a)) == HS_OK &&
         (rv = hs_conn_adopt(fds[1], NULL, &error, &b)) == HS_OK &&
-        (rv = shake(a, b, &error)) == HS_OK && (!within || (rv = shake(a, b, &error)) == HS_OK))
+        (rv = shake(a, b, &error)) == HS_OK && (!within || (rv = shake(a, b, &error)) == HS_OK) &&
+        (!asks || (rv = ask(a, b)) == HS_OK))
         rv = talk(a, b);
     if (a == NULL)
         (void)close(fds[0]);
@@ -200,11 +226,13 @@ static const struct scenario {
     const char *name;
     hs_err (*run)(void);
     bool judged; /* resumptions are: both sides show certificates and check lists */
+    bool asks;
 } scenarios[] = {
     {.name = "settings", .run = make_settings},
     {.name = "a life", .run = live},
     {.name = "a life after another", .run = live, .judged = true},
     {.name = "a life within TLS", .run = live_within},
+    {.name = "a certificate on request", .run = live, .judged = true, .asks = true},
 };
 
 /* ---- Rounds -------------------------------------------------------------------------------- */
@@ -290,7 +318,7 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
 }
 
 static void
-set_configs(bool judged)
+set_configs(bool judged, bool later)
 {
     struct hs_tls_options client = client_options(), server = server_options();
     struct made *middle =
@@ -308,7 +336,8 @@ set_configs(bool judged)
         server.n_cas = 1;
         server.identities = several;
         server.n_identities = LENGTH(several);
-        server.certs = HS_TLS_CERTS_REQUIRED;
+        server.certs = later ? HS_TLS_CERTS_ON_REQUEST : HS_TLS_CERTS_REQUIRED;
+        client.post_handshake_auth = later;
         client.crls = server.crls = lists;
         client.n_crls = server.n_crls = LENGTH(lists);
     }
@@ -332,7 +361,8 @@ START_TEST(each_call_fails_in_turn)
 
     staple.data = der;
     inject_spare_me();
-    set_configs(s->judged);
+    asks = s->asks;
+    set_configs(s->judged, asks);
     run_apart(&warm);
     ASSERT_OK(warm.rv);
     for (int call = 0; call <= CALL_COUNT; call++)

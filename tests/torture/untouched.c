@@ -181,7 +181,7 @@ GUARD(__wrap_hs_pool_new, __real_hs_pool_new,
       (endpoints, n, o, err, ret_pool), ret_pool, ret_pool)
 GUARD(__wrap_hs_pool_new_at, __real_hs_pool_new_at,
       (const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-       const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool),
+       const struct hs_pool_opening *origin, struct hs_error *err, struct hs_pool **ret_pool),
       (endpoints, n, o, origin, err, ret_pool), ret_pool, ret_pool)
 GUARD(__wrap_hs_pool_try_acquire, __real_hs_pool_try_acquire,
       (struct hs_pool * p, const struct hs_holder *holder, struct hs_lease *ret_lease),

@@ -358,6 +358,19 @@ class Connection:
         """As ``hardsock.Connection.confirm``."""
         await self._conn._op_confirm(self._hub, timeout=timeout, token=token)
 
+    async def request_client_certificate(
+        self,
+        *,
+        required: bool = True,
+        wait: bool = True,
+        timeout: float | None = None,
+        token: CancelToken | None = None,
+    ) -> None:
+        """As ``hardsock.Connection.request_client_certificate``."""
+        await self._conn._op_request_client_certificate(
+            self._hub, required=required, wait=wait, timeout=timeout, token=token
+        )
+
     def export_keying_material(
         self, label: str, length: int, /, context: Buffer | None = None
     ) -> bytes:

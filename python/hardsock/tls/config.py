@@ -19,10 +19,12 @@ Source = Union[str, "os.PathLike[str]", bytes]
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 TICKET_KEY_SIZE = 80
 _MOST_TICKET_KEYS = 3
-_CLIENT_CERTIFICATES = ("none", "optional", "required")
+_CLIENT_CERTIFICATES = ("none", "optional", "required", "on_request")
+_BY_STRENGTH = ("none", "on_request", "optional", "required")
 _OCSP = ("off", "check", "require")
 _SWITCHES = (
     "sessions",
+    "post_handshake_auth",
     "strict_certificates",
     "whole_chains",
     "insecure_skip_verify",
@@ -31,7 +33,7 @@ _SWITCHES = (
 )
 _ONLY = {
     "server": ("client_certificates", "tickets", "ticket_keys"),
-    "client": ("ocsp", "insecure_skip_verify", "insecure_skip_hostname"),
+    "client": ("ocsp", "post_handshake_auth", "insecure_skip_verify", "insecure_skip_hostname"),
 }
 
 
@@ -158,8 +160,10 @@ class TLSConfig:
     """A server needs one; of several it presents one that is for the name that the client asked for
     (SNI) and that the client can verify; without a name, or with one that none is for, the first
     that the client can verify. A client may have one."""
-    client_certificates: Literal["none", "optional", "required"] = "none"
-    """Server: whether clients must show a certificate that ``ca`` has signed."""
+    client_certificates: Literal["none", "optional", "required", "on_request"] = "none"
+    """Server: whether clients must show a certificate that ``ca`` has signed. ``"on_request"``: not in
+    the handshake, but when ``Connection.request_client_certificate`` asks; with TLS 1.2, which has no
+    such request, as ``"optional"``."""
     alpn: Sequence[str] = ()
     """Application protocols, the preferred first (RFC 7301). A server refuses a client with which
     it has none in common."""
@@ -179,6 +183,10 @@ class TLSConfig:
     """Client: ``"check"`` refuses a stapled response that is not good, ``"require"`` also that there
     is none. A certificate that says "must staple" (RFC 7633) requires it by itself. Where the
     OpenSSL in use hands over no response this is a ``ValueError`` when the config is made."""
+    post_handshake_auth: bool = False
+    """Client: let a server ask for the certificate after the handshake (RFC 8446 section 4.6.2), as
+    some do for a part of what they serve. It is answered by the call that receives; without one in
+    ``certificates`` the answer is that there is none. TLS 1.3 only."""
     sessions: bool = True
     """Resume earlier sessions, which saves the certificates: only under the same name, and only
     verified ones."""
@@ -287,6 +295,14 @@ class TLSConfig:
             raise ValueError("certificates must be given for role='server'")
         if self.role == "client" and len(self._certificates()) > 1:
             raise ValueError("certificates must be one at most for role='client'")
+        for name, value in (
+            ("post_handshake_auth", self.post_handshake_auth),
+            ("client_certificates", self.client_certificates),
+        ):
+            if value in (True, "on_request") and self.max_version == "TLSv1.2":
+                raise ValueError(
+                    f"{name}={value!r} takes TLS 1.3, which max_version='TLSv1.2' excludes"
+                )
         if self.client_certificates != "none" and self.ca is None:
             raise ValueError(
                 f"client_certificates={self.client_certificates!r} needs ca: who may sign them"
@@ -340,6 +356,7 @@ class TLSConfig:
             "whole_chains": self.whole_chains,
             "ocsp": _OCSP.index(self.ocsp),
             "sessions": self.sessions,
+            "post_handshake_auth": self.post_handshake_auth,
             "tickets": self.tickets,
             "session_lifetime": self.session_lifetime,
             "handshake_timeout": float("inf")
@@ -421,7 +438,7 @@ def _weaker(config: TLSConfig, than: TLSConfig) -> list[str]:
         if getattr(config, name) and getattr(config, name) != getattr(than, name)
     ]
     found += _weaker_demands(config, than)
-    rank = _CLIENT_CERTIFICATES.index
+    rank = _BY_STRENGTH.index
     if rank(config.client_certificates) < rank(than.client_certificates):
         found.append("client_certificates")
     if than.client_certificates != "none":

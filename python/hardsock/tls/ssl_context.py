@@ -189,6 +189,7 @@ class SSLContext(ssl.SSLContext):
             self.security_level,
             self.keylog_filename,
             self.sni_callback,
+            self.post_handshake_auth,
         )
 
     def tls_config(self, server_side: bool = False) -> TLSConfig:
@@ -229,14 +230,24 @@ class SSLContext(ssl.SSLContext):
         if self.options & ssl.OP_NO_TICKET:
             settings |= {"sessions": False} | ({"tickets": 0} if server_side else {})
         if server_side:
-            settings["client_certificates"] = _REQUESTS[self.verify_mode]
+            settings["client_certificates"] = self._request(settings["max_version"])
         elif self.verify_mode == ssl.CERT_NONE:
             settings["insecure_skip_verify"] = True
         else:
             settings["insecure_skip_hostname"] = not self.check_hostname
+        if not server_side and settings["max_version"] == "TLSv1.3":
+            settings["post_handshake_auth"] = bool(self.post_handshake_auth)
         if self.verify_mode != ssl.CERT_NONE:
             settings["ca"] = self._trusted()
         return settings
+
+    def _request(self, max_version: str) -> str:
+        """With ``post_handshake_auth`` ``ssl`` asks for none in a handshake of TLS 1.3."""
+        if self.verify_mode == ssl.CERT_NONE or not self.post_handshake_auth:
+            return _REQUESTS[self.verify_mode]
+        if max_version == "TLSv1.2":
+            return _REQUESTS[self.verify_mode]
+        return "on_request"
 
     def _trusted(self) -> list[Any] | None:
         if not self._ca and not self._system:
@@ -414,6 +425,7 @@ def _take_over(given: ssl.SSLContext, ca: Any) -> SSLContext:
     taken.verify_mode = given.verify_mode
     taken.minimum_version, taken.maximum_version = given.minimum_version, given.maximum_version
     taken.options, taken.verify_flags = given.options, given.verify_flags
+    taken.post_handshake_auth = given.post_handshake_auth
     if given.keylog_filename is not None:
         taken.keylog_filename = given.keylog_filename
     if given.cert_store_stats()["crl"]:
@@ -513,5 +525,11 @@ def _of_config(config: TLSConfig) -> SSLContext:
         made.check_hostname = False
     if config.insecure_skip_verify:
         made.verify_mode = ssl.CERT_NONE
+    if config.client_certificates != "none":
+        optional = config.client_certificates == "optional"
+        made.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
+    made.post_handshake_auth = (
+        config.post_handshake_auth or config.client_certificates == "on_request"
+    )
     made._base = config
     return made

@@ -287,8 +287,16 @@ class TLSSocket:
         return self.connection.channel_binding(cb_type)  # type: ignore[arg-type]
 
     def verify_client_post_handshake(self) -> None:
-        """Refused: raises ssl.SSLError, as for a version that has none (RFC 8446 section 4.6.2)."""
-        raise ssl.SSLError("post-handshake authentication is not supported")
+        """Ask for the client's certificate; the answer comes in with what is received.
+
+        ``connection.request_client_certificate()`` waits for it. Raises ssl.SSLError if the client
+        cannot be asked (RFC 8446 section 4.6.2), which changes nothing.
+        """
+        if self.context.verify_mode == ssl.CERT_NONE or not self.server_side:
+            raise ssl.SSLError("a server that verifies clients can ask them, no other")
+        self.connection.request_client_certificate(
+            required=self.context.verify_mode == ssl.CERT_REQUIRED, wait=False
+        )
 
     # ---- as a socket
 
