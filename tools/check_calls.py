@@ -17,7 +17,7 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     (
         r"epoll_p?wait2?" + CALL,
         (
-            "csrc/connect/connector.c",
+            "csrc/connect/race.c",
             "csrc/cancel/loop.c",
             "csrc/cancel/reactor.c",
             "csrc/cancel/waker.c",

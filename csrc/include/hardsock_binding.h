@@ -222,6 +222,28 @@ enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_
 /* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */
 size_t hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room);
 
+/* Connections of any process, as the kernel has them: established, or ended by the peer alone. */
+struct hs_foreign {
+    uint64_t cookie; /* never used again; sock_diag(7) */
+    uint32_t inode;  /* as in /proc/PID/fd */
+    int state;       /* tcp(7) */
+    uint32_t unread, unsent;
+    int64_t idle_ns; /* since data was sent or received, in milliseconds; -1: not known */
+    bool is_owed;    /* its owner has received something since it last sent */
+    struct hs_addr local, peer;
+};
+/* All in the caller's network namespace; free *ret_rows with free(3). HS_E_SYSTEM, HS_E_NOMEM. */
+HS_NODISCARD hs_err hs_foreign_list(struct hs_error *err, struct hs_foreign **ret_rows,
+                                    size_t *ret_n);
+/* As hs_conn_judge, of a connection that its owner has accepted. */
+enum hs_retire hs_foreign_judge(const struct hs_foreign *row, int64_t idle_ns);
+/* Looks at exactly this socket again, and has the kernel destroy it if it is idle still: its owner
+ * sees ECONNABORTED, the peer a reset. HS_RETIRE_CLOSED, GONE, or why not. HS_E_SYSTEM, as when the
+ * caller has no CAP_NET_ADMIN. */
+HS_NODISCARD hs_err hs_foreign_retire(const struct hs_foreign *row, int64_t idle_ns,
+                                      struct hs_error *err, enum hs_retire *ret_how,
+                                      int64_t *ret_idle_ns);
+
 /* Where in the program it connects, for those who look. */
 void hs_connector_set_site(struct hs_connector *cn, struct hs_call_site *site);
 
@@ -768,7 +790,7 @@ const char *hs_openssl_version(void);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings, departures;
+        notifiers, slots, parkings, departures, delays;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 void hs_live_counts(struct hs_live *ret_live);

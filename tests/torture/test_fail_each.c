@@ -959,7 +959,7 @@ nothing_is_alive(void)
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
                live.orphans + live.buffers + live.breakers + live.pools + live.notifiers +
-               live.departures ==
+               live.slots + live.parkings + live.departures + live.delays + live.lingering ==
            0;
 }
 

@@ -118,6 +118,13 @@ GUARD(__wrap_hs_conn_recvmsg, __real_hs_conn_recvmsg,
 GUARD(__wrap_hs_conn_tls_chain_copy, __real_hs_conn_tls_chain_copy,
       (struct hs_conn * c, size_t i, uint8_t **ret_der, size_t *ret_len), (c, i, ret_der, ret_len),
       ret_der, ret_len)
+GUARD(__wrap_hs_foreign_list, __real_hs_foreign_list,
+      (struct hs_error * err, struct hs_foreign **ret_rows, size_t *ret_n), (err, ret_rows, ret_n),
+      ret_rows, ret_n)
+GUARD(__wrap_hs_foreign_retire, __real_hs_foreign_retire,
+      (const struct hs_foreign *row, int64_t idle_ns, struct hs_error *err, enum hs_retire *ret_how,
+       int64_t *ret_idle_ns),
+      (row, idle_ns, err, ret_how, ret_idle_ns), ret_how, ret_idle_ns)
 GUARD(__wrap_hs_conn_set_user_timeout, __real_hs_conn_set_user_timeout,
       (struct hs_conn * c, unsigned ms, unsigned *ret_was_ms), (c, ms, ret_was_ms), ret_was_ms,
       ret_was_ms)
