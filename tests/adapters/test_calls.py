@@ -1,6 +1,6 @@
 """What a request costs beside the plain library's, in calls of Python: clocks tell little on a busy machine.
 
-Each limit is what it was when it was set, and a little. Whoever adds a call to each request sees it here.
+Each limit is what it was when it was set, and a little: a call that is added to each request shows here.
 """
 
 from __future__ import annotations
