@@ -94,9 +94,11 @@ _REQUEST = struct.Struct("=BBBxI48x")
 # wqueue, uid, inode: struct inet_diag_msg.
 _MESSAGE = struct.Struct("=4B2s2s16s16s12x5I")
 _ATTRIBUTE = struct.Struct("=HH")
-# struct tcp_info: words from tcpi_rto on, and the two counters of bytes (since Linux 4.2).
-_INFO = struct.Struct("=8x24I16xQQ")
-_SENT, _RECEIVED, _RTT, _RETRANSMITS, _BYTES_ACKED, _BYTES_RECEIVED = 9, 11, 15, 23, 24, 25
+# struct tcp_info: words from tcpi_rto on, and counters of bytes: received, sent, sent again. (What
+# was acknowledged is there, too, but with the SYN, as one byte.)
+_INFO = struct.Struct("=8x24I24xQ64xQQ")
+_SENT, _RECEIVED, _RTT, _RETRANSMITS = 9, 11, 15, 23
+_BYTES_RECEIVED, _BYTES_SENT, _BYTES_AGAIN = 24, 25, 26
 
 
 def _info_of(attributes: bytes) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _info_of(attributes: bytes) -> dict[str, Any]:
                 "last_read": info[_RECEIVED] / 1e3,
                 "rtt": info[_RTT] / 1e6,
                 "retransmits": info[_RETRANSMITS],
-                "sent": info[_BYTES_ACKED],
+                "sent": info[_BYTES_SENT] - info[_BYTES_AGAIN],
                 "received": info[_BYTES_RECEIVED],
             }
         at += (length + 3) & ~3
@@ -187,7 +189,7 @@ def connections(pid: int) -> list[dict[str, Any]]:
     """TCP sockets of a process: fd, local, peer, state, unread, unsent, retransmits.
 
     In the caller's network namespace also what tcp_info has: last_read and last_write in seconds,
-    received and sent (and acknowledged) bytes, rtt, and all retransmits instead of those in a row.
+    received and sent bytes, rtt, and all retransmits instead of those in a row.
 
     Raises:
         OSError: If there is no such process, or this user may not look.
