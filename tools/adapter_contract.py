@@ -115,6 +115,12 @@ RULES = (
             ("looking_for_the_nodes_ends", "pause", "redis-py, cluster"),
             ("asking_a_sentinel_ends", "silent", "redis-py, Sentinel"),
             ("a_command_of_an_awaited_cluster_ends", "silent", "redis.asyncio, cluster"),
+            (
+                "a_command_of_an_awaited_cluster_ends",
+                "reuse after cancel",
+                "redis.asyncio, cluster",
+            ),
+            ("finding_the_nodes_ends_where", "pause", "redis.asyncio, cluster"),
             ("asking_an_awaited_sentinel_ends", "silent", "redis.asyncio, Sentinel"),
         )
     ),
