@@ -249,7 +249,7 @@ begin_young_locked(struct hs_departures *d, int fd)
 
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
-                         .generation = d->slots[fd].generation};
+                        .generation = d->slots[fd].generation};
     hs_timerfd_set(&d->timer, y->at_ns);
 }
 
