@@ -70,8 +70,8 @@ function showFigures(data) {
     figure("connections", open),
     figure("lent of " + sum("max_size") + " in pools", sum("lent"), sum("waiting") > 0),
     figure("wait for a pool", sum("waiting"), sum("waiting") > 0),
-    figure("p99 wait for the GIL", seconds(stall("gil")), stall("gil") > 0.1),
-    figure("p99 bytes lay unread", seconds(stall("application")), stall("application") > 1));
+    figure("longest wait for the GIL", seconds(stall("gil")), stall("gil") > 0.1),
+    figure("longest that bytes lay unread", seconds(stall("application")), stall("application") > 1));
 }
 
 function showDescriptors(history, limit) {

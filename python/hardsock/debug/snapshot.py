@@ -41,7 +41,7 @@ def snapshot(history: History) -> dict[str, Any]:
         "at": metrics["at"],
         "metrics": {name: metrics[name] for name in ("open_connections", "descriptors", "resets")},
         "stalls": {
-            name: _p99(metrics["seconds"][f"read_stall_{name}"], metrics["edges"])
+            name: _longest(metrics["seconds"][f"read_stall_{name}"], metrics["edges"])
             for name in ("gil", "application")
         },
         "history": history.samples(),
@@ -55,10 +55,11 @@ def snapshot(history: History) -> dict[str, Any]:
     }
 
 
-def _p99(spread: dict[str, Any], edges: list[float]) -> float | None:
+def _longest(spread: dict[str, Any], edges: list[float]) -> float | None:
+    """The edge that none was above: a mean or a percentile hides the few that hurt."""
     if not spread["count"]:
         return None
     for edge, count in zip(edges, spread["buckets"], strict=True):
-        if count >= 0.99 * spread["count"]:
+        if count == spread["count"]:
             return edge
     return edges[-1]
