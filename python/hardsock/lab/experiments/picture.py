@@ -37,7 +37,7 @@ def draw(chart: Chart, directory: Path, name: str, *, suffix: str = "svg") -> li
     matplotlib.use("Agg")
     made = []
     for theme, colours in _COLOURS.items():
-        style = {
+        style: Any = {
             "svg.fonttype": "none",
             "svg.hashsalt": name,
             "font.family": "sans-serif",
