@@ -43,6 +43,7 @@ OURS = (
 TOLD_HERE = {
     "hardsock.Address": "Where to connect or listen: `(host, port)`, the path of a unix socket, or text.",
     "hardsock.__version__": "The version of the package, as `importlib.metadata` has it.",
+    "hardsock.guard.Action": "What a rule does: one of the classes below.",
     "hardsock.metrics": "Figures of this process; call it. `hardsock.metrics.Collector` exports them.",
     "hardsock.defaults": "What is said once for the process: `hs.defaults(timeout=30)`.",
     "hardsock.metrics.metrics": "Figures of this process; call it. Also `hardsock.metrics`.",
@@ -61,6 +62,10 @@ for _library in ("httpcore", "httpcore2"):
         TOLD_HERE[f"hardsock.adapters.{_library}.{_name}"] = (
             f"What `network_backend=` of a pool of `{_library}` takes."
         )
+# Quantities are objects, so they carry their text themselves.
+_QUANTITY = re.compile(r'Quantity\("(\w+)", "([^"]*)", "([^"]+)"\)')
+for _name, _unit, _text in _QUANTITY.findall((PACKAGE / "guard/quantities.py").read_text()):
+    TOLD_HERE[f"hardsock.guard.{_name}"] = f"A quantity: {_text}{_unit and f' [{_unit}]'}."
 ALIASES = {"hardsock.compat.socket": "The names of the standard library's `socket`."}
 TIME = re.compile(r"\b(timeout|\w+_timeout|delay|\w+_delay|older_than|interval|seconds|grace)\b")
 REFERS = re.compile(r"\b([Ss]ee|[Aa]s|[Ll]ike) (``?\w|hardsock\.|socket\.)")

@@ -107,6 +107,7 @@
     X(borrowing)                                                                                   \
     X(hub)                                                                                         \
     X(slots)                                                                                       \
+    X(service)                                                                                     \
     X(departures)                                                                                  \
     X(delays)                                                                                      \
     X(parking)                                                                                     \

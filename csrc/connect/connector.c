@@ -421,11 +421,11 @@ note_end(const struct hs_connector *cn, hs_err rv, const struct hs_error *err)
     struct hs_event e = {.code = rv, .site = cn->site, .span_ns = span};
 
     hs_span_add(HS_SPAN_CONNECT, span);
-    if (rv == HS_OK)
+    if (rv == HS_OK && span < HS_SLOW_CONNECT_NS)
         return;
-    e.sys = err != NULL ? err->sys : 0;
+    e.sys = rv != HS_OK && err != NULL ? err->sys : 0;
     hs_event_text(&e, hs_endpoint_text(&cn->ep, text, sizeof(text)));
-    hs_event_note(HS_EVENT_CONNECT_FAILED, &e);
+    hs_event_note(rv == HS_OK ? HS_EVENT_CONNECT_SLOW : HS_EVENT_CONNECT_FAILED, &e);
 }
 
 hs_err

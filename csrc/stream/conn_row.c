@@ -52,6 +52,8 @@ hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
     row.site = hs_roll_site(c);
     row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
     row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
+    row.service = (uint32_t)(atomic_load_explicit(&c->roll.service, memory_order_relaxed) >> 3);
+    row.phase = atomic_load_explicit(&c->roll.service, memory_order_relaxed) & 7;
     row.tls = c->tls != NULL;
     row.peer = *hs_conn_peer(c);
     row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);

@@ -43,6 +43,14 @@ struct hs_delays {
     struct hs_fixed_histogram queue;
 };
 
+static atomic_long live;
+
+long
+hs_delays_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
 hs_err
 hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays)
 {
@@ -54,6 +62,7 @@ hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays)
     d->refs = 1;
     d->looks = 0;
     hs_fixed_histogram_init(&d->queue, HS_EDGES_DELAY);
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *ret_delays = d;
     return HS_OK;
 }
@@ -68,6 +77,7 @@ hs_delays_unref(struct hs_delays *d)
         return;
     memset(d, FREED, sizeof(*d));
     free(d);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
 void

@@ -23,6 +23,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -48,6 +49,9 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
 static struct hs_list entries = {&entries, &entries}; /* own; entry.link */
 static long n;
 static struct hs_reactor *reactor; /* the thread's; NULL: there is none */
+/* Taken out, and not closed yet, or the reactor behind it. Set under both locks, cleared under
+ * turn: so that nothing is said to be over before its descriptors are closed. */
+static atomic_long closing;
 
 static struct entry *
 first_entry(void)
@@ -133,8 +137,10 @@ linger_serve(struct hs_reactor *r, struct entry *e)
     hs_lock_take(&turn);
     over = e->parked.cause == HS_CAUSE_TIME || drain(e) || !linger_park(r, e);
     hs_lock_take(&lock);
-    if (over)
+    if (over) {
         linger_take_out_locked(e);
+        atomic_store(&closing, 1);
+    }
     more = n > 0;
     if (!more)
         reactor = NULL;
@@ -145,6 +151,7 @@ linger_serve(struct hs_reactor *r, struct entry *e)
     }
     if (!more)
         hs_reactor_free(r);
+    atomic_store(&closing, 0);
     hs_lock_drop(&turn);
     return more;
 }
@@ -220,7 +227,7 @@ hs_linger_live(void)
     long count;
 
     hs_lock_take(&lock);
-    count = n;
+    count = n + atomic_load(&closing);
     hs_lock_drop(&lock);
     return count;
 }

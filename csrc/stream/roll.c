@@ -284,3 +284,32 @@ hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages)
         hs_lock_drop(&p->lock);
     }
 }
+
+/* ---- Of servers ---------------------------------------------------------------------------- */
+
+void
+hs_conn_set_phase(struct hs_conn *c, uint32_t service, enum hs_phase phase)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(phase < HS_PHASES);
+    atomic_store_explicit(&c->roll.service, (uint64_t)service << 3 | (uint64_t)phase,
+                          memory_order_relaxed);
+}
+
+void
+hs_conns_by_phase(uint32_t service, uint64_t counts[HS_PHASES])
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+            uint64_t word = atomic_load_explicit(&c->roll.service, memory_order_relaxed);
+
+            if (word >> 3 == service && !hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
+                counts[word & 7]++;
+        }
+        hs_lock_drop(&p->lock);
+    }
+}

@@ -18,6 +18,7 @@
  * - turn is held while the thread has something in its hands, and by nobody else but fork. With
  *   both locks held each inspector that has a descriptor is on the list, and each descriptor of it
  *   in the inspector, so that a child finds them all.
+ * - At most ENDING of them are ending when one is made, but for what starts at the same moment.
  * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
  *
  * In a forked child the thread does not exist: its descriptors are closed there, and the child may
@@ -29,6 +30,8 @@
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
+#include "../cancel/wait.h"
+#include "../cancel/waker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +54,10 @@
  * done all the same, as reading and sending, makes the rest longer, and is bounded for each. */
 #define REST 3
 #define RETRY_NS (20 * HS_NS_PER_MS)
+/* So many that were stopped may still be ending when one more is started: each has eight
+ * descriptors and a thread. */
+#define ENDING 4
+#define ENDING_NS (5 * HS_NS_PER_S)
 
 struct client {
     struct hs_parked parked;
@@ -80,6 +87,11 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
 /* All below are guarded by lock. */
 static struct hs_list inspectors = {&inspectors, &inspectors}; /* also those that end */
 static struct inspector *current;
+
+static struct hs_wakelist gone = {
+    .lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
+    .nodes = {&gone.nodes, &gone.nodes},
+}; /* woken when an inspector has ended */
 
 static void
 inspect_close_fd(int *fd)
@@ -439,17 +451,18 @@ inspect_run(void *arg)
         if (rv == HS_OK)
             inspect_work(ins, p);
     hs_lock_take(&turn);
-    if (rv != HS_E_CLOSED) { /* The kernel does not let it wait: what is parked stays there. */
-        close_all(ins);
-    } else {
+    if (rv == HS_E_CLOSED)
         while (hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
             continue;
-        hs_lock_take(&lock);
-        hs_list_unlink(&ins->link);
-        hs_lock_drop(&lock);
+    hs_lock_take(&lock);
+    hs_list_unlink(&ins->link);
+    hs_lock_drop(&lock);
+    if (rv == HS_E_CLOSED)
         inspect_free(ins);
-    }
+    else /* The kernel does not let it wait: what is parked, and a stop may still close, stays. */
+        close_all(ins);
     hs_lock_drop(&turn);
+    hs_wakelist_wake(&gone);
     return NULL;
 }
 
@@ -516,13 +529,56 @@ inspect_stop_locked(void)
     current = NULL;
 }
 
+static bool
+may_start_locked(void)
+{
+    size_t n = 0;
+
+    for (const struct hs_list *l = inspectors.next; l != &inspectors; l = l->next)
+        n++;
+    return n <= ENDING;
+}
+
+static hs_err
+look_for_room(void *arg, struct hs_change *change)
+{
+    bool room;
+
+    (void)arg, (void)change;
+    hs_lock_take(&lock);
+    room = may_start_locked();
+    hs_lock_drop(&lock);
+    return room ? HS_OK : HS_WANT;
+}
+
+/* Takes lock, with room for one more. HS_E_BUSY, without it: those that end take their time. */
+static hs_err
+lock_with_room(struct hs_error *err)
+{
+    struct hs_op op = HS_OP_INIT(hs_deadline_after(ENDING_NS), NULL);
+    hs_err rv;
+
+    for (;;) {
+        hs_lock_take(&lock);
+        if (may_start_locked())
+            return HS_OK;
+        hs_lock_drop(&lock);
+        rv = hs_await_change(&op, &gone, look_for_room, NULL, NULL);
+        if (rv != HS_OK && rv != HS_INTR)
+            return hs_err_setx(err, HS_E_BUSY, "inspect",
+                               "%d that were stopped have not ended within %d s", ENDING + 1,
+                               (int)(ENDING_NS / HS_NS_PER_S));
+    }
+}
+
 hs_err
 hs_inspect_start(const char *path, struct hs_error *err)
 {
     struct inspector *made = NULL;
     hs_err rv;
 
-    hs_lock_take(&lock);
+    if ((rv = lock_with_room(err)) != HS_OK)
+        return rv;
     inspect_stop_locked();
     if ((rv = inspect_make(path, err, &made)) == HS_OK) {
         current = made;
@@ -560,6 +616,7 @@ inspect_after_fork_in_parent(void)
 static void
 inspect_after_fork_in_child(void)
 {
+    hs_wakelist_init(&gone);
     current = NULL;
     while (!hs_list_empty(&inspectors)) {
         struct inspector *ins = HS_CONTAINER(inspectors.next, struct inspector, link);

@@ -62,6 +62,7 @@ DEFINE_TAKE(hs_conn, hs_conns)
 DEFINE_TAKE(hs_pool, hs_pools)
 DEFINE_TAKE(hs_listener, hs_listeners)
 DEFINE_TAKE(hs_breaker, hs_breakers)
+DEFINE_TAKE(hs_service, hs_services)
 
 /* Writes one item; of an array of references it also lets go of its own. */
 typedef void write_item(struct hs_json *j, const void *item, int64_t now);
@@ -168,6 +169,7 @@ connection(struct hs_json *j, const void *item, int64_t now)
     hs_json_number(j, "thread", r->thread);
     address(j, "local", &r->local);
     address(j, "peer", &r->peer);
+    hs_json_text(j, "phase", r->service != 0 ? hs_phase_name((enum hs_phase)r->phase) : NULL);
     hs_json_flag(j, "tls", r->tls);
     hs_json_text(j, "state", hs_tcp_state_name(r->tcp_state));
     ago(j, "age", r->info.created_ns, now);
@@ -500,6 +502,54 @@ server(struct hs_json *j, const void *item, int64_t now)
     hs_listener_unref(l);
 }
 
+static const char *
+state_of(const struct hs_service_row *r)
+{
+    if (r->ended_ns != 0)
+        return "ended";
+    if (r->draining_ns != 0)
+        return "draining";
+    if (!r->accepts)
+        return "failing";
+    return r->limit != 0 && r->phases[HS_PHASE_WAITING] + r->phases[HS_PHASE_PARKED] +
+                                    r->phases[HS_PHASE_BUSY] >=
+                                r->limit
+               ? "full"
+               : "accepting";
+}
+
+static void
+service(struct hs_json *j, const void *item, int64_t now)
+{
+    struct hs_service *s = *(struct hs_service *const *)item;
+    struct hs_service_row r;
+
+    hs_service_describe(s, &r);
+    hs_conns_by_phase(r.id, r.phases);
+    hs_json_open(j, NULL, '{');
+    hs_json_number(j, "id", r.id);
+    hs_json_text(j, "name", r.name);
+    hs_json_text(j, "kind", hs_service_kind_name(r.kind));
+    hs_json_text(j, "state", state_of(&r));
+    ago(j, "draining", r.draining_ns, now);
+    hs_json_number(j, "limit", r.limit);
+    for (int i = 0; i < HS_PHASES; i++)
+        hs_json_number(j, hs_phase_name((enum hs_phase)i), r.phases[i]);
+    for (int i = 0; i < HS_SERVICE_COUNTS; i++)
+        hs_json_number(j, hs_service_count_name((enum hs_service_count)i), r.counts[i]);
+    hs_json_close(j, '}');
+    hs_service_unref(s);
+}
+
+static void
+write_services(struct hs_json *j)
+{
+    size_t n;
+    struct hs_service **all = take_hs_service(&n);
+
+    write_list(j, "services", (void *)all, n, sizeof(struct hs_service *), service);
+}
+
 static void
 write_servers(struct hs_json *j)
 {
@@ -507,6 +557,7 @@ write_servers(struct hs_json *j)
     struct hs_listener **all = take_hs_listener(&n);
 
     write_list(j, "servers", (void *)all, n, sizeof(struct hs_listener *), server);
+    write_services(j);
 }
 
 #define STATES_MAX 1000 /* keys of one breaker that are told */

@@ -290,6 +290,7 @@ _HOMES = {
     "hardsock._scope": ("current", "remaining", "scope", "shield", "sleep", "timeout"),
     "hardsock.connecting.connect": ("Address", "adopt", "connect", "resolve"),
     "hardsock.connecting.create_connection": ("create_connection",),
+    "hardsock.guard": ("Guard",),
     "hardsock.leaks.descriptors": (
         "Descriptor",
         "FdAlarm",

@@ -8,6 +8,8 @@
 #include "inject.h"
 
 #include "../c/support.h"
+#include "hardsock_binding.h"
+
 #include "../../csrc/base/addr.h"
 #include "../../csrc/listen/peers.h"
 #include "../../csrc/stream/linger.h"
@@ -16,8 +18,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* What no call may return: a scenario found something that must not be. */
@@ -780,6 +784,95 @@ count_delays(void)
     return rv;
 }
 
+/* A line that was never interned before is told as it is, or as unknown. */
+static hs_err
+intern_a_line(struct hs_site **ret_site)
+{
+    static int line;
+    struct hs_site_name name;
+
+    *ret_site = hs_site_intern("torture.py", "f", ++line);
+    hs_site_name(*ret_site, &name);
+    return name.line == line || *ret_site == hs_site_unknown() ? HS_OK : WRONG;
+}
+
+/* Each is whole, or there is none. */
+static hs_err
+tell_everything(void)
+{
+    hs_err rv = HS_OK;
+
+    for (int kind = 0; kind < HS_REPORT_KINDS && rv == HS_OK; kind++) {
+        char *text = NULL;
+        size_t len = 0;
+
+        rv = hs_report((enum hs_report_kind)kind, NULL, &text, &len);
+        if (rv == HS_OK && (len == 0 || text[0] != '{' || text[len - 1] != '}'))
+            rv = WRONG;
+        free(text);
+    }
+    return rv;
+}
+
+static hs_err
+report_all(void)
+{
+    struct hs_service *s = NULL;
+    struct hs_conn *c = NULL;
+    struct hs_site *site;
+    hs_err rv = hs_service_new(HS_SERVICE_THREADS, "torture", 1, NULL, &s);
+
+    if (rv == HS_OK && (rv = hs_conn_adopt(plain_fd, NULL, NULL, &c)) == HS_OK &&
+        (rv = intern_a_line(&site)) == HS_OK) {
+        hs_conn_set_site(c, HS_MADE_ADOPT, site, 1);
+        hs_conn_set_phase(c, hs_service_id(s), HS_PHASE_BUSY);
+        hs_site_leaked(site, c);
+        rv = tell_everything();
+    }
+    if (c != NULL && hs_conn_detach(c, NULL, &plain_fd) != HS_OK)
+        rv = WRONG;
+    hs_conn_unref(c);
+    if (s != NULL)
+        hs_service_ended(s);
+    hs_service_unref(s);
+    return rv;
+}
+
+static const char inspect_path[] = "/tmp/hardsock-torture-inspect";
+
+/* The answer to a question, if nothing fails on the way; the socket ends with it. */
+static hs_err
+ask_inspector(void)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char text[64] = "";
+    hs_err rv = HS_E_SYSTEM;
+
+    memcpy(at.sun_path, inspect_path, sizeof(inspect_path));
+    if (fd < 0)
+        return rv;
+    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && send(fd, "events\n", 7, 0) == 7) {
+        (void)poll(&p, 1, (int)(span / MS));
+        if (recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT) > 0)
+            rv = strncmp(text, "{\"version\":", 11) == 0 ? HS_OK : WRONG;
+    }
+    (void)close(fd);
+    return rv;
+}
+
+static hs_err
+be_inspected(void)
+{
+    hs_err rv = hs_inspect_start(inspect_path, NULL);
+
+    if (rv == HS_OK)
+        rv = ask_inspector();
+    hs_inspect_stop();
+    return access(inspect_path, F_OK) == 0 ? WRONG : rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -802,7 +895,16 @@ static const struct scenario {
     {"linger", linger_twice},
     {"watch departures", watch_departures},
     {"count delays", count_delays},
+    {"report everything", report_all},
+    {"be inspected", be_inspected},
 };
+
+/* A thread of theirs ends, and lets go of what it has, when it is ready. */
+static bool
+ends_by_itself(const struct scenario *s)
+{
+    return s->run == use_pool || s->run == be_inspected;
+}
 
 struct round {
     const struct scenario *scenario;
@@ -857,7 +959,7 @@ nothing_is_alive(void)
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
                live.orphans + live.buffers + live.breakers + live.pools + live.notifiers +
-               live.departures ==
+               live.slots + live.parkings + live.departures + live.delays + live.lingering ==
            0;
 }
 
@@ -877,8 +979,8 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
                   call_names[call], nth);
     accept_leftovers();
     EVENTUALLY(nothing_is_alive());
-    if (s->run == use_pool)
-        EVENTUALLY(count_fds() <= fds); /* Its pool worker ends when it is ready. */
+    if (ends_by_itself(s))
+        EVENTUALLY(count_fds() <= fds);
     /* Fewer: a thread of an earlier round was still closing its own. */
     ck_assert_msg(count_fds() <= fds, "%s, %s %d%s: %ld descriptors became %ld", s->name,
                   call_names[call], nth, persistent ? " and on" : "", fds, count_fds());
@@ -887,7 +989,7 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
         ck_assert_msg(clean.rv == HS_OK, "%s after %s: %s", s->name, call_names[call],
                       hs_err_text(clean.rv));
         EVENTUALLY(nothing_is_alive());
-        if (s->run == use_pool)
+        if (ends_by_itself(s))
             EVENTUALLY(count_fds() == fds);
         accept_leftovers();
     }

@@ -24,9 +24,17 @@ _LIBRARIES = (
     "urllib.request",
     "xmlrpc.client",
     # Others, of which some are only in use through an adapter.
+    "aiohappyeyeballs",
     "aiohttp.client",
     "aiohttp.connector",
     "anthropic",
+    # What asyncio does for a caller. Its callbacks run from asyncio.events, which ends a stack.
+    "asyncio.base_events",
+    "asyncio.selector_events",
+    "asyncio.sslproto",
+    "asyncio.streams",
+    "asyncio.tasks",
+    "asyncio.unix_events",
     "asyncpg",
     "boto3",
     "botocore",
