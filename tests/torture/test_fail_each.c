@@ -786,14 +786,14 @@ count_delays(void)
 
 /* A line that was never interned before is told as it is, or as unknown. */
 static hs_err
-intern_a_line(struct hs_site **ret_site)
+intern_a_line(struct hs_call_site **ret_site)
 {
     static int line;
-    struct hs_site_name name;
+    struct hs_call_site_name name;
 
-    *ret_site = hs_site_intern("torture.py", "f", ++line);
-    hs_site_name(*ret_site, &name);
-    return name.line == line || *ret_site == hs_site_unknown() ? HS_OK : WRONG;
+    *ret_site = hs_call_site_intern("torture.py", "f", ++line);
+    hs_call_site_name(*ret_site, &name);
+    return name.line == line || *ret_site == hs_call_site_unknown() ? HS_OK : WRONG;
 }
 
 /* Each is whole, or there is none. */
@@ -819,14 +819,14 @@ report_all(void)
 {
     struct hs_service *s = NULL;
     struct hs_conn *c = NULL;
-    struct hs_site *site;
+    struct hs_call_site *site;
     hs_err rv = hs_service_new(HS_SERVICE_THREADS, "torture", 1, NULL, &s);
 
     if (rv == HS_OK && (rv = hs_conn_adopt(plain_fd, NULL, NULL, &c)) == HS_OK &&
         (rv = intern_a_line(&site)) == HS_OK) {
         hs_conn_set_site(c, HS_MADE_ADOPT, site, 1);
         hs_conn_set_phase(c, hs_service_id(s), HS_PHASE_BUSY);
-        hs_site_leaked(site, c);
+        hs_call_site_leaked(site, c);
         rv = tell_everything();
     }
     if (c != NULL && hs_conn_detach(c, NULL, &plain_fd) != HS_OK)
