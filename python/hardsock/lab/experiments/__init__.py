@@ -23,3 +23,4 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     PORTS,
     TLS_STARVATION,
 )
+"""All experiments, in the order in which `hardsock lab list` names them."""
