@@ -56,6 +56,7 @@ enum {
     SERVER_NAME,
     COMMIT_AT_TLS,
     BREAKER,
+    LIMITS,
 };
 
 /* As bind(2) has it when only the port matters. */
@@ -112,7 +113,8 @@ connect_parse_options(mod_state *st, PyObject **values, struct hs_connect_option
         parse_long(values[FAMILY_PARAM], "family", 0, AF_MAX, &family) < 0 ||
         parse_seconds(values[ATTEMPT_DELAY], "attempt_delay", &delay) < 0 ||
         parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0 ||
-        breaker_core(st, values[BREAKER], &o->breaker) < 0)
+        breaker_core(st, values[BREAKER], &o->breaker) < 0 ||
+        dial_limits_core(st, values[LIMITS], &o->limits) < 0)
         return -1;
     if (family != AF_UNSPEC && family != AF_INET && family != AF_INET6) {
         PyErr_Format(PyExc_ValueError, "family must be 0, AF_INET or AF_INET6, got %ld", family);
@@ -184,7 +186,7 @@ static const struct params connect_params = {"connect",
                                              1,
                                              {"address", "timeout", "token", "sockopts", "source",
                                               "family", "attempt_delay", "max_in_flight", "tls",
-                                              "server_name", "commit_at_tls", "breaker"}};
+                                              "server_name", "commit_at_tls", "breaker", "limits"}};
 
 int
 connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
@@ -204,7 +206,7 @@ PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
     "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False, "
-    "breaker=None)\n--\n\n"
+    "breaker=None, limits=None)\n--\n\n"
     "See hardsock.connect.");
 
 static int

@@ -635,7 +635,7 @@ HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *e
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings, departures;
+        notifiers, slots, parkings, departures, dial_limits;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 void hs_live_counts(struct hs_live *ret_live);

@@ -11,7 +11,7 @@ import hardsock
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken
 from hardsock._defaults import whole_call
-from hardsock._dial_limits import DialLimits
+from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._dialing import Dialing, dialing
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
@@ -22,12 +22,16 @@ from hardsock.aio._timeout import sleep
 from hardsock.connecting.connect import (
     Address,
     Left,
+    Way,
+    check_via,
     name_in,
     rare_settings,
     sources_of,
     tls_settings,
     warn_of_changes,
+    way_through,
 )
+from hardsock.connecting.proxies import tunnel_awaited
 from hardsock.listening.listen import first_of
 from hardsock.tls.config import TLSConfig
 
@@ -48,28 +52,43 @@ async def connect(
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
+    via: str | None = None,
+    proxy_tls: TLSConfig | None = None,
     limits: DialLimits | None = None,
     handshake_tries: int = 1,
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
 ) -> Connection:
-    """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
+    """As ``hardsock.connect``, with the same parameters, awaited."""
+
+    rest = (attempt_delay, max_in_flight, breaker, dial_queue(limits))
+    check_via(via, proxy_tls, commit)
 
     async def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
-        rest = (attempt_delay, max_in_flight, breaker)
-        return await _attempt(
-            address, tls, server_name, commit, timeout, token, options, source, family, rest
-        )
+        if via is None:
+            return await _attempt(
+                address, tls, server_name, commit, timeout, token, options, source, family, rest
+            )
+        way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
+        # Until the tunnel is there, and the target's TLS.
+        place = nullcontext() if limits is None else limits.place(timeout=left(), token=token)
+        async with place:
+            to_proxy = (way.proxy.host, way.proxy.port), way.proxy_tls, None, "tcp", left()
+            conn = await _attempt(*to_proxy, token, options, source, family, (*rest[:3], None))
+            return await _through(conn, way, left, token)
 
     if (
-        limits is None
-        and tls_fallback is None
+        tls_fallback is None
         and tls_breaker is None
         and handshake_tries == 1
+        and handshake_tries is not True
         and not insecure_allow_weaker_fallback
     ):
-        return await attempt(tls, timeout)
+        if via is None:
+            return await attempt(tls, timeout)
+        with whole_call(timeout, token) as seconds:
+            return await attempt(tls, seconds)
     asked = dialing(
         address,
         server_name,
@@ -80,22 +99,31 @@ async def connect(
         allow_weaker=insecure_allow_weaker_fallback,
     )
     with whole_call(timeout, token) as seconds:
-        return await _with_care(attempt, asked, limits, Left(seconds), token)
+        return await _with_care(attempt, asked, Left(seconds), token)
+
+
+async def _through(conn: Connection, way: Way, left: Left, token: CancelToken | None) -> Connection:
+    """From the proxy to the target, and TLS with it."""
+    try:
+        limits = lambda: {"timeout": left(), "token": token}  # noqa: E731
+        await tunnel_awaited(conn, way.proxy, way.host, way.port, limits)
+        if way.tls is not None:
+            await conn.upgrade_to_tls(way.tls, server_name=way.name, timeout=left(), token=token)
+    except BaseException:
+        conn.abort()
+        raise
+    return conn
 
 
 async def _with_care(
     attempt: Callable[[bool | TLSConfig, float | None], Awaitable[Connection]],
     asked: Dialing,
-    limits: DialLimits | None,
     left: Left,
     token: CancelToken | None,
 ) -> Connection:
     while True:
         try:
-            async with (
-                nullcontext() if limits is None else limits.place(timeout=left(), token=token)
-            ):
-                conn = await attempt(asked.choose(), left())
+            conn = await attempt(asked.choose(), left())
         except BaseException as exc:
             if (pause := asked.failed(exc, left(), token)) is None:
                 raise
@@ -116,7 +144,7 @@ async def _attempt(
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
-    rest: tuple[float, int, Breaker | None],
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
 ) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
