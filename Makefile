@@ -25,6 +25,8 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 FUZZ_SECONDS ?= 30
+# As the extra "docs" of pyproject.toml has them.
+DOCS_NEEDS := furo 'myst-parser>=4' 'sphinx>=8'
 PYTEST_ARGS ?=
 # Worker processes of the Python suite; 0 is one process, which --pdb wants.
 PYTEST_JOBS ?= 2
@@ -77,11 +79,11 @@ TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
-PY_FILES  = $(wildcard setup.py python tests tools bench examples)
+PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo check-adapters check-suites
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -311,9 +313,13 @@ nightly: need-dev ## all that is too slow for each commit (STAGES); logs in buil
 
 # ---- use
 
-.PHONY: bench compare demo dist install clean
+.PHONY: bench compare demo dist docs wheel debian install clean
 bench: need-dev build ## measure beside the peers
 	$(Q)$(PY) -m bench $(BENCH_ARGS)
+ifeq ($(BENCH_ARGS),)
+	$(Q)$(PY) -m bench.adapters
+	$(Q)$(PY) -m bench.loops
+endif
 
 compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
 	$(Q)$(PY) tests/tls/compare.py
@@ -323,8 +329,20 @@ compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysct
 demo: build ## show what it does, in a minute
 	$(Q)$(PY) -m hardsock demo $(DEMO_ARGS)
 
+docs: need-dev build ## the documentation as a site, in build/site; a warning is an error
+	$(Q)$(PY) -c 'import sphinx, furo, myst_parser' 2>/dev/null || $(PY) -m pip install -q $(DOCS_NEEDS)
+	$(Q)$(PY) -m sphinx -q -W --keep-going -b html docs build/site
+	$(Q)printf 'docs: build/site/index.html\n'
+
 dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation
+
+wheel: need-dev ## a wheel by the release's steps, tried in bare trees of Debian releases (WHEEL_SUITES); root
+	$(Q)$(PY) packaging/wheel.py build
+	$(Q)$(PY) packaging/wheel.py check $(WHEEL_SUITES)
+
+debian: ## Debian packages, built and tried in a tree of Debian sid; root
+	$(Q)PYTHON=$(TOOLPY) sh packaging/debian.sh
 
 install: lib tune ## libraries, header, pkg-config file and hardsock-tune under $(DESTDIR)$(PREFIX)
 	$(Q)install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)

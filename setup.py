@@ -5,6 +5,7 @@ Environment:
     HARDSOCK_SANITIZE=LIST  for example address,undefined or thread
     HARDSOCK_COVERAGE=1     gcov counters
     HARDSOCK_NO_MODULE=1    Python files alone: `make build` puts the module beside them
+    HARDSOCK_STATIC=PREFIX  OpenSSL and libyaml linked in from there (packaging/static_libs.py): wheels
 """
 
 import atexit
@@ -61,9 +62,17 @@ def flag(name: str) -> bool:
 FLAGS = read_flags()
 SANITIZE = os.environ.get("HARDSOCK_SANITIZE", "")
 
+STATIC = os.environ.get("HARDSOCK_STATIC", "")
+
 optimised = False
 cflags = FLAGS["HS_STD"] + FLAGS["HS_WARN"]
 ldflags = FLAGS["HS_LDFLAGS"] + FLAGS["HS_LIBS"]
+if STATIC:
+    cflags += [f"-I{STATIC}/include"]
+    archives = {"-lssl": f"{STATIC}/lib/libssl.a", "-lcrypto": f"{STATIC}/lib/libcrypto.a"}
+    # The process may have another OpenSSL, of the ssl module: neither may see the other's names.
+    ldflags = [archives.get(word, word) for word in ldflags]
+    ldflags += ["-Wl,--exclude-libs,ALL", "-Wl,--gc-sections", "-ldl"]
 if flag("HARDSOCK_COVERAGE"):
     cflags += FLAGS["HS_OPT_COVERAGE"]
     ldflags += ["--coverage"]
@@ -119,15 +128,21 @@ class BuildExt(build_ext):
 
     def preflight(self):
         missing = []
+        if STATIC and not os.path.isfile(f"{STATIC}/lib/libssl.a"):
+            sys.exit(
+                f"HARDSOCK_STATIC={STATIC}: no lib/libssl.a there; packaging/static_libs.py {STATIC} "
+                "makes it."
+            )
         if not self.compiles("int x;", "-fsyntax-only"):
             compiler = self.compiler.compiler_so[0]
             missing.append((f"a C compiler ({compiler} does not work)", *COMPILER_PACKAGES))
         else:
             for header, library, *packages in NEEDS:
                 probe = f"#if !__has_include(<{header}>)\n#error missing\n#endif\n"
-                if not self.compiles(probe, "-fsyntax-only"):
+                places = [f"-I{STATIC}/include"] if STATIC else []
+                if not self.compiles(probe, "-fsyntax-only", *places):
                     missing.append((header, *packages))
-                elif library and not self.has_library(library):
+                elif library and not STATIC and not self.has_library(library):
                     missing.append((f"lib{library}", *packages))
         if missing:
             lines = [
@@ -156,6 +171,8 @@ class BuildTune(build_scripts):
         # libyaml is linked in: nothing in a wheel brings it along, and auditwheel, which would copy
         # it, puts a Python script in the place of a program that needs a copied library.
         command = ["make", "-s", "-C", "tuning", "WERROR=", "YAML_STATIC=1"]
+        if STATIC:
+            command += [f"YAML_CFLAGS=-I{STATIC}/include", f"YAML_LIBS={STATIC}/lib/libyaml.a"]
         done = subprocess.run([*command, f"OUT={target.parent.resolve()}/tune"])
         if done.returncode != 0:
             sys.exit("hardsock-tune cannot be built here; see the messages above.")

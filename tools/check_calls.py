@@ -13,25 +13,25 @@ import common
 # Paths are prefixes.
 CALL = r"\s*\("
 RULES: list[tuple[str, tuple[str, ...], str]] = [
-    (r"ppoll" + CALL, ("csrc/cancel/wait.c",), "only csrc/cancel/wait.c waits"),
+    (r"ppoll" + CALL, ("csrc/cancel/waker.c",), "only csrc/cancel/waker.c waits"),
     (
         r"epoll_p?wait2?" + CALL,
         (
             "csrc/connect/connector.c",
             "csrc/cancel/loop.c",
             "csrc/cancel/reactor.c",
-            "csrc/cancel/wait.c",
+            "csrc/cancel/waker.c",
             "csrc/listen/handshakes.c",
             "csrc/pool/worker.c",
             "csrc/stream/departures.c",
         ),
-        "only wait.c waits, and only those that own an epoll set drain it",
+        "only waker.c waits, and only those that own an epoll set drain it",
     ),
     (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (
         r"(p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
         (),
-        "nothing sleeps but hs_wait",
+        "nothing sleeps but hs_sleep",
     ),
     (r"sigtimedwait" + CALL, ("csrc/stream/tcp.c",), "only there, and without waiting"),
     (r"pthread_cond_\w+", (), "waiting on a condition would be deaf to signals and tokens"),
@@ -50,6 +50,11 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
         + CALL,
         ("csrc/binding/run.c",),
         "only csrc/binding/run.c releases the GIL",
+    ),
+    (
+        r"PyList_New\s*\((?!0\))",
+        ("csrc/binding/compat.h",),
+        "use hs_list_new: without the GIL this one crashes for want of memory",
     ),
     (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),
 ]

@@ -235,6 +235,9 @@ apt-get clean
 def make(suite: str) -> None:
     """Make the tree if it is missing; bring it up to date if it is old or the packages changed."""
     need("debootstrap", "unshare")
+    with locked(suite, fcntl.LOCK_SH):  # Others may be running in it, and go on.
+        if is_current(suite):
+            return
     with locked(suite, fcntl.LOCK_EX):
         if is_current(suite):
             return

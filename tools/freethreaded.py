@@ -45,7 +45,7 @@ PACKAGES = (
     "pytest-xdist",
     "pyyaml",
 )
-EXTRAS = ("dev", "bench", "trio", "prometheus", "demo")  # as ./bootstrap test has them
+EXTRAS = ("dev", "bench", "trio", "prometheus", "otel", "demo")  # as ./bootstrap test has them
 TOOLS = ("ansible-core", "build", "codespell", "gcovr", "mypy", "ruff")  # for other stages
 STORM = ("-m", "nightly", "tests/py/test_thread_storm.py")
 
@@ -193,7 +193,7 @@ def make_venv(target: Path) -> Path:
     run([*first, "--ignore-installed", "pip"])
     run([*pip(own), *PACKAGES])
     for package in others():
-        if not any(tried(own, name) for name in dict.fromkeys((package, name_of(package)))):
+        if not tried(own, package):  # An older one than is asked for would fail its tests.
             distro.say(f"no {package} for CPython {VERSION}t: tests that need it are skipped")
     return own
 

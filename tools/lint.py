@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import common
 
-C_FOLDERS = ("csrc", "tuning", "tests", "bench", "examples")
+C_FOLDERS = ("csrc", "tuning", "tests", "bench", "examples", "packaging")
 MAX_LINES = 100
-PY_FOLDERS = ("setup.py", "python", "tests", "tools", "bench", "examples")
+PY_FOLDERS = ("setup.py", "python", "tests", "tools", "bench", "examples", "packaging")
 
 
 @dataclass

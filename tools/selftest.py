@@ -178,9 +178,9 @@ class Calls(unittest.TestCase):
     def test_rules(self):
         rows = [
             # path, code, is it refused?
-            ("csrc/cancel/wait.c", "n = ppoll(f, 2, &t, NULL);", False),
+            ("csrc/cancel/waker.c", "n = ppoll(f, 2, &t, NULL);", False),
             ("csrc/stream/tcp.c", "n = ppoll(f, 2, &t, NULL);", True),
-            ("csrc/cancel/wait.c", "n = poll(f, 2, 5);", True),
+            ("csrc/cancel/waker.c", "n = poll(f, 2, 5);", True),
             ("csrc/stream/tcp.c", "layer->poll(f);", False),
             ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
             ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
@@ -195,6 +195,8 @@ class Calls(unittest.TestCase):
             ("csrc/binding/run.c", "Py_BEGIN_ALLOW_THREADS", False),
             ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
             ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
+            ("csrc/binding/conn.c", "list = PyList_New(n);", True),
+            ("csrc/binding/conn.c", "list = PyList_New(0);", False),
             ("csrc/base/err.c", "snprintf(b, 4, x);", False),
             ("csrc/base/err.c", "fprintf(stderr, x);", True),
             ("csrc/base/err.c", "printf(x);", True),

@@ -7,6 +7,7 @@ it do, into a list of fields. Connections stay; the crowd ends them.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Works:
     Args:
         raw, parsed: What runs it, for ever.
         memory: What measures the process that it runs in.
+        cpu: How long that was on a CPU, in nanoseconds.
     """
 
     def __init__(
@@ -76,24 +78,34 @@ class Works:
         parsed: Serve,
         raw: Serve | None = None,
         memory: Callable[[], int] = _common.anonymous_bytes,
+        cpu: Callable[[], int] = time.process_time_ns,
     ) -> None:
         self._parsed = parsed
         self._raw = raw
         self._memory = memory
+        self._cpu = cpu
+
+    def _measure(self, function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        before = self._cpu()
+        return function() | {"cpu_ns": self._cpu() - before}
 
     def http_raw(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         assert self._raw is not None
-        return _crowd.of(target, count, self._raw).command(f"ask {seconds}")
+        crowd = _crowd.of(target, count, self._raw)
+        return self._measure(lambda: crowd.command(f"ask {seconds}"))
 
     def http_raw_churn(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         assert self._raw is not None
-        return _crowd.of(target, count, self._raw).churn(seconds)
+        crowd = _crowd.of(target, count, self._raw)
+        return self._measure(lambda: crowd.churn(seconds))
 
     def http_parsed(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        return _crowd.of(target, count, self._parsed).command(f"ask {seconds}")
+        crowd = _crowd.of(target, count, self._parsed)
+        return self._measure(lambda: crowd.command(f"ask {seconds}"))
 
     def http_parsed_churn(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
-        return _crowd.of(target, count, self._parsed).churn(seconds)
+        crowd = _crowd.of(target, count, self._parsed)
+        return self._measure(lambda: crowd.churn(seconds))
 
     def http_idle_memory(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         crowd = _crowd.only(target, self._parsed)

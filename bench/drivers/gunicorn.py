@@ -7,6 +7,7 @@ import importlib.metadata
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from . import _common, _http
@@ -51,13 +52,26 @@ def _end() -> None:
         _master.kill()
 
 
-def _memory() -> int:
+def _children() -> list[int]:
     assert _master is not None
-    children = Path(f"/proc/{_master.pid}/task/{_master.pid}/children").read_text().split()
-    return sum(_http.anonymous_bytes_of(int(child)) for child in children)
+    text = Path(f"/proc/{_master.pid}/task/{_master.pid}/children").read_text()
+    return [int(child) for child in text.split()]
 
 
-_works = _http.Works(parsed=_serve, memory=_memory)
+def _memory() -> int:
+    return sum(_http.anonymous_bytes_of(child) for child in _children())
+
+
+def _cpu() -> int:
+    return sum(time.clock_gettime_ns(_clock_of(child)) for child in _children())
+
+
+def _clock_of(pid: int) -> int:
+    """clock_getcpuclockid(3): CPUCLOCK_SCHED of the whole process."""
+    return ~pid << 3 | 2
+
+
+_works = _http.Works(parsed=_serve, memory=_memory, cpu=_cpu)
 http_parsed = _works.http_parsed
 http_parsed_churn = _works.http_parsed_churn
 http_idle_memory = _works.http_idle_memory

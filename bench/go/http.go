@@ -34,7 +34,17 @@ func withHTTPCrowd(name string) work {
 				return result{}, err
 			}
 		}
-		return command("%s %f", name, length.Seconds())
+		cpu, err := cpuTime()
+		if err != nil {
+			return result{}, err
+		}
+		answer, err := command("%s %f", name, length.Seconds())
+		if err != nil {
+			return result{}, err
+		}
+		now, err := cpuTime()
+		answer.CPUNs = now - cpu
+		return answer, err
 	}
 }
 

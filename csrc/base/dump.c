@@ -86,7 +86,7 @@ dump_put(int fd, struct line *l)
 static void
 put_event(int fd, const struct hs_event *e, int64_t now)
 {
-    struct hs_site_name name;
+    struct hs_call_site_name name;
     struct line l = {.n = 0};
 
     dump_add(&l, "  ");
@@ -114,7 +114,7 @@ put_event(int fd, const struct hs_event *e, int64_t now)
         add_seconds(&l, e->span_ns);
     }
     if (e->site != NULL) {
-        hs_site_name(e->site, &name);
+        hs_call_site_name(e->site, &name);
         dump_add(&l, " at ");
         dump_add(&l, name.file);
         dump_add(&l, ":");

@@ -2,7 +2,8 @@
  *
  * Signals are for the program's own threads: all are blocked while the thread is made, which it
  * inherits. All but those that a fault raises in the thread that has it: blocked, they would end
- * the process without a handler being run, and nothing would be dumped. abort(3) unblocks its own.
+ * the process without a handler being run, and nothing would be dumped. SIGABRT is one of them:
+ * POSIX lets abort(3) override a block, but glibc since 2.42 does so for the default action only.
  */
 #include "thread.h"
 
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
 
 int
 hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), void *arg)

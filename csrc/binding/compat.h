@@ -38,6 +38,24 @@
 /* Slots hold object pointers; POSIX guarantees that function pointers fit. */
 #define HS_SLOT(fn) ((void *)(fn))
 
+/* A list of n places, which PyList_SET_ITEM fills before anybody else sees it. Without the GIL
+ * PyList_New(n) crashes when there is memory for a list and none for its places (gh-152125).
+ * returns: new reference; NULL with MemoryError */
+static inline PyObject *
+hs_list_new(Py_ssize_t n)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *list = PyList_New(0);
+
+    for (Py_ssize_t i = 0; list != NULL && i < n; i++)
+        if (PyList_Append(list, Py_None) < 0) /* It is immortal, so it may be written over. */
+            Py_CLEAR(list);
+    return list;
+#else
+    return PyList_New(n);
+#endif
+}
+
 /* A StopIteration made beforehand, so that ending an iteration with a value cannot fail for want of
  * memory: the value may be all that there is of what a peer sent. */
 static inline PyObject *

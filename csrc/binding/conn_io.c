@@ -644,6 +644,16 @@ conn__set_idle_timeout(PyObject *self, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_served, "_set_served($self, /)\n--\n\n"
+                      "A server has it, whose handler works on it when no call does.");
+
+PyObject *
+conn__set_served(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    hs_conn_set_served(((ConnObject *)self)->core);
+    Py_RETURN_NONE;
+}
+
 CONN_DOC(_expect_no_more,
          "_expect_no_more($self, first_within, /)\n--\n\n"
          "End calls that wait for a message of which nothing has come: Cancelled, with phase\n"

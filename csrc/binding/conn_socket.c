@@ -92,7 +92,7 @@ conn_dup(PyObject *obj, PyObject *Py_UNUSED(ignored))
     ConnObject *self = (ConnObject *)obj;
     struct hs_conn *core = conn_core(self, "dup"), *second;
     struct hs_error err = {0};
-    struct origin origin;
+    struct opening opening;
     PyObject *result;
     hs_err rv;
 
@@ -105,9 +105,9 @@ conn_dup(PyObject *obj, PyObject *Py_UNUSED(ignored))
     }
     if ((rv = hs_conn_dup(core, &err, &second)) != HS_OK)
         return conn_socket_fail(self, &err, rv);
-    origin_begin(state_of(obj), &origin, OPENED_ADOPT);
-    result = conn_object_new(state_of(obj), second, &origin);
-    origin_end(&origin);
+    opening_begin(state_of(obj), &opening, OPENED_ADOPT);
+    result = conn_object_new(state_of(obj), second, &opening);
+    opening_end(&opening);
     if (result != NULL)
         ((ConnObject *)result)->timeout_ns = atomic_load(&self->timeout_ns);
     return result;
@@ -476,7 +476,7 @@ conn_setsockopt(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 PyObject *
 settings_list(mod_state *st, const struct hs_setting *settings, size_t n)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = hs_list_new((Py_ssize_t)n);
 
     for (size_t i = 0; list != NULL && i < n; i++) {
         const struct hs_setting *s = &settings[i];

@@ -399,7 +399,21 @@ core_read_certificate(PyObject *module, PyObject *der)
     return tuple;
 }
 
+PyDoc_STRVAR(openssl_version_doc,
+             "openssl_version()\n--\n\n"
+             "The OpenSSL that hardsock runs with, in its own words.\n\n"
+             "A str: \"OpenSSL 3.5.7 9 Jun 2026\". A wheel brings one of its own, with fixes of\n"
+             "its own date; a build from source uses the system's. Neither need be the one that\n"
+             "ssl.OPENSSL_VERSION names.");
+
+static PyObject *
+core_openssl_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyUnicode_FromString(hs_openssl_version());
+}
+
 PyMethodDef tls_functions[] = {
+    {"openssl_version", core_openssl_version, METH_NOARGS, openssl_version_doc},
     {"read_certificate", core_read_certificate, METH_O, read_doc},
     {NULL, NULL, 0, NULL},
 };

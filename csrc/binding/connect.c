@@ -27,11 +27,74 @@ attempt_resolve(struct job *job)
 }
 
 static void
+connecting_route(const struct call *c, struct call_route *route)
+{
+    struct hs_connector *connector = c->about;
+
+    route->attempts = hs_connector_attempts(connector, &route->n);
+    route->began_ns = c->started_ns;
+    route->refused = hs_connector_refused(connector);
+    (void)hs_endpoint_text(hs_connector_endpoint(connector), route->endpoint,
+                           sizeof(route->endpoint));
+}
+
+/* (family, started, ended, addresses, error) of each lookup, seconds since began_ns. */
+static PyObject *
+lookups_tuple(const struct call *c)
+{
+    size_t n;
+    const struct hs_answer *answers = hs_connector_answers(c->about, &n);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+
+    for (size_t i = 0; tuple != NULL && i < n; i++) {
+        const struct hs_answer *a = &answers[i];
+        int64_t end = a->finished ? a->finished_ns : hs_now();
+        PyObject *item =
+            Py_BuildValue("iddnz", a->family, (double)(a->started_ns - c->started_ns) / 1e9,
+                          (double)(end - c->started_ns) / 1e9, (Py_ssize_t)a->n,
+                          a->gai != 0   ? gai_strerror(a->gai)
+                          : a->finished ? NULL
+                                        : "called off");
+
+        if (item == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
+    }
+    return tuple;
+}
+
+/* What became of the call is settled, and stays: want of memory only leaves the list empty. */
+static void
+tell_timeline(struct job *job)
+{
+    PyObject *type, *value, *traceback, *told;
+    struct call_route route = {0};
+
+    if (job->u.connecting.timeline == NULL || job->u.connecting.connector == NULL)
+        return;
+    connecting_route(&job->call, &route);
+    PyErr_Fetch(&type, &value, &traceback);
+    told = PyTuple_New(2);
+    if (told != NULL) {
+        PyTuple_SET_ITEM(told, 0, lookups_tuple(&job->call));
+        PyTuple_SET_ITEM(told, 1,
+                         PyTuple_GET_ITEM(told, 0) ? attempts_tuple(job->call.st, &route) : NULL);
+        if (PyTuple_GET_ITEM(told, 1) != NULL)
+            (void)PyList_Append(job->u.connecting.timeline, told);
+        Py_DECREF(told);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+static void
 release_connecting(struct job *job)
 {
+    tell_timeline(job);
+    Py_CLEAR(job->u.connecting.timeline);
     hs_conn_unref(job->u.connecting.conn);
     hs_connector_free(job->u.connecting.connector);
-    origin_end(&job->u.connecting.origin);
+    opening_end(&job->u.connecting.opening);
 }
 
 static PyObject *
@@ -40,7 +103,7 @@ take_connection(struct job *job)
     struct hs_conn *conn = job->u.connecting.conn;
 
     job->u.connecting.conn = NULL;
-    return conn_object_new(job->call.st, conn, &job->u.connecting.origin);
+    return conn_object_new(job->call.st, conn, &job->u.connecting.opening);
 }
 
 enum {
@@ -57,6 +120,7 @@ enum {
     COMMIT_AT_TLS,
     BREAKER,
     LIMITS,
+    TIMELINE,
 };
 
 /* As bind(2) has it when only the port matters. */
@@ -153,6 +217,8 @@ parse_tls_options(mod_state *st, PyObject **values, struct hs_connect_options *o
     return 0;
 }
 
+static const struct call_kind connecting_kind = {.route = connecting_route};
+
 /* What connect and resolve share. */
 static int
 prepare_connector(PyObject *module, PyObject **values, struct job *job)
@@ -176,17 +242,18 @@ prepare_connector(PyObject *module, PyObject **values, struct job *job)
     Py_XDECREF(name);
     if (rv != HS_OK)
         return raise_error(c, rv);
-    c->connector = job->u.connecting.connector;
+    c->kind = &connecting_kind;
+    c->about = job->u.connecting.connector;
     return 0;
 }
 
-static const struct params connect_params = {"connect",
-                                             1,
-                                             1,
-                                             1,
-                                             {"address", "timeout", "token", "sockopts", "source",
-                                              "family", "attempt_delay", "max_in_flight", "tls",
-                                              "server_name", "commit_at_tls", "breaker", "limits"}};
+static const struct params connect_params = {
+    "connect",
+    1,
+    1,
+    1,
+    {"address", "timeout", "token", "sockopts", "source", "family", "attempt_delay",
+     "max_in_flight", "tls", "server_name", "commit_at_tls", "breaker", "limits", "timeline"}};
 
 int
 connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
@@ -206,8 +273,9 @@ PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
     "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False, "
-    "breaker=None, limits=None)\n--\n\n"
-    "See hardsock.connect.");
+    "breaker=None, limits=None, timeline=None)\n--\n\n"
+    "See hardsock.connect. timeline: a list; ((family, started, ended, addresses, error), ...) of\n"
+    "lookups and the attempts are appended when the call is over.");
 
 static int
 core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -220,9 +288,11 @@ core_prepare_connect(PyObject *module, PyObject *const *args, Py_ssize_t nargs, 
     if (parse_args(&connect_params, args, nargs, kwnames, values) < 0 ||
         prepare_connector(module, values, job) < 0)
         return -1;
-    origin_begin(job->call.st, &job->u.connecting.origin, OPENED_CONNECT);
+    if (values[TIMELINE] != NULL && PyList_Check(values[TIMELINE]))
+        job->u.connecting.timeline = Py_NewRef(values[TIMELINE]);
+    opening_begin(job->call.st, &job->u.connecting.opening, OPENED_CONNECT);
     hs_connector_set_site(job->u.connecting.connector,
-                          place_site(job->call.st, &job->u.connecting.origin.place));
+                          call_site_intern(job->call.st, &job->u.connecting.opening.site));
     return 0;
 }
 
@@ -257,10 +327,11 @@ answer_object(struct call *c, const struct hs_answer *a)
 static PyObject *
 resolution_object(struct job *job)
 {
+    struct hs_connector *connector = job->u.connecting.connector;
     struct call *c = &job->call;
     size_t n_answers, n_plan;
-    const struct hs_answer *answers = hs_connector_answers(c->connector, &n_answers);
-    const struct hs_addr *plan = hs_connector_plan(c->connector, &n_plan);
+    const struct hs_answer *answers = hs_connector_answers(connector, &n_answers);
+    const struct hs_addr *plan = hs_connector_plan(connector, &n_plan);
     PyObject *tuple = PyTuple_New((Py_ssize_t)n_answers);
 
     for (size_t i = 0; tuple != NULL && i < n_answers; i++) {
@@ -310,7 +381,7 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
     PyObject *values[MAX_PARAMS];
     struct hs_sockopts options;
     struct hs_error err = {0};
-    struct origin origin;
+    struct opening opening;
     PyObject *result;
     struct hs_conn *conn;
     int number;
@@ -325,9 +396,9 @@ core_adopt(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *
         raise_plain_error(st, &err, rv);
         return NULL;
     }
-    origin_begin(st, &origin, OPENED_ADOPT);
-    result = conn_object_new(st, hs_conn_ref(conn), &origin);
-    origin_end(&origin);
+    opening_begin(st, &opening, OPENED_ADOPT);
+    result = conn_object_new(st, hs_conn_ref(conn), &opening);
+    opening_end(&opening);
     if (result == NULL && hs_conn_detach(conn, NULL, &number) == HS_OK)
         number = -1; /* The caller's again. */
     hs_conn_unref(conn);

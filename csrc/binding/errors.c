@@ -96,8 +96,8 @@ errno_of(const struct hs_error *err, hs_err code)
 
 /* Steals value; an attribute that cannot be made is not worth losing the error for. dict is the
  * exception's own, borrowed. */
-static void
-errors_put(PyObject *dict, PyObject *name, PyObject *value)
+void
+error_put(PyObject *dict, PyObject *name, PyObject *value)
 {
     if (value == NULL || PyDict_SetItem(dict, name, value) < 0)
         PyErr_Clear();
@@ -107,13 +107,13 @@ errors_put(PyObject *dict, PyObject *name, PyObject *value)
 static void
 add_tls(mod_state *st, const struct hs_error *err, PyObject *dict)
 {
-    errors_put(dict, st->str_failure, PyUnicode_FromString(hs_tls_failure_name(err->tls)));
+    error_put(dict, st->str_failure, PyUnicode_FromString(hs_tls_failure_name(err->tls)));
     if (err->tls == HS_TLS_ALERT)
-        errors_put(dict, st->str_alert, PyLong_FromLong(err->alert));
+        error_put(dict, st->str_alert, PyLong_FromLong(err->alert));
     if (err->code != HS_E_CERTIFICATE)
         return;
-    errors_put(dict, st->str_verify_code, PyLong_FromLong(err->verify));
-    errors_put(dict, st->str_verify_message, text_object(err->msg));
+    error_put(dict, st->str_verify_code, PyLong_FromLong(err->verify));
+    error_put(dict, st->str_verify_message, text_object(err->msg));
 }
 
 static PyObject *
@@ -134,17 +134,17 @@ exception_of(mod_state *st, PyObject *cls, const struct hs_error *err, hs_err co
         return NULL;
     }
     if (err->op != NULL)
-        errors_put(dict, st->str_op, PyUnicode_FromString(err->op));
+        error_put(dict, st->str_op, PyUnicode_FromString(err->op));
     if (err->phase != NULL)
-        errors_put(dict, st->str_phase, PyUnicode_FromString(err->phase));
+        error_put(dict, st->str_phase, PyUnicode_FromString(err->phase));
     if (err->tls != HS_TLS_NONE)
         add_tls(st, err, dict);
     Py_DECREF(dict);
     return exc;
 }
 
-static PyObject *
-raw_address(const struct hs_addr *addr)
+PyObject *
+error_raw_address(const struct hs_addr *addr)
 {
     if (addr->len == 0)
         Py_RETURN_NONE;
@@ -158,8 +158,8 @@ add_addresses(mod_state *st, struct hs_conn *conn, PyObject *dict)
     struct hs_addr local, peer;
 
     hs_conn_addresses(conn, &local, &peer);
-    errors_put(dict, st->str__local, raw_address(&local));
-    errors_put(dict, st->str__peer, raw_address(&peer));
+    error_put(dict, st->str__local, error_raw_address(&local));
+    error_put(dict, st->str__peer, error_raw_address(&peer));
 }
 
 static PyObject *
@@ -201,11 +201,11 @@ raise_conn_error(mod_state *st, struct hs_conn *conn, const struct hs_error *err
 static void
 add_oversize(mod_state *st, const struct hs_oversize *o, PyObject *dict)
 {
-    errors_put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
+    error_put(dict, st->str_limit, PyLong_FromSize_t(o->limit));
     if (o->size_known)
-        errors_put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
-    errors_put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
-    errors_put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
+        error_put(dict, st->str_size, PyLong_FromUnsignedLongLong(o->size));
+    error_put(dict, st->str_recoverable, PyBool_FromLong(o->recoverable));
+    error_put(dict, st->str_discarded, PyLong_FromUnsignedLongLong(o->discarded));
 }
 
 int
@@ -234,11 +234,11 @@ add_refusal(mod_state *st, const struct hs_error *err, PyObject *address, PyObje
     int64_t now = hs_now();
     double after = err->retry_ns > now ? (double)(err->retry_ns - now) / 1e9 : 0;
 
-    errors_put(dict, st->str_address, address);
-    errors_put(dict, st->str_last_error,
-               PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
+    error_put(dict, st->str_address, address);
+    error_put(dict, st->str_last_error,
+              PyUnicode_FromString(hs_fail_name((enum hs_fail)err->last_failure)));
     if (err->retry_ns != HS_NEVER)
-        errors_put(dict, st->str_retry_after, PyFloat_FromDouble(after));
+        error_put(dict, st->str_retry_after, PyFloat_FromDouble(after));
 }
 
 int
@@ -271,15 +271,15 @@ add_quiet_reason(struct call *c, PyObject *dict)
     char idle[64];
 
     if (strcmp(c->err->phase, "drain") == 0) {
-        errors_put(dict, c->st->str_reason,
-                   PyUnicode_FromString("the server is draining and this connection was idle"));
+        error_put(dict, c->st->str_reason,
+                  PyUnicode_FromString("the server is draining and this connection was idle"));
         return true;
     }
     if (strcmp(c->err->phase, "idle_timeout") != 0)
         return false;
     hs_conn_info(c->conn, &info);
     (void)snprintf(idle, sizeof(idle), "idle for %.6g s", (double)info.idle_timeout_ns / 1e9);
-    errors_put(dict, c->st->str_reason, PyUnicode_FromString(idle));
+    error_put(dict, c->st->str_reason, PyUnicode_FromString(idle));
     return true;
 }
 
@@ -296,7 +296,7 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
     if (!ended_with(c->op.token, code, &reason) && !ended_with(c->op.told, code, &reason))
         return;
     if (reason.text[0] != '\0')
-        errors_put(dict, st->str_reason, text_object(reason.text));
+        error_put(dict, st->str_reason, text_object(reason.text));
     if (reason.cookie == 0)
         return;
     if (c->given != NULL)
@@ -307,24 +307,6 @@ add_reason(struct call *c, hs_err code, PyObject *dict, PyObject *exc)
         cause = token_cause(c->bound, &reason);
     if (cause != NULL)
         PyException_SetCause(exc, cause);
-}
-
-/* What was tried, by this call or by the dial of a pool whose error it gets; NULL: neither. */
-static const struct hs_attempt *
-attempts_of(const struct call *c, size_t *ret_n, int64_t *ret_began_ns)
-{
-    *ret_n = 0;
-    *ret_began_ns = c->started_ns;
-    if (c->connector != NULL)
-        return hs_connector_attempts(c->connector, ret_n);
-    return c->failure == NULL ? NULL : hs_dial_failure_attempts(c->failure, ret_n, ret_began_ns);
-}
-
-/* A wait for a pool may end with the error of its dial: that is not the time of the call. */
-static bool
-is_of_dial(const struct hs_error *err)
-{
-    return err->op != NULL && strcmp(err->op, "connect") == 0;
 }
 
 /* ---- Which of several limits it was -------------------------------------------------------- */
@@ -361,6 +343,23 @@ consider_token(struct limit *l, mod_state *st, PyObject *token, bool ambient)
     consider(l, hs_token_deadline(core), text);
 }
 
+/* A call that was late from the start has no phase that tells its direction; what sends needs no
+ * more than the one. */
+static bool
+only_sends(const struct call *c, const char *phase)
+{
+    return strcmp(phase, "write") == 0 || (strcmp(phase, "start") == 0 && c->err->op != NULL &&
+                                           strncmp(c->err->op, "send", strlen("send")) == 0);
+}
+
+static bool
+only_receives(const struct call *c, const char *phase)
+{
+    return strcmp(phase, "read") == 0 || (strcmp(phase, "start") == 0 && c->err->op != NULL &&
+                                          (strncmp(c->err->op, "recv", strlen("recv")) == 0 ||
+                                           strncmp(c->err->op, "read", strlen("read")) == 0));
+}
+
 static void
 consider_conn(struct limit *l, const struct call *c)
 {
@@ -368,9 +367,9 @@ consider_conn(struct limit *l, const struct call *c)
 
     if (c->conn == NULL)
         return;
-    if (strcmp(phase, "write") != 0)
+    if (!only_sends(c, phase))
         consider(l, hs_conn_get_deadline(c->conn, HS_DIR_IN), "set_read_deadline");
-    if (strcmp(phase, "read") != 0)
+    if (!only_receives(c, phase))
         consider(l, hs_conn_get_deadline(c->conn, HS_DIR_OUT), "set_write_deadline");
 }
 
@@ -395,9 +394,9 @@ consider_own(struct limit *l, const struct call *c)
     consider_conn(l, c);
 }
 
-/* Some have a limit of their own, which their phase or their place tells. */
+/* Some have a limit of their own, which their phase or their origin tells. */
 static void
-add_limit(struct call *c, bool of_dial, PyObject *dict)
+add_limit(struct call *c, PyObject *dict)
 {
     const char *phase = c->err->phase != NULL ? c->err->phase : "";
     struct limit l = {.at_ns = HS_NEVER};
@@ -408,34 +407,31 @@ add_limit(struct call *c, bool of_dial, PyObject *dict)
         consider(&l, 0, "read_timeout of the server");
     else if (strcmp(phase, "write_timeout") == 0)
         consider(&l, 0, "write_timeout of the server");
-    else if (of_dial)
+    else if (c->err->origin == HS_ORIGIN_DIAL)
         consider(&l, 0, "dial_timeout of the pool");
     else
         consider_own(&l, c);
     if (l.at_ns > hs_now() && strcmp(phase, "tls") == 0)
         (void)snprintf(l.text, sizeof(l.text), "handshake_timeout of the TLSConfig");
     if (l.text[0] != '\0')
-        errors_put(dict, c->st->str_limit, text_object(l.text));
+        error_put(dict, c->st->str_limit, text_object(l.text));
 }
 
-static PyObject *
-attempts_tuple(struct call *c)
+PyObject *
+attempts_tuple(mod_state *st, const struct call_route *r)
 {
     static const char *const phases[] = {
         [HS_ATTEMPT_SOCKET] = "socket",   [HS_ATTEMPT_BIND] = "bind",
         [HS_ATTEMPT_CONNECT] = "connect", [HS_ATTEMPT_TLS] = "tls",
         [HS_ATTEMPT_DONE] = "done",       [HS_ATTEMPT_SKIPPED] = "skipped"};
-    int64_t began_ns;
-    size_t n;
-    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
-    PyObject *tuple = PyTuple_New((Py_ssize_t)n);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)r->n);
 
-    for (size_t i = 0; tuple != NULL && i < n; i++) {
-        const struct hs_attempt *a = &attempts[i];
+    for (size_t i = 0; tuple != NULL && i < r->n; i++) {
+        const struct hs_attempt *a = &r->attempts[i];
         int64_t end = a->ended_ns != 0 ? a->ended_ns : hs_now();
         PyObject *item = PyObject_CallFunction(
-            c->st->attempt, "Nsiddz", address_text(&a->addr), phases[a->phase], a->sys,
-            (double)(a->started_ns - began_ns) / 1e9, (double)(end - began_ns) / 1e9,
+            st->attempt, "Nsiddz", address_text(&a->addr), phases[a->phase], a->sys,
+            (double)(a->started_ns - r->began_ns) / 1e9, (double)(end - r->began_ns) / 1e9,
             a->tls != HS_TLS_NONE ? hs_tls_failure_name(a->tls) : NULL);
 
         if (item == NULL) {
@@ -449,21 +445,12 @@ attempts_tuple(struct call *c)
 
 /* Where it was going: what was asked for, and the address if there was only one. */
 static void
-add_target(struct call *c, PyObject *dict)
+add_route(mod_state *st, const struct call_route *r, PyObject *dict)
 {
-    int64_t began_ns;
-    size_t n;
-    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
-    char text[HS_ADDR_TEXT_SIZE];
-
-    if (n == 1)
-        errors_put(dict, c->st->str__peer, raw_address(&attempts[0].addr));
-    if (c->connector != NULL)
-        errors_put(
-            dict, c->st->str_host,
-            text_object(hs_endpoint_text(hs_connector_endpoint(c->connector), text, sizeof(text))));
-    else if (hs_dial_failure_host(c->failure)[0] != '\0')
-        errors_put(dict, c->st->str_host, text_object(hs_dial_failure_host(c->failure)));
+    error_put(dict, st->str_attempts, attempts_tuple(st, r));
+    if (r->n == 1)
+        error_put(dict, st->str__peer, error_raw_address(&r->attempts[0].addr));
+    error_put(dict, st->str_host, text_object(r->endpoint));
 }
 
 struct hinting {
@@ -471,7 +458,7 @@ struct hinting {
     int sys;
     const struct hs_addr *peer;
     struct hs_conn *conn;
-    char endpoint[HS_ADDR_TEXT_SIZE]; /* what was to be connected to; "": nothing was */
+    const char *endpoint; /* what was to be connected to; "": nothing was */
     char text[512];
 };
 
@@ -489,28 +476,21 @@ find_hint(void *arg)
 }
 
 static void
-add_hint(struct call *c, hs_err code, PyObject *dict)
+add_hint(struct call *c, hs_err code, const struct call_route *r, PyObject *dict)
 {
-    mod_state *st = c->st;
-    struct hinting h = {.err = c->err, .sys = c->err->sys, .conn = c->conn};
-    int64_t began_ns;
-    size_t n;
-    const struct hs_attempt *attempts = attempts_of(c, &n, &began_ns);
+    struct hinting h = {
+        .err = c->err, .sys = c->err->sys, .conn = c->conn, .endpoint = r->endpoint};
 
     if (code == HS_E_CANCELLED || (code == HS_E_DEADLINE && c->op.deadline_ns == HS_TRY_ONCE))
         return; /* Its class says what there is to say. */
-    h.peer = n > 0 ? &attempts[0].addr : c->target;
-    if (code == HS_E_DEADLINE && n > 0 && c->err->tls == HS_TLS_NONE)
-        h.sys = ETIMEDOUT;
     if (code == HS_E_BREAKER_OPEN)
         return; /* Its class says that it has failed before, and until when. */
-    if (c->connector != NULL)
-        (void)hs_endpoint_text(hs_connector_endpoint(c->connector), h.endpoint, sizeof(h.endpoint));
-    else if (c->failure != NULL)
-        (void)snprintf(h.endpoint, sizeof(h.endpoint), "%s", hs_dial_failure_host(c->failure));
+    h.peer = r->n > 0 ? &r->attempts[0].addr : r->target;
+    if (code == HS_E_DEADLINE && r->n > 0 && c->err->tls == HS_TLS_NONE)
+        h.sys = ETIMEDOUT;
     run_detached(find_hint, &h); /* Counting 28,000 sockets takes a while. */
     if (h.text[0] != '\0')
-        errors_put(dict, st->str_hint, text_object(h.text));
+        error_put(dict, c->st->str_hint, text_object(h.text));
 }
 
 /* What the peer said before it reset us: see keep_last_words in the core. */
@@ -531,80 +511,68 @@ add_answer(struct call *c, PyObject *dict)
     if (_PyBytes_Resize(&bytes, (Py_ssize_t)n) < 0)
         PyErr_Clear();
     else
-        errors_put(dict, c->st->str_answer, bytes);
+        error_put(dict, c->st->str_answer, bytes);
 }
 
-static const struct hs_addr *
-refused_of(const struct call *c)
+/* What the code says, each with its own attributes. */
+static void
+add_by_code(struct call *c, hs_err code, const struct call_route *r, PyObject *dict, PyObject *exc)
 {
-    if (c->connector != NULL)
-        return hs_connector_refused(c->connector);
-    return c->failure == NULL ? NULL : hs_dial_failure_refused(c->failure);
+    switch (code) {
+    case HS_E_DEADLINE:
+        add_reason(c, code, dict, exc);
+        add_limit(c, dict);
+        break;
+    case HS_E_CANCELLED:
+        add_reason(c, code, dict, exc);
+        break;
+    case HS_E_FRAME_TOO_LARGE:
+        add_oversize(c->st, &c->err->oversize, dict);
+        break;
+    case HS_E_BREAKER_OPEN:
+        if (r->refused != NULL)
+            add_refusal(c->st, c->err, address_text(r->refused), dict);
+        break;
+    case HS_E_RESET:
+        if (c->conn != NULL)
+            add_answer(c, dict);
+        break;
+    default:
+        break;
+    }
 }
 
 static void
 add_details(struct call *c, hs_err code, PyObject *exc)
 {
     mod_state *st = c->st;
-    const struct hs_addr *refused;
+    struct call_route route = {0};
     PyObject *dict = PyObject_GenericGetDict(exc, NULL);
 
     if (dict == NULL) {
         PyErr_Clear();
         return;
     }
-    errors_put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
+    if (c->kind != NULL && c->kind->route != NULL)
+        c->kind->route(c, &route);
+    error_put(dict, st->str_elapsed, PyFloat_FromDouble((double)(hs_now() - c->started_ns) / 1e9));
     if (c->op.done > 0)
-        errors_put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
-    if (code == HS_E_CANCELLED || code == HS_E_DEADLINE)
-        add_reason(c, code, dict, exc);
-    if (code == HS_E_DEADLINE)
-        add_limit(c, c->pool != NULL && is_of_dial(c->err), dict);
-    if (code == HS_E_FRAME_TOO_LARGE)
-        add_oversize(st, &c->err->oversize, dict);
-    if (code == HS_E_BREAKER_OPEN && (refused = refused_of(c)) != NULL)
-        add_refusal(st, c->err, address_text(refused), dict);
-    if (code == HS_E_RESET && c->conn != NULL)
-        add_answer(c, dict);
+        error_put(dict, st->str_bytes_done, PyLong_FromSize_t(c->op.done));
+    add_by_code(c, code, &route, dict, exc);
     if (c->conn != NULL)
         add_addresses(st, c->conn, dict);
-    if (c->host != NULL)
-        errors_put(dict, st->str_host, text_object(c->host));
-    if (c->pool != NULL && c->failure == NULL)
-        errors_put(dict, st->str_host, PyObject_GetAttrString(c->pool, "_where"));
-    if (c->pool != NULL && c->err->phase == NULL)
-        errors_put(dict, st->str_phase,
-                   PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
-    if (c->listener != NULL) {
-        struct hs_addr local;
-
-        hs_listener_bound_addr(c->listener, &local);
-        errors_put(dict, st->str__local, raw_address(&local));
-    }
-    if (c->connector != NULL || c->failure != NULL) {
-        errors_put(dict, st->str_attempts, attempts_tuple(c));
-        add_target(c, dict);
-    }
-    add_hint(c, code, dict);
+    if (route.endpoint[0] != '\0')
+        add_route(st, &route, dict);
+    if (c->kind != NULL && c->kind->describe != NULL)
+        c->kind->describe(c, code, dict);
+    add_hint(c, code, &route, dict);
     Py_DECREF(dict);
-}
-
-/* The pool tells who holds what. */
-static void
-explain(struct call *c, PyObject *exc)
-{
-    PyObject *result = PyObject_CallMethodOneArg(c->pool, c->st->str__explain, exc);
-
-    if (result == NULL)
-        PyErr_Clear();
-    Py_XDECREF(result);
 }
 
 int
 raise_error(struct call *c, hs_err code)
 {
-    PyObject *exc;
-    bool own_wait;
+    PyObject *exc, *cls = NULL;
 
     tracking_failed(c->st, c->err->sys);
     if (code == HS_E_DEADLINE && c->nonblocking &&
@@ -613,15 +581,15 @@ raise_error(struct call *c, hs_err code)
         PyErr_SetFromErrno(PyExc_BlockingIOError);
         return -1;
     }
-    own_wait = code == HS_E_DEADLINE && c->pool != NULL && !is_of_dial(c->err);
-    exc = exception_of(c->st, own_wait ? c->st->pool_timeout : class_of(c->st, c->err, code),
-                       c->err, code);
+    if (c->kind != NULL && c->kind->class_of != NULL)
+        cls = c->kind->class_of(c, code);
+    exc = exception_of(c->st, cls != NULL ? cls : class_of(c->st, c->err, code), c->err, code);
     if (exc == NULL)
         return -1;
     if (PyObject_TypeCheck(exc, (PyTypeObject *)c->st->hardsock_error))
         add_details(c, code, exc);
-    if (c->pool != NULL && (own_wait || code == HS_E_LIMIT))
-        explain(c, exc);
+    if (c->kind != NULL && c->kind->explain != NULL)
+        c->kind->explain(c, code, exc);
     hs_raise(exc);
     return -1;
 }

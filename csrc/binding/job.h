@@ -33,7 +33,8 @@ struct io { /* bytes in one buffer or in several pieces */
 struct connecting {
     struct hs_connector *connector; /* owns */
     struct hs_conn *conn;           /* owns until it is a result */
-    struct origin origin;           /* owns */
+    struct opening opening;         /* owns */
+    PyObject *timeline;             /* owns: a list that is told of the phases, or NULL */
 };
 
 struct upgrading {
@@ -58,7 +59,7 @@ struct accepting {
     struct hs_listener *core; /* borrows: the owner's */
     struct unaccepted *batch; /* owns */
     size_t max;
-    struct origin origin; /* owns */
+    struct opening opening; /* owns */
 };
 
 struct borrowing {
@@ -66,7 +67,7 @@ struct borrowing {
     struct hs_request request;
     struct hs_lease lease; /* owns until it is a result */
     PyObject *shell;       /* owns: a Connection without a core, made before anything is lent */
-    struct place place;
+    struct call_site site;
 };
 
 struct parked_news; /* of type_parking.c */

@@ -6,8 +6,9 @@
  */
 #include "framing.h"
 #include "notifier.h"
-#include "place.h"
+#include "call_site.h"
 #include "tls.h"
+#include "token.h"
 #include "state.h"
 
 static int
@@ -31,6 +32,8 @@ add_types(PyObject *module, mod_state *st)
         return -1;
     HS_TYPES(HS_ADD_TYPE)
 #undef HS_ADD_TYPE
+    /* Every scope makes one: without a dict and a tuple for its arguments that costs a third. */
+    st->token_type->tp_vectorcall = token_vectorcall;
     return 0;
 }
 
@@ -93,7 +96,7 @@ module_exec(PyObject *module)
         PyModule_AddStringConstant(module, "version", hs_version()) < 0)
         return -1;
     atomic_init(&st->default_span_ns, HS_NEVER);
-    if (notifier_init(st) < 0 || place_init(st) < 0 || tracking_init(module, st) < 0 ||
+    if (notifier_init(st) < 0 || call_site_init(st) < 0 || tracking_init(module, st) < 0 ||
         add_types(module, st) < 0)
         return -1;
 #define HS_ADD_FUNCTIONS(stem)                                                                     \
@@ -127,7 +130,7 @@ module_free(void *module)
 {
     mod_state *st = state_of_module(module);
 
-    place_free_sites(st);
+    call_site_free_interned(st);
 #define HS_FREE_TYPE(stem) Py_XDECREF(st->stem##_type);
     HS_TYPES(HS_FREE_TYPE)
 #undef HS_FREE_TYPE

@@ -5,7 +5,7 @@
 #ifndef HS_BINDING_POOL_H
 #define HS_BINDING_POOL_H
 
-#include "place.h"
+#include "call_site.h"
 
 typedef struct {
     HS_HEAD
@@ -48,7 +48,7 @@ PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
     PyObject *pool##name(PyObject *self, PyObject *ignored);                                       \
     extern const char pool##name##_doc[];
 POOL_REPORTS(POOL_DECLARE_REPORT)
-PyObject *pool_lent_object(const struct hs_lent *lent);
+PyObject *pool_lent_object(mod_state *st, const struct hs_lent *lent);
 
 /* ---- pool_alarm.c ---- */
 PyObject *pool_on_overdue(PyObject *self, PyObject *callable);

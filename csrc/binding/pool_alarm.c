@@ -8,6 +8,7 @@
 
 struct overdue {
     struct notice notice;
+    mod_state *st;        /* borrows: nothing is told once it goes */
     struct hs_pool *core; /* owns: a reference */
     PyObject *callable;   /* borrows: the pool object's; owned from hold to tell */
     struct hs_lent lent;  /* the same for its code */
@@ -35,7 +36,7 @@ tell_overdue(struct notice *notice)
 {
     struct overdue *o = (struct overdue *)notice;
     PyObject *callable = o->callable, *code = (PyObject *)(uintptr_t)o->lent.holder.code;
-    PyObject *raw = pool_lent_object(&o->lent), *result = NULL;
+    PyObject *raw = pool_lent_object(o->st, &o->lent), *result = NULL;
 
     if (raw != NULL)
         result = PyObject_CallOneArg(callable, raw);
@@ -71,6 +72,7 @@ overdue_new(PoolObject *self)
         .survives_fork = true,
     };
     o->notice.tell = tell_overdue;
+    o->st = self->st;
     o->core = hs_pool_ref(self->core);
     o->callable = self->on_overdue;
     return o;

@@ -49,15 +49,15 @@ pool_conn_warn(PyObject *obj)
     mod_state *st = state_of(obj);
     int rv;
 
-    if (self->opened.place.code == NULL)
+    if (self->opened.site.code == NULL)
         rv = PyErr_WarnFormat(st->leak_warning, 1, "%R was thrown away, not returned to its pool",
                               obj);
     else
         rv = PyErr_WarnFormat(st->leak_warning, 1,
                               "%R was thrown away, not returned to its pool; it was borrowed at "
                               "%U:%d",
-                              obj, ((PyCodeObject *)self->opened.place.code)->co_filename,
-                              place_line(&self->opened.place));
+                              obj, ((PyCodeObject *)self->opened.site.code)->co_filename,
+                              call_site_line(&self->opened.site));
     if (rv < 0 && PyErr_ExceptionMatches(PyExc_Warning))
         PyErr_WriteUnraisable(obj);
 }

@@ -129,34 +129,36 @@ code_object(const void *code)
 }
 
 PyObject *
-pool_lent_object(const struct hs_lent *l)
+pool_lent_object(mod_state *st, const struct hs_lent *l)
 {
-    return Py_BuildValue("KKKNiLKKKniO", (unsigned long long)l->id,
-                         (unsigned long long)l->holder.thread, (unsigned long long)l->holder.task,
-                         code_object(l->holder.code), l->holder.at, (long long)l->age_ns,
-                         (unsigned long long)l->times_lent, (unsigned long long)l->bytes_sent,
-                         (unsigned long long)l->bytes_received, (Py_ssize_t)l->endpoint, l->fd,
-                         l->overdue ? Py_True : Py_False);
+    return PyObject_CallFunction(
+        st->lease_record, "KKKNiLKKKniO", (unsigned long long)l->id,
+        (unsigned long long)l->holder.thread, (unsigned long long)l->holder.task,
+        code_object(l->holder.code), l->holder.at, (long long)l->age_ns,
+        (unsigned long long)l->times_lent, (unsigned long long)l->bytes_sent,
+        (unsigned long long)l->bytes_received, (Py_ssize_t)l->endpoint, l->fd,
+        l->overdue ? Py_True : Py_False);
 }
 
 static PyObject *
-site_object(const struct hs_site_stats *s)
+borrower_object(mod_state *st, const struct hs_call_site_stats *s)
 {
-    return Py_BuildValue("NinKKKKLL", code_object(s->code), s->at, (Py_ssize_t)s->lent,
-                         (unsigned long long)s->acquired, (unsigned long long)s->lost,
-                         (unsigned long long)s->overdue, (unsigned long long)s->dirty,
-                         (long long)s->held_max_ns, (long long)s->held_sum_ns);
+    return PyObject_CallFunction(st->borrower_record, "NinKKKKLL", code_object(s->code), s->at,
+                                 (Py_ssize_t)s->lent, (unsigned long long)s->acquired,
+                                 (unsigned long long)s->lost, (unsigned long long)s->overdue,
+                                 (unsigned long long)s->dirty, (long long)s->held_max_ns,
+                                 (long long)s->held_sum_ns);
 }
 
 /* A list of n things that are next to each other in memory. */
 static PyObject *
-pool_report_list_of(const char *things, size_t size, size_t n,
-                    PyObject *(*object)(const void *thing))
+pool_report_list_of(mod_state *st, const char *things, size_t size, size_t n,
+                    PyObject *(*object)(mod_state *st, const void *thing))
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    PyObject *list = hs_list_new((Py_ssize_t)n);
 
     for (size_t i = 0; list != NULL && i < n; i++) {
-        PyObject *item = object(things + i * size);
+        PyObject *item = object(st, things + i * size);
 
         if (item == NULL)
             Py_CLEAR(list);
@@ -167,15 +169,15 @@ pool_report_list_of(const char *things, size_t size, size_t n,
 }
 
 static PyObject *
-lent_thing(const void *thing)
+lent_thing(mod_state *st, const void *thing)
 {
-    return pool_lent_object(thing);
+    return pool_lent_object(st, thing);
 }
 
 static PyObject *
-site_thing(const void *thing)
+borrower_thing(mod_state *st, const void *thing)
 {
-    return site_object(thing);
+    return borrower_object(st, thing);
 }
 
 POOL_DOC(_lent, "_lent($self, /)\n--\n\nSee hardsock.Pool.lent.");
@@ -190,7 +192,8 @@ pool_lent(PyObject *self, PyObject *Py_UNUSED(ignored))
     if (lent == NULL)
         return PyErr_NoMemory();
     n = hs_pool_lent(pool_report_core_of(self), lent, room);
-    list = pool_report_list_of((const char *)lent, sizeof(*lent), n < room ? n : room, lent_thing);
+    list = pool_report_list_of(state_of(self), (const char *)lent, sizeof(*lent),
+                               n < room ? n : room, lent_thing);
     PyMem_Free(lent);
     return list;
 }
@@ -201,14 +204,14 @@ PyObject *
 pool_sites(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     size_t room = hs_pool_sites(pool_report_core_of(self), NULL, 0) + 16, n;
-    struct hs_site_stats *sites = PyMem_Calloc(room, sizeof(*sites));
+    struct hs_call_site_stats *sites = PyMem_Calloc(room, sizeof(*sites));
     PyObject *list;
 
     if (sites == NULL)
         return PyErr_NoMemory();
     n = hs_pool_sites(pool_report_core_of(self), sites, room);
-    list =
-        pool_report_list_of((const char *)sites, sizeof(*sites), n < room ? n : room, site_thing);
+    list = pool_report_list_of(state_of(self), (const char *)sites, sizeof(*sites),
+                               n < room ? n : room, borrower_thing);
     PyMem_Free(sites);
     return list;
 }

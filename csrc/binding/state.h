@@ -50,6 +50,11 @@
     X(leak_warning, "hardsock._errors", "LeakWarning")                                             \
     X(tls_info, "hardsock._records", "TLSInfo")                                                    \
     X(close_report, "hardsock._records", "CloseReport")                                            \
+    X(opened_record, "hardsock._records", "OpenedRecord")                                          \
+    X(dropped_record, "hardsock._records", "DroppedRecord")                                        \
+    X(lease_record, "hardsock._records", "LeaseRecord")                                            \
+    X(borrower_record, "hardsock._records", "BorrowerRecord")                                      \
+    X(fd_socket_record, "hardsock._records", "FdSocketRecord")                                     \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
     X(proxy_stats, "hardsock._records", "ProxyStats")                                              \
     X(peer_stats, "hardsock._records", "PeerStats")                                                \
@@ -119,18 +124,13 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
-    X(report)                                                                                      \
-    X(notifier)                                                                                    \
-    X(tracking)                                                                                    \
-    X(place)                                                                                       \
-    X(run)                                                                                         \
-    X(breaker)
+    X(guard) X(report) X(notifier) X(tracking) X(call_site) X(run) X(breaker)
 
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \
     X(package_dir)     /* a str with a slash at the end: where our own Python files are */         \
     X(contextlib_file) /* a str: its frames only pass calls on */                                  \
-    X(module_kinds)    /* a dict: how place.c takes the frames of a module, by its name */         \
+    X(module_kinds)    /* a dict: how call_site.c takes the frames of a module, by its name */     \
     X(file_kinds)      /* a dict: what came of that, by the name of a code's file */               \
     X(scope)           /* the ContextVar of the ambient token */                                   \
     X(owner)           /* the ContextVar that says to whom belongs what is opened */               \
@@ -138,7 +138,7 @@
     X(fd_check)        /* what the watch on descriptors calls, or NULL; write once */
 
 #define HS_SITE_LISTS 256
-struct place_site;
+struct call_site_entry;
 
 typedef struct {
     PyObject *module; /* whose state this is */
@@ -159,8 +159,8 @@ typedef struct {
     atomic_bool tells_owners; /* somebody wants to know to whom they belong */
     atomic_int fd_mark;       /* for numbers from this one on; INT_MAX: there is no watch */
     atomic_int fd_due;        /* or after so many openings */
-    /* place.c: lists of what was interned, by a hash of the place; they only grow, at the head. */
-    struct place_site *_Atomic sites[HS_SITE_LISTS];
+    /* call_site.c: lists of what was interned, by a hash; they only grow, at the head. */
+    struct call_site_entry *_Atomic sites[HS_SITE_LISTS];
     atomic_int n_sites;
 #define HS_IMPORT_FIELD(field, module, name) PyObject *field;
     HS_IMPORTS(HS_IMPORT_FIELD)
@@ -255,8 +255,8 @@ PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
 /* conn_socket.c: a list of Setting. */
 PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
 /* Takes the reference c, also on failure. */
-struct origin;
-PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin);
+struct opening;
+PyObject *conn_object_new(mod_state *st, struct hs_conn *c, const struct opening *opening);
 
 /* ---- tracking.c ---- */
 int tracking_init(PyObject *module, mod_state *st);

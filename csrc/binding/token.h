@@ -38,6 +38,8 @@ typedef struct {
 int token_make_once(PyObject *self, PyObject **field, PyObject *value);
 /* CancelToken.on_cancel */
 PyObject *token_on_cancel(PyObject *self, PyObject *callable);
+/* As tp_new, for calls that bring no tuple and no dict. */
+PyObject *token_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames);
 extern const char token_on_cancel_doc[];
 
 #endif

@@ -1,9 +1,9 @@
 /* tracking.c: which descriptors this interpreter's objects own, where in the program they were
  * made, and for whom.
  *
- * A place costs a look at one or two frames, at the beginning of the call: then the caller's line
- * is on the stack, no matter who ends the call. The owner is whatever object the context variable
- * _core.owner holds, and looked for only while somebody wants to know (a test runner).
+ * A call site costs a look at one or two frames, at the beginning of the call: then the line of the
+ * caller is on the stack, no matter who ends the call. The owner is whatever object the context
+ * variable _core.owner holds, and looked for only while somebody wants to know (a test runner).
  *
  * The list is guarded by conn_type's critical section, where there is no GIL to do so. Within it
  * nothing is allocated, called or let go of: it could be suspended there.
@@ -74,28 +74,28 @@ current_owner(mod_state *st)
 }
 
 void
-origin_begin(mod_state *st, struct origin *o, enum opened_how how)
+opening_begin(mod_state *st, struct opening *o, enum opened_how how)
 {
     o->how = how;
-    if (!place_outside(st, &o->place))
-        o->place = (struct place){0};
-    Py_XINCREF(o->place.code);
+    if (!call_site_outside(st, &o->site))
+        o->site = (struct call_site){0};
+    Py_XINCREF(o->site.code);
     o->owner = current_owner(st);
 }
 
 void
-origin_like(struct origin *o, enum opened_how how, const struct opened *from)
+opening_like(struct opening *o, enum opened_how how, const struct opened *from)
 {
     o->how = how;
-    o->place = from->place;
-    Py_XINCREF(o->place.code);
+    o->site = from->site;
+    Py_XINCREF(o->site.code);
     o->owner = Py_XNewRef(from->owner);
 }
 
 void
-origin_end(struct origin *o)
+opening_end(struct opening *o)
 {
-    Py_CLEAR(o->place.code);
+    Py_CLEAR(o->site.code);
     Py_CLEAR(o->owner);
 }
 
@@ -147,16 +147,17 @@ tracking_tell_core(mod_state *st, struct opened *o)
     };
 
     if (o->how != OPENED_LISTEN)
-        hs_conn_set_site(conn_with(o)->core, made[o->how], place_site(st, &o->place), o->thread);
+        hs_conn_set_site(conn_with(o)->core, made[o->how], call_site_intern(st, &o->site),
+                         o->thread);
 }
 
 void
-tracking_add(mod_state *st, struct opened *o, const struct origin *from, int fd)
+tracking_add(mod_state *st, struct opened *o, const struct opening *from, int fd)
 {
     tracking_begin(st, o);
     o->how = from->how;
-    o->place = from->place;
-    Py_XINCREF(o->place.code);
+    o->site = from->site;
+    Py_XINCREF(o->site.code);
     o->owner = Py_XNewRef(from->owner);
     put_in(st, o);
     tracking_tell_core(st, o);
@@ -170,8 +171,8 @@ tracking_share(mod_state *st, struct opened *o, const struct opened *from)
     o->serial = from->serial;
     o->since_ns = from->since_ns;
     o->thread = from->thread;
-    o->place = from->place;
-    Py_XINCREF(o->place.code);
+    o->site = from->site;
+    Py_XINCREF(o->site.code);
     o->owner = Py_XNewRef(from->owner);
     put_in(st, o);
 }
@@ -203,7 +204,7 @@ struct copy {
     enum opened_how how;
     uint64_t serial, thread;
     int64_t since_ns;
-    struct place place;
+    struct call_site site;
     PyObject *owner;
     struct hs_conn *conn; /* or NULL and: */
     struct hs_listener *listener;
@@ -217,10 +218,10 @@ copy_locked(struct opened *o, struct copy *c)
         .serial = o->serial,
         .thread = o->thread,
         .since_ns = o->since_ns,
-        .place = o->place,
+        .site = o->site,
         .owner = Py_XNewRef(o->owner),
     };
-    Py_XINCREF(c->place.code);
+    Py_XINCREF(c->site.code);
     if (o->how == OPENED_LISTEN)
         c->listener = hs_listener_ref(listener_with(o)->core);
     else
@@ -254,7 +255,7 @@ release_copy(struct copy *c)
 {
     hs_conn_unref(c->conn);
     hs_listener_unref(c->listener);
-    Py_XDECREF(c->place.code);
+    Py_XDECREF(c->site.code);
     Py_XDECREF(c->owner);
 }
 
@@ -272,9 +273,8 @@ address_or_none(hs_err rv, const struct hs_addr *addr)
     return address_text(addr);
 }
 
-/* (how, serial, fd, local, peer, code, offset, since_ns, thread, owner) */
 static PyObject *
-copy_object(const struct copy *c, int fd)
+copy_object(mod_state *st, const struct copy *c, int fd)
 {
     struct hs_addr local, peer;
     hs_err local_rv, peer_rv = HS_E_CLOSED;
@@ -285,14 +285,15 @@ copy_object(const struct copy *c, int fd)
     } else {
         local_rv = hs_listener_addr(c->listener, NULL, &local);
     }
-    return Py_BuildValue("sKiNNOiLKO", how_names[c->how], (unsigned long long)c->serial, fd,
-                         address_or_none(local_rv, &local), address_or_none(peer_rv, &peer),
-                         object_or_none(c->place.code), c->place.at, (long long)c->since_ns,
-                         (unsigned long long)c->thread, object_or_none(c->owner));
+    return PyObject_CallFunction(st->opened_record, "sKiNNOiLKO", how_names[c->how],
+                                 (unsigned long long)c->serial, fd,
+                                 address_or_none(local_rv, &local), address_or_none(peer_rv, &peer),
+                                 object_or_none(c->site.code), c->site.at, (long long)c->since_ns,
+                                 (unsigned long long)c->thread, object_or_none(c->owner));
 }
 
 static PyObject *
-list_copies(const struct copy *copies, size_t n)
+list_copies(mod_state *st, const struct copy *copies, size_t n)
 {
     PyObject *list = PyList_New(0);
 
@@ -303,7 +304,7 @@ list_copies(const struct copy *copies, size_t n)
 
         if (fd < 0)
             continue; /* Closed. */
-        item = copy_object(c, fd);
+        item = copy_object(st, c, fd);
         if (item == NULL || PyList_Append(list, item) < 0)
             Py_CLEAR(list);
         Py_XDECREF(item);
@@ -311,10 +312,10 @@ list_copies(const struct copy *copies, size_t n)
     return list;
 }
 
-PyDoc_STRVAR(opened_doc, "_opened()\n--\n\n"
-                         "What is open, the newest first: tuples of how it was made, serial, fd,\n"
-                         "local and peer address, code and offset of the place, since when in ns,\n"
-                         "thread and owner. Lent ones only while owners are told.");
+PyDoc_STRVAR(opened_doc,
+             "_opened()\n--\n\n"
+             "What is open, the newest first, as OpenedRecord. Lent ones only while owners are\n"
+             "told.");
 
 static PyObject *
 core_opened(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -333,7 +334,7 @@ core_opened(PyObject *module, PyObject *Py_UNUSED(ignored))
             for (size_t i = 0; i < room; i++)
                 release_copy(&copies[i]);
     } while (n > room);
-    list = list_copies(copies, n);
+    list = list_copies(st, copies, n);
     for (size_t i = 0; i < n; i++)
         release_copy(&copies[i]);
     PyMem_Free(copies);
@@ -347,12 +348,12 @@ tracking_warn(const struct opened *o, PyObject *obj)
 {
     int rv;
 
-    if (o->place.code == NULL)
+    if (o->site.code == NULL)
         rv = PyErr_ResourceWarning(obj, 1, "unclosed %R", obj);
     else
         rv = PyErr_ResourceWarning(obj, 1, "unclosed %R, made at %U:%d", obj,
-                                   ((PyCodeObject *)o->place.code)->co_filename,
-                                   place_line(&o->place));
+                                   ((PyCodeObject *)o->site.code)->co_filename,
+                                   call_site_line(&o->site));
     if (rv < 0 && PyErr_ExceptionMatches(PyExc_Warning))
         PyErr_WriteUnraisable(obj);
 }
@@ -362,14 +363,14 @@ tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 {
     PyObject *item;
 
-    hs_site_leaked(place_site(st, &o->place),
-                   o->how == OPENED_LISTEN ? NULL : conn_with((struct opened *)o)->core);
+    hs_call_site_leaked(call_site_intern(st, &o->site),
+                        o->how == OPENED_LISTEN ? NULL : conn_with((struct opened *)o)->core);
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
-    item = Py_BuildValue("sKNOiLKO", how_names[o->how], (unsigned long long)o->serial,
-                         PyObject_Repr(obj), object_or_none(o->place.code), o->place.at,
-                         (long long)o->since_ns, (unsigned long long)o->thread,
-                         object_or_none(o->owner));
+    item = PyObject_CallFunction(st->dropped_record, "sKNOiLKO", how_names[o->how],
+                                 (unsigned long long)o->serial, PyObject_Repr(obj),
+                                 object_or_none(o->site.code), o->site.at, (long long)o->since_ns,
+                                 (unsigned long long)o->thread, object_or_none(o->owner));
     if (item == NULL || PyList_Append(st->thrown_away, item) < 0)
         PyErr_WriteUnraisable(obj);
     Py_XDECREF(item);
@@ -378,8 +379,8 @@ tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 PyDoc_STRVAR(tell_owners_doc,
              "_tell_owners(on, /)\n--\n\n"
              "From now on note the owner (a context variable) of all that is opened, list what\n"
-             "pools lend, and keep in the list that is returned what is thrown away open: tuples\n"
-             "of how, serial, repr, code, offset, since, thread and owner. Or no more.");
+             "pools lend, and keep in the list that is returned what is thrown away open, as\n"
+             "DroppedRecord. Or no more.");
 
 static PyObject *
 core_tell_owners(PyObject *module, PyObject *on)
@@ -422,17 +423,18 @@ core_fd_watch(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(here_doc, "_here()\n--\n\n"
-                       "The innermost place outside of hardsock: its code, or None, and offset.");
+PyDoc_STRVAR(here_doc,
+             "_here()\n--\n\n"
+             "The innermost call site outside of hardsock: its code, or None, and offset.");
 
 static PyObject *
 core_here(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
-    struct place place;
+    struct call_site site;
 
-    if (!place_outside(state_of_module(module), &place))
+    if (!call_site_outside(state_of_module(module), &site))
         return Py_BuildValue("Oi", Py_None, 0);
-    return Py_BuildValue("Oi", place.code, place.at);
+    return Py_BuildValue("Oi", site.code, site.at);
 }
 
 PyMethodDef tracking_functions[] = {

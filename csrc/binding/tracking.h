@@ -7,7 +7,7 @@
 #ifndef HS_BINDING_OPENED_H
 #define HS_BINDING_OPENED_H
 
-#include "place.h"
+#include "call_site.h"
 
 enum opened_how {
     OPENED_CONNECT,
@@ -24,24 +24,24 @@ struct opened {
     uint64_t serial; /* never used again; what makefile() shares has the same */
     int64_t since_ns;
     uint64_t thread;
-    struct place place; /* owns */
-    PyObject *owner;    /* owns: to whom the context said it belongs, or NULL; if it is listed */
+    struct call_site site; /* owns */
+    PyObject *owner;       /* owns: to whom the context said it belongs, or NULL; if it is listed */
 };
 
 /* What a connection that is being made will have: looked for when the call begins, since an
- * event loop ends it somewhere else. Ends with origin_end. */
-struct origin {
+ * event loop ends it somewhere else. Ends with opening_end. */
+struct opening {
     enum opened_how how;
-    struct place place;
+    struct call_site site;
     PyObject *owner;
 };
-void origin_begin(mod_state *st, struct origin *o, enum opened_how how);
+void opening_begin(mod_state *st, struct opening *o, enum opened_how how);
 /* As `from` has them. */
-void origin_like(struct origin *o, enum opened_how how, const struct opened *from);
-void origin_end(struct origin *o);
+void opening_like(struct opening *o, enum opened_how how, const struct opened *from);
+void opening_end(struct opening *o);
 
 /* Never fails; fd is looked at by the watch on descriptors, which may run Python code. */
-void tracking_add(mod_state *st, struct opened *o, const struct origin *from, int fd);
+void tracking_add(mod_state *st, struct opened *o, const struct opening *from, int fd);
 /* On the same connection. */
 void tracking_share(mod_state *st, struct opened *o, const struct opened *from);
 void opened_end(mod_state *st, struct opened *o);
@@ -50,11 +50,11 @@ void opened_list_lent(mod_state *st, struct opened *o);
 
 /* For a lent connection. Borrowers are in a hurry, so this is inline. */
 static inline void
-opened_lent(mod_state *st, struct opened *o, const struct place *place)
+opened_lent(mod_state *st, struct opened *o, const struct call_site *site)
 {
     o->how = OPENED_LENT;
-    o->place.at = place->at;
-    o->place.code = Py_XNewRef(place->code);
+    o->site.at = site->at;
+    o->site.code = Py_XNewRef(site->code);
     if (atomic_load_explicit(&st->tells_owners, memory_order_relaxed))
         opened_list_lent(st, o);
 }
@@ -64,7 +64,7 @@ tracking_remove(mod_state *st, struct opened *o)
 {
     if (o->listed)
         opened_end(st, o);
-    Py_CLEAR(o->place.code);
+    Py_CLEAR(o->site.code);
 }
 /* Called by a finalizer of something open, with the exception state put away: tells the user, and
  * the one who wants to know owners. */

@@ -388,7 +388,7 @@ breaker_states(PyObject *self, PyObject *Py_UNUSED(ignored))
     run_detached(look_detached, &s);
     if (s.n > 0 && s.all == NULL)
         return PyErr_NoMemory();
-    list = PyList_New((Py_ssize_t)s.n);
+    list = hs_list_new((Py_ssize_t)s.n);
     for (size_t i = 0; list != NULL && i < s.n; i++) {
         PyObject *item = status_object(st, &s.all[i]);
 

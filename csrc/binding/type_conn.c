@@ -27,12 +27,12 @@ conn_alloc(mod_state *st, struct hs_conn *c)
 }
 
 PyObject *
-conn_object_new(mod_state *st, struct hs_conn *c, const struct origin *origin)
+conn_object_new(mod_state *st, struct hs_conn *c, const struct opening *opening)
 {
     ConnObject *self = conn_alloc(st, c);
 
     if (self != NULL)
-        tracking_add(st, &self->opened, origin, hs_conn_fileno(c));
+        tracking_add(st, &self->opened, opening, hs_conn_fileno(c));
     return (PyObject *)self;
 }
 
@@ -187,13 +187,13 @@ static int
 warn_of_leaving(void)
 {
     PyObject *module, *done = NULL;
-    struct place place;
+    struct call_site site;
 
-    if (!place_of_caller(&place) ||
-        PyUnicode_CompareWithASCIIString(((PyCodeObject *)place.code)->co_name, "_create") != 0)
+    if (!call_site_of_caller(&site) ||
+        PyUnicode_CompareWithASCIIString(((PyCodeObject *)site.code)->co_name, "_create") != 0)
         return 0;
     if ((module = PyImport_ImportModule("hardsock.files.second_owner")) != NULL)
-        done = PyObject_CallMethod(module, "leaving", "O", place.code);
+        done = PyObject_CallMethod(module, "leaving", "O", site.code);
     Py_XDECREF(module);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -432,6 +432,7 @@ enum attribute {
     POISONED,
     WRITE_POISONED,
     IDLE,
+    IDENT,
     MARKS,
 };
 
@@ -465,6 +466,8 @@ get_info(PyObject *obj, void *closure)
         return PyBool_FromLong(info.poisoned_out);
     case IDLE:
         return PyBool_FromLong(info.idle);
+    case IDENT:
+        return PyLong_FromUnsignedLongLong(hs_conn_id(((ConnObject *)obj)->core));
     case MARKS:
         return PyLong_FromLong((info.late_in ? 1 : 0) | (info.late_out ? 2 : 0) |
                                (info.left ? 4 : 0) | (info.quiet == HS_QUIET_FOR_LONG ? 8 : 0) |
@@ -565,6 +568,7 @@ static PyGetSetDef conn_getset[] = {
     INFO_GETTER("family", "AF_INET, AF_INET6 or AF_UNIX.", FAMILY),
     INFO_GETTER("changed_settings", "How many settings the kernel silently changed; see audit().",
                 CHANGED),
+    INFO_GETTER("_id", "As reports have it; never used again.", IDENT),
     INFO_GETTER("poisoned", "Whether a direction is unusable after a half-done message.", POISONED),
     INFO_GETTER("write_poisoned",
                 "Whether sending is: half a message is out, or the connection broke.",

@@ -18,13 +18,25 @@ listener_core_of(PyObject *self)
     return ((ListenerObject *)self)->core;
 }
 
+static void
+listener_describe(const struct call *c, hs_err Py_UNUSED(code), PyObject *dict)
+{
+    struct hs_addr local;
+
+    hs_listener_bound_addr(c->about, &local);
+    error_put(dict, c->st->str__local, error_raw_address(&local));
+}
+
+static const struct call_kind listener_kind = {.describe = listener_describe};
+
 static PyObject *
 listener_fail(PyObject *self, struct hs_error *err, hs_err rv)
 {
     struct call c = {.st = state_of(self),
                      .err = err,
                      .started_ns = hs_now(),
-                     .listener = listener_core_of(self)};
+                     .kind = &listener_kind,
+                     .about = listener_core_of(self)};
 
     (void)raise_error(&c, rv);
     return NULL;
@@ -135,7 +147,7 @@ listener_parse_options(PyObject **values, struct hs_listen_options *o)
     return 0;
 }
 
-struct opening {
+struct core_open {
     const struct hs_endpoint *ep;
     const struct hs_listen_options *options;
     struct hs_error *err;
@@ -146,7 +158,7 @@ struct opening {
 static void
 open_core(void *arg)
 {
-    struct opening *o = arg;
+    struct core_open *o = arg;
 
     o->rv = hs_listener_open(o->ep, o->options, o->err, o->ret_core);
 }
@@ -157,7 +169,7 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
               struct hs_listener **ret_core)
 {
     struct hs_endpoint ep;
-    struct opening opening;
+    struct core_open call;
     long fd;
 
     if (PyLong_Check(address) && !PyBool_Check(address)) {
@@ -167,9 +179,9 @@ open_listener(PyObject *address, const struct hs_listen_options *options, struct
     }
     if (parse_endpoint(address, "address", &ep) < 0)
         return HS_E_INVALID;
-    opening = (struct opening){.ep = &ep, .options = options, .err = err, .ret_core = ret_core};
-    run_detached(open_core, &opening); /* the folder of a unix path may be locked for a moment */
-    return opening.rv;
+    call = (struct core_open){.ep = &ep, .options = options, .err = err, .ret_core = ret_core};
+    run_detached(open_core, &call); /* the folder of a unix path may be locked for a moment */
+    return call.rv;
 }
 
 static int
@@ -198,19 +210,42 @@ drop_references(struct hs_listen_options *o)
     free((void *)(uintptr_t)o->peers.exempt);
 }
 
-/* For messages: what could be parsed before, unless it is a descriptor. */
 static void
-tell_target(struct call *c, PyObject *address, struct hs_endpoint *ep, char text[HS_ADDR_TEXT_SIZE])
+listening_route(const struct call *c, struct call_route *route)
 {
-    if (PyLong_Check(address))
-        return;
-    if (parse_endpoint(address, "address", ep) < 0) {
-        PyErr_Clear();
-        return;
-    }
-    c->host = hs_endpoint_text(ep, text, HS_ADDR_TEXT_SIZE);
+    const struct hs_endpoint *ep = c->about;
+
     if (ep->family != AF_UNSPEC)
-        c->target = &ep->addr;
+        route->target = &ep->addr;
+}
+
+static void
+listening_describe(const struct call *c, hs_err Py_UNUSED(code), PyObject *dict)
+{
+    char text[HS_ADDR_TEXT_SIZE];
+
+    error_put(dict, c->st->str_host, text_object(hs_endpoint_text(c->about, text, sizeof(text))));
+}
+
+static const struct call_kind listening_kind = {.route = listening_route,
+                                                .describe = listening_describe};
+
+/* The address, which could be parsed before, unless it is a descriptor, is told too. */
+static void
+listening_failed(mod_state *st, PyObject *address, struct hs_error *err, hs_err rv)
+{
+    struct call c = {.st = st, .err = err, .started_ns = hs_now()};
+    struct hs_endpoint ep;
+
+    if (!PyLong_Check(address)) {
+        if (parse_endpoint(address, "address", &ep) == 0) {
+            c.kind = &listening_kind;
+            c.about = &ep;
+        } else {
+            PyErr_Clear();
+        }
+    }
+    (void)raise_error(&c, rv);
 }
 
 static PyObject *
@@ -229,10 +264,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     struct hs_listen_options options;
     struct hs_error err = {0};
     struct hs_listener *core;
-    struct origin origin;
+    struct opening opening;
     ListenerObject *self;
-    struct hs_endpoint ep;
-    char text[HS_ADDR_TEXT_SIZE];
     hs_err rv;
 
     if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 ||
@@ -245,12 +278,8 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     rv = open_listener(values[ADDRESS], &options, &err, &core);
     drop_references(&options);
     if (rv != HS_OK) {
-        if (!PyErr_Occurred()) {
-            struct call c = {.st = st, .err = &err, .started_ns = hs_now()};
-
-            tell_target(&c, values[ADDRESS], &ep, text);
-            raise_error(&c, rv);
-        }
+        if (!PyErr_Occurred())
+            listening_failed(st, values[ADDRESS], &err, rv);
         return NULL;
     }
     if ((self = object_new(st, type)) == NULL) {
@@ -258,9 +287,9 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->core = core;
-    origin_begin(st, &origin, OPENED_LISTEN);
-    tracking_add(st, &self->opened, &origin, hs_listener_fileno(core));
-    origin_end(&origin);
+    opening_begin(st, &opening, OPENED_LISTEN);
+    tracking_add(st, &self->opened, &opening, hs_listener_fileno(core));
+    opening_end(&opening);
     return (PyObject *)self;
 }
 
@@ -341,19 +370,19 @@ release_accepting(struct job *job)
         keep_left(job->owner, a->batch);
     else
         batches_free(a->batch);
-    origin_end(&a->origin);
+    opening_end(&a->opening);
 }
 
 /* A server accepts in a thread or task of its own, where no line of the user's stands. */
 static void
-begin_origin(PyObject *self, struct origin *o)
+begin_opening(PyObject *self, struct opening *o)
 {
     ListenerObject *listener = (ListenerObject *)self;
 
     if (atomic_load(&listener->serves))
-        origin_like(o, OPENED_ACCEPT, &listener->opened);
+        opening_like(o, OPENED_ACCEPT, &listener->opened);
     else
-        origin_begin(state_of(self), o, OPENED_ACCEPT);
+        opening_begin(state_of(self), o, OPENED_ACCEPT);
 }
 
 static int
@@ -372,8 +401,9 @@ begin_accept(PyObject *self, struct job *job, size_t max, PyObject *timeout, PyO
         PyErr_NoMemory();
         return -1;
     }
-    begin_origin(self, &a->origin);
-    job->call.listener = a->core;
+    begin_opening(self, &a->opening);
+    job->call.kind = &listener_kind;
+    job->call.about = a->core;
     job->call.is_patient = true;
     return call_begin(&job->call, state_of(self), timeout, token, HS_NEVER);
 }
@@ -384,7 +414,7 @@ take_one(struct job *job)
 {
     struct accepting *a = &job->u.accepting;
     struct hs_conn *conn = a->batch->conns[a->batch->begin];
-    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->origin);
+    PyObject *obj = conn_object_new(job->call.st, hs_conn_ref(conn), &a->opening);
 
     if (obj != NULL) {
         a->batch->begin++;
@@ -422,7 +452,7 @@ take_list(struct job *job)
     struct accepting *a = &job->u.accepting;
     size_t there = a->batch->end - a->batch->begin;
     Py_ssize_t n = (Py_ssize_t)(there < a->max ? there : a->max), made = 0;
-    PyObject *list = PyList_New(n), *item;
+    PyObject *list = hs_list_new(n), *item;
 
     for (; list != NULL && made < n && (item = take_one(job)) != NULL; made++)
         PyList_SET_ITEM(list, made, item);

@@ -290,7 +290,7 @@ PyDoc_STRVAR(tend_doc,
 static PyObject *
 new_list(void)
 {
-    PyObject *list = PyList_New(MAX_TENDED);
+    PyObject *list = hs_list_new(MAX_TENDED);
 
     if (list == NULL)
         return NULL;

@@ -7,7 +7,7 @@
  * an ambient scope, and whatever has to wait, make it a job. The Connection object is made before
  * anything is lent: want of memory loses nothing.
  *
- * The places of borrowers are code objects, to which the core's table holds references of ours:
+ * The call sites of borrowers are code objects, to which the core's table holds references of ours:
  * hs_pool_know_site says when it keeps one. They go with the object.
  */
 #include "breaker.h"
@@ -151,7 +151,7 @@ parse_addresses(PyObject *tuple, struct hs_endpoint **ret_endpoints)
 }
 
 static int
-make_core(mod_state *st, PyObject **values, const struct hs_pool_origin *origin,
+make_core(mod_state *st, PyObject **values, const struct hs_pool_opening *opening,
           struct hs_pool **ret_core)
 {
     struct hs_endpoint *endpoints = NULL;
@@ -168,7 +168,7 @@ make_core(mod_state *st, PyObject **values, const struct hs_pool_origin *origin,
     }
     if (connect_options(st, values[2], &o.connect, &tls, &name) == 0 &&
         set_all(values[1], &o) == 0 && parse_addresses(values[0], &endpoints) == 0) {
-        rv = hs_pool_new_at(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, origin, &err,
+        rv = hs_pool_new_at(endpoints, (size_t)PyTuple_GET_SIZE(values[0]), &o, opening, &err,
                             ret_core);
         if (rv != HS_OK)
             (void)raise_plain_error(st, &err, rv);
@@ -184,19 +184,20 @@ static int
 make_core_here(mod_state *st, PyObject **values, struct hs_pool **ret_core)
 {
     PyObject *name = values[7], *text = NULL;
-    struct hs_pool_origin origin = {.thread = PyThread_get_thread_ident(), .name = ""};
-    struct place place;
+    struct hs_pool_opening opening = {
+        .thread = PyThread_get_thread_ident(), .name = "", .named = values[8] == Py_True};
+    struct call_site site;
     int done;
 
     if (name != NULL && PyUnicode_Check(name))
         text = PyUnicode_AsEncodedString(name, "utf-8", "backslashreplace");
     if (text != NULL)
-        origin.name = PyBytes_AS_STRING(text);
-    if (!place_outside(st, &place))
-        place = (struct place){0};
-    origin.site = place_site(st, &place);
+        opening.name = PyBytes_AS_STRING(text);
+    if (!call_site_outside(st, &site))
+        site = (struct call_site){0};
+    opening.site = call_site_intern(st, &site);
     PyErr_Clear(); /* Want of memory for a name fails no pool. */
-    done = make_core(st, values, &origin, ret_core);
+    done = make_core(st, values, &opening, ret_core);
     Py_XDECREF(text);
     return done;
 }
@@ -209,7 +210,7 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                                     3,
                                     3,
                                     {"addresses", "settings", "connect", "hooked", "prepares",
-                                     "trace_frames", "trace_every", "name"}};
+                                     "trace_frames", "trace_every", "name", "named"}};
     mod_state *st = state_of_type(type);
     PyObject *values[MAX_PARAMS];
     long frames = 0, every = 0;
@@ -235,16 +236,17 @@ pool_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 
 /* ---- Lending ------------------------------------------------------------------------------- */
 
-/* The place as the core knows it; unknown: code NULL. */
+/* The call site as the core knows it; unknown: code NULL. */
 static void
-know_place(PoolObject *self, struct hs_holder *holder, struct place *place)
+know_call_site(PoolObject *self, struct hs_holder *holder, struct call_site *site)
 {
-    if (!place_outside(self->st, place))
-        *place = (struct place){0};
-    holder->code = place->code;
-    holder->at = place->at;
-    if (place->code != NULL && hs_pool_know_site(self->core, holder, place_site(self->st, place)))
-        Py_INCREF(place->code);
+    if (!call_site_outside(self->st, site))
+        *site = (struct call_site){0};
+    holder->code = site->code;
+    holder->at = site->at;
+    if (site->code != NULL &&
+        hs_pool_know_site(self->core, holder, call_site_intern(self->st, site)))
+        Py_INCREF(site->code);
 }
 
 static int
@@ -257,7 +259,7 @@ keep_trace(PoolObject *self, uint64_t id)
     if (!whole && self->trace_frames == 0)
         return 0;
     key = PyLong_FromUnsignedLongLong(id);
-    trace = key == NULL ? NULL : place_trace(self->st, whole ? 1000 : self->trace_frames);
+    trace = key == NULL ? NULL : call_site_trace(self->st, whole ? 1000 : self->trace_frames);
     rv = trace == NULL ? -1 : PyDict_SetItem(self->traces, key, trace);
     Py_XDECREF(key);
     Py_XDECREF(trace);
@@ -282,7 +284,7 @@ look_at_new(PoolObject *self, ConnObject *conn)
 /* Takes shell, also on failure: then what was lent is given back. */
 static PyObject *
 pool_lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease,
-          const struct place *place)
+          const struct call_site *site)
 {
     ConnObject *conn = (ConnObject *)shell;
 
@@ -290,7 +292,7 @@ pool_lend(PoolObject *self, PyObject *shell, const struct hs_lease *lease,
     conn->timeout_ns = HS_NEVER;
     conn->lease = *lease;
     conn->pool = Py_NewRef((PyObject *)self);
-    opened_lent(self->st, &conn->opened, place);
+    opened_lent(self->st, &conn->opened, site);
     if (((self->trace_frames | self->trace_every) != 0 && keep_trace(self, lease->id) < 0) ||
         (lease->times_lent == 1 && look_at_new(self, conn) < 0)) {
         struct hs_lease ended = *lease;
@@ -314,21 +316,21 @@ static PyObject *
 try_borrow(PoolObject *self)
 {
     PyObject *ambient = NULL, *shell;
-    struct place place;
+    struct call_site site;
     struct hs_holder holder;
     struct hs_lease lease;
 
     if (PyContextVar_Get(self->st->scope, Py_None, &ambient) < 0)
         return NULL;
     Py_DECREF(ambient); /* The scope, or None, is kept by the context. */
-    if (ambient != Py_None || !place_of_caller(&place) || (shell = shell_new(self)) == NULL)
+    if (ambient != Py_None || !call_site_of_caller(&site) || (shell = shell_new(self)) == NULL)
         return NULL;
     holder.thread = PyThread_get_thread_ident();
     holder.task = 0;
-    holder.code = place.code;
-    holder.at = place.at;
+    holder.code = site.code;
+    holder.at = site.at;
     if (hs_pool_try_acquire(self->core, &holder, &lease) == HS_OK)
-        return pool_lend(self, shell, &lease, &place);
+        return pool_lend(self, shell, &lease, &site);
     Py_DECREF(shell);
     return NULL;
 }
@@ -337,11 +339,68 @@ static hs_err
 attempt_acquire(struct job *job)
 {
     struct borrowing *b = &job->u.borrowing;
-    hs_err rv = hs_pool_acquire(b->core, &job->call.op, &b->request, job->call.err, &b->lease);
 
-    job->call.failure = b->request.failure;
-    return rv;
+    return hs_pool_acquire(b->core, &job->call.op, &b->request, job->call.err, &b->lease);
 }
+
+/* A wait may end with the error of a dial: that is not the time of the call. */
+static bool
+is_own_wait(const struct call *c, hs_err code)
+{
+    return code == HS_E_DEADLINE && c->err->origin != HS_ORIGIN_DIAL;
+}
+
+static PyObject *
+acquire_class_of(const struct call *c, hs_err code)
+{
+    return is_own_wait(c, code) ? c->st->pool_timeout : NULL;
+}
+
+static void
+acquire_route(const struct call *c, struct call_route *route)
+{
+    const struct job *job = c->about;
+    const struct hs_dial_failure *failure = job->u.borrowing.request.failure;
+
+    if (failure == NULL)
+        return;
+    route->attempts = hs_dial_failure_attempts(failure, &route->n, &route->began_ns);
+    route->refused = hs_dial_failure_refused(failure);
+    (void)snprintf(route->endpoint, sizeof(route->endpoint), "%s", hs_dial_failure_host(failure));
+}
+
+static void
+acquire_describe(const struct call *c, hs_err code, PyObject *dict)
+{
+    const struct job *job = c->about;
+
+    if (job->u.borrowing.request.failure == NULL)
+        error_put(dict, c->st->str_host, PyObject_GetAttrString(job->owner, "_where"));
+    if (c->err->phase == NULL)
+        error_put(dict, c->st->str_phase,
+                  PyUnicode_FromString(code == HS_E_DEADLINE ? "wait" : "start"));
+}
+
+/* The pool tells who holds what. */
+static void
+acquire_explain(const struct call *c, hs_err code, PyObject *exc)
+{
+    const struct job *job = c->about;
+    PyObject *result;
+
+    if (!is_own_wait(c, code) && code != HS_E_LIMIT)
+        return;
+    if ((result = PyObject_CallMethodOneArg(job->owner, c->st->str__explain, exc)) == NULL)
+        PyErr_Clear();
+    Py_XDECREF(result);
+}
+
+static const struct call_kind acquire_kind = {
+    .class_of = acquire_class_of,
+    .route = acquire_route,
+    .describe = acquire_describe,
+    .explain = acquire_explain,
+};
 
 static void
 give_up_acquire(struct job *job)
@@ -369,7 +428,7 @@ pool_take_lease(struct job *job)
 
     b->lease = (struct hs_lease){0};
     b->shell = NULL;
-    return pool_lend((PoolObject *)job->owner, shell, &lease, &b->place);
+    return pool_lend((PoolObject *)job->owner, shell, &lease, &b->site);
 }
 
 static int
@@ -386,10 +445,11 @@ begin_acquire(PoolObject *self, struct job *job, PyObject *timeout, PyObject *to
     b->request.holder.thread = PyThread_get_thread_ident();
     if (task != NULL && task != Py_None)
         b->request.holder.task = (uint64_t)(uintptr_t)task;
-    know_place(self, &b->request.holder, &b->place);
+    know_call_site(self, &b->request.holder, &b->site);
     if ((b->shell = shell_new(self)) == NULL)
         return -1;
-    job->call.pool = (PyObject *)self;
+    job->call.kind = &acquire_kind;
+    job->call.about = job;
     return call_begin(&job->call, self->st, timeout, token, HS_NEVER);
 }
 
@@ -851,7 +911,7 @@ static PyMethodDef pool_methods[] = {
 };
 
 PyDoc_STRVAR(pool_doc, "Pool(addresses, settings, connect, /, *, hooked=False, prepares=False, "
-                       "trace_frames=0, trace_every=0, name=None)\n--\n\n"
+                       "trace_frames=0, trace_every=0, name=None, named=False)\n--\n\n"
                        "The core of hardsock.Pool.");
 
 static PyMemberDef pool_members[] = {

@@ -103,18 +103,41 @@ token_make(mod_state *st, PyObject *parents, PyObject *timeout, PyObject *name)
     return (PyObject *)self;
 }
 
-static PyObject *
-token_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    static const struct params p = {"CancelToken", 0, 1, 0, {"timeout", "name"}};
-    mod_state *st = state_of_type(type);
-    PyObject *values[MAX_PARAMS], *none, *self;
+static const struct params token_params = {"CancelToken", 0, 1, 0, {"timeout", "name"}};
 
-    if (st == NULL || parse_tuple(&p, args, kwargs, values) < 0 || (none = PyTuple_New(0)) == NULL)
+static PyObject *
+token_without_parents(mod_state *st, PyObject **values)
+{
+    PyObject *none = PyTuple_New(0), *self;
+
+    if (none == NULL)
         return NULL;
     self = token_make(st, none, values[0], values[1]);
     Py_DECREF(none);
     return self;
+}
+
+static PyObject *
+token_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    mod_state *st = state_of_type(type);
+    PyObject *values[MAX_PARAMS];
+
+    if (st == NULL || parse_tuple(&token_params, args, kwargs, values) < 0)
+        return NULL;
+    return token_without_parents(st, values);
+}
+
+PyObject *
+token_vectorcall(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    mod_state *st = state_of_type((PyTypeObject *)type);
+    PyObject *values[MAX_PARAMS];
+
+    if (st == NULL ||
+        parse_args(&token_params, args, PyVectorcall_NARGS(nargsf), kwnames, values) < 0)
+        return NULL;
+    return token_without_parents(st, values);
 }
 
 PyDoc_STRVAR(child_doc, "child($self, /, timeout=None, *, name=None)\n--\n\n"

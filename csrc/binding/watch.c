@@ -99,7 +99,7 @@ core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
         if ((entries = PyMem_Calloc(room, sizeof(*entries))) == NULL)
             return PyErr_NoMemory();
     } while ((n = hs_fd_list(entries, room)) > room);
-    list = PyList_New((Py_ssize_t)n);
+    list = hs_list_new((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = fd_object(&entries[i]);
 
@@ -138,11 +138,10 @@ watch_name_object(const struct hs_addr *addr)
 
 PyDoc_STRVAR(fd_socket_doc,
              "_fd_socket(fd, /)\n--\n\n"
-             "Family, type, whether it listens, state of TCP, own and peer's address of a socket;\n"
-             "None: it is none.");
+             "What the kernel says of a socket, as FdSocketRecord; None: it is none.");
 
 static PyObject *
-core_fd_socket(PyObject *Py_UNUSED(module), PyObject *number)
+core_fd_socket(PyObject *module, PyObject *number)
 {
     struct hs_fd_socket found;
     long fd = PyLong_AsLong(number);
@@ -151,9 +150,10 @@ core_fd_socket(PyObject *Py_UNUSED(module), PyObject *number)
         return NULL;
     if (fd < 0 || fd > INT_MAX || !hs_fd_socket((int)fd, &found))
         Py_RETURN_NONE;
-    return Py_BuildValue("iiOzNN", found.family, found.type, found.listens ? Py_True : Py_False,
-                         hs_tcp_state_name(found.state), watch_name_object(&found.local),
-                         watch_name_object(&found.peer));
+    return PyObject_CallFunction(state_of_module(module)->fd_socket_record, "iiOzNN", found.family,
+                                 found.type, found.listens ? Py_True : Py_False,
+                                 hs_tcp_state_name(found.state), watch_name_object(&found.local),
+                                 watch_name_object(&found.peer));
 }
 
 PyDoc_STRVAR(unraisable_doc, "_unraisable(exc, where, /)\n--\n\n"

@@ -221,7 +221,7 @@ hs_callback_remove(struct hs_callback *cb)
         return HS_OK;
     hs_wakelist_join(&cb->removers, &node);
     while (!callback_is_over(cb) && rv == HS_OK)
-        rv = hs_wait(-1, 0, NULL, HS_NEVER, NULL, &ignored);
+        rv = hs_sleep(-1, 0, HS_NEVER, NULL, &ignored);
     hs_wakelist_leave(&cb->removers, &node);
     return rv;
 }

@@ -5,7 +5,7 @@
 #ifndef HS_CANCEL_CALLBACK_H
 #define HS_CANCEL_CALLBACK_H
 
-#include "wait.h"
+#include "waker.h"
 
 /* Linked into callbacks; lock guards it and is t's. NULL when there is no memory. */
 struct hs_callback *hs_callback_new(struct hs_token *t, struct hs_lock *lock,

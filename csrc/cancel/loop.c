@@ -7,11 +7,11 @@
  * with ten thousand connections watches one descriptor.
  *
  * A socket leaves the set by itself when it is closed. Its number may come back for another one, so
- * the place of each number knows whose it is (op->want_id) and counts generations: events of former
+ * the slot of each number knows whose it is (op->want_id) and counts generations: events of former
  * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
  * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
  *
- * Threads: everything belongs to the loop's thread, but for `rung`. hs_loop_waiter_wake runs in
+ * Threads: everything belongs to the loop's thread, but for `rung`. loop_waiter_wake runs in
  * others, under the lock of a wake list that the waiter listens to, and takes the loop's lock
  * inside. So once a waiter has left its lists and then, under the loop's lock, the rung list,
  * nobody else knows it.
@@ -22,6 +22,7 @@
  */
 #include "loop.h"
 
+#include "timerfd.h"
 #include "timers.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -33,19 +34,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define LOOP_MAGIC 0x70c310b0U
-#define BELL_MAGIC 0x70c3be11U
+#define WAITER_MAGIC 0x70c3be11U
 #define LOOP_FREED 0x75
-#define BELL_FREED 0x76
+#define WAITER_FREED 0x76
 #define BATCH 128
 /* Places for the two descriptors of our own, in the data of their events. */
 #define RINGING UINT64_MAX
 #define TIMER (UINT64_MAX - 1)
 
-struct place { /* of one descriptor number */
+struct slot { /* of one descriptor number */
     uint64_t owner;
     uint32_t generation;
     struct hs_list parked; /* hs_loop_waiter.parked */
@@ -54,12 +54,12 @@ struct place { /* of one descriptor number */
 struct hs_loop {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd, timer_fd;
+    int epoll_fd;           /* own */
     struct hs_waker *waker; /* owns: a reference */
-    struct place **places;  /* own; by number, made on first use: lists must not move */
-    size_t n_places;
+    struct slot **slots;    /* own; by number, made on first use: lists must not move */
+    size_t n_slots;
     struct hs_timers timers; /* hs_loop_waiter.timer */
-    int64_t timer_ns;        /* what timer_fd is set to */
+    struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
     size_t loop_waiters;
     struct hs_lock lock;
@@ -71,9 +71,9 @@ struct hs_loop_waiter {
     short events;
     struct hs_loop *loop;
     void *arg;
-    struct hs_wakelist *lists[HS_BELL_EARS]; /* NULL: not listening */
-    struct hs_wakenode nodes[HS_BELL_EARS];
-    struct hs_list parked; /* in a place, or alone */
+    struct hs_wakelist *lists[HS_LISTEN_SOURCES]; /* NULL: not listening */
+    struct hs_wakenode nodes[HS_LISTEN_SOURCES];
+    struct hs_list parked; /* in a slot, or alone */
     struct hs_list due;
     struct hs_list rung; /* guarded by loop->lock */
     struct hs_timer timer;
@@ -98,11 +98,11 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 
     if ((l->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
-    if ((l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "timerfd_create");
+    if ((rv = hs_timerfd_open(&l->timer, "loop", err)) != HS_OK)
+        return rv;
     if ((l->waker = hs_waker_new()) == NULL)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "eventfd");
-    if ((rv = watch_own(l, l->timer_fd, TIMER, err)) != HS_OK)
+    if ((rv = watch_own(l, l->timer.fd, TIMER, err)) != HS_OK)
         return rv;
     return watch_own(l, l->waker->efd, RINGING, err);
 }
@@ -117,8 +117,8 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory for a loop");
     l->magic = LOOP_MAGIC;
     l->fork_generation = hs_fork_generation();
-    l->epoll_fd = l->timer_fd = -1;
-    l->timer_ns = HS_NEVER;
+    l->epoll_fd = -1;
+    l->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_list_init(&l->due);
     hs_list_init(&l->rung);
     hs_lock_init(&l->lock, HS_RANK_LOOP);
@@ -145,13 +145,12 @@ hs_loop_free(struct hs_loop *l)
     HS_ASSERT(l->loop_waiters == 0 || !loop_is_ours(l));
     if (l->epoll_fd >= 0)
         (void)close(l->epoll_fd);
-    if (l->timer_fd >= 0)
-        (void)close(l->timer_fd);
+    hs_timerfd_close(&l->timer);
     if (l->waker != NULL)
         hs_waker_unref(l->waker);
-    for (size_t i = 0; i < l->n_places; i++)
-        free(l->places[i]);
-    free(l->places);
+    for (size_t i = 0; i < l->n_slots; i++)
+        free(l->slots[i]);
+    free(l->slots);
     hs_timers_fini(&l->timers);
     if (loop_is_ours(l)) /* A thread that is not in the forked child may have held it. */
         hs_lock_fini(&l->lock);
@@ -175,7 +174,7 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     HS_CHECK(l, LOOP_MAGIC);
     if ((b = calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    b->magic = BELL_MAGIC;
+    b->magic = WAITER_MAGIC;
     b->loop = l;
     b->arg = arg;
     b->timer = (struct hs_timer)HS_TIMER_INIT;
@@ -194,33 +193,35 @@ hs_loop_waiter_free(struct hs_loop_waiter *b)
         return;
     hs_loop_waiter_unpark(b);
     b->loop->loop_waiters--;
-    memset(b, BELL_FREED, sizeof(*b));
+    memset(b, WAITER_FREED, sizeof(*b));
     free(b);
 }
 
 /* ---- Being rung ---------------------------------------------------------------------------- */
 
-void
-hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
-                      struct hs_wakelist *list)
+/* Called under the lock of a wake list that the waiter listens to, which rings the waker then. */
+static void
+loop_waiter_wake(void *arg)
 {
-    HS_CHECK(b, BELL_MAGIC);
-    if (b->lists[source] == list)
-        return;
-    HS_ASSERT(b->lists[source] == NULL);
-    b->lists[source] = list;
-    hs_wakelist_join_loop(list, &b->nodes[source], b->loop->waker, b);
-}
-
-void
-hs_loop_waiter_wake(struct hs_loop_waiter *b)
-{
+    struct hs_loop_waiter *b = arg;
     struct hs_loop *l = b->loop;
 
     hs_lock_take(&l->lock);
     if (hs_list_empty(&b->rung))
         hs_list_append(&l->rung, &b->rung);
     hs_lock_drop(&l->lock);
+}
+
+void
+hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
+                      struct hs_wakelist *list)
+{
+    HS_CHECK(b, WAITER_MAGIC);
+    if (b->lists[source] == list)
+        return;
+    HS_ASSERT(b->lists[source] == NULL);
+    b->lists[source] = list;
+    hs_wakelist_join_for(list, &b->nodes[source], b->loop->waker, loop_waiter_wake, b);
 }
 
 static void
@@ -247,53 +248,37 @@ collect_rung(struct hs_loop *l)
 /* ---- Times --------------------------------------------------------------------------------- */
 
 static void
-set_timer(struct hs_loop *l)
-{
-    struct itimerspec spec = {0};
-    int64_t earliest = hs_timers_earliest(&l->timers);
-
-    if (earliest >= l->timer_ns)
-        return;
-    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
-    if (timerfd_settime(l->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
-        l->timer_ns = earliest;
-}
-
-static void
 loop_collect_expired(struct hs_loop *l)
 {
     int64_t now = hs_now();
-    uint64_t count;
-    ssize_t ignored = read(l->timer_fd, &count, sizeof(count));
     struct hs_timer *timer;
 
-    (void)ignored;
-    l->timer_ns = HS_NEVER;
+    hs_timerfd_heard(&l->timer);
     while ((timer = hs_timers_expired(&l->timers, now)) != NULL)
         make_due(HS_CONTAINER(timer, struct hs_loop_waiter, timer));
-    set_timer(l);
+    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
 }
 
 /* ---- Descriptors --------------------------------------------------------------------------- */
 
 static hs_err
-loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **ret_place)
+loop_find_slot(struct hs_loop *l, int fd, struct hs_error *err, struct slot **ret_place)
 {
-    size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_places ? n : 2 * l->n_places;
-    struct place **places, *p;
+    size_t n = (size_t)fd + 1, wanted = n > 2 * l->n_slots ? n : 2 * l->n_slots;
+    struct slot **slots, *p;
 
-    if (n > l->n_places) {
-        if ((places = realloc(l->places, wanted * sizeof(struct place *))) == NULL)
+    if (n > l->n_slots) {
+        if ((slots = realloc(l->slots, wanted * sizeof(struct slot *))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-        memset(places + l->n_places, 0, (wanted - l->n_places) * sizeof(struct place *));
-        l->places = places;
-        l->n_places = wanted;
+        memset(slots + l->n_slots, 0, (wanted - l->n_slots) * sizeof(struct slot *));
+        l->slots = slots;
+        l->n_slots = wanted;
     }
-    if ((p = l->places[fd]) == NULL) {
+    if ((p = l->slots[fd]) == NULL) {
         if ((p = calloc(1, sizeof(*p))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         hs_list_init(&p->parked);
-        l->places[fd] = p;
+        l->slots[fd] = p;
     }
     *ret_place = p;
     return HS_OK;
@@ -301,7 +286,7 @@ loop_find_place(struct hs_loop *l, int fd, struct hs_error *err, struct place **
 
 /* Outside of hs_loop_collect nothing else makes the loop look. */
 static void
-make_all_due(struct hs_loop *l, struct place *p)
+make_all_due(struct hs_loop *l, struct slot *p)
 {
     if (hs_list_empty(&p->parked))
         return;
@@ -311,7 +296,7 @@ make_all_due(struct hs_loop *l, struct place *p)
 }
 
 static hs_err
-loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct place *p, struct hs_error *err)
+loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
 
@@ -335,11 +320,11 @@ void
 hs_loop_forget(struct hs_loop *l, int fd)
 {
     HS_CHECK(l, LOOP_MAGIC);
-    if (fd < 0 || (size_t)fd >= l->n_places || l->places[fd] == NULL || !loop_is_ours(l))
+    if (fd < 0 || (size_t)fd >= l->n_slots || l->slots[fd] == NULL || !loop_is_ours(l))
         return;
-    make_all_due(l, l->places[fd]);
-    l->places[fd]->owner = 0;
-    l->places[fd]->generation++;
+    make_all_due(l, l->slots[fd]);
+    l->slots[fd]->owner = 0;
+    l->slots[fd]->generation++;
     (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -360,7 +345,7 @@ poll_events(uint32_t events)
 static void
 collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
 {
-    struct place *p = l->places[(uint32_t)data];
+    struct slot *p = l->slots[(uint32_t)data];
     short revents = poll_events(events);
 
     if (p->generation != (uint32_t)(data >> 32))
@@ -379,15 +364,15 @@ hs_err
 hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_error *err)
 {
     struct hs_loop *l = b->loop;
-    struct place *p = NULL;
+    struct slot *p = NULL;
     hs_err rv = HS_OK;
 
-    HS_CHECK(b, BELL_MAGIC);
+    HS_CHECK(b, WAITER_MAGIC);
     if (!loop_is_ours(l))
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    if (op->want_fd >= 0 && ((rv = loop_find_place(l, op->want_fd, err, &p)) < 0 ||
+    if (op->want_fd >= 0 && ((rv = loop_find_slot(l, op->want_fd, err, &p)) < 0 ||
                              (rv = loop_enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
     b->events = op->want_events;
@@ -398,7 +383,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         hs_eventfd_ring(l->waker->efd);
     }
     hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
-    set_timer(l);
+    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
     return HS_OK;
 }
 
@@ -407,13 +392,13 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
 {
     struct hs_loop *l = b->loop;
 
-    HS_CHECK(b, BELL_MAGIC);
+    HS_CHECK(b, WAITER_MAGIC);
     hs_list_unlink(&b->parked);
     hs_list_unlink(&b->due);
     hs_timers_remove(&l->timers, &b->timer);
     if (!loop_is_ours(l))
         return; /* The lists are the parent's. */
-    for (size_t i = 0; i < HS_BELL_EARS; i++)
+    for (size_t i = 0; i < HS_LISTEN_SOURCES; i++)
         if (b->lists[i] != NULL) {
             hs_wakelist_leave(b->lists[i], &b->nodes[i]);
             b->lists[i] = NULL;

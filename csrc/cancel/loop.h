@@ -6,16 +6,13 @@
 #ifndef HS_CANCEL_LOOP_H
 #define HS_CANCEL_LOOP_H
 
-#include "wait.h"
+#include "waker.h"
 
 /* Each op listens to at most one list of either kind. */
-enum hs_loop_source { HS_BELL_TOKEN, HS_BELL_TOLD, HS_BELL_OWNER, HS_BELL_EARS };
+enum hs_loop_source { HS_LISTEN_TOKEN, HS_LISTEN_TOLD, HS_LISTEN_OWNER, HS_LISTEN_SOURCES };
 
 /* Joins the list, until the waiter is unparked. */
 void hs_loop_waiter_listen(struct hs_loop_waiter *b, enum hs_loop_source source,
                            struct hs_wakelist *list);
-/* Called under the lock of a wake list that the waiter listens to; the caller then rings the
- * waker. */
-void hs_loop_waiter_wake(struct hs_loop_waiter *b);
 
 #endif

@@ -26,6 +26,7 @@
 #include "notifier.h"
 
 #include "loop.h"
+#include "wait.h"
 
 #include "../base/check.h"
 #include "../base/err.h"
@@ -459,37 +460,42 @@ hs_notifier_start(struct hs_notifier *n, struct hs_error *err)
     return rv;
 }
 
-static bool
-notifier_is_quiet(struct hs_notifier *n, enum hs_stop how)
+struct stop {
+    struct hs_notifier *notifier;
+    enum hs_stop how;
+};
+
+static hs_err
+look_quiet(void *arg, struct hs_change *change)
 {
+    const struct stop *stop = arg;
+    struct hs_notifier *n = stop->notifier;
+    enum hs_stop how = stop->how;
     bool quiet;
+
+    (void)change;
 
     hs_lock_take(&n->lock);
     quiet =
         how == HS_STOP_UNSEEN || n->phase == ABSENT ||
         (n->phase == TELLING && (how == HS_STOP_IDLE || pthread_equal(n->thread, pthread_self())));
     hs_lock_drop(&n->lock);
-    return quiet;
+    return quiet ? HS_OK : HS_WANT;
 }
 
 void
 hs_notifier_stop(struct hs_notifier *n, enum hs_stop how)
 {
-    struct hs_wakenode node;
-    short revents;
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+    struct stop stop = {n, how};
 
     HS_CHECK(n, NOTIFIER_MAGIC);
     hs_lock_take(&n->lock);
     n->stopped = true;
     hs_lock_drop(&n->lock);
     hs_wakelist_wake(&n->wakers);
-    hs_wakelist_join(&n->waiters, &node);
-    while (!notifier_is_quiet(n, how)) {
-        hs_err ignored = hs_wait(-1, 0, NULL, HS_NEVER, NULL, &revents);
-
-        (void)ignored; /* HS_INTR, or a change. */
-    }
-    hs_wakelist_leave(&n->waiters, &node);
+    while (hs_await_change(&op, &n->waiters, look_quiet, &stop, NULL) != HS_OK)
+        continue; /* HS_INTR */
 }
 
 /* A new reference to one that is not stopped and not about to go, or NULL. */

@@ -7,11 +7,11 @@
  *   ones in the order in which they became so. WAITING ones are in the heap unless their time is
  *   HS_NEVER; nothing else is. Those with a since_ns are in the ages of their lane, too.
  * - Descriptors are armed once (EPOLLONESHOT): what has said something is silent until it is parked
- *   again. An event names place and generation; parking counts the generation up, so that the event
+ *   again. An event names slot and generation; parking counts the generation up, so that the event
  *   of an earlier time, which another thread may still have in its hands, is nothing.
  * - Only who owns it arms a descriptor, under the lock and before it is WAITING to others: so no
  *   number is armed that a next owner has closed.
- * - timer_ns is what the timer is set to, never later than the earliest of the heap.
+ * - The timer fires at the earliest of the heap or before.
  * - If something is due and somebody sleeps, the eventfd has been rung since, or the kernel has
  *   woken somebody who has not looked yet. The one who takes one and leaves others rings on: one
  *   ring is enough for several.
@@ -26,6 +26,7 @@
  */
 #include "reactor.h"
 
+#include "timerfd.h"
 #include "wait.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -36,7 +37,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define REACTOR_MAGIC 0x70c34ea7U
@@ -48,7 +48,7 @@
 
 enum state { OWNED, WAITING, DUE };
 
-struct place {
+struct slot {
     struct hs_parked *parked; /* NULL: free */
     uint32_t generation;      /* not UINT32_MAX: see above */
     bool added;               /* its descriptor has been put into the set */
@@ -57,14 +57,14 @@ struct place {
 struct hs_reactor {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd, timer_fd, ring_fd; /* own */
+    int epoll_fd, ring_fd; /* own */
     struct hs_lock lock;
     /* All below are guarded by lock. */
-    struct place *places;  /* own */
-    uint32_t *free_places; /* own; a stack, of room for all */
-    size_t n_places, n_free;
+    struct slot *slots;   /* own */
+    uint32_t *free_slots; /* own; a stack, of room for all */
+    size_t n_slots, n_free;
     struct hs_timers timers, ages[HS_LANES];
-    int64_t timer_ns;
+    struct hs_timerfd timer;               /* own */
     struct hs_list waiting[HS_LANES], due; /* hs_parked.link */
     struct hs_reactor_counts counts;
     bool closed, watched;
@@ -77,14 +77,15 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
+    hs_err rv;
 
     if ((r->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
-    if ((r->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "timerfd_create");
+    if ((rv = hs_timerfd_open(&r->timer, "reactor", err)) != HS_OK)
+        return rv;
     if ((r->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
-    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer_fd, &timer) != 0 ||
+    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer.fd, &timer) != 0 ||
         epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
     return HS_OK;
@@ -100,8 +101,8 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory for a reactor");
     r->magic = REACTOR_MAGIC;
     r->fork_generation = hs_fork_generation();
-    r->epoll_fd = r->timer_fd = r->ring_fd = -1;
-    r->timer_ns = HS_NEVER;
+    r->epoll_fd = r->ring_fd = -1;
+    r->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_list_init(&r->waiting[lane]);
     hs_list_init(&r->due);
@@ -135,13 +136,13 @@ hs_reactor_free(struct hs_reactor *r)
     HS_ASSERT(!reactor_is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
     HS_ASSERT(!reactor_is_ours(r) || r->counts.sleeping == 0);
     reactor_close_if_open(r->epoll_fd);
-    reactor_close_if_open(r->timer_fd);
+    hs_timerfd_close(&r->timer);
     reactor_close_if_open(r->ring_fd);
     hs_timers_fini(&r->timers);
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_timers_fini(&r->ages[lane]);
-    free(r->places);
-    free(r->free_places);
+    free(r->slots);
+    free(r->free_slots);
     if (reactor_is_ours(r))
         hs_lock_fini(&r->lock);
     memset(r, FREED, sizeof(*r));
@@ -217,67 +218,54 @@ drop_and_ring(struct hs_reactor *r)
 static bool
 grow_locked(struct hs_reactor *r)
 {
-    size_t n = r->n_places == 0 ? 64 : 2 * r->n_places;
-    struct place *places;
+    size_t n = r->n_slots == 0 ? 64 : 2 * r->n_slots;
+    struct slot *slots;
     uint32_t *stack;
 
-    if ((stack = realloc(r->free_places, n * sizeof(*stack))) == NULL)
+    if ((stack = realloc(r->free_slots, n * sizeof(*stack))) == NULL)
         return false;
-    r->free_places = stack;
-    if ((places = realloc(r->places, n * sizeof(*places))) == NULL)
+    r->free_slots = stack;
+    if ((slots = realloc(r->slots, n * sizeof(*slots))) == NULL)
         return false;
-    r->places = places;
-    memset(places + r->n_places, 0, (n - r->n_places) * sizeof(*places));
-    while (r->n_places < n)
-        stack[r->n_free++] = (uint32_t)r->n_places++;
+    r->slots = slots;
+    memset(slots + r->n_slots, 0, (n - r->n_slots) * sizeof(*slots));
+    while (r->n_slots < n)
+        stack[r->n_free++] = (uint32_t)r->n_slots++;
     return true;
 }
 
-static struct place *
-reactor_place_of_locked(struct hs_reactor *r, struct hs_parked *p)
+static struct slot *
+reactor_slot_of_locked(struct hs_reactor *r, struct hs_parked *p)
 {
-    struct place *place;
+    struct slot *slot;
 
-    if (p->place == 0) {
+    if (p->slot == 0) {
         if (r->n_free == 0 && !grow_locked(r))
             return NULL;
-        p->place = r->free_places[--r->n_free] + 1;
+        p->slot = r->free_slots[--r->n_free] + 1;
         p->timer = p->age = (struct hs_timer)HS_TIMER_INIT;
-        place = &r->places[p->place - 1];
-        place->parked = p;
-        place->added = false;
-        return place;
+        slot = &r->slots[p->slot - 1];
+        slot->parked = p;
+        slot->added = false;
+        return slot;
     }
-    return &r->places[p->place - 1];
-}
-
-static void
-reactor_set_timer_locked(struct hs_reactor *r)
-{
-    int64_t earliest = hs_timers_earliest(&r->timers);
-    struct itimerspec spec = {0};
-
-    if (earliest >= r->timer_ns)
-        return;
-    spec.it_value = hs_timespec_until(earliest > 0 ? earliest : 1, 0); /* Zero would stop it. */
-    if (timerfd_settime(r->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
-        r->timer_ns = earliest;
+    return &r->slots[p->slot - 1];
 }
 
 /* Only asked of who owns p, so that fd is still its own. */
 static hs_err
-reactor_arm_locked(struct hs_reactor *r, struct place *place, const struct hs_parked *p, int fd,
+reactor_arm_locked(struct hs_reactor *r, struct slot *slot, const struct hs_parked *p, int fd,
                    uint32_t events, struct hs_error *err)
 {
     struct epoll_event ev = {.events = events | EPOLLONESHOT};
-    int ops[] = {place->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-                 place->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
-    int expected = place->added ? ENOENT : EEXIST;
+    int ops[] = {slot->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+                 slot->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
+    int expected = slot->added ? ENOENT : EEXIST;
 
-    ev.data.u64 = (uint64_t)place->generation << 32 | (p->place - 1);
+    ev.data.u64 = (uint64_t)slot->generation << 32 | (p->slot - 1);
     if (epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
         (errno == expected && epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
-        place->added = true;
+        slot->added = true;
         return HS_OK;
     }
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "reactor",
@@ -288,18 +276,18 @@ static hs_err
 park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, int64_t at_ns,
             struct hs_error *err)
 {
-    struct place *place;
+    struct slot *slot;
     hs_err rv;
 
     if (!hs_timers_reserve(&r->timers) || !hs_timers_reserve(&r->ages[p->lane]) ||
-        (place = reactor_place_of_locked(r, p)) == NULL)
+        (slot = reactor_slot_of_locked(r, p)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
-    HS_ASSERT(place->parked == p && p->state == OWNED);
-    place->generation = (place->generation + 1) & INT32_MAX;
-    if (fd >= 0 && (rv = reactor_arm_locked(r, place, p, fd, events, err)) != HS_OK)
+    HS_ASSERT(slot->parked == p && p->state == OWNED);
+    slot->generation = (slot->generation + 1) & INT32_MAX;
+    if (fd >= 0 && (rv = reactor_arm_locked(r, slot, p, fd, events, err)) != HS_OK)
         return rv;
     wait_locked(r, p, at_ns);
-    reactor_set_timer_locked(r);
+    hs_timerfd_set(&r->timer, at_ns);
     return HS_OK;
 }
 
@@ -322,13 +310,13 @@ void
 hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    if (p->place == 0 || !reactor_is_ours(r))
+    if (p->slot == 0 || !reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
-    HS_ASSERT(p->state == OWNED && r->places[p->place - 1].parked == p);
-    r->places[p->place - 1].parked = NULL;
-    r->free_places[r->n_free++] = p->place - 1;
-    p->place = 0;
+    HS_ASSERT(p->state == OWNED && r->slots[p->slot - 1].parked == p);
+    r->slots[p->slot - 1].parked = NULL;
+    r->free_slots[r->n_free++] = p->slot - 1;
+    p->slot = 0;
     hs_lock_drop(&r->lock);
 }
 
@@ -339,30 +327,27 @@ collect_expired_locked(struct hs_reactor *r)
 {
     int64_t now = hs_now();
     struct hs_timer *timer;
-    uint64_t count;
-    ssize_t ignored = read(r->timer_fd, &count, sizeof(count));
 
-    (void)ignored;
-    r->timer_ns = HS_NEVER;
+    hs_timerfd_heard(&r->timer);
     while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
         become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
-    reactor_set_timer_locked(r);
+    hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers));
 }
 
 static void
 hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
 {
-    struct place *place;
+    struct slot *slot;
 
     if (ev->data.u64 == TIMER) {
         collect_expired_locked(r);
     } else if (ev->data.u64 != RINGING) {
-        place = &r->places[(uint32_t)ev->data.u64];
-        if (place->parked == NULL || place->generation != ev->data.u64 >> 32 ||
-            place->parked->state != WAITING)
+        slot = &r->slots[(uint32_t)ev->data.u64];
+        if (slot->parked == NULL || slot->generation != ev->data.u64 >> 32 ||
+            slot->parked->state != WAITING)
             return;
-        place->parked->events = ev->events;
-        become_due_locked(r, place->parked, HS_CAUSE_READY);
+        slot->parked->events = ev->events;
+        become_due_locked(r, slot->parked, HS_CAUSE_READY);
     }
 }
 
@@ -469,6 +454,20 @@ hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p)
     waits = p->state == WAITING;
     if (waits)
         stop_waiting_locked(r, p);
+    hs_lock_drop(&r->lock);
+    return waits;
+}
+
+bool
+hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p)
+{
+    bool waits;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return false;
+    hs_lock_take(&r->lock);
+    waits = p->state == WAITING;
     hs_lock_drop(&r->lock);
     return waits;
 }

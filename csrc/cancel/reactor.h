@@ -1,7 +1,7 @@
 /* reactor.h: what is parked until a descriptor or a time says that there is something to do, and
  * the threads that wait for the next of it.
  *
- * A thing that is parked costs its own memory, a place, and no thread. Any number of threads may
+ * A thing that is parked costs its own memory, a slot, and no thread. Any number of threads may
  * wait; each event wakes one of them. The one who is given a thing owns it alone until it parks it
  * again, so that no two threads ever work on one.
  *
@@ -29,7 +29,7 @@ struct hs_parked {
     /* Its owner's: in its lane hs_reactor_take finds the earliest of these, however often one was
      * parked again, before any that has none (0). */
     int64_t since_ns;
-    uint32_t place;  /* index + 1; 0: none */
+    uint32_t slot;   /* index + 1; 0: none */
     uint32_t events; /* of epoll(7), as the next: for the one who is given it */
     unsigned char cause;
     unsigned char state;
@@ -80,7 +80,9 @@ struct hs_parked *hs_reactor_take(struct hs_reactor *r, unsigned lane,
 /* Exactly this one, which is the caller's from now on; false: it does not wait (it is due, or has
  * an owner). It must not be freed meanwhile. */
 bool hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p);
-/* Gives up the place of what the caller owns. */
+/* Whether it waits, at this moment. It must not be freed meanwhile. */
+bool hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p);
+/* Gives up the slot of what the caller owns. */
 void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
 
 struct hs_reactor_counts {

@@ -112,29 +112,33 @@ hs_slots_give(struct hs_slots *t)
     hs_lock_drop(&t->lock);
 }
 
-static bool
-is_granted(struct hs_slots *t, const struct waiter *w)
+struct grant {
+    struct hs_slots *slots;
+    const struct waiter *waiter;
+};
+
+static hs_err
+look_granted(void *arg, struct hs_change *change)
 {
+    const struct grant *g = arg;
     bool granted;
 
-    hs_lock_take(&t->lock);
-    granted = w->granted;
-    hs_lock_drop(&t->lock);
-    return granted;
+    (void)change;
+    hs_lock_take(&g->slots->lock);
+    granted = g->waiter->granted;
+    hs_lock_drop(&g->slots->lock);
+    return granted ? HS_OK : HS_WANT;
 }
 
 /* Until it is granted, or has to go on without. */
 static void
 wait_for_grant(struct hs_slots *t, struct waiter *w, struct hs_token *token, int64_t deadline_ns)
 {
-    struct hs_wakenode node;
-    short ignored;
-    hs_err rv = HS_OK;
+    struct hs_op op = HS_OP_INIT(deadline_ns, token);
+    struct grant g = {t, w};
 
-    hs_wakelist_join(&w->wake, &node);
-    while (!is_granted(t, w) && (rv == HS_OK || rv == HS_INTR))
-        rv = hs_wait(-1, 0, token, deadline_ns, NULL, &ignored);
-    hs_wakelist_leave(&w->wake, &node);
+    while (hs_await_change(&op, &w->wake, look_granted, &g, NULL) == HS_INTR)
+        continue; /* Signals are for the call that waited before. */
 }
 
 void

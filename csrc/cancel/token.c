@@ -106,7 +106,7 @@ token_after_fork_in_child(void)
 }
 
 __attribute__((constructor)) static void
-watch_forks(void)
+token_watch_forks(void)
 {
     (void)pthread_atfork(NULL, NULL, token_after_fork_in_child);
 }
@@ -592,33 +592,6 @@ hs_token_on_cancel(struct hs_token *t, void (*fn)(void *arg), void (*release)(vo
         return HS_E_CANCELLED;
     *ret_callback = cb;
     return HS_OK;
-}
-
-hs_err
-hs_token_wait(struct hs_token *t, int64_t deadline_ns, struct hs_error *err)
-{
-    short ignored;
-    hs_err rv = HS_OK;
-
-    while (hs_token_check(t) == HS_OK && rv == HS_OK)
-        rv = hs_wait(-1, 0, t, deadline_ns, err, &ignored);
-    if (hs_token_check(t) != HS_OK)
-        return HS_OK;
-    if (rv == HS_E_DEADLINE)
-        return hs_err_setx(err, rv, "wait", "the token did not end in time");
-    return rv;
-}
-
-hs_err
-hs_token_await(struct hs_op *op, struct hs_error *err)
-{
-    short ignored;
-    hs_err rv;
-
-    if (!op->stepping)
-        return hs_token_wait(op->token, op->deadline_ns, err);
-    rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &ignored);
-    return hs_token_check(op->token) != HS_OK ? HS_OK : rv;
 }
 
 static hs_err

@@ -5,7 +5,7 @@
 #ifndef HS_CANCEL_TOKEN_H
 #define HS_CANCEL_TOKEN_H
 
-#include "wait.h"
+#include "waker.h"
 
 struct hs_wakelist *hs_token_wakelist(struct hs_token *t);
 /* Ended by hs_token_cancel (of it or an ancestor), deadlines apart. */

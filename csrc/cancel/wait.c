@@ -1,267 +1,33 @@
-/* wait.c: hs_wait and the wakers of threads.
+/* wait.c: waiting for a descriptor, a time, a token and a change, in a thread or step by step.
  *
- * Owns one eventfd per thread that ever waited; it is made on first use and closed when the thread
- * ends and nobody is about to write it. Only its thread reads it; the one who finds the thread's
- * node in a wake list, under the lock of that list, takes a reference and writes it after. After a
- * fork the child makes its own: a shared eventfd would let two processes steal each other's
- * wake-ups.
- *
- * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
- * eventfd was read and before the state is looked at again; the thread leaves every list before it
- * returns.
+ * A thread sleeps (waker.c); a stepped op says what it wants, and its event loop waits (loop.c).
+ * Either way it listens first and looks at the state after, so that no change is missed.
  */
 #include "wait.h"
 
+#include "hardsock_binding.h"
+
 #include "loop.h"
 #include "token.h"
-#include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
-
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#define SLICE_NS HS_NS_PER_S
-#define DEAF_SLICE_NS (20 * HS_NS_PER_MS)
-
-/* For a thread whose eventfd cannot be made, for want of descriptors or memory: it cannot be
- * woken, so it looks up often. Nobody else's wait may fail for that: a listener must survive it. */
-static struct hs_waker deaf = {.efd = -1, .refs = 1};
-
-static _Atomic int64_t scarce_until_ns;
-static _Atomic unsigned fork_generation;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;
-static bool key_made;
-static _Thread_local struct hs_waker *own_waker;
-
-unsigned
-hs_fork_generation(void)
-{
-    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
-}
-
-static void
-wait_after_fork_in_child(void)
-{
-    atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
-}
-
-/* Runs as the library is loaded, before anybody can hold anything across a fork; and before the
- * other handlers' constructors (they have higher numbers): in a child they rely on the generation.
- * */
-__attribute__((constructor(200))) static void
-watch_forks(void)
-{
-    (void)pthread_atfork(NULL, NULL, wait_after_fork_in_child);
-}
-
-void
-hs_waker_unref(struct hs_waker *w)
-{
-    if (atomic_fetch_sub(&w->refs, 1) != 1)
-        return;
-    (void)close(w->efd);
-    free(w);
-}
-
-static void
-end_thread(void *arg)
-{
-    hs_waker_unref(arg);
-}
-
-static void
-wait_make_key(void)
-{
-    key_made = pthread_key_create(&key, end_thread) == 0;
-}
-
-struct hs_waker *
-hs_waker_new(void)
-{
-    struct hs_waker *w = calloc(1, sizeof(*w));
-
-    if (w == NULL)
-        return NULL;
-    w->generation = hs_fork_generation();
-    w->refs = 1; /* the owner's */
-    if ((w->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
-        free(w);
-        return NULL;
-    }
-    return w;
-}
-
-void
-hs_wakers_spare(int64_t until_ns)
-{
-    atomic_store(&scarce_until_ns, until_ns);
-}
-
-static struct hs_waker *
-thread_waker_new(void)
-{
-    struct hs_waker *w;
-
-    if (atomic_load(&scarce_until_ns) > hs_now())
-        return NULL;
-    w = hs_waker_new();
-    if (w != NULL && (!key_made || pthread_setspecific(key, w) != 0)) {
-        hs_waker_unref(w);
-        return NULL;
-    }
-    return w;
-}
-
-static struct hs_waker *
-get_waker(void)
-{
-    if (own_waker != NULL && own_waker->generation != hs_fork_generation()) {
-        (void)pthread_setspecific(key, NULL);
-        hs_waker_unref(own_waker);
-        own_waker = NULL;
-    }
-    if (own_waker == NULL) {
-        (void)pthread_once(&once, wait_make_key);
-        own_waker = thread_waker_new();
-    }
-    return own_waker != NULL ? own_waker : &deaf;
-}
-
-void
-hs_wakelist_init(struct hs_wakelist *w)
-{
-    hs_lock_init(&w->lock, HS_RANK_WAKELIST);
-    hs_list_init(&w->nodes);
-}
-
-void
-hs_wakelist_fini(struct hs_wakelist *w)
-{
-    HS_ASSERT(hs_list_empty(&w->nodes));
-    hs_lock_fini(&w->lock);
-}
-
-void
-hs_eventfd_ring(int efd)
-{
-    ssize_t ignored = write(efd, &(uint64_t){1}, sizeof(uint64_t));
-
-    (void)ignored; /* EAGAIN: the counter is full, so the descriptor is readable anyway. */
-}
-
-/* Rings after the lock is dropped: a thread that wakes up at once would run into it. */
-void
-hs_wakelist_wake(struct hs_wakelist *w)
-{
-    struct hs_waker *to_ring = NULL, *next;
-
-    hs_lock_take(&w->lock);
-    for (struct hs_list *l = w->nodes.next; l != &w->nodes; l = l->next) {
-        struct hs_wakenode *node = HS_CONTAINER(l, struct hs_wakenode, link);
-        struct hs_waker *waker = node->waker;
-
-        if (node->loop_waiter != NULL)
-            hs_loop_waiter_wake(node->loop_waiter);
-        if (atomic_exchange(&waker->pending, true))
-            continue;
-        atomic_fetch_add_explicit(&waker->refs, 1, memory_order_relaxed);
-        waker->ring_next = to_ring;
-        to_ring = waker;
-    }
-    hs_lock_drop(&w->lock);
-    for (; to_ring != NULL; to_ring = next) {
-        next = to_ring->ring_next; /* After the ring it is the next waker's. */
-        hs_eventfd_ring(to_ring->efd);
-        hs_waker_unref(to_ring);
-    }
-}
-
-void
-hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
-{
-    hs_wakelist_join_loop(w, node, get_waker(), NULL);
-}
-
-void
-hs_wakelist_join_loop(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
-                      struct hs_loop_waiter *loop_waiter)
-{
-    node->waker = waker;
-    node->loop_waiter = loop_waiter;
-    hs_lock_take(&w->lock);
-    hs_list_append(&w->nodes, &node->link);
-    hs_lock_drop(&w->lock);
-}
-
-void
-hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
-{
-    hs_lock_take(&w->lock);
-    hs_list_unlink(&node->link);
-    hs_lock_drop(&w->lock);
-}
-
-/* Reads before it clears the flag: a waker that still sees the flag set has stored its news before
- * our look at the state, which comes after. The other way round a ring could be read away and the
- * flag stay set, and every later wake-up would be lost. */
-void
-hs_waker_drain(struct hs_waker *w)
-{
-    uint64_t count;
-    ssize_t ignored = read(w->efd, &count, sizeof(count));
-
-    (void)ignored;
-    atomic_store(&w->pending, false);
-}
-
-static hs_err
-sleep_once(struct hs_waker *w, int fd, short events, int64_t deadline_ns, struct hs_error *err,
-           short *ret_revents)
-{
-    struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
-    int64_t now = hs_now();
-    int64_t until = hs_min_ns(deadline_ns, now + (w == &deaf ? DEAF_SLICE_NS : SLICE_NS));
-    struct timespec timeout = hs_timespec_until(until, now);
-    int n = ppoll(fds, 2, &timeout, NULL);
-
-    if (n < 0 && errno != EINTR)
-        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "ppoll");
-    if (n < 0)
-        return HS_INTR;
-    if (fds[0].revents != 0)
-        hs_waker_drain(w);
-    if (n > 0) {
-        *ret_revents = fds[1].revents;
-        return HS_OK;
-    }
-    /* The kernel never wakes early by CLOCK_MONOTONIC, so a full slice or deadline has passed. */
-    return until == deadline_ns ? HS_E_DEADLINE : HS_INTR;
-}
 
 hs_err
 hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struct hs_error *err,
         short *ret_revents)
 {
     struct hs_wakenode node;
-    struct hs_waker *w = get_waker();
     bool listens = token != NULL && hs_token_is_ours(token); /* else the slice lets us look */
     short revents = 0;
     hs_err rv = HS_OK, ended;
 
     if (token == NULL)
-        return sleep_once(w, fd, events, deadline_ns, err, ret_revents);
+        return hs_sleep(fd, events, deadline_ns, err, ret_revents);
     if (listens)
         hs_wakelist_join(hs_token_wakelist(token), &node);
     if ((ended = hs_token_check(token)) == HS_OK) {
         deadline_ns = hs_min_ns(deadline_ns, hs_token_deadline(token));
-        rv = sleep_once(w, fd, events, deadline_ns, err, &revents);
+        rv = hs_sleep(fd, events, deadline_ns, err, &revents);
         if (rv != HS_E_SYSTEM && !(rv == HS_OK && revents != 0))
             ended = hs_token_check(token);
         else if (hs_token_is_cancelled(token))
@@ -274,18 +40,6 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
     if (rv == HS_OK)
         *ret_revents = revents;
     return rv;
-}
-
-hs_err
-hs_wait_epoll(int epoll_fd, struct epoll_event *ret_event, struct hs_error *err)
-{
-    int n = epoll_wait(epoll_fd, ret_event, 1, SLICE_NS / HS_NS_PER_MS);
-
-    if (n == 1)
-        return HS_OK;
-    if (n < 0 && errno != EINTR)
-        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "epoll_wait");
-    return HS_INTR;
 }
 
 static const char while_waiting[] = "while waiting";
@@ -336,7 +90,7 @@ want(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t until_
     op->want_at_ns = hs_min_ns(deadline_ns, until_ns);
     if (op->token != NULL) {
         if (op->loop_waiter != NULL && hs_token_is_ours(op->token))
-            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_TOKEN, hs_token_wakelist(op->token));
+            hs_loop_waiter_listen(op->loop_waiter, HS_LISTEN_TOKEN, hs_token_wakelist(op->token));
         op->want_at_ns = hs_min_ns(op->want_at_ns, hs_token_deadline(op->token));
     }
     if ((rv = wait_check(op, deadline_ns, while_waiting, err)) != HS_OK)
@@ -364,4 +118,84 @@ hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns, int64_t 
     if (rv == HS_E_DEADLINE || rv == HS_E_CANCELLED)
         return hs_err_setx(err, rv, NULL, "%s %s", hs_err_text(rv), while_waiting);
     return rv;
+}
+
+/* ---- Changes ------------------------------------------------------------------------------- */
+
+hs_err
+hs_wait_change(struct hs_op *op, struct hs_change *change, struct hs_error *err)
+{
+    struct hs_token *told =
+        change->told != NULL && hs_token_is_ours(change->told) ? change->told : NULL;
+    struct hs_wakenode node, told_node;
+    bool listens = op->deadline_ns != HS_TRY_ONCE;
+    bool joins = listens && !op->stepping;
+    short ignored;
+    hs_err rv;
+
+    if (joins) {
+        hs_wakelist_join(change->list, &node);
+        if (told != NULL)
+            hs_wakelist_join(hs_token_wakelist(told), &told_node);
+    } else if (listens && op->loop_waiter != NULL) {
+        hs_loop_waiter_listen(op->loop_waiter, HS_LISTEN_OWNER, change->list);
+        if (told != NULL)
+            hs_loop_waiter_listen(op->loop_waiter, HS_LISTEN_TOLD, hs_token_wakelist(told));
+    }
+    rv = change->look(change->arg, change);
+    change->looked = rv != HS_WANT;
+    if (rv == HS_WANT) {
+        op->want_id = change->id;
+        rv = hs_wait_op(op, change->fd, change->events, change->deadline_ns, change->until_ns, err,
+                        &ignored);
+    }
+    if (joins && told != NULL)
+        hs_wakelist_leave(hs_token_wakelist(told), &told_node);
+    if (joins)
+        hs_wakelist_leave(change->list, &node);
+    return rv;
+}
+
+hs_err
+hs_await_change(struct hs_op *op, struct hs_wakelist *list, hs_look *look, void *arg,
+                struct hs_error *err)
+{
+    struct hs_change change = {.list = list, .look = look, .arg = arg, .fd = -1};
+    hs_err rv;
+
+    do {
+        change.deadline_ns = op->deadline_ns;
+        change.until_ns = HS_NEVER;
+        rv = hs_wait_change(op, &change, err);
+    } while (rv == HS_OK && !change.looked);
+    return rv;
+}
+
+/* ---- Tokens -------------------------------------------------------------------------------- */
+
+hs_err
+hs_token_wait(struct hs_token *t, int64_t deadline_ns, struct hs_error *err)
+{
+    short ignored;
+    hs_err rv = HS_OK;
+
+    while (hs_token_check(t) == HS_OK && rv == HS_OK)
+        rv = hs_wait(-1, 0, t, deadline_ns, err, &ignored);
+    if (hs_token_check(t) != HS_OK)
+        return HS_OK;
+    if (rv == HS_E_DEADLINE)
+        return hs_err_setx(err, rv, "wait", "the token did not end in time");
+    return rv;
+}
+
+hs_err
+hs_token_await(struct hs_op *op, struct hs_error *err)
+{
+    short ignored;
+    hs_err rv;
+
+    if (!op->stepping)
+        return hs_token_wait(op->token, op->deadline_ns, err);
+    rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &ignored);
+    return hs_token_check(op->token) != HS_OK ? HS_OK : rv;
 }

@@ -53,8 +53,8 @@ static const int families[2] = {[V6] = AF_INET6, [V4] = AF_INET};
 struct hs_connector {
     unsigned magic;
     unsigned generation;
-    int64_t began_ns;     /* of hs_connector_run */
-    struct hs_site *site; /* or NULL; for those who look */
+    int64_t began_ns;          /* of hs_connector_run */
+    struct hs_call_site *site; /* or NULL; for those who look */
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
@@ -878,7 +878,7 @@ connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
 }
 
 void
-hs_connector_set_site(struct hs_connector *cn, struct hs_site *site)
+hs_connector_set_site(struct hs_connector *cn, struct hs_call_site *site)
 {
     HS_CHECK(cn, CONNECTOR_MAGIC);
     cn->site = site;

@@ -18,7 +18,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/time.h"
-#include "../cancel/loop.h"
+#include "../cancel/wait.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -233,22 +233,28 @@ look(struct hs_dial_limits *l, struct hs_dial_place *p, int64_t *ret_again_ns)
 }
 
 static hs_err
+look_held(void *arg, struct hs_change *change)
+{
+    struct hs_dial_place *p = arg;
+
+    (void)change;
+    return atomic_load(&p->state) == PLACE_QUEUED ? HS_WANT : HS_OK;
+}
+
+static hs_err
 sleep_in_line(struct hs_dial_place *p, struct hs_op *op, int64_t again_ns, struct hs_error *err)
 {
-    struct hs_wakenode node;
-    short revents;
-    hs_err rv = HS_OK;
+    struct hs_change change = {
+        .list = &p->wake,
+        .look = look_held,
+        .arg = p,
+        .fd = -1,
+        .deadline_ns = op->deadline_ns,
+        .until_ns = again_ns,
+    };
+    hs_err rv = hs_wait_change(op, &change, err);
 
-    if (!op->stepping)
-        hs_wakelist_join(&p->wake, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->wake);
-    op->want_id = 0;
-    if (atomic_load(&p->state) == PLACE_QUEUED)
-        rv = hs_wait_op(op, -1, 0, op->deadline_ns, again_ns, err, &revents);
-    if (!op->stepping)
-        hs_wakelist_leave(&p->wake, &node);
-    else if (op->loop_waiter != NULL && rv != HS_WANT)
+    if (op->stepping && op->loop_waiter != NULL && rv != HS_WANT)
         hs_loop_waiter_unpark(op->loop_waiter); /* The place may go now, and its list with it. */
     return rv;
 }

@@ -107,35 +107,34 @@ threads_locked(pid_t *tids, size_t max)
 }
 
 /* Nothing runs, or all of it waits for name servers. Else ret_at says when to look again. */
-static bool
-settled(int64_t *ret_at)
+static hs_err
+look_settled(void *arg, struct hs_change *change)
 {
     pid_t tids[SETTLE_LOOKS];
     int64_t now = hs_now(), young_until;
     size_t n;
 
+    (void)arg;
     hs_lock_take(&lock);
     young_until = turns.n_running > 0 ? turns.youngest_ns + SETTLE_NS : 0;
     n = threads_locked(tids, SETTLE_LOOKS);
     hs_lock_drop(&lock);
     if (young_until > now) {
-        *ret_at = young_until;
-        return false;
+        change->until_ns = young_until;
+        return HS_WANT;
     }
     for (size_t i = 0; i < n; i++)
         if (!hs_thread_sleeps(tids[i])) {
-            *ret_at = now + HS_NS_PER_MS;
-            return false;
+            change->until_ns = now + HS_NS_PER_MS;
+            return HS_WANT;
         }
-    return true;
+    return HS_OK;
 }
 
 static void
 resolve_settle(void)
 {
-    int64_t until = hs_now() + SETTLE_LIMIT_NS, at;
-    struct hs_wakenode node;
-    short ignored;
+    struct hs_op op = HS_OP_INIT(hs_now() + SETTLE_LIMIT_NS, NULL);
     bool idle;
 
     hs_lock_take(&lock);
@@ -144,11 +143,8 @@ resolve_settle(void)
     hs_lock_drop(&lock);
     if (idle)
         return;
-    hs_wakelist_join(&settling, &node);
-    while (!settled(&at) && hs_now() < until)
-        if (hs_wait(-1, 0, NULL, hs_min_ns(at, until), NULL, &ignored) == HS_E_SYSTEM)
-            break;
-    hs_wakelist_leave(&settling, &node);
+    while (hs_await_change(&op, &settling, look_settled, NULL, NULL) == HS_INTR)
+        continue;
 }
 
 static void

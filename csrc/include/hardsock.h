@@ -161,6 +161,11 @@ enum hs_tls_flaw {
 };
 HS_API const char *hs_tls_failure_name(enum hs_tls_failure failure); /* "empty", "alert", ... */
 
+/* Whose error it is. */
+enum hs_origin {
+    HS_ORIGIN_CALL, /* what the call itself did */
+    HS_ORIGIN_DIAL, /* a connection that the pool had begun, for which the call waited */
+};
 /* Owned by the caller; zero it before use. The first (deepest) error wins. */
 struct hs_error {
     hs_err code;
@@ -177,6 +182,7 @@ struct hs_error {
     struct hs_oversize oversize; /* of HS_E_FRAME_TOO_LARGE when something was received */
     int64_t retry_ns;            /* of HS_E_BREAKER_OPEN: when to try again */
     int last_failure;            /* of HS_E_BREAKER_OPEN: an enum hs_fail */
+    enum hs_origin origin;
 };
 
 /* Static text for a code; never NULL. */

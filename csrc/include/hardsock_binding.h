@@ -54,28 +54,28 @@ enum hs_made {
 const char *hs_made_name(enum hs_made how);
 
 /* A line of the program, as C strings: made once, never freed, so that anybody may look at one at
- * any time. Beyond HS_SITES_MAX lines all are hs_site_unknown(). */
+ * any time. Beyond HS_SITES_MAX lines all are hs_call_site_unknown(). */
 #define HS_SITES_MAX 4096
-struct hs_site;
-struct hs_site *hs_site_intern(const char *file, const char *function, int line);
-struct hs_site *hs_site_unknown(void);
-struct hs_site_name {
+struct hs_call_site;
+struct hs_call_site *hs_call_site_intern(const char *file, const char *function, int line);
+struct hs_call_site *hs_call_site_unknown(void);
+struct hs_call_site_name {
     const char *file, *function; /* for good */
     int line;
 };
-void hs_site_name(const struct hs_site *s, struct hs_site_name *ret_name);
-struct hs_site_counts {
+void hs_call_site_name(const struct hs_call_site *s, struct hs_call_site_name *ret_name);
+struct hs_call_site_counts {
     uint64_t opened;
     uint64_t open[HS_MADE_KINDS]; /* now */
     uint64_t leaked;              /* thrown away while they were open */
     uint64_t received, sent;      /* bytes, of those that have ended */
 };
-void hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts);
+void hs_call_site_counts(const struct hs_call_site *s, struct hs_call_site_counts *ret_counts);
 /* All that there are: how many, of which the first `room` are written. */
-size_t hs_sites(struct hs_site **sites, size_t room);
+size_t hs_call_sites(struct hs_call_site **sites, size_t room);
 /* What site had opened or borrowed was thrown away open: counted, and an event. c: may be NULL. */
 struct hs_conn;
-void hs_site_leaked(struct hs_site *s, struct hs_conn *c);
+void hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c);
 
 /* ---- What went wrong last ------------------------------------------------------------------ */
 
@@ -106,16 +106,16 @@ enum hs_event_kind {
 #define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
 const char *hs_event_name(enum hs_event_kind kind);
 struct hs_event {
-    int64_t at_ns;              /* hs_now */
-    uint64_t number;            /* in the order in which they happened, from 1 on */
-    int32_t kind;               /* enum hs_event_kind */
-    hs_err code;                /* or HS_OK */
-    int32_t sys;                /* errno, or 0 */
-    int32_t fd;                 /* it may be something else by now; 0: none */
-    const struct hs_site *site; /* where its connection or pool was made; NULL: not known */
-    uint64_t thread;            /* pthread_self */
-    int64_t span_ns;            /* how long that had taken, or 0 */
-    char text[64];              /* the peer, or the name of the pool or breaker; cut if long */
+    int64_t at_ns;                   /* hs_now */
+    uint64_t number;                 /* in the order in which they happened, from 1 on */
+    int32_t kind;                    /* enum hs_event_kind */
+    hs_err code;                     /* or HS_OK */
+    int32_t sys;                     /* errno, or 0 */
+    int32_t fd;                      /* it may be something else by now; 0: none */
+    const struct hs_call_site *site; /* where its connection or pool was made; NULL: not known */
+    uint64_t thread;                 /* pthread_self */
+    int64_t span_ns;                 /* how long that had taken, or 0 */
+    char text[64];                   /* the peer, or the name of the pool or breaker; cut if long */
 };
 /* The last ones, the oldest first: how many, at most `room` and HS_EVENTS_MAX. One that is being
  * written at this moment is left out. */
@@ -134,16 +134,17 @@ HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 /* ---- Looking at connections and their owners ----------------------------------------------- */
 
 /* Where in the program it was made, in which thread (any number). Once; else it is of
- * hs_site_unknown(). */
-void hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint64_t thread);
+ * hs_call_site_unknown(). */
+void hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_call_site *site,
+                      uint64_t thread);
 /* The caller of a call goes on, after whatever kept it from doing so since op->came_ns. */
 void hs_conn_resumed(struct hs_conn *c, struct hs_op *op);
 
 /* All that are open in this process, new references: how many there are, of which the first `room`
  * are written, in no order. */
 size_t hs_conns(struct hs_conn **conns, size_t room);
-/* Only how many, by how they were made. */
-void hs_conns_count(uint64_t counts[HS_MADE_KINDS]);
+/* Only how many, by how they were made, and how old they are. */
+void hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages);
 struct hs_conn_waits {
     uint64_t count;
     int64_t total_ns; /* of waits that are over */
@@ -153,9 +154,9 @@ struct hs_conn_row {
     uint64_t id; /* never used again */
     int fd;      /* -1: it has ended meanwhile, and the rest is of no use */
     enum hs_made how;
-    const struct hs_site *site;
+    const struct hs_call_site *site;
     uint64_t thread;
-    const struct hs_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
+    const struct hs_call_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
     bool tls;
     struct hs_conn_info info;
     struct hs_conn_waits reading, writing; /* for the peer */
@@ -169,38 +170,88 @@ struct hs_conn_row {
 /* Costs a few system calls. Takes no lock, never waits. */
 void hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row);
 
+/* ---- Ending what is idle, for a guard -------------------------------------------------------- */
+
+/* What may be done about one, or was. */
+#define HS_RETIRE_ALL(X)                                                                           \
+    X(IDLE, "idle")     /* it may be ended */                                                      \
+    X(POOLED, "pooled") /* idle in its pool: hs_pool_retire */                                     \
+    X(ASKED, "asked")   /* its owner looks once more and ends it: hs_conn_was_retired */           \
+    X(CLOSED, "closed")                                                                            \
+    X(GONE, "gone") /* it had been closed already */                                               \
+    X(LENT, "lent")                                                                                \
+    X(YOUNG, "young")     /* not as old as asked */                                                \
+    X(FRESH, "fresh")     /* not idle for as long as asked */                                      \
+    X(BUSY, "busy")       /* a call, or the one who serves it, works on it */                      \
+    X(BYTES, "bytes")     /* sent by one side and not taken by the other */                        \
+    X(OWED, "owed")       /* one side waits for the other's answer */                              \
+    X(UNKNOWN, "unknown") /* nobody said how it was made, so whose turn it is, neither */
+enum hs_retire {
+#define HS_RETIRE_ENUM(name, text) HS_RETIRE_##name,
+    HS_RETIRE_ALL(HS_RETIRE_ENUM)
+#undef HS_RETIRE_ENUM
+        HS_RETIRE_KINDS,
+};
+const char *hs_retire_name(enum hs_retire how);
+
+/* hs_conn_row.id, without asking for the rest. */
+uint64_t hs_conn_id(const struct hs_conn *c);
+/* Whether it may be ended: nobody uses it, no byte is under way, none went for idle_ns, and it is
+ * at least age_ns old. Only looks. *ret_idle_ns: since the last byte. */
+enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
+                             int64_t *ret_idle_ns);
+/* The same, and ends it. HS_RETIRE_ASKED: the call that waits for a message, or the server that has
+ * it parked, looks once more. Ask hs_conn_was_retired later; if it was not, give hs_conn_unretire
+ * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). */
+enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
+                              int64_t *ret_idle_ns, int64_t *ret_was_ns);
+bool hs_conn_was_retired(struct hs_conn *c);
+void hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
+/* A server has it, whose handler works on it when no call does. */
+void hs_conn_set_served(struct hs_conn *c);
+/* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
+ * TCP; HS_E_SYSTEM. */
+HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
+/* Ends one that has been idle in the pool for idle_ns. HS_RETIRE_CLOSED, FRESH, LENT or GONE. */
+enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns);
+/* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */
+size_t hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room);
+
 /* Where in the program it connects, for those who look. */
-void hs_connector_set_site(struct hs_connector *cn, struct hs_site *site);
+void hs_connector_set_site(struct hs_connector *cn, struct hs_call_site *site);
 
 /* All that there are in this process: new references. How many, of which the first `room` are
  * written. */
 size_t hs_listeners(struct hs_listener **listeners, size_t room);
+uint32_t hs_listener_id(const struct hs_listener *l); /* of the process; never used again */
 size_t hs_breakers(struct hs_breaker **breakers, size_t room);
 
 #define HS_POOL_NAME_SIZE 64
 /* Where in the program it is made, and what it is called, cut if it is long: for those who look. */
-struct hs_pool_origin {
-    struct hs_site *site;
+struct hs_pool_opening {
+    struct hs_call_site *site;
     uint64_t thread;
     const char *name;
+    bool named; /* its maker gave the name; else it is made of addresses */
 };
 /* hs_pool_new, whose origin is unknown. Others can find a pool from when it is made. */
 HS_NODISCARD hs_err hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n,
                                    const struct hs_pool_options *o,
-                                   const struct hs_pool_origin *origin, struct hs_error *err,
+                                   const struct hs_pool_opening *origin, struct hs_error *err,
                                    struct hs_pool **ret_pool);
 /* Those who wait for a connection, the first first. */
 struct hs_waiting {
     uint64_t thread;
-    const struct hs_site *site;
+    const struct hs_call_site *site;
     int64_t age_ns;
 };
 size_t hs_pool_waiting(struct hs_pool *p, struct hs_waiting *waiting, size_t n);
 struct hs_pool_label {
     const char *name; /* as long as the pool */
-    const struct hs_site *site;
+    const struct hs_call_site *site;
     uint64_t thread;
     uint32_t id; /* never used again */
+    bool named;  /* as hs_pool_opening */
 };
 void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
 /* All that are tended: new references. Returns how many there are, of which it writes at most n. */
@@ -208,7 +259,7 @@ size_t hs_pools(struct hs_pool **pools, size_t n);
 /* As hs_pool_lent, with the borrower's line. */
 struct hs_held {
     struct hs_lent lent;
-    const struct hs_site *site;
+    const struct hs_call_site *site;
 };
 size_t hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n);
 
@@ -546,19 +597,20 @@ void hs_listener_hand_over(struct hs_listener *l);
 /* Tells the pool of a place before it is used the first time. True: it was not known, and the pool
  * now relies on code; hs_pool_forget_sites gives it back. False: nothing is kept. where: the same
  * place for those who only look; NULL: they are not told. */
-bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_site *where);
+bool hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder,
+                       struct hs_call_site *where);
 /* Ends the table of sites of a closed pool of which nothing is lent: calls release for every code
  * that hs_pool_know_site said true for. */
 void hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code));
 
-struct hs_site_stats {
+struct hs_call_site_stats {
     const void *code;
     int at;
     size_t lent; /* now */
     uint64_t acquired, lost, overdue, dirty;
     int64_t held_max_ns, held_sum_ns;
 };
-size_t hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n);
+size_t hs_pool_sites(struct hs_pool *p, struct hs_call_site_stats *sites, size_t n);
 /* Waits until a lease is overdue that was not told yet: each is told once. HS_E_CLOSED when the
  * pool is. */
 HS_NODISCARD hs_err hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
@@ -630,6 +682,9 @@ bool hs_fd_socket(int fd, struct hs_fd_socket *ret_socket);
  * TCP_CLOSING 11), from the kernel's sock_diag tables. peer NULL: all. */
 HS_NODISCARD hs_err hs_diag_count(const struct hs_addr *peer, struct hs_error *err,
                                   uint32_t counts[HS_TCP_STATES]);
+
+/* The OpenSSL that runs, in its own words, with the date of its release. Static. */
+const char *hs_openssl_version(void);
 
 /* Called once for a process-wide view of what is alive: every count is zero when all is
  * released. */

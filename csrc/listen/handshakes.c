@@ -1,23 +1,23 @@
 /* handshakes.c: see handshakes.h.
  *
- * A place is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
+ * A slot is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
  * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (done while
  * held, until somebody takes it). It goes from the stage HEADER, when a proxy has still to say for
  * whom it comes, to SECURING, the TLS handshake, if there is TLS.
  *
  * Invariants, all under lock (rank LISTENER):
- * - A WAITING place is armed; the one who makes it BUSY owns it alone, and it is not armed. So two
+ * - A WAITING slot is armed; the one who makes it BUSY owns it alone, and it is not armed. So two
  *   threads never step one handshake, and nobody arms a descriptor that another has closed.
- * - Events name place and generation: an old one finds a new generation and is nothing.
- * - The heap has exactly the WAITING places, by their deadlines.
- * - silent lists exactly the WAITING places of which not a byte has come in their stage, oldest
+ * - Events name slot and generation: an old one finds a new generation and is nothing.
+ * - The heap has exactly the WAITING slots, by their deadlines.
+ * - silent lists exactly the WAITING slots of which not a byte has come in their stage, oldest
  *   first; ready the READY ones.
- * - taken counts places that are not FREE and places promised (hs_handshakes_take_place).
+ * - taken counts slots that are not FREE and slots promised (hs_handshakes_take_slot).
  * - The listening socket is armed unless there is no room, newcomers are paused, or it is held;
- *   who makes room arms it again, the timer ends a pause. A place that can be evicted is room; the
+ *   who makes room arms it again, the timer ends a pause. A slot that can be evicted is room; the
  *   timer is set to when the oldest silent one can be.
  * - The timer is set to the earliest deadline or end of a pause, or before.
- * - After closed nothing becomes WAITING; BUSY places are cut by their owners.
+ * - After closed nothing becomes WAITING; BUSY slots are cut by their owners.
  */
 #include "handshakes.h"
 
@@ -29,6 +29,7 @@
 #include "../base/lock.h"
 #include "../base/network.h"
 #include "../base/time.h"
+#include "../cancel/timerfd.h"
 #include "../cancel/timers.h"
 #include "../cancel/wait.h"
 #include "../connect/breaker_key.h"
@@ -40,21 +41,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define LISTENER_EVENT UINT64_MAX
 #define TIMER_EVENT (UINT64_MAX - 1)
 /* How much of the rate may be used at once after a quiet time. */
 #define BURST_NS (100 * HS_NS_PER_MS)
-/* A client's hello comes right behind the end of TCP's handshake. 256 places, each held for so
+/* A client's hello comes right behind the end of TCP's handshake. 256 slots, each held for so
  * long, let a thousand newcomers a second by, whatever strangers do. */
 #define SILENCE_NS (250 * HS_NS_PER_MS)
 
 enum state { FREE, WAITING, BUSY, READY };
 enum stage { HEADER, SECURING };
 
-struct place {
+struct slot {
     struct hs_conn *conn; /* owns */
     enum stage stage;
     struct hs_proxy_reader header; /* own; in the stage HEADER */
@@ -75,18 +75,19 @@ struct hs_handshakes {
     struct hs_breaker_key key;
     struct hs_witnesses *witnesses; /* owns; guarded by lock; NULL without a breaker */
     unsigned fork_generation;
-    int epoll_fd, timer_fd; /* own */
-    int listen_fd;          /* borrows */
+    int epoll_fd;  /* own */
+    int listen_fd; /* borrows */
     size_t max;
     int64_t interval_ns; /* between two beginnings, or 0 */
     struct hs_lock lock;
-    struct place *places; /* own; guarded by lock but for BUSY ones, as the rest */
-    size_t *free_places;  /* own; a stack */
+    struct slot *slots; /* own; guarded by lock but for BUSY ones, as the rest */
+    size_t *free_slots; /* own; a stack */
     size_t n_free, taken;
-    struct hs_list silent, ready; /* place.link */
-    struct hs_timers timers;      /* place.timer */
+    struct hs_list silent, ready; /* slot.link */
+    struct hs_timers timers;      /* slot.timer */
     bool listening, closed, held, last_call;
-    int64_t next_start_ns, paused_until_ns, timer_ns;
+    int64_t next_start_ns, paused_until_ns;
+    struct hs_timerfd timer; /* own */
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
     struct hs_network *proxies; /* own; immutable */
     size_t n_proxies;
@@ -108,10 +109,12 @@ handshakes_watch(int epoll_fd, int fd, uint64_t what)
 static hs_err
 handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 {
+    hs_err rv = hs_timerfd_open(&h->timer, "listen", err);
+
+    if (rv != HS_OK)
+        return rv;
     h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    h->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (h->epoll_fd < 0 || h->timer_fd < 0 ||
-        handshakes_watch(h->epoll_fd, h->timer_fd, TIMER_EVENT) != HS_OK ||
+    if (h->epoll_fd < 0 || handshakes_watch(h->epoll_fd, h->timer.fd, TIMER_EVENT) != HS_OK ||
         handshakes_watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
     h->listening = true;
@@ -121,16 +124,16 @@ handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 static hs_err
 handshakes_allocate(struct hs_handshakes *h, struct hs_error *err)
 {
-    h->places = calloc(h->max, sizeof(*h->places));
-    h->free_places = calloc(h->max, sizeof(*h->free_places));
-    if (h->places == NULL || h->free_places == NULL)
+    h->slots = calloc(h->max, sizeof(*h->slots));
+    h->free_slots = calloc(h->max, sizeof(*h->free_slots));
+    if (h->slots == NULL || h->free_slots == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
     for (size_t i = 0; i < h->max; i++) {
-        hs_list_init(&h->places[i].link);
-        h->places[i].timer = (struct hs_timer)HS_TIMER_INIT;
+        hs_list_init(&h->slots[i].link);
+        h->slots[i].timer = (struct hs_timer)HS_TIMER_INIT;
     }
     while (h->n_free < h->max) {
-        h->free_places[h->n_free] = h->max - 1 - h->n_free;
+        h->free_slots[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
     }
     return handshakes_open_descriptors(h, err);
@@ -201,10 +204,10 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
         return rv;
     if ((h = calloc(1, sizeof(*h))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
-    h->epoll_fd = h->timer_fd = -1;
+    h->epoll_fd = -1;
+    h->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     h->fork_generation = hs_fork_generation();
     h->listen_fd = listen_fd;
-    h->timer_ns = HS_NEVER;
     hs_list_init(&h->silent);
     hs_list_init(&h->ready);
     if (peers != NULL)
@@ -231,16 +234,15 @@ hs_handshakes_free(struct hs_handshakes *h)
 {
     if (h == NULL)
         return;
-    for (size_t i = 0; h->places != NULL && i < h->max; i++)
-        if (h->places[i].conn != NULL) {
-            hs_conn_abandon(h->places[i].conn, &h->places[i].op, NULL);
-            hs_conn_unref(h->places[i].conn);
-            hs_proxy_reader_fini(&h->places[i].header);
+    for (size_t i = 0; h->slots != NULL && i < h->max; i++)
+        if (h->slots[i].conn != NULL) {
+            hs_conn_abandon(h->slots[i].conn, &h->slots[i].op, NULL);
+            hs_conn_unref(h->slots[i].conn);
+            hs_proxy_reader_fini(&h->slots[i].header);
         }
     if (h->epoll_fd >= 0)
         (void)close(h->epoll_fd);
-    if (h->timer_fd >= 0)
-        (void)close(h->timer_fd);
+    hs_timerfd_close(&h->timer);
     hs_tls_config_unref(h->config);
     hs_tls_config_unref(h->fallback);
     hs_breaker_unref(h->breaker);
@@ -250,8 +252,8 @@ hs_handshakes_free(struct hs_handshakes *h)
     hs_peers_unref(h->peers);
     hs_timers_fini(&h->timers);
     free(h->proxies);
-    free(h->places);
-    free(h->free_places);
+    free(h->slots);
+    free(h->free_slots);
     free(h);
 }
 
@@ -262,18 +264,6 @@ hs_handshakes_fileno(const struct hs_handshakes *h)
 }
 
 /* ---- Newcomers ----------------------------------------------------------------------------- */
-
-static void
-handshakes_set_timer_locked(struct hs_handshakes *h, int64_t at_ns)
-{
-    const struct itimerspec spec = {
-        .it_value = {.tv_sec = at_ns / HS_NS_PER_S, .tv_nsec = at_ns % HS_NS_PER_S}};
-
-    if (at_ns >= h->timer_ns)
-        return;
-    h->timer_ns = at_ns;
-    (void)timerfd_settime(h->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
-}
 
 static int64_t
 next_newcomer_locked(const struct hs_handshakes *h)
@@ -292,7 +282,7 @@ room_from_locked(const struct hs_handshakes *h)
         return 0;
     if (hs_list_empty(&h->silent))
         return HS_NEVER;
-    return HS_CONTAINER(h->silent.next, struct place, link)->since_ns + SILENCE_NS;
+    return HS_CONTAINER(h->silent.next, struct slot, link)->since_ns + SILENCE_NS;
 }
 
 /* Arms or disarms the listening socket by whether newcomers are welcome. */
@@ -308,44 +298,44 @@ update_listening_locked(struct hs_handshakes *h)
     ev.events = welcome ? EPOLLIN : 0;
     if (h->closed)
         return;
-    if (!welcome && from < HS_NEVER)
-        handshakes_set_timer_locked(h, from);
+    if (!welcome)
+        hs_timerfd_set(&h->timer, from);
     if (welcome == h->listening)
         return;
     h->listening = welcome;
     (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
 }
 
-static void cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why);
+static void cut(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure why);
 
-/* Of a WAITING or READY place, which is the caller's from now on. */
+/* Of a WAITING or READY slot, which is the caller's from now on. */
 static void
-claim_locked(struct hs_handshakes *h, struct place *p)
+claim_locked(struct hs_handshakes *h, struct slot *p)
 {
     hs_list_unlink(&p->link);
     hs_timers_remove(&h->timers, &p->timer);
     p->state = BUSY;
 }
 
-/* The oldest silent place, if newcomers need it; the caller's. */
-static struct place *
+/* The oldest silent slot, if newcomers need it; the caller's. */
+static struct slot *
 claim_evicted_locked(struct hs_handshakes *h, int64_t now)
 {
-    struct place *p;
+    struct slot *p;
 
     if (h->closed || h->taken < h->max || room_from_locked(h) > now ||
         next_newcomer_locked(h) > now)
         return NULL;
-    p = HS_CONTAINER(h->silent.next, struct place, link);
+    p = HS_CONTAINER(h->silent.next, struct slot, link);
     claim_locked(h, p);
     return p;
 }
 
 bool
-hs_handshakes_take_place(struct hs_handshakes *h)
+hs_handshakes_take_slot(struct hs_handshakes *h)
 {
     int64_t now = hs_now();
-    struct place *evicted;
+    struct slot *evicted;
     bool room;
 
     hs_lock_take(&h->lock);
@@ -461,7 +451,7 @@ blame(enum hs_tls_failure failure)
 }
 
 static void
-choose_config(struct hs_handshakes *h, struct place *p)
+choose_config(struct hs_handshakes *h, struct slot *p)
 {
     p->config = h->config;
     p->permit = (struct hs_permit){0};
@@ -474,7 +464,7 @@ choose_config(struct hs_handshakes *h, struct place *p)
 
 /* Not counted: it has said so before. */
 static enum hs_fail
-hear(struct hs_handshakes *h, const struct place *p, enum hs_fail fail)
+hear(struct hs_handshakes *h, const struct slot *p, enum hs_fail fail)
 {
     struct hs_addr peer;
     bool counts;
@@ -490,7 +480,7 @@ hear(struct hs_handshakes *h, const struct place *p, enum hs_fail fail)
 
 /* The fallback's own success or failure tells nothing about the main settings. */
 static void
-handshakes_tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_failure failure)
+handshakes_tell_breaker(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure failure)
 {
     if (h->breaker != NULL && p->config == h->config)
         hs_breaker_record(h->breaker, &h->key, &p->permit, hear(h, p, blame(failure)), hs_now());
@@ -498,9 +488,9 @@ handshakes_tell_breaker(struct hs_handshakes *h, struct place *p, enum hs_tls_fa
 
 /* ---- One handshake ------------------------------------------------------------------------- */
 
-/* Of a place that the caller owns: moves its connection out. */
+/* Of a slot that the caller owns: moves its connection out. */
 static struct hs_conn *
-handshakes_leave(struct hs_handshakes *h, struct place *p)
+handshakes_leave(struct hs_handshakes *h, struct slot *p)
 {
     struct hs_conn *conn = p->conn;
     int fd = hs_conn_fileno(conn);
@@ -513,7 +503,7 @@ handshakes_leave(struct hs_handshakes *h, struct place *p)
     p->conn = NULL;
     p->generation++;
     p->state = FREE;
-    h->free_places[h->n_free++] = (size_t)(p - h->places);
+    h->free_slots[h->n_free++] = (size_t)(p - h->slots);
     h->taken--;
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
@@ -521,7 +511,7 @@ handshakes_leave(struct hs_handshakes *h, struct place *p)
 }
 
 static void
-handshakes_drop(struct hs_handshakes *h, struct place *p)
+handshakes_drop(struct hs_handshakes *h, struct slot *p)
 {
     struct hs_op op = p->op;
     struct hs_conn *conn = handshakes_leave(h, p);
@@ -537,7 +527,7 @@ handshakes_count(_Atomic uint64_t *counter)
 }
 
 static void
-cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
+cut(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure why)
 {
     if (p->stage == SECURING) {
         handshakes_tell_breaker(h, p, why);
@@ -550,18 +540,18 @@ cut(struct hs_handshakes *h, struct place *p, enum hs_tls_failure why)
 
 /* Behind a proxy that has spoken it is about the client. */
 static bool
-is_silent(const struct place *p)
+is_silent(const struct slot *p)
 {
     return p->stage == HEADER ? p->header.n == 0 : !hs_conn_tls_has_heard(p->conn);
 }
 
 /* Back to waiting, for what the handshake wants. False: it has to be cut. */
 static bool
-wait_again(struct hs_handshakes *h, struct place *p, bool first)
+wait_again(struct hs_handshakes *h, struct slot *p, bool first)
 {
     struct epoll_event ev = {
         .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
-        .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->places),
+        .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->slots),
     };
     bool armed = false, silent = is_silent(p);
 
@@ -572,7 +562,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
                           hs_conn_fileno(p->conn), &ev) == 0;
         if (armed) {
             hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
-            handshakes_set_timer_locked(h, p->op.want_at_ns);
+            hs_timerfd_set(&h->timer, p->op.want_at_ns);
         } else {
             p->state = BUSY;
         }
@@ -586,7 +576,7 @@ wait_again(struct hs_handshakes *h, struct place *p, bool first)
 }
 
 static void
-cut_header(struct hs_handshakes *h, struct place *p, hs_err why)
+cut_header(struct hs_handshakes *h, struct slot *p, hs_err why)
 {
     if (why == HS_E_BAD_FRAME)
         handshakes_count(&h->malformed);
@@ -601,21 +591,21 @@ cut_header(struct hs_handshakes *h, struct place *p, hs_err why)
 
 /* HS_E_LIMIT: the client has as many as it may. */
 static hs_err
-let_client_in(struct hs_handshakes *h, struct place *p)
+let_client_in(struct hs_handshakes *h, struct slot *p)
 {
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
     struct hs_addr client;
 
     if (h->peers == NULL || hs_conn_peer_addr(p->conn, NULL, &client) != HS_OK)
         return HS_OK;
-    return hs_peers_enter(h->peers, &client, hs_now(), &places)
-               ? hs_peers_seat(h->peers, &places, p->conn, NULL)
+    return hs_peers_enter(h->peers, &client, hs_now(), &slots)
+               ? hs_peers_seat(h->peers, &slots, p->conn, NULL)
                : HS_E_LIMIT;
 }
 
 /* Who is behind the proxy. HS_OK: the next stage may begin. */
 static hs_err
-read_header(struct hs_handshakes *h, struct place *p)
+read_header(struct hs_handshakes *h, struct slot *p)
 {
     bool local;
     hs_err rv = hs_proxy_read(&p->header, p->conn, NULL, &local);
@@ -633,7 +623,7 @@ read_header(struct hs_handshakes *h, struct place *p)
 }
 
 static void
-begin_securing(struct hs_handshakes *h, struct place *p)
+begin_securing(struct hs_handshakes *h, struct slot *p)
 {
     p->stage = SECURING;
     if (h->config == NULL)
@@ -644,7 +634,7 @@ begin_securing(struct hs_handshakes *h, struct place *p)
 }
 
 static hs_err
-handshakes_secure(struct hs_handshakes *h, struct place *p, struct hs_error *err)
+handshakes_secure(struct hs_handshakes *h, struct slot *p, struct hs_error *err)
 {
     hs_err rv;
 
@@ -659,7 +649,7 @@ handshakes_secure(struct hs_handshakes *h, struct place *p, struct hs_error *err
 
 /* While newcomers are held, what is ready waits. Its descriptor is not armed. */
 static bool
-keep_ready(struct hs_handshakes *h, struct place *p)
+keep_ready(struct hs_handshakes *h, struct slot *p)
 {
     bool kept;
 
@@ -673,9 +663,9 @@ keep_ready(struct hs_handshakes *h, struct place *p)
     return kept;
 }
 
-/* Of a BUSY place. The connection when it is ready, else NULL. */
+/* Of a BUSY slot. The connection when it is ready, else NULL. */
 static struct hs_conn *
-handshakes_step(struct hs_handshakes *h, struct place *p, bool first)
+handshakes_step(struct hs_handshakes *h, struct slot *p, bool first)
 {
     struct hs_error err = {0};
     hs_err rv = HS_OK;
@@ -715,10 +705,10 @@ needs_header(const struct hs_handshakes *h, struct hs_conn *conn)
 struct hs_conn *
 hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
 {
-    struct place *p;
+    struct slot *p;
 
     hs_lock_take(&h->lock);
-    p = &h->places[h->free_places[--h->n_free]];
+    p = &h->slots[h->free_slots[--h->n_free]];
     p->state = BUSY;
     p->conn = conn;
     p->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
@@ -735,10 +725,10 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
 
 /* ---- What is due --------------------------------------------------------------------------- */
 
-static struct place *
+static struct slot *
 handshakes_claim(struct hs_handshakes *h, uint64_t event)
 {
-    struct place *p = &h->places[(uint32_t)event];
+    struct slot *p = &h->slots[(uint32_t)event];
 
     hs_lock_take(&h->lock);
     if (p->state == WAITING && p->generation == event >> 32)
@@ -750,38 +740,32 @@ handshakes_claim(struct hs_handshakes *h, uint64_t event)
 }
 
 /* The one whose time has been up for the longest; sets the timer for the next. */
-static struct place *
+static struct slot *
 claim_expired(struct hs_handshakes *h)
 {
-    struct place *found = NULL;
+    struct slot *found = NULL;
     struct hs_timer *timer;
-    int64_t next;
-    uint64_t ticks;
-    ssize_t ignored;
 
     hs_lock_take(&h->lock);
     if ((timer = hs_timers_expired(&h->timers, hs_now())) != NULL) {
-        found = HS_CONTAINER(timer, struct place, timer);
+        found = HS_CONTAINER(timer, struct slot, timer);
         claim_locked(h, found);
     }
-    ignored = read(h->timer_fd, &ticks, sizeof(ticks));
-    (void)ignored;
-    h->timer_ns = HS_NEVER;
-    if ((next = hs_timers_earliest(&h->timers)) < HS_NEVER)
-        handshakes_set_timer_locked(h, next > 0 ? next : 1);
+    hs_timerfd_heard(&h->timer);
+    hs_timerfd_set(&h->timer, hs_timers_earliest(&h->timers));
     update_listening_locked(h);
     hs_lock_drop(&h->lock);
     return found;
 }
 
-static struct place *
+static struct slot *
 claim_ready(struct hs_handshakes *h)
 {
-    struct place *p = NULL;
+    struct slot *p = NULL;
 
     hs_lock_take(&h->lock);
     if (!h->held && !hs_list_empty(&h->ready)) {
-        p = HS_CONTAINER(h->ready.next, struct place, link);
+        p = HS_CONTAINER(h->ready.next, struct slot, link);
         claim_locked(h, p);
     }
     hs_lock_drop(&h->lock);
@@ -792,7 +776,7 @@ enum hs_due
 hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 {
     struct epoll_event ev;
-    struct place *p;
+    struct slot *p;
 
     if ((p = claim_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
@@ -820,7 +804,7 @@ hs_handshakes_close(struct hs_handshakes *h)
     h->listening = false;
     hs_lock_drop(&h->lock);
     for (size_t i = 0; i < h->max; i++) {
-        struct place *p = &h->places[i];
+        struct slot *p = &h->slots[i];
         enum state state;
 
         hs_lock_take(&h->lock);

@@ -1,7 +1,7 @@
 /* handshakes.h: the connections of a listener that are not ready yet: their proxy has still to say
  * for whom it comes, or they are in their TLS handshake.
  *
- * Accepting and shaking hands are apart: a client that is silent or slow takes a place here, not
+ * Accepting and shaking hands are apart: a client that is silent or slow takes a slot here, not
  * the acceptor. Places are bounded, and so is how many handshakes may begin per second; while there
  * is no room newcomers wait in the kernel's queue. Each is cut at its own absolute deadline, and
  * what failed is counted by kind.
@@ -11,7 +11,7 @@
  * may. While nobody accepts or tends, nothing moves. While it is held (a server is full) handshakes
  * that have begun go on, and wait, secured, to be taken.
  *
- * A client that has said nothing keeps its place only while nobody else wants it: when all places
+ * A client that has said nothing keeps its slot only while nobody else wants it: when all slots
  * are taken, the oldest silent one leaves to the next newcomer, once it had a moment to speak.
  */
 #ifndef HS_LISTEN_HANDSHAKES_H
@@ -44,9 +44,9 @@ enum hs_due {
 };
 /* Does the next thing that is due, without waiting. */
 enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn);
-/* Takes a place, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
+/* Takes a slot, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
  * none now; newcomers will be due again when there is. */
-bool hs_handshakes_take_place(struct hs_handshakes *h);
+bool hs_handshakes_take_slot(struct hs_handshakes *h);
 void hs_handshakes_give_back(struct hs_handshakes *h);
 /* Takes conn. It comes back at once if a quick peer has done all of its part; else NULL. */
 HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);

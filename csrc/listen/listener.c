@@ -60,6 +60,7 @@ struct hs_listener {
     unsigned magic;
     atomic_int refs;
     struct hs_list roster; /* roster.h */
+    uint32_t id;           /* never used again */
     struct hs_fd fd;
     struct bound bound;
     struct hs_listen_options options; /* immutable */
@@ -80,6 +81,7 @@ struct hs_listener {
 };
 
 static atomic_long live;
+static _Atomic uint32_t last_id;
 
 long
 hs_listener_live(void)
@@ -138,6 +140,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
     }
     l->magic = LISTENER_MAGIC;
     l->refs = 1;
+    l->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     l->where = where;
     l->bound = *b;
     l->options = *o;
@@ -243,6 +246,13 @@ listener_take(struct hs_list *link, size_t i, void *arg)
 
     ((struct hs_listener **)arg)[i] = l;
     return hs_fd_is_ours(&l->fd) && !hs_fd_is_closed(&l->fd) && hs_roster_try_ref(&l->refs);
+}
+
+uint32_t
+hs_listener_id(const struct hs_listener *l)
+{
+    HS_CHECK(l, LISTENER_MAGIC);
+    return l->id;
 }
 
 size_t
@@ -469,19 +479,19 @@ note_nobody(struct hs_listener *l)
 
 /* Before anything else is done for a stranger. A proxy's clients come in when they are known. */
 static bool
-may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_places *ret_places)
+may_enter(struct hs_listener *l, const struct hs_addr *peer, struct hs_peer_slots *ret_slots)
 {
     if (l->peers == NULL ||
         (l->handshakes != NULL && hs_handshakes_expect_header(l->handshakes, peer))) {
-        *ret_places = (struct hs_peer_places){0};
+        *ret_slots = (struct hs_peer_slots){0};
         return true;
     }
-    return hs_peers_enter(l->peers, peer, hs_now(), ret_places);
+    return hs_peers_enter(l->peers, peer, hs_now(), ret_slots);
 }
 
 static hs_err
 listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
-              const struct hs_peer_places *places, struct hs_error *err, struct hs_conn **ret_conn)
+              const struct hs_peer_slots *slots, struct hs_error *err, struct hs_conn **ret_conn)
 {
     unsigned changed = verify_inherited(l, fd);
     struct hs_sockopts own;
@@ -492,10 +502,10 @@ listener_wrap(struct hs_listener *l, int fd, const struct hs_addr *peer,
     if ((rv = hs_conn_wrap(fd, l->bound.family, peer, &own, changed, err, &conn)) != HS_OK) {
         (void)close(fd);
         if (l->peers != NULL)
-            hs_peers_leave(l->peers, places);
+            hs_peers_leave(l->peers, slots);
         return rv;
     }
-    if (l->peers != NULL && (rv = hs_peers_seat(l->peers, places, conn, err)) != HS_OK) {
+    if (l->peers != NULL && (rv = hs_peers_seat(l->peers, slots, conn, err)) != HS_OK) {
         hs_conn_unref(conn);
         return rv;
     }
@@ -507,7 +517,7 @@ static enum outcome
 listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_addr peer = {.len = sizeof(peer.storage)};
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
     enum outcome outcome;
     int fd;
 
@@ -522,11 +532,11 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
         return outcome;
     }
     note_newcomer(l);
-    if (!may_enter(l, &peer, &places)) {
+    if (!may_enter(l, &peer, &slots)) {
         reset(fd);
         return NEXT;
     }
-    if (listener_wrap(l, fd, &peer, &places, err, ret_conn) != HS_OK)
+    if (listener_wrap(l, fd, &peer, &slots, err, ret_conn) != HS_OK)
         return FAILED;
     listener_count(&l->accepted);
     recovered(l);
@@ -534,29 +544,33 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
 }
 
 static hs_err
+look_open(void *arg, struct hs_change *change)
+{
+    struct hs_listener *l = arg;
+
+    (void)change;
+    return hs_fd_is_closed(&l->fd) ? HS_OK : HS_WANT;
+}
+
+static hs_err
 wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
 {
-    struct hs_wakenode node;
-    int fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd);
-    int64_t until = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER;
-    short revents;
-    hs_err rv = HS_OK;
+    struct hs_change change = {
+        .list = &l->wakers,
+        .look = look_open,
+        .arg = l,
+        .fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd),
+        .events = POLLIN,
+        .id = l->fd.id,
+        .deadline_ns = op->deadline_ns,
+        .until_ns = why == EXHAUSTED ? atomic_load(&l->backoff_until_ns) : HS_NEVER,
+    };
 
     if (l->handshakes != NULL) { /* They go on while newcomers have to wait. */
-        fd = hs_handshakes_fileno(l->handshakes);
-        until = HS_NEVER;
+        change.fd = hs_handshakes_fileno(l->handshakes);
+        change.until_ns = HS_NEVER;
     }
-
-    if (!op->stepping)
-        hs_wakelist_join(&l->wakers, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &l->wakers);
-    op->want_id = l->fd.id;
-    if (!hs_fd_is_closed(&l->fd))
-        rv = hs_wait_op(op, fd, POLLIN, op->deadline_ns, until, err, &revents);
-    if (!op->stepping)
-        hs_wakelist_leave(&l->wakers, &node);
-    return rv;
+    return hs_wait_change(op, &change, err);
 }
 
 static enum outcome
@@ -593,7 +607,7 @@ listener_welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error
     struct hs_conn *conn = NULL;
 
     while (*n < max && (outcome == NEXT || outcome == GOT)) {
-        if (!hs_handshakes_take_place(l->handshakes))
+        if (!hs_handshakes_take_slot(l->handshakes))
             return NEXT;
         if ((outcome = listener_accept_one(l, err, &conn)) != GOT)
             hs_handshakes_give_back(l->handshakes);

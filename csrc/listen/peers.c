@@ -5,7 +5,7 @@
  * - An entry is free (in the list of those), or in its chain. One without connections is in the
  *   list `quiet`, the one that had its last connection first in front: a newcomer takes a free
  *   entry, or the first of these.
- * - connections is how many places name the entry; a place names it until it is left.
+ * - connections is how many slots name the entry; a slot names it until it is left.
  * The rate is a bucket of `burst` tokens: next_ns is when it will be full, and a connection that
  * would move it further than a bucketful away is refused (GCRA). An entry that gives way to another
  * before that forgets its debt; with a table as large as an attacker's network nothing better can
@@ -261,58 +261,58 @@ rise_locked(struct hs_peers *p, uint32_t i)
  * other. */
 static bool
 enter_locked(struct hs_peers *p, const struct hs_peer_key *peer, const struct hs_peer_key *network,
-             int64_t now_ns, struct hs_peer_places *ret_places)
+             int64_t now_ns, struct hs_peer_slots *ret_slots)
 {
-    struct hs_peer_places places = {.peer = find_or_make_locked(p, peer)};
+    struct hs_peer_slots slots = {.peer = find_or_make_locked(p, peer)};
 
-    if (peers_is_full(p, places.peer, p->limits.connections)) {
+    if (peers_is_full(p, slots.peer, p->limits.connections)) {
         p->stats.refused_connections++;
         return false;
     }
-    sit_locked(p, places.peer);
-    places.network = p->limits.network_connections > 0 ? find_or_make_locked(p, network) : 0;
-    if (peers_is_full(p, places.network, p->limits.network_connections)) {
+    sit_locked(p, slots.peer);
+    slots.network = p->limits.network_connections > 0 ? find_or_make_locked(p, network) : 0;
+    if (peers_is_full(p, slots.network, p->limits.network_connections)) {
         p->stats.refused_network++;
-        rise_locked(p, places.peer);
+        rise_locked(p, slots.peer);
         return false;
     }
-    if (comes_too_fast(p, places.peer, now_ns)) {
+    if (comes_too_fast(p, slots.peer, now_ns)) {
         p->stats.refused_rate++;
-        rise_locked(p, places.peer);
+        rise_locked(p, slots.peer);
         return false;
     }
-    sit_locked(p, places.network);
-    p->stats.untracked += places.peer == 0;
-    *ret_places = places;
+    sit_locked(p, slots.network);
+    p->stats.untracked += slots.peer == 0;
+    *ret_slots = slots;
     return true;
 }
 
 bool
 hs_peers_enter(struct hs_peers *p, const struct hs_addr *addr, int64_t now_ns,
-               struct hs_peer_places *ret_places)
+               struct hs_peer_slots *ret_slots)
 {
     struct hs_peer_key peer, network;
     bool may;
 
     if (!hs_peer_keys(addr, &peer, &network) ||
         hs_networks_have(p->limits.exempt, p->limits.n_exempt, addr)) {
-        *ret_places = (struct hs_peer_places){0};
+        *ret_slots = (struct hs_peer_slots){0};
         return true;
     }
     hs_lock_take(&p->lock);
-    may = enter_locked(p, &peer, &network, now_ns, ret_places);
+    may = enter_locked(p, &peer, &network, now_ns, ret_slots);
     hs_lock_drop(&p->lock);
     return may;
 }
 
 void
-hs_peers_leave(struct hs_peers *p, const struct hs_peer_places *places)
+hs_peers_leave(struct hs_peers *p, const struct hs_peer_slots *slots)
 {
-    if (places->peer == 0 && places->network == 0)
+    if (slots->peer == 0 && slots->network == 0)
         return;
     hs_lock_take(&p->lock);
-    rise_locked(p, places->peer);
-    rise_locked(p, places->network);
+    rise_locked(p, slots->peer);
+    rise_locked(p, slots->network);
     hs_lock_drop(&p->lock);
 }
 
@@ -321,7 +321,7 @@ hs_peers_leave(struct hs_peers *p, const struct hs_peer_places *places)
 struct seat {
     struct hs_conn_guest guest;
     struct hs_peers *peers; /* own reference */
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
 };
 
 static void
@@ -330,25 +330,25 @@ conn_ended(struct hs_conn_guest *guest, bool ours)
     struct seat *seat = HS_CONTAINER(guest, struct seat, guest);
 
     if (ours)
-        hs_peers_leave(seat->peers, &seat->places);
+        hs_peers_leave(seat->peers, &seat->slots);
     hs_peers_unref(seat->peers);
     free(seat);
 }
 
 hs_err
-hs_peers_seat(struct hs_peers *p, const struct hs_peer_places *places, struct hs_conn *conn,
+hs_peers_seat(struct hs_peers *p, const struct hs_peer_slots *slots, struct hs_conn *conn,
               struct hs_error *err)
 {
     struct seat *seat;
 
-    if (places->peer == 0 && places->network == 0)
+    if (slots->peer == 0 && slots->network == 0)
         return HS_OK;
     if ((seat = malloc(sizeof(*seat))) == NULL) {
-        hs_peers_leave(p, places);
-        return hs_err_setx(err, HS_E_NOMEM, "accept", "no memory for a peer's place");
+        hs_peers_leave(p, slots);
+        return hs_err_setx(err, HS_E_NOMEM, "accept", "no memory for a peer's slot");
     }
     *seat =
-        (struct seat){.guest = {.ended = conn_ended}, .peers = hs_peers_ref(p), .places = *places};
+        (struct seat){.guest = {.ended = conn_ended}, .peers = hs_peers_ref(p), .slots = *slots};
     hs_conn_set_guest(conn, &seat->guest);
     return HS_OK;
 }

@@ -240,6 +240,7 @@ dial_failed(struct hs_pool *p, struct hs_member *m, int64_t began_ns, const stru
     hs_lock_take(&p->lock);
     hs_histogram_add(&p->stats.dial, hs_now() - began_ns);
     p->stats.dial_error = *why;
+    p->stats.dial_error.origin = HS_ORIGIN_DIAL;
     before = p->failure;
     p->failure = failure;
     p->dial_error_ns = hs_now();

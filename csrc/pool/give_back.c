@@ -19,7 +19,7 @@ void
 hs_pool_end_lease_locked(struct hs_pool *p, struct hs_member *m, int64_t boot_now, bool was_used)
 {
     int64_t held = boot_now - m->since_boot;
-    struct site *site = m->site;
+    struct ledger_site *site = m->site;
 
     HS_ASSERT(m->state == MEMBER_LENT);
     hs_list_unlink(&m->link);

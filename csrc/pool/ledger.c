@@ -16,14 +16,14 @@ hs_ledger_forget_lent(struct ledger *l)
 {
     l->other.lent = 0;
     for (size_t i = 0; i < SITE_BUCKETS; i++)
-        for (struct site *s = l->buckets[i]; s != NULL; s = s->next)
+        for (struct ledger_site *s = l->buckets[i]; s != NULL; s = s->next)
             s->lent = 0;
 }
 
 bool
-hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_site *where)
+hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_call_site *where)
 {
-    struct site *made, *s;
+    struct ledger_site *made, *s;
     size_t i;
 
     HS_CHECK(p, POOL_MAGIC);
@@ -34,7 +34,7 @@ hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_s
         return false;
     made->code = holder->code;
     made->at = holder->at;
-    made->where = where != NULL ? where : hs_site_unknown();
+    made->where = where != NULL ? where : hs_call_site_unknown();
     i = site_hash(holder->code, holder->at);
     hs_lock_take(&p->lock);
     if (p->ledger.n < SITES_MAX && site_find(&p->ledger, holder) == NULL) {
@@ -54,7 +54,7 @@ hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code))
     HS_CHECK(p, POOL_MAGIC);
     for (size_t i = 0; i < SITE_BUCKETS; i++)
         while (p->ledger.buckets[i] != NULL) {
-            struct site *s = p->ledger.buckets[i];
+            struct ledger_site *s = p->ledger.buckets[i];
 
             p->ledger.buckets[i] = s->next;
             if (release != NULL)
@@ -118,12 +118,13 @@ hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n)
 }
 
 static void
-describe_site(const struct site *s, struct hs_site_stats *sites, size_t n, size_t *total)
+describe_site(const struct ledger_site *s, struct hs_call_site_stats *sites, size_t n,
+              size_t *total)
 {
     if (s->acquired == 0)
         return;
     if (*total < n)
-        sites[*total] = (struct hs_site_stats){
+        sites[*total] = (struct hs_call_site_stats){
             .code = s->code,
             .at = s->at,
             .lent = s->lent,
@@ -138,14 +139,14 @@ describe_site(const struct site *s, struct hs_site_stats *sites, size_t n, size_
 }
 
 size_t
-hs_pool_sites(struct hs_pool *p, struct hs_site_stats *sites, size_t n)
+hs_pool_sites(struct hs_pool *p, struct hs_call_site_stats *sites, size_t n)
 {
     size_t total = 0;
 
     HS_CHECK(p, POOL_MAGIC);
     hs_lock_take(&p->lock);
     for (size_t i = 0; i < SITE_BUCKETS; i++)
-        for (const struct site *s = p->ledger.buckets[i]; s != NULL; s = s->next)
+        for (const struct ledger_site *s = p->ledger.buckets[i]; s != NULL; s = s->next)
             describe_site(s, sites, n, &total);
     describe_site(&p->ledger.other, sites, n, &total);
     hs_lock_drop(&p->lock);
@@ -187,12 +188,21 @@ hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferr
 }
 
 /* HS_OK: told. HS_WANT: there is none. */
+struct overdue {
+    struct hs_pool *pool;
+    struct hs_lent *ret_lent;
+};
+
+/* A hs_look: HS_OK with one that was not told yet. */
 static hs_err
-tell_one(struct hs_pool *p, struct hs_lent *ret_lent)
+tell_one(void *arg, struct hs_change *change)
 {
+    struct overdue *o = arg;
+    struct hs_pool *p = o->pool;
     int64_t boot_now = hs_boot_now();
     hs_err rv = HS_WANT;
 
+    (void)change;
     hs_lock_take(&p->lock);
     if (p->closed)
         rv = HS_E_CLOSED;
@@ -204,7 +214,7 @@ tell_one(struct hs_pool *p, struct hs_lent *ret_lent)
         if (!m->untold)
             continue;
         m->untold = false;
-        *ret_lent = describe(m, boot_now);
+        *o->ret_lent = describe(m, boot_now);
         rv = HS_OK;
     }
     hs_lock_drop(&p->lock);
@@ -215,26 +225,12 @@ hs_err
 hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
                       struct hs_lent *ret_lent)
 {
-    struct hs_wakenode node;
-    short revents;
+    struct overdue o = {p, ret_lent};
     hs_err rv;
 
     HS_CHECK(p, POOL_MAGIC);
     if ((rv = hs_pool_enter(p, err)) != HS_OK || (rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
-    do {
-        if (!op->stepping)
-            hs_wakelist_join(&p->changed, &node);
-        else if (op->loop_waiter != NULL)
-            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
-        op->want_id = 0;
-        if ((rv = tell_one(p, ret_lent)) == HS_WANT)
-            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-        else if (rv == HS_OK)
-            op->claim = 1; /* Told. */
-        if (!op->stepping)
-            hs_wakelist_leave(&p->changed, &node);
-    } while (rv == HS_OK && op->claim == 0);
-    op->claim = 0;
+    rv = hs_await_change(op, &p->changed, tell_one, &o, err);
     return rv == HS_E_CLOSED ? hs_err_setx(err, rv, NULL, "the pool is closed") : rv;
 }

@@ -12,19 +12,19 @@
 /* Code that is made at run time must not fill the memory: beyond these all places are one. */
 #define SITES_MAX 4096
 
-struct site {
+struct ledger_site {
     const void *code; /* borrows: the one who said so keeps it until hs_pool_forget_sites */
     int at;
-    struct hs_site *where; /* the same, for those who look */
-    struct site *next;
+    struct hs_call_site *where; /* the same, for those who look */
+    struct ledger_site *next;
     size_t lent;
     uint64_t acquired, lost, overdue, dirty;
     int64_t held_max_ns, held_sum_ns;
 };
 
 struct ledger {
-    struct site *buckets[SITE_BUCKETS];
-    struct site other; /* of those who did not say, and of those beyond SITES_MAX */
+    struct ledger_site *buckets[SITE_BUCKETS];
+    struct ledger_site other; /* of those who did not say, and of those beyond SITES_MAX */
     size_t n;
 };
 
@@ -37,10 +37,10 @@ site_hash(const void *code, int at)
 }
 
 /* NULL: it is not known. */
-static inline struct site *
+static inline struct ledger_site *
 site_find(struct ledger *l, const struct hs_holder *h)
 {
-    struct site *s;
+    struct ledger_site *s;
 
     if (h->code == NULL)
         return &l->other;
@@ -51,10 +51,10 @@ site_find(struct ledger *l, const struct hs_holder *h)
 }
 
 /* The same, but never NULL. */
-static inline struct site *
+static inline struct ledger_site *
 site_of(struct ledger *l, const struct hs_holder *h)
 {
-    struct site *s = site_find(l, h);
+    struct ledger_site *s = site_find(l, h);
 
     return s != NULL ? s : &l->other;
 }

@@ -43,8 +43,8 @@ hs_pool_idle_until_locked(const struct hs_pool *p, const struct hs_member *m)
 }
 
 static void
-lend_lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder, struct site *site,
-          int64_t boot_now, struct hs_lease *ret_lease)
+lend_lend(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder,
+          struct ledger_site *site, int64_t boot_now, struct hs_lease *ret_lease)
 {
     hs_pool_set_state_locked(p, m, MEMBER_LENT);
     *ret_lease = (struct hs_lease){
@@ -130,7 +130,7 @@ hs_pool_try_acquire(struct hs_pool *p, const struct hs_holder *holder, struct hs
 {
     struct hs_lease lease;
     struct hs_member *m;
-    struct site *site;
+    struct ledger_site *site;
     int64_t boot_now;
     enum hs_pool_reason why;
     bool to_probe = false;
@@ -402,22 +402,20 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
 }
 
 static hs_err
+look_served(void *arg, struct hs_change *change)
+{
+    const struct waiter *w = arg;
+
+    (void)change;
+    return atomic_load(&w->state) == WAITER_QUEUED ? HS_WANT : HS_OK;
+}
+
+static hs_err
 sleep_in_queue(struct waiter *w, struct hs_op *op, struct hs_error *err)
 {
-    struct hs_wakenode node;
-    short revents;
-    hs_err rv = HS_OK;
+    hs_err rv = hs_await_change(op, &w->wake, look_served, w, err);
 
-    if (!op->stepping)
-        hs_wakelist_join(&w->wake, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &w->wake);
-    op->want_id = 0;
-    if (atomic_load(&w->state) == WAITER_QUEUED)
-        rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-    if (!op->stepping)
-        hs_wakelist_leave(&w->wake, &node);
-    else if (op->loop_waiter != NULL && rv != HS_WANT)
+    if (op->stepping && op->loop_waiter != NULL && rv != HS_WANT)
         hs_loop_waiter_unpark(op->loop_waiter); /* The waiter may go now, and its list with it. */
     return rv;
 }

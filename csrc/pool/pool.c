@@ -170,7 +170,8 @@ pool_destroy(struct hs_pool *p)
 
 hs_err
 hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-               const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool)
+               const struct hs_pool_opening *origin, struct hs_error *err,
+               struct hs_pool **ret_pool)
 {
     struct hs_pool *p;
     hs_err rv;
@@ -189,10 +190,11 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     pool_empty(p);
-    p->ledger.other.where = hs_site_unknown();
+    p->ledger.other.where = hs_call_site_unknown();
     p->where = origin->site;
     p->thread = origin->thread;
     (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
+    p->named = origin->named;
     p->scan_boot = HS_NEVER;
     p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -209,7 +211,7 @@ hs_err
 hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
             struct hs_error *err, struct hs_pool **ret_pool)
 {
-    const struct hs_pool_origin unknown = {.site = hs_site_unknown(), .name = ""};
+    const struct hs_pool_opening unknown = {.site = hs_call_site_unknown(), .name = ""};
 
     return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
 }
@@ -452,6 +454,58 @@ hs_pool_evict(struct hs_pool *p)
     hs_pool_leave(p, &d);
 }
 
+/* Of those in list; NULL: it is not there. */
+static struct hs_member *
+find_conn_locked(const struct hs_list *list, uint64_t conn_id)
+{
+    for (const struct hs_list *l = list->next; l != list; l = l->next) {
+        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (hs_conn_id(m->conn) == conn_id)
+            return m;
+    }
+    return NULL;
+}
+
+enum hs_retire
+hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns)
+{
+    struct deferred d = {.worker = true};
+    int64_t boot_now = hs_boot_now();
+    enum hs_retire how = HS_RETIRE_GONE;
+    struct hs_member *m;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    if ((m = find_conn_locked(&p->idle, conn_id)) == NULL) {
+        if (find_conn_locked(&p->lent, conn_id) != NULL)
+            how = HS_RETIRE_LENT;
+    } else if (boot_now - m->since_boot < idle_ns) {
+        how = HS_RETIRE_FRESH;
+    } else {
+        hs_pool_retire_locked(p, m, HS_POOL_EVICTED, &d);
+        how = HS_RETIRE_CLOSED;
+    }
+    hs_pool_leave(p, &d);
+    return how;
+}
+
+size_t
+hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room)
+{
+    struct hs_list *lists[] = {&p->idle, &p->lent};
+    size_t n = 0;
+
+    HS_CHECK(p, POOL_MAGIC);
+    hs_lock_take(&p->lock);
+    for (size_t i = 0; i < 2; i++)
+        for (const struct hs_list *l = lists[i]->next; l != lists[i]; l = l->next, n++)
+            if (n < room)
+                ids[n] = hs_conn_id(HS_CONTAINER(l, struct hs_member, link)->conn);
+    hs_lock_drop(&p->lock);
+    return n;
+}
+
 hs_err
 hs_pool_resize(struct hs_pool *p, size_t max_size, struct hs_error *err)
 {
@@ -531,26 +585,27 @@ is_renewed(struct hs_pool *p)
     return done;
 }
 
-/* Listens first, looks after. */
 static hs_err
-await(struct hs_pool *p, struct hs_op *op, bool (*done)(struct hs_pool *), const char *name,
-      struct hs_error *err)
+look_renewed(void *arg, struct hs_change *change)
 {
-    struct hs_wakenode node;
-    short revents;
+    (void)change;
+    return is_renewed(arg) ? HS_OK : HS_WANT;
+}
+
+static hs_err
+look_empty(void *arg, struct hs_change *change)
+{
+    (void)change;
+    return is_empty(arg) ? HS_OK : HS_WANT;
+}
+
+static hs_err
+await(struct hs_pool *p, struct hs_op *op, hs_look *look, const char *name, struct hs_error *err)
+{
     hs_err rv = hs_op_begin(op, HS_NEVER, err);
 
-    for (bool is_done = false; rv == HS_OK && !is_done;) {
-        if (!op->stepping)
-            hs_wakelist_join(&p->changed, &node);
-        else if (op->loop_waiter != NULL)
-            hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &p->changed);
-        op->want_id = 0;
-        if (!(is_done = done(p)))
-            rv = hs_wait_op(op, -1, 0, op->deadline_ns, HS_NEVER, err, &revents);
-        if (!op->stepping)
-            hs_wakelist_leave(&p->changed, &node);
-    }
+    if (rv == HS_OK)
+        rv = hs_await_change(op, &p->changed, look, p, err);
     if (rv < 0 && err != NULL)
         err->op = name;
     return rv;
@@ -563,12 +618,12 @@ hs_pool_drain(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
         op->claim = 1; /* The first step. */
         hs_pool_evict(p);
     }
-    return await(p, op, is_renewed, "drain", err);
+    return await(p, op, look_renewed, "drain", err);
 }
 
 hs_err
 hs_pool_await_closed(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
 {
     HS_CHECK(p, POOL_MAGIC);
-    return await(p, op, is_empty, "close", err);
+    return await(p, op, look_empty, "close", err);
 }

@@ -56,8 +56,8 @@ struct hs_member {
     struct hs_pool *pool;
     uint32_t index;
     enum member_state state;
-    struct hs_conn *conn;          /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
-    struct hs_site *_Atomic *told; /* conn's: its borrower's place, for those who look */
+    struct hs_conn *conn;               /* owns; changes with DIALING -> IDLE and CLOSING -> FREE */
+    struct hs_call_site *_Atomic *told; /* conn's: its borrower's place, for those who look */
     struct hs_conn *inherited; /* owns; in a forked child: the parent's, that a lease may name */
     size_t endpoint;
     _Atomic uint64_t lease_id; /* 0: not lent, or being returned; see give_back.c */
@@ -75,7 +75,7 @@ struct hs_member {
     int64_t handshaking_ns; /* DIALING: since when in its TLS handshake; 0: it is not */
     bool stalled;           /* for so long that it holds nobody's place; in pool->n_stalled */
     struct hs_holder holder;
-    struct site *site;
+    struct ledger_site *site;
     struct hs_conn_mark lent;       /* when it was lent */
     struct hs_conn_mark clean;      /* or was marked clean; written by the borrower */
     struct hs_member *_Atomic lost; /* in pool->lost */
@@ -91,11 +91,12 @@ struct endpoint {
 
 struct hs_pool {
     unsigned magic;
-    atomic_uint generation; /* hs_fork_generation() in which it works */
-    uint32_t id;            /* never used again */
-    struct hs_site *where;  /* its origin; immutable, as the next two */
+    atomic_uint generation;     /* hs_fork_generation() in which it works */
+    uint32_t id;                /* never used again */
+    struct hs_call_site *where; /* its origin; immutable, as the next three */
     uint64_t thread;
     char name[HS_POOL_NAME_SIZE];
+    bool named;
     atomic_int refs;
     struct hs_list link;      /* guarded by the pool worker's lock: in its list */
     struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */

@@ -122,8 +122,8 @@ void
 hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label)
 {
     HS_CHECK(p, POOL_MAGIC);
-    *ret_label =
-        (struct hs_pool_label){.name = p->name, .site = p->where, .thread = p->thread, .id = p->id};
+    *ret_label = (struct hs_pool_label){
+        .name = p->name, .site = p->where, .thread = p->thread, .id = p->id, .named = p->named};
 }
 
 size_t

@@ -26,7 +26,7 @@ struct waiter {
     struct hs_lease lease;
     bool to_probe; /* with lease: the kernel is to be asked first */
     struct hs_holder holder;
-    struct site *site;
+    struct ledger_site *site;
     int64_t deadline_ns, since_ns;
     uint64_t ticket; /* the queue is ordered by it */
     unsigned generation;

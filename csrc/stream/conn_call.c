@@ -418,47 +418,59 @@ refuse_told(struct hs_error *err)
     return hs_err_setx(err, HS_E_CANCELLED, NULL, "%s while waiting", hs_err_text(HS_E_CANCELLED));
 }
 
-/* Listens to op->told, looks at it after. The one who is told tries once more before it ends:
- * something may have arrived between the last try and the cancel. */
+struct conn_wait {
+    struct hs_conn *c;
+    struct hs_op *op;
+    enum hs_dir dir;
+    struct hs_error *err;
+    bool refused; /* told, and had its last try: that is the outcome even if it was closed since */
+};
+
+/* HS_OK: try again at once. The one who is told tries once more before it ends: something may have
+ * arrived between the last try and the cancel. */
 static hs_err
-listen_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, bool sleeps,
-            struct hs_wakenode *node, struct hs_error *err)
+look_call(void *arg, struct hs_change *change)
 {
-    if (!hs_token_is_ours(op->told))
+    struct conn_wait *w = arg;
+    struct hs_conn *c = w->c;
+    struct hs_op *op = w->op;
+    hs_err rv;
+
+    if (is_told(c, op, w->dir)) {
+        w->refused = op->told_seen;
+        op->told_seen = true;
+        return w->refused ? refuse_told(w->err) : HS_OK;
+    }
+    if (c->tls != NULL && is_late(c, op, w->dir))
+        return hs_err_setx(w->err, HS_E_DEADLINE, NULL, "%s while waiting",
+                           hs_err_text(HS_E_DEADLINE));
+    if (hs_fd_is_closed(&c->fd))
         return HS_OK;
-    if (sleeps)
-        hs_wakelist_join(hs_token_wakelist(op->told), node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_TOLD, hs_token_wakelist(op->told));
-    if (!is_told(c, op, dir))
-        return HS_OK;
-    if (op->told_seen)
-        return refuse_told(err);
-    op->told_seen = true;
-    return HS_INTR;
+    if ((rv = check_quiet(c, op, w->dir, w->err, &change->until_ns)) != HS_OK)
+        return rv == HS_INTR ? HS_OK : rv;
+    change->deadline_ns = conn_call_deadline_of(c, op, w->dir); /* it may have moved */
+    return HS_WANT;
 }
 
 static hs_err
-wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
+wait_for_peer(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want,
+              struct hs_error *err)
 {
-    struct hs_wakenode node;
-    int fd = hs_fd_number(&c->fd);
-    bool sleeps = !op->stepping && conn_call_deadline_of(c, op, dir) != HS_TRY_ONCE;
-    int64_t until = HS_NEVER;
-    short revents;
-    hs_err rv = HS_OK;
+    struct conn_wait w = {c, op, dir, err, false};
+    struct hs_change change = {
+        .list = &c->wakers,
+        .told = op->told,
+        .look = look_call,
+        .arg = &w,
+        .fd = hs_fd_number(&c->fd),
+        .events = want,
+        .id = c->fd.id,
+        .until_ns = HS_NEVER,
+    };
+    hs_err rv = hs_wait_change(op, &change, err);
 
-    if (sleeps)
-        hs_wakelist_join(&c->wakers, &node);
-    else if (op->loop_waiter != NULL)
-        hs_loop_waiter_listen(op->loop_waiter, HS_BELL_OWNER, &c->wakers);
-    op->want_id = c->fd.id;
-    if (c->tls != NULL && is_late(c, op, dir))
-        rv = hs_err_setx(err, HS_E_DEADLINE, NULL, "%s while waiting", hs_err_text(HS_E_DEADLINE));
-    else if (!hs_fd_is_closed(&c->fd) && (rv = check_quiet(c, op, dir, err, &until)) == HS_OK)
-        rv = hs_wait_op(op, fd, want, conn_call_deadline_of(c, op, dir), until, err, &revents);
-    else if (rv == HS_INTR)
-        rv = HS_OK; /* Try again, at once. */
+    if (w.refused)
+        return rv;
     if (rv == HS_E_CANCELLED && !op->left_seen && is_left(c, op)) {
         if (err != NULL)
             *err = (struct hs_error){0};
@@ -470,27 +482,6 @@ wait_here(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, stru
             *err = (struct hs_error){0};
         rv = hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
     }
-    if (sleeps)
-        hs_wakelist_leave(&c->wakers, &node);
-    return rv;
-}
-
-static hs_err
-wait_told(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, struct hs_error *err)
-{
-    bool sleeps = !op->stepping && conn_call_deadline_of(c, op, dir) != HS_TRY_ONCE;
-    struct hs_wakenode node;
-    hs_err rv;
-
-    if (op->told == NULL)
-        return wait_here(c, op, dir, want, err);
-    rv = listen_told(c, op, dir, sleeps, &node, err);
-    if (rv == HS_OK)
-        rv = wait_here(c, op, dir, want, err);
-    else if (rv == HS_INTR)
-        rv = HS_OK; /* Try again, at once. */
-    if (sleeps && hs_token_is_ours(op->told))
-        hs_wakelist_leave(hs_token_wakelist(op->told), &node);
     return rv;
 }
 
@@ -503,10 +494,10 @@ hs_call_wait(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, short want, s
     hs_stall_begin(c, op, dir);
     if (op->stepping || !atomic_load(&c->in_slots) ||
         conn_call_deadline_of(c, op, dir) == HS_TRY_ONCE) {
-        rv = wait_told(c, op, dir, want, err);
+        rv = wait_for_peer(c, op, dir, want, err);
     } else {
         hs_slots_give(c->slots);
-        rv = wait_told(c, op, dir, want, err);
+        rv = wait_for_peer(c, op, dir, want, err);
         hs_slots_take(c->slots, op->token, conn_call_deadline_of(c, op, dir));
     }
     if (rv == HS_OK && dir == HS_DIR_IN && c->spot == NULL)

@@ -89,12 +89,13 @@ struct pace {
 /* For those who look: see roll.h. */
 struct hs_roll_entry {
     struct hs_list link; /* guarded by its part's lock */
-    struct hs_site *_Atomic site;
+    struct hs_call_site *_Atomic site;
     atomic_uchar made;    /* enum hs_made */
     atomic_uchar counted; /* COUNTED_* in roll.c */
     _Atomic uint64_t thread;
-    struct hs_site *_Atomic holder; /* written by its pool: who has borrowed it */
-    uint32_t reads;                 /* belongs to who has claimed HS_DIR_IN */
+    struct hs_call_site *_Atomic holder; /* written by its pool: who has borrowed it */
+    atomic_bool served;                  /* a server's: its handler works on it when no call does */
+    uint32_t reads;                      /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };
 

@@ -73,7 +73,7 @@ hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word)
     c->lease = word;
 }
 
-struct hs_site *_Atomic *
+struct hs_call_site *_Atomic *
 hs_conn_holder(struct hs_conn *c)
 {
     HS_CHECK(c, CONN_MAGIC);

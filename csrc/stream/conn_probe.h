@@ -24,7 +24,7 @@ enum hs_liveness hs_conn_probe(struct hs_conn *c);
  * word, as long as calls name leases. */
 void hs_conn_set_lease(struct hs_conn *c, const _Atomic uint64_t *word);
 /* Where its pool tells whose line has borrowed it; NULL: nobody's. Lives as long as c. */
-struct hs_site *_Atomic *hs_conn_holder(struct hs_conn *c);
+struct hs_call_site *_Atomic *hs_conn_holder(struct hs_conn *c);
 /* The word has changed, with seq_cst. After this no call that names the earlier lease touches c,
  * but those that hs_conn_leftover finds. Spins for as long as somebody looks. */
 void hs_conn_end_lease(struct hs_conn *c);

@@ -1,17 +1,17 @@
 /* departures.c: see departures.h.
  *
  * Invariants:
- * - places is indexed by descriptor number, and guarded by lock (rank DEPARTURES). A place with a
+ * - slots is indexed by descriptor number, and guarded by lock (rank DEPARTURES). A slot with a
  *   token is taken: conn is the connection whose descriptor it is, which has not been freed, since
  *   hs_conn_unref leaves first. Its owner and generation tell it from former and later ones of the
  *   same number.
- * - An event names the generation of its place: what comes late for a former owner is dropped.
+ * - An event names the generation of its slot: what comes late for a former owner is dropped.
  * - A connection is put into the set when it has been here for young_ns: most handlers are over by
  *   then, and have cost no system call. Nothing is lost: what has happened meanwhile is told when
  *   it is put in. young lists, in the order of their times, at least all that are to be put in;
  *   those that have left or were put in since are skipped. While it lists any the timer is set to
  *   the first or to an earlier time.
- * - A token is taken out of its place under the lock and cancelled outside. Before that c->left is
+ * - A token is taken out of its slot under the lock and cancelled outside. Before that c->left is
  *   set to its id: calls on the connection itself find out for themselves, and raise what is true.
  *
  * The set is edge-triggered. RST, a keepalive that gave up and a peer that closed a unix socket
@@ -24,6 +24,7 @@
 
 #include "conn_impl.h"
 #include "../base/time.h"
+#include "../cancel/timerfd.h"
 #include "../cancel/token.h"
 
 #include <errno.h>
@@ -33,7 +34,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define DEPARTURES_MAGIC 0x70c3de9aU
@@ -42,10 +42,10 @@
 /* In the data of the timer's events. */
 #define TIMER UINT64_MAX
 
-struct place {
+struct slot {
     uint64_t owner;         /* hs_fd.id */
     struct hs_conn *conn;   /* borrows; see above */
-    struct hs_token *token; /* owns; NULL: the place is free */
+    struct hs_token *token; /* owns; NULL: the slot is free */
     uint32_t generation;
     bool armed;  /* it is in the set */
     bool by_end; /* the end of the peer's stream counts, too */
@@ -60,16 +60,15 @@ struct hs_departures {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
-    int epoll_fd; /* changes once, to -1, under lock, by who tends it; timer_fd with it */
-    int timer_fd; /* in the set */
+    int epoll_fd; /* own; changes once, to -1, under lock, by who tends it; timer with it */
     int64_t young_ns;
     struct hs_lock lock;
     /* All below are guarded by lock. */
-    struct place *places; /* own */
-    size_t n_places;
+    struct slot *slots; /* own */
+    size_t n_slots;
     struct young *young; /* own; a ring */
     size_t first_young, n_young, room_young;
-    bool timer_set;
+    struct hs_timerfd timer; /* own; in the set, for the oldest of the young */
 };
 
 static const char by_reset[] = "the client has left: its connection was reset, or is dead";
@@ -95,13 +94,13 @@ static hs_err
 departures_open_descriptors(struct hs_departures *d, struct hs_error *err)
 {
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
+    hs_err rv;
 
-    d->timer_fd = -1;
     if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_create1");
-    if ((d->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) < 0)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "timerfd_create");
-    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer_fd, &timer) != 0)
+    if ((rv = hs_timerfd_open(&d->timer, "departures", err)) != HS_OK)
+        return rv;
+    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer.fd, &timer) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_ctl");
     return HS_OK;
 }
@@ -122,9 +121,10 @@ hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures *
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
     d->young_ns = young_ns;
+    d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     if ((rv = departures_open_descriptors(d, err)) != HS_OK) {
         departures_close_if_open(d->epoll_fd);
-        departures_close_if_open(d->timer_fd);
+        hs_timerfd_close(&d->timer);
         free(d);
         return rv;
     }
@@ -148,18 +148,20 @@ hs_departures_ref(struct hs_departures *d)
 void
 hs_departures_close(struct hs_departures *d)
 {
-    int epoll_fd, timer_fd;
+    struct hs_timerfd timer;
+    int epoll_fd;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
     epoll_fd = d->epoll_fd;
-    timer_fd = d->timer_fd;
-    d->epoll_fd = d->timer_fd = -1;
+    timer = d->timer;
+    d->epoll_fd = -1;
+    d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_lock_drop(&d->lock);
     departures_close_if_open(epoll_fd);
-    departures_close_if_open(timer_fd);
+    hs_timerfd_close(&timer);
 }
 
 /* Its connections hold references: the one who gives up the last has seen all of them leave. */
@@ -172,13 +174,13 @@ hs_departures_unref(struct hs_departures *d)
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
     departures_close_if_open(d->epoll_fd);
-    departures_close_if_open(d->timer_fd);
+    hs_timerfd_close(&d->timer);
     if (departures_is_ours(d)) { /* In a forked child the tokens are the parent's. */
-        for (size_t i = 0; i < d->n_places; i++)
-            hs_token_unref(d->places[i].token);
+        for (size_t i = 0; i < d->n_slots; i++)
+            hs_token_unref(d->slots[i].token);
         hs_lock_fini(&d->lock);
     }
-    free(d->places);
+    free(d->slots);
     free(d->young);
     memset(d, FREED, sizeof(*d));
     free(d);
@@ -209,18 +211,18 @@ reserve_young_locked(struct hs_departures *d)
 static hs_err
 reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
 {
-    size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_places ? n : 2 * d->n_places;
-    struct place *places;
+    size_t n = (size_t)fd + 1, wanted = n > 2 * d->n_slots ? n : 2 * d->n_slots;
+    struct slot *slots;
 
     if (!reserve_young_locked(d))
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
-    if (n <= d->n_places)
+    if (n <= d->n_slots)
         return HS_OK;
-    if ((places = realloc(d->places, wanted * sizeof(*places))) == NULL)
+    if ((slots = realloc(d->slots, wanted * sizeof(*slots))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
-    memset(places + d->n_places, 0, (wanted - d->n_places) * sizeof(*places));
-    d->places = places;
-    d->n_places = wanted;
+    memset(slots + d->n_slots, 0, (wanted - d->n_slots) * sizeof(*slots));
+    d->slots = slots;
+    d->n_slots = wanted;
     return HS_OK;
 }
 
@@ -229,22 +231,14 @@ departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_erro
 {
     struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
 
-    ev.data.u64 = (uint64_t)d->places[fd].generation << 32 | (uint32_t)fd;
+    ev.data.u64 = (uint64_t)d->slots[fd].generation << 32 | (uint32_t)fd;
     if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
         (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
-        d->places[fd].armed = true;
+        d->slots[fd].armed = true;
         return HS_OK;
     }
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "departures",
                       "epoll_ctl");
-}
-
-static void
-departures_set_timer_locked(struct hs_departures *d, int64_t at_ns)
-{
-    struct itimerspec spec = {.it_value = hs_timespec_until(at_ns, 0)};
-
-    d->timer_set = timerfd_settime(d->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0;
 }
 
 /* After reserve_locked. */
@@ -255,23 +249,22 @@ begin_young_locked(struct hs_departures *d, int fd)
 
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
-                        .generation = d->places[fd].generation};
-    if (!d->timer_set)
-        departures_set_timer_locked(d, y->at_ns);
+                        .generation = d->slots[fd].generation};
+    hs_timerfd_set(&d->timer, y->at_ns);
 }
 
 static hs_err
 watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token *token,
              struct hs_error *err, struct hs_token **ret_former)
 {
-    struct place *p;
+    struct slot *p;
     hs_err rv;
 
     if (d->epoll_fd < 0)
         return hs_err_setx(err, HS_E_CLOSED, "departures", "nobody watches any more");
     if ((rv = reserve_locked(d, fd, err)) != HS_OK)
         return rv;
-    p = &d->places[fd];
+    p = &d->slots[fd];
     p->generation++;
     if (d->young_ns == 0 && (rv = departures_arm_locked(d, fd, false, err)) != HS_OK)
         return rv;
@@ -311,11 +304,11 @@ hs_departures_watch(struct hs_departures *d, struct hs_conn *c, struct hs_token 
     return rv;
 }
 
-static struct place *
-departures_place_of_locked(struct hs_departures *d, const struct hs_conn *c)
+static struct slot *
+departures_slot_of_locked(struct hs_departures *d, const struct hs_conn *c)
 {
     size_t i = (size_t)c->fd.number;
-    struct place *p = c->fd.number >= 0 && i < d->n_places ? &d->places[i] : NULL;
+    struct slot *p = c->fd.number >= 0 && i < d->n_slots ? &d->slots[i] : NULL;
 
     return p != NULL && p->token != NULL && p->owner == c->fd.id ? p : NULL;
 }
@@ -325,13 +318,13 @@ departures_leave(struct hs_conn *c, bool given_away)
 {
     struct hs_departures *d = c->departures;
     struct hs_token *token = NULL;
-    struct place *p;
+    struct slot *p;
 
     HS_CHECK(c, CONN_MAGIC);
     if (d == NULL || !departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
-    if ((p = departures_place_of_locked(d, c)) != NULL) {
+    if ((p = departures_slot_of_locked(d, c)) != NULL) {
         token = p->token;
         p->token = NULL;
         p->generation++;
@@ -360,7 +353,7 @@ hs_err
 hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
 {
     struct hs_departures *d = c->departures;
-    struct place *p;
+    struct slot *p;
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
@@ -371,7 +364,7 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
                          "no server watches this connection for its handler");
     } else {
         hs_lock_take(&d->lock);
-        p = departures_place_of_locked(d, c);
+        p = departures_slot_of_locked(d, c);
         if (p != NULL && d->epoll_fd >= 0 &&
             (rv = departures_arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
@@ -405,7 +398,7 @@ is_broken(struct hs_conn *c, uint32_t events)
 static struct hs_token *
 judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char **ret_why)
 {
-    struct place *p = &d->places[(uint32_t)ev->data.u64];
+    struct slot *p = &d->slots[(uint32_t)ev->data.u64];
     struct hs_token *token = p->token;
     bool ended = p->by_end && (ev->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
 
@@ -427,7 +420,7 @@ judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char *
 static bool
 is_young_locked(const struct hs_departures *d, const struct young *y)
 {
-    const struct place *p = &d->places[y->fd];
+    const struct slot *p = &d->slots[y->fd];
 
     return p->generation == y->generation && p->token != NULL && !p->armed &&
            !hs_fd_is_closed(&p->conn->fd);
@@ -442,7 +435,7 @@ grow_up_locked(struct hs_departures *d, const struct young *y, struct hs_error *
     struct hs_error failed = {0};
     hs_err rv = departures_arm_locked(d, (int)y->fd, false, &failed);
 
-    if (rv == HS_OK || hs_fd_is_closed(&d->places[y->fd].conn->fd))
+    if (rv == HS_OK || hs_fd_is_closed(&d->slots[y->fd].conn->fd))
         return HS_OK;
     if (err != NULL)
         *err = failed;
@@ -455,18 +448,15 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
 {
     int64_t now = hs_now(), soonest;
     struct young *y;
-    uint64_t count;
-    ssize_t ignored = read(d->timer_fd, &count, sizeof(count));
     hs_err rv = HS_OK;
 
-    (void)ignored;
-    d->timer_set = false;
+    hs_timerfd_heard(&d->timer);
     for (; d->n_young > 0; d->n_young--) {
         y = &d->young[d->first_young];
         if (is_young_locked(d, y) &&
             (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
             soonest = hs_deadline_after(d->young_ns / 4);
-            departures_set_timer_locked(d, y->at_ns > soonest ? y->at_ns : soonest);
+            hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest);
             break;
         }
         d->first_young = (d->first_young + 1) % d->room_young;

@@ -55,9 +55,10 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
-    bool rest;  /* it was given for what the last message had left, not for what has come */
-    bool known; /* it is a message: no other look is needed */
-    bool stays; /* in a drain, though quiet: it is new, or in the middle of a message */
+    bool rest;    /* it was given for what the last message had left, not for what has come */
+    bool known;   /* it is a message: no other look is needed */
+    bool retired; /* a guard wants it gone, if there is still nothing */
+    bool stays;   /* in a drain, though quiet: it is new, or in the middle of a message */
 };
 
 /* Lanes: of SILENT ones nothing has come, as far as is known here. They are in the order in which
@@ -139,6 +140,22 @@ hs_spot_ended(struct hs_spot *s)
 {
     if (s != NULL)
         hs_reactor_call(s->parking->reactor, &s->parked);
+}
+
+bool
+hs_spot_waits(struct hs_spot *s)
+{
+    return s != NULL && hs_reactor_waits(s->parking->reactor, &s->parked) && s->lingering == NULL;
+}
+
+bool
+hs_spot_retire(struct hs_spot *s)
+{
+    if (!hs_reactor_take_this(s->parking->reactor, &s->parked))
+        return false;
+    s->retired = s->lingering == NULL; /* Until it is parked again it is ours. */
+    hs_reactor_queue(s->parking->reactor, &s->parked);
+    return true;
 }
 
 static struct hs_spot *
@@ -467,13 +484,21 @@ give_ended(struct hs_spot *s, hs_err how, struct hs_parked_conn *ret)
     hs_conn_end(s->conn, HS_END_ORDERLY);
 }
 
+static void
+give_retired(struct hs_spot *s, struct hs_parked_conn *ret)
+{
+    atomic_store(&s->conn->quiet.ended, HS_QUIET_FOR_LONG);
+    ret->news = HS_PARKED_EXPIRED;
+}
+
 /* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */
 static hs_err
 parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
 {
-    bool asked = !s->stays && atomic_load(&s->parking->draining);
+    bool asked = !s->stays && atomic_load(&s->parking->draining), retired = s->retired;
     hs_err rv;
 
+    s->retired = false;
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
     rv = surely_has_data(s) ? HS_OK : parking_look(s);
@@ -485,7 +510,7 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
         drop_told(s);
     if (rv == HS_INTR)
         rv = HS_WANT;
-    else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked &&
+    else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked && !retired &&
              wait_for_message(s, NULL) == HS_OK) /* Else there is no memory for more than it had. */
         return HS_WANT;
     *ret = (struct hs_parked_conn){.conn = s->conn, .arg = s->arg};
@@ -493,6 +518,8 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
         give_message(s, ret);
     else if (rv != HS_WANT)
         give_ended(s, rv, ret);
+    else if (retired && !asked)
+        give_retired(s, ret);
     else
         ret->news = asked ? HS_PARKED_QUIET : HS_PARKED_EXPIRED;
     return HS_OK;

@@ -9,7 +9,7 @@
 #include "../base/spans.h"
 #include "../base/lock.h"
 #include "../base/recorder.h"
-#include "../base/site.h"
+#include "../base/call_site.h"
 #include "../base/time.h"
 
 #include <netinet/tcp.h>
@@ -91,16 +91,16 @@ roll_count(_Atomic uint64_t *counter, uint64_t n)
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
 
-struct hs_site *
+struct hs_call_site *
 hs_roll_site(struct hs_conn *c)
 {
-    struct hs_site *site = atomic_load(&c->roll.site);
+    struct hs_call_site *site = atomic_load(&c->roll.site);
 
-    return site != NULL ? site : hs_site_unknown();
+    return site != NULL ? site : hs_call_site_unknown();
 }
 
 void
-hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_site *site, uint64_t thread)
+hs_conn_set_site(struct hs_conn *c, enum hs_made how, struct hs_call_site *site, uint64_t thread)
 {
     unsigned char not = COUNTED_NOT;
 
@@ -118,7 +118,7 @@ void
 hs_roll_ended(struct hs_conn *c)
 {
     unsigned char was = atomic_exchange(&c->roll.counted, COUNTED_ENDED);
-    struct hs_site *site = hs_roll_site(c);
+    struct hs_call_site *site = hs_roll_site(c);
 
     if (was == COUNTED_OPENED) /* Also the copy in a forked child: it was copied as open. */
         roll_count(&site->closed[atomic_load(&c->roll.made)], 1);
@@ -146,7 +146,7 @@ hs_roll_note(struct hs_conn *c, enum hs_event_kind kind, hs_err code, int64_t sp
 }
 
 void
-hs_site_leaked(struct hs_site *s, struct hs_conn *c)
+hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c)
 {
     struct hs_event e = {.site = s};
 
@@ -263,8 +263,11 @@ hs_conns(struct hs_conn **conns, size_t room)
 }
 
 void
-hs_conns_count(uint64_t counts[HS_MADE_KINDS])
+hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages)
 {
+    int64_t now = hs_now();
+
+    *ret_ages = (struct hs_spread){0};
     memset(counts, 0, HS_MADE_KINDS * sizeof(counts[0]));
     for (size_t i = 0; i < PARTS; i++) {
         struct part *p = &parts[i];
@@ -273,8 +276,10 @@ hs_conns_count(uint64_t counts[HS_MADE_KINDS])
         for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
             struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
 
-            if (!hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
-                counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
+            if (hs_fd_is_closed(&c->fd) || !hs_fd_is_ours(&c->fd))
+                continue;
+            hs_spread_add(ret_ages, now - c->created_ns);
+            counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
         }
         hs_lock_drop(&p->lock);
     }

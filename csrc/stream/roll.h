@@ -22,7 +22,7 @@
 void hs_roll_add(struct hs_conn *c);
 void hs_roll_remove(struct hs_conn *c);
 /* Never NULL. */
-struct hs_site *hs_roll_site(struct hs_conn *c);
+struct hs_call_site *hs_roll_site(struct hs_conn *c);
 /* It was closed, or given away. Once. */
 void hs_roll_ended(struct hs_conn *c);
 

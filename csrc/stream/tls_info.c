@@ -6,12 +6,19 @@
 
 #include "tls.h"
 #include "../base/err.h"
+#include "hardsock_binding.h"
 
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
+
+const char *
+hs_openssl_version(void)
+{
+    return OpenSSL_version(OPENSSL_VERSION);
+}
 
 static const char *
 group_name(SSL *ssl)

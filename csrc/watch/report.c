@@ -63,18 +63,38 @@ DEFINE_TAKE(hs_pool, hs_pools)
 DEFINE_TAKE(hs_listener, hs_listeners)
 DEFINE_TAKE(hs_breaker, hs_breakers)
 
+/* Writes one item; of an array of references it also lets go of its own. */
+typedef void write_item(struct hs_json *j, const void *item, int64_t now);
+
+/* The n items, each of the size, as a list of that name. takes: all; NULL: there was no memory. */
+static void
+write_list(struct hs_json *j, const char *key, void *all, size_t n, size_t size, write_item *item)
+{
+    int64_t now = hs_now();
+
+    if (all == NULL) {
+        j->failed = true;
+        return;
+    }
+    hs_json_open(j, key, '[');
+    for (size_t i = 0; i < n; i++)
+        item(j, (const char *)all + i * size, now);
+    hs_json_close(j, ']');
+    free(all);
+}
+
 /* ---- Parts --------------------------------------------------------------------------------- */
 
 static void
-site(struct hs_json *j, const char *key, const struct hs_site *s)
+site(struct hs_json *j, const char *key, const struct hs_call_site *s)
 {
-    struct hs_site_name name;
+    struct hs_call_site_name name;
 
     if (s == NULL) {
         hs_json_text(j, key, NULL);
         return;
     }
-    hs_site_name(s, &name);
+    hs_call_site_name(s, &name);
     hs_json_open(j, key, '{');
     hs_json_text(j, "file", name.file);
     hs_json_signed(j, "line", name.line);
@@ -135,8 +155,10 @@ waits(struct hs_json *j, const char *key, const struct hs_conn_waits *w, int64_t
 }
 
 static void
-connection(struct hs_json *j, const struct hs_conn_row *r, int64_t now)
+connection(struct hs_json *j, const void *item, int64_t now)
 {
+    const struct hs_conn_row *r = item;
+
     hs_json_open(j, NULL, '{');
     hs_json_number(j, "id", r->id);
     hs_json_signed(j, "fd", r->fd);
@@ -194,23 +216,14 @@ write_connections(struct hs_json *j)
 {
     size_t n;
     struct hs_conn_row *all = rows(&n);
-    int64_t now = hs_now();
 
-    if (all == NULL) {
-        j->failed = true;
-        return;
-    }
-    hs_json_open(j, "connections", '[');
-    for (size_t i = 0; i < n; i++)
-        connection(j, &all[i], now);
-    hs_json_close(j, ']');
-    free(all);
+    write_list(j, "connections", all, n, sizeof(*all), connection);
 }
 
 /* ---- Sites --------------------------------------------------------------------------------- */
 
 /* The line that is to be named for a row: of a pool's connection, who has borrowed it. */
-static const struct hs_site *
+static const struct hs_call_site *
 named(const struct hs_conn_row *r)
 {
     return r->holder != NULL ? r->holder : r->site;
@@ -278,33 +291,33 @@ group(struct hs_json *j, const struct hs_conn_row *r, size_t n, int64_t now)
 }
 
 static void
+total(struct hs_json *j, const void *item, int64_t now)
+{
+    const struct hs_call_site *s = *(const struct hs_call_site *const *)item;
+    struct hs_call_site_counts c;
+
+    (void)now;
+    hs_call_site_counts(s, &c);
+    if (c.opened == 0 && c.leaked == 0)
+        return;
+    hs_json_open(j, NULL, '{');
+    site(j, "site", s);
+    hs_json_number(j, "opened", c.opened);
+    hs_json_number(j, "leaked", c.leaked);
+    hs_json_number(j, "received", c.received);
+    hs_json_number(j, "sent", c.sent);
+    hs_json_close(j, '}');
+}
+
+static void
 write_totals(struct hs_json *j)
 {
-    struct hs_site **all;
-    size_t n, room = hs_sites(NULL, 0) + 16;
+    size_t n = 0, room = hs_call_sites(NULL, 0) + 16;
+    struct hs_call_site **all = calloc(room, sizeof(struct hs_call_site *));
 
-    if ((all = calloc(room, sizeof(struct hs_site *))) == NULL) {
-        j->failed = true;
-        return;
-    }
-    n = hs_sites(all, room);
-    hs_json_open(j, "totals", '[');
-    for (size_t i = 0; i < n && i < room; i++) {
-        struct hs_site_counts c;
-
-        hs_site_counts(all[i], &c);
-        if (c.opened == 0 && c.leaked == 0)
-            continue;
-        hs_json_open(j, NULL, '{');
-        site(j, "site", all[i]);
-        hs_json_number(j, "opened", c.opened);
-        hs_json_number(j, "leaked", c.leaked);
-        hs_json_number(j, "received", c.received);
-        hs_json_number(j, "sent", c.sent);
-        hs_json_close(j, '}');
-    }
-    hs_json_close(j, ']');
-    free((void *)all);
+    if (all != NULL && (n = hs_call_sites(all, room)) > room)
+        n = room;
+    write_list(j, "totals", (void *)all, n, sizeof(struct hs_call_site *), total);
 }
 
 static void
@@ -360,6 +373,7 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
     hs_pool_stats(p, &s);
     hs_pool_label(p, &label);
     hs_json_text(j, "name", label.name);
+    hs_json_flag(j, "named", label.named);
     hs_json_number(j, "id", label.id);
     site(j, "site", label.site);
     hs_json_flag(j, "is_closed", hs_pool_is_closed(p));
@@ -417,46 +431,60 @@ pool_people(struct hs_json *j, struct hs_pool *p)
 }
 
 static void
-pools(struct hs_json *j, bool people)
+pool(struct hs_json *j, struct hs_pool *p, bool people)
+{
+    hs_json_open(j, NULL, '{');
+    pool_numbers(j, p);
+    if (people)
+        pool_people(j, p);
+    hs_json_close(j, '}');
+    hs_pool_unref(p);
+}
+
+static void
+pool_in_numbers(struct hs_json *j, const void *item, int64_t now)
+{
+    (void)now;
+    pool(j, *(struct hs_pool *const *)item, false);
+}
+
+static void
+pool_in_full(struct hs_json *j, const void *item, int64_t now)
+{
+    (void)now;
+    pool(j, *(struct hs_pool *const *)item, true);
+}
+
+static void
+pools(struct hs_json *j, write_item *item)
 {
     size_t n;
     struct hs_pool **all = take_hs_pool(&n);
 
-    if (all == NULL) {
-        j->failed = true;
-        return;
-    }
-    hs_json_open(j, "pools", '[');
-    for (size_t i = 0; i < n; i++) {
-        hs_json_open(j, NULL, '{');
-        pool_numbers(j, all[i]);
-        if (people)
-            pool_people(j, all[i]);
-        hs_json_close(j, '}');
-        hs_pool_unref(all[i]);
-    }
-    hs_json_close(j, ']');
-    free((void *)all);
+    write_list(j, "pools", (void *)all, n, sizeof(struct hs_pool *), item);
 }
 
 static void
 write_pools(struct hs_json *j)
 {
-    pools(j, true);
+    pools(j, pool_in_full);
 }
 
 /* ---- Servers, breakers, events ------------------------------------------------------------- */
 
 static void
-server(struct hs_json *j, struct hs_listener *l)
+server(struct hs_json *j, const void *item, int64_t now)
 {
+    struct hs_listener *l = *(struct hs_listener *const *)item;
     struct hs_listener_stats s;
     struct hs_addr addr;
 
+    (void)now;
     hs_listener_stats(l, &s);
     if (hs_listener_addr(l, NULL, &addr) != HS_OK)
         addr.len = 0;
     hs_json_open(j, NULL, '{');
+    hs_json_number(j, "id", hs_listener_id(l));
     address(j, "address", &addr);
     hs_json_signed(j, "fd", hs_listener_fileno(l));
     hs_json_number(j, "accepted", s.accepted);
@@ -469,6 +497,7 @@ server(struct hs_json *j, struct hs_listener *l)
     hs_json_number(j, "handshakes", s.handshakes.in_progress);
     hs_json_number(j, "handshakes_completed", s.handshakes.completed);
     hs_json_close(j, '}');
+    hs_listener_unref(l);
 }
 
 static void
@@ -477,33 +506,20 @@ write_servers(struct hs_json *j)
     size_t n;
     struct hs_listener **all = take_hs_listener(&n);
 
-    if (all == NULL) {
-        j->failed = true;
-        return;
-    }
-    hs_json_open(j, "servers", '[');
-    for (size_t i = 0; i < n; i++) {
-        server(j, all[i]);
-        hs_listener_unref(all[i]);
-    }
-    hs_json_close(j, ']');
-    free((void *)all);
+    write_list(j, "servers", (void *)all, n, sizeof(struct hs_listener *), server);
 }
 
 #define STATES_MAX 1000 /* keys of one breaker that are told */
 
 static void
-breaker(struct hs_json *j, struct hs_breaker *b)
+breaker(struct hs_json *j, const void *item, int64_t now)
 {
+    struct hs_breaker *b = *(struct hs_breaker *const *)item;
     struct hs_breaker_status *s = calloc(STATES_MAX, sizeof(*s));
     char text[HS_BREAKER_KEY_TEXT_SIZE];
-    int64_t now = hs_now();
     size_t n = s == NULL ? 0 : hs_breaker_states(b, now, s, STATES_MAX);
 
-    if (s == NULL) {
-        j->failed = true;
-        return;
-    }
+    j->failed |= s == NULL;
     for (size_t i = 0; i < n && i < STATES_MAX; i++) {
         hs_json_open(j, NULL, '{');
         hs_json_text(j, "key", hs_breaker_key_text(&s[i].key, text, sizeof(text)));
@@ -519,6 +535,7 @@ breaker(struct hs_json *j, struct hs_breaker *b)
         hs_json_close(j, '}');
     }
     free(s);
+    hs_breaker_unref(b);
 }
 
 static void
@@ -527,22 +544,14 @@ write_breakers(struct hs_json *j)
     size_t n;
     struct hs_breaker **all = take_hs_breaker(&n);
 
-    if (all == NULL) {
-        j->failed = true;
-        return;
-    }
-    hs_json_open(j, "breakers", '[');
-    for (size_t i = 0; i < n; i++) {
-        breaker(j, all[i]);
-        hs_breaker_unref(all[i]);
-    }
-    hs_json_close(j, ']');
-    free((void *)all);
+    write_list(j, "breakers", (void *)all, n, sizeof(struct hs_breaker *), breaker);
 }
 
 static void
-event(struct hs_json *j, const struct hs_event *e, int64_t now)
+event(struct hs_json *j, const void *item, int64_t now)
 {
+    const struct hs_event *e = item;
+
     hs_json_open(j, NULL, '{');
     hs_json_number(j, "number", e->number);
     hs_json_text(j, "kind", hs_event_name((enum hs_event_kind)e->kind));
@@ -562,17 +571,8 @@ write_events(struct hs_json *j)
 {
     struct hs_event *all = calloc(HS_EVENTS_MAX, sizeof(*all));
     size_t n = all == NULL ? 0 : hs_events(all, HS_EVENTS_MAX);
-    int64_t now = hs_now();
 
-    if (all == NULL) {
-        j->failed = true;
-        return;
-    }
-    hs_json_open(j, "events", '[');
-    for (size_t i = 0; i < n; i++)
-        event(j, &all[i], now);
-    hs_json_close(j, ']');
-    free(all);
+    write_list(j, "events", all, n, sizeof(*all), event);
 }
 
 /* ---- Metrics ------------------------------------------------------------------------------- */
@@ -581,12 +581,14 @@ static void
 write_open(struct hs_json *j)
 {
     uint64_t open[HS_MADE_KINDS];
+    struct hs_spread ages;
 
-    hs_conns_count(open);
+    hs_conns_count(open, &ages);
     hs_json_open(j, "open_connections", '{');
     for (int how = 0; how < HS_MADE_KINDS; how++)
         hs_json_number(j, hs_made_name((enum hs_made)how), open[how]);
     hs_json_close(j, '}');
+    histogram(j, "live_conn_age", &ages);
 }
 
 static void
@@ -642,7 +644,7 @@ write_metrics(struct hs_json *j)
         histogram(j, hs_span_name((enum hs_span)i), &spread);
     }
     hs_json_close(j, '}');
-    pools(j, false);
+    pools(j, pool_in_numbers);
     write_servers(j);
     write_breakers(j);
 }

@@ -7,7 +7,9 @@ own deadlines wins.
 
 from __future__ import annotations
 
+from importlib import import_module as _import_module
 from os import environ as _environ
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from hardsock import deadline
 from hardsock._core import (
@@ -19,6 +21,7 @@ from hardsock._core import (
     Listener,
     Permit,
     fd_inventory,
+    openssl_version,
     reset_counts,
     resolver_stats,
     tcp_counts,
@@ -62,7 +65,7 @@ from hardsock._escapes import warn_of_foreign_sockets
 from hardsock._framing import Delimiter, LengthPrefix, Line
 from hardsock._inspect import by_environment as _inspect_by_environment
 from hardsock._inspect import inspect
-from hardsock._observe import Event, dump, dump_at_fatal_signals, events, metrics, report
+from hardsock._observe import Event, dump, dump_at_fatal_signals, events, report
 from hardsock._options import SocketOptions
 from hardsock._records import (
     Answer,
@@ -100,6 +103,7 @@ from hardsock.listening.listen import listen, listen_fds
 from hardsock.listening.listener_socket import ListenerSocket
 from hardsock.listening.peer_limits import PeerLimits
 from hardsock.listening.proxy_protocol import ProxyProtocol
+from hardsock.metrics import metrics
 from hardsock.pool.options import PoolOptions
 from hardsock.pool.pool import Pool, PoolManager
 from hardsock.pool.records import (
@@ -122,6 +126,10 @@ from hardsock.serving.systemd import systemd_notify
 from hardsock.tls.config import Certificate, TLSConfig
 from hardsock.tls.ssl_context import SSLContext, ssl_context
 from hardsock.tls.tls_socket import TLSSocket
+
+if _TYPE_CHECKING:
+    from hardsock import guard
+    from hardsock.guard import Guard
 
 __all__ = [
     "Address",
@@ -164,6 +172,7 @@ __all__ = [
     "ForeignSocket",
     "FrameError",
     "FrameTooLarge",
+    "Guard",
     "HandshakeStats",
     "PeerLimits",
     "PeerStats",
@@ -232,6 +241,7 @@ __all__ = [
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
+    "guard",
     "hand_over",
     "inspect",
     "listen",
@@ -239,6 +249,7 @@ __all__ = [
     "metrics",
     "note",
     "open_connections",
+    "openssl_version",
     "remaining",
     "report",
     "reset_counts",
@@ -258,6 +269,15 @@ __all__ = [
     "timeout",
     "warn_of_foreign_sockets",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "guard":  # Few have one, and each process would wait for it.
+        return _import_module("hardsock.guard")
+    if name == "Guard":
+        return _import_module("hardsock.guard").Guard
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 _inspect_by_environment()
 if _environ.get("HARDSOCK_TRACE") == "1":

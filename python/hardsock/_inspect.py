@@ -51,6 +51,27 @@ def _private(directory: Path) -> bool:
     return mine and not found.st_mode & 0o077
 
 
+def first_private(places: list[Path]) -> Path:
+    """The first of these that can be had as a directory of this user's own.
+
+    Raises:
+        PermissionError: If there is none.
+    """
+    for place in places:
+        if _private(place):
+            return place
+    raise PermissionError(
+        f"{', '.join(map(str, places))}: must be a directory of this user's own with mode 0700"
+    )
+
+
+def current() -> str | None:
+    """The path of this process's socket; ``None``: it has none."""
+    if directory := _state.get("directory"):
+        return str(Path(directory, socket_name(os.getpid())))
+    return None
+
+
 def inspect(enabled: bool = True, *, directory: str | os.PathLike[str] | None = None) -> str | None:
     """Let ``hardsock top`` and others look at this process, through a unix socket.
 
@@ -77,12 +98,7 @@ def inspect(enabled: bool = True, *, directory: str | os.PathLike[str] | None = 
         _state.clear()
         _core._inspect(None)
         return None
-    places = [Path(directory)] if directory is not None else list(directories())
-    place = next((one for one in places if _private(one)), None)
-    if place is None:
-        raise PermissionError(
-            f"{', '.join(map(str, places))}: must be a directory of this user's own with mode 0700"
-        )
+    place = first_private([Path(directory)] if directory is not None else list(directories()))
     path = place / socket_name(os.getpid())
     _core._inspect(os.fsencode(path))
     if not _state:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from hardsock import _core
 from hardsock.pool.records import Site, thread_name
 
-__all__ = ["Event", "dump", "dump_at_fatal_signals", "events", "metrics", "report"]
+__all__ = ["Event", "dump", "dump_at_fatal_signals", "events", "report"]
 
 
 class _HasFileno(Protocol):
@@ -30,26 +30,6 @@ def report(name: str) -> dict[str, Any]:
     import json  # Not with hardsock: few ask, and each process would wait for it.
 
     return cast("dict[str, Any]", json.loads(_core._report(name)))
-
-
-def metrics() -> dict[str, Any]:
-    """Counters, gauges and histograms of this process since it began: ``report("metrics")``.
-
-    - ``open_connections``: how many, by how they were made;
-    - ``descriptors``: ``open`` and ``limit``; ``resets``; ``resolver``; ``events``: how often each
-      kind of the flight recorder's events has been;
-    - ``seconds``: histograms by name, each with ``count``, ``sum`` in seconds, and ``buckets``: how
-      many took no longer than each of ``edges`` (seconds, the same for all; the rest took longer).
-      ``read_stall_peer`` is how long calls waited for the peer to send, ``read_stall_application``
-      how long bytes had lain in the receive queue (one read in 32 asks the kernel, which counts in
-      ticks of up to 10 ms), ``read_stall_gil`` how long after the bytes were read their caller
-      could go on. ``conn_age`` is observed when a connection ends;
-    - ``pools``: a list with the counts of each, and ``wait_seconds``, ``use_seconds``,
-      ``dial_seconds``; ``servers``: listeners; ``breakers``: keys and their states.
-
-    In a forked child the counters go on from the parent's.
-    """
-    return report("metrics")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
+from types import CodeType
 from typing import NamedTuple
 
 
@@ -271,3 +272,83 @@ class BreakerStats(NamedTuple):
     keys_open: int
     by_class: dict[str, int]
     """Failures by class."""
+
+
+# What the core tells the package, in its own units: nanoseconds, and call sites as (code, offset).
+
+
+class OpenedRecord(NamedTuple):
+    """A Connection or Listener object that is open."""
+
+    how: str
+    """``"connect"``, ``"accept"``, ``"adopt"``, ``"listen"`` or ``"lent"``."""
+    serial: int
+    fd: int
+    local: str | None
+    peer: str | None
+    code: CodeType | None
+    """Where it was opened, with *offset*."""
+    offset: int
+    since_ns: int
+    """As ``time.monotonic_ns()``."""
+    thread: int
+    owner: object
+    """What the context said; ``None``: nothing."""
+
+
+class DroppedRecord(NamedTuple):
+    """One that was thrown away open."""
+
+    how: str
+    serial: int
+    text: str
+    """Its ``repr()``."""
+    code: CodeType | None
+    offset: int
+    since_ns: int
+    thread: int
+    owner: object
+
+
+class LeaseRecord(NamedTuple):
+    """A connection that a pool has lent."""
+
+    id: int
+    thread: int
+    task: int
+    """``id()`` of the task; 0: none."""
+    code: CodeType | None
+    offset: int
+    age_ns: int
+    times_lent: int
+    bytes_sent: int
+    bytes_received: int
+    endpoint: int
+    """Its index among the pool's."""
+    fd: int
+    overdue: bool
+
+
+class BorrowerRecord(NamedTuple):
+    """A call site that borrows from a pool, and what came of it."""
+
+    code: CodeType | None
+    offset: int
+    lent: int
+    acquired: int
+    lost: int
+    overdue: int
+    dirty: int
+    held_max_ns: int
+    held_sum_ns: int
+
+
+class FdSocketRecord(NamedTuple):
+    """What the kernel says of a descriptor that is a socket."""
+
+    family: int
+    type: int
+    listens: bool
+    state: str | None
+    local: str | None
+    peer: str | None

@@ -8,7 +8,7 @@ too: see ``hardsock.aio._host_scope``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ContextDecorator, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -75,26 +75,49 @@ def in_event_loop() -> bool:
 
 
 class Ambient(ContextDecorator):
-    """A token that is ambient in a block; in a task of an event loop the block ends with it."""
+    """A token that is ambient in a block; in a task of an event loop the block ends with it.
 
-    __slots__ = ("_host", "_make", "_previous")
+    Entered for each request of each adapter: what it costs in calls is counted by a test.
+    """
 
-    def __init__(self, make: Callable[[CancelToken | None], CancelToken]) -> None:
-        self._make = make
+    __slots__ = ("_given", "_host", "_name", "_previous", "_seconds", "_shields")
+
+    def __init__(
+        self,
+        given: CancelToken | None,
+        seconds: float | None = None,
+        name: str | None = None,
+        shields: bool = False,
+    ) -> None:
+        self._given = given  # None: a new one of *seconds* and *name*
+        self._seconds, self._name, self._shields = seconds, name, shields
         self._host: HostScope | None = None
         self._previous: Any = None
 
     def _recreate_cm(self) -> Ambient:  # For each call of a function that it decorates.
-        return Ambient(self._make)
+        return Ambient(self._given, self._seconds, self._name, self._shields)
 
     def __enter__(self) -> CancelToken:
         if self._previous is not None:
             raise RuntimeError("this scope is entered already: make another one")
-        token = self._make(current())
+        outer, given = _scope.get(), self._given
+        if given is None:
+            if outer is None or self._shields:
+                token = CancelToken(self._seconds, name=self._name)
+            else:
+                token = outer.child(self._seconds, name=self._name)
+        elif outer is None or outer is given:
+            token = given
+        else:
+            token = CancelToken.linked((given, outer))
         self._previous = _scope.set(token)
-        if in_event_loop():
+        # What in_event_loop() asks, but for a call.
+        asyncio = sys.modules.get("_asyncio")
+        if (
+            asyncio is not None and asyncio._get_running_loop() is not None
+        ) or "trio.lowlevel" in sys.modules:
             try:
-                self._host = _host_scope(token)
+                self._host = _host_scope(token) if in_event_loop() else None
             except BaseException:
                 self._reset()
                 raise
@@ -110,9 +133,10 @@ class Ambient(ContextDecorator):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._reset()
-        host, self._host = self._host, None
-        if host is not None:
+        _scope.reset(self._previous)
+        self._previous = None
+        if self._host is not None:
+            host, self._host = self._host, None
             host.leave(exc_type, exc, traceback)
 
 
@@ -137,13 +161,7 @@ def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
         DeadlineExceeded: When the time is up.
         Cancelled: When the token was cancelled.
     """
-
-    def make(outer: CancelToken | None) -> CancelToken:
-        if outer is None:
-            return CancelToken(seconds, name=name)
-        return outer.child(seconds, name=name)
-
-    return Ambient(make)
+    return Ambient(None, seconds, name)
 
 
 def scope(token: CancelToken) -> Ambient:
@@ -153,13 +171,7 @@ def scope(token: CancelToken) -> Ambient:
     """
     if not isinstance(token, CancelToken):
         raise TypeError(f"token must be a CancelToken, not {type(token).__name__}")
-
-    def make(outer: CancelToken | None) -> CancelToken:
-        if outer is None or outer is token:
-            return token
-        return CancelToken.linked((token, outer))
-
-    return Ambient(make)
+    return Ambient(token)
 
 
 @contextmanager
@@ -177,7 +189,7 @@ def shield(seconds: float, *, name: str | None = None) -> Iterator[CancelToken]:
 
         held = shielded_from()
     try:
-        with Ambient(lambda _outer: CancelToken(seconds, name=name)) as token:
+        with Ambient(None, seconds, name, shields=True) as token:
             yield token
     finally:
         for host in held:

@@ -7,7 +7,9 @@ Installed with hardsock and active by itself; ``hardsock_leaks = off`` in the co
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -26,6 +28,7 @@ _MARKER = (
 _owners_key = pytest.StashKey[Owners]()
 _owner_key = pytest.StashKey[Owner]()
 _failed_key = pytest.StashKey[bool]()
+_just_failed_key = pytest.StashKey[bool]()
 
 
 class _Phase(threading.local):
@@ -111,6 +114,9 @@ def _hardsock_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     if owners is None:
         yield
         return
+    if request.config.stash.get(_just_failed_key, False):
+        _forget_failure()
+        request.config.stash[_just_failed_key] = False
     owner = owners.begin(request.node.nodeid)
     request.node.stash[_owner_key] = owner
     reset = _core.owner.set(owner)
@@ -150,7 +156,15 @@ def _tell(who: str, found: list[Finding]) -> None:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """See who failed: the traceback keeps alive what that test had, so it is not looked at."""
     if call.excinfo is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
-        item.stash[_failed_key] = True
+        item.stash[_failed_key] = item.config.stash[_just_failed_key] = True
+
+
+def _forget_failure() -> None:
+    """Let go of what the traceback of the test before kept: a later test is not blamed for the end
+    of it. Pytest forgets the same names when the next test is called."""
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        vars(sys).pop(name, None)
+    gc.collect()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -287,7 +287,7 @@ START_TEST(a_number_that_is_used_again_is_somebody_else)
     if (hs_conn_fileno(second.c) == number) {
         ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, "second", fresh(), &token));
         ASSERT_OK(hs_departures_watch(w.d, second.c, token, fresh()));
-        hs_conn_leave_departures(w.pair.c); /* It has no place there any more. */
+        hs_conn_leave_departures(w.pair.c); /* It has no slot there any more. */
         ck_assert(!is_over(&w));
         ASSERT_OK(hs_token_check(token));
         reset_peer(&second);

@@ -20,17 +20,17 @@ take_from(struct hs_pool *p, const void *code, int at, uint64_t thread)
     return lease;
 }
 
-static struct hs_site_stats
+static struct hs_call_site_stats
 site(struct hs_pool *p, const void *code, int at)
 {
-    struct hs_site_stats sites[8] = {0};
+    struct hs_call_site_stats sites[8] = {0};
     size_t n = hs_pool_sites(p, sites, LENGTH(sites));
 
     ck_assert_uint_le(n, LENGTH(sites));
     for (size_t i = 0; i < n; i++)
         if (sites[i].code == code && sites[i].at == at)
             return sites[i];
-    return (struct hs_site_stats){0};
+    return (struct hs_call_site_stats){0};
 }
 
 START_TEST(lent_connections_are_listed_with_who_holds_them)

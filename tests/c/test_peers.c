@@ -58,7 +58,7 @@ START_TEST(a_peer_has_so_many_places_and_no_more)
     const struct hs_peer_limits limits = {.connections = 2, .table_size = 8};
     struct hs_peers *p = peers_with(&limits);
     struct hs_addr a = v4(0x01020304), b = v4(0x01020305), mapped = v6("::ffff:1.2.3.4");
-    struct hs_peer_places one, two, three, none = {.peer = 77};
+    struct hs_peer_slots one, two, three, none = {.peer = 77};
 
     ck_assert(hs_peers_enter(p, &a, 1, &one));
     ck_assert(hs_peers_enter(p, &mapped, 1, &two)); /* The same address, as IPv6 sockets show it. */
@@ -85,17 +85,17 @@ START_TEST(ipv6_counts_by_64_and_48_bits_and_ipv4_by_24)
                    beside = v6("2001:db8:1:2::1"), third = v6("2001:db8:1:3::1"),
                    elsewhere = v6("2001:db8:2:1::1");
     struct hs_addr four[] = {v4(0x01020301), v4(0x01020302), v4(0x010203ff), v4(0x01020401)};
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
 
-    ck_assert(hs_peers_enter(p, &host, 1, &places));
-    ck_assert(!hs_peers_enter(p, &same, 1, &places));
-    ck_assert(hs_peers_enter(p, &beside, 1, &places));
-    ck_assert(!hs_peers_enter(p, &third, 1, &places));
-    ck_assert(hs_peers_enter(p, &elsewhere, 1, &places));
-    ck_assert(hs_peers_enter(p, &four[0], 1, &places));
-    ck_assert(hs_peers_enter(p, &four[1], 1, &places));
-    ck_assert(!hs_peers_enter(p, &four[2], 1, &places));
-    ck_assert(hs_peers_enter(p, &four[3], 1, &places));
+    ck_assert(hs_peers_enter(p, &host, 1, &slots));
+    ck_assert(!hs_peers_enter(p, &same, 1, &slots));
+    ck_assert(hs_peers_enter(p, &beside, 1, &slots));
+    ck_assert(!hs_peers_enter(p, &third, 1, &slots));
+    ck_assert(hs_peers_enter(p, &elsewhere, 1, &slots));
+    ck_assert(hs_peers_enter(p, &four[0], 1, &slots));
+    ck_assert(hs_peers_enter(p, &four[1], 1, &slots));
+    ck_assert(!hs_peers_enter(p, &four[2], 1, &slots));
+    ck_assert(hs_peers_enter(p, &four[3], 1, &slots));
     ck_assert_uint_eq(stats_of(p).refused_connections, 1);
     ck_assert_uint_eq(stats_of(p).refused_network, 2);
     hs_peers_unref(p);
@@ -107,18 +107,18 @@ START_TEST(a_peer_may_come_so_often_after_a_burst)
     const struct hs_peer_limits limits = {.per_s = 10, .burst = 3, .table_size = 8};
     struct hs_peers *p = peers_with(&limits);
     struct hs_addr a = v4(0x01020304);
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
     int64_t now = SECOND;
     int let_in = 0;
 
     for (int i = 0; i < 5; i++)
-        let_in += hs_peers_enter(p, &a, now, &places);
+        let_in += hs_peers_enter(p, &a, now, &slots);
     ck_assert_int_eq(let_in, 3);
-    ck_assert(!hs_peers_enter(p, &a, now + SECOND / 10 - 1, &places));
-    ck_assert(hs_peers_enter(p, &a, now + SECOND / 10, &places));
-    ck_assert(!hs_peers_enter(p, &a, now + SECOND / 10, &places));
+    ck_assert(!hs_peers_enter(p, &a, now + SECOND / 10 - 1, &slots));
+    ck_assert(hs_peers_enter(p, &a, now + SECOND / 10, &slots));
+    ck_assert(!hs_peers_enter(p, &a, now + SECOND / 10, &slots));
     for (let_in = 0; now < 11 * SECOND; now += SECOND / 100)
-        let_in += hs_peers_enter(p, &a, now, &places);
+        let_in += hs_peers_enter(p, &a, now, &slots);
     ck_assert_int_ge(let_in, 98);
     ck_assert_int_le(let_in, 103);
     hs_peers_unref(p);
@@ -132,16 +132,16 @@ START_TEST(the_exempt_and_unix_peers_have_no_limits)
         .connections = 1, .table_size = 8, .exempt = &exempt, .n_exempt = 1};
     struct hs_peers *p = peers_with(&limits);
     struct hs_addr inside = v4(0x0aff0001), outside = v4(0x0a7f0001), local = {.len = 2};
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
 
     local.sa.sa_family = AF_UNIX;
     for (int i = 0; i < 3; i++) {
-        ck_assert(hs_peers_enter(p, &inside, 1, &places));
-        ck_assert_uint_eq(places.peer, 0);
-        ck_assert(hs_peers_enter(p, &local, 1, &places));
+        ck_assert(hs_peers_enter(p, &inside, 1, &slots));
+        ck_assert_uint_eq(slots.peer, 0);
+        ck_assert(hs_peers_enter(p, &local, 1, &slots));
     }
-    ck_assert(hs_peers_enter(p, &outside, 1, &places));
-    ck_assert(!hs_peers_enter(p, &outside, 1, &places));
+    ck_assert(hs_peers_enter(p, &outside, 1, &slots));
+    ck_assert(!hs_peers_enter(p, &outside, 1, &slots));
     hs_peers_unref(p);
 }
 END_TEST
@@ -151,18 +151,18 @@ START_TEST(a_full_table_forgets_the_longest_quiet_and_then_lets_in_uncounted)
     const struct hs_peer_limits limits = {.connections = 1, .per_s = 1, .table_size = 2};
     struct hs_peers *p = peers_with(&limits);
     struct hs_addr a = v4(1), b = v4(2), c = v4(3);
-    struct hs_peer_places of_a, of_b, of_c;
+    struct hs_peer_slots of_a, of_b, of_c;
 
     ck_assert(hs_peers_enter(p, &a, 1, &of_a));
     ck_assert(hs_peers_enter(p, &b, 1, &of_b));
     ck_assert(hs_peers_enter(p, &c, 1, &of_c));
     ck_assert_uint_eq(stats_of(p).untracked, 1);
-    hs_peers_leave(p, &of_c); /* It has no place. */
+    hs_peers_leave(p, &of_c); /* It has no slot. */
     hs_peers_leave(p, &of_b);
     hs_peers_leave(p, &of_a);
     ck_assert(
         !hs_peers_enter(p, &b, 1, &of_b)); /* Its rate is remembered, and it is seen last now */
-    ck_assert(hs_peers_enter(p, &c, 1, &of_c));  /* in the place of a, */
+    ck_assert(hs_peers_enter(p, &c, 1, &of_c));  /* in the slot of a, */
     ck_assert(!hs_peers_enter(p, &b, 1, &of_b)); /* not of b. */
     hs_peers_leave(p, &of_c);
     ck_assert_uint_eq(stats_of(p).tracked, 2);
@@ -195,7 +195,7 @@ END_TEST
 
 struct guest {
     uint32_t bits; /* 0: nobody */
-    struct hs_peer_places places;
+    struct hs_peer_slots slots;
 };
 
 static uint64_t state;
@@ -233,10 +233,10 @@ START_TEST(the_table_counts_as_a_list_would)
         bool expected = count(guests, bits, 0) < 3 && count(guests, bits, 8) < 7, may;
 
         if (g->bits != 0 && draw(5) < 2) {
-            hs_peers_leave(p, &g->places);
+            hs_peers_leave(p, &g->slots);
             *g = (struct guest){0};
         } else if (g->bits == 0) {
-            may = hs_peers_enter(p, &addr, 1, &g->places);
+            may = hs_peers_enter(p, &addr, 1, &g->slots);
             ck_assert_msg(may == expected || (may && limits.table_size == 40), "seed %d, step %d",
                           _i, step);
             g->bits = may ? bits : 0;
@@ -246,7 +246,7 @@ START_TEST(the_table_counts_as_a_list_would)
     }
     for (int i = 0; i < GUESTS; i++)
         if (guests[i].bits != 0)
-            hs_peers_leave(p, &guests[i].places);
+            hs_peers_leave(p, &guests[i].slots);
     (void)stats_of(p);
     if (limits.table_size == 4096)
         ck_assert_uint_eq(stats_of(p).untracked, 0);
@@ -269,13 +269,13 @@ come_and_go(void *arg)
     for (uint32_t i = 0; i < 20000; i++) {
         uint32_t who = (i * 7 + (uint32_t)(uintptr_t)arg) % 16;
         struct hs_addr addr = v4(0x01000000U + who);
-        struct hs_peer_places places;
+        struct hs_peer_slots slots;
 
-        if (!hs_peers_enter(shared, &addr, 1, &places))
+        if (!hs_peers_enter(shared, &addr, 1, &slots))
             continue;
         ck_assert_int_lt(atomic_fetch_add(&present[who], 1), 2);
         atomic_fetch_sub(&present[who], 1);
-        hs_peers_leave(shared, &places);
+        hs_peers_leave(shared, &slots);
     }
     return NULL;
 }

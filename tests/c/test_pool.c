@@ -10,6 +10,29 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+START_TEST(a_guard_ends_what_is_idle_and_nothing_else)
+{
+    struct server server = server_new();
+    struct hs_pool_options o = options(2);
+    struct hs_pool *p = pool_of(&server, &o);
+    struct hs_lease one = take(p), other = take(p);
+    uint64_t ids[2], gone = hs_conn_id(one.conn), stays = hs_conn_id(other.conn);
+
+    ck_assert_uint_eq(hs_pool_conn_ids(p, ids, 2), 2);
+    ck_assert_int_eq(hs_pool_retire(p, gone, 0), HS_RETIRE_LENT);
+    ck_assert_int_eq(give(p, &one), HS_POOL_NONE);
+    ck_assert_int_eq(hs_pool_retire(p, gone, 60 * SECOND), HS_RETIRE_FRESH);
+    ck_assert_int_eq(hs_pool_retire(p, gone, 0), HS_RETIRE_CLOSED);
+    ck_assert_int_eq(hs_pool_retire(p, gone, 0), HS_RETIRE_GONE);
+    ck_assert_uint_eq(hs_pool_conn_ids(p, ids, 2), 1);
+    ck_assert_uint_eq(ids[0], stays);
+    ck_assert_uint_eq(stats_of(p).closed_by_reason[HS_POOL_EVICTED], 1);
+    ck_assert_int_eq(give(p, &other), HS_POOL_NONE);
+    pool_end(p);
+    server_free(&server);
+}
+END_TEST
+
 START_TEST(pool_lends_what_came_back)
 {
     struct server s = server_new();
@@ -733,8 +756,8 @@ look_at_labels(void *arg)
 
 START_TEST(pool_has_its_name_from_when_it_can_be_found)
 {
-    struct hs_pool_origin origin = {
-        .site = hs_site_intern("orders.py", "start", 7), .thread = 42, .name = "orders"};
+    struct hs_pool_opening origin = {
+        .site = hs_call_site_intern("orders.py", "start", 7), .thread = 42, .name = "orders"};
     struct server s = server_new();
     struct hs_pool_options o = options(1);
     struct thread looker;
@@ -758,6 +781,7 @@ main(void)
 {
     TCase *tc = case_new("pool");
 
+    tcase_add_test(tc, a_guard_ends_what_is_idle_and_nothing_else);
     tcase_add_test(tc, pool_lends_what_came_back);
     tcase_add_test(tc, pool_lends_the_latest_first_or_the_oldest);
     tcase_add_test(tc, pool_never_opens_more_than_max_size);

@@ -133,6 +133,7 @@ START_TEST(dial_has_a_deadline_of_its_own)
     caller_start(&c, p, HS_NEVER); /* A caller without one does not hang. */
     ASSERT_ERR(HS_E_DEADLINE, caller_join(&c));
     ck_assert_str_eq(c.err.op, "connect");
+    ck_assert_int_eq(c.err.origin, HS_ORIGIN_DIAL);
     ck_assert_uint_eq(closed(p, HS_POOL_DIAL_FAILED), 1);
     ck_assert_uint_eq(stats_of(p).dial.count, 1);
     pool_end(p);
@@ -153,6 +154,7 @@ START_TEST(failed_dial_is_told_to_all_whom_nothing_else_can_serve)
         caller_start(&c[i], p, 10 * SECOND);
     for (size_t i = 0; i < LENGTH(c); i++) {
         ASSERT_ERR(HS_E_CONNECT, caller_join(&c[i]));
+        ck_assert_int_eq(c[i].err.origin, HS_ORIGIN_DIAL);
         ck_assert_int_eq(c[i].err.sys, ECONNREFUSED);
     }
     stats = stats_of(p);

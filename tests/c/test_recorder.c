@@ -56,7 +56,7 @@ START_TEST(events_come_back_in_order)
                          .sys = 104,
                          .fd = 7,
                          .span_ns = 5 * MS,
-                         .site = hs_site_intern("a.py", "f", 3)};
+                         .site = hs_call_site_intern("a.py", "f", 3)};
     size_t n;
 
     hs_event_text(&e, "192.0.2.1:80");
@@ -71,7 +71,7 @@ START_TEST(events_come_back_in_order)
     ck_assert_int_eq(e.sys, 104);
     ck_assert_int_eq(e.fd, 7);
     ck_assert_int_eq(e.span_ns, 5 * MS);
-    ck_assert_ptr_eq(e.site, hs_site_intern("a.py", "f", 3));
+    ck_assert_ptr_eq(e.site, hs_call_site_intern("a.py", "f", 3));
     ck_assert_str_eq(e.text, "192.0.2.1:80");
     ck_assert_uint_eq(e.thread, (uint64_t)pthread_self());
     ck_assert_int_ge(e.at_ns, before);
@@ -146,13 +146,13 @@ START_TEST(refused_connect_is_noted)
 
     hs_connect_options_init(&o);
     ASSERT_OK(hs_connector_new(&ep, &o, fresh(), &cn));
-    hs_connector_set_site(cn, hs_site_intern("a.py", "f", 3));
+    hs_connector_set_site(cn, hs_call_site_intern("a.py", "f", 3));
     ASSERT_ERR(HS_E_CONNECT, DONE(hs_connector_run(cn, &op, fresh(), &c)));
     hs_connector_free(cn);
     ck_assert_str_eq(last_of(HS_EVENT_CONNECT_FAILED).text,
                      hs_addr_text(&addr, text, sizeof(text)));
     ck_assert_int_eq(last_of(HS_EVENT_CONNECT_FAILED).code, HS_E_CONNECT);
-    ck_assert_ptr_eq(last_of(HS_EVENT_CONNECT_FAILED).site, hs_site_intern("a.py", "f", 3));
+    ck_assert_ptr_eq(last_of(HS_EVENT_CONNECT_FAILED).site, hs_call_site_intern("a.py", "f", 3));
     (void)close(worker);
 }
 END_TEST
@@ -195,12 +195,12 @@ END_TEST
 START_TEST(leak_is_counted_by_its_line)
 {
     struct pair p = pair_tcp();
-    struct hs_site *site = hs_site_intern("leak.py", "f", 3);
-    struct hs_site_counts counts;
+    struct hs_call_site *site = hs_call_site_intern("leak.py", "f", 3);
+    struct hs_call_site_counts counts;
 
-    hs_site_leaked(site, p.c);
-    hs_site_leaked(site, NULL);
-    hs_site_counts(site, &counts);
+    hs_call_site_leaked(site, p.c);
+    hs_call_site_leaked(site, NULL);
+    hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.leaked, 2);
     ck_assert_ptr_eq(last_of(HS_EVENT_LEAKED).site, site);
     pair_free(&p);
@@ -281,7 +281,7 @@ read_all(int fd)
 START_TEST(dump_is_lines_of_text)
 {
     struct hs_event e = {
-        .code = HS_E_DEADLINE, .span_ns = 1234 * MS, .site = hs_site_intern("a.py", "f", 3)};
+        .code = HS_E_DEADLINE, .span_ns = 1234 * MS, .site = hs_call_site_intern("a.py", "f", 3)};
     int fds[2];
     char *text;
 

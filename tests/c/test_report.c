@@ -94,7 +94,7 @@ START_TEST(every_report_is_one_line_that_names_itself)
 {
     struct pair p = pair_tcp();
 
-    hs_conn_set_site(p.c, HS_MADE_CONNECT, hs_site_intern("a\nb.py", "f", 1), 1);
+    hs_conn_set_site(p.c, HS_MADE_CONNECT, hs_call_site_intern("a\nb.py", "f", 1), 1);
     for (int kind = 0; kind < HS_REPORT_KINDS; kind++) {
         char *text, want[64];
         size_t len;

@@ -54,14 +54,14 @@ END_TEST
 
 START_TEST(a_line_is_one_site)
 {
-    struct hs_site *s = hs_site_intern("orders.py", "place", 88);
-    struct hs_site_name name;
+    struct hs_call_site *s = hs_call_site_intern("orders.py", "place", 88);
+    struct hs_call_site_name name;
     char file[] = "orders.py"; /* by what it says, not by where it stands */
 
-    ck_assert_ptr_eq(s, hs_site_intern(file, "place", 88));
-    ck_assert_ptr_ne(s, hs_site_intern("orders.py", "place", 89));
-    ck_assert_ptr_ne(s, hs_site_intern("orders.py", "cancel", 88));
-    hs_site_name(s, &name);
+    ck_assert_ptr_eq(s, hs_call_site_intern(file, "place", 88));
+    ck_assert_ptr_ne(s, hs_call_site_intern("orders.py", "place", 89));
+    ck_assert_ptr_ne(s, hs_call_site_intern("orders.py", "cancel", 88));
+    hs_call_site_name(s, &name);
     ck_assert_str_eq(name.file, "orders.py");
     ck_assert_str_eq(name.function, "place");
     ck_assert_int_eq(name.line, 88);
@@ -71,28 +71,28 @@ END_TEST
 START_TEST(long_names_are_cut_and_still_one_site)
 {
     char text[5000];
-    struct hs_site_name name;
+    struct hs_call_site_name name;
 
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
-    ck_assert_ptr_eq(hs_site_intern(text, text, 1), hs_site_intern(text, text, 1));
-    hs_site_name(hs_site_intern(text, text, 1), &name);
+    ck_assert_ptr_eq(hs_call_site_intern(text, text, 1), hs_call_site_intern(text, text, 1));
+    hs_call_site_name(hs_call_site_intern(text, text, 1), &name);
     ck_assert_uint_lt(strlen(name.file), sizeof(text) - 1);
 }
 END_TEST
 
 START_TEST(lines_without_end_become_one)
 {
-    struct hs_site *last = NULL, *all[HS_SITES_MAX + 1];
+    struct hs_call_site *last = NULL, *all[HS_SITES_MAX + 1];
     char file[32];
 
     for (int i = 0; i < HS_SITES_MAX + 10; i++) {
         (void)snprintf(file, sizeof(file), "made%d.py", i);
-        last = hs_site_intern(file, "f", 1);
+        last = hs_call_site_intern(file, "f", 1);
     }
-    ck_assert_ptr_eq(last, hs_site_unknown());
-    ck_assert_uint_eq(hs_sites(all, LENGTH(all)), HS_SITES_MAX + 1);
-    ck_assert_ptr_eq(all[0], hs_site_unknown());
+    ck_assert_ptr_eq(last, hs_call_site_unknown());
+    ck_assert_uint_eq(hs_call_sites(all, LENGTH(all)), HS_SITES_MAX + 1);
+    ck_assert_ptr_eq(all[0], hs_call_site_unknown());
     ck_assert_ptr_ne(all[HS_SITES_MAX], NULL);
 }
 END_TEST
@@ -100,15 +100,15 @@ END_TEST
 #define INTERNERS 4
 #define LINES 1000
 
-static struct hs_site *interned[INTERNERS][LINES];
+static struct hs_call_site *interned[INTERNERS][LINES];
 
 static void *
 intern_all(void *arg)
 {
-    struct hs_site **mine = arg;
+    struct hs_call_site **mine = arg;
 
     for (int i = 0; i < LINES; i++)
-        mine[i] = hs_site_intern("crowd.py", "f", i % 50);
+        mine[i] = hs_call_site_intern("crowd.py", "f", i % 50);
     return NULL;
 }
 
@@ -150,14 +150,14 @@ only_one(void)
 START_TEST(open_connections_are_listed_with_their_line)
 {
     struct pair p = pair_tcp();
-    struct hs_site *site = hs_site_intern("client.py", "call", 7);
-    struct hs_site_counts before, counts;
+    struct hs_call_site *site = hs_call_site_intern("client.py", "call", 7);
+    struct hs_call_site_counts before, counts;
     struct hs_conn_row row;
     struct hs_op op = op_in(10 * SECOND);
     uint8_t buf[8];
     size_t n;
 
-    hs_site_counts(site, &before);
+    hs_call_site_counts(site, &before);
     hs_conn_set_site(p.c, HS_MADE_CONNECT, site, 42);
     ck_assert_ptr_eq(only_one(), p.c);
     put(p.peer, "hello", 5);
@@ -176,12 +176,12 @@ START_TEST(open_connections_are_listed_with_their_line)
     ck_assert_int_eq(row.unsent, 0);
     ck_assert_int_gt(row.local.len, 0);
     ck_assert_int_gt(row.peer.len, 0);
-    hs_site_counts(site, &counts);
+    hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.open[HS_MADE_CONNECT], before.open[HS_MADE_CONNECT] + 1);
     hs_conn_close(p.c, false);
     ck_assert_uint_eq(hs_conns(NULL, 0), 0);
     ck_assert_int_eq(row_of(p.c).fd, -1);
-    hs_site_counts(site, &counts);
+    hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.open[HS_MADE_CONNECT], before.open[HS_MADE_CONNECT]);
     ck_assert_uint_eq(counts.opened, before.opened + 1);
     ck_assert_uint_eq(counts.received, before.received + 3);
@@ -192,12 +192,12 @@ END_TEST
 START_TEST(a_site_that_is_told_too_late_counts_all_the_same)
 {
     struct pair p = pair_tcp();
-    struct hs_site *site = hs_site_intern("late.py", "call", 7);
-    struct hs_site_counts counts;
+    struct hs_call_site *site = hs_call_site_intern("late.py", "call", 7);
+    struct hs_call_site_counts counts;
 
     hs_conn_close(p.c, false);
     hs_conn_set_site(p.c, HS_MADE_ACCEPT, site, 1);
-    hs_site_counts(site, &counts);
+    hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.opened, 1);
     ck_assert_uint_eq(counts.open[HS_MADE_ACCEPT], 0);
     pair_free(&p);
@@ -353,7 +353,7 @@ static atomic_bool enough;
 static void *
 open_and_close(void *arg)
 {
-    struct hs_site *site = hs_site_intern("crowd.py", "open", 1);
+    struct hs_call_site *site = hs_call_site_intern("crowd.py", "open", 1);
 
     (void)arg;
     for (int i = 0; i < 300; i++) {
@@ -389,8 +389,8 @@ look_all_the_time(void *arg)
 
 START_TEST(looking_disturbs_nobody_who_opens_and_closes)
 {
-    struct hs_site *site = hs_site_intern("crowd.py", "open", 1);
-    struct hs_site_counts counts;
+    struct hs_call_site *site = hs_call_site_intern("crowd.py", "open", 1);
+    struct hs_call_site_counts counts;
     struct thread workers[3], looker;
     long looks = 0;
 
@@ -404,7 +404,7 @@ START_TEST(looking_disturbs_nobody_who_opens_and_closes)
     (void)thread_join(&looker);
     ck_assert_int_gt(looks, 0);
     ck_assert_uint_eq(hs_conns(NULL, 0), 0);
-    hs_site_counts(site, &counts);
+    hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.opened, 900);
     ck_assert_uint_eq(counts.open[HS_MADE_ADOPT], 0);
     ck_assert_uint_eq(counts.received, 900);

@@ -1,6 +1,7 @@
 /* test_wait.c: who wins when several things happen at once, what a signal does, whom a wake wakes.
  *
- * Covers hs_wait and hs_wait_op of csrc/cancel and the hold count of csrc/stream/fd.
+ * Covers hs_wait, hs_wait_op and hs_await_change of csrc/cancel and the hold count of
+ * csrc/stream/fd.
  */
 #include "support.h"
 
@@ -284,6 +285,138 @@ is_open(int fd)
     return fcntl(fd, F_GETFD) >= 0;
 }
 
+/* ---- Changes ------------------------------------------------------------------------------- */
+
+struct looked {
+    struct hs_wakelist list;
+    atomic_int times;
+    bool was_linked; /* when it was asked the first time */
+    int ends_at;     /* the look that ends it */
+    hs_err end;
+    int64_t until_ns;
+};
+
+static hs_err
+look(void *arg, struct hs_change *change)
+{
+    struct looked *l = arg;
+    int times = atomic_fetch_add(&l->times, 1) + 1;
+
+    if (times == 1) {
+        hs_lock_take(&l->list.lock);
+        l->was_linked = !hs_list_empty(&l->list.nodes);
+        hs_lock_drop(&l->list.lock);
+    }
+    if (l->until_ns != 0)
+        change->until_ns = l->until_ns;
+    return times >= l->ends_at ? l->end : HS_WANT;
+}
+
+static void *
+await_looked(void *arg)
+{
+    struct looked *l = arg;
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+    hs_err rv;
+
+    while ((rv = hs_await_change(&op, &l->list, look, l, NULL)) == HS_INTR)
+        continue;
+    ASSERT_OK(rv);
+    return NULL;
+}
+
+/* It is linked as it looks, so a change after the look finds it; and it looks again when woken. */
+START_TEST(a_change_is_looked_at_after_listening_and_after_each_wake)
+{
+    struct looked l = {.ends_at = 3, .end = HS_OK};
+    pthread_t thread;
+
+    hs_wakelist_init(&l.list);
+    ck_assert_int_eq(pthread_create(&thread, NULL, await_looked, &l), 0);
+    while (atomic_load(&l.times) < 3) {
+        hs_wakelist_wake(&l.list);
+        (void)sched_yield();
+    }
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert(l.was_linked);
+    hs_wakelist_fini(&l.list); /* asserts that it is linked no more */
+}
+END_TEST
+
+START_TEST(what_look_says_ends_the_wait_without_one)
+{
+    struct looked l = {.ends_at = 1, .end = HS_E_CLOSED};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+
+    hs_wakelist_init(&l.list);
+    ASSERT_ERR(HS_E_CLOSED, hs_await_change(&op, &l.list, look, &l, fresh()));
+    ck_assert_int_eq(atomic_load(&l.times), 1);
+    hs_wakelist_fini(&l.list);
+}
+END_TEST
+
+/* The time that look sets ends a turn, not the call. */
+START_TEST(look_is_asked_again_at_the_time_that_it_set)
+{
+    struct looked l = {.ends_at = 3, .end = HS_OK};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+
+    hs_wakelist_init(&l.list);
+    l.until_ns = 1; /* long past */
+    ASSERT_OK(hs_await_change(&op, &l.list, look, &l, fresh()));
+    ck_assert_int_eq(atomic_load(&l.times), 3);
+    hs_wakelist_fini(&l.list);
+}
+END_TEST
+
+/* Neither a thread nor the waiter of a loop: nothing would ever unlink the latter. */
+START_TEST(an_op_that_only_tries_listens_to_nothing)
+{
+    struct looked l = {.ends_at = 2, .end = HS_OK};
+    struct hs_op op = HS_OP_INIT(HS_TRY_ONCE, NULL);
+    struct hs_loop *loop;
+
+    hs_wakelist_init(&l.list);
+    ASSERT_ERR(HS_E_DEADLINE, hs_await_change(&op, &l.list, look, &l, fresh()));
+    ck_assert(!l.was_linked);
+    ASSERT_OK(hs_loop_new(fresh(), &loop));
+    ASSERT_OK(hs_loop_waiter_new(loop, NULL, fresh(), &op.loop_waiter));
+    op.stepping = true;
+    atomic_store(&l.times, 0);
+    ASSERT_ERR(HS_E_DEADLINE, hs_await_change(&op, &l.list, look, &l, fresh()));
+    ck_assert(!l.was_linked);
+    hs_wakelist_fini(&l.list);
+    hs_loop_waiter_free(op.loop_waiter);
+    hs_loop_free(loop);
+}
+END_TEST
+
+START_TEST(a_stepped_op_is_due_after_a_change)
+{
+    struct looked l = {.ends_at = 2, .end = HS_OK};
+    struct hs_op op = HS_OP_INIT(HS_NEVER, NULL);
+    struct hs_loop *loop;
+
+    hs_wakelist_init(&l.list);
+    ASSERT_OK(hs_loop_new(fresh(), &loop));
+    ASSERT_OK(hs_loop_waiter_new(loop, &l, fresh(), &op.loop_waiter));
+    op.stepping = true;
+    ASSERT_ERR(HS_WANT, hs_await_change(&op, &l.list, look, &l, fresh()));
+    ck_assert(l.was_linked);
+    ASSERT_OK(hs_loop_waiter_park(op.loop_waiter, &op, fresh()));
+    ck_assert_ptr_null(hs_loop_next(loop));
+    hs_wakelist_wake(&l.list);
+    hs_loop_collect(loop);
+    ck_assert_ptr_eq(hs_loop_next(loop), &l);
+    ASSERT_OK(hs_await_change(&op, &l.list, look, &l, fresh()));
+    hs_loop_waiter_free(op.loop_waiter);
+    hs_wakelist_fini(&l.list);
+    hs_loop_free(loop);
+}
+END_TEST
+
+/* ---- Holds --------------------------------------------------------------------------------- */
+
 START_TEST(the_last_hold_closes_the_descriptor)
 {
     int number = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -446,6 +579,11 @@ main(void)
     tcase_add_test(tc, a_passed_deadline_fails_before_the_call);
     tcase_add_test(tc, a_stepped_wait_says_what_to_watch);
     tcase_add_test(tc, a_further_time_gives_control_back_without_error);
+    tcase_add_test(tc, a_change_is_looked_at_after_listening_and_after_each_wake);
+    tcase_add_test(tc, what_look_says_ends_the_wait_without_one);
+    tcase_add_test(tc, look_is_asked_again_at_the_time_that_it_set);
+    tcase_add_test(tc, an_op_that_only_tries_listens_to_nothing);
+    tcase_add_test(tc, a_stepped_op_is_due_after_a_change);
     tcase_add_test(tc, the_last_hold_closes_the_descriptor);
     tcase_add_test(tc, detaching_is_refused_by_a_hold_and_waits_for_a_look);
     tcase_add_test(tc, last_look_closes_what_was_closed_meanwhile);

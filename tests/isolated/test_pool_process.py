@@ -189,9 +189,19 @@ def test_garbage_collection_inside_the_pool_does_not_block() -> None:
     silent(
         SERVER
         + """
-import gc
+import gc, sysconfig
 warnings.simplefilter("ignore", hs.LeakWarning)
 gc.set_threshold(1)
+finished = threading.Event()
+
+def collect():
+    while not finished.is_set():
+        gc.collect()
+
+# Without the GIL a thread counts 512 allocations before it looks at any threshold.
+collector = threading.Thread(target=collect)
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    collector.start()
 pool = hs.Pool(address, max_size=4)
 
 def work():
@@ -209,6 +219,9 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
+finished.set()
+if collector.ident is not None:
+    collector.join()
 gc.collect()
 stats = pool.stats()
 assert stats.lent == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import selectors
 import socket
 import ssl
 import sys
@@ -212,6 +213,106 @@ def test_writers_are_told_to_pause_and_to_go_on(run: Any) -> None:
         await end(client, accepted, server=server)
 
     run(main)
+
+
+def sends_counted(transport: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of what is given to the kernel from now on."""
+    sizes: list[int] = []
+    begin = transport._begin_sendall
+
+    def counting(hub: Any, data: bytes) -> Any:
+        sizes.append(len(data))
+        return begin(hub, data)
+
+    monkeypatch.setattr(transport, "_begin_sendall", counting)
+    return sizes
+
+
+def test_a_head_and_its_body_are_sent_as_one_once_the_habit_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        client, accepted, server = await pair()
+        sizes = sends_counted(client.transport, monkeypatch)
+        for _ in range(3):
+            client.transport.write(b"head")
+            client.transport.write(b"body!")
+            await asyncio.sleep(0)
+        assert sizes == [4, 5, 9, 9]
+        for _ in range(_transport._ALONE + 1):  # Until it is forgotten again.
+            client.transport.write(b"alone")
+            await asyncio.sleep(0)
+        sizes.clear()
+        client.transport.write(b"now")
+        assert sizes == [3]
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
+
+
+@pytest.mark.parametrize("ending", ["close", "write_eof", "stop", "flood"])
+def test_what_is_gathered_is_sent_whatever_comes_next(ending: str) -> None:
+    loop = hsloop.EventLoop()
+
+    async def begin() -> Any:
+        found = await pair()
+        for _ in range(2):
+            found[0].transport.write(b"1")
+        found[0].transport.write(b"gathered")
+        if ending == "close":
+            found[0].transport.close()
+        elif ending == "write_eof":
+            found[0].transport.write_eof()
+        elif ending == "flood":
+            found[0].transport.write(bytes(1 << 20))
+        return found
+
+    async def arrives(accepted: Any) -> None:
+        while b"11gathered" not in accepted.received:
+            await asyncio.sleep(0)
+
+    try:
+        client, accepted, server = loop.run_until_complete(begin())
+        assert client.transport.get_write_buffer_size() < (1 << 20) + 8
+        loop.run_until_complete(asyncio.wait_for(arrives(accepted), LATE))
+        loop.run_until_complete(end(client, accepted, server=server))
+    finally:
+        loop.close()
+
+
+def test_a_selector_of_the_callers_own_gathers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = hsloop.EventLoop(selectors.SelectSelector())
+
+    async def main() -> None:
+        client, accepted, server = await pair()
+        sizes = sends_counted(client.transport, monkeypatch)
+        for _ in range(3):
+            client.transport.write(b"x")
+            client.transport.write(b"y")
+        assert sizes == [1] * 6
+        await end(client, accepted, server=server)
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_a_writer_that_is_told_in_the_loops_own_turn_is_not_waited_past() -> None:
+    """What sends before the wait wakes a writer, who has something to do at once."""
+
+    async def main() -> None:
+        client, accepted, server = await pair()
+        writer_is_told = asyncio.get_running_loop().create_future()
+        client.resume_writing = lambda: writer_is_told.set_result(None)
+        for _ in range(2):
+            client.transport.write(b"1")
+        client.transport.write(b"2")
+        client.transport.set_write_buffer_limits(0)  # It is above that now, and paused.
+        await asyncio.wait_for(writer_is_told, LATE)
+        await end(client, accepted, server=server)
+
+    hsloop.run(main())
 
 
 def test_what_was_written_before_close_still_arrives(run: Any) -> None:
@@ -480,8 +581,8 @@ def test_a_peer_that_never_reads_holds_a_closed_transport_for_a_while_only(
     async def main() -> None:
         client, accepted, server = await pair()
         accepted.transport.pause_reading()
-        while "pause" not in client.events:
-            client.transport.write(b"x" * 65536)
+        client.transport.write(bytes(64 << 20))  # more than the kernel ever holds
+        assert "pause" in client.events
         client.transport.close()
         assert isinstance(await client.lost, hs.DeadlineExceeded)
         await end(accepted, server=server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import json
 import os
 import select
@@ -551,3 +552,12 @@ def test_options_of_the_wrong_kind_are_refused() -> None:
     for call in (hs.connect, hs.listen):
         with pytest.raises(TypeError, match="options must be SocketOptions"):
             call(("127.0.0.1", 1), options={"nodelay": True})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [hs.connect, hardsock.aio.connect], ids=["hs", "aio"])
+def test_usual_connect_makes_no_cells(function: Any) -> None:
+    """A function within it would cost each call a cell for each parameter that it uses.
+
+    Those ten cells were 3,000 of 55,000 instructions of a connect and close.
+    """
+    assert inspect.unwrap(function).__code__.co_cellvars == ()

@@ -70,7 +70,7 @@ def test_the_line_for_requests_in_the_readme_ends_a_drip(files: Path) -> None:
 
 
 def _guides() -> list[Path]:
-    return [p for p in sorted((ROOT / "docs").glob("*.md")) if "```python" in p.read_text()]
+    return [p for p in sorted((ROOT / "docs").rglob("*.md")) if "```python" in p.read_text()]
 
 
 @pytest.mark.parametrize("guide", _guides(), ids=lambda path: path.name)

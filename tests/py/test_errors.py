@@ -326,10 +326,28 @@ def test_a_deadline_says_whose_it_was(pair: Pair) -> None:
 def test_a_deadline_of_both_directions_is_told_by_the_phase(pair: Pair) -> None:
     conn, _ = pair
     conn.set_read_deadline(0)
-    conn.set_write_deadline(0.03)
-    with pytest.raises(hs.DeadlineExceeded) as caught:
-        conn.sendall(bytes(64 << 20))
+    with Call(conn.sendall, bytes(64 << 20)) as sending:
+        sending.wait_until_blocked()  # Else it might be late from the start: see below.
+        conn.set_write_deadline(0.03)
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            sending.result()
     assert (caught.value.phase, caught.value.limit) == ("write", "set_write_deadline")
+
+
+@pytest.mark.parametrize("earlier", ["read", "write"])
+def test_a_call_that_is_late_from_the_start_is_told_its_own_deadline(
+    pair: Pair, earlier: str
+) -> None:
+    conn, _ = pair
+    for direction in (earlier, {"read": "write", "write": "read"}[earlier]):
+        getattr(conn, f"set_{direction}_deadline")(0)
+    with pytest.raises(hs.DeadlineExceeded) as caught:
+        conn.sendall(b"x")
+    assert (caught.value.phase, caught.value.limit) == ("start", "set_write_deadline")
+    for receive in (lambda: conn.recv(1), lambda: conn.recv_until(b"x"), conn.recv_line):
+        with pytest.raises(hs.DeadlineExceeded) as caught:
+            receive()
+        assert (caught.value.phase, caught.value.limit) == ("start", "set_read_deadline")
 
 
 def test_a_dial_of_a_pool_names_its_own_limit() -> None:

@@ -90,6 +90,13 @@ def test_pool_is_reported_with_holders_and_waiters(listener: hs.Listener) -> Non
         waiter.join()
 
 
+def test_report_tells_names_that_were_given_from_addresses(listener: hs.Listener) -> None:
+    with hs.Pool(listener.address, name="given"), hs.Pool(listener.address):
+        told = {one["name"]: one["named"] for one in hs.metrics()["pools"]}
+    assert told["given"] is True
+    assert told[f"127.0.0.1:{listener.address[1]}"] is False
+
+
 def test_listener_and_breaker_are_reported(listener: hs.Listener) -> None:
     breaker = hs.Breaker(failures=1)
     with hs.listen(("127.0.0.1", 0)) as gone:
@@ -99,7 +106,10 @@ def test_listener_and_breaker_are_reported(listener: hs.Listener) -> None:
     states = {one["key"]: one["state"] for one in hs.report("breakers")["breakers"]}
     assert "open" in states.values()
     port = listener.getsockname()[1]
-    assert f"127.0.0.1:{port}" in {one["address"] for one in hs.report("servers")["servers"]}
+    with hs.listen(("127.0.0.1", 0)):
+        told = hs.report("servers")["servers"]
+    assert f"127.0.0.1:{port}" in {one["address"] for one in told}
+    assert len({one["id"] for one in told}) == len(told)
 
 
 def test_unknown_report_is_refused() -> None:
@@ -143,8 +153,10 @@ def test_open_connections_are_counted_by_how_they_were_made(listener: hs.Listene
     conn, peer = pair(listener)
     with conn, peer, hs.Pool(listener.getsockname()) as pool:
         pool.release(pool.acquire())
-        now = hs.metrics()["open_connections"]
+        figures = hs.metrics()
+        now = figures["open_connections"]
         grown = {how: now[how] - before[how] for how in now}
+        assert figures["live_conn_age"]["count"] == sum(now.values())
     assert grown == {"other": 0, "connect": 1, "accept": 1, "adopt": 0, "pool": 1}
     assert hs.metrics()["open_connections"]["connect"] == before["connect"]
 

@@ -220,6 +220,55 @@ def test_lingering_connections_make_room_for_the_next() -> None:
         assert settled(server).handled == 10
 
 
+@pytest.mark.parametrize("per", ["connection", "message"])
+def test_clients_that_only_linger_cost_no_thread(per: Any) -> None:
+    """However many: they are parked, beside those that are served."""
+
+    def handler(conn: hs.Connection) -> None:
+        conn.sendall(conn.recv(4))
+        conn.close_write()
+
+    with hs.serve(
+        handler, LOCAL, drain_timeout=60, per=per, workers=2, max_connections=100, linger=60.0
+    ) as server:
+        lingering = []
+        for _ in range(40):
+            client = connect_to(server.address)
+            client.sendall(b"here")
+            assert rest_of(client) == b"here"
+            lingering.append(client)
+        stats = server.stats()
+        assert (stats.active, stats.handled) == (40, 0)
+        # Who reads the end may come again before the thread is free: some have one more.
+        assert stats.workers < 10
+        assert sum("lingering" in thread.name for thread in threading.enumerate()) <= 1
+        assert ask(server.address, b"more") == b"more"
+        for client in lingering:
+            client.close()
+        assert poll_until(lambda: server.stats().handled == 41, 10)
+        assert settled(server).endings == {"clean": 41}
+
+
+def test_without_a_thread_for_those_that_linger_the_workers_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def start_others(self: threading.Thread) -> None:
+        if "lingering" in self.name:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with hs.serve(echo, LOCAL, drain_timeout=60, workers=2, linger=60.0) as server:
+        monkeypatch.setattr(threading.Thread, "start", start_others)
+        for _ in range(5):
+            assert ask(server.address) == b"hello"
+        assert settled(server).endings == {"clean": 5}
+        monkeypatch.undo()
+        assert ask(server.address) == b"hello"
+        assert settled(server).endings == {"clean": 6}
+
+
 def test_two_thousand_short_connections_add_up() -> None:
     def client(index: int) -> None:
         for turn in range(250):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import errno
+import functools
 import importlib
-import multiprocessing
+import inspect
 import os
 import pickle
 import signal
@@ -21,12 +22,15 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.waits import poll_until
+from hardsock.serving.channel import Channel
 from hardsock.serving.child import _Talk
 from hardsock.serving.processes import Plan
 from support import connect_to
 from support.process_handlers import (
     closes_all,
     never,
+    never_answers,
+    never_answers_awaited,
     orphans,
     which,
     which_awaited,
@@ -157,6 +161,121 @@ def test_a_handler_that_will_not_leave_does_not_hold_the_end_up() -> None:
     assert (report.accepted, report.cut) == (1, 1)
 
 
+@pytest.mark.parametrize("handler", [never_answers, never_answers_awaited])
+def test_a_token_ends_all_processes_at_once(handler: Any) -> None:
+    token = hs.CancelToken(name="all")
+    with hs.serve_processes(handler, LOCAL, processes=2, drain_timeout=300, token=token) as server:
+        assert server.wait_ready(60)
+        with connect_to(server.address) as one, connect_to(server.address) as two:
+            assert poll_until(lambda: server.stats().active == 2, 30)
+            token.cancel("enough")
+            assert server.wait(60)
+            for client in (one, two):
+                client.settimeout(10)
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+    assert server.report is not None
+    assert (server.report.reason, server.report.cut) == ("enough", 2)
+    assert server.report.elapsed < 60
+    assert len(server.report.reports) == 2, "they said how they ended"
+
+
+def test_a_token_that_has_ended_serves_nobody() -> None:
+    token = hs.CancelToken()
+    token.cancel("before")
+    with hs.serve_processes(which, LOCAL, processes=1, drain_timeout=5, token=token) as server:
+        assert server.wait(60)
+    assert server.report is not None
+    assert (server.report.reason, server.report.accepted) == ("before", 0)
+
+
+def test_the_numbers_of_all_processes_are_added_up() -> None:
+    """Of those that serve, those that have left, and those that died."""
+    with hs.serve_processes(
+        which_message, LOCAL, processes=2, per="message", drain_timeout=5, measure_delays=True
+    ) as server:
+        assert server.stats().accepted == 0
+        assert server.wait_ready(60)
+        asked = 0
+        while len({process.pid for process in server.processes() if served(process)}) < 2:
+            ask(server.address)
+            asked += 1
+        assert poll_until(lambda: server.stats().handled == asked, 30)
+        stats = server.stats()
+        assert (stats.accepted, stats.active, stats.failed, stats.cut) == (asked, 0, 0, 0)
+        assert stats.endings == {"clean": asked}
+        assert set(stats.delays) == {"queue", "start", "lock", "loop"}
+        each = [process.stats["delays"]["lock"] for process in server.processes()]
+        assert all(counts.total for counts in each)
+        assert server.stats().delays["lock"].total >= sum(counts.total for counts in each)
+
+        with connect_to(server.address) as client:
+            assert poll_until(lambda: server.stats().active == 1, 30)
+            client.sendall(b"die\n")
+            assert poll_until(lambda: server._supervisor._died == 1, 60)
+        assert poll_until(lambda: len(pids(server)) == 2, 60)
+        server.reload()
+        assert poll_until(lambda: server._supervisor._reloads == 1 and len(pids(server)) == 2, 60)
+        report = server.drain()
+    stats = server.stats()
+    assert stats.draining
+    assert (stats.accepted, stats.active) == (asked + 1, 0)
+    assert stats.accepted == stats.handled + stats.failed + stats.cut
+    assert (stats.failed, dict(stats.errors)) == (1, {"process died": 1})
+    assert (report.lost, report.failed) == (1, 0)
+    assert stats.delays["lock"].total >= sum(counts.total for counts in each)
+
+
+def served(process: hs.ProcessInfo) -> bool:
+    return process.stats.get("handled", 0) > 0
+
+
+def test_every_parameter_of_serve_is_one_of_it_too() -> None:
+    of_one = inspect.signature(hs.serve).parameters
+    of_many = inspect.signature(hs.serve_processes).parameters
+    assert set(of_one) - set(of_many) == set()
+    assert set(of_many) - set(of_one) == {"processes", "start_timeout"}
+
+
+def test_each_process_has_a_fallback_of_its_own(tmp_path: Path) -> None:
+    """After clients of it have failed; tickets of the fallback resume in all of them."""
+    identities = Identities(tmp_path)
+    modern = identities.client(sessions=False)
+    old = identities.client(max_version="TLSv1.2")
+    with hs.serve_processes(
+        which, LOCAL, processes=2, drain_timeout=5,
+        tls=identities.server(min_version="TLSv1.3"),
+        tls_fallback=identities.server(),
+        tls_breaker=functools.partial(hs.Breaker, failures=1, open_time=600.0),
+        insecure_allow_weaker_fallback=True,
+    ) as server:  # fmt: skip
+        assert server.wait_ready(60)
+        resumed: dict[int, list[bool]] = collections.defaultdict(list)
+
+        def visit() -> bool:
+            try:
+                with (
+                    hs.connect(server.address, tls=old, timeout=20) as one,
+                    hs.connect(server.address, tls=old, timeout=20) as two,
+                ):
+                    for conn in (one, two):
+                        conn.sendall(b"which\n")
+                        pid = int(conn.recv_line(timeout=20).split()[1])
+                        assert conn.tls is not None
+                        resumed[pid].append(conn.tls.resumed)
+            except hs.TLSError:
+                return False  # That one has no fallback yet: it has now.
+            return len(resumed) == 2 and all(True in each for each in resumed.values())
+
+        assert poll_until(visit, 60)
+        resumed.clear()
+        assert poll_until(visit, 60)
+        assert all(all(each) for each in resumed.values()), "no matter who has sealed the ticket"
+        with hs.connect(server.address, tls=modern, timeout=20) as conn:
+            conn.sendall(b"which\n")
+            assert int(conn.recv_line(timeout=20).split()[1]) in pids(server)
+
+
 @pytest.mark.parametrize("how", ["program", "copy"])
 def test_one_that_leaves_a_child_of_its_own_is_replaced(tmp_path: Path, how: str) -> None:
     """Its child holds the pipes, so that they do not end with it."""
@@ -188,32 +307,101 @@ def test_one_that_closes_what_connects_it_is_killed() -> None:
     assert (report.started, report.died) == (2, 1)
 
 
+@pytest.mark.parametrize("goes_on", [True, False], ids=["and goes on", "for good"])
+def test_one_that_is_stopped_in_the_middle_of_a_message_holds_nobody_up(
+    server: hs.ProcessServer, tmp_path: Path, goes_on: bool
+) -> None:
+    mark = tmp_path / "pid"
+    before = pids(server)
+    with connect_to(server.address) as client:
+        client.sendall(f"stop {mark}\n".encode())
+        assert poll_until(lambda: mark.exists() and mark.read_text() != "", 60)
+        stopped = int(mark.read_text())
+        assert poll_until(lambda: Path(f"/proc/{stopped}/stat").read_text().split()[2] == "T", 60)
+        (other,) = set(before) - {stopped}
+        os.kill(other, signal.SIGKILL)  # The parent notices, so it is not held up.
+        assert poll_until(lambda: {stopped, other} < {*pids(server), other}, 60)
+        assert poll_until(lambda: ask_within(server.address, 1), 60), "the new one serves"
+        if goes_on:
+            os.kill(stopped, signal.SIGCONT)
+            client.settimeout(30)
+            assert client.recv(100).startswith(b"stop ")
+    report = server.drain(1)
+    assert report.elapsed < 30
+    assert (report.started, report.died) == (3, 1)
+    assert len(report.reports) == 1 + goes_on, "the stopped one was killed"
+
+
+def ask_within(address: Any, seconds: float) -> bool:
+    """Whether somebody answers; connections may lie with one that is stopped."""
+    with connect_to(address) as client:
+        client.settimeout(seconds)
+        client.sendall(b"which\n")
+        try:
+            return client.recv(100) != b""
+        except TimeoutError:
+            return False
+
+
+def test_a_stopped_parent_holds_no_child_up() -> None:
+    """It reads nothing for long: numbers that do not go out are not heaped up, the last ones do."""
+    ours, theirs = socket.socketpair()
+    server = SlowToCount()
+    server.go.set()
+    server.report = "x" * 1_000_000  # more than the kernel keeps for one who does not read
+    talk = talk_of(server, theirs)
+    reader = Channel(ours)
+    said = []
+    end = threading.Thread(target=talk.finish)
+    while not talk._channel.unsent:
+        talk._channel.send("filler", b"x" * 100_000)
+    counted = server.calls
+    talk._say_stats()
+    assert server.calls == counted, "there are older ones to read"
+    end.start()
+    while not said or said[-1][0] != "report":
+        assert reader.wait(30)
+        said += reader.receive()
+    end.join(30)
+    ours.close()
+    talk._thread.join(30)
+    talk._channel.close()
+    assert [kind for kind, _ in said][-2:] == ["stats", "report"]
+
+
+def talk_of(server: SlowToCount, sock: socket.socket) -> _Talk:
+    plan = Plan(which, {}, {}, 1.0)
+    channel = Channel(sock)
+    return _Talk(plan, server, None, channel, lambda _: None, hs.CancelToken())  # type: ignore[arg-type]
+
+
 def test_the_last_numbers_are_the_final_ones() -> None:
     """The thread that says them once a second may be held up while it takes them."""
-    ours, theirs = multiprocessing.Pipe()
+    ours, theirs = socket.socketpair()
     server = SlowToCount()
-    talk = _Talk(Plan(which, {}, {}, 1.0), server, None, theirs, lambda _: None)  # type: ignore[arg-type]
+    talk = talk_of(server, theirs)
     end = threading.Thread(target=talk.finish)
-    with ours, theirs:
-        assert ours.recv() == ("ready", None)
-        ours.send(("nothing",))
-        assert server.counting.wait(30)
-        end.start()
-        end.join(0.2)  # With the fault it has ended by now.
-        server.go.set()
-        end.join(30)
-        talk._thread.join(30)
-        said = []
-        while ours.poll():
-            said.append(ours.recv())
+    parent = Channel(ours)
+    assert parent.wait(30)
+    assert parent.receive() == [("ready", None)]
+    parent.send("nothing")
+    assert server.counting.wait(30)
+    end.start()
+    end.join(0.2)  # With the fault it has ended by now.
+    server.go.set()
+    end.join(30)
+    talk._thread.join(30)
+    said = parent.receive()
+    parent.close()
+    talk._channel.close()
     assert [kind for kind, _ in said][-2:] == ["stats", "report"]
-    assert said[-2][1] == {"number": server.calls}
+    assert said[-2][1] == Numbers(server.calls)
 
 
 class SlowToCount:
     """A server whose first numbers take time."""
 
-    report = None
+    report: Any = None
 
     def __init__(self) -> None:
         self.calls = 0
@@ -349,7 +537,7 @@ def test_a_process_that_cannot_be_started_leaves_nothing_open(
         assert server.wait_ready(60)
         before, descriptors = pids(server), len(os.listdir("/proc/self/fd"))
         for number, (owner, name) in enumerate(
-            [(server._spawn, "Pipe"), (server._spawn, "Process"), (os, "dup")], 1
+            [(socket, "socketpair"), (server._spawn, "Process"), (os, "dup")], 1
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, fail_of_descriptors)
@@ -484,12 +672,32 @@ def test_children_whose_parent_is_killed_end(program: subprocess.Popen[str]) -> 
         ({"handler": which_awaited, "workers": 4}, "workers has no use"),
         ({"handler": lambda conn: None}, "handler must be something that another process can"),
         ({"handler": 7}, "handler must be callable"),
+        ({"token": 7}, "token must be a CancelToken"),
+        ({"measure_delays": 1}, "measure_delays must be a bool"),
+        ({"handshake_rate": 5}, "handshake_rate has no use without tls"),
+        ({"max_handshakes": 0}, "max_handshakes must be in"),
+        ({"max_handshakes": 7}, "max_handshakes has no use without"),
+        ({"peer_limits": 7}, "peer_limits must be a PeerLimits"),
+        ({"insecure_allow_weaker_fallback": True}, "has no use without tls_fallback"),
+        ({"tls_breaker": hs.Breaker()}, "tls_breaker is a Breaker, whose state is of this process"),
+        ({"tls_breaker": lambda: hs.Breaker()}, "tls_breaker cannot be used in another process"),
+        ({"tls_breaker": dict}, "tls_breaker must make a Breaker, not dict"),
+        ({"tls_breaker": hs.Breaker}, "tls_breaker has no use without tls_fallback"),
     ],
 )
 def test_bad_parameters_are_named(changes: dict[str, Any], message: str) -> None:
     settings: dict[str, Any] = {"handler": which, "address": LOCAL, "drain_timeout": 1} | changes
     with pytest.raises((ValueError, TypeError), match=message):
         hs.serve_processes(**settings)
+
+
+def test_a_listener_of_this_process_is_refused_and_a_listening_socket_is_not() -> None:
+    with hs.listen(LOCAL) as listener:
+        with pytest.raises(TypeError, match="address must not be a Listener"):
+            hs.serve_processes(which, listener, processes=1, drain_timeout=5)  # type: ignore[arg-type]
+    sock = socket.create_server(LOCAL)
+    with hs.serve_processes(which, sock, processes=1, drain_timeout=5) as server:
+        assert ask(server.address) > 0
 
 
 @pytest.mark.parametrize(

@@ -155,13 +155,24 @@ def test_a_client_in_go_gets_every_answer(
         assert said[0] == http1.GREETING.decode() * 400
 
 
-def test_a_client_in_java_gets_every_answer(driver: str) -> None:
+def test_a_client_in_java_gets_every_answer(
+    driver: str, tls: Identities | None, tmp_path: Path
+) -> None:
     if shutil.which("javac") is None:  # `java FILE` compiles it.
         pytest.skip("no Java here; the tests do not install it")
-    with abused(driver, None, max_connections=300) as (server, honest):
-        with program("java", CLIENTS / "Client.java", url(server, None), "200") as said:
+    trust = [] if tls is None else trust_of_java(tls, tmp_path / "trusted")
+    with abused(driver, tls, max_connections=300) as (server, honest):
+        with program("java", *trust, CLIENTS / "Client.java", url(server, tls), "200") as said:
             honest.wait_for_more()
         assert said[0] == http1.GREETING.decode() * 200
+
+
+def trust_of_java(tls: Identities, store: Path) -> list[str]:
+    """What has Java trust our authority."""
+    argv = ["keytool", "-importcert", "-noprompt", "-alias", "ours", "-file", str(tls.ca)]
+    argv += ["-keystore", str(store), "-storepass", "secret"]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    return [f"-Djavax.net.ssl.trustStore={store}", "-Djavax.net.ssl.trustStorePassword=secret"]
 
 
 def test_a_client_of_openssl_stays_and_asks_twice(driver: str, ids: Identities) -> None:

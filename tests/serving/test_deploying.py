@@ -228,7 +228,7 @@ def test_nobody_kills_before_the_drain_is_over() -> None:
     drain = number(blocks("python")[0], r"\nDRAIN =")
     unit = blocks("ini")[1]
     assert number(unit, "TimeoutStopSec=") >= number(unit, "LAG=") + drain + 1
-    assert number(blocks("sh")[0], "--time") >= 2 + drain + 1
+    assert number(blocks("sh")[0], "stop -t") >= 2 + drain + 1
     pod = blocks("yaml")[0]
     before = number(pod, '"sleep"') + number(pod, "LAG, value")
     assert number(pod, "terminationGracePeriodSeconds:") >= before + drain + 1

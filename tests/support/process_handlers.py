@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.serving.channel import Channel
 
 
 def which(conn: hs.Connection) -> None:
@@ -45,6 +46,23 @@ def obey(line: bytes) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if line == b"exit":
         os._exit(3)
+    if line.startswith(b"stop"):
+        stop_in_the_middle_of_a_message(Path(line.split()[1].decode()))
+
+
+def stop_in_the_middle_of_a_message(mark: Path) -> None:
+    """Of the next to the parent: half of it has gone out, and then nobody runs here any more."""
+    flush = Channel.flush
+
+    def half(channel: Channel, timeout: float = 0.0) -> bool:
+        if channel.unsent:
+            Channel.flush = flush  # type: ignore[method-assign]
+            del channel._out[: channel._sock.send(channel._out[: len(channel._out) // 2])]
+            mark.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return flush(channel, timeout)
+
+    Channel.flush = half  # type: ignore[method-assign]
 
 
 def orphans(conn: hs.Connection) -> None:
@@ -57,6 +75,16 @@ def orphans(conn: hs.Connection) -> None:
     else:
         Path(path).write_text(f"{pid}\n")
     os._exit(1)
+
+
+def never_answers(conn: hs.Connection) -> None:
+    """Waits for more than its client will say, for as long as its token lets it."""
+    conn.recv_until(b"\n", timeout=600)
+
+
+async def never_answers_awaited(conn: aio.Connection) -> None:
+    """The same in an event loop."""
+    await conn.recv_until(b"\n", timeout=600)
 
 
 def closes_all(conn: hs.Connection) -> None:

@@ -535,16 +535,16 @@ count_peers(void)
     const struct hs_network exempt = {.family = AF_INET, .prefix = 8, .bits = {10}};
     const struct hs_peer_limits limits = {
         .connections = 1, .table_size = 3, .exempt = &exempt, .n_exempt = 1};
-    struct hs_peer_places places[2];
+    struct hs_peer_slots slots[2];
     struct hs_peers *p = NULL;
     hs_err rv = hs_peers_new(&limits, NULL, &p);
 
     if (rv != HS_OK)
         return p == NULL ? rv : WRONG;
-    if (!hs_peers_enter(p, &addr, hs_now(), &places[0]) ||
-        hs_peers_enter(p, &addr, hs_now(), &places[1]) || hs_peers_find_disagreement(p) != NULL)
+    if (!hs_peers_enter(p, &addr, hs_now(), &slots[0]) ||
+        hs_peers_enter(p, &addr, hs_now(), &slots[1]) || hs_peers_find_disagreement(p) != NULL)
         rv = WRONG;
-    hs_peers_leave(p, &places[0]);
+    hs_peers_leave(p, &slots[0]);
     hs_peers_unref(p);
     return rv;
 }

@@ -162,7 +162,7 @@ check_books(struct storm *s)
     ck_assert_uint_eq(stats.handshakes.completed, (uint64_t)s->accepted);
 }
 
-/* _i 0: until the clients are through; 1: it closes in the middle. Few places, so that some wait
+/* _i 0: until the clients are through; 1: it closes in the middle. Few slots, so that some wait
  * for one. */
 START_TEST(many_accept_from_clients_of_every_kind)
 {

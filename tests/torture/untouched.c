@@ -118,6 +118,9 @@ GUARD(__wrap_hs_conn_recvmsg, __real_hs_conn_recvmsg,
 GUARD(__wrap_hs_conn_tls_chain_copy, __real_hs_conn_tls_chain_copy,
       (struct hs_conn * c, size_t i, uint8_t **ret_der, size_t *ret_len), (c, i, ret_der, ret_len),
       ret_der, ret_len)
+GUARD(__wrap_hs_conn_set_user_timeout, __real_hs_conn_set_user_timeout,
+      (struct hs_conn * c, unsigned ms, unsigned *ret_was_ms), (c, ms, ret_was_ms), ret_was_ms,
+      ret_was_ms)
 GUARD(__wrap_hs_conn_finish, __real_hs_conn_finish,
       (struct hs_conn * c, struct hs_op *op, struct hs_error *err,
        struct hs_close_report *ret_report),
@@ -182,7 +185,7 @@ GUARD(__wrap_hs_pool_new, __real_hs_pool_new,
       (endpoints, n, o, err, ret_pool), ret_pool, ret_pool)
 GUARD(__wrap_hs_pool_new_at, __real_hs_pool_new_at,
       (const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-       const struct hs_pool_origin *origin, struct hs_error *err, struct hs_pool **ret_pool),
+       const struct hs_pool_opening *origin, struct hs_error *err, struct hs_pool **ret_pool),
       (endpoints, n, o, origin, err, ret_pool), ret_pool, ret_pool)
 GUARD(__wrap_hs_pool_try_acquire, __real_hs_pool_try_acquire,
       (struct hs_pool * p, const struct hs_holder *holder, struct hs_lease *ret_lease),

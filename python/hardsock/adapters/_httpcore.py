@@ -59,6 +59,8 @@ def is_readable(conn: Any) -> bool:
 
 
 def _extra(conn: Any, name: str, tls: Any) -> Any:
+    if name == "is_readable":  # The pool asks twice for each request, and hardly ever for others.
+        return is_readable(conn)
     if name == "ssl_object":
         return tls
     if name == "client_addr":
@@ -67,8 +69,6 @@ def _extra(conn: Any, name: str, tls: Any) -> Any:
         return conn.getpeername()
     if name == "socket":
         return conn
-    if name == "is_readable":
-        return is_readable(conn)
     return None
 
 

@@ -144,15 +144,12 @@ def clients(library: Any, core: Any) -> Clients:
         total = request.extensions.get(_KEY)
         if not isinstance(total, Total):
             total = Total(seconds)
-        request.extensions = {**request.extensions, _KEY: total}
+            request.extensions = {**request.extensions, _KEY: total}
         return total
 
     @contextmanager
-    def judged(learning: Outcomes | None, request: Any) -> Iterator[Callable[[int], None]]:
+    def judged(learning: Outcomes, request: Any) -> Iterator[Callable[[int], None]]:
         """One try, of which a breaker is told; call what is yielded with the status."""
-        if learning is None:
-            yield lambda status: None
-            return
         before, url = handled(), request.url
         try:
             permit = learning.permit(url.host, url.port or (443 if url.scheme == "https" else 80))
@@ -173,13 +170,15 @@ def clients(library: Any, core: Any) -> Clients:
             self._stream, self._total, self._queue = stream, total, queue
 
         def __iter__(self) -> Iterator[bytes]:
-            pieces = iter(self._stream)
+            pieces, total = iter(self._stream), self._total
             while True:
-                with self._total.enter():
-                    try:
-                        piece = next(pieces)
-                    except StopIteration:
-                        return
+                if total.is_entered():  # The call reads the body itself.
+                    piece = next(pieces, None)
+                else:
+                    with total.enter():
+                        piece = next(pieces, None)
+                if piece is None:
+                    return
                 yield piece
 
         def close(self) -> None:
@@ -239,11 +238,16 @@ def clients(library: Any, core: Any) -> Clients:
 
         def handle_request(self, request: Any) -> Any:
             total = total_of(request, self._total)
+            if total.is_entered():
+                return self._timely(request, total)
             with total.enter():
-                try:
-                    return self._exchange(request, total)
-                except hs.DeadlineExceeded as exc:
-                    raise late(exc, request) from exc
+                return self._timely(request, total)
+
+        def _timely(self, request: Any, total: Total) -> Any:
+            try:
+                return self._exchange(request, total)
+            except hs.DeadlineExceeded as exc:
+                raise late(exc, request) from exc
 
         def _exchange(self, request: Any, total: Total) -> Any:
             timeouts = request.extensions.get("timeout")
@@ -258,9 +262,12 @@ def clients(library: Any, core: Any) -> Clients:
                         "no connection became free in time", request=request
                     ) from None
             try:
-                with judged(self._outcomes, request) as answered:
+                if self._outcomes is None:
                     response = super().handle_request(request)
-                    answered(response.status_code)
+                else:
+                    with judged(self._outcomes, request) as answered:
+                        response = super().handle_request(request)
+                        answered(response.status_code)
             except BaseException as exc:
                 if self._queue is not None:
                     self._queue.give()
@@ -275,13 +282,16 @@ def clients(library: Any, core: Any) -> Clients:
             self._stream, self._total = stream, total
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            pieces = aiter(self._stream)
+            pieces, total = aiter(self._stream), self._total
             while True:
-                with self._total.enter():
-                    try:
+                try:
+                    if total.is_entered():
                         piece = await anext(pieces)
-                    except StopAsyncIteration:
-                        return
+                    else:
+                        with total.enter():
+                            piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
                 yield piece
 
         async def aclose(self) -> None:
@@ -318,9 +328,15 @@ def clients(library: Any, core: Any) -> Clients:
         async def handle_async_request(self, request: Any) -> Any:
             total = total_of(request, self._total)
             try:
-                with total.enter(), judged(self._outcomes, request) as answered:
+                if self._outcomes is not None:
+                    with total.enter(), judged(self._outcomes, request) as answered:
+                        response = await super().handle_async_request(request)
+                        answered(response.status_code)
+                elif total.is_entered():
                     response = await super().handle_async_request(request)
-                    answered(response.status_code)
+                else:
+                    with total.enter():
+                        response = await super().handle_async_request(request)
             except hs.DeadlineExceeded as exc:
                 raise late(exc, request) from exc
             response.stream = AsyncBoundStream(response.stream, total)

@@ -13,6 +13,7 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 from hardsock._core import CancelToken
+from hardsock._core import scope as _ambient
 from hardsock._errors import Cancelled, DeadlineExceeded
 from hardsock._scope import Ambient, current, scope
 
@@ -63,6 +64,10 @@ class Total:
             if self.callers is None
             else self.callers.child(seconds, name="total")
         )
+
+    def is_entered(self) -> bool:
+        """Whether its scope is the ambient one already: `enter` would do nothing."""
+        return _ambient.get() is self.token
 
     def enter(self) -> Entered:
         """A context manager: the scope around some part of the exchange."""

@@ -22,7 +22,8 @@ import urllib.request
 import xmlrpc.client
 from typing import Any
 
-from hardsock._scope import timeout
+from hardsock._core import CancelToken
+from hardsock._scope import current, timeout
 from hardsock.adapters._tls import context_or_default
 from hardsock.connecting.create_connection import create_connection
 
@@ -49,11 +50,15 @@ class _Over:
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """As http.client has it: *total* begins here, and holds for the answer."""
-        with timeout(self.total, name="total of the request") as token:
-            if self.sock is None:
+        if self.sock is None:
+            with timeout(self.total, name="total of the request") as token:
                 self.connect()  # type: ignore[attr-defined]
-            self.sock.bind(token)
-            super().putrequest(*args, **kwargs)  # type: ignore[misc]
+        elif (outer := current()) is None:
+            token = CancelToken(self.total, name="total of the request")
+        else:
+            token = outer.child(self.total, name="total of the request")
+        self.sock.bind(token)
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
 
 class HTTPConnection(_Over, http.client.HTTPConnection):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import hardsock
@@ -13,6 +14,7 @@ from hardsock._core import Breaker, CancelToken
 from hardsock._defaults import whole_call
 from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._dialing import Dialing, dialing
+from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
 from hardsock.aio._connection import Connection
@@ -36,6 +38,8 @@ from hardsock.listening.listen import first_of
 from hardsock.tls.config import TLSConfig
 
 __all__ = ["adopt", "connect", "listen", "resolve"]
+
+_Attempt = Callable[[bool | TLSConfig, float | None], Awaitable[Connection]]
 
 
 async def connect(
@@ -61,32 +65,25 @@ async def connect(
     insecure_allow_weaker_fallback: bool = False,
 ) -> Connection:
     """As ``hardsock.connect``, with the same parameters, awaited."""
-
     rest = (attempt_delay, max_in_flight, breaker, dial_queue(limits))
-    check_via(via, proxy_tls, commit)
-
-    async def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
-        if via is None:
-            return await _attempt(
-                address, tls, server_name, commit, timeout, token, options, source, family, rest
-            )
-        way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
-        # Until the tunnel is there, and the target's TLS.
-        place = nullcontext() if limits is None else limits.place(timeout=left(), token=token)
-        async with place:
-            to_proxy = (way.proxy.host, way.proxy.port), way.proxy_tls, None, "tcp", left()
-            conn = await _attempt(*to_proxy, token, options, source, family, (*rest[:3], None))
-            return await _through(conn, way, left, token)
-
-    if (
+    plain = (
         tls_fallback is None
         and tls_breaker is None
         and handshake_tries == 1
         and handshake_tries is not True
         and not insecure_allow_weaker_fallback
-    ):
-        if via is None:
-            return await attempt(tls, timeout)
+    )
+    if plain and via is None and proxy_tls is None:
+        return await _attempt(
+            address, server_name, commit, token, options, source, family, rest, tls, timeout
+        )
+    # No function within this one: its cells would cost the usual call as well.
+    check_via(via, proxy_tls, commit)
+    common = (address, server_name, commit, token, options, source, family, rest)
+    attempt: _Attempt = partial(_attempt, *common)
+    if via is not None:
+        attempt = partial(_attempt_via, via, proxy_tls, limits, *common)
+    if plain:
         with whole_call(timeout, token) as seconds:
             return await attempt(tls, seconds)
     asked = dialing(
@@ -102,8 +99,34 @@ async def connect(
         return await _with_care(attempt, asked, Left(seconds), token)
 
 
+async def _attempt_via(
+    via: str,
+    proxy_tls: TLSConfig | None,
+    limits: DialLimits | None,
+    address: Address,
+    server_name: str | None,
+    commit: str,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
+    tls: bool | TLSConfig,
+    timeout: float | None,
+) -> Connection:
+    """To the proxy, through it, and TLS; with a place of *limits* until all of it is there."""
+    way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
+    proxy, rare = (way.proxy.host, way.proxy.port), (*rest[:3], None)
+    place = nullcontext() if limits is None else limits.place(timeout=left(), token=token)
+    async with place:
+        conn = await _attempt(
+            *(proxy, None, commit, token, options, source, family, rare), way.proxy_tls, left()
+        )
+        return await _through(conn, way, left, token)
+
+
 async def _through(conn: Connection, way: Way, left: Left, token: CancelToken | None) -> Connection:
-    """From the proxy to the target, and TLS with it."""
+    """From the proxy to the target."""
     try:
         limits = lambda: {"timeout": left(), "token": token}  # noqa: E731
         await tunnel_awaited(conn, way.proxy, way.host, way.port, limits)
@@ -116,7 +139,7 @@ async def _through(conn: Connection, way: Way, left: Left, token: CancelToken | 
 
 
 async def _with_care(
-    attempt: Callable[[bool | TLSConfig, float | None], Awaitable[Connection]],
+    attempt: _Attempt,
     asked: Dialing,
     left: Left,
     token: CancelToken | None,
@@ -136,15 +159,15 @@ async def _with_care(
 
 async def _attempt(
     address: Address,
-    tls: bool | TLSConfig,
     server_name: str | None,
     commit: str,
-    timeout: float | None,
     token: CancelToken | None,
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
     rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
+    tls: bool | TLSConfig,
+    timeout: float | None,
 ) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
@@ -153,7 +176,7 @@ async def _attempt(
             await resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
         )
         timeout = left()
-    conn = await _core._op_connect(
+    conn = await connects.op_connect(
         current_hub(),
         address,
         timeout=timeout,

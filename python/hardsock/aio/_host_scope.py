@@ -93,6 +93,7 @@ class HostScope:
         "_due",
         "_error",
         "_held",
+        "_hub",
         "_left",
         "_operation",
         "_previous",
@@ -104,6 +105,7 @@ class HostScope:
     def __init__(self, token: CancelToken, task: Any) -> None:
         self._token = token
         self._task = task
+        self._hub = current_hub()
         self._block = _block_for(task)
         self._due = self._left = self._told = False
         self._held = 0
@@ -113,7 +115,7 @@ class HostScope:
 
     def enter(self) -> None:
         """Begin; the token must be ambient already."""
-        operation = self._operation = self._token._op_wait(current_hub(), None)
+        operation = self._operation = self._token._op_wait(self._hub, None)
         self._block.enter()
         self._previous = _innermost.get()
         _innermost.set(self)
@@ -138,7 +140,7 @@ class HostScope:
         if self._held:
             self._due = True
         elif self._told:
-            self._operation = CancelToken()._op_wait(current_hub(), GRACE)
+            self._operation = CancelToken()._op_wait(self._hub, GRACE)
             self._cancel_later(self._operation)
         else:
             self._block.cancel()

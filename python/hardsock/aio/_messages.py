@@ -17,8 +17,9 @@ from hardsock.aio._server import Background, Server
 from hardsock.aio._wait import wait
 from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.ledger import Outcome, Phase, Served, served, tell_given_up
+from hardsock.serving.lingering import News
 from hardsock.serving.overdue import note_overrun
-from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
+from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, QuietConnections
 
 __all__ = ["MessageServer"]
 

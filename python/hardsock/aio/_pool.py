@@ -82,7 +82,7 @@ class Pool:
     def _know_task(self, core: _core.Connection, task: Any) -> None:
         tasks = self._pool._tasks
         if len(tasks) > 2 * self._pool.options.max_size + 16:
-            living = {lent[0] for lent in self._pool._lent()}
+            living = {lent.id for lent in self._pool._lent()}
             for ident in [ident for ident in list(tasks) if ident not in living]:
                 tasks.pop(ident, None)
         tasks[core._lease_id] = weakref.ref(task)

@@ -249,6 +249,9 @@ class Server(ServerCore):
                 await wait(self._bell, again)  # Closed: the next accept tells.
         return 0
 
+    def _where(self, runner: object) -> tuple[str | None, str | None]:
+        return self._tasks.look(runner)
+
     def _look(self) -> None:
         """Now and then, in the task that accepts."""
         for late in self._overdue.step(time.monotonic()):

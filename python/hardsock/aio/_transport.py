@@ -8,6 +8,7 @@ Invariants, all in the thread of the loop:
 - Operations run in a copy of the context in which the connection was made, without hardsock's scopes:
   a connection in a pool outlives the call that opened it. ``write`` leaves the caller's scope, too.
 - What is still to be sent when the transport is closed has `FLUSH_TIMEOUT` seconds.
+- What is queued while nothing is being sent is sent before the loop waits again: see `Unsent`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import asyncio
 import collections
 import contextvars
 import inspect
+import selectors
 import socket
 from collections.abc import Callable
 from typing import IO, Any
@@ -26,14 +28,18 @@ from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
 from hardsock.aio._host_scope import without_scopes
 
-__all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport"]
+__all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent"]
+
+_scope = _core.scope
 
 FLUSH_TIMEOUT = 30.0
 """Seconds for what was written before ``close``: a peer that does not read holds nothing for ever."""
 
+_ALONE = 4
+"""Times in a row that one piece alone was gathered, until the next is sent at once again."""
 _CHUNK = 262144
 _HIGH = 65536
-_IN_A_ROW = 8  # Pieces that one connection receives before the others have their turn.
+_IN_A_ROW = range(8)  # Pieces that one connection receives before the others have their turn.
 
 
 _WITH_TRANSPORT = "transport" in inspect.signature(asyncio.Server._attach).parameters  # type: ignore[attr-defined]
@@ -101,6 +107,32 @@ class SocketFace:
         return f"<hardsock.aio.SocketFace of {self._conn!r}>"
 
 
+class Unsent(selectors.DefaultSelector):
+    """The selector of a loop; before each wait it sends what the loop's transports have gathered.
+
+    A loop that ends its run does not wait any more: it calls `send_all` itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = 0  # how often the loop has waited
+        self.transports: collections.deque[Transport] = collections.deque()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As ever; it does not wait if somebody was told meanwhile, who may have plans."""
+        self.turn += 1
+        if self.transports and not self.send_all():
+            timeout = 0
+        return super().select(timeout)
+
+    def send_all(self) -> bool:
+        """Send it all, as far as the kernel takes it; whether nobody had to be told."""
+        calm = True
+        while self.transports:
+            calm = self.transports.popleft().flush() and calm
+        return calm
+
+
 class Transport(asyncio.Transport):
     """See the module."""
 
@@ -118,10 +150,15 @@ class Transport(asyncio.Transport):
         server: Any = None,
     ) -> None:
         super().__init__(extra)
+        self._unsent: Any = getattr(loop, "unsent", None)
+        self._gathers = False
+        self._turn = -1  # of the last piece that was sent at once
+        self._alone = 0
         self._loop, self._hub, self._conn, self._server = loop, hub, conn, server
         self._context = contextvars.copy_context()
         self._context.run(without_scopes)
         self._extra.update(socket=SocketFace(conn))
+        self._begin_recv, self._begin_sendall = conn._op_recv, conn._op_sendall
         self._reading: Operation | None = None
         self._sending: Operation | _Busy | None = None
         self._waiters: list[asyncio.Future[None]] = []
@@ -154,6 +191,7 @@ class Transport(asyncio.Transport):
 
     def leave(self) -> _core.Connection:
         """Give the connection to another transport: nothing is called back any more."""
+        self.flush()
         if self._closing or self._sending is not None:
             raise RuntimeError("the transport is closing, or has not sent everything yet")
         self._stop_reading()
@@ -194,17 +232,18 @@ class Transport(asyncio.Transport):
     def _receive(self, operation: Operation | None = None) -> None:
         """Take what is there, up to a few pieces, and park for more."""
         self._reading = None
+        begin, hub = self._begin_recv, self._hub
         try:
-            for _ in range(_IN_A_ROW):
+            for _ in _IN_A_ROW:
                 if operation is None:
-                    operation = self._conn._op_recv(self._hub, _CHUNK)
+                    operation = begin(hub, _CHUNK)
                 ended = operation.step()
-                if ended is False:
+                if not ended:
+                    if ended is None:
+                        break
                     operation.add_done_callback(self._receive, context=self._context)
                     self._reading = operation
                     return
-                if ended is None:
-                    break
                 data = operation.value()
                 operation = None
                 if not data:
@@ -268,7 +307,12 @@ class Transport(asyncio.Transport):
     # ---- sending
 
     def write(self, data: Any) -> None:
-        """See ``asyncio.WriteTransport``; tried at once, and it never waits."""
+        """See ``asyncio.WriteTransport``; it never waits.
+
+        It is tried at once, unless the connection's owner uses to write more than one piece before
+        the loop waits again. Those are sent as one: a head and its body are one segment, and one
+        call of the kernel.
+        """
         if type(data) is not bytes:
             if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(
@@ -280,53 +324,87 @@ class Transport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._lost or not data:
             return
-        if self._sending is None:
-            self._send(data)
-        else:
-            self._queue.append(data)
-            self._queued += len(data)
+        if not self._queue and self._sending is None:
+            if self._gathers:
+                self._unsent.transports.append(self)
+            elif self._write_now(data):
+                return
+            else:
+                self._maybe_pause()
+                return
+        self._queue.append(data)
+        self._queued += len(data)
+        if self._sending is None and self._queued > self._high:
+            self._send_queued()
         if self._sending is not None:
             self._maybe_pause()
+
+    def _write_now(self, data: bytes) -> bool:
+        if self._unsent is not None:
+            turn = self._unsent.turn
+            # As it was for the piece before: from now on they are gathered.
+            self._gathers = turn == self._turn
+            self._turn = turn
+        return self._send(data)
+
+    def flush(self) -> bool:
+        """Send what was written since the loop has waited; whether nobody had to be told."""
+        queue = self._queue
+        if self._lost or self._sending is not None or not queue:
+            return True
+        if len(queue) > 1:
+            self._alone = 0
+        else:
+            self._alone += 1
+            self._gathers = self._alone < _ALONE
+        if not self._may_write or self._closing or self._eof_wanted or self._waiters:
+            self._send_queued()
+            return False
+        data = b"".join(queue)
+        queue.clear()
+        self._queued = 0
+        self._send(data)
+        return not self._lost
 
     def writelines(self, list_of_data: Any) -> None:
         """See ``asyncio.WriteTransport``."""
         self.write(b"".join(list_of_data))
 
-    def _send(self, data: bytes) -> None:
-        scope = _core.scope
-        ambient = scope.get()
-        if ambient is None:
-            operation = self._conn._op_sendall(self._hub, data)
+    def _send(self, data: bytes) -> bool:
+        """Whether the kernel has taken all of it; nothing else is being sent."""
+        if _scope.get() is None:
+            operation = self._begin_sendall(self._hub, data)
         else:  # The caller's time limit is for the caller, not for the connection.
-            token = scope.set(None)
+            token = _scope.set(None)
             try:
-                operation = self._conn._op_sendall(self._hub, data)
+                operation = self._begin_sendall(self._hub, data)
             finally:
-                scope.reset(token)
-        self._in_flight = len(data)
-        self._step_sending(operation)
+                _scope.reset(token)
+        return self._step_sending(operation, len(data))
 
-    def _step_sending(self, operation: Operation) -> None:
-        self._sending = operation
+    def _step_sending(self, operation: Operation, size: int) -> bool:
         try:
             ended = operation.step()
         except (OSError, HardsockError) as exc:
             self._sending = None
             self._in_flight = 0
             self._fail(exc)
-            return
+            return True
         if ended:
             self._sending = None
             self._in_flight = 0
-        elif ended is None:
+            return True
+        self._sending, self._in_flight = operation, size
+        if ended is None:
             self._loop.call_soon(self._go_on_sending, operation, context=self._context)
         else:
             operation.add_done_callback(self._go_on_sending, context=self._context)
+        return False
 
     def _go_on_sending(self, operation: Operation) -> None:
         if self._lost or operation is not self._sending:
             return
-        self._step_sending(operation)
+        self._step_sending(operation, self._in_flight)
         self._send_queued()
 
     def _send_queued(self) -> None:
@@ -359,6 +437,7 @@ class Transport(asyncio.Transport):
         """
         if self._closing or self._eof_wanted:
             raise RuntimeError("the transport is closing")
+        self.flush()
         while isinstance(self._sending, Operation):
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
@@ -381,7 +460,9 @@ class Transport(asyncio.Transport):
         if self._closing or self._eof_wanted:
             return
         self._eof_wanted = True
-        if self._sending is None:
+        if self._queue:
+            self.flush()
+        elif self._sending is None:
             self._shut()
 
     def _shut(self) -> None:
@@ -450,9 +531,11 @@ class Transport(asyncio.Transport):
             return
         self._closing = True
         self._stop_reading()
-        if self._sending is None:
+        if self._queue:
+            self.flush()
+        elif self._sending is None:
             self._loop.call_soon(self._end, None, context=self._context)
-        else:
+        if self._sending is not None and not self._lost:
             self._conn.set_write_deadline(FLUSH_TIMEOUT)
 
     def abort(self) -> None:

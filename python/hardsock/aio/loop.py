@@ -34,7 +34,7 @@ from hardsock._core import Operation
 from hardsock.aio._factories import connect, resolve
 from hardsock.aio._host import current_hub
 from hardsock.aio._host_scope import without_scopes
-from hardsock.aio._transport import Transport
+from hardsock.aio._transport import Transport, Unsent
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -134,8 +134,18 @@ class EventLoop(asyncio.SelectorEventLoop):
     """See the module."""
 
     def __init__(self, selector: Any = None) -> None:
-        super().__init__(selector)
+        """*selector*: in place of the loop's own, which gathers what protocols write."""
+        self.unsent = Unsent() if selector is None else None
+        super().__init__(self.unsent if selector is None else selector)
         self._accepting: dict[int, _Accepting] = {}
+
+    def run_forever(self) -> None:
+        """See ``asyncio.loop.run_forever``."""
+        try:
+            super().run_forever()
+        finally:
+            if self.unsent is not None:
+                self.unsent.send_all()
 
     # ---- names
 

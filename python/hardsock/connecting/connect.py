@@ -18,6 +18,7 @@ from hardsock._dialing import Dialing, dialing
 from hardsock._errors import SettingWarning
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._names import caller, suggests
+from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
@@ -220,22 +221,10 @@ def connect(
         return _direct(
             address, tls, server_name, commit, timeout, token, options, source, family, rest
         )
-
-    def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
-        if via is None:
-            return _direct(
-                address, tls, server_name, commit, timeout, token, options, source, family, rest
-            )
-        to_proxy = {"options": options, "source": source, "family": family, "breaker": breaker}
-        left = Left(timeout)
-        # Until the tunnel is there, and the target's TLS.
-        with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
-            return _through(
-                via, address, tls, server_name, proxy_tls, left(), token, **to_proxy, **rare
-            )
-
-    rare = {"attempt_delay": attempt_delay, "max_in_flight": max_in_flight}
     check_via(via, proxy_tls, commit)
+    attempt = _attempts(
+        address, server_name, commit, token, options, source, family, rest, via, proxy_tls, limits
+    )
     if plain:
         with whole_call(timeout, token) as seconds:
             return attempt(tls, seconds)
@@ -258,6 +247,42 @@ def check_via(via: str | None, proxy_tls: TLSConfig | None, commit: str) -> None
         raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
     if via is None and proxy_tls is not None:
         raise ValueError("proxy_tls has no use without via")
+
+
+def _attempts(
+    address: Address,
+    server_name: str | None,
+    commit: str,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
+    via: str | None,
+    proxy_tls: TLSConfig | None,
+    limits: DialLimits | None,
+) -> Callable[[bool | TLSConfig, float | None], Connection]:
+    """One attempt, of which only TLS and the time differ.
+
+    Not within ``connect``: what a function within another uses costs each call of the outer one a
+    cell, and the usual call needs none of it.
+    """
+
+    def attempt(tls: bool | TLSConfig, timeout: float | None) -> Connection:
+        if via is None:
+            return _direct(
+                address, tls, server_name, commit, timeout, token, options, source, family, rest
+            )
+        to_proxy = {"options": options, "source": source, "family": family, "breaker": rest[2]}
+        rare = {"attempt_delay": rest[0], "max_in_flight": rest[1]}
+        left = Left(timeout)
+        # Until the tunnel is there, and the target's TLS.
+        with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
+            return _through(
+                via, address, tls, server_name, proxy_tls, left(), token, **to_proxy, **rare
+            )
+
+    return attempt
 
 
 def _with_care(
@@ -298,7 +323,7 @@ def _direct(
             _core.resolve((name[0], 1), timeout=timeout, token=token, family=family), name[1]
         )
         timeout = left()
-    conn = _core.connect(
+    conn = connects.connect(
         address,
         timeout=timeout,
         token=token,

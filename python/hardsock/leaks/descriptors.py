@@ -97,26 +97,27 @@ def _open_ones() -> dict[int, OpenConnection]:
     sites: dict[tuple[Any, int], Site] = {}
     threads = {thread.ident: thread.name for thread in threading.enumerate()}
     new, put = object.__new__, object.__setattr__
-    for how, _, fd, local, peer, code, offset, since, ident, _owner in _core._opened():
-        if how == "lent":
+    for raw in _core._opened():
+        if raw.how == "lent":
             continue
-        if (site := sites.get((code, offset))) is None:
-            site = sites[code, offset] = site_at(code, offset)
+        call_site = (raw.code, raw.offset)
+        if (site := sites.get(call_site)) is None:
+            site = sites[call_site] = site_at(*call_site)
         one = new(OpenConnection)
         put(
             one,
             "__dict__",
             {
-                "how": how,
-                "fd": fd,
-                "local": local,
-                "peer": peer,
-                "age": max(0.0, now - since / 1e9),
+                "how": raw.how,
+                "fd": raw.fd,
+                "local": raw.local,
+                "peer": raw.peer,
+                "age": max(0.0, now - raw.since_ns / 1e9),
                 "site": site,
-                "thread": threads.get(ident) or thread_name(ident),
+                "thread": threads.get(raw.thread) or thread_name(raw.thread),
             },
         )
-        found[fd] = one
+        found[raw.fd] = one
     return found
 
 

@@ -16,10 +16,10 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from hardsock import _core
 from hardsock._fork_locks import renew_in_child
+from hardsock._records import DroppedRecord
 from hardsock.leaks.snapshot import Change, Snapshot, changes, rebased, snapshot
 from hardsock.leaks.tracer import Trace, Tracer
 from hardsock.pool.pool import living_pools
@@ -38,6 +38,7 @@ KINDS = {
 _FD_KINDS = frozenset({"socket", "pipe", "file", "directory", "device", "event", "other"})
 _COMPARED = _FD_KINDS | {"closed", "thread", "live"}
 _FIRST_PAUSE = 0.001
+_VERBS = {"lent": "borrowed and not returned, ", "listen": "listening, "}
 _SOCKETS_OF_A_DIAL = 6
 
 
@@ -90,7 +91,7 @@ _users_lock = threading.Lock()
 renew_in_child(sys.modules[__name__], "_users_lock")
 
 
-def _use(change: int) -> list[Any]:
+def _use(change: int) -> list[DroppedRecord]:
     """Owners are noted as long as somebody uses them: a test may run pytest inside of itself."""
     global _users
     with _users_lock:
@@ -165,7 +166,7 @@ class Owners:
     def strays(self) -> list[Finding]:
         """What was left by nobody in particular and is open still."""
         fds = self._snapshot().fds
-        living = {f"serial {item[1]}" for item in _core._opened()}
+        living = {f"serial {one.serial}" for one in _core._opened()}
         living |= {f"{fd} {target}" for fd, target in fds.items()}
         return [one for (_, key), one in self._strays.items() if key in living]
 
@@ -190,18 +191,18 @@ class Owners:
 
     def _opened(self, owner: Owner) -> tuple[list[Finding], set[int]]:
         found, fds = [], set()
-        for how, serial, fd, local, peer, code, offset, since, thread, tag in _core._opened():
-            fds.add(fd)
-            kind = "lent" if how == "lent" else "connection"
-            ends = " -> ".join(end for end in (local, peer) if end is not None)
-            site = site_at(code, offset)
-            verb = {"lent": "borrowed and not returned, ", "listen": "listening, "}.get(how, "")
-            text = f"{how} {ends}, descriptor {fd}: {verb or 'left open, '}{_made(site, thread)}"
+        for one in _core._opened():
+            fds.add(one.fd)
+            kind = "lent" if one.how == "lent" else "connection"
+            ends = " -> ".join(end for end in (one.local, one.peer) if end is not None)
+            site = site_at(one.code, one.offset)
+            verb = _VERBS.get(one.how, "left open, ")
+            text = f"{one.how} {ends}, descriptor {one.fd}: {verb}{_made(site, one.thread)}"
             finding = Finding(kind, text, site)
-            if owner.has(tag, since, thread):
+            if owner.has(one.owner, one.since_ns, one.thread):
                 found.append(finding)
-            elif tag is None and not owner.alone and since >= owner.began:
-                self._strays[kind, f"serial {serial}"] = finding
+            elif one.owner is None and not owner.alone and one.since_ns >= owner.began:
+                self._strays[kind, f"serial {one.serial}"] = finding
         return found, fds
 
     def _pools(self, owner: Owner) -> list[Finding]:
@@ -224,7 +225,8 @@ class Owners:
         findings, silent = [], []
         for one in found:
             if one.kind not in _FD_KINDS:
-                if owner.alone:
+                # Of objects there may be fewer: what failed before is garbage, collected by now.
+                if owner.alone and one.is_more:
                     findings.append(Finding(one.kind, one.text, None, one.name))
                 continue
             if one.fd in ours or one.fd in _global_fds():
@@ -246,15 +248,13 @@ class Owners:
     def _claim_dropped(self, owner: Owner, allowed: Sequence[str]) -> list[Finding]:
         claimed = []
         for item in list(self._dropped):
-            how, _, what, code, offset, since, thread, tag = item
-            if not owner.has(tag, since, thread):
+            if not owner.has(item.owner, item.since_ns, item.thread):
                 continue
             self._dropped.remove(item)
-            site = site_at(code, offset)
-            verb = "returned" if how == "lent" else "closed"
-            finding = Finding(
-                "dropped", f"{what}: thrown away, not {verb}, {_made(site, thread)}", site
-            )
+            site = site_at(item.code, item.offset)
+            verb = "returned" if item.how == "lent" else "closed"
+            text = f"{item.text}: thrown away, not {verb}, {_made(site, item.thread)}"
+            finding = Finding("dropped", text, site)
             if "dropped" in self.kinds and not finding.matches(allowed):
                 claimed.append(finding)
         return claimed

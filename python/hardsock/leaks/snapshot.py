@@ -38,6 +38,8 @@ class Change:
     """What it is: a descriptor's target, a thread's or a counter's name."""
     text: str
     fd: int = -1
+    is_more: bool = True
+    """False: there is less of it, which something from before may have left only now."""
 
 
 def snapshot(*, threads: bool = True) -> Snapshot:
@@ -64,9 +66,10 @@ def changes(before: Snapshot, after: Snapshot) -> list[Change]:
         name = after.threads[tid]
         found.append(Change("thread", name, f"thread {tid} left running: {name}"))
     for name, count in sorted(after.live.items()):
-        if count != before.live.get(name, 0):
-            text = f"live {name}: {before.live.get(name, 0)} before, {count} after"
-            found.append(Change("live", name, text))
+        was = before.live.get(name, 0)
+        if count != was:
+            text = f"live {name}: {was} before, {count} after"
+            found.append(Change("live", name, text, is_more=count > was))
     return found
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import warnings
 from pathlib import Path
+from typing import Any
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Listener
@@ -91,18 +92,16 @@ def listen(
         HardsockError: With ``errno`` and a ``hint``, for example EADDRINUSE.
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
-    if tls is None and handshake_rate is not None:
-        raise ValueError("handshake_rate has no use without tls")
-    if tls is None and proxy_protocol is None and max_handshakes != _MAX_HANDSHAKES:
-        raise ValueError("max_handshakes has no use without tls or proxy_protocol")
-    if not isinstance(proxy_protocol, (ProxyProtocol, type(None))):
-        raise TypeError(
-            f"proxy_protocol must be a ProxyProtocol or None, not {type(proxy_protocol).__name__}"
-        )
-    if not isinstance(peer_limits, (PeerLimits, type(None))):
-        raise TypeError(
-            f"peer_limits must be a PeerLimits or None, not {type(peer_limits).__name__}"
-        )
+    fallback = check_settings(
+        tls=tls,
+        max_handshakes=max_handshakes,
+        handshake_rate=handshake_rate,
+        tls_fallback=tls_fallback,
+        tls_breaker=tls_breaker,
+        insecure_allow_weaker_fallback=insecure_allow_weaker_fallback,
+        proxy_protocol=proxy_protocol,
+        peer_limits=peer_limits,
+    )
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
         address = first_of(_core.resolve((name[0], 1), timeout=timeout, token=token), name[1])
@@ -128,12 +127,40 @@ def listen(
         proxy_timeout=5.0 if proxy_protocol is None else proxy_protocol.timeout,
         peer_limits=None if peer_limits is None else peer_limits._kernel(),
         peers_exempt=None if peer_limits is None else peer_limits._exempt,
-        **fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback),
+        **fallback,
     )
     if isinstance(address, socket.socket):
         address.detach()
     _warn(listener, reuse_port)
     return listener
+
+
+def check_settings(
+    *,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = _MAX_HANDSHAKES,
+    handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
+) -> dict[str, Any]:
+    """Refuse what contradicts itself before anything listens; returns what the fallback needs."""
+    if tls is None and handshake_rate is not None:
+        raise ValueError("handshake_rate has no use without tls")
+    if tls is None and proxy_protocol is None and max_handshakes != _MAX_HANDSHAKES:
+        raise ValueError("max_handshakes has no use without tls or proxy_protocol")
+    if not isinstance(proxy_protocol, (ProxyProtocol, type(None))):
+        raise TypeError(
+            f"proxy_protocol must be a ProxyProtocol or None, not {type(proxy_protocol).__name__}"
+        )
+    if not isinstance(peer_limits, (PeerLimits, type(None))):
+        raise TypeError(
+            f"peer_limits must be a PeerLimits or None, not {type(peer_limits).__name__}"
+        )
+    server_context(tls)
+    return fallback_settings(tls, tls_fallback, tls_breaker, insecure_allow_weaker_fallback)
 
 
 def first_of(resolution: Resolution, port: int) -> str:

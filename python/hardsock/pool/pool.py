@@ -28,6 +28,7 @@ from hardsock._errors import (
 from hardsock._greenlets import warn_of_greenlets
 from hardsock._observe import events
 from hardsock._options import SocketOptions, kernel_settings
+from hardsock._records import LeaseRecord
 from hardsock.connecting.connect import Address, tls_settings, warn_of_changes
 from hardsock.pool.hooks import Hooks, time_left
 from hardsock.pool.options import PoolOptions
@@ -211,6 +212,7 @@ class Pool(_core.Pool):
             trace_frames=options.trace_frames,
             trace_every=options.trace_every,
             name=title,
+            named=name is not None,
         )
         self._hooks = hooks
         self._options = options
@@ -279,7 +281,7 @@ class Pool(_core.Pool):
 
     def lent(self) -> list[Lent]:
         """Who holds what, since when, from which line; the longest first."""
-        return [self._lent_record(raw) for raw in self._lent()]
+        return [self._lent_of(raw) for raw in self._lent()]
 
     def leaks(self, older_than: float) -> list[Lent]:
         """Those of ``lent()`` that are older than so many seconds."""
@@ -289,19 +291,17 @@ class Pool(_core.Pool):
         """Every place that ever borrowed, with its counters; who holds most now comes first."""
         sites = [
             site_at(
-                code,
-                offset,
-                lent=lent,
-                acquired=acquired,
-                lost=lost,
-                overdue=overdue,
-                dirty=dirty,
-                held_max=held_max / 1e9,
-                held_sum=held_sum / 1e9,
+                one.code,
+                one.offset,
+                lent=one.lent,
+                acquired=one.acquired,
+                lost=one.lost,
+                overdue=one.overdue,
+                dirty=one.dirty,
+                held_max=one.held_max_ns / 1e9,
+                held_sum=one.held_sum_ns / 1e9,
             )
-            for code, offset, lent, acquired, lost, overdue, dirty, held_max, held_sum in (
-                self._sites()
-            )
+            for one in self._sites()
         ]
         return sorted(sites, key=lambda site: (-site.lent, -site.acquired))
 
@@ -328,24 +328,23 @@ class Pool(_core.Pool):
             kernel=kernel,
         )
 
-    def _lent_record(self, raw: tuple[Any, ...]) -> Lent:
-        (ident, thread, task, code, offset, age, times, sent, received, endpoint, fd, overdue) = raw
-        known = self._tasks.get(ident) if task else None
+    def _lent_of(self, raw: LeaseRecord) -> Lent:
+        known = self._tasks.get(raw.id) if raw.task else None
         living = known() if known is not None else None
         return Lent(
-            id=ident,
-            site=site_at(code, offset),
-            age=age / 1e9,
-            thread=thread_name(thread),
-            task=None if not task else _task_name(living),
-            reused=times > 1,
-            bytes_sent=sent,
-            bytes_received=received,
-            endpoint=self._endpoints[endpoint],
-            fd=fd,
-            overdue=overdue,
-            stack=tuple(site_at(*place) for place in self._traces.get(ident, ())),
-            _thread_id=thread,
+            id=raw.id,
+            site=site_at(raw.code, raw.offset),
+            age=raw.age_ns / 1e9,
+            thread=thread_name(raw.thread),
+            task=None if not raw.task else _task_name(living),
+            reused=raw.times_lent > 1,
+            bytes_sent=raw.bytes_sent,
+            bytes_received=raw.bytes_received,
+            endpoint=self._endpoints[raw.endpoint],
+            fd=raw.fd,
+            overdue=raw.overdue,
+            stack=tuple(site_at(*site) for site in self._traces.get(raw.id, ())),
+            _thread_id=raw.thread,
             _task=known,
         )
 
@@ -482,10 +481,10 @@ def _by_site(lent: list[Lent], most: int = 3) -> list[str]:
 def _watch_leaks(pool: Pool, on_leak: Callable[[Lent], object]) -> None:
     reference = weakref.ref(pool)
 
-    def tell(raw: tuple[Any, ...]) -> None:
+    def tell(raw: LeaseRecord) -> None:
         if (pool := reference()) is None:
             return
-        lent = pool._lent_record(raw)
+        lent = pool._lent_of(raw)
         del pool
         try:
             on_leak(lent)

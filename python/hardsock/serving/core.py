@@ -7,6 +7,7 @@ event loop's server has it so that any thread may ask for its statistics.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -18,7 +19,7 @@ from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
 from hardsock.serving.disposition import Disposition, End, judge
 from hardsock.serving.drain import Drain, Limit
-from hardsock.serving.ledger import Ledger, Outcome, Served, served, tell_given_up
+from hardsock.serving.ledger import Ledger, Outcome, Phase, Served, served, tell_given_up
 from hardsock.serving.options import ServeOptions, check_drain
 from hardsock.serving.overdue import bound_turns, unbound_turns
 from hardsock.serving.records import DrainReport, ServerStats
@@ -44,6 +45,7 @@ class ServerCore(ServerBase):
         self._ledger = Ledger(options.limit, self._draining, self._delays)  # guarded by lock
         self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
         self._limit: Limit | None = None  # guarded by lock
+        self._refusing = False
 
     # ---- for drivers -------------------------------------------------------------------------
 
@@ -64,7 +66,9 @@ class ServerCore(ServerBase):
         """Return its counters."""
         with self._lock:
             return self._ledger.stats(
-                time.monotonic(), workers=self._count_workers(), shed=count_shed(self._listener)
+                time.monotonic(),
+                workers=self._count_workers(),
+                shed=count_shed(self._listener, self._ledger.refused),
             )
 
     def _ask_to_drain(self, timeout: float | None, grace: float | None) -> None:
@@ -86,11 +90,46 @@ class ServerCore(ServerBase):
         if bell is not None:
             bell.cancel()
 
+    # ---- for guards ---------------------------------------------------------------------------
+
+    def _refuse_new(self, on: bool) -> None:
+        """Reset who is accepted from now on, or serve them again."""
+        self._refusing = on
+
+    def _where(self, runner: object) -> tuple[str | None, str | None]:
+        """The name and the stack of a runner."""
+        raise NotImplementedError
+
+    def _in_handlers(self, most: int) -> list[tuple[Served, str | None, str | None]]:
+        """Those that a handler has, the longest first, with its runner's name and stack."""
+        with self._lock:
+            running = [
+                one
+                for one in self._ledger.active
+                if one.phase is Phase.HANDLER and one.runner is not None
+            ]
+        return [(one, *self._where(one.runner)) for one in running[:most]]
+
+    def _change_times(self, changes: dict[str, float | None]) -> dict[str, float | None]:
+        """Change some of the options' seconds; returns what they were."""
+        with self._lock:
+            options = copy.copy(self._options)
+            before = {name: getattr(options, name) for name in changes}
+            for name, seconds in changes.items():
+                object.__setattr__(options, name, seconds)
+            self._options = options
+        return before
+
     # ---- beginnings and ends -----------------------------------------------------------------
 
     def _take(self, conns: list[Connection]) -> None:
         """Without memory for one of them the others are served all the same."""
         while conns:
+            if self._refusing:
+                conns.pop(0).abort()
+                with self._lock:
+                    self._ledger.refused += 1
+                continue
             try:
                 self._take_one(conns.pop(0))
             except MemoryError:
@@ -120,6 +159,7 @@ class ServerCore(ServerBase):
         )
 
     def _served(self, conn: Connection) -> Served:
+        conn._set_served()
         return served(conn, self._token)
 
     def _watch(self, served: Served) -> None:

@@ -154,6 +154,8 @@ class Ledger:
         """The cancelled and the aborted, for the drain's report; empty until the drain begins, so
         that nothing is kept of a connection that has ended before."""
         self._accepted = self._peak = 0
+        self.refused = 0
+        """How many were reset as a guard wanted it, and never admitted."""
         self._errors: Counter[str] = Counter()
         self._endings: Counter[str] = Counter()
         self._departed = self._read_timeouts = self._write_timeouts = self._overran = 0

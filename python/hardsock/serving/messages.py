@@ -10,24 +10,20 @@ What is done with news that are no messages is in ``hardsock.serving.quiet``.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import time
 
-from hardsock._core import CancelToken
 from hardsock._errors import HardsockError
 from hardsock.serving.disposition import Disposition, End
 from hardsock.serving.drain import Drain
 from hardsock.serving.ledger import Outcome, Phase, Served
+from hardsock.serving.lingering import News
 from hardsock.serving.overdue import look_interval
-from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, News, QuietConnections
+from hardsock.serving.quiet import MESSAGE, NEWCOMER, PARKED, QuietConnections
 from hardsock.serving.server import Server
 from hardsock.serving.workers import Crew
 
 __all__ = ["MessageServer"]
-
-_FAILED_WAIT_PAUSE = 0.1
 
 
 class MessageServer(QuietConnections, Server):
@@ -35,13 +31,10 @@ class MessageServer(QuietConnections, Server):
 
     def _begin_workers(self) -> None:
         options = self._options
-        self._begin_parking()
-        self._no_work_left = CancelToken(name=f"{options.name} workers")
         self._crew = self._workers = Crew(options.workers, options.name, self._seldom, self._work)
 
     def _end_workers(self, until: float) -> None:
-        self._no_work_left.cancel()
-        self._parking.close()
+        self._end_news()
         self._crew.join(until)
 
     # ---- in the thread that accepts ----------------------------------------------------------
@@ -72,40 +65,6 @@ class MessageServer(QuietConnections, Server):
             self._crew.grow()
 
     # ---- in the workers ----------------------------------------------------------------------
-
-    def _work(self) -> None:
-        me = threading.current_thread()
-        news: News | None = None
-        while True:
-            waits = news is None
-            try:
-                news = self._parking.next() if news is None else self._turn(me, *news)
-                if news is None:
-                    return
-            except BaseException as exc:  # Ours, or no memory: handlers' are judged.
-                news = None
-                self._go_on(exc)
-                if waits:  # It may fail again at once.
-                    self._pause()
-
-    def _pause(self) -> None:
-        """Until it is worth another try, or the server ends."""
-        try:
-            self._no_work_left.wait(_FAILED_WAIT_PAUSE)
-        except (HardsockError, MemoryError):  # There is no memory for that wait either.
-            time.sleep(_FAILED_WAIT_PAUSE)
-
-    def _go_on(self, exc: BaseException) -> None:
-        """Tell of it, if there is memory for that; in a forked child it is raised."""
-        try:
-            if os.getpid() == self._pid:
-                self._seldom.log(
-                    "worker", logging.CRITICAL, "a worker failed, and goes on", exc_info=exc
-                )
-                return
-        except MemoryError:
-            return
-        raise exc
 
     def _turn(
         self, me: threading.Thread, served: Served, news: int, ending: str | None, alone: bool

@@ -2,9 +2,10 @@
 
 The parent opens the listening socket and never accepts from it. Each child is a fresh interpreter
 (``multiprocessing``'s spawn), which is given the socket and runs ``serve`` or ``aio.serve`` on it.
-One thread of the parent watches them. Between parent and child there is a pipe: the child says that
-it is ready, how it is doing once a second, and its report at the end; the parent tells it to leave,
-and what tickets are sealed with. A child whose pipe ends has no parent any more, and drains.
+One thread of the parent watches them. Between parent and child there is a channel, on which neither
+waits for the other: the child says that it is ready, how it is doing once a second, and its report
+at the end; the parent tells it to leave, and what tickets are sealed with. A child whose channel
+ends has no parent any more, and drains.
 
 docs/adr/0021 says why processes are spawned and share one socket.
 """
@@ -20,10 +21,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hardsock._core import CancelToken, Listener
-from hardsock.serving.records import DrainReport
+from hardsock.serving.channel import Channel
+from hardsock.serving.records import DrainReport, ServerStats, add_stats
 from hardsock.serving.signals import handling
 from hardsock.tls.config import TICKET_KEY_SIZE, TLSConfig
 
@@ -93,7 +96,7 @@ class ProcessesReport(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What each child is to do; goes through a pipe."""
+    """What each child is to do; it is pickled."""
 
     handler: Callable[..., object]
     listening: dict[str, Any]
@@ -104,23 +107,24 @@ class Plan:
 class _Child:
     """One process, as its parent sees it."""
 
-    def __init__(self, number: int, process: BaseProcess, pipe: Any, now: float) -> None:
+    def __init__(self, number: int, process: BaseProcess, channel: Channel, now: float) -> None:
         self.number = number
         self.process = process
-        self.pipe = pipe
+        self.channel = channel
         self.started = now
         self.ready = False
         self.leaving = False
         self.kill_at: float | None = None
+        self.cancelled = False
         self.killed = False
         self.lost = False
         self.replaces: _Child | None = None
-        self.stats: dict[str, Any] = {}
+        self.stats: ServerStats | None = None
         self.report: DrainReport | None = None
 
     @property
     def ended(self) -> bool:
-        """Asked of the kernel: the pipe and the sentinel may be held by others, or closed early."""
+        """Asked of the kernel: its channel and the sentinel may be held by others, or closed early."""
         if self.process.exitcode is not None:
             return True
         if not self.lost or self.process.pid is None:
@@ -138,14 +142,35 @@ class _Child:
         return "leaving" if self.leaving else "ready" if self.ready else "starting"
 
     def tell(self, *message: object) -> None:
-        with suppress(OSError, ValueError):  # It is gone, which is seen elsewhere.
-            self.pipe.send(message)
+        with suppress(OSError):  # It is gone, which is seen elsewhere.
+            self.channel.send(*message)
+
+    def tell_the_rest(self) -> None:
+        """What it had no room for: it was stopped for long, or is."""
+        with suppress(OSError):
+            self.channel.flush()
+
+    def hear(self) -> bool:
+        """Take in what it has said; False: it will say no more."""
+        try:
+            for kind, value in self.channel.receive():
+                if kind == "ready":
+                    self.ready = True
+                elif kind == "stats":
+                    self.stats = value
+                elif kind == "report":
+                    self.report = value
+        except (EOFError, OSError):
+            return False
+        return True
 
 
 class _Tickets:
     """Keys that are the same in all processes, replaced as a single one replaces its own."""
 
-    def __init__(self, config: TLSConfig, now: float) -> None:
+    def __init__(self, name: str, config: TLSConfig, now: float) -> None:
+        self.name = name
+        """Of the parameter that has the configuration."""
         self._interval = config.session_lifetime / 2
         self._of_clients = config.client_certificates != "none"
         self._keys = [os.urandom(TICKET_KEY_SIZE)]
@@ -185,7 +210,13 @@ class ProcessServer:
     """
 
     def __init__(
-        self, plan: Plan, listener: Listener, processes: int, name: str, start_timeout: float
+        self,
+        plan: Plan,
+        listener: Listener,
+        processes: int,
+        name: str,
+        start_timeout: float,
+        token: CancelToken | None = None,
     ) -> None:
         self._plan = plan
         self._listener = listener
@@ -195,23 +226,30 @@ class ProcessServer:
         self._start_timeout = start_timeout
         self._spawn = _spawn_context()
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._children: list[_Child] = []  # guarded by lock, as the next four
+        self._lock = threading.RLock()  # A signal handler may tell as well.
+        self._children: list[_Child] = []  # guarded by lock, as the next six
+        self._past: ServerStats | None = None
+        """Of those that have ended."""
         self._reload_wanted = False
         self._reason: str | None = None
         self._end_at: float | None = None
+        self._cancelled = False
         self._kill = False
         self._ready = CancelToken(name=f"{name} ready")
         self._ended = CancelToken(name=f"{name} ended")
         self._report: ProcessesReport | None = None
         self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._tickets: _Tickets | None = None
-        tls = plan.listening.get("tls")
-        if isinstance(tls, TLSConfig) and tls.ticket_keys is None and tls.tickets > 0:
-            self._tickets = _Tickets(tls, time.monotonic())
+        self._tickets = [
+            _Tickets(each, tls, time.monotonic())
+            for each in ("tls", "tls_fallback")
+            if isinstance(tls := plan.listening.get(each), TLSConfig)
+            and tls.ticket_keys is None
+            and tls.tickets > 0
+        ]
         self._supervisor = _Supervisor(self)
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
+        self._of_token = None if token is None else token.on_cancel(partial(self._cancel, token))
 
     # ---- asking
 
@@ -242,9 +280,27 @@ class ProcessServer:
         now = time.monotonic()
         with self._lock:
             return [
-                ProcessInfo(child.process.pid or 0, child.state, now - child.started, child.stats)
+                ProcessInfo(
+                    child.process.pid or 0,
+                    child.state,
+                    now - child.started,
+                    {} if child.stats is None else child.stats._asdict(),
+                )
                 for child in self._children
             ]
+
+    def stats(self) -> ServerStats:
+        """Return the counters of all processes together, also of those that have ended.
+
+        Each says its own once a second. ``peak_active`` is the sum of all peaks, which need not
+        have been at the same time; ``start_delay_max`` is the longest of all. Connections that were
+        open in a process when it died are among the ``failed``, with ``"process died"`` for their
+        error.
+        """
+        with self._lock:
+            known = [self._past, *(child.stats for child in self._children)]
+            draining = self._reason is not None
+        return add_stats([each for each in known if each is not None], draining=draining)
 
     # ---- telling
 
@@ -273,6 +329,12 @@ class ProcessServer:
             self._reason = self._reason or reason
             self._end_at = end if self._end_at is None else min(end, self._end_at)
         self._ring()
+
+    def _cancel(self, token: CancelToken) -> None:
+        """As a server's token does: only the grace is left."""
+        with self._lock:
+            self._cancelled = True
+        self._stop(token.reason or "the token has ended", min(1.0, self._plan.drain_timeout / 4))
 
     def _cut(self, _reason: str) -> None:
         with self._lock:
@@ -331,6 +393,8 @@ class ProcessServer:
                 child.process.terminate()
         finally:
             self._listener.close()
+            if self._of_token is not None:
+                self._of_token.remove()
             self._report = self._supervisor.sum_up()
             logger.info("%s", self._report)
             self._ended.cancel("all processes have ended")
@@ -370,6 +434,8 @@ class _Supervisor:
                 if not server._children:
                     return
             self._kill_late(now)
+            for child in server._children:
+                child.tell_the_rest()
             self._wait()
             for child in list(server._children):
                 if child.ended:
@@ -388,7 +454,7 @@ class _Supervisor:
         """What fails here, for instance files that cannot be read, must not end those that serve."""
         server = self._server
         try:
-            process, pipe = self._spawn(number)
+            process, channel = self._spawn(number)
         except Exception as exc:
             why = f"{type(exc).__name__}: {exc}"  # A record may be kept, and exc holds frames.
             logger.error("process %d cannot be started: %s", number, why)
@@ -398,23 +464,22 @@ class _Supervisor:
                 self._end_the_reload()
             return
         self._started += 1
-        child = _Child(number, process, pipe, now)
+        child = _Child(number, process, channel, now)
         child.replaces = replaces
         child.kill_at = now + server._start_timeout
         with server._lock:
             server._children.append(child)
 
-    def _spawn(self, number: int) -> tuple[BaseProcess, Any]:
-        """The process, and the parent's end of its pipe."""
+    def _spawn(self, number: int) -> tuple[BaseProcess, Channel]:
+        """The process, and the parent's end of its channel."""
         from hardsock.serving.child import run_child
 
         server = self._server
         plan = server._plan
-        if server._tickets is not None:
-            listening = dict(plan.listening)
-            listening["tls"] = replace(listening["tls"], ticket_keys=server._tickets.keys)
-            plan = replace(plan, listening=listening)
-        ours, theirs = server._spawn.Pipe()
+        for tickets in server._tickets:
+            config = replace(plan.listening[tickets.name], ticket_keys=tickets.keys)
+            plan = replace(plan, listening=plan.listening | {tickets.name: config})
+        ours, theirs = socket.socketpair()
         try:
             with socket.socket(fileno=os.dup(server._listener.fileno())) as sock:
                 process = server._spawn.Process(
@@ -427,7 +492,7 @@ class _Supervisor:
             raise
         finally:
             theirs.close()
-        return process, ours
+        return process, Channel(ours)
 
     def _pause(self, number: int, now: float) -> None:
         self._pauses[number] = min(max(2 * self._pauses[number], _SHORTEST_PAUSE), _LONGEST_PAUSE)
@@ -442,14 +507,15 @@ class _Supervisor:
         waited: list[Any] = [server._wake]
         for child in server._children:
             if not child.lost:
-                waited += [child.process.sentinel, child.pipe]
-        for found in wait(waited, timeout=self._seconds()):
+                waited += [child.process.sentinel, child.channel]
+        ready: list[Any] = wait(waited, timeout=self._seconds())
+        for found in ready:
             if found == server._wake:
                 with suppress(BlockingIOError):
                     os.read(server._wake, 4096)
                 continue
             for child in list(server._children):
-                if found is child.pipe:
+                if found is child.channel:
                     self._hear(child)
                 elif found == child.process.sentinel:
                     self._lose(child)
@@ -464,16 +530,11 @@ class _Supervisor:
         return min([1.0, *(max(0.01, at - now) for at in times if at > now)])
 
     def _hear(self, child: _Child) -> None:
-        try:
-            while child.pipe.poll():
-                kind, value = child.pipe.recv()
-                if kind == "ready":
-                    self._is_ready(child)
-                elif kind == "stats":
-                    child.stats = value
-                elif kind == "report":
-                    child.report = value
-        except (EOFError, OSError):
+        was_ready = child.ready
+        goes_on = child.hear()
+        if child.ready and not was_ready:
+            self._is_ready(child)
+        if not goes_on:
             self._lose(child)
 
     def _lose(self, child: _Child) -> None:
@@ -485,7 +546,6 @@ class _Supervisor:
 
     def _is_ready(self, child: _Child) -> None:
         server = self._server
-        child.ready = True
         if not child.leaving:  # It has its limit from being told to leave.
             child.kill_at = None
         if child.replaces is not None:
@@ -505,18 +565,11 @@ class _Supervisor:
         server = self._server
         if child not in server._children:
             return
-        with suppress(EOFError, OSError):  # Its last words.
-            while child.pipe.poll():
-                kind, value = child.pipe.recv()
-                if kind == "report":
-                    child.report = value
-                elif kind == "stats":
-                    child.stats = value
-        with suppress(OSError):
-            child.pipe.close()
+        child.hear()  # Its last words.
+        child.channel.close()
         with server._lock:
             server._children.remove(child)
-        self._count(child)
+            self._count_locked(child)
         now = time.monotonic()
         if not child.leaving:
             self._died += 1
@@ -534,13 +587,22 @@ class _Supervisor:
         with suppress(ValueError):  # Somebody else has waited for it.
             child.process.close()
 
-    def _count(self, child: _Child) -> None:
-        stats = child.stats
-        for name in ("accepted", "handled", "failed", "cut"):
-            self._totals[name] += stats.get(name, 0)
-        self._totals["lost"] += stats.get("active", 0)
+    def _count_locked(self, child: _Child) -> None:
+        """It is counted among those of the past, as it last said."""
+        server = self._server
         if child.report is not None and self._began_to_end is not None:
             self._reports.append(child.report)
+        if child.stats is None:
+            return
+        stats, lost = child.stats, child.stats.active
+        for name in ("accepted", "handled", "failed", "cut"):
+            self._totals[name] += getattr(stats, name)
+        self._totals["lost"] += lost
+        stats = stats._replace(active=0, waiting=0, parked=0, workers=0, failed=stats.failed + lost)
+        if lost:
+            stats = stats._replace(errors={**stats.errors, "process died": lost})
+        known = [stats] if server._past is None else [server._past, stats]
+        server._past = add_stats(known, draining=False)
 
     # ---- reloading and keys
 
@@ -551,8 +613,8 @@ class _Supervisor:
                 server._reload_wanted = False
                 self._reload = list(range(server._count))
                 self._reloads += 1
-                if server._tickets is not None:
-                    server._tickets.anew()
+                for tickets in server._tickets:
+                    tickets.anew()
         if self._reload is None or any(child.replaces for child in server._children):
             return
         if not self._reload:
@@ -568,10 +630,10 @@ class _Supervisor:
         logger.error("the reload ends here: what was to be new did not come up")
 
     def _turn_keys(self, now: float) -> None:
-        tickets = self._server._tickets
-        if tickets is not None and tickets.step(now):
-            for child in self._server._children:
-                child.tell("keys", tickets.keys)
+        for tickets in self._server._tickets:
+            if tickets.step(now):
+                for child in self._server._children:
+                    child.tell("keys", tickets.name, tickets.keys)
 
     # ---- ending
 
@@ -583,6 +645,9 @@ class _Supervisor:
         assert server._end_at is not None
         left = max(0.0, server._end_at - now)
         for child in server._children:
+            if server._cancelled and not child.cancelled:
+                child.cancelled = True
+                child.tell("cancel", server._reason)
             self._send_away(child, server._reason or "", left)
             limit = now if server._kill else server._end_at + _MORE
             child.kill_at = limit if child.kill_at is None else min(child.kill_at, limit)

@@ -1,5 +1,5 @@
-"""Connections of which nobody works on one now: parked in C, with their idle timeouts, as are those
-that only linger. What servers do with the news of them, whatever drives them.
+"""Connections of which nobody works on one now: parked in C, with their idle timeouts. What servers
+do with the news of them, whatever drives them.
 
 Nothing here waits. The one who was given a connection owns it until it parks it, and needs no lock.
 """
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import time
 
-from hardsock._core import Parking
 from hardsock._errors import HardsockError
-from hardsock.serving.core import ServerCore
-from hardsock.serving.disposition import Disposition, End, decide_lingering, quiet_end
+from hardsock.serving.disposition import Disposition, End, quiet_end
 from hardsock.serving.drain import Drain, seconds_to_begin
-from hardsock.serving.ledger import Outcome, Phase, Served, tell_given_up
+from hardsock.serving.ledger import Outcome, Phase, Served
+from hardsock.serving.lingering import LingeringConnections
 from hardsock.serving.options import MAX_BATCH
 from hardsock.serving.records import ServerStats
 
-__all__ = ["MESSAGE", "NEWCOMER", "PARKED", "News", "QuietConnections"]
-
-News = tuple[Served, int, "str | None", bool]
-"""Whose, which, how it ended, and whether no other thread waits for the next."""
+__all__ = ["MESSAGE", "NEWCOMER", "PARKED", "QuietConnections"]
 
 # As enum hs_parked_news and enum hs_parking_answer have them.
 MESSAGE, _ENDED, _EXPIRED, _QUIET, _FINISHED = range(5)
@@ -31,17 +27,10 @@ NEWCOMER = 0.25
 its first message comes right behind the end of TCP's handshake."""
 
 
-class QuietConnections(ServerCore):
-    """The part of a server per message that parks its connections.
+class QuietConnections(LingeringConnections):
+    """The part of a server per message that parks its connections."""
 
-    A driver gets news out of ``_parking``; what is no message it gives to ``_over``.
-    """
-
-    _parking: Parking
     _drains = False
-
-    def _begin_parking(self) -> None:
-        self._parking = Parking()
 
     def stats(self) -> ServerStats:
         """Return its counters."""
@@ -116,13 +105,6 @@ class QuietConnections(ServerCore):
 
     # ---- news, and what parking said
 
-    def _hear(self, served: Served, news: int, ending: str | None) -> None:
-        """Of no message; without memory for it the drain reports it."""
-        try:
-            self._over(served, news, ending)
-        except MemoryError:
-            tell_given_up()
-
     def _refused(self, served: Served, answer: int) -> Disposition:
         """Why one is not parked again, or for the first time."""
         if answer == _UNREAD:
@@ -139,9 +121,7 @@ class QuietConnections(ServerCore):
 
     def _over(self, served: Served, news: int, ending: str | None) -> None:
         if news == _FINISHED:
-            # None: a drain settled it while its handler returned.
-            outcome = served.handled or served.outcome or Outcome.COMPLETED
-            self._drop(served, outcome, ending or "closed")
+            super()._over(served, news, ending)
         elif news == _ENDED and ending == "truncated":
             served.error = "Truncated"
             self._drop(served, Outcome.FAILED, ending)
@@ -171,26 +151,6 @@ class QuietConnections(ServerCore):
         disposition = Disposition(outcome, quiet_end(served))
         self._lingers_by(served, disposition)
         self._finish(served, disposition)
-
-    def _drop(self, served: Served, outcome: Outcome, ending: str = "closed") -> None:
-        served.conn.close()
-        self._settle(served, outcome, ending, error=served.error)
-
-    def _finish(self, served: Served, disposition: Disposition) -> None:
-        """End it by the disposition; lingering is parked, too."""
-        self._leave(served)
-        if disposition.end is not End.FINISH:
-            self._end_now(served, disposition)
-            return
-        try:
-            ending = self._parking.linger(served.conn, served, self._options.linger)
-        except (HardsockError, MemoryError) as exc:
-            if isinstance(exc, HardsockError):
-                disposition, _ = decide_lingering(served, disposition, exc)
-            self._end_now(served, disposition._replace(end=End.ABORT))
-            return
-        if ending is not None:
-            self._drop(served, disposition.outcome, ending)
 
     def _settle(
         self, served: Served, outcome: Outcome, ending: str, *, error: str | None = None

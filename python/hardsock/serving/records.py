@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["CutConnection", "DelayCounts", "DrainReport", "ServerStats"]
+__all__ = ["CutConnection", "DelayCounts", "DrainReport", "ServerStats", "add_stats"]
 
 
 class DelayCounts(NamedTuple):
@@ -100,6 +100,37 @@ class ServerStats(NamedTuple):
     of the handler, for each connection; none with ``per="message"``. ``"loop"``: how late a timer of
     the event loop was, ten times a second. ``"lock"``: how long threads that came back from waiting
     waited for the interpreter's lock, for all of the interpreter since measuring began."""
+
+
+def add_stats(each: Sequence[ServerStats], *, draining: bool) -> ServerStats:
+    """Return the counters of several servers together; all are 0 without any."""
+    if not each:
+        zeros: dict[str, Any] = dict.fromkeys(ServerStats._fields, 0)
+        nothing: dict[str, Any] = {name: {} for name in _MAPPINGS}
+        return ServerStats(**zeros | nothing | {"draining": draining})
+    total = {name: _add([getattr(stats, name) for stats in each]) for name in ServerStats._fields}
+    accepted = sum(stats.accepted for stats in each)
+    total["start_delay_max"] = max(stats.start_delay_max for stats in each)
+    total["start_delay_mean"] = sum(
+        stats.start_delay_mean * stats.accepted / accepted for stats in each if accepted
+    )
+    return ServerStats(**total | {"draining": draining})
+
+
+_MAPPINGS = ("shed_reasons", "errors", "endings", "delays")
+
+
+def _add(values: Sequence[object]) -> Any:
+    first = values[0]
+    if isinstance(first, Mapping):
+        maps: Any = values
+        names = dict.fromkeys(name for each in maps for name in each)
+        return {name: _add([each[name] for each in maps if name in each]) for name in names}
+    numbers: Any = values
+    if isinstance(first, DelayCounts):
+        counts = tuple(map(sum, zip(*(delays.counts for delays in numbers), strict=True)))
+        return DelayCounts(first.edges, counts, sum(delays.seconds for delays in numbers))
+    return sum(numbers)
 
 
 class CutConnection(NamedTuple):

@@ -9,10 +9,11 @@ import socket
 from collections.abc import Callable
 from typing import Any, Literal
 
+from hardsock._core import Breaker, CancelToken, Listener
 from hardsock._names import suggests
 from hardsock._options import SocketOptions, _check_int, _check_seconds
 from hardsock.connecting.connect import Address
-from hardsock.listening.listen import listen
+from hardsock.listening.listen import check_settings, listen
 from hardsock.listening.peer_limits import PeerLimits
 from hardsock.listening.proxy_protocol import ProxyProtocol
 from hardsock.serving.options import ServeOptions
@@ -39,8 +40,11 @@ def serve_processes(
     write_timeout: float | None = None,
     handler_timeout: float | None = None,
     linger: float | None = None,
+    token: CancelToken | None = None,
+    measure_delays: bool = False,
     options: SocketOptions | None = None,
     backlog: int = 4096,
+    reuse_port: bool = False,
     dual_stack: bool | None = None,
     defer_accept: int | None = None,
     fastopen: int | None = None,
@@ -49,6 +53,9 @@ def serve_processes(
     tls: TLSConfig | None = None,
     max_handshakes: int | None = None,
     handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Callable[[], Breaker] | None = None,
+    insecure_allow_weaker_fallback: bool = False,
     proxy_protocol: ProxyProtocol | None = None,
     peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
@@ -68,7 +75,8 @@ def serve_processes(
     Args:
         handler: A function at the top of a module that a fresh interpreter can import, as
             ``multiprocessing`` asks; ``async def`` is served by ``aio.serve`` in each process.
-        address: As for ``listen``.
+        address: As for ``listen``. A ``Listener`` that exists belongs to this process, with its
+            settings: give an address or a listening socket, and the settings, instead.
         drain_timeout: Seconds that the end of one process may take.
         processes: How many; by default as many as this one may use CPUs.
         per: As for ``serve`` and ``aio.serve``: how often *handler* is called.
@@ -76,10 +84,16 @@ def serve_processes(
         name: Of processes, tokens and log messages.
         workers, max_connections, idle_timeout, read_timeout, write_timeout, handler_timeout, linger:
             As for ``serve``, of each process; *workers* not for an ``async def``.
-        options, backlog, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale, tls,
-        max_handshakes, handshake_rate, proxy_protocol, peer_limits:
+        token: Ends all processes when it ends: all calls of all handlers are cancelled at once.
+        measure_delays: As for ``serve``; ``ProcessServer.stats`` adds them up.
+        options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
+        tls, max_handshakes, handshake_rate, tls_fallback, insecure_allow_weaker_fallback,
+        proxy_protocol, peer_limits:
             As for ``listen``. *max_handshakes*, *handshake_rate* and *peer_limits* are of each
             process.
+        tls_breaker: What makes one, in each process: its state cannot be shared. For instance
+            ``functools.partial(hs.Breaker, failures=3)``; by default ``Breaker``. So the fallback
+            begins in each process when that many of its own clients have failed.
         timeout: Seconds to look *address* up.
 
     Raises:
@@ -92,6 +106,13 @@ def serve_processes(
     if not callable(handler):
         raise TypeError(f"handler must be callable, not {type(handler).__name__}")
     _check_importable(handler)
+    if isinstance(address, Listener):
+        raise TypeError(
+            "address must not be a Listener, which belongs to this process with its settings: give "
+            "its address, or a listening socket, and the settings"
+        )
+    if token is not None and not isinstance(token, CancelToken):
+        raise TypeError(f"token must be a CancelToken or None, not {type(token).__name__}")
     if workers is not None and inspect.iscoroutinefunction(handler):
         raise ValueError("workers has no use for a handler that is a coroutine function")
     serving = _given(
@@ -105,20 +126,27 @@ def serve_processes(
         linger=linger,
     )
     title = "hardsock-serve" if name is None else name
-    ServeOptions(drain_timeout=drain_timeout, name=title, **serving)
-    serving["name"] = title
+    serving |= {"name": title, "measure_delays": measure_delays}
+    ServeOptions(drain_timeout=drain_timeout, **serving)
     of_connections = _given(
-        options=options,
         tls=tls,
         max_handshakes=max_handshakes,
         handshake_rate=handshake_rate,
+        tls_fallback=tls_fallback,
+        tls_breaker=tls_breaker,
+        insecure_allow_weaker_fallback=insecure_allow_weaker_fallback or None,
         proxy_protocol=proxy_protocol,
         peer_limits=peer_limits,
     )
+    _check_int("max_handshakes", max_handshakes, 1, 1 << 20)
+    _check_int("handshake_rate", handshake_rate, 1)
+    check_settings(**of_connections | {"tls_breaker": _make_breaker(tls_breaker)})
+    of_connections |= _given(options=options)
     listener = listen(
         address,
         options=options,
         backlog=backlog,
+        reuse_port=reuse_port,
         dual_stack=dual_stack,
         defer_accept=defer_accept,
         fastopen=fastopen,
@@ -128,7 +156,7 @@ def serve_processes(
     )
     try:
         plan = Plan(handler, of_connections, serving, drain_timeout)
-        return ProcessServer(plan, listener, count, title, start_timeout)
+        return ProcessServer(plan, listener, count, title, start_timeout, token)
     except BaseException:
         listener.close()
         raise
@@ -136,6 +164,27 @@ def serve_processes(
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _make_breaker(make: Callable[[], Breaker] | None) -> Breaker | None:
+    """One for a check of the settings, as each process will make its own."""
+    if make is None:
+        return None
+    advice = (
+        "give what makes one in each process, functools.partial(hs.Breaker, failures=5) for one"
+    )
+    if isinstance(make, Breaker):
+        raise TypeError(f"tls_breaker is a Breaker, whose state is of this process: {advice}")
+    try:
+        pickle.dumps(make)
+        made = make()
+    except Exception as exc:
+        raise ValueError(
+            f"tls_breaker cannot be used in another process, got {make!r}: {exc}; {advice}"
+        ) from exc
+    if not isinstance(made, Breaker):
+        raise TypeError(f"tls_breaker must make a Breaker, not {type(made).__name__}; {advice}")
+    return made
 
 
 def _check_importable(handler: Callable[..., object]) -> None:

@@ -20,11 +20,12 @@ from hardsock._errors import Cancelled, Closed, DeadlineExceeded, HardsockError
 from hardsock._scope import current
 from hardsock.serving.ambient import context_for_handlers, enter
 from hardsock.serving.closing import LeftOutside, close_listener
-from hardsock.serving.core import FAILED_ACCEPT_PAUSE, ServerCore
+from hardsock.serving.core import FAILED_ACCEPT_PAUSE
 from hardsock.serving.departing import tend_departures
 from hardsock.serving.disposition import Disposition, End, decide_lingering
 from hardsock.serving.drain import NO_MEMORY_PAUSE, Drain
 from hardsock.serving.ledger import Outcome, Served
+from hardsock.serving.lingering import LingeringConnections, News
 from hardsock.serving.options import MAX_BATCH, ServeOptions
 from hardsock.serving.overdue import bound_handler, note_overrun
 from hardsock.serving.records import DrainReport
@@ -38,8 +39,10 @@ Handler = Callable[[Connection], object]
 
 logger = logging.getLogger("hardsock.serve")
 
+_FAILED_WAIT_PAUSE = 0.1
 
-class Server(ServerCore):
+
+class Server(LingeringConnections):
     """A running server; ``hardsock.serve`` makes it. All methods may be called from any thread.
 
     As a context manager it drains at the end of the block, with the ``drain_timeout`` it was given.
@@ -59,6 +62,9 @@ class Server(ServerCore):
         self._address = listener.address
         self._context = context_for_handlers(self._draining)
         self._pid = os.getpid()
+        self._begin_parking()
+        self._no_work_left = CancelToken(name=f"{options.name} workers")
+        self._lingerer: Crew | None = None  # guarded by lock
         self._begin_workers()
         self._thread = new_thread(self._main, options.name)
         self._watcher = new_thread(
@@ -223,6 +229,9 @@ class Server(ServerCore):
                 bell.wait(wait)  # It was closed, which the next accept tells.
         return 0
 
+    def _where(self, runner: object) -> tuple[str | None, str | None]:
+        return look_at(runner)
+
     def _look(self) -> None:
         """Now and then, in the thread that accepts."""
 
@@ -242,6 +251,11 @@ class Server(ServerCore):
         """Let them end, and wait for those that do by then."""
         assert isinstance(self._workers, Workers)
         self._workers.close(until)
+        self._end_news()
+        with self._lock:
+            lingerer = self._lingerer
+        if lingerer is not None:
+            lingerer.join(until)
 
     # ---- serving, in the workers -------------------------------------------------------------
 
@@ -288,17 +302,78 @@ class Server(ServerCore):
         return None
 
     def _end(self, served: Served, disposition: Disposition) -> None:
-        ending = "closed"
-        if disposition.end is End.FINISH:
-            disposition, ending = self._linger(served, disposition)
+        if disposition.end is not End.FINISH or self._begin_lingering():
+            self._finish(served, disposition)
+            return
+        disposition, ending = self._linger(served, disposition)
         self._end_now(served, disposition, ending)
 
+    def _begin_lingering(self) -> bool:
+        """Whether there is a thread for all that linger; it is started when the first one does."""
+        try:
+            with self._lock:
+                if self._lingerer is None:
+                    name = f"{self._options.name}-lingering"
+                    self._lingerer = Crew(1, name, self._seldom, self._work)
+        except (RuntimeError, MemoryError):
+            return False
+        return True
+
     def _linger(self, served: Served, disposition: Disposition) -> tuple[Disposition, str]:
+        """In this thread: there is no other."""
         try:
             report = served.conn.finish(timeout=self._options.linger, token=self._token)
         except HardsockError as exc:
             return decide_lingering(served, disposition, exc)
         return disposition, report.ending
+
+    # ---- news of what is parked, in threads of their own -------------------------------------
+
+    def _work(self) -> None:
+        me = threading.current_thread()
+        news: News | None = None
+        while True:
+            waits = news is None
+            try:
+                news = self._parking.next() if news is None else self._turn(me, *news)
+                if news is None:
+                    return
+            except BaseException as exc:  # Ours, or no memory: handlers' are judged.
+                news = None
+                self._go_on(exc)
+                if waits:  # It may fail again at once.
+                    self._pause()
+
+    def _pause(self) -> None:
+        """Until it is worth another try, or the server ends."""
+        try:
+            self._no_work_left.wait(_FAILED_WAIT_PAUSE)
+        except (HardsockError, MemoryError):  # There is no memory for that wait either.
+            time.sleep(_FAILED_WAIT_PAUSE)
+
+    def _go_on(self, exc: BaseException) -> None:
+        """Tell of it, if there is memory for that; in a forked child it is raised."""
+        try:
+            if os.getpid() == self._pid:
+                self._seldom.log(
+                    "worker", logging.CRITICAL, "a worker failed, and goes on", exc_info=exc
+                )
+                return
+        except MemoryError:
+            return
+        raise exc
+
+    def _turn(
+        self, me: threading.Thread, served: Served, news: int, ending: str | None, alone: bool
+    ) -> News | None:
+        """Do what there is to do, and wait for the next."""
+        self._over(served, news, ending)
+        del served  # Nothing is kept alive while the thread waits.
+        return self._parking.next()
+
+    def _end_news(self) -> None:
+        self._no_work_left.cancel()
+        self._parking.close()
 
     # ---- draining ----------------------------------------------------------------------------
 

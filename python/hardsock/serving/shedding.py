@@ -7,10 +7,10 @@ from hardsock._core import Listener
 __all__ = ["count_shed"]
 
 
-def count_shed(listener: Listener) -> dict[str, int]:
+def count_shed(listener: Listener, refused: int = 0) -> dict[str, int]:
     """Count them since the listener was made; also after its end. Only what has happened is there."""
     stats = listener.stats()
-    counts = {"descriptors": stats.shed}
+    counts = {"descriptors": stats.shed, "guard": refused}
     if stats.handshakes is not None:
         counts["silent"] = stats.handshakes.failed.get("evicted", 0)
         counts["slow handshake"] = stats.handshakes.failed.get("timeout", 0)

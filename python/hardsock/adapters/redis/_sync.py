@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ssl
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -11,7 +12,7 @@ import redis.backoff
 import redis.connection
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from hardsock._errors import DeadlineExceeded
+from hardsock._errors import Closed, DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters._queue import ScopedQueue
@@ -60,6 +61,7 @@ class _Over:
 
     retry: Any
     socket_timeout: float | None
+    _sock: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,8 +74,15 @@ class _Over:
         seconds = kwargs.get("timeout", self.socket_timeout)
         if not isinstance(seconds, (int, float)) or not seconds:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
-        with timeout(seconds, name="socket_timeout"):
+        conn = self._sock
+        if conn is None:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        conn.set_read_deadline(seconds)
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            with suppress(Closed):  # redis-py closes it where it has no answer.
+                conn.set_read_deadline(None)
 
 
 class Connection(_Over, redis.Connection):

@@ -1,4 +1,4 @@
-/* place.c: where in the program somebody makes or borrows a connection.
+/* call_site.c: where in the program somebody makes or borrows a connection.
  *
  * The innermost frame is the caller of our C function. Frames of the package itself and of
  * contextlib are passed over, and so are those of the libraries that are registered as users of
@@ -12,7 +12,7 @@
  * looked up by the name of the file, whose hash is known. Names such as "<string>" stand for code
  * of any module and are not kept.
  */
-#include "place.h"
+#include "call_site.h"
 
 #include "compat_frame.h"
 
@@ -43,7 +43,7 @@ find_package(mod_state *st)
 }
 
 int
-place_init(mod_state *st)
+call_site_init(mod_state *st)
 {
     PyObject *contextlib = PyImport_ImportModule("contextlib");
 
@@ -57,7 +57,7 @@ place_init(mod_state *st)
 }
 
 bool
-place_of_caller(struct place *ret_place)
+call_site_of_caller(struct call_site *ret_site)
 {
     PyFrameObject *frame = PyThreadState_GetFrame(PyThreadState_Get());
     PyCodeObject *code;
@@ -65,8 +65,8 @@ place_of_caller(struct place *ret_place)
     if (frame == NULL)
         return false;
     code = PyFrame_GetCode(frame);
-    ret_place->code = (PyObject *)code;
-    ret_place->at = hs_frame_lasti(frame);
+    ret_site->code = (PyObject *)code;
+    ret_site->at = hs_frame_lasti(frame);
     Py_DECREF(code); /* The frame runs, and keeps it. */
     Py_DECREF(frame);
     return true;
@@ -132,7 +132,7 @@ place_remember(mod_state *st, PyObject *file, enum kind kind)
     Py_XDECREF(value);
 }
 
-/* Sets no exception: that a place cannot be told apart fails no call. */
+/* Sets no exception: that a call site cannot be told apart fails no call. */
 static enum kind
 place_kind_of(mod_state *st, PyFrameObject *frame)
 {
@@ -170,7 +170,7 @@ core_site_kinds(PyObject *module, PyObject *kinds)
     Py_RETURN_NONE;
 }
 
-PyMethodDef place_functions[] = {
+PyMethodDef call_site_functions[] = {
     {"_site_kinds", core_site_kinds, METH_O, site_kinds_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -198,7 +198,7 @@ outward(PyFrameObject *frame)
     return back;
 }
 
-/* A frame of the program is its own place unless a library called it. */
+/* A frame of the program is its own call site unless a library called it. */
 static bool
 is_place(mod_state *st, PyFrameObject *frame)
 {
@@ -209,7 +209,7 @@ is_place(mod_state *st, PyFrameObject *frame)
     return found;
 }
 
-/* A new reference to the frame that is the place, or NULL: all are our own. */
+/* A new reference to the frame that is the call site, or NULL: all are our own. */
 static PyFrameObject *
 place_find_place(mod_state *st)
 {
@@ -235,7 +235,7 @@ place_find_place(mod_state *st)
 }
 
 bool
-place_outside(mod_state *st, struct place *ret_place)
+call_site_outside(mod_state *st, struct call_site *ret_site)
 {
     PyFrameObject *frame = place_find_place(st);
     PyCodeObject *code;
@@ -243,15 +243,15 @@ place_outside(mod_state *st, struct place *ret_place)
     if (frame == NULL)
         return false;
     code = PyFrame_GetCode(frame);
-    ret_place->code = (PyObject *)code;
-    ret_place->at = hs_frame_lasti(frame);
+    ret_site->code = (PyObject *)code;
+    ret_site->at = hs_frame_lasti(frame);
     Py_DECREF(code);
     Py_DECREF(frame);
     return true;
 }
 
 PyObject *
-place_trace(mod_state *st, int n)
+call_site_trace(mod_state *st, int n)
 {
     PyFrameObject *frame = place_find_place(st);
     PyObject *list = PyList_New(0), *tuple = NULL;
@@ -272,28 +272,28 @@ place_trace(mod_state *st, int n)
 }
 
 int
-place_line(const struct place *place)
+call_site_line(const struct call_site *here)
 {
-    return PyCode_Addr2Line((PyCodeObject *)place->code, place->at);
+    return PyCode_Addr2Line((PyCodeObject *)here->code, here->at);
 }
 
 /* ---- Sites --------------------------------------------------------------------------------- */
 
-/* A place whose site is known. What a list holds stays until the module goes, so that no lock is
+/* A call site and its name. What a list holds stays until the module goes, so that no lock is
  * needed where there is no GIL. */
-struct place_site {
+struct call_site_entry {
     PyObject *code; /* owns: its address must not become another's */
     int at;
-    struct hs_site *site;
-    struct place_site *next;
+    struct hs_call_site *site;
+    struct call_site_entry *next;
 };
 
 static size_t
-place_list_of(const struct place *place)
+call_site_list_of(const struct call_site *here)
 {
-    uintptr_t x = (uintptr_t)place->code;
+    uintptr_t x = (uintptr_t)here->code;
 
-    return ((x >> 4) ^ (x >> 12) ^ (uintptr_t)(unsigned)place->at * 31) % HS_SITE_LISTS;
+    return ((x >> 4) ^ (x >> 12) ^ (uintptr_t)(unsigned)here->at * 31) % HS_SITE_LISTS;
 }
 
 /* A new reference to bytes, or NULL. */
@@ -303,16 +303,16 @@ encoded(PyObject *text)
     return PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
 }
 
-static struct hs_site *
-intern(const struct place *place)
+static struct hs_call_site *
+call_site_intern_new(const struct call_site *here)
 {
-    PyCodeObject *code = (PyCodeObject *)place->code;
+    PyCodeObject *code = (PyCodeObject *)here->code;
     PyObject *file = encoded(code->co_filename), *function = encoded(code->co_name);
-    struct hs_site *site = hs_site_unknown();
+    struct hs_call_site *site = hs_call_site_unknown();
 
     if (file != NULL && function != NULL)
-        site =
-            hs_site_intern(PyBytes_AS_STRING(file), PyBytes_AS_STRING(function), place_line(place));
+        site = hs_call_site_intern(PyBytes_AS_STRING(file), PyBytes_AS_STRING(function),
+                                   call_site_line(here));
     else
         PyErr_Clear(); /* Want of memory: no call fails for this. */
     Py_XDECREF(file);
@@ -322,47 +322,48 @@ intern(const struct place *place)
 
 /* Not of code that is made at run time, which would be kept for nothing. */
 static void
-keep_site(mod_state *st, const struct place *place, struct hs_site *site)
+keep_site(mod_state *st, const struct call_site *here, struct hs_call_site *site)
 {
-    PyObject *file = ((PyCodeObject *)place->code)->co_filename;
-    struct place_site *_Atomic *list = &st->sites[place_list_of(place)];
-    struct place_site *made;
+    PyObject *file = ((PyCodeObject *)here->code)->co_filename;
+    struct call_site_entry *_Atomic *list = &st->sites[call_site_list_of(here)];
+    struct call_site_entry *made;
 
     if (PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<' ||
         atomic_load_explicit(&st->n_sites, memory_order_relaxed) >= HS_SITES_MAX ||
         (made = PyMem_Malloc(sizeof(*made))) == NULL)
         return;
     atomic_fetch_add_explicit(&st->n_sites, 1, memory_order_relaxed);
-    *made = (struct place_site){.code = Py_NewRef(place->code), .at = place->at, .site = site};
+    *made = (struct call_site_entry){.code = Py_NewRef(here->code), .at = here->at, .site = site};
     made->next = atomic_load_explicit(list, memory_order_relaxed);
-    /* Two threads may put the same place in: the second entry is never found. */
+    /* Two threads may put the same call site in: the second entry is never found. */
     while (!atomic_compare_exchange_weak_explicit(list, &made->next, made, memory_order_release,
                                                   memory_order_relaxed))
         continue;
 }
 
-struct hs_site *
-place_site(mod_state *st, const struct place *place)
+struct hs_call_site *
+call_site_intern(mod_state *st, const struct call_site *here)
 {
-    struct place_site *s;
-    struct hs_site *site;
+    struct call_site_entry *s;
+    struct hs_call_site *site;
 
-    if (place->code == NULL)
-        return hs_site_unknown();
-    s = atomic_load_explicit(&st->sites[place_list_of(place)], memory_order_acquire);
+    if (here->code == NULL)
+        return hs_call_site_unknown();
+    s = atomic_load_explicit(&st->sites[call_site_list_of(here)], memory_order_acquire);
     for (; s != NULL; s = s->next)
-        if (s->code == place->code && s->at == place->at)
+        if (s->code == here->code && s->at == here->at)
             return s->site;
-    site = intern(place);
-    keep_site(st, place, site);
+    site = call_site_intern_new(here);
+    keep_site(st, here, site);
     return site;
 }
 
 void
-place_free_sites(mod_state *st)
+call_site_free_interned(mod_state *st)
 {
     for (size_t i = 0; i < HS_SITE_LISTS; i++) {
-        struct place_site *s = atomic_load_explicit(&st->sites[i], memory_order_relaxed), *next;
+        struct call_site_entry *s = atomic_load_explicit(&st->sites[i], memory_order_relaxed),
+                               *next;
 
         for (; s != NULL; s = next) {
             next = s->next;

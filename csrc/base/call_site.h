@@ -1,4 +1,4 @@
-/* site.h: lines of the program, as C strings that outlive the interpreter's own, and what is
+/* call_site.h: lines of the program, as C strings that outlive the interpreter's own, and what is
  * counted by line.
  *
  * A site is made once per (file, function, line) and never freed: the one who has a pointer to one
@@ -7,17 +7,17 @@
  *
  * Invariants: a bucket's list only grows, at its head; name and line of a site in it never change.
  */
-#ifndef HS_BASE_SITE_H
-#define HS_BASE_SITE_H
+#ifndef HS_BASE_CALL_SITE_H
+#define HS_BASE_CALL_SITE_H
 
 #include "hardsock_binding.h"
 
 #include <stdatomic.h>
 
-struct hs_site {
+struct hs_call_site {
     const char *file, *function; /* own */
     int line;
-    struct hs_site *next;
+    struct hs_call_site *next;
     /* Relaxed counters: */
     _Atomic uint64_t opened[HS_MADE_KINDS], closed[HS_MADE_KINDS];
     _Atomic uint64_t leaked, received, sent;

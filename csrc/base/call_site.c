@@ -1,9 +1,9 @@
-/* site.c: interning sites.
+/* call_site.c: interning sites.
  *
  * A table of lists without a lock: a new site is put at the head of its list by compare-and-swap.
  * Who loses that race looks again from the new head, so that no line is there twice.
  */
-#include "site.h"
+#include "call_site.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +11,9 @@
 #define BUCKETS 1024
 #define TEXT_MAX 512 /* of a file's or function's name */
 
-static struct hs_site *_Atomic buckets[BUCKETS];
+static struct hs_call_site *_Atomic buckets[BUCKETS];
 static atomic_uint n_sites;
-static struct hs_site unknown = {.file = "?", .function = "?"};
+static struct hs_call_site unknown = {.file = "?", .function = "?"};
 
 static size_t
 site_hash(const char *file, const char *function, int line)
@@ -28,15 +28,15 @@ site_hash(const char *file, const char *function, int line)
 }
 
 static bool
-site_is_same(const struct hs_site *s, const char *file, const char *function, int line)
+site_is_same(const struct hs_call_site *s, const char *file, const char *function, int line)
 {
     return s->line == line && strncmp(s->file, file, TEXT_MAX) == 0 &&
            strncmp(s->function, function, TEXT_MAX) == 0;
 }
 
-static struct hs_site *
-find(struct hs_site *from, const struct hs_site *until, const char *file, const char *function,
-     int line)
+static struct hs_call_site *
+find(struct hs_call_site *from, const struct hs_call_site *until, const char *file,
+     const char *function, int line)
 {
     for (; from != until; from = from->next)
         if (site_is_same(from, file, function, line))
@@ -45,7 +45,7 @@ find(struct hs_site *from, const struct hs_site *until, const char *file, const 
 }
 
 static void
-free_site(struct hs_site *s)
+free_site(struct hs_call_site *s)
 {
     if (s == NULL)
         return;
@@ -54,10 +54,10 @@ free_site(struct hs_site *s)
     free(s);
 }
 
-static struct hs_site *
+static struct hs_call_site *
 site_make(const char *file, const char *function, int line)
 {
-    struct hs_site *s = calloc(1, sizeof(*s));
+    struct hs_call_site *s = calloc(1, sizeof(*s));
 
     if (s == NULL)
         return NULL;
@@ -71,12 +71,12 @@ site_make(const char *file, const char *function, int line)
     return s;
 }
 
-struct hs_site *
-hs_site_intern(const char *file, const char *function, int line)
+struct hs_call_site *
+hs_call_site_intern(const char *file, const char *function, int line)
 {
-    struct hs_site *_Atomic *bucket = &buckets[site_hash(file, function, line)];
-    struct hs_site *head = atomic_load_explicit(bucket, memory_order_acquire), *made;
-    struct hs_site *found = find(head, NULL, file, function, line);
+    struct hs_call_site *_Atomic *bucket = &buckets[site_hash(file, function, line)];
+    struct hs_call_site *head = atomic_load_explicit(bucket, memory_order_acquire), *made;
+    struct hs_call_site *found = find(head, NULL, file, function, line);
 
     if (found != NULL)
         return found;
@@ -98,16 +98,17 @@ hs_site_intern(const char *file, const char *function, int line)
     return made;
 }
 
-struct hs_site *
-hs_site_unknown(void)
+struct hs_call_site *
+hs_call_site_unknown(void)
 {
     return &unknown;
 }
 
 void
-hs_site_name(const struct hs_site *s, struct hs_site_name *ret_name)
+hs_call_site_name(const struct hs_call_site *s, struct hs_call_site_name *ret_name)
 {
-    *ret_name = (struct hs_site_name){.file = s->file, .function = s->function, .line = s->line};
+    *ret_name =
+        (struct hs_call_site_name){.file = s->file, .function = s->function, .line = s->line};
 }
 
 static uint64_t
@@ -117,9 +118,9 @@ value(const _Atomic uint64_t *counter)
 }
 
 void
-hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts)
+hs_call_site_counts(const struct hs_call_site *s, struct hs_call_site_counts *ret_counts)
 {
-    struct hs_site_counts c = {
+    struct hs_call_site_counts c = {
         .leaked = value(&s->leaked),
         .received = value(&s->received),
         .sent = value(&s->sent),
@@ -136,7 +137,7 @@ hs_site_counts(const struct hs_site *s, struct hs_site_counts *ret_counts)
 }
 
 static void
-give(struct hs_site *s, struct hs_site **sites, size_t room, size_t *n)
+give(struct hs_call_site *s, struct hs_call_site **sites, size_t room, size_t *n)
 {
     if (*n < room)
         sites[*n] = s;
@@ -144,14 +145,14 @@ give(struct hs_site *s, struct hs_site **sites, size_t room, size_t *n)
 }
 
 size_t
-hs_sites(struct hs_site **sites, size_t room)
+hs_call_sites(struct hs_call_site **sites, size_t room)
 {
     size_t n = 0;
 
     give(&unknown, sites, room, &n);
     for (size_t i = 0; i < BUCKETS; i++)
-        for (struct hs_site *s = atomic_load_explicit(&buckets[i], memory_order_acquire); s != NULL;
-             s = s->next)
+        for (struct hs_call_site *s = atomic_load_explicit(&buckets[i], memory_order_acquire);
+             s != NULL; s = s->next)
             give(s, sites, room, &n);
     return n;
 }

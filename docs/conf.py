@@ -1,0 +1,90 @@
+"""The documentation as a site: Sphinx with furo, the pages as they stand in this folder.
+
+`make docs` builds it in build/site with warnings as errors. The same files read well in a checkout;
+what differs is done here: links that leave this folder go to the source, and the reference is written
+from docstrings for every public name (reference.py).
+
+Sphinx rather than MkDocs: it reads C extension types by their text signatures, checks each cross
+reference, and its search works in a folder without a server.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT / "python")]
+
+import reference  # noqa: E402
+from pygments.lexers.special import TextLexer  # noqa: E402
+from sphinx.highlighting import lexers  # noqa: E402
+
+import hardsock  # noqa: E402
+
+lexers["haproxy"] = TextLexer()  # Pygments does not know it.
+
+project = "hardsock"
+author = "The hardsock authors"
+copyright = "2026, The hardsock authors"
+version = release = hardsock.__version__
+source = "https://hardsock.example/source/"  # where the repository will be read
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["site/**", "experiments/**/result.json"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+# Examples of shells, wire texts and profiles need no colours; python and c do.
+highlight_language = "text"
+nitpicky = False
+napoleon_use_ivar = True  # Attributes of a class are described once, where they are defined.
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+default_role = "code"  # docstrings name things as Markdown does
+
+html_theme = "furo"
+html_title = f"hardsock {version}"
+html_static_path = ["site"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b5d86", "color-brand-content": "#0b5d86"},
+    "dark_css_variables": {"color-brand-primary": "#7cc4e8", "color-brand-content": "#7cc4e8"},
+}
+
+OUTWARD = re.compile(r"\]\((?P<up>(?:\.\./)+)(?P<path>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
+
+
+def leads_out(app: object, docname: str, text: list[str]) -> None:
+    """A link to a file of the repository that is no page: to where the source is read."""
+    here = (HERE / docname).parent
+
+    def rewrite(match: re.Match[str]) -> str:
+        target = (here / match["up"] / match["path"]).resolve()
+        if target.is_relative_to(HERE) and target.suffix == ".md":
+            return match[0]
+        return f"]({source}{target.relative_to(ROOT).as_posix()}{match['anchor'] or ''})"
+
+    text[0] = OUTWARD.sub(rewrite, text[0])
+
+
+NAMES = re.compile(r" *[\w*]+(, [\w*]+)*,")
+
+
+def join_names(
+    app: object, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """Several parameters with one description may take several lines: napoleon reads one."""
+    i = 0
+    while i + 1 < len(lines):
+        if NAMES.fullmatch(lines[i]):
+            lines[i] += " " + lines.pop(i + 1).strip()
+        else:
+            i += 1
+
+
+def setup(app: object) -> None:
+    reference.write(HERE / "reference")
+    app.connect("source-read", leads_out)  # type: ignore[attr-defined]
+    # Before napoleon, which has the usual priority of 500.
+    app.connect("autodoc-process-docstring", join_names, priority=400)  # type: ignore[attr-defined]

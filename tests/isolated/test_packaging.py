@@ -1,0 +1,196 @@
+"""What the release is made with: the parts that need no compiler and no other system.
+
+`make wheel` and `make debian` build and try the packages; here is what can be wrong before that.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import hardsock as hs
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGING = ROOT / "packaging"
+
+
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"packaging_{name}", PACKAGING / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- one version
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        ("debian/changelog", r"^hardsock \((\S+)\)"),
+        ("packaging/hardsock.spec", r"^Version: +(\S+)$"),
+        ("packaging/conda/meta.yaml", r"^  version: (\S+)$"),
+    ],
+)
+def test_each_package_has_the_version_of_the_header(file: str, pattern: str) -> None:
+    found = re.search(pattern, (ROOT / file).read_text(), re.M)
+    assert found is not None
+    assert found[1].replace("~", ".") == hs.__version__
+
+
+def test_the_library_package_has_the_name_of_its_abi() -> None:
+    abi = re.search(r"^#define HS_ABI (\d+)", (ROOT / "csrc/include/hardsock.h").read_text(), re.M)
+    assert abi is not None
+    assert f"Package: libhardsock{abi[1]}\n" in (ROOT / "debian/control").read_text()
+    assert f"libhardsock.so.{abi[1]}" in (ROOT / f"debian/libhardsock{abi[1]}.install").read_text()
+    assert f"%global soversion {abi[1]}\n" in (PACKAGING / "hardsock.spec").read_text()
+
+
+def test_openssl_names_itself() -> None:
+    assert re.fullmatch(r"OpenSSL \d+\.\d+\.\d+\S* .+", hs.openssl_version())
+
+
+# ---- the changelog
+
+
+def test_fragments_become_the_section_of_a_release(tmp_path: Path) -> None:
+    changelog = _tool("changelog")
+    for name, text in {
+        "7.added.md": "- Seven.\n",
+        "12.added.md": "- Twelve.\n",
+        "3.fixed.md": "- Three.\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "README.md").write_text("no fragment")
+    before = "# Changelog\n\n## Unreleased\n\n### Added\n\n- Before.\n\n## 0.0.9 (2026-01-01)\n\n- Old.\n"
+    gathered = changelog.gather(before, changelog.fragments(tmp_path))
+    after = changelog.release(before, "0.1.0", "2026-02-03", gathered)
+    assert after == (
+        "# Changelog\n\n## Unreleased\n\n## 0.1.0 (2026-02-03)\n\n"
+        "### Added\n\n- Before.\n- Seven.\n- Twelve.\n\n### Fixed\n\n- Three.\n\n"
+        "## 0.0.9 (2026-01-01)\n\n- Old.\n"
+    )
+
+
+def test_every_fragment_of_the_repository_has_a_place() -> None:
+    changelog = _tool("changelog")
+    assert changelog.fragments(ROOT / "changelog.d") is not None
+    assert changelog.gather((ROOT / "CHANGELOG.md").read_text(), [])
+
+
+def test_a_fragment_without_a_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "7.news.md").write_text("- Seven.\n")
+    with pytest.raises(ValueError, match=r"7\.news\.md: no name of a fragment: ISSUE\.KIND\.md"):
+        _tool("changelog").fragments(tmp_path)
+
+
+# ---- what is linked in
+
+
+def _archives(folder: Path) -> tuple[ModuleType, dict[str, str]]:
+    """The tool, and a release that is expected to be the file a.tar.gz in the folder."""
+    folder.mkdir()
+    pin = {
+        "version": "1.2.3",
+        "upstream": "http://127.0.0.1:1/a.tar.gz",
+        "debian": "none/b.orig.tar.gz",
+        "sha256": hashlib.sha256(b"the release").hexdigest(),
+    }
+    return _tool("static_libs"), pin
+
+
+def test_an_archive_is_taken_from_the_folder_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, pin = _archives(tmp_path / "archives")
+    (tmp_path / "archives/a.tar.gz").write_bytes(b"the release")
+    monkeypatch.setenv("HARDSOCK_ARCHIVES", str(tmp_path / "archives"))
+    tool.fetch("thing", pin, tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == b"the release"
+
+
+def test_an_archive_with_another_checksum_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, pin = _archives(tmp_path / "archives")
+    (tmp_path / "archives/a.tar.gz").write_bytes(b"something else")
+    monkeypatch.setenv("HARDSOCK_ARCHIVES", str(tmp_path / "archives"))
+    monkeypatch.setattr(tool, "debian_mirror", lambda: None)
+    with pytest.raises(tool.StaticError) as caught:
+        tool.fetch("thing", pin, tmp_path / "got")
+    assert hashlib.sha256(b"something else").hexdigest() in str(caught.value)
+    assert f"no thing 1.2.3 with SHA-256 {pin['sha256']}" in str(caught.value)
+    assert "127.0.0.1:1/a.tar.gz: [Errno 111] Connection refused" in str(caught.value)
+
+
+def test_setup_names_the_tool_that_makes_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--build-temp", str(tmp_path)]
+    environment = os.environ | {"HARDSOCK_STATIC": str(tmp_path / "none")}
+    done = subprocess.run(
+        [*command, "--build-lib", str(tmp_path)],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert (
+        f"no lib/libssl.a there; packaging/static_libs.py {tmp_path}/none makes it." in done.stderr
+    )
+
+
+# ---- the wheel
+
+
+def test_the_sbom_says_what_is_linked_in() -> None:
+    text = json.loads(_tool("repair").sbom("1.2.3"))
+    pinned = json.loads((PACKAGING / "pinned.json").read_text())
+    assert {c["name"]: c["version"] for c in text["components"]} == {
+        name: pin["version"] for name, pin in pinned.items()
+    }
+    for component in text["components"]:
+        assert component["version"] in component["purl"]
+        assert component["version"] in component["cpe"]
+        (hashed,) = component["hashes"]
+        assert re.fullmatch(r"[0-9a-f]{64}", hashed["content"])
+    refs = {text["metadata"]["component"]["bom-ref"], *(c["bom-ref"] for c in text["components"])}
+    assert {d["ref"] for d in text["dependencies"]} == refs
+
+
+def _folder(top: Path) -> Path:
+    for name, text in {"pkg/a.py": "a = 1\n", "pkg-1.dist-info/METADATA": "Name: pkg\n"}.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text)
+    return top
+
+
+def test_the_record_of_a_wheel_is_true(tmp_path: Path) -> None:
+    repair = _tool("repair")
+    repair.write_wheel(_folder(tmp_path / "folder"), tmp_path / "one.whl")
+    with zipfile.ZipFile(tmp_path / "one.whl") as archive:
+        rows = list(csv.reader(archive.read("pkg-1.dist-info/RECORD").decode().splitlines()))
+        assert {row[0] for row in rows} == set(archive.namelist())
+        for name, digest, size in rows[:-1]:
+            assert len(archive.read(name)) == int(size)
+            assert digest.startswith("sha256=")
+        assert rows[-1] == ["pkg-1.dist-info/RECORD", "", ""]
+
+
+def test_a_wheel_that_is_made_twice_is_the_same(tmp_path: Path) -> None:
+    repair = _tool("repair")
+    for name in ("one", "two"):
+        repair.write_wheel(_folder(tmp_path / name), tmp_path / f"{name}.whl")
+    assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
