@@ -20,6 +20,7 @@ import pytest
 
 from adapters.web import Web
 from hardsock.lab.servers.process import Server
+from hardsock.lab.waits import poll_until
 from hardsock.running.settings import Settings, parse
 from support import BlackHole, PeerScript, require
 from support.require import need_module
@@ -228,6 +229,51 @@ def test_an_idle_connection_is_alive_after_its_deadline_and_has_a_new_one(tmp_pa
     with PeerScript([("call", answer)]) as peer:
         done = run("--deadline", "1", path, str(peer.address[1]))
     assert done.stdout == "b'!' alive\nalive b'!'\nDeadlineExceeded\n", done.stderr
+
+
+def test_a_look_without_a_wait_is_not_ended_by_the_deadline(tmp_path: Path) -> None:
+    """MSG_DONTWAIT gives what is there, or EAGAIN, however long ago the exchange was."""
+    text = """
+        import select, socket, sys
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        sock.sendall(b"first")
+        assert sock.recv(100) == b"one"
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            print("late")
+        buffer = bytearray(9)
+        for look in (
+            lambda: sock.recv(1, socket.MSG_DONTWAIT),
+            lambda: sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT),
+            lambda: sock.recv_into(buffer, 9, socket.MSG_DONTWAIT),
+            lambda: sock.recvmsg(1, 0, socket.MSG_DONTWAIT),
+        ):
+            try:
+                look()
+            except BlockingIOError:
+                print("nothing there")
+        with open(sys.argv[2], "w"):
+            pass  # The peer may go on.
+        select.select([sock], [], [])
+        print(sock.recv(100, socket.MSG_DONTWAIT))
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            print("late")
+        """
+    path, flag = program(tmp_path, text), tmp_path / "flag"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        with start("--deadline", "0.5", path, port, str(flag)) as process:
+            peer, _ = listener.accept()
+            with peer:
+                assert peer.recv(5) == b"first"
+                peer.sendall(b"one")
+                assert poll_until(flag.exists, FAR)
+                peer.sendall(b"two")
+                out, err = process.communicate(timeout=60)
+    assert (out.split("\n"), err) == (["late", *["nothing there"] * 4, "b'two'", "late", ""], "")
 
 
 def test_who_only_sends_goes_on_after_a_pause_of_the_deadline(tmp_path: Path) -> None:
