@@ -175,10 +175,13 @@ def _receiving(name: str, position: int) -> Any:
 
 def _sending(name: str) -> Any:
     method = getattr(_compat.socket, name)
+    by_message = name in ("sendmsg", "sendfile")
 
     @functools.wraps(method)
     def call(self: socket, *args: Any, **kwargs: Any) -> Any:
-        if self._conn is not None and self._limits is not None:
+        # Nothing that is sent begins no exchange.
+        something = by_message or (args and len(args[0]))
+        if something and self._conn is not None and self._limits is not None:
             self._limits.before_send(self._conn)
         return method(self, *args, **kwargs)
 
