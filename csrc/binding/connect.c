@@ -119,6 +119,7 @@ enum {
     SERVER_NAME,
     COMMIT_AT_TLS,
     BREAKER,
+    LIMITS,
     TIMELINE,
 };
 
@@ -176,7 +177,8 @@ connect_parse_options(mod_state *st, PyObject **values, struct hs_connect_option
         parse_long(values[FAMILY_PARAM], "family", 0, AF_MAX, &family) < 0 ||
         parse_seconds(values[ATTEMPT_DELAY], "attempt_delay", &delay) < 0 ||
         parse_long(values[MAX_IN_FLIGHT], "max_in_flight", 1, 64, &in_flight) < 0 ||
-        breaker_core(st, values[BREAKER], &o->breaker) < 0)
+        breaker_core(st, values[BREAKER], &o->breaker) < 0 ||
+        dial_limits_core(st, values[LIMITS], &o->limits) < 0)
         return -1;
     if (family != AF_UNSPEC && family != AF_INET && family != AF_INET6) {
         PyErr_Format(PyExc_ValueError, "family must be 0, AF_INET or AF_INET6, got %ld", family);
@@ -251,7 +253,7 @@ static const struct params connect_params = {
     1,
     1,
     {"address", "timeout", "token", "sockopts", "source", "family", "attempt_delay",
-     "max_in_flight", "tls", "server_name", "commit_at_tls", "breaker", "timeline"}};
+     "max_in_flight", "tls", "server_name", "commit_at_tls", "breaker", "limits", "timeline"}};
 
 int
 connect_options(mod_state *st, PyObject *kwargs, struct hs_connect_options *o,
@@ -271,7 +273,7 @@ PyDoc_STRVAR(
     connect_doc,
     "connect(address, /, *, timeout=None, token=None, sockopts=None, source=None, family=0, "
     "attempt_delay=0.25, max_in_flight=6, tls=None, server_name=None, commit_at_tls=False, "
-    "breaker=None, timeline=None)\n--\n\n"
+    "breaker=None, limits=None, timeline=None)\n--\n\n"
     "See hardsock.connect. timeline: a list; ((family, started, ended, addresses, error), ...) of\n"
     "lookups and the attempts are appended when the call is over.");
 

@@ -127,6 +127,7 @@ struct job {
         struct file_io file_io;
         struct upgrading upgrading;
         struct requesting requesting;
+        struct hs_dial_place *place; /* owns */
         size_t peek_size;
         bool in_time;
         struct hs_callback *fired; /* owns: to be run */

@@ -116,7 +116,9 @@
     X(decoder)                                                                                     \
     X(tls)                                                                                         \
     X(breaker)                                                                                     \
-    X(permit)
+    X(permit)                                                                                      \
+    X(dial_queue)                                                                                  \
+    X(dial_hold)
 
 /* Every table of functions of the module, by the file that defines it. X(stem) */
 #define HS_FUNCTIONS(X)                                                                            \
@@ -262,6 +264,10 @@ int tracking_init(PyObject *module, mod_state *st);
 /* No watch and no owners from now on. What is noted in a finalizer while an interpreter ends would
  * keep from the garbage collector what it is about. */
 void opened_interpreter_ends(mod_state *st);
+
+/* ---- type_dial_queue.c ---- */
+/* None: NULL; borrowed. */
+int dial_limits_core(mod_state *st, PyObject *obj, struct hs_dial_limits **ret_core);
 
 /* ---- type_breaker.c ---- */
 /* borrows: obj, a Breaker; NULL and None: none. 0, or -1 with TypeError. */

@@ -137,6 +137,8 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
     prepare_tls(cn);
     if (opts->breaker != NULL)
         (void)hs_breaker_ref(opts->breaker);
+    if (opts->limits != NULL)
+        (void)hs_dial_limits_ref(opts->limits);
     cn->epoll_fd = cn->lookup_fd = -1;
     cn->last_family = -1;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
@@ -171,6 +173,8 @@ hs_connector_free(struct hs_connector *cn)
     free(cn->log);
     free(cn->plan);
     hs_breaker_unref(cn->opts.breaker);
+    hs_dial_place_leave(cn->place);
+    hs_dial_limits_unref(cn->opts.limits);
     memset(cn, FREED, sizeof(*cn));
     free(cn);
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
@@ -390,6 +394,11 @@ connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
     struct attempt *winner = NULL;
     hs_err rv;
 
+    if (cn->opts.limits != NULL && !cn->started &&
+        (rv = hs_dial_place_take(cn->opts.limits, op, err, &cn->place)) != HS_OK) {
+        cn->failed = rv != HS_INTR && rv != HS_WANT;
+        return rv;
+    }
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
@@ -441,8 +450,11 @@ hs_connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err
     if (cn->began_ns == 0)
         cn->began_ns = hs_now();
     rv = connector_run(cn, op, err, ret_conn);
-    if (rv != HS_INTR && rv != HS_WANT)
-        note_end(cn, rv, err);
+    if (rv == HS_INTR || rv == HS_WANT)
+        return rv;
+    hs_dial_place_leave(cn->place);
+    cn->place = NULL;
+    note_end(cn, rv, err);
     return rv;
 }
 

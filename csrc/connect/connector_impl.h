@@ -27,6 +27,7 @@ struct hs_connector {
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
+    struct hs_dial_place *place; /* owns; NULL: no limits, or not yet, or no more */
     bool committed;            /* to the one attempt that is in its handshake */
     char server_name[256];     /* what opts.server_name points to */
     struct hs_error tls_error; /* of the first handshake that failed */

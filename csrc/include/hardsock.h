@@ -1040,6 +1040,31 @@ HS_API size_t hs_breaker_reset(struct hs_breaker *b, const struct hs_breaker_key
 
 /* ---- Connecting ---------------------------------------------------------------------------- */
 
+/* Limits for connections in the making, shared by all who are given them: threads and event loops
+ * in one queue, in the order of arrival. In a forked child they begin anew, empty. */
+struct hs_dial_limits;
+struct hs_dial_place;
+/* in_flight: places at the same time, 0: any number; interval_ns: between the beginnings of two, 0:
+ * none. Not both 0 (HS_E_INVALID). Returns a new reference. */
+HS_API HS_NODISCARD hs_err hs_dial_limits_new(long in_flight, int64_t interval_ns,
+                                              struct hs_error *err,
+                                              struct hs_dial_limits **ret_limits);
+HS_API struct hs_dial_limits *hs_dial_limits_ref(struct hs_dial_limits *limits);
+HS_API void hs_dial_limits_unref(struct hs_dial_limits *limits); /* NULL is fine */
+/* Waits for a place. *place is NULL before the first call; after HS_INTR and HS_WANT it stands in
+ * the queue, after HS_OK it is held; after an error it is NULL again. HS_E_DEADLINE, HS_E_CANCELLED
+ * (the phase is "limits"), HS_E_NOMEM, HS_E_FORKED. */
+HS_API HS_NODISCARD hs_err hs_dial_place_take(struct hs_dial_limits *limits, struct hs_op *op,
+                                              struct hs_error *err, struct hs_dial_place **place);
+/* Gives it back, or leaves the queue; never blocks, from any thread. NULL is fine. */
+HS_API void hs_dial_place_leave(struct hs_dial_place *place);
+struct hs_dial_stats {
+    long in_flight, waiting;
+    uint64_t begun, given_up; /* places given; callers who left the queue without one */
+    int64_t waited_ns;        /* of those who got one, added up */
+};
+HS_API void hs_dial_limits_stats(struct hs_dial_limits *limits, struct hs_dial_stats *ret_stats);
+
 struct hs_connector;
 
 struct hs_connect_options {
@@ -1053,6 +1078,8 @@ struct hs_connect_options {
     const char *server_name;     /* as hs_conn_start_tls; NULL: the host of the endpoint */
     bool commit_at_tls;          /* the race goes on until a handshake is done, not just TCP's */
     struct hs_breaker *breaker;  /* borrows: a connector takes its own reference; NULL: none */
+    /* The same. A connector waits for a place first, and holds it until it has ended. */
+    struct hs_dial_limits *limits;
 };
 HS_API void hs_connect_options_init(struct hs_connect_options *o);
 

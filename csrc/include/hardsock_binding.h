@@ -798,7 +798,7 @@ const char *hs_openssl_version(void);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings, departures, delays;
+        notifiers, slots, parkings, departures, delays, dial_limits;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 void hs_live_counts(struct hs_live *ret_live);

@@ -137,6 +137,8 @@ fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
         (void)hs_tls_config_ref(o->connect.tls);
     if (o->connect.breaker != NULL)
         (void)hs_breaker_ref(o->connect.breaker);
+    if (o->connect.limits != NULL)
+        (void)hs_dial_limits_ref(o->connect.limits);
     if (o->connect.server_name != NULL) {
         (void)snprintf(p->server_name, sizeof(p->server_name), "%s", o->connect.server_name);
         p->o.connect.server_name = p->server_name;
@@ -156,6 +158,7 @@ pool_destroy(struct hs_pool *p)
     free(p->endpoints);
     hs_tls_config_unref(p->o.connect.tls);
     hs_breaker_unref(p->o.connect.breaker);
+    hs_dial_limits_unref(p->o.connect.limits);
     hs_dial_failure_unref(p->failure);
     hs_pool_forget_sites(p, NULL);
     hs_wakelist_fini(&p->changed);

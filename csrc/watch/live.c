@@ -10,6 +10,7 @@
 #include "../cancel/slots.h"
 #include "../connect/breaker.h"
 #include "../connect/connector.h"
+#include "../connect/limits.h"
 #include "../listen/listener.h"
 #include "../pool/pool_impl.h"
 #include "../stream/conn.h"
@@ -37,6 +38,7 @@ hs_live_counts(struct hs_live *ret_live)
         .buffers = hs_buf_live(),
         .lingering = hs_linger_live(),
         .breakers = hs_breaker_live(),
+        .dial_limits = hs_dial_limits_live(),
         .pools = hs_pool_live(),
         .notifiers = hs_notifier_live(),
         .parkings = hs_parking_live(),

@@ -181,6 +181,25 @@ def test_unread_bodies_hold_no_thread(body: str) -> None:
         assert "0 aborted" in server.log()
 
 
+def test_half_a_head_behind_a_body_holds_no_thread() -> None:
+    """The parser reads it with the body: it waits with the connection, not with the thread."""
+    head = b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n"
+    with gunicorn("--threads", "1", "--keep-alive", "600", "--timeout", "600") as server:
+        for cut in (1, 20, len(head) - 3, len(head) - 1):
+            with raw(server, _UNREAD + _BODIES["small"] + head[:cut]) as sock:
+                worker = answer(sock)
+                assert ask(server, "/pid")[0] == 200
+                sock.sendall(head[cut:] + head[:cut])
+                assert answer(sock) == worker
+                assert ask(server, "/pid")[0] == 200
+                sock.sendall(head[cut:])
+                assert answer(sock) == worker
+            with raw(server, _UNREAD + _BODIES["small"] + head[:cut]) as sock:
+                assert answer(sock) == worker
+                sock.shutdown(socket.SHUT_WR)
+                assert read_all(sock) == b""
+
+
 @pytest.mark.parametrize(
     ("head", "body"),
     [

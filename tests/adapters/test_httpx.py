@@ -581,19 +581,48 @@ def test_a_backend_that_knows_of_the_proxy_shows_it_no_certificate(
 
 @pytest.mark.parametrize("name", ["httpcore", "httpcore2"])
 @pytest.mark.parametrize("awaited", [False, True])
-def test_a_backend_that_was_told_of_no_proxy_uses_one_for_both_layers_or_refuses(
+def test_a_backend_that_was_told_of_no_proxy_has_no_certificate_to_show(
     name: str, awaited: bool, files: Files
 ) -> None:
+    """A request for http:// through the proxy would be answered, and nobody had noticed."""
     need_module(name)
     core: Any = importlib.import_module(name)
     config = hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))
     with _proxied(files) as proxy, Web(tls=files.serving) as web:
         assert _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config) == b"1"
     config = hs.TLSConfig(ca=files.ca, certificates=files.client, alpn=("http/1.1",))
+    with _proxied(files) as proxy:
+        with pytest.raises(ValueError, match="proxy must be given with a certificate in tls"):
+            _ask_by_pool(name, awaited, proxy, "http://127.0.0.1:1/", tls=config)
+    assert proxy.client_certificates == []
     with _proxied(files) as proxy, Web(tls=files.serving) as web:
-        with pytest.raises(core.ConnectError, match="tell the backend of the proxy"):
-            _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config)
+        with pytest.raises(core.ConnectError, match="of which the backend was not told"):
+            _ask_by_pool(name, awaited, proxy, web.url("/hello"), tls=config, proxy=False)
     assert web.connections <= 1  # The proxy's; no request came over it.
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_dials_of_a_pool_wait_for_a_place(awaited: bool, web: Web, files: Files) -> None:
+    need_module("httpx")
+    adapter: Any = importlib.import_module("hardsock.adapters.httpx")
+    limits = hs.DialLimits(in_flight=1)
+    ours: Any = {"dial_limits": limits, "tls": hs.TLSConfig(ca=files.ca, alpn=("http/1.1",))}
+
+    async def ask(timeout: float) -> int:
+        async with adapter.AsyncClient(timeout=timeout, **ours) as client:
+            return int((await client.get(web.url("/hello"))).status_code)
+
+    def get(timeout: float) -> int:
+        if awaited:
+            return int(RUNS["asyncio"](ask(timeout)))
+        with adapter.Client(timeout=timeout, **ours) as client:
+            return int(client.get(web.url("/hello")).status_code)
+
+    with limits.place():
+        with pytest.raises(adapter.httpx.ConnectTimeout, match="no place to dial"):
+            get(0.05)
+    assert get(20) == 200
+    assert limits.stats()[:4] == (0, 0, 2, 1)
 
 
 def test_a_backend_names_what_contradicts_a_proxy() -> None:

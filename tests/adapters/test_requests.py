@@ -297,6 +297,18 @@ def test_a_proxy_is_not_offered_the_clients_certificate(ids: Identities) -> None
         assert proxy.client_certificates == [None]
 
 
+def test_dials_of_a_session_wait_for_a_place() -> None:
+    limits = hs.DialLimits(in_flight=1)
+    with HttpPeer() as peer, hs.timeout(30):
+        with hardsock.adapters.requests.session(dial_limits=limits) as session:
+            with limits.place(), pytest.raises(requests.ConnectTimeout, match="no place to dial"):
+                session.get(peer.url("/ok?x"), timeout=0.05)
+            assert session.get(peer.url("/ok?x"), timeout=20).content == b"x"
+    assert limits.stats()[:4] == (0, 0, 2, 1)
+    with pytest.raises(TypeError, match="limits must be a DialLimits"):
+        hardsock.adapters.urllib3.PoolManager(dial_limits=3)
+
+
 @pytest.mark.parametrize(
     ("option", "error"),
     [((socket.IPPROTO_TCP, 9999, 1), NewConnectionError), ((1, "x", 1), TypeError)],

@@ -18,10 +18,13 @@ from typing import Any
 
 import pytest
 
+from adapters.http_peer import HttpPeer
 from adapters.web import Web
 from hardsock.lab.servers.process import Server
+from hardsock.lab.waits import poll_until
 from hardsock.running.settings import Settings, parse
 from support import BlackHole, PeerScript, require
+from support.proxy import Proxy
 from support.require import need_module
 from support.servers import http_server, postgres, redis_server
 from support.tls import Identities
@@ -228,6 +231,63 @@ def test_an_idle_connection_is_alive_after_its_deadline_and_has_a_new_one(tmp_pa
     with PeerScript([("call", answer)]) as peer:
         done = run("--deadline", "1", path, str(peer.address[1]))
     assert done.stdout == "b'!' alive\nalive b'!'\nDeadlineExceeded\n", done.stderr
+
+
+def test_a_look_without_a_wait_is_not_ended_by_the_deadline(tmp_path: Path) -> None:
+    """MSG_DONTWAIT gives what is there, or EAGAIN, however long ago the exchange was."""
+    text = """
+        import select, socket, sys
+        sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        sock.sendall(b"first")
+        assert sock.recv(100) == b"one"
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            print("late")
+        buffer = bytearray(9)
+        for look in (
+            lambda: sock.recv(1, socket.MSG_DONTWAIT),
+            lambda: sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT),
+            lambda: sock.recv_into(buffer, 9, socket.MSG_DONTWAIT),
+            lambda: sock.recvmsg(1, 0, socket.MSG_DONTWAIT),
+        ):
+            try:
+                look()
+            except BlockingIOError:
+                print("nothing there")
+        with open(sys.argv[2], "w"):
+            pass  # The peer may go on.
+        select.select([sock], [], [])
+        print(sock.recv(100, socket.MSG_DONTWAIT))
+        try:
+            sock.recv(1)
+        except TimeoutError:
+            print("late")
+        """
+    path, flag = program(tmp_path, text), tmp_path / "flag"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        with start("--deadline", "0.5", path, port, str(flag)) as process:
+            peer, _ = listener.accept()
+            with peer:
+                assert peer.recv(5) == b"first"
+                peer.sendall(b"one")
+                assert poll_until(flag.exists, FAR)
+                peer.sendall(b"two")
+                out, err = process.communicate(timeout=60)
+    assert (out.split("\n"), err) == (["late", *["nothing there"] * 4, "b'two'", "late", ""], "")
+
+
+def test_nothing_that_is_sent_begins_no_exchange(tmp_path: Path) -> None:
+    text = """
+        sock = __import__("socket").create_connection(("127.0.0.1", int(sys.argv[1])))
+        sock.sendall(b"ask\\r\\n\\r\\n")
+        while sock.recv(1):
+            sock.sendall(b"")
+            sock.send(b"")
+        """
+    with PeerScript(DRIP, check=False) as peer:
+        ends_at_the_deadline(tmp_path, text, str(peer.address[1]))
 
 
 def test_who_only_sends_goes_on_after_a_pause_of_the_deadline(tmp_path: Path) -> None:
@@ -842,3 +902,36 @@ def test_a_sitecustomize_of_the_program_runs_and_the_path_is_as_ever(tmp_path: P
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
     done = run("--read", "5", "-c", code, env=environment)
     assert done.stdout == "True True [] False\n", done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("library", ["urllib3", "requests"])
+def test_tls_within_tls_of_an_unchanged_program(tmp_path: Path, scheme: str, library: str) -> None:
+    """An https target behind a proxy: the deadline reaches what comes through both layers."""
+    ids = Identities(tmp_path)
+    need_module(library)
+    text = """
+        import sys, time, requests, urllib3
+        library, proxy, url, ca = sys.argv[1:]
+        def get():
+            if library == "requests":
+                return requests.get(url, proxies={"https": proxy}, verify=ca).content
+            with urllib3.ProxyManager(proxy, ca_certs=ca, retries=False) as manager:
+                return manager.request("GET", url).data
+        began = time.monotonic()
+        try:
+            print(get())
+        except Exception as exc:
+            print(type(exc).__name__, time.monotonic() - began < 20)
+        """
+    asking, serving = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context in (asking, serving):
+        context.load_cert_chain(*ids.authority.issue())
+    path = program(tmp_path, text)
+    for target, wanted in (("/ok?through", "b'through'\n"), ("/drip", "True\n")):
+        tls = asking if scheme == "https" else None
+        with Proxy(tls=tls) as proxy, HttpPeer(serving) as peer:
+            rest = (library, f"{scheme}://{proxy.address}", peer.url(target), str(ids.ca))
+            done = run("--deadline", "1", "--report", path, *rest)
+        assert done.stdout.endswith(wanted), (done.stdout, done.stderr)
+        assert "no cancel reaches them: none" in done.stderr, done.stderr

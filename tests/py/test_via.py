@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import traceback
 from collections.abc import Iterator
@@ -10,11 +11,26 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock import aio
 from hardsock.connecting.proxies import parse_via
 from support import Call, PeerScript
 from support.echo import EchoServer
 from support.proxy import Proxy
 from support.tls import Identities
+
+
+def _connect_awaited(*args: Any, **options: Any) -> hs.Connection:
+    async def main() -> hs.Connection:
+        return (await aio.connect(*args, **options))._conn
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(params=["thread", "task"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test connects by ``hs.connect``, which is ``aio.connect`` for a task."""
+    if request.param == "task":
+        monkeypatch.setattr(hs, "connect", _connect_awaited)
 
 
 @pytest.fixture(scope="module")

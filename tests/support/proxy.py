@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -97,15 +98,33 @@ class Proxy:
 
     @staticmethod
     def _pass_on(sock: socket.socket, server: socket.socket) -> None:
-        def back() -> None:
-            with contextlib.suppress(OSError):
-                while data := server.recv(65536):
-                    sock.sendall(data)
+        """One thread for both ways: OpenSSL's objects are not for two at once.
 
-        thread = threading.Thread(target=back, daemon=True)
-        thread.start()
+        Before 3.13 CPython locks them for nobody: a write beside a read changes what the read's
+        SSL_get_error() finds, and the read fails of nothing.
+        """
+        watched = [sock, server]
         with contextlib.suppress(OSError):
-            while data := sock.recv(65536):
-                server.sendall(data)
+            while sock in watched:
+                waiting = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+                ready = [sock] if waiting else select.select(watched, [], [], 30)[0]
+                if not ready:
+                    break
+                for one in ready:
+                    data = _now(one)
+                    if data == b"":
+                        watched.remove(one)
+                    elif data is not None:
+                        (server if one is sock else sock).sendall(data)
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(30)
+
+
+def _now(sock: socket.socket) -> bytes | None:
+    """What is there; None: nothing yet, as after half a record of TLS."""
+    sock.settimeout(0)
+    try:
+        return sock.recv(65536)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    finally:
+        sock.settimeout(30)

@@ -155,6 +155,10 @@ GUARD(__wrap_hs_breaker_key_parse, __real_hs_breaker_key_parse,
 GUARD(__wrap_hs_breaker_new, __real_hs_breaker_new,
       (const struct hs_breaker_options *o, struct hs_error *err, struct hs_breaker **ret_b),
       (o, err, ret_b), ret_b, ret_b)
+GUARD(__wrap_hs_dial_limits_new, __real_hs_dial_limits_new,
+      (long in_flight, int64_t interval_ns, struct hs_error *err,
+       struct hs_dial_limits **ret_limits),
+      (in_flight, interval_ns, err, ret_limits), ret_limits, ret_limits)
 GUARD(__wrap_hs_connector_new, __real_hs_connector_new,
       (const struct hs_endpoint *ep, const struct hs_connect_options *opts, struct hs_error *err,
        struct hs_connector **ret_cn),

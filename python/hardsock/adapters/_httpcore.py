@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import hardsock as hs
 from hardsock import aio
@@ -119,8 +119,8 @@ class _Stream:
             return config
         if not self._to_proxy and config.certificates:
             raise ssl.SSLError(
-                "the proxy has been shown the certificate that is for the target: tell the "
-                "backend of the proxy, proxy='https://...'"
+                "the first handshake was with a proxy, of which the backend was not told: say "
+                "proxy='https://...'"
             )
         # Over a layer of the ssl module hardsock's own cannot go.
         return None if isinstance(self._conn, (TLSOverBio, AsyncTLSOverBio)) else config
@@ -137,17 +137,23 @@ class _Backend:
         *,
         tls: hs.TLSConfig | None = None,
         options: hs.SocketOptions | None = None,
-        proxy: str | None = None,
+        proxy: str | Literal[False] | None = None,
         proxy_tls: hs.TLSConfig | None = None,
+        dial_limits: hs.DialLimits | None = None,
     ) -> None:
-        if proxy_tls is not None and proxy is None:
+        if proxy_tls is not None and not proxy:
             raise ValueError("proxy_tls has no use without proxy")
-        found = None if proxy is None else parse_via(proxy)
+        if proxy is None and tls is not None and tls.certificates:
+            raise ValueError(
+                "proxy must be given with a certificate in tls, which no proxy may be shown: the URL "
+                "of the pool's https:// proxy, or False if it has none"
+            )
+        found = parse_via(proxy) if proxy else None
         if found is not None and found.scheme != "https":
             if proxy_tls is not None:
                 raise ValueError(f"proxy_tls is for an https:// proxy, and proxy is {found}")
             found = None
-        self._options = options
+        self._options, self._limits = options, dial_limits
         self._settings = _Settings(
             tls, None if found is None else (found.host, found.port), proxy_tls
         )
@@ -245,11 +251,13 @@ def backends(core: Any) -> Backends:
             tls: For connections to https servers. ``None``: the ``ssl_context`` of the pool, by the
                 ``ssl`` module, over a connection of hardsock. It replaces the pool's context as a
                 whole; its ``alpn`` must have what the pool speaks.
-            proxy: The ``https://`` proxy of the pool, which a backend cannot see. Without it the
-                handshake with the proxy takes *tls*, its client's certificate as well.
+            proxy: The ``https://`` proxy of the pool, which a backend cannot see; ``False``: it has
+                none. With a certificate in *tls* one of them must be said; else the handshake
+                with the proxy takes *tls*.
             proxy_tls: For the handshake with *proxy*; ``None``: the pool's ``proxy_ssl_context`` if
                 it is of ``hardsock.ssl_context()``, else whom the system trusts.
             options: For the sockets.
+            dial_limits: As ``hardsock.connect(limits=)``.
         """
 
         def connect_tcp(
@@ -265,6 +273,7 @@ def backends(core: Any) -> Backends:
                     _address(host, port),
                     timeout=timeout,
                     options=self._options,
+                    limits=self._limits,
                     source=None if local_address is None else (local_address, 0),
                 )
             return self._opened(Stream, conn, _address(host, port), socket_options)
@@ -273,7 +282,9 @@ def backends(core: Any) -> Backends:
             self, path: str, timeout: float | None = None, socket_options: Any = None
         ) -> Any:
             with connecting():
-                conn = hs.connect(f"unix:{path}", timeout=timeout, options=self._options)
+                conn = hs.connect(
+                    f"unix:{path}", timeout=timeout, options=self._options, limits=self._limits
+                )
             return self._opened(Stream, conn, None, socket_options)
 
         def sleep(self, seconds: float) -> None:
@@ -341,6 +352,7 @@ def backends(core: Any) -> Backends:
                     _address(host, port),
                     timeout=timeout,
                     options=self._options,
+                    limits=self._limits,
                     source=None if local_address is None else (local_address, 0),
                 )
             return self._opened(AsyncStream, conn, _address(host, port), socket_options)
@@ -349,7 +361,9 @@ def backends(core: Any) -> Backends:
             self, path: str, timeout: float | None = None, socket_options: Any = None
         ) -> Any:
             with connecting():
-                conn = await aio.connect(f"unix:{path}", timeout=timeout, options=self._options)
+                conn = await aio.connect(
+                    f"unix:{path}", timeout=timeout, options=self._options, limits=self._limits
+                )
             return self._opened(AsyncStream, conn, None, socket_options)
 
         async def sleep(self, seconds: float) -> None:

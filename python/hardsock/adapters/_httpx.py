@@ -23,7 +23,7 @@ from hardsock.adapters._total import Queue, QueueTimeout, Total, scope_has_ended
 __all__ = ["Clients", "clients"]
 
 _KEY = "hardsock"
-_OURS = ("total", "tls", "proxy_tls", "socket", "breaker", "breaker_statuses")
+_OURS = ("total", "tls", "proxy_tls", "socket", "breaker", "breaker_statuses", "dial_limits")
 _ALPN = {False: ("http/1.1",), True: ("h2", "http/1.1")}
 
 
@@ -91,7 +91,7 @@ def _proxied(library: Any, proxy: Any, proxy_tls: hs.TLSConfig | None) -> dict[s
     if proxy is None:
         if proxy_tls is not None:
             raise ValueError("proxy_tls has no use without proxy")
-        return {}
+        return {"proxy": False}
     if isinstance(proxy, (str, library.URL)):
         proxy = library.Proxy(proxy)
     context = getattr(proxy, "ssl_context", None)
@@ -104,7 +104,7 @@ def _proxied(library: Any, proxy: Any, proxy_tls: hs.TLSConfig | None) -> dict[s
     if proxy.url.scheme != "https":
         if proxy_tls is not None:
             raise ValueError(f"proxy_tls is for an https:// proxy, and proxy is {proxy.url}")
-        return {}
+        return {"proxy": False}
     if proxy_tls is None:
         proxy_tls = make(False) if callable(make) else _default_config(("http/1.1",))
     netloc = proxy.url.netloc.decode()  # without user and password
@@ -204,6 +204,8 @@ def clients(library: Any, core: Any) -> Clients:
                 while: ``ConnectError`` with ``BreakerOpen``. Share one. A body that is streamed
                 later is not seen.
             breaker_statuses: Statuses that are failures of the node as well, such as 503.
+            dial_limits: For connections in the making: as ``hardsock.connect(limits=)``. (*limits*
+                is the library's, for its pool.)
         """
 
         def __init__(
@@ -215,6 +217,7 @@ def clients(library: Any, core: Any) -> Clients:
             socket: hs.SocketOptions | None = None,
             breaker: hs.Breaker | None = None,
             breaker_statuses: Iterable[int] | None = None,
+            dial_limits: hs.DialLimits | None = None,
             verify: Any = True,
             cert: Any = None,
             http1: bool = True,
@@ -226,7 +229,9 @@ def clients(library: Any, core: Any) -> Clients:
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
             self._outcomes = outcomes(breaker, breaker_statuses or ())
-            self._pool._network_backend = made.sync(tls=config, options=socket, **proxied)
+            self._pool._network_backend = made.sync(
+                tls=config, options=socket, dial_limits=dial_limits, **proxied
+            )
             size = self._pool._max_connections
             # With HTTP/2 exchanges share connections: the library's own queue decides.
             self._queue = None if http2 or size >= sys.maxsize else Queue(size)
@@ -304,6 +309,7 @@ def clients(library: Any, core: Any) -> Clients:
             socket: hs.SocketOptions | None = None,
             breaker: hs.Breaker | None = None,
             breaker_statuses: Iterable[int] | None = None,
+            dial_limits: hs.DialLimits | None = None,
             verify: Any = True,
             cert: Any = None,
             http1: bool = True,
@@ -315,7 +321,9 @@ def clients(library: Any, core: Any) -> Clients:
             super().__init__(http1=http1, http2=http2, **settings)
             self._total = total
             self._outcomes = outcomes(breaker, breaker_statuses or ())
-            self._pool._network_backend = made.asynchronous(tls=config, options=socket, **proxied)
+            self._pool._network_backend = made.asynchronous(
+                tls=config, options=socket, dial_limits=dial_limits, **proxied
+            )
 
         async def handle_async_request(self, request: Any) -> Any:
             total = total_of(request, self._total)

@@ -189,6 +189,9 @@ class Worker(AsyncWorker):
             peer = conn.getpeername() or ("", -1)
             parser = getattr(gunicorn.http, "get_parser", gunicorn.http.RequestParser)
             progress = conn.state = _Progress(parser(self.cfg, conn, peer))
+        if progress.has_more():
+            self._requests(conn, progress)
+            return
         try:
             head = conn.recv_until(_HEAD_END, max_size=self._most_head, timeout=0)
         except FrameTooLarge as exc:
@@ -202,11 +205,36 @@ class Worker(AsyncWorker):
             return  # It is not whole yet, and needs no thread until more has come.
         else:
             progress.parser.unreader.unread(head + _HEAD_END)
-        while self._request(conn, progress):
+            self._requests(conn, progress)
+
+    def _requests(self, conn: Connection, progress: _Progress) -> None:
+        """Those of which the whole head is here; for the rest no thread waits."""
+        while self._has_head(conn, progress):
+            if not self._request(conn, progress):
+                if not conn.closed:
+                    conn.close_write()
+                return
             if not progress.has_more():
                 return
-        if not conn.closed:
-            conn.close_write()
+
+    def _has_head(self, conn: Connection, progress: _Progress) -> bool:
+        """Whether the parser can go on without a wait for the head.
+
+        With the rest of a body it may have read the beginning of the next request.
+        """
+        buf = progress.parser.unreader.buf
+        while _HEAD_END not in (got := buf.getvalue()) and len(got) <= self._most_head:
+            try:
+                more = conn.recv(8192, timeout=0)
+            except DeadlineExceeded as exc:
+                if exc.phase == "read_timeout":
+                    raise
+                return False
+            if not more:
+                break  # The parser tells what an end means.
+            buf.seek(0, os.SEEK_END)
+            buf.write(more)
+        return True
 
     def _request(self, conn: Connection, progress: _Progress) -> bool:
         """Whether another one may follow."""

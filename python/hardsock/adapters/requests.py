@@ -38,6 +38,7 @@ from urllib3.exceptions import EmptyPoolError
 from urllib3.util.retry import Retry
 
 from hardsock._core import Breaker
+from hardsock._dial_limits import DialLimits
 from hardsock._scope import timeout
 from hardsock.adapters import urllib3 as over
 from hardsock.adapters._versions import check
@@ -53,6 +54,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     Args:
         breaker: Learns from requests, as ``breaker_statuses``: see
             ``hardsock.adapters.urllib3.PoolManager``.
+        dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
     """
 
     __attrs__ = [*requests.adapters.HTTPAdapter.__attrs__, "_learning"]  # noqa: RUF012
@@ -62,11 +64,13 @@ class Adapter(requests.adapters.HTTPAdapter):
         *args: Any,
         breaker: Breaker | None = None,
         breaker_statuses: Iterable[int] = (),
+        dial_limits: DialLimits | None = None,
         **kwargs: Any,
     ) -> None:
         self._learning: dict[str, Any] = {
             "breaker": breaker,
             "breaker_statuses": tuple(breaker_statuses),
+            "dial_limits": dial_limits,
         }
         super().__init__(*args, **kwargs)
         if type(self.max_retries) is Retry:  # once, so that no request has to
@@ -152,7 +156,7 @@ def session(total: float | None = None, **adapter: Any) -> Session:
         total: Seconds; ``None``: the ambient scope alone decides.
         adapter: Parameters of ``requests.adapters.HTTPAdapter``: ``max_retries``, ``pool_maxsize``,
             ``pool_block``, ``pool_connections``, and of ``Adapter``: ``breaker``,
-            ``breaker_statuses``. Proxies are those of requests, of the environment too: ``http://``,
+            ``breaker_statuses``, ``dial_limits``. Proxies are those of requests, of the environment too: ``http://``,
             ``https://``, and ``socks5://``, which looks names up as ``socks5h://`` does.
     """
     return Session(total, **adapter)

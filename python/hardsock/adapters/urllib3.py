@@ -52,6 +52,7 @@ from urllib3.util.ssl_ import resolve_cert_reqs
 from urllib3.util.timeout import Timeout
 
 from hardsock._core import Breaker
+from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._errors import DeadlineExceeded, ResolveError
 from hardsock._scope import current, sleep, timeout
 from hardsock.adapters._causes import breaker_open_in, cause_of, handled, raise_if_cancelled
@@ -145,13 +146,16 @@ class _Over:
 
     sock: Any
     via: str | None = None
+    dial_limits: DialLimits | None = None
 
     def _new_conn(self: Any) -> Any:
         # On the way to a tunnel urllib3 has not resolved it.
         limit = Timeout.resolve_default_timeout(self.timeout)
         try:
             if self.via is None:
-                conn = create_connection((self._dns_host, self.port), limit, self.source_address)
+                conn = create_connection(
+                    (self._dns_host, self.port), limit, self.source_address, limits=self.dial_limits
+                )
             else:
                 conn = _connect_through(self, limit)
         except ResolveError as exc:
@@ -191,7 +195,11 @@ class _Over:
 def _connect_through(conn: Any, limit: Any) -> Any:
     """To the target through a SOCKS proxy, which looks its name up."""
     made = connect(
-        (conn._dns_host, conn.port), timeout=limit, source=conn.source_address, via=conn.via
+        (conn._dns_host, conn.port),
+        timeout=limit,
+        source=conn.source_address,
+        via=conn.via,
+        limits=conn.dial_limits,
     )
     made.settimeout(limit)
     return made
@@ -318,10 +326,11 @@ class _Pooled:
     retries: Any
     outcomes: Outcomes | None = None
     via: str | None = None
+    dial_limits: DialLimits | None = None
 
     def _new_conn(self) -> Any:
         conn = super()._new_conn()  # type: ignore[misc]
-        conn.via = self.via
+        conn.via, conn.dial_limits = self.via, self.dial_limits
         return conn
 
     def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -391,6 +400,7 @@ class _Managed:
         breaker: Breaker | None = None,
         breaker_statuses: Iterable[int] = (),
         via: str | None = None,
+        dial_limits: DialLimits | None = None,
         **kwargs: Any,
     ) -> None:
         self._outcomes = outcomes(breaker, breaker_statuses)
@@ -398,7 +408,8 @@ class _Managed:
             raise ValueError(
                 "via must be a SOCKS proxy; for http:// and https:// take ProxyManager"
             )
-        self._via = via
+        dial_queue(dial_limits)  # or a TypeError
+        self._via, self._dial_limits = via, dial_limits
         super().__init__(*args, **kwargs)
         self.total = total
         self.pool_classes_by_scheme = dict(_POOLS)
@@ -406,6 +417,7 @@ class _Managed:
     def _new_pool(self, *args: Any, **kwargs: Any) -> Any:
         pool = super()._new_pool(*args, **kwargs)  # type: ignore[misc]
         pool.outcomes, pool.via = self._outcomes, self._via
+        pool.dial_limits = self._dial_limits
         return pool
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
@@ -426,6 +438,8 @@ class PoolManager(_Managed, urllib3.PoolManager):
             a limit of a second or more (see its ``patience``) or by a reset, is not tried for a
             while, which raises ``BreakerOpen``, wrapped as a failed connection. Share one.
         breaker_statuses: Statuses that are failures of the node as well, such as 502, 503 and 504.
+        dial_limits: For connections in the making, those to a proxy too: as
+            ``hardsock.connect(limits=)``.
         via: A proxy for all: ``"socks5://user:password@proxy:1080"``. It looks names up.
         Else as urllib3 has it.
     """

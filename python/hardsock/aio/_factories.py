@@ -12,7 +12,7 @@ import hardsock
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken
 from hardsock._defaults import whole_call
-from hardsock._dial_limits import DialLimits
+from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._dialing import Dialing, dialing
 from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
@@ -24,16 +24,22 @@ from hardsock.aio._timeout import sleep
 from hardsock.connecting.connect import (
     Address,
     Left,
+    Way,
+    check_via,
     name_in,
     rare_settings,
     sources_of,
     tls_settings,
     warn_of_changes,
+    way_through,
 )
+from hardsock.connecting.proxies import tunnel_awaited
 from hardsock.listening.listen import first_of
 from hardsock.tls.config import TLSConfig
 
 __all__ = ["adopt", "connect", "listen", "resolve"]
+
+_Attempt = Callable[[bool | TLSConfig, float | None], Awaitable[Connection]]
 
 
 async def connect(
@@ -50,27 +56,36 @@ async def connect(
     server_name: str | None = None,
     commit: Literal["tcp", "tls"] = "tcp",
     breaker: Breaker | None = None,
+    via: str | None = None,
+    proxy_tls: TLSConfig | None = None,
     limits: DialLimits | None = None,
     handshake_tries: int = 1,
     tls_fallback: TLSConfig | None = None,
     tls_breaker: Breaker | None = None,
     insecure_allow_weaker_fallback: bool = False,
 ) -> Connection:
-    """As ``hardsock.connect``: lookup, every address, TLS, one deadline, one token; awaited."""
-
-    rest = (attempt_delay, max_in_flight, breaker)
-    if (
-        limits is None
-        and tls_fallback is None
+    """As ``hardsock.connect``, with the same parameters, awaited."""
+    rest = (attempt_delay, max_in_flight, breaker, dial_queue(limits))
+    plain = (
+        tls_fallback is None
         and tls_breaker is None
         and handshake_tries == 1
+        and handshake_tries is not True
         and not insecure_allow_weaker_fallback
-    ):
+    )
+    if plain and via is None and proxy_tls is None:
         return await _attempt(
             address, server_name, commit, token, options, source, family, rest, tls, timeout
         )
     # No function within this one: its cells would cost the usual call as well.
-    attempt = partial(_attempt, address, server_name, commit, token, options, source, family, rest)
+    check_via(via, proxy_tls, commit)
+    common = (address, server_name, commit, token, options, source, family, rest)
+    attempt: _Attempt = partial(_attempt, *common)
+    if via is not None:
+        attempt = partial(_attempt_via, via, proxy_tls, limits, *common)
+    if plain:
+        with whole_call(timeout, token) as seconds:
+            return await attempt(tls, seconds)
     asked = dialing(
         address,
         server_name,
@@ -81,22 +96,57 @@ async def connect(
         allow_weaker=insecure_allow_weaker_fallback,
     )
     with whole_call(timeout, token) as seconds:
-        return await _with_care(attempt, asked, limits, Left(seconds), token)
+        return await _with_care(attempt, asked, Left(seconds), token)
+
+
+async def _attempt_via(
+    via: str,
+    proxy_tls: TLSConfig | None,
+    limits: DialLimits | None,
+    address: Address,
+    server_name: str | None,
+    commit: str,
+    token: CancelToken | None,
+    options: SocketOptions | None,
+    source: tuple[str, int] | None,
+    family: int,
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
+    tls: bool | TLSConfig,
+    timeout: float | None,
+) -> Connection:
+    """To the proxy, through it, and TLS; with a place of *limits* until all of it is there."""
+    way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
+    proxy, rare = (way.proxy.host, way.proxy.port), (*rest[:3], None)
+    place = nullcontext() if limits is None else limits.place(timeout=left(), token=token)
+    async with place:
+        conn = await _attempt(
+            *(proxy, None, commit, token, options, source, family, rare), way.proxy_tls, left()
+        )
+        return await _through(conn, way, left, token)
+
+
+async def _through(conn: Connection, way: Way, left: Left, token: CancelToken | None) -> Connection:
+    """From the proxy to the target."""
+    try:
+        limits = lambda: {"timeout": left(), "token": token}  # noqa: E731
+        await tunnel_awaited(conn, way.proxy, way.host, way.port, limits)
+        if way.tls is not None:
+            await conn.upgrade_to_tls(way.tls, server_name=way.name, timeout=left(), token=token)
+    except BaseException:
+        conn.abort()
+        raise
+    return conn
 
 
 async def _with_care(
-    attempt: Callable[[bool | TLSConfig, float | None], Awaitable[Connection]],
+    attempt: _Attempt,
     asked: Dialing,
-    limits: DialLimits | None,
     left: Left,
     token: CancelToken | None,
 ) -> Connection:
     while True:
         try:
-            async with (
-                nullcontext() if limits is None else limits.place(timeout=left(), token=token)
-            ):
-                conn = await attempt(asked.choose(), left())
+            conn = await attempt(asked.choose(), left())
         except BaseException as exc:
             if (pause := asked.failed(exc, left(), token)) is None:
                 raise
@@ -115,7 +165,7 @@ async def _attempt(
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
-    rest: tuple[float, int, Breaker | None],
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
     tls: bool | TLSConfig,
     timeout: float | None,
 ) -> Connection:

@@ -8,12 +8,12 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
 from hardsock._defaults import whole_call
-from hardsock._dial_limits import DialLimits
+from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._dialing import Dialing, dialing
 from hardsock._errors import SettingWarning
 from hardsock._greenlets import warn_of_greenlets
@@ -23,6 +23,9 @@ from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
 from hardsock.tls.config import TLSConfig, client_config
+
+if TYPE_CHECKING:
+    from hardsock.connecting.proxies import Proxy
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
 
@@ -109,6 +112,7 @@ def rare_settings(
     attempt_delay: float,
     max_in_flight: int,
     breaker: Breaker | None,
+    limits: _core.DialQueue | None = None,
 ) -> dict[str, Any]:
     """What is not as usual: each keyword that the core has to look at costs a connect its time."""
     settings: dict[str, Any] = {}
@@ -122,6 +126,8 @@ def rare_settings(
         settings["max_in_flight"] = max_in_flight
     if breaker is not None:
         settings["breaker"] = breaker
+    if limits is not None:
+        settings["limits"] = limits
     return settings
 
 
@@ -205,10 +211,9 @@ def connect(
         ValueError, TypeError: A parameter is wrong; the message names it.
     """
     warn_of_greenlets()
-    rest = (attempt_delay, max_in_flight, breaker)
+    rest = (attempt_delay, max_in_flight, breaker, dial_queue(limits))
     plain = (
-        limits is None
-        and tls_fallback is None
+        tls_fallback is None
         and tls_breaker is None
         and handshake_tries == 1
         and handshake_tries is not True
@@ -218,12 +223,9 @@ def connect(
         return _direct(
             address, tls, server_name, commit, timeout, token, options, source, family, rest
         )
-    if via is not None and commit != "tcp":
-        raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
-    if via is None and proxy_tls is not None:
-        raise ValueError("proxy_tls has no use without via")
+    check_via(via, proxy_tls, commit)
     attempt = _attempts(
-        address, server_name, commit, token, options, source, family, rest, via, proxy_tls
+        address, server_name, commit, token, options, source, family, rest, via, proxy_tls, limits
     )
     if plain:
         with whole_call(timeout, token) as seconds:
@@ -238,7 +240,15 @@ def connect(
         allow_weaker=insecure_allow_weaker_fallback,
     )
     with whole_call(timeout, token) as seconds:
-        return _with_care(attempt, asked, limits, Left(seconds), token)
+        return _with_care(attempt, asked, Left(seconds), token)
+
+
+def check_via(via: str | None, proxy_tls: TLSConfig | None, commit: str) -> None:
+    """Refuse what contradicts itself."""
+    if via is not None and commit != "tcp":
+        raise ValueError("commit='tls' has no use with via: the proxy decides on the address")
+    if via is None and proxy_tls is not None:
+        raise ValueError("proxy_tls has no use without via")
 
 
 def _attempts(
@@ -249,9 +259,10 @@ def _attempts(
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
-    rest: tuple[float, int, Breaker | None],
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
     via: str | None,
     proxy_tls: TLSConfig | None,
+    limits: DialLimits | None,
 ) -> Callable[[bool | TLSConfig, float | None], Connection]:
     """One attempt, of which only TLS and the time differ.
 
@@ -266,9 +277,12 @@ def _attempts(
             )
         to_proxy = {"options": options, "source": source, "family": family, "breaker": rest[2]}
         rare = {"attempt_delay": rest[0], "max_in_flight": rest[1]}
-        return _through(
-            via, address, tls, server_name, proxy_tls, timeout, token, **to_proxy, **rare
-        )
+        left = Left(timeout)
+        # Until the tunnel is there, and the target's TLS.
+        with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
+            return _through(
+                via, address, tls, server_name, proxy_tls, left(), token, **to_proxy, **rare
+            )
 
     return attempt
 
@@ -276,14 +290,12 @@ def _attempts(
 def _with_care(
     attempt: Callable[[bool | TLSConfig, float | None], Connection],
     asked: Dialing,
-    limits: DialLimits | None,
     left: Left,
     token: CancelToken | None,
 ) -> Connection:
     while True:
         try:
-            with nullcontext() if limits is None else limits.place(timeout=left(), token=token):
-                conn = attempt(asked.choose(), left())
+            conn = attempt(asked.choose(), left())
         except BaseException as exc:
             if (pause := asked.failed(exc, left(), token)) is None:
                 raise
@@ -304,7 +316,7 @@ def _direct(
     options: SocketOptions | None,
     source: tuple[str, int] | None,
     family: int,
-    rest: tuple[float, int, Breaker | None],
+    rest: tuple[float, int, Breaker | None, _core.DialQueue | None],
 ) -> Connection:
     found: list[tuple[str, int]] | None = None
     if source is not None and (name := name_in(source, "source")) is not None:
@@ -326,6 +338,39 @@ def _direct(
     return conn
 
 
+class Way(NamedTuple):
+    """What ``via=`` and the target come to."""
+
+    proxy: Proxy
+    proxy_tls: bool | TLSConfig
+    host: str
+    port: int
+    tls: TLSConfig | None
+    name: str
+    """Of the target's certificate."""
+
+
+def way_through(
+    via: str,
+    address: Address,
+    tls: bool | TLSConfig,
+    server_name: str | None,
+    proxy_tls: TLSConfig | None,
+) -> Way:
+    """Check what ``connect(via=)`` was given."""
+    from hardsock.connecting.proxies import parse_via
+
+    proxy = parse_via(via)
+    host, port = target_of(address)
+    if proxy_tls is not None and proxy.scheme != "https":
+        raise ValueError(f"proxy_tls is for an https:// proxy, and via is {proxy}")
+    config = client_config(tls)
+    if config is None and server_name is not None:
+        raise ValueError("server_name has no use without tls")
+    secure = proxy.scheme == "https" and (proxy_tls or True)
+    return Way(proxy, secure, host, port, config, host if server_name is None else server_name)
+
+
 def _through(
     via: str,
     address: Address,
@@ -337,27 +382,17 @@ def _through(
     **to_proxy: Any,
 ) -> Connection:
     """``connect(via=)``: to the proxy, through it, and TLS, with one deadline."""
-    from hardsock.connecting.proxies import parse_via, tunnel
+    from hardsock.connecting.proxies import tunnel
 
-    proxy, left = parse_via(via), Left(timeout)
-    host, port = target_of(address)
-    if proxy_tls is not None and proxy.scheme != "https":
-        raise ValueError(f"proxy_tls is for an https:// proxy, and via is {proxy}")
-    config = client_config(tls)
-    if config is None and server_name is not None:
-        raise ValueError("server_name has no use without tls")
+    way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
+    proxy = way.proxy
     conn = connect(
-        (proxy.host, proxy.port),
-        tls=proxy.scheme == "https" and (proxy_tls or True),
-        timeout=left(),
-        token=token,
-        **to_proxy,
+        (proxy.host, proxy.port), tls=way.proxy_tls, timeout=left(), token=token, **to_proxy
     )
     try:
-        tunnel(conn, proxy, host, port, lambda: {"timeout": left(), "token": token})
-        if config is not None:
-            name = host if server_name is None else server_name
-            conn.upgrade_to_tls(config, server_name=name, timeout=left(), token=token)
+        tunnel(conn, proxy, way.host, way.port, lambda: {"timeout": left(), "token": token})
+        if way.tls is not None:
+            conn.upgrade_to_tls(way.tls, server_name=way.name, timeout=left(), token=token)
     except BaseException:
         conn.abort()
         raise

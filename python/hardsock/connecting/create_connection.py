@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from hardsock._core import Connection
+from hardsock._dial_limits import DialLimits
 from hardsock._errors import ConnectError
 from hardsock.connecting.connect import connect
 
@@ -46,6 +47,7 @@ def create_connection(
     source_address: tuple[str, int] | None = None,
     *,
     all_errors: bool = False,
+    limits: DialLimits | None = None,
 ) -> Connection:
     """Connect as ``socket.create_connection`` does; returns a ``Connection``.
 
@@ -60,6 +62,7 @@ def create_connection(
         source_address: ``(address, port)`` to connect from.
         all_errors: Raise an ``ExceptionGroup`` with the error of each address instead of one
             ``ConnectError``, whose ``attempts`` has them all (Python 3.11 and later).
+        limits: As of ``connect``; not the standard library's.
 
     Raises:
         As ``connect``. All but ``Cancelled`` are what ``except OSError`` has caught before.
@@ -69,7 +72,7 @@ def create_connection(
         timeout = socket.getdefaulttimeout()
     target = ("localhost" if host is None else host, _port_of(port))
     try:
-        conn = connect(target, timeout=timeout, source=source_address)
+        conn = connect(target, timeout=timeout, source=source_address, limits=limits)
     except ConnectError as exc:
         if all_errors and exc.attempts:
             raise _all_of(exc) from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import struct
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from hardsock._core import Connection
 from hardsock._errors import ProxyError, Truncated
 
-__all__ = ["Proxy", "parse_via", "tunnel"]
+__all__ = ["Proxy", "parse_via", "tunnel", "tunnel_awaited"]
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_HEAD = 65536
@@ -78,32 +79,70 @@ def _refused(proxy: Proxy, target: str, why: str, status: int | None) -> ProxyEr
     return exc
 
 
+_Steps = Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, None]
+"""Each step is a call of the connection: a method and its arguments, answered by its result."""
+
+
+def _exactly(n: int) -> Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, bytes]:
+    got: bytes = yield "recv_exactly", (n,), {}
+    return got
+
+
+def _steps(proxy: Proxy, host: str, port: int) -> _Steps:
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        if proxy.scheme.startswith("socks5"):
+            yield from _socks5(proxy, target, (host, port))
+        else:
+            yield from _http_connect(proxy, target)
+    except Truncated as exc:
+        raise _refused(proxy, target, f"it has ended the connection ({exc})", None) from exc
+
+
 def tunnel(conn: Connection, proxy: Proxy, host: str, port: int, limits: Any) -> None:
     """Let *proxy*, at the other end of *conn*, connect to the target; after it *conn* is the tunnel.
 
     *limits* is called for each step: its ``timeout=`` and ``token=``.
     """
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        if proxy.scheme.startswith("socks5"):
-            _socks5(conn, proxy, target, (host, port), limits)
-        else:
-            _http_connect(conn, proxy, target, limits)
-    except Truncated as exc:
-        raise _refused(proxy, target, f"it has ended the connection ({exc})", None) from exc
+    steps, answer, failed = _steps(proxy, host, port), None, None
+    while True:
+        try:
+            name, args, options = steps.send(answer) if failed is None else steps.throw(failed)
+        except StopIteration:
+            return
+        answer, failed = None, None
+        try:
+            answer = getattr(conn, name)(*args, **options, **limits())
+        except Exception as exc:
+            failed = exc
+
+
+async def tunnel_awaited(conn: Any, proxy: Proxy, host: str, port: int, limits: Any) -> None:
+    """The same for an ``aio.Connection``."""
+    steps, answer, failed = _steps(proxy, host, port), None, None
+    while True:
+        try:
+            name, args, options = steps.send(answer) if failed is None else steps.throw(failed)
+        except StopIteration:
+            return
+        answer, failed = None, None
+        try:
+            answer = await getattr(conn, name)(*args, **options, **limits())
+        except Exception as exc:
+            failed = exc
 
 
 # ---- HTTP CONNECT
 
 
-def _http_connect(conn: Connection, proxy: Proxy, target: str, limits: Any) -> None:
+def _http_connect(proxy: Proxy, target: str) -> _Steps:
     head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
     if proxy.user is not None:
         secret = f"{proxy.user}:{proxy.password or ''}".encode()
         head += f"Proxy-Authorization: Basic {base64.b64encode(secret).decode()}\r\n"
-    conn.sendall(head.encode() + b"\r\n", **limits())
+    yield "sendall", (head.encode() + b"\r\n",), {}
     for _ in range(_MAX_INTERIM):
-        answer = conn.recv_until(b"\r\n\r\n", max_size=_MAX_HEAD, **limits())
+        answer = yield "recv_until", (b"\r\n\r\n",), {"max_size": _MAX_HEAD}
         line = answer.partition(b"\r\n")[0].decode("latin-1")
         version, _, rest = line.partition(" ")
         code = rest[:3]
@@ -119,40 +158,39 @@ def _http_connect(conn: Connection, proxy: Proxy, target: str, limits: Any) -> N
 # ---- SOCKS5
 
 
-def _socks5(
-    conn: Connection, proxy: Proxy, target: str, address: tuple[str, int], limits: Any
-) -> None:
+def _socks5(proxy: Proxy, target: str, address: tuple[str, int]) -> _Steps:
     methods = b"\x00" if proxy.user is None else b"\x00\x02"
-    conn.sendall(bytes([5, len(methods)]) + methods, **limits())
-    version, method = conn.recv_exactly(2, **limits())
+    yield "sendall", (bytes([5, len(methods)]) + methods,), {}
+    version, method = yield from _exactly(2)
     if version != 5:
         raise _refused(proxy, target, f"it does not speak SOCKS5: version {version}", None)
     if method == _NO_METHOD or (method == _USER_PASSWORD and proxy.user is None):
         raise _refused(proxy, target, "it wants a user and a password, or others", None)
     if method == _USER_PASSWORD:
-        _log_in(conn, proxy, target, limits)
+        yield from _log_in(proxy, target)
     elif method != 0:
         raise _refused(proxy, target, f"it chose the method {method}, which was not offered", None)
-    conn.sendall(b"\x05\x01\x00" + _destination(*address), **limits())
-    version, reply, _, kind = conn.recv_exactly(4, **limits())
+    yield "sendall", (b"\x05\x01\x00" + _destination(*address),), {}
+    version, reply, _, kind = yield from _exactly(4)
     if reply != 0:
         why = _REFUSALS.get(reply, f"reply {reply}")
         raise _refused(proxy, target, f"it said {why}", reply)
     if kind == 3:
-        conn.recv_exactly(conn.recv_exactly(1, **limits())[0] + 2, **limits())
+        length = (yield from _exactly(1))[0]
+        yield from _exactly(length + 2)
     elif kind in (1, 4):
-        conn.recv_exactly((4 if kind == 1 else 16) + 2, **limits())
+        yield from _exactly((4 if kind == 1 else 16) + 2)
     else:
         raise _refused(proxy, target, f"it named an address of the kind {kind}", None)
 
 
-def _log_in(conn: Connection, proxy: Proxy, target: str, limits: Any) -> None:
+def _log_in(proxy: Proxy, target: str) -> _Steps:
     user, password = (proxy.user or "").encode(), (proxy.password or "").encode()
     if not 1 <= len(user) <= 255 or not 1 <= len(password) <= 255:
         raise ValueError("via: user and password must have 1 to 255 bytes for SOCKS5 (RFC 1929)")
     packet = bytes([1, len(user)]) + user + bytes([len(password)]) + password
-    conn.sendall(packet, **limits())
-    if conn.recv_exactly(2, **limits())[1] != 0:
+    yield "sendall", (packet,), {}
+    if (yield from _exactly(2))[1] != 0:
         raise _refused(proxy, target, "user or password are wrong", None)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from hardsock import _core
 from hardsock._core import CancelToken, Connection
+from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._errors import (
     Closed,
     DeadlineExceeded,
@@ -130,8 +131,8 @@ class Pool(_core.Pool):
     Args:
         address: See ``Address``; a list of them for several endpoints that are equals.
         options: A ``PoolOptions``; or give its fields as keywords.
-        socket_options: As ``connect(options=)``; tls, server_name, source, family and breaker are
-            as ``connect`` has them.
+        socket_options: As ``connect(options=)``; tls, server_name, source, family, breaker and
+            limits are as ``connect`` has them.
         on_connect: ``on_connect(conn)`` is called by the first borrower of each connection, before
             it gets it, for example to log in. If it raises, the connection is closed and
             ``acquire`` raises that.
@@ -170,6 +171,7 @@ class Pool(_core.Pool):
         source: tuple[str, int] | None = None,
         family: int = 0,
         breaker: Breaker | None = None,
+        limits: DialLimits | None = None,
         on_connect: Callable[[Connection], object] | None = None,
         check: Callable[[Connection], object] | None = None,
         check_after: float = 1.0,
@@ -202,6 +204,7 @@ class Pool(_core.Pool):
                 "source": source,
                 "family": family,
                 "breaker": breaker,
+                "limits": dial_queue(limits),
                 **tls_settings(tls, server_name, "tcp"),
             },
             hooked=cls.acquire is not _core.Pool.acquire or cls.release is not _core.Pool.release,

@@ -12,6 +12,8 @@ import ssl
 import sys
 import time
 from abc import ABCMeta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hardsock import _core
@@ -56,6 +58,21 @@ class Limits:
         # What does not block has nothing to end, and pools ask so whether an idle connection is
         # alive: its exchange is over, and the deadline of that has passed.
         conn.bind(None if self.asked == 0 else self.token)
+
+    @contextmanager
+    def without_wait(self, conn: Connection) -> Iterator[None]:
+        """Around a call with MSG_DONTWAIT, which says what is there, and waits for nothing.
+
+        As with ``settimeout(0)``: the deadline of an exchange that is over ends no such look.
+        """
+        if self.token is None or not self.token.cancelled:
+            yield
+            return
+        conn.bind(None)
+        try:
+            yield
+        finally:
+            self._bind(conn)
 
     def before_send(self, conn: Connection) -> None:
         """An exchange begins with the first send, and with each that follows what was received.
@@ -156,18 +173,37 @@ class socket(_compat.socket, metaclass=_Kind):
         _plain.__del__(self)  # type: ignore[attr-defined]
 
 
-def _sending(name: str) -> Any:
+def _receiving(name: str, position: int) -> Any:
     method = getattr(_compat.socket, name)
 
     @functools.wraps(method)
     def call(self: socket, *args: Any, **kwargs: Any) -> Any:
-        if self._conn is not None and self._limits is not None:
+        flags = args[position] if len(args) > position else kwargs.get("flags", 0)
+        if not flags & _std.MSG_DONTWAIT or self._conn is None or self._limits is None:
+            return method(self, *args, **kwargs)
+        with self._limits.without_wait(self._conn):
+            return method(self, *args, **kwargs)
+
+    return call
+
+
+def _sending(name: str) -> Any:
+    method = getattr(_compat.socket, name)
+    by_message = name in ("sendmsg", "sendfile")
+
+    @functools.wraps(method)
+    def call(self: socket, *args: Any, **kwargs: Any) -> Any:
+        # Nothing that is sent begins no exchange.
+        something = by_message or (args and len(args[0]))
+        if something and self._conn is not None and self._limits is not None:
             self._limits.before_send(self._conn)
         return method(self, *args, **kwargs)
 
     return call
 
 
+for _name, _position in (("recv", 1), ("recv_into", 2), ("recvmsg", 2), ("recvmsg_into", 2)):
+    setattr(socket, _name, _receiving(_name, _position))
 for _name in ("send", "sendall", "sendmsg", "sendfile"):
     setattr(socket, _name, _sending(_name))
 socket.__module__ = "socket"

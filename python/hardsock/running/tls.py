@@ -85,13 +85,15 @@ class RoutedTLS(TLSSocket):
     def send(self, data: Any, flags: int = 0) -> int:
         """As ``ssl.SSLSocket.send``."""
         conn = self._ready()
-        self._limits.before_send(conn)
+        if len(data):
+            self._limits.before_send(conn)
         return conn.send(data, flags)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """As ``ssl.SSLSocket.sendall``."""
         conn = self._ready()
-        self._limits.before_send(conn)
+        if len(data):  # urllib3 says what its inner TLS has to say, which is mostly nothing.
+            self._limits.before_send(conn)
         conn.sendall(data, flags)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
