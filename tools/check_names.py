@@ -44,6 +44,7 @@ TOLD_HERE = {
     "hardsock.Address": "Where to connect or listen: `(host, port)`, the path of a unix socket, or text.",
     "hardsock.__version__": "The version of the package, as `importlib.metadata` has it.",
     "hardsock.guard.Action": "What a rule does: one of the classes below.",
+    "hardsock.lab.experiments.EXPERIMENTS": "All experiments, in the order of `hardsock lab list`.",
     "hardsock.metrics": "Figures of this process; call it. `hardsock.metrics.Collector` exports them.",
     "hardsock.defaults": "What is said once for the process: `hs.defaults(timeout=30)`.",
     "hardsock.metrics.metrics": "Figures of this process; call it. Also `hardsock.metrics`.",
