@@ -813,7 +813,7 @@ def test_when_the_time_is_up_calls_are_cancelled() -> None:
     with connect_to(server.address) as client:
         client.sendall(b"no end of line")
         assert poll_until(lambda: server.stats().parked == 0 and server.stats().active == 1, 10)
-        report = drained(server, timeout=0.2)
+        report = drained(server, timeout=20.2, grace=20)
         assert is_reset(client)
     assert (report.cancelled, report.aborted) == (1, 0)
 
