@@ -1,4 +1,5 @@
-"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``."""
+"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``,
+``guard``."""
 
 from __future__ import annotations
 
@@ -25,6 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_program(arguments)
         if arguments.command in ("top", "ps", "attach"):
             return _look(arguments)
+        if arguments.command == "guard":
+            from hardsock.cli.guard import watch
+
+            return watch(
+                arguments.pid, arguments.port, arguments.rules, arguments.every, arguments.count
+            )
         if arguments.adapters:
             from hardsock.adapters._known import report
 
@@ -73,7 +80,16 @@ def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     top.add_argument("--format", choices=formats, default="text", help="json and tsv: once")
     top.add_argument(
         "--view",
-        choices=("sites", "connections", "pools", "waiters", "servers", "breakers", "events"),
+        choices=(
+            "sites",
+            "connections",
+            "pools",
+            "waiters",
+            "servers",
+            "listeners",
+            "breakers",
+            "events",
+        ),
         default="sites",
         help="the table to begin with (sites)",
     )
@@ -88,6 +104,30 @@ def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Exit status: 0; 1 if it cannot be done; 2 for wrong usage.",
     )
     attach.add_argument("pid", type=int, metavar="PID")
+
+
+def _add_guard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    guard = commands.add_parser(
+        "guard",
+        help="tell what a guard would do about another process's connections",
+        description="Looks at the TCP connections that a process has accepted, in the kernel's "
+        "tables, and prints what rules would have a guard do, one JSON object a line; at the end "
+        "how the rules stand. Closes nothing.",
+        epilog="Exit status: 0; 1 if the process cannot be looked at, or has ended; 2 for wrong "
+        "usage; 3 for a wrong rules file.",
+    )
+    guard.add_argument("pid", type=int, metavar="PID")
+    guard.add_argument(
+        "--dry-run", action="store_true", required=True, help="required: there is no other way"
+    )
+    guard.add_argument("--port", type=int, metavar="P", help="only connections to this port of it")
+    guard.add_argument(
+        "--rules", metavar="FILE", help="YAML, needs PyYAML; default: guard.article_2023"
+    )
+    guard.add_argument("--every", type=_seconds, default=5.0, metavar="S", help="seconds (5)")
+    guard.add_argument(
+        "--count", type=int, default=0, metavar="N", help="end after so many looks (0: never)"
+    )
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -136,4 +176,5 @@ def _make_parser() -> argparse.ArgumentParser:
 
     add_parser(commands)
     _add_looking(commands)
+    _add_guard(commands)
     return parser
