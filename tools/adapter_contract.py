@@ -145,6 +145,18 @@ RULES = (
         for what, way in (("silent", "stall"), ("drip", "drip"))
         for tls, name in (("False", "plain"), ("True", "TLS"))
     ),
+    *(
+        Rule(
+            "mariadb",
+            "an_awaited_statement_ends",
+            "silent",
+            f"(?P<who>aiomysql)-{tls}-.*",
+            "",
+            "",
+            (n,),
+        )
+        for tls, n in (("False", "plain"), ("True", "TLS"))
+    ),
     # Brokers.
     Rule("messaging", "a_connect_into_a_black_hole_ends", "black hole", ".*", "kombu", "", _BOTH),
     Rule("messaging", "a_broker_that_is_silent", "silent", "False-.*", "kombu", "", ("plain",)),

@@ -443,6 +443,25 @@ def test_addresses_and_the_socket_are_told(run: Any) -> None:
     run(main)
 
 
+def test_a_duplicate_of_the_socket_outlives_the_transport() -> None:
+    """aiomysql begins TLS so: it duplicates the socket, closes the transport, and makes another."""
+
+    async def main() -> None:
+        client, accepted, server = await pair()
+        duplicate = client.transport.get_extra_info("socket").dup()
+        client.transport.close()
+        await client.lost
+        assert not any(one.how == "connect" for one in hs.open_connections())
+        transport, again = await asyncio.get_running_loop().create_connection(
+            Noting, sock=duplicate
+        )
+        transport.write(b"still here")
+        await accepted.until(lambda: accepted.received == b"still here")
+        await end(again, accepted, server=server)
+
+    hsloop.run(main())
+
+
 def test_tls_by_a_given_context(run: Any, files: Files) -> None:
     async def main() -> None:
         client, accepted, server = await pair(ssl_server=files.serving, ssl_client=files.asking)

@@ -17,6 +17,7 @@ import asyncio
 import collections
 import contextvars
 import inspect
+import os
 import selectors
 import socket
 from collections.abc import Callable
@@ -65,6 +66,7 @@ class SocketFace:
 
     def __init__(self, conn: _core.Connection) -> None:
         self._conn = conn
+        self.shared = False
         self.family = socket.AddressFamily(conn.family)
         self.type = socket.SOCK_STREAM
         self.proto = 0 if conn.family == socket.AF_UNIX else socket.IPPROTO_TCP
@@ -72,6 +74,15 @@ class SocketFace:
     def fileno(self) -> int:
         """The descriptor's number, -1 when closed."""
         return self._conn.fileno()
+
+    def dup(self) -> socket.socket:
+        """A socket of the caller's on the same stream, which stays when the transport is closed.
+
+        aiomysql and asyncmy begin TLS in this way.
+        """
+        number = os.dup(self._conn.fileno())
+        self.shared = True
+        return socket.socket(self.family, self.type, self.proto, fileno=number)
 
     def getsockname(self) -> Any:
         """Our address."""
@@ -581,7 +592,10 @@ class Transport(asyncio.Transport):
         try:
             self._protocol.connection_lost(exc)
         finally:
-            self._conn.close()
+            if self._extra["socket"].shared and not self._conn.closed:
+                os.close(Connection(self._conn).detach())  # close() would shut the stream down.
+            else:
+                self._conn.close()
             if server is not None:
                 _attached(server._detach, self)
 

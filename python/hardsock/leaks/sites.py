@@ -27,6 +27,7 @@ _LIBRARIES = (
     "aiohappyeyeballs",
     "aiohttp.client",
     "aiohttp.connector",
+    "aiomysql",
     "anthropic",
     # What asyncio does for a caller. Its callbacks run from asyncio.events, which ends a stack.
     "asyncio.base_events",
@@ -35,6 +36,7 @@ _LIBRARIES = (
     "asyncio.streams",
     "asyncio.tasks",
     "asyncio.unix_events",
+    "asyncmy",
     "asyncpg",
     "boto3",
     "botocore",

@@ -1,4 +1,4 @@
-"""PostgreSQL."""
+"""PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def postgres(
     that come before those that trust.
     """
     programs = _postgres_programs()
-    user = _postgres_user()
+    user = _unprivileged("postgres")
     with work_directory(user) as directory:
         data = directory / "data"
         port = free_port()
@@ -95,33 +95,82 @@ def _postgres_programs() -> Path:
     return Path(find_program("initdb")).parent
 
 
-def _postgres_user() -> str | None:
-    """Whom to run as: PostgreSQL refuses to be root."""
+def _unprivileged(wanted: str) -> str | None:
+    """Whom to run as: neither database is to be root."""
     if os.geteuid() != 0:
         return None
-    for name in ("postgres", "nobody"):
+    for name in (wanted, "nobody"):
         try:
             return pwd.getpwnam(name).pw_name
         except KeyError:
             continue
-    raise PeerMissing("postgres: there is no unprivileged user to run it as")
+    raise PeerMissing(f"{wanted}: there is no unprivileged user to run it as")
 
 
 def _initdb(program: Path, data: Path, user: str | None) -> None:
     argv = [str(program), "-D", str(data), "-U", "postgres", "-A", "trust"]
     argv += ["--no-sync", "--no-locale", "-E", "UTF8"]
+    _run("initdb", argv, data.parent, user)
+
+
+def _run(name: str, argv: list[str], directory: Path, user: str | None) -> None:
+    """Make what a server begins with."""
     done = subprocess.run(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=data.parent,
+        cwd=directory,
         env=clean_environment(),
         user=user,
         group=primary_group(user),
         extra_groups=None if user is None else [],
-        timeout=60.0,
+        timeout=120.0,
         text=True,
     )
     if done.returncode != 0:
-        raise ServerFailed(f"initdb failed:\n{done.stdout}")
+        raise ServerFailed(f"{name} failed:\n{done.stdout}")
+
+
+# ---- MariaDB
+
+
+@contextmanager
+def mariadb(*, certificate: tuple[Path, Path] | None = None, **settings: str) -> Iterator[Server]:
+    """MariaDB over TCP, which lets everybody do everything; *settings* as of ``mariadbd``."""
+    server, install = find_program("mariadbd"), find_program("mariadb-install-db")
+    user = _unprivileged("mysql")
+    with work_directory(user) as directory:
+        data, port = directory / "data", free_port()
+        own = ["--no-defaults", f"--datadir={data}"]
+        _run(
+            "mariadb-install-db",
+            [str(install), *own, "--skip-test-db", "--auth-root-authentication-method=normal"],
+            directory,
+            user,
+        )
+        if certificate is not None:
+            for name, source in zip(("cert", "key"), certificate, strict=True):
+                copy = directory / f"server.{name}"
+                copy.write_bytes(source.read_bytes())
+                copy.chmod(0o600)
+                if user is not None:
+                    shutil.chown(copy, user)
+                settings = {f"ssl-{name}": str(copy), **settings}
+        all_settings = {
+            "port": str(port),
+            "bind-address": "127.0.0.1",
+            "socket": str(directory / "socket"),
+            "innodb-flush-method": "nosync",
+            "innodb-buffer-pool-size": "16M",
+            **settings,
+        }
+        argv = [str(server), *own, "--skip-grant-tables", "--skip-name-resolve"]
+        argv += [f"--{key}={value}" for key, value in all_settings.items()]
+        with running("mariadb", argv, port, directory, user=user, is_ready=_greets) as found:
+            yield found
+
+
+def _greets(sock: socket.socket) -> bool:
+    """Whether MariaDB's greeting comes: a packet that begins with the version of the protocol."""
+    return sock.recv(5)[4:] == b"\x0a"

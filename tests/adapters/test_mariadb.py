@@ -1,0 +1,141 @@
+"""PyMySQL over hardsock, and the clients of asyncio on hardsock's event loop, against MariaDB."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+import hardsock as hs
+import hardsock.adapters.pymysql
+from adapters.http_contract import SHORT, causes, nothing_open
+from hardsock.aio import loop as hsloop
+from hardsock.lab.servers.process import Server
+from hardsock.lab.threads import IO_WAITS
+from hardsock.lab.waits import poll_until
+from support import Call, require
+from support.servers.databases import mariadb
+from support.tls import Identities
+
+LATE = 60.0
+SLEEP = "SELECT SLEEP(60)"
+_IF_INSTALLED = [one for one in ("asyncmy",) if importlib.util.find_spec(one) is not None]
+"""It is built by a C compiler, where there is no wheel: no peer that CI must have."""
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    return Identities(tmp_path_factory.mktemp("mariadb"))
+
+
+@pytest.fixture(scope="module")
+def server(ids: Identities) -> Iterator[Server]:
+    identity = ids.server_identity
+    with require(mariadb(certificate=(Path(identity.chain), Path(identity.key)))) as found:
+        yield found
+
+
+# ---- PyMySQL
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_pymysql_asks_and_its_statements_end(
+    server: Server, ids: Identities, end: str, tls: bool
+) -> None:
+    settings: dict[str, Any] = {"ssl": {"ca": str(ids.ca)}} if tls else {"ssl_disabled": True}
+    with hs.timeout(LATE):
+        conn = hardsock.adapters.pymysql.connect(
+            host="127.0.0.1", port=server.port, user="root", **settings
+        )
+        with contextlib.closing(conn), conn.cursor() as cursor:
+            cursor.execute("SELECT REPEAT('x', 300000), %s", (42,))
+            assert cursor.fetchone() == ("x" * 300_000, 42)
+            cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            assert bool(cursor.fetchone()[1]) == tls
+            token = hs.CancelToken(SHORT if end == "scope" else None)
+
+            def sleep() -> None:
+                with hs.scope(token):
+                    cursor.execute(SLEEP)
+
+            with Call(sleep) as call:
+                if end == "cancel":
+                    call.wait_until_blocked(IO_WAITS, timeout=LATE)
+                    token.cancel("stop button")
+                    with pytest.raises(hs.Cancelled):
+                        call.result(LATE)
+                else:
+                    with pytest.raises(pymysql.err.OperationalError) as late:
+                        call.result(LATE)
+                    assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+                    del late
+            with contextlib.suppress(pymysql.err.Error):
+                cursor.close()
+            assert not conn.open
+            conn.close = lambda: None  # It is closed already.
+    nothing_open()
+
+
+# ---- the event loop
+
+
+def _sleeps(port: int) -> bool:
+    """Whether a statement of ours is being run."""
+    with contextlib.closing(pymysql.connect(host="127.0.0.1", port=port, user="root")) as asked:
+        with asked.cursor() as cursor:
+            cursor.execute("SHOW PROCESSLIST")
+            return any(SLEEP in row for row in cursor.fetchall())
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", ["aiomysql", *_IF_INSTALLED])
+def test_an_awaited_statement_ends(
+    server: Server, ids: Identities, name: str, tls: bool, end: str
+) -> None:
+    library, token = importlib.import_module(name), hs.CancelToken()
+
+    def stop() -> None:
+        poll_until(lambda: _sleeps(server.port), LATE)
+        token.cancel("stop button")
+
+    async def ask(conn: Any) -> None:
+        async with conn.cursor() as cursor:
+            await cursor.execute("SELECT REPEAT('x', 300000), %s", (42,))
+            assert await cursor.fetchone() == ("x" * 300_000, 42)
+            await cursor.execute("SHOW STATUS LIKE 'Ssl_cipher'")
+            assert bool((await cursor.fetchone())[1]) == tls
+
+    async def main() -> None:
+        context = hs.ssl_context(ca=ids.ca) if tls else None
+        with hs.timeout(LATE):
+            conn = await library.connect(
+                host="127.0.0.1", port=server.port, user="root", password="", ssl=context
+            )
+            await ask(conn)
+        (found,) = hs.open_connections()
+        if name == "aiomysql":  # asyncmy connects in a task of its own before Python 3.12.
+            assert found.site.file == __file__
+        scope = hs.timeout(SHORT) if end == "scope" else hs.scope(token)
+        thread = threading.Thread(target=stop)
+        if end == "cancel":
+            thread.start()
+        with pytest.raises(hs.Cancelled if end == "cancel" else hs.DeadlineExceeded), scope:
+            await conn.query(SLEEP)
+        if end == "cancel":
+            await asyncio.to_thread(thread.join)
+        conn.close()
+        await asyncio.sleep(0)
+
+    hsloop.run(main())
+    assert hs.open_connections() == []
