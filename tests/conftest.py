@@ -15,6 +15,15 @@ from support.require import need_module
 pytest_plugins = ["pytester"]
 
 
+def pytest_configure() -> None:
+    """A shell that starts us in the background has SIGINT ignored, here and in every child.
+
+    It is also how ``make`` ends a run at its limit: pytest then tells what had failed.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test on uvloop where there is none before it starts: later it would leave a coroutine
@@ -28,13 +37,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def thread_waker() -> None:
     """Open the main thread's eventfd, which lives as long as the thread, before tests are compared."""
     hs.CancelToken().wait(0)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def interrupts() -> None:
-    """A shell that starts us in the background has SIGINT ignored, here and in every child."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -327,7 +327,7 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
         cns[i] = connector(name, NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }
-    ck_assert_int_eq(resolver().running, 64);
+    EVENTUALLY(resolver().running == 64);
     ck_assert_int_eq(resolver().live, 80);
     ck_assert_uint_eq(resolver().started - before, 64);
     for (int i = 39; i >= 0; i--)

@@ -50,7 +50,7 @@ def interrupt_when_asleep():
 )
 
 
-def run(code: str, *, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(code: str, *, timeout: float = 120, check: bool = True) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", PRELUDE + textwrap.dedent(code)],
         capture_output=True,
@@ -439,7 +439,7 @@ async def main():
     os.dup2(held[0], client.fileno())  # Closes it, and leaves its number taken.
     before = turns
     try:
-        await listener.accept(timeout=0.1)
+        await listener.accept(timeout=0.5)  # Long enough for a sanitizer on a busy machine.
         raise AssertionError
     except hs.DeadlineExceeded:
         pass

@@ -25,7 +25,7 @@ def until_blocked(native_id):
 
 
 def run(
-    code: str, *, timeout: float = 30, check: bool = True, env: dict[str, str] | None = None
+    code: str, *, timeout: float = 120, check: bool = True, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     result = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", PRELUDE + textwrap.dedent(code)],

@@ -43,7 +43,7 @@ def run(code: str) -> str:
         [sys.executable, "-W", "error", "-X", "dev", "-c", PRELUDE + textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
     )
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     return result.stdout
