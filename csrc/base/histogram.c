@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HISTOGRAM_MAGIC 0x4157e067U
 #define FREED 0x7d
 
 #define US INT64_C(1000)
@@ -24,8 +23,10 @@ static const int64_t delays[] = {
     10 * US, 25 * US, 50 * US,  100 * US, 250 * US, 500 * US, 1 * MS,    2500 * US, 5 * MS, 10 * MS,
     25 * MS, 50 * MS, 100 * MS, 250 * MS, 500 * MS, 1 * S,    2500 * MS, 5 * S,     10 * S,
 };
-static const int64_t ages[] = {
-    10 * MS, 100 * MS, 1 * S, 10 * S, 60 * S, 600 * S, 3600 * S, 21600 * S, 86400 * S, 604800 * S,
+static const int64_t spans[HS_EDGES] = {
+    100 * US, 250 * US, 500 * US, 1 * MS,   2500 * US, 5 * MS,    10 * MS, 25 * MS,
+    50 * MS,  100 * MS, 250 * MS, 500 * MS, 1 * S,     2500 * MS, 5 * S,   10 * S,
+    30 * S,   60 * S,   300 * S,  1800 * S, 7200 * S,  86400 * S,
 };
 
 static const struct table {
@@ -33,18 +34,18 @@ static const struct table {
     size_t n;
 } tables[] = {
     [HS_EDGES_DELAY] = {delays, sizeof(delays) / sizeof(delays[0])},
-    [HS_EDGES_AGE] = {ages, sizeof(ages) / sizeof(ages[0])},
+    [HS_EDGES_SPAN] = {spans, HS_EDGES},
 };
 
 _Static_assert(sizeof(delays) / sizeof(delays[0]) < HS_FIXED_BUCKETS_MAX, "room for the rest");
-_Static_assert(sizeof(ages) / sizeof(ages[0]) < HS_FIXED_BUCKETS_MAX, "room for the rest");
+_Static_assert(HS_EDGES < HS_FIXED_BUCKETS_MAX, "room for the rest");
 
 void
 hs_fixed_histogram_init(struct hs_fixed_histogram *h, enum hs_edges edges)
 {
     memset(h, 0, sizeof(*h));
     h->edges = edges;
-    h->magic = HISTOGRAM_MAGIC;
+    h->magic = HS_HISTOGRAM_MAGIC;
 }
 
 hs_err
@@ -64,26 +65,43 @@ hs_fixed_histogram_free(struct hs_fixed_histogram *h)
 {
     if (h == NULL)
         return;
-    HS_CHECK(h, HISTOGRAM_MAGIC);
+    HS_CHECK(h, HS_HISTOGRAM_MAGIC);
     memset(h, FREED, sizeof(*h));
     free(h);
 }
 
-/* Most of what is counted here is short: from the front. */
 static size_t
 histogram_bucket_of(const struct table *t, int64_t ns)
 {
-    size_t i = 0;
+    size_t low = 0, high = t->n;
 
-    while (i < t->n && ns > t->at[i])
-        i++;
-    return i;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (t->at[middle] < ns)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+size_t
+hs_edge_index(int64_t ns)
+{
+    return histogram_bucket_of(&tables[HS_EDGES_SPAN], ns);
+}
+
+int64_t
+hs_edge_ns(size_t bucket)
+{
+    return bucket < HS_EDGES ? spans[bucket] : HS_NEVER;
 }
 
 void
 hs_fixed_histogram_add(struct hs_fixed_histogram *h, int64_t ns)
 {
-    HS_CHECK(h, HISTOGRAM_MAGIC);
+    HS_CHECK(h, HS_HISTOGRAM_MAGIC);
     if (ns < 0)
         ns = 0;
     atomic_fetch_add_explicit(&h->sum_ns, (uint64_t)ns, memory_order_relaxed);
@@ -96,7 +114,7 @@ hs_fixed_histogram_read(const struct hs_fixed_histogram *h, struct hs_fixed_coun
 {
     const struct table *t;
 
-    HS_CHECK(h, HISTOGRAM_MAGIC);
+    HS_CHECK(h, HS_HISTOGRAM_MAGIC);
     t = &tables[h->edges];
     *ret_counts = (struct hs_fixed_counts){.n_edges = t->n};
     memcpy(ret_counts->edges_ns, t->at, t->n * sizeof(t->at[0]));

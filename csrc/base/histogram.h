@@ -7,7 +7,8 @@
  *
  * The tables of edges are in histogram.c; each ends with a bucket for all that is beyond:
  * HS_EDGES_DELAY: 10 25 50 100 250 500 us, 1 2.5 5 10 25 50 100 250 500 ms, 1 2.5 5 10 s
- * HS_EDGES_AGE: 10 100 ms, 1 10 s, 1 10 min, 1 6 h, 1 7 days
+ * HS_EDGES_SPAN: from 100 us, which is about what a thread needs to be woken and answered on one
+ *   machine, to a day, which only ages reach; 1, 2.5, 5 in each decade where waits are
  */
 #ifndef HS_BASE_HISTOGRAM_H
 #define HS_BASE_HISTOGRAM_H
@@ -23,7 +24,16 @@ struct hs_fixed_histogram {
     _Atomic uint64_t buckets[HS_FIXED_BUCKETS_MAX]; /* [i]: at most edge i, above edge i - 1 */
 };
 
+#define HS_HISTOGRAM_MAGIC 0x4157e067U
+#define HS_FIXED_HISTOGRAM_STATIC(table)                                                           \
+    {                                                                                              \
+        .magic = HS_HISTOGRAM_MAGIC, .edges = (table)                                              \
+    }
+
 /* Of the caller's memory; there is nothing to be undone. Before others know of it. */
 void hs_fixed_histogram_init(struct hs_fixed_histogram *h, enum hs_edges edges);
+
+/* The bucket of HS_EDGES_SPAN that a duration is counted in. */
+size_t hs_edge_index(int64_t ns);
 
 #endif

@@ -405,7 +405,7 @@ HS_NODISCARD hs_err hs_token_await(struct hs_op *op, struct hs_error *err);
 
 enum hs_edges {
     HS_EDGES_DELAY, /* 10 us to 10 s, in steps of 1, 2.5, 5 */
-    HS_EDGES_AGE,   /* 10 ms to 7 days */
+    HS_EDGES_SPAN,  /* hs_edge_ns: 100 us to a day, as all that is exported */
 };
 
 #define HS_FIXED_BUCKETS_MAX 24
