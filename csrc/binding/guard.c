@@ -395,7 +395,7 @@ core_foreign_rows(PyObject *module, PyObject *Py_UNUSED(ignored))
         raise_plain_error(state_of_module(module), &f.err, f.rv);
         return NULL;
     }
-    list = PyList_New((Py_ssize_t)f.n);
+    list = hs_list_new((Py_ssize_t)f.n);
     for (size_t i = 0; list != NULL && i < f.n; i++) {
         PyObject *row = foreign_object(&f.rows[i]);
 

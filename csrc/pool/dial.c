@@ -11,6 +11,8 @@
 #include "worker.h"
 #include "waiter.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 struct dial {
@@ -45,7 +47,7 @@ dial_failure_of(struct hs_connector *cn, int64_t began_ns)
     size_t n = 0;
     const struct hs_attempt *attempts = cn == NULL ? NULL : hs_connector_attempts(cn, &n);
     const struct hs_addr *refused = cn == NULL ? NULL : hs_connector_refused(cn);
-    struct hs_dial_failure *f = calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
+    struct hs_dial_failure *f = hs_sys_calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
 
     if (f == NULL)
         return NULL;
@@ -377,7 +379,7 @@ dial_forget(struct task *task)
 void
 hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
-    struct dial *dial = calloc(1, sizeof(*dial));
+    struct dial *dial = hs_sys_calloc(1, sizeof(*dial));
     struct hs_error err = {0};
     int64_t now = hs_now();
     hs_err rv = HS_E_NOMEM;

@@ -8,6 +8,7 @@
  */
 #include "waiter.h"
 
+#include "../base/sys.h"
 #include "../cancel/loop.h"
 #include "worker.h"
 
@@ -127,7 +128,7 @@ static hs_err
 fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
         const struct hs_pool_options *o, struct hs_error *err)
 {
-    if ((p->endpoints = calloc(n, sizeof(*p->endpoints))) == NULL)
+    if ((p->endpoints = hs_sys_calloc(n, sizeof(*p->endpoints))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
     for (size_t i = 0; i < n; i++)
         p->endpoints[i].ep = endpoints[i];
@@ -177,7 +178,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
         return pool_invalid(err, "a pool needs an endpoint");
     if ((rv = hs_pool_options_check(o, err)) != HS_OK)
         return rv;
-    if ((p = calloc(1, sizeof(*p))) == NULL)
+    if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
     p->magic = POOL_MAGIC;
     p->generation = hs_fork_generation();
@@ -360,10 +361,10 @@ hs_pool_make_room(struct hs_pool *p, size_t n)
 
     if (n_new == 0)
         return;
-    if ((members = calloc(n, sizeof(*members))) == NULL ||
-        (made = calloc(n_new, sizeof(*made))) == NULL)
+    if ((members = hs_sys_calloc(n, sizeof(*members))) == NULL ||
+        (made = hs_sys_calloc(n_new, sizeof(*made))) == NULL)
         goto out;
-    while (i < n_new && (made[i] = calloc(1, sizeof(**made))) != NULL)
+    while (i < n_new && (made[i] = hs_sys_calloc(1, sizeof(**made))) != NULL)
         i++;
     if (i > 0) {
         hs_lock_take(&p->lock);

@@ -293,7 +293,13 @@ def test_screen_shows_lines_switches_tables_and_resizes(
     terminal.until(shows("retransmits"))
     terminal.tmux("send-keys", "Enter", "p")
     terminal.until(shows("TIMEOUTS"))
-    for key, text in (("v", "BACKLOG"), ("b", "REFUSED"), ("e", "KIND"), ("s", "OLDEST")):
+    for key, text in (
+        ("v", "PARKED"),
+        ("l", "BACKLOG"),
+        ("b", "REFUSED"),
+        ("e", "KIND"),
+        ("s", "OLDEST"),
+    ):
         terminal.tmux("send-keys", key)
         terminal.until(shows(text))
     terminal.tmux("resize-window", "-x", "100", "-y", "10")

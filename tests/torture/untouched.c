@@ -253,6 +253,13 @@ GUARD(__wrap_hs_conn_tls_binding, __real_hs_conn_tls_binding,
 GUARD(__wrap_hs_delays_new, __real_hs_delays_new,
       (struct hs_error * err, struct hs_delays **ret_delays), (err, ret_delays), ret_delays,
       ret_delays)
+GUARD(__wrap_hs_service_new, __real_hs_service_new,
+      (enum hs_service_kind kind, const char *name, uint64_t limit, struct hs_error *err,
+       struct hs_service **ret_s),
+      (kind, name, limit, err, ret_s), ret_s, ret_s)
 GUARD(__wrap_hs_report, __real_hs_report,
       (enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len),
       (kind, err, ret_text, ret_len), ret_text, ret_len)
+GUARD(__wrap_hs_faults_begin, __real_hs_faults_begin,
+      (const char *spec, struct hs_error *err, uint64_t *ret_id), (spec, err, ret_id), ret_id,
+      ret_id)

@@ -80,7 +80,16 @@ def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     top.add_argument("--format", choices=formats, default="text", help="json and tsv: once")
     top.add_argument(
         "--view",
-        choices=("sites", "connections", "pools", "waiters", "servers", "breakers", "events"),
+        choices=(
+            "sites",
+            "connections",
+            "pools",
+            "waiters",
+            "servers",
+            "listeners",
+            "breakers",
+            "events",
+        ),
         default="sites",
         help="the table to begin with (sites)",
     )

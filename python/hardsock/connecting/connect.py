@@ -22,7 +22,6 @@ from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
-from hardsock.connecting.proxies import parse_via, tunnel
 from hardsock.tls.config import TLSConfig, client_config
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
@@ -338,6 +337,8 @@ def _through(
     **to_proxy: Any,
 ) -> Connection:
     """``connect(via=)``: to the proxy, through it, and TLS, with one deadline."""
+    from hardsock.connecting.proxies import parse_via, tunnel
+
     proxy, left = parse_via(via), Left(timeout)
     host, port = target_of(address)
     if proxy_tls is not None and proxy.scheme != "https":
