@@ -19,8 +19,8 @@ import pytest
 
 import hardsock as hs
 from hardsock import debug
-from hardsock.debug.hints import hint_of
-from hardsock.debug.snapshot import NO_FAILURES
+from hardsock.debug._hints import hint_of
+from hardsock.debug._snapshot import NO_FAILURES
 from hardsock.lab.waits import poll_until
 from tests.support.browser import browser
 from tests.support.require import require

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hardsock._observe import report
-from hardsock.debug.hints import hint_of
-from hardsock.debug.history import History
+from hardsock.debug._hints import hint_of
+from hardsock.debug._history import History
 from hardsock.pool.records import thread_name
 
 __all__ = ["NO_FAILURES", "snapshot"]
