@@ -267,7 +267,6 @@ __all__ = [
 # Where the rest is found: imported when it is used, so that a program pays for what it uses.
 # tools/check_names.py holds this against the imports above.
 _HOMES = {
-    "hardsock.guard": ("Guard",),
     "hardsock._defaults": ("Defaults", "defaults"),
     "hardsock._dial_limits": ("DialLimits", "DialPlace", "DialStats"),
     "hardsock._escapes": ("warn_of_foreign_sockets",),
