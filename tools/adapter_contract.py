@@ -115,6 +115,12 @@ RULES = (
             ("looking_for_the_nodes_ends", "pause", "redis-py, cluster"),
             ("asking_a_sentinel_ends", "silent", "redis-py, Sentinel"),
             ("a_command_of_an_awaited_cluster_ends", "silent", "redis.asyncio, cluster"),
+            (
+                "a_command_of_an_awaited_cluster_ends",
+                "reuse after cancel",
+                "redis.asyncio, cluster",
+            ),
+            ("finding_the_nodes_ends_where", "pause", "redis.asyncio, cluster"),
             ("asking_an_awaited_sentinel_ends", "silent", "redis.asyncio, Sentinel"),
         )
     ),
@@ -162,6 +168,7 @@ RULES = (
         "",
         ("TLS",),
     ),
+    Rule("celery", "sending_to_a_broker_that_stalls", "silent", ".*", "celery", "", ("plain",)),
     # The other clients of the standard library.
     *(
         Rule(
@@ -190,7 +197,7 @@ LACKS = {
     **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
     "redis-py, cluster": ("queue",),
     "paho-mqtt": ("silent", "drip", "queue", "pause"),
-    "kombu": ("queue",),
+    **dict.fromkeys(("kombu", "celery"), ("queue",)),
 }
 """What a library has not, so that nothing of it can be tested."""
 

@@ -21,6 +21,7 @@
 #include "../base/err.h"
 #include "../base/recorder.h"
 #include "../base/spans.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 
@@ -94,9 +95,9 @@ connector_open_descriptors(struct hs_connector *cn, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LOOKUP_SLOT};
 
-    cn->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (cn->lookup_fd < 0 || epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
+    cn->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
+    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (cn->lookup_fd < 0 || hs_sys_epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "connect", "descriptors for a name lookup");
     return HS_OK;
 }
@@ -107,11 +108,11 @@ connector_allocate(struct hs_connector *cn, struct hs_error *err)
     bool named = cn->ep.family == AF_UNSPEC;
 
     cn->capacity = named ? MAX_ATTEMPTS : 1;
-    cn->attempts = calloc(cn->capacity, sizeof(*cn->attempts));
-    cn->log = calloc(cn->capacity, sizeof(*cn->log));
-    cn->plan = calloc(cn->capacity, sizeof(*cn->plan));
+    cn->attempts = hs_sys_calloc(cn->capacity, sizeof(*cn->attempts));
+    cn->log = hs_sys_calloc(cn->capacity, sizeof(*cn->log));
+    cn->plan = hs_sys_calloc(cn->capacity, sizeof(*cn->plan));
     for (int i = 0; named && i < 2; i++)
-        cn->found[i] = calloc(HS_MAX_ADDRS, sizeof(struct hs_addr));
+        cn->found[i] = hs_sys_calloc(HS_MAX_ADDRS, sizeof(struct hs_addr));
     if (cn->attempts == NULL || cn->log == NULL || cn->plan == NULL ||
         (named && (cn->found[V6] == NULL || cn->found[V4] == NULL)))
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
@@ -127,7 +128,7 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
 
     if ((rv = check_target(ep, opts, err)) != HS_OK)
         return rv;
-    if ((cn = calloc(1, sizeof(*cn))) == NULL)
+    if ((cn = hs_sys_calloc(1, sizeof(*cn))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory for a connection attempt");
     cn->magic = CONNECTOR_MAGIC;
     cn->generation = hs_fork_generation();

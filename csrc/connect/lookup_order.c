@@ -9,6 +9,7 @@
 #include "../base/addr.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <stdio.h>
@@ -41,12 +42,12 @@ hs_order_begin(struct hs_connector *cn, struct hs_error *err)
 static bool
 has_route(const struct hs_addr *addr)
 {
-    int fd = socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = hs_sys_socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     bool found;
 
     if (fd < 0)
         return false;
-    found = connect(fd, &addr->sa, addr->len) == 0;
+    found = hs_sys_connect(fd, &addr->sa, addr->len) == 0;
     (void)close(fd);
     return found;
 }

@@ -97,7 +97,8 @@ void hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c);
     X(DRAINED, "drained")   /* a server has ended; span: since it began to drain */                \
     X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
     X(NO_DESCRIPTORS, "no_descriptors")                                                            \
-    X(FORKED, "forked") /* into this process */
+    X(FORKED, "forked") /* into this process */                                                    \
+    X(FAULT, "fault")   /* asked for by hs_faults_begin */
 enum hs_event_kind {
 #define HS_EVENT_ENUM(name, text) HS_EVENT_##name,
     HS_EVENTS_ALL(HS_EVENT_ENUM)
@@ -133,6 +134,13 @@ void hs_dump(int fd);
  * them until now; fd -1: no more. Once: after a signal that the process survived, ask again.
  * HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
+
+/* ---- Faults on demand ---------------------------------------------------------------------- */
+
+/* Of one plan: its seed, and how many calls of each kind it has counted. False: it has ended. */
+#define HS_FAULT_CALLS 28
+bool hs_faults_plan(uint64_t id, uint64_t *ret_seed, uint64_t ret_calls[HS_FAULT_CALLS]);
+const char *hs_fault_call_name(size_t call); /* NULL: there are no more */
 
 /* ---- Looking at connections and their owners ----------------------------------------------- */
 

@@ -15,6 +15,7 @@
 #include "../base/lock.h"
 #include "../base/recorder.h"
 #include "../base/roster.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/waker.h"
 
@@ -86,7 +87,7 @@ hs_err
 hs_service_new(enum hs_service_kind kind, const char *name, uint64_t limit, struct hs_error *err,
                struct hs_service **ret_s)
 {
-    struct hs_service *s = calloc(1, sizeof(*s));
+    struct hs_service *s = hs_sys_calloc(1, sizeof(*s));
 
     HS_ASSERT(kind < HS_SERVICE_KINDS);
     if (s == NULL)

@@ -11,6 +11,8 @@
 #include "worker.h"
 #include "waiter.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 struct dial {
@@ -308,7 +310,7 @@ dial_forget(struct task *task)
 void
 hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
-    struct dial *dial = calloc(1, sizeof(*dial));
+    struct dial *dial = hs_sys_calloc(1, sizeof(*dial));
     struct hs_error err = {0};
     int64_t now = hs_now();
     hs_err rv = HS_E_NOMEM;

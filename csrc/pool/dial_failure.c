@@ -4,6 +4,8 @@
  */
 #include "pool_impl.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 struct hs_dial_failure {
@@ -23,7 +25,7 @@ hs_dial_failure_new(struct hs_connector *cn, int64_t began_ns)
     size_t n = 0;
     const struct hs_attempt *attempts = cn == NULL ? NULL : hs_connector_attempts(cn, &n);
     const struct hs_addr *refused = cn == NULL ? NULL : hs_connector_refused(cn);
-    struct hs_dial_failure *f = calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
+    struct hs_dial_failure *f = hs_sys_calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
 
     if (f == NULL)
         return NULL;

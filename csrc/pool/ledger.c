@@ -6,6 +6,7 @@
 #include "ledger_table.h"
 
 #include "../base/recorder.h"
+#include "../base/sys.h"
 #include "pool_impl.h"
 
 #include <stdlib.h>
@@ -29,7 +30,7 @@ hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_c
     hs_lock_take(&p->lock);
     s = site_find(&p->ledger, holder);
     hs_lock_drop(&p->lock);
-    if (s != NULL || (made = calloc(1, sizeof(*made))) == NULL)
+    if (s != NULL || (made = hs_sys_calloc(1, sizeof(*made))) == NULL)
         return false;
     made->code = holder->code;
     made->at = holder->at;

@@ -7,9 +7,9 @@
  * returns it.
  */
 #include "waiter.h"
-
-#include "../cancel/loop.h"
 #include "worker.h"
+
+#include "../base/sys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,7 +127,7 @@ static hs_err
 fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
         const struct hs_pool_options *o, struct hs_error *err)
 {
-    if ((p->endpoints = calloc(n, sizeof(*p->endpoints))) == NULL)
+    if ((p->endpoints = hs_sys_calloc(n, sizeof(*p->endpoints))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
     for (size_t i = 0; i < n; i++)
         p->endpoints[i].ep = endpoints[i];
@@ -226,7 +226,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
         return pool_invalid(err, "a pool needs an endpoint");
     if ((rv = hs_pool_options_check(o, err)) != HS_OK)
         return rv;
-    if ((p = calloc(1, sizeof(*p))) == NULL)
+    if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
     p->magic = POOL_MAGIC;
     p->generation = hs_fork_generation();

@@ -6,6 +6,8 @@
  */
 #include "waiter.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 static struct hs_wakelist wakers = {
@@ -188,10 +190,10 @@ hs_pool_make_room(struct hs_pool *p, size_t n)
 
     if (n_new == 0)
         return;
-    if ((members = calloc(n, sizeof(*members))) == NULL ||
-        (made = calloc(n_new, sizeof(*made))) == NULL)
+    if ((members = hs_sys_calloc(n, sizeof(*members))) == NULL ||
+        (made = hs_sys_calloc(n_new, sizeof(*made))) == NULL)
         goto out;
-    while (i < n_new && (made[i] = calloc(1, sizeof(**made))) != NULL)
+    while (i < n_new && (made[i] = hs_sys_calloc(1, sizeof(**made))) != NULL)
         i++;
     if (i > 0) {
         hs_lock_take(&p->lock);

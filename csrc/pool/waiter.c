@@ -4,12 +4,14 @@
  */
 #include "waiter.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 struct waiter *
 hs_waiter_new(const struct hs_holder *holder, int64_t deadline_ns)
 {
-    struct waiter *w = calloc(1, sizeof(*w));
+    struct waiter *w = hs_sys_calloc(1, sizeof(*w));
 
     if (w == NULL)
         return NULL;

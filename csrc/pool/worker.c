@@ -16,6 +16,7 @@
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "worker.h"
 
@@ -190,7 +191,7 @@ worker_destroy(struct worker *k)
 static hs_err
 worker_new(struct hs_error *err, struct worker **ret_k)
 {
-    struct worker *k = calloc(1, sizeof(*k));
+    struct worker *k = hs_sys_calloc(1, sizeof(*k));
     hs_err rv;
 
     if (k == NULL)
@@ -198,7 +199,7 @@ worker_new(struct hs_error *err, struct worker **ret_k)
     hs_list_init(&k->tasks);
     hs_list_init(&k->again);
     k->watch = (struct task){.step = step_watch, .call_off = watch_unparked};
-    k->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    k->watch_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
     if (k->watch_fd < 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "pool", "epoll_create1");
     else if ((rv = hs_loop_new(err, &k->loop)) == HS_OK)

@@ -17,6 +17,7 @@
 
 #include "fd.h"
 #include "../base/lock.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
@@ -121,7 +122,7 @@ static bool
 drain(struct entry *e)
 {
     uint8_t scratch[16384];
-    ssize_t got = recv(e->fd, scratch, sizeof(scratch), MSG_DONTWAIT);
+    ssize_t got = hs_sys_recv(e->fd, scratch, sizeof(scratch), MSG_DONTWAIT);
 
     if (got > 0)
         return ++e->reads >= MAX_READS;
@@ -193,7 +194,7 @@ linger_add_locked(int fd)
 {
     struct entry *e;
 
-    if (n >= MAX_ENTRIES || (e = calloc(1, sizeof(*e))) == NULL)
+    if (n >= MAX_ENTRIES || (e = hs_sys_calloc(1, sizeof(*e))) == NULL)
         return false;
     e->fd = fd;
     e->until_ns = hs_deadline_after(PATIENCE_NS);
@@ -213,7 +214,7 @@ hs_linger(int fd)
 {
     bool kept;
 
-    (void)shutdown(fd, SHUT_WR);
+    (void)hs_sys_shutdown(fd, SHUT_WR);
     hs_lock_take(&lock);
     kept = linger_add_locked(fd);
     hs_lock_drop(&lock);

@@ -10,6 +10,7 @@
 #include "../base/lock.h"
 #include "../base/recorder.h"
 #include "../base/call_site.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <netinet/tcp.h>
@@ -193,7 +194,7 @@ hs_stall_ask_kernel(struct hs_conn *c)
     int64_t span;
 
     if (c->roll.reads++ % READS_PER_QUESTION != 0 || c->family == AF_UNIX ||
-        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
         return;
     span = (int64_t)info.tcpi_last_data_recv * HS_NS_PER_MS;
     hs_span_add(HS_SPAN_READ_STALL_APP, span);

@@ -10,6 +10,7 @@
 #include "hardsock_binding.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <arpa/inet.h>
@@ -41,7 +42,7 @@ struct collecting {
 static int
 diag_open(struct hs_error *err)
 {
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    int fd = hs_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 
     if (fd < 0)
         (void)hs_err_set(err, HS_E_SYSTEM, errno, NULL, "sock_diag");
@@ -124,7 +125,7 @@ keep(struct collecting *c, const struct hs_foreign *row)
 {
     if (c->n == c->room) {
         size_t room = c->room == 0 ? 64 : 2 * c->room;
-        struct hs_foreign *rows = realloc(c->rows, room * sizeof(*rows));
+        struct hs_foreign *rows = hs_sys_realloc(c->rows, room * sizeof(*rows));
 
         if (rows == NULL) {
             c->failed = true;
@@ -173,10 +174,10 @@ ask(int fd, const struct request *request, struct collecting *c)
 
     c->over = false;
     c->sys = 0;
-    if (send(fd, request, sizeof(*request), 0) < 0)
+    if (hs_sys_send(fd, request, sizeof(*request), 0) < 0)
         return errno;
     do {
-        if ((n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) >= 0)
+        if ((n = hs_sys_recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) >= 0)
             take_part(c, buf, (size_t)n);
         else if (errno != EINTR)
             return errno;

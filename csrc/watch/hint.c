@@ -5,6 +5,7 @@
  */
 #include "hardsock_binding.h"
 #include "../base/recorder.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -27,7 +28,7 @@
 static bool
 read_proc(const char *path, char *buf, size_t size)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = hs_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     ssize_t n;
 
     if (fd < 0)

@@ -27,6 +27,7 @@
 #include "hardsock_binding.h"
 #include "../base/err.h"
 #include "../base/lock.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
@@ -130,7 +131,7 @@ keep_spares(struct inspector *ins)
 {
     for (size_t i = 0; i < SPARES; i++)
         if (ins->spares[i] < 0)
-            ins->spares[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+            ins->spares[i] = hs_sys_open("/dev/null", O_RDONLY | O_CLOEXEC, 0);
 }
 
 static void
@@ -170,7 +171,7 @@ inspect_refuse(struct client *c, const char *why)
         snprintf(text, sizeof(text), "{\"version\":%d,\"error\":\"%s\"}", HS_REPORT_VERSION, why);
 
     c->last = true;
-    if (n > 0 && (copy = strdup(text)) != NULL)
+    if (n > 0 && (copy = hs_sys_strdup(text)) != NULL)
         set_answer(c, copy, (size_t)n);
 }
 
@@ -244,8 +245,8 @@ static bool
 send_answer(struct client *c)
 {
     while (c->answer != NULL) {
-        ssize_t n =
-            send(c->fd, c->answer + c->sent, c->answer_len - c->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = hs_sys_send(c->fd, c->answer + c->sent, c->answer_len - c->sent,
+                                MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
@@ -268,7 +269,7 @@ receive(struct client *c)
 
     if (c->len == sizeof(c->line))
         return true;
-    n = recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
+    n = hs_sys_recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     c->len += (size_t)n;
@@ -338,7 +339,7 @@ may_ask(int fd)
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
+    return hs_sys_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
            (who.uid == geteuid() || who.uid == 0);
 }
 
@@ -363,13 +364,13 @@ place_for_one(struct inspector *ins)
 static int
 inspect_accept_one(struct inspector *ins)
 {
-    int fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     for (size_t i = 0; i < SPARES && fd < 0 && (errno == EMFILE || errno == ENFILE); i++) {
         if (ins->spares[i] < 0)
             continue;
         inspect_close_fd(&ins->spares[i]);
-        fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     }
     return fd;
 }
@@ -478,11 +479,11 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
     memcpy(addr.sun_path, path, size);
     memcpy(ins->path, path, size);
     (void)unlink(path);
-    if ((ins->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
+    if ((ins->fd = hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
-    if (bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+    if (hs_sys_bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "bind %.80s", path);
-    if (listen(ins->fd, BACKLOG) != 0)
+    if (hs_sys_listen(ins->fd, BACKLOG) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "listen");
     return HS_OK;
 }
@@ -490,7 +491,7 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
 static hs_err
 inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 {
-    struct inspector *ins = calloc(1, sizeof(*ins));
+    struct inspector *ins = hs_sys_calloc(1, sizeof(*ins));
     hs_err rv;
     int sys;
 

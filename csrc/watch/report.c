@@ -7,6 +7,7 @@
 #include "json.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -46,7 +47,7 @@ hs_tcp_state_name(int state)
         *ret_n = 0;                                                                                \
         for (;;) {                                                                                 \
             room = list(NULL, 0) + 16;                                                             \
-            if ((all = calloc(room, sizeof(struct type *))) == NULL)                               \
+            if ((all = hs_sys_calloc(room, sizeof(struct type *))) == NULL)                        \
                 return NULL;                                                                       \
             if ((n = list(all, room)) <= room)                                                     \
                 break;                                                                             \
@@ -201,7 +202,7 @@ rows(size_t *ret_n)
     *ret_n = 0;
     if ((conns = take_hs_conn(&n)) == NULL)
         return NULL;
-    if ((all = malloc((n + 1) * sizeof(*all))) != NULL)
+    if ((all = hs_sys_malloc((n + 1) * sizeof(*all))) != NULL)
         for (size_t i = 0; i < n; i++) {
             hs_conn_describe(conns[i], &all[open]);
             open += all[open].fd >= 0;
@@ -315,7 +316,7 @@ static void
 write_totals(struct hs_json *j)
 {
     size_t n = 0, room = hs_call_sites(NULL, 0) + 16;
-    struct hs_call_site **all = calloc(room, sizeof(struct hs_call_site *));
+    struct hs_call_site **all = hs_sys_calloc(room, sizeof(struct hs_call_site *));
 
     if (all != NULL && (n = hs_call_sites(all, room)) > room)
         n = room;
@@ -400,8 +401,8 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
 static void
 pool_people(struct hs_json *j, struct hs_pool *p)
 {
-    struct hs_held *held = calloc(NAMED_MAX, sizeof(*held));
-    struct hs_waiting *waiting = calloc(NAMED_MAX, sizeof(*waiting));
+    struct hs_held *held = hs_sys_calloc(NAMED_MAX, sizeof(*held));
+    struct hs_waiting *waiting = hs_sys_calloc(NAMED_MAX, sizeof(*waiting));
     size_t n_held = held == NULL ? 0 : hs_pool_holders(p, held, NAMED_MAX);
     size_t n_waiting = waiting == NULL ? 0 : hs_pool_waiting(p, waiting, NAMED_MAX);
 
@@ -566,7 +567,7 @@ static void
 breaker(struct hs_json *j, const void *item, int64_t now)
 {
     struct hs_breaker *b = *(struct hs_breaker *const *)item;
-    struct hs_breaker_status *s = calloc(STATES_MAX, sizeof(*s));
+    struct hs_breaker_status *s = hs_sys_calloc(STATES_MAX, sizeof(*s));
     char text[HS_BREAKER_KEY_TEXT_SIZE];
     size_t n = s == NULL ? 0 : hs_breaker_states(b, now, s, STATES_MAX);
 
@@ -620,7 +621,7 @@ event(struct hs_json *j, const void *item, int64_t now)
 static void
 write_events(struct hs_json *j)
 {
-    struct hs_event *all = calloc(HS_EVENTS_MAX, sizeof(*all));
+    struct hs_event *all = hs_sys_calloc(HS_EVENTS_MAX, sizeof(*all));
     size_t n = all == NULL ? 0 : hs_events(all, HS_EVENTS_MAX);
 
     write_list(j, "events", all, n, sizeof(*all), event);

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from hardsock._defaults import Defaults, defaults
     from hardsock._dial_limits import DialLimits, DialPlace, DialStats
     from hardsock._escapes import warn_of_foreign_sockets
+    from hardsock._faults import Faults, faults
     from hardsock._framing import Delimiter, LengthPrefix, Line
     from hardsock._inspect import inspect
     from hardsock._observe import Event, dump, dump_at_fatal_signals, events, report
@@ -156,6 +157,7 @@ __all__ = [
     "EndOfStream",
     "EscapeWarning",
     "Event",
+    "Faults",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -229,6 +231,7 @@ __all__ = [
     "dump",
     "dump_at_fatal_signals",
     "events",
+    "faults",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
@@ -267,6 +270,7 @@ _HOMES = {
     "hardsock._defaults": ("Defaults", "defaults"),
     "hardsock._dial_limits": ("DialLimits", "DialPlace", "DialStats"),
     "hardsock._escapes": ("warn_of_foreign_sockets",),
+    "hardsock._faults": ("Faults", "faults"),
     "hardsock._framing": ("Delimiter", "LengthPrefix", "Line"),
     "hardsock._inspect": ("inspect",),
     "hardsock._observe": ("Event", "dump", "dump_at_fatal_signals", "events", "report"),
@@ -348,6 +352,10 @@ if not TYPE_CHECKING:  # A checker that saw it would take every misspelt name fo
         return sorted({*globals(), *__all__})
 
 
+if "HARDSOCK_FAULTS" in _environ:
+    from hardsock._faults import by_environment as _faults_by_environment
+
+    _faults_by_environment()
 if _environ.get("HARDSOCK_INSPECT", "0") not in ("", "0"):
     from hardsock._inspect import by_environment as _inspect_by_environment
 

@@ -41,7 +41,7 @@ class Event:
     kind: str
     """``"connect_failed"``, ``"connect_slow"`` (over 2 s), ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
     ``"leaked"``, ``"overdue"``, ``"pool_timeout"``, ``"breaker_opened"``, ``"breaker_closed"``,
-    ``"draining"``, ``"drained"``, ``"shed"``, ``"no_descriptors"`` or ``"forked"``."""
+    ``"draining"``, ``"drained"``, ``"shed"``, ``"no_descriptors"``, ``"forked"`` or ``"fault"``."""
     age: float
     """Seconds ago."""
     what: str

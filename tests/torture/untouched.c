@@ -260,3 +260,6 @@ GUARD(__wrap_hs_service_new, __real_hs_service_new,
 GUARD(__wrap_hs_report, __real_hs_report,
       (enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len),
       (kind, err, ret_text, ret_len), ret_text, ret_len)
+GUARD(__wrap_hs_faults_begin, __real_hs_faults_begin,
+      (const char *spec, struct hs_error *err, uint64_t *ret_id), (spec, err, ret_id), ret_id,
+      ret_id)
