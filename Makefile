@@ -83,7 +83,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -308,6 +308,10 @@ check-adapters: need-dev build ## adapters with the oldest and newest version of
 
 check-suites: need-dev build ## libraries' own suites over their adapters, and what differs (SUITES_OF)
 	$(Q)$(PY) tools/suites.py $(SUITES_OF)
+
+.PHONY: soak
+soak: need-dev build ## everything at once for MINUTES (60), and what grows in it; build/soak
+	$(Q)PYTHONPATH=$(CURDIR):$(CURDIR)/tools $(PY) -m tools.soak --minutes $(or $(MINUTES),60) $(SOAK_ARGS)
 
 # pytest says 5 where it finds no test.
 test-nightly: need-dev build ## Python tests that are too slow for each commit

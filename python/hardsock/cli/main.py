@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hardsock.demo import run
 
             return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+        if arguments.command == "lab":
+            from hardsock.lab.experiments.command import run as run_lab
+
+            return run_lab(arguments)
         if arguments.command == "run":
             from hardsock.running.command import run as run_program
 
@@ -130,6 +134,27 @@ def _add_guard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
 
 
+def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lab = commands.add_parser(
+        "lab",
+        help="provoke failures of networked programs, measure them, draw them, prevent them",
+        description="Experiments on the kernel's real network, in namespaces of their own. Each "
+        "states a claim, provokes the failure with plain sockets, does the same work with hardsock, "
+        "and judges itself.",
+        epilog="Exit status: 0 if each claim was shown; 1 if one was not; 3 if one is INVALID or "
+        "cannot run here, and all others were shown; 2 for wrong usage.",
+    )
+    what = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what.add_parser("list", help="name the experiments and their claims")
+    run = what.add_parser("run", help="run some, or all")
+    run.add_argument("names", nargs="+", metavar="NAME", help="as `list` names them, or all")
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write NAME.json, NAME.md and two pictures of each there (pictures: hardsock[lab])",
+    )
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hardsock",
@@ -149,6 +174,7 @@ def _make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--list", action="store_true", help="name the scenes and play none")
     demo.add_argument("--plain", action="store_true", help="aligned text, even if rich is there")
 
+    _add_lab(commands)
     explain = commands.add_parser(
         "explain",
         help="tell how a connect would go, without connecting",

@@ -284,8 +284,13 @@ class BadProxy:
     def _do(self, what: Callable[[], None]) -> None:
         """Have the proxy's thread do it, and wait until it is done."""
         done = threading.Event()
+
+        def do() -> None:
+            what()
+            done.set()
+
         with self._lock:
-            self._asked.append(lambda: (what(), done.set())[0])
+            self._asked.append(do)
         self._ring.send(b"x")
         done.wait()
 
