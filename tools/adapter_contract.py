@@ -168,6 +168,7 @@ RULES = (
         "",
         ("TLS",),
     ),
+    Rule("celery", "sending_to_a_broker_that_stalls", "silent", ".*", "celery", "", ("plain",)),
     # The other clients of the standard library.
     *(
         Rule(
@@ -196,7 +197,7 @@ LACKS = {
     **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
     "redis-py, cluster": ("queue",),
     "paho-mqtt": ("silent", "drip", "queue", "pause"),
-    "kombu": ("queue",),
+    **dict.fromkeys(("kombu", "celery"), ("queue",)),
 }
 """What a library has not, so that nothing of it can be tested."""
 

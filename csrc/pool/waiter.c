@@ -1,6 +1,6 @@
 /* waiter.c: the queue of those who wait for a connection.
  *
- * Owns the waiters' memory. See waiter.h for the agreement, pool.h for the lock.
+ * Owns the waiters' memory. See waiter.h for the agreement, pool_impl.h for the lock.
  */
 #include "waiter.h"
 

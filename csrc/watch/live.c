@@ -11,7 +11,7 @@
 #include "../connect/breaker.h"
 #include "../connect/connector.h"
 #include "../listen/listener.h"
-#include "../pool/pool.h"
+#include "../pool/pool_impl.h"
 #include "../stream/conn.h"
 #include "../stream/delays.h"
 #include "../stream/departures.h"

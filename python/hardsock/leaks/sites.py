@@ -57,7 +57,7 @@ _LIBRARIES = (
     "websockets.asyncio.client",
     "websockets.sync.client",
 )
-_DISPATCHERS = ("amqp", "kombu", "paho", "pika", "websocket")
+_DISPATCHERS = ("amqp", "celery", "kombu", "paho", "pika", "websocket")
 """Their callbacks are where a program does its work, so those are named."""
 _ENDS = ("asyncio", "concurrent.futures.thread", "gevent", "threading", "trio", "uvloop")
 
