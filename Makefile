@@ -78,12 +78,12 @@ TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 # Those of the tool are its own Makefile's.
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-C_FILES   = $(wildcard csrc/*/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
+C_FILES   = $(wildcard csrc/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -157,10 +157,15 @@ $(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r t d; do printf '  %-14s %s\n' "$$t" "$$d"; done
 
-build: lib tune python/hardsock/$(PY_SO) ## core libraries, and the extension in place for .venv
+build: lib tune python/hardsock/$(PY_SO) python/hardsock/lab/hardsock-wire ## core libraries, and the extension in place for .venv
 
 python/hardsock/$(PY_SO): build/release/$(PY_ABI)/hardsock/$(PY_SO)
 	$(Q)cp $< $@.$$$$ && mv -f $@.$$$$ $@
+
+# The lab's relay: a program of its own, beside the Python that runs it.
+python/hardsock/lab/hardsock-wire: $(sort $(wildcard lab/*.c)) $(wildcard lab/*.h) Makefile tools/flags.mk
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(HS_STD) $(HS_WARN) $(HS_WARN_CORE) $(WERROR) $(HS_OPT_RELEASE) $(HS_HARDEN) $(CFLAGS) -o $@.$$$$ $(filter %.c,$^) $(LDFLAGS) && mv -f $@.$$$$ $@
 
 .PHONY: tune
 tune: ## hardsock-tune, also into .venv
@@ -186,7 +191,7 @@ build/release/hardsock.pc: csrc/hardsock.pc.in
 
 export CK_DEFAULT_TIMEOUT ?= 20
 run-c = $(TOOLPY) tools/run_ctests.py --jobs $(JOBS)
-pytest = timeout -k 10 $(PYTEST_LIMIT) $(PY) -m pytest $(PYTEST_ARGS)
+pytest = timeout -s INT -k 30 $(PYTEST_LIMIT) $(PY) -m pytest $(PYTEST_ARGS)
 pytest-jobs = -n $(PYTEST_JOBS) --dist worksteal
 SAN_ENV_asan := ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=3
 SAN_ENV_tsan := TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:second_deadlock_stack=1:die_after_fork=0 CK_TIMEOUT_MULTIPLIER=5
@@ -304,6 +309,10 @@ check-adapters: need-dev build ## adapters with the oldest and newest version of
 check-suites: need-dev build ## libraries' own suites over their adapters, and what differs (SUITES_OF)
 	$(Q)$(PY) tools/suites.py $(SUITES_OF)
 
+.PHONY: soak
+soak: need-dev build ## everything at once for MINUTES (60), and what grows in it; build/soak
+	$(Q)PYTHONPATH=$(CURDIR):$(CURDIR)/tools $(PY) -m tools.soak --minutes $(or $(MINUTES),60) $(SOAK_ARGS)
+
 # pytest says 5 where it finds no test.
 test-nightly: need-dev build ## Python tests that are too slow for each commit
 	$(Q)$(pytest) -m nightly || { state=$$?; test $$state = 5 && echo 'No test is marked nightly.' || exit $$state; }
@@ -354,5 +363,5 @@ install: lib tune ## libraries, header, pkg-config file and hardsock-tune under 
 	$(Q)$(MAKE) -C tuning install DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)'
 
 clean: ## remove what was built, but not .venv
-	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so .pytest_cache .mypy_cache .ruff_cache
+	$(Q)rm -rf build dist python/*.egg-info python/hardsock/_core*.so python/hardsock/lab/hardsock-wire .pytest_cache .mypy_cache .ruff_cache
 	$(Q)find python tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

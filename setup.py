@@ -12,9 +12,11 @@ import atexit
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -23,6 +25,7 @@ if not sys.platform.startswith("linux"):
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.command.egg_info import egg_info
 
 # setuptools has no face of its own for this one; importing it first made its distutils the one.
@@ -194,6 +197,23 @@ class Build(build):
         self.build_base = SCRATCH
 
 
+class BuildPy(build_py):
+    """The lab's relay is a program, so that the core need not know it: it stands beside its Python.
+
+    Without a compiler flag of its own: it links nothing but libc."""
+
+    def run(self):
+        super().run()
+        if pure or self.editable_mode:
+            return
+        target = Path(self.build_lib) / "hardsock/lab/hardsock-wire"
+        sources = sorted(str(p) for p in (ROOT / "lab").glob("*.c"))
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+        flags = [*FLAGS["HS_STD"], *FLAGS["HS_OPT_RELEASE"], *FLAGS["HS_HARDEN"]]
+        if subprocess.run([*compiler, *flags, *sources, "-o", str(target)]).returncode != 0:
+            sys.exit("hardsock-wire cannot be built here; see the messages above.")
+
+
 class EggInfo(egg_info):
     """Its files are read while the wheel is made, so they are not shared either."""
 
@@ -208,6 +228,7 @@ setup(
     cmdclass={
         "build": Build,
         "build_ext": BuildExt,
+        "build_py": BuildPy,
         "build_scripts": BuildTune,
         "egg_info": EggInfo,
     },

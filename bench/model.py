@@ -29,13 +29,15 @@ class Placement(enum.Enum):
 class Goal:
     """The implementation `of` needs at most `at_most` times what `against` needs.
 
-    Without `against`, `at_most` is an absolute value in the work's unit.
+    Without `against`, `at_most` is an absolute value in the work's unit. `tail`: of the 99th
+    percentile of single operations, not of the cost.
     """
 
     text: str
     of: str
     at_most: float
     against: str | None = None
+    tail: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,13 @@ class Work:
 
 def with_cpu(work: Work) -> Work:
     """The work with rows for the CPU time of its workers, judged by the same goals."""
-    cpu = replace(work, name=f"{work.name}_cpu", title=f"{work.title}, CPU", measure=Measure.CPU)
+    cpu = replace(
+        work,
+        name=f"{work.name}_cpu",
+        title=f"{work.title}, CPU",
+        measure=Measure.CPU,
+        goals=tuple(goal for goal in work.goals if not goal.tail),
+    )
     return replace(work, cpu=cpu)
 
 

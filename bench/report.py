@@ -57,8 +57,17 @@ def ratio(mine: Series, other: Series | None) -> Spread | None:
     return Spread.of([a / b for a, b in zip(mine.costs, other.costs, strict=False)])
 
 
+def tail_ratio(mine: Series, other: Series | None) -> Spread | None:
+    """Of the 99th percentiles of all rounds together."""
+    if other is None or not mine.latencies_ns or not other.latencies_ns:
+        return None
+    return Spread.of([quantile(mine.latencies_ns, 0.99) / quantile(other.latencies_ns, 0.99)])
+
+
 def judge(goal: Goal, mine: Series, by_name: dict[str, Series]) -> Verdict:
-    if goal.against is not None:
+    if goal.tail:
+        value = tail_ratio(mine, by_name.get(goal.against or ""))
+    elif goal.against is not None:
         value = ratio(mine, by_name.get(goal.against))
     else:
         value = Spread.of(mine.costs) if mine.costs else None

@@ -40,7 +40,7 @@ def tls() -> str:
     config = hs.TLSConfig()  # Raises if no trust store is found.
     if not (certificate := os.environ.get("HARDSOCK_TRY_CERTIFICATE")):
         return "the system's trust store was found"
-    server = hs.TLSConfig("server", certificates=[hs.Certificate(chain=certificate)])
+    server = hs.TLSConfig(role="server", certificates=[hs.Certificate(chain=certificate)])
     with hs.listen("127.0.0.1:0", tls=server) as listener:
 
         def answer() -> None:
@@ -49,8 +49,9 @@ def tls() -> str:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        port = listener.address[1]
-        with hs.connect(f"localhost:{port}", tls=config, timeout=10) as conn:
+        # A bare system may have no /etc/hosts, so no name localhost.
+        where = {"tls": config, "server_name": "localhost"}
+        with hs.connect(listener.address, timeout=10, **where) as conn:
             conn.sendall(b"ping")
             assert conn.recv_exactly(4, timeout=10) == b"ping"
             assert conn.tls is not None

@@ -48,7 +48,10 @@ GROUPS = (
         ("redis",),
         ("test_redis.py", "test_redis_asyncio.py", "test_redis_many.py"),
     ),
-    Group("psycopg", ("psycopg", "psycopg_pool"), ("test_psycopg.py",), ("psycopg-binary",)),
+    Group(
+        *("psycopg", ("psycopg", "psycopg_pool"), ("test_psycopg.py",), ("psycopg-binary",)),
+        oldest=("psycopg-binary==3.2.*",),  # The two have to be of one version.
+    ),
     Group("pymysql", ("PyMySQL",), ("test_databases.py",), ("pg8000", "websocket-client")),
     Group("httpx", ("httpx", "httpx2"), ("test_httpx.py",)),
     Group("sdks", ("openai", "anthropic"), ("test_llm_sdks.py",)),

@@ -13,11 +13,15 @@ import common
 # Paths are prefixes.
 CALL = r"\s*\("
 RULES: list[tuple[str, tuple[str, ...], str]] = [
-    (r"ppoll" + CALL, ("csrc/cancel/waker.c",), "only csrc/cancel/waker.c waits"),
+    (
+        r"(hs_sys_)?ppoll" + CALL,
+        ("csrc/cancel/waker.c", "csrc/base/sys.h"),
+        "only csrc/cancel/waker.c waits",
+    ),
     (
         r"epoll_p?wait2?" + CALL,
         (
-            "csrc/connect/connector.c",
+            "csrc/connect/race.c",
             "csrc/cancel/loop.c",
             "csrc/cancel/reactor.c",
             "csrc/cancel/waker.c",
@@ -58,6 +62,27 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     ),
     (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),
 ]
+# The calls that hs_sys_* stand for.
+SEAM = "only csrc/base/sys.h calls the kernel and the C library: use hs_sys_*"
+SEAM_FILES = ("csrc/base/sys.", "csrc/base/fault.c")
+SEAM_RULES: list[tuple[str, tuple[str, ...], str]] = [
+    (
+        r"(malloc|calloc|realloc|reallocarray|strn?dup|socket|connect|accept4?|bind|listen|recv|recvmsg|"
+        r"recvfrom|send|sendmsg|sendto|sendfile|shutdown|[gs]etsockopt|getpeername|getsockname|ioctl|"
+        r"dup[23]?|open(at)?|ppoll|epoll_create1?|epoll_ctl|eventfd|timerfd_create|"
+        r"pthread_create)" + CALL,
+        SEAM_FILES,
+        SEAM,
+    ),
+    # Whether a number is open has no other answer than that.
+    (r"fcntl" + CALL, (*SEAM_FILES, "csrc/watch/fdtable.c"), SEAM),
+    (r"getaddrinfo" + CALL, ("csrc/connect/getaddr.c",), "only there, where faults are, too"),
+    (
+        r"SSL_(do_handshake|read|read_ex|write|write_ex)" + CALL,
+        ("csrc/stream/tls_fault.h", "csrc/stream/tls_rehearse.c"),
+        "use hs_sys_ssl_*",
+    ),
+]
 CORE_RULES: list[tuple[str, str]] = [
     (r"(v?printf|puts|putchar|perror|v?dprintf|psignal)" + CALL, "the core prints nothing"),
     (r"(stdout|stderr)\b", "the core prints nothing"),
@@ -91,6 +116,7 @@ def check(path: str, text: str) -> list[str]:
     ]
     if not path.startswith("csrc/binding/"):
         rules += [(pattern, (), why) for pattern, why in CORE_RULES]
+        rules += [(p, (), why) for p, allowed, why in SEAM_RULES if not path.startswith(allowed)]
     problems = []
     for number, line in enumerate(code.split("\n"), 1):
         if line.lstrip().startswith("#include"):

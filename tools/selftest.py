@@ -12,6 +12,7 @@ import check_calls
 import check_floors
 import check_header
 import check_knots
+import check_names
 import check_outputs
 import check_stub
 import check_style
@@ -174,18 +175,58 @@ class Knots(unittest.TestCase):
                 self.assertEqual(len(check_knots.check(found, {"base": [2]})), problems)
 
 
+class Names(unittest.TestCase):
+    def name(self, doc: str, *parameters: str, is_function: bool = True) -> check_names.Name:
+        return check_names.Name("hardsock", "fetch", doc, doc, [*parameters], False, is_function)
+
+    def test_rules(self) -> None:
+        raises = "Fetch it within so many seconds.\n\nRaises:\n    DeadlineExceeded: Too late."
+        rows = [
+            # docstring, parameters, pages, how many problems
+            (raises, ("timeout",), "`fetch`", 0),
+            (raises, ("timeout",), "`fetched`", 1),  # on no page
+            ("Fetch.", (), "`fetch`", 1),  # too short
+            ("Fetch it from the peer, in time.", ("timeout",), "`fetch`", 2),  # no unit, no error
+            ("Fetch it, as ``hardsock.connect`` does.", ("timeout",), "`fetch`", 0),
+            ("Fetch it from the peer, in time.", ("idle_timeout",), "`fetch`", 1),
+        ]
+        for doc, parameters, pages, problems in rows:
+            with self.subTest(doc=doc, pages=pages):
+                found = check_names.problems_of(self.name(doc, *parameters), pages)
+                self.assertEqual(len(found), problems)
+
+    def test_a_module_is_public_unless_its_folder_is_ours(self) -> None:
+        found = check_names.modules()
+        self.assertEqual(found[0], "hardsock")
+        self.assertIn("hardsock.adapters.redis", found)
+        self.assertIn("hardsock.lab.servers", found)
+        self.assertNotIn("hardsock.pool.pool", found)
+        self.assertNotIn("hardsock.otel.names", found)
+        self.assertFalse([one for one in found if "._" in one])
+
+
 class Calls(unittest.TestCase):
     def test_rules(self):
         rows = [
             # path, code, is it refused?
-            ("csrc/cancel/waker.c", "n = ppoll(f, 2, &t, NULL);", False),
+            ("csrc/cancel/waker.c", "n = hs_sys_ppoll(f, 2, &t, NULL);", False),
+            ("csrc/cancel/waker.c", "n = ppoll(f, 2, &t, NULL);", True),
+            ("csrc/stream/tcp.c", "n = hs_sys_ppoll(f, 2, &t, NULL);", True),
+            ("csrc/stream/tcp.c", "n = recv(fd, b, 1, 0);", True),
+            ("csrc/stream/tcp.c", "n = hs_sys_recv(fd, b, 1, 0);", False),
+            ("csrc/stream/tcp.c", "n = layer.send(fd, b, 1, 0);", False),
+            ("csrc/base/sys.c", "n = recv(fd, b, 1, 0);", False),
+            ("csrc/pool/pool.c", "p = calloc(1, n);", True),
+            ("csrc/binding/conn.c", "p = calloc(1, n);", False),
+            ("csrc/stream/tls.c", "n = SSL_read_ex(s, b, 1, &n);", True),
+            ("csrc/connect/resolve.c", "n = getaddrinfo(h, 0, &x, &y);", True),
             ("csrc/stream/tcp.c", "n = ppoll(f, 2, &t, NULL);", True),
             ("csrc/cancel/waker.c", "n = poll(f, 2, 5);", True),
             ("csrc/stream/tcp.c", "layer->poll(f);", False),
             ("csrc/stream/tcp.c", "hs_conn_poll(f);", False),
             ("csrc/stream/tcp.c", "/* never poll() */ x();", False),
             ("csrc/stream/tcp.c", 'set("poll(");', False),
-            ("csrc/connect/connector.c", "epoll_wait(e, v, 8, 0);", False),
+            ("csrc/connect/race.c", "epoll_wait(e, v, 8, 0);", False),
             ("csrc/pool/pool.c", "epoll_wait(e, v, 8, 0);", True),
             ("csrc/pool/pool.c", "pthread_cond_t c;", True),
             ("csrc/pool/pool.c", "pthread_mutex_lock(&m);", True),

@@ -94,6 +94,11 @@ class Works:
         crowd = _crowd.of(target, count, self._raw)
         return self._measure(lambda: crowd.command(f"ask {seconds}"))
 
+    def http_raw_paced(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
+        assert self._raw is not None
+        crowd = _crowd.of(target, count, self._raw)
+        return self._measure(lambda: crowd.command(f"pace {seconds}"))
+
     def http_raw_churn(self, target: Target, seconds: float, count: int) -> dict[str, Any]:
         assert self._raw is not None
         crowd = _crowd.of(target, count, self._raw)

@@ -21,6 +21,7 @@ idle_memory_awaited = _works.idle_memory_awaited
 _http_works = http_works_with(asyncio.run)
 http_raw = _http_works.http_raw
 http_raw_churn = _http_works.http_raw_churn
+http_raw_paced = _http_works.http_raw_paced
 http_parsed = _http_works.http_parsed
 http_parsed_churn = _http_works.http_parsed_churn
 http_idle_memory = _http_works.http_idle_memory

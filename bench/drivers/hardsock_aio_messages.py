@@ -22,6 +22,7 @@ def version() -> str:
 _works = http_message_works_with(asyncio.run)
 http_raw = _works.http_raw
 http_raw_churn = _works.http_raw_churn
+http_raw_paced = _works.http_raw_paced
 http_parsed = _works.http_parsed
 http_parsed_churn = _works.http_parsed_churn
 http_idle_memory = _works.http_idle_memory

@@ -33,17 +33,25 @@ def _parsed(conn: hs.Connection) -> None:
         conn.sendall(_http.ANSWER)
 
 
-def _serve(handler: hs.Handler, announce: Announce) -> None:
-    settings: dict[str, Any] = {"per": "message", "workers": WORKERS}
+def _serve(handler: hs.Handler, announce: Announce, workers: int) -> None:
+    settings: dict[str, Any] = {"per": "message", "workers": workers}
     settings |= {"max_connections": _http.MOST_CONNECTIONS, "backlog": _common.BACKLOG}
     with hs.serve(handler, ("127.0.0.1", 0), drain_timeout=5, **settings) as server:
         announce(server.address[1])
         server.wait()
 
 
-_works = _http.Works(raw=lambda say: _serve(_raw, say), parsed=lambda say: _serve(_parsed, say))
+def works_with(workers: int) -> _http.Works:
+    return _http.Works(
+        raw=lambda say: _serve(_raw, say, workers),
+        parsed=lambda say: _serve(_parsed, say, workers),
+    )
+
+
+_works = works_with(WORKERS)
 http_raw = _works.http_raw
 http_raw_churn = _works.http_raw_churn
+http_raw_paced = _works.http_raw_paced
 http_parsed = _works.http_parsed
 http_parsed_churn = _works.http_parsed_churn
 http_idle_memory = _works.http_idle_memory

@@ -44,6 +44,7 @@ def _serve(handler: hs.Handler, announce: Announce) -> None:
 _works = _http.Works(raw=lambda say: _serve(_raw, say), parsed=lambda say: _serve(_parsed, say))
 http_raw = _works.http_raw
 http_raw_churn = _works.http_raw_churn
+http_raw_paced = _works.http_raw_paced
 http_parsed = _works.http_parsed
 http_parsed_churn = _works.http_parsed_churn
 http_idle_memory = _works.http_idle_memory

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -17,11 +22,34 @@ func serveHTTP() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	go newHTTPServer().Serve(listener)
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+func newHTTPServer() *http.Server {
+	return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, body)
 	})}
+}
+
+// serveOnDescriptor serves a listening socket that it was given, until SIGTERM: bench/restarts.py.
+func serveOnDescriptor(number string) error {
+	fd, err := strconv.Atoi(number)
+	if err != nil {
+		return err
+	}
+	listener, err := net.FileListener(os.NewFile(uintptr(fd), "listener"))
+	if err != nil {
+		return err
+	}
+	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	server := newHTTPServer()
 	go server.Serve(listener)
-	return listener.Addr().(*net.TCPAddr).Port, nil
+	<-told.Done()
+	ending, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return server.Shutdown(ending)
 }
 
 func withHTTPCrowd(name string) work {

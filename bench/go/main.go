@@ -113,6 +113,12 @@ func serve(run work, address string) error {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "http_on_descriptor" {
+		if err := serveOnDescriptor(os.Args[2]); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if len(os.Args) != 4 {
 		say(map[string]string{"error": "usage: go_worker WORK HOST PORT"})
 		os.Exit(2)

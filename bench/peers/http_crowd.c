@@ -6,11 +6,13 @@
  *   open PORT COUNT  opens COUNT more connections to 127.0.0.1:PORT, asks once on each, keeps them
  *   ask SECONDS      requests on the connections kept, in a random order
  *   churn SECONDS    connects, asks, ends with a reset; again
+ *   pace SECONDS     each of the connections kept asks once a second, whatever became of the others
  *
- * At any time WINDOW requests are on their way, at most one on a connection. The answer to a line
- * has the operations, the time, a sample of the latencies with the longest, and on how many
- * connections there were answers. An answer is whole when its body is. Who gets none for half a
- * minute is an error: a server that serves only some of its clients is not measured.
+ * WINDOW requests are on their way at any time, always at most one on a connection; in pace as many
+ * as are due. There a request counts from when it was due, so a server that stands still is not
+ * asked less. The answer to a line has the operations, the time, a sample of the latencies with the
+ * longest, and on how many connections there were answers. An answer is whole when its body is. Who
+ * gets none for half a minute is an error: a server that serves only some is not measured.
  * While it measures, the crowd never sleeps. The clients come from several addresses of the
  * loopback network, so that ports do not run out.
  */
@@ -140,19 +142,23 @@ count_answer(struct client *c, int64_t now)
 }
 
 /* The next one that has no request on its way: there is one whenever fewer than all are. */
-static void
+static struct client *
 ask_next(void)
 {
+    struct client *c;
+
     while (clients[next_client % n_kept]->waits)
         next_client++;
-    ask(clients[next_client++ % n_kept]);
+    c = clients[next_client++ % n_kept];
+    ask(c);
+    return c;
 }
 
 static void
 again_ask(size_t i)
 {
     (void)i;
-    ask_next();
+    (void)ask_next();
 }
 
 static void
@@ -270,8 +276,41 @@ run_ask(double seconds, FILE *out)
     int64_t end = now_ns() + (int64_t)(seconds * 1e9);
 
     for (size_t i = 0; i < window; i++)
-        ask_next();
+        (void)ask_next();
     drive(window, INT64_MAX, end, again_ask, NULL, out);
+}
+
+static void
+run_pace(double seconds, FILE *out)
+{
+    struct epoll_event events[EVENTS];
+    int64_t start = now_ns(), now = start, last = start, gap = 1000000000 / (int64_t)n_kept;
+    int64_t due = start, end = start + (int64_t)(seconds * 1e9);
+    size_t in_flight = 0;
+    long ops = 0;
+
+    this_round++;
+    n_latencies = 0;
+    longest = n_served = 0;
+    while (due < end || in_flight > 0) {
+        for (; due < end && due <= now && in_flight < n_kept; due += gap) {
+            ask_next()->asked = due;
+            in_flight++;
+        }
+        int n = epoll_wait(ep, events, EVENTS, 0);
+        now = now_ns();
+        if (n > 0 || in_flight == 0)
+            last = now;
+        else if (now - last > GIVE_UP_AFTER)
+            die("clients that were never answered");
+        for (int i = 0; i < n; i++)
+            if (is_answered(clients[events[i].data.u64])) {
+                count_answer(clients[events[i].data.u64], now);
+                in_flight--;
+                ops++;
+            }
+    }
+    report(out, ops, now - start);
 }
 
 static void
@@ -303,6 +342,8 @@ serve_worker(int fd)
             run_ask(seconds, out);
         else if (sscanf(line, "churn %lf", &seconds) == 1)
             run_churn(seconds, out);
+        else if (sscanf(line, "pace %lf", &seconds) == 1)
+            run_pace(seconds, out);
         else
             die(line);
     }

@@ -3,7 +3,8 @@
 The clients are peers/http_crowd.c. Up to 500 connections each of them always has one request on its
 way, as wrk does it; with more, 256 requests are on their way on connections in a random order.
 Connections are opened, and each asked on once, before it is measured. Churn: connect, one request,
-end; 64 at any time. Every client must be served: a server that leaves one without an answer for
+end; 64 at any time. At their pace: each of 10,000 asks once a second, and waits from when that was
+due; hardsock-messages-8 does it with eight threads. Every client must be served: a server that leaves one without an answer for
 half a minute has failed. The answer is "hello, world" with its length, and what the server adds.
 
 Raw: the handler finds the end of a head and answers. Parsed: httptools (Go: net/http; gunicorn: its
@@ -41,7 +42,7 @@ ROUNDS = 15
 
 
 _NEAR_AIO = tuple(
-    Goal(text="within 3 x of aio", of=ours, against="hardsock-aio", at_most=3.0)
+    Goal(text="p99 <= 3 x aio", of=ours, against="hardsock-aio", at_most=3.0, tail=True)
     for ours in ("hardsock-threads", "hardsock-messages")
 )
 
@@ -92,6 +93,24 @@ def _churn(kind: str) -> Work:
     return with_cpu(work)
 
 
+PACED = Work(
+    name="http_raw_paced",
+    title="HTTP raw, 10,000 at their pace",
+    measure=Measure.LATENCY,
+    peer_program="http_crowd",
+    peer_mode=str(_MOST_IN_FLIGHT),
+    placement=Placement.SPLIT,
+    implementations=("hardsock-messages-8", *_OURS[1:]),
+    goals=tuple(
+        Goal(text="p99 <= 2 x aio", of=ours, against="hardsock-aio", at_most=2.0, tail=True)
+        for ours in ("hardsock-messages-8", "hardsock-messages")
+    ),
+    floor=None,
+    seconds=2.0,
+    count=10_000,
+    most_rounds=5,
+)
+
 IDLE_MEMORY = Work(
     name="http_idle_memory",
     title="HTTP, idle connection",
@@ -110,5 +129,6 @@ WORKS: tuple[Work, ...] = (
     *(_kept(n, kind) for kind in ("raw", "parsed") for n in (10, 64, 500, 5_000, 10_000)),
     _churn("raw"),
     _churn("parsed"),
+    PACED,
     IDLE_MEMORY,
 )

@@ -4,6 +4,7 @@
 #include "buf.h"
 
 #include "check.h"
+#include "sys.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ hs_buf_prepend(struct hs_buf *b, const uint8_t *bytes, size_t n)
         return HS_OK;
     if (n > SIZE_MAX - len)
         return HS_E_NOMEM;
-    if ((data = malloc(n + len)) == NULL)
+    if ((data = hs_sys_malloc(n + len)) == NULL)
         return HS_E_NOMEM;
     memcpy(data, bytes, n);
     if (len > 0)
@@ -64,12 +65,12 @@ grow(struct hs_buf *b, size_t n)
         return HS_E_NOMEM;
     capacity = capacity > SIZE_MAX / 2 || 2 * capacity < len + n ? len + n : 2 * capacity;
     if (b->head == 0) {
-        if ((data = realloc(b->data, capacity)) == NULL)
+        if ((data = hs_sys_realloc(b->data, capacity)) == NULL)
             return HS_E_NOMEM;
         if (b->data == NULL)
             atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     } else {
-        if ((data = malloc(capacity)) == NULL)
+        if ((data = hs_sys_malloc(capacity)) == NULL)
             return HS_E_NOMEM;
         memcpy(data, b->data + b->head, len);
         free(b->data);

@@ -5,6 +5,8 @@
  */
 #include "call_site.h"
 
+#include "sys.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,13 +59,13 @@ free_site(struct hs_call_site *s)
 static struct hs_call_site *
 site_make(const char *file, const char *function, int line)
 {
-    struct hs_call_site *s = calloc(1, sizeof(*s));
+    struct hs_call_site *s = hs_sys_calloc(1, sizeof(*s));
 
     if (s == NULL)
         return NULL;
     s->line = line;
-    s->file = strndup(file, TEXT_MAX);
-    s->function = strndup(function, TEXT_MAX);
+    s->file = hs_sys_strndup(file, TEXT_MAX);
+    s->function = hs_sys_strndup(function, TEXT_MAX);
     if (s->file == NULL || s->function == NULL) {
         free_site(s);
         return NULL;

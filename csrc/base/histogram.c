@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "err.h"
+#include "sys.h"
 #include "time.h"
 
 #include <stdlib.h>
@@ -49,7 +50,7 @@ hs_fixed_histogram_init(struct hs_fixed_histogram *h, enum hs_edges edges)
 hs_err
 hs_fixed_histogram_new(enum hs_edges edges, struct hs_error *err, struct hs_fixed_histogram **ret_h)
 {
-    struct hs_fixed_histogram *h = malloc(sizeof(*h));
+    struct hs_fixed_histogram *h = hs_sys_malloc(sizeof(*h));
 
     if (h == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "histogram", "no memory for a histogram");

@@ -12,7 +12,8 @@
 #include <stdbool.h>
 
 enum hs_rank {
-    HS_RANK_ROLL = 1, /* a part of the list of connections */
+    HS_RANK_FAULTS = 1, /* which plans there are */
+    HS_RANK_ROLL,       /* a part of the list of connections */
     HS_RANK_LOOP,
     HS_RANK_WAKELIST,
     HS_RANK_SLOTS,

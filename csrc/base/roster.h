@@ -11,7 +11,7 @@
 
 #include <stdatomic.h>
 
-enum hs_roster { HS_ROSTER_LISTENERS, HS_ROSTER_BREAKERS, HS_ROSTERS };
+enum hs_roster { HS_ROSTER_LISTENERS, HS_ROSTER_BREAKERS, HS_ROSTER_SERVICES, HS_ROSTERS };
 
 void hs_roster_add(enum hs_roster which, struct hs_list *link);
 void hs_roster_remove(enum hs_roster which, struct hs_list *link);

@@ -7,6 +7,8 @@
  */
 #include "thread.h"
 
+#include "sys.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -32,7 +34,7 @@ hs_thread_start(const char *name, size_t stack_bytes, void *(*fn)(void *arg), vo
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
         (void)sigdelset(&blocked, faults[i]);
     (void)pthread_sigmask(SIG_SETMASK, &blocked, &old);
-    sys = pthread_create(&thread, &attr, fn, arg);
+    sys = hs_sys_pthread_create(&thread, &attr, fn, arg);
     if (sys == 0)
         (void)pthread_setname_np(thread, name);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -50,7 +52,7 @@ hs_thread_sleeps(pid_t tid)
     int fd;
 
     (void)snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
-    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+    if ((fd = hs_sys_open(path, O_RDONLY | O_CLOEXEC, 0)) < 0)
         return false;
     n = read(fd, text, sizeof(text) - 1);
     (void)close(fd);

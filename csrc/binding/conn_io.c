@@ -644,6 +644,25 @@ conn__set_idle_timeout(PyObject *self, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
+CONN_DOC(_set_phase, "_set_phase($self, service, /)\n--\n\n"
+                     "Whose it is and where, for reports: the number of a Service times 8, and\n"
+                     "0 waiting, 1 parked, 2 in the handler, 3 lingering.");
+
+PyObject *
+conn__set_phase(PyObject *self, PyObject *service)
+{
+    long n;
+
+    if (parse_long(service, "service", 0, LONG_MAX, &n) < 0)
+        return NULL;
+    if ((n & 7) >= HS_PHASES) {
+        PyErr_SetString(PyExc_ValueError, "service: there is no such phase");
+        return NULL;
+    }
+    hs_conn_set_phase(((ConnObject *)self)->core, (uint32_t)(n >> 3), (enum hs_phase)(n & 7));
+    Py_RETURN_NONE;
+}
+
 CONN_DOC(_set_served, "_set_served($self, /)\n--\n\n"
                       "A server has it, whose handler works on it when no call does.");
 

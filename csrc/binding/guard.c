@@ -9,6 +9,7 @@
 #include "run.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define RETIRING "hardsock._core.retiring"
 
@@ -347,7 +348,103 @@ core_guard_pool_ids(PyObject *module, PyObject *pool)
     return Py_BuildValue("(KN)", (unsigned long long)label.id, list);
 }
 
+/* ---- Other processes ------------------------------------------------------------------------ */
+
+struct foreign {
+    struct hs_foreign *rows, row;
+    size_t n;
+    int64_t idle_ns, seen_ns;
+    enum hs_retire how;
+    struct hs_error err;
+    hs_err rv;
+};
+
+static void
+foreign_list_detached(void *arg)
+{
+    struct foreign *f = arg;
+
+    f->rv = hs_foreign_list(&f->err, &f->rows, &f->n);
+}
+
+/* The row itself is its last item, as bytes, for _foreign_retire. */
+static PyObject *
+foreign_object(const struct hs_foreign *row)
+{
+    PyObject *local = address_text(&row->local), *peer = address_text(&row->peer);
+    PyObject *state = text_object(hs_retire_name(hs_foreign_judge(row, 0)));
+
+    return Py_BuildValue("(KIdNNNy#)", (unsigned long long)row->cookie, (unsigned)row->inode,
+                         row->idle_ns < 0 ? 0.0 : (double)row->idle_ns / 1e9, state, local, peer,
+                         (const char *)row, (Py_ssize_t)sizeof(*row));
+}
+
+PyDoc_STRVAR(foreign_rows_doc,
+             "_foreign_rows()\n--\n\n"
+             "TCP connections of all processes: tuples of cookie, inode, idle in seconds,\n"
+             "hs_retire_name, local and peer's address, and what _foreign_retire takes.");
+
+static PyObject *
+core_foreign_rows(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+    struct foreign f = {0};
+    PyObject *list;
+
+    run_detached(foreign_list_detached, &f);
+    if (f.rv != HS_OK) {
+        raise_plain_error(state_of_module(module), &f.err, f.rv);
+        return NULL;
+    }
+    list = hs_list_new((Py_ssize_t)f.n);
+    for (size_t i = 0; list != NULL && i < f.n; i++) {
+        PyObject *row = foreign_object(&f.rows[i]);
+
+        if (row == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, row);
+    }
+    free(f.rows);
+    return list;
+}
+
+static void
+foreign_retire_detached(void *arg)
+{
+    struct foreign *f = arg;
+
+    f->rv = hs_foreign_retire(&f->row, f->idle_ns, &f->err, &f->how, &f->seen_ns);
+}
+
+PyDoc_STRVAR(foreign_retire_doc, "_foreign_retire(row, idle, /)\n--\n\n"
+                                 "As _guard_retire, of what _foreign_rows has given last.");
+
+static PyObject *
+core_foreign_retire(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const struct params params = {"_foreign_retire", 2, 2, 2, {"row", "idle", NULL}};
+    struct foreign f = {0};
+    PyObject *values[MAX_PARAMS];
+
+    if (parse_args(&params, args, nargs, NULL, values) < 0 ||
+        parse_seconds(values[1], "idle", &f.idle_ns) < 0)
+        return NULL;
+    if (!PyBytes_Check(values[0]) || PyBytes_GET_SIZE(values[0]) != (Py_ssize_t)sizeof(f.row)) {
+        PyErr_SetString(PyExc_TypeError, "row must be what _foreign_rows has given");
+        return NULL;
+    }
+    memcpy(&f.row, PyBytes_AS_STRING(values[0]), sizeof(f.row));
+    run_detached(foreign_retire_detached, &f);
+    if (f.rv != HS_OK) {
+        raise_plain_error(state_of_module(module), &f.err, f.rv);
+        return NULL;
+    }
+    return Py_BuildValue("(sd)", hs_retire_name(f.how), (double)f.seen_ns / 1e9);
+}
+
 PyMethodDef guard_functions[] = {
+    {"_foreign_rows", core_foreign_rows, METH_NOARGS, foreign_rows_doc},
+    {"_foreign_retire", HS_METHOD(core_foreign_retire), METH_FASTCALL, foreign_retire_doc},
     {"_guard_rows", core_guard_rows, METH_NOARGS, rows_doc},
     {"_guard_retire", HS_METHOD(core_guard_retire), METH_FASTCALL, retire_doc},
     {"_guard_outcome", HS_METHOD(core_guard_outcome), METH_FASTCALL, outcome_doc},

@@ -107,6 +107,7 @@
     X(borrowing)                                                                                   \
     X(hub)                                                                                         \
     X(slots)                                                                                       \
+    X(service)                                                                                     \
     X(departures)                                                                                  \
     X(delays)                                                                                      \
     X(parking)                                                                                     \
@@ -124,7 +125,7 @@
     X(connect)                                                                                     \
     X(tls)                                                                                         \
     X(watch)                                                                                       \
-    X(guard) X(report) X(notifier) X(tracking) X(call_site) X(run) X(breaker)
+    X(guard) X(faults) X(report) X(notifier) X(tracking) X(call_site) X(run) X(breaker)
 
 /* Every other object of the state. X(field) */
 #define HS_OBJECTS(X)                                                                              \

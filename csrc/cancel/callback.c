@@ -16,6 +16,7 @@
 
 #include "token.h"
 #include "../base/check.h"
+#include "../base/sys.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ struct hs_callback *
 hs_callback_new(struct hs_token *t, struct hs_lock *lock, struct hs_list *callbacks,
                 void (*fn)(void *arg), void (*release)(void *arg), void *arg)
 {
-    struct hs_callback *cb = calloc(1, sizeof(*cb));
+    struct hs_callback *cb = hs_sys_calloc(1, sizeof(*cb));
 
     if (cb == NULL)
         return NULL;

@@ -26,6 +26,7 @@
 #include "timers.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -86,7 +87,7 @@ watch_own(struct hs_loop *l, int fd, uint64_t data, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = data};
 
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
+    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_ctl");
     return HS_OK;
 }
@@ -96,7 +97,7 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((l->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if ((l->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
     if ((rv = hs_timerfd_open(&l->timer, "loop", err)) != HS_OK)
         return rv;
@@ -110,7 +111,7 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 hs_err
 hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
 {
-    struct hs_loop *l = calloc(1, sizeof(*l));
+    struct hs_loop *l = hs_sys_calloc(1, sizeof(*l));
     hs_err rv;
 
     if (l == NULL)
@@ -172,7 +173,7 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     struct hs_loop_waiter *b;
 
     HS_CHECK(l, LOOP_MAGIC);
-    if ((b = calloc(1, sizeof(*b))) == NULL)
+    if ((b = hs_sys_calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
     b->magic = WAITER_MAGIC;
     b->loop = l;
@@ -268,14 +269,14 @@ loop_find_slot(struct hs_loop *l, int fd, struct hs_error *err, struct slot **re
     struct slot **slots, *p;
 
     if (n > l->n_slots) {
-        if ((slots = realloc(l->slots, wanted * sizeof(struct slot *))) == NULL)
+        if ((slots = hs_sys_realloc(l->slots, wanted * sizeof(struct slot *))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         memset(slots + l->n_slots, 0, (wanted - l->n_slots) * sizeof(struct slot *));
         l->slots = slots;
         l->n_slots = wanted;
     }
     if ((p = l->slots[fd]) == NULL) {
-        if ((p = calloc(1, sizeof(*p))) == NULL)
+        if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
         hs_list_init(&p->parked);
         l->slots[fd] = p;
@@ -306,8 +307,8 @@ loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_
     p->owner = 0;
     p->generation++;
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
-    if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
         p->owner = owner;
         return HS_OK;
     }
@@ -325,7 +326,7 @@ hs_loop_forget(struct hs_loop *l, int fd)
     make_all_due(l, l->slots[fd]);
     l->slots[fd]->owner = 0;
     l->slots[fd]->generation++;
-    (void)epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    (void)hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static short

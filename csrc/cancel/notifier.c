@@ -30,6 +30,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 
@@ -93,7 +94,7 @@ hs_err
 hs_notifier_new(const struct hs_notifier_hooks *hooks, struct hs_error *err,
                 struct hs_notifier **ret_notifier)
 {
-    struct hs_notifier *n = calloc(1, sizeof(*n));
+    struct hs_notifier *n = hs_sys_calloc(1, sizeof(*n));
 
     if (n == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "notifier", "no memory for a notifier");
@@ -229,7 +230,7 @@ hs_err
 hs_alarm_new(struct hs_notifier *n, const struct hs_alarm_hooks *hooks, void *arg,
              const struct hs_op *op, struct hs_error *err, struct hs_alarm **ret_alarm)
 {
-    struct hs_alarm *a = calloc(1, sizeof(*a));
+    struct hs_alarm *a = hs_sys_calloc(1, sizeof(*a));
     bool stopped, wakes = false;
 
     HS_CHECK(n, NOTIFIER_MAGIC);

@@ -30,6 +30,7 @@
 #include "wait.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -79,14 +80,14 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
     struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
     hs_err rv;
 
-    if ((r->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if ((r->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
     if ((rv = hs_timerfd_open(&r->timer, "reactor", err)) != HS_OK)
         return rv;
-    if ((r->ring_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+    if ((r->ring_fd = hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
-    if (epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer.fd, &timer) != 0 ||
-        epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
+    if (hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer.fd, &timer) != 0 ||
+        hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
     return HS_OK;
 }
@@ -94,7 +95,7 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 hs_err
 hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
 {
-    struct hs_reactor *r = calloc(1, sizeof(*r));
+    struct hs_reactor *r = hs_sys_calloc(1, sizeof(*r));
     hs_err rv;
 
     if (r == NULL)
@@ -222,10 +223,10 @@ grow_locked(struct hs_reactor *r)
     struct slot *slots;
     uint32_t *stack;
 
-    if ((stack = realloc(r->free_slots, n * sizeof(*stack))) == NULL)
+    if ((stack = hs_sys_realloc(r->free_slots, n * sizeof(*stack))) == NULL)
         return false;
     r->free_slots = stack;
-    if ((slots = realloc(r->slots, n * sizeof(*slots))) == NULL)
+    if ((slots = hs_sys_realloc(r->slots, n * sizeof(*slots))) == NULL)
         return false;
     r->slots = slots;
     memset(slots + r->n_slots, 0, (n - r->n_slots) * sizeof(*slots));
@@ -263,8 +264,8 @@ reactor_arm_locked(struct hs_reactor *r, struct slot *slot, const struct hs_park
     int expected = slot->added ? ENOENT : EEXIST;
 
     ev.data.u64 = (uint64_t)slot->generation << 32 | (p->slot - 1);
-    if (epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
-        (errno == expected && epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
+        (errno == expected && hs_sys_epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
         slot->added = true;
         return HS_OK;
     }

@@ -12,6 +12,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +50,7 @@ hs_slots_new(long n, struct hs_error *err, struct hs_slots **ret_slots)
 
     if (n < 1)
         return hs_err_setx(err, HS_E_INVALID, "slots", "n must be at least 1, got %ld", n);
-    if ((t = calloc(1, sizeof(*t))) == NULL)
+    if ((t = hs_sys_calloc(1, sizeof(*t))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "slots", "no memory for slots");
     t->magic = SLOTS_MAGIC;
     t->fork_generation = hs_fork_generation();

@@ -6,6 +6,7 @@
 #include "timerfd.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -15,7 +16,7 @@
 hs_err
 hs_timerfd_open(struct hs_timerfd *t, const char *what, struct hs_error *err)
 {
-    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    int fd = hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 
     if (fd < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, what, "timerfd_create");

@@ -4,6 +4,8 @@
  */
 #include "timers.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 void
@@ -21,7 +23,7 @@ hs_timers_reserve(struct hs_timers *t)
 
     if (t->n < t->capacity)
         return true;
-    if ((heap = realloc(t->heap, capacity * sizeof(struct hs_timer *))) == NULL)
+    if ((heap = hs_sys_realloc(t->heap, capacity * sizeof(struct hs_timer *))) == NULL)
         return false;
     t->heap = heap;
     t->capacity = capacity;

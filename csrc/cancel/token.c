@@ -29,6 +29,7 @@
 #include "callback.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -114,7 +115,7 @@ token_watch_forks(void)
 static struct reason *
 reason_new(hs_err code, uint64_t origin, const char *text, uint64_t cookie)
 {
-    struct reason *r = malloc(sizeof(*r));
+    struct reason *r = hs_sys_malloc(sizeof(*r));
 
     if (r == NULL)
         return code == HS_E_DEADLINE ? &deadline_without_memory : &reason_without_memory;
@@ -192,7 +193,7 @@ hs_token_new(struct hs_token *const *parents, size_t nparents, int64_t deadline_
         return hs_err_setx(err, HS_E_INVALID, NULL,
                            "tokens are linked too often: more than %d ways up to roots",
                            HS_TOKEN_MAX_PATHS);
-    t = calloc(1, sizeof(*t) + nparents * sizeof(t->parents[0]));
+    t = hs_sys_calloc(1, sizeof(*t) + nparents * sizeof(t->parents[0]));
     if (t == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a token");
     t->paths = paths;
@@ -598,16 +599,16 @@ static hs_err
 watch_new(struct hs_error *err, struct watch **ret_watch)
 {
     struct epoll_event ev = {.events = EPOLLIN};
-    struct watch *w = malloc(sizeof(*w));
+    struct watch *w = hs_sys_malloc(sizeof(*w));
 
     if (w == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory to watch a token");
-    w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    w->event_fd = w->epoll_fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
+    w->event_fd = w->epoll_fd < 0 ? -1 : hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer_fd =
-        w->event_fd < 0 ? -1 : timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (w->timer_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->event_fd, &ev) != 0 ||
-        epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->timer_fd, &ev) != 0) {
+        w->event_fd < 0 ? -1 : hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (w->timer_fd < 0 || hs_sys_epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->event_fd, &ev) != 0 ||
+        hs_sys_epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->timer_fd, &ev) != 0) {
         hs_err rv = hs_err_set(err, HS_E_SYSTEM, errno, NULL, "descriptors to watch a token");
         const int fds[] = {w->epoll_fd, w->event_fd, w->timer_fd};
 

@@ -14,6 +14,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -83,13 +84,13 @@ waker_make_key(void)
 struct hs_waker *
 hs_waker_new(void)
 {
-    struct hs_waker *w = calloc(1, sizeof(*w));
+    struct hs_waker *w = hs_sys_calloc(1, sizeof(*w));
 
     if (w == NULL)
         return NULL;
     w->generation = hs_fork_generation();
     w->refs = 1; /* the owner's */
-    if ((w->efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+    if ((w->efd = hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
         free(w);
         return NULL;
     }
@@ -228,7 +229,7 @@ hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short 
     int64_t now = hs_now();
     int64_t until = hs_min_ns(deadline_ns, now + (w == &deaf ? DEAF_SLICE_NS : SLICE_NS));
     struct timespec timeout = hs_timespec_until(until, now);
-    int n = ppoll(fds, 2, &timeout, NULL);
+    int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
 
     if (n < 0 && errno != EINTR)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "ppoll");

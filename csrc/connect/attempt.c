@@ -10,6 +10,7 @@
 
 #include "../base/addr.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../stream/conn.h"
 #include "../stream/sockopt.h"
@@ -34,7 +35,7 @@ attempt_close_fd(struct attempt *a)
     if (a->fd < 0)
         return;
     if (a->epoll_fd >= 0)
-        (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, a->fd, NULL);
+        (void)hs_sys_epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, a->fd, NULL);
     if (a->conn == NULL) {
         (void)close(a->fd);
     } else {
@@ -67,9 +68,9 @@ attempt_open_socket(int family, const struct hs_sockopts *o)
     int fd = -1;
 
     if (o->mptcp == 1 && family != AF_UNIX)
-        fd = socket(family, type, IPPROTO_MPTCP);
+        fd = hs_sys_socket(family, type, IPPROTO_MPTCP);
     /* A kernel without MPTCP gives plain TCP; the audit says so. */
-    return fd >= 0 ? fd : socket(family, type, 0);
+    return fd >= 0 ? fd : hs_sys_socket(family, type, 0);
 }
 
 static bool
@@ -99,8 +100,8 @@ bind_source(struct attempt *a, const struct hs_connect_options *opts)
         return attempt_fail(a, EAFNOSUPPORT);
     /* Without it every bind takes a whole local port, not just one towards this peer. */
     if (hs_addr_port(source) == 0)
-        (void)setsockopt(a->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
-    if (bind(a->fd, &source->sa, source->len) != 0)
+        (void)hs_sys_setsockopt(a->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+    if (hs_sys_bind(a->fd, &source->sa, source->len) != 0)
         return attempt_fail(a, errno);
     return HS_OK;
 }
@@ -110,8 +111,8 @@ connected_to_itself(const struct attempt *a, const struct hs_addr *peer)
 {
     struct hs_addr local = {.len = sizeof(local.storage)};
 
-    return a->log.addr.sa.sa_family != AF_UNIX && getsockname(a->fd, &local.sa, &local.len) == 0 &&
-           hs_addr_equal(&local, peer);
+    return a->log.addr.sa.sa_family != AF_UNIX &&
+           hs_sys_getsockname(a->fd, &local.sa, &local.len) == 0 && hs_addr_equal(&local, peer);
 }
 
 static hs_err
@@ -133,10 +134,10 @@ hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
     int sys = 0;
     socklen_t len = sizeof(sys);
 
-    if (getpeername(a->fd, &peer.sa, &peer.len) != 0) {
+    if (hs_sys_getpeername(a->fd, &peer.sa, &peer.len) != 0) {
         if (errno != ENOTCONN)
             return attempt_fail(a, errno);
-        if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
+        if (hs_sys_getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len) != 0)
             sys = errno;
         return sys == 0 ? HS_WANT : attempt_fail(a, sys);
     }
@@ -151,7 +152,7 @@ static hs_err
 call_connect(struct attempt *a, const struct hs_connect_options *opts)
 {
     a->log.phase = HS_ATTEMPT_CONNECT;
-    if (connect(a->fd, &a->log.addr.sa, a->log.addr.len) == 0 || errno == EINPROGRESS ||
+    if (hs_sys_connect(a->fd, &a->log.addr.sa, a->log.addr.len) == 0 || errno == EINPROGRESS ||
         errno == EINTR)
         return hs_attempt_settle(a, opts);
     if (errno == EADDRNOTAVAIL)
@@ -196,7 +197,7 @@ hs_attempt_stop(struct attempt *a)
     /* While connecting the kernel may have noted a reason, such as ENETUNREACH, that it will not
      * act on; SO_ERROR tells. */
     if (a->fd >= 0)
-        (void)getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len);
+        (void)hs_sys_getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &sys, &len);
     end_with(a, sys);
 }
 
@@ -242,7 +243,7 @@ hs_attempt_take(struct attempt *a, struct hs_error *err, struct hs_conn **ret_co
     hs_err rv = HS_OK;
 
     if (a->epoll_fd >= 0)
-        (void)epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        (void)hs_sys_epoll_ctl(a->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     a->epoll_fd = -1;
     if (a->conn == NULL && (rv = attempt_wrap(a, err)) != HS_OK)
         (void)close(fd);

@@ -15,6 +15,7 @@
 #include "../base/err.h"
 #include "../base/lock.h"
 #include "../base/roster.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "breaker_entry.h"
@@ -144,12 +145,12 @@ hs_breaker_new(const struct hs_breaker_options *o, struct hs_error *err, struct 
 
     if ((rv = breaker_check_options(o, err)) != HS_OK)
         return rv;
-    if ((b = calloc(1, sizeof(*b))) == NULL)
+    if ((b = hs_sys_calloc(1, sizeof(*b))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "breaker", "no memory for a breaker");
     b->n_buckets = 8;
     while (b->n_buckets < o->max_keys)
         b->n_buckets *= 2;
-    if ((b->buckets = calloc(b->n_buckets, sizeof(struct entry *))) == NULL) {
+    if ((b->buckets = hs_sys_calloc(b->n_buckets, sizeof(struct entry *))) == NULL) {
         free(b);
         return hs_err_setx(err, HS_E_NOMEM, "breaker", "no memory for a breaker");
     }
@@ -277,7 +278,7 @@ breaker_add_locked(struct hs_breaker *b, const struct hs_breaker_key *key)
     struct entry **at = breaker_bucket_of(b, key);
     struct entry *e;
 
-    e = calloc(1, sizeof(*e) + (size_t)b->m.o.probes * sizeof(e->probes[0]));
+    e = hs_sys_calloc(1, sizeof(*e) + (size_t)b->m.o.probes * sizeof(e->probes[0]));
     if (e == NULL)
         return NULL;
     if (b->m.stats.keys >= b->m.o.max_keys)

@@ -14,11 +14,18 @@
  */
 #include "getaddr.h"
 
+#include "../base/fault.h"
+#include "../cancel/wait.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <resolv.h>
 #include <string.h>
 #include <sys/socket.h>
+
+/* How long a lookup hangs that was asked to, while faults are on; and when it looks again. */
+#define HANG_NS (INT64_C(60) * 1000 * 1000 * 1000)
+#define LOOK_NS (INT64_C(20) * 1000 * 1000)
 
 #ifdef __GLIBC__
 static void
@@ -47,6 +54,44 @@ close_state(void)
 }
 #endif
 
+/* The thread is the lookup's own and nobody waits for it longer than they want: so it can hang. */
+static int
+faulted(int fault)
+{
+    int64_t until = hs_deadline_after(HANG_NS);
+    short ready;
+
+    switch (fault) {
+    case HS_FAULT_NO_NAME:
+        return EAI_NONAME;
+    case HS_FAULT_NAME_FAILED:
+        return EAI_FAIL;
+    case HS_FAULT_HANG:
+        while (hs_faults_are_on() && hs_now() < until) {
+            hs_err slept = hs_wait(-1, 0, NULL, hs_deadline_after(LOOK_NS), NULL, &ready);
+
+            if (slept != HS_E_DEADLINE && slept != HS_INTR)
+                break;
+        }
+        return EAI_AGAIN;
+    case EAGAIN:
+        return EAI_AGAIN;
+    case ENOMEM:
+        return EAI_MEMORY;
+    default:
+        errno = fault;
+        return EAI_SYSTEM;
+    }
+}
+
+static int
+ask_or_fail(const char *host, const struct addrinfo *hints, struct addrinfo **ret_list)
+{
+    int fault = hs_faults_are_on() ? hs_fault_decide(HS_CALL_lookup, NULL) : 0;
+
+    return fault == 0 ? getaddrinfo(host, NULL, hints, ret_list) : faulted(fault);
+}
+
 int
 hs_getaddr(const char *host, int family, struct addrinfo **ret_list, int *ret_sys)
 {
@@ -56,7 +101,7 @@ hs_getaddr(const char *host, int family, struct addrinfo **ret_list, int *ret_sy
 
     forget_state();
     errno = 0;
-    gai = getaddrinfo(host, NULL, &hints, &list);
+    gai = ask_or_fail(host, &hints, &list);
     sys = errno;
     close_state();
     /* EAI_SYSTEM with errno 0 has been seen when descriptors had run out. */

@@ -17,6 +17,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 
@@ -73,7 +74,7 @@ hs_dial_limits_new(long in_flight, int64_t interval_ns, struct hs_error *err,
     if (in_flight < 0 || interval_ns < 0 || (in_flight == 0 && interval_ns == 0))
         return hs_err_setx(err, HS_E_INVALID, "dial_limits",
                            "in_flight and interval must not be negative, and not both 0");
-    if ((l = calloc(1, sizeof(*l))) == NULL)
+    if ((l = hs_sys_calloc(1, sizeof(*l))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "dial_limits", "no memory for limits");
     l->magic = LIMITS_MAGIC;
     l->refs = 1;
@@ -196,7 +197,7 @@ serve_locked(struct hs_dial_limits *l)
 static hs_err
 place_new(struct hs_dial_limits *l, struct hs_error *err, struct hs_dial_place **ret_place)
 {
-    struct hs_dial_place *p = calloc(1, sizeof(*p));
+    struct hs_dial_place *p = hs_sys_calloc(1, sizeof(*p));
 
     if (p == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "connect", "no memory to wait for a place");

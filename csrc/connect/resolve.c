@@ -34,6 +34,7 @@
 #include "../base/err.h"
 #include "../base/spans.h"
 #include "../base/lock.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
@@ -376,7 +377,7 @@ joinable_locked(const char *host, int family)
 static struct hs_lookup *
 lookup_new(const char *host, int family)
 {
-    struct hs_lookup *l = calloc(1, sizeof(*l) + HS_MAX_ADDRS * sizeof(l->addrs[0]));
+    struct hs_lookup *l = hs_sys_calloc(1, sizeof(*l) + HS_MAX_ADDRS * sizeof(l->addrs[0]));
 
     if (l == NULL)
         return NULL;
@@ -393,7 +394,7 @@ hs_lookup_enter(const char *host, int family, int notify_fd, struct hs_error *er
                 struct hs_ticket *ticket)
 {
     struct hs_lookup *made = lookup_new(host, family);
-    struct hs_zone *zone = malloc(sizeof(*zone));
+    struct hs_zone *zone = hs_sys_malloc(sizeof(*zone));
     struct hs_lookup *l;
 
     if (made == NULL || zone == NULL) {

@@ -1514,6 +1514,23 @@ HS_API const char *hs_hint(const struct hs_error *err, int sys, const struct hs_
 HS_API const char *hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf,
                                 size_t size);
 
+/* ---- Faults on demand ---------------------------------------------------------------------- */
+
+/* From now on calls of this library, in the whole process, fail as spec says: for example
+ * "seed=7,recv.short=0.2,send.reset@120"; docs/faults.md has the words. Plans lie one on the other,
+ * 8 deep; the last one is in force, and its calls are numbered from 1 on. HS_E_INVALID names the
+ * part that is wrong; HS_E_LIMIT. */
+HS_API HS_NODISCARD hs_err hs_faults_begin(const char *spec, struct hs_error *err,
+                                           uint64_t *ret_id);
+/* Ends that plan; the one that is last then goes on where it was. Another id: nothing. */
+HS_API void hs_faults_end(uint64_t id);
+/* How many faults there have been in this process. */
+HS_API uint64_t hs_faults_logged(void);
+/* The nth of them, from 1 on, as a part of a spec that does it again: "send.reset@120". NULL: there
+ * is none, or more than the last HS_FAULTS_LOGGED came after it. */
+#define HS_FAULTS_LOGGED 4096
+HS_API const char *hs_faults_log(uint64_t nth, char *buf, size_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -83,9 +83,10 @@ void hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c);
  * flood of one kind pushes out no other. X(name, text) */
 #define HS_EVENTS_ALL(X)                                                                           \
     X(CONNECT_FAILED, "connect_failed") /* also cancelled, timed out, refused by a breaker */      \
-    X(DEADLINE, "deadline")             /* of a call that waited on a connection */                \
-    X(CANCELLED, "cancelled")           /* the same */                                             \
-    X(RESET, "reset")                   /* by the peer */                                          \
+    X(CONNECT_SLOW, "connect_slow") /* it succeeded, but took longer than HS_SLOW_CONNECT_NS */    \
+    X(DEADLINE, "deadline")         /* of a call that waited on a connection */                    \
+    X(CANCELLED, "cancelled")       /* the same */                                                 \
+    X(RESET, "reset")               /* by the peer */                                              \
     X(DEAD_PEER, "dead_peer")                                                                      \
     X(LEAKED, "leaked")   /* thrown away while it was open */                                      \
     X(OVERDUE, "overdue") /* lent for longer than its pool's leak_after */                         \
@@ -93,15 +94,18 @@ void hs_call_site_leaked(struct hs_call_site *s, struct hs_conn *c);
     X(BREAKER_OPENED, "breaker_opened")                                                            \
     X(BREAKER_CLOSED, "breaker_closed")                                                            \
     X(DRAINING, "draining") /* a listener takes no more than what is in its queue */               \
+    X(DRAINED, "drained")   /* a server has ended; span: since it began to drain */                \
     X(SHED, "shed")         /* accepted and reset, for want of descriptors */                      \
     X(NO_DESCRIPTORS, "no_descriptors")                                                            \
-    X(FORKED, "forked") /* into this process */
+    X(FORKED, "forked") /* into this process */                                                    \
+    X(FAULT, "fault")   /* asked for by hs_faults_begin */
 enum hs_event_kind {
 #define HS_EVENT_ENUM(name, text) HS_EVENT_##name,
     HS_EVENTS_ALL(HS_EVENT_ENUM)
 #undef HS_EVENT_ENUM
         HS_EVENT_KINDS,
 };
+#define HS_SLOW_CONNECT_NS (2 * INT64_C(1000000000)) /* RFC 6298: one lost SYN costs 1 s */
 #define HS_EVENTS_EACH 64
 #define HS_EVENTS_MAX ((size_t)HS_EVENT_KINDS * HS_EVENTS_EACH)
 const char *hs_event_name(enum hs_event_kind kind);
@@ -131,6 +135,13 @@ void hs_dump(int fd);
  * HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_dump_at_fatal_signals(int fd, struct hs_error *err);
 
+/* ---- Faults on demand ---------------------------------------------------------------------- */
+
+/* Of one plan: its seed, and how many calls of each kind it has counted. False: it has ended. */
+#define HS_FAULT_CALLS 28
+bool hs_faults_plan(uint64_t id, uint64_t *ret_seed, uint64_t ret_calls[HS_FAULT_CALLS]);
+const char *hs_fault_call_name(size_t call); /* NULL: there are no more */
+
 /* ---- Looking at connections and their owners ----------------------------------------------- */
 
 /* Where in the program it was made, in which thread (any number). Once; else it is of
@@ -157,6 +168,8 @@ struct hs_conn_row {
     const struct hs_call_site *site;
     uint64_t thread;
     const struct hs_call_site *holder; /* HS_MADE_POOL: who has borrowed it; NULL: nobody */
+    uint32_t service;                  /* whose it is; 0: no server's */
+    uint8_t phase;                     /* enum hs_phase, if it is */
     bool tls;
     struct hs_conn_info info;
     struct hs_conn_waits reading, writing; /* for the peer */
@@ -217,6 +230,28 @@ enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_
 /* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */
 size_t hs_pool_conn_ids(struct hs_pool *p, uint64_t *ids, size_t room);
 
+/* Connections of any process, as the kernel has them: established, or ended by the peer alone. */
+struct hs_foreign {
+    uint64_t cookie; /* never used again; sock_diag(7) */
+    uint32_t inode;  /* as in /proc/PID/fd */
+    int state;       /* tcp(7) */
+    uint32_t unread, unsent;
+    int64_t idle_ns; /* since data was sent or received, in milliseconds; -1: not known */
+    bool is_owed;    /* its owner has received something since it last sent */
+    struct hs_addr local, peer;
+};
+/* All in the caller's network namespace; free *ret_rows with free(3). HS_E_SYSTEM, HS_E_NOMEM. */
+HS_NODISCARD hs_err hs_foreign_list(struct hs_error *err, struct hs_foreign **ret_rows,
+                                    size_t *ret_n);
+/* As hs_conn_judge, of a connection that its owner has accepted. */
+enum hs_retire hs_foreign_judge(const struct hs_foreign *row, int64_t idle_ns);
+/* Looks at exactly this socket again, and has the kernel destroy it if it is idle still: its owner
+ * sees ECONNABORTED, the peer a reset. HS_RETIRE_CLOSED, GONE, or why not. HS_E_SYSTEM, as when the
+ * caller has no CAP_NET_ADMIN. */
+HS_NODISCARD hs_err hs_foreign_retire(const struct hs_foreign *row, int64_t idle_ns,
+                                      struct hs_error *err, enum hs_retire *ret_how,
+                                      int64_t *ret_idle_ns);
+
 /* Where in the program it connects, for those who look. */
 void hs_connector_set_site(struct hs_connector *cn, struct hs_call_site *site);
 
@@ -262,6 +297,79 @@ struct hs_held {
     const struct hs_call_site *site;
 };
 size_t hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n);
+
+/* ---- Servers ------------------------------------------------------------------------------- */
+
+/* Where a connection of a server's is. X(name, text) */
+#define HS_PHASES_ALL(X)                                                                           \
+    X(WAITING, "waiting") /* for a worker */                                                       \
+    X(PARKED, "parked")   /* quiet, without a thread or task */                                    \
+    X(BUSY, "busy")       /* in its handler */                                                     \
+    X(LINGERING, "lingering")
+enum hs_phase {
+#define HS_PHASE_ENUM(name, text) HS_PHASE_##name,
+    HS_PHASES_ALL(HS_PHASE_ENUM)
+#undef HS_PHASE_ENUM
+        HS_PHASES, /* also: of no server */
+};
+const char *hs_phase_name(enum hs_phase phase);
+/* What drives one. */
+#define HS_SERVICE_KINDS_ALL(X)                                                                    \
+    X(THREADS, "threads")                                                                          \
+    X(TASKS, "tasks")                                                                              \
+    X(PROCESSES, "processes")
+enum hs_service_kind {
+#define HS_SERVICE_KIND_ENUM(name, text) HS_SERVICE_##name,
+    HS_SERVICE_KINDS_ALL(HS_SERVICE_KIND_ENUM)
+#undef HS_SERVICE_KIND_ENUM
+        HS_SERVICE_KINDS,
+};
+const char *hs_service_kind_name(enum hs_service_kind kind);
+#define HS_SERVICE_COUNTS_ALL(X)                                                                   \
+    X(ACCEPTED, "accepted")                                                                        \
+    X(HANDLED, "handled")                                                                          \
+    X(FAILED, "failed")                                                                            \
+    X(CUT, "cut")
+enum hs_service_count {
+#define HS_SERVICE_COUNT_ENUM(name, text) HS_SERVICE_##name,
+    HS_SERVICE_COUNTS_ALL(HS_SERVICE_COUNT_ENUM)
+#undef HS_SERVICE_COUNT_ENUM
+        HS_SERVICE_COUNTS,
+};
+const char *hs_service_count_name(enum hs_service_count which);
+#define HS_SERVICE_NAME_SIZE 48
+
+/* A server's own word of its state. Returns a new reference; others find it from then on. */
+struct hs_service;
+HS_NODISCARD hs_err hs_service_new(enum hs_service_kind kind, const char *name, uint64_t limit,
+                                   struct hs_error *err, struct hs_service **ret_s);
+void hs_service_unref(struct hs_service *s);        /* NULL is fine */
+uint32_t hs_service_id(const struct hs_service *s); /* of the process; never used again */
+void hs_service_set_accepts(struct hs_service *s, bool accepts);
+void hs_service_count(struct hs_service *s, enum hs_service_count which);
+/* A supervisor's: what its processes have said, instead of what is counted here. */
+void hs_service_tell(struct hs_service *s, const uint64_t phases[HS_PHASES],
+                     const uint64_t counts[HS_SERVICE_COUNTS]);
+/* Only the first time counts. The end is an event. */
+void hs_service_drains(struct hs_service *s);
+void hs_service_ended(struct hs_service *s);
+struct hs_service_row {
+    uint32_t id;
+    enum hs_service_kind kind;
+    const char *name; /* as long as the service */
+    uint64_t limit;
+    bool accepts;
+    int64_t draining_ns, ended_ns; /* when; 0: not yet */
+    uint64_t counts[HS_SERVICE_COUNTS];
+    uint64_t phases[HS_PHASES]; /* a supervisor's; others': hs_conns_by_phase */
+};
+void hs_service_describe(const struct hs_service *s, struct hs_service_row *ret_row);
+/* All of this process: new references. How many, of which at most `room` are written. */
+size_t hs_services(struct hs_service **services, size_t room);
+/* c is that service's, and there; relaxed: for those who look. Closing it ends that. */
+void hs_conn_set_phase(struct hs_conn *c, uint32_t service, enum hs_phase phase);
+/* Adds that service's connections up. */
+void hs_conns_by_phase(uint32_t service, uint64_t counts[HS_PHASES]);
 
 /* ---- Reports ------------------------------------------------------------------------------- */
 
@@ -690,7 +798,7 @@ const char *hs_openssl_version(void);
  * released. */
 struct hs_live {
     long tokens, conns, listeners, connectors, lookups, orphans, buffers, breakers, pools,
-        notifiers, slots, parkings, departures, dial_limits;
+        notifiers, slots, parkings, departures, delays, dial_limits;
     long lingering; /* closed, and still delivering: a few seconds at most */
 };
 void hs_live_counts(struct hs_live *ret_live);

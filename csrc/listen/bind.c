@@ -15,6 +15,7 @@
 #include "bind.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/sockopt.h"
@@ -37,12 +38,12 @@ bind_open_socket(int family, const struct hs_sockopts *o, struct hs_error *err, 
     hs_err rv;
 
     b->family = family;
-    b->fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    b->fd = hs_sys_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (b->fd < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "socket");
     rv = hs_sockopts_apply(b->fd, family, o, HS_USE_LISTENER, err, &b->changed);
     if (rv == HS_OK && family != AF_UNIX &&
-        setsockopt(b->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0)
+        hs_sys_setsockopt(b->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "listen", "SO_REUSEADDR");
     return rv;
 }
@@ -60,7 +61,7 @@ lock_folder(const char *path)
         memcpy(folder, path, (size_t)(slash - path) + 1); /* with the slash: "/" is one, too */
         folder[slash - path + 1] = '\0';
     }
-    if ((fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+    if ((fd = hs_sys_open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)) < 0)
         return -1;
     for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
         if ((errno != EWOULDBLOCK && errno != EINTR) || i == LOCK_TRIES ||
@@ -94,9 +95,9 @@ is_stale(const struct hs_addr *addr)
 
     if (lstat(addr->un.sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
         return false;
-    if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
+    if ((fd = hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
         return false;
-    refused = connect(fd, &addr->sa, addr->len) != 0 && errno == ECONNREFUSED;
+    refused = hs_sys_connect(fd, &addr->sa, addr->len) != 0 && errno == ECONNREFUSED;
     (void)close(fd);
     return refused;
 }
@@ -104,7 +105,7 @@ is_stale(const struct hs_addr *addr)
 static int
 bind_replacing(int fd, const struct hs_addr *addr, bool unlink_stale)
 {
-    if (bind(fd, &addr->sa, addr->len) == 0)
+    if (hs_sys_bind(fd, &addr->sa, addr->len) == 0)
         return 0;
     if (errno != EADDRINUSE)
         return -1;
@@ -115,7 +116,7 @@ bind_replacing(int fd, const struct hs_addr *addr, bool unlink_stale)
     }
     if (unlink(addr->un.sun_path) != 0 && errno != ENOENT)
         return -1;
-    return bind(fd, &addr->sa, addr->len);
+    return hs_sys_bind(fd, &addr->sa, addr->len);
 }
 
 static hs_err
@@ -164,7 +165,7 @@ bind_and_listen(const struct hs_addr *addr, const struct hs_listen_options *o, s
     }
     if ((rv = remember_path(addr, o->unix_mode, err, b)) != HS_OK)
         return rv;
-    if (listen(b->fd, o->backlog) != 0) {
+    if (hs_sys_listen(b->fd, o->backlog) != 0) {
         sys = errno;
         if (err != NULL)
             err->phase = "listen";

@@ -28,6 +28,7 @@
 #include "../base/list.h"
 #include "../base/lock.h"
 #include "../base/network.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/timerfd.h"
 #include "../cancel/timers.h"
@@ -103,7 +104,7 @@ handshakes_watch(int epoll_fd, int fd, uint64_t what)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u64 = what};
 
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? HS_OK : HS_E_SYSTEM;
+    return hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? HS_OK : HS_E_SYSTEM;
 }
 
 static hs_err
@@ -113,7 +114,7 @@ handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 
     if (rv != HS_OK)
         return rv;
-    h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    h->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
     if (h->epoll_fd < 0 || handshakes_watch(h->epoll_fd, h->timer.fd, TIMER_EVENT) != HS_OK ||
         handshakes_watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
         return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
@@ -124,8 +125,8 @@ handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
 static hs_err
 handshakes_allocate(struct hs_handshakes *h, struct hs_error *err)
 {
-    h->slots = calloc(h->max, sizeof(*h->slots));
-    h->free_slots = calloc(h->max, sizeof(*h->free_slots));
+    h->slots = hs_sys_calloc(h->max, sizeof(*h->slots));
+    h->free_slots = hs_sys_calloc(h->max, sizeof(*h->free_slots));
     if (h->slots == NULL || h->free_slots == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
     for (size_t i = 0; i < h->max; i++) {
@@ -166,7 +167,7 @@ take_tls(struct hs_handshakes *h, const struct hs_tls_listening *o, const struct
         h->breaker = hs_breaker_ref(o->breaker);
         h->fallback = hs_tls_config_ref(o->fallback);
         hs_breaker_key_listener(where, &h->key);
-        if ((h->witnesses = calloc(1, sizeof(*h->witnesses))) == NULL)
+        if ((h->witnesses = hs_sys_calloc(1, sizeof(*h->witnesses))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a breaker");
     }
     return HS_OK;
@@ -185,7 +186,7 @@ take_proxies(struct hs_handshakes *h, const struct hs_proxy_listening *o, struct
     for (size_t i = 0; i < o->n_from; i++)
         if ((rv = hs_network_check(&o->from[i], err)) != HS_OK)
             return rv;
-    if ((h->proxies = calloc(o->n_from, sizeof(*h->proxies))) == NULL)
+    if ((h->proxies = hs_sys_calloc(o->n_from, sizeof(*h->proxies))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for networks");
     memcpy(h->proxies, o->from, o->n_from * sizeof(*h->proxies));
     h->n_proxies = o->n_from;
@@ -202,7 +203,7 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
 
     if ((rv = check_tls(&o->tls, err)) != HS_OK)
         return rv;
-    if ((h = calloc(1, sizeof(*h))) == NULL)
+    if ((h = hs_sys_calloc(1, sizeof(*h))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
     h->epoll_fd = -1;
     h->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
@@ -303,7 +304,7 @@ update_listening_locked(struct hs_handshakes *h)
     if (welcome == h->listening)
         return;
     h->listening = welcome;
-    (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
+    (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
 }
 
 static void cut(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure why);
@@ -496,7 +497,7 @@ handshakes_leave(struct hs_handshakes *h, struct slot *p)
     int fd = hs_conn_fileno(conn);
 
     if (fd >= 0)
-        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     hs_proxy_reader_fini(&p->header);
     hs_lock_take(&h->lock);
     hs_list_unlink(&p->link);
@@ -558,8 +559,8 @@ wait_again(struct hs_handshakes *h, struct slot *p, bool first)
     hs_lock_take(&h->lock);
     if (!h->closed && hs_timers_reserve(&h->timers)) {
         p->state = WAITING;
-        armed = epoll_ctl(h->epoll_fd, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD,
-                          hs_conn_fileno(p->conn), &ev) == 0;
+        armed = hs_sys_epoll_ctl(h->epoll_fd, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD,
+                                 hs_conn_fileno(p->conn), &ev) == 0;
         if (armed) {
             hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
             hs_timerfd_set(&h->timer, p->op.want_at_ns);
@@ -799,7 +800,7 @@ hs_handshakes_close(struct hs_handshakes *h)
         return;
     hs_lock_take(&h->lock);
     if (!h->closed && h->listening)
-        (void)epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
+        (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
     h->closed = true;
     h->listening = false;
     hs_lock_drop(&h->lock);

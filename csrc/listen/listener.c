@@ -23,6 +23,7 @@
 #include "../base/err.h"
 #include "../base/recorder.h"
 #include "../base/roster.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/loop.h"
 #include "../cancel/wait.h"
@@ -104,7 +105,7 @@ hs_listen_options_init(struct hs_listen_options *o)
 static int
 open_reserve(void)
 {
-    return open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return hs_sys_open("/dev/null", O_RDONLY | O_CLOEXEC, 0);
 }
 
 static bool
@@ -117,7 +118,7 @@ static hs_err
 listener_new(const struct bound *b, const struct hs_listen_options *o, bool adopted,
              struct hs_error *err, struct hs_listener **ret_l)
 {
-    struct hs_listener *l = calloc(1, sizeof(*l));
+    struct hs_listener *l = hs_sys_calloc(1, sizeof(*l));
     struct hs_addr where = {.len = sizeof(where.storage)};
     hs_err rv = HS_OK;
 
@@ -129,7 +130,7 @@ listener_new(const struct bound *b, const struct hs_listen_options *o, bool adop
         free(l);
         return rv;
     }
-    (void)getsockname(b->fd, &where.sa, &where.len);
+    (void)hs_sys_getsockname(b->fd, &where.sa, &where.len);
     if ((has_limits(&o->peers) && (rv = hs_peers_new(&o->peers, err, &l->peers)) != HS_OK) ||
         ((o->tls.config != NULL || o->proxy.n_from > 0) &&
          (rv = hs_handshakes_new(o, b->fd, &where, l->peers, err, &l->handshakes)) != HS_OK)) {
@@ -184,9 +185,9 @@ hs_listener_adopt(int fd, const struct hs_listen_options *o, struct hs_error *er
     socklen_t len = sizeof(int);
     hs_err rv;
 
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {
+    if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
+        hs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &b.family, &len) != 0 ||
+        hs_sys_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) != 0) {
         hs_fd_no_socket(fd, "listen", err);
         return HS_E_INVALID;
     }
@@ -341,7 +342,7 @@ reset(int fd)
 {
     const struct linger now = {.l_onoff = 1, .l_linger = 0};
 
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    (void)hs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     (void)close(fd);
 }
 
@@ -368,7 +369,7 @@ shed(struct hs_listener *l)
         return; /* Another thread is at it, or there is none to give. */
     (void)close(reserve);
     for (int i = 0; i < MAX_SHED; i++) {
-        fd = accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = hs_sys_accept4(hs_fd_number(&l->fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0)
             break;
         reset(fd);
@@ -452,7 +453,7 @@ retire(struct hs_listener *l)
 
     if (!atomic_load(&l->shares_port) || atomic_exchange(&l->retired, true))
         return;
-    if ((fd = open_reserve()) < 0 || dup3(fd, hs_fd_number(&l->fd), O_CLOEXEC) < 0)
+    if ((fd = open_reserve()) < 0 || hs_sys_dup3(fd, hs_fd_number(&l->fd), O_CLOEXEC) < 0)
         atomic_store(&l->retired, false); /* hs_listener_close will do it. */
     if (fd >= 0)
         (void)close(fd);
@@ -523,7 +524,7 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
 
     if (atomic_load(&l->newcomers) <= 0)
         return LAST;
-    fd = accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    fd = hs_sys_accept4(hs_fd_number(&l->fd), &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         if ((outcome = listener_classify(l, errno)) == NOTHING)
             return note_nobody(l);
@@ -828,7 +829,7 @@ hs_listener_addr(struct hs_listener *l, struct hs_error *err, struct hs_addr *re
     HS_CHECK(l, LISTENER_MAGIC);
     if ((rv = hs_fd_look(&l->fd, err)) != HS_OK)
         return rv;
-    if (getsockname(hs_fd_number(&l->fd), &addr.sa, &addr.len) != 0)
+    if (hs_sys_getsockname(hs_fd_number(&l->fd), &addr.sa, &addr.len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
@@ -850,7 +851,7 @@ ask_queue(struct hs_listener *l, struct hs_listener_stats *stats)
     }
     if (l->bound.family == AF_UNIX || hs_fd_look(&l->fd, NULL) != HS_OK)
         return;
-    if (getsockopt(hs_fd_number(&l->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+    if (hs_sys_getsockopt(hs_fd_number(&l->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
         info.tcpi_state == TCP_LISTEN) {
         stats->backlog_effective = (int)info.tcpi_sacked;
         stats->queue_length = (int)info.tcpi_unacked;
@@ -866,7 +867,7 @@ shares_port(struct hs_listener *l)
 
     if (l->bound.family == AF_UNIX || hs_fd_look(&l->fd, NULL) != HS_OK)
         return false;
-    (void)getsockopt(hs_fd_number(&l->fd), SOL_SOCKET, SO_REUSEPORT, &on, &len);
+    (void)hs_sys_getsockopt(hs_fd_number(&l->fd), SOL_SOCKET, SO_REUSEPORT, &on, &len);
     hs_fd_look_end(&l->fd);
     return on != 0;
 }

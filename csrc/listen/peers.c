@@ -20,6 +20,7 @@
 #include "../base/list.h"
 #include "../base/lock.h"
 #include "../base/network.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn.h"
@@ -78,14 +79,14 @@ static bool
 peers_allocate(struct hs_peers *p, const struct hs_peer_limits *o)
 {
     size_t n = (size_t)o->table_size, chains = 1;
-    struct hs_network *exempt = calloc(o->n_exempt + 1, sizeof(*exempt));
+    struct hs_network *exempt = hs_sys_calloc(o->n_exempt + 1, sizeof(*exempt));
 
     while (chains < n)
         chains *= 2;
     p->limits.exempt = exempt;
     p->mask = (uint32_t)chains - 1;
-    p->chains = calloc(chains, sizeof(*p->chains));
-    p->entries = calloc(n, sizeof(*p->entries));
+    p->chains = hs_sys_calloc(chains, sizeof(*p->chains));
+    p->entries = hs_sys_calloc(n, sizeof(*p->entries));
     if (exempt == NULL || p->chains == NULL || p->entries == NULL)
         return false;
     if (o->n_exempt > 0)
@@ -114,7 +115,7 @@ hs_peers_new(const struct hs_peer_limits *limits, struct hs_error *err, struct h
 
     if ((rv = peers_check(limits, err)) != HS_OK)
         return rv;
-    if ((p = calloc(1, sizeof(*p))) == NULL)
+    if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for a table of peers");
     p->refs = 1;
     p->generation = hs_fork_generation();
@@ -343,7 +344,7 @@ hs_peers_seat(struct hs_peers *p, const struct hs_peer_slots *slots, struct hs_c
 
     if (slots->peer == 0 && slots->network == 0)
         return HS_OK;
-    if ((seat = malloc(sizeof(*seat))) == NULL) {
+    if ((seat = hs_sys_malloc(sizeof(*seat))) == NULL) {
         hs_peers_leave(p, slots);
         return hs_err_setx(err, HS_E_NOMEM, "accept", "no memory for a peer's slot");
     }

@@ -8,6 +8,7 @@
 
 #include "proxy_header.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../stream/conn.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@ proxy_reader_peek(int fd, uint8_t *buf, size_t len, struct hs_error *err, size_t
     ssize_t n;
 
     do
-        n = recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
+        n = hs_sys_recv(fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0 && errno == EAGAIN)
         return HS_WANT;
@@ -39,7 +40,7 @@ static hs_err
 proxy_reader_take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
 {
     for (size_t taken = 0; taken < len;) {
-        ssize_t n = recv(fd, buf + taken, len - taken, MSG_DONTWAIT);
+        ssize_t n = hs_sys_recv(fd, buf + taken, len - taken, MSG_DONTWAIT);
 
         if (n > 0)
             taken += (size_t)n;
@@ -55,7 +56,7 @@ proxy_reader_take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
 static hs_err
 keep(struct hs_proxy_reader *r, const uint8_t *bytes, size_t n, struct hs_error *err)
 {
-    if (r->bytes == NULL && (r->bytes = malloc(HS_PROXY_HEADER_MAX)) == NULL)
+    if (r->bytes == NULL && (r->bytes = hs_sys_malloc(HS_PROXY_HEADER_MAX)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "accept", "no memory for half a PROXY header");
     memcpy(r->bytes, bytes, n);
     r->n = n;

@@ -11,6 +11,8 @@
 #include "worker.h"
 #include "waiter.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 
 struct dial {
@@ -25,75 +27,6 @@ struct dial {
  * does not keep from others what a healthy dial would give them. One that is only slow leaves an
  * idle connection in the end. */
 #define STALLED_NS (250 * HS_NS_PER_MS)
-
-/* ---- Failures ------------------------------------------------------------------------------ */
-
-struct hs_dial_failure {
-    atomic_int refs;
-    int64_t began_ns;
-    bool was_refused;
-    struct hs_addr refused;
-    char host[HS_ADDR_TEXT_SIZE];
-    size_t n;
-    struct hs_attempt attempts[];
-};
-
-/* NULL: there is no memory, or nothing was tried. The error stands for itself then. */
-static struct hs_dial_failure *
-dial_failure_of(struct hs_connector *cn, int64_t began_ns)
-{
-    size_t n = 0;
-    const struct hs_attempt *attempts = cn == NULL ? NULL : hs_connector_attempts(cn, &n);
-    const struct hs_addr *refused = cn == NULL ? NULL : hs_connector_refused(cn);
-    struct hs_dial_failure *f = calloc(1, sizeof(*f) + n * sizeof(f->attempts[0]));
-
-    if (f == NULL)
-        return NULL;
-    f->refs = 1;
-    f->began_ns = began_ns;
-    f->n = n;
-    for (size_t i = 0; i < n; i++)
-        f->attempts[i] = attempts[i];
-    if (cn != NULL)
-        (void)hs_endpoint_text(hs_connector_endpoint(cn), f->host, sizeof(f->host));
-    if ((f->was_refused = refused != NULL))
-        f->refused = *refused;
-    return f;
-}
-
-struct hs_dial_failure *
-hs_dial_failure_ref(struct hs_dial_failure *f)
-{
-    atomic_fetch_add_explicit(&f->refs, 1, memory_order_relaxed);
-    return f;
-}
-
-void
-hs_dial_failure_unref(struct hs_dial_failure *f)
-{
-    if (f != NULL && atomic_fetch_sub(&f->refs, 1) == 1)
-        free(f);
-}
-
-const struct hs_attempt *
-hs_dial_failure_attempts(const struct hs_dial_failure *f, size_t *ret_n, int64_t *ret_began_ns)
-{
-    *ret_n = f->n;
-    *ret_began_ns = f->began_ns;
-    return f->attempts;
-}
-
-const char *
-hs_dial_failure_host(const struct hs_dial_failure *f)
-{
-    return f->host;
-}
-
-const struct hs_addr *
-hs_dial_failure_refused(const struct hs_dial_failure *f)
-{
-    return f->was_refused ? &f->refused : NULL;
-}
 
 /* ---- Wanting ------------------------------------------------------------------------------- */
 
@@ -330,7 +263,7 @@ dial_step(struct task *task)
         note_phase(dial);
         return rv;
     }
-    failure = rv == HS_OK ? NULL : dial_failure_of(dial->connector, began_ns);
+    failure = rv == HS_OK ? NULL : hs_dial_failure_new(dial->connector, began_ns);
     dial_destroy(dial);
     if (rv == HS_OK) {
         dial_succeeded(p, m, began_ns, conn);
@@ -350,7 +283,7 @@ dial_give_up(struct task *task, enum hs_pool_reason why, const struct hs_error *
     int64_t began_ns = dial->began_ns;
     struct deferred d = {0};
     struct hs_dial_failure *failure =
-        why == HS_POOL_DIAL_FAILED ? dial_failure_of(dial->connector, began_ns) : NULL;
+        why == HS_POOL_DIAL_FAILED ? hs_dial_failure_new(dial->connector, began_ns) : NULL;
 
     dial_destroy(dial);
     if (why == HS_POOL_DIAL_FAILED) {
@@ -377,7 +310,7 @@ dial_forget(struct task *task)
 void
 hs_dial_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
-    struct dial *dial = calloc(1, sizeof(*dial));
+    struct dial *dial = hs_sys_calloc(1, sizeof(*dial));
     struct hs_error err = {0};
     int64_t now = hs_now();
     hs_err rv = HS_E_NOMEM;

@@ -1,13 +1,13 @@
-/* ledger.c: the table of places, and the list of what is lent.
+/* ledger.c: the table of call sites that borrow, and the list of what is lent.
  *
- * See ledger.h. Who borrows is a handful of numbers in the member itself, so that borrowing costs
- * no allocation; names for them are found by the one who asks.
+ * See ledger_table.h. Who borrows is a handful of numbers in the member itself, so that borrowing
+ * costs no allocation; names for them are found by the one who asks.
  */
-#include "ledger.h"
+#include "ledger_table.h"
 
 #include "../base/recorder.h"
-#include "../cancel/loop.h"
-#include "pool.h"
+#include "../base/sys.h"
+#include "pool_impl.h"
 
 #include <stdlib.h>
 
@@ -30,7 +30,7 @@ hs_pool_know_site(struct hs_pool *p, const struct hs_holder *holder, struct hs_c
     hs_lock_take(&p->lock);
     s = site_find(&p->ledger, holder);
     hs_lock_drop(&p->lock);
-    if (s != NULL || (made = calloc(1, sizeof(*made))) == NULL)
+    if (s != NULL || (made = hs_sys_calloc(1, sizeof(*made))) == NULL)
         return false;
     made->code = holder->code;
     made->at = holder->at;
@@ -66,8 +66,8 @@ hs_pool_forget_sites(struct hs_pool *p, void (*release)(const void *code))
 
 /* ---- Telling ------------------------------------------------------------------------------- */
 
-static struct hs_lent
-describe(const struct hs_member *m, int64_t boot_now)
+struct hs_lent
+hs_ledger_describe_locked(const struct hs_member *m, int64_t boot_now)
 {
     struct hs_lent l = {
         .holder = m->holder,
@@ -94,7 +94,8 @@ hs_pool_lent(struct hs_pool *p, struct hs_lent *lent, size_t n)
     hs_lock_take(&p->lock);
     for (const struct hs_list *l = p->lent.next; l != &p->lent; l = l->next, total++)
         if (total < n)
-            lent[total] = describe(HS_CONTAINER(l, struct hs_member, link), boot_now);
+            lent[total] =
+                hs_ledger_describe_locked(HS_CONTAINER(l, struct hs_member, link), boot_now);
     hs_lock_drop(&p->lock);
     return total;
 }
@@ -111,7 +112,7 @@ hs_pool_holders(struct hs_pool *p, struct hs_held *held, size_t n)
         if (total < n) {
             const struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
 
-            held[total] = (struct hs_held){describe(m, boot_now), m->site->where};
+            held[total] = (struct hs_held){hs_ledger_describe_locked(m, boot_now), m->site->where};
         }
     hs_lock_drop(&p->lock);
     return total;
@@ -185,52 +186,4 @@ hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferr
         d->changed = true;
     }
     return limit;
-}
-
-/* HS_OK: told. HS_WANT: there is none. */
-struct overdue {
-    struct hs_pool *pool;
-    struct hs_lent *ret_lent;
-};
-
-/* A hs_look: HS_OK with one that was not told yet. */
-static hs_err
-tell_one(void *arg, struct hs_change *change)
-{
-    struct overdue *o = arg;
-    struct hs_pool *p = o->pool;
-    int64_t boot_now = hs_boot_now();
-    hs_err rv = HS_WANT;
-
-    (void)change;
-    hs_lock_take(&p->lock);
-    if (p->closed)
-        rv = HS_E_CLOSED;
-    for (struct hs_list *l = p->lent.next; l != &p->lent && rv == HS_WANT; l = l->next) {
-        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
-
-        if (!m->overdue)
-            break; /* The list is ordered. */
-        if (!m->untold)
-            continue;
-        m->untold = false;
-        *o->ret_lent = describe(m, boot_now);
-        rv = HS_OK;
-    }
-    hs_lock_drop(&p->lock);
-    return rv;
-}
-
-hs_err
-hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
-                      struct hs_lent *ret_lent)
-{
-    struct overdue o = {p, ret_lent};
-    hs_err rv;
-
-    HS_CHECK(p, POOL_MAGIC);
-    if ((rv = hs_pool_enter(p, err)) != HS_OK || (rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
-        return rv;
-    rv = hs_await_change(op, &p->changed, tell_one, &o, err);
-    return rv == HS_E_CLOSED ? hs_err_setx(err, rv, NULL, "the pool is closed") : rv;
 }

@@ -6,6 +6,8 @@
  */
 #include "worker.h"
 
+#include "../base/sys.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,7 +84,7 @@ ping_forget(struct task *task)
 void
 hs_ping_begin(struct hs_pool *p, struct hs_member *m, struct worker *k)
 {
-    struct ping *ping = calloc(1, sizeof(*ping));
+    struct ping *ping = hs_sys_calloc(1, sizeof(*ping));
     struct deferred d = {0};
 
     if (ping != NULL) {

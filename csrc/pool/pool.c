@@ -1,15 +1,15 @@
-/* pool.c: a pool's life, its members' states, and its size.
+/* pool.c: a pool's life, its size, and what a forked child forgets.
  *
- * Owns the memory of pools and members. See pool.h for the states and the invariants.
+ * Owns the memory of pools and members. See pool_impl.h for the states and the invariants.
  *
  * References: users' and, while it is listed, the pool worker's. A closed pool leaves the pool
  * worker as soon as nothing is dialled or tended; what is lent then is closed by the one who
  * returns it.
  */
 #include "waiter.h"
-
-#include "../cancel/loop.h"
 #include "worker.h"
+
+#include "../base/sys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,7 +127,7 @@ static hs_err
 fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
         const struct hs_pool_options *o, struct hs_error *err)
 {
-    if ((p->endpoints = calloc(n, sizeof(*p->endpoints))) == NULL)
+    if ((p->endpoints = hs_sys_calloc(n, sizeof(*p->endpoints))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
     for (size_t i = 0; i < n; i++)
         p->endpoints[i].ep = endpoints[i];
@@ -168,224 +168,11 @@ pool_destroy(struct hs_pool *p)
     atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
-hs_err
-hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-               const struct hs_pool_opening *origin, struct hs_error *err,
-               struct hs_pool **ret_pool)
-{
-    struct hs_pool *p;
-    hs_err rv;
-
-    if (n == 0)
-        return pool_invalid(err, "a pool needs an endpoint");
-    if ((rv = hs_pool_options_check(o, err)) != HS_OK)
-        return rv;
-    if ((p = calloc(1, sizeof(*p))) == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
-    p->magic = POOL_MAGIC;
-    p->generation = hs_fork_generation();
-    p->id = atomic_fetch_add(&last_id, 1) + 1;
-    p->refs = 1;
-    hs_list_init(&p->link);
-    hs_lock_init(&p->lock, HS_RANK_POOL);
-    hs_wakelist_init(&p->changed);
-    pool_empty(p);
-    p->ledger.other.where = hs_call_site_unknown();
-    p->where = origin->site;
-    p->thread = origin->thread;
-    (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
-    p->named = origin->named;
-    p->scan_boot = HS_NEVER;
-    p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
-    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
-        rv = hs_pool_worker_add(p, err);
-    if (rv != HS_OK)
-        pool_destroy(p);
-    else
-        *ret_pool = p;
-    return rv;
-}
-
-hs_err
-hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
-            struct hs_error *err, struct hs_pool **ret_pool)
-{
-    const struct hs_pool_opening unknown = {.site = hs_call_site_unknown(), .name = ""};
-
-    return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
-}
-
-struct hs_pool *
-hs_pool_ref(struct hs_pool *p)
-{
-    HS_CHECK(p, POOL_MAGIC);
-    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
-    return p;
-}
-
-void
-hs_pool_unref(struct hs_pool *p)
-{
-    if (p == NULL)
-        return;
-    HS_CHECK(p, POOL_MAGIC);
-    if (atomic_fetch_sub(&p->refs, 1) == 1)
-        pool_destroy(p);
-}
-
-/* xorshift: spreading in time needs no secrets. */
-int64_t
-hs_pool_random_locked(struct hs_pool *p, int64_t span)
-{
-    p->random ^= p->random << 13;
-    p->random ^= p->random >> 7;
-    p->random ^= p->random << 17;
-    return span <= 0 ? 0 : (int64_t)(p->random % ((uint64_t)span + 1));
-}
-
-/* ---- Members ------------------------------------------------------------------------------- */
-
-void
-hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_state state)
-{
-    p->n[m->state]--;
-    p->n[state]++;
-    p->n_stalled -= m->stalled;
-    m->stalled = false;
-    m->handshaking_ns = 0;
-    m->state = state;
-    m->state_epoch = ++p->state_epochs;
-}
-
-void
-hs_pool_retire_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                      struct deferred *d)
-{
-    hs_list_unlink(&m->link);
-    hs_pool_set_state_locked(p, m, MEMBER_CLOSING);
-    m->closing = why;
-    m->next_closing = d->closing;
-    d->closing = m;
-}
-
-static void
-free_member(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why, struct deferred *d)
-{
-    hs_pool_set_state_locked(p, m, MEMBER_FREE);
-    hs_list_append(&p->free, &m->link);
-    p->endpoints[m->endpoint].open--;
-    p->stats.closed++;
-    p->stats.closed_by_reason[why]++;
-    d->changed = true;
-    if (p->n_waiting > 0 || p->o.min_idle > 0 || p->closed)
-        d->worker = true; /* There is room for a dial. */
-}
-
-void
-hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
-                        struct deferred *d)
-{
-    HS_ASSERT(m->state == MEMBER_DIALING);
-    free_member(p, m, why, d);
-}
-
-/* With these the connection itself has done nothing wrong. */
-static bool
-is_orderly(enum hs_pool_reason why)
-{
-    return why == HS_POOL_DISCARDED || why == HS_POOL_IDLE_TIMEOUT || why == HS_POOL_LIFETIME ||
-           why == HS_POOL_EVICTED || why == HS_POOL_SURPLUS || why == HS_POOL_POOL_CLOSED;
-}
-
-/* Without the lock. */
-static void
-close_members(struct hs_member *m)
-{
-    for (; m != NULL; m = m->next_closing) {
-        hs_conn_dispose(m->conn, is_orderly(m->closing));
-        m->conn = NULL;
-    }
-}
-
-void
-hs_pool_leave(struct hs_pool *p, struct deferred *d)
-{
-    struct hs_member *m, *next;
-
-    for (;;) {
-        m = d->closing;
-        hs_pool_check_locked(p);
-        hs_lock_drop(&p->lock);
-        if (d->woken != NULL)
-            hs_waiter_wake(d->woken);
-        if (d->worker)
-            hs_pool_worker_ask(p);
-        if (d->changed)
-            hs_wakelist_wake(&p->changed);
-        if (m == NULL)
-            return;
-        *d = (struct deferred){0};
-        close_members(m);
-        hs_lock_take(&p->lock);
-        for (; m != NULL; m = next) {
-            next = m->next_closing;
-            free_member(p, m, m->closing, d);
-        }
-    }
-}
-
-static void
-add_members_locked(struct hs_pool *p, struct hs_member **members, size_t n, struct hs_member **made)
-{
-    for (size_t i = 0; i < p->n_members; i++)
-        members[i] = p->members[i];
-    for (size_t i = p->n_members; i < n; i++) {
-        struct hs_member *m = made[i - p->n_members];
-
-        m->pool = p;
-        m->index = (uint32_t)i;
-        hs_list_init(&m->link);
-        hs_list_append(&p->free, &m->link);
-        p->n[MEMBER_FREE]++;
-        members[i] = m;
-    }
-    p->members = members;
-    p->n_members = n;
-}
-
-/* Only the pool worker adds members, so that n_members cannot change meanwhile. */
-void
-hs_pool_make_room(struct hs_pool *p, size_t n)
-{
-    struct hs_member **members = NULL, **made = NULL, **old = p->members;
-    size_t n_new = n > p->n_members ? n - p->n_members : 0, i = 0;
-
-    if (n_new == 0)
-        return;
-    if ((members = calloc(n, sizeof(*members))) == NULL ||
-        (made = calloc(n_new, sizeof(*made))) == NULL)
-        goto out;
-    while (i < n_new && (made[i] = calloc(1, sizeof(**made))) != NULL)
-        i++;
-    if (i > 0) {
-        hs_lock_take(&p->lock);
-        add_members_locked(p, members, p->n_members + i, made);
-        hs_lock_drop(&p->lock);
-        members = old;
-    }
-out:
-    free(members);
-    free(made);
-}
-
-/* ---- Fork ---------------------------------------------------------------------------------- */
-
 /* The parent's connections are let go of by closing our copies of their descriptors: not a byte is
  * written on them. Leases of before find that their number is nobody's. Waiters belong to threads
  * that are not here; their memory is left alone. */
-void
-hs_pool_forget_parent(struct hs_pool *p)
+static void
+pool_forget_parent(struct hs_pool *p)
 {
     hs_wakelist_init(&p->changed);
     pool_empty(p);
@@ -421,6 +208,72 @@ hs_pool_forget_parent(struct hs_pool *p)
         p->n[MEMBER_FREE]++;
     }
     hs_ledger_forget_lent(&p->ledger);
+}
+
+static const struct tender pool_tender = {
+    .tend = hs_pool_tend,
+    .on_event = hs_pool_on_event,
+    .forget_parent = pool_forget_parent,
+    .let_go = hs_pool_unref,
+};
+
+hs_err
+hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
+               const struct hs_pool_opening *origin, struct hs_error *err,
+               struct hs_pool **ret_pool)
+{
+    struct hs_pool *p;
+    hs_err rv;
+
+    if (n == 0)
+        return pool_invalid(err, "a pool needs an endpoint");
+    if ((rv = hs_pool_options_check(o, err)) != HS_OK)
+        return rv;
+    if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
+        return hs_err_setx(err, HS_E_NOMEM, "pool", "no memory for a pool");
+    p->magic = POOL_MAGIC;
+    p->generation = hs_fork_generation();
+    p->id = atomic_fetch_add(&last_id, 1) + 1;
+    p->refs = 1;
+    p->tender = &pool_tender;
+    hs_list_init(&p->link);
+    hs_lock_init(&p->lock, HS_RANK_POOL);
+    hs_wakelist_init(&p->changed);
+    pool_empty(p);
+    p->ledger.other.where = hs_call_site_unknown();
+    p->where = origin->site;
+    p->thread = origin->thread;
+    (void)snprintf(p->name, sizeof(p->name), "%s", origin->name);
+    p->named = origin->named;
+    p->scan_boot = HS_NEVER;
+    p->random = (uint64_t)hs_now() ^ (uint64_t)(uintptr_t)p;
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+    if ((rv = fill_in(p, endpoints, n, o, err)) == HS_OK)
+        rv = hs_pool_worker_add(p, err);
+    if (rv != HS_OK)
+        pool_destroy(p);
+    else
+        *ret_pool = p;
+    return rv;
+}
+
+hs_err
+hs_pool_new(const struct hs_endpoint *endpoints, size_t n, const struct hs_pool_options *o,
+            struct hs_error *err, struct hs_pool **ret_pool)
+{
+    const struct hs_pool_opening unknown = {.site = hs_call_site_unknown(), .name = ""};
+
+    return hs_pool_new_at(endpoints, n, o, &unknown, err, ret_pool);
+}
+
+void
+hs_pool_unref(struct hs_pool *p)
+{
+    if (p == NULL)
+        return;
+    HS_CHECK(p, POOL_MAGIC);
+    if (atomic_fetch_sub(&p->refs, 1) == 1)
+        pool_destroy(p);
 }
 
 hs_err
@@ -545,18 +398,6 @@ hs_pool_close(struct hs_pool *p)
     hs_pool_leave(p, &d);
 }
 
-bool
-hs_pool_is_closed(struct hs_pool *p)
-{
-    bool closed;
-
-    HS_CHECK(p, POOL_MAGIC);
-    hs_lock_take(&p->lock);
-    closed = p->closed;
-    hs_lock_drop(&p->lock);
-    return closed;
-}
-
 /* ---- Waiting for a change ------------------------------------------------------------------ */
 
 static bool
@@ -626,4 +467,52 @@ hs_pool_await_closed(struct hs_pool *p, struct hs_op *op, struct hs_error *err)
 {
     HS_CHECK(p, POOL_MAGIC);
     return await(p, op, look_empty, "close", err);
+}
+
+/* HS_OK: told. HS_WANT: there is none. */
+struct overdue {
+    struct hs_pool *pool;
+    struct hs_lent *ret_lent;
+};
+
+/* A hs_look: HS_OK with one that was not told yet. */
+static hs_err
+tell_one(void *arg, struct hs_change *change)
+{
+    struct overdue *o = arg;
+    struct hs_pool *p = o->pool;
+    int64_t boot_now = hs_boot_now();
+    hs_err rv = HS_WANT;
+
+    (void)change;
+    hs_lock_take(&p->lock);
+    if (p->closed)
+        rv = HS_E_CLOSED;
+    for (struct hs_list *l = p->lent.next; l != &p->lent && rv == HS_WANT; l = l->next) {
+        struct hs_member *m = HS_CONTAINER(l, struct hs_member, link);
+
+        if (!m->overdue)
+            break; /* The list is ordered. */
+        if (!m->untold)
+            continue;
+        m->untold = false;
+        *o->ret_lent = hs_ledger_describe_locked(m, boot_now);
+        rv = HS_OK;
+    }
+    hs_lock_drop(&p->lock);
+    return rv;
+}
+
+hs_err
+hs_pool_await_overdue(struct hs_pool *p, struct hs_op *op, struct hs_error *err,
+                      struct hs_lent *ret_lent)
+{
+    struct overdue o = {p, ret_lent};
+    hs_err rv;
+
+    HS_CHECK(p, POOL_MAGIC);
+    if ((rv = hs_pool_enter(p, err)) != HS_OK || (rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
+        return rv;
+    rv = hs_await_change(op, &p->changed, tell_one, &o, err);
+    return rv == HS_E_CLOSED ? hs_err_setx(err, rv, NULL, "the pool is closed") : rv;
 }

@@ -1,11 +1,9 @@
 /* stats.c: what a pool has counted, and counting it again.
  *
- * Histograms are log-linear: four buckets for each power of two of nanoseconds, so that a bucket is
- * at most a quarter wider than its lower bound; up to 39 hours, and the last takes the rest.
+ * Each figure is kept where it changes, under the pool's lock; here they are copied, and counted
+ * again from the members and the lists, to be compared.
  */
 #include "waiter.h"
-
-#include "../base/spans.h"
 
 #include <string.h>
 
@@ -19,46 +17,6 @@ hs_pool_reason_name(enum hs_pool_reason reason)
     };
 
     return names[reason];
-}
-
-/* ---- Histograms ---------------------------------------------------------------------------- */
-
-size_t
-hs_histogram_bucket(int64_t ns)
-{
-    uint64_t v = ns > 0 ? (uint64_t)ns : 0;
-    unsigned power;
-    size_t i;
-
-    if (v < 4)
-        return (size_t)v;
-    power = 63 - (unsigned)__builtin_clzll(v);
-    i = (size_t)(power - 1) * 4 + (size_t)((v >> (power - 2)) & 3);
-    return i < HS_HISTOGRAM_BUCKETS ? i : HS_HISTOGRAM_BUCKETS - 1;
-}
-
-int64_t
-hs_histogram_bound(size_t bucket)
-{
-    if (bucket + 1 >= HS_HISTOGRAM_BUCKETS)
-        return HS_NEVER;
-    bucket++;
-    if (bucket < 4)
-        return (int64_t)bucket;
-    return (int64_t)(4 + (bucket & 3)) << (bucket / 4 - 1);
-}
-
-void
-hs_histogram_add(struct hs_histogram *h, int64_t ns)
-{
-    uint64_t v = ns > 0 ? (uint64_t)ns : 0;
-
-    h->count++;
-    h->sum_ns += v;
-    if (v > h->max_ns)
-        h->max_ns = v;
-    h->buckets[hs_histogram_bucket(ns)]++;
-    h->edges[hs_edge_index(ns)]++;
 }
 
 /* ---- Asking -------------------------------------------------------------------------------- */
@@ -178,25 +136,6 @@ hs_pool_abort_lent(struct hs_pool *p)
 
 /* ---- Counting again ------------------------------------------------------------------------ */
 
-static bool
-identity_holds(const struct hs_pool *p)
-{
-    return p->stats.opened == hs_pool_open(p) + p->stats.closed;
-}
-
-#if HS_DEBUG
-void
-hs_pool_check_locked(const struct hs_pool *p)
-{
-    HS_ASSERT(identity_holds(p));
-    HS_ASSERT(hs_list_empty(&p->waiters) == (p->n_waiting == 0));
-    HS_ASSERT(hs_list_empty(&p->idle) == (p->n[MEMBER_IDLE] == 0));
-    HS_ASSERT(hs_list_empty(&p->lent) == (p->n[MEMBER_LENT] == 0));
-    /* Nobody waits while something is idle, unless it came in this very moment. */
-    HS_ASSERT(p->n_waiting == 0 || p->n[MEMBER_IDLE] == 0);
-}
-#endif
-
 static size_t
 stats_length(const struct hs_list *list)
 {
@@ -237,7 +176,7 @@ find_disagreement(const struct hs_pool *p)
     if (stats_length(&p->idle) != n[MEMBER_IDLE] || stats_length(&p->lent) != n[MEMBER_LENT] ||
         stats_length(&p->free) != n[MEMBER_FREE] || stats_length(&p->waiters) != p->n_waiting)
         return "the lists and their counts";
-    return identity_holds(p) ? NULL : "opened and idle + lent + dialing + closing + closed";
+    return hs_pool_adds_up(p) ? NULL : "opened and idle + lent + dialing + closing + closed";
 }
 
 hs_err

@@ -1,15 +1,17 @@
 /* waiter.c: the queue of those who wait for a connection.
  *
- * Owns the waiters' memory. See waiter.h for the agreement, pool.h for the lock.
+ * Owns the waiters' memory. See waiter.h for the agreement, pool_impl.h for the lock.
  */
 #include "waiter.h"
+
+#include "../base/sys.h"
 
 #include <stdlib.h>
 
 struct waiter *
 hs_waiter_new(const struct hs_holder *holder, int64_t deadline_ns)
 {
-    struct waiter *w = calloc(1, sizeof(*w));
+    struct waiter *w = hs_sys_calloc(1, sizeof(*w));
 
     if (w == NULL)
         return NULL;

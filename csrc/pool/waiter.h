@@ -10,7 +10,7 @@
 #ifndef HS_POOL_WAITER_H
 #define HS_POOL_WAITER_H
 
-#include "pool.h"
+#include "pool_impl.h"
 
 enum waiter_state {
     WAITER_QUEUED,

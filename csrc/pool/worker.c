@@ -16,6 +16,7 @@
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "worker.h"
 
@@ -44,22 +45,10 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_POOL_WORKER);
 static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_POOL_WORKER_TURN);
 static struct hs_list pools = {&pools, &pools}; /* guarded by lock: hs_pool.link */
 static struct worker *current;                  /* guarded by lock; NULL: no thread */
-static struct hs_wakelist wakers = {
-    .lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
-    .nodes = {&wakers.nodes, &wakers.nodes},
-};
-
 int
 hs_pool_worker_watch_fd(const struct worker *k)
 {
     return k->watch_fd;
-}
-
-void
-hs_pool_worker_ask(struct hs_pool *p)
-{
-    if (!atomic_exchange(&p->asks, true))
-        hs_wakelist_wake(&wakers);
 }
 
 /* ---- Tasks --------------------------------------------------------------------------------- */
@@ -158,7 +147,7 @@ on_event(uint64_t data)
     }
     hs_lock_drop(&lock);
     if (p != NULL)
-        hs_pool_on_event(p, (uint32_t)data);
+        p->tender->on_event(p, (uint32_t)data);
 }
 
 /* Takes all there is: the loop watches this descriptor's edges. */
@@ -202,7 +191,7 @@ worker_destroy(struct worker *k)
 static hs_err
 worker_new(struct hs_error *err, struct worker **ret_k)
 {
-    struct worker *k = calloc(1, sizeof(*k));
+    struct worker *k = hs_sys_calloc(1, sizeof(*k));
     hs_err rv;
 
     if (k == NULL)
@@ -210,7 +199,7 @@ worker_new(struct hs_error *err, struct worker **ret_k)
     hs_list_init(&k->tasks);
     hs_list_init(&k->again);
     k->watch = (struct task){.step = step_watch, .call_off = watch_unparked};
-    k->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    k->watch_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
     if (k->watch_fd < 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "pool", "epoll_create1");
     else if ((rv = hs_loop_new(err, &k->loop)) == HS_OK)
@@ -234,13 +223,13 @@ worker_visit(struct worker *k, struct hs_pool *p)
         return p->visit_ns;
     if (hs_pool_is_closed(p))
         call_off_all(k, p);
-    p->visit_ns = hs_pool_tend(p, k, &done);
+    p->visit_ns = p->tender->tend(p, k, &done);
     if (!done)
         return p->visit_ns;
     hs_lock_take(&lock);
     hs_list_unlink(&p->link);
     hs_lock_drop(&lock);
-    hs_pool_unref(p);
+    p->tender->let_go(p);
     return HS_NEVER;
 }
 
@@ -294,7 +283,7 @@ worker_run(void *arg)
     struct hs_wakenode node;
     bool over = false;
 
-    hs_wakelist_join(&wakers, &node);
+    hs_wakelist_join(hs_pool_asked(), &node);
     while (!over) {
         int64_t until;
         short revents;
@@ -307,7 +296,7 @@ worker_run(void *arg)
         if (!over && hs_wait(hs_loop_fileno(k->loop), POLLIN, NULL, until, NULL, &revents) < 0)
             continue;
     }
-    hs_wakelist_leave(&wakers, &node);
+    hs_wakelist_leave(hs_pool_asked(), &node);
     return NULL;
 }
 
@@ -378,10 +367,13 @@ worker_after_fork_in_child(void)
 {
     struct worker *k = current;
 
-    hs_wakelist_init(&wakers);
+    hs_wakelist_init(hs_pool_asked());
     current = NULL;
-    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
-        hs_pool_forget_parent(HS_CONTAINER(l, struct hs_pool, link));
+    for (struct hs_list *l = pools.next; l != &pools; l = l->next) {
+        struct hs_pool *p = HS_CONTAINER(l, struct hs_pool, link);
+
+        p->tender->forget_parent(p);
+    }
     while (k != NULL && !hs_list_empty(&k->tasks)) {
         struct task *t = HS_CONTAINER(k->tasks.next, struct task, link);
 

@@ -7,11 +7,9 @@
 #define HS_POOL_WORKER_H
 
 #include "../cancel/loop.h"
-#include "pool.h"
+#include "pool_impl.h"
 
 #include <poll.h>
-
-struct worker;
 
 struct task {
     struct hs_list link;  /* in pool worker's list of tasks */
@@ -32,8 +30,6 @@ struct task {
 
 /* Lists the pool; starts the thread if it does not run. */
 HS_NODISCARD hs_err hs_pool_worker_add(struct hs_pool *p, struct hs_error *err);
-/* From any thread: the pool asks for a visit. */
-void hs_pool_worker_ask(struct hs_pool *p);
 
 /* In the pool worker's thread: */
 /* HS_OK: the task is stepped from now on. Else it is as it was. */

@@ -9,6 +9,7 @@
 #include "conn_impl.h"
 #include "roll.h"
 #include "sockopt.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@ static struct hs_conn *
 conn_new(int family, const struct hs_addr *peer, const struct hs_sockopts *opts, unsigned changed,
          struct hs_error *err)
 {
-    struct hs_conn *c = calloc(1, sizeof(*c));
+    struct hs_conn *c = hs_sys_calloc(1, sizeof(*c));
 
     if (c == NULL) {
         (void)hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a connection");
@@ -87,15 +88,15 @@ check_adoptable(int fd, struct hs_error *err, int *ret_family, struct hs_addr *r
     int type, family;
     socklen_t len = sizeof(int);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
-        getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0) {
+    if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 ||
+        hs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) != 0) {
         hs_fd_no_socket(fd, "adopt", err);
         return HS_E_INVALID;
     }
     if (type != SOCK_STREAM || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
         return hs_err_setx(err, HS_E_INVALID, "adopt",
                            "descriptor %d is not a TCP or unix stream socket", fd);
-    if (getpeername(fd, &peer.sa, &peer.len) != 0)
+    if (hs_sys_getpeername(fd, &peer.sa, &peer.len) != 0)
         return hs_err_set(err, HS_E_INVALID, errno, "adopt", "descriptor %d has no peer", fd);
     *ret_family = family;
     *ret_peer = peer;
@@ -269,7 +270,7 @@ hs_conn_has_unread(struct hs_conn *c)
 
     if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
-    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    (void)hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
     hs_fd_look_end(&c->fd);
     return unread > 0;
 }
@@ -321,7 +322,7 @@ hs_conn_local_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
+    if (hs_sys_getsockname(hs_fd_number(&c->fd), &addr.sa, &addr.len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockname", "getsockname");
     else
         *ret_addr = addr;
@@ -354,7 +355,7 @@ hs_conn_peer(struct hs_conn *c)
 hs_err
 hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
 {
-    struct hs_addr *copy = malloc(sizeof(*copy));
+    struct hs_addr *copy = hs_sys_malloc(sizeof(*copy));
 
     if (copy == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a client's address");
@@ -402,7 +403,7 @@ hs_conn_remember_local(struct hs_conn *c)
         return;
     if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
-    if (getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
+    if (hs_sys_getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
         atomic_store(&c->local_state, LOCAL_KNOWN);
     hs_fd_look_end(&c->fd);
 }
@@ -427,7 +428,7 @@ hs_conn_tcp_is_closed(struct hs_conn *c)
     socklen_t len = sizeof(info);
 
     return c->family != AF_UNIX &&
-           getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
            info.tcpi_state == TCP_CLOSE;
 }
 
@@ -440,7 +441,7 @@ hs_conn_getsockopt(struct hs_conn *c, int level, int name, void *value, socklen_
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
+    if (hs_sys_getsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "getsockopt", "getsockopt");
     hs_fd_look_end(&c->fd);
     return rv;
@@ -457,7 +458,7 @@ hs_conn_setsockopt(struct hs_conn *c, int level, int name, const void *value, so
         return rv;
     if (level == SOL_SOCKET && name == SO_LINGER)
         atomic_store(&c->may_linger, true);
-    if (setsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
+    if (hs_sys_setsockopt(hs_fd_number(&c->fd), level, name, value, len) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "setsockopt", "setsockopt");
     hs_fd_look_end(&c->fd);
     return rv;

@@ -7,6 +7,7 @@
 #include "roll.h"
 
 #include "sockopt.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -66,7 +67,7 @@ hs_conn_shutdown(struct hs_conn *c, int how, struct hs_error *err)
         if (c->tls != NULL)
             (void)hs_tls_say_goodbye(c->tls, is_whole(c), NULL);
     }
-    if (shutdown(hs_fd_number(&c->fd), how) != 0)
+    if (hs_sys_shutdown(hs_fd_number(&c->fd), how) != 0)
         rv = hs_err_set(err, errno == ENOTCONN ? HS_E_RESET : HS_E_SYSTEM, errno, "shutdown",
                         "shutdown");
     else if (how == SHUT_WR)
@@ -159,7 +160,7 @@ count_close(struct hs_conn *c, bool abortive, bool unread_above)
              (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
         conn_end_count(&resets.by_linger);
     else if (unread_above ||
-             (used && ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0))
+             (used && hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0))
         conn_end_count(&resets.by_unread);
 }
 
@@ -172,7 +173,7 @@ set_linger(struct hs_conn *c, bool abortive)
     int fd = hs_fd_number(&c->fd);
 
     if (abortive)
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        (void)hs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     else if (atomic_load(&c->may_linger))
         hs_sockopt_never_block_close(fd);
 }
@@ -188,7 +189,7 @@ say_goodbye(struct hs_conn *c, bool clean)
     int unsent = 0;
 
     if (hs_tls_say_goodbye(c->tls, clean, &unread) &&
-        ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 && unsent > 0)
+        hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &unsent) == 0 && unsent > 0)
         atomic_store(&c->fd.lingers, true);
     if (below != NULL && !unread && atomic_load(&c->fin_sent) && atomic_load(&c->broken) == HS_OK &&
         !hs_tls_ended(below, &ignored))
@@ -240,7 +241,7 @@ unacknowledged(struct hs_conn *c)
 {
     int n = 0;
 
-    return ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
+    return hs_sys_ioctl(hs_fd_number(&c->fd), SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
 static size_t
@@ -280,7 +281,7 @@ end_output(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     atomic_store(&c->out_ended, true);
     if (atomic_exchange(&c->fin_sent, true))
         return HS_OK;
-    if (shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0)
+    if (hs_sys_shutdown(hs_fd_number(&c->fd), SHUT_WR) == 0)
         return HS_OK;
     if (errno != ENOTCONN)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "shutdown");
@@ -299,7 +300,7 @@ check_broke(struct hs_conn *c, struct hs_error *err)
     int sys = 0;
 
     if (hs_conn_tcp_is_closed(c) && (!atomic_load(&c->fin_sent) || unacknowledged(c) > 0)) {
-        (void)getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len);
+        (void)hs_sys_getsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_ERROR, &sys, &len);
         hs_conn_set_broken(c, sys == ETIMEDOUT ? HS_E_DEAD_PEER : HS_E_RESET);
     }
     return hs_conn_check_broken(c, err);

@@ -10,6 +10,8 @@
 #include "roll.h"
 #include "departures.h"
 
+#include "../base/sys.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -106,7 +108,7 @@ hs_conn_dup(struct hs_conn *c, struct hs_error *err, struct hs_conn **ret_conn)
     if ((rv = claim_both(c, &op, err)) != HS_OK)
         return rv;
     if ((rv = check_whole(c, "dup", err)) == HS_OK) {
-        if ((fd = fcntl(hs_fd_number(&c->fd), F_DUPFD_CLOEXEC, 3)) < 0)
+        if ((fd = hs_sys_fcntl(hs_fd_number(&c->fd), F_DUPFD_CLOEXEC, 3)) < 0)
             rv = hs_err_set(err, HS_E_SYSTEM, errno, "dup", "dup");
         else if ((rv = wrap_second(c, fd, err, ret_conn)) != HS_OK)
             (void)close(fd);
@@ -124,7 +126,7 @@ hs_conn_get_inheritable(struct hs_conn *c, struct hs_error *err, bool *ret_inher
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if ((flags = fcntl(hs_fd_number(&c->fd), F_GETFD)) < 0)
+    if ((flags = hs_sys_fcntl(hs_fd_number(&c->fd), F_GETFD, 0)) < 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "get_inheritable", "fcntl");
     else
         *ret_inheritable = (flags & FD_CLOEXEC) == 0;
@@ -140,7 +142,7 @@ hs_conn_set_inheritable(struct hs_conn *c, bool inheritable, struct hs_error *er
     HS_CHECK(c, CONN_MAGIC);
     if ((rv = hs_fd_look(&c->fd, err)) != HS_OK)
         return rv;
-    if (fcntl(hs_fd_number(&c->fd), F_SETFD, inheritable ? 0 : FD_CLOEXEC) != 0)
+    if (hs_sys_fcntl(hs_fd_number(&c->fd), F_SETFD, inheritable ? 0 : FD_CLOEXEC) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "set_inheritable", "fcntl");
     else
         atomic_store(&c->fd.inheritable, inheritable);

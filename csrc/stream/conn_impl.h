@@ -95,6 +95,7 @@ struct hs_roll_entry {
     _Atomic uint64_t thread;
     struct hs_call_site *_Atomic holder; /* written by its pool: who has borrowed it */
     atomic_bool served;                  /* a server's: its handler works on it when no call does */
+    _Atomic uint64_t service;            /* whose, times 8, and enum hs_phase; 0: no server's */
     uint32_t reads;                      /* belongs to who has claimed HS_DIR_IN */
     _Atomic int64_t application_ns, gil_ns;
 };

@@ -8,6 +8,8 @@
 
 #include "conn_impl.h"
 
+#include "../base/sys.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -171,8 +173,9 @@ hs_conn_watch(struct hs_conn *c, int epoll_fd, uint32_t events, uint64_t data)
     HS_CHECK(c, CONN_MAGIC);
     if (hs_fd_look(&c->fd, NULL) != HS_OK)
         return false;
-    done = epoll_ctl(epoll_fd, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
-           (errno == ENOENT && epoll_ctl(epoll_fd, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
+    done = hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_MOD, hs_fd_number(&c->fd), &ev) == 0 ||
+           (errno == ENOENT &&
+            hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_ADD, hs_fd_number(&c->fd), &ev) == 0);
     hs_fd_look_end(&c->fd);
     return done;
 }

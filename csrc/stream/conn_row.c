@@ -6,6 +6,8 @@
 #include "conn_impl.h"
 #include "roll.h"
 
+#include "../base/sys.h"
+
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -29,12 +31,12 @@ ask_kernel(struct hs_conn *c, struct hs_conn_row *row)
     socklen_t len = sizeof(info);
 
     row->local.len = sizeof(row->local.storage);
-    if (getsockname(fd, &row->local.sa, &row->local.len) != 0)
+    if (hs_sys_getsockname(fd, &row->local.sa, &row->local.len) != 0)
         row->local.len = 0;
     row->unread = row->unsent = -1;
-    (void)ioctl(fd, SIOCINQ, &row->unread);
-    (void)ioctl(fd, SIOCOUTQ, &row->unsent);
-    if (c->family != AF_UNIX && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
+    (void)hs_sys_ioctl(fd, SIOCINQ, &row->unread);
+    (void)hs_sys_ioctl(fd, SIOCOUTQ, &row->unsent);
+    if (c->family != AF_UNIX && hs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0) {
         row->tcp_state = info.tcpi_state;
         row->retransmits = info.tcpi_total_retrans;
         row->rtt_us = info.tcpi_rtt;
@@ -52,6 +54,8 @@ hs_conn_describe(struct hs_conn *c, struct hs_conn_row *ret_row)
     row.site = hs_roll_site(c);
     row.thread = atomic_load_explicit(&c->roll.thread, memory_order_relaxed);
     row.holder = atomic_load_explicit(&c->roll.holder, memory_order_relaxed);
+    row.service = (uint32_t)(atomic_load_explicit(&c->roll.service, memory_order_relaxed) >> 3);
+    row.phase = atomic_load_explicit(&c->roll.service, memory_order_relaxed) & 7;
     row.tls = c->tls != NULL;
     row.peer = *hs_conn_peer(c);
     row.application_ns = atomic_load_explicit(&c->roll.application_ns, memory_order_relaxed);

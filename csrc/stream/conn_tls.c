@@ -14,6 +14,7 @@
 
 #include "../base/addr.h"
 #include "../base/spans.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <linux/sockios.h>
@@ -82,7 +83,7 @@ has_left(struct hs_conn *c, struct hs_error *err)
 {
     int unread = 0;
 
-    (void)ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
+    (void)hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
     (void)hs_err_setx(err, HS_E_RESET, NULL, "the peer has left");
     if (err != NULL) {
         err->phase = "tls";
@@ -110,7 +111,7 @@ check_upgradable(struct hs_conn *c, struct hs_error *err)
     if (hs_conn_half_sent(c))
         return hs_err_setx(err, HS_E_POISONED, NULL,
                            "a TLS record of an earlier send is half out: no TLS can begin within");
-    if (getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
+    if (hs_sys_getpeername(hs_fd_number(&c->fd), &peer.sa, &peer.len) != 0)
         return has_left(c, err);
     return HS_OK;
 }

@@ -8,6 +8,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <stdlib.h>
 
@@ -32,7 +33,7 @@ hs_decoder_new(const struct hs_framing *f, struct hs_error *err, struct hs_decod
 
     if ((rv = hs_framing_check(f, err)) != HS_OK)
         return rv;
-    if ((d = calloc(1, sizeof(*d) + sep_len)) == NULL)
+    if ((d = hs_sys_calloc(1, sizeof(*d) + sep_len)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for a decoder");
     d->magic = DECODER_MAGIC;
     d->framing = *f;

@@ -8,6 +8,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ deframer_remember(struct hs_deframer *d, const struct hs_terminator *t)
     uint8_t *heap;
 
     if (t->kind == HS_TERM_BYTES && t->sep_len > sizeof(d->sep.bytes)) {
-        if ((heap = malloc(t->sep_len)) == NULL) {
+        if ((heap = hs_sys_malloc(t->sep_len)) == NULL) {
             d->scanned = 0;
             return;
         }

@@ -15,6 +15,7 @@
 #include "../base/check.h"
 #include "../base/err.h"
 #include "../base/histogram.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <linux/net_tstamp.h>
@@ -43,10 +44,18 @@ struct hs_delays {
     struct hs_fixed_histogram queue;
 };
 
+static atomic_long live;
+
+long
+hs_delays_live(void)
+{
+    return atomic_load_explicit(&live, memory_order_relaxed);
+}
+
 hs_err
 hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays)
 {
-    struct hs_delays *d = malloc(sizeof(*d));
+    struct hs_delays *d = hs_sys_malloc(sizeof(*d));
 
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "delays", "no memory to measure delays");
@@ -54,6 +63,7 @@ hs_delays_new(struct hs_error *err, struct hs_delays **ret_delays)
     d->refs = 1;
     d->looks = 0;
     hs_fixed_histogram_init(&d->queue, HS_EDGES_DELAY);
+    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *ret_delays = d;
     return HS_OK;
 }
@@ -68,6 +78,7 @@ hs_delays_unref(struct hs_delays *d)
         return;
     memset(d, FREED, sizeof(*d));
     free(d);
+    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 
 void
@@ -86,7 +97,8 @@ hs_conn_measure(struct hs_conn *c, struct hs_delays *d)
     HS_CHECK(d, DELAYS_MAGIC);
     if (c->delays != NULL || c->family == AF_UNIX || hs_fd_look(&c->fd, NULL) != HS_OK)
         return;
-    if (setsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_TIMESTAMPING_NEW, &how, sizeof(how)) == 0) {
+    if (hs_sys_setsockopt(hs_fd_number(&c->fd), SOL_SOCKET, SO_TIMESTAMPING_NEW, &how,
+                          sizeof(how)) == 0) {
         atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
         c->delays = d;
     }
@@ -107,7 +119,7 @@ measure(struct hs_delays *d, int fd)
 
     msg.msg_control = control.bytes;
     msg.msg_controllen = sizeof(control.bytes);
-    if (recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) <= 0)
+    if (hs_sys_recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT) <= 0)
         return;
     for (struct cmsghdr *m = CMSG_FIRSTHDR(&msg); m != NULL; m = CMSG_NXTHDR(&msg, m))
         if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SO_TIMESTAMPING_NEW &&
@@ -188,7 +200,7 @@ hs_delays_end(const struct hs_conn *c, int fd)
     const int off = 0;
 
     if (c->delays != NULL)
-        (void)setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING_NEW, &off, sizeof(off));
+        (void)hs_sys_setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING_NEW, &off, sizeof(off));
 }
 
 void

@@ -7,6 +7,7 @@
 
 #include "hardsock_binding.h"
 
+long hs_delays_live(void);
 /* Just before somebody takes what may be the beginning of a message out of c's kernel queue: one of
  * some such moments is measured. c->delays may be NULL. */
 void hs_delays_look(struct hs_conn *c);

@@ -23,6 +23,7 @@
 #include "departures.h"
 
 #include "conn_impl.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/timerfd.h"
 #include "../cancel/token.h"
@@ -96,11 +97,11 @@ departures_open_descriptors(struct hs_departures *d, struct hs_error *err)
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
     hs_err rv;
 
-    if ((d->epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if ((d->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_create1");
     if ((rv = hs_timerfd_open(&d->timer, "departures", err)) != HS_OK)
         return rv;
-    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer.fd, &timer) != 0)
+    if (hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer.fd, &timer) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_ctl");
     return HS_OK;
 }
@@ -115,7 +116,7 @@ departures_close_if_open(int fd)
 hs_err
 hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures **ret_departures)
 {
-    struct hs_departures *d = calloc(1, sizeof(*d));
+    struct hs_departures *d = hs_sys_calloc(1, sizeof(*d));
     hs_err rv;
 
     if (d == NULL)
@@ -197,7 +198,7 @@ reserve_young_locked(struct hs_departures *d)
 
     if (d->n_young < d->room_young)
         return true;
-    if ((young = malloc(room * sizeof(*young))) == NULL)
+    if ((young = hs_sys_malloc(room * sizeof(*young))) == NULL)
         return false;
     for (size_t i = 0; i < d->room_young; i++) /* It is full. */
         young[i] = d->young[(d->first_young + i) % d->room_young];
@@ -218,7 +219,7 @@ reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
     if (n <= d->n_slots)
         return HS_OK;
-    if ((slots = realloc(d->slots, wanted * sizeof(*slots))) == NULL)
+    if ((slots = hs_sys_realloc(d->slots, wanted * sizeof(*slots))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory to watch a connection");
     memset(slots + d->n_slots, 0, (wanted - d->n_slots) * sizeof(*slots));
     d->slots = slots;
@@ -232,8 +233,8 @@ departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_erro
     struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
 
     ev.data.u64 = (uint64_t)d->slots[fd].generation << 32 | (uint32_t)fd;
-    if (epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
         d->slots[fd].armed = true;
         return HS_OK;
     }
@@ -331,7 +332,7 @@ departures_leave(struct hs_conn *c, bool given_away)
         if (d->epoll_fd >= 0 && p->armed &&
             (given_away ||
              !hs_fd_is_closed(&c->fd))) /* Else the kernel has done it, or is about to. */
-            (void)epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
+            (void)hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
     }
     hs_lock_drop(&d->lock);
     hs_token_unref(token);
@@ -390,7 +391,7 @@ is_broken(struct hs_conn *c, uint32_t events)
         return (events & EPOLLERR) != 0;
     return (events & (EPOLLERR | EPOLLHUP)) != 0 &&
            ((events & EPOLLERR) != 0 || !atomic_load(&c->fin_sent)) &&
-           (getsockopt(c->fd.number, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           (hs_sys_getsockopt(c->fd.number, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
             info.tcpi_state == TCP_CLOSE);
 }
 

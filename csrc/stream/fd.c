@@ -19,6 +19,7 @@
 #include "linger.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../cancel/wait.h"
 
 #include <errno.h>
@@ -57,7 +58,7 @@ block_of(unsigned i, bool fd_make)
         return &first_block;
     if (i >= BLOCKS || (found = atomic_load(&blocks[i])) != NULL || !fd_make)
         return i < BLOCKS ? found : NULL;
-    if ((made = calloc(1, sizeof(*made))) == NULL)
+    if ((made = hs_sys_calloc(1, sizeof(*made))) == NULL)
         return NULL;
     if (atomic_compare_exchange_strong(&blocks[i], &found, made))
         return made;
@@ -165,7 +166,7 @@ hs_err
 hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
 {
     _Atomic uint64_t *owner = owner_of(number, true);
-    int status = fcntl(number, F_GETFL), flags = fcntl(number, F_GETFD);
+    int status = hs_sys_fcntl(number, F_GETFL, 0), flags = hs_sys_fcntl(number, F_GETFD, 0);
     uint64_t nobody = 0;
 
     fd_make(f, number);
@@ -175,8 +176,8 @@ hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
     f->inheritable = (flags & FD_CLOEXEC) == 0;
     if (owner != NULL && !atomic_compare_exchange_strong(owner, &nobody, f->id))
         return refuse_owned(number, op, err); /* It came since hs_fd_check_free looked. */
-    if ((!f->was_blocking || fcntl(number, F_SETFL, status | O_NONBLOCK) == 0) &&
-        fcntl(number, F_SETFD, FD_CLOEXEC) == 0)
+    if ((!f->was_blocking || hs_sys_fcntl(number, F_SETFL, status | O_NONBLOCK) == 0) &&
+        hs_sys_fcntl(number, F_SETFD, FD_CLOEXEC) == 0)
         return HS_OK;
     (void)hs_err_set(err, HS_E_SYSTEM, errno, op, "fcntl");
     hs_fd_give_back(f);
@@ -192,10 +193,10 @@ hs_fd_give_back(struct hs_fd *f)
 
     if (!fd_leave(f))
         return;
-    if (f->was_blocking && (status = fcntl(f->number, F_GETFL)) >= 0)
-        (void)fcntl(f->number, F_SETFL, status & ~O_NONBLOCK);
+    if (f->was_blocking && (status = hs_sys_fcntl(f->number, F_GETFL, 0)) >= 0)
+        (void)hs_sys_fcntl(f->number, F_SETFL, status & ~O_NONBLOCK);
     if (atomic_load(&f->inheritable))
-        (void)fcntl(f->number, F_SETFD, 0);
+        (void)hs_sys_fcntl(f->number, F_SETFD, 0);
 }
 
 bool

@@ -17,12 +17,14 @@
 
 #include "fd.h"
 #include "../base/lock.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -48,6 +50,9 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_LINGER);
 static struct hs_list entries = {&entries, &entries}; /* own; entry.link */
 static long n;
 static struct hs_reactor *reactor; /* the thread's; NULL: there is none */
+/* Taken out, and not closed yet, or the reactor behind it. Set under both locks, cleared under
+ * turn: so that nothing is said to be over before its descriptors are closed. */
+static atomic_long closing;
 
 static struct entry *
 first_entry(void)
@@ -117,7 +122,7 @@ static bool
 drain(struct entry *e)
 {
     uint8_t scratch[16384];
-    ssize_t got = recv(e->fd, scratch, sizeof(scratch), MSG_DONTWAIT);
+    ssize_t got = hs_sys_recv(e->fd, scratch, sizeof(scratch), MSG_DONTWAIT);
 
     if (got > 0)
         return ++e->reads >= MAX_READS;
@@ -133,8 +138,10 @@ linger_serve(struct hs_reactor *r, struct entry *e)
     hs_lock_take(&turn);
     over = e->parked.cause == HS_CAUSE_TIME || drain(e) || !linger_park(r, e);
     hs_lock_take(&lock);
-    if (over)
+    if (over) {
         linger_take_out_locked(e);
+        atomic_store(&closing, 1);
+    }
     more = n > 0;
     if (!more)
         reactor = NULL;
@@ -145,6 +152,7 @@ linger_serve(struct hs_reactor *r, struct entry *e)
     }
     if (!more)
         hs_reactor_free(r);
+    atomic_store(&closing, 0);
     hs_lock_drop(&turn);
     return more;
 }
@@ -186,7 +194,7 @@ linger_add_locked(int fd)
 {
     struct entry *e;
 
-    if (n >= MAX_ENTRIES || (e = calloc(1, sizeof(*e))) == NULL)
+    if (n >= MAX_ENTRIES || (e = hs_sys_calloc(1, sizeof(*e))) == NULL)
         return false;
     e->fd = fd;
     e->until_ns = hs_deadline_after(PATIENCE_NS);
@@ -206,7 +214,7 @@ hs_linger(int fd)
 {
     bool kept;
 
-    (void)shutdown(fd, SHUT_WR);
+    (void)hs_sys_shutdown(fd, SHUT_WR);
     hs_lock_take(&lock);
     kept = linger_add_locked(fd);
     hs_lock_drop(&lock);
@@ -220,7 +228,7 @@ hs_linger_live(void)
     long count;
 
     hs_lock_take(&lock);
-    count = n;
+    count = n + atomic_load(&closing);
     hs_lock_drop(&lock);
     return count;
 }

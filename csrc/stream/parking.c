@@ -18,6 +18,7 @@
 
 #include "conn_impl.h"
 #include "delays.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
 
@@ -78,7 +79,7 @@ hs_parking_live(void)
 hs_err
 hs_parking_new(struct hs_error *err, struct hs_parking **ret_p)
 {
-    struct hs_parking *p = calloc(1, sizeof(*p));
+    struct hs_parking *p = hs_sys_calloc(1, sizeof(*p));
     hs_err rv;
 
     if (p == NULL)
@@ -164,7 +165,7 @@ spot_of(struct hs_parking *p, struct hs_conn *c, struct hs_error *err)
     struct hs_spot *s = c->spot;
 
     if (s == NULL) {
-        if ((s = calloc(1, sizeof(*s))) == NULL) {
+        if ((s = hs_sys_calloc(1, sizeof(*s))) == NULL) {
             (void)hs_err_setx(err, HS_E_NOMEM, "park", "no memory to park a connection");
             return NULL;
         }
@@ -250,7 +251,7 @@ drop_told(const struct hs_spot *s)
         hs_fd_look(&s->conn->fd, NULL) != HS_OK)
         return;
     for (int i = 0; i < TOLD_SLICE; i++)
-        if (recvmsg(hs_fd_number(&s->conn->fd), &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+        if (hs_sys_recvmsg(hs_fd_number(&s->conn->fd), &msg, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
             break;
     hs_fd_look_end(&s->conn->fd);
 }
@@ -421,7 +422,7 @@ hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t
     if ((s = spot_of(p, conn, err)) == NULL)
         return HS_E_NOMEM;
     HS_ASSERT(s->lingering == NULL);
-    if ((s->lingering = calloc(1, sizeof(*s->lingering))) == NULL)
+    if ((s->lingering = hs_sys_calloc(1, sizeof(*s->lingering))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "finish", "no memory to park a connection");
     s->lingering->op = (struct hs_op)HS_OP_INIT(hs_deadline_after(span_ns), NULL);
     s->lingering->op.stepping = true;

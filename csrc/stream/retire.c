@@ -14,6 +14,7 @@
 #include "parking.h"
 #include "roll.h"
 
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <linux/sockios.h>
@@ -65,8 +66,8 @@ has_bytes(struct hs_conn *c)
 
     if (atomic_load(&c->buffered) > 0 || atomic_load(&c->mid_message) || hs_conn_half_sent(c))
         return true;
-    return (ioctl(fd, SIOCINQ, &unread) == 0 && unread > 0) ||
-           (ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent > 0);
+    return (hs_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread > 0) ||
+           (hs_sys_ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent > 0);
 }
 
 static bool
@@ -220,8 +221,9 @@ hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms)
     HS_CHECK(c, CONN_MAGIC);
     if (c->family == AF_UNIX || !hs_fd_is_ours(&c->fd) || hs_fd_look(&c->fd, NULL) != HS_OK)
         return HS_E_CLOSED;
-    if (getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
-        setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) != 0)
+    if (hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
+        hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
+            0)
         rv = HS_E_SYSTEM;
     hs_fd_look_end(&c->fd);
     if (rv == HS_OK)

@@ -10,6 +10,7 @@
 #include "../base/lock.h"
 #include "../base/recorder.h"
 #include "../base/call_site.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <netinet/tcp.h>
@@ -193,7 +194,7 @@ hs_stall_ask_kernel(struct hs_conn *c)
     int64_t span;
 
     if (c->roll.reads++ % READS_PER_QUESTION != 0 || c->family == AF_UNIX ||
-        getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
         return;
     span = (int64_t)info.tcpi_last_data_recv * HS_NS_PER_MS;
     hs_span_add(HS_SPAN_READ_STALL_APP, span);
@@ -280,6 +281,35 @@ hs_conns_count(uint64_t counts[HS_MADE_KINDS], struct hs_spread *ret_ages)
                 continue;
             hs_spread_add(ret_ages, now - c->created_ns);
             counts[atomic_load_explicit(&c->roll.made, memory_order_relaxed)]++;
+        }
+        hs_lock_drop(&p->lock);
+    }
+}
+
+/* ---- Of servers ---------------------------------------------------------------------------- */
+
+void
+hs_conn_set_phase(struct hs_conn *c, uint32_t service, enum hs_phase phase)
+{
+    HS_CHECK(c, CONN_MAGIC);
+    HS_ASSERT(phase < HS_PHASES);
+    atomic_store_explicit(&c->roll.service, (uint64_t)service << 3 | (uint64_t)phase,
+                          memory_order_relaxed);
+}
+
+void
+hs_conns_by_phase(uint32_t service, uint64_t counts[HS_PHASES])
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        struct part *p = &parts[i];
+
+        hs_lock_take(&p->lock);
+        for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+            struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+            uint64_t word = atomic_load_explicit(&c->roll.service, memory_order_relaxed);
+
+            if (word >> 3 == service && !hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd))
+                counts[word & 7]++;
         }
         hs_lock_drop(&p->lock);
     }

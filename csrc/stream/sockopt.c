@@ -10,6 +10,7 @@
 
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -216,8 +217,8 @@ read_back(int fd, const struct row *row)
     int value;
     socklen_t len = row->kind == LINGER ? sizeof(linger) : sizeof(value);
 
-    if (getsockopt(fd, row->level, row->option, row->kind == LINGER ? (void *)&linger : &value,
-                   &len) != 0)
+    if (hs_sys_getsockopt(fd, row->level, row->option,
+                          row->kind == LINGER ? (void *)&linger : &value, &len) != 0)
         return HS_UNSET;
     switch (row->kind) {
     case LINGER:
@@ -240,8 +241,8 @@ write_one(int fd, const struct row *row, int value)
     if (row->kind == PROTOCOL)
         return 0; /* Decided by socket(2). */
     if (row->kind == LINGER)
-        return setsockopt(fd, row->level, row->option, &linger, sizeof(linger));
-    return setsockopt(fd, row->level, row->option, &value, sizeof(value));
+        return hs_sys_setsockopt(fd, row->level, row->option, &linger, sizeof(linger));
+    return hs_sys_setsockopt(fd, row->level, row->option, &value, sizeof(value));
 }
 
 /* TCP_DEFER_ACCEPT is kept as a number of retransmissions and comes back rounded up (tcp(7)). */
@@ -260,8 +261,8 @@ apply_interface(int fd, const struct hs_sockopts *o, struct hs_error *err)
 {
     if (o->interface[0] == '\0')
         return HS_OK;
-    if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->interface,
-                   (socklen_t)strnlen(o->interface, sizeof(o->interface))) != 0)
+    if (hs_sys_setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->interface,
+                          (socklen_t)strnlen(o->interface, sizeof(o->interface))) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "setting interface=%.15s", o->interface);
     return HS_OK;
 }
@@ -302,11 +303,12 @@ hs_sockopts_draw_accepted(int fd, int family, const struct hs_sockopts *o,
     if (family == AF_UNIX || o->dead_after_ms == HS_UNSET)
         return;
     hs_sockopts_draw(o, ret_own);
-    if (setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &ret_own->keepalive_idle_s, sizeof(int)) != 0)
+    if (hs_sys_setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &ret_own->keepalive_idle_s, sizeof(int)) !=
+        0)
         ret_own->keepalive_idle_s = o->keepalive_idle_s;
     if (ret_own->keepalive_interval_s != o->keepalive_interval_s &&
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &ret_own->keepalive_interval_s, sizeof(int)) !=
-            0)
+        hs_sys_setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &ret_own->keepalive_interval_s,
+                          sizeof(int)) != 0)
         ret_own->keepalive_interval_s = o->keepalive_interval_s;
 }
 
@@ -337,9 +339,9 @@ hs_sockopt_never_block_close(int fd)
     struct linger linger;
     socklen_t len = sizeof(linger);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 &&
+    if (hs_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 &&
         linger.l_linger > 0)
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+        (void)hs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
 }
 
 bool
@@ -348,6 +350,6 @@ hs_sockopt_resets_on_close(int fd)
     struct linger linger;
     socklen_t len = sizeof(linger);
 
-    return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff != 0 &&
-           linger.l_linger == 0;
+    return hs_sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 &&
+           linger.l_onoff != 0 && linger.l_linger == 0;
 }

@@ -7,6 +7,7 @@
 #include "layer.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@ static hs_err
 tcp_try_recv(void *state, int fd, uint8_t *buf, size_t len, int flags, struct hs_error *err,
              short *want, size_t *ret_n)
 {
-    ssize_t n = recv(fd, buf, len, flags | MSG_DONTWAIT);
+    ssize_t n = hs_sys_recv(fd, buf, len, flags | MSG_DONTWAIT);
 
     (void)state;
     if (n < 0)
@@ -65,7 +66,8 @@ tcp_try_send(void *state, int fd, const struct iovec *iov, size_t n, int flags,
 
     (void)state;
     flags |= MSG_DONTWAIT | MSG_NOSIGNAL;
-    sent = n == 1 ? send(fd, iov->iov_base, iov->iov_len, flags) : sendmsg(fd, &msg, flags);
+    sent = n == 1 ? hs_sys_send(fd, iov->iov_base, iov->iov_len, flags)
+                  : hs_sys_sendmsg(fd, &msg, flags);
     if (sent < 0)
         return failed(errno, POLLOUT, "send", err, want);
     *ret_n = (size_t)sent;
@@ -76,7 +78,7 @@ hs_err
 hs_tcp_try_sendmsg(int fd, const struct msghdr *msg, int flags, struct hs_error *err, short *want,
                    size_t *ret_n)
 {
-    ssize_t n = sendmsg(fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = hs_sys_sendmsg(fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
 
     if (n < 0)
         return failed(errno, POLLOUT, "sendmsg", err, want);
@@ -88,7 +90,7 @@ hs_err
 hs_tcp_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, short *want,
                    size_t *ret_n)
 {
-    ssize_t n = recvmsg(fd, msg, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    ssize_t n = hs_sys_recvmsg(fd, msg, flags | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
     if (n < 0)
         return failed(errno, POLLIN, "recvmsg", err, want);
@@ -101,9 +103,10 @@ hs_tcp_try_recvmsg(int fd, struct msghdr *msg, int flags, struct hs_error *err, 
 static bool
 make_nonblocking(int fd)
 {
-    int flags = fcntl(fd, F_GETFL);
+    int flags = hs_sys_fcntl(fd, F_GETFL, 0);
 
-    return flags >= 0 && ((flags & O_NONBLOCK) != 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
+    return flags >= 0 &&
+           ((flags & O_NONBLOCK) != 0 || hs_sys_fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0);
 }
 
 static ssize_t
@@ -118,7 +121,7 @@ sendfile_without_signal(int fd, int file, off_t *at, size_t len)
     (void)sigaddset(&pipe, SIGPIPE);
     (void)pthread_sigmask(SIG_BLOCK, &pipe, &before);
     (void)sigpending(&pending);
-    sent = sendfile(fd, file, at, len);
+    sent = hs_sys_sendfile(fd, file, at, len);
     sys = errno;
     if (sent < 0 && sys == EPIPE && sigismember(&pending, SIGPIPE) == 0)
         (void)sigtimedwait(&pipe, NULL, &now); /* Ours; it does not wait. */

@@ -6,10 +6,12 @@
 #include "tls.h"
 
 #include "tls_error.h"
+#include "tls_fault.h"
 #include "tls_impl.h"
 #include "tls_resume.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -39,7 +41,7 @@ struct tls_verdict *
 hs_tls_verdict(struct hs_tls *t)
 {
     if (t->verdict == NULL)
-        t->verdict = calloc(1, sizeof(*t->verdict));
+        t->verdict = hs_sys_calloc(1, sizeof(*t->verdict));
     return t->verdict;
 }
 
@@ -96,7 +98,7 @@ tls_give_up(struct hs_tls *t, const struct hs_error *err)
     if (t->state == TLS_HANDSHAKE && t->context->sessions != NULL && t->session_key != NULL)
         hs_tls_sessions_forget(t->context->sessions, t->session_key);
     t->state = TLS_FAILED;
-    if ((t->failure = malloc(sizeof(*t->failure))) != NULL)
+    if ((t->failure = hs_sys_malloc(sizeof(*t->failure))) != NULL)
         *t->failure = *err;
 }
 
@@ -165,7 +167,7 @@ prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_
     size_t size;
     hs_err rv;
 
-    if (name != NULL && (t->expected = strdup(name)) == NULL)
+    if (name != NULL && (t->expected = hs_sys_strdup(name)) == NULL)
         return tls_no_memory(err);
     if (name == NULL && c->verify_name)
         return hs_err_setx(err, HS_E_INVALID, "tls",
@@ -179,7 +181,7 @@ prepare_client(struct hs_tls *t, const char *name, const char *where, struct hs_
     if (name == NULL || !c->sessions_on)
         return HS_OK;
     size = strlen(name) + strlen(where) + 2;
-    if ((t->session_key = malloc(size)) == NULL)
+    if ((t->session_key = hs_sys_malloc(size)) == NULL)
         return tls_no_memory(err);
     (void)snprintf(t->session_key, size, "%s@%s", name, where);
     hs_tls_resume_offer(t);
@@ -208,7 +210,7 @@ hs_err
 hs_tls_new(struct hs_tls_config *config, int fd, struct hs_tls *below, const char *server_name,
            const char *where, struct hs_error *err, struct hs_tls **ret_tls)
 {
-    struct hs_tls *t = calloc(1, sizeof(*t));
+    struct hs_tls *t = hs_sys_calloc(1, sizeof(*t));
     hs_err rv;
 
     if (t == NULL)
@@ -326,7 +328,7 @@ hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want)
         return rv;
     if (t->started_ns == 0)
         t->started_ns = hs_now();
-    ret = SSL_do_handshake(t->ssl);
+    ret = hs_sys_ssl_handshake(t->ssl);
     if (ret == 1)
         rv = finished(t, err);
     else if ((rv = hs_tls_meaning(t, ret, err, want)) == HS_E_END)
@@ -368,7 +370,7 @@ read_records(struct hs_tls *t, uint8_t *buf, size_t len, struct hs_error *err, s
     hs_err rv = HS_OK;
 
     do {
-        int ret = SSL_read_ex(t->ssl, buf + done, len - done, &n);
+        int ret = hs_sys_ssl_read(t->ssl, buf + done, len - done, &n);
 
         if (ret == 1) {
             done += n;
@@ -534,7 +536,7 @@ write_record(struct hs_tls *t, const uint8_t *bytes, size_t len, struct hs_error
         return hs_err_setx(err, HS_E_CLOSED, NULL, "the TLS stream was ended here");
     if ((rv = check_same(t, bytes, len, err)) != HS_OK)
         return rv;
-    ret = SSL_write_ex(t->ssl, bytes, len, &n);
+    ret = hs_sys_ssl_write(t->ssl, bytes, len, &n);
     rv = ret == 1 ? HS_OK : hs_tls_meaning(t, ret, err, want);
     t->half_sent = rv == HS_OK ? 0 : len < RECORD_MAX ? len : RECORD_MAX;
     if (rv == HS_E_END)
@@ -648,7 +650,7 @@ send_goodbye(struct hs_tls *t, struct hs_error *err, short *want)
         return hs_err_setx(err, HS_E_POISONED, NULL,
                            "a TLS record of an earlier send is half out: nothing can be said "
                            "behind it");
-    if (SSL_in_init(t->ssl) && (ret = SSL_do_handshake(t->ssl)) <= 0)
+    if (SSL_in_init(t->ssl) && (ret = hs_sys_ssl_handshake(t->ssl)) <= 0)
         return hs_tls_meaning(t, ret, err, want);
     t->goodbye_begun = true;
     ret = SSL_shutdown(t->ssl);
@@ -686,7 +688,7 @@ discard_raw(int fd)
     uint8_t room[RECORD_MAX];
 
     for (int i = 0; i < 2; i++)
-        if (recv(fd, room, sizeof(room), MSG_DONTWAIT) <= 0)
+        if (hs_sys_recv(fd, room, sizeof(room), MSG_DONTWAIT) <= 0)
             break;
 }
 

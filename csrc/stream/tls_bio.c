@@ -7,6 +7,7 @@
 #include "layer.h"
 #include "tls.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -77,7 +78,8 @@ is_closed(int fd)
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 && info.tcpi_state == TCP_CLOSE;
+    return hs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+           info.tcpi_state == TCP_CLOSE;
 }
 
 static hs_err

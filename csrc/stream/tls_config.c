@@ -10,6 +10,7 @@
 #include "tls_store.h"
 #include "../base/check.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -52,7 +53,7 @@ hs_tls_config_new(const struct hs_tls_options *o, struct hs_error *err,
 
     if ((rv = hs_tls_context_new(o, NULL, err, &context)) != HS_OK)
         return rv;
-    if ((config = calloc(1, sizeof(*config))) == NULL) {
+    if ((config = hs_sys_calloc(1, sizeof(*config))) == NULL) {
         hs_tls_context_unref(context);
         return hs_err_setx(err, HS_E_NOMEM, "tls", "no memory for a TLS configuration");
     }

@@ -9,6 +9,7 @@
 #include "tls_error.h"
 #include "tls_rehearse.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -231,7 +232,7 @@ load_identities(struct hs_tls_context *c, const struct hs_tls_options *o, struct
 
     if (o->n_identities == 0)
         return HS_OK;
-    if ((c->identities = calloc(o->n_identities, sizeof(*c->identities))) == NULL)
+    if ((c->identities = hs_sys_calloc(o->n_identities, sizeof(*c->identities))) == NULL)
         return tls_context_no_memory(err);
     while (rv == HS_OK && c->n_identities < o->n_identities)
         if ((rv = hs_tls_load_identity(&o->identities[c->n_identities], err,
@@ -283,7 +284,7 @@ set_alpn(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_err
 {
     if (o->alpn_len == 0)
         return HS_OK;
-    if ((c->alpn = malloc(o->alpn_len)) == NULL)
+    if ((c->alpn = hs_sys_malloc(o->alpn_len)) == NULL)
         return tls_context_no_memory(err);
     memcpy(c->alpn, o->alpn, o->alpn_len);
     c->alpn_len = o->alpn_len;
@@ -300,8 +301,8 @@ open_key_log(struct hs_tls_context *c, const char *path, struct hs_error *err)
 
     if (path == NULL)
         return HS_OK;
-    c->key_log_fd =
-        open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    c->key_log_fd = hs_sys_open(
+        path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (c->key_log_fd < 0 || fstat(c->key_log_fd, &st) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "tls", "insecure_key_log_file: %.120s", path);
     if (!S_ISREG(st.st_mode)) /* A pipe that nobody empties would stop handshakes. */
@@ -354,7 +355,7 @@ hs_tls_context_new(const struct hs_tls_options *o, struct hs_tls_tickets *ticket
 
     if ((rv = tls_context_check_options(o, err)) != HS_OK)
         return rv;
-    if ((c = calloc(1, sizeof(*c))) == NULL)
+    if ((c = hs_sys_calloc(1, sizeof(*c))) == NULL)
         return tls_context_no_memory(err);
     c->refs = 1;
     c->key_log_fd = -1;

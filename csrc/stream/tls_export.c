@@ -9,6 +9,7 @@
 
 #include "tls.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -50,7 +51,7 @@ export_locked(struct hs_tls *t, const struct hs_tls_exported *what, uint8_t *out
 
     if ((rv = check_derivable(t, err)) != HS_OK)
         return rv;
-    if ((made = malloc(len)) == NULL)
+    if ((made = hs_sys_malloc(len)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for %zu derived bytes", len);
     ERR_clear_error();
     derived =

@@ -6,6 +6,7 @@
 
 #include "tls.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "hardsock_binding.h"
 
 #include <arpa/inet.h>
@@ -135,7 +136,7 @@ hs_tls_chain_copy(struct hs_tls *t, size_t i, uint8_t **ret_der, size_t *ret_len
     hs_lock_drop(&t->lock);
     if (len <= 0)
         return cert == NULL ? HS_E_INVALID : HS_E_NOMEM;
-    if ((copy = malloc((size_t)len)) != NULL)
+    if ((copy = hs_sys_malloc((size_t)len)) != NULL)
         memcpy(copy, der, (size_t)len);
     OPENSSL_free(der);
     if (copy == NULL)
@@ -153,7 +154,7 @@ take_text(BIO *bio)
     char *data, *copy;
     long n = BIO_get_mem_data(bio, &data);
 
-    if ((copy = malloc((size_t)n + 1)) != NULL) {
+    if ((copy = hs_sys_malloc((size_t)n + 1)) != NULL) {
         if (n > 0) /* data may be NULL */
             memcpy(copy, data, (size_t)n);
         copy[n] = '\0';
@@ -222,7 +223,7 @@ serial_text(const X509 *cert)
     char *hex = number != NULL ? BN_bn2hex(number) : NULL, *copy = NULL;
 
     if (hex != NULL)
-        copy = strdup(hex);
+        copy = hs_sys_strdup(hex);
     OPENSSL_free(hex);
     BN_free(number);
     return copy;

@@ -7,6 +7,7 @@
 
 #include "tls_error.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -247,7 +248,7 @@ read_staple(const struct hs_tls_source *source, struct hs_error *err, struct tls
     if ((rv = open_source(source, "ocsp_response", err, &bio)) != HS_OK)
         return rv;
     while (n > 0 && id->ocsp_len < MAX_STAPLE) {
-        if ((grown = realloc(id->ocsp, id->ocsp_len + 4096)) == NULL)
+        if ((grown = hs_sys_realloc(id->ocsp, id->ocsp_len + 4096)) == NULL)
             break;
         id->ocsp = grown;
         if ((n = BIO_read(bio, id->ocsp + id->ocsp_len, 4096)) > 0)

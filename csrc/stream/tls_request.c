@@ -7,6 +7,7 @@
 #include "tls.h"
 
 #include "tls_error.h"
+#include "tls_fault.h"
 #include "tls_impl.h"
 #include "../base/err.h"
 
@@ -89,7 +90,7 @@ send_request(struct hs_tls *t, bool required, struct hs_error *err, short *want)
             return cannot_ask(t, err);
         t->request = REQUEST_SENT;
     }
-    if (!SSL_in_init(t->ssl) || (ret = SSL_do_handshake(t->ssl)) > 0)
+    if (!SSL_in_init(t->ssl) || (ret = hs_sys_ssl_handshake(t->ssl)) > 0)
         return HS_OK;
     rv = hs_tls_meaning(t, ret, err, want);
     return rv == HS_E_END ? HS_OK : rv; /* Reading tells. */

@@ -6,6 +6,7 @@
 #include "tls_sessions.h"
 
 #include "tls_store.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -35,7 +36,7 @@ struct hs_tls_sessions {
 struct hs_tls_sessions *
 hs_tls_sessions_new(void)
 {
-    return calloc(1, sizeof(struct hs_tls_sessions));
+    return hs_sys_calloc(1, sizeof(struct hs_tls_sessions));
 }
 
 /* Moves all that a name holds to the caller. */
@@ -121,7 +122,7 @@ hs_tls_sessions_keep(struct hs_tls_sessions *s, const char *key, SSL_SESSION *se
     if ((name = tls_sessions_find_locked(s, key)) == NULL) {
         name = place_locked(s);
         n_out = tls_sessions_empty(name, out);
-        name->key = strdup(key);
+        name->key = hs_sys_strdup(key);
         name->used = ++s->clock;
     }
     if (name->key == NULL) {

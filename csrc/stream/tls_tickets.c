@@ -8,6 +8,7 @@
 
 #include "tls_store.h"
 
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <openssl/core_names.h>
@@ -49,7 +50,7 @@ tls_tickets_make_key(struct key *key)
 struct hs_tls_tickets *
 hs_tls_tickets_new(int64_t lifetime_s)
 {
-    struct hs_tls_tickets *t = calloc(1, sizeof(*t));
+    struct hs_tls_tickets *t = hs_sys_calloc(1, sizeof(*t));
 
     if (t == NULL)
         return NULL;

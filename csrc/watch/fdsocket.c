@@ -6,6 +6,8 @@
  */
 #include "hardsock_binding.h"
 
+#include "../base/sys.h"
+
 #include <linux/tcp.h>
 #include <netinet/in.h>
 
@@ -14,7 +16,7 @@ ask(int fd, int level, int name, int *ret_value)
 {
     socklen_t len = sizeof(*ret_value);
 
-    return getsockopt(fd, level, name, ret_value, &len) == 0;
+    return hs_sys_getsockopt(fd, level, name, ret_value, &len) == 0;
 }
 
 static int
@@ -23,7 +25,8 @@ fdsocket_tcp_state(int fd)
     struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 || info.tcpi_state >= HS_TCP_STATES)
+    if (hs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        info.tcpi_state >= HS_TCP_STATES)
         return 0;
     return info.tcpi_state;
 }

@@ -5,6 +5,7 @@
  */
 #include "hardsock_binding.h"
 #include "../base/recorder.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <errno.h>
@@ -23,12 +24,11 @@
 /* Failures of before are told when there are so many of the last ten minutes. */
 #define HISTORY_LEAST 2
 #define HISTORY_NS (600 * HS_NS_PER_S)
-#define SLOW_NS (2 * HS_NS_PER_S)
 
 static bool
 read_proc(const char *path, char *buf, size_t size)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = hs_sys_open(path, O_RDONLY | O_CLOEXEC, 0);
     ssize_t n;
 
     if (fd < 0)
@@ -407,33 +407,62 @@ hs_conn_hint(struct hs_conn *c, const struct hs_error *err, char *buf, size_t si
     return buf;
 }
 
+struct history {
+    const char *endpoint;
+    int64_t now;
+    size_t n, slow;
+    int64_t first_ns;
+};
+
+/* Adds what the recorder has of a kind, but for the event with that number. */
+static void
+look_back(struct history *h, enum hs_event_kind kind, uint64_t but)
+{
+    struct hs_event e;
+
+    for (size_t i = 0; i < HS_EVENTS_EACH; i++) {
+        if (!hs_event_read((size_t)kind * HS_EVENTS_EACH + i, &e) || e.number == but ||
+            strncmp(e.text, h->endpoint, sizeof(e.text) - 1) != 0 || h->now - e.at_ns > HISTORY_NS)
+            continue;
+        h->n++;
+        h->slow += e.span_ns >= HS_SLOW_CONNECT_NS;
+        h->first_ns = hs_min_ns(h->first_ns, e.at_ns);
+    }
+}
+
+static uint64_t
+newest_failure(const char *endpoint)
+{
+    uint64_t newest = 0;
+    struct hs_event e;
+
+    for (size_t i = 0; i < HS_EVENTS_EACH; i++)
+        if (hs_event_read((size_t)HS_EVENT_CONNECT_FAILED * HS_EVENTS_EACH + i, &e) &&
+            strncmp(e.text, endpoint, sizeof(e.text) - 1) == 0 && e.number > newest)
+            newest = e.number;
+    return newest;
+}
+
 /* This failure is the newest of them. */
 void
 hs_hint_history(const char *endpoint, char *buf, size_t size)
 {
-    int64_t now = hs_now(), first = now;
-    size_t others = 0, slow = 0;
-    uint64_t newest = 0;
-    struct hs_event e;
+    int64_t now = hs_now();
+    struct history failed = {.endpoint = endpoint, .now = now, .first_ns = now}, all;
+    const char *between = buf[0] == '\0' ? "" : "; ";
 
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < HS_EVENTS_EACH; i++) {
-            if (!hs_event_read((size_t)HS_EVENT_CONNECT_FAILED * HS_EVENTS_EACH + i, &e) ||
-                strncmp(e.text, endpoint, sizeof(e.text) - 1) != 0 || now - e.at_ns > HISTORY_NS)
-                continue;
-            if (pass == 0) {
-                newest = e.number > newest ? e.number : newest;
-            } else if (e.number != newest) {
-                others++;
-                slow += e.span_ns >= SLOW_NS;
-                first = hs_min_ns(first, e.at_ns);
-            }
-        }
-    if (others < HISTORY_LEAST)
-        return;
-    append(buf, size, "%s%zu other connects to this address have failed in the last %.0f s%s",
-           buf[0] == '\0' ? "" : "; ", others, (double)(now - first) / HS_NS_PER_S,
-           slow == others ? ", each after more than 2 s" : "");
+    look_back(&failed, HS_EVENT_CONNECT_FAILED, newest_failure(endpoint));
+    all = failed;
+    look_back(&all, HS_EVENT_CONNECT_SLOW, 0);
+    if (all.n > failed.n && all.slow >= HISTORY_LEAST)
+        append(buf, size,
+               "%s%zu other connects to this address took over 2 s in the last %.0f s, "
+               "and %zu failed",
+               between, all.slow, (double)(now - all.first_ns) / HS_NS_PER_S, failed.n);
+    else if (failed.n >= HISTORY_LEAST)
+        append(buf, size, "%s%zu other connects to this address have failed in the last %.0f s%s",
+               between, failed.n, (double)(now - failed.first_ns) / HS_NS_PER_S,
+               failed.slow == failed.n ? ", each after more than 2 s" : "");
 }
 
 const char *

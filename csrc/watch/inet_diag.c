@@ -9,6 +9,7 @@
 
 #include "../base/addr.h"
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -96,10 +97,10 @@ dump(int fd, int family, const struct hs_addr *peer, uint32_t counts[HS_TCP_STAT
     int sys = 0;
     ssize_t n;
 
-    if (send(fd, &request, sizeof(request), 0) < 0)
+    if (hs_sys_send(fd, &request, sizeof(request), 0) < 0)
         return errno;
     do {
-        if ((n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) < 0 && errno != EINTR)
+        if ((n = hs_sys_recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) < 0 && errno != EINTR)
             return errno;
     } while (n < 0 || !count_messages(buf, (size_t)n, peer, counts, &sys));
     return sys;
@@ -110,7 +111,7 @@ hs_diag_count(const struct hs_addr *peer, struct hs_error *err, uint32_t counts[
 {
     static const int families[] = {AF_INET, AF_INET6};
     uint32_t found[HS_TCP_STATES] = {0};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+    int fd = hs_sys_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
     int sys = fd < 0 ? errno : 0;
 
     for (size_t i = 0; i < 2 && sys == 0; i++)

@@ -18,6 +18,7 @@
  * - turn is held while the thread has something in its hands, and by nobody else but fork. With
  *   both locks held each inspector that has a descriptor is on the list, and each descriptor of it
  *   in the inspector, so that a child finds them all.
+ * - At most ENDING of them are ending when one is made, but for what starts at the same moment.
  * - A client is parked whenever the thread is not working on it; its fd is -1 while it is free.
  *
  * In a forked child the thread does not exist: its descriptors are closed there, and the child may
@@ -26,9 +27,12 @@
 #include "hardsock_binding.h"
 #include "../base/err.h"
 #include "../base/lock.h"
+#include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
+#include "../cancel/wait.h"
+#include "../cancel/waker.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +55,10 @@
  * done all the same, as reading and sending, makes the rest longer, and is bounded for each. */
 #define REST 3
 #define RETRY_NS (20 * HS_NS_PER_MS)
+/* So many that were stopped may still be ending when one more is started: each has eight
+ * descriptors and a thread. */
+#define ENDING 4
+#define ENDING_NS (5 * HS_NS_PER_S)
 
 struct client {
     struct hs_parked parked;
@@ -80,6 +88,11 @@ static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_INSPECT);
 /* All below are guarded by lock. */
 static struct hs_list inspectors = {&inspectors, &inspectors}; /* also those that end */
 static struct inspector *current;
+
+static struct hs_wakelist gone = {
+    .lock = HS_LOCK_STATIC(HS_RANK_WAKELIST),
+    .nodes = {&gone.nodes, &gone.nodes},
+}; /* woken when an inspector has ended */
 
 static void
 inspect_close_fd(int *fd)
@@ -118,7 +131,7 @@ keep_spares(struct inspector *ins)
 {
     for (size_t i = 0; i < SPARES; i++)
         if (ins->spares[i] < 0)
-            ins->spares[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+            ins->spares[i] = hs_sys_open("/dev/null", O_RDONLY | O_CLOEXEC, 0);
 }
 
 static void
@@ -158,7 +171,7 @@ inspect_refuse(struct client *c, const char *why)
         snprintf(text, sizeof(text), "{\"version\":%d,\"error\":\"%s\"}", HS_REPORT_VERSION, why);
 
     c->last = true;
-    if (n > 0 && (copy = strdup(text)) != NULL)
+    if (n > 0 && (copy = hs_sys_strdup(text)) != NULL)
         set_answer(c, copy, (size_t)n);
 }
 
@@ -232,8 +245,8 @@ static bool
 send_answer(struct client *c)
 {
     while (c->answer != NULL) {
-        ssize_t n =
-            send(c->fd, c->answer + c->sent, c->answer_len - c->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = hs_sys_send(c->fd, c->answer + c->sent, c->answer_len - c->sent,
+                                MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
@@ -256,7 +269,7 @@ receive(struct client *c)
 
     if (c->len == sizeof(c->line))
         return true;
-    n = recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
+    n = hs_sys_recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     c->len += (size_t)n;
@@ -326,7 +339,7 @@ may_ask(int fd)
     struct ucred who;
     socklen_t len = sizeof(who);
 
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
+    return hs_sys_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 &&
            (who.uid == geteuid() || who.uid == 0);
 }
 
@@ -351,13 +364,13 @@ place_for_one(struct inspector *ins)
 static int
 inspect_accept_one(struct inspector *ins)
 {
-    int fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     for (size_t i = 0; i < SPARES && fd < 0 && (errno == EMFILE || errno == ENFILE); i++) {
         if (ins->spares[i] < 0)
             continue;
         inspect_close_fd(&ins->spares[i]);
-        fd = accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     }
     return fd;
 }
@@ -439,17 +452,18 @@ inspect_run(void *arg)
         if (rv == HS_OK)
             inspect_work(ins, p);
     hs_lock_take(&turn);
-    if (rv != HS_E_CLOSED) { /* The kernel does not let it wait: what is parked stays there. */
-        close_all(ins);
-    } else {
+    if (rv == HS_E_CLOSED)
         while (hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
             continue;
-        hs_lock_take(&lock);
-        hs_list_unlink(&ins->link);
-        hs_lock_drop(&lock);
+    hs_lock_take(&lock);
+    hs_list_unlink(&ins->link);
+    hs_lock_drop(&lock);
+    if (rv == HS_E_CLOSED)
         inspect_free(ins);
-    }
+    else /* The kernel does not let it wait: what is parked, and a stop may still close, stays. */
+        close_all(ins);
     hs_lock_drop(&turn);
+    hs_wakelist_wake(&gone);
     return NULL;
 }
 
@@ -465,11 +479,11 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
     memcpy(addr.sun_path, path, size);
     memcpy(ins->path, path, size);
     (void)unlink(path);
-    if ((ins->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
+    if ((ins->fd = hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
-    if (bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+    if (hs_sys_bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "bind %.80s", path);
-    if (listen(ins->fd, BACKLOG) != 0)
+    if (hs_sys_listen(ins->fd, BACKLOG) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "listen");
     return HS_OK;
 }
@@ -477,7 +491,7 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
 static hs_err
 inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 {
-    struct inspector *ins = calloc(1, sizeof(*ins));
+    struct inspector *ins = hs_sys_calloc(1, sizeof(*ins));
     hs_err rv;
     int sys;
 
@@ -516,13 +530,56 @@ inspect_stop_locked(void)
     current = NULL;
 }
 
+static bool
+may_start_locked(void)
+{
+    size_t n = 0;
+
+    for (const struct hs_list *l = inspectors.next; l != &inspectors; l = l->next)
+        n++;
+    return n <= ENDING;
+}
+
+static hs_err
+look_for_room(void *arg, struct hs_change *change)
+{
+    bool room;
+
+    (void)arg, (void)change;
+    hs_lock_take(&lock);
+    room = may_start_locked();
+    hs_lock_drop(&lock);
+    return room ? HS_OK : HS_WANT;
+}
+
+/* Takes lock, with room for one more. HS_E_BUSY, without it: those that end take their time. */
+static hs_err
+lock_with_room(struct hs_error *err)
+{
+    struct hs_op op = HS_OP_INIT(hs_deadline_after(ENDING_NS), NULL);
+    hs_err rv;
+
+    for (;;) {
+        hs_lock_take(&lock);
+        if (may_start_locked())
+            return HS_OK;
+        hs_lock_drop(&lock);
+        rv = hs_await_change(&op, &gone, look_for_room, NULL, NULL);
+        if (rv != HS_OK && rv != HS_INTR)
+            return hs_err_setx(err, HS_E_BUSY, "inspect",
+                               "%d that were stopped have not ended within %d s", ENDING + 1,
+                               (int)(ENDING_NS / HS_NS_PER_S));
+    }
+}
+
 hs_err
 hs_inspect_start(const char *path, struct hs_error *err)
 {
     struct inspector *made = NULL;
     hs_err rv;
 
-    hs_lock_take(&lock);
+    if ((rv = lock_with_room(err)) != HS_OK)
+        return rv;
     inspect_stop_locked();
     if ((rv = inspect_make(path, err, &made)) == HS_OK) {
         current = made;
@@ -560,6 +617,7 @@ inspect_after_fork_in_parent(void)
 static void
 inspect_after_fork_in_child(void)
 {
+    hs_wakelist_init(&gone);
     current = NULL;
     while (!hs_list_empty(&inspectors)) {
         struct inspector *ins = HS_CONTAINER(inspectors.next, struct inspector, link);

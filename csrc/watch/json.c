@@ -6,6 +6,7 @@
 #include "json.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@ json_put(struct hs_json *j, const char *bytes, size_t n)
         return;
     if (j->room - j->len < n) {
         size_t room = (j->len + n) * 2 + 1024;
-        char *text = realloc(j->text, room);
+        char *text = hs_sys_realloc(j->text, room);
 
         if (text == NULL) {
             j->failed = true;

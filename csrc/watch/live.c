@@ -12,8 +12,9 @@
 #include "../connect/connector.h"
 #include "../connect/limits.h"
 #include "../listen/listener.h"
-#include "../pool/pool.h"
+#include "../pool/pool_impl.h"
 #include "../stream/conn.h"
+#include "../stream/delays.h"
 #include "../stream/departures.h"
 #include "../stream/linger.h"
 #include "../stream/parking.h"
@@ -30,6 +31,7 @@ hs_live_counts(struct hs_live *ret_live)
         .listeners = hs_listener_live(),
         .slots = hs_slots_live(),
         .departures = hs_departures_live(),
+        .delays = hs_delays_live(),
         .connectors = hs_connector_live(),
         .lookups = resolver.live - resolver.orphans,
         .orphans = resolver.orphans,

@@ -7,6 +7,7 @@
 #include "json.h"
 
 #include "../base/err.h"
+#include "../base/sys.h"
 #include "../base/time.h"
 
 #include <stdlib.h>
@@ -46,7 +47,7 @@ hs_tcp_state_name(int state)
         *ret_n = 0;                                                                                \
         for (;;) {                                                                                 \
             room = list(NULL, 0) + 16;                                                             \
-            if ((all = calloc(room, sizeof(struct type *))) == NULL)                               \
+            if ((all = hs_sys_calloc(room, sizeof(struct type *))) == NULL)                        \
                 return NULL;                                                                       \
             if ((n = list(all, room)) <= room)                                                     \
                 break;                                                                             \
@@ -62,6 +63,7 @@ DEFINE_TAKE(hs_conn, hs_conns)
 DEFINE_TAKE(hs_pool, hs_pools)
 DEFINE_TAKE(hs_listener, hs_listeners)
 DEFINE_TAKE(hs_breaker, hs_breakers)
+DEFINE_TAKE(hs_service, hs_services)
 
 /* Writes one item; of an array of references it also lets go of its own. */
 typedef void write_item(struct hs_json *j, const void *item, int64_t now);
@@ -168,6 +170,7 @@ connection(struct hs_json *j, const void *item, int64_t now)
     hs_json_number(j, "thread", r->thread);
     address(j, "local", &r->local);
     address(j, "peer", &r->peer);
+    hs_json_text(j, "phase", r->service != 0 ? hs_phase_name((enum hs_phase)r->phase) : NULL);
     hs_json_flag(j, "tls", r->tls);
     hs_json_text(j, "state", hs_tcp_state_name(r->tcp_state));
     ago(j, "age", r->info.created_ns, now);
@@ -199,7 +202,7 @@ rows(size_t *ret_n)
     *ret_n = 0;
     if ((conns = take_hs_conn(&n)) == NULL)
         return NULL;
-    if ((all = malloc((n + 1) * sizeof(*all))) != NULL)
+    if ((all = hs_sys_malloc((n + 1) * sizeof(*all))) != NULL)
         for (size_t i = 0; i < n; i++) {
             hs_conn_describe(conns[i], &all[open]);
             open += all[open].fd >= 0;
@@ -313,7 +316,7 @@ static void
 write_totals(struct hs_json *j)
 {
     size_t n = 0, room = hs_call_sites(NULL, 0) + 16;
-    struct hs_call_site **all = calloc(room, sizeof(struct hs_call_site *));
+    struct hs_call_site **all = hs_sys_calloc(room, sizeof(struct hs_call_site *));
 
     if (all != NULL && (n = hs_call_sites(all, room)) > room)
         n = room;
@@ -398,8 +401,8 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
 static void
 pool_people(struct hs_json *j, struct hs_pool *p)
 {
-    struct hs_held *held = calloc(NAMED_MAX, sizeof(*held));
-    struct hs_waiting *waiting = calloc(NAMED_MAX, sizeof(*waiting));
+    struct hs_held *held = hs_sys_calloc(NAMED_MAX, sizeof(*held));
+    struct hs_waiting *waiting = hs_sys_calloc(NAMED_MAX, sizeof(*waiting));
     size_t n_held = held == NULL ? 0 : hs_pool_holders(p, held, NAMED_MAX);
     size_t n_waiting = waiting == NULL ? 0 : hs_pool_waiting(p, waiting, NAMED_MAX);
 
@@ -500,6 +503,54 @@ server(struct hs_json *j, const void *item, int64_t now)
     hs_listener_unref(l);
 }
 
+static const char *
+state_of(const struct hs_service_row *r)
+{
+    if (r->ended_ns != 0)
+        return "ended";
+    if (r->draining_ns != 0)
+        return "draining";
+    if (!r->accepts)
+        return "failing";
+    return r->limit != 0 && r->phases[HS_PHASE_WAITING] + r->phases[HS_PHASE_PARKED] +
+                                    r->phases[HS_PHASE_BUSY] >=
+                                r->limit
+               ? "full"
+               : "accepting";
+}
+
+static void
+service(struct hs_json *j, const void *item, int64_t now)
+{
+    struct hs_service *s = *(struct hs_service *const *)item;
+    struct hs_service_row r;
+
+    hs_service_describe(s, &r);
+    hs_conns_by_phase(r.id, r.phases);
+    hs_json_open(j, NULL, '{');
+    hs_json_number(j, "id", r.id);
+    hs_json_text(j, "name", r.name);
+    hs_json_text(j, "kind", hs_service_kind_name(r.kind));
+    hs_json_text(j, "state", state_of(&r));
+    ago(j, "draining", r.draining_ns, now);
+    hs_json_number(j, "limit", r.limit);
+    for (int i = 0; i < HS_PHASES; i++)
+        hs_json_number(j, hs_phase_name((enum hs_phase)i), r.phases[i]);
+    for (int i = 0; i < HS_SERVICE_COUNTS; i++)
+        hs_json_number(j, hs_service_count_name((enum hs_service_count)i), r.counts[i]);
+    hs_json_close(j, '}');
+    hs_service_unref(s);
+}
+
+static void
+write_services(struct hs_json *j)
+{
+    size_t n;
+    struct hs_service **all = take_hs_service(&n);
+
+    write_list(j, "services", (void *)all, n, sizeof(struct hs_service *), service);
+}
+
 static void
 write_servers(struct hs_json *j)
 {
@@ -507,6 +558,7 @@ write_servers(struct hs_json *j)
     struct hs_listener **all = take_hs_listener(&n);
 
     write_list(j, "servers", (void *)all, n, sizeof(struct hs_listener *), server);
+    write_services(j);
 }
 
 #define STATES_MAX 1000 /* keys of one breaker that are told */
@@ -515,7 +567,7 @@ static void
 breaker(struct hs_json *j, const void *item, int64_t now)
 {
     struct hs_breaker *b = *(struct hs_breaker *const *)item;
-    struct hs_breaker_status *s = calloc(STATES_MAX, sizeof(*s));
+    struct hs_breaker_status *s = hs_sys_calloc(STATES_MAX, sizeof(*s));
     char text[HS_BREAKER_KEY_TEXT_SIZE];
     size_t n = s == NULL ? 0 : hs_breaker_states(b, now, s, STATES_MAX);
 
@@ -569,7 +621,7 @@ event(struct hs_json *j, const void *item, int64_t now)
 static void
 write_events(struct hs_json *j)
 {
-    struct hs_event *all = calloc(HS_EVENTS_MAX, sizeof(*all));
+    struct hs_event *all = hs_sys_calloc(HS_EVENTS_MAX, sizeof(*all));
     size_t n = all == NULL ? 0 : hs_events(all, HS_EVENTS_MAX);
 
     write_list(j, "events", all, n, sizeof(*all), event);

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from importlib import import_module as _import_module
 from os import environ as _environ
-from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from hardsock import deadline
 from hardsock._core import (
     Breaker,
     Callback,
@@ -27,8 +26,6 @@ from hardsock._core import (
     tcp_counts,
 )
 from hardsock._core import version as __version__
-from hardsock._defaults import Defaults, defaults
-from hardsock._dial_limits import DialLimits, DialPlace, DialStats
 from hardsock._errors import (
     BadFrame,
     BreakerOpen,
@@ -61,75 +58,70 @@ from hardsock._errors import (
     Truncated,
     WrongProcess,
 )
-from hardsock._escapes import warn_of_foreign_sockets
-from hardsock._framing import Delimiter, LengthPrefix, Line
-from hardsock._inspect import by_environment as _inspect_by_environment
-from hardsock._inspect import inspect
-from hardsock._observe import Event, dump, dump_at_fatal_signals, events, report
-from hardsock._options import SocketOptions
-from hardsock._records import (
-    Answer,
-    Attempt,
-    BreakerState,
-    BreakerStats,
-    CloseReport,
-    HandshakeStats,
-    ListenerStats,
-    PeerCertificate,
-    PeerStats,
-    ProxyStats,
-    Resolution,
-    Setting,
-    TLSInfo,
-)
-from hardsock._scope import current, remaining, scope, shield, sleep, timeout
-from hardsock.connecting.connect import Address, adopt, connect, resolve
-from hardsock.connecting.create_connection import create_connection
-from hardsock.leaks.descriptors import (
-    Descriptor,
-    FdAlarm,
-    FdGrowth,
-    FdSnapshot,
-    FdWatch,
-    OpenConnection,
-    fd_snapshot,
-    fd_watch,
-    open_connections,
-)
-from hardsock.leaks.foreign import ForeignSocket
-from hardsock.leaks.notes import Note, note
-from hardsock.leaks.sites import skip_sites
-from hardsock.listening.listen import listen, listen_fds
-from hardsock.listening.listener_socket import ListenerSocket
-from hardsock.listening.peer_limits import PeerLimits
-from hardsock.listening.proxy_protocol import ProxyProtocol
-from hardsock.metrics import metrics
-from hardsock.pool.options import PoolOptions
-from hardsock.pool.pool import Pool, PoolManager
-from hardsock.pool.records import (
-    Histogram,
-    Lent,
-    PoolAudit,
-    PoolCloseReport,
-    PoolStats,
-    Site,
-)
-from hardsock.serving.ambient import draining
-from hardsock.serving.handover import TakenOver, hand_over, take_over
-from hardsock.serving.inherited import InheritedSockets, systemd_sockets
-from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
-from hardsock.serving.records import CutConnection, DelayCounts, DrainReport, ServerStats
-from hardsock.serving.serve import serve
-from hardsock.serving.serve_processes import serve_processes
-from hardsock.serving.server import Server
-from hardsock.serving.systemd import systemd_notify
-from hardsock.tls.config import Certificate, TLSConfig
-from hardsock.tls.ssl_context import SSLContext, ssl_context
-from hardsock.tls.tls_socket import TLSSocket
+from hardsock.leaks.sites import skip_sites  # which also tells the core of known libraries
+from hardsock.metrics import metrics  # here: a folder of that name would hide it
 
-if _TYPE_CHECKING:
-    from hardsock import guard
+if TYPE_CHECKING:
+    from hardsock import deadline, guard
+    from hardsock._defaults import Defaults, defaults
+    from hardsock._dial_limits import DialLimits, DialPlace, DialStats
+    from hardsock._escapes import warn_of_foreign_sockets
+    from hardsock._faults import Faults, faults
+    from hardsock._framing import Delimiter, LengthPrefix, Line
+    from hardsock._inspect import inspect
+    from hardsock._observe import Event, dump, dump_at_fatal_signals, events, report
+    from hardsock._options import SocketOptions
+    from hardsock._records import (
+        Answer,
+        Attempt,
+        BreakerState,
+        BreakerStats,
+        CloseReport,
+        HandshakeStats,
+        ListenerStats,
+        PeerCertificate,
+        PeerStats,
+        ProxyStats,
+        Resolution,
+        Setting,
+        TLSInfo,
+    )
+    from hardsock._scope import current, remaining, scope, shield, sleep, timeout
+    from hardsock.connecting.connect import Address, adopt, connect, resolve
+    from hardsock.connecting.create_connection import create_connection
     from hardsock.guard import Guard
+    from hardsock.leaks.descriptors import (
+        Descriptor,
+        FdAlarm,
+        FdGrowth,
+        FdSnapshot,
+        FdWatch,
+        OpenConnection,
+        fd_snapshot,
+        fd_watch,
+        open_connections,
+    )
+    from hardsock.leaks.foreign import ForeignSocket
+    from hardsock.leaks.notes import Note, note
+    from hardsock.listening.listen import listen, listen_fds
+    from hardsock.listening.listener_socket import ListenerSocket
+    from hardsock.listening.peer_limits import PeerLimits
+    from hardsock.listening.proxy_protocol import ProxyProtocol
+    from hardsock.pool.options import PoolOptions
+    from hardsock.pool.pool import Pool, PoolManager
+    from hardsock.pool.records import Histogram, Lent, PoolAudit, PoolCloseReport, PoolStats, Site
+    from hardsock.serving.ambient import draining
+    from hardsock.serving.handover import TakenOver, hand_over, take_over
+    from hardsock.serving.inherited import InheritedSockets, systemd_sockets
+    from hardsock.serving.processes import ProcessesReport, ProcessInfo, ProcessServer
+    from hardsock.serving.records import CutConnection, DelayCounts, DrainReport, ServerStats
+    from hardsock.serving.serve import serve
+    from hardsock.serving.serve_processes import serve_processes
+    from hardsock.serving.server import Server
+    from hardsock.serving.systemd import systemd_notify
+    from hardsock.tls.config import Certificate, TLSConfig
+    from hardsock.tls.ssl_context import SSLContext, ssl_context
+    from hardsock.tls.tls_socket import TLSSocket
 
 __all__ = [
     "Address",
@@ -165,6 +157,7 @@ __all__ = [
     "EndOfStream",
     "EscapeWarning",
     "Event",
+    "Faults",
     "FdAlarm",
     "FdGrowth",
     "FdSnapshot",
@@ -238,6 +231,7 @@ __all__ = [
     "dump",
     "dump_at_fatal_signals",
     "events",
+    "faults",
     "fd_inventory",
     "fd_snapshot",
     "fd_watch",
@@ -270,18 +264,106 @@ __all__ = [
     "warn_of_foreign_sockets",
 ]
 
+# Where the rest is found: imported when it is used, so that a program pays for what it uses.
+# tools/check_names.py holds this against the imports above.
+_HOMES = {
+    "hardsock._defaults": ("Defaults", "defaults"),
+    "hardsock._dial_limits": ("DialLimits", "DialPlace", "DialStats"),
+    "hardsock._escapes": ("warn_of_foreign_sockets",),
+    "hardsock._faults": ("Faults", "faults"),
+    "hardsock._framing": ("Delimiter", "LengthPrefix", "Line"),
+    "hardsock._inspect": ("inspect",),
+    "hardsock._observe": ("Event", "dump", "dump_at_fatal_signals", "events", "report"),
+    "hardsock._options": ("SocketOptions",),
+    "hardsock._records": (
+        "Answer",
+        "Attempt",
+        "BreakerState",
+        "BreakerStats",
+        "CloseReport",
+        "HandshakeStats",
+        "ListenerStats",
+        "PeerCertificate",
+        "PeerStats",
+        "ProxyStats",
+        "Resolution",
+        "Setting",
+        "TLSInfo",
+    ),
+    "hardsock._scope": ("current", "remaining", "scope", "shield", "sleep", "timeout"),
+    "hardsock.connecting.connect": ("Address", "adopt", "connect", "resolve"),
+    "hardsock.connecting.create_connection": ("create_connection",),
+    "hardsock.guard": ("Guard",),
+    "hardsock.leaks.descriptors": (
+        "Descriptor",
+        "FdAlarm",
+        "FdGrowth",
+        "FdSnapshot",
+        "FdWatch",
+        "OpenConnection",
+        "fd_snapshot",
+        "fd_watch",
+        "open_connections",
+    ),
+    "hardsock.leaks.foreign": ("ForeignSocket",),
+    "hardsock.leaks.notes": ("Note", "note"),
+    "hardsock.listening.listen": ("listen", "listen_fds"),
+    "hardsock.listening.listener_socket": ("ListenerSocket",),
+    "hardsock.listening.peer_limits": ("PeerLimits",),
+    "hardsock.listening.proxy_protocol": ("ProxyProtocol",),
+    "hardsock.pool.options": ("PoolOptions",),
+    "hardsock.pool.pool": ("Pool", "PoolManager"),
+    "hardsock.pool.records": (
+        "Histogram",
+        "Lent",
+        "PoolAudit",
+        "PoolCloseReport",
+        "PoolStats",
+        "Site",
+    ),
+    "hardsock.serving.ambient": ("draining",),
+    "hardsock.serving.handover": ("TakenOver", "hand_over", "take_over"),
+    "hardsock.serving.inherited": ("InheritedSockets", "systemd_sockets"),
+    "hardsock.serving.processes": ("ProcessesReport", "ProcessInfo", "ProcessServer"),
+    "hardsock.serving.records": ("CutConnection", "DelayCounts", "DrainReport", "ServerStats"),
+    "hardsock.serving.serve": ("serve",),
+    "hardsock.serving.serve_processes": ("serve_processes",),
+    "hardsock.serving.server": ("Server",),
+    "hardsock.serving.systemd": ("systemd_notify",),
+    "hardsock.tls.config": ("Certificate", "TLSConfig"),
+    "hardsock.tls.ssl_context": ("SSLContext", "ssl_context"),
+    "hardsock.tls.tls_socket": ("TLSSocket",),
+}
+_MODULES = ("deadline", "guard")
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-def __getattr__(name: str) -> object:
-    if name == "guard":  # Few have one, and each process would wait for it.
-        return _import_module("hardsock.guard")
-    if name == "Guard":
-        return _import_module("hardsock.guard").Guard
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # A checker that saw it would take every misspelt name for one of ours.
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return _import_module(f"hardsock.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'hardsock' has no attribute {name!r}")
+        value = getattr(_import_module(_HOME_OF[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
-_inspect_by_environment()
+if "HARDSOCK_FAULTS" in _environ:
+    from hardsock._faults import by_environment as _faults_by_environment
+
+    _faults_by_environment()
+if _environ.get("HARDSOCK_INSPECT", "0") not in ("", "0"):
+    from hardsock._inspect import by_environment as _inspect_by_environment
+
+    _inspect_by_environment()
 if _environ.get("HARDSOCK_TRACE") == "1":
-    fd_watch(growth=2, trace=True)
+    from hardsock.leaks.descriptors import fd_watch as _fd_watch
+
+    _fd_watch(growth=2, trace=True)
 if "HARDSOCK" in _environ:
     from hardsock.running import begin_by_environment as _begin
 

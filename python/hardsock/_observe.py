@@ -39,9 +39,9 @@ class Event:
     number: int
     """In the order in which they happened, from 1 on."""
     kind: str
-    """``"connect_failed"``, ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
+    """``"connect_failed"``, ``"connect_slow"`` (over 2 s), ``"deadline"``, ``"cancelled"``, ``"reset"``, ``"dead_peer"``,
     ``"leaked"``, ``"overdue"``, ``"pool_timeout"``, ``"breaker_opened"``, ``"breaker_closed"``,
-    ``"draining"``, ``"shed"``, ``"no_descriptors"`` or ``"forked"``."""
+    ``"draining"``, ``"drained"``, ``"shed"``, ``"no_descriptors"``, ``"forked"`` or ``"fault"``."""
     age: float
     """Seconds ago."""
     what: str

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
 from types import CodeType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class Attempt(NamedTuple):
@@ -108,6 +110,8 @@ class TLSInfo(NamedTuple):
     @property
     def peer_certificate(self) -> PeerCertificate | None:
         """The peer's own certificate, read; None if it showed none."""
+        from datetime import datetime, timezone
+
         from hardsock import _core  # which imports this module while it is made
 
         if not self.peer_chain:

@@ -77,7 +77,7 @@ def in_event_loop() -> bool:
 class Ambient(ContextDecorator):
     """A token that is ambient in a block; in a task of an event loop the block ends with it.
 
-    Entered for each request of each adapter: what it costs in calls is counted by a test.
+    Entered for each request of each adapter; a test counts the calls (tests/adapters/test_calls.py).
     """
 
     __slots__ = ("_given", "_host", "_name", "_previous", "_seconds", "_shields")

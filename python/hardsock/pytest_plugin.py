@@ -63,6 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Begin to note to whom belongs what is opened."""
     config.addinivalue_line("markers", _MARKER)
+    config.addinivalue_line("markers", "wire(**settings): how the fixture wire is set up")
+    config.addinivalue_line("markers", "bad_proxy(**behaviour): what the fixture bad_proxy adds")
     kinds = _kinds(config)
     float(config.getini("hardsock_leaks_wait"))
     if not kinds:
@@ -284,3 +286,29 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("hardsock: left open by tests that ran at the same time")
         for text in strays:
             terminalreporter.line(text)
+
+
+# ---- the lab
+
+
+@pytest.fixture
+def wire(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A `hardsock.lab.Wire` for this test; ``@pytest.mark.wire(delay=0.05, ...)`` sets it up.
+
+    A machine that cannot have one skips the test (``CI=true``: fails it). If the wire did not do
+    what it was asked to, the test is told as skipped, with the reason.
+    """
+    from hardsock.lab.fixtures import wire_for  # Late: few tests want it.
+
+    yield from wire_for(request)
+
+
+@pytest.fixture
+def bad_proxy(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """``bad_proxy(target, latency=0.1)`` makes a `hardsock.lab.BadProxy` that ends with this test.
+
+    ``@pytest.mark.bad_proxy(latency=0.1)`` says what is not given.
+    """
+    from hardsock.lab.fixtures import proxies_for
+
+    yield from proxies_for(request)

@@ -19,7 +19,7 @@ import hardsock as hs
 import hardsock.adapters.pymysql
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from hardsock.lab.threads import IO_WAITS
-from support import BlackHole, Call, PeerScript, require
+from support import BlackHole, Call, Namespace, PeerScript, require
 from support.servers import postgres
 from support.tls import Identities
 
@@ -116,13 +116,15 @@ def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
 
 
 @contextlib.contextmanager
-def _mysql(port: int, ids: Identities | None, **settings: Any) -> Iterator[Any]:
+def _mysql(
+    port: int, ids: Identities | None, host: str = "127.0.0.1", **settings: Any
+) -> Iterator[Any]:
     if ids is not None:
         settings["ssl"] = {"ca": str(ids.ca)}
     else:
         settings["ssl_disabled"] = True
     conn = hardsock.adapters.pymysql.connect(
-        host="127.0.0.1", port=port, user="u", password="p", **settings
+        host=host, port=port, user="u", password="p", **settings
     )
     try:
         yield conn
@@ -175,6 +177,40 @@ def test_connecting_ends(end: str) -> None:
     with PeerScript([("stall",)]) as peer:
         _ends(end, lambda: connect(int(peer.address[1])), pymysql.err.OperationalError)
     nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
+    greeting = struct.pack("<I", len(_GREETING)) + _GREETING
+    script = [("send", greeting), ("recv", 36), ("stall",)]  # all but its answer to the hello
+
+    def connect(port: int) -> None:
+        with _mysql(port, ids):
+            pass
+
+    with PeerScript(script) as peer:
+        _ends(end, lambda: connect(int(peer.address[1])), pymysql.err.OperationalError)
+    nothing_open()
+
+
+def _dead_dns(end: str) -> bool:
+    from support import DeadDNS, use_dns
+
+    def connect() -> None:
+        with _mysql(3306, None, host="nobody.test"):
+            pass
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        _ends(end, connect, pymysql.err.OperationalError)
+    return True
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+def test_a_dead_name_server_ends(end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_databases:_dead_dns", end)
 
 
 def test_a_read_timeout_is_a_total_for_the_packet() -> None:

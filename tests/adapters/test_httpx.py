@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from adapters.http_peer import HttpPeer
 from adapters.web import Web
+from hardsock.lab.threads import IO_WAITS, wait_until_blocked
 from support import BlackHole, Namespace
 from support.loops import RUNS
 from support.pki import CLIENT, make_authority
@@ -236,6 +238,35 @@ def test_a_body_that_is_cut_is_an_error_of_the_library(way: Way, web: Web, path:
     assert isinstance(error, way.library.TransportError), error
 
 
+@pytest.mark.filterwarnings(  # httpx leaves the body's generator to the collector, which trio tells.
+    "ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("tls", ["plain", "tls"])
+def test_a_request_that_is_answered_early_gets_that_answer(
+    way: Way, tls: str, files: Files
+) -> None:
+    body = bytes(8 << 20)
+
+    def judge(answer: Callable[[], Any]) -> None:
+        try:
+            assert answer().status_code == 413
+        except way.library.TransportError:
+            pass  # The reset overtook it: no promise of HTTP's (RFC 9112 section 9.6).
+
+    with HttpPeer(files.serving if tls == "tls" else None) as peer, at_once():
+        url = peer.url("/early")
+        if way.way == "sync":
+            with way.adapter.client(**way.settings(total=LATE)) as client:
+                judge(lambda: client.post(url, content=body))
+            return
+
+        async def post() -> Any:
+            async with way.adapter.async_client(**way.settings(total=LATE)) as client:
+                return await client.post(url, content=body)
+
+        judge(lambda: way.run(post))
+
+
 def test_a_cancelled_call_never_hands_on_its_connection(way: Way, web: Web) -> None:
     settings = way.settings()
     token = hs.CancelToken()
@@ -312,6 +343,12 @@ def test_with_http2_the_queue_of_the_library_keeps_the_deadline(library: str, fi
                 client.get(web.url("/hello"))
 
 
+def once_blocked() -> Callable[[], None]:
+    """Returns when the thread that has called this sleeps, in whatever waits for descriptors."""
+    thread = threading.get_native_id()
+    return lambda: wait_until_blocked(thread, IO_WAITS, LATE)
+
+
 def test_a_connect_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> None:
     with BlackHole() as hole:
         url = f"http://127.0.0.1:{hole.port}/"
@@ -321,6 +358,9 @@ def test_a_connect_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> Non
         with at_once():
             error = way.get(url, scope=hs.timeout(SOON), total=LATE)
         assert isinstance(error, hs.DeadlineExceeded), error
+        with at_once(), cancelled_when(once_blocked()) as token:
+            error = way.get(url, scope=hs.scope(token), total=LATE)
+        assert isinstance(error, hs.Cancelled), error
 
 
 def test_a_handshake_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> None:
@@ -332,6 +372,9 @@ def test_a_handshake_that_hangs_ends_with_the_total_and_the_scope(way: Way) -> N
             with at_once():
                 error = way.get(f"https://127.0.0.1:{silent.port}/", **settings)
         assert isinstance(error, wanted), error
+    with Silent() as silent, at_once(), cancelled_when(silent.accept) as token:
+        error = way.get(f"https://127.0.0.1:{silent.port}/", scope=hs.scope(token), total=LATE)
+    assert isinstance(error, hs.Cancelled), error
 
 
 class Silent:
@@ -342,10 +385,15 @@ class Silent:
 
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
+        self._accepted: list[socket.socket] = []
         return self
 
+    def accept(self) -> None:
+        self._accepted.append(self._listener.accept()[0])
+
     def __exit__(self, *_details: object) -> None:
-        self._listener.close()
+        for one in [self._listener, *self._accepted]:
+            one.close()
 
 
 def test_a_refused_connect_is_an_error_of_the_library_with_every_attempt(way: Way) -> None:
@@ -476,6 +524,11 @@ def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
         error = way.get("http://nobody.test/", total=0.3)
         took = time.monotonic() - began
         assert isinstance(error, way.library.ConnectTimeout), error
+        error = way.get("http://nobody.test/", scope=hs.timeout(0.3), total=LATE)
+        assert isinstance(error, hs.DeadlineExceeded), error
+        with cancelled_when(once_blocked()) as token:
+            error = way.get("http://nobody.test/", scope=hs.scope(token), total=LATE)
+        assert isinstance(error, hs.Cancelled), error
         return took
 
 
@@ -643,3 +696,6 @@ def test_pauses_between_connect_retries_end_with_the_scope(files: Files) -> None
     with httpcore.ConnectionPool(network_backend=NetworkBackend(), retries=20) as pool:
         with at_once(), pytest.raises(hs.DeadlineExceeded), hs.timeout(SOON):
             pool.request("GET", url)
+        with at_once(), pytest.raises(hs.Cancelled), cancelled_when(once_blocked()) as token:
+            with hs.scope(token):
+                pool.request("GET", url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,17 @@ def test_an_address_or_adapters_are_asked_for(capsys: pytest.CaptureFixture[str]
             main(wrong)
         assert caught.value.code == 2
     capsys.readouterr()
+
+
+def test_the_table_of_what_is_tested_is_what_the_tests_say() -> None:
+    tool = ROOT / "tools/adapter_contract.py"
+    done = subprocess.run([sys.executable, tool], capture_output=True, text=True)
+    if done.returncode and os.environ.get("CI") != "true":
+        pytest.skip("not all libraries are installed, so the tests cannot be listed")
+    assert done.returncode == 0, done.stderr
+    begin, end = "<!-- contract: begin -->", "<!-- contract: end -->"
+    said = PAGE.partition(begin)[2].partition(end)[0]
+    assert said.strip() == done.stdout.strip(), "run tools/adapter_contract.py --write"
 
 
 @pytest.mark.parametrize("one", _known.ADAPTERS, ids=lambda one: one.library)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -203,4 +205,132 @@ def test_asking_a_sentinel_ends(end: str) -> None:
         for one in made.sentinels:
             one.connection_pool.disconnect()
         client.connection_pool.disconnect()
+    nothing_open()
+
+
+# ---- asyncio
+
+
+def _awaited(main: Any) -> Any:
+    return asyncio.run(main())
+
+
+async def _ends_awaited(end: str, client: Any, call: Any, when: Any) -> None:
+    """The client's *call* is ended by *end*; a cancel comes from a thread once *when* returned."""
+    client.total = SHORT if end == "deadline" else None
+    if end != "cancel":
+        scope = hs.timeout(SHORT) if end == "scope" else contextlib.nullcontext()
+        with pytest.raises((redis.exceptions.TimeoutError, hs.DeadlineExceeded)) as late, scope:
+            await call()
+        assert any(isinstance(one, hs.DeadlineExceeded) for one in causes(late.value))
+        return
+    token = hs.CancelToken()
+
+    def stop() -> None:
+        when()
+        token.cancel("stop button")
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        with pytest.raises(hs.Cancelled), hs.scope(token):
+            await call()
+    finally:
+        await asyncio.to_thread(thread.join)
+
+
+def _blocked(server: Server) -> Any:
+    """Returns when a client of the server is in a blocking command."""
+
+    def when() -> None:
+        with redis.Redis(*server.address) as asked:
+            poll_until(lambda: asked.info("clients")["blocked_clients"] > 0, 20)
+
+    return when
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
+def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
+    end: str, nodes: list[Server]
+) -> None:
+    async def main() -> None:
+        url = "redis://{}:{}".format(*nodes[0].address)
+        client = hardsock.adapters.redis.async_cluster(url, total=30)
+        try:
+            async with client.pipeline() as pipe:
+                for number in range(20):
+                    pipe.set(f"key {number}", number)
+                assert all(await pipe.execute())
+            (place,) = {client.keyslot("never")}
+            node = client.nodes_manager.get_node_from_slot(place)
+            holder = next(one for one in nodes if one.port == node.port)
+            await _ends_awaited(end, client, lambda: client.blpop("never", 0), _blocked(holder))
+            client.total = 30
+            for number in range(5):
+                await client.set("own", number)
+                assert await client.get("own") == b"%d" % number
+            found = [one for one in hs.open_connections() if one.how == "connect"]
+            assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in nodes}
+        finally:
+            await client.aclose()
+
+    _awaited(main)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
+def test_finding_the_nodes_ends_where_it_is_awaited(end: str) -> None:
+    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
+
+        async def main() -> None:
+            client = hardsock.adapters.redis.async_cluster("redis://{}:{}".format(*peer.address))
+            try:
+                await _ends_awaited(
+                    end, client, lambda: client.get("key"), lambda: peer.wait_steps(1)
+                )
+            finally:
+                await client.aclose()
+
+        _awaited(main)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+def test_an_awaited_client_of_sentinel_serves_over_hardsock(
+    sentinel: tuple[Server, Server],
+) -> None:
+    async def main() -> None:
+        made = hardsock.adapters.redis.async_sentinel([sentinel[1].address], total=30)
+        client = made.master_for("main")
+        await client.set("by sentinel", "1")
+        assert await client.get("by sentinel") == b"1"
+        found = [one for one in hs.open_connections() if one.how == "connect"]
+        assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in sentinel}
+        await _ends_awaited("deadline", client, lambda: client.blpop("never", 0), None)
+        client.total = 30
+        assert await client.get("by sentinel") == b"1"
+        for one in (client, *made.sentinels):
+            await one.connection_pool.disconnect()
+
+    _awaited(main)
+    nothing_open()
+
+
+@pytest.mark.usefixtures("event_loops")
+@pytest.mark.parametrize("end", ["deadline", "scope", "cancel"])
+def test_asking_an_awaited_sentinel_ends(end: str) -> None:
+    with PeerScript([("recv", 1), ("stall",)], check=False, connections=20) as peer:
+
+        async def main() -> None:
+            made = hardsock.adapters.redis.async_sentinel([peer.address])
+            client = made.master_for("main")
+            try:
+                await _ends_awaited(end, client, client.ping, lambda: peer.wait_steps(1))
+            finally:
+                for one in (client, *made.sentinels):
+                    await one.connection_pool.disconnect()
+
+        _awaited(main)
     nothing_open()

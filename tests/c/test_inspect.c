@@ -145,6 +145,25 @@ START_TEST(of_those_that_start_at_once_one_stays)
 }
 END_TEST
 
+/* Nobody waits for a thread to end, and yet they do not pile up. */
+START_TEST(started_and_stopped_in_a_tight_loop_it_does_not_pile_up)
+{
+    long fds = count_fds(), most = 0;
+
+    for (int i = 0; i < 300; i++) {
+        long now;
+
+        ASSERT_OK(hs_inspect_start(path, fresh()));
+        now = count_fds();
+        most = now > most ? now : most;
+        hs_inspect_stop();
+    }
+    ck_assert_int_le(most - fds, 6 * 9); /* The waker of this thread, too. */
+    hs_inspect_stop();
+    EVENTUALLY(count_fds() <= fds + 1);
+}
+END_TEST
+
 static atomic_bool storm_is_over;
 
 static void *
@@ -547,6 +566,7 @@ main(void)
     tcase_add_test(tc, second_start_takes_the_place_of_the_first);
     tcase_add_test(tc, path_that_cannot_be_is_refused_and_leaves_nothing);
     tcase_add_test(tc, of_those_that_start_at_once_one_stays);
+    tcase_add_test(tc, started_and_stopped_in_a_tight_loop_it_does_not_pile_up);
     tcase_add_test(tc, child_has_nothing_of_it_whenever_it_is_forked);
     tcase_add_test(tc, newcomer_gets_the_place_of_one_that_reads_slowly);
     tcase_add_test(tc, one_that_asks_once_and_those_that_ask_all_the_time_are_answered_in_turn);

@@ -167,6 +167,7 @@ START_TEST(overdue_lease_is_told_once_and_its_late_return_too)
     struct hs_lent lent;
     struct hs_op op = op_in(10 * SECOND);
     struct hs_pool *p;
+    int64_t since;
     bool late;
 
     o.overdue_after_ns = 10 * MS;
@@ -183,9 +184,10 @@ START_TEST(overdue_lease_is_told_once_and_its_late_return_too)
     ck_assert(late);
     ck_assert_uint_eq(stats_of(p).overdue, 1);
     ck_assert_uint_eq(stats_of(p).returned_late, 1);
+    since = hs_now();
     b = take(p);
     ASSERT_OK(hs_pool_release(p, &b, HS_RETURN_DONE, fresh(), NULL, &late));
-    ck_assert(!late);
+    ck_assert(!late || hs_now() - since >= 10 * MS); /* It was late indeed, on a slow machine. */
     pool_end(p);
     server_free(&s);
 }

@@ -244,6 +244,8 @@ START_TEST(out_of_descriptors_it_sheds_backs_off_and_recovers)
 {
     struct hs_listener *l = open_with("127.0.0.1:0", NULL);
     struct hs_conn *c = NULL;
+    int64_t until = hs_now() + 10 * SECOND;
+    uint64_t rounds = 0;
     int fds[6];
     char byte;
     size_t n;
@@ -251,10 +253,13 @@ START_TEST(out_of_descriptors_it_sheds_backs_off_and_recovers)
     for (size_t i = 0; i < 6; i++)
         fds[i] = dial(l);
     forbid_more_descriptors();
-    ASSERT_ERR(HS_E_DEADLINE, accept_in(l, 200 * MS, 1, &c, &n));
+    do {
+        ASSERT_ERR(HS_E_DEADLINE, accept_in(l, 200 * MS, 1, &c, &n));
+        rounds++;
+    } while (stats_of(l).shed < 6 && hs_now() < until);
     ck_assert_uint_eq(stats_of(l).shed, 6);
     ck_assert_uint_ge(stats_of(l).exhausted, 1);
-    ck_assert_uint_le(stats_of(l).exhausted, 30); /* 5, 10, .. 100 ms: no spinning */
+    ck_assert_uint_le(stats_of(l).exhausted, 30 * rounds); /* 5, 10, .. 100 ms: no spinning */
     for (size_t i = 0; i < 6; i++) {
         ck_assert_int_eq(recv(fds[i], &byte, 1, 0), -1); /* They learn at once. */
         ck_assert_int_eq(errno, ECONNRESET);

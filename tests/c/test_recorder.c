@@ -157,6 +157,50 @@ START_TEST(refused_connect_is_noted)
 }
 END_TEST
 
+static void
+note_connects(enum hs_event_kind kind, int n, int64_t span_ns, const char *where)
+{
+    struct hs_event e = {.span_ns = span_ns};
+
+    hs_event_text(&e, where);
+    for (int i = 0; i < n; i++)
+        hs_event_note(kind, &e);
+}
+
+START_TEST(history_of_an_address_is_told_by_what_was_slow_and_what_failed)
+{
+    static const struct {
+        int failed, slow_failed, slow; /* the newest failure is the one that is asked about */
+        const char *want;
+    } rows[] = {
+        {1, 0, 0, "why"},
+        {2, 0, 0, "why"},
+        {3, 0, 0, "why; 2 other connects to this address have failed in the last 0 s"},
+        {0, 3, 0,
+         "why; 2 other connects to this address have failed in the last 0 s, each after more than "
+         "2 s"},
+        {2, 1, 0, "why; 2 other connects to this address have failed in the last 0 s"},
+        {1, 0, 1, "why"},
+        {1, 0, 14,
+         "why; 14 other connects to this address took over 2 s in the last 0 s, and 0 failed"},
+        {2, 2, 3,
+         "why; 4 other connects to this address took over 2 s in the last 0 s, and 3 failed"},
+    };
+
+    for (size_t i = 0; i < LENGTH(rows); i++) {
+        char where[32], buf[256] = "why";
+
+        (void)snprintf(where, sizeof(where), "192.0.2.1:%zu", i + 1);
+        note_connects(HS_EVENT_CONNECT_SLOW, rows[i].slow, 3 * SECOND, where);
+        note_connects(HS_EVENT_CONNECT_FAILED, rows[i].failed, 1, where);
+        note_connects(HS_EVENT_CONNECT_FAILED, rows[i].slow_failed, 2 * SECOND, where);
+        note_connects(HS_EVENT_CONNECT_SLOW, 5, 3 * SECOND, "192.0.2.2:1");
+        hs_hint_history(where, buf, sizeof(buf));
+        ck_assert_str_eq(buf, rows[i].want);
+    }
+}
+END_TEST
+
 START_TEST(deadline_of_a_call_is_noted_and_a_mere_look_is_not)
 {
     struct pair p = pair_tcp();
@@ -581,6 +625,7 @@ main(void)
     tcase_add_test(tc, long_text_is_cut_between_letters);
     tcase_add_test(tc, no_more_than_there_is_room_for);
     tcase_add_test(tc, refused_connect_is_noted);
+    tcase_add_test(tc, history_of_an_address_is_told_by_what_was_slow_and_what_failed);
     tcase_add_test(tc, deadline_of_a_call_is_noted_and_a_mere_look_is_not);
     tcase_add_test(tc, reset_by_the_peer_is_noted_once);
     tcase_add_test(tc, leak_is_counted_by_its_line);

@@ -39,9 +39,13 @@ ISOLATED = pytest.param(
 KINDS = [ISOLATED, "legacy"]
 
 
+# CPython 3.14 tells of interpreters that are left, at a time when it can raise nothing.
+WARNINGS = ["-W", "error", "-W", "ignore:remaining subinterpreters:RuntimeWarning"]
+
+
 def run(code: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(code)],
+        [sys.executable, *WARNINGS, "-c", PRELUDE + textwrap.dedent(code)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -407,6 +411,7 @@ assert entered.wait(10)
 }
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="exit ends the interpreters that are left")
 def test_exit_with_a_callback_that_blocks_elsewhere_is_as_with_a_thread_there() -> None:
     """A legacy interpreter that only the process ends, with any thread in it, is a fatal error of
     CPython's up to 3.12. Should that change for threads, it has to for callbacks."""
@@ -422,3 +427,68 @@ def test_exit_with_a_callback_that_blocks_elsewhere_is_as_with_a_thread_there() 
         assert done.stdout == "exits\n", done.stderr
         how[what] = (done.returncode, "Py_EndInterpreter" in done.stderr)
     assert how["a thread"] == how["a callback"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="nothing ends an interpreter that is left")
+@pytest.mark.parametrize("what", BLOCKED)
+def test_exit_waits_for_what_blocks_elsewhere_until_it_ends(what: str) -> None:
+    """For a thread as for a callback: both are of an interpreter that ends with the process."""
+    code = BLOCKED[what].replace("daemon=True", "daemon=False")
+    code = code.replace("threading.Event().wait()", "import os; os.read(0, 1)")
+    program = f"kept = create('legacy')\nrun_in(kept, {code!r})\nprint('exits', flush=True)"
+    with subprocess.Popen(
+        [sys.executable, *WARNINGS, "-c", PRELUDE + program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "exits\n"
+        assert process.communicate("x", timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_and_the_inspector_are_the_process_s_in_every_interpreter(kind: str) -> None:
+    """The registry is one for all; an interpreter that ends leaves nothing in it but counts."""
+    out = run(
+        f"""
+        import tempfile
+        import hardsock as hs
+        place = tempfile.mkdtemp()
+        path = hs.inspect(directory=place + "/sockets")
+        for _ in range(3):
+            interpreter = create({kind!r})
+            run_in(interpreter, '''
+        import hardsock as hs
+        with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address) as conn:
+            with listener.accept(), hs.Pool(listener.address, name="inner") as pool:
+                told = hs.metrics()
+                assert told["open_connections"]["connect"] == 1, told["open_connections"]
+                assert [one["name"] for one in told["pools"]] == ["inner"]
+                line = [r for r in hs.report("connections")["connections"] if r["how"] == "connect"]
+                assert line[0]["site"]["line"] > 0
+            try:
+                hs.connect(("127.0.0.1", 1))
+            except hs.ConnectError as error:
+                assert error.hint
+        assert hs.events()[-1].kind == "connect_failed"
+        from hardsock import _core
+        state = _core.Service("threads", "inner", 1)  # serve() itself may not be allowed threads.
+        state.ended()
+        assert [one["state"] for one in hs.report("servers")["services"]] == ["ended"]
+        ''')
+            interpreters.destroy(interpreter)
+        told = hs.metrics()
+        assert sum(told["open_connections"].values()) == 0, told["open_connections"]
+        assert told["events"]["connect_failed"] == 3
+        assert told["events"]["drained"] == 3
+        assert told["pools"] == told["servers"] == told["services"] == []
+        assert hs.inspect(False) is None
+        import shutil
+        shutil.rmtree(place)
+        print("ok")
+        """
+    )
+    assert out == "ok\n"

@@ -699,14 +699,17 @@ def test_children_are_under_it_too_whichever_way_they_begin(tmp_path: Path) -> N
     assert done.stderr.count(f"1 at {path}:6 in child") == 3
 
 
-def test_multiprocessings_pipes_pools_and_managers_work(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessings_pipes_pools_and_managers_work(tmp_path: Path, method: str) -> None:
     path = program(
         tmp_path,
-        """
-        import multiprocessing
+        f"""
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore")  # 3.12: fork with threads
         def square(x):
             return x * x
         if __name__ == "__main__":
+            multiprocessing.set_start_method({method!r})
             with multiprocessing.Pool(2) as pool:
                 print(pool.map(square, range(5)))
             with multiprocessing.Manager() as manager:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import inspect
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core, aio
+from hardsock.lab.waits import poll_until
 from support.threads import run_threaded
 
 
@@ -552,3 +554,49 @@ def test_child_of_a_fork_has_a_watch_of_its_own() -> None:
     )
 
     assert ("11 0\n", "") == (done.stdout, done.stderr)
+
+
+# ---- tcp_counts
+
+
+def test_tcp_counts_counts_by_state_towards_a_peer() -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        address = listener.address
+        assert set(hs.tcp_counts(address).values()) == {0}
+        with hs.connect(address), listener.accept(), hs.connect(address), listener.accept():
+            counts = hs.tcp_counts(address)
+            assert counts["established"] == 2
+            assert sum(counts.values()) == 2
+            everything = hs.tcp_counts()
+            assert everything["established"] >= 4
+            assert everything["listen"] >= 1
+            assert everything.keys() == counts.keys()
+        first = hs.connect(address)
+        listener.accept().close()
+        assert poll_until(lambda: hs.tcp_counts(address)["close_wait"] == 1, 20)
+        first.close()
+
+
+def test_tcp_counts_counts_ipv6_too() -> None:
+    with hs.listen(("::1", 0)) as listener, hs.connect(listener.address), listener.accept():
+        assert hs.tcp_counts(listener.address)["established"] == 1
+
+
+@pytest.mark.parametrize("peer", ["unix:/tmp/x", "example.org:80"])
+def test_tcp_counts_wants_a_literal_address(peer: str) -> None:
+    with pytest.raises(ValueError, match="peer must be an IP address and a port"):
+        hs.tcp_counts(peer)
+
+
+def test_tcp_counts_says_when_the_kernel_cannot_be_asked() -> None:
+    """Without a descriptor for the question."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            hs.tcp_counts()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE

@@ -107,10 +107,26 @@ def test_every_setting_that_scaling_names_can_be_explained() -> None:
 
 
 def test_every_adr_has_its_four_parts() -> None:
-    for adr in (ROOT / "docs" / "adr").glob("*.md"):
+    for adr in (ROOT / "docs" / "adr").glob("0*.md"):
         text = adr.read_text()
         for part in ("Context", "Decision", "Consequences", "What would change our mind"):
             assert f"**{part}.**" in text, (adr.name, part)
+
+
+def test_the_index_of_decisions_has_each_with_its_title_and_status() -> None:
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    rows = re.findall(r"^\| \[(\d+)\]\(([\w.-]+)\) \| (.+) \| (.+) \|$", index, re.MULTILINE)
+    numbers = [int(number) for number, *_ in rows]
+    assert numbers == sorted(set(numbers))
+    expected = []
+    for adr in sorted((ROOT / "docs" / "adr").glob("0*.md")):
+        heading = re.match(r"# (\d+)\. (.+)\n", adr.read_text())
+        assert heading, f"{adr.name}: begins with no '# number. title'"
+        assert int(heading[1]) == int(adr.name[:4]), adr.name
+        expected.append((heading[1], adr.name, heading[2]))
+    assert [row[:3] for row in rows] == expected, "docs/adr/README.md: a row for each, in order"
+    for number, _, _, status in rows:
+        assert re.fullmatch(r"accepted|withdrawn|superseded by \[\d+\]\([\w.-]+\)", status), number
 
 
 def _named_functions() -> list[tuple[str, str]]:

@@ -615,7 +615,10 @@ def test_half_a_message_written_through_a_file_poisons(
     with pytest.raises(hs.DeadlineExceeded):
         file.write(b"x" * (8 << 20))
     assert ours.write_poisoned
-    for call in (lambda: ours.sendall(b"next"), lambda: file.write(b"y" * 9000)):
+    for call in (
+        lambda: ours.sendall(b"next"),
+        lambda: file.write(b"y" * 2 * io.DEFAULT_BUFFER_SIZE),
+    ):
         with pytest.raises(hs.Poisoned):
             call()
     file.close()  # It keeps nothing: a flush has nothing to do.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import resource
@@ -17,7 +19,12 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+import hardsock.aio
 from hardsock import _core
+from hardsock.lab.waits import poll_until
+from hardsock.serving.ledger import Phase
+from support import process_handlers
+from support.tls import Identities
 
 
 @pytest.fixture
@@ -378,6 +385,42 @@ def test_hint_tells_of_other_failures_to_the_same_address() -> None:
     assert "3 other connects to this address have failed" in hints[3]
 
 
+def test_hint_of_a_pools_dial_tells_of_others_too() -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        dead = gone.getsockname()
+    for _ in range(3):
+        with hs.Pool(dead) as pool, pytest.raises(hs.ConnectError) as caught:
+            pool.acquire(timeout=20)
+    assert "2 other connects to this address have failed" in (caught.value.hint or "")
+
+
+@pytest.mark.slow
+def test_connect_that_took_over_two_seconds_is_an_event(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    ids = Identities(tmp_path_factory.mktemp("ca"))
+    began = time.monotonic()
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        port = listener.address[1]
+
+        def answer_late() -> None:
+            with listener.accept() as conn:
+                assert poll_until(lambda: time.monotonic() - began > 2.1, 60)
+                conn.upgrade_to_tls(ids.server())
+                conn.recv(1)
+
+        thread = threading.Thread(target=answer_late)
+        thread.start()
+        with hs.connect(listener.address, tls=ids.client(), timeout=60):
+            event = last("connect_slow")
+        thread.join()
+    assert event.what == f"127.0.0.1:{port}"
+    assert event.error is None
+    assert (event.span or 0) > 2
+    assert event.site is not None
+    assert event.site.function == "test_connect_that_took_over_two_seconds_is_an_event"
+
+
 def test_hint_of_a_pool_names_who_holds_it_and_how_many_wait(listener: hs.Listener) -> None:
     with hs.Pool(listener.getsockname(), max_size=1) as pool:
         held = pool.acquire()
@@ -394,3 +437,106 @@ def test_hint_of_a_pool_names_who_holds_it_and_how_many_wait(listener: hs.Listen
         pool.release(held)
     assert told[0].startswith(f"nobody else waits for this pool, held by {__file__}:")
     assert " for 0 s" in told[0]
+
+
+# ---- servers
+
+
+def services() -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in hs.report("servers")["services"]}
+
+
+def test_phases_have_the_cores_numbers() -> None:
+    assert [phase.number for phase in Phase] == [0, 1, 2, 3]
+
+
+def test_threaded_server_tells_its_state(listener: hs.Listener) -> None:
+    go = threading.Event()
+
+    def handler(conn: hs.Connection) -> None:
+        conn.recv(1)
+        go.wait(20)
+
+    drained = hs.metrics()["events"]["drained"]
+    with hs.serve(
+        handler, ("127.0.0.1", 0), drain_timeout=20, workers=2, max_connections=2, name="told"
+    ) as server:
+        assert services()["told"]["state"] == "accepting"
+        with hs.connect(server.address) as first, hs.connect(server.address) as second:
+            first.sendall(b"x")
+            assert poll_until(lambda: services()["told"]["accepted"] == 2, 20)
+            assert poll_until(lambda: services()["told"]["state"] == "full", 20)
+            assert poll_until(lambda: services()["told"]["busy"] == 2, 20)
+            told = services()["told"]
+            assert (told["kind"], told["limit"]) == ("threads", 2)
+            phases = [one["phase"] for one in hs.report("connections")["connections"]]
+            assert phases.count("busy") == 2
+            server.stop()
+            assert poll_until(lambda: services()["told"]["state"] == "draining", 20)
+            assert services()["told"]["draining"] >= 0
+            go.set()
+            second.sendall(b"x")
+    told = services()["told"]
+    assert told["state"] == "ended"
+    assert told["accepted"] == told["handled"] + told["failed"] + told["cut"] == 2
+    assert hs.metrics()["events"]["drained"] == drained + 1
+    event = last("drained")
+    assert event.what == "told"
+    assert event.span is not None
+
+
+def test_parked_connections_are_told_as_parked() -> None:
+    with hs.serve(
+        lambda conn: conn.sendall(conn.recv(1)),
+        ("127.0.0.1", 0),
+        per="message",
+        drain_timeout=20,
+        name="parks",
+    ) as server:
+        with hs.connect(server.address) as conn:
+            conn.sendall(b"x")
+            assert conn.recv(1) == b"x"
+            assert poll_until(lambda: services()["parks"]["parked"] == 1, 20)
+            assert services()["parks"]["busy"] == 0
+        assert poll_until(lambda: services()["parks"]["parked"] == 0, 20)
+
+
+def test_server_of_an_event_loop_tells_its_state() -> None:
+    async def main() -> None:
+        async def handler(conn: hardsock.aio.Connection) -> None:
+            await conn.recv(1)
+
+        async with hardsock.aio.serve(
+            handler, ("127.0.0.1", 0), drain_timeout=20, name="loops"
+        ) as server:
+            async with await hardsock.aio.connect(server.address) as conn:
+                while services()["loops"]["busy"] == 0:
+                    await asyncio.sleep(0)
+                assert services()["loops"]["kind"] == "tasks"
+                await conn.sendall(b"x")
+                while services()["loops"]["handled"] == 0:
+                    await asyncio.sleep(0)
+        assert services()["loops"]["state"] == "ended"
+
+    asyncio.run(main())
+
+
+def test_supervisor_tells_what_its_processes_say() -> None:
+    with hs.serve_processes(
+        process_handlers.which, ("127.0.0.1", 0), processes=2, drain_timeout=20, name="many"
+    ) as server:
+        assert server.wait_ready(60)
+        with hs.connect(server.address) as conn:
+            conn.sendall(b"x\n")
+            assert conn.recv_until(b"\n").startswith(b"x ")
+            assert poll_until(lambda: services()["many"]["busy"] == 1, 60)
+        assert poll_until(lambda: services()["many"]["handled"] == 1, 60)
+        assert services()["many"]["kind"] == "processes"
+    assert services()["many"]["state"] == "ended"
+
+
+def test_state_of_a_server_goes_with_it() -> None:
+    server = hs.serve(lambda conn: None, ("127.0.0.1", 0), drain_timeout=5, name="goes")
+    server.drain()
+    del server
+    assert poll_until(lambda: gc.collect() >= 0 and "goes" not in services(), 20)

@@ -149,13 +149,13 @@ def test_what_is_parked_is_kept_and_nothing_else_is(
         peer.sendall(b"y")
         reading.result(5)
     assert parking.park(conn, what, None) == TAKEN
+    assert sys.getrefcount(what) == before + 1, "what was refused, or taken out, is kept"
     alive = weakref.ref(what)
     del what
     assert alive() is not None
     del parking
     gc.collect()
     assert alive() is None
-    assert before > 1
 
 
 def test_the_state_of_a_connection_goes_with_it(

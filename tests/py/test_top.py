@@ -17,7 +17,10 @@ from typing import Any
 import pytest
 
 from hardsock import __main__
+from hardsock.lab.inside import ready, wait_for_stop
+from hardsock.top import kernel
 from hardsock.top.tables import VIEWS, plain, seconds, size, table
+from support import Namespace, require
 
 SERVICE = """
 import sys, threading
@@ -150,6 +153,53 @@ def test_without_a_socket_it_is_the_kernels_view_and_says_so(tmp_path: Path) -> 
         )
         assert "established" in line
         assert f"127.0.0.1:{server.getsockname()[1]}" in line
+
+
+def test_kernels_view_is_the_same_with_and_without_sock_diag() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as other,
+        socket.create_connection(server.getsockname()[:2]) as conn,
+        socket.create_connection(other.getsockname()[:2]),
+    ):
+        conn.sendall(b"abc")
+        inodes = kernel._inodes(os.getpid())
+        told = {row["fd"]: row for row in kernel._by_diag(inodes)}
+        less = {row["fd"]: row for row in kernel._by_proc(os.getpid(), inodes)}
+    assert told.keys() == less.keys()
+    for fd, row in less.items():
+        assert told[fd].items() >= row.items()
+    row = next(one for one in told.values() if one.get("sent") == 3)
+    assert (row["sent"], row["received"]) == (3, 0)
+    assert 0 <= row["last_write"] < 60
+    assert 0 < row["rtt"] < 60
+
+
+def listen_inside() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ready(server.fileno())
+        wait_for_stop()
+
+
+@pytest.mark.net
+def test_process_in_another_network_namespace_is_looked_at_through_proc() -> None:
+    with require(Namespace()) as namespace, namespace.start(listen_inside) as running:
+        fd = running.wait_ready()
+        assert not kernel._is_in_our_namespace(running.pid)
+        rows = [row for row in kernel.connections(running.pid) if row["fd"] == fd]
+        assert [row["state"] for row in rows] == ["listen"]
+        running.stop()
+    assert kernel._is_in_our_namespace(os.getpid())
+
+
+def test_kernel_without_sock_diag_is_asked_through_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_inodes: object) -> None:
+        raise OSError("no sock_diag")
+
+    monkeypatch.setattr(kernel, "_by_diag", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        rows = kernel.connections(os.getpid())
+        assert [row["state"] for row in rows if row["fd"] == server.fileno()] == ["listen"]
 
 
 def test_process_that_is_not_there_is_exit_status_1(service: Service) -> None:
@@ -293,7 +343,13 @@ def test_screen_shows_lines_switches_tables_and_resizes(
     terminal.until(shows("retransmits"))
     terminal.tmux("send-keys", "Enter", "p")
     terminal.until(shows("TIMEOUTS"))
-    for key, text in (("v", "BACKLOG"), ("b", "REFUSED"), ("e", "KIND"), ("s", "OLDEST")):
+    for key, text in (
+        ("v", "PARKED"),
+        ("l", "BACKLOG"),
+        ("b", "REFUSED"),
+        ("e", "KIND"),
+        ("s", "OLDEST"),
+    ):
         terminal.tmux("send-keys", key)
         terminal.until(shows(text))
     terminal.tmux("resize-window", "-x", "100", "-y", "10")

@@ -7,7 +7,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,12 @@ LOST = f"""
 """
 
 
+@pytest.fixture(params=["plain", "tls"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """Where the certificates are; None: without TLS."""
+    return str(tmp_path) if request.param == "tls" else None
+
+
 @pytest.fixture
 def namespace() -> Any:
     with available():
@@ -41,10 +46,6 @@ def namespace() -> Any:
             raise Unavailable("no nft")
     with require(Namespace()) as made:
         yield made
-
-
-def identities(secured: bool) -> Identities | None:
-    return Identities(Path(tempfile.mkdtemp(prefix="hardsock-gone-"))) if secured else None
 
 
 def begin(server: Server, ids: Identities | None, said: bytes) -> hs.Connection:
@@ -60,9 +61,9 @@ def begin(server: Server, ids: Identities | None, said: bytes) -> hs.Connection:
     return conn
 
 
-def vanish(driver: str, secured: bool, who_notices: str) -> dict[str, Any]:
+def vanish(driver: str, folder: str | None, who_notices: str) -> dict[str, Any]:
     """In a namespace: clients between requests, in a head, in a body and in an answer are lost."""
-    ids = identities(secured)
+    ids = None if folder is None else Identities(Path(folder))
     settings = few_workers(driver, 3 * EACH, max_connections=60)
     times = http1.GENEROUS
     if who_notices == "the server":
@@ -87,20 +88,18 @@ def _ended(server: Server) -> int:
     return stats.failed + stats.cut + stats.endings.get("dead peer", 0)
 
 
-@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 def test_lost_clients_are_noticed_by_the_times_of_a_message(
-    driver: str, secured: bool, namespace: Namespace
+    driver: str, folder: str | None, namespace: Namespace
 ) -> None:
-    stats = namespace.run(vanish, driver, secured, "the server", timeout=60)
+    stats = namespace.run(vanish, driver, folder, "the server", timeout=60)
     assert stats["idle_timeouts"] == EACH
     assert stats["errors"] == {"DeadlineExceeded": 3 * EACH}
 
 
-@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 def test_lost_clients_are_noticed_by_the_kernel(
-    driver: str, secured: bool, namespace: Namespace
+    driver: str, folder: str | None, namespace: Namespace
 ) -> None:
-    stats = namespace.run(vanish, driver, secured, "the kernel", timeout=60)
+    stats = namespace.run(vanish, driver, folder, "the kernel", timeout=60)
     quiet = stats["endings"].get("dead peer", 0)  # Without a handler, where nobody waits in one.
     assert quiet == (EACH if driver.endswith("messages") else 0)
     assert stats["errors"] == {"DeadPeer": 4 * EACH - quiet}
@@ -139,9 +138,9 @@ def _counter(name: str) -> int:
     raise AssertionError(f"no counter {name}")
 
 
-def flood_with_syns(driver: str, secured: bool, count: int) -> dict[str, Any]:
+def flood_with_syns(driver: str, folder: str | None, count: int) -> dict[str, Any]:
     """In a namespace: SYNs from hosts that never answer, while honest clients ask."""
-    ids = identities(secured)
+    ids = None if folder is None else Identities(Path(folder))
     inside.swallow(f"{OURS}/24")
     for key in ("all", "lo"):
         inside.write_sysctl(f"net.ipv4.conf.{key}.rp_filter", 0)
@@ -169,11 +168,10 @@ def flood_with_syns(driver: str, secured: bool, count: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 def test_five_thousand_syns_cost_the_server_nothing(
-    driver: str, secured: bool, namespace: Namespace
+    driver: str, folder: str | None, namespace: Namespace
 ) -> None:
-    found = namespace.run(flood_with_syns, driver, secured, 5000, timeout=60)
+    found = namespace.run(flood_with_syns, driver, folder, 5000, timeout=60)
     assert found["cookies"] > 4000, "the flood did not fill the kernel's queue"
     assert found["queued"] == 0
     assert 0 < found["handled"] <= found["answers"], "who never answered was never accepted"

@@ -8,6 +8,8 @@
 #include "inject.h"
 
 #include "../c/support.h"
+#include "hardsock_binding.h"
+
 #include "../../csrc/base/addr.h"
 #include "../../csrc/listen/peers.h"
 #include "../../csrc/stream/linger.h"
@@ -16,8 +18,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 /* What no call may return: a scenario found something that must not be. */
@@ -799,6 +803,95 @@ count_delays(void)
     return rv;
 }
 
+/* A line that was never interned before is told as it is, or as unknown. */
+static hs_err
+intern_a_line(struct hs_call_site **ret_site)
+{
+    static int line;
+    struct hs_call_site_name name;
+
+    *ret_site = hs_call_site_intern("torture.py", "f", ++line);
+    hs_call_site_name(*ret_site, &name);
+    return name.line == line || *ret_site == hs_call_site_unknown() ? HS_OK : WRONG;
+}
+
+/* Each is whole, or there is none. */
+static hs_err
+tell_everything(void)
+{
+    hs_err rv = HS_OK;
+
+    for (int kind = 0; kind < HS_REPORT_KINDS && rv == HS_OK; kind++) {
+        char *text = NULL;
+        size_t len = 0;
+
+        rv = hs_report((enum hs_report_kind)kind, NULL, &text, &len);
+        if (rv == HS_OK && (len == 0 || text[0] != '{' || text[len - 1] != '}'))
+            rv = WRONG;
+        free(text);
+    }
+    return rv;
+}
+
+static hs_err
+report_all(void)
+{
+    struct hs_service *s = NULL;
+    struct hs_conn *c = NULL;
+    struct hs_call_site *site;
+    hs_err rv = hs_service_new(HS_SERVICE_THREADS, "torture", 1, NULL, &s);
+
+    if (rv == HS_OK && (rv = hs_conn_adopt(plain_fd, NULL, NULL, &c)) == HS_OK &&
+        (rv = intern_a_line(&site)) == HS_OK) {
+        hs_conn_set_site(c, HS_MADE_ADOPT, site, 1);
+        hs_conn_set_phase(c, hs_service_id(s), HS_PHASE_BUSY);
+        hs_call_site_leaked(site, c);
+        rv = tell_everything();
+    }
+    if (c != NULL && hs_conn_detach(c, NULL, &plain_fd) != HS_OK)
+        rv = WRONG;
+    hs_conn_unref(c);
+    if (s != NULL)
+        hs_service_ended(s);
+    hs_service_unref(s);
+    return rv;
+}
+
+static const char inspect_path[] = "/tmp/hardsock-torture-inspect";
+
+/* The answer to a question, if nothing fails on the way; the socket ends with it. */
+static hs_err
+ask_inspector(void)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    char text[64] = "";
+    hs_err rv = HS_E_SYSTEM;
+
+    memcpy(at.sun_path, inspect_path, sizeof(inspect_path));
+    if (fd < 0)
+        return rv;
+    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && send(fd, "events\n", 7, 0) == 7) {
+        (void)poll(&p, 1, (int)(span / MS));
+        if (recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT) > 0)
+            rv = strncmp(text, "{\"version\":", 11) == 0 ? HS_OK : WRONG;
+    }
+    (void)close(fd);
+    return rv;
+}
+
+static hs_err
+be_inspected(void)
+{
+    hs_err rv = hs_inspect_start(inspect_path, NULL);
+
+    if (rv == HS_OK)
+        rv = ask_inspector();
+    hs_inspect_stop();
+    return access(inspect_path, F_OK) == 0 ? WRONG : rv;
+}
+
 static const struct scenario {
     const char *name;
     hs_err (*run)(void);
@@ -822,7 +915,16 @@ static const struct scenario {
     {"linger", linger_twice},
     {"watch departures", watch_departures},
     {"count delays", count_delays},
+    {"report everything", report_all},
+    {"be inspected", be_inspected},
 };
+
+/* A thread of theirs ends, and lets go of what it has, when it is ready. */
+static bool
+ends_by_itself(const struct scenario *s)
+{
+    return s->run == use_pool || s->run == be_inspected;
+}
 
 struct round {
     const struct scenario *scenario;
@@ -839,7 +941,7 @@ run_round(void *arg)
 
     span = r->call >= 0 ? 30 * MS : 10 * SECOND;
     if (r->call >= 0)
-        inject_arm((enum call)r->call, r->nth, r->persistent, 0);
+        inject_arm((enum hs_call)r->call, r->nth, r->persistent, 0);
     r->rv = r->scenario->run();
     r->calls = inject_disarm();
     return NULL;
@@ -877,7 +979,7 @@ nothing_is_alive(void)
     hs_live_counts(&live);
     return live.tokens + live.conns + live.listeners + live.connectors + live.lookups +
                live.orphans + live.buffers + live.breakers + live.pools + live.notifiers +
-               live.departures ==
+               live.slots + live.parkings + live.departures + live.delays + live.lingering ==
            0;
 }
 
@@ -892,23 +994,21 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
 
     run_apart(&r);
     ck_assert_msg(r.rv != WRONG && r.rv != HS_INTR && r.rv != HS_WANT, "%s, %s %d: %s", s->name,
-                  call_names[call], nth, hs_err_text(r.rv));
+                  hs_call_facts[call].name, nth, hs_err_text(r.rv));
     ck_assert_msg(hs_now() - before < 5 * SECOND, "%s, %s %d took too long", s->name,
-                  call_names[call], nth);
+                  hs_call_facts[call].name, nth);
     accept_leftovers();
     EVENTUALLY(nothing_is_alive());
-    /* A pool's worker, and what lingers, are threads with descriptors: they end when they are
-     * ready, after what they had is counted as gone. */
-    EVENTUALLY(count_fds() <= fds);
+    EVENTUALLY(count_fds() <= fds); /* Threads of pools and of lingering end when they are ready. */
     /* Fewer: a thread of an earlier round was still closing its own. */
     ck_assert_msg(count_fds() <= fds, "%s, %s %d%s: %ld descriptors became %ld", s->name,
-                  call_names[call], nth, persistent ? " and on" : "", fds, count_fds());
+                  hs_call_facts[call].name, nth, persistent ? " and on" : "", fds, count_fds());
     if (nth == 1) {
         run_apart(&clean);
-        ck_assert_msg(clean.rv == HS_OK, "%s after %s: %s", s->name, call_names[call],
+        ck_assert_msg(clean.rv == HS_OK, "%s after %s: %s", s->name, hs_call_facts[call].name,
                       hs_err_text(clean.rv));
         EVENTUALLY(nothing_is_alive());
-        if (s->run == use_pool)
+        if (ends_by_itself(s))
             EVENTUALLY(count_fds() == fds);
         accept_leftovers();
     }
@@ -923,7 +1023,7 @@ START_TEST(each_call_fails_in_turn)
     inject_spare_me();
     plain_listener = tcp_listener(64, &addr);
     ck_assert_int_eq(fcntl(plain_listener, F_SETFL, O_NONBLOCK), 0);
-    for (int call = 0; call < CALL_COUNT; call++)
+    for (int call = 0; call < HS_CALLS; call++)
         for (int nth = 1; nth < 100 && torture(s, call, nth, _i % 2); nth++)
             rounds++;
     ck_assert_int_gt(rounds, 3);
@@ -936,7 +1036,7 @@ START_TEST(a_failing_epoll_ctl_is_named_in_the_error)
 {
     inject_spare_me();
     for (int nth = 1; nth <= 3; nth++) {
-        struct round r = {.scenario = &scenarios[1], .call = CALL_epoll_ctl, .nth = nth};
+        struct round r = {.scenario = &scenarios[1], .call = HS_CALL_epoll_ctl, .nth = nth};
 
         plain_listener = tcp_listener(64, &addr);
         run_apart(&r);

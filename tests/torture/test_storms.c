@@ -240,7 +240,7 @@ START_TEST(a_reader_that_comes_while_last_words_are_saved_gets_them)
     (void)setsockopt(p.peer, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
     (void)close(p.peer);
     p.peer = -1;
-    inject_hook(CALL_recv, start_a_reader, &w);
+    inject_hook(HS_CALL_recv, start_a_reader, &w);
     do {
         op = op_in(10 * SECOND);
         rv = DONE(hs_conn_send_all(p.c, &op, w.bytes, 1, fresh()));
@@ -303,7 +303,7 @@ START_TEST(bytes_that_cannot_be_put_back_for_want_of_memory_poison)
 
     put(p.peer, "abc", 3);
     ASSERT_ERR(HS_WANT, hs_conn_recv_exactly(p.c, &op, buf, 8, fresh()));
-    inject_arm(CALL_malloc, 1, true, 0);
+    inject_arm(HS_CALL_alloc, 1, true, 0);
     hs_conn_abandon(p.c, &op, buf);
     (void)inject_disarm();
     put(p.peer, "def", 3);
@@ -321,7 +321,7 @@ START_TEST(a_token_ends_without_memory_for_the_reason)
 
     ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t));
     ASSERT_OK(hs_token_new(NULL, 0, 1, NULL, fresh(), &late));
-    inject_arm(CALL_malloc, 1, true, 0);
+    inject_arm(HS_CALL_alloc, 1, true, 0);
     first = hs_token_cancel(t, "why", 0, NULL);
     rv = hs_token_check(late);
     (void)inject_disarm();
@@ -376,7 +376,7 @@ accept_meanwhile(void *arg)
 static void
 arm_second_accept(void *arg)
 {
-    inject_hook(CALL_accept4, accept_meanwhile, arg);
+    inject_hook(HS_CALL_accept, accept_meanwhile, arg);
 }
 
 /* The second shedding meets a thread that finds the reserve gone and takes a new one. */
@@ -390,14 +390,14 @@ START_TEST(the_reserve_descriptor_is_taken_back_once)
     int64_t until;
     size_t n;
 
-    inject_arm(CALL_accept4, 1, false, EMFILE);
+    inject_arm(HS_CALL_accept, 1, false, EMFILE);
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_listener_accept(s.l, &op, 1, fresh(), &c, &n)));
     (void)inject_disarm();
     other = dial(&addr);
     until = hs_deadline_after(10 * MS); /* the first back off is 5 ms */
     EVENTUALLY(hs_now() > until);
-    inject_arm(CALL_accept4, 1, false, EMFILE);
-    inject_hook(CALL_accept4, arm_second_accept, &s);
+    inject_arm(HS_CALL_accept, 1, false, EMFILE);
+    inject_hook(HS_CALL_accept, arm_second_accept, &s);
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_listener_accept(s.l, &again, 1, fresh(), &c, &n)));
     (void)inject_disarm();
     hs_conn_unref(s.got);
@@ -422,7 +422,7 @@ START_TEST(clients_that_fail_are_counted_and_passed_over)
         size_t n;
 
         fds[i] = dial(&addr);
-        inject_arm(CALL_accept4, 1, false, errors[i]);
+        inject_arm(HS_CALL_accept, 1, false, errors[i]);
         ASSERT_OK(DONE(hs_listener_accept(l, &op, 1, fresh(), &c, &n)));
         (void)inject_disarm();
         hs_conn_unref(c);
@@ -458,7 +458,7 @@ START_TEST(a_wake_up_with_no_error_is_not_yet_a_connection)
     hs_connect_options_init(&opts);
     opts.family = AF_INET;
     ASSERT_OK(hs_connector_new(&ep, &opts, fresh(), &cn));
-    inject_arm(CALL_getpeername, 1, false, ENOTCONN);
+    inject_arm(HS_CALL_getname, 1, false, ENOTCONN);
     ASSERT_OK(DONE(hs_connector_run(cn, &op, fresh(), &c)));
     (void)inject_disarm();
     hs_connector_free(cn);
@@ -475,13 +475,6 @@ steal_five_bytes(void *arg)
     char bytes[5];
 
     ck_assert_int_eq(read(*(int *)arg, bytes, sizeof(bytes)), 5);
-}
-
-/* Between the look, which is the first recv, and the second. */
-static void
-steal_at_the_next(void *arg)
-{
-    inject_hook(CALL_recv, steal_five_bytes, arg);
 }
 
 static struct hs_conn *
@@ -504,7 +497,7 @@ START_TEST(header_of_which_a_part_is_gone_is_no_errno_of_another_call)
     struct hs_conn *c = proxied(fds, "");
     bool local;
 
-    inject_hook(CALL_recv, steal_at_the_next, &fds[0]);
+    inject_hook(HS_CALL_recv, steal_five_bytes, &fds[0]); /* The look before it is a peek. */
     errno = EPERM;
     ASSERT_ERR(HS_E_RESET, hs_proxy_read(&r, c, fresh(), &local));
     ck_assert_int_eq(last_error()->sys, 0);
@@ -522,12 +515,6 @@ shrink(void *arg)
     inject_storm(0, 1, 7);
 }
 
-static void
-shrink_at_the_next(void *arg)
-{
-    inject_hook(CALL_recv, shrink, arg);
-}
-
 START_TEST(header_that_is_taken_in_pieces_is_whole)
 {
     struct hs_proxy_reader r = {0};
@@ -537,7 +524,7 @@ START_TEST(header_that_is_taken_in_pieces_is_whole)
     char rest[5];
     bool local;
 
-    inject_hook(CALL_recv, shrink_at_the_next, NULL);
+    inject_hook(HS_CALL_recv, shrink, NULL);
     ASSERT_OK(hs_proxy_read(&r, c, fresh(), &local));
     (void)inject_disarm();
     ck_assert(!local);

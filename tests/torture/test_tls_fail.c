@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define WRONG (-1)
-#define OPENSSL_MALLOC CALL_COUNT
+#define OPENSSL_MALLOC HS_CALLS
 /* Reading certificates takes thousands of allocations: of the later ones some must do. */
 #define ALL_OF 500
 #define STRIDE 13
@@ -46,7 +46,7 @@ ossl_malloc(size_t n, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return n == 0 || ossl_fails() ? NULL : __real_malloc(n);
+    return n == 0 || ossl_fails() ? NULL : malloc(n);
 }
 
 static void *
@@ -58,7 +58,7 @@ ossl_realloc(void *p, size_t n, const char *file, int line)
         free(p);
         return NULL;
     }
-    return ossl_fails() ? NULL : __real_realloc(p, n);
+    return ossl_fails() ? NULL : realloc(p, n);
 }
 
 static void
@@ -257,7 +257,7 @@ run_round(void *arg)
         ossl_persistent = r->persistent;
         ossl_fail_at = r->nth;
     } else if (r->call >= 0) {
-        inject_arm((enum call)r->call, r->nth, r->persistent, 0);
+        inject_arm((enum hs_call)r->call, r->nth, r->persistent, 0);
     }
     r->rv = r->scenario->run();
     ossl_fail_at = -1;
@@ -288,7 +288,7 @@ nothing_is_alive(void)
 static const char *
 name_of(int call)
 {
-    return call == OPENSSL_MALLOC ? "OpenSSL's malloc" : call_names[call];
+    return call == OPENSSL_MALLOC ? "OpenSSL's malloc" : hs_call_facts[call].name;
 }
 
 static bool
@@ -301,8 +301,7 @@ torture(const struct scenario *s, int call, int nth, bool persistent)
     run_apart(&r);
     ck_assert_msg(r.rv != WRONG && r.rv <= 0, "%s, %s %d%s: %s", s->name, name_of(call), nth,
                   persistent ? " and on" : "", hs_err_text(r.rv));
-    if (r.rv < 0 && r.calls >= nth &&
-        (call == CALL_malloc || call == CALL_calloc || call == OPENSSL_MALLOC))
+    if (r.rv < 0 && r.calls >= nth && (call == HS_CALL_alloc || call == OPENSSL_MALLOC))
         ck_assert_msg(error.tls != HS_TLS_PROTOCOL || error.code == HS_E_NOMEM, "%s, %s %d%s: %s",
                       s->name, name_of(call), nth, persistent ? " and on" : "", error.msg);
     EVENTUALLY(nothing_is_alive());
@@ -365,7 +364,7 @@ START_TEST(each_call_fails_in_turn)
     set_configs(s->judged, asks);
     run_apart(&warm);
     ASSERT_OK(warm.rv);
-    for (int call = 0; call <= CALL_COUNT; call++)
+    for (int call = 0; call <= HS_CALLS; call++)
         for (int nth = 1; torture(s, call, nth, _i % 2); nth += nth < ALL_OF ? 1 : STRIDE)
             rounds++;
     ck_assert_int_gt(rounds, 100);

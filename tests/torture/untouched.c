@@ -118,6 +118,13 @@ GUARD(__wrap_hs_conn_recvmsg, __real_hs_conn_recvmsg,
 GUARD(__wrap_hs_conn_tls_chain_copy, __real_hs_conn_tls_chain_copy,
       (struct hs_conn * c, size_t i, uint8_t **ret_der, size_t *ret_len), (c, i, ret_der, ret_len),
       ret_der, ret_len)
+GUARD(__wrap_hs_foreign_list, __real_hs_foreign_list,
+      (struct hs_error * err, struct hs_foreign **ret_rows, size_t *ret_n), (err, ret_rows, ret_n),
+      ret_rows, ret_n)
+GUARD(__wrap_hs_foreign_retire, __real_hs_foreign_retire,
+      (const struct hs_foreign *row, int64_t idle_ns, struct hs_error *err, enum hs_retire *ret_how,
+       int64_t *ret_idle_ns),
+      (row, idle_ns, err, ret_how, ret_idle_ns), ret_how, ret_idle_ns)
 GUARD(__wrap_hs_conn_set_user_timeout, __real_hs_conn_set_user_timeout,
       (struct hs_conn * c, unsigned ms, unsigned *ret_was_ms), (c, ms, ret_was_ms), ret_was_ms,
       ret_was_ms)
@@ -250,6 +257,13 @@ GUARD(__wrap_hs_conn_tls_binding, __real_hs_conn_tls_binding,
 GUARD(__wrap_hs_delays_new, __real_hs_delays_new,
       (struct hs_error * err, struct hs_delays **ret_delays), (err, ret_delays), ret_delays,
       ret_delays)
+GUARD(__wrap_hs_service_new, __real_hs_service_new,
+      (enum hs_service_kind kind, const char *name, uint64_t limit, struct hs_error *err,
+       struct hs_service **ret_s),
+      (kind, name, limit, err, ret_s), ret_s, ret_s)
 GUARD(__wrap_hs_report, __real_hs_report,
       (enum hs_report_kind kind, struct hs_error *err, char **ret_text, size_t *ret_len),
       (kind, err, ret_text, ret_len), ret_text, ret_len)
+GUARD(__wrap_hs_faults_begin, __real_hs_faults_begin,
+      (const char *spec, struct hs_error *err, uint64_t *ret_id), (spec, err, ret_id), ret_id,
+      ret_id)

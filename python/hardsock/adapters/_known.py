@@ -62,7 +62,7 @@ ADAPTERS = (
         "redis",
         'client = hardsock.adapters.redis.client("redis://db", total=1.0, size=16)',
         "all; pub/sub and blocking commands by a scope",
-        "asyncio's cluster and Sentinel, ssl_validate_ocsp*, use after a fork",
+        "ssl_validate_ocsp*, use after a fork",
         *("5.1", "8.1"),
     ),
     Adapter(

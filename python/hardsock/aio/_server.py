@@ -58,6 +58,8 @@ class Server(ServerCore):
     and ``stats`` may be called from any thread, everything else from the loop's.
     """
 
+    _kind = "tasks"
+
     def __init__(
         self,
         handler: Handler,
@@ -178,6 +180,7 @@ class Server(ServerCore):
                 self._report = self._sum_up(self._begin_drain(), outside, self._tasks.look)
             self._end_tending()
             self._nobody_left.cancel()
+            self._service.ended()
             self._ended.cancel("the server has ended")
 
     def _abandon(self) -> None:
@@ -209,8 +212,10 @@ class Server(ServerCore):
                 self._accepting = True  # The drain begins, or a look at connections is due.
             except (HardsockError, MemoryError) as exc:
                 self._accepting = False
+                self._service.accepts(False)
                 await self._pause_accepting(exc)
                 self._accepting = True  # as far as is known
+                self._service.accepts(True)
 
     async def _pause_accepting(self, exc: Exception) -> None:
         try:

@@ -131,7 +131,7 @@ class _Accepting:
 
 
 class EventLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+    """An event loop of asyncio over hardsock: what runs in it has its deadlines and its books."""
 
     def __init__(self, selector: Any = None) -> None:
         """*selector*: in place of the loop's own, which gathers what protocols write."""

@@ -1,4 +1,5 @@
-"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``."""
+"""The command line: ``hardsock demo``, ``explain``, ``run``, ``top``, ``ps``, ``attach``,
+``guard``."""
 
 from __future__ import annotations
 
@@ -19,12 +20,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             from hardsock.demo import run
 
             return run(arguments.scenes, plain=arguments.plain, list_only=arguments.list)
+        if arguments.command == "lab":
+            from hardsock.lab.experiments.command import run as run_lab
+
+            return run_lab(arguments)
         if arguments.command == "run":
             from hardsock.running.command import run as run_program
 
             return run_program(arguments)
         if arguments.command in ("top", "ps", "attach"):
             return _look(arguments)
+        if arguments.command == "guard":
+            from hardsock.cli.guard import watch
+
+            return watch(
+                arguments.pid, arguments.port, arguments.rules, arguments.every, arguments.count
+            )
         if arguments.adapters:
             from hardsock.adapters._known import report
 
@@ -73,7 +84,16 @@ def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     top.add_argument("--format", choices=formats, default="text", help="json and tsv: once")
     top.add_argument(
         "--view",
-        choices=("sites", "connections", "pools", "waiters", "servers", "breakers", "events"),
+        choices=(
+            "sites",
+            "connections",
+            "pools",
+            "waiters",
+            "servers",
+            "listeners",
+            "breakers",
+            "events",
+        ),
         default="sites",
         help="the table to begin with (sites)",
     )
@@ -88,6 +108,51 @@ def _add_looking(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="Exit status: 0; 1 if it cannot be done; 2 for wrong usage.",
     )
     attach.add_argument("pid", type=int, metavar="PID")
+
+
+def _add_guard(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    guard = commands.add_parser(
+        "guard",
+        help="tell what a guard would do about another process's connections",
+        description="Looks at the TCP connections that a process has accepted, in the kernel's "
+        "tables, and prints what rules would have a guard do, one JSON object a line; at the end "
+        "how the rules stand. Closes nothing.",
+        epilog="Exit status: 0; 1 if the process cannot be looked at, or has ended; 2 for wrong "
+        "usage; 3 for a wrong rules file.",
+    )
+    guard.add_argument("pid", type=int, metavar="PID")
+    guard.add_argument(
+        "--dry-run", action="store_true", required=True, help="required: there is no other way"
+    )
+    guard.add_argument("--port", type=int, metavar="P", help="only connections to this port of it")
+    guard.add_argument(
+        "--rules", metavar="FILE", help="YAML, needs PyYAML; default: guard.article_2023"
+    )
+    guard.add_argument("--every", type=_seconds, default=5.0, metavar="S", help="seconds (5)")
+    guard.add_argument(
+        "--count", type=int, default=0, metavar="N", help="end after so many looks (0: never)"
+    )
+
+
+def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lab = commands.add_parser(
+        "lab",
+        help="provoke failures of networked programs, measure them, draw them, prevent them",
+        description="Experiments on the kernel's real network, in namespaces of their own. Each "
+        "states a claim, provokes the failure with plain sockets, does the same work with hardsock, "
+        "and judges itself.",
+        epilog="Exit status: 0 if each claim was shown; 1 if one was not; 3 if one is INVALID or "
+        "cannot run here, and all others were shown; 2 for wrong usage.",
+    )
+    what = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
+    what.add_parser("list", help="name the experiments and their claims")
+    run = what.add_parser("run", help="run some, or all")
+    run.add_argument("names", nargs="+", metavar="NAME", help="as `list` names them, or all")
+    run.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write NAME.json, NAME.md and two pictures of each there (pictures: hardsock[lab])",
+    )
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -109,6 +174,7 @@ def _make_parser() -> argparse.ArgumentParser:
     demo.add_argument("--list", action="store_true", help="name the scenes and play none")
     demo.add_argument("--plain", action="store_true", help="aligned text, even if rich is there")
 
+    _add_lab(commands)
     explain = commands.add_parser(
         "explain",
         help="tell how a connect would go, without connecting",
@@ -136,4 +202,5 @@ def _make_parser() -> argparse.ArgumentParser:
 
     add_parser(commands)
     _add_looking(commands)
+    _add_guard(commands)
     return parser

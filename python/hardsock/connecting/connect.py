@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hardsock import _core
 from hardsock._core import Breaker, CancelToken, Connection
@@ -22,8 +22,10 @@ from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution, Setting
 from hardsock._scope import sleep
-from hardsock.connecting.proxies import Proxy, parse_via, tunnel
 from hardsock.tls.config import TLSConfig, client_config
+
+if TYPE_CHECKING:
+    from hardsock.connecting.proxies import Proxy
 
 __all__ = ["Address", "adopt", "connect", "resolve"]
 
@@ -356,6 +358,8 @@ def way_through(
     proxy_tls: TLSConfig | None,
 ) -> Way:
     """Check what ``connect(via=)`` was given."""
+    from hardsock.connecting.proxies import parse_via
+
     proxy = parse_via(via)
     host, port = target_of(address)
     if proxy_tls is not None and proxy.scheme != "https":
@@ -378,6 +382,8 @@ def _through(
     **to_proxy: Any,
 ) -> Connection:
     """``connect(via=)``: to the proxy, through it, and TLS, with one deadline."""
+    from hardsock.connecting.proxies import tunnel
+
     way, left = way_through(via, address, tls, server_name, proxy_tls), Left(timeout)
     proxy = way.proxy
     conn = connect(

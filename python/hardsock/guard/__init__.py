@@ -12,6 +12,7 @@ from hardsock.guard.actions import (
     ShortenTimeouts,
     UserTimeout,
 )
+from hardsock.guard.foreign import Foreign
 from hardsock.guard.guard import Guard, living_guards
 from hardsock.guard.presets import article_2023
 from hardsock.guard.quantities import QUANTITIES, Condition, Quantity
@@ -37,6 +38,7 @@ __all__ = [
     "CloseIdle",
     "Condition",
     "Diagnose",
+    "Foreign",
     "Guard",
     "Quantity",
     "RefuseNew",

@@ -125,3 +125,4 @@ class RefuseNew:
 
 
 Action = CloseIdle | Diagnose | Call | UserTimeout | ShortenTimeouts | RefuseNew
+"""What a rule may do when its condition holds."""

@@ -26,8 +26,8 @@ __all__ = ["Guard", "living_guards"]
 
 logger = logging.getLogger("hardsock.guard")
 
-_PATIENCE = 2
-"""Looks after which one that was asked to end, and has not, is left alone."""
+_PATIENCE = 5.0
+"""Seconds after which one that was asked to end, and has not, is left alone."""
 
 _living: WeakSet[Guard] = WeakSet()
 
@@ -257,8 +257,8 @@ class Guard:
         """Find out what those have done that were asked to end."""
         left = []
         for one in self._asked:
-            one.looks += 1
-            outcome = self._scope.outcome_of(one.asked, last or one.looks >= _PATIENCE)
+            late = time.monotonic() - one.since > _PATIENCE
+            outcome = self._scope.outcome_of(one.asked, last or late)
             if outcome == "asked":
                 left.append(one)
             else:
@@ -331,11 +331,11 @@ class Guard:
 class _Pending:
     """One that was asked to end."""
 
-    __slots__ = ("action", "asked", "details", "looks", "rule")
+    __slots__ = ("action", "asked", "details", "rule", "since")
 
     def __init__(self, rule: str, action: str, asked: Asked, details: dict[str, object]) -> None:
         self.rule, self.action, self.asked, self.details = rule, action, asked, details
-        self.looks = 0
+        self.since = time.monotonic()
 
 
 def _name(action: Action | None) -> str:

@@ -95,7 +95,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("mean_age", "s", "the mean of their ages; says nothing by itself"),
         Quantity("oldest_idle", "s", "how long the one idle for longest has been so"),
         Quantity("growth", "per s", "how many more there are, over the last minute"),
-        Quantity("descriptors", "", "of the process"),
+        Quantity("descriptors", "", "how many the process has open"),
         Quantity("descriptors_share", "of 1", "the same, of RLIMIT_NOFILE"),
         Quantity("queue_length", "", "connections that wait to be accepted"),
         Quantity("pool_waiting", "", "callers that wait for a pool's connection"),

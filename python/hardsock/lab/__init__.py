@@ -10,6 +10,7 @@ privilege) raises `Unavailable`.
 
 from __future__ import annotations
 
+from hardsock.lab.bad_proxy import BadProxy, Behaviour
 from hardsock.lab.blackhole import BlackHole
 from hardsock.lab.dns import DeadDNS, ScriptedDNS, use_dns
 from hardsock.lab.inventory import differences, leak_check, snapshot
@@ -17,19 +18,28 @@ from hardsock.lab.namespaces import Namespace, NamespaceUnavailable, run_in_name
 from hardsock.lab.peers import PeerScript
 from hardsock.lab.threads import Call, Hung, run_threaded, wait_until_blocked
 from hardsock.lab.unavailable import Unavailable
+from hardsock.lab.waits import poll_until
+from hardsock.lab.wire import Impairment, InvalidResult, Wire, WireStats
 
 __all__ = [
+    "BadProxy",
+    "Behaviour",
     "BlackHole",
     "Call",
     "DeadDNS",
     "Hung",
+    "Impairment",
+    "InvalidResult",
     "Namespace",
     "NamespaceUnavailable",
     "PeerScript",
     "ScriptedDNS",
     "Unavailable",
+    "Wire",
+    "WireStats",
     "differences",
     "leak_check",
+    "poll_until",
     "run_in_namespace",
     "run_threaded",
     "snapshot",

@@ -47,6 +47,9 @@ def _create(request: dict[str, Any]) -> list[str]:
     """Make the namespaces, say which, and keep them alive until the parent has opened them."""
     kinds: list[str] = list(request["kinds"])
     try:
+        for kind, fd in request["fds"].items():
+            _libc.setns(fd, _FLAGS[kind])
+            os.close(fd)
         _unshare(kinds)
         if "mnt" in kinds:
             _libc.mount("none", "/", _libc.MS_REC | _libc.MS_PRIVATE)

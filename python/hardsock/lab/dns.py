@@ -250,6 +250,10 @@ def use_dns(
     """Inside a namespace: resolve names by the text *hosts*, then *nameservers*, nothing else.
 
     Call it before the first lookup of the process, so that glibc has not read the old files.
+    *timeout* is in seconds, for each attempt: resolv.conf(5).
+
+    Raises:
+        OSError: The files cannot be mounted over: it is not inside a namespace.
     """
     inside.bind_mount_file(
         "/etc/resolv.conf",

@@ -15,6 +15,7 @@ from typing import Any
 from hardsock.lab import _libc, netlink
 from hardsock.lab.netlink import RouteKind
 from hardsock.lab.unavailable import Unavailable
+from hardsock.lab.waits import readable
 
 
 class _Surroundings:
@@ -119,6 +120,11 @@ def wait_for_stop() -> None:
     """Block until the starter stops this function (`Running.stop`) or dies."""
     while os.read(0, 4096):
         pass
+
+
+def should_stop() -> bool:
+    """Whether the starter has asked this function to stop, or is gone; never waits."""
+    return readable(0, 0.0)
 
 
 def _sysctl_path(key: str) -> Path:

@@ -48,6 +48,9 @@ def leak_check(
 
     Collects garbage first if there is a difference. Waits because the kernel forgets a joined
     thread a moment after the join.
+
+    Raises:
+        Leak: Something is left that was not there before; it lists what.
     """
 
     def found() -> list[str]:

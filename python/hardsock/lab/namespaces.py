@@ -219,18 +219,33 @@ class Running:
 class Namespace:
     """A private network and mount namespace, with the loopback device up.
 
+    Args:
+        net: Whether it has a network of its own.
+        mount: Whether it has mounts of its own.
+        beside: Another one, open, whose user namespace (if it needed one) this one shares: then one
+            process may have to do with both.
+
     Raises:
         NamespaceUnavailable: On entry, if neither root rights nor user namespaces are there.
     """
 
-    def __init__(self, *, net: bool = True, mount: bool = True) -> None:
+    def __init__(
+        self, *, net: bool = True, mount: bool = True, beside: Namespace | None = None
+    ) -> None:
+        self._beside = beside
         self._kinds = [kind for kind, wanted in (("net", net), ("mnt", mount)) if wanted]
         self._fds: dict[str, int] = {}
 
     def __enter__(self) -> Namespace:
-        with Running({"action": "create", "kinds": self._kinds}, timeout=60.0) as creator:
+        users = {
+            k: fd for k, fd in (self._beside._fds if self._beside else {}).items() if k == "user"
+        }
+        request = {"action": "create", "kinds": self._kinds, "fds": users}
+        with Running(request, list(users.values()), timeout=60.0) as creator:
             kinds: list[str] = creator.wait_ready()
             try:
+                for kind, fd in users.items():
+                    self._fds[kind] = os.dup(fd)
                 for kind in kinds:
                     path = f"/proc/{creator.pid}/ns/{kind}"
                     self._fds[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

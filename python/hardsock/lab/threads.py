@@ -115,6 +115,11 @@ class Call(Generic[T]):
 def run_threaded(function: Callable[[int], T], n: int, *, timeout: float = 30.0) -> list[T]:
     """Call ``function(0)`` to ``function(n - 1)`` at the same moment in *n* threads.
 
+    Args:
+        function: Called with the number of its thread.
+        n: How many threads.
+        timeout: Seconds for all of them to end.
+
     Returns:
         Their values, in order.
 

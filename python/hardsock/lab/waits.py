@@ -25,9 +25,12 @@ class Deadline:
 
 
 def poll_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Ask *condition* again and again until it holds; return whether it did within *timeout*.
+    """Ask *condition* again and again until it holds; return whether it did within *timeout* seconds.
 
     For facts that the kernel announces to nobody, such as the state of another thread.
+
+    Raises:
+        BaseException: What *condition* raises, and nothing else.
     """
     deadline = Deadline(timeout)
     while not condition():

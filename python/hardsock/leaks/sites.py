@@ -9,7 +9,7 @@ from hardsock import _core
 
 __all__ = ["skip_sites"]
 
-_LIBRARY, _DISPATCHER, _END = 2, 3, 4  # as in csrc/binding/place.c
+_LIBRARY, _DISPATCHER, _END = 2, 3, 4  # as in csrc/binding/call_site.c
 
 _LIBRARIES = (
     # The standard library's clients.
@@ -24,9 +24,17 @@ _LIBRARIES = (
     "urllib.request",
     "xmlrpc.client",
     # Others, of which some are only in use through an adapter.
+    "aiohappyeyeballs",
     "aiohttp.client",
     "aiohttp.connector",
     "anthropic",
+    # What asyncio does for a caller. Its callbacks run from asyncio.events, which ends a stack.
+    "asyncio.base_events",
+    "asyncio.selector_events",
+    "asyncio.sslproto",
+    "asyncio.streams",
+    "asyncio.tasks",
+    "asyncio.unix_events",
     "asyncpg",
     "boto3",
     "botocore",
@@ -49,7 +57,7 @@ _LIBRARIES = (
     "websockets.asyncio.client",
     "websockets.sync.client",
 )
-_DISPATCHERS = ("amqp", "kombu", "paho", "pika", "websocket")
+_DISPATCHERS = ("amqp", "celery", "kombu", "paho", "pika", "websocket")
 """Their callbacks are where a program does its work, so those are named."""
 _ENDS = ("asyncio", "concurrent.futures.thread", "gevent", "threading", "trio", "uvloop")
 

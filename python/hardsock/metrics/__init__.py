@@ -15,8 +15,6 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from hardsock._observe import report
-
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
@@ -104,6 +102,8 @@ class _Metrics:
 
         In a forked child the counters go on from the parent's.
         """
+        from hardsock._observe import report
+
         return report("metrics")
 
 

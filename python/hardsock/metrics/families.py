@@ -65,6 +65,14 @@ _LISTENER_COUNTERS = {
     "aborted": "Connections whose peer had left before they were accepted",
     "handshakes_completed": "TLS handshakes that were completed by listeners",
 }
+_SERVER_COUNTERS = {
+    "accepted": "Connections that servers have taken on",
+    "handled": "Connections that ended in order, or by their peers",
+    "failed": "Connections whose handler raised",
+    "cut": "Connections that were ended by their server",
+}
+_SERVER_PHASES = ("waiting", "parked", "busy", "lingering")
+_SERVER_STATES = ("accepting", "full", "failing", "draining")
 _LISTENER_GAUGES = {
     "queue": ("hardsock_listener_queue", "Connections that wait to be accepted"),
     "backlog": ("hardsock_listener_backlog", "Connections that may wait to be accepted"),
@@ -159,6 +167,21 @@ _ALL = (
     Family("hardsock_breaker_keys", "gauge", "What breakers tell apart, by state", ("state",)),
     *(Family(f"hardsock_listener_{n}_total", "counter", h) for n, h in _LISTENER_COUNTERS.items()),
     *(Family(name, "gauge", text) for name, text in _LISTENER_GAUGES.values()),
+    Family(
+        "hardsock_server_connections",
+        "gauge",
+        "Connections of servers: waiting for a worker, parked, busy, lingering",
+        ("state",),
+    ),
+    Family("hardsock_server_max_connections", "gauge", "Connections that servers may have"),
+    Family("hardsock_servers", "gauge", "Servers, by state", ("state",)),
+    Family(
+        "hardsock_server_draining_seconds",
+        "gauge",
+        "How long the server that has drained for longest has",
+        most=True,
+    ),
+    *(Family(f"hardsock_server_{n}_total", "counter", h) for n, h in _SERVER_COUNTERS.items()),
     Family("hardsock_processes", "gauge", "Processes that are summed up here", ("state",)),
 )
 FAMILIES = {family.name: family for family in _ALL}
@@ -237,6 +260,19 @@ def _listener(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
             yield (family, ()), (told[name],)
 
 
+def _service(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
+    for phase in _SERVER_PHASES:
+        yield ("hardsock_server_connections", (phase,)), (told[phase],)
+    for name in _SERVER_COUNTERS:
+        yield (f"hardsock_server_{name}_total", ()), (told[name],)
+    if told["state"] == "ended":
+        return
+    yield ("hardsock_server_max_connections", ()), (told["limit"],)
+    for state in _SERVER_STATES:
+        yield ("hardsock_servers", (state,)), (int(told["state"] == state),)
+    yield ("hardsock_server_draining_seconds", ()), (told["draining"] or 0.0,)
+
+
 def sources(told: Mapping[str, Any], label: PoolNames) -> Sources:
     """A report named ``metrics``, by what it is about."""
     found = {"process": dict(_process(told))}
@@ -244,4 +280,7 @@ def sources(told: Mapping[str, Any], label: PoolNames) -> Sources:
         found[f"pool {pool['id']}"] = dict(_pool(pool, label(pool)))
     for listener in told["servers"]:
         found[f"listener {listener['id']}"] = dict(_listener(listener))
+    for service in told["services"]:
+        if service["kind"] != "processes":  # Its processes are asked themselves.
+            found[f"server {service['id']}"] = dict(_service(service))
     return found

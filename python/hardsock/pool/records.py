@@ -193,7 +193,7 @@ def histogram_of(raw: tuple[int, int, int, list[tuple[int, int]]]) -> Histogram:
 
 @dataclass(frozen=True)
 class PoolCloseReport:
-    """How a pool ended."""
+    """How a pool ended, as ``Pool.close()`` tells it."""
 
     clean: bool
     """Nothing was lent any more."""

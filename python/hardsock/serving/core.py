@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hardsock._core import CancelToken, Connection, Delays
+from hardsock._core import CancelToken, Connection, Delays, Service
 from hardsock.serving.base import ServerBase
 from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
@@ -38,11 +38,17 @@ class ServerCore(ServerBase):
     A driver says by ``_begin`` how one is served, and by ``_refuse_to_wait`` who may not wait.
     """
 
+    _kind = "threads"
+    """What drives it, as ``Service`` has it."""
+
     def __init__(self, options: ServeOptions, token: CancelToken | None) -> None:
         super().__init__(options, token)
         self._lock = threading.RLock()
         self._delays = Delays() if options.measure_delays else None
-        self._ledger = Ledger(options.limit, self._draining, self._delays)  # guarded by lock
+        self._service = Service(self._kind, options.name, options.limit)
+        self._ledger = Ledger(  # guarded by lock
+            options.limit, self._draining, self._delays, self._service
+        )
         self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
         self._limit: Limit | None = None  # guarded by lock
         self._refusing = False
@@ -206,6 +212,7 @@ class ServerCore(ServerBase):
 
     def _begin_drain(self) -> Drain:
         seconds, grace = check_drain(self._options.drain_timeout, None)
+        self._service.drains()
         with self._lock:
             now = time.monotonic()
             self._ledger.not_full(now)

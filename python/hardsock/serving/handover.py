@@ -33,7 +33,7 @@ _NOBODY = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class TakenOver(InheritedSockets):
-    """What ``take_over`` returns. Say ``ready()`` when it is served."""
+    """What ``take_over`` returns, with its timeout in seconds. Say ``ready()`` when it is served."""
 
     def __init__(
         self, conn: Connection | None, sockets: list[tuple[str, int]], timeout: float

@@ -25,12 +25,17 @@ READ_LATE, WRITE_LATE, LEFT, IDLE_FOR_LONG, NO_MORE = 1, 2, 4, 8, 16
 
 
 class Phase(Enum):
-    """Where a connection is."""
+    """Where a connection is. In the order that the core has, as ``Connection._set_phase``."""
 
     WAITING = "waiting"
     PARKED = "parked"
     HANDLER = "handler"
     LINGERING = "lingering"
+
+    number: int
+
+    def __init__(self, _name: str) -> None:
+        self.number = len(type(self).__members__)
 
 
 class Outcome(Enum):
@@ -56,17 +61,26 @@ _CUT = (
 )
 
 
+_COUNTED = {
+    **dict.fromkeys(_HANDLED, 1),
+    Outcome.FAILED: 2,
+    **dict.fromkeys(_CUT, 3),
+}
+"""As ``Service.count`` has it."""
+
+
 class Served:
     """One accepted connection."""
 
-    __slots__ = ("conn", "ended_by", "error", "handled", "left", "outcome", "overran", "peer", "phase", "runner", "token")  # fmt: skip
+    __slots__ = ("_phase", "_service", "conn", "ended_by", "error", "handled", "left", "outcome", "overran", "peer", "runner", "token")  # fmt: skip
 
     def __init__(self, conn: Connection, peer: str, token: CancelToken | None) -> None:
         self.conn = conn
         self.peer = peer
         self.token = token
         """All its calls end with it. A driver may have one only while a handler runs."""
-        self.phase = Phase.WAITING
+        self._phase = Phase.WAITING
+        self._service = 0
         self.runner: object = None
         """Whatever the driver needs to find the one that runs the handler."""
         self.ended_by: Outcome | None = None
@@ -80,6 +94,21 @@ class Served:
         """Its handler ran for longer than ``handler_timeout``."""
         self.left = False
         """Nobody works on it any more."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is; reports, which need no interpreter, know it from the connection."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self._phase = phase
+        self.conn._set_phase(self._service + phase.number)
+
+    def belongs(self, service: int) -> None:
+        """Whose it is: the number of its server's ``Service``, times 8."""
+        self._service = service
+        self.conn._set_phase(service + self._phase.number)
 
     @property
     def accepted(self) -> float:
@@ -135,11 +164,18 @@ class Ledger:
         limit: How many may be active.
         draining: The token that is cancelled when the server begins to drain.
         delays: Where delays are counted, if they are.
+        service: Where reports find the state of the server; ``None``: they do not.
     """
 
     def __init__(
-        self, limit: int, draining: CancelToken, delays: _core.Delays | None = None
+        self,
+        limit: int,
+        draining: CancelToken,
+        delays: _core.Delays | None = None,
+        service: _core.Service | None = None,
     ) -> None:
+        self._service = service
+        self._service_number = 0 if service is None else service.id << 3
         self._limit = limit
         self._delays = delays
         self._draining = draining
@@ -182,6 +218,9 @@ class Ledger:
         """
         self.active[served] = None
         self._accepted += 1
+        if self._service is not None:
+            served.belongs(self._service_number)
+            self._service.count(0)
         oldest = None
         if len(self.active) > self._limit and self._lingering:
             oldest = next(iter(self._lingering))
@@ -224,6 +263,8 @@ class Ledger:
         del self.active[served]
         self._lingering.pop(served, None)
         self._outcomes[outcome] += 1
+        if self._service is not None:
+            self._service.count(_COUNTED[outcome])
         if self._draining.cancelled:
             self.drained[outcome] += 1
         self._endings[ending] += 1

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hardsock._core import CancelToken, Listener
+from hardsock._core import CancelToken, Listener, Service
 from hardsock.serving.channel import Channel
 from hardsock.serving.records import DrainReport, ServerStats, add_stats
 from hardsock.serving.signals import handling
@@ -227,6 +227,7 @@ class ProcessServer:
         self._spawn = _spawn_context()
         self._pid = os.getpid()
         self._lock = threading.RLock()  # A signal handler may tell as well.
+        self._service = Service("processes", name, 0)
         self._children: list[_Child] = []  # guarded by lock, as the next six
         self._past: ServerStats | None = None
         """Of those that have ended."""
@@ -302,6 +303,13 @@ class ProcessServer:
             draining = self._reason is not None
         return add_stats([each for each in known if each is not None], draining=draining)
 
+    def _tell_service(self) -> None:
+        """What the processes have said, for reports."""
+        known = self.stats()
+        busy = known.active - known.waiting - known.parked
+        phases = (known.waiting, known.parked, busy, 0)
+        self._service.tell(phases, (known.accepted, known.handled, known.failed, known.cut))
+
     # ---- telling
 
     def wait_ready(self, timeout: float | None = None) -> bool:
@@ -328,6 +336,7 @@ class ProcessServer:
         with self._lock:
             self._reason = self._reason or reason
             self._end_at = end if self._end_at is None else min(end, self._end_at)
+        self._service.drains()
         self._ring()
 
     def _cancel(self, token: CancelToken) -> None:
@@ -397,6 +406,8 @@ class ProcessServer:
                 self._of_token.remove()
             self._report = self._supervisor.sum_up()
             logger.info("%s", self._report)
+            self._tell_service()
+            self._service.ended()
             self._ended.cancel("all processes have ended")
             os.close(self._waker)
             os.close(self._wake)
@@ -532,6 +543,7 @@ class _Supervisor:
     def _hear(self, child: _Child) -> None:
         was_ready = child.ready
         goes_on = child.hear()
+        self._server._tell_service()
         if child.ready and not was_ready:
             self._is_ready(child)
         if not goes_on:

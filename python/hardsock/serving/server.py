@@ -174,6 +174,7 @@ class Server(LingeringConnections):
         finally:
             self._listener.close()
             self._nobody_left.cancel()
+            self._service.ended()
             self._ended.cancel("the server has ended")
 
     def _accept_until_told(self) -> None:
@@ -193,8 +194,10 @@ class Server(LingeringConnections):
                 self._accepting = True  # The drain begins, or a look is due.
             except (HardsockError, MemoryError) as exc:
                 self._accepting = False
+                self._service.accepts(False)
                 self._pause_accepting(exc)
                 self._accepting = True  # as far as is known
+                self._service.accepts(True)
 
     def _pause_accepting(self, exc: Exception) -> None:
         try:

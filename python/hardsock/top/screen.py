@@ -178,7 +178,8 @@ class _Screen:
         return f"\x1b[{how}m{line}\x1b[m" if self.colour else line
 
     def keys(self, width: int) -> str:
-        names = "  ".join(f"{view.key} {view.name}" for view in VIEWS)
+        between = "  " if width >= 120 else " "
+        names = between.join(f"{view.key} {view.name}" for view in VIEWS)
         return fit(f"{names}  enter one  q quit", width)
 
 

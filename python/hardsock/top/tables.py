@@ -182,6 +182,26 @@ VIEWS = (
         "v",
         "servers",
         "servers",
+        lambda report: list(report["services"]),
+        (
+            _column("state", "state"),
+            _column("DRAINS", "draining", seconds),
+            _column("BUSY", "busy"),
+            _column("PARKED", "parked"),
+            _column("WAIT", "waiting"),
+            _column("LINGER", "lingering", wide=True),
+            _column("LIMIT", "limit"),
+            _column("ACCEPTED", "accepted"),
+            _column("FAILED", "failed"),
+            _column("CUT", "cut", wide=True),
+            _column("kind", "kind"),
+            _column("name", "name"),
+        ),
+    ),
+    View(
+        "l",
+        "listeners",
+        "servers",
         lambda report: list(report["servers"]),
         (
             _column("FD", "fd"),
@@ -286,6 +306,8 @@ def header(metrics: Row, command: str, width: int) -> list[str]:
     states = Counter(str(one["state"]) for one in metrics["breakers"])
     breakers = ", ".join(f"{count} {name}" for name, count in sorted(states.items())) or "none"
     events = ", ".join(f"{name} {count}" for name, count in metrics["events"].items() if count)
+    servers = Counter(str(one["state"]) for one in metrics["services"] if one["state"] != "ended")
+    serving = ", ".join(f"{count} {name}" for name, count in sorted(servers.items())) or "none"
     pools = (
         f"pools {len(metrics['pools'])}: {total['lent']} lent + {total['idle']} idle + "
         f"{total['dialing']} dialing + {total['closing']} closing of {total['max_size']}, "
@@ -300,6 +322,6 @@ def header(metrics: Row, command: str, width: int) -> list[str]:
         f"hardsock top  pid {metrics['pid']}  {plain(command)}",
         process,
         pools,
-        f"events {events or 'none'}",
+        f"servers {serving}   events {events or 'none'}",
     ]
     return [fit(line, width) for line in lines]

@@ -23,11 +23,12 @@ For one's own pool: ``connection_class=hardsock.adapters.redis.Connection`` (``S
 ``queue_class=hardsock.adapters.redis.ScopedQueue`` for a ``BlockingConnectionPool`` of threads.
 
 TLS is hardsock's, set up by the ``ssl_*`` parameters; those of OCSP are refused (hardsock checks what
-is stapled by itself). Lost: ``redis.asyncio.RedisCluster`` and asyncio's Sentinel, and ``fork``.
+is stapled by itself). Lost: ``fork``. ``cluster()``, ``sentinel()`` and their awaited twins
+``async_cluster()``, ``async_sentinel()`` make the other clients.
 
 Tested with redis-py 5.1 to 8.1, clusters and Sentinel from 6.0. What is not public there and used
 here: ``Connection._connect``, which is redis-py's own seam, ``Retry._backoff``, ``ssl_context`` of
-asyncio's connections.
+asyncio's connections, ``connection_kwargs`` and ``nodes_manager`` of asyncio's cluster.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ from hardsock.adapters.redis._asyncio import (
     AsyncUnixConnection,
     async_client,
 )
+from hardsock.adapters.redis._asyncio_many import (
+    AsyncCluster,
+    AsyncSentinel,
+    async_cluster,
+    async_sentinel,
+)
 from hardsock.adapters.redis._cluster import Cluster, cluster
 from hardsock.adapters.redis._sentinel import Sentinel, sentinel
 from hardsock.adapters.redis._sync import (
@@ -55,9 +62,11 @@ from hardsock.adapters.redis._sync import (
 )
 
 __all__ = [
+    "AsyncCluster",
     "AsyncConnection",
     "AsyncRedis",
     "AsyncSSLConnection",
+    "AsyncSentinel",
     "AsyncUnixConnection",
     "BlockingConnectionPool",
     "Cluster",
@@ -68,6 +77,8 @@ __all__ = [
     "Sentinel",
     "UnixConnection",
     "async_client",
+    "async_cluster",
+    "async_sentinel",
     "client",
     "cluster",
     "sentinel",

@@ -1,15 +1,15 @@
-/* ledger.h: who holds what, counted by the place in the program that borrowed it.
+/* ledger_table.h: who holds what, counted by the call site that borrowed it.
  *
- * A site is a place: (code, at), two opaque values. Its memory lives as long as the ledger. The
+ * A site is (code, at), two opaque values. Its memory lives as long as the ledger. The
  * ledger's owner guards it with its lock.
  */
-#ifndef HS_POOL_LEDGER_H
-#define HS_POOL_LEDGER_H
+#ifndef HS_POOL_LEDGER_TABLE_H
+#define HS_POOL_LEDGER_TABLE_H
 
 #include "hardsock_binding.h"
 
 #define SITE_BUCKETS 256
-/* Code that is made at run time must not fill the memory: beyond these all places are one. */
+/* Code that is made at run time must not fill the memory: beyond these all sites are one. */
 #define SITES_MAX 4096
 
 struct ledger_site {

@@ -1,7 +1,10 @@
-/* pool.h: the inside of a pool, for the files that make it up: pool.c (life and size), lend.c (the
- * hand-over between callers), waiter.c (the queue), give_back.c (the end of a lease), tend.c (what
- * the pool worker does for one pool), dial.c (dials and their back-off), ping.c, ledger.c (who
- * holds what, by place), stats.c (counting, and counting again). worker.c is the thread.
+/* pool_impl.h: the inside of a pool, for the files that make it up.
+ *
+ * From the ground up: state.c (states, and leaving the lock), waiter.c (the queue), ledger.c (who
+ * holds what, by call site), offer.c (what becomes of a free connection), give_back.c (the end of a
+ * lease), lend.c (the hand-over to callers); worker.c (the thread), dial.c, ping.c and tend.c (what
+ * it does for one pool); stats.c (counting, and counting again); pool.c (life, size and end) ties
+ * them together.
  *
  * A member is a place for one connection. Its memory is made once and lives as long as the pool, so
  * that a stale lease finds a number that is not its own instead of freed memory.
@@ -25,8 +28,8 @@
  * what has to be done is noted in struct deferred and done by hs_pool_leave, which drops the lock
  * first.
  */
-#ifndef HS_POOL_POOL_H
-#define HS_POOL_POOL_H
+#ifndef HS_POOL_POOL_IMPL_H
+#define HS_POOL_POOL_IMPL_H
 
 #include "../base/check.h"
 #include "../base/err.h"
@@ -35,7 +38,7 @@
 #include "../base/time.h"
 #include "../cancel/wait.h"
 #include "../stream/conn_probe.h"
-#include "ledger.h"
+#include "ledger_table.h"
 
 #include <stdatomic.h>
 
@@ -91,9 +94,10 @@ struct endpoint {
 
 struct hs_pool {
     unsigned magic;
-    atomic_uint generation;     /* hs_fork_generation() in which it works */
-    uint32_t id;                /* never used again */
-    struct hs_call_site *where; /* its origin; immutable, as the next three */
+    const struct tender *tender; /* static */
+    atomic_uint generation;      /* hs_fork_generation() in which it works */
+    uint32_t id;                 /* never used again */
+    struct hs_call_site *where;  /* its origin; immutable, as the next three */
     uint64_t thread;
     char name[HS_POOL_NAME_SIZE];
     bool named;
@@ -139,7 +143,21 @@ struct deferred {
     bool worker, changed;
 };
 
-/* ---- pool.c ---- */
+struct worker;
+
+/* What the worker does with a pool; pool.c fills it, so that worker.c knows no file above it. */
+struct tender {
+    int64_t (*tend)(struct hs_pool *p, struct worker *k, bool *ret_done); /* see hs_pool_tend */
+    void (*on_event)(struct hs_pool *p, uint32_t index);                  /* hs_pool_on_event */
+    void (*forget_parent)(struct hs_pool *p); /* in a forked child, with all locks held */
+    void (*let_go)(struct hs_pool *p);        /* of the worker's reference */
+};
+
+/* ---- state.c ---- */
+/* From any thread: the pool asks for a visit. */
+void hs_pool_worker_ask(struct hs_pool *p);
+/* Woken by it: the worker listens to this list. */
+struct hs_wakelist *hs_pool_asked(void);
 /* Drops the lock and does what was deferred; closing members may make more of them. */
 void hs_pool_leave(struct hs_pool *p, struct deferred *d);
 void hs_pool_set_state_locked(struct hs_pool *p, struct hs_member *m, enum member_state state);
@@ -149,22 +167,38 @@ void hs_pool_retire_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_
 /* A member that no dial needs any more, DIALING -> FREE. */
 void hs_pool_end_dial_locked(struct hs_pool *p, struct hs_member *m, enum hs_pool_reason why,
                              struct deferred *d);
-/* Makes it work again in a forked child. HS_E_CLOSED, or why there is no pool worker. */
-HS_NODISCARD hs_err hs_pool_enter(struct hs_pool *p, struct hs_error *err);
+/* Anything in 0..span. */
+int64_t hs_pool_random_locked(struct hs_pool *p, int64_t span);
+/* Room for n members in all, as far as there is memory; takes the lock by itself. */
+void hs_pool_make_room(struct hs_pool *p, size_t n);
+
+#if HS_DEBUG
+void hs_pool_check_locked(const struct hs_pool *p);
+#else
+#define hs_pool_check_locked(p) ((void)0)
+#endif
 static inline size_t
 hs_pool_open(const struct hs_pool *p)
 {
     return p->n[MEMBER_DIALING] + p->n[MEMBER_IDLE] + p->n[MEMBER_TENDED] + p->n[MEMBER_LENT] +
            p->n[MEMBER_CLOSING];
 }
-/* Fork: in the child, with all locks held. */
-void hs_pool_forget_parent(struct hs_pool *p);
-/* Anything in 0..span. */
-int64_t hs_pool_random_locked(struct hs_pool *p, int64_t span);
-/* Room for n members in all, as far as there is memory; takes the lock by itself. */
-void hs_pool_make_room(struct hs_pool *p, size_t n);
+static inline bool
+hs_pool_adds_up(const struct hs_pool *p)
+{
+    return p->stats.opened == hs_pool_open(p) + p->stats.closed;
+}
 
-/* ---- lend.c ---- */
+/* ---- pool.c ---- */
+/* Makes it work again in a forked child. HS_E_CLOSED, or why there is no pool worker. */
+HS_NODISCARD hs_err hs_pool_enter(struct hs_pool *p, struct hs_error *err);
+
+/* ---- offer.c ---- */
+/* m, which is in no list, is the holder's from now on. */
+void hs_pool_lend_locked(struct hs_pool *p, struct hs_member *m, const struct hs_holder *holder,
+                         struct ledger_site *site, int64_t boot_now, struct hs_lease *ret_lease);
+/* Whether the kernel is to be asked before the lease is used. watched: the worker hears of it. */
+bool hs_pool_needs_probe(const struct hs_pool *p, const struct hs_lease *lease, bool watched);
 /* m, which is in no list and nobody's hands, goes to the first who waits, or is idle since then; or
  * it is retired, when it may not stay: why. */
 enum hs_pool_reason hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
@@ -190,13 +224,15 @@ void hs_pool_take_lost_locked(struct hs_pool *p, struct deferred *d);
 int64_t hs_ledger_note_overdue_locked(struct hs_pool *p, int64_t boot_now, struct deferred *d);
 void hs_ledger_forget_lent(struct ledger *l);
 
-/* ---- stats.c ---- */
+struct hs_lent hs_ledger_describe_locked(const struct hs_member *m, int64_t boot_now);
+
+/* ---- dial_failure.c ---- */
+/* NULL: there is no memory, or nothing was tried. The error stands for itself then. */
+struct hs_dial_failure *hs_dial_failure_new(struct hs_connector *cn, int64_t began_ns);
+
+/* ---- pool_histogram.c ---- */
 void hs_histogram_add(struct hs_histogram *h, int64_t ns);
-#if HS_DEBUG
-void hs_pool_check_locked(const struct hs_pool *p);
-#else
-#define hs_pool_check_locked(p) ((void)0)
-#endif
+
 long hs_pool_live(void);
 
 #endif

@@ -1,0 +1,160 @@
+"""asyncio's clients of a cluster, and those that ask Sentinel; see the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException
+
+from hardsock._errors import DeadlineExceeded
+from hardsock._scope import remaining, timeout
+from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters.redis._asyncio import AsyncConnection, AsyncRedis, AsyncSSLConnection
+from hardsock.adapters.redis._sync import ScopeEnded
+
+__all__ = ["AsyncCluster", "AsyncSentinel", "async_cluster", "async_sentinel"]
+
+
+async def _within(total: float | None, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Await it in *total* seconds; that nothing can be reached any more is nobody's outage then."""
+    before = handled()
+    try:
+        with timeout(total, name=f"total of the {what}"):
+            try:
+                return await call(*args, **kwargs)
+            except (RedisClusterException, RedisConnectionError) as exc:
+                raise_if_cancelled(exc, before)
+                if remaining() == 0.0:
+                    raise ScopeEnded(f"no time left to look for a node: {exc}") from exc
+                raise
+    except DeadlineExceeded as exc:
+        raise ScopeEnded(str(exc)) from exc
+
+
+def _kind(given: Any) -> Any:
+    """Ours in the place of redis-py's."""
+    secured = isinstance(given, type) and issubclass(given, redis.asyncio.SSLConnection)
+    return AsyncSSLConnection if secured else AsyncConnection
+
+
+class _Pipeline(redis.asyncio.cluster.ClusterPipeline):
+    total: float | None = None
+
+    async def execute(self, *args: Any, **kwargs: Any) -> Any:
+        return await _within(self.total, "pipeline", super().execute, *args, **kwargs)
+
+
+class AsyncCluster(redis.asyncio.RedisCluster):
+    """``redis.asyncio.RedisCluster`` each of whose commands takes ``total`` seconds at most.
+
+    Looking for the nodes belongs to the command that needs it, or to ``await client.initialize()``.
+    """
+
+    total: float | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Each node is made with these, those that are found later, too.
+        settings: dict[str, Any] = self.connection_kwargs
+        settings["connection_class"] = _kind(settings.get("connection_class"))
+        for node in self.nodes_manager.startup_nodes.values():
+            node.connection_class = settings["connection_class"]
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it, within ``total``."""
+        return await _within(self.total, "look for nodes", super().initialize, *args, **kwargs)
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it, within ``total``, redirections and looking for nodes included."""
+        return await _within(self.total, "command", super().execute_command, *args, **kwargs)
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """As redis-py has it; ``execute()`` takes ``total`` seconds at most."""
+        made = super().pipeline(*args, **kwargs)
+        if type(made) is redis.asyncio.cluster.ClusterPipeline:
+            made.__class__ = _Pipeline
+            made.total = self.total
+        return made
+
+
+class _Connection(AsyncConnection, redis.asyncio.sentinel.SentinelManagedConnection):
+    pass
+
+
+class _SSLConnection(AsyncSSLConnection, redis.asyncio.sentinel.SentinelManagedSSLConnection):
+    pass
+
+
+class _Client(AsyncRedis):
+    """A command, with asking for the address that it needs."""
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        call = super(AsyncRedis, self).execute_command
+        return await _within(self.total, "command", call, *args, **kwargs)
+
+
+class AsyncSentinel(redis.asyncio.Sentinel):
+    """``redis.asyncio.Sentinel`` whose clients take ``total`` seconds for a command at most.
+
+    Asking the sentinels, and looking for a new master, belongs to the command that needs it.
+    """
+
+    total: float | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for one in self.sentinels:
+            pool = one.connection_pool
+            pool.connection_class = _kind(pool.connection_class)
+
+    def _client(self, make: Any, service_name: str, settings: dict[str, Any]) -> Any:
+        secured = settings.get("ssl", self.connection_kwargs.get("ssl", False))
+        settings.setdefault("connection_class", _SSLConnection if secured else _Connection)
+        settings.setdefault("redis_class", _Client)
+        made = make(service_name, **settings)
+        if isinstance(made, AsyncRedis):
+            made.total = self.total
+        return made
+
+    def master_for(self, service_name: str, **settings: Any) -> Any:
+        """As redis-py has it, over hardsock."""
+        return self._client(super().master_for, service_name, settings)
+
+    def slave_for(self, service_name: str, **settings: Any) -> Any:
+        """As redis-py has it, over hardsock."""
+        return self._client(super().slave_for, service_name, settings)
+
+
+def async_cluster(url: str, *, total: float | None = None, **settings: Any) -> AsyncCluster:
+    """Make an asyncio client of a cluster each of whose commands takes *total* seconds at most.
+
+    Nothing is asked before the first command, or ``await client.initialize()``. ``await
+    client.aclose()`` closes its connections.
+
+    Args:
+        url: ``redis://`` or ``rediss://``, of any node.
+        total: Seconds; ``None``: the ambient scope alone decides.
+        settings: Further ones of ``redis.asyncio.RedisCluster``.
+    """
+    made: AsyncCluster = AsyncCluster.from_url(url, **settings)
+    made.total = total
+    return made
+
+
+def async_sentinel(
+    addresses: list[tuple[str, int]], *, total: float | None = None, **settings: Any
+) -> AsyncSentinel:
+    """Make an ``AsyncSentinel``; its ``master_for(name)`` and ``slave_for(name)`` give the clients.
+
+    Args:
+        addresses: Those of the sentinels.
+        total: Seconds for each command of such a client; ``None``: the ambient scope alone decides.
+        settings: Further ones of ``redis.asyncio.Sentinel``.
+    """
+    made = AsyncSentinel(addresses, **settings)
+    made.total = total
+    return made

@@ -1,0 +1,87 @@
+"""What an experiment is: a claim, a failure that shows it, and the same work done with hardsock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Bar", "Chart", "Experiment", "Finding", "Line"]
+
+Side = Literal["plain", "hardsock"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span of a timeline: a row's label, where it begins and ends, and whose it is."""
+
+    row: str
+    begin: float
+    end: float
+    side: Side
+    failed: bool = False
+    """Drawn hatched, so that no colour has to tell."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot: values for a percentile plot, (x, y) pairs for one over time."""
+
+    label: str
+    side: Side
+    points: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What is drawn. One of three kinds: bars in rows, percentiles, lines over something."""
+
+    kind: Literal["timeline", "percentiles", "lines"]
+    title: str
+    x: str
+    y: str = ""
+    bars: Sequence[Bar] = ()
+    lines: Sequence[Line] = ()
+    log: bool = False
+    limit: tuple[float, str] | None = None
+    """A value that means something, and what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was measured, and what it means."""
+
+    plain: Mapping[str, float]
+    """Of the standard library's sockets."""
+    hardsock: Mapping[str, float]
+    shown: bool
+    """Whether the failure happened to the one and not to the other."""
+    text: str
+    """A paragraph with the numbers."""
+    chart: Chart
+    invalid: str = ""
+    """Why nothing can be said, if so: then *shown* means nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One page of docs/experiments.
+
+    *measure* makes what it needs and takes it down again; it raises `hardsock.lab.Unavailable`
+    where this machine lacks something.
+    """
+
+    name: str
+    title: str
+    claim: str
+    """One sentence, as it stands in textbooks and articles, put right where they are wrong."""
+    why: str
+    """What happens, and where that is written."""
+    instead: str
+    """What to do, with hardsock and without."""
+    measure: Callable[[], Finding]
+    seconds: float
+    """About how long it takes."""
+    is_short: bool = True
+    """Whether it is run with each commit."""

@@ -1,0 +1,118 @@
+"""What a run leaves: a page, its figures as JSON, its pictures; and the page that leads to them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hardsock.lab.experiments.experiment import Experiment, Finding
+
+__all__ = ["result_of", "verdict_of", "write_index", "write_page"]
+
+
+def verdict_of(finding: Finding) -> str:
+    """``"shown"``, ``"not shown"`` or ``"INVALID"``."""
+    if finding.invalid:
+        return "INVALID"
+    return "shown" if finding.shown else "not shown"
+
+
+def result_of(experiment: Experiment, finding: Finding) -> dict[str, Any]:
+    """All that was found, for JSON."""
+    return {
+        "name": experiment.name,
+        "claim": experiment.claim,
+        "verdict": verdict_of(finding),
+        "invalid": finding.invalid,
+        "plain": dict(finding.plain),
+        "hardsock": dict(finding.hardsock),
+        "text": finding.text,
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        "chart": asdict(finding.chart),
+    }
+
+
+def write_page(experiment: Experiment, finding: Finding, directory: Path) -> None:
+    """NAME.json and NAME.md; the pictures are `picture.draw`'s."""
+    result = result_of(experiment, finding)
+    name = experiment.name
+    (directory / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (directory / f"{name}.md").write_text(_page(experiment, finding, result))
+
+
+def _page(experiment: Experiment, finding: Finding, result: dict[str, Any]) -> str:
+    name = experiment.name
+    rows = [
+        f"| {key.replace('_', ' ')} | {_cell(finding.plain, key)} | {_cell(finding.hardsock, key)} |"
+        for key in dict.fromkeys([*finding.plain, *finding.hardsock])
+    ]
+    return "\n".join(
+        [
+            f"# {experiment.title}",
+            "",
+            _wrapped(experiment.claim),
+            "",
+            "<picture>",
+            f'  <source media="(prefers-color-scheme: dark)" srcset="{name}-dark.svg">',
+            f'  <img alt="{finding.chart.title}" src="{name}-light.svg" width="700">',
+            "</picture>",
+            "",
+            f"**{verdict_of(finding).capitalize()}.** ".replace("Invalid", "INVALID")
+            + _wrapped(finding.invalid or finding.text),
+            "",
+            "## Why",
+            "",
+            _wrapped(experiment.why),
+            "",
+            "## Instead",
+            "",
+            _wrapped(experiment.instead),
+            "",
+            "## Figures",
+            "",
+            "| | plain sockets | hardsock |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"Linux {result['kernel']}, Python {result['python']}.",
+            f"Again: `hardsock lab run {name}` (about {experiment.seconds:g} s); all as [JSON]({name}.json).",
+            "",
+        ]
+    )
+
+
+def _cell(values: Any, key: str) -> str:
+    value = values.get(key)
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 115, break_long_words=False, break_on_hyphens=False))
+
+
+def write_index(experiments: Sequence[Experiment], directory: Path) -> None:
+    """README.md: every experiment that has a page in *directory*, with its claim and verdict."""
+    lines = [
+        "# Experiments",
+        "",
+        "How networked programs fail: each failure provoked on a real kernel, measured, and prevented.",
+        "The pages are made by `hardsock lab run all --out docs/experiments`, and say what it found.",
+        "",
+        "| experiment | claim | verdict |",
+        "|---|---|---|",
+    ]
+    for one in experiments:
+        file = directory / f"{one.name}.json"
+        if file.exists():
+            verdict = json.loads(file.read_text())["verdict"]
+            lines.append(f"| [{one.title}]({one.name}.md) | {one.claim} | {verdict} |")
+    (directory / "README.md").write_text("\n".join([*lines, ""]))

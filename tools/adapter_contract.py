@@ -1,0 +1,311 @@
+"""Which adapter is tested for which wait: a table, made from the names of the tests.
+
+    adapter_contract.py            print it
+    adapter_contract.py --write    put it into docs/adapters.md
+    adapter_contract.py --missing  print what is promised and has no test
+
+The tests of tests/adapters say it by their names and parameters; `RULES` says how to read them. A cell
+is ``plain / TLS``, each with the ends that are tested: d, the client's own limit; c, a cancel from
+another thread; s, a scope.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import common
+
+PAGE = common.ROOT / "docs/adapters.md"
+BEGIN, END = "<!-- contract: begin -->", "<!-- contract: end -->"
+WAITS = ("dead DNS", "black hole", "TLS stall", "silent", "drip", "queue", "pause")
+ENDINGS = ("reset", "truncated", "early answer", "redirect", "streamed body", "reuse after cancel")
+ALL_ENDS, HOW = "dcs", {"deadline": "d", "own": "d", "cancel": "c", "scope": "s"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to read the names of some tests: patterns of the module, the function and the parameters."""
+
+    module: str
+    function: str
+    what: str
+    parameters: str = ""
+    """Only those tests; what its group ``who`` matches is the adapter."""
+    adapter: str = ""
+    ends: str = ""
+    """Without a parameter that tells: those that the test goes through."""
+    transports: tuple[str, ...] = ()
+
+
+_HTTP = "requests|stdlib|botocore|aiohttp"
+_WHO = r"(?P<who>[^\]]*?)-?(?:plain|tls)?-?(?:deadline|scope|cancel)?"
+_HTTPX = r"(?P<who>(?:sync|asyncio|uvloop|trio)-(?:httpx2?))"
+_WAYS = ("sync", "asyncio", "uvloop", "trio")
+_BOTH = ("plain", "TLS")
+RULES = (
+    # The contract of HTTP libraries: http_contract.py.
+    Rule(_HTTP, "a_dead_name_server_ends", "dead DNS", _WHO, transports=_BOTH),
+    Rule(_HTTP, "a_connect_into_a_black_hole_ends", "black hole", _WHO, transports=_BOTH),
+    Rule(_HTTP, "a_stalled_handshake_ends", "TLS stall", _WHO, transports=("TLS",)),
+    Rule(_HTTP, "what_the_server_does_ends", "silent", _WHO + "-/silent"),
+    Rule(_HTTP, "what_the_server_does_ends", "drip", _WHO + "-/drip"),
+    Rule(_HTTP, "the_queue_of_the_pool_ends", "queue", _WHO),
+    Rule("aiohttp", "the_queue_of_the_connector_ends", "queue", _WHO),
+    Rule(_HTTP, "the_pause_before_another_try_ends", "pause", _WHO),
+    Rule(_HTTP, "a_peer_that_breaks_off_is_a_failure", "reset", _WHO + "-/reset"),
+    Rule(_HTTP, "a_peer_that_breaks_off_is_a_failure", "truncated", _WHO + "-/truncated"),
+    Rule(_HTTP, "an_answer_that_comes_before_the_request_is_whole_is_read", "early answer", _WHO),
+    Rule(_HTTP, "redirects_are_followed", "redirect", _WHO),
+    Rule(_HTTP, "a_body_that_is_streamed_ends", "streamed body", _WHO + "-/.*"),
+    Rule(
+        *(_HTTP, "after_a_cancel_the_next_request_gets_its_own_answer", "reuse after cancel"),
+        _WHO + "-/.*",
+    ),
+    # httpx and httpx2, four ways of waiting each.
+    Rule("httpx", "a_dead_name_server_costs", "dead DNS", _HTTPX, "", ALL_ENDS, _BOTH),
+    Rule("httpx", "a_connect_that_hangs_ends", "black hole", _HTTPX, "", ALL_ENDS, _BOTH),
+    Rule("httpx", "a_handshake_that_hangs_ends", "TLS stall", _HTTPX, "", ALL_ENDS, ("TLS",)),
+    *(
+        Rule("httpx", function, what, rf"{_HTTPX}-(?:plain|tls)-{path}", ends=end)
+        for function, end in (
+            ("the_total_ends_whatever_the_server_does", "d"),
+            ("the_scope_around_ends_it_as_itself", "s"),
+            ("another_thread_cancels_it", "c"),
+        )
+        for what, path in (("silent", "/silent"), ("drip", "/drip"), ("redirect", "/redirect/drip"))
+    ),
+    Rule("httpx", "a_full_pool_is_waited_for", "queue", _HTTPX + "-.*", ends=ALL_ENDS),
+    Rule("httpx", "pauses_between_connect_retries", "pause", "", "httpcore", "cs", _BOTH),
+    Rule("httpx", "a_body_that_is_cut_is_an_error", "reset", _HTTPX + "-.*-/reset"),
+    Rule("httpx", "a_body_that_is_cut_is_an_error", "truncated", _HTTPX + "-.*-/truncated"),
+    Rule("httpx", "a_request_that_is_answered_early", "early answer", _HTTPX + "-.*"),
+    Rule("httpx", "a_body_that_is_streamed_later", "streamed body", _HTTPX + "-.*"),
+    Rule("httpx", "a_cancelled_call_never_hands_on", "reuse after cancel", _HTTPX + "-.*"),
+    Rule("llm_sdks", "the_total_bounds_", "streamed body", "(?P<who>.*)", ends="d"),
+    Rule("llm_sdks", "the_stop_button_ends_", "streamed body", "(?P<who>.*)", ends="c"),
+    Rule("llm_sdks", "the_pause_before_the_next_", "pause", "(?P<who>.*)", "", "s", _BOTH),
+    # Redis.
+    *(
+        Rule(module, function, what, parameters, adapter, "", transports)
+        for module, adapter in (("redis", "redis-py"), ("redis_asyncio", "redis.asyncio"))
+        for function, what, parameters, transports in (
+            ("a_dead_name_server_ends", "dead DNS", ".*", _BOTH),
+            ("a_connect_into_a_black_hole_ends", "black hole", ".*", _BOTH),
+            ("a_stalled_handshake_ends", "TLS stall", ".*", ("TLS",)),
+            ("a_reply_that_does_not_come_ends", "silent", ".*silent-False", ("plain",)),
+            ("a_reply_that_does_not_come_ends", "silent", ".*silent-True", ("TLS",)),
+            ("a_reply_that_does_not_come_ends", "drip", ".*drip-False", ("plain",)),
+            ("a_reply_that_does_not_come_ends", "drip", ".*drip-True", ("TLS",)),
+            ("the_queue_of_the_pool_ends", "queue", ".*", _BOTH),
+            ("the_pauses_between_tries_end", "pause", ".*", _BOTH),
+            ("a_blocking_command_is_cancelled_and", "reuse after cancel", ".*", ("plain",)),
+        )
+    ),
+    *(
+        Rule("redis_many", function, what, ".*", adapter, "", ("plain",))
+        for function, what, adapter in (
+            ("a_command_of_a_cluster_ends", "silent", "redis-py, cluster"),
+            ("a_command_of_a_cluster_ends", "reuse after cancel", "redis-py, cluster"),
+            ("looking_for_the_nodes_ends", "pause", "redis-py, cluster"),
+            ("asking_a_sentinel_ends", "silent", "redis-py, Sentinel"),
+            ("a_command_of_an_awaited_cluster_ends", "silent", "redis.asyncio, cluster"),
+            (
+                "a_command_of_an_awaited_cluster_ends",
+                "reuse after cancel",
+                "redis.asyncio, cluster",
+            ),
+            ("finding_the_nodes_ends_where", "pause", "redis.asyncio, cluster"),
+            ("asking_an_awaited_sentinel_ends", "silent", "redis.asyncio, Sentinel"),
+        )
+    ),
+    # Databases. Their clients have no limit of their own that is a total: the scope is the limit.
+    *(
+        Rule("psycopg", function, what, ".*", adapter, "", _BOTH)
+        for function, what, adapter in (
+            ("a_dead_name_server_ends", "dead DNS", "psycopg"),
+            ("a_black_hole_ends", "black hole", "psycopg"),
+            ("a_server_that_says_nothing_ends", "silent", "psycopg"),
+            ("a_server_that_says_nothing_ends", "TLS stall", "psycopg"),
+            ("rows_that_come_slowly_are_cancelled", "drip", "psycopg"),
+            ("the_queue_of_the_pool_ends", "queue", "psycopg_pool"),
+            ("a_slow_statement_is_cancelled", "reuse after cancel", "psycopg"),
+        )
+    ),
+    Rule("databases", "connecting_ends", "black hole", ".*", "PyMySQL", "", _BOTH),
+    Rule("databases", "a_dead_name_server_ends", "dead DNS", ".*", "PyMySQL", "", _BOTH),
+    Rule("databases", "a_stalled_handshake_ends", "TLS stall", ".*", "PyMySQL", "", ("TLS",)),
+    *(
+        Rule("databases", "a_statement_ends", what, f".*{way}-{tls}", "PyMySQL", "", (name,))
+        for what, way in (("silent", "stall"), ("drip", "drip"))
+        for tls, name in (("False", "plain"), ("True", "TLS"))
+    ),
+    # Brokers.
+    Rule("messaging", "a_connect_into_a_black_hole_ends", "black hole", ".*", "kombu", "", _BOTH),
+    Rule("messaging", "a_broker_that_is_silent", "silent", "False-.*", "kombu", "", ("plain",)),
+    Rule("messaging", "a_broker_that_is_silent", "TLS stall", "True-.*", "kombu", "", ("TLS",)),
+    Rule("messaging", "the_pauses_between_tries", "pause", ".*", "kombu", "", _BOTH),
+    Rule(
+        "messaging",
+        "connecting_to_a_broker_ends",
+        "black hole",
+        ".*-connect",
+        "paho-mqtt",
+        "",
+        _BOTH,
+    ),
+    Rule(
+        "messaging",
+        "connecting_to_a_broker_ends",
+        "TLS stall",
+        ".*-handshake",
+        "paho-mqtt",
+        "",
+        ("TLS",),
+    ),
+    Rule("celery", "sending_to_a_broker_that_stalls", "silent", ".*", "celery", "", ("plain",)),
+    # The other clients of the standard library.
+    *(
+        Rule(
+            "stdlib",
+            "a_server_that_falls_silent",
+            what,
+            rf".*{way}-(?P<who>.*)",
+            "",
+            "",
+            ("plain",),
+        )
+        for what, way in (("silent", "stall"), ("drip", "drip"))
+    ),
+    Rule("stdlib", "a_stalled_handshake_from_the", "TLS stall", "(?P<who>.*)", "", "d", ("TLS",)),
+)
+
+LACKS = {
+    "http.client": ("queue", "pause", "redirect"),
+    "urllib.request": ("queue", "pause", "reuse after cancel"),
+    "PyMySQL": ("queue", "pause"),
+    "psycopg": ("queue", "pause"),
+    "aiohttp": ("pause",),
+    "aiohttp over hardsock's TLS": ("pause",),
+    "botocore": ("queue", "redirect"),
+    **{f"{way}-{one}": ("pause",) for way in _WAYS for one in ("httpx", "httpx2")},
+    **dict.fromkeys(("smtp", "pop", "imap", "ftp"), ("queue", "pause")),
+    "redis-py, cluster": ("queue",),
+    "paho-mqtt": ("silent", "drip", "queue", "pause"),
+    **dict.fromkeys(("kombu", "celery"), ("queue",)),
+}
+"""What a library has not, so that nothing of it can be tested."""
+
+Cells = dict[str, dict[str, dict[str, set[str]]]]  # adapter, what, transport: ends
+
+
+def collect() -> list[str]:
+    """The names of all tests of adapters, from the one who runs them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-n", "0", "tests/adapters"],
+        cwd=common.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    found = [line for line in done.stdout.splitlines() if "::" in line]
+    if done.returncode or not found:
+        raise RuntimeError(f"the tests could not be listed:\n{done.stdout[-2000:]}{done.stderr}")
+    return found
+
+
+def read(name: str) -> Iterator[tuple[str, str, str, str]]:
+    """(adapter, what, transport, end) of one test; the end is "" where it is about none."""
+    match = re.fullmatch(r".*?/test_(\w+)\.py::test_(\w+)(?:\[(.*)\])?", name)
+    if match is None:
+        return
+    module, function, parameters = match.group(1), match.group(2), match.group(3) or ""
+    words = re.split(r"-(?!hardsock)", parameters)
+    for rule in RULES:
+        if not re.fullmatch(rule.module, module) or not function.startswith(rule.function):
+            continue
+        found = re.fullmatch(rule.parameters or ".*", parameters)
+        if found is None:
+            continue
+        adapter = rule.adapter or found.groupdict().get("who", "")
+        transports = rule.transports or tuple(
+            {"plain": "plain", "tls": "TLS"}[word] for word in words if word in ("plain", "tls")
+        )
+        told = [HOW[word] for word in words if word in HOW]
+        for transport in transports or ("plain",):
+            for end in told or list(rule.ends) or [""]:
+                yield adapter, rule.what, transport, end
+
+
+def cells(names: list[str]) -> Cells:
+    """All that is tested."""
+    made: Cells = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
+    for name in names:
+        for adapter, what, transport, end in read(name):
+            made[adapter][what][transport].add(end)
+    return made
+
+
+def ends_of(found: set[str]) -> str:
+    return "".join(end for end in ALL_ENDS if end in found) or ("yes" if found else "")
+
+
+def cell(adapter: str, what: str, made: Cells) -> str:
+    if what in LACKS.get(adapter, ()):
+        return "has none"
+    found = made[adapter].get(what)
+    if not found:
+        return ""
+    plain, tls = ends_of(found.get("plain", set())), ends_of(found.get("TLS", set()))
+    if what == "TLS stall":
+        return tls
+    return plain if plain == tls else f"{plain or '-'} / {tls or '-'}"
+
+
+def table(names: list[str]) -> str:
+    """Two tables in Markdown."""
+    made, lines = cells(names), []
+    for columns in (WAITS, ENDINGS):
+        rows = [one for one in sorted(made, key=str.lower) if any(c in made[one] for c in columns)]
+        lines += [f"| adapter | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+        for adapter in rows:
+            lines.append(f"| {adapter} | {' | '.join(cell(adapter, c, made) for c in columns)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def written(names: list[str]) -> str:
+    """The page with the table in it."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table(names)}\n\n{END}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Which adapter is tested for which wait.")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--missing", action="store_true")
+    args = parser.parse_args()
+    names = collect()
+    if args.write:
+        PAGE.write_text(written(names))
+    elif args.missing:
+        made = cells(names)
+        for adapter in sorted(made):
+            for what in WAITS:
+                said = cell(adapter, what, made)
+                if said != "has none" and (what == "TLS stall" or "/" in said or said != ALL_ENDS):
+                    if said != ALL_ENDS:
+                        print(f"{adapter}: {what}: {said or 'nothing'}")
+    else:
+        print(table(names))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
