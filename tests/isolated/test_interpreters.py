@@ -88,6 +88,7 @@ conn = hs.connect(listener.address, timeout=5)
 token = hs.CancelToken()
 hub = _core.Hub(find=lambda: hub)
 breaker = hs.Breaker()
+dials = _core.DialQueue(2, 0.0)
 kept = {
     "CancelToken": token, "Callback": token.on_cancel(print), "Connection": conn,
     "Listener": listener, "Frames": conn.frames(hs.LengthPrefix()), "Pool": pool,
@@ -96,6 +97,8 @@ kept = {
     "TLSContext": hs.TLSConfig(insecure_skip_verify=True)._context, "Breaker": breaker,
     "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
     "Departures": _core.Departures(), "Parking": _core.Parking(), "Delays": _core.Delays(),
+    "DialQueue": dials, "DialHold": dials.take(timeout=5),
+    "Service": _core.Service("threads", "kept", 1),
     "lent": pool.acquire(timeout=5),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.

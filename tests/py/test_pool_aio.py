@@ -315,6 +315,7 @@ LATE_CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "upgrade_to_tls": lambda core, hub, file: core._op_upgrade_to_tls(
         hub, hs.TLSConfig(), server_name="x.test"
     ),
+    "request_client_certificate": lambda core, hub, file: core._op_request_client_certificate(hub),
     "confirm": lambda core, hub, file: core._op_confirm(hub),
     "finish": lambda core, hub, file: core._op_finish(hub),
 }
