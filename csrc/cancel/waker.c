@@ -7,7 +7,8 @@
  * wake-ups. Knows neither tokens nor event loops: those build on it.
  *
  * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
- * eventfd was read and before the state is looked at again; the thread leaves every list before it
+ * eventfd was read and before the state is looked at again; who has set it rings once, so that a
+ * readable eventfd says that ring_next has been read; the thread leaves every list before it
  * returns.
  */
 #include "waker.h"
@@ -153,6 +154,13 @@ hs_eventfd_ring(int efd)
     ssize_t ignored = write(efd, &(uint64_t){1}, sizeof(uint64_t));
 
     (void)ignored; /* EAGAIN: the counter is full, so the descriptor is readable anyway. */
+}
+
+void
+hs_waker_ring(struct hs_waker *w)
+{
+    if (!atomic_exchange(&w->pending, true)) /* Else somebody is about to ring. */
+        hs_eventfd_ring(w->efd);
 }
 
 /* Rings after the lock is dropped: a thread that wakes up at once would run into it. */
