@@ -55,9 +55,12 @@ void hs_eventfd_ring(int efd);
  * instead. Each would take the descriptor that a listener gives up to tell its queue. */
 void hs_wakers_spare(int64_t until_ns);
 
-/* Links this thread's waker. */
+/* Links this thread's waker. The same thread leaves. */
 void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
+/* It was joined without a waker, and wakes nobody: sleeps are short until it is left. Who stays in
+ * a list for long leaves and joins again. */
+bool hs_wakenode_is_deaf(const struct hs_wakenode *node);
 /* The same for what waits without a thread of its own: on_wake(arg) is called before the waker
  * rings. hs_wakelist_leave as before. */
 void hs_wakelist_join_for(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,
