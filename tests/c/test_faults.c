@@ -482,6 +482,20 @@ START_TEST(forked_child_has_the_same_plan)
 }
 END_TEST
 
+START_TEST(kernel_that_says_nothing_ends_the_question)
+{
+    uint32_t counts[HS_TCP_STATES];
+    struct hs_foreign *rows;
+    uint64_t id;
+    size_t n;
+
+    ASSERT_OK(hs_faults_begin("recv.end=1", fresh(), &id));
+    ASSERT_ERR(HS_E_SYSTEM, hs_foreign_list(fresh(), &rows, &n));
+    ASSERT_ERR(HS_E_SYSTEM, hs_diag_count(NULL, fresh(), counts));
+    hs_faults_end(id);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -504,5 +518,6 @@ main(void)
     tcase_add_test(tc, log_file_has_the_spec_and_a_line_for_each);
     tcase_add_test(tc, who_asks_meanwhile_gets_what_one_plan_asked_for);
     tcase_add_test(tc, forked_child_has_the_same_plan);
+    tcase_add_test(tc, kernel_that_says_nothing_ends_the_question);
     return run_case(tc);
 }
