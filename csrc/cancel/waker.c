@@ -245,7 +245,8 @@ hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short 
     struct hs_waker *w = get_waker();
     struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
     int64_t now = hs_now();
-    int64_t until = hs_min_ns(deadline_ns, now + (w == &deaf || unheard > 0 ? DEAF_SLICE_NS : SLICE_NS));
+    int64_t until =
+        hs_min_ns(deadline_ns, now + (w == &deaf || unheard > 0 ? DEAF_SLICE_NS : SLICE_NS));
     struct timespec timeout = hs_timespec_until(until, now);
     int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
 

@@ -1133,8 +1133,7 @@ main(void)
     tcase_add_test(tc, ringing_races_with_parking_and_leaving);
     tcase_add_test(tc, an_op_that_ends_by_itself_may_still_listen_until_it_is_unparked);
     tcase_add_test(tc, no_ring_from_another_thread_is_lost_and_none_comes_too_late);
-    tcase_add_test(
-        tc, a_loop_that_rings_itself_while_others_are_about_to_mixes_up_nobodys_chain);
+    tcase_add_test(tc, a_loop_that_rings_itself_while_others_are_about_to_mixes_up_nobodys_chain);
     tcase_add_test(tc, times_come_earliest_first);
     tcase_add_test(tc, a_time_that_left_disturbs_nobody);
     tcase_add_test(tc, a_tokens_deadline_may_move_both_ways);
