@@ -30,7 +30,7 @@ void hs_waker_unref(struct hs_waker *w);
 /* The owner's, before it looks at the state again. */
 void hs_waker_drain(struct hs_waker *w);
 /* The owner's: it has news for itself. Nobody rings a waker's eventfd but by this or a wake list:
- * one that was drained between somebody's setting pending and his ring would lose ring_next. */
+ * one that is drained while somebody has set pending and not rung yet loses ring_next. */
 void hs_waker_ring(struct hs_waker *w);
 
 struct hs_wakelist {
