@@ -96,8 +96,8 @@ START_TEST(a_request_that_is_given_up_at_any_byte_is_taken_up_again)
 }
 END_TEST
 
-/* The client has none. Whether it is asked by this call or was by one before makes no difference. */
-START_TEST(who_requires_one_is_not_content_with_the_answer_to_a_call_that_did_not)
+/* The client has none, and was asked by a call that did not require one. 1: it has answered. */
+START_TEST(who_requires_one_is_not_content_with_an_answer_without)
 {
     struct pump pump;
     struct tls_pair p = asking_pair(&pump, false);
@@ -137,7 +137,6 @@ main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, a_request_may_come_and_be_answered_byte_by_byte);
     tcase_add_test(tc, a_request_that_is_given_up_at_any_byte_is_taken_up_again);
-    tcase_add_loop_test(
-        tc, who_requires_one_is_not_content_with_the_answer_to_a_call_that_did_not, 0, 2);
+    tcase_add_loop_test(tc, who_requires_one_is_not_content_with_an_answer_without, 0, 2);
     return run_case(tc);
 }
