@@ -15,7 +15,7 @@ from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
 
-EXPERIMENTS: tuple[Experiment, ...] = (
+EXPERIMENTS = (
     DNS_HANG,
     NAGLE,
     MESSAGES,
