@@ -73,7 +73,7 @@ hs_fault_recvmsg(int fd, struct msghdr *msg, int flags)
 
     if (is_over(fault, &n))
         return n;
-    if (len == whole && fault == 0)
+    if (whole == 0 || (len == whole && fault == 0)) /* Without room there is no first piece. */
         return recvmsg(fd, msg, flags);
     piece = first_piece(msg, len);
     one.msg_iov = &piece;

@@ -293,7 +293,7 @@ make_all_due(struct hs_loop *l, struct slot *p)
         return;
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next)
         make_due(HS_CONTAINER(i, struct hs_loop_waiter, parked));
-    hs_eventfd_ring(l->waker->efd);
+    hs_waker_ring(l->waker);
 }
 
 static hs_err
@@ -381,7 +381,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         hs_list_append(&p->parked, &b->parked);
     if (rv == HS_INTR) {
         make_due(b); /* It will find out what happened. */
-        hs_eventfd_ring(l->waker->efd);
+        hs_waker_ring(l->waker);
     }
     hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
     hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));

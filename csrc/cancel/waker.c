@@ -7,7 +7,8 @@
  * wake-ups. Knows neither tokens nor event loops: those build on it.
  *
  * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
- * eventfd was read and before the state is looked at again; the thread leaves every list before it
+ * eventfd was read and before the state is looked at again; who has set it rings once, so that a
+ * readable eventfd says that ring_next has been read; the thread leaves every list before it
  * returns.
  */
 #include "waker.h"
@@ -38,6 +39,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool key_made;
 static _Thread_local struct hs_waker *own_waker;
+/* How many lists this thread has joined without a waker: it may get one while it is in them. */
+static _Thread_local unsigned unheard;
 
 unsigned
 hs_fork_generation(void)
@@ -155,6 +158,13 @@ hs_eventfd_ring(int efd)
     (void)ignored; /* EAGAIN: the counter is full, so the descriptor is readable anyway. */
 }
 
+void
+hs_waker_ring(struct hs_waker *w)
+{
+    if (!atomic_exchange(&w->pending, true)) /* Else somebody is about to ring. */
+        hs_eventfd_ring(w->efd);
+}
+
 /* Rings after the lock is dropped: a thread that wakes up at once would run into it. */
 void
 hs_wakelist_wake(struct hs_wakelist *w)
@@ -182,10 +192,17 @@ hs_wakelist_wake(struct hs_wakelist *w)
     }
 }
 
+bool
+hs_wakenode_is_deaf(const struct hs_wakenode *node)
+{
+    return node->waker == &deaf;
+}
+
 void
 hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
 {
     hs_wakelist_join_for(w, node, get_waker(), NULL, NULL);
+    unheard += hs_wakenode_is_deaf(node);
 }
 
 void
@@ -206,6 +223,7 @@ hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
     hs_lock_take(&w->lock);
     hs_list_unlink(&node->link);
     hs_lock_drop(&w->lock);
+    unheard -= hs_wakenode_is_deaf(node);
 }
 
 /* Reads before it clears the flag: a waker that still sees the flag set has stored its news before
@@ -227,7 +245,8 @@ hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short 
     struct hs_waker *w = get_waker();
     struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
     int64_t now = hs_now();
-    int64_t until = hs_min_ns(deadline_ns, now + (w == &deaf ? DEAF_SLICE_NS : SLICE_NS));
+    int64_t until =
+        hs_min_ns(deadline_ns, now + (w == &deaf || unheard > 0 ? DEAF_SLICE_NS : SLICE_NS));
     struct timespec timeout = hs_timespec_until(until, now);
     int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
 

@@ -29,6 +29,9 @@ struct hs_waker *hs_waker_new(void); /* NULL: no memory or no descriptor */
 void hs_waker_unref(struct hs_waker *w);
 /* The owner's, before it looks at the state again. */
 void hs_waker_drain(struct hs_waker *w);
+/* The owner's: it has news for itself. Nobody rings a waker's eventfd but by this or a wake list:
+ * one that is drained while somebody has set pending and not rung yet loses ring_next. */
+void hs_waker_ring(struct hs_waker *w);
 
 struct hs_wakelist {
     struct hs_lock lock;
@@ -52,9 +55,12 @@ void hs_eventfd_ring(int efd);
  * instead. Each would take the descriptor that a listener gives up to tell its queue. */
 void hs_wakers_spare(int64_t until_ns);
 
-/* Links this thread's waker. */
+/* Links this thread's waker. The same thread leaves. */
 void hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node);
 void hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node);
+/* It was joined without a waker, and wakes nobody: sleeps are short until it is left. Who stays in
+ * a list for long leaves and joins again. */
+bool hs_wakenode_is_deaf(const struct hs_wakenode *node);
 /* The same for what waits without a thread of its own: on_wake(arg) is called before the waker
  * rings. hs_wakelist_leave as before. */
 void hs_wakelist_join_for(struct hs_wakelist *w, struct hs_wakenode *node, struct hs_waker *waker,

@@ -648,14 +648,15 @@ handshakes_secure(struct hs_handshakes *h, struct slot *p, struct hs_error *err)
     return rv;
 }
 
-/* While newcomers are held, what is ready waits. Its descriptor is not armed. */
+/* While newcomers are held, or when the one who steps it takes nobody, what is ready waits. Its
+ * descriptor is not armed. */
 static bool
-keep_ready(struct hs_handshakes *h, struct slot *p)
+keep_ready(struct hs_handshakes *h, struct slot *p, bool takes)
 {
     bool kept;
 
     hs_lock_take(&h->lock);
-    kept = h->held && !h->closed;
+    kept = (h->held || !takes) && !h->closed;
     if (kept) {
         p->state = READY;
         hs_list_append(&h->ready, &p->link);
@@ -664,9 +665,10 @@ keep_ready(struct hs_handshakes *h, struct slot *p)
     return kept;
 }
 
-/* Of a BUSY slot. The connection when it is ready, else NULL. */
+/* Of a BUSY slot. The connection when it is ready, else NULL. takes: the caller has use for it;
+ * else it gets one only after the end, to let go of it. */
 static struct hs_conn *
-handshakes_step(struct hs_handshakes *h, struct slot *p, bool first)
+handshakes_step(struct hs_handshakes *h, struct slot *p, bool first, bool takes)
 {
     struct hs_error err = {0};
     hs_err rv = HS_OK;
@@ -682,7 +684,7 @@ handshakes_step(struct hs_handshakes *h, struct slot *p, bool first)
     }
     /* 2. TLS as far as the bytes go. Done: to the caller, or kept while nobody takes it. */
     if (rv == HS_OK && (rv = handshakes_secure(h, p, &err)) == HS_OK)
-        return keep_ready(h, p) ? NULL : handshakes_leave(h, p);
+        return keep_ready(h, p, takes) ? NULL : handshakes_leave(h, p);
     /* 3. Failed: cut, and counted by why. Else it waits for the client, with a time limit. */
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
@@ -724,7 +726,7 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
         p->header_until_ns = hs_deadline_after(h->header_timeout_ns);
     else
         begin_securing(h, p);
-    return handshakes_step(h, p, true);
+    return handshakes_step(h, p, true, true);
 }
 
 /* ---- What is due --------------------------------------------------------------------------- */
@@ -779,10 +781,11 @@ claim_ready(struct hs_handshakes *h)
 enum hs_due
 hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 {
+    struct hs_conn *conn = NULL;
     struct epoll_event ev;
     struct slot *p;
 
-    if ((p = claim_ready(h)) != NULL) {
+    if (ret_conn != NULL && (p = claim_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
@@ -791,9 +794,27 @@ hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
     if (ev.data.u64 == LISTENER_EVENT)
         return HS_DUE_NEWCOMERS;
     p = ev.data.u64 == TIMER_EVENT ? claim_expired(h) : handshakes_claim(h, ev.data.u64);
-    if (p != NULL && (*ret_conn = handshakes_step(h, p, false)) != NULL)
-        return HS_DUE_CONNECTION;
-    return HS_DUE_SOMETHING;
+    if (p != NULL)
+        conn = handshakes_step(h, p, false, ret_conn != NULL);
+    if (conn == NULL)
+        return HS_DUE_SOMETHING;
+    if (ret_conn == NULL) { /* It was closed meanwhile: nobody will take it. */
+        hs_conn_unref(conn);
+        return HS_DUE_SOMETHING;
+    }
+    *ret_conn = conn;
+    return HS_DUE_CONNECTION;
+}
+
+bool
+hs_handshakes_wait_for_taker(struct hs_handshakes *h)
+{
+    bool wait;
+
+    hs_lock_take(&h->lock);
+    wait = !h->held && !hs_list_empty(&h->ready);
+    hs_lock_drop(&h->lock);
+    return wait;
 }
 
 void

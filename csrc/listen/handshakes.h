@@ -42,8 +42,11 @@ enum hs_due {
     HS_DUE_CONNECTION, /* *ret_conn is ready, and the caller's */
     HS_DUE_SOMETHING,  /* it was done: ask again */
 };
-/* Does the next thing that is due, without waiting. */
+/* Does the next thing that is due, without waiting. ret_conn NULL: the caller takes none, and what
+ * gets ready is kept for who does. */
 enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn);
+/* Something was kept although newcomers are not held: who accepts is to be woken. */
+bool hs_handshakes_wait_for_taker(struct hs_handshakes *h);
 /* Takes a slot, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
  * none now; newcomers will be due again when there is. */
 bool hs_handshakes_take_slot(struct hs_handshakes *h);

@@ -728,16 +728,19 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     return rv;
 }
 
-/* One slice of the handshakes that have begun. */
+/* One slice of the handshakes that have begun. What gets ready is for who accepts at this time, in
+ * another thread, and sleeps. */
 static enum outcome
 tend_some(struct hs_listener *l, const struct hs_op *op)
 {
-    struct hs_conn *conn = NULL;
+    enum outcome outcome = NEXT;
 
-    for (int i = 0; i < SLICE_ROUNDS && (i == 0 || !listener_is_over(op)); i++)
-        if (hs_handshakes_next(l->handshakes, &conn) == HS_DUE_NOTHING)
-            return NOTHING;
-    return NEXT;
+    for (int i = 0; i < SLICE_ROUNDS && outcome == NEXT && (i == 0 || !listener_is_over(op)); i++)
+        if (hs_handshakes_next(l->handshakes, NULL) == HS_DUE_NOTHING)
+            outcome = NOTHING;
+    if (hs_handshakes_wait_for_taker(l->handshakes))
+        hs_wakelist_wake(&l->wakers);
+    return outcome;
 }
 
 static hs_err

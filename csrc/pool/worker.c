@@ -288,6 +288,10 @@ worker_run(void *arg)
         int64_t until;
         short revents;
 
+        if (hs_wakenode_is_deaf(&node)) { /* There may be a descriptor by now. */
+            hs_wakelist_leave(hs_pool_asked(), &node);
+            hs_wakelist_join(hs_pool_asked(), &node);
+        }
         hs_lock_take(&turn);
         until = work(k);
         if ((over = worker_is_over()))

@@ -52,10 +52,11 @@ retire_last_use(const struct hs_conn *c)
     return last > c->created_ns ? last : c->created_ns;
 }
 
+/* What c->lease points to is the pool's, which may end while somebody only looks. */
 static bool
 is_lent(struct hs_conn *c)
 {
-    return c->lease != NULL && atomic_load(c->lease) != 0;
+    return atomic_load(&c->roll.holder) != NULL;
 }
 
 /* Bytes that one side has sent and the other has not taken. */

@@ -74,7 +74,7 @@ send_request(struct hs_tls *t, bool required, struct hs_error *err, short *want)
     int mode = SSL_VERIFY_PEER | (required ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), ret;
     hs_err rv;
 
-    if (t->request == REQUEST_ANSWERED)
+    if (t->request == REQUEST_ANSWERED && (!required || SSL_get0_peer_certificate(t->ssl) != NULL))
         return HS_OK;
     if ((rv = check_request(t, err)) != HS_OK)
         return rv;
@@ -82,8 +82,10 @@ send_request(struct hs_tls *t, bool required, struct hs_error *err, short *want)
         t->request = REQUEST_ANSWERED; /* in the handshake */
         return HS_OK;
     }
-    if (t->request == REQUEST_NONE) {
-        SSL_set_verify(t->ssl, mode, SSL_get_verify_callback(t->ssl));
+    /* An answer is judged when it comes, by what the latest call wants of it; one that came without
+     * a certificate, to a call that did not require it, is asked for again. */
+    SSL_set_verify(t->ssl, mode, SSL_get_verify_callback(t->ssl));
+    if (t->request != REQUEST_SENT) {
         SSL_set_msg_callback(t->ssl, on_message);
         SSL_set_msg_callback_arg(t->ssl, t);
         if (!SSL_verify_client_post_handshake(t->ssl))

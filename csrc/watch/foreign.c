@@ -177,10 +177,10 @@ ask(int fd, const struct request *request, struct collecting *c)
     if (hs_sys_send(fd, request, sizeof(*request), 0) < 0)
         return errno;
     do {
-        if ((n = hs_sys_recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) >= 0)
+        if ((n = hs_sys_recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0)
             take_part(c, buf, (size_t)n);
-        else if (errno != EINTR)
-            return errno;
+        else if (n == 0 || errno != EINTR)
+            return n == 0 ? EPROTO : errno; /* No part is empty: it would never be over. */
     } while (!c->over && (dump || n < 0));
     return c->failed ? ENOMEM : c->sys;
 }

@@ -102,6 +102,8 @@ dump(int fd, int family, const struct hs_addr *peer, uint32_t counts[HS_TCP_STAT
     do {
         if ((n = hs_sys_recv(fd, buf, sizeof(buf), MSG_DONTWAIT)) < 0 && errno != EINTR)
             return errno;
+        if (n == 0) /* No part is empty: it would never be over. */
+            return EPROTO;
     } while (n < 0 || !count_messages(buf, (size_t)n, peer, counts, &sys));
     return sys;
 }

@@ -482,6 +482,34 @@ START_TEST(forked_child_has_the_same_plan)
 }
 END_TEST
 
+START_TEST(message_without_room_for_bytes_is_not_spoilt)
+{
+    struct msghdr none = {0};
+    uint64_t id;
+    int fds[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    ASSERT_OK(hs_faults_begin("recv.spoilt=1", fresh(), &id));
+    ck_assert_int_le(hs_sys_recvmsg(fds[0], &none, MSG_DONTWAIT), 0); /* as for MSG_ERRQUEUE */
+    hs_faults_end(id);
+    close_all(fds, 2);
+}
+END_TEST
+
+START_TEST(kernel_that_says_nothing_ends_the_question)
+{
+    uint32_t counts[HS_TCP_STATES];
+    struct hs_foreign *rows;
+    uint64_t id;
+    size_t n;
+
+    ASSERT_OK(hs_faults_begin("recv.end=1", fresh(), &id));
+    ASSERT_ERR(HS_E_SYSTEM, hs_foreign_list(fresh(), &rows, &n));
+    ASSERT_ERR(HS_E_SYSTEM, hs_diag_count(NULL, fresh(), counts));
+    hs_faults_end(id);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -504,5 +532,7 @@ main(void)
     tcase_add_test(tc, log_file_has_the_spec_and_a_line_for_each);
     tcase_add_test(tc, who_asks_meanwhile_gets_what_one_plan_asked_for);
     tcase_add_test(tc, forked_child_has_the_same_plan);
+    tcase_add_test(tc, message_without_room_for_bytes_is_not_spoilt);
+    tcase_add_test(tc, kernel_that_says_nothing_ends_the_question);
     return run_case(tc);
 }

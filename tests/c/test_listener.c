@@ -240,6 +240,73 @@ allow_descriptors(void)
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
+#define PROXIED 100
+
+struct tending {
+    struct hs_listener *l;
+    struct hs_token *over;
+    struct hs_error err;
+    size_t n;
+};
+
+static void *
+tend_until_over(void *arg)
+{
+    struct tending *t = arg;
+    struct hs_op op = op_with(t->over);
+
+    ASSERT_ERR(HS_E_CANCELLED, DONE(hs_listener_tend(t->l, &op, &t->err)));
+    return NULL;
+}
+
+static void *
+accept_proxied(void *arg)
+{
+    struct tending *t = arg;
+    struct hs_op op = op_in(30 * SECOND);
+    struct hs_conn *conn;
+    size_t n;
+
+    for (; t->n < PROXIED; t->n += n) {
+        if (DONE(hs_listener_accept(t->l, &op, 1, NULL, &conn, &n)) != HS_OK)
+            break;
+        hs_conn_unref(conn);
+    }
+    return NULL;
+}
+
+/* Who tends may be the one who hears that a client is ready, and takes nobody. */
+START_TEST(who_tends_beside_an_acceptor_loses_no_client)
+{
+    const struct hs_network loopback = {.family = AF_INET, .prefix = 8, .bits = {127}};
+    static const char header[] = "PROXY UNKNOWN\r\n";
+    struct hs_listen_options o;
+    struct tending t = {.n = 0};
+    struct thread tender, acceptor;
+    int fds[PROXIED];
+
+    hs_listen_options_init(&o);
+    o.proxy.from = &loopback;
+    o.proxy.n_from = 1;
+    t.l = open_with("127.0.0.1:0", &o);
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &t.over));
+    thread_start(&tender, tend_until_over, &t);
+    thread_start(&acceptor, accept_proxied, &t);
+    for (int i = 0; i < PROXIED; i++)
+        fds[i] = dial(t.l);
+    for (size_t half = 0; half < 2; half++) /* Most of them wait in between. */
+        for (int i = 0; i < PROXIED; i++)
+            put(fds[i], header + 8 * half, half == 0 ? 8 : sizeof(header) - 1 - 8);
+    thread_join(&acceptor);
+    ck_assert_uint_eq(t.n, PROXIED);
+    ck_assert(hs_token_cancel(t.over, NULL, 0, NULL));
+    thread_join(&tender);
+    close_all(fds, PROXIED);
+    hs_token_unref(t.over);
+    hs_listener_unref(t.l);
+}
+END_TEST
+
 START_TEST(out_of_descriptors_it_sheds_backs_off_and_recovers)
 {
     struct hs_listener *l = open_with("127.0.0.1:0", NULL);
@@ -757,6 +824,7 @@ main(void)
     tcase_add_test(tc, accepting_at_most_none_ends_at_once);
     tcase_add_loop_test(tc, closing_or_cancelling_wakes_every_acceptor, 0, 2);
     tcase_add_test(tc, each_connection_goes_to_exactly_one_of_several_acceptors);
+    tcase_add_test(tc, who_tends_beside_an_acceptor_loses_no_client);
     tcase_add_test(tc, out_of_descriptors_it_sheds_backs_off_and_recovers);
     tcase_add_test(tc, out_of_descriptors_a_thread_that_never_waited_backs_off_too);
     tcase_add_test(tc, a_unix_path_is_made_with_its_mode_and_goes_with_the_listener);

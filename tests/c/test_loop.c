@@ -6,6 +6,8 @@
  */
 #include "support.h"
 
+#include "../../csrc/cancel/loop.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -587,6 +589,80 @@ START_TEST(no_ring_from_another_thread_is_lost_and_none_comes_too_late)
 }
 END_TEST
 
+/* Two lists are woken at once; both have a waiter of the loop, and somebody else. */
+struct crossing {
+    struct hs_loop *loop;
+    struct hs_wakelist other;
+    int fd;
+};
+
+/* The loop's thread, and then another one, while the first list is being worked off. */
+static void *
+look_and_wake_the_other(void *arg)
+{
+    struct crossing *x = arg;
+
+    hs_loop_forget(x->loop, x->fd);
+    hs_loop_collect(x->loop);
+    hs_wakelist_wake(&x->other);
+    return NULL;
+}
+
+static void
+on_wake_cross(void *arg)
+{
+    struct thread t;
+
+    thread_start(&t, look_and_wake_the_other, arg);
+    thread_join(&t);
+}
+
+static void
+ignore(void *arg)
+{
+    (void)arg;
+}
+
+START_TEST(a_loop_that_rings_itself_while_others_are_about_to_mixes_up_nobodys_chain)
+{
+    struct crossing x = {.loop = loop_new()};
+    struct hs_op op = op_step(10 * SECOND);
+    struct hs_waker *one = hs_waker_new(), *two = hs_waker_new();
+    struct hs_loop_waiter *here, *there;
+    struct hs_wakenode of_one, of_two;
+    struct pair p = pair_unix();
+    struct hs_wakelist list;
+
+    x.fd = op.want_fd = hs_conn_fileno(p.c);
+    op.want_events = POLLIN;
+    op.want_at_ns = HS_NEVER;
+    hs_wakelist_init(&list);
+    hs_wakelist_init(&x.other);
+    atomic_fetch_add(&two->refs, 1); /* So that one too few frees nothing. */
+    ASSERT_OK(hs_loop_waiter_new(x.loop, &here, fresh(), &here));
+    ASSERT_OK(hs_loop_waiter_new(x.loop, &there, fresh(), &there));
+    hs_loop_waiter_listen(here, HS_LISTEN_OWNER, &list);
+    hs_wakelist_join_for(&list, &of_one, one, on_wake_cross, &x);
+    hs_wakelist_join_for(&x.other, &of_two, two, ignore, NULL);
+    hs_loop_waiter_listen(there, HS_LISTEN_OWNER, &x.other);
+    ASSERT_OK(hs_loop_waiter_park(here, &op, fresh()));
+    hs_wakelist_wake(&list);
+    ck_assert_int_eq(atomic_load(&one->refs), 1);
+    ck_assert_int_eq(atomic_load(&two->refs), 2);
+    hs_loop_waiter_free(here);
+    hs_loop_waiter_free(there);
+    hs_wakelist_leave(&list, &of_one);
+    hs_wakelist_leave(&x.other, &of_two);
+    hs_wakelist_fini(&list);
+    hs_wakelist_fini(&x.other);
+    hs_waker_unref(one);
+    hs_waker_unref(two);
+    hs_waker_unref(two);
+    hs_loop_free(x.loop);
+    pair_free(&p);
+}
+END_TEST
+
 /* ---- Times --------------------------------------------------------------------------------- */
 
 START_TEST(times_come_earliest_first)
@@ -1057,6 +1133,7 @@ main(void)
     tcase_add_test(tc, ringing_races_with_parking_and_leaving);
     tcase_add_test(tc, an_op_that_ends_by_itself_may_still_listen_until_it_is_unparked);
     tcase_add_test(tc, no_ring_from_another_thread_is_lost_and_none_comes_too_late);
+    tcase_add_test(tc, a_loop_that_rings_itself_while_others_are_about_to_mixes_up_nobodys_chain);
     tcase_add_test(tc, times_come_earliest_first);
     tcase_add_test(tc, a_time_that_left_disturbs_nobody);
     tcase_add_test(tc, a_tokens_deadline_may_move_both_ways);

@@ -5,6 +5,7 @@
 #include "support.h"
 
 #include "../../csrc/stream/conn_impl.h"
+#include "../../csrc/stream/conn_probe.h"
 #include "../../csrc/stream/parking.h"
 
 #include <string.h>
@@ -105,6 +106,18 @@ START_TEST(who_is_owed_an_answer_keeps_its_connection)
     ck_assert_int_eq(retire(c.c), HS_RETIRE_CLOSED);
     pair_free(&a);
     pair_free(&c);
+}
+END_TEST
+
+START_TEST(who_looks_at_a_pools_connection_reads_nothing_of_the_pool)
+{
+    struct pair p = pair_made(HS_MADE_POOL);
+
+    hs_conn_set_lease(p.c, (const _Atomic uint64_t *)(uintptr_t)8); /* The pool has ended. */
+    ck_assert_int_eq(judge(p.c), HS_RETIRE_POOLED);
+    atomic_store(hs_conn_holder(p.c), hs_call_site_unknown());
+    ck_assert_int_eq(judge(p.c), HS_RETIRE_LENT);
+    pair_free(&p);
 }
 END_TEST
 
@@ -333,6 +346,7 @@ main(void)
     tcase_add_test(tc, one_that_nobody_uses_is_closed_and_its_peer_sees_an_orderly_end);
     tcase_add_test(tc, the_young_the_fresh_and_those_with_bytes_are_left_alone);
     tcase_add_test(tc, who_is_owed_an_answer_keeps_its_connection);
+    tcase_add_test(tc, who_looks_at_a_pools_connection_reads_nothing_of_the_pool);
     tcase_add_test(tc, a_servers_connection_is_busy_while_its_handler_is_in_no_call);
     tcase_add_test(tc, who_waits_for_a_message_ends_its_call_by_itself);
     tcase_add_test(tc, a_client_that_waits_for_its_answer_is_busy);

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 static struct tls_pair
-asking_pair(struct pump *ret_pump)
+asking_pair(struct pump *ret_pump, bool has_certificate)
 {
     struct tls_pair p = plain_pumped_pair(ret_pump);
     struct hs_tls_options client = client_options(), server = server_options();
@@ -17,7 +17,7 @@ asking_pair(struct pump *ret_pump)
     struct shaking a = {.c = p.client, .name = "a.example"}, b = {.c = p.server};
 
     client.identities = &id;
-    client.n_identities = 1;
+    client.n_identities = has_certificate;
     client.post_handshake_auth = true;
     server.cas = client.cas;
     server.n_cas = 1;
@@ -39,10 +39,10 @@ asking_pair(struct pump *ret_pump)
 
 /* One step of each end, and one byte each way. */
 static hs_err
-step(struct tls_pair *p, struct pump *pump, struct hs_op *asking)
+step(struct tls_pair *p, struct pump *pump, struct hs_op *asking, bool required)
 {
     struct hs_op reading = op_step(SECOND);
-    hs_err rv = hs_conn_request_certificate(p->server, asking, true, true, fresh());
+    hs_err rv = hs_conn_request_certificate(p->server, asking, required, true, fresh());
     uint8_t byte;
     size_t n;
 
@@ -58,7 +58,7 @@ static int
 ask_given_up_after(int steps)
 {
     struct pump pump;
-    struct tls_pair p = asking_pair(&pump);
+    struct tls_pair p = asking_pair(&pump, true);
     struct hs_op asking = op_step(SECOND);
     hs_err rv = HS_WANT;
     int n = 0;
@@ -68,7 +68,7 @@ ask_given_up_after(int steps)
             hs_conn_abandon(p.server, &asking, NULL);
             asking = op_step(SECOND);
         }
-        rv = step(&p, &pump, &asking);
+        rv = step(&p, &pump, &asking, true);
     }
     ASSERT_OK(rv);
     ck_assert_uint_ge(hs_conn_tls_chain_length(p.server), 1);
@@ -96,6 +96,38 @@ START_TEST(a_request_that_is_given_up_at_any_byte_is_taken_up_again)
 }
 END_TEST
 
+/* The client has none, and was asked by a call that did not require one. 1: it has answered. */
+START_TEST(who_requires_one_is_not_content_with_an_answer_without)
+{
+    struct pump pump;
+    struct tls_pair p = asking_pair(&pump, false);
+    struct hs_op asking = op_step(SECOND), reading = op_step(SECOND);
+    bool is_answered = _i == 1;
+    hs_err rv = HS_WANT;
+    uint8_t byte;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, step(&p, &pump, &asking, false));
+    hs_conn_abandon(p.server, &asking, NULL);
+    for (int i = 0; i < 5000 && is_answered; i++) { /* by what somebody receives */
+        (void)pump_move(&pump, 1, 1);
+        ck_assert_int_gt(hs_conn_recv(p.client, &reading, &byte, 1, 0, fresh(), &n), 0);
+        hs_conn_abandon(p.client, &reading, NULL);
+        reading = op_step(SECOND);
+        (void)pump_move(&pump, 0, 1);
+        ck_assert_int_gt(hs_conn_recv(p.server, &reading, &byte, 1, 0, fresh(), &n), 0);
+        hs_conn_abandon(p.server, &reading, NULL);
+        reading = op_step(SECOND);
+    }
+    asking = op_step(SECOND);
+    for (int i = 0; i < 20000 && rv > 0; i++)
+        rv = step(&p, &pump, &asking, true);
+    ASSERT_ERR(HS_E_CERTIFICATE, rv);
+    pump_free(&pump);
+    tls_pair_free(&p);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -105,5 +137,6 @@ main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, a_request_may_come_and_be_answered_byte_by_byte);
     tcase_add_test(tc, a_request_that_is_given_up_at_any_byte_is_taken_up_again);
+    tcase_add_loop_test(tc, who_requires_one_is_not_content_with_an_answer_without, 0, 2);
     return run_case(tc);
 }
