@@ -20,6 +20,7 @@ import pytest
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.metrics.families import FAMILIES
+from hardsock.metrics.siblings import Siblings
 from hardsock.metrics.totals import Totals
 from support.require import need_module, require
 from support.servers.monitoring import prometheus
@@ -418,6 +419,24 @@ def test_collector_that_does_not_end_is_named(crew: Crew) -> None:
     finally:
         os.close(fd)
     assert "lock: another process has been collecting" in failed.value.stderr
+
+
+def test_child_that_is_forked_during_a_scrape_does_not_keep_the_lock(tmp_path: Path) -> None:
+    siblings = Siblings(tmp_path, 20, False, 1.0)
+    until_then, over = os.pipe()
+    with siblings._locked(time.monotonic() + 30):
+        pid = os.fork()
+        if pid == 0:
+            os.close(over)
+            os.read(until_then, 1)
+            os._exit(0)
+    try:
+        with siblings._locked(time.monotonic()):
+            pass
+    finally:
+        os.close(over)
+        os.close(until_then)
+        os.waitpid(pid, 0)
 
 
 # ---- a real server

@@ -268,6 +268,10 @@ class Siblings:
                             f"{self._timeout:g} s"
                         ) from None
                     time.sleep(_RETRY)  # Of a lock on a file nobody is told.
-            yield
+            try:
+                yield
+            finally:
+                # Not by closing it: a child that was forked meanwhile has it open as well.
+                fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)
