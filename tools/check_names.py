@@ -180,7 +180,9 @@ def describe(module: str, name: str, origin: str | None = None) -> Name:
                     found = describe(module, alias.name, str(node.module))
                     found.name = name
                     return found
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and name == ast.unparse(
+            node.targets[0] if isinstance(node, ast.Assign) else node.target
+        ):
             doc = doc_after(source, node)
             return Name(module, name, doc, doc, [], False, False)
     return Name(module, name, "", "", [], False, False)

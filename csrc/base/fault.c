@@ -61,8 +61,8 @@ write_line(const char *text, uint64_t nth)
     if (path[0] == '\0' || (fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK)) < 0)
         return; /* What opens it for each line has no descriptor to lose. */
     n = snprintf(line, sizeof(line), "%d %llu %s\n", (int)getpid(), (unsigned long long)nth, text);
-    if (n > 0 && (size_t)n < sizeof(line) && write(fd, line, (size_t)n) < 0)
-        n = 0; /* The ring has it. */
+    if (n > 0 && (size_t)n < sizeof(line))
+        (void)!write(fd, line, (size_t)n); /* If not, the ring has it. */
     (void)close(fd);
 }
 
@@ -217,7 +217,7 @@ check_log(const struct hs_fault_plan *p, const char *spec, struct hs_error *err)
     n = snprintf(line, sizeof(line), "%d 0 seed=%llu: %s\n", (int)getpid(),
                  (unsigned long long)p->seed, spec);
     if ((size_t)n >= sizeof(line))
-        (void)strcpy(&line[sizeof(line) - 5], "...\n");
+        memcpy(&line[sizeof(line) - 5], "...\n", 5);
     if (fd < 0 || write(fd, line, strlen(line)) < 0) {
         (void)hs_err_set(err, HS_E_INVALID, errno, "faults", "\"log=%.60s\"", p->log);
         if (fd >= 0)

@@ -90,8 +90,8 @@ struct hs_fault_plan {
     uint64_t id, seed;
     size_t n;
     struct hs_fault_rule rules[HS_FAULT_RULES];
-    char log[HS_FAULT_PATH]; /* a file; empty: none */
     uint64_t calls[HS_CALLS];
+    char log[HS_FAULT_PATH]; /* a file; empty: none */
     bool has_seed;
 };
 

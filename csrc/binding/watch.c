@@ -26,13 +26,14 @@ core_live(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     struct hs_live live;
 
     hs_live_counts(&live);
-    return Py_BuildValue(
-        "{s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l}", "tokens", live.tokens, "conns",
-        live.conns, "listeners", live.listeners, "connectors", live.connectors, "lookups",
-        live.lookups, "orphans", live.orphans, "buffers", live.buffers, "lingering", live.lingering,
-        "breakers", live.breakers, "pools", live.pools, "slots", live.slots, "parkings",
-        live.parkings, "departures", live.departures, "delays", live.delays, "dial_limits",
-        live.dial_limits);
+    return Py_BuildValue("{s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,"
+                         "s:l,s:l,s:l,s:l,s:l,s:l,s:l}",
+                         "tokens", live.tokens, "conns", live.conns, "listeners", live.listeners,
+                         "connectors", live.connectors, "lookups", live.lookups, "orphans",
+                         live.orphans, "buffers", live.buffers, "lingering", live.lingering,
+                         "breakers", live.breakers, "pools", live.pools, "slots", live.slots,
+                         "parkings", live.parkings, "departures", live.departures, "delays",
+                         live.delays, "dial_limits", live.dial_limits);
 }
 
 PyDoc_STRVAR(

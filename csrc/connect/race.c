@@ -132,8 +132,8 @@ race_watch(struct hs_connector *cn, size_t slot)
 
     if (cn->epoll_fd < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
         return HS_OK;
-    if (hs_sys_epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd, &ev) ==
-        0) {
+    if (hs_sys_epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
+                         &ev) == 0) {
         a->epoll_fd = cn->epoll_fd;
         return HS_OK;
     }

@@ -671,6 +671,7 @@ handshakes_step(struct hs_handshakes *h, struct slot *p, bool first)
     struct hs_error err = {0};
     hs_err rv = HS_OK;
 
+    /* 1. Who the client is, if it comes through a trusted proxy. */
     if (p->stage == HEADER) {
         if ((rv = read_header(h, p)) < 0) {
             cut_header(h, p, rv);
@@ -679,8 +680,10 @@ handshakes_step(struct hs_handshakes *h, struct slot *p, bool first)
         if (rv == HS_OK)
             begin_securing(h, p);
     }
+    /* 2. TLS as far as the bytes go. Done: to the caller, or kept while nobody takes it. */
     if (rv == HS_OK && (rv = handshakes_secure(h, p, &err)) == HS_OK)
         return keep_ready(h, p) ? NULL : handshakes_leave(h, p);
+    /* 3. Failed: cut, and counted by why. Else it waits for the client, with a time limit. */
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
     else if (!wait_again(h, p, first))

@@ -608,10 +608,13 @@ listener_welcome(struct hs_listener *l, size_t max, int *rounds, struct hs_error
     struct hs_conn *conn = NULL;
 
     while (*n < max && (outcome == NEXT || outcome == GOT)) {
+        /* 1. A slot before the accept: who finds none stays in the kernel's queue. */
         if (!hs_handshakes_take_slot(l->handshakes))
             return NEXT;
+        /* 2. One newcomer; nobody there, or one that may not enter, gives the slot back. */
         if ((outcome = listener_accept_one(l, err, &conn)) != GOT)
             hs_handshakes_give_back(l->handshakes);
+        /* 3. Its first step at once: where the hello is there already, it is the last one. */
         else if ((conn = hs_handshakes_add(l->handshakes, conn)) != NULL)
             conns[(*n)++] = conn;
         if (++*rounds >= SLICE_ROUNDS)
@@ -647,19 +650,19 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
     /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
     for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !listener_is_over(op)); i++)
         switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
-        case HS_DUE_NOTHING:
+        case HS_DUE_NOTHING: /* All wait for their clients: so does the caller. */
             return nothing_is_due(l);
-        case HS_DUE_CONNECTION:
+        case HS_DUE_CONNECTION: /* A handshake has ended well: that is what is asked for. */
             (*n)++;
             break;
-        case HS_DUE_NEWCOMERS:
+        case HS_DUE_NEWCOMERS: /* The listening socket is readable, and there are slots. */
             outcome = listener_welcome(l, max, &i, err, conns, n);
             if (outcome == LAST)
                 hs_handshakes_last_call(l->handshakes);
             else if (outcome == ENDED || outcome == FAILED)
                 return outcome;
             break;
-        case HS_DUE_SOMETHING:
+        case HS_DUE_SOMETHING: /* A step was made, or one was cut: look for the next. */
             break;
         }
     return NEXT;

@@ -509,9 +509,9 @@ enter_namespace(const char *hosts, const char *resolv)
     return true;
 }
 
-/* A lock of the address sanitizer's allocator that another thread holds at the fork stays locked
- * in the child (seen with GCC 12; the C library sees to its own). A thread of ours that has just
- * started allocates; one that sleeps holds none. */
+/* The locks of the address sanitizer's allocator stay locked in a child, no matter which thread had
+ * them at the fork (seen with GCC 12; the C library sees to its own). A thread of ours that has
+ * just started allocates; one that sleeps holds none of them. */
 #ifdef __SANITIZE_ADDRESS__
 static bool
 is_awake(pid_t tid)

@@ -432,3 +432,14 @@ def test_a_closed_one_comes_back_in_no_child(listener: socket.socket) -> None:
     one.close()
     with std.socket(type=std.SOCK_DGRAM):  # has the number now
         assert _in_child(lambda: str(one.fileno()).encode()) == b"-1"
+
+
+@pytest.mark.parametrize("how", [1 << 31, -(1 << 31) - 1, 2 + (1 << 32)])
+def test_shutdown_refuses_a_number_that_fits_no_c_int_as_socket_does(how: int) -> None:
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname(), 10) as sock:
+            with pytest.raises(OverflowError, match="too large to convert to C int"):
+                sock.shutdown(how)
+            with pytest.raises(TypeError):
+                sock.shutdown("x")  # type: ignore[arg-type]
+            sock.shutdown(socket.SHUT_RDWR)

@@ -19,7 +19,8 @@ import pytest
 
 import hardsock as hs
 from hardsock import debug
-from hardsock.debug.hints import hint_of
+from hardsock.debug._hints import hint_of
+from hardsock.debug._snapshot import NO_FAILURES
 from hardsock.lab.waits import poll_until
 from tests.support.browser import browser
 from tests.support.require import require
@@ -184,8 +185,7 @@ def test_an_event_is_one_line_of_json_and_says_when_to_ask_again(page: Any) -> N
 
 
 def test_every_failure_that_a_reader_can_mend_has_a_hint() -> None:
-    kinds = hs.metrics()["events"].keys() - {"cancelled", "forked"}
-    kinds -= {"breaker_closed", "draining"}
+    kinds = hs.metrics()["events"].keys() - {"cancelled", *NO_FAILURES}
     for kind in kinds:
         assert hint_of({"errno": 0, "kind": kind}), kind
     assert "ports" in (hint_of({"errno": 99, "kind": "connect_failed"}) or "")

@@ -923,7 +923,7 @@ static const struct scenario {
 static bool
 ends_by_itself(const struct scenario *s)
 {
-    return s->run == use_pool || s->run == be_inspected;
+    return s->run == use_pool || s->run == be_inspected || s->run == linger_twice;
 }
 
 struct round {

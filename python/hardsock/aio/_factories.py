@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import hardsock
 from hardsock import _core
@@ -14,6 +14,7 @@ from hardsock._core import Breaker, CancelToken
 from hardsock._defaults import whole_call
 from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock._dialing import Dialing, dialing
+from hardsock._names import suggests
 from hardsock._observed import connects
 from hardsock._options import SocketOptions, kernel_settings
 from hardsock._records import Resolution
@@ -35,6 +36,8 @@ from hardsock.connecting.connect import (
 )
 from hardsock.connecting.proxies import tunnel_awaited
 from hardsock.listening.listen import first_of
+from hardsock.listening.peer_limits import PeerLimits
+from hardsock.listening.proxy_protocol import ProxyProtocol
 from hardsock.tls.config import TLSConfig
 
 __all__ = ["adopt", "connect", "listen", "resolve"]
@@ -204,18 +207,54 @@ async def resolve(
     return resolution
 
 
+@suggests
 async def listen(
     address: Address | socket.socket | int,
     *,
+    options: SocketOptions | None = None,
+    backlog: int = 4096,
+    reuse_port: bool = False,
+    dual_stack: bool | None = None,
+    defer_accept: int | None = None,
+    fastopen: int | None = None,
+    unix_mode: int | None = None,
+    unlink_stale: bool = True,
+    tls: TLSConfig | None = None,
+    max_handshakes: int = 256,
+    handshake_rate: int | None = None,
+    tls_fallback: TLSConfig | None = None,
+    tls_breaker: Breaker | None = None,
+    insecure_allow_weaker_fallback: bool = False,
+    proxy_protocol: ProxyProtocol | None = None,
+    peer_limits: PeerLimits | None = None,
     timeout: float | None = None,
     token: CancelToken | None = None,
-    **options: Any,
 ) -> Listener:
     """As ``hardsock.listen``, with the same parameters; only the lookup of a name is awaited."""
     name = None if isinstance(address, (socket.socket, int)) else name_in(address)
     if name is not None:
         address = first_of(await resolve((name[0], 1), timeout=timeout, token=token), name[1])
-    return Listener(hardsock.listen(address, **options))
+    return Listener(
+        hardsock.listen(
+            address,
+            options=options,
+            backlog=backlog,
+            reuse_port=reuse_port,
+            dual_stack=dual_stack,
+            defer_accept=defer_accept,
+            fastopen=fastopen,
+            unix_mode=unix_mode,
+            unlink_stale=unlink_stale,
+            tls=tls,
+            max_handshakes=max_handshakes,
+            handshake_rate=handshake_rate,
+            tls_fallback=tls_fallback,
+            tls_breaker=tls_breaker,
+            insecure_allow_weaker_fallback=insecure_allow_weaker_fallback,
+            proxy_protocol=proxy_protocol,
+            peer_limits=peer_limits,
+        )
+    )
 
 
 def adopt(

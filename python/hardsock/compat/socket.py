@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import operator
 import os
 import select
 import socket as _std
@@ -30,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from types import FunctionType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -524,6 +526,21 @@ for _name in (
     *("recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into"),
 ):
     setattr(socket, _name, _forwarded(_name))
+
+
+def _with_c_int(forwarded: Any) -> Any:
+    """A number that fits no C int is what ``socket`` says it is, not a connection's ValueError."""
+
+    @wraps(forwarded)
+    def shutdown(self: socket, how: int, /) -> None:
+        if not -(1 << 31) <= operator.index(how) < 1 << 31:
+            raise OverflowError("Python int too large to convert to C int")
+        forwarded(self, how)
+
+    return shutdown
+
+
+socket.shutdown = _with_c_int(socket.shutdown)  # type: ignore[method-assign]
 
 
 # ---- the module's functions that make sockets

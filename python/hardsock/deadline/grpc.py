@@ -227,36 +227,30 @@ def _aio_shortened(details: Any, spend: float, floor: float) -> Any:
     return grpc.aio.ClientCallDetails(*short[:5])
 
 
-class _AioUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+class _Aio:
+    """What the four kinds of calls have in common; grpc.aio wants a class of its own for each."""
+
     def __init__(self, spend: float, floor: float) -> None:
         self._settings = (spend, floor)
 
-    async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(_aio_shortened(details, *self._settings), request)
+    async def _intercept(self, continuation: Any, details: Any, sent: Any) -> Any:
+        return await continuation(_aio_shortened(details, *self._settings), sent)
 
 
-class _AioUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, spend: float, floor: float) -> None:
-        self._settings = (spend, floor)
-
-    async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(_aio_shortened(details, *self._settings), request)
+class _AioUnaryUnary(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
+    intercept_unary_unary = _Aio._intercept
 
 
-class _AioStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    def __init__(self, spend: float, floor: float) -> None:
-        self._settings = (spend, floor)
-
-    async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_aio_shortened(details, *self._settings), requests)
+class _AioUnaryStream(_Aio, grpc.aio.UnaryStreamClientInterceptor):
+    intercept_unary_stream = _Aio._intercept
 
 
-class _AioStreamStream(grpc.aio.StreamStreamClientInterceptor):
-    def __init__(self, spend: float, floor: float) -> None:
-        self._settings = (spend, floor)
+class _AioStreamUnary(_Aio, grpc.aio.StreamUnaryClientInterceptor):
+    intercept_stream_unary = _Aio._intercept
 
-    async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_aio_shortened(details, *self._settings), requests)
+
+class _AioStreamStream(_Aio, grpc.aio.StreamStreamClientInterceptor):
+    intercept_stream_stream = _Aio._intercept
 
 
 def aio_client_interceptors(*, spend: float = 0.0, floor: float = 0.001) -> list[Any]:

@@ -12,6 +12,6 @@ The page is live by server-sent events. Each event is a request of its own, whic
 after *every* seconds: so no worker is held, and any proxy passes it on.
 """
 
-from hardsock.debug.apps import asgi, handler, wsgi
+from hardsock.debug._apps import asgi, handler, wsgi
 
 __all__ = ["asgi", "handler", "wsgi"]

@@ -75,22 +75,27 @@ class Drain:
 
     def step(self, now: float) -> Actions:
         """Say what is due."""
+        # What was aborted in the last step is gone, unless that step failed.
         if self._aborting and not self._failed:
             self._aborting = []
         self._failed = False
+        # 1. Who is new hears that there will be no further message; a first one has its time.
         last = self._find_new()
         close: list[Served] = []
         cancel: list[tuple[Served, str]] = []
         if now >= self._next_look:
             self._set_next_look(now)
+            # 2. Quiet ones end; who ignores that, and was told in the last look, is closed.
             close = [served for served in self._closing if not served.left]
             self._closing = self._find_ended()
             cancel = [(served, _IDLE) for served in self._closing]
+            # 3. Only the grace is left: the others' tokens too, and those that only linger close.
             if now >= self._cut_at:
                 quiet, others = self._find_unfinished()
                 last += [(served, 0.0) for served in quiet]
                 cancel += [(served, _TIME_IS_UP) for served in others]
                 close += self._find_answered()
+        # 4. Most of the grace is over: the connections are reset under their handlers.
         if now >= self._abort_at:
             self._give_up()
         return Actions(last, cancel, close, self._aborting, self._until_next(now))

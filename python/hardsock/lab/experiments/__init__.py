@@ -15,7 +15,7 @@ from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
 
-EXPERIMENTS: tuple[Experiment, ...] = (
+EXPERIMENTS = (
     DNS_HANG,
     NAGLE,
     MESSAGES,
@@ -23,4 +23,4 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     PORTS,
     TLS_STARVATION,
 )
-"""All experiments, in the order in which `hardsock lab list` names them."""
+"""In the order of the index page."""

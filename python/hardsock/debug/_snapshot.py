@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from hardsock._observe import report
-from hardsock.debug.hints import hint_of
-from hardsock.debug.history import History
+from hardsock.debug._hints import hint_of
+from hardsock.debug._history import History
 from hardsock.pool.records import thread_name
 
-__all__ = ["snapshot"]
+__all__ = ["NO_FAILURES", "snapshot"]
 
 _ROWS = 50
 _PEOPLE = 20
-_NO_FAILURES = ("draining", "breaker_closed", "forked")
+NO_FAILURES = ("draining", "drained", "breaker_closed", "forked")
 
 
 def snapshot(history: History) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def snapshot(history: History) -> dict[str, Any]:
             pool[kind] = sorted(pool[kind], key=lambda one: -one["age"])[:_PEOPLE]
             for one in pool[kind]:
                 one["thread_name"] = thread_name(one["thread"])
-    failures = [one for one in report("events")["events"] if one["kind"] not in _NO_FAILURES]
+    failures = [one for one in report("events")["events"] if one["kind"] not in NO_FAILURES]
     events = failures[-_ROWS:][::-1]
     for event in events:
         event["hint"] = hint_of(event)

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from hardsock._core import Connection
 from hardsock._errors import HardsockError
 from hardsock._options import _check_seconds
-from hardsock.debug.history import History
-from hardsock.debug.snapshot import snapshot
+from hardsock.debug._history import History
+from hardsock.debug._snapshot import snapshot
 
 __all__ = ["asgi", "handler", "wsgi"]
 

@@ -19,9 +19,11 @@ _BY_ERRNO = {
 }
 _BY_KIND = {
     "connect_failed": "No address could be connected: hardsock explain tells how they are tried.",
+    "connect_slow": "It was connected, but only after a long time: a lost handshake, or a full queue.",
     "deadline": "The peer did not answer in time; the connection's waits say which side is slow.",
     "reset": "The peer has closed with data of ours unread, or has aborted, or was restarted.",
     "dead_peer": "Nothing acknowledged what was sent: the peer or the path is gone.",
+    "fault": "It was injected by hs.faults.",
     "leaked": "This line made a connection and lost it without closing it.",
     "overdue": "This line has a pool's connection for longer than it should: see its stack.",
     "pool_timeout": "Nobody gave a connection back in time: see who holds the pool's.",
