@@ -77,7 +77,9 @@ class _Over:
         conn = self._sock
         if conn is None:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
-        with suppress(Closed):  # Another thread has closed it: the read says so, as redis-py has it.
+        with suppress(
+            Closed
+        ):  # Another thread has closed it: the read says so, as redis-py has it.
             conn.set_read_deadline(seconds)
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
