@@ -438,6 +438,22 @@ def test_a_listener_and_a_process_have_what_is_accepted_and_unused() -> None:
     assert log.outcomes() == ["closed", "closed"]
 
 
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.3")])
+def test_a_listener_on_the_same_port_of_another_address_is_not_its_own(
+    host: str, other: str
+) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(hs.listen((host, 0)))
+        where = (other, listener.getsockname()[1])
+        neighbour = stack.enter_context(hs.listen(where))
+        conns = []
+        for one in (listener, neighbour):
+            stack.enter_context(socket.create_connection(one.getsockname()[:2], 30))
+            conns.append(stack.enter_context(one.accept(timeout=30)))
+        hs.Guard(listener, close_all(), enforce=True, log=Log()).tick()
+        assert [conn.closed for conn in conns] == [True, False]
+
+
 def test_a_function_is_called_when_it_is_enforced() -> None:
     calls: list[tuple[str, dict[str, float | None]]] = []
     rule = guard.Rule(

@@ -29,7 +29,6 @@ _BY_KIND = {
     "pool_timeout": "Nobody gave a connection back in time: see who holds the pool's.",
     "breaker_opened": "Calls to it fail and are refused for a while, to let it recover.",
     "shed": "Clients were sent away: there was no room, or they broke a limit.",
-    "fault": "A test has asked for it: hs.faults(), or HARDSOCK_FAULTS in the environment.",
     "no_descriptors": "The process is at its limit of descriptors: see which line holds most.",
 }
 

@@ -255,12 +255,16 @@ class _OfListener(Process):
     def __init__(self, listener: Listener) -> None:
         super().__init__()
         self._listener = listener
+        address = _address(listener)
+        # Another may listen on the same port of another address; "" is on all of them.
+        host = _host(address)
+        self._address = ("" if host in ("0.0.0.0", "::") else host), _port(address)
 
     def _belongs(self, how: str, local: str | None) -> bool:
-        return how == "accept" and local is not None and _port(local) == self._port()
-
-    def _port(self) -> str:
-        return _port(_address(self._listener))
+        if how != "accept" or local is None:
+            return False
+        host, port = self._address
+        return _port(local) == port and host in ("", _host(local))
 
     def _pools(self, pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
@@ -377,6 +381,10 @@ def _address(listener: Listener) -> str:
 
 def _port(address: str) -> str:
     return address if address.startswith("unix:") else address.rpartition(":")[2]
+
+
+def _host(address: str) -> str:
+    return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
 
 
 def _site(site: dict[str, Any] | None) -> str | None:
