@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,8 @@ __all__ = ["Siblings", "enroll"]
 _VERSION = 1
 _RETRY = 0.01
 _MOST_BYTES = 64 << 20
+_LAST = -100  # of multiprocessing's finalizers, whose own are up to 100
+_LONGEST_PATH = 107  # unix(7): sun_path, less its NUL
 
 _enrolled: list[Path] = []
 
@@ -74,7 +77,19 @@ def enroll(directory: Path) -> None:
     if not _enrolled:
         os.register_at_fork(after_in_child=_rejoin)
         atexit.register(_leave)
+        _leave_with_multiprocessing()
     _enrolled.append(directory)
+
+
+def _leave_with_multiprocessing() -> None:
+    """Its children end by ``os._exit()``: of what is to be done at an end they know their own."""
+    from multiprocessing import util  # Not before somebody collects of several processes.
+
+    def at_the_end(_: object) -> None:
+        util.Finalize(None, _leave, exitpriority=_LAST)
+
+    at_the_end(None)  # This may be one.
+    util.register_after_fork(_leave, at_the_end)
 
 
 def _join(directory: Path) -> None:
@@ -82,6 +97,8 @@ def _join(directory: Path) -> None:
     assert here is not None
     name = directory / socket_name(os.getpid())
     if Path(here) != name:
+        if len(os.fsencode(name)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, "too long for the address of a socket", str(name))
         name.unlink(missing_ok=True)
         name.symlink_to(here)
 
