@@ -421,6 +421,24 @@ def test_collector_that_does_not_end_is_named(crew: Crew) -> None:
     assert "lock: another process has been collecting" in failed.value.stderr
 
 
+def test_process_that_ends_while_it_is_asked_is_counted_whole(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = crew.start()
+    crew.tell(worker, "dial(3)")
+    assert acquired(crew.collect()) == 3
+    crew.tell(worker, "dial(2)")
+
+    def ask(*_: object) -> dict[str, Any]:
+        crew.end(worker)
+        return {}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["hardsock.metrics.siblings"], "_ask", ask)
+        Siblings(crew.directory, 20, False, 60.0).collect()
+    assert acquired(crew.collect()) == 5
+
+
 def test_child_of_multiprocessing_is_counted_when_it_ends(crew: Crew) -> None:
     program = """if True:
         import multiprocessing, sys

@@ -218,23 +218,26 @@ class Siblings:
         deadline = time.monotonic() + self._timeout
         own = socket_name(os.getpid()).removesuffix(".sock")
         with self._locked(deadline):
-            last = {path.stem: _read(path) for path in self._directory.glob("*.last")}
-            paths = {path.stem: path for path in self._directory.glob("*.sock")}
-            asked = {n: path for n, path in paths.items() if n not in last and _lives(n)}
-            asked.pop(own, None)
-            told = {own: report("metrics"), **_ask(asked, deadline)}
-            edges = told[own]["edges"]
+            mine = report("metrics")
+            edges = mine["edges"]
             totals, label = self._restored(edges)
+            paths = {path.stem: path for path in self._directory.glob("*.sock")}
+            # In this order: who ends while this runs has left its last words, or lives so far.
+            known = {_process_of(source) for source in totals.sources()} | paths.keys()
+            alive = {name for name in known if _lives(name)}
+            last = {path.stem: _read(path) for path in self._directory.glob("*.last")}
+            asked = {n: path for n, path in paths.items() if n not in last and n in alive}
+            asked.pop(own, None)
+            told = {own: mine, **_ask(asked, deadline)}
             now = self._sources(told, edges, label)
             # Of those that have ended what grows is counted; they fall silent and then go.
             for source, all_series in self._sources(last, edges, label).items():
                 now[source] = {s: v for s, v in all_series.items() if FAMILIES[s[0]].grows}
-            silent = {_process_of(s) for s in totals.sources()} | asked.keys()
-            silent = {n for n in silent if n not in told and n not in last and _lives(n)}
+            silent = alive - told.keys() - last.keys()
             kept = {s for s in totals.sources() if _process_of(s) in silent}
             sums = totals.update(now, silent=kept)
             self._save(totals, edges, label)
-            self._tidy(paths.keys() | last.keys(), last.keys())
+            self._tidy(paths.keys() - alive, last.keys())
         sums[("hardsock_processes", ("answered",))] = (len(told),)
         sums[("hardsock_processes", ("silent",))] = (len(silent),)
         return sums, edges
@@ -262,13 +265,12 @@ class Siblings:
         saved = {**totals.saved(), "edges": edges, "pools": sorted(label.known)}
         _write(self._directory / "totals.json", saved)
 
-    def _tidy(self, names: set[str], counted: Iterable[str]) -> None:
+    def _tidy(self, dead: Iterable[str], counted: Iterable[str]) -> None:
         for name in counted:
             (self._directory / f"{name}.last").unlink(missing_ok=True)
-        for name in names:
-            if not _lives(name):
-                for suffix in (".sock", ".base", ".last"):
-                    (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
+        for name in {*dead, *(name for name in counted if not _lives(name))}:
+            for suffix in (".sock", ".base", ".last"):
+                (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
