@@ -213,8 +213,8 @@ asked(const struct row *row, const struct hs_sockopts *o)
 static int
 read_back(int fd, const struct row *row)
 {
-    struct linger linger;
-    int value;
+    struct linger linger = {0};
+    int value = 0;
     socklen_t len = row->kind == LINGER ? sizeof(linger) : sizeof(value);
 
     if (hs_sys_getsockopt(fd, row->level, row->option,

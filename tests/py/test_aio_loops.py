@@ -126,6 +126,7 @@ ENDING: dict[str, Callable[[Ends], Awaitable[Any]]] = {
     "finish": lambda e: e.ours.finish(),
     "upgrade_to_tls": lambda e: e.ours.upgrade_to_tls(hs.TLSConfig(), server_name="x.test"),
 }
+ON_TLS = {"request_client_certificate"}  # in test_tls_request.py
 WITHOUT_WAITING = {"close_write", "confirm", "aclose", "__aenter__", "__aexit__"}
 
 
@@ -134,7 +135,13 @@ def coroutines(cls: type) -> set[str]:
 
 
 def test_every_awaited_call_is_in_a_table_here() -> None:
-    assert coroutines(aio.Connection) == {*READING, *WRITING, *ENDING, *WITHOUT_WAITING}
+    assert coroutines(aio.Connection) == {
+        *READING,
+        *WRITING,
+        *ENDING,
+        *ON_TLS,
+        *WITHOUT_WAITING,
+    }
     assert coroutines(aio.Listener) == {*ACCEPTING, "aclose", "__aenter__", "__aexit__"}
 
 

@@ -16,7 +16,7 @@ from hardsock import aio
 # name: what only the blocking form has, and why.
 _ONLY_BLOCKING = {
     "serve": {"workers"},  # Tasks are not counted out beforehand.
-    "connect": {"via", "proxy_tls"},  # Not built for event loops.
+    "connect": set[str](),
     "listen": set[str](),
     "resolve": set[str](),
 }

@@ -33,6 +33,9 @@ class FakeConnection:
     def _expect_no_more(self, first_within: float) -> None:
         self.done.append(f"first within {first_within}")
 
+    def _set_phase(self, phase: int) -> None:
+        self.phase = phase
+
     def close(self) -> None:
         self.done.append("close")
 

@@ -34,7 +34,6 @@ from hardsock.connecting.connect import (
     warn_of_changes,
     way_through,
 )
-from hardsock.connecting.proxies import tunnel_awaited
 from hardsock.listening.listen import first_of
 from hardsock.listening.peer_limits import PeerLimits
 from hardsock.listening.proxy_protocol import ProxyProtocol
@@ -130,6 +129,8 @@ async def _attempt_via(
 
 async def _through(conn: Connection, way: Way, left: Left, token: CancelToken | None) -> Connection:
     """From the proxy to the target."""
+    from hardsock.connecting.proxies import tunnel_awaited
+
     try:
         limits = lambda: {"timeout": left(), "token": token}  # noqa: E731
         await tunnel_awaited(conn, way.proxy, way.host, way.port, limits)

@@ -23,4 +23,4 @@ EXPERIMENTS = (
     PORTS,
     TLS_STARVATION,
 )
-"""In the order of the index page."""
+"""All experiments, in the order in which `hardsock lab list` names them."""
