@@ -157,7 +157,7 @@ get_enums(PyObject *dict, struct hs_tls_options *o)
 {
     int certs = (int)o->certs, ocsp = (int)o->ocsp, lifetime = (int)o->session_lifetime_s;
 
-    if (get_int(dict, "client_certificates", 0, HS_TLS_CERTS_ON_REQUEST, &certs) < 0 ||
+    if (get_int(dict, "client_certificates", 0, HS_TLS_CERTS_ON_REQUEST_OR_REQUIRED, &certs) < 0 ||
         get_int(dict, "ocsp", 0, HS_TLS_OCSP_REQUIRE, &ocsp) < 0 ||
         get_int(dict, "session_lifetime", 1, INT32_MAX, &lifetime) < 0 ||
         get_int(dict, "min_version", 0, 0xffff, &o->min_version) < 0 ||

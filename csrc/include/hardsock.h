@@ -539,12 +539,13 @@ struct hs_tls_config;
 
 enum hs_tls_role { HS_TLS_CLIENT, HS_TLS_SERVER };
 /* ON_REQUEST: not in the handshake, by hs_conn_request_certificate; with TLS 1.2, which has no such
- * request, as OPTIONAL. */
+ * request, as OPTIONAL. ON_REQUEST_OR_REQUIRED: the same, but with TLS 1.2 as REQUIRED. */
 enum hs_tls_client_certs {
     HS_TLS_CERTS_NONE,
     HS_TLS_CERTS_OPTIONAL,
     HS_TLS_CERTS_REQUIRED,
-    HS_TLS_CERTS_ON_REQUEST
+    HS_TLS_CERTS_ON_REQUEST,
+    HS_TLS_CERTS_ON_REQUEST_OR_REQUIRED
 };
 enum hs_tls_ocsp_mode { HS_TLS_OCSP_OFF, HS_TLS_OCSP_CHECK, HS_TLS_OCSP_REQUIRE };
 

@@ -289,7 +289,8 @@ static bool
 is_secured(const struct hs_tls *t)
 {
     const struct hs_tls_context *c = t->context;
-    bool must_have = c->verify && (c->role == HS_TLS_CLIENT || c->certs == HS_TLS_CERTS_REQUIRED);
+    bool must_have = c->verify && (c->role == HS_TLS_CLIENT ||
+                                   hs_tls_certs_required(c->certs, SSL_version(t->ssl)));
     bool has = SSL_get0_peer_certificate(t->ssl) != NULL;
 
     return SSL_is_init_finished(t->ssl) && (has || !must_have) &&

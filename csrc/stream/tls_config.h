@@ -62,4 +62,12 @@ HS_NODISCARD hs_err hs_tls_trust_system(X509_STORE *store, struct hs_error *err)
  * or 0, or -errno if it cannot be opened. */
 int hs_tls_is_hashed(const char *path);
 
+/* Whether no handshake of this version may end without the client's certificate. */
+static inline bool
+hs_tls_certs_required(enum hs_tls_client_certs certs, int version)
+{
+    return certs == HS_TLS_CERTS_REQUIRED ||
+           (certs == HS_TLS_CERTS_ON_REQUEST_OR_REQUIRED && version < TLS1_3_VERSION);
+}
+
 #endif

@@ -81,7 +81,7 @@ tls_context_check_options(const struct hs_tls_options *o, struct hs_error *err)
     if (o->post_handshake_auth && (server || o->max_version < HS_TLS_1_3))
         return hs_err_setx(err, HS_E_INVALID, "tls",
                            "post_handshake_auth is for a client that speaks TLS 1.3");
-    if (o->certs == HS_TLS_CERTS_ON_REQUEST && o->max_version < HS_TLS_1_3)
+    if (o->certs >= HS_TLS_CERTS_ON_REQUEST && o->max_version < HS_TLS_1_3)
         return hs_err_setx(err, HS_E_INVALID, "tls", "client certificates on request take TLS 1.3");
     if (o->ciphers != NULL && o->insecure_ciphers != NULL)
         return hs_err_setx(err, HS_E_INVALID, "tls", "ciphers contradicts insecure_ciphers");
@@ -209,9 +209,9 @@ set_trust(struct hs_tls_context *c, const struct hs_tls_options *o, struct hs_er
     c->verify_name = c->verify && !server && !o->insecure_skip_hostname;
     if (c->verify) {
         mode = SSL_VERIFY_PEER;
-        if (server && o->certs == HS_TLS_CERTS_REQUIRED)
+        if (server && hs_tls_certs_required(o->certs, TLS1_2_VERSION))
             mode |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-        if (server && o->certs == HS_TLS_CERTS_ON_REQUEST)
+        if (server && o->certs >= HS_TLS_CERTS_ON_REQUEST)
             mode |= SSL_VERIFY_POST_HANDSHAKE;
         rv = load_trust(c->ctx, o, err);
     }

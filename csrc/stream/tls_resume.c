@@ -209,7 +209,7 @@ is_good(SSL *ssl, SSL_SESSION *session, const struct hs_tls_context *c)
     if (!read_note(session, &note) || seconds_left(&note, c) <= 0)
         return false;
     if (leaf == NULL)
-        return c->certs != HS_TLS_CERTS_REQUIRED;
+        return !hs_tls_certs_required(c->certs, SSL_SESSION_get_protocol_version(session));
     if (!c->lists)
         return true;
     (void)ERR_set_mark();

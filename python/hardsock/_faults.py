@@ -20,7 +20,8 @@ class Faults:
     def __init__(self, spec: str) -> None:
         self._asked = spec
         self._id: int | None = None
-        self._first = self._last = 0
+        self._first = 0
+        self._last: int | None = None
         self._plan: tuple[int, dict[str, int]] = (0, {})
 
     def __enter__(self) -> Faults:
@@ -51,7 +52,7 @@ class Faults:
         return self._plan
 
     def _end(self) -> int:
-        return self._last or _core._faults_logged()
+        return _core._faults_logged() if self._last is None else self._last
 
     @property
     def spec(self) -> str:

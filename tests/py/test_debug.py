@@ -95,6 +95,14 @@ def test_under_a_path_without_its_slash_the_browser_is_sent_on(call: Any) -> Non
     assert (status, headers["Location"]) == (301, "debug/")
 
 
+@pytest.mark.parametrize("call", [call_asgi, call_wsgi])
+def test_a_path_that_a_client_has_chosen_adds_no_header(call: Any) -> None:
+    root = "/of/https:evil\r\nSet-Cookie: a=b"
+    path = root if call is call_asgi else ""
+    _, headers, _ = call(path, root=root)
+    assert headers["Location"] == "https%3Aevil%0D%0ASet-Cookie%3A%20a%3Db/"
+
+
 def test_under_a_path_an_asgi_server_may_give_the_whole_path_or_the_rest() -> None:
     for path in ("/in/debug/page.css", "/page.css"):
         assert call_asgi(path, root="/in/debug")[0] == 200
@@ -141,6 +149,29 @@ def test_the_handler_answers_and_survives_nonsense(page: Any) -> None:
                 pass
             raise ConnectionError  # The end, in order or not.
     assert get(page, "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9090", 200),
+        ("[::1]:9090", 200),
+        ("[::1]", 200),
+        ("LocalHost", 200),
+        ("debug.example:80", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example:9090", 421),
+        ("localhost\r\nHost: evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_the_handler_is_not_asked_under_a_strange_name(host: str, status: int) -> None:
+    """A page of evil.example, whose name leads to 127.0.0.1 by now, may read what it gets."""
+    shown = debug.handler(hosts=["debug.example"])
+    with hs.serve(shown, ("127.0.0.1", 0), drain_timeout=5) as server:
+        with socket.create_connection(server.address, 30) as sock:
+            sock.sendall(f"GET /data HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert int(sock.recv(100).split()[1]) == status
 
 
 def test_an_event_is_one_line_of_json_and_says_when_to_ask_again(page: Any) -> None:

@@ -164,6 +164,22 @@ def test_blocks_lie_in_one_another(pair: Any) -> None:
     assert (inner.log, outer.log) == ([], ["recv.reset@2"])
 
 
+def test_a_block_that_had_none_has_none_of_a_later_one() -> None:
+    program = """if True:
+        import hardsock as hs
+        with hs.faults("recv.reset@1") as first:
+            pass
+        with hs.listen(("127.0.0.1", 0)) as listener, hs.faults("connect.refused@1") as second:
+            try:
+                hs.connect(listener.getsockname(), timeout=10)
+            except hs.ConnectionRefused:
+                pass
+        assert (second.count, first.count, first.log) == (1, 0, []), first
+    """
+    # A process of its own: the numbers of faults begin with it.
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_a_block_is_entered_once() -> None:
     faults = hs.faults("recv.reset@1")
     with faults, pytest.raises(RuntimeError, match="in force"):

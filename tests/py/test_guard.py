@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -260,6 +261,102 @@ def test_a_shorter_user_timeout_stays() -> None:
             assert served.conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
 
 
+def user_timeout(conn: hs.Connection) -> int:
+    return int(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+
+def two_rules(first: guard.Action, second: guard.Action) -> tuple[guard.Rule, guard.Rule]:
+    """The first ends when one of two connections does."""
+    return (
+        guard.Rule("two", when=guard.connections > 1, then=first),
+        guard.Rule("one", when=guard.connections > 0, then=second),
+    )
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 5), (10, 5), (5, 10)])
+@pytest.mark.parametrize("guards", [1, 2])
+def test_of_rules_that_shorten_the_same_timeout_the_shortest_holds_until_it_ends(
+    first: float, second: float, guards: int
+) -> None:
+    rules = two_rules(guard.UserTimeout(seconds=first), guard.UserTimeout(seconds=second))
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5) as server:
+        split = [rules] if guards == 1 else [(rule,) for rule in rules]
+        made = [hs.Guard(server, *some, enforce=True, log=Log()) for some in split]
+        with clients(server.address, 1), ExitStack() as stack:
+            (conn,) = [served.conn for served in server._ledger.active]
+            before = user_timeout(conn)
+            second_client = stack.enter_context(clients(server.address, 1))
+            for one in made:
+                one.tick()
+            assert user_timeout(conn) == 1000 * min(first, second)
+            second_client[0].close()
+            until(lambda: server.stats().active == 1)
+            for one in made:
+                one.tick()
+            assert user_timeout(conn) == 1000 * second
+            for one in made:
+                one.stop()
+            assert user_timeout(conn) == before
+            assert [one.failure for one in made] == [None] * guards
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_rules_that_change_the_same_of_a_server_do_not_undo_each_other(same: bool) -> None:
+    first = guard.ShortenTimeouts(linger=0.1, idle_timeout=7)
+    second = first if same else guard.ShortenTimeouts(linger=0.2)
+    rules = two_rules(first, second)
+    refusing = two_rules(guard.RefuseNew(), guard.RefuseNew())
+    with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, linger=1) as server:
+        one = hs.Guard(server, *rules, *refusing, enforce=True, log=Log())
+        with clients(server.address, 2) as socks:
+            one.tick()
+            assert (server._options.linger, server._options.idle_timeout) == (0.1, 7)
+            socks[0].close()
+            until(lambda: server.stats().active == 1)
+            one.tick()
+            left = (0.1, 7) if same else (0.2, None)
+            assert (server._options.linger, server._options.idle_timeout) == left
+            assert server._refusing
+            one.stop()
+            assert (server._options.linger, server._options.idle_timeout) == (1, None)
+            assert not server._refusing
+        assert one.failure is None
+
+
+def test_a_function_that_stops_the_guard_lets_nothing_begin_after_it(server: hs.Server) -> None:
+    stopping = guard.Rule(
+        "stop", when=guard.connections > 0, then=guard.Call(lambda *_: one.stop())
+    )
+    refusing = guard.Rule("refuse", when=guard.connections > 0, then=guard.RefuseNew())
+    one = hs.Guard(server, stopping, refusing, enforce=True, log=Log())
+    with clients(server.address, 1):
+        one.tick()
+        assert not server._refusing
+        assert one.failure is None
+
+
+@pytest.mark.parametrize("ends", ["stop", "tick"])
+def test_a_log_that_fails_when_a_rule_ends_does_not_keep_what_lasts(
+    server: hs.Server, loud: Loud, ends: str
+) -> None:
+    def log(line: str) -> None:
+        if '"stopped"' in line or '"cleared"' in line:
+            raise OSError("no space left")
+
+    rule = guard.Rule("r", when=guard.connections > 0, then=guard.RefuseNew())
+    one = hs.Guard(server, rule, enforce=True, log=log)
+    with clients(server.address, 1):
+        one.tick()
+        assert server._refusing
+        if ends == "stop":
+            one.stop()
+    if ends == "tick":
+        until(lambda: server.stats().active == 0)
+        one.tick()
+    assert "no space left" in loud.text
+    assert not server._refusing
+
+
 def test_a_pools_idle_connections_are_closed_and_lent_ones_are_not() -> None:
     log = Log()
     with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5) as server:
@@ -339,6 +436,22 @@ def test_a_listener_and_a_process_have_what_is_accepted_and_unused() -> None:
             one.tick()
             assert client.closed
     assert log.outcomes() == ["closed", "closed"]
+
+
+@pytest.mark.parametrize(("host", "other"), [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.3")])
+def test_a_listener_on_the_same_port_of_another_address_is_not_its_own(
+    host: str, other: str
+) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(hs.listen((host, 0)))
+        where = (other, listener.getsockname()[1])
+        neighbour = stack.enter_context(hs.listen(where))
+        conns = []
+        for one in (listener, neighbour):
+            stack.enter_context(socket.create_connection(one.getsockname()[:2], 30))
+            conns.append(stack.enter_context(one.accept(timeout=30)))
+        hs.Guard(listener, close_all(), enforce=True, log=Log()).tick()
+        assert [conn.closed for conn in conns] == [True, False]
 
 
 def test_a_function_is_called_when_it_is_enforced() -> None:
@@ -439,6 +552,43 @@ def test_a_forked_child_has_no_running_guard() -> None:
         if pid == 0:
             os._exit(3 if one.running else 0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_child_forked_during_a_look_leaves_the_block_and_changes_nothing() -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def wait(*_details: object) -> None:
+        looking.set()
+        go_on.wait(30)
+
+    with hs.listen("127.0.0.1:0") as listener, hs.connect(listener.address) as conn:
+        rules = (
+            guard.Rule("t", when=guard.connections > 0, then=guard.UserTimeout(seconds=5)),
+            guard.Rule("c", when=guard.connections > 0, then=guard.Call(wait, per=0.001)),
+        )
+        one = hs.Guard(None, *rules, enforce=True, every=0.01, log=lambda line: None)
+        pid = -1
+        try:
+            with one:
+                assert looking.wait(30)
+                go_on.set()
+                until(lambda: user_timeout(conn) == 5000)
+                go_on.clear()
+                looking.clear()
+                assert looking.wait(30)
+                if (pid := os.fork()) == 0:
+                    signal.alarm(20)
+                    one.explain()
+                go_on.set()
+                if pid:
+                    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+                    assert user_timeout(conn) == 5000
+        except BaseException:
+            if pid == 0:
+                os._exit(1)
+            raise
+        if pid == 0:
+            os._exit(0)
 
 
 def test_explain_says_what_would_be_done_in_how_long(server: hs.Server) -> None:

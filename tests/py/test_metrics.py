@@ -20,6 +20,7 @@ import pytest
 import hardsock as hs
 from hardsock.lab.waits import poll_until
 from hardsock.metrics.families import FAMILIES
+from hardsock.metrics.siblings import Siblings
 from hardsock.metrics.totals import Totals
 from support.require import need_module, require
 from support.servers.monitoring import prometheus
@@ -418,6 +419,73 @@ def test_collector_that_does_not_end_is_named(crew: Crew) -> None:
     finally:
         os.close(fd)
     assert "lock: another process has been collecting" in failed.value.stderr
+
+
+def test_process_that_ends_while_it_is_asked_is_counted_whole(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = crew.start()
+    crew.tell(worker, "dial(3)")
+    assert acquired(crew.collect()) == 3
+    crew.tell(worker, "dial(2)")
+
+    def ask(*_: object) -> dict[str, Any]:
+        crew.end(worker)
+        return {}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["hardsock.metrics.siblings"], "_ask", ask)
+        Siblings(crew.directory, 20, False, 60.0).collect()
+    assert acquired(crew.collect()) == 5
+
+
+def test_child_of_multiprocessing_is_counted_when_it_ends(crew: Crew) -> None:
+    program = """if True:
+        import multiprocessing, sys
+        import hardsock as hs
+        hs.metrics.Collector()
+        def dial():
+            with hs.listen(("127.0.0.1", 0)) as listener:
+                with hs.connect(listener.address), listener.accept():
+                    pass
+        child = multiprocessing.get_context("fork").Process(target=dial)
+        child.start()
+        child.join()
+        sys.exit(child.exitcode)
+    """
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(crew.directory.parent)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert value(crew.collect(), "hardsock_connect_seconds_count") == 1
+
+
+def test_a_directory_whose_sockets_nobody_could_reach_is_refused(tmp_path: Path) -> None:
+    program = """if True:
+        import pathlib, sys
+        import hardsock as hs
+        hs.inspect(directory=pathlib.Path(sys.argv[1]) / "short")
+        hs.metrics.Collector(directory=pathlib.Path(sys.argv[1]) / ("x" * 100))
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "too long for the address of a socket" in done.stderr
+
+
+def test_child_that_is_forked_during_a_scrape_does_not_keep_the_lock(tmp_path: Path) -> None:
+    siblings = Siblings(tmp_path, 20, False, 1.0)
+    until_then, over = os.pipe()
+    with siblings._locked(time.monotonic() + 30):
+        pid = os.fork()
+        if pid == 0:
+            os.close(over)
+            os.read(until_then, 1)
+            os._exit(0)
+    try:
+        with siblings._locked(time.monotonic()):
+            pass
+    finally:
+        os.close(over)
+        os.close(until_then)
+        os.waitpid(pid, 0)
 
 
 # ---- a real server

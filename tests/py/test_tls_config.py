@@ -38,7 +38,7 @@ def path_of(source: Any) -> Path:
         ({"ocsp": True}, "ocsp must be one of 'off', 'check', 'require', got True"),
         (
             {"client_certificates": "yes"},
-            "must be one of 'none', 'optional', 'required', 'on_request', got",
+            "must be one of 'none', 'optional', 'required', 'on_request', 'on_request_or_required', got",
         ),
         ({"min_version": "TLSv1.1"}, "min_version must be one of 'TLSv1.2', 'TLSv1.3', got"),
         ({"max_version": 0x0304}, "max_version must be one of 'TLSv1.2', 'TLSv1.3', got 772"),

@@ -460,6 +460,35 @@ def test_s_server_asks_our_client(ids: Identities) -> None:
 # ---- Through the faces of ssl
 
 
+def test_with_tls_1_2_a_required_certificate_is_required_in_the_handshake(
+    ids: Identities,
+) -> None:
+    """As with ``ssl``: an older client gets nothing by being too old to be asked later."""
+    theirs = hs.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own = ids.server_identity
+    theirs.load_cert_chain(own.chain, own.key)  # type: ignore[arg-type]
+    theirs.load_verify_locations(ids.ca)
+    theirs.verify_mode = ssl.CERT_REQUIRED
+    theirs.post_handshake_auth = True
+    for shown, version, refused in (
+        (None, "TLSv1.2", True),
+        (ids.client_identity, "TLSv1.2", False),
+        (None, "TLSv1.3", False),
+    ):
+        config = ids.client(certificates=shown, max_version=version)
+        with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address) as near:
+            with listener.accept(timeout=10) as far, hs.timeout(20):
+                with Call(theirs.wrap_socket, far, server_side=True) as wrapping:
+                    if not refused:
+                        near.upgrade_to_tls(config, server_name="localhost")
+                        assert wrapping.result().version() == version
+                        continue
+                    with pytest.raises(hs.TLSError):
+                        near.upgrade_to_tls(config, server_name="localhost")
+                    with pytest.raises(hs.TLSError, match="certificate"):
+                        wrapping.result()
+
+
 def test_the_face_of_ssl_asks_and_answers(ids: Identities) -> None:
     theirs, ours = (
         hs.ssl_context(asking(ids)),

@@ -15,6 +15,7 @@ from typing import Any
 from hardsock._core import CancelToken
 from hardsock._core import scope as _ambient
 from hardsock._errors import Cancelled, DeadlineExceeded
+from hardsock._fork_locks import renew_in_child
 from hardsock._scope import Ambient, current, scope
 
 __all__ = ["Queue", "QueueTimeout", "Total", "scope_has_ended"]
@@ -116,6 +117,7 @@ class Queue:
     def __init__(self, size: int) -> None:
         self._free = size
         self._lock = threading.Lock()  # Guards all fields; nothing waits under it.
+        renew_in_child(self)
         self._waiting: deque[CancelToken] = deque()
 
     def take(self, timeout: float | None) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from hardsock._core import Connection
 from hardsock._errors import HardsockError
@@ -33,7 +36,7 @@ _FILES = {
 }
 _TEXT = "text/plain; charset=utf-8"
 _REASONS = {200: "OK", 301: "Moved Permanently", 400: "Bad Request", 404: "Not Found",
-            405: "Method Not Allowed"}  # fmt: skip
+            405: "Method Not Allowed", 421: "Misdirected Request"}  # fmt: skip
 _MAX_HEAD = 16384
 _PATIENCE = 10.0
 _AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -52,7 +55,7 @@ class _Page:
         self._history = History()
 
     def answer(self, method: str, path: str, root: str = "") -> _Answer:
-        """Answer a request for *path* below *root*."""
+        """Answer a request for *path* below *root*, which is quoted as in a URL."""
         if method != "GET":
             return _answer(405, _TEXT, b"GET only\n", ("Allow", "GET"))
         if path == "":  # The page's own names are relative.
@@ -98,7 +101,7 @@ def asgi(*, every: float = 2.0) -> _AsgiApp:
             path = scope["path"]
             if root and (path == root or path.startswith(root + "/")):
                 path = path[len(root) :]
-            answer = await asyncio.to_thread(page.answer, scope["method"], path, root)
+            answer = await asyncio.to_thread(page.answer, scope["method"], path, quote(root))
             headers = [(k.lower().encode(), v.encode()) for k, v in answer.headers]
             start = {"type": "http.response.start", "status": answer.status, "headers": headers}
             await send(start)
@@ -127,30 +130,36 @@ def wsgi(*, every: float = 2.0) -> Callable[[dict[str, Any], Callable[..., Any]]
         root, path = environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", "")
         if not root and not path:
             path = "/"
-        answer = page.answer(environ["REQUEST_METHOD"], path, root)
+        answer = page.answer(environ["REQUEST_METHOD"], path, quote(root, encoding="latin-1"))
         start(f"{answer.status} {_REASONS[answer.status]}", answer.headers)
         return [answer.body]
 
     return app
 
 
-def handler(*, every: float = 2.0) -> Callable[[Connection], None]:
+def handler(*, every: float = 2.0, hosts: Iterable[str] = ()) -> Callable[[Connection], None]:
     """Return the page as a handler for ``hs.serve``: one request for each connection.
 
-    It has no authentication: listen on loopback.
+    It has no authentication: listen on loopback. A request for a host that is neither an address nor
+    localhost is refused: a page of somebody else's, whose name was made to lead here (DNS rebinding),
+    could read the answer.
 
     Args:
         every: Seconds between two looks of a browser.
+        hosts: Names, without ports, under which it may be asked for as well.
     """
-    page = _Page(every)
+    page, known = _Page(every), frozenset(name.lower() for name in hosts)
 
     def handle(conn: Connection) -> None:
         try:
             head = conn.recv_until(b"\r\n\r\n", max_size=_MAX_HEAD, timeout=_PATIENCE)
         except HardsockError:
             return  # It said nothing that could be answered.
-        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        if len(words) == 3 and words[1].startswith("/") and words[2].startswith("HTTP/1."):
+        first, *fields = head.decode("latin-1").split("\r\n")
+        words = first.split(" ")
+        if not all(_is_known(host, known) for host in _hosts(fields)):
+            answer = _answer(421, _TEXT, b"Ask for it by its address, or as localhost.\n")
+        elif len(words) == 3 and words[1].startswith("/") and words[2].startswith("HTTP/1."):
             answer = page.answer(words[0], words[1].partition("?")[0])
         else:
             answer = _answer(400, _TEXT, b"That is no request.\n")
@@ -160,3 +169,20 @@ def handler(*, every: float = 2.0) -> Callable[[Connection], None]:
         conn.sendall(text + answer.body, timeout=_PATIENCE)
 
     return handle
+
+
+def _hosts(fields: list[str]) -> list[str]:
+    """What a request's Host fields say, without ports."""
+    named = [field.partition(":") for field in fields]
+    values = [value.strip().lower() for name, _, value in named if name.strip().lower() == "host"]
+    return [re.sub(r":[0-9]*$", "", value) for value in values]
+
+
+def _is_known(host: str, known: frozenset[str]) -> bool:
+    if host in known or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import deque
 
+from hardsock._fork_locks import renew_in_child
 from hardsock._observe import report
 
 __all__ = ["History"]
@@ -25,6 +26,7 @@ class History:
     def __init__(self, every: float = _EVERY) -> None:
         self._every = every
         self._lock = threading.Lock()
+        renew_in_child(self)
         self._pid = 0
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)
 

@@ -32,6 +32,14 @@ _PATIENCE = 5.0
 _living: WeakSet[Guard] = WeakSet()
 
 
+def _after_fork() -> None:
+    for one in list(_living):
+        one._begin_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def living_guards() -> list[Guard]:
     """All guards of this process, for those who collect figures."""
     return list(_living)
@@ -103,6 +111,8 @@ class Guard:
         self._lock = threading.RLock()
         self._engine = Engine(rules)
         self._asked: list[_Pending] = []  # guarded by lock
+        self._lasts: list[tuple[Rule, Action]] = []  # guarded by lock; what has begun
+        self._ends = 0  # guarded by lock; how often what lasts was taken back
         self._seen: Seen | None = None  # guarded by lock
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -169,6 +179,16 @@ class Guard:
             self.tick()
             stopping.wait(self.every)
 
+    def _begin_anew(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there, and what lasts is
+        the parent's to take back: the sockets are the same."""
+        self._lock = threading.RLock()
+        self._engine = Engine(self.rules)
+        self._asked, self._lasts = [], []
+        self._scope.forget()
+        self._thread = None
+        self._stopping = threading.Event()
+
     # ---- looking -----------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -183,9 +203,12 @@ class Guard:
 
     def _tick(self, now: float) -> None:
         self._settle(False)
-        seen = self._seen = self._scope.look(now)
+        seen, ends = self._scope.look(now), self._ends
+        self._seen = seen
         for decision in self._engine.step(now, seen.figures, seen.connections):
             self._do(decision, seen)
+            if self._ends != ends:
+                return  # Its function of ``Call`` has stopped it: nothing more may begin.
         if self.enforce:
             self._keep(seen)
 
@@ -205,16 +228,31 @@ class Guard:
                 action.function(rule, dict(seen.figures))
             self._audit.tell(rule, _name(action), "done" if self.enforce else "would call", {})
         else:
-            self._change(decision.kind, rule, action)
+            self._change(decision)
 
-    def _change(self, kind: str, rule: str, action: Action | None) -> None:
+    def _change(self, decision: Decision) -> None:
         """An action that lasts: from now on, or not any more."""
+        rule, action = decision.rule.name, decision.action
         assert action is not None
         if not self.enforce:
-            self._audit.tell(rule, _name(action), f"would {kind}", {})
+            self._audit.tell(rule, _name(action), f"would {decision.kind}", {})
             return
-        change = self._scope.begin if kind == Kind.BEGIN else self._scope.end
-        self._audit.tell(rule, _name(action), kind, change(action))
+        if decision.kind == Kind.BEGIN:
+            details = self._scope.begin(action)
+            self._lasts.append((decision.rule, action))
+        elif self._has_begun(decision):
+            details = self._scope.end(action)
+        else:
+            return
+        self._audit.tell(rule, _name(action), decision.kind, details)
+
+    def _has_begun(self, decision: Decision) -> bool:
+        """Whether there is something to take back, from now on not any more."""
+        for at, (rule, action) in enumerate(self._lasts):
+            if rule is decision.rule and action is decision.action:
+                del self._lasts[at]
+                return True
+        return False
 
     def _keep(self, seen: Seen) -> None:
         for state in self._engine.states:
@@ -269,10 +307,11 @@ class Guard:
     # ---- ends --------------------------------------------------------------------------------
 
     def _take_back(self) -> None:
+        self._ends += 1
         self._settle(True)
         for decision in self._engine.end():
             if decision.kind == Kind.END:
-                self._change(Kind.END, decision.rule.name, decision.action)
+                self._change(decision)
             else:
                 self._audit.tell(decision.rule.name, "rule", "stopped", {})
 
@@ -292,10 +331,10 @@ class Guard:
         asked, self._asked = self._asked, []
         for one in asked:
             self._try("leave one alone", self._scope.outcome_of, one.asked, True)
-        for decision in self._engine.end():
-            if decision.kind == Kind.END and self.enforce:
-                what = f"take {_name(decision.action)} back"
-                self._try(what, self._scope.end, decision.action)
+        self._engine.end()
+        lasts, self._lasts = self._lasts, []  # Whatever the engine thinks: a step may be half done.
+        for _, action in lasts:
+            self._try(f"take {_name(action)} back", self._scope.end, action)
 
     def _try(self, what: str, function: Callable[..., object], *args: object) -> None:
         try:

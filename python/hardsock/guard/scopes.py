@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from typing import Any, NamedTuple
 
 from hardsock import _core
@@ -13,6 +13,7 @@ from hardsock._core import Connection, Listener
 from hardsock._observe import report
 from hardsock.guard.actions import Action, RefuseNew, ShortenTimeouts, UserTimeout
 from hardsock.guard.engine import Candidate
+from hardsock.guard.user_timeouts import user_timeouts
 from hardsock.pool.pool import Pool
 from hardsock.serving.core import ServerCore
 
@@ -72,6 +73,9 @@ class Scope:
         """Take it back."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """In a forked child: what lasts is the parent's."""
+
     def diagnose(self) -> dict[str, object]:
         """Say who holds and who waits."""
         raise NotImplementedError
@@ -106,8 +110,10 @@ class Process(Scope):
 
     def __init__(self) -> None:
         self._history: deque[tuple[float, int]] = deque()
-        self._timeouts: dict[int, dict[int, int]] = {}
-        """By milliseconds that were set: what connections had before."""
+        self._wanted: Counter[int] = Counter()
+        """How many rules want a TCP_USER_TIMEOUT of so many milliseconds."""
+        self._shortened: dict[int, set[int]] = {}
+        """By milliseconds: the connections that were told."""
         self._buckets: dict[str, list[int]] = {}
 
     # ---- looking
@@ -187,34 +193,39 @@ class Process(Scope):
 
     def begin(self, action: Action) -> dict[str, object]:
         assert isinstance(action, UserTimeout)
-        self._timeouts.setdefault(_milliseconds(action), {})
+        self._wanted[_milliseconds(action)] += 1
+        self._shortened.setdefault(_milliseconds(action), set())
         return {"seconds": action.seconds}
 
     def keep(self, action: Action, seen: Seen) -> int:
         if not isinstance(action, UserTimeout):
             return 0
         wanted, changed = _milliseconds(action), 0
-        known = self._timeouts[wanted]
+        known = self._shortened[wanted]
         here = {one.id for one in seen.connections}
-        for ident in known.keys() - here:
-            del known[ident]
-        for ident in here - known.keys():
-            was = _core._guard_user_timeout(ident, wanted)
-            if was is None:
-                continue
-            if 0 < was < wanted:  # It is shorter than that already.
-                _core._guard_user_timeout(ident, was)
-            else:
-                changed += 1
-            known[ident] = was
+        for ident in known - here:
+            user_timeouts.lengthen(ident, wanted)
+        known &= here
+        for ident in here - known:
+            if (done := user_timeouts.shorten(ident, wanted)) is not None:
+                changed += done
+                known.add(ident)
         return changed
 
     def end(self, action: Action) -> dict[str, object]:
         assert isinstance(action, UserTimeout)
-        known = self._timeouts.pop(_milliseconds(action), {})
-        for ident, was in known.items():
-            _core._guard_user_timeout(ident, was)
+        wanted = _milliseconds(action)
+        self._wanted[wanted] -= 1
+        if self._wanted[wanted] > 0:  # Another rule wants the same.
+            return {"connections": 0}
+        known = self._shortened.pop(wanted)
+        for ident in known:
+            user_timeouts.lengthen(ident, wanted)
         return {"connections": len(known)}
+
+    def forget(self) -> None:
+        self._wanted.clear()
+        self._shortened.clear()
 
     # ---- telling
 
@@ -244,12 +255,16 @@ class _OfListener(Process):
     def __init__(self, listener: Listener) -> None:
         super().__init__()
         self._listener = listener
+        address = _address(listener)
+        # Another may listen on the same port of another address; "" is on all of them.
+        host = _host(address)
+        self._address = ("" if host in ("0.0.0.0", "::") else host), _port(address)
 
     def _belongs(self, how: str, local: str | None) -> bool:
-        return how == "accept" and local is not None and _port(local) == self._port()
-
-    def _port(self) -> str:
-        return _port(_address(self._listener))
+        if how != "accept" or local is None:
+            return False
+        host, port = self._address
+        return _port(local) == port and host in ("", _host(local))
 
     def _pools(self, pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return []
@@ -266,7 +281,6 @@ class _OfServer(Process):
     def __init__(self, server: ServerCore) -> None:
         super().__init__()
         self._server = server
-        self._before: dict[int, dict[str, float | None]] = {}
 
     def _served(self) -> list[Connection]:
         with self._server._lock:
@@ -299,9 +313,7 @@ class _OfServer(Process):
             self._server._refuse_new(True)
             return {}
         if isinstance(action, ShortenTimeouts):
-            changes = _shorter(action, self._server._options)
-            self._before[id(action)] = self._server._change_times(changes)
-            return {"changed": changes}
+            return {"changed": self._server._shorten(_seconds(action))}
         return super().begin(action)
 
     def end(self, action: Action) -> dict[str, object]:
@@ -309,9 +321,7 @@ class _OfServer(Process):
             self._server._refuse_new(False)
             return {}
         if isinstance(action, ShortenTimeouts):
-            before = self._before.pop(id(action), {})
-            self._server._change_times(before)
-            return {"changed": before}
+            return {"changed": self._server._lengthen(_seconds(action))}
         return super().end(action)
 
 
@@ -359,13 +369,9 @@ def _milliseconds(action: UserTimeout) -> int:
     return max(1, round(action.seconds * 1000))
 
 
-def _shorter(action: ShortenTimeouts, options: Any) -> dict[str, float | None]:
-    changes: dict[str, float | None] = {}
-    for name in ("linger", "idle_timeout"):
-        wanted, now = getattr(action, name), getattr(options, name)
-        if wanted is not None and (now is None or now > wanted):
-            changes[name] = wanted
-    return changes
+def _seconds(action: ShortenTimeouts) -> dict[str, float]:
+    wanted = {"linger": action.linger, "idle_timeout": action.idle_timeout}
+    return {name: seconds for name, seconds in wanted.items() if seconds is not None}
 
 
 def _address(listener: Listener) -> str:
@@ -375,6 +381,10 @@ def _address(listener: Listener) -> str:
 
 def _port(address: str) -> str:
     return address if address.startswith("unix:") else address.rpartition(":")[2]
+
+
+def _host(address: str) -> str:
+    return "" if address.startswith("unix:") else address.rpartition(":")[0].strip("[]")
 
 
 def _site(site: dict[str, Any] | None) -> str | None:

@@ -15,6 +15,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 
+from hardsock._fork_locks import renew_in_child
 from hardsock._observe import report
 from hardsock.metrics.families import FAMILIES, Family, PoolNames, Series, Values, sources
 from hardsock.metrics.siblings import Siblings, enroll
@@ -80,6 +81,7 @@ class Source:
         if not timeout > 0:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout}")
         self._lock = threading.Lock()
+        renew_in_child(self)
         self._label = PoolNames(max_pools, pool_addresses)
         self._totals = Totals()
         self._siblings = None

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -37,6 +38,8 @@ __all__ = ["Siblings", "enroll"]
 _VERSION = 1
 _RETRY = 0.01
 _MOST_BYTES = 64 << 20
+_LAST = -100  # of multiprocessing's finalizers, whose own are up to 100
+_LONGEST_PATH = 107  # unix(7): sun_path, less its NUL
 
 _enrolled: list[Path] = []
 
@@ -74,7 +77,19 @@ def enroll(directory: Path) -> None:
     if not _enrolled:
         os.register_at_fork(after_in_child=_rejoin)
         atexit.register(_leave)
+        _leave_with_multiprocessing()
     _enrolled.append(directory)
+
+
+def _leave_with_multiprocessing() -> None:
+    """Its children end by ``os._exit()``: of what is to be done at an end they know their own."""
+    from multiprocessing import util  # Not before somebody collects of several processes.
+
+    def at_the_end(_: object) -> None:
+        util.Finalize(None, _leave, exitpriority=_LAST)
+
+    at_the_end(None)  # This may be one.
+    util.register_after_fork(_leave, at_the_end)
 
 
 def _join(directory: Path) -> None:
@@ -82,6 +97,8 @@ def _join(directory: Path) -> None:
     assert here is not None
     name = directory / socket_name(os.getpid())
     if Path(here) != name:
+        if len(os.fsencode(name)) > _LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, "too long for the address of a socket", str(name))
         name.unlink(missing_ok=True)
         name.symlink_to(here)
 
@@ -201,23 +218,26 @@ class Siblings:
         deadline = time.monotonic() + self._timeout
         own = socket_name(os.getpid()).removesuffix(".sock")
         with self._locked(deadline):
-            last = {path.stem: _read(path) for path in self._directory.glob("*.last")}
-            paths = {path.stem: path for path in self._directory.glob("*.sock")}
-            asked = {n: path for n, path in paths.items() if n not in last and _lives(n)}
-            asked.pop(own, None)
-            told = {own: report("metrics"), **_ask(asked, deadline)}
-            edges = told[own]["edges"]
+            mine = report("metrics")
+            edges = mine["edges"]
             totals, label = self._restored(edges)
+            paths = {path.stem: path for path in self._directory.glob("*.sock")}
+            # In this order: who ends while this runs has left its last words, or lives so far.
+            known = {_process_of(source) for source in totals.sources()} | paths.keys()
+            alive = {name for name in known if _lives(name)}
+            last = {path.stem: _read(path) for path in self._directory.glob("*.last")}
+            asked = {n: path for n, path in paths.items() if n not in last and n in alive}
+            asked.pop(own, None)
+            told = {own: mine, **_ask(asked, deadline)}
             now = self._sources(told, edges, label)
             # Of those that have ended what grows is counted; they fall silent and then go.
             for source, all_series in self._sources(last, edges, label).items():
                 now[source] = {s: v for s, v in all_series.items() if FAMILIES[s[0]].grows}
-            silent = {_process_of(s) for s in totals.sources()} | asked.keys()
-            silent = {n for n in silent if n not in told and n not in last and _lives(n)}
+            silent = alive - told.keys() - last.keys()
             kept = {s for s in totals.sources() if _process_of(s) in silent}
             sums = totals.update(now, silent=kept)
             self._save(totals, edges, label)
-            self._tidy(paths.keys() | last.keys(), last.keys())
+            self._tidy(paths.keys() - alive, last.keys())
         sums[("hardsock_processes", ("answered",))] = (len(told),)
         sums[("hardsock_processes", ("silent",))] = (len(silent),)
         return sums, edges
@@ -245,13 +265,12 @@ class Siblings:
         saved = {**totals.saved(), "edges": edges, "pools": sorted(label.known)}
         _write(self._directory / "totals.json", saved)
 
-    def _tidy(self, names: set[str], counted: Iterable[str]) -> None:
+    def _tidy(self, dead: Iterable[str], counted: Iterable[str]) -> None:
         for name in counted:
             (self._directory / f"{name}.last").unlink(missing_ok=True)
-        for name in names:
-            if not _lives(name):
-                for suffix in (".sock", ".base", ".last"):
-                    (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
+        for name in {*dead, *(name for name in counted if not _lives(name))}:
+            for suffix in (".sock", ".base", ".last"):
+                (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
@@ -268,6 +287,10 @@ class Siblings:
                             f"{self._timeout:g} s"
                         ) from None
                     time.sleep(_RETRY)  # Of a lock on a file nobody is told.
-            yield
+            try:
+                yield
+            finally:
+                # Not by closing it: a child that was forked meanwhile has it open as well.
+                fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             os.close(fd)

@@ -28,6 +28,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from hardsock._core import version
+from hardsock._fork_locks import renew_in_child
 from hardsock._observe import report
 from hardsock.metrics.families import PoolNames, Values
 from hardsock.otel.names import Reader, all_instruments
@@ -65,6 +66,7 @@ class HistogramExporter(MetricExporter):
         label = PoolNames(max_pools, pool_addresses)
         self._reader = Reader(lambda: report("metrics"), label, frozenset(database_pools))
         self._lock = threading.Lock()
+        renew_in_child(self)
         self._began = time.time_ns()
         self._before: dict[Any, Values] = {}
 

@@ -11,6 +11,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import TracerProvider
 
 from hardsock._core import version
+from hardsock._fork_locks import renew_in_child
 from hardsock._observe import report
 from hardsock._observed import connects
 from hardsock.metrics.families import PoolNames
@@ -26,6 +27,7 @@ class _Snapshot:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._lock = threading.Lock()
+        renew_in_child(self)
         self._asked: set[str] = set()
         self._found: dict[str, Any] | None = None
 

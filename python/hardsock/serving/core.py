@@ -51,7 +51,9 @@ class ServerCore(ServerBase):
         )
         self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
         self._limit: Limit | None = None  # guarded by lock
-        self._refusing = False
+        self._refusing = 0  # guarded by lock; how many rules of guards want it
+        self._shorter: list[dict[str, float]] = []  # guarded by lock; what rules of guards want
+        self._usual: dict[str, float | None] = {}  # guarded by lock; what is shorter meanwhile
 
     # ---- for drivers -------------------------------------------------------------------------
 
@@ -99,8 +101,9 @@ class ServerCore(ServerBase):
     # ---- for guards ---------------------------------------------------------------------------
 
     def _refuse_new(self, on: bool) -> None:
-        """Reset who is accepted from now on, or serve them again."""
-        self._refusing = on
+        """Reset who is accepted from now on, or serve them again once no rule wants it any more."""
+        with self._lock:
+            self._refusing += 1 if on else -1
 
     def _where(self, runner: object) -> tuple[str | None, str | None]:
         """The name and the stack of a runner."""
@@ -116,15 +119,36 @@ class ServerCore(ServerBase):
             ]
         return [(one, *self._where(one.runner)) for one in running[:most]]
 
-    def _change_times(self, changes: dict[str, float | None]) -> dict[str, float | None]:
-        """Change some of the options' seconds; returns what they were."""
+    def _shorten(self, seconds: dict[str, float]) -> dict[str, float | None]:
+        """Let options be so many seconds at most until ``_lengthen``; returns what has changed."""
         with self._lock:
+            self._shorter.append(seconds)
+            return self._settle_times_locked()
+
+    def _lengthen(self, seconds: dict[str, float]) -> dict[str, float | None]:
+        """Take ``_shorten`` back; what another rule wants goes on. Returns what has changed."""
+        with self._lock:
+            self._shorter.remove(seconds)
+            return self._settle_times_locked()
+
+    def _settle_times_locked(self) -> dict[str, float | None]:
+        changes: dict[str, float | None] = {}
+        for name in ("linger", "idle_timeout"):
+            now = getattr(self._options, name)
+            usual = self._usual.get(name, now)
+            wanted = [one[name] for one in self._shorter if name in one]
+            seconds = min([*wanted, *([] if usual is None else [usual])], default=None)
+            self._usual[name] = usual
+            if not wanted:
+                del self._usual[name]
+            if seconds != now:
+                changes[name] = seconds
+        if changes:
             options = copy.copy(self._options)
-            before = {name: getattr(options, name) for name in changes}
-            for name, seconds in changes.items():
-                object.__setattr__(options, name, seconds)
+            for name, value in changes.items():
+                object.__setattr__(options, name, value)
             self._options = options
-        return before
+        return changes
 
     # ---- beginnings and ends -----------------------------------------------------------------
 

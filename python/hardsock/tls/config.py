@@ -19,8 +19,8 @@ Source = Union[str, "os.PathLike[str]", bytes]
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 TICKET_KEY_SIZE = 80
 _MOST_TICKET_KEYS = 3
-_CLIENT_CERTIFICATES = ("none", "optional", "required", "on_request")
-_BY_STRENGTH = ("none", "on_request", "optional", "required")
+_CLIENT_CERTIFICATES = ("none", "optional", "required", "on_request", "on_request_or_required")
+_BY_STRENGTH = ("none", "on_request", "optional", "on_request_or_required", "required")
 _OCSP = ("off", "check", "require")
 _SWITCHES = (
     "sessions",
@@ -160,10 +160,12 @@ class TLSConfig:
     """A server needs one; of several it presents one that is for the name that the client asked for
     (SNI) and that the client can verify; without a name, or with one that none is for, the first
     that the client can verify. A client may have one."""
-    client_certificates: Literal["none", "optional", "required", "on_request"] = "none"
+    client_certificates: Literal[
+        "none", "optional", "required", "on_request", "on_request_or_required"
+    ] = "none"
     """Server: whether clients must show a certificate that ``ca`` has signed. ``"on_request"``: not in
     the handshake, but when ``Connection.request_client_certificate`` asks; with TLS 1.2, which has no
-    such request, as ``"optional"``."""
+    such request, as ``"optional"``. ``"on_request_or_required"``: with TLS 1.2 as ``"required"``."""
     alpn: Sequence[str] = ()
     """Application protocols, the preferred first (RFC 7301). A server refuses a client with which
     it has none in common."""
@@ -299,7 +301,10 @@ class TLSConfig:
             ("post_handshake_auth", self.post_handshake_auth),
             ("client_certificates", self.client_certificates),
         ):
-            if value in (True, "on_request") and self.max_version == "TLSv1.2":
+            if (
+                value in (True, "on_request", "on_request_or_required")
+                and self.max_version == "TLSv1.2"
+            ):
                 raise ValueError(
                     f"{name}={value!r} takes TLS 1.3, which max_version='TLSv1.2' excludes"
                 )

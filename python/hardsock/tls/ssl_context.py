@@ -247,7 +247,9 @@ class SSLContext(ssl.SSLContext):
             return _REQUESTS[self.verify_mode]
         if max_version == "TLSv1.2":
             return _REQUESTS[self.verify_mode]
-        return "on_request"
+        # With TLS 1.2 ``ssl`` asks in the handshake, by verify_mode.
+        required = self.verify_mode == ssl.CERT_REQUIRED
+        return "on_request_or_required" if required else "on_request"
 
     def _trusted(self) -> list[Any] | None:
         if not self._ca and not self._system:
@@ -528,8 +530,8 @@ def _of_config(config: TLSConfig) -> SSLContext:
     if config.client_certificates != "none":
         optional = config.client_certificates == "optional"
         made.verify_mode = ssl.CERT_OPTIONAL if optional else ssl.CERT_REQUIRED
-    made.post_handshake_auth = (
-        config.post_handshake_auth or config.client_certificates == "on_request"
+    made.post_handshake_auth = config.post_handshake_auth or config.client_certificates.startswith(
+        "on_request"
     )
     made._base = config
     return made

@@ -77,7 +77,10 @@ class _Over:
         conn = self._sock
         if conn is None:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
-        conn.set_read_deadline(seconds)
+        with suppress(
+            Closed
+        ):  # Another thread has closed it: the read says so, as redis-py has it.
+            conn.set_read_deadline(seconds)
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         finally:
