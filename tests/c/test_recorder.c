@@ -548,6 +548,7 @@ START_TEST(second_fault_waits_until_the_first_one_is_dumped)
     ck_assert_int_ge(fcntl(fds[1], F_SETPIPE_SZ, 4096), 4096);
     if ((pid = fork()) == 0) {
         (void)setrlimit(RLIMIT_CORE, &none);
+        (void)signal(SIGSEGV, SIG_DFL); /* A sanitizer's handler would end it in its own way. */
         if (hs_dump_at_fatal_signals(fds[1], NULL) == HS_OK)
             fault_twice();
         _exit(99);
