@@ -184,11 +184,11 @@ def test_it_can_refuse(echo: Any) -> None:
 
 
 def test_a_server_that_is_not_there_is_a_reset() -> None:
-    listener = listen()
-    target = listener.getsockname()
-    listener.close()
-    with BadProxy(target) as proxy, dial(proxy) as sock, pytest.raises(ConnectionResetError):
-        sock.recv(1)
+    with socket.socket() as bound:  # not listening, and nobody else gets the port meanwhile
+        bound.bind(("127.0.0.1", 0))
+        target = bound.getsockname()
+        with BadProxy(target) as proxy, dial(proxy) as sock, pytest.raises(ConnectionResetError):
+            sock.recv(1)
 
 
 @pytest.mark.parametrize(
