@@ -77,10 +77,10 @@ class _Over:
         conn = self._sock
         if conn is None:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
-        with suppress(
-            Closed
-        ):  # Another thread has closed it: the read says so, as redis-py has it.
+        try:
             conn.set_read_deadline(seconds)
+        except Closed:  # Another thread has closed it: the read says so, as redis-py has it.
+            pass
         try:
             return super().read_response(*args, **kwargs)  # type: ignore[misc]
         finally:
