@@ -75,7 +75,7 @@ async def a_cancelled_send_leaves_the_direction_usable(
     taken = 0
     with pytest.raises(hs.DeadlineExceeded):
         while True:
-            taken += await ours.send(BIG, timeout=0.02)
+            taken += await ours.send(BIG, timeout=0.2)
     if ours.tls is not None:
         assert ours.poisoned  # half a TLS record is out, and only its rest may follow
         return
