@@ -17,6 +17,7 @@ import pytest
 import hardsock as hs
 from hardsock import guard
 from hardsock.lab.waits import poll_until
+from support.require import Unavailable, available
 
 CROWD, BUSY, STAYS = 2000, 500, 800
 OVER, PER = 2.0, 0.5
@@ -34,7 +35,8 @@ def room() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * CROWD + 500
     if before[1] < wanted:
-        pytest.skip(f"the hard limit of descriptors is below {wanted}")
+        with available():
+            raise Unavailable(f"the hard limit of descriptors is below {wanted}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], wanted), before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -14,6 +14,7 @@ from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
 from hardsock.adapters.redis._asyncio import AsyncConnection, AsyncRedis, AsyncSSLConnection
+from hardsock.adapters.redis._sentinel import ClientsOverHardsock
 from hardsock.adapters.redis._sync import ScopeEnded
 
 __all__ = ["AsyncCluster", "AsyncSentinel", "async_cluster", "async_sentinel"]
@@ -97,36 +98,20 @@ class _Client(AsyncRedis):
         return await _within(self.total, "command", call, *args, **kwargs)
 
 
-class AsyncSentinel(redis.asyncio.Sentinel):
+class AsyncSentinel(ClientsOverHardsock, redis.asyncio.Sentinel):
     """``redis.asyncio.Sentinel`` whose clients take ``total`` seconds for a command at most.
 
     Asking the sentinels, and looking for a new master, belongs to the command that needs it.
     """
 
-    total: float | None = None
+    client_class = _Client
+    connection_classes = (_Connection, _SSLConnection)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for one in self.sentinels:
             pool = one.connection_pool
             pool.connection_class = _kind(pool.connection_class)
-
-    def _client(self, make: Any, service_name: str, settings: dict[str, Any]) -> Any:
-        secured = settings.get("ssl", self.connection_kwargs.get("ssl", False))
-        settings.setdefault("connection_class", _SSLConnection if secured else _Connection)
-        settings.setdefault("redis_class", _Client)
-        made = make(service_name, **settings)
-        if isinstance(made, AsyncRedis):
-            made.total = self.total
-        return made
-
-    def master_for(self, service_name: str, **settings: Any) -> Any:
-        """As redis-py has it, over hardsock."""
-        return self._client(super().master_for, service_name, settings)
-
-    def slave_for(self, service_name: str, **settings: Any) -> Any:
-        """As redis-py has it, over hardsock."""
-        return self._client(super().slave_for, service_name, settings)
 
 
 def async_cluster(url: str, *, total: float | None = None, **settings: Any) -> AsyncCluster:

@@ -38,13 +38,41 @@ class _SSLConnection(_Asking, SSLConnection, redis.sentinel.SentinelManagedSSLCo
     pass
 
 
-class Sentinel(redis.sentinel.Sentinel):
+class ClientsOverHardsock:
+    """Stands before a ``Sentinel`` of redis-py, the blocking or the awaited one: whose clients it makes."""
+
+    total: float | None = None
+    client_class: Any
+    connection_classes: tuple[Any, Any]
+    """Without and with TLS."""
+    connection_kwargs: dict[str, Any]
+
+    def _client(self, make: Any, service_name: str, settings: dict[str, Any]) -> Any:
+        secured = settings.get("ssl", self.connection_kwargs.get("ssl", False))
+        settings.setdefault("connection_class", self.connection_classes[bool(secured)])
+        settings.setdefault("redis_class", self.client_class)
+        made = make(service_name, **settings)
+        if hasattr(made, "total"):  # not one of another redis_class=
+            made.total = self.total
+        return made
+
+    def master_for(self, service_name: str, **settings: Any) -> Any:
+        """As redis-py has it, over hardsock."""
+        return self._client(super().master_for, service_name, settings)  # type: ignore[misc]
+
+    def slave_for(self, service_name: str, **settings: Any) -> Any:
+        """As redis-py has it, over hardsock."""
+        return self._client(super().slave_for, service_name, settings)  # type: ignore[misc]
+
+
+class Sentinel(ClientsOverHardsock, redis.sentinel.Sentinel):
     """``redis.sentinel.Sentinel`` whose clients take ``total`` seconds for a command at most.
 
     Asking the sentinels, and looking for a new master, belongs to the command that needs it.
     """
 
-    total: float | None = None
+    client_class = Redis
+    connection_classes = (_Connection, _SSLConnection)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,23 +80,6 @@ class Sentinel(redis.sentinel.Sentinel):
             pool = one.connection_pool
             secured = issubclass(pool.connection_class, redis.SSLConnection)
             pool.connection_class = SSLConnection if secured else Connection
-
-    def _client(self, make: Any, service_name: str, settings: dict[str, Any]) -> Any:
-        secured = settings.get("ssl", self.connection_kwargs.get("ssl", False))
-        settings.setdefault("connection_class", _SSLConnection if secured else _Connection)
-        settings.setdefault("redis_class", Redis)
-        made = make(service_name, **settings)
-        if isinstance(made, Redis):
-            made.total = self.total
-        return made
-
-    def master_for(self, service_name: str, **settings: Any) -> Any:
-        """As redis-py has it, over hardsock."""
-        return self._client(super().master_for, service_name, settings)
-
-    def slave_for(self, service_name: str, **settings: Any) -> Any:
-        """As redis-py has it, over hardsock."""
-        return self._client(super().slave_for, service_name, settings)
 
 
 def sentinel(
