@@ -83,8 +83,8 @@ static void HS_PRINTF(3, 4) append(char *buf, size_t size, const char *fmt, ...)
 }
 
 /* To measure takes milliseconds where there are many sockets or descriptors. Where these run out,
- * calls fail by the thousand, and are told what this thread measured just before: measuring takes at
- * most a twentieth of its time. */
+ * calls fail by the thousand, and are told what this thread measured just before. It measures for
+ * at most a twentieth of its time. */
 #define TIMES_AS_LONG 20
 #define LONGEST_NS HS_NS_PER_S
 
