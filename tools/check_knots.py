@@ -15,7 +15,6 @@ import common
 
 # The sizes of the knots of each folder, a file being a .c with its .h: largest first.
 KNOTS = {
-    "binding": [11, 3, 2, 2, 2, 2],
     "cancel": [2],
     "stream": [11, 8, 2],
 }
