@@ -329,7 +329,8 @@ const char *hs_service_kind_name(enum hs_service_kind kind);
     X(ACCEPTED, "accepted")                                                                        \
     X(HANDLED, "handled")                                                                          \
     X(FAILED, "failed")                                                                            \
-    X(CUT, "cut")
+    X(CUT, "cut")                                                                                  \
+    X(REFUSED, "refused") /* by a guard's rule; not accepted */
 enum hs_service_count {
 #define HS_SERVICE_COUNT_ENUM(name, text) HS_SERVICE_##name,
     HS_SERVICE_COUNTS_ALL(HS_SERVICE_COUNT_ENUM)
@@ -370,6 +371,39 @@ size_t hs_services(struct hs_service **services, size_t room);
 void hs_conn_set_phase(struct hs_conn *c, uint32_t service, enum hs_phase phase);
 /* Adds that service's connections up. */
 void hs_conns_by_phase(uint32_t service, uint64_t counts[HS_PHASES]);
+
+/* ---- Guards -------------------------------------------------------------------------------- */
+
+/* What hardsock.guard has decided, by what came of it; X(name, text). */
+#define HS_GUARD_OUTCOMES_ALL(X)                                                                   \
+    X(ARMED, "armed")     /* a rule has set in */                                                  \
+    X(CLEARED, "cleared") /* a rule has ended by its figures */                                    \
+    X(STOPPED, "stopped") /* a rule has ended with its guard */                                    \
+    X(BEGIN, "begin")     /* an action that lasts */                                               \
+    X(END, "end")                                                                                  \
+    X(APPLIED, "applied") /* connections that such an action was applied to */                     \
+    X(DONE, "done")       /* an action that is done once */                                        \
+    X(CLOSED, "closed")   /* connections, as the next three */                                     \
+    X(GONE, "gone")       /* had ended before */                                                   \
+    X(SPARED, "spared")   /* were busy in the moment of the act */                                 \
+    X(OVER_BUDGET, "over budget")                                                                  \
+    X(WOULD_BEGIN, "would begin") /* dry runs: this and what follows */                            \
+    X(WOULD_END, "would end")                                                                      \
+    X(WOULD_CALL, "would call")                                                                    \
+    X(WOULD_CLOSE, "would close")                                                                  \
+    X(DISARMED, "disarmed") /* the guard has failed */
+enum hs_guard_outcome {
+#define HS_GUARD_OUTCOME_ENUM(name, text) HS_GUARD_##name,
+    HS_GUARD_OUTCOMES_ALL(HS_GUARD_OUTCOME_ENUM)
+#undef HS_GUARD_OUTCOME_ENUM
+        HS_GUARD_OUTCOMES,
+};
+const char *hs_guard_outcome_name(enum hs_guard_outcome which);
+void hs_guard_count(enum hs_guard_outcome which, uint64_t n);
+uint64_t hs_guard_counted(enum hs_guard_outcome which);
+/* A guard's thread begins or ends. A forked child has none, whatever its parent had. */
+void hs_guard_runs(bool runs);
+uint32_t hs_guards_running(void);
 
 /* ---- Reports ------------------------------------------------------------------------------- */
 

@@ -675,6 +675,19 @@ write_process(struct hs_json *j)
 }
 
 static void
+write_guards(struct hs_json *j)
+{
+    hs_json_open(j, "guards", '{');
+    hs_json_number(j, "running", hs_guards_running());
+    hs_json_open(j, "decisions", '{');
+    for (int i = 0; i < HS_GUARD_OUTCOMES; i++)
+        hs_json_number(j, hs_guard_outcome_name((enum hs_guard_outcome)i),
+                       hs_guard_counted((enum hs_guard_outcome)i));
+    hs_json_close(j, '}');
+    hs_json_close(j, '}');
+}
+
+static void
 write_metrics(struct hs_json *j)
 {
     struct hs_spread spread;
@@ -699,6 +712,7 @@ write_metrics(struct hs_json *j)
     pools(j, pool_in_numbers);
     write_servers(j);
     write_breakers(j);
+    write_guards(j);
 }
 
 /* ---- The whole ----------------------------------------------------------------------------- */

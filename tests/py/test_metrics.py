@@ -75,7 +75,7 @@ def test_names_are_the_conventions() -> None:
         if "histogram" in family.kind:
             assert family.name.endswith("_seconds"), family
         assert not family.name.endswith(("_ms", "_milliseconds", "_ns", "_percent")), family
-        assert set(family.labels) <= {"how", "reason", "kind", "pool", "state"}, family
+        assert set(family.labels) <= {"how", "reason", "kind", "pool", "state", "outcome"}, family
         assert family.help
         assert not family.help.endswith("."), family
 

@@ -348,6 +348,45 @@ core_guard_pool_ids(PyObject *module, PyObject *pool)
     return Py_BuildValue("(KN)", (unsigned long long)label.id, list);
 }
 
+/* ---- Counting ------------------------------------------------------------------------------ */
+
+PyDoc_STRVAR(count_doc, "_guard_count(outcome, n, /)\n--\n\n"
+                        "So many more decisions with that outcome, for reports.");
+
+static PyObject *
+core_guard_count(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+{
+    static const struct params params = {"_guard_count", 2, 2, 2, {"outcome", "n", NULL}};
+    PyObject *values[MAX_PARAMS];
+    long n;
+
+    if (parse_args(&params, args, nargs, NULL, values) < 0 ||
+        parse_long(values[1], "n", 0, LONG_MAX, &n) < 0)
+        return NULL;
+    if (PyUnicode_Check(values[0]))
+        for (int i = 0; i < HS_GUARD_OUTCOMES; i++)
+            if (PyUnicode_CompareWithASCIIString(
+                    values[0], hs_guard_outcome_name((enum hs_guard_outcome)i)) == 0) {
+                hs_guard_count((enum hs_guard_outcome)i, (uint64_t)n);
+                Py_RETURN_NONE;
+            }
+    PyErr_Format(PyExc_ValueError, "outcome must be one of a guard's, got %R", values[0]);
+    return NULL;
+}
+
+PyDoc_STRVAR(runs_doc, "_guard_runs(runs, /)\n--\n\nThe thread of a guard begins, or ends.");
+
+static PyObject *
+core_guard_runs(PyObject *Py_UNUSED(module), PyObject *value)
+{
+    bool runs = false;
+
+    if (parse_bool(value, "runs", &runs) < 0)
+        return NULL;
+    hs_guard_runs(runs);
+    Py_RETURN_NONE;
+}
+
 /* ---- Other processes ------------------------------------------------------------------------ */
 
 struct foreign {
@@ -449,6 +488,8 @@ PyMethodDef guard_functions[] = {
     {"_guard_retire", HS_METHOD(core_guard_retire), METH_FASTCALL, retire_doc},
     {"_guard_outcome", HS_METHOD(core_guard_outcome), METH_FASTCALL, outcome_doc},
     {"_guard_user_timeout", HS_METHOD(core_guard_user_timeout), METH_FASTCALL, user_timeout_doc},
+    {"_guard_count", HS_METHOD(core_guard_count), METH_FASTCALL, count_doc},
+    {"_guard_runs", core_guard_runs, METH_O, runs_doc},
     {"_guard_pool_ids", core_guard_pool_ids, METH_O, pool_ids_doc},
     {NULL, NULL, 0, NULL},
 };

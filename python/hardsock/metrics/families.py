@@ -70,6 +70,7 @@ _SERVER_COUNTERS = {
     "handled": "Connections that ended in order, or by their peers",
     "failed": "Connections whose handler raised",
     "cut": "Connections that were ended by their server",
+    "refused": "Connections that were refused while a guard's rule wanted it",
 }
 _SERVER_PHASES = ("waiting", "parked", "busy", "lingering")
 _SERVER_STATES = ("accepting", "full", "failing", "draining")
@@ -182,6 +183,13 @@ _ALL = (
         most=True,
     ),
     *(Family(f"hardsock_server_{n}_total", "counter", h) for n, h in _SERVER_COUNTERS.items()),
+    Family("hardsock_guards_running", "gauge", "Guards whose thread looks"),
+    Family(
+        "hardsock_guard_decisions_total",
+        "counter",
+        "What guards have decided; would_...: in a dry run",
+        ("outcome",),
+    ),
     Family("hardsock_processes", "gauge", "Processes that are summed up here", ("state",)),
 )
 FAMILIES = {family.name: family for family in _ALL}
@@ -236,6 +244,9 @@ def _process(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
         states[breaker["state"]] = states.get(breaker["state"], 0) + 1
     for state, n in states.items():
         yield ("hardsock_breaker_keys", (state,)), (n,)
+    yield ("hardsock_guards_running", ()), (told["guards"]["running"],)
+    for outcome, n in told["guards"]["decisions"].items():
+        yield ("hardsock_guard_decisions_total", (outcome.replace(" ", "_"),)), (n,)
 
 
 def _pool(told: Mapping[str, Any], label: str) -> Iterator[tuple[Series, Values]]:

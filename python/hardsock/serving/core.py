@@ -158,7 +158,7 @@ class ServerCore(ServerBase):
             if self._refusing:
                 conns.pop(0).abort()
                 with self._lock:
-                    self._ledger.refused += 1
+                    self._ledger.refuse()
                 continue
             try:
                 self._take_one(conns.pop(0))
