@@ -83,7 +83,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites soak
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites check-docs nightly-docs soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -341,7 +341,14 @@ demo: build ## show what it does, in a minute
 docs: need-dev build ## the documentation as a site, in build/site; a warning is an error
 	$(Q)$(PY) -c 'import sphinx, furo, myst_parser' 2>/dev/null || $(PY) -m pip install -q $(DOCS_NEEDS)
 	$(Q)$(PY) -m sphinx -q -W --keep-going -b html docs build/site
+	$(Q)$(PY) tools/docs_site.py links
 	$(Q)printf 'docs: build/site/index.html\n'
+
+.PHONY: check-docs nightly-docs
+check-docs: docs ## each page of the site in a browser: accessibility, width, search; pictures of all
+	$(Q)$(PY) tools/docs_site.py look
+
+nightly-docs: check-docs
 
 dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation
