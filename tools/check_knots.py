@@ -16,7 +16,6 @@ import common
 # The sizes of the knots of each folder, a file being a .c with its .h: largest first.
 KNOTS = {
     "cancel": [2],
-    "stream": [11, 8, 2],
 }
 
 DEFINITION = re.compile(r"^(\w+)\((?:[^()]|\([^()]*\))*\)\s*\{", re.M)

@@ -19,16 +19,6 @@ static const char *const dir_names[] = {"reading", "writing"};
 static const char *const phase_names[] = {"read", "write"};
 
 hs_err
-hs_conn_check_broken(struct hs_conn *c, struct hs_error *err)
-{
-    hs_err broken = atomic_load(&c->broken);
-
-    if (broken == HS_OK)
-        return HS_OK;
-    return hs_err_setx(err, broken, NULL, "%s, as was found earlier", hs_err_text(broken));
-}
-
-hs_err
 hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err)
 {
     hs_err poison = atomic_load(&c->dirs[dir].poison);
@@ -348,14 +338,6 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if (dir == HS_DIR_IN && c->spot == NULL)
         hs_delays_look(c);
     return HS_OK;
-}
-
-bool
-hs_conn_set_once(_Atomic hs_err *where, hs_err code)
-{
-    hs_err none = HS_OK;
-
-    return atomic_compare_exchange_strong(where, &none, code);
 }
 
 /* A call that had begun ends without what it was for. */

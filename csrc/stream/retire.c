@@ -11,7 +11,7 @@
  * - Whose turn it is decides when nobody is in a call: a request that was read is being worked on.
  */
 #include "conn_impl.h"
-#include "parking.h"
+#include "spot.h"
 #include "roll.h"
 
 #include "../base/sys.h"

@@ -1,9 +1,9 @@
-/* parking.h: what connections know of where they are parked.
+/* spot.h: what connections know of where they are parked.
  *
  * What servers ask of a parking is in hardsock.h.
  */
-#ifndef HS_STREAM_PARKING_H
-#define HS_STREAM_PARKING_H
+#ifndef HS_STREAM_SPOT_H
+#define HS_STREAM_SPOT_H
 
 #include "hardsock_binding.h"
 

@@ -6,7 +6,7 @@
 
 #include "../../csrc/stream/conn_impl.h"
 #include "../../csrc/stream/conn_probe.h"
-#include "../../csrc/stream/parking.h"
+#include "../../csrc/stream/spot.h"
 
 #include <string.h>
 #include <sys/socket.h>

@@ -1,4 +1,7 @@
-/* detach.h: running the core while other threads have the interpreter. */
+/* detach.h: running the core while other threads have the interpreter.
+ *
+ * What runs detached touches nothing of Python.
+ */
 #ifndef HS_BINDING_DETACH_H
 #define HS_BINDING_DETACH_H
 

@@ -1,4 +1,7 @@
-/* errors.h: exceptions for what the core reports. */
+/* errors.h: exceptions for what the core reports.
+ *
+ * Each raise_* sets one, with all that is known, and returns -1.
+ */
 #ifndef HS_BINDING_ERRORS_H
 #define HS_BINDING_ERRORS_H
 

@@ -1,6 +1,6 @@
 /* pool.h: the Pool object, for the files that make up its type: type_pool.c (life, methods),
- * pool_lend.c (lending and taking back), pool_conn.c (a lent Connection's side of it), pool_report.c (telling), type_borrowing.c
- * (pool.connection()).
+ * pool_lend.c (lending and taking back), pool_conn.c (a lent Connection's side of it),
+ * pool_report.c (telling), type_borrowing.c (pool.connection()).
  */
 #ifndef HS_BINDING_POOL_H
 #define HS_BINDING_POOL_H

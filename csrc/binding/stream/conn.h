@@ -1,7 +1,8 @@
-/* conn.h: the Connection object, shared by the files that make up its type:
- * conn.c (how it is made, the way to its core), type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_frame.c (frames), conn_file.c
- * (sendfile), conn_makefile.c (for the files of makefile()), conn_tls.c, conn_socket.c (what socket
- * has); type_frames.c is the iterator.
+/* conn.h: the Connection object, shared by the files that make up its type: conn.c (how it is made,
+ * the ways to its core), type_conn.c (life, attributes), conn_buffers.c (memory of what moves
+ * bytes), conn_io.c (what moves them), conn_msg.c (messages with ancillary data), conn_frame.c
+ * (frames), conn_file.c (sendfile), conn_makefile.c (for the files of makefile()), conn_tls.c,
+ * conn_socket.c (what socket has); type_frames.c is the iterator.
  */
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
@@ -92,8 +93,8 @@ extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none, or it is let go. */
 PyObject *conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg);
 
-/* conn_buffers.c: a buffer or several, pinned until the job ends, which conn_io_begin sees to. names:
- * of the flags that are allowed, for the message. */
+/* conn_buffers.c: a buffer or several, pinned until the job ends, which conn_io_begin sees to.
+ * names: of the flags that are allowed, for the message. */
 int conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags);
 int conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
                   PyObject *token);

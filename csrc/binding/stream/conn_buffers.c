@@ -1,5 +1,5 @@
-/* conn_buffers.c: the memory of a job that moves bytes: pinned when it is prepared, released when it
- * ends.
+/* conn_buffers.c: the memory of a job that moves bytes: pinned when it is prepared, released when
+ * it ends.
  *
  * Descriptors that were received belong to the job until they are in a result: whatever fails in
  * between, a result that cannot be made or a call that is given up, closes them.

@@ -1,4 +1,6 @@
 /* conn_msg.c: recvmsg, recvmsg_into, and the ancillary data of messages.
+ *
+ * What is received is kept in the job until it is in a result: see conn_buffers.c.
  */
 #include "conn.h"
 
