@@ -110,12 +110,12 @@ recv_pieces(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int flags,
 
     msg->msg_controllen = 0;
     msg->msg_flags = 0;
-    while (i < msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
+    while (i < (size_t)msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
         i++;
     if (hs_buf_len(&c->in.buf) == 0)
         return hs_input_read(c, op, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, flags, err,
                              ret_n);
-    for (; i < msg->msg_iovlen && hs_buf_len(&c->in.buf) > 0 && !(peek && n > 0); i++) {
+    for (; i < (size_t)msg->msg_iovlen && hs_buf_len(&c->in.buf) > 0 && !(peek && n > 0); i++) {
         n += take_buffered(c, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, peek);
     }
     *ret_n = n;
@@ -153,7 +153,7 @@ hs_conn_recvmsg(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int fla
     size_t len = 0, n = 0;
     hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
 
-    for (size_t i = 0; i < msg->msg_iovlen; i++)
+    for (size_t i = 0; i < (size_t)msg->msg_iovlen; i++)
         len += msg->msg_iov[i].iov_len;
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
