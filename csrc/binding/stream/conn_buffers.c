@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define MAX_PIECES 65536
+/* Bytes: what malloc keeps for a thread when it is freed (glibc: up to 1032). */
+#define MOST_COPIED 1024
 
 /* MSG_NOSIGNAL is how every send is made here, MSG_DONTWAIT a way to wait. */
 int
@@ -60,6 +62,24 @@ make_bytes(struct io *io, long size)
     return 0;
 }
 
+/* What is little is copied out of its room. Cut down where it lies, it would stay there when it is
+ * freed: malloc keeps a few chunks of each small size for their thread, and each of them may split
+ * the place that the next room could have had. Eight threads of a server that received small
+ * messages into 64 KiB, some of which failed, came to own 45 MiB of such places in a minute. */
+static PyObject *
+cut_to_size(PyObject *bytes, size_t n)
+{
+    PyObject *copy;
+
+    if (n > MOST_COPIED || n >= (size_t)PyBytes_GET_SIZE(bytes) / 2) {
+        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)n);
+        return bytes;
+    }
+    copy = PyBytes_FromStringAndSize(PyBytes_AS_STRING(bytes), (Py_ssize_t)n);
+    Py_DECREF(bytes);
+    return copy;
+}
+
 static PyObject *
 take_bytes(struct job *job)
 {
@@ -68,7 +88,7 @@ take_bytes(struct job *job)
 
     io->bytes = NULL;
     if (io->n < io->len)
-        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io->n);
+        bytes = cut_to_size(bytes, io->n);
     return conn_kept(job, bytes);
 }
 
