@@ -62,6 +62,10 @@ int call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token
 int call_bind(struct call *c, PyObject *token);
 void call_end(struct call *c);
 
+/* Whether neither the ambient scope nor bound (NULL: none) has ended, so that a call may begin.
+ * False also when that cannot be told; never an exception. */
+bool scopes_are_live(mod_state *st, PyObject *bound);
+
 /* Detaches, calls fn(c, arg) once, re-attaches. No core lock is held when it returns. */
 typedef hs_err (*call_fn)(struct call *c, void *arg);
 hs_err call_step(struct call *c, call_fn fn, void *arg);
