@@ -484,6 +484,11 @@ void hs_conn_try_end(struct hs_conn *c);
 HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
                                       size_t limit, struct hs_error *err, size_t *ret_n);
 void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
+/* hs_conn_read_line from 0 for what is there already: HS_OK, or HS_WANT: nothing has begun, and
+ * hs_conn_read_line waits or says why not. It does not look at tokens: the caller has, as the call
+ * would. Not for what a pool has lent. Ends with hs_conn_try_line_end, which consumes n bytes. */
+HS_NODISCARD hs_err hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n);
+void hs_conn_try_line_end(struct hs_conn *c, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */

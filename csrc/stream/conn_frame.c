@@ -233,12 +233,54 @@ hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from, size_t limit
     return HS_OK;
 }
 
-void
-hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n)
+static void
+take_line(struct hs_conn *c, size_t n)
 {
     if (n > 0) {
         hs_buf_drop(&c->in.buf, n);
         hs_deframer_touched(&c->in);
     }
+}
+
+void
+hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n)
+{
+    take_line(c, n);
     hs_conn_frames_end(c, op);
+}
+
+/* Whether no call of this connection's reading side would be refused or shortened. */
+static bool
+may_read_at_once(struct hs_conn *c)
+{
+    return !hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd) &&
+           atomic_load(&c->dirs[HS_DIR_IN].deadline_ns) == HS_NEVER &&
+           atomic_load_explicit(&c->quiet.ended, memory_order_relaxed) == 0;
+}
+
+hs_err
+hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n)
+{
+    const struct hs_op fresh = HS_OP_INIT(HS_NEVER, NULL);
+    size_t n;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) == 0 || !may_read_at_once(c) ||
+        !hs_call_take(c, HS_DIR_IN))
+        return HS_WANT;
+    if (!hs_deframer_skipping(&c->in) && atomic_load(&c->dirs[HS_DIR_IN].poison) == HS_OK &&
+        has_line(c, &fresh, 0, limit, &n)) {
+        *ret_n = n;
+        return HS_OK;
+    }
+    hs_conn_try_end(c);
+    return HS_WANT;
+}
+
+void
+hs_conn_try_line_end(struct hs_conn *c, size_t n)
+{
+    take_line(c, n);
+    c->pace.since_ns = 0; /* As after a line that was waited for. */
+    hs_conn_try_end(c);
 }

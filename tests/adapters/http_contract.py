@@ -307,7 +307,7 @@ def test_a_dead_name_server_ends(
     driver: Driver, end: str, namespace: Namespace, request: pytest.FixtureRequest
 ) -> None:
     module = f"adapters.{Path(request.module.__file__).stem}"
-    found = namespace.run("adapters.http_contract:dead_dns", module, driver.name, end)
+    found = namespace.run("adapters.http_contract:dead_dns", module, driver.name, end, timeout=120)
     assert found == {"left": 0}
 
 

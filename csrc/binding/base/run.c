@@ -36,6 +36,27 @@ get_ambient(mod_state *st, PyObject **ret_token)
     return 0;
 }
 
+static bool
+is_live(mod_state *st, PyObject *token)
+{
+    struct hs_token *core = token_core(st, token);
+
+    return core != NULL && hs_token_check(core) == HS_OK;
+}
+
+bool
+scopes_are_live(mod_state *st, PyObject *bound)
+{
+    PyObject *ambient = NULL;
+    bool live = get_ambient(st, &ambient) == 0 && (ambient == NULL || is_live(st, ambient)) &&
+                (bound == NULL || is_live(st, bound));
+
+    Py_XDECREF(ambient);
+    if (!live)
+        PyErr_Clear();
+    return live;
+}
+
 /* Both apply: a token that ends with either. Its origin still tells which it was. */
 static int
 link_tokens(struct call *c, struct hs_token *ambient, struct hs_token *given)

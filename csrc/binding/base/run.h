@@ -19,6 +19,10 @@ int call_begin(struct call *c, mod_state *st, PyObject *timeout, PyObject *token
 int call_bind(struct call *c, PyObject *token);
 void call_end(struct call *c);
 
+/* Whether neither the ambient scope nor bound (NULL: none) has ended, so that a call may begin.
+ * False also when that cannot be told; never an exception. */
+bool scopes_are_live(mod_state *st, PyObject *bound);
+
 /* Steps it, again on HS_INTR unless a signal handler raised. The op holds an absolute deadline, so
  * that a retry never buys time (PEP 475). 0, or -1 with an exception set; then the caller abandons
  * the op. */
