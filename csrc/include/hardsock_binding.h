@@ -291,6 +291,26 @@ struct hs_pool_label {
 void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
 /* All that are tended: new references. Returns how many there are, of which it writes at most n. */
 size_t hs_pools(struct hs_pool **pools, size_t n);
+/* What pools of one name had counted that are no more; as in hs_pool_stats. */
+/* clang-format off */
+#define HS_POOL_COUNTS_ALL(X)                                                                      \
+    X(opened) X(connected) X(closed) X(acquired) X(acquired_waited) X(handed_over) X(timeouts)     \
+    X(cancelled) X(refused) X(failed) X(returned) X(probes) X(overdue) X(returned_late)
+/* clang-format on */
+struct hs_pool_ended {
+    char name[HS_POOL_NAME_SIZE]; /* "other": of all that came when there was no room for names */
+    bool named;                   /* as hs_pool_opening */
+#define HS_POOL_COUNT_FIELD(name) uint64_t name;
+    HS_POOL_COUNTS_ALL(HS_POOL_COUNT_FIELD)
+#undef HS_POOL_COUNT_FIELD
+    uint64_t closed_by_reason[HS_POOL_REASON_COUNT];
+    struct hs_spread wait, usage, dial;
+};
+#define HS_POOLS_ENDED_MAX 256
+/* All that there are, closed ones, too, as hs_pools; and those that are no more, of which there is
+ * room for HS_POOLS_ENDED_MAX. Both of one moment: each pool is in one of them. */
+size_t hs_pools_ever(struct hs_pool **pools, size_t n, struct hs_pool_ended *ret_ended,
+                     size_t *ret_n_ended);
 /* As hs_pool_lent, with the borrower's line. */
 struct hs_held {
     struct hs_lent lent;
