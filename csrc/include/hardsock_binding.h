@@ -220,8 +220,10 @@ enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns
                               int64_t *ret_idle_ns, int64_t *ret_was_ns);
 bool hs_conn_was_retired(struct hs_conn *c);
 void hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
-/* A server has it, whose handler works on it when no call does. */
-void hs_conn_set_served(struct hs_conn *c);
+/* A server has it, whose handler works on it when no call does. stays: a call that waits for a
+ * message under a token that ends only between messages (hs_op.told) is not ended by that before
+ * hs_conn_expect_no_more: the server says when. */
+void hs_conn_set_served(struct hs_conn *c, bool stays);
 /* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
  * TCP; HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);

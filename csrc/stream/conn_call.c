@@ -391,6 +391,9 @@ is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
         return false;
     if (dir == HS_DIR_IN && is_new(c))
         return false;
+    if (dir == HS_DIR_IN && atomic_load(&c->quiet.stays) &&
+        atomic_load(&c->quiet.first_by_ns) == HS_NEVER)
+        return false;
     return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
 }
 

@@ -73,6 +73,7 @@ struct direction {
  * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it. */
 struct quiet {
     atomic_bool bounded;         /* somebody sets one of the next two, or has */
+    atomic_bool stays;           /* op->told ends no call before first_by_ns is set */
     _Atomic int64_t span_ns;     /* from the last byte on, either way; or HS_NEVER */
     _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
                                   * HS_NEVER: as many as come */

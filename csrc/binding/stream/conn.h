@@ -170,7 +170,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     PLAIN(_leave_slots, METH_NOARGS)                                                               \
     PLAIN(_set_idle_timeout, METH_O)                                                               \
     PLAIN(_set_phase, METH_O)                                                                      \
-    PLAIN(_set_served, METH_NOARGS)                                                                \
+    PLAIN(_set_served, METH_O)                                                                     \
     PLAIN(_expect_no_more, METH_O)                                                                 \
     PLAIN(_leave_departures, METH_NOARGS)                                                          \
     PLAIN(getsockname, METH_NOARGS)                                                                \

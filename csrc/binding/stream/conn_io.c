@@ -481,13 +481,19 @@ conn__set_phase(PyObject *self, PyObject *service)
     Py_RETURN_NONE;
 }
 
-CONN_DOC(_set_served, "_set_served($self, /)\n--\n\n"
-                      "A server has it, whose handler works on it when no call does.");
+CONN_DOC(_set_served,
+         "_set_served($self, stays, /)\n--\n\n"
+         "A server has it, whose handler works on it when no call does. *stays*: a call\n"
+         "that waits for a message under hs.draining() is ended by _expect_no_more only.");
 
 PyObject *
-conn__set_served(PyObject *self, PyObject *Py_UNUSED(ignored))
+conn__set_served(PyObject *self, PyObject *stays)
 {
-    hs_conn_set_served(((ConnObject *)self)->core);
+    bool flag;
+
+    if (parse_bool(stays, "stays", &flag) < 0)
+        return NULL;
+    hs_conn_set_served(((ConnObject *)self)->core, flag);
     Py_RETURN_NONE;
 }
 
