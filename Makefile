@@ -70,7 +70,7 @@ VERSION  := $(shell sed -n 's/^.define HS_VERSION "\(.*\)"/\1/p' csrc/include/ha
 ABI      := $(shell sed -n "s/^.define HS_ABI //p" csrc/include/hardsock.h 2>/dev/null)
 SONAME   := libhardsock.so.$(ABI)
 CORE_SRC := $(sort $(foreach d,base cancel stream connect listen pool watch,$(wildcard csrc/$(d)/*.c)))
-BIND_SRC := $(sort $(wildcard csrc/binding/*.c))
+BIND_SRC := $(sort $(wildcard csrc/binding/*.c csrc/binding/*/*.c))
 TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
 TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
@@ -78,7 +78,7 @@ TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 # Those of the tool are its own Makefile's.
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-C_FILES   = $(wildcard csrc/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
+C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
@@ -146,7 +146,7 @@ package-$(1): build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO)
 	$(Q)find build/$(1)/$$(PY_ABI)/hardsock -xtype l -delete
 	$(Q)for f in python/hardsock/*; do case $$$$f in *.so|*/__pycache__) ;; *) ln -sfn "$$(CURDIR)/$$$$f" build/$(1)/$$(PY_ABI)/hardsock/;; esac; done
 
--include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d)
+-include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d build/$(1)/cpython-*/binding/*/*.d)
 endef
 
 $(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))

@@ -519,7 +519,7 @@ def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
 
     way = Way(library, name, Files(Path(ca), None))  # type: ignore[arg-type]
     with DeadDNS("127.0.0.1", 53):
-        use_dns("127.0.0.1", timeout=2, attempts=2)
+        use_dns("127.0.0.1", timeout=20, attempts=2)
         began = time.monotonic()
         error = way.get("http://nobody.test/", total=0.3)
         took = time.monotonic() - began
@@ -536,7 +536,7 @@ def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
 def test_a_dead_name_server_costs_the_total_and_no_more(way: Way, files: Files) -> None:
     with require(Namespace()) as namespace:
         took = namespace.run(_ask_a_dead_name_server, way.library.__name__, way.way, str(files.ca))
-    assert took < 2, "the resolver alone takes eight seconds"
+    assert took < 20, "the resolver alone takes forty seconds"
 
 
 # ---- httpcore, by its public hook
