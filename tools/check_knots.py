@@ -50,7 +50,8 @@ def graph_of(sources: dict[str, str]) -> Graph:
                 graph[stem(path)][there].add(name)
         for _, _, name in common.includes(sources[path]):
             there = stem("/" + name)
-            if "/" not in name and there in stems and there != stem(path):
+            is_ours = "/" not in name or f"csrc/{name}" in sources
+            if is_ours and there in stems and there != stem(path):
                 graph[stem(path)][there].add(f"#include {name}")
     return graph
 

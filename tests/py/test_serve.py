@@ -884,7 +884,7 @@ def test_a_handler_that_will_not_leave_is_named_with_its_stack(
                 rest_of(client)
     finally:
         gate.go.set()
-    assert 0.2 <= took < 2
+    assert 0.2 <= took < 20
     assert (report.cancelled, report.aborted, report.running) == (0, 1, 1)
     (cut,) = report.cut
     assert (cut.how, cut.running, cut.runner) == ("aborted", True, "test-stubborn-0")
