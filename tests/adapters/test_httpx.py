@@ -504,6 +504,35 @@ def test_a_proxy_of_which_nothing_was_said_has_to_be_trusted_by_the_system(
     assert (proxy.targets, web.connections) == ([], 0)
 
 
+def test_a_request_that_is_sent_again_has_its_time_anew(way: Way) -> None:
+    """By a client of the library's own, over our transport: nothing in between makes it anew."""
+    library = way.library
+
+    async def main() -> None:
+        transport = way.adapter.AsyncTransport(total=0.3)
+        async with library.AsyncClient(transport=transport, timeout=LATE) as client:
+            request = client.build_request("GET", peer.url("/silent"))
+            for _ in range(50):  # One that is late before it dials is not seen.
+                with pytest.raises(library.TimeoutException):
+                    await client.send(request)
+                if len(peer.seen) >= 2:
+                    break
+
+    with HttpPeer() as peer:
+        if way.way != "sync":
+            way.run(main)
+        else:
+            transport = way.adapter.Transport(total=0.3)
+            with library.Client(transport=transport, timeout=LATE) as client:
+                request = client.build_request("GET", peer.url("/silent"))
+                for _ in range(50):
+                    with pytest.raises(library.TimeoutException):
+                        client.send(request)
+                    if len(peer.seen) >= 2:
+                        break
+        assert len(peer.seen) >= 2
+
+
 def test_settings_of_a_proxy_that_would_not_be_heeded_are_refused(way: Way, files: Files) -> None:
     make = way.adapter.Transport
     config = hs.TLSConfig(ca=files.ca)
