@@ -43,8 +43,8 @@ static uint64_t last_id;
 
 /* One word, so that it is whole: the call (from 1 on; 0: nothing was here), the fault, the call's
  * number, and how often the ring had been full before. By that a reader knows what is still of an
- * earlier round: a writer has taken the place and is about to fill it. A writer that was left behind
- * by a round writes nothing any more. */
+ * earlier round: a writer has taken the place and is about to fill it. A writer that was left
+ * behind by a round writes nothing any more. */
 #define LOG_CALL_SHIFT 58
 #define LOG_FAULT_SHIFT 48
 #define LOG_ROUND_SHIFT 36

@@ -56,15 +56,19 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
-    bool rest;    /* it was given for what the last message had left, not for what has come */
-    bool known;   /* it is a message: no other look is needed */
-    bool retired; /* a guard wants it gone, if there is still nothing */
-    bool stays;   /* in a drain, though quiet: it is new, or in the middle of a message */
+    bool rest;         /* it was given for what the last message had left, not for what has come */
+    bool known;        /* it is a message: no other look is needed */
+    _Atomic int guard; /* enum: whether one wants it gone, if there is still nothing */
+    bool stays;        /* in a drain, though quiet: it is new, or in the middle of a message */
 };
 
 /* Lanes: of SILENT ones nothing has come, as far as is known here. They are in the order in which
  * they were made: one that drips half a record is looked at, parked again, and no younger. */
 enum { KNOWN, SILENT };
+
+/* Of spot.guard. From WANTS_IT it goes to one of the others once, by compare-and-swap: taken back
+ * by the guard, or decided by the one who was given it. */
+enum { NO_GUARD, WANTS_IT, HAS_IT };
 
 static atomic_long live;
 
@@ -154,9 +158,27 @@ hs_spot_retire(struct hs_spot *s)
 {
     if (!hs_reactor_take_this(s->parking->reactor, &s->parked))
         return false;
-    s->retired = s->lingering == NULL; /* Until it is parked again it is ours. */
+    atomic_store(&s->guard, s->lingering == NULL ? WANTS_IT : NO_GUARD);
     hs_reactor_queue(s->parking->reactor, &s->parked);
     return true;
+}
+
+bool
+hs_spot_unretire(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return s != NULL && !atomic_compare_exchange_strong(&s->guard, &guard, NO_GUARD) &&
+           guard == HAS_IT;
+}
+
+/* The one who was given s decides, unless the guard has taken it back. */
+static bool
+take_for_guard(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return atomic_compare_exchange_strong(&s->guard, &guard, HAS_IT);
 }
 
 static struct hs_spot *
@@ -496,10 +518,9 @@ give_retired(struct hs_spot *s, struct hs_parked_conn *ret)
 static hs_err
 parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
 {
-    bool asked = !s->stays && atomic_load(&s->parking->draining), retired = s->retired;
+    bool asked = !s->stays && atomic_load(&s->parking->draining), retired;
     hs_err rv;
 
-    s->retired = false;
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
     rv = surely_has_data(s) ? HS_OK : parking_look(s);
@@ -509,6 +530,9 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
     }
     if (rv == HS_WANT)
         drop_told(s);
+    retired = (rv == HS_WANT || rv == HS_INTR) && !asked && take_for_guard(s);
+    if (!retired)
+        atomic_store(&s->guard, NO_GUARD);
     if (rv == HS_INTR)
         rv = HS_WANT;
     else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked && !retired &&
@@ -519,7 +543,7 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
         give_message(s, ret);
     else if (rv != HS_WANT)
         give_ended(s, rv, ret);
-    else if (retired && !asked)
+    else if (retired)
         give_retired(s, ret);
     else
         ret->news = asked ? HS_PARKED_QUIET : HS_PARKED_EXPIRED;
