@@ -215,11 +215,12 @@ enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                              int64_t *ret_idle_ns);
 /* The same, and ends it. HS_RETIRE_ASKED: the call that waits for a message, or the server that has
  * it parked, looks once more. Ask hs_conn_was_retired later; if it was not, give hs_conn_unretire
- * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). */
+ * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). That says true if it has come too
+ * late: a call has ended, or is about to, or the server has it as one that is over. */
 enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                               int64_t *ret_idle_ns, int64_t *ret_was_ns);
 bool hs_conn_was_retired(struct hs_conn *c);
-void hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
+bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
 /* A server has it, whose handler works on it when no call does. stays: a call that waits for a
  * message under a token that ends only between messages (hs_op.told) is not ended by that before
  * hs_conn_expect_no_more: the server says when. */

@@ -291,7 +291,8 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
         .quiet = (enum hs_quiet)atomic_load(&c->quiet.ended),
-        .idle_timeout_ns = atomic_load_explicit(&c->quiet.span_ns, memory_order_relaxed),
+        .idle_timeout_ns =
+            hs_quiet_span(atomic_load_explicit(&c->quiet.span_ns, memory_order_relaxed)),
         .late_in = atomic_load(&in->late),
         .late_out = atomic_load(&out->late),
         .left = atomic_load(&c->left) != 0,

@@ -70,7 +70,10 @@ struct direction {
 };
 
 /* How long a call may wait for a message of which nothing has come: what a server asks for, decided
- * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it. */
+ * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it.
+ *
+ * A call that ends by span_ns puts ~span_ns, which is negative, in its place: if another time was
+ * set meanwhile, it judges again. So who takes a time back knows whether a call has ended by it. */
 struct quiet {
     atomic_bool bounded;         /* somebody sets one of the next two, or has */
     atomic_bool stays;           /* op->told ends no call before first_by_ns is set */
@@ -79,6 +82,12 @@ struct quiet {
                                   * HS_NEVER: as many as come */
     _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
 };
+
+static inline int64_t
+hs_quiet_span(int64_t span_ns)
+{
+    return span_ns < 0 ? ~span_ns : span_ns;
+}
 
 /* The slowest that a message may come: by when its next byte has to be here. */
 struct pace {

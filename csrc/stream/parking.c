@@ -367,14 +367,22 @@ give_retired(struct hs_spot *s, struct hs_parked_conn *ret)
     ret->news = HS_PARKED_EXPIRED;
 }
 
+/* The one who was given s decides, unless the guard has taken it back. */
+static bool
+take_for_guard(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return atomic_compare_exchange_strong(&s->guard, &guard, HAS_IT);
+}
+
 /* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */
 static hs_err
 parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
 {
-    bool asked = !s->stays && atomic_load(&s->parking->draining), retired = s->retired;
+    bool asked = !s->stays && atomic_load(&s->parking->draining), retired;
     hs_err rv;
 
-    s->retired = false;
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
     rv = surely_has_data(s) ? HS_OK : parking_look(s);
@@ -384,6 +392,9 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
     }
     if (rv == HS_WANT)
         drop_told(s);
+    retired = (rv == HS_WANT || rv == HS_INTR) && !asked && take_for_guard(s);
+    if (!retired)
+        atomic_store(&s->guard, NO_GUARD);
     if (rv == HS_INTR)
         rv = HS_WANT;
     else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked && !retired &&
@@ -394,7 +405,7 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
         give_message(s, ret);
     else if (rv != HS_WANT)
         give_ended(s, rv, ret);
-    else if (retired && !asked)
+    else if (retired)
         give_retired(s, ret);
     else
         ret->news = asked ? HS_PARKED_QUIET : HS_PARKED_EXPIRED;

@@ -32,10 +32,14 @@ struct hs_spot {
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
     size_t buffered;
     bool given, more;
-    bool rest;    /* it was given for what the last message had left, not for what has come */
-    bool known;   /* it is a message: no other look is needed */
-    bool retired; /* a guard wants it gone, if there is still nothing */
-    bool stays;   /* in a drain, though quiet: it is new, or in the middle of a message */
+    bool rest;         /* it was given for what the last message had left, not for what has come */
+    bool known;        /* it is a message: no other look is needed */
+    _Atomic int guard; /* enum: whether one wants it gone, if there is still nothing */
+    bool stays;        /* in a drain, though quiet: it is new, or in the middle of a message */
 };
+
+/* Of spot.guard. From WANTS_IT it goes to one of the others once, by compare-and-swap: taken back
+ * by the guard, or decided by the one who was given it. */
+enum { NO_GUARD, WANTS_IT, HAS_IT };
 
 #endif

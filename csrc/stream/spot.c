@@ -100,7 +100,16 @@ hs_spot_retire(struct hs_spot *s)
 {
     if (!hs_reactor_take_this(s->parking->reactor, &s->parked))
         return false;
-    s->retired = s->lingering == NULL; /* Until it is parked again it is ours. */
+    atomic_store(&s->guard, s->lingering == NULL ? WANTS_IT : NO_GUARD);
     hs_reactor_queue(s->parking->reactor, &s->parked);
     return true;
+}
+
+bool
+hs_spot_unretire(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return s != NULL && !atomic_compare_exchange_strong(&s->guard, &guard, NO_GUARD) &&
+           guard == HAS_IT;
 }
