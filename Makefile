@@ -279,7 +279,7 @@ format-check: need-dev ## fail if `make format` would change something
 
 tidy: build ## clang-tidy over csrc
 	$(Q)printf '%s\n' $(CORE_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE)
-	$(Q)printf '%s\n' tuning/src/*.c | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD)
+	$(Q)printf '%s\n' lab/*.c tuning/src/*.c | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD)
 	$(Q)printf '%s\n' $(BIND_SRC) | xargs -P $(JOBS) -I{} clang-tidy --quiet {} -- $(HS_STD) $(HS_INCLUDE) -isystem $(PY_INC)
 
 stubs: need-dev build ## stubs against the built module, both ways

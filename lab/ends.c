@@ -332,21 +332,37 @@ is_housekeeping(const uint8_t *data, size_t len, bool ethernet)
 }
 
 /* Of the line " wire0: rx_bytes packets errs drop fifo frame compressed multicast tx_bytes packets
- * errs drop ...". */
+ * errs drop ...": the fourth number and the twelfth. */
+static uint64_t
+drops_of(const char *numbers)
+{
+    uint64_t drops = 0;
+
+    for (int i = 1; i <= 12; i++) {
+        char *end;
+        unsigned long long value = strtoull(numbers, &end, 10);
+
+        if (end == numbers)
+            return 0;
+        if (i == 4 || i == 12)
+            drops += value;
+        numbers = end;
+    }
+    return drops;
+}
+
 static uint64_t
 device_drops(void)
 {
-    unsigned long long rx, tx, drops = 0;
+    uint64_t drops = 0;
     char line[512];
     FILE *f = fopen("/proc/thread-self/net/dev", "re");
 
     while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
         const char *at = strstr(line, DEVICE ":");
 
-        if (at != NULL &&
-            sscanf(at + sizeof(DEVICE), "%*u %*u %*u %llu %*u %*u %*u %*u %*u %*u %*u %llu", &rx,
-                   &tx) == 2)
-            drops = rx + tx;
+        if (at != NULL)
+            drops = drops_of(at + sizeof(DEVICE));
     }
     if (f != NULL)
         (void)fclose(f);

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -256,6 +257,16 @@ run(struct wire *w)
     return 0;
 }
 
+/* -1 is none. What is no number is none either, and fails where it is used. */
+static int
+descriptor(const char *text)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+
+    return end != text && *end == '\0' && value >= 0 && value <= INT_MAX ? (int)value : -1;
+}
+
 static bool
 go_home(int user, int home)
 {
@@ -274,13 +285,13 @@ main(int argc, char **argv)
         (void)fprintf(stderr, "hardsock.lab.Wire starts this; it is of no use by hand\n");
         return 2;
     }
-    w.home = atoi(argv[3]);
+    w.home = descriptor(argv[3]);
     for (int i = 0; i < 2; i++) {
-        w.ends[i] = (struct end){.fd = -1, .net = atoi(argv[4 + i])};
+        w.ends[i] = (struct end){.fd = -1, .net = descriptor(argv[4 + i])};
         line_init(&w.lines[i], strtoull(argv[6], NULL, 10) * 2 + (unsigned)i);
     }
     (void)signal(SIGINT, SIG_IGN); /* Ctrl-C is for those who use the wire; it ends with them. */
-    if (!go_home(atoi(argv[2]), w.home)) {
+    if (!go_home(descriptor(argv[2]), w.home)) {
         (void)printf("no setns: %s\n", strerror(errno));
         return 3;
     }

@@ -86,7 +86,7 @@ CHECKS = [
     ),
     Check(
         "cppcheck",
-        lambda: on_files(CPPCHECK, relative(".c", under=("csrc", "tuning"))),
+        lambda: on_files(CPPCHECK, relative(".c", under=("csrc", "lab", "tuning"))),
         "cppcheck",
     ),
     Check("clang-tidy", lambda: ["make", "-s", "tidy"], "clang-tidy"),

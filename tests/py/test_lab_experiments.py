@@ -16,6 +16,7 @@ from hardsock.cli.main import main
 from hardsock.lab.endpoint import listen
 from hardsock.lab.experiments import EXPERIMENTS, Experiment, Finding
 from hardsock.lab.experiments import command as lab_command
+from hardsock.lab.experiments.chapters import CHAPTERS
 from hardsock.lab.experiments.experiment import Arrow, Bar, Chart, Line
 from hardsock.lab.experiments.packets import Tap, arrows
 from hardsock.lab.experiments.page import verdict_of, write_index, write_page
@@ -144,6 +145,11 @@ def test_acknowledgements_are_left_out_of_a_picture_and_resets_are_broken_lines(
         Arrow("p", False, "RST", failed=True),
     ]
     assert len(arrows(packets, "p", without_acks=False)) == 3
+
+
+def test_every_experiment_has_its_chapter() -> None:
+    named = [name for chapter in CHAPTERS for name in chapter.names]
+    assert sorted(named) == sorted(one.name for one in EXPERIMENTS)
 
 
 def fake(name: str, finding: Finding | Exception) -> Experiment:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hardsock.lab.experiments.chapters import CHAPTERS, WRONG, Chapter
 from hardsock.lab.experiments.experiment import Experiment, Finding
 
 __all__ = ["result_of", "verdict_of", "write_index", "write_page"]
@@ -100,19 +101,36 @@ def _wrapped(text: str) -> str:
 
 
 def write_index(experiments: Sequence[Experiment], directory: Path) -> None:
-    """README.md: every experiment that has a page in *directory*, with its claim and verdict."""
+    """README.md: in chapters, every experiment that has a page in *directory*."""
     lines = [
-        "# Experiments",
+        "# How networked programs fail",
         "",
-        "How networked programs fail: each failure provoked on a real kernel, measured, and prevented.",
-        "The pages are made by `hardsock lab run all --out docs/experiments`, and say what it found.",
+        (
+            "Each failure provoked on a real kernel, measured, and prevented. The verdicts are of the last run, "
+            "made by"
+        ),
+        "`hardsock lab run all --out docs/experiments`; each page says how to have it again.",
         "",
-        "| experiment | claim | verdict |",
-        "|---|---|---|",
     ]
-    for one in experiments:
-        file = directory / f"{one.name}.json"
-        if file.exists():
-            verdict = json.loads(file.read_text())["verdict"]
-            lines.append(f"| [{one.title}]({one.name}.md) | {one.claim} | {verdict} |")
-    (directory / "README.md").write_text("\n".join([*lines, ""]))
+    known = {name for chapter in CHAPTERS for name in chapter.names}
+    rest = Chapter("Others", "", tuple(one.name for one in experiments if one.name not in known))
+    for chapter in (*CHAPTERS, rest):
+        rows = [
+            _row(one, directory)
+            for one in experiments
+            if one.name in chapter.names and (directory / f"{one.name}.json").exists()
+        ]
+        if rows:
+            table = ["| experiment | claim | verdict |", "|---|---|---|", *rows, ""]
+            lines += [f"## {chapter.title}", "", _wrapped(chapter.text), "", *table]
+    lines += ["## Often read, and wrong", "", *(f"- {_wrapped_item(one)}" for one in WRONG), ""]
+    (directory / "README.md").write_text("\n".join(lines))
+
+
+def _row(experiment: Experiment, directory: Path) -> str:
+    verdict = json.loads((directory / f"{experiment.name}.json").read_text())["verdict"]
+    return f"| [{experiment.title}]({experiment.name}.md) | {experiment.claim} | {verdict} |"
+
+
+def _wrapped_item(text: str) -> str:
+    return "\n  ".join(textwrap.wrap(text, 113, break_long_words=False, break_on_hyphens=False))
