@@ -28,8 +28,8 @@ FUZZ_SECONDS ?= 30
 # As the extra "docs" of pyproject.toml has them.
 DOCS_NEEDS := furo 'myst-parser>=4' 'sphinx>=8'
 PYTEST_ARGS ?=
-# Worker processes of the Python suite; 0 is one process, which --pdb wants.
-PYTEST_JOBS ?= 2
+# Worker processes of the Python suite, which mostly waits; 0 is one process, which --pdb wants.
+PYTEST_JOBS ?= 4
 PYTEST_LIMIT ?= 2700
 
 Q   := $(if $(filter 1,$(V)),,@)
