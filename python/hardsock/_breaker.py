@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-import ssl
+
+# Where ssl has them from: to import ssl takes half as long as all of hardsock.
+from _ssl import SSLCertVerificationError, SSLError
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -50,8 +52,8 @@ def _is_timeout(exc: Exception) -> bool:
     return any(cls.__name__ in _TIMEOUTS for cls in type(exc).__mro__)
 
 
-def _failure_of_tls(exc: ssl.SSLError) -> str:
-    if isinstance(exc, ssl.SSLCertVerificationError):
+def _failure_of_tls(exc: SSLError) -> str:
+    if isinstance(exc, SSLCertVerificationError):
         return "tls_certificate"
     return "tls_version" if getattr(exc, "reason", None) in _VERSION_REASONS else "tls_other"
 
@@ -74,7 +76,7 @@ def failure_of(exc: BaseException) -> str:
         return "not_counted"  # KeyboardInterrupt and the loops' cancellations are no Exceptions.
     if _is_timeout(exc):
         return "deadline"
-    if isinstance(exc, ssl.SSLError):
+    if isinstance(exc, SSLError):
         return _failure_of_tls(exc)
     if isinstance(exc, EOFError):
         return "reset"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno as _errno
 import socket
-import ssl
+
+# Where ssl has them from: to import ssl takes half as long as all of hardsock.
+from _ssl import SSLCertVerificationError, SSLError
 from typing import TYPE_CHECKING, Any
 
 from hardsock._records import Attempt
@@ -307,7 +309,7 @@ class Busy(SocketError):
     )
 
 
-class TLSError(SocketError, ssl.SSLError):
+class TLSError(SocketError, SSLError):
     """TLS failed; ``phase`` is ``"tls"`` when it was the handshake. ``failure`` says of what.
 
     The connection is unusable afterwards.
@@ -326,7 +328,7 @@ class TLSError(SocketError, ssl.SSLError):
     """The alert that the peer sent (RFC 8446 section 6)."""
 
 
-class CertificateError(TLSError, ssl.SSLCertVerificationError):
+class CertificateError(TLSError, SSLCertVerificationError):
     """The peer's certificate is not accepted; the message says whose it is and what is wrong."""
 
     hint: str | None = "see verify_message for what is wrong with which certificate"

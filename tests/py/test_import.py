@@ -66,6 +66,15 @@ def test_import_and_first_connect_bring_in_what_they_need_and_no_more() -> None:
     assert added - _ALSO == _FIRST_CONNECT
 
 
+def test_import_does_not_pay_for_ssl_and_yet_catches_as_ssl_does() -> None:
+    program = (
+        "import sys, hardsock; print('ssl' in sys.modules); import ssl; "
+        "print(issubclass(hardsock.TLSError, ssl.SSLError), "
+        "issubclass(hardsock.CertificateError, ssl.SSLCertVerificationError))"
+    )
+    assert _run(program) == ["False", "True True"]
+
+
 def test_every_name_is_found() -> None:
     assert set(hardsock.__all__) <= set(dir(hardsock))
     assert [name for name in hardsock.__all__ if getattr(hardsock, name, None) is None] == []
