@@ -1,6 +1,7 @@
 """Writes the reference: each public name once, on the page of its module, from its docstring.
 
-Nothing is listed by hand, so nothing can be missing. The pages are made for the site and not kept.
+Which names are public is what tools/check_names.py says, which writes api.md from them: there is one
+list, and nothing is in it by hand. The pages are made for the site and not kept.
 """
 
 from __future__ import annotations
@@ -8,16 +9,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 import typing
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-# Page -> module and what it is for. Each module says in __all__ what is public.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
+
+import check_names
+
+# Modules with a page, and what each is for; api.md has the others, whose libraries may be missing.
 MODULES = {
     "hardsock": "Sockets, deadlines, pools, servers: for threads",
     "hardsock.aio": "The same for asyncio, uvloop and trio",
     "hardsock.deadline": "Deadlines over the wire",
-    "hardsock.files": "Files as connections",
     "hardsock.tuning": "Kernel settings from Python",
     "hardsock.lab": "Peers that stall, drip and vanish: for tests",
     "hardsock.aio.loop": "An event loop for asyncio, over hardsock",
@@ -29,10 +35,13 @@ ADAPTERS = "hardsock.adapters"
 GROUPS = ("Functions", "Classes", "Records", "Errors and warnings", "Other")
 
 
-def names(module: object) -> list[str]:
-    listed = getattr(module, "__all__", None)
-    found = listed if listed is not None else [n for n in vars(module) if not n.startswith("_")]
-    return [n for n in found if not n.startswith("__")]
+@cache
+def listed() -> list[check_names.Name]:
+    return check_names.names()
+
+
+def names(module: str) -> list[str]:
+    return [o.name for o in listed() if o.module == module and not o.name.startswith("__")]
 
 
 def group(value: object) -> str:
@@ -69,7 +78,7 @@ def page(name: str, purpose: str) -> Iterator[str]:
     module = importlib.import_module(name)
     yield f"# {name}\n\n{purpose}.\n"
     grouped: dict[str, list[str]] = {g: [] for g in GROUPS}
-    for entry in names(module):
+    for entry in names(name):
         value = getattr(module, entry)
         if inspect.ismodule(value):
             continue

@@ -419,6 +419,8 @@ hs_loop_collect(struct hs_loop *l)
     if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
     n = epoll_wait(l->epoll_fd, events, BATCH, 0);
+    if (n < 0 && errno != EINTR) /* The program has closed the set: times pass all the same. */
+        loop_collect_expired(l);
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 == RINGING)
             collect_rung(l);

@@ -34,7 +34,6 @@
 #include "../base/thread.h"
 #include "../base/time.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -368,18 +367,15 @@ step_all_locked(struct hs_notifier *n)
 }
 
 static void
-notifier_sleep_locked(struct hs_notifier *n, bool pause)
+notifier_sleep_locked(struct hs_notifier *n, struct hs_wakenode *node, bool pause)
 {
     int64_t until = pause ? n->pause_until_ns : HS_NEVER;
     int fd = pause ? -1 : hs_loop_fileno(n->loop);
-    short revents;
-    hs_err ignored;
 
     if (!pause && !hs_list_empty(&n->again))
         return;
     hs_lock_drop(&n->lock);
-    ignored = hs_wait(fd, POLLIN, NULL, until, NULL, &revents);
-    (void)ignored; /* Whatever woke us: the state tells what to do. */
+    hs_wait_round(&n->wakers, node, fd, until);
     hs_lock_take(&n->lock);
 }
 
@@ -417,7 +413,7 @@ notifier_run(void *arg)
         if (!pause && !hs_list_empty(&n->due))
             serve_locked(n, &node);
         else
-            notifier_sleep_locked(n, pause);
+            notifier_sleep_locked(n, &node, pause);
     }
     end_thread_locked(n);
     hs_lock_drop(&n->lock);

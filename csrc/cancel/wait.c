@@ -12,6 +12,10 @@
 #include "../base/err.h"
 #include "../base/time.h"
 
+#include <poll.h>
+
+#define LOST_PAUSE_NS (50 * HS_NS_PER_MS)
+
 hs_err
 hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struct hs_error *err,
         short *ret_revents)
@@ -40,6 +44,23 @@ hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns, struc
     if (rv == HS_OK)
         *ret_revents = revents;
     return rv;
+}
+
+void
+hs_wait_round(struct hs_wakelist *list, struct hs_wakenode *node, int fd, int64_t until_ns)
+{
+    short revents = 0;
+    hs_err rv = hs_wait(fd, POLLIN, NULL, until_ns, NULL, &revents);
+
+    if (rv == HS_E_SYSTEM || (rv == HS_OK && (revents & POLLNVAL) != 0)) {
+        until_ns = hs_min_ns(until_ns, hs_deadline_after(LOST_PAUSE_NS));
+        rv = hs_wait(-1, 0, NULL, until_ns, NULL, &revents);
+    }
+    (void)rv;                        /* Whatever woke us: the state tells what to do. */
+    if (hs_wakenode_is_deaf(node)) { /* There may be a descriptor by now. */
+        hs_wakelist_leave(list, node);
+        hs_wakelist_join(list, node);
+    }
 }
 
 static const char while_waiting[] = "while waiting";

@@ -18,6 +18,13 @@
 HS_NODISCARD hs_err hs_wait(int fd, short events, struct hs_token *token, int64_t deadline_ns,
                             struct hs_error *err, short *ret_revents);
 
+/* Between two rounds of a thread of ours, which stays in a wake list: until fd, which may be -1, is
+ * readable, the time comes, or the list is woken. Afterwards the thread looks at all that it tends:
+ * it may have been left out of the list for a moment, since a node that was joined without a waker
+ * is joined again. Where fd cannot be waited for any more, since the program has closed it, rounds
+ * come every 50 ms. */
+void hs_wait_round(struct hs_wakelist *list, struct hs_wakenode *node, int fd, int64_t until_ns);
+
 /* The same as hs_wait for an op: sleeps, or with op->stepping fills want_* and returns HS_WANT.
  * until_ns is a further time at which the caller wants control back (HS_OK with revents 0). */
 HS_NODISCARD hs_err hs_wait_op(struct hs_op *op, int fd, short events, int64_t deadline_ns,

@@ -250,6 +250,12 @@ hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short 
     struct timespec timeout = hs_timespec_until(until, now);
     int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
 
+    if (n > 0 && (fds[0].revents & POLLNVAL) != 0) { /* The program has closed it: see .h. */
+        fds[0] = (struct pollfd){.fd = -1};
+        until = hs_min_ns(deadline_ns, now + DEAF_SLICE_NS);
+        timeout = hs_timespec_until(until, now);
+        n = hs_sys_ppoll(fds, 2, &timeout, NULL);
+    }
     if (n < 0 && errno != EINTR)
         return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "ppoll");
     if (n < 0)

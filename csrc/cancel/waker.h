@@ -67,7 +67,8 @@ void hs_wakelist_join_for(struct hs_wakelist *w, struct hs_wakenode *node, struc
                           void (*on_wake)(void *arg), void *arg);
 
 /* The one place that sleeps: until fd has one of the events, the deadline passes, a signal handler
- * ran, or this thread's waker is woken. As hs_wait without a token. */
+ * ran, or this thread's waker is woken. As hs_wait without a token. A waker whose eventfd the
+ * program has closed wakes nobody: then sleeps are short, as without one. */
 HS_NODISCARD hs_err hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err,
                              short *ret_revents);
 

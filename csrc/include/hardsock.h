@@ -261,7 +261,8 @@ HS_API HS_NODISCARD hs_err hs_token_on_cancel(struct hs_token *t, void (*fn)(voi
 HS_API bool hs_token_expire(struct hs_token *t, struct hs_callback **ret_fired);
 HS_API void hs_callbacks_run(struct hs_callback *fired);
 /* After HS_OK the callback is not running and will never run, except when called from inside it.
- * Waits for a running callback: HS_INTR when interrupted by a signal. HS_E_FORKED in a child. */
+ * Waits for a running callback: HS_INTR when interrupted by a signal, HS_E_SYSTEM when the wait
+ * failed; then it may still be running. HS_E_FORKED in a child. */
 HS_API HS_NODISCARD hs_err hs_callback_remove(struct hs_callback *cb);
 HS_API void hs_callback_unref(struct hs_callback *cb); /* NULL is fine */
 

@@ -7,8 +7,7 @@
  *
  * Invariants:
  * - `pools` and `current` are guarded by `lock`. Others add pools, only the pool worker takes them
- * out:
- *   a pool that it has found in the list stays there. A listed pool has a reference.
+ *   out: a pool that it has found in the list stays there. A listed pool has a reference.
  * - All of struct pool worker, its tasks and visit_ns of pools belong to its thread.
  * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
  *   It is the one lock that is held over system calls; no caller ever waits for it.
@@ -290,19 +289,14 @@ worker_run(void *arg)
     hs_wakelist_join(hs_pool_asked(), &node);
     while (!over) {
         int64_t until;
-        short revents;
 
-        if (hs_wakenode_is_deaf(&node)) { /* There may be a descriptor by now. */
-            hs_wakelist_leave(hs_pool_asked(), &node);
-            hs_wakelist_join(hs_pool_asked(), &node);
-        }
         hs_lock_take(&turn);
         until = work(k);
         if ((over = worker_is_over()))
             worker_destroy(k);
         hs_lock_drop(&turn);
-        if (!over && hs_wait(hs_loop_fileno(k->loop), POLLIN, NULL, until, NULL, &revents) < 0)
-            continue;
+        if (!over)
+            hs_wait_round(hs_pool_asked(), &node, hs_loop_fileno(k->loop), until);
     }
     hs_wakelist_leave(hs_pool_asked(), &node);
     return NULL;

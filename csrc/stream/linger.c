@@ -21,6 +21,7 @@
 #include "../base/thread.h"
 #include "../base/time.h"
 #include "../cancel/reactor.h"
+#include "../cancel/wait.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -31,6 +32,7 @@
 
 #define MAX_ENTRIES 1024 /* More than these are closed at once. */
 #define PATIENCE_NS (5 * HS_NS_PER_S)
+#define LOST_PAUSE_NS (50 * HS_NS_PER_MS)
 #define STACK_BYTES ((size_t)128 * 1024)
 /* Nobody may keep us busy by sending: 16 MiB at most. Tickets have some hundred bytes, which may
  * come one by one. */
@@ -157,16 +159,49 @@ linger_serve(struct hs_reactor *r, struct entry *e)
     return more;
 }
 
+/* The program has closed the set of the reactor: nothing is heard, but time passes. They are in the
+ * order of their times. NULL: no time has come. */
+static struct entry *
+linger_unheard(struct hs_reactor *r)
+{
+    struct entry *e = NULL;
+    short ignored;
+    hs_err rv = hs_wait(-1, 0, NULL, hs_deadline_after(LOST_PAUSE_NS), NULL, &ignored);
+
+    (void)rv;
+    hs_lock_take(&lock);
+    if (n > 0 && first_entry()->until_ns <= hs_now())
+        e = first_entry();
+    hs_lock_drop(&lock);
+    if (e == NULL || !hs_reactor_take_this(r, &e->parked))
+        return NULL;
+    e->parked.cause = HS_CAUSE_TIME;
+    return e;
+}
+
+/* There is an entry, so this is woken at its time at the latest. */
+static struct entry *
+linger_next(struct hs_reactor *r)
+{
+    struct entry *e = NULL;
+    struct hs_parked *p;
+    hs_err rv;
+
+    while (e == NULL)
+        if ((rv = hs_reactor_next(r, true, NULL, &p)) == HS_OK)
+            e = HS_CONTAINER(p, struct entry, parked);
+        else if (rv != HS_INTR)
+            e = linger_unheard(r);
+    return e;
+}
+
 static void *
 linger_run(void *arg)
 {
     struct hs_reactor *r = arg;
-    struct hs_parked *p;
 
-    do /* There is an entry, so this is woken at its time at the latest. */
-        while (hs_reactor_next(r, true, NULL, &p) != HS_OK)
-            continue;
-    while (linger_serve(r, HS_CONTAINER(p, struct entry, parked)));
+    while (linger_serve(r, linger_next(r)))
+        continue;
     return NULL;
 }
 

@@ -574,3 +574,23 @@ in_child(int (*fn)(void *arg), void *arg)
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
+
+int
+close_all_of_kind(const char *kind)
+{
+    char path[64], target[64], want[64];
+    int closed = 0;
+
+    (void)snprintf(want, sizeof(want), "anon_inode:[%s]", kind);
+    for (int fd = 3; fd < 256; fd++) {
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        if ((n = readlink(path, target, sizeof(target) - 1)) < 0)
+            continue;
+        target[n] = '\0';
+        if (strcmp(target, want) == 0)
+            closed += close(fd) == 0;
+    }
+    return closed;
+}

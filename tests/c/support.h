@@ -73,6 +73,10 @@ void *thread_join(struct thread *t);
     } while (0)
 void breathe(void);
 
+/* Closes all descriptors of an anonymous kind ("eventpoll", "eventfd"), as a program may that
+ * closes what it does not know. returns: how many. */
+int close_all_of_kind(const char *kind);
+
 struct hs_endpoint endpoint_of(const struct hs_addr *addr);
 struct hs_addr addr_of(const char *text);
 /* A listening TCP socket on 127.0.0.1 and its address. */

@@ -146,6 +146,23 @@ START_TEST(a_duplicate_of_what_has_ended_keeps_nobody_busy)
 }
 END_TEST
 
+/* Five seconds: that is how long one lingers of which nothing is heard. */
+START_TEST(patience_ends_though_the_program_has_closed_the_epoll_set)
+{
+    int one = lingering(), other = lingering();
+    int64_t before = cpu_ns();
+
+    EVENTUALLY(number_is(2));
+    ck_assert_int_eq(close_all_of_kind("eventpoll"), 1);
+    ck_assert(is_open(one)); /* The thread hears that, and nothing from then on. */
+    while (!number_is(0))
+        ck_assert_int_eq(poll(NULL, 0, 20), 0);
+    ck_assert_int_lt(cpu_ns() - before, 3 * SECOND);
+    (void)close(one);
+    (void)close(other);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -156,5 +173,6 @@ main(void)
     tcase_add_test(tc, much_that_has_come_before_is_read_at_once);
     tcase_add_test(tc, who_sends_without_end_is_left);
     tcase_add_test(tc, a_duplicate_of_what_has_ended_keeps_nobody_busy);
+    tcase_add_test(tc, patience_ends_though_the_program_has_closed_the_epoll_set);
     return run_case(tc);
 }

@@ -462,6 +462,25 @@ START_TEST(alarms_of_many_threads_come_and_go)
 }
 END_TEST
 
+/* Its thread may be asleep on the set, or not yet: either way time passes. */
+START_TEST(alarms_are_told_though_the_program_has_closed_the_epoll_set)
+{
+    struct hs_notifier *n = notifier_new(tell_all, NULL);
+    struct hs_alarm_hooks h = hooks();
+    struct alarm a = {0}, b = {0};
+
+    arm(n, &a, hs_deadline_after(50 * MS), &h);
+    arm(n, &b, hs_deadline_after(200 * MS), &h);
+    start(n);
+    ck_assert_int_eq(close_all_of_kind("eventpoll"), 1);
+    EVENTUALLY(a.told == 1);
+    EVENTUALLY(b.told == 1);
+    disarm(&a);
+    disarm(&b);
+    finish(n);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -480,5 +499,6 @@ main(void)
     tcase_add_test(tc, a_forked_child_has_a_thread_of_its_own_when_it_needs_one);
     tcase_add_test(tc, a_thread_that_is_ended_in_a_call_is_not_touched_again);
     tcase_add_test(tc, alarms_of_many_threads_come_and_go);
+    tcase_add_test(tc, alarms_are_told_though_the_program_has_closed_the_epoll_set);
     return run_case(tc);
 }

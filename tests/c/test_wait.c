@@ -598,6 +598,67 @@ START_TEST(who_listens_without_a_waker_looks_up_often_though_it_gets_one)
 }
 END_TEST
 
+/* ---- What the program has closed under us -------------------------------------------------- */
+
+START_TEST(a_waker_that_was_closed_costs_looks_and_no_processor)
+{
+    int64_t until = hs_deadline_after(200 * MS);
+    short revents;
+    int rounds = 0;
+
+    (void)!hs_wait(-1, 0, NULL, hs_deadline_after(MS), fresh(), &revents); /* It is made here. */
+    ck_assert_int_eq(close_all_of_kind("eventfd"), 1);
+    while (hs_wait(-1, 0, NULL, until, fresh(), &revents) != HS_E_DEADLINE)
+        rounds++;
+    ck_assert_int_le(rounds, 20);
+    ck_assert_int_ge(dup(2), 0); /* in the place of what was closed */
+}
+END_TEST
+
+START_TEST(rounds_of_a_thread_go_on_without_its_descriptor)
+{
+    int64_t until = hs_deadline_after(300 * MS);
+    struct hs_wakelist list;
+    struct hs_wakenode node;
+    int rounds = 0, fds[2];
+
+    ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+    ck_assert_int_eq(close(fds[0]) + close(fds[1]), 0);
+    hs_wakelist_init(&list);
+    hs_wakelist_join(&list, &node);
+    for (; hs_now() < until; rounds++)
+        hs_wait_round(&list, &node, fds[0], until);
+    ck_assert_int_le(rounds, 12);
+    hs_wakelist_wake(&list);
+    hs_wait_round(&list, &node, fds[0], HS_NEVER); /* A wake is heard all the same. */
+    hs_wakelist_leave(&list, &node);
+    hs_wakelist_fini(&list);
+}
+END_TEST
+
+START_TEST(a_round_hears_readiness_and_wakes)
+{
+    int64_t began = hs_now();
+    struct hs_wakelist list;
+    struct hs_wakenode node;
+    int fds[2];
+
+    ck_assert_int_eq(pipe2(fds, O_CLOEXEC), 0);
+    hs_wakelist_init(&list);
+    hs_wakelist_join(&list, &node);
+    hs_wakelist_wake(&list);
+    hs_wait_round(&list, &node, fds[0], hs_deadline_after(3600 * SECOND));
+    ck_assert_int_eq(write(fds[1], "x", 1), 1);
+    for (int i = 0; i < 100; i++)
+        hs_wait_round(&list, &node, fds[0], hs_deadline_after(3600 * SECOND));
+    ck_assert_int_lt(hs_now() - began, 15 * SECOND); /* Slices of a second would take 100. */
+    hs_wakelist_leave(&list, &node);
+    hs_wakelist_fini(&list);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -628,5 +689,8 @@ main(void)
     tcase_add_test(tc, a_number_is_not_given_out_again_while_it_is_held);
     tcase_add_test(tc, detaching_is_refused_while_somebody_holds_it);
     tcase_add_test_raise_signal(tc, using_a_number_without_a_hold_ends_the_process, SIGABRT);
+    tcase_add_test(tc, a_waker_that_was_closed_costs_looks_and_no_processor);
+    tcase_add_test(tc, rounds_of_a_thread_go_on_without_its_descriptor);
+    tcase_add_test(tc, a_round_hears_readiness_and_wakes);
     return run_case(tc);
 }

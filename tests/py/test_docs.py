@@ -157,3 +157,20 @@ def test_the_glossary_is_in_order_and_names_files_that_exist() -> None:
     paths = re.findall(r"`((?:csrc|python)/[\w/.]+)`", " ".join(what for _, what in rows))
     assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path[:0] = ['docs']; import reference, pathlib;"
+        "reference.write(pathlib.Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "pages")], cwd=ROOT, check=True)
+    api = (ROOT / "docs/api.md").read_text()
+    pages = sorted((tmp_path / "pages").glob("*.md"))
+    assert len(pages) >= 5
+    for page in pages:
+        section = api.split(f"## `{page.stem}`\n")[1].split("\n## ")[0]
+        told = set(re.findall(r"^\| `(\w+)` \|", section, re.M)) - {"__version__"}
+        shown = set(re.findall(r"^### (\w+)$", page.read_text(), re.M))
+        modules = {"guard", "deadline"} if page.stem == "hardsock" else set()
+        assert shown == told - modules

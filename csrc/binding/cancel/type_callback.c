@@ -197,7 +197,7 @@ remove_callback(struct call *c, void *arg)
 {
     hs_err rv = hs_callback_remove(arg);
 
-    if (rv == HS_E_FORKED)
+    if (rv < HS_OK)
         c->err->op = "remove";
     return rv;
 }
@@ -250,9 +250,9 @@ remove_detached(void *core)
 {
     hs_err rv;
 
-    do
+    do /* Also when the wait itself fails: the thread that runs it is about to be done. */
         rv = hs_callback_remove(core);
-    while (rv == HS_INTR);
+    while (rv != HS_OK && rv != HS_E_FORKED);
 }
 #endif
 
