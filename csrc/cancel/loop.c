@@ -300,18 +300,31 @@ static hs_err
 loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    bool nameless;
+    int sys;
 
     if (owner != 0 && p->owner == owner)
         return HS_OK;
-    make_all_due(l, p);
+    nameless = owner == 0 && p->owner == 0;
     p->owner = 0;
     p->generation++;
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
-    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+        make_all_due(l, p);
         p->owner = owner;
         return HS_OK;
     }
+    /* It is the same file as before. Others who wait for it, nameless as well, hear what the kernel
+     * says anew because of this; made due they would look, wait again, and do the same to us. */
+    if (errno == EEXIST && hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0) {
+        if (!nameless)
+            make_all_due(l, p);
+        p->owner = owner;
+        return HS_OK;
+    }
+    sys = errno;
+    make_all_due(l, p);
+    errno = sys;
     if (errno == EBADF || errno == EPERM)
         return HS_INTR; /* Closed since the step, by another thread; perhaps a file's by now. */
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "loop", "epoll_ctl");

@@ -77,6 +77,7 @@ struct hs_listener {
     _Atomic int64_t newcomers; /* that are accepted yet, or NO_LAST_CALL */
     atomic_bool shares_port;   /* known when the last call is made */
     atomic_bool retired;       /* the number is another file's: nobody comes to it any more */
+    atomic_int accepting;      /* calls of hs_listener_accept at this moment; not stepped ones */
     atomic_bool handed_over;   /* another process listens on: the path is not ours to remove */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
@@ -710,10 +711,12 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if (max == 0)
         return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
+        atomic_fetch_add(&l->accepting, 1);
         if (l->handshakes != NULL)
             hs_handshakes_hold(l->handshakes, false);
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
+        atomic_fetch_sub(&l->accepting, 1);
         hs_fd_drop(&l->fd);
     }
     if (rv == HS_OK) {
@@ -765,8 +768,10 @@ hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
 
     HS_CHECK(l, LISTENER_MAGIC);
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
-        if (l->handshakes != NULL)
+        /* Not while somebody accepts; nor anew after each slice, beside one who began later. */
+        if (l->handshakes != NULL && !op->begun && atomic_load(&l->accepting) == 0)
             hs_handshakes_hold(l->handshakes, true);
+        op->begun = true;
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = tend_loop(l, op, err);
         hs_fd_drop(&l->fd);

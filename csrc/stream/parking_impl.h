@@ -24,9 +24,10 @@ struct lingering {
 
 struct hs_spot {
     struct hs_parked parked;
-    struct hs_parking *parking;  /* owns: a reference; write once, as the next */
-    struct hs_conn *conn;        /* borrows: the spot is its */
-    struct lingering *lingering; /* owns; NULL: it waits for a message */
+    struct hs_parking *parking; /* owns: a reference; write once, as the next */
+    struct hs_conn *conn;       /* borrows: the spot is its */
+    /* owns; NULL: it waits for a message. Also looked at by those who do not own it. */
+    _Atomic(struct lingering *) lingering;
     void *arg;
     int64_t until_ns;
     uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */

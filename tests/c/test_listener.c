@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -241,6 +242,45 @@ allow_descriptors(void)
 }
 
 #define PROXIED 100
+
+static struct hs_listener *
+proxied_listener(struct hs_addr *ret_addr)
+{
+    static const struct hs_network loopback = {.family = AF_INET, .prefix = 8, .bits = {127}};
+    struct hs_listen_options options;
+    struct hs_endpoint ep;
+    struct hs_listener *l;
+
+    hs_listen_options_init(&options);
+    options.proxy.from = &loopback;
+    options.proxy.n_from = 1;
+    ASSERT_OK(hs_endpoint_parse("127.0.0.1:0", 11, fresh(), &ep));
+    ASSERT_OK(hs_listener_open(&ep, &options, fresh(), &l));
+    ASSERT_OK(hs_listener_addr(l, fresh(), ret_addr));
+    return l;
+}
+
+/* The one who tends has held newcomers when it began: the next slices of it do not hold them up
+ * again, beside one who accepts by now. */
+START_TEST(who_tends_on_holds_up_nobody_who_accepts)
+{
+    struct hs_addr addr;
+    struct hs_listener *l = proxied_listener(&addr);
+    struct hs_op tending = op_step(30 * SECOND), accepting = op_step(30 * SECOND);
+    struct pollfd fd = {.fd = hs_listener_wait_fileno(l), .events = POLLIN};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct hs_conn *conn;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_tend(l, &tending, fresh())));
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_accept(l, &accepting, 1, fresh(), &conn, &n)));
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_tend(l, &tending, fresh())));
+    ck_assert_int_eq(connect(client, &addr.sa, addr.len), 0);
+    ck_assert_int_eq(poll(&fd, 1, 10000), 1);
+    (void)close(client);
+    hs_listener_unref(l);
+}
+END_TEST
 
 struct tending {
     struct hs_listener *l;
@@ -821,6 +861,7 @@ main(void)
     TCase *tc = case_new("listener");
 
     tcase_add_test(tc, accept_takes_one_or_as_many_as_wait);
+    tcase_add_test(tc, who_tends_on_holds_up_nobody_who_accepts);
     tcase_add_test(tc, accepting_at_most_none_ends_at_once);
     tcase_add_loop_test(tc, closing_or_cancelling_wakes_every_acceptor, 0, 2);
     tcase_add_test(tc, each_connection_goes_to_exactly_one_of_several_acceptors);

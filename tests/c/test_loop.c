@@ -809,6 +809,40 @@ START_TEST(a_crowd_of_times_keeps_its_order)
 }
 END_TEST
 
+/* As a reactor's descriptor has none: whose it is is not known, but the kernel knows that it is the
+ * same file. */
+START_TEST(two_that_wait_for_one_descriptor_without_a_name_leave_each_other_alone)
+{
+    struct hs_loop *l = loop_new();
+    struct pair p = pair_unix(), q = pair_unix();
+    struct waiter w, other, *first, *second;
+
+    begin(&w, l, p.c, op_in(10 * SECOND));
+    begin(&other, l, q.c, op_in(10 * SECOND));
+    other.op.want_fd = w.op.want_fd;
+    other.op.want_id = w.op.want_id = 0;
+    for (int i = 0; i < 3; i++) {
+        hs_loop_waiter_unpark(w.loop_waiter);
+        park(&w);
+        nothing_is_due(l);
+        hs_loop_waiter_unpark(other.loop_waiter);
+        park(&other);
+        nothing_is_due(l);
+    }
+    put(p.peer, "x", 1);
+    first = next_due(l);
+    hs_loop_waiter_unpark(first->loop_waiter);
+    second = next_due(l);
+    hs_loop_waiter_unpark(second->loop_waiter);
+    ck_assert(first != second);
+    end(&w);
+    end(&other);
+    hs_loop_free(l);
+    pair_free(&p);
+    pair_free(&q);
+}
+END_TEST
+
 /* ---- Numbers that come back ---------------------------------------------------------------- */
 
 /* A listener's waiting op holds nothing: its number is free at once. */
@@ -1140,6 +1174,7 @@ main(void)
     tcase_add_test(tc, a_past_time_is_due_at_once);
     tcase_add_test(tc, a_crowd_of_times_keeps_its_order);
     tcase_add_test(tc, accepting_is_stepped_and_ended_by_closing);
+    tcase_add_test(tc, two_that_wait_for_one_descriptor_without_a_name_leave_each_other_alone);
     tcase_add_test(tc, a_number_that_comes_back_makes_its_former_waiter_due);
     tcase_add_test(tc, a_listener_closed_between_step_and_parking_is_found_closed);
     tcase_add_test(tc, events_of_a_former_owner_are_dropped);

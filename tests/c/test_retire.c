@@ -50,13 +50,19 @@ say(struct pair *p)
 }
 
 static void
-hear(struct pair *p)
+hear_one(struct pair *p)
 {
     struct hs_op op = op_in(LONG);
     uint8_t byte;
 
-    put(p->peer, "x", 1);
     ASSERT_OK(DONE(hs_conn_recv_exactly(p->c, &op, &byte, 1, fresh())));
+}
+
+static void
+hear(struct pair *p)
+{
+    put(p->peer, "x", 1);
+    hear_one(p);
 }
 
 START_TEST(one_that_nobody_uses_is_closed_and_its_peer_sees_an_orderly_end)
@@ -371,6 +377,54 @@ END_TEST
 
 /* ---- Other things -------------------------------------------------------------------------- */
 
+struct looking {
+    struct hs_conn *c;
+    atomic_bool over;
+};
+
+static void *
+look_on(void *arg)
+{
+    struct looking *k = arg;
+
+    while (!atomic_load(&k->over)) {
+        (void)judge(k->c);
+        breathe();
+    }
+    return NULL;
+}
+
+/* A guard looks at connections that others park, linger for, and shake hands on. For TSan. */
+START_TEST(who_looks_disturbs_nobody_who_has_it)
+{
+    struct hs_close_report report;
+    struct hs_parking *k;
+    enum hs_parking_answer answer;
+
+    ASSERT_OK(hs_parking_new(fresh(), &k));
+    for (int i = 0; i < 20; i++) {
+        struct pair p = pair_made(HS_MADE_ACCEPT);
+        struct looking looking = {.c = p.c};
+        struct thread t;
+
+        thread_start(&t, look_on, &looking);
+        for (int turn = 0; turn < 20; turn++) {
+            ASSERT_OK(hs_parking_park(k, p.c, &mark, LONG, false, fresh(), &answer));
+            put(p.peer, "x", 1);
+            ck_assert_int_eq(news_of(k), HS_PARKED_MESSAGE);
+            hear_one(&p);
+        }
+        ASSERT_ERR(HS_WANT, hs_parking_linger(k, p.c, &mark, LONG, fresh(), &report));
+        ck_assert_int_eq(shutdown(p.peer, SHUT_WR), 0);
+        ck_assert_int_eq(news_of(k), HS_PARKED_FINISHED);
+        atomic_store(&looking.over, true);
+        (void)thread_join(&t);
+        pair_free(&p);
+    }
+    hs_parking_unref(k);
+}
+END_TEST
+
 START_TEST(the_user_timeout_is_set_and_was_what_it_was)
 {
     struct pair p = pair_made(HS_MADE_ACCEPT), u = pair_unix();
@@ -418,6 +472,7 @@ main(void)
     tcase_add_test(tc, one_that_is_given_out_as_expired_is_not_taken_back);
     tcase_add_test(tc, one_that_is_parked_is_given_out_as_expired);
     tcase_add_test(tc, a_message_that_comes_after_is_given_all_the_same);
+    tcase_add_test(tc, who_looks_disturbs_nobody_who_has_it);
     tcase_add_test(tc, the_user_timeout_is_set_and_was_what_it_was);
     tcase_add_test(tc, every_verdict_has_a_name);
     return run_case(tc);

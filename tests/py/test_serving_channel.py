@@ -6,11 +6,15 @@ import pickle
 import socket
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import hardsock as hs
+from hardsock.lab.waits import poll_until
 from hardsock.serving.channel import Channel
+from hardsock.serving.child import _Talk
 
 
 @pytest.fixture
@@ -111,3 +115,65 @@ def test_sending_to_who_is_gone_is_an_error(ends: tuple[Channel, socket.socket])
     channel.close()
     with pytest.raises(OSError, match="descriptor"):
         channel.send("anybody", None)
+
+
+class FakeServer:
+    """What a child's thread for its parent asks of its server."""
+
+    def __init__(self) -> None:
+        self.stopped: list[str] = []
+        self.fails = False
+        self.report = None
+
+    def stop(self, why: str) -> None:
+        self.stopped.append(why)
+
+    def stats(self) -> int:
+        if self.fails:
+            raise RuntimeError("no numbers")
+        return 1
+
+
+def talk(channel: Channel, server: FakeServer) -> _Talk:
+    plan: Any = SimpleNamespace(drain_timeout=5.0, listening={"tls": None})
+    with hs.listen(("127.0.0.1", 0)) as listener:
+        return _Talk(plan, server, listener, channel, lambda _seconds: None, hs.CancelToken())
+
+
+def test_what_cannot_be_obeyed_is_logged_and_the_next_is_obeyed(
+    ends: tuple[Channel, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, other = ends
+    server = FakeServer()
+    talking = talk(channel, server)
+    other.send(packed("keys", "no such", []) + packed("leave", "stopped", 5.0))
+    assert poll_until(lambda: server.stopped == ["stopped"], 30)
+    talking.finish()
+    talking._thread.join(30)
+    assert not talking._thread.is_alive()
+    assert "could not do what the parent said: keys" in caplog.text
+    caplog.clear()  # The traceback keeps the channel.
+
+
+@pytest.mark.parametrize("how", ["numbers", "nonsense", "end"])
+def test_a_child_that_cannot_talk_to_its_parent_drains(
+    how: str, ends: tuple[Channel, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody could tell it to leave: it is to be replaced."""
+    channel, other = ends
+    server = FakeServer()
+    server.fails = how == "numbers"
+    talking = talk(channel, server)
+    if how == "nonsense":
+        other.send(struct.pack("!I", 3) + b"abc")
+    elif how == "end":
+        other.shutdown(socket.SHUT_WR)
+    else:
+        other.send(packed("cancel", "wakes it"))
+    assert poll_until(lambda: bool(server.stopped), 30)
+    talking._thread.join(30)
+    assert server.stopped == [
+        "talking to the parent failed" if how == "numbers" else "the parent is gone"
+    ]
+    assert ("talking to the parent failed" in caplog.text) == (how == "numbers")
+    caplog.clear()

@@ -127,10 +127,14 @@ def test_a_connection_goes_with_its_handler(driver: str, ending: str) -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("seconds", [0.2, 0.0], ids=["cut", "no time"])
 @pytest.mark.parametrize("begun", [b"", b"half"], ids=["quiet", "begun"])
-def test_nothing_is_kept_of_a_server_that_drained(driver: str, begun: bytes) -> None:
+def test_nothing_is_kept_of_a_server_that_drained(
+    driver: str, begun: bytes, seconds: float
+) -> None:
+    """With no time for it handlers are still there when it is over, and end with their loop."""
     before = live()
-    with serving(driver, HANDLERS, drain_timeout=0.2) as server:
+    with serving(driver, HANDLERS, drain_timeout=seconds) as server:
         clients = [connect_to(server.address, PATIENCE) for _ in range(4)]
         for sock in clients:
             ask(sock)  # So it is accepted.

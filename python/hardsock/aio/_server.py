@@ -330,7 +330,14 @@ class Server(ServerCore):
                 self._end_now(served, self._judge_cancelled(served))
             served.left = True
             self._overdue.end(served)
+            self._let_go_of_task(served)
             self._ring()
+
+    def _let_go_of_task(self, served: Served) -> None:
+        """A cancelled task keeps its exception, whose frames lead back here: a cycle. The report of
+        a drain still asks for the tasks of those that were cut, and lets go of them itself."""
+        if served.ended_by is None or self._report is not None:
+            served.runner = None
 
     def _is_for_the_task(self, exc: BaseException) -> bool:
         """Whether its task has to end, too: Ctrl-C comes to whichever task runs; what is closed may

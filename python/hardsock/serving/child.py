@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hardsock.serving.processes import Plan
 
 __all__ = ["run_child"]
+
+logger = logging.getLogger("hardsock.serve")
 
 _INTERVAL = 1.0
 _LAST_WORDS = 5.0
@@ -98,15 +101,26 @@ class _Talk:
         self._thread.start()
 
     def _main(self) -> None:
+        why = "the parent is gone"
         try:
             while not self._over.is_set():
                 if self._channel.wait(_INTERVAL):
                     for message in self._channel.receive():
-                        self._obey(*message)
+                        self._try_to_obey(*message)
                 self._say_stats()
         except (EOFError, OSError):
-            if not self._over.is_set():
-                self._server.stop("the parent is gone")
+            pass
+        except BaseException:  # A process that cannot be told anything is one to be replaced.
+            why = "talking to the parent failed"
+            logger.critical("%s", why, exc_info=True)
+        if not self._over.is_set():
+            self._server.stop(why)
+
+    def _try_to_obey(self, what: str, *details: Any) -> None:
+        try:
+            self._obey(what, *details)
+        except Exception:  # What comes next can be obeyed all the same.
+            logger.exception("could not do what the parent said: %s", what)
 
     def _obey(self, what: str, *details: Any) -> None:
         if what == "leave":

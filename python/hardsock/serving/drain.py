@@ -196,6 +196,9 @@ class Drain:
         """Sum up; *look* returns the name and the stack of a runner."""
         ended = self._ledger.drained
         cut = tuple(_cut_connection(served, now, look) for served in self._ledger.cut)
+        for served in self._ledger.cut:
+            if served.left:  # See Server._let_go_of_task in aio.
+                served.runner = None
         self._ledger.cut.clear()
         return DrainReport(
             reason=reason,
