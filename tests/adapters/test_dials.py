@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from adapters.http_contract import causes
+from hardsock.lab.waits import poll_until
+from support import Call
 from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")
+
+LATE = 60.0
 
 Dial = Callable[[tuple[str, int], Any], object]
 
@@ -194,12 +197,19 @@ def silent() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("name", DIALS)
 def test_it_waits_for_a_place_and_dials_nobody(name: str, silent: tuple[str, int]) -> None:
-    limits = hs.DialLimits(in_flight=1)
-    with limits.place(), hs.timeout(0.2), pytest.raises(Exception) as caught:
-        DIALS[name](silent, limits)
-    phases = [getattr(one, "phase", None) for one in causes(caught.value)]
-    assert "limits" in phases, caught.value
-    del caught
+    limits, token = hs.DialLimits(in_flight=1), hs.CancelToken()
+
+    def dial() -> None:
+        with hs.scope(token):
+            DIALS[name](silent, limits)
+
+    with limits.place(), Call(dial) as dialling:
+        assert poll_until(lambda: limits.stats().waiting == 1, LATE)
+        token.cancel("stop button")
+        with pytest.raises(hs.Cancelled, match="stop button") as caught:
+            dialling.result(LATE)
+        assert caught.value.phase == "limits"
+        del caught
     assert limits.stats()[:2] == (0, 0)
     assert limits.stats().begun == 1, "of the test itself"
     gc.collect()
