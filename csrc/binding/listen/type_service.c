@@ -66,7 +66,7 @@ service_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 PyDoc_STRVAR(count_doc, "count($self, which, /)\n--\n\n"
-                        "One more: 0 accepted, 1 handled, 2 failed, 3 cut.");
+                        "One more: 0 accepted, 1 handled, 2 failed, 3 cut, 4 refused.");
 
 static PyObject *
 service_count(PyObject *self, PyObject *which)
@@ -110,7 +110,7 @@ parse_numbers(PyObject *tuple, const char *name, size_t n, uint64_t *numbers)
 PyDoc_STRVAR(tell_doc,
              "tell($self, phases, counts, /)\n--\n\n"
              "What a supervisor's processes have said: (waiting, parked, busy, lingering),\n"
-             "(accepted, handled, failed, cut).");
+             "(accepted, handled, failed, cut, refused).");
 
 static PyObject *
 service_tell(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
