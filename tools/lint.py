@@ -70,6 +70,7 @@ CHECKS = [
     tool("check_floors"),
     tool("check_calls"),
     tool("check_knots"),
+    tool("check_statics"),
     tool("check_style"),
     tool("check_words"),
     tool("check_outputs"),

@@ -14,6 +14,7 @@ import check_header
 import check_knots
 import check_names
 import check_outputs
+import check_statics
 import check_stub
 import check_style
 import check_words
@@ -145,6 +146,21 @@ class Floors(unittest.TestCase):
     def test_a_circle_on_one_floor_is_found(self):
         tree = {"csrc/base/a.h": '#include "b.h"\n', "csrc/base/b.h": '#include "a.h"\n'}
         self.assertIn("circle", check_floors.check(tree)[0])
+
+
+class StaticNames(unittest.TestCase):
+    def test_two_files_may_not_have_a_static_of_one_name(self):
+        one = "static int\nstep(int a)\n{\n}\n"
+        for other, problems in (
+            (one, 1),
+            (one.replace("static ", ""), 0),
+            (one.replace("step", "job_step"), 0),
+            ("/* static int\nstep(void) */\n", 0),
+            ("static int step_of = 1;\nint\nstep(int a)\n{\n}\n", 0),
+        ):
+            with self.subTest(other=other):
+                tree = {"csrc/base/a.c": one, "csrc/pool/b.c": other}
+                self.assertEqual(len(check_statics.check(tree)), problems)
 
 
 class Knots(unittest.TestCase):

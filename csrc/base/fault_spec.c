@@ -162,7 +162,7 @@ list_kinds(unsigned can, char *buf, size_t size)
 }
 
 static hs_err
-parse_call(const struct part *p, size_t len, struct hs_fault_rule *r)
+fault_parse_call(const struct part *p, size_t len, struct hs_fault_rule *r)
 {
     for (int i = 0; i < HS_CALLS; i++)
         if (is(hs_call_facts[i].name, p->text, len)) {
@@ -176,7 +176,7 @@ parse_call(const struct part *p, size_t len, struct hs_fault_rule *r)
 }
 
 static hs_err
-parse_kind(const struct part *p, const char *text, size_t len, struct hs_fault_rule *r)
+fault_parse_kind(const struct part *p, const char *text, size_t len, struct hs_fault_rule *r)
 {
     const struct hs_call_facts *call = &hs_call_facts[r->call];
     char names[80];
@@ -212,8 +212,8 @@ parse_rule(const struct part *p, struct hs_fault_plan *plan)
         return REFUSE(p, "it must be seed=N, log=FILE or CALL.KIND=CHANCE, as in recv.short=0.2");
     if (plan->n == HS_FAULT_RULES)
         return REFUSE(p, "more than %d", HS_FAULT_RULES);
-    if ((rv = parse_call(p, (size_t)(dot - p->text), &r)) != HS_OK ||
-        (rv = parse_kind(p, dot + 1, (size_t)(name_end - dot - 1), &r)) != HS_OK)
+    if ((rv = fault_parse_call(p, (size_t)(dot - p->text), &r)) != HS_OK ||
+        (rv = fault_parse_kind(p, dot + 1, (size_t)(name_end - dot - 1), &r)) != HS_OK)
         return rv;
     if (at != NULL &&
         (rv = parse_range(p, at + 1, (size_t)((equals != NULL ? equals : end) - at - 1), &r)) !=

@@ -325,7 +325,7 @@ hs_notifier_next(struct hs_notifier *n)
 }
 
 static void
-serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
+notifier_serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
 {
     unsigned generation = hs_fork_generation();
     struct hs_alarm *finished;
@@ -411,7 +411,7 @@ notifier_run(void *arg)
         if (!pause)
             step_all_locked(n);
         if (!pause && !hs_list_empty(&n->due))
-            serve_locked(n, &node);
+            notifier_serve_locked(n, &node);
         else
             notifier_sleep_locked(n, &node, pause);
     }

@@ -173,7 +173,7 @@ unqueue_locked(struct hs_dial_limits *l, struct hs_dial_place *p)
 
 /* Gives what can be given, and sees to it that somebody has the timer for the rest. */
 static void
-serve_locked(struct hs_dial_limits *l)
+limits_serve_locked(struct hs_dial_limits *l)
 {
     int64_t now = hs_now();
 
@@ -217,7 +217,7 @@ join(struct hs_dial_limits *l, struct hs_dial_place *p)
     limits_enter(l);
     hs_list_append(&l->queue, &p->link);
     l->counts.waiting++;
-    serve_locked(l);
+    limits_serve_locked(l);
     limits_leave(l);
 }
 
@@ -227,7 +227,7 @@ look(struct hs_dial_limits *l, struct hs_dial_place *p, int64_t *ret_again_ns)
 {
     limits_enter(l);
     if (l->queue.next == &p->link)
-        serve_locked(l);
+        limits_serve_locked(l);
     *ret_again_ns = p->told ? l->next_at_ns : HS_NEVER;
     limits_leave(l);
     return atomic_load(&p->state) == PLACE_HELD;
@@ -286,7 +286,7 @@ has_come(struct hs_dial_limits *l, struct hs_dial_place *p)
         unqueue_locked(l, p);
         l->counts.given_up++;
         atomic_store(&p->state, PLACE_GONE);
-        serve_locked(l);
+        limits_serve_locked(l);
     }
     limits_leave(l);
     return has;
@@ -355,7 +355,7 @@ hs_dial_place_leave(struct hs_dial_place *p)
             unqueue_locked(l, p);
             l->counts.given_up++;
         }
-        serve_locked(l);
+        limits_serve_locked(l);
         limits_leave(l);
         hs_wakelist_fini(&p->wake);
     }

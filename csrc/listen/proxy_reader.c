@@ -54,7 +54,7 @@ proxy_reader_take(int fd, uint8_t *buf, size_t len, struct hs_error *err)
 }
 
 static hs_err
-keep(struct hs_proxy_reader *r, const uint8_t *bytes, size_t n, struct hs_error *err)
+proxy_keep(struct hs_proxy_reader *r, const uint8_t *bytes, size_t n, struct hs_error *err)
 {
     if (r->bytes == NULL && (r->bytes = hs_sys_malloc(HS_PROXY_HEADER_MAX)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "accept", "no memory for half a PROXY header");
@@ -86,7 +86,7 @@ hs_proxy_read(struct hs_proxy_reader *r, struct hs_conn *conn, struct hs_error *
     if ((rv = proxy_reader_take(fd, bytes + before, n - before, err)) != HS_OK)
         return rv;
     if (verdict == HS_WANT)
-        return (rv = keep(r, bytes, n, err)) == HS_OK ? HS_WANT : rv;
+        return (rv = proxy_keep(r, bytes, n, err)) == HS_OK ? HS_WANT : rv;
     if (header.proxied && (rv = hs_conn_set_client(conn, &header.source, err)) != HS_OK)
         return rv;
     *ret_local = !header.proxied;

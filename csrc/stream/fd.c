@@ -156,7 +156,7 @@ hs_fd_is_ours(const struct hs_fd *f)
 }
 
 static hs_err
-take_hold(struct hs_fd *f, uint64_t what, struct hs_error *err)
+fd_take_hold(struct hs_fd *f, uint64_t what, struct hs_error *err)
 {
     uint64_t state = atomic_load(&f->state);
 
@@ -196,7 +196,7 @@ drop_hold(struct hs_fd *f, uint64_t what)
 hs_err
 hs_fd_hold(struct hs_fd *f, struct hs_error *err)
 {
-    return take_hold(f, 1, err);
+    return fd_take_hold(f, 1, err);
 }
 
 void
@@ -208,7 +208,7 @@ hs_fd_drop(struct hs_fd *f)
 hs_err
 hs_fd_look(struct hs_fd *f, struct hs_error *err)
 {
-    return take_hold(f, LOOK, err);
+    return fd_take_hold(f, LOOK, err);
 }
 
 void

@@ -12,7 +12,7 @@
 #include <netinet/in.h>
 
 static bool
-ask(int fd, int level, int name, int *ret_value)
+fdsocket_ask(int fd, int level, int name, int *ret_value)
 {
     socklen_t len = sizeof(*ret_value);
 
@@ -48,11 +48,11 @@ hs_fd_socket(int fd, struct hs_fd_socket *ret_socket)
     struct hs_fd_socket found = {0};
     int listens = 0, protocol = 0;
 
-    if (!ask(fd, SOL_SOCKET, SO_DOMAIN, &found.family) ||
-        !ask(fd, SOL_SOCKET, SO_TYPE, &found.type))
+    if (!fdsocket_ask(fd, SOL_SOCKET, SO_DOMAIN, &found.family) ||
+        !fdsocket_ask(fd, SOL_SOCKET, SO_TYPE, &found.type))
         return false;
-    found.listens = ask(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) && listens != 0;
-    if (found.type == SOCK_STREAM && ask(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) &&
+    found.listens = fdsocket_ask(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens) && listens != 0;
+    if (found.type == SOCK_STREAM && fdsocket_ask(fd, SOL_SOCKET, SO_PROTOCOL, &protocol) &&
         protocol == IPPROTO_TCP)
         found.state = fdsocket_tcp_state(fd);
     ask_name(fd, getsockname, &found.local);

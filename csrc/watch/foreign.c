@@ -121,7 +121,7 @@ read_row(const char *at, size_t len, struct hs_foreign *ret_row)
 }
 
 static void
-keep(struct collecting *c, const struct hs_foreign *row)
+foreign_keep(struct collecting *c, const struct hs_foreign *row)
 {
     if (c->n == c->room) {
         size_t room = c->room == 0 ? 64 : 2 * c->room;
@@ -159,14 +159,14 @@ take_part(struct collecting *c, const char *buf, size_t len)
             struct hs_foreign row;
 
             read_row(buf + at + NLMSG_HDRLEN, header.nlmsg_len - NLMSG_HDRLEN, &row);
-            keep(c, &row);
+            foreign_keep(c, &row);
         }
         at += NLMSG_ALIGN(header.nlmsg_len);
     }
 }
 
 static int
-ask(int fd, const struct request *request, struct collecting *c)
+foreign_ask(int fd, const struct request *request, struct collecting *c)
 {
     char buf[32768];
     bool dump = (request->header.nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
@@ -205,7 +205,7 @@ hs_foreign_list(struct hs_error *err, struct hs_foreign **ret_rows, size_t *ret_
                      .idiag_states = ESTABLISHED_AND_CLOSE_WAIT},
         };
 
-        sys = ask(fd, &request, &c);
+        sys = foreign_ask(fd, &request, &c);
     }
     (void)close(fd);
     if (sys != 0) {
@@ -277,11 +277,11 @@ hs_foreign_retire(const struct hs_foreign *row, int64_t idle_ns, struct hs_error
 
     if (fd < 0)
         return HS_E_SYSTEM;
-    sys = ask(fd, &look, &c);
+    sys = foreign_ask(fd, &look, &c);
     if (sys == 0 && c.n > 0) {
         idle = c.rows[0].idle_ns;
         if ((how = hs_foreign_judge(&c.rows[0], idle_ns)) == HS_RETIRE_IDLE &&
-            (sys = ask(fd, &destroy, &c)) == 0)
+            (sys = foreign_ask(fd, &destroy, &c)) == 0)
             how = HS_RETIRE_CLOSED;
     }
     (void)close(fd);

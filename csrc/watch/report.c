@@ -252,7 +252,7 @@ by_site(const void *a, const void *b)
 }
 
 static int64_t
-last_use(const struct hs_conn_row *r)
+report_last_use(const struct hs_conn_row *r)
 {
     int64_t at = r->info.created_ns;
 
@@ -270,7 +270,7 @@ group(struct hs_json *j, const struct hs_conn_row *r, size_t n, int64_t now)
 
     for (size_t i = 0; i < n; i++) {
         oldest = hs_min_ns(oldest, r[i].info.created_ns);
-        idle = hs_min_ns(idle, last_use(&r[i]));
+        idle = hs_min_ns(idle, report_last_use(&r[i]));
         received += r[i].info.bytes_received;
         sent += r[i].info.bytes_sent;
         unread += r[i].unread > 0 ? (uint64_t)r[i].unread : 0;

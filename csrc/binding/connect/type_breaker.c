@@ -331,7 +331,7 @@ struct snapshot {
 
 /* It may grow between two looks. */
 static void
-look_detached(void *arg)
+breaker_look_detached(void *arg)
 {
     struct snapshot *s = arg;
 
@@ -377,7 +377,7 @@ breaker_states(PyObject *self, PyObject *Py_UNUSED(ignored))
     mod_state *st = state_of(self);
     PyObject *list;
 
-    run_detached(look_detached, &s);
+    run_detached(breaker_look_detached, &s);
     if (s.n > 0 && s.all == NULL)
         return PyErr_NoMemory();
     list = hs_list_new((Py_ssize_t)s.n);

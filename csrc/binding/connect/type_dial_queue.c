@@ -68,7 +68,7 @@ attempt_take(struct job *job)
 }
 
 static PyObject *
-take_hold(struct job *job)
+dial_take_hold(struct job *job)
 {
     DialHoldObject *hold = object_new(job->call.st, job->call.st->dial_hold_type);
 
@@ -99,7 +99,7 @@ dial_queue_prepare_take(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
 
     job->owner = Py_NewRef(self);
     job->attempt = attempt_take;
-    job->result = take_hold;
+    job->result = dial_take_hold;
     job->release = release_place;
     if (parse_args(&p, args, nargs, kwnames, values) < 0)
         return -1;

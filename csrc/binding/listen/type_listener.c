@@ -285,7 +285,7 @@ listening_failed(mod_state *st, PyObject *address, struct hs_error *err, hs_err 
 }
 
 static PyObject *
-listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+listener_object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static const struct params p = {"Listener",
                                     1,
@@ -889,7 +889,7 @@ static PyMemberDef listener_members[] = {
 };
 
 static PyType_Slot listener_slots[] = {
-    {Py_tp_new, HS_SLOT(listener_new)},
+    {Py_tp_new, HS_SLOT(listener_object_new)},
     {Py_tp_dealloc, HS_SLOT(listener_dealloc)},
     {Py_tp_finalize, HS_SLOT(listener_finalize)},
     {Py_tp_traverse, HS_SLOT(listener_traverse)},

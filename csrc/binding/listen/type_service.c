@@ -17,7 +17,7 @@ core_of(PyObject *self)
 }
 
 static int
-parse_kind(PyObject *value, enum hs_service_kind *ret_kind)
+service_parse_kind(PyObject *value, enum hs_service_kind *ret_kind)
 {
     if (PyUnicode_Check(value))
         for (int i = 0; i < HS_SERVICE_KINDS; i++)
@@ -42,7 +42,7 @@ service_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     long limit;
     hs_err rv;
 
-    if (parse_tuple(&p, args, kwargs, values) < 0 || parse_kind(values[0], &kind) < 0 ||
+    if (parse_tuple(&p, args, kwargs, values) < 0 || service_parse_kind(values[0], &kind) < 0 ||
         parse_long(values[2], "limit", 0, INT32_MAX, &limit) < 0)
         return NULL;
     if (!PyUnicode_Check(values[1])) {

@@ -329,7 +329,7 @@ act_bind(struct hs_conn *core, void *arg, struct hs_error *err)
 }
 
 static int
-parse_kind(PyObject *value, enum hs_tls_binding *ret)
+conn_tls_parse_kind(PyObject *value, enum hs_tls_binding *ret)
 {
     if (!PyUnicode_Check(value)) {
         PyErr_Format(PyExc_TypeError, "kind must be str, not %.100s", Py_TYPE(value)->tp_name);
@@ -363,7 +363,8 @@ conn_channel_binding(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
     PyObject *values[MAX_PARAMS];
     struct binding b = {0};
 
-    if (parse_args(&p, args, nargs, kwnames, values) < 0 || parse_kind(values[0], &b.kind) < 0 ||
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        conn_tls_parse_kind(values[0], &b.kind) < 0 ||
         conn_act((ConnObject *)self, "channel_binding", act_bind, &b) < 0)
         return NULL;
     return PyBytes_FromStringAndSize((const char *)b.out, (Py_ssize_t)b.len);

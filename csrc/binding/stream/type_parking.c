@@ -63,8 +63,8 @@ struct parking_call {
 /* conn, what, seconds, of which each is positional. The reference to what is the parking's if it
  * takes it: made before anybody else can be given it. */
 static int
-parse_call(PyObject *self, struct parking_call *c, PyObject *const *args, Py_ssize_t nargs,
-           const char *name)
+parking_parse_call(PyObject *self, struct parking_call *c, PyObject *const *args, Py_ssize_t nargs,
+                   const char *name)
 {
     const struct params p = {name, 3, 4, 4, {"conn", "what", "seconds", "newcomer"}};
     PyObject *values[MAX_PARAMS];
@@ -146,7 +146,7 @@ parking_park(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     struct parking_call c = {.answer = HS_PARKING_TAKEN};
     int answer;
 
-    if (parse_call(self, &c, args, nargs, "park") < 0)
+    if (parking_parse_call(self, &c, args, nargs, "park") < 0)
         return NULL;
     if (c.answer == HS_PARKING_CLOSED)
         return PyLong_FromLong(HS_PARKING_CLOSED);
@@ -223,7 +223,7 @@ parking_turn(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     struct parking_call c = {.answer = HS_PARKING_UNFIT};
     PyObject *news;
 
-    if (parse_call(self, &c, args, nargs, "turn") < 0)
+    if (parking_parse_call(self, &c, args, nargs, "turn") < 0)
         return NULL;
     if (c.answer == HS_PARKING_CLOSED)
         return PyLong_FromLong(HS_PARKING_CLOSED);
@@ -257,7 +257,7 @@ parking_linger(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct parking_call c = {.answer = HS_PARKING_TAKEN};
 
-    if (parse_call(self, &c, args, nargs, "linger") < 0)
+    if (parking_parse_call(self, &c, args, nargs, "linger") < 0)
         return NULL;
     if (c.answer == HS_PARKING_CLOSED)
         return PyUnicode_FromString("closed");

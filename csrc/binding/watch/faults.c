@@ -33,7 +33,7 @@ core_faults_begin(PyObject *module, PyObject *spec)
 }
 
 static int
-parse_id(PyObject *arg, uint64_t *ret_id)
+faults_parse_id(PyObject *arg, uint64_t *ret_id)
 {
     *ret_id = PyLong_AsUnsignedLongLong(arg);
     return *ret_id == (uint64_t)-1 && PyErr_Occurred() ? -1 : 0;
@@ -47,7 +47,7 @@ core_faults_end(PyObject *Py_UNUSED(module), PyObject *arg)
 {
     uint64_t id;
 
-    if (parse_id(arg, &id) < 0)
+    if (faults_parse_id(arg, &id) < 0)
         return NULL;
     hs_faults_end(id);
     Py_RETURN_NONE;
@@ -62,7 +62,7 @@ core_faults_plan(PyObject *Py_UNUSED(module), PyObject *arg)
     uint64_t id, seed, calls[HS_FAULT_CALLS];
     PyObject *dict;
 
-    if (parse_id(arg, &id) < 0)
+    if (faults_parse_id(arg, &id) < 0)
         return NULL;
     if (!hs_faults_plan(id, &seed, calls))
         Py_RETURN_NONE;
@@ -96,7 +96,7 @@ core_faults_log(PyObject *Py_UNUSED(module), PyObject *arg)
     char buf[64];
     uint64_t nth;
 
-    if (parse_id(arg, &nth) < 0)
+    if (faults_parse_id(arg, &nth) < 0)
         return NULL;
     if ((text = hs_faults_log(nth, buf, sizeof(buf))) == NULL)
         Py_RETURN_NONE;

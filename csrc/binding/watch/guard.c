@@ -42,7 +42,7 @@ take_conns(size_t *ret_n)
 }
 
 static void
-look_detached(void *arg)
+guard_look_detached(void *arg)
 {
     struct looking *l = arg;
     struct hs_conn **all;
@@ -67,7 +67,7 @@ look_detached(void *arg)
 }
 
 static int64_t
-last_use(const struct hs_conn_info *info)
+guard_last_use(const struct hs_conn_info *info)
 {
     int64_t last =
         info->last_read_ns > info->last_write_ns ? info->last_read_ns : info->last_write_ns;
@@ -88,7 +88,7 @@ row_object(const struct seen *s, int64_t now)
     }
     return Py_BuildValue("(KssddNNK)", (unsigned long long)s->row.id, hs_made_name(s->row.how),
                          hs_retire_name(s->state), (double)(now - s->row.info.created_ns) / 1e9,
-                         (double)(now - last_use(&s->row.info)) / 1e9, local, peer,
+                         (double)(now - guard_last_use(&s->row.info)) / 1e9, local, peer,
                          (unsigned long long)s->row.thread);
 }
 
@@ -102,7 +102,7 @@ core_guard_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     struct looking l = {0};
     PyObject *list = NULL;
 
-    run_detached(look_detached, &l);
+    run_detached(guard_look_detached, &l);
     if (l.failed)
         PyErr_NoMemory();
     else
@@ -213,7 +213,7 @@ retire_detached(void *arg)
 }
 
 static int
-parse_id(PyObject *obj, uint64_t *ret_id)
+guard_parse_id(PyObject *obj, uint64_t *ret_id)
 {
     *ret_id = PyLong_AsUnsignedLongLong(obj);
     return PyErr_Occurred() ? -1 : 0;
@@ -259,8 +259,8 @@ core_guard_retire(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
     struct acting a = {0};
     PyObject *values[MAX_PARAMS], *kept;
 
-    if (parse_args(&params, args, nargs, NULL, values) < 0 || parse_id(values[0], &a.id) < 0 ||
-        parse_seconds(values[1], "idle", &a.idle_ns) < 0 ||
+    if (parse_args(&params, args, nargs, NULL, values) < 0 ||
+        guard_parse_id(values[0], &a.id) < 0 || parse_seconds(values[1], "idle", &a.idle_ns) < 0 ||
         parse_seconds(values[2], "age", &a.age_ns) < 0)
         return NULL;
     run_detached(retire_detached, &a);
@@ -321,7 +321,8 @@ core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
     PyObject *values[MAX_PARAMS];
     long ms = 0;
 
-    if (parse_args(&params, args, nargs, NULL, values) < 0 || parse_id(values[0], &a.id) < 0 ||
+    if (parse_args(&params, args, nargs, NULL, values) < 0 ||
+        guard_parse_id(values[0], &a.id) < 0 ||
         parse_long(values[1], "milliseconds", 0, INT_MAX, &ms) < 0)
         return NULL;
     a.ms = (unsigned)ms;
