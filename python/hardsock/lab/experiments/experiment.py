@@ -9,6 +9,7 @@ from typing import Any, Literal
 __all__ = ["Arrow", "Bar", "Chart", "Experiment", "Finding", "Line", "Side"]
 
 Side = Literal["plain", "hardsock"]
+"""Whose a mark of a chart is: ``"plain"`` (the standard library's) or ``"hardsock"``."""
 
 
 @dataclass(frozen=True)
