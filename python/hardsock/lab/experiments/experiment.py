@@ -9,7 +9,7 @@ from typing import Any, Literal
 __all__ = ["Arrow", "Bar", "Chart", "Experiment", "Finding", "Line", "Side"]
 
 Side = Literal["plain", "hardsock"]
-"""Who did it: the program without hardsock, or the one with it."""
+"""Whose a mark of a chart is: ``"plain"`` (the standard library's) or ``"hardsock"``."""
 
 
 @dataclass(frozen=True)
