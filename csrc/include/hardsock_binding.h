@@ -209,6 +209,8 @@ const char *hs_retire_name(enum hs_retire how);
 
 /* hs_conn_row.id, without asking for the rest. */
 uint64_t hs_conn_id(const struct hs_conn *c);
+/* The open one with that number: a new reference; NULL: there is none any more. */
+struct hs_conn *hs_conn_find(uint64_t id);
 /* Whether it may be ended: nobody uses it, no byte is under way, none went for idle_ns, and it is
  * at least age_ns old. Only looks. *ret_idle_ns: since the last byte. */
 enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,

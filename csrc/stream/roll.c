@@ -58,17 +58,19 @@ roll_begin(void)
     (void)pthread_atfork(roll_before_fork, roll_after_fork, roll_after_fork);
 }
 
+/* Numbers are given out in turn, so that threads that connect at once are in different parts. */
 static struct part *
-part_of(const struct hs_conn *c)
+part_of(uint64_t id)
 {
-    return &parts[((uintptr_t)c >> 8) % PARTS];
+    return &parts[id % PARTS];
 }
 
 void
 hs_roll_add(struct hs_conn *c)
 {
-    struct part *p = part_of(c);
+    struct part *p = part_of(c->fd.id);
 
+    HS_ASSERT(c->fd.id != 0);
     hs_lock_take(&p->lock);
     hs_list_append(&p->conns, &c->roll.link);
     hs_lock_drop(&p->lock);
@@ -77,7 +79,7 @@ hs_roll_add(struct hs_conn *c)
 void
 hs_roll_remove(struct hs_conn *c)
 {
-    struct part *p = part_of(c);
+    struct part *p = part_of(c->fd.id);
 
     hs_lock_take(&p->lock);
     hs_list_unlink(&c->roll.link);
@@ -261,6 +263,26 @@ hs_conns(struct hs_conn **conns, size_t room)
         hs_lock_drop(&p->lock);
     }
     return n;
+}
+
+struct hs_conn *
+hs_conn_find(uint64_t id)
+{
+    struct part *p = part_of(id);
+    struct hs_conn *found = NULL;
+
+    hs_lock_take(&p->lock);
+    for (const struct hs_list *l = p->conns.next; l != &p->conns; l = l->next) {
+        struct hs_conn *c = HS_CONTAINER(l, struct hs_conn, roll.link);
+
+        if (c->fd.id != id)
+            continue;
+        if (!hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd) && try_ref(c))
+            found = c;
+        break;
+    }
+    hs_lock_drop(&p->lock);
+    return found;
 }
 
 void

@@ -176,10 +176,14 @@ START_TEST(open_connections_are_listed_with_their_line)
     ck_assert_int_eq(row.unsent, 0);
     ck_assert_int_gt(row.local.len, 0);
     ck_assert_int_gt(row.peer.len, 0);
+    ck_assert_ptr_eq(hs_conn_find(row.id), p.c);
+    hs_conn_unref(p.c);
+    ck_assert_ptr_null(hs_conn_find(row.id + 16)); /* Of the same part of the list. */
     hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.open[HS_MADE_CONNECT], before.open[HS_MADE_CONNECT] + 1);
     hs_conn_close(p.c, false);
     ck_assert_uint_eq(hs_conns(NULL, 0), 0);
+    ck_assert_ptr_null(hs_conn_find(row.id));
     ck_assert_int_eq(row_of(p.c).fd, -1);
     hs_call_site_counts(site, &counts);
     ck_assert_uint_eq(counts.open[HS_MADE_CONNECT], before.open[HS_MADE_CONNECT]);

@@ -19,7 +19,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import debug
-from hardsock.debug._hints import hint_of
+from hardsock.debug._hints import hint_of, learned_hint
 from hardsock.debug._snapshot import NO_FAILURES
 from hardsock.lab.waits import poll_until
 from tests.support.browser import browser
@@ -192,6 +192,50 @@ def test_every_failure_that_a_reader_can_mend_has_a_hint() -> None:
     assert hint_of({"errno": 0, "kind": "draining"}) is None
 
 
+def event(kind: str, what: str, age: float = 1) -> dict[str, Any]:
+    return {"kind": kind, "what": what, "age": age, "errno": 0}
+
+
+def test_hints_learn_from_what_else_has_happened() -> None:
+    failed = [event("connect_failed", "10.0.0.1:5", age) for age in (70, 9, 1)]
+    slow = [event("connect_slow", "10.0.0.1:5", 80) for _ in range(2)]
+    other = event("connect_failed", "10.0.0.2:5")
+    events = [*slow, *failed, other]
+    assert learned_hint(failed[0], events, []) == (
+        "Of the connects to this address in the last 80 s 2 others failed, 2 others took over 2 s."
+    )
+    assert learned_hint(other, events, []) is None
+    assert learned_hint(event("reset", "10.0.0.1:5"), events, []) is None
+
+
+def test_a_hint_tells_who_holds_the_pool_now() -> None:
+    site = {"file": "orders.py", "line": 88, "function": "run"}
+    holders = [{"site": None, "age": 3.0}, {"site": site, "age": 41.2}]
+    pool = {"name": "orders", "waiting": 3, "holders": holders}
+    late = event("pool_timeout", "orders")
+    assert learned_hint(late, [late], [pool]) == (
+        "Now 2 are lent and 3 callers wait; the longest is held by orders.py:88 in run for 41 s."
+    )
+    assert learned_hint(late, [late], []) is None
+    assert learned_hint(late, [late], [{**pool, "holders": []}]) is None
+
+
+def test_the_page_has_servers_with_their_states_and_what_was_learned(page: Any) -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        dead = gone.address
+    for _ in range(3):
+        with pytest.raises(hs.ConnectError):
+            hs.connect(dead)
+    _, _, body = get(page, "/events")
+    shown = json.loads(body.decode("ascii").split("\n")[1].removeprefix("data: "))
+    servers = [(one["kind"], one["state"], one["busy"]) for one in shown["servers"]]
+    assert ("threads", "accepting", 1) in servers
+    assert page[1] in [int(one["address"].rpartition(":")[2]) for one in shown["listeners"]]
+    first = next(one for one in shown["events"] if one["what"].endswith(f":{dead[1]}"))
+    assert "2 others failed" in first["hint"]
+    assert first["hint"].startswith("Nothing listens there")
+
+
 @contextmanager
 def trouble() -> Iterator[None]:
     """A service with all that the page can show, under the names of somebody hostile."""
@@ -239,6 +283,7 @@ def test_a_browser_shows_it_live_and_nothing_of_a_peers_is_markup(
         assert tab.ask("document.querySelectorAll('img, main script, iframe').length") == 0
         assert tab.ask("document.documentElement.scrollWidth") <= width
         assert "who waits" in text
+        assert "accepting" in text
         assert "test_debug.py" in text
         assert "as of" in tab.ask("document.getElementById('state').textContent")
         tab.wait_for("document.querySelector('polyline') !== null")

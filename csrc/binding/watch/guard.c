@@ -137,26 +137,6 @@ struct acting {
     bool failed;
 };
 
-/* A reference, or NULL. */
-static struct hs_conn *
-find_conn(uint64_t id, bool *ret_failed)
-{
-    struct hs_conn *found = NULL, **all;
-    size_t n;
-
-    if ((all = take_conns(&n)) == NULL) {
-        *ret_failed = true;
-        return NULL;
-    }
-    for (size_t i = 0; i < n; i++)
-        if (found == NULL && hs_conn_id(all[i]) == id)
-            found = all[i];
-        else
-            hs_conn_unref(all[i]);
-    PyMem_RawFree((void *)all);
-    return found;
-}
-
 /* All pools, new references; NULL: no memory. */
 static struct hs_pool **
 take_pools(size_t *ret_n)
@@ -198,7 +178,7 @@ static void
 retire_detached(void *arg)
 {
     struct acting *a = arg;
-    struct hs_conn *conn = find_conn(a->id, &a->failed);
+    struct hs_conn *conn = hs_conn_find(a->id);
 
     a->how = HS_RETIRE_GONE;
     if (conn == NULL)
@@ -264,8 +244,6 @@ core_guard_retire(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         parse_seconds(values[2], "age", &a.age_ns) < 0)
         return NULL;
     run_detached(retire_detached, &a);
-    if (a.failed)
-        return PyErr_NoMemory();
     if ((kept = a.how == HS_RETIRE_ASKED ? retiring_object(&a) : Py_NewRef(Py_None)) == NULL)
         return NULL;
     return Py_BuildValue("(sdN)", hs_retire_name(a.how), (double)a.seen_ns / 1e9, kept);
@@ -301,7 +279,7 @@ static void
 user_timeout_detached(void *arg)
 {
     struct acting *a = arg;
-    struct hs_conn *conn = find_conn(a->id, &a->failed);
+    struct hs_conn *conn = hs_conn_find(a->id);
 
     a->rv = HS_E_CLOSED;
     if (conn != NULL)
@@ -327,8 +305,6 @@ core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
         return NULL;
     a.ms = (unsigned)ms;
     run_detached(user_timeout_detached, &a);
-    if (a.failed)
-        return PyErr_NoMemory();
     if (a.rv != HS_OK)
         Py_RETURN_NONE;
     return PyLong_FromUnsignedLong(a.was_ms);

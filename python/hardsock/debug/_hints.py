@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-__all__ = ["hint_of"]
+__all__ = ["hint_of", "learned_hint"]
+
+_LEAST = 2  # One other may be chance.
 
 _BY_ERRNO = {
     errno.EADDRNOTAVAIL: "All local ports towards this address are in use: reuse connections through "
@@ -36,3 +38,37 @@ _BY_KIND = {
 def hint_of(event: dict[str, Any]) -> str | None:
     """Return it, or None if there is nothing to be said."""
     return _BY_ERRNO.get(event["errno"]) or _BY_KIND.get(event["kind"])
+
+
+def learned_hint(
+    event: dict[str, Any], events: list[dict[str, Any]], pools: list[dict[str, Any]]
+) -> str | None:
+    """Return what *events* and *pools* as they are now tell about it, or None."""
+    what = event["what"]
+    if event["kind"] in ("connect_failed", "connect_slow") and what:
+        same = [one for one in events if one["what"] == what and one is not event]
+        failed = [one for one in same if one["kind"] == "connect_failed"]
+        slow = [one for one in same if one["kind"] == "connect_slow"]
+        told = [
+            f"{len(them)} others {how}"
+            for them, how in ((failed, "failed"), (slow, "took over 2 s"))
+            if len(them) >= _LEAST
+        ]
+        if told:
+            since = max(one["age"] for one in failed + slow)
+            return f"Of the connects to this address in the last {since:.0f} s {', '.join(told)}."
+    if event["kind"] == "pool_timeout":
+        return _who_holds(next((one for one in pools if one["name"] == what), None))
+    return None
+
+
+def _who_holds(pool: dict[str, Any] | None) -> str | None:
+    if pool is None or not pool["holders"]:
+        return None
+    first = max(pool["holders"], key=lambda one: float(one["age"]))
+    site = first["site"]
+    line = f"{site['file']}:{site['line']} in {site['function']}" if site else "an unknown line"
+    return (
+        f"Now {len(pool['holders'])} are lent and {pool['waiting']} callers wait; the longest is "
+        f"held by {line} for {first['age']:.0f} s."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hardsock._observe import report
-from hardsock.debug._hints import hint_of
+from hardsock.debug._hints import hint_of, learned_hint
 from hardsock.debug._history import History
 from hardsock.pool.records import thread_name
 
@@ -34,7 +34,8 @@ def snapshot(history: History) -> dict[str, Any]:
     failures = [one for one in report("events")["events"] if one["kind"] not in NO_FAILURES]
     events = failures[-_ROWS:][::-1]
     for event in events:
-        event["hint"] = hint_of(event)
+        hints = (hint_of(event), learned_hint(event, failures, pools))
+        event["hint"] = " ".join(one for one in hints if one) or None
     sites = sorted(report("sites")["sites"], key=lambda one: -one["open"])
     return {
         "pid": metrics["pid"],
@@ -46,7 +47,8 @@ def snapshot(history: History) -> dict[str, Any]:
         },
         "history": history.samples(),
         "pools": pools,
-        "servers": metrics["servers"],
+        "servers": [one for one in metrics["services"] if one["state"] != "ended"],
+        "listeners": metrics["servers"],
         "breakers": metrics["breakers"],
         "sites": sites[:_ROWS],
         "connections": listed[:_ROWS],

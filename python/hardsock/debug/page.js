@@ -121,6 +121,13 @@ function show(data) {
   showDescriptors(data.history, data.metrics.descriptors.limit);
   showPools(data.pools);
   fill("servers", table(data.servers, [
+    ["name", "t", (r) => r.name], ["state", "t", (r) => r.state, (r) => r.state === "full" || r.state === "failing"],
+    ["busy", "n", (r) => r.busy], ["parked", "n", (r) => r.parked], ["wait", "n", (r) => r.waiting, (r) => r.waiting > 0],
+    ["linger", "n", (r) => r.lingering], ["limit", "n", (r) => r.limit || "–"], ["accepted", "n", (r) => r.accepted],
+    ["failed", "n", (r) => r.failed], ["cut", "n", (r) => r.cut], ["refused", "n", (r) => r.refused, (r) => r.refused > 0],
+    ["drains for", "n", (r) => seconds(r.draining)], ["kind", "t", (r) => r.kind],
+  ], "There are none."));
+  fill("listeners", table(data.listeners, [
     ["address", "t", (r) => r.address], ["accepted", "n", (r) => r.accepted],
     ["queue", "n", (r) => r.queue === null ? "–" : r.queue + " of " + r.backlog, (r) => r.queue > 0.5 * r.backlog],
     ["shed", "n", (r) => r.shed, (r) => r.shed > 0],
@@ -140,7 +147,7 @@ function show(data) {
   const left = data.connections_total - data.connections.length;
   fill("connections", table(data.connections, [
     ["peer", "t", (r) => r.peer], ["line", "t", (r) => place(r.site)], ["state", "t", (r) => r.state],
-    ["age", "n", (r) => seconds(r.age)], ["idle", "n", (r) => seconds(r.idle)], ["unread", "n", (r) => bytes(r.unread)],
+    ["phase", "t", (r) => r.phase], ["age", "n", (r) => seconds(r.age)], ["idle", "n", (r) => seconds(r.idle)], ["unread", "n", (r) => bytes(r.unread)],
     ["unsent", "n", (r) => bytes(r.unsent)], ["retransmits", "n", (r) => r.retransmits, (r) => r.retransmits > 0],
   ], "There are none."), ...(left > 0 ? [make("p", left + " more", "none")] : []));
   fill("events", table(data.events, [

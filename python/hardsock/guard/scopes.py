@@ -154,7 +154,7 @@ class Process(Scope):
         figures["descriptors_share"] = (
             descriptors["open"] / descriptors["limit"] if descriptors["limit"] else None
         )
-        pools = self._pools(metrics["pools"])
+        pools = [one for one in self._pools(metrics["pools"]) if not one["is_closed"]]
         most = sum(pool["max_size"] for pool in pools)
         figures["pool_waiting"] = sum(pool["waiting"] for pool in pools)
         figures["pool_lent_share"] = sum(pool["lent"] for pool in pools) / most if most else None

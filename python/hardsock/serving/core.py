@@ -157,9 +157,9 @@ class ServerCore(ServerBase):
         """Without memory for one of them the others are served all the same."""
         while conns:
             if self._refusing:
-                conns.pop(0).abort()
-                with self._lock:
+                with self._lock:  # Before its client can see it.
                     self._ledger.refuse()
+                conns.pop(0).abort()
                 continue
             try:
                 self._take_one(conns.pop(0))

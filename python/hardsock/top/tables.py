@@ -136,6 +136,7 @@ VIEWS = (
             _column("FD", "fd"),
             _column("how", "how"),
             _column("state", "state"),
+            _column("phase", "phase"),
             _column("AGE", "age", seconds),
             _column("READ", "last_read", seconds),
             _column("WRITE", "last_write", seconds, wide=True),
@@ -300,7 +301,8 @@ def header(metrics: Row, command: str, width: int) -> list[str]:
     share = f" ({100 * fds['open'] // limit} %)" if limit else ""
     how = ", ".join(f"{count} {name}" for name, count in open_ones.items() if count)
     total = Counter[str]()
-    for pool in metrics["pools"]:
+    pools_open = [one for one in metrics["pools"] if not one["is_closed"] or one["lent"]]
+    for pool in pools_open:
         for name in ("lent", "idle", "dialing", "closing", "waiting", "max_size"):
             total[name] += int(pool[name])
     states = Counter(str(one["state"]) for one in metrics["breakers"])
@@ -309,7 +311,7 @@ def header(metrics: Row, command: str, width: int) -> list[str]:
     servers = Counter(str(one["state"]) for one in metrics["services"] if one["state"] != "ended")
     serving = ", ".join(f"{count} {name}" for name, count in sorted(servers.items())) or "none"
     pools = (
-        f"pools {len(metrics['pools'])}: {total['lent']} lent + {total['idle']} idle + "
+        f"pools {len(pools_open)}: {total['lent']} lent + {total['idle']} idle + "
         f"{total['dialing']} dialing + {total['closing']} closing of {total['max_size']}, "
         f"{total['waiting']} waiting   breakers {breakers}"
     )
