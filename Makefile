@@ -28,8 +28,8 @@ FUZZ_SECONDS ?= 30
 # As the extra "docs" of pyproject.toml has them.
 DOCS_NEEDS := furo 'myst-parser>=4' 'sphinx>=8'
 PYTEST_ARGS ?=
-# Worker processes of the Python suite; 0 is one process, which --pdb wants.
-PYTEST_JOBS ?= 2
+# Worker processes of the Python suite, which mostly waits; 0 is one process, which --pdb wants.
+PYTEST_JOBS ?= 4
 PYTEST_LIMIT ?= 2700
 
 Q   := $(if $(filter 1,$(V)),,@)
@@ -70,7 +70,7 @@ VERSION  := $(shell sed -n 's/^.define HS_VERSION "\(.*\)"/\1/p' csrc/include/ha
 ABI      := $(shell sed -n "s/^.define HS_ABI //p" csrc/include/hardsock.h 2>/dev/null)
 SONAME   := libhardsock.so.$(ABI)
 CORE_SRC := $(sort $(foreach d,base cancel stream connect listen pool watch,$(wildcard csrc/$(d)/*.c)))
-BIND_SRC := $(sort $(wildcard csrc/binding/*.c))
+BIND_SRC := $(sort $(wildcard csrc/binding/*.c csrc/binding/*/*.c))
 TEST_SRC := $(sort $(wildcard tests/c/test_*.c))
 TEST_AUX := $(filter-out $(TEST_SRC),$(wildcard tests/c/*.c))
 TORT_SRC := $(sort $(wildcard tests/torture/test_*.c tests/torture/torture_*.c))
@@ -78,12 +78,12 @@ TORT_AUX := $(filter-out $(TORT_SRC),$(wildcard tests/torture/*.c))
 # Those of the tool are its own Makefile's.
 FUZZ_TUNE := $(patsubst %,tests/fuzz/fuzz_%.c,profile sysctl_conf history waivers saved foreign)
 FUZZ_SRC := $(filter-out $(FUZZ_TUNE),$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-C_FILES   = $(wildcard csrc/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
+C_FILES   = $(wildcard csrc/*/*.[ch] csrc/binding/*/*.[ch] lab/*.[ch] tests/c/*.[ch] tests/torture/*.[ch] tests/fuzz/*.[ch] tuning/src/*.[ch])
 PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites soak
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench board compare demo docs check-adapters check-suites check-docs nightly-docs soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -146,7 +146,7 @@ package-$(1): build/$(1)/$$(PY_ABI)/hardsock/$$(PY_SO)
 	$(Q)find build/$(1)/$$(PY_ABI)/hardsock -xtype l -delete
 	$(Q)for f in python/hardsock/*; do case $$$$f in *.so|*/__pycache__) ;; *) ln -sfn "$$(CURDIR)/$$$$f" build/$(1)/$$(PY_ABI)/hardsock/;; esac; done
 
--include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d)
+-include $$(wildcard build/$(1)/core/*/*.d build/$(1)/tests/*/*.d build/$(1)/cpython-*/binding/*.d build/$(1)/cpython-*/binding/*/*.d)
 endef
 
 $(foreach f,release debug asan tsan cov fuzz,$(eval $(call flavour,$(f))))
@@ -330,6 +330,10 @@ ifeq ($(BENCH_ARGS),)
 	$(Q)$(PY) -m bench.loops
 endif
 
+.PHONY: board
+board: need-dev ## docs/benchmarks.md and its pictures, from the last `make bench` (BOARD_JSON)
+	$(Q)$(PY) -m bench.board $(BOARD_JSON)
+
 compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
 	$(Q)$(PY) tests/tls/compare.py
 	$(Q)$(MAKE) -C tuning compare
@@ -341,7 +345,14 @@ demo: build ## show what it does, in a minute
 docs: need-dev build ## the documentation as a site, in build/site; a warning is an error
 	$(Q)$(PY) -c 'import sphinx, furo, myst_parser' 2>/dev/null || $(PY) -m pip install -q $(DOCS_NEEDS)
 	$(Q)$(PY) -m sphinx -q -W --keep-going -b html docs build/site
+	$(Q)$(PY) tools/docs_site.py links
 	$(Q)printf 'docs: build/site/index.html\n'
+
+.PHONY: check-docs nightly-docs
+check-docs: docs ## each page of the site in a browser: accessibility, width, search; pictures of all
+	$(Q)$(PY) tools/docs_site.py look
+
+nightly-docs: check-docs
 
 dist: need-dev ## sdist and wheel in dist/
 	$(Q)$(PY) -m build --no-isolation

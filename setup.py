@@ -157,7 +157,7 @@ class BuildExt(build_ext):
 
 core = Extension(
     "hardsock._core",
-    sources=sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/*/*.c")),
+    sources=sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/**/*.c")),
     depends=sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("csrc/**/*.h")),
     include_dirs=["csrc", "csrc/include"],
     extra_compile_args=cflags,

@@ -9,6 +9,7 @@ reference, and its search works in a folder without a server.
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -71,10 +72,15 @@ def leads_out(app: object, docname: str, text: list[str]) -> None:
 NAMES = re.compile(r" *[\w*]+(, [\w*]+)*,")
 
 
-def join_names(
+def before_napoleon(
     app: object, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    """Several parameters with one description may take several lines: napoleon reads one."""
+    """What napoleon would read otherwise than it is meant."""
+    if name.startswith("hardsock.adapters") and getattr(value, "__doc__", None) is None:
+        lines.clear()  # The library's own text, of the method that is replaced.
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "")  # "Client: ..." says for whom it is, and is no type.
+    # Several parameters with one description may take several lines: napoleon reads one.
     i = 0
     while i + 1 < len(lines):
         if NAMES.fullmatch(lines[i]):
@@ -83,8 +89,35 @@ def join_names(
             i += 1
 
 
+# What the theme leaves to be said to those who do not see the page, or have no mouse: what scrolls
+# in itself can have the focus, headings have a level, and each part of the page a name.
+SAID = {
+    "<pre>": '<pre tabindex="0">',
+    '<table class="docutils': '<table tabindex="0" class="docutils',
+    'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
+    '<th class="head"><p></p></th>': "<td></td>",  # above the names of rows
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
+    '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
+}
+
+
+def finish(app: object, problem: Exception | None) -> None:
+    """Make the pages whole: what the theme leaves out, and pictures that HTML of a page names."""
+    outdir = Path(app.outdir)  # type: ignore[attr-defined]
+    if problem is not None:
+        return
+    for path in outdir.rglob("*.html"):
+        text = path.read_text()
+        for before, after in SAID.items():
+            text = text.replace(before, after)
+        path.write_text(text)
+    for picture in HERE.glob("experiments/*.svg"):
+        shutil.copy(picture, outdir / "experiments")
+
+
 def setup(app: object) -> None:
     reference.write(HERE / "reference")
     app.connect("source-read", leads_out)  # type: ignore[attr-defined]
+    app.connect("build-finished", finish)  # type: ignore[attr-defined]
     # Before napoleon, which has the usual priority of 500.
-    app.connect("autodoc-process-docstring", join_names, priority=400)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", before_napoleon, priority=400)  # type: ignore[attr-defined]

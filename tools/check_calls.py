@@ -52,12 +52,12 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     (
         r"Py_(BEGIN|END)_ALLOW_THREADS\b|Py_(UN)?BLOCK_THREADS\b|PyEval_(Save|Restore)Thread"
         + CALL,
-        ("csrc/binding/run.c",),
-        "only csrc/binding/run.c releases the GIL",
+        ("csrc/binding/base/detach.c",),
+        "only csrc/binding/base/detach.c releases the GIL",
     ),
     (
         r"PyList_New\s*\((?!0\))",
-        ("csrc/binding/compat.h",),
+        ("csrc/binding/base/compat.h",),
         "use hs_list_new: without the GIL this one crashes for want of memory",
     ),
     (r"PyGILState_\w+" + CALL, (), "it ignores subinterpreters"),

@@ -118,7 +118,7 @@ class Floors(unittest.TestCase):
         "csrc/include/hardsock.h": "",
         "csrc/base/err.h": "",
         "csrc/cancel/wait.h": '#include "../base/err.h"\n',
-        "csrc/binding/run.h": '#include "hardsock.h"\n#include <Python.h>\n',
+        "csrc/binding/base/run.h": '#include "hardsock.h"\n#include <Python.h>\n',
     }
 
     def problems(self, **more):
@@ -233,7 +233,7 @@ class Calls(unittest.TestCase):
             ("csrc/base/lock.c", "pthread_mutex_lock(&m);", False),
             ("csrc/pool/pool.c", "clock_gettime(CLOCK_MONOTONIC, &t);", True),
             ("csrc/base/time.c", "clock_gettime(CLOCK_MONOTONIC, &t);", False),
-            ("csrc/binding/run.c", "Py_BEGIN_ALLOW_THREADS", False),
+            ("csrc/binding/base/detach.c", "Py_BEGIN_ALLOW_THREADS", False),
             ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
             ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
             ("csrc/binding/conn.c", "list = PyList_New(n);", True),

@@ -4,12 +4,12 @@
  * it as it is. Exceptions and record types are Python classes, so they are looked up once per
  * import.
  */
-#include "framing.h"
-#include "notifier.h"
-#include "call_site.h"
-#include "tls.h"
-#include "token.h"
-#include "state.h"
+#include "binding/stream/framing.h"
+#include "binding/base/notifier.h"
+#include "binding/base/call_site.h"
+#include "binding/stream/tls.h"
+#include "binding/cancel/token.h"
+#include "binding/base/state.h"
 
 static int
 import_one(const char *module_name, const char *name, PyObject **ret)

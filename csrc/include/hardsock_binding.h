@@ -221,8 +221,10 @@ enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns
                               int64_t *ret_idle_ns, int64_t *ret_was_ns);
 bool hs_conn_was_retired(struct hs_conn *c);
 bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
-/* A server has it, whose handler works on it when no call does. */
-void hs_conn_set_served(struct hs_conn *c);
+/* A server has it, whose handler works on it when no call does. stays: a call that waits for a
+ * message under a token that ends only between messages (hs_op.told) is not ended by that before
+ * hs_conn_expect_no_more: the server says when. */
+void hs_conn_set_served(struct hs_conn *c, bool stays);
 /* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
  * TCP; HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
@@ -292,6 +294,26 @@ struct hs_pool_label {
 void hs_pool_label(struct hs_pool *p, struct hs_pool_label *ret_label);
 /* All that are tended: new references. Returns how many there are, of which it writes at most n. */
 size_t hs_pools(struct hs_pool **pools, size_t n);
+/* What pools of one name had counted that are no more; as in hs_pool_stats. */
+/* clang-format off */
+#define HS_POOL_COUNTS_ALL(X)                                                                      \
+    X(opened) X(connected) X(closed) X(acquired) X(acquired_waited) X(handed_over) X(timeouts)     \
+    X(cancelled) X(refused) X(failed) X(returned) X(probes) X(overdue) X(returned_late)
+/* clang-format on */
+struct hs_pool_ended {
+    char name[HS_POOL_NAME_SIZE]; /* "other": of all that came when there was no room for names */
+    bool named;                   /* as hs_pool_opening */
+#define HS_POOL_COUNT_FIELD(name) uint64_t name;
+    HS_POOL_COUNTS_ALL(HS_POOL_COUNT_FIELD)
+#undef HS_POOL_COUNT_FIELD
+    uint64_t closed_by_reason[HS_POOL_REASON_COUNT];
+    struct hs_spread wait, usage, dial;
+};
+#define HS_POOLS_ENDED_MAX 256
+/* All that there are, closed ones, too, as hs_pools; and those that are no more, of which there is
+ * room for HS_POOLS_ENDED_MAX. Both of one moment: each pool is in one of them. */
+size_t hs_pools_ever(struct hs_pool **pools, size_t n, struct hs_pool_ended *ret_ended,
+                     size_t *ret_n_ended);
 /* As hs_pool_lent, with the borrower's line. */
 struct hs_held {
     struct hs_lent lent;
@@ -330,7 +352,8 @@ const char *hs_service_kind_name(enum hs_service_kind kind);
     X(ACCEPTED, "accepted")                                                                        \
     X(HANDLED, "handled")                                                                          \
     X(FAILED, "failed")                                                                            \
-    X(CUT, "cut")
+    X(CUT, "cut")                                                                                  \
+    X(REFUSED, "refused") /* by a guard's rule; not accepted */
 enum hs_service_count {
 #define HS_SERVICE_COUNT_ENUM(name, text) HS_SERVICE_##name,
     HS_SERVICE_COUNTS_ALL(HS_SERVICE_COUNT_ENUM)
@@ -371,6 +394,39 @@ size_t hs_services(struct hs_service **services, size_t room);
 void hs_conn_set_phase(struct hs_conn *c, uint32_t service, enum hs_phase phase);
 /* Adds that service's connections up. */
 void hs_conns_by_phase(uint32_t service, uint64_t counts[HS_PHASES]);
+
+/* ---- Guards -------------------------------------------------------------------------------- */
+
+/* What hardsock.guard has decided, by what came of it; X(name, text). */
+#define HS_GUARD_OUTCOMES_ALL(X)                                                                   \
+    X(ARMED, "armed")     /* a rule has set in */                                                  \
+    X(CLEARED, "cleared") /* a rule has ended by its figures */                                    \
+    X(STOPPED, "stopped") /* a rule has ended with its guard */                                    \
+    X(BEGIN, "begin")     /* an action that lasts */                                               \
+    X(END, "end")                                                                                  \
+    X(APPLIED, "applied") /* connections that such an action was applied to */                     \
+    X(DONE, "done")       /* an action that is done once */                                        \
+    X(CLOSED, "closed")   /* connections, as the next three */                                     \
+    X(GONE, "gone")       /* had ended before */                                                   \
+    X(SPARED, "spared")   /* were busy in the moment of the act */                                 \
+    X(OVER_BUDGET, "over budget")                                                                  \
+    X(WOULD_BEGIN, "would begin") /* dry runs: this and what follows */                            \
+    X(WOULD_END, "would end")                                                                      \
+    X(WOULD_CALL, "would call")                                                                    \
+    X(WOULD_CLOSE, "would close")                                                                  \
+    X(DISARMED, "disarmed") /* the guard has failed */
+enum hs_guard_outcome {
+#define HS_GUARD_OUTCOME_ENUM(name, text) HS_GUARD_##name,
+    HS_GUARD_OUTCOMES_ALL(HS_GUARD_OUTCOME_ENUM)
+#undef HS_GUARD_OUTCOME_ENUM
+        HS_GUARD_OUTCOMES,
+};
+const char *hs_guard_outcome_name(enum hs_guard_outcome which);
+void hs_guard_count(enum hs_guard_outcome which, uint64_t n);
+uint64_t hs_guard_counted(enum hs_guard_outcome which);
+/* A guard's thread begins or ends. A forked child has none, whatever its parent had. */
+void hs_guard_runs(bool runs);
+uint32_t hs_guards_running(void);
 
 /* ---- Reports ------------------------------------------------------------------------------- */
 
@@ -451,6 +507,11 @@ void hs_conn_try_end(struct hs_conn *c);
 HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
                                       size_t limit, struct hs_error *err, size_t *ret_n);
 void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
+/* hs_conn_read_line from 0 for what is there already: HS_OK, or HS_WANT: nothing has begun, and
+ * hs_conn_read_line waits or says why not. It does not look at tokens: the caller has, as the call
+ * would. Not for what a pool has lent. Ends with hs_conn_try_line_end, which consumes n bytes. */
+HS_NODISCARD hs_err hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n);
+void hs_conn_try_line_end(struct hs_conn *c, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */

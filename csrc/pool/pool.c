@@ -149,6 +149,7 @@ fill_in(struct hs_pool *p, const struct hs_endpoint *endpoints, size_t n,
 static void
 pool_destroy(struct hs_pool *p)
 {
+    hs_pool_census_remove(p);
     for (size_t i = 0; i < p->n_members; i++) {
         hs_conn_unref(p->members[i]->conn);
         hs_conn_unref(p->members[i]->inherited);
@@ -237,6 +238,7 @@ hs_pool_new_at(const struct hs_endpoint *endpoints, size_t n, const struct hs_po
     p->refs = 1;
     p->tender = &pool_tender;
     hs_list_init(&p->link);
+    hs_list_init(&p->census);
     hs_lock_init(&p->lock, HS_RANK_POOL);
     hs_wakelist_init(&p->changed);
     pool_empty(p);

@@ -103,6 +103,7 @@ struct hs_pool {
     bool named;
     atomic_int refs;
     struct hs_list link;      /* guarded by the pool worker's lock: in its list */
+    struct hs_list census;    /* the same: in the list of all, from its making to its end */
     struct hs_pool_options o; /* immutable, but for max_size, which the lock guards */
     char server_name[256];    /* what o.connect.server_name points to */
 
@@ -152,6 +153,13 @@ struct tender {
     void (*forget_parent)(struct hs_pool *p); /* in a forked child, with all locks held */
     void (*let_go)(struct hs_pool *p);        /* of the worker's reference */
 };
+
+/* ---- ended.c ---- */
+/* With the pool worker's lock held. p is in no list any more. */
+void hs_pool_ended_add_locked(struct hs_pool *p);
+size_t hs_pool_ended_copy_locked(struct hs_pool_ended *ret_rows);
+/* To a copy: one that is about to end. */
+void hs_pool_ended_add_to_locked(struct hs_pool_ended *copied, size_t *n, struct hs_pool *p);
 
 /* ---- state.c ---- */
 /* From any thread: the pool asks for a visit. */

@@ -13,6 +13,9 @@
  * - `turn` is held while it works, and by nobody else but fork: a child finds all of this whole.
  *   It is the one lock that is held over system calls; no caller ever waits for it.
  *
+ * - `census` has every pool that is not being destroyed, also closed ones that need no worker: for
+ *   those who look, and for fork, which holds the locks of all of them.
+ *
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
@@ -43,8 +46,9 @@ struct worker {
 
 static struct hs_lock lock = HS_LOCK_STATIC(HS_RANK_POOL_WORKER);
 static struct hs_lock turn = HS_LOCK_STATIC(HS_RANK_POOL_WORKER_TURN);
-static struct hs_list pools = {&pools, &pools}; /* guarded by lock: hs_pool.link */
-static struct worker *current;                  /* guarded by lock; NULL: no thread */
+static struct hs_list pools = {&pools, &pools};    /* guarded by lock: hs_pool.link */
+static struct hs_list census = {&census, &census}; /* guarded by lock: hs_pool.census */
+static struct worker *current;                     /* guarded by lock; NULL: no thread */
 int
 hs_pool_worker_watch_fd(const struct worker *k)
 {
@@ -324,12 +328,58 @@ hs_pool_worker_add(struct hs_pool *p, struct hs_error *err)
         (void)hs_pool_ref(p);
         p->visit_ns = 0;
     }
+    if (rv == HS_OK && hs_list_empty(&p->census))
+        hs_list_append(&census, &p->census);
     if (rv == HS_OK)
         atomic_store_explicit(&p->generation, hs_fork_generation(), memory_order_release);
     hs_lock_drop(&lock);
     if (rv == HS_OK)
         hs_pool_worker_ask(p);
     return rv;
+}
+
+void
+hs_pool_census_remove(struct hs_pool *p)
+{
+    hs_lock_take(&lock);
+    if (!hs_list_empty(&p->census)) { /* It was made. */
+        hs_list_unlink(&p->census);
+        hs_pool_ended_add_locked(p);
+    }
+    hs_lock_drop(&lock);
+}
+
+static bool
+worker_try_ref(struct hs_pool *p)
+{
+    int refs = atomic_load(&p->refs);
+
+    while (refs > 0)
+        if (atomic_compare_exchange_weak(&p->refs, &refs, refs + 1))
+            return true;
+    return false;
+}
+
+size_t
+hs_pools_ever(struct hs_pool **all, size_t room, struct hs_pool_ended *ret_ended,
+              size_t *ret_n_ended)
+{
+    size_t n = 0;
+
+    hs_lock_take(&lock);
+    *ret_n_ended = hs_pool_ended_copy_locked(ret_ended);
+    for (struct hs_list *l = census.next; l != &census; l = l->next) {
+        struct hs_pool *p = HS_CONTAINER(l, struct hs_pool, census);
+
+        if (n >= room)
+            n++;
+        else if (worker_try_ref(p))
+            all[n++] = p;
+        else /* Its end waits for the lock. */
+            hs_pool_ended_add_to_locked(ret_ended, ret_n_ended, p);
+    }
+    hs_lock_drop(&lock);
+    return n;
 }
 
 size_t
@@ -352,15 +402,15 @@ worker_before_fork(void)
 {
     hs_lock_take_for_fork(&turn);
     hs_lock_take_for_fork(&lock);
-    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
-        hs_lock_take_for_fork(&HS_CONTAINER(l, struct hs_pool, link)->lock);
+    for (struct hs_list *l = census.next; l != &census; l = l->next)
+        hs_lock_take_for_fork(&HS_CONTAINER(l, struct hs_pool, census)->lock);
 }
 
 static void
 worker_drop_all(void)
 {
-    for (struct hs_list *l = pools.next; l != &pools; l = l->next)
-        hs_lock_drop_after_fork(&HS_CONTAINER(l, struct hs_pool, link)->lock);
+    for (struct hs_list *l = census.next; l != &census; l = l->next)
+        hs_lock_drop_after_fork(&HS_CONTAINER(l, struct hs_pool, census)->lock);
     hs_lock_drop_after_fork(&lock);
     hs_lock_drop_after_fork(&turn);
 }
@@ -373,8 +423,8 @@ worker_after_fork_in_child(void)
 
     hs_wakelist_init(hs_pool_asked());
     current = NULL;
-    for (struct hs_list *l = pools.next; l != &pools; l = l->next) {
-        struct hs_pool *p = HS_CONTAINER(l, struct hs_pool, link);
+    for (struct hs_list *l = census.next; l != &census; l = l->next) {
+        struct hs_pool *p = HS_CONTAINER(l, struct hs_pool, census);
 
         p->tender->forget_parent(p);
     }

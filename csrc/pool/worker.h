@@ -28,8 +28,11 @@ struct task {
     void (*forget)(struct task *task);
 };
 
-/* Lists the pool; starts the thread if it does not run. */
+/* Lists the pool; starts the thread if it does not run. From the first time on it is one of all. */
 HS_NODISCARD hs_err hs_pool_worker_add(struct hs_pool *p, struct hs_error *err);
+
+/* It is none any more, and its counts are added to those of ended pools. */
+void hs_pool_census_remove(struct hs_pool *p);
 
 /* In the pool worker's thread: */
 /* HS_OK: the task is stepped from now on. Else it is as it was. */

@@ -19,16 +19,6 @@ static const char *const dir_names[] = {"reading", "writing"};
 static const char *const phase_names[] = {"read", "write"};
 
 hs_err
-hs_conn_check_broken(struct hs_conn *c, struct hs_error *err)
-{
-    hs_err broken = atomic_load(&c->broken);
-
-    if (broken == HS_OK)
-        return HS_OK;
-    return hs_err_setx(err, broken, NULL, "%s, as was found earlier", hs_err_text(broken));
-}
-
-hs_err
 hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err)
 {
     hs_err poison = atomic_load(&c->dirs[dir].poison);
@@ -354,14 +344,6 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     return HS_OK;
 }
 
-bool
-hs_conn_set_once(_Atomic hs_err *where, hs_err code)
-{
-    hs_err none = HS_OK;
-
-    return atomic_compare_exchange_strong(where, &none, code);
-}
-
 /* A call that had begun ends without what it was for. */
 static void
 note_given_up(struct hs_conn *c, enum hs_dir dir, hs_err rv)
@@ -412,6 +394,9 @@ is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
     if (op->told == NULL || !hs_token_is_cancelled(op->told))
         return false;
     if (dir == HS_DIR_IN && is_new(c))
+        return false;
+    if (dir == HS_DIR_IN && atomic_load(&c->quiet.stays) &&
+        atomic_load(&c->quiet.first_by_ns) == HS_NEVER)
         return false;
     return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
 }

@@ -14,13 +14,12 @@
  * What a client does while it is parked costs a look in the thread that was woken, which then waits
  * on: half a TLS record, session tickets, key updates are no message. Looks only peek.
  */
-#include "parking.h"
+#include "parking_impl.h"
+#include "spot.h"
 
-#include "conn_impl.h"
 #include "delays.h"
 #include "../base/sys.h"
 #include "../base/time.h"
-#include "../cancel/reactor.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -28,158 +27,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define PARKING_MAGIC 0x70c3ba4cU
-#define FREED 0x7b
-#define SPOT_FREED 0x7c
 #define TOLD_SLICE 64
 #define LOOKS 64 /* of what has no news: others of the event loop wait, too */
-
-struct hs_parking {
-    unsigned magic;
-    atomic_int refs;
-    struct hs_reactor *reactor; /* owns */
-    atomic_bool draining;
-};
-
-struct lingering {
-    struct hs_op op;
-    struct hs_close_report report;
-};
-
-struct hs_spot {
-    struct hs_parked parked;
-    struct hs_parking *parking;  /* owns: a reference; write once, as the next */
-    struct hs_conn *conn;        /* borrows: the spot is its */
-    struct lingering *lingering; /* owns; NULL: it waits for a message */
-    void *arg;
-    int64_t until_ns;
-    uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
-    size_t buffered;
-    bool given, more;
-    bool rest;         /* it was given for what the last message had left, not for what has come */
-    bool known;        /* it is a message: no other look is needed */
-    _Atomic int guard; /* enum: whether one wants it gone, if there is still nothing */
-    bool stays;        /* in a drain, though quiet: it is new, or in the middle of a message */
-};
 
 /* Lanes: of SILENT ones nothing has come, as far as is known here. They are in the order in which
  * they were made: one that drips half a record is looked at, parked again, and no younger. */
 enum { KNOWN, SILENT };
-
-/* Of spot.guard. From WANTS_IT it goes to one of the others once, by compare-and-swap: taken back
- * by the guard, or decided by the one who was given it. */
-enum { NO_GUARD, WANTS_IT, HAS_IT };
-
-static atomic_long live;
-
-long
-hs_parking_live(void)
-{
-    return atomic_load_explicit(&live, memory_order_relaxed);
-}
-
-/* ---- Life ---------------------------------------------------------------------------------- */
-
-hs_err
-hs_parking_new(struct hs_error *err, struct hs_parking **ret_p)
-{
-    struct hs_parking *p = hs_sys_calloc(1, sizeof(*p));
-    hs_err rv;
-
-    if (p == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "parking", "no memory for a parking");
-    if ((rv = hs_reactor_new(err, &p->reactor)) != HS_OK) {
-        free(p);
-        return rv;
-    }
-    p->magic = PARKING_MAGIC;
-    p->refs = 1;
-    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    *ret_p = p;
-    return HS_OK;
-}
-
-struct hs_parking *
-hs_parking_ref(struct hs_parking *p)
-{
-    HS_CHECK(p, PARKING_MAGIC);
-    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
-    return p;
-}
-
-void
-hs_parking_unref(struct hs_parking *p)
-{
-    if (p == NULL)
-        return;
-    HS_CHECK(p, PARKING_MAGIC);
-    if (atomic_fetch_sub(&p->refs, 1) != 1)
-        return;
-    hs_reactor_free(p->reactor);
-    memset(p, FREED, sizeof(*p));
-    free(p);
-    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-}
-
-void
-hs_parking_close(struct hs_parking *p)
-{
-    HS_CHECK(p, PARKING_MAGIC);
-    hs_reactor_close(p->reactor);
-}
-
-void
-hs_spot_free(struct hs_spot *s)
-{
-    if (s == NULL)
-        return;
-    hs_reactor_forget(s->parking->reactor, &s->parked);
-    hs_parking_unref(s->parking);
-    free(s->lingering);
-    memset(s, SPOT_FREED, sizeof(*s));
-    free(s);
-}
-
-void
-hs_spot_ended(struct hs_spot *s)
-{
-    if (s != NULL)
-        hs_reactor_call(s->parking->reactor, &s->parked);
-}
-
-bool
-hs_spot_waits(struct hs_spot *s)
-{
-    return s != NULL && hs_reactor_waits(s->parking->reactor, &s->parked) && s->lingering == NULL;
-}
-
-bool
-hs_spot_retire(struct hs_spot *s)
-{
-    if (!hs_reactor_take_this(s->parking->reactor, &s->parked))
-        return false;
-    atomic_store(&s->guard, s->lingering == NULL ? WANTS_IT : NO_GUARD);
-    hs_reactor_queue(s->parking->reactor, &s->parked);
-    return true;
-}
-
-bool
-hs_spot_unretire(struct hs_spot *s)
-{
-    int guard = WANTS_IT;
-
-    return s != NULL && !atomic_compare_exchange_strong(&s->guard, &guard, NO_GUARD) &&
-           guard == HAS_IT;
-}
-
-/* The one who was given s decides, unless the guard has taken it back. */
-static bool
-take_for_guard(struct hs_spot *s)
-{
-    int guard = WANTS_IT;
-
-    return atomic_compare_exchange_strong(&s->guard, &guard, HAS_IT);
-}
 
 static struct hs_spot *
 spot_of(struct hs_parking *p, struct hs_conn *c, struct hs_error *err)
@@ -512,6 +365,15 @@ give_retired(struct hs_spot *s, struct hs_parked_conn *ret)
 {
     atomic_store(&s->conn->quiet.ended, HS_QUIET_FOR_LONG);
     ret->news = HS_PARKED_EXPIRED;
+}
+
+/* The one who was given s decides, unless the guard has taken it back. */
+static bool
+take_for_guard(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return atomic_compare_exchange_strong(&s->guard, &guard, HAS_IT);
 }
 
 /* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */

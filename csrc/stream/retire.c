@@ -11,7 +11,7 @@
  * - Whose turn it is decides when nobody is in a call: a request that was read is being worked on.
  */
 #include "conn_impl.h"
-#include "parking.h"
+#include "spot.h"
 #include "roll.h"
 
 #include "../base/sys.h"
@@ -213,9 +213,10 @@ hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns)
 }
 
 void
-hs_conn_set_served(struct hs_conn *c)
+hs_conn_set_served(struct hs_conn *c, bool stays)
 {
     HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->quiet.stays, stays);
     atomic_store(&c->roll.served, true);
 }
 

@@ -4,6 +4,7 @@
  * network, and says nothing rather than guess.
  */
 #include "hardsock_binding.h"
+#include "../base/addr.h"
 #include "../base/recorder.h"
 #include "../base/sys.h"
 #include "../base/time.h"
@@ -59,7 +60,7 @@ static const struct {
 #define PORT_STATES (sizeof(port_states) / sizeof(port_states[0]))
 
 static const char *
-about_state(const uint32_t states[HS_TCP_STATES])
+about_state(const uint32_t *states)
 {
     uint32_t lingering =
         states[TCP_FIN_WAIT1] + states[TCP_FIN_WAIT2] + states[TCP_LAST_ACK] + states[TCP_CLOSING];
@@ -81,6 +82,59 @@ static void HS_PRINTF(3, 4) append(char *buf, size_t size, const char *fmt, ...)
     va_end(ap);
 }
 
+/* To measure takes milliseconds where there are many sockets or descriptors. Where these run out,
+ * calls fail by the thousand, and are told what this thread measured just before. It measures for
+ * at most a twentieth of its time. */
+#define TIMES_AS_LONG 20
+#define LONGEST_NS HS_NS_PER_S
+
+struct measured {
+    int64_t good_until_ns; /* 0: never measured */
+    union {
+        long descriptors[HS_FD_KINDS];
+        uint32_t sockets[HS_TCP_STATES];
+    } u;
+    struct hs_addr peer;
+};
+
+static void
+measured_since(struct measured *m, int64_t began_ns)
+{
+    int64_t now = hs_now(), longer = TIMES_AS_LONG * (now - began_ns);
+
+    m->good_until_ns = now + (longer < LONGEST_NS ? longer : LONGEST_NS);
+}
+
+/* What a thread knows of the sockets towards peer; NULL: the kernel does not say. */
+static const uint32_t *
+count_sockets(const struct hs_addr *peer)
+{
+    static _Thread_local struct measured last;
+    int64_t now = hs_now();
+
+    if (now < last.good_until_ns && hs_addr_equal(peer, &last.peer))
+        return last.u.sockets;
+    last.good_until_ns = 0;
+    if (hs_diag_count(peer, NULL, last.u.sockets) != HS_OK)
+        return NULL;
+    last.peer = *peer;
+    measured_since(&last, now);
+    return last.u.sockets;
+}
+
+static const long *
+count_descriptors(void)
+{
+    static _Thread_local struct measured last;
+    int64_t now = hs_now();
+
+    if (now < last.good_until_ns)
+        return last.u.descriptors;
+    hs_fd_inventory(last.u.descriptors);
+    measured_since(&last, now);
+    return last.u.descriptors;
+}
+
 /* Takes away the punctuation after the last item of a list. */
 static void
 end_list(char *buf)
@@ -94,7 +148,8 @@ end_list(char *buf)
 static void
 about_ports(const struct hs_addr *peer, char *buf, size_t size)
 {
-    uint32_t states[HS_TCP_STATES], total = 0;
+    const uint32_t *states;
+    uint32_t total = 0;
     char text[64], *end;
     long low, high;
 
@@ -102,7 +157,7 @@ about_ports(const struct hs_addr *peer, char *buf, size_t size)
         return;
     low = strtol(text, &end, 10);
     high = strtol(end, NULL, 10);
-    if (high < low || hs_diag_count(peer, NULL, states) != HS_OK)
+    if (high < low || (states = count_sockets(peer)) == NULL)
         return;
     for (size_t i = 0; i < PORT_STATES; i++)
         total += states[port_states[i].state];
@@ -121,10 +176,9 @@ about_ports(const struct hs_addr *peer, char *buf, size_t size)
 static void
 about_descriptors(char *buf, size_t size)
 {
-    long counts[HS_FD_KINDS];
+    const long *counts = count_descriptors();
     struct rlimit limit = {0};
 
-    hs_fd_inventory(counts);
     (void)getrlimit(RLIMIT_NOFILE, &limit);
     (void)snprintf(buf, size,
                    "this process may have %llu descriptors (RLIMIT_NOFILE) and has open:",

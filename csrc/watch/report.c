@@ -358,13 +358,18 @@ spread_of(const struct hs_histogram *h, struct hs_spread *ret_spread)
 
 /* clang-format off */
 #define POOL_NUMBERS(X)                                                                            \
-    X(max_size)                                                                                    \
-    X(idle) X(lent) X(dialing) X(handshaking) X(closing) X(waiting) X(opened) X(connected)         \
-        X(closed) X(acquired) X(acquired_waited) X(handed_over) X(timeouts) X(cancelled)           \
-            X(refused) X(failed) X(returned) X(probes) X(overdue) X(returned_late)                 \
-                X(dial_failures)
-
+    X(max_size) X(idle) X(lent) X(dialing) X(handshaking) X(closing) X(waiting) X(dial_failures)   \
+    HS_POOL_COUNTS_ALL(X)
 /* clang-format on */
+
+static void
+pool_reasons(struct hs_json *j, const uint64_t closed[HS_POOL_REASON_COUNT])
+{
+    hs_json_open(j, "closed_by_reason", '{');
+    for (int i = HS_POOL_NONE + 1; i < HS_POOL_REASON_COUNT; i++)
+        hs_json_number(j, hs_pool_reason_name((enum hs_pool_reason)i), closed[i]);
+    hs_json_close(j, '}');
+}
 
 static void
 pool_numbers(struct hs_json *j, struct hs_pool *p)
@@ -383,10 +388,7 @@ pool_numbers(struct hs_json *j, struct hs_pool *p)
 #define POOL_NUMBER(name) hs_json_number(j, #name, s.name);
     POOL_NUMBERS(POOL_NUMBER)
 #undef POOL_NUMBER
-    hs_json_open(j, "closed_by_reason", '{');
-    for (int i = HS_POOL_NONE + 1; i < HS_POOL_REASON_COUNT; i++)
-        hs_json_number(j, hs_pool_reason_name((enum hs_pool_reason)i), s.closed_by_reason[i]);
-    hs_json_close(j, '}');
+    pool_reasons(j, s.closed_by_reason);
     hs_json_text(j, "dial_error", s.dial_error.code == HS_OK ? NULL : s.dial_error.msg);
     spread_of(&s.wait, &spread);
     histogram(j, "wait_seconds", &spread);
@@ -459,18 +461,56 @@ pool_in_full(struct hs_json *j, const void *item, int64_t now)
 }
 
 static void
-pools(struct hs_json *j, write_item *item)
+write_pools(struct hs_json *j)
 {
     size_t n;
     struct hs_pool **all = take_hs_pool(&n);
 
-    write_list(j, "pools", (void *)all, n, sizeof(struct hs_pool *), item);
+    write_list(j, "pools", (void *)all, n, sizeof(struct hs_pool *), pool_in_full);
 }
 
 static void
-write_pools(struct hs_json *j)
+pool_ended(struct hs_json *j, const void *item, int64_t now)
 {
-    pools(j, pool_in_full);
+    const struct hs_pool_ended *e = item;
+
+    (void)now;
+    if ((e->opened | e->timeouts | e->cancelled | e->refused | e->failed) == 0)
+        return; /* It has had no use. */
+    hs_json_open(j, NULL, '{');
+    hs_json_text(j, "name", e->name);
+    hs_json_flag(j, "named", e->named);
+#define ENDED_NUMBER(name) hs_json_number(j, #name, e->name);
+    HS_POOL_COUNTS_ALL(ENDED_NUMBER)
+#undef ENDED_NUMBER
+    pool_reasons(j, e->closed_by_reason);
+    histogram(j, "wait_seconds", &e->wait);
+    histogram(j, "use_seconds", &e->usage);
+    histogram(j, "dial_seconds", &e->dial);
+    hs_json_close(j, '}');
+}
+
+/* All that have been, in numbers: what has once been counted is in one list or the other. */
+static void
+write_pool_numbers(struct hs_json *j)
+{
+    struct hs_pool_ended *ended = hs_sys_calloc(HS_POOLS_ENDED_MAX, sizeof(*ended));
+    struct hs_pool **all = NULL;
+    size_t room, n = 0, n_ended = 0;
+
+    while (ended != NULL) {
+        room = n + 16;
+        if ((all = hs_sys_calloc(room, sizeof(struct hs_pool *))) == NULL ||
+            (n = hs_pools_ever(all, room, ended, &n_ended)) <= room)
+            break;
+        for (size_t i = 0; i < room; i++) /* There are more. */
+            hs_pool_unref(all[i]);
+        free((void *)all);
+    }
+    if (ended == NULL || all == NULL)
+        j->failed = true;
+    write_list(j, "pools", (void *)all, n, sizeof(struct hs_pool *), pool_in_numbers);
+    write_list(j, "pools_ended", ended, n_ended, sizeof(*ended), pool_ended);
 }
 
 /* ---- Servers, breakers, events ------------------------------------------------------------- */
@@ -675,6 +715,19 @@ write_process(struct hs_json *j)
 }
 
 static void
+write_guards(struct hs_json *j)
+{
+    hs_json_open(j, "guards", '{');
+    hs_json_number(j, "running", hs_guards_running());
+    hs_json_open(j, "decisions", '{');
+    for (int i = 0; i < HS_GUARD_OUTCOMES; i++)
+        hs_json_number(j, hs_guard_outcome_name((enum hs_guard_outcome)i),
+                       hs_guard_counted((enum hs_guard_outcome)i));
+    hs_json_close(j, '}');
+    hs_json_close(j, '}');
+}
+
+static void
 write_metrics(struct hs_json *j)
 {
     struct hs_spread spread;
@@ -696,9 +749,10 @@ write_metrics(struct hs_json *j)
         histogram(j, hs_span_name((enum hs_span)i), &spread);
     }
     hs_json_close(j, '}');
-    pools(j, pool_in_numbers);
+    write_pool_numbers(j);
     write_servers(j);
     write_breakers(j);
+    write_guards(j);
 }
 
 /* ---- The whole ----------------------------------------------------------------------------- */

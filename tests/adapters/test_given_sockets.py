@@ -63,13 +63,15 @@ def test_websockets_over_a_connection(echo: tuple[Any, Identities | None]) -> No
 def test_ending_the_connection_ends_websockets(
     echo: tuple[Any, Identities | None],
 ) -> None:
-    """Its thread reads outside of any scope: what ends the connection reaches it."""
+    """Its thread waits for the descriptor, outside of any scope, and finds out by its next ping."""
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
     address, _ = echo
     sock = hs.connect(address, timeout=_TIMEOUT)
-    with connect(f"ws://127.0.0.1:{address[1]}/", sock=sock, close_timeout=1) as ws:
+    with connect(
+        f"ws://127.0.0.1:{address[1]}/", sock=sock, close_timeout=1, ping_interval=0.2
+    ) as ws:
         ws.send("hello")
         assert ws.recv(timeout=_TIMEOUT) == "hello"
         sock.abort()

@@ -6,8 +6,10 @@
 
 #include "../../csrc/stream/conn_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 START_TEST(a_guard_ends_what_is_idle_and_nothing_else)
@@ -776,10 +778,200 @@ START_TEST(pool_has_its_name_from_when_it_can_be_found)
 }
 END_TEST
 
+/* Those of that name: what the living ones have opened and what the ended ones had. */
+static uint64_t
+opened_ever(const char *name, bool *ret_lives)
+{
+    static struct hs_pool_ended ended[HS_POOLS_ENDED_MAX];
+    struct hs_pool *pools[32];
+    struct hs_pool_label label;
+    uint64_t sum = 0;
+    size_t n_ended, n = hs_pools_ever(pools, LENGTH(pools), ended, &n_ended);
+
+    ck_assert_uint_le(n, LENGTH(pools));
+    ck_assert_uint_le(n_ended, HS_POOLS_ENDED_MAX);
+    *ret_lives = false;
+    for (size_t i = 0; i < n; i++) {
+        hs_pool_label(pools[i], &label);
+        if (strcmp(label.name, name) == 0) {
+            *ret_lives = true;
+            sum += stats_of(pools[i]).opened;
+        }
+        hs_pool_unref(pools[i]);
+    }
+    for (size_t i = 0; i < n_ended; i++)
+        if (strcmp(ended[i].name, name) == 0)
+            sum += ended[i].opened;
+    return sum;
+}
+
+static struct hs_pool *
+pool_named(const struct server *s, const char *name, bool named)
+{
+    struct hs_pool_opening origin = {.site = hs_call_site_unknown(), .name = name, .named = named};
+    struct hs_pool_options o = options(1);
+    struct hs_pool *p;
+
+    ASSERT_OK(hs_pool_new_at(&s->ep, 1, &o, &origin, fresh(), &p));
+    return p;
+}
+
+/* The worker lets go of a closed pool when it comes by. Returns how many names have ended. */
+static size_t
+until_pools_are_left(size_t n)
+{
+    static struct hs_pool_ended ended[HS_POOLS_ENDED_MAX];
+    size_t n_ended;
+
+    while (hs_pools_ever(NULL, 0, ended, &n_ended) != n)
+        (void)sched_yield();
+    return n_ended;
+}
+
+/* A pool that has lent once, and its end; so many others are there. */
+static void
+use_once(struct server *s, const char *name, bool named, size_t others)
+{
+    struct hs_pool *p = pool_named(s, name, named);
+    struct hs_lease lease = take(p);
+    int fd = server_accept(s);
+
+    (void)give(p, &lease);
+    pool_end(p);
+    (void)until_pools_are_left(others);
+    (void)close(fd);
+}
+
+START_TEST(what_a_pool_has_counted_outlives_it_and_is_counted_once)
+{
+    static struct hs_pool_ended ended[HS_POOLS_ENDED_MAX];
+    struct server s = server_new();
+    struct hs_pool *p = pool_named(&s, "brief", true);
+    struct hs_lease lease = take(p);
+    struct hs_pool *found[4];
+    size_t n_ended;
+    bool lives;
+
+    ck_assert_uint_eq(opened_ever("brief", &lives), 1);
+    ck_assert(lives);
+    hs_pool_close(
+        p); /* The worker has nothing more to do with it; what is lent comes back later. */
+    (void)give(p, &lease);
+    ck_assert_uint_eq(opened_ever("brief", &lives), 1);
+    ck_assert(lives);
+    pool_end(p);
+    (void)until_pools_are_left(0);
+    ck_assert_uint_eq(opened_ever("brief", &lives), 1);
+    ck_assert(!lives);
+    ck_assert_uint_eq(hs_pools_ever(found, LENGTH(found), ended, &n_ended), 0);
+    for (size_t i = 0; i < n_ended; i++)
+        if (strcmp(ended[i].name, "brief") == 0) {
+            ck_assert(ended[i].named);
+            ck_assert_uint_eq(ended[i].returned, 1);
+            ck_assert_uint_eq(ended[i].connected, 1);
+            ck_assert_uint_eq(ended[i].usage.count, 1);
+            ck_assert_uint_eq(ended[i].dial.count, 1);
+            ck_assert_uint_eq(ended[i].wait.count, 1);
+        }
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(pools_of_any_number_of_names_are_counted_in_bounded_rows)
+{
+    struct server s = server_new();
+    struct hs_pool *stays = pool_named(&s, "stays", true); /* And with it the worker. */
+    size_t n = 0;
+    bool lives;
+
+    for (int i = 0; i < HS_POOLS_ENDED_MAX; i++) {
+        char name[32];
+
+        (void)snprintf(name, sizeof(name), "tenant %d", i);
+        pool_end(pool_named(&s, name, true));
+        n = until_pools_are_left(1);
+    }
+    ck_assert_uint_eq(n, HS_POOLS_ENDED_MAX);
+    use_once(&s, "orders", true, 1);
+    use_once(&s, "stocks", false, 1);
+    use_once(&s, "tenant 0", true, 1);
+    pool_end(stays);
+    ck_assert_uint_eq(opened_ever("orders", &lives), 0);
+    ck_assert_uint_eq(opened_ever("other", &lives), 2);
+    ck_assert_uint_eq(opened_ever("tenant 0", &lives), 1);
+    server_free(&s);
+}
+END_TEST
+
+static void *
+look_at_sums(void *arg)
+{
+    uint64_t was = 0, now;
+    bool lives;
+
+    (void)arg;
+    while (!atomic_load(&looked_enough)) {
+        now = opened_ever("orders", &lives);
+        ck_assert_uint_ge(now, was);
+        was = now;
+    }
+    return NULL;
+}
+
+/* Each is in one of the two lists, at every moment: of its life, and of its end. */
+START_TEST(sum_of_what_pools_count_never_goes_down)
+{
+    struct server s = server_new();
+    struct hs_pool *stays = pool_named(&s, "stays", true);
+    struct thread looker;
+    bool lives;
+
+    atomic_store(&looked_enough, false);
+    thread_start(&looker, look_at_sums, NULL);
+    for (int i = 0; i < 100; i++)
+        use_once(&s, "orders", true, 1);
+    atomic_store(&looked_enough, true);
+    (void)thread_join(&looker);
+    ck_assert_uint_eq(opened_ever("orders", &lives), 100);
+    pool_end(stays);
+    server_free(&s);
+}
+END_TEST
+
+START_TEST(a_childs_closed_pool_has_counted_nothing_and_can_be_looked_at)
+{
+    struct server s = server_new();
+    struct hs_pool *stays = pool_named(&s, "stays", true), *p = pool_named(&s, "closed", true);
+    struct hs_lease lease = take(p);
+    int status;
+    pid_t pid;
+    bool lives;
+
+    (void)give(p, &lease);
+    hs_pool_close(p);
+    while (hs_pools(NULL, 0) != 1) /* Until the worker is done with it. */
+        (void)sched_yield();
+    ck_assert_int_ge(pid = fork(), 0);
+    if (pid == 0)
+        _exit(opened_ever("closed", &lives) == 0 && lives ? 0 : 1);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    ck_assert_uint_eq(opened_ever("closed", &lives), 1);
+    pool_end(p);
+    pool_end(stays);
+    server_free(&s);
+}
+END_TEST
+
 int
 main(void)
 {
     TCase *tc = case_new("pool");
+
+    tcase_add_test(tc, what_a_pool_has_counted_outlives_it_and_is_counted_once);
+    tcase_add_test(tc, pools_of_any_number_of_names_are_counted_in_bounded_rows);
+    tcase_add_test(tc, sum_of_what_pools_count_never_goes_down);
+    tcase_add_test(tc, a_childs_closed_pool_has_counted_nothing_and_can_be_looked_at);
 
     tcase_add_test(tc, a_guard_ends_what_is_idle_and_nothing_else);
     tcase_add_test(tc, pool_lends_what_came_back);

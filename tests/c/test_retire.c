@@ -6,7 +6,7 @@
 
 #include "../../csrc/stream/conn_impl.h"
 #include "../../csrc/stream/conn_probe.h"
-#include "../../csrc/stream/parking.h"
+#include "../../csrc/stream/spot.h"
 
 #include <sched.h>
 #include <string.h>
@@ -126,10 +126,10 @@ START_TEST(a_servers_connection_is_busy_while_its_handler_is_in_no_call)
 {
     struct pair p = pair_made(HS_MADE_ACCEPT), a = pair_made(HS_MADE_ADOPT);
 
-    hs_conn_set_served(p.c);
+    hs_conn_set_served(p.c, false);
     ck_assert_int_eq(retire(p.c), HS_RETIRE_BUSY);
     ck_assert_int_eq(retire(a.c), HS_RETIRE_UNKNOWN);
-    hs_conn_set_served(a.c);
+    hs_conn_set_served(a.c, false);
     ck_assert_int_eq(retire(a.c), HS_RETIRE_BUSY);
     pair_free(&p);
     pair_free(&a);
@@ -160,7 +160,7 @@ START_TEST(who_waits_for_a_message_ends_its_call_by_itself)
     struct reading r = {.c = p.c};
     struct thread t;
 
-    hs_conn_set_served(p.c);
+    hs_conn_set_served(p.c, false);
     say(&p);
     thread_start(&t, read_one, &r);
     thread_wait_asleep(&t);
@@ -290,7 +290,7 @@ parked(struct hs_conn *c)
     enum hs_parking_answer answer;
     struct hs_parking *k;
 
-    hs_conn_set_served(c);
+    hs_conn_set_served(c, false);
     ASSERT_OK(hs_parking_new(fresh(), &k));
     ASSERT_OK(hs_parking_park(k, c, &mark, LONG, false, fresh(), &answer));
     ck_assert_int_eq(answer, HS_PARKING_TAKEN);

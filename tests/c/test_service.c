@@ -120,7 +120,7 @@ END_TEST
 
 START_TEST(supervisor_is_told_by_its_processes)
 {
-    const uint64_t phases[HS_PHASES] = {1, 2, 3, 4}, counts[HS_SERVICE_COUNTS] = {5, 6, 7, 8};
+    const uint64_t phases[HS_PHASES] = {1, 2, 3, 4}, counts[HS_SERVICE_COUNTS] = {5, 6, 7, 8, 9};
     struct hs_service *s;
 
     ASSERT_OK(hs_service_new(HS_SERVICE_PROCESSES, "all", 0, fresh(), &s));
@@ -148,6 +148,33 @@ START_TEST(forked_child_finds_none_of_its_parents)
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert_int_eq(status, 0);
     hs_service_unref(s);
+}
+END_TEST
+
+START_TEST(guards_of_a_parent_do_not_run_in_its_child)
+{
+    int status;
+    pid_t pid;
+
+    hs_guard_runs(false); /* None runs. */
+    ck_assert_uint_eq(hs_guards_running(), 0);
+    hs_guard_runs(true);
+    hs_guard_runs(true);
+    hs_guard_count(HS_GUARD_CLOSED, 3);
+    ck_assert_uint_eq(hs_guard_counted(HS_GUARD_CLOSED), 3);
+    ck_assert_str_eq(hs_guard_outcome_name(HS_GUARD_CLOSED), "closed");
+    ck_assert_int_ge(pid = fork(), 0);
+    if (pid == 0) {
+        bool none = hs_guards_running() == 0;
+
+        hs_guard_runs(false); /* The end of a parent's: no matter here. */
+        hs_guard_runs(true);
+        _exit(none && hs_guards_running() == 1 ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+    hs_guard_runs(false);
+    ck_assert_uint_eq(hs_guards_running(), 1);
 }
 END_TEST
 
@@ -209,6 +236,7 @@ main(void)
     tcase_add_test(tc, end_without_a_drain_is_one_too);
     tcase_add_test(tc, supervisor_is_told_by_its_processes);
     tcase_add_test(tc, forked_child_finds_none_of_its_parents);
+    tcase_add_test(tc, guards_of_a_parent_do_not_run_in_its_child);
     tcase_add_test(tc, looking_races_with_coming_and_going);
     return run_case(tc);
 }

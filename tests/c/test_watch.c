@@ -3,6 +3,7 @@
  * All of it must work when descriptors have run out, and say nothing rather than guess.
  */
 #include "support.h"
+#include "../../csrc/base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -304,6 +305,39 @@ START_TEST(the_hint_about_descriptors_fits_a_small_buffer)
 }
 END_TEST
 
+static int asked;
+
+static int
+count_questions(enum hs_call call, size_t *len)
+{
+    (void)len;
+    asked += call == HS_CALL_socket;
+    return 0;
+}
+
+/* A dump of all sockets for each of thousands of calls that fail would take the machine. */
+START_TEST(hints_about_ports_measure_seldom)
+{
+    struct hs_error err = {.code = HS_E_SYSTEM, .phase = "connect"};
+    struct hs_addr peer = addr_of("127.0.0.1:9"), other = addr_of("127.0.0.2:9");
+    char first[600], buf[600];
+
+    asked = 0;
+    hs_fault_set_decider(count_questions);
+    (void)hs_hint(&err, EADDRNOTAVAIL, &peer, first, sizeof(first));
+    for (int i = 0; i < 300; i++) {
+        (void)hs_hint(&err, EADDRNOTAVAIL, &peer, buf, sizeof(buf));
+        ck_assert_ptr_nonnull(strstr(buf, "towards this peer"));
+    }
+    ck_assert_int_ge(asked, 1);
+    ck_assert_int_le(asked, 100);
+    asked = 0;
+    (void)hs_hint(&err, EADDRNOTAVAIL, &other, buf, sizeof(buf));
+    ck_assert_int_eq(asked, 1); /* of another peer nothing is known */
+    hs_fault_set_decider(NULL);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -318,5 +352,6 @@ main(void)
     tcase_add_loop_test(tc, a_hint_says_what_can_be_done_or_nothing, 0, LENGTH(rows));
     tcase_add_loop_test(tc, an_alert_comes_with_advice_where_there_is_any, 0, LENGTH(alerts));
     tcase_add_test(tc, the_hint_about_descriptors_fits_a_small_buffer);
+    tcase_add_test(tc, hints_about_ports_measure_seldom);
     return run_case(tc);
 }

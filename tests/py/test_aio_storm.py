@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import pytest
 import trio
 
 import hardsock as hs
@@ -228,8 +229,9 @@ def blow(run: Callable[[Any], Any], host: Any, operations: int) -> None:
     assert dict(_live()) == live
 
 
-def test_a_hundred_thousand_on_asyncio(event_loops: None) -> None:
-    blow(lambda main: asyncio.run(main()), AsyncioHost(), 100_000)
+@pytest.mark.parametrize("operations", [20_000, pytest.param(100_000, marks=pytest.mark.nightly)])
+def test_tens_of_thousands_on_asyncio(event_loops: None, operations: int) -> None:
+    blow(lambda main: asyncio.run(main()), AsyncioHost(), operations)
 
 
 def test_twenty_thousand_on_uvloop(event_loops: None) -> None:

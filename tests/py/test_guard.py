@@ -556,6 +556,71 @@ def test_a_forked_child_has_no_running_guard() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def guards_told() -> Any:
+    return hs.metrics()["guards"]
+
+
+def test_running_guards_are_counted_and_a_forked_child_has_none() -> None:
+    rule = guard.Rule("r", when=guard.descriptors < 0, then=guard.Diagnose())
+    assert guards_told()["running"] == 0
+    with hs.Guard(None, rule), hs.Guard(None, rule):
+        assert guards_told()["running"] == 2
+        if (pid := os.fork()) == 0:
+            first = guards_told()["running"]
+            with hs.Guard(None, rule):
+                second = guards_told()["running"]
+            os._exit(0 if (first, second, guards_told()["running"]) == (0, 1, 0) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert guards_told()["running"] == 2
+    assert guards_told()["running"] == 0
+
+
+def test_a_guard_whose_thread_cannot_be_started_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    one = hs.Guard(None, guard.Rule("r", when=guard.descriptors < 0, then=guard.Diagnose()))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            one.start()
+    assert guards_told()["running"] == 0
+    with one:
+        assert one.running
+
+
+def test_what_guards_decide_and_refuse_is_in_the_metrics() -> None:
+    before = guards_told()["decisions"]
+    rule = guard.Rule("r", when=guard.connections > 0, then=[guard.RefuseNew(), guard.Diagnose()])
+    with (
+        hs.serve(echo, ("127.0.0.1", 0), drain_timeout=5, name="refuser") as server,
+        clients(server.address, 1),
+    ):
+        one = hs.Guard(server, rule, enforce=True, log=Log())
+        one.tick()
+        with socket.create_connection(server.address, 30) as sock, pytest.raises(OSError):
+            sock.sendall(b"x")
+            if not sock.recv(1):
+                raise ConnectionResetError
+        told = next(one for one in hs.metrics()["services"] if one["name"] == "refuser")
+        assert (told["refused"], told["accepted"]) == (1, 1)
+        one.stop()
+    now = guards_told()["decisions"]
+    changed = {name: n - before[name] for name, n in now.items() if n != before[name]}
+    assert changed == {"armed": 1, "begin": 1, "done": 1, "end": 1, "stopped": 1}
+
+
+def test_every_outcome_of_a_decision_is_one_that_is_counted() -> None:
+    with pytest.raises(ValueError, match="outcome must be one of a guard's, got 'eaten'"):
+        _core._guard_count("eaten", 1)
+    with pytest.raises(TypeError, match="n must be an int"):
+        _core._guard_count("closed", "1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="runs"):
+        _core._guard_runs(1)  # type: ignore[arg-type]
+
+
 def test_a_child_forked_during_a_look_leaves_the_block_and_changes_nothing() -> None:
     looking, go_on = threading.Event(), threading.Event()
 

@@ -75,7 +75,7 @@ def test_names_are_the_conventions() -> None:
         if "histogram" in family.kind:
             assert family.name.endswith("_seconds"), family
         assert not family.name.endswith(("_ms", "_milliseconds", "_ns", "_percent")), family
-        assert set(family.labels) <= {"how", "reason", "kind", "pool", "state"}, family
+        assert set(family.labels) <= {"how", "reason", "kind", "pool", "state", "outcome"}, family
         assert family.help
         assert not family.help.endswith("."), family
 
@@ -172,6 +172,37 @@ def test_counters_of_a_pool_that_is_gone_stay(
     assert registry.get_sample_value("hardsock_pool_max_connections", {"pool": "short"}) is None
 
 
+def test_what_a_pool_counted_between_two_scrapes_outlives_it(listener: hs.Listener) -> None:
+    registry = CollectorRegistry()
+    hs.metrics.Collector(registry, max_pools=1000)
+    for _ in range(2):  # Never asked while it is there.
+        with hs.Pool(listener.address, name="between") as pool, pool.connection():
+            pass
+        del pool
+        gc.collect()
+    labels = {"pool": "between"}
+    assert value(registry, "hardsock_pool_acquired_total", **labels) == 2
+    assert value(registry, "hardsock_pool_use_seconds_count", **labels) == 2
+    assert value(registry, "hardsock_pool_acquired_total", **labels) == 2
+    assert registry.get_sample_value("hardsock_pool_max_connections", labels) is None
+
+
+def test_dials_that_failed_are_a_counter(registry: CollectorRegistry) -> None:
+    with hs.listen(("127.0.0.1", 0)) as gone:
+        address = gone.address
+    with hs.Pool(address, name="failing") as pool:
+        for _ in range(2):
+            with pytest.raises(hs.ConnectError):
+                pool.acquire(timeout=20)
+        failed = pool.stats().opened
+        assert failed >= 1
+        assert value(registry, "hardsock_pool_dial_failures_total", pool="failing") == failed
+        with hs.listen(address):
+            pool.acquire(timeout=20).close()
+            now = value(registry, "hardsock_pool_dial_failures_total", pool="failing")
+            assert now >= failed, "a dial that succeeds takes none back"
+
+
 COUNTER = ("hardsock_resolver_lookups_total", ())
 GAUGE = ("hardsock_descriptors_open", ())
 MOST = ("hardsock_descriptors_used_ratio", ())
@@ -193,6 +224,16 @@ def test_source_that_says_nothing_for_a_while_is_counted_once() -> None:
         totals = Totals.restored(json.loads(json.dumps(totals.saved())))
         assert totals.update({}, silent={"a"}) == {COUNTER: (3.0,)}
     assert totals.update({"a": {COUNTER: (5.0,)}}) == {COUNTER: (5.0,)}
+
+
+def test_a_process_that_goes_on_keeps_what_its_pools_have_counted() -> None:
+    totals = Totals()
+    totals.update({"1-2/process": {}, "1-2/pool 7": {COUNTER: (3.0,)}})
+    # It counted one more before its end, and the process says so.
+    told = {"1-2/process": {}, "1-2/ended True orders": {COUNTER: (4.0,)}}
+    assert totals.update(told) == {COUNTER: (4.0,)}
+    totals.update({"1-2/process": {}, **told, "1-2/pool 8": {COUNTER: (5.0,)}})
+    assert totals.update({}) == {COUNTER: (9.0,)}, "of a process that was killed all is kept"
 
 
 def test_shares_of_a_limit_are_not_added_up() -> None:

@@ -857,11 +857,9 @@ report_all(void)
     return rv;
 }
 
-static const char inspect_path[] = "/tmp/hardsock-torture-inspect";
-
 /* The answer to a question, if nothing fails on the way; the socket ends with it. */
 static hs_err
-ask_inspector(void)
+ask_inspector(const char *path)
 {
     struct sockaddr_un at = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -869,7 +867,7 @@ ask_inspector(void)
     char text[64] = "";
     hs_err rv = HS_E_SYSTEM;
 
-    memcpy(at.sun_path, inspect_path, sizeof(inspect_path));
+    (void)snprintf(at.sun_path, sizeof(at.sun_path), "%s", path);
     if (fd < 0)
         return rv;
     if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0 && send(fd, "events\n", 7, 0) == 7) {
@@ -884,12 +882,15 @@ ask_inspector(void)
 static hs_err
 be_inspected(void)
 {
-    hs_err rv = hs_inspect_start(inspect_path, NULL);
+    char path[64];
+    hs_err rv;
 
-    if (rv == HS_OK)
-        rv = ask_inspector();
+    /* Of this process: another may run the same test. */
+    (void)snprintf(path, sizeof(path), "/tmp/hardsock-torture-%d", (int)getpid());
+    if ((rv = hs_inspect_start(path, NULL)) == HS_OK)
+        rv = ask_inspector(path);
     hs_inspect_stop();
-    return access(inspect_path, F_OK) == 0 ? WRONG : rv;
+    return access(path, F_OK) == 0 ? WRONG : rv;
 }
 
 static const struct scenario {

@@ -65,11 +65,11 @@ class MessageServer(QuietConnections, Server):
                 self._seldom.log("news", logging.ERROR, "waiting for messages failed: %s", exc)
                 await wait(self._ended, _FAILED_WAIT_PAUSE)
                 continue
-            for each in news:
-                self._hear_one(each)
-            if len(news) == _BATCH:  # There may be no end of them: let those run that were started.
+            whole = len(news) == _BATCH
+            while news:  # None of them is kept alive while this waits.
+                self._hear_one(news.pop(0))
+            if whole:  # There may be no end of them: let those run that were started.
                 await self._tasks.breathe()
-            del news[:]
 
     def _hear_one(self, news: News) -> None:
         served, what, ending, _ = news

@@ -83,6 +83,14 @@ _Steps = Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, None]
 """Each step is a call of the connection: a method and its arguments, answered by its result."""
 
 
+def _next(steps: _Steps, answer: Any) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+    """None: there are no more."""
+    try:
+        return steps.send(answer)
+    except StopIteration:
+        return None
+
+
 def _exactly(n: int) -> Generator[tuple[str, tuple[Any, ...], dict[str, Any]], Any, bytes]:
     got: bytes = yield "recv_exactly", (n,), {}
     return got
@@ -104,32 +112,30 @@ def tunnel(conn: Connection, proxy: Proxy, host: str, port: int, limits: Any) ->
 
     *limits* is called for each step: its ``timeout=`` and ``token=``.
     """
-    steps, answer, failed = _steps(proxy, host, port), None, None
-    while True:
-        try:
-            name, args, options = steps.send(answer) if failed is None else steps.throw(failed)
-        except StopIteration:
-            return
-        answer, failed = None, None
+    steps = _steps(proxy, host, port)
+    step = next(steps, None)
+    while step is not None:
+        name, args, options = step
         try:
             answer = getattr(conn, name)(*args, **options, **limits())
         except Exception as exc:
-            failed = exc
+            step = steps.throw(exc)
+        else:
+            step = _next(steps, answer)
 
 
 async def tunnel_awaited(conn: Any, proxy: Proxy, host: str, port: int, limits: Any) -> None:
     """The same for an ``aio.Connection``."""
-    steps, answer, failed = _steps(proxy, host, port), None, None
-    while True:
-        try:
-            name, args, options = steps.send(answer) if failed is None else steps.throw(failed)
-        except StopIteration:
-            return
-        answer, failed = None, None
+    steps = _steps(proxy, host, port)
+    step = next(steps, None)
+    while step is not None:
+        name, args, options = step
         try:
             answer = await getattr(conn, name)(*args, **options, **limits())
         except Exception as exc:
-            failed = exc
+            step = steps.throw(exc)
+        else:
+            step = _next(steps, answer)
 
 
 # ---- HTTP CONNECT

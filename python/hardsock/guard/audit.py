@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from hardsock import _core
+
 __all__ = ["Audit"]
 
 logger = logging.getLogger("hardsock.guard")
@@ -33,6 +35,7 @@ class Audit:
     ) -> None:
         """Count it, and write its line."""
         self.counts[rule, action, outcome] += number
+        _core._guard_count(outcome, number)
         line: dict[str, Any] = {
             "at": round(time.time(), 3),
             "guard": self._name,

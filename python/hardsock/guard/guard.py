@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from hardsock import _core
 from hardsock._options import _check_seconds
 from hardsock.guard.actions import Action, Call, CloseIdle, Diagnose
 from hardsock.guard.audit import Audit
@@ -138,7 +139,12 @@ class Guard:
             self._thread = threading.Thread(
                 target=self._run, args=(self._stopping,), name=f"hardsock-{self.name}", daemon=True
             )
-            self._thread.start()
+            _core._guard_runs(True)  # Its thread takes it back.
+            try:
+                self._thread.start()
+            except BaseException:
+                _core._guard_runs(False)
+                raise
 
     def stop(self) -> None:
         """Look no more, and take back what lasts. Waits for a look that is under way."""
@@ -175,9 +181,12 @@ class Guard:
         return self._failure
 
     def _run(self, stopping: threading.Event) -> None:
-        while not stopping.is_set() and self._failure is None:
-            self.tick()
-            stopping.wait(self.every)
+        try:
+            while not stopping.is_set() and self._failure is None:
+                self.tick()
+                stopping.wait(self.every)
+        finally:
+            _core._guard_runs(False)
 
     def _begin_anew(self) -> None:
         """In a forked child: the lock may be held by a thread that is not there, and what lasts is

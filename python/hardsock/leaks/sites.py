@@ -9,7 +9,7 @@ from hardsock import _core
 
 __all__ = ["skip_sites"]
 
-_LIBRARY, _DISPATCHER, _END = 2, 3, 4  # as in csrc/binding/call_site.c
+_LIBRARY, _DISPATCHER, _END = 2, 3, 4  # as in csrc/binding/base/call_site.c
 
 _LIBRARIES = (
     # The standard library's clients.

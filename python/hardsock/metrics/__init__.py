@@ -98,7 +98,8 @@ class _Metrics:
           the bytes were read their caller could go on. ``conn_age`` is observed when a connection
           ends;
         - ``pools``: a list with the counts of each, and ``wait_seconds``, ``use_seconds``,
-          ``dial_seconds``; ``servers``: listeners; ``breakers``: keys and their states.
+          ``dial_seconds``; ``pools_ended``: the counts of those that are no more, by name;
+          ``guards``: how many run, and what they have decided; ``servers``: listeners; ``breakers``: keys and their states.
 
         In a forked child the counters go on from the parent's.
         """

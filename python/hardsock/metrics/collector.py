@@ -95,8 +95,8 @@ class Source:
     def collect(self) -> list[Metric]:
         if self._siblings is not None:
             return _filled(*self._siblings.collect())
-        told = report("metrics")
-        with self._lock:
+        with self._lock:  # Asked within it: two scrapes update in the order of what they were told.
+            told = report("metrics")
             sums = self._totals.update(sources(told, self._label))
         sums[("hardsock_processes", ("answered",))] = (1,)
         sums[("hardsock_processes", ("silent",))] = (0,)

@@ -14,7 +14,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["FAMILIES", "NO_EDGES", "Family", "PoolNames", "Series", "Sources", "Values", "sources"]
+__all__ = [
+    "FAMILIES",
+    "NO_EDGES",
+    "Family",
+    "PoolNames",
+    "Series",
+    "Sources",
+    "Values",
+    "heir",
+    "sources",
+]
 
 Series = tuple[str, tuple[str, ...]]
 Values = tuple[float, ...]
@@ -70,6 +80,7 @@ _SERVER_COUNTERS = {
     "handled": "Connections that ended in order, or by their peers",
     "failed": "Connections whose handler raised",
     "cut": "Connections that were ended by their server",
+    "refused": "Connections that were refused while a guard's rule wanted it",
 }
 _SERVER_PHASES = ("waiting", "parked", "busy", "lingering")
 _SERVER_STATES = ("accepting", "full", "failing", "draining")
@@ -182,6 +193,13 @@ _ALL = (
         most=True,
     ),
     *(Family(f"hardsock_server_{n}_total", "counter", h) for n, h in _SERVER_COUNTERS.items()),
+    Family("hardsock_guards_running", "gauge", "Guards whose thread looks"),
+    Family(
+        "hardsock_guard_decisions_total",
+        "counter",
+        "What guards have decided; would_...: in a dry run",
+        ("outcome",),
+    ),
     Family("hardsock_processes", "gauge", "Processes that are summed up here", ("state",)),
 )
 FAMILIES = {family.name: family for family in _ALL}
@@ -236,6 +254,9 @@ def _process(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
         states[breaker["state"]] = states.get(breaker["state"], 0) + 1
     for state, n in states.items():
         yield ("hardsock_breaker_keys", (state,)), (n,)
+    yield ("hardsock_guards_running", ()), (told["guards"]["running"],)
+    for outcome, n in told["guards"]["decisions"].items():
+        yield ("hardsock_guard_decisions_total", (outcome.replace(" ", "_"),)), (n,)
 
 
 def _pool(told: Mapping[str, Any], label: str) -> Iterator[tuple[Series, Values]]:
@@ -244,8 +265,14 @@ def _pool(told: Mapping[str, Any], label: str) -> Iterator[tuple[Series, Values]
     if not told["is_closed"]:
         yield ("hardsock_pool_max_connections", (label,)), (told["max_size"],)
     yield ("hardsock_pool_pending_requests", (label,)), (told["waiting"],)
+    yield from _pool_counts(told, label)
+
+
+def _pool_counts(told: Mapping[str, Any], label: str) -> Iterator[tuple[Series, Values]]:
+    failures = told["dial_seconds"]["count"] - told["connected"]
     for name in _POOL_COUNTERS:
-        yield (f"hardsock_pool_{name}_total", (label,)), (told[name],)
+        number = failures if name == "dial_failures" else told[name]
+        yield (f"hardsock_pool_{name}_total", (label,)), (number,)
     for reason, n in told["closed_by_reason"].items():
         yield ("hardsock_pool_closed_total", (label, reason)), (n,)
     for name in _POOL_HISTOGRAMS:
@@ -273,11 +300,26 @@ def _service(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
     yield ("hardsock_server_draining_seconds", ()), (told["draining"] or 0.0,)
 
 
+_PROCESS = "process"
+_ENDED = "ended"
+
+
+def heir(source: str) -> str | None:
+    """The source that has the counts of *source* as well once that is no more; None: nobody has.
+
+    A process keeps what its pools have counted; see ``pools_ended`` of its report.
+    """
+    process, slash, name = source.rpartition("/")
+    return f"{process}{slash}{_PROCESS}" if name.startswith("pool ") else None
+
+
 def sources(told: Mapping[str, Any], label: PoolNames) -> Sources:
     """A report named ``metrics``, by what it is about."""
-    found = {"process": dict(_process(told))}
+    found = {_PROCESS: dict(_process(told))}
     for pool in told["pools"]:
         found[f"pool {pool['id']}"] = dict(_pool(pool, label(pool)))
+    for pool in told["pools_ended"]:
+        found[f"{_ENDED} {pool['named']} {pool['name']}"] = dict(_pool_counts(pool, label(pool)))
     for listener in told["servers"]:
         found[f"listener {listener['id']}"] = dict(_listener(listener))
     for service in told["services"]:

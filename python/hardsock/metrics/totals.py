@@ -2,7 +2,8 @@
 
 A pool that ends takes its counters with it, and so does a process; to Prometheus a sum that has
 become smaller is a counter that began anew, so that all of it would be counted once more. So what
-a source had last said stays in the sum when it is no more.
+a source had last said stays in the sum when it is no more, unless there is an heir: a process goes
+on telling what its pools had counted.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from hardsock.metrics.families import FAMILIES, Series, Sources, Values
+from hardsock.metrics.families import FAMILIES, Series, Sources, Values, heir
 
 __all__ = ["Totals", "less"]
 
@@ -69,7 +70,7 @@ class Totals:
         """The sums. Sources that are in neither have ended; *silent* ones have not said anything."""
         kept: Sources = {}
         for source, all_series in self._last.items():
-            if source in now:
+            if source in now or heir(source) in now:
                 continue
             if source in silent:
                 kept[source] = all_series

@@ -33,6 +33,8 @@ _PREFIXES = (
     ("hardsock_resolver_", "hardsock.resolver."),
     ("hardsock_listener_", "hardsock.listener."),
     ("hardsock_server_", "hardsock.server."),
+    ("hardsock_guard_", "hardsock.guard."),
+    ("hardsock_guards_", "hardsock.guards."),
     ("hardsock_breaker_", "hardsock.breaker."),
     ("hardsock_descriptors_", "hardsock.descriptors."),
     ("hardsock_", "hardsock."),
@@ -54,6 +56,7 @@ _ATTRIBUTES = {
     "how": "hardsock.connection.origin",
     "reason": "hardsock.reason",
     "kind": "hardsock.event",
+    "outcome": "hardsock.outcome",
     "pool": "hardsock.pool.name",
     "state": "hardsock.state",
 }

@@ -81,7 +81,6 @@ class Channel:
             EOFError: The other end is gone, and there are no more.
             OSError: So it is, or what came is no message.
         """
-        ended: Exception | None = None
         try:
             for _ in range(_PIECES):
                 if not (piece := self._sock.recv(_PIECE)):
@@ -89,12 +88,11 @@ class Channel:
                 self._in += piece
         except BlockingIOError:
             pass
-        except (EOFError, OSError) as exc:
-            ended = exc
-        messages = self._whole()
-        if ended is not None and not messages:
-            raise ended
-        return messages
+        except (EOFError, OSError):
+            if messages := self._whole():
+                return messages
+            raise
+        return self._whole()
 
     def _whole(self) -> list[Message]:
         found: list[Message] = []

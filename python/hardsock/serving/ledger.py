@@ -211,6 +211,12 @@ class Ledger:
         """How many more may be accepted; those that only linger make room."""
         return self._limit - len(self.active) + len(self._lingering)
 
+    def refuse(self) -> None:
+        """One was reset as a guard wanted it."""
+        self.refused += 1
+        if self._service is not None:
+            self._service.count(4)
+
     def admit(self, served: Served) -> Served | None:
         """A connection was accepted. Returns one that lingered and had to make room: to be closed.
 

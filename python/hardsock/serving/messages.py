@@ -98,11 +98,9 @@ class MessageServer(QuietConnections, Server):
         served.phase = Phase.HANDLER
         if served.outcome is not None or served.ended_by is not None:
             return Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
-        exc = self._call(served)
+        failed = self._call(served)
         if os.getpid() != self._pid:
-            if exc is not None:
-                raise exc
             return Disposition(Outcome.CANCELLED, End.CLOSE)  # The child's thread ends with this.
-        if exc is None and served.over is None:
-            return None
-        return self._judge(served, exc)
+        if failed is None and served.over is not None:
+            return self._judge(served, None)
+        return failed

@@ -308,7 +308,9 @@ class ProcessServer:
         known = self.stats()
         busy = known.active - known.waiting - known.parked
         phases = (known.waiting, known.parked, busy, 0)
-        self._service.tell(phases, (known.accepted, known.handled, known.failed, known.cut))
+        refused = known.shed_reasons.get("guard", 0)
+        counts = (known.accepted, known.handled, known.failed, known.cut, refused)
+        self._service.tell(phases, counts)
 
     # ---- telling
 

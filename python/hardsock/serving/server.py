@@ -95,8 +95,8 @@ class Server(LingeringConnections):
     def drain(self, timeout: float | None = None, *, grace: float | None = None) -> DrainReport:
         """Stop accepting, let the connections end, and cut what has not ended in time.
 
-        Connections that wait for a message of which nothing has arrived are closed at once, busy
-        ones after their answer; handlers are told by ``draining``. When only *grace*
+        Connections that wait for a message of which nothing has arrived are closed after
+        ``drain_idle``, busy ones after their answer; handlers are told by ``draining``. When only *grace*
         is left, tokens are cancelled; near its end connections are reset. It never takes longer:
         a handler that will not leave is named in the report, with its stack.
 
@@ -285,23 +285,28 @@ class Server(LingeringConnections):
             go = self._ledger.start(served, threading.current_thread(), time.monotonic())
         if not go:
             return Disposition(served.ended_by or Outcome.CANCELLED, End.ABORT)
-        exc = self._call(served)
+        failed = self._call(served)
         if os.getpid() != self._pid:
-            if exc is not None:
-                raise exc
             return None
-        return self._judge(served, exc)
+        return failed or self._judge(served, None)
 
-    def _call(self, served: Served) -> BaseException | None:
-        """Call the handler; what it raised."""
+    def _call(self, served: Served) -> Disposition | None:
+        """Call the handler; None: it returned. In a forked child what it raises goes on.
+
+        It is judged where it is caught: its traceback leads to the frames that wait for this one,
+        and with it in a local variable of these they and the connection would stay until the
+        garbage is collected.
+        """
         scope = None
         try:
             scope = bound_handler(served, self._options)
             enter(self._context, scope).run(self._handler, served.conn)
         except BaseException as exc:
-            return exc
-        finally:
+            if os.getpid() != self._pid:
+                raise
             note_overrun(served, scope, self._options)
+            return self._judge(served, exc)
+        note_overrun(served, scope, self._options)
         return None
 
     def _end(self, served: Served, disposition: Disposition) -> None:
@@ -394,6 +399,7 @@ class Server(LingeringConnections):
 
     def _step_of_drain(self, drain: Drain) -> bool:
         """Do what is due, and wait for the next; whether the drain is over."""
+        self._make_room_in_drain(drain)
         self._look_in_drain(drain)
         with self._lock:
             bell = self._bell = CancelToken(name="drain")

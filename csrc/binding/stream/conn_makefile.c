@@ -1,0 +1,179 @@
+/* conn_makefile.c: what the files of makefile() need besides recv(); hardsock/files/binary.py is
+ * the rest.
+ *
+ * A file reads out of the connection's own receive buffer, so that it has none that could be lost,
+ * and each of its calls is one call here: one deadline, all or nothing.
+ */
+#include "conn.h"
+
+#include <stdint.h>
+
+static hs_err
+attempt_readline(struct job *job)
+{
+    struct file_io *io = &job->u.file_io;
+
+    return hs_conn_read_line(job->call.conn, &job->call.op, io->from, io->limit, job->call.err,
+                             &io->n);
+}
+
+/* Without memory for an object nothing is consumed. */
+static PyObject *
+conn_makefile_take_line(struct job *job)
+{
+    struct hs_conn *conn = job->call.conn;
+    size_t n = job->u.file_io.n;
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)hs_conn_peeked(conn), (Py_ssize_t)n);
+
+    hs_conn_read_line_end(conn, &job->call.op, bytes == NULL ? 0 : n);
+    return bytes;
+}
+
+CONN_DOC(_file_readline,
+         "_file_readline($self, limit=-1, start=0, /)\n--\n\n"
+         "Receive up to and including the first LF at or behind start, or limit bytes (None or\n"
+         "negative: no limit), or what comes before the peer ends.");
+
+static int
+prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                 struct job *job)
+{
+    static const struct params p = {"readline", 0, 2, 2, {"limit", "start"}};
+    PyObject *values[MAX_PARAMS];
+    long limit = -1, start = 0;
+
+    job->attempt = attempt_readline;
+    job->result = conn_makefile_take_line;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        (values[0] != Py_None &&
+         parse_long(values[0], "limit", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &limit) < 0) ||
+        parse_long(values[1], "start", 0, PY_SSIZE_T_MAX, &start) < 0 ||
+        conn_job_begin(self, job, "readline", NULL, NULL) < 0)
+        return -1;
+    job->u.file_io.from = (size_t)start;
+    job->u.file_io.limit = limit < 0 ? SIZE_MAX : (size_t)limit;
+    return 0;
+}
+
+/* A line that has arrived already, as most of a head have: without a job, and without detaching.
+ * It asks all that the call would ask; what is refused or has to wait is the call's. NULL without
+ * an exception: so it is here. */
+static PyObject *
+take_buffered_line(PyObject *obj, size_t limit)
+{
+    ConnObject *self = (ConnObject *)obj;
+    hs_err rv = HS_E_CLOSED;
+    PyObject *line, *bound;
+    size_t n = 0;
+    bool live;
+
+    if (self->lease.id != 0)
+        return NULL;
+    bound = conn_bound(obj);
+    live = scopes_are_live(state_of(obj), bound);
+    Py_XDECREF(bound);
+    if (!live)
+        return NULL;
+    HS_BEGIN_LOCKED(obj); /* What it has claimed no return can miss. */
+    if (!conn_is_let_go(self))
+        rv = hs_conn_try_line(self->core, limit, &n);
+    HS_END_LOCKED();
+    if (rv != HS_OK)
+        return NULL;
+    line = PyBytes_FromStringAndSize((const char *)hs_conn_peeked(self->core), (Py_ssize_t)n);
+    hs_conn_try_line_end(self->core, line == NULL ? 0 : n);
+    return line;
+}
+
+/* Whether it is the limit alone, as a plain int that is not 0. */
+static bool
+is_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, size_t *ret_limit)
+{
+    long limit = -1;
+
+    if (nargs > 1 || kwnames != NULL)
+        return false;
+    if (nargs == 1 && (!PyLong_CheckExact(args[0]) || (limit = PyLong_AsLong(args[0])) == 0 ||
+                       (limit == -1 && PyErr_Occurred()))) {
+        PyErr_Clear(); /* The call parses it again. */
+        return false;
+    }
+    *ret_limit = limit < 0 ? SIZE_MAX : (size_t)limit;
+    return true;
+}
+
+PyObject *
+conn__file_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    PyObject *line;
+    size_t limit;
+
+    if (is_plain(args, nargs, kwnames, &limit) &&
+        ((line = take_buffered_line(self, limit)) != NULL || PyErr_Occurred()))
+        return line;
+    return job_run(prepare_readline, self, args, nargs, kwnames);
+}
+
+static hs_err
+attempt_write(struct job *job)
+{
+    struct file_io *io = &job->u.file_io;
+    hs_err rv = hs_conn_sendv(job->call.conn, &job->call.op, io->iov, 2, true, job->call.err);
+
+    if (rv < 0)
+        job->call.err->op = "write";
+    return rv;
+}
+
+static PyObject *
+conn_makefile_nothing(struct job *Py_UNUSED(job))
+{
+    Py_RETURN_NONE;
+}
+
+static void
+release_write(struct job *job)
+{
+    struct file_io *io = &job->u.file_io;
+
+    for (int i = 0; i < 2; i++)
+        if (io->view[i].obj != NULL)
+            PyBuffer_Release(&io->view[i]);
+}
+
+CONN_DOC(_file_write,
+         "_file_write($self, kept, data, midway, timeout=None, /)\n--\n\n"
+         "Send kept and data as one. midway: bytes of their message are out already, so that a\n"
+         "failure poisons even if none of these are.");
+
+static int
+prepare_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+              struct job *job)
+{
+    static const struct params p = {"write", 3, 4, 4, {"kept", "data", "midway", "timeout"}};
+    struct file_io *io = &job->u.file_io;
+    PyObject *values[MAX_PARAMS];
+    int midway;
+
+    job->release = release_write;
+    job->attempt = attempt_write;
+    job->result = conn_makefile_nothing;
+    if (parse_args(&p, args, nargs, kwnames, values) < 0 ||
+        (midway = PyObject_IsTrue(values[2])) < 0 ||
+        conn_job_begin(self, job, "write", values[3], NULL) < 0)
+        return -1;
+    job->call.op.midway = midway > 0;
+    for (int i = 0; i < 2; i++) {
+        if (PyObject_GetBuffer(values[i], &io->view[i], PyBUF_SIMPLE) < 0)
+            return -1;
+        io->iov[i] =
+            (struct iovec){.iov_base = io->view[i].buf, .iov_len = (size_t)io->view[i].len};
+    }
+    return 0;
+}
+
+PyObject *
+conn__file_write(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return job_run(prepare_write, self, args, nargs, kwnames);
+}

@@ -1,0 +1,60 @@
+"""What judges the site (`make docs`): a link that leads nowhere is found, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+import docs_site  # noqa: E402
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "guides").mkdir()
+    (tmp_path / "guides/one page.html").write_text('<h1 id="top">One</h1><a href="../#all">all</a>')
+    (tmp_path / "picture.svg").write_text("<svg/>")
+    return tmp_path
+
+
+def test_links_that_lead_somewhere_are_silent(site: Path) -> None:
+    (site / "index.html").write_text(
+        '<h1 id="all">All</h1><a href="#all">here</a><a href="guides/one%20page.html#top">one</a>'
+        '<img src="picture.svg"><a href="https://example.org/x#y">out</a><a href="mailto:a@b">me</a>'
+    )
+    assert list(docs_site.broken(site)) == []
+    assert docs_site.links(site) == 0
+
+
+@pytest.mark.parametrize(
+    ("tag", "problem"),
+    [
+        ('<a href="none.html">', "none.html: no such file"),
+        ('<img src="none.svg">', "none.svg: no such file"),
+        ('<a href="#none">', "#none: no such heading"),
+        ('<a href="guides/one%20page.html#none">', "one%20page.html#none: no such heading"),
+        ('<a href="http://example.org/">', "http://example.org/: http, not https"),
+        ('<a href="//example.org/">', "//example.org/: no scheme, not https"),
+        ('<a href="https://example/">', "https://example/: no host name: 'example'"),
+        ('<a href="https://example.org/a b">', "a b: a space in 'https://example.org/a b'"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_named_with_its_page(
+    site: Path, tag: str, problem: str
+) -> None:
+    (site / "index.html").write_text(f'<h1 id="all">All</h1>{tag}')
+    (found,) = docs_site.broken(site)
+    assert found.startswith("index.html: ")
+    assert found.endswith(problem)
+    assert docs_site.links(site) == 1
+
+
+def test_a_site_that_was_not_built_is_no_site_without_faults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert docs_site.links(tmp_path) == 1
+    assert "make docs" in capsys.readouterr().out
