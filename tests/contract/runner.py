@@ -193,6 +193,14 @@ def part(target: str) -> list[unittest.TestCase]:
     return found[len(found) * (which - 1) // of : len(found) * which // of]
 
 
+def end_children() -> None:
+    """What multiprocessing would do at an exit, which this process has none of."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    for child in multiprocessing.active_children() if multiprocessing else ():
+        child.kill()
+        child.join()
+
+
 def main() -> None:
     out, mode, *rest = sys.argv[1:]
     from test import support
@@ -211,6 +219,7 @@ def main() -> None:
     chosen = [test for one in targets for test in part(one) if test.id() not in left_out]
     unittest.TestSuite(chosen).run(Recorder(out))
     sys.stdout.flush()
+    end_children()
     os._exit(0)  # Threads that a failed test left behind are not waited for.
 
 

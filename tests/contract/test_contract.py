@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -18,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hardsock.lab.waits import poll_until
 from support.require import Unavailable, available
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -95,6 +99,24 @@ class Outcomes:
     injected: int
 
 
+def run_alone(command: list[str], **where: Any) -> int:
+    """Run it in a session of its own, of which nothing is left: tests fork, and then fail."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, **where
+    ) as process:
+        try:
+            # Not reaped yet, so that the number is still that of its group.
+            if not poll_until(lambda: has_ended(process.pid), LIMIT):
+                raise subprocess.TimeoutExpired(command, LIMIT)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
 def run(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> list[dict[str, str]]:
     """Return what the runner wrote; a process that a test ended goes on with the next test."""
     out = folder / f"{mode}.jsonl"
@@ -103,9 +125,7 @@ def run(folder: Path, targets: list[str], mode: str, left_out: list[str]) -> lis
         command = [sys.executable, str(RUNNER), str(out), mode]
         command += [f"-{one}" for one in [*left_out, *done]] + targets
         with (folder / "log").open("a") as log:
-            status = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=LIMIT
-            ).returncode
+            status = run_alone(command, cwd=folder, stdout=log, stderr=log)
         lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
         if status == 0:
             return lines
@@ -225,3 +245,25 @@ def test_each_listed_difference_is_a_test_of_some_interpreter(mode: str) -> None
         assert case[0].isupper(), test
         assert len(reason) > 20, f"{test}: no reason"
     assert not set(SLOW) & set(listed(mode))
+
+
+@pytest.mark.parametrize("how", ["os.fork()", "multiprocessing"])
+def test_nothing_is_left_of_a_test_that_forks_and_does_not_wait(tmp_path: Path, how: str) -> None:
+    start = {
+        "os.fork()": "if os.fork() == 0: signal.pause()",
+        "multiprocessing": "get_context('fork').Process(target=signal.pause).start()",
+    }[how]
+    (tmp_path / "forking.py").write_text(
+        "import os, signal, unittest\nfrom multiprocessing import get_context\n"
+        f"class Forking(unittest.TestCase):\n    def test_it(self):\n        {start}\n"
+    )
+    command = [sys.executable, str(RUNNER), "out", "plain", "forking"]
+    reading, writing = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    try:
+        assert run_alone(command, cwd=tmp_path, stdout=writing, env=environment) == 0
+    finally:
+        os.close(writing)
+    with open(reading, "rb") as rest:
+        assert rest.read() == b""  # ended, so that nobody has the other side any more
+    assert '"passed"' in (tmp_path / "out").read_text()

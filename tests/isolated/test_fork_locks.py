@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from isolated.test_process import silent
@@ -108,3 +112,77 @@ fork_while_held(hold, use)
 )
 def test_tls_settings_are_made_in_the_child_of_who_made_some(code: str) -> None:
     silent(_PRELUDE + code)
+
+
+_IMPORTING = """
+import tempfile
+folder = tempfile.TemporaryDirectory()
+sys.path.insert(0, folder.name)
+inside, forking = threading.Event(), threading.Event()
+sys.inside, sys.forking = inside, forking
+with open(folder.name + "/half_there.py", "w") as file:
+    file.write("import sys\\nsys.inside.set()\\nsys.forking.wait()\\n{rest}\\nwhole = True")
+
+def use():
+    import half_there
+    assert half_there.whole
+    import hardsock.files.binary
+
+thread = threading.Thread(target=lambda: __import__("half_there"))
+thread.start()
+inside.wait()
+"""
+
+
+def test_a_child_can_import_what_another_thread_was_importing() -> None:
+    silent(
+        _PRELUDE
+        + _IMPORTING.format(rest="sum(range(300_000))")
+        + """
+from hardsock import _fork_locks
+_fork_locks._LONGEST_IMPORT = 100
+os.register_at_fork(before=forking.set)  # which runs before those that are there already
+pid = os.fork()
+if pid == 0:
+    signal.alarm(10)
+    use()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+thread.join()
+folder.cleanup()
+"""
+    )
+
+
+def test_a_fork_waits_once_for_an_import_that_does_not_end() -> None:
+    silent(
+        _PRELUDE
+        + _IMPORTING.format(rest="")
+        + """
+from hardsock import _fork_locks
+_fork_locks._LONGEST_IMPORT = 0.05
+looks = []
+looked = _fork_locks._imported_by_others
+_fork_locks._imported_by_others = lambda: looks.append(looked()) or looks[-1]
+for times in (2, 1):
+    looks.clear()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (len(looks) >= 2) == (times == 2), (times, len(looks))
+    assert looks[0]
+forking.set()
+thread.join()
+folder.cleanup()
+"""
+    )
+
+
+@pytest.mark.nightly
+def test_children_of_a_process_that_is_busy_in_every_call_go_on() -> None:
+    script = Path(__file__).with_name("fork_storm.py")
+    done = subprocess.run(
+        [sys.executable, script, "1000"], capture_output=True, text=True, timeout=1800
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -244,6 +244,8 @@ core_guard_retire(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         parse_seconds(values[2], "age", &a.age_ns) < 0)
         return NULL;
     run_detached(retire_detached, &a);
+    if (a.failed)
+        return PyErr_NoMemory();
     if ((kept = a.how == HS_RETIRE_ASKED ? retiring_object(&a) : Py_NewRef(Py_None)) == NULL)
         return NULL;
     return Py_BuildValue("(sdN)", hs_retire_name(a.how), (double)a.seen_ns / 1e9, kept);
