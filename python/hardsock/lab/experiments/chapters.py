@@ -54,6 +54,7 @@ CHAPTERS = (
         ("descriptors", "deadline-lost"),
     ),
 )
+"""The chapters of the index page, in their order, with the experiments of each."""
 
 WRONG = (
     (
@@ -82,3 +83,4 @@ WRONG = (
         "or a capture see it."
     ),
 )
+"""What is often advised and does not hold: the advice in Markdown, and what is true."""
