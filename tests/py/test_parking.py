@@ -110,7 +110,7 @@ def test_a_guard_takes_back_what_it_has_asked_for(
     pair: tuple[hs.Connection, socket.socket], how: str
 ) -> None:
     conn, peer = pair
-    conn._set_served()
+    conn._set_served(False)
     parking = Parking()
     assert parking.park(conn, "what", None) == TAKEN
     outcome, _, asked = _core._guard_retire(conn._id, 0, 0)
