@@ -28,8 +28,8 @@ FUZZ_SECONDS ?= 30
 # As the extra "docs" of pyproject.toml has them.
 DOCS_NEEDS := furo 'myst-parser>=4' 'sphinx>=8'
 PYTEST_ARGS ?=
-# Worker processes of the Python suite; 0 is one process, which --pdb wants.
-PYTEST_JOBS ?= 2
+# Worker processes of the Python suite, which mostly waits; 0 is one process, which --pdb wants.
+PYTEST_JOBS ?= 4
 PYTEST_LIMIT ?= 2700
 
 Q   := $(if $(filter 1,$(V)),,@)
@@ -83,7 +83,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench compare demo docs check-adapters check-suites check-docs nightly-docs soak
+PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench board compare demo docs check-adapters check-suites check-docs nightly-docs soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -329,6 +329,10 @@ ifeq ($(BENCH_ARGS),)
 	$(Q)$(PY) -m bench.adapters
 	$(Q)$(PY) -m bench.loops
 endif
+
+.PHONY: board
+board: need-dev ## docs/benchmarks.md and its pictures, from the last `make bench` (BOARD_JSON)
+	$(Q)$(PY) -m bench.board $(BOARD_JSON)
 
 compare: need-dev build ## the same hard cases on ssl and hardsock, and on sysctl tools and hardsock-tune
 	$(Q)$(PY) tests/tls/compare.py

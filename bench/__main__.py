@@ -15,6 +15,7 @@ from .model import Work
 
 LATEST = build.OUT / "latest.json"
 ROUNDS, QUICK_ROUNDS = 61, 9
+LIVES, QUICK_LIVES = 6, 1
 MEMORY_ROUNDS, QUICK_MEMORY_ROUNDS = 3, 1
 # A quick run is for seeing that everything works; its numbers are too noisy to quote.
 QUICK_SECONDS_FACTOR, QUICK_COUNT_FACTOR = 0.5, 0.25
@@ -62,6 +63,7 @@ def plan_for(options: argparse.Namespace, work: Work) -> runner.Plan:
         rounds = min(rounds, work.most_rounds or rounds)
     return runner.Plan(
         rounds=rounds,
+        lives=QUICK_LIVES if options.quick else LIVES,
         seconds_factor=QUICK_SECONDS_FACTOR if options.quick else 1.0,
         count_factor=QUICK_COUNT_FACTOR if options.quick else 1.0,
         only=frozenset(options.impl) | REFERENCES if options.impl else None,

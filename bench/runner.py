@@ -2,7 +2,11 @@
 
 Machines are noisy, so nothing is compared across time: in every round each implementation measures
 one short slice, in an order shuffled anew, and ratios are taken within the round. What is reported
-is the median of those ratios with its quartiles. The first round warms up and is thrown away.
+is the median of those ratios with its quartiles.
+
+One process can be half as fast again as its twin: where its pages lie, what its allocator does. So
+each worker is started several times in a run, and the quartiles have the spread between processes in
+them. The first round of each life warms up and is thrown away.
 """
 
 from __future__ import annotations
@@ -203,6 +207,7 @@ class Plan:
     """How much to measure."""
 
     rounds: int
+    lives: int = 1  # how often each worker is started anew
     seconds_factor: float = 1.0
     count_factor: float = 1.0
     only: frozenset[str] | None = None  # implementations; None: all
@@ -254,6 +259,18 @@ class Session:
             self.close(name)
 
 
+def turns(work: Work, plan: Plan) -> Iterator[tuple[int, int, bool]]:
+    """Yield for each turn: rounds that are done, the number of the turn in its life, whether it counts."""
+    warm_up = 0 if work.fresh_worker else 1
+    lives = 1 if work.fresh_worker else max(1, min(plan.lives, plan.rounds))
+    done = 0
+    for life in range(lives):
+        end = plan.rounds * (life + 1) // lives
+        for turn in range(warm_up + end - done):
+            yield done, turn, turn >= warm_up
+            done += turn >= warm_up
+
+
 def run_work(work: Work, plan: Plan, progress: Callable[[str], None]) -> list[Series]:
     """Measure one work with all its implementations."""
     peer_cpus, worker_cpus = cpus_for(work.placement)
@@ -261,13 +278,14 @@ def run_work(work: Work, plan: Plan, progress: Callable[[str], None]) -> list[Se
     with peer(work, peer_cpus) as target:
         session = Session(work, plan, target, worker_cpus)
         try:
-            warm_up = 0 if work.fresh_worker else 1
-            for turn in range(warm_up + plan.rounds):
+            for done, turn, keep in turns(work, plan):
+                if turn == 0:
+                    session.close_all()
                 names = list(session.series)
                 shuffle(names)
                 for name in names:
-                    progress(f"{work.name}: round {turn - warm_up + 1}/{plan.rounds}: {name}")
-                    session.one_slice(name, keep=turn >= warm_up)
+                    progress(f"{work.name}: round {done + 1}/{plan.rounds}: {name}")
+                    session.one_slice(name, keep=keep)
         finally:
             session.close_all()
     return list(session.series.values())

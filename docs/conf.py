@@ -72,10 +72,15 @@ def leads_out(app: object, docname: str, text: list[str]) -> None:
 NAMES = re.compile(r" *[\w*]+(, [\w*]+)*,")
 
 
-def join_names(
+def before_napoleon(
     app: object, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    """Several parameters with one description may take several lines: napoleon reads one."""
+    """What napoleon would read otherwise than it is meant."""
+    if name.startswith("hardsock.adapters") and getattr(value, "__doc__", None) is None:
+        lines.clear()  # The library's own text, of the method that is replaced.
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "")  # "Client: ..." says for whom it is, and is no type.
+    # Several parameters with one description may take several lines: napoleon reads one.
     i = 0
     while i + 1 < len(lines):
         if NAMES.fullmatch(lines[i]):
@@ -115,4 +120,4 @@ def setup(app: object) -> None:
     app.connect("source-read", leads_out)  # type: ignore[attr-defined]
     app.connect("build-finished", finish)  # type: ignore[attr-defined]
     # Before napoleon, which has the usual priority of 500.
-    app.connect("autodoc-process-docstring", join_names, priority=400)  # type: ignore[attr-defined]
+    app.connect("autodoc-process-docstring", before_napoleon, priority=400)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,12 @@ MODULES = {
     "hardsock.files": "Files as connections",
     "hardsock.tuning": "Kernel settings from Python",
     "hardsock.lab": "Peers that stall, drip and vanish: for tests",
+    "hardsock.aio.loop": "An event loop for asyncio, over hardsock",
+    "hardsock.aio.streams": "asyncio's streams over a connection",
+    "hardsock.aio.trio_stream": "trio's streams over a connection",
+    "hardsock.aio.anyio_stream": "anyio's streams over a connection",
 }
+ADAPTERS = "hardsock.adapters"
 GROUPS = ("Functions", "Classes", "Records", "Errors and warnings", "Other")
 
 
@@ -54,6 +60,8 @@ def directive(module: str, name: str, value: object) -> list[str]:
         lines += ["   :show-inheritance:"]
     if kind == "autodata":
         lines += ["   :no-value:"]
+    if module.endswith(("httpx2", "httpcore2")):
+        lines += ["   :no-index:"]  # The same objects as those of httpx and httpcore.
     return lines
 
 
@@ -76,13 +84,24 @@ def page(name: str, purpose: str) -> Iterator[str]:
             yield "```\n"
 
 
+def adapters() -> dict[str, str]:
+    """Return each adapter with what its docstring says first."""
+    package = importlib.import_module(ADAPTERS)
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__, f"{ADAPTERS}."):
+        if not info.name.rpartition(".")[2].startswith("_"):
+            said = inspect.getdoc(importlib.import_module(info.name)) or ""
+            found[info.name] = said.partition("\n")[0].rstrip(".")
+    return found
+
+
 def write(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    for name, purpose in MODULES.items():
+    for name, purpose in (MODULES | adapters()).items():
         text = "\n".join(page(name, purpose))
         path = folder / f"{name}.md"
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
 
 
-__all__: typing.Final = ["MODULES", "names", "write"]
+__all__: typing.Final = ["MODULES", "adapters", "names", "write"]

@@ -35,8 +35,13 @@ say 'install, and try'
 apt-get -y -qq --no-install-recommends install ./*.deb gcc libc6-dev pkgconf >/dev/null
 mkdir "$build/trial"
 cd "$build/trial" # not the checkout: what is installed is tried
-hardsock demo | tail -3
-sh "$here/debian/tests/library"
-sh "$here/debian/tests/tune" | tail -3
+# A pipe's state is that of its last command: what is tried writes to a file.
+try() {
+    "$@" >"$build/said" 2>&1 || { cat "$build/said"; say "failed: $*"; exit 1; }
+    tail -3 "$build/said"
+}
+try hardsock demo
+try sh "$here/debian/tests/library"
+try sh "$here/debian/tests/tune"
 python3 -c 'import hardsock as hs; print("hardsock", hs.__version__, "on", hs.openssl_version())'
 say ok

@@ -52,8 +52,8 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     (
         r"Py_(BEGIN|END)_ALLOW_THREADS\b|Py_(UN)?BLOCK_THREADS\b|PyEval_(Save|Restore)Thread"
         + CALL,
-        ("csrc/binding/base/run.c",),
-        "only csrc/binding/base/run.c releases the GIL",
+        ("csrc/binding/base/detach.c",),
+        "only csrc/binding/base/detach.c releases the GIL",
     ),
     (
         r"PyList_New\s*\((?!0\))",

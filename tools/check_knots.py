@@ -15,9 +15,7 @@ import common
 
 # The sizes of the knots of each folder, a file being a .c with its .h: largest first.
 KNOTS = {
-    "binding": [11, 3, 2, 2, 2, 2],
     "cancel": [2],
-    "stream": [11, 8, 2],
 }
 
 DEFINITION = re.compile(r"^(\w+)\((?:[^()]|\([^()]*\))*\)\s*\{", re.M)

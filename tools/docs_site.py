@@ -193,7 +193,13 @@ def look(site: Path, names: list[str]) -> int:
     program = axe()
     pages = [site / n for n in names] or sorted(site.rglob("*.html"))
     found: list[str] = []
-    with browser() as tab:
+
+    def tell(lines: Iterator[str], where: str = "") -> None:
+        for line in lines:
+            found.append(line)
+            print(f"site: {where}{line}", flush=True)
+
+    with browser(timeout=600) as tab:
         for path in pages:
             name = path.relative_to(site).as_posix()
             for width, height in WIDTHS:
@@ -202,13 +208,12 @@ def look(site: Path, names: list[str]) -> int:
                     picture = PICTURES / f"{name.replace('/', '_')[:-5]}-{width}-{scheme}.png"
                     picture.parent.mkdir(parents=True, exist_ok=True)
                     tab.screenshot(picture)
-                    problems = list(judge(tab))
+                    where = f"{name}, {width}, {scheme}: "
+                    tell(judge(tab), where)
                     if (width, scheme) in ASKED:
-                        problems += ask_axe(tab, program)
-                    found += [f"{name}, {width}, {scheme}: {p}" for p in problems]
-        found += search_finds(tab, site)
-        found += keyboard_reaches(tab, site)
-    print("".join(f"site: {line}\n" for line in found), end="")
+                        tell(ask_axe(tab, program), where)
+        tell(search_finds(tab, site))
+        tell(keyboard_reaches(tab, site))
     print(f"site: {len(pages)} pages, {len(found)} findings; pictures in {PICTURES}")
     return 1 if found else 0
 

@@ -233,7 +233,7 @@ class Calls(unittest.TestCase):
             ("csrc/base/lock.c", "pthread_mutex_lock(&m);", False),
             ("csrc/pool/pool.c", "clock_gettime(CLOCK_MONOTONIC, &t);", True),
             ("csrc/base/time.c", "clock_gettime(CLOCK_MONOTONIC, &t);", False),
-            ("csrc/binding/base/run.c", "Py_BEGIN_ALLOW_THREADS", False),
+            ("csrc/binding/base/detach.c", "Py_BEGIN_ALLOW_THREADS", False),
             ("csrc/binding/conn.c", "Py_BEGIN_ALLOW_THREADS", True),
             ("csrc/binding/conn.c", "t = PyEval_SaveThread();", True),
             ("csrc/binding/conn.c", "list = PyList_New(n);", True),

@@ -1,10 +1,14 @@
 """A long run under everything at once, and what grows in it.
 
-`make soak MINUTES=60`: clients (a pool, a connection for each request, an event loop) and a server
-at the two ends of a wire that gets better and worse; calls of the clients fail on demand; the server
-is killed and started again. Every answer is compared with what was asked. Each second the clients'
-memory, descriptors and threads are noted; their slopes, with bounds that hold 95 % of the time, say
-whether something grows. Writes build/soak/result.json and two pictures.
+`make soak MINUTES=60`: clients (pools, a connection for each request, an event loop) and two servers
+at the two ends of a wire that gets better and worse; calls of the clients and of one server fail on
+demand; the other server is killed and started again. Every answer is compared with what was asked.
+
+Memory as the kernel counts it grows for a long time in a process that leaks nothing: each of malloc's
+arenas keeps the most that it ever needed at once. So the clients work in shifts. After each shift all
+is closed, and what is still in use by malloc and by Python's objects is counted: that must not grow.
+The garbage collector is off in clients and server: what a reference cycle keeps is counted, too.
+The slopes have bounds that hold 95 % of the time. Writes build/soak/result.json and pictures.
 
 Exit status: 0; 1 for a violation or growth; 3 where this machine has no wire.
 """
@@ -12,7 +16,9 @@ Exit status: 0; 1 for a violation or growth; 3 where this machine has no wire.
 from __future__ import annotations
 
 import argparse
+import array
 import asyncio
+import ctypes
 import gc
 import json
 import math
@@ -32,7 +38,7 @@ from hardsock.lab import Unavailable, Wire, inside
 from hardsock.lab.experiments.experiment import Chart, Line
 from hardsock.lab.experiments.picture import draw
 
-PORT = 7070
+PORT, STEADY_PORT = 7070, 7071
 FAULTS = (
     "recv.short=0.1,send.short=0.1,recv.reset=0.001,send.reset=0.001,connect.refused=0.01,"
     "recv.interrupted=0.01,send.again=0.01,socket.no_files=0.001,alloc.fail=0.0002,poll.no_memory=0.0001"
@@ -41,6 +47,15 @@ FAULTS = (
 SLACK = 10.0
 TIMEOUT = 2.0
 BLOCKS = 10
+# What the server's calls do: its handlers end in every way that there is.
+SERVER_FAULTS = (
+    "recv.short=0.05,recv.reset=0.001,send.reset=0.001,send.short=0.05,alloc.fail=0.0002"
+)
+FIRST_THREADS = 2
+"""Of a process in a namespace: the main one, and the one that watches over its deadline."""
+SHIFTS = 30
+"""At least: ten blocks of what remains when the first fifth is left away."""
+LONGEST_SHIFT = 60.0
 # Two-sided 95 % of Student's distribution with BLOCKS - 2 degrees of freedom.
 STUDENT = 2.306
 
@@ -48,16 +63,79 @@ STUDENT = 2.306
 # ---- the far end
 
 
+def echo(conn: hs.Connection) -> None:
+    while data := conn.recv(65536, timeout=60):
+        conn.sendall(data, timeout=60)
+
+
 def serve() -> None:
     """Echo, until killed."""
-
-    def echo(conn: hs.Connection) -> None:
-        while data := conn.recv(65536, timeout=60):
-            conn.sendall(data, timeout=60)
-
     with hs.serve(echo, (Wire.B, PORT), drain_timeout=0):
         inside.ready()
         inside.wait_for_stop()
+
+
+def serve_steadily(seconds: float, seed: int) -> dict[str, Any]:
+    """Echo for the whole run; samples of this process, and what was found in reference cycles."""
+    samples = Samples(seconds)
+    gc.disable()
+    with hs.faults(f"seed={seed},{SERVER_FAULTS}"):
+        with hs.serve(echo, (Wire.B, STEADY_PORT), drain_timeout=0):
+            inside.ready()
+            pause = threading.Event()
+            while not inside.should_stop():
+                pause.wait(1.0)
+                samples.take()
+    return {"server": samples.rows(), "server_cycles": gc.collect()}
+
+
+# ---- what is counted
+
+
+class MallocInfo(ctypes.Structure):
+    """struct mallinfo2 (mallinfo(3)), of all arenas together."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+COLUMNS = ("seconds", "memory_kib", "in_use_kib", "blocks", "descriptors", "threads")
+"""Of a sample: memory is what the kernel counts; in use, what malloc has given out (Python's small
+objects not among it); blocks are Python's."""
+
+
+class Samples:
+    """Samples of this process, in room that was taken beforehand: they are no growth."""
+
+    def __init__(self, seconds: float) -> None:
+        self._room = array.array("d", bytes(8 * len(COLUMNS) * (int(seconds * 1.5) + 600)))
+        self._count = 0
+        self._begin = time.monotonic()
+        self._mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+        if self._mallinfo is not None:
+            self._mallinfo.restype = MallocInfo
+
+    def take(self) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        info = self._mallinfo() if self._mallinfo is not None else MallocInfo()
+        row = (
+            time.monotonic() - self._begin,
+            pages * os.sysconf("SC_PAGESIZE") / 1024,
+            (info.uordblks + info.hblkhd) / 1024,
+            sys.getallocatedblocks(),
+            len(os.listdir("/proc/self/fd")) - 1,
+            len(os.listdir("/proc/self/task")),
+        )
+        at = self._count * len(COLUMNS)
+        if at < len(self._room):
+            self._room[at : at + len(COLUMNS)] = array.array("d", row)
+            self._count += 1
+
+    def rows(self) -> list[list[float]]:
+        width = len(COLUMNS)
+        return [self._room[i * width : (i + 1) * width].tolist() for i in range(self._count)]
 
 
 # ---- the near end
@@ -72,9 +150,8 @@ class Load:
         self.over = threading.Event()
         self.seed = seed
 
-    def note(self, what: str, exc: BaseException | None, took: float) -> None:
-        name = "answered" if exc is None else type(exc).__name__
-        self.outcomes[f"{what}: {name}"] += 1
+    def note(self, what: str, how: str, took: float) -> None:
+        self.outcomes[f"{what}: {how}"] += 1
         if took > TIMEOUT + SLACK:
             self.violations.append(f"{what}: took {took:.1f} s of {TIMEOUT} s")
 
@@ -85,20 +162,20 @@ class Load:
     def run(self, what: str, step: Callable[[random.Random], None]) -> None:
         rng = random.Random(f"{self.seed} {what} {threading.get_ident()}")
         while not self.over.is_set():
-            begin, failure = time.monotonic(), None
+            begin, how = time.monotonic(), "answered"
             try:
                 step(rng)
             except (hs.HardsockError, MemoryError) as exc:
-                failure = exc
+                how = type(exc).__name__  # Not itself: with this frame it would be a cycle.
             except BaseException as exc:
                 self.violations.append(f"{what}: {type(exc).__name__}: {exc}")
-            self.note(what, failure, time.monotonic() - begin)
-            if failure is not None:
+            self.note(what, how, time.monotonic() - begin)
+            if how != "answered":
                 self.over.wait(0.005)
 
     async def run_async(self, rng: random.Random) -> None:
         while not self.over.is_set():
-            begin, failure = time.monotonic(), None
+            begin, how = time.monotonic(), "answered"
             data = rng.randbytes(rng.randrange(1, 3000))
             try:
                 with hs.timeout(TIMEOUT):
@@ -107,11 +184,11 @@ class Load:
                             await conn.sendall(data)
                             self.compare("aio", data, await conn.recv_exactly(len(data)))
             except (hs.HardsockError, MemoryError) as exc:
-                failure = exc
+                how = type(exc).__name__  # Not itself: with this frame it would be a cycle.
             except Exception as exc:
                 self.violations.append(f"aio: {type(exc).__name__}: {exc}")
-            self.note("aio", failure, time.monotonic() - begin)
-            if failure is not None:
+            self.note("aio", how, time.monotonic() - begin)
+            if how != "answered":
                 await asyncio.sleep(0.005)
 
 
@@ -121,68 +198,111 @@ def talk(conn: hs.Connection, load: Load, what: str, rng: random.Random) -> None
     load.compare(what, data, conn.recv_exactly(len(data)))
 
 
-def sample(begin: float) -> list[float]:
-    """Seconds, KiB of memory, descriptors, threads."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    fds = len(os.listdir("/proc/self/fd")) - 1
-    threads = len(os.listdir("/proc/self/task"))
-    return [time.monotonic() - begin, pages * os.sysconf("SC_PAGESIZE") / 1024, fds, threads]
-
-
 def clients(seconds: float, seed: int) -> dict[str, Any]:
     """The load for so long; samples, outcomes, violations, and what of hardsock's is left alive."""
-    result = run_load(seconds, seed)
-    gc.collect()
-    live = hs._core._live()
-    return {**result, "left": {k: v for k, v in live.items() if k in ("conns", "pools") and v}}
-
-
-def run_load(seconds: float, seed: int) -> dict[str, Any]:
+    length = min(LONGEST_SHIFT, seconds / SHIFTS)
     load = Load(seed)
-    samples = []
-    with hs.faults(f"seed={seed},{FAULTS}") as faults:
-        with hs.Pool((Wire.B, PORT), max_size=4, reuse="answered") as pool:
-
-            def pooled(rng: random.Random) -> None:
-                with hs.timeout(TIMEOUT), pool.connection() as conn:
-                    talk(conn, load, "pool", rng)
-
-            def fresh(rng: random.Random) -> None:
-                with hs.timeout(TIMEOUT), hs.connect((Wire.B, PORT)) as conn:
-                    talk(conn, load, "connect", rng)
-
-            async def loop() -> None:
-                rngs = [random.Random(f"{seed} {i}") for i in range(8)]
-                await asyncio.gather(*(load.run_async(rng) for rng in rngs))
-
-            threads = [
-                *(threading.Thread(target=load.run, args=("pool", pooled)) for _ in range(6)),
-                *(threading.Thread(target=load.run, args=("connect", fresh)) for _ in range(2)),
-                threading.Thread(target=lambda: asyncio.run(loop())),
-            ]
-            for thread in threads:
-                thread.start()
-            begin = time.monotonic()
-            while time.monotonic() - begin < seconds:
-                load.over.wait(1.0)
-                samples.append(sample(begin))
-            load.over.set()
-            for thread in threads:
-                thread.join()
-        happened = Counter(one.partition("@")[0] for one in faults.log)
-        count, spec = faults.count, faults.spec
+    work, rest = Samples(seconds), Samples(seconds)
+    gc.disable()
+    faults = cycles = 0
+    begin = time.monotonic()
+    while time.monotonic() - begin < seconds:
+        with hs.faults(f"seed={seed},{FAULTS}") as plan:
+            shift(load, length, work)
+            faults += plan.count
+            spec = plan.spec
+        del plan
+        left = wait_for_rest()
+        cycles += gc.collect()  # Empties the interpreter's free lists, too.
+        rest.take()
+        seed += 1
     return {
-        "samples": samples,
+        "spec": spec,
+        "faults": faults,
+        "samples": work.rows(),
+        "rests": rest.rows(),
+        "cycles": cycles,
         "outcomes": dict(sorted(load.outcomes.items())),
         "violations": load.violations[:100],
-        "faults": count,
-        "spec": spec,
-        "last_faults": dict(happened),
+        "left": left,
     }
 
 
+def wait_for_rest() -> dict[str, int]:
+    """Until what ends by itself (a pool's keeper, a thread) has ended; what has not."""
+    end = time.monotonic() + SLACK
+    pause = threading.Event()
+    while True:
+        live = hs._core._live()
+        left = {k: v for k, v in live.items() if k in ("conns", "pools", "lingering") and v}
+        if threads := len(os.listdir("/proc/self/task")) - FIRST_THREADS:
+            left["threads"] = threads
+        if not left or time.monotonic() > end:
+            return left
+        pause.wait(0.01)
+
+
+def shift(load: Load, seconds: float, samples: Samples) -> None:
+    """All clients at work for so long; then all they had is closed."""
+    load.over.clear()
+    with (
+        hs.Pool((Wire.B, PORT), max_size=4, reuse="answered") as pool,
+        hs.Pool((Wire.B, STEADY_PORT), max_size=2, reuse="answered") as steady,
+    ):
+        threads = [
+            *(client(load, "pool", lambda rng: pooled(pool, load, rng)) for _ in range(5)),
+            *(client(load, "steady", lambda rng: pooled(steady, load, rng)) for _ in range(2)),
+            *(client(load, "connect", lambda rng: fresh(load, rng)) for _ in range(2)),
+            threading.Thread(target=lambda: asyncio.run(loop_of(load))),
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            load.over.wait(min(1.0, left))
+            samples.take()
+        load.over.set()
+        for thread in threads:
+            thread.join()
+
+
+def client(load: Load, what: str, step: Callable[[random.Random], None]) -> threading.Thread:
+    return threading.Thread(target=load.run, args=(what, step))
+
+
+def pooled(pool: hs.Pool, load: Load, rng: random.Random) -> None:
+    with hs.timeout(TIMEOUT), pool.connection() as conn:
+        talk(conn, load, "pool", rng)
+
+
+def fresh(load: Load, rng: random.Random) -> None:
+    port = rng.choice((PORT, STEADY_PORT))
+    with hs.timeout(TIMEOUT), hs.connect((Wire.B, port)) as conn:
+        talk(conn, load, "connect", rng)
+
+
+async def loop_of(load: Load) -> None:
+    rngs = [random.Random(f"{load.seed} {i}") for i in range(8)]
+    await asyncio.gather(*(load.run_async(rng) for rng in rngs))
+
+
 # ---- what it means
+
+
+LIMITS = {
+    "samples": {"memory_kib": 1.0, "descriptors": 0.01, "threads": 0.01},
+    "rests": {"in_use_kib": 0.05, "blocks": 1.0, "descriptors": 0.01, "threads": 0.01},
+    "server": {
+        "memory_kib": 1.0,
+        "in_use_kib": 1.0,
+        "blocks": 5.0,
+        "descriptors": 0.05,
+        "threads": 0.05,
+    },
+}
+"""By how much each may grow in a second: at rest hardly, in a server at work a little."""
+MINUTES_FOR_MEMORY = 20
+"""In a shorter run malloc's arenas are still filling."""
 
 
 def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
@@ -193,6 +313,7 @@ def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
     size = len(points) // BLOCKS
     if size == 0:
         return 0.0, math.inf
+    points = points[-size * BLOCKS :]
     blocks = [points[i * size : (i + 1) * size] for i in range(BLOCKS)]
     xs = [sum(x for x, _ in block) / size for block in blocks]
     ys = [sum(y for _, y in block) / size for block in blocks]
@@ -206,33 +327,39 @@ def slope(points: list[tuple[float, float]]) -> tuple[float, float]:
 def judge(result: dict[str, Any]) -> list[str]:
     """What is wrong, in words; adds the slopes to *result*."""
     problems = list(result["violations"])
-    samples = result["samples"]
-    settled = samples[len(samples) // 5 :]  # Caches and pools have filled by then.
     result["slopes"] = {}
-    for column, (name, allowed) in enumerate(
-        [("memory_kib", 1.0), ("descriptors", 0.01), ("threads", 0.01)], start=1
-    ):
-        rise, bound = slope([(one[0], one[column]) for one in settled])
-        result["slopes"][name] = {"per_second": rise, "within": bound}
-        if rise - bound > allowed:
-            problems.append(f"{name}: grows by {rise:.4f} +- {bound:.4f} a second")
-    if result["left"]:
-        problems.append(f"left behind: {result['left']}")
+    for series, limits in LIMITS.items():
+        samples = result[series]
+        settled = samples[len(samples) // 5 :]  # Caches and pools have filled by then.
+        for name, allowed in limits.items():
+            column = COLUMNS.index(name)
+            rise, bound = slope([(one[0], one[column]) for one in settled])
+            result["slopes"][f"{series}.{name}"] = {"per_second": rise, "within": bound}
+            if name == "memory_kib" and result["minutes"] < MINUTES_FOR_MEMORY:
+                continue
+            if rise - bound > allowed:
+                problems.append(f"{series}.{name}: grows by {rise:.4f} +- {bound:.4f} a second")
+    for name in ("left", "cycles", "server_cycles"):
+        if result[name]:
+            problems.append(f"{name}: {result[name]}")
     return problems
 
 
 def pictures(result: dict[str, Any], directory: Path) -> None:
-    samples = result["samples"]
-    for name, column, unit in (("memory", 1, "KiB"), ("descriptors", 2, "")):
-        points = [(one[0], one[column]) for one in samples]
+    for name, unit in (("memory_kib", "KiB"), ("in_use_kib", "KiB"), ("descriptors", "")):
+        column = COLUMNS.index(name)
+        words = {"memory_kib": "Memory", "in_use_kib": "Given out by malloc"}
         chart = Chart(
             kind="lines",
-            title=f"{name.capitalize()} of the clients",
+            title=f"{words.get(name, name.capitalize())} of the clients",
             x="seconds",
             y=unit,
-            lines=[Line(name, "hardsock", points)],
+            lines=[
+                Line("at work", "plain", [(one[0], one[column]) for one in result["samples"]]),
+                Line("all closed", "hardsock", [(one[0], one[column]) for one in result["rests"]]),
+            ],
         )
-        draw(chart, directory, f"soak-{name}")
+        draw(chart, directory, f"soak-{name.partition('_kib')[0]}")
 
 
 # ---- the whole
@@ -277,9 +404,16 @@ def main() -> int:
     print(f"seed {seed}, {arguments.minutes:g} minutes", flush=True)
     try:
         with Wire(seed=seed) as wire:
-            with wire.a.start("tools.soak:clients", seconds, seed, timeout=seconds + 600) as near:
+            with (
+                wire.b.start(
+                    "tools.soak:serve_steadily", seconds, seed, timeout=seconds + 900
+                ) as server,
+                wire.a.start("tools.soak:clients", seconds, seed, timeout=seconds + 600) as near,
+            ):
+                server.wait_ready()
                 disturbed = disturb(wire, seconds, random.Random(seed))
                 result = near.result()
+                result |= server.stop()
             result |= {"seed": seed, "minutes": arguments.minutes, "disturbed": disturbed}
             result["wire"] = wire.conditions() | {"kernel_drops": wire.stats().kernel_drops}
     except Unavailable as exc:

@@ -35,14 +35,31 @@ hs_err_text(hs_err code)
     }
 }
 
+/* strerror_r of GNU returns the text, that of POSIX (musl) whether it has written one. */
+static inline const char *
+text_of_gnu(const char *said, const char *written)
+{
+    (void)written;
+    return said;
+}
+
+static inline const char *
+text_of_posix(int failed, const char *written)
+{
+    return failed == 0 ? written : "unknown error";
+}
+
+#define TEXT_OF(call, written)                                                                     \
+    _Generic((call), char * : text_of_gnu, int : text_of_posix)((call), (written))
+
 static void
 append_errno(struct hs_error *err)
 {
-    char text[96];
+    char text[96] = "";
     size_t used = strlen(err->msg);
 
     (void)snprintf(err->msg + used, sizeof(err->msg) - used, "%s%s", used > 0 ? ": " : "",
-                   strerror_r(err->sys, text, sizeof(text)));
+                   TEXT_OF(strerror_r(err->sys, text, sizeof(text)), text));
 }
 
 void

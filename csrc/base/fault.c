@@ -41,13 +41,45 @@ static uint64_t last_id;
 
 /* ---- The log ----------------------------------------------------------------------------- */
 
-#define LOG_FAULT_SHIFT 40
-#define LOG_CALL_SHIFT 56
-#define LOG_NUMBERS ((UINT64_C(1) << LOG_FAULT_SHIFT) - 1)
+/* One word, so that it is whole: the call (from 1 on; 0: nothing was here), the fault, the call's
+ * number, and how often the ring had been full before. By that a reader knows what is still of an
+ * earlier round: a writer has taken the place and is about to fill it. A writer that was left
+ * behind by a round writes nothing any more. */
+#define LOG_CALL_SHIFT 58
+#define LOG_FAULT_SHIFT 48
+#define LOG_ROUND_SHIFT 36
+#define LOG_ROUNDS (UINT64_C(1) << (LOG_FAULT_SHIFT - LOG_ROUND_SHIFT))
+#define LOG_FAULTS (UINT64_C(1) << (LOG_CALL_SHIFT - LOG_FAULT_SHIFT))
+#define LOG_NUMBERS ((UINT64_C(1) << LOG_ROUND_SHIFT) - 1)
+_Static_assert(HS_CALLS < 64 && HS_FAULT_INTERNAL < LOG_FAULTS, "an entry has room for all");
 
-/* call, fault and number in one word, so that it is whole; 0: being written. */
 static _Atomic uint64_t entries[HS_FAULTS_LOGGED];
 static _Atomic uint64_t logged;
+
+static uint64_t
+round_of(uint64_t entry)
+{
+    return entry >> LOG_ROUND_SHIFT & (LOG_ROUNDS - 1);
+}
+
+/* at: which fault this is, from 0 on. */
+static void
+put_entry(uint64_t at, enum hs_call call, int fault, uint64_t number)
+{
+    _Atomic uint64_t *place = &entries[at % HS_FAULTS_LOGGED];
+    uint64_t round = at / HS_FAULTS_LOGGED % LOG_ROUNDS;
+    uint64_t entry = ((uint64_t)call + 1) << LOG_CALL_SHIFT | (uint64_t)fault << LOG_FAULT_SHIFT |
+                     round << LOG_ROUND_SHIFT | (number & LOG_NUMBERS);
+    uint64_t was = atomic_load_explicit(place, memory_order_relaxed);
+
+    do {
+        uint64_t ahead = (round_of(was) - round) % LOG_ROUNDS;
+
+        if (was != 0 && ahead != 0 && ahead < LOG_ROUNDS / 2)
+            return;
+    } while (!atomic_compare_exchange_weak_explicit(place, &was, entry, memory_order_release,
+                                                    memory_order_relaxed));
+}
 
 static void
 write_line(const char *text, uint64_t nth)
@@ -73,10 +105,7 @@ note(enum hs_call call, int fault, uint64_t number)
     struct hs_event e = {.sys = fault < HS_FAULT_SHORT ? fault : 0};
     int before = errno;
 
-    atomic_store_explicit(&entries[at % HS_FAULTS_LOGGED],
-                          ((uint64_t)call + 1) << LOG_CALL_SHIFT |
-                              (uint64_t)fault << LOG_FAULT_SHIFT | (number & LOG_NUMBERS),
-                          memory_order_release);
+    put_entry(at, call, fault, number);
     (void)hs_fault_text(call, fault, number, e.text, sizeof(e.text));
     hs_event_note(HS_EVENT_FAULT, &e);
     write_line(e.text, at + 1);
@@ -97,10 +126,11 @@ hs_faults_log(uint64_t nth, char *buf, size_t size)
     if (nth == 0 || nth > n || n - nth >= HS_FAULTS_LOGGED)
         return NULL;
     e = atomic_load_explicit(&entries[(nth - 1) % HS_FAULTS_LOGGED], memory_order_acquire);
-    if (e == 0)
+    if (e == 0 || round_of(e) != (nth - 1) / HS_FAULTS_LOGGED % LOG_ROUNDS)
         return NULL;
     return hs_fault_text((enum hs_call)((e >> LOG_CALL_SHIFT) - 1),
-                         (int)(e >> LOG_FAULT_SHIFT & 0xffff), e & LOG_NUMBERS, buf, size);
+                         (int)(e >> LOG_FAULT_SHIFT & (LOG_FAULTS - 1)), e & LOG_NUMBERS, buf,
+                         size);
 }
 
 /* ---- Deciding ---------------------------------------------------------------------------- */

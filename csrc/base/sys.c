@@ -10,7 +10,7 @@ first_piece(const struct msghdr *msg, size_t len)
 {
     size_t i = 0;
 
-    while (i + 1 < msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
+    while (i + 1 < (size_t)msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
         i++;
     return (struct iovec){.iov_base = msg->msg_iov[i].iov_base,
                           .iov_len = len < msg->msg_iov[i].iov_len ? len : msg->msg_iov[i].iov_len};
@@ -21,7 +21,7 @@ length_of(const struct msghdr *msg)
 {
     size_t len = 0;
 
-    for (size_t i = 0; i < msg->msg_iovlen; i++)
+    for (size_t i = 0; i < (size_t)msg->msg_iovlen; i++)
         len += msg->msg_iov[i].iov_len;
     return len;
 }

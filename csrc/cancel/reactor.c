@@ -321,6 +321,15 @@ hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p)
     hs_lock_drop(&r->lock);
 }
 
+void
+hs_reactor_leave(struct hs_reactor *r, struct hs_parked *p, int fd)
+{
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (p->slot != 0 && fd >= 0 && reactor_is_ours(r))
+        (void)hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    hs_reactor_forget(r, p);
+}
+
 /* ---- What the kernel has ------------------------------------------------------------------- */
 
 static void
@@ -352,14 +361,16 @@ hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
     }
 }
 
-static void
-collect_locked(struct hs_reactor *r)
+/* False: the kernel has nothing. */
+static bool
+collect_locked(struct hs_reactor *r, int at_most)
 {
     struct epoll_event events[BATCH];
-    int n = epoll_wait(r->epoll_fd, events, BATCH, 0);
+    int n = epoll_wait(r->epoll_fd, events, at_most, 0);
 
     for (int i = 0; i < n; i++)
         hear_locked(r, &events[i]);
+    return n > 0;
 }
 
 void
@@ -369,7 +380,7 @@ hs_reactor_collect(struct hs_reactor *r)
     if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
-    collect_locked(r);
+    (void)collect_locked(r, BATCH);
     drop_and_ring(r);
 }
 
@@ -381,7 +392,7 @@ hs_reactor_queue(struct hs_reactor *r, struct hs_parked *p)
         return;
     hs_lock_take(&r->lock);
     HS_ASSERT(p->state == OWNED);
-    collect_locked(r); /* Others first, even if this one comes again and again. */
+    (void)collect_locked(r, BATCH); /* Others first, even if this one comes again and again. */
     become_due_locked(r, p, HS_CAUSE_CALLED);
     drop_and_ring(r);
 }
@@ -473,6 +484,30 @@ hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p)
     return waits;
 }
 
+int64_t
+hs_reactor_earliest(struct hs_reactor *r, unsigned lane)
+{
+    int64_t earliest;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    hs_lock_take(&r->lock);
+    earliest = hs_timers_earliest(&r->ages[lane]);
+    hs_lock_drop(&r->lock);
+    return earliest;
+}
+
+size_t
+hs_reactor_count(struct hs_reactor *r, unsigned lane)
+{
+    size_t n;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    hs_lock_take(&r->lock);
+    n = r->ages[lane].n;
+    hs_lock_drop(&r->lock);
+    return n;
+}
+
 /* ---- Waiting ------------------------------------------------------------------------------- */
 
 /* HS_WANT: nothing is due; then the lock is still held. */
@@ -522,7 +557,7 @@ hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_error *err, struct hs
         return refuse_forked(err);
     hs_lock_take(&r->lock);
     if (!wait)
-        collect_locked(r);
+        (void)collect_locked(r, BATCH);
     while ((rv = take_due_locked(r, err, ret_p)) == HS_WANT && wait)
         if ((slept = reactor_sleep_locked(r, err)) != HS_OK) {
             drop_and_ring(r); /* The ring that woke nobody else may have been for us. */
@@ -544,11 +579,28 @@ hs_reactor_poll(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
     hs_lock_take(&r->lock);
     r->watched = false;
     if (r->counts.due == 0)
-        collect_locked(r);
+        (void)collect_locked(r, BATCH);
     if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT) {
         r->watched = true;
         hs_lock_drop(&r->lock);
     }
+    return rv;
+}
+
+hs_err
+hs_reactor_poll_any(struct hs_reactor *r, struct hs_error *err, struct hs_parked **ret_p)
+{
+    hs_err rv;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return refuse_forked(err);
+    hs_lock_take(&r->lock);
+    r->watched = true;
+    while (r->counts.due == 0 && collect_locked(r, 1)) /* The rest is for others. */
+        continue;
+    if ((rv = take_due_locked(r, err, ret_p)) == HS_WANT)
+        hs_lock_drop(&r->lock);
     return rv;
 }
 

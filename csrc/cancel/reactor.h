@@ -69,6 +69,10 @@ HS_NODISCARD hs_err hs_reactor_next(struct hs_reactor *r, bool wait, struct hs_e
  * after each that is given, until HS_WANT: before that nothing is told. */
 HS_NODISCARD hs_err hs_reactor_poll(struct hs_reactor *r, struct hs_error *err,
                                     struct hs_parked **ret_p);
+/* The same for any number at once, who come and go, and may leave something undone: the descriptor
+ * stays readable for the others. Not to be mixed with hs_reactor_poll. */
+HS_NODISCARD hs_err hs_reactor_poll_any(struct hs_reactor *r, struct hs_error *err,
+                                        struct hs_parked **ret_p);
 /* Makes due what the kernel has, without taking any. */
 void hs_reactor_collect(struct hs_reactor *r);
 /* The one with the earliest since_ns in the lane, else the one that has waited for longest, which
@@ -84,6 +88,12 @@ bool hs_reactor_take_this(struct hs_reactor *r, struct hs_parked *p);
 bool hs_reactor_waits(struct hs_reactor *r, const struct hs_parked *p);
 /* Gives up the slot of what the caller owns. */
 void hs_reactor_forget(struct hs_reactor *r, struct hs_parked *p);
+
+/* The same, where fd, its owner's, stays open: takes it out of the set. */
+void hs_reactor_leave(struct hs_reactor *r, struct hs_parked *p, int fd);
+/* Of those that wait in the lane and have a since_ns: the earliest (HS_NEVER: none), how many. */
+int64_t hs_reactor_earliest(struct hs_reactor *r, unsigned lane);
+size_t hs_reactor_count(struct hs_reactor *r, unsigned lane);
 
 struct hs_reactor_counts {
     size_t waiting, due, sleeping; /* sleeping: threads */

@@ -1527,8 +1527,9 @@ HS_API HS_NODISCARD hs_err hs_faults_begin(const char *spec, struct hs_error *er
 HS_API void hs_faults_end(uint64_t id);
 /* How many faults there have been in this process. */
 HS_API uint64_t hs_faults_logged(void);
-/* The nth of them, from 1 on, as a part of a spec that does it again: "send.reset@120". NULL: there
- * is none, or more than the last HS_FAULTS_LOGGED came after it. */
+/* The nth of them, from 1 on, as a part of a spec that does it again: "send.reset@120". NULL:
+ * there is none, more than the last HS_FAULTS_LOGGED came after it, or its thread is about to
+ * write it. */
 #define HS_FAULTS_LOGGED 4096
 HS_API const char *hs_faults_log(uint64_t nth, char *buf, size_t size);
 

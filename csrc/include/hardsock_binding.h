@@ -217,13 +217,16 @@ enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                              int64_t *ret_idle_ns);
 /* The same, and ends it. HS_RETIRE_ASKED: the call that waits for a message, or the server that has
  * it parked, looks once more. Ask hs_conn_was_retired later; if it was not, give hs_conn_unretire
- * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). */
+ * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). That says true if it has come too
+ * late: a call has ended, or is about to, or the server has it as one that is over. */
 enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                               int64_t *ret_idle_ns, int64_t *ret_was_ns);
 bool hs_conn_was_retired(struct hs_conn *c);
-void hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
-/* A server has it, whose handler works on it when no call does. */
-void hs_conn_set_served(struct hs_conn *c);
+bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
+/* A server has it, whose handler works on it when no call does. stays: a call that waits for a
+ * message under a token that ends only between messages (hs_op.told) is not ended by that before
+ * hs_conn_expect_no_more: the server says when. */
+void hs_conn_set_served(struct hs_conn *c, bool stays);
 /* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
  * TCP; HS_E_SYSTEM. */
 HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
@@ -506,6 +509,11 @@ void hs_conn_try_end(struct hs_conn *c);
 HS_NODISCARD hs_err hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from,
                                       size_t limit, struct hs_error *err, size_t *ret_n);
 void hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n);
+/* hs_conn_read_line from 0 for what is there already: HS_OK, or HS_WANT: nothing has begun, and
+ * hs_conn_read_line waits or says why not. It does not look at tokens: the caller has, as the call
+ * would. Not for what a pool has lent. Ends with hs_conn_try_line_end, which consumes n bytes. */
+HS_NODISCARD hs_err hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n);
+void hs_conn_try_line_end(struct hs_conn *c, size_t n);
 /* Copies at most n of the bytes that are buffered, without waiting; 0 while another call reads. */
 size_t hs_conn_copy_buffered(struct hs_conn *c, uint8_t *to, size_t n);
 /* Whether programs that this process starts get the descriptor: FD_CLOEXEC is off. */

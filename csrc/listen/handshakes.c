@@ -1,23 +1,24 @@
 /* handshakes.c: see handshakes.h.
  *
- * A slot is FREE, WAITING (its descriptor is armed in the epoll set, once), BUSY (one thread
- * steps it, without the lock: a step can take a millisecond of arithmetic), or READY (done while
- * held, until somebody takes it). It goes from the stage HEADER, when a proxy has still to say for
- * whom it comes, to SECURING, the TLS handshake, if there is TLS.
+ * A slot is free (no connection), parked in the reactor, owned by the one thread that steps it,
+ * without the lock (a step can take a millisecond of arithmetic), or ready: done while held, until
+ * somebody takes it. It goes from the stage HEADER, when a proxy has still to say for whom it
+ * comes, to SECURING, the TLS handshake, if there is TLS.
+ *
+ * The gate is the listening socket, parked as well: armed while newcomers are welcome, else only
+ * with the time from which they may be. The one who is given it parks it again before accepting, so
+ * that any number of threads accept at once.
  *
  * Invariants, all under lock (rank LISTENER):
- * - A WAITING slot is armed; the one who makes it BUSY owns it alone, and it is not armed. So two
- *   threads never step one handshake, and nobody arms a descriptor that another has closed.
- * - Events name slot and generation: an old one finds a new generation and is nothing.
- * - The heap has exactly the WAITING slots, by their deadlines.
- * - silent lists exactly the WAITING slots of which not a byte has come in their stage, oldest
- *   first; ready the READY ones.
- * - taken counts slots that are not FREE and slots promised (hs_handshakes_take_slot).
- * - The listening socket is armed unless there is no room, newcomers are paused, or it is held;
- *   who makes room arms it again, the timer ends a pause. A slot that can be evicted is room; the
- *   timer is set to when the oldest silent one can be.
- * - The timer is set to the earliest deadline or end of a pause, or before.
- * - After closed nothing becomes WAITING; BUSY slots are cut by their owners.
+ * - Who is parked, and who owns what, is the reactor's (reactor.h): two threads never step one
+ *   handshake, and nobody arms a descriptor that another has closed.
+ * - The lane SILENT has those of which not a byte has come in their stage, by their arrival in it.
+ * - ready lists the ready ones; their descriptors are not armed.
+ * - taken counts slots that are not free and slots promised (hs_handshakes_take_slot).
+ * - Newcomers are welcome unless there is no room, they are paused, or held. A slot that can be
+ *   evicted is room. Whatever changes that looks at the gate (update_gate_locked).
+ * - While gate_parked somebody will be given the gate, at gate_at_ns or before.
+ * - After closed nothing is parked; what others own is cut by them.
  */
 #include "handshakes.h"
 
@@ -30,8 +31,7 @@
 #include "../base/network.h"
 #include "../base/sys.h"
 #include "../base/time.h"
-#include "../cancel/timerfd.h"
-#include "../cancel/timers.h"
+#include "../cancel/reactor.h"
 #include "../cancel/wait.h"
 #include "../connect/breaker_key.h"
 #include "../stream/conn.h"
@@ -44,15 +44,16 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define LISTENER_EVENT UINT64_MAX
-#define TIMER_EVENT (UINT64_MAX - 1)
 /* How much of the rate may be used at once after a quiet time. */
 #define BURST_NS (100 * HS_NS_PER_MS)
 /* A client's hello comes right behind the end of TCP's handshake. 256 slots, each held for so
  * long, let a thousand newcomers a second by, whatever strangers do. */
 #define SILENCE_NS (250 * HS_NS_PER_MS)
 
-enum state { FREE, WAITING, BUSY, READY };
+#define RETRY_NS (10 * HS_NS_PER_MS)
+#define WELCOME 0
+
+enum lane { SILENT, SPEAKING };
 enum stage { HEADER, SECURING };
 
 struct slot {
@@ -63,11 +64,9 @@ struct slot {
     struct hs_tls_config *config; /* borrows: one of the two */
     struct hs_permit permit;
     struct hs_op op;
-    struct hs_list link;   /* in silent or ready, or alone */
-    struct hs_timer timer; /* of op.want_at_ns, while WAITING */
+    struct hs_parked parked; /* until op.want_at_ns */
+    struct hs_list link;     /* in ready, or alone */
     int64_t since_ns;
-    uint32_t generation;
-    enum state state;
 };
 
 struct hs_handshakes {
@@ -76,19 +75,19 @@ struct hs_handshakes {
     struct hs_breaker_key key;
     struct hs_witnesses *witnesses; /* owns; guarded by lock; NULL without a breaker */
     unsigned fork_generation;
-    int epoll_fd;  /* own */
-    int listen_fd; /* borrows */
+    struct hs_reactor *reactor; /* own */
+    int listen_fd;              /* borrows */
     size_t max;
     int64_t interval_ns; /* between two beginnings, or 0 */
     struct hs_lock lock;
-    struct slot *slots; /* own; guarded by lock but for BUSY ones, as the rest */
+    struct slot *slots; /* own; guarded by lock but for owned ones, as the rest */
     size_t *free_slots; /* own; a stack */
     size_t n_free, taken;
-    struct hs_list silent, ready; /* slot.link */
-    struct hs_timers timers;      /* slot.timer */
-    bool listening, closed, held, last_call;
+    struct hs_list ready; /* slot.link */
+    struct hs_parked gate;
+    int64_t gate_at_ns; /* WELCOME: armed */
+    bool gate_parked, closed, held, last_call;
     int64_t next_start_ns, paused_until_ns;
-    struct hs_timerfd timer; /* own */
     _Atomic uint64_t started, completed, fell_back, failed[HS_TLS_FAILURES];
     struct hs_network *proxies; /* own; immutable */
     size_t n_proxies;
@@ -100,44 +99,30 @@ struct hs_handshakes {
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-handshakes_watch(int epoll_fd, int fd, uint64_t what)
-{
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = what};
-
-    return hs_sys_epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ? HS_OK : HS_E_SYSTEM;
-}
-
-static hs_err
-handshakes_open_descriptors(struct hs_handshakes *h, struct hs_error *err)
-{
-    hs_err rv = hs_timerfd_open(&h->timer, "listen", err);
-
-    if (rv != HS_OK)
-        return rv;
-    h->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
-    if (h->epoll_fd < 0 || handshakes_watch(h->epoll_fd, h->timer.fd, TIMER_EVENT) != HS_OK ||
-        handshakes_watch(h->epoll_fd, h->listen_fd, LISTENER_EVENT) != HS_OK)
-        return hs_err_set(err, HS_E_SYSTEM, errno, "listen", "descriptors for handshakes");
-    h->listening = true;
-    return HS_OK;
-}
-
-static hs_err
 handshakes_allocate(struct hs_handshakes *h, struct hs_error *err)
 {
     h->slots = hs_sys_calloc(h->max, sizeof(*h->slots));
     h->free_slots = hs_sys_calloc(h->max, sizeof(*h->free_slots));
     if (h->slots == NULL || h->free_slots == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
-    for (size_t i = 0; i < h->max; i++) {
+    for (size_t i = 0; i < h->max; i++)
         hs_list_init(&h->slots[i].link);
-        h->slots[i].timer = (struct hs_timer)HS_TIMER_INIT;
-    }
     while (h->n_free < h->max) {
         h->free_slots[h->n_free] = h->max - 1 - h->n_free;
         h->n_free++;
     }
-    return handshakes_open_descriptors(h, err);
+    return hs_reactor_new(err, &h->reactor);
+}
+
+static hs_err
+gate_open(struct hs_handshakes *h, struct hs_error *err)
+{
+    hs_err rv;
+
+    h->gate.lane = SPEAKING;
+    rv = hs_reactor_park(h->reactor, &h->gate, h->listen_fd, EPOLLIN, HS_NEVER, err);
+    h->gate_parked = rv == HS_OK;
+    return rv;
 }
 
 static hs_err
@@ -205,18 +190,15 @@ hs_handshakes_new(const struct hs_listen_options *o, int listen_fd, const struct
         return rv;
     if ((h = hs_sys_calloc(1, sizeof(*h))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "listen", "no memory for handshakes");
-    h->epoll_fd = -1;
-    h->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     h->fork_generation = hs_fork_generation();
     h->listen_fd = listen_fd;
-    hs_list_init(&h->silent);
     hs_list_init(&h->ready);
     if (peers != NULL)
         h->peers = hs_peers_ref(peers);
     hs_lock_init(&h->lock, HS_RANK_LISTENER);
     if ((rv = take_tls(h, &o->tls, where, err)) != HS_OK ||
         (rv = take_proxies(h, &o->proxy, err)) != HS_OK ||
-        (rv = handshakes_allocate(h, err)) != HS_OK)
+        (rv = handshakes_allocate(h, err)) != HS_OK || (rv = gate_open(h, err)) != HS_OK)
         hs_handshakes_free(h);
     else
         *ret_h = h;
@@ -230,20 +212,37 @@ handshakes_is_ours(const struct hs_handshakes *h)
     return h->fork_generation == hs_fork_generation();
 }
 
+/* The next that waits or is due, the caller's from now on; NULL: none. The gate only leaves. */
+static struct slot *
+take_parked(struct hs_handshakes *h)
+{
+    struct hs_parked *parked;
+
+    while (hs_reactor_next(h->reactor, false, NULL, &parked) == HS_OK)
+        if (parked == &h->gate)
+            hs_reactor_leave(h->reactor, parked, h->listen_fd);
+        else
+            return HS_CONTAINER(parked, struct slot, parked);
+    return NULL;
+}
+
 void
 hs_handshakes_free(struct hs_handshakes *h)
 {
     if (h == NULL)
         return;
+    if (h->reactor != NULL && handshakes_is_ours(h)) { /* It was detached, not closed. */
+        hs_reactor_call_all(h->reactor);
+        while (take_parked(h) != NULL)
+            continue;
+    }
     for (size_t i = 0; h->slots != NULL && i < h->max; i++)
         if (h->slots[i].conn != NULL) {
             hs_conn_abandon(h->slots[i].conn, &h->slots[i].op, NULL);
             hs_conn_unref(h->slots[i].conn);
             hs_proxy_reader_fini(&h->slots[i].header);
         }
-    if (h->epoll_fd >= 0)
-        (void)close(h->epoll_fd);
-    hs_timerfd_close(&h->timer);
+    hs_reactor_free(h->reactor);
     hs_tls_config_unref(h->config);
     hs_tls_config_unref(h->fallback);
     hs_breaker_unref(h->breaker);
@@ -251,7 +250,6 @@ hs_handshakes_free(struct hs_handshakes *h)
     if (handshakes_is_ours(h))
         hs_lock_fini(&h->lock);
     hs_peers_unref(h->peers);
-    hs_timers_fini(&h->timers);
     free(h->proxies);
     free(h->slots);
     free(h->free_slots);
@@ -261,7 +259,7 @@ hs_handshakes_free(struct hs_handshakes *h)
 int
 hs_handshakes_fileno(const struct hs_handshakes *h)
 {
-    return h->epoll_fd;
+    return hs_reactor_fileno(h->reactor);
 }
 
 /* ---- Newcomers ----------------------------------------------------------------------------- */
@@ -277,59 +275,73 @@ next_newcomer_locked(const struct hs_handshakes *h)
 static int64_t
 room_from_locked(const struct hs_handshakes *h)
 {
+    int64_t oldest;
+
     if (h->held || h->last_call)
         return HS_NEVER;
     if (h->taken < h->max)
         return 0;
-    if (hs_list_empty(&h->silent))
-        return HS_NEVER;
-    return HS_CONTAINER(h->silent.next, struct slot, link)->since_ns + SILENCE_NS;
+    oldest = hs_reactor_earliest(h->reactor, SILENT);
+    return oldest == HS_NEVER ? HS_NEVER : oldest + SILENCE_NS;
 }
 
-/* Arms or disarms the listening socket by whether newcomers are welcome. */
+/* Of one that is not parked. What cannot be armed, or has no memory to wait, looks again soon. */
 static void
-update_listening_locked(struct hs_handshakes *h)
+park_gate_locked(struct hs_handshakes *h, int64_t at_ns)
 {
-    int64_t from = next_newcomer_locked(h), room = room_from_locked(h), now = hs_now();
-    struct epoll_event ev = {.data.u64 = LISTENER_EVENT};
-    bool welcome;
+    int64_t soon = hs_deadline_after(RETRY_NS);
 
-    from = from > room ? from : room;
-    welcome = from <= now;
-    ev.events = welcome ? EPOLLIN : 0;
+    h->gate_parked = true;
+    h->gate_at_ns = at_ns;
+    if (at_ns == WELCOME &&
+        hs_reactor_park(h->reactor, &h->gate, h->listen_fd, EPOLLIN, HS_NEVER, NULL) == HS_OK)
+        return;
+    if (at_ns == WELCOME)
+        h->gate_at_ns = soon;
+    if (hs_reactor_park(h->reactor, &h->gate, -1, 0, h->gate_at_ns, NULL) != HS_OK)
+        hs_reactor_queue(h->reactor, &h->gate);
+}
+
+/* Parks the gate by whether newcomers are welcome, or from when. True: they are. */
+static bool
+update_gate_locked(struct hs_handshakes *h)
+{
+    int64_t newcomer = next_newcomer_locked(h), room = room_from_locked(h);
+    int64_t from = newcomer > room ? newcomer : room;
+    bool welcome = from <= hs_now();
+
     if (h->closed)
-        return;
-    if (!welcome)
-        hs_timerfd_set(&h->timer, from);
-    if (welcome == h->listening)
-        return;
-    h->listening = welcome;
-    (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_MOD, h->listen_fd, &ev);
+        return false;
+    if (h->gate_parked) {
+        /* 1. As it should be: it tells no later than it has to. */
+        if (welcome ? h->gate_at_ns == WELCOME : h->gate_at_ns != WELCOME && h->gate_at_ns <= from)
+            return welcome;
+        /* 2. It is due already: the one who is given it looks again. */
+        if (!hs_reactor_take_this(h->reactor, &h->gate))
+            return welcome;
+    }
+    park_gate_locked(h, welcome ? WELCOME : from);
+    return welcome;
 }
 
 static void cut(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure why);
 
-/* Of a WAITING or READY slot, which is the caller's from now on. */
-static void
-claim_locked(struct hs_handshakes *h, struct slot *p)
+static bool
+had_a_moment(const struct hs_parked *parked, const void *now)
 {
-    hs_list_unlink(&p->link);
-    hs_timers_remove(&h->timers, &p->timer);
-    p->state = BUSY;
+    return parked->since_ns + SILENCE_NS <= *(const int64_t *)now;
 }
 
 /* The oldest silent slot, if newcomers need it; the caller's. */
 static struct slot *
-claim_evicted_locked(struct hs_handshakes *h, int64_t now)
+take_evicted_locked(struct hs_handshakes *h, int64_t now)
 {
-    struct slot *p;
+    struct hs_parked *found;
 
-    if (h->closed || h->taken < h->max || room_from_locked(h) > now ||
-        next_newcomer_locked(h) > now)
+    if (h->closed || h->held || h->last_call || h->taken < h->max || next_newcomer_locked(h) > now)
         return NULL;
-    p = HS_CONTAINER(h->silent.next, struct slot, link);
-    claim_locked(h, p);
-    return p;
+    found = hs_reactor_take(h->reactor, SILENT, had_a_moment, &now);
+    return found != NULL ? HS_CONTAINER(found, struct slot, parked) : NULL;
 }
 
 bool
@@ -340,7 +352,7 @@ hs_handshakes_take_slot(struct hs_handshakes *h)
     bool room;
 
     hs_lock_take(&h->lock);
-    evicted = claim_evicted_locked(h, now);
+    evicted = take_evicted_locked(h, now);
     if (evicted != NULL) {
         hs_lock_drop(&h->lock);
         cut(h, evicted, HS_TLS_EVICTED);
@@ -352,7 +364,7 @@ hs_handshakes_take_slot(struct hs_handshakes *h)
         if (h->interval_ns > 0)
             h->next_start_ns = (h->next_start_ns > now ? h->next_start_ns : now) + h->interval_ns;
     }
-    update_listening_locked(h);
+    (void)update_gate_locked(h);
     hs_lock_drop(&h->lock);
     return room;
 }
@@ -363,7 +375,7 @@ hs_handshakes_give_back(struct hs_handshakes *h)
     hs_lock_take(&h->lock);
     h->taken--;
     h->next_start_ns -= h->interval_ns;
-    update_listening_locked(h);
+    (void)update_gate_locked(h);
     hs_lock_drop(&h->lock);
 }
 
@@ -373,7 +385,7 @@ hs_handshakes_hold(struct hs_handshakes *h, bool held)
     hs_lock_take(&h->lock);
     if (h->held != held) {
         h->held = held;
-        update_listening_locked(h);
+        (void)update_gate_locked(h);
     }
     hs_lock_drop(&h->lock);
 }
@@ -383,18 +395,8 @@ hs_handshakes_last_call(struct hs_handshakes *h)
 {
     hs_lock_take(&h->lock);
     h->last_call = true;
-    update_listening_locked(h);
+    (void)update_gate_locked(h);
     hs_lock_drop(&h->lock);
-}
-
-static size_t
-count_silent_locked(const struct hs_handshakes *h)
-{
-    size_t n = 0;
-
-    for (const struct hs_list *i = h->silent.next; i != &h->silent; i = i->next)
-        n++;
-    return n;
 }
 
 bool
@@ -403,7 +405,7 @@ hs_handshakes_busy(struct hs_handshakes *h)
     bool busy;
 
     hs_lock_take(&h->lock);
-    busy = h->taken > count_silent_locked(h);
+    busy = h->taken > hs_reactor_count(h->reactor, SILENT);
     hs_lock_drop(&h->lock);
     return busy;
 }
@@ -414,7 +416,7 @@ hs_handshakes_pause(struct hs_handshakes *h, int64_t until_ns)
     hs_lock_take(&h->lock);
     if (until_ns > h->paused_until_ns)
         h->paused_until_ns = until_ns;
-    update_listening_locked(h);
+    (void)update_gate_locked(h);
     hs_lock_drop(&h->lock);
 }
 
@@ -494,19 +496,15 @@ static struct hs_conn *
 handshakes_leave(struct hs_handshakes *h, struct slot *p)
 {
     struct hs_conn *conn = p->conn;
-    int fd = hs_conn_fileno(conn);
 
-    if (fd >= 0)
-        (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    hs_reactor_leave(h->reactor, &p->parked, hs_conn_fileno(conn));
     hs_proxy_reader_fini(&p->header);
     hs_lock_take(&h->lock);
     hs_list_unlink(&p->link);
     p->conn = NULL;
-    p->generation++;
-    p->state = FREE;
     h->free_slots[h->n_free++] = (size_t)(p - h->slots);
     h->taken--;
-    update_listening_locked(h);
+    (void)update_gate_locked(h);
     hs_lock_drop(&h->lock);
     return conn;
 }
@@ -548,32 +546,22 @@ is_silent(const struct slot *p)
 
 /* Back to waiting, for what the handshake wants. False: it has to be cut. */
 static bool
-wait_again(struct hs_handshakes *h, struct slot *p, bool first)
+wait_again(struct hs_handshakes *h, struct slot *p)
 {
-    struct epoll_event ev = {
-        .events = EPOLLONESHOT | (p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN),
-        .data.u64 = (uint64_t)p->generation << 32 | (uint64_t)(p - h->slots),
-    };
-    bool armed = false, silent = is_silent(p);
+    uint32_t events = p->op.want_events == POLLOUT ? EPOLLOUT : EPOLLIN;
+    bool silent = is_silent(p), parked = false;
+    int fd = hs_conn_fileno(p->conn);
 
+    p->parked.lane = silent ? SILENT : SPEAKING;
+    p->parked.since_ns = silent ? p->since_ns : 0;
     hs_lock_take(&h->lock);
-    if (!h->closed && hs_timers_reserve(&h->timers)) {
-        p->state = WAITING;
-        armed = hs_sys_epoll_ctl(h->epoll_fd, first ? EPOLL_CTL_ADD : EPOLL_CTL_MOD,
-                                 hs_conn_fileno(p->conn), &ev) == 0;
-        if (armed) {
-            hs_timers_set(&h->timers, &p->timer, p->op.want_at_ns);
-            hs_timerfd_set(&h->timer, p->op.want_at_ns);
-        } else {
-            p->state = BUSY;
-        }
-        if (armed && silent) {
-            hs_list_append(&h->silent, &p->link);
-            update_listening_locked(h); /* A full house may have become one with room. */
-        }
-    }
+    if (!h->closed && fd >= 0)
+        parked =
+            hs_reactor_park(h->reactor, &p->parked, fd, events, p->op.want_at_ns, NULL) == HS_OK;
+    if (parked && silent)
+        (void)update_gate_locked(h); /* A full house may have become one with room. */
     hs_lock_drop(&h->lock);
-    return armed;
+    return parked;
 }
 
 static void
@@ -658,17 +646,16 @@ keep_ready(struct hs_handshakes *h, struct slot *p, bool takes)
     hs_lock_take(&h->lock);
     kept = (h->held || !takes) && !h->closed;
     if (kept) {
-        p->state = READY;
         hs_list_append(&h->ready, &p->link);
     }
     hs_lock_drop(&h->lock);
     return kept;
 }
 
-/* Of a BUSY slot. The connection when it is ready, else NULL. takes: the caller has use for it;
+/* Of an owned slot. The connection when it is ready, else NULL. takes: the caller has use for it;
  * else it gets one only after the end, to let go of it. */
 static struct hs_conn *
-handshakes_step(struct hs_handshakes *h, struct slot *p, bool first, bool takes)
+handshakes_step(struct hs_handshakes *h, struct slot *p, bool takes)
 {
     struct hs_error err = {0};
     hs_err rv = HS_OK;
@@ -688,7 +675,7 @@ handshakes_step(struct hs_handshakes *h, struct slot *p, bool first, bool takes)
     /* 3. Failed: cut, and counted by why. Else it waits for the client, with a time limit. */
     if (rv < 0)
         cut(h, p, err.tls != HS_TLS_NONE ? err.tls : HS_TLS_LOCAL);
-    else if (!wait_again(h, p, first))
+    else if (!wait_again(h, p))
         cut(h, p, HS_TLS_LOCAL);
     return NULL;
 }
@@ -715,7 +702,6 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
 
     hs_lock_take(&h->lock);
     p = &h->slots[h->free_slots[--h->n_free]];
-    p->state = BUSY;
     p->conn = conn;
     p->op = (struct hs_op)HS_OP_INIT(HS_NEVER, NULL);
     p->op.stepping = true;
@@ -726,53 +712,32 @@ hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn)
         p->header_until_ns = hs_deadline_after(h->header_timeout_ns);
     else
         begin_securing(h, p);
-    return handshakes_step(h, p, true, true);
+    return handshakes_step(h, p, true);
 }
 
 /* ---- What is due --------------------------------------------------------------------------- */
 
-static struct slot *
-handshakes_claim(struct hs_handshakes *h, uint64_t event)
+static enum hs_due
+gate_is_due(struct hs_handshakes *h)
 {
-    struct slot *p = &h->slots[(uint32_t)event];
+    bool newcomers = h->gate.cause == HS_CAUSE_READY; /* Ours until it is parked again. */
 
     hs_lock_take(&h->lock);
-    if (p->state == WAITING && p->generation == event >> 32)
-        claim_locked(h, p);
-    else
-        p = NULL;
+    h->gate_parked = false;
+    newcomers &= update_gate_locked(h);
     hs_lock_drop(&h->lock);
-    return p;
-}
-
-/* The one whose time has been up for the longest; sets the timer for the next. */
-static struct slot *
-claim_expired(struct hs_handshakes *h)
-{
-    struct slot *found = NULL;
-    struct hs_timer *timer;
-
-    hs_lock_take(&h->lock);
-    if ((timer = hs_timers_expired(&h->timers, hs_now())) != NULL) {
-        found = HS_CONTAINER(timer, struct slot, timer);
-        claim_locked(h, found);
-    }
-    hs_timerfd_heard(&h->timer);
-    hs_timerfd_set(&h->timer, hs_timers_earliest(&h->timers));
-    update_listening_locked(h);
-    hs_lock_drop(&h->lock);
-    return found;
+    return newcomers ? HS_DUE_NEWCOMERS : HS_DUE_SOMETHING;
 }
 
 static struct slot *
-claim_ready(struct hs_handshakes *h)
+take_ready(struct hs_handshakes *h)
 {
     struct slot *p = NULL;
 
     hs_lock_take(&h->lock);
-    if (!h->held && !hs_list_empty(&h->ready)) {
+    if ((!h->held || h->closed) && !hs_list_empty(&h->ready)) {
         p = HS_CONTAINER(h->ready.next, struct slot, link);
-        claim_locked(h, p);
+        hs_list_unlink(&p->link);
     }
     hs_lock_drop(&h->lock);
     return p;
@@ -781,21 +746,20 @@ claim_ready(struct hs_handshakes *h)
 enum hs_due
 hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
 {
-    struct hs_conn *conn = NULL;
-    struct epoll_event ev;
+    struct hs_parked *parked;
+    struct hs_conn *conn;
     struct slot *p;
 
-    if (ret_conn != NULL && (p = claim_ready(h)) != NULL) {
+    if (ret_conn != NULL && (p = take_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
-    if (epoll_wait(h->epoll_fd, &ev, 1, 0) != 1)
+    if (hs_reactor_poll_any(h->reactor, NULL, &parked) != HS_OK)
         return HS_DUE_NOTHING;
-    if (ev.data.u64 == LISTENER_EVENT)
-        return HS_DUE_NEWCOMERS;
-    p = ev.data.u64 == TIMER_EVENT ? claim_expired(h) : handshakes_claim(h, ev.data.u64);
-    if (p != NULL)
-        conn = handshakes_step(h, p, false, ret_conn != NULL);
+    if (parked == &h->gate)
+        return gate_is_due(h);
+    p = HS_CONTAINER(parked, struct slot, parked);
+    conn = handshakes_step(h, p, ret_conn != NULL);
     if (conn == NULL)
         return HS_DUE_SOMETHING;
     if (ret_conn == NULL) { /* It was closed meanwhile: nobody will take it. */
@@ -820,27 +784,18 @@ hs_handshakes_wait_for_taker(struct hs_handshakes *h)
 void
 hs_handshakes_close(struct hs_handshakes *h)
 {
+    struct slot *p;
+
     if (!handshakes_is_ours(h))
         return;
     hs_lock_take(&h->lock);
-    if (!h->closed && h->listening)
-        (void)hs_sys_epoll_ctl(h->epoll_fd, EPOLL_CTL_DEL, h->listen_fd, NULL);
     h->closed = true;
-    h->listening = false;
     hs_lock_drop(&h->lock);
-    for (size_t i = 0; i < h->max; i++) {
-        struct slot *p = &h->slots[i];
-        enum state state;
-
-        hs_lock_take(&h->lock);
-        if ((state = p->state) == WAITING || state == READY)
-            claim_locked(h, p);
-        hs_lock_drop(&h->lock);
-        if (state == WAITING)
-            cut(h, p, HS_TLS_LOCAL);
-        else if (state == READY)
-            hs_conn_unref(handshakes_leave(h, p));
-    }
+    while ((p = take_ready(h)) != NULL)
+        hs_conn_unref(handshakes_leave(h, p));
+    hs_reactor_call_all(h->reactor);
+    while ((p = take_parked(h)) != NULL)
+        cut(h, p, HS_TLS_LOCAL);
 }
 
 void
@@ -862,6 +817,6 @@ hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stat
         ret_stats->failed[i] = h->failed[i];
     hs_lock_take(&h->lock);
     ret_stats->in_progress = h->taken;
-    ret_stats->silent = count_silent_locked(h);
+    ret_stats->silent = hs_reactor_count(h->reactor, SILENT);
     hs_lock_drop(&h->lock);
 }

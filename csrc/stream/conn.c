@@ -4,7 +4,7 @@
  * conn_impl.h for the invariants.
  */
 #include "conn.h"
-#include "parking.h"
+#include "spot.h"
 
 #include "conn_impl.h"
 #include "roll.h"
@@ -14,12 +14,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define FREED 0x72
@@ -263,18 +260,6 @@ hs_conn_get_deadline(struct hs_conn *c, enum hs_dir dir)
     return atomic_load(&c->dirs[dir].deadline_ns);
 }
 
-bool
-hs_conn_has_unread(struct hs_conn *c)
-{
-    int unread = 0;
-
-    if (hs_fd_look(&c->fd, NULL) != HS_OK)
-        return false;
-    (void)hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread);
-    hs_fd_look_end(&c->fd);
-    return unread > 0;
-}
-
 /* A look from outside: what it sees may be over a moment later. */
 static bool
 is_idle(struct hs_conn *c)
@@ -306,7 +291,8 @@ hs_conn_info(struct hs_conn *c, struct hs_conn_info *ret_info)
         .poisoned_out = broken || atomic_load(&out->poison) != HS_OK || hs_conn_half_sent(c),
         .idle = is_idle(c),
         .quiet = (enum hs_quiet)atomic_load(&c->quiet.ended),
-        .idle_timeout_ns = atomic_load_explicit(&c->quiet.span_ns, memory_order_relaxed),
+        .idle_timeout_ns =
+            hs_quiet_span(atomic_load_explicit(&c->quiet.span_ns, memory_order_relaxed)),
         .late_in = atomic_load(&in->late),
         .late_out = atomic_load(&out->late),
         .left = atomic_load(&c->left) != 0,
@@ -344,14 +330,6 @@ hs_conn_peer_addr(struct hs_conn *c, struct hs_error *err, struct hs_addr *ret_a
     return HS_OK;
 }
 
-const struct hs_addr *
-hs_conn_peer(struct hs_conn *c)
-{
-    const struct hs_addr *client = atomic_load_explicit(&c->client, memory_order_acquire);
-
-    return client != NULL ? client : &c->peer;
-}
-
 hs_err
 hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client, struct hs_error *err)
 {
@@ -371,16 +349,6 @@ hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest)
     c->guest = guest;
 }
 
-void
-hs_conn_tell_guest(struct hs_conn *c)
-{
-    struct hs_conn_guest *guest = atomic_exchange(&c->guest, NULL);
-
-    if (guest != NULL)
-        guest->ended(guest, hs_fd_is_ours(&c->fd));
-    hs_spot_ended(c->spot);
-}
-
 bool
 hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
 {
@@ -389,23 +357,6 @@ hs_conn_proxy_addr(struct hs_conn *c, struct hs_addr *ret_addr)
         return false;
     *ret_addr = c->peer;
     return true;
-}
-
-/* A unix socket's may be long, and is not kept. */
-void
-hs_conn_remember_local(struct hs_conn *c)
-{
-    unsigned char unknown = LOCAL_UNKNOWN;
-    socklen_t len = sizeof(c->local);
-
-    if (c->family == AF_UNIX ||
-        !atomic_compare_exchange_strong(&c->local_state, &unknown, LOCAL_BEGUN))
-        return;
-    if (hs_fd_look(&c->fd, NULL) != HS_OK)
-        return;
-    if (hs_sys_getsockname(hs_fd_number(&c->fd), (struct sockaddr *)&c->local, &len) == 0)
-        atomic_store(&c->local_state, LOCAL_KNOWN);
-    hs_fd_look_end(&c->fd);
 }
 
 void
@@ -419,17 +370,6 @@ hs_conn_addresses(struct hs_conn *c, struct hs_addr *ret_local, struct hs_addr *
     ret_local->len =
         c->family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     memcpy(&ret_local->storage, &c->local, ret_local->len);
-}
-
-bool
-hs_conn_tcp_is_closed(struct hs_conn *c)
-{
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-
-    return c->family != AF_UNIX &&
-           hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-           info.tcpi_state == TCP_CLOSE;
 }
 
 hs_err

@@ -7,6 +7,8 @@
 
 #include "hardsock_binding.h"
 
+#include "guest.h"
+
 /* Wraps a connected, non-blocking, close-on-exec socket whose options were applied and which was
  * found to differ from what was asked in `changed` places. Takes fd, but not on failure. */
 HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
@@ -15,12 +17,6 @@ HS_NODISCARD hs_err hs_conn_wrap(int fd, int family, const struct hs_addr *peer,
 /* The client behind the proxy that conn's peer is. Nobody else may use c yet. HS_E_NOMEM. */
 HS_NODISCARD hs_err hs_conn_set_client(struct hs_conn *c, const struct hs_addr *client,
                                        struct hs_error *err);
-/* Who wants to know when c ends, or leaves us (detach). */
-struct hs_conn_guest {
-    /* Once, at any moment, in any thread. ours: false in a forked child, where locks may be held by
-     * threads that are not there. */
-    void (*ended)(struct hs_conn_guest *guest, bool ours);
-};
 /* One at most. Nobody else may use c yet. */
 void hs_conn_set_guest(struct hs_conn *c, struct hs_conn_guest *guest);
 long hs_conn_live(void);

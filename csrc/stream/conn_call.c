@@ -19,16 +19,6 @@ static const char *const dir_names[] = {"reading", "writing"};
 static const char *const phase_names[] = {"read", "write"};
 
 hs_err
-hs_conn_check_broken(struct hs_conn *c, struct hs_error *err)
-{
-    hs_err broken = atomic_load(&c->broken);
-
-    if (broken == HS_OK)
-        return HS_OK;
-    return hs_err_setx(err, broken, NULL, "%s, as was found earlier", hs_err_text(broken));
-}
-
-hs_err
 hs_conn_check_poison(struct hs_conn *c, enum hs_dir dir, struct hs_error *err)
 {
     hs_err poison = atomic_load(&c->dirs[dir].poison);
@@ -266,13 +256,14 @@ refuse_quiet(struct hs_conn *c, struct hs_error *err)
 /* When a call that waits to read has to end since nothing has come; HS_NEVER while there is no such
  * time. While somebody works on an answer it is not quiet: the time is that of the next look. */
 static int64_t
-quiet_until(struct hs_conn *c, enum hs_quiet *ret_why)
+quiet_until(struct hs_conn *c, int64_t span, enum hs_quiet *ret_why)
 {
     int64_t in = atomic_load(&c->dirs[HS_DIR_IN].last_ns);
     int64_t out = atomic_load(&c->dirs[HS_DIR_OUT].last_ns);
-    int64_t first_by = atomic_load(&c->quiet.first_by_ns), span = atomic_load(&c->quiet.span_ns);
+    int64_t first_by = atomic_load(&c->quiet.first_by_ns);
     int64_t since = out != 0 ? out : c->created_ns, until;
 
+    span = hs_quiet_span(span);
     *ret_why = HS_QUIET_FOR_LONG;
     if (atomic_load(&c->mid_message) || atomic_load(&c->buffered) > 0)
         return HS_NEVER;
@@ -294,21 +285,24 @@ static hs_err
 check_quiet(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_error *err,
             int64_t *ret_until_ns)
 {
+    int64_t span = atomic_load(&c->quiet.span_ns), until;
     enum hs_quiet why;
-    int64_t until;
 
     if (dir == HS_DIR_OUT || !op->begun || op->deadline_ns == HS_TRY_ONCE ||
         !atomic_load(&c->quiet.bounded))
         return HS_OK;
-    if ((until = quiet_until(c, &why)) == HS_NEVER || until > hs_now()) {
-        op->quiet_seen = false;
-        *ret_until_ns = until;
-        return HS_OK;
-    }
-    if (!op->quiet_seen) {
-        op->quiet_seen = true;
-        return HS_INTR;
-    }
+    do {
+        if ((until = quiet_until(c, span, &why)) == HS_NEVER || until > hs_now()) {
+            op->quiet_seen = false;
+            *ret_until_ns = until;
+            return HS_OK;
+        }
+        if (!op->quiet_seen) {
+            op->quiet_seen = true;
+            return HS_INTR;
+        }
+    } while (why == HS_QUIET_FOR_LONG &&
+             !atomic_compare_exchange_strong(&c->quiet.span_ns, &span, ~span));
     atomic_store(&c->quiet.ended, why);
     return refuse_quiet(c, err);
 }
@@ -348,14 +342,6 @@ hs_call_begin(struct hs_conn *c, struct hs_op *op, enum hs_dir dir, struct hs_er
     if (dir == HS_DIR_IN && c->spot == NULL)
         hs_delays_look(c);
     return HS_OK;
-}
-
-bool
-hs_conn_set_once(_Atomic hs_err *where, hs_err code)
-{
-    hs_err none = HS_OK;
-
-    return atomic_compare_exchange_strong(where, &none, code);
 }
 
 /* A call that had begun ends without what it was for. */
@@ -408,6 +394,9 @@ is_told(struct hs_conn *c, const struct hs_op *op, enum hs_dir dir)
     if (op->told == NULL || !hs_token_is_cancelled(op->told))
         return false;
     if (dir == HS_DIR_IN && is_new(c))
+        return false;
+    if (dir == HS_DIR_IN && atomic_load(&c->quiet.stays) &&
+        atomic_load(&c->quiet.first_by_ns) == HS_NEVER)
         return false;
     return dir == HS_DIR_OUT || (!atomic_load(&c->mid_message) && atomic_load(&c->buffered) == 0);
 }

@@ -4,6 +4,8 @@
  * hands the descriptor over.
  */
 #include "conn_impl.h"
+#include "guest.h"
+#include "spot.h"
 #include "roll.h"
 
 #include "sockopt.h"
@@ -25,19 +27,6 @@ hs_conn_set_half_closed(struct hs_conn *c, int64_t span_ns)
 {
     HS_CHECK(c, CONN_MAGIC);
     atomic_store(&c->half_closed_ns, span_ns);
-}
-
-void
-hs_half_closed(struct hs_conn *c, enum hs_dir other)
-{
-    int64_t until = hs_deadline_after(atomic_load(&c->half_closed_ns));
-    int64_t was = atomic_load(&c->dirs[other].deadline_ns);
-
-    do { /* A deadline that somebody sets at this moment must not be lost. */
-        if (until >= was)
-            return;
-    } while (!atomic_compare_exchange_weak(&c->dirs[other].deadline_ns, &was, until));
-    hs_wakelist_wake(&c->wakers);
 }
 
 /* Whether a TLS peer may be told that what it has is all: not in the middle of a message. */
@@ -108,62 +97,6 @@ hs_conn_close_write(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
     return hs_call_end(c, op, HS_DIR_OUT, "close_write", rv, err);
 }
 
-/* ---- Counting who resets whom -------------------------------------------------------------- */
-
-static struct {
-    _Atomic uint64_t by_peer, dead_peer, by_abort, by_linger, by_unread;
-} resets;
-
-static void
-conn_end_count(_Atomic uint64_t *counter)
-{
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-}
-
-void
-hs_conn_set_broken(struct hs_conn *c, hs_err code)
-{
-    bool dead = code == HS_E_DEAD_PEER;
-
-    if (!hs_conn_set_once(&c->broken, code))
-        return;
-    conn_end_count(dead ? &resets.dead_peer : &resets.by_peer);
-    hs_roll_note(c, dead ? HS_EVENT_DEAD_PEER : HS_EVENT_RESET, code, hs_now() - c->created_ns);
-}
-
-void
-hs_reset_counts(struct hs_reset_counts *ret_counts)
-{
-    *ret_counts = (struct hs_reset_counts){
-        .by_peer = resets.by_peer,
-        .dead_peer = resets.dead_peer,
-        .by_abort = resets.by_abort,
-        .by_linger = resets.by_linger,
-        .by_unread = resets.by_unread,
-    };
-}
-
-/* A connection that never moved a byte is not asked for unread ones: it costs a system call, which
- * shows in the time of a bare connect and close. */
-static void
-count_close(struct hs_conn *c, bool abortive, bool unread_above)
-{
-    bool used = atomic_load_explicit(&c->dirs[HS_DIR_IN].bytes, memory_order_relaxed) > 0 ||
-                atomic_load_explicit(&c->dirs[HS_DIR_OUT].bytes, memory_order_relaxed) > 0;
-    int unread = 0;
-
-    if (c->family == AF_UNIX || atomic_load(&c->broken) != HS_OK)
-        return;
-    if (abortive)
-        conn_end_count(&resets.by_abort);
-    else if (c->opts.linger_s == 0 ||
-             (atomic_load(&c->may_linger) && hs_sockopt_resets_on_close(hs_fd_number(&c->fd))))
-        conn_end_count(&resets.by_linger);
-    else if (unread_above ||
-             (used && hs_sys_ioctl(hs_fd_number(&c->fd), SIOCINQ, &unread) == 0 && unread > 0))
-        conn_end_count(&resets.by_unread);
-}
-
 /* ---- Closing ------------------------------------------------------------------------------- */
 
 static void
@@ -197,6 +130,16 @@ say_goodbye(struct hs_conn *c, bool clean)
     return unread;
 }
 
+void
+hs_conn_tell_guest(struct hs_conn *c)
+{
+    struct hs_conn_guest *guest = atomic_exchange(&c->guest, NULL);
+
+    if (guest != NULL)
+        guest->ended(guest, hs_fd_is_ours(&c->fd));
+    hs_spot_ended(c->spot);
+}
+
 /* Does not call shutdown(2): the socket may be shared with another process (fork, a passed
  * descriptor), and ending it for that one is not ours to decide. Waking is done by the list. */
 void
@@ -212,7 +155,7 @@ hs_conn_end(struct hs_conn *c, enum hs_end how)
     if (hs_fd_is_ours(&c->fd)) { /* A forked child only lets go of its copy of the number. */
         if (c->tls != NULL && how != HS_END_ABORT)
             unread = say_goodbye(c, how == HS_END_ORDERLY && is_whole(c));
-        count_close(c, how == HS_END_ABORT, unread);
+        hs_resets_count_close(c, how == HS_END_ABORT, unread);
         set_linger(c, how == HS_END_ABORT || unread);
         hs_wakelist_wake(&c->wakers);
     }

@@ -1,7 +1,6 @@
-/* conn_frame.c: the receive buffer of a connection and what is cut out of it.
+/* conn_frame.c: what is cut out of the receive buffer of a connection.
  *
- * frame.h decides; here is the I/O around it. Bytes come in as large pieces as have proved to be
- * worth it: the buffer follows what arrives, never what a header claims. Frames are lent out of the
+ * frame.h decides; here is the I/O around it. Frames are lent out of the
  * buffer while the call keeps its claim, so that nothing is consumed that the caller could not
  * take.
  */
@@ -9,177 +8,9 @@
 
 #include "../base/time.h"
 
-#include <inttypes.h>
 #include <string.h>
 
-#define READ_MIN ((size_t)16384)
-#define READ_MAX ((size_t)262144)
-
 static const uint8_t nothing[1];
-
-void
-hs_input_changed(struct hs_conn *c)
-{
-    atomic_store_explicit(&c->buffered, hs_buf_len(&c->in.buf), memory_order_relaxed);
-}
-
-/* ---- The minimum rate ---------------------------------------------------------------------- */
-
-void
-hs_conn_set_min_rate(struct hs_conn *c, uint64_t bytes_per_s, int64_t grace_ns)
-{
-    HS_CHECK(c, CONN_MAGIC);
-    atomic_store(&c->pace.grace_ns, grace_ns > 0 ? grace_ns : 0);
-    atomic_store(&c->pace.min_rate, bytes_per_s);
-}
-
-/* All that are added are times, or spans from zero on. */
-static int64_t
-add_saturating(int64_t a, int64_t b)
-{
-    return a < HS_NEVER - b ? a + b : HS_NEVER;
-}
-
-/* Beyond a few hundred years it does not matter. */
-static int64_t
-span_of(uint64_t bytes, uint64_t bytes_per_s)
-{
-    double ns = (double)bytes / (double)bytes_per_s * (double)HS_NS_PER_S;
-
-    return ns < (double)(HS_NEVER / 2) ? (int64_t)ns : HS_NEVER / 2;
-}
-
-void
-hs_pace_start(struct hs_conn *c, uint64_t have)
-{
-    struct pace *p = &c->pace;
-    uint64_t rate = atomic_load_explicit(&p->min_rate, memory_order_relaxed);
-    int64_t grace = atomic_load_explicit(&p->grace_ns, memory_order_relaxed);
-
-    atomic_store_explicit(&c->mid_message, have > 0, memory_order_relaxed);
-    p->until_ns = HS_NEVER; /* The minimum may have been lifted since the last time. */
-    if (rate == 0 || have == 0)
-        return;
-    if (p->since_ns == 0)
-        p->since_ns = hs_now();
-    p->until_ns = add_saturating(add_saturating(p->since_ns, grace), span_of(have, rate));
-}
-
-/* A message that was reported as skipped is over; one that was kept may still be read. */
-static bool
-conn_frame_is_over(struct hs_conn *c, hs_err rv)
-{
-    return rv == HS_OK || (rv == HS_E_FRAME_TOO_LARGE && c->in.oversize.recoverable &&
-                           c->in.oversize.discarded > 0);
-}
-
-void
-hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err)
-{
-    struct pace *p = &c->pace;
-
-    if (rv == HS_WANT || rv == HS_INTR)
-        return;
-    atomic_store_explicit(&c->mid_message, false, memory_order_relaxed);
-    if (rv == HS_E_DEADLINE && p->until_ns <= hs_now() && err != NULL) {
-        *err = (struct hs_error){0};
-        (void)hs_err_setx(err, rv, NULL, "the message came slower than %llu bytes per second",
-                          (unsigned long long)atomic_load(&p->min_rate));
-        err->phase = "min_rate";
-    }
-    if (conn_frame_is_over(c, rv))
-        p->since_ns = 0;
-    p->until_ns = HS_NEVER;
-}
-
-/* ---- Filling the buffer -------------------------------------------------------------------- */
-
-/* Of the message that is waited for, or of the one that is being skipped. */
-static uint64_t
-arrived(struct hs_conn *c)
-{
-    uint64_t n = hs_buf_len(&c->in.buf);
-
-    return hs_deframer_skipping(&c->in) ? n + c->in.oversize.discarded : n;
-}
-
-static hs_err
-ended(struct hs_conn *c, struct hs_error *err)
-{
-    uint64_t have = arrived(c);
-
-    if (have == 0)
-        return hs_err_setx(err, HS_E_END, NULL, "%s", hs_err_text(HS_E_END));
-    return hs_err_setx(err, HS_E_TRUNCATED, NULL,
-                       "the peer ended its stream in the middle of a message, of which %" PRIu64
-                       " bytes had arrived",
-                       have);
-}
-
-/* As much at once as was worth it the last time. Large messages come in larger pieces, but never in
- * larger ones than what has already arrived of them. */
-static size_t
-piece_size(struct hs_conn *c, size_t need)
-{
-    size_t have = hs_buf_len(&c->in.buf), size = c->read_size < READ_MIN ? READ_MIN : c->read_size;
-
-    if (need > size && have > size)
-        return need < have ? need : have;
-    return size;
-}
-
-/* Adds what comes next to the buffer; waits. *ret_n 0: the peer's clean end. need is how many bytes
- * are missing for what is wanted. */
-static hs_err
-input_more(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err, size_t *ret_n)
-{
-    size_t size = piece_size(c, need), n;
-    uint8_t *room;
-    hs_err rv;
-
-    if (hs_buf_reserve(&c->in.buf, size, &room) != HS_OK)
-        return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory for %zu received bytes", size);
-    size = hs_buf_room(&c->in.buf);
-    rv = hs_input_read(c, op, room, size, 0, err, &n);
-    if (rv == HS_OK && n > 0) {
-        hs_buf_commit(&c->in.buf, n);
-        c->read_size = n < size ? n : 2 * size < READ_MAX ? 2 * size : READ_MAX;
-        hs_input_changed(c);
-    } else {
-        hs_buf_trim(&c->in.buf);
-    }
-    if (rv == HS_OK)
-        *ret_n = n;
-    return rv;
-}
-
-hs_err
-hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err)
-{
-    size_t n;
-    hs_err rv = input_more(c, op, need, err, &n);
-
-    return rv == HS_OK && n == 0 ? ended(c, err) : rv;
-}
-
-hs_err
-hs_input_settle(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
-{
-    size_t need;
-    hs_err rv = HS_OK;
-
-    for (unsigned round = 1; rv == HS_OK && hs_deframer_skipping(&c->in); round++) {
-        rv = hs_deframer_skip(&c->in, err, &need);
-        hs_input_changed(c);
-        if (rv != HS_WANT)
-            break;
-        hs_pace_start(c, arrived(c));
-        rv = hs_input_fill(c, op, need, err);
-        if (rv == HS_OK && round % SLICE_ROUNDS == 0)
-            rv = HS_INTR;
-    }
-    return rv;
-}
 
 /* ---- Frames -------------------------------------------------------------------------------- */
 
@@ -199,7 +30,7 @@ await_frame(struct hs_conn *c, struct hs_op *op, const struct hs_framing *f, str
         if ((rv = hs_deframer_next(&c->in, f, err, &c->found, &need)) != HS_WANT)
             return rv;
         op->done = hs_buf_len(&c->in.buf);
-        hs_pace_start(c, arrived(c));
+        hs_pace_start(c, hs_input_arrived(c));
         rv = hs_input_fill(c, op, need, err);
         if (rv == HS_OK && round % SLICE_ROUNDS == 0)
             rv = HS_INTR;
@@ -370,7 +201,8 @@ await_line(struct hs_conn *c, struct hs_op *op, size_t from, size_t limit, struc
     for (unsigned round = 1; !has_line(c, op, from, limit, ret_n); round++) {
         op->done = hs_buf_len(&c->in.buf);
         hs_pace_start(c, op->done);
-        if ((rv = input_more(c, op, least > op->done ? least - op->done : 1, err, &more)) != HS_OK)
+        if ((rv = hs_input_more(c, op, least > op->done ? least - op->done : 1, err, &more)) !=
+            HS_OK)
             return rv;
         if (more == 0) {
             *ret_n = op->done;
@@ -401,12 +233,54 @@ hs_conn_read_line(struct hs_conn *c, struct hs_op *op, size_t from, size_t limit
     return HS_OK;
 }
 
-void
-hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n)
+static void
+take_line(struct hs_conn *c, size_t n)
 {
     if (n > 0) {
         hs_buf_drop(&c->in.buf, n);
         hs_deframer_touched(&c->in);
     }
+}
+
+void
+hs_conn_read_line_end(struct hs_conn *c, struct hs_op *op, size_t n)
+{
+    take_line(c, n);
     hs_conn_frames_end(c, op);
+}
+
+/* Whether no call of this connection's reading side would be refused or shortened. */
+static bool
+may_read_at_once(struct hs_conn *c)
+{
+    return !hs_fd_is_closed(&c->fd) && hs_fd_is_ours(&c->fd) &&
+           atomic_load(&c->dirs[HS_DIR_IN].deadline_ns) == HS_NEVER &&
+           atomic_load_explicit(&c->quiet.ended, memory_order_relaxed) == 0;
+}
+
+hs_err
+hs_conn_try_line(struct hs_conn *c, size_t limit, size_t *ret_n)
+{
+    const struct hs_op fresh = HS_OP_INIT(HS_NEVER, NULL);
+    size_t n;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (atomic_load_explicit(&c->buffered, memory_order_relaxed) == 0 || !may_read_at_once(c) ||
+        !hs_call_take(c, HS_DIR_IN))
+        return HS_WANT;
+    if (!hs_deframer_skipping(&c->in) && atomic_load(&c->dirs[HS_DIR_IN].poison) == HS_OK &&
+        has_line(c, &fresh, 0, limit, &n)) {
+        *ret_n = n;
+        return HS_OK;
+    }
+    hs_conn_try_end(c);
+    return HS_WANT;
+}
+
+void
+hs_conn_try_line_end(struct hs_conn *c, size_t n)
+{
+    take_line(c, n);
+    c->pace.since_ns = 0; /* As after a line that was waited for. */
+    hs_conn_try_end(c);
 }

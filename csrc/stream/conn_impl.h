@@ -1,7 +1,8 @@
-/* conn_impl.h: the inside of a connection, for the files that make it up: conn.c (life, questions),
- * conn_call.c (the frame of every call), conn_io.c (bytes), conn_frame.c (the receive buffer and
- * what is cut out of it), conn_tls.c (the change to TLS), conn_end.c (endings),
- * conn_fd.c (the descriptor handed over).
+/* conn_impl.h: the inside of a connection, for the files that make it up. Each calls only those
+ * before it: conn_state.c (what is known without a call), roll.c (the list of all), resets.c,
+ * conn_call.c (the frame of every call), conn_input.c (what comes in), conn_frame.c (what is cut
+ * out of it), conn_tls.c (the change to TLS), conn_end.c (endings), conn_fd.c (the descriptor
+ * handed over), conn_io.c (bytes), conn.c (life, questions).
  *
  * Every call runs hs_call_begin() .. hs_call_end(). Begin holds the descriptor (fd.h), claims the
  * direction, and refuses what must not run; end gives both back, unless the call is merely
@@ -69,14 +70,24 @@ struct direction {
 };
 
 /* How long a call may wait for a message of which nothing has come: what a server asks for, decided
- * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it. */
+ * by the call itself, which asks the kernel last. So nothing that has arrived is lost by it.
+ *
+ * A call that ends by span_ns puts ~span_ns, which is negative, in its place: if another time was
+ * set meanwhile, it judges again. So who takes a time back knows whether a call has ended by it. */
 struct quiet {
     atomic_bool bounded;         /* somebody sets one of the next two, or has */
+    atomic_bool stays;           /* op->told ends no call before first_by_ns is set */
     _Atomic int64_t span_ns;     /* from the last byte on, either way; or HS_NEVER */
     _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
                                   * HS_NEVER: as many as come */
     _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
 };
+
+static inline int64_t
+hs_quiet_span(int64_t span_ns)
+{
+    return span_ns < 0 ? ~span_ns : span_ns;
+}
 
 /* The slowest that a message may come: by when its next byte has to be here. */
 struct pace {
@@ -192,10 +203,25 @@ extern const char hs_ended_here[];
 
 /* Who is at the other end: the client, when there is a proxy between that has named it. */
 const struct hs_addr *hs_conn_peer(struct hs_conn *c);
+/* Half a TLS record is out: only its own rest may follow. */
+bool hs_conn_half_sent(struct hs_conn *c);
+/* After a try to write. */
+void hs_conn_wake_reader(struct hs_conn *c);
+/* One direction has ended: the other may have a time of its own. */
+void hs_half_closed(struct hs_conn *c, enum hs_dir other);
 /* Before the descriptor goes: errors that come after still tell both addresses. */
 void hs_conn_remember_local(struct hs_conn *c);
 
-/* ---- conn_io.c ---- */
+/* ---- resets.c ---- */
+/* Before the descriptor goes. unread_above: the peer had sent what nobody has read, above the
+ * kernel. A connection that never moved a byte is not asked for unread ones. */
+void hs_resets_count_close(struct hs_conn *c, bool abortive, bool unread_above);
+
+/* ---- conn_input.c: with HS_DIR_IN claimed ---- */
+/* n bytes went in dir; returns the time. */
+int64_t hs_conn_account(struct hs_conn *c, enum hs_dir dir, size_t n);
+/* What looks like a clean end: HS_OK, or what it was in truth. */
+HS_NODISCARD hs_err hs_input_check_end(struct hs_conn *c, struct hs_error *err);
 /* len > 0 bytes from the layer, past the buffer; waits. *ret_n 0: a clean end. */
 HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len,
                                   int flags, struct hs_error *err, size_t *ret_n);
@@ -204,9 +230,14 @@ HS_NODISCARD hs_err hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *
 HS_NODISCARD hs_err hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err,
                                  short *want, size_t *ret_n);
 
-/* ---- conn_frame.c: with HS_DIR_IN claimed ---- */
 /* The buffer has changed: lets those who only look see it. */
 void hs_input_changed(struct hs_conn *c);
+/* Bytes of the message that is waited for, or of the one that is being skipped. */
+uint64_t hs_input_arrived(struct hs_conn *c);
+/* Adds what comes next to the buffer; waits. *ret_n 0: the peer's clean end. need is how many bytes
+ * are missing for what is wanted. */
+HS_NODISCARD hs_err hs_input_more(struct hs_conn *c, struct hs_op *op, size_t need,
+                                  struct hs_error *err, size_t *ret_n);
 /* Adds at least a byte to the buffer; waits. need is how many are missing for what is wanted.
  * HS_E_END or HS_E_TRUNCATED at the peer's end, depending on whether there is something. */
 HS_NODISCARD hs_err hs_input_fill(struct hs_conn *c, struct hs_op *op, size_t need,
@@ -219,10 +250,6 @@ void hs_pace_start(struct hs_conn *c, uint64_t have);
 void hs_pace_end(struct hs_conn *c, hs_err rv, struct hs_error *err);
 
 /* ---- conn_tls.c ---- */
-/* Half a TLS record is out: only its own rest may follow. */
-bool hs_conn_half_sent(struct hs_conn *c);
-/* After a try to write. */
-void hs_conn_wake_reader(struct hs_conn *c);
 /* An unfinished hs_conn_start_tls ends here: nobody may use what is left. */
 void hs_conn_tls_abandoned(struct hs_conn *c);
 
@@ -232,7 +259,5 @@ void hs_conn_tell_guest(struct hs_conn *c);
 /* ORDERLY: a TLS peer is told that it has all, unless a message is half out. LOST: it is not. */
 enum hs_end { HS_END_ORDERLY, HS_END_LOST, HS_END_ABORT };
 void hs_conn_end(struct hs_conn *c, enum hs_end how);
-/* One direction has ended: the other may have a time of its own. */
-void hs_half_closed(struct hs_conn *c, enum hs_dir other);
 
 #endif

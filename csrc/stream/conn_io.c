@@ -1,12 +1,10 @@
 /* conn_io.c: the bytes: one read loop, one write loop.
  *
  * Reading keeps what it cannot return (inbuf); writing counts what the kernel took (op->done) and
- * poisons the direction when a message stops half-way. An end of the stream is only believed after
- * the connection was asked whether it broke.
+ * poisons the direction when a message stops half-way.
  */
 #include "conn_impl.h"
 #include "delays.h"
-#include "roll.h"
 
 #include "../base/time.h"
 
@@ -18,98 +16,7 @@
 /* A round of a file is a megabyte. */
 #define FILE_SLICE_ROUNDS 8
 
-/* Returns the time. */
-static int64_t
-conn_io_account(struct hs_conn *c, enum hs_dir dir, size_t n)
-{
-    struct direction *d = &c->dirs[dir];
-    uint64_t before = atomic_load_explicit(&d->bytes, memory_order_relaxed);
-    int64_t now = hs_now();
-
-    if (atomic_load_explicit(&d->waits_since_ns, memory_order_relaxed) != 0)
-        hs_stall_end(c, dir, now);
-    else if (dir == HS_DIR_IN)
-        hs_stall_ask_kernel(c);
-    atomic_store_explicit(&d->bytes, before + n, memory_order_relaxed); /* one writer */
-    atomic_store_explicit(&d->last_ns, now, memory_order_relaxed);
-    if (atomic_load_explicit(&c->has_turns, memory_order_relaxed))
-        hs_turn_moves(c, dir, now);
-    return now;
-}
-
 /* ---- Reading ------------------------------------------------------------------------------- */
-
-/* A reset is told once, to the one who asks the socket first; the other direction then reads an end
- * that looks clean. Either that other call has noted it, or the TCP state gives it away: after an
- * orderly end a socket that has not ended its own side is in CLOSE_WAIT. close_notify is the peer's
- * own word, which nobody else can forge. */
-static hs_err
-check_end(struct hs_conn *c, struct hs_error *err)
-{
-    bool closed;
-
-    if (c->tls == NULL)
-        closed = hs_conn_tcp_is_closed(c);
-    else if (hs_tls_ended(c->tls, &closed))
-        return HS_OK;
-    if (!atomic_load(&c->fin_sent) && closed)
-        hs_conn_set_broken(c, HS_E_RESET);
-    return hs_conn_check_broken(c, err);
-}
-
-/* What looks truncated may have been reset, which the writer was told. */
-static hs_err
-check_truncated(struct hs_conn *c, struct hs_error *err)
-{
-    struct hs_error broken = {0};
-    hs_err rv = check_end(c, &broken);
-
-    if (rv == HS_OK)
-        return HS_E_TRUNCATED;
-    if (err != NULL)
-        *err = broken;
-    return rv;
-}
-
-/* What a try that has not to wait gave. */
-static hs_err
-came(struct hs_conn *c, hs_err rv, size_t n, struct hs_error *err, size_t *ret_n)
-{
-    if (rv == HS_OK && n == 0 && (rv = check_end(c, err)) == HS_OK)
-        hs_half_closed(c, HS_DIR_OUT);
-    if (rv == HS_OK)
-        *ret_n = n;
-    return rv == HS_E_TRUNCATED ? check_truncated(c, err) : rv;
-}
-
-hs_err
-hs_input_read(struct hs_conn *c, struct hs_op *op, uint8_t *buf, size_t len, int flags,
-              struct hs_error *err, size_t *ret_n)
-{
-    int fd = hs_fd_number(&c->fd);
-    short want;
-    size_t n;
-    hs_err rv;
-
-    while ((rv = c->layer->try_recv(c->tls, fd, buf, len, flags, err, &want, &n)) == HS_WANT)
-        if ((rv = hs_call_wait(c, op, HS_DIR_IN, want, err)) != HS_OK)
-            return rv;
-    if (rv == HS_OK && n > 0 && (flags & MSG_PEEK) == 0)
-        op->came_ns = conn_io_account(c, HS_DIR_IN, n);
-    return came(c, rv, n, err, ret_n);
-}
-
-hs_err
-hs_input_try(struct hs_conn *c, uint8_t *buf, size_t len, struct hs_error *err, short *want,
-             size_t *ret_n)
-{
-    size_t n = 0;
-    hs_err rv = c->layer->try_recv(c->tls, hs_fd_number(&c->fd), buf, len, 0, err, want, &n);
-
-    if (rv == HS_OK && n > 0)
-        (void)conn_io_account(c, HS_DIR_IN, n);
-    return came(c, rv, n, err, ret_n);
-}
 
 static size_t
 take_buffered(struct hs_conn *c, uint8_t *buf, size_t len, bool peek)
@@ -203,12 +110,12 @@ recv_pieces(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int flags,
 
     msg->msg_controllen = 0;
     msg->msg_flags = 0;
-    while (i < msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
+    while (i < (size_t)msg->msg_iovlen && msg->msg_iov[i].iov_len == 0)
         i++;
     if (hs_buf_len(&c->in.buf) == 0)
         return hs_input_read(c, op, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, flags, err,
                              ret_n);
-    for (; i < msg->msg_iovlen && hs_buf_len(&c->in.buf) > 0 && !(peek && n > 0); i++) {
+    for (; i < (size_t)msg->msg_iovlen && hs_buf_len(&c->in.buf) > 0 && !(peek && n > 0); i++) {
         n += take_buffered(c, msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, peek);
     }
     *ret_n = n;
@@ -233,8 +140,8 @@ recv_message(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, size_t len
             return rv;
     }
     if (rv == HS_OK && *ret_n > 0 && (flags & MSG_PEEK) == 0)
-        op->came_ns = conn_io_account(c, HS_DIR_IN, *ret_n);
-    if (rv == HS_OK && *ret_n == 0 && len > 0 && (rv = check_end(c, err)) == HS_OK)
+        op->came_ns = hs_conn_account(c, HS_DIR_IN, *ret_n);
+    if (rv == HS_OK && *ret_n == 0 && len > 0 && (rv = hs_input_check_end(c, err)) == HS_OK)
         hs_half_closed(c, HS_DIR_OUT);
     return rv;
 }
@@ -246,7 +153,7 @@ hs_conn_recvmsg(struct hs_conn *c, struct hs_op *op, struct msghdr *msg, int fla
     size_t len = 0, n = 0;
     hs_err rv = hs_call_begin(c, op, HS_DIR_IN, err);
 
-    for (size_t i = 0; i < msg->msg_iovlen; i++)
+    for (size_t i = 0; i < (size_t)msg->msg_iovlen; i++)
         len += msg->msg_iov[i].iov_len;
     if (rv == HS_OK && len > 0)
         rv = hs_input_settle(c, op, err);
@@ -321,7 +228,7 @@ sent(struct hs_conn *c, struct hs_op *op, hs_err rv, struct hs_error *err, size_
 {
     if (rv == HS_OK) {
         op->done += n;
-        (void)conn_io_account(c, HS_DIR_OUT, n);
+        (void)hs_conn_account(c, HS_DIR_OUT, n);
     }
     return rv == HS_E_RESET ? ended_here(c, err) : rv;
 }
@@ -362,7 +269,7 @@ keep_last_words(struct hs_conn *c)
                               &want, &n) == HS_OK &&
            n > 0) {
         hs_buf_commit(&c->in.buf, n);
-        (void)conn_io_account(c, HS_DIR_IN, n);
+        (void)hs_conn_account(c, HS_DIR_IN, n);
     }
     hs_buf_trim(&c->in.buf);
     hs_input_changed(c);
@@ -498,7 +405,7 @@ hs_conn_send_file(struct hs_conn *c, struct hs_op *op, int file, int64_t *offset
             rv = hs_call_wait(c, op, HS_DIR_OUT, want, err);
         } else if (rv == HS_OK && n > 0) {
             op->done += n;
-            (void)conn_io_account(c, HS_DIR_OUT, n);
+            (void)hs_conn_account(c, HS_DIR_OUT, n);
             if (round % FILE_SLICE_ROUNDS == 0 && op->done < len)
                 rv = HS_INTR;
         } else if (rv == HS_E_RESET) {

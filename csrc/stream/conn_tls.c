@@ -24,19 +24,6 @@
 /* A record at least, so that one try takes what it has to. */
 #define REQUEST_PIECE ((size_t)16384)
 
-bool
-hs_conn_half_sent(struct hs_conn *c)
-{
-    return c->tls != NULL && hs_tls_is_half_sent(c->tls);
-}
-
-void
-hs_conn_wake_reader(struct hs_conn *c)
-{
-    if (c->tls != NULL && hs_tls_took_input(c->tls))
-        hs_wakelist_wake(&c->wakers);
-}
-
 static void
 poison_both(struct hs_conn *c, hs_err why)
 {

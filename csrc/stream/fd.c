@@ -1,5 +1,4 @@
-/* fd.c: the hold count of a descriptor (after Go's fdMutex), in one atomic word; and who owns which
- * number.
+/* fd.c: the hold count of a descriptor (after Go's fdMutex), in one atomic word.
  *
  * Invariants:
  * - close(2) is called by the one who brings the word to exactly CLOSED, that is closed and no
@@ -9,13 +8,10 @@
  *   waits for looks: it sets CLOSED and DETACHED, so that none can begin, and the last look to end
  *   wakes it. Nothing waits within a look, so that wait is short; it is a futex, of the process, as
  *   there is no descriptor of the waiter's to write to, and nothing else can end the wait.
- * - The table has for each number the id of the hs_fd that owns it, or 0. An owner enters itself
- *   once, and takes out only itself, before the number is closed or given away. An owner that is
- *   not found there lost its number to a close(2) of somebody else's, after which the kernel gave
- *   it to another of ours: it neither uses nor closes it.
  */
 #include "fd.h"
 
+#include "fd_owner.h"
 #include "linger.h"
 #include "../base/check.h"
 #include "../base/err.h"
@@ -26,7 +22,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -34,51 +29,16 @@
 #define DETACHED (UINT64_C(1) << 62) /* with CLOSED: the number is not ours to close */
 #define LOOK ((UINT64_C(1) << 32) | 1)
 #define HOLDS UINT64_C(0xffffffff) /* with those of looks */
-#define BLOCK_NUMBERS 4096
-/* Numbers from 2^24 on, sixteen times what fs.nr_open allows by default, are not in the table. */
-#define BLOCKS 4096
 
 static _Atomic uint64_t last_id;
 static _Atomic uint32_t looks_ended; /* a futex: how often the last look at a detached one ended */
 
 /* ---- Who owns a number --------------------------------------------------------------------- */
 
-struct block {
-    _Atomic uint64_t owners[BLOCK_NUMBERS];
-};
-static struct block first_block;
-static struct block *_Atomic blocks[BLOCKS]; /* never freed */
-
-static struct block *
-block_of(unsigned i, bool fd_make)
-{
-    struct block *found, *made;
-
-    if (i == 0)
-        return &first_block;
-    if (i >= BLOCKS || (found = atomic_load(&blocks[i])) != NULL || !fd_make)
-        return i < BLOCKS ? found : NULL;
-    if ((made = hs_sys_calloc(1, sizeof(*made))) == NULL)
-        return NULL;
-    if (atomic_compare_exchange_strong(&blocks[i], &found, made))
-        return made;
-    free(made);
-    return found;
-}
-
-/* NULL: it is not in the table, for its size or for want of memory, and nobody is checked. */
-static _Atomic uint64_t *
-owner_of(int number, bool fd_make)
-{
-    struct block *block = block_of((unsigned)number / BLOCK_NUMBERS, fd_make);
-
-    return block != NULL ? &block->owners[(unsigned)number % BLOCK_NUMBERS] : NULL;
-}
-
 static bool
 is_owner(const struct hs_fd *f)
 {
-    _Atomic uint64_t *owner = owner_of(f->number, false);
+    _Atomic uint64_t *owner = hs_fd_owner(f->number, false);
 
     return owner == NULL || atomic_load_explicit(owner, memory_order_relaxed) == f->id;
 }
@@ -87,20 +47,10 @@ is_owner(const struct hs_fd *f)
 static bool
 fd_leave(const struct hs_fd *f)
 {
-    _Atomic uint64_t *owner = owner_of(f->number, false);
+    _Atomic uint64_t *owner = hs_fd_owner(f->number, false);
     uint64_t id = f->id;
 
     return owner == NULL || atomic_compare_exchange_strong(owner, &id, 0);
-}
-
-void
-hs_fd_close_number(int number)
-{
-    _Atomic uint64_t *owner = owner_of(number, false);
-
-    if (owner != NULL)
-        atomic_store(owner, 0);
-    (void)close(number);
 }
 
 void
@@ -133,7 +83,7 @@ refuse_owned(int number, const char *op, struct hs_error *err)
 hs_err
 hs_fd_check_free(int number, const char *op, struct hs_error *err)
 {
-    _Atomic uint64_t *owner = number >= 0 ? owner_of(number, false) : NULL;
+    _Atomic uint64_t *owner = number >= 0 ? hs_fd_owner(number, false) : NULL;
 
     return owner == NULL || atomic_load(owner) == 0 ? HS_OK : refuse_owned(number, op, err);
 }
@@ -155,7 +105,7 @@ fd_make(struct hs_fd *f, int number)
 void
 hs_fd_init(struct hs_fd *f, int number)
 {
-    _Atomic uint64_t *owner = owner_of(number, true);
+    _Atomic uint64_t *owner = hs_fd_owner(number, true);
 
     fd_make(f, number);
     if (owner != NULL)
@@ -165,7 +115,7 @@ hs_fd_init(struct hs_fd *f, int number)
 hs_err
 hs_fd_take(struct hs_fd *f, int number, const char *op, struct hs_error *err)
 {
-    _Atomic uint64_t *owner = owner_of(number, true);
+    _Atomic uint64_t *owner = hs_fd_owner(number, true);
     int status = hs_sys_fcntl(number, F_GETFL, 0), flags = hs_sys_fcntl(number, F_GETFD, 0);
     uint64_t nobody = 0;
 

@@ -34,8 +34,6 @@ void hs_fd_no_socket(int number, const char *op, struct hs_error *err);
 HS_NODISCARD hs_err hs_fd_check_free(int number, const char *op, struct hs_error *err);
 /* Not ours any more, unclosed, as it was before hs_fd_take; one of ours as `socket` makes them. */
 void hs_fd_give_back(struct hs_fd *f);
-/* Closes what hs_linger was given. */
-void hs_fd_close_number(int number);
 /* HS_OK, HS_E_CLOSED or HS_E_FORKED. After HS_OK call hs_fd_drop once. */
 HS_NODISCARD hs_err hs_fd_hold(struct hs_fd *f, struct hs_error *err);
 void hs_fd_drop(struct hs_fd *f);

@@ -23,6 +23,9 @@ struct hs_layer {
     /* Takes what it can of len > 0 bytes of the file; *ret_n == 0 is the file's end. */
     hs_err (*try_send_file)(void *state, int fd, int file, int64_t *offset, size_t len,
                             struct hs_error *err, short *want, size_t *ret_n);
+    /* It has failed for good, and err, which may be NULL, is told how. NULL: a layer without a
+     * state never does. */
+    bool (*has_failed)(void *state, struct hs_error *err);
 };
 
 extern const struct hs_layer hs_tcp_layer;

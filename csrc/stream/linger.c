@@ -15,7 +15,7 @@
  */
 #include "linger.h"
 
-#include "fd.h"
+#include "fd_owner.h"
 #include "../base/lock.h"
 #include "../base/sys.h"
 #include "../base/thread.h"

@@ -14,13 +14,12 @@
  * What a client does while it is parked costs a look in the thread that was woken, which then waits
  * on: half a TLS record, session tickets, key updates are no message. Looks only peek.
  */
-#include "parking.h"
+#include "parking_impl.h"
+#include "spot.h"
 
-#include "conn_impl.h"
 #include "delays.h"
 #include "../base/sys.h"
 #include "../base/time.h"
-#include "../cancel/reactor.h"
 
 #include <poll.h>
 #include <stdlib.h>
@@ -28,136 +27,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define PARKING_MAGIC 0x70c3ba4cU
-#define FREED 0x7b
-#define SPOT_FREED 0x7c
 #define TOLD_SLICE 64
 #define LOOKS 64 /* of what has no news: others of the event loop wait, too */
-
-struct hs_parking {
-    unsigned magic;
-    atomic_int refs;
-    struct hs_reactor *reactor; /* owns */
-    atomic_bool draining;
-};
-
-struct lingering {
-    struct hs_op op;
-    struct hs_close_report report;
-};
-
-struct hs_spot {
-    struct hs_parked parked;
-    struct hs_parking *parking;  /* owns: a reference; write once, as the next */
-    struct hs_conn *conn;        /* borrows: the spot is its */
-    struct lingering *lingering; /* owns; NULL: it waits for a message */
-    void *arg;
-    int64_t until_ns;
-    uint64_t read; /* bytes that were read out of the buffer, when it was given; as the next */
-    size_t buffered;
-    bool given, more;
-    bool rest;    /* it was given for what the last message had left, not for what has come */
-    bool known;   /* it is a message: no other look is needed */
-    bool retired; /* a guard wants it gone, if there is still nothing */
-    bool stays;   /* in a drain, though quiet: it is new, or in the middle of a message */
-};
 
 /* Lanes: of SILENT ones nothing has come, as far as is known here. They are in the order in which
  * they were made: one that drips half a record is looked at, parked again, and no younger. */
 enum { KNOWN, SILENT };
-
-static atomic_long live;
-
-long
-hs_parking_live(void)
-{
-    return atomic_load_explicit(&live, memory_order_relaxed);
-}
-
-/* ---- Life ---------------------------------------------------------------------------------- */
-
-hs_err
-hs_parking_new(struct hs_error *err, struct hs_parking **ret_p)
-{
-    struct hs_parking *p = hs_sys_calloc(1, sizeof(*p));
-    hs_err rv;
-
-    if (p == NULL)
-        return hs_err_setx(err, HS_E_NOMEM, "parking", "no memory for a parking");
-    if ((rv = hs_reactor_new(err, &p->reactor)) != HS_OK) {
-        free(p);
-        return rv;
-    }
-    p->magic = PARKING_MAGIC;
-    p->refs = 1;
-    atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-    *ret_p = p;
-    return HS_OK;
-}
-
-struct hs_parking *
-hs_parking_ref(struct hs_parking *p)
-{
-    HS_CHECK(p, PARKING_MAGIC);
-    atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
-    return p;
-}
-
-void
-hs_parking_unref(struct hs_parking *p)
-{
-    if (p == NULL)
-        return;
-    HS_CHECK(p, PARKING_MAGIC);
-    if (atomic_fetch_sub(&p->refs, 1) != 1)
-        return;
-    hs_reactor_free(p->reactor);
-    memset(p, FREED, sizeof(*p));
-    free(p);
-    atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
-}
-
-void
-hs_parking_close(struct hs_parking *p)
-{
-    HS_CHECK(p, PARKING_MAGIC);
-    hs_reactor_close(p->reactor);
-}
-
-void
-hs_spot_free(struct hs_spot *s)
-{
-    if (s == NULL)
-        return;
-    hs_reactor_forget(s->parking->reactor, &s->parked);
-    hs_parking_unref(s->parking);
-    free(s->lingering);
-    memset(s, SPOT_FREED, sizeof(*s));
-    free(s);
-}
-
-void
-hs_spot_ended(struct hs_spot *s)
-{
-    if (s != NULL)
-        hs_reactor_call(s->parking->reactor, &s->parked);
-}
-
-bool
-hs_spot_waits(struct hs_spot *s)
-{
-    return s != NULL && hs_reactor_waits(s->parking->reactor, &s->parked) && s->lingering == NULL;
-}
-
-bool
-hs_spot_retire(struct hs_spot *s)
-{
-    if (!hs_reactor_take_this(s->parking->reactor, &s->parked))
-        return false;
-    s->retired = s->lingering == NULL; /* Until it is parked again it is ours. */
-    hs_reactor_queue(s->parking->reactor, &s->parked);
-    return true;
-}
 
 static struct hs_spot *
 spot_of(struct hs_parking *p, struct hs_conn *c, struct hs_error *err)
@@ -492,14 +367,22 @@ give_retired(struct hs_spot *s, struct hs_parked_conn *ret)
     ret->news = HS_PARKED_EXPIRED;
 }
 
+/* The one who was given s decides, unless the guard has taken it back. */
+static bool
+take_for_guard(struct hs_spot *s)
+{
+    int guard = WANTS_IT;
+
+    return atomic_compare_exchange_strong(&s->guard, &guard, HAS_IT);
+}
+
 /* Of one that the caller was given. HS_WANT: there was nothing to be said, and it waits on. */
 static hs_err
 parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
 {
-    bool asked = !s->stays && atomic_load(&s->parking->draining), retired = s->retired;
+    bool asked = !s->stays && atomic_load(&s->parking->draining), retired;
     hs_err rv;
 
-    s->retired = false;
     if (s->lingering != NULL)
         return tell_lingering(s, ret);
     rv = surely_has_data(s) ? HS_OK : parking_look(s);
@@ -509,6 +392,9 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
     }
     if (rv == HS_WANT)
         drop_told(s);
+    retired = (rv == HS_WANT || rv == HS_INTR) && !asked && take_for_guard(s);
+    if (!retired)
+        atomic_store(&s->guard, NO_GUARD);
     if (rv == HS_INTR)
         rv = HS_WANT;
     else if (rv == HS_WANT && s->parked.cause != HS_CAUSE_TIME && !asked && !retired &&
@@ -519,7 +405,7 @@ parking_tell(struct hs_spot *s, struct hs_parked_conn *ret)
         give_message(s, ret);
     else if (rv != HS_WANT)
         give_ended(s, rv, ret);
-    else if (retired && !asked)
+    else if (retired)
         give_retired(s, ret);
     else
         ret->news = asked ? HS_PARKED_QUIET : HS_PARKED_EXPIRED;

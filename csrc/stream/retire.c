@@ -11,7 +11,7 @@
  * - Whose turn it is decides when nobody is in a call: a request that was read is being worked on.
  */
 #include "conn_impl.h"
-#include "parking.h"
+#include "spot.h"
 #include "roll.h"
 
 #include "../base/sys.h"
@@ -164,13 +164,11 @@ end_unused(struct hs_conn *c, int64_t idle_ns, int64_t age_ns)
 static enum hs_retire
 ask_reader(struct hs_conn *c, int64_t idle_ns, int64_t *ret_was_ns)
 {
-    int64_t was = atomic_load(&c->quiet.bounded) ? atomic_load(&c->quiet.span_ns) : HS_NEVER;
+    int64_t was = atomic_load(&c->quiet.span_ns); /* HS_NEVER before it is bounded */
 
-    if (was > idle_ns) {
-        atomic_store(&c->quiet.span_ns, idle_ns);
+    if (was > idle_ns && atomic_compare_exchange_strong(&c->quiet.span_ns, &was, idle_ns))
         atomic_store(&c->quiet.bounded, true);
-    }
-    *ret_was_ns = was;
+    *ret_was_ns = hs_quiet_span(was);
     hs_wakelist_wake(&c->wakers);
     return HS_RETIRE_ASKED;
 }
@@ -184,8 +182,10 @@ hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns, int64_t *ret_
     *ret_was_ns = HS_NEVER;
     if (how != HS_RETIRE_IDLE)
         return how;
-    if (hs_spot_waits(c->spot))
+    if (hs_spot_waits(c->spot)) {
+        *ret_was_ns = idle_ns; /* nothing to put back */
         return hs_spot_retire(c->spot) ? HS_RETIRE_ASKED : HS_RETIRE_BUSY;
+    }
     if (has_user(c, HS_DIR_IN))
         return ask_reader(c, idle_ns, ret_was_ns);
     return end_unused(c, idle_ns, age_ns);
@@ -198,17 +198,25 @@ hs_conn_was_retired(struct hs_conn *c)
     return atomic_load(&c->quiet.ended) == HS_QUIET_FOR_LONG;
 }
 
-void
+bool
 hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns)
 {
-    HS_CHECK(c, CONN_MAGIC); /* Somebody else may have set another time meanwhile, which stays. */
-    (void)atomic_compare_exchange_strong(&c->quiet.span_ns, &idle_ns, was_ns);
+    int64_t span = idle_ns;
+
+    HS_CHECK(c, CONN_MAGIC);
+    if (hs_spot_unretire(c->spot))
+        return true;
+    /* Somebody else may have set another time meanwhile, which stays. */
+    if (!atomic_compare_exchange_strong(&c->quiet.span_ns, &span, was_ns) && span < 0)
+        return true;
+    return hs_conn_was_retired(c);
 }
 
 void
-hs_conn_set_served(struct hs_conn *c)
+hs_conn_set_served(struct hs_conn *c, bool stays)
 {
     HS_CHECK(c, CONN_MAGIC);
+    atomic_store(&c->quiet.stays, stays);
     atomic_store(&c->roll.served, true);
 }
 

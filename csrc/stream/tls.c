@@ -5,6 +5,7 @@
  */
 #include "tls.h"
 
+#include "tls_config.h"
 #include "tls_error.h"
 #include "tls_fault.h"
 #include "tls_impl.h"
@@ -30,20 +31,6 @@
  * key updates and tickets for ever, and OpenSSL would take them in for as long. A handshake has
  * limits of its own. */
 #define IDLE_TALK_MAX ((size_t)131072)
-
-struct hs_tls *
-hs_tls_of(const SSL *ssl)
-{
-    return SSL_get_app_data(ssl);
-}
-
-struct tls_verdict *
-hs_tls_verdict(struct hs_tls *t)
-{
-    if (t->verdict == NULL)
-        t->verdict = hs_sys_calloc(1, sizeof(*t->verdict));
-    return t->verdict;
-}
 
 /* ---- The frame of every call --------------------------------------------------------------- */
 
@@ -255,18 +242,6 @@ struct hs_tls *
 hs_tls_below(const struct hs_tls *t)
 {
     return t != NULL ? t->io.below : NULL;
-}
-
-bool
-hs_tls_has_failed(struct hs_tls *t, struct hs_error *err)
-{
-    bool failed;
-
-    hs_lock_take(&t->lock);
-    if ((failed = t->state == TLS_FAILED))
-        (void)repeat_failure(t, err);
-    hs_lock_drop(&t->lock);
-    return failed;
 }
 
 void
@@ -739,8 +714,22 @@ hs_tls_say_goodbye(struct hs_tls *t, bool clean, bool *ret_unread)
     return expects_tickets;
 }
 
+static bool
+tls_has_failed(void *state, struct hs_error *err)
+{
+    struct hs_tls *t = state;
+    bool failed;
+
+    hs_lock_take(&t->lock);
+    if ((failed = t->state == TLS_FAILED))
+        (void)repeat_failure(t, err);
+    hs_lock_drop(&t->lock);
+    return failed;
+}
+
 const struct hs_layer hs_tls_layer = {
     .try_recv = tls_try_recv,
     .try_send = tls_try_send,
     .try_send_file = tls_try_send_file,
+    .has_failed = tls_has_failed,
 };

@@ -23,8 +23,6 @@ HS_NODISCARD hs_err hs_tls_new(struct hs_tls_config *config, int fd, struct hs_t
                                struct hs_tls **ret_tls);
 /* NULL: none, or t is NULL. */
 struct hs_tls *hs_tls_below(const struct hs_tls *t);
-/* It has failed for good, and err is told how. */
-bool hs_tls_has_failed(struct hs_tls *t, struct hs_error *err);
 /* What was received before, for the handshake to begin with. Empties buf. */
 void hs_tls_hand_over(struct hs_tls *t, struct hs_buf *buf);
 /* Without I/O. Not in a forked child: a thread that is gone may have been in it. NULL is fine. */

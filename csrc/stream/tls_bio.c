@@ -5,7 +5,6 @@
 #include "tls_bio.h"
 
 #include "layer.h"
-#include "tls.h"
 #include "../base/err.h"
 #include "../base/sys.h"
 #include "../base/time.h"
@@ -101,7 +100,7 @@ would_block(struct hs_tls_io *io, hs_err rv)
 {
     io->tired = rv == HS_INTR;
     return rv == HS_WANT || rv == HS_INTR ||
-           (io->keep_reading && io->below != NULL && !hs_tls_has_failed(io->below, NULL));
+           (io->keep_reading && io->below != NULL && !io->layer->has_failed(io->below, NULL));
 }
 
 static int
@@ -203,7 +202,7 @@ make_method(void)
 hs_err
 hs_tls_io_error(const struct hs_tls_io *io, struct hs_error *err)
 {
-    if (io->below != NULL && hs_tls_has_failed(io->below, err))
+    if (io->below != NULL && io->layer->has_failed(io->below, err))
         return io->rv;
     return hs_err_set(err, io->rv, io->sys, io->op, "%s", io->op != NULL ? io->op : "");
 }

@@ -3,7 +3,8 @@
  * Called with the lock of the connection held. A callback that fails ends the handshake: nothing is
  * let through because something could not be done.
  */
-#include "tls_context.h"
+#include "tls_callbacks.h"
+
 #include "tls_impl.h"
 #include "tls_ocsp.h"
 #include "tls_resume.h"

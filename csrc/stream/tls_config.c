@@ -6,7 +6,6 @@
  */
 #include "tls_config.h"
 
-#include "tls_context.h"
 #include "tls_store.h"
 #include "../base/check.h"
 #include "../base/err.h"

@@ -6,6 +6,7 @@
  */
 #include "tls_context.h"
 
+#include "tls_callbacks.h"
 #include "tls_error.h"
 #include "tls_rehearse.h"
 #include "../base/err.h"

@@ -19,9 +19,8 @@
 #ifndef HS_STREAM_TLS_IMPL_H
 #define HS_STREAM_TLS_IMPL_H
 
-#include "tls.h"
 #include "tls_bio.h"
-#include "tls_config.h"
+#include "tls_context_impl.h"
 #include "tls_verify.h"
 #include "../base/lock.h"
 
@@ -60,10 +59,9 @@ HS_NODISCARD hs_err hs_tls_write_call_end(struct hs_tls *t, hs_err rv);
 /* What a call that returned ret <= 0 meant. HS_E_END: close_notify. */
 HS_NODISCARD hs_err hs_tls_meaning(struct hs_tls *t, int ret, struct hs_error *err, short *want);
 
+/* ---- tls_impl.c ---- */
 /* The object behind an SSL, in callbacks: its lock is held. */
 struct hs_tls *hs_tls_of(const SSL *ssl);
-
-/* ---- tls_context.c: callbacks need it ---- */
 /* Where a verdict goes; NULL: no memory. */
 struct tls_verdict *hs_tls_verdict(struct hs_tls *t);
 

@@ -3,13 +3,15 @@
  * Errors name the parameter and the file. Nothing found in a source is an error: an empty file of
  * authorities would trust nobody, which is never what was meant.
  */
-#include "tls_config.h"
+#include "tls_context_impl.h"
 
 #include "tls_error.h"
 #include "../base/err.h"
 #include "../base/sys.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <openssl/err.h>
 #include <openssl/ocsp.h>
 #include <openssl/pem.h>
@@ -17,6 +19,35 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+/* As c_rehash names certificates: eight hexadecimal digits, a dot, a number. */
+static bool
+is_hashed_name(const char *name)
+{
+    size_t digits = strspn(name, "0123456789abcdefABCDEF"), number;
+
+    if (digits != 8 || name[8] != '.')
+        return false;
+    number = strspn(name + 9, "0123456789");
+    return number > 0 && name[9 + number] == '\0';
+}
+
+int
+hs_tls_is_hashed(const char *path)
+{
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    int found = 0;
+
+    if (dir == NULL)
+        return -errno;
+    /* cppcheck-suppress readdirCalled; each stream has one thread */
+    while (!found && (entry = readdir(dir)) != NULL)
+        found = is_hashed_name(entry->d_name) && faccessat(dirfd(dir), entry->d_name, R_OK, 0) == 0;
+    (void)closedir(dir);
+    return found;
+}
 
 #define MAX_STAPLE ((size_t)65536)
 

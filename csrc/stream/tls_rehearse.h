@@ -6,7 +6,7 @@
 #ifndef HS_STREAM_TLS_REHEARSE_H
 #define HS_STREAM_TLS_REHEARSE_H
 
-#include "tls_config.h"
+#include "tls_context_impl.h"
 
 /* A server's certificate with its response: handshakes in memory, in which the response must arrive
  * as it is. HS_E_INVALID when it does not. Blocks for the arithmetic of two handshakes at most. */

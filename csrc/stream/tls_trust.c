@@ -5,11 +5,10 @@
  * issuer. So what it found is looked at, other distributions' bundles are tried, and that nobody is
  * trusted is an error.
  */
-#include "tls_config.h"
+#include "tls_context_impl.h"
 
 #include "../base/err.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <openssl/err.h>
@@ -17,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static const char *const bundles[] = {
     "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Ubuntu, Arch, Gentoo */
@@ -28,34 +26,6 @@ static const char *const bundles[] = {
     "/var/lib/ca-certificates/ca-bundle.pem",            /* SUSE, newer */
 };
 #define N_BUNDLES (sizeof(bundles) / sizeof(bundles[0]))
-
-/* As c_rehash names certificates: eight hexadecimal digits, a dot, a number. */
-static bool
-is_hashed_name(const char *name)
-{
-    size_t digits = strspn(name, "0123456789abcdefABCDEF"), number;
-
-    if (digits != 8 || name[8] != '.')
-        return false;
-    number = strspn(name + 9, "0123456789");
-    return number > 0 && name[9 + number] == '\0';
-}
-
-int
-hs_tls_is_hashed(const char *path)
-{
-    DIR *dir = opendir(path);
-    const struct dirent *entry;
-    int found = 0;
-
-    if (dir == NULL)
-        return -errno;
-    /* cppcheck-suppress readdirCalled; each stream has one thread */
-    while (!found && (entry = readdir(dir)) != NULL)
-        found = is_hashed_name(entry->d_name) && faccessat(dirfd(dir), entry->d_name, R_OK, 0) == 0;
-    (void)closedir(dir);
-    return found;
-}
 
 static bool
 holds_certificates(X509_STORE *store)

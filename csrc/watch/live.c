@@ -17,7 +17,7 @@
 #include "../stream/delays.h"
 #include "../stream/departures.h"
 #include "../stream/linger.h"
-#include "../stream/parking.h"
+#include "../stream/spot.h"
 
 void
 hs_live_counts(struct hs_live *ret_live)

@@ -168,12 +168,12 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
 
 
 def nothing_open() -> None:
-    """No connection to anywhere is in the ledger.
+    """No connection is in the ledger, however it came there: the peers here are not hardsock's.
 
     An idle one may hang on the pool of a client that is closed, and that on the frames of an error.
     """
     gc.collect()
-    left = [one for one in hs.open_connections() if one.how == "connect"]
+    left = hs.open_connections()
     assert not left, left
 
 
@@ -307,7 +307,7 @@ def test_a_dead_name_server_ends(
     driver: Driver, end: str, namespace: Namespace, request: pytest.FixtureRequest
 ) -> None:
     module = f"adapters.{Path(request.module.__file__).stem}"
-    found = namespace.run("adapters.http_contract:dead_dns", module, driver.name, end)
+    found = namespace.run("adapters.http_contract:dead_dns", module, driver.name, end, timeout=120)
     assert found == {"left": 0}
 
 

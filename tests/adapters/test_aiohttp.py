@@ -11,6 +11,7 @@ import contextlib
 import gc
 import io
 import ssl
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 import hardsock as hs
 from adapters.http_contract import *
 from adapters.http_contract import (
+    LATE,
     causes,
     ends,
     keep_what_a_driver_has,
@@ -43,7 +45,7 @@ class Client:
         self._session = self._loop.run_until_complete(self._open(context))
 
     async def _open(self, context: Any) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(ssl=context, limit_per_host=1)
+        self._connector = connector = aiohttp.TCPConnector(ssl=context, limit_per_host=1)
         timeout = aiohttp.ClientTimeout()  # None of its own: hardsock's scopes alone
         return aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
 
@@ -59,7 +61,20 @@ class Client:
                     scopes.enter_context(hs.timeout(self._total))
                 return await call
 
-        return self._loop.run_until_complete(within())
+        try:
+            return self._loop.run_until_complete(within())
+        finally:
+            self._loop.run_until_complete(self._settled())
+
+    async def _settled(self) -> None:
+        """What aiohttp has closed is closed: its TLS waits for the peer's goodbye.
+
+        A program's loop goes on by itself; this one runs only while somebody asks.
+        """
+        end = time.monotonic() + LATE
+        while len(hs.open_connections()) > sum(map(len, self._connector._conns.values())):
+            assert time.monotonic() < end, hs.open_connections()
+            await asyncio.sleep(0.001)
 
     async def fetch(self, url: str) -> bytes:
         async with self._session.get(url) as response:
@@ -97,7 +112,7 @@ class Client:
 
     async def _close(self) -> None:
         await self._session.close()
-        await asyncio.sleep(0)  # aiohttp closes its transports, and waits for none of them.
+        await self._settled()
 
     def close(self) -> None:
         self._loop.run_until_complete(self._close())

@@ -210,7 +210,7 @@ def _dead_dns(end: str) -> bool:
 @pytest.mark.parametrize("end", ["scope", "cancel"])
 def test_a_dead_name_server_ends(end: str) -> None:
     with require(Namespace()) as namespace:
-        assert namespace.run("adapters.test_databases:_dead_dns", end)
+        assert namespace.run("adapters.test_databases:_dead_dns", end, timeout=120)
 
 
 def test_a_read_timeout_is_a_total_for_the_packet() -> None:

@@ -160,7 +160,7 @@ def _dead_names() -> float:
                 await session.get("http://nobody.test/")
 
     with DeadDNS("127.0.0.1", 53):
-        use_dns("127.0.0.1", timeout=2, attempts=2)
+        use_dns("127.0.0.1", timeout=30, attempts=5)
         began = time.monotonic()
         hsloop.run(main())
         return time.monotonic() - began
@@ -170,7 +170,8 @@ def _dead_names() -> float:
 def test_a_dead_name_server_does_not_hold_up_the_end_of_the_loop() -> None:
     need_module("aiohttp")
     with require(Namespace()) as namespace:
-        assert namespace.run(_dead_names) < 3, "a resolver thread that is joined takes eight"
+        took = namespace.run(_dead_names, timeout=120)
+        assert took < 60, "a resolver thread that is joined takes two and a half minutes"
 
 
 # ---- asyncpg

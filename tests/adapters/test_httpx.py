@@ -436,10 +436,12 @@ def test_settings_that_hardsock_does_not_take_are_refused_by_name(way: Way) -> N
 
 
 def test_a_breaker_learns_from_requests(way: Way, web: Web) -> None:
-    breaker = hs.Breaker(failures=2, patience=0.01)
+    breaker = hs.Breaker(failures=2, patience=0)
     with Silent() as silent:
-        for _ in range(2):
+        for _ in range(50):  # One that is late before it dials says nothing about the node.
             way.get(f"http://127.0.0.1:{silent.port}/", total=0.3, breaker=breaker)
+            if any(one.state == "open" for one in breaker.states()):
+                break
         refused = way.get(f"http://127.0.0.1:{silent.port}/", total=30, breaker=breaker)
     assert isinstance(refused, way.library.ConnectError), refused
     assert isinstance(refused.hardsock_error, hs.BreakerOpen)  # type: ignore[attr-defined]
@@ -502,6 +504,35 @@ def test_a_proxy_of_which_nothing_was_said_has_to_be_trusted_by_the_system(
     assert (proxy.targets, web.connections) == ([], 0)
 
 
+def test_a_request_that_is_sent_again_has_its_time_anew(way: Way) -> None:
+    """By a client of the library's own, over our transport: nothing in between makes it anew."""
+    library = way.library
+
+    async def main() -> None:
+        transport = way.adapter.AsyncTransport(total=0.3)
+        async with library.AsyncClient(transport=transport, timeout=LATE) as client:
+            request = client.build_request("GET", peer.url("/silent"))
+            for _ in range(50):  # One that is late before it dials is not seen.
+                with pytest.raises(library.TimeoutException):
+                    await client.send(request)
+                if len(peer.seen) >= 2:
+                    break
+
+    with HttpPeer() as peer:
+        if way.way != "sync":
+            way.run(main)
+        else:
+            transport = way.adapter.Transport(total=0.3)
+            with library.Client(transport=transport, timeout=LATE) as client:
+                request = client.build_request("GET", peer.url("/silent"))
+                for _ in range(50):
+                    with pytest.raises(library.TimeoutException):
+                        client.send(request)
+                    if len(peer.seen) >= 2:
+                        break
+        assert len(peer.seen) >= 2
+
+
 def test_settings_of_a_proxy_that_would_not_be_heeded_are_refused(way: Way, files: Files) -> None:
     make = way.adapter.Transport
     config = hs.TLSConfig(ca=files.ca)
@@ -519,7 +550,7 @@ def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
 
     way = Way(library, name, Files(Path(ca), None))  # type: ignore[arg-type]
     with DeadDNS("127.0.0.1", 53):
-        use_dns("127.0.0.1", timeout=20, attempts=2)
+        use_dns("127.0.0.1", timeout=30, attempts=5)
         began = time.monotonic()
         error = way.get("http://nobody.test/", total=0.3)
         took = time.monotonic() - began
@@ -535,8 +566,10 @@ def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
 @pytest.mark.net
 def test_a_dead_name_server_costs_the_total_and_no_more(way: Way, files: Files) -> None:
     with require(Namespace()) as namespace:
-        took = namespace.run(_ask_a_dead_name_server, way.library.__name__, way.way, str(files.ca))
-    assert took < 20, "the resolver alone takes forty seconds"
+        took = namespace.run(
+            *(_ask_a_dead_name_server, way.library.__name__, way.way, str(files.ca)), timeout=120
+        )
+    assert took < 60, "the resolver alone takes two and a half minutes"
 
 
 # ---- httpcore, by its public hook

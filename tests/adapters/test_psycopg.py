@@ -139,7 +139,7 @@ def _dead_dns(end: str) -> bool:
 @pytest.mark.net
 def test_a_dead_name_server_ends(end: str) -> None:
     with require(Namespace()) as namespace:
-        assert namespace.run("adapters.test_psycopg:_dead_dns", end)
+        assert namespace.run("adapters.test_psycopg:_dead_dns", end, timeout=120)
 
 
 def test_a_server_that_does_not_stop_costs_the_connection_and_not_the_caller(

@@ -143,7 +143,7 @@ def _dead_dns(end: str) -> bool:
 @pytest.mark.net
 def test_a_dead_name_server_ends(end: str) -> None:
     with require(Namespace()) as namespace:
-        assert namespace.run("adapters.test_redis:_dead_dns", end)
+        assert namespace.run("adapters.test_redis:_dead_dns", end, timeout=120)
 
 
 def test_socket_timeout_is_a_total_for_the_reply() -> None:

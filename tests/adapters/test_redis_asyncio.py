@@ -174,7 +174,7 @@ def _dead_dns(end: str, loop: str) -> bool:
 @pytest.mark.net
 def test_a_dead_name_server_ends(end: str, loop: str) -> None:
     with require(Namespace()) as namespace:
-        assert namespace.run("adapters.test_redis_asyncio:_dead_dns", end, loop)
+        assert namespace.run("adapters.test_redis_asyncio:_dead_dns", end, loop, timeout=120)
 
 
 def test_commands_pipelines_and_messages_work(server: Server, loop: str) -> None:

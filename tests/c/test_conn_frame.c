@@ -955,6 +955,73 @@ START_TEST(a_line_that_is_given_up_or_not_taken_is_there_for_the_next_call)
 END_TEST
 
 static void
+expect_line_at_once(struct hs_conn *c, size_t limit, const char *want)
+{
+    size_t n;
+
+    ASSERT_OK(hs_conn_try_line(c, limit, &n));
+    ck_assert_uint_eq(n, strlen(want));
+    ck_assert_mem_eq(hs_conn_peeked(c), want, n);
+    hs_conn_try_line_end(c, n);
+    ck_assert_uint_eq(info_of(c).buffered, hs_buf_len(&c->in.buf));
+}
+
+static void
+expect_no_line_at_once(struct hs_conn *c)
+{
+    size_t n = 77;
+
+    ASSERT_ERR(HS_WANT, hs_conn_try_line(c, SIZE_MAX, &n));
+    ck_assert_uint_eq(n, 77);
+}
+
+START_TEST(a_line_that_is_there_is_taken_at_once_and_no_other)
+{
+    struct pair p = pair_unix();
+    size_t n;
+
+    expect_no_line_at_once(p.c);
+    put(p.peer, "one\ntwo\nthree\nfour", 18);
+    expect_no_line_at_once(p.c); /* It does not ask the kernel. */
+    expect_read_line(p.c, 0, SIZE_MAX, "one\n");
+    expect_line_at_once(p.c, SIZE_MAX, "two\n");
+    expect_line_at_once(p.c, 3, "thr");
+    ASSERT_OK(hs_conn_try_line(p.c, SIZE_MAX, &n));
+    hs_conn_try_line_end(p.c, 0); /* no memory for it */
+    expect_line_at_once(p.c, SIZE_MAX, "ee\n");
+    expect_no_line_at_once(p.c);
+    expect_line_at_once(p.c, 4, "four");
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(what_would_refuse_a_call_that_reads_a_line_is_left_to_the_call)
+{
+    struct pair p = pair_unix();
+    struct hs_op op = op_step(10 * SECOND);
+    size_t n;
+
+    put(p.peer, "a\nb\nc", 5);
+    expect_read_line(p.c, 0, SIZE_MAX, "a\n");
+    p.c->fd.generation++; /* as after a fork */
+    expect_no_line_at_once(p.c);
+    p.c->fd.generation--;
+    hs_conn_set_deadline(p.c, HS_DIR_IN, hs_now() + 3600 * SECOND);
+    expect_no_line_at_once(p.c);
+    hs_conn_set_deadline(p.c, HS_DIR_IN, HS_NEVER);
+    ASSERT_ERR(HS_WANT, hs_conn_read_line(p.c, &op, 100, SIZE_MAX, fresh(), &n));
+    expect_no_line_at_once(p.c); /* Another call reads. */
+    hs_conn_abandon(p.c, &op, NULL);
+    hs_conn_lost_input(p.c);
+    expect_no_line_at_once(p.c);
+    ck_assert_uint_eq(info_of(p.c).buffered, 3);
+    hs_conn_close(p.c, true);
+    expect_no_line_at_once(p.c);
+    pair_free(&p);
+}
+END_TEST
+
+static void
 add_ends(TCase *tc)
 {
     tcase_add_loop_test(tc, an_end_between_frames_is_told_from_one_in_the_middle, 0,
@@ -995,5 +1062,7 @@ main(void)
     tcase_add_test(tc, a_forked_child_receives_no_frames);
     tcase_add_test(tc, a_line_of_a_file_ends_at_its_end_at_a_limit_or_with_the_stream);
     tcase_add_test(tc, a_line_that_is_given_up_or_not_taken_is_there_for_the_next_call);
+    tcase_add_test(tc, a_line_that_is_there_is_taken_at_once_and_no_other);
+    tcase_add_test(tc, what_would_refuse_a_call_that_reads_a_line_is_left_to_the_call);
     return run_case(tc);
 }

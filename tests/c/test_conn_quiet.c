@@ -137,6 +137,40 @@ START_TEST(the_time_for_a_first_message_ends)
 }
 END_TEST
 
+/* A token that ends only between messages is a server's word that it drains; when it stops waiting
+ * for the next message is another. */
+START_TEST(a_token_between_messages_ends_nothing_of_a_connection_that_stays)
+{
+    struct hs_token *told;
+    struct pair p = pair_tcp();
+    struct hs_op stays = op_step(LONG), at_once = op_step(LONG);
+    char byte;
+
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, NULL, fresh(), &told));
+    stays.told = at_once.told = told;
+    converse(&p);
+    hs_conn_set_served(p.c, true);
+    (void)hs_token_cancel(told, "draining", 0, NULL);
+    ASSERT_ERR(HS_WANT, recv_one(p.c, &stays, &byte));
+    put(p.peer, "b", 1);
+    wait_for_want(&stays);
+    ASSERT_OK(recv_one(p.c, &stays, &byte));
+    stays = (struct hs_op)op_step(LONG);
+    stays.told = told;
+    ASSERT_ERR(HS_WANT, recv_one(p.c, &stays, &byte));
+    hs_conn_expect_no_more(p.c, 1);
+    ASSERT_ERR(HS_E_CANCELLED, recv_one(p.c, &stays, &byte));
+    pair_free(&p);
+
+    p = pair_tcp();
+    converse(&p);
+    hs_conn_set_served(p.c, false);
+    ASSERT_ERR(HS_E_CANCELLED, recv_one(p.c, &at_once, &byte));
+    pair_free(&p);
+    hs_token_unref(told);
+}
+END_TEST
+
 /* No matter in whose hands an answer is, it is waited for; its last byte ends the wait for the
  * next. */
 START_TEST(a_reader_ends_when_another_thread_has_answered)
@@ -359,6 +393,7 @@ main(void)
     tcase_add_test(tc, what_has_arrived_is_had_and_answered_though_no_more_is_expected);
     tcase_add_test(tc, who_has_asked_for_nothing_yet_has_its_time_and_no_second_message);
     tcase_add_test(tc, the_time_for_a_first_message_ends);
+    tcase_add_test(tc, a_token_between_messages_ends_nothing_of_a_connection_that_stays);
     tcase_add_test(tc, a_reader_ends_when_another_thread_has_answered);
     tcase_add_test(tc, half_a_message_is_waited_for);
     tcase_add_test(tc, silence_is_counted_from_the_last_byte_of_either_side);

@@ -458,6 +458,41 @@ START_TEST(who_asks_meanwhile_gets_what_one_plan_asked_for)
 }
 END_TEST
 
+static void *
+fail_on_and_on(void *arg)
+{
+    (void)arg;
+    while (!over)
+        (void)hs_fault_fails(HS_CALL_socket);
+    return NULL;
+}
+
+/* An entry is that of the fault asked for, or not there yet: never what was in its place before. */
+START_TEST(log_tells_nothing_of_an_earlier_round)
+{
+    uint64_t id = begin("seed=0,socket.fail=1"), first = hs_faults_logged(), n = 0;
+    struct thread t;
+
+    over = false;
+    thread_start(&t, fail_on_and_on, NULL);
+    while (n < (uint64_t)20 * HS_FAULTS_LOGGED) {
+        char buf[64], want[64];
+        const char *text;
+
+        if (n == hs_faults_logged() - first)
+            continue;
+        n = hs_faults_logged() - first;
+        text = hs_faults_log(first + n, buf, sizeof(buf));
+        (void)snprintf(want, sizeof(want), "socket.no_files@%llu", (unsigned long long)n);
+        if (text != NULL)
+            ck_assert_str_eq(text, want);
+    }
+    over = true;
+    (void)thread_join(&t);
+    hs_faults_end(id);
+}
+END_TEST
+
 static int
 fails_in_child(void *arg)
 {
@@ -531,6 +566,7 @@ main(void)
     tcase_add_test(tc, flight_recorder_has_them);
     tcase_add_test(tc, log_file_has_the_spec_and_a_line_for_each);
     tcase_add_test(tc, who_asks_meanwhile_gets_what_one_plan_asked_for);
+    tcase_add_test(tc, log_tells_nothing_of_an_earlier_round);
     tcase_add_test(tc, forked_child_has_the_same_plan);
     tcase_add_test(tc, message_without_room_for_bytes_is_not_spoilt);
     tcase_add_test(tc, kernel_that_says_nothing_ends_the_question);

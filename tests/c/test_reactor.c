@@ -490,6 +490,88 @@ START_TEST(who_polls_is_told_by_the_descriptor_whatever_happens)
 }
 END_TEST
 
+/* What the two who poll see is one thing: who takes less than there is leaves the descriptor
+ * readable for the next, however often. */
+START_TEST(whoever_polls_may_leave_the_rest_to_others)
+{
+    struct hs_reactor *r = reactor();
+    struct thing t[CROWD];
+    struct hs_parked *p;
+
+    for (int i = 0; i < CROWD; i++)
+        thing_init(&t[i]);
+    ASSERT_ERR(HS_WANT, hs_reactor_poll_any(r, fresh(), &p));
+    /* 1. Said by the kernel, one by one. 2. Times, which come all at once. 3. Called ones. */
+    for (int how = 0; how < 3; how++) {
+        for (int i = 0; i < CROWD; i++) {
+            park(r, &t[i], how == 1 ? hs_now() + MS : HS_NEVER);
+            if (how == 0)
+                say(&t[i]);
+        }
+        if (how == 2)
+            hs_reactor_call_all(r);
+        for (int i = 0; i < CROWD; i++) {
+            ck_assert(readable_within(r, 10000));
+            while (hs_reactor_poll_any(r, fresh(), &p) == HS_WANT) /* The timer is not there yet. */
+                ck_assert(readable_within(r, 10000));
+            if (how == 0)
+                hear(thing_of(p));
+        }
+        ASSERT_ERR(HS_WANT, hs_reactor_poll_any(r, fresh(), &p));
+        ck_assert(!readable_within(r, 0));
+    }
+    hs_reactor_close(r);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(readable_within(r, 10000));
+        ASSERT_ERR(HS_E_CLOSED, hs_reactor_poll_any(r, fresh(), &p));
+    }
+    for (int i = 0; i < CROWD; i++)
+        thing_fini(r, &t[i]);
+    hs_reactor_free(r);
+}
+END_TEST
+
+START_TEST(a_lane_tells_how_many_have_an_age_and_the_earliest)
+{
+    struct hs_reactor *r = reactor();
+    struct thing t[3];
+
+    for (int i = 0; i < 3; i++) {
+        thing_init(&t[i]);
+        t[i].parked.lane = 1;
+        t[i].parked.since_ns = i == 2 ? 0 : 7 - i;
+    }
+    ck_assert_int_eq(hs_reactor_earliest(r, 1), HS_NEVER);
+    for (int i = 0; i < 3; i++)
+        park(r, &t[i], HS_NEVER);
+    ck_assert_uint_eq(hs_reactor_count(r, 0), 0);
+    ck_assert_uint_eq(hs_reactor_count(r, 1), 2);
+    ck_assert_int_eq(hs_reactor_earliest(r, 1), 6);
+    for (int i = 0; i < 3; i++) {
+        ck_assert(hs_reactor_take_this(r, &t[i].parked));
+        thing_fini(r, &t[i]);
+    }
+    hs_reactor_free(r);
+}
+END_TEST
+
+START_TEST(who_leaves_with_an_open_descriptor_is_heard_of_no_more)
+{
+    struct hs_reactor *r = reactor();
+    struct thing t;
+
+    thing_init(&t);
+    park(r, &t, HS_NEVER);
+    ck_assert(hs_reactor_take_this(r, &t.parked));
+    hs_reactor_leave(r, &t.parked, t.fd);
+    say(&t);
+    ck_assert(!readable_within(r, 0));
+    hs_reactor_leave(r, &t.parked, t.fd); /* It is not there. */
+    thing_fini(r, &t);
+    hs_reactor_free(r);
+}
+END_TEST
+
 static void
 one_each(bool queue)
 {
@@ -772,15 +854,15 @@ weather(void *arg)
     return NULL;
 }
 
-/* The same as weather, of one that waits for the descriptor only. */
-static void *
-watch(void *arg)
+/* The same as weather, of those that wait for the descriptor only. */
+static void
+poll_storm(struct storm *s,
+           hs_err (*poll_it)(struct hs_reactor *, struct hs_error *, struct hs_parked **))
 {
-    struct storm *s = arg;
     struct hs_parked *p;
     hs_err rv;
 
-    while ((rv = hs_reactor_poll(s->r, fresh(), &p)) != HS_E_CLOSED) {
+    while ((rv = poll_it(s->r, fresh(), &p)) != HS_E_CLOSED) {
         if (rv == HS_WANT) {
             ck_assert(readable_within(s->r, 10000));
             continue;
@@ -789,6 +871,19 @@ watch(void *arg)
         ck_assert_int_eq(atomic_fetch_add(&thing_of(p)->owners, 1), 0);
         take_turn(s, thing_of(p));
     }
+}
+
+static void *
+watch(void *arg)
+{
+    poll_storm(arg, hs_reactor_poll);
+    return NULL;
+}
+
+static void *
+watch_with_others(void *arg)
+{
+    poll_storm(arg, hs_reactor_poll_any);
     return NULL;
 }
 
@@ -852,6 +947,12 @@ START_TEST(a_storm_leaves_nothing_untold_to_who_polls)
 }
 END_TEST
 
+START_TEST(a_storm_leaves_nothing_untold_to_all_who_poll)
+{
+    brew(CROWD, watch_with_others);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -870,11 +971,15 @@ main(void)
     tcase_add_test(tc, closing_lets_all_go_who_wait);
     tcase_add_test(tc, a_closed_one_still_gives_what_is_due);
     tcase_add_test(tc, who_polls_is_told_by_the_descriptor_whatever_happens);
+    tcase_add_test(tc, whoever_polls_may_leave_the_rest_to_others);
+    tcase_add_test(tc, a_lane_tells_how_many_have_an_age_and_the_earliest);
+    tcase_add_test(tc, who_leaves_with_an_open_descriptor_is_heard_of_no_more);
     tcase_add_test(tc, each_of_a_crowd_that_waits_is_given_one_that_is_ready);
     tcase_add_test(tc, each_of_a_crowd_that_waits_is_given_one_that_is_queued);
     tcase_add_test(tc, a_forked_child_can_only_free_it);
     tcase_add_loop_test(tc, any_order_of_acts_keeps_the_promises, 0, 60);
     tcase_add_test(tc, a_storm_of_threads_gives_each_to_one_at_a_time);
     tcase_add_test(tc, a_storm_leaves_nothing_untold_to_who_polls);
+    tcase_add_test(tc, a_storm_leaves_nothing_untold_to_all_who_poll);
     return run_case(tc);
 }

@@ -6,8 +6,9 @@
 
 #include "../../csrc/stream/conn_impl.h"
 #include "../../csrc/stream/conn_probe.h"
-#include "../../csrc/stream/parking.h"
+#include "../../csrc/stream/spot.h"
 
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -125,10 +126,10 @@ START_TEST(a_servers_connection_is_busy_while_its_handler_is_in_no_call)
 {
     struct pair p = pair_made(HS_MADE_ACCEPT), a = pair_made(HS_MADE_ADOPT);
 
-    hs_conn_set_served(p.c);
+    hs_conn_set_served(p.c, false);
     ck_assert_int_eq(retire(p.c), HS_RETIRE_BUSY);
     ck_assert_int_eq(retire(a.c), HS_RETIRE_UNKNOWN);
-    hs_conn_set_served(a.c);
+    hs_conn_set_served(a.c, false);
     ck_assert_int_eq(retire(a.c), HS_RETIRE_BUSY);
     pair_free(&p);
     pair_free(&a);
@@ -159,7 +160,7 @@ START_TEST(who_waits_for_a_message_ends_its_call_by_itself)
     struct reading r = {.c = p.c};
     struct thread t;
 
-    hs_conn_set_served(p.c);
+    hs_conn_set_served(p.c, false);
     say(&p);
     thread_start(&t, read_one, &r);
     thread_wait_asleep(&t);
@@ -222,15 +223,41 @@ START_TEST(an_idle_timeout_that_was_there_comes_back_unless_another_was_set)
     hs_conn_set_idle_timeout(p.c, 2 * LONG);
     thread_start(&t, read_one, &r);
     thread_wait_asleep(&t);
-    hs_conn_unretire(p.c, LONG, 0); /* Nobody had asked. */
+    ck_assert(!hs_conn_unretire(p.c, LONG, 0)); /* Nobody had asked. */
     ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
     ck_assert_int_eq(hs_conn_retire(p.c, 1, 0, &idle, &was), HS_RETIRE_ASKED);
     ck_assert_int_eq(was, 2 * LONG);
-    hs_conn_unretire(p.c, 1, was);
-    ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
-    put(p.peer, "x", 1); /* It may have ended by now; if not, it goes on. */
+    if (!hs_conn_unretire(p.c, 1, was)) /* It may have ended by now. */
+        ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
+    put(p.peer, "x", 1);
     (void)thread_join(&t);
     pair_free(&p);
+}
+END_TEST
+
+/* A call whose time was given back goes on; of one that had ended before that is told. */
+START_TEST(taking_back_says_truly_whether_the_call_has_ended)
+{
+    for (int i = 0; i < 90; i++) {
+        struct pair p = pair_made(HS_MADE_ACCEPT);
+        struct reading r = {.c = p.c};
+        struct thread t;
+        int64_t idle, was = 0;
+        bool late;
+
+        say(&p);
+        thread_start(&t, read_one, &r);
+        thread_wait_asleep(&t);
+        ck_assert_int_eq(hs_conn_retire(p.c, 1, 0, &idle, &was), HS_RETIRE_ASKED);
+        for (int turns = i % 30; turns > 0; turns--)
+            (void)sched_yield();
+        late = hs_conn_unretire(p.c, 1, was);
+        put(p.peer, "x", 1);
+        (void)thread_join(&t);
+        ck_assert_int_eq(r.rv, late ? HS_E_CANCELLED : HS_OK);
+        ck_assert_int_eq(hs_conn_was_retired(p.c), late);
+        pair_free(&p);
+    }
 }
 END_TEST
 
@@ -246,7 +273,7 @@ START_TEST(a_shorter_idle_timeout_is_never_made_longer)
     thread_wait_asleep(&t);
     hs_conn_set_idle_timeout(p.c, 1); /* Nobody has woken it yet. */
     ck_assert_int_eq(hs_conn_retire(p.c, 2, 0, &idle, &was), HS_RETIRE_ASKED);
-    ck_assert_int_eq(p.c->quiet.span_ns, 1);
+    ck_assert_int_eq(hs_quiet_span(p.c->quiet.span_ns), 1);
     (void)thread_join(&t);
     ck_assert(hs_conn_was_retired(p.c));
     pair_free(&p);
@@ -263,7 +290,7 @@ parked(struct hs_conn *c)
     enum hs_parking_answer answer;
     struct hs_parking *k;
 
-    hs_conn_set_served(c);
+    hs_conn_set_served(c, false);
     ASSERT_OK(hs_parking_new(fresh(), &k));
     ASSERT_OK(hs_parking_park(k, c, &mark, LONG, false, fresh(), &answer));
     ck_assert_int_eq(answer, HS_PARKING_TAKEN);
@@ -290,6 +317,38 @@ START_TEST(one_that_is_parked_is_given_out_as_expired)
     ck_assert(!hs_conn_was_retired(p.c));
     ck_assert_int_eq(news_of(k), HS_PARKED_EXPIRED);
     ck_assert(hs_conn_was_retired(p.c));
+    hs_parking_unref(k);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(one_that_is_parked_stays_when_that_is_taken_back_in_time)
+{
+    struct pair p = pair_made(HS_MADE_ACCEPT);
+    struct hs_parking *k = parked(p.c);
+    int64_t idle, was;
+
+    hs_conn_set_idle_timeout(p.c, 1);
+    ck_assert_int_eq(hs_conn_retire(p.c, 1, 0, &idle, &was), HS_RETIRE_ASKED);
+    ck_assert(!hs_conn_unretire(p.c, 1, was));
+    ck_assert_int_eq(p.c->quiet.span_ns, 1); /* which nobody had changed */
+    put(p.peer, "x", 1);
+    ck_assert_int_eq(news_of(k), HS_PARKED_MESSAGE);
+    ck_assert(!hs_conn_unretire(p.c, 1, was));
+    hs_parking_unref(k);
+    pair_free(&p);
+}
+END_TEST
+
+START_TEST(one_that_is_given_out_as_expired_is_not_taken_back)
+{
+    struct pair p = pair_made(HS_MADE_ACCEPT);
+    struct hs_parking *k = parked(p.c);
+    int64_t idle, was;
+
+    ck_assert_int_eq(hs_conn_retire(p.c, 1, 0, &idle, &was), HS_RETIRE_ASKED);
+    ck_assert_int_eq(news_of(k), HS_PARKED_EXPIRED);
+    ck_assert(hs_conn_unretire(p.c, 1, was));
     hs_parking_unref(k);
     pair_free(&p);
 }
@@ -354,6 +413,9 @@ main(void)
                         100);
     tcase_add_test(tc, an_idle_timeout_that_was_there_comes_back_unless_another_was_set);
     tcase_add_test(tc, a_shorter_idle_timeout_is_never_made_longer);
+    tcase_add_test(tc, taking_back_says_truly_whether_the_call_has_ended);
+    tcase_add_test(tc, one_that_is_parked_stays_when_that_is_taken_back_in_time);
+    tcase_add_test(tc, one_that_is_given_out_as_expired_is_not_taken_back);
     tcase_add_test(tc, one_that_is_parked_is_given_out_as_expired);
     tcase_add_test(tc, a_message_that_comes_after_is_given_all_the_same);
     tcase_add_test(tc, the_user_timeout_is_set_and_was_what_it_was);

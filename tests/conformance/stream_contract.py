@@ -217,6 +217,18 @@ async def peeked_bytes_stay(driver: Driver, ours: Any, theirs: Any) -> None:
     assert await theirs.recv(10, timeout=5) == b"peek"
 
 
+async def what_comes_into_larger_room_has_its_own_size(
+    driver: Driver, ours: Any, theirs: Any
+) -> None:
+    for size in (1, 1023, 1024, 1025, 8191, 8192, 8193, 16000):
+        data = bytes(i % 251 for i in range(size))
+        await ours.sendall(data)
+        got = b""
+        while len(got) < size:
+            got += await theirs.recv(16384, timeout=30)
+        assert got == data
+
+
 async def gathered_pieces_arrive_as_one(driver: Driver, ours: Any, theirs: Any) -> None:
     pieces = [b"", b"ab", bytearray(b"cd"), memoryview(b"ef"), b""]
     assert await ours.sendmsg(pieces) == 6

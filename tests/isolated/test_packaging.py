@@ -194,3 +194,42 @@ def test_a_wheel_that_is_made_twice_is_the_same(tmp_path: Path) -> None:
     for name in ("one", "two"):
         repair.write_wheel(_folder(tmp_path / name), tmp_path / f"{name}.whl")
     assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
+
+
+# ---- what users may rely on
+
+
+def test_what_has_gone_or_changed_is_told_apart_from_what_has_come() -> None:
+    interfaces = _tool("interfaces")
+    before = ["python hardsock.connect(address, *, timeout=None)", "c call int hs_a(void)", "c b"]
+    after = ["c b", "python hardsock.connect(address, *, timeout=30)", "python hardsock.new()"]
+    gone, come = interfaces.differences(before, after)
+    assert gone == before[:2]
+    assert come == after[1:]
+
+
+def test_the_release_stops_where_something_was_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interfaces = _tool("interfaces")
+    monkeypatch.setattr(interfaces, "TABLE", tmp_path / "interfaces.txt")
+    assert interfaces.main(["record"]) == 0
+    assert interfaces.main(["diff"]) == 0
+    with interfaces.TABLE.open("a") as table:
+        table.write("python hardsock.was_there(a)\n")
+    assert interfaces.main(["diff"]) == 1
+    assert "- python hardsock.was_there(a)\n" in capsys.readouterr().out
+
+
+def test_the_table_of_the_last_release_has_both_languages() -> None:
+    table = _tool("interfaces").TABLE.read_text()
+    assert re.search(r"^python hardsock\.Pool\.acquire\(self, /, \*, timeout=None", table, re.M)
+    assert re.search(r"^c call hs_err hs_conn_recv\(", table, re.M)
+
+
+def test_a_class_is_described_by_its_bases_parameters_and_members() -> None:
+    interfaces = _tool("interfaces")
+    lines = list(interfaces.describe("hardsock.Truncated", hs.Truncated))
+    assert lines[0] == "hardsock.Truncated is SocketError, EOFError"
+    assert "hardsock.Truncated.bytes_done" in lines
+    assert list(interfaces.describe("f", lambda a, /, b=1, *, c: None)) == ["f(a, /, b=1, *, c)"]

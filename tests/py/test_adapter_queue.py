@@ -56,6 +56,18 @@ def test_a_wait_ends_by_its_limit_its_scope_or_a_cancel() -> None:
     queue.take(0)  # Nobody who gave up was given the place.
 
 
+def test_a_wait_that_cannot_begin_leaves_the_queue() -> None:
+    queue = Queue(1)
+    queue.take(None)
+    crowded = hs.CancelToken()
+    for _ in range(10):  # Twice as many ways up to the root each time: no token fits below it.
+        crowded = hs.CancelToken.linked((crowded, crowded))
+    with hs.scope(crowded), pytest.raises(ValueError, match="linked too often"):
+        queue.take(LATE)
+    queue.give()
+    queue.take(0)
+
+
 @pytest.mark.slow
 def test_no_place_is_lost_in_a_storm_of_limits_and_cancels() -> None:
     size, threads = 3, 12

@@ -348,6 +348,50 @@ def test_a_foreign_text_layer_above_loses_what_it_had_taken(ids: Identities) -> 
         foreign.detach()
 
 
+def test_a_line_that_is_there_already_is_refused_as_one_that_is_waited_for(
+    pair: tuple[hs.Connection, hs.Connection],
+) -> None:
+    """It is taken by a shorter way, which asks the same."""
+    ours, theirs = pair
+    ours.settimeout(10)
+    theirs.sendall(b"one\ntwo\nthree\nfour\nfive\n")
+    cancelled, late = hs.CancelToken(), hs.CancelToken()
+    cancelled.cancel("stop button")
+    late.set_timeout(0)
+    with ours.makefile("rb") as file:
+        assert file.readline() == b"one\n"
+        assert len(file.peek()) == len(b"two\nthree\nfour\nfive\n")
+        for _ in range(2):
+            with hs.scope(cancelled), pytest.raises(hs.Cancelled, match="stop button"):
+                file.readline()
+            with hs.scope(late), pytest.raises(hs.DeadlineExceeded):
+                file.readline()
+        for token, error in ((cancelled, hs.Cancelled), (late, hs.DeadlineExceeded)):
+            ours.bind(token)
+            with pytest.raises(error):
+                file.readline()
+        ours.bind(None)
+        ours.set_read_deadline(0)
+        with pytest.raises(hs.DeadlineExceeded):
+            file.readline()
+        ours.set_read_deadline(None)
+        with hs.timeout(60):
+            assert file.readline() == b"two\n"
+        ours.settimeout(0)
+        assert file.readline(3) == b"thr"
+        assert file.readline(0) == b""
+        assert file.readline(None) == b"ee\n"
+        with pytest.raises(TypeError):
+            file.readline("3")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="limit must be in"):
+            file.readline(1 << 70)
+        assert file.readline(100) == b"four\n"
+    with pytest.raises(ValueError, match="closed file"):
+        file.readline()
+    with ours.makefile("rb") as file:
+        assert file.readline() == b"five\n"
+
+
 def test_an_unbuffered_file_refuses_to_go_on_after_a_deadline(
     pair: tuple[hs.Connection, hs.Connection],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import pytest
 import hardsock as hs
 from hardsock import _core, aio, guard
 from hardsock.lab.waits import poll_until
+from support.require import need_testcapi
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -701,3 +703,28 @@ def test_the_articles_rules_are_a_preset() -> None:
     hs.Guard(None, *guard.article_2023(), log=Log()).tick()
     with hs.serve(echo, ("127.0.0.1", 0), drain_timeout=1) as server:
         hs.Guard(server, *rules, enforce=True, log=Log()).tick()
+
+
+def test_want_of_memory_is_not_told_as_a_connection_that_is_gone() -> None:
+    need_testcapi()
+    testcapi = importlib.import_module("_testcapi")
+    # A peer without a thread, whose allocations would fail instead.
+    with socket.create_server(("127.0.0.1", 0)) as peer, hs.Pool(peer.getsockname()) as pool:
+        with pool.connection(timeout=20):
+            pass
+        (ident,) = _core._guard_pool_ids(pool)[1]
+        spare = [(n, n, n, n) for n in range(5000)]  # Kept ones are gone: all need memory.
+        for nth in range(100):  # how many allocations succeed first
+            outcome = ""
+            testcapi.set_nomemory(nth, nth + 1)
+            try:
+                outcome = _core._guard_retire(ident, 0, 0)[0]
+            except MemoryError:
+                pass
+            finally:
+                testcapi.remove_mem_hooks()
+            if pool.stats().idle == 0:
+                break
+            assert outcome == ""
+        assert nth >= 1, "no allocation has failed"
+        del spare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from hardsock.lab import BadProxy, PeerScript
+from hardsock.lab import BadProxy, PeerScript, bad_proxy
 from hardsock.lab.bad_proxy import Behaviour
 from hardsock.lab.endpoint import listen
 from support.pki import make_authority
@@ -243,5 +244,67 @@ def test_a_change_is_made_whole_or_not_at_all(echo: Any) -> None:
             proxy.set(stalled=True, latncy=1)
         with pytest.raises(ValueError, match="way must be"):
             proxy.set("out", stalled=True)  # type: ignore[arg-type]
+        with dial(proxy) as sock:
+            assert ask(sock, b"hello") == b"hello"
+
+
+def test_an_order_to_a_proxy_that_has_failed_is_refused(
+    echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+
+    def fail(*_: object) -> None:
+        raise LookupError("a fault of its own")
+
+    with BadProxy(echo) as proxy:
+        with dial(proxy) as sock:
+            ask(sock, b"hello")
+            monkeypatch.setattr(proxy, "_obey", fail)
+            for _ in range(2):  # It was given while the thread ran, and after.
+                with pytest.raises(RuntimeError, match="has failed: LookupError"):
+                    proxy.stall()
+            assert sock.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            dial(proxy)
+    assert told == [LookupError]
+
+
+def test_what_an_order_raises_is_the_callers_and_the_proxy_goes_on(
+    echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BadProxy(echo) as proxy, dial(proxy) as sock:
+
+        def fail(**_: object) -> None:
+            raise OSError("not now")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy, "_end_all", fail)
+            with pytest.raises(OSError, match="not now"):
+                proxy.cut()
+        assert ask(sock, b"hello") == b"hello"
+
+
+def test_orders_before_the_block_and_after_it_are_refused(echo: Any) -> None:
+    proxy = BadProxy(echo)
+    with pytest.raises(RuntimeError, match="use it within its with block"):
+        proxy.cut()
+    with proxy:
+        proxy.cut()
+    with pytest.raises(RuntimeError, match="use it within its with block"):
+        proxy.cut()
+
+
+def test_a_proxy_without_descriptors_turns_clients_away_and_goes_on(
+    echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "none left")
+
+    with BadProxy(echo) as proxy:
+        with monkeypatch.context() as patch:
+            patch.setattr(bad_proxy, "_to_server", none_left)
+            with dial(proxy) as sock:
+                assert sock.recv(1) == b""
         with dial(proxy) as sock:
             assert ask(sock, b"hello") == b"hello"

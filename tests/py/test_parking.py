@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 import hardsock as hs
+from hardsock import _core
 from hardsock._core import Hub, Parking
 from hardsock.aio._host import current_hub
 from support import Call
@@ -102,6 +103,31 @@ def test_an_event_loop_is_told_of_all_that_have_news(
         return await parking._op_poll(hub, timeout=10)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["forgotten", "given up", "in time"])
+def test_a_guard_takes_back_what_it_has_asked_for(
+    pair: tuple[hs.Connection, socket.socket], how: str
+) -> None:
+    conn, peer = pair
+    conn._set_served()
+    parking = Parking()
+    assert parking.park(conn, "what", None) == TAKEN
+    outcome, _, asked = _core._guard_retire(conn._id, 0, 0)
+    assert outcome == "asked"
+    assert asked is not None
+    if how == "forgotten":
+        del asked
+    elif how == "given up":
+        assert _core._guard_outcome(asked, True) == "spared"
+    else:
+        assert parking.tend() == [("what", EXPIRED, None, False)]
+        assert _core._guard_outcome(asked, True) == "closed"
+        return
+    assert parking.tend() == []
+    assert parking.counts() == (1, 0)
+    peer.sendall(b"hello")
+    assert parking.next() == ("what", MESSAGE, None, True)
 
 
 def test_draining_gives_the_quiet_back(pair: tuple[hs.Connection, socket.socket]) -> None:

@@ -1251,6 +1251,9 @@ def test_switching_threads_all_the_time_changes_nothing() -> None:
         ),
         ({"idle_timeout": 0}, ValueError, "idle_timeout must be in"),
         ({"linger": 6.0}, ValueError, "linger=6 and drain_timeout=5 contradict"),
+        ({"drain_idle": 3.0}, ValueError, "drain_idle=3 and drain_timeout=5 contradict"),
+        ({"drain_idle": -1}, ValueError, "drain_idle must"),
+        ({"drain_idle": None}, ValueError, "drain_idle must be a number"),
         ({"linger": None}, ValueError, "linger must be a number"),
         ({"name": 3}, TypeError, "name must be a str or None"),
         ({"token": 3}, TypeError, "token must be a CancelToken or None, not int"),
@@ -1302,8 +1305,10 @@ def test_bad_drains_are_refused_and_the_server_goes_on(
 def test_defaults_give_way_to_what_contradicts_them() -> None:
     options = ServeOptions(drain_timeout=0.5, max_connections=3)
     assert (options.workers, options.limit, options.linger) == (3, 3, 0.5)
+    assert options.drain_idle == 0.125
     options = ServeOptions(drain_timeout=10)
     assert (options.workers, options.limit, options.linger) == (64, 64, 2.0)
+    assert options.drain_idle == 1.0
 
 
 def test_more_connections_than_descriptors_is_a_warning() -> None:

@@ -60,9 +60,9 @@ class Stage:
             assert self.ledger.start(served, "runner", 100.5)
         return served
 
-    def drain(self, end: float, grace: float) -> Drain:
+    def drain(self, end: float, grace: float, idle: float = 0.0) -> Drain:
         self.draining.cancel()
-        return Drain(self.ledger, 200.0, Limit(end, grace))
+        return Drain(self.ledger, 200.0, Limit(end, grace), idle)
 
     def leave(self, served: Served, outcome: Outcome) -> None:
         self.ledger.settle(served, outcome, ending="closed")
@@ -105,6 +105,31 @@ def test_a_drain_goes_through_its_phases_by_the_clock() -> None:
     (cut,) = report.cut
     assert cut == ("peer", "aborted", "handler", 110.0, 7, 8, True, "runner", "the stack")
     assert "runner still runs its handler:\nthe stack" in str(report)
+
+
+def test_quiet_connections_stay_for_a_while_in_a_drain() -> None:
+    stage = Stage()
+    served = stage.connection()
+    drain = stage.drain(end=210.0, grace=1.0, idle=0.51)
+    turn = drain.step(200.0)
+    assert turn[:4] == ([], [], [], [])
+    assert drain.step(200.5).wait == pytest.approx(0.01), "never past the end of it"
+    late = stage.connection()
+    assert drain.step(200.52).last == [(late, 1.0), (served, 1.0)], "all at once, newcomers too"
+    assert drain.step(200.53).last == []
+
+
+@pytest.mark.parametrize("sooner", ["room", "tighten", "cut"])
+def test_what_ends_the_stay_of_quiet_connections_early(sooner: str) -> None:
+    stage = Stage()
+    served = stage.connection()
+    drain = stage.drain(end=202.0 if sooner == "cut" else 300.0, grace=1.0, idle=50.0)
+    assert drain.step(200.0).last == []
+    if sooner == "room":
+        drain.make_room()
+    elif sooner == "tighten":
+        drain.tighten(Limit(200.0, 0.0))
+    assert drain.step(201.0).last[0] == (served, 1.0)
 
 
 def test_a_drain_is_over_when_nobody_works_any_more() -> None:

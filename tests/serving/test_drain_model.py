@@ -208,6 +208,7 @@ class World:
         self.settings: dict[str, Any] = {
             "drain_timeout": PATIENCE,
             "linger": self.random.choice([0.2, PATIENCE]),
+            "drain_idle": self.random.choice([0.0, 0.0, 0.02, 0.2]),
             "max_connections": self.places,
         }
         if driver in ("threads", "messages"):
@@ -308,8 +309,9 @@ class World:
     def last_moment(self) -> None:
         """Comes in whatever thread is about to let connections wait no longer."""
         self.last_moments += 1
-        if self.last_moments == 1:  # Handlers that obey draining() may have ended already.
-            self.ask_now("then", owed=not self.obedient)
+        if self.last_moments == 1:
+            # Handlers that obey draining() may have ended already, if quiet ones do not stay.
+            self.ask_now("then", owed=not self.obedient or self.settings["drain_idle"] > 0)
             self.asked = True
 
     def settled(self, server: Server) -> int:
@@ -377,20 +379,20 @@ class World:
 @contextlib.contextmanager
 def before_waits_end(act: Callable[[], object]) -> Iterator[None]:
     """Act before a drain ends what waits for messages, each time it does."""
-    perform, look = Actions.perform, QuietConnections._look_in_drain
+    perform, end = Actions.perform, QuietConnections._end_waits
 
     def perform_late(turn: Actions) -> None:
         if turn.last:
             act()
         perform(turn)
 
-    def look_late(server: QuietConnections, drain: Drain) -> None:
+    def end_late(server: QuietConnections) -> None:
         act()
-        look(server, drain)
+        end(server)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Actions, "perform", perform_late)
-        patch.setattr(QuietConnections, "_look_in_drain", look_late)
+        patch.setattr(QuietConnections, "_end_waits", end_late)
         yield
 
 
@@ -435,12 +437,55 @@ def test_quiet_connections_are_not_lingered_for(driver: str, obedient: bool) -> 
         assert report.clean
 
 
-def test_a_request_of_the_very_last_moment_is_answered(driver: str) -> None:
+@pytest.mark.parametrize("obedient", [True, False])
+def test_quiet_connections_have_one_more_answer_in_a_drain(driver: str, obedient: bool) -> None:
+    """A request may be on its way when the drain begins; nobody left, it is over at once."""
+    settings: dict[str, Any] = {"drain_timeout": 4 * PATIENCE, "drain_idle": 2 * PATIENCE}
+    with serving(driver, talking(Gates(), obedient), **settings) as server:
+        clients = [Client(n, connect_to(server.address, PATIENCE), "") for n in range(4)]
+        for client in clients:
+            client.ask("A", client.arrived)
+            client.read_answer()
+        with Call(server.drain) as draining:
+            assert poll_until(lambda: server.draining, PATIENCE)
+            for client in clients:
+                for _ in range(2):
+                    client.ask("A", client.arrived)
+                    client.read_answer()
+                assert client.answered() == client.arrived, "it was told and not hung up on"
+            for client in clients:
+                client.close()
+            report = draining.result(2 * PATIENCE)
+        assert report.clean
+        assert report.elapsed < 2 * PATIENCE, "nobody is waited for any more"
+        assert report.completed + report.failed == 4, "failed: it read until a line's end"
+
+
+def test_quiet_connections_make_room_in_a_drain(driver: str) -> None:
+    """Who has asked, and waits in the kernel's queue, goes before who may ask."""
+    settings: dict[str, Any] = {"drain_timeout": 4 * PATIENCE, "drain_idle": 2 * PATIENCE}
+    if driver in ("threads", "messages"):
+        settings["workers"] = 1
+    with serving(driver, talking(Gates()), max_connections=1, linger=0.2, **settings) as server:
+        clients = [Client(n, connect_to(server.address, PATIENCE), "") for n in range(2)]
+        for client in clients:
+            client.ask("A", client.arrived)
+        clients[0].read_answer()
+        report = server.drain()
+        clients[1].read_answer()
+        assert clients[1].answered() == clients[1].arrived, report
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_a_request_of_the_very_last_moment_is_answered(driver: str, obedient: bool) -> None:
     """It has arrived when the wait for it is about to be ended."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(
-            serving(driver, talking(Gates(), obedient=False), drain_timeout=PATIENCE, linger=0.2)
-        )
+        settings: dict[str, Any] = {"drain_timeout": PATIENCE, "linger": 0.2}
+        if obedient:  # With 0 such handlers end at once.
+            settings["drain_idle"] = 0.05
+        server = stack.enter_context(serving(driver, talking(Gates(), obedient), **settings))
         socks = [stack.enter_context(connect_to(server.address, PATIENCE)) for _ in range(8)]
         clients = [Client(number, sock, "then") for number, sock in enumerate(socks)]
         for client in clients[:4]:  # The others have said nothing yet.
@@ -484,7 +529,8 @@ def test_a_drain_outlives_a_want_of_memory(
 ) -> None:
     """Whatever it has no memory for: it ends in time, and nobody is left behind."""
     gates = Gates()
-    with serving(driver, talking(gates), drain_timeout=PATIENCE, linger=0.2) as server:
+    settings: dict[str, Any] = {"drain_timeout": PATIENCE, "drain_idle": 0, "linger": 0.2}
+    with serving(driver, talking(gates), **settings) as server:
         clients = [Client(i, connect_to(server.address, PATIENCE), "") for i in range(4)]
         for client in clients:
             client.ask("A", client.arrived)

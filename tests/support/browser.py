@@ -23,8 +23,8 @@ __all__ = ["Browser", "browser"]
 class Browser:
     """One tab."""
 
-    def __init__(self, url: str) -> None:
-        self._socket = websocket.create_connection(url, timeout=60, suppress_origin=True)
+    def __init__(self, url: str, timeout: float) -> None:
+        self._socket = websocket.create_connection(url, timeout=timeout, suppress_origin=True)
         self._number = 0
         self.problems: list[str] = []
         for domain in ("Page", "Runtime", "Log"):
@@ -70,8 +70,8 @@ class Browser:
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """A tab of a browser of its own, which ends with the block."""
+def browser(timeout: float = 60) -> Iterator[Browser]:
+    """A tab of a browser of its own, which ends with the block; *timeout*: seconds for one answer."""
     program = shutil.which("chromium")
     if program is None:
         raise Unavailable("chromium is not installed")
@@ -86,7 +86,7 @@ def browser() -> Iterator[Browser]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
             try:
-                tab = Browser(_tab(Path(profile) / "DevToolsActivePort"))
+                tab = Browser(_tab(Path(profile) / "DevToolsActivePort"), timeout)
                 try:
                     yield tab
                 finally:

@@ -220,6 +220,8 @@ GUARD(__wrap_hs_conn_read_line, __real_hs_conn_read_line,
       (struct hs_conn * c, struct hs_op *op, size_t from, size_t limit, struct hs_error *err,
        size_t *ret_n),
       (c, op, from, limit, err, ret_n), ret_n, ret_n)
+GUARD(__wrap_hs_conn_try_line, __real_hs_conn_try_line,
+      (struct hs_conn * c, size_t limit, size_t *ret_n), (c, limit, ret_n), ret_n, ret_n)
 GUARD(__wrap_hs_slots_new, __real_hs_slots_new,
       (long n, struct hs_error *err, struct hs_slots **ret_slots), (n, err, ret_slots), ret_slots,
       ret_slots)

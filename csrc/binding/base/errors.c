@@ -3,9 +3,12 @@
  * One switch maps codes to classes. Details are attributes, set one by one: a detail that cannot be
  * made is left out rather than hiding the error itself.
  */
+#include "errors.h"
+
 #include "args.h"
+#include "detach.h"
 #include "tracking.h"
-#include "run.h"
+#include "binding/cancel/token.h"
 
 #include <errno.h>
 #include <netdb.h>

@@ -11,7 +11,7 @@
 #include "args.h"
 #include "binding/stream/framing.h"
 #include "tracking.h"
-#include "binding/pool/pool.h"
+#include "call_site.h"
 #include "run.h"
 
 struct io { /* bytes in one buffer or in several pieces */

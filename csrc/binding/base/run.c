@@ -1,69 +1,12 @@
-/* run.c: the only place that detaches from the interpreter (releases the GIL).
+/* run.c: a call's deadline and tokens, and the steps until it ends.
  *
- * Between detach and attach there is no Python API, no reference counting, no exception; buffers
- * were pinned before, and the object that owns the core handle is kept by the caller.
+ * Which token ends it: the one given, the ambient scope's, and the one that its connection is bound
+ * to; a token of our own where several apply.
  */
 #include "run.h"
 
 #include "args.h"
 #include "binding/cancel/token.h"
-
-/* While the process ends only the main interpreter's last thread may attach again: CPython would
- * end this one, when it ends a subinterpreter in there. fn then runs attached: nobody else can
- * run. */
-static bool
-may_not_detach(void)
-{
-    return hs_process_ends() && PyInterpreterState_Get() != PyInterpreterState_Main();
-}
-
-void
-run_detached(void (*fn)(void *arg), void *arg)
-{
-    if (may_not_detach()) {
-        fn(arg);
-        return;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    fn(arg);
-    Py_END_ALLOW_THREADS
-}
-
-void
-run_waiting(mod_state *st, void (*fn)(void *arg), void *arg)
-{
-    struct hs_fixed_histogram *waits = atomic_load(&st->attach_waits);
-    int64_t since;
-
-    if (waits == NULL || may_not_detach()) {
-        run_detached(fn, arg);
-        return;
-    }
-    Py_BEGIN_ALLOW_THREADS
-    fn(arg);
-    since = hs_now();
-    Py_END_ALLOW_THREADS
-    hs_fixed_histogram_add(waits, hs_now() - since);
-}
-
-hs_err
-call_step(struct call *c, call_fn fn, void *arg)
-{
-    struct hs_fixed_histogram *waits = atomic_load(&c->st->attach_waits);
-    int64_t since = 0;
-    hs_err rv;
-
-    Py_BEGIN_ALLOW_THREADS
-    rv = fn(c, arg);
-    if (waits != NULL)
-        since = hs_now();
-    Py_END_ALLOW_THREADS
-    if (waits != NULL)
-        hs_fixed_histogram_add(waits, hs_now() - since);
-    if (c->op.came_ns != 0 && c->conn != NULL)
-        hs_conn_resumed(c->conn, &c->op);
-    return rv;
-}
 
 int
 call_run(struct call *c, call_fn fn, void *arg)
@@ -91,6 +34,27 @@ get_ambient(mod_state *st, PyObject **ret_token)
         Py_CLEAR(token);
     *ret_token = token;
     return 0;
+}
+
+static bool
+is_live(mod_state *st, PyObject *token)
+{
+    struct hs_token *core = token_core(st, token);
+
+    return core != NULL && hs_token_check(core) == HS_OK;
+}
+
+bool
+scopes_are_live(mod_state *st, PyObject *bound)
+{
+    PyObject *ambient = NULL;
+    bool live = get_ambient(st, &ambient) == 0 && (ambient == NULL || is_live(st, ambient)) &&
+                (bound == NULL || is_live(st, bound));
+
+    Py_XDECREF(ambient);
+    if (!live)
+        PyErr_Clear();
+    return live;
 }
 
 /* Both apply: a token that ends with either. Its origin still tells which it was. */

@@ -245,14 +245,7 @@ object_free(PyObject *self)
         Py_VISIT(state_of(self)->module);                                                          \
     } while (0)
 
-/* ---- type_token.c ---- */
-/* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
-struct hs_token *token_core(mod_state *st, PyObject *obj);
-/* The exception that cancelled obj or an ancestor of it, as reason says: a new reference or NULL,
- * without an exception set. */
-PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
-
-/* ---- type_conn.c ---- */
+/* ---- conn.c ---- */
 /* conn_socket.c: a list of Setting. */
 PyObject *settings_list(mod_state *st, const struct hs_setting *settings, size_t n);
 /* Takes the reference c, also on failure. */

@@ -15,8 +15,6 @@
 #include "tracking.h"
 
 #include "args.h"
-#include "binding/stream/conn.h"
-#include "binding/listen/listener.h"
 
 #include <errno.h>
 
@@ -146,9 +144,10 @@ tracking_tell_core(mod_state *st, struct opened *o)
         [OPENED_ADOPT] = HS_MADE_ADOPT,
     };
 
-    if (o->how != OPENED_LISTEN)
-        hs_conn_set_site(conn_with(o)->core, made[o->how], call_site_intern(st, &o->site),
-                         o->thread);
+    struct hs_conn *conn = o->kind->conn(o);
+
+    if (conn != NULL)
+        hs_conn_set_site(conn, made[o->how], call_site_intern(st, &o->site), o->thread);
 }
 
 void
@@ -213,6 +212,8 @@ struct copy {
 static void
 copy_locked(struct opened *o, struct copy *c)
 {
+    struct hs_conn *conn;
+
     *c = (struct copy){
         .how = o->how,
         .serial = o->serial,
@@ -222,18 +223,10 @@ copy_locked(struct opened *o, struct copy *c)
         .owner = Py_XNewRef(o->owner),
     };
     Py_XINCREF(c->site.code);
-    if (o->how == OPENED_LISTEN)
-        c->listener = hs_listener_ref(listener_with(o)->core);
+    if ((conn = o->kind->conn(o)) != NULL)
+        c->conn = hs_conn_ref(conn);
     else
-        c->conn = hs_conn_ref(conn_with(o)->core);
-}
-
-static bool
-is_open(struct opened *o)
-{
-    if (o->how == OPENED_LISTEN)
-        return true; /* Its core says. */
-    return !conn_is_let_go(conn_with(o));
+        c->listener = hs_listener_ref(o->kind->listener(o));
 }
 
 /* How many there are; the first `room` are copied. */
@@ -244,7 +237,7 @@ copy_all(mod_state *st, struct copy *copies, size_t room)
 
     HS_BEGIN_LOCKED((PyObject *)st->conn_type);
     for (struct opened *o = st->opened; o != NULL; o = o->next)
-        if (is_open(o) && n++ < room)
+        if (o->kind->is_open(o) && n++ < room)
             copy_locked(o, &copies[n - 1]);
     HS_END_LOCKED();
     return n;
@@ -363,8 +356,7 @@ tracking_thrown_away(mod_state *st, const struct opened *o, PyObject *obj)
 {
     PyObject *item;
 
-    hs_call_site_leaked(call_site_intern(st, &o->site),
-                        o->how == OPENED_LISTEN ? NULL : conn_with((struct opened *)o)->core);
+    hs_call_site_leaked(call_site_intern(st, &o->site), o->kind->conn(o));
     if (!atomic_load_explicit(&st->tells_owners, memory_order_acquire))
         return;
     item = PyObject_CallFunction(st->dropped_record, "sKNOiLKO", how_names[o->how],

@@ -4,8 +4,8 @@
  * Each is in a list of the module's from tracking_add to tracking_remove, so that what is open can
  * be told. In a listing nothing is kept alive: it is a copy.
  */
-#ifndef HS_BINDING_OPENED_H
-#define HS_BINDING_OPENED_H
+#ifndef HS_BINDING_TRACKING_H
+#define HS_BINDING_TRACKING_H
 
 #include "call_site.h"
 
@@ -17,9 +17,20 @@ enum opened_how {
     OPENED_LENT, /* in the list only while the module tells owners: a pool has its own books */
 };
 
+struct opened;
+
+/* What each sort of object that holds a struct opened can be asked. No Python is run: they are
+ * called within the list's lock. */
+struct opened_kind {
+    struct hs_conn *(*conn)(const struct opened *o); /* borrowed; NULL: it is no connection */
+    struct hs_listener *(*listener)(const struct opened *o); /* the same */
+    bool (*is_open)(const struct opened *o);                 /* as far as its object knows */
+};
+
 struct opened {
-    struct opened *prev, *next; /* guarded by conn_type: in st->opened */
-    bool listed;                /* it is in there */
+    const struct opened_kind *kind; /* write once, before it is added */
+    struct opened *prev, *next;     /* guarded by conn_type: in st->opened */
+    bool listed;                    /* it is in there */
     enum opened_how how;
     uint64_t serial; /* never used again; what makefile() shares has the same */
     int64_t since_ns;

@@ -67,6 +67,14 @@ struct operation_object {
  * with an exception set: none runs. */
 HubObject *hub_here(HubObject *hint);
 
+/* Has it waited for by the loop. 0, or -1 with an exception. */
+int operation_park(OperationObject *op);
+/* To be stepped again in any case: it has begun, so it may hold a claim. */
+void operation_step_again(OperationObject *op);
+/* A new reference to its asyncio loop, or None. */
+PyObject *operation_loop(const OperationObject *op);
+/* Resumes a task in asyncio's next turn. 0, or -1 with an exception. */
+int operation_call_soon(OperationObject *op, PyObject *callback, PyObject *context);
 /* Takes it out of all that could resume it. */
 void operation_unpark(OperationObject *op);
 /* Gives it up: what it has claimed is free again, or poisoned. */

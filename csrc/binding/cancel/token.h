@@ -1,4 +1,4 @@
-/* token.h: the objects CancelToken and Callback, between type_token.c and type_callback.c.
+/* token.h: the objects CancelToken and Callback.
  *
  * Everything that Python can see is visible to its garbage collector: a token holds its parents,
  * the exceptions it was cancelled with, and its callbacks; a callback holds its token and its
@@ -7,8 +7,7 @@
 #ifndef HS_BINDING_TOKEN_H
 #define HS_BINDING_TOKEN_H
 
-#include "binding/base/args.h"
-#include "binding/base/run.h"
+#include "binding/base/state.h"
 
 #include <stdatomic.h>
 
@@ -33,6 +32,11 @@ typedef struct {
     PyObject *weakrefs;
 } CallbackObject;
 
+/* borrows: obj, which must be a CancelToken; else TypeError and NULL. */
+struct hs_token *token_core(mod_state *st, PyObject *obj);
+/* The exception that cancelled obj or an ancestor of it, as reason says: a new reference or NULL,
+ * without an exception set. */
+PyObject *token_cause(PyObject *obj, const struct hs_reason *reason);
 /* Sets a field of self that is NULL, once; other threads may be about to do the same. Takes value,
  * which may be NULL with an exception. 0 or -1. */
 int token_make_once(PyObject *self, PyObject **field, PyObject *value);

@@ -6,6 +6,7 @@
 #include "token.h"
 
 #include "binding/base/notifier.h"
+#include "binding/base/run.h"
 
 /* ---- Deadlines ----------------------------------------------------------------------------- */
 

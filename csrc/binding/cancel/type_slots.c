@@ -4,6 +4,8 @@
  */
 #include "slots.h"
 #include "token.h"
+#include "binding/base/args.h"
+#include "binding/base/run.h"
 
 static PyObject *
 slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

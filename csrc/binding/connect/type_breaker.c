@@ -245,14 +245,6 @@ parse_key(mod_state *st, PyObject *obj, struct hs_breaker_key *ret_key)
     return 0;
 }
 
-PyObject *
-breaker_key_object(const struct hs_breaker_key *key)
-{
-    char text[HS_BREAKER_KEY_TEXT_SIZE];
-
-    return PyUnicode_DecodeFSDefault(hs_breaker_key_text(key, text, sizeof(text)));
-}
-
 /* ---- Permits ------------------------------------------------------------------------------- */
 
 struct asking {

@@ -6,6 +6,14 @@
  */
 #include "breaker.h"
 
+PyObject *
+breaker_key_object(const struct hs_breaker_key *key)
+{
+    char text[HS_BREAKER_KEY_TEXT_SIZE];
+
+    return PyUnicode_DecodeFSDefault(hs_breaker_key_text(key, text, sizeof(text)));
+}
+
 static PermitObject *
 as_permit(PyObject *self)
 {

@@ -3,12 +3,48 @@
  * The object owns one reference to the core listener, write-once. Accepting threads hold their own
  * way in: closing wakes them, and the core object lives until the last has left.
  */
-#include "listener.h"
-
 #include "binding/base/job.h"
 #include "binding/stream/tls.h"
 
 #include <stdlib.h>
+
+typedef struct {
+    HS_HEAD
+    struct hs_listener *core; /* owns: a reference; write once */
+    struct opened opened;     /* where it was made */
+    atomic_bool serves;       /* what it accepts counts as made there too */
+    struct unaccepted *left;  /* own: accepted, but there was no memory for their objects */
+    PyObject *weakrefs;
+} ListenerObject;
+
+/* ---- For the list of what is open (tracking.c) --------------------------------------------- */
+
+static struct hs_conn *
+opened_no_conn(const struct opened *Py_UNUSED(o))
+{
+    return NULL;
+}
+
+static struct hs_listener *
+opened_listener(const struct opened *o)
+{
+    return ((const ListenerObject *)(const void *)((const char *)o -
+                                                   offsetof(ListenerObject, opened)))
+        ->core;
+}
+
+/* Its core says. */
+static bool
+opened_listener_is_open(const struct opened *Py_UNUSED(o))
+{
+    return true;
+}
+
+static const struct opened_kind listener_opened_kind = {
+    .conn = opened_no_conn,
+    .listener = opened_listener,
+    .is_open = opened_listener_is_open,
+};
 
 #define MAX_BATCH 1024
 
@@ -287,6 +323,7 @@ listener_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     self->core = core;
+    self->opened.kind = &listener_opened_kind;
     opening_begin(st, &opening, OPENED_LISTEN);
     tracking_add(st, &self->opened, &opening, hs_listener_fileno(core));
     opening_end(&opening);

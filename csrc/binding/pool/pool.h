@@ -1,6 +1,6 @@
-/* pool.h: the Pool object, for the files that make up its type: type_pool.c (life, lending),
- * pool_conn.c (a lent Connection's side of it), pool_report.c (telling), type_borrowing.c
- * (pool.connection()).
+/* pool.h: the Pool object, for the files that make up its type: type_pool.c (life, methods),
+ * pool_lend.c (lending and taking back), pool_conn.c (a lent Connection's side of it),
+ * pool_report.c (telling), type_borrowing.c (pool.connection()).
  */
 #ifndef HS_BINDING_POOL_H
 #define HS_BINDING_POOL_H
@@ -34,12 +34,17 @@ PyObject *pool_conn_get_lease_id(PyObject *conn, void *closure);
 PyObject *pool_conn_mark_clean(PyObject *conn, PyObject *ignored);
 extern const char pool_conn_mark_clean_doc[];
 
-/* ---- type_pool.c: for type_borrowing.c ---- */
+/* ---- pool_lend.c ---- */
 /* As the methods; timeout and token may be NULL. failed: the borrower had an exception. */
 PyObject *pool_borrow(PoolObject *self, PyObject *timeout, PyObject *token);
 PyObject *pool_return(PoolObject *self, PyObject *conn, enum hs_return how);
 /* None, where pool_return refuses what was returned before. */
 PyObject *pool_return_if_held(PoolObject *self, PyObject *conn, enum hs_return how);
+struct job;
+int pool_prepare_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                         struct job *job);
+
+/* ---- type_borrowing.c ---- */
 PyObject *borrowing_new(PoolObject *pool, PyObject *timeout, PyObject *token);
 
 /* ---- pool_report.c ---- */

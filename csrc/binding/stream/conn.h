@@ -1,7 +1,8 @@
-/* conn.h: the Connection object, shared by the files that make up its type:
- * type_conn.c (life, attributes), conn_io.c (what moves bytes), conn_frame.c (frames), conn_file.c
- * (sendfile), conn_makefile.c (for the files of makefile()), conn_tls.c, conn_socket.c (what socket
- * has); type_frames.c is the iterator.
+/* conn.h: the Connection object, shared by the files that make up its type: conn.c (how it is made,
+ * the ways to its core), type_conn.c (life, attributes), conn_buffers.c (memory of what moves
+ * bytes), conn_io.c (what moves them), conn_msg.c (messages with ancillary data), conn_frame.c
+ * (frames), conn_file.c (sendfile), conn_makefile.c (for the files of makefile()), conn_tls.c,
+ * conn_socket.c (what socket has); type_frames.c is the iterator.
  */
 #ifndef HS_BINDING_CONN_H
 #define HS_BINDING_CONN_H
@@ -34,7 +35,7 @@ typedef struct {
 } ConnObject;
 
 static inline bool
-conn_is_let_go(ConnObject *self)
+conn_is_let_go(const ConnObject *self)
 {
     return atomic_load(&self->life) != CONN_HELD;
 }
@@ -53,12 +54,6 @@ conn_end(ConnObject *self, enum conn_life how)
     return ended;
 }
 
-static inline ConnObject *
-conn_with(struct opened *o)
-{
-    return (ConnObject *)(void *)((char *)o - offsetof(ConnObject, opened));
-}
-
 /* Where settimeout() of the connection keeps its value. */
 static inline _Atomic int64_t *
 conn_timeout(PyObject *obj)
@@ -68,6 +63,20 @@ conn_timeout(PyObject *obj)
     return self->whose == NULL ? &self->timeout_ns : &((ConnObject *)self->whose)->timeout_ns;
 }
 
+/* The object whose token and time-out count: the Connection of which obj may be a file's handle. */
+static inline ConnObject *
+conn_whose(PyObject *obj)
+{
+    ConnObject *self = (ConnObject *)obj;
+
+    return self->whose == NULL ? self : (ConnObject *)self->whose;
+}
+
+/* An object that nothing is listed of yet. Takes the reference c, also on failure. */
+ConnObject *conn_alloc(mod_state *st, struct hs_conn *c);
+extern const struct opened_kind conn_opened_kind;
+/* Closed; returns -1. */
+int conn_raise_closed(PyObject *self, const char *op);
 /* A new reference to the token that it is bound to, or NULL. */
 PyObject *conn_bound(PyObject *obj);
 /* call_begin for a job on this connection, under its lease if it has one: Closed when it was
@@ -84,18 +93,21 @@ extern const struct hs_framing conn_default_line;
 /* A frame that is there already; NULL without an exception: there is none, or it is let go. */
 PyObject *conn_take_buffered_frame(ConnObject *self, const struct framing_arg *arg);
 
-/* conn_io.c, for conn_msg.c: a buffer or several, pinned until the job ends. names: of the flags
- * that are allowed, for the message. */
+/* conn_buffers.c: a buffer or several, pinned until the job ends, which conn_io_begin sees to.
+ * names: of the flags that are allowed, for the message. */
 int conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags);
 int conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout,
                   PyObject *token);
+int conn_pin(struct io *io, PyObject *obj, int flags);
 int conn_pin_pieces(struct io *io, PyObject *pieces, int flags);
 int conn_make_bytes(struct job *job, size_t size);
 PyObject *conn_take_bytes(struct job *job);
 PyObject *conn_kept(struct job *job, PyObject *result);
-/* conn_msg.c: closes the descriptors that nobody was given, and frees. */
-void conn_release_control(struct io *io);
-/* Builds io->control of a sequence of (level, type, data). */
+/* The ancillary data that was received; of a header, what of its data is really there: the kernel
+ * cuts the last one short. */
+struct msghdr conn_control_of(const struct io *io);
+size_t conn_control_len(const struct io *io, const struct cmsghdr *header);
+/* conn_msg.c: builds io->control of a sequence of (level, type, data). */
 int conn_parse_ancillary(struct io *io, PyObject *ancdata, int family);
 /* conn_io.c: the words of enum hs_ending. */
 extern const char *const conn_endings[];
@@ -158,7 +170,7 @@ int conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg);
     PLAIN(_leave_slots, METH_NOARGS)                                                               \
     PLAIN(_set_idle_timeout, METH_O)                                                               \
     PLAIN(_set_phase, METH_O)                                                                      \
-    PLAIN(_set_served, METH_NOARGS)                                                                \
+    PLAIN(_set_served, METH_O)                                                                     \
     PLAIN(_expect_no_more, METH_O)                                                                 \
     PLAIN(_leave_departures, METH_NOARGS)                                                          \
     PLAIN(getsockname, METH_NOARGS)                                                                \

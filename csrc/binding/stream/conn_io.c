@@ -1,6 +1,6 @@
 /* conn_io.c: the methods of Connection that move bytes.
  *
- * Buffers are pinned when the job is prepared and released when it ends. A job that is given up is
+ * A job that is given up is
  * abandoned: the core keeps what had arrived, or poisons what is half sent.
  */
 #include "conn.h"
@@ -9,31 +9,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-
-#define MAX_PIECES 65536
-
-/* MSG_NOSIGNAL is how every send is made here, MSG_DONTWAIT a way to wait. */
-int
-conn_parse_flags(struct call *c, PyObject *obj, int allowed, const char *names, int *ret_flags)
-{
-    long flags = 0;
-
-    if (parse_long(obj, "flags", 0, INT32_MAX, &flags) < 0)
-        return -1;
-    if ((flags & ~(long)(allowed | MSG_DONTWAIT | MSG_NOSIGNAL)) != 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "flags may be made of %s, MSG_DONTWAIT and MSG_NOSIGNAL on a Connection, "
-                     "got 0x%x",
-                     names, (unsigned)flags);
-        return -1;
-    }
-    if ((flags & MSG_DONTWAIT) != 0) {
-        c->op.deadline_ns = HS_TRY_ONCE;
-        c->nonblocking = true;
-    }
-    *ret_flags = (int)flags & allowed;
-    return 0;
-}
 
 /* As recv(2): without waiting MSG_WAITALL has no meaning. */
 static int
@@ -59,116 +34,6 @@ parse_send_flags(struct job *job, PyObject *obj)
     return conn_parse_flags(&job->call, obj, MSG_MORE, "MSG_MORE", &job->call.op.send_flags);
 }
 
-static void
-release_io(struct job *job)
-{
-    struct io *io = &job->u.io;
-
-    Py_XDECREF(io->bytes);
-    if (io->view.obj != NULL)
-        PyBuffer_Release(&io->view);
-    for (Py_ssize_t i = 0; i < io->n_views; i++)
-        PyBuffer_Release(&io->views[i]);
-    PyMem_Free(io->views);
-    PyMem_Free(io->iov);
-    Py_XDECREF(io->tuple);
-    conn_release_control(io);
-}
-
-int
-conn_io_begin(PyObject *self, struct job *job, const char *op, PyObject *timeout, PyObject *token)
-{
-    job->release = release_io;
-    return conn_job_begin(self, job, op, timeout, token);
-}
-
-/* A TypeError that names the object for what is no buffer of the kind, as socket has it. */
-static int
-get_buffer(PyObject *obj, Py_buffer *view, int flags)
-{
-    bool writable = (flags & PyBUF_WRITABLE) != 0;
-    const char *kind = writable ? "writable " : "";
-
-    if (PyObject_GetBuffer(obj, view, flags) == 0)
-        return 0;
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
-        return -1;
-    if (PyObject_CheckBuffer(obj) && PyObject_GetBuffer(obj, view, PyBUF_FULL_RO) == 0) {
-        if (!PyBuffer_IsContiguous(view, 'C'))
-            kind = writable ? "writable, contiguous " : "contiguous ";
-        PyBuffer_Release(view);
-    }
-    PyErr_Format(PyExc_TypeError, "%s must be a %sbytes-like object, not %.100s%s",
-                 writable ? "buffer" : "data", kind, Py_TYPE(obj)->tp_name,
-                 PyUnicode_Check(obj) && !writable ? ": encode() it" : "");
-    return -1;
-}
-
-static int
-pin(struct io *io, PyObject *obj, int flags)
-{
-    if (get_buffer(obj, &io->view, flags) < 0)
-        return -1;
-    io->buf = io->view.buf;
-    io->len = (size_t)io->view.len;
-    return 0;
-}
-
-static int
-make_bytes(struct io *io, long size)
-{
-    if ((io->bytes = PyBytes_FromStringAndSize(NULL, size)) == NULL)
-        return -1;
-    io->buf = (uint8_t *)PyBytes_AS_STRING(io->bytes);
-    io->len = (size_t)size;
-    return 0;
-}
-
-/* The core has let go of the direction: what no object can be made of is lost, and nobody may read
- * on behind it. If another thread has returned the connection by now, the loss is the caller's, and
- * the next borrower's nothing. */
-PyObject *
-conn_kept(struct job *job, PyObject *bytes)
-{
-    if (bytes != NULL || job->u.io.n == 0 || (job->u.io.flags & MSG_PEEK) != 0)
-        return bytes;
-    HS_BEGIN_LOCKED(job->owner);
-    if (!conn_is_let_go((ConnObject *)job->owner))
-        hs_conn_lost_input(job->call.conn);
-    HS_END_LOCKED();
-    return NULL;
-}
-
-static PyObject *
-take_bytes(struct job *job)
-{
-    struct io *io = &job->u.io;
-    PyObject *bytes = io->bytes;
-
-    io->bytes = NULL;
-    if (io->n < io->len)
-        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)io->n);
-    return conn_kept(job, bytes);
-}
-
-/* A receive that waits in an event loop holds no memory for what may come. */
-static PyObject *
-copy_scratch(struct job *job)
-{
-    const struct io *io = &job->u.io;
-
-    return conn_kept(job, PyBytes_FromStringAndSize((const char *)io->buf, (Py_ssize_t)io->n));
-}
-
-static int
-use_scratch(struct job *job, size_t size)
-{
-    job->u.io.buf = job->scratch->bytes;
-    job->u.io.len = size < job->scratch->size ? size : job->scratch->size;
-    job->result = copy_scratch;
-    return 0;
-}
-
 static PyObject *
 count_moved(struct job *job)
 {
@@ -179,18 +44,6 @@ static PyObject *
 conn_io_nothing(struct job *Py_UNUSED(job))
 {
     Py_RETURN_NONE;
-}
-
-int
-conn_make_bytes(struct job *job, size_t size)
-{
-    return job->scratch != NULL ? use_scratch(job, size) : make_bytes(&job->u.io, (long)size);
-}
-
-PyObject *
-conn_take_bytes(struct job *job)
-{
-    return job->scratch != NULL ? copy_scratch(job) : take_bytes(job);
 }
 
 /* ---- Receiving ----------------------------------------------------------------------------- */
@@ -233,7 +86,7 @@ prepare_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *
         parse_long(values[0], "bufsize", 0, PY_SSIZE_T_MAX, &size) < 0)
         return -1;
     job->attempt = attempt_recv;
-    job->result = take_bytes;
+    job->result = conn_take_bytes;
     if (conn_io_begin(self, job, p->function, values[2], values[3]) < 0 ||
         receive_flags(job, values[1]) < 0)
         return -1;
@@ -274,7 +127,7 @@ prepare_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObj
     job->attempt = attempt_recv;
     job->result = count_moved;
     if (conn_io_begin(self, job, p->function, values[3], values[4]) < 0 ||
-        receive_flags(job, values[2]) < 0 || pin(io, values[0], PyBUF_WRITABLE) < 0)
+        receive_flags(job, values[2]) < 0 || conn_pin(io, values[0], PyBUF_WRITABLE) < 0)
         return -1;
     want_whole(job);
     if ((size_t)size > io->len) {
@@ -388,11 +241,12 @@ conn_prepare_recv_exactly(PyObject *self, PyObject *const *args, Py_ssize_t narg
         parse_long(values[0], "n", 0, PY_SSIZE_T_MAX, &size) < 0)
         return -1;
     job->attempt = attempt_recv_exactly;
-    job->result = take_bytes;
+    job->result = conn_take_bytes;
     if (conn_io_begin(self, job, "recv_exactly", values[1], values[2]) < 0)
         return -1;
     job->give_up = give_up_whole;
-    return make_bytes(&job->u.io, size);
+    job->scratch = NULL;
+    return conn_make_bytes(job, (size_t)size);
 }
 
 JOB_METHODS(conn, recv_exactly)
@@ -421,7 +275,7 @@ prepare_sending(PyObject *self, struct job *job, const char *op, PyObject **valu
     if (conn_io_begin(self, job, op, values[2], values[3]) < 0 ||
         parse_send_flags(job, values[1]) < 0)
         return -1;
-    return pin(&job->u.io, values[0], PyBUF_SIMPLE);
+    return conn_pin(&job->u.io, values[0], PyBUF_SIMPLE);
 }
 
 CONN_DOC(send, "send($self, data, flags=0, /, *, timeout=None, token=None)\n--\n\n"
@@ -486,42 +340,6 @@ static PyObject *
 count_done(struct job *job)
 {
     return PyLong_FromSize_t(job->call.op.done);
-}
-
-/* Of a tuple of our own: taking a buffer may run code that changes the caller's list. */
-int
-conn_pin_pieces(struct io *io, PyObject *pieces, int flags)
-{
-    Py_ssize_t n;
-
-    if (PyUnicode_Check(pieces) || PyObject_CheckBuffer(pieces)) {
-        PyErr_Format(PyExc_TypeError,
-                     "buffers must be a sequence of bytes-like objects, not %.100s",
-                     Py_TYPE(pieces)->tp_name);
-        return -1;
-    }
-    if ((io->tuple = PySequence_Tuple(pieces)) == NULL)
-        return -1;
-    n = PyTuple_GET_SIZE(io->tuple);
-    if (n > MAX_PIECES) {
-        PyErr_Format(PyExc_ValueError, "buffers must be at most %d, got %zd", MAX_PIECES, n);
-        return -1;
-    }
-    io->views = PyMem_Calloc((size_t)n + 1, sizeof(*io->views));
-    io->iov = PyMem_Calloc((size_t)n + 1, sizeof(*io->iov));
-    if (io->views == NULL || io->iov == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (; io->n_views < n; io->n_views++) {
-        Py_buffer *view = &io->views[io->n_views];
-
-        if (get_buffer(PyTuple_GET_ITEM(io->tuple, io->n_views), view, flags) < 0)
-            return -1;
-        io->iov[io->n_views] = (struct iovec){.iov_base = view->buf, .iov_len = (size_t)view->len};
-    }
-    io->len = (size_t)n;
-    return 0;
 }
 
 CONN_DOC(
@@ -663,13 +481,19 @@ conn__set_phase(PyObject *self, PyObject *service)
     Py_RETURN_NONE;
 }
 
-CONN_DOC(_set_served, "_set_served($self, /)\n--\n\n"
-                      "A server has it, whose handler works on it when no call does.");
+CONN_DOC(_set_served,
+         "_set_served($self, stays, /)\n--\n\n"
+         "A server has it, whose handler works on it when no call does. *stays*: a call\n"
+         "that waits for a message under hs.draining() is ended by _expect_no_more only.");
 
 PyObject *
-conn__set_served(PyObject *self, PyObject *Py_UNUSED(ignored))
+conn__set_served(PyObject *self, PyObject *stays)
 {
-    hs_conn_set_served(((ConnObject *)self)->core);
+    bool flag;
+
+    if (parse_bool(stays, "stays", &flag) < 0)
+        return NULL;
+    hs_conn_set_served(((ConnObject *)self)->core, flag);
     Py_RETURN_NONE;
 }
 

@@ -55,9 +55,62 @@ prepare_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObje
     return 0;
 }
 
+/* A line that has arrived already, as most of a head have: without a job, and without detaching.
+ * It asks all that the call would ask; what is refused or has to wait is the call's. NULL without
+ * an exception: so it is here. */
+static PyObject *
+take_buffered_line(PyObject *obj, size_t limit)
+{
+    ConnObject *self = (ConnObject *)obj;
+    hs_err rv = HS_E_CLOSED;
+    PyObject *line, *bound;
+    size_t n = 0;
+    bool live;
+
+    if (self->lease.id != 0)
+        return NULL;
+    bound = conn_bound(obj);
+    live = scopes_are_live(state_of(obj), bound);
+    Py_XDECREF(bound);
+    if (!live)
+        return NULL;
+    HS_BEGIN_LOCKED(obj); /* What it has claimed no return can miss. */
+    if (!conn_is_let_go(self))
+        rv = hs_conn_try_line(self->core, limit, &n);
+    HS_END_LOCKED();
+    if (rv != HS_OK)
+        return NULL;
+    line = PyBytes_FromStringAndSize((const char *)hs_conn_peeked(self->core), (Py_ssize_t)n);
+    hs_conn_try_line_end(self->core, line == NULL ? 0 : n);
+    return line;
+}
+
+/* Whether it is the limit alone, as a plain int that is not 0. */
+static bool
+is_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, size_t *ret_limit)
+{
+    long limit = -1;
+
+    if (nargs > 1 || kwnames != NULL)
+        return false;
+    if (nargs == 1 && (!PyLong_CheckExact(args[0]) || (limit = PyLong_AsLong(args[0])) == 0 ||
+                       (limit == -1 && PyErr_Occurred()))) {
+        PyErr_Clear(); /* The call parses it again. */
+        return false;
+    }
+    *ret_limit = limit < 0 ? SIZE_MAX : (size_t)limit;
+    return true;
+}
+
 PyObject *
 conn__file_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    PyObject *line;
+    size_t limit;
+
+    if (is_plain(args, nargs, kwnames, &limit) &&
+        ((line = take_buffered_line(self, limit)) != NULL || PyErr_Occurred()))
+        return line;
     return job_run(prepare_readline, self, args, nargs, kwnames);
 }
 

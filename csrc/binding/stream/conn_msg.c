@@ -1,7 +1,6 @@
 /* conn_msg.c: recvmsg, recvmsg_into, and the ancillary data of messages.
  *
- * Descriptors that were received belong to the job until they are in a result: whatever fails in
- * between, a result that cannot be made or a call that is given up, closes them.
+ * What is received is kept in the job until it is in a result: see conn_buffers.c.
  */
 #include "conn.h"
 
@@ -11,52 +10,6 @@
 #include <unistd.h>
 
 #define MAX_CONTROL ((size_t)1 << 20)
-
-/* Of a header, what of its data is really there: the kernel cuts the last one short. */
-static size_t
-data_len(const struct io *io, const struct cmsghdr *header)
-{
-    const uint8_t *data = CMSG_DATA(header);
-    size_t said = header->cmsg_len >= CMSG_LEN(0) ? header->cmsg_len - CMSG_LEN(0) : 0;
-    size_t here = (size_t)(io->control + io->control_len - data);
-
-    if (data > io->control + io->control_len)
-        return 0;
-    return said < here ? said : here;
-}
-
-static struct msghdr
-control_of(const struct io *io)
-{
-    return (struct msghdr){.msg_control = io->control, .msg_controllen = io->control_len};
-}
-
-static void
-close_received(const struct io *io)
-{
-    struct msghdr msg = control_of(io);
-    int fd;
-
-    for (struct cmsghdr *h = CMSG_FIRSTHDR(&msg); h != NULL; h = CMSG_NXTHDR(&msg, h)) {
-        size_t n = data_len(io, h) / sizeof(fd);
-
-        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < n; i++) {
-            memcpy(&fd, CMSG_DATA(h) + i * sizeof(fd), sizeof(fd));
-            (void)close(fd);
-        }
-    }
-}
-
-void
-conn_release_control(struct io *io)
-{
-    if (io->received)
-        close_received(io);
-    PyMem_Free(io->control);
-    io->control = NULL;
-}
 
 /* ---- Sending ------------------------------------------------------------------------------- */
 
@@ -153,13 +106,14 @@ attempt_recvmsg(struct job *job)
 static PyObject *
 ancillary_list(const struct io *io)
 {
-    struct msghdr msg = control_of(io);
+    struct msghdr msg = conn_control_of(io);
     PyObject *list = PyList_New(0);
 
     for (struct cmsghdr *h = CMSG_FIRSTHDR(&msg); list != NULL && h != NULL;
          h = CMSG_NXTHDR(&msg, h)) {
-        PyObject *item = Py_BuildValue("(iiy#)", h->cmsg_level, h->cmsg_type,
-                                       (const char *)CMSG_DATA(h), (Py_ssize_t)data_len(io, h));
+        PyObject *item =
+            Py_BuildValue("(iiy#)", h->cmsg_level, h->cmsg_type, (const char *)CMSG_DATA(h),
+                          (Py_ssize_t)conn_control_len(io, h));
 
         if (item == NULL || PyList_Append(list, item) < 0)
             Py_CLEAR(list);

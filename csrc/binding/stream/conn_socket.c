@@ -2,6 +2,7 @@
  * questions to the kernel: options, audit, tcp_info.
  */
 #include "conn.h"
+#include "binding/cancel/token.h"
 
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -194,14 +195,6 @@ conn_gettimeout(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyFloat_FromDouble((double)span / 1e9);
 }
 
-static ConnObject *
-whose(PyObject *obj)
-{
-    ConnObject *self = (ConnObject *)obj;
-
-    return self->whose == NULL ? self : (ConnObject *)self->whose;
-}
-
 CONN_DOC(bind,
          "bind($self, token, /)\n--\n\n"
          "Let each later call on this connection, and on its files, end with token as well.\n\n"
@@ -212,7 +205,7 @@ CONN_DOC(bind,
 PyObject *
 conn_bind(PyObject *obj, PyObject *token)
 {
-    ConnObject *self = whose(obj);
+    ConnObject *self = conn_whose(obj);
     PyObject *old;
 
     if (token == Py_None)
@@ -227,20 +220,6 @@ conn_bind(PyObject *obj, PyObject *token)
     HS_END_LOCKED();
     Py_XDECREF(old);
     Py_RETURN_NONE;
-}
-
-PyObject *
-conn_bound(PyObject *obj)
-{
-    ConnObject *self = whose(obj);
-    PyObject *token = NULL;
-
-    if (!atomic_load_explicit(&self->is_bound, memory_order_relaxed))
-        return NULL;
-    HS_BEGIN_LOCKED((PyObject *)self);
-    token = Py_XNewRef(self->bound);
-    HS_END_LOCKED();
-    return token;
 }
 
 CONN_DOC(setblocking, "setblocking($self, flag, /)\n--\n\n"

@@ -12,90 +12,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-static ConnObject *
-conn_alloc(mod_state *st, struct hs_conn *c)
-{
-    ConnObject *self = object_new(st, st->conn_type);
-
-    if (self == NULL) {
-        hs_conn_unref(c);
-        return NULL;
-    }
-    self->core = c;
-    self->timeout_ns = HS_NEVER;
-    return self;
-}
-
-PyObject *
-conn_object_new(mod_state *st, struct hs_conn *c, const struct opening *opening)
-{
-    ConnObject *self = conn_alloc(st, c);
-
-    if (self != NULL)
-        tracking_add(st, &self->opened, opening, hs_conn_fileno(c));
-    return (PyObject *)self;
-}
-
-static int
-raise_closed(PyObject *self, const char *op)
-{
-    struct hs_error err = {
-        .code = HS_E_CLOSED, .op = op, .phase = "start", .msg = "it was closed here"};
-
-    if (((ConnObject *)self)->pool != NULL)
-        (void)snprintf(err.msg, sizeof(err.msg), "it was closed here, or returned to its pool");
-    return raise_conn_error(state_of(self), ((ConnObject *)self)->core, &err, HS_E_CLOSED);
-}
-
-struct hs_conn *
-conn_core(ConnObject *self, const char *op)
-{
-    if (!conn_is_let_go(self))
-        return self->core;
-    (void)raise_closed((PyObject *)self, op);
-    return NULL;
-}
-
-int
-conn_act(ConnObject *self, const char *op, conn_act_fn fn, void *arg)
-{
-    struct hs_error err = {0};
-    hs_err rv = HS_E_CLOSED;
-    bool held;
-
-    HS_BEGIN_LOCKED((PyObject *)self);
-    if ((held = !conn_is_let_go(self)))
-        rv = fn(self->core, arg, &err);
-    HS_END_LOCKED();
-    if (rv == HS_OK)
-        return 0;
-    if (!held)
-        return raise_closed((PyObject *)self, op);
-    return raise_conn_error(state_of((PyObject *)self), self->core, &err, rv);
-}
-
-int
-conn_job_begin(PyObject *obj, struct job *job, const char *op, PyObject *timeout, PyObject *token)
-{
-    ConnObject *self = (ConnObject *)obj;
-
-    job->owner = Py_NewRef(obj);
-    if (conn_core(self, op) == NULL)
-        return -1;
-    job->call.conn = self->core;
-    job->give_up = conn_job_give_up;
-    if (call_begin(&job->call, state_of(obj), timeout, token, atomic_load(conn_timeout(obj))) < 0)
-        return -1;
-    job->call.op.lease = self->lease.id;
-    return call_bind(&job->call, conn_bound(obj));
-}
-
-void
-conn_job_give_up(struct job *job)
-{
-    hs_conn_abandon(job->call.conn, &job->call.op, NULL);
-}
-
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static void
@@ -228,7 +144,7 @@ conn_detach(PyObject *obj, PyObject *Py_UNUSED(ignored))
         disown(hs_conn_fileno(self->core));
         (void)raise_conn_error(state_of(obj), self->core, &err, rv);
     } else {
-        (void)raise_closed(obj, "detach");
+        (void)conn_raise_closed(obj, "detach");
     }
     return NULL;
 }

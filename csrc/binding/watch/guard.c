@@ -31,13 +31,13 @@ take_conns(size_t *ret_n)
 {
     for (;;) {
         size_t room = hs_conns(NULL, 0) + 16;
-        struct hs_conn **all = calloc(room, sizeof(struct hs_conn *));
+        struct hs_conn **all = PyMem_RawCalloc(room, sizeof(struct hs_conn *));
 
         if (all == NULL || (*ret_n = hs_conns(all, room)) <= room)
             return all;
         for (size_t i = 0; i < room; i++) /* More were made meanwhile. */
             hs_conn_unref(all[i]);
-        free((void *)all);
+        PyMem_RawFree((void *)all);
     }
 }
 
@@ -49,7 +49,8 @@ look_detached(void *arg)
     int64_t ignored;
     size_t n;
 
-    if ((all = take_conns(&n)) == NULL || (l->seen = calloc(n + 1, sizeof(*l->seen))) == NULL)
+    if ((all = take_conns(&n)) == NULL ||
+        (l->seen = PyMem_RawCalloc(n + 1, sizeof(*l->seen))) == NULL)
         l->failed = true;
     for (size_t i = 0; all != NULL && i < n; i++) {
         struct seen *s = l->failed ? NULL : &l->seen[l->n];
@@ -61,7 +62,7 @@ look_detached(void *arg)
         }
         hs_conn_unref(all[i]);
     }
-    free((void *)all);
+    PyMem_RawFree((void *)all);
     l->now = hs_now();
 }
 
@@ -114,7 +115,7 @@ core_guard_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
         else
             PyList_SET_ITEM(list, (Py_ssize_t)i, row);
     }
-    free(l.seen);
+    PyMem_RawFree(l.seen);
     return list;
 }
 
@@ -123,6 +124,7 @@ core_guard_rows(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 struct retiring {
     struct hs_conn *conn; /* owns a reference */
     int64_t idle_ns, was_ns;
+    bool settled; /* it is no more asked to end */
 };
 
 struct acting {
@@ -132,23 +134,43 @@ struct acting {
     struct hs_conn *conn; /* a reference, when how is HS_RETIRE_ASKED */
     unsigned ms, was_ms;
     hs_err rv;
+    bool failed;
 };
 
-/* In the one pool, or in whatever pool has it. */
+/* All pools, new references; NULL: no memory. */
+static struct hs_pool **
+take_pools(size_t *ret_n)
+{
+    for (;;) {
+        size_t room = hs_pools(NULL, 0) + 16;
+        struct hs_pool **all = PyMem_RawCalloc(room, sizeof(struct hs_pool *));
+
+        if (all == NULL || (*ret_n = hs_pools(all, room)) <= room)
+            return all;
+        for (size_t i = 0; i < room; i++) /* More were made meanwhile. */
+            hs_pool_unref(all[i]);
+        PyMem_RawFree((void *)all);
+    }
+}
+
+/* In whatever pool has it. */
 static enum hs_retire
-retire_pooled(const struct acting *a)
+retire_pooled(const struct acting *a, bool *ret_failed)
 {
     enum hs_retire how = HS_RETIRE_GONE;
-    size_t room = hs_pools(NULL, 0) + 16, n;
-    struct hs_pool **all = calloc(room, sizeof(struct hs_pool *));
+    struct hs_pool **all;
+    size_t n;
 
-    n = all == NULL ? 0 : hs_pools(all, room);
-    for (size_t i = 0; i < n && i < room; i++) {
+    if ((all = take_pools(&n)) == NULL) {
+        *ret_failed = true;
+        return how;
+    }
+    for (size_t i = 0; i < n; i++) {
         if (how == HS_RETIRE_GONE)
             how = hs_pool_retire(all[i], a->id, a->idle_ns);
         hs_pool_unref(all[i]);
     }
-    free((void *)all);
+    PyMem_RawFree((void *)all);
     return how;
 }
 
@@ -163,7 +185,7 @@ retire_detached(void *arg)
         return;
     a->how = hs_conn_retire(conn, a->idle_ns, a->age_ns, &a->seen_ns, &a->was_ns);
     if (a->how == HS_RETIRE_POOLED)
-        a->how = retire_pooled(a);
+        a->how = retire_pooled(a, &a->failed);
     if (a->how == HS_RETIRE_ASKED)
         a->conn = conn;
     else
@@ -182,26 +204,27 @@ free_retiring(PyObject *capsule)
 {
     struct retiring *r = PyCapsule_GetPointer(capsule, RETIRING);
 
+    if (!r->settled) /* Nobody will ever ask what became of it. */
+        (void)hs_conn_unretire(r->conn, r->idle_ns, r->was_ns);
     hs_conn_unref(r->conn);
-    free(r);
+    PyMem_RawFree(r);
 }
 
 static PyObject *
 retiring_object(const struct acting *a)
 {
-    struct retiring *r = malloc(sizeof(*r));
+    struct retiring *r = PyMem_RawMalloc(sizeof(*r));
     PyObject *capsule;
 
-    if (r == NULL) {
-        hs_conn_unref(a->conn);
-        return PyErr_NoMemory();
+    if (r != NULL) {
+        *r = (struct retiring){.conn = a->conn, .idle_ns = a->idle_ns, .was_ns = a->was_ns};
+        if ((capsule = PyCapsule_New(r, RETIRING, free_retiring)) != NULL)
+            return capsule;
+        PyMem_RawFree(r);
     }
-    *r = (struct retiring){.conn = a->conn, .idle_ns = a->idle_ns, .was_ns = a->was_ns};
-    if ((capsule = PyCapsule_New(r, RETIRING, free_retiring)) == NULL) {
-        hs_conn_unref(r->conn);
-        free(r);
-    }
-    return capsule;
+    (void)hs_conn_unretire(a->conn, a->idle_ns, a->was_ns);
+    hs_conn_unref(a->conn);
+    return r == NULL ? PyErr_NoMemory() : NULL;
 }
 
 PyDoc_STRVAR(retire_doc,
@@ -221,6 +244,8 @@ core_guard_retire(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t
         parse_seconds(values[2], "age", &a.age_ns) < 0)
         return NULL;
     run_detached(retire_detached, &a);
+    if (a.failed)
+        return PyErr_NoMemory();
     if ((kept = a.how == HS_RETIRE_ASKED ? retiring_object(&a) : Py_NewRef(Py_None)) == NULL)
         return NULL;
     return Py_BuildValue("(sdN)", hs_retire_name(a.how), (double)a.seen_ns / 1e9, kept);
@@ -247,8 +272,9 @@ core_guard_outcome(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_
         return PyUnicode_FromString("gone");
     if (!give_up)
         return PyUnicode_FromString("asked");
-    hs_conn_unretire(r->conn, r->idle_ns, r->was_ns);
-    return PyUnicode_FromString("spared");
+    r->settled = true;
+    return PyUnicode_FromString(hs_conn_unretire(r->conn, r->idle_ns, r->was_ns) ? "closed"
+                                                                                 : "spared");
 }
 
 static void

@@ -142,10 +142,11 @@ def clients(library: Any, core: Any) -> Clients:
 
     def total_of(request: Any, seconds: float | None) -> Total:
         total = request.extensions.get(_KEY)
-        if not isinstance(total, Total):
-            total = Total(seconds)
-            request.extensions = {**request.extensions, _KEY: total}
-        return total
+        if isinstance(total, Total) and total.is_entered():
+            return total
+        # A transport in a client of the library's own, or a request that was sent before, whose
+        # time was another one.
+        return Total(seconds)
 
     @contextmanager
     def judged(learning: Outcomes, request: Any) -> Iterator[Callable[[int], None]]:

@@ -133,9 +133,9 @@ class Queue:
                 return
             turn = CancelToken(name="turn")
             self._waiting.append(turn)
-        ambient = current()
-        either = turn if ambient is None else CancelToken.linked((turn, ambient))
-        try:
+        try:  # From here on its turn may come.
+            ambient = current()
+            either = turn if ambient is None else CancelToken.linked((turn, ambient))
             either.wait(timeout)
         except BaseException:
             self._leave(turn)

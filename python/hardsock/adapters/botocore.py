@@ -47,10 +47,12 @@ from botocore.exceptions import (
     WaiterError,
 )
 
+from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, sleep, timeout
 from hardsock.adapters import urllib3 as over_urllib3
 from hardsock.adapters._causes import caused_by, handled, raise_if_cancelled
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters._versions import check
 from hardsock.tls.ssl_context import SSLContext
 
@@ -139,10 +141,13 @@ class _Session(botocore.httpsession.URLLib3Session):
             raise
 
 
-def _over_session(session: Any) -> None:
+def _over_session(session: Any, limits: DialLimits | None) -> None:
     session.close()
     session.__class__ = _Session
-    session._pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+    session._pool_classes_by_scheme = {
+        scheme: type(kind.__name__, (kind,), {"dial_limits": limits})
+        for scheme, kind in (("http", _Pool), ("https", _SecurePool))
+    }
     session._proxy_managers = {}
     session._manager = urllib3.PoolManager(**session._get_pool_manager_kwargs())
     session._manager.pool_classes_by_scheme = session._pool_classes_by_scheme
@@ -155,6 +160,7 @@ class _Endpoint(botocore.endpoint.Endpoint):
     """botocore's endpoint, whose calls end with the scope."""
 
     total: float | None
+    dial_limits: DialLimits | None
 
     def _send_request(self, request_dict: Any, operation_model: Any) -> Any:
         with timeout(self.total, name="total of the call"):
@@ -245,18 +251,20 @@ def _get_waiter(client: Any, waiter_name: str) -> Any:
     return made
 
 
-def over(client: Any, total: float | None = None) -> Any:
+def over(client: Any, total: float | None = None, *, dial_limits: DialLimits | None = None) -> Any:
     """Put a client of botocore or boto3, or a resource of boto3, over hardsock, and return it.
 
-    Connections that it had are closed. It may be called again, to change *total*.
+    Connections that it had are closed. It may be called again, to change *total* and *dial_limits*.
 
     Args:
         client: As ``create_client``, ``boto3.client`` or ``boto3.resource`` made it.
         total: Seconds for each call as a whole; ``None``: the ambient scope alone decides.
+        dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
 
     Raises:
         TypeError: It is no such client, or one with an HTTP session of somebody's own.
     """
+    checked_limits(dial_limits)
     whose = getattr(getattr(client, "meta", None), "client", client)
     endpoint: Any = getattr(whose, "_endpoint", None)
     if type(endpoint) is botocore.endpoint.Endpoint:
@@ -265,14 +273,16 @@ def over(client: Any, total: float | None = None) -> Any:
             raise TypeError(
                 f"client must have botocore's own HTTP session, got {type(session).__name__}"
             )
-        _over_session(session)
+        _over_session(session, dial_limits)
         endpoint.__class__ = _Endpoint
         whose.get_waiter = functools.partial(_get_waiter, whose)
     elif type(endpoint) is not _Endpoint:
         raise TypeError(
             f"client must be a client of botocore or a resource of boto3, got {type(client).__name__}"
         )
-    endpoint.total = total
+    elif endpoint.dial_limits is not dial_limits:
+        _over_session(endpoint.http_session, dial_limits)
+    endpoint.total, endpoint.dial_limits = total, dial_limits
     return client
 
 
@@ -280,6 +290,7 @@ def client(
     service: str,
     *,
     total: float | None = None,
+    dial_limits: DialLimits | None = None,
     session: botocore.session.Session | None = None,
     **settings: Any,
 ) -> Any:
@@ -288,9 +299,10 @@ def client(
     Args:
         service: As ``botocore.session.Session.create_client`` takes it: ``"s3"``.
         total: Seconds; ``None``: the ambient scope alone decides.
+        dial_limits: As of ``over``.
         session: Whose credentials and settings; ``None``: a new one. Of boto3: write
             ``over(boto3.client(...))``.
         settings: Further parameters of ``create_client``: ``region_name``, ``config``, ``verify``.
     """
     whose = botocore.session.get_session() if session is None else session
-    return over(whose.create_client(service, **settings), total)
+    return over(whose.create_client(service, **settings), total, dial_limits=dial_limits)

@@ -21,8 +21,9 @@ import ftplib
 import sys
 from typing import Any
 
+from hardsock._dial_limits import DialLimits
+from hardsock.adapters._dial import Dials, checked_limits
 from hardsock.adapters._tls import context_or_default
-from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["FTP", "FTP_TLS"]
 
@@ -39,8 +40,8 @@ def _reply_to(ftp: Any, command: str, rest: Any) -> str:
     return reply
 
 
-class FTP(ftplib.FTP):
-    """``ftplib.FTP`` over hardsock, passive mode only."""
+class FTP(Dials, ftplib.FTP):
+    """``ftplib.FTP`` over hardsock, passive mode only; *dial_limits* as of ``hardsock.connect(limits=)``."""
 
     def connect(
         self, host: str = "", port: int = 0, timeout: Any = -999, source_address: Any = None
@@ -54,7 +55,7 @@ class FTP(ftplib.FTP):
         if source_address is not None:
             self.source_address = source_address
         sys.audit("ftplib.connect", self, self.host, self.port)
-        sock: Any = create_connection((self.host, self.port), self.timeout, self.source_address)
+        sock: Any = self._dial((self.host, self.port), self.timeout, self.source_address)
         self.sock, self.af = sock, sock.family
         self.file = sock.makefile("r", encoding=self.encoding)
         self.welcome = self.getresp()
@@ -65,7 +66,7 @@ class FTP(ftplib.FTP):
         if not self.passiveserver:
             raise ValueError("set_pasv(False): active mode is not for hardsock; use passive mode")
         host, port = self.makepasv()
-        conn = create_connection((host, port), self.timeout, self.source_address)
+        conn = self._dial((host, port), self.timeout, self.source_address)
         try:
             reply = _reply_to(self, cmd, rest)
         except BaseException:
@@ -77,7 +78,14 @@ class FTP(ftplib.FTP):
 class FTP_TLS(FTP, ftplib.FTP_TLS):
     """``ftplib.FTP_TLS`` over hardsock's TLS, passive mode only."""
 
-    def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        context: Any = None,
+        dial_limits: DialLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.dial_limits = checked_limits(dial_limits)
         ours = context_or_default(context)
         ftplib.FTP_TLS.__init__(self, *args, context=ours, **kwargs)  # type: ignore[call-overload]
 

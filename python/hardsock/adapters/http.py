@@ -24,8 +24,8 @@ from typing import Any
 
 from hardsock._core import CancelToken
 from hardsock._scope import current, timeout
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import context_or_default
-from hardsock.connecting.create_connection import create_connection
 
 __all__ = [
     "HTTPConnection",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-class _Over:
+class _Over(Dials):
     """What both kinds of connections do differently from http.client's."""
 
     sock: Any
@@ -46,7 +46,7 @@ class _Over:
     def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.total = total
-        self._create_connection = create_connection
+        self._create_connection = self._dial
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """As http.client has it: *total* begins here, and holds for the answer."""
@@ -62,11 +62,14 @@ class _Over:
 
 
 class HTTPConnection(_Over, http.client.HTTPConnection):
-    """``http.client.HTTPConnection``; *total*: seconds for each request, its answer included."""
+    """``http.client.HTTPConnection``; *total*: seconds for each request, its answer included.
+
+    *dial_limits*: as of ``hardsock.connect(limits=)``.
+    """
 
 
 class HTTPSConnection(_Over, http.client.HTTPSConnection):
-    """``http.client.HTTPSConnection``; *total* as of ``HTTPConnection``."""
+    """``http.client.HTTPSConnection``; *total* and *dial_limits* as of ``HTTPConnection``."""
 
     def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, context=context_or_default(context), **kwargs)

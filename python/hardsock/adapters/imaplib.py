@@ -17,19 +17,19 @@ from __future__ import annotations
 import imaplib
 from typing import Any
 
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import context_or_default
-from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["IMAP4", "IMAP4_SSL"]
 
 
 def _connected(box: Any, timeout: Any) -> Any:
     address = (box.host or None, box.port)
-    return create_connection(address) if timeout is None else create_connection(address, timeout)
+    return box._dial(address) if timeout is None else box._dial(address, timeout)
 
 
-class IMAP4(imaplib.IMAP4):
-    """``imaplib.IMAP4`` over hardsock."""
+class IMAP4(Dials, imaplib.IMAP4):
+    """``imaplib.IMAP4`` over hardsock; *dial_limits* as of ``hardsock.connect(limits=)``."""
 
     def _create_socket(self, timeout: Any = None) -> Any:
         return _connected(self, timeout)
@@ -39,12 +39,12 @@ class IMAP4(imaplib.IMAP4):
         return super().starttls(context_or_default(ssl_context, "ssl_context"))
 
 
-class IMAP4_SSL(imaplib.IMAP4_SSL):
+class IMAP4_SSL(Dials, imaplib.IMAP4_SSL):
     """``imaplib.IMAP4_SSL`` over hardsock's TLS."""
 
     def __init__(self, *args: Any, ssl_context: Any = None, **kwargs: Any) -> None:
         ssl_context = context_or_default(ssl_context, "ssl_context")
-        super().__init__(*args, ssl_context=ssl_context, **kwargs)  # type: ignore[call-overload]
+        super().__init__(*args, ssl_context=ssl_context, **kwargs)
 
     def _create_socket(self, timeout: Any = None) -> Any:
         plain = _connected(self, timeout)

@@ -34,10 +34,11 @@ import kombu
 import kombu.transport.pyamqp as pyamqp
 from kombu.exceptions import OperationalError
 
+from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current
+from hardsock.adapters._dial import Dials, checked_limits
 from hardsock.adapters._versions import check
-from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["AMQPConnection", "Connection", "SSLTransport", "Transport"]
@@ -60,14 +61,14 @@ def _look(cause: BaseException | None = None) -> None:
 # ---- py-amqp
 
 
-class _Over:
+class _Over(Dials):
     """What both of amqp's transports do differently."""
 
     sock: Any
     connected: bool
 
     def _connect(self, host: str, port: Any, timeout: float | None) -> None:
-        self.sock = create_connection((host, int(port)), timeout)
+        self.sock = self._dial((host, int(port)), timeout)
 
     def _init_socket(self, socket_settings: Any, read_timeout: Any, write_timeout: Any) -> None:
         # Not SO_RCVTIMEO and SO_SNDTIMEO, which say nothing to the one who waits in poll().
@@ -157,8 +158,8 @@ class _TLSTransport(_Over, amqp.transport.SSLTransport):
         )
 
 
-class AMQPConnection(pyamqp.Connection):
-    """kombu's ``amqp.Connection``, over hardsock."""
+class AMQPConnection(Dials, pyamqp.Connection):
+    """kombu's ``amqp.Connection``, over hardsock; *dial_limits* as of ``hardsock.connect(limits=)``."""
 
     def Transport(  # amqp's name
         self,
@@ -171,6 +172,7 @@ class AMQPConnection(pyamqp.Connection):
     ) -> Any:
         """The transport for a connection; called by amqp."""
         kwargs |= {"read_timeout": read_timeout, "write_timeout": write_timeout}
+        kwargs["dial_limits"] = self.dial_limits
         if ssl:
             return _TLSTransport(host, connect_timeout=connect_timeout, ssl=ssl, **kwargs)
         return _TCPTransport(host, connect_timeout=connect_timeout, **kwargs)
@@ -202,10 +204,16 @@ class SSLTransport(pyamqp.SSLTransport):
 
 
 class Connection(kombu.Connection):
-    """``kombu.Connection`` over hardsock, for ``amqp://`` and ``amqps://``."""
+    """``kombu.Connection`` over hardsock, for ``amqp://`` and ``amqps://``.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    *dial_limits*: as of ``hardsock.connect(limits=)``; of Celery, in ``broker_transport_options``.
+    """
+
+    def __init__(self, *args: Any, dial_limits: DialLimits | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("transport", Transport)
+        if checked_limits(dial_limits) is not None:
+            options = kwargs.get("transport_options") or {}
+            kwargs["transport_options"] = {**options, "dial_limits": dial_limits}
         super().__init__(*args, **kwargs)
 
     def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:

@@ -25,11 +25,12 @@ from typing import Any
 
 import paho.mqtt.client
 
+from hardsock._dial_limits import DialLimits
 from hardsock._scope import timeout
+from hardsock.adapters._dial import Dials, checked_limits
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
 from hardsock.connecting.connect import connect
-from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["Client"]
@@ -37,11 +38,15 @@ __all__ = ["Client"]
 check("paho-mqtt", version("paho-mqtt"), "2.0", "2.2")
 
 
-class Client(paho.mqtt.client.Client):
-    """``paho.mqtt.client.Client`` over hardsock; the parameters are the same."""
+class Client(Dials, paho.mqtt.client.Client):
+    """``paho.mqtt.client.Client`` over hardsock.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    The parameters are the same, and *dial_limits* as of ``hardsock.connect(limits=)``.
+    """
+
+    def __init__(self, *args: Any, dial_limits: DialLimits | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # Before anything can fail: paho's __del__ wants it.
+        self.dial_limits = checked_limits(dial_limits)
         if self._transport == "websockets":
             raise ValueError("transport must be 'tcp' or 'unix': no websockets over hardsock")
 
@@ -81,7 +86,7 @@ class Client(paho.mqtt.client.Client):
                 "proxy_set: no proxies over hardsock's paho; use hardsock.connect(via=)"
             )
         source = (self._bind_address, self._bind_port)
-        return create_connection(
+        return self._dial(
             (self._host, self._port),
             self._connect_timeout,
             None if source == ("", 0) else source,

@@ -17,31 +17,31 @@ from __future__ import annotations
 import poplib
 from typing import Any
 
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import context_or_default
-from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["POP3", "POP3_SSL"]
 
 
-class POP3(poplib.POP3):
-    """``poplib.POP3`` over hardsock."""
+class POP3(Dials, poplib.POP3):
+    """``poplib.POP3`` over hardsock; *dial_limits* as of ``hardsock.connect(limits=)``."""
 
     def _create_socket(self, timeout: Any) -> Any:
-        return create_connection((self.host, self.port), timeout)
+        return self._dial((self.host, self.port), timeout)
 
     def stls(self, context: Any = None) -> bytes:
         """As poplib has it, but for the certificate, which is verified."""
         return super().stls(context_or_default(context))
 
 
-class POP3_SSL(poplib.POP3_SSL):
+class POP3_SSL(Dials, poplib.POP3_SSL):
     """``poplib.POP3_SSL`` over hardsock's TLS."""
 
     def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, context=context_or_default(context), **kwargs)  # type: ignore[call-overload]
+        super().__init__(*args, context=context_or_default(context), **kwargs)
 
     def _create_socket(self, timeout: Any) -> Any:
-        plain: Any = create_connection((self.host, self.port), timeout)
+        plain: Any = self._dial((self.host, self.port), timeout)
         try:
             return self.context.wrap_socket(plain, server_hostname=self.host)  # type: ignore[attr-defined]
         except BaseException:

@@ -44,6 +44,7 @@ from psycopg.pq import TransactionStatus
 from hardsock._core import CancelToken
 from hardsock._errors import DeadlineExceeded, HardsockError, ResolveError
 from hardsock._scope import current, remaining, shield
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters._versions import check
 from hardsock.connecting.connect import resolve
 from hardsock.leaks.notes import note
@@ -140,7 +141,24 @@ class Connection(psycopg.Connection[Any]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
-        """As psycopg has it; the lookup and every wait end with the scope."""
+        """As psycopg has it; the lookup and every wait end with the scope.
+
+        *dial_limits*: as of ``hardsock.connect(limits=)``; its place is held until it has logged in.
+        """
+        limits = checked_limits(kwargs.pop("dial_limits", None))
+        if limits is None:
+            return cls._connect(conninfo, **kwargs)
+        place = limits.place()
+        try:
+            place.__enter__()
+        except DeadlineExceeded as exc:
+            raise errors.ConnectionTimeout(str(exc)) from exc
+        with contextlib.ExitStack() as held:
+            held.push(place)
+            return cls._connect(conninfo, **kwargs)
+
+    @classmethod
+    def _connect(cls, conninfo: str, **kwargs: Any) -> Any:
         ours = {
             name: kwargs.pop(name)
             for name in (

@@ -28,9 +28,9 @@ from typing import Any
 import pymysql
 import pymysql.connections
 
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import checked
 from hardsock.adapters._versions import check
-from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
 
 __all__ = ["Connection", "connect"]
@@ -44,15 +44,18 @@ _MODES = {
 }
 
 
-class Connection(pymysql.connections.Connection):  # type: ignore[misc,unused-ignore]
-    """``pymysql.connections.Connection`` over a ``hardsock.Connection``."""
+class Connection(Dials, pymysql.connections.Connection):  # type: ignore[misc,unused-ignore]
+    """``pymysql.connections.Connection`` over a ``hardsock.Connection``.
+
+    *dial_limits*: as of ``hardsock.connect(limits=)``.
+    """
 
     def connect(self, sock: Any = None) -> None:
         """As PyMySQL has it; *sock* may be a ``hardsock.Connection``, too."""
         if sock is None and not self.unix_socket:
             source = None if self.bind_address is None else (self.bind_address, 0)
             try:
-                sock = create_connection((self.host, self.port), self.connect_timeout, source)
+                sock = self._dial((self.host, self.port), self.connect_timeout, source)
             except OSError as exc:
                 raise pymysql.err.OperationalError(
                     pymysql.constants.CR.CR_CONN_HOST_ERROR,

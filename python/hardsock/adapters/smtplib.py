@@ -19,19 +19,19 @@ from __future__ import annotations
 import smtplib
 from typing import Any
 
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import context_or_default
-from hardsock.connecting.create_connection import create_connection
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
 
 
-class _Over:
+class _Over(Dials):
     source_address: Any
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
         if timeout is not None and not timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
-        return create_connection((host, port), timeout, self.source_address)
+        return self._dial((host, port), timeout, self.source_address)
 
     def starttls(self, *, context: Any = None) -> Any:
         """As smtplib has it, but for the certificate, which is verified."""
@@ -39,7 +39,7 @@ class _Over:
 
 
 class SMTP(_Over, smtplib.SMTP):  # type: ignore[misc]
-    """``smtplib.SMTP`` over hardsock."""
+    """``smtplib.SMTP`` over hardsock; *dial_limits* as of ``hardsock.connect(limits=)``."""
 
 
 class LMTP(_Over, smtplib.LMTP):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class SMTP_SSL(_Over, smtplib.SMTP_SSL):  # type: ignore[misc]
     """``smtplib.SMTP_SSL`` over hardsock's TLS."""
 
     def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, context=context_or_default(context), **kwargs)  # type: ignore[call-overload]
+        super().__init__(*args, context=context_or_default(context), **kwargs)
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> Any:
         plain = super()._get_socket(host, port, timeout)

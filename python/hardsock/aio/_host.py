@@ -15,7 +15,15 @@ from typing import Any
 
 from hardsock._core import Hub
 
-__all__ = ["current_hub", "current_task", "forget", "scope_told", "tell_scopes"]
+__all__ = [
+    "current_hub",
+    "current_task",
+    "forget",
+    "hub_of",
+    "loop_ended",
+    "scope_told",
+    "tell_scopes",
+]
 
 _hubs: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Hub]] = (
     weakref.WeakKeyDictionary()
@@ -39,6 +47,12 @@ def current_hub() -> Hub:
     known = _hubs.get(loop)
     hub = known() if known is not None else None
     return _open(loop) if hub is None else hub
+
+
+def hub_of(loop: asyncio.AbstractEventLoop) -> Hub | None:
+    """The Hub of a loop of asyncio, if one was ever needed."""
+    known = _hubs.get(loop)
+    return known() if known is not None else None
 
 
 def current_task() -> Any:
@@ -84,6 +98,9 @@ def forget(fd: int, hub: Hub) -> None:
         here.forget(fd)
 
 
+# Set by hardsock.aio._transport: told of the Hub of an asyncio loop that is closed.
+loop_ended: list[Callable[[Hub], None]] = []
+
 # What the loops watch with, weakly: its end is the end of its loop.
 _ears: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
 
@@ -91,6 +108,8 @@ _ears: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
 def _loop_has_ended(ear: weakref.ref[Any]) -> None:
     hub = _ears.pop(ear)()
     if hub is not None:
+        for told in loop_ended:
+            told(hub)
         hub.close()
 
 

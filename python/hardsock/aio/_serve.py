@@ -38,6 +38,7 @@ def serve(
     write_timeout: float | None = None,
     handler_timeout: float | None = None,
     linger: float = DefaultSeconds(2.0),
+    drain_idle: float = DefaultSeconds(1.0),
     token: CancelToken | None = None,
     name: str | None = None,
     measure_delays: bool = False,
@@ -81,8 +82,8 @@ def serve(
             limit of descriptors (RLIMIT_NOFILE) allows if that is less.
         handler_timeout: As for ``hardsock.serve``; a handler that waits for something else then has
             its task cancelled, up to a quarter (at most 5 s) later.
-        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, token, name,
-        measure_delays, timeout: As for ``hardsock.serve``.
+        drain_timeout, idle_timeout, read_timeout, write_timeout, linger, drain_idle, token,
+        name, measure_delays, timeout: As for ``hardsock.serve``.
         options, backlog, reuse_port, dual_stack, defer_accept, fastopen, unix_mode, unlink_stale,
         tls, max_handshakes, handshake_rate, tls_fallback, tls_breaker,
         insecure_allow_weaker_fallback, proxy_protocol, peer_limits:
@@ -104,6 +105,7 @@ def serve(
         write_timeout=write_timeout,
         handler_timeout=handler_timeout,
         linger=linger,
+        drain_idle=drain_idle,
         name="hardsock-serve" if name is None else name,
         measure_delays=measure_delays,
     )

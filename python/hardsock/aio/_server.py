@@ -377,6 +377,7 @@ class Server(ServerCore):
         bell = self._bell = CancelToken(name="drain")
         if self._limit is not None:
             drain.tighten(self._limit)
+        self._make_room_in_drain(drain)
         self._look_in_drain(drain)
         with self._lock:
             actions = drain.step(time.monotonic())

@@ -9,6 +9,7 @@ Invariants, all in the thread of the loop:
   a connection in a pool outlives the call that opened it. ``write`` leaves the caller's scope, too.
 - What is still to be sent when the transport is closed has `FLUSH_TIMEOUT` seconds.
 - What is queued while nothing is being sent is sent before the loop waits again: see `Unsent`.
+- A transport that its owner has closed is closed at the latest with its loop: see `end_with_loop`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import inspect
 import os
 import selectors
 import socket
+import weakref
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -27,9 +29,10 @@ from hardsock import _core
 from hardsock._core import Hub, Operation
 from hardsock._errors import Closed, HardsockError
 from hardsock.aio._connection import Connection
+from hardsock.aio._host import loop_ended
 from hardsock.aio._host_scope import without_scopes
 
-__all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent"]
+__all__ = ["FLUSH_TIMEOUT", "SocketFace", "Transport", "Unsent", "attached", "end_with_loop"]
 
 _scope = _core.scope
 
@@ -46,7 +49,24 @@ _IN_A_ROW = range(8)  # Pieces that one connection receives before the others ha
 _WITH_TRANSPORT = "transport" in inspect.signature(asyncio.Server._attach).parameters  # type: ignore[attr-defined]
 
 
-def _attached(method: Callable[..., None], transport: Transport) -> None:
+# Weakly: a transport that nobody has closed is its owner's leak, and shall be seen as one.
+_living: weakref.WeakKeyDictionary[Hub, weakref.WeakSet[Transport]] = weakref.WeakKeyDictionary()
+
+
+def end_with_loop(hub: Hub) -> None:
+    """The loop of *hub* is being closed: close what its transports' owners have closed.
+
+    Such a transport still had something to send, a goodbye of TLS to wait for, or the last turn of
+    the loop to come. None of that comes any more, and its owner can do nothing about it.
+    """
+    for transport in list(_living.get(hub, ())):
+        transport.end_if_closed()
+
+
+loop_ended.append(end_with_loop)
+
+
+def attached(method: Callable[..., None], transport: Transport) -> None:
     """A server counts its connections; from some 3.12 on it knows them."""
     if _WITH_TRANSPORT:
         method(transport)
@@ -149,6 +169,7 @@ class Transport(asyncio.Transport):
 
     _start_tls_compatible = True
     _extra: dict[str, Any]
+    _closing = False
 
     def __init__(
         self,
@@ -181,7 +202,11 @@ class Transport(asyncio.Transport):
         self._paused = self._closing = self._lost = self._ended = self._eof_wanted = False
         self.set_protocol(protocol)
         if server is not None:
-            _attached(server._attach, self)
+            attached(server._attach, self)
+        living = _living.get(hub)
+        if living is None:
+            living = _living[hub] = weakref.WeakSet()
+        living.add(self)
 
     # ---- beginning
 
@@ -200,15 +225,23 @@ class Transport(asyncio.Transport):
         """Begin to read for a protocol that knows it is connected."""
         self._loop.call_soon(self._receive_again, None, context=self._context)
 
-    def leave(self) -> _core.Connection:
-        """Give the connection to another transport: nothing is called back any more."""
+    def give_up(self, exc: BaseException | None) -> None:
+        """End what has not begun: the protocol is told in a later turn."""
+        self._schedule_end(exc)
+
+    def add_info(self, **extra: Any) -> None:
+        """What ``get_extra_info`` gives from now on."""
+        self._extra.update(extra)
+
+    def leave(self) -> tuple[_core.Connection, Any]:
+        """Give the connection and its server to another transport: nothing is called back here."""
         self.flush()
         if self._closing or self._sending is not None:
             raise RuntimeError("the transport is closing, or has not sent everything yet")
         self._stop_reading()
         self._closing = self._lost = True
-        self._server = False
-        return self._conn
+        server, self._server = self._server, False
+        return self._conn, server
 
     # ---- the protocol
 
@@ -592,12 +625,27 @@ class Transport(asyncio.Transport):
         try:
             self._protocol.connection_lost(exc)
         finally:
-            if self._extra["socket"].shared and not self._conn.closed:
-                os.close(Connection(self._conn).detach())  # close() would shut the stream down.
-            else:
-                self._conn.close()
+            self._close_connection()
             if server is not None:
-                _attached(server._detach, self)
+                attached(server._detach, self)
+
+    def _close_connection(self) -> None:
+        if self._extra["socket"].shared and not self._conn.closed:
+            os.close(Connection(self._conn).detach())  # close() would shut the stream down.
+        else:
+            self._conn.close()
+
+    def __del__(self) -> None:
+        # Its owner has closed it, and the loop's turn that was to end it has not come.
+        if self._closing and self._server is not False:
+            self._close_connection()
+
+    def end_if_closed(self) -> None:
+        """Close the connection if the owner has closed the transport, or the one of TLS above it."""
+        above = getattr(self._protocol, "_app_transport", None)  # of asyncio's TLS
+        closed = self._closing or (above is not None and above.is_closing())
+        if closed and self._server is not False:
+            self._close_connection()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See ``asyncio.BaseTransport``; also ``"hardsock"``, the connection."""

@@ -32,9 +32,9 @@ import hardsock as hs
 from hardsock import _core
 from hardsock._core import Operation
 from hardsock.aio._factories import connect, resolve
-from hardsock.aio._host import current_hub
+from hardsock.aio._host import current_hub, hub_of
 from hardsock.aio._host_scope import without_scopes
-from hardsock.aio._transport import Transport, Unsent
+from hardsock.aio._transport import Transport, Unsent, attached, end_with_loop
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -105,9 +105,9 @@ class _Accepting:
                 return
             if ended:
                 self._operation = None
-                for conn in operation.value():
-                    self._made(conn)
+                accepted = operation.value()
                 operation = None
+                self._make_all(accepted)
         except hs.Closed:
             return
         except OSError as exc:
@@ -118,6 +118,24 @@ class _Accepting:
                 {"message": "a connection could not be accepted", "exception": exc}
             )
         self._loop.call_soon(self._go_on, operation, context=self._context)
+
+    def _make_all(self, accepted: list[_core.Connection]) -> None:
+        """A protocol for each; a factory that fails costs its own connection, and no other."""
+        left = iter(accepted)
+        try:
+            for conn in left:
+                try:
+                    self._made(conn)
+                except BaseException as exc:
+                    conn.close()
+                    if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                        raise
+                    self._loop.call_exception_handler(
+                        {"message": "a protocol could not be made", "exception": exc}
+                    )
+        finally:
+            for conn in left:
+                conn.close()
 
     def _go_on(self, operation: Operation | None) -> None:
         if not self._listener.closed:
@@ -146,6 +164,13 @@ class EventLoop(asyncio.SelectorEventLoop):
         finally:
             if self.unsent is not None:
                 self.unsent.send_all()
+
+    def close(self) -> None:
+        """See ``asyncio.loop.close``; connections that their owners have closed are closed with it."""
+        hub = hub_of(self)
+        if hub is not None and not self.is_running():
+            end_with_loop(hub)
+        super().close()
 
     # ---- names
 
@@ -358,7 +383,12 @@ class EventLoop(asyncio.SelectorEventLoop):
         server: Any = None,
         **_later: Any,
     ) -> Any:
-        return self._plain(hs.adopt(sock), protocol, waiter, extra=extra, server=server)
+        conn = hs.adopt(sock)
+        try:
+            return self._plain(conn, protocol, waiter, extra=extra, server=server)
+        except BaseException:
+            conn.close()
+            raise
 
     def _make_ssl_transport(
         self,
@@ -368,7 +398,12 @@ class EventLoop(asyncio.SelectorEventLoop):
         waiter: Any = None,
         **settings: Any,
     ) -> Any:
-        return self._wrap(hs.adopt(rawsock), protocol, sslcontext, waiter, **settings)
+        conn = hs.adopt(rawsock)
+        try:
+            return self._wrap(conn, protocol, sslcontext, waiter, **settings)
+        except BaseException:
+            conn.close()
+            raise
 
     async def start_tls(
         self, transport: Any, protocol: Any, sslcontext: Any, **settings: Any
@@ -380,7 +415,11 @@ class EventLoop(asyncio.SelectorEventLoop):
             return await super().start_tls(transport, protocol, sslcontext, **settings)
         if not isinstance(transport, Transport):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
-        conn = transport.leave()
+        conn, server = transport.leave()
+        # It takes the server's place for this connection now, and ends it if there will be no TLS.
+        after = Transport(self, current_hub(), conn, protocol, server=server)
+        if server is not None:
+            attached(server._detach, transport)
         try:
             await conn._op_upgrade_to_tls(
                 current_hub(),
@@ -388,17 +427,13 @@ class EventLoop(asyncio.SelectorEventLoop):
                 server_name=settings.get("server_hostname"),
                 timeout=settings.get("ssl_handshake_timeout"),
             )
-        except BaseException:
-            conn.close()
+            face = TLSFace(conn.tls)  # type: ignore[arg-type]
+        except BaseException as exc:
+            after.give_up(exc if isinstance(exc, Exception) else None)
             raise
-        return self._again(conn, protocol)
-
-    def _again(self, conn: _core.Connection, protocol: asyncio.BaseProtocol) -> Transport:
-        face = TLSFace(conn.tls)  # type: ignore[arg-type]
-        extra = {"ssl_object": face, "sslcontext": conn.tls, "cipher": face.cipher()}
-        transport = Transport(self, current_hub(), conn, protocol, extra=extra)
-        transport.go_on()
-        return transport
+        after.add_info(ssl_object=face, sslcontext=conn.tls, cipher=face.cipher())
+        after.go_on()
+        return after
 
     async def sendfile(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from hardsock.lab.bad_proxy import BadProxy, Behaviour
 from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.certificates import make_certificate
 from hardsock.lab.dns import DeadDNS, ScriptedDNS, use_dns
 from hardsock.lab.inventory import differences, leak_check, snapshot
 from hardsock.lab.namespaces import Namespace, NamespaceUnavailable, run_in_namespace
@@ -39,6 +40,7 @@ __all__ = [
     "WireStats",
     "differences",
     "leak_check",
+    "make_certificate",
     "poll_until",
     "run_in_namespace",
     "run_threaded",

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -171,6 +172,30 @@ class _Pair:
             sock.close()
 
 
+def _to_server(host: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+class _Order:
+    """Something for the thread to do. It is done, or has failed, once ``over`` is set."""
+
+    def __init__(self, what: Callable[[], None]) -> None:
+        self.what = what
+        self.over = threading.Event()
+        self.failure: BaseException | None = None
+
+    def obey(self) -> None:
+        try:
+            self.what()
+        except Exception as exc:
+            self.failure = exc
+        self.over.set()
+
+    def refuse(self, failure: BaseException) -> None:
+        self.failure = failure
+        self.over.set()
+
+
 class BadProxy:
     """Listens on loopback and passes connections on to *target*, badly.
 
@@ -192,7 +217,9 @@ class BadProxy:
         self._how = {"up": both, "down": both}
         self._host = host
         self._lock = threading.Lock()
-        self._asked: deque[Callable[[], None]] = deque()
+        self._asked: deque[_Order] = deque()  # guarded by the lock, as are the next two
+        self._runs = False
+        self._failure: BaseException | None = None
         self._pairs: dict[_Pair, None] = {}
         self._accepted = 0
         self._passed = {"up": 0, "down": 0}
@@ -204,7 +231,9 @@ class BadProxy:
         self._listener.setblocking(False)
         self._address = address_of(self._listener)
         self._ring, self._rung = socket.socketpair()
-        self._rung.setblocking(False)
+        for end in (self._ring, self._rung):
+            end.setblocking(False)
+        self._runs = True
         self._thread = threading.Thread(target=self._run, name="bad-proxy", daemon=True)
         self._thread.start()
         return self
@@ -217,7 +246,7 @@ class BadProxy:
         if self._listener is None or self._stopping:
             return
         self._stopping = True
-        self._ring.send(b"x")
+        self._wake()
         self._thread.join()
         self._ring.close()
         self._rung.close()
@@ -243,6 +272,8 @@ class BadProxy:
 
         Raises:
             ValueError: It makes no sense; nothing has changed.
+            RuntimeError: The proxy does not run: it has not begun, is closed, or has failed, with
+                what it failed with as the cause. The same is true of the calls below.
         """
         if way not in ("up", "down", "both"):
             raise ValueError(f"way must be 'up', 'down' or 'both', got {way!r}")
@@ -282,28 +313,61 @@ class BadProxy:
     # ---- the thread
 
     def _do(self, what: Callable[[], None]) -> None:
-        """Have the proxy's thread do it, and wait until it is done."""
-        done = threading.Event()
+        """Have the proxy's thread do it, and wait until it is done.
 
-        def do() -> None:
-            what()
-            done.set()
-
+        The thread obeys, or refuses, every order that it was given while it ran.
+        """
+        order = _Order(what)
         with self._lock:
-            self._asked.append(do)
-        self._ring.send(b"x")
-        done.wait()
+            if not self._runs:
+                raise self._stopped()
+            self._asked.append(order)
+            self._wake()
+        order.over.wait()
+        if order.failure is not None:
+            try:
+                raise order.failure
+            finally:
+                order.failure = None  # Its traceback has this frame: a cycle.
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # It has been woken very often already.
+            self._ring.send(b"x")
+
+    def _stopped(self) -> RuntimeError:
+        stopped = RuntimeError("the proxy does not run: use it within its with block")
+        if self._failure is not None:
+            stopped = RuntimeError(f"the proxy has failed: {self._failure!r}")
+            stopped.__cause__ = self._failure
+        return stopped
 
     def _run(self) -> None:
-        while not self._stopping:
-            with selectors.DefaultSelector() as selector:
-                timeout = self._register(selector)
-                ready = selector.select(timeout)
-            for key, events in ready:
-                key.data(events)
-            self._obey()
-            self._send_due()
-        self._end_all(by_reset=False)
+        try:
+            while not self._stopping:
+                self._go_round()
+        except BaseException as exc:
+            self._failure = exc
+            raise
+        finally:
+            with self._lock:
+                self._runs = False
+                left = list(self._asked)
+                self._asked.clear()
+            for order in left:
+                order.refuse(self._stopped())
+            self._end_all(by_reset=False)
+            if self._failure is not None and self._listener is not None:
+                self._listener.close()  # Clients are refused; they would wait for ever.
+
+    def _go_round(self) -> None:
+        # One of poll(2): it needs no descriptor, of which there may be none.
+        with selectors.PollSelector() as selector:
+            timeout = self._register(selector)
+            ready = selector.select(timeout)
+        for key, events in ready:
+            key.data(events)
+        self._obey()
+        self._send_due()
 
     def _register(self, selector: selectors.BaseSelector) -> float | None:
         due = math.inf
@@ -336,8 +400,8 @@ class BadProxy:
             with self._lock:
                 if not self._asked:
                     return
-                what = self._asked.popleft()
-            what()
+                order = self._asked.popleft()
+            order.obey()
 
     def _accept(self, _events: int) -> None:
         assert self._listener is not None
@@ -345,7 +409,11 @@ class BadProxy:
             client, _ = self._listener.accept()
         except OSError:
             return  # It is gone again, or there are no descriptors: the next one may have luck.
-        server = socket.socket(socket.AF_INET6 if ":" in self.target[0] else socket.AF_INET)
+        try:
+            server = _to_server(self.target[0])
+        except OSError:
+            client.close()  # As a proxy without descriptors does.
+            return
         for sock in (client, server):
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

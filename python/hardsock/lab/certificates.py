@@ -15,9 +15,22 @@ _LIMIT = 30.0
 def make_certificate(
     directory: Path, names: Sequence[str] = ("localhost", "127.0.0.1")
 ) -> tuple[Path, Path]:
-    """A certificate for *names* that has signed itself, and its key, as PEM files in *directory*.
+    """Make a certificate that has signed itself, for a server of a test.
 
-    A client that is to accept it trusts the file itself. Raises `PeerMissing` without openssl.
+    A client that is to accept it trusts the file itself: ``TLSConfig(ca=certificate)``. It is good
+    for one day.
+
+    Args:
+        directory: Where ``certificate.pem`` and ``key.pem`` are written; what is there is replaced.
+        names: Host names and addresses that it is for, as its subjectAltName (RFC 5280, 4.2.1.6).
+
+    Returns:
+        The paths of the certificate and of its key, as PEM.
+
+    Raises:
+        PeerMissing: There is no openssl program; an ``Unavailable``.
+        subprocess.CalledProcessError: openssl refuses, as for a directory that is not there.
+        subprocess.TimeoutExpired: It took longer than 30 seconds.
     """
     certificate, key = directory / "certificate.pem", directory / "key.pem"
     alternatives = ",".join(f"{_kind(name)}:{name}" for name in names)

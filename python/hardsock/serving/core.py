@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from hardsock._core import CancelToken, Connection, Delays, Service
+from hardsock._errors import HardsockError
 from hardsock.serving.base import ServerBase
 from hardsock.serving.closing import LeftOutside
 from hardsock.serving.departing import watch_departure
@@ -189,7 +190,7 @@ class ServerCore(ServerBase):
         )
 
     def _served(self, conn: Connection) -> Served:
-        conn._set_served()
+        conn._set_served(self._options.drain_idle > 0)
         return served(conn, self._token)
 
     def _watch(self, served: Served) -> None:
@@ -242,7 +243,20 @@ class ServerCore(ServerBase):
             self._ledger.not_full(now)
             if self._token.cancelled:  # Everything is cancelled: only the grace is left.
                 seconds = grace
-            return Drain(self._ledger, now, self._limit or Limit(now + seconds, grace))
+            limit = self._limit or Limit(now + seconds, grace)
+            return Drain(self._ledger, now, limit, self._options.drain_idle)
+
+    def _make_room_in_drain(self, drain: Drain) -> None:
+        """Who has asked and is not accepted yet goes before who may ask."""
+        with self._lock:
+            full = self._ledger.room == 0
+        if not full or self._outside is not None or time.monotonic() >= drain.quiet_at:
+            return
+        try:
+            if self._listener.stats().queue_length != 0:  # None: unknown, on a unix socket.
+                drain.make_room()
+        except HardsockError:
+            pass  # It was closed.
 
     def _sum_up(
         self,

@@ -1,8 +1,9 @@
 """The phases of a drain: what is due now, and when to look again.
 
 0. Who waits in the kernel's queue is accepted as room comes free, until only the grace is left.
-1. All connections are told to wait for no further message; those on which nothing has come yet have
-   a second since they were accepted for a first one. Each decides by itself, when it would wait, and
+1. Connections that are quiet stay for ``drain_idle`` seconds: a request may be on its way. Then all
+   are told to wait for no further message; those on which nothing has come yet have a second since
+   they were accepted for a first one. Each decides by itself, when it would wait, and
    asks the kernel last: what has arrived is answered. Handlers heard of it by the token ``draining``.
    One that ignores the end of its call has its connection closed.
 2. When only the grace is left, the tokens of all others are cancelled.
@@ -47,11 +48,12 @@ class Limit(NamedTuple):
 class Drain:
     """One drain, from now on."""
 
-    def __init__(self, ledger: Ledger, now: float, limit: Limit) -> None:
+    def __init__(self, ledger: Ledger, now: float, limit: Limit, idle: float = 0.0) -> None:
         self._ledger = ledger
         self._told = 0  # how many of those admitted
         self._next_look = now
         self._began = now
+        self._idle = idle
         self._set_limit(limit)
         self._closing: list[Served] = []
         self._aborting: list[Served] = []
@@ -61,6 +63,18 @@ class Drain:
         self.end = limit.end
         self._cut_at = limit.end - limit.grace
         self._abort_at = limit.end - limit.grace / 4
+
+    @property
+    def quiet_at(self) -> float:
+        """When those that are quiet end: nobody waits for another message from then on.
+
+        In the first half of the time that is not the grace, so that the last answers have theirs.
+        """
+        return min(self._began + self._idle, (self._began + self._cut_at) / 2)
+
+    def make_room(self) -> None:
+        """Somebody waits in the kernel's queue, and those that are quiet have the places."""
+        self._idle = 0.0
 
     @property
     def cut_at(self) -> float:
@@ -79,8 +93,9 @@ class Drain:
         if self._aborting and not self._failed:
             self._aborting = []
         self._failed = False
-        # 1. Who is new hears that there will be no further message; a first one has its time.
-        last = self._find_new()
+        # 1. After a while who is new hears that there will be no further message; a first one has
+        # its time.
+        last = self._find_new() if now >= self.quiet_at else []
         close: list[Served] = []
         cancel: list[tuple[Served, str]] = []
         if now >= self._next_look:
@@ -124,6 +139,8 @@ class Drain:
         if now >= self._abort_at:
             return self.end - now
         due = self._abort_at if now >= self._cut_at else self._cut_at
+        if now < self.quiet_at:
+            due = self.quiet_at
         return min(_LOOK, max(0.0, due - now))
 
     def _find_new(self) -> list[tuple[Served, float]]:

@@ -55,6 +55,7 @@ class ServeOptions:
     write_timeout: float | None = None
     handler_timeout: float | None = None
     linger: float = DefaultSeconds(2.0)
+    drain_idle: float = DefaultSeconds(1.0)
     name: str = "hardsock-serve"
     measure_delays: bool = False
 
@@ -71,6 +72,8 @@ class ServeOptions:
         self._check_timeouts()
         _required("linger", self.linger)
         _check_seconds("linger", self.linger, 0)
+        _required("drain_idle", self.drain_idle)
+        _check_seconds("drain_idle", self.drain_idle, 0)
         if not isinstance(self.measure_delays, bool):
             raise TypeError(
                 f"measure_delays must be a bool, not {type(self.measure_delays).__name__}"
@@ -79,6 +82,7 @@ class ServeOptions:
             raise TypeError(f"name must be a str or None, not {type(self.name).__name__}")
         self._settle_connections()
         self._settle_linger()
+        self._settle_drain_idle()
         _check_descriptors(self.limit)
 
     @property
@@ -121,6 +125,17 @@ class ServeOptions:
                 "other: a drain would cut every orderly end; give linger of at most drain_timeout"
             )
         object.__setattr__(self, "linger", float(self.drain_timeout))
+
+    def _settle_drain_idle(self) -> None:
+        if not isinstance(self.drain_idle, DefaultSeconds):
+            if self.drain_idle > self.drain_timeout / 2:
+                raise ValueError(
+                    f"drain_idle={self.drain_idle:g} and drain_timeout={self.drain_timeout:g} "
+                    "contradict each other: the last answers need time, too; give drain_idle of at "
+                    "most half of drain_timeout"
+                )
+        elif self.drain_idle > self.drain_timeout / 4:
+            object.__setattr__(self, "drain_idle", self.drain_timeout / 4)
 
 
 def many_connections() -> int:

@@ -77,12 +77,15 @@ class QuietConnections(LingeringConnections):
     # ---- draining
 
     def _look_in_drain(self, drain: Drain) -> None:
-        if not self._drains:
-            self._drains = True
-            self._parking.drain()
+        if not self._drains and time.monotonic() >= drain.quiet_at:
+            self._end_waits()
         self._look_for_ends()
         if time.monotonic() >= drain.cut_at or self._token.cancelled:
             self._cut_parked()
+
+    def _end_waits(self) -> None:
+        self._drains = True
+        self._parking.drain()
 
     def _look_for_ends(self) -> None:
         """Take the news that are no messages, which those who take messages may not come to."""

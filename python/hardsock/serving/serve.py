@@ -39,6 +39,7 @@ def serve(
     write_timeout: float | None = None,
     handler_timeout: float | None = None,
     linger: float = DefaultSeconds(2.0),
+    drain_idle: float = DefaultSeconds(1.0),
     token: CancelToken | None = None,
     name: str | None = None,
     measure_delays: bool = False,
@@ -106,6 +107,11 @@ def serve(
             ``phase`` is ``"read_timeout"`` or ``"write_timeout"``; ``Server.stats`` counts each.
         linger: Seconds to wait for the client's end after the handler has returned. By default 2,
             or *drain_timeout* if that is less; with 0 unread input resets what was just sent.
+        drain_idle: Seconds of a drain for which connections that are quiet stay, since a request may
+            be on its way: it is answered, and the client may be told to ask elsewhere. By default 1,
+            or a quarter of *drain_timeout* if that is less, and in a drain with another timeout at
+            most half of it; with 0 they are closed at once. A drain is over as soon as there are no
+            connections.
         token: Ends the server when it ends: all calls of all handlers are cancelled at once.
         name: Of threads, tokens and log messages.
         measure_delays: Count how late what arrives is noticed: ``ServerStats.delays``. The kernel then
@@ -133,6 +139,7 @@ def serve(
         write_timeout=write_timeout,
         handler_timeout=handler_timeout,
         linger=linger,
+        drain_idle=drain_idle,
         name="hardsock-serve" if name is None else name,
         measure_delays=measure_delays,
     )

@@ -40,6 +40,7 @@ def serve_processes(
     write_timeout: float | None = None,
     handler_timeout: float | None = None,
     linger: float | None = None,
+    drain_idle: float | None = None,
     token: CancelToken | None = None,
     measure_delays: bool = False,
     options: SocketOptions | None = None,
@@ -82,7 +83,8 @@ def serve_processes(
         per: As for ``serve`` and ``aio.serve``: how often *handler* is called.
         start_timeout: Seconds that one may take from its start until it serves.
         name: Of processes, tokens and log messages.
-        workers, max_connections, idle_timeout, read_timeout, write_timeout, handler_timeout, linger:
+        workers, max_connections, idle_timeout, read_timeout, write_timeout, handler_timeout, linger,
+        drain_idle:
             As for ``serve``, of each process; *workers* not for an ``async def``.
         token: Ends all processes when it ends: all calls of all handlers are cancelled at once.
         measure_delays: As for ``serve``; ``ProcessServer.stats`` adds them up.
@@ -124,6 +126,7 @@ def serve_processes(
         write_timeout=write_timeout,
         handler_timeout=handler_timeout,
         linger=linger,
+        drain_idle=drain_idle,
     )
     title = "hardsock-serve" if name is None else name
     serving |= {"name": title, "measure_delays": measure_delays}

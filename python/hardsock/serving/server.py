@@ -95,8 +95,8 @@ class Server(LingeringConnections):
     def drain(self, timeout: float | None = None, *, grace: float | None = None) -> DrainReport:
         """Stop accepting, let the connections end, and cut what has not ended in time.
 
-        Connections that wait for a message of which nothing has arrived are closed at once, busy
-        ones after their answer; handlers are told by ``draining``. When only *grace*
+        Connections that wait for a message of which nothing has arrived are closed after
+        ``drain_idle``, busy ones after their answer; handlers are told by ``draining``. When only *grace*
         is left, tokens are cancelled; near its end connections are reset. It never takes longer:
         a handler that will not leave is named in the report, with its stack.
 
@@ -399,6 +399,7 @@ class Server(LingeringConnections):
 
     def _step_of_drain(self, drain: Drain) -> bool:
         """Do what is due, and wait for the next; whether the drain is over."""
+        self._make_room_in_drain(drain)
         self._look_in_drain(drain)
         with self._lock:
             bell = self._bell = CancelToken(name="drain")

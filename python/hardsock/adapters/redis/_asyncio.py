@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current, remaining, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters._dial import Dials
 from hardsock.adapters.redis._sync import ScopeEnded, context_of
 from hardsock.aio import streams
 
@@ -48,7 +49,7 @@ class _Patient(redis.backoff.AbstractBackoff):
         return seconds if left is None else min(seconds, left)
 
 
-class _Over:
+class _Over(Dials):
     """What all kinds of connections do differently from redis-py's."""
 
     retry: Any
@@ -70,7 +71,7 @@ class _Over:
     async def _connect(self) -> None:
         address, settings = self._target()
         self._reader, self._writer = await streams.open_connection(
-            address, timeout=self.socket_connect_timeout, **settings
+            address, timeout=self.socket_connect_timeout, limits=self.dial_limits, **settings
         )
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
@@ -179,7 +180,8 @@ def async_client(
             decides. Blocking commands (BLPOP) need one that is longer than they may block.
         size: Connections at most; who comes when all are in use waits, within *total*. ``None``: no
             limit, as redis-py has it.
-        settings: Further ones of redis-py's connections and pools.
+        settings: Further ones of redis-py's connections and pools; and ``dial_limits``, as
+            ``hardsock.connect(limits=)``.
     """
     scheme = url.partition(":")[0].lower()
     if scheme not in _CLASSES:

@@ -15,10 +15,10 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from hardsock._errors import Closed, DeadlineExceeded
 from hardsock._scope import remaining, sleep, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters._dial import Dials
 from hardsock.adapters._queue import ScopedQueue
 from hardsock.adapters._tls import Contexts
 from hardsock.connecting.connect import connect
-from hardsock.connecting.create_connection import create_connection
 from hardsock.tls.ssl_context import SSLContext
 
 __all__ = [
@@ -56,7 +56,7 @@ class Patient(redis.backoff.AbstractBackoff):
         return 0.0
 
 
-class _Over:
+class _Over(Dials):
     """What all kinds of connections do differently from redis-py's."""
 
     retry: Any
@@ -92,7 +92,7 @@ class Connection(_Over, redis.Connection):
     """``redis.Connection`` over a ``hardsock.Connection``."""
 
     def _connect(self) -> Any:
-        conn = create_connection((self.host, self.port), self.socket_connect_timeout)
+        conn = self._dial((self.host, self.port), self.socket_connect_timeout)
         conn.settimeout(self.socket_timeout)
         return conn
 
@@ -101,7 +101,9 @@ class UnixConnection(_Over, redis.UnixDomainSocketConnection):
     """``redis.UnixDomainSocketConnection`` over a ``hardsock.Connection``."""
 
     def _connect(self) -> Any:
-        conn = connect(f"unix:{self.path}", timeout=self.socket_connect_timeout)
+        conn = connect(
+            f"unix:{self.path}", timeout=self.socket_connect_timeout, limits=self.dial_limits
+        )
         conn.settimeout(self.socket_timeout)
         return conn
 
@@ -111,7 +113,7 @@ class SSLConnection(_Over, redis.SSLConnection):
 
     def _connect(self) -> Any:
         with timeout(self.socket_connect_timeout, name="socket_connect_timeout"):
-            conn = create_connection((self.host, self.port), None)
+            conn = self._dial((self.host, self.port), None)
             try:
                 sock = context_of(self).wrap_socket(conn, server_hostname=self.host)
             except BaseException:
@@ -230,7 +232,8 @@ def client(
             decides. Blocking commands (BLPOP) need one that is longer than they may block.
         size: Connections at most; who comes when all are in use waits, within *total*. ``None``: no
             limit, as redis-py has it.
-        settings: Further ones of redis-py's connections and pools.
+        settings: Further ones of redis-py's connections and pools; and ``dial_limits``, as
+            ``hardsock.connect(limits=)``.
     """
     kind = _class_of(url)
     pool: Any

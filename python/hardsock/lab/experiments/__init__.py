@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
+from hardsock.lab.experiments.deadline_lost import DEADLINE_LOST
+from hardsock.lab.experiments.descriptors import DESCRIPTORS
 from hardsock.lab.experiments.dns_hang import DNS_HANG
 from hardsock.lab.experiments.experiment import Experiment, Finding
+from hardsock.lab.experiments.far_away import FAR_AWAY
 from hardsock.lab.experiments.half_close import HALF_CLOSE
+from hardsock.lab.experiments.lossy import LOSSY
 from hardsock.lab.experiments.messages import MESSAGES
 from hardsock.lab.experiments.nagle import NAGLE
+from hardsock.lab.experiments.pool_leak import POOL_LEAK
 from hardsock.lab.experiments.ports import PORTS
+from hardsock.lab.experiments.reset_storm import RESET_STORM
 from hardsock.lab.experiments.tls_starvation import TLS_STARVATION
 
 __all__ = ["EXPERIMENTS", "Experiment", "Finding"]
@@ -20,7 +26,13 @@ EXPERIMENTS = (
     NAGLE,
     MESSAGES,
     HALF_CLOSE,
+    RESET_STORM,
     PORTS,
     TLS_STARVATION,
+    POOL_LEAK,
+    DESCRIPTORS,
+    DEADLINE_LOST,
+    FAR_AWAY,
+    LOSSY,
 )
 """All experiments, in the order in which `hardsock lab list` names them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import time
 
@@ -14,31 +13,34 @@ from hardsock.lab.namespaces import run_in_namespace
 _TIMEOUT = 0.5
 
 
-def measure_inside() -> dict[str, float]:
-    """Seconds that both took, with a name server that never answers."""
+def measure_inside() -> dict[str, tuple[float, str]]:
+    """Seconds that both took, with a name server that never answers, and what ended them."""
     took = {}
     with DeadDNS():  # It takes questions, and is silent.
         use_dns("127.0.0.1", timeout=2, attempts=1)
         begin = time.monotonic()
-        with contextlib.suppress(OSError):
+        try:
             socket.create_connection(("db.example", 5432), timeout=_TIMEOUT).close()
-        took["plain"] = time.monotonic() - begin
+        except OSError as exc:
+            took["plain"] = time.monotonic() - begin, type(exc).__name__
         begin = time.monotonic()
-        with contextlib.suppress(hs.DeadlineExceeded):
+        try:
             hs.connect(("db.example", 5432), timeout=_TIMEOUT).close()
-        took["hardsock"] = time.monotonic() - begin
+        except hs.HardsockError as exc:
+            took["hardsock"] = time.monotonic() - begin, type(exc).__name__
     return took
 
 
 def _measure() -> Finding:
     took = run_in_namespace(measure_inside, timeout=60.0)
-    plain, ours = took["plain"], took["hardsock"]
+    (plain, plain_end), (ours, our_end) = took["plain"], took["hardsock"]
     return Finding(
         plain={"seconds": plain},
         hardsock={"seconds": ours},
-        shown=plain > 3 * _TIMEOUT and ours < 1.5 * _TIMEOUT,
+        # What ended them tells whose timer it was, however slow this machine is.
+        shown=plain > 3 * _TIMEOUT and (plain_end, our_end) == ("gaierror", "DeadlineExceeded"),
         text=f"Asked to take {_TIMEOUT} s at most, `socket.create_connection` came back after "
-        f"{plain:.2f} s, `hardsock.connect` after {ours:.2f} s. The resolver was told to try once "
+        f"{plain:.2f} s ({plain_end}), `hardsock.connect` after {ours:.2f} s ({our_end}). The resolver was told to try once "
         "and wait 2 s; the defaults are two attempts of 5 s for each name server.",
         chart=Chart(
             kind="timeline",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Bar", "Chart", "Experiment", "Finding", "Line"]
+__all__ = ["Arrow", "Bar", "Chart", "Experiment", "Finding", "Line", "Side"]
 
 Side = Literal["plain", "hardsock"]
 
@@ -33,16 +33,31 @@ class Line:
     points: Sequence[Any]
 
 
+@dataclass(frozen=True)
+class Arrow:
+    """A packet of a sequence: in which of its panels, which way, and what it was."""
+
+    panel: str
+    to_right: bool
+    label: str
+    failed: bool = False
+    """Drawn broken, so that no colour has to tell."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """What is drawn. One of three kinds: bars in rows, percentiles, lines over something."""
+    """What is drawn: bars in rows, percentiles, lines over something, or packets between two ends.
 
-    kind: Literal["timeline", "percentiles", "lines"]
+    In a sequence *x* names the end on the left and *y* the one on the right; time goes downwards.
+    """
+
+    kind: Literal["timeline", "percentiles", "lines", "sequence"]
     title: str
     x: str
     y: str = ""
     bars: Sequence[Bar] = ()
     lines: Sequence[Line] = ()
+    arrows: Sequence[Arrow] = ()
     log: bool = False
     limit: tuple[float, str] | None = None
     """A value that means something, and what."""

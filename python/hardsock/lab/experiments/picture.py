@@ -1,4 +1,4 @@
-"""Drawing a chart: three kinds, readable in light and dark, at 700 pixels, without colour vision.
+"""Drawing a chart: four kinds, readable in light and dark, at 700 pixels, without colour vision.
 
 Needs matplotlib (the extra ``lab``). Two SVG files are made, one for each background; text stays
 text.
@@ -6,6 +6,7 @@ text.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,11 @@ def draw(chart: Chart, directory: Path, name: str, *, suffix: str = "svg") -> li
 def _draw_one(chart: Chart, path: Path, colours: dict[str, str]) -> None:
     from matplotlib.figure import Figure
 
-    rows = list(dict.fromkeys(bar.row for bar in chart.bars))
-    height = max(2.2, 1.1 + 0.24 * len(rows)) if chart.kind == "timeline" else 3.6
-    figure = Figure(figsize=(7, height), dpi=_INCH, layout="constrained")
+    figure = Figure(figsize=(7, _height(chart)), dpi=_INCH, layout="constrained")
+    if chart.kind == "sequence":
+        _draw_sequence(chart, figure, colours)
+        _save(figure, path)
+        return
     axes = figure.add_subplot()
     axes.set_title(chart.title, loc="left", fontsize=12)
     axes.set_xlabel(chart.x)
@@ -71,8 +74,54 @@ def _draw_one(chart: Chart, path: Path, colours: dict[str, str]) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _KINDS[chart.kind](chart, axes, colours)
+    _save(figure, path)
+
+
+def _height(chart: Chart) -> float:
+    """In inches."""
+    if chart.kind == "timeline":
+        return max(2.2, 1.1 + 0.24 * len({bar.row for bar in chart.bars}))
+    if chart.kind == "sequence":
+        most = max(Counter(arrow.panel for arrow in chart.arrows).values())
+        return 1.2 + 0.3 * most
+    return 3.6
+
+
+def _save(figure: Any, path: Path) -> None:
     metadata = {"Date": None} if path.suffix == ".svg" else {}
     figure.savefig(path, metadata=metadata, transparent=False)
+
+
+def _draw_sequence(chart: Chart, figure: Any, colours: dict[str, str]) -> None:
+    """Panels side by side, each with its two ends as lines, and packets between them."""
+    panels = list(dict.fromkeys(arrow.panel for arrow in chart.arrows))
+    figure.suptitle(chart.title, x=0.02, ha="left", fontsize=12)
+    longest = max(Counter(arrow.panel for arrow in chart.arrows).values())
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), number + 1)
+        side = "plain" if number == 0 else "hardsock"
+        axes.set_title(panel, fontsize=11, color=colours[side])
+        axes.axis("off")
+        axes.set(xlim=(-0.12, 1.12), ylim=(longest + 0.6, -0.9))
+        for x, name in ((0, chart.x), (1, chart.y)):
+            axes.plot([x, x], [-0.3, longest + 0.4], color=colours["grid"], linewidth=1.5)
+            axes.text(x, -0.45, name, ha="center", va="bottom", fontsize=10)
+        for row, arrow in enumerate(one for one in chart.arrows if one.panel == panel):
+            begin, end = (0, 1) if arrow.to_right else (1, 0)
+            axes.annotate(
+                "",
+                (end, row + 0.75),
+                xytext=(begin, row + 0.5),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": colours[side],
+                    "linewidth": 1.8,
+                    "linestyle": "--" if arrow.failed else "-",
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                },
+            )
+            axes.text(0.5, row + 0.34, arrow.label, ha="center", va="center", fontsize=9.5)
 
 
 def _draw_timeline(chart: Chart, axes: Any, colours: dict[str, str]) -> None:

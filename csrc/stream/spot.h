@@ -1,9 +1,9 @@
-/* parking.h: what connections know of where they are parked.
+/* spot.h: what connections know of where they are parked.
  *
  * What servers ask of a parking is in hardsock.h.
  */
-#ifndef HS_STREAM_PARKING_H
-#define HS_STREAM_PARKING_H
+#ifndef HS_STREAM_SPOT_H
+#define HS_STREAM_SPOT_H
 
 #include "hardsock_binding.h"
 
@@ -16,6 +16,8 @@ void hs_spot_ended(struct hs_spot *s);
 bool hs_spot_waits(struct hs_spot *s);
 /* It is given out as expired, unless something comes before. False: it does not wait any more. */
 HS_NODISCARD bool hs_spot_retire(struct hs_spot *s);
+/* Takes that back. True: it is given out as expired all the same. NULL is fine. */
+bool hs_spot_unretire(struct hs_spot *s);
 /* With the connection. NULL is fine. */
 void hs_spot_free(struct hs_spot *s);
 

@@ -1,0 +1,131 @@
+"""`make board`: the page says what the JSON says, misses too; each worker lives several times."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT))
+
+from bench import board, runner, works  # noqa: E402
+
+
+def _spread(median: float) -> dict[str, float]:
+    return {"median": median, "q1": median * 0.9, "q3": median * 1.1, "rounds": 60}
+
+
+def _row(
+    name: str, cost: float | None, *goals: dict[str, Any], work: str = "echo"
+) -> dict[str, Any]:
+    return {
+        "work": work, "implementation": name, "version": "1", "measure": "rate", "unit": "ns",
+        "absent": None if cost else "skipped: not installed",
+        "cost": _spread(cost) if cost else None,
+        "ratio_to_c": _spread(cost / 1000) if cost and name != "c" else None,
+        "ratio_to_stdlib": None, "goals": list(goals),
+    }  # fmt: skip
+
+
+def _goal(met: bool | None, at_most: float = 1.1, against: str | None = "c") -> dict[str, Any]:
+    measured = None if met is None else _spread(1.2)
+    return {"text": f"{at_most} of {against}", "against": against, "at_most": at_most,
+            "measured": measured, "met": met}  # fmt: skip
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    return {
+        "format": 1,
+        "machine": {
+            "time": "2026-01-02T03:04:05+00:00", "machine": "x86_64", "kernel": "Linux 6.1",
+            "cpu": "A <CPU>", "cpus": 2, "memory_bytes": 1 << 30, "load_before": 0.1,
+            "sysctl": {"net.core.somaxconn": "4096"}, "versions": {"python": "3.11\nmore", "go": None},
+            "source": {"commit": "abc", "changed": False},
+        },
+        "plan": {"quick": False, "echo": {"rounds": 60, "lives": 6}},
+        "results": [
+            _row("hardsock", 1200.0, _goal(False), _goal(True, 2000, None), _goal(None, 1.0, "gone")),
+            _row("c", 1000.0),
+            _row("uvloop", None),
+            _row("c", 5.0, work="other"),
+        ],
+    }  # fmt: skip
+
+
+def test_the_page_has_what_was_met_missed_and_not_measured(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    made = board.write(document, tmp_path)
+    text = made[0].read_text()
+    assert "1 met, 1 missed, 1 not measured." in text
+    assert "| echo | hardsock | 1.1 of c | **missed**: 1.20 (1.08 to 1.32) |" in text
+    assert "| echo | hardsock | 1.0 of gone | not measured |" in text
+    assert "| uvloop | skipped: not installed |  |  |" in text
+    assert "| hardsock | 1.20 us | 1.20 (1.08 to 1.32) |  |" in text
+    assert "Do not quote" not in text
+    assert [path.name for path in made[1:]] == ["echo-rate.svg"]
+
+
+def test_a_picture_is_an_svg_with_a_bar_for_each_and_a_line_for_each_goal(
+    document: dict[str, Any],
+) -> None:
+    svg = board.picture("echo <x>", document["results"][:3])
+    root = ElementTree.fromstring(svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert len(root.findall(f"{space}rect")) == 2
+    kinds = [path.get("class") for path in root.findall(f"{space}path")]
+    assert (kinds.count("spread"), kinds.count("goal")) == (2, 2)
+
+
+def test_a_run_that_is_not_to_be_quoted_says_so(tmp_path: Path, document: dict[str, Any]) -> None:
+    document["plan"]["quick"] = True
+    document["machine"]["load_before"] = 7.0
+    text = board.write(document, tmp_path)[0].read_text()
+    assert "Do not quote its numbers" in text
+    assert "load 7.0" in text
+    document["plan"] = {"quick": False, "echo": {"lives": 1}}
+    assert "one process only" in board.write(document, tmp_path)[0].read_text()
+
+
+def test_pictures_of_works_that_have_gone_go(tmp_path: Path, document: dict[str, Any]) -> None:
+    board.write(document, tmp_path)
+    document["results"] = [_row("c", 1.0)]
+    board.write(document, tmp_path)
+    assert list((tmp_path / "benchmarks").iterdir()) == []
+
+
+def test_without_a_run_there_is_no_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert board.main([str(tmp_path / "none.json")]) == 1
+    assert "make bench" in capsys.readouterr().err
+
+
+def test_the_command_reads_the_file_that_it_is_given(
+    tmp_path: Path, document: dict[str, Any]
+) -> None:
+    source = tmp_path / "latest.json"
+    source.write_text(json.dumps(document))
+    assert board.main([str(source), str(tmp_path)]) == 0
+    assert "# Benchmarks" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_each_life_of_a_worker_warms_up_and_all_rounds_are_kept() -> None:
+    work = next(w for w in works.ALL if w.name == "connect_close")
+    seen = list(runner.turns(work, runner.Plan(rounds=61, lives=6)))
+    assert [turn for _, turn, _ in seen].count(0) == 6
+    assert [keep for _, _, keep in seen].count(True) == 61
+    assert all(keep == (turn > 0) for _, turn, keep in seen)
+    assert [done for done, _, keep in seen if keep] == list(range(61))
+    assert len(list(runner.turns(work, runner.Plan(rounds=2, lives=6)))) == 4
+
+
+def test_a_worker_that_is_fresh_for_each_slice_needs_no_lives() -> None:
+    work = next(w for w in works.ALL if w.fresh_worker)
+    assert list(runner.turns(work, runner.Plan(rounds=2, lives=6))) == [(0, 0, True), (1, 1, True)]
