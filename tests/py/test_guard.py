@@ -726,5 +726,5 @@ def test_want_of_memory_is_not_told_as_a_connection_that_is_gone() -> None:
             if pool.stats().idle == 0:
                 break
             assert outcome == ""
-        assert nth >= 2, "no allocation has failed"
+        assert nth >= 1, "no allocation has failed"
         del spare
