@@ -219,7 +219,7 @@ piece_size(struct hs_conn *c, size_t need)
 hs_err
 hs_input_more(struct hs_conn *c, struct hs_op *op, size_t need, struct hs_error *err, size_t *ret_n)
 {
-    size_t size = piece_size(c, need), n;
+    size_t size = piece_size(c, need), n = 0;
     uint8_t *room;
     hs_err rv;
 

@@ -87,7 +87,7 @@ take_buffered_line(PyObject *obj, size_t limit)
 
 /* Whether it is the limit alone, as a plain int that is not 0. */
 static bool
-is_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, size_t *ret_limit)
+makefile_is_plain(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, size_t *ret_limit)
 {
     long limit = -1;
 
@@ -108,7 +108,7 @@ conn__file_readline(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyO
     PyObject *line;
     size_t limit;
 
-    if (is_plain(args, nargs, kwnames, &limit) &&
+    if (makefile_is_plain(args, nargs, kwnames, &limit) &&
         ((line = take_buffered_line(self, limit)) != NULL || PyErr_Occurred()))
         return line;
     return job_run(prepare_readline, self, args, nargs, kwnames);
