@@ -39,7 +39,7 @@ def _after_fork() -> None:
 
 # ---- imports
 
-_LONGEST_IMPORT = 10.0  # seconds; a longer one may be a program that runs inside of an import
+_LONGEST_IMPORT = 1.0  # seconds; a longer one may be a program that runs inside of an import
 _LOOK = 0.0005  # seconds between two looks: nothing tells of the end of an import
 _long: weakref.WeakSet[Any] = weakref.WeakSet()  # locks that were waited for in vain
 
