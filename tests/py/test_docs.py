@@ -83,6 +83,7 @@ def test_examples_of_guides_run(guide: Path, files: Path) -> None:
 def test_links_lead_to_files(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if not target.startswith("http"):
+            assert not target.startswith("reference/"), f"{target} is made for the site only"
             assert (document.parent / target).exists(), target
 
 
