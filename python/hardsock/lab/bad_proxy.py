@@ -353,11 +353,13 @@ class BadProxy:
                 self._runs = False
                 left = list(self._asked)
                 self._asked.clear()
-            for order in left:
-                order.refuse(self._stopped())
-            self._end_all(by_reset=False)
-            if self._failure is not None and self._listener is not None:
-                self._listener.close()  # Clients are refused; they would wait for ever.
+            try:  # Who hears that it has failed finds it so.
+                if self._failure is not None and self._listener is not None:
+                    self._listener.close()  # Clients are refused; they would wait for ever.
+                self._end_all(by_reset=False)
+            finally:
+                for order in left:
+                    order.refuse(self._stopped())
 
     def _go_round(self) -> None:
         # One of poll(2): it needs no descriptor, of which there may be none.
