@@ -249,14 +249,20 @@ collect_rung(struct hs_loop *l)
 /* ---- Times --------------------------------------------------------------------------------- */
 
 static void
-loop_collect_expired(struct hs_loop *l)
+loop_expire(struct hs_loop *l)
 {
     int64_t now = hs_now();
     struct hs_timer *timer;
 
-    hs_timerfd_heard(&l->timer);
     while ((timer = hs_timers_expired(&l->timers, now)) != NULL)
         make_due(HS_CONTAINER(timer, struct hs_loop_waiter, timer));
+}
+
+static void
+loop_collect_expired(struct hs_loop *l)
+{
+    hs_timerfd_heard(&l->timer);
+    loop_expire(l);
     hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
 }
 
@@ -432,8 +438,10 @@ hs_loop_collect(struct hs_loop *l)
     if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
     n = epoll_wait(l->epoll_fd, events, BATCH, 0);
-    if (n < 0 && errno != EINTR) /* The program has closed the set: times pass all the same. */
-        loop_collect_expired(l);
+    /* The program has closed the set: times pass all the same. The timer's number may be another
+     * descriptor's by now, so it is not read. */
+    if (n < 0 && errno != EINTR)
+        loop_expire(l);
     for (int i = 0; i < n; i++) {
         if (events[i].data.u64 == RINGING)
             collect_rung(l);

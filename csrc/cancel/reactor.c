@@ -490,6 +490,8 @@ hs_reactor_earliest(struct hs_reactor *r, unsigned lane)
     int64_t earliest;
 
     HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return HS_NEVER;
     hs_lock_take(&r->lock);
     earliest = hs_timers_earliest(&r->ages[lane]);
     hs_lock_drop(&r->lock);
@@ -502,6 +504,8 @@ hs_reactor_count(struct hs_reactor *r, unsigned lane)
     size_t n;
 
     HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return 0;
     hs_lock_take(&r->lock);
     n = r->ages[lane].n;
     hs_lock_drop(&r->lock);

@@ -815,6 +815,8 @@ hs_handshakes_stats(struct hs_handshakes *h, struct hs_handshake_stats *ret_stat
         .started = h->started, .completed = h->completed, .fallback = h->fell_back};
     for (int i = 0; i < HS_TLS_FAILURES; i++)
         ret_stats->failed[i] = h->failed[i];
+    if (!handshakes_is_ours(h))
+        return; /* Those under way are the parent's, and so is the lock. */
     hs_lock_take(&h->lock);
     ret_stats->in_progress = h->taken;
     ret_stats->silent = hs_reactor_count(h->reactor, SILENT);

@@ -731,6 +731,17 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     return rv;
 }
 
+/* Unless somebody accepts, who would hear of nobody any more. */
+static void
+hold_newcomers(struct hs_listener *l)
+{
+    if (atomic_load(&l->accepting) != 0)
+        return;
+    hs_handshakes_hold(l->handshakes, true);
+    if (atomic_load(&l->accepting) != 0) /* It began in between, and may sleep already. */
+        hs_handshakes_hold(l->handshakes, false);
+}
+
 /* One slice of the handshakes that have begun. What gets ready is for who accepts at this time, in
  * another thread, and sleeps. */
 static enum outcome
@@ -769,8 +780,8 @@ hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
     HS_CHECK(l, LISTENER_MAGIC);
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
         /* Not while somebody accepts; nor anew after each slice, beside one who began later. */
-        if (l->handshakes != NULL && !op->begun && atomic_load(&l->accepting) == 0)
-            hs_handshakes_hold(l->handshakes, true);
+        if (l->handshakes != NULL && !op->begun)
+            hold_newcomers(l);
         op->begun = true;
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = tend_loop(l, op, err);

@@ -14,6 +14,8 @@
 #include <string.h>
 
 #define OVERFLOW_ROWS 2
+/* Each address makes a name: they leave most rows to those that the program has named. */
+#define UNNAMED_ROWS 64
 
 /* guarded by the caller's lock, as the next */
 static struct hs_pool_ended rows[HS_POOLS_ENDED_MAX] = {
@@ -28,7 +30,7 @@ ended_row(struct hs_pool_ended *all, size_t *n, const struct hs_pool *p)
     for (size_t i = OVERFLOW_ROWS; i < *n; i++)
         if (all[i].named == p->named && strcmp(all[i].name, p->name) == 0)
             return &all[i];
-    if (*n == HS_POOLS_ENDED_MAX)
+    if (*n >= (p->named ? HS_POOLS_ENDED_MAX : UNNAMED_ROWS))
         return &all[p->named ? 0 : 1];
     all[*n] = (struct hs_pool_ended){.named = p->named};
     memcpy(all[*n].name, p->name, sizeof(p->name));
@@ -47,9 +49,18 @@ ended_add_spread(struct hs_spread *into, const struct hs_histogram *h)
 static void
 ended_add(struct hs_pool_ended *all, size_t *n, struct hs_pool *p)
 {
-    struct hs_pool_ended *row = ended_row(all, n, p);
+    struct hs_pool_ended *row;
+    uint64_t sum = 0;
 
     hs_lock_take(&p->lock);
+#define SUM_COUNT(name) sum += p->stats.name;
+    HS_POOL_COUNTS_ALL(SUM_COUNT)
+#undef SUM_COUNT
+    if (sum == 0) { /* It was never used, and needs no row. */
+        hs_lock_drop(&p->lock);
+        return;
+    }
+    row = ended_row(all, n, p);
 #define ADD_COUNT(name) row->name += p->stats.name;
     HS_POOL_COUNTS_ALL(ADD_COUNT)
 #undef ADD_COUNT
@@ -59,6 +70,18 @@ ended_add(struct hs_pool_ended *all, size_t *n, struct hs_pool *p)
     ended_add_spread(&row->usage, &p->stats.usage);
     ended_add_spread(&row->dial, &p->stats.dial);
     hs_lock_drop(&p->lock);
+}
+
+void
+hs_pool_ended_forget_parent_locked(void)
+{
+    n_rows = OVERFLOW_ROWS;
+    for (size_t i = 0; i < OVERFLOW_ROWS; i++) {
+        struct hs_pool_ended none = {.named = rows[i].named};
+
+        memcpy(none.name, rows[i].name, sizeof(none.name));
+        rows[i] = none;
+    }
 }
 
 void

@@ -157,6 +157,8 @@ struct tender {
 /* ---- ended.c ---- */
 /* With the pool worker's lock held. p is in no list any more. */
 void hs_pool_ended_add_locked(struct hs_pool *p);
+/* In a forked child: what ended before has been counted by the parent. */
+void hs_pool_ended_forget_parent_locked(void);
 size_t hs_pool_ended_copy_locked(struct hs_pool_ended *ret_rows);
 /* To a copy: one that is about to end. */
 void hs_pool_ended_add_to_locked(struct hs_pool_ended *copied, size_t *n, struct hs_pool *p);

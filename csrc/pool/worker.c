@@ -422,6 +422,7 @@ worker_after_fork_in_child(void)
 
         p->tender->forget_parent(p);
     }
+    hs_pool_ended_forget_parent_locked();
     while (k != NULL && !hs_list_empty(&k->tasks)) {
         struct task *t = HS_CONTAINER(k->tasks.next, struct task, link);
 

@@ -289,6 +289,7 @@ hs_err
 hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t span_ns,
                   struct hs_error *err, struct hs_close_report *ret_report)
 {
+    struct lingering *lingering;
     struct hs_spot *s;
     hs_err rv;
 
@@ -297,10 +298,11 @@ hs_parking_linger(struct hs_parking *p, struct hs_conn *conn, void *arg, int64_t
     if ((s = spot_of(p, conn, err)) == NULL)
         return HS_E_NOMEM;
     HS_ASSERT(s->lingering == NULL);
-    if ((s->lingering = hs_sys_calloc(1, sizeof(*s->lingering))) == NULL)
+    if ((lingering = hs_sys_calloc(1, sizeof(*lingering))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "finish", "no memory to park a connection");
-    s->lingering->op = (struct hs_op)HS_OP_INIT(hs_deadline_after(span_ns), NULL);
-    s->lingering->op.stepping = true;
+    lingering->op = (struct hs_op)HS_OP_INIT(hs_deadline_after(span_ns), NULL);
+    lingering->op.stepping = true;
+    s->lingering = lingering;
     s->arg = arg;
     (void)hs_conn_ref(conn);
     if ((rv = parking_step(s, err)) == HS_WANT)

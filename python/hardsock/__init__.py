@@ -11,7 +11,6 @@ from importlib import import_module as _import_module
 from os import environ as _environ
 from typing import TYPE_CHECKING
 
-from hardsock import _fork_locks as _fork_locks  # which makes forks wait for imports
 from hardsock._core import (
     Breaker,
     Callback,

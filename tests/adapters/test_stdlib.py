@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import io
 import threading
 import urllib.error
 import urllib.request
+import weakref
 import xmlrpc.client
 import xmlrpc.server
 from collections.abc import Callable, Iterator
@@ -416,3 +418,14 @@ def test_what_is_not_for_hardsock_is_refused(ids: Identities) -> None:
             with pytest.raises(ValueError, match="active mode"):
                 ftp.retrbinary("RETR x", lambda _: None)
     assert xmlrpc.client.ServerProxy  # what server_proxy() makes
+
+
+@pytest.mark.parametrize("kind", ["HTTPConnection", "HTTPSConnection"])
+def test_a_connection_that_is_dropped_is_no_garbage(kind: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        seen = weakref.ref(getattr(hardsock.adapters.http, kind)("127.0.0.1:9"))
+        assert seen() is None, "it waits for the garbage collector"
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from hardsock import aio
+from hardsock import _core, aio
 from support.loops import MAINS, RunMain
 from support.require import need_module
 from support.tls import Identities
@@ -599,3 +599,25 @@ def test_a_drain_from_a_handler_is_refused_and_stop_is_not(run: RunMain) -> None
 def test_per_is_one_of_two() -> None:
     with pytest.raises(ValueError, match='per must be "connection" or "message"'):
         aio.serve(line, LOCAL, drain_timeout=1, per="x")  # type: ignore[arg-type]
+
+
+def test_who_waits_in_the_middle_of_an_answer_is_busy_to_a_guard(run: RunMain) -> None:
+    async def main() -> None:
+        go_on = hs.CancelToken()
+
+        async def handler(conn: aio.Connection) -> None:
+            await conn.recv_until(b"\n", timeout=10)
+            await conn.sendall(b"part, ")
+            await aio.wait(go_on)
+            await conn.sendall(b"rest\n")
+
+        async with serving(handler) as server, crowd(server, 1) as (client,):
+            await client.sendall(b"ask\n", timeout=10)
+            assert await client.recv_exactly(6, timeout=10) == b"part, "
+            (ident,) = (row[0] for row in _core._guard_rows() if row[1] == "accept")
+            state, *_ = _core._guard_retire(ident, 0, 0)
+            go_on.cancel()
+            assert state == "busy"
+            assert await client.recv_until(b"\n", timeout=10) == b"rest"
+
+    run(main)

@@ -19,7 +19,6 @@ _BARE = {
     "hardsock._breaker",
     "hardsock._core",
     "hardsock._errors",
-    "hardsock._fork_locks",
     "hardsock._records",
     "hardsock.leaks",
     "hardsock.leaks.sites",

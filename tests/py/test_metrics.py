@@ -42,7 +42,7 @@ def listener() -> Iterator[hs.Listener]:
 @pytest.fixture
 def registry() -> CollectorRegistry:
     registry = CollectorRegistry()
-    hs.metrics.Collector(registry)
+    hs.metrics.Collector(registry, max_pools=10_000)  # Other tests of this process have named some.
     return registry
 
 
@@ -133,7 +133,7 @@ def test_addresses_of_pools_are_labels_only_when_asked_for(listener: hs.Listener
 
 def test_series_are_bounded_whatever_pools_are_called(listener: hs.Listener) -> None:
     registry = CollectorRegistry()
-    hs.metrics.Collector(registry)
+    hs.metrics.Collector(registry, max_pools=10_000)  # Other tests of this process have named some.
     with contextlib.ExitStack() as stack:
         for i in range(200):
             stack.enter_context(hs.Pool(listener.address, name=f"tenant {i}"))
@@ -262,7 +262,9 @@ def test_directory_that_others_can_enter_is_refused(tmp_path: Path) -> None:
 
 def test_same_figures_are_exported_once_in_a_registry(registry: CollectorRegistry) -> None:
     with pytest.raises(ValueError, match="Duplicated"):
-        hs.metrics.Collector(registry)
+        hs.metrics.Collector(
+            registry, max_pools=10_000
+        )  # Other tests of this process have named some.
 
 
 # ---- several processes

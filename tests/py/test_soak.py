@@ -90,10 +90,13 @@ def test_too_few_samples_say_nothing(soak: Any) -> None:
 def test_samples_of_a_process_are_no_growth_of_it(soak: Any) -> None:
     samples = soak.Samples(60.0)
     samples.take()
-    before = sys.getallocatedblocks()
-    for _ in range(50):
-        samples.take()
-    assert sys.getallocatedblocks() - before < 25
+    grown = []
+    for _ in range(5):  # Other threads of this process have blocks of their own.
+        before = sys.getallocatedblocks()
+        for _ in range(50):
+            samples.take()
+        grown.append(sys.getallocatedblocks() - before)
+    assert min(grown) < 25, grown
     (first, *_, last) = samples.rows()
     assert len(first) == len(soak.COLUMNS)
     assert last[0] > first[0]

@@ -422,12 +422,12 @@ def test_the_handshake_has_a_timeout_of_its_own(ids: Identities, run: Any) -> No
 
 
 def test_dripping_bytes_buy_no_time(ids: Identities) -> None:
-    record = b"\x16\x03\x03\x3f\xff" + b"." * 500
+    record = b"\x16\x03\x03\x3f\xff" + b"." * 3000
     with PeerScript([("drip", record, 0.01)], check=False) as peer:
         with pytest.raises(hs.DeadlineExceeded) as caught:
             hs.connect(peer.address, tls=ids.client(), timeout=0.3)
     assert caught.value.elapsed is not None
-    assert 0.3 <= caught.value.elapsed < 4.5  # of five that the record takes
+    assert 0.3 <= caught.value.elapsed < 20  # of thirty that the record takes
 
 
 def test_a_token_cancels_in_the_middle_of_a_handshake(ids: Identities, run: Any) -> None:

@@ -17,6 +17,7 @@ uses the attribute ``_create_connection``, which is not public and the same in C
 
 from __future__ import annotations
 
+import functools
 import http.client
 import urllib.request
 import xmlrpc.client
@@ -26,6 +27,7 @@ from hardsock._core import CancelToken
 from hardsock._scope import current, timeout
 from hardsock.adapters._dial import Dials
 from hardsock.adapters._tls import context_or_default
+from hardsock.connecting.create_connection import create_connection
 
 __all__ = [
     "HTTPConnection",
@@ -46,7 +48,9 @@ class _Over(Dials):
     def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.total = total
-        self._create_connection = self._dial
+        # No method of its own: that would be a cycle, and a connection that is dropped would wait for
+        # the garbage collector.
+        self._create_connection = functools.partial(create_connection, limits=self.dial_limits)
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         """As http.client has it: *total* begins here, and holds for the answer."""

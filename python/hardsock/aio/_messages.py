@@ -41,7 +41,8 @@ class MessageServer(QuietConnections, Server):
     # ---- accepting
 
     def _served(self, conn: _core.Connection) -> Served:
-        return served(conn, None)
+        conn._set_served(self._options.drain_idle > 0)
+        return served(conn, None)  # Each message has a token of its own.
 
     def _look(self) -> None:
         super()._look()

@@ -229,6 +229,13 @@ class Transport(asyncio.Transport):
         """End what has not begun: the protocol is told in a later turn."""
         self._schedule_end(exc)
 
+    def take_place(self, former: Transport, server: Any) -> None:
+        """Be the one that *server* counts instead; it may have been closed meanwhile."""
+        self._server = server
+        if server is not None and _WITH_TRANSPORT:  # Else it has a number only, which stays.
+            server._clients.discard(former)
+            server._clients.add(self)
+
     def add_info(self, **extra: Any) -> None:
         """What ``get_extra_info`` gives from now on."""
         self._extra.update(extra)

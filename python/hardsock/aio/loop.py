@@ -34,7 +34,7 @@ from hardsock._core import Operation
 from hardsock.aio._factories import connect, resolve
 from hardsock.aio._host import current_hub, hub_of
 from hardsock.aio._host_scope import without_scopes
-from hardsock.aio._transport import Transport, Unsent, attached, end_with_loop
+from hardsock.aio._transport import Transport, Unsent, end_with_loop
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -417,9 +417,8 @@ class EventLoop(asyncio.SelectorEventLoop):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
         conn, server = transport.leave()
         # It takes the server's place for this connection now, and ends it if there will be no TLS.
-        after = Transport(self, current_hub(), conn, protocol, server=server)
-        if server is not None:
-            attached(server._detach, transport)
+        after = Transport(self, current_hub(), conn, protocol)
+        after.take_place(transport, server)
         try:
             await conn._op_upgrade_to_tls(
                 current_hub(),

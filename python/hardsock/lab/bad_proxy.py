@@ -189,7 +189,8 @@ class _Order:
             self.what()
         except Exception as exc:
             self.failure = exc
-        self.over.set()
+        finally:
+            self.over.set()
 
     def refuse(self, failure: BaseException) -> None:
         self.failure = failure
