@@ -116,7 +116,7 @@ def _race(ports: dict[str, Any]) -> dict[str, Any]:
             won, took = conn.getpeername()[0], time.monotonic() - began
         began = time.monotonic()
         try:
-            hs.connect(("dead.test", hole.port), timeout=0.4, attempt_delay=0.05)
+            hs.connect(("dead.test", hole.port), timeout=2, attempt_delay=0.05)
         except hs.DeadlineExceeded as exc:
             attempts = [a.address for a in exc.attempts]
         failed_after = time.monotonic() - began
@@ -130,7 +130,7 @@ def test_black_holes_share_one_deadline_and_lose_to_a_live_address(namespace: Na
     assert result["won"] == "127.0.1.9"
     assert 0.15 <= result["took"] < 5
     assert len(result["attempts"]) == 3
-    assert 0.4 <= result["failed_after"] < 1.2, "three addresses must not triple the deadline"
+    assert 2 <= result["failed_after"] < 6, "three addresses must not triple the deadline"
 
 
 def _dead_dns() -> dict[str, Any]:
@@ -363,11 +363,23 @@ def test_a_source_may_be_a_port_of_any_address() -> None:
         conn.abort()
 
 
-def test_a_source_s_name_is_looked_up_under_the_deadline_of_all() -> None:
+def _source_of_a_dead_name() -> str | None:
+    import hardsock as hs
+    from support import DeadDNS, use_dns
+
+    with DeadDNS("127.0.0.1", 53):
+        use_dns("127.0.0.1", timeout=20, attempts=2)
+        try:
+            hs.connect(("127.0.0.1", 9), source=("no-such-name.test", 0), timeout=0)
+        except hs.DeadlineExceeded as exc:
+            return exc.phase
+    return "it did not end by its deadline"
+
+
+@pytest.mark.net
+def test_a_source_s_name_is_looked_up_under_the_deadline_of_all(namespace: Namespace) -> None:
+    assert namespace.run(_source_of_a_dead_name) == "resolve"
     with EchoServer() as echo:
-        with pytest.raises(hs.DeadlineExceeded) as caught:
-            hs.connect(echo.address, source=("no-such-name.test", 0), timeout=0)
-        assert caught.value.phase == "resolve"
         with pytest.raises(hs.ResolveError):
             hs.connect(echo.address, source=("no-such-name.invalid", 0), timeout=20)
 
