@@ -32,17 +32,17 @@ def serve() -> None:
                         conn.sendall(b"a")
 
 
-def ask() -> dict[str, list[float]]:
-    """Seconds of each request."""
+def ask(requests: int) -> dict[str, list[float]]:
+    """Seconds of each of so many requests, a connection for each of them, and through a pool."""
     took: dict[str, list[float]] = {"plain": [], "hardsock": []}
-    for _ in range(_REQUESTS):
+    for _ in range(requests):
         begin = time.perf_counter()
         with socket.create_connection((Wire.B, _PORT), timeout=60) as sock:
             sock.sendall(b"q")
             sock.recv(1)
         took["plain"].append(time.perf_counter() - begin)
     with hs.Pool((Wire.B, _PORT), max_size=1, reuse="answered") as pool:
-        for number in range(_REQUESTS + 1):
+        for number in range(requests + 1):
             begin = time.perf_counter()
             with pool.connection(timeout=60) as conn:
                 conn.sendall(b"q")
@@ -57,7 +57,7 @@ def _measure() -> Finding:
     with Wire(delay=_DELAY, seed=12) as wire:
         with wire.b.start(serve, timeout=120.0) as server:
             server.wait_ready()
-            took: dict[str, Any] = wire.a.run(ask, timeout=120.0)
+            took: dict[str, Any] = wire.a.run(ask, _REQUESTS, timeout=120.0)
         conditions = wire.conditions()
         try:
             wire.judge()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from typing import Any
 
-import hardsock as hs
 from hardsock.lab.experiments.experiment import Chart, Experiment, Finding, Line
-from hardsock.lab.experiments.far_away import _PORT, serve
+from hardsock.lab.experiments.far_away import ask, serve
 from hardsock.lab.wire import InvalidResult, Wire
 
 _DELAY, _LOSS = 0.01, 0.15
@@ -17,32 +14,12 @@ _REQUESTS = 60
 _AGAIN = 0.9
 
 
-def ask() -> dict[str, list[float]]:
-    """Seconds of each request."""
-    took: dict[str, list[float]] = {"plain": [], "hardsock": []}
-    for _ in range(_REQUESTS):
-        begin = time.perf_counter()
-        with socket.create_connection((Wire.B, _PORT), timeout=60) as sock:
-            sock.sendall(b"q")
-            sock.recv(1)
-        took["plain"].append(time.perf_counter() - begin)
-    with hs.Pool((Wire.B, _PORT), max_size=1, reuse="answered") as pool:
-        for number in range(_REQUESTS + 1):
-            begin = time.perf_counter()
-            with pool.connection(timeout=60) as conn:
-                conn.sendall(b"q")
-                conn.recv_exactly(1, timeout=60)
-            if number:
-                took["hardsock"].append(time.perf_counter() - begin)
-    return took
-
-
 def _measure() -> Finding:
     invalid = ""
     with Wire(delay=_DELAY, loss=_LOSS, seed=13) as wire:
         with wire.b.start(serve, timeout=300.0) as server:
             server.wait_ready()
-            took: dict[str, Any] = wire.a.run(ask, timeout=300.0)
+            took: dict[str, Any] = wire.a.run(ask, _REQUESTS, timeout=300.0)
         try:
             stats = wire.judge()
         except InvalidResult as exc:
