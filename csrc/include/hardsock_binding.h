@@ -455,6 +455,12 @@ const char *hs_report_name(enum hs_report_kind kind);
 HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text,
                               size_t *ret_len);
 
+/* ---- Event loops ---------------------------------------------------------------------------- */
+
+/* The program has closed what the loop waits with. All that was parked is due, though the loop's
+ * descriptor does not say so, and parking fails with HS_E_SYSTEM (EBADF). */
+bool hs_loop_is_lost(const struct hs_loop *loop);
+
 /* ---- Tokens --------------------------------------------------------------------------------- */
 
 /* hs_token_wait for an op whose token it is, so that it can be stepped. */

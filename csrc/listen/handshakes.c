@@ -744,18 +744,22 @@ take_ready(struct hs_handshakes *h)
 }
 
 enum hs_due
-hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
+hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_parked *parked;
     struct hs_conn *conn;
     struct slot *p;
+    hs_err rv;
 
     if (ret_conn != NULL && (p = take_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
-    if (hs_reactor_poll_any(h->reactor, NULL, &parked) != HS_OK)
-        return HS_DUE_NOTHING;
+    /* The gate would be due again and again. */
+    if ((rv = hs_reactor_check(h->reactor, err)) != HS_OK)
+        return HS_DUE_FAILED;
+    if ((rv = hs_reactor_poll_any(h->reactor, err, &parked)) != HS_OK)
+        return rv == HS_E_SYSTEM ? HS_DUE_FAILED : HS_DUE_NOTHING;
     if (parked == &h->gate)
         return gate_is_due(h);
     p = HS_CONTAINER(parked, struct slot, parked);

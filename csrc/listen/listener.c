@@ -650,7 +650,7 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
 
     /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
     for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !listener_is_over(op)); i++)
-        switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
+        switch (hs_handshakes_next(l->handshakes, err, &conns[*n])) {
         case HS_DUE_NOTHING: /* All wait for their clients: so does the caller. */
             return nothing_is_due(l);
         case HS_DUE_CONNECTION: /* A handshake has ended well: that is what is asked for. */
@@ -665,6 +665,8 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
             break;
         case HS_DUE_SOMETHING: /* A step was made, or one was cut: look for the next. */
             break;
+        case HS_DUE_FAILED:
+            return FAILED;
         }
     return NEXT;
 }
@@ -745,13 +747,18 @@ hold_newcomers(struct hs_listener *l)
 /* One slice of the handshakes that have begun. What gets ready is for who accepts at this time, in
  * another thread, and sleeps. */
 static enum outcome
-tend_some(struct hs_listener *l, const struct hs_op *op)
+tend_some(struct hs_listener *l, const struct hs_op *op, struct hs_error *err)
 {
     enum outcome outcome = NEXT;
 
-    for (int i = 0; i < SLICE_ROUNDS && outcome == NEXT && (i == 0 || !listener_is_over(op)); i++)
-        if (hs_handshakes_next(l->handshakes, NULL) == HS_DUE_NOTHING)
+    for (int i = 0; i < SLICE_ROUNDS && outcome == NEXT && (i == 0 || !listener_is_over(op)); i++) {
+        enum hs_due due = hs_handshakes_next(l->handshakes, err, NULL);
+
+        if (due == HS_DUE_NOTHING)
             outcome = NOTHING;
+        else if (due == HS_DUE_FAILED)
+            outcome = FAILED;
+    }
     if (hs_handshakes_wait_for_taker(l->handshakes))
         hs_wakelist_wake(&l->wakers);
     return outcome;
@@ -760,13 +767,18 @@ tend_some(struct hs_listener *l, const struct hs_op *op)
 static hs_err
 tend_loop(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
 {
+    enum outcome outcome = NOTHING;
     hs_err rv;
 
     for (;;) {
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        if (l->handshakes != NULL && tend_some(l, op) == NEXT)
+        if (l->handshakes != NULL)
+            outcome = tend_some(l, op, err);
+        if (outcome == NEXT)
             return HS_INTR;
+        if (outcome == FAILED)
+            return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if ((rv = wait_for_clients(l, op, TENDING, err)) != HS_OK)
             return rv;
     }
