@@ -80,7 +80,7 @@ async def _fill(ours: Any) -> int:
         except hs.DeadlineExceeded:
             if limit == 0 and ours.tls is None:
                 break
-            limit = 0.2 - limit  # Alternately: one that waits, and one that tries whatever the time.
+            limit = 0.2 - limit  # By turns: one that waits, one that tries whatever the time.
     return taken
 
 
