@@ -390,6 +390,17 @@ hs_handshakes_hold(struct hs_handshakes *h, bool held)
     hs_lock_drop(&h->lock);
 }
 
+bool
+hs_handshakes_are_held(struct hs_handshakes *h)
+{
+    bool held;
+
+    hs_lock_take(&h->lock);
+    held = h->held;
+    hs_lock_drop(&h->lock);
+    return held;
+}
+
 void
 hs_handshakes_last_call(struct hs_handshakes *h)
 {

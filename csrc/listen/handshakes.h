@@ -57,6 +57,7 @@ void hs_handshakes_give_back(struct hs_handshakes *h);
 HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
 /* Newcomers begin no handshake while it is held, and what is secured waits in it. */
 void hs_handshakes_hold(struct hs_handshakes *h, bool held);
+bool hs_handshakes_are_held(struct hs_handshakes *h);
 /* No newcomers any more. */
 void hs_handshakes_last_call(struct hs_handshakes *h);
 /* Whether there is something left of which a byte has come. */
