@@ -1,4 +1,7 @@
-/* parking_support.c: see parking_support.h. */
+/* parking_support.c: see parking_support.h.
+ *
+ * Each of these asserts: a test that goes on has got what it asked for.
+ */
 #include "parking_support.h"
 
 int parking_mark;

@@ -1,4 +1,7 @@
-/* parking_support.h: parking connections, and hearing what became of them. */
+/* parking_support.h: parking connections, and hearing what became of them.
+ *
+ * One parking, whose connections all have the same argument: a test names them by their pairs.
+ */
 #ifndef TESTS_C_PARKING_SUPPORT_H
 #define TESTS_C_PARKING_SUPPORT_H
 

@@ -1,4 +1,7 @@
-/* Parked connections against a model: any order of acts of both ends and of a drain. */
+/* Parked connections against a model: any order of acts of both ends and of a drain.
+ *
+ * What is believed of each is computed beside it, and compared with the news after every act.
+ */
 #include "parking_support.h"
 
 #include <signal.h>

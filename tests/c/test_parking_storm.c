@@ -1,4 +1,7 @@
-/* Parked connections under a storm of threads, peers and somebody who drains. */
+/* Parked connections under a storm of threads, peers and somebody who drains.
+ *
+ * Each connection has one owner at a time, and its end is told once.
+ */
 #include "parking_support.h"
 
 #include <signal.h>

@@ -1,4 +1,7 @@
-/* Parked connections with TLS: what of a message may be where, and how TLS ends. */
+/* Parked connections with TLS: what of a message may be where, and how TLS ends.
+ *
+ * Readiness of the descriptor tells nothing of what OpenSSL holds already.
+ */
 #include "parking_support.h"
 
 #include <poll.h>
