@@ -337,7 +337,7 @@ one_that_lingers_briefly(struct hs_parking *p)
     for (int64_t span = 5 * MS;; span *= 2) {
         struct pair a = pair_tcp();
 
-        if (hs_parking_linger(p, a.c, &mark, span, fresh(), &report) == HS_WANT)
+        if (hs_parking_linger(p, a.c, &parking_mark, span, fresh(), &report) == HS_WANT)
             return a;
         ck_assert_int_eq(report.ending, HS_ENDING_DEADLINE);
         pair_free(&a);
