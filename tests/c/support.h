@@ -34,6 +34,13 @@ void assert_err(hs_err want, hs_err got, const char *what, const char *file, int
         rv_;                                                                                       \
     })
 
+/* As ck_assert_msg, which writes to a file each time: for what is looked at thousands of times. */
+#define BULK_ASSERT(cond, ...)                                                                     \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+    } while (0)
+
 /* How much slower this run is said to be than a plain one: 10 under valgrind. */
 int slowness(void);
 bool under_valgrind(void);
