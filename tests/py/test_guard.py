@@ -575,6 +575,48 @@ def test_running_guards_are_counted_and_a_forked_child_has_none() -> None:
     assert guards_told()["running"] == 0
 
 
+def test_a_guard_whose_function_forks_goes_on_in_the_parent_alone() -> None:
+    """In the child its thread ends, and takes nothing from what the child's own guards count."""
+    looks = guard.Rule("r", when=guard.descriptors < 0, then=guard.Diagnose())
+    read, write = os.pipe()
+    after: list[str] = []
+
+    def fork(_rule: str, _figures: object) -> None:
+        if os.fork() == 0:
+            children.append(hs.Guard(None, looks))
+            children[0].start()
+
+    children: list[hs.Guard] = []
+    one = hs.Guard(
+        None,
+        guard.Rule(
+            "fork",
+            when=guard.descriptors > 0,
+            then=(guard.Call(fork), guard.Call(lambda _rule, _figures: after.append("it"))),
+        ),
+        enforce=True,
+        every=0.01,
+    )
+    thread, parent = one._run, os.getpid()
+
+    def run(stopping: threading.Event) -> None:
+        thread(stopping)
+        if os.getpid() != parent:
+            os.write(write, f"{guards_told()['running']} {len(after)}".encode())
+            os._exit(0)
+
+    one._run = run  # type: ignore[method-assign]
+    with one:
+        assert os.read(read, 100) == b"1 0"
+        os.wait()
+        until(lambda: after == ["it"])
+        assert one.running
+        assert guards_told()["running"] == 1
+    assert guards_told()["running"] == 0
+    os.close(read)
+    os.close(write)
+
+
 def test_a_guard_whose_thread_cannot_be_started_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
