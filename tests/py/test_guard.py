@@ -18,6 +18,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core, aio, guard
+from hardsock.guard.user_timeouts import user_timeouts
 from hardsock.lab.waits import poll_until
 from support.require import need_testcapi
 
@@ -515,6 +516,62 @@ def test_an_exception_disarms_it_loudly_and_takes_back_what_lasts(
     until(lambda: server.stats().active == 0)
     with one:
         assert one.failure is None
+
+
+def test_a_connection_of_which_the_kernel_says_nothing_is_spared(server: hs.Server) -> None:
+    """That it has no bytes has to be said."""
+    rule = close_all()
+    with clients(server.address, 1) as (sock,):
+        quiet(server, 1)
+        ((ident, _, state, *_),) = _core._guard_rows()
+        assert state == "idle"
+        with hs.faults("seed=0,ioctl.invalid=1"):
+            assert [row[2] for row in _core._guard_rows()] == ["bytes"]
+            assert _core._guard_retire(ident, 0, 0)[0] == "bytes"
+        one = hs.Guard(server, rule, enforce=True, log=Log())
+        one.tick()
+        assert sock.recv(1) == b""
+
+
+def timeouts_of(server: hs.Server) -> dict[int, int]:
+    return {one.conn._id: user_timeout(one.conn) for one in server._ledger.active}
+
+
+def test_user_timeouts_that_cannot_be_set_disarm_it_and_those_set_come_back(
+    server: hs.Server, loud: Loud
+) -> None:
+    rule = guard.Rule("r", when=guard.connections > 0, then=guard.UserTimeout(seconds=7))
+    one = hs.Guard(server, rule, enforce=True, log=Log())
+    with clients(server.address, 3):
+        quiet(server, 3)
+        before = timeouts_of(server)
+        with hs.faults("seed=0,setsockopt.no_buffers@2"):
+            one.tick()
+        assert isinstance(one.failure, OSError)
+        assert "TCP_USER_TIMEOUT" in str(one.failure)
+        assert timeouts_of(server) == before
+        assert not user_timeouts._told
+    until(lambda: server.stats().active == 0)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_user_timeout_that_cannot_be_given_back_keeps_no_other_short(
+    server: hs.Server, loud: Loud, nth: int
+) -> None:
+    rule = guard.Rule("r", when=guard.connections > 0, then=guard.UserTimeout(seconds=7))
+    one = hs.Guard(server, rule, enforce=True, log=Log())
+    with clients(server.address, 3):
+        quiet(server, 3)
+        before = timeouts_of(server)
+        one.tick()
+        with hs.faults(f"seed=0,setsockopt.no_buffers@{nth}"):
+            one.stop()
+        assert isinstance(one.failure, OSError)
+        now = timeouts_of(server)
+        assert sorted(now[ident] == before[ident] for ident in before) == [False, True, True]
+        assert 7000 in now.values()
+        assert not user_timeouts._told
+    until(lambda: server.stats().active == 0)
 
 
 def test_a_log_that_fails_disarms_it_too(loud: Loud) -> None:
