@@ -374,11 +374,13 @@ wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
     int fd = cn->epoll.number;
     short revents, events = POLLIN;
 
+    /* 1. Until when. Times have no descriptors: the earliest of them ends the wait. */
     if (hs_order_has_more(cn))
         until = hs_min_ns(until, cn->in_flight > 0 ? cn->next_attempt_ns : HS_NEVER);
     if (cn->wait_v6_until != 0 && !hs_order_is_complete(cn) && cn->n_attempts == 0)
         until = hs_min_ns(until, cn->wait_v6_until);
     until = hs_min_ns(until, hs_order_until(cn));
+    /* 2. For what: the set of all, or the only socket of a literal, which has none. */
     if (fd < 0) {
         fd = cn->attempts[0].fd;
         events = POLLOUT;
@@ -405,23 +407,28 @@ connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
     struct attempt *winner = NULL;
     hs_err rv;
 
+    /* 1. A turn, where dials are limited. Once it is granted it stays until the connector ends. */
     if (cn->opts.limits != NULL && !cn->started &&
         (rv = hs_dial_place_take(cn->opts.limits, op, err, &cn->place)) != HS_OK) {
         cn->failed = rv != HS_INTR && rv != HS_WANT;
         return rv;
     }
+    /* 2. No packet is sent for a caller that is out of time or cancelled. */
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
+        /* 3. All that can be done now: a winner ends it, and so does it that none is left. */
         rv = connector_advance(cn, err, &winner);
         if (rv == HS_OK)
             return take_winner(cn, winner, err, ret_conn);
         if (rv == HS_WANT && exhausted(cn))
             return no_connection(cn, err);
+        /* 4. Sleep, or leave to be stepped again; nothing was given up by then. */
         if (rv == HS_WANT)
             rv = wait_for_news(cn, op, err);
         if (rv == HS_INTR || rv == HS_WANT)
             return rv;
+        /* 5. The time is up, or it was cancelled: every attempt ends with it. */
         if (rv != HS_OK)
             return gave_up(cn, rv, err);
     }

@@ -159,12 +159,15 @@ race_secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 {
     struct hs_error err = {0};
 
+    /* 1. Plain TCP has won by being connected. */
     if (rv != HS_OK || cn->opts.tls == NULL)
         return rv;
+    /* 2. With TLS that decides the race as well, unless it is about finished handshakes. */
     if (!cn->opts.commit_at_tls && !cn->committed) {
         cn->committed = true;
         race_stop_others(cn, a);
     }
+    /* 3. The handshake as far as the bytes go. The first that fails is what the caller is told. */
     rv = hs_attempt_handshake(a, &cn->opts, &err);
     if (rv < 0 && cn->tls_error.code == HS_OK)
         cn->tls_error = err;
@@ -179,6 +182,7 @@ race_judge(struct hs_connector *cn, struct attempt *a, hs_err rv, struct attempt
         *ret_winner = a;
     if (rv == HS_OK || rv == HS_WANT)
         return rv;
+    /* It ended alone: the others run on, and the next need not wait for its 250 ms. */
     race_tell_breaker(cn, a, race_failure_of(a));
     cn->in_flight--;
     cn->next_attempt_ns = 0;
@@ -193,11 +197,14 @@ race_start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
     int64_t now = hs_now();
     hs_err rv;
 
+    /* 1. Room: the oldest has had the most time, and is the least likely to answer yet. */
     if (cn->in_flight >= (size_t)cn->opts.max_in_flight)
         race_call_off_oldest(cn);
     cn->in_flight++;
     cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
+    /* 2. connect(2); on the loopback it may be connected at once, or refused. */
     rv = race_secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
+    /* 3. It is watched. For a unix socket whose backlog is full there is no event, only a time. */
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
     else if (rv == HS_WANT && race_watch(cn, slot) != HS_OK)
@@ -233,7 +240,7 @@ race_settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
     hs_err rv;
 
     if (a->log.ended_ns != 0 || a->fd < 0)
-        return HS_WANT;
+        return HS_WANT; /* An event of before it ended. */
     rv = race_secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
     if (rv == HS_WANT && race_watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;

@@ -688,14 +688,17 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
         enum outcome outcome;
         hs_err rv;
 
+        /* 1. Closed by another thread: before anything else is taken. */
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
+        /* 2. All who are here, without a wait. What failed behind one that worked is met again. */
         if (l->handshakes != NULL)
             hs_handshakes_hold(l->handshakes, false);
         outcome = l->handshakes != NULL ? accept_secured(l, op, max, err, conns, n)
                                         : accept_some(l, max, err, conns, n);
         if (*n > 0)
             return HS_OK;
+        /* 3. Nobody, and nobody will come any more; or a slice of time was used up. */
         if (outcome == ENDED)
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was shut down");
         if (outcome == LAST)
@@ -704,6 +707,7 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
             return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if (outcome == NEXT)
             return HS_INTR; /* Nothing but failing clients for a whole slice. */
+        /* 4. Sleep until somebody comes, or until descriptors are worth another try. */
         if ((rv = wait_for_clients(l, op, outcome, err)) == HS_OK)
             continue;
         if (!hs_fd_is_closed(&l->fd))

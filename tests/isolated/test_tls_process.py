@@ -47,11 +47,6 @@ def in_child(check):
 """
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 def silent(ids: Identities, code: str, version: str = "TLSv1.3") -> None:
     """Run code that must end well and print nothing."""
     identity = ids.server_identity
