@@ -130,11 +130,11 @@ race_watch(struct hs_connector *cn, size_t slot)
     };
     int sys;
 
-    if (cn->epoll_fd < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
+    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
         return HS_OK;
-    if (hs_sys_epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
+    if (hs_sys_epoll_ctl(cn->epoll.number, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
                          &ev) == 0) {
-        a->epoll_fd = cn->epoll_fd;
+        a->epoll_fd = cn->epoll.number;
         return HS_OK;
     }
     sys = errno;
@@ -253,20 +253,16 @@ hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner)
 {
     struct epoll_event events[MAX_ATTEMPTS + 1];
     hs_err rv = HS_WANT;
-    uint64_t count;
     int n;
 
-    if (cn->epoll_fd < 0)
+    if (cn->epoll.number < 0)
         return cn->in_flight > 0 ? race_settle(cn, 0, ret_winner) : HS_WANT;
-    n = epoll_wait(cn->epoll_fd, events, MAX_ATTEMPTS + 1, 0);
+    n = epoll_wait(cn->epoll.number, events, MAX_ATTEMPTS + 1, 0);
     for (int i = 0; i < n && rv == HS_WANT; i++) {
-        if (events[i].data.u32 != LOOKUP_SLOT) {
+        if (events[i].data.u32 == LOOKUP_SLOT)
+            (void)hs_own_fd_drain(&cn->lookup);
+        else if (events[i].data.u32 < cn->n_attempts) /* Else it is no set of ours any more. */
             rv = race_settle(cn, events[i].data.u32, ret_winner);
-        } else {
-            ssize_t ignored = read(cn->lookup_fd, &count, sizeof(count));
-
-            (void)ignored;
-        }
     }
     return rv;
 }

@@ -390,6 +390,17 @@ hs_handshakes_hold(struct hs_handshakes *h, bool held)
     hs_lock_drop(&h->lock);
 }
 
+bool
+hs_handshakes_are_held(struct hs_handshakes *h)
+{
+    bool held;
+
+    hs_lock_take(&h->lock);
+    held = h->held;
+    hs_lock_drop(&h->lock);
+    return held;
+}
+
 void
 hs_handshakes_last_call(struct hs_handshakes *h)
 {
@@ -745,20 +756,24 @@ take_ready(struct hs_handshakes *h)
 }
 
 enum hs_due
-hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
+hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_parked *parked;
     struct hs_conn *conn;
     struct slot *p;
+    hs_err rv;
 
     /* 1. What became ready while nobody took it goes first: it has waited for longest. */
     if (ret_conn != NULL && (p = take_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
-    /* 2. One that is due: the gate, or a handshake that is this caller's from here on. */
-    if (hs_reactor_poll_any(h->reactor, NULL, &parked) != HS_OK)
-        return HS_DUE_NOTHING;
+    /* 2. One that is due: the gate, or a handshake that is this caller's from here on. If the set
+     * were closed the gate would be due again and again. */
+    if ((rv = hs_reactor_check(h->reactor, err)) != HS_OK)
+        return HS_DUE_FAILED;
+    if ((rv = hs_reactor_poll_any(h->reactor, err, &parked)) != HS_OK)
+        return rv == HS_E_SYSTEM ? HS_DUE_FAILED : HS_DUE_NOTHING;
     if (parked == &h->gate)
         return gate_is_due(h);
     /* 3. One step of it, without the lock. */
