@@ -80,11 +80,6 @@ _NEEDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("adapters"))
-
-
 def server_context(ids: Identities) -> ssl.SSLContext:
     """For the standard library's side."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
+import importlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,6 +83,30 @@ def _http(address: tuple[str, int], limits: Any) -> object:
     return conn.getresponse()
 
 
+def _opener(address: tuple[str, int], limits: Any) -> object:
+    from hardsock.adapters.http import opener
+
+    return opener(dial_limits=limits).open("http://{}:{}/".format(*address))
+
+
+def _opener_tls(address: tuple[str, int], limits: Any) -> object:
+    from hardsock.adapters.http import opener
+
+    return opener(dial_limits=limits).open("https://{}:{}/".format(*address))
+
+
+def _xmlrpc(address: tuple[str, int], limits: Any) -> object:
+    from hardsock.adapters.http import server_proxy
+
+    return server_proxy("http://{}:{}/".format(*address), dial_limits=limits).hello()
+
+
+def _xmlrpc_tls(address: tuple[str, int], limits: Any) -> object:
+    from hardsock.adapters.http import server_proxy
+
+    return server_proxy("https://{}:{}/".format(*address), dial_limits=limits).hello()
+
+
 def _redis(address: tuple[str, int], limits: Any) -> object:
     need_module("redis")
     from hardsock.adapters.redis import client
@@ -109,6 +136,81 @@ def _redis_asyncio(address: tuple[str, int], limits: Any) -> object:
                 await made.ping()
         finally:
             await made.aclose()
+
+    return asyncio.run(main())
+
+
+def _redis_cluster(address: tuple[str, int], limits: Any) -> object:
+    need_module("redis")
+    from hardsock.adapters.redis import cluster
+
+    return cluster("redis://{}:{}".format(*address), dial_limits=limits)
+
+
+def _redis_cluster_tls(address: tuple[str, int], limits: Any) -> object:
+    need_module("redis")
+    from hardsock.adapters.redis import cluster
+
+    return cluster("rediss://{}:{}".format(*address), dial_limits=limits)
+
+
+def _redis_sentinel(address: tuple[str, int], limits: Any) -> object:
+    need_module("redis")
+    from hardsock.adapters.redis import sentinel
+
+    return sentinel([address], dial_limits=limits).master_for("main").ping()
+
+
+def _redis_cluster_asyncio(address: tuple[str, int], limits: Any) -> object:
+    need_module("redis")
+    from hardsock.adapters.redis import async_cluster
+
+    outer = hs.current()
+
+    async def main() -> None:
+        made = async_cluster("redis://{}:{}".format(*address), dial_limits=limits)
+        try:
+            with hs.scope(outer) if outer else contextlib.nullcontext():
+                await made.initialize()
+        finally:
+            await made.aclose()
+
+    return asyncio.run(main())
+
+
+def _redis_sentinel_asyncio(address: tuple[str, int], limits: Any) -> object:
+    need_module("redis")
+    from hardsock.adapters.redis import async_sentinel
+
+    outer = hs.current()
+
+    async def main() -> None:
+        made = async_sentinel([address], dial_limits=limits).master_for("main")
+        with hs.scope(outer) if outer else contextlib.nullcontext():
+            await made.ping()
+
+    return asyncio.run(main())
+
+
+def _sdk(name: str, address: tuple[str, int], limits: Any) -> object:
+    need_module(name)
+    made = importlib.import_module(f"hardsock.adapters.{name}").client(
+        api_key="none", base_url="http://{}:{}/".format(*address), dial_limits=limits
+    )
+    with made:
+        return made.models.list()
+
+
+def _sdk_asyncio(name: str, address: tuple[str, int], limits: Any) -> object:
+    need_module(name)
+    adapter = importlib.import_module(f"hardsock.adapters.{name}")
+    outer = hs.current()
+
+    async def main() -> None:
+        url = "http://{}:{}/".format(*address)
+        async with adapter.async_client(api_key="none", base_url=url, dial_limits=limits) as made:
+            with hs.scope(outer) if outer else contextlib.nullcontext():
+                await made.models.list()
 
     return asyncio.run(main())
 
@@ -177,9 +279,22 @@ DIALS: dict[str, Dial] = {
     "ftplib": _ftplib,
     "ftplib, TLS": _ftplib_tls,
     "http.client": _http,
+    "urllib.request": _opener,
+    "urllib.request, TLS": _opener_tls,
+    "xmlrpc.client": _xmlrpc,
+    "xmlrpc.client, TLS": _xmlrpc_tls,
     "redis": _redis,
     "redis, TLS": _redis_tls,
     "redis, asyncio": _redis_asyncio,
+    "redis, cluster": _redis_cluster,
+    "redis, cluster, TLS": _redis_cluster_tls,
+    "redis, cluster, asyncio": _redis_cluster_asyncio,
+    "redis, Sentinel": _redis_sentinel,
+    "redis, Sentinel, asyncio": _redis_sentinel_asyncio,
+    "openai": functools.partial(_sdk, "openai"),
+    "openai, asyncio": functools.partial(_sdk_asyncio, "openai"),
+    "anthropic": functools.partial(_sdk, "anthropic"),
+    "anthropic, asyncio": functools.partial(_sdk_asyncio, "anthropic"),
     "PyMySQL": _pymysql,
     "psycopg": _psycopg,
     "paho": _paho,
@@ -193,6 +308,14 @@ def silent() -> Iterator[tuple[str, int]]:
     """Accepts in the kernel's queue, and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()
+
+
+@pytest.fixture
+def refused() -> Iterator[tuple[str, int]]:
+    """Bound and not listened to."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()
 
 
 @pytest.mark.parametrize("name", DIALS)
@@ -218,5 +341,94 @@ def test_it_waits_for_a_place_and_dials_nobody(name: str, silent: tuple[str, int
 
 @pytest.mark.parametrize("name", DIALS)
 def test_only_a_dial_limits_is_one(name: str, silent: tuple[str, int]) -> None:
-    with pytest.raises(TypeError, match="limits must be a DialLimits"):
+    with hs.timeout(LATE), pytest.raises(TypeError, match="limits must be a DialLimits"):
         DIALS[name](silent, 3)
+
+
+# ---- psycopg, which connects by itself
+
+
+class _Telling(hs.DialLimits):
+    """Tells how long it was to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__(in_flight=1)
+        self.asked: list[float | None] = []
+
+    def place(self, *, timeout: float | None = None, token: Any = None) -> Any:
+        self.asked.append(timeout)
+        return super().place(timeout=0.01, token=token)
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"), [("", 130), ("connect_timeout=7", 7), ("connect_timeout=1", 2)]
+)
+def test_connect_timeout_of_psycopg_bounds_the_wait_for_a_place(
+    settings: str, seconds: int, silent: tuple[str, int]
+) -> None:
+    need_module("psycopg")
+    import psycopg
+
+    from hardsock.adapters.psycopg import connect
+
+    limits = _Telling()
+    with limits.place():
+        limits.asked.clear()
+        with pytest.raises(psycopg.errors.ConnectionTimeout) as caught:
+            connect("host={} port={} ".format(*silent) + settings, dial_limits=limits)
+        assert isinstance(caught.value.__cause__, hs.DeadlineExceeded)
+        assert caught.value.__cause__.phase == "limits"
+    assert limits.asked == [seconds]
+
+
+def test_connect_timeout_of_psycopg_bounds_the_lookups(
+    monkeypatch: pytest.MonkeyPatch, refused: tuple[str, int]
+) -> None:
+    need_module("psycopg")
+    import psycopg
+
+    import hardsock.adapters.psycopg
+
+    asked: list[float] = []
+
+    def resolve(address: Any, *, timeout: float) -> Any:
+        asked.append(timeout)
+        return hs.resolve(address, timeout=60)
+
+    monkeypatch.setattr(hardsock.adapters.psycopg, "resolve", resolve)
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        hardsock.adapters.psycopg.connect(
+            f"host=localhost,localhost port={refused[1]} connect_timeout=3600"
+        )
+    first, second = asked
+    assert second < first <= 3600, "all together have it once"
+
+
+def test_an_interrupt_of_psycopgs_connect_leaves_no_place_taken(refused: tuple[str, int]) -> None:
+    need_module("psycopg")
+    import psycopg
+
+    from hardsock.adapters.psycopg import Connection, connect
+
+    code = Connection.connect.__func__.__code__
+    limits, seen, tracer = hs.DialLimits(in_flight=1), set[int](), sys.gettrace()
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        if event == "line" and frame.f_lineno not in seen:
+            seen.add(frame.f_lineno)
+            raise KeyboardInterrupt
+        return trace
+
+    for _ in range(len(set(code.co_lines()))):
+        sys.settrace(lambda frame, event, arg: trace if frame.f_code is code else None)
+        try:
+            connect("host={} port={}".format(*refused), dial_limits=limits)
+        except KeyboardInterrupt:
+            assert limits.stats().in_flight == 0, f"interrupted in line {max(seen)}"
+        except psycopg.OperationalError:
+            break  # Nothing was left to interrupt.
+        finally:
+            sys.settrace(tracer)
+    else:
+        pytest.fail("it never came to its end")
+    assert limits.stats().begun > 1

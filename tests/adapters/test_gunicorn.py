@@ -24,11 +24,6 @@ _TIMEOUT = 60.0
 TESTS = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("gunicorn"))
-
-
 @contextlib.contextmanager
 def gunicorn(*options: str) -> Iterator[Server]:
     """gunicorn with `wsgi_app`; the end of the block is SIGTERM."""

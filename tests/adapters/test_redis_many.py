@@ -64,8 +64,11 @@ def nodes() -> Iterator[list[Server]]:
 
 
 @contextlib.contextmanager
-def _cluster(nodes: list[Server], total: float | None = None) -> Iterator[Any]:
-    made = hardsock.adapters.redis.cluster("redis://{}:{}".format(*nodes[0].address), total=30)
+def _cluster(
+    nodes: list[Server], total: float | None = None, limits: hs.DialLimits | None = None
+) -> Iterator[Any]:
+    url = "redis://{}:{}".format(*nodes[0].address)
+    made = hardsock.adapters.redis.cluster(url, total=30, dial_limits=limits)
     made.total = total
     try:
         yield made
@@ -74,7 +77,8 @@ def _cluster(nodes: list[Server], total: float | None = None) -> Iterator[Any]:
 
 
 def test_a_cluster_serves_over_hardsock(nodes: list[Server]) -> None:
-    with _cluster(nodes, 30) as client:
+    limits = hs.DialLimits(in_flight=1)
+    with _cluster(nodes, 30, limits) as client:
         for number in range(20):
             client.set(f"key {number}", number)
         with client.pipeline() as pipe:
@@ -84,6 +88,8 @@ def test_a_cluster_serves_over_hardsock(nodes: list[Server]) -> None:
         found = [one for one in hs.open_connections() if one.how == "connect"]
         assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in nodes}
         assert {one.site.file for one in found} == {__file__}
+        assert limits.stats().begun >= len(nodes), "each of them had a place"
+        assert limits.stats().in_flight == 0
     nothing_open()
 
 
@@ -160,13 +166,15 @@ def sentinel() -> Iterator[tuple[Server, Server]]:
 
 def test_a_client_of_sentinel_serves_over_hardsock(sentinel: tuple[Server, Server]) -> None:
     asked = sentinel[1]
-    made = hardsock.adapters.redis.sentinel([asked.address], total=30)
+    limits = hs.DialLimits(in_flight=1)
+    made = hardsock.adapters.redis.sentinel([asked.address], total=30, dial_limits=limits)
     client = made.master_for("main")
     assert client.total == 30
     client.set("by sentinel", "1")
     assert client.get("by sentinel") == b"1"
     found = [one for one in hs.open_connections() if one.how == "connect"]
     assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in sentinel}
+    assert limits.stats()[:3] == (0, 0, 2), "one for the sentinel and one for the primary"
     client.total = SHORT
     with pytest.raises(redis.exceptions.TimeoutError):
         client.blpop("never", 0)
@@ -256,7 +264,8 @@ def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
 ) -> None:
     async def main() -> None:
         url = "redis://{}:{}".format(*nodes[0].address)
-        client = hardsock.adapters.redis.async_cluster(url, total=30)
+        limits = hs.DialLimits(in_flight=1)
+        client = hardsock.adapters.redis.async_cluster(url, total=30, dial_limits=limits)
         try:
             async with client.pipeline() as pipe:
                 for number in range(20):
@@ -272,6 +281,8 @@ def test_a_command_of_an_awaited_cluster_ends_and_the_next_gets_its_own_answer(
                 assert await client.get("own") == b"%d" % number
             found = [one for one in hs.open_connections() if one.how == "connect"]
             assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in nodes}
+            assert limits.stats().begun >= len(nodes), "each of them had a place"
+            assert limits.stats().in_flight == 0
         finally:
             await client.aclose()
 
@@ -302,12 +313,16 @@ def test_an_awaited_client_of_sentinel_serves_over_hardsock(
     sentinel: tuple[Server, Server],
 ) -> None:
     async def main() -> None:
-        made = hardsock.adapters.redis.async_sentinel([sentinel[1].address], total=30)
+        limits = hs.DialLimits(in_flight=1)
+        made = hardsock.adapters.redis.async_sentinel(
+            [sentinel[1].address], total=30, dial_limits=limits
+        )
         client = made.master_for("main")
         await client.set("by sentinel", "1")
         assert await client.get("by sentinel") == b"1"
         found = [one for one in hs.open_connections() if one.how == "connect"]
         assert {one.peer for one in found} == {"{}:{}".format(*one.address) for one in sentinel}
+        assert limits.stats()[:3] == (0, 0, 2), "one for the sentinel and one for the primary"
         await _ends_awaited("deadline", client, lambda: client.blpop("never", 0), None)
         client.total = 30
         assert await client.get("by sentinel") == b"1"

@@ -257,6 +257,33 @@ START_TEST(who_tends_on_holds_up_nobody_who_accepts)
 }
 END_TEST
 
+/* A client is there, and the one who waits to accept is not stepped: the tender hears of it once.
+ * The acceptor is woken, and gets it. */
+START_TEST(who_tends_does_not_go_round_for_newcomers_that_nobody_takes)
+{
+    struct hs_addr addr;
+    struct hs_listener *l = proxied_listener(&addr);
+    struct hs_op tending = op_step(30 * SECOND), accepting = op_step(30 * SECOND);
+    struct pollfd fd = {.fd = hs_listener_wait_fileno(l), .events = POLLIN};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct hs_conn *conn;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_tend(l, &tending, fresh())));
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_accept(l, &accepting, 1, fresh(), &conn, &n)));
+    ck_assert_int_eq(connect(client, &addr.sa, addr.len), 0);
+    ck_assert_int_eq(poll(&fd, 1, 10000), 1);
+    ASSERT_ERR(HS_WANT, hs_listener_tend(l, &tending, fresh()));
+    ck_assert_int_eq(poll(&fd, 1, 0), 0);
+    put(client, "PROXY UNKNOWN\r\n", 15);
+    while (DONE(hs_listener_accept(l, &accepting, 1, fresh(), &conn, &n)) == HS_WANT)
+        ck_assert_int_eq(poll(&fd, 1, 10000), 1);
+    hs_conn_unref(conn);
+    (void)close(client);
+    hs_listener_unref(l);
+}
+END_TEST
+
 struct tending {
     struct hs_listener *l;
     struct hs_token *over;
@@ -289,6 +316,29 @@ accept_proxied(void *arg)
     }
     return NULL;
 }
+
+/* In a thread: it sleeps while newcomers are held, and hears of it. */
+START_TEST(who_waits_to_accept_is_woken_when_a_tender_meets_newcomers)
+{
+    struct hs_addr addr;
+    struct tending t = {.l = proxied_listener(&addr)};
+    struct hs_op op = op_step(30 * SECOND);
+    struct thread acceptor;
+    int fds[PROXIED];
+
+    thread_start(&acceptor, accept_proxied, &t);
+    for (int i = 0; i < PROXIED; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(fds[i], &addr.sa, addr.len), 0);
+        put(fds[i], "PROXY UNKNOWN\r\n", 15);
+        (void)!hs_listener_tend(t.l, &op, fresh());
+    }
+    (void)thread_join(&acceptor);
+    ck_assert_uint_eq(t.n, PROXIED);
+    close_all(fds, PROXIED);
+    hs_listener_unref(t.l);
+}
+END_TEST
 
 /* Who tends may be the one who hears that a client is ready, and takes nobody. */
 START_TEST(who_tends_beside_an_acceptor_loses_no_client)
@@ -839,6 +889,8 @@ main(void)
 
     tcase_add_test(tc, accept_takes_one_or_as_many_as_wait);
     tcase_add_test(tc, who_tends_on_holds_up_nobody_who_accepts);
+    tcase_add_test(tc, who_tends_does_not_go_round_for_newcomers_that_nobody_takes);
+    tcase_add_test(tc, who_waits_to_accept_is_woken_when_a_tender_meets_newcomers);
     tcase_add_test(tc, accepting_at_most_none_ends_at_once);
     tcase_add_loop_test(tc, closing_or_cancelling_wakes_every_acceptor, 0, 2);
     tcase_add_test(tc, each_connection_goes_to_exactly_one_of_several_acceptors);

@@ -32,11 +32,6 @@ def run(request: pytest.FixtureRequest, event_loops: None) -> RunMain:
     return MAINS[request.param]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 async def line(conn: aio.Connection) -> None:
     """Answer one line, with how many came before."""
     text = await conn.recv_until(b"\n", keep=True, timeout=10)

@@ -22,11 +22,6 @@ from support.pki import CLIENT
 from support.tls import Identities
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("ssl-context"))
-
-
 @pytest.fixture
 def context(ids: Identities) -> hs.SSLContext:
     return hs.ssl_context(ca=ids.ca)

@@ -44,11 +44,6 @@ VERSIONS = ("TLSv1.2", "TLSv1.3")
 pytestmark = pytest.mark.usefixtures("event_loops")
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 @pytest.fixture(params=["threads", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Callable[[Clause], None]:
     """Runs a clause by a blocking thread, and in an event loop."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters._tls_bio import AsyncTLSOverBio, TLSOverBio
 from hardsock.adapters._total import scope_has_ended
 from hardsock.connecting.proxies import parse_via
@@ -153,7 +154,7 @@ class _Backend:
             if proxy_tls is not None:
                 raise ValueError(f"proxy_tls is for an https:// proxy, and proxy is {found}")
             found = None
-        self._options, self._limits = options, dial_limits
+        self._options, self._limits = options, checked_limits(dial_limits)
         self._settings = _Settings(
             tls, None if found is None else (found.host, found.port), proxy_tls
         )

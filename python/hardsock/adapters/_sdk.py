@@ -67,26 +67,30 @@ def clients(library: Any, blocking: Any, awaited: Any, error: Any) -> Clients:
             headers = response.headers if response else None
             hs.sleep(self._calculate_retry_timeout(max_retries - retries_taken, options, headers))
 
-    def ours(make: Any, total: float | None, tls: Any, socket: Any) -> Any:
+    def ours(make: Any, total: float | None, **connecting: Any) -> Any:
         settings = {} if total is None else {"timeout": total}
-        return make(total=total, tls=tls, socket=socket, follow_redirects=True, **settings)
+        return make(total=total, follow_redirects=True, **connecting, **settings)
 
     def client(
         *,
         total: float | None = None,
         tls: hs.TLSConfig | None = None,
         socket: hs.SocketOptions | None = None,
+        dial_limits: hs.DialLimits | None = None,
         **settings: Any,
     ) -> Any:
-        return Client(http_client=ours(HTTPClient, total, tls, socket), **settings)
+        over = ours(HTTPClient, total, tls=tls, socket=socket, dial_limits=dial_limits)
+        return Client(http_client=over, **settings)
 
     def async_client(
         *,
         total: float | None = None,
         tls: hs.TLSConfig | None = None,
         socket: hs.SocketOptions | None = None,
+        dial_limits: hs.DialLimits | None = None,
         **settings: Any,
     ) -> Any:
-        return awaited(http_client=ours(AsyncHTTPClient, total, tls, socket), **settings)
+        over = ours(AsyncHTTPClient, total, tls=tls, socket=socket, dial_limits=dial_limits)
+        return awaited(http_client=over, **settings)
 
     return Clients(client, async_client)

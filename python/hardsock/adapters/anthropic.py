@@ -30,6 +30,7 @@ def client(
     total: float | None = None,
     tls: hs.TLSConfig | None = None,
     socket: hs.SocketOptions | None = None,
+    dial_limits: hs.DialLimits | None = None,
     **settings: object,
 ) -> _library.Anthropic:
     """Return a client over hardsock.
@@ -39,9 +40,12 @@ def client(
             Also the default of the library's ``timeout``.
         tls: ``None``: hardsock's defaults.
         socket: Options for the sockets.
+        dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
         settings: Those of ``anthropic.Anthropic``, but for ``http_client``.
     """
-    made: _library.Anthropic = _made.client(total=total, tls=tls, socket=socket, **settings)
+    made: _library.Anthropic = _made.client(
+        total=total, tls=tls, socket=socket, dial_limits=dial_limits, **settings
+    )
     return made
 
 
@@ -50,10 +54,11 @@ def async_client(
     total: float | None = None,
     tls: hs.TLSConfig | None = None,
     socket: hs.SocketOptions | None = None,
+    dial_limits: hs.DialLimits | None = None,
     **settings: object,
 ) -> _library.AsyncAnthropic:
     """Return a client whose calls are awaited; as `client`."""
     made: _library.AsyncAnthropic = _made.async_client(
-        total=total, tls=tls, socket=socket, **settings
+        total=total, tls=tls, socket=socket, dial_limits=dial_limits, **settings
     )
     return made

@@ -24,8 +24,9 @@ import xmlrpc.client
 from typing import Any
 
 from hardsock._core import CancelToken
+from hardsock._dial_limits import DialLimits
 from hardsock._scope import current, timeout
-from hardsock.adapters._dial import Dials
+from hardsock.adapters._dial import Dials, checked_limits
 from hardsock.adapters._tls import context_or_default
 from hardsock.connecting.create_connection import create_connection
 
@@ -83,17 +84,21 @@ class HTTPSConnection(_Over, http.client.HTTPSConnection):
 
 
 class _HTTPHandler(urllib.request.HTTPHandler):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self._settings = settings
+
     def http_open(self, req: Any) -> Any:
-        return self.do_open(HTTPConnection, req)
+        return self.do_open(HTTPConnection, req, **self._settings)
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, **settings: Any) -> None:
         super().__init__(context=context)
-        self._ours = context
+        self._settings = {"context": context, **settings}
 
     def https_open(self, req: Any) -> Any:
-        return self.do_open(HTTPSConnection, req, context=self._ours)
+        return self.do_open(HTTPSConnection, req, **self._settings)
 
 
 class Opener(urllib.request.OpenerDirector):
@@ -107,14 +112,21 @@ class Opener(urllib.request.OpenerDirector):
             return super().open(*args, **kwargs)
 
 
-def opener(*handlers: Any, total: float | None = None, context: Any = None) -> Opener:
+def opener(
+    *handlers: Any,
+    total: float | None = None,
+    context: Any = None,
+    dial_limits: DialLimits | None = None,
+) -> Opener:
     """Make what ``urllib.request.build_opener`` makes, over hardsock.
 
     Args:
         handlers: Further ones, as ``build_opener`` takes them, made already.
         total: Seconds for each ``open`` as a whole; ``None``: the ambient scope alone decides.
         context: Made by ``hardsock.ssl_context()``; ``None``: trusts whom the system trusts.
+        dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
     """
+    limits = checked_limits(dial_limits)
     made = Opener()
     made.total = total
     usual = (
@@ -127,8 +139,8 @@ def opener(*handlers: Any, total: float | None = None, context: Any = None) -> O
     for kind in usual:
         if not any(isinstance(one, kind) for one in handlers):
             made.add_handler(kind())
-    made.add_handler(_HTTPHandler())
-    made.add_handler(_HTTPSHandler(context_or_default(context)))
+    made.add_handler(_HTTPHandler(dial_limits=limits))
+    made.add_handler(_HTTPSHandler(context_or_default(context), dial_limits=limits))
     for one in handlers:
         made.add_handler(one)
     return made
@@ -141,10 +153,18 @@ class _Calling:
     """What both kinds of transports do differently from xmlrpc.client's."""
 
     total: float | None
+    dial_limits: DialLimits | None
     _connection: Any
     _extra_headers: Any
 
-    def __init__(self, *args: Any, total: float | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        total: float | None = None,
+        dial_limits: DialLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.dial_limits = checked_limits(dial_limits)
         super().__init__(*args, **kwargs)
         self.total = total
 
@@ -156,12 +176,16 @@ class _Calling:
     def _make(self, host: Any, kind: Any, **kwargs: Any) -> Any:
         if not self._connection or host != self._connection[0]:
             name, self._extra_headers, given = self.get_host_info(host)  # type: ignore[attr-defined]
-            self._connection = host, kind(name, **kwargs, **(given or {}))
+            made = kind(name, dial_limits=self.dial_limits, **kwargs, **(given or {}))
+            self._connection = host, made
         return self._connection[1]
 
 
 class Transport(_Calling, xmlrpc.client.Transport):
-    """``xmlrpc.client.Transport`` over hardsock; *total*: seconds for each call."""
+    """``xmlrpc.client.Transport`` over hardsock; *total*: seconds for each call.
+
+    *dial_limits*: as of ``hardsock.connect(limits=)``.
+    """
 
     def make_connection(self, host: Any) -> Any:
         """As xmlrpc.client has it."""
@@ -169,7 +193,7 @@ class Transport(_Calling, xmlrpc.client.Transport):
 
 
 class SafeTransport(_Calling, xmlrpc.client.SafeTransport):
-    """``xmlrpc.client.SafeTransport`` over hardsock; *total*: seconds for each call."""
+    """``xmlrpc.client.SafeTransport`` over hardsock; *total* and *dial_limits* as of ``Transport``."""
 
     def __init__(self, *args: Any, context: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, context=context_or_default(context), **kwargs)
@@ -180,7 +204,12 @@ class SafeTransport(_Calling, xmlrpc.client.SafeTransport):
 
 
 def server_proxy(
-    uri: str, *, total: float | None = None, context: Any = None, **kwargs: Any
+    uri: str,
+    *,
+    total: float | None = None,
+    context: Any = None,
+    dial_limits: DialLimits | None = None,
+    **kwargs: Any,
 ) -> xmlrpc.client.ServerProxy:
     """Make an ``xmlrpc.client.ServerProxy`` each of whose calls takes *total* seconds at most.
 
@@ -188,12 +217,17 @@ def server_proxy(
         uri: ``http://`` or ``https://``.
         total: Seconds; ``None``: the ambient scope alone decides.
         context: Made by ``hardsock.ssl_context()``; ``None``: trusts whom the system trusts.
+        dial_limits: For connections in the making: as ``hardsock.connect(limits=)``.
         kwargs: As ``ServerProxy`` takes them, but for ``transport``.
     """
-    headers = kwargs.pop("headers", ())
+    common = {
+        "total": total,
+        "dial_limits": dial_limits,
+        "headers": kwargs.pop("headers", ()),
+    }
     transport: Any
     if uri.lower().startswith("https:"):
-        transport = SafeTransport(total=total, context=context, headers=headers)
+        transport = SafeTransport(context=context, **common)
     else:
-        transport = Transport(total=total, headers=headers)
+        transport = Transport(**common)
     return xmlrpc.client.ServerProxy(uri, transport, **kwargs)

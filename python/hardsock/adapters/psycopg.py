@@ -21,7 +21,8 @@ server-side cursors end, too, but a statement in pipeline mode takes its pipelin
 scope it is as ever.
 
 Tested with psycopg 3.2 to 3.3, psycopg_pool 3.2 to 3.3. What is not public there and used here:
-``Connection._connect_gen``, ``errors._WaitTimeout``, ``ConnectionPool._waiting``.
+``Connection._connect_gen``, ``conninfo.timeout_from_conninfo``, ``errors._WaitTimeout``,
+``ConnectionPool._waiting``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors, waiting
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo, timeout_from_conninfo
 from psycopg.pq import TransactionStatus
 
 from hardsock._core import CancelToken
@@ -54,6 +55,8 @@ __all__ = ["Connection", "ConnectionPool", "connect"]
 check("psycopg", version("psycopg"), "3.2", "3.3")
 
 _WaitTimeout: type[Exception] = getattr(errors, "_WaitTimeout", TimeoutError)  # 3.2 has none
+_SETTINGS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
+"""Parameters of ``connect`` that are no libpq's."""
 _INTERVAL = 0.1
 """psycopg's own."""
 _ASK = 0.5
@@ -112,8 +115,12 @@ def _list(params: dict[str, Any], name: str, variable: str) -> list[str]:
     return str(given).split(",")
 
 
-def _with_addresses(params: dict[str, Any]) -> dict[str, Any]:
-    """*params* with ``hostaddr``, so that libpq, which would block, looks nothing up."""
+def _with_addresses(params: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """*params* with ``hostaddr``, so that libpq, which would block, looks nothing up.
+
+    All lookups together take *seconds* at most.
+    """
+    until = time.monotonic() + seconds
     hosts = _list(params, "host", "PGHOST")
     if params.get("hostaddr") or os.environ.get("PGHOSTADDR") or params.get("service"):
         return params
@@ -126,7 +133,8 @@ def _with_addresses(params: dict[str, Any]) -> dict[str, Any]:
         if not host or host.startswith(("/", "@")):
             rows.append((host, port, ""))
             continue
-        plan = resolve((host, int(port or 5432))).plan
+        left = max(0.0, until - time.monotonic())
+        plan = resolve((host, int(port or 5432)), timeout=left).plan
         rows += [(host, port, one.rpartition(":")[0].strip("[]")) for one in plan]
     names = ("host", "port", "hostaddr")
     columns = (",".join(column) for column in zip(*rows, strict=True))
@@ -144,37 +152,24 @@ class Connection(psycopg.Connection[Any]):
         """As psycopg has it; the lookup and every wait end with the scope.
 
         *dial_limits*: as of ``hardsock.connect(limits=)``; its place is held until it has logged in.
+        The wait for a place, and the lookup, take ``connect_timeout`` seconds each at most, as each
+        attempt does (psycopg's default: 130).
         """
         limits = checked_limits(kwargs.pop("dial_limits", None))
-        if limits is None:
-            return cls._connect(conninfo, **kwargs)
-        place = limits.place()
-        try:
-            place.__enter__()
-        except DeadlineExceeded as exc:
-            raise errors.ConnectionTimeout(str(exc)) from exc
-        with contextlib.ExitStack() as held:
-            held.push(place)
-            return cls._connect(conninfo, **kwargs)
-
-    @classmethod
-    def _connect(cls, conninfo: str, **kwargs: Any) -> Any:
-        ours = {
-            name: kwargs.pop(name)
-            for name in (
-                *("autocommit", "prepare_threshold", "context"),
-                *("row_factory", "cursor_factory"),
-            )
-            if name in kwargs
-        }
+        ours = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         params = conninfo_to_dict(conninfo, **kwargs)
+        seconds = timeout_from_conninfo(params)
         try:
-            params = _with_addresses(params)
+            with contextlib.nullcontext() if limits is None else limits.place(timeout=seconds):
+                return cls._connect(params, seconds, ours)
         except ResolveError as exc:
             raise psycopg.OperationalError(str(exc)) from exc
         except DeadlineExceeded as exc:
             raise errors.ConnectionTimeout(str(exc)) from exc
-        conn = super().connect(make_conninfo("", **params), **ours)
+
+    @classmethod
+    def _connect(cls, params: dict[str, Any], seconds: float, settings: dict[str, Any]) -> Any:
+        conn = super().connect(make_conninfo("", **_with_addresses(params, seconds)), **settings)
         info = conn.info
         note(conn.pgconn.socket, f"libpq {info.host}:{info.port}/{info.dbname}")
         return conn

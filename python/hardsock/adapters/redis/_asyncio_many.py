@@ -10,9 +10,11 @@ import redis.asyncio.sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException
 
+from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import remaining, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters.redis._asyncio import AsyncConnection, AsyncRedis, AsyncSSLConnection
 from hardsock.adapters.redis._sentinel import ClientsOverHardsock
 from hardsock.adapters.redis._sync import ScopeEnded
@@ -57,13 +59,16 @@ class AsyncCluster(redis.asyncio.RedisCluster):
 
     total: float | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dial_limits: DialLimits | None = None, **kwargs: Any) -> None:
+        limits = checked_limits(dial_limits)
         super().__init__(*args, **kwargs)
         # Each node is made with these, those that are found later, too.
         settings: dict[str, Any] = self.connection_kwargs
         settings["connection_class"] = _kind(settings.get("connection_class"))
+        settings["dial_limits"] = limits
         for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = settings["connection_class"]
+            node.connection_kwargs["dial_limits"] = limits
 
     async def initialize(self, *args: Any, **kwargs: Any) -> Any:
         """As redis-py has it, within ``total``."""
@@ -107,11 +112,8 @@ class AsyncSentinel(ClientsOverHardsock, redis.asyncio.Sentinel):
     client_class = _Client
     connection_classes = (_Connection, _SSLConnection)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for one in self.sentinels:
-            pool = one.connection_pool
-            pool.connection_class = _kind(pool.connection_class)
+    def _asking_class(self, given: Any) -> Any:
+        return _kind(given)
 
 
 def async_cluster(url: str, *, total: float | None = None, **settings: Any) -> AsyncCluster:
@@ -123,7 +125,8 @@ def async_cluster(url: str, *, total: float | None = None, **settings: Any) -> A
     Args:
         url: ``redis://`` or ``rediss://``, of any node.
         total: Seconds; ``None``: the ambient scope alone decides.
-        settings: Further ones of ``redis.asyncio.RedisCluster``.
+        settings: Further ones of ``redis.asyncio.RedisCluster``; and ``dial_limits``, as
+            ``hardsock.connect(limits=)``, for connections to all nodes.
     """
     made: AsyncCluster = AsyncCluster.from_url(url, **settings)
     made.total = total
@@ -138,7 +141,8 @@ def async_sentinel(
     Args:
         addresses: Those of the sentinels.
         total: Seconds for each command of such a client; ``None``: the ambient scope alone decides.
-        settings: Further ones of ``redis.asyncio.Sentinel``.
+        settings: Further ones of ``redis.asyncio.Sentinel``; and ``dial_limits``, as
+            ``hardsock.connect(limits=)``, for connections to sentinels and servers.
     """
     made = AsyncSentinel(addresses, **settings)
     made.total = total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import redis
@@ -9,8 +10,10 @@ import redis.cluster
 from redis.exceptions import RedisClusterException
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from hardsock._dial_limits import DialLimits
 from hardsock._scope import current, remaining, timeout
 from hardsock.adapters._causes import handled, raise_if_cancelled
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters.redis._sync import Connection, ScopeEnded, SSLConnection
 
 __all__ = ["Cluster", "cluster"]
@@ -52,11 +55,18 @@ class _SSLConnection(_OfCluster, SSLConnection):
 class _Pool(redis.ConnectionPool):
     """The pool of a node, which redis-py tells by a class whether it is for TLS."""
 
-    def __init__(self, connection_class: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dial_limits: DialLimits | None = None,
+        /,
+        connection_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
         secured = isinstance(connection_class, type) and issubclass(
             connection_class, redis.SSLConnection
         )
-        super().__init__(_SSLConnection if secured else _Connection, **kwargs)
+        kind = _SSLConnection if secured else _Connection
+        super().__init__(kind, dial_limits=dial_limits, **kwargs)
 
 
 def _within(total: float | None, what: str, call: Any, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +116,13 @@ class Cluster(redis.cluster.RedisCluster):
                 node.redis_connection.connection_pool.disconnect()
 
 
-def cluster(url: str, *, total: float | None = None, **settings: Any) -> Cluster:
+def cluster(
+    url: str,
+    *,
+    total: float | None = None,
+    dial_limits: DialLimits | None = None,
+    **settings: Any,
+) -> Cluster:
     """Make a client of a cluster each of whose commands takes *total* seconds at most.
 
     Making it asks a node for the others, which takes *total* seconds at most as well.
@@ -114,10 +130,13 @@ def cluster(url: str, *, total: float | None = None, **settings: Any) -> Cluster
     Args:
         url: ``redis://`` or ``rediss://``, of any node.
         total: Seconds; ``None``: the ambient scope alone decides.
+        dial_limits: For connections to all nodes: as ``hardsock.connect(limits=)``.
         settings: Further ones of ``redis.cluster.RedisCluster``.
     """
+    # redis-py drops the parameters that it does not know on their way to the connections.
+    pool = functools.partial(_Pool, checked_limits(dial_limits))
     made: Cluster = _within(
-        total, "look for nodes", Cluster, url=url, connection_pool_class=_Pool, **settings
+        total, "look for nodes", Cluster, url=url, connection_pool_class=pool, **settings
     )
     made.total = total
     return made

@@ -8,8 +8,10 @@ import redis
 import redis.sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from hardsock._dial_limits import DialLimits
 from hardsock._errors import DeadlineExceeded
 from hardsock._scope import current
+from hardsock.adapters._dial import checked_limits
 from hardsock.adapters.redis._sync import Connection, Redis, ScopeEnded, SSLConnection
 
 __all__ = ["Sentinel", "sentinel"]
@@ -46,6 +48,20 @@ class ClientsOverHardsock:
     connection_classes: tuple[Any, Any]
     """Without and with TLS."""
     connection_kwargs: dict[str, Any]
+    sentinels: list[Any]
+
+    def __init__(self, *args: Any, dial_limits: DialLimits | None = None, **kwargs: Any) -> None:
+        limits = {} if checked_limits(dial_limits) is None else {"dial_limits": dial_limits}
+        super().__init__(*args, **kwargs)
+        self.connection_kwargs.update(limits)
+        for one in self.sentinels:
+            pool = one.connection_pool
+            pool.connection_class = self._asking_class(pool.connection_class)
+            pool.connection_kwargs.update(limits)
+
+    def _asking_class(self, given: Any) -> Any:
+        """What a question to a sentinel goes through, in the place of redis-py's."""
+        raise NotImplementedError
 
     def _client(self, make: Any, service_name: str, settings: dict[str, Any]) -> Any:
         secured = settings.get("ssl", self.connection_kwargs.get("ssl", False))
@@ -74,12 +90,8 @@ class Sentinel(ClientsOverHardsock, redis.sentinel.Sentinel):
     client_class = Redis
     connection_classes = (_Connection, _SSLConnection)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for one in self.sentinels:
-            pool = one.connection_pool
-            secured = issubclass(pool.connection_class, redis.SSLConnection)
-            pool.connection_class = SSLConnection if secured else Connection
+    def _asking_class(self, given: Any) -> Any:
+        return SSLConnection if issubclass(given, redis.SSLConnection) else Connection
 
 
 def sentinel(
@@ -90,7 +102,8 @@ def sentinel(
     Args:
         addresses: Those of the sentinels.
         total: Seconds for each command of such a client; ``None``: the ambient scope alone decides.
-        settings: Further ones of ``redis.sentinel.Sentinel``.
+        settings: Further ones of ``redis.sentinel.Sentinel``; and ``dial_limits``, as
+            ``hardsock.connect(limits=)``, for connections to sentinels and servers.
     """
     made = Sentinel(addresses, **settings)
     made.total = total
