@@ -83,7 +83,7 @@ PY_FILES  = $(wildcard setup.py python tests tools bench examples packaging)
 
 # ---- what depends on the interpreter: written once by the venv's own Python
 
-PY_GOALS := build test test-py test-nightly asan-py tsan-py coverage lint stubs tidy bench board compare demo docs check-adapters check-suites check-docs nightly-docs soak
+PY_GOALS := build test test-py test-nightly test-timing asan-py tsan-py coverage lint stubs tidy bench board compare demo docs check-adapters check-suites check-docs nightly-docs soak
 ifneq ($(filter $(PY_GOALS),$(or $(MAKECMDGOALS),build)),)
 include build/python.mk
 endif
@@ -296,7 +296,7 @@ check-install: ## pip install into a clean venv of every CPython 3.10 to 3.14 fo
 
 # ---- other platforms, and the night
 
-.PHONY: check-distros check-freethreaded check-adapters check-suites nightly test-nightly
+.PHONY: check-distros check-freethreaded check-adapters check-suites nightly test-nightly test-timing
 check-distros: ## build and test in trees of other Debian releases (SUITES), made in a cache; root
 	$(Q)$(TOOLPY) tools/distro.py check $(SUITES)
 
@@ -314,8 +314,11 @@ soak: need-dev build ## everything at once for MINUTES (60), and what grows in i
 	$(Q)PYTHONPATH=$(CURDIR):$(CURDIR)/tools $(PY) -m tools.soak --minutes $(or $(MINUTES),60) $(SOAK_ARGS)
 
 # pytest says 5 where it finds no test.
-test-nightly: need-dev build ## Python tests that are too slow for each commit
-	$(Q)$(pytest) -m nightly || { state=$$?; test $$state = 5 && echo 'No test is marked nightly.' || exit $$state; }
+test-nightly: need-dev build ## Python tests that are too slow for each commit, and do not measure time
+	$(Q)$(pytest) $(pytest-jobs) -m 'nightly and not timing' || { state=$$?; test $$state = 5 && echo 'No test is marked nightly.' || exit $$state; }
+
+test-timing: need-dev build ## those that do, one after another: nothing else may run meanwhile
+	$(Q)$(pytest) -m 'nightly and timing' || { state=$$?; test $$state = 5 && echo 'No test is marked so.' || exit $$state; }
 
 nightly: need-dev ## all that is too slow for each commit (STAGES); logs in build/nightly
 	$(Q)$(PY) tools/nightly.py $(STAGES)

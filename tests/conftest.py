@@ -6,11 +6,15 @@ import asyncio
 import importlib.util
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
 import hardsock as hs
 from support.require import need_module
+
+if TYPE_CHECKING:
+    from support.tls import Identities
 
 pytest_plugins = ["pytester"]
 
@@ -54,3 +58,12 @@ def event_loops() -> None:
 
         uvloop.run(nothing())
     trio.run(nothing)
+
+
+@pytest.fixture(scope="module")
+def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
+    """An authority, and what it issues."""
+    # Not every interpreter has what makes certificates: only tests that speak TLS are skipped there.
+    from support.tls import Identities
+
+    return Identities(tmp_path_factory.mktemp("identities"))

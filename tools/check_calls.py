@@ -33,7 +33,12 @@ RULES: list[tuple[str, tuple[str, ...], str]] = [
     ),
     (r"poll" + CALL, ("csrc/stream/conn_probe.c",), "only there, and without waiting"),
     (
-        r"(p?select|nanosleep|clock_nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
+        r"clock_nanosleep" + CALL,
+        ("csrc/cancel/waker.c",),
+        "nothing sleeps but hs_sleep",
+    ),
+    (
+        r"(p?select|nanosleep|u?sleep|pause|sem_\w*wait)" + CALL,
         (),
         "nothing sleeps but hs_sleep",
     ),
@@ -75,7 +80,11 @@ SEAM_RULES: list[tuple[str, tuple[str, ...], str]] = [
         SEAM,
     ),
     # Whether a number is open has no other answer than that.
-    (r"fcntl" + CALL, (*SEAM_FILES, "csrc/watch/fdtable.c"), SEAM),
+    (
+        r"fcntl" + CALL,
+        (*SEAM_FILES, "csrc/base/own_fd.c", "csrc/watch/fdtable.c"),
+        SEAM,
+    ),
     (r"getaddrinfo" + CALL, ("csrc/connect/getaddr.c",), "only there, where faults are, too"),
     (
         r"SSL_(do_handshake|read|read_ex|write|write_ex)" + CALL,

@@ -2,9 +2,10 @@
 
     nightly.py [STAGE...]    all stages, or those named; --list names them
 
-A stage that fails stops no other. Stages of the Python suite measure time and run one after another;
-those of the C programs run beside them, so two cores have work and no more than two stages run at
-once. LANES=1 runs all one after another. A target `nightly-NAME` of the Makefile is a stage NAME.
+A stage that fails stops no other. Stages of the Python suite run one after another; those of the C
+programs run beside them, so two cores have work and no more than two stages run at once. Then comes
+what needs the machine for itself. LANES=1 runs all one after another. A target `nightly-NAME` of the
+Makefile is a stage NAME.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Stage:
 
 
 def known_stages() -> list[Stage]:
-    python, native = "python", "native"
+    python, native, last = "python", "native", "last"
     stages = [
         Stage("trixie", ["check-distros", "SUITES=trixie"], python),
         Stage("sid", ["check-distros", "SUITES=sid"], python),
@@ -56,6 +57,7 @@ def known_stages() -> list[Stage]:
         Stage("valgrind", ["valgrind"], native),
         Stage("fuzz", ["fuzz", f"FUZZ_SECONDS={FUZZ_SECONDS}"], native),
         Stage("install", ["check-install"], native),
+        Stage("timing", ["test-timing", "PYTEST_LIMIT=3600"], last),
     ]
     text = (common.ROOT / "Makefile").read_text()
     for name in re.findall(r"^nightly-([a-z0-9-]+):", text, re.M):
@@ -113,9 +115,9 @@ def main(argv: list[str]) -> int:
         print(f"nightly: no stage {', '.join(unknown)}; there are {', '.join(names)}")
         return 2
     chosen = [s for s in known if not args.stages or s.name in args.stages]
-    lanes = [chosen]
-    if os.environ.get("LANES", "2") != "1":
-        lanes = [[s for s in chosen if s.lane == lane] for lane in ("python", "native")]
+    lanes = [[s for s in chosen if s.lane == lane] for lane in ("python", "native")]
+    if os.environ.get("LANES", "2") == "1":
+        lanes = [lanes[0] + lanes[1]]
     # An outer make's job server is not open here.
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
     environment.pop("MAKELEVEL", None)
@@ -128,6 +130,7 @@ def main(argv: list[str]) -> int:
         thread.start()
     for thread in threads:
         thread.join()
+    run_lane([s for s in chosen if s.lane == "last"], environment)
     text = summary(chosen, time.monotonic() - start)
     (LOGS / "summary.txt").write_text(text)
     print(text, end="")

@@ -16,11 +16,18 @@
  * inside. So once a waiter has left its lists and then, under the loop's lock, the rung list,
  * nobody else knows it.
  *
+ * The program may close our three descriptors behind our back (own_fd.h). Then the loop is lost: it
+ * is found out when one of them is used, or by an event that is none of ours. All that is parked is
+ * due, so that nobody waits for what cannot come, and parking fails, so that nobody goes round. Its
+ * events carry the loop's salt, for the number may be that of another loop by then.
+ *
  * Times: a heap of parked waiters. The timerfd is set only when the earliest time becomes
  * earlier than what it is set to; it may fire for a waiter that has left, and is then set anew. An
  * op that is over before its deadline costs no system call.
  */
 #include "loop.h"
+
+#include "hardsock_binding.h"
 
 #include "timerfd.h"
 #include "timers.h"
@@ -35,16 +42,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #define LOOP_MAGIC 0x70c310b0U
 #define WAITER_MAGIC 0x70c3be11U
 #define LOOP_FREED 0x75
 #define WAITER_FREED 0x76
 #define BATCH 128
-/* Places for the two descriptors of our own, in the data of their events. */
-#define RINGING UINT64_MAX
-#define TIMER (UINT64_MAX - 1)
+/* In the place of a number, of which none is so large: the two descriptors of our own. */
+#define RINGING UINT32_MAX
+#define TIMER (UINT32_MAX - 1)
+/* The salt is above this: a slot that changes hands more often may have another loop's. */
+#define GENERATION_BITS 12
 
 struct slot { /* of one descriptor number */
     uint64_t owner;
@@ -55,14 +63,16 @@ struct slot { /* of one descriptor number */
 struct hs_loop {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd;           /* own */
+    struct hs_own_fd epoll; /* own */
+    uint32_t salt;          /* where the generations of its slots begin */
+    bool lost;
     struct hs_waker *waker; /* owns: a reference */
     struct slot **slots;    /* own; by number, made on first use: lists must not move */
     size_t n_slots;
     struct hs_timers timers; /* hs_loop_waiter.timer */
     struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
-    size_t loop_waiters;
+    struct hs_list all; /* hs_loop_waiter.all */
     struct hs_lock lock;
     struct hs_list rung; /* guarded by lock: hs_loop_waiter.rung */
 };
@@ -74,20 +84,23 @@ struct hs_loop_waiter {
     void *arg;
     struct hs_wakelist *lists[HS_LISTEN_SOURCES]; /* NULL: not listening */
     struct hs_wakenode nodes[HS_LISTEN_SOURCES];
+    struct hs_list all;
     struct hs_list parked; /* in a slot, or alone */
     struct hs_list due;
     struct hs_list rung; /* guarded by loop->lock */
     struct hs_timer timer;
+    bool is_parked;
+    int bad_fd; /* it was not open when this was parked for it: a second time is an error */
 };
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
 static hs_err
-watch_own(struct hs_loop *l, int fd, uint64_t data, struct hs_error *err)
+watch_own(struct hs_loop *l, int fd, uint32_t which, struct hs_error *err)
 {
-    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = data};
+    struct epoll_event ev = {.events = EPOLLIN, .data.u64 = (uint64_t)l->salt << 32 | which};
 
-    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) != 0)
+    if (hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_ADD, fd, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_ctl");
     return HS_OK;
 }
@@ -97,20 +110,21 @@ loop_open_descriptors(struct hs_loop *l, struct hs_error *err)
 {
     hs_err rv;
 
-    if ((l->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if (!hs_own_fd_open(&l->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "epoll_create1");
     if ((rv = hs_timerfd_open(&l->timer, "loop", err)) != HS_OK)
         return rv;
     if ((l->waker = hs_waker_new()) == NULL)
         return hs_err_set(err, HS_E_SYSTEM, errno, "loop", "eventfd");
-    if ((rv = watch_own(l, l->timer.fd, TIMER, err)) != HS_OK)
+    if ((rv = watch_own(l, l->timer.fd.number, TIMER, err)) != HS_OK)
         return rv;
-    return watch_own(l, l->waker->efd, RINGING, err);
+    return watch_own(l, l->waker->efd.number, RINGING, err);
 }
 
 hs_err
 hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
 {
+    static _Atomic uint32_t made;
     struct hs_loop *l = hs_sys_calloc(1, sizeof(*l));
     hs_err rv;
 
@@ -118,9 +132,11 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory for a loop");
     l->magic = LOOP_MAGIC;
     l->fork_generation = hs_fork_generation();
-    l->epoll_fd = -1;
+    l->epoll = HS_OWN_FD_NONE;
+    l->salt = atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) << GENERATION_BITS;
     l->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_list_init(&l->due);
+    hs_list_init(&l->all);
     hs_list_init(&l->rung);
     hs_lock_init(&l->lock, HS_RANK_LOOP);
     if ((rv = loop_open_descriptors(l, err)) != HS_OK) {
@@ -143,9 +159,8 @@ hs_loop_free(struct hs_loop *l)
     if (l == NULL)
         return;
     HS_CHECK(l, LOOP_MAGIC);
-    HS_ASSERT(l->loop_waiters == 0 || !loop_is_ours(l));
-    if (l->epoll_fd >= 0)
-        (void)close(l->epoll_fd);
+    HS_ASSERT(hs_list_empty(&l->all) || !loop_is_ours(l));
+    hs_own_fd_close(&l->epoll);
     hs_timerfd_close(&l->timer);
     if (l->waker != NULL)
         hs_waker_unref(l->waker);
@@ -163,7 +178,14 @@ int
 hs_loop_fileno(const struct hs_loop *l)
 {
     HS_CHECK(l, LOOP_MAGIC);
-    return l->epoll_fd;
+    return l->epoll.number;
+}
+
+bool
+hs_loop_is_lost(const struct hs_loop *l)
+{
+    HS_CHECK(l, LOOP_MAGIC);
+    return l->lost;
 }
 
 hs_err
@@ -179,10 +201,12 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     b->loop = l;
     b->arg = arg;
     b->timer = (struct hs_timer)HS_TIMER_INIT;
+    b->bad_fd = -1;
+    hs_list_init(&b->all);
+    hs_list_append(&l->all, &b->all);
     hs_list_init(&b->parked);
     hs_list_init(&b->due);
     hs_list_init(&b->rung);
-    l->loop_waiters++;
     *ret_waiter = b;
     return HS_OK;
 }
@@ -193,7 +217,7 @@ hs_loop_waiter_free(struct hs_loop_waiter *b)
     if (b == NULL)
         return;
     hs_loop_waiter_unpark(b);
-    b->loop->loop_waiters--;
+    hs_list_unlink(&b->all);
     memset(b, WAITER_FREED, sizeof(*b));
     free(b);
 }
@@ -232,10 +256,51 @@ make_due(struct hs_loop_waiter *b)
         hs_list_append(&b->loop->due, &b->due);
 }
 
+/* ---- Losing what it waits with ------------------------------------------------------------- */
+
+static void
+loop_lose(struct hs_loop *l)
+{
+    l->lost = true;
+    for (struct hs_list *i = l->all.next; i != &l->all; i = i->next) {
+        struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, all);
+
+        if (b->is_parked)
+            make_due(b);
+    }
+}
+
+/* To be asked before something is put into the set, and when it says what it should not. */
+static bool
+loop_has_set(struct hs_loop *l)
+{
+    if (!l->lost && !hs_own_fd_is_there(&l->epoll))
+        loop_lose(l);
+    return !l->lost;
+}
+
+static bool
+loop_has_all(struct hs_loop *l)
+{
+    if (loop_has_set(l) && (!hs_own_fd_is_there(&l->timer.fd) ||
+                            !hs_own_fd_is_there(&l->waker->efd) || atomic_load(&l->waker->lost)))
+        loop_lose(l);
+    return !l->lost;
+}
+
+static hs_err
+loop_refuse_lost(struct hs_error *err)
+{
+    return hs_err_set(err, HS_E_SYSTEM, EBADF, "loop",
+                      "the program has closed the descriptors that this event loop waits with");
+}
+
 static void
 collect_rung(struct hs_loop *l)
 {
     hs_waker_drain(l->waker);
+    if (atomic_load(&l->waker->lost))
+        loop_lose(l);
     hs_lock_take(&l->lock);
     while (!hs_list_empty(&l->rung)) {
         struct hs_loop_waiter *b = HS_CONTAINER(l->rung.next, struct hs_loop_waiter, rung);
@@ -261,9 +326,11 @@ loop_expire(struct hs_loop *l)
 static void
 loop_collect_expired(struct hs_loop *l)
 {
-    hs_timerfd_heard(&l->timer);
+    bool heard = hs_timerfd_heard(&l->timer);
+
     loop_expire(l);
-    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
+    if (!heard || !hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers)))
+        loop_lose(l);
 }
 
 /* ---- Descriptors --------------------------------------------------------------------------- */
@@ -284,6 +351,7 @@ loop_find_slot(struct hs_loop *l, int fd, struct hs_error *err, struct slot **re
     if ((p = l->slots[fd]) == NULL) {
         if ((p = hs_sys_calloc(1, sizeof(*p))) == NULL)
             return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+        p->generation = l->salt;
         hs_list_init(&p->parked);
         l->slots[fd] = p;
     }
@@ -311,18 +379,20 @@ loop_enter(struct hs_loop *l, int fd, uint64_t owner, struct slot *p, struct hs_
 
     if (owner != 0 && p->owner == owner)
         return HS_OK;
+    if (!loop_has_set(l))
+        return loop_refuse_lost(err);
     nameless = owner == 0 && p->owner == 0;
     p->owner = 0;
     p->generation++;
     ev.data.u64 = (uint64_t)p->generation << 32 | (uint32_t)fd;
-    if (hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0) {
+    if (hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_ADD, fd, &ev) == 0) {
         make_all_due(l, p);
         p->owner = owner;
         return HS_OK;
     }
     /* It is the same file as before. Others who wait for it, nameless as well, hear what the kernel
      * says anew because of this; made due they would look, wait again, and do the same to us. */
-    if (errno == EEXIST && hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0) {
+    if (errno == EEXIST && hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_MOD, fd, &ev) == 0) {
         if (!nameless)
             make_all_due(l, p);
         p->owner = owner;
@@ -345,7 +415,8 @@ hs_loop_forget(struct hs_loop *l, int fd)
     make_all_due(l, l->slots[fd]);
     l->slots[fd]->owner = 0;
     l->slots[fd]->generation++;
-    (void)hs_sys_epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    if (loop_has_set(l))
+        (void)hs_sys_epoll_ctl(l->epoll.number, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static short
@@ -362,23 +433,55 @@ poll_events(uint32_t events)
     return revents;
 }
 
-static void
+/* False: it is of a former owner, or none of ours. */
+static bool
 collect_ready(struct hs_loop *l, uint64_t data, uint32_t events)
 {
-    struct slot *p = l->slots[(uint32_t)data];
+    size_t number = (uint32_t)data;
+    struct slot *p = number < l->n_slots ? l->slots[number] : NULL;
     short revents = poll_events(events);
 
-    if (p->generation != (uint32_t)(data >> 32))
-        return; /* of a former owner */
+    if (p == NULL || p->generation != (uint32_t)(data >> 32))
+        return false;
     for (struct hs_list *i = p->parked.next; i != &p->parked; i = i->next) {
         struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, parked);
 
         if ((b->events & revents) != 0)
             make_due(b);
     }
+    return true;
+}
+
+/* False: nothing of it is known here. */
+static bool
+loop_hear(struct hs_loop *l, const struct epoll_event *ev)
+{
+    uint32_t which = (uint32_t)ev->data.u64;
+
+    if (which != RINGING && which != TIMER)
+        return collect_ready(l, ev->data.u64, ev->events);
+    if (ev->data.u64 >> 32 != l->salt)
+        return false;
+    if (which == RINGING)
+        collect_rung(l);
+    else
+        loop_collect_expired(l);
+    return true;
 }
 
 /* ---- Driving ------------------------------------------------------------------------------- */
+
+/* The descriptor was not open. Once is nothing: another thread may have closed it since the step,
+ * and the next step finds that out. A step that wants it again has found out nothing. */
+static hs_err
+park_bad(struct hs_loop_waiter *b, int fd, struct hs_error *err)
+{
+    if (b->bad_fd == fd)
+        return hs_err_set(err, HS_E_SYSTEM, EBADF, "loop",
+                          "the program has closed a descriptor that is waited for");
+    b->bad_fd = fd;
+    return HS_OK;
+}
 
 hs_err
 hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_error *err)
@@ -392,18 +495,29 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
+    if (l->lost)
+        return loop_refuse_lost(err);
     if (op->want_fd >= 0 && ((rv = loop_find_slot(l, op->want_fd, err, &p)) < 0 ||
                              (rv = loop_enter(l, op->want_fd, op->want_id, p, err)) < 0))
         return rv;
-    b->events = op->want_events;
-    if (p != NULL)
-        hs_list_append(&p->parked, &b->parked);
-    if (rv == HS_INTR) {
+    if (rv == HS_OK)
+        b->bad_fd = -1;
+    else if ((rv = park_bad(b, op->want_fd, err)) == HS_OK) {
         make_due(b); /* It will find out what happened. */
         hs_waker_ring(l->waker);
-    }
+    } else
+        return rv;
     hs_timers_set(&l->timers, &b->timer, op->want_at_ns);
-    hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers));
+    if (!hs_timerfd_set(&l->timer, hs_timers_earliest(&l->timers))) {
+        hs_timers_remove(&l->timers, &b->timer);
+        hs_list_unlink(&b->due);
+        loop_lose(l);
+        return loop_refuse_lost(err);
+    }
+    b->events = op->want_events;
+    b->is_parked = true;
+    if (p != NULL)
+        hs_list_append(&p->parked, &b->parked);
     return HS_OK;
 }
 
@@ -413,6 +527,7 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
     struct hs_loop *l = b->loop;
 
     HS_CHECK(b, WAITER_MAGIC);
+    b->is_parked = false;
     hs_list_unlink(&b->parked);
     hs_list_unlink(&b->due);
     hs_timers_remove(&l->timers, &b->timer);
@@ -437,19 +552,14 @@ hs_loop_collect(struct hs_loop *l)
     HS_CHECK(l, LOOP_MAGIC);
     if (!loop_is_ours(l))
         return; /* The set is the parent's: its events are not ours to take. */
-    n = epoll_wait(l->epoll_fd, events, BATCH, 0);
-    /* The program has closed the set: times pass all the same. The timer's number may be another
-     * descriptor's by now, so it is not read. */
-    if (n < 0 && errno != EINTR)
-        loop_expire(l);
-    for (int i = 0; i < n; i++) {
-        if (events[i].data.u64 == RINGING)
-            collect_rung(l);
-        else if (events[i].data.u64 == TIMER)
-            loop_collect_expired(l);
-        else
-            collect_ready(l, events[i].data.u64, events[i].events);
-    }
+    if (l->lost)
+        return;
+    n = epoll_wait(l->epoll.number, events, BATCH, 0);
+    for (int i = 0; i < n; i++)
+        if (!loop_hear(l, &events[i]) && !loop_has_set(l))
+            return;
+    if (n <= 0) /* Nobody called for that: it is not done often. */
+        (void)loop_has_all(l);
 }
 
 void *

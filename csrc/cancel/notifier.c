@@ -351,6 +351,29 @@ notifier_serve_locked(struct hs_notifier *n, struct hs_wakenode *node)
 
 /* ---- The thread ---------------------------------------------------------------------------- */
 
+/* The program has closed what the loop waits with: another one. */
+static hs_err
+renew_loop_locked(struct hs_notifier *n)
+{
+    struct hs_loop *loop;
+    struct hs_error err = {0};
+    hs_err rv = hs_loop_new(&err, &loop);
+
+    if (rv != HS_OK)
+        return rv;
+    for (struct hs_list *l = n->all.next; l != &n->all; l = l->next) {
+        struct hs_alarm *a = HS_CONTAINER(l, struct hs_alarm, all);
+
+        if (a->loop_waiter == NULL)
+            continue; /* It is to be told, or to be stepped. */
+        put_to_rest_locked(a);
+        hs_list_append(&n->again, &a->link);
+    }
+    hs_loop_free(n->loop);
+    n->loop = loop;
+    return HS_OK;
+}
+
 static void
 step_all_locked(struct hs_notifier *n)
 {
@@ -358,6 +381,10 @@ step_all_locked(struct hs_notifier *n)
     struct hs_list now;
 
     hs_loop_collect(n->loop);
+    if (hs_loop_is_lost(n->loop) && renew_loop_locked(n) != HS_OK) {
+        n->pause_until_ns = hs_now() + PAUSE_NS;
+        return;
+    }
     while ((a = hs_loop_next(n->loop)) != NULL)
         step_locked(a);
     hs_list_init(&now);

@@ -20,6 +20,10 @@
  *   which is why one ring is not enough: the one who leaves something due rings until it was
  *   polled.
  *
+ * - lost: the program has closed our descriptors behind our back (own_fd.h), which is found out
+ *   when one is used, or by an event that is none of ours. All that waited is due, nothing is
+ *   parked any more, and who asks for the next is told once nothing is due. Nobody sleeps then.
+ *
  * Threads sleep in epoll_wait(2) for one event each: the kernel wakes one for each event, the last
  * to come first, and another if more is ready. The timer and the eventfd are edge-triggered for the
  * same reason. Nobody hands anything over to another thread while there is somebody awake.
@@ -43,9 +47,11 @@
 #define REACTOR_MAGIC 0x70c34ea7U
 #define FREED 0x7a
 #define BATCH 64
-/* In the data of the events of our own two descriptors. */
-#define RINGING UINT64_MAX
-#define TIMER (UINT64_MAX - 1)
+/* In the place of a slot's index, of which none is so large: our own two descriptors. */
+#define RINGING UINT32_MAX
+#define TIMER (UINT32_MAX - 1)
+/* The salt is above this, as in loop.c. */
+#define GENERATION_BITS 12
 
 enum state { OWNED, WAITING, DUE };
 
@@ -58,9 +64,11 @@ struct slot {
 struct hs_reactor {
     unsigned magic;
     unsigned fork_generation;
-    int epoll_fd, ring_fd; /* own */
+    struct hs_own_fd epoll, ring; /* own */
+    uint32_t salt;                /* where the generations of its slots begin */
     struct hs_lock lock;
     /* All below are guarded by lock. */
+    bool lost;
     struct slot *slots;   /* own */
     uint32_t *free_slots; /* own; a stack, of room for all */
     size_t n_slots, n_free;
@@ -76,18 +84,19 @@ struct hs_reactor {
 static hs_err
 reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 {
-    struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = TIMER};
-    struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = RINGING};
+    uint64_t salt = (uint64_t)r->salt << 32;
+    struct epoll_event timer = {.events = EPOLLIN | EPOLLET, .data.u64 = salt | TIMER};
+    struct epoll_event ring = {.events = EPOLLIN | EPOLLET, .data.u64 = salt | RINGING};
     hs_err rv;
 
-    if ((r->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if (!hs_own_fd_open(&r->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_create1");
     if ((rv = hs_timerfd_open(&r->timer, "reactor", err)) != HS_OK)
         return rv;
-    if ((r->ring_fd = hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+    if (!hs_own_fd_open(&r->ring, hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "eventfd");
-    if (hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->timer.fd, &timer) != 0 ||
-        hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, r->ring_fd, &ring) != 0)
+    if (hs_sys_epoll_ctl(r->epoll.number, EPOLL_CTL_ADD, r->timer.fd.number, &timer) != 0 ||
+        hs_sys_epoll_ctl(r->epoll.number, EPOLL_CTL_ADD, r->ring.number, &ring) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "reactor", "epoll_ctl");
     return HS_OK;
 }
@@ -95,6 +104,7 @@ reactor_open_descriptors(struct hs_reactor *r, struct hs_error *err)
 hs_err
 hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
 {
+    static _Atomic uint32_t made;
     struct hs_reactor *r = hs_sys_calloc(1, sizeof(*r));
     hs_err rv;
 
@@ -102,7 +112,9 @@ hs_reactor_new(struct hs_error *err, struct hs_reactor **ret_r)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory for a reactor");
     r->magic = REACTOR_MAGIC;
     r->fork_generation = hs_fork_generation();
-    r->epoll_fd = r->ring_fd = -1;
+    r->epoll = r->ring = HS_OWN_FD_NONE;
+    r->salt =
+        (atomic_fetch_add_explicit(&made, 1, memory_order_relaxed) << GENERATION_BITS) & INT32_MAX;
     r->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_list_init(&r->waiting[lane]);
@@ -121,13 +133,6 @@ reactor_is_ours(const struct hs_reactor *r)
     return r->fork_generation == hs_fork_generation();
 }
 
-static void
-reactor_close_if_open(int fd)
-{
-    if (fd >= 0)
-        (void)close(fd);
-}
-
 void
 hs_reactor_free(struct hs_reactor *r)
 {
@@ -136,9 +141,9 @@ hs_reactor_free(struct hs_reactor *r)
     HS_CHECK(r, REACTOR_MAGIC);
     HS_ASSERT(!reactor_is_ours(r) || (r->counts.waiting == 0 && r->counts.due == 0));
     HS_ASSERT(!reactor_is_ours(r) || r->counts.sleeping == 0);
-    reactor_close_if_open(r->epoll_fd);
+    hs_own_fd_close(&r->epoll);
     hs_timerfd_close(&r->timer);
-    reactor_close_if_open(r->ring_fd);
+    hs_own_fd_close(&r->ring);
     hs_timers_fini(&r->timers);
     for (unsigned lane = 0; lane < HS_LANES; lane++)
         hs_timers_fini(&r->ages[lane]);
@@ -154,7 +159,28 @@ int
 hs_reactor_fileno(const struct hs_reactor *r)
 {
     HS_CHECK(r, REACTOR_MAGIC);
-    return r->epoll_fd;
+    return r->epoll.number;
+}
+
+static hs_err
+reactor_refuse_lost(struct hs_error *err)
+{
+    return hs_err_set(err, HS_E_SYSTEM, EBADF, "reactor",
+                      "the program has closed the descriptors that are waited with");
+}
+
+hs_err
+hs_reactor_check(struct hs_reactor *r, struct hs_error *err)
+{
+    bool lost;
+
+    HS_CHECK(r, REACTOR_MAGIC);
+    if (!reactor_is_ours(r))
+        return HS_OK;
+    hs_lock_take(&r->lock);
+    lost = r->lost;
+    hs_lock_drop(&r->lock);
+    return lost ? reactor_refuse_lost(err) : HS_OK;
 }
 
 static hs_err
@@ -197,11 +223,45 @@ wait_locked(struct hs_reactor *r, struct hs_parked *p, int64_t at_ns)
     r->counts.waiting++;
 }
 
+static void
+all_due_locked(struct hs_reactor *r)
+{
+    for (unsigned lane = 0; lane < HS_LANES; lane++)
+        while (!hs_list_empty(&r->waiting[lane]))
+            become_due_locked(r, HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link),
+                              HS_CAUSE_CALLED);
+}
+
+static void
+reactor_lose_locked(struct hs_reactor *r)
+{
+    r->lost = true;
+    all_due_locked(r);
+}
+
+/* To be asked before something is put into the set, and when it says what it should not. */
+static bool
+reactor_has_set_locked(struct hs_reactor *r)
+{
+    if (!r->lost && !hs_own_fd_is_there(&r->epoll))
+        reactor_lose_locked(r);
+    return !r->lost;
+}
+
+static bool
+reactor_has_all_locked(struct hs_reactor *r)
+{
+    if (reactor_has_set_locked(r) &&
+        (!hs_own_fd_is_there(&r->timer.fd) || !hs_own_fd_is_there(&r->ring)))
+        reactor_lose_locked(r);
+    return !r->lost;
+}
+
 /* Whether the caller has to ring once it has dropped the lock. */
 static bool
 needs_ring_locked(const struct hs_reactor *r)
 {
-    return (r->counts.sleeping > 0 || r->watched) && (r->counts.due > 0 || r->closed);
+    return (r->counts.sleeping > 0 || r->watched) && (r->counts.due > 0 || r->closed) && !r->lost;
 }
 
 static void
@@ -210,8 +270,11 @@ drop_and_ring(struct hs_reactor *r)
     bool ring = needs_ring_locked(r);
 
     hs_lock_drop(&r->lock);
-    if (ring)
-        hs_eventfd_ring(r->ring_fd);
+    if (!ring || hs_own_fd_ring(&r->ring))
+        return;
+    hs_lock_take(&r->lock);
+    reactor_lose_locked(r); /* Those asleep find out at the end of their slice. */
+    hs_lock_drop(&r->lock);
 }
 
 /* ---- Places and times ---------------------------------------------------------------------- */
@@ -248,6 +311,8 @@ reactor_slot_of_locked(struct hs_reactor *r, struct hs_parked *p)
         slot = &r->slots[p->slot - 1];
         slot->parked = p;
         slot->added = false;
+        if (slot->generation == 0)
+            slot->generation = r->salt;
         return slot;
     }
     return &r->slots[p->slot - 1];
@@ -263,12 +328,19 @@ reactor_arm_locked(struct hs_reactor *r, struct slot *slot, const struct hs_park
                  slot->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD};
     int expected = slot->added ? ENOENT : EEXIST;
 
+    /* A change in another's set fails, and changes nothing. */
+    if (!slot->added && !reactor_has_set_locked(r))
+        return reactor_refuse_lost(err);
+
     ev.data.u64 = (uint64_t)slot->generation << 32 | (p->slot - 1);
-    if (hs_sys_epoll_ctl(r->epoll_fd, ops[0], fd, &ev) == 0 ||
-        (errno == expected && hs_sys_epoll_ctl(r->epoll_fd, ops[1], fd, &ev) == 0)) {
+    if (hs_sys_epoll_ctl(r->epoll.number, ops[0], fd, &ev) == 0 ||
+        (errno == expected && reactor_has_set_locked(r) &&
+         hs_sys_epoll_ctl(r->epoll.number, ops[1], fd, &ev) == 0)) {
         slot->added = true;
         return HS_OK;
     }
+    if (r->lost)
+        return reactor_refuse_lost(err);
     return hs_err_set(err, errno == ENOMEM ? HS_E_NOMEM : HS_E_SYSTEM, errno, "reactor",
                       "epoll_ctl");
 }
@@ -280,6 +352,8 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     struct slot *slot;
     hs_err rv;
 
+    if (r->lost)
+        return reactor_refuse_lost(err);
     if (!hs_timers_reserve(&r->timers) || !hs_timers_reserve(&r->ages[p->lane]) ||
         (slot = reactor_slot_of_locked(r, p)) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "reactor", "no memory to wait");
@@ -287,8 +361,11 @@ park_locked(struct hs_reactor *r, struct hs_parked *p, int fd, uint32_t events, 
     slot->generation = (slot->generation + 1) & INT32_MAX;
     if (fd >= 0 && (rv = reactor_arm_locked(r, slot, p, fd, events, err)) != HS_OK)
         return rv;
+    if (!hs_timerfd_set(&r->timer, at_ns)) {
+        reactor_lose_locked(r);
+        return reactor_refuse_lost(err);
+    }
     wait_locked(r, p, at_ns);
-    hs_timerfd_set(&r->timer, at_ns);
     return HS_OK;
 }
 
@@ -326,7 +403,7 @@ hs_reactor_leave(struct hs_reactor *r, struct hs_parked *p, int fd)
 {
     HS_CHECK(r, REACTOR_MAGIC);
     if (p->slot != 0 && fd >= 0 && reactor_is_ours(r))
-        (void)hs_sys_epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+        (void)hs_sys_epoll_ctl(r->epoll.number, EPOLL_CTL_DEL, fd, NULL);
     hs_reactor_forget(r, p);
 }
 
@@ -338,26 +415,32 @@ collect_expired_locked(struct hs_reactor *r)
     int64_t now = hs_now();
     struct hs_timer *timer;
 
-    hs_timerfd_heard(&r->timer);
+    bool heard = hs_timerfd_heard(&r->timer);
+
     while ((timer = hs_timers_expired(&r->timers, now)) != NULL)
         become_due_locked(r, HS_CONTAINER(timer, struct hs_parked, timer), HS_CAUSE_TIME);
-    hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers));
+    if (!heard || !hs_timerfd_set(&r->timer, hs_timers_earliest(&r->timers)))
+        reactor_lose_locked(r);
 }
 
+/* One that is not of this time of a slot may be none of ours: then we are lost. */
 static void
 hear_locked(struct hs_reactor *r, const struct epoll_event *ev)
 {
-    struct slot *slot;
+    uint32_t which = (uint32_t)ev->data.u64;
+    uint64_t generation = ev->data.u64 >> 32;
 
-    if (ev->data.u64 == TIMER) {
-        collect_expired_locked(r);
-    } else if (ev->data.u64 != RINGING) {
-        slot = &r->slots[(uint32_t)ev->data.u64];
-        if (slot->parked == NULL || slot->generation != ev->data.u64 >> 32 ||
-            slot->parked->state != WAITING)
+    struct hs_parked *parked = which < r->n_slots ? r->slots[which].parked : NULL;
+
+    if (parked != NULL && r->slots[which].generation == generation) {
+        if (parked->state != WAITING)
             return;
-        slot->parked->events = ev->events;
-        become_due_locked(r, slot->parked, HS_CAUSE_READY);
+        parked->events = ev->events;
+        become_due_locked(r, parked, HS_CAUSE_READY);
+    } else if (which == TIMER && generation == r->salt) {
+        collect_expired_locked(r);
+    } else if (which != RINGING || generation != r->salt) {
+        (void)reactor_has_set_locked(r);
     }
 }
 
@@ -366,10 +449,12 @@ static bool
 collect_locked(struct hs_reactor *r, int at_most)
 {
     struct epoll_event events[BATCH];
-    int n = epoll_wait(r->epoll_fd, events, at_most, 0);
+    int n = r->lost ? 0 : epoll_wait(r->epoll.number, events, at_most, 0);
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n && !r->lost; i++)
         hear_locked(r, &events[i]);
+    if (n < 0)
+        (void)reactor_has_set_locked(r);
     return n > 0;
 }
 
@@ -416,10 +501,7 @@ hs_reactor_call_all(struct hs_reactor *r)
     if (!reactor_is_ours(r))
         return;
     hs_lock_take(&r->lock);
-    for (unsigned lane = 0; lane < HS_LANES; lane++)
-        while (!hs_list_empty(&r->waiting[lane]))
-            become_due_locked(r, HS_CONTAINER(r->waiting[lane].next, struct hs_parked, link),
-                              HS_CAUSE_CALLED);
+    all_due_locked(r);
     drop_and_ring(r);
 }
 
@@ -529,10 +611,11 @@ take_due_locked(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
         *ret_p = p;
         return HS_OK;
     }
-    if (!r->closed)
+    if (!r->closed && !r->lost)
         return HS_WANT;
     drop_and_ring(r);
-    return hs_err_setx(err, HS_E_CLOSED, "reactor", "it was closed");
+    return r->closed ? hs_err_setx(err, HS_E_CLOSED, "reactor", "it was closed")
+                     : reactor_refuse_lost(err);
 }
 
 static hs_err
@@ -543,11 +626,13 @@ reactor_sleep_locked(struct hs_reactor *r, struct hs_error *err)
 
     r->counts.sleeping++;
     hs_lock_drop(&r->lock);
-    rv = hs_wait_epoll(r->epoll_fd, &ev, err);
+    rv = hs_wait_epoll(r->epoll.number, &ev, err);
     hs_lock_take(&r->lock);
     r->counts.sleeping--;
     if (rv == HS_OK)
         hear_locked(r, &ev);
+    else if (!reactor_has_all_locked(r))
+        return HS_OK; /* All that waited is due. */
     return rv;
 }
 

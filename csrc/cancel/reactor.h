@@ -45,6 +45,9 @@ HS_NODISCARD hs_err hs_reactor_new(struct hs_error *err, struct hs_reactor **ret
 void hs_reactor_free(struct hs_reactor *r);
 /* Of epoll(7); for who is told to wait by hs_reactor_poll. */
 int hs_reactor_fileno(const struct hs_reactor *r);
+/* HS_E_SYSTEM (EBADF): the program has closed what it waits with. All that was parked is due,
+ * nothing can be parked any more, and who waits is told so once nothing is due. */
+HS_NODISCARD hs_err hs_reactor_check(struct hs_reactor *r, struct hs_error *err);
 /* The one who waits, and who comes later, gets HS_E_CLOSED once nothing is due. Idempotent. */
 void hs_reactor_close(struct hs_reactor *r);
 

@@ -39,7 +39,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
-#include <unistd.h>
 
 #define TOKEN_MAGIC 0x70c3e410U
 #define FREED 0x71
@@ -56,7 +55,7 @@ struct parent_link {
 
 /* The kernel objects behind hs_token_fileno. */
 struct watch {
-    int epoll_fd, event_fd, timer_fd;
+    struct hs_own_fd epoll, event, timer;
 };
 
 struct hs_token {
@@ -241,9 +240,9 @@ watch_free(struct watch *w)
 {
     if (w == NULL)
         return;
-    (void)close(w->epoll_fd);
-    (void)close(w->event_fd);
-    (void)close(w->timer_fd);
+    hs_own_fd_close(&w->epoll);
+    hs_own_fd_close(&w->event);
+    hs_own_fd_close(&w->timer);
     free(w);
 }
 
@@ -409,7 +408,8 @@ arm_watch_locked(struct hs_token *t)
         when.it_value = (struct timespec){.tv_sec = deadline_ns / HS_NS_PER_S,
                                           .tv_nsec = deadline_ns % HS_NS_PER_S};
     }
-    HS_ASSERT(timerfd_settime(t->watch->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+    if (hs_own_fd_is_there(&t->watch->timer)) /* Else the program has closed what it asked for. */
+        HS_ASSERT(timerfd_settime(t->watch->timer.number, TFD_TIMER_ABSTIME, &when, NULL) == 0);
 }
 
 /* The end claims callbacks and makes the descriptor readable; a moved deadline moves the timer. */
@@ -422,7 +422,7 @@ touch_locked(struct hs_token *t, bool ended, struct hs_list *fired)
     }
     hs_callbacks_claim(t, &t->callbacks, fired);
     if (t->watch != NULL)
-        hs_eventfd_ring(t->watch->event_fd);
+        (void)hs_own_fd_ring(&t->watch->event);
 }
 
 /* Wakes who waits on t and hands its children to the sweep. */
@@ -603,19 +603,16 @@ watch_new(struct hs_error *err, struct watch **ret_watch)
 
     if (w == NULL)
         return hs_err_setx(err, HS_E_NOMEM, NULL, "no memory to watch a token");
-    w->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
-    w->event_fd = w->epoll_fd < 0 ? -1 : hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    w->timer_fd =
-        w->event_fd < 0 ? -1 : hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (w->timer_fd < 0 || hs_sys_epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->event_fd, &ev) != 0 ||
-        hs_sys_epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->timer_fd, &ev) != 0) {
+    *w = (struct watch){HS_OWN_FD_NONE, HS_OWN_FD_NONE, HS_OWN_FD_NONE};
+    if (!hs_own_fd_open(&w->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)) ||
+        !hs_own_fd_open(&w->event, hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) ||
+        !hs_own_fd_open(&w->timer,
+                        hs_sys_timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)) ||
+        hs_sys_epoll_ctl(w->epoll.number, EPOLL_CTL_ADD, w->event.number, &ev) != 0 ||
+        hs_sys_epoll_ctl(w->epoll.number, EPOLL_CTL_ADD, w->timer.number, &ev) != 0) {
         hs_err rv = hs_err_set(err, HS_E_SYSTEM, errno, NULL, "descriptors to watch a token");
-        const int fds[] = {w->epoll_fd, w->event_fd, w->timer_fd};
 
-        for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
-            if (fds[i] >= 0)
-                (void)close(fds[i]);
-        free(w);
+        watch_free(w);
         return rv;
     }
     *ret_watch = w;
@@ -630,7 +627,7 @@ has_watch(struct hs_token *t, int *ret_fd)
     hs_lock_take(&t->lock);
     has = t->watch != NULL;
     if (has)
-        *ret_fd = t->watch->epoll_fd;
+        *ret_fd = t->watch->epoll.number;
     hs_lock_drop(&t->lock);
     return has;
 }
@@ -655,10 +652,10 @@ hs_token_fileno(struct hs_token *t, struct hs_error *err, int *ret_fd)
         (void)hs_token_is_cancelled(t);
         if (atomic_load(&t->ended) !=
             NULL) /* The sweep may have passed before there was a watch. */
-            hs_eventfd_ring(t->watch->event_fd);
+            (void)hs_own_fd_ring(&t->watch->event);
         arm_watch_locked(t);
     }
-    *ret_fd = t->watch->epoll_fd;
+    *ret_fd = t->watch->epoll.number;
     hs_lock_drop(&t->lock);
     watch_free(made);
     return HS_OK;

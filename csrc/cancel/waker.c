@@ -9,7 +9,8 @@
  * Invariants: a waker's pending flag is set before its eventfd is written, and cleared after the
  * eventfd was read and before the state is looked at again; who has set it rings once, so that a
  * readable eventfd says that ring_next has been read; the thread leaves every list before it
- * returns.
+ * returns. A waker that the program has closed is never mended, for one who has set pending may be
+ * on the way to it: it is replaced, once its thread is in no list.
  */
 #include "waker.h"
 
@@ -24,14 +25,14 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
+#include <time.h>
 
 #define SLICE_NS HS_NS_PER_S
 #define DEAF_SLICE_NS (20 * HS_NS_PER_MS)
 
 /* For a thread whose eventfd cannot be made, for want of descriptors or memory: it cannot be
  * woken, so it looks up often. Nobody else's wait may fail for that: a listener must survive it. */
-static struct hs_waker deaf = {.efd = -1, .refs = 1};
+static struct hs_waker deaf = {.efd = {-1, 0}, .refs = 1};
 
 static _Atomic int64_t scarce_until_ns;
 static _Atomic unsigned fork_generation;
@@ -41,6 +42,8 @@ static bool key_made;
 static _Thread_local struct hs_waker *own_waker;
 /* How many lists this thread has joined without a waker: it may get one while it is in them. */
 static _Thread_local unsigned unheard;
+/* How many it has joined with its own_waker: only then it may be replaced when it is lost. */
+static _Thread_local unsigned heard;
 
 unsigned
 hs_fork_generation(void)
@@ -68,7 +71,7 @@ hs_waker_unref(struct hs_waker *w)
 {
     if (atomic_fetch_sub(&w->refs, 1) != 1)
         return;
-    (void)close(w->efd);
+    hs_own_fd_close(&w->efd);
     free(w);
 }
 
@@ -93,7 +96,7 @@ hs_waker_new(void)
         return NULL;
     w->generation = hs_fork_generation();
     w->refs = 1; /* the owner's */
-    if ((w->efd = hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0) {
+    if (!hs_own_fd_open(&w->efd, hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))) {
         free(w);
         return NULL;
     }
@@ -124,10 +127,12 @@ thread_waker_new(void)
 static struct hs_waker *
 get_waker(void)
 {
-    if (own_waker != NULL && own_waker->generation != hs_fork_generation()) {
+    if (own_waker != NULL && (own_waker->generation != hs_fork_generation() ||
+                              (heard == 0 && atomic_load(&own_waker->lost)))) {
         (void)pthread_setspecific(key, NULL);
         hs_waker_unref(own_waker);
         own_waker = NULL;
+        heard = 0;
     }
     if (own_waker == NULL) {
         (void)pthread_once(&once, waker_make_key);
@@ -150,19 +155,18 @@ hs_wakelist_fini(struct hs_wakelist *w)
     hs_lock_fini(&w->lock);
 }
 
-void
-hs_eventfd_ring(int efd)
+static void
+waker_write(struct hs_waker *w)
 {
-    ssize_t ignored = write(efd, &(uint64_t){1}, sizeof(uint64_t));
-
-    (void)ignored; /* EAGAIN: the counter is full, so the descriptor is readable anyway. */
+    if (w != &deaf && !hs_own_fd_ring(&w->efd))
+        atomic_store(&w->lost, true);
 }
 
 void
 hs_waker_ring(struct hs_waker *w)
 {
     if (!atomic_exchange(&w->pending, true)) /* Else somebody is about to ring. */
-        hs_eventfd_ring(w->efd);
+        waker_write(w);
 }
 
 /* Rings after the lock is dropped: a thread that wakes up at once would run into it. */
@@ -187,7 +191,7 @@ hs_wakelist_wake(struct hs_wakelist *w)
     hs_lock_drop(&w->lock);
     for (; to_ring != NULL; to_ring = next) {
         next = to_ring->ring_next; /* After the ring it is the next waker's. */
-        hs_eventfd_ring(to_ring->efd);
+        waker_write(to_ring);
         hs_waker_unref(to_ring);
     }
 }
@@ -195,14 +199,17 @@ hs_wakelist_wake(struct hs_wakelist *w)
 bool
 hs_wakenode_is_deaf(const struct hs_wakenode *node)
 {
-    return node->waker == &deaf;
+    return node->waker == &deaf || atomic_load(&node->waker->lost);
 }
 
 void
 hs_wakelist_join(struct hs_wakelist *w, struct hs_wakenode *node)
 {
     hs_wakelist_join_for(w, node, get_waker(), NULL, NULL);
-    unheard += hs_wakenode_is_deaf(node);
+    if (node->waker == &deaf)
+        unheard++;
+    else
+        heard++;
 }
 
 void
@@ -223,7 +230,10 @@ hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
     hs_lock_take(&w->lock);
     hs_list_unlink(&node->link);
     hs_lock_drop(&w->lock);
-    unheard -= hs_wakenode_is_deaf(node);
+    if (node->waker == &deaf)
+        unheard--;
+    else if (node->waker == own_waker)
+        heard--;
 }
 
 /* Reads before it clears the flag: a waker that still sees the flag set has stored its news before
@@ -232,36 +242,64 @@ hs_wakelist_leave(struct hs_wakelist *w, struct hs_wakenode *node)
 void
 hs_waker_drain(struct hs_waker *w)
 {
-    uint64_t count;
-    ssize_t ignored = read(w->efd, &count, sizeof(count));
+    if (hs_own_fd_drain(&w->efd))
+        atomic_store(&w->pending, false);
+    else /* Who has set pending may be on the way yet: it stays. */
+        atomic_store(&w->lost, true);
+}
 
-    (void)ignored;
-    atomic_store(&w->pending, false);
+/* Waits; where the program has closed the waker's eventfd, shortly and without it. */
+static int
+waker_poll(struct hs_waker *w, struct pollfd *fds, int64_t now, int64_t deadline_ns,
+           int64_t *ret_until)
+{
+    bool hears = w != &deaf && unheard == 0 && !atomic_load(&w->lost);
+    int64_t until = hs_min_ns(deadline_ns, now + (hears ? SLICE_NS : DEAF_SLICE_NS));
+    struct timespec timeout = hs_timespec_until(until, now);
+    int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
+
+    if (n > 0 && (fds[0].revents & POLLNVAL) != 0) {
+        atomic_store(&w->lost, true);
+        fds[0] = (struct pollfd){.fd = -1};
+        until = hs_min_ns(deadline_ns, now + DEAF_SLICE_NS);
+        timeout = hs_timespec_until(until, now);
+        n = hs_sys_ppoll(fds, 2, &timeout, NULL);
+    }
+    *ret_until = until;
+    return n;
+}
+
+/* Where the kernel lets nobody wait (no memory; RLIMIT_NOFILE below 2), nobody who tries again and
+ * again uses up a processor. */
+static void
+pause_instead(int64_t now, int64_t deadline_ns)
+{
+    struct timespec until = hs_timespec_until(hs_min_ns(deadline_ns, now + DEAF_SLICE_NS), now);
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &until, NULL);
 }
 
 hs_err
 hs_sleep(int fd, short events, int64_t deadline_ns, struct hs_error *err, short *ret_revents)
 {
     struct hs_waker *w = get_waker();
-    struct pollfd fds[2] = {{.fd = w->efd, .events = POLLIN}, {.fd = fd, .events = events}};
-    int64_t now = hs_now();
-    int64_t until =
-        hs_min_ns(deadline_ns, now + (w == &deaf || unheard > 0 ? DEAF_SLICE_NS : SLICE_NS));
-    struct timespec timeout = hs_timespec_until(until, now);
-    int n = hs_sys_ppoll(fds, 2, &timeout, NULL);
+    struct pollfd fds[2] = {{.fd = atomic_load(&w->lost) ? -1 : w->efd.number, .events = POLLIN},
+                            {.fd = fd, .events = events}};
+    int64_t now = hs_now(), until;
+    int n = waker_poll(w, fds, now, deadline_ns, &until);
 
-    if (n > 0 && (fds[0].revents & POLLNVAL) != 0) { /* The program has closed it: see .h. */
-        fds[0] = (struct pollfd){.fd = -1};
-        until = hs_min_ns(deadline_ns, now + DEAF_SLICE_NS);
-        timeout = hs_timespec_until(until, now);
-        n = hs_sys_ppoll(fds, 2, &timeout, NULL);
+    if (n < 0 && errno != EINTR) {
+        int sys = errno;
+
+        pause_instead(now, deadline_ns);
+        return hs_err_set(err, HS_E_SYSTEM, sys, NULL, "ppoll");
     }
-    if (n < 0 && errno != EINTR)
-        return hs_err_set(err, HS_E_SYSTEM, errno, NULL, "ppoll");
     if (n < 0)
         return HS_INTR;
     if (fds[0].revents != 0)
         hs_waker_drain(w);
+    if (n > 0 && (fds[1].revents & POLLNVAL) != 0) /* Its next owner may never say anything. */
+        return hs_err_set(err, HS_E_SYSTEM, EBADF, NULL, "ppoll");
     if (n > 0) {
         *ret_revents = fds[1].revents;
         return HS_OK;

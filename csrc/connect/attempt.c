@@ -134,6 +134,7 @@ hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
     int sys = 0;
     socklen_t len = sizeof(sys);
 
+    /* 1. Without a peer it is pending, or has failed: SO_ERROR tells. */
     if (hs_sys_getpeername(a->fd, &peer.sa, &peer.len) != 0) {
         if (errno != ENOTCONN)
             return attempt_fail(a, errno);
@@ -141,6 +142,7 @@ hs_attempt_settle(struct attempt *a, const struct hs_connect_options *opts)
             sys = errno;
         return sys == 0 ? HS_WANT : attempt_fail(a, sys);
     }
+    /* 2. A peer that is ourselves is none. */
     if (connected_to_itself(a, &peer))
         return again_or_fail(a, opts, ECONNREFUSED);
     a->log.phase = HS_ATTEMPT_DONE;
@@ -171,6 +173,7 @@ hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
     struct hs_error err = {0};
     int family = addr->sa.sa_family;
 
+    /* 1. A socket. An attempt's time begins with its first one. */
     a->tries++;
     if (a->log.started_ns == 0)
         a->log.started_ns = hs_now();
@@ -178,9 +181,11 @@ hs_attempt_start(struct attempt *a, const struct hs_addr *addr,
     a->log.phase = HS_ATTEMPT_SOCKET;
     if ((a->fd = attempt_open_socket(family, &opts->sockopts)) < 0)
         return attempt_fail(a, errno);
+    /* 2. Options, before connect(2): sizes of buffers are part of what the SYN says. */
     hs_sockopts_draw(&opts->sockopts, &a->own);
     if (hs_sockopts_apply(a->fd, family, &a->own, HS_USE_CONNECTION, &err, &a->changed) != HS_OK)
         return attempt_fail(a, err.sys);
+    /* 3. Where it comes from, if the caller chose that. */
     if (has_source(opts) && family != AF_UNIX && bind_source(a, opts) != HS_OK)
         return HS_E_SYSTEM;
     return call_connect(a, opts);

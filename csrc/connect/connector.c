@@ -9,8 +9,8 @@
  * is told here: when 250 ms have passed since the last one, at once when one fails or none is
  * running; and what the caller is told when none is left.
  *
- * Owned by one caller at a time; takes no lock. fds: every attempt's until it ends, epoll_fd,
- * lookup_fd. After a fork the child's copy may only be freed.
+ * Owned by one caller at a time; takes no lock. fds: every attempt's until it ends, epoll,
+ * lookup. After a fork the child's copy may only be freed.
  */
 #include "connector.h"
 
@@ -95,9 +95,9 @@ connector_open_descriptors(struct hs_connector *cn, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LOOKUP_SLOT};
 
-    cn->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
-    cn->lookup_fd = cn->epoll_fd < 0 ? -1 : hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (cn->lookup_fd < 0 || hs_sys_epoll_ctl(cn->epoll_fd, EPOLL_CTL_ADD, cn->lookup_fd, &ev) != 0)
+    if (!hs_own_fd_open(&cn->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)) ||
+        !hs_own_fd_open(&cn->lookup, hs_sys_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) ||
+        hs_sys_epoll_ctl(cn->epoll.number, EPOLL_CTL_ADD, cn->lookup.number, &ev) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "connect", "descriptors for a name lookup");
     return HS_OK;
 }
@@ -139,7 +139,7 @@ hs_connector_new(const struct hs_endpoint *ep, const struct hs_connect_options *
         (void)hs_breaker_ref(opts->breaker);
     if (opts->limits != NULL)
         (void)hs_dial_limits_ref(opts->limits);
-    cn->epoll_fd = cn->lookup_fd = -1;
+    cn->epoll = cn->lookup = HS_OWN_FD_NONE;
     cn->last_family = -1;
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     if ((rv = connector_allocate(cn, err)) != HS_OK) {
@@ -164,10 +164,8 @@ hs_connector_free(struct hs_connector *cn)
             hs_lookup_leave(&cn->tickets[i]);
         free(cn->found[i]);
     }
-    if (cn->epoll_fd >= 0)
-        (void)close(cn->epoll_fd);
-    if (cn->lookup_fd >= 0)
-        (void)close(cn->lookup_fd);
+    hs_own_fd_close(&cn->epoll);
+    hs_own_fd_close(&cn->lookup);
     hs_tls_config_unref(cn->opts.tls);
     free(cn->attempts);
     free(cn->log);
@@ -198,12 +196,25 @@ exhausted(const struct hs_connector *cn)
            !hs_order_has_more(cn);
 }
 
+/* The program may have closed what a name's attempts are waited for with, which nothing else would
+ * tell: no look finds news there, and every wait ends at once. */
+static hs_err
+check_descriptors(const struct hs_connector *cn, struct hs_error *err)
+{
+    if (cn->epoll.number < 0 || (hs_own_fd_is_there(&cn->epoll) && hs_own_fd_is_there(&cn->lookup)))
+        return HS_OK;
+    return hs_err_set(err, HS_E_SYSTEM, EBADF, "connect",
+                      "the program has closed the descriptors that this call waits with");
+}
+
 /* One round of all that can be done now: HS_OK with a winner, HS_WANT, or an error. */
 static hs_err
 connector_advance(struct hs_connector *cn, struct hs_error *err, struct attempt **ret_winner)
 {
     hs_err rv;
 
+    if ((rv = check_descriptors(cn, err)) != HS_OK)
+        return rv;
     /* 1. Once: lookups for both families begin, or the one address is taken as it is. */
     if (!cn->started) {
         cn->started = true;
@@ -360,14 +371,16 @@ static hs_err
 wait_for_news(struct hs_connector *cn, struct hs_op *op, struct hs_error *err)
 {
     int64_t until = hs_min_ns(cn->retry_ns != 0 ? cn->retry_ns : HS_NEVER, hs_race_until(cn));
-    int fd = cn->epoll_fd;
+    int fd = cn->epoll.number;
     short revents, events = POLLIN;
 
+    /* 1. Until when. Times have no descriptors: the earliest of them ends the wait. */
     if (hs_order_has_more(cn))
         until = hs_min_ns(until, cn->in_flight > 0 ? cn->next_attempt_ns : HS_NEVER);
     if (cn->wait_v6_until != 0 && !hs_order_is_complete(cn) && cn->n_attempts == 0)
         until = hs_min_ns(until, cn->wait_v6_until);
     until = hs_min_ns(until, hs_order_until(cn));
+    /* 2. For what: the set of all, or the only socket of a literal, which has none. */
     if (fd < 0) {
         fd = cn->attempts[0].fd;
         events = POLLOUT;
@@ -394,23 +407,28 @@ connector_run(struct hs_connector *cn, struct hs_op *op, struct hs_error *err,
     struct attempt *winner = NULL;
     hs_err rv;
 
+    /* 1. A turn, where dials are limited. Once it is granted it stays until the connector ends. */
     if (cn->opts.limits != NULL && !cn->started &&
         (rv = hs_dial_place_take(cn->opts.limits, op, err, &cn->place)) != HS_OK) {
         cn->failed = rv != HS_INTR && rv != HS_WANT;
         return rv;
     }
+    /* 2. No packet is sent for a caller that is out of time or cancelled. */
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return gave_up(cn, rv, err);
     for (;;) {
+        /* 3. All that can be done now: a winner ends it, and so does it that none is left. */
         rv = connector_advance(cn, err, &winner);
         if (rv == HS_OK)
             return take_winner(cn, winner, err, ret_conn);
         if (rv == HS_WANT && exhausted(cn))
             return no_connection(cn, err);
+        /* 4. Sleep, or leave to be stepped again; nothing was given up by then. */
         if (rv == HS_WANT)
             rv = wait_for_news(cn, op, err);
         if (rv == HS_INTR || rv == HS_WANT)
             return rv;
+        /* 5. The time is up, or it was cancelled: every attempt ends with it. */
         if (rv != HS_OK)
             return gave_up(cn, rv, err);
     }
@@ -477,11 +495,13 @@ hs_connector_resolve(struct hs_connector *cn, struct hs_op *op, struct hs_error 
     for (;;) {
         struct attempt *none;
 
+        if ((rv = check_descriptors(cn, err)) != HS_OK)
+            return gave_up(cn, rv, err);
         (void)hs_race_collect(cn, &none);
         hs_order_collect(cn);
         if (hs_order_is_complete(cn))
             break;
-        rv = hs_wait_op(op, cn->epoll_fd, POLLIN, op->deadline_ns, hs_order_until(cn), err,
+        rv = hs_wait_op(op, cn->epoll.number, POLLIN, op->deadline_ns, hs_order_until(cn), err,
                         &revents);
         if (rv == HS_INTR || rv == HS_WANT)
             return rv;

@@ -27,11 +27,11 @@ struct hs_connector {
     struct hs_endpoint ep;
     struct hs_connect_options opts;
     bool started, failed;
-    struct hs_dial_place *place; /* owns; NULL: no limits, or not yet, or no more */
-    bool committed;              /* to the one attempt that is in its handshake */
-    char server_name[256];       /* what opts.server_name points to */
-    struct hs_error tls_error;   /* of the first handshake that failed */
-    int epoll_fd, lookup_fd;     /* own; -1 for literals */
+    struct hs_dial_place *place;    /* owns; NULL: no limits, or not yet, or no more */
+    bool committed;                 /* to the one attempt that is in its handshake */
+    char server_name[256];          /* what opts.server_name points to */
+    struct hs_error tls_error;      /* of the first handshake that failed */
+    struct hs_own_fd epoll, lookup; /* own; none for literals */
     struct hs_ticket tickets[2];
     struct hs_answer answers[2];
     struct hs_addr *found[2]; /* own; HS_MAX_ADDRS each, NULL for literals */

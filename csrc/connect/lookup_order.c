@@ -31,7 +31,7 @@ hs_order_begin(struct hs_connector *cn, struct hs_error *err)
             cn->answers[i].finished = true;
             continue;
         }
-        rv = hs_lookup_enter(cn->ep.host, families[i], cn->lookup_fd, err, &cn->tickets[i]);
+        rv = hs_lookup_enter(cn->ep.host, families[i], &cn->lookup, err, &cn->tickets[i]);
         if (rv != HS_OK)
             return rv;
     }

@@ -130,11 +130,11 @@ race_watch(struct hs_connector *cn, size_t slot)
     };
     int sys;
 
-    if (cn->epoll_fd < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
+    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
         return HS_OK;
-    if (hs_sys_epoll_ctl(cn->epoll_fd, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
+    if (hs_sys_epoll_ctl(cn->epoll.number, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
                          &ev) == 0) {
-        a->epoll_fd = cn->epoll_fd;
+        a->epoll_fd = cn->epoll.number;
         return HS_OK;
     }
     sys = errno;
@@ -159,12 +159,15 @@ race_secure(struct hs_connector *cn, struct attempt *a, hs_err rv)
 {
     struct hs_error err = {0};
 
+    /* 1. Plain TCP has won by being connected. */
     if (rv != HS_OK || cn->opts.tls == NULL)
         return rv;
+    /* 2. With TLS that decides the race as well, unless it is about finished handshakes. */
     if (!cn->opts.commit_at_tls && !cn->committed) {
         cn->committed = true;
         race_stop_others(cn, a);
     }
+    /* 3. The handshake as far as the bytes go. The first that fails is what the caller is told. */
     rv = hs_attempt_handshake(a, &cn->opts, &err);
     if (rv < 0 && cn->tls_error.code == HS_OK)
         cn->tls_error = err;
@@ -179,6 +182,7 @@ race_judge(struct hs_connector *cn, struct attempt *a, hs_err rv, struct attempt
         *ret_winner = a;
     if (rv == HS_OK || rv == HS_WANT)
         return rv;
+    /* It ended alone: the others run on, and the next need not wait for its 250 ms. */
     race_tell_breaker(cn, a, race_failure_of(a));
     cn->in_flight--;
     cn->next_attempt_ns = 0;
@@ -193,11 +197,14 @@ race_start_at(struct hs_connector *cn, size_t slot, const struct hs_addr *addr,
     int64_t now = hs_now();
     hs_err rv;
 
+    /* 1. Room: the oldest has had the most time, and is the least likely to answer yet. */
     if (cn->in_flight >= (size_t)cn->opts.max_in_flight)
         race_call_off_oldest(cn);
     cn->in_flight++;
     cn->next_attempt_ns = hs_deadline_after(cn->opts.attempt_delay_ns);
+    /* 2. connect(2); on the loopback it may be connected at once, or refused. */
     rv = race_secure(cn, a, hs_attempt_start(a, addr, &cn->opts));
+    /* 3. It is watched. For a unix socket whose backlog is full there is no event, only a time. */
     if (rv == HS_WANT && a->fd < 0)
         cn->retry_ns = now + RETRY_NS;
     else if (rv == HS_WANT && race_watch(cn, slot) != HS_OK)
@@ -233,7 +240,7 @@ race_settle(struct hs_connector *cn, size_t slot, struct attempt **ret_winner)
     hs_err rv;
 
     if (a->log.ended_ns != 0 || a->fd < 0)
-        return HS_WANT;
+        return HS_WANT; /* An event of before it ended. */
     rv = race_secure(cn, a, a->conn != NULL ? HS_OK : hs_attempt_settle(a, &cn->opts));
     if (rv == HS_WANT && race_watch(cn, slot) != HS_OK) /* It may have a new socket. */
         rv = HS_E_SYSTEM;
@@ -246,20 +253,16 @@ hs_race_collect(struct hs_connector *cn, struct attempt **ret_winner)
 {
     struct epoll_event events[MAX_ATTEMPTS + 1];
     hs_err rv = HS_WANT;
-    uint64_t count;
     int n;
 
-    if (cn->epoll_fd < 0)
+    if (cn->epoll.number < 0)
         return cn->in_flight > 0 ? race_settle(cn, 0, ret_winner) : HS_WANT;
-    n = epoll_wait(cn->epoll_fd, events, MAX_ATTEMPTS + 1, 0);
+    n = epoll_wait(cn->epoll.number, events, MAX_ATTEMPTS + 1, 0);
     for (int i = 0; i < n && rv == HS_WANT; i++) {
-        if (events[i].data.u32 != LOOKUP_SLOT) {
+        if (events[i].data.u32 == LOOKUP_SLOT)
+            (void)hs_own_fd_drain(&cn->lookup);
+        else if (events[i].data.u32 < cn->n_attempts) /* Else it is no set of ours any more. */
             rv = race_settle(cn, events[i].data.u32, ret_winner);
-        } else {
-            ssize_t ignored = read(cn->lookup_fd, &count, sizeof(count));
-
-            (void)ignored;
-        }
     }
     return rv;
 }

@@ -237,7 +237,7 @@ static void
 ring_locked(const struct hs_lookup *l)
 {
     for (const struct hs_list *t = l->tickets.next; t != &l->tickets; t = t->next)
-        hs_eventfd_ring(HS_CONTAINER(t, struct hs_ticket, link)->notify_fd);
+        (void)hs_own_fd_ring(&HS_CONTAINER(t, struct hs_ticket, link)->notify);
 }
 
 /* Turns queued lookups into running ones; the caller launches them after it dropped the lock. */
@@ -390,7 +390,7 @@ lookup_new(const char *host, int family)
 }
 
 hs_err
-hs_lookup_enter(const char *host, int family, int notify_fd, struct hs_error *err,
+hs_lookup_enter(const char *host, int family, const struct hs_own_fd *notify, struct hs_error *err,
                 struct hs_ticket *ticket)
 {
     struct hs_lookup *made = lookup_new(host, family);
@@ -411,7 +411,7 @@ hs_lookup_enter(const char *host, int family, int notify_fd, struct hs_error *er
         hs_turns_enter(&turns, &l->turn, l->host, &zone);
     }
     l->refs++;
-    *ticket = (struct hs_ticket){.lookup = l, .notify_fd = notify_fd};
+    *ticket = (struct hs_ticket){.lookup = l, .notify = *notify};
     hs_list_append(&l->tickets, &ticket->link);
     hs_lock_drop(&lock);
     free(made);

@@ -9,6 +9,7 @@
 
 #include "hardsock.h"
 #include "../base/list.h"
+#include "../base/own_fd.h"
 
 /* More addresses than this in one answer are ignored: nobody tries so many before a deadline, and
  * an answer of 4,000 addresses has been seen to hang callers. */
@@ -19,11 +20,11 @@ struct hs_lookup;
 struct hs_ticket {
     struct hs_list link;      /* guarded by the resolver's lock */
     struct hs_lookup *lookup; /* owns: a reference; NULL when unused */
-    int notify_fd;            /* borrows: an eventfd, until leave */
+    struct hs_own_fd notify;  /* borrows: an eventfd, until leave */
 };
 
 /* Starts, joins or queues a lookup of (host, family). Never blocks on the network. */
-HS_NODISCARD hs_err hs_lookup_enter(const char *host, int family, int notify_fd,
+HS_NODISCARD hs_err hs_lookup_enter(const char *host, int family, const struct hs_own_fd *notify,
                                     struct hs_error *err, struct hs_ticket *ticket);
 /* False while there is no answer; else fills ret_answer (addrs NULL) and copies at most
  * HS_MAX_ADDRS addresses, with port, to addrs. */

@@ -217,8 +217,9 @@ enum hs_retire hs_conn_judge(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                              int64_t *ret_idle_ns);
 /* The same, and ends it. HS_RETIRE_ASKED: the call that waits for a message, or the server that has
  * it parked, looks once more. Ask hs_conn_was_retired later; if it was not, give hs_conn_unretire
- * *ret_was_ns back, its idle timeout until then (HS_NEVER: none). That says true if it has come too
- * late: a call has ended, or is about to, or the server has it as one that is over. */
+ * *ret_was_ns back, its idle timeout until then (HS_NEVER: none; idle_ns: nothing to put back).
+ * That says true if it has come too late: a call has ended, or is about to, or the server has it as
+ * one that is over. HS_RETIRE_BUSY: another guard has asked the same call before. */
 enum hs_retire hs_conn_retire(struct hs_conn *c, int64_t idle_ns, int64_t age_ns,
                               int64_t *ret_idle_ns, int64_t *ret_was_ns);
 bool hs_conn_was_retired(struct hs_conn *c);
@@ -229,7 +230,8 @@ bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
 void hs_conn_set_served(struct hs_conn *c, bool stays);
 /* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
  * TCP; HS_E_SYSTEM. */
-HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
+HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err,
+                                             unsigned *ret_was_ms);
 /* Ends one that has been idle in the pool for idle_ns. HS_RETIRE_CLOSED, FRESH, LENT or GONE. */
 enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns);
 /* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */
@@ -454,6 +456,12 @@ const char *hs_report_name(enum hs_report_kind kind);
 /* Ends with free(3). HS_E_NOMEM. */
 HS_NODISCARD hs_err hs_report(enum hs_report_kind kind, struct hs_error *err, char **ret_text,
                               size_t *ret_len);
+
+/* ---- Event loops ---------------------------------------------------------------------------- */
+
+/* The program has closed what the loop waits with. All that was parked is due, though the loop's
+ * descriptor does not say so, and parking fails with HS_E_SYSTEM (EBADF). */
+bool hs_loop_is_lost(const struct hs_loop *loop);
 
 /* ---- Tokens --------------------------------------------------------------------------------- */
 

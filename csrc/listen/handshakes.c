@@ -390,6 +390,17 @@ hs_handshakes_hold(struct hs_handshakes *h, bool held)
     hs_lock_drop(&h->lock);
 }
 
+bool
+hs_handshakes_are_held(struct hs_handshakes *h)
+{
+    bool held;
+
+    hs_lock_take(&h->lock);
+    held = h->held;
+    hs_lock_drop(&h->lock);
+    return held;
+}
+
 void
 hs_handshakes_last_call(struct hs_handshakes *h)
 {
@@ -465,9 +476,9 @@ choose_config(struct hs_handshakes *h, struct slot *p)
     atomic_fetch_add_explicit(&h->fell_back, 1, memory_order_relaxed);
 }
 
-/* Not counted: it has said so before. */
+/* One client speaks once: what it said before is not counted again. */
 static enum hs_fail
-hear(struct hs_handshakes *h, const struct slot *p, enum hs_fail fail)
+count_witness(struct hs_handshakes *h, const struct slot *p, enum hs_fail fail)
 {
     struct hs_addr peer;
     bool counts;
@@ -486,7 +497,8 @@ static void
 handshakes_tell_breaker(struct hs_handshakes *h, struct slot *p, enum hs_tls_failure failure)
 {
     if (h->breaker != NULL && p->config == h->config)
-        hs_breaker_record(h->breaker, &h->key, &p->permit, hear(h, p, blame(failure)), hs_now());
+        hs_breaker_record(h->breaker, &h->key, &p->permit, count_witness(h, p, blame(failure)),
+                          hs_now());
 }
 
 /* ---- One handshake ------------------------------------------------------------------------- */
@@ -744,20 +756,27 @@ take_ready(struct hs_handshakes *h)
 }
 
 enum hs_due
-hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn)
+hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err, struct hs_conn **ret_conn)
 {
     struct hs_parked *parked;
     struct hs_conn *conn;
     struct slot *p;
+    hs_err rv;
 
+    /* 1. What became ready while nobody took it goes first: it has waited for longest. */
     if (ret_conn != NULL && (p = take_ready(h)) != NULL) {
         *ret_conn = handshakes_leave(h, p);
         return HS_DUE_CONNECTION;
     }
-    if (hs_reactor_poll_any(h->reactor, NULL, &parked) != HS_OK)
-        return HS_DUE_NOTHING;
+    /* 2. One that is due: the gate, or a handshake that is this caller's from here on. If the set
+     * were closed the gate would be due again and again. */
+    if ((rv = hs_reactor_check(h->reactor, err)) != HS_OK)
+        return HS_DUE_FAILED;
+    if ((rv = hs_reactor_poll_any(h->reactor, err, &parked)) != HS_OK)
+        return rv == HS_E_SYSTEM ? HS_DUE_FAILED : HS_DUE_NOTHING;
     if (parked == &h->gate)
         return gate_is_due(h);
+    /* 3. One step of it, without the lock. */
     p = HS_CONTAINER(parked, struct slot, parked);
     conn = handshakes_step(h, p, ret_conn != NULL);
     if (conn == NULL)

@@ -41,10 +41,12 @@ enum hs_due {
     HS_DUE_NEWCOMERS,  /* accept as long as hs_handshakes_has_room, and add */
     HS_DUE_CONNECTION, /* *ret_conn is ready, and the caller's */
     HS_DUE_SOMETHING,  /* it was done: ask again */
+    HS_DUE_FAILED,     /* nothing will be due any more: *err tells why */
 };
 /* Does the next thing that is due, without waiting. ret_conn NULL: the caller takes none, and what
  * gets ready is kept for who does. */
-enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_conn **ret_conn);
+enum hs_due hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err,
+                               struct hs_conn **ret_conn);
 /* Something was kept although newcomers are not held: who accepts is to be woken. */
 bool hs_handshakes_wait_for_taker(struct hs_handshakes *h);
 /* Takes a slot, which hs_handshakes_add fills or hs_handshakes_give_back leaves. False: there is
@@ -55,6 +57,7 @@ void hs_handshakes_give_back(struct hs_handshakes *h);
 HS_NODISCARD struct hs_conn *hs_handshakes_add(struct hs_handshakes *h, struct hs_conn *conn);
 /* Newcomers begin no handshake while it is held, and what is secured waits in it. */
 void hs_handshakes_hold(struct hs_handshakes *h, bool held);
+bool hs_handshakes_are_held(struct hs_handshakes *h);
 /* No newcomers any more. */
 void hs_handshakes_last_call(struct hs_handshakes *h);
 /* Whether there is something left of which a byte has come. */

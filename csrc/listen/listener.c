@@ -77,7 +77,6 @@ struct hs_listener {
     _Atomic int64_t newcomers; /* that are accepted yet, or NO_LAST_CALL */
     atomic_bool shares_port;   /* known when the last call is made */
     atomic_bool retired;       /* the number is another file's: nobody comes to it any more */
-    atomic_int accepting;      /* calls of hs_listener_accept at this moment; not stepped ones */
     atomic_bool handed_over;   /* another process listens on: the path is not ours to remove */
     _Atomic uint64_t accepted, shed, exhausted, aborted, network_errors, denied, unverified;
 };
@@ -554,12 +553,22 @@ look_open(void *arg, struct hs_change *change)
     return hs_fd_is_closed(&l->fd) ? HS_OK : HS_WANT;
 }
 
+/* Before it sleeps: nobody holds newcomers up, who would be heard of no more. */
+static hs_err
+look_welcoming(void *arg, struct hs_change *change)
+{
+    struct hs_listener *l = arg;
+
+    return l->handshakes != NULL && hs_handshakes_are_held(l->handshakes) ? HS_OK
+                                                                          : look_open(arg, change);
+}
+
 static hs_err
 wait_for_clients(struct hs_listener *l, struct hs_op *op, enum outcome why, struct hs_error *err)
 {
     struct hs_change change = {
         .list = &l->wakers,
-        .look = look_open,
+        .look = why == TENDING ? look_open : look_welcoming,
         .arg = l,
         .fd = why == EXHAUSTED || why == TENDING ? -1 : hs_fd_number(&l->fd),
         .events = POLLIN,
@@ -650,7 +659,7 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
 
     /* Each round may be milliseconds of arithmetic: the caller's time is looked at in between. */
     for (int i = 0; i < SLICE_ROUNDS && *n < max && (i == 0 || !listener_is_over(op)); i++)
-        switch (hs_handshakes_next(l->handshakes, &conns[*n])) {
+        switch (hs_handshakes_next(l->handshakes, err, &conns[*n])) {
         case HS_DUE_NOTHING: /* All wait for their clients: so does the caller. */
             return nothing_is_due(l);
         case HS_DUE_CONNECTION: /* A handshake has ended well: that is what is asked for. */
@@ -665,6 +674,8 @@ accept_secured(struct hs_listener *l, const struct hs_op *op, size_t max, struct
             break;
         case HS_DUE_SOMETHING: /* A step was made, or one was cut: look for the next. */
             break;
+        case HS_DUE_FAILED:
+            return FAILED;
         }
     return NEXT;
 }
@@ -677,12 +688,17 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
         enum outcome outcome;
         hs_err rv;
 
+        /* 1. Closed by another thread: before anything else is taken. */
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
+        /* 2. All who are here, without a wait. What failed behind one that worked is met again. */
+        if (l->handshakes != NULL)
+            hs_handshakes_hold(l->handshakes, false);
         outcome = l->handshakes != NULL ? accept_secured(l, op, max, err, conns, n)
                                         : accept_some(l, max, err, conns, n);
         if (*n > 0)
             return HS_OK;
+        /* 3. Nobody, and nobody will come any more; or a slice of time was used up. */
         if (outcome == ENDED)
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was shut down");
         if (outcome == LAST)
@@ -691,6 +707,7 @@ accept_loop(struct hs_listener *l, struct hs_op *op, size_t max, struct hs_error
             return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if (outcome == NEXT)
             return HS_INTR; /* Nothing but failing clients for a whole slice. */
+        /* 4. Sleep until somebody comes, or until descriptors are worth another try. */
         if ((rv = wait_for_clients(l, op, outcome, err)) == HS_OK)
             continue;
         if (!hs_fd_is_closed(&l->fd))
@@ -711,12 +728,8 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     if (max == 0)
         return hs_err_setx(err, HS_E_INVALID, "accept", "max must not be 0");
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
-        atomic_fetch_add(&l->accepting, 1);
-        if (l->handshakes != NULL)
-            hs_handshakes_hold(l->handshakes, false);
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = accept_loop(l, op, max, err, conns, &n);
-        atomic_fetch_sub(&l->accepting, 1);
         hs_fd_drop(&l->fd);
     }
     if (rv == HS_OK) {
@@ -731,27 +744,32 @@ hs_listener_accept(struct hs_listener *l, struct hs_op *op, size_t max, struct h
     return rv;
 }
 
-/* Unless somebody accepts, who would hear of nobody any more. */
+/* The one who tends was told of newcomers, whom it does not take: it would be told again and again.
+ * Those who wait to accept, in a thread or stepped, are woken, and hold them no longer. */
 static void
 hold_newcomers(struct hs_listener *l)
 {
-    if (atomic_load(&l->accepting) != 0)
-        return;
     hs_handshakes_hold(l->handshakes, true);
-    if (atomic_load(&l->accepting) != 0) /* It began in between, and may sleep already. */
-        hs_handshakes_hold(l->handshakes, false);
+    hs_wakelist_wake(&l->wakers);
 }
 
 /* One slice of the handshakes that have begun. What gets ready is for who accepts at this time, in
  * another thread, and sleeps. */
 static enum outcome
-tend_some(struct hs_listener *l, const struct hs_op *op)
+tend_some(struct hs_listener *l, const struct hs_op *op, struct hs_error *err)
 {
     enum outcome outcome = NEXT;
 
-    for (int i = 0; i < SLICE_ROUNDS && outcome == NEXT && (i == 0 || !listener_is_over(op)); i++)
-        if (hs_handshakes_next(l->handshakes, NULL) == HS_DUE_NOTHING)
+    for (int i = 0; i < SLICE_ROUNDS && outcome == NEXT && (i == 0 || !listener_is_over(op)); i++) {
+        enum hs_due due = hs_handshakes_next(l->handshakes, err, NULL);
+
+        if (due == HS_DUE_NOTHING)
             outcome = NOTHING;
+        else if (due == HS_DUE_FAILED)
+            outcome = FAILED;
+        else if (due == HS_DUE_NEWCOMERS)
+            hold_newcomers(l);
+    }
     if (hs_handshakes_wait_for_taker(l->handshakes))
         hs_wakelist_wake(&l->wakers);
     return outcome;
@@ -760,13 +778,18 @@ tend_some(struct hs_listener *l, const struct hs_op *op)
 static hs_err
 tend_loop(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
 {
+    enum outcome outcome = NOTHING;
     hs_err rv;
 
     for (;;) {
         if (hs_fd_is_closed(&l->fd))
             return hs_err_setx(err, HS_E_CLOSED, NULL, "the listener was closed");
-        if (l->handshakes != NULL && tend_some(l, op) == NEXT)
+        if (l->handshakes != NULL)
+            outcome = tend_some(l, op, err);
+        if (outcome == NEXT)
             return HS_INTR;
+        if (outcome == FAILED)
+            return err != NULL && err->code != HS_OK ? err->code : HS_E_SYSTEM;
         if ((rv = wait_for_clients(l, op, TENDING, err)) != HS_OK)
             return rv;
     }
@@ -779,10 +802,6 @@ hs_listener_tend(struct hs_listener *l, struct hs_op *op, struct hs_error *err)
 
     HS_CHECK(l, LISTENER_MAGIC);
     if ((rv = hs_fd_hold(&l->fd, err)) == HS_OK) {
-        /* Not while somebody accepts; nor anew after each slice, beside one who began later. */
-        if (l->handshakes != NULL && !op->begun)
-            hold_newcomers(l);
-        op->begun = true;
         if ((rv = hs_op_begin(op, HS_NEVER, err)) == HS_OK)
             rv = tend_loop(l, op, err);
         hs_fd_drop(&l->fd);

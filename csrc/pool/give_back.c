@@ -132,9 +132,12 @@ hs_pool_release(struct hs_pool *p, struct hs_lease *lease, enum hs_return how, s
 
     HS_CHECK(p, POOL_MAGIC);
     if (lease->id == 0 || lease->pool != p || hs_conn_is_ours(lease->conn)) {
+        /* 1. Of two who return it, one. */
         if ((rv = give_back_take_lease(p, lease, err)) != HS_OK)
             return rv;
+        /* 2. Whether it may be lent again, while it is nobody else's. */
         why = give_back_judge(p, lease->member, how);
+        /* 3. Under the lock: to the next, or out. */
         give_back_end(p, lease->member, how, &why, &late);
     } /* Else the parent's: nothing is ours to do. */
     *lease = (struct hs_lease){0};

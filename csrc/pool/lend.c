@@ -151,7 +151,9 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
     hs_err rv = HS_WANT;
 
     hs_lock_take(&p->lock);
+    /* 1. What was thrown away holds a place until somebody comes by. */
     hs_pool_take_lost_locked(p, &d);
+    /* 2. An idle one; those that have become too old meanwhile go. */
     while (!p->closed && (m = pick(p)) != NULL && rv == HS_WANT) {
         enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
 
@@ -167,10 +169,12 @@ take_or_queue(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, s
         p->stats.probes += *ret_probe;
         rv = HS_OK;
     }
+    /* 3. None: whether this caller may wait for one at all. */
     if (p->closed)
         rv = lend_refuse(err, HS_E_CLOSED, "the pool is closed");
     else if (rv == HS_WANT)
         rv = check_may_wait(p, op, r, err);
+    /* 4. The end of the queue, and perhaps a dial for it. */
     if (rv == HS_WANT && w != NULL) {
         queue_locked(p, r, w);
         d.worker = hs_dials_may_begin_locked(p);
@@ -197,6 +201,7 @@ lend_begin(struct hs_pool *p, const struct hs_op *op, struct hs_request *r, stru
 
     if (rv != HS_WANT)
         return rv;
+    /* A waiter is allocated without the lock, so that it may be of no use by now. */
     if ((w = hs_waiter_new(&r->holder, lend_deadline_of(op))) == NULL)
         return hs_err_setx(err, HS_E_NOMEM, op_name, "no memory to wait");
     if ((rv = take_or_queue(p, op, r, w, err, ret_lease, ret_probe)) == HS_WANT)
@@ -218,15 +223,16 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
     struct hs_dial_failure *failure = NULL;
     hs_err rv = code == HS_OK ? HS_WANT : code;
 
+    /* 1. Under the lock: what became of the place. Nobody changes that any more afterwards. */
     hs_lock_take(&p->lock);
     switch ((enum waiter_state)atomic_load(&w->state)) {
-    case WAITER_QUEUED:
+    case WAITER_QUEUED: /* Nothing yet; who is out of time leaves. */
         if (code != HS_OK) {
             hs_list_unlink(&w->link);
             p->n_waiting--;
         }
         break;
-    case WAITER_SERVED:
+    case WAITER_SERVED: /* In the last moment, too; a cancelled caller's goes to the next. */
         if (code == HS_OK || code == HS_E_DEADLINE) {
             *ret_lease = w->lease;
             *ret_probe = w->to_probe;
@@ -239,11 +245,11 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
             hs_pool_offer_locked(p, m, m->since_boot, hs_boot_now(), &d);
         }
         break;
-    case WAITER_EXPIRED:
+    case WAITER_EXPIRED: /* The one who served the queue saw it first. */
         if (code == HS_OK)
             rv = HS_E_DEADLINE;
         break;
-    case WAITER_FAILED:
+    case WAITER_FAILED: /* By a dial, or the pool's end. A cancel is the better reason. */
         if (code == HS_E_CANCELLED)
             break;
         rv = w->why;
@@ -255,6 +261,7 @@ lend_settle(struct hs_pool *p, struct hs_request *r, hs_err code, struct hs_erro
     hs_pool_leave(p, &d);
     if (rv == HS_WANT)
         return rv;
+    /* 2. The wait is over. A failed dial tells its own reason, anything else is said here. */
     if (w->why != HS_OK && rv == w->why && rv != HS_E_CLOSED && err != NULL)
         *err = dial_error;
     else if (rv != HS_OK)
@@ -318,7 +325,7 @@ go_on_without(struct hs_pool *p, const struct hs_lease *lease, enum hs_pool_reas
     if (code != HS_OK)
         (void)lend_refuse(err, code, hs_err_text(code));
     else if ((code = hs_op_check(op, op->deadline_ns, err)) == HS_OK && r->ticket != 0)
-        w = hs_waiter_new(&r->holder, lend_deadline_of(op)); /* NULL: begin() tries again. */
+        w = hs_waiter_new(&r->holder, lend_deadline_of(op)); /* NULL: lend_begin tries again. */
     hs_lock_take(&p->lock);
     hs_pool_end_lease_locked(p, lease->member, hs_boot_now(), false);
     hs_pool_retire_locked(p, lease->member, why, &d);
@@ -344,7 +351,7 @@ borrow(struct hs_pool *p, struct hs_op *op, struct hs_request *r, hs_err code, s
     hs_err rv;
 
     for (;;) {
-        /* 1. One by one: the end of a wait, a wait that goes on, or a first try that may queue. */
+        /* 1. One of three: the end of a wait, a wait that goes on, or a try that may queue. */
         if (code != HS_OK)
             rv = lend_settle(p, r, code, err, &lease, &to_probe);
         else if (r->waiter != NULL)

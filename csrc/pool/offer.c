@@ -121,12 +121,15 @@ hs_pool_offer_locked(struct hs_pool *p, struct hs_member *m, int64_t since_boot,
     enum hs_pool_reason why = hs_pool_expired_locked(p, m, boot_now);
     struct waiter *w = NULL;
 
+    /* 1. Whether it may stay at all: too old, or more than max_size after a resize. */
     if (why == HS_POOL_NONE && hs_pool_open(p) > p->o.max_size)
         why = HS_POOL_SURPLUS;
+    /* 2. Who waits comes before the number of idle ones that are kept. */
     if (why == HS_POOL_NONE && (w = hs_waiter_first_locked(p, d)) == NULL &&
         p->n[MEMBER_IDLE] >= p->o.max_idle)
         why = HS_POOL_SURPLUS;
     m->since_boot = since_boot;
+    /* 3. Out, into the waiter's hands, or idle; what that takes outside of the lock is in d. */
     if (why != HS_POOL_NONE) {
         hs_pool_retire_locked(p, m, why, d);
     } else if (w != NULL) {

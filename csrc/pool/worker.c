@@ -15,6 +15,9 @@
  * - `census` has every pool that is not being destroyed, also closed ones that need no worker: for
  *   those who look, and for fork, which holds the locks of all of them.
  *
+ * The program may close the loop's descriptors and the set behind our back (own_fd.h): then they
+ * are made anew, and all tasks are stepped again.
+ *
  * In a forked child the thread does not exist: its memory is freed there, its descriptors are
  * closed, and every pool forgets what it had; the first who needs it starts a new one.
  */
@@ -26,7 +29,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #define STACK_BYTES ((size_t)256 * 1024)
 #define BATCH 128
@@ -36,7 +38,7 @@
 
 struct worker {
     struct hs_loop *loop; /* owns */
-    int watch_fd;         /* own: the epoll set of idle connections */
+    struct hs_own_fd set; /* own: the epoll set of idle connections */
     struct task watch;
     struct hs_list tasks; /* own: all but watch */
     struct hs_list again; /* task.again: to be stepped in the next round */
@@ -51,7 +53,7 @@ static struct worker *current;                     /* guarded by lock; NULL: no 
 int
 hs_pool_worker_watch_fd(const struct worker *k)
 {
-    return k->watch_fd;
+    return k->set.number;
 }
 
 /* ---- Tasks --------------------------------------------------------------------------------- */
@@ -107,7 +109,6 @@ run_tasks(struct worker *k)
     struct hs_list now;
     struct task *t;
 
-    hs_loop_collect(k->loop);
     while ((t = hs_loop_next(k->loop)) != NULL)
         run_task(k, t);
     hs_list_init(&now);
@@ -160,10 +161,10 @@ step_watch(struct task *t)
     struct epoll_event events[BATCH];
     int n;
 
-    while ((n = epoll_wait(t->worker->watch_fd, events, BATCH, 0)) > 0)
+    while ((n = epoll_wait(t->worker->set.number, events, BATCH, 0)) > 0)
         for (int i = 0; i < n; i++)
             on_event(events[i].data.u64);
-    t->op.want_fd = t->worker->watch_fd;
+    t->op.want_fd = t->worker->set.number;
     t->op.want_id = OWN_ID;
     t->op.want_events = POLLIN;
     t->op.want_at_ns = HS_NEVER;
@@ -186,8 +187,7 @@ worker_destroy(struct worker *k)
         return;
     hs_loop_waiter_free(k->watch.loop_waiter);
     hs_loop_free(k->loop);
-    if (k->watch_fd >= 0)
-        (void)close(k->watch_fd);
+    hs_own_fd_close(&k->set);
     free(k);
 }
 
@@ -202,8 +202,8 @@ worker_new(struct hs_error *err, struct worker **ret_k)
     hs_list_init(&k->tasks);
     hs_list_init(&k->again);
     k->watch = (struct task){.step = step_watch, .call_off = watch_unparked};
-    k->watch_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC);
-    if (k->watch_fd < 0)
+    k->set = HS_OWN_FD_NONE;
+    if (!hs_own_fd_open(&k->set, hs_sys_epoll_create1(EPOLL_CLOEXEC)))
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "pool", "epoll_create1");
     else if ((rv = hs_loop_new(err, &k->loop)) == HS_OK)
         rv = hs_task_begin(k, &k->watch, NULL, err);
@@ -214,6 +214,68 @@ worker_new(struct hs_error *err, struct worker **ret_k)
     hs_list_unlink(&k->watch.link); /* It is never called off. */
     *ret_k = k;
     return HS_OK;
+}
+
+/* In the place of a loop that is lost: each task waits in the new one, or is called off. */
+static void
+move_tasks(struct worker *k, struct hs_loop *to)
+{
+    struct hs_list tasks;
+
+    hs_list_init(&tasks);
+    hs_list_move_all(&tasks, &k->tasks);
+    while (!hs_list_empty(&tasks)) {
+        struct task *t = HS_CONTAINER(tasks.next, struct task, link);
+        struct hs_error err = {0};
+        struct hs_loop_waiter *waiter = NULL;
+        hs_err rv = hs_loop_waiter_new(to, t, &err, &waiter);
+
+        hs_list_unlink(&t->link);
+        hs_list_append(&k->tasks, &t->link);
+        hs_loop_waiter_free(t->loop_waiter);
+        t->loop_waiter = t->op.loop_waiter = waiter;
+        if (rv == HS_OK)
+            worker_step_again(k, t);
+        else
+            t->call_off(t, &err);
+    }
+}
+
+/* The program has closed what we wait with: all of it is made anew. Idle connections that were
+ * watched are not watched again before they are idle again; each is looked at when it is lent. */
+static hs_err
+worker_renew(struct worker *k)
+{
+    struct hs_own_fd set = HS_OWN_FD_NONE;
+    struct hs_loop_waiter *waiter = NULL;
+    struct hs_loop *loop = NULL;
+    struct hs_error err = {0};
+    hs_err rv;
+
+    if (!hs_own_fd_open(&set, hs_sys_epoll_create1(EPOLL_CLOEXEC)))
+        return HS_E_SYSTEM;
+    if ((rv = hs_loop_new(&err, &loop)) != HS_OK ||
+        (rv = hs_loop_waiter_new(loop, &k->watch, &err, &waiter)) != HS_OK) {
+        hs_loop_free(loop);
+        hs_own_fd_close(&set);
+        return rv;
+    }
+    move_tasks(k, loop);
+    hs_loop_waiter_free(k->watch.loop_waiter);
+    k->watch.loop_waiter = k->watch.op.loop_waiter = waiter;
+    worker_step_again(k, &k->watch);
+    hs_loop_free(k->loop);
+    k->loop = loop;
+    hs_own_fd_close(&k->set);
+    k->set = set;
+    return HS_OK;
+}
+
+static bool
+worker_is_whole(struct worker *k)
+{
+    hs_loop_collect(k->loop);
+    return (!hs_loop_is_lost(k->loop) && hs_own_fd_is_there(&k->set)) || worker_renew(k) == HS_OK;
 }
 
 /* The pool leaves the list when it is closed and nothing of it is under way. */
@@ -252,19 +314,21 @@ work(struct worker *k)
 {
     int64_t until = HS_NEVER;
     struct hs_pool *p, *next;
+    bool whole;
 
     if (k->watch_lost) {
         k->watch_lost = false;
         worker_step_again(k, &k->watch);
     }
-    run_tasks(k);
-    if (k->watch_lost)
+    if ((whole = worker_is_whole(k)))
+        run_tasks(k);
+    if (!whole || k->watch_lost)
         until = hs_now() + RETRY_NS;
     for (p = next_pool(&pools); p != NULL; p = next) {
         next = next_pool(&p->link);
         until = hs_min_ns(until, worker_visit(k, p));
     }
-    return hs_list_empty(&k->again) ? until : 0;
+    return hs_list_empty(&k->again) || !whole ? until : 0;
 }
 
 static bool

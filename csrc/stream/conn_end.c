@@ -292,12 +292,15 @@ run_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err)
 
     if (hs_fd_is_closed(&c->fd))
         return hs_err_setx(err, HS_E_CLOSED, NULL, "it was closed during the call");
+    /* 1. The peer is told that no more comes. */
     if ((rv = hs_call_check(c, op, HS_NEVER, err)) != HS_OK ||
         (rv = end_output(c, op, err)) != HS_OK)
         return rv;
+    /* 2. Read to its end: closing with bytes unread would reset what it has not read yet. */
     end = discard_input(c, op, err);
     if (end != HS_OK && end != HS_E_TRUNCATED)
         return end;
+    /* 3. Only an acknowledgement says that it all arrived. */
     rv = await_acknowledgement(c, op, err);
     return rv == HS_OK ? end : rv;
 }
@@ -336,10 +339,12 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
+    /* 1. Both directions: nobody reads or writes beside an end. */
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK)
         return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
     if ((rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
         return hs_call_end(c, op, HS_DIR_IN, "finish", rv, err);
+    /* 2. What was read ahead is thrown away as all that still comes, and counted. */
     op->done += hs_buf_len(&c->in.buf);
     hs_deframer_fini(&c->in);
     hs_input_changed(c);
@@ -348,6 +353,7 @@ hs_conn_finish(struct hs_conn *c, struct hs_op *op, struct hs_error *err,
         err->phase = "finish";
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
+    /* 3. How the peer ended, or that it did not in time, is a report; the rest is an error. */
     if ((reported = as_ending(rv, &ending))) {
         *ret_report = (struct hs_close_report){
             .ending = ending, .unsent = unacknowledged_bytes(c), .discarded = op->done};

@@ -81,6 +81,7 @@ struct quiet {
     _Atomic int64_t first_by_ns; /* when a first message has to begin, and no other is waited for;
                                   * HS_NEVER: as many as come */
     _Atomic int ended;           /* enum hs_quiet: what has ended a call, and ends all others */
+    atomic_bool asked;           /* span_ns is a guard's, which puts back what was there */
 };
 
 static inline int64_t

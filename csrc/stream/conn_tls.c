@@ -147,9 +147,11 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
     struct hs_tls *tls;
     hs_err rv;
 
+    /* 1. Bytes that came before the handshake are refused, unless the caller read them ahead. */
     if ((rv = check_upgradable(c, err)) != HS_OK ||
         (rv = check_ahead(c, config, read_ahead, err)) != HS_OK)
         return rv;
+    /* 2. The layer: above the socket, or above the TLS that is there already. */
     (void)hs_addr_text(hs_conn_peer(c), peer, sizeof(peer));
     (void)snprintf(where, sizeof(where), "%s%s", c->tls != NULL ? "within " : "", peer);
     if ((rv = hs_tls_new(config, hs_fd_number(&c->fd), c->tls, server_name, where, err, &tls)) !=
@@ -157,6 +159,7 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
         return rv;
     if (hs_buf_len(&c->in.buf) > 0)
         conn_tls_hand_over(c, tls);
+    /* 3. From here on a failure poisons: the hello may be out. */
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
     c->shaking_since_ns = hs_now();
     c->handshaking = true;
@@ -217,12 +220,15 @@ start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
     hs_err rv;
 
     HS_CHECK(c, CONN_MAGIC);
+    /* 1. Both directions: a handshake reads and writes, and nobody may come between. */
     if ((rv = hs_call_claim(c, op, HS_DIR_IN, err)) != HS_OK ||
         (rv = hs_call_claim(c, op, HS_DIR_OUT, err)) != HS_OK)
         return hs_call_end(c, op, HS_DIR_IN, "upgrade_to_tls", rv, err);
+    /* 2. As far as the bytes and the time go. Until it ends the claims are kept. */
     rv = run_tls(c, op, config, server_name, read_ahead, err);
     if (rv == HS_INTR || rv == HS_WANT)
         return rv;
+    /* 3. Secured: all calls go through TLS from now on. Failed: nobody may go on in plain text. */
     if (rv == HS_OK) {
         c->layer = &hs_tls_layer;
         hs_span_add(HS_SPAN_HANDSHAKE, hs_now() - c->shaking_since_ns);

@@ -61,7 +61,7 @@ struct hs_departures {
     unsigned magic;
     unsigned fork_generation;
     atomic_int refs;
-    int epoll_fd; /* own; changes once, to -1, under lock, by who tends it; timer with it */
+    struct hs_own_fd epoll; /* own; goes once, under lock, by who tends it; timer with it */
     int64_t young_ns;
     struct hs_lock lock;
     /* All below are guarded by lock. */
@@ -97,20 +97,13 @@ departures_open_descriptors(struct hs_departures *d, struct hs_error *err)
     struct epoll_event timer = {.events = EPOLLIN, .data.u64 = TIMER};
     hs_err rv;
 
-    if ((d->epoll_fd = hs_sys_epoll_create1(EPOLL_CLOEXEC)) < 0)
+    if (!hs_own_fd_open(&d->epoll, hs_sys_epoll_create1(EPOLL_CLOEXEC)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_create1");
     if ((rv = hs_timerfd_open(&d->timer, "departures", err)) != HS_OK)
         return rv;
-    if (hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, d->timer.fd, &timer) != 0)
+    if (hs_sys_epoll_ctl(d->epoll.number, EPOLL_CTL_ADD, d->timer.fd.number, &timer) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "departures", "epoll_ctl");
     return HS_OK;
-}
-
-static void
-departures_close_if_open(int fd)
-{
-    if (fd >= 0)
-        (void)close(fd);
 }
 
 hs_err
@@ -122,9 +115,10 @@ hs_departures_new(int64_t young_ns, struct hs_error *err, struct hs_departures *
     if (d == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "departures", "no memory for departures");
     d->young_ns = young_ns;
+    d->epoll = HS_OWN_FD_NONE;
     d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     if ((rv = departures_open_descriptors(d, err)) != HS_OK) {
-        departures_close_if_open(d->epoll_fd);
+        hs_own_fd_close(&d->epoll);
         hs_timerfd_close(&d->timer);
         free(d);
         return rv;
@@ -150,18 +144,18 @@ void
 hs_departures_close(struct hs_departures *d)
 {
     struct hs_timerfd timer;
-    int epoll_fd;
+    struct hs_own_fd epoll;
 
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!departures_is_ours(d))
         return;
     hs_lock_take(&d->lock);
-    epoll_fd = d->epoll_fd;
+    epoll = d->epoll;
     timer = d->timer;
-    d->epoll_fd = -1;
+    d->epoll = HS_OWN_FD_NONE;
     d->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_lock_drop(&d->lock);
-    departures_close_if_open(epoll_fd);
+    hs_own_fd_close(&epoll);
     hs_timerfd_close(&timer);
 }
 
@@ -174,7 +168,7 @@ hs_departures_unref(struct hs_departures *d)
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
-    departures_close_if_open(d->epoll_fd);
+    hs_own_fd_close(&d->epoll);
     hs_timerfd_close(&d->timer);
     if (departures_is_ours(d)) { /* In a forked child the tokens are the parent's. */
         for (size_t i = 0; i < d->n_slots; i++)
@@ -228,13 +222,22 @@ reserve_locked(struct hs_departures *d, int fd, struct hs_error *err)
 }
 
 static hs_err
+departures_lost(struct hs_error *err)
+{
+    return hs_err_set(err, HS_E_SYSTEM, EBADF, "departures",
+                      "the program has closed the descriptors that clients are watched with");
+}
+
+static hs_err
 departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_error *err)
 {
     struct epoll_event ev = {.events = EPOLLET | (ends ? EPOLLRDHUP : 0)};
 
     ev.data.u64 = (uint64_t)d->slots[fd].generation << 32 | (uint32_t)fd;
-    if (hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0 ||
-        (errno == EEXIST && hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)) {
+    if (!hs_own_fd_is_there(&d->epoll))
+        return departures_lost(err);
+    if (hs_sys_epoll_ctl(d->epoll.number, EPOLL_CTL_ADD, fd, &ev) == 0 ||
+        (errno == EEXIST && hs_sys_epoll_ctl(d->epoll.number, EPOLL_CTL_MOD, fd, &ev) == 0)) {
         d->slots[fd].armed = true;
         return HS_OK;
     }
@@ -251,7 +254,7 @@ begin_young_locked(struct hs_departures *d, int fd)
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
                         .generation = d->slots[fd].generation};
-    hs_timerfd_set(&d->timer, y->at_ns);
+    (void)hs_timerfd_set(&d->timer, y->at_ns); /* Who tends it finds out that it is gone. */
 }
 
 static hs_err
@@ -261,7 +264,7 @@ watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token
     struct slot *p;
     hs_err rv;
 
-    if (d->epoll_fd < 0)
+    if (d->epoll.number < 0)
         return hs_err_setx(err, HS_E_CLOSED, "departures", "nobody watches any more");
     if ((rv = reserve_locked(d, fd, err)) != HS_OK)
         return rv;
@@ -329,10 +332,10 @@ departures_leave(struct hs_conn *c, bool given_away)
         token = p->token;
         p->token = NULL;
         p->generation++;
-        if (d->epoll_fd >= 0 && p->armed &&
+        if (d->epoll.number >= 0 && p->armed &&
             (given_away ||
              !hs_fd_is_closed(&c->fd))) /* Else the kernel has done it, or is about to. */
-            (void)hs_sys_epoll_ctl(d->epoll_fd, EPOLL_CTL_DEL, c->fd.number, NULL);
+            (void)hs_sys_epoll_ctl(d->epoll.number, EPOLL_CTL_DEL, c->fd.number, NULL);
     }
     hs_lock_drop(&d->lock);
     hs_token_unref(token);
@@ -366,7 +369,7 @@ hs_conn_cancel_on_end(struct hs_conn *c, bool on, struct hs_error *err)
     } else {
         hs_lock_take(&d->lock);
         p = departures_slot_of_locked(d, c);
-        if (p != NULL && d->epoll_fd >= 0 &&
+        if (p != NULL && d->epoll.number >= 0 &&
             (rv = departures_arm_locked(d, c->fd.number, on, err)) == HS_OK)
             p->by_end = on;
         else if (p == NULL && atomic_load(&c->left) == 0) /* Else it has been told already. */
@@ -399,10 +402,16 @@ is_broken(struct hs_conn *c, uint32_t events)
 static struct hs_token *
 judge_locked(struct hs_departures *d, const struct epoll_event *ev, const char **ret_why)
 {
-    struct slot *p = &d->slots[(uint32_t)ev->data.u64];
-    struct hs_token *token = p->token;
-    bool ended = p->by_end && (ev->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+    size_t number = (uint32_t)ev->data.u64;
+    struct slot *p;
+    struct hs_token *token;
+    bool ended;
 
+    if (number >= d->n_slots) /* It is no set of ours any more. */
+        return NULL;
+    p = &d->slots[number];
+    token = p->token;
+    ended = p->by_end && (ev->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
     if (p->generation != (uint32_t)(ev->data.u64 >> 32) || token == NULL)
         return NULL;
     if (is_broken(p->conn, ev->events))
@@ -451,13 +460,13 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
     struct young *y;
     hs_err rv = HS_OK;
 
-    hs_timerfd_heard(&d->timer);
+    (void)hs_timerfd_heard(&d->timer);
     for (; d->n_young > 0; d->n_young--) {
         y = &d->young[d->first_young];
         if (is_young_locked(d, y) &&
             (y->at_ns > now || (rv = grow_up_locked(d, y, err)) != HS_OK)) {
             soonest = hs_deadline_after(d->young_ns / 4);
-            hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest);
+            (void)hs_timerfd_set(&d->timer, y->at_ns > soonest ? y->at_ns : soonest);
             break;
         }
         d->first_young = (d->first_young + 1) % d->room_young;
@@ -474,7 +483,7 @@ next_departed(struct hs_departures *d, struct hs_error *err, struct hs_token **r
     struct epoll_event ev;
     hs_err rv = HS_OK;
 
-    while (rv == HS_OK && token == NULL && epoll_wait(d->epoll_fd, &ev, 1, 0) == 1) {
+    while (rv == HS_OK && token == NULL && epoll_wait(d->epoll.number, &ev, 1, 0) == 1) {
         hs_lock_take(&d->lock);
         if (ev.data.u64 == TIMER)
             rv = collect_young_locked(d, err);
@@ -500,11 +509,13 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
     HS_CHECK(d, DEPARTURES_MAGIC);
     if (!departures_is_ours(d))
         return hs_err_setx(err, HS_E_FORKED, "departures", "%s", hs_err_text(HS_E_FORKED));
-    if (d->epoll_fd < 0)
+    if (d->epoll.number < 0)
         return hs_err_setx(err, HS_E_CLOSED, "departures", "it was closed");
     if ((rv = hs_op_begin(op, HS_NEVER, err)) != HS_OK)
         return rv;
     for (;;) {
+        if (!hs_own_fd_is_there(&d->epoll) || !hs_own_fd_is_there(&d->timer.fd))
+            return departures_lost(err);
         for (unsigned round = 0;; round++) {
             if ((rv = next_departed(d, err, &token, &why)) != HS_OK)
                 return rv;
@@ -520,8 +531,8 @@ hs_departures_tend(struct hs_departures *d, struct hs_op *op, struct hs_error *e
                 return HS_INTR; /* Signals get a chance. */
         }
         op->want_id = 0;
-        if ((rv = hs_wait_op(op, d->epoll_fd, POLLIN, op->deadline_ns, HS_NEVER, err, &revents)) !=
-            HS_OK)
+        if ((rv = hs_wait_op(op, d->epoll.number, POLLIN, op->deadline_ns, HS_NEVER, err,
+                             &revents)) != HS_OK)
             return rv;
     }
 }

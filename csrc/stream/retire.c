@@ -8,19 +8,27 @@
  *     and ends by itself, or has its message (check_quiet in conn_call.c);
  *   + it is parked: the one who is given it looks again (parking.c).
  * - quiet.ended says of the last two whether it came to that.
+ * - A waiting call has one guard's time at most: the first one's, until that puts back what was
+ *   there. A second guard would take it for the connection's own, and leave it there.
+ * - What is judged moves meanwhile: a byte since the first look makes it fresh, whatever was seen
+ *   of calls that waited then.
  * - Whose turn it is decides when nobody is in a call: a request that was read is being worked on.
  */
 #include "conn_impl.h"
 #include "spot.h"
 #include "roll.h"
 
+#include "../base/err.h"
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+
+enum { NO_TURN = -1 };
 
 uint64_t
 hs_conn_id(const struct hs_conn *c)
@@ -59,7 +67,7 @@ is_lent(struct hs_conn *c)
     return atomic_load(&c->roll.holder) != NULL;
 }
 
-/* Bytes that one side has sent and the other has not taken. */
+/* Bytes that one side has sent and the other has not taken; also when the kernel does not say. */
 static bool
 has_bytes(struct hs_conn *c)
 {
@@ -67,8 +75,8 @@ has_bytes(struct hs_conn *c)
 
     if (atomic_load(&c->buffered) > 0 || atomic_load(&c->mid_message) || hs_conn_half_sent(c))
         return true;
-    return (hs_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread > 0) ||
-           (hs_sys_ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent > 0);
+    return hs_sys_ioctl(fd, SIOCINQ, &unread) != 0 || unread > 0 ||
+           hs_sys_ioctl(fd, SIOCOUTQ, &unsent) != 0 || unsent > 0;
 }
 
 static bool
@@ -83,12 +91,20 @@ waits_to_read(struct hs_conn *c)
     return has_user(c, HS_DIR_IN) && atomic_load(&c->dirs[HS_DIR_IN].waits_since_ns) != 0;
 }
 
+/* In which direction the next byte is due: against the last one. NO_TURN: none went. */
+static int
+turn_of(struct hs_conn *c)
+{
+    int64_t in = atomic_load(&c->dirs[HS_DIR_IN].last_ns);
+    int64_t out = atomic_load(&c->dirs[HS_DIR_OUT].last_ns);
+
+    return in > out ? HS_DIR_OUT : out > in ? HS_DIR_IN : NO_TURN;
+}
+
 /* Whether somebody works on it, or is owed something. Nobody waits, and it has no bytes. */
 static enum hs_retire
 judge_turn(struct hs_conn *c)
 {
-    int64_t in = atomic_load(&c->dirs[HS_DIR_IN].last_ns);
-    int64_t out = atomic_load(&c->dirs[HS_DIR_OUT].last_ns);
     unsigned char made = atomic_load(&c->roll.made);
     bool served = atomic_load(&c->roll.served);
 
@@ -97,13 +113,15 @@ judge_turn(struct hs_conn *c)
     if (made == HS_MADE_CONNECT || made == HS_MADE_POOL) {
         if (has_user(c, HS_DIR_IN))
             return HS_RETIRE_BUSY;
-        return out > in ? HS_RETIRE_OWED : made == HS_MADE_POOL ? HS_RETIRE_POOLED : HS_RETIRE_IDLE;
+        return turn_of(c) == HS_DIR_IN ? HS_RETIRE_OWED
+               : made == HS_MADE_POOL  ? HS_RETIRE_POOLED
+                                       : HS_RETIRE_IDLE;
     }
     if (hs_spot_waits(c->spot))
         return HS_RETIRE_IDLE;
     if (has_user(c, HS_DIR_IN) && !waits_to_read(c))
         return HS_RETIRE_BUSY;
-    if (in > out)
+    if (turn_of(c) == HS_DIR_OUT)
         return HS_RETIRE_OWED;
     return served && !has_user(c, HS_DIR_IN) ? HS_RETIRE_BUSY : HS_RETIRE_IDLE;
 }
@@ -113,6 +131,7 @@ static enum hs_retire
 judge_held(struct hs_conn *c, int64_t idle_ns, int64_t age_ns)
 {
     int64_t now = hs_now();
+    enum hs_retire how;
 
     if (is_lent(c))
         return HS_RETIRE_LENT;
@@ -124,7 +143,8 @@ judge_held(struct hs_conn *c, int64_t idle_ns, int64_t age_ns)
         return HS_RETIRE_BUSY;
     if (has_bytes(c))
         return HS_RETIRE_BYTES;
-    return judge_turn(c);
+    how = judge_turn(c);
+    return how == HS_RETIRE_IDLE && now - retire_last_use(c) < idle_ns ? HS_RETIRE_FRESH : how;
 }
 
 enum hs_retire
@@ -164,11 +184,18 @@ end_unused(struct hs_conn *c, int64_t idle_ns, int64_t age_ns)
 static enum hs_retire
 ask_reader(struct hs_conn *c, int64_t idle_ns, int64_t *ret_was_ns)
 {
-    int64_t was = atomic_load(&c->quiet.span_ns); /* HS_NEVER before it is bounded */
+    int64_t was;
 
-    if (was > idle_ns && atomic_compare_exchange_strong(&c->quiet.span_ns, &was, idle_ns))
+    if (atomic_exchange(&c->quiet.asked, true))
+        return HS_RETIRE_BUSY;
+    was = atomic_load(&c->quiet.span_ns); /* HS_NEVER before it is bounded */
+    if (was > idle_ns && atomic_compare_exchange_strong(&c->quiet.span_ns, &was, idle_ns)) {
         atomic_store(&c->quiet.bounded, true);
-    *ret_was_ns = hs_quiet_span(was);
+        *ret_was_ns = was;
+    } else { /* It has a shorter one, or has just been given another. */
+        atomic_store(&c->quiet.asked, false);
+        *ret_was_ns = idle_ns;
+    }
     hs_wakelist_wake(&c->wakers);
     return HS_RETIRE_ASKED;
 }
@@ -202,14 +229,17 @@ bool
 hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns)
 {
     int64_t span = idle_ns;
+    bool ended;
 
     HS_CHECK(c, CONN_MAGIC);
     if (hs_spot_unretire(c->spot))
         return true;
+    if (was_ns == idle_ns) /* There is nothing to put back; the time may be another guard's. */
+        return hs_conn_was_retired(c);
     /* Somebody else may have set another time meanwhile, which stays. */
-    if (!atomic_compare_exchange_strong(&c->quiet.span_ns, &span, was_ns) && span < 0)
-        return true;
-    return hs_conn_was_retired(c);
+    ended = !atomic_compare_exchange_strong(&c->quiet.span_ns, &span, was_ns) && span < 0;
+    atomic_store(&c->quiet.asked, false);
+    return ended || hs_conn_was_retired(c);
 }
 
 void
@@ -221,7 +251,7 @@ hs_conn_set_served(struct hs_conn *c, bool stays)
 }
 
 hs_err
-hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms)
+hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err, unsigned *ret_was_ms)
 {
     socklen_t len = sizeof(unsigned);
     unsigned was = 0;
@@ -233,7 +263,7 @@ hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms)
     if (hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
         hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
             0)
-        rv = HS_E_SYSTEM;
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "guard", "TCP_USER_TIMEOUT");
     hs_fd_look_end(&c->fd);
     if (rv == HS_OK)
         *ret_was_ms = was;

@@ -304,9 +304,12 @@ hs_tls_try_handshake(struct hs_tls *t, struct hs_error *err, short *want)
         return rv;
     if (t->started_ns == 0)
         t->started_ns = hs_now();
+    /* 1. As far as the bytes go. Callbacks only write down what they decide: no wait is inside. */
     ret = hs_sys_ssl_handshake(t->ssl);
+    /* 2. Done, and believed only if all was checked that had to be. */
     if (ret == 1)
         rv = finished(t, err);
+    /* 3. What it wants; or why it failed, and an end of the stream in the middle is a failure. */
     else if ((rv = hs_tls_meaning(t, ret, err, want)) == HS_E_END)
         rv = fatal(t, SSL_ERROR_ZERO_RETURN, err);
     return call_end(t, rv);

@@ -227,7 +227,7 @@ static int
 on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
               EVP_MAC_CTX *mac, int enc)
 {
-    int result = hs_tls_tickets_key(context_of(ssl)->tickets, name, iv, cipher, mac, enc);
+    int result = hs_tls_tickets_key(context_of(ssl)->tickets, hs_now(), name, iv, cipher, mac, enc);
 
     return result == 1 && enc == 0 && SSL_version(ssl) >= TLS1_3_VERSION ? 2 : result;
 }

@@ -272,8 +272,8 @@ set_sessions(struct hs_tls_context *c, const struct hs_tls_options *o,
         return HS_OK;
     }
     (void)SSL_CTX_set_num_tickets(c->ctx, (size_t)o->tickets);
-    c->tickets =
-        tickets != NULL ? hs_tls_tickets_ref(tickets) : hs_tls_tickets_new(o->session_lifetime_s);
+    c->tickets = tickets != NULL ? hs_tls_tickets_ref(tickets)
+                                 : hs_tls_tickets_new(o->session_lifetime_s, hs_now());
     memset(id, 'h', sizeof(id)); /* One context for all that share the ticket keys. */
     if (c->tickets == NULL || !SSL_CTX_set_session_id_context(c->ctx, id, sizeof(id)))
         return tls_context_no_memory(err);

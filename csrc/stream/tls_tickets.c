@@ -34,9 +34,9 @@ struct hs_tls_tickets {
 };
 
 static bool
-tls_tickets_make_key(struct key *key)
+tls_tickets_make_key(struct key *key, int64_t now)
 {
-    struct key fresh = {.made_ns = hs_now()};
+    struct key fresh = {.made_ns = now};
 
     if (RAND_bytes(fresh.name, sizeof(fresh.name)) != 1 ||
         RAND_priv_bytes(fresh.aes, sizeof(fresh.aes)) != 1 ||
@@ -48,7 +48,7 @@ tls_tickets_make_key(struct key *key)
 }
 
 struct hs_tls_tickets *
-hs_tls_tickets_new(int64_t lifetime_s)
+hs_tls_tickets_new(int64_t lifetime_s, int64_t now_ns)
 {
     struct hs_tls_tickets *t = hs_sys_calloc(1, sizeof(*t));
 
@@ -56,7 +56,7 @@ hs_tls_tickets_new(int64_t lifetime_s)
         return NULL;
     t->refs = 1;
     t->rotate_ns = lifetime_s * HS_NS_PER_S / 2;
-    if (!tls_tickets_make_key(&t->keys[0])) {
+    if (!tls_tickets_make_key(&t->keys[0], now_ns)) {
         hs_tls_tickets_unref(t);
         return NULL;
     }
@@ -100,14 +100,13 @@ hs_tls_tickets_give(struct hs_tls_tickets *t, const uint8_t *bytes, size_t n)
 
 /* Without randomness the present key stays a little longer. */
 static void
-rotate_locked(struct hs_tls_tickets *t)
+rotate_locked(struct hs_tls_tickets *t, int64_t now)
 {
-    int64_t now = hs_now();
     struct key fresh;
 
     if (t->given)
         return;
-    if (now - t->keys[0].made_ns >= t->rotate_ns && tls_tickets_make_key(&fresh)) {
+    if (now - t->keys[0].made_ns >= t->rotate_ns && tls_tickets_make_key(&fresh, now)) {
         memmove(&t->keys[1], &t->keys[0], (KEYS - 1) * sizeof(t->keys[0]));
         t->keys[0] = fresh;
         OPENSSL_cleanse(&fresh, sizeof(fresh));
@@ -143,8 +142,8 @@ use_key(const struct key *key, const unsigned char *iv, EVP_CIPHER_CTX *cipher, 
 }
 
 int
-hs_tls_tickets_key(struct hs_tls_tickets *t, unsigned char name[16], unsigned char *iv,
-                   EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc)
+hs_tls_tickets_key(struct hs_tls_tickets *t, int64_t now_ns, unsigned char name[16],
+                   unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc)
 {
     struct key key;
     int which = 0, result = -1;
@@ -152,7 +151,7 @@ hs_tls_tickets_key(struct hs_tls_tickets *t, unsigned char name[16], unsigned ch
     if (enc == 1 && RAND_bytes(iv, EVP_MAX_IV_LENGTH) != 1)
         return -1;
     hs_tls_store_lock();
-    rotate_locked(t);
+    rotate_locked(t, now_ns);
     if (enc == 0)
         which = tls_tickets_find_locked(t, name);
     if (which >= 0)

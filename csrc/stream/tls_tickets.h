@@ -14,13 +14,14 @@
 
 struct hs_tls_tickets;
 
-struct hs_tls_tickets *hs_tls_tickets_new(int64_t lifetime_s); /* NULL: no memory, no randomness */
+/* returns: NULL for want of memory or randomness. */
+struct hs_tls_tickets *hs_tls_tickets_new(int64_t lifetime_s, int64_t now_ns);
 struct hs_tls_tickets *hs_tls_tickets_ref(struct hs_tls_tickets *t);
 void hs_tls_tickets_unref(struct hs_tls_tickets *t);
 /* n keys, at most three, the first of which seals: the bytes of hs_tls_config_give_ticket_keys. */
 void hs_tls_tickets_give(struct hs_tls_tickets *t, const uint8_t *bytes, size_t n);
-/* What SSL_CTX_set_tlsext_ticket_key_evp_cb asks: see its manual page for the results. */
-int hs_tls_tickets_key(struct hs_tls_tickets *t, unsigned char name[16], unsigned char *iv,
-                       EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc);
+/* What SSL_CTX_set_tlsext_ticket_key_evp_cb asks, at `now_ns`: its manual page has the results. */
+int hs_tls_tickets_key(struct hs_tls_tickets *t, int64_t now_ns, unsigned char name[16],
+                       unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int enc);
 
 #endif

@@ -116,14 +116,14 @@ class TLSInfo(NamedTuple):
 
         if not self.peer_chain:
             return None
-        subject, issuer, names, serial, begin, end = _core.read_certificate(self.peer_chain[0])
+        read = _core.read_certificate(self.peer_chain[0])
         return PeerCertificate(
-            subject,
-            issuer,
-            tuple(names.splitlines()),
-            serial,
-            datetime.fromtimestamp(begin, timezone.utc),
-            datetime.fromtimestamp(end, timezone.utc),
+            read.subject,
+            read.issuer,
+            tuple(read.names.splitlines()),
+            read.serial,
+            datetime.fromtimestamp(read.not_before, timezone.utc),
+            datetime.fromtimestamp(read.not_after, timezone.utc),
         )
 
 
@@ -347,6 +347,29 @@ class BorrowerRecord(NamedTuple):
     held_sum_ns: int
 
 
+class PoolSocketRecord(NamedTuple):
+    """What a pool has open, and what the kernel says of it."""
+
+    lent: bool
+    fd: int
+    """-1: it was closed meanwhile."""
+    peer: str | None
+    tcp_state: int
+    """A number of ``linux/tcp_states``; -1: unknown, or not of TCP."""
+
+
+class FdRecord(NamedTuple):
+    """A descriptor that is open."""
+
+    fd: int
+    kind: str
+    """As in ``fd_inventory()``."""
+    device: int
+    inode: int
+    target: str
+    """What the link in ``/proc/self/fd`` says."""
+
+
 class FdSocketRecord(NamedTuple):
     """What the kernel says of a descriptor that is a socket."""
 
@@ -356,3 +379,16 @@ class FdSocketRecord(NamedTuple):
     state: str | None
     local: str | None
     peer: str | None
+
+
+class CertificateRecord(NamedTuple):
+    """What a certificate says."""
+
+    subject: str
+    issuer: str
+    names: str
+    """One in each line."""
+    serial: str
+    not_before: int
+    """Seconds since 1970, UTC."""
+    not_after: int

@@ -80,11 +80,6 @@ _NEEDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("adapters"))
-
-
 def server_context(ids: Identities) -> ssl.SSLContext:
     """For the standard library's side."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -164,6 +159,9 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     """An exception and all that led to it."""
     while exc is not None:
         yield exc
+        for inner in exc.args:  # urllib3 puts the cause in there, too.
+            if isinstance(inner, BaseException):
+                yield from causes(inner)
         exc = exc.__cause__ or exc.__context__
 
 

@@ -110,11 +110,6 @@ class MySQLPeer:
         return got
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("databases"))
-
-
 @contextlib.contextmanager
 def _mysql(
     port: int, ids: Identities | None, host: str = "127.0.0.1", **settings: Any

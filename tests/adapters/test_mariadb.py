@@ -32,11 +32,6 @@ _IF_INSTALLED = [one for one in ("asyncmy",) if importlib.util.find_spec(one) is
 
 
 @pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("mariadb"))
-
-
-@pytest.fixture(scope="module")
 def server(ids: Identities) -> Iterator[Server]:
     identity = ids.server_identity
     with require(mariadb(certificate=(Path(identity.chain), Path(identity.key)))) as found:

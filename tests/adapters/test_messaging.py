@@ -27,11 +27,6 @@ from support.tls import Identities
 _TIMEOUT = 60.0
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("brokers"))
-
-
 def _certificate(ids: Identities) -> tuple[Path, Path]:
     return Path(ids.server_identity.chain), Path(ids.server_identity.key)
 

@@ -24,11 +24,6 @@ Get = Callable[[str], int]
 FAILURES = (requests.RequestException, HTTPError)
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("outcomes"))
-
-
 @contextmanager
 def _requests(ca: Path | None = None, **settings: Any) -> Iterator[Get]:
     proxy = settings.pop("via", None)

@@ -32,11 +32,6 @@ _NAME = ["PING"] if int(redis.__version__.split(".")[1]) < 3 and _OLD else []
 
 
 @pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("redis"))
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with require(redis_server()) as server:
         yield server

@@ -28,11 +28,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 
 
 @pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("redis"))
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with require(redis_server()) as server:
         yield server

@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -217,30 +216,6 @@ START_TEST(each_connection_goes_to_exactly_one_of_several_acceptors)
 }
 END_TEST
 
-/* As many descriptors as there are, and not one more. */
-static void
-forbid_more_descriptors(void)
-{
-    struct rlimit limit;
-    int next = dup(0);
-
-    ck_assert_int_ge(next, 0);
-    (void)close(next);
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = (rlim_t)next;
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
-static void
-allow_descriptors(void)
-{
-    struct rlimit limit;
-
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = limit.rlim_max < 1024 ? limit.rlim_max : 1024;
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
 #define PROXIED 100
 
 static struct hs_listener *
@@ -282,6 +257,33 @@ START_TEST(who_tends_on_holds_up_nobody_who_accepts)
 }
 END_TEST
 
+/* A client is there, and the one who waits to accept is not stepped: the tender hears of it once.
+ * The acceptor is woken, and gets it. */
+START_TEST(who_tends_does_not_go_round_for_newcomers_that_nobody_takes)
+{
+    struct hs_addr addr;
+    struct hs_listener *l = proxied_listener(&addr);
+    struct hs_op tending = op_step(30 * SECOND), accepting = op_step(30 * SECOND);
+    struct pollfd fd = {.fd = hs_listener_wait_fileno(l), .events = POLLIN};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct hs_conn *conn;
+    size_t n;
+
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_tend(l, &tending, fresh())));
+    ASSERT_ERR(HS_WANT, DONE(hs_listener_accept(l, &accepting, 1, fresh(), &conn, &n)));
+    ck_assert_int_eq(connect(client, &addr.sa, addr.len), 0);
+    ck_assert_int_eq(poll(&fd, 1, 10000), 1);
+    ASSERT_ERR(HS_WANT, hs_listener_tend(l, &tending, fresh()));
+    ck_assert_int_eq(poll(&fd, 1, 0), 0);
+    put(client, "PROXY UNKNOWN\r\n", 15);
+    while (DONE(hs_listener_accept(l, &accepting, 1, fresh(), &conn, &n)) == HS_WANT)
+        ck_assert_int_eq(poll(&fd, 1, 10000), 1);
+    hs_conn_unref(conn);
+    (void)close(client);
+    hs_listener_unref(l);
+}
+END_TEST
+
 struct tending {
     struct hs_listener *l;
     struct hs_token *over;
@@ -314,6 +316,29 @@ accept_proxied(void *arg)
     }
     return NULL;
 }
+
+/* In a thread: it sleeps while newcomers are held, and hears of it. */
+START_TEST(who_waits_to_accept_is_woken_when_a_tender_meets_newcomers)
+{
+    struct hs_addr addr;
+    struct tending t = {.l = proxied_listener(&addr)};
+    struct hs_op op = op_step(30 * SECOND);
+    struct thread acceptor;
+    int fds[PROXIED];
+
+    thread_start(&acceptor, accept_proxied, &t);
+    for (int i = 0; i < PROXIED; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        ck_assert_int_eq(connect(fds[i], &addr.sa, addr.len), 0);
+        put(fds[i], "PROXY UNKNOWN\r\n", 15);
+        (void)!hs_listener_tend(t.l, &op, fresh());
+    }
+    (void)thread_join(&acceptor);
+    ck_assert_uint_eq(t.n, PROXIED);
+    close_all(fds, PROXIED);
+    hs_listener_unref(t.l);
+}
+END_TEST
 
 /* Who tends may be the one who hears that a client is ready, and takes nobody. */
 START_TEST(who_tends_beside_an_acceptor_loses_no_client)
@@ -352,7 +377,7 @@ START_TEST(out_of_descriptors_it_sheds_backs_off_and_recovers)
     struct hs_listener *l = open_with("127.0.0.1:0", NULL);
     struct hs_conn *c = NULL;
     int64_t until = hs_now() + 10 * SECOND;
-    uint64_t rounds = 0;
+    uint64_t rounds = 0, shed = under_valgrind() ? 5 : 6; /* It loses the first: support.h. */
     int fds[6];
     char byte;
     size_t n;
@@ -363,13 +388,15 @@ START_TEST(out_of_descriptors_it_sheds_backs_off_and_recovers)
     do {
         ASSERT_ERR(HS_E_DEADLINE, accept_in(l, 200 * MS, 1, &c, &n));
         rounds++;
-    } while (stats_of(l).shed < 6 && hs_now() < until);
-    ck_assert_uint_eq(stats_of(l).shed, 6);
+    } while (stats_of(l).shed < shed && hs_now() < until);
+    ck_assert_uint_eq(stats_of(l).shed, shed);
     ck_assert_uint_ge(stats_of(l).exhausted, 1);
     ck_assert_uint_le(stats_of(l).exhausted, 30 * rounds); /* 5, 10, .. 100 ms: no spinning */
     for (size_t i = 0; i < 6; i++) {
-        ck_assert_int_eq(recv(fds[i], &byte, 1, 0), -1); /* They learn at once. */
-        ck_assert_int_eq(errno, ECONNRESET);
+        if (i >= 6 - shed) { /* They learn at once. */
+            ck_assert_int_eq(recv(fds[i], &byte, 1, 0), -1);
+            ck_assert_int_eq(errno, ECONNRESET);
+        }
         (void)close(fds[i]);
     }
     allow_descriptors();
@@ -862,6 +889,8 @@ main(void)
 
     tcase_add_test(tc, accept_takes_one_or_as_many_as_wait);
     tcase_add_test(tc, who_tends_on_holds_up_nobody_who_accepts);
+    tcase_add_test(tc, who_tends_does_not_go_round_for_newcomers_that_nobody_takes);
+    tcase_add_test(tc, who_waits_to_accept_is_woken_when_a_tender_meets_newcomers);
     tcase_add_test(tc, accepting_at_most_none_ends_at_once);
     tcase_add_loop_test(tc, closing_or_cancelling_wakes_every_acceptor, 0, 2);
     tcase_add_test(tc, each_connection_goes_to_exactly_one_of_several_acceptors);

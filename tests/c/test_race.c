@@ -211,17 +211,6 @@ START_TEST(one_family_only_when_asked)
 }
 END_TEST
 
-/* Takes questions and never answers. */
-static int
-dead_name_server(void)
-{
-    struct hs_addr addr = addr_of("127.0.0.1:53");
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-    ck_assert_int_eq(bind(fd, &addr.sa, addr.len), 0);
-    return fd;
-}
-
 static struct hs_resolver_stats
 resolver(void)
 {
@@ -237,16 +226,16 @@ START_TEST(a_lookup_that_does_not_end_is_left_behind_counted_and_gone_at_last)
     struct hs_connector *cn;
     struct hs_live live;
     struct hs_conn *c;
-    int server;
+    pid_t server;
 
     if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
         return;
-    server = dead_name_server();
+    server = name_server_start(1);
     cn = connector("slow.example", NULL);
     ASSERT_ERR(HS_E_DEADLINE, run(cn, &op, &c));
     ck_assert_str_eq(last_error()->phase, "resolve");
-    ck_assert_int_lt(hs_now(), op.deadline_ns + SECOND / 2);
-    ck_assert_int_eq(resolver().running, 2); /* until the connector lets go */
+    ck_assert_int_eq(resolver().running,
+                     2); /* It returned before them, and the connector has them. */
     hs_connector_free(cn);
     ck_assert_int_eq(resolver().orphans, 2);
     ck_assert_int_eq(resolver().running, 0);
@@ -255,10 +244,11 @@ START_TEST(a_lookup_that_does_not_end_is_left_behind_counted_and_gone_at_last)
     hs_live_counts(&live);
     ck_assert_int_eq(live.orphans, 2);
     ck_assert_int_eq(live.lookups, 0);
+    name_server_let_go(server);
     EVENTUALLY(resolver().orphans == 0);
     ck_assert_int_eq(resolver().live, 0);
     ck_assert_int_eq(resolver().oldest_orphan_ns, 0);
-    (void)close(server);
+    name_server_stop(server);
 }
 END_TEST
 
@@ -266,16 +256,16 @@ START_TEST(callers_of_one_name_share_its_lookup)
 {
     struct hs_connector *cns[5];
     uint64_t before;
-    int server;
+    pid_t server;
 
     if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
         return;
-    server = dead_name_server();
+    server = name_server_start(1);
     before = resolver().started;
     for (size_t i = 0; i < LENGTH(cns); i++) {
         struct hs_op op = op_step(10 * SECOND);
 
-        cns[i] = connector("shared.example", NULL);
+        cns[i] = connector("slow.example", NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }
     ck_assert_uint_eq(resolver().started - before, 2);
@@ -285,19 +275,19 @@ START_TEST(callers_of_one_name_share_its_lookup)
     ck_assert_int_eq(resolver().orphans, 0); /* one still waits */
     hs_connector_free(cns[LENGTH(cns) - 1]);
     ck_assert_int_eq(resolver().orphans, 2);
-    (void)close(server);
+    name_server_stop(server);
 }
 END_TEST
 
 START_TEST(one_dead_name_holds_two_threads_per_family_at_most)
 {
-    int server;
+    pid_t server;
 
     if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
         return;
-    server = dead_name_server();
+    server = name_server_start(1);
     for (int i = 0; i < 20; i++) {
-        struct hs_connector *cn = connector("dead.example", NULL);
+        struct hs_connector *cn = connector("slow.example", NULL);
         struct hs_op op = op_step(10 * SECOND);
 
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cn, &op, fresh()));
@@ -305,7 +295,7 @@ START_TEST(one_dead_name_holds_two_threads_per_family_at_most)
         ck_assert_int_le(resolver().orphans, 4);
     }
     ck_assert_int_eq(resolver().orphans, 4);
-    (void)close(server);
+    name_server_stop(server);
 }
 END_TEST
 
@@ -313,17 +303,17 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
 {
     struct hs_connector *cns[40];
     uint64_t before;
-    int server;
+    pid_t server;
 
     if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
         return;
-    server = dead_name_server();
+    server = name_server_start(1);
     before = resolver().started;
     for (int i = 0; i < 40; i++) {
         struct hs_op op = op_step(10 * SECOND);
         char name[40];
 
-        (void)snprintf(name, sizeof(name), "n%d.dead.example", i);
+        (void)snprintf(name, sizeof(name), "slow%d.dead.example", i);
         cns[i] = connector(name, NULL);
         ASSERT_ERR(HS_WANT, hs_connector_resolve(cns[i], &op, fresh()));
     }
@@ -334,7 +324,7 @@ START_TEST(lookups_beyond_the_limit_wait_and_are_given_up_without_a_thread)
         hs_connector_free(cns[i]);
     ck_assert_int_eq(resolver().orphans, 64);
     ck_assert_uint_eq(resolver().started - before, 64);
-    (void)close(server);
+    name_server_stop(server);
 }
 END_TEST
 
@@ -352,15 +342,14 @@ leave_a_lookup_behind(void *arg)
 START_TEST(neither_exit_nor_fork_waits_for_a_lookup)
 {
     int64_t before = hs_now();
-    int server;
+    pid_t server;
 
-    if (!enter_namespace("127.0.0.1 localhost\n",
-                         "nameserver 127.0.0.1\noptions timeout:8 attempts:2\n"))
+    if (!enter_namespace("127.0.0.1 localhost\n", NAME_SERVER))
         return;
-    server = dead_name_server();
+    server = name_server_start(1);
     ck_assert_int_eq(in_child(leave_a_lookup_behind, NULL), 0);
-    ck_assert_int_lt(hs_now() - before, 5 * SECOND);
-    (void)close(server);
+    ck_assert_int_lt(hs_now() - before, 20 * SECOND); /* The lookup lasts for 30 s. */
+    name_server_stop(server);
 }
 END_TEST
 

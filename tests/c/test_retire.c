@@ -241,6 +241,60 @@ START_TEST(an_idle_timeout_that_was_there_comes_back_unless_another_was_set)
 }
 END_TEST
 
+/* The call is stepped, and nobody steps it meanwhile: what the guards ask stays. Each would take
+ * the other's time for the connection's own, and leave it there. */
+START_TEST(two_guards_with_different_times_put_back_what_was_there)
+{
+    const int64_t first = _i % 2 == 0 ? 5 : 3, second = _i % 2 == 0 ? 3 : 5;
+    struct pair p = pair_made(HS_MADE_ACCEPT);
+    struct hs_op op = op_step(LONG);
+    int64_t idle, was, other = second;
+    enum hs_retire how;
+    uint8_t byte;
+    size_t n;
+
+    say(&p);
+    hs_conn_set_idle_timeout(p.c, 2 * LONG);
+    ASSERT_ERR(HS_WANT, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    ck_assert_int_eq(hs_conn_retire(p.c, first, 0, &idle, &was), HS_RETIRE_ASKED);
+    how = hs_conn_retire(p.c, second, 0, &idle, &other);
+    ck_assert_int_eq(how, HS_RETIRE_BUSY);
+    ck_assert(!hs_conn_unretire(p.c, first, was));
+    ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
+    ck_assert_int_eq(hs_conn_retire(p.c, second, 0, &idle, &other), HS_RETIRE_ASKED);
+    ck_assert(!hs_conn_unretire(p.c, second, other));
+    ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
+    put(p.peer, "x", 1);
+    wait_for_want(&op);
+    ASSERT_OK(hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    pair_free(&p);
+}
+END_TEST
+
+/* One that has a shorter time already is only woken: giving up gives nothing back. */
+START_TEST(a_guard_that_had_nothing_to_change_leaves_another_s_request_alone)
+{
+    struct pair p = pair_made(HS_MADE_ACCEPT);
+    struct hs_op op = op_step(LONG);
+    int64_t idle, none, was;
+    uint8_t byte;
+    size_t n;
+
+    say(&p);
+    ASSERT_ERR(HS_WANT, hs_conn_recv(p.c, &op, &byte, 1, 0, fresh(), &n));
+    hs_conn_set_idle_timeout(p.c, 1); /* Nobody has woken it yet. */
+    ck_assert_int_eq(hs_conn_retire(p.c, 2, 0, &idle, &none), HS_RETIRE_ASKED);
+    hs_conn_set_idle_timeout(p.c, 2 * LONG);
+    ck_assert_int_eq(hs_conn_retire(p.c, 2, 0, &idle, &was), HS_RETIRE_ASKED);
+    ck_assert(!hs_conn_unretire(p.c, 2, none));
+    ck_assert_int_eq(p.c->quiet.span_ns, 2);
+    ck_assert(!hs_conn_unretire(p.c, 2, was));
+    ck_assert_int_eq(p.c->quiet.span_ns, 2 * LONG);
+    hs_conn_abandon(p.c, &op, NULL);
+    pair_free(&p);
+}
+END_TEST
+
 /* A call whose time was given back goes on; of one that had ended before that is told. */
 START_TEST(taking_back_says_truly_whether_the_call_has_ended)
 {
@@ -430,14 +484,14 @@ START_TEST(the_user_timeout_is_set_and_was_what_it_was)
     struct pair p = pair_made(HS_MADE_ACCEPT), u = pair_unix();
     unsigned was = 1;
 
-    ASSERT_OK(hs_conn_set_user_timeout(p.c, 5000, &was));
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 5000, fresh(), &was));
     ck_assert_uint_eq(was, 0);
-    ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, &was));
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, fresh(), &was));
     ck_assert_uint_eq(was, 5000);
     was = 7;
-    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(u.c, 5000, &was));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(u.c, 5000, fresh(), &was));
     hs_conn_close(p.c, false);
-    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(p.c, 5000, &was));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(p.c, 5000, fresh(), &was));
     ck_assert_uint_eq(was, 7);
     pair_free(&p);
     pair_free(&u);
@@ -465,6 +519,8 @@ main(void)
     tcase_add_test(tc, a_client_that_waits_for_its_answer_is_busy);
     tcase_add_loop_test(tc, a_byte_that_comes_at_the_same_moment_is_had_or_the_peer_keeps_it, 0,
                         100);
+    tcase_add_loop_test(tc, two_guards_with_different_times_put_back_what_was_there, 0, 2);
+    tcase_add_test(tc, a_guard_that_had_nothing_to_change_leaves_another_s_request_alone);
     tcase_add_test(tc, an_idle_timeout_that_was_there_comes_back_unless_another_was_set);
     tcase_add_test(tc, a_shorter_idle_timeout_is_never_made_longer);
     tcase_add_test(tc, taking_back_says_truly_whether_the_call_has_ended);

@@ -710,12 +710,12 @@ struct sealed {
 };
 
 static int
-ask_key(struct hs_tls_tickets *t, struct sealed *s, int enc)
+ask_key(struct hs_tls_tickets *t, int64_t now, struct sealed *s, int enc)
 {
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
     EVP_MAC *hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
     EVP_MAC_CTX *mac = EVP_MAC_CTX_new(hmac);
-    int result = hs_tls_tickets_key(t, s->name, s->iv, cipher, mac, enc);
+    int result = hs_tls_tickets_key(t, now, s->name, s->iv, cipher, mac, enc);
 
     EVP_MAC_CTX_free(mac);
     EVP_MAC_free(hmac);
@@ -726,20 +726,21 @@ ask_key(struct hs_tls_tickets *t, struct sealed *s, int enc)
 /* Each key seals for half a lifetime, and opens for one more lifetime after that. */
 START_TEST(ticket_keys_are_replaced)
 {
-    int64_t begin = hs_now();
-    struct hs_tls_tickets *t = hs_tls_tickets_new(1), *other = hs_tls_tickets_new(1);
-    struct sealed first, second;
+    int64_t made = hs_now(), half = made + 50 * SECOND, later = half + 30 * SECOND;
+    struct hs_tls_tickets *t = hs_tls_tickets_new(100, made),
+                          *other = hs_tls_tickets_new(100, made);
+    struct sealed first, second, third;
 
-    ck_assert_int_eq(ask_key(t, &first, 1), 1);
-    ck_assert_int_eq(ask_key(t, &first, 0), 1);
-    ck_assert_int_eq(ask_key(other, &first, 0), 0);
-    EVENTUALLY(ask_key(t, &first, 0) == 2); /* opens still, and has it sealed anew */
-    ck_assert_int_ge(hs_now() - begin, SECOND / 2);
-    ck_assert_int_eq(ask_key(t, &second, 1), 1);
+    ck_assert_int_eq(ask_key(t, made, &first, 1), 1);
+    ck_assert_int_eq(ask_key(t, half - 1, &first, 0), 1);
+    ck_assert_int_eq(ask_key(other, half - 1, &first, 0), 0);
+    ck_assert_int_eq(ask_key(t, half, &first, 0), 2); /* opens still, and has it sealed anew */
+    ck_assert_int_eq(ask_key(t, later, &second, 1), 1);
     ck_assert_mem_ne(first.name, second.name, sizeof(first.name));
-    EVENTUALLY(ask_key(t, &first, 0) == 0);
-    ck_assert_int_ge(hs_now() - begin, 3 * SECOND / 2);
-    ck_assert_int_eq(ask_key(t, &second, 0), 2);
+    ck_assert_int_eq(ask_key(t, half + 50 * SECOND, &third, 1), 1);
+    ck_assert_int_eq(ask_key(t, made + 150 * SECOND - 1, &first, 0), 2);
+    ck_assert_int_eq(ask_key(t, made + 150 * SECOND + 1, &first, 0), 0);
+    ck_assert_int_eq(ask_key(t, made + 150 * SECOND + 1, &second, 0), 2);
     hs_tls_tickets_unref(t);
     hs_tls_tickets_unref(other);
 }
@@ -748,14 +749,17 @@ END_TEST
 /* Nobody asked for a long time: the old key is no better for that. */
 START_TEST(a_key_that_nobody_asked_for_is_wiped_all_the_same)
 {
-    struct hs_tls_tickets *t = hs_tls_tickets_new(1);
-    struct sealed s;
-    int64_t begin = hs_now();
+    int64_t made = hs_now();
+    struct hs_tls_tickets *t = hs_tls_tickets_new(100, made),
+                          *young = hs_tls_tickets_new(100, made);
+    struct sealed s, y;
 
-    ck_assert_int_eq(ask_key(t, &s, 1), 1);
-    EVENTUALLY(hs_now() - begin > 8 * SECOND / 5);
-    ck_assert_int_eq(ask_key(t, &s, 0), 0);
+    ck_assert_int_eq(ask_key(t, made, &s, 1), 1);
+    ck_assert_int_eq(ask_key(t, made + 150 * SECOND + 1, &s, 0), 0);
+    ck_assert_int_eq(ask_key(young, made, &y, 1), 1);
+    ck_assert_int_eq(ask_key(young, made + 150 * SECOND, &y, 0), 2);
     hs_tls_tickets_unref(t);
+    hs_tls_tickets_unref(young);
 }
 END_TEST
 

@@ -47,11 +47,6 @@ def in_child(check):
 """
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 def silent(ids: Identities, code: str, version: str = "TLSv1.3") -> None:
     """Run code that must end well and print nothing."""
     identity = ids.server_identity
@@ -132,7 +127,8 @@ def test_a_child_s_copy_of_a_listener_harms_no_handshake_of_the_parent(ids: Iden
             time.sleep(0)
         in_child(listener.close)
         def leave_it():
-            pass
+            found = listener.stats().handshakes
+            assert (found.started, found.in_progress, found.silent) == (1, 0, 0), found
         in_child(leave_it)
         assert listener.stats().handshakes.in_progress == 1
         conn = hs.adopt(slow)

@@ -17,7 +17,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
-from hardsock.aio import _transport, streams
+from hardsock.aio import _host, _transport, streams
 from hardsock.aio import loop as hsloop
 from hardsock.lab.waits import poll_until
 from support.kernel import unread
@@ -800,3 +800,46 @@ def test_streams_carry_tls(any_run: Any, files: Files) -> None:
         await writer.wait_closed()
 
     any_run(main)
+
+
+class Unruly(asyncio.Protocol):
+    """Under a TLS of asyncio's, say, that fails when it is asked first."""
+
+    asked = False
+
+    @property
+    def _app_transport(self) -> object:
+        if not self.asked:
+            self.asked = True
+            raise ZeroDivisionError
+        return None
+
+
+def test_a_transport_that_fails_at_the_loop_s_end_keeps_nothing_open() -> None:
+    loop = hsloop.new_event_loop()
+    pairs = [socket.socketpair() for _ in range(3)]
+
+    async def begin() -> list[Any]:
+        kinds = (asyncio.Protocol, Unruly, asyncio.Protocol)
+        made = [
+            (await loop.create_connection(kind, sock=ours))[0]
+            for kind, (ours, _) in zip(kinds, pairs, strict=True)
+        ]
+        for transport in made[::2]:
+            transport.write(b"x" * (1 << 22))
+            transport.close()
+        return made
+
+    transports = loop.run_until_complete(begin())
+    hub = _host.hub_of(loop)
+    with pytest.raises(ZeroDivisionError):
+        loop.close()
+
+    assert loop.is_closed()
+    assert hub is not None
+    assert hub.closed
+    for transport in transports[::2]:
+        assert transport.get_extra_info("hardsock").closed
+    transports[1].get_extra_info("hardsock").close()
+    for _, theirs in pairs:
+        theirs.close()

@@ -167,6 +167,7 @@ while (passed := time.monotonic() - began) < seconds:
 
 
 @pytest.mark.nightly
+@pytest.mark.timing
 def test_the_collapse_of_a_thread_for_each_connection_shows_and_the_parked_have_none() -> None:
     """2,000 connections, 2,000 questions a second: the same clients, and the same work.
 

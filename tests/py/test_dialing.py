@@ -15,12 +15,6 @@ from support import Call
 from support.loops import RUNS
 from support.tls import Identities
 
-
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("dialing"))
-
-
 _LOSSES: dict[str, Callable[[hs.Connection], object]] = {
     "gone": lambda conn: conn.abort(),
     "reset": lambda conn: (conn.recv(1), conn.abort()),

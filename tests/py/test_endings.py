@@ -349,11 +349,6 @@ def test_what_was_not_acknowledged_is_counted_without_the_end_itself(
     assert (report.ending, report.unsent) == ("deadline", 5)
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("endings"))
-
-
 def _resets_by_unread() -> int:
     return hs.reset_counts()["by_unread"]
 

@@ -30,11 +30,6 @@ def listener() -> Any:
         yield made
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("ids"))
-
-
 @pytest.fixture
 def pair(listener: hs.Listener) -> Any:
     with hs.connect(listener.getsockname(), timeout=10) as conn, listener.accept() as peer:

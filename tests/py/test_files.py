@@ -34,11 +34,6 @@ PROPERTY = hypothesis.settings(
 )
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 @contextmanager
 def connected(transport: str, ids: Identities) -> Iterator[tuple[hs.Connection, hs.Connection]]:
     """Two ends of one connection."""

@@ -39,6 +39,7 @@ def herd(*arguments: str, limit: float) -> dict[str, object]:
 
 
 @pytest.mark.nightly
+@pytest.mark.timing
 def test_idle_connections_outlive_the_probes_of_their_neighbours() -> None:
     """18,000 ends, opened within half a second: in step (``--in-step``) thousands of them die.
 
@@ -52,5 +53,6 @@ def test_idle_connections_outlive_the_probes_of_their_neighbours() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timing
 def test_nineteen_thousand_idle_connections_stay_for_ten_minutes() -> None:
     print(herd("--connections", "19500", "--seconds", "600", limit=1100))

@@ -30,11 +30,6 @@ LOCAL = SIGNATURE + b"\x20\0\0\0"
 TIMEOUT = 10
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 @contextlib.contextmanager
 def listening(**settings: Any) -> Iterator[hs.Listener]:
     settings.setdefault("proxy_protocol", LOOPBACK)

@@ -28,11 +28,6 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 Connect = Callable[[Any], hs.Connection]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 @pytest.fixture(params=["plain", "tls"])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param

@@ -29,11 +29,6 @@ from support.tls import Identities, tls_pair
 Pair = tuple[hs.Connection, socket.socket]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("surface"))
-
-
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()

@@ -18,11 +18,6 @@ from support.tls import Identities, openssl, tls_pair
 Change = Callable[[Path], None]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 def path_of(source: Any) -> Path:
     assert source is not None
     return Path(source)

@@ -27,11 +27,6 @@ LABEL = "EXPERIMENTAL hardsock"
 VERSIONS = ["TLSv1.2", "TLSv1.3"]
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("export"))
-
-
 @pytest.mark.parametrize("version", VERSIONS)
 def test_both_ends_derive_the_same(ids: Identities, version: Any) -> None:
     config = ids.client(min_version=version, max_version=version)

@@ -29,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 SILENT = 19
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("identities"))
-
-
 @contextlib.contextmanager
 def clients(address: Any, count: int) -> Iterator[list[socket.socket]]:
     """Plain connections that say nothing."""

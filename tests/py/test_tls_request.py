@@ -23,11 +23,6 @@ from support.tls import Identities, tls_pair
 AHEAD = 131072
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("request"))
-
-
 def asking(ids: Identities, **settings: Any) -> hs.TLSConfig:
     return ids.server(**({"client_certificates": "on_request", "ca": ids.ca} | settings))
 

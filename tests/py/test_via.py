@@ -33,11 +33,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(hs, "connect", _connect_awaited)
 
 
-@pytest.fixture(scope="module")
-def ids(tmp_path_factory: pytest.TempPathFactory) -> Identities:
-    return Identities(tmp_path_factory.mktemp("via"))
-
-
 @pytest.fixture
 def echo() -> Iterator[EchoServer]:
     with EchoServer() as server:

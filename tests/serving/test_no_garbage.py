@@ -18,6 +18,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core
+from hardsock.aio._tasks import AsyncioTasks
 from hardsock.lab.waits import poll_until
 from support import connect_to
 from support.conversation import Handlers
@@ -142,3 +143,28 @@ def test_nothing_is_kept_of_a_server_that_drained(
     for sock in clients:
         sock.close()
     assert gone(before), f"{live() - before} connections are kept"
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("per", ["asyncio", "aio-messages"])
+def test_nothing_is_kept_of_a_task_that_was_cancelled_before_its_first_step(
+    per: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = AsyncioTasks.start
+
+    def start_and_cancel(
+        self: AsyncioTasks, context: Any, function: Any, *args: Any, name: str
+    ) -> Any:
+        task = start(self, context, function, *args, name=name)
+        if args:  # Else it is one of the server's own.
+            task.cancel()
+        return task
+
+    before = live()
+    monkeypatch.setattr(AsyncioTasks, "start", start_and_cancel)
+    with serving(per, HANDLERS) as server:
+        for _ in range(4):
+            # It may be reset before its connect is over.
+            with pytest.raises(ConnectionError), connect_to(server.address, PATIENCE) as sock:
+                ask(sock)
+        assert gone(before), f"{live() - before} connections are kept"

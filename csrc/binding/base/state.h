@@ -54,7 +54,10 @@
     X(dropped_record, "hardsock._records", "DroppedRecord")                                        \
     X(lease_record, "hardsock._records", "LeaseRecord")                                            \
     X(borrower_record, "hardsock._records", "BorrowerRecord")                                      \
+    X(pool_socket_record, "hardsock._records", "PoolSocketRecord")                                 \
+    X(fd_record, "hardsock._records", "FdRecord")                                                  \
     X(fd_socket_record, "hardsock._records", "FdSocketRecord")                                     \
+    X(certificate_record, "hardsock._records", "CertificateRecord")                                \
     X(handshake_stats, "hardsock._records", "HandshakeStats")                                      \
     X(proxy_stats, "hardsock._records", "ProxyStats")                                              \
     X(peer_stats, "hardsock._records", "PeerStats")                                                \

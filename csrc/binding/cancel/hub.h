@@ -36,6 +36,7 @@ typedef struct {
     unsigned long thread;    /* in which its loop was last seen to run */
     pid_t process;
     bool closed;
+    bool told_lost; /* its core has lost its descriptors, and those that wait were told */
     PyObject *weakrefs;
 } HubObject;
 

@@ -50,6 +50,26 @@ operation_unpark(OperationObject *op)
     Py_DECREF(op);
 }
 
+/* The program has closed what the loop waits with, so that its descriptor will not say that all
+ * others are due. */
+static void
+tell_the_others(HubObject *hub)
+{
+    PyObject *loop = NULL, *run = NULL, *handle = NULL;
+
+    if (hub->told_lost || hub->get_loop == NULL)
+        return;
+    hub->told_lost = true;
+    if ((loop = PyObject_CallNoArgs(hub->get_loop)) != NULL && loop != Py_None &&
+        (run = PyObject_GetAttrString((PyObject *)hub, "run")) != NULL)
+        handle = PyObject_CallMethod(loop, "call_soon", "O", run);
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)hub);
+    Py_XDECREF(loop);
+    Py_XDECREF(run);
+    Py_XDECREF(handle);
+}
+
 int
 operation_park(OperationObject *op)
 {
@@ -59,8 +79,11 @@ operation_park(OperationObject *op)
         PyErr_SetString(PyExc_RuntimeError, "the event loop of this operation has ended");
         return -1;
     }
-    if ((rv = hs_loop_waiter_park(op->loop_waiter, &op->job.call.op, op->job.call.err)) != HS_OK)
+    if ((rv = hs_loop_waiter_park(op->loop_waiter, &op->job.call.op, op->job.call.err)) != HS_OK) {
+        if (hs_loop_is_lost(op->hub->core))
+            tell_the_others(op->hub);
         return raise_error(&op->job.call, rv);
+    }
     op->state = OP_PARKED;
     unlist(op);
     enlist(op, &op->hub->parked);

@@ -240,7 +240,7 @@ pool_report_tcp_state(struct hs_conn *conn)
 }
 
 static int
-append_sockets(PyObject *list, struct hs_pool *core, bool lent)
+append_sockets(const mod_state *st, PyObject *list, struct hs_pool *core, bool lent)
 {
     size_t room = hs_pool_conns(core, lent, NULL, 0) + 16, n;
     struct hs_conn **conns = PyMem_Calloc(room, sizeof(*conns));
@@ -255,8 +255,9 @@ append_sockets(PyObject *list, struct hs_pool *core, bool lent)
     for (size_t i = 0; i < n; i++) {
         PyObject *item =
             rv < 0 ? NULL
-                   : Py_BuildValue("OiNi", lent ? Py_True : Py_False, hs_conn_fileno(conns[i]),
-                                   peer_object(conns[i]), pool_report_tcp_state(conns[i]));
+                   : PyObject_CallFunction(st->pool_socket_record, "OiNi",
+                                           lent ? Py_True : Py_False, hs_conn_fileno(conns[i]),
+                                           peer_object(conns[i]), pool_report_tcp_state(conns[i]));
 
         if (item == NULL || PyList_Append(list, item) < 0)
             rv = -1;
@@ -268,13 +269,14 @@ append_sockets(PyObject *list, struct hs_pool *core, bool lent)
 }
 
 POOL_DOC(_sockets, "_sockets($self, /)\n--\n\n"
-                   "(lent, descriptor, peer, TCP state) of all that is open; checks the counts.");
+                   "All that is open: a list of PoolSocketRecord; checks the counts.");
 
 PyObject *
 pool_sockets(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct hs_error err = {0};
     hs_err rv = hs_pool_verify(pool_report_core_of(self), &err);
+    const mod_state *st = state_of(self);
     PyObject *list;
 
     if (rv != HS_OK) {
@@ -282,8 +284,8 @@ pool_sockets(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     list = PyList_New(0);
-    if (list != NULL && (append_sockets(list, pool_report_core_of(self), false) < 0 ||
-                         append_sockets(list, pool_report_core_of(self), true) < 0))
+    if (list != NULL && (append_sockets(st, list, pool_report_core_of(self), false) < 0 ||
+                         append_sockets(st, list, pool_report_core_of(self), true) < 0))
         Py_CLEAR(list);
     return list;
 }

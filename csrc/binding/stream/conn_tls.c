@@ -372,16 +372,15 @@ conn_channel_binding(PyObject *self, PyObject *const *args, Py_ssize_t nargs, Py
 
 /* ---- Certificates -------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(read_doc,
-             "read_certificate(der, /)\n--\n\n"
-             "Subject, issuer, names (by lines), serial, begin and end of a certificate.");
+PyDoc_STRVAR(read_doc, "read_certificate(der, /)\n--\n\n"
+                       "What a certificate says: a CertificateRecord.");
 
 static PyObject *
 core_read_certificate(PyObject *module, PyObject *der)
 {
     struct hs_tls_certificate cert;
     struct hs_error err = {0};
-    PyObject *tuple;
+    PyObject *record;
     Py_buffer view;
     hs_err rv;
 
@@ -393,11 +392,12 @@ core_read_certificate(PyObject *module, PyObject *der)
         raise_plain_error(state_of_module(module), &err, rv);
         return NULL;
     }
-    tuple = Py_BuildValue("(NNNNLL)", text_object(cert.subject), text_object(cert.issuer),
-                          text_object(cert.names), text_object(cert.serial),
-                          (long long)cert.not_before, (long long)cert.not_after);
+    record = PyObject_CallFunction(state_of_module(module)->certificate_record, "NNNNLL",
+                                   text_object(cert.subject), text_object(cert.issuer),
+                                   text_object(cert.names), text_object(cert.serial),
+                                   (long long)cert.not_before, (long long)cert.not_after);
     hs_tls_certificate_fini(&cert);
-    return tuple;
+    return record;
 }
 
 PyDoc_STRVAR(openssl_version_doc,

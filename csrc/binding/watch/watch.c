@@ -77,17 +77,18 @@ core_fd_inventory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(fd_list_doc, "_fd_list()\n--\n\n"
-                          "Open descriptors: tuples of fd, kind, device, inode and target.");
+                          "What is open: a list of FdRecord.");
 
 static PyObject *
-fd_object(const struct hs_fd_entry *e)
+fd_object(const mod_state *st, const struct hs_fd_entry *e)
 {
-    return Py_BuildValue("isKKN", e->fd, hs_fd_kind_name(e->kind), (unsigned long long)e->dev,
-                         (unsigned long long)e->ino, PyUnicode_DecodeFSDefault(e->target));
+    return PyObject_CallFunction(st->fd_record, "isKKN", e->fd, hs_fd_kind_name(e->kind),
+                                 (unsigned long long)e->dev, (unsigned long long)e->ino,
+                                 PyUnicode_DecodeFSDefault(e->target));
 }
 
 static PyObject *
-core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+core_fd_list(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     struct hs_fd_entry *entries = NULL;
     struct hs_fd_usage usage;
@@ -103,7 +104,7 @@ core_fd_list(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     } while ((n = hs_fd_list(entries, room)) > room);
     list = hs_list_new((Py_ssize_t)n);
     for (size_t i = 0; list != NULL && i < n; i++) {
-        PyObject *item = fd_object(&entries[i]);
+        PyObject *item = fd_object(state_of_module(module), &entries[i]);
 
         if (item == NULL)
             Py_CLEAR(list);

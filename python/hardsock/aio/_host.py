@@ -7,6 +7,7 @@ loaded at all; it also knows of trio running as a guest inside an asyncio loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 import weakref
@@ -108,9 +109,10 @@ _ears: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
 def _loop_has_ended(ear: weakref.ref[Any]) -> None:
     hub = _ears.pop(ear)()
     if hub is not None:
-        for told in loop_ended:
-            told(hub)
-        hub.close()
+        with contextlib.ExitStack() as each:  # One that fails keeps none of the others from it.
+            each.callback(hub.close)
+            for told in reversed(loop_ended):
+                each.callback(told, hub)
 
 
 def _open(loop: asyncio.AbstractEventLoop) -> Hub:

@@ -124,7 +124,7 @@ class MessageServer(QuietConnections, Server):
             if not over:  # The event loop, or somebody's cancel(), ended this task.
                 self._leave(served)
                 self._end_now(served, self._judge_cancelled(served))
-                self._let_go_of_task(served)
+                self._left(served)
         note_overrun(served, scope, self._options)
         if failure is None and served.over is None:
             self._park(served)

@@ -299,7 +299,13 @@ class Server(ServerCore):
         if served.outcome is None:
             self._leave(served)
             self._end_now(served, self._judge_cancelled(served))
+        self._left(served)
+
+    def _left(self, served: Served) -> None:
+        """Its task has ended. A cancelled one has its exception, whose frames lead to *served*: who
+        kept the task would keep the connection."""
         served.left = True
+        served.runner = None
         self._ring()
 
     # ---- serving, in the tasks
@@ -328,16 +334,8 @@ class Server(ServerCore):
         finally:
             if served.outcome is None:  # The event loop, or somebody's cancel(), ended this task.
                 self._end_now(served, self._judge_cancelled(served))
-            served.left = True
             self._overdue.end(served)
-            self._let_go_of_task(served)
-            self._ring()
-
-    def _let_go_of_task(self, served: Served) -> None:
-        """A cancelled task keeps its exception, whose frames lead back here: a cycle. The report of
-        a drain still asks for the tasks of those that were cut, and lets go of them itself."""
-        if served.ended_by is None or self._report is not None:
-            served.runner = None
+            self._left(served)
 
     def _is_for_the_task(self, exc: BaseException) -> bool:
         """Whether its task has to end, too: Ctrl-C comes to whichever task runs; what is closed may

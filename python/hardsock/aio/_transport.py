@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import inspect
 import os
@@ -57,10 +58,12 @@ def end_with_loop(hub: Hub) -> None:
     """The loop of *hub* is being closed: close what its transports' owners have closed.
 
     Such a transport still had something to send, a goodbye of TLS to wait for, or the last turn of
-    the loop to come. None of that comes any more, and its owner can do nothing about it.
+    the loop to come. None of that comes any more, and its owner can do nothing about it. One that
+    fails keeps none of the others open; the last failure is raised.
     """
-    for transport in list(_living.get(hub, ())):
-        transport.end_if_closed()
+    with contextlib.ExitStack() as each:
+        for transport in list(_living.get(hub, ())):
+            each.callback(transport.end_if_closed)
 
 
 loop_ended.append(end_with_loop)

@@ -168,9 +168,11 @@ class EventLoop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         """See ``asyncio.loop.close``; connections that their owners have closed are closed with it."""
         hub = hub_of(self)
-        if hub is not None and not self.is_running():
-            end_with_loop(hub)
-        super().close()
+        try:
+            if hub is not None and not self.is_running():
+                end_with_loop(hub)
+        finally:
+            super().close()
 
     # ---- names
 

@@ -82,11 +82,13 @@ def _open_ones() -> dict[int, OpenConnection]:
         if pool.closed and not pool._stats()["lent"]:
             continue
         made = pool._made
-        for lent, fd, peer, _state in pool._sockets():
-            if fd >= 0 and not lent:
+        for idle in pool._sockets():
+            if idle.fd >= 0 and not idle.lent:
                 by = thread_name(made.thread)
                 age = now - made.at
-                found[fd] = OpenConnection("idle", fd, None, peer, age, made.site, by)
+                found[idle.fd] = OpenConnection(
+                    "idle", idle.fd, None, idle.peer, age, made.site, by
+                )
         for lease in pool.lent():
             if lease.fd >= 0:
                 found[lease.fd] = OpenConnection(
@@ -244,12 +246,12 @@ def fd_snapshot() -> FdSnapshot:
     ours, tracer = _open_ones(), installed()
     theirs = {} if tracer is None else tracer.of_sockets()
     found = []
-    for fd, kind, dev, ino, target in _core._fd_list():
+    for fd, kind, device, inode, target in _core._fd_list():
         ours_there = ours.get(fd) if kind == "socket" else None
         is_foreign = kind == "socket" and ours_there is None
         foreign = describe(fd, theirs.get(fd)) if is_foreign else None
-        note = note_of(fd, dev, ino)
-        found.append(Descriptor(fd, kind, target, ours_there, note, foreign, (dev, ino)))
+        note = note_of(fd, device, inode)
+        found.append(Descriptor(fd, kind, target, ours_there, note, foreign, (device, inode)))
     return FdSnapshot(tuple(found), limit=_usage()[1], taken=time.monotonic())
 
 

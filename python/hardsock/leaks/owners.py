@@ -184,8 +184,8 @@ class Owners:
             return [one for one in found if one.kind in self.kinds]
         after = self._snapshot()
         if different := changes(owner.before, after):
-            for fds in (pool._sockets() for pool in living_pools()):
-                ours |= {fd for _, fd, _, _ in fds}
+            for pool in living_pools():
+                ours |= {one.fd for one in pool._sockets()}
             found += self._changes(owner, different, ours, _hidden(after, len(ours)))
         return [one for one in found if one.kind in self.kinds]
 

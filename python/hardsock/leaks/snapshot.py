@@ -46,8 +46,8 @@ def snapshot(*, threads: bool = True) -> Snapshot:
     """Look at the process as it is now; opens no descriptor but for the *threads*."""
     listed = _core._fd_list()
     return Snapshot(
-        fds={fd: target for fd, _, _, _, target in listed},
-        kinds={fd: kind for fd, kind, _, _, _ in listed},
+        fds={one.fd: one.target for one in listed},
+        kinds={one.fd: one.kind for one in listed},
         threads=_threads() if threads else {},
         live=dict(_core._live()),
     )

@@ -313,9 +313,9 @@ class Pool(_core.Pool):
         """
         stats = self.stats()
         sockets = self._sockets()
-        open_fds = [fd for _, fd, _, _ in sockets if fd >= 0]
+        open_fds = [one.fd for one in sockets if one.fd >= 0]
         kernel = {}
-        for peer in {peer for _, _, peer, state in sockets if peer and state >= 0}:
+        for peer in {one.peer for one in sockets if one.peer and one.tcp_state >= 0}:
             counts = _core.tcp_counts(peer)
             kernel[peer] = {state: number for state, number in counts.items() if number}
         return PoolAudit(
@@ -323,7 +323,7 @@ class Pool(_core.Pool):
             descriptors=tuple(open_fds),
             missing=tuple(fd for fd in open_fds if not _is_socket(fd)),
             stale=tuple(
-                fd for lent, fd, _, state in sockets if not lent and state in _TCP_CLOSED_BY_PEER
+                one.fd for one in sockets if not one.lent and one.tcp_state in _TCP_CLOSED_BY_PEER
             ),
             kernel=kernel,
         )

@@ -196,9 +196,6 @@ class Drain:
         """Sum up; *look* returns the name and the stack of a runner."""
         ended = self._ledger.drained
         cut = tuple(_cut_connection(served, now, look) for served in self._ledger.cut)
-        for served in self._ledger.cut:
-            if served.left:  # See Server._let_go_of_task in aio.
-                served.runner = None
         self._ledger.cut.clear()
         return DrainReport(
             reason=reason,
@@ -224,7 +221,7 @@ def _cut_connection(
     served: Served, now: float, look: Callable[[object], tuple[str | None, str | None]]
 ) -> CutConnection:
     running = served.phase is Phase.HANDLER and not served.left
-    name, stack = (None, None) if served.runner is None else look(served.runner)
+    name, stack = look(served.runner) if running and served.runner is not None else (None, None)
     return CutConnection(
         peer=served.peer,
         how="aborted" if served.ended_by is Outcome.ABORTED else "cancelled",
@@ -234,5 +231,5 @@ def _cut_connection(
         bytes_sent=served.conn.bytes_sent,
         running=running,
         runner=name,
-        stack=stack if running else None,
+        stack=stack,
     )

@@ -150,7 +150,7 @@ class CutConnection(NamedTuple):
     running: bool
     """Whether the handler still ran when the drain was over."""
     runner: str | None
-    """The name of the thread or task."""
+    """The name of the thread or task that ran its handler when the drain was over, if any did."""
     stack: str | None
     """Where the handler was when the drain was over, if it still ran."""
 

@@ -159,19 +159,23 @@ class Server(LingeringConnections):
     # ---- accepting ---------------------------------------------------------------------------
 
     def _main(self) -> None:
+        # 1. Serve, until somebody asks for the drain. Whatever else ends that drains, too.
         try:
             self._accept_until_told()
         except BaseException:
             logger.critical("accepting failed for good", exc_info=True)
         self._draining.cancel("the server has ended")  # unless that is why
         try:
+            # 2. Step by step, in this thread: nobody can be accepted unseen in between.
             drain = self._begin_drain()
             outside = self._run_drain(drain)
+            # 3. Threads that leave in time are waited for; the report names the others.
             self._end_workers(drain.end)
             self._nobody_left.cancel()
             self._watcher.join(max(0.0, drain.end - time.monotonic()))
             self._report = self._sum_up(drain, outside, look_at)
         finally:
+            # 4. Those who wait for the end are told last, when all of it is true.
             self._listener.close()
             self._nobody_left.cancel()
             self._service.ended()
@@ -399,19 +403,24 @@ class Server(LingeringConnections):
 
     def _step_of_drain(self, drain: Drain) -> bool:
         """Do what is due, and wait for the next; whether the drain is over."""
+        # 1. Places for those who still wait in the kernel's queue.
         self._make_room_in_drain(drain)
         self._look_in_drain(drain)
+        # 2. What is due, by the rules. The bell is new before the look: no end is missed.
         with self._lock:
             bell = self._bell = CancelToken(name="drain")
             if self._limit is not None:
                 drain.tighten(self._limit)
             actions = drain.step(time.monotonic())
             room = self._ledger.room
+        # 3. Outside of the lock; it may call handlers' callbacks, and none of it waits.
         actions.perform()
+        # 4. The queue is emptied first; then the listener closes, and who is left outside is known.
         if self._outside is None:
             if not self._accept_rest(drain, room, actions.wait, bell):
                 self._outside = close_listener(self._listener)
             return False  # What was accepted is due for a look.
+        # 5. Over, or until a connection ends or the next thing is due.
         if actions.wait is None:
             return True
         bell.wait(actions.wait)
