@@ -8,7 +8,7 @@ too: see ``hardsock.aio._host_scope``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -113,11 +113,11 @@ class Ambient(ContextDecorator):
         self._previous = _scope.set(token)
         # What in_event_loop() asks, but for a call.
         asyncio = sys.modules.get("_asyncio")
-        if (
-            asyncio is not None and asyncio._get_running_loop() is not None
-        ) or "trio.lowlevel" in sys.modules:
+        if (asyncio is not None and asyncio._get_running_loop() is not None) or (
+            "trio.lowlevel" in sys.modules and in_event_loop()
+        ):
             try:
-                self._host = _host_scope(token) if in_event_loop() else None
+                self._host = (_host_scope or _host_scopes())(token)
             except BaseException:
                 self._reset()
                 raise
@@ -140,10 +140,17 @@ class Ambient(ContextDecorator):
             host.leave(exc_type, exc, traceback)
 
 
-def _host_scope(token: CancelToken) -> HostScope | None:
+_host_scope: Callable[[CancelToken], HostScope | None] | None = None
+"""``hardsock.aio._host_scope.host_scope``, once there was a scope in a task: an import statement in
+each of them is a tenth of what it costs."""
+
+
+def _host_scopes() -> Callable[[CancelToken], HostScope | None]:
+    global _host_scope
     from hardsock.aio._host_scope import host_scope
 
-    return host_scope(token)
+    _host_scope = host_scope
+    return host_scope
 
 
 def timeout(seconds: float | None, *, name: str | None = None) -> Ambient:
