@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,20 @@ def test_series_are_bounded_whatever_pools_are_called(listener: hs.Listener) -> 
     assert value(found, "hardsock_pool_max_connections", pool="other") == 1800
     assert value(found, "hardsock_pool_max_connections", pool="tenant 0") == 10
     assert text.count("hardsock_pool_max_connections{") == 21
+
+
+def test_pools_that_have_ended_take_no_label_of_those_that_are_open(listener: hs.Listener) -> None:
+    for name in ("past 1", "past 2"):
+        with hs.Pool(listener.address, name=name) as pool, pool.connection():
+            pass
+    registry = CollectorRegistry()
+    hs.metrics.Collector(registry, max_pools=1)
+    assert "pool=" in generate_latest(registry).decode()  # The names are given out here.
+    with hs.Pool(listener.address, name="present") as present, present.connection():
+        text = generate_latest(registry).decode()
+    assert value(registry_of(text), "hardsock_pool_max_connections", pool="present") == 10
+    names = {*re.findall(r'hardsock_pool_acquired_total{pool="([^"]*)"', text)}
+    assert len(names - {"other", "unnamed"}) == 2
 
 
 def test_pool_is_called_anything(registry: CollectorRegistry, listener: hs.Listener) -> None:

@@ -37,7 +37,8 @@ class Collector:
             up, so that it is not hurt by one that is busy. By default, if
             ``PROMETHEUS_MULTIPROC_DIR`` is set, ``hardsock`` in that; else this process stands for
             itself. Empty it before the program starts anew, as prometheus_client wants it as well.
-        max_pools: So many names of pools; the others are summed up as ``pool="other"``.
+        max_pools: So many names of pools, and as many of those that had ended before they were
+            first seen; the others are summed up as ``pool="other"``.
         pool_addresses: Pools without a name are named after their addresses.
         timeout: Seconds for the other processes to answer; of those that do not, the counters
             stay as they were, and ``hardsock_processes{state="silent"}`` says how many they are.

@@ -206,21 +206,28 @@ FAMILIES = {family.name: family for family in _ALL}
 
 
 class PoolNames:
-    """What pools are called in labels: a bounded number of names, and none that is an address."""
+    """What pools are called in labels: a bounded number of names, and none that is an address.
+
+    A name keeps its label: if it moved to "other", that would seem to have grown. Pools that had
+    ended when they were first seen have as many names of their own: programs that make pools for a
+    moment shall not take them from those that last.
+    """
 
     def __init__(self, most: int, addresses: bool) -> None:
         self._most = most
         self._addresses = addresses
         self.known: set[str] = set()
+        self.ended: set[str] = set()
 
-    def __call__(self, pool: Mapping[str, Any]) -> str:
+    def __call__(self, pool: Mapping[str, Any], ended: bool = False) -> str:
         if not pool["named"] and not self._addresses:
             return "unnamed"
         name = str(pool["name"])
-        if name not in self.known:
-            if len(self.known) >= self._most:
+        if name not in self.known and name not in self.ended:
+            names = self.ended if ended else self.known
+            if len(names) >= self._most:
                 return "other"
-            self.known.add(name)
+            names.add(name)
         return name
 
 
@@ -313,13 +320,14 @@ def heir(source: str) -> str | None:
     return f"{process}{slash}{_PROCESS}" if name.startswith("pool ") else None
 
 
-def sources(told: Mapping[str, Any], label: PoolNames) -> Sources:
-    """A report named ``metrics``, by what it is about."""
+def sources(told: Mapping[str, Any], label: PoolNames, *, ended: bool = False) -> Sources:
+    """A report named ``metrics``, by what it is about; *ended*: of a process that is no more."""
     found = {_PROCESS: dict(_process(told))}
     for pool in told["pools"]:
-        found[f"pool {pool['id']}"] = dict(_pool(pool, label(pool)))
+        found[f"pool {pool['id']}"] = dict(_pool(pool, label(pool, ended or pool["is_closed"])))
     for pool in told["pools_ended"]:
-        found[f"{_ENDED} {pool['named']} {pool['name']}"] = dict(_pool_counts(pool, label(pool)))
+        source = f"{_ENDED} {pool['named']} {pool['name']}"
+        found[source] = dict(_pool_counts(pool, label(pool, True)))
     for listener in told["servers"]:
         found[f"listener {listener['id']}"] = dict(_listener(listener))
     for service in told["services"]:

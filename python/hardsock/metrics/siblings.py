@@ -231,7 +231,7 @@ class Siblings:
             told = {own: mine, **_ask(asked, deadline)}
             now = self._sources(told, edges, label)
             # Of those that have ended what grows is counted; they fall silent and then go.
-            for source, all_series in self._sources(last, edges, label).items():
+            for source, all_series in self._sources(last, edges, label, ended=True).items():
                 now[source] = {s: v for s, v in all_series.items() if FAMILIES[s[0]].grows}
             silent = alive - told.keys() - last.keys()
             kept = {s for s in totals.sources() if _process_of(s) in silent}
@@ -242,14 +242,16 @@ class Siblings:
         sums[("hardsock_processes", ("silent",))] = (len(silent),)
         return sums, edges
 
-    def _sources(self, told: dict[str, Any], edges: list[float], label: PoolNames) -> Sources:
+    def _sources(
+        self, told: dict[str, Any], edges: list[float], label: PoolNames, *, ended: bool = False
+    ) -> Sources:
         found: Sources = {}
         for name, report_of in told.items():
             if report_of is None or report_of["edges"] != edges:
                 continue  # Another version's: its figures cannot be added to ours.
-            one = sources(report_of, label)
+            one = sources(report_of, label, ended=ended)
             if (base := _read(self._directory / f"{name}.base")) is not None:
-                one = less(one, sources(base, label))
+                one = less(one, sources(base, label, ended=ended))
             found.update({f"{name}/{source}": series for source, series in one.items()})
         return found
 
@@ -259,10 +261,16 @@ class Siblings:
         if saved is None or saved["edges"] != edges:
             return Totals(), label
         label.known.update(saved["pools"])
+        label.ended.update(saved.get("pools_ended", ()))  # An older version had one set.
         return Totals.restored(saved), label
 
     def _save(self, totals: Totals, edges: list[float], label: PoolNames) -> None:
-        saved = {**totals.saved(), "edges": edges, "pools": sorted(label.known)}
+        saved = {
+            **totals.saved(),
+            "edges": edges,
+            "pools": sorted(label.known),
+            "pools_ended": sorted(label.ended),
+        }
         _write(self._directory / "totals.json", saved)
 
     def _tidy(self, dead: Iterable[str], counted: Iterable[str]) -> None:

@@ -98,7 +98,8 @@ def instrument(
         database_pools: Names of pools whose peer is a database: their metrics are the conventions'
             ``db.client.connection.*``. Leave out those whose client library exports its own, or
             they are counted twice.
-        max_pools: So many names of pools; the others are ``"other"``.
+        max_pools: So many names of pools, and as many of those that had ended before they were
+            first seen; the others are ``"other"``.
         pool_addresses: Pools without a name are named after their addresses.
 
     Returns:
