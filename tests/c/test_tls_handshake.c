@@ -92,7 +92,7 @@ END_TEST
 START_TEST(a_plain_connection_has_nothing_to_tell)
 {
     struct tls_pair p = plain_pair(false);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct hs_tls_info info;
     uint8_t *der;
     size_t len;
@@ -197,7 +197,7 @@ START_TEST(an_abandoned_handshake_cannot_be_taken_up_again)
     struct hs_tls_config *config = client_config(), *other = server_config();
     struct shaking a = {.c = p.client, .config = config, .name = "a.example"};
     struct shaking b = {.c = p.server, .config = other};
-    struct hs_op op = op_step(SECOND);
+    struct hs_op op = op_step(10 * SECOND);
     struct hs_close_report report;
 
     ASSERT_ERR(HS_WANT, shake_step(&a));
@@ -222,7 +222,7 @@ START_TEST(nobody_gets_between_two_steps)
     struct tls_pair p = plain_pair(false);
     struct hs_tls_config *config = client_config();
     struct shaking a = {.c = p.client, .config = config, .name = "a.example"};
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct hs_tls_info info;
     uint8_t byte;
     size_t n;
@@ -248,12 +248,12 @@ START_TEST(bytes_from_before_are_refused)
 {
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = _i ? client_config() : server_config();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
 
     ASSERT_OK(send_now(p.server, "220 ready\r\nEHLO injected\r\n", 26));
     ASSERT_OK(DONE(hs_conn_peek(p.client, &op, 26, fresh())));
     hs_conn_frames_end(p.client, &op);
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_ERR(HS_E_TLS,
                hs_conn_start_tls(p.client, &op, config, _i ? "a.example" : NULL, fresh()));
     ck_assert_int_eq(last_error()->tls, HS_TLS_PLAINTEXT);
@@ -267,7 +267,7 @@ END_TEST
 static void
 read_ahead(struct hs_conn *c, struct pump *pump, size_t n)
 {
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
 
     ck_assert_uint_eq(pump_move(pump, 0, n), n);
     ASSERT_OK(DONE(hs_conn_peek(c, &op, n, fresh())));
@@ -349,7 +349,7 @@ START_TEST(only_the_beginning_of_a_handshake_may_be_read_ahead)
                         .config = row->client ? client_config() : server_config(),
                         .name = row->client ? "a.example" : NULL,
                         .read_ahead = !row->refusing};
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
 
     ASSERT_OK(send_now(p.client, row->bytes, row->n));
     ASSERT_OK(DONE(hs_conn_peek(p.server, &op, row->n, fresh())));
@@ -368,7 +368,7 @@ START_TEST(a_peer_that_left_before_leaves_nothing_to_read)
 {
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = server_config();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t buf[16];
     size_t n;
 
@@ -409,7 +409,7 @@ START_TEST(a_callers_mistake_costs_nothing)
     struct hs_op op;
 
     for (size_t i = 0; i < LENGTH(names); i++) {
-        op = op_in(SECOND);
+        op = op_in(10 * SECOND);
         ASSERT_ERR(HS_E_INVALID, hs_conn_start_tls(p.client, &op, config, names[i], fresh()));
     }
     carry(p.client, p.server, "plain", 5);
@@ -422,7 +422,7 @@ START_TEST(who_has_ended_sending_cannot_begin)
 {
     struct tls_pair p = plain_pair(true);
     struct hs_tls_config *config = client_config();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t byte;
     size_t n;
 
@@ -431,7 +431,7 @@ START_TEST(who_has_ended_sending_cannot_begin)
     ASSERT_OK(send_now(p.server, "plain", 5));
     ASSERT_ERR(HS_E_POISONED, recv_now(p.client, &byte, 1, &n));
     hs_conn_close(p.client, false);
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_ERR(HS_E_CLOSED, hs_conn_start_tls(p.client, &op, config, "a.example", fresh()));
     hs_tls_config_unref(config);
     tls_pair_free(&p);
