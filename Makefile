@@ -237,8 +237,9 @@ tsan-py: need-dev package-tsan ## Python tests with a TSan extension
 	$(Q)TSAN_OPTIONS=suppressions=$(CURDIR)/tools/tsan.supp:die_after_fork=0:ignore_noninstrumented_modules=1 $(call py-flavour,tsan,libtsan) $(SAN_RUN_tsan) $(pytest) $(pytest-jobs)
 
 # Leaks are found by the address sanitizer's run. A child that a test forks leaves all of its parent's.
+# One thread runs at a time; unless in turn, one that looks again and again keeps out all others.
 valgrind: need-check $(TESTS_debug) ## C tests under valgrind's memcheck
-	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(run-c) --limit 900 --wrap 'valgrind -q --error-exitcode=99 --leak-check=no' $(TESTS_debug)
+	$(Q)CK_TIMEOUT_MULTIPLIER=10 $(run-c) --limit 900 --wrap 'valgrind -q --fair-sched=try --error-exitcode=99 --leak-check=no' $(TESTS_debug)
 	$(Q)$(MAKE) -C tuning valgrind
 
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))

@@ -217,7 +217,7 @@ static uint8_t big[4 << 20];
 START_TEST(a_deadline_in_the_middle_of_send_all_poisons)
 {
     struct pair p = pair_small();
-    struct hs_op op = op_in(20 * MS), next = op_in(SECOND);
+    struct hs_op op = op_in(20 * MS), next = op_in(10 * SECOND);
     size_t n;
 
     ASSERT_ERR(HS_E_DEADLINE, DONE(hs_conn_send_all(p.c, &op, big, sizeof(big), fresh())));
@@ -340,7 +340,7 @@ START_TEST(sendv_in_part_stops_where_the_kernel_does)
 {
     static struct iovec iov[PIECES];
     struct pair p = pair_small();
-    struct hs_op op = op_in(10 * SECOND), none = op_in(SECOND), full = op_in(5 * MS);
+    struct hs_op op = op_in(10 * SECOND), none = op_in(10 * SECOND), full = op_in(5 * MS);
     struct iovec empty[2] = {{.iov_base = big}, {.iov_base = big}};
 
     ASSERT_OK(hs_conn_sendv(p.c, &none, empty, 2, true, fresh()));
@@ -360,7 +360,7 @@ START_TEST(a_second_reader_is_told_that_it_is_busy)
 {
     struct pair p = pair_unix();
     struct reading r = {.c = p.c, .op = op_in(10 * SECOND), .len = 2};
-    struct hs_op op = op_in(SECOND), out = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), out = op_in(10 * SECOND);
     struct thread t;
     uint8_t byte = 0;
     size_t n;
@@ -424,7 +424,7 @@ END_TEST
 START_TEST(a_directions_deadline_is_sticky_until_it_is_moved)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t byte;
     size_t n;
 
@@ -443,7 +443,7 @@ END_TEST
 START_TEST(an_interrupted_op_keeps_its_direction_until_it_is_abandoned)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_step(10 * SECOND), other = op_in(SECOND);
+    struct hs_op op = op_step(10 * SECOND), other = op_in(10 * SECOND);
     uint8_t buf[6], byte;
     size_t n;
 
@@ -463,7 +463,7 @@ END_TEST
 START_TEST(an_abandoned_send_poisons_if_something_is_out)
 {
     struct pair p = pair_small();
-    struct hs_op op = op_step(10 * SECOND), next = op_in(SECOND);
+    struct hs_op op = op_step(10 * SECOND), next = op_in(10 * SECOND);
     hs_err rv;
 
     while ((rv = hs_conn_send_all(p.c, &op, big, sizeof(big), fresh())) == HS_INTR)

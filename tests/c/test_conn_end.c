@@ -58,7 +58,7 @@ END_TEST
 START_TEST(a_closed_connection_refuses_everything)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct hs_addr addr;
     struct hs_setting settings[HS_SETTINGS_MAX];
     uint8_t byte = 0;
@@ -158,7 +158,7 @@ START_TEST(buffered_bytes_make_detaching_busy)
     hs_conn_abandon(p.c, &op, buf);
     ASSERT_ERR(HS_E_BUSY, hs_conn_detach(p.c, fresh(), &fd));
     ck_assert_ptr_nonnull(strstr(last_error()->msg, "3 received bytes"));
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_OK(hs_conn_recv(p.c, &op, buf, 8, 0, fresh(), &n));
     ASSERT_OK(hs_conn_detach(p.c, fresh(), &fd));
     (void)close(fd);

@@ -84,7 +84,7 @@ END_TEST
 START_TEST(a_file_that_ends_before_is_no_error_and_says_so)
 {
     struct pair p = pair_tcp();
-    struct hs_op op = op_in(SECOND), none = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), none = op_in(10 * SECOND);
     int64_t offset = 90, beyond = 1000;
     int file = file_of(100);
 
@@ -168,7 +168,7 @@ END_TEST
 START_TEST(what_is_no_file_is_an_error_of_the_system)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_in(SECOND), closed = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), closed = op_in(10 * SECOND);
     int fds[2], file = file_of(10), writable;
     int64_t offset = 0;
     char path[64];
@@ -193,7 +193,7 @@ END_TEST
 START_TEST(a_broken_connection_raises_no_signal)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     int file = file_of(100);
     int64_t offset = 0;
     sigset_t blocked, pending;

@@ -382,7 +382,7 @@ START_TEST(closing_wakes_who_waits_for_a_frame)
     hs_conn_close(p.c, _i);
     (void)thread_join(&t);
     ASSERT_ERR(HS_E_CLOSED, w.rv);
-    ASSERT_ERR(HS_E_CLOSED, recv_frame(p.c, &prefix, op_in(SECOND)));
+    ASSERT_ERR(HS_E_CLOSED, recv_frame(p.c, &prefix, op_in(10 * SECOND)));
     pair_free(&p);
 }
 END_TEST
@@ -391,7 +391,7 @@ START_TEST(a_second_reader_is_busy_while_one_waits_for_a_frame)
 {
     struct pair p = pair_unix();
     struct waiting w = {.c = p.c, .op = op_in(10 * SECOND), .f = &line};
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct thread t;
     uint8_t byte;
 
@@ -399,14 +399,14 @@ START_TEST(a_second_reader_is_busy_while_one_waits_for_a_frame)
     thread_start(&t, wait_for_frame, &w);
     thread_wait_asleep(&t);
     EVENTUALLY(info_of(p.c).buffered == 3);
-    ASSERT_ERR(HS_E_BUSY, recv_frame(p.c, &prefix, op_in(SECOND)));
+    ASSERT_ERR(HS_E_BUSY, recv_frame(p.c, &prefix, op_in(10 * SECOND)));
     ASSERT_ERR(HS_E_BUSY, hs_conn_peek(p.c, &op, 1, fresh()));
     ASSERT_ERR(HS_WANT, hs_conn_try_frames(p.c, &line));
     ck_assert_uint_eq(hs_conn_copy_buffered(p.c, &byte, 1), 0);
     put(p.peer, "t\n", 2);
     (void)thread_join(&t);
     ASSERT_OK(w.rv);
-    ASSERT_ERR(HS_E_BUSY, recv_frame(p.c, &line, op_in(SECOND))); /* It is lent a frame. */
+    ASSERT_ERR(HS_E_BUSY, recv_frame(p.c, &line, op_in(10 * SECOND))); /* It is lent a frame. */
     hs_conn_frames_end(p.c, &w.op);
     expect_frame(p.c, &line, "part");
     pair_free(&p);
@@ -595,7 +595,7 @@ END_TEST
 static void
 assert_reading_is_over(struct hs_conn *c)
 {
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t bytes[4] = {0};
     size_t n;
 
@@ -710,7 +710,7 @@ START_TEST(more_than_may_be_skipped_ends_reading)
         put(p.peer, "0123456789", 10);
     ASSERT_ERR(HS_E_FRAME_TOO_LARGE, recv_frame(p.c, &few, op_in(10 * SECOND)));
     ck_assert(!last_error()->oversize.recoverable);
-    ASSERT_ERR(HS_E_POISONED, recv_frame(p.c, &few, op_in(SECOND)));
+    ASSERT_ERR(HS_E_POISONED, recv_frame(p.c, &few, op_in(10 * SECOND)));
     pair_free(&p);
 }
 END_TEST
@@ -854,7 +854,7 @@ END_TEST
 START_TEST(idle_is_waiting_for_a_message_of_which_nothing_has_come)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_step(10 * SECOND), out = op_in(SECOND);
+    struct hs_op op = op_step(10 * SECOND), out = op_in(10 * SECOND);
     uint8_t byte = 0;
 
     ck_assert(!info_of(p.c).idle); /* Nobody waits. */
@@ -881,7 +881,7 @@ END_TEST
 START_TEST(a_forked_child_receives_no_frames)
 {
     struct pair p = pair_unix();
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
 
     put(p.peer, "a\nb\n", 4);
     expect_frame(p.c, &line, "a");

@@ -137,7 +137,7 @@ START_TEST(a_deadline_and_a_cancel_end_the_wait_and_name_it)
 {
     struct hs_dial_limits *l = limits_of(1, 0);
     struct hs_dial_place *held = NULL, *late = NULL;
-    struct hs_op op = op_in(SECOND), short_op = op_in(SECOND / 100), cancelled;
+    struct hs_op op = op_in(10 * SECOND), short_op = op_in(SECOND / 100), cancelled;
     struct hs_error err = {0};
     struct hs_token *token;
 
@@ -194,11 +194,11 @@ START_TEST(a_connector_gives_its_place_back_however_it_ends)
 
     for (int i = 0; i < 3; i++) { /* 0: connected; 1: refused; 2: freed while another waits */
         struct hs_connector *cn = connector_under(l, &addr), *second = connector_under(l, &addr);
-        struct hs_op waits = op_step(SECOND);
+        struct hs_op waits = op_step(10 * SECOND);
 
         if (i == 1)
             (void)close(listener);
-        op = op_step(SECOND);
+        op = op_step(10 * SECOND);
         if (hs_connector_run(cn, &op, fresh(), &conn) == HS_OK)
             hs_conn_unref(conn);
         if (stats_of(l).in_flight == 1) {
@@ -219,7 +219,7 @@ END_TEST
 START_TEST(a_forked_child_begins_anew)
 {
     struct hs_dial_limits *l = limits_of(1, 0);
-    struct hs_op op = op_in(SECOND), waits = op_step(SECOND), own = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), waits = op_step(10 * SECOND), own = op_in(10 * SECOND);
     struct hs_dial_place *held = NULL, *queued = NULL, *mine = NULL;
     int status;
     pid_t pid;

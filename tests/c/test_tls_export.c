@@ -243,7 +243,7 @@ END_TEST
 START_TEST(nothing_is_derived_from_what_has_failed)
 {
     struct tls_pair p = default_pair(false, HS_TLS_1_3);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t got[HS_TLS_BINDING_MAX], byte;
     size_t n;
 

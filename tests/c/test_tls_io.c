@@ -107,15 +107,15 @@ END_TEST
 START_TEST(peeked_bytes_stay)
 {
     struct tls_pair p = default_pair(true, 0);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t buf[8];
     size_t n;
 
     carry(p.client, p.server, "x", 1);
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_OK(DONE(hs_conn_send_all(p.client, &op, (const uint8_t *)"hello", 5, fresh())));
     for (int i = 0; i < 2; i++) {
-        op = op_in(SECOND);
+        op = op_in(10 * SECOND);
         ASSERT_OK(DONE(hs_conn_recv(p.server, &op, buf, sizeof(buf), MSG_PEEK, fresh(), &n)));
         ck_assert_uint_eq(n, 5);
     }
@@ -135,7 +135,7 @@ START_TEST(pieces_are_gathered_in_order)
                           {.iov_base = small + 1, .iov_len = 3},
                           {.iov_base = big, .iov_len = sizeof(big)},
                           {.iov_base = small, .iov_len = 4}};
-    struct hs_op op = op_in(SECOND), in = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), in = op_in(10 * SECOND);
 
     ASSERT_OK(DONE(hs_conn_sendv(p.client, &op, iov, 5, true, fresh())));
     ASSERT_OK(DONE(hs_conn_recv_exactly(p.server, &in, got, 4 + sizeof(big) + 4, fresh())));
@@ -184,7 +184,7 @@ END_TEST
 START_TEST(data_before_a_truncation_is_returned_first)
 {
     struct tls_pair p = default_pair(true, 0);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t buf[64];
     size_t n;
 
@@ -258,7 +258,7 @@ END_TEST
 START_TEST(a_failed_write_loses_nothing_that_was_received)
 {
     struct tls_pair p = default_pair(_i, 0);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     uint8_t buf[64], last = 0;
     size_t n;
     hs_err rv = HS_OK;
@@ -406,7 +406,7 @@ START_TEST(an_abandoned_half_record_poisons_output)
 
     small_buffers(p.client);
     do {
-        op = op_step(SECOND);
+        op = op_step(10 * SECOND);
         rv = hs_conn_send(p.client, &op, bytes, sizeof(bytes), fresh(), &n);
     } while (rv == HS_OK);
     ASSERT_ERR(HS_WANT, rv);
@@ -481,19 +481,20 @@ static int
 file_of(size_t len)
 {
     int file = memfd_create("hardsock-test", MFD_CLOEXEC);
-    uint8_t byte;
+    uint8_t *bytes = malloc(len);
 
-    for (size_t i = 0; i < len; i++) {
-        byte = pattern(7, i);
-        ck_assert_int_eq(pwrite(file, &byte, 1, (off_t)i), 1);
-    }
+    ck_assert_ptr_nonnull(bytes);
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = pattern(7, i);
+    ck_assert_int_eq(pwrite(file, bytes, len, 0), (ssize_t)len);
+    free(bytes);
     return file;
 }
 
 START_TEST(a_file_goes_out)
 {
     struct tls_pair p = default_pair(true, versions[_i]);
-    struct hs_op op = op_in(SECOND), in = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), in = op_in(10 * SECOND);
     uint8_t got[40000];
     int64_t offset = 3;
     int file = file_of(40000);
@@ -503,7 +504,7 @@ START_TEST(a_file_goes_out)
     ck_assert_uint_eq(op.done, 39997);
     ASSERT_OK(DONE(hs_conn_recv_exactly(p.server, &in, got, 39997, fresh())));
     for (size_t i = 0; i < 39997; i++)
-        ck_assert_int_eq(got[i], pattern(7, i + 3));
+        BULK_ASSERT(got[i] == pattern(7, i + 3), "byte %zu", i);
     (void)close(file);
     tls_pair_free(&p);
 }
@@ -929,7 +930,7 @@ keep_asking(void *arg)
 START_TEST(a_forked_child_neither_hangs_nor_speaks)
 {
     struct tls_pair p = default_pair(true, 0);
-    struct hs_op op = op_step(SECOND);
+    struct hs_op op = op_step(10 * SECOND);
     struct in_child_arg arg = {.p = &p, .op = &op};
     struct holding h = {.c = p.client};
     struct thread t;
@@ -952,7 +953,7 @@ END_TEST
 START_TEST(a_second_reader_or_writer_is_busy)
 {
     struct tls_pair p = default_pair(false, 0);
-    struct hs_op op = op_step(SECOND), other = op_in(SECOND);
+    struct hs_op op = op_step(10 * SECOND), other = op_in(10 * SECOND);
     uint8_t bytes[16384] = {0};
     size_t n;
 
@@ -963,7 +964,7 @@ START_TEST(a_second_reader_or_writer_is_busy)
     hs_conn_abandon(p.client, &op, NULL);
     small_buffers(p.client);
     do
-        op = op_step(SECOND);
+        op = op_step(10 * SECOND);
     while (hs_conn_send(p.client, &op, bytes, sizeof(bytes), fresh(), &n) == HS_OK);
     ASSERT_ERR(HS_E_BUSY, send_now(p.client, "x", 1, &n));
     ASSERT_ERR(HS_E_BUSY, close_write(p.client, SECOND));

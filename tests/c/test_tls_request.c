@@ -41,7 +41,7 @@ asking_pair(struct pump *ret_pump, bool has_certificate)
 static hs_err
 step(struct tls_pair *p, struct pump *pump, struct hs_op *asking, bool required)
 {
-    struct hs_op reading = op_step(SECOND);
+    struct hs_op reading = op_step(10 * SECOND);
     hs_err rv = hs_conn_request_certificate(p->server, asking, required, true, fresh());
     uint8_t byte;
     size_t n;
@@ -59,14 +59,14 @@ ask_given_up_after(int steps)
 {
     struct pump pump;
     struct tls_pair p = asking_pair(&pump, true);
-    struct hs_op asking = op_step(SECOND);
+    struct hs_op asking = op_step(10 * SECOND);
     hs_err rv = HS_WANT;
     int n = 0;
 
     for (; rv > 0 && n < 20000; n++) {
         if (n == steps) {
             hs_conn_abandon(p.server, &asking, NULL);
-            asking = op_step(SECOND);
+            asking = op_step(10 * SECOND);
         }
         rv = step(&p, &pump, &asking, true);
     }
@@ -101,7 +101,7 @@ START_TEST(who_requires_one_is_not_content_with_an_answer_without)
 {
     struct pump pump;
     struct tls_pair p = asking_pair(&pump, false);
-    struct hs_op asking = op_step(SECOND), reading = op_step(SECOND);
+    struct hs_op asking = op_step(10 * SECOND), reading = op_step(10 * SECOND);
     bool is_answered = _i == 1;
     hs_err rv = HS_WANT;
     uint8_t byte;
@@ -113,13 +113,13 @@ START_TEST(who_requires_one_is_not_content_with_an_answer_without)
         (void)pump_move(&pump, 1, 1);
         ck_assert_int_gt(hs_conn_recv(p.client, &reading, &byte, 1, 0, fresh(), &n), 0);
         hs_conn_abandon(p.client, &reading, NULL);
-        reading = op_step(SECOND);
+        reading = op_step(10 * SECOND);
         (void)pump_move(&pump, 0, 1);
         ck_assert_int_gt(hs_conn_recv(p.server, &reading, &byte, 1, 0, fresh(), &n), 0);
         hs_conn_abandon(p.server, &reading, NULL);
-        reading = op_step(SECOND);
+        reading = op_step(10 * SECOND);
     }
-    asking = op_step(SECOND);
+    asking = op_step(10 * SECOND);
     for (int i = 0; i < 20000 && rv > 0; i++)
         rv = step(&p, &pump, &asking, true);
     ASSERT_ERR(HS_E_CERTIFICATE, rv);

@@ -808,7 +808,7 @@ meet_client(struct outcome *o, const struct made *m, enum hs_tls_client_certs ce
 START_TEST(a_clients_certificate_is_checked)
 {
     int version = versions[_i / 2];
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct outcome o;
 
     meet_client(&o, world.client, _i % 2 ? HS_TLS_CERTS_REQUIRED : HS_TLS_CERTS_OPTIONAL, version);
@@ -831,7 +831,7 @@ START_TEST(a_client_that_is_refused_is_told_by_confirm)
 {
     bool stranger = _i % 2;
     int version = versions[_i / 2];
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct hs_error *err;
     struct outcome o;
     hs_err rv;
@@ -856,7 +856,7 @@ START_TEST(confirm_waits_for_the_servers_word)
 {
     struct pump pump;
     struct tls_pair p = pumped_pair_without_tickets(&pump, HS_TLS_1_3);
-    struct hs_op op = op_step(SECOND);
+    struct hs_op op = op_step(10 * SECOND);
     uint8_t buf[8];
     size_t n;
 
@@ -864,14 +864,14 @@ START_TEST(confirm_waits_for_the_servers_word)
     if (_i == 0) {
         pump_record(&pump, 1);
     } else {
-        struct hs_op out = op_in(SECOND);
+        struct hs_op out = op_in(10 * SECOND);
 
         ASSERT_OK(DONE(hs_conn_send(p.server, &out, (const uint8_t *)"data", 4, fresh(), &n)));
         (void)pump_move(&pump, 1, SIZE_MAX);
     }
     ASSERT_OK(hs_conn_confirm(p.client, &op, fresh()));
     if (_i == 1) {
-        op = op_in(SECOND);
+        op = op_in(10 * SECOND);
         ASSERT_OK(DONE(hs_conn_recv(p.client, &op, buf, sizeof(buf), 0, fresh(), &n)));
         ck_assert_mem_eq(buf, "data", 4);
     }

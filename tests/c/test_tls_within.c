@@ -57,7 +57,7 @@ START_TEST(a_third_layer_is_refused_and_costs_nothing)
 {
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p;
 
     tls_within = true;
@@ -118,20 +118,20 @@ START_TEST(what_breaks_the_outer_layer_is_said_by_its_own_reason)
     struct tls_pair p;
     uint8_t buf[256], byte;
     struct hs_error err = {0};
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     ssize_t got;
     size_t n;
     hs_err rv;
 
     tls_within = true;
     p = pumped_pair(&pump, HS_TLS_1_3);
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_OK(DONE(hs_conn_send(p.client, &op, (const uint8_t *)"x", 1, fresh(), &n)));
     ck_assert_int_gt(got = recv(pump.fds[0], buf, sizeof(buf), 0), 10);
     buf[got - 1] ^= 1;
     put(pump.fds[1], buf, (size_t)got);
     for (int i = 0; i < 2; i++) {
-        op = op_in(SECOND);
+        op = op_in(10 * SECOND);
         err = (struct hs_error){0};
         rv = DONE(hs_conn_recv(p.server, &op, &byte, 1, 0, &err, &n));
         ASSERT_ERR(HS_E_TLS, rv);
@@ -150,7 +150,7 @@ START_TEST(who_was_promised_the_inner_layer_does_not_go_on_with_the_outer)
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
     struct tls_pair p = default_pair(true, 0);
-    struct hs_op op = op_in(20 * MS), next = op_in(SECOND);
+    struct hs_op op = op_in(20 * MS), next = op_in(10 * SECOND);
     struct hs_error err = {0};
     size_t n;
 
@@ -166,7 +166,7 @@ START_TEST(an_abandoned_inner_handshake_cannot_be_taken_up_again)
 {
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
-    struct hs_op op = op_step(SECOND), again = op_in(SECOND);
+    struct hs_op op = op_step(10 * SECOND), again = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
 
     ASSERT_ERR(HS_WANT, hs_conn_start_tls(p.client, &op, client, "a.example", fresh()));
@@ -181,7 +181,7 @@ START_TEST(a_callers_mistake_costs_nothing)
 {
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
 
     ASSERT_ERR(HS_E_INVALID, hs_conn_start_tls(p.client, &op, client, NULL, fresh()));
@@ -195,16 +195,16 @@ START_TEST(bytes_of_the_outer_layer_are_no_bytes_of_the_inner)
 {
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
-    struct hs_op op = op_in(SECOND), next = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND), next = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
     struct hs_error err = {0};
     uint8_t buf[8];
     size_t n;
 
     ASSERT_OK(DONE(hs_conn_send(p.server, &op, (const uint8_t *)"early\n", 6, fresh(), &n)));
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_OK(DONE(hs_conn_recv(p.client, &op, buf, 1, MSG_PEEK, fresh(), &n)));
-    op = op_in(SECOND);
+    op = op_in(10 * SECOND);
     ASSERT_ERR(HS_E_TLS, DONE(hs_conn_start_tls(p.client, &op, client, "a.example", &err)));
     ASSERT_ERR(HS_E_POISONED, hs_conn_send(p.client, &next, (const uint8_t *)"x", 1, fresh(), &n));
     hs_tls_config_unref(client);
@@ -232,7 +232,7 @@ START_TEST(nothing_begins_behind_a_half_sent_record)
 {
     struct hs_tls_options o = client_options();
     struct hs_tls_config *client = config_of(&o);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p = default_pair(false, 0);
     static const uint8_t bytes[16384];
 
@@ -251,7 +251,7 @@ START_TEST(an_end_of_the_outer_layer_alone_is_truncation)
     struct tls_pair p = default_pair(_i, 0), plain = plain_pair(true);
     struct hs_tls_options o = client_options(), so = server_options();
     struct hs_tls_config *client = config_of(&o), *server = config_of(&so);
-    struct hs_op op = op_in(SECOND);
+    struct hs_op op = op_in(10 * SECOND);
     struct shaking a = {.c = p.client, .config = client, .name = "a.example", .rv = HS_WANT};
     struct shaking b = {.c = plain.server, .config = server, .rv = HS_WANT};
     uint8_t buf[16384], byte;
@@ -286,7 +286,7 @@ END_TEST
  * closed already, and is not answered with a reset. */
 START_TEST(finish_ends_both_layers)
 {
-    struct hs_op first = op_step(SECOND), second = op_in(SECOND);
+    struct hs_op first = op_step(10 * SECOND), second = op_in(10 * SECOND);
     struct hs_close_report reports[2];
     struct tls_pair p;
     hs_err rv;
@@ -298,7 +298,7 @@ START_TEST(finish_ends_both_layers)
     while ((rv = hs_conn_finish(p.client, &first, fresh(), &reports[0])) > 0)
         continue; /* It waits for an acknowledgement at most, which is on its way. */
     ASSERT_OK(rv);
-    second = op_in(SECOND);
+    second = op_in(10 * SECOND);
     ASSERT_OK(DONE(hs_conn_finish(p.server, &second, fresh(), &reports[1])));
     for (int i = 0; i < 2; i++) {
         ck_assert_int_eq(reports[i].ending, HS_ENDING_CLEAN);
@@ -322,7 +322,7 @@ START_TEST(what_the_outer_layer_holds_is_pending)
     tls_within = true;
     p = default_pair(true, versions[_i]);
     for (int i = 0; i < 3; i++) {
-        op = op_in(SECOND);
+        op = op_in(10 * SECOND);
         ASSERT_OK(DONE(hs_conn_send(p.server, &op, (const uint8_t *)"abc", 3, fresh(), &n)));
     }
     for (int i = 0; i < 3; i++) {

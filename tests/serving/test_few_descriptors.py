@@ -32,17 +32,8 @@ def is_answered(conn: hs.Connection, tls: Identities | None) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    "limit", [None, 40, 1000], ids=["the default", "below the limit", "above it"]
-)
-def test_a_flood_of_clients_that_stay(
-    limit: int | None, driver: str, tls: Identities | None
-) -> None:
-    """As browsers do, until the server has enough of it: who finds no place by then is told."""
-    settings: dict[str, Any] = {"idle_timeout": 1.0}
-    if limit is not None:
-        settings["max_connections"] = limit
-        settings = few_workers(driver, 2, **settings)
+def flood(driver: str, tls: Identities | None, settings: dict[str, Any]) -> tuple[Any, int]:
+    """What the server counted, and how many clients were answered."""
     with child(driver, tls, descriptors=DESCRIPTORS, **settings) as server:
         with contextlib.ExitStack() as stack:
             conns = []
@@ -58,6 +49,25 @@ def test_a_flood_of_clients_that_stay(
             return False
 
         assert poll_until(goes_on, PATIENCE)
-    # On a slow machine some are idle for too long before they ask: then they are told, too.
-    assert server.stats["peak_active"] >= 16
-    assert server.stats["accepted"] > answered
+    return server.stats, answered
+
+
+@pytest.mark.parametrize(
+    "limit", [None, 40, 1000], ids=["the default", "below the limit", "above it"]
+)
+def test_a_flood_of_clients_that_stay(
+    limit: int | None, driver: str, tls: Identities | None
+) -> None:
+    """As browsers do, until the server has enough of it: who finds no place by then is told."""
+    settings: dict[str, Any] = {}
+    if limit is not None:
+        settings["max_connections"] = limit
+        settings = few_workers(driver, 2, **settings)
+    peak = 0
+    # On a slow machine the first are idle for too long before the sixteenth has asked.
+    for idle_timeout in (1.0, 4.0, 16.0):
+        if peak < 16:
+            stats, answered = flood(driver, tls, {**settings, "idle_timeout": idle_timeout})
+            peak = stats["peak_active"]
+    assert peak >= 16
+    assert stats["accepted"] > answered
