@@ -240,6 +240,20 @@ def _paho(address: tuple[str, int], limits: Any) -> object:
     return client.connect(*address)
 
 
+def _paho_unix(_address: tuple[str, int], limits: Any) -> object:
+    need_module("paho.mqtt")
+    import paho.mqtt.client
+
+    from hardsock.adapters.paho import Client
+
+    if not hasattr(paho.mqtt.client.Client, "_create_unix_socket_connection"):
+        pytest.skip("this version of paho knows no unix sockets")
+    callbacks = paho.mqtt.client.CallbackAPIVersion.VERSION2
+    client = Client(callbacks, transport="unix", dial_limits=limits)
+    client.connect_timeout = 60
+    return client.connect("/nowhere/mqtt.sock")
+
+
 def _kombu(address: tuple[str, int], limits: Any) -> object:
     need_module("amqp")
     from hardsock.adapters.kombu import Connection
@@ -298,6 +312,7 @@ DIALS: dict[str, Dial] = {
     "PyMySQL": _pymysql,
     "psycopg": _psycopg,
     "paho": _paho,
+    "paho, unix": _paho_unix,
     "kombu": _kombu,
     "botocore": _botocore,
 }
