@@ -240,6 +240,18 @@ def _paho(address: tuple[str, int], limits: Any) -> object:
     return client.connect(*address)
 
 
+def _paho_unix(_address: tuple[str, int], limits: Any) -> object:
+    need_module("paho.mqtt")
+    import paho.mqtt.client
+
+    from hardsock.adapters.paho import Client
+
+    callbacks = paho.mqtt.client.CallbackAPIVersion.VERSION2
+    client = Client(callbacks, transport="unix", dial_limits=limits)
+    client.connect_timeout = 60
+    return client.connect("/nowhere/mqtt.sock")
+
+
 def _kombu(address: tuple[str, int], limits: Any) -> object:
     need_module("amqp")
     from hardsock.adapters.kombu import Connection
@@ -298,6 +310,7 @@ DIALS: dict[str, Dial] = {
     "PyMySQL": _pymysql,
     "psycopg": _psycopg,
     "paho": _paho,
+    "paho, unix": _paho_unix,
     "kombu": _kombu,
     "botocore": _botocore,
 }
@@ -318,7 +331,18 @@ def refused() -> Iterator[tuple[str, int]]:
         yield bound.getsockname()
 
 
-@pytest.mark.parametrize("name", DIALS)
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    if request.param == "paho, unix":
+        need_module("paho.mqtt")
+        import paho.mqtt.client
+
+        if not hasattr(paho.mqtt.client.Client, "_create_unix_socket_connection"):
+            pytest.skip("paho before 2.1 knows no unix sockets")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", DIALS, indirect=True)
 def test_it_waits_for_a_place_and_dials_nobody(name: str, silent: tuple[str, int]) -> None:
     limits, token = hs.DialLimits(in_flight=1), hs.CancelToken()
 
@@ -339,7 +363,7 @@ def test_it_waits_for_a_place_and_dials_nobody(name: str, silent: tuple[str, int
     assert hs.open_connections() == []
 
 
-@pytest.mark.parametrize("name", DIALS)
+@pytest.mark.parametrize("name", DIALS, indirect=True)
 def test_only_a_dial_limits_is_one(name: str, silent: tuple[str, int]) -> None:
     with hs.timeout(LATE), pytest.raises(TypeError, match="limits must be a DialLimits"):
         DIALS[name](silent, 3)

@@ -274,8 +274,11 @@ def _connecting_ends(ending: str, connect: Callable[[], object]) -> None:
         if ending == "cancel":
             call.wait_until_blocked(IO_WAITS, timeout=20.0)
             token.cancel("stop")
-        with pytest.raises(hs.Cancelled if ending == "cancel" else hs.DeadlineExceeded):
+        with pytest.raises(hs.Cancelled if ending == "cancel" else OSError) as ended:
             call.result(20)
+        kinds = [type(one) for one in causes(ended.value)]
+        assert (hs.Cancelled if ending == "cancel" else hs.DeadlineExceeded) in kinds
+        del ended
 
 
 @pytest.mark.parametrize("protocol", _CONNECT)
@@ -480,3 +483,19 @@ def test_a_connection_that_is_dropped_is_no_garbage(kind: str) -> None:
         assert seen() is None, "it waits for the garbage collector"
     finally:
         gc.enable()
+
+
+_LOG_IN: dict[str, Callable[[str, int], Any]] = {
+    **_CONNECT,
+    "smtp, connect()": lambda host, port: smtplib.SMTP(local_hostname="here").connect(host, port),
+    "ftp, TLS": lambda host, port: ftplib.FTP_TLS().connect(host, port),
+}
+
+
+@pytest.mark.parametrize("protocol", _LOG_IN)
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+def test_a_greeting_that_does_not_come_leaves_nothing_open(protocol: str, ending: str) -> None:
+    with PeerScript([("stall",)], check=False) as peer:
+        host, port = peer.address
+        _connecting_ends(ending, lambda: _LOG_IN[protocol](host, port))
+        nothing_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
@@ -9,7 +10,7 @@ from hardsock._core import Connection
 from hardsock._dial_limits import DialLimits, dial_queue
 from hardsock.connecting.create_connection import create_connection
 
-__all__ = ["Dials", "checked_limits"]
+__all__ = ["Dials", "abandon", "checked_limits"]
 
 _DEFAULT: Any = socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 
@@ -20,6 +21,20 @@ def checked_limits(limits: DialLimits | None) -> DialLimits | None:
     return limits
 
 
+def abandon(client: Any) -> None:
+    """Close the connection of a client of the standard library whose greeting was given up.
+
+    Those libraries close it after an OSError at best, which ``Cancelled`` is not, or leave it to
+    the garbage collector.
+    """
+    for name in ("file", "_file", "sock"):
+        one = vars(client).get(name)
+        if one is not None:
+            with contextlib.suppress(OSError):
+                one.close()
+            setattr(client, name, None)
+
+
 class Dials:
     """To stand before the library's class: it keeps ``dial_limits`` and connects with them."""
 
@@ -27,7 +42,11 @@ class Dials:
 
     def __init__(self, *args: Any, dial_limits: DialLimits | None = None, **kwargs: Any) -> None:
         self.dial_limits = checked_limits(dial_limits)  # Some connect when they are made.
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            abandon(self)
+            raise
 
     def _dial(self, address: Any, timeout: Any = _DEFAULT, source: Any = None) -> Connection:
         """``create_connection`` with a place of ``dial_limits``."""

@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 from hardsock._dial_limits import DialLimits
-from hardsock.adapters._dial import Dials, checked_limits
+from hardsock.adapters._dial import Dials, abandon, checked_limits
 from hardsock.adapters._tls import context_or_default
 
 __all__ = ["FTP", "FTP_TLS"]
@@ -46,7 +46,7 @@ class FTP(Dials, ftplib.FTP):
     def connect(
         self, host: str = "", port: int = 0, timeout: Any = -999, source_address: Any = None
     ) -> str:
-        """As ftplib has it."""
+        """As ftplib has it; a greeting that was given up leaves nothing open."""
         self.host = host or self.host
         self.port = port if port > 0 else self.port
         self.timeout = self.timeout if timeout == -999 else timeout
@@ -57,8 +57,12 @@ class FTP(Dials, ftplib.FTP):
         sys.audit("ftplib.connect", self, self.host, self.port)
         sock: Any = self._dial((self.host, self.port), self.timeout, self.source_address)
         self.sock, self.af = sock, sock.family
-        self.file = sock.makefile("r", encoding=self.encoding)
-        self.welcome = self.getresp()
+        try:
+            self.file = sock.makefile("r", encoding=self.encoding)
+            self.welcome = self.getresp()
+        except BaseException:
+            abandon(self)
+            raise
         return self.welcome
 
     def ntransfercmd(self, cmd: str, rest: Any = None) -> Any:
@@ -87,7 +91,11 @@ class FTP_TLS(FTP, ftplib.FTP_TLS):
     ) -> None:
         self.dial_limits = checked_limits(dial_limits)
         ours = context_or_default(context)
-        ftplib.FTP_TLS.__init__(self, *args, context=ours, **kwargs)  # type: ignore[call-overload]
+        try:
+            ftplib.FTP_TLS.__init__(self, *args, context=ours, **kwargs)  # type: ignore[call-overload]
+        except BaseException:
+            abandon(self)
+            raise
 
     def ntransfercmd(self, cmd: str, rest: Any = None) -> Any:
         """As ftplib has it, in passive mode."""

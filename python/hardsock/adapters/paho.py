@@ -93,7 +93,7 @@ class Client(Dials, paho.mqtt.client.Client):
         )
 
     def _create_unix_socket_connection(self) -> Any:
-        return connect(f"unix:{self._host}", timeout=self._connect_timeout)
+        return connect(f"unix:{self._host}", timeout=self._connect_timeout, limits=self.dial_limits)
 
     def _ssl_wrap_socket(self, tcp_sock: Any) -> Any:
         try:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import smtplib
 from typing import Any
 
-from hardsock.adapters._dial import Dials
+from hardsock.adapters._dial import Dials, abandon
 from hardsock.adapters._tls import context_or_default
 
 __all__ = ["LMTP", "SMTP", "SMTP_SSL"]
@@ -32,6 +32,14 @@ class _Over(Dials):
         if timeout is not None and not timeout:
             raise ValueError("Non-blocking socket (timeout=0) is not supported")
         return self._dial((host, port), timeout, self.source_address)
+
+    def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """As smtplib has it; a greeting that was given up leaves nothing open."""
+        try:
+            return super().connect(*args, **kwargs)  # type: ignore[misc]
+        except BaseException:
+            abandon(self)
+            raise
 
     def starttls(self, *, context: Any = None) -> Any:
         """As smtplib has it, but for the certificate, which is verified."""
