@@ -146,6 +146,25 @@ def test_series_are_bounded_whatever_pools_are_called(listener: hs.Listener) -> 
     assert text.count("hardsock_pool_max_connections{") == 21
 
 
+def test_what_ended_between_two_scrapes_was_counted(registry: CollectorRegistry) -> None:
+    names = ("hardsock_listener_accepted_total", "hardsock_server_accepted_total")
+    before = [value(registry, name) for name in names]
+    handled = value(registry, "hardsock_server_handled_total")
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address):
+        listener.accept(timeout=20).close()
+    with hs.serve(lambda conn: None, ("127.0.0.1", 0), drain_timeout=20) as server:
+        with hs.connect(server.address) as conn:
+            assert conn.recv(1, timeout=20) == b""
+    del server, listener
+    gc.collect()
+    assert [value(registry, name) for name in names] == [before[0] + 2, before[1] + 1]
+    assert value(registry, "hardsock_server_handled_total") == handled + 1
+    if (pid := os.fork()) == 0:  # What its parent had counted is its parent's.
+        ever = hs.metrics()["ever"]
+        os._exit(any([*ever["listeners"].values(), *ever["servers"].values()]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_pools_that_have_ended_take_no_label_of_those_that_are_open(listener: hs.Listener) -> None:
     for name in ("past 1", "past 2"):
         with hs.Pool(listener.address, name=name) as pool, pool.connection():
