@@ -294,6 +294,51 @@ def test_directory_that_others_can_enter_is_refused(tmp_path: Path) -> None:
         hs.metrics.Collector(directory=place)
 
 
+BECOMES_ANOTHER = """
+import os, sys
+import prometheus_client as p
+import hardsock as hs
+
+registry = p.CollectorRegistry()
+hs.metrics.Collector(registry)
+ready, told = os.pipe()
+go_on, going = os.pipe()
+if (pid := os.fork()) == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address):
+        listener.accept(timeout=20).close()
+    try:
+        list(registry.collect())
+    except PermissionError as exc:
+        os.write(told, str(exc).encode())
+    os.read(go_on, 1)
+    os._exit(0)
+said = os.read(ready, 1000).decode()
+assert "user 65534 cannot collect" in said and os.environ["PROMETHEUS_MULTIPROC_DIR"] in said, said
+found = {s.name: s.value for m in registry.collect() for s in m.samples if not s.labels}
+states = {s.labels["state"]: s.value for m in registry.collect() for s in m.samples
+          if s.name == "hardsock_processes"}
+assert states == {"answered": 2, "silent": 0}, states
+assert found["hardsock_listener_accepted_total"] == 1, found
+os.write(going, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_workers_that_become_another_user_are_counted_and_told_who_can_collect(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BECOMES_ANOTHER],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_same_figures_are_exported_once_in_a_registry(registry: CollectorRegistry) -> None:
     with pytest.raises(ValueError, match="Duplicated"):
         hs.metrics.Collector(
