@@ -42,7 +42,7 @@ def graph_of(sources: dict[str, str]) -> Graph:
     stems = {stem(path) for path in sources}
     for path, text in code.items():
         own = set(STATIC.findall(text))
-        used = re.sub(r"\bstruct \w+", "", text)  # A type may have the name of a function.
+        used = re.sub(r"\b(struct|enum) \w+", "", text)  # A type may have the name of a function.
         for name in set(re.findall(r"\b\w+\b", used)) if path.endswith(".c") else ():
             there = home.get(name)
             if there is not None and there != stem(path) and name not in own:

@@ -365,6 +365,24 @@ enum hs_service_count {
         HS_SERVICE_COUNTS,
 };
 const char *hs_service_count_name(enum hs_service_count which);
+/* All servers of this process have, also those that are no more; since it was forked. */
+uint64_t hs_services_counted(enum hs_service_count which);
+
+/* The same of listeners; X(name, text). */
+#define HS_LISTENER_COUNTS_ALL(X)                                                                  \
+    X(ACCEPTED, "accepted")                                                                        \
+    X(SHED, "shed")                                                                                \
+    X(EXHAUSTED, "exhausted")                                                                      \
+    X(ABORTED, "aborted")                                                                          \
+    X(HANDSHAKES, "handshakes_completed")
+enum hs_listener_count {
+#define HS_LISTENER_COUNT_ENUM(name, text) HS_LISTENER_##name,
+    HS_LISTENER_COUNTS_ALL(HS_LISTENER_COUNT_ENUM)
+#undef HS_LISTENER_COUNT_ENUM
+        HS_LISTENER_COUNTS,
+};
+const char *hs_listener_count_name(enum hs_listener_count which);
+uint64_t hs_listeners_counted(enum hs_listener_count which);
 #define HS_SERVICE_NAME_SIZE 48
 
 /* A server's own word of its state. Returns a new reference; others find it from then on. */

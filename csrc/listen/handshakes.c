@@ -22,6 +22,7 @@
  */
 #include "handshakes.h"
 
+#include "ever.h"
 #include "proxy_reader.h"
 #include "witnesses.h"
 #include "../base/check.h"
@@ -644,6 +645,7 @@ handshakes_secure(struct hs_handshakes *h, struct slot *p, struct hs_error *err)
     if ((rv = hs_conn_start_tls(p->conn, &p->op, p->config, NULL, err)) == HS_OK) {
         handshakes_tell_breaker(h, p, HS_TLS_NONE);
         handshakes_count(&h->completed);
+        hs_ever_count_listener(HS_LISTENER_HANDSHAKES);
     }
     return rv;
 }

@@ -17,6 +17,7 @@
 #include "listener.h"
 
 #include "bind.h"
+#include "ever.h"
 #include "handshakes.h"
 #include "peers.h"
 #include "../base/check.h"
@@ -297,6 +298,7 @@ listener_classify(struct hs_listener *l, int sys)
         return NEXT;
     case ECONNABORTED:
         listener_count(&l->aborted);
+        hs_ever_count_listener(HS_LISTENER_ABORTED);
         return NEXT;
     case EPERM:
         listener_count(&l->denied);
@@ -317,6 +319,7 @@ listener_classify(struct hs_listener *l, int sys)
     case ENOBUFS:
     case ENOMEM:
         listener_count(&l->exhausted);
+        hs_ever_count_listener(HS_LISTENER_EXHAUSTED);
         return EXHAUSTED;
     case EINVAL: /* shut down from outside */
         return ENDED;
@@ -374,6 +377,7 @@ shed(struct hs_listener *l)
             break;
         reset(fd);
         listener_count(&l->shed);
+        hs_ever_count_listener(HS_LISTENER_SHED);
         listener_note(l, HS_EVENT_SHED);
     }
     keep_reserve(l, open_reserve());
@@ -540,6 +544,7 @@ listener_accept_one(struct hs_listener *l, struct hs_error *err, struct hs_conn 
     if (listener_wrap(l, fd, &peer, &slots, err, ret_conn) != HS_OK)
         return FAILED;
     listener_count(&l->accepted);
+    hs_ever_count_listener(HS_LISTENER_ACCEPTED);
     recovered(l);
     return GOT;
 }

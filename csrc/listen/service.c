@@ -8,7 +8,7 @@
  *
  * Everything is atomic or immutable; there is no lock but the roster's.
  */
-#include "hardsock_binding.h"
+#include "ever.h"
 
 #include "../base/check.h"
 #include "../base/err.h"
@@ -153,6 +153,7 @@ hs_service_count(struct hs_service *s, enum hs_service_count which)
     HS_CHECK(s, SERVICE_MAGIC);
     HS_ASSERT(which < HS_SERVICE_COUNTS);
     atomic_fetch_add_explicit(&s->counts[which], 1, memory_order_relaxed);
+    hs_ever_count_service(which);
 }
 
 void

@@ -728,6 +728,23 @@ write_guards(struct hs_json *j)
 }
 
 static void
+write_ever(struct hs_json *j)
+{
+    hs_json_open(j, "ever", '{');
+    hs_json_open(j, "listeners", '{');
+    for (int i = 0; i < HS_LISTENER_COUNTS; i++)
+        hs_json_number(j, hs_listener_count_name((enum hs_listener_count)i),
+                       hs_listeners_counted((enum hs_listener_count)i));
+    hs_json_close(j, '}');
+    hs_json_open(j, "servers", '{');
+    for (int i = 0; i < HS_SERVICE_COUNTS; i++)
+        hs_json_number(j, hs_service_count_name((enum hs_service_count)i),
+                       hs_services_counted((enum hs_service_count)i));
+    hs_json_close(j, '}');
+    hs_json_close(j, '}');
+}
+
+static void
 write_metrics(struct hs_json *j)
 {
     struct hs_spread spread;
@@ -751,6 +768,7 @@ write_metrics(struct hs_json *j)
     hs_json_close(j, '}');
     write_pool_numbers(j);
     write_servers(j);
+    write_ever(j);
     write_breakers(j);
     write_guards(j);
 }

@@ -146,6 +146,25 @@ def test_series_are_bounded_whatever_pools_are_called(listener: hs.Listener) -> 
     assert text.count("hardsock_pool_max_connections{") == 21
 
 
+def test_what_ended_between_two_scrapes_was_counted(registry: CollectorRegistry) -> None:
+    names = ("hardsock_listener_accepted_total", "hardsock_server_accepted_total")
+    before = [value(registry, name) for name in names]
+    handled = value(registry, "hardsock_server_handled_total")
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address):
+        listener.accept(timeout=20).close()
+    with hs.serve(lambda conn: None, ("127.0.0.1", 0), drain_timeout=20) as server:
+        with hs.connect(server.address) as conn:
+            assert conn.recv(1, timeout=20) == b""
+    del server, listener
+    gc.collect()
+    assert [value(registry, name) for name in names] == [before[0] + 2, before[1] + 1]
+    assert value(registry, "hardsock_server_handled_total") == handled + 1
+    if (pid := os.fork()) == 0:  # What its parent had counted is its parent's.
+        ever = hs.metrics()["ever"]
+        os._exit(any([*ever["listeners"].values(), *ever["servers"].values()]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def test_pools_that_have_ended_take_no_label_of_those_that_are_open(listener: hs.Listener) -> None:
     for name in ("past 1", "past 2"):
         with hs.Pool(listener.address, name=name) as pool, pool.connection():
@@ -273,6 +292,51 @@ def test_directory_that_others_can_enter_is_refused(tmp_path: Path) -> None:
     place.chmod(0o755)
     with pytest.raises(PermissionError, match="0700"):
         hs.metrics.Collector(directory=place)
+
+
+BECOMES_ANOTHER = """
+import os, sys
+import prometheus_client as p
+import hardsock as hs
+
+registry = p.CollectorRegistry()
+hs.metrics.Collector(registry)
+ready, told = os.pipe()
+go_on, going = os.pipe()
+if (pid := os.fork()) == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    with hs.listen(("127.0.0.1", 0)) as listener, hs.connect(listener.address):
+        listener.accept(timeout=20).close()
+    try:
+        list(registry.collect())
+    except PermissionError as exc:
+        os.write(told, str(exc).encode())
+    os.read(go_on, 1)
+    os._exit(0)
+said = os.read(ready, 1000).decode()
+assert "user 65534 cannot collect" in said and os.environ["PROMETHEUS_MULTIPROC_DIR"] in said, said
+found = {s.name: s.value for m in registry.collect() for s in m.samples if not s.labels}
+states = {s.labels["state"]: s.value for m in registry.collect() for s in m.samples
+          if s.name == "hardsock_processes"}
+assert states == {"answered": 2, "silent": 0}, states
+assert found["hardsock_listener_accepted_total"] == 1, found
+os.write(going, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_workers_that_become_another_user_are_counted_and_told_who_can_collect(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BECOMES_ANOTHER],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_same_figures_are_exported_once_in_a_registry(registry: CollectorRegistry) -> None:

@@ -261,6 +261,12 @@ def _process(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
         states[breaker["state"]] = states.get(breaker["state"], 0) + 1
     for state, n in states.items():
         yield ("hardsock_breaker_keys", (state,)), (n,)
+    # Also of those that ended between two scrapes. An older version has none.
+    if (ever := told.get("ever")) is not None:
+        for name in _LISTENER_COUNTERS:
+            yield (f"hardsock_listener_{name}_total", ()), (ever["listeners"][name],)
+        for name in _SERVER_COUNTERS:
+            yield (f"hardsock_server_{name}_total", ()), (ever["servers"][name],)
     yield ("hardsock_guards_running", ()), (told["guards"]["running"],)
     for outcome, n in told["guards"]["decisions"].items():
         yield ("hardsock_guard_decisions_total", (outcome.replace(" ", "_"),)), (n,)
@@ -287,8 +293,6 @@ def _pool_counts(told: Mapping[str, Any], label: str) -> Iterator[tuple[Series, 
 
 
 def _listener(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
-    for name in _LISTENER_COUNTERS:
-        yield (f"hardsock_listener_{name}_total", ()), (told[name],)
     for name, (family, _) in _LISTENER_GAUGES.items():
         if told[name] is not None:
             yield (family, ()), (told[name],)
@@ -297,8 +301,6 @@ def _listener(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
 def _service(told: Mapping[str, Any]) -> Iterator[tuple[Series, Values]]:
     for phase in _SERVER_PHASES:
         yield ("hardsock_server_connections", (phase,)), (told[phase],)
-    for name in _SERVER_COUNTERS:
-        yield (f"hardsock_server_{name}_total", ()), (told[name],)
     if told["state"] == "ended":
         return
     yield ("hardsock_server_max_connections", ()), (told["limit"],)

@@ -213,6 +213,7 @@ class Siblings:
 
         Raises:
             TimeoutError: Others have been collecting all the time.
+            PermissionError: The directory is another user's: this process has become another since.
             OSError: The directory cannot be read or written.
         """
         deadline = time.monotonic() + self._timeout
@@ -280,9 +281,22 @@ class Siblings:
             for suffix in (".sock", ".base", ".last"):
                 (self._directory / f"{name}{suffix}").unlink(missing_ok=True)
 
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError as exc:
+            # A worker that has become another user since it was enrolled.
+            raise PermissionError(
+                exc.errno,
+                f"user {os.geteuid()} cannot collect in a directory of another user: collect in a "
+                "process of that user, or make the directory one of the workers' user before the "
+                "first Collector",
+                str(self._directory),
+            ) from None
+
     @contextlib.contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
-        fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open_lock()
         try:
             while True:
                 try:
