@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -46,6 +47,14 @@ assert_err(hs_err want, hs_err got, const char *what, const char *file, int line
 {
     ck_assert_msg(want == got, "%s:%d: %s\n  wanted: %s\n  got:    %s [%s, errno %d]", file, line,
                   what, hs_err_text(want), hs_err_text(got), own_error.msg, own_error.sys);
+}
+
+bool
+under_valgrind(void)
+{
+    const char *text = getenv("LD_PRELOAD");
+
+    return text != NULL && strstr(text, "vgpreload") != NULL;
 }
 
 int
@@ -573,6 +582,32 @@ in_child(int (*fn)(void *arg), void *arg)
         return -1;
     }
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void
+limit_descriptors(rlim_t n)
+{
+    struct rlimit limit;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = n < limit.rlim_max ? n : limit.rlim_max;
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+void
+forbid_more_descriptors(void)
+{
+    int next = dup(0);
+
+    ck_assert_int_ge(next, 0);
+    (void)close(next);
+    limit_descriptors((rlim_t)next);
+}
+
+void
+allow_descriptors(void)
+{
+    limit_descriptors(1024);
 }
 
 int

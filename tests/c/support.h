@@ -34,8 +34,16 @@ void assert_err(hs_err want, hs_err got, const char *what, const char *file, int
         rv_;                                                                                       \
     })
 
+/* As ck_assert_msg, which writes to a file each time: for what is looked at thousands of times. */
+#define BULK_ASSERT(cond, ...)                                                                     \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+    } while (0)
+
 /* How much slower this run is said to be than a plain one: 10 under valgrind. */
 int slowness(void);
+bool under_valgrind(void);
 struct hs_op op_in(int64_t span_ns);          /* a deadline from now; later in a slow run */
 struct hs_op op_with(struct hs_token *token); /* 10 s and a token */
 struct hs_op op_step(int64_t span_ns);        /* stepping */
@@ -118,5 +126,10 @@ void write_file(const char *path, const char *text);
 
 /* Runs fn in a forked child; the child's exit status, or -1 when it was killed or hung for 10 s. */
 int in_child(int (*fn)(void *arg), void *arg);
+
+/* As many descriptors as there are, and not one more. Valgrind keeps the limit to itself, lets the
+ * kernel make one that is above it, and closes that: there accept4 takes a client, and loses it. */
+void forbid_more_descriptors(void);
+void allow_descriptors(void);
 
 #endif

@@ -86,12 +86,11 @@ enter(struct world *w, struct item *i)
 static void
 judge_turn(struct world *w, struct item *i, const bool could[ZONES])
 {
-    bool oldest = true;
-
+    BULK_ASSERT(could[i->zone], "zone %d", i->zone);
     for (int j = 0; j < MANY; j++)
-        oldest &= w->items[j].turn.state != HS_TURN_QUEUED || w->items[j].zone != i->zone ||
-                  w->items[j].entered > i->entered;
-    ck_assert(could[i->zone] && oldest); /* libcheck writes a file at each look */
+        BULK_ASSERT(w->items[j].turn.state != HS_TURN_QUEUED || w->items[j].zone != i->zone ||
+                        w->items[j].entered > i->entered,
+                    "%d is older", j);
     for (int z = 0; z < ZONES; z++) {
         w->rounds[z] = z == i->zone || !could[z] ? 0 : w->rounds[z] + 1;
         ck_assert_uint_lt(w->rounds[z], ZONES);
@@ -127,8 +126,7 @@ check(struct world *w)
     ck_assert_int_ge(w->t.n_fresh, b.fresh); /* Age is looked at by next(). */
     ck_assert_int_le(w->t.n_fresh, HS_TURNS_FRESH);
     for (int z = 0; z < ZONES; z++) {
-        if (b.running[z] > HS_TURNS_PER_ZONE)
-            ck_abort_msg("zone %d has %ld running", z, b.running[z]);
+        BULK_ASSERT(b.running[z] <= HS_TURNS_PER_ZONE, "zone %d has %ld", z, b.running[z]);
         w->held += b.running[z] == HS_TURNS_PER_ZONE && b.queued[z] > 0;
         if (!may_run(&b, z))
             w->rounds[z] = 0; /* It comes back at the end of the ring. */

@@ -55,28 +55,6 @@ START_TEST(sockets_towards_a_peer_are_counted_by_state)
 }
 END_TEST
 
-static void
-forbid_more_descriptors(void)
-{
-    struct rlimit limit;
-    int next = dup(0);
-
-    (void)close(next);
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = (rlim_t)next;
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
-static void
-allow_descriptors(void)
-{
-    struct rlimit limit;
-
-    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    limit.rlim_cur = limit.rlim_max < 1024 ? limit.rlim_max : 1024;
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-}
-
 START_TEST(descriptors_are_counted_by_kind_even_when_none_is_left)
 {
     long before[HS_FD_KINDS], after[HS_FD_KINDS];
