@@ -21,7 +21,6 @@ LIBRARY = "build/release/libhardsock.so"
 RULE = "if that is meant: tools/check_abi.py --write, and see docs/c-api.md about HS_ABI"
 FUNCTION = re.compile(r"^HS_API\s+([^;{]*?\b(hs_\w+)\([^;]*\));", re.M)
 STRUCT = re.compile(r"^struct (\w+) \{\n(.*?)^\};", re.M | re.S)
-ENUM = re.compile(r"^enum(?: \w+)? \{(.*?)\}", re.M | re.S)
 CONSTANT = re.compile(r"^#define (HS_\w+)[ \t]+\S", re.M)
 
 

@@ -1,4 +1,4 @@
-"""Which file may make which call (DESIGN.md, "The house", "Try, then wait", "Binding").
+"""Which file may make which call: see CONTRIBUTING.md, "The house".
 
 One place sleeps, one reads the clock, one takes mutexes, one releases the GIL; that is what makes
 deadlines, fault injection and lock ranks hold everywhere. The core prints nothing.

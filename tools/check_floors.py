@@ -1,4 +1,4 @@
-"""Who may include whom in csrc/ (DESIGN.md, "The house").
+"""Who may include whom in csrc/: see CONTRIBUTING.md, "The house".
 
 A file includes only lower floors, and on its own floor without cycles. The binding includes the
 headers of csrc/include and its own folder, nothing else of the core. Python.h is for the binding alone,

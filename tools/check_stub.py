@@ -1,4 +1,4 @@
-"""The stub of hardsock._core and the module itself say the same (DESIGN.md, "Binding").
+"""The stub of hardsock._core and the module itself say the same.
 
 Compares the syntax tree of _core.pyi with the built module in both directions: names of functions,
 classes, methods, properties and constants; parameters, their kinds and defaults. It needs no

@@ -229,7 +229,7 @@ def clients(seconds: float, seed: int) -> dict[str, Any]:
 
 
 def wait_for_rest() -> dict[str, int]:
-    """Until what ends by itself (a pool's keeper, a thread) has ended; what has not."""
+    """Until what ends by itself (the pool worker's dial, a thread) has ended; what has not."""
     end = time.monotonic() + SLACK
     pause = threading.Event()
     while True:

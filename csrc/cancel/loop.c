@@ -11,9 +11,9 @@
  * owners, which a copy of the socket in another process can still cause (epoll(7), question 6), are
  * dropped. If the owner changes while somebody waits, the waiter is due: it will find out.
  *
- * Threads: everything belongs to the loop's thread, but for `rung`. loop_waiter_wake runs in
+ * Threads: everything belongs to the loop's thread, but for `woken`. loop_waiter_wake runs in
  * others, under the lock of a wake list that the waiter listens to, and takes the loop's lock
- * inside. So once a waiter has left its lists and then, under the loop's lock, the rung list,
+ * inside. So once a waiter has left its lists and then, under the loop's lock, the woken list,
  * nobody else knows it.
  *
  * The program may close our three descriptors behind our back (own_fd.h). Then the loop is lost: it
@@ -74,7 +74,7 @@ struct hs_loop {
     struct hs_list due;
     struct hs_list all; /* hs_loop_waiter.all */
     struct hs_lock lock;
-    struct hs_list rung; /* guarded by lock: hs_loop_waiter.rung */
+    struct hs_list woken; /* guarded by lock: hs_loop_waiter.woken */
 };
 
 struct hs_loop_waiter {
@@ -87,7 +87,7 @@ struct hs_loop_waiter {
     struct hs_list all;
     struct hs_list parked; /* in a slot, or alone */
     struct hs_list due;
-    struct hs_list rung; /* guarded by loop->lock */
+    struct hs_list woken; /* guarded by loop->lock */
     struct hs_timer timer;
     bool is_parked;
     int bad_fd; /* it was not open when this was parked for it: a second time is an error */
@@ -137,7 +137,7 @@ hs_loop_new(struct hs_error *err, struct hs_loop **ret_loop)
     l->timer = (struct hs_timerfd)HS_TIMERFD_INIT;
     hs_list_init(&l->due);
     hs_list_init(&l->all);
-    hs_list_init(&l->rung);
+    hs_list_init(&l->woken);
     hs_lock_init(&l->lock, HS_RANK_LOOP);
     if ((rv = loop_open_descriptors(l, err)) != HS_OK) {
         hs_loop_free(l);
@@ -206,7 +206,7 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     hs_list_append(&l->all, &b->all);
     hs_list_init(&b->parked);
     hs_list_init(&b->due);
-    hs_list_init(&b->rung);
+    hs_list_init(&b->woken);
     *ret_waiter = b;
     return HS_OK;
 }
@@ -222,7 +222,7 @@ hs_loop_waiter_free(struct hs_loop_waiter *b)
     free(b);
 }
 
-/* ---- Being rung ---------------------------------------------------------------------------- */
+/* ---- Being woken --------------------------------------------------------------------------- */
 
 /* Called under the lock of a wake list that the waiter listens to, which rings the waker then. */
 static void
@@ -232,8 +232,8 @@ loop_waiter_wake(void *arg)
     struct hs_loop *l = b->loop;
 
     hs_lock_take(&l->lock);
-    if (hs_list_empty(&b->rung))
-        hs_list_append(&l->rung, &b->rung);
+    if (hs_list_empty(&b->woken))
+        hs_list_append(&l->woken, &b->woken);
     hs_lock_drop(&l->lock);
 }
 
@@ -302,10 +302,10 @@ collect_rung(struct hs_loop *l)
     if (atomic_load(&l->waker->lost))
         loop_lose(l);
     hs_lock_take(&l->lock);
-    while (!hs_list_empty(&l->rung)) {
-        struct hs_loop_waiter *b = HS_CONTAINER(l->rung.next, struct hs_loop_waiter, rung);
+    while (!hs_list_empty(&l->woken)) {
+        struct hs_loop_waiter *b = HS_CONTAINER(l->woken.next, struct hs_loop_waiter, woken);
 
-        hs_list_unlink(&b->rung);
+        hs_list_unlink(&b->woken);
         make_due(b);
     }
     hs_lock_drop(&l->lock);
@@ -539,7 +539,7 @@ hs_loop_waiter_unpark(struct hs_loop_waiter *b)
             b->lists[i] = NULL;
         }
     hs_lock_take(&l->lock);
-    hs_list_unlink(&b->rung);
+    hs_list_unlink(&b->woken);
     hs_lock_drop(&l->lock);
 }
 

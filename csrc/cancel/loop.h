@@ -1,7 +1,7 @@
 /* loop.h: what the waiting code needs of event loops beyond hardsock.h.
  *
  * A waiter is to a stepped op what a waker is to a thread: it listens to the wake lists of the
- * things that the op depends on, and can be rung from any thread.
+ * things that the op depends on, and can be woken from any thread.
  */
 #ifndef HS_CANCEL_LOOP_H
 #define HS_CANCEL_LOOP_H

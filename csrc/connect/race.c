@@ -123,14 +123,14 @@ static hs_err
 race_watch(struct hs_connector *cn, size_t slot)
 {
     struct attempt *a = &cn->attempts[slot];
-    bool shaking = a->conn != NULL;
+    bool handshaking = a->conn != NULL;
     struct epoll_event ev = {
-        .events = shaking && a->op.want_events == POLLIN ? EPOLLIN : EPOLLOUT,
+        .events = handshaking && a->op.want_events == POLLIN ? EPOLLIN : EPOLLOUT,
         .data.u32 = (uint32_t)slot,
     };
     int sys;
 
-    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !shaking))
+    if (cn->epoll.number < 0 || a->fd < 0 || (a->epoll_fd >= 0 && !handshaking))
         return HS_OK;
     if (hs_sys_epoll_ctl(cn->epoll.number, a->epoll_fd >= 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, a->fd,
                          &ev) == 0) {

@@ -772,7 +772,7 @@ hs_handshakes_next(struct hs_handshakes *h, struct hs_error *err, struct hs_conn
     }
     /* 2. One that is due: the gate, or a handshake that is this caller's from here on. If the set
      * were closed the gate would be due again and again. */
-    if ((rv = hs_reactor_check(h->reactor, err)) != HS_OK)
+    if (hs_reactor_check(h->reactor, err) != HS_OK)
         return HS_DUE_FAILED;
     if ((rv = hs_reactor_poll_any(h->reactor, err, &parked)) != HS_OK)
         return rv == HS_E_SYSTEM ? HS_DUE_FAILED : HS_DUE_NOTHING;

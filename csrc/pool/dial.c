@@ -232,15 +232,15 @@ note_phase(struct dial *dial)
     struct hs_pool *p = dial->task.pool;
     struct deferred d = {.worker = true};
     const struct hs_attempt *attempts;
-    bool shaking = false;
+    bool handshaking = false;
     size_t n;
 
     if (p->o.connect.tls == NULL || dial->m->handshaking_ns != 0)
         return;
     attempts = hs_connector_attempts(dial->connector, &n);
     for (size_t i = 0; i < n; i++)
-        shaking |= attempts[i].phase == HS_ATTEMPT_TLS && attempts[i].ended_ns == 0;
-    if (!shaking)
+        handshaking |= attempts[i].phase == HS_ATTEMPT_TLS && attempts[i].ended_ns == 0;
+    if (!handshaking)
         return;
     hs_lock_take(&p->lock);
     dial->m->handshaking_ns = hs_now();

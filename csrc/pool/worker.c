@@ -375,7 +375,7 @@ hs_pool_worker_add(struct hs_pool *p, struct hs_error *err)
 
     hs_lock_take(&lock);
     if (current == NULL && (rv = worker_new(err, &made)) == HS_OK &&
-        (sys = hs_thread_start("hs-keeper", STACK_BYTES, worker_run, made)) != 0) {
+        (sys = hs_thread_start("hs-pool-worker", STACK_BYTES, worker_run, made)) != 0) {
         worker_destroy(made);
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "pool", "a thread to keep pools");
     } else if (rv == HS_OK && made != NULL) {

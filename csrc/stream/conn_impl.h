@@ -121,7 +121,7 @@ struct hs_conn {
     const struct hs_layer *layer; /* changes once, with both directions claimed, as tls does */
     struct hs_tls *_Atomic tls;   /* owns; NULL: plain */
     int64_t handshake_until_ns;   /* HS_NEVER but during a handshake; belongs to it, as the next */
-    int64_t shaking_since_ns;     /* of the first step */
+    int64_t handshaking_since_ns; /* of the first step */
     atomic_bool handshaking;      /* between the first step of a handshake and its last */
     struct direction dirs[2];
     _Atomic hs_err broken;  /* HS_E_RESET or HS_E_DEAD_PEER, no matter who found out first */

@@ -161,7 +161,7 @@ begin_tls(struct hs_conn *c, struct hs_tls_config *config, const char *server_na
         conn_tls_hand_over(c, tls);
     /* 3. From here on a failure poisons: the hello may be out. */
     c->handshake_until_ns = hs_deadline_after(hs_tls_handshake_timeout(tls));
-    c->shaking_since_ns = hs_now();
+    c->handshaking_since_ns = hs_now();
     c->handshaking = true;
     atomic_store(&c->tls, tls);
     return HS_OK;
@@ -231,7 +231,7 @@ start_tls(struct hs_conn *c, struct hs_op *op, struct hs_tls_config *config,
     /* 3. Secured: all calls go through TLS from now on. Failed: nobody may go on in plain text. */
     if (rv == HS_OK) {
         c->layer = &hs_tls_layer;
-        hs_span_add(HS_SPAN_HANDSHAKE, hs_now() - c->shaking_since_ns);
+        hs_span_add(HS_SPAN_HANDSHAKE, hs_now() - c->handshaking_since_ns);
     } else if (c->handshaking) {
         name_failure(c, op, rv, err);
     }

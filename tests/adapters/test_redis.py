@@ -15,41 +15,20 @@ from redis.retry import Retry
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
+from adapters.redis_parts import *
+from adapters.redis_parts import NAME, OLD, QUIET, url_of
 from hardsock.lab.servers.process import Server
 from hardsock.lab.threads import IO_WAITS
 from hardsock.lab.waits import poll_until
 from support import BlackHole, Call, Namespace, PeerScript, require
-from support.servers import redis_server
 from support.tls import Identities
-
-_QUIET: dict[str, Any] = {"protocol": 2}
-"""Without HELLO; what a scripted peer hears first may still be a greeting."""
-
-
-_OLD = int(redis.__version__.split(".")[0]) < 6
-_NAME = ["PING"] if int(redis.__version__.split(".")[1]) < 3 and _OLD else []
-"""What get_connection() wanted to know before 5.3."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with require(redis_server()) as server:
-        yield server
-
-
-@pytest.fixture(params=["deadline", "scope", "cancel"])
-def end(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @contextlib.contextmanager
 def _client(
     address: Any, end: str = "", tls: Identities | None = None, **settings: Any
 ) -> Iterator[Any]:
-    host, port = address
-    if tls is not None:
-        settings["ssl_ca_certs"] = str(tls.ca)
-    url = f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
+    url = url_of(address, tls, settings)
     total = SHORT if end == "deadline" else None
     with hardsock.adapters.redis.client(url, total=total, **settings) as made:
         yield made
@@ -82,7 +61,7 @@ def test_a_reply_that_does_not_come_ends(end: str, tls: bool, fault: str, ids: I
     last = ("stall",) if fault == "silent" else ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)
     context = server_context(ids) if tls else None
     with PeerScript([("recv", 1), last], check=False, tls=context) as peer:
-        with _client(peer.address, end, ids if tls else None, **_QUIET) as client:
+        with _client(peer.address, end, ids if tls else None, **QUIET) as client:
             _ends(end, lambda: client.get("key"))
             nothing_open()
 
@@ -115,7 +94,7 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
 
 def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
     with _client(server.address, end, size=1) as client:
-        held = client.connection_pool.get_connection(*_NAME)
+        held = client.connection_pool.get_connection(*NAME)
         _ends(end, client.ping, QUEUE_WAITS)
         client.connection_pool.release(held)
         with hs.timeout(30):
@@ -124,12 +103,12 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server) -> None:
     nothing_open()
 
 
-@pytest.mark.skipif(_OLD, reason="before 6.0 redis-py did not try to connect again")
+@pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
 def test_the_pauses_between_tries_end(end: str) -> None:
     again = Retry(ConstantBackoff(60), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
-    with _client(address, end, retry=again, **_QUIET) as client:
+    with _client(address, end, retry=again, **QUIET) as client:
         if end == "cancel":
             _ends(end, client.ping)
         else:
@@ -158,7 +137,7 @@ def test_a_dead_name_server_ends(end: str) -> None:
 def test_socket_timeout_is_a_total_for_the_reply() -> None:
     drip = [("recv", 1), ("drip", b"$5000\r\n" + b"x" * 5000, 0.01)]
     with PeerScript(drip, check=False) as peer:
-        with _client(peer.address, socket_timeout=0.2, retry=None, **_QUIET) as client:
+        with _client(peer.address, socket_timeout=0.2, retry=None, **QUIET) as client:
             with hs.timeout(30), pytest.raises(redis.exceptions.TimeoutError):
                 client.get("key")
 
@@ -241,7 +220,7 @@ def test_without_an_adapter_a_cancel_is_no_outage(server: Server) -> None:
             host=host,
             port=port,
             retry=Retry(ConstantBackoff(60), 3),
-            **_QUIET,
+            **QUIET,
         )
         token = hs.CancelToken()
 

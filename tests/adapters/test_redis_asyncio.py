@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from redis.backoff import ConstantBackoff, NoBackoff
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from adapters.test_redis import _NAME, _OLD, _QUIET
+from adapters.redis_parts import *
+from adapters.redis_parts import NAME, OLD, QUIET, url_of
 from hardsock.lab.servers.process import Server, free_port
 from support import BlackHole, Namespace, PeerScript, require
 from support.loops import RUNS
@@ -25,17 +26,6 @@ from support.servers import redis_server
 from support.tls import Identities
 
 pytestmark = pytest.mark.usefixtures("event_loops")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with require(redis_server()) as server:
-        yield server
-
-
-@pytest.fixture(params=["deadline", "scope", "cancel"])
-def end(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(params=list(RUNS))
@@ -47,10 +37,7 @@ def loop(request: pytest.FixtureRequest) -> str:
 async def _client(
     address: Any, end: str = "", tls: Identities | None = None, **settings: Any
 ) -> AsyncIterator[Any]:
-    host, port = address
-    if tls is not None:
-        settings["ssl_ca_certs"] = str(tls.ca)
-    url = f"{'redis' if tls is None else 'rediss'}://{host}:{port}"
+    url = url_of(address, tls, settings)
     total = SHORT if end == "deadline" else None
     made = hardsock.adapters.redis.async_client(url, total=total, **settings)
     try:
@@ -97,7 +84,7 @@ def test_a_reply_that_does_not_come_ends(
     with PeerScript(script, check=False, tls=context) as peer:
 
         async def main() -> None:
-            async with _client(peer.address, end, ids if tls else None, **_QUIET) as client:
+            async with _client(peer.address, end, ids if tls else None, **QUIET) as client:
                 await _ends(end, lambda: client.get("key"), lambda: peer.wait_steps(1))
 
         RUNS[loop](main())
@@ -150,7 +137,7 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities, loop: str) -> None:
 def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None:
     async def main() -> None:
         async with _client(server.address, end, size=1) as client:
-            held = await client.connection_pool.get_connection(*_NAME)
+            held = await client.connection_pool.get_connection(*NAME)
             await _ends(end, client.ping)
             await client.connection_pool.release(held)
             client.total = None
@@ -160,14 +147,14 @@ def test_the_queue_of_the_pool_ends(end: str, server: Server, loop: str) -> None
     nothing_open()
 
 
-@pytest.mark.skipif(_OLD, reason="before 6.0 redis-py did not try to connect again")
+@pytest.mark.skipif(OLD, reason="before 6.0 redis-py did not try to connect again")
 def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
     again = Retry(ConstantBackoff(60), 3)
     with hs.listen(("127.0.0.1", 0)) as listener:
         address = listener.address
 
     async def main() -> None:
-        async with _client(address, end, retry=again, **_QUIET) as client:
+        async with _client(address, end, retry=again, **QUIET) as client:
             await _ends(end, client.ping)
 
     RUNS[loop](main())

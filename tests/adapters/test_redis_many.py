@@ -15,7 +15,7 @@ import redis
 import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open
-from adapters.test_redis import _OLD
+from adapters.redis_parts import OLD
 from hardsock.lab.servers.process import (
     Server,
     clean_environment,
@@ -29,7 +29,7 @@ from support import Call, PeerScript, require
 from support.servers import redis_server
 
 pytestmark = pytest.mark.skipif(
-    _OLD,
+    OLD,
     reason="before 6.0 redis-py left the connections of nodes that had failed to the collector",
 )
 

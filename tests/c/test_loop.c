@@ -1,5 +1,5 @@
-/* test_loop.c: hs_loop and hs_loop_waiter: parking, being due, being rung, times, numbers that come
- * back.
+/* test_loop.c: hs_loop and hs_loop_waiter: parking, being due, being woken, times, numbers that
+ * come back.
  *
  * A struct waiter is what a driver keeps for one call: the op, its waiter, and how the last step
  * ended. Most wait to receive a byte.
@@ -299,7 +299,7 @@ START_TEST(more_than_a_batch_at_once_are_all_named_once)
 }
 END_TEST
 
-/* ---- Being rung ---------------------------------------------------------------------------- */
+/* ---- Being woken --------------------------------------------------------------------------- */
 
 enum moment { BEFORE_PARKING, PARKED, COLLECTED, UNPARKED, MOMENTS };
 
@@ -539,8 +539,8 @@ move_deadlines(void *arg)
     return NULL;
 }
 
-/* Waits until the token is found cancelled, being rung for nothing all the time; every third gives
- * up while it may be being rung. */
+/* Waits until the token is found cancelled, being woken for nothing all the time; every third gives
+ * up while it may be being woken. */
 static void
 wait_for_cancel(struct hs_loop *l, struct canceller *c, int round)
 {
@@ -1131,7 +1131,7 @@ START_TEST(a_child_forked_while_others_ring_frees_the_loop)
 }
 END_TEST
 
-START_TEST(freeing_a_loop_before_its_bells_ends_the_process)
+START_TEST(freeing_a_loop_before_its_waiters_ends_the_process)
 {
     struct hs_loop *l = loop_new();
     struct hs_loop_waiter *loop_waiter;
@@ -1183,7 +1183,7 @@ main(void)
     tcase_add_test(tc, one_connection_may_be_watched_by_two_loops);
     tcase_add_test(tc, a_forked_child_can_only_free);
     tcase_add_test(tc, a_child_forked_while_others_ring_frees_the_loop);
-    tcase_add_test_raise_signal(tc, freeing_a_loop_before_its_bells_ends_the_process, SIGABRT);
+    tcase_add_test_raise_signal(tc, freeing_a_loop_before_its_waiters_ends_the_process, SIGABRT);
     tcase_add_test(tc, nothing_is_fine);
     return run_case(tc);
 }

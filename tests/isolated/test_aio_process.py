@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 
+from support.forking import FORK
 from support.require import need_testcapi
 
 # -X dev switches on asyncio's debug mode, which logs each step that took 0.1 s: on a busy machine
@@ -285,32 +286,11 @@ def test_ctrl_c_lets_tasks_say_goodbye() -> None:
     assert result.stdout == "hello goodbye\ninterrupted\n"
 
 
-IN_CHILD = """
-warnings.simplefilter("ignore")  # Python's own warning about fork in a threaded process
-
-def in_child(check):
-    pid = os.fork()
-    if pid != 0:
-        assert os.waitpid(pid, 0)[1] == 0
-        return
-    code = 1
-    try:
-        check()
-        code = 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-"""
-
-
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_a_fork_in_a_running_loop_leaves_the_parent_its_connections(runner: str) -> None:
     silent(
         RUNNERS[runner]
-        + IN_CHILD
+        + FORK
         + """
 async def main():
     ours, theirs = pair()

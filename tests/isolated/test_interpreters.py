@@ -317,7 +317,7 @@ def test_fifty_pools_with_alarms_need_one_thread_which_goes_with_the_last() -> N
         before = names()
         with hs.listen(("127.0.0.1", 0)) as listener:
             pools = [hs.Pool(listener.address, leak_after=30) for _ in range(50)]
-            assert sorted(before + ["hs-keeper", "hs-notifier"]) == names(), names()
+            assert sorted(before + ["hs-notifier", "hs-pool-worker"]) == names(), names()
             assert threading.active_count() == 1
             for pool in pools:
                 pool.close()

@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from support.forking import FORK
+
 PRELUDE = """
 import os, signal, socket, sys, threading, time, warnings
 import hardsock as hs
@@ -149,25 +151,6 @@ def test_exit_with_a_token_in_a_reference_cycle() -> None:
 
 def test_exit_with_a_watched_deadline() -> None:
     silent("token = hs.CancelToken(60); token.on_cancel(print)")
-
-
-FORK = """
-def in_child(check):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
-warnings.simplefilter("ignore")  # Python's own warning about fork in a threaded process
-"""
 
 
 def test_a_forked_child_goes_on_with_what_the_parents_breaker_knew() -> None:

@@ -8,6 +8,7 @@ import textwrap
 
 import pytest
 
+from support.forking import FORK
 from support.tls import Identities
 
 PRELUDE = """
@@ -19,7 +20,6 @@ only = {"min_version": version, "max_version": version}
 client = hs.TLSConfig(ca=ca, **only)
 identity = hs.Certificate(chain=chain, key=key)
 server = hs.TLSConfig(role="server", certificates=identity, **only)
-warnings.simplefilter("ignore")  # Python's own warning about fork in a threaded process
 
 def pair(listener):
     found = []
@@ -29,21 +29,6 @@ def pair(listener):
     thread.join()
     ours.confirm(timeout=10)
     return ours, found[0]
-
-def in_child(check):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            check()
-            code = 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0
 """
 
 
@@ -52,7 +37,15 @@ def silent(ids: Identities, code: str, version: str = "TLSv1.3") -> None:
     identity = ids.server_identity
     done = subprocess.run(
         [
-            *(sys.executable, "-W", "error", "-X", "dev", "-c", PRELUDE + textwrap.dedent(code)),
+            *(
+                sys.executable,
+                "-W",
+                "error",
+                "-X",
+                "dev",
+                "-c",
+                PRELUDE + FORK + textwrap.dedent(code),
+            ),
             *(str(ids.ca), str(identity.chain), str(identity.key), version),
         ],
         capture_output=True,

@@ -160,6 +160,21 @@ def test_the_glossary_is_in_order_and_names_files_that_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_map_of_the_house_has_every_folder() -> None:
+    """Also those that somebody adds; only folders with something of ours in them."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = "\n".join(line for line in text.split("\n") if line.startswith("| `"))
+    parts = {part.rstrip("/").split("/")[-1] for part in re.findall(r"`([\w./]+)`", rows)}
+    folders = [
+        path
+        for parent in (ROOT / "csrc", ROOT / "python/hardsock", ROOT / "tests")
+        for path in parent.iterdir()
+        if path.is_dir() and {".c", ".py"} & {file.suffix for file in path.iterdir()}
+    ]
+    assert len(folders) > 40
+    assert [path for path in folders if path.name not in parts] == []
+
+
 def test_the_reference_has_a_page_for_the_names_of_the_api(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = ['docs']; import reference, pathlib;"

@@ -359,7 +359,7 @@ def test_who_waits_in_the_kernel_s_queue_is_served_as_room_comes_free() -> None:
     gate.wait_until_running()
     assert poll_until(lambda: server.listener.stats().queue_length == 3, 10)
     with Call(drained, server) as draining:
-        assert poll_until(lambda: getattr(server._bell, "name", "") == "drain", 10)
+        assert poll_until(lambda: getattr(server._wakeup, "name", "") == "drain", 10)
         late = connect_to(server.address)  # The listener is still open: its turn never comes.
         gate.go.set()
         for client in clients:

@@ -749,7 +749,7 @@ def test_who_waits_in_the_kernel_s_queue_is_served(connect: Connect) -> None:
     clients[0].sendall(b"first\n")
     assert poll_until(lambda: server.listener.stats().queue_length == 3, 10)
     with Call(drained, server) as draining:
-        assert poll_until(lambda: getattr(server._bell, "name", "") == "drain", 10)
+        assert poll_until(lambda: getattr(server._wakeup, "name", "") == "drain", 10)
         clients[1].sendall(b"queued\n")
         clients[2].sendall(b"queued\n")
         gate.set()

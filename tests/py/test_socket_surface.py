@@ -556,10 +556,6 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def _is_open(number: int) -> bool:
-    return os.path.exists(f"/proc/self/fd/{number}")
-
-
 def test_descriptors_pass_both_ways_and_are_not_inherited(pair: Pair) -> None:
     conn, theirs = pair
     reader, writer = os.pipe()

@@ -523,7 +523,7 @@ class Scarce:
         return self._real(*args, **kwargs)
 
 
-@pytest.mark.parametrize("what", ["bell", "step", "perform", "sum"])
+@pytest.mark.parametrize("what", ["wakeup", "step", "perform", "sum"])
 def test_a_drain_outlives_a_want_of_memory(
     driver: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,14 +544,14 @@ def test_a_drain_outlives_a_want_of_memory(
             else "hardsock.aio._server"
         ]
         owner, name = {
-            "bell": (driven, "CancelToken"),
+            "wakeup": (driven, "CancelToken"),
             "step": (Drain, "step"),
             "perform": (Actions, "perform"),
             "sum": (Drain, "_until_next"),
         }[what]
         real = getattr(owner, name)
         scarce = Scarce(real, 5)
-        fake = scarce if what == "bell" else (lambda *args: scarce(*args))
+        fake = scarce if what == "wakeup" else (lambda *args: scarce(*args))
         monkeypatch.setattr(owner, name, fake)
         began = time.monotonic()
         report = server.drain(1.0)

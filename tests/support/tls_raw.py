@@ -25,13 +25,11 @@ ECDHE_RSA_CBC = 0xC013
 ECDHE_ECDSA = 0xC02B
 ECDHE_RSA = 0xC02F
 AES_128_GCM_1_3 = 0x1301
-RENEGOTIATION_SCSV = 0x00FF
 
 # A server of TLS 1.3 that takes 1.2 or less says so in its random (RFC 8446 section 4.1.3).
 DOWNGRADED_TO_1_2 = b"DOWNGRD\x01"
 DOWNGRADED_FURTHER = b"DOWNGRD\x00"
 SECURE_RENEGOTIATION = (0xFF01, b"\0")
-POINT_FORMATS = (0x000B, b"\x01\0")
 
 
 def record(kind: int, payload: bytes, *, version: int = TLS12) -> bytes:

@@ -103,11 +103,11 @@ def forget(fd: int, hub: Hub) -> None:
 loop_ended: list[Callable[[Hub], None]] = []
 
 # What the loops watch with, weakly: its end is the end of its loop.
-_ears: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
+_hubs_of_loops: dict[weakref.ref[Any], weakref.ref[Hub]] = {}
 
 
-def _loop_has_ended(ear: weakref.ref[Any]) -> None:
-    hub = _ears.pop(ear)()
+def _loop_has_ended(ended: weakref.ref[Any]) -> None:
+    hub = _hubs_of_loops.pop(ended)()
     if hub is not None:
         with contextlib.ExitStack() as each:  # One that fails keeps none of the others from it.
             each.callback(hub.close)
@@ -127,6 +127,6 @@ def _open(loop: asyncio.AbstractEventLoop) -> Hub:
     # The loop keeps the hub by this, and a copy of the current context: give it an empty one, or
     # whatever scope the first call was made in would live as long as the loop.
     contextvars.Context().run(loop.add_reader, hub.fileno(), run)
-    _ears[weakref.ref(run, _loop_has_ended)] = weakref.ref(hub)
+    _hubs_of_loops[weakref.ref(run, _loop_has_ended)] = weakref.ref(hub)
     _hubs[loop] = weakref.ref(hub)
     return hub

@@ -244,14 +244,14 @@ class Server(ServerCore):
                 self._ledger.not_full(now)
                 return room
             self._ledger.full(now)
-            self._bell = self._draining.child(name="room")
+            self._wakeup = self._draining.child(name="room")
             again = self._look_again(full=True)
             try:
-                await self._tend(again, self._bell)
+                await self._tend(again, self._wakeup)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                await wait(self._bell, again)  # Closed: the next accept tells.
+                await wait(self._wakeup, again)  # Closed: the next accept tells.
         return 0
 
     def _where(self, runner: object) -> tuple[str | None, str | None]:
@@ -379,7 +379,7 @@ class Server(ServerCore):
 
     async def _step_of_drain(self, drain: Drain) -> bool:
         """Do what is due, and wait for the next; whether the drain is over."""
-        bell = self._bell = CancelToken(name="drain")
+        wakeup = self._wakeup = CancelToken(name="drain")
         if self._limit is not None:
             drain.tighten(self._limit)
         self._make_room_in_drain(drain)
@@ -393,18 +393,18 @@ class Server(ServerCore):
             self._tasks.keep(each.runner)  # The ledger has let go of it.
             self._tasks.cancel(each.runner)
         if self._outside is None:
-            if not await self._accept_rest(drain, actions.wait, bell):
+            if not await self._accept_rest(drain, actions.wait, wakeup):
                 self._outside = close_listener(self._listener)
             return False  # What was accepted is due for a look.
         if actions.wait is None:
             return True
-        await wait(bell, actions.wait)
+        await wait(wakeup, actions.wait)
         return False
 
     def _look_in_drain(self, drain: Drain) -> None:
         """Before each step of it."""
 
-    async def _accept_rest(self, drain: Drain, timeout: float | None, bell: CancelToken) -> bool:
+    async def _accept_rest(self, drain: Drain, timeout: float | None, wakeup: CancelToken) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""
         left = drain.cut_at - time.monotonic()
         if left <= 0 or self._token.cancelled:
@@ -412,9 +412,9 @@ class Server(ServerCore):
         timeout = left if timeout is None else min(timeout, left)
         try:
             if room := self._ledger.room:
-                self._take(await self._accept(room, timeout, bell))
+                self._take(await self._accept(room, timeout, wakeup))
             else:
-                await self._tend(timeout, bell)
+                await self._tend(timeout, wakeup)
         except (Cancelled, DeadlineExceeded):
             pass
         except (HardsockError, MemoryError):

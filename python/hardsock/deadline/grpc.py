@@ -140,6 +140,19 @@ def _bounded(left: float | None, cap: float | None, default: float | None) -> fl
     return max(0.0, found if cap is None else min(found, cap))
 
 
+def _wrapped(handler: Any, unary: Callable[[Any], Any], streaming: Callable[[Any], Any]) -> Any:
+    """A method's handler of the same kind, whose function *unary* or *streaming* has made."""
+    requests = "stream" if handler.request_streaming else "unary"
+    answers = "stream" if handler.response_streaming else "unary"
+    function = getattr(handler, f"{requests}_{answers}")
+    make: Callable[..., Any] = getattr(grpc, f"{requests}_{answers}_rpc_method_handler")
+    return make(
+        streaming(function) if handler.response_streaming else unary(function),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
 class ServerInterceptor(grpc.ServerInterceptor):
     """Handlers run in a scope that ends with their caller's deadline, or when the caller leaves.
 
@@ -154,17 +167,7 @@ class ServerInterceptor(grpc.ServerInterceptor):
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         """See ``grpc.ServerInterceptor``."""
         handler = continuation(details)
-        if handler is None:
-            return None
-        requests = "stream" if handler.request_streaming else "unary"
-        answers = "stream" if handler.response_streaming else "unary"
-        function = getattr(handler, f"{requests}_{answers}")
-        make: Callable[..., Any] = getattr(grpc, f"{requests}_{answers}_rpc_method_handler")
-        return make(
-            self._streaming(function) if handler.response_streaming else self._unary(function),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return None if handler is None else _wrapped(handler, self._unary, self._streaming)
 
     def _token(self, context: Any) -> CancelToken:
         left = context.time_remaining()
@@ -274,17 +277,7 @@ class AioServerInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
         """See ``grpc.aio.ServerInterceptor``."""
         handler = await continuation(details)
-        if handler is None:
-            return None
-        requests = "stream" if handler.request_streaming else "unary"
-        answers = "stream" if handler.response_streaming else "unary"
-        function = getattr(handler, f"{requests}_{answers}")
-        make: Callable[..., Any] = getattr(grpc, f"{requests}_{answers}_rpc_method_handler")
-        return make(
-            self._streaming(function) if handler.response_streaming else self._unary(function),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        return None if handler is None else _wrapped(handler, self._unary, self._streaming)
 
     @contextlib.asynccontextmanager
     async def _scope(self, context: Any) -> AsyncIterator[None]:

@@ -211,7 +211,7 @@ class PoolAudit:
     missing: tuple[int, ...]
     """Descriptors that are in the books, but are no open sockets."""
     stale: tuple[int, ...]
-    """Idle connections whose peer has left, which the keeper has not seen to yet."""
+    """Idle connections whose peer has left, which the pool worker has not seen to yet."""
     kernel: dict[str, dict[str, int]]
     """By peer: the kernel's count of TCP sockets towards it by state, of all processes."""
 

@@ -50,7 +50,7 @@ class ServerCore(ServerBase):
         self._ledger = Ledger(  # guarded by lock
             options.limit, self._draining, self._delays, self._service
         )
-        self._bell: CancelToken | None = None  # guarded by lock; wakes the one that accepts
+        self._wakeup: CancelToken | None = None  # guarded by lock; wakes the one that accepts
         self._limit: Limit | None = None  # guarded by lock
         self._refusing = 0  # guarded by lock; how many rules of guards want it
         self._shorter: list[dict[str, float]] = []  # guarded by lock; what rules of guards want
@@ -95,9 +95,9 @@ class ServerCore(ServerBase):
     def _ring(self) -> None:
         """There is room, or the drain may go on."""
         with self._lock:
-            bell, self._bell = self._bell, None
-        if bell is not None:
-            bell.cancel()
+            wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None:
+            wakeup.cancel()
 
     # ---- for guards ---------------------------------------------------------------------------
 

@@ -221,19 +221,19 @@ class Server(LingeringConnections):
             with self._lock:
                 if room := self._ledger.room:
                     self._ledger.not_full(now)
-                    self._bell = None
+                    self._wakeup = None
                 else:
                     self._ledger.full(now)
-                    bell = self._bell = self._draining.child(name="room")
+                    wakeup = self._wakeup = self._draining.child(name="room")
             if room:
                 return room
             wait = self._look_again(full=True)
             try:
-                self._listener._tend(timeout=wait, token=bell)
+                self._listener._tend(timeout=wait, token=wakeup)
             except (Cancelled, DeadlineExceeded):
                 pass
             except HardsockError:
-                bell.wait(wait)  # It was closed, which the next accept tells.
+                wakeup.wait(wait)  # It was closed, which the next accept tells.
         return 0
 
     def _where(self, runner: object) -> tuple[str | None, str | None]:
@@ -406,9 +406,9 @@ class Server(LingeringConnections):
         # 1. Places for those who still wait in the kernel's queue.
         self._make_room_in_drain(drain)
         self._look_in_drain(drain)
-        # 2. What is due, by the rules. The bell is new before the look: no end is missed.
+        # 2. What is due, by the rules. The wakeup is new before the look: no end is missed.
         with self._lock:
-            bell = self._bell = CancelToken(name="drain")
+            wakeup = self._wakeup = CancelToken(name="drain")
             if self._limit is not None:
                 drain.tighten(self._limit)
             actions = drain.step(time.monotonic())
@@ -417,19 +417,21 @@ class Server(LingeringConnections):
         actions.perform()
         # 4. The queue is emptied first; then the listener closes, and who is left outside is known.
         if self._outside is None:
-            if not self._accept_rest(drain, room, actions.wait, bell):
+            if not self._accept_rest(drain, room, actions.wait, wakeup):
                 self._outside = close_listener(self._listener)
             return False  # What was accepted is due for a look.
         # 5. Over, or until a connection ends or the next thing is due.
         if actions.wait is None:
             return True
-        bell.wait(actions.wait)
+        wakeup.wait(actions.wait)
         return False
 
     def _look_in_drain(self, drain: Drain) -> None:
         """Before each step of it."""
 
-    def _accept_rest(self, drain: Drain, room: int, wait: float | None, bell: CancelToken) -> bool:
+    def _accept_rest(
+        self, drain: Drain, room: int, wait: float | None, wakeup: CancelToken
+    ) -> bool:
         """Wait for who was there when the drain began; False: they are all here, or time is up."""
         left = drain.cut_at - time.monotonic()
         if left <= 0 or self._token.cancelled:
@@ -438,10 +440,10 @@ class Server(LingeringConnections):
         try:
             if room:
                 self._take(
-                    self._listener.accept_many(min(room, MAX_BATCH), timeout=wait, token=bell)
+                    self._listener.accept_many(min(room, MAX_BATCH), timeout=wait, token=wakeup)
                 )
             else:
-                self._listener._tend(timeout=wait, token=bell)
+                self._listener._tend(timeout=wait, token=wakeup)
         except (Cancelled, DeadlineExceeded):
             pass
         except (HardsockError, MemoryError):
