@@ -90,6 +90,7 @@ RULES = (
     Rule("llm_sdks", "the_total_bounds_", "streamed body", "(?P<who>.*)", ends="d"),
     Rule("llm_sdks", "the_stop_button_ends_", "streamed body", "(?P<who>.*)", ends="c"),
     Rule("llm_sdks", "the_pause_before_the_next_", "pause", "(?P<who>.*)", "", "s", _BOTH),
+    Rule("llm_sdks", "a_cancel_ends_the_pause_", "pause", "(?P<who>.*)", "", "c", _BOTH),
     # Redis.
     *(
         Rule(module, function, what, parameters, adapter, "", transports)
@@ -105,6 +106,10 @@ RULES = (
             ("the_queue_of_the_pool_ends", "queue", ".*", _BOTH),
             ("the_pauses_between_tries_end", "pause", ".*", _BOTH),
             ("a_blocking_command_is_cancelled_and", "reuse after cancel", ".*", ("plain",)),
+            ("a_reply_that_breaks_off", "reset", ".*reset-False", ("plain",)),
+            ("a_reply_that_breaks_off", "reset", ".*reset-True", ("TLS",)),
+            ("a_reply_that_breaks_off", "truncated", ".*truncated-False", ("plain",)),
+            ("a_reply_that_breaks_off", "truncated", ".*truncated-True", ("TLS",)),
         )
     ),
     *(
@@ -159,8 +164,13 @@ RULES = (
     ),
     # Brokers.
     Rule("messaging", "a_connect_into_a_black_hole_ends", "black hole", ".*", "kombu", "", _BOTH),
-    Rule("messaging", "a_broker_that_is_silent", "silent", "False-.*", "kombu", "", ("plain",)),
-    Rule("messaging", "a_broker_that_is_silent", "TLS stall", "True-.*", "kombu", "", ("TLS",)),
+    Rule("messaging", "a_dead_name_server_ends", "dead DNS", "kombu-.*", "kombu", "", _BOTH),
+    Rule("messaging", "a_dead_name_server_ends", "dead DNS", "paho-.*", "paho-mqtt", "", _BOTH),
+    *(
+        Rule("messaging", "a_broker_that_has_heard_", what, f"{what}-.*", "kombu")
+        for what in ("silent", "drip")
+    ),
+    Rule("messaging", "a_handshake_with_a_broker", "TLS stall", ".*", "kombu", "", ("TLS",)),
     Rule("messaging", "the_pauses_between_tries", "pause", ".*", "kombu", "", _BOTH),
     Rule(
         "messaging",
@@ -193,6 +203,13 @@ RULES = (
             ("plain",),
         )
         for what, way in (("silent", "stall"), ("drip", "drip"))
+    ),
+    *(
+        Rule("stdlib", function, what, "(?:scope|cancel)-(?P<who>.*)", "", "", _BOTH)
+        for function, what in (
+            ("mail_and_ftp_to_a_name_that", "dead DNS"),
+            ("mail_and_ftp_into_a_black_hole", "black hole"),
+        )
     ),
     Rule("stdlib", "a_stalled_handshake_from_the", "TLS stall", "(?P<who>.*)", "", "d", ("TLS",)),
 )

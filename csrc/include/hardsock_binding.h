@@ -230,7 +230,8 @@ bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
 void hs_conn_set_served(struct hs_conn *c, bool stays);
 /* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
  * TCP; HS_E_SYSTEM. */
-HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms);
+HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err,
+                                             unsigned *ret_was_ms);
 /* Ends one that has been idle in the pool for idle_ns. HS_RETIRE_CLOSED, FRESH, LENT or GONE. */
 enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns);
 /* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */

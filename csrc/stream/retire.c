@@ -18,9 +18,11 @@
 #include "spot.h"
 #include "roll.h"
 
+#include "../base/err.h"
 #include "../base/sys.h"
 #include "../base/time.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -65,7 +67,7 @@ is_lent(struct hs_conn *c)
     return atomic_load(&c->roll.holder) != NULL;
 }
 
-/* Bytes that one side has sent and the other has not taken. */
+/* Bytes that one side has sent and the other has not taken; also when the kernel does not say. */
 static bool
 has_bytes(struct hs_conn *c)
 {
@@ -73,8 +75,8 @@ has_bytes(struct hs_conn *c)
 
     if (atomic_load(&c->buffered) > 0 || atomic_load(&c->mid_message) || hs_conn_half_sent(c))
         return true;
-    return (hs_sys_ioctl(fd, SIOCINQ, &unread) == 0 && unread > 0) ||
-           (hs_sys_ioctl(fd, SIOCOUTQ, &unsent) == 0 && unsent > 0);
+    return hs_sys_ioctl(fd, SIOCINQ, &unread) != 0 || unread > 0 ||
+           hs_sys_ioctl(fd, SIOCOUTQ, &unsent) != 0 || unsent > 0;
 }
 
 static bool
@@ -249,7 +251,7 @@ hs_conn_set_served(struct hs_conn *c, bool stays)
 }
 
 hs_err
-hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms)
+hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err, unsigned *ret_was_ms)
 {
     socklen_t len = sizeof(unsigned);
     unsigned was = 0;
@@ -261,7 +263,7 @@ hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, unsigned *ret_was_ms)
     if (hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
         hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
             0)
-        rv = HS_E_SYSTEM;
+        rv = hs_err_set(err, HS_E_SYSTEM, errno, "guard", "TCP_USER_TIMEOUT");
     hs_fd_look_end(&c->fd);
     if (rv == HS_OK)
         *ret_was_ms = was;

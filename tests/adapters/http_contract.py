@@ -159,6 +159,9 @@ def causes(exc: BaseException | None) -> Iterator[BaseException]:
     """An exception and all that led to it."""
     while exc is not None:
         yield exc
+        for inner in exc.args:  # urllib3 puts the cause in there, too.
+            if isinstance(inner, BaseException):
+                yield from causes(inner)
         exc = exc.__cause__ or exc.__context__
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import hardsock as hs
 from adapters.web import Web
+from support import Call
 from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")
@@ -167,6 +168,53 @@ def test_a_cancelled_request_is_neither_retried_nor_wrapped(sdk: str, web: Web) 
     thread.join()
     assert isinstance(caught.value, getattr(library, ROOTS[sdk]))
     assert len(web.requests) == 1
+
+
+def test_a_cancel_ends_the_pause_before_the_next_try(sdk: str, web: Web) -> None:
+    token, pausing = hs.CancelToken(), threading.Event()
+    with make(sdk, web, path="/busy", max_retries=2) as client:
+        pause = client._sleep_for_retry
+
+        def told(**how: Any) -> None:
+            pausing.set()
+            pause(**how)
+
+        client._sleep_for_retry = told
+
+        def within() -> None:
+            with hs.scope(token):
+                ask(client, stream=False)
+
+        with Call(within) as call:
+            assert pausing.wait(LATE)
+            token.cancel("the Stop button")
+            with pytest.raises(hs.Cancelled, match="the Stop button"):
+                call.result(20.0)  # less than the pause
+        del client._sleep_for_retry
+    assert len(web.requests) == 1, "it was not tried again"
+
+
+def test_a_cancel_ends_the_pause_before_the_next_awaited_try(sdk: str, web: Web) -> None:
+    token, pausing = hs.CancelToken(), threading.Event()
+
+    async def main() -> None:
+        async with make(sdk, web, awaited=True, path="/busy", max_retries=2) as client:
+            pause = client._sleep_for_retry
+
+            async def told(**how: Any) -> None:
+                pausing.set()
+                await pause(**how)
+
+            client._sleep_for_retry = told
+            with pytest.raises(hs.Cancelled, match="the Stop button"), hs.scope(token):
+                await ask(client, stream=False)
+            del client._sleep_for_retry
+
+    with Call(asyncio.run, main()) as call:
+        assert pausing.wait(LATE)
+        token.cancel("the Stop button")
+        call.result(20.0)  # less than the pause
+    assert len(web.requests) == 1, "it was not tried again"
 
 
 def test_the_pause_before_the_next_try_ends_with_the_scope(sdk: str, web: Web) -> None:

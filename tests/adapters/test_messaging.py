@@ -17,10 +17,10 @@ import pytest
 import hardsock as hs
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
-from hardsock.adapters.kombu import Connection, SSLTransport
+from hardsock.adapters.kombu import AMQPConnection, Connection, SSLTransport
 from hardsock.adapters.paho import Client
 from hardsock.lab.servers.process import Server
-from support import BlackHole, Call, PeerScript, require
+from support import BlackHole, Call, Namespace, PeerScript, require
 from support.servers.brokers import mosquitto, rabbitmq
 from support.tls import Identities
 
@@ -64,17 +64,75 @@ def _ends(end: str, call: Any, peer: PeerScript | None = None) -> None:
 
 
 @pytest.mark.parametrize("end", ["scope", "cancel"])
-@pytest.mark.parametrize("tls", [False, True])
-def test_a_broker_that_is_silent_or_stalls_ends(end: str, tls: bool) -> None:
-    script = [("stall",)] if tls else [("recv", 8), ("stall",)]
-    with PeerScript(script, check=False) as peer:
+def test_a_handshake_with_a_broker_that_stalls_ends(end: str) -> None:
+    with PeerScript([("stall",)], check=False) as peer:
         host, port = peer.address
-        broker = Connection(
-            f"amqp://{host}:{port}//", ssl={"cert_reqs": ssl.CERT_NONE} if tls else False
-        )
-        _ends(end, broker.ensure_connection, None if tls else peer)
+        broker = Connection(f"amqp://{host}:{port}//", ssl={"cert_reqs": ssl.CERT_NONE})
+        _ends(end, broker.ensure_connection)
         broker.release()
         nothing_open()
+
+
+@pytest.mark.parametrize("end", ["scope", "cancel"])
+@pytest.mark.parametrize("transport", ["plain", "tls"])
+@pytest.mark.parametrize("fault", ["silent", "drip"])
+def test_a_broker_that_has_heard_the_greeting_ends(
+    end: str, transport: str, fault: str, ids: Identities
+) -> None:
+    # A frame of a method, of 5,000 octets.
+    drip = ("drip", b"\x01\x00\x00\x00\x00\x13\x88" + b"x" * 5000, 0.01)
+    script = [("recv", 8), ("stall",) if fault == "silent" else drip]
+    context = server_context(ids) if transport == "tls" else None
+    with PeerScript(script, check=False, tls=context) as peer:
+        host, port = peer.address
+        told = {"ca_certs": str(ids.ca), "cert_reqs": ssl.CERT_REQUIRED}
+        broker = Connection(f"amqp://{host}:{port}//", ssl=told if context else False)
+        _ends(end, broker.ensure_connection, peer)
+        broker.release()
+        nothing_open()
+
+
+def test_giving_up_does_not_wait_for_the_brokers_end_of_tls(ids: Identities) -> None:
+    with PeerScript([("recv", 8), ("stall",)], check=False, tls=server_context(ids)) as peer:
+        transport = AMQPConnection().Transport(
+            "{}:{}".format(*peer.address), 60, ssl={"cert_reqs": ssl.CERT_NONE}
+        )
+        with hs.timeout(_TIMEOUT):
+            transport.connect()
+        with Call(transport.close) as closing:
+            closing.result(20)
+        assert transport.sock is None
+        assert not transport.connected
+        nothing_open()
+
+
+def _dead_dns_of(client: str, end: str) -> bool:
+    """Runs inside of a namespace."""
+    from support import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        if client == "kombu":
+            broker = Connection("amqp://nobody.test//")
+            _ends(end, broker.ensure_connection)
+            broker.release()
+        else:
+            _connecting_ends(end, _mqtt(), ("nobody.test", 1883))
+    nothing_open()
+    return True
+
+
+@pytest.mark.net
+@pytest.mark.parametrize(
+    ("client", "end"),
+    [
+        *(("kombu", end) for end in ("scope", "cancel")),
+        *(("paho", end) for end in ("own", "scope", "cancel")),
+    ],
+)
+def test_a_dead_name_server_ends(client: str, end: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_messaging:_dead_dns_of", client, end, timeout=120)
 
 
 @pytest.mark.parametrize("end", ["scope", "cancel"])
@@ -221,29 +279,33 @@ def test_mosquitto_serves_over_hardsock(tls: bool, ids: Identities) -> None:
     nothing_open()
 
 
+def _connecting_ends(end: str, client: Client, address: Any) -> None:
+    client.connect_timeout = SHORT if end == "own" else 600
+    token = hs.CancelToken(SHORT if end == "scope" else None)
+
+    def connect() -> None:
+        with hs.scope(token):
+            client.connect(*address)
+
+    with Call(connect) as running:
+        if end == "cancel":
+            running.wait_until_blocked()
+            token.cancel("stop button")
+        with pytest.raises(hs.Cancelled if end == "cancel" else TimeoutError):
+            running.result(_TIMEOUT)
+
+
 @pytest.mark.parametrize("where", ["connect", "handshake"])
 @pytest.mark.parametrize("end", ["own", "scope", "cancel"])
 def test_connecting_to_a_broker_ends(where: str, end: str, ids: Identities) -> None:
     with contextlib.ExitStack() as opened:
         client = _mqtt()
-        client.connect_timeout = SHORT if end == "own" else 600
         if where == "connect":
             address = opened.enter_context(BlackHole()).address
         else:
             address = opened.enter_context(PeerScript([("stall",)], check=False)).address
             client.tls_set(ca_certs=str(ids.ca))
-        token = hs.CancelToken(SHORT if end == "scope" else None)
-
-        def connect() -> None:
-            with hs.scope(token):
-                client.connect(*address)
-
-        with Call(connect) as running:
-            if end == "cancel":
-                running.wait_until_blocked()
-                token.cancel("stop button")
-            with pytest.raises(hs.Cancelled if end == "cancel" else TimeoutError):
-                running.result(_TIMEOUT)
+        _connecting_ends(end, client, address)
         nothing_open()
 
 

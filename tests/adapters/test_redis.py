@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from redis.backoff import ConstantBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 import hardsock as hs
@@ -84,6 +84,20 @@ def test_a_reply_that_does_not_come_ends(end: str, tls: bool, fault: str, ids: I
     with PeerScript([("recv", 1), last], check=False, tls=context) as peer:
         with _client(peer.address, end, ids if tls else None, **_QUIET) as client:
             _ends(end, lambda: client.get("key"))
+            nothing_open()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_reply_that_breaks_off_is_a_failure(tls: bool, fault: str, ids: Identities) -> None:
+    last = ("rst",) if fault == "reset" else ("close",)
+    script = [("recv", 1), ("send", b"$5000\r\nonly this"), last]
+    context = server_context(ids) if tls else None
+    with PeerScript(script, check=False, tls=context) as peer:
+        secured = ids if tls else None
+        with _client(peer.address, "", secured, retry=Retry(NoBackoff(), 0), **_QUIET) as client:
+            with hs.timeout(60), pytest.raises(redis.exceptions.ConnectionError):
+                client.get("key")
             nothing_open()
 
 

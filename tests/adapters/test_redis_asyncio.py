@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
+from redis.backoff import ConstantBackoff, NoBackoff
 
 import hardsock as hs
 import hardsock.adapters.redis
@@ -102,6 +102,27 @@ def test_a_reply_that_does_not_come_ends(
 
         RUNS[loop](main())
         nothing_open()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("fault", ["reset", "truncated"])
+def test_a_reply_that_breaks_off_is_a_failure(
+    tls: bool, fault: str, ids: Identities, loop: str
+) -> None:
+    last = ("rst",) if fault == "reset" else ("close",)
+    script = [("recv", 1), ("send", b"$5000\r\nonly this"), last]
+    context = server_context(ids) if tls else None
+    with PeerScript(script, check=False, tls=context) as peer:
+
+        async def main() -> None:
+            once = Retry(NoBackoff(), 0)
+            settings = {"retry": once, **_QUIET}
+            async with _client(peer.address, "", ids if tls else None, **settings) as client:
+                with hs.timeout(60), pytest.raises(redis.exceptions.ConnectionError):
+                    await client.get("key")
+                nothing_open()
+
+        RUNS[loop](main())
 
 
 def test_a_connect_into_a_black_hole_ends(end: str, loop: str) -> None:

@@ -27,7 +27,7 @@ from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import ftplib, imaplib, poplib, smtplib
 from hardsock.lab.threads import IO_WAITS
-from support import Call, PeerScript
+from support import BlackHole, Call, Namespace, PeerScript, require
 from support.tls import Identities
 
 
@@ -253,6 +253,57 @@ def test_a_server_that_falls_silent_or_drips_ends(protocol: str, fault: str, end
                 token.cancel("stop")
                 with pytest.raises(hs.Cancelled):
                     call.result(20)
+
+
+_CONNECT: dict[str, Callable[[str, int], Any]] = {
+    "smtp": lambda host, port: smtplib.SMTP(host, port, local_hostname="here"),
+    "pop": poplib.POP3,
+    "imap": imaplib.IMAP4,
+    "ftp": lambda host, port: ftplib.FTP().connect(host, port),
+}
+
+
+def _connecting_ends(ending: str, connect: Callable[[], object]) -> None:
+    token = hs.CancelToken(SHORT if ending == "scope" else None)
+
+    def within() -> None:
+        with hs.scope(token):
+            connect()
+
+    with Call(within) as call:
+        if ending == "cancel":
+            call.wait_until_blocked(IO_WAITS, timeout=20.0)
+            token.cancel("stop")
+        with pytest.raises(hs.Cancelled if ending == "cancel" else hs.DeadlineExceeded):
+            call.result(20)
+
+
+@pytest.mark.parametrize("protocol", _CONNECT)
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+def test_mail_and_ftp_into_a_black_hole_end(protocol: str, ending: str) -> None:
+    with BlackHole() as hole:
+        host, port = hole.address
+        _connecting_ends(ending, lambda: _CONNECT[protocol](host, port))
+        nothing_open()
+
+
+def _dead_dns_of(protocol: str, ending: str) -> bool:
+    """Runs inside of a namespace."""
+    from support import DeadDNS, use_dns
+
+    with DeadDNS():
+        use_dns("127.0.0.1", timeout=30, attempts=5)
+        _connecting_ends(ending, lambda: _CONNECT[protocol]("nobody.test", 25))
+    nothing_open()
+    return True
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("protocol", _CONNECT)
+@pytest.mark.parametrize("ending", ["scope", "cancel"])
+def test_mail_and_ftp_to_a_name_that_nobody_knows_end(protocol: str, ending: str) -> None:
+    with require(Namespace()) as namespace:
+        assert namespace.run("adapters.test_stdlib:_dead_dns_of", protocol, ending, timeout=120)
 
 
 @pytest.mark.parametrize("protocol", ["smtp", "pop", "imap"])

@@ -5,6 +5,7 @@
 /hello          answers with the number of the connection, and keeps it open
 /echo/TEXT      answers TEXT
 /silent         reads the request and says nothing
+/busy           says that it is overloaded, and to come again in half a minute
 /drip           one byte of the body every few milliseconds, for ever
 /begun          a first piece of the body, then nothing
 /redirect/PATH  sends elsewhere
@@ -175,6 +176,10 @@ class Web:
     def _on_silent(self, _sock: socket.socket, _path: str, _number: int) -> bool:
         self._stopping.wait()
         return False
+
+    def _on_busy(self, sock: socket.socket, _path: str, _number: int) -> bool:
+        _respond(sock, "503 Service Unavailable", b"", "Retry-After: 30\r\n")
+        return True
 
     def _on_drip(self, sock: socket.socket, _path: str, _number: int) -> bool:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")

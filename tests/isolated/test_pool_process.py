@@ -162,7 +162,7 @@ for thread in threads:
     thread.start()
 interrupted = used = 0
 until = time.monotonic() + 3
-while time.monotonic() < until:
+while (now := time.monotonic()) < until or (now < until + 60 and not (interrupted and used)):
     try:
         armed = True
         with pool.connection(timeout=10) as conn:

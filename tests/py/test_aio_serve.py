@@ -58,7 +58,7 @@ async def ask(address: Any, question: bytes) -> bytes:
 async def eventually(condition: Callable[[], bool]) -> None:
     """Let the loop turn until it holds; what is waited for is under way already."""
     nobody = hs.CancelToken()
-    with hs.timeout(10):
+    with hs.timeout(60):
         while not condition():
             current = hs.current()
             assert current is not None

@@ -18,6 +18,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core, aio, guard
+from hardsock.guard.user_timeouts import user_timeouts
 from hardsock.lab.waits import poll_until
 from support.require import need_testcapi
 
@@ -517,6 +518,62 @@ def test_an_exception_disarms_it_loudly_and_takes_back_what_lasts(
         assert one.failure is None
 
 
+def test_a_connection_of_which_the_kernel_says_nothing_is_spared(server: hs.Server) -> None:
+    """That it has no bytes has to be said."""
+    rule = close_all()
+    with clients(server.address, 1) as (sock,):
+        quiet(server, 1)
+        ((ident, _, state, *_),) = _core._guard_rows()
+        assert state == "idle"
+        with hs.faults("seed=0,ioctl.invalid=1"):
+            assert [row[2] for row in _core._guard_rows()] == ["bytes"]
+            assert _core._guard_retire(ident, 0, 0)[0] == "bytes"
+        one = hs.Guard(server, rule, enforce=True, log=Log())
+        one.tick()
+        assert sock.recv(1) == b""
+
+
+def timeouts_of(server: hs.Server) -> dict[int, int]:
+    return {one.conn._id: user_timeout(one.conn) for one in server._ledger.active}
+
+
+def test_user_timeouts_that_cannot_be_set_disarm_it_and_those_set_come_back(
+    server: hs.Server, loud: Loud
+) -> None:
+    rule = guard.Rule("r", when=guard.connections > 0, then=guard.UserTimeout(seconds=7))
+    one = hs.Guard(server, rule, enforce=True, log=Log())
+    with clients(server.address, 3):
+        quiet(server, 3)
+        before = timeouts_of(server)
+        with hs.faults("seed=0,setsockopt.no_buffers@2"):
+            one.tick()
+        assert isinstance(one.failure, OSError)
+        assert "TCP_USER_TIMEOUT" in str(one.failure)
+        assert timeouts_of(server) == before
+        assert not user_timeouts._told
+    until(lambda: server.stats().active == 0)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_user_timeout_that_cannot_be_given_back_keeps_no_other_short(
+    server: hs.Server, loud: Loud, nth: int
+) -> None:
+    rule = guard.Rule("r", when=guard.connections > 0, then=guard.UserTimeout(seconds=7))
+    one = hs.Guard(server, rule, enforce=True, log=Log())
+    with clients(server.address, 3):
+        quiet(server, 3)
+        before = timeouts_of(server)
+        one.tick()
+        with hs.faults(f"seed=0,setsockopt.no_buffers@{nth}"):
+            one.stop()
+        assert isinstance(one.failure, OSError)
+        now = timeouts_of(server)
+        assert sorted(now[ident] == before[ident] for ident in before) == [False, True, True]
+        assert 7000 in now.values()
+        assert not user_timeouts._told
+    until(lambda: server.stats().active == 0)
+
+
 def test_a_log_that_fails_disarms_it_too(loud: Loud) -> None:
     def full(line: str) -> None:
         raise OSError("no space")
@@ -573,6 +630,48 @@ def test_running_guards_are_counted_and_a_forked_child_has_none() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert guards_told()["running"] == 2
     assert guards_told()["running"] == 0
+
+
+def test_a_guard_whose_function_forks_goes_on_in_the_parent_alone() -> None:
+    """In the child its thread ends, and takes nothing from what the child's own guards count."""
+    looks = guard.Rule("r", when=guard.descriptors < 0, then=guard.Diagnose())
+    read, write = os.pipe()
+    after: list[str] = []
+
+    def fork(_rule: str, _figures: object) -> None:
+        if os.fork() == 0:
+            children.append(hs.Guard(None, looks))
+            children[0].start()
+
+    children: list[hs.Guard] = []
+    one = hs.Guard(
+        None,
+        guard.Rule(
+            "fork",
+            when=guard.descriptors > 0,
+            then=(guard.Call(fork), guard.Call(lambda _rule, _figures: after.append("it"))),
+        ),
+        enforce=True,
+        every=0.01,
+    )
+    thread, parent = one._run, os.getpid()
+
+    def run(stopping: threading.Event) -> None:
+        thread(stopping)
+        if os.getpid() != parent:
+            os.write(write, f"{guards_told()['running']} {len(after)}".encode())
+            os._exit(0)
+
+    one._run = run  # type: ignore[method-assign]
+    with one:
+        assert os.read(read, 100) == b"1 0"
+        os.wait()
+        until(lambda: after == ["it"])
+        assert one.running
+        assert guards_told()["running"] == 1
+    assert guards_told()["running"] == 0
+    os.close(read)
+    os.close(write)
 
 
 def test_a_guard_whose_thread_cannot_be_started_does_not_count(

@@ -44,7 +44,8 @@ def test_packets_take_as_long_as_asked_for(lay: Callable[..., Wire]) -> None:
     assert min(took for _, took, _ in came) >= 50_000_000
     stats = wire.stats()
     assert stats.ab.delivered == stats.ab.got == 450
-    assert stats.ab.lost + stats.kernel_drops + stats.ab.unasked == 0
+    # The kernel may drop what is none of ours: all of those have come.
+    assert stats.ab.lost + stats.ab.unasked == 0
 
 
 def test_ipv6_goes_through_too(lay: Callable[..., Wire]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import inspect
 import socket
@@ -10,7 +11,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,26 @@ def test_names_with_any_character_in_them_are_told_alike(tmp_path: Path) -> None
         (("commonName", 'a,b+c\\d"e'),),
     )
     assert _name("") == ()
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ((2026, 11, 29, 0, 3, 55), "Nov 29 00:03:55 2026 GMT"),
+        ((2026, 11, 29, 13, 3, 5), "Nov 29 13:03:05 2026 GMT"),
+        ((2027, 3, 5, 9, 0, 0), "Mar  5 09:00:00 2027 GMT"),
+        ((2027, 3, 5, 10, 7, 1), "Mar  5 10:07:01 2027 GMT"),
+        ((2049, 10, 10, 0, 0, 0), "Oct 10 00:00:00 2049 GMT"),
+    ],
+)
+def test_times_are_told_as_openssl_prints_them(
+    at: tuple[int, int, int, int, int, int], told: str
+) -> None:
+    from hardsock.tls.tls_socket import _time
+
+    time = datetime.datetime(*at, tzinfo=datetime.timezone.utc)
+    assert _time(time) == told
+    assert ssl.cert_time_to_seconds(told) == time.timestamp()
 
 
 def test_an_unverified_certificate_is_an_empty_dict(ids: Identities) -> None:
@@ -673,7 +693,7 @@ def test_http_client_over_tls(ids: Identities, context: hs.SSLContext) -> None:
 
 
 def test_an_expired_certificate_says_so(ids: Identities, context: hs.SSLContext) -> None:
-    old = ids.issue_between(timedelta(days=-30), timedelta(days=-1))
+    old = ids.issue_between(datetime.timedelta(days=-30), datetime.timedelta(days=-1))
     with _served(ids, _echo, identity=old) as address, hs.timeout(20), hs.connect(address) as conn:
         with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
             context.wrap_socket(conn, server_hostname="localhost")

@@ -70,7 +70,7 @@ def name_for(role: str) -> str | None:
     return NAME if role == "client" else None
 
 
-def exchange(conn: hs.Connection, config: hs.TLSConfig, timeout: float = 5.0) -> None:
+def exchange(conn: hs.Connection, config: hs.TLSConfig, timeout: float = 60.0) -> None:
     """From the handshake to the clean end of both directions."""
     with hs.timeout(timeout):
         conn.upgrade_to_tls(config, server_name=name_for(config.role))
@@ -162,7 +162,7 @@ def test_what_comes_with_the_handshake_is_not_left_lying(
     ours, theirs = socket.socketpair()
     greeting = bytes(piece)
     with world.peer(theirs, role, version, greeting=greeting), hs.adopt(ours) as conn:
-        with hs.timeout(5):
+        with hs.timeout(60):
             conn.upgrade_to_tls(world.config(role, version), server_name=name_for(role))
             assert greeting == conn.recv_exactly(piece)
 
@@ -182,7 +182,7 @@ def test_records_split_on_both_ways_between_two_of_ours(version: str, world: Wor
 
     with RecordProxy(left, to_client=shape, to_server=shape) as proxy:
         with hs.adopt(right) as theirs, hs.adopt(proxy.client) as ours:
-            with hs.timeout(10), Call(serve, theirs):
+            with hs.timeout(60), Call(serve, theirs):
                 exchange(ours, client, 10)
         assert proxy.down.records
         assert proxy.up.records
@@ -256,7 +256,7 @@ def test_truncation_is_an_end_where_that_is_asked_for(version: str, world: World
     config = world.config("client", version, insecure_accept_truncation=True)
     left, right = socket.socketpair()
     with world.peer(right, "client", version), RecordProxy(left) as proxy:
-        with hs.adopt(proxy.client) as conn, hs.timeout(5):
+        with hs.adopt(proxy.client) as conn, hs.timeout(60):
             conn.upgrade_to_tls(config, server_name=NAME)
             conn.sendall(DATA)
             assert DATA == conn.recv_exactly(len(DATA))

@@ -134,6 +134,7 @@ struct acting {
     struct hs_conn *conn; /* a reference, when how is HS_RETIRE_ASKED */
     unsigned ms, was_ms;
     hs_err rv;
+    struct hs_error err; /* of rv */
     bool failed;
 };
 
@@ -285,7 +286,7 @@ user_timeout_detached(void *arg)
 
     a->rv = HS_E_CLOSED;
     if (conn != NULL)
-        a->rv = hs_conn_set_user_timeout(conn, a->ms, &a->was_ms);
+        a->rv = hs_conn_set_user_timeout(conn, a->ms, &a->err, &a->was_ms);
     hs_conn_unref(conn);
 }
 
@@ -293,7 +294,7 @@ PyDoc_STRVAR(user_timeout_doc, "_guard_user_timeout(id, milliseconds, /)\n--\n\n
                                "Set TCP_USER_TIMEOUT; returns what it was, None if it is gone.");
 
 static PyObject *
-core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t nargs)
+core_guard_user_timeout(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     static const struct params params = {
         "_guard_user_timeout", 2, 2, 2, {"id", "milliseconds", NULL}};
@@ -307,6 +308,10 @@ core_guard_user_timeout(PyObject *Py_UNUSED(module), PyObject *const *args, Py_s
         return NULL;
     a.ms = (unsigned)ms;
     run_detached(user_timeout_detached, &a);
+    if (a.rv == HS_E_SYSTEM) {
+        (void)raise_plain_error(state_of_module(module), &a.err, a.rv);
+        return NULL;
+    }
     if (a.rv != HS_OK)
         Py_RETURN_NONE;
     return PyLong_FromUnsignedLong(a.was_ms);

@@ -190,24 +190,12 @@ def clients(library: Any, core: Any) -> Clients:
                 if queue is not None:
                     queue.give()
 
-    class Transport(library.HTTPTransport):
-        """A transport: ``Client(transport=Transport(total=10))``, with the library's parameters.
+    class Secured:
+        """What both transports are made of; their names, and what they say, are the library's."""
 
-        Args:
-            total: Seconds for each exchange, from its place in the queue to the last byte of its
-                body. A `Client` of this module counts redirects and authentication in.
-            tls: With targets. ``None``: hardsock's defaults, with the right ``alpn``.
-            proxy_tls: With an ``https://`` proxy. ``None``: the proxy's ``ssl_context``, which has
-                to be one of ``hardsock.ssl_context()``, else whom the system trusts.
-            socket: Options for the sockets.
-            breaker: Learns from requests: a node that keeps failing, by refusing, by silence until a
-                limit of a second or more (see its ``patience``) or by a reset, is not tried for a
-                while: ``ConnectError`` with ``BreakerOpen``. Share one. A body that is streamed
-                later is not seen.
-            breaker_statuses: Statuses that are failures of the node as well, such as 503.
-            dial_limits: For connections in the making: as ``hardsock.connect(limits=)``. (*limits*
-                is the library's, for its pool.)
-        """
+        _backend: Callable[..., Any]
+        _pool: Any
+        _queue: Queue | None = None
 
         def __init__(
             self,
@@ -227,12 +215,39 @@ def clients(library: Any, core: Any) -> Clients:
         ) -> None:
             config = _config(tls, http1, http2, verify, cert)
             proxied = _proxied(library, settings.get("proxy"), proxy_tls)
-            super().__init__(http1=http1, http2=http2, **settings)
+            super().__init__(http1=http1, http2=http2, **settings)  # type: ignore[call-arg]
             self._total = total
             self._outcomes = outcomes(breaker, breaker_statuses or ())
-            self._pool._network_backend = made.sync(
+            self._pool._network_backend = self._backend(
                 tls=config, options=socket, dial_limits=dial_limits, **proxied
             )
+            self._ready(http2)
+
+        def _ready(self, http2: bool) -> None:
+            """It is made."""
+
+    class Transport(Secured, library.HTTPTransport):
+        """A transport: ``Client(transport=Transport(total=10))``, with the library's parameters.
+
+        Args:
+            total: Seconds for each exchange, from its place in the queue to the last byte of its
+                body. A `Client` of this module counts redirects and authentication in.
+            tls: With targets. ``None``: hardsock's defaults, with the right ``alpn``.
+            proxy_tls: With an ``https://`` proxy. ``None``: the proxy's ``ssl_context``, which has
+                to be one of ``hardsock.ssl_context()``, else whom the system trusts.
+            socket: Options for the sockets.
+            breaker: Learns from requests: a node that keeps failing, by refusing, by silence until a
+                limit of a second or more (see its ``patience``) or by a reset, is not tried for a
+                while: ``ConnectError`` with ``BreakerOpen``. Share one. A body that is streamed
+                later is not seen.
+            breaker_statuses: Statuses that are failures of the node as well, such as 503.
+            dial_limits: For connections in the making: as ``hardsock.connect(limits=)``. (*limits*
+                is the library's, for its pool.)
+        """
+
+        _backend = staticmethod(made.sync)
+
+        def _ready(self, http2: bool) -> None:
             size = self._pool._max_connections
             # With HTTP/2 exchanges share connections: the library's own queue decides.
             self._queue = None if http2 or size >= sys.maxsize else Queue(size)
@@ -298,33 +313,10 @@ def clients(library: Any, core: Any) -> Clients:
         async def aclose(self) -> None:
             await self._stream.aclose()
 
-    class AsyncTransport(library.AsyncHTTPTransport):
+    class AsyncTransport(Secured, library.AsyncHTTPTransport):
         """The awaited twin of `Transport`, on asyncio, uvloop and trio."""
 
-        def __init__(
-            self,
-            *,
-            total: float | None = None,
-            tls: hs.TLSConfig | None = None,
-            proxy_tls: hs.TLSConfig | None = None,
-            socket: hs.SocketOptions | None = None,
-            breaker: hs.Breaker | None = None,
-            breaker_statuses: Iterable[int] | None = None,
-            dial_limits: hs.DialLimits | None = None,
-            verify: Any = True,
-            cert: Any = None,
-            http1: bool = True,
-            http2: bool = False,
-            **settings: Any,
-        ) -> None:
-            config = _config(tls, http1, http2, verify, cert)
-            proxied = _proxied(library, settings.get("proxy"), proxy_tls)
-            super().__init__(http1=http1, http2=http2, **settings)
-            self._total = total
-            self._outcomes = outcomes(breaker, breaker_statuses or ())
-            self._pool._network_backend = made.asynchronous(
-                tls=config, options=socket, dial_limits=dial_limits, **proxied
-            )
+        _backend = staticmethod(made.asynchronous)
 
         async def handle_async_request(self, request: Any) -> Any:
             total = total_of(request, self._total)
@@ -350,8 +342,10 @@ def clients(library: Any, core: Any) -> Clients:
             settings.setdefault("timeout", total)
         return {name: settings.pop(name, None) for name in _OURS}
 
-    class Client(library.Client):
-        """A client: that of the library, with `Transport`'s parameters; see `client`."""
+    class Equipped:
+        """What both clients are made of: every transport of theirs is one of ours."""
+
+        _transport_class: Any
 
         def __init__(self, **settings: Any) -> None:
             self._ours = split(settings)
@@ -359,11 +353,16 @@ def clients(library: Any, core: Any) -> Clients:
 
         def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
             ours = _ours_for(self._ours, None)
-            return transport or Transport(**ours, **named(args, settings))
+            return transport or self._transport_class(**ours, **named(args, settings))
 
         def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
             ours = _ours_for(self._ours, proxy)
-            return Transport(proxy=proxy, **ours, **named(args, settings))
+            return self._transport_class(proxy=proxy, **ours, **named(args, settings))
+
+    class Client(Equipped, library.Client):
+        """A client: that of the library, with `Transport`'s parameters; see `client`."""
+
+        _transport_class = Transport
 
         def send(self, request: Any, **how: Any) -> Any:
             total = Total(self._ours["total"])
@@ -374,20 +373,10 @@ def clients(library: Any, core: Any) -> Clients:
                 except hs.DeadlineExceeded as exc:
                     raise late(exc, request) from exc
 
-    class AsyncClient(library.AsyncClient):
+    class AsyncClient(Equipped, library.AsyncClient):
         """The awaited twin of `Client`, on asyncio, uvloop and trio."""
 
-        def __init__(self, **settings: Any) -> None:
-            self._ours = split(settings)
-            super().__init__(**settings)
-
-        def _init_transport(self, *args: Any, transport: Any = None, **settings: Any) -> Any:
-            ours = _ours_for(self._ours, None)
-            return transport or AsyncTransport(**ours, **named(args, settings))
-
-        def _init_proxy_transport(self, proxy: Any, *args: Any, **settings: Any) -> Any:
-            ours = _ours_for(self._ours, proxy)
-            return AsyncTransport(proxy=proxy, **ours, **named(args, settings))
+        _transport_class = AsyncTransport
 
         async def send(self, request: Any, **how: Any) -> Any:
             total = Total(self._ours["total"])

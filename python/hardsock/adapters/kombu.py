@@ -88,6 +88,16 @@ class _Over(Dials):
                 _look(exc)
             raise
 
+    def close(self) -> None:
+        """At once, whatever scope has ended.
+
+        amqp's waits for the peer's end of TLS: for ever, if it is silent; and a cancelled scope, in
+        which that is refused, left the connection open.
+        """
+        sock, self.sock, self.connected = self.sock, None, False
+        if sock is not None:
+            sock.close()
+
     def read_frame(self, *args: Any, **kwargs: Any) -> Any:
         """As amqp has it; what has come of a frame is kept."""
         try:

@@ -181,16 +181,21 @@ class Guard:
         return self._failure
 
     def _run(self, stopping: threading.Event) -> None:
+        pid = os.getpid()
         try:
-            while not stopping.is_set() and self._failure is None:
+            while not stopping.is_set() and self._failure is None and os.getpid() == pid:
                 self.tick()
-                stopping.wait(self.every)
+                if os.getpid() == pid:
+                    stopping.wait(self.every)
         finally:
-            _core._guard_runs(False)
+            # A function of ``Call`` may have forked. The child's guards are not this thread's.
+            if os.getpid() == pid:
+                _core._guard_runs(False)
 
     def _begin_anew(self) -> None:
         """In a forked child: the lock may be held by a thread that is not there, and what lasts is
         the parent's to take back: the sockets are the same."""
+        self._ends += 1  # Of a look whose function has forked: in the child nothing more begins.
         self._lock = threading.RLock()
         self._engine = Engine(self.rules)
         self._asked, self._lasts = [], []

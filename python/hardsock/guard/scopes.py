@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 import traceback
@@ -204,8 +205,8 @@ class Process(Scope):
         known = self._shortened[wanted]
         here = {one.id for one in seen.connections}
         for ident in known - here:
+            known.discard(ident)
             user_timeouts.lengthen(ident, wanted)
-        known &= here
         for ident in here - known:
             if (done := user_timeouts.shorten(ident, wanted)) is not None:
                 changed += done
@@ -219,8 +220,9 @@ class Process(Scope):
         if self._wanted[wanted] > 0:  # Another rule wants the same.
             return {"connections": 0}
         known = self._shortened.pop(wanted)
-        for ident in known:
-            user_timeouts.lengthen(ident, wanted)
+        with contextlib.ExitStack() as each:  # One that fails keeps none of the others short.
+            for ident in known:
+                each.callback(user_timeouts.lengthen, ident, wanted)
         return {"connections": len(known)}
 
     def forget(self) -> None:

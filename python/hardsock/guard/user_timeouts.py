@@ -26,7 +26,11 @@ class _UserTimeouts:
         """By connection: what it had, and what is wanted."""
 
     def shorten(self, ident: int, milliseconds: int) -> bool | None:
-        """Whether the connection has a shorter one from now on; ``None``: it is gone."""
+        """Whether the connection has a shorter one from now on; ``None``: it is gone.
+
+        Raises:
+            OSError: The kernel does not let it, and nothing was changed.
+        """
         with self._lock:
             if ident not in self._told:
                 was = _core._guard_user_timeout(ident, milliseconds)
@@ -34,13 +38,19 @@ class _UserTimeouts:
                     return None
                 self._told[ident] = (was, [milliseconds])
                 if 0 < was < milliseconds:
-                    _core._guard_user_timeout(ident, was)
+                    try:
+                        _core._guard_user_timeout(ident, was)
+                    except BaseException:
+                        del self._told[ident]
+                        raise
                     return False
                 return True
             was, wanted = self._told[ident]
-            before = _effective(was, wanted)
+            done = self._set(
+                ident, _effective(was, wanted), _effective(was, [*wanted, milliseconds])
+            )
             wanted.append(milliseconds)
-            return self._set(ident, before, _effective(was, wanted))
+            return done
 
     def lengthen(self, ident: int, milliseconds: int) -> None:
         """Take it back; if the connection is gone, forget it."""

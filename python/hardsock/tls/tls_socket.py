@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ _NAMES = {  # RFC 4514 section 3, and what OpenSSL calls others
     "STREET": "streetAddress",
     "UID": "userId",
 }
+_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _KINDS = {"IP": "IP Address"}
 _HOT = ("recv", "recv_into", "send", "sendall", "makefile")
 """Methods that are the connection's own: they cost no more than without this face."""
@@ -89,15 +91,19 @@ def _alternative(text: str) -> tuple[str, str]:
     return _KINDS.get(kind, kind), value
 
 
+def _time(at: datetime) -> str:
+    """As OpenSSL prints it (ASN1_TIME_print): English whatever the locale, the day without a zero."""
+    return f"{_MONTHS[at.month - 1]} {at.day:2} {at:%H:%M:%S %Y} GMT"
+
+
 def _certificate(found: PeerCertificate) -> dict[str, Any]:
-    day = "%b %d %H:%M:%S %Y GMT"
     return {
         "subject": _name(found.subject),
         "issuer": _name(found.issuer),
         "version": 3,
         "serialNumber": found.serial.upper(),
-        "notBefore": found.not_before.strftime(day).replace(" 0", "  ", 1),
-        "notAfter": found.not_after.strftime(day).replace(" 0", "  ", 1),
+        "notBefore": _time(found.not_before),
+        "notAfter": _time(found.not_after),
         "subjectAltName": tuple(_alternative(one) for one in found.names),
     }
 
