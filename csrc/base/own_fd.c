@@ -22,7 +22,7 @@ hs_own_fd_open(struct hs_own_fd *fd, int number)
     if (number < 0)
         return false;
     mark = (int)(atomic_fetch_add_explicit(&opened, 1, memory_order_relaxed) % MARKS) + 1;
-    if (fcntl(number, F_SETSIG, mark) != 0)
+    if (fcntl(number, F_SETSIG, mark) != 0 || fcntl(number, F_GETSIG) != mark)
         mark = 0;
     *fd = (struct hs_own_fd){number, mark};
     return true;
@@ -37,7 +37,7 @@ hs_own_fd_is_there(const struct hs_own_fd *fd)
         return false;
     if ((mark = fcntl(fd->number, F_GETSIG)) < 0)
         return errno != EBADF;
-    return mark == fd->mark;
+    return fd->mark == 0 || mark == fd->mark;
 }
 
 bool

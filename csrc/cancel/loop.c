@@ -17,9 +17,10 @@
  * nobody else knows it.
  *
  * The program may close our three descriptors behind our back (own_fd.h). Then the loop is lost: it
- * is found out when one of them is used, or by an event that is none of ours. All that is parked is
- * due, so that nobody waits for what cannot come, and parking fails, so that nobody goes round. Its
- * events carry the loop's salt, for the number may be that of another loop by then.
+ * is found out when one of them is used, by an event that is none of ours, or by a look that is
+ * taken once a second. All that is parked is due, so that nobody waits for what cannot come, and
+ * parking fails, so that nobody goes round. Its events carry the loop's salt, for the number may be
+ * that of another loop by then.
  *
  * Times: a heap of parked waiters. The timerfd is set only when the earliest time becomes
  * earlier than what it is set to; it may fire for a waiter that has left, and is then set anew. An
@@ -72,9 +73,11 @@ struct hs_loop {
     struct hs_timers timers; /* hs_loop_waiter.timer */
     struct hs_timerfd timer; /* own; in the set, for the earliest of them */
     struct hs_list due;
-    struct hs_list all; /* hs_loop_waiter.all */
+    int64_t looked_ns; /* when it was last asked whether its descriptors are there */
     struct hs_lock lock;
-    struct hs_list woken; /* guarded by lock: hs_loop_waiter.woken */
+    /* All below are guarded by lock: waiters are made and freed in other threads, too. */
+    struct hs_list all;   /* hs_loop_waiter.all */
+    struct hs_list woken; /* hs_loop_waiter.woken */
 };
 
 struct hs_loop_waiter {
@@ -84,7 +87,7 @@ struct hs_loop_waiter {
     void *arg;
     struct hs_wakelist *lists[HS_LISTEN_SOURCES]; /* NULL: not listening */
     struct hs_wakenode nodes[HS_LISTEN_SOURCES];
-    struct hs_list all;
+    struct hs_list all;    /* guarded by loop->lock */
     struct hs_list parked; /* in a slot, or alone */
     struct hs_list due;
     struct hs_list woken; /* guarded by loop->lock */
@@ -203,10 +206,14 @@ hs_loop_waiter_new(struct hs_loop *l, void *arg, struct hs_error *err,
     b->timer = (struct hs_timer)HS_TIMER_INIT;
     b->bad_fd = -1;
     hs_list_init(&b->all);
-    hs_list_append(&l->all, &b->all);
     hs_list_init(&b->parked);
     hs_list_init(&b->due);
     hs_list_init(&b->woken);
+    if (loop_is_ours(l)) { /* Else somebody who is not in this process may hold the lock. */
+        hs_lock_take(&l->lock);
+        hs_list_append(&l->all, &b->all);
+        hs_lock_drop(&l->lock);
+    }
     *ret_waiter = b;
     return HS_OK;
 }
@@ -217,7 +224,11 @@ hs_loop_waiter_free(struct hs_loop_waiter *b)
     if (b == NULL)
         return;
     hs_loop_waiter_unpark(b);
-    hs_list_unlink(&b->all);
+    if (loop_is_ours(b->loop)) {
+        hs_lock_take(&b->loop->lock);
+        hs_list_unlink(&b->all);
+        hs_lock_drop(&b->loop->lock);
+    }
     memset(b, WAITER_FREED, sizeof(*b));
     free(b);
 }
@@ -262,12 +273,14 @@ static void
 loop_lose(struct hs_loop *l)
 {
     l->lost = true;
+    hs_lock_take(&l->lock);
     for (struct hs_list *i = l->all.next; i != &l->all; i = i->next) {
         struct hs_loop_waiter *b = HS_CONTAINER(i, struct hs_loop_waiter, all);
 
         if (b->is_parked)
             make_due(b);
     }
+    hs_lock_drop(&l->lock);
 }
 
 /* To be asked before something is put into the set, and when it says what it should not. */
@@ -286,6 +299,21 @@ loop_has_all(struct hs_loop *l)
                             !hs_own_fd_is_there(&l->waker->efd) || atomic_load(&l->waker->lost)))
         loop_lose(l);
     return !l->lost;
+}
+
+/* A question is a system call, so three of them are asked once a second only. What is lost alone, a
+ * timer that was set already, or the eventfd, is told by nothing else. */
+static bool
+loop_look(struct hs_loop *l)
+{
+    int64_t now;
+
+    if (!l->lost && atomic_load(&l->waker->lost))
+        loop_lose(l);
+    if (l->lost || (now = hs_now()) - l->looked_ns < HS_NS_PER_S)
+        return !l->lost;
+    l->looked_ns = now;
+    return loop_has_all(l);
 }
 
 static hs_err
@@ -495,7 +523,7 @@ hs_loop_waiter_park(struct hs_loop_waiter *b, const struct hs_op *op, struct hs_
         return hs_err_setx(err, HS_E_FORKED, "loop", "%s", hs_err_text(HS_E_FORKED));
     if (!hs_timers_reserve(&l->timers))
         return hs_err_setx(err, HS_E_NOMEM, "loop", "no memory to wait");
-    if (l->lost)
+    if (!loop_look(l))
         return loop_refuse_lost(err);
     if (op->want_fd >= 0 && ((rv = loop_find_slot(l, op->want_fd, err, &p)) < 0 ||
                              (rv = loop_enter(l, op->want_fd, op->want_id, p, err)) < 0))
@@ -558,8 +586,10 @@ hs_loop_collect(struct hs_loop *l)
     for (int i = 0; i < n; i++)
         if (!loop_hear(l, &events[i]) && !loop_has_set(l))
             return;
-    if (n <= 0) /* Nobody called for that: it is not done often. */
+    if (n < 0)
         (void)loop_has_all(l);
+    else
+        (void)loop_look(l);
 }
 
 void *

@@ -397,7 +397,8 @@ static void
 notifier_sleep_locked(struct hs_notifier *n, struct hs_wakenode *node, bool pause)
 {
     int64_t until = pause ? n->pause_until_ns : HS_NEVER;
-    int fd = pause ? -1 : hs_loop_fileno(n->loop);
+    /* The number of a lost set may be somebody's who is always readable. */
+    int fd = pause || hs_loop_is_lost(n->loop) ? -1 : hs_loop_fileno(n->loop);
 
     if (!pause && !hs_list_empty(&n->again))
         return;

@@ -69,6 +69,7 @@ struct hs_reactor {
     struct hs_lock lock;
     /* All below are guarded by lock. */
     bool lost;
+    int64_t looked_ns;    /* when it was last asked whether its descriptors are there */
     struct slot *slots;   /* own */
     uint32_t *free_slots; /* own; a stack, of room for all */
     size_t n_slots, n_free;
@@ -255,6 +256,18 @@ reactor_has_all_locked(struct hs_reactor *r)
         (!hs_own_fd_is_there(&r->timer.fd) || !hs_own_fd_is_there(&r->ring)))
         reactor_lose_locked(r);
     return !r->lost;
+}
+
+/* As in loop.c: three system calls, once a second. */
+static void
+reactor_look_locked(struct hs_reactor *r)
+{
+    int64_t now;
+
+    if (r->lost || (now = hs_now()) - r->looked_ns < HS_NS_PER_S)
+        return;
+    r->looked_ns = now;
+    (void)reactor_has_all_locked(r);
 }
 
 /* Whether the caller has to ring once it has dropped the lock. */
@@ -602,6 +615,8 @@ take_due_locked(struct hs_reactor *r, struct hs_error *err, struct hs_parked **r
 {
     struct hs_parked *p;
 
+    if (r->counts.due == 0 && !r->closed)
+        reactor_look_locked(r);
     if (r->counts.due > 0) {
         p = HS_CONTAINER(r->due.next, struct hs_parked, link);
         hs_list_unlink(&p->link);

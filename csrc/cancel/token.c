@@ -408,8 +408,9 @@ arm_watch_locked(struct hs_token *t)
         when.it_value = (struct timespec){.tv_sec = deadline_ns / HS_NS_PER_S,
                                           .tv_nsec = deadline_ns % HS_NS_PER_S};
     }
-    if (hs_own_fd_is_there(&t->watch->timer)) /* Else the program has closed what it asked for. */
-        HS_ASSERT(timerfd_settime(t->watch->timer.number, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+    /* Where the program has closed what it asked for, nothing is left to tell it with. */
+    if (hs_own_fd_is_there(&t->watch->timer))
+        (void)timerfd_settime(t->watch->timer.number, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
 /* The end claims callbacks and makes the descriptor readable; a moved deadline moves the timer. */

@@ -78,6 +78,7 @@ hs_waker_unref(struct hs_waker *w)
 static void
 end_thread(void *arg)
 {
+    own_waker = NULL;
     hs_waker_unref(arg);
 }
 

@@ -309,8 +309,9 @@ next_pool(const struct hs_list *l)
     return p;
 }
 
+/* Returns until when to wait, and for what. */
 static int64_t
-work(struct worker *k)
+work(struct worker *k, int *ret_fd)
 {
     int64_t until = HS_NEVER;
     struct hs_pool *p, *next;
@@ -328,6 +329,7 @@ work(struct worker *k)
         next = next_pool(&p->link);
         until = hs_min_ns(until, worker_visit(k, p));
     }
+    *ret_fd = whole ? hs_loop_fileno(k->loop) : -1; /* It may be a stranger, always readable. */
     return hs_list_empty(&k->again) || !whole ? until : 0;
 }
 
@@ -353,14 +355,15 @@ worker_run(void *arg)
     hs_wakelist_join(hs_pool_asked(), &node);
     while (!over) {
         int64_t until;
+        int fd;
 
         hs_lock_take(&turn);
-        until = work(k);
+        until = work(k, &fd);
         if ((over = worker_is_over()))
             worker_destroy(k);
         hs_lock_drop(&turn);
         if (!over)
-            hs_wait_round(hs_pool_asked(), &node, hs_loop_fileno(k->loop), until);
+            hs_wait_round(hs_pool_asked(), &node, fd, until);
     }
     hs_wakelist_leave(hs_pool_asked(), &node);
     return NULL;

@@ -246,15 +246,18 @@ departures_arm_locked(struct hs_departures *d, int fd, bool ends, struct hs_erro
 }
 
 /* After reserve_locked. */
-static void
-begin_young_locked(struct hs_departures *d, int fd)
+static hs_err
+begin_young_locked(struct hs_departures *d, int fd, struct hs_error *err)
 {
     struct young *y = &d->young[(d->first_young + d->n_young++) % d->room_young];
 
     *y = (struct young){.at_ns = hs_deadline_after(d->young_ns),
                         .fd = (uint32_t)fd,
                         .generation = d->slots[fd].generation};
-    (void)hs_timerfd_set(&d->timer, y->at_ns); /* Who tends it finds out that it is gone. */
+    if (hs_timerfd_set(&d->timer, y->at_ns))
+        return HS_OK;
+    d->n_young--;
+    return departures_lost(err);
 }
 
 static hs_err
@@ -274,7 +277,8 @@ watch_locked(struct hs_departures *d, struct hs_conn *c, int fd, struct hs_token
         return rv;
     if (d->young_ns > 0) {
         p->armed = false;
-        begin_young_locked(d, fd);
+        if ((rv = begin_young_locked(d, fd, err)) != HS_OK)
+            return rv;
     }
     *ret_former = p->token;
     p->owner = c->fd.id;
@@ -460,7 +464,8 @@ collect_young_locked(struct hs_departures *d, struct hs_error *err)
     struct young *y;
     hs_err rv = HS_OK;
 
-    (void)hs_timerfd_heard(&d->timer);
+    if (!hs_timerfd_heard(&d->timer))
+        return departures_lost(err);
     for (; d->n_young > 0; d->n_young--) {
         y = &d->young[d->first_young];
         if (is_young_locked(d, y) &&

@@ -27,6 +27,7 @@
 #include "hardsock_binding.h"
 #include "../base/err.h"
 #include "../base/lock.h"
+#include "../base/own_fd.h"
 #include "../base/sys.h"
 #include "../base/thread.h"
 #include "../base/time.h"
@@ -62,7 +63,7 @@
 
 struct client {
     struct hs_parked parked;
-    int fd;
+    struct hs_own_fd fd;
     char line[LINE_MAX_BYTES];
     size_t len;
     char *answer; /* owns; NULL: none to be sent */
@@ -76,9 +77,9 @@ struct inspector {
     struct hs_list link; /* in inspectors */
     struct hs_reactor *reactor;
     struct hs_parked listening;
-    int fd;
+    struct hs_own_fd fd;
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    int spares[SPARES]; /* -1: given up */
+    struct hs_own_fd spares[SPARES]; /* HS_OWN_FD_NONE: given up */
     int64_t rests_until_ns;
     struct client clients[CLIENTS];
 };
@@ -95,23 +96,13 @@ static struct hs_wakelist gone = {
 }; /* woken when an inspector has ended */
 
 static void
-inspect_close_fd(int *fd)
-{
-    int number = *fd;
-
-    *fd = -1;
-    if (number >= 0)
-        (void)close(number);
-}
-
-static void
 close_all(struct inspector *ins)
 {
-    inspect_close_fd(&ins->fd);
+    hs_own_fd_close(&ins->fd);
     for (size_t i = 0; i < SPARES; i++)
-        inspect_close_fd(&ins->spares[i]);
+        hs_own_fd_close(&ins->spares[i]);
     for (size_t i = 0; i < CLIENTS; i++)
-        inspect_close_fd(&ins->clients[i].fd);
+        hs_own_fd_close(&ins->clients[i].fd);
 }
 
 static void
@@ -130,25 +121,26 @@ static void
 keep_spares(struct inspector *ins)
 {
     for (size_t i = 0; i < SPARES; i++)
-        if (ins->spares[i] < 0)
-            ins->spares[i] = hs_sys_open("/dev/null", O_RDONLY | O_CLOEXEC, 0);
+        if (ins->spares[i].number < 0)
+            (void)hs_own_fd_open(&ins->spares[i],
+                                 hs_sys_open("/dev/null", O_RDONLY | O_CLOEXEC, 0));
 }
 
 static void
 end_client(struct inspector *ins, struct client *c)
 {
     hs_reactor_forget(ins->reactor, &c->parked);
-    inspect_close_fd(&c->fd);
+    hs_own_fd_close(&c->fd);
     free(c->answer);
-    *c = (struct client){.fd = -1};
+    *c = (struct client){.fd = HS_OWN_FD_NONE};
     keep_spares(ins);
 }
 
 static void
 inspect_park(struct inspector *ins, struct client *c, uint32_t events, int64_t at_ns)
 {
-    if (hs_reactor_park(ins->reactor, &c->parked, events == 0 ? -1 : c->fd, events, at_ns, NULL) !=
-        HS_OK)
+    if (hs_reactor_park(ins->reactor, &c->parked, events == 0 ? -1 : c->fd.number, events, at_ns,
+                        NULL) != HS_OK)
         end_client(ins, c);
 }
 
@@ -245,7 +237,7 @@ static bool
 send_answer(struct client *c)
 {
     while (c->answer != NULL) {
-        ssize_t n = hs_sys_send(c->fd, c->answer + c->sent, c->answer_len - c->sent,
+        ssize_t n = hs_sys_send(c->fd.number, c->answer + c->sent, c->answer_len - c->sent,
                                 MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n < 0)
@@ -269,7 +261,7 @@ receive(struct client *c)
 
     if (c->len == sizeof(c->line))
         return true;
-    n = hs_sys_recv(c->fd, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
+    n = hs_sys_recv(c->fd.number, c->line + c->len, sizeof(c->line) - c->len, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     c->len += (size_t)n;
@@ -351,7 +343,7 @@ place_for_one(struct inspector *ins)
     struct client *longest = &ins->clients[0];
 
     for (size_t i = 0; i < CLIENTS; i++) {
-        if (ins->clients[i].fd < 0)
+        if (ins->clients[i].fd.number < 0)
             return &ins->clients[i];
         if (ins->clients[i].until_ns < longest->until_ns)
             longest = &ins->clients[i];
@@ -364,13 +356,13 @@ place_for_one(struct inspector *ins)
 static int
 inspect_accept_one(struct inspector *ins)
 {
-    int fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = hs_sys_accept4(ins->fd.number, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     for (size_t i = 0; i < SPARES && fd < 0 && (errno == EMFILE || errno == ENFILE); i++) {
-        if (ins->spares[i] < 0)
+        if (ins->spares[i].number < 0)
             continue;
-        inspect_close_fd(&ins->spares[i]);
-        fd = hs_sys_accept4(ins->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        hs_own_fd_close(&ins->spares[i]);
+        fd = hs_sys_accept4(ins->fd.number, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     }
     return fd;
 }
@@ -381,13 +373,13 @@ inspect_welcome(struct inspector *ins, int fd)
     struct client *c = place_for_one(ins);
 
     /* One that is due already is being waited for by nobody else, and ends when it is its turn. */
-    if (c->fd >= 0 && !hs_reactor_take_this(ins->reactor, &c->parked)) {
+    if (c->fd.number >= 0 && !hs_reactor_take_this(ins->reactor, &c->parked)) {
         (void)close(fd);
         return;
     }
-    if (c->fd >= 0)
+    if (c->fd.number >= 0)
         end_client(ins, c);
-    c->fd = fd;
+    (void)hs_own_fd_open(&c->fd, fd);
     c->until_ns = hs_now() + SILENCE_NS;
     inspect_park(ins, c, EPOLLIN, c->until_ns);
 }
@@ -395,8 +387,8 @@ inspect_welcome(struct inspector *ins, int fd)
 static void
 listen_again(struct inspector *ins, uint32_t events, int64_t at_ns)
 {
-    if (hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd, events, at_ns,
-                        NULL) != HS_OK)
+    if (hs_reactor_park(ins->reactor, &ins->listening, events == 0 ? -1 : ins->fd.number, events,
+                        at_ns, NULL) != HS_OK)
         hs_reactor_queue(ins->reactor, &ins->listening);
 }
 
@@ -441,6 +433,14 @@ inspect_work(struct inspector *ins, struct hs_parked *p)
     hs_lock_drop(&turn);
 }
 
+/* Where the program has closed what it waits with or accepts from, it is over: what cannot be
+ * parked would be due again and again, and another's clients are not ours. */
+static hs_err
+inspect_check(struct inspector *ins)
+{
+    return hs_own_fd_is_there(&ins->fd) ? hs_reactor_check(ins->reactor, NULL) : HS_E_SYSTEM;
+}
+
 static void *
 inspect_run(void *arg)
 {
@@ -448,9 +448,15 @@ inspect_run(void *arg)
     struct hs_parked *p;
     hs_err rv;
 
-    while ((rv = hs_reactor_next(ins->reactor, true, NULL, &p)) == HS_OK || rv == HS_INTR)
+    for (;;) {
+        rv = hs_reactor_next(ins->reactor, true, NULL, &p);
+        if (rv == HS_OK)
+            rv = inspect_check(ins);
         if (rv == HS_OK)
             inspect_work(ins, p);
+        else if (rv != HS_INTR)
+            break;
+    }
     hs_lock_take(&turn);
     if (rv == HS_E_CLOSED)
         while (hs_reactor_take(ins->reactor, 0, NULL, NULL) != NULL)
@@ -479,11 +485,12 @@ listen_at(struct inspector *ins, const char *path, struct hs_error *err)
     memcpy(addr.sun_path, path, size);
     memcpy(ins->path, path, size);
     (void)unlink(path);
-    if ((ins->fd = hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
+    if (!hs_own_fd_open(&ins->fd,
+                        hs_sys_socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)))
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "a socket");
-    if (hs_sys_bind(ins->fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+    if (hs_sys_bind(ins->fd.number, (struct sockaddr *)&addr, sizeof(addr)) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "bind %.80s", path);
-    if (hs_sys_listen(ins->fd, BACKLOG) != 0)
+    if (hs_sys_listen(ins->fd.number, BACKLOG) != 0)
         return hs_err_set(err, HS_E_SYSTEM, errno, "inspect", "listen");
     return HS_OK;
 }
@@ -497,14 +504,14 @@ inspect_make(const char *path, struct hs_error *err, struct inspector **ret_ins)
 
     if (ins == NULL)
         return hs_err_setx(err, HS_E_NOMEM, "inspect", "no memory to be inspected");
-    ins->fd = -1;
+    ins->fd = HS_OWN_FD_NONE;
     for (size_t i = 0; i < SPARES; i++)
-        ins->spares[i] = -1;
+        ins->spares[i] = HS_OWN_FD_NONE;
     for (size_t i = 0; i < CLIENTS; i++)
-        ins->clients[i].fd = -1;
+        ins->clients[i].fd = HS_OWN_FD_NONE;
     if ((rv = hs_reactor_new(err, &ins->reactor)) == HS_OK &&
         (rv = listen_at(ins, path, err)) == HS_OK)
-        rv = hs_reactor_park(ins->reactor, &ins->listening, ins->fd, EPOLLIN, HS_NEVER, err);
+        rv = hs_reactor_park(ins->reactor, &ins->listening, ins->fd.number, EPOLLIN, HS_NEVER, err);
     keep_spares(ins);
     if (rv == HS_OK && (sys = hs_thread_start("hs-inspect", STACK_BYTES, inspect_run, ins)) != 0)
         rv = hs_err_set(err, HS_E_SYSTEM, sys, "inspect", "a thread");

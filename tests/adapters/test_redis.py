@@ -74,7 +74,7 @@ def test_a_reply_that_breaks_off_is_a_failure(tls: bool, fault: str, ids: Identi
     context = server_context(ids) if tls else None
     with PeerScript(script, check=False, tls=context) as peer:
         secured = ids if tls else None
-        with _client(peer.address, "", secured, retry=Retry(NoBackoff(), 0), **_QUIET) as client:
+        with _client(peer.address, "", secured, retry=Retry(NoBackoff(), 0), **QUIET) as client:
             with hs.timeout(60), pytest.raises(redis.exceptions.ConnectionError):
                 client.get("key")
             nothing_open()

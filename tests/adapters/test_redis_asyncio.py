@@ -103,7 +103,7 @@ def test_a_reply_that_breaks_off_is_a_failure(
 
         async def main() -> None:
             once = Retry(NoBackoff(), 0)
-            settings = {"retry": once, **_QUIET}
+            settings = {"retry": once, **QUIET}
             async with _client(peer.address, "", ids if tls else None, **settings) as client:
                 with hs.timeout(60), pytest.raises(redis.exceptions.ConnectionError):
                     await client.get("key")

@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 PRELUDE = """
-import asyncio, os, resource, socket, threading
+import asyncio, os, resource, socket, tempfile, threading
 import hardsock as hs
-from hardsock import aio
+from hardsock import _core, aio
 
 UNREAD = b"sixteen bytes..."
 
@@ -65,11 +65,17 @@ try:  # From now on there is a thread that tends pools.
 except hs.HardsockError:
     pass
 called = threading.Event()
-token = hs.CancelToken(timeout=0.5)
+token = hs.CancelToken(timeout=2)
 token.on_cancel(called.set)
 refused.detach()
+_core._inspect(os.fsencode(tempfile.mktemp()))
 
 numbers = close_what_is_not_known()
+# Nothing can be opened, so that nothing is made anew; and who polls a file's number is woken at once.
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(numbers) + 1, limits[1]))
+assert processor_for(1.0) < 0.5
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 assert called.wait(30)
 server = socket.create_server(("127.0.0.1", 0))
 with hs.Pool(server.getsockname(), max_size=1) as pool, pool.acquire(timeout=30) as conn:

@@ -7,6 +7,7 @@ import importlib
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -639,11 +640,14 @@ def test_a_guard_whose_function_forks_goes_on_in_the_parent_alone() -> None:
     after: list[str] = []
 
     def fork(_rule: str, _figures: object) -> None:
-        if os.fork() == 0:
+        if (pid := os.fork()) == 0:
             children.append(hs.Guard(None, looks))
             children[0].start()
+        else:
+            forked.append(pid)
 
     children: list[hs.Guard] = []
+    forked: list[int] = []
     one = hs.Guard(
         None,
         guard.Rule(
@@ -664,8 +668,10 @@ def test_a_guard_whose_function_forks_goes_on_in_the_parent_alone() -> None:
 
     one._run = run  # type: ignore[method-assign]
     with one:
+        assert select.select([read], [], [], 60.0)[0]
         assert os.read(read, 100) == b"1 0"
-        os.wait()
+        until(lambda: bool(forked))
+        os.waitpid(forked[0], 0)
         until(lambda: after == ["it"])
         assert one.running
         assert guards_told()["running"] == 1

@@ -179,6 +179,24 @@ def test_pools_that_have_ended_take_no_label_of_those_that_are_open(listener: hs
     assert len(names - {"other", "unnamed"}) == 2
 
 
+def test_a_pool_that_was_other_stays_other_when_it_ends(listener: hs.Listener) -> None:
+    registry = CollectorRegistry()
+    hs.metrics.Collector(registry, max_pools=1)
+
+    def other() -> float:
+        return value(registry, "hardsock_pool_acquired_total", pool="other")
+
+    pools = [hs.Pool(listener.address, name=f"open {n}") for n in range(2)]
+    for pool in pools:
+        with pool.connection():
+            pass
+    before = other()
+    assert before >= 1
+    for pool in pools:
+        pool.close(timeout=30)
+    assert other() == before
+
+
 def test_pool_is_called_anything(registry: CollectorRegistry, listener: hs.Listener) -> None:
     name = 'a"b\\c\nd{}'
     with hs.Pool(listener.address, name=name):
@@ -300,7 +318,7 @@ import prometheus_client as p
 import hardsock as hs
 
 registry = p.CollectorRegistry()
-hs.metrics.Collector(registry)
+hs.metrics.Collector(registry, timeout=20)
 ready, told = os.pipe()
 go_on, going = os.pipe()
 if (pid := os.fork()) == 0:

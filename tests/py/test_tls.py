@@ -46,7 +46,7 @@ def test_a_connection_tells_what_it_agreed_on(ids: Identities, run: Any, only: A
         async with await driver.connect(
             server.address, tls=ids.client(alpn=["b", "a"], **only), server_name="localhost"
         ) as conn:
-            await conn.confirm(timeout=5)
+            await conn.confirm(timeout=30)
             found = info(conn)
             assert (found.role, found.version) == ("client", only["min_version"])
             assert (found.alpn, found.server_name) == ("a", "localhost")
@@ -72,7 +72,7 @@ def test_a_plain_connection_has_no_tls_and_nothing_to_confirm() -> None:
     with right, hs.adopt(left) as conn:
         assert conn.tls is None
         with pytest.raises(ValueError, match="a plain connection has nothing to confirm"):
-            conn.confirm(timeout=5)
+            conn.confirm(timeout=30)
 
 
 def test_what_was_agreed_on_can_be_asked_after_the_end(ids: Identities) -> None:
@@ -94,7 +94,7 @@ def test_usual_mistakes_of_certificates_come_with_advice(ids: Identities, run: A
             with serve(greet, ids.server(certificates=ids.issue(**form))) as server:
                 with pytest.raises(hs.CertificateError) as caught:
                     await driver.connect(
-                        server.address, tls=ids.client(), server_name=name, timeout=5
+                        server.address, tls=ids.client(), server_name=name, timeout=30
                     )
             assert advice in str(caught.value.hint)
             assert advice in str(caught.value)
@@ -106,9 +106,9 @@ def test_a_client_without_a_certificate_is_told_what_to_give(ids: Identities, ru
     """With TLS 1.3 by the first read (RFC 8446 section 6.2: alert 116)."""
 
     async def main(driver: Driver) -> None:
-        async with await driver.connect(server.address, tls=ids.client(), timeout=5) as conn:
+        async with await driver.connect(server.address, tls=ids.client(), timeout=30) as conn:
             with pytest.raises(hs.TLSError) as caught:
-                await conn.recv(1, timeout=5)
+                await conn.recv(1, timeout=30)
         assert caught.value.alert == 116
         assert "TLSConfig(certificates=...)" in str(caught.value.hint)
 
@@ -120,10 +120,10 @@ def test_no_name_is_asked_of_an_address(ids: Identities) -> None:
     with serve(greet, ids.server()) as server:
         with visit(server, ids.client()) as conn:
             assert info(conn).server_name is None
-            assert conn.recv_line(timeout=5) == b"None"
+            assert conn.recv_line(timeout=30) == b"None"
         with visit(server, ids.client(), server_name="localhost.") as conn:
             assert info(conn).server_name == "localhost"
-            assert conn.recv_line(timeout=5) == b"localhost"
+            assert conn.recv_line(timeout=30) == b"localhost"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_a_name_that_would_check_nothing_is_refused(
     ids: Identities, name: str, message: str
 ) -> None:
     with serve(greet, ids.server()) as server, pytest.raises(ValueError, match=message):
-        hs.connect(server.address, tls=ids.client(), server_name=name, timeout=5)
+        hs.connect(server.address, tls=ids.client(), server_name=name, timeout=30)
 
 
 @pytest.fixture
@@ -160,24 +160,24 @@ def test_a_name_may_be_given_as_people_write_it(ids: Identities, run: Any) -> No
     async def main(driver: Driver) -> None:
         async with await driver.connect(server.address, tls=ids.client(), server_name=IDN) as conn:
             assert conn.tls.server_name == A_LABEL
-            assert await conn.recv_line(timeout=5) == A_LABEL.encode()
+            assert await conn.recv_line(timeout=30) == A_LABEL.encode()
         with pytest.raises(hs.CertificateError, match=f"is for {A_LABEL}, not for xn--"):
             await driver.connect(server.address, tls=ids.client(), server_name="b\u00fcch.test")
-        async with await driver.connect(plain.address, timeout=5) as conn:
-            await conn.upgrade_to_tls(ids.client(), server_name=IDN, timeout=5)
+        async with await driver.connect(plain.address, timeout=30) as conn:
+            await conn.upgrade_to_tls(ids.client(), server_name=IDN, timeout=30)
             assert conn.tls.server_name == A_LABEL
 
     def upgrade(conn: hs.Connection) -> None:
-        conn.upgrade_to_tls(config, timeout=5)
+        conn.upgrade_to_tls(config, timeout=30)
 
     config = ids.server(certificates=ids.issue((A_LABEL,)))
     with (
         serve(greet, config) as server,
-        hs.serve(upgrade, ("127.0.0.1", 0), drain_timeout=5) as plain,
+        hs.serve(upgrade, ("127.0.0.1", 0), drain_timeout=30) as plain,
     ):
         run(main)
         with hs.Pool(server.address, tls=ids.client(), server_name=IDN) as pool:
-            with pool.connection(timeout=5) as conn:
+            with pool.connection(timeout=30) as conn:
                 assert info(conn).server_name == A_LABEL
 
 
@@ -191,11 +191,11 @@ def _by_an_idn() -> list[str | None]:
     with TemporaryDirectory() as directory:
         ids = Identities(Path(directory))
         config = ids.server(certificates=ids.issue((A_LABEL,)))
-        with hs.serve(greet, ("127.0.1.1", 0), tls=config, drain_timeout=5) as server:
+        with hs.serve(greet, ("127.0.1.1", 0), tls=config, drain_timeout=30) as server:
             port = server.address[1]
             found = []
             for address in (f"{IDN}:{port}", (IDN, port)):
-                with hs.connect(address, tls=ids.client(), timeout=5) as conn:
+                with hs.connect(address, tls=ids.client(), timeout=30) as conn:
                     found.append(info(conn).server_name)
             return found
 
@@ -226,7 +226,7 @@ def test_a_failed_handshake_says_of_what(ids: Identities, run: Any, failure: str
 
     async def main(driver: Driver) -> None:
         with pytest.raises(hs.TLSError, match=message) as caught:
-            await driver.connect(peer.address, tls=ids.client(), timeout=5)
+            await driver.connect(peer.address, tls=ids.client(), timeout=30)
         error = caught.value
         assert (error.failure, error.op, error.phase) == (failure, "connect", "tls")
         assert error.alert == (40 if failure == "alert" else None)
@@ -244,7 +244,7 @@ def test_a_failed_handshake_says_of_what(ids: Identities, run: Any, failure: str
 def test_a_reset_in_the_handshake_is_a_reset(ids: Identities, run: Any) -> None:
     async def main(driver: Driver) -> None:
         with pytest.raises(hs.Reset) as caught:
-            await driver.connect(peer.address, tls=ids.client(), timeout=5)
+            await driver.connect(peer.address, tls=ids.client(), timeout=30)
         assert (caught.value.phase, caught.value.attempts[0].tls) == ("tls", "reset")
 
     with PeerScript([("recv", 1), ("rst",)]) as peer:
@@ -286,7 +286,7 @@ def test_a_bad_certificate_says_whose_and_why(
     async def main(driver: Driver) -> None:
         with pytest.raises(hs.CertificateError, match=message) as caught:
             await driver.connect(
-                server.address, tls=ids.client(**only), server_name=name, timeout=5
+                server.address, tls=ids.client(**only), server_name=name, timeout=30
             )
         error = caught.value
         assert isinstance(error, ssl.SSLCertVerificationError)
@@ -307,7 +307,7 @@ def test_an_unknown_issuer_is_named(ids: Identities, tmp_path: Path) -> None:
     other = Identities(tmp_path)
     message = "has an issuer that is not known here: CN=hardsock test authority"
     with serve(greet, ids.server()) as server, pytest.raises(hs.CertificateError, match=message):
-        hs.connect(server.address, tls=other.client(), timeout=5)
+        hs.connect(server.address, tls=other.client(), timeout=30)
 
 
 def test_skipping_the_name_still_verifies_and_skipping_all_does_not(
@@ -322,7 +322,7 @@ def test_skipping_the_name_still_verifies_and_skipping_all_does_not(
                 server.address,
                 tls=other.client(insecure_skip_hostname=True),
                 server_name="x.test",
-                timeout=5,
+                timeout=30,
             )
         with visit(server, hs.TLSConfig(insecure_skip_verify=True)) as conn:
             assert not info(conn).verified
@@ -402,7 +402,7 @@ def _race(first: str) -> dict[str, list[str]]:
         names = ("two.test",)
         good = ids.server(certificates=ids.issue(names))
         enter = stack.enter_context
-        second = enter(hs.serve(greet, ("127.0.1.2", 0), tls=good, drain_timeout=5))
+        second = enter(hs.serve(greet, ("127.0.1.2", 0), tls=good, drain_timeout=30))
         port = second.address[1]
         if first == "stalls":
             script = [("recv", 1), ("stall",)]
@@ -410,7 +410,7 @@ def _race(first: str) -> dict[str, list[str]]:
         else:
             expired = ids.issue_between(timedelta(-9), timedelta(-2), names)
             bad = ids.server(certificates=expired)
-            enter(hs.serve(greet, ("127.0.1.1", port), tls=bad, drain_timeout=5))
+            enter(hs.serve(greet, ("127.0.1.1", port), tls=bad, drain_timeout=30))
         for commit in ("tcp", "tls"):
             try:
                 with hs.connect(
@@ -469,10 +469,10 @@ def test_confirm_says_what_a_finished_handshake_cannot(
             if mode == "optional" and certificates is None:
                 continue
             client = ids.client(certificates=certificates)
-            async with await driver.connect(server.address, tls=client, timeout=5) as conn:
+            async with await driver.connect(server.address, tls=client, timeout=30) as conn:
                 assert info(conn).version == "TLSv1.3"
                 with pytest.raises(hs.TLSError, match=r"127\.0\.0\.1 refused: alert") as caught:
-                    await conn.confirm(timeout=5)
+                    await conn.confirm(timeout=30)
                 assert (caught.value.failure, caught.value.alert) == ("alert", alert)
 
     with serve(greet, mutual(ids, mode)) as server:
@@ -483,16 +483,16 @@ def test_before_tls_13_the_handshake_itself_says_so(ids: Identities) -> None:
     client = ids.client(max_version="TLSv1.2")
     with serve(greet, mutual(ids, "required")) as server:
         with pytest.raises(hs.TLSError) as caught:
-            hs.connect(server.address, tls=client, timeout=5)
+            hs.connect(server.address, tls=client, timeout=30)
     assert (caught.value.failure, caught.value.phase) == ("alert", "tls")
 
 
 def test_confirm_leaves_data_to_be_read_and_has_a_deadline(ids: Identities, run: Any) -> None:
     async def main(driver: Driver) -> None:
-        async with await driver.connect(server.address, tls=ids.client(), timeout=5) as conn:
-            await conn.confirm(timeout=5)
-            assert await conn.recv_line(timeout=5) == b"None"
-        async with await driver.connect(quiet.address, tls=ids.client(), timeout=5) as conn:
+        async with await driver.connect(server.address, tls=ids.client(), timeout=30) as conn:
+            await conn.confirm(timeout=30)
+            assert await conn.recv_line(timeout=30) == b"None"
+        async with await driver.connect(quiet.address, tls=ids.client(), timeout=30) as conn:
             with pytest.raises(hs.DeadlineExceeded):
                 await conn.confirm(timeout=0.05)
             assert not conn.poisoned
@@ -523,7 +523,7 @@ def test_the_server_s_order_of_protocols_counts(
 def test_no_protocol_in_common_is_refused(ids: Identities, run: Any) -> None:
     async def main(driver: Driver) -> None:
         with pytest.raises(hs.TLSError, match="alert 120, no application protocol"):
-            await driver.connect(server.address, tls=ids.client(alpn=["h3"]), timeout=5)
+            await driver.connect(server.address, tls=ids.client(alpn=["h3"]), timeout=30)
 
     with serve(echo, ids.server(alpn=["h2"])) as server:
         run(main)
@@ -545,7 +545,9 @@ def test_a_server_presents_what_fits_the_name(ids: Identities, only: Any) -> Non
                 assert found is not None
                 assert found.names == (presented,), name
         with pytest.raises(hs.CertificateError, match=r"is for a\.test, not for nobody\.test"):
-            hs.connect(server.address, tls=ids.client(**only), server_name="nobody.test", timeout=5)
+            hs.connect(
+                server.address, tls=ids.client(**only), server_name="nobody.test", timeout=30
+            )
 
 
 @pytest.mark.parametrize("name", [None, "nobody.test", "localhost"])

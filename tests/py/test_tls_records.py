@@ -183,7 +183,7 @@ def test_records_split_on_both_ways_between_two_of_ours(version: str, world: Wor
     with RecordProxy(left, to_client=shape, to_server=shape) as proxy:
         with hs.adopt(right) as theirs, hs.adopt(proxy.client) as ours:
             with hs.timeout(60), Call(serve, theirs):
-                exchange(ours, client, 10)
+                exchange(ours, client)
         assert proxy.down.records
         assert proxy.up.records
 

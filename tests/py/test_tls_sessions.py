@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("event_loops")
 def resumed(server: hs.Server, config: hs.TLSConfig, **settings: Any) -> bool:
     """Connect, wait for the tickets, end well; whether the session was resumed."""
     with visit(server, config, **settings) as conn:
-        assert conn.recv_line(timeout=5)
+        assert conn.recv_line(timeout=30)
         return info(conn).resumed
 
 
@@ -65,7 +65,7 @@ def test_a_resumed_connection_is_as_good_as_the_first(ids: Identities, only: Any
             assert (found.resumed, found.verified) == (True, True)
             assert (found.ocsp, found.verified_at) == ("skipped", None)
             assert found.peer_certificate is not None
-            conn.recv_line(timeout=5)
+            conn.recv_line(timeout=30)
     assert seen == [False, True]
 
 
@@ -77,7 +77,7 @@ def test_tickets_of_tls_13_are_used_once(ids: Identities) -> None:
         with visit(server, client) as conn:
             assert info(conn).resumed
             assert client.sessions_kept == 0, "taken, and the next one is not here yet"
-            conn.recv_line(timeout=5)
+            conn.recv_line(timeout=30)
         assert client.sessions_kept == 1
 
 
@@ -131,43 +131,52 @@ def test_reload_of_a_server_keeps_sessions_unless_they_stand_for_client_certific
             assert resumed(server, client) is after
 
 
-SOON = timedelta(seconds=4)
-
-
 @pytest.mark.parametrize(("who", "style"), [("client", "threads"), ("server", "asyncio")])
 def test_a_certificate_that_expires_ends_its_sessions(
     ids: Identities, only: Any, who: str, style: str
 ) -> None:
     """It resumes until then, and is refused by a full handshake after that."""
     usages = CLIENT if who == "client" else SERVER
-    short = ids.issue_between(timedelta(days=-1), SOON, usages=usages)
-    client = ids.client(certificates=short if who == "client" else ids.client_identity, **only)
-    server = mutual(ids, "required", **only, **({"certificates": short} if who == "server" else {}))
-    refusals: list[hs.TLSError] = []
 
-    async def visit_async(address: Any) -> bool:
-        async with await aio.connect(address, tls=client, timeout=5) as conn:
-            assert await conn.recv_line(timeout=5)
-            return info(conn).resumed
+    def resumes_and_is_refused(seconds: int) -> bool:
+        """Whether it was met while it was valid: so long is a slow machine's handshake."""
+        short = ids.issue_between(timedelta(days=-1), timedelta(seconds=seconds), usages=usages)
+        client = ids.client(certificates=short if who == "client" else ids.client_identity, **only)
+        own = {"certificates": short} if who == "server" else {}
+        refusals: list[hs.TLSError] = []
 
-    with serve(greet, server) as running:
+        async def visit_async(address: Any) -> bool:
+            async with await aio.connect(address, tls=client, timeout=30) as conn:
+                assert await conn.recv_line(timeout=30)
+                return info(conn).resumed
 
-        def call() -> bool:
-            if style == "threads":
-                return resumed(running, client)
-            return asyncio.run(visit_async(running.address))
+        with serve(greet, mutual(ids, "required", **only, **own)) as running:
 
-        def is_refused() -> bool:
+            def call() -> bool:
+                if style == "threads":
+                    return resumed(running, client)
+                return asyncio.run(visit_async(running.address))
+
+            def is_refused() -> bool:
+                try:
+                    assert call(), "a new handshake, though nothing has ended"
+                except hs.TLSError as exc:
+                    refusals.append(exc)
+                return bool(refusals)
+
             try:
-                assert call(), "a new handshake, though nothing has ended"
-            except hs.TLSError as exc:
-                refusals.append(exc)
-            return bool(refusals)
+                assert not call()
+                assert call()
+            except hs.TLSError:
+                return False
+            assert poll_until(is_refused, timeout=seconds + 30)
+        if who == "client":
+            assert refusals[0].alert == 45
+        else:
+            assert refusals[0].verify_code == 10
+        return True
 
-        assert not call()
-        assert call()
-        poll_until(is_refused, timeout=20)
-    assert (refusals[0].alert == 45) if who == "client" else (refusals[0].verify_code == 10)
+    assert any(map(resumes_and_is_refused, (4, 16, 60)))
 
 
 def test_a_failed_handshake_forgets_the_sessions_of_its_name(ids: Identities) -> None:
@@ -177,9 +186,9 @@ def test_a_failed_handshake_forgets_the_sessions_of_its_name(ids: Identities) ->
         assert client.sessions_kept > 0
         address = server.address
     expired = ids.issue_between(timedelta(days=-9), timedelta(days=-2))
-    with hs.serve(greet, address, tls=ids.server(certificates=expired), drain_timeout=5):
+    with hs.serve(greet, address, tls=ids.server(certificates=expired), drain_timeout=30):
         with pytest.raises(hs.CertificateError, match="expired"):
-            hs.connect(address, tls=client, timeout=5)
+            hs.connect(address, tls=client, timeout=30)
     assert client.sessions_kept == 0
 
 

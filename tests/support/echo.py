@@ -57,7 +57,7 @@ class _Server:
         accepted: int = 0,
         received: int = 0,
         max_open: int | None = None,
-        timeout: float = 5.0,
+        timeout: float = 30.0,
     ) -> None:
         """Wait until there were so many connections and bytes, and at most *max_open* are left."""
 

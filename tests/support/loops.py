@@ -45,7 +45,7 @@ def is_parked(task: asyncio.Task[Any]) -> bool:
     return isinstance(task._fut_waiter, Operation)  # type: ignore[attr-defined]
 
 
-async def task_parked(task: asyncio.Task[Any], timeout: float = 5.0) -> None:
+async def task_parked(task: asyncio.Task[Any], timeout: float = 30.0) -> None:
     """Return when the task waits for one of our operations."""
     end = time.monotonic() + timeout
     while not is_parked(task):

@@ -225,7 +225,7 @@ class ShapedPeer:
         self._thread.join()
         self._sock.close()
 
-    def wait(self, timeout: float = 5.0) -> None:
+    def wait(self, timeout: float = 30.0) -> None:
         """Wait until it has ended."""
         self._thread.join(timeout)
         assert not self._thread.is_alive(), "the peer has not ended"

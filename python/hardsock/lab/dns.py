@@ -132,7 +132,9 @@ class ScriptedDNS:
         with self._changed:
             return dict(self._queries)
 
-    def wait_for_query(self, name: str, kind: str, *, count: int = 1, timeout: float = 5.0) -> None:
+    def wait_for_query(
+        self, name: str, kind: str, *, count: int = 1, timeout: float = 30.0
+    ) -> None:
         """Wait until (*name*, *kind*) was asked *count* times."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._queries[name, kind] >= count, timeout):

@@ -38,7 +38,7 @@ def address_of(sock: socket.socket) -> Address:
     return name if isinstance(name, str) else (name[0], name[1])
 
 
-def connect_to(address: Address, timeout: float = 5.0) -> socket.socket:
+def connect_to(address: Address, timeout: float = 30.0) -> socket.socket:
     """A plain client socket connected to *address*; *timeout* holds for its later calls too."""
     if not isinstance(address, str):
         return socket.create_connection(address, timeout=timeout)

@@ -74,7 +74,7 @@ class PeerScript:
         tls: ssl.SSLContext | None = None,
         connections: int = 1,
         check: bool = True,
-        timeout: float = 5.0,
+        timeout: float = 30.0,
     ) -> None:
         self.steps = list(steps)
         for step in self.steps:
@@ -148,11 +148,11 @@ class PeerScript:
             self._releases += 1
             self._changed.notify_all()
 
-    def wait_steps(self, count: int, timeout: float = 5.0) -> None:
+    def wait_steps(self, count: int, timeout: float = 30.0) -> None:
         """Wait until *count* steps were played, over all connections."""
         self._wait(lambda: self._done >= count, timeout, f"{count} steps")
 
-    def wait_received(self, size: int, timeout: float = 5.0) -> bytes:
+    def wait_received(self, size: int, timeout: float = 30.0) -> bytes:
         """Wait until *size* bytes were read; return what was."""
         self._wait(lambda: len(self._received) >= size, timeout, f"{size} bytes")
         return self.received

@@ -81,7 +81,7 @@ class Call(Generic[T]):
         return self._thread.is_alive()
 
     def wait_until_blocked(
-        self, syscall: str | Sequence[str] = IO_WAITS, timeout: float = 5.0
+        self, syscall: str | Sequence[str] = IO_WAITS, timeout: float = 30.0
     ) -> None:
         """Wait until the thread sleeps in *syscall*: see `wait_until_blocked`."""
         wait_until_blocked(self.native_id, syscall, timeout)
@@ -142,7 +142,7 @@ def run_threaded(function: Callable[[int], T], n: int, *, timeout: float = 30.0)
 
 
 def wait_until_blocked(
-    native_id: int, syscall: str | Sequence[str] = IO_WAITS, timeout: float = 5.0
+    native_id: int, syscall: str | Sequence[str] = IO_WAITS, timeout: float = 30.0
 ) -> None:
     """Wait until the thread *native_id* of this process really sleeps in the kernel.
 

@@ -100,9 +100,11 @@ class _Metrics:
           ends;
         - ``pools``: a list with the counts of each, and ``wait_seconds``, ``use_seconds``,
           ``dial_seconds``; ``pools_ended``: the counts of those that are no more, by name;
-          ``guards``: how many run, and what they have decided; ``servers``: listeners; ``breakers``: keys and their states.
+          ``guards``: how many run, and what they have decided; ``servers``: listeners; ``ever``: the
+          counts of all listeners and servers that there have been, the ended ones too;
+          ``breakers``: keys and their states.
 
-        In a forked child the counters go on from the parent's.
+        In a forked child the counters go on from the parent's; ``ever`` begins at 0.
         """
         from hardsock._observe import report
 

@@ -208,9 +208,9 @@ FAMILIES = {family.name: family for family in _ALL}
 class PoolNames:
     """What pools are called in labels: a bounded number of names, and none that is an address.
 
-    A name keeps its label: if it moved to "other", that would seem to have grown. Pools that had
-    ended when they were first seen have as many names of their own: programs that make pools for a
-    moment shall not take them from those that last.
+    A name keeps its label, "other" too: if it moved, one counter would fall and another would seem
+    to have grown. Pools that had ended when they were first seen have as many names of their own:
+    programs that make pools for a moment shall not take them from those that last.
     """
 
     def __init__(self, most: int, addresses: bool) -> None:
@@ -218,14 +218,18 @@ class PoolNames:
         self._addresses = addresses
         self.known: set[str] = set()
         self.ended: set[str] = set()
+        self.others: set[str] = set()
 
     def __call__(self, pool: Mapping[str, Any], ended: bool = False) -> str:
         if not pool["named"] and not self._addresses:
             return "unnamed"
         name = str(pool["name"])
+        if name in self.others:
+            return "other"
         if name not in self.known and name not in self.ended:
             names = self.ended if ended else self.known
             if len(names) >= self._most:
+                self.others.add(name)
                 return "other"
             names.add(name)
         return name

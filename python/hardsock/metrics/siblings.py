@@ -263,6 +263,7 @@ class Siblings:
             return Totals(), label
         label.known.update(saved["pools"])
         label.ended.update(saved.get("pools_ended", ()))  # An older version had one set.
+        label.others.update(saved.get("pools_other", ()))
         return Totals.restored(saved), label
 
     def _save(self, totals: Totals, edges: list[float], label: PoolNames) -> None:
@@ -271,6 +272,7 @@ class Siblings:
             "edges": edges,
             "pools": sorted(label.known),
             "pools_ended": sorted(label.ended),
+            "pools_other": sorted(label.others),
         }
         _write(self._directory / "totals.json", saved)
 

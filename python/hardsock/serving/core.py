@@ -113,12 +113,10 @@ class ServerCore(ServerBase):
     def _in_handlers(self, most: int) -> list[tuple[Served, str | None, str | None]]:
         """Those that a handler has, the longest first, with its runner's name and stack."""
         with self._lock:
-            running = [
-                one
-                for one in self._ledger.active
-                if one.phase is Phase.HANDLER and one.runner is not None
-            ]
-        return [(one, *self._where(one.runner)) for one in running[:most]]
+            # Its runner is let go of in another thread: it is asked for once.
+            found = [(one, one.runner) for one in self._ledger.active if one.phase is Phase.HANDLER]
+        running = [(one, runner) for one, runner in found if runner is not None]
+        return [(one, *self._where(runner)) for one, runner in running[:most]]
 
     def _shorten(self, seconds: dict[str, float]) -> dict[str, float | None]:
         """Let options be so many seconds at most until ``_lengthen``; returns what has changed."""
