@@ -611,10 +611,10 @@ allow_descriptors(void)
 }
 
 int
-close_all_of_kind(const char *kind)
+fds_of_kind(const char *kind, int *fds, int most)
 {
     char path[64], target[64], want[64];
-    int closed = 0;
+    int found = 0;
 
     (void)snprintf(want, sizeof(want), "anon_inode:[%s]", kind);
     for (int fd = 3; fd < 256; fd++) {
@@ -624,8 +624,20 @@ close_all_of_kind(const char *kind)
         if ((n = readlink(path, target, sizeof(target) - 1)) < 0)
             continue;
         target[n] = '\0';
-        if (strcmp(target, want) == 0)
-            closed += syscall(SYS_close, fd) == 0; /* Unseen by TSan: this race is meant. */
+        if (strcmp(target, want) == 0) {
+            ck_assert_int_lt(found, most);
+            fds[found++] = fd;
+        }
     }
+    return found;
+}
+
+int
+close_all_of_kind(const char *kind)
+{
+    int fds[256], n = fds_of_kind(kind, fds, 256), closed = 0;
+
+    for (int i = 0; i < n; i++)
+        closed += syscall(SYS_close, fds[i]) == 0; /* Unseen by TSan: this race is meant. */
     return closed;
 }

@@ -81,7 +81,9 @@ void *thread_join(struct thread *t);
     } while (0)
 void breathe(void);
 
-/* Closes all descriptors of an anonymous kind ("eventpoll", "eventfd"), as a program may that
+/* The descriptors of an anonymous kind ("eventpoll", "eventfd", "timerfd"); returns how many. */
+int fds_of_kind(const char *kind, int *fds, int most);
+/* Closes all descriptors of an anonymous kind, as a program may that
  * closes what it does not know. returns: how many. */
 int close_all_of_kind(const char *kind);
 

@@ -49,25 +49,14 @@ take_number(int number, struct strangers *s)
     s->others[s->n++] = pair[1];
 }
 
-/* kind: as in close_all_of_kind. */
 static void
 take_numbers_of(const char *kind, struct strangers *s)
 {
-    char path[64], target[64], want[64];
-    int before = s->n;
+    int fds[MOST], n = fds_of_kind(kind, fds, MOST);
 
-    (void)snprintf(want, sizeof(want), "anon_inode:[%s]", kind);
-    for (int fd = 3; fd < 256; fd++) {
-        ssize_t n;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-        if ((n = readlink(path, target, sizeof(target) - 1)) < 0)
-            continue;
-        target[n] = '\0';
-        if (strcmp(target, want) == 0)
-            take_number(fd, s);
-    }
-    ck_assert_int_gt(s->n, before);
+    ck_assert_int_gt(n, 0);
+    for (int i = 0; i < n; i++)
+        take_number(fds[i], s);
 }
 
 static void
@@ -415,6 +404,26 @@ START_TEST(a_reactor_without_one_of_its_descriptors_tells_all_who_wait)
 }
 END_TEST
 
+/* Nobody sleeps there: another event loop is to wait for it. */
+START_TEST(who_only_polls_a_reactor_is_told_of_its_loss_within_a_second)
+{
+    struct strangers s = {0};
+    struct hs_parked *p = NULL;
+    struct thing t;
+    struct hs_reactor *r = reactor_with(&t);
+
+    take_numbers_of(kinds[_i], &s);
+    EVENTUALLY(hs_reactor_poll(r, fresh(), &p) == HS_OK);
+    ck_assert_ptr_eq(p, &t.parked);
+    ASSERT_ERR(HS_E_SYSTEM, hs_reactor_poll(r, fresh(), &p));
+    hs_reactor_forget(r, &t.parked);
+    hs_reactor_free(r);
+    close_all(t.fds, 2);
+    hear_again();
+    untouched(&s);
+}
+END_TEST
+
 START_TEST(a_reactor_finds_nothing_of_its_own_in_another_s_events)
 {
     struct thing t;
@@ -494,6 +503,31 @@ START_TEST(a_connect_to_a_name_ends_when_its_descriptors_are_gone)
 }
 END_TEST
 
+START_TEST(clients_are_not_watched_where_the_timer_is_gone)
+{
+    struct strangers s = {0};
+    struct hs_callback *fired = NULL;
+    struct hs_departures *d;
+    struct hs_token *token;
+    struct hs_op op = op_step(10 * SECOND);
+    struct pair a = pair_tcp();
+
+    ASSERT_OK(hs_departures_new(SECOND, fresh(), &d));
+    ASSERT_OK(hs_token_new(NULL, 0, HS_NEVER, "client", fresh(), &token));
+    take_numbers_of("timerfd", &s);
+    for (int i = 0; i < 2; i++) {
+        ASSERT_ERR(HS_E_SYSTEM, hs_departures_watch(d, a.c, token, fresh()));
+        ck_assert_int_eq(last_error()->sys, EBADF);
+    }
+    ASSERT_ERR(HS_E_SYSTEM, hs_departures_tend(d, &op, fresh(), &fired));
+    ck_assert_ptr_null(fired);
+    pair_free(&a);
+    hs_departures_unref(d);
+    hs_token_unref(token);
+    untouched(&s);
+}
+END_TEST
+
 START_TEST(a_listener_whose_handshakes_wait_with_what_is_gone_says_so)
 {
     static const struct hs_network loopback = {AF_INET, 8, {127}};
@@ -542,9 +576,12 @@ main(void)
     tcase_add_test(tc, parking_for_a_closed_number_is_an_error_at_the_second_time);
     tcase_add_loop_test(tc, a_reactor_without_one_of_its_descriptors_tells_all_who_wait, 0,
                         LENGTH(kinds));
+    tcase_add_loop_test(tc, who_only_polls_a_reactor_is_told_of_its_loss_within_a_second, 0,
+                        LENGTH(kinds));
     tcase_add_loop_test(tc, a_reactor_finds_nothing_of_its_own_in_another_s_events, 0,
                         LENGTH(foreign));
     tcase_add_test(tc, a_token_s_descriptors_may_be_gone);
+    tcase_add_test(tc, clients_are_not_watched_where_the_timer_is_gone);
     tcase_add_test(tc, pools_dial_again_after_all_their_numbers_are_another_s);
     tcase_add_loop_test(tc, a_connect_to_a_name_ends_when_its_descriptors_are_gone, 0, 2);
     tcase_add_loop_test(tc, a_listener_whose_handshakes_wait_with_what_is_gone_says_so, 0, 2);
