@@ -159,8 +159,8 @@ deaths(const struct life *life, uint64_t seed)
 
 static const int all_hz[] = {100, 250, 300, 1000};
 
-/* From 12 s on, half of them from 7 s on, though the processor is busy elsewhere for up to an eighth
- * of a second, twice a second. */
+/* From 12 s on, half of them from 7 s on, though the processor is busy elsewhere now and then, for
+ * up to an eighth of a second, twice a second. */
 START_TEST(none_dies_of_its_neighbours_probes)
 {
     static const struct {
