@@ -33,7 +33,7 @@ def use_hosts(hosts: str) -> None:
 
 
 def use_dead_dns() -> None:
-    use_dns("127.0.0.1", timeout=5)
+    use_dns("127.0.0.1", timeout=30)
     with DeadDNS():
         inside.ready()
         inside.wait_for_stop()
