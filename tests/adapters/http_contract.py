@@ -25,8 +25,11 @@ import pytest
 
 import hardsock as hs
 from adapters.http_peer import HttpPeer
-from hardsock.lab.threads import IO_WAITS
-from support import BlackHole, Call, Namespace, PeerScript, require
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import IO_WAITS, Call
+from support.require import require
 from support.tls import Identities
 
 SHORT = 0.25
@@ -284,7 +287,7 @@ def dead_dns(module: str, name: str, end: str) -> dict[str, Any]:
     """Runs inside of a namespace: how a request to a name ends that nobody answers for."""
     import importlib
 
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     (driver,) = (one for one in importlib.import_module(module).DRIVERS if one.name == name)
     with DeadDNS():

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from hardsock.lab.servers.process import Server
-from support import require
+from support.require import require
 from support.servers import redis_server
 from support.tls import Identities
 

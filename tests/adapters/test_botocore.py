@@ -20,7 +20,8 @@ import hardsock.adapters.botocore
 from adapters.http_contract import *
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.proxy import Proxy
 from support.tls import Identities
 

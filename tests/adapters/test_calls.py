@@ -24,7 +24,7 @@ import hardsock.adapters.redis
 import hardsock.adapters.requests
 import hardsock.adapters.urllib3
 from adapters.http_peer import HttpPeer
-from support import require
+from support.require import require
 from support.servers import redis_server
 
 TOTAL = 60.0

@@ -16,9 +16,11 @@ import pytest
 import hardsock as hs
 from adapters import celery_app
 from adapters.http_contract import SHORT, causes, nothing_open
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, PeerScript, require
+from support.require import require
 from support.servers.brokers import rabbitmq
 
 _TIMEOUT = 120.0

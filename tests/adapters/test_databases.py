@@ -18,8 +18,11 @@ import websocket
 import hardsock as hs
 import hardsock.adapters.pymysql
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
-from hardsock.lab.threads import IO_WAITS
-from support import BlackHole, Call, Namespace, PeerScript, require
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import IO_WAITS, Call
+from support.require import require
 from support.servers import postgres
 from support.tls import Identities
 
@@ -189,7 +192,7 @@ def test_a_stalled_handshake_ends(end: str, ids: Identities) -> None:
 
 
 def _dead_dns(end: str) -> bool:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     def connect() -> None:
         with _mysql(3306, None, host="nobody.test"):

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call
 from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")

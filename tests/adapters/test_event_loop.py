@@ -19,7 +19,8 @@ import hardsock as hs
 from adapters.web import Web
 from hardsock import aio, deadline
 from hardsock.aio import loop as hsloop
-from support import DeadDNS, Namespace, use_dns
+from hardsock.lab.dns import DeadDNS, use_dns
+from hardsock.lab.namespaces import Namespace
 from support.pki import make_authority
 from support.require import need_module, require
 from support.servers.databases import postgres

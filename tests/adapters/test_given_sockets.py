@@ -13,8 +13,8 @@ import pytest
 import hardsock as hs
 from adapters.http_contract import nothing_open, server_context
 from hardsock.lab.servers.process import Server, find_program, free_port, running, work_directory
-from support import Call, require
-from support.require import need_module
+from hardsock.lab.threads import Call
+from support.require import need_module, require
 from support.tls import Identities
 
 _TIMEOUT = 60.0

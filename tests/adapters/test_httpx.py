@@ -18,8 +18,9 @@ import pytest
 import hardsock as hs
 from adapters.http_peer import HttpPeer
 from adapters.web import Web
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
 from hardsock.lab.threads import IO_WAITS, wait_until_blocked
-from support import BlackHole, Namespace
 from support.loops import RUNS
 from support.pki import CLIENT, make_authority
 from support.proxy import Proxy
@@ -546,7 +547,7 @@ def test_settings_of_a_proxy_that_would_not_be_heeded_are_refused(way: Way, file
 
 
 def _ask_a_dead_name_server(library: str, name: str, ca: str) -> float:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     way = Way(library, name, Files(Path(ca), None))  # type: ignore[arg-type]
     with DeadDNS("127.0.0.1", 53):

@@ -13,7 +13,7 @@ import pytest
 
 import hardsock as hs
 from adapters.web import Web
-from support import Call
+from hardsock.lab.threads import Call
 from support.require import need_module
 
 pytestmark = pytest.mark.usefixtures("event_loops")

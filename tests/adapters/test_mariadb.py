@@ -19,9 +19,9 @@ import hardsock.adapters.pymysql
 from adapters.http_contract import SHORT, causes, nothing_open
 from hardsock.aio import loop as hsloop
 from hardsock.lab.servers.process import Server
-from hardsock.lab.threads import IO_WAITS
+from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
-from support import Call, require
+from support.require import require
 from support.servers.databases import mariadb
 from support.tls import Identities
 

@@ -19,8 +19,12 @@ from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters.kombu import AMQPConnection, Connection, SSLTransport
 from hardsock.adapters.paho import Client
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
-from support import BlackHole, Call, Namespace, PeerScript, require
+from hardsock.lab.threads import Call
+from support.require import require
 from support.servers.brokers import mosquitto, rabbitmq
 from support.tls import Identities
 
@@ -108,7 +112,7 @@ def test_giving_up_does_not_wait_for_the_brokers_end_of_tls(ids: Identities) -> 
 
 def _dead_dns_of(client: str, end: str) -> bool:
     """Runs inside of a namespace."""
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS():
         use_dns("127.0.0.1", timeout=30, attempts=5)

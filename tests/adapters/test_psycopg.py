@@ -15,9 +15,13 @@ import pytest
 import hardsock as hs
 import hardsock.adapters.psycopg
 from adapters.http_contract import QUEUE_WAITS, SHORT, causes
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
+from hardsock.lab.threads import Call
 from pool.relay import Relay
-from support import BlackHole, Call, Namespace, PeerScript, require
+from support.require import require
 from support.servers import postgres
 
 SLOW = "select pg_sleep(60)"
@@ -124,7 +128,7 @@ def test_a_server_that_says_nothing_ends(end: str) -> None:
 
 
 def _dead_dns(end: str) -> bool:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS():
         use_dns("127.0.0.1", timeout=30, attempts=5)

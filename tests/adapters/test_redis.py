@@ -17,10 +17,13 @@ import hardsock.adapters.redis
 from adapters.http_contract import QUEUE_WAITS, SHORT, causes, nothing_open, server_context
 from adapters.redis_parts import *
 from adapters.redis_parts import NAME, OLD, QUIET, url_of
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
-from hardsock.lab.threads import IO_WAITS
+from hardsock.lab.threads import IO_WAITS, Call
 from hardsock.lab.waits import poll_until
-from support import BlackHole, Call, Namespace, PeerScript, require
+from support.require import require
 from support.tls import Identities
 
 
@@ -119,7 +122,7 @@ def test_the_pauses_between_tries_end(end: str) -> None:
 
 
 def _dead_dns(end: str) -> bool:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS():
         use_dns("127.0.0.1", timeout=30, attempts=5)

@@ -19,9 +19,12 @@ import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.redis_parts import *
 from adapters.redis_parts import NAME, OLD, QUIET, url_of
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server, free_port
-from support import BlackHole, Namespace, PeerScript, require
 from support.loops import RUNS
+from support.require import require
 from support.servers import redis_server
 from support.tls import Identities
 
@@ -162,7 +165,7 @@ def test_the_pauses_between_tries_end(end: str, loop: str) -> None:
 
 
 def _dead_dns(end: str, loop: str) -> bool:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     async def main() -> None:
         async with _client(("nobody.test", 6379), end) as client:

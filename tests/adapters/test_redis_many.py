@@ -16,6 +16,7 @@ import hardsock as hs
 import hardsock.adapters.redis
 from adapters.http_contract import SHORT, causes, nothing_open
 from adapters.redis_parts import OLD
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import (
     Server,
     clean_environment,
@@ -24,8 +25,9 @@ from hardsock.lab.servers.process import (
     running,
     work_directory,
 )
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, PeerScript, require
+from support.require import require
 from support.servers import redis_server
 
 pytestmark = pytest.mark.skipif(

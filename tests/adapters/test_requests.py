@@ -27,7 +27,8 @@ from adapters.http_peer import HttpPeer
 from hardsock.adapters import UntestedVersionWarning
 from hardsock.adapters._queue import ScopedQueue
 from hardsock.adapters._versions import check
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.proxy import Proxy
 from support.tls import Identities
 

@@ -19,8 +19,8 @@ import pytest
 
 import hardsock as hs
 from hardsock.adapters.socketserver import Mixin
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call
 from support.tls import Identities
 
 _TIMEOUT = 60.0

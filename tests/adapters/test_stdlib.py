@@ -26,8 +26,11 @@ from adapters.http_contract import *
 from adapters.http_contract import SHORT, causes, nothing_open, server_context
 from adapters.http_peer import HttpPeer
 from hardsock.adapters import ftplib, imaplib, poplib, smtplib
-from hardsock.lab.threads import IO_WAITS
-from support import BlackHole, Call, Namespace, PeerScript, require
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import IO_WAITS, Call
+from support.require import require
 from support.tls import Identities
 
 
@@ -292,7 +295,7 @@ def test_mail_and_ftp_into_a_black_hole_end(protocol: str, ending: str) -> None:
 
 def _dead_dns_of(protocol: str, ending: str) -> bool:
     """Runs inside of a namespace."""
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS():
         use_dns("127.0.0.1", timeout=30, attempts=5)

@@ -778,7 +778,10 @@ START_TEST(a_reload_changes_what_begins_later)
     ASSERT_ERR(HS_WANT, shake_step(&o.client));
     (void)shake_step(&o.server);
     server.identities = &other;
+    server.handshake_timeout_ns = 3 * SECOND;
+    ck_assert_int_eq(hs_tls_config_handshake_timeout(b), 10 * SECOND);
     ASSERT_OK(hs_tls_config_reload(b, &server, fresh()));
+    ck_assert_int_eq(hs_tls_config_handshake_timeout(b), 3 * SECOND);
     handshake_both(&o.client, &o.server); /* goes on with what it began with */
     ASSERT_OK(o.client.rv);
     meet(&p, a, b, "b.example");
@@ -797,7 +800,9 @@ START_TEST(a_reload_that_fails_changes_nothing)
 
     ASSERT_ERR(HS_E_INVALID, hs_tls_config_reload(a, &server, fresh()));
     with_another_key(&server);
+    server.handshake_timeout_ns = 3 * SECOND;
     ASSERT_ERR(HS_E_INVALID, hs_tls_config_reload(b, &server, fresh()));
+    ck_assert_int_eq(hs_tls_config_handshake_timeout(b), 10 * SECOND);
     ck_assert(!meet_briefly(a, b, "a.example"));
     hs_tls_config_unref(a);
     hs_tls_config_unref(b);

@@ -10,13 +10,28 @@
 
 static const int versions[] = {HS_TLS_1_2, HS_TLS_1_3};
 
+static struct hs_tls_config *
+default_client(void)
+{
+    struct hs_tls_options o = client_options();
+
+    return config_of(&o);
+}
+
+static struct hs_tls_config *
+default_server(void)
+{
+    struct hs_tls_options o = server_options();
+
+    return config_of(&o);
+}
+
 /* The inner handshake of a pair, for the name. */
 static hs_err
 shake_within(struct tls_pair *p, struct hs_tls_config *client, const char *name,
              struct shaking *ret_client)
 {
-    struct hs_tls_options o = server_options();
-    struct hs_tls_config *server = config_of(&o);
+    struct hs_tls_config *server = default_server();
     struct shaking b = {.c = p->server, .config = server, .rv = HS_WANT};
 
     *ret_client = (struct shaking){.c = p->client, .config = client, .name = name, .rv = HS_WANT};
@@ -55,8 +70,7 @@ END_TEST
 
 START_TEST(a_third_layer_is_refused_and_costs_nothing)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p;
 
@@ -72,8 +86,7 @@ END_TEST
 /* The reason is queued before the alert goes out, through the other layer. */
 START_TEST(why_the_inner_handshake_failed_is_told_as_ever)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct tls_pair p = default_pair(true, versions[_i]);
     struct shaking a;
 
@@ -147,8 +160,7 @@ END_TEST
 
 START_TEST(who_was_promised_the_inner_layer_does_not_go_on_with_the_outer)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct tls_pair p = default_pair(true, 0);
     struct hs_op op = op_in(20 * MS), next = op_in(10 * SECOND);
     struct hs_error err = {0};
@@ -164,8 +176,7 @@ END_TEST
 
 START_TEST(an_abandoned_inner_handshake_cannot_be_taken_up_again)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct hs_op op = op_step(10 * SECOND), again = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
 
@@ -179,8 +190,7 @@ END_TEST
 
 START_TEST(a_callers_mistake_costs_nothing)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
 
@@ -193,8 +203,7 @@ END_TEST
 
 START_TEST(bytes_of_the_outer_layer_are_no_bytes_of_the_inner)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct hs_op op = op_in(10 * SECOND), next = op_in(10 * SECOND);
     struct tls_pair p = default_pair(true, 0);
     struct hs_error err = {0};
@@ -230,8 +239,7 @@ fill_half(struct hs_conn *c, const void *bytes, size_t len)
 
 START_TEST(nothing_begins_behind_a_half_sent_record)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct hs_op op = op_in(10 * SECOND);
     struct tls_pair p = default_pair(false, 0);
     static const uint8_t bytes[16384];
@@ -466,8 +474,7 @@ ask(void *arg)
 /* Who asks gets the outer layer, nothing, or the inner one. */
 START_TEST(who_asks_while_the_inner_layer_begins_hangs_on_to_nothing)
 {
-    struct hs_tls_options o = client_options();
-    struct hs_tls_config *client = config_of(&o);
+    struct hs_tls_config *client = default_client();
     struct tls_pair p = default_pair(true, versions[_i]);
     struct side s = {.c = p.client};
     struct shaking a;

@@ -18,7 +18,7 @@ from typing import Any
 
 import hardsock as hs
 from hardsock import aio
-from support import Call, Hung
+from hardsock.lab.threads import Call, Hung
 from support.loops import RUNS, task_parked
 
 AsyncFunction = Callable[..., Coroutine[Any, Any, Any]]

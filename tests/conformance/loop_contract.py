@@ -14,7 +14,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.blackhole import BlackHole
-from support import Call
+from hardsock.lab.threads import Call
 
 from .drivers import AsyncFunction, Driver
 from .stream_contract import BIG

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call
+from hardsock.lab.threads import Call
 
 from .drivers import AsyncFunction, Driver
 

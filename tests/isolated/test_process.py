@@ -351,7 +351,8 @@ def _lookup_interrupted() -> list[object]:
 
 @pytest.mark.net
 def test_ctrl_c_interrupts_a_name_lookup() -> None:
-    from support import Namespace, require
+    from hardsock.lab.namespaces import Namespace
+    from support.require import require
 
     with require(Namespace()) as namespace:
         outcome, took, orphans = namespace.run(_lookup_interrupted)

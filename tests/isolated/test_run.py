@@ -20,12 +20,13 @@ import pytest
 
 from adapters.http_peer import HttpPeer
 from adapters.web import Web
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import Server
 from hardsock.lab.waits import poll_until
 from hardsock.running.settings import Settings, parse
-from support import BlackHole, PeerScript, require
 from support.proxy import Proxy
-from support.require import need_module
+from support.require import need_module, require
 from support.servers import http_server, postgres, redis_server
 from support.tls import Identities
 

@@ -9,7 +9,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.adapters._total import Queue, QueueTimeout
-from support import Call
+from hardsock.lab.threads import Call
 
 LATE = 60.0
 

@@ -19,9 +19,12 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock._core import _live
-from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call, run_threaded
+from support.echo import EchoServer
 from support.loops import RUNS, Run, is_parked, task_parked
-from support.require import need_module
+from support.require import need_module, require
 
 pytestmark = pytest.mark.usefixtures("event_loops")
 
@@ -107,7 +110,7 @@ def namespace() -> Iterator[Namespace]:
 
 
 def _race(loop: str) -> dict[str, Any]:
-    from support.inside import bind_mount_file
+    from hardsock.lab.inside import bind_mount_file
 
     hosts = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 
@@ -133,7 +136,7 @@ def test_a_live_address_wins_over_black_holes(namespace: Namespace, loop: str) -
 
 
 def _dead_dns(loop: str) -> dict[str, Any]:
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     async def main() -> dict[str, Any]:
         turns = 0

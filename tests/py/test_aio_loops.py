@@ -19,7 +19,7 @@ import sniffio
 import hardsock as hs
 from hardsock import aio
 from hardsock._core import Hub, Operation
-from support import Call
+from hardsock.lab.threads import Call
 from support.loops import RUNS, task_parked
 from support.require import need_module
 

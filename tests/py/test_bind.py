@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import hardsock as hs
-from support import Call
-from support.threads import run_threaded
+from hardsock.lab.threads import Call, run_threaded
 
 
 @pytest.fixture

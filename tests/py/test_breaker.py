@@ -24,9 +24,13 @@ import hardsock as hs
 from hardsock import aio
 from hardsock._breaker import failure_of
 from hardsock._core import _live
-from support import BlackHole, Call, EchoServer, Namespace, require, run_threaded
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call, run_threaded
+from support.echo import EchoServer
 from support.loops import RUNS
 from support.pki import Authority, make_authority
+from support.require import require
 
 # Half open as soon as anybody looks again.
 SOON = 1e-9
@@ -135,7 +139,7 @@ def test_a_deadline_counts_if_it_left_time_for_an_answer(patience: float, counte
 
 def _in_namespace(hosts: dict[str, str]) -> dict[str, Any]:
     import hardsock as hs
-    from support.inside import bind_mount_file
+    from hardsock.lab.inside import bind_mount_file
 
     bind_mount_file("/etc/hosts", "".join(f"{address} many\n" for address in hosts))
     made = hs.Breaker(jitter=0.0)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support import Unavailable, available, connect_to
+from hardsock.lab.endpoint import connect_to
+from support.require import Unavailable, available
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1"]

@@ -14,8 +14,8 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
-from support import connect_to
 from support.loops import MAINS
 from support.tls import Identities
 

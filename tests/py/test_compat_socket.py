@@ -15,7 +15,11 @@ import pytest
 
 import hardsock as hs
 from hardsock.compat import socket
-from support import BlackHole, Call, Namespace, PeerScript, require
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
+from support.require import require
 from support.tls import Identities
 
 
@@ -178,7 +182,7 @@ def test_options_set_before_the_connect_hold_after_it(listener: socket.socket) -
 
 def _names_under_a_dead_name_server() -> dict[str, float]:
     from hardsock.compat import socket
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     took = {}
     with DeadDNS("127.0.0.1", 53):

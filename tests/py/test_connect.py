@@ -21,8 +21,12 @@ import pytest
 
 import hardsock as hs
 import hardsock.aio
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.namespaces import Namespace
 from hardsock.lab.servers.process import free_port
-from support import BlackHole, Call, EchoServer, Namespace, require
+from hardsock.lab.threads import Call
+from support.echo import EchoServer
+from support.require import require
 
 
 @pytest.fixture
@@ -101,8 +105,9 @@ def test_an_expired_deadline_fails_before_any_system_call() -> None:
 def _race(ports: dict[str, Any]) -> dict[str, Any]:
     """In a namespace: a name with three black holes and one live address."""
     import hardsock as hs
-    from support import BlackHole, EchoServer
-    from support.inside import bind_mount_file
+    from hardsock.lab.blackhole import BlackHole
+    from hardsock.lab.inside import bind_mount_file
+    from support.echo import EchoServer
 
     dead = [f"127.0.1.{i}" for i in (1, 2, 3)]
     bind_mount_file(
@@ -135,7 +140,7 @@ def test_black_holes_share_one_deadline_and_lose_to_a_live_address(namespace: Na
 
 def _dead_dns() -> dict[str, Any]:
     import hardsock as hs
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS("127.0.0.1", 53):
         use_dns("127.0.0.1", timeout=20, attempts=2)
@@ -172,7 +177,7 @@ def test_a_dead_name_server_ends_at_the_deadline_and_the_orphan_is_counted(
 def _queued_and_inherited() -> list[dict[str, Any]]:
     import hardsock as hs
     from hardsock import aio
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     def of_a_child() -> dict[str, Any]:
         reader, writer = os.pipe()
@@ -219,7 +224,8 @@ def test_lookups_without_a_thread_and_those_of_the_parent_are_counted(
 
 def _silent_aaaa() -> dict[str, Any]:
     import hardsock as hs
-    from support import DROP, EchoServer, ScriptedDNS, answer, use_dns
+    from hardsock.lab.dns import DROP, ScriptedDNS, answer, use_dns
+    from support.echo import EchoServer
 
     with (
         EchoServer() as echo,
@@ -238,7 +244,7 @@ def test_a_dropped_aaaa_answer_costs_50_ms_not_the_resolvers_time(namespace: Nam
 
 def _exhausted_ports() -> dict[str, Any]:
     import hardsock as hs
-    from support.inside import write_sysctl
+    from hardsock.lab.inside import write_sysctl
 
     write_sysctl("net.ipv4.ip_local_port_range", "50000 50003")
     with hs.listen(("127.0.0.1", 40000)) as listener, contextlib.ExitStack() as stack:
@@ -262,7 +268,7 @@ def test_exhausted_ports_are_counted_in_the_hint(namespace: Namespace) -> None:
 
 def _ports_of_closed_connections() -> dict[str, Any]:
     import hardsock as hs
-    from support.inside import write_sysctl
+    from hardsock.lab.inside import write_sysctl
 
     write_sysctl("net.ipv4.ip_local_port_range", "50000 50003")
     write_sysctl("net.ipv4.tcp_tw_reuse", 0)
@@ -365,7 +371,7 @@ def test_a_source_may_be_a_port_of_any_address() -> None:
 
 def _source_of_a_dead_name() -> str | None:
     import hardsock as hs
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     with DeadDNS("127.0.0.1", 53):
         use_dns("127.0.0.1", timeout=20, attempts=2)

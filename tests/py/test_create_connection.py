@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import BlackHole, PeerScript, require
+from hardsock.lab.blackhole import BlackHole
+from hardsock.lab.peers import PeerScript
+from support.require import require
 from support.servers import http_server
 
 

@@ -15,7 +15,7 @@ import pytest
 import hardsock as hs
 from hardsock import _core, aio
 from hardsock.compat import socket as compat
-from support import Call
+from hardsock.lab.threads import Call
 
 SHORT = 0.03
 

@@ -19,8 +19,8 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core, aio
+from hardsock.lab.threads import run_threaded
 from hardsock.lab.waits import poll_until
-from support.threads import run_threaded
 
 
 def _here() -> str:

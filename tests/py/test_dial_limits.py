@@ -14,7 +14,8 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
-from support import Call, PeerScript, run_threaded
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call, run_threaded
 from support.loops import RUNS
 
 pytestmark = pytest.mark.usefixtures("event_loops")

@@ -11,7 +11,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import _dialing, aio
-from support import Call
+from hardsock.lab.threads import Call
 from support.loops import RUNS
 from support.tls import Identities
 

@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab import inside
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, Namespace, inside
 from support.packets import Capture, mute
 from support.require import available, require
 

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call, Namespace, require
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call
+from support.require import require
 
 Pair = tuple[hs.Connection, hs.Connection]
 
@@ -248,7 +250,7 @@ def test_a_connection_in_a_forked_child_says_what_to_do(pair: Pair) -> None:
 
 def _lookups_of_a_dead_name() -> list[list[object]]:
     import hardsock as hs
-    from support import DeadDNS, use_dns
+    from hardsock.lab.dns import DeadDNS, use_dns
 
     told = []
     with DeadDNS("127.0.0.1", 53):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from support import Unavailable, available, connect_to
+from hardsock.lab.endpoint import connect_to
+from support.require import Unavailable, available
 from support.signals import wait_until_caught
 from support.tls import Identities
 

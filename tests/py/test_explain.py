@@ -13,9 +13,9 @@ import pytest
 
 from hardsock.__main__ import main
 from hardsock.cli.explain import _kernel_gives_up, _usable_ports
-from support import inside
-from support.dns import DeadDNS, use_dns
-from support.namespaces import Namespace
+from hardsock.lab import inside
+from hardsock.lab.dns import DeadDNS, use_dns
+from hardsock.lab.namespaces import Namespace
 from support.require import require
 
 COMMAND = [sys.executable, "-m", "hardsock", "explain"]

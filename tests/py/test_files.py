@@ -22,7 +22,8 @@ import pytest
 from hypothesis import strategies as st
 
 import hardsock as hs
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.tls import Identities, tls_pair
 
 SOON = 0.002  # a deadline that passes while a call waits

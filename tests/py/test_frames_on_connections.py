@@ -21,7 +21,8 @@ import pytest
 from hypothesis import strategies as st
 
 import hardsock as hs
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 
 Pair = tuple[hs.Connection, socket.socket]
 

@@ -186,6 +186,35 @@ def test_the_one_idle_for_longest_goes_first_within_the_budget(server: hs.Server
     assert ("all", "CloseIdle", "over budget", 3) in one.counters()
 
 
+def test_nobody_is_closed_in_the_place_of_one_that_is_still_ending() -> None:
+    """Its thread has yet to close it, so it is seen; the rule is clear without it."""
+    go_on, log = threading.Event(), Log()
+
+    def tidy(conn: hs.Connection) -> None:
+        try:
+            echo(conn)
+        finally:
+            go_on.wait(60)
+
+    action = guard.CloseIdle(over=0, young=0, at_most=1000, per=0.001)
+    rule = guard.Rule("all", when=guard.connections > 2, clear=2, then=action)
+    with hs.serve(tidy, ("127.0.0.1", 0), drain_timeout=5, workers=8) as server:
+        with clients(server.address, 3):
+            quiet(server, 3)
+            one = hs.Guard(server, rule, enforce=True, log=log)
+            one.tick()
+            settle(one, log, 1)
+            lately = one._engine.states[0].spent[0].chosen
+            until(lambda: (one.tick(), not lately)[1])
+            assert "1 asked lately" in one.explain()
+            assert len(one._scope.look(0.0).connections) == 3
+            go_on.set()
+            until(lambda: server.stats().active == 2)
+            one.tick()
+    assert log.outcomes() == ["closed"]
+    assert one.armed() == {"all": False}
+
+
 def test_an_event_loops_server_is_guarded_from_a_thread() -> None:
     log = Log()
 

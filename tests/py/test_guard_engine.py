@@ -83,16 +83,19 @@ class Model(RuleBasedStateMachine):
             max_size=30,
             unique_by=lambda one: one[0],
         ),
+        ending=st.sets(st.integers(0, 40), max_size=10),
     )
-    def step(self, passed: float, known: bool, crowd: list[tuple[int, float, str]]) -> None:
+    def step(
+        self, passed: float, known: bool, crowd: list[tuple[int, float, str]], ending: set[int]
+    ) -> None:
         self.now += passed
         found = [idle(i, seconds, seconds + i % 4, state) for i, seconds, state in crowd]
         value = float(len(found)) if known else None
         self.past.append((self.now, value))
-        decisions = self.engine.step(self.now, {"connections": value}, found)
+        decisions = self.engine.step(self.now, {"connections": value}, found, ending)
         on = self.should_be_on()
         self.check_changes(decisions, on)
-        self.check_victims(decisions, found, on)
+        self.check_victims(decisions, found, ending, on)
         self.was_on = on
 
     def check_changes(self, decisions: list[Decision], on: bool) -> None:
@@ -102,7 +105,9 @@ class Model(RuleBasedStateMachine):
         self.began += kinds(decisions).count(Kind.BEGIN)
         self.ended += kinds(decisions).count(Kind.END)
 
-    def check_victims(self, decisions: list[Decision], found: list[Candidate], on: bool) -> None:
+    def check_victims(
+        self, decisions: list[Decision], found: list[Candidate], ending: set[int], on: bool
+    ) -> None:
         victims = [one.victim for one in decisions if one.victim is not None]
         assert on or not victims
         recent = {i for at, i in self.chosen if self.now - at < self.action.per}
@@ -112,10 +117,10 @@ class Model(RuleBasedStateMachine):
             if one.state in ("idle", "pooled")
             and one.idle > 5
             and one.age >= 2
-            and one.id not in recent
+            and one.id not in recent | ending
         ]
         room = self.action.budget(len(found)) - len(recent)
-        too_many = len(found) - self.clear
+        too_many = len(found) - self.clear - sum(one.id in ending for one in found)
         if on:
             assert len(victims) == max(0, min(len(fit), room, too_many))
         assert all(victim in fit for victim in victims)
@@ -167,6 +172,25 @@ def test_two_rules_do_not_choose_the_same_connection_at_once() -> None:
     crowd = [idle(i, 50 + i) for i in range(3)]
     chosen = [one.victim.id for one in engine.step(0, {"connections": 11}, crowd) if one.victim]
     assert chosen == [2, 1, 0]
+
+
+def test_two_actions_together_choose_no_more_than_are_too_many() -> None:
+    two = [guard.CloseIdle(over=5, at_most=6, per=10), guard.CloseIdle(over=1, at_most=6, per=10)]
+    engine = Engine([a_rule(clear=10, then=two)])
+    crowd = [idle(i, 50 + i) for i in range(20)]
+    chosen = [one.victim.id for one in engine.step(0, {"connections": 20}, crowd) if one.victim]
+    assert chosen == list(range(19, 9, -1))
+
+
+def test_nobody_is_chosen_in_the_place_of_one_that_is_ending() -> None:
+    engine = Engine([a_rule(clear=10)])
+    crowd = [idle(i, 50 + i) for i in range(12)]
+    first = [one.victim.id for one in engine.step(0, {"connections": 12}, crowd) if one.victim]
+    assert first == [11, 10]
+    for now in (5, 11, 30):
+        assert kinds(engine.step(now, {"connections": 12}, crowd, {10, 11})) == []
+    spared = engine.step(31, {"connections": 12}, crowd, {11})
+    assert [one.victim.id for one in spared if one.victim] == [10]
 
 
 def test_being_over_the_budget_is_said_once_for_each_number() -> None:

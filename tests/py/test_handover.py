@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, connect_to, require
+from support.require import require
 
 LOCAL = ("127.0.0.1", 0)
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "zero_downtime.py"

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support import available
-from support.require import Unavailable
+from support.require import Unavailable, available
 
 HERD = Path(__file__).parents[1] / "herd" / "idle_herd.py"
 

@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call, Namespace, connect_to, require
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.threads import Call
+from support.require import require
 
 
 def test_accepts_with_a_deadline_and_a_token() -> None:
@@ -260,7 +263,7 @@ def _reuse_port_warnings() -> Any:
     import warnings
 
     import hardsock as hs
-    from support.inside import write_sysctl
+    from hardsock.lab.inside import write_sysctl
 
     seen = []
     for value in ("0", "1"):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call
+from hardsock.lab.threads import Call
 from support.require import need_module
 from support.tls import Identities
 

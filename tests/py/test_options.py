@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import EchoServer
+from support.echo import EchoServer
 
 
 def test_options_are_frozen_and_keyword_only() -> None:

@@ -17,7 +17,7 @@ import hardsock as hs
 from hardsock import _core
 from hardsock._core import Hub, Parking
 from hardsock.aio._host import current_hub
-from support import Call
+from hardsock.lab.threads import Call
 from support.refused import refuse_epoll_wait
 from support.require import available, need_testcapi
 

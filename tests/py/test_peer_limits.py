@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, connect_to
 
 TIMEOUT = 10
 HEADER = "PROXY TCP4 {} 192.0.2.2 1234 443\r\n"

@@ -13,7 +13,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
-from support import EchoServer
+from support.echo import EchoServer
 from support.kernel import unread
 from support.loops import RUNS, Run, task_parked
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hardsock import aio
-from support import EchoServer
+from support.echo import EchoServer
 
 SIZE, DIALS = 20, 3
 

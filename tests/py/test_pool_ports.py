@@ -12,7 +12,7 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab.namespaces import Namespace
-from support import require
+from support.require import require
 
 PORTS = 100
 REQUESTS = 10_000
@@ -30,7 +30,7 @@ def namespace() -> Iterator[Namespace]:
 
 
 def _few_ports() -> None:
-    from support.inside import write_sysctl
+    from hardsock.lab.inside import write_sysctl
 
     write_sysctl("net.ipv4.ip_local_port_range", f"{FIRST_PORT} {FIRST_PORT + PORTS - 1}")
     # Linux may take a port of loopback out of TIME_WAIT after a second: to no other host.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import require
+from support.require import require
 from support.servers import postgres, redis_server
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

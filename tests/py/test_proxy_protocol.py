@@ -13,9 +13,11 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, connect_to, require
 from support.conversation import Handlers
+from support.require import require
 from support.servers import haproxy, nginx_stream
 from support.serving import DRIVERS, serving
 from support.tls import Identities

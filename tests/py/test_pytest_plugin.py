@@ -14,9 +14,9 @@ import pytest
 
 import hardsock as hs
 from hardsock import _core
+from hardsock.lab.threads import run_threaded
 from hardsock.leaks.owners import KINDS, Finding, Owner, Owners
 from support.require import need_module
-from support.threads import run_threaded
 
 LEAKS = """
 import os, socket, threading

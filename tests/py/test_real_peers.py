@@ -16,7 +16,7 @@ import urllib3
 
 import hardsock as hs
 from hardsock import aio
-from support import require
+from support.require import require
 from support.servers import nginx, redis_server
 
 CRLF = hs.Line("\r\n")
@@ -188,7 +188,7 @@ def strict_smtp(conn: hs.Connection) -> list[bytes]:
 
 
 def test_smtplib_delivers_to_a_strict_parser() -> None:
-    from support import Call
+    from hardsock.lab.threads import Call
 
     with hs.listen(("127.0.0.1", 0)) as listener:
 

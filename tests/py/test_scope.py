@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import hardsock as hs
-from support import Call
+from hardsock.lab.threads import Call
 
 
 @pytest.fixture

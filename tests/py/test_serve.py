@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import run_threaded
 from hardsock.lab.waits import poll_until
 from hardsock.serving.options import ServeOptions
-from support import connect_to, run_threaded
 from support.served import LOCAL, Gate, ask, echo, rest_of, settled
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)

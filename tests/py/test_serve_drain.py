@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call, run_threaded
 from hardsock.lab.waits import poll_until
 from hardsock.serving import drain
 from hardsock.serving.options import ServeOptions
-from support import Call, connect_to, run_threaded
 from support.served import LOCAL, Gate, ask, echo, rest_of, settled
 from support.signals import wait_until_caught
 

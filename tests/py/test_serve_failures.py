@@ -11,8 +11,8 @@ import threading
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
-from support import connect_to
 from support.served import LOCAL, Gate, ask, rest_of, settled
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call, run_threaded
 from hardsock.lab.waits import poll_until
 from hardsock.serving.ledger import Outcome
 from hardsock.serving.seldom import Seldom
 from hardsock.serving.workers import Crew
-from support import Call, connect_to, run_threaded
 from support.tls import Identities
 
 LOCAL = ("127.0.0.1", 0)

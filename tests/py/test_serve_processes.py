@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
 from hardsock.serving.channel import Channel
 from hardsock.serving.child import _Talk
 from hardsock.serving.processes import Plan
-from support import connect_to
 from support.process_handlers import (
     closes_all,
     never,

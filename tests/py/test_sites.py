@@ -13,8 +13,8 @@ import urllib3
 
 import hardsock as hs
 from hardsock import _core, aio
-from support import PeerScript
-from support.threads import run_threaded
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import run_threaded
 
 _numbers = itertools.count()
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 import hardsock as hs
-from support import PeerScript, require
+from hardsock.lab.peers import PeerScript
+from support.require import require
 from support.servers import http_server, redis_server
 
 

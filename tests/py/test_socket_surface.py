@@ -22,7 +22,7 @@ import pytest
 
 import hardsock as hs
 from hardsock import aio
-from support import Call
+from hardsock.lab.threads import Call
 from support.require import need_module, need_testcapi
 from support.tls import Identities, tls_pair
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.pki import CLIENT
 from support.tls import Identities
 

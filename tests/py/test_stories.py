@@ -23,8 +23,7 @@ from typing import Any
 import pytest
 
 from hardsock.lab.namespaces import Namespace
-from support import require
-from support.require import need_module
+from support.require import need_module, require
 
 DOCS = Path(__file__).parents[2] / "docs" / "observing.md"
 MINUTE = 60
@@ -251,7 +250,7 @@ def see_gil(it: Service) -> dict[str, str]:
 
 
 def see_ports(it: Service) -> dict[str, str]:
-    from support.inside import write_sysctl
+    from hardsock.lab.inside import write_sysctl
 
     write_sysctl("net.ipv4.ip_local_port_range", "50000 50019")
     assert it.say() == "99\n"

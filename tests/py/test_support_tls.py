@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hardsock.lab.servers.process import find_program
-from support import Call, tls_raw
+from hardsock.lab.threads import Call
+from support import tls_raw
 from support.ocsp import ocsp_response
 from support.pki import Authority, Identity, make_authority, write_chain
 from support.require import available

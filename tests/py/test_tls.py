@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 import hardsock as hs
 from conformance.drivers import Driver
-from support import Namespace, PeerScript, require
+from hardsock.lab.namespaces import Namespace
+from hardsock.lab.peers import PeerScript
+from support.require import require
 from support.tls import Identities, tls_pair
 from support.tls_visits import echo, greet, info, mutual, serve, visit
 
@@ -184,7 +186,7 @@ def test_a_name_may_be_given_as_people_write_it(ids: Identities, run: Any) -> No
 def _by_an_idn() -> list[str | None]:
     from tempfile import TemporaryDirectory
 
-    from support.inside import bind_mount_file
+    from hardsock.lab.inside import bind_mount_file
 
     bind_mount_file("/etc/hosts", f"127.0.1.1 {A_LABEL}\n")
     bind_mount_file("/etc/nsswitch.conf", "hosts: files\n")
@@ -392,7 +394,7 @@ def _race(first: str) -> dict[str, list[str]]:
     """A name with two addresses, of which the first has a *first* ("stalls", "expired")."""
     from tempfile import TemporaryDirectory
 
-    from support.inside import bind_mount_file
+    from hardsock.lab.inside import bind_mount_file
 
     bind_mount_file("/etc/hosts", "127.0.1.1 two.test\n127.0.1.2 two.test\n")
     bind_mount_file("/etc/nsswitch.conf", "hosts: files\n")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call, connect_to, tls_raw
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call
+from support import tls_raw
 from support.pki import CLIENT, Authority, Identity, make_authority, self_signed
 from support.require import available
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import PeerScript, tls_raw
+from hardsock.lab.peers import PeerScript
+from support import tls_raw
 from support.badssl import CERTIFICATES, HOST, PROTOCOLS, Row, World
 from support.require import available, require
 

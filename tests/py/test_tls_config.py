@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support.threads import run_threaded
+from hardsock.lab.threads import run_threaded
 from support.tls import Identities, openssl, tls_pair
 
 Change = Callable[[Path], None]

@@ -18,8 +18,8 @@ import scramp  # noqa: E402
 
 import hardsock as hs  # noqa: E402
 from hardsock import aio  # noqa: E402
-from support import require  # noqa: E402
 from support.loops import RUNS  # noqa: E402
+from support.require import require  # noqa: E402
 from support.servers import postgres  # noqa: E402
 from support.tls import Identities, tls_pair  # noqa: E402
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, PeerScript
 from support.pki import make_authority
 
 

@@ -19,8 +19,9 @@ import pytest
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
 from hardsock import aio
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call, run_threaded
 from hardsock.lab.waits import poll_until
-from support import Call, connect_to, run_threaded
 from support.loops import task_parked
 from support.tls import Identities
 

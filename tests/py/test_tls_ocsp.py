@@ -21,7 +21,7 @@ from cryptography.x509.ocsp import OCSPResponseStatus
 
 import hardsock as hs
 from hardsock.lab.servers.process import find_program
-from support import Call
+from hardsock.lab.threads import Call
 from support.badssl import Verify
 from support.ocsp import ocsp_failure, ocsp_response
 from support.pki import OCSP_SIGNING, Authority, Identity, make_authority

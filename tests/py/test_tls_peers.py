@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
-from support import Call, EchoServer, PeerScript
+from support.echo import EchoServer
 from support.pki import CLIENT, Identity, make_authority
 from support.programs import openssl_s_client, psql
 from support.require import available, require

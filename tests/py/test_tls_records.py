@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import hardsock as hs
-from support import Call, connect_to
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call
 from support.pki import CLIENT, Authority, Identity, make_authority
 from support.require import available
 from support.tls_peers import (

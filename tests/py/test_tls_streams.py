@@ -18,9 +18,11 @@ import urllib3
 import hardsock as hs
 from conformance.drivers import DRIVERS, Driver
 from hardsock import aio
+from hardsock.lab.peers import PeerScript
 from hardsock.lab.servers.process import free_port
+from hardsock.lab.threads import Call, run_threaded
 from hardsock.lab.waits import poll_until
-from support import Call, PeerScript, require, run_threaded
+from support.require import require
 from support.servers import redis_server
 from support.tls import Identities, tls_pair
 from support.tls_visits import echo, serve, visit

@@ -11,7 +11,8 @@ import pytest
 
 import hardsock as hs
 from conformance.drivers import Driver
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.tls import Identities, tls_pair
 from support.tls_visits import info
 

@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 import hardsock as hs
-from support import Call, run_threaded
+from hardsock.lab.threads import Call, run_threaded
 
 
 def test_a_fresh_token_is_live() -> None:

@@ -18,9 +18,10 @@ import pytest
 
 from hardsock import __main__
 from hardsock.lab.inside import ready, wait_for_stop
+from hardsock.lab.namespaces import Namespace
 from hardsock.top import kernel
 from hardsock.top.tables import VIEWS, plain, seconds, size, table
-from support import Namespace, require
+from support.require import require
 
 SERVICE = """
 import sys, threading

@@ -13,7 +13,8 @@ import pytest
 import hardsock as hs
 from hardsock import aio
 from hardsock.connecting.proxies import parse_via
-from support import Call, PeerScript
+from hardsock.lab.peers import PeerScript
+from hardsock.lab.threads import Call
 from support.echo import EchoServer
 from support.proxy import Proxy
 from support.tls import Identities

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.servers.process import find_program, free_port, running
 from hardsock.lab.waits import poll_until
-from support import connect_to
 from support.require import Unavailable, available
 from support.serving import Honest
 

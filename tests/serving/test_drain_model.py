@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.threads import Call
 from hardsock.lab.waits import poll_until
 from hardsock.serving.actions import Actions
 from hardsock.serving.drain import Drain
 from hardsock.serving.quiet import QuietConnections
-from support import Call, connect_to, tls_raw
+from support import tls_raw
 from support.conversation import Handlers, Step, Steps, handlers, waiting
 from support.serving import DRIVERS, Server, serving
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
-from support import connect_to, http1, tls_raw
+from support import http1, tls_raw
 from support.serving import Server, abused, few_workers, serving
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import pytest
 import hardsock as hs
 from hardsock import _core
 from hardsock.aio._tasks import AsyncioTasks
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
-from support import connect_to
 from support.conversation import Handlers
 from support.serving import serving
 

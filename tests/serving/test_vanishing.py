@@ -14,9 +14,10 @@ import pytest
 
 import hardsock as hs
 from hardsock.lab import inside
+from hardsock.lab.namespaces import Namespace
 from hardsock.lab.waits import poll_until
-from support import Namespace, available, http1, require
-from support.require import Unavailable
+from support import http1
+from support.require import Unavailable, available, require
 from support.serving import Honest, Server, abused, few_workers, serving
 from support.tls import Identities
 

@@ -7,8 +7,8 @@ import threading
 from typing import Any
 
 import hardsock as hs
+from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
-from support import connect_to
 
 LOCAL = ("127.0.0.1", 0)
 

@@ -31,8 +31,8 @@ sys.path[:0] = [str(TOP / "python"), str(TOP / "tests")]
 
 import hardsock as hs  # noqa: E402
 from hardsock import aio  # noqa: E402
+from hardsock.lab.peers import PeerScript  # noqa: E402
 from support.echo import EchoServer  # noqa: E402
-from support.peers import PeerScript  # noqa: E402
 
 NAME = "localhost"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support_tune import BINARY, CONFLICT, DRIFT, OK, PROFILE, Root, profile
 
-from support import Unavailable, available
+from support.require import Unavailable, available
 
 
 @pytest.mark.slow

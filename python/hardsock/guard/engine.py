@@ -6,12 +6,14 @@ Invariants:
 - Within any ``per`` seconds at most the budget's number is chosen, of the connections that there
   were at the moment of choosing; none is chosen twice within them.
 - Each that is chosen was idle for longer than ``over`` and not young, and of those the longest.
+- One that is ending, by an earlier step or by another action of this one, is no longer too many: it
+  is not chosen again, and nobody is chosen in its place.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -117,9 +119,16 @@ class Engine:
         self.states = [State(rule) for rule in rules]
 
     def step(
-        self, now: float, figures: Quantities, candidates: Sequence[Candidate]
+        self,
+        now: float,
+        figures: Quantities,
+        candidates: Sequence[Candidate],
+        ending: Collection[int] = (),
     ) -> list[Decision]:
-        """Decide, at a time that never goes back."""
+        """Decide, at a time that never goes back; *ending*: those chosen before that are there yet.
+
+        An end takes its time: a connection is seen until its own thread has closed it.
+        """
         decisions: list[Decision] = []
         for state in self.states:
             if state.look(now, figures):
@@ -127,9 +136,8 @@ class Engine:
             if not state.on:
                 continue
             for action, spent in zip(state.rule.then, state.spent, strict=True):
-                taken = {d.victim.id for d in decisions if d.victim is not None}
-                left = [one for one in candidates if one.id not in taken] if taken else candidates
-                decisions += self._act(now, state.rule, action, spent, figures, left)
+                going = {d.victim.id for d in decisions if d.victim is not None}.union(ending)
+                decisions += self._act(now, state.rule, action, spent, figures, candidates, going)
         return decisions
 
     def _act(
@@ -140,6 +148,7 @@ class Engine:
         spent: _Spent,
         figures: Quantities,
         candidates: Sequence[Candidate],
+        going: set[int],
     ) -> list[Decision]:
         if isinstance(action, (Diagnose, Call)):
             if now - spent.last < action.per:
@@ -149,8 +158,8 @@ class Engine:
         if not isinstance(action, CloseIdle):
             return []
         spent.forget(now - action.per)
-        found = choose(action, spent.chosen, candidates)
-        found = found[: surplus(rule, figures, len(candidates))]
+        found = choose(action, going.union(spent.chosen), candidates)
+        found = found[: surplus(rule, figures, candidates, going)]
         room = max(0, action.budget(len(candidates)) - len(spent.chosen))
         decisions = [Decision(Kind.CLOSE, rule, action, victim) for victim in found[:room]]
         spent.chosen.update((victim.id, now) for victim in found[:room])
@@ -185,19 +194,23 @@ def _changed(state: State) -> list[Decision]:
 
 
 def choose(
-    action: CloseIdle, chosen: dict[int, float], candidates: Sequence[Candidate]
+    action: CloseIdle, but: Collection[int], candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """Those that may be closed, the one idle for longest first."""
-    found = [one for one in candidates if one.id not in chosen and one.may_close(action)]
+    found = [one for one in candidates if one.id not in but and one.may_close(action)]
     return sorted(found, key=lambda one: (-one.idle, one.id))
 
 
-def surplus(rule: Rule, figures: Quantities, n: int) -> int | None:
+def surplus(
+    rule: Rule, figures: Quantities, candidates: Sequence[Candidate], going: Collection[int]
+) -> int | None:
     """How many are too many, if the rule is about their number; None: as many as there are."""
+    n = len(candidates)
     for one in rule.when:
         if not one.above or one.quantity not in ("connections", "connections_share"):
             continue
         value = figures.get(one.quantity)
         if value is not None and value > 0:
-            return max(0, math.ceil(n - one.clear * n / value))
+            there_yet = sum(candidate.id in going for candidate in candidates)
+            return max(0, math.ceil(n - one.clear * n / value) - there_yet)
     return None

@@ -24,11 +24,11 @@ def explain(guard: Guard, now: float, seen: Seen | None) -> str:
     if seen is None:
         return "\n".join([*lines, "  has not looked yet"])
     for state in guard._engine.states:
-        lines += _of_rule(state, now, seen)
+        lines += _of_rule(state, now, seen, guard._ending)
     return "\n".join(lines)
 
 
-def _of_rule(state: State, now: float, seen: Seen) -> list[str]:
+def _of_rule(state: State, now: float, seen: Seen, ending: set[int]) -> list[str]:
     rule = state.rule
     values = [_value(one, seen) for one in rule.when]
     if state.on:
@@ -42,7 +42,7 @@ def _of_rule(state: State, now: float, seen: Seen) -> list[str]:
     verb = "does" if state.on else "would"
     for action, spent in zip(rule.then, state.spent, strict=True):
         if isinstance(action, CloseIdle):
-            lines.append(_of_close(action, set(spent.chosen), state, verb, seen))
+            lines.append(_of_close(action, set(spent.chosen), ending, state, verb, seen))
         else:
             lines.append(f"    {verb} {action!r}")
     return lines
@@ -70,15 +70,17 @@ def _forecast(state: State, seen: Seen) -> str:
     return f" (sets in in {seconds:.0f} s at {growth:.3g} more a second)"
 
 
-def _of_close(action: CloseIdle, chosen: set[int], state: State, verb: str, seen: Seen) -> str:
-    n = len(seen.connections)
-    found = choose(action, dict.fromkeys(chosen, 0.0), seen.connections)
-    wanted = surplus(state.rule, seen.figures, n)
+def _of_close(
+    action: CloseIdle, chosen: set[int], ending: set[int], state: State, verb: str, seen: Seen
+) -> str:
+    n, asked = len(seen.connections), chosen | ending
+    found = choose(action, asked, seen.connections)
+    wanted = surplus(state.rule, seen.figures, seen.connections, ending)
     budget = action.budget(n)
     now = min(len(found), budget - len(chosen), n if wanted is None else wanted)
     reasons: dict[str, int] = {}
     for one in seen.connections:
-        why = _why_not(action, one.id in chosen, one)
+        why = _why_not(action, one.id in asked, one)
         if why is not None:
             reasons[why] = reasons.get(why, 0) + 1
     text = (
@@ -92,11 +94,11 @@ def _of_close(action: CloseIdle, chosen: set[int], state: State, verb: str, seen
     return text
 
 
-def _why_not(action: CloseIdle, chosen: bool, one: object) -> str | None:
+def _why_not(action: CloseIdle, asked: bool, one: object) -> str | None:
     from hardsock.guard.engine import Candidate
 
     assert isinstance(one, Candidate)
-    if chosen:
+    if asked:
         return "asked lately"
     if one.state not in ("idle", "pooled"):
         return one.state

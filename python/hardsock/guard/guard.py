@@ -112,6 +112,7 @@ class Guard:
         self._lock = threading.RLock()
         self._engine = Engine(rules)
         self._asked: list[_Pending] = []  # guarded by lock
+        self._ending: set[int] = set()  # guarded by lock; asked, or closed and still seen
         self._lasts: list[tuple[Rule, Action]] = []  # guarded by lock; what has begun
         self._ends = 0  # guarded by lock; how often what lasts was taken back
         self._seen: Seen | None = None  # guarded by lock
@@ -198,7 +199,7 @@ class Guard:
         self._ends += 1  # Of a look whose function has forked: in the child nothing more begins.
         self._lock = threading.RLock()
         self._engine = Engine(self.rules)
-        self._asked, self._lasts = [], []
+        self._asked, self._ending, self._lasts = [], set(), []
         self._scope.forget()
         self._thread = None
         self._stopping = threading.Event()
@@ -219,7 +220,8 @@ class Guard:
         self._settle(False)
         seen, ends = self._scope.look(now), self._ends
         self._seen = seen
-        for decision in self._engine.step(now, seen.figures, seen.connections):
+        self._ending.intersection_update(one.id for one in seen.connections)
+        for decision in self._engine.step(now, seen.figures, seen.connections, self._ending):
             self._do(decision, seen)
             if self._ends != ends:
                 return  # Its function of ``Call`` has stopped it: nothing more may begin.
@@ -292,8 +294,10 @@ class Guard:
         asked = self._scope.retire(victim, action.over, action.young)
         if asked.idle is not None:
             details["idle"] = round(asked.idle, 3)
+        if asked.outcome in ("asked", "closed"):
+            self._ending.add(victim.id)
         if asked.outcome == "asked":
-            self._asked.append(_Pending(rule, _name(action), asked, details))
+            self._asked.append(_Pending(rule, _name(action), victim.id, asked, details))
         else:
             self._tell_outcome(rule, _name(action), asked.outcome, details)
 
@@ -314,6 +318,8 @@ class Guard:
             if outcome == "asked":
                 left.append(one)
             else:
+                if outcome != "closed":
+                    self._ending.discard(one.ident)
                 why = "busy" if outcome == "spared" else outcome
                 self._tell_outcome(one.rule, one.action, why, one.details)
         self._asked = left
@@ -344,6 +350,7 @@ class Guard:
         self._try("write its log", self._audit.tell, "", "guard", "disarmed", {"error": error})
         asked, self._asked = self._asked, []
         for one in asked:
+            self._ending.discard(one.ident)
             self._try("leave one alone", self._scope.outcome_of, one.asked, True)
         self._engine.end()
         lasts, self._lasts = self._lasts, []  # Whatever the engine thinks: a step may be half done.
@@ -384,10 +391,13 @@ class Guard:
 class _Pending:
     """One that was asked to end."""
 
-    __slots__ = ("action", "asked", "details", "rule", "since")
+    __slots__ = ("action", "asked", "details", "ident", "rule", "since")
 
-    def __init__(self, rule: str, action: str, asked: Asked, details: dict[str, object]) -> None:
-        self.rule, self.action, self.asked, self.details = rule, action, asked, details
+    def __init__(
+        self, rule: str, action: str, ident: int, asked: Asked, details: dict[str, object]
+    ) -> None:
+        self.rule, self.action, self.ident = rule, action, ident
+        self.asked, self.details = asked, details
         self.since = time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""Self tests of support.dns."""
+"""Self tests of hardsock.lab.dns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from support.dns import DROP, NXDOMAIN, SERVFAIL, DeadDNS, ScriptedDNS, answer, resolv_conf, use_dns
-from support.namespaces import Namespace
+from hardsock.lab.dns import (
+    DROP,
+    NXDOMAIN,
+    SERVFAIL,
+    DeadDNS,
+    ScriptedDNS,
+    answer,
+    resolv_conf,
+    use_dns,
+)
+from hardsock.lab.namespaces import Namespace
 from support.require import require
 
 NAME = b"\x01a\x04test\x00"

@@ -1,4 +1,4 @@
-"""Self tests of support.threads."""
+"""Self tests of hardsock.lab.threads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from support import threads
-from support.threads import Call, Hung, ThreadFailures, run_threaded, wait_until_blocked
+from hardsock.lab import threads
+from hardsock.lab.threads import Call, Hung, ThreadFailures, run_threaded, wait_until_blocked
 
 
 def test_values_come_in_order() -> None:

@@ -1,4 +1,4 @@
-"""Self tests of support.peers and support.echo."""
+"""Self tests of hardsock.lab.peers and support.echo."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from hardsock.lab.endpoint import connect_to
+from hardsock.lab.peers import PeerFailure, PeerScript
 from support.echo import EchoServer, SinkServer
-from support.endpoint import connect_to
-from support.peers import PeerFailure, PeerScript
 from support.pki import make_authority
 from support.require import available
 

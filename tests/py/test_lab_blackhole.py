@@ -1,4 +1,4 @@
-"""Self tests of support.blackhole."""
+"""Self tests of hardsock.lab.blackhole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from support.blackhole import BlackHole
+from hardsock.lab.blackhole import BlackHole
 
 
 def events_of_connect(address: tuple[str, int]) -> int:

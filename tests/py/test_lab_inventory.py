@@ -1,4 +1,4 @@
-"""Self tests of support.inventory."""
+"""Self tests of hardsock.lab.inventory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from hardsock import _core
-from support.inventory import Leak, differences, leak_check, snapshot
+from hardsock.lab.inventory import Leak, differences, leak_check, snapshot
 
 
 def test_nothing_changed_is_no_leak() -> None:

@@ -1,4 +1,4 @@
-"""Self tests of support.namespaces, support.inside and support.netlink."""
+"""Self tests of hardsock.lab.namespaces, hardsock.lab.inside and hardsock.lab.netlink."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support import inside
-from support.namespaces import (
+from hardsock.lab import inside
+from hardsock.lab.namespaces import (
     Namespace,
     NamespaceUnavailable,
     RemoteError,
