@@ -98,7 +98,9 @@ kept = {
     "Permit": breaker.permit("a"), "Slots": _core.Slots(1),
     "Departures": _core.Departures(), "Parking": _core.Parking(), "Delays": _core.Delays(),
     "DialQueue": dials, "DialHold": dials.take(timeout=30),
-    "Service": _core.Service("threads", "kept", 1),
+    "Service": _core.Service("threads", "kept", 1), "Scope": hs.timeout(5),
+    "ContextValue": _core.ContextValue(_core.owner, None),
+    "TaskScope": _core.TaskScope(5), "Ready": _core.Ready(hs),
     "lent": pool.acquire(timeout=30),
 }
 # Not "rw": CPython itself keeps an io.BufferedRWPair that goes with a cycle.
