@@ -4,7 +4,7 @@
  * two rings (IPv4 and IPv6). Says "ready", or "no WHY" with what failed, on standard output. Then
  * obeys lines on standard input, each with one line in answer, until that ends:
  *
- *     report N     JSON: all books, and the N first rows of each table
+ *     report N [PORT ...]    JSON: all books, the N first rows of each table, and SYNs to the ports
  *
  * It sees what the machine's IP layer is about to be given: behind the driver, in front of the
  * firewall. A report holds each SYN that the kernel had counted when it was asked for.
@@ -28,6 +28,7 @@
 
 #define ROWS_MAX (1 << 20)
 #define RING_BYTES_MAX (1 << 30)
+#define PORTS_ASKED 256
 /* A block is handed over by a timer of the kernel. On a machine that stands still it is late. */
 #define HANDED_OVER_MS 5000
 
@@ -35,7 +36,7 @@ struct scan {
     struct ring rings[2];
     struct tally tally;
     struct timespec since;
-    char command[64];
+    char command[4096];
     size_t command_len;
 };
 
@@ -76,13 +77,11 @@ cpu_seconds(void)
 }
 
 static void
-report(struct scan *s, uint32_t n)
+write_books(struct scan *s)
 {
     struct timespec now;
     uint64_t dropped = 0, pending = 0, downs = 0;
 
-    for (int i = 0; i < 2; i++)
-        catch_up(s, &s->rings[i]);
     for (int i = 0; i < 2; i++) {
         const struct ring *r = &s->rings[i];
 
@@ -96,19 +95,42 @@ report(struct scan *s, uint32_t n)
                  (double)(now.tv_sec - s->since.tv_sec) +
                      (double)(now.tv_nsec - s->since.tv_nsec) / 1e9,
                  cpu_seconds(), dropped, pending, downs);
-    tally_write(&s->tally, n, stdout);
-    (void)printf("}\n");
+}
+
+/* words: how many rows, and ports that are asked about. */
+static bool
+report(struct scan *s, char *words)
+{
+    char *save = NULL, *word = strtok_r(words, " ", &save);
+    long ports[PORTS_ASKED], port, n = word != NULL ? number(word, 0, ROWS_MAX) : -1;
+    size_t asked = 0;
+
+    while ((word = strtok_r(NULL, " ", &save)) != NULL) {
+        port = number(word, 0, PORTS - 1);
+        if (port < 0 || asked == PORTS_ASKED)
+            return false;
+        ports[asked++] = port;
+    }
+    if (n < 0)
+        return false;
+    for (int i = 0; i < 2; i++)
+        catch_up(s, &s->rings[i]);
+    write_books(s);
+    tally_write(&s->tally, (uint32_t)n, stdout);
+    (void)printf(", \"asked\": [");
+    for (size_t i = 0; i < asked; i++)
+        (void)printf("%s%" PRIu64, i > 0 ? ", " : "", s->tally.ports[ports[i]]);
+    (void)printf("]}\n");
+    return true;
 }
 
 static void
-obey(struct scan *s, const char *line)
+obey(struct scan *s, char *line)
 {
-    long n = strncmp(line, "report ", 7) == 0 ? number(line + 7, 0, ROWS_MAX) : -1;
-
-    if (n >= 0)
-        report(s, (uint32_t)n);
-    else
+    if (strncmp(line, "report ", 7) != 0)
         (void)printf("error there is no command %s\n", line);
+    else if (!report(s, line + 7))
+        (void)printf("error report N [PORT ...], %d ports at most\n", PORTS_ASKED);
     (void)fflush(stdout);
 }
 
@@ -136,18 +158,21 @@ read_commands(struct scan *s)
 static void
 run(struct scan *s)
 {
-    struct pollfd p[3] = {{.fd = STDIN_FILENO, .events = POLLIN},
+    /* The owner's end is seen even where its input is held open by a child of the owner. It is the
+     * process that counts: PR_SET_PDEATHSIG would come when the thread that began this is over. */
+    struct pollfd p[4] = {{.fd = STDIN_FILENO, .events = POLLIN},
                           {.fd = s->rings[0].fd, .events = POLLIN},
-                          {.fd = s->rings[1].fd, .events = POLLIN}};
+                          {.fd = s->rings[1].fd, .events = POLLIN},
+                          {.fd = (int)syscall(SYS_pidfd_open, getppid(), 0), .events = POLLIN}};
 
     for (;;) {
-        if (poll(p, 3, -1) < 0)
+        if (poll(p, 4, -1) < 0)
             continue;
         for (int i = 0; i < 2; i++) {
             ring_heed(&s->rings[i], p[1 + i].revents);
             ring_take(&s->rings[i], &s->tally);
         }
-        if (p[0].revents != 0 && !read_commands(s))
+        if (p[3].revents != 0 || (p[0].revents != 0 && !read_commands(s)))
             return;
     }
 }
@@ -188,7 +213,6 @@ main(int argc, char **argv)
     if (ifindex < 0 || rows < 0 || bytes < 0)
         return refuse("such numbers");
     (void)signal(SIGINT, SIG_IGN); /* Ctrl-C is for the one who asks; this ends with its input. */
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (int i = 0; i < 2; i++)
         if (!ring_open(&s.rings[i], i == 1, (int)ifindex, (size_t)bytes))
             return refuse(s.rings[i].why);
