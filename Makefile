@@ -337,6 +337,7 @@ bench: need-dev build ## measure beside the peers
 ifeq ($(BENCH_ARGS),)
 	$(Q)$(PY) -m bench.adapters
 	$(Q)$(PY) -m bench.loops
+	$(Q)$(PY) -m bench.scan
 endif
 
 .PHONY: board

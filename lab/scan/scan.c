@@ -36,6 +36,7 @@ struct scan {
     struct ring rings[2];
     struct tally tally;
     struct timespec since;
+    double cpu_since;
     char command[4096];
     size_t command_len;
 };
@@ -94,7 +95,7 @@ write_books(struct scan *s)
                  ", \"pending\": %" PRIu64 ", \"downs\": %" PRIu64 ", ",
                  (double)(now.tv_sec - s->since.tv_sec) +
                      (double)(now.tv_nsec - s->since.tv_nsec) / 1e9,
-                 cpu_seconds(), dropped, pending, downs);
+                 cpu_seconds() - s->cpu_since, dropped, pending, downs);
 }
 
 /* words: how many rows, and ports that are asked about. */
@@ -222,6 +223,7 @@ main(int argc, char **argv)
         !tally_init(&s.tally, (uint32_t)rows, key))
         return refuse(strerror(ENOMEM));
     (void)clock_gettime(CLOCK_MONOTONIC, &s.since);
+    s.cpu_since = cpu_seconds();
     (void)printf("ready\n");
     (void)fflush(stdout);
     run(&s);
