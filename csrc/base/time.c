@@ -7,6 +7,8 @@
 
 #include "check.h"
 
+#include <stdatomic.h>
+
 int64_t
 hs_now(void)
 {
@@ -38,6 +40,24 @@ hs_calendar_ns(void)
 
     HS_ASSERT(clock_gettime(CLOCK_REALTIME, &ts) == 0);
     return (int64_t)ts.tv_sec * HS_NS_PER_S + ts.tv_nsec;
+}
+
+int
+hs_timer_hz(void)
+{
+    static _Atomic int known; /* The first call asks; all get the same answer. */
+    int hz = atomic_load_explicit(&known, memory_order_relaxed);
+    struct timespec tick;
+
+    if (hz != 0)
+        return hz;
+    /* The coarse clocks move with each tick: clock_getres(2), KTIME_LOW_RES of the kernel. */
+    hz = 250;
+    if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) == 0 && tick.tv_sec == 0 &&
+        tick.tv_nsec >= HS_NS_PER_MS / 10 && tick.tv_nsec <= 100 * HS_NS_PER_MS)
+        hz = (int)(HS_NS_PER_S / tick.tv_nsec);
+    atomic_store_explicit(&known, hz, memory_order_relaxed);
+    return hz;
 }
 
 int64_t

@@ -27,6 +27,10 @@ int64_t hs_boot_now(void);
 int64_t hs_calendar_s(void);
 int64_t hs_calendar_ns(void);
 
+/* Ticks of the kernel's timers in a second (CONFIG_HZ, time(7)): 100, 250, 300 or 1000 mostly. 250
+ * where the kernel does not tell. */
+int hs_timer_hz(void);
+
 /* Time left until deadline as ppoll wants it, not below zero. */
 struct timespec hs_timespec_until(int64_t deadline_ns, int64_t now_ns);
 

@@ -424,10 +424,11 @@ struct hs_sockopts {
 HS_API void hs_sockopts_init(struct hs_sockopts *o); /* everything unset */
 /* Sets keepalive and TCP_USER_TIMEOUT so that a peer that is gone is noticed within dead_after_ms,
  * idle or not (tcp(7); the user timeout overrides the probe count), and not before four fifths of
- * it, from 15 s on nine tenths. Of 5 s and more, four probes at least (at exactly 5 s three) are
- * sent on an idle connection, and every connection
- * draws its own quiet time and interval: those below are the longest. Below 5 s an idle connection
- * is probed every second and noticed after the whole seconds in dead_after_ms, at least 2. */
+ * its whole seconds. Of 5 s and more, four probes at least (below 6 s three) are sent on an idle
+ * connection. Quiet times and intervals are those that spread best over the kernel's timers, so
+ * they depend on its tick rate (time(7)); from some 20 to 35 s on every connection draws its own,
+ * and those below are the longest. Below 5 s an idle connection is probed every second and noticed
+ * after the whole seconds in dead_after_ms, at least 2. */
 HS_API void hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms);
 
 struct hs_setting {

@@ -71,12 +71,14 @@ static const struct row rows[] = {
 
 #define MAX_KEEPALIVE_S 32767 /* MAX_TCP_KEEPIDLE, include/net/tcp.h */
 #define SHORTEST_SPREAD_S 5
-#define SHORTEST_TWO_INTERVALS_S 12
+#define SHORTEST_COARSE_S 10
+#define LONGEST_FINE_S 5
 #define NROWS (sizeof(rows) / sizeof(rows[0]))
 _Static_assert(NROWS <= HS_SETTINGS_MAX, "an audit must have room for every row");
 
 static _Atomic uint64_t seed; /* 0: the clock */
 static _Atomic uint64_t drawn;
+static _Atomic int assumed_hz; /* 0: the kernel's */
 
 void
 hs_sockopts_init(struct hs_sockopts *o)
@@ -97,47 +99,94 @@ struct schedule {
 /* The user timeout is what ends a connection: it overrides the probe count on an idle one (so that
  * is left alone), and bounds retransmissions on a busy one. On an idle one it is looked at when the
  * keepalive timer fires, so the last firing before it and the interval behind that must fit into
- * the time. Kernel timers run late by an eighth at most (8/63, kernel/time/timer.c), and timers of
- * more than 16 s are so coarse (2 s at 250 Hz) that thousands fire at once: hence a seventh on top
- * of the interval, and a quiet time that stays at 16 s until that is less than a third. Keepalive
- * counts in whole seconds. Thousands that are opened within half a second stay in that half of each
- * second for good, and what the network drops of their probes is sent again an interval later: on
- * most kernels one second is a whole number of timer ticks, so that it meets the next probes there
- * and is dropped once more. Intervals of two lengths set them apart, where they fit. Below five
- * seconds there is no room for any of this: a probe is sent every second, and less than two seconds
+ * the time. Kernel timers run late by an eighth at most (8/63, kernel/time/timer.c): hence the
+ * seventh on top of the interval. */
+static int
+user_timeout_for(int dead_after_ms, int interval_s)
+{
+    return dead_after_ms - interval_s * 1000 - interval_s * 1000 / 7;
+}
+
+/* The longest quiet time, of those up to idle_s, that leaves room for four probes, and for three of
+ * timers that are all as late as can be. Below 1 there is none. */
+static int
+idle_that_fits(int dead_after_ms, int interval_s, int idle_s)
+{
+    int user_timeout_ms = user_timeout_for(dead_after_ms, interval_s);
+    int in_time = (user_timeout_ms - 1) / 1000 - 3 * interval_s;
+    int late = (int)((user_timeout_ms - 1) * 7LL / 8000) - 2 * interval_s;
+
+    idle_s = in_time < idle_s ? in_time : idle_s;
+    return late < idle_s ? late : idle_s;
+}
+
+/* Keepalive counts whole seconds, so that connections opened together stay together. What spreads
+ * or bunches them is the kernel's wheel of timers: a timer of up to 63 ticks fires at its tick, one
+ * of up to 504 at the next 8th, of up to 4,032 at the next 64th, and so on. At 250 Hz all that wait
+ * for 3 to 16 s fire at four moments of each second, and for up to 2 s at thirty. Returns the
+ * longest time in seconds, of the shorter ones, that ends just below such a limit. Timers of it are
+ * as fine for their length as they get, and one that is set anew when it fires leaves the moments
+ * of those that are coarser. */
+static int
+fine_seconds(int hz)
+{
+    int ticks = 63 * 8, seconds;
+
+    while (ticks <= hz)
+        ticks *= 8;
+    seconds = (ticks - 1) / hz;
+    return seconds < LONGEST_FINE_S ? seconds : LONGEST_FINE_S;
+}
+
+/* ADR 77. Where there is time, quiet times are long and differ, and what is lost of a bunch is sent
+ * again at moments of its own. Where there is less, no timer is longer than a fine one: that is the
+ * interval, thus the time between probes, and the quiet time only draws which of its seconds a
+ * connection has. Where not even that fits, all have one quiet time and probe again each second:
+ * what finds the queue full moves to the next second, and stays there if that has room. Below five
+ * seconds there is room for none of this: a probe is sent every second, and less than two seconds
  * cannot be had on an idle connection. */
 static struct schedule
-schedule_for(int dead_after_ms)
+schedule_for(int dead_after_ms, int hz)
 {
-    int seconds = dead_after_ms / 1000, idle = seconds * 7LL / 10 < 16 ? seconds * 7 / 10 : 16;
-    int interval, user_timeout_ms, in_time, late;
+    int seconds = dead_after_ms / 1000, fine = fine_seconds(hz), interval = fine > 2 ? fine : 2;
+    int longest = seconds / 3 > 16 ? seconds / 3 : 16, shortest = fine > 2 ? fine - 1 : fine, idle;
 
     if (seconds < SHORTEST_SPREAD_S)
         return (struct schedule){1, 1, 1, 1, seconds < 2 ? dead_after_ms : seconds * 1000};
-    idle = seconds / 3 > idle ? seconds / 3 : idle;
-    interval = seconds < SHORTEST_TWO_INTERVALS_S ? 1 : 2;
-    interval = (seconds - idle) / 8 > interval ? (seconds - idle) / 8 : interval;
+    interval = (seconds - longest) / 8 > interval ? (seconds - longest) / 8 : interval;
     interval = interval < MAX_KEEPALIVE_S ? interval : MAX_KEEPALIVE_S;
-    user_timeout_ms = dead_after_ms - interval * 1000 - interval * 1000 / 7;
-    /* Room for four probes, and for three of timers that are all as late as can be. */
-    in_time = (user_timeout_ms - 1) / 1000 - 3 * interval;
-    late = (int)((user_timeout_ms - 1) * 7LL / 8000) - 2 * interval;
-    idle = in_time < idle ? in_time : idle;
-    idle = late < idle ? late : idle;
-    idle = idle < 1 ? 1 : idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
-    return (struct schedule){
-        .idle_min_s = (idle + 2) / 4 > 1 ? (idle + 2) / 4 : 1,
-        .idle_max_s = idle,
-        .interval_min_s = interval * 2 / 3 > 1 ? interval * 2 / 3 : 1,
-        .interval_max_s = interval,
-        .user_timeout_ms = user_timeout_ms,
-    };
+    idle = idle_that_fits(dead_after_ms, interval, longest);
+    if (idle >= SHORTEST_COARSE_S) {
+        idle = idle < MAX_KEEPALIVE_S ? idle : MAX_KEEPALIVE_S;
+        shortest = interval * 2 / 3 > shortest ? interval * 2 / 3 : shortest;
+        return (struct schedule){(idle + 2) / 4, idle, shortest, interval,
+                                 user_timeout_for(dead_after_ms, interval)};
+    }
+    if (idle_that_fits(dead_after_ms, fine, fine) == fine)
+        return (struct schedule){1, fine, fine, fine, user_timeout_for(dead_after_ms, fine)};
+    idle = idle_that_fits(dead_after_ms, 1, fine);
+    idle = idle > 1 ? idle : 1;
+    return (struct schedule){idle, idle, 1, 1, user_timeout_for(dead_after_ms, 1)};
+}
+
+static int
+kernel_hz(void)
+{
+    int hz = atomic_load_explicit(&assumed_hz, memory_order_relaxed);
+
+    return hz != 0 ? hz : hs_timer_hz();
+}
+
+void
+hs_sockopts_assume_hz(int hz)
+{
+    atomic_store(&assumed_hz, hz);
 }
 
 void
 hs_sockopts_dead_after(struct hs_sockopts *o, int dead_after_ms)
 {
-    struct schedule s = schedule_for(dead_after_ms);
+    struct schedule s = schedule_for(dead_after_ms, kernel_hz());
 
     o->keepalive = 1;
     o->keepalive_interval_s = s.interval_max_s;
@@ -182,7 +231,7 @@ hs_sockopts_draw(const struct hs_sockopts *o, struct hs_sockopts *ret_own)
     *ret_own = *o;
     if (o->dead_after_ms == HS_UNSET)
         return;
-    s = schedule_for(o->dead_after_ms);
+    s = schedule_for(o->dead_after_ms, kernel_hz());
     random = sockopt_next_random();
     ret_own->keepalive_idle_s = between(s.idle_min_s, s.idle_max_s, (uint32_t)random);
     ret_own->keepalive_interval_s =

@@ -25,6 +25,8 @@ void hs_sockopts_draw_accepted(int fd, int family, const struct hs_sockopts *o,
                                struct hs_sockopts *ret_own);
 /* For tests: the same numbers after the same seed; 0 goes back to chance. */
 void hs_sockopts_seed(uint64_t from);
+/* For tests: schedules of a kernel of so many timer ticks a second; 0 goes back to this one's. */
+void hs_sockopts_assume_hz(int hz);
 /* settings has HS_SETTINGS_MAX places; returns how many are filled. */
 size_t hs_sockopts_audit(int fd, int family, const struct hs_sockopts *o, enum hs_sockopt_use use,
                          struct hs_setting *settings);

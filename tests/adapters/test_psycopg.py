@@ -8,9 +8,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
+from support.require import need_module
+
+need_module("psycopg")
+need_module("psycopg_pool")
+
 import psycopg
 import psycopg_pool
-import pytest
 
 import hardsock as hs
 import hardsock.adapters.psycopg

@@ -4,6 +4,8 @@
  */
 #include "support.h"
 
+#include "../../csrc/stream/sockopt.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -265,6 +267,7 @@ START_TEST(the_kernel_is_asked_what_became_of_the_options)
     size_t n;
 
     tcp_pair(fds);
+    hs_sockopts_assume_hz(250);
     hs_sockopts_init(&opts);
     hs_sockopts_dead_after(&opts, 30000);
     opts.nodelay = 1;

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import sysconfig
 import textwrap
 
 import pytest
 
-from support.require import need_testcapi
+from support.require import free_threaded, need_testcapi
 
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
@@ -165,7 +164,7 @@ def test_a_child_forked_by_a_handler_is_no_server() -> None:
 
 def need_allocations_that_fail_here_only() -> None:
     need_testcapi()
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if free_threaded():
         pytest.skip("set_nomemory() is for all threads, and here the others run meanwhile")
 
 
