@@ -25,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 list_only=arguments.list,
                 patience=arguments.patience,
             )
+        if arguments.command == "lab" and arguments.action == "scan":
+            from hardsock.lab._scan_command import run as run_scan
+
+            return run_scan(arguments)
         if arguments.command == "lab":
             from hardsock.lab.experiments.command import run as run_lab
 
@@ -77,6 +81,13 @@ def _factor(text: str) -> float:
     value = float(text)
     if not 1 <= value <= 1000:
         raise argparse.ArgumentTypeError(f"must be between 1 and 1000, got {text}")
+    return value
+
+
+def _rows(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"must be between 1 and 1,000,000, got {text}")
     return value
 
 
@@ -153,8 +164,8 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Experiments on the kernel's real network, in namespaces of their own. Each "
         "states a claim, provokes the failure with plain sockets, does the same work with hardsock, "
         "and judges itself.",
-        epilog="Exit status: 0 if each claim was shown; 1 if one was not; 3 if one is INVALID or "
-        "cannot run here, and all others were shown; 2 for wrong usage.",
+        epilog="Exit status of `run`: 0 if each claim was shown; 1 if one was not; 3 if one is "
+        "INVALID or cannot run here, and all others were shown; 2 for wrong usage.",
     )
     what = lab.add_subparsers(dest="action", required=True, metavar="ACTION")
     what.add_parser("list", help="name the experiments and their claims")
@@ -164,6 +175,33 @@ def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--out",
         metavar="DIR",
         help="write NAME.json, NAME.md and two pictures of each there (pictures: hardsock[lab])",
+    )
+
+    scan = what.add_parser(
+        "scan",
+        help="record who tries to connect to this machine",
+        description="Counts SYNs by source, network and port, says how many of them it could "
+        "attribute, and what TCP did meanwhile (SYN cookies, overflows). Blocks nothing, and needs "
+        "CAP_NET_RAW. Ctrl-C ends it early, and tells what was seen.",
+        epilog="Exit status: 0; 1 if SYNs cannot be recorded here; 2 for wrong usage.",
+    )
+    scan.add_argument("--interface", metavar="NAME", help="only SYNs that come in there (all)")
+    scan.add_argument(
+        "--seconds", type=_seconds, default=10.0, metavar="S", help="how long to record (10)"
+    )
+    scan.add_argument(
+        "--format",
+        choices=("text", "json", "nft"),
+        default="text",
+        help="nft: a script with the sources as a set, which is printed and never applied",
+    )
+    scan.add_argument("--top", type=_rows, default=20, metavar="N", help="rows of each table (20)")
+    scan.add_argument(
+        "--at-least",
+        type=_rows,
+        default=100,
+        metavar="N",
+        help="nft: sources that surely sent so many SYNs (100)",
     )
 
 
