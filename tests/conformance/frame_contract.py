@@ -67,7 +67,7 @@ async def half_a_frame_sent_poisons_the_sending_direction_only(
     driver: Driver, ours: Any, theirs: Any
 ) -> None:
     with pytest.raises(hs.DeadlineExceeded) as caught:
-        await ours.send_frame(BIG, PREFIX, timeout=0.05)
+        await ours.send_frame(BIG, PREFIX, timeout=0.3)
     assert 0 < caught.value.bytes_done < len(BIG)
     assert ours.poisoned
     with pytest.raises(hs.Poisoned):

@@ -199,10 +199,10 @@ def test_a_handshake_that_stalls_counts_as_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for _ in range(2):
             with pytest.raises(hs.DeadlineExceeded) as caught:
-                hs.connect(silent.getsockname(), tls=True, timeout=0.1, breaker=made)
+                hs.connect(silent.getsockname(), tls=True, timeout=0.5, breaker=made)
             assert caught.value.phase == "tls"
         with pytest.raises(hs.BreakerOpen):
-            hs.connect(silent.getsockname(), tls=True, timeout=0.1, breaker=made)
+            hs.connect(silent.getsockname(), tls=True, timeout=0.5, breaker=made)
     assert made.stats().by_class["timeout"] == 2
 
 

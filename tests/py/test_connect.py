@@ -78,11 +78,11 @@ def test_a_black_hole_ends_at_the_deadline() -> None:
     with BlackHole() as hole:
         began = time.monotonic()
         with pytest.raises(hs.DeadlineExceeded) as caught:
-            hs.connect(hole.address, timeout=0.2)
+            hs.connect(hole.address, timeout=0.5)
         elapsed = time.monotonic() - began
     assert caught.value.phase == "connect"
     assert len(caught.value.attempts) == 1
-    assert elapsed >= 0.2
+    assert elapsed >= 0.5
     assert caught.value.hint is not None
     assert "no answer at all" in caught.value.hint
 

@@ -650,7 +650,7 @@ def test_half_a_message_written_through_a_file_poisons(
     pair: tuple[hs.Connection, hs.Connection],
 ) -> None:
     ours, _ = pair
-    ours.settimeout(0.05)
+    ours.settimeout(0.3)
     file = ours.makefile("wb")
     with pytest.raises(hs.DeadlineExceeded):
         file.write(b"x" * (8 << 20))

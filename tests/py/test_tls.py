@@ -338,8 +338,8 @@ def test_the_deadline_of_a_connect_covers_the_handshake(ids: Identities, run: An
     async def main(driver: Driver) -> None:
         began = time.monotonic()
         with pytest.raises(hs.DeadlineExceeded) as caught:
-            await driver.connect(peer.address, tls=ids.client(), timeout=0.2)
-        assert time.monotonic() - began >= 0.2
+            await driver.connect(peer.address, tls=ids.client(), timeout=1)
+        assert time.monotonic() - began >= 1
         assert (caught.value.op, caught.value.phase) == ("connect", "tls")
         assert [a.phase for a in caught.value.attempts] == ["tls"]
         assert "does not go on with the handshake" in str(caught.value.hint)

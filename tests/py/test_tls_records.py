@@ -241,8 +241,8 @@ def test_peer_that_leaves_after_any_byte(
 @both_roles
 def test_peer_that_stalls_after_any_record(role: str, version: str, world: World) -> None:
     """The deadline ends it, whatever is half here."""
+    whole = run(world, role, version, Shape(), world.config(role, version), tcp_pair).shaper
     config = world.config(role, version, handshake_timeout=0.05)
-    whole = run(world, role, version, Shape(), config, tcp_pair).shaper
     limits = {sum(whole.records[:n]) + more for n in range(len(whole.records)) for more in (0, 3)}
     for limit in sorted(limits):
         ours, theirs = tcp_pair()

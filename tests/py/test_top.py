@@ -223,6 +223,43 @@ def test_attach_says_what_it_needs(service: Service) -> None:
     assert "needs Python 3.14" in done.stderr
 
 
+BUSY = """
+import sys
+if sys.argv[1:]:
+    import hardsock
+print("up", flush=True)
+import select
+while True:
+    select.select([], [], [], 0.01)
+"""
+
+
+@pytest.mark.skipif(not hasattr(sys, "remote_exec"), reason="attaching is of Python 3.14")
+@pytest.mark.parametrize("imports", [["hardsock"], []], ids=["imported", "not-imported"])
+def test_attach_switches_it_on_in_a_process_that_runs(
+    imports: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    command = [sys.executable, "-c", BUSY, *imports]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            attach = [sys.executable, "-m", "hardsock", "attach", str(process.pid)]
+            done = subprocess.run(attach, capture_output=True, text=True, timeout=60)
+            if imports:
+                assert (done.returncode, done.stderr) == (0, "")
+                assert Path(done.stdout.strip()).is_socket()
+                top = [sys.executable, "-m", "hardsock", "top", str(process.pid), "--once"]
+                looked = subprocess.run(top, capture_output=True, text=True, timeout=60)
+                assert (looked.returncode, looked.stderr) == (0, "")
+            else:
+                assert done.returncode == 1
+                assert "has not imported hardsock" in done.stderr
+        finally:
+            process.kill()
+
+
 def test_attach_runs_a_script_there_and_waits_for_the_socket(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
