@@ -5,8 +5,9 @@
 
 The table has a line for each public name of Python (with its parameters, or for a class its bases and
 members), as `import hardsock` here has them, and the lines of tools/abi.txt for C. Lines that are new
-may come with any release. A line that has gone or changed is one that somebody's program uses:
-docs/stability.md says what that asks for.
+may come with any release, and so may a parameter that every call of before can leave out. A line that
+has gone or changed otherwise is one that somebody's program uses: docs/stability.md says what that
+asks for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -77,10 +79,52 @@ def now() -> list[str]:
     return [f"python {line}" for line in python()] + [f"c {line}" for line in c]
 
 
-def differences(before: list[str], after: list[str]) -> tuple[list[str], list[str]]:
-    """Return what has gone, which a changed line has too, and what has come."""
-    old, new = set(before), set(after)
-    return [x for x in before if x not in new], [x for x in after if x not in old]
+def split(line: str) -> tuple[str, list[str]]:
+    """Return the name of a callable and its parameters as they are written, markers too."""
+    name, _, rest = line.partition("(")
+    parts, depth, quote, begin = [], 0, "", 0
+    for at, char in enumerate(rest):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{<":
+            depth += 1
+        elif char in ")]}>":
+            depth -= 1
+        if (char == "," and depth == 0) or depth < 0:
+            parts.append(rest[begin:at].strip())
+            begin = at + 1
+        if depth < 0:
+            break
+    return name, [part for part in parts if part]
+
+
+def has_grown(before: str, after: str) -> bool:
+    """Whether each call that *before* allows means the same with *after*."""
+    (name, old), (same, new) = split(before), split(after)
+    if name != same or "(" not in before or "(" not in after:
+        return False
+    positional = list(takewhile(lambda one: not one.startswith("*"), old))
+    if new[: len(positional)] != positional or not set(old) <= set(new):
+        return False
+    return all(one == "*" or "=" in one for one in new if one not in old)
+
+
+def differences(
+    before: list[str], after: list[str]
+) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """Return what has gone or changed, what has come, and what has grown, as it was and is."""
+    gone = [line for line in before if line not in set(after)]
+    come = [line for line in after if line not in set(before)]
+    by_name = {split(line)[0]: line for line in come}
+    grown = [
+        (line, by_name[split(line)[0]])
+        for line in gone
+        if has_grown(line, by_name.get(split(line)[0], ""))
+    ]
+    was, become = {old for old, _ in grown}, {new for _, new in grown}
+    return [x for x in gone if x not in was], [x for x in come if x not in become], grown
 
 
 def main(argv: list[str]) -> int:
@@ -90,12 +134,18 @@ def main(argv: list[str]) -> int:
     if argv != ["diff"]:
         print(__doc__)
         return 2
-    gone, come = differences(TABLE.read_text().splitlines(), now())
+    gone, come, grown = differences(TABLE.read_text().splitlines(), now())
     for line in come:
         print(f"+ {line}")
+    for old, new in grown:
+        added = [one for one in split(new)[1] if one not in split(old)[1]]
+        print(f"+ {split(new)[0]}: {', '.join(added)}")
     for line in gone:
         print(f"- {line}")
-    print(f"interfaces: {len(come)} new, {len(gone)} gone or changed since the last release")
+    print(
+        f"interfaces: {len(come)} new, {len(grown)} with more parameters, {len(gone)} gone or "
+        "changed since the last release"
+    )
     return 1 if gone else 0
 
 

@@ -228,10 +228,10 @@ bool hs_conn_unretire(struct hs_conn *c, int64_t idle_ns, int64_t was_ns);
  * message under a token that ends only between messages (hs_op.told) is not ended by that before
  * hs_conn_expect_no_more: the server says when. */
 void hs_conn_set_served(struct hs_conn *c, bool stays);
-/* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. HS_E_CLOSED, also when it is not
- * TCP; HS_E_SYSTEM. */
-HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err,
-                                             unsigned *ret_was_ms);
+/* TCP_USER_TIMEOUT, tcp(7), in milliseconds; 0: the kernel's own. shorten: one that is shorter
+ * stays. HS_E_CLOSED, also when it is not TCP; HS_E_SYSTEM, and nothing was changed. */
+HS_NODISCARD hs_err hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, bool shorten,
+                                             struct hs_error *err, unsigned *ret_was_ms);
 /* Ends one that has been idle in the pool for idle_ns. HS_RETIRE_CLOSED, FRESH, LENT or GONE. */
 enum hs_retire hs_pool_retire(struct hs_pool *p, uint64_t conn_id, int64_t idle_ns);
 /* How many connections it has; the ids (hs_conn_row.id) of the first `room` are written. */

@@ -251,7 +251,8 @@ hs_conn_set_served(struct hs_conn *c, bool stays)
 }
 
 hs_err
-hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err, unsigned *ret_was_ms)
+hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, bool shorten, struct hs_error *err,
+                         unsigned *ret_was_ms)
 {
     socklen_t len = sizeof(unsigned);
     unsigned was = 0;
@@ -261,8 +262,9 @@ hs_conn_set_user_timeout(struct hs_conn *c, unsigned ms, struct hs_error *err, u
     if (c->family == AF_UNIX || !hs_fd_is_ours(&c->fd) || hs_fd_look(&c->fd, NULL) != HS_OK)
         return HS_E_CLOSED;
     if (hs_sys_getsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &was, &len) != 0 ||
-        hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
-            0)
+        (!(shorten && 0 < was && was <= ms) &&
+         hs_sys_setsockopt(hs_fd_number(&c->fd), IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms)) !=
+             0))
         rv = hs_err_set(err, HS_E_SYSTEM, errno, "guard", "TCP_USER_TIMEOUT");
     hs_fd_look_end(&c->fd);
     if (rv == HS_OK)

@@ -484,14 +484,18 @@ START_TEST(the_user_timeout_is_set_and_was_what_it_was)
     struct pair p = pair_made(HS_MADE_ACCEPT), u = pair_unix();
     unsigned was = 1;
 
-    ASSERT_OK(hs_conn_set_user_timeout(p.c, 5000, fresh(), &was));
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 7000, true, fresh(), &was));
     ck_assert_uint_eq(was, 0);
-    ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, fresh(), &was));
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 5000, true, fresh(), &was));
+    ck_assert_uint_eq(was, 7000);
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 6000, true, fresh(), &was));
     ck_assert_uint_eq(was, 5000);
+    ASSERT_OK(hs_conn_set_user_timeout(p.c, 0, false, fresh(), &was));
+    ck_assert_uint_eq(was, 5000); /* The longer one has changed nothing. */
     was = 7;
-    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(u.c, 5000, fresh(), &was));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(u.c, 5000, false, fresh(), &was));
     hs_conn_close(p.c, false);
-    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(p.c, 5000, fresh(), &was));
+    ASSERT_ERR(HS_E_CLOSED, hs_conn_set_user_timeout(p.c, 5000, false, fresh(), &was));
     ck_assert_uint_eq(was, 7);
     pair_free(&p);
     pair_free(&u);

@@ -114,7 +114,9 @@ def test_a_streamed_body_keeps_its_scope_to_its_end() -> None:
             wait()
 
         def close(self) -> None:
-            closed.append(hs.current())
+            closed.append(
+                hs.current() is not None
+            )  # CPython 3.13t frees no class, nor what it has.
 
     def app(_environ: Any, start_response: Any) -> Any:
         start_response("200 OK", [])
@@ -127,7 +129,7 @@ def test_a_streamed_body_keeps_its_scope_to_its_end() -> None:
     with pytest.raises(hs.DeadlineExceeded):
         next(pieces)
     body.close()  # type: ignore[attr-defined]
-    assert closed[0] is not None
+    assert closed == [True]
     assert answer.statuses == ["200 OK"], "an answer that has begun is cut, not replaced"
 
 

@@ -1,4 +1,4 @@
-"""Threads on one pool, with everything that may go wrong at once, for a minute.
+"""Threads on one pool, plain and with TLS, with everything that may go wrong at once, for a minute.
 
 What must hold: each answer is the caller's own, nothing but the errors that were asked for is raised,
 and in the end nothing is lent. Without the interpreter's lock the threads truly run side by side.
@@ -11,10 +11,14 @@ import random
 import struct
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hardsock as hs
+from hardsock.lab import make_certificate
+from support.require import available
 
 SECONDS = float(os.environ.get("STORM_SECONDS", "60"))
 THREADS = 16
@@ -81,9 +85,26 @@ def use(pool: hs.Pool, thread: int, nth: int, token: hs.CancelToken | None, what
             pool.stats()
 
 
+def ends(security: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the listener and the pool are made with."""
+    if security == "plain":
+        return {}, {}
+    with available():
+        certificate, key = make_certificate(folder)
+    own = hs.Certificate(chain=certificate, key=key)
+    return (
+        {"tls": hs.TLSConfig(role="server", certificates=own)},
+        {"tls": hs.TLSConfig(ca=certificate)},
+    )
+
+
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_threads_on_one_pool_get_their_own_answers_through_everything() -> None:
+@pytest.mark.parametrize("security", ["plain", "TLS"])
+def test_threads_on_one_pool_get_their_own_answers_through_everything(
+    security: str, tmp_path: Path
+) -> None:
+    listening, pooling = ends(security, tmp_path)
     wrong: list[BaseException] = []
     served = [0] * THREADS
 
@@ -100,10 +121,10 @@ def test_threads_on_one_pool_get_their_own_answers_through_everything() -> None:
             except BaseException as exc:
                 wrong.append(exc)
 
-    with hs.listen(("127.0.0.1", 0)) as listener:
+    with hs.listen(("127.0.0.1", 0), **listening) as listener:
         accepting = threading.Thread(target=serve, args=(listener,))
         accepting.start()
-        with hs.Pool(listener.address, max_size=6) as pool:
+        with hs.Pool(listener.address, max_size=6, **pooling) as pool:
             until = time.monotonic() + SECONDS
             threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
             for thread in threads:

@@ -22,9 +22,11 @@ from hardsock.aio._tasks import AsyncioTasks
 from hardsock.lab.endpoint import connect_to
 from hardsock.lab.waits import poll_until
 from support.conversation import Handlers
+from support.require import free_threaded
 from support.serving import serving
 
 PATIENCE = 30.0
+CLIENTS = 4
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 WORDS: dict[bytes, Callable[[], BaseException]] = {
     b"raise": lambda: ValueError("the handler's own"),
@@ -112,6 +114,22 @@ def gone(before: int, spare: int = 0) -> bool:
     return poll_until(lambda: live() <= before + spare, PATIENCE)
 
 
+def gone_while_it_serves(server: Any, before: int, spare: int) -> bool:
+    """Free-threaded interpreters free what one thread made and another one lets go of last in the
+    first one, when that runs again. Here that is the one that accepts: each look wakes it by a
+    client more, of which it may keep itself what belongs to the last two."""
+    if not free_threaded():
+        return gone(before, spare)
+
+    def woken() -> bool:
+        with connect_to(server.address, PATIENCE) as sock:
+            closes(sock)
+        assert poll_until(lambda: server.stats().active == 0, PATIENCE)
+        return live() <= before + spare + 2
+
+    return poll_until(woken, PATIENCE)
+
+
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_connection_goes_with_its_handler(driver: str, ending: str) -> None:
@@ -119,11 +137,11 @@ def test_a_connection_goes_with_its_handler(driver: str, ending: str) -> None:
     # A worker that waits for messages may have the last one's in its hands.
     settings, spare = ({"workers": 1}, 1) if driver == "messages" else ({}, 0)
     with serving(driver, HANDLERS, read_timeout=PATIENCE, **settings) as server:
-        for _ in range(4):
+        for _ in range(CLIENTS):
             with connect_to(server.address, PATIENCE) as sock:
                 ENDINGS[ending](sock)
                 assert poll_until(lambda: server.stats().active == 0, PATIENCE)
-        assert gone(before, spare), f"{live() - before} connections are kept"
+        assert gone_while_it_serves(server, before, spare), f"{live() - before} are kept"
     assert gone(before), f"{live() - before} connections are kept"
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sysconfig
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from hardsock.lab.unavailable import Unavailable
 
-__all__ = ["Unavailable", "available", "need_module", "need_testcapi", "require"]
+__all__ = ["Unavailable", "available", "free_threaded", "need_module", "need_testcapi", "require"]
 
 T = TypeVar("T")
 
@@ -46,9 +47,18 @@ def need_module(name: str, why: str = "") -> None:
     Some have nothing to install for a newer or a free-threaded interpreter. *why* is for a module
     that is no package: who lacks it.
     """
-    if importlib.util.find_spec(name) is None:
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # Nor is the package that it is in.
+        found = False
+    if not found:
         with available():
             raise Unavailable(f"{name} is not installed" + (f": {why}" if why else ""))
+
+
+def free_threaded() -> bool:
+    """Whether the interpreter was built without its global lock."""
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def need_testcapi() -> None:

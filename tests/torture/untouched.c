@@ -126,8 +126,8 @@ GUARD(__wrap_hs_foreign_retire, __real_hs_foreign_retire,
        int64_t *ret_idle_ns),
       (row, idle_ns, err, ret_how, ret_idle_ns), ret_how, ret_idle_ns)
 GUARD(__wrap_hs_conn_set_user_timeout, __real_hs_conn_set_user_timeout,
-      (struct hs_conn * c, unsigned ms, struct hs_error *err, unsigned *ret_was_ms),
-      (c, ms, err, ret_was_ms), ret_was_ms, ret_was_ms)
+      (struct hs_conn * c, unsigned ms, bool shorten, struct hs_error *err, unsigned *ret_was_ms),
+      (c, ms, shorten, err, ret_was_ms), ret_was_ms, ret_was_ms)
 GUARD(__wrap_hs_conn_finish, __real_hs_conn_finish,
       (struct hs_conn * c, struct hs_op *op, struct hs_error *err,
        struct hs_close_report *ret_report),

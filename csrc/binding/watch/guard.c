@@ -135,7 +135,7 @@ struct acting {
     unsigned ms, was_ms;
     hs_err rv;
     struct hs_error err; /* of rv */
-    bool failed;
+    bool failed, shorten;
 };
 
 /* All pools, new references; NULL: no memory. */
@@ -286,25 +286,27 @@ user_timeout_detached(void *arg)
 
     a->rv = HS_E_CLOSED;
     if (conn != NULL)
-        a->rv = hs_conn_set_user_timeout(conn, a->ms, &a->err, &a->was_ms);
+        a->rv = hs_conn_set_user_timeout(conn, a->ms, a->shorten, &a->err, &a->was_ms);
     hs_conn_unref(conn);
 }
 
-PyDoc_STRVAR(user_timeout_doc, "_guard_user_timeout(id, milliseconds, /)\n--\n\n"
-                               "Set TCP_USER_TIMEOUT; returns what it was, None if it is gone.");
+PyDoc_STRVAR(user_timeout_doc, "_guard_user_timeout(id, milliseconds, shorten, /)\n--\n\n"
+                               "Set TCP_USER_TIMEOUT, or keep a shorter one with shorten; returns "
+                               "what it was, None if the connection is gone.");
 
 static PyObject *
 core_guard_user_timeout(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     static const struct params params = {
-        "_guard_user_timeout", 2, 2, 2, {"id", "milliseconds", NULL}};
+        "_guard_user_timeout", 3, 3, 3, {"id", "milliseconds", "shorten", NULL}};
     struct acting a = {0};
     PyObject *values[MAX_PARAMS];
     long ms = 0;
 
     if (parse_args(&params, args, nargs, NULL, values) < 0 ||
         guard_parse_id(values[0], &a.id) < 0 ||
-        parse_long(values[1], "milliseconds", 0, INT_MAX, &ms) < 0)
+        parse_long(values[1], "milliseconds", 0, INT_MAX, &ms) < 0 ||
+        parse_bool(values[2], "shorten", &a.shorten) < 0)
         return NULL;
     a.ms = (unsigned)ms;
     run_detached(user_timeout_detached, &a);

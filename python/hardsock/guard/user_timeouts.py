@@ -33,18 +33,11 @@ class _UserTimeouts:
         """
         with self._lock:
             if ident not in self._told:
-                was = _core._guard_user_timeout(ident, milliseconds)
+                was = _core._guard_user_timeout(ident, milliseconds, True)
                 if was is None:
                     return None
                 self._told[ident] = (was, [milliseconds])
-                if 0 < was < milliseconds:
-                    try:
-                        _core._guard_user_timeout(ident, was)
-                    except BaseException:
-                        del self._told[ident]
-                        raise
-                    return False
-                return True
+                return not 0 < was <= milliseconds
             was, wanted = self._told[ident]
             done = self._set(
                 ident, _effective(was, wanted), _effective(was, [*wanted, milliseconds])
@@ -64,7 +57,7 @@ class _UserTimeouts:
 
     def _set(self, ident: int, before: int, now: int) -> bool:
         if before != now:
-            _core._guard_user_timeout(ident, now)
+            _core._guard_user_timeout(ident, now, False)
         return before != now
 
 
